@@ -1,0 +1,74 @@
+"""Every error that a user can meet: one root, a few children, each with the exit status that it ends in.
+
+A message is one line that names the thing and, after a semicolon, the remedy.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["ConfigError", "GuestError", "HypervisorError", "Reason", "SamepagedError", "UsageError"]
+
+
+class Reason(StrEnum):
+    """Why a guest was not scanned. The values are label values of `samepage_scan_failures_total`: few, and fixed."""
+
+    GONE = "gone"
+    NOT_RUNNING = "not_running"
+    NO_SUCH_DOMAIN = "no_such_domain"
+    EXCLUDED = "excluded"
+    IN_JOB = "in_job"
+    CRASHED = "crashed"
+    PM_SUSPENDED = "pm_suspended"
+    ENCRYPTED = "encrypted"
+    NO_PID = "no_pid"
+    NO_PERMISSION = "no_permission"
+    LAYOUT = "layout"
+    DUMP = "dump"
+    READ = "read"
+    SUSPEND = "suspend"
+    RESUMED_BY_OTHERS = "resumed_by_others"
+    LIBVIRT = "libvirt"
+    INTERRUPTED = "interrupted"
+    INTERNAL = "internal"
+
+    @property
+    def intended(self) -> bool:
+        """Whether this is the operator's own wish, and so no failure."""
+        return self is Reason.EXCLUDED
+
+
+class SamepagedError(Exception):
+    """The root of what samepaged raises on purpose."""
+
+    exit_status = 1
+
+
+class UsageError(SamepagedError):
+    """The command line asks for something that does not exist."""
+
+    exit_status = 2
+
+
+class ConfigError(SamepagedError):
+    """The configuration cannot be used. `problems` has one line each: file, line, column, what, remedy."""
+
+    exit_status = 2
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class HypervisorError(SamepagedError):
+    """libvirt cannot be reached, or was lost."""
+
+    exit_status = 3
+
+
+class GuestError(SamepagedError):
+    """One guest could not be scanned; the others can."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,1 @@
+"""What samepaged shows: metrics, JSON, tables."""

@@ -1,0 +1,89 @@
+"""The values that are shown: made by the service or a command, never changed after."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from samepaged.errors import Reason
+    from samepaged.sharing import SharingReport
+
+__all__ = ["ConfigStatus", "GuestScan", "Histogram", "HostScan", "Skipped", "Snapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestScan:
+    """How one guest was scanned: seconds, and `started` in seconds of the Unix epoch."""
+
+    name: str
+    uuid: str
+    group: str
+    mode: str
+    reader: str
+    started: float
+    duration_seconds: float
+    pauses: int
+    pause_seconds: float
+    longest_pause_seconds: float
+    bytes_read: int
+    fallback_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A guest that was not scanned: why, as a bounded word and as a line for people."""
+
+    name: str
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostScan:
+    """One scan of all guests. `report` covers `scans`, and nothing of `skipped`."""
+
+    started: float
+    duration_seconds: float
+    scans: tuple[GuestScan, ...]
+    skipped: tuple[Skipped, ...]
+    report: SharingReport
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """A cumulative histogram that is never changed: `add` gives a new one. `bounds` ascend; +Inf is implied."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...] = ()
+    total: float = 0.0
+
+    def add(self, value: float) -> Histogram:
+        """This histogram with one more observation."""
+        counts = list(self.counts or (0,) * (len(self.bounds) + 1))
+        counts[bisect_left(self.bounds, value)] += 1
+        return replace(self, counts=tuple(counts), total=self.total + value)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigStatus:
+    """How the last load of the configuration went, and when the one in force was loaded (Unix epoch)."""
+
+    successful: bool
+    loaded: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a scrape can see, consistent in itself."""
+
+    config: ConfigStatus
+    libvirt_up: bool = False
+    latest: HostScan | None = None
+    scan_durations: Histogram | None = None
+    pauses: Mapping[str, Histogram] = field(default_factory=dict)
+    failures: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
+    last_success: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,130 @@
+"""A libvirtd of one's own: in a mount namespace, so that the machine's libvirt is neither seen nor touched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import libvirt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Every directory that libvirtd writes to is replaced, in its mount namespace only, by one below the testbed's root.
+PRIVATE = (
+    ("/run/libvirt", "run"),
+    ("/var/lib/libvirt", "lib"),
+    ("/var/log/libvirt", "log"),
+    ("/var/cache/libvirt", "cache"),
+    ("/etc/libvirt", "etc"),
+)
+
+LIBVIRTD_CONF = """\
+unix_sock_dir = "{root}/sock"
+unix_sock_ro_perms = "0777"
+unix_sock_rw_perms = "0700"
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+"""
+
+# Guests run as root: /dev/kvm is often closed to other users, and libvirt then probes QEMU anew at every start of a
+# domain. No cgroups, no security driver, no log daemon: none of them is what is tested here.
+QEMU_CONF = """\
+user = "root"
+group = "root"
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+stdio_handler = "file"
+remember_owner = 0
+dynamic_ownership = 0
+memory_backing_dir = "{root}/ram"
+"""
+
+START = r"""
+set -e
+mount --make-rprivate /
+root=$1; shift
+while [ "$1" != -- ]; do mkdir -p "$1" "$root/$2"; mount --bind "$root/$2" "$1"; shift 2; done
+shift
+exec "$@"
+"""
+
+
+@dataclass
+class Libvirtd:
+    """One private libvirtd; `uri` reaches it. Its guests outlive it, as they do on a host, until `destroy_guests`."""
+
+    root: Path
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        for _, name in PRIVATE:
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+        for name in ("sock", "ram", "lib/qemu", "etc/qemu"):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+        (self.root / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(root=self.root))
+        (self.root / "etc/qemu.conf").write_text(QEMU_CONF.format(root=self.root))
+
+    @property
+    def uri(self) -> str:
+        return f"qemu:///system?socket={self.root}/sock/libvirt-sock"
+
+    def start(self, timeout: float = 60) -> None:
+        """Start libvirtd and wait until it answers."""
+        binary = shutil.which("libvirtd", path=os.environ.get("PATH", "") + ":/usr/sbin")
+        if binary is None:
+            message = "libvirtd is not installed; run `make deps`"
+            raise RuntimeError(message)
+        # From its own mount namespace, it may use the binary's default paths: what they lead to is ours.
+        pairs = [word for path, name in PRIVATE for word in (path, name)]
+        daemon = [binary, "--config", f"{self.root}/etc/libvirtd.conf", "--pid-file", f"{self.root}/libvirtd.pid"]
+        command = ["unshare", "--mount", "sh", "-c", START, "sh", str(self.root), *pairs, "--", *daemon]
+        with (self.root / "libvirtd.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                libvirt.open(self.uri).close()
+            except libvirt.libvirtError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    message = f"libvirtd did not start: {(self.root / 'libvirtd.log').read_text()[-2000:]}"
+                    raise RuntimeError(message) from None
+                time.sleep(0.05)
+            else:
+                return
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End this libvirtd (its guests run on)."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(30)
+            self.process = None
+
+    def destroy_guests(self) -> None:
+        """End every guest of this libvirtd."""
+        with contextlib.closing(libvirt.open(self.uri)) as connection:
+            for domain in connection.listAllDomains():
+                with contextlib.suppress(libvirt.libvirtError):
+                    domain.destroy()
+
+
+@contextlib.contextmanager
+def private_libvirtd(root: Path) -> Iterator[Libvirtd]:
+    """A running libvirtd below `root`, which on leaving is stopped with every guest that it has."""
+    daemon = Libvirtd(root)
+    daemon.start()
+    try:
+        yield daemon
+    finally:
+        if daemon.process is None or daemon.process.poll() is not None:
+            daemon.start()
+        daemon.destroy_guests()
+        daemon.stop()
