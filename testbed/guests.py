@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import libvirt
 
 # x2apic and cmpxchg16b are not what QEMU 7's TCG does best; without cx16 also newer kernels boot under it.
-CPU = "<cpu mode='custom' match='exact' check='none'><model>qemu64</model><feature policy='disable' name='cx16'/>{}</cpu>"
+CPU = (
+    "<cpu mode='custom' match='exact' check='none'><model>qemu64</model><feature policy='disable' name='cx16'/>{}</cpu>"
+)
 CMDLINE = "console=ttyS0 quiet loglevel=0 panic=-1 mitigations=off init_on_free=1 nokaslr {}"
 
 

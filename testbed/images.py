@@ -46,7 +46,8 @@ def character_device(path: str, major: int, minor: int) -> Entry:
 
 def newc(entries: list[Entry]) -> bytes:
     """The entries as a cpio archive in the 'newc' format, which is what the kernel unpacks
-    (Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    (Documentation/driver-api/early-userspace/buffer-format.rst).
+    """
     out = bytearray()
     for number, entry in enumerate([*entries, Entry("TRAILER!!!", 0)], start=1):
         name = entry.path.encode() + b"\0"

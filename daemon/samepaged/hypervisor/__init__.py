@@ -1,0 +1,1 @@
+"""libvirt: the connection, the guests, and suspending them."""

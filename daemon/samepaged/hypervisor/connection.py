@@ -1,0 +1,180 @@
+"""One connection to libvirt that may be lost and made again, and libvirt's events."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import libvirt
+
+from samepaged.errors import GuestError, HypervisorError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Hypervisor"]
+
+log = logging.getLogger(__name__)
+
+# Seconds between keepalive messages, and how many may go unanswered: a libvirtd that hangs is noticed after 15 s.
+KEEPALIVE: Final = (5, 3)
+
+GONE_EVENTS: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED})
+
+# What a call on one domain can end in, and whose fault that is.
+GUEST_REASONS: Final = {
+    libvirt.VIR_ERR_NO_DOMAIN: Reason.GONE,
+    libvirt.VIR_ERR_OPERATION_INVALID: Reason.NOT_RUNNING,
+    libvirt.VIR_ERR_OPERATION_TIMEOUT: Reason.IN_JOB,
+    libvirt.VIR_ERR_ACCESS_DENIED: Reason.NO_PERMISSION,
+    libvirt.VIR_ERR_AUTH_UNAVAILABLE: Reason.NO_PERMISSION,
+    libvirt.VIR_ERR_OPERATION_DENIED: Reason.NO_PERMISSION,
+}
+
+_loop_lock = threading.Lock()
+_loop: threading.Thread | None = None
+
+
+def _ignore_error(_context: object, _error: object) -> None:
+    """Print nothing, unlike libvirt's own error handler: what it would print reaches us as exceptions."""
+
+
+def _run_event_loop() -> None:
+    while True:
+        try:
+            libvirt.virEventRunDefaultImpl()
+        except libvirt.libvirtError as error:  # a callback on a dying connection; the loop itself goes on
+            log.debug("libvirt's event loop: %s", error)
+
+
+def _start_event_loop() -> None:
+    """Start libvirt's event loop, once a process: it must be registered before the first connection is opened."""
+    global _loop  # noqa: PLW0603 - libvirt's event implementation is one a process, too
+    with _loop_lock:
+        if _loop is None:
+            libvirt.registerErrorHandler(_ignore_error, None)
+            libvirt.virEventRegisterDefaultImpl()
+            _loop = threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True)
+            _loop.start()
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+class Hypervisor:
+    """QEMU's driver of the libvirt at `uri`. `on_gone` is called with a domain's name, in the event loop's thread,
+    when the domain ends.
+    """
+
+    def __init__(self, uri: str, on_gone: Callable[[str], None] | None = None) -> None:
+        self.uri = uri
+        self._on_gone = on_gone
+        self._connection: Any = None
+        self._callback: int | None = None
+
+    def connect(self) -> None:
+        """Open the connection, or do nothing where it is alive. Raises HypervisorError."""
+        if self.alive:
+            return
+        self.close()
+        self._refuse_uri()
+        _start_event_loop()
+        try:
+            connection = libvirt.open(self.uri)
+            driver = connection.getType()
+        except libvirt.libvirtError as error:
+            raise HypervisorError(
+                f"libvirt at {self.uri!r} cannot be reached: {_one_line(error)}; "
+                "check that libvirtd (or virtqemud) runs, the URI, and that this user may use its socket "
+                "(membership of group 'libvirt', or root)"
+            ) from error
+        if driver != "QEMU":
+            connection.close()
+            raise HypervisorError(f"{self.uri!r} is libvirt's driver {driver!r}; use QEMU's, such as qemu:///system")
+        connection.setKeepAlive(*KEEPALIVE)
+        self._callback = connection.domainEventRegisterAny(
+            None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None
+        )
+        self._connection = connection
+
+    def _refuse_uri(self) -> None:
+        if not self.uri.strip():
+            raise HypervisorError("libvirt's URI is empty; use qemu:///system")
+        try:
+            host = urlsplit(self.uri).hostname
+        except ValueError:
+            host = None  # libvirt has the better message for what is no URI
+        if host:
+            raise HypervisorError(
+                f"{self.uri!r} is on host {host!r}; guest memory is read where the guest runs: run samepaged there"
+            )
+
+    def _lifecycle(self, _connection: object, domain: Any, event: int, *_rest: object) -> None:  # noqa: ANN401 - libvirt's type
+        if event in GONE_EVENTS and self._on_gone is not None:
+            self._on_gone(domain.name())
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is open and was not lost, as far as is known."""
+        try:
+            return self._connection is not None and bool(self._connection.isAlive())
+        except libvirt.libvirtError:
+            return False
+
+    def close(self) -> None:
+        """Close the connection; harmless where there is none."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            if self._callback is not None and connection.isAlive():
+                connection.domainEventDeregisterAny(self._callback)
+            connection.close()
+        except libvirt.libvirtError as error:
+            log.debug("closing the connection to libvirt: %s", error)
+
+    def call(self, what: str, function: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever libvirt returns
+        """Call into libvirt; its errors become GuestError, or HypervisorError where the connection was lost.
+        `what` names the act and the domain, for people.
+        """
+        try:
+            return function()
+        except libvirt.libvirtError as error:
+            code = error.get_error_code()
+            lost = error.get_error_domain() == libvirt.VIR_FROM_RPC or not self.alive
+            if lost and code not in GUEST_REASONS:
+                raise HypervisorError(f"the connection to libvirt was lost while {what}: {_one_line(error)}") from error
+            reason = GUEST_REASONS.get(code, Reason.LIBVIRT)
+            raise GuestError(reason, f"{what}: libvirt says: {_one_line(error)}") from error
+
+    def _connected(self) -> Any:  # noqa: ANN401 - libvirt's type
+        if self._connection is None:
+            raise HypervisorError(f"there is no connection to libvirt at {self.uri!r}")
+        return self._connection
+
+    def running(self) -> list[Any]:
+        """The domains that have a process now (running or paused), by name."""
+        connection = self._connected()
+        domains = self.call(
+            "listing domains", lambda: connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        )
+        return sorted(domains, key=lambda domain: domain.name())
+
+    def by_uuid(self, uuid: str) -> Any:  # noqa: ANN401 - libvirt's type
+        """The domain with this UUID. Raises GuestError where there is none."""
+        connection = self._connected()
+        return self.call(f"looking up domain {uuid}", lambda: connection.lookupByUUIDString(uuid))
+
+    def by_name(self, name: str) -> Any:  # noqa: ANN401 - libvirt's type
+        """The domain of this name (or UUID). Raises GuestError where there is none."""
+        connection = self._connected()
+        for lookup in (connection.lookupByName, connection.lookupByUUIDString):
+            try:
+                return lookup(name)
+            except libvirt.libvirtError:
+                if not self.alive:
+                    raise HypervisorError(f"the connection to libvirt was lost while looking up {name!r}") from None
+        raise GuestError(Reason.NO_SUCH_DOMAIN, f"there is no domain {name!r}; `virsh list` shows those that run")

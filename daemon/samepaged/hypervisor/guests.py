@@ -1,0 +1,85 @@
+"""Guests: libvirt's domains as values, and which of them may be scanned now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import libvirt
+
+from samepaged.errors import GuestError, Reason
+from samepaged.hypervisor import hardware, process
+
+if TYPE_CHECKING:
+    from samepaged.hypervisor.connection import Hypervisor
+
+__all__ = ["Guest", "describe"]
+
+# A paused guest is scanned as it stands, but not while somebody is at work on it.
+BUSY_PAUSES: Final = {
+    libvirt.VIR_DOMAIN_PAUSED_MIGRATION: (Reason.IN_JOB, "is being migrated"),
+    libvirt.VIR_DOMAIN_PAUSED_SAVE: (Reason.IN_JOB, "is being saved"),
+    libvirt.VIR_DOMAIN_PAUSED_DUMP: (Reason.IN_JOB, "is being dumped"),
+    libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT: (Reason.IN_JOB, "is being snapshotted"),
+    libvirt.VIR_DOMAIN_PAUSED_POSTCOPY: (Reason.IN_JOB, "is being migrated (post-copy)"),
+    libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED: (Reason.IN_JOB, "is in a post-copy migration that failed"),
+    libvirt.VIR_DOMAIN_PAUSED_STARTING_UP: (Reason.NOT_RUNNING, "is starting"),
+    libvirt.VIR_DOMAIN_PAUSED_SHUTTING_DOWN: (Reason.NOT_RUNNING, "is shutting down"),
+}
+OTHER_STATES: Final = {
+    libvirt.VIR_DOMAIN_PMSUSPENDED: (Reason.PM_SUSPENDED, "is suspended by its own power management"),
+    libvirt.VIR_DOMAIN_CRASHED: (Reason.CRASHED, "has crashed"),
+    libvirt.VIR_DOMAIN_SHUTDOWN: (Reason.NOT_RUNNING, "is shutting down"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A domain that can be scanned. `paused` says that somebody else has paused it; `blocks` are its RAM's sizes in
+    bytes.
+    """
+
+    name: str
+    uuid: str
+    paused: bool
+    process: process.QemuProcess
+    blocks: tuple[int, ...]
+    vfio: bool
+
+    @property
+    def memory(self) -> int:
+        """The guest's memory in bytes."""
+        return sum(self.blocks)
+
+
+def describe(hypervisor: Hypervisor, domain: Any) -> Guest:  # noqa: ANN401 - libvirt's type
+    """The guest of a domain. Raises GuestError with the reason why it must not or cannot be scanned."""
+    name: str = domain.name()
+    state, why = hypervisor.call(f"asking for the state of domain {name!r}", domain.state)
+    paused = state == libvirt.VIR_DOMAIN_PAUSED
+    if not paused and state not in {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED}:
+        reason, text = OTHER_STATES.get(state, (Reason.NOT_RUNNING, "is not running"))
+        raise GuestError(reason, f"domain {name!r} {text}")
+    if paused and why in BUSY_PAUSES:
+        reason, text = BUSY_PAUSES[why]
+        raise GuestError(reason, f"domain {name!r} {text}")
+    job = hypervisor.call(f"asking for the jobs of domain {name!r}", domain.jobInfo)
+    if job[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+        raise GuestError(Reason.IN_JOB, f"domain {name!r} is in a job (migration, backup, save or dump)")
+    xml = hypervisor.call(f"reading the XML of domain {name!r}", domain.XMLDesc)
+    parsed = hardware.parse(xml)
+    if parsed.encryption is not None:
+        raise GuestError(
+            Reason.ENCRYPTED,
+            f"domain {name!r} has encrypted memory (launch security {parsed.encryption!r}): the host sees only "
+            "ciphertext, which never repeats; exclude it (guests.exclude)",
+        )
+    uuid: str = domain.UUIDString()
+    return Guest(
+        name=name,
+        uuid=uuid,
+        paused=paused,
+        process=process.find(name, uuid),
+        blocks=parsed.blocks,
+        vfio=parsed.vfio,
+    )

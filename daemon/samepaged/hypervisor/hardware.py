@@ -1,0 +1,99 @@
+"""What a domain's XML says about its memory (libvirt: formatdomain, 'Memory Allocation', 'NUMA', 'Memory devices')."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from xml.etree import ElementTree as ET
+
+from samepaged.errors import GuestError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Hardware", "parse"]
+
+UNITS: Final = {
+    "b": 1,
+    "bytes": 1,
+    "k": 1 << 10,
+    "kib": 1 << 10,
+    "kb": 1000,
+    "m": 1 << 20,
+    "mib": 1 << 20,
+    "mb": 1000**2,
+    "g": 1 << 30,
+    "gib": 1 << 30,
+    "gb": 1000**3,
+    "t": 1 << 40,
+    "tib": 1 << 40,
+    "tb": 1000**4,
+}
+# Memory devices that are guest RAM. The others (nvdimm, virtio-pmem, sgx-epc) are storage or sealed.
+RAM_DEVICES: Final = frozenset({"dimm", "virtio-mem"})
+LARGEST: Final = 1 << 52  # x86-64 has no more physical addresses
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """`blocks`: sizes in bytes of the guest's RAM blocks, in the order of its physical addresses."""
+
+    blocks: tuple[int, ...]
+    encryption: str | None
+    vfio: bool
+
+    @property
+    def memory(self) -> int:
+        """The guest's memory in bytes."""
+        return sum(self.blocks)
+
+
+def _bad(what: str) -> GuestError:
+    return GuestError(Reason.LAYOUT, f"the domain's XML {what}; use `--reader dump`, and report this as a bug")
+
+
+def _size(element: ET.Element, text: str | None) -> int:
+    unit = element.get("unit", "KiB")
+    factor = UNITS.get(unit.lower())
+    digits = (text or "").strip()
+    if factor is None or not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(LARGEST)):
+        raise _bad(f"has a memory size that is none: <{element.tag}> {digits[:40]!r} {unit[:20]!r}")
+    size = int(digits) * factor
+    if size > LARGEST:
+        raise _bad(f"has a memory size beyond any machine's: <{element.tag}> {digits} {unit}")
+    return size
+
+
+def _ram_devices(root: ET.Element) -> Iterator[tuple[str, int]]:
+    for device in root.iterfind("./devices/memory"):
+        size = device.find("./target/size")
+        if size is not None:
+            yield device.get("model", ""), _size(size, size.text)
+
+
+def parse(xml: str) -> Hardware:
+    """The memory side of a live domain's XML. Raises GuestError."""
+    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
+        raise _bad("has a document type, which libvirt never writes")
+    try:
+        root = ET.fromstring(xml)  # noqa: S314 - what entities could do is refused above
+    except (ET.ParseError, ValueError) as error:
+        raise _bad(f"is not well-formed ({error})") from error
+    memory = root.find("./memory")
+    if root.tag != "domain" or memory is None:
+        raise _bad("has no <memory>")
+    total = _size(memory, memory.text)
+    devices = list(_ram_devices(root))
+    storage = sum(size for model, size in devices if model not in RAM_DEVICES)
+    dimms = [size for model, size in devices if model in RAM_DEVICES]
+    cells = [_size(cell, cell.get("memory")) for cell in root.iterfind("./cpu/numa/cell")]
+    # libvirt counts every memory device in <memory>, and none of them in the cells.
+    boot = [size for size in cells if size] or [total - storage - sum(dimms)]
+    if min(boot) <= 0 or sum(boot) + sum(dimms) + storage != total:
+        raise _bad(f"has blocks of {sum(boot) + sum(dimms) + storage} bytes in a memory of {total} bytes")
+    launch = root.find("./launchSecurity")
+    return Hardware(
+        blocks=(*boot, *dimms),
+        encryption=None if launch is None else launch.get("type", "unknown"),
+        vfio=root.find("./devices/hostdev") is not None,
+    )

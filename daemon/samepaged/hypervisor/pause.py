@@ -1,0 +1,122 @@
+"""Suspending a guest, and above all resuming it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import libvirt
+
+from samepaged.errors import GuestError, HypervisorError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.guests import Guest
+
+__all__ = ["Suspender"]
+
+log = logging.getLogger(__name__)
+
+# Seconds between attempts to resume a guest while libvirt is away: the first and the longest.
+RETRY: Final = (0.05, 2.0)
+# Seconds for which a resume is still tried when samepaged itself is to end.
+LAST_TRIES: Final = 0.7
+# Failures of a resume that may pass.
+PASSING: Final = frozenset({Reason.LIBVIRT, Reason.IN_JOB})
+# libvirt's own reason for a pause by virDomainSuspend, and what it says where it lost the reason in a restart.
+OUR_PAUSES: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_UNKNOWN})
+
+
+@dataclass
+class Suspender:
+    """Suspends one guest, as often as its scan wants, and keeps the length of each pause in seconds. A guest that
+    somebody else has paused is left as it stands. `give_up` ends the waiting for a libvirt that went away while the
+    guest was suspended.
+    """
+
+    hypervisor: Hypervisor
+    guest: Guest
+    give_up: Callable[[], bool]
+    pauses: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Hold the guest suspended. Raises GuestError where it cannot be suspended, or where it did not stay so: what
+        was read meanwhile is then of no instant, and void.
+        """
+        if self.guest.paused:
+            self._check_paused_by_others()
+            yield
+            self._check_paused_by_others()
+            return
+        # Both ends of the measure are outside of libvirt's calls: the guest stood still for no longer than this.
+        began = time.monotonic()
+        self._suspend()
+        try:
+            yield
+        finally:
+            self._resume()
+            self.pauses.append(time.monotonic() - began)
+
+    def _state(self) -> tuple[Any, int, int]:
+        """The domain looked up anew (the connection may be another one), its state, and the state's reason."""
+        domain = self.hypervisor.by_uuid(self.guest.uuid)
+        state, why = self.hypervisor.call(f"asking for the state of domain {self.guest.name!r}", domain.state)
+        return domain, state, why
+
+    def _check_paused_by_others(self) -> None:
+        if self._state()[1] != libvirt.VIR_DOMAIN_PAUSED:
+            raise GuestError(
+                Reason.RESUMED_BY_OTHERS, f"domain {self.guest.name!r} was resumed by somebody else during its scan"
+            )
+
+    def _suspend(self) -> None:
+        domain, state, _ = self._state()
+        if state != libvirt.VIR_DOMAIN_RUNNING:
+            # Somebody was quicker: theirs is the pause, and theirs the resume.
+            raise GuestError(Reason.SUSPEND, f"domain {self.guest.name!r} stopped running before it was suspended")
+        try:
+            self.hypervisor.call(f"suspending domain {self.guest.name!r}", domain.suspend)
+        except (GuestError, HypervisorError):
+            # The call failed, or its answer was lost: the guest may be suspended all the same.
+            self._resume(even_if_running=True)
+            raise
+
+    def _resume(self, *, even_if_running: bool = False) -> None:
+        """Resume, again and again: while libvirt is away, while a job holds the domain, while QEMU does not answer."""
+        wait, longest = RETRY
+        last_try: float | None = None
+        while True:
+            try:
+                self.hypervisor.connect()
+                self._resume_once(even_if_running=even_if_running)
+            except (HypervisorError, GuestError) as error:
+                if isinstance(error, GuestError) and error.reason not in PASSING:
+                    raise
+                now = time.monotonic()
+                if last_try is None and self.give_up():
+                    last_try = now + LAST_TRIES
+                if last_try is not None and now > last_try:
+                    log.critical("domain %r may be left paused; `virsh resume` it (%s)", self.guest.name, error)
+                    raise
+                log.warning("domain %r is suspended and could not be resumed, trying on: %s", self.guest.name, error)
+                time.sleep(wait)
+                wait = min(2 * wait, longest if last_try is None else RETRY[0])
+            else:
+                return
+
+    def _resume_once(self, *, even_if_running: bool) -> None:
+        name = self.guest.name
+        domain, state, why = self._state()
+        if state == libvirt.VIR_DOMAIN_RUNNING:
+            if even_if_running:
+                return
+            raise GuestError(Reason.RESUMED_BY_OTHERS, f"domain {name!r} was resumed by somebody else during its scan")
+        if state != libvirt.VIR_DOMAIN_PAUSED or why not in OUR_PAUSES:
+            raise GuestError(Reason.SUSPEND, f"domain {name!r} went into another state while suspended; left as it is")
+        self.hypervisor.call(f"resuming domain {name!r}", domain.resume)

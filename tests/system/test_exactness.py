@@ -1,0 +1,147 @@
+"""Right to the page: against what a guest was told to hold, against a dump, and against the kernel's own merging."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+import pytest
+
+from tests.system.conftest import REGION_PAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testbed.guests import Writer
+    from tests.system.conftest import Samepaged
+
+PAGE = 4096
+KSM = Path("/sys/kernel/mm/ksm")
+
+
+@contextmanager
+def held(*writers: Writer) -> Iterator[None]:
+    """Guests paused by somebody else than samepaged."""
+    with ExitStack() as stack:
+        for writer in writers:
+            writer.domain.suspend()
+            stack.callback(writer.domain.resume)
+        yield
+
+
+def by_name(scan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {domain["name"]: domain for domain in scan["domains"]}
+
+
+def test_planted_content_changes_sharing_by_exactly_what_was_planted(samepaged: Samepaged, pair: list[Writer]) -> None:
+    a, b = pair
+    a.fill(0, REGION_PAGES, 1, REGION_PAGES)
+    b.fill(0, REGION_PAGES, 2, REGION_PAGES)
+    before = samepaged.scan("--mode", "snapshot")
+    # 1,000 pages of ten contents in a, 500 of twenty in b, ten of them the same; 200 zero pages in a
+    a.fill(0, 1000, 7, 10)
+    a.fill(1000, 200, 0, 0)
+    b.fill(0, 500, 7, 20)
+    after = samepaged.scan("--mode", "snapshot")
+
+    def grown(name: str, key: str) -> int:
+        return int(by_name(after)[name][key]) - int(by_name(before)[name][key])
+
+    assert grown(a.name, "duplicate_pages") == 990
+    assert grown(b.name, "duplicate_pages") == 480
+    assert after["self_sharing_pages"] - before["self_sharing_pages"] == 1470
+    assert after["inter_sharing_pages"] - before["inter_sharing_pages"] == 10
+    assert after["pairs"][0]["inter_sharing_pages"] - before["pairs"][0]["inter_sharing_pages"] == 10
+    assert after["total_sharing_pages"] - before["total_sharing_pages"] == 1480
+    for writer in pair:
+        assert grown(writer.name, "shared_with_others_pages") == 10
+        domain = by_name(after)[writer.name]
+        states = ("absent", "swapped", "zero", "distinct", "duplicate")
+        assert sum(domain[f"{state}_pages"] for state in states) == domain["memory_pages"] == 96 * 256
+
+
+def dumped_pages(path: Path, memory: int) -> list[bytes]:
+    """RAM of a dump, a page each, by way of readelf and bytes alone."""
+    listing = subprocess.run(["readelf", "-lW", path], check=True, capture_output=True, text=True).stdout
+    content = path.read_bytes()
+    pages: list[bytes] = []
+    for line in re.findall(r"^\s+LOAD\s+(.*)$", listing, re.MULTILINE):
+        offset, _, address, size = (int(word, 16) for word in line.split()[:4])
+        if address < memory:  # behind it are ROMs
+            pages += [content[offset + at : offset + at + PAGE] for at in range(0, size, PAGE)]
+    assert len(pages) == memory // PAGE
+    return pages
+
+
+@pytest.mark.parametrize("reader", ["process", "dump"])
+def test_scan_of_suspended_guests_equals_a_count_over_their_dumps(
+    samepaged: Samepaged, pair: list[Writer], tmp_path: Path, reader: str
+) -> None:
+    with held(*pair):
+        scan = samepaged.scan("--reader", reader)
+        contents: dict[str, Counter[bytes]] = {}
+        for writer in pair:
+            path = tmp_path / writer.name
+            writer.domain.coreDumpWithFormat(
+                str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY
+            )
+            contents[writer.name] = Counter(dumped_pages(path, 96 << 20))
+            path.unlink()
+    zero = bytes(PAGE)
+    for name, domain in by_name(scan).items():
+        held_pages = contents[name]
+        zeros = held_pages.pop(zero, 0)
+        assert domain["reader"] == reader
+        assert domain["zero_pages"] + domain["absent_pages"] == zeros
+        assert domain["swapped_pages"] == 0
+        assert domain["distinct_pages"] == len(held_pages)
+        assert domain["duplicate_pages"] == held_pages.total() - len(held_pages)
+    a, b = contents.values()
+    assert scan["inter_sharing_pages"] == len(a.keys() & b.keys())
+
+
+def ksm(name: str) -> int:
+    return int((KSM / name).read_text())
+
+
+@contextmanager
+def ksm_runs_to_completion() -> Iterator[None]:
+    """KSM merges all that it finds (Documentation/admin-guide/mm/ksm.rst), and is put back as it was."""
+    wanted = {"smart_scan": 0, "max_page_sharing": 1000000, "use_zero_pages": 1, "pages_to_scan": 100000}
+    wanted |= {"sleep_millisecs": 0}
+    (KSM / "run").write_text("2")  # max_page_sharing can only be set while nothing is merged
+    before = {name: (KSM / name).read_text() for name in wanted if (KSM / name).exists()}
+    try:
+        for name in before:
+            (KSM / name).write_text(str(wanted[name]))
+        scans = ksm("full_scans")
+        (KSM / "run").write_text("1")
+        deadline = time.monotonic() + 120
+        while ksm("full_scans") < scans + 6:
+            assert time.monotonic() < deadline, "KSM does not scan"
+            time.sleep(0.1)
+        yield
+    finally:
+        (KSM / "run").write_text("2")
+        (KSM / "run").write_text("0")
+        for name, value in before.items():
+            (KSM / name).write_text(value)
+
+
+@pytest.mark.skipif(not KSM.exists(), reason="this kernel has no KSM")
+def test_ksm_merges_what_the_scan_says_can_be_merged(samepaged: Samepaged, pair: list[Writer]) -> None:
+    a, b = pair
+    a.fill(0, 2000, 21, 100)
+    b.fill(0, 1500, 21, 150)
+    with held(a, b):
+        scan = samepaged.scan("--reader", "process")
+        with ksm_runs_to_completion():
+            merged = ksm("pages_sharing")
+    assert scan["total_sharing_pages"] > 3000
+    assert merged == pytest.approx(scan["total_sharing_pages"], rel=0.01)

@@ -1,0 +1,150 @@
+"""Both readers see the same memory, wherever libvirt puts it, and the process reader leaves the host as it was."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+import numpy as np
+import pytest
+
+from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.guests import describe
+from samepaged.memory import smaps
+from samepaged.memory.dump_reader import DumpReader
+from samepaged.memory.hashing import best
+from samepaged.memory.layout import locate
+from samepaged.memory.process_reader import ProcessReader
+from samepaged.sharing import ABSENT, SWAPPED, ZERO
+from testbed.guests import Spec, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from samepaged.hypervisor.guests import Guest
+    from testbed.libvirtd import Libvirtd
+
+SHARED_MEMFD = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+PRIVATE_MEMFD = "<memoryBacking><source type='memfd'/></memoryBacking>"
+SHARED_FILE = "<memoryBacking><source type='file'/><access mode='shared'/></memoryBacking>"
+PRIVATE_FILE = "<memoryBacking><source type='file'/></memoryBacking>"
+TWO_CELLS = "<numa><cell id='0' cpus='0' memory='64' unit='MiB'/><cell id='1' cpus='1' memory='64' unit='MiB'/></numa>"
+UNEQUAL_CELLS = (
+    "<numa><cell id='0' cpus='0' memory='96' unit='MiB'/><cell id='1' cpus='1' memory='64' unit='MiB'/></numa>"
+)
+SPECS = {
+    "anonymous": Spec("samepaged-test-anonymous"),
+    "i440fx": Spec("samepaged-test-i440fx", machine="pc"),
+    "display": Spec("samepaged-test-display", devices="<video><model type='vga'/></video>"),
+    "memfd": Spec("samepaged-test-memfd", memory_backing=SHARED_MEMFD),
+    "private memfd": Spec("samepaged-test-private-memfd", memory_backing=PRIVATE_MEMFD),
+    "file": Spec("samepaged-test-file", memory_backing=SHARED_FILE),
+    "private file": Spec("samepaged-test-private-file", memory_backing=PRIVATE_FILE),
+    "numa": Spec("samepaged-test-numa", memory=128, vcpus=2, numa=TWO_CELLS),
+    "numa memfd": Spec(
+        "samepaged-test-numa-memfd", memory=160, vcpus=2, numa=UNEQUAL_CELLS, memory_backing=SHARED_MEMFD
+    ),
+    # RAM on both sides of the hole below 4 GiB; the guest backs little of it
+    "above 4 GiB": Spec("samepaged-test-large", memory=3328),
+    "dimm": Spec(
+        "samepaged-test-dimm",
+        memory=256,  # with memory above 4 GiB to come, the kernel sets 64 MiB aside for bounce buffers
+        vcpus=2,
+        max_memory="<maxMemory slots='4' unit='MiB'>1024</maxMemory>",
+        numa="<numa><cell id='0' cpus='0-1' memory='256' unit='MiB'/></numa>",
+    ),
+}
+DIMM = "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target></memory>"
+# Where a display adapter hides RAM, a dump does not have it: 0xa0000 to 0xbffff (README, 'Limits').
+HIDDEN = slice(0xA0, 0xC0)
+
+
+@pytest.fixture
+def hypervisor(libvirtd: Libvirtd) -> Iterator[Hypervisor]:
+    hypervisor = Hypervisor(libvirtd.uri)
+    hypervisor.connect()
+    yield hypervisor
+    hypervisor.close()
+
+
+@contextlib.contextmanager
+def suspended_guest(hypervisor: Hypervisor, connection: Any, root: Path, spec: Spec) -> Iterator[tuple[Any, Guest]]:
+    with running(connection, root, spec) as (writer,):
+        if "dimm" in spec.name:
+            writer.domain.attachDeviceFlags(DIMM, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        writer.fill(0, 300, 3, 100)
+        writer.domain.suspend()
+        yield writer.domain, describe(hypervisor, writer.domain)
+
+
+def read_process(guest: Guest) -> NDArray[np.uint64]:
+    mappings = locate(smaps.read(guest.process.pid), guest.blocks)
+    with ProcessReader(guest.process.pid, mappings, hasher=best(), seed=7, threads=1, stop=lambda: False) as reader:
+        return reader.read()
+
+
+def read_dump(domain: Any, guest: Guest, directory: Path) -> NDArray[np.uint64]:
+    def dump(path: Path) -> None:
+        domain.coreDumpWithFormat(str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY)
+
+    return DumpReader(dump, directory, guest.blocks, hasher=best(), seed=7, stop=lambda: False).read()
+
+
+@pytest.mark.leaves_paused
+@pytest.mark.parametrize("layout", SPECS)
+def test_both_readers_give_the_same_digest(
+    hypervisor: Hypervisor, connection: Any, root: Path, tmp_path: Path, layout: str
+) -> None:
+    with suspended_guest(hypervisor, connection, root, SPECS[layout]) as (domain, guest):
+        by_process = read_process(guest)
+        by_dump = read_dump(domain, guest, tmp_path)
+    by_process[by_process == ABSENT] = ZERO  # which a dump cannot tell
+    if layout == "display":
+        assert (by_dump[HIDDEN] == SWAPPED).all()
+        by_process[HIDDEN] = SWAPPED
+    assert SWAPPED not in by_dump[HIDDEN.stop :]
+    assert len(by_process) == guest.memory // 4096
+    np.testing.assert_array_equal(by_process, by_dump)
+
+
+def host_memory(pid: int) -> dict[str, int]:
+    """What a guest costs its host, in KiB; VmHWM and the like, which only grow, are not of interest."""
+    wanted = ("VmRSS", "RssAnon", "RssFile", "RssShmem", "VmPTE", "VmSwap")
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return {key: int(lines[key].split()[0]) for key in wanted}
+
+
+def shmem() -> int:
+    """The shared memory of the whole machine, in KiB."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(lines["Shmem"].split()[0])
+
+
+BACKINGS = {
+    "anonymous": "",
+    "memfd": SHARED_MEMFD,
+    "private memfd": PRIVATE_MEMFD,
+    "file": SHARED_FILE,
+    "private file": PRIVATE_FILE,
+}
+
+
+@pytest.mark.leaves_paused
+@pytest.mark.parametrize("backing", BACKINGS)
+def test_reading_does_not_grow_the_hosts_memory(
+    hypervisor: Hypervisor, connection: Any, root: Path, backing: str
+) -> None:
+    # Freshly booted, with most of its RAM never touched: 256 MiB, of which a fifth or so is backed.
+    spec = Spec("samepaged-test-fresh", memory=256, cmdline="init_on_free=0", memory_backing=BACKINGS[backing])
+    with suspended_guest(hypervisor, connection, root, spec) as (_, guest):
+        before, shmem_before = host_memory(guest.process.pid), shmem()
+        pages = read_process(guest)
+        after, shmem_after = host_memory(guest.process.pid), shmem()
+    assert (pages == ABSENT).mean() > 0.25
+    assert after == before
+    assert shmem_after - shmem_before < 1024  # others' too
+    assert np.count_nonzero(pages > ZERO) > 1000

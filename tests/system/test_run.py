@@ -1,0 +1,291 @@
+"""The daemon: what it exports, and how it lives with signals, systemd, and a libvirtd that comes and goes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from testbed.guests import Spec, running
+from testbed.libvirtd import Libvirtd, private_libvirtd
+from testbed.prometheus import prometheus
+from tests.system.conftest import Samepaged, in_a_job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from testbed.guests import Writer
+
+FAST = "scan: {interval: 1s, jitter: 0}"
+
+
+class Daemon:
+    """A running `samepaged run`, its log and its metrics."""
+
+    def __init__(self, samepaged: Samepaged, notify: Path | None = None) -> None:
+        self._log = samepaged.root / "daemon.log"
+        environment = dict(os.environ)
+        environment.pop("NOTIFY_SOCKET", None)
+        if notify is not None:
+            environment |= {"NOTIFY_SOCKET": str(notify), "WATCHDOG_USEC": "1000000"}
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                samepaged.command("run", "--config", str(samepaged.config)), stderr=log, env=environment
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait(self, text: str, timeout: float = 30) -> re.Match[str]:
+        deadline = time.monotonic() + timeout
+        while not (found := re.search(text, self.log)):
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+        return found
+
+    @property
+    def address(self) -> str:
+        return self.wait(r"http://(127\.0\.0\.1:\d+)/metrics")[1]
+
+    def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.metrics().get((name, frozenset(labels.items())))
+
+    def wait_metric(self, value: float | None, name: str, *, timeout: float = 30, **labels: str) -> None:
+        deadline = time.monotonic() + timeout
+        while (got := self.metric(name, **labels)) != value:
+            assert time.monotonic() < deadline, f"{name}{labels} is {got}, not {value}; {self.log[-2000:]}"
+            time.sleep(0.05)
+
+    def wait_scans(self, count: int) -> None:
+        """Wait until so many more scans of all guests are done."""
+        name = "samepage_scan_duration_seconds_count"
+        deadline = time.monotonic() + 60
+        wanted = (self.metric(name) or 0) + count
+        while (self.metric(name) or 0) < wanted:
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.05)
+
+    def stop(self) -> float:
+        """End it as systemd does, and tell how many seconds it took."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(10) == 0, self.log
+        return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def daemon(samepaged: Samepaged, notify: Path | None = None) -> Iterator[Daemon]:
+    one = Daemon(samepaged, notify)
+    try:
+        yield one
+        if one.process.poll() is None:
+            one.stop()
+    finally:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+
+
+def test_the_daemon_exports_what_a_scan_prints(samepaged: Samepaged, pair: list[Writer]) -> None:
+    samepaged.configure(FAST)
+    a, b = pair
+    with daemon(samepaged) as one:
+        one.wait_scans(2)
+        for writer in pair:
+            writer.domain.suspend()
+        try:
+            scan = samepaged.scan()
+            one.wait_scans(2)
+            metrics = one.metrics()
+        finally:
+            for writer in pair:
+                writer.domain.resume()
+        assert one.stop() < 1.5
+
+    def value(name: str, **labels: str) -> float:
+        return metrics[name, frozenset(labels.items())]
+
+    for domain in scan["domains"]:
+        name = domain["name"]
+        for state in ("absent", "swapped", "zero", "distinct", "duplicate"):
+            assert value("samepage_domain_memory_bytes", domain=name, state=state) == domain[f"{state}_pages"] * 4096
+        assert value("samepage_domain_self_sharing_bytes", domain=name) == domain["duplicate_pages"] * 4096
+    assert value("samepage_host_inter_sharing_bytes") == scan["inter_sharing_pages"] * 4096
+    assert value("samepage_group_inter_sharing_bytes", group="default") == scan["inter_sharing_pages"] * 4096
+    pages = scan["pairs"][0]["inter_sharing_pages"]
+    assert value("samepage_pair_inter_sharing_bytes", domain_a=a.name, domain_b=b.name) == pages * 4096
+    assert value("samepage_libvirt_up") == 1
+    # twice running, and then paused by us: no pause of samepaged's own
+    assert value("samepage_pause_duration_seconds_count", domain=a.name) >= 2
+
+
+def test_a_real_prometheus_scrapes_the_daemon(samepaged: Samepaged, pair: list[Writer], root: Path) -> None:
+    samepaged.configure(FAST)
+    with daemon(samepaged) as one, prometheus(root / "prometheus", one.address) as server:
+        one.wait_scans(1)
+        (up,) = server.wait_for('up{job="samepaged"} == 1')
+        assert up["metric"]["instance"] == one.address
+        series = server.wait_for("samepage_domain_self_sharing_bytes > 0")
+        assert {one["metric"]["domain"] for one in series} == {writer.name for writer in pair}
+        (whole,) = server.wait_for("sum(samepage_domain_memory_bytes)")
+        assert float(whole["value"][1]) == 2 * 96 * 2**20
+        assert server.wait_for("histogram_quantile(0.9, samepage_pause_duration_seconds_bucket) > 0")
+
+
+def test_a_domain_that_ends_is_gone_from_the_next_scrape(
+    samepaged: Samepaged, pair: list[Writer], connection: Any, root: Path
+) -> None:
+    samepaged.configure("scan: {interval: 1h, jitter: 0}")
+    spec = Spec("samepaged-test-leaving", memory=84, cmdline="region=1")
+    with running(connection, root, spec) as (leaving,), daemon(samepaged) as one:
+        one.wait_scans(1)
+        host = one.metric("samepage_host_self_sharing_bytes") or 0
+        own = one.metric("samepage_domain_self_sharing_bytes", domain=spec.name) or 0
+        assert own > 0
+        leaving.domain.destroy()
+        one.wait_metric(None, "samepage_domain_self_sharing_bytes", domain=spec.name, timeout=5)
+        # the next scan is an hour away, yet the host's sum is without it
+        one.wait_metric(host - own, "samepage_host_self_sharing_bytes", timeout=5)
+        assert one.metric("samepage_domain_self_sharing_bytes", domain=pair[0].name) is not None
+        assert not any(spec.name in dict(labels).values() for _, labels in one.metrics())
+
+
+def test_a_failure_is_counted_with_its_reason_and_the_others_are_exported(
+    samepaged: Samepaged, pair: list[Writer], tmp_path: Path
+) -> None:
+    a, b = pair
+    samepaged.configure(FAST)
+    with daemon(samepaged) as one:
+        one.wait_scans(1)
+        assert one.metric("samepage_scan_failures_total", domain=a.name, reason="in_job") is None
+        known = one.metric("samepage_domain_last_scan_success_timestamp_seconds", domain=a.name)
+        with in_a_job(a, tmp_path):
+            one.wait_scans(2)
+            assert (one.metric("samepage_scan_failures_total", domain=a.name, reason="in_job") or 0) >= 1
+            # what was known of it stays, with its age; the other goes on
+            kept = one.metric("samepage_domain_last_scan_success_timestamp_seconds", domain=a.name) or 0
+            assert kept >= (known or 0)
+            assert (one.metric("samepage_domain_last_scan_success_timestamp_seconds", domain=b.name) or 0) > kept
+        one.wait_scans(2)
+        assert (one.metric("samepage_domain_last_scan_success_timestamp_seconds", domain=a.name) or 0) > kept
+
+
+def test_sighup_reloads_and_a_bad_file_changes_nothing(samepaged: Samepaged, pair: list[Writer]) -> None:
+    a, b = pair
+    samepaged.configure(FAST)
+    with daemon(samepaged) as one:
+        one.wait_scans(1)
+        samepaged.configure(f"{FAST}\nguests: {{exclude: ['{b.name}']}}")
+        one.process.send_signal(signal.SIGHUP)
+        one.wait_metric(None, "samepage_domain_self_sharing_bytes", domain=b.name)
+        assert one.metric("samepage_config_last_reload_successful") == 1
+
+        samepaged.config.write_text("scan: {intervall: 1s}\n")
+        one.process.send_signal(signal.SIGHUP)
+        one.wait_metric(0, "samepage_config_last_reload_successful")
+        assert re.search(r"config\.yaml:1:\d+: .*intervall", one.log)
+        one.wait_scans(1)
+        assert one.metric("samepage_domain_self_sharing_bytes", domain=a.name) is not None
+
+        samepaged.configure(FAST)
+        one.process.send_signal(signal.SIGHUP)
+        one.wait_metric(1, "samepage_config_last_reload_successful")
+
+
+def test_sigterm_while_a_guest_is_suspended_leaves_it_running_within_a_second(
+    samepaged: Samepaged, connection: Any, root: Path
+) -> None:
+    samepaged.configure("scan: {interval: 1s, jitter: 0}\nguests: {include: ['samepaged-test-large']}")
+    with running(connection, root, Spec("samepaged-test-large", memory=512, cmdline="region=256")) as (large,):
+        large.fill(0, 256 * 256, 5, 256 * 256)
+        with daemon(samepaged) as one:
+            deadline = time.monotonic() + 30
+            while large.domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
+                assert time.monotonic() < deadline
+            assert one.stop() < 1.5
+            assert large.domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+
+
+@pytest.fixture
+def another_libvirtd(root: Path) -> Iterator[Libvirtd]:
+    """One that a test may stop: the shared one has other tests' guests."""
+    path = root / "another"
+    path.mkdir(exist_ok=True)
+    with private_libvirtd(path) as daemon:
+        yield daemon
+
+
+def test_an_absent_and_a_restarting_libvirtd_are_survived(another_libvirtd: Libvirtd, tmp_path: Path) -> None:
+    another_libvirtd.stop()
+    samepaged = Samepaged(another_libvirtd.uri, tmp_path)
+    samepaged.configure(FAST)
+    with daemon(samepaged) as one:
+        one.wait("trying again")
+        assert one.metric("samepage_libvirt_up") == 0
+        another_libvirtd.start()
+        one.wait_metric(1, "samepage_libvirt_up")
+        with contextlib.closing(libvirt.open(another_libvirtd.uri)) as connection:
+            spec = Spec("samepaged-test-survivor", memory=84, cmdline="region=1")
+            with running(connection, another_libvirtd.root, spec):
+                one.wait_scans(2)
+                another_libvirtd.stop(signal.SIGKILL)
+                one.wait_metric(0, "samepage_libvirt_up")
+                # what is known stays, and says how old it is
+                assert one.metric("samepage_domain_self_sharing_bytes", domain=spec.name) is not None
+                another_libvirtd.start()
+                one.wait_metric(1, "samepage_libvirt_up")
+                one.wait_scans(2)
+                assert one.process.poll() is None
+        with contextlib.closing(libvirt.open(another_libvirtd.uri)) as connection:
+            for domain in connection.listAllDomains():
+                assert domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+
+
+def test_systemd_hears_that_it_is_ready_alive_and_stopping(samepaged: Samepaged, pair: list[Writer]) -> None:
+    samepaged.configure(FAST)
+    path = samepaged.root / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        listener.settimeout(20)
+        with daemon(samepaged, notify=path) as one:
+            one.wait_scans(2)
+            one.stop()
+        listener.settimeout(0.1)
+        heard = ""
+        with contextlib.suppress(TimeoutError):
+            while True:
+                heard += listener.recv(4096).decode() + "\n"
+    assert "READY=1" in heard
+    assert heard.count("WATCHDOG=1") >= 2
+    assert "STOPPING=1" in heard
+
+
+def test_a_port_in_use_is_said_in_a_line(samepaged: Samepaged) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        samepaged.config.write_text(samepaged.config.read_text().replace("127.0.0.1:0", f"127.0.0.1:{port}"))
+        done = samepaged("run", "--config", str(samepaged.config), expect=1)
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,218 @@
+"""What `samepaged scan` does to guests, and what it says when something is in the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+import pytest
+
+from testbed.guests import Spec, running
+from tests.system.conftest import in_a_job
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from testbed.guests import Writer
+    from tests.system.conftest import Samepaged
+
+RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
+
+
+def test_every_guest_is_scanned_once_and_runs_on(samepaged: Samepaged, pair: list[Writer]) -> None:
+    scan = samepaged.scan()
+    assert [domain["name"] for domain in scan["domains"]] == [writer.name for writer in pair]
+    for domain in scan["domains"]:
+        assert domain["mode"] == "snapshot"
+        assert domain["reader"] == "process"
+        assert domain["pauses"] == 1
+        assert 0 < domain["longest_pause_seconds"] == domain["pause_seconds"]
+    assert scan["skipped"] == []
+
+
+def test_the_table_names_each_guest_and_fits_80_columns(samepaged: Samepaged, pair: list[Writer]) -> None:
+    done = samepaged("scan", "--connect", samepaged.uri)
+    assert all(writer.name[-10:] in done.stdout for writer in pair)
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    assert done.stderr == ""
+
+
+def test_only_the_named_domains_are_scanned(samepaged: Samepaged, pair: list[Writer]) -> None:
+    _, b = pair
+    assert [domain["name"] for domain in samepaged.scan(b.name)["domains"]] == [b.name]
+    assert [domain["name"] for domain in samepaged.scan(b.domain.UUIDString())["domains"]] == [b.name]
+
+
+def test_what_the_configuration_excludes_is_not_scanned_and_no_failure(
+    samepaged: Samepaged, pair: list[Writer]
+) -> None:
+    a, b = pair
+    samepaged.configure(f"guests: {{exclude: ['{b.name}']}}")
+    scan = samepaged.scan()
+    assert [domain["name"] for domain in scan["domains"]] == [a.name]
+    assert [(skipped["name"], skipped["reason_code"]) for skipped in scan["skipped"]] == [(b.name, "excluded")]
+
+
+def test_sharing_is_counted_within_groups_and_for_the_host(samepaged: Samepaged, pair: list[Writer]) -> None:
+    a, b = pair
+    together = samepaged.scan()
+    assert together["groups"][0]["inter_sharing_pages"] == together["inter_sharing_pages"] > 0
+    samepaged.configure(f"groups: [{{name: tenant, match: ['{b.name}']}}]")
+    apart = samepaged.scan()
+    assert {group["name"]: group["inter_sharing_pages"] for group in apart["groups"]} == {"default": 0, "tenant": 0}
+    assert apart["inter_sharing_pages"] > 0
+    assert {domain["name"]: domain["group"] for domain in apart["domains"]} == {a.name: "default", b.name: "tenant"}
+
+
+@pytest.mark.leaves_paused
+def test_a_guest_that_somebody_paused_is_scanned_and_stays_paused(samepaged: Samepaged, pair: list[Writer]) -> None:
+    a, _ = pair
+    a.domain.suspend()
+    try:
+        for reader in ("process", "dump"):
+            (domain,) = samepaged.scan("--reader", reader, a.name)["domains"]
+            assert domain["pauses"] == 0
+            assert domain["distinct_pages"] > 0
+            assert a.domain.state()[0] == PAUSED
+    finally:
+        a.domain.resume()
+
+
+def test_a_guest_that_is_resumed_by_others_during_its_scan_is_void(
+    samepaged: Samepaged, pair: list[Writer], connection: Any
+) -> None:
+    a, _ = pair
+    meddler = threading.Event()
+
+    def resume_as_soon_as_paused() -> None:
+        while not meddler.is_set():
+            if a.domain.state()[0] == PAUSED:
+                a.domain.resume()
+                return
+
+    thread = threading.Thread(target=resume_as_soon_as_paused)
+    thread.start()
+    try:
+        scan = samepaged.scan(a.name, expect=1)
+    finally:
+        meddler.set()
+        thread.join()
+    assert scan["domains"] == []
+    assert [skipped["reason_code"] for skipped in scan["skipped"]] == ["resumed_by_others"]
+    assert a.domain.state()[0] == RUNNING
+
+
+def test_a_guest_in_a_job_is_left_alone_and_the_others_are_scanned(
+    samepaged: Samepaged, pair: list[Writer], tmp_path: Path
+) -> None:
+    a, b = pair
+    with in_a_job(a, tmp_path):
+        scan = samepaged.scan(expect=1)
+    assert [domain["name"] for domain in scan["domains"]] == [b.name]
+    assert [(skipped["name"], skipped["reason_code"]) for skipped in scan["skipped"]] == [(a.name, "in_job")]
+
+
+def test_a_guest_whose_qemu_is_killed_during_its_scan_fails_alone(
+    samepaged: Samepaged, pair: list[Writer], connection: Any, root: Path
+) -> None:
+    with running(connection, root, Spec("samepaged-test-mortal")) as (mortal,):
+        pid = int(subprocess.check_output(["pgrep", "-f", "guest=samepaged-test-mortal,"], text=True))
+
+        def kill_as_soon_as_paused() -> None:
+            while mortal.domain.state()[0] != PAUSED:
+                pass
+            os.kill(pid, signal.SIGKILL)
+
+        thread = threading.Thread(target=kill_as_soon_as_paused)
+        thread.start()
+        scan = samepaged.scan(expect=1)
+        thread.join()
+    assert [domain["name"] for domain in scan["domains"]] == [writer.name for writer in pair]
+    (skipped,) = scan["skipped"]
+    assert skipped["name"] == "samepaged-test-mortal"
+    assert skipped["reason_code"] in {"gone", "not_running", "read", "suspend"}
+
+
+NAMES = ['quo"te', "semi;co'lon", "ünïcødé-名", "<script>", "back\\slash", "{brace=}"]
+
+
+def test_names_that_need_quoting_come_out_as_they_are(samepaged: Samepaged, connection: Any, root: Path) -> None:
+    with running(connection, root, *(Spec(name, memory=84, cmdline="region=1") for name in NAMES[:3])):
+        scan = samepaged.scan(*NAMES[:3])
+        assert [domain["name"] for domain in scan["domains"]] == sorted(NAMES[:3])
+        assert "名" in samepaged("scan", "--connect", samepaged.uri, *NAMES[:3]).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--connect", "qemu:///nonsense"], 3, "qemu:///nonsense"),
+        (["--connect", "nonsense"], 3, "'nonsense'"),
+        (["--connect", ""], 3, "use qemu:///system"),
+        (["--connect", "test:///default"], 3, "use QEMU's"),
+        (["--connect", "qemu+ssh://elsewhere/system"], 3, "run samepaged there"),
+        (["--connect", "qemu:///system?socket=/nowhere/at-all"], 3, "check that libvirtd"),
+        (["--config", "/nowhere/config.yaml"], 2, "/nowhere/config.yaml"),
+        (["--mode", "magic"], 2, "invalid choice"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line_with_its_exit_status(
+    samepaged: Samepaged, words: list[str], status: int, said: str
+) -> None:
+    done = samepaged("scan", *words, expect=status)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    if status == 3:
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_domain_that_does_not_exist_is_said_and_the_others_are_scanned(
+    samepaged: Samepaged, pair: list[Writer]
+) -> None:
+    a, _ = pair
+    done = samepaged("scan", "--connect", samepaged.uri, a.name, "nobody", expect=1)
+    assert "there is no domain 'nobody'" in done.stderr
+    assert a.name in done.stdout
+
+
+def as_nobody(command: list[str]) -> list[str]:
+    return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+
+
+def test_a_user_without_the_rights_is_told_which(samepaged: Samepaged, pair: list[Writer], libvirtd: Any) -> None:
+    # the socket is root's alone
+    done = subprocess.run(
+        as_nobody(samepaged.command("scan", "--connect", samepaged.uri)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd="/",
+    )
+    if "No module named" in done.stderr or "Permission denied: '" in done.stderr:
+        pytest.skip("the checkout is not readable by other users")
+    assert done.returncode == 3
+    assert "libvirt at" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_ends_a_scan_and_leaves_every_guest_running(samepaged: Samepaged, pair: list[Writer]) -> None:
+    a, _ = pair
+    process = subprocess.Popen(
+        samepaged.command("scan", "--connect", samepaged.uri),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while a.domain.state()[0] != PAUSED:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "every guest runs on" in stderr
+    assert a.domain.state()[0] == RUNNING

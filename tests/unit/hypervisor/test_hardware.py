@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged.errors import GuestError, Reason
+from samepaged.hypervisor.hardware import parse
+
+MIB = 1 << 20
+
+
+def domain(*parts: str, memory: str = "<memory unit='KiB'>131072</memory>") -> str:
+    return f"<domain type='kvm' id='3'><name>a</name>{memory}{''.join(parts)}</domain>"
+
+
+CELLS = "<cpu><numa><cell id='0' memory='65536' unit='KiB'/><cell id='1' memory='65536' unit='KiB'/></numa></cpu>"
+
+
+def memory_device(model: str, mib: int) -> str:
+    return f"<devices><memory model='{model}'><target><size unit='MiB'>{mib}</size></target></memory></devices>"
+
+
+def test_plain_memory_is_one_block() -> None:
+    assert parse(domain()).blocks == (128 * MIB,)
+
+
+def test_each_numa_cell_is_a_block() -> None:
+    assert parse(domain(CELLS)).blocks == (64 * MIB, 64 * MIB)
+
+
+def test_a_cell_without_memory_is_no_block() -> None:
+    cells = "<cpu><numa><cell id='0' memory='128' unit='MiB'/><cell id='1' memory='0'/></numa></cpu>"
+    assert parse(domain(cells)).blocks == (128 * MIB,)
+
+
+@pytest.mark.parametrize("model", ["dimm", "virtio-mem"])
+def test_a_hot_plugged_dimm_is_a_block_after_the_cells(model: str) -> None:
+    xml = domain(CELLS, memory_device(model, 32), memory=f"<memory>{160 * 1024}</memory>")
+    assert parse(xml).blocks == (64 * MIB, 64 * MIB, 32 * MIB)
+
+
+def test_persistent_memory_is_storage_and_no_block() -> None:
+    xml = domain(memory_device("nvdimm", 32), memory=f"<memory>{160 * 1024}</memory>")
+    assert parse(xml).blocks == (128 * MIB,)
+
+
+@pytest.mark.parametrize("kind", ["sev", "sev-snp", "tdx"])
+def test_launch_security_is_told(kind: str) -> None:
+    assert parse(domain(f"<launchSecurity type='{kind}'/>")).encryption == kind
+
+
+@pytest.mark.parametrize(
+    ("xml", "words"),
+    [
+        ("", "not well-formed"),
+        ("<domain>", "not well-formed"),
+        ("<domain/>", "no <memory>"),
+        ("<!DOCTYPE d [<!ENTITY a 'b'>]><domain/>", "document type"),
+        (domain(memory="<memory unit='furlong'>3</memory>"), "'furlong'"),
+        (domain(memory="<memory>-3</memory>"), "'-3'"),
+        (domain(memory="<memory>\uff19</memory>"), "memory size"),
+        (domain(memory="<memory>99999999999999999999999</memory>"), "memory size"),
+        (domain(memory="<memory unit='TiB'>99999</memory>"), "beyond any machine"),
+        (domain(CELLS, memory="<memory>1024</memory>"), "blocks of"),
+        (domain(memory_device("dimm", 128)), "blocks of"),
+    ],
+)
+def test_xml_that_makes_no_sense_is_refused_in_one_line(xml: str, words: str) -> None:
+    with pytest.raises(GuestError, match=words) as caught:
+        parse(xml)
+    assert caught.value.reason is Reason.LAYOUT
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text())
+def test_any_text_is_hardware_or_a_typed_error(text: str) -> None:
+    with pytest.raises(GuestError):
+        parse(text)
+
+
+@given(st.text(alphabet="<>/'=0123456789 abcdeimnoruy", max_size=80))
+def test_any_inside_of_a_domain_is_hardware_or_a_typed_error(text: str) -> None:
+    try:
+        hardware = parse(f"<domain><memory>4096</memory>{text}</domain>")
+    except GuestError as error:
+        assert error.reason is Reason.LAYOUT
+    else:
+        assert hardware.memory > 0
