@@ -1,0 +1,36 @@
+"""The configuration: its schema, and loading it from YAML with every problem told at once."""
+
+from samepaged.config.loading import load, parse
+from samepaged.config.schema import (
+    DEFAULT_GROUP,
+    Config,
+    ExportConfig,
+    GroupConfig,
+    GuestsConfig,
+    HashingConfig,
+    LibvirtConfig,
+    LogConfig,
+    LogLevel,
+    Mode,
+    Reader,
+    ScanConfig,
+    schema_keys,
+)
+
+__all__ = [
+    "DEFAULT_GROUP",
+    "Config",
+    "ExportConfig",
+    "GroupConfig",
+    "GuestsConfig",
+    "HashingConfig",
+    "LibvirtConfig",
+    "LogConfig",
+    "LogLevel",
+    "Mode",
+    "Reader",
+    "ScanConfig",
+    "load",
+    "parse",
+    "schema_keys",
+]

@@ -1,0 +1,63 @@
+"""One thing that is wrong with a configuration, and how user text is shown in a line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["Path", "Place", "Problem", "dotted", "one_line", "shown"]
+
+Path = tuple[str | int, ...]
+"""Where a value is in a configuration: keys of mappings and indices of lists, from the top."""
+
+_LONGEST: Final = 60
+_YAML_WORDS: Final = {None: "null", True: "true", False: "false"}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A line and a column of a file, both counted from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong at a place; `text` is "what; remedy", and `path` is empty where no key is concerned."""
+
+    place: Place
+    path: Path
+    text: str
+
+    def described(self, name: str) -> str:
+        """`FILE:LINE:COLUMN: key.path: what; remedy`, for the file `name`: always one line."""
+        key = f"{dotted(self.path)}: " if self.path else ""
+        return f"{one_line(name)}:{self.place.line}:{self.place.column}: {key}{self.text}"
+
+
+def shown(value: object) -> str:
+    """`value` as a message quotes it: one line, and short however long the value is."""
+    if isinstance(value, str | list):
+        value = value[: _LONGEST + 1]
+    text = _YAML_WORDS[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def one_line(text: str) -> str:
+    """`text` as it is where it can be printed, else with what cannot be printed escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def dotted(path: Path) -> str:
+    """`path` as people write it: `groups[0].name`."""
+    steps = []
+    for step in path:
+        if isinstance(step, int):
+            steps.append(f"[{step}]")
+        else:
+            plain = step.replace("_", "a").replace("-", "a").isalnum() and step.isprintable() and len(step) <= _LONGEST
+            steps.append(f".{step if plain else shown(step)}")
+    return "".join(steps).removeprefix(".")

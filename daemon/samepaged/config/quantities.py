@@ -1,0 +1,159 @@
+"""Values with a unit or a form of their own: durations, sizes, seeds, directories, addresses.
+
+The types are for fields of pydantic models. What they refuse is a `ValueError` of "what; remedy".
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator
+
+from samepaged.config.problem import shown
+
+__all__ = ["Directory", "Duration", "Interval", "Listen", "PageSize", "Seed", "Size", "address"]
+
+_SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
+_BYTES: Final = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_QUANTITY: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)", re.ASCII)
+_HEX_SEED: Final = re.compile(r"0x[0-9A-Fa-f]{1,16}")
+_ADDRESS: Final = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([0-9]{1,5})", re.ASCII)
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
+_NUMERIC_HOST: Final = re.compile(r"[0-9.]+")
+
+_SHORTEST_INTERVAL: Final = 1.0
+_LONGEST_DURATION: Final = 365 * 86400.0
+_SMALLEST_PAGE: Final = 2**10
+_LARGEST_PAGE: Final = 2**21
+_LARGEST_SIZE: Final = 2**63 - 1
+_LARGEST_SEED: Final = 2**64 - 1
+_LARGEST_PORT: Final = 2**16 - 1
+
+
+def _duration(value: object) -> float:
+    seconds = _seconds(value)
+    if not seconds > 0:  # a NaN is not either
+        raise ValueError(f"{shown(value)} is not longer than 0; use a duration such as 250ms or 15m")
+    if seconds > _LONGEST_DURATION:
+        raise ValueError(f"{shown(value)} is too long; use at most 365d")
+    return seconds
+
+
+def _interval(value: object) -> float:
+    seconds = _duration(value)
+    if seconds < _SHORTEST_INTERVAL:
+        raise ValueError(f"{shown(value)} is too short; use at least 1s")
+    return seconds
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # An int may be too large for a float: it stays large enough to be refused as too long.
+        return float(max(min(value, 2**63), -1))
+    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    if match is None or match[2] not in _SECONDS:
+        raise ValueError(
+            f"{shown(value)} is not a duration; "
+            "write a number and ms, s, m, h or d, such as 90s, or a number of seconds"
+        )
+    return float(Decimal(match[1]) * _SECONDS[match[2]])
+
+
+def _size(value: object) -> int:
+    count: Decimal | int | None = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        count = value
+    elif isinstance(value, str) and (match := _QUANTITY.fullmatch(value)) and match[2] in _BYTES:
+        count = Decimal(match[1]) * _BYTES[match[2]]
+    if count is None or count != int(count):
+        raise ValueError(
+            f"{shown(value)} is not a size; "
+            "write a number and B, KiB, MiB, GiB or TiB, such as 512MiB, or a whole number of bytes"
+        )
+    if not 0 <= count <= _LARGEST_SIZE:
+        raise ValueError(f"{shown(value)} is out of range; use a size from 0 to {_LARGEST_SIZE} bytes")
+    return int(count)
+
+
+def _page_size(value: object) -> int:
+    page_size = _size(value)
+    if page_size.bit_count() != 1 or not _SMALLEST_PAGE <= page_size <= _LARGEST_PAGE:
+        raise ValueError(f"{shown(value)} is not a page size; use a power of two from 1KiB to 2MiB")
+    return page_size
+
+
+def _seed(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_SEED:
+        return value
+    if isinstance(value, str) and _HEX_SEED.fullmatch(value):
+        return int(value, 16)
+    # The value is not quoted: it may be the secret that it was meant to be, mistyped.
+    raise ValueError(
+        'is not a seed of 64 bits; use a whole number from 0 to 2**64-1, "0x" and up to 16 hexadecimal digits, or null'
+    )
+
+
+def _directory(value: object) -> Path:
+    # `run`, and `recover` after it, must find the same journal whatever directory each is started in.
+    if not isinstance(value, str | Path) or "\0" in str(value) or not Path(value).is_absolute():
+        raise ValueError(f"{shown(value)} is not an absolute path; write the path of a directory that begins with /")
+    return Path(value)
+
+
+def _listen(value: object) -> str:
+    if not isinstance(value, str):
+        text = f'{shown(value)} is not an address; write "host:port" in quotes, such as "127.0.0.1:9953"'
+        raise ValueError(text)  # noqa: TRY004 - pydantic collects ValueError only
+    address(value)
+    return value
+
+
+def address(text: str) -> tuple[str, int]:
+    """Host (an IPv6 address without its brackets) and port of `host:port` or `[v6]:port`; `ValueError` for others."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise ValueError(f'{shown(text)} is not an address; write "host:port", or "[address]:port" for IPv6')
+    v6, host, port = match[1], match[2], int(match[3])
+    if port > _LARGEST_PORT:
+        raise ValueError(f"{port} is not a port; use 0 to {_LARGEST_PORT}, where 0 takes any free one")
+    try:
+        if v6 is not None:
+            IPv6Address(v6)
+            return v6, port
+        if _NUMERIC_HOST.fullmatch(host):
+            IPv4Address(host)
+    except AddressValueError:
+        raise ValueError(f"{shown(v6 or host)} is not an IP address; correct it") from None
+    if not host:
+        raise ValueError(f'{shown(text)} names no host; write "0.0.0.0:{port}" or "[::]:{port}" for all addresses')
+    if not _HOST_NAME.fullmatch(host):
+        raise ValueError(f"{shown(host)} is not a host name; use letters, digits, dots and hyphens, or an IP address")
+    return host, port
+
+
+Duration = Annotated[float, BeforeValidator(_duration)]
+"""Seconds, above 0 and at most a year, from `250ms`, `90s`, `15m`, `6h`, `1d`, or a number of seconds."""
+
+Interval = Annotated[float, BeforeValidator(_interval)]
+"""A `Duration` of at least a second."""
+
+Size = Annotated[int, BeforeValidator(_size)]
+"""Bytes, at least 0, from `512MiB` or a number of bytes."""
+
+PageSize = Annotated[int, BeforeValidator(_page_size)]
+"""A `Size` that is a power of two from 1 KiB to 2 MiB."""
+
+Seed = Annotated[int | None, BeforeValidator(_seed)]
+"""64 bits, from a number or a text of hexadecimal digits after `0x`."""
+
+Directory = Annotated[Path, BeforeValidator(_directory)]
+"""The absolute path of a directory, which need not exist yet."""
+
+Listen = Annotated[str, BeforeValidator(_listen)]
+"""An address to listen on, kept as it is written; `address` takes it apart."""

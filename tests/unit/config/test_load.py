@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import yaml
+
+from samepaged.commands.check_config import Command
+from samepaged.config import Config, load, parse, schema_keys
+from samepaged.errors import ConfigError
+
+TREE = Path(__file__).parents[3]
+EXAMPLE = TREE / "config.example.yaml"
+KEYS = {".".join(key) for key in schema_keys()}
+
+
+def problem(path: Path) -> str:
+    with pytest.raises(ConfigError) as raised:
+        load(path)
+    assert raised.value.exit_status == 2
+    (line,) = raised.value.problems
+    return line
+
+
+def test_a_file_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("libvirt: {uri: 'test:///défaut'}", encoding="utf-8")
+    assert load(path).libvirt.uri == "test:///défaut"
+
+
+def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "none.yaml"
+    assert problem(path) == f"{path}:1:1: cannot be read: No such file or directory; correct its name, or create it"
+
+
+def test_a_directory_is_a_problem(tmp_path: Path) -> None:
+    assert problem(tmp_path) == f"{tmp_path}:1:1: cannot be read: Is a directory; name a readable file"
+
+
+def test_a_file_that_may_not_be_read_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read any file
+    path = tmp_path / "c.yaml"
+    assert problem(path) == (
+        f"{path}:1:1: cannot be read: Permission denied; run as a user who may read it, or change its permissions"
+    )
+
+
+def test_a_name_that_no_file_can_have_is_a_problem() -> None:
+    assert problem(Path("a\0b")) == "a\\x00b:1:1: cannot be read: embedded null byte; correct its name"
+
+
+def test_a_file_without_end_is_read_no_further_than_the_bound() -> None:
+    assert problem(Path("/dev/zero")).startswith("/dev/zero:1:1: is larger than 1048576 bytes")
+
+
+def test_a_file_that_is_not_utf_8_is_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"log:\n  level: inf\xf6\n")
+    assert problem(path) == f"{path}:2:13: the byte 0xf6 is not UTF-8; save the file as UTF-8"
+
+
+def check(path: Path) -> int:
+    parser = argparse.ArgumentParser()
+    command = Command()
+    command.prepare_parser(parser)
+    return command.run(parser.parse_args([str(path)]))
+
+
+def test_check_config_says_that_a_good_file_is_ok(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(EXAMPLE) == 0
+    assert capsys.readouterr().out == f"{EXAMPLE}: ok\n"
+
+
+def test_check_config_leaves_the_errors_of_a_bad_file_to_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("scan: {mode: x}\nlogg: {}\n")
+    with pytest.raises(ConfigError) as raised:
+        check(path)
+    assert [line.split(": ")[0] for line in raised.value.problems] == [f"{path}:1:14", f"{path}:2:1"]
+
+
+def test_the_example_is_the_defaults() -> None:
+    assert load(EXAMPLE) == Config()
+
+
+def test_the_example_has_every_key() -> None:
+    written = yaml.safe_load(EXAMPLE.read_text())
+    keys = {*written} | {f"{name}.{key}" for name, part in written.items() if isinstance(part, dict) for key in part}
+    assert keys == KEYS - {"groups.name", "groups.match"}
+
+
+def test_the_example_shows_groups_that_can_be_used_as_they_stand() -> None:
+    lines = EXAMPLE.read_text().splitlines()
+    first = lines.index("#   groups:")
+    block = "\n".join(line.removeprefix("#   ") for line in lines[first : lines.index("groups: []")])
+    assert [group.name for group in parse(block, "example").groups] == ["shop", "laboratory"]
+
+
+def documented() -> dict[str, str]:
+    """The table of keys in the documentation: each key's default as it is written there."""
+    rows = [
+        line.split("|") for line in (TREE / "docs/configuration.md").read_text().splitlines() if line.startswith("| `")
+    ]
+    return {row[1].strip().strip("`"): row[2].strip().strip("`") for row in rows}
+
+
+def test_every_key_is_documented_and_no_other() -> None:
+    assert set(documented()) == KEYS
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_the_documented_default_is_the_default(key: str) -> None:
+    default = documented()[key]
+    if default not in {"", "needed"}:
+        section, _, name = key.partition(".")
+        text = f"{section}: {{{name}: {default}}}" if name else f"{section}: {default}"
+        assert parse(text, "docs") == Config()
+
+
+def test_the_documented_errors_are_those_that_are_told() -> None:
+    shown = [line for line in (TREE / "docs/configuration.md").read_text().splitlines() if "bad.yaml:" in line]
+    with pytest.raises(ConfigError) as raised:
+        parse("scan:\n  intervall: 15m\n  max_pause: 0s\n  mode: slice\n", "bad.yaml")
+    assert [f"samepaged: {line}" for line in raised.value.problems] == shown

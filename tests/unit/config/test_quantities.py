@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from samepaged.config.quantities import Directory, Duration, Interval, Listen, PageSize, Seed, Size, address
+
+# How long an example takes is the machine's business.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def read(kind: Any, value: object) -> Any:
+    return TypeAdapter(kind).validate_python(value)
+
+
+def refusal(kind: Any, value: object) -> str:
+    with pytest.raises(ValidationError) as raised:
+        read(kind, value)
+    (error,) = raised.value.errors()
+    return str(error["ctx"]["error"])
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("250ms", 0.25),
+        ("90s", 90),
+        ("15m", 900),
+        ("6h", 21600),
+        ("1d", 86400),
+        ("365d", 31536000),
+        ("1.5h", 5400),
+        ("90 s", 90),
+        ("0.1ms", 0.0001),
+        ("90ms", 0.09),
+        (90, 90),
+        (0.25, 0.25),
+    ],
+)
+def test_a_duration_is_seconds(written: object, seconds: float) -> None:
+    assert read(Duration, written) == seconds
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "90",
+        "s",
+        "",
+        "-5s",
+        "5 minutes",
+        "5M",
+        "5MS",
+        "1h30m",
+        "1e3s",
+        "٣s",
+        "5s\n",
+        "5µs",
+        True,
+        None,
+        [],
+        {},
+        "9" * 50 + "s",
+    ],
+)
+def test_what_is_not_a_duration_is_refused(written: object) -> None:
+    message = refusal(Duration, written)
+    assert "is not a duration; write a number and ms, s, m, h or d" in message
+
+
+@pytest.mark.parametrize("written", [0, "0s", 0.0, -1, -(10**400), -math.inf, math.nan])
+def test_a_duration_is_longer_than_nothing(written: object) -> None:
+    assert "is not longer than 0; use" in refusal(Duration, written)
+
+
+@pytest.mark.parametrize("written", ["366d", 1e300, math.inf, 10**400])
+def test_a_duration_is_at_most_a_year(written: object) -> None:
+    assert refusal(Duration, written).endswith(" is too long; use at most 365d")
+
+
+def test_an_interval_is_at_least_a_second() -> None:
+    assert read(Interval, "1000ms") == 1
+    assert refusal(Interval, "999ms") == "'999ms' is too short; use at least 1s"
+
+
+@pytest.mark.parametrize(
+    ("written", "octets"),
+    [
+        ("512MiB", 512 * 2**20),
+        ("1GiB", 2**30),
+        ("4 KiB", 4096),
+        ("100B", 100),
+        ("2TiB", 2**41),
+        ("1.5KiB", 1536),
+        ("0B", 0),
+        (0, 0),
+        (12345, 12345),
+    ],
+)
+def test_a_size_is_bytes(written: object, octets: int) -> None:
+    assert read(Size, written) == octets
+
+
+@pytest.mark.parametrize(
+    "written", ["512", "512MB", "512mib", "1G", "MiB", "0.3B", "", -1.5, 1.0, math.inf, True, None, []]
+)
+def test_what_is_not_a_size_is_refused(written: object) -> None:
+    assert "is not a size; write a number and B, KiB, MiB, GiB or TiB" in refusal(Size, written)
+
+
+@pytest.mark.parametrize("written", [-1, 2**63, "99999999TiB"])
+def test_a_size_is_in_range(written: object) -> None:
+    assert "is out of range; use a size from 0 to" in refusal(Size, written)
+
+
+@pytest.mark.parametrize("exponent", range(10, 22))
+def test_a_page_size_is_a_power_of_two_from_1_kib_to_2_mib(exponent: int) -> None:
+    assert read(PageSize, 2**exponent) == 2**exponent
+    assert "use a power of two from 1KiB to 2MiB" in refusal(PageSize, 2**exponent + 1)
+
+
+@pytest.mark.parametrize("written", [0, 1, 512, "4MiB", 2**40])
+def test_a_page_size_outside_of_1_kib_to_2_mib_is_refused(written: object) -> None:
+    assert refusal(PageSize, written).endswith("is not a page size; use a power of two from 1KiB to 2MiB")
+
+
+@pytest.mark.parametrize(
+    ("written", "seed"),
+    [
+        (None, None),
+        (0, 0),
+        (2**64 - 1, 2**64 - 1),
+        ("0x0", 0),
+        ("0xdeadBEEF", 0xDEADBEEF),
+        ("0x" + "f" * 16, 2**64 - 1),
+    ],
+)
+def test_a_seed_has_64_bits(written: object, seed: int | None) -> None:
+    assert read(Seed, written) == seed
+
+
+@pytest.mark.parametrize(
+    "written", [-1, 2**64, "0x", "0x" + "f" * 17, "12345678", "0xsecret", "", 1.0, True, [], "0x1\n", "0x1_2"]
+)
+def test_what_is_no_seed_is_refused_and_not_quoted(written: object) -> None:
+    message = refusal(Seed, written)
+    assert message.startswith("is not a seed of 64 bits; use a whole number from 0 to 2**64-1")
+    assert "secret" not in message
+
+
+def test_a_directory_is_an_absolute_path() -> None:
+    assert read(Directory, "/run/samepaged") == Path("/run/samepaged")
+    assert read(Directory, Path("/run")) == Path("/run")
+
+
+@pytest.mark.parametrize("written", ["run/samepaged", "", ".", "~/x", "/run/\0", 5, None])
+def test_a_directory_that_depends_on_where_one_stands_is_refused(written: object) -> None:
+    assert refusal(Directory, written).endswith(
+        "is not an absolute path; write the path of a directory that begins with /"
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "host", "port"),
+    [
+        ("127.0.0.1:9953", "127.0.0.1", 9953),
+        ("0.0.0.0:0", "0.0.0.0", 0),  # noqa: S104 - read, not bound
+        ("localhost:65535", "localhost", 65535),
+        ("kvm-1.example.org:80", "kvm-1.example.org", 80),
+        ("[::]:9953", "::", 9953),
+        ("[fe80::1%eth0]:9953", "fe80::1%eth0", 9953),
+    ],
+)
+def test_an_address_has_a_host_and_a_port(written: str, host: str, port: int) -> None:
+    assert read(Listen, written) == written
+    assert address(written) == (host, port)
+
+
+@pytest.mark.parametrize(
+    ("written", "complaint"),
+    [
+        ("127.0.0.1", "is not an address; write"),
+        ("127.0.0.1:", "is not an address; write"),
+        ("::1:9953", 'is not an address; write "host:port", or "[address]:port" for IPv6'),
+        ("", "is not an address; write"),
+        ("localhost:http", "is not an address; write"),
+        ("localhost:-1", "is not an address; write"),
+        ("localhost:٣", "is not an address; write"),
+        ("localhost:80\n", "is not an address; write"),
+        (9953, "is not an address; write"),
+        (None, "is not an address; write"),
+        ("localhost:65536", "65536 is not a port; use 0 to 65535"),
+        (":9953", "':9953' names no host; write \"0.0.0.0:9953\""),
+        ("[]:9953", "is not an IP address; correct it"),
+        ("[127.0.0.1]:9953", "'127.0.0.1' is not an IP address; correct it"),
+        ("[localhost]:9953", "'localhost' is not an IP address; correct it"),
+        ("127.0.0.256:9953", "'127.0.0.256' is not an IP address; correct it"),
+        ("127.1:9953", "'127.1' is not an IP address; correct it"),
+        ("a b:9953", "'a b' is not a host name; use letters"),
+        ("-x:9953", "'-x' is not a host name; use letters"),
+    ],
+)
+def test_what_is_no_address_is_refused(written: object, complaint: str) -> None:
+    assert complaint in refusal(Listen, written)
+
+
+@pytest.mark.parametrize("kind", [Duration, Interval, Size, PageSize, Seed, Directory, Listen])
+@unhurried
+@given(
+    value=st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.text(), max_size=3))
+)
+def test_any_value_is_read_or_refused_in_one_line_with_a_remedy(kind: object, value: object) -> None:
+    try:
+        read(kind, value)
+    except ValidationError as invalid:
+        (error,) = invalid.errors()
+        assert re.fullmatch("[^\n\r]{1,250}; [^\n\r]{1,150}", str(error["ctx"]["error"]))

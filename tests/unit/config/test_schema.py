@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from samepaged.config import DEFAULT_GROUP, Config, GroupConfig, GuestsConfig, ScanConfig, load, schema_keys
+from samepaged.config.schema import HashingConfig
+
+# How long an example takes is the machine's business.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def test_the_defaults_are_those_that_are_promised() -> None:
+    config = load(None)
+    assert config == Config()
+    assert config.libvirt.uri == "qemu:///system"
+    assert (config.guests.include, config.guests.exclude, config.groups) == (("*",), (), ())
+    scan = config.scan
+    assert (scan.interval, scan.jitter, scan.mode, scan.reader) == (900, 0.1, "auto", "auto")
+    assert (scan.max_pause, scan.max_duty, scan.threads, scan.memory_limit) == (0.25, 0.01, None, 2**30)
+    assert (scan.still_ksm, scan.page_sizes, scan.verify_every, scan.verify_pages) == (False, (), 10, 1024)
+    assert config.hashing.seed is None
+    assert (config.state_directory, config.runtime_directory) == (Path("/var/lib/samepaged"), Path("/run/samepaged"))
+    assert (config.export.listen, config.export.pairs) == ("127.0.0.1:9953", 20)
+    assert config.log.level == "info"
+
+
+def test_a_configuration_is_never_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().scan.mode = "live"  # type: ignore[misc]  # that it is frozen is the point
+
+
+def test_every_key_says_what_it_means() -> None:
+    def undescribed(model: type[BaseModel]) -> list[str]:
+        return [name for name, field in model.model_fields.items() if not field.description]
+
+    sections = [part for part in Config().__dict__.values() if isinstance(part, BaseModel)]
+    assert [undescribed(model) for model in (Config, GroupConfig, *map(type, sections)) if undescribed(model)] == []
+
+
+def test_the_keys_of_sections_and_of_lists_are_known() -> None:
+    keys = set(schema_keys())
+    assert {("scan",), ("scan", "max_pause"), ("groups", "name"), ("state_directory",)} <= keys
+    assert len(keys) == 30
+
+
+def test_threads_are_half_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, threads in ((1, 1), (2, 1), (3, 1), (16, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        assert ScanConfig().thread_count == threads
+    assert ScanConfig(threads=5).thread_count == 5
+
+
+def test_a_guest_is_selected_by_include_without_exclude() -> None:
+    config = Config(guests=GuestsConfig(include=("web-*", "db?"), exclude=("*-old", "db[89]")))
+    assert [name for name in ("web-1", "db1", "mail", "web-old", "db9", "WEB-1", "xweb-1") if config.selects(name)] == [
+        "web-1",
+        "db1",
+    ]
+
+
+def test_the_first_group_that_matches_counts_and_others_are_in_default() -> None:
+    config = Config(groups=(GroupConfig(name="a", match=("a-*", "b-1")), GroupConfig(name="b", match=("b-*",))))
+    assert [config.group_of(name) for name in ("a-1", "b-1", "b-2", "c", "A-1")] == [
+        "a",
+        "a",
+        "b",
+        DEFAULT_GROUP,
+        DEFAULT_GROUP,
+    ]
+
+
+@unhurried
+@given(st.lists(st.text(min_size=1), min_size=1), st.text())
+def test_no_pattern_or_name_is_too_strange_to_be_matched(patterns: list[str], name: str) -> None:
+    guests = GuestsConfig.model_construct(include=tuple(patterns), exclude=())
+    assert guests.selects(name) in {True, False}
+
+
+def test_groups_made_in_code_need_distinct_names_too() -> None:
+    group = GroupConfig(name="a", match=("*",))
+    with pytest.raises(ValidationError, match="'a' is the name of an earlier group; give each group a name of its own"):
+        Config(groups=(group, group))
+
+
+def test_the_seed_is_not_shown_where_a_configuration_is_logged() -> None:
+    assert "12345678" not in repr(Config(hashing=HashingConfig(seed=12345678)))
