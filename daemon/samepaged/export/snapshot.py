@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from samepaged.errors import Reason
-    from samepaged.sharing import SharingReport
+    from samepaged.sharing import GuestSharing, SharingReport
 
 __all__ = ["ConfigStatus", "GuestScan", "Histogram", "HostScan", "Skipped", "Snapshot"]
 
@@ -44,13 +44,33 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class HostScan:
-    """One scan of all guests. `report` covers `scans`, and nothing of `skipped`."""
+    """One scan of all guests. `report` covers `scans`, and nothing of `skipped`.
+
+    `departed` are the rows of guests that left after the scan: no longer shown, yet part of the host's totals until
+    the next scan computes new ones.
+    """
 
     started: float
     duration_seconds: float
     scans: tuple[GuestScan, ...]
     skipped: tuple[Skipped, ...]
     report: SharingReport
+    departed: tuple[GuestSharing, ...] = ()
+
+    def without(self, name: str) -> HostScan:
+        """This scan with the domain `name` departed: its row and pairs are gone, the totals of host and groups stay."""
+        report = self.report
+        return replace(
+            self,
+            scans=tuple(scan for scan in self.scans if scan.name != name),
+            skipped=tuple(one for one in self.skipped if one.name != name),
+            report=replace(
+                report,
+                guests=tuple(guest for guest in report.guests if guest.name != name),
+                pairs=tuple(pair for pair in report.pairs if name not in pair.domains),
+            ),
+            departed=(*self.departed, *(guest for guest in report.guests if guest.name == name)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +107,15 @@ class Snapshot:
     pauses: Mapping[str, Histogram] = field(default_factory=dict)
     failures: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
     last_success: Mapping[str, float] = field(default_factory=dict)
+
+    def without(self, name: str) -> Snapshot:
+        """This snapshot after the domain `name` is gone: no series of it is left; the totals of host and groups
+        stay as the last scan found them.
+        """
+        return replace(
+            self,
+            latest=self.latest and self.latest.without(name),
+            pauses={domain: pauses for domain, pauses in self.pauses.items() if domain != name},
+            failures={key: count for key, count in self.failures.items() if key[0] != name},
+            last_success={domain: when for domain, when in self.last_success.items() if domain != name},
+        )

@@ -1,0 +1,77 @@
+"""One scan as the JSON object of `samepaged scan --json`. Keys may be added, never renamed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from samepaged.export.names import valid
+
+if TYPE_CHECKING:
+    from samepaged.export.snapshot import GuestScan, HostScan
+    from samepaged.sharing import GuestSharing
+
+__all__ = ["SCHEMA", "document"]
+
+SCHEMA: Final = 1
+
+
+def document(scan: HostScan) -> dict[str, Any]:
+    """`scan` as an object for `json.dumps`: counts in pages of `page_size` bytes, times in seconds, `started` in
+    RFC 3339 (UTC). Every string is valid Unicode, whatever the domains are called.
+    """
+    report = scan.report
+    how = {guest.name: guest for guest in scan.scans}
+    return {
+        "schema": SCHEMA,
+        "page_size": report.page_size,
+        "started": _rfc3339(scan.started),
+        "duration_seconds": scan.duration_seconds,
+        "domains": [_domain(guest, how[guest.name]) for guest in report.guests],
+        "skipped": [
+            {"name": valid(one.name), "reason": valid(one.message), "reason_code": one.reason.value}
+            for one in scan.skipped
+        ],
+        "self_sharing_pages": report.self_sharing_pages,
+        "inter_sharing_pages": report.inter_sharing_pages,
+        "total_sharing_pages": report.total_sharing_pages,
+        "groups": [
+            {
+                "name": valid(group.name),
+                "self_sharing_pages": group.self_sharing_pages,
+                "inter_sharing_pages": group.inter_sharing_pages,
+            }
+            for group in report.groups
+        ],
+        "pairs": [
+            {"domains": [valid(name) for name in pair.domains], "inter_sharing_pages": pair.inter_sharing_pages}
+            for pair in report.pairs
+        ],
+    }
+
+
+def _domain(guest: GuestSharing, how: GuestScan) -> dict[str, Any]:
+    return {
+        "name": valid(guest.name),
+        "uuid": valid(how.uuid),
+        "group": valid(guest.group),
+        "memory_pages": guest.memory_pages,
+        "absent_pages": guest.absent_pages,
+        "swapped_pages": guest.swapped_pages,
+        "zero_pages": guest.zero_pages,
+        "distinct_pages": guest.distinct_pages,
+        "duplicate_pages": guest.duplicate_pages,
+        "shared_with_others_pages": guest.shared_with_others_pages,
+        "mode": valid(how.mode),
+        "fallback_reason": None if how.fallback_reason is None else valid(how.fallback_reason),
+        "reader": valid(how.reader),
+        "pauses": how.pauses,
+        "pause_seconds": how.pause_seconds,
+        "longest_pause_seconds": how.longest_pause_seconds,
+        "duration_seconds": how.duration_seconds,
+        "bytes_read": how.bytes_read,
+    }
+
+
+def _rfc3339(epoch: float) -> str:
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -1,0 +1,57 @@
+"""Names of domains, made fit for where they are shown: libvirt allows nearly any character in them."""
+
+from __future__ import annotations
+
+import unicodedata
+
+__all__ = ["columns", "elided", "valid", "visible"]
+
+_ELLIPSIS = "..."
+
+
+def valid(text: str) -> str:
+    r"""`text` as valid Unicode, which JSON and Prometheus require: a lone surrogate (how Python carries a byte that is
+    not UTF-8) becomes the six characters of its escape, `\udcff`.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def visible(text: str) -> str:
+    """`text` on one line, safe for a terminal: control, format (such as right-to-left override) and unassigned
+    characters become their escapes.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def columns(text: str) -> int:
+    """The columns that `text` takes on a terminal: two for a wide East Asian character, none for a combining mark."""
+    if text.isascii():
+        return len(text)
+    return sum(_columns_of(c) for c in text)
+
+
+def elided(text: str, width: int) -> str:
+    """`text`, or its start and end with dots between, in at most `width` columns; below 4, its start only."""
+    if columns(text) <= width:
+        return text
+    room = width - len(_ELLIPSIS)
+    if room < 1:
+        return _fitting(text, width)
+    tail = _fitting(text[::-1], room // 2)[::-1]
+    head = _fitting(text, room - columns(tail))
+    return head + _ELLIPSIS + tail
+
+
+def _fitting(text: str, width: int) -> str:
+    used = 0
+    for at, c in enumerate(text):
+        used += _columns_of(c)
+        if used > width:
+            return text[:at]
+    return text
+
+
+def _columns_of(c: str) -> int:
+    if unicodedata.category(c) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(c) in "WF" else 1
