@@ -1,0 +1,58 @@
+"""The command line: which command, and how errors end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from samepaged import __version__
+from samepaged.errors import SamepagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from samepaged.commands.command import Runnable
+
+__all__ = ["main"]
+
+COMMANDS: Final = ("run", "scan", "check_config")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="samepaged", description="How much memory the guests of a KVM host could share.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in COMMANDS:
+        command: Runnable = import_module(f"samepaged.commands.{module}").Command()
+        subparser = subparsers.add_parser(
+            command.name, help=command.help, description=type(command).__doc__, allow_abbrev=False
+        )
+        command.prepare_parser(subparser)
+        subparser.set_defaults(run=command.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its errors become lines on stderr and an exit status (0 done, 1 something skipped or failed,
+    2 usage or configuration, 3 no hypervisor).
+    """
+    logging.basicConfig(format="samepaged: %(levelname)s: %(message)s", stream=sys.stderr)
+    args = _parser().parse_args(arguments)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except SamepagedError as error:
+        for line in str(error).splitlines():
+            print(f"samepaged: {line}", file=sys.stderr)
+        return error.exit_status
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not try to flush it again on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status

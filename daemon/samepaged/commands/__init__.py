@@ -1,0 +1,1 @@
+"""samepaged's commands, one a file. Each module has a class `Command`."""

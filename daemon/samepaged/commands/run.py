@@ -1,0 +1,35 @@
+"""samepaged run: the daemon."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from samepaged.config import load
+from samepaged.service.loop import Service
+from samepaged.service.signals import Signals
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["Command"]
+
+
+class Command:
+    """Scan at intervals and export metrics, until SIGTERM."""
+
+    name = "run"
+    help = "scan at intervals and export Prometheus metrics"
+
+    def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's arguments."""
+        parser.add_argument("--config", metavar="F", type=Path, required=True, help="the configuration file")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Run the daemon."""
+        config = load(args.config)
+        logging.getLogger("samepaged").setLevel(config.log.level.upper())
+        with Signals() as signals:
+            Service(config, args.config, signals).run()
+        return 0

@@ -1,0 +1,135 @@
+"""The file behind a guest's RAM (memfd, tmpfs, hugetlbfs, a disk), read without growing it.
+
+Touching a hole of a shmem file through a mapping allocates the page, and so does a hole of hugetlbfs; read(2) of a hole
+does not, and SEEK_DATA says where the holes are (lseek(2)).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from samepaged.errors import GuestError, Reason
+from samepaged.memory.pagemap import PAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from samepaged.memory.layout import RamMapping
+
+__all__ = ["BackingFile"]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+
+
+def _descriptor_paths(pid: int) -> Iterator[Path]:
+    """QEMU's open files: a memfd, or a file that was unlinked, can be reached in no other way."""
+    try:
+        yield from Path(f"/proc/{pid}/fd").iterdir()
+    except OSError:
+        return
+
+
+def _same_file(path: Path, mapping: RamMapping) -> bool:
+    """Inode numbers are compared with the device's, or with the name: btrfs and overlayfs report other devices."""
+    try:
+        status = path.stat()
+        target = str(path.readlink()) if path.is_symlink() else mapping.path
+    except OSError:
+        return False
+    device = (os.major(status.st_dev), os.minor(status.st_dev))
+    return status.st_ino == mapping.inode and (device == mapping.device or target == mapping.path)
+
+
+class BackingFile:
+    """The file that a RAM mapping maps, held open for reading. Raises GuestError."""
+
+    def __init__(self, pid: int, mapping: RamMapping) -> None:
+        self._mapping = mapping
+        self._descriptor = self._open(pid)
+
+    def _open(self, pid: int) -> int:
+        named = Path(f"/proc/{pid}/root") / self._mapping.path.removesuffix(" (deleted)").lstrip("/")
+        for path in (named, *_descriptor_paths(pid)):
+            if _same_file(path, self._mapping):
+                try:
+                    return os.open(path, os.O_RDONLY)
+                except OSError as error:
+                    raise GuestError(
+                        Reason.NO_PERMISSION,
+                        f"the guest's RAM is in {self._mapping.path!r}, which may not be read ({error.strerror}); run "
+                        "as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or use `--reader dump`",
+                    ) from error
+        raise GuestError(
+            Reason.NO_PERMISSION,
+            f"the guest's RAM is in {self._mapping.path!r}, which cannot be found among the files of process {pid}; "
+            "run as root or with CAP_SYS_PTRACE, or use `--reader dump`",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def holds_data(self) -> NDArray[np.bool_]:
+        """Which pages of the mapping the file has data for: bool of shape (size / 4096,). Holes read as zeros."""
+        mapping = self._mapping
+        held = np.zeros(mapping.size // PAGE, dtype=np.bool_)
+        end = min(mapping.offset + mapping.size, os.fstat(self._descriptor).st_size)
+        position = mapping.offset
+        while position < end:
+            try:
+                start = os.lseek(self._descriptor, position, os.SEEK_DATA)
+                position = os.lseek(self._descriptor, start, os.SEEK_HOLE)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # only a hole is left
+                    break
+                if error.errno != errno.EINVAL:
+                    raise
+                start, position = position, end  # this file system does not know; all of it may be data
+            first = max(start - mapping.offset, 0) // PAGE
+            last = -(-(min(position, end) - mapping.offset) // PAGE)
+            held[first:last] = True
+        return held
+
+    def resident(self) -> NDArray[np.bool_]:
+        """Which pages are in memory, not in swap or on a disk: bool of shape (size / 4096,). Where the kernel does not
+        tell this user (since 5.2 it tells owners and those who may write), all of them.
+        """
+        mapping = self._mapping
+        pages = mapping.size // PAGE
+        if mapping.hugetlb:  # never swapped
+            return np.ones(pages, dtype=np.bool_)
+        length = min(mapping.size, os.fstat(self._descriptor).st_size - mapping.offset)
+        resident = np.zeros(pages, dtype=np.uint8)
+        if length > 0:
+            # Mapping a file touches none of it.
+            with mmap.mmap(self._descriptor, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=mapping.offset) as window:
+                view = np.frombuffer(window, np.uint8)
+                failed = _libc.mincore(view.ctypes.data, length, resident.ctypes.data)
+                del view
+                if failed:
+                    code = ctypes.get_errno()
+                    raise GuestError(Reason.READ, f"mincore of {mapping.path!r} failed: {os.strerror(code)}")
+        return (resident & 1).astype(np.bool_)
+
+    def read_into(self, buffer: memoryview, page: int) -> None:
+        """Fill `buffer` from page number `page` of the mapping on; past the end of the file there are zeros."""
+        filled = 0
+        position = self._mapping.offset + page * PAGE
+        while filled < len(buffer):
+            count = os.preadv(self._descriptor, [buffer[filled:]], position + filled)
+            if count == 0:
+                buffer[filled:] = bytes(len(buffer) - filled)
+                return
+            filled += count

@@ -1,0 +1,185 @@
+"""Reading a guest's RAM from libvirt's memory-only dump: through a FIFO, hashed as it comes, nothing on disk.
+
+This is the seed's method to the letter (section 3.2). It needs no right to the QEMU process, but QEMU touches every
+page to write it: pages that were never backed are mapped, and holes of shared memory are allocated.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import select
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.errors import GuestError, Reason
+from samepaged.memory.elf import ElfStream, Segment
+from samepaged.memory.hashing import Interrupted
+from samepaged.memory.pagemap import PAGE
+from samepaged.sharing.digest import ABSENT, SWAPPED, ZERO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from samepaged.memory.hashing import Hasher
+
+__all__ = ["DumpReader", "place"]
+
+FOUR_GIB: Final = 1 << 32
+# A display adapter's legacy window hides this much of a PC's RAM, from the dump too.
+VGA_WINDOW: Final = (0xA0000, 0xC0000)
+PIPE_SIZE: Final = 1 << 20
+CHUNK_PAGES: Final = 256
+POLL_SECONDS: Final = 0.05
+
+
+def place(segments: Sequence[Segment], total: int) -> list[tuple[Segment, int]]:
+    """Which of a dump's segments are the guest's RAM, and the offset in its RAM (bytes) at which each begins.
+
+    A dump also holds the memory of devices: video RAM and ROMs below 4 GiB, and 64-bit BARs above. RAM begins at 0,
+    goes on at 4 GiB (QEMU, hw/i386/pc.c), and comes before any BAR. Raises GuestError where the sum does not match.
+    """
+    placed: list[tuple[Segment, int]] = []
+    end = 0
+    for segment in sorted(segments, key=lambda segment: segment.address):
+        if segment.address % PAGE or segment.size % PAGE:
+            raise GuestError(Reason.DUMP, f"the memory dump has part of a page at {segment.address:#x}")
+        if segment.address < FOUR_GIB:
+            if segment.address not in (end, VGA_WINDOW[1] if end == VGA_WINDOW[0] else end):
+                continue
+            offset = segment.address
+        elif end < total:
+            offset = end
+        else:
+            break
+        placed.append((segment, offset))
+        end = offset + segment.size
+    if end != total:
+        raise GuestError(
+            Reason.LAYOUT,
+            f"the memory dump has {end} bytes of RAM, the domain's XML {total}; use `--reader process`",
+        )
+    return placed
+
+
+def _end(writer: threading.Thread, fifo: Path) -> None:
+    """Wait for the writer, who has nobody to write to any more: its next write fails, and with it its call. Where it is
+    still waiting for a reader to appear, one does, for a moment.
+    """
+    while writer.is_alive():
+        os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
+        writer.join(0.02)
+
+
+class DumpReader:
+    """Reads a guest through `dump(path)`, which writes the dump into the FIFO at `path` and returns when it is done.
+    The FIFO lies in a directory of its own below `directory`. Raises GuestError.
+    """
+
+    def __init__(
+        self,
+        dump: Callable[[Path], None],
+        directory: Path,
+        blocks: Sequence[int],
+        *,
+        hasher: Hasher,
+        seed: int,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._dump = dump
+        self._directory = directory
+        self._total = sum(blocks)
+        self._hasher = hasher
+        self._seed = seed
+        self._stop = stop
+        self._failure: BaseException | None = None
+        self.bytes_read = 0
+
+    def read(self, absent: NDArray[np.bool_] | None = None) -> NDArray[np.uint64]:
+        """Hash every page once: uint64 of shape (pages,), as in PageDigest.
+
+        A dump cannot tell absent pages from zero ones; `absent` (bool, of the same shape, from a pagemap read just
+        before) does, and is ignored unless all that it names are zeros. Pages that the dump lacks count as swapped:
+        not read, unknown.
+        """
+        with tempfile.TemporaryDirectory(prefix="dump-", dir=self._directory) as private:
+            fifo = Path(private) / "memory"
+            os.mkfifo(fifo, 0o600)
+            # Opened for reading without waiting for the writer, which is then never kept waiting for us.
+            descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+            writer = threading.Thread(target=self._write, args=(fifo,), name="dump", daemon=True)
+            try:
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+                writer.start()
+                pages = self._hash(ElfStream(lambda buffer: self._readinto(descriptor, buffer, writer)))
+                self._drain(descriptor, writer)
+            except GuestError as error:
+                raise self._cause(error) from error
+            finally:
+                os.close(descriptor)
+                _end(writer, fifo)
+        if self._failure is not None:
+            raise self._failure
+        if absent is not None and bool((pages[absent] == ZERO).all()):
+            pages[absent] = ABSENT
+        return pages
+
+    def _write(self, fifo: Path) -> None:
+        try:
+            self._dump(fifo)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again in the thread that waits
+            self._failure = error
+
+    def _cause(self, error: GuestError) -> BaseException:
+        """A dump that ends early is a symptom; libvirt's own error says why."""
+        return self._failure or error
+
+    def _readinto(self, descriptor: int, buffer: memoryview, writer: threading.Thread) -> int:
+        while True:
+            ended = not writer.is_alive()
+            if self._stop():
+                raise Interrupted
+            if select.select([descriptor], [], [], 0 if ended else POLL_SECONDS)[0]:
+                try:
+                    count = os.readv(descriptor, [buffer])
+                except BlockingIOError:
+                    continue
+                # Before the writer has opened its end, there is nothing to read, and no end of it either.
+                if count or ended:
+                    return count
+                time.sleep(0.001)
+            elif ended:
+                return 0
+
+    def _drain(self, descriptor: int, writer: threading.Thread) -> None:
+        scratch = memoryview(bytearray(PIPE_SIZE))
+        while self._readinto(descriptor, scratch, writer):
+            pass
+
+    def _hash(self, stream: ElfStream) -> NDArray[np.uint64]:
+        pages = np.full(self._total // PAGE, SWAPPED, dtype=np.uint64)
+        placed = sorted(place(stream.segments, self._total), key=lambda item: item[0].offset)
+        with mmap.mmap(-1, CHUNK_PAGES * PAGE) as area:
+            area.madvise(mmap.MADV_DONTDUMP)
+            with memoryview(area) as buffer:
+                for segment, offset in placed:
+                    stream.skip_to(segment.offset)
+                    self._hash_segment(stream, segment, pages[offset // PAGE :], buffer)
+        return pages
+
+    def _hash_segment(self, stream: ElfStream, segment: Segment, out: NDArray[np.uint64], buffer: memoryview) -> None:
+        count = segment.size // PAGE
+        for first in range(0, count, CHUNK_PAGES):
+            pages = min(CHUNK_PAGES, count - first)
+            window = buffer[: pages * PAGE]
+            stream.fill(window)
+            self._hasher.hash_buffer(window, out[first : first + pages], PAGE, self._seed)
+            self.bytes_read += len(window)

@@ -1,0 +1,107 @@
+"""The ELF core that QEMU's dump-guest-memory writes, parsed as a stream: nothing is seeked, nothing kept.
+
+QEMU's dump.c writes the headers, the notes, and the segments in the order of their offsets; the class is 32 bits where
+no processor was in long mode.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from samepaged.errors import GuestError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ElfStream", "Segment"]
+
+PT_LOAD: Final = 1
+ET_CORE: Final = 4
+PN_XNUM: Final = 0xFFFF
+# e_type, e_phoff, e_shoff, e_phentsize, e_phnum; then a program header's p_type, p_offset, p_paddr, p_filesz, p_memsz
+HEADERS: Final = {
+    1: (struct.Struct("<16xH2xI4xII4x2xHH6x"), struct.Struct("<II4xIII8x"), 52),
+    2: (struct.Struct("<16xH2xI8xQQ4x2xHH6x"), struct.Struct("<I4xQ8xQQQ8x"), 64),
+}
+SECTION_INFO: Final = {1: (struct.Struct("<28xI8x"), 40), 2: (struct.Struct("<44xI16x"), 64)}
+MAX_SEGMENTS: Final = 1 << 20
+SKIP: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A PT_LOAD segment: where it begins in the stream, its guest-physical address, and its size; all in bytes."""
+
+    offset: int
+    address: int
+    size: int
+
+
+def _bad(what: str) -> GuestError:
+    return GuestError(Reason.DUMP, f"the memory dump {what}; is this libvirt's memory-only dump, and complete?")
+
+
+class ElfStream:
+    """Reads a dump through `readinto(buffer) -> bytes read (0 at the end)`. Raises GuestError for what is no dump."""
+
+    def __init__(self, readinto: Callable[[memoryview], int]) -> None:
+        self._readinto = readinto
+        self._position = 0
+        self.segments = self._headers()
+
+    def fill(self, buffer: memoryview) -> None:
+        """Fill the buffer with what comes next."""
+        filled = 0
+        while filled < len(buffer):
+            count = self._readinto(buffer[filled:])
+            if count <= 0:
+                raise _bad(f"ends early, after {self._position + filled} bytes")
+            filled += count
+        self._position += filled
+
+    def _take(self, count: int) -> bytes:
+        taken = bytearray(count)
+        self.fill(memoryview(taken))
+        return bytes(taken)
+
+    def skip_to(self, offset: int) -> None:
+        """Read on to this offset of the stream, and forget what was read."""
+        if offset < self._position:
+            raise _bad("has segments out of order")
+        scratch = memoryview(bytearray(min(SKIP, offset - self._position)))
+        while self._position < offset:
+            self.fill(scratch[: min(len(scratch), offset - self._position)])
+
+    def _headers(self) -> tuple[Segment, ...]:
+        ident = self._take(16)
+        if ident[:4] != b"\x7fELF" or ident[4] not in HEADERS or ident[5] != 1:
+            raise _bad("is no little-endian ELF file")
+        header, program, length = HEADERS[ident[4]]
+        head = ident + self._take(length - 16)
+        kind, _version, phoff, shoff, phentsize, phnum = header.unpack(head)
+        if kind != ET_CORE:
+            raise _bad(f"is an ELF file of type {kind}, not a core")
+        if phnum == PN_XNUM:
+            phnum = self._extended_count(ident[4], shoff, phoff)
+        if phentsize != program.size or not 0 < phnum <= MAX_SEGMENTS:
+            raise _bad(f"has {phnum} program headers of {phentsize} bytes")
+        self.skip_to(phoff)
+        segments: list[Segment] = []
+        for _ in range(phnum):
+            p_type, p_offset, p_paddr, p_filesz, p_memsz = program.unpack(self._take(program.size))
+            if p_type == PT_LOAD and p_filesz:
+                if p_memsz < p_filesz:
+                    raise _bad(f"has a segment of {p_filesz} bytes in {p_memsz} bytes of memory")
+                segments.append(Segment(p_offset, p_paddr, p_filesz))
+        return tuple(sorted(segments, key=lambda segment: segment.offset))
+
+    def _extended_count(self, elf_class: int, shoff: int, phoff: int) -> int:
+        """From 65,535 segments on, the count is in the first section header (elf(5)); QEMU puts that first."""
+        section, size = SECTION_INFO[elf_class]
+        if shoff < self._position or shoff + size > phoff:
+            raise _bad("does not have its count of segments before them")
+        self.skip_to(shoff)
+        count: int = section.unpack(self._take(size))[0]
+        return count

@@ -1,0 +1,133 @@
+"""Where a guest's RAM lies in its QEMU process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+from samepaged.errors import GuestError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from samepaged.memory.smaps import Vma
+
+__all__ = ["RamMapping", "locate"]
+
+# QEMU sets MADV_DONTFORK on every RAM block that it allocates (ram_block_add), and on nothing else.
+RAM_FLAG: Final = "dc"
+HUGETLB_FLAG: Final = "ht"
+MERGEABLE_FLAG: Final = "mg"
+# What libvirt's memory backends are called in a mapping's name, where the RAM has a file.
+RAM_NAMES: Final = ("memory-backend-memfd", "pc.ram", "ram-node", "dimm", "libvirt/qemu")
+
+
+@dataclass(frozen=True, slots=True)
+class RamMapping:
+    """One RAM block of the guest: its address and length in bytes, and the file behind it, if there is one."""
+
+    start: int
+    size: int
+    device: tuple[int, int]
+    inode: int
+    offset: int
+    path: str
+    shared: bool
+    hugetlb: bool
+    mergeable: bool
+
+    @property
+    def has_file(self) -> bool:
+        """Whether pages that are not mapped may have a content in a file."""
+        return self.inode != 0
+
+
+def _continues(a: Vma, b: Vma) -> bool:
+    """Whether b is the rest of what a is a part of: the kernel splits a mapping where only its flags differ."""
+    if a.end != b.start or a.perms != b.perms or (a.device, a.inode) != (b.device, b.inode):
+        return False
+    return a.inode == 0 or a.offset + a.size == b.offset
+
+
+def _runs(vmas: Sequence[Vma]) -> Iterator[list[Vma]]:
+    run: list[Vma] = []
+    for vma in vmas:
+        if run and not _continues(run[-1], vma):
+            yield run
+            run = []
+        run.append(vma)
+    if run:
+        yield run
+
+
+def _could_be_ram(vma: Vma) -> bool:
+    special = vma.inode == 0 and vma.path.startswith("[") and not vma.path.startswith("[anon")
+    return vma.perms.startswith("rw-") and not special
+
+
+def _parts(run: list[Vma], size: int) -> Iterator[list[Vma]]:
+    """Every stretch of a run that has exactly this size; a stretch may end inside a run, where RAM happens to touch
+    another mapping of the same kind.
+    """
+    ends = {vma.end: index for index, vma in enumerate(run)}
+    for index, vma in enumerate(run):
+        last = ends.get(vma.start + size)
+        if last is not None:
+            yield run[index : last + 1]
+
+
+def _rank(part: list[Vma], run: list[Vma]) -> tuple[bool, bool, bool]:
+    """How much a stretch looks like RAM, most telling first."""
+    return (
+        all(RAM_FLAG in vma.flags for vma in part),
+        any(name in part[0].path for name in RAM_NAMES),
+        len(part) == len(run),
+    )
+
+
+def _mapping(part: list[Vma]) -> RamMapping:
+    first = part[0]
+    return RamMapping(
+        start=first.start,
+        size=part[-1].end - first.start,
+        device=first.device,
+        inode=first.inode,
+        offset=first.offset,
+        path=first.path,
+        shared=first.shared,
+        hugetlb=any(HUGETLB_FLAG in vma.flags for vma in part),
+        mergeable=all(MERGEABLE_FLAG in vma.flags for vma in part),
+    )
+
+
+def _best(runs: Sequence[list[Vma]], size: int, wanted: int) -> list[RamMapping]:
+    ranked = sorted(((_rank(part, run), part) for run in runs for part in _parts(run, size)), key=lambda r: r[0])
+    ranked.reverse()
+    mib = f"{size / (1 << 20):g} MiB"
+    if len(ranked) < wanted:
+        raise GuestError(
+            Reason.LAYOUT,
+            f"QEMU has {len(ranked)} mappings of {mib} that could be the guest's RAM, its XML {wanted}; "
+            "use `--reader dump`",
+        )
+    if len(ranked) > wanted and ranked[wanted - 1][0] == ranked[wanted][0]:
+        raise GuestError(
+            Reason.LAYOUT, f"QEMU has more mappings of {mib} than RAM blocks, and they look alike; use `--reader dump`"
+        )
+    # QEMU allocates blocks in the order of the guest's addresses, and the kernel hands out addresses downwards.
+    return [_mapping(part) for part in sorted((part for _, part in ranked[:wanted]), key=lambda p: -p[0].start)]
+
+
+def locate(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, ...]:
+    """The mappings of RAM blocks of these sizes (bytes), in the blocks' order. Raises GuestError where they cannot be
+    told from other mappings.
+    """
+    runs = list(_runs([vma for vma in vmas if _could_be_ram(vma)]))
+    found = {size: _best(runs, size, wanted) for size, wanted in Counter(blocks).items()}
+    mappings = tuple(found[size].pop(0) for size in blocks)
+    ordered = sorted(mappings, key=lambda mapping: mapping.start)
+    if any(a.start + a.size > b.start for a, b in pairwise(ordered)):
+        raise GuestError(Reason.LAYOUT, "the guest's RAM blocks cannot be told apart in QEMU; use `--reader dump`")
+    return mappings

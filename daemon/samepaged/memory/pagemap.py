@@ -1,0 +1,75 @@
+"""Which pages of a process are backed (Documentation/admin-guide/mm/pagemap.rst)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, Self
+
+import numpy as np
+
+from samepaged.errors import GuestError, Reason
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["EXCLUSIVE", "FILE", "PAGE", "PRESENT", "SOFT_DIRTY", "SWAPPED", "Pagemap", "decode"]
+
+PAGE: Final = 4096
+PRESENT: Final = np.uint64(1 << 63)
+SWAPPED: Final = np.uint64(1 << 62)
+FILE: Final = np.uint64(1 << 61)
+EXCLUSIVE: Final = np.uint64(1 << 56)
+SOFT_DIRTY: Final = np.uint64(1 << 55)
+
+ENTRY: Final = 8
+CHUNK: Final = 1 << 20
+
+
+def decode(raw: bytes, pages: int) -> NDArray[np.uint64]:
+    """The entries in what was read from a pagemap: uint64 of shape (pages,). Raises GuestError where it is short."""
+    if len(raw) != pages * ENTRY:
+        raise GuestError(Reason.GONE, f"pagemap has {len(raw)} bytes for {pages} pages: the process has ended")
+    return np.frombuffer(raw, "<u8")
+
+
+class Pagemap:
+    """/proc/PID/pagemap of one process, held open. Raises GuestError."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        try:
+            self._descriptor = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY)
+        except PermissionError as error:
+            raise GuestError(
+                Reason.NO_PERMISSION,
+                f"/proc/{pid}/pagemap may not be read; run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, "
+                "or use `--reader dump`",
+            ) from error
+        except OSError as error:
+            raise GuestError(Reason.GONE, f"process {pid} has ended ({error.strerror})") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def entries(self, start: int, size: int) -> NDArray[np.uint64]:
+        """Entries of the pages from address `start`, `size` bytes on: uint64 of shape (size / 4096,)."""
+        end = (start + size) // PAGE * ENTRY
+        position = start // PAGE * ENTRY
+        parts: list[bytes] = []
+        try:
+            while position < end:
+                part = os.pread(self._descriptor, min(CHUNK, end - position), position)
+                if not part:
+                    break
+                parts.append(part)
+                position += len(part)
+        except OSError as error:
+            raise GuestError(Reason.GONE, f"process {self._pid} has ended ({error.strerror})") from error
+        return decode(b"".join(parts), size // PAGE)

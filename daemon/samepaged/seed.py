@@ -1,0 +1,79 @@
+"""The seed of the page hashes: made once a host, and kept so that hashes of one day compare with those of the next."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+from typing import TYPE_CHECKING
+
+from samepaged.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["load"]
+
+log = logging.getLogger(__name__)
+
+
+def load(configured: int | None, state_directory: Path) -> int:
+    """The seed (64 bits): the configured one, or the one kept in the state directory, or a new one kept there.
+
+    Without a seed, anybody could tell from a hash whether a guest holds a page that they know. Raises ConfigError where
+    the file that keeps it is damaged; where it can be neither read nor made, says so and gives a seed for this run.
+    """
+    if configured is not None:
+        return configured
+    path = state_directory / "seed"
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return _unkept(path, error)
+    seed = secrets.randbits(64)
+    try:
+        state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _keep(path, seed)
+    except OSError as error:
+        return _unkept(path, error)
+
+
+def _read(path: Path) -> int:
+    text = path.read_bytes().strip()
+    if re.fullmatch(rb"[0-9a-f]{16}", text) is None:
+        raise ConfigError(
+            f"{path}: holds no seed of 16 hexadecimal digits; remove it to have a new one made "
+            "(hashes of before do not compare with those of after), or set hashing.seed"
+        )
+    return int(text, 16)
+
+
+def _keep(path: Path, seed: int) -> int:
+    """Write the seed under a name of its own and link it into place: two that start at once use one seed."""
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{seed:016x}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return _read(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return seed
+
+
+def _unkept(path: Path, error: OSError) -> int:
+    log.warning(
+        "%s cannot be kept (%s): the hashes of this run compare with no other's; make the directory writable, "
+        "or set hashing.seed",
+        path,
+        error.strerror,
+    )
+    return secrets.randbits(64)

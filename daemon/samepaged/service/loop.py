@@ -1,0 +1,241 @@
+"""The daemon's loop: connect, scan, publish, wait; act on signals; tell systemd."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from samepaged import seed
+from samepaged.config import load
+from samepaged.errors import HypervisorError, Reason, SamepagedError
+from samepaged.export.metrics import SnapshotCollector, registry, render
+from samepaged.export.snapshot import ConfigStatus, Histogram, Snapshot
+from samepaged.export.web import Server
+from samepaged.hypervisor.connection import Hypervisor
+from samepaged.memory.capture import Hashing
+from samepaged.memory.hashing import Interrupted, best
+from samepaged.service import systemd
+from samepaged.service.directories import runtime_directory
+from samepaged.service.round import Round, Scanned, Scanner, report, scan_all
+from samepaged.service.schedule import Backoff, Schedule
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from samepaged.config import Config
+    from samepaged.service.signals import Signals
+
+__all__ = ["Service"]
+
+log = logging.getLogger(__name__)
+
+# The guests of a failed scan keep what was last known of them, unless the failure says that there is no such guest.
+FORGET: Final = frozenset({Reason.GONE, Reason.NOT_RUNNING, Reason.ENCRYPTED, Reason.CRASHED, Reason.EXCLUDED})
+SCAN_BOUNDS: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+PAUSE_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Service:
+    """samepaged run. `path` is the configuration's, read again on SIGHUP."""
+
+    def __init__(self, config: Config, path: Path | None, signals: Signals) -> None:
+        self._config = config
+        self._path = path
+        self._signals = signals
+        self._lock = threading.Lock()  # the event loop's thread takes guests out of the snapshot
+        self._snapshot = Snapshot(config=ConfigStatus(successful=True, loaded=time.time()))
+        self._collector = SnapshotCollector(self._snapshot, pairs=config.export.pairs)
+        self._registry = registry(self._collector)
+        self._hypervisor = Hypervisor(config.libvirt.uri, self._gone)
+        self._schedule = Schedule(config.scan.interval, config.scan.jitter)
+        self._backoff = Backoff()
+        self._known: dict[str, Scanned] = {}
+        self._departed: set[str] = set()
+        self._next_beat = 0.0
+        self._seed = seed.load(config.hashing.seed, config.state_directory)
+        self._server = self._serve(config)
+
+    def run(self) -> None:
+        """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
+        self._server.start()
+        host, port = self._server.address[:2]
+        log.info("metrics at http://%s:%s/metrics", f"[{host}]" if ":" in host else host, port)
+        try:
+            systemd.notify("READY=1", "STATUS=waiting for the first scan")
+            while not self._signals.stopping:
+                self._step()
+        finally:
+            systemd.notify("STOPPING=1")
+            self._server.stop()
+            self._hypervisor.close()
+            log.info("stopped")
+
+    def _serve(self, config: Config) -> Server:
+        return Server(config.export.address, partial(render, self._registry), lambda: self._snapshot.latest is not None)
+
+    def _step(self) -> None:
+        self._beat()
+        if self._signals.take_reload():
+            self._reload()
+        if not self._hypervisor.alive and not self._connect():
+            return
+        self._forget_departed()
+        now = time.monotonic()
+        if now < self._schedule.due:
+            self._signals.wait(min(self._schedule.due - now, self._patience()))
+            return
+        self._schedule.started(now)
+        try:
+            self._scan()
+        except Interrupted:
+            log.info("the scan was interrupted; every guest runs on")
+        except HypervisorError as error:
+            self._lost(error)
+
+    def _patience(self) -> float:
+        """The longest wait: systemd wants to hear from the loop, and a lost connection to be noticed."""
+        return min(systemd.watchdog_interval() or 5.0, 5.0)
+
+    def _beat(self) -> None:
+        """Tell the watchdog that the loop is alive, not more often than it wants to hear."""
+        interval = systemd.watchdog_interval()
+        now = time.monotonic()
+        if interval is not None and now >= self._next_beat:
+            systemd.notify("WATCHDOG=1")
+            self._next_beat = now + interval / 2
+
+    def _stop(self) -> bool:
+        """Asked again and again by whatever takes long: whether to stop."""
+        self._beat()
+        return self._signals.stopping
+
+    def _connect(self) -> bool:
+        try:
+            self._hypervisor.connect()
+        except HypervisorError as error:
+            self._lost(error)
+            return False
+        self._backoff.succeeded()
+        log.info("connected to libvirt at %s", self._config.libvirt.uri)
+        self._publish(libvirt_up=True)
+        return True
+
+    def _lost(self, error: HypervisorError) -> None:
+        wait = self._backoff.failed()
+        log.warning("%s; trying again in %.1f s", error, wait)
+        self._publish(libvirt_up=False)
+        systemd.notify("STATUS=libvirt is away")
+        deadline = time.monotonic() + wait
+        while not self._signals.stopping and (left := deadline - time.monotonic()) > 0:
+            self._beat()
+            self._signals.wait(min(left, self._patience()))
+            if self._signals.take_reload():
+                self._reload()
+
+    def _publish(self, **changes: object) -> None:
+        with self._lock:
+            self._snapshot = replace(self._snapshot, **changes)  # type: ignore[arg-type] # fields by name
+            self._collector.snapshot = self._snapshot
+
+    def _gone(self, name: str) -> None:
+        """A domain ended: its series end with the next scrape (called in libvirt's event loop)."""
+        with self._lock:
+            self._snapshot = self._snapshot.without(name)
+            self._collector.snapshot = self._snapshot
+            self._departed.add(name)
+        self._signals.wake()
+
+    def _forget_departed(self) -> None:
+        """Analyse anew without the guests that ended since."""
+        with self._lock:
+            departed, self._departed = self._departed, set()
+        latest = self._snapshot.latest
+        if latest is None or not any(self._known.pop(name, None) for name in departed):
+            return
+        self._publish(latest=report(self._known, latest.skipped, latest.started, latest.duration_seconds))
+
+    def _scan(self) -> None:
+        systemd.notify("STATUS=scanning")
+        began = time.monotonic()
+        hashing = Hashing(best(), self._seed, self._config.scan.thread_count, self._stop)
+        with runtime_directory(self._config.runtime_directory) as directory:
+            scanner = Scanner(self._hypervisor, self._config, hashing, directory, self._stop)
+            round_ = scan_all(self._hypervisor, self._config, scanner)
+        for skipped in round_.skipped:
+            if not skipped.reason.intended:
+                log.warning("skipped: %s", skipped.message)
+        self._know(round_)
+        # How long it took: reading all guests, and analysing what was read.
+        latest = report(self._known, round_.skipped, round_.started, time.monotonic() - began)
+        latest = replace(latest, duration_seconds=time.monotonic() - began)
+        self._publish(latest=latest, libvirt_up=True, **self._accounts(round_, latest.duration_seconds))
+        systemd.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} not scanned")
+        log.info("scanned %d guests in %.1f s", len(round_.scanned), latest.duration_seconds)
+
+    def _know(self, round_: Round) -> None:
+        kept = {skipped.name for skipped in round_.skipped if skipped.reason not in FORGET}
+        with self._lock:
+            departed, self._departed = self._departed, set()
+        self._known = {
+            name: one for name, one in self._known.items() if name in kept and name in round_.running
+        } | round_.scanned
+        for name in departed:
+            self._known.pop(name, None)
+
+    def _accounts(self, round_: Round, duration: float) -> dict[str, object]:
+        """Counters and histograms, carried on for the domains that run."""
+        before = self._snapshot
+        pauses = {name: histogram for name, histogram in before.pauses.items() if name in round_.running}
+        for name, one in round_.scanned.items():
+            for seconds in one.pauses:
+                pauses[name] = pauses.get(name, Histogram(PAUSE_BOUNDS)).add(seconds)
+        failures = {key: count for key, count in before.failures.items() if key[0] in round_.running}
+        for skipped in round_.skipped:
+            if not skipped.reason.intended:
+                key = (skipped.name, skipped.reason)
+                failures[key] = failures.get(key, 0) + 1
+        success = {name: seconds for name, seconds in before.last_success.items() if name in self._known}
+        success |= {name: one.scan.started for name, one in round_.scanned.items()}
+        scans = before.scan_durations or Histogram(SCAN_BOUNDS)
+        return {
+            "pauses": pauses,
+            "failures": failures,
+            "last_success": success,
+            "scan_durations": scans.add(duration),
+        }
+
+    def _reload(self) -> None:
+        """Take over the configuration as it is now on disk; one that is bad, or cannot be applied, changes nothing."""
+        systemd.notify("RELOADING=1")
+        try:
+            config = load(self._path)
+            self._apply(config)
+        except SamepagedError as error:
+            for line in str(error).splitlines():
+                log.error("configuration not reloaded: %s", line)  # noqa: TRY400 - the lines say all
+            self._publish(config=replace(self._snapshot.config, successful=False))
+        else:
+            log.info("configuration reloaded")
+            self._publish(config=ConfigStatus(successful=True, loaded=time.time()))
+        systemd.notify("READY=1")
+
+    def _apply(self, config: Config) -> None:
+        new_seed = seed.load(config.hashing.seed, config.state_directory)
+        if config.export.listen != self._config.export.listen:
+            server = self._serve(config)
+            server.start()
+            self._server.stop()
+            self._server = server
+        if config.libvirt.uri != self._config.libvirt.uri:
+            self._hypervisor.close()
+            self._hypervisor = Hypervisor(config.libvirt.uri, self._gone)
+        if new_seed != self._seed:
+            self._seed, self._known = new_seed, {}
+        self._schedule.change(config.scan.interval, config.scan.jitter, time.monotonic())
+        self._collector.pairs = config.export.pairs
+        logging.getLogger("samepaged").setLevel(config.log.level.upper())
+        self._config = config

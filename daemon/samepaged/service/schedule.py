@@ -1,0 +1,47 @@
+"""When the next scan is due, and when libvirt is tried again."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+__all__ = ["Backoff", "Schedule"]
+
+
+@dataclass
+class Schedule:
+    """Scans every `interval` seconds, each up to `jitter` (a ratio) of that earlier or later, so that the hosts of a
+    fleet do not all scan at once. Times are of the monotonic clock, which a clock that is set does not move.
+    """
+
+    interval: float
+    jitter: float
+    random: random.Random = field(default_factory=random.Random)
+    due: float = 0.0
+
+    def started(self, now: float) -> None:
+        """A scan begins now: the next is due an interval later."""
+        self.due = now + self.interval * (1 + self.random.uniform(-self.jitter, self.jitter))
+
+    def change(self, interval: float, jitter: float, now: float) -> None:
+        """Take over other settings; a scan that is due stays due."""
+        self.interval, self.jitter = interval, jitter
+        self.due = min(self.due, now + interval)
+
+
+@dataclass
+class Backoff:
+    """Waits that double from `first` to `longest` seconds."""
+
+    first: float = 0.5
+    longest: float = 30.0
+    wait: float = 0.0
+
+    def failed(self) -> float:
+        """The seconds to wait after one more failure."""
+        self.wait = min(2 * self.wait, self.longest) if self.wait else self.first
+        return self.wait
+
+    def succeeded(self) -> None:
+        """Begin anew."""
+        self.wait = 0.0
