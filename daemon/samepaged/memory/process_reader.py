@@ -1,4 +1,7 @@
-"""Reading a guest's RAM out of its QEMU process, without changing what the host backs."""
+"""Reading a guest's RAM out of its QEMU process, without changing what the host backs.
+
+Pages are numbered through all of the guest's RAM mappings, in the mappings' order.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import errno
 import mmap
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
@@ -14,54 +16,23 @@ import numpy as np
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.backing import BackingFile
 from samepaged.memory.hashing import Interrupted
-from samepaged.memory.pagemap import PAGE, PRESENT, SWAPPED, Pagemap
-from samepaged.sharing.digest import ABSENT
-from samepaged.sharing.digest import SWAPPED as SWAPPED_PAGE
+from samepaged.memory.pagemap import PAGE, Pagemap
+from samepaged.memory.residence import Residence, residence
+from samepaged.sharing.digest import ABSENT, SWAPPED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from samepaged.memory.hashing import Hasher
     from samepaged.memory.layout import RamMapping
 
-__all__ = ["ProcessReader", "Residence", "residence"]
+__all__ = ["ProcessReader"]
 
 # Pages a call hashes at most (64 MiB): between calls, a stop is noticed.
 BATCH: Final = 16384
 FILE_CHUNK: Final = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Residence:
-    """Where each page of one mapping is: three bool arrays of shape (pages,), of which at most one is true for a page.
-    A page in none of them is absent.
-    """
-
-    in_process: NDArray[np.bool_]
-    in_file: NDArray[np.bool_]
-    swapped: NDArray[np.bool_]
-
-
-def residence(
-    mapping: RamMapping, entries: NDArray[np.uint64], held: NDArray[np.bool_] | None, resident: NDArray[np.bool_] | None
-) -> Residence:
-    """Where the pages of a mapping are, from its pagemap entries and, where it has a file, from which pages the file
-    holds and which of these are in memory.
-
-    A private page is in the process once it was written; before that, and always where the mapping is shared, it is
-    the file's.
-    """
-    if held is None or resident is None:
-        present = (entries & PRESENT) != 0
-        return Residence(present, np.zeros_like(present), (entries & SWAPPED) != 0)
-    if mapping.shared:
-        own = out = np.zeros(len(entries), dtype=np.bool_)
-    else:
-        own, out = (entries & PRESENT) != 0, (entries & SWAPPED) != 0
-    theirs = held & ~own & ~out
-    return Residence(own, theirs & resident, out | (theirs & ~resident))
 
 
 class ProcessReader:
@@ -79,18 +50,20 @@ class ProcessReader:
         threads: int,
         stop: Callable[[], bool],
     ) -> None:
-        self._pid = pid
-        self._mappings = tuple(mappings)
+        self.pid = pid
+        self.mappings = tuple(mappings)
         self._hasher = hasher
         self._seed = seed
         self._threads = threads
         self._stop = stop
         self.bytes_read = 0
+        sizes = [mapping.size // PAGE for mapping in self.mappings]
+        self._first = np.concatenate(([0], np.cumsum(sizes))).astype(np.intp)
         with ExitStack() as opened:
             self._pagemap = opened.enter_context(Pagemap(pid))
             self._files = {
                 index: opened.enter_context(BackingFile(pid, mapping))
-                for index, mapping in enumerate(self._mappings)
+                for index, mapping in enumerate(self.mappings)
                 if mapping.has_file
             }
             self._opened = opened.pop_all()
@@ -104,79 +77,107 @@ class ProcessReader:
     @property
     def pages(self) -> int:
         """The guest's memory in pages."""
-        return sum(mapping.size for mapping in self._mappings) // PAGE
+        return int(self._first[-1])
 
-    def read(self) -> NDArray[np.uint64]:
-        """Hash every page once: uint64 of shape (pages,), as in PageDigest."""
-        digest = np.empty(self.pages, dtype=np.uint64)
-        first = 0
-        for index, mapping in enumerate(self._mappings):
-            last = first + mapping.size // PAGE
-            self._read_mapping(index, mapping, digest[first:last])
-            first = last
+    def entries(self) -> NDArray[np.uint64]:
+        """The pagemap entries of all pages: uint64 of shape (pages,)."""
+        return np.concatenate([self._pagemap.entries(mapping.start, mapping.size) for mapping in self.mappings])
+
+    def read(
+        self, first: int = 0, last: int | None = None, out: NDArray[np.uint64] | None = None
+    ) -> NDArray[np.uint64]:
+        """Hash pages first … last (all of them) once: uint64 of shape (last - first,), as in PageDigest; into `out`,
+        where given.
+        """
+        last = self.pages if last is None else last
+        digest = np.empty(last - first, dtype=np.uint64) if out is None else out
+        where = self._look(first, last)
+        digest.fill(ABSENT)
+        digest[where.swapped] = SWAPPED
+        self._hash(where.in_process, where.in_file, first, digest)
+        if where.swapped.any():
+            # A page on its way from one frame to another (compaction, NUMA balancing) has, for that moment, an entry
+            # like a swapped one (fs/proc/task_mmu.c, is_swap_pte): look once more at what seemed to be swapped.
+            now = self._look(first, last)
+            self._hash(where.swapped & now.in_process, where.swapped & now.in_file, first, digest)
         return digest
 
-    def _residence(self, index: int, mapping: RamMapping) -> Residence:
-        entries = self._pagemap.entries(mapping.start, mapping.size)
-        file = self._files.get(index)
-        if file is None:
-            return residence(mapping, entries, None, None)
-        return residence(mapping, entries, file.holds_data(), file.resident())
-
-    def _read_mapping(self, index: int, mapping: RamMapping, out: NDArray[np.uint64]) -> None:
-        where = self._residence(index, mapping)
-        out.fill(ABSENT)
-        out[where.swapped] = SWAPPED_PAGE
-        self._read_process(mapping, np.flatnonzero(where.in_process), out)
-        self._read_file(index, np.flatnonzero(where.in_file), out)
-        if where.swapped.any():
-            self._read_migrated(index, mapping, where, out)
-
-    def _read_migrated(self, index: int, mapping: RamMapping, before: Residence, out: NDArray[np.uint64]) -> None:
-        """A page on its way from one frame to another (compaction, NUMA balancing) has, for that moment, an entry like
-        a swapped one (fs/proc/task_mmu.c, is_swap_pte): look once more at what seemed to be swapped.
+    def hash_pages(self, pages: NDArray[np.intp], out: NDArray[np.uint64], first: int = 0) -> None:
+        """Hash the pages of these numbers (ascending, all of them present in the process) into their places in `out`,
+        which begins at page `first`.
         """
-        now = self._residence(index, mapping)
-        self._read_process(mapping, np.flatnonzero(before.swapped & now.in_process), out)
-        self._read_file(index, np.flatnonzero(before.swapped & now.in_file), out)
-
-    def _read_process(self, mapping: RamMapping, pages: NDArray[np.intp], out: NDArray[np.uint64]) -> None:
-        """Hash the pages of these numbers into their places in `out`."""
         for start in range(0, len(pages), BATCH):
             batch = pages[start : start + BATCH]
-            addresses = batch.astype(np.uint64) * np.uint64(PAGE) + np.uint64(mapping.start)
             hashes = np.empty(len(batch), dtype=np.uint64)
             try:
                 self._hasher.read_process(
-                    self._pid, addresses, hashes, PAGE, self._seed, threads=self._threads, stop=self._stop
+                    self.pid, self._addresses(batch), hashes, PAGE, self._seed, threads=self._threads, stop=self._stop
                 )
             except OSError as error:
-                raise _read_error(self._pid, error) from error
-            out[batch] = hashes
+                raise _read_error(self.pid, error) from error
+            out[batch - first] = hashes
             self.bytes_read += len(batch) * PAGE
 
-    def _read_file(self, index: int, pages: NDArray[np.intp], out: NDArray[np.uint64]) -> None:
-        if not len(pages):
-            return
-        file = self._files[index]
+    def _addresses(self, pages: NDArray[np.intp]) -> NDArray[np.uint64]:
+        index = np.searchsorted(self._first, pages, side="right") - 1
+        starts = np.array([mapping.start for mapping in self.mappings], dtype=np.uint64)
+        return starts[index] + (pages - self._first[index]).astype(np.uint64) * np.uint64(PAGE)
+
+    def _pieces(self, first: int, last: int) -> Iterator[tuple[int, slice]]:
+        """The mappings that pages first … last lie in, each with the stretch of its own pages."""
+        for index in range(len(self.mappings)):
+            base, end = int(self._first[index]), int(self._first[index + 1])
+            if first < end and last > base:
+                yield index, slice(max(first - base, 0), min(last, end) - base)
+
+    def _look(self, first: int, last: int) -> Residence:
+        parts = []
+        for index, piece in self._pieces(first, last):
+            mapping = self.mappings[index]
+            entries = self._pagemap.entries(mapping.start + piece.start * PAGE, (piece.stop - piece.start) * PAGE)
+            file = self._files.get(index)
+            if file is None:
+                parts.append(residence(entries, None, None, shared=False))
+            else:
+                held, resident = file.holds_data()[piece], file.resident()[piece]
+                parts.append(residence(entries, held, resident, shared=mapping.shared))
+        return Residence.join(parts)
+
+    def _hash(
+        self, in_process: NDArray[np.bool_], in_file: NDArray[np.bool_], first: int, digest: NDArray[np.uint64]
+    ) -> None:
+        """Hash what these (bool of the digest's shape) name; the digest begins at page `first`."""
+        self.hash_pages(np.flatnonzero(in_process) + first, digest, first)
+        if in_file.any():
+            self._hash_files(np.flatnonzero(in_file) + first, digest, first)
+
+    def _hash_files(self, pages: NDArray[np.intp], out: NDArray[np.uint64], first: int) -> None:
         with mmap.mmap(-1, FILE_CHUNK * PAGE) as area:
             area.madvise(mmap.MADV_DONTDUMP)
             with memoryview(area) as buffer:
-                # Runs of neighbouring pages, cut to the buffer's length.
-                for run in np.split(pages, np.flatnonzero(np.diff(pages) != 1) + 1):
-                    for start in range(0, len(run), FILE_CHUNK):
-                        self._read_run(file, buffer, run[start : start + FILE_CHUNK], out)
+                for index, file in self._files.items():
+                    base, end = self._first[index], self._first[index + 1]
+                    own = pages[np.searchsorted(pages, base) : np.searchsorted(pages, end)]
+                    for run in _runs(own):
+                        at = int(run[0]) - first
+                        self._hash_run(file, int(run[0] - base), buffer[: len(run) * PAGE], out[at : at + len(run)])
 
-    def _read_run(self, file: BackingFile, buffer: memoryview, run: NDArray[np.intp], out: NDArray[np.uint64]) -> None:
+    def _hash_run(self, file: BackingFile, page: int, buffer: memoryview, out: NDArray[np.uint64]) -> None:
         if self._stop():
             raise Interrupted
-        length = len(run) * PAGE
         try:
-            file.read_into(buffer[:length], int(run[0]))
+            file.read_into(buffer, page)
         except OSError as error:
-            raise GuestError(Reason.READ, f"the file behind the guest's RAM: {error.strerror}") from error
-        self._hasher.hash_buffer(buffer[:length], out[run[0] : run[0] + len(run)], PAGE, self._seed)
-        self.bytes_read += length
+            raise GuestError(Reason.READ, f"the file behind the guest's RAM: {error.strerror}; try again") from error
+        self._hasher.hash_buffer(buffer, out, PAGE, self._seed)
+        self.bytes_read += len(buffer)
+
+
+def _runs(pages: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Neighbouring pages together, no more of them than the buffer holds."""
+    for run in np.split(pages, np.flatnonzero(np.diff(pages) != 1) + 1):
+        for start in range(0, len(run), FILE_CHUNK):
+            yield run[start : start + FILE_CHUNK]
 
 
 def _read_error(pid: int, error: OSError) -> GuestError:
