@@ -1,7 +1,9 @@
 """The sharing model of Barker et al. (USENIX ATC 2012, section 3): arrays in, frozen dataclasses out."""
 
-from samepaged.sharing.digest import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest
+from samepaged.sharing.digest import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest, contents_of_all
 from samepaged.sharing.model import GroupSharing, GuestSharing, Member, PairSharing, SharingReport, analyse
+from samepaged.sharing.page_sizes import PageSizeSharing, by_page_size, coarser
+from samepaged.sharing.stability import stable
 
 __all__ = [
     "ABSENT",
@@ -13,7 +15,12 @@ __all__ = [
     "GuestSharing",
     "Member",
     "PageDigest",
+    "PageSizeSharing",
     "PairSharing",
     "SharingReport",
     "analyse",
+    "by_page_size",
+    "coarser",
+    "contents_of_all",
+    "stable",
 ]

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
+from samepaged.sharing.parallel import in_threads
+
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
-__all__ = ["ABSENT", "FIRST_HASH", "SWAPPED", "ZERO", "Contents", "PageDigest"]
+__all__ = ["ABSENT", "FIRST_HASH", "SWAPPED", "ZERO", "Contents", "PageDigest", "contents_of_all"]
 
 # A page without a hash has one of three reserved values in the hash's place, so that hash and state are one number
 # of 8 bytes a page, and sort together. A content whose hash happens to be reserved has FIRST_HASH added to it
@@ -18,6 +23,9 @@ ABSENT: Final = 0
 SWAPPED: Final = 1
 ZERO: Final = 2
 FIRST_HASH: Final = 3
+
+# Hashes compared at a time, so that the copies on the way stay small whatever the guest's size.
+BLOCK: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +53,61 @@ class Contents:
     def distinct_pages(self) -> int:
         """|U(V)|."""
         return len(self.distinct)
+
+    @classmethod
+    def of(cls, digest: PageDigest, *, in_place: bool = False) -> Contents:
+        """Count the pages of `digest` by state.
+
+        By default the digest is left as it is, and `distinct` is an array of its own. With `in_place` no memory is
+        taken: the digest's array is sorted, `distinct` becomes a view of its front, and the digest is used up.
+        """
+        ordered = digest.pages if in_place else np.array(digest.pages)
+        ordered.sort()
+        # uint64 bounds: signed ones would make numpy turn the whole array into floats.
+        bounds = np.array([SWAPPED, ZERO, FIRST_HASH], dtype=np.uint64)
+        swapped, zero, first = (int(at) for at in np.searchsorted(ordered, bounds))
+        memory_pages = len(ordered)
+        distinct_pages = _compact(ordered, first)
+        if in_place:
+            ordered = ordered[:distinct_pages]
+        else:
+            # Gives the tail back without a copy; nobody else has seen the array, so there is nothing to check.
+            ordered.resize(distinct_pages, refcheck=False)
+        return cls(
+            distinct=ordered,
+            memory_pages=memory_pages,
+            absent_pages=swapped,
+            swapped_pages=zero - swapped,
+            zero_pages=first - zero,
+            duplicate_pages=memory_pages - first - distinct_pages,
+        )
+
+
+def contents_of_all(
+    digests: Iterable[PageDigest], *, threads: int | None = None, in_place: bool = False
+) -> list[Contents]:
+    """`Contents.of` each digest, in order, on `threads` threads (None: one a processor, up to 8).
+
+    At the peak this takes 8 bytes for each distinct page, and for all pages of the guests then being sorted, one a
+    thread; with `in_place` nothing but small change, and the digests are used up.
+    """
+    return in_threads(lambda digest: Contents.of(digest, in_place=in_place), digests, threads)
+
+
+def _compact(ordered: NDArray[np.uint64], first: int) -> int:
+    """Move one of each value in the sorted `ordered[first:]` to the front of it, and count them.
+
+    Instead of np.unique, which takes twenty times as long as the sort and several copies.
+    """
+    kept = 0
+    before = None
+    for start in range(first, len(ordered), BLOCK):
+        block = ordered[start : start + BLOCK]
+        new = np.empty(len(block), dtype=np.bool_)
+        new[0] = before is None or block[0] != before
+        np.not_equal(block[1:], block[:-1], out=new[1:])
+        before = block[-1]
+        values = block[new]
+        ordered[kept : kept + len(values)] = values
+        kept += len(values)
+    return kept

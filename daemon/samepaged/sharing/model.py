@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from samepaged.sharing.merge import overlap
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from samepaged.sharing.digest import Contents
 
@@ -56,7 +63,9 @@ class PairSharing:
 
 @dataclass(frozen=True, slots=True)
 class SharingReport:
-    """Sharing of all guests of a host; counts are in pages of `page_size` bytes."""
+    """Sharing of all guests of a host; counts are in pages of `page_size` bytes. Zero, absent and swapped pages are in
+    none of the sharing (section 3.2).
+    """
 
     page_size: int
     guests: tuple[GuestSharing, ...]
@@ -71,6 +80,70 @@ class SharingReport:
         return self.self_sharing_pages + self.inter_sharing_pages
 
 
-def analyse(members: Sequence[Member], page_size: int) -> SharingReport:
-    """Compute the sharing of `members`, whose names differ and whose contents are of pages of `page_size` bytes."""
-    raise NotImplementedError
+def analyse(
+    members: Sequence[Member], page_size: int, *, pairs: bool = True, threads: int | None = None
+) -> SharingReport:
+    """Compute the sharing of `members`, whose names differ and whose contents are of pages of `page_size` bytes.
+
+    The report's guests are in the order of `members`, its groups sorted by name, its pairs the largest first (without
+    those that share nothing; none at all, and in less time, if `pairs` is False). `inter_sharing_pages` is that of
+    the host, as if its guests were one group. `threads`: None for one a processor, up to 8.
+    """
+    _refuse_same_names(members)
+    # Guests of a group get neighbouring numbers: the merge relies on it.
+    order = sorted(members, key=lambda member: (member.group, member.name))
+    group_names = sorted({member.group for member in members})
+    number = {name: index for index, name in enumerate(group_names)}
+    found = overlap(
+        [member.contents.distinct for member in order],
+        [number[member.group] for member in order],
+        pairs=pairs,
+        threads=threads,
+    )
+    in_group = {member.name: int(pages) for member, pages in zip(order, found.in_group, strict=True)}
+    self_sharing: defaultdict[str, int] = defaultdict(int)
+    for member in members:
+        self_sharing[member.group] += member.contents.duplicate_pages
+    return SharingReport(
+        page_size=page_size,
+        guests=tuple(_guest(member, in_group[member.name]) for member in members),
+        groups=tuple(
+            GroupSharing(name, self_sharing[name], int(pages))
+            for name, pages in zip(group_names, found.within, strict=True)
+        ),
+        pairs=_pairs([member.name for member in order], found.pairs),
+        self_sharing_pages=sum(self_sharing.values()),
+        inter_sharing_pages=found.across,
+    )
+
+
+def _refuse_same_names(members: Sequence[Member]) -> None:
+    seen: set[str] = set()
+    for member in members:
+        if member.name in seen:
+            raise ValueError(f"two guests are named {member.name!r}; give each a name of its own")
+        seen.add(member.name)
+
+
+def _guest(member: Member, shared_with_others_pages: int) -> GuestSharing:
+    contents = member.contents
+    return GuestSharing(
+        name=member.name,
+        group=member.group,
+        memory_pages=contents.memory_pages,
+        absent_pages=contents.absent_pages,
+        swapped_pages=contents.swapped_pages,
+        zero_pages=contents.zero_pages,
+        distinct_pages=contents.distinct_pages,
+        duplicate_pages=contents.duplicate_pages,
+        shared_with_others_pages=shared_with_others_pages,
+    )
+
+
+def _pairs(names: Sequence[str], counts: NDArray[np.int64]) -> tuple[PairSharing, ...]:
+    """The pairs that share something: the largest first, and those of a size by name."""
+    found = []
+    for a, b in np.argwhere(counts).tolist():
+        first, second = sorted((names[a], names[b]))
+        found.append(PairSharing((first, second), int(counts[a, b])))
+    return tuple(sorted(found, key=lambda pair: (-pair.inter_sharing_pages, pair.domains)))

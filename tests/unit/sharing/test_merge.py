@@ -55,11 +55,14 @@ def test_pairs_are_counted_alike_one_by_one_and_by_bits(family: list[set[int]], 
         assert listed(overlap_of(family, long_run=long_run).pairs) == expected_pairs(family)
 
 
+@pytest.mark.parametrize("cells", [80 * 128, 1 << 21])
 @pytest.mark.parametrize("long_run", [2, 40, 81])
-def test_more_contents_than_fit_one_table_of_bits(monkeypatch: pytest.MonkeyPatch, long_run: int) -> None:
-    monkeypatch.setattr(pairs, "CELLS", 80 * 128)
-    values = np.random.default_rng(1).integers(3, 2**64, 700, dtype=np.uint64).tolist()
-    family = [set(values[: 700 - 5 * number]) for number in range(80)]
+def test_hundreds_of_contents_in_one_table_of_bits_or_in_several(
+    monkeypatch: pytest.MonkeyPatch, long_run: int, cells: int
+) -> None:
+    monkeypatch.setattr(pairs, "CELLS", cells)
+    # Small hashes, so that all of them fall into one part.
+    family = [set(range(3, 703 - 5 * number)) for number in range(80)]
     found = listed(overlap_of(family, long_run=long_run).pairs)
     assert found == {(a, b): 700 - 5 * b for a, b in combinations(range(80), 2)}
 
@@ -76,8 +79,8 @@ def test_groups_are_counted_apart(family: list[set[int]], data: st.DataObject) -
         assert found.in_group[number] == len(values & set().union(*kin))
 
 
-def test_hashes_that_differ_in_one_bit_are_told_apart_whichever_bit_it_is() -> None:
-    base = 0x5555_5555_5555_5555
+@pytest.mark.parametrize("base", [0x5555_5555_5555_5555, 0xAAAA_AAAA_AAAA_AAAA, 2**64 - 1, 3])
+def test_hashes_that_differ_in_one_bit_are_told_apart_whichever_bit_it_is(base: int) -> None:
     near = {base ^ (1 << bit) for bit in range(64)}
     family = [{base}, near, {base} | near, set()]
     for part_size in (1, 1 << 18):

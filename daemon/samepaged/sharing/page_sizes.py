@@ -1,0 +1,126 @@
+"""What would be shared if pages were larger: hashes of larger pages, made of the hashes of the smaller ones.
+
+Barker et al. (section 4.4) cut the memory anew for each size. For multiples of the page size that is not needed: two
+larger pages have the same content when the pages in them have, one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.sharing.digest import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest
+from samepaged.sharing.model import Member, SharingReport, analyse
+from samepaged.sharing.parallel import in_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["PageSizeSharing", "by_page_size", "coarser"]
+
+# Hashes combined at a time: few enough for a processor's cache, which the many passes of the mixing need.
+BLOCK: Final = 1 << 16
+
+# The finaliser of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014), and
+# its increment. Fixed, because digests of several hosts and of several days are compared.
+_INCREMENT: Final = np.uint64(0x9E3779B97F4A7C15)
+_FACTORS: Final = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_SHIFTS: Final = (np.uint64(30), np.uint64(27), np.uint64(31))
+
+
+@dataclass(frozen=True, slots=True)
+class PageSizeSharing:
+    """Sharing of the host if its pages had `page_size` bytes; counts are in pages of that size."""
+
+    page_size: int
+    memory_pages: int
+    zero_pages: int
+    self_sharing_pages: int
+    inter_sharing_pages: int
+
+    @property
+    def total_sharing_pages(self) -> int:
+        """Σ S_self(V) + S_inter(host)."""
+        return self.self_sharing_pages + self.inter_sharing_pages
+
+    @classmethod
+    def of(cls, report: SharingReport) -> PageSizeSharing:
+        """The sums of a report."""
+        return cls(
+            page_size=report.page_size,
+            memory_pages=sum(guest.memory_pages for guest in report.guests),
+            zero_pages=sum(guest.zero_pages for guest in report.guests),
+            self_sharing_pages=report.self_sharing_pages,
+            inter_sharing_pages=report.inter_sharing_pages,
+        )
+
+
+def by_page_size(
+    digests: Sequence[PageDigest], page_sizes: Sequence[int], *, threads: int | None = None
+) -> tuple[PageSizeSharing, ...]:
+    """The sharing of the guests of `digests` (one digest each) for each of `page_sizes`, in that order.
+
+    The digests stay as they are. ValueError where `coarser` has one. For each size in turn it takes 8 bytes for each
+    page of that size.
+    """
+    return tuple(_at(digests, page_size, threads) for page_size in page_sizes)
+
+
+def _at(digests: Sequence[PageDigest], page_size: int, threads: int | None) -> PageSizeSharing:
+    contents = in_threads(lambda digest: Contents.of(coarser(digest, page_size), in_place=True), digests, threads)
+    members = [Member(str(index), "", content) for index, content in enumerate(contents)]
+    return PageSizeSharing.of(analyse(members, page_size, pairs=False, threads=threads))
+
+
+def coarser(digest: PageDigest, page_size: int) -> PageDigest:
+    """The digest of the same memory in pages of `page_size` bytes: that of `digest` doubled some times, or ValueError.
+
+    A page with a swapped part is swapped: its content is unknown. A page of absent parts is absent; otherwise an
+    absent part counts as the zeros that the guest would read there. What is left at the end of the memory and does
+    not fill a page is left out, as the host could not back it with one. RAM blocks are taken to follow each other
+    without a gap, each beginning at a multiple of `page_size`: blocks of guests are multiples of 2 MiB. The hashes
+    are comparable with those that `coarser` makes from the same hash and page size, and with no others.
+    """
+    ratio = page_size // digest.page_size
+    if ratio < 1 or ratio.bit_count() != 1 or ratio * digest.page_size != page_size:
+        raise ValueError(
+            f"pages of {page_size} bytes cannot be made of {digest.page_size}; choose {digest.page_size} doubled"
+        )
+    pages = np.empty(len(digest.pages) // ratio, dtype=np.uint64)
+    rows = max(1, BLOCK // ratio)
+    for start in range(0, len(pages), rows):
+        target = pages[start : start + rows]
+        parts = digest.pages[start * ratio : (start + len(target)) * ratio]
+        while len(parts) > len(target):
+            parts = _joined(parts[0::2], parts[1::2])
+        target[:] = parts
+    return PageDigest(pages, page_size)
+
+
+def _joined(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Hashes of pages, each of a `first` and a `second` half."""
+    both_absent = np.maximum(first, second) == ABSENT
+    swapped = (first == SWAPPED) | (second == SWAPPED)
+    # SWAPPED lies between the two, but those pages are overwritten below.
+    a, b = np.maximum(first, np.uint64(ZERO)), np.maximum(second, np.uint64(ZERO))
+    both_zero = np.maximum(a, b) == ZERO
+    # The first half is mixed before the second comes in, so that the order of the halves counts.
+    joined = _mixed(_mixed(a + _INCREMENT) + b)
+    joined[joined < FIRST_HASH] += np.uint64(FIRST_HASH)
+    joined[both_zero] = ZERO
+    joined[both_absent] = ABSENT
+    joined[swapped] = SWAPPED
+    return joined
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Every bit of `values` spread over all 64 (a bijection), in place."""
+    for shift, factor in zip(_SHIFTS, _FACTORS, strict=False):
+        values ^= values >> shift
+        values *= factor
+    values ^= values >> _SHIFTS[-1]
+    return values
