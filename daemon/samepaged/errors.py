@@ -27,6 +27,7 @@ class Reason(StrEnum):
     DUMP = "dump"
     READ = "read"
     SUSPEND = "suspend"
+    VERIFICATION = "verification"
     RESUMED_BY_OTHERS = "resumed_by_others"
     LIBVIRT = "libvirt"
     INTERRUPTED = "interrupted"

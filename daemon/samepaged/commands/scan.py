@@ -17,7 +17,8 @@ from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import Interrupted, best
 from samepaged.service.directories import runtime_directory
-from samepaged.service.round import Scanner, report, scan_all
+from samepaged.service.round import report, scan_all
+from samepaged.service.scanner import Scanner
 from samepaged.service.signals import Signals
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _scan(config: Config, names: list[str], signals: Signals) -> HostScan:
     began = time.monotonic()
     try:
         with runtime_directory(config.runtime_directory) as directory, Progress(sys.stderr) as progress:
-            scanner = Scanner(hypervisor, config, hashing, directory, lambda: signals.stopping)
+            scanner = Scanner(hypervisor, config, hashing, directory, {})
             round_ = scan_all(hypervisor, config, scanner, names, progress.show)
     finally:
         hypervisor.close()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from samepaged.errors import Reason
-    from samepaged.sharing import GuestSharing, SharingReport
+    from samepaged.sharing import GuestSharing, PageSizeSharing, SharingReport
 
 __all__ = ["ConfigStatus", "GuestScan", "Histogram", "HostScan", "Skipped", "Snapshot"]
 
@@ -31,6 +31,7 @@ class GuestScan:
     longest_pause_seconds: float
     bytes_read: int
     fallback_reason: str | None = None
+    fallback_code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class HostScan:
-    """One scan of all guests. `report` covers `scans`, and nothing of `skipped`.
+    """One scan of all guests. `report` covers `scans`, and nothing of `skipped`; `stable` only the pages that kept their
+    content since the scan before, and only guests that had one; `page_sizes` tells sharing in other sizes of page.
 
     `departed` are the rows of guests that left after the scan: no longer shown, yet part of the host's totals until
     the next scan computes new ones.
@@ -55,6 +57,8 @@ class HostScan:
     scans: tuple[GuestScan, ...]
     skipped: tuple[Skipped, ...]
     report: SharingReport
+    stable: SharingReport | None = None
+    page_sizes: tuple[PageSizeSharing, ...] = ()
     departed: tuple[GuestSharing, ...] = ()
 
     def without(self, name: str) -> HostScan:

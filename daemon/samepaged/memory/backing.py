@@ -81,12 +81,12 @@ class BackingFile:
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
-    def holds_data(self) -> NDArray[np.bool_]:
-        """Which pages of the mapping the file has data for: bool of shape (size / 4096,). Holes read as zeros."""
-        mapping = self._mapping
-        held = np.zeros(mapping.size // PAGE, dtype=np.bool_)
-        end = min(mapping.offset + mapping.size, os.fstat(self._descriptor).st_size)
-        position = mapping.offset
+    def holds_data(self, pages: slice) -> NDArray[np.bool_]:
+        """Which of the mapping's pages from start to stop the file has data for: bool. Holes read as zeros."""
+        held = np.zeros(pages.stop - pages.start, dtype=np.bool_)
+        begin = self._mapping.offset + pages.start * PAGE
+        end = min(begin + len(held) * PAGE, os.fstat(self._descriptor).st_size)
+        position = begin
         while position < end:
             try:
                 start = os.lseek(self._descriptor, position, os.SEEK_DATA)
@@ -97,24 +97,25 @@ class BackingFile:
                 if error.errno != errno.EINVAL:
                     raise
                 start, position = position, end  # this file system does not know; all of it may be data
-            first = max(start - mapping.offset, 0) // PAGE
-            last = -(-(min(position, end) - mapping.offset) // PAGE)
+            first = max(start - begin, 0) // PAGE
+            last = -(-(min(position, end) - begin) // PAGE)
             held[first:last] = True
         return held
 
-    def resident(self) -> NDArray[np.bool_]:
-        """Which pages are in memory, not in swap or on a disk: bool of shape (size / 4096,). Where the kernel does not
-        tell this user (since 5.2 it tells owners and those who may write), all of them.
+    def resident(self, pages: slice) -> NDArray[np.bool_]:
+        """Which of the mapping's pages from start to stop are in memory, not in swap or on a disk: bool. Where the
+        kernel does not tell this user (since 5.2 it tells owners and those who may write), all of them.
         """
         mapping = self._mapping
-        pages = mapping.size // PAGE
+        count = pages.stop - pages.start
         if mapping.hugetlb:  # never swapped
-            return np.ones(pages, dtype=np.bool_)
-        length = min(mapping.size, os.fstat(self._descriptor).st_size - mapping.offset)
-        resident = np.zeros(pages, dtype=np.uint8)
+            return np.ones(count, dtype=np.bool_)
+        begin = mapping.offset + pages.start * PAGE
+        length = min(count * PAGE, os.fstat(self._descriptor).st_size - begin)
+        resident = np.zeros(count, dtype=np.uint8)
         if length > 0:
             # Mapping a file touches none of it.
-            with mmap.mmap(self._descriptor, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=mapping.offset) as window:
+            with mmap.mmap(self._descriptor, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=begin) as window:
                 view = np.frombuffer(window, np.uint8)
                 failed = _libc.mincore(view.ctypes.data, length, resident.ctypes.data)
                 del view

@@ -1,47 +1,54 @@
-"""One scan of one guest's memory: a reader and a consistency mode, put together."""
+"""One scan of one guest's memory: a reader and a consistency mode, chosen and put together."""
 
 from __future__ import annotations
 
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from samepaged import ksm
 from samepaged.errors import GuestError, Reason
-from samepaged.memory import smaps
+from samepaged.memory import smaps, softdirty
 from samepaged.memory.dump_reader import DumpReader
+from samepaged.memory.kept import Epoch, Kept
 from samepaged.memory.layout import locate
 from samepaged.memory.pagemap import PAGE, PRESENT, SWAPPED, Pagemap
+from samepaged.memory.plan import Obstacle, Plan, choose, fall_back
+from samepaged.memory.precopy import DoesNotConverge, Precopy, Verification
 from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.sliced import read_sliced
 from samepaged.sharing.digest import PageDigest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from samepaged.memory.hashing import Hasher
     from samepaged.memory.layout import RamMapping
+    from samepaged.memory.pause import Pause
 
-__all__ = ["Capture", "Hashing", "Source", "capture"]
+__all__ = ["Capture", "Hashing", "Policy", "Source", "capture"]
 
-
-class Pause(Protocol):
-    """Holds the guest suspended while its context is entered."""
-
-    def __call__(self) -> AbstractContextManager[None]: ...
+TOO_BUSY: Final = Obstacle("busy", "the guest writes faster than it can be read within max_pause")
+DISTRUSTED: Final = Obstacle("distrusted", "its soft-dirty bits were found to miss writes")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A guest's memory as this package sees it: the pid of its QEMU, its RAM blocks in bytes, how to hold it suspended,
-    and how to have it dumped into a path (a FIFO in `directory`).
+    """A guest's memory as this package sees it: the pid of its QEMU, its RAM blocks in bytes, whether it stands still
+    already and whether a host's device writes into it, how to hold it suspended, and how to have it dumped into a path
+    (a FIFO in `directory`).
     """
 
     pid: int
     blocks: tuple[int, ...]
+    paused: bool
+    vfio: bool
     pause: Pause
     dump: Callable[[Path], None]
     directory: Path
@@ -58,6 +65,20 @@ class Hashing:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What is asked of a scan, as in the configuration: mode and reader, seconds and the part of wall time that it may
+    take of the guest, how many unread pages to check (0: none), and whether KSM may be held still.
+    """
+
+    mode: str
+    reader: str
+    max_pause: float
+    max_duty: float
+    verify_pages: int
+    still_ksm: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Capture:
     """What a scan found and how: the mode and the reader used, bytes read, and why it was not what was asked for."""
 
@@ -65,39 +86,133 @@ class Capture:
     mode: str
     reader: str
     bytes_read: int
-    fallback_reason: str | None = None
+    fallback: Obstacle | None = None
 
 
-def capture(source: Source, hashing: Hashing, *, reader: str) -> Capture:
-    """Scan a guest, held suspended for all of it. `reader` is `process`, `dump`, or `auto`: the process reader, or the
-    dump where the guest's RAM cannot be found in its process. Raises GuestError.
-    """
-    if reader == "dump":
-        return _by_dump(source, hashing, None)
-    try:
-        mappings = locate(smaps.read(source.pid), source.blocks)
-    except GuestError as error:
-        if reader != "auto" or error.reason is not Reason.LAYOUT:
-            raise
-        return _by_dump(source, hashing, str(error))
-    return _by_process(source, hashing, mappings)
+def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept) -> Capture:
+    """Scan a guest, and bring up to date what is kept of it. Raises GuestError; then nothing is kept."""
+    known, kept.digest = kept.digest, None
+    epoch, kept.epoch = kept.epoch, None
+    if policy.reader == "dump":
+        found = _by_dump(source, hashing, None)
+    else:
+        try:
+            mappings = locate(smaps.read(source.pid), source.blocks)
+        except GuestError as error:
+            if policy.reader != "auto" or error.reason is not Reason.LAYOUT:
+                raise
+            found = _by_dump(source, hashing, Obstacle("layout", str(error)))
+        else:
+            with ProcessReader(
+                source.pid,
+                mappings,
+                hasher=hashing.hasher,
+                seed=hashing.seed,
+                threads=hashing.threads,
+                stop=hashing.stop,
+            ) as reader:
+                found = _Scan(source, hashing, policy, kept, reader).run(known, epoch)
+    kept.digest = found.digest.pages
+    kept.scans += 1
+    return found
 
 
-def _by_process(source: Source, hashing: Hashing, mappings: Sequence[RamMapping]) -> Capture:
-    with ProcessReader(
-        source.pid,
-        mappings,
-        hasher=hashing.hasher,
-        seed=hashing.seed,
-        threads=hashing.threads,
-        stop=hashing.stop,
-    ) as reader:
-        with source.pause():
-            pages = reader.read()
-        return Capture(PageDigest(pages, PAGE), "snapshot", "process", reader.bytes_read)
+@dataclass(slots=True)
+class _Scan:
+    """One scan by the process reader."""
+
+    source: Source
+    hashing: Hashing
+    policy: Policy
+    kept: Kept
+    reader: ProcessReader
+
+    def run(self, known: NDArray[np.uint64] | None, epoch: Epoch | None) -> Capture:
+        plan = self._plan()
+        pages: NDArray[np.uint64] | None = None
+        if plan.mode == "precopy":
+            try:
+                pages = self._precopy(known, epoch)
+            except DoesNotConverge:
+                plan = fall_back(self._snapshot_seconds(), self.policy.max_pause, TOO_BUSY)
+        if pages is None:
+            pages = self._read(plan.mode)
+        return Capture(PageDigest(pages, PAGE), plan.mode, "process", self.reader.bytes_read, plan.fallback)
+
+    def _plan(self) -> Plan:
+        if self.policy.mode in {"snapshot", "sliced", "live"} or self.source.paused:
+            return choose(self.policy.mode, paused=self.source.paused, snapshot_seconds=0, max_pause=0, obstacle=None)
+        obstacle = softdirty.obstacle(self.reader.mappings, vfio=self.source.vfio)
+        if obstacle is None and self.kept.distrusted:
+            obstacle = DISTRUSTED
+        return choose(
+            self.policy.mode,
+            paused=False,
+            snapshot_seconds=self._snapshot_seconds(),
+            max_pause=self.policy.max_pause,
+            obstacle=obstacle,
+        )
+
+    def _snapshot_seconds(self) -> float:
+        """How long a snapshot would suspend the guest, as far as can be told: by what is backed of it now."""
+        return self.kept.pace.overhead + self.kept.pace.seconds(self.reader.count_backed())
+
+    def _read(self, mode: str) -> NDArray[np.uint64]:
+        if mode == "sliced":
+            return read_sliced(
+                self.reader,
+                self.source.pause,
+                max_pause=self.policy.max_pause,
+                max_duty=self.policy.max_duty,
+                stop=self.hashing.stop,
+            )
+        if mode == "live":
+            return self.reader.read()
+        before = self.reader.bytes_read
+        entered = time.monotonic()
+        with self.source.pause():
+            began = time.monotonic()
+            pages = self.reader.read()
+            ended = time.monotonic()
+        if not self.source.paused:
+            self.kept.pace.overhead += 0.5 * (began - entered + time.monotonic() - ended - self.kept.pace.overhead)
+        self.kept.pace.learn((self.reader.bytes_read - before) // PAGE, ended - began)
+        return pages
+
+    def _precopy(self, known: NDArray[np.uint64] | None, epoch: Epoch | None) -> NDArray[np.uint64]:
+        reader, directory = self.reader, self.source.directory
+        lasts = epoch is not None and epoch.lasts(reader.pid, reader.mappings, directory)
+        mergeable = any(mapping.mergeable for mapping in reader.mappings)
+        with ExitStack() as stack:
+            if mergeable and self.policy.still_ksm:
+                stack.enter_context(ksm.stilled(directory))
+            idle = ksm.activity()
+            scan = Precopy(
+                reader=reader,
+                pause=self.source.pause,
+                pace=self.kept.pace,
+                budget=self.policy.max_pause,
+                merging=lambda: mergeable and (ksm.running() or ksm.activity() != idle),
+                verification=self._verification(),
+            )
+            if not lasts or known is None or len(known) != reader.pages:
+                known, epoch = None, Epoch.begin(reader.pid, reader.mappings, directory)
+            try:
+                pages = scan.run(None if known is None else known.copy())
+            except GuestError as error:
+                self.kept.distrusted |= error.reason is Reason.VERIFICATION
+                raise
+            # As long as KSM is held still or idle, the epoch lasts; what KSM does from here on ends it.
+            self.kept.epoch = epoch
+        return pages
+
+    def _verification(self) -> Verification | None:
+        if not self.policy.verify_pages:
+            return None
+        return Verification(self.policy.verify_pages, np.random.default_rng())
 
 
-def _by_dump(source: Source, hashing: Hashing, fallback_reason: str | None) -> Capture:
+def _by_dump(source: Source, hashing: Hashing, fallback: Obstacle | None) -> Capture:
     reader = DumpReader(
         source.dump,
         source.directory,
@@ -108,7 +223,7 @@ def _by_dump(source: Source, hashing: Hashing, fallback_reason: str | None) -> C
     )
     with source.pause():
         pages = reader.read(_absent(source))
-    return Capture(PageDigest(pages, PAGE), "snapshot", "dump", reader.bytes_read, fallback_reason)
+    return Capture(PageDigest(pages, PAGE), "snapshot", "dump", reader.bytes_read, fallback)
 
 
 def _absent(source: Source) -> NDArray[np.bool_] | None:
@@ -116,11 +231,12 @@ def _absent(source: Source) -> NDArray[np.bool_] | None:
     without.
     """
     try:
-        mappings = locate(smaps.read(source.pid), source.blocks)
+        mappings: tuple[RamMapping, ...] = locate(smaps.read(source.pid), source.blocks)
         if any(mapping.has_file for mapping in mappings):
             return None
         with Pagemap(source.pid) as pagemap:
-            entries = [pagemap.entries(mapping.start, mapping.size) for mapping in mappings]
+            entries = np.concatenate([pagemap.entries(mapping.start, mapping.size) for mapping in mappings])
     except GuestError:
         return None
-    return (np.concatenate(entries) & (PRESENT | SWAPPED)) == 0
+    absent: NDArray[np.bool_] = (entries & (PRESENT | SWAPPED)) == 0
+    return absent

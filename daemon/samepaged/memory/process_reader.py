@@ -83,6 +83,11 @@ class ProcessReader:
         """The pagemap entries of all pages: uint64 of shape (pages,)."""
         return np.concatenate([self._pagemap.entries(mapping.start, mapping.size) for mapping in self.mappings])
 
+    def count_backed(self) -> int:
+        """How many pages would be read now."""
+        where = self._look(0, self.pages)
+        return int(np.count_nonzero(where.in_process) + np.count_nonzero(where.in_file))
+
     def read(
         self, first: int = 0, last: int | None = None, out: NDArray[np.uint64] | None = None
     ) -> NDArray[np.uint64]:
@@ -139,7 +144,7 @@ class ProcessReader:
             if file is None:
                 parts.append(residence(entries, None, None, shared=False))
             else:
-                held, resident = file.holds_data()[piece], file.resident()[piece]
+                held, resident = file.holds_data(piece), file.resident(piece)
                 parts.append(residence(entries, held, resident, shared=mapping.shared))
         return Residence.join(parts)
 

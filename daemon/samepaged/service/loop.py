@@ -20,13 +20,15 @@ from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import Interrupted, best
 from samepaged.service import systemd
 from samepaged.service.directories import runtime_directory
-from samepaged.service.round import Round, Scanned, Scanner, report, scan_all
+from samepaged.service.round import Round, report, scan_all
+from samepaged.service.scanner import Scanned, Scanner
 from samepaged.service.schedule import Backoff, Schedule
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from samepaged.config import Config
+    from samepaged.memory.kept import Kept
     from samepaged.service.signals import Signals
 
 __all__ = ["Service"]
@@ -57,6 +59,7 @@ class Service:
         self._departed: set[str] = set()
         self._next_beat = 0.0
         self._seed = seed.load(config.hashing.seed, config.state_directory)
+        self._kept: dict[str, Kept] = {}
         self._server = self._serve(config)
 
     def run(self) -> None:
@@ -163,14 +166,14 @@ class Service:
         began = time.monotonic()
         hashing = Hashing(best(), self._seed, self._config.scan.thread_count, self._stop)
         with runtime_directory(self._config.runtime_directory) as directory:
-            scanner = Scanner(self._hypervisor, self._config, hashing, directory, self._stop)
+            scanner = Scanner(self._hypervisor, self._config, hashing, directory, self._kept)
             round_ = scan_all(self._hypervisor, self._config, scanner)
         for skipped in round_.skipped:
             if not skipped.reason.intended:
                 log.warning("skipped: %s", skipped.message)
         self._know(round_)
         # How long it took: reading all guests, and analysing what was read.
-        latest = report(self._known, round_.skipped, round_.started, time.monotonic() - began)
+        latest = report(self._known | round_.scanned, round_.skipped, round_.started, time.monotonic() - began)
         latest = replace(latest, duration_seconds=time.monotonic() - began)
         self._publish(latest=latest, libvirt_up=True, **self._accounts(round_, latest.duration_seconds))
         systemd.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} not scanned")
@@ -180,9 +183,9 @@ class Service:
         kept = {skipped.name for skipped in round_.skipped if skipped.reason not in FORGET}
         with self._lock:
             departed, self._departed = self._departed, set()
-        self._known = {
-            name: one for name, one in self._known.items() if name in kept and name in round_.running
-        } | round_.scanned
+        self._known = {name: one for name, one in self._known.items() if name in kept and name in round_.running} | {
+            name: one.lean() for name, one in round_.scanned.items()
+        }
         for name in departed:
             self._known.pop(name, None)
 
@@ -234,7 +237,7 @@ class Service:
             self._hypervisor.close()
             self._hypervisor = Hypervisor(config.libvirt.uri, self._gone)
         if new_seed != self._seed:
-            self._seed, self._known = new_seed, {}
+            self._seed, self._known, self._kept = new_seed, {}, {}
         self._schedule.change(config.scan.interval, config.scan.jitter, time.monotonic())
         self._collector.pairs = config.export.pairs
         logging.getLogger("samepaged").setLevel(config.log.level.upper())

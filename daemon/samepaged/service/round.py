@@ -1,4 +1,4 @@
-"""One scan of all guests: the hall where hypervisor, memory and sharing meet."""
+"""One scan of all guests, and what they could share."""
 
 from __future__ import annotations
 
@@ -7,37 +7,21 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import libvirt
-
 from samepaged.errors import GuestError, HypervisorError, Reason
-from samepaged.export.snapshot import GuestScan, HostScan, Skipped
-from samepaged.hypervisor.guests import Guest, describe
-from samepaged.hypervisor.pause import Suspender
-from samepaged.memory.capture import Capture, Hashing, Source, capture
+from samepaged.export.snapshot import HostScan, Skipped
 from samepaged.memory.hashing import Interrupted
-from samepaged.sharing import Contents, Member, analyse
+from samepaged.service.scanner import PAGE_SIZE, Scanned, Scanner
+from samepaged.sharing import Member, PageSizeSharing, SharingReport, analyse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from samepaged.config import Config
     from samepaged.hypervisor.connection import Hypervisor
 
-__all__ = ["Round", "Scanned", "report", "scan_all"]
+__all__ = ["Round", "report", "scan_all"]
 
 log = logging.getLogger(__name__)
-
-PAGE_SIZE = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Scanned:
-    """One guest's scan: how it went, what it found, and each of its pauses in seconds."""
-
-    scan: GuestScan
-    contents: Contents
-    pauses: tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -59,76 +43,26 @@ def report(scanned: Mapping[str, Scanned], skipped: Sequence[Skipped], started: 
         scans=tuple(scanned[member.name].scan for member in members),
         skipped=tuple(skipped),
         report=analyse(members, PAGE_SIZE),
+        stable=_stable(scanned),
+        page_sizes=tuple(_page_sizes(scanned)),
     )
 
 
-class Scanner:
-    """Scans guests, one after another: never are two suspended at once."""
+def _stable(scanned: Mapping[str, Scanned]) -> SharingReport | None:
+    """Sharing of the pages that kept their content since the scan before, over the guests that had one."""
+    lasting = [(name, one.scan.group, one.lasting) for name, one in sorted(scanned.items())]
+    members = [Member(name, group, contents) for name, group, contents in lasting if contents is not None]
+    return analyse(members, PAGE_SIZE, pairs=False) if members else None
 
-    def __init__(
-        self,
-        hypervisor: Hypervisor,
-        config: Config,
-        hashing: Hashing,
-        directory: Path,
-        give_up: Callable[[], bool],
-    ) -> None:
-        self._hypervisor = hypervisor
-        self._config = config
-        self._hashing = hashing
-        self._directory = directory
-        self._give_up = give_up
 
-    def scan(self, domain: Any) -> Scanned:  # noqa: ANN401 - libvirt's type
-        """Scan one guest. Raises GuestError, HypervisorError or Interrupted; the guest runs again in any case."""
-        guest = describe(self._hypervisor, domain)
-        suspender = Suspender(self._hypervisor, guest, self._give_up)
-        started, began = time.time(), time.monotonic()
-        captured = capture(
-            Source(
-                pid=guest.process.pid,
-                blocks=guest.blocks,
-                pause=suspender,
-                dump=lambda path: self._dump(guest, path),
-                directory=self._directory,
-            ),
-            self._hashing,
-            reader=self._config.scan.reader,
-        )
-        guest.process.check()
-        duration = time.monotonic() - began
-        if captured.fallback_reason:
-            log.warning("domain %r: read by %s: %s", guest.name, captured.reader, captured.fallback_reason)
-        pauses = tuple(suspender.pauses)
-        scan = self._describe(guest, captured, pauses, started, duration)
-        return Scanned(scan, Contents.of(captured.digest), pauses)
-
-    def _dump(self, guest: Guest, path: Path) -> None:
-        domain = self._hypervisor.by_uuid(guest.uuid)
-        self._hypervisor.call(
-            f"dumping domain {guest.name!r}",
-            lambda: domain.coreDumpWithFormat(
-                str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY
-            ),
-        )
-
-    def _describe(
-        self, guest: Guest, captured: Capture, pauses: tuple[float, ...], started: float, duration: float
-    ) -> GuestScan:
-        return GuestScan(
-            name=guest.name,
-            uuid=guest.uuid,
-            group=self._config.group_of(guest.name),
-            mode=captured.mode,
-            reader=captured.reader,
-            started=started,
-            duration_seconds=duration,
-            pauses=len(pauses),
-            pause_seconds=sum(pauses),
-            longest_pause_seconds=max(pauses, default=0.0),
-            bytes_read=captured.bytes_read,
-            fallback_reason=captured.fallback_reason,
-        )
+def _page_sizes(scanned: Mapping[str, Scanned]) -> Iterator[PageSizeSharing]:
+    for size in sorted({size for one in scanned.values() for size in one.by_page_size}):
+        members = [
+            Member(name, one.scan.group, one.by_page_size[size])
+            for name, one in sorted(scanned.items())
+            if size in one.by_page_size
+        ]
+        yield PageSizeSharing.of(analyse(members, size, pairs=False))
 
 
 def _skip(name: str, error: Exception) -> Skipped:
@@ -150,6 +84,7 @@ def scan_all(
     """
     round_ = Round(time.time())
     domains: list[Any] = []
+    running: list[Any] = []
     if names:
         for name in dict.fromkeys(names):
             try:
@@ -179,4 +114,6 @@ def scan_all(
             round_.skipped.append(Skipped(name, Reason.LIBVIRT, str(error)))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other guests
             round_.skipped.append(_skip(name, error))
+    if not names:
+        scanner.tidy(frozenset(domain.UUIDString() for domain in running))
     return round_

@@ -1,0 +1,74 @@
+"""The kernel's own merging of pages (Documentation/admin-guide/mm/ksm.rst): is it at work, and holding it still."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["activity", "put_back", "running", "stilled"]
+
+log = logging.getLogger(__name__)
+
+KSM: Final = Path("/sys/kernel/mm/ksm")
+# What grows or changes whenever KSM has looked at pages.
+COUNTERS: Final = ("full_scans", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_scanned")
+JOURNAL: Final = "ksm-run"
+
+
+def _read(name: str) -> str | None:
+    try:
+        return (KSM / name).read_text().strip()
+    except OSError:
+        return None
+
+
+def running() -> bool:
+    """Whether KSM merges pages now."""
+    return _read("run") == "1"
+
+
+def activity() -> tuple[str | None, ...]:
+    """A value that differs from an earlier one if KSM has been at work in between."""
+    return tuple(_read(name) for name in ("run", *COUNTERS))
+
+
+@contextlib.contextmanager
+def stilled(directory: Path) -> Iterator[bool]:
+    """Hold KSM still, and set it going again; whether this could be done. What it was is noted in `directory` first, so
+    that `put_back` can undo it after we died.
+    """
+    if not running():
+        yield True
+        return
+    journal = directory / JOURNAL
+    try:
+        journal.write_text("1\n")
+        (KSM / "run").write_text("0")
+    except OSError as error:
+        log.warning("KSM cannot be held still (%s); scan.still_ksm wants root's right to %s/run", error.strerror, KSM)
+        journal.unlink(missing_ok=True)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        put_back(directory)
+
+
+def put_back(directory: Path) -> None:
+    """Set KSM going again, if it was held still from this directory."""
+    journal = directory / JOURNAL
+    if not journal.exists():
+        return
+    try:
+        # Somebody else may have said meanwhile what they want of it; only what we wrote is undone.
+        if _read("run") == "0":
+            (KSM / "run").write_text("1")
+        journal.unlink()
+    except OSError as error:
+        log.critical("KSM was held still and cannot be set going again (%s): write 1 to %s/run", error.strerror, KSM)

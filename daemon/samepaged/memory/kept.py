@@ -1,0 +1,96 @@
+"""What is kept of a guest from one scan to the next: its hashes, how fast it is read, and whether the kernel has noted
+every write since.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from samepaged import ksm
+from samepaged.memory.plan import Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from samepaged.memory.layout import RamMapping
+
+__all__ = ["Epoch", "Kept", "limit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A stretch of time in which the soft-dirty bits of one process tell all its writes.
+
+    The bits are one for all who clear them: whoever does writes a name of their own into a file of the runtime
+    directory first, so that another samepaged (a `scan` beside the daemon) cannot make us miss a write. KSM drops bits
+    as it merges pages, so an epoch also ends where KSM has been at work.
+    """
+
+    pid: int
+    mappings: tuple[RamMapping, ...]
+    name: str
+    ksm_activity: tuple[str | None, ...]
+
+    @classmethod
+    def begin(cls, pid: int, mappings: tuple[RamMapping, ...], directory: Path) -> Epoch:
+        """Claim the bits of a process; they are cleared after this. Raises OSError."""
+        name = secrets.token_hex(8)
+        _claim(directory, pid).write_text(name)
+        return cls(pid, mappings, name, ksm.activity())
+
+    def lasts(self, pid: int, mappings: tuple[RamMapping, ...], directory: Path) -> bool:
+        """Whether the bits still tell all writes to these mappings."""
+        if (self.pid, self.mappings) != (pid, mappings):
+            return False
+        if any(mapping.mergeable for mapping in mappings) and (ksm.running() or ksm.activity() != self.ksm_activity):
+            return False
+        try:
+            return _claim(directory, pid).read_text() == self.name
+        except OSError:
+            return False
+
+
+def _claim(directory: Path, pid: int) -> Path:
+    return directory / f"soft-dirty-{pid}"
+
+
+@dataclass(slots=True)
+class Kept:
+    """Of one guest (one process of it): the digest of its last scan, the epoch since, and what was learnt of it.
+    `distrusted` says that its bits were found to lie; then it is read whole.
+    """
+
+    start_time: int
+    pace: Pace = field(default_factory=Pace)
+    digest: NDArray[np.uint64] | None = None
+    epoch: Epoch | None = None
+    scans: int = 0
+    distrusted: bool = False
+
+    def forget(self) -> None:
+        """Let go of the digest, which is what takes memory: the next scan reads all."""
+        self.digest = self.epoch = None
+
+
+def limit(kept: Iterable[Kept], most: int) -> int:
+    """Forget digests, the largest first, until the rest takes no more than `most` bytes; how many were forgotten."""
+    holding = sorted((one for one in kept if one.digest is not None), key=lambda one: -_size(one))
+    total = sum(_size(one) for one in holding)
+    forgotten = 0
+    for one in holding:
+        if total <= most:
+            break
+        total -= _size(one)
+        one.forget()
+        forgotten += 1
+    return forgotten
+
+
+def _size(kept: Kept) -> int:
+    return 0 if kept.digest is None else kept.digest.nbytes

@@ -1,0 +1,17 @@
+"""What this package asks of whoever can suspend a guest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+__all__ = ["Pause"]
+
+
+class Pause(Protocol):
+    """Holds the guest suspended while its context is entered."""
+
+    def __call__(self) -> AbstractContextManager[None]:
+        """Suspend on entering, resume on leaving; raises GuestError where what was read meanwhile is void."""

@@ -1,0 +1,94 @@
+"""Soft-dirty bits: which pages a process wrote since they were cleared (Documentation/admin-guide/mm/soft-dirty.rst).
+
+The bits are cleared for all at once and read page by page. A write between the reading of a page's bit and the clearing
+is lost; so they are cleared either before anything is read, or while the guest is suspended and writes nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import mmap
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from samepaged.errors import GuestError, Reason
+from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, SOFT_DIRTY, Pagemap
+from samepaged.memory.plan import Obstacle
+from samepaged.sharing.digest import SWAPPED as SWAPPED_PAGE
+from samepaged.sharing.digest import ZERO
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from samepaged.memory.layout import RamMapping
+
+__all__ = ["clear", "obstacle", "stale", "supported"]
+
+
+def clear(pid: int) -> None:
+    """Clear the soft-dirty bits of all pages of a process. Raises GuestError."""
+    try:
+        Path(f"/proc/{pid}/clear_refs").write_text("4")
+    except PermissionError as error:
+        raise GuestError(
+            Reason.NO_PERMISSION,
+            f"/proc/{pid}/clear_refs may not be written; run as root or with CAP_SYS_PTRACE and CAP_DAC_OVERRIDE, "
+            "or use `--mode snapshot`",
+        ) from error
+    except OSError as error:
+        raise GuestError(Reason.GONE, f"process {pid} has ended ({error.strerror})") from error
+
+
+@functools.cache
+def supported() -> bool:
+    """Whether this kernel keeps soft-dirty bits. A kernel without them takes the clearing and then never sets a bit, so
+    a page of our own is written to see.
+    """
+    with mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
+        page[0] = 1
+        address = np.frombuffer(page, np.uint8).ctypes.data
+        try:
+            with Pagemap(os.getpid()) as pagemap:
+                clear(os.getpid())
+                cleared = pagemap.entries(address, PAGE)[0]
+                page[0] = 2
+                written = pagemap.entries(address, PAGE)[0]
+        except GuestError:
+            return False
+        return not cleared & SOFT_DIRTY and bool(written & SOFT_DIRTY)
+
+
+def obstacle(mappings: Sequence[RamMapping], *, vfio: bool) -> Obstacle | None:
+    """Why the bits would not tell all of a guest's writes, or None."""
+    if any(mapping.hugetlb for mapping in mappings):
+        return Obstacle("hugetlb", "its memory is in huge pages (hugetlbfs), which have no soft-dirty bits")
+    if any(mapping.shared or mapping.has_file for mapping in mappings):
+        return Obstacle(
+            "shared", "its memory is shared or in a file, where writes through other mappings set no soft-dirty bit"
+        )
+    if vfio:
+        return Obstacle("vfio", "a device of the host is passed through (VFIO): its writes set no soft-dirty bit")
+    if not supported():
+        return Obstacle("kernel", "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)")
+    return None
+
+
+def stale(entries: NDArray[np.uint64], digest: NDArray[np.uint64], *, merging: bool) -> NDArray[np.bool_]:
+    """Which present pages may differ from what `digest` says of them, by their pagemap entries; both of shape (pages,).
+    Pages that are not present need no reading: their entry says what they are.
+
+    Besides the written ones: pages that were not read before, and pages whose bit may have been dropped. KSM drops a
+    page's bit as it merges it, and merged pages are not exclusive; so while KSM is `merging`, none of those counts as
+    unchanged. A page that was dropped (MADV_DONTNEED, as balloons do) and then read again is a zero page, with no bit,
+    and not exclusive either.
+    """
+    unread = digest <= SWAPPED_PAGE
+    not_exclusive = (entries & EXCLUSIVE) == 0
+    doubtful = not_exclusive if merging else not_exclusive & (digest != ZERO)
+    found: NDArray[np.bool_] = ((entries & PRESENT) != 0) & (((entries & SOFT_DIRTY) != 0) | unread | doubtful)
+    return found

@@ -1,0 +1,162 @@
+"""Scanning one guest: the hall where hypervisor, memory and sharing meet."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+
+from samepaged.export.snapshot import GuestScan
+from samepaged.hypervisor.guests import Guest, describe
+from samepaged.hypervisor.pause import Suspender
+from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
+from samepaged.memory.kept import Kept, limit
+from samepaged.memory.plan import Pace
+from samepaged.sharing import Contents, PageDigest, coarser, stable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from samepaged.config import Config
+    from samepaged.hypervisor.connection import Hypervisor
+
+__all__ = ["PAGE_SIZE", "Scanned", "Scanner"]
+
+log = logging.getLogger(__name__)
+
+PAGE_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """One guest's scan: how it went, what it found, and each of its pauses in seconds. `lasting` is what the pages hold
+    that kept their content since the scan before, where there was one; `by_page_size` the contents in other sizes.
+    """
+
+    scan: GuestScan
+    contents: Contents
+    pauses: tuple[float, ...]
+    lasting: Contents | None
+    by_page_size: Mapping[int, Contents]
+
+    def lean(self) -> Scanned:
+        """Without what only this round's analysis needs, and what takes as much memory again."""
+        return replace(self, lasting=None, by_page_size={})
+
+
+class Scanner:
+    """Scans guests, one after another: never are two suspended at once. Keeps what makes the next scan cheaper."""
+
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        config: Config,
+        hashing: Hashing,
+        directory: Path,
+        kept: dict[str, Kept],
+    ) -> None:
+        self._hypervisor = hypervisor
+        self._config = config
+        self._hashing = hashing
+        self._directory = directory
+        self._kept = kept
+        self._multiples = [size for size in config.scan.page_sizes if size > PAGE_SIZE]
+
+    def scan(self, domain: Any) -> Scanned:  # noqa: ANN401 - libvirt's type
+        """Scan one guest. Raises GuestError, HypervisorError or Interrupted; the guest runs again in any case."""
+        guest = describe(self._hypervisor, domain)
+        kept = self._keeping(guest)
+        suspender = Suspender(self._hypervisor, guest, self._hashing.stop)
+        known = kept.digest
+        started, began = time.time(), time.monotonic()
+        captured = capture(
+            Source(
+                pid=guest.process.pid,
+                blocks=guest.blocks,
+                paused=guest.paused,
+                vfio=guest.vfio,
+                pause=suspender,
+                dump=lambda path: self._dump(guest, path),
+                directory=self._directory,
+            ),
+            self._hashing,
+            self._policy(kept),
+            kept,
+        )
+        guest.process.check()
+        duration = time.monotonic() - began
+        if captured.fallback is not None:
+            asked = self._config.scan.mode != "auto" or captured.reader == "dump"
+            log.log(
+                logging.WARNING if asked else logging.DEBUG,
+                "domain %r: scanned in mode %s by the %s reader: %s",
+                guest.name,
+                captured.mode,
+                captured.reader,
+                captured.fallback.text,
+            )
+        pauses = tuple(suspender.pauses)
+        scan = self._describe(guest, captured, pauses, started, duration)
+        lasting = None if known is None else Contents.of(stable(PageDigest(known, PAGE_SIZE), captured.digest))
+        sizes = {size: Contents.of(coarser(captured.digest, size)) for size in self._multiples}
+        return Scanned(scan, Contents.of(captured.digest), pauses, lasting, sizes)
+
+    def _keeping(self, guest: Guest) -> Kept:
+        """What is kept of this guest; of an earlier process of it, only the pace."""
+        kept = self._kept.get(guest.uuid)
+        if kept is None or kept.start_time != guest.process.start_time:
+            kept = Kept(guest.process.start_time, kept.pace if kept else Pace())
+            self._kept[guest.uuid] = kept
+        return kept
+
+    def _policy(self, kept: Kept) -> Policy:
+        scan = self._config.scan
+        verify = scan.verify_every and kept.scans % scan.verify_every == 0
+        return Policy(
+            mode=scan.mode,
+            reader=scan.reader,
+            max_pause=scan.max_pause,
+            max_duty=scan.max_duty,
+            verify_pages=scan.verify_pages if verify else 0,
+            still_ksm=scan.still_ksm,
+        )
+
+    def tidy(self, running: frozenset[str]) -> None:
+        """Forget guests that are gone (`running`: UUIDs), and what takes more memory than it may."""
+        for uuid in self._kept.keys() - running:
+            del self._kept[uuid]
+        forgotten = limit(self._kept.values(), self._config.scan.memory_limit)
+        if forgotten:
+            log.warning("scan.memory_limit: %d guests will be read whole at the next scan", forgotten)
+
+    def _dump(self, guest: Guest, path: Path) -> None:
+        domain = self._hypervisor.by_uuid(guest.uuid)
+        self._hypervisor.call(
+            f"dumping domain {guest.name!r}",
+            lambda: domain.coreDumpWithFormat(
+                str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY
+            ),
+        )
+
+    def _describe(
+        self, guest: Guest, captured: Capture, pauses: tuple[float, ...], started: float, duration: float
+    ) -> GuestScan:
+        return GuestScan(
+            name=guest.name,
+            uuid=guest.uuid,
+            group=self._config.group_of(guest.name),
+            mode=captured.mode,
+            reader=captured.reader,
+            started=started,
+            duration_seconds=duration,
+            pauses=len(pauses),
+            pause_seconds=sum(pauses),
+            longest_pause_seconds=max(pauses, default=0.0),
+            bytes_read=captured.bytes_read,
+            fallback_reason=None if captured.fallback is None else captured.fallback.text,
+            fallback_code=None if captured.fallback is None else captured.fallback.code,
+        )
