@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from samepaged import seed
+from samepaged import ksm, seed
 from samepaged.config import load
 from samepaged.errors import HypervisorError, Reason, SamepagedError
 from samepaged.export.metrics import SnapshotCollector, registry, render
@@ -64,6 +64,7 @@ class Service:
 
     def run(self) -> None:
         """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
+        ksm.put_back(self._config.runtime_directory)
         self._server.start()
         host, port = self._server.address[:2]
         log.info("metrics at http://%s:%s/metrics", f"[{host}]" if ":" in host else host, port)

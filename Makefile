@@ -1,0 +1,78 @@
+# samepaged. `make` alone lists what there is to make.
+
+PYTHON ?= python3
+PREFIX ?= /usr/local
+DESTDIR ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Touched when the virtual environment is newer than all that decides what is in it.
+STAMP := $(VENV)/.up-to-date
+NATIVE := $(wildcard setup.py daemon/samepaged/memory/_pagehash*.[ch])
+
+export PYTHON PREFIX DESTDIR
+# Programs that are taken out of their packages instead of being installed (tools/provision).
+export PATH := $(CURDIR)/.cache/testbed/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help deps deps-build deps-guests venv check check-units test test-unit test-system test-native demo bench \
+	install uninstall clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install the missing Debian or Ubuntu packages (as root)
+	@tools/provision build guests test
+
+deps-build:
+	@tools/provision build
+
+deps-guests:
+	@tools/provision build guests
+
+venv: $(STAMP) ## a virtual environment with a working .venv/bin/samepaged
+
+# The packages are looked at only when there is something to build with them.
+$(STAMP): pyproject.toml $(NATIVE)
+	@tools/provision build
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+check: $(STAMP) check-units ## formatting, lint, types, systemd units
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check-units: $(STAMP)
+	@tools/check-units $(CURDIR)/$(BIN)/samepaged
+
+test: deps $(STAMP) ## every test, those with real guests too (as root; a quarter of an hour at most)
+	$(BIN)/pytest $(PYTEST_ARGS) tests/unit tests/system
+
+test-unit: $(STAMP) ## the tests that need no guest
+	$(BIN)/pytest $(PYTEST_ARGS) tests/unit
+
+test-system: deps $(STAMP) ## the tests with real guests (as root)
+	$(BIN)/pytest $(PYTEST_ARGS) tests/system
+
+test-native: $(STAMP) ## the native module under the sanitizers
+	tests/native/run.sh
+
+demo: deps-guests $(STAMP) ## three real guests, measured for DEMO_SECONDS (60); leaves nothing behind (as root)
+	@$(BIN)/python -m demo
+
+bench: deps-guests $(STAMP) ## the figures that README.md quotes, into bench/results.json (as root)
+	$(BIN)/python -m bench
+
+install: deps-build ## into PREFIX (/usr/local) below DESTDIR, with its systemd unit
+	@tools/install
+
+uninstall: ## remove what install laid; configuration and state stay
+	@tools/uninstall
+
+clean: ## remove what was made here, the downloads included
+	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis bench/results.json
+	find daemon demo testbed bench tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf daemon/*.egg-info daemon/samepaged/memory/*.so

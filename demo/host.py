@@ -1,0 +1,99 @@
+"""What the machine offers: its libvirt or one of our own, KVM or emulation."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+
+from testbed.guests import CMDLINE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from demo.stop import Stop
+
+__all__ = ["MACHINE", "boots_with_kvm", "hypervisor"]
+
+MACHINE = "qemu:///system"
+UP = b"samepaged-guest-up"
+# A guest that KVM runs is up within two seconds; one that it cannot run says nothing for ever, or ends at once.
+KVM_PATIENCE = 8.0
+# libvirtd's own start; the guests come later.
+PRIVATE_PATIENCE = 90.0
+
+
+def _answers(uri: str) -> bool:
+    try:
+        libvirt.open(uri).close()
+    except libvirt.libvirtError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def hypervisor(root: Path, stop: Stop) -> Iterator[str]:
+    """The URI of the machine's libvirt if it answers, else of a private one below `root`, gone on leaving."""
+    # Errors are raised; libvirt need not print them as well.
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    if _answers(MACHINE):
+        yield MACHINE
+        return
+    keeper = subprocess.Popen(
+        [sys.executable, "-m", "demo.keeper", str(root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        said = _says(keeper, b"\n", PRIVATE_PATIENCE, stop).decode(errors="replace").strip()
+        if not said.startswith("qemu:"):
+            message = f"a private libvirtd could not be started: {said or 'it does not answer'}"
+            raise RuntimeError(message)
+        yield said
+    finally:
+        # The end of its standard input is what ends it.
+        keeper.communicate()
+
+
+def boots_with_kvm(connection: Any, kernel: Path, image: Path, stop: Stop) -> bool:  # noqa: ANN401  # untyped libvirt
+    """Whether KVM really boots a guest here: /dev/kvm may exist and not do so, and libvirt may not be let to it."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    try:
+        connection.getDomainCapabilities(None, "x86_64", "q35", "kvm")
+    except libvirt.libvirtError:
+        return False
+    command = ["qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-machine", "q35", "-m", "128", "-nodefaults"]
+    command += ["-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", str(kernel), "-initrd", str(image)]
+    command += ["-append", CMDLINE.format("")]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as qemu:
+        try:
+            return UP in _says(qemu, UP, KVM_PATIENCE, stop)
+        finally:
+            qemu.kill()
+
+
+def _says(process: subprocess.Popen[bytes], word: bytes, patience: float, stop: Stop) -> bytes:
+    """What `process` prints until `word` is in it, or it ends, or `patience` seconds are over."""
+    assert process.stdout is not None  # noqa: S101  # it was asked for
+    heard, deadline = b"", time.monotonic() + patience
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while word not in heard and time.monotonic() < deadline:
+            stop.check()
+            if selector.select(timeout=0.1):
+                said = os.read(process.stdout.fileno(), 4096)
+                if not said:
+                    break
+                heard += said
+    return heard
