@@ -1,0 +1,88 @@
+"""How long a guest stands still: a snapshot against the dump that operators have, of the same guest in the same run."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+
+from bench.row import Row
+from samepaged.config import Config
+from samepaged.hypervisor.connection import Hypervisor
+from samepaged.memory.capture import Hashing
+from samepaged.memory.hashing import best
+from samepaged.service.scanner import Scanner
+from testbed.guests import Spec, running
+from testbed.libvirtd import private_libvirtd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testbed.guests import Writer
+
+__all__ = ["rows"]
+
+MEMORY = 1024
+# The kernel keeps some for itself; the region is what is left, and all of it is written.
+REGION = 800
+REPEATS = 5
+
+
+@contextlib.contextmanager
+def _guest() -> Iterator[tuple[str, Writer]]:
+    """A guest of 1 GiB of which every page was written, and no two pages are the same."""
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    with tempfile.TemporaryDirectory(prefix="spb-") as root, private_libvirtd(Path(root)) as daemon:
+        spec = Spec("samepaged-bench", memory=MEMORY, cmdline=f"region={REGION} init_on_alloc=1")
+        with (
+            contextlib.closing(libvirt.open(daemon.uri)) as connection,
+            running(connection, Path(root), spec) as (writer,),
+        ):
+            writer.fill(0, REGION * 256, 1, REGION * 256)
+            yield daemon.uri, writer
+
+
+def _snapshot(scanner: Scanner, writer: Writer) -> float:
+    return scanner.scan(writer.domain).scan.longest_pause_seconds
+
+
+def _dump(writer: Writer, directory: Path) -> float:
+    """Seconds of `virsh dump --memory-only`, for all of which it keeps the guest paused."""
+    path = directory / "dump"
+    began = time.monotonic()
+    writer.domain.coreDumpWithFormat(
+        str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY
+    )
+    taken = time.monotonic() - began
+    path.unlink()
+    return taken
+
+
+def rows() -> list[Row]:
+    """The figures of this part: medians of scans and dumps taken in turn."""
+    snapshots: list[float] = []
+    dumps: list[float] = []
+    with _guest() as (uri, writer), tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:  # noqa: S108 - a tmpfs
+        hypervisor = Hypervisor(uri)
+        hypervisor.connect()
+        config = Config.model_validate({"scan": {"mode": "snapshot"}})
+        hashing = Hashing(best(), 7, config.scan.thread_count, lambda: False)
+        scanner: Any = Scanner(hypervisor, config, hashing, Path(tmpfs), {})
+        scanned = scanner.scan(writer.domain)
+        backed = scanned.contents.memory_pages - scanned.contents.absent_pages
+        for _ in range(REPEATS):
+            snapshots.append(_snapshot(scanner, writer))
+            dumps.append(_dump(writer, Path(tmpfs)))
+        hypervisor.close()
+    snapshot, dump = statistics.median(snapshots), statistics.median(dumps)
+    return [
+        {"name": "snapshot: pause of a 1 GiB guest", "value": snapshot * 1e3, "unit": "ms"},
+        {"name": "virsh dump --memory-only to tmpfs: pause of the same guest", "value": dump * 1e3, "unit": "ms"},
+        {"name": "backed part of that guest", "value": backed / scanned.contents.memory_pages, "unit": "ratio"},
+        {"name": "pause of snapshot ÷ pause of virsh dump", "value": snapshot / dump, "unit": "ratio", "at_most": 1 / 8},
+    ]

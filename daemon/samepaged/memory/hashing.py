@@ -1,0 +1,285 @@
+"""Page hashes: of a buffer, and of another process's memory; natively, or in Python with the same results.
+
+A page of zeros is `ZERO`; any other has the seeded XXH3-64 of its bytes, moved out of the reserved values.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+import xxhash
+
+from samepaged.sharing.digest import FIRST_HASH, ZERO
+
+try:
+    from samepaged.memory import _pagehash
+except ImportError:  # the package was built without a C compiler or without libxxhash
+    _pagehash = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import ReadableBuffer
+    from numpy.typing import NDArray
+
+__all__ = ["READ_PAGE", "Hasher", "Interrupted", "NativeHasher", "PythonHasher", "best"]
+
+# The unit that read_process reads in, whatever the page size that is hashed.
+READ_PAGE: Final = 4096
+SMALLEST_PAGE: Final = 512
+LARGEST_SEED: Final = 2**64 - 1
+
+# Pages read between two looks at `stop` (64 MiB): ten milliseconds or so. Coming back to Python takes microseconds.
+PAGES_A_STEP: Final = 16384
+FEWEST_PAGES_A_STEP: Final = 256
+
+# A system call costs microseconds whatever it reads: chunks of 64 KiB lose a third of the rate, of 1 MiB nothing that
+# can be measured, and more would only drop out of the cache before it is hashed. The scratch has room for two
+# (_pagehash.c says why).
+CHUNK_PAGES: Final = 256
+SCRATCH_BYTES: Final = 2 * CHUNK_PAGES * READ_PAGE
+
+
+class Interrupted(Exception):  # noqa: N818  not an error: what the caller asked for through `stop`
+    """A read was given up because `stop` said so."""
+
+
+def _never() -> bool:
+    return False
+
+
+class Hasher(Protocol):
+    """Hashes pages. `out` is uint64 of shape (pages,): `ZERO`, or a hash of at least `FIRST_HASH`. `seed` is from 0 to
+    2**64 - 1. Arrays are contiguous. What does not fit together is a ValueError or a TypeError.
+    """
+
+    @property
+    def name(self) -> str:
+        """`native` or `python`."""
+
+    def hash_buffer(self, buffer: ReadableBuffer, out: NDArray[np.uint64], page_size: int, seed: int) -> None:
+        """Hash the first len(out) pages of `buffer`. `page_size` is a power of two, at least 512. Runs to its end, so
+        the caller bounds the length.
+        """
+
+    def read_process(
+        self,
+        pid: int,
+        addresses: NDArray[np.uint64],
+        out: NDArray[np.uint64],
+        page_size: int,
+        seed: int,
+        threads: int = 1,
+        stop: Callable[[], bool] = _never,
+    ) -> None:
+        """Hash the 4 KiB pages at `addresses` of process `pid`, in parts of `page_size` bytes: a power of two from 512
+        to 4096, so that `out` has shape (len(addresses) * 4096 // page_size,).
+
+        `stop` is asked every ten milliseconds or so, by each of the `threads`; then Interrupted is raised. Raises
+        OSError with the errno of process_vm_readv (ESRCH: no such process; EPERM; EFAULT: no memory there) and the
+        address of the page.
+        """
+
+
+class NativeHasher:
+    """The C module: hashes as fast as memory is copied, and holds no lock meanwhile. ImportError where it was not
+    built.
+    """
+
+    name = "native"
+
+    def __init__(self) -> None:
+        if _pagehash is None:
+            raise ImportError("samepaged was built without its native module; install a C compiler and libxxhash-dev")
+
+    def hash_buffer(self, buffer: ReadableBuffer, out: NDArray[np.uint64], page_size: int, seed: int) -> None:
+        """As in Hasher."""
+        _pagehash.hash_buffer(buffer, out, page_size, seed)
+
+    def read_process(
+        self,
+        pid: int,
+        addresses: NDArray[np.uint64],
+        out: NDArray[np.uint64],
+        page_size: int,
+        seed: int,
+        threads: int = 1,
+        stop: Callable[[], bool] = _never,
+    ) -> None:
+        """As in Hasher."""
+        parts = _check_read(pid, addresses, out, page_size, seed)
+
+        def step(start: int, end: int, scratch: mmap.mmap) -> None:
+            hashes = out[start * parts : end * parts]
+            _pagehash.hash_process(pid, addresses[start:end], hashes, scratch, page_size, seed)
+
+        _in_steps(step, len(addresses), threads, stop)
+
+
+class PythonHasher:
+    """The twin without C: every result of the native module is tested against it."""
+
+    name = "python"
+
+    def hash_buffer(self, buffer: ReadableBuffer, out: NDArray[np.uint64], page_size: int, seed: int) -> None:
+        """As in Hasher."""
+        _check(page_size, seed)
+        _check_array(out, "out", writable=True)
+        zeros = bytes(page_size)
+        with memoryview(buffer) as view, view.cast("B") as octets:
+            if len(out) > len(octets) // page_size:
+                raise ValueError(
+                    f"{len(out)} pages of {page_size} bytes were asked for, of a buffer of {len(octets)} bytes"
+                )
+            for index in range(len(out)):
+                page = octets[index * page_size : (index + 1) * page_size]
+                out[index] = ZERO if page == zeros else unreserved(xxhash.xxh3_64_intdigest(page, seed))
+
+    def read_process(
+        self,
+        pid: int,
+        addresses: NDArray[np.uint64],
+        out: NDArray[np.uint64],
+        page_size: int,
+        seed: int,
+        threads: int = 1,
+        stop: Callable[[], bool] = _never,
+    ) -> None:
+        """As in Hasher."""
+        parts = _check_read(pid, addresses, out, page_size, seed)
+
+        def step(start: int, end: int, scratch: mmap.mmap) -> None:
+            for first in range(start, end, CHUNK_PAGES):
+                last = min(first + CHUNK_PAGES, end)
+                _read(pid, addresses[first:last], scratch)
+                self.hash_buffer(scratch, out[first * parts : last * parts], page_size, seed)
+
+        _in_steps(step, len(addresses), threads, stop)
+
+
+def best() -> Hasher:
+    """The native hasher where it was built, else the one in Python."""
+    return PythonHasher() if _pagehash is None else NativeHasher()
+
+
+def unreserved(value: int) -> int:
+    """A hash that is none of the values which stand for a page without one."""
+    return value + FIRST_HASH if value < FIRST_HASH else value
+
+
+def _in_steps(step: Callable[[int, int, mmap.mmap], None], pages: int, threads: int, stop: Callable[[], bool]) -> None:
+    """Call `step(start, end, scratch)` until all `pages` are done, on `threads` threads, each with its own scratch."""
+    # Small reads are shared out too: they are what a guest is suspended for.
+    size = max(FEWEST_PAGES_A_STEP, min(PAGES_A_STEP, pages // (4 * max(threads, 1))))
+    steps = -(-pages // size)
+    following = count()
+    failed = False
+
+    def work() -> None:
+        nonlocal failed
+        # Populated, so that the first chunk is not slowed by page faults; not dumped: it holds what is in a guest.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+        with mmap.mmap(-1, min(SCRATCH_BYTES, min(size, pages) * READ_PAGE), flags=flags) as scratch:
+            scratch.madvise(mmap.MADV_DONTDUMP)
+            while not failed and (index := next(following)) < steps:
+                try:
+                    if stop():
+                        raise Interrupted  # noqa: TRY301  the other threads have to be told too
+                    step(index * size, min((index + 1) * size, pages), scratch)
+                except BaseException:
+                    failed = True
+                    raise
+
+    if min(threads, steps) <= 1:
+        if steps:
+            work()
+        return
+    with ThreadPoolExecutor(min(threads, steps), thread_name_prefix="hashing") as pool:
+        works = [pool.submit(work) for _ in range(min(threads, steps))]
+        try:
+            for one in works:
+                one.result()
+        except BaseException:  # a signal handler's, for one: leaving the pool waits for its threads
+            failed = True
+            raise
+
+
+class _Range(ctypes.Structure):
+    """struct iovec."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_libc.process_vm_readv.restype = ctypes.c_ssize_t
+_libc.process_vm_readv.argtypes = [
+    ctypes.c_int,
+    ctypes.POINTER(_Range),
+    ctypes.c_ulong,
+    ctypes.POINTER(_Range),
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+]
+
+
+def _read(pid: int, addresses: NDArray[np.uint64], scratch: mmap.mmap) -> None:
+    """Copy the pages at `addresses`, at most CHUNK_PAGES, one after the other to the front of `scratch`."""
+    if np.any(addresses % READ_PAGE) or np.any(addresses > LARGEST_SEED - READ_PAGE):
+        raise ValueError("an address is not the address of a page")
+    anchor = ctypes.c_char.from_buffer(scratch)
+    try:
+        base = ctypes.addressof(anchor)
+        done = 0
+        while done < len(addresses):
+            starts, lengths = _ranges(addresses[done:])
+            ranges = (_Range * len(starts))(*map(_Range, starts, lengths))
+            local = _Range(base + done * READ_PAGE, sum(lengths))
+            got = _libc.process_vm_readv(pid, ctypes.byref(local), 1, ranges, len(ranges), 0)
+            if got < READ_PAGE:
+                why = ctypes.get_errno() if got < 0 else errno.EFAULT
+                raise OSError(why, f"cannot read process {pid} at {int(addresses[done]):#x}: {os.strerror(why)}")
+            # A short read ends at a page that cannot be read: the next round meets it first, and learns why.
+            done += got // READ_PAGE
+    finally:
+        del anchor  # else the scratch cannot be closed
+
+
+def _ranges(addresses: NDArray[np.uint64]) -> tuple[list[int], list[int]]:
+    """Where the runs of neighbouring pages start, and how many bytes each has."""
+    firsts = np.flatnonzero(np.diff(addresses, prepend=addresses[:1]) != READ_PAGE)
+    return addresses[firsts].tolist(), (np.diff(firsts, append=len(addresses)) * READ_PAGE).tolist()
+
+
+def _check(page_size: int, seed: int, most: int | None = None) -> None:
+    if page_size < SMALLEST_PAGE or page_size & (page_size - 1) or (most is not None and page_size > most):
+        up_to = "" if most is None else f" and at most {most}"
+        raise ValueError(f"a page size must be a power of two of at least {SMALLEST_PAGE}{up_to}, not {page_size}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError("a seed must be from 0 to 2**64 - 1")
+
+
+def _check_array(array: NDArray[np.uint64], name: str, *, writable: bool = False) -> None:
+    if array.dtype != np.uint64 or array.ndim != 1 or not array.flags.aligned:
+        raise TypeError(f"{name} must be an aligned array of uint64 with one dimension")
+    if not array.flags.c_contiguous or (writable and not array.flags.writeable):
+        raise ValueError(f"{name} must be contiguous{' and writable' if writable else ''}")
+
+
+def _check_read(pid: int, addresses: NDArray[np.uint64], out: NDArray[np.uint64], page_size: int, seed: int) -> int:
+    """Check the arguments of read_process; the number of hashes that a page of READ_PAGE gives."""
+    _check(page_size, seed, READ_PAGE)
+    _check_array(addresses, "addresses")
+    _check_array(out, "out", writable=True)
+    if pid <= 0:
+        raise ValueError(f"{pid} is not the id of a process")
+    parts = READ_PAGE // page_size
+    if len(out) != len(addresses) * parts:
+        raise ValueError(f"{len(addresses)} pages give {parts} hashes each; out has room for {len(out)} in all")
+    return parts
