@@ -74,5 +74,5 @@ uninstall: ## remove what install laid; configuration and state stay
 
 clean: ## remove what was made here, the downloads included
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis bench/results.json
-	find daemon demo testbed bench tests -name __pycache__ -prune -exec rm -rf {} +
+	find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf daemon/*.egg-info daemon/samepaged/memory/*.so

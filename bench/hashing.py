@@ -32,7 +32,7 @@ SEED: Final = 0x5EED
 HELD: Final = 512 * MIB
 ROUNDS: Final = 15
 GAP_ROUNDS: Final = 5
-# What the copy without hashing is done in: the fastest of 64 KiB to 4 MiB, or within the noise of it.
+# What the copy without hashing is done in. From here to 4 MiB it is equally fast; in smaller chunks it is slower.
 CHUNK: Final = MIB
 
 HOLDER: Final = """

@@ -55,9 +55,7 @@ def _dump(writer: Writer, directory: Path) -> float:
     """Seconds of `virsh dump --memory-only`, for all of which it keeps the guest paused."""
     path = directory / "dump"
     began = time.monotonic()
-    writer.domain.coreDumpWithFormat(
-        str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY
-    )
+    writer.domain.coreDumpWithFormat(str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY)
     taken = time.monotonic() - began
     path.unlink()
     return taken
@@ -67,7 +65,7 @@ def rows() -> list[Row]:
     """The figures of this part: medians of scans and dumps taken in turn."""
     snapshots: list[float] = []
     dumps: list[float] = []
-    with _guest() as (uri, writer), tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:  # noqa: S108 - a tmpfs
+    with _guest() as (uri, writer), tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:
         hypervisor = Hypervisor(uri)
         hypervisor.connect()
         config = Config.model_validate({"scan": {"mode": "snapshot"}})
@@ -84,5 +82,10 @@ def rows() -> list[Row]:
         {"name": "snapshot: pause of a 1 GiB guest", "value": snapshot * 1e3, "unit": "ms"},
         {"name": "virsh dump --memory-only to tmpfs: pause of the same guest", "value": dump * 1e3, "unit": "ms"},
         {"name": "backed part of that guest", "value": backed / scanned.contents.memory_pages, "unit": "ratio"},
-        {"name": "pause of snapshot ÷ pause of virsh dump", "value": snapshot / dump, "unit": "ratio", "at_most": 1 / 8},
+        {
+            "name": "pause of snapshot ÷ pause of virsh dump",
+            "value": snapshot / dump,
+            "unit": "ratio",
+            "at_most": 1 / 8,
+        },
     ]

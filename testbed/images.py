@@ -124,7 +124,7 @@ while :; do /bin/busybox sleep 1; done
 
 def busybox_image(name: str, script: str) -> Path:
     """An initramfs of busybox that runs `script` (sh) and then idles."""
-    busybox = shutil.which("busybox")
+    busybox = shutil.which("busybox", path=f"{CACHE}/bin:{os.environ.get('PATH', os.defpath)}")
     if busybox is None:
         message = "busybox is not installed; run `make deps`"
         raise RuntimeError(message)

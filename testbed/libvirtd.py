@@ -88,13 +88,18 @@ class Libvirtd:
         daemon = [binary, "--config", f"{self.root}/etc/libvirtd.conf", "--pid-file", f"{self.root}/libvirtd.pid"]
         command = ["unshare", "--mount", "sh", "-c", START, "sh", str(self.root), *pairs, "--", *daemon]
         with (self.root / "libvirtd.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            # In a session of its own: a Ctrl-C is for who started us, and must not end libvirtd before its guests.
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + timeout
         while True:
             try:
                 libvirt.open(self.uri).close()
             except libvirt.libvirtError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
+                    self.process.kill()
+                    self.process.wait()
                     message = f"libvirtd did not start: {(self.root / 'libvirtd.log').read_text()[-2000:]}"
                     raise RuntimeError(message) from None
                 time.sleep(0.05)

@@ -125,7 +125,7 @@ LLVMFuzzerTestOneInput(const unsigned char *data, size_t length)
     MUST(able == (__builtin_cpu_supports("avx512f") != 0));
     avx512 = able && data[2] & 1;
 #endif
-    size_t page_size = (size_t)SMALLEST_PAGE << data[0] % 4, scratch_size = HOST_PAGE + data[1] * 1021U;
+    size_t page_size = (size_t)SMALLEST_PAGE << data[0] % 4, scratch_size = HOST_PAGE + data[1] * 10007U;
     memcpy(&seed, data + 4, sizeof seed);
     data += 4 + sizeof seed;
     length -= 4 + sizeof seed;

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The native module under AddressSanitizer and UndefinedBehaviorSanitizer: its tests, then two fuzzers.
-# FUZZ_SECONDS (15): how long each of them runs. FUZZ_SEED: what to begin from. CC, SAMEPAGED_PYTHON: other programs than the usual.
+# FUZZ_SECONDS (15): how long each of them runs. FUZZ_SEED: what to begin from.
+# CC, SAMEPAGED_PYTHON: another compiler than cc, another Python than that of .venv.
 set -eu
 
 tree=$(cd "$(dirname "$0")/../.." && pwd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import time
@@ -39,31 +40,50 @@ def by_name(scan: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {domain["name"]: domain for domain in scan["domains"]}
 
 
-def test_planted_content_changes_sharing_by_exactly_what_was_planted(samepaged: Samepaged, pair: list[Writer]) -> None:
-    a, b = pair
+def planted(samepaged: Samepaged, a: Writer, b: Writer) -> dict[str, int]:
+    """What planting changes, in pages: 1,000 pages of ten contents in a, 500 of twenty in b, ten of them the same."""
     a.fill(0, REGION_PAGES, 1, REGION_PAGES)
     b.fill(0, REGION_PAGES, 2, REGION_PAGES)
     before = samepaged.scan("--mode", "snapshot")
-    # 1,000 pages of ten contents in a, 500 of twenty in b, ten of them the same; 200 zero pages in a
     a.fill(0, 1000, 7, 10)
-    a.fill(1000, 200, 0, 0)
     b.fill(0, 500, 7, 20)
     after = samepaged.scan("--mode", "snapshot")
+    for domain in after["domains"]:
+        states = ("absent", "swapped", "zero", "distinct", "duplicate")
+        assert sum(domain[f"{state}_pages"] for state in states) == domain["memory_pages"] == 96 * 256
 
     def grown(name: str, key: str) -> int:
         return int(by_name(after)[name][key]) - int(by_name(before)[name][key])
 
-    assert grown(a.name, "duplicate_pages") == 990
-    assert grown(b.name, "duplicate_pages") == 480
-    assert after["self_sharing_pages"] - before["self_sharing_pages"] == 1470
-    assert after["inter_sharing_pages"] - before["inter_sharing_pages"] == 10
-    assert after["pairs"][0]["inter_sharing_pages"] - before["pairs"][0]["inter_sharing_pages"] == 10
-    assert after["total_sharing_pages"] - before["total_sharing_pages"] == 1480
-    for writer in pair:
-        assert grown(writer.name, "shared_with_others_pages") == 10
-        domain = by_name(after)[writer.name]
-        states = ("absent", "swapped", "zero", "distinct", "duplicate")
-        assert sum(domain[f"{state}_pages"] for state in states) == domain["memory_pages"] == 96 * 256
+    return {
+        "self a": grown(a.name, "duplicate_pages"),
+        "self b": grown(b.name, "duplicate_pages"),
+        "self": after["self_sharing_pages"] - before["self_sharing_pages"],
+        "inter": after["inter_sharing_pages"] - before["inter_sharing_pages"],
+        "pair": after["pairs"][0]["inter_sharing_pages"] - before["pairs"][0]["inter_sharing_pages"],
+        "total": after["total_sharing_pages"] - before["total_sharing_pages"],
+        "a with others": grown(a.name, "shared_with_others_pages"),
+        "b with others": grown(b.name, "shared_with_others_pages"),
+    }
+
+
+def test_planted_content_changes_sharing_by_exactly_what_was_planted(samepaged: Samepaged, pair: list[Writer]) -> None:
+    expected = {
+        "self a": 990,
+        "self b": 480,
+        "self": 1470,
+        "inter": 10,
+        "pair": 10,
+        "total": 1480,
+        "a with others": 10,
+        "b with others": 10,
+    }
+    # The guests' kernels write a page of their own now and then, and that may share, too. A count that is wrong is
+    # wrong each time; a kernel's page is there in one measurement and not in the next.
+    measured = [planted(samepaged, *pair)]
+    while measured[-1] != expected and len(measured) < 4:
+        measured.append(planted(samepaged, *pair))
+    assert measured[-1] == expected, measured
 
 
 def dumped_pages(path: Path, memory: int) -> list[bytes]:
@@ -134,9 +154,24 @@ def ksm_runs_to_completion() -> Iterator[None]:
             (KSM / name).write_text(value)
 
 
+def mergeable_by_others(names: set[str]) -> list[int]:
+    """Other processes that offer memory to KSM: its counters would count theirs, and unmerging would cost them."""
+    found = []
+    for smaps in Path("/proc").glob("[0-9]*/smaps"):
+        with contextlib.suppress(OSError):
+            command = smaps.with_name("cmdline").read_bytes().decode(errors="replace")
+            own = any(f"guest={name}," in command for name in names)
+            if not own and re.search(r"^VmFlags:.* mg\b", smaps.read_text(errors="replace"), re.MULTILINE):
+                found.append(int(smaps.parent.name))
+    return found
+
+
 @pytest.mark.skipif(not KSM.exists(), reason="this kernel has no KSM")
 def test_ksm_merges_what_the_scan_says_can_be_merged(samepaged: Samepaged, pair: list[Writer]) -> None:
     a, b = pair
+    others = mergeable_by_others({a.name, b.name})
+    if others:
+        pytest.skip(f"KSM is not this test's alone: processes {others} offer memory to it, too")
     a.fill(0, 2000, 21, 100)
     b.fill(0, 1500, 21, 150)
     with held(a, b):

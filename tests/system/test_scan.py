@@ -216,3 +216,50 @@ def test_ctrl_c_ends_a_scan_and_leaves_every_guest_running(samepaged: Samepaged,
     assert process.returncode == 130
     assert "every guest runs on" in stderr
     assert a.domain.state()[0] == RUNNING
+
+
+def test_a_sliced_scan_pauses_often_and_sees_what_a_snapshot_sees(samepaged: Samepaged, pair: list[Writer]) -> None:
+    a, _ = pair
+    a.fill(0, 4096, 11, 512)
+    samepaged.configure("scan: {max_pause: 30ms, max_duty: 0.5}")
+    (sliced,) = samepaged.scan("--mode", "sliced", a.name)["domains"]
+    (whole,) = samepaged.scan("--mode", "snapshot", a.name)["domains"]
+    assert sliced["mode"] == "sliced"
+    assert sliced["pauses"] > 1
+    assert sliced["longest_pause_seconds"] < sliced["pause_seconds"]
+    # the guest ran in between, and wrote a little
+    assert abs(sliced["duplicate_pages"] - whole["duplicate_pages"]) < 100
+
+
+def test_a_live_scan_never_pauses(samepaged: Samepaged, pair: list[Writer]) -> None:
+    (domain,) = samepaged.scan("--mode", "live", pair[0].name)["domains"]
+    assert (domain["mode"], domain["pauses"], domain["pause_seconds"]) == ("live", 0, 0)
+    assert domain["distinct_pages"] > 0
+
+
+def test_precopy_of_shared_memory_falls_back_and_says_so(samepaged: Samepaged, connection: Any, root: Path) -> None:
+    backing = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+    with running(connection, root, Spec("samepaged-test-shared", memory_backing=backing)):
+        (domain,) = samepaged.scan("--mode", "precopy", "samepaged-test-shared")["domains"]
+    assert domain["mode"] == "snapshot"
+    assert domain["fallback_code"] == "shared"
+    assert "shared" in domain["fallback_reason"]
+
+
+@pytest.mark.leaves_paused
+def test_sharing_by_page_size_is_of_one_reading(samepaged: Samepaged, pair: list[Writer]) -> None:
+    samepaged.configure("scan: {page_sizes: [1KiB, 2KiB, 8KiB, 2MiB]}")
+    for writer in pair:
+        writer.domain.suspend()
+    try:
+        by_process = samepaged.scan("--reader", "process")
+        by_dump = samepaged.scan("--reader", "dump")
+    finally:
+        for writer in pair:
+            writer.domain.resume()
+    sizes = by_process["page_sizes"]
+    assert sizes == by_dump["page_sizes"]
+    assert sorted(one["page_size"] for one in sizes) == [1024, 2048, 4096, 8192, 2 << 20]
+    # what two pages share, their halves share; so bytes shared fall as pages grow, zeros aside
+    shared = {one["page_size"]: (one["total_sharing_pages"] + one["zero_pages"]) * one["page_size"] for one in sizes}
+    assert shared[1024] >= shared[2048] >= shared[4096] >= shared[8192] >= shared[2 << 20]

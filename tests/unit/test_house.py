@@ -30,6 +30,7 @@ STRANGERS = {
 HALLS = {"service", "commands"}
 
 NOT_OURS = {"__pycache__", "build", "dist", "node_modules"}
+BUILT = {".egg-info", ".so"}
 # The paths of a developer's machine. Preceded by more of a path or by a variable, the same letters are something else.
 MACHINE_PATH = re.compile(rb"(?<![\w/.$})-])/(?:root|work)/")
 
@@ -105,7 +106,7 @@ def files(tree: Path) -> list[Path]:
     """Every file of ours: not what tools made, nor what they keep in hidden directories other than the CI's."""
     found = []
     for path in sorted(tree.iterdir()):
-        if path.name in NOT_OURS or path.name.endswith(".egg-info"):
+        if path.name in NOT_OURS or path.suffix in BUILT:
             continue
         if path.is_dir() and not path.is_symlink():
             if not path.name.startswith(".") or path.name in {".ci", ".github"}:

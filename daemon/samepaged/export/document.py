@@ -9,7 +9,7 @@ from samepaged.export.names import valid
 
 if TYPE_CHECKING:
     from samepaged.export.snapshot import GuestScan, HostScan
-    from samepaged.sharing import GuestSharing
+    from samepaged.sharing import GuestSharing, PageSizeSharing, SharingReport
 
 __all__ = ["SCHEMA", "document"]
 
@@ -17,8 +17,10 @@ SCHEMA: Final = 1
 
 
 def document(scan: HostScan) -> dict[str, Any]:
-    """`scan` as an object for `json.dumps`: counts in pages of `page_size` bytes, times in seconds, `started` in
-    RFC 3339 (UTC). Every string is valid Unicode, whatever the domains are called.
+    """`scan` as an object for `json.dumps`: counts in pages of `page_size` bytes (an entry of `page_sizes`: of its own
+    size), times in seconds, `started` in RFC 3339 (UTC). `page_sizes` begins with the size of the scan, the others
+    ascend; `stable` is None where no guest can be compared with the scan before. Every string is valid Unicode,
+    whatever the domains are called.
     """
     report = scan.report
     how = {guest.name: guest for guest in scan.scans}
@@ -32,9 +34,7 @@ def document(scan: HostScan) -> dict[str, Any]:
             {"name": valid(one.name), "reason": valid(one.message), "reason_code": one.reason.value}
             for one in scan.skipped
         ],
-        "self_sharing_pages": report.self_sharing_pages,
-        "inter_sharing_pages": report.inter_sharing_pages,
-        "total_sharing_pages": report.total_sharing_pages,
+        **_sums(report),
         "groups": [
             {
                 "name": valid(group.name),
@@ -47,6 +47,24 @@ def document(scan: HostScan) -> dict[str, Any]:
             {"domains": [valid(name) for name in pair.domains], "inter_sharing_pages": pair.inter_sharing_pages}
             for pair in report.pairs
         ],
+        "stable": None if scan.stable is None else _sums(scan.stable),
+        "page_sizes": [
+            {
+                "page_size": one.page_size,
+                "memory_pages": one.memory_pages,
+                "zero_pages": one.zero_pages,
+                **_sums(one),
+            }
+            for one in scan.by_page_size
+        ],
+    }
+
+
+def _sums(shared: SharingReport | PageSizeSharing) -> dict[str, int]:
+    return {
+        "self_sharing_pages": shared.self_sharing_pages,
+        "inter_sharing_pages": shared.inter_sharing_pages,
+        "total_sharing_pages": shared.total_sharing_pages,
     }
 
 
@@ -64,6 +82,7 @@ def _domain(guest: GuestSharing, how: GuestScan) -> dict[str, Any]:
         "shared_with_others_pages": guest.shared_with_others_pages,
         "mode": valid(how.mode),
         "fallback_reason": None if how.fallback_reason is None else valid(how.fallback_reason),
+        "fallback_code": None if how.fallback_code is None else valid(how.fallback_code),
         "reader": valid(how.reader),
         "pauses": how.pauses,
         "pause_seconds": how.pause_seconds,

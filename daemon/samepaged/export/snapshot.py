@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING
+
+from samepaged.sharing import PageSizeSharing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from samepaged.errors import Reason
-    from samepaged.sharing import GuestSharing, PageSizeSharing, SharingReport
+    from samepaged.sharing import GuestSharing, SharingReport
 
 __all__ = ["ConfigStatus", "GuestScan", "Histogram", "HostScan", "Skipped", "Snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
 class GuestScan:
-    """How one guest was scanned: seconds, and `started` in seconds of the Unix epoch."""
+    """How one guest was scanned: seconds, and `started` in seconds of the Unix epoch. Where it was not in the way that
+    was preferred, `fallback_code` says why in a bounded word, and `fallback_reason` in a line for people.
+    """
 
     name: str
     uuid: str
@@ -45,8 +50,9 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class HostScan:
-    """One scan of all guests. `report` covers `scans`, and nothing of `skipped`; `stable` only the pages that kept their
-    content since the scan before, and only guests that had one; `page_sizes` tells sharing in other sizes of page.
+    """One scan of all guests. `report` covers `scans`, and nothing of `skipped`. `stable` covers only the pages that
+    kept their content since the scan before, and only the guests that can be compared with it; `page_sizes` tells
+    sharing in other sizes of page.
 
     `departed` are the rows of guests that left after the scan: no longer shown, yet part of the host's totals until
     the next scan computes new ones.
@@ -63,18 +69,29 @@ class HostScan:
 
     def without(self, name: str) -> HostScan:
         """This scan with the domain `name` departed: its row and pairs are gone, the totals of host and groups stay."""
-        report = self.report
         return replace(
             self,
             scans=tuple(scan for scan in self.scans if scan.name != name),
             skipped=tuple(one for one in self.skipped if one.name != name),
-            report=replace(
-                report,
-                guests=tuple(guest for guest in report.guests if guest.name != name),
-                pairs=tuple(pair for pair in report.pairs if name not in pair.domains),
-            ),
-            departed=(*self.departed, *(guest for guest in report.guests if guest.name == name)),
+            report=_without(self.report, name),
+            stable=self.stable and _without(self.stable, name),
+            departed=(*self.departed, *(guest for guest in self.report.guests if guest.name == name)),
         )
+
+    @property
+    def by_page_size(self) -> tuple[PageSizeSharing, ...]:
+        """Sharing of the host in pages of the report's own size, then in each of `page_sizes`, ascending."""
+        whole = replace(self.report, guests=(*self.report.guests, *self.departed))
+        others = (one for one in self.page_sizes if one.page_size != whole.page_size)
+        return (PageSizeSharing.of(whole), *sorted(others, key=attrgetter("page_size")))
+
+
+def _without(report: SharingReport, name: str) -> SharingReport:
+    return replace(
+        report,
+        guests=tuple(guest for guest in report.guests if guest.name != name),
+        pairs=tuple(pair for pair in report.pairs if name not in pair.domains),
+    )
 
 
 @dataclass(frozen=True, slots=True)

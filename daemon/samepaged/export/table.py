@@ -14,7 +14,7 @@ from samepaged.export.names import columns, elided, visible
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from samepaged.export.snapshot import HostScan
+    from samepaged.export.snapshot import GuestScan, HostScan
 
 __all__ = ["Progress", "seconds", "size", "table"]
 
@@ -25,16 +25,26 @@ _HEADINGS: Final = (
 )
 _LEFT: Final = (0, 6)  # the columns of words: name and mode
 _MODE_WIDTH: Final = 8
+_MARK: Final = "*"  # of a guest that was scanned in another way than preferred
 _MOST_PAIRS: Final = 5
 _LEAST_WIDTH: Final = 72
 
 
 def table(scan: HostScan, width: int = 80) -> str:
     """`scan` in lines of at most `width` columns (72 are always taken), without a newline at the end: a row a guest,
-    the totals, the groups if there are several, the largest pairs, and what was skipped.
+    the totals, the groups and the page sizes if there are several, the largest pairs, which guests were scanned in
+    another way than preferred (in their rows, the mode has a mark) and why, and what was skipped.
     """
     width = max(width, _LEAST_WIDTH)
-    parts = (_guests(scan, width), _totals(scan), _groups(scan, width), _pairs(scan, width), _skipped(scan, width))
+    parts = (
+        _guests(scan, width),
+        _totals(scan),
+        _page_sizes(scan),
+        _groups(scan, width),
+        _pairs(scan, width),
+        _fallbacks(scan, width),
+        _skipped(scan, width),
+    )
     return "\n\n".join("\n".join(part) for lines in parts if (part := list(lines)))
 
 
@@ -73,7 +83,7 @@ def _guests(scan: HostScan, width: int) -> Iterator[str]:
             size(guest.distinct_pages * page),
             size(guest.duplicate_pages * page),
             size(guest.shared_with_others_pages * page),
-            elided(visible(how[guest.name].mode), _MODE_WIDTH),
+            _mode(how[guest.name]),
             seconds(how[guest.name].longest_pause_seconds) if how[guest.name].pauses else "-",
         )
         for guest in scan.report.guests
@@ -87,6 +97,10 @@ def _guests(scan: HostScan, width: int) -> Iterator[str]:
     for name, *cells in lines:
         line = (elided(name, widths[0]), *cells)
         yield " ".join(_padded(cell, widths[at], left=at in _LEFT) for at, cell in enumerate(line)).rstrip()
+
+
+def _mode(how: GuestScan) -> str:
+    return elided(visible(how.mode), _MODE_WIDTH) + ("" if how.fallback_code is None else _MARK)
 
 
 def _padded(text: str, width: int, *, left: bool) -> str:
@@ -105,8 +119,29 @@ def _totals(scan: HostScan) -> Iterator[str]:
         ("inter-VM sharing", report.inter_sharing_pages),
         ("total sharing", report.total_sharing_pages),
     ):
-        share = f"  {pages / memory:6.1%}" if memory else ""
-        yield f"{name:<20}  {size(pages * report.page_size):>8}{share}"
+        yield f"{name:<20}  {size(pages * report.page_size):>8}{_share(pages, memory)}"
+    if (stable := scan.stable) is not None:
+        pages, known, of = stable.total_sharing_pages, len(stable.guests), len(report.guests)
+        note = f"  known of {known} of {of} guests" if known < of else ""
+        yield f"{'stable sharing':<20}  {size(pages * stable.page_size):>8}{_share(pages, memory)}{note}"
+
+
+def _share(pages: int, memory: int) -> str:
+    return f"  {pages / memory:6.1%}" if memory else ""
+
+
+def _page_sizes(scan: HostScan) -> Iterator[str]:
+    sizes = scan.by_page_size
+    if len(sizes) > 1:
+        yield "by page size      self  inter-VM     total"
+        for one in sizes:
+            own, inter, total = (
+                size(pages * one.page_size)
+                for pages in (one.self_sharing_pages, one.inter_sharing_pages, one.total_sharing_pages)
+            )
+            name = size(one.page_size).replace(".00", "")
+            share = _share(one.total_sharing_pages, one.memory_pages)
+            yield f"{name:>12}  {own:>8}  {inter:>8}  {total:>8}{share}"
 
 
 def _groups(scan: HostScan, width: int) -> Iterator[str]:
@@ -128,6 +163,21 @@ def _pairs(scan: HostScan, width: int) -> Iterator[str]:
             a = elided(a, max(room // 2, room - columns(b)))
             b = elided(b, room - columns(a))
             yield f"{size(pair.inter_sharing_pages * scan.report.page_size):>8}  {a} + {b}"
+
+
+def _fallbacks(scan: HostScan, width: int) -> Iterator[str]:
+    # What one guest cannot have, because of the host's kernel, all of them cannot: each reason is told once.
+    names: dict[tuple[str, str], list[str]] = {}
+    for one in scan.scans:
+        if one.fallback_code is not None:
+            names.setdefault((one.fallback_code, one.fallback_reason or "no more is known"), []).append(one.name)
+    if names:
+        yield f"{_MARK} scanned in another way than preferred"
+        for (code, reason), who in names.items():
+            named = ", ".join(elided(visible(name), width - 30) for name in who)
+            if len(who) == len(scan.scans) > 1:
+                named = f"all {len(who)} guests"
+            yield from _wrapped(f"{named} ({visible(code)}): {visible(reason)}", width)
 
 
 def _skipped(scan: HostScan, width: int) -> Iterator[str]:

@@ -24,8 +24,11 @@ static bool avx512;
 
 #define HOST_PAGE 4096
 #define SMALLEST_PAGE 512
-#define CHUNK (1 << 20)
-#define CHUNK_PAGES (CHUNK / HOST_PAGE) /* fewer than IOV_MAX (1024), so that no chunk has too many ranges */
+/* What one system call reads at most. Fewer pages than IOV_MAX (1024), so that they cannot be too many ranges. Measured
+ * from 64 KiB to 8 MiB: a call costs microseconds however little it reads, and the kernel's `rep movsb` is slower into
+ * lines that this core's own caches hold from the chunk before, so that a chunk which fits in them is too small; from
+ * 4 MiB on, several threads push each other out of the cache they share. */
+#define CHUNK_PAGES 512
 
 /* samepaged.sharing.digest */
 #define ZERO 2
@@ -93,7 +96,7 @@ static size_t
 read_and_hash(pid_t pid, const uint64_t *addresses, size_t count, uint64_t *out, unsigned char *scratch,
               size_t scratch_size, const struct hashing *hashing)
 {
-    size_t scratch_pages = scratch_size / HOST_PAGE, pages_at_most, at = 0, done = 0;
+    size_t scratch_pages = scratch_size / HOST_PAGE, pages_at_most, done = 0;
     size_t hashes_per_page = HOST_PAGE / hashing->page_size;
     struct iovec ranges[CHUNK_PAGES];
 
@@ -109,12 +112,7 @@ read_and_hash(pid_t pid, const uint64_t *addresses, size_t count, uint64_t *out,
             ranges[used++].iov_len = run * HOST_PAGE;
             pages += run;
         }
-        /* Each chunk goes elsewhere in the scratch: the kernel copies with `rep movsb`, which is slower into lines
-         * that this core's cache still holds from hashing the chunk before. */
-        if (at + pages > scratch_pages)
-            at = 0;
-        unsigned char *chunk = scratch + at * HOST_PAGE;
-        struct iovec local = {chunk, pages * HOST_PAGE};
+        struct iovec local = {scratch, pages * HOST_PAGE};
         ssize_t got = process_vm_readv(pid, &local, 1, ranges, used, 0);
         if (got < 0)
             return done;
@@ -124,9 +122,8 @@ read_and_hash(pid_t pid, const uint64_t *addresses, size_t count, uint64_t *out,
             errno = EFAULT;
             return done;
         }
-        hash_pages(chunk, out + done * hashes_per_page, pages * hashes_per_page, hashing);
+        hash_pages(scratch, out + done * hashes_per_page, pages * hashes_per_page, hashing);
         done += pages;
-        at += pages;
     }
     return done;
 }

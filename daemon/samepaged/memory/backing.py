@@ -11,7 +11,7 @@ import errno
 import mmap
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
@@ -29,6 +29,10 @@ __all__ = ["BackingFile"]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
 
 def _descriptor_paths(pid: int) -> Iterator[Path]:
@@ -37,6 +41,24 @@ def _descriptor_paths(pid: int) -> Iterator[Path]:
         yield from Path(f"/proc/{pid}/fd").iterdir()
     except OSError:
         return
+
+
+def _mincore(descriptor: int, offset: int, length: int, resident: NDArray[np.uint8]) -> None:
+    """Ask which pages of a file are in memory (mincore(2)), through a mapping of it, of which nothing is touched."""
+    # Python's mmap cannot tell its address when it may only be read.
+    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, offset)
+    if address == MAP_FAILED:
+        raise _failed("mmap")
+    try:
+        if _libc.mincore(address, length, resident.ctypes.data):
+            raise _failed("mincore")
+    finally:
+        _libc.munmap(address, length)
+
+
+def _failed(call: str) -> GuestError:
+    why = os.strerror(ctypes.get_errno())
+    return GuestError(Reason.READ, f"{call} of the file behind the guest's RAM failed: {why}; try again")
 
 
 def _same_file(path: Path, mapping: RamMapping) -> bool:
@@ -114,14 +136,7 @@ class BackingFile:
         length = min(count * PAGE, os.fstat(self._descriptor).st_size - begin)
         resident = np.zeros(count, dtype=np.uint8)
         if length > 0:
-            # Mapping a file touches none of it.
-            with mmap.mmap(self._descriptor, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=begin) as window:
-                view = np.frombuffer(window, np.uint8)
-                failed = _libc.mincore(view.ctypes.data, length, resident.ctypes.data)
-                del view
-                if failed:
-                    code = ctypes.get_errno()
-                    raise GuestError(Reason.READ, f"mincore of {mapping.path!r} failed: {os.strerror(code)}")
+            _mincore(self._descriptor, begin, length, resident)
         return (resident & 1).astype(np.bool_)
 
     def read_into(self, buffer: memoryview, page: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -13,6 +13,7 @@ from samepaged import ksm
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps, softdirty
 from samepaged.memory.dump_reader import DumpReader
+from samepaged.memory.finer import FinerDigests
 from samepaged.memory.kept import Epoch, Kept
 from samepaged.memory.layout import locate
 from samepaged.memory.pagemap import PAGE, PRESENT, SWAPPED, Pagemap
@@ -67,7 +68,8 @@ class Hashing:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What is asked of a scan, as in the configuration: mode and reader, seconds and the part of wall time that it may
-    take of the guest, how many unread pages to check (0: none), and whether KSM may be held still.
+    take of the guest, how many unread pages to check (0: none), whether KSM may be held still, and in which sizes
+    below a page's to hash as well (bytes): with any of these, all pages are read at each scan.
     """
 
     mode: str
@@ -76,32 +78,40 @@ class Policy:
     max_duty: float
     verify_pages: int
     still_ksm: bool
+    finer_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """What a scan found and how: the mode and the reader used, bytes read, and why it was not what was asked for."""
+    """What a scan found and how: the mode and the reader used, bytes read, and why it was not what was asked for.
+    `finer` are the digests in the sizes below a page's.
+    """
 
     digest: PageDigest
     mode: str
     reader: str
     bytes_read: int
     fallback: Obstacle | None = None
+    finer: tuple[PageDigest, ...] = ()
 
 
 def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept) -> Capture:
     """Scan a guest, and bring up to date what is kept of it. Raises GuestError; then nothing is kept."""
     known, kept.digest = kept.digest, None
     epoch, kept.epoch = kept.epoch, None
+    finer = None
+    if policy.finer_sizes:
+        known = epoch = None  # hashes of the parts are not kept
+        finer = FinerDigests(sum(source.blocks) // PAGE, policy.finer_sizes, hashing.hasher, hashing.seed)
     if policy.reader == "dump":
-        found = _by_dump(source, hashing, None)
+        found = _by_dump(source, hashing, finer, None)
     else:
         try:
             mappings = locate(smaps.read(source.pid), source.blocks)
         except GuestError as error:
             if policy.reader != "auto" or error.reason is not Reason.LAYOUT:
                 raise
-            found = _by_dump(source, hashing, Obstacle("layout", str(error)))
+            found = _by_dump(source, hashing, finer, Obstacle("layout", str(error)))
         else:
             with ProcessReader(
                 source.pid,
@@ -110,11 +120,15 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept) -> Cap
                 seed=hashing.seed,
                 threads=hashing.threads,
                 stop=hashing.stop,
+                finer=finer,
             ) as reader:
                 found = _Scan(source, hashing, policy, kept, reader).run(known, epoch)
     kept.digest = found.digest.pages
     kept.scans += 1
-    return found
+    if finer is None:
+        return found
+    finer.settle(found.digest.pages)
+    return replace(found, finer=tuple(PageDigest(parts, size) for size, parts in finer.parts.items()))
 
 
 @dataclass(slots=True)
@@ -212,7 +226,7 @@ class _Scan:
         return Verification(self.policy.verify_pages, np.random.default_rng())
 
 
-def _by_dump(source: Source, hashing: Hashing, fallback: Obstacle | None) -> Capture:
+def _by_dump(source: Source, hashing: Hashing, finer: FinerDigests | None, fallback: Obstacle | None) -> Capture:
     reader = DumpReader(
         source.dump,
         source.directory,
@@ -220,6 +234,7 @@ def _by_dump(source: Source, hashing: Hashing, fallback: Obstacle | None) -> Cap
         hasher=hashing.hasher,
         seed=hashing.seed,
         stop=hashing.stop,
+        finer=finer,
     )
     with source.pause():
         pages = reader.read(_absent(source))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from samepaged.memory.finer import FinerDigests
     from samepaged.memory.hashing import Hasher
 
 __all__ = ["DumpReader", "place"]
@@ -93,6 +94,7 @@ class DumpReader:
         hasher: Hasher,
         seed: int,
         stop: Callable[[], bool],
+        finer: FinerDigests | None = None,
     ) -> None:
         self._dump = dump
         self._directory = directory
@@ -100,6 +102,7 @@ class DumpReader:
         self._hasher = hasher
         self._seed = seed
         self._stop = stop
+        self._finer = finer
         self._failure: BaseException | None = None
         self.bytes_read = 0
 
@@ -172,14 +175,19 @@ class DumpReader:
             with memoryview(area) as buffer:
                 for segment, offset in placed:
                     stream.skip_to(segment.offset)
-                    self._hash_segment(stream, segment, pages[offset // PAGE :], buffer)
+                    self._hash_segment(stream, segment, offset // PAGE, pages, buffer)
         return pages
 
-    def _hash_segment(self, stream: ElfStream, segment: Segment, out: NDArray[np.uint64], buffer: memoryview) -> None:
+    def _hash_segment(
+        self, stream: ElfStream, segment: Segment, page: int, out: NDArray[np.uint64], buffer: memoryview
+    ) -> None:
         count = segment.size // PAGE
         for first in range(0, count, CHUNK_PAGES):
             pages = min(CHUNK_PAGES, count - first)
             window = buffer[: pages * PAGE]
             stream.fill(window)
-            self._hasher.hash_buffer(window, out[first : first + pages], PAGE, self._seed)
+            at = page + first
+            self._hasher.hash_buffer(window, out[at : at + pages], PAGE, self._seed)
+            if self._finer is not None:
+                self._finer.hash(window, np.arange(at, at + pages))
             self.bytes_read += len(window)

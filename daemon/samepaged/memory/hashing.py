@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
     from numpy.typing import NDArray
 
-__all__ = ["READ_PAGE", "Hasher", "Interrupted", "NativeHasher", "PythonHasher", "best"]
+__all__ = ["READ_PAGE", "Hasher", "Interrupted", "NativeHasher", "PythonHasher", "best", "copy_process"]
 
 # The unit that read_process reads in, whatever the page size that is hashed.
 READ_PAGE: Final = 4096
@@ -40,11 +40,8 @@ LARGEST_SEED: Final = 2**64 - 1
 PAGES_A_STEP: Final = 16384
 FEWEST_PAGES_A_STEP: Final = 256
 
-# A system call costs microseconds whatever it reads: chunks of 64 KiB lose a third of the rate, of 1 MiB nothing that
-# can be measured, and more would only drop out of the cache before it is hashed. The scratch has room for two
-# (_pagehash.c says why).
-CHUNK_PAGES: Final = 256
-SCRATCH_BYTES: Final = 2 * CHUNK_PAGES * READ_PAGE
+# What one system call reads (2 MiB, _pagehash_kernel.h says why), and so what a thread needs to read into.
+CHUNK_PAGES: Final = 512
 
 
 class Interrupted(Exception):  # noqa: N818  not an error: what the caller asked for through `stop`
@@ -158,7 +155,7 @@ class PythonHasher:
         def step(start: int, end: int, scratch: mmap.mmap) -> None:
             for first in range(start, end, CHUNK_PAGES):
                 last = min(first + CHUNK_PAGES, end)
-                _read(pid, addresses[first:last], scratch)
+                copy_process(pid, addresses[first:last], scratch)
                 self.hash_buffer(scratch, out[first * parts : last * parts], page_size, seed)
 
         _in_steps(step, len(addresses), threads, stop)
@@ -186,7 +183,7 @@ def _in_steps(step: Callable[[int, int, mmap.mmap], None], pages: int, threads: 
         nonlocal failed
         # Populated, so that the first chunk is not slowed by page faults; not dumped: it holds what is in a guest.
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-        with mmap.mmap(-1, min(SCRATCH_BYTES, min(size, pages) * READ_PAGE), flags=flags) as scratch:
+        with mmap.mmap(-1, min(CHUNK_PAGES, size, pages) * READ_PAGE, flags=flags) as scratch:
             scratch.madvise(mmap.MADV_DONTDUMP)
             while not failed and (index := next(following)) < steps:
                 try:
@@ -229,8 +226,10 @@ _libc.process_vm_readv.argtypes = [
 ]
 
 
-def _read(pid: int, addresses: NDArray[np.uint64], scratch: mmap.mmap) -> None:
-    """Copy the pages at `addresses`, at most CHUNK_PAGES, one after the other to the front of `scratch`."""
+def copy_process(pid: int, addresses: NDArray[np.uint64], scratch: mmap.mmap) -> None:
+    """Copy the pages at `addresses` of a process one after the other to the front of `scratch`, which must hold them.
+    Raises OSError as Hasher.read_process does.
+    """
     if np.any(addresses % READ_PAGE) or np.any(addresses > LARGEST_SEED - READ_PAGE):
         raise ValueError("an address is not the address of a page")
     anchor = ctypes.c_char.from_buffer(scratch)

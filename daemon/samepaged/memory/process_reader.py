@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from samepaged.memory.finer import FinerDigests
     from samepaged.memory.hashing import Hasher
     from samepaged.memory.layout import RamMapping
 
@@ -49,6 +50,7 @@ class ProcessReader:
         seed: int,
         threads: int,
         stop: Callable[[], bool],
+        finer: FinerDigests | None = None,
     ) -> None:
         self.pid = pid
         self.mappings = tuple(mappings)
@@ -56,6 +58,7 @@ class ProcessReader:
         self._seed = seed
         self._threads = threads
         self._stop = stop
+        self._finer = finer
         self.bytes_read = 0
         sizes = [mapping.size // PAGE for mapping in self.mappings]
         self._first = np.concatenate(([0], np.cumsum(sizes))).astype(np.intp)
@@ -115,13 +118,20 @@ class ProcessReader:
             batch = pages[start : start + BATCH]
             hashes = np.empty(len(batch), dtype=np.uint64)
             try:
-                self._hasher.read_process(
-                    self.pid, self._addresses(batch), hashes, PAGE, self._seed, threads=self._threads, stop=self._stop
-                )
+                self._hash_batch(batch, hashes)
             except OSError as error:
                 raise _read_error(self.pid, error) from error
             out[batch - first] = hashes
             self.bytes_read += len(batch) * PAGE
+
+    def _hash_batch(self, pages: NDArray[np.intp], out: NDArray[np.uint64]) -> None:
+        addresses = self._addresses(pages)
+        if self._finer is not None:
+            self._finer.read_process(self.pid, addresses, pages, out, self._stop)
+        else:
+            self._hasher.read_process(
+                self.pid, addresses, out, PAGE, self._seed, threads=self._threads, stop=self._stop
+            )
 
     def _addresses(self, pages: NDArray[np.intp]) -> NDArray[np.uint64]:
         index = np.searchsorted(self._first, pages, side="right") - 1
@@ -165,7 +175,10 @@ class ProcessReader:
                     own = pages[np.searchsorted(pages, base) : np.searchsorted(pages, end)]
                     for run in _runs(own):
                         at = int(run[0]) - first
-                        self._hash_run(file, int(run[0] - base), buffer[: len(run) * PAGE], out[at : at + len(run)])
+                        window = buffer[: len(run) * PAGE]
+                        self._hash_run(file, int(run[0] - base), window, out[at : at + len(run)])
+                        if self._finer is not None:
+                            self._finer.hash(window, run)
 
     def _hash_run(self, file: BackingFile, page: int, buffer: memoryview, out: NDArray[np.uint64]) -> None:
         if self._stop():

@@ -160,7 +160,9 @@ class Service:
         latest = self._snapshot.latest
         if latest is None or not any(self._known.pop(name, None) for name in departed):
             return
-        self._publish(latest=report(self._known, latest.skipped, latest.started, latest.duration_seconds))
+        fresh = report(self._known, latest.skipped, latest.started, latest.duration_seconds)
+        # What took more than one scan's contents to compute stays as it was, less the guest's own rows.
+        self._publish(latest=replace(fresh, stable=latest.stable, page_sizes=latest.page_sizes))
 
     def _scan(self) -> None:
         systemd.notify("STATUS=scanning")

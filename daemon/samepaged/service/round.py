@@ -67,7 +67,8 @@ def _page_sizes(scanned: Mapping[str, Scanned]) -> Iterator[PageSizeSharing]:
 
 def _skip(name: str, error: Exception) -> Skipped:
     if isinstance(error, GuestError):
-        return Skipped(name, error.reason, str(error))
+        told = str(error)
+        return Skipped(name, error.reason, told if repr(name) in told else f"domain {name!r}: {told}")
     log.error("domain %r: an error that was not foreseen; please report it", name, exc_info=error)
     return Skipped(name, Reason.INTERNAL, f"domain {name!r}: {type(error).__name__}; please report it, with the log")
 

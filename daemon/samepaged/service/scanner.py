@@ -103,6 +103,7 @@ class Scanner:
         scan = self._describe(guest, captured, pauses, started, duration)
         lasting = None if known is None else Contents.of(stable(PageDigest(known, PAGE_SIZE), captured.digest))
         sizes = {size: Contents.of(coarser(captured.digest, size)) for size in self._multiples}
+        sizes |= {parts.page_size: Contents.of(parts, in_place=True) for parts in captured.finer}
         return Scanned(scan, Contents.of(captured.digest), pauses, lasting, sizes)
 
     def _keeping(self, guest: Guest) -> Kept:
@@ -123,6 +124,7 @@ class Scanner:
             max_duty=scan.max_duty,
             verify_pages=scan.verify_pages if verify else 0,
             still_ksm=scan.still_ksm,
+            finer_sizes=tuple(size for size in scan.page_sizes if size < PAGE_SIZE),
         )
 
     def tidy(self, running: frozenset[str]) -> None:

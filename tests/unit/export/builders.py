@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from samepaged.errors import Reason
 from samepaged.export.snapshot import ConfigStatus, GuestScan, Histogram, HostScan, Skipped, Snapshot
-from samepaged.sharing import GroupSharing, GuestSharing, PairSharing, SharingReport
+from samepaged.sharing import GroupSharing, GuestSharing, PageSizeSharing, PairSharing, SharingReport
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 STARTED = 1_700_000_000.25
 
@@ -36,7 +41,9 @@ def guest_sharing(name: str, group: str = "tenant", *, pages: int = 1000) -> Gue
     )
 
 
-def guest_scan(name: str, group: str = "tenant", *, fallback_reason: str | None = None) -> GuestScan:
+def guest_scan(name: str, group: str = "tenant", *, fallback: tuple[str, str] | None = None) -> GuestScan:
+    """How a guest was scanned; `fallback` is the code and the line for people."""
+    code, reason = fallback or (None, None)
     return GuestScan(
         name=name,
         uuid="8d6f2a0e-0000-4000-8000-000000000001",
@@ -49,7 +56,8 @@ def guest_scan(name: str, group: str = "tenant", *, fallback_reason: str | None 
         pause_seconds=0.05,
         longest_pause_seconds=0.03125,
         bytes_read=4096 * 700,
-        fallback_reason=fallback_reason,
+        fallback_reason=reason,
+        fallback_code=code,
     )
 
 
@@ -59,13 +67,17 @@ def host_scan(
     groups: tuple[GroupSharing, ...] = (GroupSharing("tenant", 90, 40),),
     skipped: tuple[Skipped, ...] = (),
     pages: int = 1000,
+    stable: SharingReport | None = None,
+    page_sizes: tuple[PageSizeSharing, ...] = (),
+    fallbacks: Mapping[str, tuple[str, str]] | None = None,
 ) -> HostScan:
-    """A scan of guests of these names, of `pages` pages of 4 KiB each."""
+    """A scan of guests of these names, of `pages` pages of 4 KiB each; `fallbacks` are those of the guests by name."""
     guests = tuple(guest_sharing(name, pages=pages) for name in names)
+    fell_back = fallbacks or {}
     return HostScan(
         started=STARTED,
         duration_seconds=2.5,
-        scans=tuple(guest_scan(name) for name in names),
+        scans=tuple(guest_scan(name, fallback=fell_back.get(name)) for name in names),
         skipped=skipped,
         report=SharingReport(
             page_size=4096,
@@ -75,6 +87,22 @@ def host_scan(
             self_sharing_pages=sum(guest.duplicate_pages for guest in guests),
             inter_sharing_pages=40,
         ),
+        stable=stable,
+        page_sizes=page_sizes,
+    )
+
+
+def stable_report(*names: str, pages: int = 500, inter: int = 7) -> SharingReport:
+    """Stable sharing of guests of these names, of `pages` pages each that kept their content."""
+    guests = tuple(guest_sharing(name, pages=pages) for name in names)
+    own = sum(guest.duplicate_pages for guest in guests)
+    return SharingReport(
+        page_size=4096,
+        guests=guests,
+        groups=(GroupSharing("tenant", own, inter),),
+        pairs=(),
+        self_sharing_pages=own,
+        inter_sharing_pages=inter,
     )
 
 
@@ -98,5 +126,8 @@ def full_snapshot() -> Snapshot:
         "web-2",
         pairs=(PairSharing(("web-1", "web-2"), 40),),
         skipped=(Skipped("db", Reason.ENCRYPTED, "memory of domain db is encrypted"),),
+        stable=stable_report("web-1"),
+        page_sizes=(PageSizeSharing(8192, 1000, 150, 60, 10),),
+        fallbacks={"web-2": ("kernel", "this kernel keeps no soft-dirty bits")},
     )
     return snapshot(scan, domains=("web-1", "web-2"))

@@ -6,7 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -15,8 +15,8 @@ from samepaged.errors import Reason
 from samepaged.export.metrics import SnapshotCollector, registry, render
 from samepaged.export.names import valid
 from samepaged.export.snapshot import ConfigStatus, Histogram, HostScan, Skipped, Snapshot
-from samepaged.sharing import GroupSharing, PairSharing
-from tests.unit.export.builders import AWKWARD_NAMES, STARTED, full_snapshot, host_scan, snapshot
+from samepaged.sharing import GroupSharing, PageSizeSharing, PairSharing
+from tests.unit.export.builders import AWKWARD_NAMES, STARTED, full_snapshot, host_scan, snapshot, stable_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,6 +95,38 @@ def test_sharing_is_given_by_domain_group_pair_and_host() -> None:
     assert of(found, "host_sharing_ratio") == {(): 220 / 2000}
 
 
+def test_stable_sharing_is_given_for_the_host_and_for_the_guests_of_which_it_is_known() -> None:
+    found = series(snapshot(host_scan("old", "new", stable=stable_report("old"))))
+
+    page = 4096
+    assert of(found, "host_stable_self_sharing_bytes") == {(): 45 * page}
+    assert of(found, "host_stable_inter_sharing_bytes") == {(): 7 * page}
+    assert of(found, "domain_stable_self_sharing_bytes") == {("old",): 45 * page}
+
+
+def test_stable_sharing_that_is_not_known_has_no_series() -> None:
+    assert [name for name, _ in series(snapshot(host_scan("a"))) if "stable" in name] == []
+
+
+def test_sharing_by_page_size_is_in_bytes_of_that_size() -> None:
+    further = (PageSizeSharing(8192, 1000, 150, 60, 10), PageSizeSharing(2 << 20, 3, 0, 1, 0))
+    found = series(snapshot(host_scan("a", "b", page_sizes=further)))
+
+    own, inter = of(found, "page_size_self_sharing_bytes"), of(found, "page_size_inter_sharing_bytes")
+    assert own == {("4096",): 180 * 4096, ("8192",): 60 * 8192, ("2097152",): 2 << 20}
+    assert inter == {("4096",): 40 * 4096, ("8192",): 10 * 8192, ("2097152",): 0}
+    assert (own["4096",], inter["4096",]) == (
+        of(found, "host_self_sharing_bytes")[()],
+        of(found, "host_inter_sharing_bytes")[()],
+    )
+
+
+def test_a_fallback_is_told_of_the_domains_that_had_one() -> None:
+    found = series(snapshot(host_scan("a", "b", fallbacks={"b": ("vfio", "a device is passed through")})))
+
+    assert of(found, "domain_fallback_info") == {("b", "vfio"): 1}
+
+
 def test_a_host_without_guests_has_no_sharing_ratio() -> None:
     found = series(snapshot(host_scan()))
 
@@ -165,7 +197,14 @@ def test_only_the_largest_pairs_are_given() -> None:
 
 
 def test_a_domain_that_is_gone_is_gone_from_the_next_scrape() -> None:
-    scan = host_scan("a", "b", pairs=(PairSharing(("a", "b"), 40),))
+    scan = host_scan(
+        "a",
+        "b",
+        pairs=(PairSharing(("a", "b"), 40),),
+        stable=stable_report("a", "b"),
+        page_sizes=(PageSizeSharing(8192, 1000, 150, 60, 10),),
+        fallbacks={"b": ("kernel", "no soft-dirty bits")},
+    )
     collector = SnapshotCollector(snapshot(scan, domains=("a", "b")))
     before = series(collector.snapshot)
     collector.snapshot = collector.snapshot.without("b")
@@ -173,7 +212,20 @@ def test_a_domain_that_is_gone_is_gone_from_the_next_scrape() -> None:
 
     assert domains_in(before) == {"a", "b"}
     assert domains_in(after) == {"a"}
-    for total in ("host_memory_bytes", "host_sharing_ratio", "host_inter_sharing_bytes", "group_self_sharing_bytes"):
+    assert {name for name, _ in before} - {name for name, _ in after} == {
+        "samepage_pair_inter_sharing_bytes",
+        "samepage_domain_fallback_info",
+    }
+    for total in (
+        "host_memory_bytes",
+        "host_sharing_ratio",
+        "host_inter_sharing_bytes",
+        "group_self_sharing_bytes",
+        "host_stable_self_sharing_bytes",
+        "host_stable_inter_sharing_bytes",
+        "page_size_self_sharing_bytes",
+        "page_size_inter_sharing_bytes",
+    ):
         assert of(after, total) == of(before, total)
     assert of(after, "domains") == {("scanned",): 1, ("skipped",): 0}
 
@@ -192,15 +244,24 @@ def test_a_scrape_that_a_new_snapshot_overtakes_shows_the_old_one_whole() -> Non
 @pytest.mark.parametrize("openmetrics", [False, True], ids=["text", "openmetrics"])
 @pytest.mark.parametrize("name", AWKWARD_NAMES)
 def test_an_awkward_name_arrives_at_the_scraper_as_it_is(name: str, openmetrics: bool) -> None:  # noqa: FBT001 - pytest
-    scan = host_scan(name, groups=(GroupSharing(name, 1, 2),), pairs=(PairSharing((name, "other"), 5),))
+    scan = host_scan(
+        name,
+        groups=(GroupSharing(name, 1, 2),),
+        pairs=(PairSharing((name, "other"), 5),),
+        stable=stable_report(name),
+        fallbacks={name: ("layout", "not found")},
+    )
     found = series(snapshot(scan, domains=(name,)), openmetrics=openmetrics)
 
     arrived = name.replace("\udcff", "\\udcff")
     assert domains_in(found) == {arrived, "other"}
     assert of(found, "domain_self_sharing_bytes") == {(arrived,): 90 * 4096}
     assert of(found, "group_inter_sharing_bytes") == {(arrived,): 2 * 4096}
+    assert of(found, "domain_stable_self_sharing_bytes") == {(arrived,): 45 * 4096}
+    assert of(found, "domain_fallback_info") == {(arrived, "layout"): 1}
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=()), max_size=12))
 def test_any_name_arrives_at_the_scraper(name: str) -> None:
     found = series(snapshot(host_scan(name), domains=(name,)))
@@ -235,7 +296,12 @@ def test_two_hundred_guests_and_all_their_pairs_give_series_in_proportion_to_the
 
 
 def largest() -> HostScan:
-    return host_scan(*AWKWARD_NAMES, pairs=(PairSharing((AWKWARD_NAMES[0], AWKWARD_NAMES[4]), 1),))
+    return host_scan(
+        *AWKWARD_NAMES,
+        pairs=(PairSharing((AWKWARD_NAMES[0], AWKWARD_NAMES[4]), 1),),
+        stable=stable_report(*AWKWARD_NAMES),
+        fallbacks=dict.fromkeys(AWKWARD_NAMES, ("busy", "too busy")),
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -15,7 +16,8 @@ from samepaged.errors import Reason
 from samepaged.export.metrics import SnapshotCollector, render
 from tests.unit.export.builders import full_snapshot
 
-PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
+TREE = Path(__file__).parents[3]
+PAGE = TREE / "docs" / "metrics.md"
 
 
 class Row(NamedTuple):
@@ -32,6 +34,30 @@ def rows() -> list[Row]:
     lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `samepage_")]
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
     return [Row(*(cell.strip().replace(r"\|", "|") for cell in row)) for row in cells]
+
+
+def explained(what: str) -> list[str]:
+    """The words of the table whose first column is `what`."""
+    _, _, table = PAGE.read_text(encoding="utf-8").partition(f"\n| {what} | the domain |\n|---|---|\n")
+    return re.findall(r"^\| `([a-z_]+)` \|", table.partition("\n\n")[0], re.MULTILINE)
+
+
+def obstacles() -> set[str]:
+    """The codes that the daemon gives to what keeps it from scanning as preferred."""
+    calls = [
+        node
+        for path in TREE.glob("daemon/samepaged/**/*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Obstacle"
+    ]
+    return {ast.literal_eval(call.args[0]) for call in calls}
+
+
+def help_of(name: str) -> str:
+    source = CollectorRegistry()
+    source.register(SnapshotCollector(full_snapshot()))
+    text = render(source, openmetrics=False).decode()
+    return next(line for line in text.splitlines() if line.startswith(f"# HELP {name} "))
 
 
 def exported() -> dict[str, tuple[str, frozenset[str]]]:
@@ -61,11 +87,14 @@ def test_every_unit_is_the_one_in_the_name() -> None:
 
 
 def test_every_reason_of_a_failure_is_explained() -> None:
-    explained = re.findall(r"^\| `([a-z_]+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert explained("failure") == [reason.value for reason in Reason if not reason.intended]
 
-    assert [name for name in explained if not name.startswith("samepage_")] == [
-        reason.value for reason in Reason if not reason.intended
-    ]
+
+def test_every_reason_of_a_fallback_is_explained_on_the_page_and_in_the_help() -> None:
+    words = explained("fallback")
+
+    assert set(words) == obstacles()
+    assert re.findall(r"(\w+) \(", help_of("samepage_domain_fallback_info")) == words
 
 
 def test_every_example_is_a_query_about_its_metric(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+
 from samepaged.errors import Reason
 from samepaged.export.snapshot import Histogram, Skipped
-from samepaged.sharing import PairSharing
-from tests.unit.export.builders import guest_sharing, host_scan, snapshot
+from samepaged.sharing import PageSizeSharing, PairSharing
+from tests.unit.export.builders import guest_sharing, host_scan, snapshot, stable_report
 
 
 def test_a_domain_that_is_gone_is_nowhere_in_the_snapshot() -> None:
@@ -29,6 +31,28 @@ def test_the_totals_stay_until_the_next_analysis() -> None:
     assert left.report.inter_sharing_pages == before.report.inter_sharing_pages
     assert left.report.groups == before.report.groups
     assert left.departed == (guest_sharing("b"),)
+
+
+def test_a_domain_that_is_gone_is_gone_from_stable_sharing_and_its_totals_stay() -> None:
+    stable = dataclasses.replace(stable_report("a", "b", "c"), pairs=(PairSharing(("a", "b"), 7),))
+    left = host_scan("a", "b", "c", stable=stable).without("b").stable
+
+    assert left is not None
+    assert [guest.name for guest in left.guests] == ["a", "c"]
+    assert left.pairs == ()
+    assert (left.self_sharing_pages, left.inter_sharing_pages) == (135, 7)
+
+
+def test_sharing_by_page_size_stays_until_the_next_analysis() -> None:
+    whole = host_scan("a", "b", page_sizes=(PageSizeSharing(8192, 1000, 150, 60, 10),))
+
+    assert whole.without("a").without("b").by_page_size == whole.by_page_size
+
+
+def test_no_page_size_is_told_twice() -> None:
+    scan = host_scan("a", page_sizes=(PageSizeSharing(4096, 1, 1, 1, 1), PageSizeSharing(8192, 500, 0, 0, 0)))
+
+    assert [(one.page_size, one.memory_pages) for one in scan.by_page_size] == [(4096, 1000), (8192, 500)]
 
 
 def test_a_skipped_domain_that_is_gone_is_no_longer_skipped() -> None:

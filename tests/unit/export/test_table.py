@@ -7,15 +7,15 @@ import pty
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samepaged.errors import Reason
 from samepaged.export.names import columns
 from samepaged.export.snapshot import Skipped
 from samepaged.export.table import Progress, seconds, size, table
-from samepaged.sharing import GroupSharing, PairSharing
-from tests.unit.export.builders import AWKWARD_NAMES, host_scan
+from samepaged.sharing import GroupSharing, PageSizeSharing, PairSharing
+from tests.unit.export.builders import AWKWARD_NAMES, host_scan, stable_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,6 +66,78 @@ def test_a_scan_reads_like_this() -> None:
     assert table(scan) == READS.strip("\n")
 
 
+READS_WITH_MORE = """
+                                           shared
+                 zero+             self-     with           longest
+guest  memory   absent distinct  sharing   others mode        pause
+web-1 256 MiB 76.8 MiB  154 MiB 23.0 MiB 12.8 MiB snapshot* 31.2 ms
+web-2 256 MiB 76.8 MiB  154 MiB 23.0 MiB 12.8 MiB snapshot* 31.2 ms
+db    256 MiB 76.8 MiB  154 MiB 23.0 MiB 12.8 MiB snapshot* 31.2 ms
+proxy 256 MiB 76.8 MiB  154 MiB 23.0 MiB 12.8 MiB snapshot  31.2 ms
+
+memory of the guests  1.00 GiB  100.0%
+self-sharing          92.2 MiB    9.0%
+inter-VM sharing       160 KiB    0.0%
+total sharing         92.3 MiB    9.0%
+stable sharing        23.1 MiB    2.3%  known of 2 of 4 guests
+
+by page size      self  inter-VM     total
+       4 KiB  92.2 MiB   160 KiB  92.3 MiB    9.0%
+       8 KiB  46.9 MiB    80 KiB  47.0 MiB    4.6%
+       2 MiB  2.00 MiB     0 KiB  2.00 MiB    0.2%
+
+* scanned in another way than preferred
+  web-1, db (kernel): this kernel keeps no soft-dirty bits
+    (CONFIG_MEM_SOFT_DIRTY)
+  web-2 (layout): 512 MiB of its RAM was not found in the process; the dump
+    reader was taken instead
+"""
+
+
+def test_a_scan_of_which_more_is_known_reads_like_this() -> None:
+    scan = host_scan(
+        "web-1",
+        "web-2",
+        "db",
+        "proxy",
+        pages=65536,
+        stable=stable_report("web-1", "db", pages=32768),
+        page_sizes=(PageSizeSharing(8192, 131072, 19660, 6000, 10), PageSizeSharing(2 << 20, 512, 12, 1, 0)),
+        fallbacks={
+            "web-1": ("kernel", "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)"),
+            "db": ("kernel", "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)"),
+            "web-2": ("layout", "512 MiB of its RAM was not found in the process; the dump reader was taken instead"),
+        },
+    )
+
+    assert table(scan) == READS_WITH_MORE.strip("\n")
+
+
+def test_a_fallback_of_all_guests_is_told_once_without_their_names() -> None:
+    names = [f"guest-{n}" for n in range(200)]
+    shown = table(host_scan(*names, fallbacks=dict.fromkeys(names, ("kernel", "no soft-dirty bits"))))
+
+    assert shown.endswith("\n\n* scanned in another way than preferred\n  all 200 guests (kernel): no soft-dirty bits")
+
+
+def test_a_scan_without_fallback_has_neither_mark_nor_footnote() -> None:
+    assert "*" not in table(host_scan("a", "b"))
+
+
+def test_stable_sharing_known_of_every_guest_needs_no_note() -> None:
+    shown = table(host_scan("a", "b", stable=stable_report("a", "b"))).splitlines()
+
+    assert [line for line in shown if "stable" in line or "known" in line] == ["stable sharing         388 KiB    4.9%"]
+
+
+def test_stable_sharing_that_is_not_known_is_not_shown() -> None:
+    assert "stable" not in table(host_scan("a"))
+
+
+def test_one_page_size_needs_no_section_of_its_own() -> None:
+    assert "page size" not in table(host_scan("a"))
+
+
 def test_one_group_needs_no_section_of_its_own() -> None:
     assert "group" not in table(host_scan("a", groups=(GroupSharing("tenant", 9, 0),)))
 
@@ -102,19 +174,27 @@ def test_a_long_remedy_is_wrapped_and_nothing_of_it_lost() -> None:
     assert max(map(columns, shown.splitlines())) <= 80
 
 
+@settings(deadline=None)
 @given(
     names=st.lists(ANY_TEXT, min_size=1, max_size=3, unique=True),
     pages=st.integers(0, 1 << 38),
     width=st.integers(72, 120),
     text=ANY_TEXT,
+    fallback=ANY_TEXT,
+    page_size=st.sampled_from([1 << 10, 1 << 13, 1 << 21]),
 )
-def test_every_line_fits_whatever_the_names_and_sizes(names: list[str], pages: int, width: int, text: str) -> None:
+def test_every_line_fits_whatever_the_names_and_sizes(
+    names: list[str], pages: int, width: int, text: str, fallback: str, page_size: int
+) -> None:
     scan = host_scan(
         *names,
         pages=pages,
         groups=(GroupSharing(text, pages, pages), GroupSharing("", 0, 0)),
         pairs=(PairSharing((names[0], text), pages),),
         skipped=(Skipped(text, Reason.READ, text),),
+        stable=stable_report(names[0], pages=pages, inter=pages),
+        page_sizes=(PageSizeSharing(page_size, pages * 4096 // page_size, 0, pages * 4096 // page_size, 0),),
+        fallbacks={names[-1]: (text, fallback)},
     )
     lines = table(scan, width).splitlines()
 

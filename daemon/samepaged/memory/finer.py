@@ -1,0 +1,70 @@
+"""Hashes of parts of pages, made from the same bytes as the pages' own (the seed, section 4.4)."""
+
+from __future__ import annotations
+
+import mmap
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.memory.hashing import Interrupted, copy_process
+from samepaged.memory.pagemap import PAGE
+from samepaged.sharing.digest import FIRST_HASH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from samepaged.memory.hashing import Hasher
+
+__all__ = ["FinerDigests"]
+
+CHUNK: Final = 256
+
+
+class FinerDigests:
+    """Digests of the same memory in parts of pages: `parts[size]` is uint64 of shape (pages * 4096 / size,). Whoever
+    hashes a page hands its bytes to `hash` as well; `settle` then says of the other pages what they are.
+    """
+
+    def __init__(self, pages: int, sizes: Sequence[int], hasher: Hasher, seed: int) -> None:
+        self.parts = {size: np.zeros(pages * (PAGE // size), dtype=np.uint64) for size in sizes}
+        self._hasher = hasher
+        self._seed = seed
+
+    def hash(self, buffer: memoryview, pages: NDArray[np.intp]) -> None:
+        """Hash the parts of the pages of these numbers, whose bytes follow each other in the buffer."""
+        for size, parts in self.parts.items():
+            ratio = PAGE // size
+            hashes = np.empty(len(pages) * ratio, dtype=np.uint64)
+            self._hasher.hash_buffer(buffer, hashes, size, self._seed)
+            parts.reshape(-1, ratio)[pages] = hashes.reshape(-1, ratio)
+
+    def settle(self, digest: NDArray[np.uint64]) -> None:
+        """Parts of a page that has no hash are what the page is: absent, swapped, or zero."""
+        for size, parts in self.parts.items():
+            marked = np.flatnonzero(digest < FIRST_HASH)
+            parts.reshape(-1, PAGE // size)[marked] = digest[marked, np.newaxis]
+
+    def read_process(
+        self,
+        pid: int,
+        addresses: NDArray[np.uint64],
+        pages: NDArray[np.intp],
+        out: NDArray[np.uint64],
+        stop: Callable[[], bool],
+    ) -> None:
+        """Read the pages of these numbers at these addresses of a process once, and hash them in every size; `out` gets
+        the pages' own hashes. Raises OSError and Interrupted as Hasher.read_process does.
+        """
+        with mmap.mmap(-1, CHUNK * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+            area.madvise(mmap.MADV_DONTDUMP)
+            for start in range(0, len(pages), CHUNK):
+                if stop():
+                    raise Interrupted
+                chunk = pages[start : start + CHUNK]
+                copy_process(pid, addresses[start : start + CHUNK], area)
+                with memoryview(area) as view:
+                    self._hasher.hash_buffer(view, out[start : start + CHUNK], PAGE, self._seed)
+                    self.hash(view[: len(chunk) * PAGE], chunk)

@@ -1,0 +1,273 @@
+"""The lab host is what it should be: a Debian whose kernel has soft-dirty bits, KVM, libvirt, and samepaged as a user
+installs it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import samepaged
+from samepaged.memory import hashing
+from tests.lab.conftest import GUEST_MEMORY, REGION_PAGES, URI
+from tests.lab.writer_process import HUGE_PAGE, PAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from testbed.guests import Writer
+    from tests.lab.conftest import Ksm, SoftDirty
+    from tests.lab.writer_process import WriterProcess
+
+RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
+SAMEPAGED = "/usr/local/bin/samepaged"
+
+
+# --- the kernel
+
+
+def test_exactly_the_written_pages_are_soft_dirty(process: WriterProcess, soft_dirty: SoftDirty) -> None:
+    assert len(soft_dirty.pages(process)) == process.pages
+    soft_dirty.clear(process.pid)
+    assert soft_dirty.pages(process) == []
+    process.read(range(100))
+    assert soft_dirty.pages(process) == []
+    process.touch([3, 5, 1023])
+    assert soft_dirty.pages(process) == [3, 5, 1023]
+
+
+def test_a_huge_page_is_soft_dirty_as_a_whole(
+    start_process: Callable[..., WriterProcess], soft_dirty: SoftDirty
+) -> None:
+    process = start_process(2048, "huge")
+    soft_dirty.clear(process.pid)
+    process.touch([700])
+    assert soft_dirty.pages(process) == list(range(512, 1024))
+
+
+def test_a_process_that_writes_all_the_time_does_not_while_it_is_suspended(
+    process: WriterProcess, soft_dirty: SoftDirty
+) -> None:
+    process.keep_writing(seed=1, pages_a_second=1000)
+    with process.suspended():
+        soft_dirty.clear(process.pid)
+        time.sleep(0.2)
+        assert soft_dirty.pages(process) == []
+    deadline = time.monotonic() + 20
+    while not soft_dirty.pages(process):
+        assert time.monotonic() < deadline
+    process.stop_writing()
+
+
+def test_discarded_pages_are_absent_and_read_as_zeros(process: WriterProcess, soft_dirty: SoftDirty) -> None:
+    process.discard(10, 5)
+    present = soft_dirty.entries(process.pid, process.address, process.pages) >> 63
+    assert [page for page in range(process.pages) if not present[page]] == [10, 11, 12, 13, 14]
+    assert process.content()[10] == bytes(PAGE)
+
+
+def test_a_second_mapping_writes_what_the_process_reads(start_process: Callable[..., WriterProcess]) -> None:
+    process = start_process(16, "memfd")
+    with process.second_mapping() as window:
+        window[7 * PAGE : 8 * PAGE] = b"x" * PAGE
+    assert process.content()[7] == b"x" * PAGE
+
+
+def test_hugetlb_pages_are_to_be_had(start_process: Callable[..., WriterProcess]) -> None:
+    process = start_process(2 * HUGE_PAGE // PAGE, "hugetlb")
+    smaps = Path(f"/proc/{process.pid}/smaps").read_text()
+    assert f"Private_Hugetlb:{2 * HUGE_PAGE >> 10:8} kB" in smaps
+
+
+def test_ksm_merges_what_a_process_offers(process: WriterProcess, ksm: Ksm) -> None:
+    process.fill(0, 100, seed=7, distinct=1)
+    process.offer_to_ksm()
+    ksm.start()
+    ksm.wait_until(lambda: ksm.value("pages_sharing") == 99)
+
+
+# --- KVM and libvirt
+
+
+def test_the_nested_guest_runs_under_kvm(kvm_guest: Writer, kvm_guest_pid: int) -> None:
+    opened = {str(path.readlink()) for path in Path(f"/proc/{kvm_guest_pid}/fd").iterdir()}
+    assert {"/dev/kvm", "anon_inode:kvm-vm", "anon_inode:kvm-vcpu:0"} <= opened
+
+
+def ram(pid: int) -> int:
+    """The address of the nested guest's RAM: the only mapping of its size."""
+    ranges = [line.split()[0].split("-") for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    (start,) = (int(start, 16) for start, end in ranges if int(end, 16) - int(start, 16) == GUEST_MEMORY << 20)
+    return start
+
+
+def test_libvirt_suspends_the_guest_which_then_writes_nothing_and_resumes_it(
+    kvm_guest: Writer, kvm_guest_pid: int, soft_dirty: SoftDirty
+) -> None:
+    where = kvm_guest_pid, ram(kvm_guest_pid), GUEST_MEMORY * 256
+    kvm_guest.tell("dirty 500")
+    kvm_guest.domain.suspend()
+    assert kvm_guest.domain.state()[0] == PAUSED
+    soft_dirty.clear(kvm_guest_pid)
+    time.sleep(1)
+    assert soft_dirty.within(*where) == []
+    kvm_guest.domain.resume()
+    assert kvm_guest.domain.state()[0] == RUNNING
+    deadline = time.monotonic() + 20
+    while not soft_dirty.within(*where):
+        assert time.monotonic() < deadline
+    kvm_guest.tell("dirty 0")
+
+
+# --- samepaged, from its wheel
+
+
+def test_samepaged_is_the_installed_wheel_with_its_native_module() -> None:
+    assert Path(samepaged.__file__).is_relative_to(sys.prefix)
+    assert hashing.NativeHasher().name == "native"
+    assert Path(SAMEPAGED).resolve().is_relative_to(sys.prefix)
+
+
+def scan(*words: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [SAMEPAGED, "scan", "--json", *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def test_samepaged_counts_what_the_nested_guest_was_told_to_hold(kvm_guest: Writer) -> None:
+    def domain() -> dict[str, Any]:
+        (found,) = scan("--connect", URI, kvm_guest.name)["domains"]
+        return dict(found)
+
+    kvm_guest.fill(0, REGION_PAGES, seed=1, distinct=REGION_PAGES)
+    before = domain()
+    kvm_guest.fill(0, 1000, seed=7, distinct=10)
+    after = domain()
+    assert after["duplicate_pages"] - before["duplicate_pages"] == 990
+    states = ("absent", "swapped", "zero", "distinct", "duplicate")
+    assert sum(after[f"{state}_pages"] for state in states) == after["memory_pages"] == GUEST_MEMORY * 256
+    assert kvm_guest.domain.state()[0] == RUNNING
+
+
+# --- samepaged under systemd
+
+
+CONFIG = """\
+guests: {{exclude: [{excluded}]}}
+scan: {{interval: 2s, jitter: 0}}
+"""
+
+
+def systemctl(*words: str) -> str:
+    return subprocess.run(["systemctl", *words], check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+class Service:
+    """The installed unit, started."""
+
+    config = Path("/etc/samepaged/config.yaml")
+
+    def configure(self, excluded: str = "") -> None:
+        self.config.write_text(CONFIG.format(excluded=excluded))
+
+    def show(self, name: str) -> str:
+        return systemctl("show", "--value", "--property", name, "samepaged").strip()
+
+    def status(self, name: str) -> str:
+        """A line of /proc/PID/status of the service's main process."""
+        lines = Path(f"/proc/{self.show('MainPID')}/status").read_text().splitlines()
+        (found,) = (line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
+        return found
+
+    def metrics(self) -> set[tuple[str, str | None]]:
+        """Names of the samples, and the domain that each is about."""
+        with urllib.request.urlopen("http://127.0.0.1:9953/metrics", timeout=10) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+            return {(sample.name, sample.labels.get("domain")) for family in families for sample in family.samples}
+
+    def wait_for(self, name: str, domain: str, *, there: bool) -> None:
+        deadline = time.monotonic() + 60
+        while ((name, domain) in self.metrics()) != there:
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.2)
+
+    def log(self) -> str:
+        return subprocess.check_output(["journalctl", "--unit=samepaged", "--no-pager", "--lines=50"], text=True)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """Installed and started as a user does it: the unit, the user and the directories from systemd/."""
+    files = Path("systemd")
+    for source, target in {
+        "samepaged.sysusers.conf": "/usr/local/lib/sysusers.d/samepaged.conf",
+        "samepaged.tmpfiles.conf": "/usr/local/lib/tmpfiles.d/samepaged.conf",
+        "samepaged.service": "/usr/local/lib/systemd/system/samepaged.service",
+    }.items():
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        Path(target).write_text((files / source).read_text().replace("@PREFIX@", "/usr/local"))
+    subprocess.run(["systemd-sysusers", "samepaged.conf"], check=True)
+    one = Service()
+    one.config.parent.mkdir(exist_ok=True)
+    one.configure()
+    subprocess.run(["systemd-tmpfiles", "--create", "samepaged.conf"], check=True)
+    systemctl("daemon-reload")
+    started = subprocess.run(["systemctl", "start", "samepaged"], check=False, timeout=120)
+    assert started.returncode == 0, one.log()
+    yield one
+    systemctl("stop", "samepaged")
+
+
+def test_the_unit_is_up_once_samepaged_says_so(service: Service) -> None:
+    assert service.show("Type") == "notify"
+    assert service.show("ActiveState") == "active"
+    assert service.show("NRestarts") == "0"
+
+
+CAPABILITIES = {"cap_dac_override": 1, "cap_dac_read_search": 2, "cap_sys_ptrace": 19}
+
+
+def test_it_runs_as_its_own_user_with_the_unit_s_capabilities_and_no_others(service: Service) -> None:
+    user = subprocess.check_output(["id", "--user", "samepaged"], text=True).strip()
+    assert service.status("Uid").split() == [user] * 4
+    asked = sum(1 << CAPABILITIES[name] for name in service.show("AmbientCapabilities").split())
+    assert asked > 0
+    for kind in ("CapAmb", "CapEff", "CapBnd"):
+        assert int(service.status(kind), 16) == asked
+
+
+def test_its_metrics_are_of_the_nested_guest(service: Service, kvm_guest: Writer) -> None:
+    service.wait_for("samepage_domain_memory_bytes", kvm_guest.name, there=True)
+
+
+def test_reload_takes_the_new_configuration_and_the_process_stays(service: Service, kvm_guest: Writer) -> None:
+    service.wait_for("samepage_domain_memory_bytes", kvm_guest.name, there=True)
+    pid = service.show("MainPID")
+    service.configure(excluded=kvm_guest.name)
+    systemctl("reload", "samepaged")
+    service.wait_for("samepage_domain_memory_bytes", kvm_guest.name, there=False)
+    service.configure()
+    systemctl("reload", "samepaged")
+    service.wait_for("samepage_domain_memory_bytes", kvm_guest.name, there=True)
+    assert service.show("MainPID") == pid
+
+
+def test_stopping_it_leaves_the_guest_running(service: Service, kvm_guest: Writer) -> None:
+    service.wait_for("samepage_domain_memory_bytes", kvm_guest.name, there=True)
+    systemctl("stop", "samepaged")
+    assert service.show("ActiveState") == "inactive"
+    assert service.show("Result") == "success"
+    assert kvm_guest.domain.state()[0] == RUNNING
+    systemctl("start", "samepaged")

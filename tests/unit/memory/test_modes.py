@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged import ksm
+from samepaged.memory import softdirty
+from samepaged.memory.hashing import Interrupted
+from samepaged.memory.kept import Epoch, Kept, limit
+from samepaged.memory.layout import RamMapping
+from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, SOFT_DIRTY, SWAPPED
+from samepaged.memory.plan import Obstacle, Pace, choose
+from samepaged.memory.sliced import read_sliced
+from samepaged.sharing import ABSENT, FIRST_HASH, ZERO
+from samepaged.sharing import SWAPPED as SWAPPED_PAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+OBSTACLE = Obstacle("kernel", "no bits")
+MAPPING = RamMapping(0, 4096 * 8, (0, 0), 0, 0, "", shared=False, hugetlb=False, mergeable=True)
+
+
+def plan(
+    mode: str, seconds: float, obstacle: Obstacle | None = None, *, paused: bool = False
+) -> tuple[str, str | None]:
+    chosen = choose(mode, paused=paused, snapshot_seconds=seconds, max_pause=0.25, obstacle=obstacle)
+    return chosen.mode, None if chosen.fallback is None else chosen.fallback.code
+
+
+@pytest.mark.parametrize(
+    ("mode", "seconds", "obstacle", "chosen"),
+    [
+        ("auto", 0.01, None, ("snapshot", None)),
+        ("auto", 0.2, None, ("precopy", None)),
+        ("auto", 2.0, None, ("precopy", None)),
+        ("auto", 0.2, OBSTACLE, ("snapshot", "kernel")),
+        ("auto", 2.0, OBSTACLE, ("sliced", "kernel")),
+        ("precopy", 0.01, None, ("precopy", None)),
+        ("precopy", 0.2, OBSTACLE, ("snapshot", "kernel")),
+        ("precopy", 2.0, OBSTACLE, ("sliced", "kernel")),
+        ("snapshot", 9.0, OBSTACLE, ("snapshot", None)),
+        ("sliced", 0.01, None, ("sliced", None)),
+        ("live", 0.01, None, ("live", None)),
+    ],
+)
+def test_the_mode_is_the_most_exact_that_fits_the_longest_pause(
+    mode: str, seconds: float, obstacle: Obstacle | None, chosen: tuple[str, str | None]
+) -> None:
+    assert plan(mode, seconds, obstacle) == chosen
+
+
+@given(st.sampled_from(["auto", "precopy", "sliced", "live", "snapshot"]), st.floats(0, 100))
+def test_a_guest_that_stands_still_anyway_is_read_at_once(mode: str, seconds: float) -> None:
+    assert plan(mode, seconds, OBSTACLE, paused=True) == ("snapshot", None)
+
+
+def test_auto_never_predicts_a_pause_longer_than_allowed() -> None:
+    for seconds in np.linspace(0, 3, 50):
+        mode, _ = plan("auto", float(seconds), OBSTACLE)
+        assert mode != "snapshot" or seconds <= 0.25
+
+
+def test_the_pace_is_learnt_and_a_handful_of_pages_teaches_nothing() -> None:
+    pace = Pace(rate=1e9)
+    pace.learn(3, 1e-9)
+    assert pace.rate == 1e9
+    for _ in range(20):
+        pace.learn(250_000, 250_000 * 4096 / 8e9)
+    assert pace.rate == pytest.approx(8e9, rel=0.01)
+    assert pace.seconds(262_144) == pytest.approx(2**30 / 8e9, rel=0.01)
+
+
+CLEAN = int(PRESENT | EXCLUSIVE)
+
+
+@pytest.mark.parametrize(
+    ("entry", "known", "merging", "reread"),
+    [
+        (CLEAN, FIRST_HASH, False, False),
+        (CLEAN, FIRST_HASH, True, False),
+        (CLEAN | int(SOFT_DIRTY), FIRST_HASH, False, True),
+        (CLEAN, ABSENT, False, True),  # backed since, by a read
+        (CLEAN, SWAPPED_PAGE, False, True),  # swapped in since, by a read
+        (int(PRESENT), FIRST_HASH, True, True),  # KSM may have dropped its bit
+        (int(PRESENT), ZERO, True, True),
+        (int(PRESENT), FIRST_HASH, False, True),  # dropped and read again: a zero page now
+        (int(PRESENT), ZERO, False, False),  # a zero page then and now
+        (0, FIRST_HASH, False, False),  # absent: its entry says all
+        (int(SWAPPED), FIRST_HASH, False, False),
+        (int(SWAPPED | SOFT_DIRTY), FIRST_HASH, True, False),
+    ],
+)
+def test_what_may_have_changed_is_read_again(entry: int, known: int, merging: bool, reread: bool) -> None:  # noqa: FBT001
+    found = softdirty.stale(np.array([entry], np.uint64), np.array([known], np.uint64), merging=merging)
+    assert found.tolist() == [reread]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "vfio", "code"),
+    [
+        ({"hugetlb": True}, False, "hugetlb"),
+        ({"shared": True}, False, "shared"),
+        ({"inode": 7}, False, "shared"),
+        ({}, True, "vfio"),
+    ],
+)
+def test_memory_whose_writes_leave_no_bit_is_refused(mapping: dict[str, object], vfio: bool, code: str) -> None:  # noqa: FBT001
+    fields = {name: getattr(MAPPING, name) for name in MAPPING.__slots__} | mapping
+    found = softdirty.obstacle([MAPPING, RamMapping(**fields)], vfio=vfio)
+    assert found is not None
+    assert found.code == code
+
+
+class SlowReader:
+    """Pages that take their time."""
+
+    def __init__(self, pages: int, seconds_a_piece: float) -> None:
+        self.pages = pages
+        self._seconds = seconds_a_piece
+
+    def read(self, first: int, last: int, out: NDArray[np.uint64]) -> None:
+        time.sleep(self._seconds)
+        out[:] = np.arange(first, last) + FIRST_HASH
+
+
+class Pauses:
+    """Notes when it was entered and left."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[float, float]] = []
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.spans.append((began, time.monotonic()))
+
+
+def test_slices_cover_every_page_once_and_leave_the_guest_its_time() -> None:
+    pauses = Pauses()
+    reader = SlowReader(2048 * 12 + 5, 0.004)
+    digest = read_sliced(reader, pauses, max_pause=0.02, max_duty=0.25, stop=lambda: False)  # type: ignore[arg-type]
+    assert digest.tolist() == list(range(FIRST_HASH, FIRST_HASH + reader.pages))
+    assert len(pauses.spans) > 2
+    for (began, ended), (following, _) in zip(pauses.spans, pauses.spans[1:], strict=False):
+        assert following - ended >= 2.9 * (ended - began)
+
+
+def test_a_stop_ends_the_rest_between_slices() -> None:
+    with pytest.raises(Interrupted):
+        read_sliced(
+            SlowReader(2048 * 4, 0.01),  # type: ignore[arg-type]
+            Pauses(),
+            max_pause=0.01,
+            max_duty=0.001,
+            stop=lambda: True,
+        )
+
+
+def test_an_epoch_ends_when_another_claims_the_bits_or_the_memory_is_another(tmp_path: Path) -> None:
+    unmerged = RamMapping(0, 4096, (0, 0), 0, 0, "", shared=False, hugetlb=False, mergeable=False)
+    epoch = Epoch.begin(7, (unmerged,), tmp_path)
+    assert epoch.lasts(7, (unmerged,), tmp_path)
+    assert not epoch.lasts(8, (unmerged,), tmp_path)
+    assert not epoch.lasts(7, (MAPPING,), tmp_path)
+    Epoch.begin(7, (unmerged,), tmp_path)
+    assert not epoch.lasts(7, (unmerged,), tmp_path)
+
+
+def test_an_epoch_of_mergeable_memory_ends_when_ksm_was_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ksm, "KSM", tmp_path)
+    for name in ("run", *ksm.COUNTERS):
+        (tmp_path / name).write_text("0\n")
+    epoch = Epoch.begin(7, (MAPPING,), tmp_path)
+    assert epoch.lasts(7, (MAPPING,), tmp_path)
+    (tmp_path / "pages_volatile").write_text("5\n")
+    assert not epoch.lasts(7, (MAPPING,), tmp_path)
+    again = Epoch.begin(7, (MAPPING,), tmp_path)
+    (tmp_path / "run").write_text("1\n")
+    assert not again.lasts(7, (MAPPING,), tmp_path)
+
+
+def test_ksm_is_held_still_and_put_back_also_after_a_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ksm, "KSM", tmp_path)
+    run, journal = tmp_path / "run", tmp_path / ksm.JOURNAL
+    run.write_text("1\n")
+    with ksm.stilled(tmp_path) as still:
+        assert still
+        assert run.read_text() == "0"
+        assert journal.exists()
+    assert run.read_text() == "1"
+    assert not journal.exists()
+    # died in between: what is left is a journal and a KSM that stands still
+    run.write_text("0\n")
+    journal.write_text("1\n")
+    ksm.put_back(tmp_path)
+    assert run.read_text() == "1"
+    assert not journal.exists()
+
+
+def test_ksm_that_somebody_stopped_is_left_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ksm, "KSM", tmp_path)
+    (tmp_path / "run").write_text("2\n")
+    with ksm.stilled(tmp_path) as still:
+        assert still
+    assert (tmp_path / "run").read_text() == "2\n"
+    (tmp_path / ksm.JOURNAL).write_text("1\n")
+    ksm.put_back(tmp_path)
+    assert (tmp_path / "run").read_text() == "2\n"
+
+
+@given(st.lists(st.integers(0, 50), max_size=8), st.integers(0, 200))
+def test_the_largest_digests_go_first_until_the_rest_fits(sizes: list[int], most: int) -> None:
+    kept = [Kept(0, digest=np.zeros(size, dtype=np.uint64)) for size in sizes]
+    limit(kept, most * 8)
+    left = [len(one.digest) for one in kept if one.digest is not None]
+    gone = [size for one, size in zip(kept, sizes, strict=True) if one.digest is None]
+    assert sum(left) <= most
+    assert all(size >= max(left, default=0) for size in gone)
+    if gone:  # no more went than had to
+        assert sum(left) + min(gone) > most
