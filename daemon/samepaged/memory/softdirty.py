@@ -6,6 +6,7 @@ is lost; so they are cleared either before anything is read, or while the guest 
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import mmap
 import os
@@ -51,7 +52,7 @@ def supported() -> bool:
     """
     with mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
         page[0] = 1
-        address = np.frombuffer(page, np.uint8).ctypes.data
+        address = ctypes.addressof(ctypes.c_char.from_buffer(page))
         try:
             with Pagemap(os.getpid()) as pagemap:
                 clear(os.getpid())

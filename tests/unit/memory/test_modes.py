@@ -121,6 +121,11 @@ def test_memory_whose_writes_leave_no_bit_is_refused(mapping: dict[str, object],
     assert found.code == code
 
 
+def test_whether_the_kernel_keeps_bits_is_found_out_on_a_page_of_our_own() -> None:
+    softdirty.supported.cache_clear()
+    assert softdirty.supported() in {True, False}
+
+
 class SlowReader:
     """Pages that take their time."""
 
