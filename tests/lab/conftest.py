@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if IN_THE_LAB and report.skipped and not hasattr(report, "wasxfail"):
-        report.outcome = "failed"
+        report.outcome, report.longrepr = "failed", f"skipped where nothing may be missing: {report.longrepr}"
     return report
 
 

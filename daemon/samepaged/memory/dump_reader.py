@@ -7,7 +7,6 @@ page to write it: pages that were never backed are mapped, and holes of shared m
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 import select
 import tempfile
@@ -22,6 +21,7 @@ from samepaged.errors import GuestError, Reason
 from samepaged.memory.elf import ElfStream, Segment
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.pagemap import PAGE
+from samepaged.memory.scratch import scratch
 from samepaged.sharing.digest import ABSENT, SWAPPED, ZERO
 
 if TYPE_CHECKING:
@@ -163,19 +163,17 @@ class DumpReader:
                 return 0
 
     def _drain(self, descriptor: int, writer: threading.Thread) -> None:
-        scratch = memoryview(bytearray(PIPE_SIZE))
-        while self._readinto(descriptor, scratch, writer):
+        rest = scratch(PIPE_SIZE)
+        while self._readinto(descriptor, rest, writer):
             pass
 
     def _hash(self, stream: ElfStream) -> NDArray[np.uint64]:
         pages = np.full(self._total // PAGE, SWAPPED, dtype=np.uint64)
         placed = sorted(place(stream.segments, self._total), key=lambda item: item[0].offset)
-        with mmap.mmap(-1, CHUNK_PAGES * PAGE) as area:
-            area.madvise(mmap.MADV_DONTDUMP)
-            with memoryview(area) as buffer:
-                for segment, offset in placed:
-                    stream.skip_to(segment.offset)
-                    self._hash_segment(stream, segment, offset // PAGE, pages, buffer)
+        buffer = scratch(CHUNK_PAGES * PAGE)
+        for segment, offset in placed:
+            stream.skip_to(segment.offset)
+            self._hash_segment(stream, segment, offset // PAGE, pages, buffer)
         return pages
 
     def _hash_segment(

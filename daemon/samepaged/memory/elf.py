@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import GuestError, Reason
+from samepaged.memory.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,9 +71,11 @@ class ElfStream:
         """Read on to this offset of the stream, and forget what was read."""
         if offset < self._position:
             raise _bad("has segments out of order")
-        scratch = memoryview(bytearray(min(SKIP, offset - self._position)))
+        if offset == self._position:
+            return
+        skipped = scratch(min(SKIP, offset - self._position))
         while self._position < offset:
-            self.fill(scratch[: min(len(scratch), offset - self._position)])
+            self.fill(skipped[: min(len(skipped), offset - self._position)])
 
     def _headers(self) -> tuple[Segment, ...]:
         ident = self._take(16)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from samepaged.memory.hashing import Interrupted, copy_process
 from samepaged.memory.pagemap import PAGE
+from samepaged.memory.scratch import scratch
 from samepaged.sharing.digest import FIRST_HASH
 
 if TYPE_CHECKING:
@@ -58,13 +58,11 @@ class FinerDigests:
         """Read the pages of these numbers at these addresses of a process once, and hash them in every size; `out` gets
         the pages' own hashes. Raises OSError and Interrupted as Hasher.read_process does.
         """
-        with mmap.mmap(-1, CHUNK * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
-            area.madvise(mmap.MADV_DONTDUMP)
-            for start in range(0, len(pages), CHUNK):
-                if stop():
-                    raise Interrupted
-                chunk = pages[start : start + CHUNK]
-                copy_process(pid, addresses[start : start + CHUNK], area)
-                with memoryview(area) as view:
-                    self._hasher.hash_buffer(view, out[start : start + CHUNK], PAGE, self._seed)
-                    self.hash(view[: len(chunk) * PAGE], chunk)
+        buffer = scratch(CHUNK * PAGE)
+        for start in range(0, len(pages), CHUNK):
+            if stop():
+                raise Interrupted
+            chunk = pages[start : start + CHUNK]
+            copy_process(pid, addresses[start : start + CHUNK], buffer)
+            self._hasher.hash_buffer(buffer, out[start : start + CHUNK], PAGE, self._seed)
+            self.hash(buffer[: len(chunk) * PAGE], chunk)

@@ -183,16 +183,17 @@ def _in_steps(step: Callable[[int, int, mmap.mmap], None], pages: int, threads: 
         nonlocal failed
         # Populated, so that the first chunk is not slowed by page faults; not dumped: it holds what is in a guest.
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-        with mmap.mmap(-1, min(CHUNK_PAGES, size, pages) * READ_PAGE, flags=flags) as scratch:
-            scratch.madvise(mmap.MADV_DONTDUMP)
-            while not failed and (index := next(following)) < steps:
-                try:
-                    if stop():
-                        raise Interrupted  # noqa: TRY301  the other threads have to be told too
-                    step(index * size, min((index + 1) * size, pages), scratch)
-                except BaseException:
-                    failed = True
-                    raise
+        # Freed with its last user: closing it would fail while an exception on its way holds a view, and hide that.
+        scratch = mmap.mmap(-1, min(CHUNK_PAGES, size, pages) * READ_PAGE, flags=flags)
+        scratch.madvise(mmap.MADV_DONTDUMP)
+        while not failed and (index := next(following)) < steps:
+            try:
+                if stop():
+                    raise Interrupted  # noqa: TRY301  the other threads have to be told too
+                step(index * size, min((index + 1) * size, pages), scratch)
+            except BaseException:
+                failed = True
+                raise
 
     if min(threads, steps) <= 1:
         if steps:
@@ -226,7 +227,7 @@ _libc.process_vm_readv.argtypes = [
 ]
 
 
-def copy_process(pid: int, addresses: NDArray[np.uint64], scratch: mmap.mmap) -> None:
+def copy_process(pid: int, addresses: NDArray[np.uint64], scratch: mmap.mmap | memoryview) -> None:
     """Copy the pages at `addresses` of a process one after the other to the front of `scratch`, which must hold them.
     Raises OSError as Hasher.read_process does.
     """

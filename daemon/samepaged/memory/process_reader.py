@@ -6,7 +6,6 @@ Pages are numbered through all of the guest's RAM mappings, in the mappings' ord
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Self
@@ -18,6 +17,7 @@ from samepaged.memory.backing import BackingFile
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.pagemap import PAGE, Pagemap
 from samepaged.memory.residence import Residence, residence
+from samepaged.memory.scratch import scratch
 from samepaged.sharing.digest import ABSENT, SWAPPED
 
 if TYPE_CHECKING:
@@ -167,18 +167,16 @@ class ProcessReader:
             self._hash_files(np.flatnonzero(in_file) + first, digest, first)
 
     def _hash_files(self, pages: NDArray[np.intp], out: NDArray[np.uint64], first: int) -> None:
-        with mmap.mmap(-1, FILE_CHUNK * PAGE) as area:
-            area.madvise(mmap.MADV_DONTDUMP)
-            with memoryview(area) as buffer:
-                for index, file in self._files.items():
-                    base, end = self._first[index], self._first[index + 1]
-                    own = pages[np.searchsorted(pages, base) : np.searchsorted(pages, end)]
-                    for run in _runs(own):
-                        at = int(run[0]) - first
-                        window = buffer[: len(run) * PAGE]
-                        self._hash_run(file, int(run[0] - base), window, out[at : at + len(run)])
-                        if self._finer is not None:
-                            self._finer.hash(window, run)
+        buffer = scratch(FILE_CHUNK * PAGE)
+        for index, file in self._files.items():
+            base, end = self._first[index], self._first[index + 1]
+            own = pages[np.searchsorted(pages, base) : np.searchsorted(pages, end)]
+            for run in _runs(own):
+                at = int(run[0]) - first
+                window = buffer[: len(run) * PAGE]
+                self._hash_run(file, int(run[0] - base), window, out[at : at + len(run)])
+                if self._finer is not None:
+                    self._finer.hash(window, run)
 
     def _hash_run(self, file: BackingFile, page: int, buffer: memoryview, out: NDArray[np.uint64]) -> None:
         if self._stop():

@@ -13,8 +13,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, SOFT_DIRTY, Pagemap
 from samepaged.memory.plan import Obstacle
@@ -24,6 +22,7 @@ from samepaged.sharing.digest import ZERO
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from samepaged.memory.layout import RamMapping

@@ -9,6 +9,7 @@ import os
 import subprocess
 import threading
 import time
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -304,11 +305,12 @@ def test_a_read_is_given_up_when_asked(hasher: Hasher, threads: int, monkeypatch
     monkeypatch.setattr(hashing, "FEWEST_PAGES_A_STEP", 10)
     memory = Memory(200)
     out = np.zeros(200, dtype=np.uint64)
-    # Three steps at most have begun when the third page of hashes is there; the last ones never do.
+    asked = count()
     with pytest.raises(Interrupted):
-        hasher.read_process(os.getpid(), memory.addresses(), out, 4096, 1, threads=threads, stop=lambda: bool(out[20]))
-    assert out[0] != 0
-    assert not out[100:].any()
+        hasher.read_process(
+            os.getpid(), memory.addresses(), out, 4096, 1, threads=threads, stop=lambda: next(asked) >= 3
+        )
+    assert np.count_nonzero(out) == 30
 
 
 def test_a_read_that_is_asked_to_stop_at_once_reads_nothing(hasher: Hasher) -> None:
@@ -316,6 +318,15 @@ def test_a_read_that_is_asked_to_stop_at_once_reads_nothing(hasher: Hasher) -> N
     with pytest.raises(Interrupted):
         hasher.read_process(os.getpid(), MEMORY.addresses()[:5], out, 4096, 1, stop=lambda: True)
     assert not out.any()
+
+
+def test_what_a_signal_handler_raises_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(xxhash, "xxh3_64_intdigest", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read(PythonHasher(), MEMORY.addresses())
 
 
 def test_what_was_read_stays_out_of_core_dumps(hasher: Hasher) -> None:
