@@ -16,7 +16,7 @@ export PYTHON PREFIX DESTDIR
 export PATH := $(CURDIR)/.cache/testbed/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-build deps-guests venv check check-units test test-unit test-system test-native demo bench \
+.PHONY: help deps deps-build deps-guests venv check check-units test test-unit test-system test-lab test-native demo bench \
 	install uninstall clean
 
 help: ## this list
@@ -57,13 +57,16 @@ test-unit: $(STAMP) ## the tests that need no guest
 test-system: deps $(STAMP) ## the tests with real guests (as root)
 	$(BIN)/pytest $(PYTEST_ARGS) tests/system
 
+test-lab: deps $(STAMP) ## precopy, KSM and the service on a Debian host of its own, emulated (as root; some minutes)
+	$(BIN)/python -m lab
+
 test-native: $(STAMP) ## the native module under the sanitizers
 	tests/native/run.sh
 
 demo: deps-guests $(STAMP) ## three real guests, measured for DEMO_SECONDS (60); leaves nothing behind (as root)
 	@$(BIN)/python -m demo
 
-bench: deps-guests $(STAMP) ## the figures that README.md quotes, into bench/results.json (as root)
+bench: deps $(STAMP) ## the figures that README.md quotes, into bench/results.json (as root)
 	$(BIN)/python -m bench
 
 install: deps-build ## into PREFIX (/usr/local) below DESTDIR, with its systemd unit

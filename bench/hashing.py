@@ -15,16 +15,19 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from bench.row import line
 from samepaged.memory.hashing import Hasher, NativeHasher, PythonHasher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Row", "rows"]
+    from bench.row import Row
+
+__all__ = ["rows"]
 
 MIB: Final = 1 << 20
 PAGE: Final = 4096
@@ -48,16 +51,6 @@ for start in range(0, len(words), 1 << 20):
 print(words.ctypes.data, flush=True)
 sys.stdin.read()
 """
-
-
-class Row(TypedDict):
-    """One figure of bench/results.json, and what it has to be."""
-
-    name: str
-    value: float
-    unit: str
-    at_least: NotRequired[float]
-    at_most: NotRequired[float]
 
 
 class Range(ctypes.Structure):
@@ -187,5 +180,4 @@ def rows() -> Iterator[Row]:
 
 if __name__ == "__main__":
     for row in rows():
-        bound = f">= {row['at_least']}" if "at_least" in row else f"<= {row['at_most']}"
-        print(f"{row['value']:>8} {row['unit']:<6} {bound:<8} {row['name']}", flush=True)
+        print(line(row), flush=True)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import libvirt
 
-from bench.row import Row
 from samepaged.config import Config
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory.capture import Hashing
@@ -23,6 +22,7 @@ from testbed.libvirtd import private_libvirtd
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bench.row import Row
     from testbed.guests import Writer
 
 __all__ = ["rows"]

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessReader"]
 
-# Pages a call hashes at most (64 MiB): between calls, a stop is noticed.
-BATCH: Final = 16384
+# Pages whose hashes are held apart before they go to their places (2 MiB of hashes).
+BATCH: Final = 1 << 18
 FILE_CHUNK: Final = 256
 
 
