@@ -28,8 +28,9 @@ __all__ = ["HUGE_PAGE", "PAGE", "WriterProcess", "writer_process"]
 PAGE = 4096
 HUGE_PAGE = 2 << 20
 MAP_FIXED = 0x10
-# What the region is: private and in 4 KiB pages; private and, where the kernel can, in 2 MiB pages; a memfd, shared with
-# whoever maps it; a file of huge pages from the pool (/proc/sys/vm/nr_hugepages), mapped privately as libvirt does it.
+# What the region is: private and in 4 KiB pages; private and, where the kernel can, in 2 MiB pages; a memfd, shared
+# with whoever maps it; a file of huge pages from the pool (/proc/sys/vm/nr_hugepages), mapped privately, as libvirt
+# does it.
 KINDS = ("private", "huge", "memfd", "hugetlb")
 
 

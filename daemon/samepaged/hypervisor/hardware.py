@@ -31,12 +31,22 @@ UNITS: Final = {
 }
 # Memory devices that are guest RAM. The others (nvdimm, virtio-pmem, sgx-epc) are storage or sealed.
 RAM_DEVICES: Final = frozenset({"dimm", "virtio-mem"})
+# Devices of the host that write into guest RAM by themselves.
+VFIO: Final = (
+    "./devices/hostdev[@type='pci']",
+    "./devices/hostdev[@type='mdev']",
+    "./devices/interface[@type='hostdev']",
+    "./devices/interface[@type='vdpa']",
+    "./devices/disk[@type='nvme']",
+)
 LARGEST: Final = 1 << 52  # x86-64 has no more physical addresses
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """`blocks`: sizes in bytes of the guest's RAM blocks, in the order of its physical addresses."""
+    """`blocks`: sizes in bytes of the guest's RAM blocks, in the order of its physical addresses. `vfio`: whether a
+    device of the host writes into them by itself.
+    """
 
     blocks: tuple[int, ...]
     encryption: str | None
@@ -95,5 +105,5 @@ def parse(xml: str) -> Hardware:
     return Hardware(
         blocks=(*boot, *dimms),
         encryption=None if launch is None else launch.get("type", "unknown"),
-        vfio=root.find("./devices/hostdev") is not None,
+        vfio=any(root.find(path) is not None for path in VFIO),
     )

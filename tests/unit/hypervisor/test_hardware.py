@@ -45,6 +45,20 @@ def test_persistent_memory_is_storage_and_no_block() -> None:
     assert parse(xml).blocks == (128 * MIB,)
 
 
+@pytest.mark.parametrize(
+    ("device", "vfio"),
+    [
+        ("<hostdev mode='subsystem' type='pci'/>", True),
+        ("<hostdev mode='subsystem' type='mdev'/>", True),
+        ("<interface type='hostdev'/>", True),
+        ("<hostdev mode='subsystem' type='usb'/>", False),
+        ("<interface type='network'/>", False),
+    ],
+)
+def test_devices_of_the_host_that_write_into_ram_are_told(device: str, vfio: bool) -> None:  # noqa: FBT001
+    assert parse(domain(f"<devices>{device}</devices>")).vfio is vfio
+
+
 @pytest.mark.parametrize("kind", ["sev", "sev-snp", "tdx"])
 def test_launch_security_is_told(kind: str) -> None:
     assert parse(domain(f"<launchSecurity type='{kind}'/>")).encryption == kind
