@@ -16,7 +16,7 @@ export PYTHON PREFIX DESTDIR
 export PATH := $(CURDIR)/.cache/testbed/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-build deps-guests venv check check-units test test-unit test-system test-lab test-native demo bench \
+.PHONY: help deps deps-build deps-guests deps-lab venv check check-units test test-unit test-system test-lab test-native demo bench \
 	install uninstall clean
 
 help: ## this list
@@ -30,6 +30,9 @@ deps-build:
 
 deps-guests:
 	@tools/provision build guests
+
+deps-lab:
+	@tools/provision build guests lab
 
 venv: $(STAMP) ## a virtual environment with a working .venv/bin/samepaged
 
@@ -57,8 +60,8 @@ test-unit: $(STAMP) ## the tests that need no guest
 test-system: deps $(STAMP) ## the tests with real guests (as root)
 	$(BIN)/pytest $(PYTEST_ARGS) tests/system
 
-test-lab: deps $(STAMP) ## precopy, KSM and the service on a Debian host of its own, emulated (as root; some minutes)
-	$(BIN)/python -m lab
+test-lab: deps-lab $(STAMP) ## precopy, KSM, KVM and the service, in an emulated Debian host (as root; some minutes)
+	$(BIN)/python -m lab -- tests/lab $(PYTEST_ARGS)
 
 test-native: $(STAMP) ## the native module under the sanitizers
 	tests/native/run.sh
@@ -66,7 +69,7 @@ test-native: $(STAMP) ## the native module under the sanitizers
 demo: deps-guests $(STAMP) ## three real guests, measured for DEMO_SECONDS (60); leaves nothing behind (as root)
 	@$(BIN)/python -m demo
 
-bench: deps $(STAMP) ## the figures that README.md quotes, into bench/results.json (as root)
+bench: deps-lab $(STAMP) ## the figures that README.md quotes, into bench/results.json (as root)
 	$(BIN)/python -m bench
 
 install: deps-build ## into PREFIX (/usr/local) below DESTDIR, with its systemd unit

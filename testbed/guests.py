@@ -91,8 +91,9 @@ class Writer:
         self._port.settimeout(0.25)
         for attempt in itertools.count():
             # What was sent before the port was open is lost, or is answered late: only the newest answer counts.
-            self._port.sendall(b"ping %d\n" % attempt)
+            # (And a guest that is slow to boot takes none: then the socket is full at some time, which is no error.)
             with contextlib.suppress(TimeoutError):
+                self._port.sendall(b"ping %d\n" % attempt)
                 while not heard.endswith(b"pong %d\n" % attempt):
                     heard += self._port.recv(4096)
                 return

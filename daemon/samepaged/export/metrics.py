@@ -30,6 +30,7 @@ _FALLBACKS: Final = {
     "vfio": "a device is passed through, whose writes set no soft-dirty bit",
     "kernel": "the host's kernel keeps no soft-dirty bits",
     "busy": "it writes faster than it can be read within max_pause",
+    "permission": "its soft-dirty bits may not be cleared by this user",
     "distrusted": "its soft-dirty bits were found to miss writes",
 }
 

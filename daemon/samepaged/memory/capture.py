@@ -156,7 +156,7 @@ class _Scan:
     def _plan(self) -> Plan:
         if self.policy.mode in {"snapshot", "sliced", "live"} or self.source.paused:
             return choose(self.policy.mode, paused=self.source.paused, snapshot_seconds=0, max_pause=0, obstacle=None)
-        obstacle = softdirty.obstacle(self.reader.mappings, vfio=self.source.vfio)
+        obstacle = softdirty.obstacle(self.reader.pid, self.reader.mappings, vfio=self.source.vfio)
         if obstacle is None and self.kept.distrusted:
             obstacle = DISTRUSTED
         return choose(

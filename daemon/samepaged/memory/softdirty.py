@@ -63,7 +63,17 @@ def supported() -> bool:
         return not cleared & SOFT_DIRTY and bool(written & SOFT_DIRTY)
 
 
-def obstacle(mappings: Sequence[RamMapping], *, vfio: bool) -> Obstacle | None:
+def _may_clear(pid: int) -> bool:
+    try:
+        os.close(os.open(f"/proc/{pid}/clear_refs", os.O_WRONLY))
+    except PermissionError:
+        return False
+    except OSError:
+        return True  # it has ended, which is for others to say
+    return True
+
+
+def obstacle(pid: int, mappings: Sequence[RamMapping], *, vfio: bool) -> Obstacle | None:
     """Why the bits would not tell all of a guest's writes, or None."""
     if any(mapping.hugetlb for mapping in mappings):
         return Obstacle("hugetlb", "its memory is in huge pages (hugetlbfs), which have no soft-dirty bits")
@@ -75,6 +85,8 @@ def obstacle(mappings: Sequence[RamMapping], *, vfio: bool) -> Obstacle | None:
         return Obstacle("vfio", "a device of the host is passed through (VFIO): its writes set no soft-dirty bit")
     if not supported():
         return Obstacle("kernel", "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)")
+    if not _may_clear(pid):
+        return Obstacle("permission", "soft-dirty bits may not be cleared by this user; CAP_DAC_OVERRIDE allows it")
     return None
 
 

@@ -116,7 +116,7 @@ def test_what_may_have_changed_is_read_again(entry: int, known: int, merging: bo
 )
 def test_memory_whose_writes_leave_no_bit_is_refused(mapping: dict[str, object], vfio: bool, code: str) -> None:  # noqa: FBT001
     fields = {name: getattr(MAPPING, name) for name in MAPPING.__slots__} | mapping
-    found = softdirty.obstacle([MAPPING, RamMapping(**fields)], vfio=vfio)
+    found = softdirty.obstacle(1, [MAPPING, RamMapping(**fields)], vfio=vfio)
     assert found is not None
     assert found.code == code
 
