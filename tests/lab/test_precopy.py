@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,6 @@ from samepaged.memory.process_reader import ProcessReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -144,11 +144,13 @@ def merged_meanwhile(process: WriterProcess, ksm: Ksm) -> Callable[[], None]:
     """Zero pages are written, and KSM merges them, between the first reading and the pause."""
     process.fill(100, 200, 0, 0)
     process.offer_to_ksm()
+    merged = Path(f"/proc/{process.pid}/ksm_merging_pages")
 
     def act() -> None:
         process.fill(100, 200, 3, 1)
         ksm.start()
-        ksm.wait_until(lambda: ksm.value("pages_sharing") >= 190)
+        # of this process: the nested guest offers memory to KSM, too
+        ksm.wait_until(lambda: int(merged.read_text()) >= 200)
 
     return act
 
