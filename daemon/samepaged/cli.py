@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from samepaged import __version__
@@ -38,11 +41,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _silence_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its errors become lines on stderr and an exit status (0 done, 1 something skipped or failed,
     2 usage or configuration, 3 no hypervisor).
     """
     logging.basicConfig(format="samepaged: %(levelname)s: %(message)s", stream=sys.stderr)
+    if sys.stdout is None:  # it was closed before we began
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a domain's name may be anything
     args = _parser().parse_args(arguments)
     try:
         status: int = args.run(args)
@@ -53,6 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
     except BrokenPipeError:
         # Whoever read our output has gone; the interpreter must not try to flush it again on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
+        return 1
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EIO, errno.EBADF}:
+            raise
+        _silence_stdout()
+        print(f"samepaged: {error}; is the disk full?", file=sys.stderr)
         return 1
     return status

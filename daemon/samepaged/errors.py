@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["ConfigError", "GuestError", "HypervisorError", "Reason", "SamepagedError", "UsageError"]
+__all__ = ["ConfigError", "GuestError", "HypervisorError", "LeftPausedError", "Reason", "SamepagedError", "UsageError"]
 
 
 class Reason(StrEnum):
@@ -65,6 +65,10 @@ class HypervisorError(SamepagedError):
     """libvirt cannot be reached, or was lost."""
 
     exit_status = 3
+
+
+class LeftPausedError(HypervisorError):
+    """samepaged has to end while a guest that it suspended could not be resumed."""
 
 
 class GuestError(SamepagedError):

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import libvirt
@@ -23,7 +24,6 @@ from tests.system.conftest import Samepaged, in_a_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from testbed.guests import Writer
 
@@ -289,3 +289,68 @@ def test_a_port_in_use_is_said_in_a_line(samepaged: Samepaged) -> None:
         done = samepaged("run", "--config", str(samepaged.config), expect=1)
     assert f"127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_sigterm_while_libvirt_is_away_waits_for_it_and_resumes_the_guest(
+    another_libvirtd: Libvirtd, tmp_path: Path
+) -> None:
+    samepaged = Samepaged(another_libvirtd.uri, tmp_path)
+    samepaged.configure("scan: {interval: 1s, jitter: 0, mode: snapshot}")
+    with contextlib.closing(libvirt.open(another_libvirtd.uri)) as connection:
+        spec = Spec("samepaged-test-stranded", memory=512, cmdline="region=256")
+        with running(connection, another_libvirtd.root, spec) as (large,):
+            large.fill(0, 256 * 256, 5, 256 * 256)
+            with daemon(samepaged) as one:
+                while large.domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
+                    assert one.process.poll() is None
+                another_libvirtd.stop(signal.SIGKILL)
+                time.sleep(0.3)
+                one.process.send_signal(signal.SIGTERM)
+                time.sleep(1.5)
+                another_libvirtd.start()
+                assert one.process.wait(30) == 0, one.log
+            with contextlib.closing(libvirt.open(another_libvirtd.uri)) as again:
+                domain = again.lookupByName(spec.name)
+                assert domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+                domain.destroy()
+
+
+def test_a_libvirtd_that_hangs_does_not_keep_the_daemon_from_leaving(
+    another_libvirtd: Libvirtd, tmp_path: Path
+) -> None:
+    samepaged = Samepaged(another_libvirtd.uri, tmp_path)
+    samepaged.configure(FAST)
+    pid = int((another_libvirtd.root / "libvirtd.pid").read_text())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with daemon(samepaged) as one:
+            one.wait("metrics at")
+            time.sleep(0.5)
+            assert one.stop() < 3
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_no_descriptor_and_no_thread_is_left_of_a_libvirtd_that_restarted(
+    another_libvirtd: Libvirtd, tmp_path: Path
+) -> None:
+    samepaged = Samepaged(another_libvirtd.uri, tmp_path)
+    samepaged.configure(FAST)
+
+    def held(pid: int) -> tuple[int, int]:
+        return len(list(Path(f"/proc/{pid}/fd").iterdir())), len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+    with daemon(samepaged) as one:
+        one.wait_metric(1, "samepage_libvirt_up")
+        one.wait_scans(1)
+        before = held(one.process.pid)
+        for _ in range(4):
+            another_libvirtd.stop(signal.SIGKILL)
+            one.wait_metric(0, "samepage_libvirt_up")
+            another_libvirtd.start()
+            one.wait_metric(1, "samepage_libvirt_up")
+        one.wait_scans(1)
+        deadline = time.monotonic() + 10
+        while any(now > was for now, was in zip(held(one.process.pid), before, strict=True)):
+            assert time.monotonic() < deadline, (held(one.process.pid), before)
+            time.sleep(0.2)

@@ -263,3 +263,58 @@ def test_sharing_by_page_size_is_of_one_reading(samepaged: Samepaged, pair: list
     # what two pages share, their halves share; so bytes shared fall as pages grow, zeros aside
     shared = {one["page_size"]: (one["total_sharing_pages"] + one["zero_pages"]) * one["page_size"] for one in sizes}
     assert shared[1024] >= shared[2048] >= shared[4096] >= shared[8192] >= shared[2 << 20]
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTSTP, signal.SIGUSR1])
+def test_no_signal_of_a_terminal_leaves_a_guest_paused(
+    samepaged: Samepaged, pair: list[Writer], number: signal.Signals
+) -> None:
+    a, _ = pair
+    with subprocess.Popen(
+        samepaged.command("scan", "--connect", samepaged.uri, a.name),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    ) as process:
+        while a.domain.state()[0] != PAUSED:
+            assert process.poll() is None
+        process.send_signal(number)
+        process.wait(20)
+    assert a.domain.state()[0] == RUNNING
+
+
+def test_a_guest_that_was_resumed_and_paused_again_meanwhile_is_void(samepaged: Samepaged, pair: list[Writer]) -> None:
+    a, _ = pair
+
+    def resume_and_pause_again() -> None:
+        while a.domain.state()[0] != PAUSED:
+            pass
+        a.domain.resume()
+        a.domain.suspend()
+
+    thread = threading.Thread(target=resume_and_pause_again)
+    thread.start()
+    scan = samepaged.scan("--mode", "snapshot", a.name, expect=1)
+    thread.join()
+    assert [skipped["reason_code"] for skipped in scan["skipped"]] == ["resumed_by_others"]
+    assert a.domain.state()[0] == RUNNING
+
+
+def test_a_guest_named_twice_is_scanned_once(samepaged: Samepaged, pair: list[Writer]) -> None:
+    a, _ = pair
+    assert len(samepaged.scan(a.name, a.domain.UUIDString(), a.name)["domains"]) == 1
+
+
+def test_output_that_cannot_be_written_is_said_in_a_line(samepaged: Samepaged, pair: list[Writer]) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(
+            samepaged.command("scan", "--connect", samepaged.uri),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

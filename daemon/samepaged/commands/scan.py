@@ -59,7 +59,6 @@ class Command:
             except Interrupted:
                 print("samepaged: interrupted; every guest runs on", file=sys.stderr)
                 return INTERRUPTED
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a domain's name may be anything
         print(json.dumps(document(scan), indent=2) if args.json else table(scan))
         unintended = [skipped for skipped in scan.skipped if not skipped.reason.intended]
         for skipped in unintended:
@@ -77,7 +76,7 @@ def _overridden(config: Config, args: argparse.Namespace) -> Config:
 
 
 def _scan(config: Config, names: list[str], signals: Signals) -> HostScan:
-    hypervisor = Hypervisor(config.libvirt.uri)
+    hypervisor = Hypervisor(config.libvirt.uri, stop=lambda: signals.stopping)
     hypervisor.connect()
     key = seed.load(config.hashing.seed, config.state_directory)
     hashing = Hashing(best(), key, config.scan.thread_count, lambda: signals.stopping)

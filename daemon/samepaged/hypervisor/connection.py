@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import threading
+import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -20,6 +24,9 @@ log = logging.getLogger(__name__)
 
 # Seconds between keepalive messages, and how many may go unanswered: a libvirtd that hangs is noticed after 15 s.
 KEEPALIVE: Final = (5, 3)
+
+# Seconds that libvirt may take to accept a connection.
+OPEN_SECONDS: Final = 15.0
 
 GONE_EVENTS: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED})
 
@@ -64,16 +71,54 @@ def _one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-class Hypervisor:
-    """QEMU's driver of the libvirt at `uri`. `on_gone` is called with a domain's name, in the event loop's thread,
-    when the domain ends.
+def _close(connection: Any) -> None:  # noqa: ANN401 - libvirt's type
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.close()
+
+
+class Resumes:
+    """Counts of resumes: of those that libvirt tells of, and of our own. Events come late, but none comes before its
+    resume: so there were others' where more were seen than are ours, and more than ever before.
     """
 
-    def __init__(self, uri: str, on_gone: Callable[[str], None] | None = None) -> None:
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+        self._own: Counter[str] = Counter()
+        self._most: Counter[str] = Counter()
+
+    def seen(self, uuid: str) -> None:
+        """Libvirt tells that a domain was resumed (in its event loop's thread)."""
+        self._seen[uuid] += 1
+
+    def own(self, uuid: str) -> None:
+        """We are about to resume it."""
+        self._own[uuid] += 1
+
+    def by_others(self, uuid: str) -> bool:
+        """Whether somebody else has resumed it since this was last asked."""
+        others = self._seen[uuid] - self._own[uuid]
+        more = others > self._most[uuid]
+        self._most[uuid] = max(others, self._most[uuid])
+        return more
+
+
+class Hypervisor:
+    """QEMU's driver of the libvirt at `uri`. `on_gone` is called with a domain's name, in the event loop's thread,
+    when the domain ends. `stop` is asked while libvirt is waited for.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        on_gone: Callable[[str], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.uri = uri
         self._on_gone = on_gone
+        self._stop = stop
         self._connection: Any = None
         self._callback: int | None = None
+        self._resumes = Resumes()
 
     def connect(self) -> None:
         """Open the connection, or do nothing where it is alive. Raises HypervisorError."""
@@ -82,27 +127,60 @@ class Hypervisor:
         self.close()
         self._refuse_uri()
         _start_event_loop()
+        connection = self._open()
         try:
-            connection = libvirt.open(self.uri)
             driver = connection.getType()
+            if driver == "QEMU":
+                connection.setKeepAlive(*KEEPALIVE)
+                self._callback = connection.domainEventRegisterAny(
+                    None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None
+                )
         except libvirt.libvirtError as error:
-            raise HypervisorError(
-                f"libvirt at {self.uri!r} cannot be reached: {_one_line(error)}; "
-                "check that libvirtd (or virtqemud) runs, the URI, and that this user may use its socket "
-                "(membership of group 'libvirt', or root)"
-            ) from error
+            _close(connection)
+            raise self._unreachable(error) from error
         if driver != "QEMU":
-            connection.close()
+            _close(connection)
             raise HypervisorError(f"{self.uri!r} is libvirt's driver {driver!r}; use QEMU's, such as qemu:///system")
-        connection.setKeepAlive(*KEEPALIVE)
-        self._callback = connection.domainEventRegisterAny(
-            None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None
-        )
+        self._resumes = Resumes()
         self._connection = connection
 
+    def _open(self) -> Any:  # noqa: ANN401 - libvirt's type
+        """Open in a thread of its own: a libvirtd that hangs lets a client wait for ever, as yet without keepalive."""
+        opened: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        given_up = threading.Event()
+
+        def work() -> None:
+            try:
+                found = libvirt.open(self.uri)
+            except (libvirt.libvirtError, ValueError) as error:
+                found = error
+            opened.put(found)
+            if given_up.is_set() and not isinstance(found, Exception):
+                _close(found)
+
+        threading.Thread(target=work, name="libvirt-open", daemon=True).start()
+        deadline = time.monotonic() + OPEN_SECONDS
+        while True:
+            try:
+                found = opened.get(timeout=0.1)
+            except queue.Empty:
+                if self._stop() or time.monotonic() > deadline:
+                    given_up.set()
+                    raise self._unreachable("it does not answer") from None
+            else:
+                if isinstance(found, Exception):
+                    raise self._unreachable(found) from found
+                return found
+
+    def _unreachable(self, why: object) -> HypervisorError:
+        return HypervisorError(
+            f"libvirt at {self.uri!r} cannot be reached: {_one_line(why)}; check that libvirtd (or virtqemud) runs, the "
+            "URI, and that this user may use its socket (membership of group 'libvirt', or root)"
+        )
+
     def _refuse_uri(self) -> None:
-        if not self.uri.strip():
-            raise HypervisorError("libvirt's URI is empty; use qemu:///system")
+        if not self.uri.strip() or not self.uri.isprintable():
+            raise HypervisorError(f"libvirt's URI {self.uri!r} is empty or not printable; use qemu:///system")
         try:
             host = urlsplit(self.uri).hostname
         except ValueError:
@@ -112,9 +190,16 @@ class Hypervisor:
                 f"{self.uri!r} is on host {host!r}; guest memory is read where the guest runs: run samepaged there"
             )
 
-    def _lifecycle(self, _connection: object, domain: Any, event: int, *_rest: object) -> None:  # noqa: ANN401 - libvirt's type
+    def _lifecycle(self, _: object, domain: Any, event: int, *_rest: object) -> None:  # noqa: ANN401 - libvirt's
+        if event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
+            self._resumes.seen(domain.UUIDString())
         if event in GONE_EVENTS and self._on_gone is not None:
             self._on_gone(domain.name())
+
+    @property
+    def resumes(self) -> Resumes:
+        """Who resumed which domain, since the connection was made."""
+        return self._resumes
 
     @property
     def alive(self) -> bool:
@@ -127,14 +212,14 @@ class Hypervisor:
     def close(self) -> None:
         """Close the connection; harmless where there is none."""
         connection, self._connection = self._connection, None
+        callback, self._callback = self._callback, None
         if connection is None:
             return
-        try:
-            if self._callback is not None and connection.isAlive():
-                connection.domainEventDeregisterAny(self._callback)
-            connection.close()
-        except libvirt.libvirtError as error:
-            log.debug("closing the connection to libvirt: %s", error)
+        if callback is not None:
+            # Also where the connection is dead, and this fails: the callback holds the connection, and its socket.
+            with contextlib.suppress(libvirt.libvirtError):
+                connection.domainEventDeregisterAny(callback)
+        _close(connection)
 
     def call(self, what: str, function: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever libvirt returns
         """Call into libvirt; its errors become GuestError, or HypervisorError where the connection was lost.
@@ -174,6 +259,8 @@ class Hypervisor:
         for lookup in (connection.lookupByName, connection.lookupByUUIDString):
             try:
                 return lookup(name)
+            except UnicodeEncodeError:
+                break  # no name that libvirt could have
             except libvirt.libvirtError:
                 if not self.alive:
                     raise HypervisorError(f"the connection to libvirt was lost while looking up {name!r}") from None

@@ -38,6 +38,7 @@ VFIO: Final = (
     "./devices/interface[@type='hostdev']",
     "./devices/interface[@type='vdpa']",
     "./devices/disk[@type='nvme']",
+    "./devices/disk[@type='vhostvdpa']",
 )
 LARGEST: Final = 1 << 52  # x86-64 has no more physical addresses
 

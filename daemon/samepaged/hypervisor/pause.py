@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import libvirt
 
-from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.errors import GuestError, HypervisorError, LeftPausedError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 
 # Seconds between attempts to resume a guest while libvirt is away: the first and the longest.
 RETRY: Final = (0.05, 2.0)
-# Seconds for which a resume is still tried when samepaged itself is to end.
-LAST_TRIES: Final = 0.7
-# Failures of a resume that may pass.
-PASSING: Final = frozenset({Reason.LIBVIRT, Reason.IN_JOB})
+# Seconds for which a resume is still tried when samepaged itself is to end: the guest comes first. The unit's
+# TimeoutStopSec= is longer.
+LAST_TRIES: Final = 60.0
+# Failures of a resume that may pass. The others say that the guest is not ours to resume any more.
+PASSING: Final = frozenset({Reason.LIBVIRT, Reason.IN_JOB, Reason.NO_PERMISSION, Reason.INTERNAL})
 # libvirt's own reason for a pause by virDomainSuspend, and what it says where it lost the reason in a restart.
 OUR_PAUSES: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_UNKNOWN})
 
@@ -50,6 +51,7 @@ class Suspender:
         was read meanwhile is then of no instant, and void.
         """
         if self.guest.paused:
+            self._resumed_by_others()
             self._check_paused_by_others()
             yield
             self._check_paused_by_others()
@@ -58,10 +60,16 @@ class Suspender:
         began = time.monotonic()
         self._suspend()
         try:
+            self._resumed_by_others()  # what was before does not count
             yield
         finally:
-            self._resume()
-            self.pauses.append(time.monotonic() - began)
+            try:
+                self._resume()
+            finally:
+                self.pauses.append(time.monotonic() - began)
+
+    def _resumed_by_others(self) -> bool:
+        return self.hypervisor.resumes.by_others(self.guest.uuid)
 
     def _state(self) -> tuple[Any, int, int]:
         """The domain looked up anew (the connection may be another one), its state, and the state's reason."""
@@ -70,7 +78,7 @@ class Suspender:
         return domain, state, why
 
     def _check_paused_by_others(self) -> None:
-        if self._state()[1] != libvirt.VIR_DOMAIN_PAUSED:
+        if self._state()[1] != libvirt.VIR_DOMAIN_PAUSED or self._resumed_by_others():
             raise GuestError(
                 Reason.RESUMED_BY_OTHERS, f"domain {self.guest.name!r} was resumed by somebody else during its scan"
             )
@@ -82,9 +90,10 @@ class Suspender:
             raise GuestError(Reason.SUSPEND, f"domain {self.guest.name!r} stopped running before it was suspended")
         try:
             self.hypervisor.call(f"suspending domain {self.guest.name!r}", domain.suspend)
-        except (GuestError, HypervisorError):
-            # The call failed, or its answer was lost: the guest may be suspended all the same.
-            self._resume(even_if_running=True)
+        except (GuestError, HypervisorError) as error:
+            if isinstance(error, HypervisorError) or error.reason is Reason.LIBVIRT:
+                # The call failed half-way, or its answer was lost: the guest may be suspended all the same.
+                self._resume(even_if_running=True)
             raise
 
     def _resume(self, *, even_if_running: bool = False) -> None:
@@ -95,20 +104,24 @@ class Suspender:
             try:
                 self.hypervisor.connect()
                 self._resume_once(even_if_running=even_if_running)
-            except (HypervisorError, GuestError) as error:
+            except Exception as error:
                 if isinstance(error, GuestError) and error.reason not in PASSING:
                     raise
                 now = time.monotonic()
-                if last_try is None and self.give_up():
+                if self.give_up() and last_try is None:
                     last_try = now + LAST_TRIES
                 if last_try is not None and now > last_try:
-                    log.critical("domain %r may be left paused; `virsh resume` it (%s)", self.guest.name, error)
-                    raise
+                    raise self._left_paused(error) from error
                 log.warning("domain %r is suspended and could not be resumed, trying on: %s", self.guest.name, error)
                 time.sleep(wait)
-                wait = min(2 * wait, longest if last_try is None else RETRY[0])
+                wait = min(2 * wait, longest)
             else:
                 return
+
+    def _left_paused(self, error: Exception) -> LeftPausedError:
+        text = f"domain {self.guest.name!r} is left paused: `virsh resume` it ({error})"
+        log.critical(text)
+        return LeftPausedError(text)
 
     def _resume_once(self, *, even_if_running: bool) -> None:
         name = self.guest.name
@@ -119,4 +132,8 @@ class Suspender:
             raise GuestError(Reason.RESUMED_BY_OTHERS, f"domain {name!r} was resumed by somebody else during its scan")
         if state != libvirt.VIR_DOMAIN_PAUSED or why not in OUR_PAUSES:
             raise GuestError(Reason.SUSPEND, f"domain {name!r} went into another state while suspended; left as it is")
+        others = self._resumed_by_others()
+        self.hypervisor.resumes.own(self.guest.uuid)
         self.hypervisor.call(f"resuming domain {name!r}", domain.resume)
+        if others:
+            raise GuestError(Reason.RESUMED_BY_OTHERS, f"domain {name!r} ran for a while during its scan: it is void")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged import ksm, seed
 from samepaged.config import load
-from samepaged.errors import HypervisorError, Reason, SamepagedError
+from samepaged.errors import HypervisorError, LeftPausedError, Reason, SamepagedError
 from samepaged.export.metrics import SnapshotCollector, registry, render
 from samepaged.export.snapshot import ConfigStatus, Histogram, Snapshot
 from samepaged.export.web import Server
@@ -19,7 +19,7 @@ from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import Interrupted, best
 from samepaged.service import systemd
-from samepaged.service.directories import runtime_directory
+from samepaged.service.directories import runtime_directory, sweep
 from samepaged.service.round import Round, report, scan_all
 from samepaged.service.scanner import Scanned, Scanner
 from samepaged.service.schedule import Backoff, Schedule
@@ -52,7 +52,7 @@ class Service:
         self._snapshot = Snapshot(config=ConfigStatus(successful=True, loaded=time.time()))
         self._collector = SnapshotCollector(self._snapshot, pairs=config.export.pairs)
         self._registry = registry(self._collector)
-        self._hypervisor = Hypervisor(config.libvirt.uri, self._gone)
+        self._hypervisor = Hypervisor(config.libvirt.uri, self._gone, self._stop)
         self._schedule = Schedule(config.scan.interval, config.scan.jitter)
         self._backoff = Backoff()
         self._known: dict[str, Scanned] = {}
@@ -65,6 +65,7 @@ class Service:
     def run(self) -> None:
         """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
         ksm.put_back(self._config.runtime_directory)
+        sweep(self._config.runtime_directory)
         self._server.start()
         host, port = self._server.address[:2]
         log.info("metrics at http://%s:%s/metrics", f"[{host}]" if ":" in host else host, port)
@@ -97,6 +98,8 @@ class Service:
             self._scan()
         except Interrupted:
             log.info("the scan was interrupted; every guest runs on")
+        except LeftPausedError:
+            raise
         except HypervisorError as error:
             self._lost(error)
 
@@ -157,9 +160,15 @@ class Service:
         """Analyse anew without the guests that ended since."""
         with self._lock:
             departed, self._departed = self._departed, set()
+            for name in departed:  # a scan that ended after they did may have brought them back
+                self._snapshot = self._snapshot.without(name)
+            self._collector.snapshot = self._snapshot
         latest = self._snapshot.latest
-        if latest is None or not any(self._known.pop(name, None) for name in departed):
+        known = departed & self._known.keys()
+        if latest is None or not known:
             return
+        for name in known:
+            del self._known[name]
         fresh = report(self._known, latest.skipped, latest.started, latest.duration_seconds)
         # What took more than one scan's contents to compute stays as it was, less the guest's own rows.
         self._publish(latest=replace(fresh, stable=latest.stable, page_sizes=latest.page_sizes))
@@ -171,6 +180,7 @@ class Service:
         with runtime_directory(self._config.runtime_directory) as directory:
             scanner = Scanner(self._hypervisor, self._config, hashing, directory, self._kept)
             round_ = scan_all(self._hypervisor, self._config, scanner)
+            scanner.tidy(round_.running)
         for skipped in round_.skipped:
             if not skipped.reason.intended:
                 log.warning("skipped: %s", skipped.message)
@@ -179,27 +189,26 @@ class Service:
         latest = report(self._known | round_.scanned, round_.skipped, round_.started, time.monotonic() - began)
         latest = replace(latest, duration_seconds=time.monotonic() - began)
         self._publish(latest=latest, libvirt_up=True, **self._accounts(round_, latest.duration_seconds))
+        self._forget_departed()
         systemd.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} not scanned")
         log.info("scanned %d guests in %.1f s", len(round_.scanned), latest.duration_seconds)
 
     def _know(self, round_: Round) -> None:
         kept = {skipped.name for skipped in round_.skipped if skipped.reason not in FORGET}
-        with self._lock:
-            departed, self._departed = self._departed, set()
-        self._known = {name: one for name, one in self._known.items() if name in kept and name in round_.running} | {
+        running = set(round_.running.values())
+        self._known = {name: one for name, one in self._known.items() if name in kept & running} | {
             name: one.lean() for name, one in round_.scanned.items()
         }
-        for name in departed:
-            self._known.pop(name, None)
 
     def _accounts(self, round_: Round, duration: float) -> dict[str, object]:
         """Counters and histograms, carried on for the domains that run."""
         before = self._snapshot
-        pauses = {name: histogram for name, histogram in before.pauses.items() if name in round_.running}
-        for name, one in round_.scanned.items():
-            for seconds in one.pauses:
+        running = set(round_.running.values())
+        pauses = {name: histogram for name, histogram in before.pauses.items() if name in running}
+        for name, taken in round_.pauses.items():
+            for seconds in taken:
                 pauses[name] = pauses.get(name, Histogram(PAUSE_BOUNDS)).add(seconds)
-        failures = {key: count for key, count in before.failures.items() if key[0] in round_.running}
+        failures = {key: count for key, count in before.failures.items() if key[0] in running}
         for skipped in round_.skipped:
             if not skipped.reason.intended:
                 key = (skipped.name, skipped.reason)
@@ -238,7 +247,7 @@ class Service:
             self._server = server
         if config.libvirt.uri != self._config.libvirt.uri:
             self._hypervisor.close()
-            self._hypervisor = Hypervisor(config.libvirt.uri, self._gone)
+            self._hypervisor = Hypervisor(config.libvirt.uri, self._gone, self._stop)
         if new_seed != self._seed:
             self._seed, self._known, self._kept = new_seed, {}, {}
         self._schedule.change(config.scan.interval, config.scan.jitter, time.monotonic())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.errors import GuestError, HypervisorError, LeftPausedError, Reason
 from samepaged.export.snapshot import HostScan, Skipped
 from samepaged.memory.hashing import Interrupted
 from samepaged.service.scanner import PAGE_SIZE, Scanned, Scanner
@@ -26,11 +26,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Round:
-    """One scan of all guests while it is being made. `running` names every domain that libvirt says runs."""
+    """One scan of all guests while it is being made. `running` has the UUID and name of each domain that
+    libvirt says runs; `pauses` has
+    those of failed scans, too, in seconds.
+    """
 
     started: float
-    running: frozenset[str] = frozenset()
+    running: dict[str, str] = field(default_factory=dict)
     scanned: dict[str, Scanned] = field(default_factory=dict)
+    pauses: dict[str, list[float]] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
 
 
@@ -84,30 +88,15 @@ def scan_all(
     it is in `skipped`, and the others are scanned. Raises HypervisorError where libvirt is lost, and Interrupted.
     """
     round_ = Round(time.time())
-    domains: list[Any] = []
-    running: list[Any] = []
-    if names:
-        for name in dict.fromkeys(names):
-            try:
-                domains.append(hypervisor.by_name(name))
-            except GuestError as error:
-                round_.skipped.append(_skip(name, error))
-    else:
-        running = hypervisor.running()
-        round_.running = frozenset(domain.name() for domain in running)
-        for domain in running:
-            if config.selects(domain.name()):
-                domains.append(domain)
-            else:
-                text = f"domain {domain.name()!r} is excluded by the configuration (guests)"
-                round_.skipped.append(Skipped(domain.name(), Reason.EXCLUDED, text))
-    for number, domain in enumerate(domains, start=1):
-        name = domain.name()
+    uuids = _named(hypervisor, names, round_) if names else _selected(hypervisor, config, round_)
+    for number, (uuid, name) in enumerate(uuids.items(), start=1):
         if progress is not None:
-            progress(number, len(domains), name)
+            progress(number, len(uuids), name)
+        pauses = round_.pauses.setdefault(name, [])
         try:
-            round_.scanned[name] = scanner.scan(domain)
-        except Interrupted:
+            # Looked up anew: the connection may have been lost, and made again, since the domains were listed.
+            round_.scanned[name] = scanner.scan(hypervisor.by_uuid(uuid), pauses)
+        except (Interrupted, LeftPausedError):
             raise
         except HypervisorError as error:
             if not hypervisor.alive:
@@ -115,6 +104,31 @@ def scan_all(
             round_.skipped.append(Skipped(name, Reason.LIBVIRT, str(error)))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other guests
             round_.skipped.append(_skip(name, error))
-    if not names:
-        scanner.tidy(frozenset(domain.UUIDString() for domain in running))
     return round_
+
+
+def _named(hypervisor: Hypervisor, names: Sequence[str], round_: Round) -> dict[str, str]:
+    """The UUIDs of the named domains, each once, and their names."""
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            domain = hypervisor.by_name(name)
+        except GuestError as error:
+            round_.skipped.append(_skip(name, error))
+        else:
+            found[domain.UUIDString()] = domain.name()
+    return found
+
+
+def _selected(hypervisor: Hypervisor, config: Config, round_: Round) -> dict[str, str]:
+    """The UUIDs of the domains that run and that the configuration selects, and their names."""
+    found: dict[str, str] = {}
+    for domain in hypervisor.running():
+        name: str = domain.name()
+        round_.running[domain.UUIDString()] = name
+        if config.selects(name):
+            found[domain.UUIDString()] = name
+        else:
+            text = f"domain {name!r} is excluded by the configuration (guests)"
+            round_.skipped.append(Skipped(name, Reason.EXCLUDED, text))
+    return found

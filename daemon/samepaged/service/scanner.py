@@ -18,7 +18,7 @@ from samepaged.memory.plan import Pace
 from samepaged.sharing import Contents, PageDigest, coarser, stable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from samepaged.config import Config
@@ -33,13 +33,12 @@ PAGE_SIZE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """One guest's scan: how it went, what it found, and each of its pauses in seconds. `lasting` is what the pages hold
-    that kept their content since the scan before, where there was one; `by_page_size` the contents in other sizes.
+    """One guest's scan: how it went, and what it found. `lasting` is what the pages hold that kept their content since
+    the scan before, where there was one; `by_page_size` the contents in other sizes.
     """
 
     scan: GuestScan
     contents: Contents
-    pauses: tuple[float, ...]
     lasting: Contents | None
     by_page_size: Mapping[int, Contents]
 
@@ -66,11 +65,14 @@ class Scanner:
         self._kept = kept
         self._multiples = [size for size in config.scan.page_sizes if size > PAGE_SIZE]
 
-    def scan(self, domain: Any) -> Scanned:  # noqa: ANN401 - libvirt's type
-        """Scan one guest. Raises GuestError, HypervisorError or Interrupted; the guest runs again in any case."""
+    def scan(self, domain: Any, pauses: list[float] | None = None) -> Scanned:  # noqa: ANN401 - libvirt's type
+        """Scan one guest; the seconds of each pause are added to `pauses`, also when it fails. Raises GuestError,
+        HypervisorError or Interrupted; the guest runs again in any case but that of LeftPausedError.
+        """
         guest = describe(self._hypervisor, domain)
         kept = self._keeping(guest)
-        suspender = Suspender(self._hypervisor, guest, self._hashing.stop)
+        pauses = [] if pauses is None else pauses
+        suspender = Suspender(self._hypervisor, guest, self._hashing.stop, pauses)
         known = kept.digest
         started, began = time.time(), time.monotonic()
         captured = capture(
@@ -99,12 +101,11 @@ class Scanner:
                 captured.reader,
                 captured.fallback.text,
             )
-        pauses = tuple(suspender.pauses)
         scan = self._describe(guest, captured, pauses, started, duration)
         lasting = None if known is None else Contents.of(stable(PageDigest(known, PAGE_SIZE), captured.digest))
         sizes = {size: Contents.of(coarser(captured.digest, size)) for size in self._multiples}
         sizes |= {parts.page_size: Contents.of(parts, in_place=True) for parts in captured.finer}
-        return Scanned(scan, Contents.of(captured.digest), pauses, lasting, sizes)
+        return Scanned(scan, Contents.of(captured.digest), lasting, sizes)
 
     def _keeping(self, guest: Guest) -> Kept:
         """What is kept of this guest; of an earlier process of it, only the pace."""
@@ -127,9 +128,9 @@ class Scanner:
             finer_sizes=tuple(size for size in scan.page_sizes if size < PAGE_SIZE),
         )
 
-    def tidy(self, running: frozenset[str]) -> None:
+    def tidy(self, running: Collection[str]) -> None:
         """Forget guests that are gone (`running`: UUIDs), and what takes more memory than it may."""
-        for uuid in self._kept.keys() - running:
+        for uuid in self._kept.keys() - set(running):
             del self._kept[uuid]
         forgotten = limit(self._kept.values(), self._config.scan.memory_limit)
         if forgotten:
@@ -145,7 +146,7 @@ class Scanner:
         )
 
     def _describe(
-        self, guest: Guest, captured: Capture, pauses: tuple[float, ...], started: float, duration: float
+        self, guest: Guest, captured: Capture, pauses: Sequence[float], started: float, duration: float
     ) -> GuestScan:
         return GuestScan(
             name=guest.name,

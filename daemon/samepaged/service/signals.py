@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Signals"]
 
-STOP: Final = (signal.SIGTERM, signal.SIGINT)
+# Whatever would end the process at once, had it no handler: a guest may be suspended.
+STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+# And what would stop it where it stands.
+STAND: Final = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 RELOAD: Final = signal.SIGHUP
 
 
 class Signals:
-    """Catches SIGTERM, SIGINT and SIGHUP for as long as its context is entered; for the main thread only."""
+    """Catches what ends or stops a process, and SIGHUP, while its context is entered; for the main thread only."""
 
     def __init__(self) -> None:
         self.stopping = False
@@ -33,6 +36,8 @@ class Signals:
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in (*STOP, RELOAD):
             self._before[number] = signal.signal(number, self._note)
+        for number in STAND:
+            self._before[number] = signal.signal(number, signal.SIG_IGN)
         return self
 
     def __exit__(self, *_: object) -> None:
