@@ -174,7 +174,7 @@ class Hypervisor:
 
     def _unreachable(self, why: object) -> HypervisorError:
         return HypervisorError(
-            f"libvirt at {self.uri!r} cannot be reached: {_one_line(why)}; check that libvirtd (or virtqemud) runs, the "
+            f"libvirt at {self.uri!r} cannot be reached: {_one_line(why)}; check that libvirtd or virtqemud runs, the "
             "URI, and that this user may use its socket (membership of group 'libvirt', or root)"
         )
 
