@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Final, TypedDict
 
 import numpy as np
 
@@ -24,23 +24,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Row", "main", "rows"]
+    from bench.row import Row
+
+__all__ = ["rows"]
 
 MILLION: Final = 1_000_000
 IMAGES: Final = 4
 THREADS: Final = 2
 ROUNDS: Final = 3
 PAGE_SIZE: Final = 4096
-
-
-class Row(TypedDict):
-    """One figure of bench/results.json, and what it has to be."""
-
-    name: str
-    value: float
-    unit: str
-    at_least: NotRequired[float]
-    at_most: NotRequired[float]
 
 
 class Cost(TypedDict):
@@ -123,18 +115,6 @@ def rows() -> Iterator[Row]:
     yield {"name": name, "value": round(many["seconds"], 2), "unit": "s", "at_most": 10}
 
 
-def main() -> list[Row]:
-    """Print the figures and give them back."""
-    found = []
-    for row in rows():
-        print(f"{row['value']:>8} {row['unit']:<12} <= {row['at_most']:<4} {row['name']}", flush=True)
-        found.append(row)
-    return found
-
-
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        guests, guest_pages, in_place = map(int, sys.argv[1:])
-        print(json.dumps(measure(guests, guest_pages, in_place=bool(in_place))))
-    else:
-        main()
+if __name__ == "__main__":  # a measurement is a process of its own
+    guests, guest_pages, in_place = map(int, sys.argv[1:])
+    print(json.dumps(measure(guests, guest_pages, in_place=bool(in_place))))
