@@ -31,6 +31,7 @@ _FALLBACKS: Final = {
     "kernel": "the host's kernel keeps no soft-dirty bits",
     "busy": "it writes faster than it can be read within max_pause",
     "permission": "its soft-dirty bits may not be cleared by this user",
+    "claimed": "another samepaged is reading it by its soft-dirty bits",
     "distrusted": "its soft-dirty bits were found to miss writes",
 }
 

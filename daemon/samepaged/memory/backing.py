@@ -117,7 +117,11 @@ class BackingFile:
                 if error.errno == errno.ENXIO:  # only a hole is left
                     break
                 if error.errno != errno.EINVAL:
-                    raise
+                    raise GuestError(
+                        Reason.READ,
+                        f"the holes of {self._mapping.path!r}, the file behind the guest's RAM, cannot be found "
+                        f"({error.strerror}); try again",
+                    ) from error
                 start, position = position, end  # this file system does not know; all of it may be data
             first = max(start - begin, 0) // PAGE
             last = -(-(min(position, end) - begin) // PAGE)

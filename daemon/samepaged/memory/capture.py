@@ -12,6 +12,7 @@ import numpy as np
 from samepaged import ksm
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps, softdirty
+from samepaged.memory.claim import Claimed
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.finer import FinerDigests
 from samepaged.memory.kept import Epoch, Kept
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
     from samepaged.memory.hashing import Hasher
     from samepaged.memory.layout import RamMapping
     from samepaged.memory.pause import Pause
+    from samepaged.memory.plan import Pace
 
 __all__ = ["Capture", "Hashing", "Policy", "Source", "capture"]
 
 TOO_BUSY: Final = Obstacle("busy", "the guest writes faster than it can be read within max_pause")
+CLAIMED: Final = Obstacle("claimed", "another samepaged is reading it by its soft-dirty bits")
 DISTRUSTED: Final = Obstacle("distrusted", "its soft-dirty bits were found to miss writes")
 
 
@@ -104,14 +107,20 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept) -> Cap
         known = epoch = None  # hashes of the parts are not kept
         finer = FinerDigests(sum(source.blocks) // PAGE, policy.finer_sizes, hashing.hasher, hashing.seed)
     if policy.reader == "dump":
-        found = _by_dump(source, hashing, finer, None)
+        if policy.mode in {"sliced", "live"} and not source.paused:
+            raise GuestError(
+                Reason.DUMP,
+                f"a dump suspends the guest while all is read; use `--reader process` for mode {policy.mode}",
+            )
+        found = _by_dump(source, hashing, finer, kept.pace, None)
     else:
         try:
             mappings = locate(smaps.read(source.pid), source.blocks)
         except GuestError as error:
             if policy.reader != "auto" or error.reason is not Reason.LAYOUT:
                 raise
-            found = _by_dump(source, hashing, finer, Obstacle("layout", str(error)))
+            _check_dump(source, policy, kept.pace, error)
+            found = _by_dump(source, hashing, finer, kept.pace, Obstacle("layout", str(error)))
         else:
             with ProcessReader(
                 source.pid,
@@ -147,8 +156,9 @@ class _Scan:
         if plan.mode == "precopy":
             try:
                 pages = self._precopy(known, epoch)
-            except DoesNotConverge:
-                plan = fall_back(self._snapshot_seconds(), self.policy.max_pause, TOO_BUSY)
+            except (DoesNotConverge, Claimed) as error:
+                obstacle = CLAIMED if isinstance(error, Claimed) else TOO_BUSY
+                plan = fall_back(self._snapshot_seconds(), self.policy.max_pause, obstacle)
         if pages is None:
             pages = self._read(plan.mode)
         return Capture(PageDigest(pages, PAGE), plan.mode, "process", self.reader.bytes_read, plan.fallback)
@@ -189,17 +199,32 @@ class _Scan:
             pages = self.reader.read()
             ended = time.monotonic()
         if not self.source.paused:
-            self.kept.pace.overhead += 0.5 * (began - entered + time.monotonic() - ended - self.kept.pace.overhead)
+            self.kept.pace.learn_overhead(began - entered + time.monotonic() - ended)
         self.kept.pace.learn((self.reader.bytes_read - before) // PAGE, ended - began)
         return pages
 
     def _precopy(self, known: NDArray[np.uint64] | None, epoch: Epoch | None) -> NDArray[np.uint64]:
-        reader, directory = self.reader, self.source.directory
-        lasts = epoch is not None and epoch.lasts(reader.pid, reader.mappings, directory)
+        reader = self.reader
+        lasts = epoch is not None and epoch.lasts(reader.pid, reader.mappings)
+        if epoch is None or not lasts or known is None or len(known) != reader.pages:
+            if epoch is not None:
+                epoch.end()
+            known, epoch = None, Epoch.begin(reader.pid, reader.mappings)
+        try:
+            pages = self._read_what_changed(known)
+        except BaseException:
+            epoch.end()
+            raise
+        # As long as KSM is held still or idle, the epoch lasts; what KSM does from here on ends it.
+        self.kept.epoch = epoch
+        return pages
+
+    def _read_what_changed(self, known: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
+        reader = self.reader
         mergeable = any(mapping.mergeable for mapping in reader.mappings)
         with ExitStack() as stack:
             if mergeable and self.policy.still_ksm:
-                stack.enter_context(ksm.stilled(directory))
+                stack.enter_context(ksm.stilled(self.source.directory))
             idle = ksm.activity()
             scan = Precopy(
                 reader=reader,
@@ -209,16 +234,11 @@ class _Scan:
                 merging=lambda: mergeable and (ksm.running() or ksm.activity() != idle),
                 verification=self._verification(),
             )
-            if not lasts or known is None or len(known) != reader.pages:
-                known, epoch = None, Epoch.begin(reader.pid, reader.mappings, directory)
             try:
-                pages = scan.run(None if known is None else known.copy())
+                return scan.run(None if known is None else known.copy())
             except GuestError as error:
                 self.kept.distrusted |= error.reason is Reason.VERIFICATION
                 raise
-            # As long as KSM is held still or idle, the epoch lasts; what KSM does from here on ends it.
-            self.kept.epoch = epoch
-        return pages
 
     def _verification(self) -> Verification | None:
         if not self.policy.verify_pages:
@@ -226,7 +246,26 @@ class _Scan:
         return Verification(self.policy.verify_pages, np.random.default_rng())
 
 
-def _by_dump(source: Source, hashing: Hashing, finer: FinerDigests | None, fallback: Obstacle | None) -> Capture:
+def _check_dump(source: Source, policy: Policy, pace: Pace, error: GuestError) -> None:
+    """Raise an error of the layout, for which a dump was to stand in, where that would suspend a guest that is not to
+    be suspended, or for longer than it may be.
+    """
+    if source.paused or policy.mode == "snapshot":
+        return
+    seconds = pace.overhead + sum(source.blocks) / pace.dump_rate
+    unasked = policy.mode in {"sliced", "live"}
+    if unasked or seconds > policy.max_pause:
+        what, _, _ = str(error).rpartition("; ")
+        remedy = "use `--mode snapshot --reader dump`" if unasked else "use `--reader dump`"
+        raise GuestError(
+            Reason.LAYOUT,
+            f"{what}; {remedy} to have it dumped all the same: that would suspend it for about {seconds:.1f} s",
+        ) from error
+
+
+def _by_dump(
+    source: Source, hashing: Hashing, finer: FinerDigests | None, pace: Pace, fallback: Obstacle | None
+) -> Capture:
     reader = DumpReader(
         source.dump,
         source.directory,
@@ -237,7 +276,10 @@ def _by_dump(source: Source, hashing: Hashing, finer: FinerDigests | None, fallb
         finer=finer,
     )
     with source.pause():
-        pages = reader.read(_absent(source))
+        absent = _absent(source)
+        began = time.monotonic()
+        pages = reader.read(absent)
+        pace.learn_dump(reader.bytes_read, time.monotonic() - began)
     return Capture(PageDigest(pages, PAGE), "snapshot", "dump", reader.bytes_read, fallback)
 
 

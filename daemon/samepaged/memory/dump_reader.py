@@ -6,6 +6,7 @@ page to write it: pages that were never backed are mapped, and holes of shared m
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -51,16 +52,16 @@ def place(segments: Sequence[Segment], total: int) -> list[tuple[Segment, int]]:
     placed: list[tuple[Segment, int]] = []
     end = 0
     for segment in sorted(segments, key=lambda segment: segment.address):
+        if end == total:  # what comes now may lie right behind, as video RAM does
+            break
         if segment.address % PAGE or segment.size % PAGE:
             raise GuestError(Reason.DUMP, f"the memory dump has part of a page at {segment.address:#x}")
         if segment.address < FOUR_GIB:
             if segment.address not in (end, VGA_WINDOW[1] if end == VGA_WINDOW[0] else end):
                 continue
             offset = segment.address
-        elif end < total:
-            offset = end
         else:
-            break
+            offset = end
         placed.append((segment, offset))
         end = offset + segment.size
     if end != total:
@@ -113,14 +114,16 @@ class DumpReader:
         before) does, and is ignored unless all that it names are zeros. Pages that the dump lacks count as swapped:
         not read, unknown.
         """
-        with tempfile.TemporaryDirectory(prefix="dump-", dir=self._directory) as private:
+        with tempfile.TemporaryDirectory(prefix=f"dump-{os.getpid()}-", dir=self._directory) as private:
             fifo = Path(private) / "memory"
             os.mkfifo(fifo, 0o600)
             # Opened for reading without waiting for the writer, which is then never kept waiting for us.
             descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
             writer = threading.Thread(target=self._write, args=(fifo,), name="dump", daemon=True)
             try:
-                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+                # Refused to a user whose pipes hold much already (pipe(7), pipe-user-pages-soft): then it is slower.
+                with contextlib.suppress(PermissionError):
+                    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
                 writer.start()
                 pages = self._hash(ElfStream(lambda buffer: self._readinto(descriptor, buffer, writer)))
                 self._drain(descriptor, writer)

@@ -4,16 +4,15 @@ every write since.
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from samepaged import ksm
+from samepaged.memory.claim import Claim
 from samepaged.memory.plan import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -27,37 +26,30 @@ __all__ = ["Epoch", "Kept", "limit"]
 class Epoch:
     """A stretch of time in which the soft-dirty bits of one process tell all its writes.
 
-    The bits are one for all who clear them: whoever does writes a name of their own into a file of the runtime
-    directory first, so that another samepaged (a `scan` beside the daemon) cannot make us miss a write. KSM drops bits
-    as it merges pages, so an epoch also ends where KSM has been at work.
+    It holds the claim to them for as long as it is kept, so that no other samepaged clears them meanwhile. KSM drops
+    bits as it merges pages, so an epoch also ends where KSM has been at work.
     """
 
     pid: int
     mappings: tuple[RamMapping, ...]
-    name: str
+    claim: Claim
     ksm_activity: tuple[str | None, ...]
 
     @classmethod
-    def begin(cls, pid: int, mappings: tuple[RamMapping, ...], directory: Path) -> Epoch:
-        """Claim the bits of a process; they are cleared after this. Raises OSError."""
-        name = secrets.token_hex(8)
-        _claim(directory, pid).write_text(name)
-        return cls(pid, mappings, name, ksm.activity())
+    def begin(cls, pid: int, mappings: tuple[RamMapping, ...]) -> Epoch:
+        """Claim the bits of a process; they are cleared after this. Raises Claimed, and GuestError."""
+        return cls(pid, mappings, Claim(pid), ksm.activity())
 
-    def lasts(self, pid: int, mappings: tuple[RamMapping, ...], directory: Path) -> bool:
+    def end(self) -> None:
+        """Let others have the bits."""
+        self.claim.release()
+
+    def lasts(self, pid: int, mappings: tuple[RamMapping, ...]) -> bool:
         """Whether the bits still tell all writes to these mappings."""
         if (self.pid, self.mappings) != (pid, mappings):
             return False
-        if any(mapping.mergeable for mapping in mappings) and (ksm.running() or ksm.activity() != self.ksm_activity):
-            return False
-        try:
-            return _claim(directory, pid).read_text() == self.name
-        except OSError:
-            return False
-
-
-def _claim(directory: Path, pid: int) -> Path:
-    return directory / f"soft-dirty-{pid}"
+        mergeable = any(mapping.mergeable for mapping in mappings)
+        return not (mergeable and (ksm.running() or ksm.activity() != self.ksm_activity))
 
 
 @dataclass(slots=True)
@@ -75,6 +67,8 @@ class Kept:
 
     def forget(self) -> None:
         """Let go of the digest, which is what takes memory: the next scan reads all."""
+        if self.epoch is not None:
+            self.epoch.end()
         self.digest = self.epoch = None
 
 

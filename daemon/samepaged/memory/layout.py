@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RamMapping", "locate"]
 
-# QEMU sets MADV_DONTFORK on every RAM block that it allocates (ram_block_add), and on nothing else.
+# QEMU sets MADV_DONTFORK on every RAM block that it allocates (ram_block_add), and on no other memory of these kinds.
 RAM_FLAG: Final = "dc"
 HUGETLB_FLAG: Final = "ht"
 MERGEABLE_FLAG: Final = "mg"
@@ -78,13 +78,9 @@ def _parts(run: list[Vma], size: int) -> Iterator[list[Vma]]:
             yield run[index : last + 1]
 
 
-def _rank(part: list[Vma], run: list[Vma]) -> tuple[bool, bool, bool]:
+def _rank(part: list[Vma], run: list[Vma]) -> tuple[bool, bool]:
     """How much a stretch looks like RAM, most telling first."""
-    return (
-        all(RAM_FLAG in vma.flags for vma in part),
-        any(name in part[0].path for name in RAM_NAMES),
-        len(part) == len(run),
-    )
+    return any(name in part[0].path for name in RAM_NAMES), len(part) == len(run)
 
 
 def _mapping(part: list[Vma]) -> RamMapping:
@@ -98,7 +94,7 @@ def _mapping(part: list[Vma]) -> RamMapping:
         path=first.path,
         shared=first.shared,
         hugetlb=any(HUGETLB_FLAG in vma.flags for vma in part),
-        mergeable=all(MERGEABLE_FLAG in vma.flags for vma in part),
+        mergeable=any(MERGEABLE_FLAG in vma.flags for vma in part),
     )
 
 
@@ -124,7 +120,9 @@ def locate(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, ...]
     """The mappings of RAM blocks of these sizes (bytes), in the blocks' order. Raises GuestError where they cannot be
     told from other mappings.
     """
-    runs = list(_runs([vma for vma in vmas if _could_be_ram(vma)]))
+    # Without flags (a text of maps, not of smaps) there is only the size to go by.
+    flagged = any(vma.flags for vma in vmas)
+    runs = list(_runs([vma for vma in vmas if _could_be_ram(vma) and (RAM_FLAG in vma.flags or not flagged)]))
     found = {size: _best(runs, size, wanted) for size, wanted in Counter(blocks).items()}
     mappings = tuple(found[size].pop(0) for size in blocks)
     ordered = sorted(mappings, key=lambda mapping: mapping.start)

@@ -12,16 +12,24 @@ __all__ = ["Obstacle", "Pace", "Plan", "choose", "fall_back"]
 # Below this, suspending and resuming are most of a snapshot's pause, and rounds of their own would make it no shorter.
 SNAPSHOT_IS_SHORT: Final = 0.05
 SMOOTHING: Final = 0.5
+# Bytes; less says more of the clock than of the memory.
+ENOUGH_TO_LEARN: Final = 1 << 22
 
 
 @dataclass
 class Pace:
-    """How fast pages are read and hashed (bytes a second), and what a pause takes besides (seconds); learnt from each
-    scan. It begins with less than any machine has reached, so that a first pause is predicted too long, not too short.
+    """How fast a guest's pages are dealt with; learnt as it is scanned. Where a measure is worse than what was thought
+    it is believed at once, where it is better by and by: pauses are to be predicted too long rather than too short.
+
+    `rate` is that of reading and hashing, `dump_rate` that of a dump (bytes a second); `overhead` is what suspending
+    and resuming take (seconds), `looking` and `clearing` what soft-dirty bits do (seconds a page of the guest).
     """
 
     rate: float = 1.5e9
     overhead: float = 0.01
+    looking: float = 3e-8
+    clearing: float = 3e-8
+    dump_rate: float = 1e9
 
     def seconds(self, pages: int) -> float:
         """The seconds that reading so many pages takes."""
@@ -29,8 +37,29 @@ class Pace:
 
     def learn(self, pages: int, seconds: float) -> None:
         """Take a measure into account: so many pages were read in so many seconds."""
-        if pages * PAGE >= 1 << 22 and seconds > 0:  # less says more of the clock than of the memory
-            self.rate += SMOOTHING * (pages * PAGE / seconds - self.rate)
+        if pages * PAGE >= ENOUGH_TO_LEARN and seconds > 0:
+            self.rate = _slower(self.rate, pages * PAGE / seconds)
+
+    def learn_looking(self, pages: int, seconds: float) -> None:
+        """The bits of a guest of so many pages were looked at in so many seconds."""
+        self.looking = -_slower(-self.looking, -seconds / pages)
+
+    def learn_clearing(self, pages: int, seconds: float) -> None:
+        """The bits of a guest of so many pages were cleared in so many seconds."""
+        self.clearing = -_slower(-self.clearing, -seconds / pages)
+
+    def learn_overhead(self, seconds: float) -> None:
+        """A guest was suspended and resumed in so many seconds, what was done meanwhile left out."""
+        self.overhead += SMOOTHING * (seconds - self.overhead)
+
+    def learn_dump(self, size: int, seconds: float) -> None:
+        """So many bytes were dumped in so many seconds."""
+        if size >= ENOUGH_TO_LEARN and seconds > 0:
+            self.dump_rate = _slower(self.dump_rate, size / seconds)
+
+
+def _slower(rate: float, measured: float) -> float:
+    return min(measured, rate + SMOOTHING * (measured - rate))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +98,5 @@ def choose(mode: str, *, paused: bool, snapshot_seconds: float, max_pause: float
         return Plan("snapshot")
     if obstacle is None:
         return Plan("precopy")
-    return fall_back(snapshot_seconds, max_pause, obstacle)
+    # A snapshot that fits is one of auto's own answers, and nothing to explain; slices, being less exact, are.
+    return Plan("snapshot") if snapshot_seconds <= max_pause else Plan("sliced", obstacle)

@@ -7,6 +7,7 @@ that of this instant; else the bits are cleared and the guest runs on while that
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ from samepaged.errors import GuestError, Reason
 from samepaged.memory import softdirty
 from samepaged.memory.pagemap import PRESENT
 from samepaged.memory.pagemap import SWAPPED as SWAPPED_ENTRY
+from samepaged.memory.process_reader import BLOCK, blocks_of
 from samepaged.sharing.digest import ABSENT, SWAPPED
 
 if TYPE_CHECKING:
@@ -29,15 +31,18 @@ if TYPE_CHECKING:
 
 __all__ = ["DoesNotConverge", "Precopy", "Verification"]
 
-ROUNDS: Final = 8
-# A round that leaves more than this part of the round before to read gains nothing any more.
-SHRINKS: Final = 0.7
+ROUNDS: Final = 16
+# A round that leaves more than this part of the round before to read gains too little. It is near 1 for huge pages:
+# with bits of 2 MiB, what is left shrinks slowly at first, as each interval is only a little shorter than the last.
+SHRINKS: Final = 0.9
 # With fewer pages than this part written, clearing all bits costs the guest more than reading these again next time.
 WORTH_CLEARING: Final = 1 / 256
+# Pages that are checked at each scan during which KSM merges (softdirty.stale has the reason).
+CHECKED_WHILE_MERGING: Final = 1024
 
 
 class DoesNotConverge(Exception):  # noqa: N818 - no error: the caller takes another mode
-    """The guest writes faster than it can be read; to read the rest at once would be too long a pause."""
+    """The guest writes faster than it can be read, or is too large to be looked at: the pause would be too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +55,23 @@ class Verification:
     random: np.random.Generator
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the bits said: page numbers, ascending, of those to read and of those that seem swapped; whether KSM was
+    merging; and the seconds that looking took.
+    """
+
+    entries: NDArray[np.uint64]
+    stale: NDArray[np.intp]
+    swapped: NDArray[np.intp]
+    merging: bool
+    seconds: float
+
+
 @dataclass(slots=True)
 class Precopy:
     """One precopy scan. `merging` says whether KSM has been at work since it began, and was not held still. `budget` is
-    the longest pause, in seconds.
+    the longest pause, in seconds. What it learns of the guest's pace goes into `pace`.
     """
 
     reader: ProcessReader
@@ -70,58 +88,105 @@ class Precopy:
         place: then only what was written since is read. Raises GuestError, and DoesNotConverge.
         """
         digest = self._first_pass() if known is None else known
-        incremental = known is not None
         before = self.reader.pages
         for round_ in range(ROUNDS):
+            self._fit(self.pace.overhead + self.pace.looking * self.reader.pages)
             with self.pause():
-                entries = self.reader.entries()
-                stale = softdirty.stale(entries, digest, merging=self.merging())
-                count = int(np.count_nonzero(stale))
-                seconds = self.pace.seconds(count)
+                look = self._look(digest)
+                count = len(look.stale)
                 shrinking = count <= SHRINKS * before and round_ < ROUNDS - 1
-                if self._enough(seconds) or not shrinking:
-                    if seconds > self.budget:
-                        raise DoesNotConverge
-                    self._finish(entries, stale, digest)
-                    if incremental and round_ == 0 and count > WORTH_CLEARING * self.reader.pages:
-                        softdirty.clear(self.reader.pid)
+                if self._enough(count) or not shrinking:
+                    clear = known is not None and round_ == 0 and count > WORTH_CLEARING * self.reader.pages
+                    self._finish(look, digest, clear=clear)
                     return digest
-                softdirty.clear(self.reader.pid)
-            self._reread(entries, stale, digest)
+                self._fit(self.pace.overhead + look.seconds + self._clearing)
+                self._clear()
+            self._hash(look.stale, digest)
             before = count
         raise DoesNotConverge
 
     def _first_pass(self) -> NDArray[np.uint64]:
         # Cleared first: what is written from here on has its bit set when the guest is next suspended.
-        softdirty.clear(self.reader.pid)
+        self._clear()
+        # But for what the host's disks were writing into pages pinned before: it lands after the bit was cleared, and
+        # sets none (O_DIRECT; mm/gup.c). Suspending waits for block I/O in flight (vm_stop drains it), so all of it has
+        # landed before anything is read. Later the bits are cleared while suspended, and nothing is in flight then.
+        began = time.monotonic()
+        with self.pause():
+            pass
+        self.pace.learn_overhead(time.monotonic() - began)
         digest = np.full(self.reader.pages, ABSENT, dtype=np.uint64)
+        began = time.monotonic()
         entries = self.reader.entries()
-        self._reread(entries, (entries & PRESENT) != 0, digest)
+        _settle(entries, digest)
+        present = np.flatnonzero(entries >= PRESENT)
+        self.pace.learn_looking(self.reader.pages, time.monotonic() - began)
+        self._fit(self.pace.overhead + self.pace.looking * self.reader.pages)
+        self._hash(present, digest)
         return digest
 
-    def _enough(self, seconds: float) -> bool:
-        """Whether reading on would not shorten the pause: suspending and resuming alone take as long."""
-        return seconds <= self.pace.overhead
+    def _fit(self, seconds: float) -> None:
+        if seconds > self.budget:
+            raise DoesNotConverge
 
-    def _reread(self, entries: NDArray[np.uint64], stale: NDArray[np.bool_], digest: NDArray[np.uint64]) -> None:
-        swapped = (entries & SWAPPED_ENTRY) != 0
-        digest[(entries & (PRESENT | SWAPPED_ENTRY)) == 0] = ABSENT
-        digest[swapped] = SWAPPED
-        self.reader.hash_pages(np.flatnonzero(stale), digest)
+    @property
+    def _clearing(self) -> float:
+        return self.pace.clearing * self.reader.pages
 
-    def _finish(self, entries: NDArray[np.uint64], stale: NDArray[np.bool_], digest: NDArray[np.uint64]) -> None:
-        """Read the rest; the guest is suspended."""
-        self._reread(entries, stale, digest)
-        if (digest == SWAPPED).any():
-            # Entries of pages that are being migrated look like those of swapped ones, for a moment (process_reader).
-            now = self.reader.entries()
-            self._reread(now, ((now & PRESENT) != 0) & (digest == SWAPPED), digest)
-        if self.verification is not None:
-            self._verify(self.verification, ((entries & PRESENT) != 0) & ~stale, digest)
+    def _enough(self, count: int) -> bool:
+        """Whether to read so many pages at once takes no longer than a further round would take of the guest."""
+        another = self.pace.overhead + self.pace.looking * self.reader.pages + self._clearing
+        return self.pace.seconds(count) <= another
 
-    def _verify(self, verification: Verification, unread: NDArray[np.bool_], digest: NDArray[np.uint64]) -> None:
-        drawn = np.unique(verification.random.integers(0, len(unread), verification.pages))
-        chosen = drawn[unread[drawn]]
+    def _look(self, digest: NDArray[np.uint64]) -> _Look:
+        began = time.monotonic()
+        merging = self.merging()
+        entries = self.reader.entries()
+        stale = np.flatnonzero(softdirty.stale(entries, digest, merging=merging))
+        swapped = _settle(entries, digest)
+        seconds = time.monotonic() - began
+        self.pace.learn_looking(self.reader.pages, seconds)
+        return _Look(entries, stale, swapped, merging, seconds)
+
+    def _clear(self) -> None:
+        began = time.monotonic()
+        softdirty.clear(self.reader.pid)
+        self.pace.learn_clearing(self.reader.pages, time.monotonic() - began)
+
+    def _hash(self, pages: NDArray[np.intp], digest: NDArray[np.uint64]) -> None:
+        began = time.monotonic()
+        self.reader.hash_pages(pages, digest)
+        self.pace.learn(len(pages), time.monotonic() - began)
+
+    def _finish(self, look: _Look, digest: NDArray[np.uint64], *, clear: bool) -> None:
+        """Read the rest, if this fits the budget; the guest is suspended."""
+        verification = self.verification
+        if verification is None and look.merging:
+            verification = Verification(CHECKED_WHILE_MERGING, np.random.default_rng())
+        checked = 0 if verification is None else verification.pages
+        looked_at_again = len(blocks_of(look.swapped)) * BLOCK
+        self._fit(
+            self.pace.overhead
+            + look.seconds
+            + self.pace.seconds(len(look.stale) + checked)
+            + self.pace.looking * looked_at_again
+            + clear * self._clearing
+        )
+        self._hash(look.stale, digest)
+        # Entries of pages that are being migrated look like those of swapped ones, for a moment (process_reader).
+        self._hash(self.reader.now_present(look.swapped), digest)
+        if verification is not None:
+            self._verify(verification, look, digest)
+        if clear:
+            self._clear()
+
+    def _verify(self, verification: Verification, look: _Look, digest: NDArray[np.uint64]) -> None:
+        unread = look.entries >= PRESENT
+        unread[look.stale] = False
+        candidates = np.flatnonzero(unread)
+        count = min(verification.pages, len(candidates))
+        drawn = verification.random.choice(len(candidates), count, replace=False, shuffle=False)
+        chosen = candidates[np.sort(drawn)]
         held = digest[chosen]
         self.reader.hash_pages(chosen, digest)
         wrong = int(np.count_nonzero(digest[chosen] != held))
@@ -131,3 +196,12 @@ class Precopy:
                 f"{wrong} of {len(chosen)} pages that were held to be unchanged were not: this scan is void, and the "
                 "guest is read whole from now on; please report it, with the kernel's version",
             )
+
+
+def _settle(entries: NDArray[np.uint64], digest: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Note in the digest what the entries of pages that are not present say; the numbers of those that seem swapped."""
+    missing = np.flatnonzero(entries < PRESENT)  # the highest bit
+    swapped = (entries[missing] & SWAPPED_ENTRY) != 0
+    digest[missing] = np.where(swapped, np.uint64(SWAPPED), np.uint64(ABSENT))
+    seem_swapped: NDArray[np.intp] = missing[swapped]
+    return seem_swapped

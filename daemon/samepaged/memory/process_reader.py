@@ -15,7 +15,7 @@ import numpy as np
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.backing import BackingFile
 from samepaged.memory.hashing import Interrupted
-from samepaged.memory.pagemap import PAGE, Pagemap
+from samepaged.memory.pagemap import PAGE, PRESENT, Pagemap
 from samepaged.memory.residence import Residence, residence
 from samepaged.memory.scratch import scratch
 from samepaged.sharing.digest import ABSENT, SWAPPED
@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from samepaged.memory.hashing import Hasher
     from samepaged.memory.layout import RamMapping
 
-__all__ = ["ProcessReader"]
+__all__ = ["BLOCK", "ProcessReader", "blocks_of"]
 
 # Pages whose hashes are held apart before they go to their places (2 MiB of hashes).
 BATCH: Final = 1 << 18
 FILE_CHUNK: Final = 256
+# Pages whose entries are looked at together where few are asked for: a page of the pagemap's entries.
+BLOCK: Final = 512
 
 
 class ProcessReader:
@@ -82,9 +84,21 @@ class ProcessReader:
         """The guest's memory in pages."""
         return int(self._first[-1])
 
-    def entries(self) -> NDArray[np.uint64]:
-        """The pagemap entries of all pages: uint64 of shape (pages,)."""
-        return np.concatenate([self._pagemap.entries(mapping.start, mapping.size) for mapping in self.mappings])
+    def entries(self, first: int = 0, last: int | None = None) -> NDArray[np.uint64]:
+        """The pagemap entries of pages first … last (all of them): uint64 of shape (last - first,)."""
+        pieces = self._pieces(first, self.pages if last is None else last)
+        return np.concatenate([self._entries(index, piece) for index, piece in pieces])
+
+    def now_present(self, pages: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Which of the pages of these numbers (ascending) are present in the process now, by looking at these and those
+        around them only (blocks_of).
+        """
+        found = [np.empty(0, dtype=np.intp)]
+        for run in _runs(blocks_of(pages), BATCH // BLOCK):
+            first, last = int(run[0]) * BLOCK, min((int(run[-1]) + 1) * BLOCK, self.pages)
+            own = pages[np.searchsorted(pages, first) : np.searchsorted(pages, last)]
+            found.append(own[(self.entries(first, last)[own - first] & PRESENT) != 0])
+        return np.concatenate(found)
 
     def count_backed(self) -> int:
         """How many pages would be read now."""
@@ -145,11 +159,15 @@ class ProcessReader:
             if first < end and last > base:
                 yield index, slice(max(first - base, 0), min(last, end) - base)
 
+    def _entries(self, index: int, piece: slice) -> NDArray[np.uint64]:
+        start = self.mappings[index].start + piece.start * PAGE
+        return self._pagemap.entries(start, (piece.stop - piece.start) * PAGE)
+
     def _look(self, first: int, last: int) -> Residence:
         parts = []
         for index, piece in self._pieces(first, last):
             mapping = self.mappings[index]
-            entries = self._pagemap.entries(mapping.start + piece.start * PAGE, (piece.stop - piece.start) * PAGE)
+            entries = self._entries(index, piece)
             file = self._files.get(index)
             if file is None:
                 parts.append(residence(entries, None, None, shared=False))
@@ -171,7 +189,7 @@ class ProcessReader:
         for index, file in self._files.items():
             base, end = self._first[index], self._first[index + 1]
             own = pages[np.searchsorted(pages, base) : np.searchsorted(pages, end)]
-            for run in _runs(own):
+            for run in _runs(own, FILE_CHUNK):
                 at = int(run[0]) - first
                 window = buffer[: len(run) * PAGE]
                 self._hash_run(file, int(run[0] - base), window, out[at : at + len(run)])
@@ -189,11 +207,16 @@ class ProcessReader:
         self.bytes_read += len(buffer)
 
 
-def _runs(pages: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """Neighbouring pages together, no more of them than the buffer holds."""
-    for run in np.split(pages, np.flatnonzero(np.diff(pages) != 1) + 1):
-        for start in range(0, len(run), FILE_CHUNK):
-            yield run[start : start + FILE_CHUNK]
+def blocks_of(pages: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The blocks, of BLOCK pages each, that pages of these numbers lie in: their numbers, ascending."""
+    return np.unique(pages // BLOCK)
+
+
+def _runs(numbers: NDArray[np.intp], most: int) -> Iterator[NDArray[np.intp]]:
+    """Neighbouring numbers together, at most so many of them."""
+    for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
+        for start in range(0, len(run), most):
+            yield run[start : start + most]
 
 
 def _read_error(pid: int, error: OSError) -> GuestError:

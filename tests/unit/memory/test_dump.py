@@ -1,15 +1,25 @@
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
+import os
 import struct
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
+from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.dump_reader import place
 from samepaged.memory.elf import ElfStream, Segment
+from samepaged.memory.hashing import best
+from samepaged.memory.kept import Kept
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -125,8 +135,65 @@ def test_ram_goes_on_at_4_gib_and_comes_before_64_bit_bars() -> None:
     ]
 
 
+def test_video_memory_right_behind_ram_is_not_ram() -> None:
+    placed = place(segments((0, 96 * MIB), (96 * MIB, 16 * MIB)), 96 * MIB)
+    assert [offset for _, offset in placed] == [0]
+    placed = place(segments((0, GIB), (4 * GIB, GIB), (5 * GIB, 16 * MIB)), 2 * GIB)
+    assert [offset for _, offset in placed] == [0, GIB]
+
+
 @pytest.mark.parametrize("total", [95 * MIB, 97 * MIB])
 def test_a_dump_of_another_size_than_the_guests_is_refused(total: int) -> None:
     with pytest.raises(GuestError, match="bytes of RAM") as caught:
         place(segments((0, 96 * MIB)), total)
     assert caught.value.reason is Reason.LAYOUT
+
+
+MEMORY = b"a" * 4096 + b"b" * 4096 + bytes(4096)
+
+
+def by_dump(
+    directory: Path, reader: str, mode: str, *, blocks: tuple[int, ...] = (len(MEMORY),), paused: bool = False
+) -> Capture:
+    """Scan a guest that has no RAM of that size in its process (this one), and whose dump is `MEMORY`."""
+
+    def dump(path: Path) -> None:
+        with path.open("wb") as fifo:
+            fifo.write(core((0, MEMORY)))
+
+    source = Source(os.getpid(), blocks, paused, False, contextlib.nullcontext, dump, directory)
+    policy = Policy(mode, reader, max_pause=0.25, max_duty=0.01, verify_pages=0, still_ksm=False)
+    return capture(source, Hashing(best(), 7, 1, lambda: False), policy, Kept(start_time=0))
+
+
+@pytest.mark.parametrize(
+    ("reader", "mode", "paused"), [("dump", "auto", False), ("dump", "live", True), ("auto", "auto", False)]
+)
+def test_a_dump_is_hashed_page_by_page(tmp_path: Path, reader: str, mode: str, paused: bool) -> None:  # noqa: FBT001
+    found = by_dump(tmp_path, reader, mode, paused=paused)
+    assert (found.mode, found.reader, found.bytes_read) == ("snapshot", "dump", len(MEMORY))
+    assert len(set(found.digest.pages.tolist())) == 3
+
+
+@pytest.mark.parametrize("mode", ["live", "sliced"])
+def test_no_dump_is_taken_where_a_guest_is_not_to_be_suspended_so_long(tmp_path: Path, mode: str) -> None:
+    with pytest.raises(GuestError, match=f"use `--reader process` for mode {mode}") as caught:
+        by_dump(tmp_path, "dump", mode)
+    assert caught.value.reason is Reason.DUMP
+    with pytest.raises(GuestError, match=r"0 mappings.*; use `--mode snapshot --reader dump`") as caught:
+        by_dump(tmp_path, "auto", mode)
+    assert caught.value.reason is Reason.LAYOUT
+
+
+def test_a_dump_that_would_suspend_a_guest_for_long_is_not_taken_unasked(tmp_path: Path) -> None:
+    with pytest.raises(GuestError, match=r"0 mappings.*; use `--reader dump`.*suspend it for about 68.7 s") as caught:
+        by_dump(tmp_path, "auto", "auto", blocks=(64 * GIB,))
+    assert caught.value.reason is Reason.LAYOUT
+
+
+def test_a_pipe_that_may_not_be_made_larger_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    assert by_dump(tmp_path, "dump", "snapshot").bytes_read == len(MEMORY)

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +15,7 @@ from hypothesis import strategies as st
 
 from samepaged import ksm
 from samepaged.memory import softdirty
+from samepaged.memory.claim import Claim, Claimed
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.kept import Epoch, Kept, limit
 from samepaged.memory.layout import RamMapping
@@ -43,7 +48,7 @@ def plan(
         ("auto", 0.01, None, ("snapshot", None)),
         ("auto", 0.2, None, ("precopy", None)),
         ("auto", 2.0, None, ("precopy", None)),
-        ("auto", 0.2, OBSTACLE, ("snapshot", "kernel")),
+        ("auto", 0.2, OBSTACLE, ("snapshot", None)),
         ("auto", 2.0, OBSTACLE, ("sliced", "kernel")),
         ("precopy", 0.01, None, ("precopy", None)),
         ("precopy", 0.2, OBSTACLE, ("snapshot", "kernel")),
@@ -78,6 +83,18 @@ def test_the_pace_is_learnt_and_a_handful_of_pages_teaches_nothing() -> None:
         pace.learn(250_000, 250_000 * 4096 / 8e9)
     assert pace.rate == pytest.approx(8e9, rel=0.01)
     assert pace.seconds(262_144) == pytest.approx(2**30 / 8e9, rel=0.01)
+
+
+def test_a_pace_worse_than_was_thought_is_believed_at_once() -> None:
+    pace = Pace()
+    pace.learn(250_000, 250_000 * 4096 / 2e8)
+    pace.learn_looking(1000, 1000 * 1e-6)
+    pace.learn_clearing(1000, 1000 * 1e-6)
+    pace.learn_dump(1 << 30, (1 << 30) / 2e8)
+    assert [pace.rate, pace.dump_rate] == pytest.approx([2e8, 2e8])
+    assert [pace.looking, pace.clearing] == pytest.approx([1e-6, 1e-6])
+    pace.learn_looking(1000, 0)
+    assert pace.looking == pytest.approx(0.5e-6)
 
 
 CLEAN = int(PRESENT | EXCLUSIVE)
@@ -172,14 +189,40 @@ def test_a_stop_ends_the_rest_between_slices() -> None:
         )
 
 
-def test_an_epoch_ends_when_another_claims_the_bits_or_the_memory_is_another(tmp_path: Path) -> None:
-    unmerged = RamMapping(0, 4096, (0, 0), 0, 0, "", shared=False, hugetlb=False, mergeable=False)
-    epoch = Epoch.begin(7, (unmerged,), tmp_path)
-    assert epoch.lasts(7, (unmerged,), tmp_path)
-    assert not epoch.lasts(8, (unmerged,), tmp_path)
-    assert not epoch.lasts(7, (MAPPING,), tmp_path)
-    Epoch.begin(7, (unmerged,), tmp_path)
-    assert not epoch.lasts(7, (unmerged,), tmp_path)
+UNMERGED = replace(MAPPING, mergeable=False)
+# Claims are of the whole host: that of this process is no other test run's.
+PID = os.getpid()
+
+
+def test_an_epoch_ends_where_the_memory_is_another() -> None:
+    epoch = Epoch.begin(PID, (UNMERGED,))
+    assert epoch.lasts(PID, (UNMERGED,))
+    assert not epoch.lasts(PID + 1, (UNMERGED,))
+    assert not epoch.lasts(PID, (MAPPING,))
+    epoch.end()
+
+
+def test_an_epoch_keeps_others_from_the_bits_until_it_is_forgotten() -> None:
+    kept = Kept(0, epoch=Epoch.begin(PID, (UNMERGED,)))
+    with pytest.raises(Claimed):
+        Epoch.begin(PID, (UNMERGED,))
+    kept.forget()
+    kept.epoch = Epoch.begin(PID, (UNMERGED,))
+    del kept  # as of a guest that is gone
+    Claim(PID).release()
+
+
+def test_bits_that_another_process_holds_are_claimed_until_it_ends() -> None:
+    hold = f"from samepaged.memory.claim import Claim; held = Claim({PID}); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"1\n"
+        with pytest.raises(Claimed):
+            Claim(PID)
+        other.kill()
+    Claim(PID).release()
 
 
 def test_an_epoch_of_mergeable_memory_ends_when_ksm_was_at_work(
@@ -188,13 +231,15 @@ def test_an_epoch_of_mergeable_memory_ends_when_ksm_was_at_work(
     monkeypatch.setattr(ksm, "KSM", tmp_path)
     for name in ("run", *ksm.COUNTERS):
         (tmp_path / name).write_text("0\n")
-    epoch = Epoch.begin(7, (MAPPING,), tmp_path)
-    assert epoch.lasts(7, (MAPPING,), tmp_path)
+    epoch = Epoch.begin(PID, (MAPPING,))
+    assert epoch.lasts(PID, (MAPPING,))
     (tmp_path / "pages_volatile").write_text("5\n")
-    assert not epoch.lasts(7, (MAPPING,), tmp_path)
-    again = Epoch.begin(7, (MAPPING,), tmp_path)
+    assert not epoch.lasts(PID, (MAPPING,))
+    epoch.end()
+    again = Epoch.begin(PID, (MAPPING,))
     (tmp_path / "run").write_text("1\n")
-    assert not again.lasts(7, (MAPPING,), tmp_path)
+    assert not again.lasts(PID, (MAPPING,))
+    again.end()
 
 
 def test_ksm_is_held_still_and_put_back_also_after_a_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from dataclasses import replace
@@ -53,6 +54,7 @@ def test_a_page_of_a_shared_file_that_is_out_of_memory_is_swapped_whatever_the_p
 
 
 def own_mapping(area: mmap.mmap) -> RamMapping:
+    area.madvise(mmap.MADV_DONTFORK)  # as QEMU marks RAM
     address = np.frombuffer(area, np.uint8).ctypes.data
     (vma,) = [one for one in smaps.read(os.getpid()) if one.start <= address < one.end]
     return replace(locate([vma], [vma.size])[0], start=address, size=len(area))
@@ -106,6 +108,25 @@ def test_a_file_tells_its_holes_and_reads_them_without_filling_them(where: str, 
             assert os.fstat(descriptor).st_blocks == blocks
     finally:
         os.close(descriptor)
+
+
+def test_a_file_whose_holes_cannot_be_found_is_an_error_of_that_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    descriptor = os.memfd_create("memory-backend-memfd")
+    try:
+        os.ftruncate(descriptor, PAGE)
+        with (
+            mmap.mmap(descriptor, PAGE, mmap.MAP_SHARED) as area,
+            BackingFile(os.getpid(), own_mapping(area)) as file,
+        ):
+            monkeypatch.setattr(os, "lseek", fail)
+            with pytest.raises(GuestError, match=r"memory-backend-memfd.*\(Input/output error\); try again") as caught:
+                file.holds_data(slice(0, 1))
+    finally:
+        os.close(descriptor)
+    assert caught.value.reason is Reason.READ
 
 
 def test_a_file_that_cannot_be_found_is_said_with_the_remedy() -> None:

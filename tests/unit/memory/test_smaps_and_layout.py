@@ -14,6 +14,7 @@ from samepaged.memory.smaps import Vma
 
 MIB = 1 << 20
 RAM = frozenset({"rd", "wr", "mr", "mw", "me", "dc", "ac", "dd", "hg", "mg"})
+PLAIN = frozenset({"rd", "wr"})
 TEXT = """\
 55d0c0a00000-55d0c0a21000 rw-p 00000000 00:00 0                          [heap]
 Size:                132 kB
@@ -102,8 +103,24 @@ def test_ram_that_touches_another_mapping_is_still_found() -> None:
 
 
 def test_what_qemu_would_not_fork_is_ram_rather_than_what_it_would() -> None:
-    plain = vma(0, 64 * MIB, flags=frozenset({"rd", "wr"}))
+    plain = vma(0, 64 * MIB, flags=PLAIN)
     assert locate([plain, vma(100 * MIB, 64 * MIB)], [64 * MIB])[0].start == 100 * MIB
+
+
+def test_ram_is_found_by_its_size_alone_where_there_are_no_flags() -> None:
+    unflagged = [vma(0, MIB, flags=frozenset()), vma(8 * MIB, 64 * MIB, flags=frozenset())]
+    assert locate(unflagged, [64 * MIB])[0].start == 8 * MIB
+
+
+def test_blocks_of_one_size_of_which_one_has_the_name_of_ram_are_told_apart() -> None:
+    named = vma(0, MIB, inode=7, path="/memfd:pc.ram (deleted)")
+    assert locate([named, vma(8 * MIB, MIB)], [MIB])[0].inode == 7
+
+
+def test_ram_of_which_a_part_may_be_merged_is_mergeable() -> None:
+    parts = [vma(0, MIB, flags=RAM - {"mg"}), vma(MIB, MIB)]
+    assert locate(parts, [2 * MIB])[0].mergeable
+    assert not locate(parts[:1], [MIB])[0].mergeable
 
 
 def test_two_cells_of_one_size_are_both_found_the_first_at_the_higher_address() -> None:
@@ -126,7 +143,8 @@ def test_blocks_keep_their_order_whatever_their_sizes() -> None:
         ([vma(0, 64 * MIB, perms="r--p")], [64 * MIB], "0 mappings"),
         ([vma(0, 64 * MIB, path="[heap]")], [64 * MIB], "0 mappings"),
         ([vma(0, 8 * MIB), vma(8 * MIB, 8 * MIB, flags=RAM | {"nh"})], [8 * MIB, 16 * MIB], "look alike"),
-        ([vma(0, 8 * MIB), vma(8 * MIB, 8 * MIB, flags=frozenset())], [8 * MIB, 16 * MIB], "cannot be told apart"),
+        ([vma(0, 8 * MIB), vma(8 * MIB, 8 * MIB, flags=frozenset())], [8 * MIB, 16 * MIB], "0 mappings of 16 MiB"),
+        ([vma(0, 8 * MIB, flags=frozenset()), vma(8 * MIB, MIB, flags=PLAIN)], [8 * MIB], "0 mappings of 8 MiB"),
     ],
 )
 def test_ram_that_cannot_be_told_is_refused_with_the_remedy(vmas: list[Vma], blocks: list[int], words: str) -> None:

@@ -1,0 +1,217 @@
+"""Precopy on a machine that is made up: its clock, its soft-dirty bits, and a guest that writes while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from samepaged.errors import GuestError, Reason
+from samepaged.memory import precopy, softdirty
+from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, SOFT_DIRTY, SWAPPED
+from samepaged.memory.plan import Pace
+from samepaged.memory.precopy import CHECKED_WHILE_MERGING, DoesNotConverge, Precopy, Verification
+from samepaged.sharing import FIRST_HASH
+from samepaged.sharing import SWAPPED as SWAPPED_PAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+PAGES = 1 << 16
+
+
+class Machine:
+    """Reads `rate` bytes a second, looks at and clears the bits of a page in so many seconds, and pauses in `overhead`
+    seconds; its guest writes `writes` random pages a second, of the first `hot` ones.
+    """
+
+    pid = 7
+
+    def __init__(
+        self,
+        *,
+        pages: int = PAGES,
+        rate: float = 8e9,
+        looking: float = 2e-8,
+        overhead: float = 0.005,
+        writes: float = 0,
+        hot: int | None = None,
+    ) -> None:
+        self.pages, self.rate, self.looking, self.overhead, self.writes = pages, rate, looking, overhead, writes
+        self.hot = hot or pages
+        self.now = 0.0
+        self.running = True
+        self.log: list[str] = []
+        self.pauses: list[float] = []
+        self.hashed = 0
+        self.bits = np.full(pages, PRESENT | EXCLUSIVE | SOFT_DIRTY, dtype=np.uint64)
+        self.content = np.arange(pages, dtype=np.uint64) + np.uint64(FIRST_HASH)
+        self.random = np.random.default_rng(7)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        if self.running:
+            written = self.random.integers(0, self.hot, int(self.writes * seconds))
+            self.content[written] += np.uint64(1 << 32)
+            self.bits[written] |= SOFT_DIRTY
+
+    def entries(self) -> NDArray[np.uint64]:
+        self.log.append("look")
+        self.pass_time(self.looking * self.pages)
+        return self.bits.copy()
+
+    def now_present(self, pages: NDArray[np.intp]) -> NDArray[np.intp]:
+        self.bits[pages] = PRESENT | EXCLUSIVE
+        return pages
+
+    def hash_pages(self, pages: NDArray[np.intp], out: NDArray[np.uint64]) -> None:
+        self.log.append("read")
+        self.hashed += len(pages)
+        for part in np.array_split(pages, 16):
+            out[part] = self.content[part]
+            self.pass_time(len(part) * PAGE / self.rate)
+
+    def clear(self, _: int) -> None:
+        self.log.append("clear")
+        self.pass_time(self.looking * self.pages)
+        self.bits &= ~SOFT_DIRTY
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        self.log.append("suspend")
+        self.running = False
+        began = self.now
+        self.pass_time(self.overhead)
+        try:
+            yield
+        finally:
+            self.pauses.append(self.now - began)
+            self.running = True
+            self.log.append("resume")
+
+    def scan(
+        self,
+        known: NDArray[np.uint64] | None = None,
+        *,
+        pace: Pace | None = None,
+        budget: float = 0.25,
+        merging: bool = False,
+        verification: Verification | None = None,
+    ) -> NDArray[np.uint64]:
+        """One scan; it is exact. `hashed`, `pauses` and `log` are of this one."""
+        self.hashed = 0
+        self.pauses.clear()
+        self.log.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(precopy, "time", SimpleNamespace(monotonic=lambda: self.now))
+            patch.setattr(softdirty, "clear", self.clear)
+            scan = Precopy(self, self.pause, pace or Pace(), budget, lambda: merging, verification)  # type: ignore[arg-type] # stands for a reader
+            return scan.run(known)
+
+
+def test_nothing_is_read_before_what_was_in_flight_as_the_bits_were_cleared_has_landed() -> None:
+    machine = Machine()
+    machine.scan()
+    assert machine.log[:5] == ["clear", "suspend", "resume", "look", "read"]
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
+@given(
+    rate=st.floats(5e7, 2e10),
+    looking=st.floats(1e-9, 2e-6),
+    overhead=st.floats(0, 0.1),
+    writes=st.floats(0, 1e5),
+    hot=st.integers(1, PAGES),
+)
+def test_pauses_keep_to_the_budget_whatever_the_machine_and_digests_are_exact(
+    rate: float, looking: float, overhead: float, writes: float, hot: int
+) -> None:
+    machine = Machine(rate=rate, looking=looking, overhead=overhead, writes=writes, hot=hot)
+    pace = Pace()
+    known: NDArray[np.uint64] | None = None
+    for _ in range(3):
+        try:
+            known = machine.scan(known, pace=pace)
+        except DoesNotConverge:
+            known = None
+        else:
+            instant = machine.content.copy()
+            assert (known == instant).all()
+        # the guest's own overhead is learnt by and by
+        assert max(machine.pauses) <= 0.25 + overhead + 1e-6
+        machine.pass_time(0.5)
+
+
+def test_a_machine_slower_than_was_thought_reads_its_rounds_and_not_all_at_once() -> None:
+    machine = Machine(pages=1 << 18, rate=2.7e8, looking=2e-7, writes=4000)
+    pace = Pace()
+    machine.scan(pace=pace)
+    assert pace.rate == pytest.approx(2.7e8)
+    assert len(machine.pauses) > 2
+    assert max(machine.pauses) <= 0.25
+
+
+def test_a_guest_too_large_to_be_looked_at_within_the_budget_is_not_read_in_vain() -> None:
+    machine = Machine(looking=1e-5)
+    with pytest.raises(DoesNotConverge):
+        machine.scan()
+    assert machine.hashed == 0
+    assert max(machine.pauses) <= 0.25
+
+
+def test_a_guest_that_writes_all_its_memory_over_and_over_does_not_converge() -> None:
+    machine = Machine(pages=1 << 18, rate=2.7e8, writes=1e6)
+    with pytest.raises(DoesNotConverge):
+        machine.scan()
+    assert max(machine.pauses) <= 0.25
+
+
+def test_rounds_go_on_as_long_as_they_shrink_and_cost_less_than_they_save() -> None:
+    busy = Machine(pages=1 << 18, rate=1e9, overhead=0.001, looking=1e-9, writes=60_000)
+    busy.scan()
+    idle = Machine(pages=1 << 18, rate=1e9, overhead=0.001, looking=1e-9)
+    idle.scan()
+    assert len(idle.pauses) == 2
+    assert len(busy.pauses) > 4
+    assert max(busy.pauses) <= 0.1
+
+
+def test_pages_that_seemed_swapped_are_looked_at_again_and_read_where_they_are_back() -> None:
+    machine = Machine()
+    machine.bits[100:110] = SWAPPED
+    digest = machine.scan()
+    assert (digest == machine.content).all()
+    assert not (digest == SWAPPED_PAGE).any()
+
+
+def test_as_many_unread_pages_are_checked_as_was_asked_for() -> None:
+    machine = Machine()
+    known = machine.scan()
+    machine.bits[: PAGES // 2] |= SOFT_DIRTY
+    machine.scan(known, verification=Verification(1000, np.random.default_rng(7)))
+    assert machine.hashed == PAGES // 2 + 1000
+
+
+def test_while_ksm_merges_a_sample_is_checked_at_each_scan() -> None:
+    machine = Machine()
+    known = machine.scan()
+    known = machine.scan(known)
+    assert machine.hashed == 0
+    machine.scan(known, merging=True)
+    assert machine.hashed == CHECKED_WHILE_MERGING
+
+
+def test_a_page_that_changed_and_left_no_bit_voids_the_scan_that_checks_it() -> None:
+    machine = Machine()
+    known = machine.scan()
+    machine.content += np.uint64(1 << 40)
+    with pytest.raises(GuestError, match="10 of 10 pages that were held to be unchanged were not") as caught:
+        machine.scan(known, verification=Verification(10, np.random.default_rng(7)))
+    assert caught.value.reason is Reason.VERIFICATION
