@@ -86,7 +86,7 @@ def witnessed(tmp_path: Path) -> Callable[[WriterProcess], Witnessed]:
 def all_rounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all rounds that shrink, however little is left: the witness makes pauses so long that few would pay."""
     if request.param:
-        monkeypatch.setattr(Precopy, "_enough", lambda *_: False)
+        monkeypatch.setattr(Precopy, "_enough", lambda *_, **__: False)
 
 
 @pytest.mark.usefixtures("all_rounds")

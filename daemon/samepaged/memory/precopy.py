@@ -37,6 +37,8 @@ ROUNDS: Final = 16
 SHRINKS: Final = 0.9
 # With fewer pages than this part written, clearing all bits costs the guest more than reading these again next time.
 WORTH_CLEARING: Final = 1 / 256
+# Pages whose bits are looked at together; fresh memory for all at once would cost as much as the looking.
+STRETCH: Final = 1 << 17
 # Pages that are checked at each scan during which KSM merges (softdirty.stale has the reason).
 CHECKED_WHILE_MERGING: Final = 1024
 
@@ -61,7 +63,6 @@ class _Look:
     merging; and the seconds that looking took.
     """
 
-    entries: NDArray[np.uint64]
     stale: NDArray[np.intp]
     swapped: NDArray[np.intp]
     merging: bool
@@ -95,8 +96,8 @@ class Precopy:
                 look = self._look(digest)
                 count = len(look.stale)
                 shrinking = count <= SHRINKS * before and round_ < ROUNDS - 1
-                if self._enough(count) or not shrinking:
-                    clear = known is not None and round_ == 0 and count > WORTH_CLEARING * self.reader.pages
+                clear = known is not None and round_ == 0 and count > WORTH_CLEARING * self.reader.pages
+                if self._enough(count, clear=clear) or not shrinking:
                     self._finish(look, digest, clear=clear)
                     return digest
                 self._fit(self.pace.overhead + look.seconds + self._clearing)
@@ -133,20 +134,32 @@ class Precopy:
     def _clearing(self) -> float:
         return self.pace.clearing * self.reader.pages
 
-    def _enough(self, count: int) -> bool:
-        """Whether to read so many pages at once takes no longer than a further round would take of the guest."""
+    def _enough(self, count: int, *, clear: bool) -> bool:
+        """Whether to read so many pages at once (and to `clear` the bits then) takes no longer than a further round
+        would take of the guest, which begins with clearing.
+        """
         another = self.pace.overhead + self.pace.looking * self.reader.pages + self._clearing
-        return self.pace.seconds(count) <= another
+        return self.pace.seconds(count) + clear * self._clearing <= another
 
     def _look(self, digest: NDArray[np.uint64]) -> _Look:
         began = time.monotonic()
         merging = self.merging()
-        entries = self.reader.entries()
-        stale = np.flatnonzero(softdirty.stale(entries, digest, merging=merging))
-        swapped = _settle(entries, digest)
+        stale, swapped = self._read_bits(digest, merging=merging)
+        if not merging and self.merging():  # it began after that, and may have dropped bits before they were read
+            merging = True
+            stale, swapped = self._read_bits(digest, merging=True)
         seconds = time.monotonic() - began
         self.pace.learn_looking(self.reader.pages, seconds)
-        return _Look(entries, stale, swapped, merging, seconds)
+        return _Look(stale, swapped, merging, seconds)
+
+    def _read_bits(self, digest: NDArray[np.uint64], *, merging: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        stale, swapped = [], []
+        for first in range(0, self.reader.pages, STRETCH):
+            part = digest[first : first + STRETCH]
+            entries = self.reader.entries(first, first + len(part))
+            stale.append(np.flatnonzero(softdirty.stale(entries, part, merging=merging)) + first)
+            swapped.append(_settle(entries, part) + first)
+        return np.concatenate(stale), np.concatenate(swapped)
 
     def _clear(self) -> None:
         began = time.monotonic()
@@ -181,7 +194,7 @@ class Precopy:
             self._clear()
 
     def _verify(self, verification: Verification, look: _Look, digest: NDArray[np.uint64]) -> None:
-        unread = look.entries >= PRESENT
+        unread = digest > SWAPPED
         unread[look.stale] = False
         candidates = np.flatnonzero(unread)
         count = min(verification.pages, len(candidates))

@@ -87,7 +87,8 @@ class ProcessReader:
     def entries(self, first: int = 0, last: int | None = None) -> NDArray[np.uint64]:
         """The pagemap entries of pages first … last (all of them): uint64 of shape (last - first,)."""
         pieces = self._pieces(first, self.pages if last is None else last)
-        return np.concatenate([self._entries(index, piece) for index, piece in pieces])
+        parts = [self._entries(index, piece) for index, piece in pieces]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def now_present(self, pages: NDArray[np.intp]) -> NDArray[np.intp]:
         """Which of the pages of these numbers (ascending) are present in the process now, by looking at these and those

@@ -20,7 +20,7 @@ from samepaged.sharing import FIRST_HASH
 from samepaged.sharing import SWAPPED as SWAPPED_PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -62,10 +62,11 @@ class Machine:
             self.content[written] += np.uint64(1 << 32)
             self.bits[written] |= SOFT_DIRTY
 
-    def entries(self) -> NDArray[np.uint64]:
+    def entries(self, first: int = 0, last: int | None = None) -> NDArray[np.uint64]:
         self.log.append("look")
-        self.pass_time(self.looking * self.pages)
-        return self.bits.copy()
+        found = self.bits[first:last].copy()
+        self.pass_time(self.looking * len(found))
+        return found
 
     def now_present(self, pages: NDArray[np.intp]) -> NDArray[np.intp]:
         self.bits[pages] = PRESENT | EXCLUSIVE
@@ -102,7 +103,7 @@ class Machine:
         *,
         pace: Pace | None = None,
         budget: float = 0.25,
-        merging: bool = False,
+        merging: Callable[[], bool] = lambda: False,
         verification: Verification | None = None,
     ) -> NDArray[np.uint64]:
         """One scan; it is exact. `hashed`, `pauses` and `log` are of this one."""
@@ -112,7 +113,7 @@ class Machine:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(precopy, "time", SimpleNamespace(monotonic=lambda: self.now))
             patch.setattr(softdirty, "clear", self.clear)
-            scan = Precopy(self, self.pause, pace or Pace(), budget, lambda: merging, verification)  # type: ignore[arg-type] # stands for a reader
+            scan = Precopy(self, self.pause, pace or Pace(), budget, merging, verification)  # type: ignore[arg-type] # stands for a reader
             return scan.run(known)
 
 
@@ -204,8 +205,24 @@ def test_while_ksm_merges_a_sample_is_checked_at_each_scan() -> None:
     known = machine.scan()
     known = machine.scan(known)
     assert machine.hashed == 0
-    machine.scan(known, merging=True)
+    machine.scan(known, merging=lambda: True)
     assert machine.hashed == CHECKED_WHILE_MERGING
+
+
+def test_pages_that_ksm_merged_just_before_their_bits_were_read_are_read_again() -> None:
+    machine = Machine()
+    known = machine.scan()
+    answers = iter([False, True])  # it begins to merge after it was asked for
+
+    def merging() -> bool:
+        if not (answer := next(answers)):
+            machine.content[5] += np.uint64(1 << 32)
+            machine.bits[5] = PRESENT
+            known[5] = 2  # was a zero page: not exclusive either
+        return answer
+
+    digest = machine.scan(known, merging=merging)
+    assert (digest == machine.content).all()
 
 
 def test_a_page_that_changed_and_left_no_bit_voids_the_scan_that_checks_it() -> None:
