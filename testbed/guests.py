@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
@@ -41,7 +41,6 @@ class Spec:
     devices: str = ""
     machine: str = "q35"
     vcpus: int = 1
-    initial_memory: int | None = field(default=None)
 
     def xml(self, serial: Path) -> str:
         """The domain's XML; its serial port is the socket at `serial`."""

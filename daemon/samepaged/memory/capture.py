@@ -25,7 +25,7 @@ from samepaged.memory.sliced import read_sliced
 from samepaged.sharing.digest import PageDigest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -275,23 +275,32 @@ def _by_dump(
         stop=hashing.stop,
         finer=finer,
     )
+    mappings = _private_mappings(source)  # found before the guest is suspended, not while it is
     with source.pause():
-        absent = _absent(source)
+        absent = _absent(source.pid, mappings)
         began = time.monotonic()
         pages = reader.read(absent)
         pace.learn_dump(reader.bytes_read, time.monotonic() - began)
     return Capture(PageDigest(pages, PAGE), "snapshot", "dump", reader.bytes_read, fallback)
 
 
-def _absent(source: Source) -> NDArray[np.bool_] | None:
+def _private_mappings(source: Source) -> tuple[RamMapping, ...]:
+    """The guest's RAM, where this may be asked and where its pagemap alone says what is absent; else nothing."""
+    try:
+        mappings = locate(smaps.read(source.pid), source.blocks)
+    except GuestError:
+        return ()
+    return () if any(mapping.has_file for mapping in mappings) else mappings
+
+
+def _absent(pid: int, mappings: Sequence[RamMapping]) -> NDArray[np.bool_] | None:
     """Which pages are absent, where this may be asked: the dump reader needs no right to the process, and does
     without.
     """
+    if not mappings:
+        return None
     try:
-        mappings: tuple[RamMapping, ...] = locate(smaps.read(source.pid), source.blocks)
-        if any(mapping.has_file for mapping in mappings):
-            return None
-        with Pagemap(source.pid) as pagemap:
+        with Pagemap(pid) as pagemap:
             entries = np.concatenate([pagemap.entries(mapping.start, mapping.size) for mapping in mappings])
     except GuestError:
         return None

@@ -185,8 +185,8 @@ class Service:
             if not skipped.reason.intended:
                 log.warning("skipped: %s", skipped.message)
         self._know(round_)
+        latest = report(self._known | round_.scanned, round_.skipped, round_.started, 0.0)
         # How long it took: reading all guests, and analysing what was read.
-        latest = report(self._known | round_.scanned, round_.skipped, round_.started, time.monotonic() - began)
         latest = replace(latest, duration_seconds=time.monotonic() - began)
         self._publish(latest=latest, libvirt_up=True, **self._accounts(round_, latest.duration_seconds))
         self._forget_departed()
