@@ -13,6 +13,7 @@ import libvirt
 
 from samepaged.config import Config
 from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.guarded import Guarded
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.service.scanner import Scanner
@@ -70,8 +71,9 @@ def rows() -> list[Row]:
         hypervisor = Hypervisor(uri)
         hypervisor.connect()
         config = Config.model_validate({"scan": {"mode": "snapshot"}})
+        guard = Guarded(uri, Path(tmpfs))
         scanners = {
-            threads: Scanner(hypervisor, config, Hashing(best(), 7, threads, lambda: False), Path(tmpfs), {})
+            threads: Scanner(hypervisor, guard, config, Hashing(best(), 7, threads, lambda: False), {})
             for threads in THREADS
         }
         scanned = scanners[1].scan(writer.domain)
@@ -80,6 +82,7 @@ def rows() -> list[Row]:
             for threads, scanner in scanners.items():
                 pauses[threads].append(_snapshot(scanner, writer))
             dumps.append(_dump(writer, Path(tmpfs)))
+        guard.close()
         hypervisor.close()
     dump = statistics.median(dumps)
     found: list[Row] = [

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-COMMANDS: Final = ("run", "scan", "check_config")
+COMMANDS: Final = ("run", "scan", "recover", "check_config", "doctor")
 
 
 def _parser() -> argparse.ArgumentParser:

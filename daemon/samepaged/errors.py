@@ -17,6 +17,7 @@ class Reason(StrEnum):
     NOT_RUNNING = "not_running"
     NO_SUCH_DOMAIN = "no_such_domain"
     EXCLUDED = "excluded"
+    OPTED_OUT = "opted_out"
     IN_JOB = "in_job"
     CRASHED = "crashed"
     PM_SUSPENDED = "pm_suspended"
@@ -27,6 +28,10 @@ class Reason(StrEnum):
     DUMP = "dump"
     READ = "read"
     SUSPEND = "suspend"
+    OVERDUE = "overdue"
+    LEFT_ALONE = "left_alone"
+    NO_GUARD = "no_guard"
+    NO_JOURNAL = "no_journal"
     VERIFICATION = "verification"
     RESUMED_BY_OTHERS = "resumed_by_others"
     LIBVIRT = "libvirt"
@@ -35,8 +40,8 @@ class Reason(StrEnum):
 
     @property
     def intended(self) -> bool:
-        """Whether this is the operator's own wish, and so no failure."""
-        return self is Reason.EXCLUDED
+        """Whether this is the wish of the operator, or of the guest's owner, and so no failure."""
+        return self in {Reason.EXCLUDED, Reason.OPTED_OUT}
 
 
 class SamepagedError(Exception):

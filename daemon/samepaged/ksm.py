@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from samepaged.procfs import is_alive, start_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["activity", "put_back", "running", "stilled"]
+__all__ = ["activity", "left_still", "put_back", "running", "stilled"]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ def stilled(directory: Path) -> Iterator[bool]:
         return
     journal = directory / JOURNAL
     try:
-        journal.write_text("1\n")
+        journal.write_text(f"{os.getpid()} {start_time(os.getpid())}\n")
         (KSM / "run").write_text("0")
     except OSError as error:
         log.warning("KSM cannot be held still (%s); scan.still_ksm wants root's right to %s/run", error.strerror, KSM)
@@ -57,13 +60,17 @@ def stilled(directory: Path) -> Iterator[bool]:
     try:
         yield True
     finally:
-        put_back(directory)
+        put_back(directory, ended=os.getpid())
 
 
-def put_back(directory: Path) -> None:
-    """Set KSM going again, if it was held still from this directory."""
+def put_back(directory: Path, ended: int | None = None) -> None:
+    """Set KSM going again, if it was held still from this directory by a process that is no more, or by pid `ended`."""
     journal = directory / JOURNAL
-    if not journal.exists():
+    try:
+        holder = journal.read_text().split()
+    except OSError:
+        return
+    if holder[:1] != [str(ended)] and _lives(holder):
         return
     try:
         # Somebody else may have said meanwhile what they want of it; only what we wrote is undone.
@@ -72,3 +79,15 @@ def put_back(directory: Path) -> None:
         journal.unlink()
     except OSError as error:
         log.critical("KSM was held still and cannot be set going again (%s): write 1 to %s/run", error.strerror, KSM)
+
+
+def left_still(directory: Path) -> bool:
+    """Whether it was held still from this directory by a process that is no more."""
+    try:
+        return not _lives((directory / JOURNAL).read_text().split())
+    except OSError:
+        return False
+
+
+def _lives(holder: list[str]) -> bool:
+    return len(holder) == 2 and all(word.isdecimal() for word in holder) and is_alive(int(holder[0]), int(holder[1]))  # noqa: PLR2004 - pid, start time

@@ -13,7 +13,7 @@ from samepaged.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["load"]
+__all__ = ["load", "read"]
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def load(configured: int | None, state_directory: Path) -> int:
         return configured
     path = state_directory / "seed"
     try:
-        return _read(path)
+        return read(path)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -41,7 +41,8 @@ def load(configured: int | None, state_directory: Path) -> int:
         return _unkept(path, error)
 
 
-def _read(path: Path) -> int:
+def read(path: Path) -> int:
+    """The seed kept in this file. Raises OSError, and ConfigError where it holds none."""
     text = path.read_bytes().strip()
     if re.fullmatch(rb"[0-9a-f]{16}", text) is None:
         raise ConfigError(
@@ -63,7 +64,7 @@ def _keep(path: Path, seed: int) -> int:
         try:
             os.link(partial, path)
         except FileExistsError:
-            return _read(path)
+            return read(path)
     finally:
         partial.unlink(missing_ok=True)
     return seed

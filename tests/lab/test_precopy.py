@@ -15,6 +15,7 @@ import pytest
 
 from samepaged.errors import GuestError, Reason
 from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.guarded import Guarded
 from samepaged.hypervisor.guests import describe
 from samepaged.hypervisor.pause import Suspender
 from samepaged.memory import precopy, smaps, softdirty
@@ -53,7 +54,8 @@ class Witnessed:
         self._pid, self._blocks, self._suspended, self._directory = pid, blocks, suspended, directory
 
     @contextlib.contextmanager
-    def _pause(self) -> Iterator[None]:
+    def _pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[None]:
+        del expected, dumping
         self.before()
         with self._suspended():
             yield
@@ -304,7 +306,8 @@ def test_digests_of_a_guest_under_kvm_are_of_one_instant(kvm_guest: Writer, tmp_
     hypervisor.connect()
     kvm_guest.fill(0, 4096, 5, 512)
     guest = describe(hypervisor, kvm_guest.domain)
-    suspender = Suspender(hypervisor, guest, lambda: False)
+    guard = Guarded(hypervisor.uri, tmp_path)
+    suspender = Suspender(hypervisor, guest, guard, 3600, lambda: False)
     witnessed = Witnessed(guest.process.pid, guest.blocks, suspender, tmp_path)
     whole = sum(guest.blocks)
     try:
@@ -317,4 +320,5 @@ def test_digests_of_a_guest_under_kvm_are_of_one_instant(kvm_guest: Writer, tmp_
         assert found.bytes_read <= 0.5 * whole
     finally:
         kvm_guest.tell("dirty 0")
+        guard.close()
         hypervisor.close()

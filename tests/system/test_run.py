@@ -7,19 +7,17 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import time
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import libvirt
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from testbed.guests import Spec, running
 from testbed.libvirtd import Libvirtd, private_libvirtd
 from testbed.prometheus import prometheus
+from tests.daemon import daemon
 from tests.system.conftest import Samepaged, in_a_job
 
 if TYPE_CHECKING:
@@ -28,84 +26,6 @@ if TYPE_CHECKING:
     from testbed.guests import Writer
 
 FAST = "scan: {interval: 1s, jitter: 0}"
-
-
-class Daemon:
-    """A running `samepaged run`, its log and its metrics."""
-
-    def __init__(self, samepaged: Samepaged, notify: Path | None = None) -> None:
-        self._log = samepaged.root / "daemon.log"
-        environment = dict(os.environ)
-        environment.pop("NOTIFY_SOCKET", None)
-        if notify is not None:
-            environment |= {"NOTIFY_SOCKET": str(notify), "WATCHDOG_USEC": "1000000"}
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                samepaged.command("run", "--config", str(samepaged.config)), stderr=log, env=environment
-            )
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def wait(self, text: str, timeout: float = 30) -> re.Match[str]:
-        deadline = time.monotonic() + timeout
-        while not (found := re.search(text, self.log)):
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.02)
-        return found
-
-    @property
-    def address(self) -> str:
-        return self.wait(r"http://(127\.0\.0\.1:\d+)/metrics")[1]
-
-    def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
-        return {
-            (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
-
-    def metric(self, name: str, **labels: str) -> float | None:
-        return self.metrics().get((name, frozenset(labels.items())))
-
-    def wait_metric(self, value: float | None, name: str, *, timeout: float = 30, **labels: str) -> None:
-        deadline = time.monotonic() + timeout
-        while (got := self.metric(name, **labels)) != value:
-            assert time.monotonic() < deadline, f"{name}{labels} is {got}, not {value}; {self.log[-2000:]}"
-            time.sleep(0.05)
-
-    def wait_scans(self, count: int) -> None:
-        """Wait until so many more scans of all guests are done."""
-        name = "samepage_scan_duration_seconds_count"
-        deadline = time.monotonic() + 60
-        wanted = (self.metric(name) or 0) + count
-        while (self.metric(name) or 0) < wanted:
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.05)
-
-    def stop(self) -> float:
-        """End it as systemd does, and tell how many seconds it took."""
-        began = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(10) == 0, self.log
-        return time.monotonic() - began
-
-
-@contextlib.contextmanager
-def daemon(samepaged: Samepaged, notify: Path | None = None) -> Iterator[Daemon]:
-    one = Daemon(samepaged, notify)
-    try:
-        yield one
-        if one.process.poll() is None:
-            one.stop()
-    finally:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.wait()
 
 
 def test_the_daemon_exports_what_a_scan_prints(samepaged: Samepaged, pair: list[Writer]) -> None:

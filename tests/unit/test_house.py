@@ -16,18 +16,19 @@ LONGEST = 350
 
 # The rooms, and what each of them (and each single file beside them) may not know. Data goes one way: hypervisor →
 # memory → sharing → export and traces.
-ROOMS = {"commands", "export", "hypervisor", "memory", "service", "sharing", "traces"}
+ROOMS = {"commands", "diagnosis", "export", "hypervisor", "memory", "service", "sharing", "traces"}
 STRANGERS = {
-    "memory": {"hypervisor", "service", "export", "commands", "traces"},
-    "hypervisor": {"memory", "sharing", "export", "service", "commands", "traces"},
-    "export": {"memory", "hypervisor", "service", "commands"},
-    "traces": {"memory", "hypervisor", "service", "commands"},
-    "service": {"commands"},
+    "memory": {"hypervisor", "service", "export", "commands", "traces", "diagnosis"},
+    "hypervisor": {"memory", "sharing", "export", "service", "commands", "traces", "diagnosis"},
+    "export": {"memory", "hypervisor", "service", "commands", "diagnosis"},
+    "traces": {"memory", "hypervisor", "service", "commands", "diagnosis"},
+    "service": {"commands", "diagnosis"},
+    "diagnosis": {"commands"},
     "config": ROOMS,
     "errors": ROOMS,
     "ksm": ROOMS,
 }
-HALLS = {"service", "commands"}
+HALLS = {"service", "diagnosis", "commands"}
 
 NOT_OURS = {"__pycache__", "build", "dist", "node_modules"}
 BUILT = {".egg-info", ".so"}

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samepaged.config import load
+from samepaged.memory import softdirty
+from samepaged.privileges import seal
 from samepaged.service.loop import Service
 from samepaged.service.signals import Signals
 
@@ -28,6 +30,8 @@ class Command:
 
     def run(self, args: argparse.Namespace) -> int:
         """Run the daemon."""
+        softdirty.supported()  # asks /proc/self, which is root's once sealed; the answer is kept
+        seal()
         config = load(args.config)
         logging.getLogger("samepaged").setLevel(config.log.level.upper())
         with Signals() as signals:

@@ -14,9 +14,13 @@ from samepaged.config import load
 from samepaged.export.document import document
 from samepaged.export.table import Progress, table
 from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.guarded import Guarded
+from samepaged.memory import softdirty
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import Interrupted, best
+from samepaged.privileges import seal
 from samepaged.service.directories import runtime_directory
+from samepaged.service.recovery import recover
 from samepaged.service.round import report, scan_all
 from samepaged.service.scanner import Scanner
 from samepaged.service.signals import Signals
@@ -51,6 +55,8 @@ class Command:
 
     def run(self, args: argparse.Namespace) -> int:
         """Scan, print, and return 1 where a guest was skipped that was not to be."""
+        softdirty.supported()  # asks /proc/self, which is root's once sealed; the answer is kept
+        seal()
         config = _overridden(load(args.config), args)
         logging.getLogger("samepaged").setLevel(max(logging.WARNING, logging.getLevelName(config.log.level.upper())))
         with Signals() as signals:
@@ -81,10 +87,13 @@ def _scan(config: Config, names: list[str], signals: Signals) -> HostScan:
     key = seed.load(config.hashing.seed, config.state_directory)
     hashing = Hashing(best(), key, config.scan.thread_count, lambda: signals.stopping)
     began = time.monotonic()
+    guard = Guarded(config.libvirt.uri, runtime_directory(config.runtime_directory), lambda: signals.stopping)
     try:
-        with runtime_directory(config.runtime_directory) as directory, Progress(sys.stderr) as progress:
-            scanner = Scanner(hypervisor, config, hashing, directory, {})
+        recover(config.runtime_directory, lambda: True)
+        with Progress(sys.stderr) as progress:
+            scanner = Scanner(hypervisor, guard, config, hashing, {})
             round_ = scan_all(hypervisor, config, scanner, names, progress.show)
     finally:
+        guard.close()
         hypervisor.close()
     return report(round_.scanned, round_.skipped, round_.started, time.monotonic() - began)

@@ -22,7 +22,11 @@ _BYTES: Final = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _QUANTITY: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)", re.ASCII)
 _HEX_SEED: Final = re.compile(r"0x[0-9A-Fa-f]{1,16}")
 _ADDRESS: Final = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([0-9]{1,5})", re.ASCII)
-_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
+# Labels of 1 to 63 octets (RFC 1035, 2.3.4): Python refuses to look up any other, with an error of its own kind.
+_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
+# The name of an interface in a link-local address, `fe80::1%eth0`; Python takes it for a part of a host name, too.
+_SCOPE: Final = re.compile(rf"(?=.{{1,15}}\Z){_LABEL}(?:\.{_LABEL})*")
 _NUMERIC_HOST: Final = re.compile(r"[0-9.]+")
 
 _SHORTEST_INTERVAL: Final = 1.0
@@ -124,7 +128,9 @@ def address(text: str) -> tuple[str, int]:
         raise ValueError(f"{port} is not a port; use 0 to {_LARGEST_PORT}, where 0 takes any free one")
     try:
         if v6 is not None:
-            IPv6Address(v6)
+            scope = IPv6Address(v6).scope_id
+            if scope is not None and not _SCOPE.fullmatch(scope):
+                raise AddressValueError
             return v6, port
         if _NUMERIC_HOST.fullmatch(host):
             IPv4Address(host)

@@ -50,10 +50,15 @@ Mode = Literal["auto", "snapshot", "precopy", "sliced", "live"]
 Reader = Literal["auto", "process", "dump"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+_LONGEST_TEXT: Final = 1000
 
-def _not_blank(text: str) -> str:
+
+def _reasonable(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty; write a text")
+    # No name or URI comes near it, and a pattern's cost grows with the square of its length.
+    if len(text) > _LONGEST_TEXT:
+        raise ValueError(f"has {len(text)} characters; use at most {_LONGEST_TEXT}")
     return text
 
 
@@ -64,7 +69,7 @@ def _not_empty(patterns: tuple[str, ...]) -> tuple[str, ...]:
     return patterns
 
 
-Text = Annotated[StrictStr, AfterValidator(_not_blank)]
+Text = Annotated[StrictStr, AfterValidator(_reasonable)]
 Patterns = tuple[Text, ...]
 SomePatterns = Annotated[Patterns, AfterValidator(_not_empty)]
 

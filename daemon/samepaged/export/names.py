@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 
-__all__ = ["columns", "elided", "valid", "visible"]
+__all__ = ["columns", "elided", "valid", "visible", "wrapped"]
 
 _ELLIPSIS = "..."
 
@@ -40,6 +41,13 @@ def elided(text: str, width: int) -> str:
     tail = _fitting(text[::-1], room // 2)[::-1]
     head = _fitting(text, room - columns(tail))
     return head + _ELLIPSIS + tail
+
+
+def wrapped(text: str, width: int, *, first: str = "  ", rest: str = "    ") -> list[str]:
+    """`text` in lines of at most `width` columns, the first and the others indented by these."""
+    # textwrap counts characters; where some take two columns, half as many fit for certain.
+    room = width // max(map(columns, text), default=1)
+    return textwrap.wrap(text, room, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
 
 
 def _fitting(text: str, width: int) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import heapq
 import os
 import sys
-import textwrap
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Self, TextIO
 
-from samepaged.export.names import columns, elided, visible
+from samepaged.export.names import columns, elided, visible, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,7 +176,7 @@ def _fallbacks(scan: HostScan, width: int) -> Iterator[str]:
             named = ", ".join(elided(visible(name), width - 30) for name in who)
             if len(who) == len(scan.scans) > 1:
                 named = f"all {len(who)} guests"
-            yield from _wrapped(f"{named} ({visible(code)}): {visible(reason)}", width)
+            yield from wrapped(f"{named} ({visible(code)}): {visible(reason)}", width)
 
 
 def _skipped(scan: HostScan, width: int) -> Iterator[str]:
@@ -185,13 +184,7 @@ def _skipped(scan: HostScan, width: int) -> Iterator[str]:
         yield "skipped"
         for one in scan.skipped:
             name = elided(visible(one.name), width - 30)
-            yield from _wrapped(f"{name} ({one.reason.value}): {visible(one.message)}", width)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    # textwrap counts characters; where some take two columns, half as many fit for certain.
-    room = width // max(map(columns, text))
-    return textwrap.wrap(text, room, initial_indent="  ", subsequent_indent="    ")
+            yield from wrapped(f"{name} ({one.reason.value}): {visible(one.message)}", width)
 
 
 class Progress:

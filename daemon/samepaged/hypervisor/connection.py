@@ -28,6 +28,9 @@ KEEPALIVE: Final = (5, 3)
 # Seconds that libvirt may take to accept a connection.
 OPEN_SECONDS: Final = 15.0
 
+# libvirt may look for it and, where it is not, say so in its log.
+UNLIKELY_FILE: Final = "/samepaged doctor asks whether it may use this connection for more than reading"
+
 GONE_EVENTS: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED})
 
 # What a call on one domain can end in, and whose fault that is.
@@ -104,7 +107,8 @@ class Resumes:
 
 class Hypervisor:
     """QEMU's driver of the libvirt at `uri`. `on_gone` is called with a domain's name, in the event loop's thread,
-    when the domain ends. `stop` is asked while libvirt is waited for.
+    when the domain ends. `stop` is asked while libvirt is waited for. A `read_only` connection, which more users may
+    have, can ask and change nothing.
     """
 
     def __init__(
@@ -112,8 +116,11 @@ class Hypervisor:
         uri: str,
         on_gone: Callable[[str], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
+        *,
+        read_only: bool = False,
     ) -> None:
         self.uri = uri
+        self._read_only = read_only
         self._on_gone = on_gone
         self._stop = stop
         self._connection: Any = None
@@ -151,7 +158,7 @@ class Hypervisor:
 
         def work() -> None:
             try:
-                found = libvirt.open(self.uri)
+                found = (libvirt.openReadOnly if self._read_only else libvirt.open)(self.uri)
             except (libvirt.libvirtError, ValueError) as error:
                 found = error
             opened.put(found)
@@ -239,6 +246,25 @@ class Hypervisor:
         if self._connection is None:
             raise HypervisorError(f"there is no connection to libvirt at {self.uri!r}")
         return self._connection
+
+    def versions(self) -> tuple[str, str]:
+        """Libvirt's and QEMU's, as "9.0.0". Raises GuestError, and HypervisorError."""
+        connection = self._connected()
+        numbers = self.call("asking for versions", lambda: (connection.getLibVersion(), connection.getVersion()))
+        libvirts, qemus = (f"{number // 10**6}.{number // 1000 % 1000}.{number % 1000}" for number in numbers)
+        return libvirts, qemus
+
+    def may_change(self) -> bool:
+        """Whether libvirt takes calls over this connection that change something. A read-only socket can be opened
+        for writing too, and only then refuses each of them: so one of them is made, which changes nothing. Raises
+        HypervisorError.
+        """
+        connection = self._connected()
+        try:
+            self.call("asking for rights", lambda: connection.saveImageGetXMLDesc(UNLIKELY_FILE, 0))
+        except GuestError as error:
+            return error.reason is not Reason.NO_PERMISSION
+        return True
 
     def running(self) -> list[Any]:
         """The domains that have a process now (running or paused), by name."""

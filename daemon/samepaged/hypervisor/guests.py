@@ -35,12 +35,13 @@ OTHER_STATES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """A domain that can be scanned. `paused` says that somebody else has paused it; `blocks` are its RAM's sizes in
-    bytes.
+    """A domain that can be scanned. `id` is libvirt's, new with each start of the domain; `paused` says that somebody
+    else has paused it; `blocks` are its RAM's sizes in bytes.
     """
 
     name: str
     uuid: str
+    id: int
     paused: bool
     process: process.QemuProcess
     blocks: tuple[int, ...]
@@ -68,6 +69,8 @@ def describe(hypervisor: Hypervisor, domain: Any) -> Guest:  # noqa: ANN401 - li
         raise GuestError(Reason.IN_JOB, f"domain {name!r} is in a job (migration, backup, save or dump)")
     xml = hypervisor.call(f"reading the XML of domain {name!r}", domain.XMLDesc)
     parsed = hardware.parse(xml)
+    if parsed.opt_out is not None:
+        raise GuestError(Reason.OPTED_OUT, f"domain {name!r} is not to be scanned: its metadata says {parsed.opt_out}")
     if parsed.encryption is not None:
         raise GuestError(
             Reason.ENCRYPTED,
@@ -78,6 +81,7 @@ def describe(hypervisor: Hypervisor, domain: Any) -> Guest:  # noqa: ANN401 - li
     return Guest(
         name=name,
         uuid=uuid,
+        id=domain.ID(),
         paused=paused,
         process=process.find(name, uuid),
         blocks=parsed.blocks,

@@ -11,7 +11,7 @@ from samepaged.errors import GuestError, Reason
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Hardware", "parse"]
+__all__ = ["NAMESPACE", "Hardware", "parse"]
 
 UNITS: Final = {
     "b": 1,
@@ -40,18 +40,22 @@ VFIO: Final = (
     "./devices/disk[@type='nvme']",
     "./devices/disk[@type='vhostvdpa']",
 )
+# The element by which the owner of a guest says that it is not to be scanned, as domain metadata: <scan enabled="no"/>.
+NAMESPACE: Final = "urn:samepaged:domain:1"
+YES: Final = frozenset({"yes", "true", "on", "1"})
 LARGEST: Final = 1 << 52  # x86-64 has no more physical addresses
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
     """`blocks`: sizes in bytes of the guest's RAM blocks, in the order of its physical addresses. `vfio`: whether a
-    device of the host writes into them by itself.
+    device of the host writes into them by itself. `opt_out`: what the domain's metadata has against a scan.
     """
 
     blocks: tuple[int, ...]
     encryption: str | None
     vfio: bool
+    opt_out: str | None = None
 
     @property
     def memory(self) -> int:
@@ -82,6 +86,17 @@ def _ram_devices(root: ET.Element) -> Iterator[tuple[str, int]]:
             yield device.get("model", ""), _size(size, size.text)
 
 
+def _opt_out(root: ET.Element) -> str | None:
+    """What the metadata says against a scan. Whoever wrote the element meant something: only a clear yes is one."""
+    for element in root.iterfind("./metadata/*"):
+        namespace, _, tag = element.tag.rpartition("}")
+        enabled = element.get("enabled", "yes").strip().lower()
+        # An owner who made a mistake in the namespace's last part still wants to be left alone.
+        if tag == "scan" and "samepaged" in namespace.lower() and enabled not in YES:
+            return f"<samepaged:scan enabled={enabled[:20]!r}>"
+    return None
+
+
 def parse(xml: str) -> Hardware:
     """The memory side of a live domain's XML. Raises GuestError."""
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
@@ -96,7 +111,7 @@ def parse(xml: str) -> Hardware:
     total = _size(memory, memory.text)
     devices = list(_ram_devices(root))
     storage = sum(size for model, size in devices if model not in RAM_DEVICES)
-    dimms = [size for model, size in devices if model in RAM_DEVICES]
+    dimms = [size for model, size in devices if model in RAM_DEVICES and size]
     cells = [_size(cell, cell.get("memory")) for cell in root.iterfind("./cpu/numa/cell")]
     # libvirt counts every memory device in <memory>, and none of them in the cells.
     boot = [size for size in cells if size] or [total - storage - sum(dimms)]
@@ -107,4 +122,5 @@ def parse(xml: str) -> Hardware:
         blocks=(*boot, *dimms),
         encryption=None if launch is None else launch.get("type", "unknown"),
         vfio=any(root.find(path) is not None for path in VFIO),
+        opt_out=_opt_out(root),
     )

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import libvirt
 
 from samepaged.errors import GuestError, HypervisorError, LeftPausedError, Reason
+from samepaged.hypervisor.guarded import GUARD_MARGIN
+from samepaged.hypervisor.rescue import OUR_PAUSES, PASSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.guarded import Guarded
     from samepaged.hypervisor.guests import Guest
 
 __all__ = ["Suspender"]
@@ -27,28 +30,35 @@ RETRY: Final = (0.05, 2.0)
 # Seconds for which a resume is still tried when samepaged itself is to end: the guest comes first. The unit's
 # TimeoutStopSec= is longer.
 LAST_TRIES: Final = 60.0
-# Failures of a resume that may pass. The others say that the guest is not ours to resume any more.
-PASSING: Final = frozenset({Reason.LIBVIRT, Reason.IN_JOB, Reason.NO_PERMISSION, Reason.INTERNAL})
-# libvirt's own reason for a pause by virDomainSuspend, and what it says where it lost the reason in a restart.
-OUR_PAUSES: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_UNKNOWN})
+# What says that a pause did not go well; that somebody else resumed the guest does not.
+FAULTS: Final = frozenset({Reason.SUSPEND, Reason.LIBVIRT, Reason.NO_PERMISSION, Reason.OVERDUE})
+# Seconds before the guard would step in, at which a scanner that is alive gives the scan up by itself.
+BEFORE_THE_GUARD: Final = GUARD_MARGIN / 2
 
 
 @dataclass
 class Suspender:
     """Suspends one guest, as often as its scan wants, and keeps the length of each pause in seconds. A guest that
-    somebody else has paused is left as it stands. `give_up` ends the waiting for a libvirt that went away while the
-    guest was suspended.
+    somebody else has paused is left as it stands. A pause is to take no more than `max_pause` seconds; the guard ends
+    one that takes a second more. `give_up` ends the waiting for a libvirt that went away while the guest was suspended.
     """
 
     hypervisor: Hypervisor
     guest: Guest
+    guard: Guarded
+    max_pause: float
     give_up: Callable[[], bool]
     pauses: list[float] = field(default_factory=list)
+    failed: bool = field(default=False, init=False)
+    """Whether suspending or resuming went wrong, or a pause was ended as overdue."""
+    _latest: float | None = field(default=None, init=False)
 
     @contextmanager
-    def __call__(self) -> Iterator[None]:
-        """Hold the guest suspended. Raises GuestError where it cannot be suspended, or where it did not stay so: what
-        was read meanwhile is then of no instant, and void.
+    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[None]:
+        """Hold the guest suspended. Where a pause longer than `max_pause` was asked for, `expected` says how long it
+        may be, and it may then take twice that. With `dumping` libvirt is at work meanwhile. Raises GuestError where
+        the guest cannot be suspended, or where it did not stay so: what was read meanwhile is then of no instant, and
+        void.
         """
         if self.guest.paused:
             self._resumed_by_others()
@@ -56,17 +66,53 @@ class Suspender:
             yield
             self._check_paused_by_others()
             return
-        # Both ends of the measure are outside of libvirt's calls: the guest stood still for no longer than this.
-        began = time.monotonic()
-        self._suspend()
-        try:
-            self._resumed_by_others()  # what was before does not count
-            yield
-        finally:
+        seconds = self.max_pause if expected <= self.max_pause else 2 * expected
+        with self._guarded(seconds + GUARD_MARGIN, dumping=dumping):
+            # Both ends of the measure are outside of libvirt's calls: the guest stood still for no longer than this.
+            began = time.monotonic()
+            self._suspend()
+            self.guard.suspended()
+            self._latest = began + seconds + BEFORE_THE_GUARD
             try:
-                self._resume()
+                self._resumed_by_others()  # what was before does not count
+                yield
             finally:
-                self.pauses.append(time.monotonic() - began)
+                self._latest = None
+                try:
+                    self._resume()
+                finally:
+                    self.pauses.append(time.monotonic() - began)
+
+    @contextmanager
+    def _guarded(self, seconds: float, *, dumping: bool) -> Iterator[None]:
+        guest = self.guest
+        self.guard.arm(guest.name, guest.uuid, guest.id, seconds, dumping=dumping)
+        try:
+            yield
+        except LeftPausedError:
+            self.guard.leave_to_guard()
+            raise
+        except BaseException as error:
+            self.failed |= isinstance(error, GuestError) and error.reason in FAULTS
+            if self.guard.disarm():
+                raise self._overdue() from error
+            raise
+        if self.guard.disarm():
+            raise self._overdue()
+
+    def _overdue(self) -> GuestError:
+        self.failed = True
+        return GuestError(
+            Reason.OVERDUE,
+            f"domain {self.guest.name!r} was resumed before it was read, its pause took too long: this scan is void; "
+            "raise scan.max_pause, or have it read in another mode",
+        )
+
+    def stop(self) -> bool:
+        """Asked by whatever reads: whether to stop. Raises GuestError where the guest has to be resumed now."""
+        if self._latest is not None and time.monotonic() > self._latest:
+            raise self._overdue()
+        return self.give_up()
 
     def _resumed_by_others(self) -> bool:
         return self.hypervisor.resumes.by_others(self.guest.uuid)
@@ -85,6 +131,10 @@ class Suspender:
 
     def _suspend(self) -> None:
         domain, state, _ = self._state()
+        job = self.hypervisor.call(f"asking for the jobs of domain {self.guest.name!r}", domain.jobInfo)
+        if job[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+            # A suspension in the middle of a migration would be the migration's, and not ours to end.
+            raise GuestError(Reason.IN_JOB, f"domain {self.guest.name!r} is in a job that began meanwhile")
         if state != libvirt.VIR_DOMAIN_RUNNING:
             # Somebody was quicker: theirs is the pause, and theirs the resume.
             raise GuestError(Reason.SUSPEND, f"domain {self.guest.name!r} stopped running before it was suspended")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import GuestError, Reason
+from samepaged.procfs import start_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["QemuProcess", "find"]
 
 PROC: Final = Path("/proc")
-START_TIME: Final = 19  # of the fields after the command's name; proc_pid_stat(5): field 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,8 @@ class QemuProcess:
 
     def check(self) -> None:
         """Raises GuestError where the process has ended meanwhile."""
-        if _start_time(self.pid) != self.start_time:
+        if start_time(self.pid) != self.start_time:
             raise GuestError(Reason.GONE, f"process {self.pid} ended while its memory was read")
-
-
-def _start_time(pid: int) -> int | None:
-    try:
-        stat = (PROC / str(pid) / "stat").read_bytes()
-        return int(stat[stat.rindex(b")") + 2 :].split()[START_TIME])
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def _is_domain(pid: int, uuid: str) -> bool:
@@ -69,9 +61,9 @@ def find(name: str, uuid: str) -> QemuProcess:
     """The process that was started with the domain's UUID. Raises GuestError."""
     for pid in _candidates(name):
         if _is_domain(pid, uuid):
-            start_time = _start_time(pid)
-            if start_time is not None:
-                return QemuProcess(pid, start_time)
+            started = start_time(pid)
+            if started is not None:
+                return QemuProcess(pid, started)
     raise GuestError(
         Reason.NO_PID,
         f"no process of domain {name!r} is visible; run samepaged on the host itself, in its pid namespace, "

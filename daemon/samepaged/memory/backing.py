@@ -32,6 +32,8 @@ _libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+PROT_NONE: Final = 0
 MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
 
@@ -44,12 +46,13 @@ def _descriptor_paths(pid: int) -> Iterator[Path]:
 
 
 def _mincore(descriptor: int, offset: int, length: int, resident: NDArray[np.uint8]) -> None:
-    """Ask which pages of a file are in memory (mincore(2)), through a mapping of it, of which nothing is touched."""
-    # Python's mmap cannot tell its address when it may only be read.
-    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, offset)
+    """Ask which pages of a file are in memory (mincore(2)), through a mapping of it, of which nothing can be read."""
+    # Python's mmap cannot tell the address of such a one.
+    address = _libc.mmap(None, length, PROT_NONE, mmap.MAP_SHARED, descriptor, offset)
     if address == MAP_FAILED:
         raise _failed("mmap")
     try:
+        _libc.madvise(address, length, mmap.MADV_DONTDUMP)  # a debugger could dump it all the same
         if _libc.mincore(address, length, resident.ctypes.data):
             raise _failed("mincore")
     finally:

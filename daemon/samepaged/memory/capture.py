@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from samepaged import ksm
 from samepaged.errors import GuestError, Reason
-from samepaged.memory import smaps, softdirty
+from samepaged.memory import smaps
 from samepaged.memory.claim import Claimed
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.finer import FinerDigests
+from samepaged.memory.forecast import TOO_BUSY, Policy, check_dump, check_dump_mode, plan, snapshot_seconds
 from samepaged.memory.kept import Epoch, Kept
 from samepaged.memory.layout import locate
 from samepaged.memory.pagemap import PAGE, PRESENT, SWAPPED, Pagemap
-from samepaged.memory.plan import Obstacle, Plan, choose, fall_back
+from samepaged.memory.plan import Obstacle, fall_back
 from samepaged.memory.precopy import DoesNotConverge, Precopy, Verification
 from samepaged.memory.process_reader import ProcessReader
 from samepaged.memory.sliced import read_sliced
@@ -37,9 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Capture", "Hashing", "Policy", "Source", "capture"]
 
-TOO_BUSY: Final = Obstacle("busy", "the guest writes faster than it can be read within max_pause")
 CLAIMED: Final = Obstacle("claimed", "another samepaged is reading it by its soft-dirty bits")
-DISTRUSTED: Final = Obstacle("distrusted", "its soft-dirty bits were found to miss writes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +62,9 @@ class Hashing:
     """How pages are hashed, on how many threads, and when to stop reading."""
 
     hasher: Hasher
-    seed: int
+    seed: int = field(repr=False)  # whoever knows it can tell from a hash what a page holds
     threads: int
     stop: Callable[[], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What is asked of a scan, as in the configuration: mode and reader, seconds and the part of wall time that it may
-    take of the guest, how many unread pages to check (0: none), whether KSM may be held still, and in which sizes
-    below a page's to hash as well (bytes): with any of these, all pages are read at each scan.
-    """
-
-    mode: str
-    reader: str
-    max_pause: float
-    max_duty: float
-    verify_pages: int
-    still_ksm: bool
-    finer_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +90,7 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept) -> Cap
         known = epoch = None  # hashes of the parts are not kept
         finer = FinerDigests(sum(source.blocks) // PAGE, policy.finer_sizes, hashing.hasher, hashing.seed)
     if policy.reader == "dump":
-        if policy.mode in {"sliced", "live"} and not source.paused:
-            raise GuestError(
-                Reason.DUMP,
-                f"a dump suspends the guest while all is read; use `--reader process` for mode {policy.mode}",
-            )
+        check_dump_mode(policy, paused=source.paused)
         found = _by_dump(source, hashing, finer, kept.pace, None)
     else:
         try:
@@ -119,7 +98,7 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept) -> Cap
         except GuestError as error:
             if policy.reader != "auto" or error.reason is not Reason.LAYOUT:
                 raise
-            _check_dump(source, policy, kept.pace, error)
+            check_dump(source.blocks, policy, kept.pace, error, paused=source.paused)
             found = _by_dump(source, hashing, finer, kept.pace, Obstacle("layout", str(error)))
         else:
             with ProcessReader(
@@ -151,35 +130,18 @@ class _Scan:
     reader: ProcessReader
 
     def run(self, known: NDArray[np.uint64] | None, epoch: Epoch | None) -> Capture:
-        plan = self._plan()
+        chosen = plan(self.reader, self.policy, self.kept, paused=self.source.paused, vfio=self.source.vfio)
         pages: NDArray[np.uint64] | None = None
-        if plan.mode == "precopy":
+        if chosen.mode == "precopy":
             try:
                 pages = self._precopy(known, epoch)
             except (DoesNotConverge, Claimed) as error:
                 obstacle = CLAIMED if isinstance(error, Claimed) else TOO_BUSY
-                plan = fall_back(self._snapshot_seconds(), self.policy.max_pause, obstacle)
+                seconds = snapshot_seconds(self.reader, self.kept.pace)
+                chosen = fall_back(seconds, self.policy.max_pause, obstacle)
         if pages is None:
-            pages = self._read(plan.mode)
-        return Capture(PageDigest(pages, PAGE), plan.mode, "process", self.reader.bytes_read, plan.fallback)
-
-    def _plan(self) -> Plan:
-        if self.policy.mode in {"snapshot", "sliced", "live"} or self.source.paused:
-            return choose(self.policy.mode, paused=self.source.paused, snapshot_seconds=0, max_pause=0, obstacle=None)
-        obstacle = softdirty.obstacle(self.reader.pid, self.reader.mappings, vfio=self.source.vfio)
-        if obstacle is None and self.kept.distrusted:
-            obstacle = DISTRUSTED
-        return choose(
-            self.policy.mode,
-            paused=False,
-            snapshot_seconds=self._snapshot_seconds(),
-            max_pause=self.policy.max_pause,
-            obstacle=obstacle,
-        )
-
-    def _snapshot_seconds(self) -> float:
-        """How long a snapshot would suspend the guest, as far as can be told: by what is backed of it now."""
-        return self.kept.pace.overhead + self.kept.pace.seconds(self.reader.count_backed())
+            pages = self._read(chosen.mode)
+        return Capture(PageDigest(pages, PAGE), chosen.mode, "process", self.reader.bytes_read, chosen.fallback)
 
     def _read(self, mode: str) -> NDArray[np.uint64]:
         if mode == "sliced":
@@ -194,7 +156,7 @@ class _Scan:
             return self.reader.read()
         before = self.reader.bytes_read
         entered = time.monotonic()
-        with self.source.pause():
+        with self.source.pause(snapshot_seconds(self.reader, self.kept.pace)):
             began = time.monotonic()
             pages = self.reader.read()
             ended = time.monotonic()
@@ -246,23 +208,6 @@ class _Scan:
         return Verification(self.policy.verify_pages, np.random.default_rng())
 
 
-def _check_dump(source: Source, policy: Policy, pace: Pace, error: GuestError) -> None:
-    """Raise an error of the layout, for which a dump was to stand in, where that would suspend a guest that is not to
-    be suspended, or for longer than it may be.
-    """
-    if source.paused or policy.mode == "snapshot":
-        return
-    seconds = pace.overhead + sum(source.blocks) / pace.dump_rate
-    unasked = policy.mode in {"sliced", "live"}
-    if unasked or seconds > policy.max_pause:
-        what, _, _ = str(error).rpartition("; ")
-        remedy = "use `--mode snapshot --reader dump`" if unasked else "use `--reader dump`"
-        raise GuestError(
-            Reason.LAYOUT,
-            f"{what}; {remedy} to have it dumped all the same: that would suspend it for about {seconds:.1f} s",
-        ) from error
-
-
 def _by_dump(
     source: Source, hashing: Hashing, finer: FinerDigests | None, pace: Pace, fallback: Obstacle | None
 ) -> Capture:
@@ -276,7 +221,7 @@ def _by_dump(
         finer=finer,
     )
     mappings = _private_mappings(source)  # found before the guest is suspended, not while it is
-    with source.pause():
+    with source.pause(pace.overhead + sum(source.blocks) / pace.dump_rate, dumping=True):
         absent = _absent(source.pid, mappings)
         began = time.monotonic()
         pages = reader.read(absent)

@@ -128,7 +128,10 @@ class DumpReader:
                 pages = self._hash(ElfStream(lambda buffer: self._readinto(descriptor, buffer, writer)))
                 self._drain(descriptor, writer)
             except GuestError as error:
-                raise self._cause(error) from error
+                if self._failure is None:
+                    raise
+                # A dump that ends early is a symptom; libvirt's own error says why.
+                raise self._failure from error
             finally:
                 os.close(descriptor)
                 _end(writer, fifo)
@@ -143,10 +146,6 @@ class DumpReader:
             self._dump(fifo)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again in the thread that waits
             self._failure = error
-
-    def _cause(self, error: GuestError) -> BaseException:
-        """A dump that ends early is a symptom; libvirt's own error says why."""
-        return self._failure or error
 
     def _readinto(self, descriptor: int, buffer: memoryview, writer: threading.Thread) -> int:
         while True:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 import xxhash
 
+from samepaged.memory.scratch import scratch
 from samepaged.sharing.digest import FIRST_HASH, ZERO
 
 try:
@@ -113,7 +113,7 @@ class NativeHasher:
         """As in Hasher."""
         parts = _check_read(pid, addresses, out, page_size, seed)
 
-        def step(start: int, end: int, scratch: mmap.mmap) -> None:
+        def step(start: int, end: int, scratch: memoryview) -> None:
             hashes = out[start * parts : end * parts]
             _pagehash.hash_process(pid, addresses[start:end], hashes, scratch, page_size, seed)
 
@@ -152,7 +152,7 @@ class PythonHasher:
         """As in Hasher."""
         parts = _check_read(pid, addresses, out, page_size, seed)
 
-        def step(start: int, end: int, scratch: mmap.mmap) -> None:
+        def step(start: int, end: int, scratch: memoryview) -> None:
             for first in range(start, end, CHUNK_PAGES):
                 last = min(first + CHUNK_PAGES, end)
                 copy_process(pid, addresses[first:last], scratch)
@@ -171,7 +171,7 @@ def unreserved(value: int) -> int:
     return value + FIRST_HASH if value < FIRST_HASH else value
 
 
-def _in_steps(step: Callable[[int, int, mmap.mmap], None], pages: int, threads: int, stop: Callable[[], bool]) -> None:
+def _in_steps(step: Callable[[int, int, memoryview], None], pages: int, threads: int, stop: Callable[[], bool]) -> None:
     """Call `step(start, end, scratch)` until all `pages` are done, on `threads` threads, each with its own scratch."""
     # Small reads are shared out too: they are what a guest is suspended for.
     size = max(FEWEST_PAGES_A_STEP, min(PAGES_A_STEP, pages // (4 * max(threads, 1))))
@@ -181,16 +181,12 @@ def _in_steps(step: Callable[[int, int, mmap.mmap], None], pages: int, threads: 
 
     def work() -> None:
         nonlocal failed
-        # Populated, so that the first chunk is not slowed by page faults; not dumped: it holds what is in a guest.
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-        # Freed with its last user: closing it would fail while an exception on its way holds a view, and hide that.
-        scratch = mmap.mmap(-1, min(CHUNK_PAGES, size, pages) * READ_PAGE, flags=flags)
-        scratch.madvise(mmap.MADV_DONTDUMP)
+        own = scratch(min(CHUNK_PAGES, size, pages) * READ_PAGE)
         while not failed and (index := next(following)) < steps:
             try:
                 if stop():
                     raise Interrupted  # noqa: TRY301  the other threads have to be told too
-                step(index * size, min((index + 1) * size, pages), scratch)
+                step(index * size, min((index + 1) * size, pages), own)
             except BaseException:
                 failed = True
                 raise
@@ -227,7 +223,7 @@ _libc.process_vm_readv.argtypes = [
 ]
 
 
-def copy_process(pid: int, addresses: NDArray[np.uint64], scratch: mmap.mmap | memoryview) -> None:
+def copy_process(pid: int, addresses: NDArray[np.uint64], scratch: memoryview) -> None:
     """Copy the pages at `addresses` of a process one after the other to the front of `scratch`, which must hold them.
     Raises OSError as Hasher.read_process does.
     """

@@ -67,7 +67,25 @@ def _could_be_ram(vma: Vma) -> bool:
     return vma.perms.startswith("rw-") and not special
 
 
-def _parts(run: list[Vma], size: int) -> Iterator[list[Vma]]:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A stretch of a run. Not a list of its own: a run may have tens of thousands of mappings, and as many stretches."""
+
+    run: list[Vma]
+    first: int
+    stop: int
+
+    @property
+    def start(self) -> int:
+        return self.run[self.first].start
+
+    def rank(self) -> tuple[bool, bool]:
+        """How much it looks like RAM, most telling first."""
+        named = any(name in self.run[self.first].path for name in RAM_NAMES)
+        return named, self.stop - self.first == len(self.run)
+
+
+def _parts(run: list[Vma], size: int) -> Iterator[_Part]:
     """Every stretch of a run that has exactly this size; a stretch may end inside a run, where RAM happens to touch
     another mapping of the same kind.
     """
@@ -75,15 +93,11 @@ def _parts(run: list[Vma], size: int) -> Iterator[list[Vma]]:
     for index, vma in enumerate(run):
         last = ends.get(vma.start + size)
         if last is not None:
-            yield run[index : last + 1]
+            yield _Part(run, index, last + 1)
 
 
-def _rank(part: list[Vma], run: list[Vma]) -> tuple[bool, bool]:
-    """How much a stretch looks like RAM, most telling first."""
-    return any(name in part[0].path for name in RAM_NAMES), len(part) == len(run)
-
-
-def _mapping(part: list[Vma]) -> RamMapping:
+def _mapping(found: _Part) -> RamMapping:
+    part = found.run[found.first : found.stop]
     first = part[0]
     return RamMapping(
         start=first.start,
@@ -99,7 +113,7 @@ def _mapping(part: list[Vma]) -> RamMapping:
 
 
 def _best(runs: Sequence[list[Vma]], size: int, wanted: int) -> list[RamMapping]:
-    ranked = sorted(((_rank(part, run), part) for run in runs for part in _parts(run, size)), key=lambda r: r[0])
+    ranked = sorted(((part.rank(), part) for run in runs for part in _parts(run, size)), key=lambda r: r[0])
     ranked.reverse()
     mib = f"{size / (1 << 20):g} MiB"
     if len(ranked) < wanted:
@@ -113,7 +127,7 @@ def _best(runs: Sequence[list[Vma]], size: int, wanted: int) -> list[RamMapping]
             Reason.LAYOUT, f"QEMU has more mappings of {mib} than RAM blocks, and they look alike; use `--reader dump`"
         )
     # QEMU allocates blocks in the order of the guest's addresses, and the kernel hands out addresses downwards.
-    return [_mapping(part) for part in sorted((part for _, part in ranked[:wanted]), key=lambda p: -p[0].start)]
+    return [_mapping(part) for part in sorted((part for _, part in ranked[:wanted]), key=lambda p: -p.start)]
 
 
 def locate(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, ...]:

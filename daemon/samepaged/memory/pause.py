@@ -13,5 +13,7 @@ __all__ = ["Pause"]
 class Pause(Protocol):
     """Holds the guest suspended while its context is entered."""
 
-    def __call__(self) -> AbstractContextManager[None]:
-        """Suspend on entering, resume on leaving; raises GuestError where what was read meanwhile is void."""
+    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> AbstractContextManager[None]:
+        """Suspend on entering, resume on leaving; raises GuestError where what was read meanwhile is void. `expected`
+        is how many seconds it is to take, where the operator asked for that; `dumping` says that the guest is dumped.
+        """

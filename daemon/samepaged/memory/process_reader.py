@@ -14,7 +14,7 @@ import numpy as np
 
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.backing import BackingFile
-from samepaged.memory.hashing import Interrupted
+from samepaged.memory.hashing import Interrupted, copy_process
 from samepaged.memory.pagemap import PAGE, PRESENT, Pagemap
 from samepaged.memory.residence import Residence, residence
 from samepaged.memory.scratch import scratch
@@ -100,6 +100,16 @@ class ProcessReader:
             own = pages[np.searchsorted(pages, first) : np.searchsorted(pages, last)]
             found.append(own[(self.entries(first, last)[own - first] & PRESENT) != 0])
         return np.concatenate(found)
+
+    def check_readable(self) -> None:
+        """Raise GuestError where reading the process's memory is refused. Nothing is read: it is asked for an address
+        at which there is none, and rights are looked at first (mm/process_vm_access.c).
+        """
+        try:
+            copy_process(self.pid, np.zeros(1, dtype=np.uint64), memoryview(bytearray(PAGE)))
+        except OSError as error:
+            if error.errno != errno.EFAULT:
+                raise _read_error(self.pid, error) from error
 
     def count_backed(self) -> int:
         """How many pages would be read now."""

@@ -1,16 +1,45 @@
-"""Memory for what is read of a guest, on its way to being hashed."""
+"""Memory for what is read of a guest, on its way to being hashed: all that samepaged ever holds of a guest's pages."""
 
 from __future__ import annotations
 
+import ctypes
+import itertools
+import logging
 import mmap
+import os
+from typing import Final
 
 __all__ = ["scratch"]
 
+log = logging.getLogger(__name__)
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_refusals: Final = itertools.count()  # next() of it is one step, however many threads take it
+
 
 def scratch(size: int) -> memoryview:
-    """A writable buffer of `size` bytes that is left out of core dumps. It is freed with its last view: to close it
-    earlier would fail while an exception on its way still holds one, and hide that exception.
+    """A writable buffer of `size` bytes that is left out of core dumps, is not swapped out, and is not there in a
+    process that is forked.
+
+    It is freed with its last view: to close it earlier would fail while an exception on its way still holds one, and
+    hide that exception. The kernel gives nobody else a freed page before it has cleared it.
     """
     area = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     area.madvise(mmap.MADV_DONTDUMP)
+    area.madvise(mmap.MADV_DONTFORK)  # a child's copy would not be locked (fork(2))
+    anchor = ctypes.c_char.from_buffer(area)
+    # This populates it, too: what is read into it then meets no page fault, while a guest is suspended.
+    if _libc.mlock(ctypes.addressof(anchor), size):
+        _say_unlocked(ctypes.get_errno())
     return memoryview(area)
+
+
+def _say_unlocked(error: int) -> None:
+    """Say it once, whichever thread is the first: where it is refused, it is refused for each buffer."""
+    if next(_refusals) == 0:
+        log.warning(
+            "memory for what is read of guests cannot be locked (%s): the host may swap it out; raise the limit "
+            "(LimitMEMLOCK= in the unit, `ulimit -l` in a shell) to 2 MiB for each of scan.threads and 2 MiB more",
+            os.strerror(error),
+        )

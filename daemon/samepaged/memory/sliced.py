@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from samepaged.memory.pause import Pause
     from samepaged.memory.process_reader import ProcessReader
 
-__all__ = ["read_sliced"]
+__all__ = ["AIM", "read_sliced"]
 
 # The part of the longest pause after which a slice ends. The rest is for resuming, and for a machine that is busy.
 AIM: Final = 0.5

@@ -77,7 +77,8 @@ def parse(text: str) -> list[Vma]:
 def read(pid: int) -> list[Vma]:
     """The mappings of a process. Raises GuestError."""
     try:
-        text = Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8", errors="surrogateescape")
+        # Not read_text, which takes a carriage return for a line's end, too: the kernel lets it stand in a file's name.
+        text = Path(f"/proc/{pid}/smaps").read_bytes().decode("utf-8", errors="surrogateescape")
     except PermissionError as error:
         raise GuestError(
             Reason.NO_PERMISSION,

@@ -1,43 +1,48 @@
-"""Where short-lived files of a run go."""
+"""Where short-lived files of a run go: the journal, and the FIFO of a dump."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from samepaged.errors import SamepagedError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["runtime_directory", "sweep"]
+__all__ = ["places", "runtime_directory", "sweep"]
 
 
-@contextlib.contextmanager
-def runtime_directory(configured: Path) -> Iterator[Path]:
-    """The configured directory, made where it can be; else a temporary one, which is removed on leaving. Raises
-    SamepagedError where there is neither.
+def places(configured: Path) -> list[Path]:
+    """Where a run's files may lie, in order: the configured directory, then those that take its place where it cannot
+    be used. What a run left is looked for in all of them.
     """
-    try:
-        configured.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=configured):
-            pass
-    except OSError as unusable:
+    own = os.environ.get("XDG_RUNTIME_DIR", "")
+    others = [Path(own) / "samepaged"] if own.startswith("/") else []
+    return [configured, *others, Path(tempfile.gettempdir()) / f"samepaged-{os.geteuid()}"]
+
+
+def runtime_directory(configured: Path) -> Path:
+    """The first of the places in which files can be made. Raises SamepagedError where there is none."""
+    troubles = []
+    for path in places(configured):
         try:
-            temporary = tempfile.TemporaryDirectory(prefix="samepaged-")
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path != configured:
+                _check_ours(path)
+            with tempfile.TemporaryFile(dir=path):
+                return path
         except OSError as error:
-            raise SamepagedError(
-                f"no file can be made in {configured} ({unusable.strerror}), nor elsewhere ({error.strerror}); "
-                "make room, or set runtime_directory"
-            ) from error
-        with temporary as path:
-            yield Path(path)
-    else:
-        yield configured
+            troubles.append(f"{path} ({error.strerror or error})")
+    raise SamepagedError(f"no file can be made in {', nor in '.join(troubles)}; make room, or set runtime_directory")
+
+
+def _check_ours(path: Path) -> None:
+    # In a directory that all may write to, somebody else may have been quicker.
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PermissionError(f"it is not a directory of this user's alone: {path}")
 
 
 def sweep(directory: Path) -> None:

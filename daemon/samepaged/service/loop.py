@@ -9,17 +9,20 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from samepaged import ksm, seed
+from samepaged import seed
 from samepaged.config import load
 from samepaged.errors import HypervisorError, LeftPausedError, Reason, SamepagedError
 from samepaged.export.metrics import SnapshotCollector, registry, render
 from samepaged.export.snapshot import ConfigStatus, Histogram, Snapshot
 from samepaged.export.web import Server
 from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.guarded import Guarded
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import Interrupted, best
 from samepaged.service import systemd
-from samepaged.service.directories import runtime_directory, sweep
+from samepaged.service.breaker import Breaker
+from samepaged.service.directories import runtime_directory
+from samepaged.service.recovery import recover
 from samepaged.service.round import Round, report, scan_all
 from samepaged.service.scanner import Scanned, Scanner
 from samepaged.service.schedule import Backoff, Schedule
@@ -36,7 +39,11 @@ __all__ = ["Service"]
 log = logging.getLogger(__name__)
 
 # The guests of a failed scan keep what was last known of them, unless the failure says that there is no such guest.
-FORGET: Final = frozenset({Reason.GONE, Reason.NOT_RUNNING, Reason.ENCRYPTED, Reason.CRASHED, Reason.EXCLUDED})
+FORGET: Final = frozenset(
+    {Reason.GONE, Reason.NOT_RUNNING, Reason.ENCRYPTED, Reason.CRASHED, Reason.EXCLUDED, Reason.OPTED_OUT}
+)
+# Seconds for which a start, or a new connection, waits for what has to be resumed first; the next one tries again.
+RECOVERING: Final = 5.0
 SCAN_BOUNDS: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 PAUSE_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -60,24 +67,32 @@ class Service:
         self._next_beat = 0.0
         self._seed = seed.load(config.hashing.seed, config.state_directory)
         self._kept: dict[str, Kept] = {}
+        self._breaker = Breaker()
+        self._guard: Guarded | None = None
         self._server = self._serve(config)
 
     def run(self) -> None:
         """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
-        ksm.put_back(self._config.runtime_directory)
-        sweep(self._config.runtime_directory)
         self._server.start()
         host, port = self._server.address[:2]
         log.info("metrics at http://%s:%s/metrics", f"[{host}]" if ":" in host else host, port)
         try:
             systemd.notify("READY=1", "STATUS=waiting for the first scan")
+            self._recover()
             while not self._signals.stopping:
                 self._step()
         finally:
             systemd.notify("STOPPING=1")
             self._server.stop()
+            if self._guard is not None:
+                self._guard.close()
             self._hypervisor.close()
             log.info("stopped")
+
+    def _recover(self) -> None:
+        """Resume what a samepaged before us has left suspended; where libvirt is away, when it is back."""
+        tried_until = time.monotonic() + RECOVERING
+        recover(self._config.runtime_directory, lambda: self._stop() or time.monotonic() > tried_until)
 
     def _serve(self, config: Config) -> Server:
         return Server(config.export.address, partial(render, self._registry), lambda: self._snapshot.latest is not None)
@@ -102,6 +117,8 @@ class Service:
             raise
         except HypervisorError as error:
             self._lost(error)
+        except SamepagedError as error:
+            log.error("no scan: %s", error)  # noqa: TRY400 - the line says all
 
     def _patience(self) -> float:
         """The longest wait: systemd wants to hear from the loop, and a lost connection to be noticed."""
@@ -127,6 +144,7 @@ class Service:
             self._lost(error)
             return False
         self._backoff.succeeded()
+        self._recover()
         log.info("connected to libvirt at %s", self._config.libvirt.uri)
         self._publish(libvirt_up=True)
         return True
@@ -177,10 +195,9 @@ class Service:
         systemd.notify("STATUS=scanning")
         began = time.monotonic()
         hashing = Hashing(best(), self._seed, self._config.scan.thread_count, self._stop)
-        with runtime_directory(self._config.runtime_directory) as directory:
-            scanner = Scanner(self._hypervisor, self._config, hashing, directory, self._kept)
-            round_ = scan_all(self._hypervisor, self._config, scanner)
-            scanner.tidy(round_.running)
+        scanner = Scanner(self._hypervisor, self._guarded(), self._config, hashing, self._kept, self._breaker)
+        round_ = scan_all(self._hypervisor, self._config, scanner)
+        scanner.tidy(round_.running)
         for skipped in round_.skipped:
             if not skipped.reason.intended:
                 log.warning("skipped: %s", skipped.message)
@@ -192,6 +209,15 @@ class Service:
         self._forget_departed()
         systemd.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} not scanned")
         log.info("scanned %d guests in %.1f s", len(round_.scanned), latest.duration_seconds)
+
+    def _guarded(self) -> Guarded:
+        """The guard, with its journal where files can be made now. Raises SamepagedError where that is nowhere."""
+        uri, directory = self._config.libvirt.uri, runtime_directory(self._config.runtime_directory)
+        if self._guard is None or (self._guard.uri, self._guard.directory) != (uri, directory):
+            if self._guard is not None:
+                self._guard.close()
+            self._guard = Guarded(uri, directory, self._stop)
+        return self._guard
 
     def _know(self, round_: Round) -> None:
         kept = {skipped.name for skipped in round_.skipped if skipped.reason not in FORGET}

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from samepaged.config import Config
     from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.guarded import Guarded
+    from samepaged.service.breaker import Breaker
 
 __all__ = ["PAGE_SIZE", "Scanned", "Scanner"]
 
@@ -53,15 +55,17 @@ class Scanner:
     def __init__(
         self,
         hypervisor: Hypervisor,
+        guard: Guarded,
         config: Config,
         hashing: Hashing,
-        directory: Path,
         kept: dict[str, Kept],
+        breaker: Breaker | None = None,
     ) -> None:
         self._hypervisor = hypervisor
+        self._guard = guard
+        self._breaker = breaker
         self._config = config
         self._hashing = hashing
-        self._directory = directory
         self._kept = kept
         self._multiples = [size for size in config.scan.page_sizes if size > PAGE_SIZE]
 
@@ -70,25 +74,19 @@ class Scanner:
         HypervisorError or Interrupted; the guest runs again in any case but that of LeftPausedError.
         """
         guest = describe(self._hypervisor, domain)
+        if self._breaker is not None:
+            self._breaker.check(guest.uuid, guest.name, time.monotonic())
         kept = self._keeping(guest)
         pauses = [] if pauses is None else pauses
-        suspender = Suspender(self._hypervisor, guest, self._hashing.stop, pauses)
+        suspender = Suspender(
+            self._hypervisor, guest, self._guard, self._config.scan.max_pause, self._hashing.stop, pauses
+        )
         known = kept.digest
         started, began = time.time(), time.monotonic()
-        captured = capture(
-            Source(
-                pid=guest.process.pid,
-                blocks=guest.blocks,
-                paused=guest.paused,
-                vfio=guest.vfio,
-                pause=suspender,
-                dump=lambda path: self._dump(guest, path),
-                directory=self._directory,
-            ),
-            self._hashing,
-            self._policy(kept),
-            kept,
-        )
+        try:
+            captured = self._capture(guest, suspender, kept)
+        finally:
+            self._note(guest, suspender)
         guest.process.check()
         duration = time.monotonic() - began
         if captured.fallback is not None:
@@ -106,6 +104,30 @@ class Scanner:
         sizes = {size: Contents.of(coarser(captured.digest, size)) for size in self._multiples}
         sizes |= {parts.page_size: Contents.of(parts, in_place=True) for parts in captured.finer}
         return Scanned(scan, Contents.of(captured.digest), lasting, sizes)
+
+    def _capture(self, guest: Guest, suspender: Suspender, kept: Kept) -> Capture:
+        return capture(
+            Source(
+                pid=guest.process.pid,
+                blocks=guest.blocks,
+                paused=guest.paused,
+                vfio=guest.vfio,
+                pause=suspender,
+                dump=lambda path: self._dump(guest, path),
+                directory=self._guard.directory,
+            ),
+            replace(self._hashing, stop=suspender.stop),
+            self._policy(kept),
+            kept,
+        )
+
+    def _note(self, guest: Guest, suspender: Suspender) -> None:
+        """Tell the circuit breaker how the guest's pauses went."""
+        longest, bound = max(suspender.pauses, default=0.0), self._config.scan.max_pause
+        if self._breaker is not None and self._breaker.note(
+            guest.uuid, time.monotonic(), failed=suspender.failed, longest_pause=longest, max_pause=bound
+        ):
+            log.error("domain %r: its pauses failed or were too long, it is left alone for an hour", guest.name)
 
     def _keeping(self, guest: Guest) -> Kept:
         """What is kept of this guest; of an earlier process of it, only the pace."""
@@ -132,6 +154,8 @@ class Scanner:
         """Forget guests that are gone (`running`: UUIDs), and what takes more memory than it may."""
         for uuid in self._kept.keys() - set(running):
             del self._kept[uuid]
+        if self._breaker is not None:
+            self._breaker.forget(set(running))
         forgotten = limit(self._kept.values(), self._config.scan.memory_limit)
         if forgotten:
             log.warning("scan.memory_limit: %d guests will be read whole at the next scan", forgotten)

@@ -12,6 +12,7 @@ from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.hypervisor import process
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guests import describe
+from samepaged.procfs import start_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,9 @@ class Said:
 
     def UUIDString(self) -> str:  # noqa: N802 - libvirt's name
         return "3f0c1e0a-0000-0000-0000-000000000000"
+
+    def ID(self) -> int:  # noqa: N802 - libvirt's name
+        return 7
 
     def state(self) -> list[int]:
         return [self._state, self._why]
@@ -99,7 +103,7 @@ def test_a_lost_connection_is_no_domains_fault() -> None:
 
 
 def test_a_process_that_is_another_by_now_is_noticed() -> None:
-    own = process.QemuProcess(os.getpid(), process._start_time(os.getpid()) or 0)
+    own = process.QemuProcess(os.getpid(), start_time(os.getpid()) or 0)
     own.check()
     with pytest.raises(GuestError, match="ended") as caught:
         process.QemuProcess(own.pid, own.start_time + 1).check()

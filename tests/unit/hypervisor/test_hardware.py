@@ -101,3 +101,25 @@ def test_any_inside_of_a_domain_is_hardware_or_a_typed_error(text: str) -> None:
         assert error.reason is Reason.LAYOUT
     else:
         assert hardware.memory > 0
+
+
+@pytest.mark.parametrize("namespace", ["urn:samepaged:domain:1", "https://example.org/samepaged"])
+@pytest.mark.parametrize("enabled", ["no", "NO", " false ", "0", "", "maybe"])
+def test_an_owner_may_opt_out_by_metadata_and_only_a_clear_yes_is_one(namespace: str, enabled: str) -> None:
+    metadata = f"<metadata><x:scan xmlns:x='{namespace}' enabled='{enabled}'/></metadata>"
+    assert parse(domain(metadata)).opt_out is not None
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "",
+        "<metadata/>",
+        "<metadata><x:scan xmlns:x='urn:samepaged:domain:1' enabled='yes'/></metadata>",
+        "<metadata><x:scan xmlns:x='urn:samepaged:domain:1'/></metadata>",
+        "<metadata><x:scan xmlns:x='urn:another' enabled='no'/></metadata>",
+        "<metadata><x:other xmlns:x='urn:samepaged:domain:1' enabled='no'/></metadata>",
+    ],
+)
+def test_other_metadata_is_no_opt_out(metadata: str) -> None:
+    assert parse(domain(metadata)).opt_out is None

@@ -152,6 +152,12 @@ def test_a_dump_of_another_size_than_the_guests_is_refused(total: int) -> None:
 MEMORY = b"a" * 4096 + b"b" * 4096 + bytes(4096)
 
 
+def at_once(expected: float = 0.0, *, dumping: bool = False) -> contextlib.AbstractContextManager[None]:
+    """A guest that stands still already."""
+    assert dumping
+    return contextlib.nullcontext()
+
+
 def by_dump(
     directory: Path, reader: str, mode: str, *, blocks: tuple[int, ...] = (len(MEMORY),), paused: bool = False
 ) -> Capture:
@@ -161,7 +167,7 @@ def by_dump(
         with path.open("wb") as fifo:
             fifo.write(core((0, MEMORY)))
 
-    source = Source(os.getpid(), blocks, paused, False, contextlib.nullcontext, dump, directory)
+    source = Source(os.getpid(), blocks, paused, False, at_once, dump, directory)
     policy = Policy(mode, reader, max_pause=0.25, max_duty=0.01, verify_pages=0, still_ksm=False)
     return capture(source, Hashing(best(), 7, 1, lambda: False), policy, Kept(start_time=0))
 

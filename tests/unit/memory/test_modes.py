@@ -162,7 +162,8 @@ class Pauses:
         self.spans: list[tuple[float, float]] = []
 
     @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
+    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[None]:
+        del expected, dumping
         began = time.monotonic()
         yield
         self.spans.append((began, time.monotonic()))

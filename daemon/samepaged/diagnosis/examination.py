@@ -1,0 +1,98 @@
+"""All checks, one after the other: nothing is suspended, read or changed, and none keeps another from being made."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from samepaged import privileges
+from samepaged.diagnosis.check import Check, Status, from_error, worst
+from samepaged.diagnosis.guests import Examined, examine
+from samepaged.diagnosis.host import host
+from samepaged.diagnosis.layout import verify
+from samepaged.diagnosis.libvirtd import connected, reach
+from samepaged.diagnosis.network import network
+from samepaged.diagnosis.process import process, user_name
+from samepaged.diagnosis.storage import read_configuration, storage
+from samepaged.diagnosis.unit import units
+from samepaged.errors import ConfigError, GuestError, HypervisorError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from samepaged.config import Config
+    from samepaged.hypervisor.connection import Hypervisor
+
+__all__ = ["Examination", "examination"]
+
+FAILED: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was found, and the exit status that it ends in."""
+
+    checks: tuple[Check, ...]
+    guests: tuple[Examined, ...]
+    exit_status: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Libvirt:
+    """What was found over the connection; `reached` says that there was one."""
+
+    reached: bool
+    checks: list[Check]
+    guests: list[Examined]
+    about_guests: list[Check]
+
+
+def examination(path: Path | None, uri: str | None, *, verify_layout: bool) -> Examination:
+    """Check this host against the configuration in the file `path` (None: the defaults), with libvirt at `uri` (None:
+    the configured one). With `verify_layout` QEMU's monitor is asked, which taints the domains.
+    """
+    config, configuration = read_configuration(path)
+    if uri is not None:
+        config = config.model_copy(update={"libvirt": config.libvirt.model_copy(update={"uri": uri})})
+    held = privileges.held()
+    user = user_name(os.geteuid())
+    kept = storage(config, user)
+    kernel = host(config.scan, config.runtime_directory, held)
+    address = network(config.export.listen, config.export.address, held, encrypted=False)
+    unit = units(config.scan)
+    libvirt = _libvirt(config, user, verify_layout=verify_layout)
+    own = process(config.scan, config.libvirt.uri, held)  # the last: it closes our own pagemap
+    checks = (*configuration, *kept, *libvirt.checks, *own, *unit, *kernel, *address, *libvirt.about_guests)
+    if worst(configuration) is Status.FAILURE:
+        status = ConfigError.exit_status
+    elif not libvirt.reached:
+        status = HypervisorError.exit_status
+    else:
+        status = FAILED if worst(checks) is Status.FAILURE else 0
+    return Examination(checks, tuple(libvirt.guests), status)
+
+
+def _libvirt(config: Config, user: str, *, verify_layout: bool) -> _Libvirt:
+    with reach(config.libvirt.uri) as (hypervisor, access):
+        found = _Libvirt(access.versions is not None, connected(access, user), [], [])
+        if hypervisor is None or not found.reached:
+            return found
+        try:
+            for domain in hypervisor.running():
+                guest = examine(hypervisor, config, domain)
+                found.guests.append(guest)
+                found.about_guests.append(guest.check)
+                if verify_layout:
+                    found.about_guests.extend(_verified(hypervisor, domain, guest))
+        except (GuestError, HypervisorError) as error:
+            found.checks.append(from_error("guests", error, "see that libvirtd runs, and try again"))
+        return found
+
+
+def _verified(hypervisor: Hypervisor, domain: Any, guest: Examined) -> list[Check]:  # noqa: ANN401 - libvirt's type
+    """Whether the RAM of a guest lies where it was found, where it was to be found at all."""
+    if guest.forecast is None or not guest.forecast.mappings:
+        return []
+    return [verify(hypervisor, domain, guest.forecast.mappings)]

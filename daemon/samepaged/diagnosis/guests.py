@@ -1,0 +1,154 @@
+"""The guests: which would be skipped and why, and what a scan would do to the others."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from samepaged.diagnosis.check import Check, Status, ok, parted, warning
+from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.export.table import seconds, size
+from samepaged.hypervisor.guests import describe
+from samepaged.memory.forecast import Policy, forecast
+from samepaged.memory.kept import Kept
+
+if TYPE_CHECKING:
+    from samepaged.config import Config, ScanConfig
+    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.guests import Guest
+    from samepaged.memory.forecast import Forecast
+
+__all__ = ["Examined", "examine", "judged", "policy", "skipped"]
+
+NAME: Final = "guest"
+SMALLEST_PAGE: Final = 4096
+# What passes by itself, or is the guest's own state: the next scan may find it otherwise.
+PASSING: Final = frozenset(
+    {Reason.GONE, Reason.NOT_RUNNING, Reason.IN_JOB, Reason.CRASHED, Reason.PM_SUSPENDED, Reason.ENCRYPTED}
+)
+REMEDIES: Final = {
+    Reason.IN_JOB: "wait for the job's end (virsh domjobinfo {name}): the next scan takes the guest in",
+    Reason.NOT_RUNNING: "none is needed: it is scanned when it runs",
+    Reason.GONE: "none is needed, if it was meant to end",
+    Reason.CRASHED: "virsh destroy {name}, then virsh start {name}",
+    Reason.PM_SUSPENDED: "virsh dompmwakeup {name}, if it is to be scanned",
+    Reason.LIBVIRT: "see what libvirt's log says (journalctl -u libvirtd -u virtqemud)",
+    Reason.NO_PERMISSION: "run as root; docs/libvirt-access.md names the rights that it takes",
+    Reason.READ: "try again; if it lasts, exclude the guest (guests.exclude)",
+}
+OTHERWISE: Final = "exclude the guest (guests.exclude) or report this as a bug"
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One guest: what a scan would do (`forecast`), or why it would be left out (`reason`). `memory` is in bytes, None
+    where it is not known.
+    """
+
+    name: str
+    uuid: str
+    memory: int | None
+    paused: bool
+    reason: Reason | None
+    forecast: Forecast | None
+    check: Check
+
+
+def policy(scan: ScanConfig) -> Policy:
+    """What the configuration asks of a scan."""
+    return Policy(
+        mode=scan.mode,
+        reader=scan.reader,
+        max_pause=scan.max_pause,
+        max_duty=scan.max_duty,
+        verify_pages=0,
+        still_ksm=scan.still_ksm,
+        finer_sizes=tuple(one for one in scan.page_sizes if one < SMALLEST_PAGE),
+    )
+
+
+def skipped(name: str, error: GuestError) -> Check:
+    """A guest that would not be scanned."""
+    message, remedy = parted(" ".join(str(error).split()))
+    message = f"skipped ({error.reason}): {message.removeprefix(f'domain {name!r} ')}"
+    if error.reason.intended:
+        return ok(NAME, message, domain=name)
+    remedy = remedy or REMEDIES.get(error.reason, OTHERWISE).format(name=shlex.quote(name))
+    status = Status.WARNING if error.reason in PASSING else Status.FAILURE
+    return Check(NAME, status, message, remedy, name)
+
+
+def judged(name: str, memory: int, found: Forecast, scan: ScanConfig, *, paused: bool) -> Check:
+    """A guest of so many bytes that would be scanned: how, how long it would stand still, why not in a better way."""
+    backed = "" if found.backed is None else f" ({size(found.backed)} backed)"
+    message = f"{size(memory)}{backed}, {found.mode}{_pauses(found, scan, paused=paused)}"
+    if found.reader == "dump":
+        message += ", by a dump"
+    if found.obstacle is not None:
+        message += f"; no better, as {found.obstacle.text}"
+    if found.mode == "precopy":
+        message += f"; a snapshot would take {seconds(found.snapshot)}"
+    if found.pause > scan.max_pause:
+        return warning(NAME, message, f"set scan.mode: auto, or scan.max_pause above {seconds(found.pause)}", name)
+    if found.reader == "dump" and scan.reader != "dump":
+        return warning(NAME, message, "set scan.reader: dump, if that is as it should be, or report this", name)
+    if found.mode == "sliced" and scan.mode != "sliced":
+        return warning(
+            NAME,
+            message,
+            f"set scan.max_pause above {seconds(found.snapshot)} if it may stand still so long, or remove the reason",
+            name,
+        )
+    if scan.mode == "precopy" and found.mode != "precopy" and not paused:
+        return warning(NAME, message, "set scan.mode: auto, if that is as it should be, or remove the reason", name)
+    return ok(NAME, message, name)
+
+
+def _pauses(found: Forecast, scan: ScanConfig, *, paused: bool) -> str:
+    if paused:
+        return ", as it stands: somebody else has paused it"
+    if found.mode == "live":
+        return ", without a pause"
+    about = seconds(found.pause)
+    if found.mode == "precopy":
+        return f", pauses of about {about}, and no longer than {seconds(scan.max_pause)}"
+    if found.mode == "sliced":
+        return f", many pauses of about {about}"
+    return f", a pause of about {about}"
+
+
+def _forecast(guest: Guest, config: Config) -> Forecast:
+    return forecast(
+        guest.process.pid,
+        guest.blocks,
+        policy(config.scan),
+        Kept(guest.process.start_time),
+        paused=guest.paused,
+        vfio=guest.vfio,
+    )
+
+
+def examine(hypervisor: Hypervisor, config: Config, domain: Any) -> Examined:  # noqa: ANN401 - libvirt's type
+    """Look at one domain. It is neither suspended nor read. Raises HypervisorError where libvirt is lost."""
+    name: str = domain.name()
+    uuid: str = domain.UUIDString()
+    guest: Guest | None = None
+    try:
+        if not config.selects(name):
+            raise GuestError(Reason.EXCLUDED, f"domain {name!r} is excluded by the configuration (guests)")  # noqa: TRY301 - one of several
+        guest = describe(hypervisor, domain)
+        found = _forecast(guest, config)
+        guest.process.check()
+    except GuestError as error:
+        memory = None if guest is None else guest.memory
+        paused = guest is not None and guest.paused
+        return Examined(name, uuid, memory, paused, error.reason, None, skipped(name, error))
+    except HypervisorError as error:
+        if not hypervisor.alive:
+            raise
+        return Examined(
+            name, uuid, None, False, Reason.LIBVIRT, None, skipped(name, GuestError(Reason.LIBVIRT, str(error)))
+        )
+    check = judged(name, guest.memory, found, config.scan, paused=guest.paused)
+    return Examined(name, uuid, guest.memory, guest.paused, None, found, check)

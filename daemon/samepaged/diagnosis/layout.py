@@ -1,0 +1,59 @@
+"""--verify-layout: whether a guest's RAM lies where samepaged finds it, by what QEMU's monitor says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from samepaged.diagnosis.check import Check, failure, ok, parted, warning
+from samepaged.errors import GuestError
+from samepaged.hypervisor import monitor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.monitor import RamBlock
+    from samepaged.memory.layout import RamMapping
+
+__all__ = ["compared", "verify"]
+
+NAME: Final = "layout"
+TAINTED: Final = "libvirt marks it as tainted (custom-monitor) until it is shut down"
+
+
+def compared(name: str, mappings: Sequence[RamMapping], blocks: Sequence[RamBlock]) -> Check:
+    """What samepaged found in smaps against the blocks that QEMU names."""
+    ours = sorted((mapping.start, mapping.size) for mapping in mappings)
+    qemus = sorted((block.address, block.size) for block in blocks if block.address is not None)
+    if set(ours) <= set(qemus):  # other memory may be of the same size by chance
+        return ok(NAME, f"QEMU has its RAM where it was found, {_listed(ours)}; {TAINTED}", name)
+    unknown = [block.name for block in blocks if block.address is None]
+    if unknown:
+        return warning(
+            NAME,
+            f"could not be checked: the monitor does not tell where {', '.join(unknown)} lies; {TAINTED}",
+            "compare scan --reader process with scan --reader dump, while the guest is paused (virsh suspend)",
+            name,
+        )
+    return failure(
+        NAME,
+        f"the RAM is not where it was found: {_listed(ours)}, by QEMU {_listed(qemus)}; {TAINTED}",
+        "set scan.reader: dump, and report this as a bug",
+        name,
+    )
+
+
+def _listed(places: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(f"{size >> 20} MiB at {start:#x}" for start, size in places)
+
+
+def verify(hypervisor: Hypervisor, domain: Any, mappings: Sequence[RamMapping]) -> Check:  # noqa: ANN401 - libvirt's type
+    """Ask the monitor of a domain. Raises HypervisorError where libvirt is lost."""
+    name: str = domain.name()
+    try:
+        return compared(name, mappings, monitor.ram_of(hypervisor, domain, [mapping.size for mapping in mappings]))
+    except GuestError as error:
+        what, remedy = parted(" ".join(str(error).split()))
+        return warning(
+            NAME, f"could not be checked: {what}", remedy or "run as root, on a host with libvirt-qemu", name
+        )

@@ -1,0 +1,99 @@
+"""libvirt: whether it answers, and what it lets this user do."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from samepaged.diagnosis.check import Check, failure, from_error, ok, warning
+from samepaged.errors import GuestError, HypervisorError
+from samepaged.hypervisor.connection import Hypervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Access", "access", "connected", "reach"]
+
+NAME: Final = "libvirt"
+RIGHTS: Final = "libvirt rights"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What came of connecting: libvirt's and QEMU's versions (None: no connection at all), whether calls that change
+    something are taken, and the error of the connection for reading and writing, where there was one.
+    """
+
+    uri: str
+    versions: tuple[str, str] | None
+    may_change: bool
+    error: Exception | None = None
+
+
+def connected(found: Access, user: str) -> list[Check]:
+    """Whether libvirt answers with QEMU's driver, and whether this user may suspend guests, as far as it tells without
+    doing it.
+    """
+    if found.versions is None:
+        error = found.error or HypervisorError(f"libvirt at {found.uri!r} cannot be reached")
+        return [
+            from_error(NAME, error, "systemctl start libvirtd (or virtqemud), and check libvirt.uri"),
+            warning(
+                RIGHTS,
+                "could not be checked, and neither could the guests: there is no connection",
+                "make libvirt reachable first",
+            ),
+        ]
+    libvirt, qemu = found.versions
+    first = ok(NAME, f"{found.uri}: libvirt {libvirt}, QEMU {qemu}")
+    if found.may_change:
+        return [
+            first,
+            ok(
+                RIGHTS,
+                f"user {user} may suspend guests; which of them, libvirt tells only when asked to, where its access "
+                "driver is on (access_drivers)",
+            ),
+        ]
+    why = "" if found.error is None else f" ({' '.join(str(found.error).split())})"
+    return [
+        first,
+        failure(
+            RIGHTS,
+            f"user {user} may only read, and not suspend guests{why}",
+            f"usermod --append --groups libvirt {user} and log in anew, or run as root; libvirt.uri must not name a "
+            "read-only socket",
+        ),
+    ]
+
+
+@contextmanager
+def reach(uri: str) -> Iterator[tuple[Hypervisor | None, Access]]:
+    """Connect, for reading only where that is all that may be: the connection is closed on leaving."""
+    hypervisor = Hypervisor(uri)
+    refused: Exception | None = None
+    try:
+        hypervisor.connect()
+    except HypervisorError as error:
+        refused = error
+        hypervisor = Hypervisor(uri, read_only=True)
+        try:
+            hypervisor.connect()
+        except HypervisorError:
+            yield None, Access(uri, None, may_change=False, error=refused)
+            return
+    try:
+        yield hypervisor, access(hypervisor, refused)
+    finally:
+        hypervisor.close()
+
+
+def access(hypervisor: Hypervisor, refused: Exception | None) -> Access:
+    """What an open connection is good for; `refused` is why it is one for reading only."""
+    try:
+        versions = hypervisor.versions()
+        may_change = refused is None and hypervisor.may_change()
+    except (GuestError, HypervisorError) as error:
+        return Access(hypervisor.uri, None, may_change=False, error=error)
+    return Access(hypervisor.uri, versions, may_change=may_change, error=refused)

@@ -1,0 +1,200 @@
+"""The address at which Prometheus finds the metrics."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from samepaged.diagnosis.check import Check, failure, from_error, ok, warning
+from samepaged.errors import SamepagedError
+from samepaged.web.address import is_loopback, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = ["Address", "Holder", "listen", "listeners", "network", "taken"]
+
+TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+PRIVILEGED: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+# The state in these tables (include/net/tcp_states.h).
+LISTENING: Final = "0A"
+PATIENCE: Final = 2.0
+# More than the page that says so has.
+ENOUGH: Final = 1 << 14
+
+
+class Holder(Enum):
+    """Who listens at an address already."""
+
+    NOBODY = auto()
+    SAMEPAGED = auto()
+    ANOTHER = auto()
+    UNKNOWN = auto()
+    """Somebody who does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What was found out about an address: whether only this host reaches it, why this host cannot listen there (None:
+    it can), who does already, and the lowest port that anybody may have.
+    """
+
+    listen: str
+    port: int
+    loopback: bool
+    refusal: str | None
+    holder: Holder
+    unprivileged: int = 1024
+
+
+def listen(address: Address, held: Collection[str], *, encrypted: bool) -> list[Check]:
+    """Whether the metrics can be served there, and who can read them on their way."""
+    name = "listen address"
+    checks = []
+    if address.refusal is not None:
+        checks.append(
+            failure(
+                name,
+                f"{address.listen} cannot be listened on: {address.refusal}",
+                "set export.listen to an address that this host has, such as 127.0.0.1:9953",
+            )
+        )
+    elif address.holder is Holder.ANOTHER:
+        checks.append(
+            failure(
+                name,
+                f"{address.listen} is taken by something that is not samepaged",
+                f"see what it is (ss -ltnp 'sport = :{address.port}'), or set export.listen to another port",
+            )
+        )
+    elif address.holder is Holder.UNKNOWN:
+        checks.append(
+            warning(
+                name,
+                f"{address.listen} is taken, and whether by samepaged does not show in its answer",
+                f"see what it is: ss -ltnp 'sport = :{address.port}'",
+            )
+        )
+    elif 0 < address.port < address.unprivileged and "CAP_NET_BIND_SERVICE" not in held:
+        checks.append(
+            failure(
+                name,
+                f"{address.listen} is a port that takes CAP_NET_BIND_SERVICE, which this process has not",
+                f"set export.listen to a port from {address.unprivileged} upwards",
+            )
+        )
+    if not (address.loopback or encrypted or address.refusal):
+        checks.append(
+            warning(
+                name,
+                f"{address.listen} can be reached from other hosts, and is not encrypted: which guests there are, and "
+                "how much they share, is for all to read on the way",
+                f"set export.listen to 127.0.0.1:{address.port}, or have TLS (docs/web.md)",
+            )
+        )
+    if checks:
+        return checks
+    taken = ", where samepaged listens now" if address.holder is Holder.SAMEPAGED else ""
+    kind = "this host only" if address.loopback else "encrypted"
+    return [ok(name, f"{address.listen}, {kind}{taken}")]
+
+
+def listeners(table: str) -> set[tuple[str, int]]:
+    """The addresses and ports that are listened on, by a text of /proc/net/tcp or tcp6 (proc(5))."""
+    found = set()
+    for line in table.splitlines()[1:]:
+        words = line.split()
+        if len(words) > 3 and words[3] == LISTENING:  # noqa: PLR2004 - number, local, remote, state
+            host, _, port = words[1].partition(":")
+            # Each 32 bits are in the host's order, which on x86-64 is the last byte first.
+            octets = b"".join(bytes.fromhex(host[at : at + 8])[::-1] for at in range(0, len(host), 8))
+            found.add((str(ipaddress.ip_address(octets)), int(port, 16)))
+    return found
+
+
+def taken(ip: str, port: int, listened: Collection[tuple[str, int]]) -> str | None:
+    """The address at which somebody listens who stands in the way of listening at `ip`."""
+    own = ipaddress.ip_address(ip.partition("%")[0])
+    for one, at in sorted(listened):
+        other = ipaddress.ip_address(one)
+        if at == port and (own == other or own.is_unspecified or other.is_unspecified):
+            return one
+    return None
+
+
+def _refusal(family: int, ip: str) -> str | None:
+    """Why nobody can listen at an address of this host, whatever the port: by taking any free one, and letting go."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as own:
+            own.bind((ip, 0))
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _listened() -> set[tuple[str, int]]:
+    found: set[tuple[str, int]] = set()
+    for table in TABLES:
+        try:
+            found |= listeners(table.read_text())
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _ask(connection: http.client.HTTPConnection) -> Holder | None:
+    """Who answers; None where the answer is not of this protocol."""
+    try:
+        connection.request("GET", "/-/healthy")
+        answer = connection.getresponse()
+        said = f"{answer.headers}".encode() + answer.read(ENOUGH)
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    if b"samepaged" in said:
+        return Holder.SAMEPAGED
+    # Who wants a password first may be anybody.
+    return Holder.UNKNOWN if answer.status == http.client.UNAUTHORIZED else Holder.ANOTHER
+
+
+def _holder(ip: str, port: int) -> Holder:
+    """Who listens there, by asking for what samepaged answers."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)  # noqa: S104 - all addresses: asked at one of them
+    unverified = ssl._create_unverified_context()  # noqa: S323, SLF001 - nothing is told to it, and nothing believed
+    found = _ask(http.client.HTTPConnection(host, port, timeout=PATIENCE))
+    if found is not Holder.SAMEPAGED:  # servers of TLS answer plain text in their own ways
+        found = _ask(http.client.HTTPSConnection(host, port, timeout=PATIENCE, context=unverified)) or found
+    return found or Holder.UNKNOWN
+
+
+def _unprivileged() -> int:
+    try:
+        return int(PRIVILEGED.read_text())
+    except (OSError, ValueError):
+        return 1024
+
+
+def network(written: str, host_port: tuple[str, int], held: Collection[str], *, encrypted: bool) -> list[Check]:
+    """All checks of the address that metrics are served at, as the configuration writes it and taken apart."""
+    try:
+        resolved = resolve(*host_port)
+    except SamepagedError as error:
+        return [from_error("listen address", error, "set export.listen to an address that this host has")]
+    ip, port = resolved.address[:2]
+    at = taken(ip, port, _listened()) if port else None
+    found = Address(
+        listen=written,
+        port=port,
+        loopback=is_loopback(ip),
+        refusal=_refusal(resolved.family, ip),
+        holder=Holder.NOBODY if at is None else _holder(at, port),
+        unprivileged=_unprivileged(),
+    )
+    return listen(found, held, encrypted=encrypted)

@@ -1,0 +1,88 @@
+"""What the doctor found, for people and for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from samepaged.diagnosis.check import Status
+from samepaged.export.names import valid, visible, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from samepaged.diagnosis.check import Check
+    from samepaged.diagnosis.guests import Examined
+
+__all__ = ["document", "text"]
+
+COLOURS: Final = {Status.OK: "32", Status.WARNING: "33", Status.FAILURE: "31"}
+WIDTH: Final = 80
+# Beyond the longest status there are two columns.
+MARGIN: Final = max(map(len, Status)) + 2
+
+
+def text(checks: Sequence[Check], *, coloured: bool) -> str:
+    """A line a check with what helps below it, those of guests apart, and how many of each there were; no line is
+    longer than 80 columns.
+    """
+    host = [check for check in checks if check.domain is None]
+    guests = [check for check in checks if check.domain is not None]
+    lines = [line for check in host for line in _lines(check, coloured=coloured)]
+    if guests:
+        lines += ["", *(line for check in guests for line in _lines(check, coloured=coloured))]
+    return "\n".join([*lines, "", _summary(checks)])
+
+
+def _lines(check: Check, *, coloured: bool) -> Iterator[str]:
+    about = check.name if check.domain is None else f"{check.name} {check.domain}"
+    # Whatever a name holds, it is one line of printable characters before it is broken into several.
+    first, *more = wrapped(visible(f"{about}: {check.message}"), WIDTH, first=" " * MARGIN, rest=" " * MARGIN)
+    status = f"{check.status:<{MARGIN}}"
+    yield (f"\x1b[{COLOURS[check.status]}m{status}\x1b[0m" if coloured else status) + first[MARGIN:]
+    yield from more
+    if check.remedy is not None:
+        yield from wrapped(visible(check.remedy), WIDTH, first=" " * MARGIN + "-> ", rest=" " * (MARGIN + 3))
+
+
+def _summary(checks: Sequence[Check]) -> str:
+    counted = Counter(check.status for check in checks)
+    ok, warnings, failures = (counted[status] for status in Status)
+    return f"{ok} ok, {warnings} warning{'s' * (warnings != 1)}, {failures} failure{'s' * (failures != 1)}"
+
+
+def document(checks: Sequence[Check], guests: Sequence[Examined]) -> dict[str, Any]:
+    """The same as one JSON object. Keys may be added, never renamed."""
+    return {
+        "schema": 1,
+        "checks": [
+            {
+                "name": check.name,
+                "status": check.status.value,
+                "message": valid(check.message),
+                "remedy": None if check.remedy is None else valid(check.remedy),
+                "domain": None if check.domain is None else valid(check.domain),
+            }
+            for check in checks
+        ],
+        "guests": [_guest(guest) for guest in guests],
+    }
+
+
+def _guest(guest: Examined) -> dict[str, Any]:
+    found = guest.forecast
+    obstacle = None if found is None else found.obstacle
+    return {
+        "name": valid(guest.name),
+        "uuid": guest.uuid,
+        "memory_bytes": guest.memory,
+        "paused": guest.paused,
+        "skipped_reason_code": None if guest.reason is None else guest.reason.value,
+        "mode": None if found is None else found.mode,
+        "reader": None if found is None else found.reader,
+        "backed_bytes": None if found is None else found.backed,
+        "predicted_pause_seconds": None if found is None else found.pause,
+        "predicted_snapshot_seconds": None if found is None else found.snapshot,
+        "obstacle_code": None if obstacle is None else obstacle.code,
+        "obstacle": None if obstacle is None else valid(obstacle.text),
+    }

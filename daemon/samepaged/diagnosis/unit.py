@@ -1,0 +1,204 @@
+"""The systemd units as they are installed: what their processes will be allowed."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from samepaged.diagnosis.check import Check, failure, ok, warning
+from samepaged.diagnosis.host import uses_soft_dirty
+from samepaged.diagnosis.process import MIB, READING, WRITING, locked_memory_wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from samepaged.config import ScanConfig
+
+__all__ = ["UnitUser", "properties", "scanner_unit", "units", "web_unit"]
+
+SYSTEMD: Final = Path("/run/systemd/system")
+SCANNER: Final = "samepaged.service"
+WEB: Final = "samepaged-web.service"
+GROUP: Final = "libvirt"
+RULES: Final = tuple(
+    Path(above) / "polkit-1/rules.d/50-samepaged.rules" for above in ("/etc", "/run", "/usr/local/share", "/usr/share")
+)
+SHOWN: Final = (
+    "LoadState",
+    "ActiveState",
+    "User",
+    "AmbientCapabilities",
+    "CapabilityBoundingSet",
+    "LimitCORE",
+    "LimitMEMLOCK",
+    "PrivateUsers",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitUser:
+    """The unit's user by the user database: whether there is one, in group `libvirt`, or named by polkit's rule."""
+
+    name: str
+    exists: bool
+    in_group: bool
+    ruled: bool
+
+
+def properties(text: str) -> dict[str, str]:
+    """What `systemctl show` prints."""
+    return dict(line.partition("=")[::2] for line in text.splitlines() if "=" in line)
+
+
+def _edit(unit: str, *settings: str) -> str:
+    return f"systemctl edit {unit}, and there in [Service]: {' and '.join(settings)}"
+
+
+def scanner_unit(shown: Mapping[str, str], user: UnitUser, scan: ScanConfig) -> list[Check]:
+    """Whether samepaged.service gives its process what this configuration needs, and no more."""
+    name = "unit"
+    if shown.get("LoadState") != "loaded":
+        return [
+            warning(name, f"{SCANNER} is not installed here", "make install, then: systemctl enable --now samepaged")
+        ]
+    checks = [*_who(user, root=user.name in {"", "root"}), *_capabilities(shown, scan, root=user.name in {"", "root"})]
+    checks += _limits(shown, scan)
+    if checks:
+        return checks
+    held = ", ".join(sorted(shown.get("AmbientCapabilities", "").upper().split())) or "no capabilities"
+    return [ok(name, f"{SCANNER} ({shown.get('ActiveState', '?')}) runs as user {user.name}, with {held}")]
+
+
+def _who(user: UnitUser, *, root: bool) -> list[Check]:
+    name = "unit user"
+    if root:
+        return [warning(name, f"{SCANNER} runs as root, which it need not", _edit(SCANNER, "User=samepaged"))]
+    if not user.exists:
+        return [failure(name, f"{SCANNER} runs as user {user.name!r}, whom there is not", "systemd-sysusers")]
+    if not (user.in_group or user.ruled):
+        return [
+            failure(
+                name,
+                f"user {user.name} is not a member of group {GROUP}, and polkit has no rule for it: libvirt will not "
+                "let it suspend guests",
+                f"usermod --append --groups {GROUP} {user.name}; systemctl restart samepaged",
+            )
+        ]
+    return []
+
+
+def _capabilities(shown: Mapping[str, str], scan: ScanConfig, *, root: bool) -> list[Check]:
+    name = "unit rights"
+    if scan.reader == "dump":
+        return []
+    if shown.get("PrivateUsers", "no") not in {"no", ""}:
+        return [
+            failure(
+                name,
+                f"{SCANNER} has PrivateUsers=: its capabilities hold for no process of the host's",
+                _edit(SCANNER, "PrivateUsers=no"),
+            )
+        ]
+    sets = ("CapabilityBoundingSet",) if root else ("AmbientCapabilities", "CapabilityBoundingSet")
+    allowed = set.intersection(*(set(shown.get(one, "").upper().split()) for one in sets))
+    for wanted, judge, what in (
+        (READING, failure, "guests cannot be read"),
+        (WRITING, warning, "no precopy, as soft-dirty bits cannot be cleared"),
+    ):
+        missing = sorted(set(wanted) - allowed)
+        if missing and (wanted is READING or uses_soft_dirty(scan)):
+            settings = [f"{one}={' '.join(missing)}" for one in sets]
+            return [judge(name, f"{SCANNER} has not {' and '.join(missing)}: {what}", _edit(SCANNER, *settings))]
+    return []
+
+
+def _limits(shown: Mapping[str, str], scan: ScanConfig) -> list[Check]:
+    checks = []
+    if shown.get("LimitCORE", "0") != "0":
+        checks.append(
+            warning(
+                "unit limits",
+                f"{SCANNER} has no LimitCORE=0: a core is kept out by samepaged alone",
+                _edit(SCANNER, "LimitCORE=0"),
+            )
+        )
+    locked = shown.get("LimitMEMLOCK", "infinity")
+    wanted = locked_memory_wanted(scan.thread_count)
+    if locked.isdecimal() and int(locked) < wanted:
+        checks.append(
+            warning(
+                "unit limits",
+                f"{SCANNER} may lock {int(locked) // 1024} KiB, and takes {wanted // MIB} MiB: what is read of guests "
+                "may be swapped out",
+                _edit(SCANNER, "LimitMEMLOCK=infinity"),
+            )
+        )
+    return checks
+
+
+def web_unit(shown: Mapping[str, str], scanner: Mapping[str, str]) -> list[Check]:
+    """Whether the process that is connected to the network is apart from the one that reads memory."""
+    name = "web unit"
+    if scanner.get("LoadState") != "loaded" or shown.get("LoadState") != "loaded":
+        return []
+    user = shown.get("User", "")
+    if user in {"", "root", scanner.get("User", "")}:
+        return [
+            warning(
+                name,
+                f"{WEB} runs as user {user or 'root'}: whoever finds a flaw in it is where memory is read",
+                _edit(WEB, "User=samepaged-web"),
+            )
+        ]
+    held = shown.get("AmbientCapabilities", "").upper()
+    if held:
+        return [warning(name, f"{WEB} has {held}, and needs none", _edit(WEB, "AmbientCapabilities="))]
+    return [ok(name, f"{WEB} ({shown.get('ActiveState', '?')}) runs as user {user}, without capabilities")]
+
+
+def _show(unit: str) -> dict[str, str] | None:
+    """What systemd says of a unit; None where it cannot be asked."""
+    program = shutil.which("systemctl") or "systemctl"
+    try:
+        done = subprocess.run(
+            [program, "show", unit, f"--property={','.join(SHOWN)}"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return properties(done.stdout)
+
+
+def _unit_user(name: str) -> UnitUser:
+    ruled = name == "samepaged" and any(os.path.lexists(path) for path in RULES)
+    try:
+        entry = pwd.getpwnam(name)
+        groups = os.getgrouplist(name, entry.pw_gid)
+    except KeyError:
+        return UnitUser(name, exists=False, in_group=False, ruled=ruled)
+    try:
+        in_group = grp.getgrnam(GROUP).gr_gid in groups
+    except KeyError:
+        in_group = False
+    return UnitUser(name, exists=True, in_group=in_group, ruled=ruled)
+
+
+def units(scan: ScanConfig) -> list[Check]:
+    """All checks of the units."""
+    if not SYSTEMD.is_dir():
+        return [ok("unit", "not checked, as systemd does not run here")]
+    shown = _show(SCANNER)
+    if shown is None:
+        return [warning("unit", "could not be checked: systemd does not answer", f"systemctl status {SCANNER}")]
+    user = _unit_user(shown.get("User", ""))
+    return [*scanner_unit(shown, user, scan), *web_unit(_show(WEB) or {}, shown)]

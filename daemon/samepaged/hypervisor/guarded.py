@@ -1,0 +1,180 @@
+"""The scanner's side of the guard: nobody is suspended without it, nor without a word in the journal."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from samepaged.errors import GuestError, Reason
+from samepaged.hypervisor.journal import Entry, Journal, boot_id
+from samepaged.hypervisor.link import Closed, Link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["GUARD_MARGIN", "Guarded"]
+
+log = logging.getLogger(__name__)
+
+# Seconds after the longest pause that was meant, before the guard takes the guest from the scanner.
+GUARD_MARGIN: Final = 1.0
+# Seconds for which an answer is waited: the guard may have to connect to libvirt first, which may take 15.
+ANSWER: Final = 20.0
+# One that was asked to forget a guest does nothing else first.
+SHORT_ANSWER: Final = 5.0
+NAP: Final = 0.1
+
+
+class Guarded:
+    """The guard process as the scanner sees it: started before the first suspension, and anew where it has ended. Its
+    journal lies in `directory`. `give_up` ends the waiting for its answer.
+    """
+
+    def __init__(self, uri: str, directory: Path, give_up: Callable[[], bool] = lambda: False) -> None:
+        self.uri = uri
+        self.directory = directory
+        self._give_up = give_up
+        self._journal = Journal(directory)
+        self._link: Link | None = None
+        self._pid: int | None = None
+        self._number = 0
+        self._boot = boot_id()
+
+    def start(self) -> None:
+        """Start the process, and do not wait for it. Raises OSError."""
+        link, other = Link.pair()
+        arguments = [self.uri, str(self._journal.path), str(os.getpid())]
+        # -I: neither the working directory nor the environment says what is imported.
+        command = [sys.executable, "-I", "-m", "samepaged.hypervisor.guard", *arguments]
+        try:
+            with contextlib.closing(other):
+                self._pid = os.posix_spawn(
+                    sys.executable,
+                    command,
+                    os.environ,
+                    file_actions=[(os.POSIX_SPAWN_DUP2, other.fileno(), 0)],
+                    setsid=True,
+                    setsigmask=(),
+                    setsigdef=(signal.SIGPIPE,),
+                )
+        except BaseException:
+            link.close()
+            raise
+        self._link = link
+
+    def arm(self, name: str, uuid: str, number: int, seconds: float, *, dumping: bool) -> None:
+        """A guest is about to be suspended for no more than so many seconds: note it, and have the guard watch it.
+        `number` is its id of libvirt's. Raises GuestError where it must not be suspended.
+        """
+        entry = Entry(self.uri, uuid, number, name, self._boot)
+        self._journal.write(entry)
+        try:
+            self._arm(entry, seconds, dumping=dumping)
+        except BaseException:
+            self._journal.clear()
+            raise
+
+    def _arm(self, entry: Entry, seconds: float, *, dumping: bool) -> None:
+        for attempt in (1, 2):
+            try:
+                if self._link is None:
+                    self.start()
+                self._number += 1
+                self._send(arm=self._number, entry=asdict(entry), seconds=seconds, dumping=dumping)
+                answer = self._answer(ANSWER)
+            except Closed:
+                log.warning("the guard has ended; another one is started")
+                self.abandon()
+                if attempt == 1:
+                    continue
+                why = "it ends at once; the log may say why"
+            except OSError as error:
+                self.abandon()
+                why = f"no process can be started ({error.strerror})"
+            else:
+                if answer is not None and answer.get("armed") == self._number:
+                    return
+                why = "it does not answer" if answer is None else str(answer.get("why"))
+                if answer is None:
+                    self.abandon()
+            break
+        raise GuestError(
+            Reason.NO_GUARD, f"domain {entry.name!r} is not suspended, as there is no guard that would resume it: {why}"
+        )
+
+    def suspended(self) -> None:
+        """The call that suspends has returned: the time runs from here."""
+        with contextlib.suppress(Closed):
+            self._send(suspended=self._number)
+
+    def disarm(self) -> bool:
+        """The guest runs again. Whether it was the guard that resumed it."""
+        try:
+            self._send(disarm=self._number)
+            answer = self._answer(SHORT_ANSWER, even_if_stopping=True)
+        except Closed:
+            self.abandon()
+            answer = {}
+        if answer is None:  # it hangs: the next suspension gets another
+            self.abandon()
+        self._journal.clear()
+        return bool(answer and answer.get("resumed"))
+
+    def _send(self, **message: Any) -> None:  # noqa: ANN401 - what JSON can say
+        if self._link is None:
+            raise Closed
+        self._link.send(**message)
+
+    def _answer(self, seconds: float, *, even_if_stopping: bool = False) -> dict[str, Any] | None:
+        """The answer to what was asked last; None where it does not come."""
+        if self._link is None:
+            raise Closed
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            answer = self._link.receive(min(left, NAP))
+            if answer is not None and self._number in answer.values():
+                return answer
+            if self._give_up() and not even_if_stopping:
+                return None
+        return None
+
+    def abandon(self) -> None:
+        """End a guard that is of no use. Only where nobody is suspended."""
+        link, self._link = self._link, None
+        pid, self._pid = self._pid, None
+        if pid is not None:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                os.waitpid(pid, 0)
+        if link is not None:
+            link.close()
+
+    def close(self) -> None:
+        """Let the guard end; with nobody suspended it does so at once."""
+        link, self._link = self._link, None
+        pid, self._pid = self._pid, None
+        if link is not None:
+            link.close()
+        deadline = time.monotonic() + SHORT_ANSWER
+        while pid is not None and time.monotonic() < deadline:
+            try:
+                if os.waitpid(pid, os.WNOHANG) != (0, 0):
+                    break
+            except OSError:
+                break
+            time.sleep(0.01)
+        self._journal.close()
+
+    def leave_to_guard(self) -> None:
+        """We end, and could not resume the guest: the guard goes on trying, and the journal keeps its name."""
+        self._journal.leave()
+        self._pid = None
+        log.critical("the guard goes on trying to resume the guest; where it cannot, `samepaged recover` does")

@@ -1,0 +1,55 @@
+"""What scanner and guard say to each other: JSON objects, over a pair of sockets that keeps messages whole."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+from typing import Any, Final
+
+__all__ = ["Closed", "Link"]
+
+LONGEST: Final = 1 << 16
+
+
+class Closed(Exception):  # noqa: N818 - no error: the other side has ended
+    """The other side has closed its end: its process is no more."""
+
+
+class Link:
+    """One end of the pair."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._poll = select.poll()
+        self._poll.register(end, select.POLLIN)
+
+    @classmethod
+    def pair(cls) -> tuple[Link, socket.socket]:
+        """An end, and the other one's socket."""
+        mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(mine), other
+
+    def send(self, **message: Any) -> None:  # noqa: ANN401 - what JSON can say
+        """Say something. Raises Closed, also where the other side has not listened for a long time."""
+        try:
+            self._end.send(json.dumps(message).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise Closed from error
+
+    def receive(self, seconds: float | None) -> dict[str, Any] | None:
+        """The next message; None where none came in so many seconds. Raises Closed."""
+        try:
+            if not self._poll.poll(None if seconds is None else max(seconds, 0) * 1000):
+                return None
+            said = self._end.recv(LONGEST)
+        except OSError as error:
+            raise Closed from error
+        if not said:
+            raise Closed
+        message: dict[str, Any] = json.loads(said)
+        return message
+
+    def close(self) -> None:
+        """Close this end: the other side notices."""
+        self._end.close()

@@ -1,0 +1,169 @@
+"""What a scan of a guest would do: the mode it takes and how long the guest stands still, told without reading it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from samepaged.errors import GuestError, Reason
+from samepaged.memory import smaps, softdirty
+from samepaged.memory.hashing import best
+from samepaged.memory.layout import locate
+from samepaged.memory.pagemap import PAGE
+from samepaged.memory.plan import SNAPSHOT_IS_SHORT, Obstacle, Plan, choose, fall_back
+from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.sliced import AIM
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from samepaged.memory.kept import Kept
+    from samepaged.memory.layout import RamMapping
+    from samepaged.memory.plan import Pace
+
+__all__ = ["TOO_BUSY", "Forecast", "Policy", "check_dump", "check_dump_mode", "forecast", "plan", "snapshot_seconds"]
+
+TOO_BUSY: Final = Obstacle("busy", "the guest writes faster than it can be read within max_pause")
+DISTRUSTED: Final = Obstacle("distrusted", "its soft-dirty bits were found to miss writes")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is asked of a scan, as in the configuration: mode and reader, seconds and the part of wall time that it may
+    take of the guest, how many unread pages to check (0: none), whether KSM may be held still, and in which sizes
+    below a page's to hash as well (bytes): with any of these, all pages are read at each scan.
+    """
+
+    mode: str
+    reader: str
+    max_pause: float
+    max_duty: float
+    verify_pages: int
+    still_ksm: bool
+    finer_sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a scan would do now. `pause` is the longest single pause that is predicted, in seconds: for precopy, that of
+    a guest which writes little; it may grow up to the policy's longest. `snapshot` is what one pause for the whole
+    read would take. `backed` is in bytes, None where that may not be asked (the dump reader takes all of the memory).
+    `obstacle` is why no mode that is better is taken: None where there is none.
+    """
+
+    mode: str
+    reader: str
+    pause: float
+    snapshot: float
+    backed: int | None
+    obstacle: Obstacle | None
+    mappings: tuple[RamMapping, ...] = ()
+
+
+def forecast(pid: int, blocks: Sequence[int], policy: Policy, kept: Kept, *, paused: bool, vfio: bool) -> Forecast:
+    """What a scan would do to the guest whose QEMU is `pid` and whose RAM blocks have these sizes (bytes). Neither the
+    guest nor its process is touched: what is asked is which pages are backed, and whether they could be read. Raises
+    GuestError where a scan would.
+    """
+    if policy.reader == "dump":
+        check_dump_mode(policy, paused=paused)
+        return _of_dump(blocks, kept.pace, None, paused=paused)
+    try:
+        mappings = locate(smaps.read(pid), blocks)
+    except GuestError as error:
+        if policy.reader != "auto" or error.reason is not Reason.LAYOUT:
+            raise
+        check_dump(blocks, policy, kept.pace, error, paused=paused)
+        return _of_dump(blocks, kept.pace, Obstacle("layout", str(error)), paused=paused)
+    with ProcessReader(pid, mappings, hasher=best(), seed=0, threads=1, stop=lambda: False) as reader:
+        reader.check_readable()
+        return _of_process(reader, policy, kept, paused=paused, vfio=vfio)
+
+
+def _of_dump(blocks: Sequence[int], pace: Pace, obstacle: Obstacle | None, *, paused: bool) -> Forecast:
+    seconds = _dump_seconds(blocks, pace)
+    return Forecast("snapshot", "dump", 0.0 if paused else seconds, seconds, None, obstacle)
+
+
+def _of_process(reader: ProcessReader, policy: Policy, kept: Kept, *, paused: bool, vfio: bool) -> Forecast:
+    snapshot = snapshot_seconds(reader, kept.pace)
+    chosen = plan(reader, policy, kept, paused=paused, vfio=vfio)
+    if chosen.mode == "precopy" and _precopy_seconds(reader, kept.pace) > policy.max_pause:
+        chosen = fall_back(snapshot, policy.max_pause, TOO_BUSY)
+    obstacle = chosen.fallback
+    if obstacle is None and policy.mode == "auto" and chosen.mode == "snapshot" and snapshot > SNAPSHOT_IS_SHORT:
+        obstacle = None if paused else _obstacle(reader, kept, vfio=vfio)
+    pauses = {
+        "snapshot": snapshot,
+        "precopy": _precopy_seconds(reader, kept.pace),
+        "sliced": min(snapshot, kept.pace.overhead + AIM * policy.max_pause),
+        "live": 0.0,
+    }
+    return Forecast(
+        mode=chosen.mode,
+        reader="process",
+        pause=0.0 if paused else pauses[chosen.mode],
+        snapshot=snapshot,
+        backed=reader.count_backed() * PAGE,
+        obstacle=obstacle,
+        mappings=reader.mappings,
+    )
+
+
+def plan(reader: ProcessReader, policy: Policy, kept: Kept, *, paused: bool, vfio: bool) -> Plan:
+    """The mode for a scan by this reader. Raises GuestError."""
+    if policy.mode in {"snapshot", "sliced", "live"} or paused:
+        return choose(policy.mode, paused=paused, snapshot_seconds=0, max_pause=0, obstacle=None)
+    return choose(
+        policy.mode,
+        paused=False,
+        snapshot_seconds=snapshot_seconds(reader, kept.pace),
+        max_pause=policy.max_pause,
+        obstacle=_obstacle(reader, kept, vfio=vfio),
+    )
+
+
+def snapshot_seconds(reader: ProcessReader, pace: Pace) -> float:
+    """How long a snapshot would suspend the guest, as far as can be told: by what is backed of it now."""
+    return pace.overhead + pace.seconds(reader.count_backed())
+
+
+def _precopy_seconds(reader: ProcessReader, pace: Pace) -> float:
+    """How long precopy suspends a guest that writes nothing: its bits are looked at all the same."""
+    return pace.overhead + pace.looking * reader.pages
+
+
+def _dump_seconds(blocks: Sequence[int], pace: Pace) -> float:
+    return pace.overhead + sum(blocks) / pace.dump_rate
+
+
+def _obstacle(reader: ProcessReader, kept: Kept, *, vfio: bool) -> Obstacle | None:
+    """Why precopy cannot be taken, or None."""
+    found = softdirty.obstacle(reader.pid, reader.mappings, vfio=vfio)
+    return DISTRUSTED if found is None and kept.distrusted else found
+
+
+def check_dump_mode(policy: Policy, *, paused: bool) -> None:
+    """Raise GuestError where a dump is asked for, in a mode that a dump cannot have."""
+    if policy.mode in {"sliced", "live"} and not paused:
+        raise GuestError(
+            Reason.DUMP,
+            f"a dump suspends the guest while all is read; use `--reader process` for mode {policy.mode}",
+        )
+
+
+def check_dump(blocks: Sequence[int], policy: Policy, pace: Pace, error: GuestError, *, paused: bool) -> None:
+    """Raise an error of the layout, for which a dump was to stand in, where that would suspend a guest that is not to
+    be suspended, or for longer than it may be.
+    """
+    if paused or policy.mode == "snapshot":
+        return
+    seconds = _dump_seconds(blocks, pace)
+    unasked = policy.mode in {"sliced", "live"}
+    if unasked or seconds > policy.max_pause:
+        what, _, _ = str(error).rpartition("; ")
+        remedy = "use `--mode snapshot --reader dump`" if unasked else "use `--reader dump`"
+        raise GuestError(
+            Reason.LAYOUT,
+            f"{what}; {remedy} to have it dumped all the same: that would suspend it for about {seconds:.1f} s",
+        ) from error

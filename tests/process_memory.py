@@ -1,0 +1,90 @@
+"""Looking for bytes in the memory of a process, as root or a debugger could."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)")
+PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """One mapping of a process; `flags` as in proc(5): `lo` is locked, `dd` not dumped, `dc` not copied by fork."""
+
+    start: int
+    end: int
+    permissions: str
+    name: str
+    flags: frozenset[str]
+
+    @property
+    def secluded(self) -> bool:
+        """Whether what is in there reaches neither a core nor swap nor a child."""
+        return {"lo", "dd", "dc"} <= self.flags
+
+
+def mappings(pid: int) -> list[Mapping]:
+    found = []
+    header: re.Match[str] | None = None
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        header = HEADER.fullmatch(line) or header
+        if line.startswith("VmFlags:"):
+            assert header is not None
+            start, end, permissions, name = header.groups()
+            found.append(Mapping(int(start, 16), int(end, 16), permissions, name, frozenset(line.split()[1:])))
+    return found
+
+
+def holders(pid: int, needles: Sequence[bytes], among: Sequence[Mapping] | None = None) -> list[Mapping]:
+    """The mappings of a process in which any of the needles is found."""
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:  # noqa: PTH123 - unbuffered: what is not there is skipped
+        return [one for one in among or mappings(pid) if _holds(memory.fileno(), one, needles)]
+
+
+def _holds(memory: int, mapping: Mapping, needles: Sequence[bytes]) -> bool:
+    if mapping.permissions.startswith("-"):  # it could be read all the same, but would grow
+        return False
+    overlap = max(map(len, needles)) - 1
+    before = b""
+    for start in range(mapping.start, mapping.end, PIECE):
+        try:
+            piece = before + os.pread(memory, min(PIECE, mapping.end - start), start)
+        except OSError:  # a page of the kernel's, or past the end of a file
+            before = b""
+            continue
+        if any(needle in piece for needle in needles):
+            return True
+        before = piece[-overlap:]
+    return False
+
+
+@contextlib.contextmanager
+def standing(pid: int) -> Iterator[None]:
+    """Hold a process still, all its threads."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        deadline = time.monotonic() + 10
+        while not all(_stands(task) for task in Path(f"/proc/{pid}/task").iterdir()):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _stands(task: Path) -> bool:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] in "TZX"
+    except (FileNotFoundError, ProcessLookupError):  # this thread has ended meanwhile
+        return True

@@ -1,0 +1,304 @@
+"""What `samepaged doctor` says of real guests, and that it leaves them alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import socket
+import subprocess
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+import pytest
+
+from testbed.guests import Spec, running
+from tests.daemon import daemon
+from tests.system.conftest import in_a_job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from testbed.guests import Writer
+    from tests.system.conftest import Samepaged
+
+NUMA = (
+    "<numa><cell id='0' cpus='0' memory='64' unit='MiB'/><cell id='1' cpus='1' memory='32' unit='MiB'/>"
+    "<cell id='2' memory='32' unit='MiB'/></numa>"
+)
+MEMFD = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+
+
+def doctor(samepaged: Samepaged, *words: str, expect: int = 0, **options: Any) -> dict[str, Any]:
+    done = samepaged("doctor", "--json", "--config", str(samepaged.config), *words, expect=expect, **options)
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["schema"] == 1
+    return found
+
+
+def named(found: dict[str, Any], name: str, domain: str | None = None) -> dict[str, Any]:
+    (check,) = [check for check in found["checks"] if (check["name"], check["domain"]) == (name, domain)]
+    return dict(check)
+
+
+def guest(found: dict[str, Any], name: str) -> dict[str, Any]:
+    (one,) = [one for one in found["guests"] if one["name"] == name]
+    return dict(one)
+
+
+@contextlib.contextmanager
+def suspensions(uri: str) -> Iterator[list[str]]:
+    """The names of the domains that are suspended meanwhile."""
+    seen: list[str] = []
+    over = threading.Event()
+    libvirt.virEventRegisterDefaultImpl()
+    connection = libvirt.open(uri)
+
+    def listen() -> None:
+        while not over.is_set():
+            libvirt.virEventRunDefaultImpl()
+
+    def note(_: object, domain: Any, event: int, *__: object) -> None:
+        if event == libvirt.VIR_DOMAIN_EVENT_SUSPENDED:
+            seen.append(domain.name())
+
+    # so that the loop wakes now and then
+    timer = libvirt.virEventAddTimeout(50, lambda *_: None, None)
+    callback = connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, note, None)
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield seen
+        time.sleep(0.3)
+    finally:
+        over.set()
+        thread.join()
+        connection.domainEventDeregisterAny(callback)
+        libvirt.virEventRemoveTimeout(timer)
+        connection.close()
+
+
+def test_nobody_is_suspended_and_nothing_is_made(samepaged: Samepaged, pair: list[Writer]) -> None:
+    before = sorted(samepaged.root.iterdir())
+    with suspensions(samepaged.uri) as suspended:
+        found = doctor(samepaged)
+        assert suspended == []
+        samepaged.scan(pair[0].name)  # which the listener does hear
+    assert suspended == [pair[0].name]
+    assert [one["name"] for one in found["guests"]] == [writer.name for writer in pair]
+    assert before == [samepaged.config]
+
+
+def test_a_host_in_order_has_no_failure_and_a_line_for_each_guest_in_80_columns(
+    samepaged: Samepaged, pair: list[Writer]
+) -> None:
+    done = samepaged("doctor", "--config", str(samepaged.config))
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {line.split()[0] for line in lines if line and line[0] not in " 0123456789"} <= {"ok", "warning"}
+    for writer in pair:
+        assert any(line.startswith(f"ok       guest {writer.name}: 96.0 MiB (") for line in lines)
+    assert lines[-1].endswith("0 failures")
+    assert "\x1b" not in done.stdout
+    assert done.stderr == ""
+
+
+def test_every_guest_has_the_mode_that_its_scan_then_takes(
+    samepaged: Samepaged, pair: list[Writer], connection: Any, root: Path
+) -> None:
+    a, _ = pair
+    with running(connection, root, Spec("samepaged-test-memfd", memory_backing=MEMFD)) as (shared,):
+        for asked in ("{}", "{max_pause: 15ms}", "{mode: precopy}", "{mode: live}", "{reader: dump, mode: snapshot}"):
+            samepaged.configure(f"scan: {asked}")
+            found = doctor(samepaged)
+            scans = {one["name"]: one for one in samepaged.scan(a.name, shared.name)["domains"]}
+            for name, scan in scans.items():
+                predicted = guest(found, name)
+                assert (asked, predicted["mode"], predicted["reader"]) == (asked, scan["mode"], scan["reader"])
+                assert (predicted["predicted_pause_seconds"] == 0) == (scan["mode"] == "live")
+                assert predicted["memory_bytes"] == scan["memory_pages"] * 4096
+                if scan["reader"] == "process":
+                    backed = scan["memory_pages"] - scan["absent_pages"] - scan["swapped_pages"]
+                    # the guest runs on in between
+                    assert predicted["backed_bytes"] == pytest.approx(backed * 4096, rel=0.1)
+
+
+def test_why_a_guest_gets_no_better_mode_is_said(samepaged: Samepaged, connection: Any, root: Path) -> None:
+    samepaged.configure("scan: {max_pause: 5ms}")
+    with running(connection, root, Spec("samepaged-test-memfd", memory_backing=MEMFD)) as (shared,):
+        found = doctor(samepaged)
+    check = named(found, "guest", shared.name)
+    assert check["status"] == "warning"
+    assert "its memory is shared" in check["message"]
+    assert "scan.max_pause" in check["remedy"]
+    assert guest(found, shared.name)["obstacle_code"] == "shared"
+
+
+def test_guests_that_would_be_skipped_are_named_with_the_reason(
+    samepaged: Samepaged, pair: list[Writer], tmp_path: Path
+) -> None:
+    a, b = pair
+    samepaged.configure(f"guests: {{exclude: ['{b.name}']}}")
+    with in_a_job(a, tmp_path):
+        found = doctor(samepaged)
+    assert [one["skipped_reason_code"] for one in found["guests"]] == ["in_job", "excluded"]
+    busy = named(found, "guest", a.name)
+    assert (busy["status"], busy["message"][:17]) == ("warning", "skipped (in_job):")
+    assert f"virsh domjobinfo {a.name}" in busy["remedy"]
+    assert named(found, "guest", b.name)["status"] == "ok"
+
+
+@pytest.mark.leaves_paused
+def test_a_guest_that_somebody_paused_would_be_read_as_it_stands(samepaged: Samepaged, pair: list[Writer]) -> None:
+    a, _ = pair
+    a.domain.suspend()
+    try:
+        found = doctor(samepaged)
+        assert a.domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED
+    finally:
+        a.domain.resume()
+    assert guest(found, a.name)["paused"]
+    assert guest(found, a.name)["predicted_pause_seconds"] == 0
+    assert "somebody else has paused it" in named(found, "guest", a.name)["message"]
+
+
+def test_a_bad_configuration_is_a_failure_and_all_else_is_checked(samepaged: Samepaged, pair: list[Writer]) -> None:
+    samepaged.configure("scan: {interval: soon, mod: live}")
+    found = doctor(samepaged, "--connect", samepaged.uri, expect=2)
+    problems = [check for check in found["checks"] if check["name"] == "configuration"]
+    assert [check["status"] for check in problems] == ["failure", "failure"]
+    assert ":4:" in problems[0]["message"]
+    assert "did you mean mode" in " ".join(f"{check['message']} {check['remedy']}" for check in problems)
+    assert {one["name"] for one in found["guests"]} == {writer.name for writer in pair}
+
+
+def test_a_libvirt_that_is_not_there_is_a_failure_and_the_host_is_checked(samepaged: Samepaged) -> None:
+    found = doctor(samepaged, "--connect", "qemu:///system?socket=/nowhere/at-all", expect=3)
+    assert named(found, "libvirt")["status"] == "failure"
+    assert "could not be checked" in named(found, "libvirt rights")["message"]
+    assert named(found, "pagemap")["status"] == "ok"
+    assert found["guests"] == []
+
+
+def test_another_driver_than_qemus_is_a_failure(samepaged: Samepaged) -> None:
+    found = doctor(samepaged, "--connect", "test:///default", expect=3)
+    assert "use QEMU's" in named(found, "libvirt")["remedy"] or "QEMU" in named(found, "libvirt")["message"]
+
+
+def test_rights_to_read_only_are_a_failure_and_guests_are_looked_at(samepaged: Samepaged, pair: list[Writer]) -> None:
+    # It can be opened as if for writing, and refuses each change.
+    uri = samepaged.uri.replace("libvirt-sock", "libvirt-sock-ro")
+    found = doctor(samepaged, "--connect", uri, expect=1)
+    rights = named(found, "libvirt rights")
+    assert rights["status"] == "failure"
+    assert "may only read" in rights["message"]
+    assert {one["mode"] for one in found["guests"]} == {"snapshot"}
+
+
+def test_without_the_capabilities_it_says_which_and_checks_all_else(samepaged: Samepaged, pair: list[Writer]) -> None:
+    without = ["setpriv", "--bounding-set=-sys_ptrace,-dac_override"]
+    done = subprocess.run(
+        [*without, *samepaged.command("doctor", "--json", "--config", str(samepaged.config))],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert "CAP_SYS_PTRACE" in named(found, "rights")["message"]
+    assert named(found, "libvirt")["status"] == "ok"
+    for writer in pair:
+        check = named(found, "guest", writer.name)
+        assert (check["status"], guest(found, writer.name)["skipped_reason_code"]) == ("failure", "no_permission")
+
+
+def test_verify_layout_finds_the_ram_where_samepaged_does_and_taints_the_guest(
+    samepaged: Samepaged, connection: Any, root: Path
+) -> None:
+    specs = [
+        Spec("samepaged-test-plain", machine="pc"),
+        Spec("samepaged-test-numa", memory=128, numa=NUMA, vcpus=2),
+        Spec("samepaged-test-memfd", memory_backing=MEMFD),
+    ]
+    with running(connection, root, *specs) as writers:
+        tainted = [tuple(writer.domain.messages(libvirt.VIR_DOMAIN_MESSAGE_TAINTING)) for writer in writers]
+        found = doctor(samepaged)
+        assert not [check for check in found["checks"] if check["name"] == "layout"]
+        assert tainted == [tuple(w.domain.messages(libvirt.VIR_DOMAIN_MESSAGE_TAINTING)) for w in writers]
+        found = doctor(samepaged, "--verify-layout")
+        for writer in writers:
+            check = named(found, "layout", writer.name)
+            assert check["status"] == "ok", check
+            assert "tainted" in check["message"]
+            assert any("monitor" in text for text in writer.domain.messages(libvirt.VIR_DOMAIN_MESSAGE_TAINTING))
+    assert named(found, "layout", "samepaged-test-numa")["message"].count(" MiB at 0x") == 3
+
+
+def test_names_that_need_quoting_are_shown_as_they_are_and_quoted_in_commands(
+    samepaged: Samepaged, connection: Any, root: Path, tmp_path: Path
+) -> None:
+    name = "semi;co'lon ünï-名"
+    with running(connection, root, Spec(name, memory=84, cmdline="region=1")) as (odd,):
+        assert guest(doctor(samepaged), name)["mode"] == "snapshot"
+        with in_a_job(odd, tmp_path):
+            done = samepaged("doctor", "--config", str(samepaged.config))
+    assert f"guest {name}: skipped (in_job)" in done.stdout
+    assert "virsh domjobinfo 'semi;co'\"'\"'lon" in done.stdout
+
+
+def test_a_port_that_samepaged_has_is_well_and_one_that_another_has_is_not(
+    samepaged: Samepaged, pair: list[Writer]
+) -> None:
+    with daemon(samepaged) as service:
+        port = service.address.rpartition(":")[2]
+        other = samepaged.root / "other.yaml"
+        other.write_text(samepaged.config.read_text().replace("127.0.0.1:0", f"127.0.0.1:{port}"))
+        done = samepaged("doctor", "--json", "--config", str(other))
+    assert "samepaged listens now" in named(json.loads(done.stdout), "listen address")["message"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, args=(server,), daemon=True)
+        thread.start()
+        other.write_text(samepaged.config.read_text().replace("127.0.0.1:0", f"127.0.0.1:{server.getsockname()[1]}"))
+        done = samepaged("doctor", "--json", "--config", str(other), expect=1)
+    check = named(json.loads(done.stdout), "listen address")
+    assert (check["status"], "ss -ltnp" in check["remedy"]) == ("failure", True)
+
+
+def answer(server: socket.socket) -> None:
+    """A web server of somebody else's."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_colours_are_for_terminals_that_want_them(
+    samepaged: Samepaged,
+    environment: dict[str, str],
+    coloured: bool,  # noqa: FBT001 - a case's expectation
+) -> None:
+    main, side = pty.openpty()
+    kept = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    with subprocess.Popen(
+        samepaged.command("doctor", "--connect", "qemu:///system?socket=/nowhere/at-all"),
+        stdout=side,
+        env=kept | {"TERM": "xterm"} | environment,
+    ) as process:
+        os.close(side)
+        said = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while part := os.read(main, 1 << 16):
+                said += part
+    os.close(main)
+    assert process.returncode == 3
+    assert (b"\x1b[31mfailure" in said, b"\x1b" in said) == (coloured, coloured)

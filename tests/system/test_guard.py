@@ -1,0 +1,213 @@
+"""The guard, the journal and recover: whatever dies or hangs, the guest runs again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+import pytest
+
+from testbed.guests import Spec, running
+from tests.daemon import Daemon, daemon
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testbed.guests import Writer
+    from tests.system.conftest import Samepaged
+
+RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
+NAME = "samepaged-test-guarded"
+CONFIG = f"scan: {{interval: 1s, jitter: 0, mode: snapshot, max_pause: 1s}}\nguests: {{include: ['{NAME}']}}"
+# What a pause may take at most (scan.max_pause), the guard's margin, and half a second.
+DEADLINE = 1.0 + 1.0 + 0.5
+
+
+@pytest.fixture(scope="module")
+def large(connection: Any, root: Path) -> Iterator[Writer]:
+    """A guest large enough that its pauses are easy to hit."""
+    with running(connection, root, Spec(NAME, memory=512, cmdline="region=320")) as (writer,):
+        writer.fill(0, 320 * 256, 5, 320 * 256)
+        yield writer
+
+
+def guard_of(one: Daemon) -> int | None:
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            stat = (path / "stat").read_text().rpartition(")")[2].split()
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            if int(stat[1]) == one.process.pid and stat[0] != "Z" and b"samepaged.hypervisor.guard" in words:
+                return int(path.name)
+    return None
+
+
+def catch(writer: Writer, one: Daemon) -> None:
+    """Stop the scanner in the middle of a pause."""
+    deadline = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < deadline, one.log
+        if writer.domain.state()[0] == PAUSED:
+            one.process.send_signal(signal.SIGSTOP)
+            if writer.domain.state()[0] == PAUSED:
+                return
+            one.process.send_signal(signal.SIGCONT)
+
+
+def runs_within(writer: Writer, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while writer.domain.state()[0] != RUNNING:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def journal(samepaged: Samepaged) -> list[bytes]:
+    return [content for path in (samepaged.root / "run").glob("suspended-*") if (content := path.read_bytes())]
+
+
+def test_a_scanner_that_hangs_loses_the_guest_and_the_scan(samepaged: Samepaged, large: Writer) -> None:
+    samepaged.configure(CONFIG)
+    with daemon(samepaged) as one:
+        one.wait_scans(1)
+        catch(large, one)
+        assert runs_within(large, DEADLINE)
+        one.wait("the guard did")
+        one.process.send_signal(signal.SIGCONT)
+        one.wait_metric(1, "samepage_scan_failures_total", domain=NAME, reason="overdue")
+        one.wait_scans(1)
+        assert one.metric("samepage_domain_self_sharing_bytes", domain=NAME) is not None
+
+
+def test_the_guest_of_a_scanner_that_is_killed_is_resumed_by_the_guard(samepaged: Samepaged, large: Writer) -> None:
+    samepaged.configure(CONFIG)
+    with daemon(samepaged) as one:
+        one.wait_scans(1)
+        guard = guard_of(one)
+        catch(large, one)
+        one.process.kill()
+        one.process.wait()
+        assert runs_within(large, 1)
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{guard}").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert journal(samepaged) == []
+
+
+def test_without_a_scanner_and_a_guard_recover_resumes_from_the_journal(samepaged: Samepaged, large: Writer) -> None:
+    samepaged.configure(CONFIG)
+    with daemon(samepaged) as one:
+        one.wait_scans(1)
+        guard = guard_of(one)
+        assert guard is not None
+        catch(large, one)
+        os.kill(guard, signal.SIGKILL)
+        one.process.kill()
+        one.process.wait()
+    assert large.domain.state()[0] == PAUSED
+    assert len(journal(samepaged)) == 1
+    samepaged("recover", "--config", str(samepaged.config))
+    assert large.domain.state()[0] == RUNNING
+    assert list((samepaged.root / "run").glob("suspended-*")) == []
+
+
+def test_the_daemon_itself_resumes_what_one_before_it_left(samepaged: Samepaged, large: Writer) -> None:
+    samepaged.configure(CONFIG)
+    with daemon(samepaged) as one:
+        one.wait_scans(1)
+        guard = guard_of(one)
+        assert guard is not None
+        catch(large, one)
+        os.kill(guard, signal.SIGKILL)
+        one.process.kill()
+        one.process.wait()
+    with daemon(samepaged) as one:
+        one.wait("was left suspended by a samepaged that ended, and has been resumed")
+        one.wait_scans(1)
+    assert large.domain.state()[0] == RUNNING
+
+
+def test_a_guard_that_is_killed_or_stopped_is_replaced_before_the_next_pause(
+    samepaged: Samepaged, large: Writer
+) -> None:
+    samepaged.configure(CONFIG)
+    with daemon(samepaged) as one:
+        one.wait_scans(1)
+        for number in (signal.SIGKILL, signal.SIGSTOP):
+            first = guard_of(one)
+            assert first is not None
+            os.kill(first, number)
+            deadline = time.monotonic() + 60
+            while guard_of(one) in {first, None}:
+                assert time.monotonic() < deadline, one.log
+                time.sleep(0.05)
+            one.wait_scans(1)
+        assert one.metric("samepage_domain_self_sharing_bytes", domain=NAME) is not None
+
+
+def test_a_guest_that_somebody_else_paused_is_not_touched_by_guard_or_recover(
+    samepaged: Samepaged, large: Writer
+) -> None:
+    samepaged.configure(CONFIG)
+    with daemon(samepaged) as one:
+        one.wait_scans(1)
+        while journal(samepaged) or large.domain.state()[0] == PAUSED:
+            time.sleep(0.01)
+        large.domain.suspend()
+        one.wait_scans(1)
+        one.process.kill()
+        one.process.wait()
+    try:
+        time.sleep(1)
+        samepaged("recover", "--config", str(samepaged.config))
+        assert large.domain.state()[0] == PAUSED
+    finally:
+        large.domain.resume()
+
+
+def test_a_stale_entry_resumes_nobody(samepaged: Samepaged, large: Writer) -> None:
+    """Another life of the same domain has another id: what was noted of the earlier one says nothing of it."""
+    run = samepaged.root / "run"
+    run.mkdir()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    domain = large.domain
+    entry = '{{"uri": "{}", "uuid": "{}", "id": {}, "name": "x", "boot": "{}"}}\n'
+    (run / "suspended-4194000-1").write_text(entry.format(samepaged.uri, domain.UUIDString(), domain.ID() + 1, boot))
+    (run / "suspended-4194001-1").write_text(entry.format(samepaged.uri, domain.UUIDString(), domain.ID(), "other"))
+    domain.suspend()
+    try:
+        samepaged("recover", "--config", str(samepaged.config))
+        assert domain.state()[0] == PAUSED
+    finally:
+        domain.resume()
+    assert list(run.glob("suspended-*")) == []
+
+
+def test_recover_with_a_broken_configuration_still_recovers_and_says_so(samepaged: Samepaged, large: Writer) -> None:
+    run = samepaged.root / "run"
+    run.mkdir()
+    samepaged.config.write_text("scan: {intervall: 1s}\n")
+    domain = large.domain
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    entry = {"uri": samepaged.uri, "uuid": domain.UUIDString(), "id": domain.ID(), "name": "x", "boot": boot}
+    (run / "suspended-4194000-1").write_text(json.dumps(entry) + "\n")
+    domain.suspend()
+    done = samepaged("recover", "--config", str(samepaged.config), env=os.environ | {"RUNTIME_DIRECTORY": str(run)})
+    assert domain.state()[0] == RUNNING
+    assert "intervall" in done.stderr
+
+
+def test_a_guest_whose_owner_opted_out_is_not_touched(samepaged: Samepaged, connection: Any, root: Path) -> None:
+    metadata = '<metadata><samepaged:scan xmlns:samepaged="urn:samepaged:domain:1" enabled="no"/></metadata>'
+    spec = Spec("samepaged-test-private", memory=84, cmdline="region=1", metadata=metadata)
+    with running(connection, root, spec):
+        scan = samepaged.scan(spec.name)
+        assert [skipped["reason_code"] for skipped in scan["skipped"]] == ["opted_out"]
+        assert scan["domains"] == []

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged.errors import GuestError, Reason
+from samepaged.hypervisor.journal import Entry, Journal, JournalError, Left, boot_id, left
+from samepaged.procfs import start_time
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENTRY = Entry("qemu:///system", "3f0c1e0a-0000-0000-0000-000000000000", 7, "web-1", boot_id())
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def of_a_dead_process(directory: Path, content: bytes) -> Path:
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    path = directory / f"suspended-{int(ended.stdout)}-1"
+    path.write_bytes(content)
+    return path
+
+
+@given(st.builds(Entry, TEXTS, TEXTS, st.integers(0, 2**31), TEXTS, TEXTS))
+def test_an_entry_is_read_as_it_was_written(entry: Entry) -> None:
+    assert Entry.parse(entry.line()) == entry
+
+
+@given(
+    st.binary()
+    | st.recursive(st.none() | st.integers() | TEXTS, st.lists).map(lambda v: json.dumps(v).encode() + b"\n")
+)
+def test_what_is_no_entry_is_refused(content: bytes) -> None:
+    with pytest.raises(JournalError):
+        Entry.parse(content)
+
+
+@pytest.mark.parametrize("wrong", [{"id": "7"}, {"id": True}, {"name": 7}, {"more": 1}])
+def test_an_entry_of_other_values_is_refused(wrong: dict[str, object]) -> None:
+    content = json.loads(ENTRY.line()) | wrong
+    with pytest.raises(JournalError):
+        Entry.parse(json.dumps(content).encode() + b"\n")
+
+
+def test_the_entry_is_on_disk_until_it_is_cleared_and_the_file_goes_at_the_end(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    assert not journal.path.exists()
+    journal.write(ENTRY)
+    assert Entry.parse(journal.path.read_bytes()) == ENTRY
+    assert journal.path.stat().st_mode & 0o777 == 0o600
+    journal.clear()
+    assert journal.path.read_bytes() == b""
+    journal.close()
+    assert not journal.path.exists()
+
+
+def test_an_entry_survives_a_directory_that_was_swept_meanwhile(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.write(ENTRY)
+    journal.path.unlink()
+    journal.write(ENTRY)
+    assert Entry.parse(journal.path.read_bytes()) == ENTRY
+    journal.close()
+
+
+def test_what_a_process_leaves_on_purpose_stays(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.write(ENTRY)
+    journal.leave()
+    journal.close()
+    assert Entry.parse(journal.path.read_bytes()) == ENTRY
+
+
+def test_a_guest_that_cannot_be_noted_is_not_suspended(tmp_path: Path) -> None:
+    with pytest.raises(GuestError, match=r"web-1.*runtime_directory") as caught:
+        Journal(tmp_path / "missing").write(ENTRY)
+    assert caught.value.reason is Reason.NO_JOURNAL
+
+
+def test_only_what_a_dead_process_left_is_found(tmp_path: Path) -> None:
+    living = tmp_path / f"suspended-{os.getpid()}-{start_time(os.getpid())}"
+    living.write_bytes(ENTRY.line())
+    assert list(left(tmp_path)) == []
+    path = of_a_dead_process(tmp_path, ENTRY.line())
+    assert list(left(tmp_path)) == [Left(path, ENTRY)]
+
+
+def test_a_process_that_ended_and_was_not_waited_for_is_dead(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        path = tmp_path / f"suspended-{process.pid}-{start_time(process.pid)}"
+        path.write_bytes(ENTRY.line())
+        assert list(left(tmp_path)) == []
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert list(left(tmp_path)) == [Left(path, ENTRY)]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", ENTRY.line()[:-10], ENTRY.line().replace(boot_id().encode(), b"another boot")]
+)
+def test_an_empty_a_torn_and_another_boots_entry_name_nobody(content: bytes, tmp_path: Path) -> None:
+    path = of_a_dead_process(tmp_path, content)
+    assert list(left(tmp_path)) == [Left(path, None)]
+
+
+def test_a_file_of_nonsense_is_reported_and_stays(tmp_path: Path) -> None:
+    path = of_a_dead_process(tmp_path, b"[1, 2]\n")
+    (found,) = left(tmp_path)
+    assert isinstance(found, JournalError)
+    assert str(path) in str(found)
+    assert path.exists()

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from samepaged import privileges
+from samepaged.errors import SamepagedError
+from samepaged.privileges import NAMES, PrivilegeError
+
+PTRACE, SETUID = 1 << NAMES.index("CAP_SYS_PTRACE"), 1 << NAMES.index("CAP_SETUID")
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+
+
+def after(*lines: str, threads: bool = False) -> dict[str, str]:
+    """/proc/PID/status, as another process sees it, of one that has run these lines."""
+    program = "\n".join(
+        [
+            "import os, sys, threading, samepaged.privileges as p",
+            *lines,
+            "print('done', flush=True)",
+            "sys.stdin.read()",
+        ]
+    )
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "done\n"
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        owner = Path(f"/proc/{process.pid}/environ").stat().st_uid
+        process.stdin.close()
+        assert process.wait() == 0
+    found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    return {**found, "owner": str(owner)}
+
+
+def refused(*lines: str) -> str:
+    program = "\n".join(
+        [
+            "import threading, time, samepaged.privileges as p",
+            "try:",
+            *(f" {line}" for line in lines),
+            "except p.PrivilegeError as error: print(error)",
+        ]
+    )
+    return subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True).stdout
+
+
+def capabilities(status: dict[str, str]) -> dict[str, int]:
+    return {name: int(status[f"Cap{name}"], 16) for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
+
+
+@as_root
+def test_a_sealed_process_is_not_dumpable_and_its_files_are_roots() -> None:
+    as_a_user = ("p.become('nobody')", "p._prctl('PR_SET_DUMPABLE', 4, 1)")
+    assert after(*as_a_user)["owner"] == str(pwd.getpwnam("nobody").pw_uid)
+    assert after(*as_a_user, "p.seal()")["owner"] == "0"
+
+
+def test_a_sealed_process_leaves_no_core(tmp_path: Path) -> None:
+    program = (
+        "import os, resource, samepaged.privileges as p\n"
+        "p.seal(); print(resource.getrlimit(resource.RLIMIT_CORE), flush=True); os.abort()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -6
+    assert done.stdout == "(0, 0)\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@as_root
+def test_dropping_leaves_nothing() -> None:
+    status = after("p.drop()")
+    assert set(capabilities(status).values()) == {0}
+    assert status["NoNewPrivs"] == "1"
+
+
+@as_root
+def test_dropping_leaves_what_is_to_be_kept_and_no_way_to_more() -> None:
+    status = after("p.drop(['CAP_SYS_PTRACE'])")
+    assert capabilities(status) == {"Inh": 0, "Prm": PTRACE, "Eff": PTRACE, "Bnd": PTRACE, "Amb": 0}
+
+
+@as_root
+def test_dropping_gives_nothing_that_was_not_held() -> None:
+    status = after("p.drop(['CAP_SETUID'])", "p.drop(['CAP_SETUID', 'CAP_SYS_PTRACE'])")
+    assert capabilities(status)["Eff"] == SETUID
+
+
+@as_root
+def test_a_program_started_by_root_gets_nothing_back() -> None:
+    program = "import subprocess, samepaged.privileges as p\np.drop()\nprint(open('/proc/self/status').read())\n"
+    child = "import subprocess; subprocess.run(['cat', '/proc/self/status'])"
+    done = subprocess.run([sys.executable, "-I", "-c", f"{program}{child}"], capture_output=True, text=True, check=True)
+    assert done.stdout.count("CapEff:\t0000000000000000\n") == 2
+
+
+@as_root
+def test_without_the_right_to_the_bounding_set_it_stays_and_the_rest_is_dropped() -> None:
+    found = capabilities(after("p.become('nobody')", "p.drop()"))
+    assert found["Bnd"]
+    assert {found[name] for name in ("Inh", "Prm", "Eff", "Amb")} == {0}
+
+
+def test_a_second_thread_would_keep_its_rights_so_dropping_is_refused() -> None:
+    line = "threading.Thread(target=time.sleep, args=(2,), daemon=True).start(); p.drop()"
+    assert "before a second thread is started" in refused(line)
+
+
+@as_root
+def test_becoming_a_user_leaves_root_its_groups_and_its_capabilities_behind() -> None:
+    nobody = pwd.getpwnam("nobody")
+    status = after("os.setgroups([0, 4])", "p.become('nobody')")
+    assert status["Uid"].split() == [str(nobody.pw_uid)] * 4
+    assert status["Gid"].split() == [str(nobody.pw_gid)] * 4
+    assert status["Groups"].strip() == ""
+    assert capabilities(status)["Prm"] == 0
+
+
+@as_root
+def test_a_sealed_process_stays_sealed_as_another_user() -> None:
+    assert after("p.seal()", "p.become('nobody')")["owner"] == "0"
+
+
+def test_becoming_who_one_is_changes_nothing() -> None:
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    assert capabilities(after(f"p.become({user!r})")) == capabilities(after())
+
+
+@as_root
+def test_only_root_becomes_someone_else() -> None:
+    assert refused("p.become('nobody')", "p.become('root')").startswith("only root can become user 'root'; ")
+
+
+def test_a_user_that_does_not_exist_is_named() -> None:
+    with pytest.raises(SamepagedError, match="there is no user 'no such'; create it"):
+        privileges.become("no such")
+
+
+def test_a_capability_that_does_not_exist_is_refused_before_anything_is_dropped() -> None:
+    before = privileges.held()
+    with pytest.raises(ValueError, match="not a capability: SYS_PTRACE"):
+        privileges.drop(["SYS_PTRACE", "CAP_CHOWN"])
+    assert privileges.held() == before
+
+
+def test_what_is_held_is_what_the_kernel_says() -> None:
+    lines = Path("/proc/thread-self/status").read_text().splitlines()
+    bits = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff"))
+    assert sum(1 << NAMES.index(name) for name in privileges.held()) == bits
+
+
+@as_root
+def test_where_the_kernel_refuses_that_is_an_error_and_not_silence() -> None:
+    # In a user namespace without a mapping of groups nobody may change theirs (user_namespaces(7)).
+    program = "import samepaged.privileges as p\ntry: p.become('nobody')\nexcept p.PrivilegeError as e: print(e)"
+    command = ["unshare", "--user", "--map-root-user", sys.executable, "-I", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("this process cannot become user 'nobody': ")
+
+
+def test_names_are_the_kernels_in_its_order() -> None:
+    assert (NAMES.index("CAP_SETPCAP"), NAMES.index("CAP_SYS_PTRACE")) == (8, 19)
+    assert NAMES[40] == "CAP_CHECKPOINT_RESTORE"
+    assert issubclass(PrivilegeError, SamepagedError)
