@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PAGE = 4096
 PLANTED = 0x5EC7E7
-REGION = 48  # MiB, of 96
+MEMORY, REGION = 128, 48  # MiB
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern").read_text().strip()
 CORES_GO_ELSEWHERE = "/" in CORE_PATTERN or not CORE_PATTERN.startswith("core")
 
@@ -71,11 +71,11 @@ NEEDLES = [SECRET[at : at + 32] for at in (0, 1000, 2048, PAGE - 32)]
 
 @pytest.fixture(scope="module")
 def guests(connection: Any, root: Path) -> Iterator[dict[str, Writer]]:
-    """Two guests with the secret in half their pages: one in memory of its process, one in a file."""
+    """Two guests with the secret in much of what they use: one in memory of its process, one in a file."""
     memfd = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
     region = f"region={REGION}"
-    anonymous = Spec("samepaged-test-secret", cmdline=region)
-    shared = Spec("samepaged-test-shared-secret", cmdline=region, memory_backing=memfd)
+    anonymous = Spec("samepaged-test-secret", memory=MEMORY, cmdline=region)
+    shared = Spec("samepaged-test-shared-secret", memory=MEMORY, cmdline=region, memory_backing=memfd)
     with running(connection, root, anonymous, shared) as writers:
         for writer in writers:
             writer.fill(0, REGION * 256, PLANTED, 1)
@@ -114,10 +114,10 @@ def caught(pid: int) -> Iterator[list[Mapping]]:
             continue
         with standing(pid):
             # The search in all its memory takes longer than a guest should stand still for nothing.
-            if secluded := [one for one in mappings(pid) if one.secluded]:
-                if holders(pid, NEEDLES, secluded):
-                    yield holders(pid, NEEDLES)
-                    return
+            secluded = [one for one in mappings(pid) if one.secluded]
+            if secluded and holders(pid, NEEDLES, secluded):
+                yield holders(pid, NEEDLES)
+                return
     pytest.fail("no scan was met while it had the secret in its memory")
 
 
@@ -152,7 +152,7 @@ def _mentions(path: Path, *words: bytes) -> bool:
 @pytest.mark.parametrize("where", ["anonymous", "memfd"])
 def test_the_search_finds_the_secret_where_it_is(guests: dict[str, Writer], libvirtd: Libvirtd, where: str) -> None:
     pid = qemu(guests[where], libvirtd)
-    ram = [one for one in mappings(pid) if one.end - one.start == 96 << 20]
+    ram = [one for one in mappings(pid) if one.end - one.start == MEMORY << 20]
     assert holders(pid, NEEDLES, ram)
     assert not holders(pid, [content(PLANTED + 1)[:32]], ram)
 

@@ -11,6 +11,7 @@ from samepaged.memory import softdirty
 from samepaged.privileges import seal
 from samepaged.service.loop import Service
 from samepaged.service.signals import Signals
+from samepaged.service.web_process import Remote
 
 if TYPE_CHECKING:
     import argparse
@@ -27,6 +28,12 @@ class Command:
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's arguments."""
         parser.add_argument("--config", metavar="F", type=Path, required=True, help="the configuration file")
+        parser.add_argument(
+            "--web-socket",
+            metavar="PATH",
+            type=Path,
+            help="feed the web process that listens on this Unix socket, instead of starting one",
+        )
 
     def run(self, args: argparse.Namespace) -> int:
         """Run the daemon."""
@@ -35,5 +42,5 @@ class Command:
         config = load(args.config)
         logging.getLogger("samepaged").setLevel(config.log.level.upper())
         with Signals() as signals:
-            Service(config, args.config, signals).run()
+            Service(config, args.config, signals, args.web_socket and Remote(args.web_socket)).run()
         return 0

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator
 
 from samepaged.config.problem import shown
 
-__all__ = ["Directory", "Duration", "Interval", "Listen", "PageSize", "Seed", "Size", "address"]
+__all__ = ["Directory", "Duration", "File", "Interval", "Listen", "PageSize", "Seed", "Size", "address"]
 
 _SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 _BYTES: Final = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -105,8 +105,16 @@ def _seed(value: object) -> int | None:
 
 def _directory(value: object) -> Path:
     # `run`, and `recover` after it, must find the same journal whatever directory each is started in.
+    return _absolute(value, "directory")
+
+
+def _file(value: object) -> Path:
+    return _absolute(value, "file")  # it is read by another process, which is in another directory
+
+
+def _absolute(value: object, what: str) -> Path:
     if not isinstance(value, str | Path) or "\0" in str(value) or not Path(value).is_absolute():
-        raise ValueError(f"{shown(value)} is not an absolute path; write the path of a directory that begins with /")
+        raise ValueError(f"{shown(value)} is not an absolute path; write the path of a {what} that begins with /")
     return Path(value)
 
 
@@ -127,15 +135,15 @@ def address(text: str) -> tuple[str, int]:
     if port > _LARGEST_PORT:
         raise ValueError(f"{port} is not a port; use 0 to {_LARGEST_PORT}, where 0 takes any free one")
     try:
-        if v6 is not None:
-            scope = IPv6Address(v6).scope_id
-            if scope is not None and not _SCOPE.fullmatch(scope):
-                raise AddressValueError
-            return v6, port
-        if _NUMERIC_HOST.fullmatch(host):
+        scope = None if v6 is None else IPv6Address(v6).scope_id
+        if host is not None and _NUMERIC_HOST.fullmatch(host):
             IPv4Address(host)
     except AddressValueError:
         raise ValueError(f"{shown(v6 or host)} is not an IP address; correct it") from None
+    if scope is not None and not _SCOPE.fullmatch(scope):
+        raise ValueError(f"{shown(scope)} is not the name of a network interface; correct what is behind the %")
+    if v6 is not None:
+        return v6, port
     if not host:
         raise ValueError(f'{shown(text)} names no host; write "0.0.0.0:{port}" or "[::]:{port}" for all addresses')
     if not _HOST_NAME.fullmatch(host):
@@ -160,6 +168,9 @@ Seed = Annotated[int | None, BeforeValidator(_seed)]
 
 Directory = Annotated[Path, BeforeValidator(_directory)]
 """The absolute path of a directory, which need not exist yet."""
+
+File = Annotated[Path, BeforeValidator(_file)]
+"""The absolute path of a file."""
 
 Listen = Annotated[str, BeforeValidator(_listen)]
 """An address to listen on, kept as it is written; `address` takes it apart."""

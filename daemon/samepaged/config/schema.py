@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from samepaged.config.problem import shown
-from samepaged.config.quantities import Directory, Duration, Interval, Listen, PageSize, Seed, Size, address
+from samepaged.config.quantities import Directory, Duration, File, Interval, Listen, PageSize, Seed, Size, address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,6 +197,9 @@ class ExportConfig(_Section):
 
     listen: Listen = "127.0.0.1:9953"
     """The address that serves metrics, host:port or [v6]:port; port 0 takes any free one. Default 127.0.0.1:9953."""
+
+    web_config_file: File | None = None
+    """TLS and passwords: a file in the exporter-toolkit's format, docs/web.md. An absolute path. Default null: none."""
 
     pairs: Annotated[StrictInt, Field(ge=0, le=1000)] = 20
     """How many pairs of guests, those that share most, become series. Default 20, 0 to 1000."""

@@ -60,7 +60,7 @@ def examination(path: Path | None, uri: str | None, *, verify_layout: bool) -> E
     user = user_name(os.geteuid())
     kept = storage(config, user)
     kernel = host(config.scan, config.runtime_directory, held)
-    address = network(config.export.listen, config.export.address, held, encrypted=False)
+    address = network(config.export, held)
     unit = units(config.scan)
     libvirt = _libvirt(config, user, verify_layout=verify_layout)
     own = process(config.scan, config.libvirt.uri, held)  # the last: it closes our own pagemap

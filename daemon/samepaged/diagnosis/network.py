@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from samepaged.diagnosis.check import Check, failure, from_error, ok, warning
-from samepaged.errors import SamepagedError
+from samepaged.errors import ConfigError, SamepagedError
 from samepaged.web.address import is_loopback, resolve
+from samepaged.web.config_file import load
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["Address", "Holder", "listen", "listeners", "network", "taken"]
+    from samepaged.config import ExportConfig
+    from samepaged.web.config_file import LoadedConfig
+
+__all__ = ["Address", "Holder", "listen", "listeners", "network", "taken", "web_configuration"]
 
 TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 PRIVILEGED: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -105,6 +109,20 @@ def listen(address: Address, held: Collection[str], *, encrypted: bool) -> list[
     return [ok(name, f"{address.listen}, {kind}{taken}")]
 
 
+def web_configuration(path: Path | None, loaded: LoadedConfig | ConfigError | None) -> list[Check]:
+    """Whether the file of TLS and passwords can be used: what came of loading it, None where there is none."""
+    name = "web configuration"
+    if loaded is None:
+        return []
+    if isinstance(loaded, ConfigError):
+        return [from_error(name, loaded, "see docs/web.md")]
+    has = [
+        *(["TLS"] if loaded.tls is not None else []),
+        *([f"passwords of {len(loaded.config.basic_auth_users)} users"] if loaded.config.basic_auth_users else []),
+    ]
+    return [ok(name, f"{path}: {' and '.join(has) or 'neither TLS nor passwords'}")]
+
+
 def listeners(table: str) -> set[tuple[str, int]]:
     """The addresses and ports that are listened on, by a text of /proc/net/tcp or tcp6 (proc(5))."""
     found = set()
@@ -181,16 +199,29 @@ def _unprivileged() -> int:
         return 1024
 
 
-def network(written: str, host_port: tuple[str, int], held: Collection[str], *, encrypted: bool) -> list[Check]:
-    """All checks of the address that metrics are served at, as the configuration writes it and taken apart."""
+def _load(path: Path | None) -> LoadedConfig | ConfigError | None:
     try:
-        resolved = resolve(*host_port)
+        return None if path is None else load(path, {})
+    except ConfigError as error:
+        return error
+
+
+def network(export: ExportConfig, held: Collection[str]) -> list[Check]:
+    """All checks of how metrics are served."""
+    loaded = _load(export.web_config_file)
+    encrypted = loaded is not None and not isinstance(loaded, ConfigError) and loaded.tls is not None
+    return [*_address(export, held, encrypted=encrypted), *web_configuration(export.web_config_file, loaded)]
+
+
+def _address(export: ExportConfig, held: Collection[str], *, encrypted: bool) -> list[Check]:
+    try:
+        resolved = resolve(*export.address)
     except SamepagedError as error:
         return [from_error("listen address", error, "set export.listen to an address that this host has")]
     ip, port = resolved.address[:2]
     at = taken(ip, port, _listened()) if port else None
     found = Address(
-        listen=written,
+        listen=export.listen,
         port=port,
         loopback=is_loopback(ip),
         refusal=_refusal(resolved.family, ip),

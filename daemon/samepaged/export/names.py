@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import unicodedata
 
 __all__ = ["columns", "elided", "valid", "visible", "wrapped"]
@@ -44,10 +43,25 @@ def elided(text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int, *, first: str = "  ", rest: str = "    ") -> list[str]:
-    """`text` in lines of at most `width` columns, the first and the others indented by these."""
-    # textwrap counts characters; where some take two columns, half as many fit for certain.
-    room = width // max(map(columns, text), default=1)
-    return textwrap.wrap(text, room, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    """`text` in lines of at most `width` columns, the first and the others indented by these. Lines are broken at
+    spaces; a word that does not fit into a line of its own is broken wherever it has to be.
+    """
+    lines = [first]
+    empty = True
+    for word in text.split():
+        left = word
+        while left:
+            gap = "" if empty else " "
+            room = width - columns(lines[-1] + gap)
+            if columns(left) > room and not empty:
+                lines.append(rest)
+                empty = True
+                continue
+            part = _fitting(left, room) or left[0]
+            lines[-1] += gap + part
+            left = left[len(part) :]
+            empty = False
+    return lines
 
 
 def _fitting(text: str, width: int) -> str:

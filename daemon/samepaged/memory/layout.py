@@ -69,7 +69,7 @@ def _could_be_ram(vma: Vma) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A stretch of a run. Not a list of its own: a run may have tens of thousands of mappings, and as many stretches."""
+    """A stretch of a run. Not a list of its own: a run may have tens of thousands of mappings, and as many of these."""
 
     run: list[Vma]
     first: int

@@ -6,15 +6,13 @@ import logging
 import threading
 import time
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from samepaged import seed
 from samepaged.config import load
 from samepaged.errors import HypervisorError, LeftPausedError, Reason, SamepagedError
-from samepaged.export.metrics import SnapshotCollector, registry, render
+from samepaged.export.metrics import SnapshotCollector, registry
 from samepaged.export.snapshot import ConfigStatus, Histogram, Snapshot
-from samepaged.export.web import Server
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guarded import Guarded
 from samepaged.memory.capture import Hashing
@@ -22,10 +20,13 @@ from samepaged.memory.hashing import Interrupted, best
 from samepaged.service import systemd
 from samepaged.service.breaker import Breaker
 from samepaged.service.directories import runtime_directory
+from samepaged.service.documents import Documents
+from samepaged.service.publisher import Publisher, Wanted
 from samepaged.service.recovery import recover
 from samepaged.service.round import Round, report, scan_all
 from samepaged.service.scanner import Scanned, Scanner
 from samepaged.service.schedule import Backoff, Schedule
+from samepaged.service.web_process import Child
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from samepaged.config import Config
     from samepaged.memory.kept import Kept
     from samepaged.service.signals import Signals
+    from samepaged.service.web_process import Link
 
 __all__ = ["Service"]
 
@@ -49,16 +51,15 @@ PAUSE_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 
 
 
 class Service:
-    """samepaged run. `path` is the configuration's, read again on SIGHUP."""
+    """samepaged run. `path` is the configuration's, read again on SIGHUP; `web` leads to the web process."""
 
-    def __init__(self, config: Config, path: Path | None, signals: Signals) -> None:
+    def __init__(self, config: Config, path: Path | None, signals: Signals, web: Link | None = None) -> None:
         self._config = config
         self._path = path
         self._signals = signals
         self._lock = threading.Lock()  # the event loop's thread takes guests out of the snapshot
         self._snapshot = Snapshot(config=ConfigStatus(successful=True, loaded=time.time()))
         self._collector = SnapshotCollector(self._snapshot, pairs=config.export.pairs)
-        self._registry = registry(self._collector)
         self._hypervisor = Hypervisor(config.libvirt.uri, self._gone, self._stop)
         self._schedule = Schedule(config.scan.interval, config.scan.jitter)
         self._backoff = Backoff()
@@ -69,21 +70,20 @@ class Service:
         self._kept: dict[str, Kept] = {}
         self._breaker = Breaker()
         self._guard: Guarded | None = None
-        self._server = self._serve(config)
+        documents = Documents(registry(self._collector), lambda: self._snapshot)
+        self._publisher = Publisher(web or Child(), documents, _wanted(config))
 
     def run(self) -> None:
         """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
-        self._server.start()
-        host, port = self._server.address[:2]
-        log.info("metrics at http://%s:%s/metrics", f"[{host}]" if ":" in host else host, port)
         try:
+            self._publisher.start(self._stop)
             systemd.notify("READY=1", "STATUS=waiting for the first scan")
             self._recover()
             while not self._signals.stopping:
                 self._step()
         finally:
             systemd.notify("STOPPING=1")
-            self._server.stop()
+            self._publisher.stop()
             if self._guard is not None:
                 self._guard.close()
             self._hypervisor.close()
@@ -93,9 +93,6 @@ class Service:
         """Resume what a samepaged before us has left suspended; where libvirt is away, when it is back."""
         tried_until = time.monotonic() + RECOVERING
         recover(self._config.runtime_directory, lambda: self._stop() or time.monotonic() > tried_until)
-
-    def _serve(self, config: Config) -> Server:
-        return Server(config.export.address, partial(render, self._registry), lambda: self._snapshot.latest is not None)
 
     def _step(self) -> None:
         self._beat()
@@ -165,6 +162,7 @@ class Service:
         with self._lock:
             self._snapshot = replace(self._snapshot, **changes)  # type: ignore[arg-type] # fields by name
             self._collector.snapshot = self._snapshot
+        self._publisher.changed()
 
     def _gone(self, name: str) -> None:
         """A domain ended: its series end with the next scrape (called in libvirt's event loop)."""
@@ -172,6 +170,7 @@ class Service:
             self._snapshot = self._snapshot.without(name)
             self._collector.snapshot = self._snapshot
             self._departed.add(name)
+        self._publisher.changed()
         self._signals.wake()
 
     def _forget_departed(self) -> None:
@@ -266,11 +265,8 @@ class Service:
 
     def _apply(self, config: Config) -> None:
         new_seed = seed.load(config.hashing.seed, config.state_directory)
-        if config.export.listen != self._config.export.listen:
-            server = self._serve(config)
-            server.start()
-            self._server.stop()
-            self._server = server
+        if _wanted(config) != _wanted(self._config):
+            self._publisher.change(_wanted(config), self._stop)
         if config.libvirt.uri != self._config.libvirt.uri:
             self._hypervisor.close()
             self._hypervisor = Hypervisor(config.libvirt.uri, self._gone, self._stop)
@@ -280,3 +276,8 @@ class Service:
         self._collector.pairs = config.export.pairs
         logging.getLogger("samepaged").setLevel(config.log.level.upper())
         self._config = config
+
+
+def _wanted(config: Config) -> Wanted:
+    """What the web process is to be told."""
+    return Wanted(*config.export.address, config.export.web_config_file)

@@ -79,6 +79,7 @@ def problem(text: str | bytes) -> str:
             "scan: {page_sizes: [2MiB, 2048KiB]}",
             "f:1:20: scan.page_sizes: lists a page size twice; list each once",
         ),
+        (f"guests: {{exclude: [{'x' * 1001}]}}", "f:1:20: guests.exclude[0]: has 1001 characters; use at most 1000"),
         ("scan: {verify_every: -1}", "f:1:22: scan.verify_every: -1 is too small; use at least 0"),
         ("scan: {verify_pages: 0}", "f:1:22: scan.verify_pages: 0 is too small; use at least 1"),
         (

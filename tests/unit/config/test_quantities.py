@@ -176,6 +176,9 @@ def test_a_directory_that_depends_on_where_one_stands_is_refused(written: object
         ("kvm-1.example.org:80", "kvm-1.example.org", 80),
         ("[::]:9953", "::", 9953),
         ("[fe80::1%eth0]:9953", "fe80::1%eth0", 9953),
+        ("[fe80::1%br-0.12]:9953", "fe80::1%br-0.12", 9953),
+        ("kvm-1.example.org.:80", "kvm-1.example.org.", 80),
+        (f"{'a' * 63}.{'b' * 63}:80", f"{'a' * 63}.{'b' * 63}", 80),
     ],
 )
 def test_an_address_has_a_host_and_a_port(written: str, host: str, port: int) -> None:
@@ -205,6 +208,14 @@ def test_an_address_has_a_host_and_a_port(written: str, host: str, port: int) ->
         ("127.1:9953", "'127.1' is not an IP address; correct it"),
         ("a b:9953", "'a b' is not a host name; use letters"),
         ("-x:9953", "'-x' is not a host name; use letters"),
+        ("a..b:9953", "'a..b' is not a host name; use letters"),
+        (".a:9953", "'.a' is not a host name; use letters"),
+        (f"{'a' * 64}.b:9953", "is not a host name; use letters"),
+        (f"{'a.' * 127}:9953", "is not a host name; use letters"),
+        ("[::1%]:9953", "'::1%' is not an IP address; correct it"),
+        ("[fe80::1%a\n]:9953", r"'a\n' is not the name of a network interface; correct what is behind the %"),
+        ("[fe80::1%a..b]:9953", "'a..b' is not the name of a network interface; correct what is behind the %"),
+        (f"[fe80::1%{'a' * 16}]:9953", "is not the name of a network interface; correct what is behind the %"),
     ],
 )
 def test_what_is_no_address_is_refused(written: object, complaint: str) -> None:

@@ -27,6 +27,7 @@ def test_the_defaults_are_those_that_are_promised() -> None:
     assert config.hashing.seed is None
     assert (config.state_directory, config.runtime_directory) == (Path("/var/lib/samepaged"), Path("/run/samepaged"))
     assert (config.export.listen, config.export.pairs) == ("127.0.0.1:9953", 20)
+    assert config.export.web_config_file is None
     assert config.log.level == "info"
 
 
@@ -46,7 +47,7 @@ def test_every_key_says_what_it_means() -> None:
 def test_the_keys_of_sections_and_of_lists_are_known() -> None:
     keys = set(schema_keys())
     assert {("scan",), ("scan", "max_pause"), ("groups", "name"), ("state_directory",)} <= keys
-    assert len(keys) == 30
+    assert len(keys) == 31
 
 
 def test_threads_are_half_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,241 @@
+"""Feeds the web process from a thread of its own: whatever becomes of that process, no scan waits for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from samepaged.errors import ConfigError, SamepagedError
+from samepaged.service.feed import Feed
+from samepaged.service.schedule import Backoff
+from samepaged.web.address import written
+from samepaged.web.feed import Answer, FeedError, Report, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from samepaged.service.web_process import Link
+    from samepaged.web.feed import Document, Message
+
+__all__ = ["Publisher", "Wanted"]
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS: Final = 5.0
+"""The web process says that the scanner is away when it has not heard of it for a minute."""
+
+GAP_SECONDS: Final = 0.1  # between two renderings, however often something changes
+ANSWER_SECONDS: Final = 10.0
+POLL_SECONDS: Final = 0.5
+LONGEST_WAIT: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Where the web process is to listen (port 0: any free one), with which web configuration file."""
+
+    host: str
+    port: int
+    web_config_file: Path | None = None
+
+
+class Publisher:
+    """Keeps a web process fed with what `render` gives, and under the settings that it took last."""
+
+    def __init__(self, link: Link, render: Callable[[], Iterable[Document]], wanted: Wanted) -> None:
+        self._link = link
+        self._render = render
+        self._state = threading.Condition()
+        self._settings = _settings(1, wanted)
+        self._answer: Answer | None = None
+        self._away: bool | None = None  # None: not known yet
+        self._asked = 0  # the number of the settings whose answer somebody waits for
+        self._retry = 0.0
+        self._stopping = False
+        self._stale = True
+        self._wake: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._backoff = Backoff(longest=LONGEST_WAIT)
+        self._told = ""
+        self._complaint = ""
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+
+    def start(self, stop: Callable[[], bool]) -> None:
+        """Begin, and wait until the web process listens. Raises SamepagedError where it says that it cannot. Where
+        there is none to say so, it is tried for again and again, while guests are scanned.
+        """
+        self._asked = self._settings.number
+        self._thread.start()
+        answer = self._answered(stop)
+        if answer is not None:
+            _check(answer)
+
+    def change(self, wanted: Wanted, stop: Callable[[], bool]) -> None:
+        """Take other settings over, as soon as there is a web process. Raises SamepagedError where it does not take
+        them: the old ones stay in force.
+        """
+        with self._state:
+            before = self._settings
+            self._settings = _settings(before.number + 1, wanted)
+            self._asked = before.number + 1
+        self._poke()
+        answer = self._answered(stop)
+        if answer is None and (self._away or stop()):
+            log.warning("the web process is away; it is told of the new settings when it is back")
+        elif answer is None or answer.error:
+            with self._state:
+                self._settings = replace(before, number=before.number + 2)
+            self._poke()
+            if answer is None:
+                raise SamepagedError("the web process does not answer; is it stopped?")
+            _check(answer)
+
+    def changed(self) -> None:
+        """There is something new to be rendered."""
+        self._stale = True
+        self._poke()
+
+    def stop(self) -> None:
+        """Leave the web process: one that is a child ends."""
+        self._stopping = True
+        self._poke()
+        if self._thread.ident is not None:
+            self._thread.join()
+        with self._state:
+            wake, self._wake = self._wake, None
+        if wake is not None:
+            os.close(wake)
+
+    def _answered(self, stop: Callable[[], bool]) -> Answer | None:
+        """The answer to the settings that were asked about; None where none comes, or none is to be had."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        with self._state:
+            while not stop() and (left := deadline - time.monotonic()) > 0:
+                if self._answer is not None and self._answer.number == self._asked:
+                    break
+                if self._away:
+                    break
+                self._state.wait(min(left, POLL_SECONDS))
+            asked, self._asked = self._asked, 0
+            return self._answer if self._answer is not None and self._answer.number == asked else None
+
+    def _poke(self) -> None:
+        with self._state:
+            if self._wake is not None:
+                os.eventfd_write(self._wake, 1)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                connection = self._link.open()
+            except OSError as error:
+                self._lost(f"the web process is away ({error.strerror or error})")
+                continue
+            why = ""
+            try:
+                self._serve(Feed(connection))
+            except (OSError, FeedError) as error:
+                why = str(error)
+            finally:
+                ended = self._link.close(connection)
+            if not self._stopping:
+                self._lost(f"the web process is gone ({ended or why})")
+
+    def _serve(self, feed: Feed) -> None:
+        """Push what is new, and once in a while that we are alive, until the other side is gone."""
+        told = 0  # the number of the settings that it was told last
+        rendered = -BEAT_SECONDS
+        while not self._stopping:
+            now = time.monotonic()
+            if feed.idle and now - rendered >= (GAP_SECONDS if self._stale else BEAT_SECONDS):
+                self._stale, rendered = False, now
+                feed.show(self._render())
+            elif feed.idle and (self._settings.number != told or 0 < self._retry <= now):
+                settings, self._retry = self._settings, 0.0
+                feed.put(settings)
+                told = settings.number
+            due = [rendered + (GAP_SECONDS if self._stale else BEAT_SECONDS), self._retry or now + BEAT_SECONDS]
+            wait = 0.0 if feed.idle and self._settings.number != told else max(min(due) - now, 0.0)
+            for message in feed.move(self._sleep(wait if feed.idle else BEAT_SECONDS, feed.interest)):
+                self._hear(message)
+
+    def _lost(self, what: str) -> None:
+        wait = self._backoff.failed()
+        # A service of its own may be away for as long as its operator likes: that is said once.
+        level = logging.DEBUG if what == self._complaint else logging.WARNING
+        log.log(level, "%s; trying again in %.1f s", what, wait)
+        self._complaint = what
+        with self._state:
+            self._away, self._answer, self._told, self._retry = True, None, "", 0.0
+            self._state.notify_all()
+        deadline = time.monotonic() + wait
+        while not self._stopping and (left := deadline - time.monotonic()) > 0:
+            self._sleep(left)
+
+    def _sleep(self, seconds: float, *other: tuple[int, int]) -> int:
+        """Wait until there is something to do; returns what happened to the `other` descriptor, as poll(2) tells."""
+        wake = self._wake
+        if wake is None:
+            return 0
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        for descriptor, events in other:
+            poll.register(descriptor, events)
+        happened = dict(poll.poll(seconds * 1000))
+        if happened.pop(wake, 0):
+            os.eventfd_read(wake)
+        return next(iter(happened.values()), 0)
+
+    def _hear(self, message: Message) -> None:
+        match message:
+            case Answer():
+                self._hear_answer(message)
+            case Report(error):
+                if error:
+                    log.warning("the web process keeps its old configuration: %s", _line(error))
+            case _:
+                raise FeedError("it said what only the scanner says")
+
+    def _hear_answer(self, answer: Answer) -> None:
+        with self._state:
+            if answer.number != self._settings.number:
+                return
+            awaited = answer.number == self._asked
+            self._away, self._answer = False, answer
+            if not answer.error:
+                # The port that was found is asked for again, should there be another web process.
+                self._settings = replace(self._settings, port=answer.port)
+            self._state.notify_all()
+        if answer.error:
+            self._retry = time.monotonic() + self._backoff.failed()
+            if not awaited and answer.error != self._complaint:
+                log.error("no metrics: %s", _line(answer.error))
+                self._complaint = answer.error
+            return
+        self._backoff.succeeded()
+        self._complaint = ""
+        told = f"{'https' if answer.tls else 'http'}://{written(_line(answer.host), answer.port)}/metrics"
+        if told != self._told:
+            log.info("metrics at %s", told)
+        self._told = told
+
+
+def _settings(number: int, wanted: Wanted) -> Settings:
+    file = wanted.web_config_file
+    return Settings(number, wanted.host, wanted.port, None if file is None else str(file))
+
+
+def _check(answer: Answer) -> None:
+    """Raise what the web process objects to. It is on the network: what it says is not trusted to be one line."""
+    if answer.error:
+        error = _line(answer.error)
+        raise ConfigError(error) if answer.misconfigured else SamepagedError(error)
+
+
+def _line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)

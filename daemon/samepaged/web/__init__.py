@@ -1,0 +1,1 @@
+"""The web process: it serves the documents that the scanner has finished, and knows nothing of guests."""

@@ -1,0 +1,115 @@
+"""python -I -m samepaged.web: the web process.
+
+Without arguments it is the scanner's child: its standard input is the feed, and it ends with it. With `--feed PATH` it
+is a service of its own: it listens there for a scanner, and outlives it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import pwd
+import signal
+import socket
+import stat
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+from samepaged import privileges
+from samepaged.errors import SamepagedError, UsageError
+from samepaged.web.feeding import Feeding, feed_socket, take_scanners
+from samepaged.web.server import Server, most_connections
+from samepaged.web.site import Site
+from samepaged.web.watched import WatchedConfig
+
+USER: Final = "samepaged-web"
+
+
+def main() -> int:
+    """Run the web process until the feed ends, or until SIGTERM where it is a service. Returns the exit status."""
+    logging.basicConfig(format="samepaged-web: %(levelname)s: %(message)s", stream=sys.stderr, level=logging.INFO)
+    parser = argparse.ArgumentParser(prog="samepaged.web", description="The web process of samepaged.")
+    parser.add_argument("--feed", metavar="PATH", type=Path, help="listen on this Unix socket for the scanner")
+    path: Path | None = parser.parse_args().feed
+    try:
+        feed = _inherited() if path is None else feed_socket(path)
+        _unprivileged()
+    except SamepagedError as error:
+        print(f"samepaged-web: {error}", file=sys.stderr)  # noqa: T201 - the end of a program
+        return error.exit_status
+    asyncio.run(_child(feed) if path is None else _service(feed))
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return 0
+
+
+def _inherited() -> socket.socket:
+    """The feed of a child. Its ends are closed in every program that is started from here."""
+    if not stat.S_ISSOCK(os.fstat(0).st_mode):
+        raise UsageError("standard input is no socket; `samepaged run` starts this, or give --feed PATH")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # it ends with the scanner, which may have a guest to resume first
+    feed = socket.socket(fileno=os.dup(0))
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    feed.setblocking(False)
+    return feed
+
+
+def _unprivileged() -> None:
+    import_module("encodings.idna")  # for names of hosts; what is imported later this user may not be able to read
+    privileges.seal()
+    if os.geteuid() == 0:
+        # Only root can empty the set that bounds what is gained by execve.
+        privileges.drop(("CAP_SETGID", "CAP_SETUID"))
+        try:
+            pwd.getpwnam(USER)
+        except KeyError:
+            privileges.become("nobody")
+        else:
+            privileges.become(USER)
+    privileges.drop()
+
+
+def _house() -> Feeding:
+    site = Site()
+    return Feeding(site, Server(site, WatchedConfig(None), most_connections()))
+
+
+async def _child(feed: socket.socket) -> None:
+    await _house().serve(feed)
+
+
+async def _service(listener: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    scanners = loop.create_task(take_scanners(listener, _house()))
+    _notify("READY=1")
+    await stopped.wait()
+    _notify("STOPPING=1")
+    scanners.cancel()
+
+
+def _notify(state: str) -> None:
+    """sd_notify(3), where there is a service manager to tell."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] in {"/", "@"}:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)
+            channel.sendall(state.encode())
+
+
+if __name__ == "__main__":
+    status = main()
+    logging.shutdown()
+    # Threads that still hash a password, or pack a page, are not waited for.
+    os._exit(status)

@@ -1,0 +1,157 @@
+"""HTTP/1.1 out of bytes and into bytes, by h11: requests without a body, and the replies to them. No I/O."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+import h11
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["LONGEST", "Parser", "Refusal", "Reply", "Request"]
+
+LONGEST: Final = 16 * 1024
+"""Bytes of a request: its first line and its headers."""
+
+PLAIN: Final = "text/plain; charset=utf-8"
+# RFC 9112, 3.2.2: a server takes the absolute form, too.
+ABSOLUTE: Final = re.compile(r"\Ahttps?://[^/?#]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for. `path` is without the query; a header that was not sent is empty."""
+
+    method: str
+    path: str
+    accept: str = ""
+    accept_encoding: str = ""
+    authorization: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No request of ours: what to reply before the connection is closed."""
+
+    status: HTTPStatus
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is sent back. The body is shared by all replies that have it, and never copied."""
+
+    status: HTTPStatus
+    body: bytes
+    media_type: str = PLAIN
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def line(cls, status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Reply:
+        """A reply of one line of text."""
+        return cls(status, f"{text}\n".encode(), headers=headers)
+
+    def with_headers(self, more: Mapping[str, str]) -> Reply:
+        """This reply with `more`, which take the place of its own of these names."""
+        names = {name.lower() for name in more}
+        kept = tuple(header for header in self.headers if header[0].lower() not in names)
+        return replace(self, headers=(*kept, *more.items()))
+
+
+class Parser:
+    """One connection: bytes are fed in, a request comes out, its reply is turned into bytes, and so on."""
+
+    def __init__(self) -> None:
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LONGEST)
+        self._refusal: Refusal | None = None
+        self._asked = False
+        self._method = ""
+        self._ahead = 0
+
+    def feed(self, data: bytes) -> Request | Refusal | None:
+        """Take more bytes (none: look at what was there already). Returns None until a request is whole, and
+        while one is to be replied to; after a refusal, that refusal.
+        """
+        if self._refusal is not None:
+            return self._refusal
+        if self._asked:
+            self._ahead += len(data)
+            if self._ahead > LONGEST:
+                return self._refuse(HTTPStatus.BAD_REQUEST, "too much was sent ahead")
+        if data:
+            self._http.receive_data(data)
+        if self._asked:
+            return None
+        try:
+            event = self._http.next_event()
+            if not isinstance(event, h11.Request):
+                return None
+            self._asked = True
+            request = self._understand(event)
+            if isinstance(request, Request):
+                self._http.next_event()  # the end of a message without a body
+        except h11.RemoteProtocolError as error:
+            status = HTTPStatus(error.error_status_hint)
+            return self._refuse(status, f"{status.value} {status.phrase}")
+        return request
+
+    def reply(self, reply: Reply, *, last: bool = False) -> tuple[bytes, bytes]:
+        """The head and the body to send; `reusable` tells then whether another request may follow. With `last`, none
+        may.
+        """
+        headers = [
+            ("Date", formatdate(usegmt=True)),
+            ("Content-Type", reply.media_type),
+            ("Content-Length", str(len(reply.body))),
+            *reply.headers,
+        ]
+        if last or self._refusal is not None:
+            headers.append(("Connection", "close"))
+        response = h11.Response(status_code=reply.status, headers=headers, reason=reply.status.phrase)
+        head = self._http.send(response)
+        body = b"" if self._method == "HEAD" else reply.body
+        if body:
+            self._http.send_with_data_passthrough(h11.Data(data=body))
+        self._http.send(h11.EndOfMessage())
+        if self.reusable:
+            self._http.start_next_cycle()
+            self._asked, self._method, self._ahead = False, "", 0
+        return head, body
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may follow on this connection."""
+        states = {self._http.our_state, self._http.their_state}
+        return self._refusal is None and states <= {h11.DONE, h11.IDLE}
+
+    def _refuse(self, status: HTTPStatus, text: str) -> Refusal:
+        self._refusal = Refusal(status, text)
+        return self._refusal
+
+    def _understand(self, event: h11.Request) -> Request | Refusal:
+        self._method = event.method.decode("ascii")
+        size = len(event.target) + sum(len(name) + len(value) + 4 for name, value in event.headers)
+        if size > LONGEST:
+            return self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "431 Request Header Fields Too Large")
+        if not event.http_version.startswith(b"1."):
+            return self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "use HTTP/1.1")
+        length = _header(event, b"content-length")
+        if _header(event, b"transfer-encoding") or length.strip(b"0"):
+            return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a request has no body here")
+        target = ABSOLUTE.sub("", event.target.decode("ascii"))
+        return Request(
+            self._method,
+            target.partition("?")[0] or "/",
+            _header(event, b"accept").decode("latin-1"),
+            _header(event, b"accept-encoding").decode("latin-1"),
+            _header(event, b"authorization"),
+        )
+
+
+def _header(event: h11.Request, name: bytes) -> bytes:
+    return b",".join(value for known, value in event.headers if known == name)

@@ -1,0 +1,203 @@
+"""The keys of the web configuration file, in the format of the Prometheus exporter-toolkit (web-configuration.md).
+
+What Python's ssl cannot do is refused with a line that says what to use instead; docs/web.md has the list.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import model_validator as whole
+
+__all__ = ["CIPHERS", "CURVES", "HttpServer", "RateLimiting", "TlsServer", "TlsVersion", "WebConfig"]
+
+# Go's names of the cipher suites that its crypto/tls holds to be secure; what OpenSSL calls them. Those of TLS 1.3
+# cannot be chosen, neither in Go nor by Python's ssl.
+CIPHERS: Final = {
+    "TLS_AES_128_GCM_SHA256": None,
+    "TLS_AES_256_GCM_SHA384": None,
+    "TLS_CHACHA20_POLY1305_SHA256": None,
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
+}
+CURVES: Final = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
+# A header that may be set, and its only values where the toolkit knows some.
+HEADERS: Final[dict[str, tuple[str, ...]]] = {
+    "Content-Security-Policy": (),
+    "Strict-Transport-Security": (),
+    "X-Content-Type-Options": ("nosniff",),
+    "X-Frame-Options": ("deny", "sameorigin"),
+    "X-XSS-Protection": (),
+}
+UNVERIFIED: Final = {
+    "RequestClientCert": "VerifyClientCertIfGiven",
+    "RequireAnyClientCert": "RequireAndVerifyClientCert",
+    "RequireClientCert": "RequireAndVerifyClientCert",
+}
+BCRYPT: Final = re.compile(r"\$2[aby]?\$(\d\d)\$[./A-Za-z0-9]{53}")
+COSTS: Final = range(4, 17)
+GO_DURATION: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+GO_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+LONGEST_INTERVAL: Final = 86400.0
+
+
+def _verified(name: str) -> str:
+    if name in UNVERIFIED:
+        raise ValueError(f"{name} takes certificates that nobody has verified; use {UNVERIFIED[name]}")
+    known = ("NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert")
+    if name not in ("", *known):
+        raise ValueError(f"is not known; use {', '.join(known[:-1])} or {known[-1]}")
+    return name or known[0]
+
+
+def _cipher(name: str) -> str:
+    if name not in CIPHERS:
+        raise ValueError(f"is not known, or not secure; use some of {', '.join(CIPHERS)}")
+    return name
+
+
+def _curve(name: str) -> str:
+    if name not in CURVES:
+        raise ValueError(f"is not known; use {', '.join(CURVES)}")
+    return name
+
+
+def _version(name: str) -> str:
+    if name in {"TLS10", "TLS11"}:
+        raise ValueError(f"{name} is not spoken here; use TLS12 or TLS13")
+    if name not in {"TLS12", "TLS13"}:
+        raise ValueError("is not known; use TLS12 or TLS13")
+    return name
+
+
+def _header_values(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if name not in HEADERS:
+            raise ValueError(f"one of them cannot be set; use some of {', '.join(HEADERS)}")
+        if HEADERS[name] and value not in ("", *HEADERS[name]):
+            raise ValueError(f"{name} has another value than {' or '.join(HEADERS[name])}; use that")
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError(f"{name} has a character that a header cannot have; write ASCII, in one line")
+    return {name: value.strip() for name, value in headers.items() if value.strip()}
+
+
+def _hashes(users: dict[str, str]) -> dict[str, str]:
+    for number, (name, hashed) in enumerate(users.items(), start=1):
+        if ":" in name:
+            raise ValueError(f"the name of user {number} has a colon in it; choose another")
+        found = BCRYPT.fullmatch(hashed)
+        if not found:
+            raise ValueError(f"what user {number} has is no bcrypt hash; make one with `htpasswd -nBC 10 NAME`")
+        if int(found[1]) not in COSTS:
+            raise ValueError(f"the hash of user {number} has a cost outside {COSTS[0]} to {COSTS[-1]}; use 10 to 12")
+    return users
+
+
+def _seconds(value: object) -> float:
+    """A duration as Go writes it ("1s", "1m30s"), or 0."""
+    if isinstance(value, str) and value != "0":
+        parts = GO_DURATION.findall(value)
+        if not parts or "".join(number + unit for number, unit in parts) != value:
+            raise ValueError("is no duration; write one such as 1s, 500ms or 1m30s")
+        seconds = sum(float(number) * GO_UNITS[unit] for number, unit in parts)
+        if not seconds <= LONGEST_INTERVAL:
+            raise ValueError("is longer than a day; use less")
+        return seconds
+    if value in (0, "0") and not isinstance(value, bool):
+        return 0.0
+    raise ValueError("is no duration; write one such as 1s, 500ms or 1m30s")
+
+
+TlsVersion = Literal["TLS12", "TLS13"]
+Version = Annotated[StrictStr, AfterValidator(_version)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class TlsServer(_Section):
+    """How connections are encrypted, and which clients' certificates are taken."""
+
+    cert: StrictStr = Field(default="", repr=False)
+    key: StrictStr = Field(default="", repr=False)
+    client_ca: StrictStr = ""
+    cert_file: StrictStr = ""
+    key_file: StrictStr = ""
+    client_ca_file: StrictStr = ""
+    client_auth_type: Annotated[StrictStr, AfterValidator(_verified)] = "NoClientCert"
+    client_allowed_sans: tuple[StrictStr, ...] | None = None
+    min_version: Version = "TLS12"
+    max_version: Version = "TLS13"
+    cipher_suites: tuple[Annotated[StrictStr, AfterValidator(_cipher)], ...] = ()
+    prefer_server_cipher_suites: StrictBool = True
+    curve_preferences: tuple[Annotated[StrictStr, AfterValidator(_curve)], ...] = ()
+
+    @whole(mode="after")
+    def _fits(self) -> Self:
+        for name in ("cert", "key"):
+            inline, file = getattr(self, name), getattr(self, f"{name}_file")
+            if not inline and not file:
+                raise ValueError(f"{name}_file is missing; name it, or leave tls_server_config out")
+            if inline and file:
+                raise ValueError(f"{name} and {name}_file are both there; leave one out")
+        authority = self.client_ca or self.client_ca_file
+        if self.client_ca and self.client_ca_file:
+            raise ValueError("client_ca and client_ca_file are both there; leave one out")
+        if authority and self.client_auth_type == "NoClientCert":
+            raise ValueError(
+                "client_ca_file is of no use with client_auth_type NoClientCert; use RequireAndVerifyClientCert"
+            )
+        if not authority and self.client_auth_type != "NoClientCert":
+            raise ValueError(f"client_auth_type {self.client_auth_type} takes a client_ca_file; name it")
+        if self.client_allowed_sans is not None and self.client_auth_type == "NoClientCert":
+            raise ValueError("client_allowed_sans takes a client_auth_type of RequireAndVerifyClientCert; set it")
+        if self.min_version > self.max_version:
+            raise ValueError("max_version is below min_version; raise it")
+        return self
+
+
+class HttpServer(_Section):
+    """What is set for every reply. `http2` has no effect: HTTP/1.1 is spoken."""
+
+    http2: StrictBool = True
+    headers: Annotated[dict[StrictStr, StrictStr], AfterValidator(_header_values)] = {}
+
+
+class RateLimiting(_Section):
+    """One request each `interval` (seconds; 0: no limit), and `burst` at once."""
+
+    interval: Annotated[float, BeforeValidator(_seconds)] = 0.0
+    burst: Annotated[StrictInt, Field(ge=0, le=1_000_000)] = 0
+
+    @whole(mode="after")
+    def _lets_somebody_in(self) -> Self:
+        if self.interval and not self.burst:
+            raise ValueError("burst is 0, which lets nobody in; use at least 1")
+        return self
+
+
+def _or_nothing(value: Any) -> Any:  # noqa: ANN401 - whatever YAML has
+    """A section that is written without a value is one that is left out, as in the toolkit."""
+    return {} if value is None else value
+
+
+class WebConfig(_Section):
+    """The whole file. `WebConfig()`: neither encryption nor authentication."""
+
+    tls_server_config: TlsServer | None = None
+    http_server_config: Annotated[HttpServer, BeforeValidator(_or_nothing)] = HttpServer()
+    basic_auth_users: Annotated[
+        dict[StrictStr, StrictStr], BeforeValidator(_or_nothing), AfterValidator(_hashes), Field(repr=False)
+    ] = {}
+    rate_limit: Annotated[RateLimiting, BeforeValidator(_or_nothing)] = RateLimiting()

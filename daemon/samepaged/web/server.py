@@ -1,0 +1,152 @@
+"""Listening: every client is let in, the one that has kept us waiting longest goes when there are too many."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import resource
+from typing import TYPE_CHECKING, Final
+
+from samepaged.errors import SamepagedError
+from samepaged.web.address import Address, bind, resolve
+from samepaged.web.conversation import Conversation, Deadlines
+
+if TYPE_CHECKING:
+    import socket
+
+    from samepaged.web.site import Site
+    from samepaged.web.watched import WatchedConfig
+
+__all__ = ["Server", "most_connections"]
+
+log = logging.getLogger(__name__)
+
+MOST: Final = 512
+# Descriptors that are no connections: standard ones, the feed, epoll and its pipe, two listeners, certificates.
+RESERVED: Final = 24
+AT_ONCE: Final = 16
+GRACE_SECONDS: Final = 1.0
+PAUSE_SECONDS: Final = 0.05
+SHORT_OF: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def most_connections() -> int:
+    """How many connections there may be, as this process's limit of open files has it."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST if soft == resource.RLIM_INFINITY else max(4, min(MOST, soft - RESERVED))
+
+
+class Server:
+    """Listens on one address at a time and serves `site`, with at most `most` connections."""
+
+    def __init__(self, site: Site, config: WatchedConfig, most: int, deadlines: Deadlines | None = None) -> None:
+        self.config = config
+        self._site = site
+        self._most = most
+        self._deadlines = deadlines or Deadlines()
+        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._open: dict[asyncio.Task[None], Conversation] = {}
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """The host and port that are listened on, if any."""
+        if self._listener is None:
+            return None
+        host, port = self._listener.getsockname()[:2]
+        return host, port
+
+    def listen(self, host: str, port: int) -> tuple[str, int]:
+        """Listen there, and no longer where it was before. Connections go on. Raises SamepagedError where the address
+        cannot be had: nothing is changed then.
+        """
+        address = resolve(host, port)
+        listener = self._listener
+        if listener is None or listener.getsockname() != address.address:
+            listener = self._bound(address)
+            self._take(listener)
+        host, port = listener.getsockname()[:2]
+        return host, port
+
+    def close(self) -> None:
+        """Listen no longer, and cut every connection."""
+        self._release()
+        for task in self._open:
+            task.cancel()
+
+    def _bound(self, address: Address) -> socket.socket:
+        try:
+            return bind(address)
+        except SamepagedError as error:
+            number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+            if number != errno.EADDRINUSE or self._listener is None:
+                raise
+            old = self._listener.getsockname()
+            if old[1] != address.address[1]:
+                raise
+            # It may be ourselves who hold it: from one loopback address to all addresses, say.
+            family = self._listener.family
+            self._release()
+            try:
+                return bind(address)
+            except SamepagedError:
+                self._take(bind(Address(family, old, "")))
+                raise
+
+    def _release(self) -> None:
+        if self._accepting is not None:
+            self._accepting.cancel()
+            self._accepting = None
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+
+    def _take(self, listener: socket.socket) -> None:
+        self._release()
+        self._listener = listener
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            for _ in range(AT_ONCE):
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError as error:  # most are of the one connection, which is no more: accept(2)
+                    if error.errno in SHORT_OF:
+                        log.debug("no more connections: %s", error)
+                        self._cut_one()
+                        await asyncio.sleep(PAUSE_SECONDS)
+                else:
+                    await self._admit(connection)
+            await asyncio.sleep(0)
+
+    async def _admit(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        if len(self._open) >= self._most:
+            found = self._cut_one()
+            await asyncio.sleep(0)  # in which it goes
+            if not found:
+                connection.close()
+                return
+        conversation = Conversation(connection, self._site, self.config, self._deadlines)
+        task = asyncio.get_running_loop().create_task(conversation.run())
+        self._open[task] = conversation
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._open[task]
+
+    def _cut_one(self) -> bool:
+        """Make room: the oldest that owes us its next move goes, or one that has been taking its reply for long."""
+        now = asyncio.get_running_loop().time()
+        going = [(task, one) for task, one in self._open.items() if not task.cancelling()]
+        owing = (task for task, one in going if one.owing)
+        slow = (task for task, one in going if now - one.began > GRACE_SECONDS)
+        task = next(owing, None) or next(slow, None)
+        if task is None:
+            return False
+        task.cancel()
+        return True

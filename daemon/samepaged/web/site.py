@@ -1,0 +1,108 @@
+"""What is replied to a request: the scanner's documents, as long as the scanner is there."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from samepaged.web.gate import Busy
+from samepaged.web.negotiation import choose, takes_gzip
+from samepaged.web.request import Reply, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from samepaged.web.feed import Document
+    from samepaged.web.watched import InForce
+
+__all__ = ["Site"]
+
+STALE_SECONDS: Final = 60.0
+"""The scanner sends something every five seconds, in the middle of a scan, too."""
+
+SMALLEST_PACKED: Final = 512
+LEVEL: Final = 5
+HEALTHY: Final = "/-/healthy"
+NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
+_packing: Final = ThreadPoolExecutor(1, "gzip")
+
+
+class _Page:
+    """A document, and the same packed from when it is first wanted."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self._packed: asyncio.Future[bytes] | None = None
+
+    async def packed(self) -> bytes:
+        if self._packed is None:
+            loop = asyncio.get_running_loop()
+            self._packed = loop.run_in_executor(_packing, gzip.compress, self.document.body, LEVEL)
+        return await asyncio.shield(self._packed)  # one client that leaves must not take it from the others
+
+
+class Site:
+    """The documents, and the rules for all of them. Every path needs the user's password, where there are users."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._pages: dict[str, tuple[_Page, ...]] = {}
+        self._heard: float | None = None
+
+    def show(self, documents: Iterable[Document]) -> None:
+        """The scanner is alive, and these documents take the place of those with the same paths."""
+        self._heard = self._clock()
+        paths: dict[str, list[_Page]] = {}
+        for document in documents:
+            paths.setdefault(document.path, []).append(_Page(document))
+        self._pages |= {path: tuple(pages) for path, pages in paths.items()}
+
+    def scanner_left(self) -> None:
+        """The feed is closed: what it showed is shown no more."""
+        self._heard = None
+        self._pages = {}
+
+    @property
+    def stale(self) -> bool:
+        """Whether the scanner has not been heard for so long that it may be dead."""
+        return self._heard is None or self._clock() - self._heard > STALE_SECONDS
+
+    async def reply(self, request: Request, now: InForce) -> Reply:
+        """The reply to `request` under the configuration that is in force."""
+        try:
+            reply = await self._judged(request, now)
+        except Busy:
+            reply = Reply.line(HTTPStatus.SERVICE_UNAVAILABLE, "too many passwords to check; try again later")
+        return reply.with_headers({NOSNIFF[0]: NOSNIFF[1], **now.loaded.config.http_server_config.headers})
+
+    async def _judged(self, request: Request, now: InForce) -> Reply:
+        if not now.limit.admits():
+            return Reply.line(HTTPStatus.TOO_MANY_REQUESTS, "429 Too Many Requests")
+        if not await now.gate.admits(request.authorization):
+            challenge = ("WWW-Authenticate", 'Basic realm="samepaged", charset="UTF-8"')
+            return Reply.line(HTTPStatus.UNAUTHORIZED, "401 Unauthorized", challenge)
+        if request.method not in {"GET", "HEAD"}:
+            return Reply.line(HTTPStatus.METHOD_NOT_ALLOWED, "use GET or HEAD", ("Allow", "GET, HEAD"))
+        if request.path == HEALTHY:
+            return Reply.line(HTTPStatus.OK, "samepaged is healthy")
+        if self.stale:
+            return Reply.line(HTTPStatus.SERVICE_UNAVAILABLE, "samepaged's scanner is away")
+        pages = self._pages.get(request.path)
+        if pages is None:
+            return Reply.line(HTTPStatus.NOT_FOUND, f"not found; there are {', '.join([*self._pages, HEALTHY])}")
+        return await _shown(pages, request)
+
+
+async def _shown(pages: tuple[_Page, ...], request: Request) -> Reply:
+    page = pages[choose(request.accept, [page.document.media_type for page in pages])]
+    document = page.document
+    headers = [("Vary", "Accept, Accept-Encoding" if len(pages) > 1 else "Accept-Encoding")]
+    body = document.body
+    if len(body) >= SMALLEST_PACKED and takes_gzip(request.accept_encoding):
+        body = await page.packed()
+        headers.append(("Content-Encoding", "gzip"))
+    return Reply(HTTPStatus(document.status), body, document.media_type, tuple(headers))

@@ -1,0 +1,82 @@
+"""The web configuration as it is in force: read anew when it, or a file that it names, changes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from samepaged.errors import ConfigError
+from samepaged.web.config_file import Identity, LoadedConfig, identity, load
+from samepaged.web.gate import Gate, RateLimit
+from samepaged.web.schema import WebConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["InForce", "WatchedConfig"]
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """One configuration, and what is remembered while it is in force."""
+
+    loaded: LoadedConfig
+    gate: Gate
+    limit: RateLimit
+
+
+class WatchedConfig:
+    """The configuration in the file `path`; None: neither encryption nor authentication. `changed` is called with an
+    empty text when another is in force, and with a line when a new one cannot be. Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        changed: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._changed = changed
+        self._clock = clock
+        self._looked = clock()
+        self._seen: dict[Path, Identity] = {}
+        self._now = _in_force(LoadedConfig(WebConfig(), None) if path is None else load(path, self._seen))
+
+    @property
+    def path(self) -> Path | None:
+        """The file."""
+        return self._path
+
+    def current(self) -> InForce:
+        """What is in force; looks at the files once a second at most."""
+        now = self._clock()
+        if self._path is not None and now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            if any(identity(file) != seen for file, seen in self._seen.items()):
+                self._reread(self._path)
+        return self._now
+
+    def _reread(self, path: Path) -> None:
+        self._seen = {}
+        try:
+            loaded = load(path, self._seen)
+        except ConfigError as error:
+            log.error("%s; what was in force stays so", error)  # noqa: TRY400 - the line says all
+            self._changed(str(error))
+            return
+        self._now = _in_force(loaded)
+        log.info("%s: read anew", path)
+        self._changed("")
+
+
+def _in_force(loaded: LoadedConfig) -> InForce:
+    limit = loaded.config.rate_limit
+    return InForce(loaded, Gate(loaded.config.basic_auth_users), RateLimit(limit.interval, limit.burst))
