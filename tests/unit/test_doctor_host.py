@@ -1,0 +1,176 @@
+"""What the doctor makes of a kernel, a process and their limits."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged.config import ScanConfig
+from samepaged.diagnosis.check import Check, Status, failure, from_error, ok, parted, warning, worst
+from samepaged.diagnosis.host import (
+    HashingKernel,
+    KsmState,
+    hashing,
+    huge_pages,
+    merging,
+    pagemap,
+    ptrace_scope,
+    soft_dirty,
+)
+from samepaged.diagnosis.process import User, capabilities, core, locked_memory
+from samepaged.errors import GuestError, Reason
+from samepaged.memory.pagemap import PRESENT
+from samepaged.privileges import PrivilegeError
+
+ALL = {"CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_DAC_OVERRIDE"}
+AUTO = ScanConfig()
+DUMP = ScanConfig(reader="dump")
+SYSTEM = "qemu:///system"
+
+
+def said(check: Check) -> str:
+    """The status; a check that is not ok has a remedy, one that is has none."""
+    assert (check.remedy is None) == (check.status is Status.OK), check
+    assert "\n" not in check.message
+    return check.status.value
+
+
+@pytest.mark.parametrize(
+    ("text", "held", "reader", "status"),
+    [
+        (None, set(), "auto", "ok"),
+        ("0", set(), "auto", "ok"),
+        ("1", set(), "auto", "warning"),
+        ("1", ALL, "auto", "ok"),
+        ("2", ALL, "process", "ok"),
+        ("2", set(), "process", "warning"),
+        ("3", ALL, "auto", "failure"),
+        ("3", ALL, "dump", "ok"),
+        ("garbage", ALL, "auto", "failure"),
+    ],
+)
+def test_yama_is_no_matter_with_the_capability_and_the_end_at_three(
+    text: str | None, held: set[str], reader: str, status: str
+) -> None:
+    assert said(ptrace_scope(text, held, reader)) == status
+
+
+def test_a_pagemap_that_hides_what_is_present_is_a_failure() -> None:
+    assert said(pagemap(int(PRESENT), "auto")) == "ok"
+    assert said(pagemap(0, "auto")) == "failure"
+    denied = GuestError(Reason.NO_PERMISSION, "/proc/7/pagemap may not be read; run as root")
+    assert said(pagemap(denied, "auto")) == "failure"
+    assert said(pagemap(denied, "dump")) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("scan", "supported", "status"),
+    [
+        (AUTO, True, "ok"),
+        (AUTO, False, "warning"),
+        (ScanConfig(mode="precopy"), False, "warning"),
+        (ScanConfig(mode="snapshot"), False, "ok"),
+        (DUMP, False, "ok"),
+    ],
+)
+def test_soft_dirty_bits_are_missed_only_where_they_would_be_used(
+    scan: ScanConfig,
+    supported: bool,  # noqa: FBT001 - a case
+    status: str,
+) -> None:
+    assert said(soft_dirty(scan, supported=supported)) == status
+
+
+STILL = ScanConfig(still_ksm=True)
+
+
+@pytest.mark.parametrize(
+    ("state", "scan", "status", "word"),
+    [
+        (KsmState(None, 0, writable=False, stilled=False), AUTO, "ok", "none"),
+        (KsmState("0", 0, writable=False, stilled=False), AUTO, "ok", "does not run"),
+        (KsmState("0", 0, writable=True, stilled=True), AUTO, "warning", "still stands"),
+        (KsmState("1", 512, writable=True, stilled=True), AUTO, "ok", "2 MiB are merged"),
+        (KsmState("1", 512, writable=False, stilled=False), AUTO, "ok", "reads again"),
+        (KsmState("1", 512, writable=False, stilled=False), STILL, "warning", "may not write"),
+        (KsmState("1", 512, writable=True, stilled=False), STILL, "ok", "held still"),
+        (KsmState("1", 512, writable=False, stilled=False), ScanConfig(mode="sliced", still_ksm=True), "ok", "runs"),
+    ],
+)
+def test_what_ksm_means_is_said(state: KsmState, scan: ScanConfig, status: str, word: str) -> None:
+    check = merging(state, scan, soft_dirty=True)
+    assert (said(check), word in check.message) == (status, True)
+
+
+def test_ksm_disturbs_nothing_where_there_are_no_soft_dirty_bits() -> None:
+    check = merging(KsmState("1", 512, writable=False, stilled=False), STILL, soft_dirty=False)
+    assert said(check) == "ok"
+    assert "again" not in check.message
+
+
+def test_huge_pages_matter_where_writes_are_noted() -> None:
+    assert "2 MiB" in huge_pages("always [madvise] never", soft_dirty=True).message
+    assert "2 MiB" not in huge_pages("[always] madvise never", soft_dirty=False).message
+    for text in ("always madvise [never]", None, "nonsense"):
+        assert "no transparent" in huge_pages(text, soft_dirty=True).message
+
+
+def test_hashing_in_python_is_a_warning() -> None:
+    assert said(hashing(HashingKernel("native", 4))) == "ok"
+    check = hashing(HashingKernel("python", 4))
+    assert (said(check), "libxxhash-dev" in str(check.remedy)) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    ("held", "scan", "uri", "status"),
+    [
+        (ALL, AUTO, SYSTEM, "ok"),
+        (ALL - {"CAP_DAC_OVERRIDE"}, AUTO, SYSTEM, "warning"),
+        (ALL - {"CAP_DAC_OVERRIDE"}, ScanConfig(mode="sliced"), SYSTEM, "ok"),
+        (ALL - {"CAP_DAC_READ_SEARCH"}, AUTO, SYSTEM, "failure"),
+        (set(), AUTO, SYSTEM, "failure"),
+        (set(), DUMP, SYSTEM, "ok"),
+        (set(), AUTO, "qemu:///session", "ok"),
+        (set(), AUTO, "qemu:///session?socket=/run/user/1000/libvirt/libvirt-sock", "ok"),
+    ],
+)
+def test_the_capabilities_that_a_configuration_needs_are_asked_for(
+    held: set[str], scan: ScanConfig, uri: str, status: str
+) -> None:
+    check = capabilities(User("someone", held), scan, uri)
+    assert said(check) == status
+    if status == "failure":
+        assert all(one in check.message for one in {"CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"} - held)
+
+
+def test_a_limit_on_locked_memory_is_held_against_the_threads() -> None:
+    assert said(locked_memory(None, 64, set())) == "ok"
+    assert said(locked_memory(8 << 20, 3, set())) == "ok"
+    assert said(locked_memory((8 << 20) - 1, 3, set())) == "warning"
+    assert said(locked_memory(0, 3, {"CAP_IPC_LOCK"})) == "ok"
+
+
+def test_a_process_that_cannot_be_sealed_is_a_failure() -> None:
+    assert said(core(None)) == "ok"
+    assert said(core(PrivilegeError("prctl(PR_SET_DUMPABLE) failed: Operation not permitted"))) == "failure"
+
+
+@given(st.text())
+def test_an_errors_message_is_parted_into_what_and_remedy(text: str) -> None:
+    what, remedy = parted(text)
+    assert what + ("" if remedy is None else f"; {remedy}") == text
+    assert "; " not in (remedy or "")
+
+
+def test_an_error_of_many_lines_is_one() -> None:
+    check = from_error("x", GuestError(Reason.LIBVIRT, "a\nb; do\nthis"), "nothing")
+    assert (check.message, check.remedy) == ("a b", "do this")
+    assert from_error("x", GuestError(Reason.LIBVIRT, "a"), "that").remedy == "that"
+
+
+def test_a_failure_is_worse_than_a_warning_and_that_than_nothing() -> None:
+    good, bad, worse = ok("x", "y"), warning("x", "y", "z"), failure("x", "y", "z")
+    assert worst([]) is worst([good]) is Status.OK
+    assert worst([good, bad, good]) is Status.WARNING
+    assert worst([worse, bad, good]) is Status.FAILURE

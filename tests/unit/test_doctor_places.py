@@ -1,0 +1,274 @@
+"""What the doctor makes of files, directories and addresses."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged.config import Config, ExportConfig
+from samepaged.diagnosis import network as network_module
+from samepaged.diagnosis.check import Status, worst
+from samepaged.diagnosis.network import Address, Holder, listen, listeners, network, taken, web_configuration
+from samepaged.diagnosis.storage import (
+    Directory,
+    SeedFile,
+    configuration,
+    journal,
+    look,
+    read_configuration,
+    runtime_directory,
+    seed_kept,
+    state_directory,
+    storage,
+)
+from samepaged.errors import ConfigError
+from samepaged.hypervisor.journal import Entry, JournalError, Left, boot_id
+from samepaged.web.config_file import LoadedConfig
+from samepaged.web.schema import WebConfig
+
+HERE = Path("/run/samepaged")
+GOOD = Directory(HERE, exists=True, usable=True, makeable=False, free=1 << 30, exposed=False)
+SHUT = Directory(HERE, exists=True, usable=False, makeable=False, free=1 << 30, exposed=False)
+MISSING = Directory(HERE, exists=False, usable=False, makeable=False, free=1 << 30, exposed=False)
+TO_MAKE = Directory(HERE, exists=False, usable=False, makeable=True, free=1 << 30, exposed=False)
+FULL = Directory(HERE, exists=True, usable=True, makeable=False, free=0, exposed=False)
+OPEN = Directory(HERE, exists=True, usable=True, makeable=False, free=None, exposed=True)
+ELSEWHERE = Directory(Path("/run/user/7/samepaged"), exists=True, usable=True, makeable=False, free=None, exposed=False)
+
+
+@pytest.mark.parametrize(
+    ("directory", "seeded", "status"),
+    [
+        (GOOD, False, "ok"),
+        (TO_MAKE, False, "ok"),
+        (SHUT, False, "warning"),
+        (SHUT, True, "ok"),
+        (MISSING, False, "warning"),
+        (FULL, False, "warning"),
+        (FULL, True, "ok"),
+    ],
+)
+def test_without_a_place_for_the_seed_hashes_of_runs_do_not_compare(
+    directory: Directory,
+    seeded: bool,  # noqa: FBT001 - a case
+    status: str,
+) -> None:
+    check = state_directory(directory, "someone", seeded=seeded)
+    assert check.status == status
+    assert (check.remedy is None) == (status == "ok")
+
+
+@pytest.mark.parametrize(
+    ("candidates", "status"),
+    [
+        ([GOOD, ELSEWHERE], "ok"),
+        ([TO_MAKE], "ok"),
+        ([SHUT, ELSEWHERE], "warning"),
+        ([SHUT, MISSING], "failure"),
+        ([FULL], "failure"),
+        ([OPEN], "warning"),
+    ],
+)
+def test_without_a_place_for_the_journal_nobody_is_suspended(candidates: list[Directory], status: str) -> None:
+    assert runtime_directory(candidates, "someone").status == status
+
+
+def test_a_directory_that_is_there_is_never_given_to_another_user() -> None:
+    assert "install" not in str(runtime_directory([SHUT], "someone").remedy)
+    assert "install -d -m 700 -o someone /run/samepaged" in str(runtime_directory([MISSING], "someone").remedy)
+
+
+@pytest.mark.parametrize(
+    ("file", "status"),
+    [
+        (SeedFile(HERE, exists=False, exposed=False, trouble=None), "ok"),
+        (SeedFile(HERE, exists=True, exposed=False, trouble=None), "ok"),
+        (SeedFile(HERE, exists=True, exposed=True, trouble=None), "warning"),
+        (SeedFile(HERE, exists=True, exposed=False, trouble=PermissionError(13, "denied")), "warning"),
+        (SeedFile(HERE, exists=True, exposed=False, trouble=ConfigError("holds no seed; remove it")), "failure"),
+    ],
+)
+def test_a_seed_is_a_secret_and_whole(file: SeedFile, status: str) -> None:
+    assert seed_kept(file, seeded=False).status == status
+    assert seed_kept(file, seeded=True).status is Status.OK
+
+
+ENTRY = Entry("qemu:///system", "0" * 32, 3, "web\n1", "boot")
+
+
+def test_a_guest_that_may_be_left_suspended_is_a_failure_that_recover_mends() -> None:
+    (check,) = journal([Left(HERE, None), Left(HERE, ENTRY)], [])
+    assert (check.status, str(check.remedy)[:17]) == ("failure", "samepaged recover")
+    assert "\n" not in check.message
+    assert [one.status for one in journal([Left(HERE, None)], [])] == ["ok"]
+    assert [one.status for one in journal([JournalError("it is odd; remove it")], [HERE])] == ["warning", "warning"]
+
+
+def test_every_problem_of_a_configuration_is_a_failure_with_its_remedy() -> None:
+    first, second = configuration(HERE, ["f:1:1: a; b", "f:2:1: c"], exposed=False, elsewhere=False)
+    assert (first.status, first.message, first.remedy) == ("failure", "f:1:1: a", "b")
+    assert second.remedy is not None
+
+
+def test_a_configuration_that_was_not_asked_for_is_pointed_at() -> None:
+    (check,) = configuration(None, [], exposed=False, elsewhere=True)
+    assert (check.status, check.remedy) == ("warning", "samepaged doctor --config /etc/samepaged/config.yaml")
+    assert [one.status for one in configuration(None, [], exposed=False, elsewhere=False)] == ["ok"]
+
+
+def test_a_seed_in_a_configuration_that_all_may_read_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "with a space.yaml"
+    path.write_text("hashing: {seed: 7}")
+    path.chmod(0o644)
+    _, (check,) = read_configuration(path)
+    assert (check.status, check.remedy) == ("warning", f"chmod o= '{path}'")
+    path.chmod(0o640)
+    config, (check,) = read_configuration(path)
+    assert (check.status, config.hashing.seed) == (Status.OK, 7)
+
+
+def test_a_configuration_that_cannot_be_used_leaves_the_defaults(tmp_path: Path) -> None:
+    config, checks = read_configuration(tmp_path / "none.yaml")
+    assert (worst(checks), config) == (Status.FAILURE, Config())
+
+
+def test_looking_at_a_directory_makes_nothing(tmp_path: Path) -> None:
+    assert look(tmp_path / "a" / "b").makeable
+    assert not (tmp_path / "a").exists()
+    found = look(tmp_path)
+    assert (found.exists, found.usable) == (True, True)
+    assert found.free is not None
+    file = tmp_path / "file"
+    file.touch()
+    assert not look(file).usable
+    assert not look(file / "below").makeable
+
+
+def test_the_journal_of_a_process_that_is_no_more_is_read_and_left(tmp_path: Path) -> None:
+    config = Config(state_directory=tmp_path / "state", runtime_directory=tmp_path)
+    entry = Entry("qemu:///system", "0" * 32, 3, "web-1", boot_id())
+    file = tmp_path / "suspended-999999999-1"
+    file.write_bytes(entry.line())
+    checks = {check.name: check for check in storage(config, "someone")}
+    assert (checks["journal"].status, "'web-1'" in checks["journal"].message) == ("failure", True)
+    assert file.read_bytes() == entry.line()
+    assert not (tmp_path / "state").exists()
+
+
+LOCAL = Address("127.0.0.1:9953", 9953, loopback=True, refusal=None, holder=Holder.NOBODY)
+WIDE = Address("0.0.0.0:9953", 9953, loopback=False, refusal=None, holder=Holder.NOBODY)
+
+
+@pytest.mark.parametrize(
+    ("address", "encrypted", "statuses"),
+    [
+        (LOCAL, False, ["ok"]),
+        (WIDE, False, ["warning"]),
+        (WIDE, True, ["ok"]),
+        (Address("h:1", 1, loopback=True, refusal="no", holder=Holder.NOBODY), False, ["failure"]),
+        (Address("h:1", 1, loopback=False, refusal="no", holder=Holder.NOBODY), False, ["failure"]),
+        (Address("h:80", 80, loopback=True, refusal=None, holder=Holder.NOBODY), False, ["failure"]),
+        (Address("h:80", 80, loopback=True, refusal=None, holder=Holder.NOBODY, unprivileged=80), False, ["ok"]),
+        (Address("h:0", 0, loopback=True, refusal=None, holder=Holder.NOBODY), False, ["ok"]),
+        (Address("h:9", 9953, loopback=True, refusal=None, holder=Holder.SAMEPAGED), False, ["ok"]),
+        (Address("h:9", 9953, loopback=True, refusal=None, holder=Holder.ANOTHER), False, ["failure"]),
+        (Address("h:9", 9953, loopback=True, refusal=None, holder=Holder.UNKNOWN), False, ["warning"]),
+        (Address("h:9", 9953, loopback=False, refusal=None, holder=Holder.ANOTHER), False, ["failure", "warning"]),
+    ],
+)
+def test_an_address_is_to_be_had_and_not_open_to_all(
+    address: Address,
+    encrypted: bool,  # noqa: FBT001 - a case
+    statuses: list[str],
+) -> None:
+    assert [check.status for check in listen(address, set(), encrypted=encrypted)] == statuses
+
+
+def test_a_low_port_is_no_failure_with_its_capability() -> None:
+    low = Address("h:80", 80, loopback=True, refusal=None, holder=Holder.NOBODY)
+    assert [check.status for check in listen(low, {"CAP_NET_BIND_SERVICE"}, encrypted=False)] == ["ok"]
+
+
+ANY = "0.0.0.0"  # noqa: S104 - nothing is bound to it
+TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:26E1 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   1: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2 1 0 100 0 0 10 0
+   2: 0100007F:1F90 0100007F:0050 01 00000000:00000000 00:00000000 00000000     0        0 3 1 0 100 0 0 10 0
+"""
+TCP6 = """\
+  sl  local_address                         remote_address                        st tx_queue rx_queue
+   0: 00000000000000000000000001000000:26E1 00000000000000000000000000000000:0000 0A 00000000:00000000
+   1: 000080FE00000000FF00FE0001000002:1388 00000000000000000000000000000000:0000 0A 00000000:00000000
+"""
+
+
+def test_listening_sockets_are_read_from_the_kernels_tables() -> None:
+    assert listeners(TCP) == {("127.0.0.1", 9953), (ANY, 22)}
+    assert listeners(TCP6) == {("::1", 9953), ("fe80::fe:ff:200:1", 5000)}
+    assert listeners("") == set()
+
+
+@pytest.mark.parametrize(
+    ("ip", "port", "holder"),
+    [
+        ("127.0.0.1", 9953, "127.0.0.1"),
+        ("127.0.0.2", 9953, None),
+        (ANY, 9953, "127.0.0.1"),
+        ("127.0.0.1", 22, ANY),
+        ("::1", 22, ANY),
+        ("127.0.0.1", 80, None),
+        ("fe80::1%eth0", 9953, None),
+    ],
+)
+def test_all_addresses_and_one_stand_in_each_others_way(ip: str, port: int, holder: str | None) -> None:
+    assert taken(ip, port, listeners(TCP)) == holder
+
+
+@given(st.text(alphabet="0123456789ABCDEF: \n", max_size=200))
+def test_no_table_is_a_riddle(text: str) -> None:
+    try:
+        found = listeners("header\n" + text)
+    except ValueError:
+        return
+    assert all(port >= 0 for _, port in found)
+
+
+def test_a_socket_of_somebody_else_is_found_and_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_module, "PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it takes connections, and says nothing
+        at = f"127.0.0.1:{server.getsockname()[1]}"
+        (check,) = network(ExportConfig(listen=at), set())
+    assert (check.status, "taken" in check.message) == ("warning", True)
+    (check,) = network(ExportConfig(listen=at), set())
+    assert check.status == "ok"
+
+
+def test_an_address_that_this_host_has_not_is_a_failure() -> None:
+    (check,) = network(ExportConfig(listen="203.0.113.77:9953"), set())
+    assert (check.status, "127.0.0.1" in str(check.remedy)) == ("failure", True)
+
+
+def test_a_web_configuration_is_loaded_and_what_it_has_is_said(tmp_path: Path) -> None:
+    assert web_configuration(None, None) == []
+    bad = tmp_path / "web.yaml"
+    bad.write_text("nonsense: 1")
+    first, second = network(ExportConfig(listen="0.0.0.0:0", web_config_file=bad), set())
+    assert [first.status, second.status] == ["warning", "failure"]
+    assert second.remedy is not None
+    bad.write_text("{}")
+    _, check = network(ExportConfig(listen="127.0.0.1:0", web_config_file=bad), set())
+    assert (check.status, "neither TLS nor passwords" in check.message) == ("ok", True)
+
+
+def test_an_address_with_tls_may_be_reached_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = LoadedConfig(WebConfig(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    monkeypatch.setattr(network_module, "load", lambda *_: loaded)
+    checks = network(ExportConfig(listen="0.0.0.0:0", web_config_file=tmp_path / "web.yaml"), set())
+    assert [check.status for check in checks] == ["ok", "ok"]
+    assert "TLS" in checks[1].message
