@@ -62,8 +62,8 @@ def connected(found: Access, user: str) -> list[Check]:
         failure(
             RIGHTS,
             f"user {user} may only read, and not suspend guests{why}",
-            f"usermod --append --groups libvirt {user} and log in anew, or run as root; libvirt.uri must not name a "
-            "read-only socket",
+            "run it as root (sudo), or as the unit does: as user samepaged, a member of group libvirt. A socket that "
+            "libvirt.uri names must not be the read-only one",
         ),
     ]
 

@@ -202,27 +202,29 @@ class Publisher:
                 raise FeedError("it said what only the scanner says")
 
     def _hear_answer(self, answer: Answer) -> None:
-        with self._state:
-            if answer.number != self._settings.number:
-                return
-            awaited = answer.number == self._asked
-            self._away, self._answer = False, answer
-            if not answer.error:
-                # The port that was found is asked for again, should there be another web process.
-                self._settings = replace(self._settings, port=answer.port)
-            self._state.notify_all()
-        if answer.error:
+        if answer.number != self._settings.number:
+            return
+        awaited = answer.number == self._asked
+        if not answer.error:
+            self._backoff.succeeded()
+            self._complaint = ""
+            self._tell(f"{'https' if answer.tls else 'http'}://{written(_line(answer.host), answer.port)}/metrics")
+        else:
             self._retry = time.monotonic() + self._backoff.failed()
             if not awaited and answer.error != self._complaint:
                 log.error("no metrics: %s", _line(answer.error))
                 self._complaint = answer.error
-            return
-        self._backoff.succeeded()
-        self._complaint = ""
-        told = f"{'https' if answer.tls else 'http'}://{written(_line(answer.host), answer.port)}/metrics"
-        if told != self._told:
-            log.info("metrics at %s", told)
-        self._told = told
+        with self._state:
+            self._away, self._answer = False, answer
+            if not answer.error and answer.number == self._settings.number:
+                # The port that was found is asked for again, should there be another web process.
+                self._settings = replace(self._settings, port=answer.port)
+            self._state.notify_all()
+
+    def _tell(self, address: str) -> None:
+        if address != self._told:
+            log.info("metrics at %s", address)
+        self._told = address
 
 
 def _settings(number: int, wanted: Wanted) -> Settings:

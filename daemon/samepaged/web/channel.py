@@ -52,11 +52,12 @@ class Plain:
 
 
 class Secure:
-    """A connection in TLS, on top of a plain one. Nothing can be sent before the handshake is done."""
+    """A connection in TLS, on top of a plain one whose first bytes are here. Nothing is sent before the handshake."""
 
-    def __init__(self, plain: Plain, context: ssl.SSLContext) -> None:
+    def __init__(self, plain: Plain, context: ssl.SSLContext, first: bytes) -> None:
         self._plain = plain
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._incoming.write(first)
         self.session = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     async def handshake(self) -> None:

@@ -74,7 +74,8 @@ class Conversation:
         if loaded.tls is None or loaded.config.tls_server_config is None:
             return plain
         async with asyncio.timeout(self._deadlines.handshake):
-            secure = Secure(plain, loaded.tls)
+            first = await plain.receive()  # nothing is set up for a client that does not say a word
+            secure = Secure(plain, loaded.tls, first)
             await secure.handshake()
         if admitted(loaded.config.tls_server_config, secure.session):
             return secure

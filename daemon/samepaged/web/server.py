@@ -14,6 +14,7 @@ from samepaged.web.conversation import Conversation, Deadlines
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from samepaged.web.site import Site
     from samepaged.web.watched import WatchedConfig
@@ -142,11 +143,12 @@ class Server:
     def _cut_one(self) -> bool:
         """Make room: the oldest that owes us its next move goes, or one that has been taking its reply for long."""
         now = asyncio.get_running_loop().time()
-        going = [(task, one) for task, one in self._open.items() if not task.cancelling()]
-        owing = (task for task, one in going if one.owing)
-        slow = (task for task, one in going if now - one.began > GRACE_SECONDS)
-        task = next(owing, None) or next(slow, None)
+        task = self._first(lambda one: one.owing) or self._first(lambda one: now - one.began > GRACE_SECONDS)
         if task is None:
             return False
         task.cancel()
         return True
+
+    def _first(self, chosen: Callable[[Conversation], bool]) -> asyncio.Task[None] | None:
+        """The oldest of these that is not going already. In a storm this is asked for each client: no list."""
+        return next((task for task, one in self._open.items() if chosen(one) and not task.cancelling()), None)

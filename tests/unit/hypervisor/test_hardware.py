@@ -40,6 +40,10 @@ def test_a_hot_plugged_dimm_is_a_block_after_the_cells(model: str) -> None:
     assert parse(xml).blocks == (64 * MIB, 64 * MIB, 32 * MIB)
 
 
+def test_a_memory_device_without_memory_is_no_block() -> None:
+    assert parse(domain(memory_device("virtio-mem", 0))).blocks == (128 * MIB,)
+
+
 def test_persistent_memory_is_storage_and_no_block() -> None:
     xml = domain(memory_device("nvdimm", 32), memory=f"<memory>{160 * 1024}</memory>")
     assert parse(xml).blocks == (128 * MIB,)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import mmap
 import os
+import tracemalloc
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -11,6 +14,9 @@ from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps
 from samepaged.memory.layout import locate
 from samepaged.memory.smaps import Vma
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MIB = 1 << 20
 RAM = frozenset({"rd", "wr", "mr", "mw", "me", "dc", "ac", "dd", "hg", "mg"})
@@ -49,6 +55,14 @@ def test_smaps_gives_addresses_files_and_flags() -> None:
 
 def test_smaps_of_a_running_process_has_its_stack() -> None:
     assert any(one.path == "[stack]" for one in smaps.read(os.getpid()))
+
+
+def test_the_name_of_a_mapped_file_cannot_look_like_a_mapping(tmp_path: Path) -> None:
+    named = tmp_path / "a\r0-1000 rw-p 00000000 00:00 0\nb"
+    named.write_bytes(bytes(mmap.PAGESIZE))
+    with named.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
+        (mapping,) = [one for one in smaps.read(os.getpid()) if one.path.startswith(str(tmp_path))]
+    assert mapping.path == str(named).replace("\n", "\\012")
 
 
 def test_smaps_of_no_process_says_that_it_ended() -> None:
@@ -152,6 +166,16 @@ def test_ram_that_cannot_be_told_is_refused_with_the_remedy(vmas: list[Vma], blo
         locate(vmas, blocks)
     assert caught.value.reason is Reason.LAYOUT
     assert "--reader dump" in str(caught.value)
+
+
+def test_a_mapping_in_thousands_of_parts_takes_little_memory_to_search() -> None:
+    parts = [vma(index * 4096, 4096) for index in range(4000)]
+    tracemalloc.start()
+    with pytest.raises(GuestError, match="look alike"):
+        locate(parts, [2000 * 4096])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * MIB
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.data())

@@ -1,0 +1,119 @@
+"""QEMU's own words on where a guest's RAM lies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import libvirt_qemu
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged.errors import GuestError
+from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.monitor import RamBlock, Stretch, host_address, ram_blocks, ram_of, stretches
+
+# QEMU 7.2, a guest with two NUMA nodes of 48 MiB.
+BLOCKS = """\
+              Block Name    PSize              Offset               Used              Total
+               ram-node0    4 KiB  0x0000000000000000 0x0000000003000000 0x0000000003000000
+               ram-node1    2 MiB  0x0000000003000000 0x0000000003000000 0x0000000003000000
+    /rom@etc/acpi/tables    4 KiB  0x0000000006080000 0x0000000000020000 0x0000000000200000
+0000:00:01.0/vga.vram       4 KiB  0x0000000006080000 0x0000000001000000 0x0000000001000000
+
+"""
+# QEMU 8.2.
+NEWER = """\
+              Block Name    PSize              Offset               Used              Total                HVA  RO
+                  pc.ram    4 KiB  0x0000000000000000 0x0000000040000000 0x0000000040000000 0x00007f6aabe00000  rw
+                 pc.bios    4 KiB  0x0000000040080000 0x0000000000040000 0x0000000000040000 0x00007f6afc800000  ro
+"""
+TREE = """\
+FlatView #0
+ AS "mch", root: bus master container
+ Root memory region: (none)
+  0000000000000000-0000000002ffffff (prio 0, ram): ram-node1 @0000000000000042
+
+FlatView #1
+ AS "memory", root: system
+ AS "cpu-memory-0", root: system
+ Root memory region: system
+  0000000000000000-00000000000c2fff (prio 0, ram): ram-node0 KVM
+  00000000000c3000-00000000000e7fff (prio 0, rom): ram-node0 @00000000000c3000 KVM
+  0000000003001000-0000000005ffffff (prio 0, ram): ram-node1 @0000000000001000
+  00000000b0000000-00000000bfffffff (prio 0, i/o): pcie-mmcfg-mmio
+
+FlatView #2
+ AS "I/O", root: io
+  0000000000000000-0000000002ffffff (prio 0, ram): ram-node0 @0000000000000042
+"""
+ANSWERS = {
+    "info ramblock": BLOCKS,
+    "info mtree -f": TREE,
+    "gpa2hva 0x0": "Host virtual address for 0x0 (ram-node0) is 0x7fa360e00000\n",
+    "gpa2hva 0x3001000": "Host virtual address for 0x3001000 (ram-node1) is 0x7fa35dc01000\r\n",
+}
+
+
+def test_the_blocks_of_either_qemu_are_read() -> None:
+    assert ram_blocks(BLOCKS) == [
+        RamBlock("ram-node0", 48 << 20, None),
+        RamBlock("ram-node1", 48 << 20, None),
+        RamBlock("/rom@etc/acpi/tables", 128 << 10, None),
+        RamBlock("0000:00:01.0/vga.vram", 16 << 20, None),
+    ]
+    assert ram_blocks(NEWER) == [
+        RamBlock("pc.ram", 1 << 30, 0x7F6AABE00000),
+        RamBlock("pc.bios", 256 << 10, 0x7F6AFC800000),
+    ]
+
+
+def test_only_what_the_guests_processors_see_counts() -> None:
+    assert list(stretches(TREE)) == [
+        Stretch("ram-node0", 0, 0),
+        Stretch("ram-node0", 0xC3000, 0xC3000),
+        Stretch("ram-node1", 0x3001000, 0x1000),
+    ]
+
+
+def test_an_address_is_of_the_block_that_was_asked_for() -> None:
+    answer = ANSWERS["gpa2hva 0x0"]
+    assert host_address(answer, "ram-node0") == 0x7FA360E00000
+    assert host_address(answer, "ram-node1") is None
+    assert host_address("No memory is mapped at address 0x20000000", "ram-node0") is None
+
+
+@given(st.text(alphabet='0123456789abcdefx -(),:"@.AS\n', max_size=300))
+def test_whatever_the_monitor_says_it_is_no_riddle(text: str) -> None:
+    ram_blocks(text)
+    list(stretches(text))
+    host_address(text, "pc.ram")
+
+
+class Domain:
+    def name(self) -> str:
+        return "web-1"
+
+
+def asking(monkeypatch: pytest.MonkeyPatch, answers: dict[str, str], *sizes: int) -> list[RamBlock]:
+    monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", lambda _domain, command, _flags: answers[command])
+    found: Any = ram_of(Hypervisor("qemu:///system"), Domain(), sizes)
+    return list(found)
+
+
+def test_where_each_block_begins_is_found_though_only_a_part_of_it_is_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asking(monkeypatch, ANSWERS, 48 << 20) == [
+        RamBlock("ram-node0", 48 << 20, 0x7FA360E00000),
+        RamBlock("ram-node1", 48 << 20, 0x7FA35DC00000),
+    ]
+
+
+def test_a_newer_qemu_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asking(monkeypatch, {"info ramblock": NEWER}, 1 << 30) == [RamBlock("pc.ram", 1 << 30, 0x7F6AABE00000)]
+
+
+def test_what_qemu_does_not_tell_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = asking(monkeypatch, ANSWERS | {"info mtree -f": "unknown command"}, 48 << 20)
+    assert [block.address for block in blocks] == [None, None]
+    with pytest.raises(GuestError, match="names no RAM"):
+        asking(monkeypatch, ANSWERS, 7)

@@ -1,0 +1,160 @@
+"""What the doctor says of a guest, and how all of it is shown."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged.config import ScanConfig
+from samepaged.diagnosis.check import Check, Status, failure, ok, warning
+from samepaged.diagnosis.guests import Examined, judged, skipped
+from samepaged.diagnosis.layout import compared
+from samepaged.diagnosis.report import document, text
+from samepaged.errors import GuestError, Reason
+from samepaged.export.names import columns
+from samepaged.hypervisor.monitor import RamBlock
+from samepaged.memory.forecast import Forecast
+from samepaged.memory.layout import RamMapping
+from samepaged.memory.plan import Obstacle
+
+GIB = 1 << 30
+SHARED = Obstacle("shared", "its memory is shared")
+
+
+def forecast(mode: str = "snapshot", pause: float = 0.03, **more: Any) -> Forecast:
+    values: dict[str, Any] = {"reader": "process", "snapshot": 0.03, "backed": GIB, "obstacle": None} | more
+    return Forecast(mode, pause=pause, **values)
+
+
+@pytest.mark.parametrize(
+    ("found", "scan", "status", "word"),
+    [
+        (forecast(), ScanConfig(), "ok", "a pause of about 30.0 ms"),
+        (forecast(obstacle=SHARED), ScanConfig(), "ok", "no better, as its memory is shared"),
+        (forecast("precopy", 0.02, snapshot=2.0), ScanConfig(), "ok", "no longer than 250 ms"),
+        (forecast("precopy", 0.02, snapshot=2.0), ScanConfig(), "ok", "a snapshot would take 2.00 s"),
+        (forecast("sliced", 0.13, snapshot=2.0, obstacle=SHARED), ScanConfig(), "warning", "many pauses"),
+        (forecast("sliced", 0.13, snapshot=2.0), ScanConfig(mode="sliced"), "ok", "many pauses"),
+        (forecast("live", 0.0), ScanConfig(mode="live"), "ok", "without a pause"),
+        (forecast(pause=2.0, snapshot=2.0), ScanConfig(mode="snapshot"), "warning", "a pause of about 2.00 s"),
+        (forecast(obstacle=SHARED), ScanConfig(mode="precopy"), "warning", "shared"),
+        (forecast(reader="dump", backed=None), ScanConfig(reader="dump", mode="snapshot"), "ok", "by a dump"),
+        (forecast(reader="dump", backed=None), ScanConfig(mode="snapshot"), "warning", "by a dump"),
+    ],
+)
+def test_a_guest_is_judged_by_what_a_scan_would_do_to_it(
+    found: Forecast, scan: ScanConfig, status: str, word: str
+) -> None:
+    check = judged("web-1", 2 * GIB, found, scan, paused=False)
+    assert (check.status, word in check.message, check.domain) == (status, True, "web-1")
+    assert check.message.startswith("2.00 GiB")
+    assert ("backed" in check.message) == (found.backed is not None)
+    assert (check.remedy is None) == (status == "ok")
+
+
+def test_a_guest_that_others_paused_is_never_a_trouble() -> None:
+    for mode in ("auto", "precopy", "snapshot"):
+        check = judged("a", GIB, forecast(pause=0.0, snapshot=9.0), ScanConfig(mode=mode), paused=True)
+        assert (check.status, "somebody else has paused it" in check.message) == ("ok", True)
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_every_reason_to_skip_a_guest_has_a_remedy_or_is_intended(reason: Reason) -> None:
+    check = skipped("web'1", GuestError(reason, 'domain "web\'1" is odd'))
+    assert f"skipped ({reason})" in check.message
+    assert (check.status == "ok") == reason.intended == (check.remedy is None)
+
+
+def test_what_passes_by_itself_is_a_warning_and_the_rest_a_failure() -> None:
+    assert skipped("a", GuestError(Reason.IN_JOB, "domain 'a' is in a job")).status == "warning"
+    assert skipped("a", GuestError(Reason.IN_JOB, "domain 'a' is in a job")).message == "skipped (in_job): is in a job"
+    check = skipped("a b", GuestError(Reason.NO_PERMISSION, "it may not be read; run as root"))
+    assert (check.status, check.remedy) == ("failure", "run as root")
+    assert "'a b'" in str(skipped("a b", GuestError(Reason.CRASHED, "domain 'a b' has crashed")).remedy)
+
+
+def mapping(start: int, size: int) -> RamMapping:
+    return RamMapping(start, size, (0, 0), 0, 0, "", shared=False, hugetlb=False, mergeable=False)
+
+
+def test_the_layout_is_right_where_qemu_has_the_same_addresses() -> None:
+    ours = [mapping(0x7000_0000, GIB), mapping(0x1000_0000, GIB)]
+    qemus = [RamBlock("ram-node0", GIB, 0x7000_0000), RamBlock("ram-node1", GIB, 0x1000_0000)]
+    assert compared("a", ours, qemus).status == "ok"
+    assert compared("a", ours, [*qemus, RamBlock("vga.vram", GIB, 0x5)]).status == "ok"
+    assert compared("a", ours, qemus[:1]).status == "failure"
+    assert compared("a", ours, [qemus[0], RamBlock("ram-node1", GIB, 0x1000_1000)]).status == "failure"
+    assert compared("a", ours, [qemus[0], RamBlock("ram-node1", GIB, None)]).status == "warning"
+    assert all("tainted" in compared("a", ours, blocks).message for blocks in (qemus, qemus[:1]))
+
+
+CHECKS = [
+    ok("configuration", "/etc/samepaged/config.yaml"),
+    warning("soft-dirty", "this kernel keeps no soft-dirty bits " * 4, "use another " * 10),
+    failure("guest", "skipped", "mend it", "web-1"),
+    ok("guest", "2.00 GiB", "web-2"),
+]
+
+
+def test_each_check_is_a_line_with_its_remedy_indented_below_and_guests_apart() -> None:
+    lines = text(CHECKS, coloured=False).splitlines()
+    assert lines[0] == "ok       configuration: /etc/samepaged/config.yaml"
+    assert lines[1].startswith("warning  soft-dirty: this kernel")
+    assert lines[lines.index("") + 1 :] == [
+        "failure  guest web-1: skipped",
+        "         -> mend it",
+        "ok       guest web-2: 2.00 GiB",
+        "",
+        "2 ok, 1 warning, 1 failure",
+    ]
+
+
+def test_colours_are_on_the_status_alone() -> None:
+    first, *_ = text(CHECKS, coloured=True).splitlines()
+    assert first == "\x1b[32mok       \x1b[0mconfiguration: /etc/samepaged/config.yaml"
+
+
+TEXTS = st.text(max_size=200)
+
+
+@given(st.lists(st.builds(Check, TEXTS, st.sampled_from(Status), TEXTS, st.none() | TEXTS, st.none() | TEXTS)))
+def test_whatever_names_hold_no_line_is_too_long_or_steers_the_terminal(checks: list[Check]) -> None:
+    lines = text(checks, coloured=False).split("\n")
+    assert max(map(columns, lines)) <= 80
+    assert all(line.isprintable() for line in lines)
+    json.dumps(document(checks, []), ensure_ascii=False).encode()
+
+
+def test_the_document_has_what_the_contract_says() -> None:
+    found = forecast("precopy", 0.02, snapshot=2.0, obstacle=SHARED)
+    scanned = Examined("web-1", "u-1", GIB, paused=False, reason=None, forecast=found, check=CHECKS[3])
+    left_out = Examined("w\udcff", "u-2", None, paused=False, reason=Reason.IN_JOB, forecast=None, check=CHECKS[2])
+    told = json.loads(json.dumps(document(CHECKS, [scanned, left_out])))
+    assert told["schema"] == 1
+    assert told["checks"][2] == {
+        "name": "guest",
+        "status": "failure",
+        "message": "skipped",
+        "remedy": "mend it",
+        "domain": "web-1",
+    }
+    assert told["guests"][0] == {
+        "name": "web-1",
+        "uuid": "u-1",
+        "memory_bytes": GIB,
+        "paused": False,
+        "skipped_reason_code": None,
+        "mode": "precopy",
+        "reader": "process",
+        "backed_bytes": GIB,
+        "predicted_pause_seconds": 0.02,
+        "predicted_snapshot_seconds": 2.0,
+        "obstacle_code": "shared",
+        "obstacle": "its memory is shared",
+    }
+    assert told["guests"][1]["name"] == "w\\udcff"
+    assert (told["guests"][1]["mode"], told["guests"][1]["skipped_reason_code"]) == (None, "in_job")

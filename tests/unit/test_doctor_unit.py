@@ -1,0 +1,160 @@
+"""What the doctor makes of systemd's units and of libvirt's answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+
+from samepaged.config import ScanConfig
+from samepaged.diagnosis import libvirtd
+from samepaged.diagnosis.libvirtd import Access, connected, reach
+from samepaged.diagnosis.unit import UnitUser, properties, scanner_unit, web_unit
+from samepaged.errors import HypervisorError
+
+if TYPE_CHECKING:
+    from samepaged.diagnosis.check import Check
+
+# As `systemctl show` prints it for the units as they are installed.
+SHOWN = """\
+LoadState=loaded
+ActiveState=active
+User=samepaged
+AmbientCapabilities=cap_dac_override cap_dac_read_search cap_sys_ptrace
+CapabilityBoundingSet=cap_dac_override cap_dac_read_search cap_sys_ptrace
+LimitCORE=0
+LimitMEMLOCK=infinity
+PrivateUsers=no
+"""
+GOOD = properties(SHOWN)
+WEB = properties("LoadState=loaded\nActiveState=active\nUser=samepaged-web\nAmbientCapabilities=\nPrivateUsers=yes\n")
+USER = UnitUser("samepaged", exists=True, in_group=True, ruled=True)
+AUTO = ScanConfig(threads=3)
+
+
+def statuses(checks: list[Check]) -> list[str]:
+    assert all((check.remedy is None) == (check.status == "ok") for check in checks)
+    return [str(check.status) for check in checks]
+
+
+def test_the_unit_as_it_is_installed_is_well() -> None:
+    (check,) = scanner_unit(GOOD, USER, AUTO)
+    assert check.status == "ok"
+    assert "active" in check.message
+    assert "CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE" in check.message
+    assert statuses(web_unit(WEB, GOOD)) == ["ok"]
+
+
+def test_a_unit_that_is_not_installed_is_a_warning_that_says_how() -> None:
+    (check,) = scanner_unit(properties("LoadState=not-found\nActiveState=inactive\n"), USER, AUTO)
+    assert (check.status, "make install" in str(check.remedy)) == ("warning", True)
+    assert web_unit({"LoadState": "not-found"}, GOOD) == []
+
+
+ONLY_READING = "cap_dac_read_search cap_sys_ptrace"
+DUMP = ScanConfig(reader="dump", threads=3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "scan", "status", "remedy"),
+    [
+        ({"AmbientCapabilities": ""}, AUTO, "failure", "AmbientCapabilities=CAP_DAC_READ_SEARCH CAP_SYS_PTRACE"),
+        ({"CapabilityBoundingSet": "cap_net_admin"}, AUTO, "failure", "CapabilityBoundingSet="),
+        ({"AmbientCapabilities": ""}, DUMP, "ok", ""),
+        ({"AmbientCapabilities": ONLY_READING}, AUTO, "warning", "CAP_DAC_OVERRIDE"),
+        ({"AmbientCapabilities": ONLY_READING}, ScanConfig(mode="snapshot", threads=3), "ok", ""),
+        ({"PrivateUsers": "yes"}, AUTO, "failure", "PrivateUsers=no"),
+        ({"PrivateUsers": "yes"}, DUMP, "ok", ""),
+        ({"LimitCORE": "infinity"}, AUTO, "warning", "LimitCORE=0"),
+        ({"LimitMEMLOCK": "65536"}, AUTO, "warning", "LimitMEMLOCK=infinity"),
+        ({"LimitMEMLOCK": str(8 << 20)}, AUTO, "ok", ""),
+    ],
+)
+def test_what_a_unit_lacks_is_named_with_the_setting_that_mends_it(
+    changed: dict[str, str], scan: ScanConfig, status: str, remedy: str
+) -> None:
+    (check,) = scanner_unit(GOOD | changed, USER, scan)
+    assert (check.status, remedy in (check.remedy or "")) == (status, True)
+
+
+def test_a_unit_that_runs_as_root_needs_no_ambient_capabilities_and_is_warned_about() -> None:
+    root = UnitUser("", exists=False, in_group=False, ruled=False)
+    checks = scanner_unit(GOOD | {"User": "", "AmbientCapabilities": ""}, root, AUTO)
+    assert statuses(checks) == ["warning"]
+    checks = scanner_unit(GOOD | {"User": "", "CapabilityBoundingSet": ""}, root, AUTO)
+    assert statuses(checks) == ["warning", "failure"]
+
+
+def test_a_user_that_libvirt_does_not_know_is_a_failure() -> None:
+    assert statuses(scanner_unit(GOOD, UnitUser("x", exists=False, in_group=False, ruled=False), AUTO)) == ["failure"]
+    (check,) = scanner_unit(GOOD, UnitUser("x", exists=True, in_group=False, ruled=False), AUTO)
+    assert (check.status, "usermod --append --groups libvirt x" in str(check.remedy)) == ("failure", True)
+    assert statuses(scanner_unit(GOOD, UnitUser("x", exists=True, in_group=False, ruled=True), AUTO)) == ["ok"]
+
+
+@pytest.mark.parametrize("changed", [{"User": ""}, {"User": "samepaged"}, {"AmbientCapabilities": "cap_sys_ptrace"}])
+def test_a_web_process_with_the_scanners_rights_is_a_warning(changed: dict[str, str]) -> None:
+    assert statuses(web_unit(WEB | changed, GOOD)) == ["warning"]
+
+
+def test_what_systemctl_prints_may_be_anything() -> None:
+    assert properties("a=b=c\nnothing\n=x\n\nempty=") == {"a": "b=c", "": "x", "empty": ""}
+    assert statuses(scanner_unit({}, USER, AUTO)) == ["warning"]
+
+
+VERSIONS = ("9.0.0", "7.2.22")
+URI = "qemu:///system"
+
+
+def test_libvirt_tells_what_it_is_and_whether_guests_may_be_suspended() -> None:
+    assert statuses(connected(Access(URI, VERSIONS, may_change=True), "someone")) == ["ok", "ok"]
+    first, rights = connected(Access(URI, VERSIONS, may_change=False), "someone")
+    assert "QEMU 7.2.22" in first.message
+    assert (rights.status, "as root" in str(rights.remedy)) == ("failure", True)
+
+
+def test_a_refusal_to_write_is_quoted_in_a_line() -> None:
+    error = HypervisorError("libvirt cannot be reached: authentication\nunavailable; check")
+    _, rights = connected(Access(URI, VERSIONS, may_change=False, error=error), "someone")
+    assert "authentication unavailable" in rights.message
+
+
+def test_a_libvirt_that_is_away_is_a_failure_and_the_rest_unknown() -> None:
+    error = HypervisorError("libvirt cannot be reached: no such file; check that libvirtd runs")
+    first, rest = connected(Access(URI, None, may_change=False, error=error), "someone")
+    assert (first.status, first.remedy) == ("failure", "check that libvirtd runs")
+    assert (rest.status, "could not be checked" in rest.message) == ("warning", True)
+
+
+class Connection:
+    """A libvirt that lets in for reading alone, or nobody."""
+
+    made: ClassVar[list[Connection]] = []
+
+    def __init__(self, uri: str, *, read_only: bool = False) -> None:
+        self.uri = uri
+        self.read_only = read_only
+        self.closed = False
+        self.made.append(self)
+
+    def connect(self) -> None:
+        if self.uri == "nobody" or not self.read_only:
+            raise HypervisorError("libvirt cannot be reached: authentication unavailable; check")
+
+    def versions(self) -> tuple[str, str]:
+        return VERSIONS
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_who_may_only_read_is_connected_for_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libvirtd, "Hypervisor", Connection)
+    with reach(URI) as (hypervisor, access):
+        assert hypervisor is not None
+        assert (access.versions, access.may_change) == (VERSIONS, False)
+        assert "authentication unavailable" in str(access.error)
+        assert not Connection.made[-1].closed
+    assert Connection.made[-1].closed
+    with reach("nobody") as (hypervisor, access):
+        assert (hypervisor, access.versions) == (None, None)
