@@ -33,6 +33,11 @@ class Mapping:
         """Whether what is in there reaches neither a core nor swap nor a child."""
         return {"lo", "dd", "dc"} <= self.flags
 
+    @property
+    def program(self) -> bool:
+        """Whether it is a program's code or constants, which nobody writes to."""
+        return self.name.startswith("/") and self.permissions in {"r--p", "r-xp"}
+
 
 def mappings(pid: int) -> list[Mapping]:
     found = []
@@ -49,7 +54,7 @@ def mappings(pid: int) -> list[Mapping]:
 def holders(pid: int, needles: Sequence[bytes], among: Sequence[Mapping] | None = None) -> list[Mapping]:
     """The mappings of a process in which any of the needles is found."""
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:  # noqa: PTH123 - unbuffered: what is not there is skipped
-        return [one for one in among or mappings(pid) if _holds(memory.fileno(), one, needles)]
+        return [one for one in among or mappings(pid) if not one.program and _holds(memory.fileno(), one, needles)]
 
 
 def _holds(memory: int, mapping: Mapping, needles: Sequence[bytes]) -> bool:

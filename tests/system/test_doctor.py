@@ -123,7 +123,13 @@ def test_every_guest_has_the_mode_that_its_scan_then_takes(
 ) -> None:
     a, _ = pair
     with running(connection, root, Spec("samepaged-test-memfd", memory_backing=MEMFD)) as (shared,):
-        for asked in ("{}", "{max_pause: 15ms}", "{mode: precopy}", "{mode: live}", "{reader: dump, mode: snapshot}"):
+        for asked in (
+            "{}",
+            "{max_pause: 15ms, max_duty: 1.0}",
+            "{mode: precopy}",
+            "{mode: live}",
+            "{reader: dump, mode: snapshot}",
+        ):
             samepaged.configure(f"scan: {asked}")
             found = doctor(samepaged)
             scans = {one["name"]: one for one in samepaged.scan(a.name, shared.name)["domains"]}

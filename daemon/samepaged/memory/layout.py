@@ -91,8 +91,8 @@ def _parts(run: list[Vma], size: int) -> Iterator[_Part]:
     """
     ends = {vma.end: index for index, vma in enumerate(run)}
     for index, vma in enumerate(run):
-        last = ends.get(vma.start + size)
-        if last is not None:
+        last = ends.get(vma.start + size, -1)
+        if last >= index:
             yield _Part(run, index, last + 1)
 
 

@@ -24,9 +24,10 @@ __all__ = ["Server", "most_connections"]
 log = logging.getLogger(__name__)
 
 MOST: Final = 512
+# Connections taken before others have their turn. Those that are cut for them are closed only then.
+AT_ONCE: Final = 8
 # Descriptors that are no connections: standard ones, the feed, epoll and its pipe, two listeners, certificates.
-RESERVED: Final = 24
-AT_ONCE: Final = 16
+RESERVED: Final = 24 + AT_ONCE
 GRACE_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 0.05
 SHORT_OF: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -121,17 +122,14 @@ class Server:
                         self._cut_one()
                         await asyncio.sleep(PAUSE_SECONDS)
                 else:
-                    await self._admit(connection)
+                    self._admit(connection)
             await asyncio.sleep(0)
 
-    async def _admit(self, connection: socket.socket) -> None:
+    def _admit(self, connection: socket.socket) -> None:
+        if len(self._open) >= self._most and not self._cut_one():
+            connection.close()
+            return
         connection.setblocking(False)
-        if len(self._open) >= self._most:
-            found = self._cut_one()
-            await asyncio.sleep(0)  # in which it goes
-            if not found:
-                connection.close()
-                return
         conversation = Conversation(connection, self._site, self.config, self._deadlines)
         task = asyncio.get_running_loop().create_task(conversation.run())
         self._open[task] = conversation
