@@ -21,6 +21,7 @@ global: {{scrape_interval: 1s, scrape_timeout: 1s}}
 scrape_configs:
 - job_name: samepaged
   static_configs: [{{targets: ['{target}']}}]
+{more}
 """
 
 
@@ -62,14 +63,16 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def prometheus(root: Path, target: str) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes `target` (host:port) every second; ended on leaving."""
+def prometheus(root: Path, target: str, more: str = "") -> Iterator[Prometheus]:
+    """A Prometheus that scrapes `target` (host:port) every second; ended on leaving. `more` are lines of the job in its
+    configuration, indented by two spaces.
+    """
     binary = shutil.which("prometheus")
     if binary is None:
         message = "prometheus is not installed; run `make deps`"
         raise RuntimeError(message)
     root.mkdir(parents=True, exist_ok=True)
-    (root / "prometheus.yml").write_text(CONFIG.format(target=target))
+    (root / "prometheus.yml").write_text(CONFIG.format(target=target, more=more))
     port = free_port()
     command = [
         binary,

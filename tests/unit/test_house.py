@@ -16,14 +16,15 @@ LONGEST = 350
 
 # The rooms, and what each of them (and each single file beside them) may not know. Data goes one way: hypervisor →
 # memory → sharing → export and traces.
-ROOMS = {"commands", "diagnosis", "export", "hypervisor", "memory", "service", "sharing", "traces"}
+ROOMS = {"commands", "diagnosis", "export", "hypervisor", "memory", "service", "sharing", "traces", "web"}
 STRANGERS = {
-    "memory": {"hypervisor", "service", "export", "commands", "traces", "diagnosis"},
-    "hypervisor": {"memory", "sharing", "export", "service", "commands", "traces", "diagnosis"},
-    "export": {"memory", "hypervisor", "service", "commands", "diagnosis"},
-    "traces": {"memory", "hypervisor", "service", "commands", "diagnosis"},
+    "memory": {"hypervisor", "service", "export", "commands", "traces", "diagnosis", "web"},
+    "hypervisor": {"memory", "sharing", "export", "service", "commands", "traces", "diagnosis", "web"},
+    "export": {"memory", "hypervisor", "service", "commands", "diagnosis", "web"},
+    "traces": {"memory", "hypervisor", "service", "commands", "diagnosis", "web"},
     "service": {"commands", "diagnosis"},
     "diagnosis": {"commands"},
+    "web": ROOMS - {"web"},
     "config": ROOMS,
     "errors": ROOMS,
     "ksm": ROOMS,
@@ -133,6 +134,10 @@ def test_data_goes_one_way(name: str) -> None:
 
 def test_sharing_knows_nobody() -> None:
     assert arrows(DAEMON)["sharing"] == set()
+
+
+def test_the_web_process_knows_what_it_may_do_and_how_errors_end_and_nothing_else() -> None:
+    assert arrows(DAEMON)["web"] <= {"errors", "privileges"}
 
 
 def test_only_the_halls_know_two_neighbours() -> None:

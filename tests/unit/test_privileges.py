@@ -17,7 +17,7 @@ PTRACE, SETUID = 1 << NAMES.index("CAP_SYS_PTRACE"), 1 << NAMES.index("CAP_SETUI
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
 
 
-def after(*lines: str, threads: bool = False) -> dict[str, str]:
+def after(*lines: str) -> dict[str, str]:
     """/proc/PID/status, as another process sees it, of one that has run these lines."""
     program = "\n".join(
         [
@@ -64,17 +64,39 @@ def test_a_sealed_process_is_not_dumpable_and_its_files_are_roots() -> None:
     assert after(*as_a_user, "p.seal()")["owner"] == "0"
 
 
-def test_a_sealed_process_leaves_no_core(tmp_path: Path) -> None:
+CORE_PATTERN = Path("/proc/sys/kernel/core_pattern").read_text().strip()
+NO_LIMIT = "p.resource.setrlimit = lambda *_: None"
+STILL_DUMPABLE = "p._prctl = lambda *_: None"
+
+
+@pytest.mark.skipif("/" in CORE_PATTERN or not CORE_PATTERN.startswith("core"), reason="cores go elsewhere")
+@pytest.mark.parametrize(
+    ("lines", "cores"),
+    [(["p.seal()"], 0), ([NO_LIMIT, "p.seal()"], 0), ([STILL_DUMPABLE, "p.seal()"], 0), ([], 1)],
+    ids=["sealed", "only not dumpable", "only limited", "as it was"],
+)
+def test_a_sealed_process_leaves_no_core(lines: list[str], cores: int, tmp_path: Path) -> None:
+    most = "most = p.resource.getrlimit(p.resource.RLIMIT_CORE)[1]"
+    begin = ["import os, samepaged.privileges as p", most, "p.resource.setrlimit(p.resource.RLIMIT_CORE, (most, most))"]
+    program = "\n".join([*begin, *lines, "os.abort()"])
+    done = subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == -6, done.stderr
+    assert len(list(tmp_path.iterdir())) == cores
+
+
+@as_root
+@pytest.mark.parametrize("command", ["run", "scan"])
+def test_a_command_that_reads_memory_is_sealed_before_anything_else(command: str) -> None:
     program = (
-        "import os, resource, samepaged.privileges as p\n"
-        "p.seal(); print(resource.getrlimit(resource.RLIMIT_CORE), flush=True); os.abort()"
+        "import os, resource, samepaged.privileges as p; from samepaged.cli import main, _parser\n"
+        "_parser()  # imports all commands, which another user may not be able to read\n"
+        "owner = lambda: os.stat('/proc/self/environ').st_uid\n"
+        "p.become('nobody'); p._prctl('PR_SET_DUMPABLE', 4, 1); before = owner()\n"
+        f"status = main([{command!r}, '--config', '/nonexistent'])\n"
+        "print(status, before, owner(), resource.getrlimit(resource.RLIMIT_CORE))"
     )
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == -6
-    assert done.stdout == "(0, 0)\n"
-    assert list(tmp_path.iterdir()) == []
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == f"2 {pwd.getpwnam('nobody').pw_uid} 0 (0, 0)\n"
 
 
 @as_root

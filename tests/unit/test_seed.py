@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged import seed
+from samepaged.config import parse
 from samepaged.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,3 +57,35 @@ def test_where_no_seed_can_be_kept_it_says_so_and_goes_on(tmp_path: Path, caplog
     first = seed.load(None, tmp_path / "file" / "state")
     assert 0 <= first < 2**64
     assert "cannot be kept" in caplog.text
+    assert not shows(caplog.text, first)
+
+
+def shows(text: str, number: int) -> bool:
+    return any(form in text.lower() for form in (str(number), f"{number:x}"))
+
+
+def test_neither_a_log_nor_an_error_shows_the_seed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    first = seed.load(None, tmp_path)
+    seed.load(first, tmp_path)
+    assert not shows(caplog.text, first)
+    (tmp_path / "seed").write_text(f"{first:016x}, mistyped")
+    with pytest.raises(ConfigError) as caught:
+        seed.load(None, tmp_path)
+    assert not shows(repr(caught.value) + str(caught.value), first)
+
+
+def test_the_configuration_does_not_show_the_seed() -> None:
+    config = parse("hashing: {seed: 0x5eed0fadae5c0de5}", "config.yaml")
+    assert config.hashing.seed == 0x5EED0FADAE5C0DE5
+    assert "state_directory" in repr(config)
+    assert not shows(repr(config) + str(config), 0x5EED0FADAE5C0DE5)
+
+
+@pytest.mark.parametrize(
+    "text", ["0x5eed0fadae5c0de5ff", "'5eed0fadae5c0de5'", "[0x5eed0fadae5c0de5]", "5eed0fadae5c0de5"]
+)
+def test_a_mistyped_seed_is_not_quoted(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(f"hashing: {{seed: {text}}}", "config.yaml")
+    assert "5eed" not in repr(caught.value)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import ConfigError, SamepagedError
+from samepaged.export.names import visible
 from samepaged.service.feed import Feed
 from samepaged.service.schedule import Backoff
 from samepaged.web.address import written
@@ -197,7 +198,7 @@ class Publisher:
                 self._hear_answer(message)
             case Report(error):
                 if error:
-                    log.warning("the web process keeps its old configuration: %s", _line(error))
+                    log.warning("the web process keeps its old configuration: %s", visible(error))
             case _:
                 raise FeedError("it said what only the scanner says")
 
@@ -208,11 +209,11 @@ class Publisher:
         if not answer.error:
             self._backoff.succeeded()
             self._complaint = ""
-            self._tell(f"{'https' if answer.tls else 'http'}://{written(_line(answer.host), answer.port)}/metrics")
+            self._tell(f"{'https' if answer.tls else 'http'}://{written(visible(answer.host), answer.port)}/metrics")
         else:
             self._retry = time.monotonic() + self._backoff.failed()
             if not awaited and answer.error != self._complaint:
-                log.error("no metrics: %s", _line(answer.error))
+                log.error("no metrics: %s", visible(answer.error))
                 self._complaint = answer.error
         with self._state:
             self._away, self._answer = False, answer
@@ -235,9 +236,5 @@ def _settings(number: int, wanted: Wanted) -> Settings:
 def _check(answer: Answer) -> None:
     """Raise what the web process objects to. It is on the network: what it says is not trusted to be one line."""
     if answer.error:
-        error = _line(answer.error)
+        error = visible(answer.error)
         raise ConfigError(error) if answer.misconfigured else SamepagedError(error)
-
-
-def _line(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)

@@ -120,9 +120,11 @@ async def hang_up(connection: socket.socket) -> None:
     the client lose what was said last (RFC 9112, 9.6).
     """
     loop = asyncio.get_running_loop()
-    with contextlib.suppress(OSError, TimeoutError):
+    try:
         connection.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(LINGER_SECONDS):
             left = MOST_LINGERING
             while left > 0 and (data := await loop.sock_recv(connection, SLICE)):
                 left -= len(data)
+    except (OSError, TimeoutError) as error:  # it is gone, or will not go
+        error.__traceback__ = None  # a circle, by way of the future of the read

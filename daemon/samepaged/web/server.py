@@ -136,7 +136,7 @@ class Server:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._open[task]
+        self._open.pop(task).close()  # it may have been cut before its first step
 
     def _cut_one(self) -> bool:
         """Make room: the oldest that owes us its next move goes, or one that has been taking its reply for long."""

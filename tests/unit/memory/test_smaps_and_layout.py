@@ -158,6 +158,7 @@ def test_blocks_keep_their_order_whatever_their_sizes() -> None:
         ([vma(0, 64 * MIB, path="[heap]")], [64 * MIB], "0 mappings"),
         ([vma(0, 8 * MIB), vma(8 * MIB, 8 * MIB, flags=RAM | {"nh"})], [8 * MIB, 16 * MIB], "look alike"),
         ([vma(0, 8 * MIB), vma(8 * MIB, 8 * MIB, flags=frozenset())], [8 * MIB, 16 * MIB], "0 mappings of 16 MiB"),
+        ([vma(0, MIB), vma(MIB, MIB)], [0], "0 mappings of 0 MiB"),
         ([vma(0, 8 * MIB, flags=frozenset()), vma(8 * MIB, MIB, flags=PLAIN)], [8 * MIB], "0 mappings of 8 MiB"),
     ],
 )

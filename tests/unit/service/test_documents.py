@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from samepaged.export.document import document
+from samepaged.export.metrics import SnapshotCollector, registry
+from samepaged.service import documents as module
+from samepaged.service.documents import Documents
+from tests.unit.export.builders import full_snapshot, snapshot
+
+if TYPE_CHECKING:
+    from samepaged.web.feed import Document
+
+
+class Made:
+    """The documents of one snapshot, by path; of several of a path, the first."""
+
+    def __init__(self) -> None:
+        self.snapshot = snapshot()
+        self._collector = SnapshotCollector(self.snapshot)
+        self._documents = Documents(registry(self._collector), lambda: self.snapshot)
+
+    def all(self) -> list[Document]:
+        self._collector.snapshot = self.snapshot
+        return self._documents()
+
+    def __getitem__(self, path: str) -> Document:
+        return next(one for one in self.all() if one.path == path)
+
+
+@pytest.fixture
+def made() -> Made:
+    return Made()
+
+
+def test_before_the_first_scan_there_are_metrics_but_nothing_is_ready(made: Made) -> None:
+    assert (made["/metrics"].status, made["/"].status) == (200, 200)
+    for path in ("/-/ready", "/api/v1/snapshot"):
+        assert made[path].status == 503
+        assert made[path].body == b"samepaged has not finished its first scan\n"
+
+
+def test_after_it_the_snapshot_is_what_scan_json_prints(made: Made) -> None:
+    made.snapshot = full_snapshot()
+    latest = made.snapshot.latest
+    assert latest is not None
+    assert made["/-/ready"].status == 200
+    assert made["/api/v1/snapshot"].media_type == "application/json"
+    assert json.loads(made["/api/v1/snapshot"].body) == document(latest)
+
+
+def test_a_snapshot_is_made_once_and_anew_when_another_is_there(made: Made) -> None:
+    made.snapshot = full_snapshot()
+    first = made["/api/v1/snapshot"]
+    assert made["/api/v1/snapshot"] is first
+    assert made.snapshot.latest is not None
+    made.snapshot = replace(made.snapshot, latest=replace(made.snapshot.latest, duration_seconds=99.0))
+    assert json.loads(made["/api/v1/snapshot"].body)["duration_seconds"] == 99.0
+
+
+def test_the_metrics_are_in_both_formats_the_text_first(made: Made) -> None:
+    made.snapshot = full_snapshot()
+    text, openmetrics = (one for one in made.all() if one.path == "/metrics")
+    assert text.media_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert openmetrics.media_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    old = {family.name for family in parse_text(text.body.decode())}
+    new = {family.name for family in parse_openmetrics(openmetrics.body.decode())}  # type: ignore[no-untyped-call]  # untyped
+    assert "samepage_domain_memory_bytes" in old & new
+    assert "process_cpu_seconds" in new
+
+
+def test_what_cannot_be_made_is_said_and_the_log_says_why_once(
+    made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, openmetrics: bool) -> bytes:
+        raise ZeroDivisionError(openmetrics)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "render", broken)
+        for _ in range(3):
+            assert made["/metrics"].status == made["/api/v1/snapshot"].status == 500
+            assert b"ZeroDivision" not in made["/metrics"].body
+            assert made["/-/ready"].status == 503
+    assert len(caplog.records) == 1
+    assert "ZeroDivisionError" in caplog.text
+    assert made["/metrics"].status == 200
+
+
+def test_what_is_too_large_to_be_served_is_said(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST", 1000)
+    made.snapshot = full_snapshot()
+    assert made["/metrics"].status == 500
+    assert b"samepaged scan --json" in made["/metrics"].body
+    assert made["/-/ready"].status == 200
+
+
+def test_the_page_links_to_what_there_is(made: Made) -> None:
+    paths = {one.path for one in made.all()} - {"/"}
+    for path in (*paths, "/-/healthy"):
+        assert f'href="{path.removeprefix("/")}"'.encode() in made["/"].body

@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from samepaged.errors import ConfigError, SamepagedError
+from samepaged.service import feed as feeds
+from samepaged.service import publisher as publishing
+from samepaged.service.publisher import Publisher, Wanted
+from samepaged.web.feed import Answer, Document, Documents, FrameReader, Message, Report, Settings, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WANTED = Wanted("127.0.0.1", 0, Path("/etc/web.yaml"))
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass
+class Web:
+    """The other end of a feed, played by the test."""
+
+    connection: socket.socket
+    reader: FrameReader = field(default_factory=FrameReader)
+    heard: list[Message] = field(default_factory=list)
+
+    def hear(self) -> Message:
+        while not self.heard:
+            data = self.connection.recv(1 << 16)
+            assert data, "the feed was closed"
+            self.heard += self.reader.feed(data)
+        return self.heard.pop(0)
+
+    def documents(self) -> dict[str, bytes]:
+        message = self.hear()
+        assert isinstance(message, Documents), message
+        return {one.path: one.body for one in message.documents}
+
+    def settings(self) -> Settings:
+        while not isinstance(message := self.hear(), Settings):
+            pass
+        return message
+
+    def say(self, message: Message) -> None:
+        self.connection.sendall(b"".join(encode(message)))
+
+    def accept(self, port: int = 9953) -> Settings:
+        settings = self.settings()
+        self.say(Answer(settings.number, settings.host, port))
+        return settings
+
+
+class Webs:
+    """Web processes, one after another, each played by the test; `away` lets none be had."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.opened: queue.Queue[Web] = queue.Queue()
+        self.all: list[Web] = []
+        self.closed = 0
+
+    def open(self) -> socket.socket:
+        if self.away:
+            raise OSError(11, "Resource temporarily unavailable")
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.settimeout(30)
+        self.all.append(Web(theirs))
+        self.opened.put(self.all[-1])
+        return ours
+
+    def close(self, feed: socket.socket) -> str:
+        feed.close()
+        self.closed += 1
+        return "it was killed by SIGKILL"
+
+    def next(self) -> Web:
+        return self.opened.get(timeout=30)
+
+
+@dataclass
+class Pages:
+    """What is rendered, and how often it was."""
+
+    body: bytes = b"1\n"
+    renderings: int = 0
+
+    def __call__(self) -> list[Document]:
+        self.renderings += 1
+        return [Document("/", "text/html", b"index"), Document("/metrics", "text/plain", self.body)]
+
+
+@dataclass
+class Scene:
+    webs: Webs
+    pages: Pages
+    publisher: Publisher
+
+    def started(self) -> Web:
+        """The web process of a publisher that has started."""
+        thread = threading.Thread(target=self.publisher.start, args=(never,))
+        thread.start()
+        web = self.webs.next()
+        web.accept()
+        thread.join(30)
+        assert not thread.is_alive()
+        return web
+
+    def change(self, wanted: Wanted) -> queue.Queue[SamepagedError | None]:
+        """Change the settings in another thread; what comes of it."""
+        outcome: queue.Queue[SamepagedError | None] = queue.Queue()
+
+        def run() -> None:
+            try:
+                self.publisher.change(wanted, never)
+            except SamepagedError as error:
+                outcome.put(error)
+            else:
+                outcome.put(None)
+
+        threading.Thread(target=run).start()
+        return outcome
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    monkeypatch.setattr(publishing, "GAP_SECONDS", 0.0)
+    monkeypatch.setattr(publishing, "LONGEST_WAIT", 0.01)
+    webs, pages = Webs(), Pages()
+    publisher = Publisher(webs, pages, WANTED)
+    publisher._backoff.first = 0.01
+    yield Scene(webs, pages, publisher)
+    publisher.stop()
+    for web in webs.all:
+        web.connection.close()
+
+
+def test_a_web_process_has_something_to_show_before_it_listens(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    thread = threading.Thread(target=scene.publisher.start, args=(never,))
+    with caplog.at_level(logging.INFO):
+        thread.start()
+        web = scene.webs.next()
+        assert web.documents() == {"/": b"index", "/metrics": b"1\n"}
+        settings = web.settings()
+        assert (settings.host, settings.port, settings.web_config_file) == ("127.0.0.1", 0, "/etc/web.yaml")
+        assert thread.is_alive()
+        web.say(Answer(settings.number, "127.0.0.1", 40_000, tls=True))
+        thread.join(30)
+    assert caplog.messages == ["metrics at https://127.0.0.1:40000/metrics"]
+
+
+def test_an_address_in_ipv6_is_written_as_in_a_url(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    thread = threading.Thread(target=scene.publisher.start, args=(never,))
+    with caplog.at_level(logging.INFO):
+        thread.start()
+        web = scene.webs.next()
+        web.say(Answer(web.settings().number, "::1", 9953))
+        thread.join(30)
+    assert caplog.messages == ["metrics at http://[::1]:9953/metrics"]
+
+
+@pytest.mark.parametrize("misconfigured", [False, True])
+def test_a_refusal_at_the_start_is_raised_in_one_line_that_can_be_printed(
+    scene: Scene,
+    misconfigured: bool,  # noqa: FBT001 - pytest
+) -> None:
+    def refuse() -> None:
+        web = scene.webs.next()
+        error = "cannot listen\n\x1b[2Jsamepaged: all is well"
+        web.say(Answer(web.settings().number, error=error, misconfigured=misconfigured))
+
+    threading.Thread(target=refuse).start()
+    with pytest.raises(SamepagedError) as raised:
+        scene.publisher.start(never)
+    assert isinstance(raised.value, ConfigError) is misconfigured
+    assert raised.value.exit_status == (2 if misconfigured else 1)
+    assert str(raised.value).isprintable()
+
+
+def test_without_a_web_process_the_scans_go_on_and_it_is_tried_again(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.webs.away = True
+    scene.publisher.start(never)
+    assert "the web process is away (Resource temporarily unavailable); trying again" in caplog.text
+    scene.webs.away = False
+    web = scene.webs.next()
+    assert web.documents()
+    web.accept()
+
+
+def test_what_stays_as_it_was_is_not_sent_again_and_that_we_live_is(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web = scene.started()
+    scene.pages.body = b"2\n"
+    scene.publisher.changed()
+    assert web.documents() == {"/metrics": b"2\n"}
+    monkeypatch.setattr(publishing, "BEAT_SECONDS", 0.01)
+    scene.publisher.changed()
+    assert web.documents() == {}
+    assert web.documents() == {}
+
+
+def test_a_web_process_that_does_not_listen_holds_nothing_up_and_costs_one_frame(scene: Scene) -> None:
+    web = scene.started()
+    scene.pages.body = bytes(8 << 20)
+    scene.publisher.changed()
+    deadline = time.monotonic() + 30
+    while scene.pages.renderings < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    rendered = scene.pages.renderings
+    for number in range(200):
+        scene.pages.body = b"%d\n" % number
+        scene.publisher.changed()
+    time.sleep(0.1)
+    assert scene.pages.renderings == rendered
+    # when it goes on, it gets the frame that it was in, and then the newest of all
+    assert len(web.documents()["/metrics"]) == 8 << 20
+    assert web.documents() == {"/metrics": b"199\n"}
+
+
+def test_one_that_takes_nothing_for_long_is_given_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.started()
+    monkeypatch.setattr(feeds, "HUNG_SECONDS", 0.05)
+    monkeypatch.setattr(publishing, "BEAT_SECONDS", 0.1)
+    scene.pages.body = bytes(8 << 20)
+    scene.publisher.changed()
+    another = scene.webs.next()
+    assert len(another.documents()["/metrics"]) == 8 << 20
+    assert scene.webs.closed == 1
+
+
+def test_another_one_gets_everything_and_is_asked_for_the_port_that_the_first_found(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    web = scene.started()
+    web.connection.close()
+    another = scene.webs.next()
+    assert another.documents() == {"/": b"index", "/metrics": b"1\n"}
+    assert another.accept().port == 9953
+    assert "the web process is gone (it was killed by SIGKILL); trying again" in caplog.text
+
+
+@pytest.mark.parametrize("said", [Settings(1, "a", 1), b"\xff" * 8])
+def test_one_that_talks_nonsense_is_given_up(scene: Scene, said: Settings | bytes) -> None:
+    web = scene.started()
+    web.connection.sendall(said if isinstance(said, bytes) else b"".join(encode(said)))
+    another = scene.webs.next()
+    assert another.documents()
+
+
+def test_other_settings_are_taken_over(scene: Scene) -> None:
+    web = scene.started()
+    outcome = scene.change(Wanted("0.0.0.0", 80))  # noqa: S104 - never bound
+    settings = web.accept(80)
+    assert (settings.host, settings.port, settings.web_config_file) == ("0.0.0.0", 80, None)  # noqa: S104
+    assert outcome.get(timeout=30) is None
+
+
+def test_settings_that_are_refused_change_nothing(scene: Scene) -> None:
+    web = scene.started()
+    outcome = scene.change(Wanted("10.9.9.9", 80))
+    refused = web.settings()
+    web.say(Answer(refused.number, error="cannot listen on 10.9.9.9:80"))
+    error = outcome.get(timeout=30)
+    assert error is not None
+    assert str(error) == "cannot listen on 10.9.9.9:80"
+    again = web.settings()
+    assert again.number > refused.number
+    assert (again.host, again.port, again.web_config_file) == ("127.0.0.1", 9953, "/etc/web.yaml")
+
+
+def test_a_web_process_that_does_not_answer_changes_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    web = scene.started()
+    monkeypatch.setattr(publishing, "ANSWER_SECONDS", 0.05)
+    with pytest.raises(SamepagedError, match="does not answer"):
+        scene.publisher.change(Wanted("10.9.9.9", 80), never)
+    assert [web.settings().host, web.settings().host] == ["10.9.9.9", "127.0.0.1"]
+
+
+def test_settings_for_a_web_process_that_is_away_are_for_when_it_is_back(scene: Scene) -> None:
+    scene.webs.away = True
+    scene.publisher.start(never)
+    scene.publisher.change(Wanted("::1", 80), never)
+    scene.webs.away = False
+    web = scene.webs.next()
+    assert web.settings().host == "::1"
+
+
+def test_settings_that_one_refuses_later_are_tried_again_and_that_is_said_once(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.started().connection.close()
+    web = scene.webs.next()
+    for _ in range(3):
+        web.say(Answer(web.settings().number, error="the port is taken"))
+    web.accept()
+    assert [record.message for record in caplog.records].count("no metrics: the port is taken") == 1
+
+
+def test_what_is_wrong_with_a_changed_web_configuration_is_logged(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    web = scene.started()
+    web.say(Report("/etc/web.yaml: is not\nYAML"))
+    deadline = time.monotonic() + 30
+    while r"keeps its old configuration: /etc/web.yaml: is not\nYAML" not in caplog.text:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_stopping_before_and_after_the_start_is_no_harm(scene: Scene) -> None:
+    Publisher(Webs(), Pages(), WANTED).stop()
+    scene.started().connection.close()
+    scene.publisher.stop()
+    scene.publisher.stop()
+    scene.publisher.changed()
+
+
+def test_who_is_to_stop_does_not_wait_for_an_answer(scene: Scene) -> None:
+    scene.publisher.start(lambda: True)
+    web = scene.webs.next()
+    scene.publisher.stop()
+    while web.connection.recv(1 << 16):
+        pass

@@ -1,0 +1,106 @@
+"""A server in this process, and clients of it, good and bad."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import socket
+import threading
+from typing import TYPE_CHECKING, TypeVar
+
+from samepaged.web.feed import Document
+from samepaged.web.server import Server
+from samepaged.web.site import Site
+from samepaged.web.watched import WatchedConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from samepaged.web.conversation import Deadlines
+
+T = TypeVar("T")
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+PAGES = (
+    Document("/", "text/html; charset=utf-8", b"<html>"),
+    Document("/metrics", TEXT, b"text\n"),
+    Document("/metrics", OPENMETRICS, b"openmetrics\n# EOF\n"),
+    Document("/-/ready", "text/plain; charset=utf-8", b"not yet\n", 503),
+)
+
+
+class Running:
+    """A server that runs in a thread of its own; `do` does something there."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server, site: Site) -> None:
+        self._loop = loop
+        self.server = server
+        self.site = site
+        self.address = self.do(lambda: server.listen("127.0.0.1", 0))
+
+    def do(self, what: Callable[[], T]) -> T:
+        async def there() -> T:
+            return what()
+
+        return asyncio.run_coroutine_threadsafe(there(), self._loop).result(30)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=30)
+
+    def raw(self, request: bytes) -> bytes:
+        """All that the server answers to these bytes, until it closes."""
+        with self.connect() as client:
+            client.sendall(request)
+            return read_all(client)
+
+    def ask(
+        self, path: str, method: str = "GET", body: bytes | None = None, **headers: str
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        client = http.client.HTTPConnection(*self.address, timeout=30)
+        with contextlib.closing(client):
+            client.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            answer = client.getresponse()
+            return answer, answer.read()
+
+
+def read_all(client: socket.socket) -> bytes:
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while more := client.recv(65536):
+            received += more
+    return received
+
+
+@contextlib.contextmanager
+def serving(
+    pages: Sequence[Document] = PAGES,
+    *,
+    config: Path | None = None,
+    most: int = 16,
+    deadlines: Deadlines | None = None,
+) -> Iterator[Running]:
+    """A server of these pages, with the scanner there."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        site = Site()
+        running = Running(loop, Server(site, WatchedConfig(config), most, deadlines), site)
+        running.do(lambda: site.show(pages))
+        try:
+            yield running
+        finally:
+            running.do(running.server.close)
+            asyncio.run_coroutine_threadsafe(_everybody_gone(), loop).result(30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _everybody_gone() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others)

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import TYPE_CHECKING
+
+import bcrypt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged.web import gate
+from samepaged.web.gate import Busy, Gate, RateLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def hashed(password: bytes, prefix: bytes = b"2b") -> str:
+    return bcrypt.hashpw(password, bcrypt.gensalt(4)).replace(b"$2b$", b"$%s$" % prefix, 1).decode()
+
+
+ALICE = hashed(b"wonderland")
+
+
+def basic(user: str, password: bytes, scheme: str = "Basic") -> bytes:
+    return scheme.encode() + b" " + base64.b64encode(user.encode() + b":" + password)
+
+
+def admits(one: Gate, authorization: bytes) -> bool:
+    return asyncio.run(one.admits(authorization))
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The hashes that were computed with."""
+    used: list[bytes] = []
+    real: Callable[[bytes, bytes], bool] = bcrypt.checkpw
+
+    def checkpw(password: bytes, against: bytes) -> bool:
+        used.append(against)
+        return real(password, against)
+
+    monkeypatch.setattr(bcrypt, "checkpw", checkpw)
+    return used
+
+
+def test_everybody_may_ask_where_there_are_no_users() -> None:
+    assert admits(Gate({}), b"")
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC"])
+def test_a_user_with_the_password_is_admitted(scheme: str) -> None:
+    assert admits(Gate({"alice": ALICE}), basic("alice", b"wonderland", scheme))
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        b"",
+        basic("alice", b"Wonderland"),
+        basic("alice", b""),
+        basic("Alice", b"wonderland"),
+        basic("", b"wonderland"),
+        basic("bob", b"wonderland"),
+        basic("alice", b"wonderland", "Bearer"),
+        b"Basic " + base64.b64encode(b"alicewonderland"),
+        b"Basic !!!",
+        b"Basic",
+        b"Basic " + basic("alice", b"wonderland"),
+    ],
+)
+def test_nobody_else_is(authorization: bytes) -> None:
+    assert not admits(Gate({"alice": ALICE}), authorization)
+
+
+@pytest.mark.parametrize("prefix", [b"2a", b"2b", b"2y"])
+def test_every_kind_of_bcrypt_is_taken(prefix: bytes) -> None:
+    assert admits(Gate({"a": hashed(b"x", prefix)}), basic("a", b"x"))
+
+
+def test_a_colon_is_part_of_the_password_and_a_long_one_counts_for_72_bytes_as_elsewhere() -> None:
+    assert admits(Gate({"a": hashed(b"x:y")}), basic("a", b"x:y"))
+    assert admits(Gate({"a": hashed(b"x" * 72)}), basic("a", b"x" * 100))
+
+
+@given(st.binary(max_size=100))
+def test_no_header_is_too_strange(authorization: bytes) -> None:
+    assert not admits(Gate({"alice": ALICE}), authorization)
+    assert not admits(Gate({"alice": ALICE}), b"Basic " + base64.b64encode(authorization))
+
+
+def test_who_was_admitted_is_remembered_and_who_was_not_is_checked_again(checks: list[bytes]) -> None:
+    one = Gate({"alice": ALICE})
+    for _ in range(3):
+        assert admits(one, basic("alice", b"wonderland"))
+    assert len(checks) == 1
+    for _ in range(3):
+        assert not admits(one, basic("alice", b"x"))
+    assert len(checks) == 4
+    assert admits(one, basic("alice", b"wonderland"))
+    assert len(checks) == 4
+
+
+def test_an_unknown_user_costs_as_much_as_a_known_one(checks: list[bytes]) -> None:
+    one = Gate({"alice": ALICE})
+    assert not admits(one, basic("alice", b"x"))
+    assert not admits(one, basic("nobody", b"x"))
+    known, unknown = checks
+    assert known != unknown
+    assert known[:7] == unknown[:7] == b"$2b$04$"  # bcrypt, and its cost
+
+
+def test_the_password_that_the_stand_in_is_compared_with_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bcrypt, "checkpw", lambda *_: True)
+    assert not admits(Gate({"alice": ALICE}), basic("nobody", b"x"))
+
+
+def test_passwords_that_wait_are_bounded_and_those_that_are_known_do_not_wait() -> None:
+    one = Gate({"alice": ALICE})
+
+    async def storm() -> list[bool | BaseException]:
+        assert await one.admits(basic("alice", b"wonderland"))
+        guesses = [one.admits(basic("alice", b"%d" % number)) for number in range(3 * gate.MOST_WAITING)]
+        gathered = asyncio.gather(*guesses, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert await one.admits(basic("alice", b"wonderland"))
+        return list(await gathered)
+
+    answers = asyncio.run(storm())
+    assert sum(isinstance(answer, Busy) for answer in answers) == 2 * gate.MOST_WAITING
+    assert answers.count(False) == gate.MOST_WAITING
+
+
+def test_what_is_remembered_is_bounded(checks: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "REMEMBERED", 2)
+    one = Gate({name: hashed(b"x") for name in "abc"})
+    for name in "abc":
+        assert admits(one, basic(name, b"x"))
+    assert len(checks) == 3
+    assert admits(one, basic("c", b"x"))
+    assert len(checks) == 3
+    assert admits(one, basic("a", b"x"))
+    assert len(checks) == 4
+
+
+def test_a_rate_limit_lets_a_burst_in_and_then_one_each_interval() -> None:
+    now = 100.0
+    limit = RateLimit(2.0, 3, lambda: now)
+    assert [limit.admits() for _ in range(4)] == [True, True, True, False]
+    now += 1.9
+    assert not limit.admits()
+    now += 0.2
+    assert [limit.admits(), limit.admits()] == [True, False]
+    now += 1000
+    assert [limit.admits() for _ in range(4)] == [True, True, True, False]
+
+
+def test_without_an_interval_there_is_no_limit() -> None:
+    limit = RateLimit(0.0, 0)
+    assert all(limit.admits() for _ in range(1000))

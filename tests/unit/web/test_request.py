@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import itertools
+from http import HTTPStatus
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged.web.request import LONGEST, Parser, Refusal, Reply, Request
+
+OK = Reply.line(HTTPStatus.OK, "hello")
+
+
+def parsed(data: bytes) -> Request | Refusal | None:
+    return Parser().feed(data)
+
+
+def get(target: str, *headers: str) -> bytes:
+    return "\r\n".join([f"GET {target} HTTP/1.1", "Host: a", *headers, "", ""]).encode("latin-1")
+
+
+def test_a_request_is_understood_with_the_headers_that_matter() -> None:
+    request = parsed(
+        get("/metrics?x=/y", "Accept: a", "accept: b;q=0.1", "Accept-Encoding: gzip", "Authorization: Basic Zm86bw==")
+    )
+    assert request == Request("GET", "/metrics", "a,b;q=0.1", "gzip", b"Basic Zm86bw==")
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://host:9953/metrics", "/metrics"),
+        ("HTTPS://host", "/"),
+        ("?x", "/"),
+        ("//evil.example/x", "//evil.example/x"),
+        ("/%6detrics", "/%6detrics"),
+        ("*", "*"),
+    ],
+)
+def test_the_path_is_that_of_the_target_in_any_of_its_forms(target: str, path: str) -> None:
+    request = parsed(get(target))
+    assert isinstance(request, Request)
+    assert request.path == path
+
+
+WHOLE = get("/metrics", "Accept: text/plain")
+
+
+@given(st.lists(st.integers(0, len(WHOLE) - 1)).map(sorted))
+def test_a_request_may_come_in_any_pieces(cuts: list[int]) -> None:
+    parser = Parser()
+    for start, end in itertools.pairwise([0, *cuts]):
+        assert parser.feed(WHOLE[start:end]) is None
+    assert parser.feed(WHOLE[cuts[-1] if cuts else 0 :]) == parsed(WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", 413),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", 413),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 413),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 7\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/x\r\n\r\n", 400),
+        (b"GET\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01", 400),
+        (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA: \x00\r\n\r\n", 400),
+        (b"GET /" + b"x" * LONGEST, 431),
+        (b"GET /" + b"x" * LONGEST + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * (LONGEST // 6) + b"\r\n", 431),
+    ],
+)
+def test_what_is_no_request_of_ours_is_refused_and_the_connection_with_it(data: bytes, status: int) -> None:
+    parser = Parser()
+    refusal = parser.feed(data)
+    assert isinstance(refusal, Refusal)
+    assert refusal.status == status
+    assert parser.feed(get("/metrics")) is refusal
+    head, body = parser.reply(Reply.line(refusal.status, refusal.text))
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Connection: close\r\n" in head
+    assert body
+    assert not parser.reusable
+
+
+def test_a_body_of_no_bytes_is_none() -> None:
+    assert isinstance(parsed(get("/", "Content-Length: 0")), Request)
+
+
+def test_headers_may_be_as_long_as_that_and_no_longer() -> None:
+    room = LONGEST - len("/") - len("hosta") - 4 - len("a") - 4
+    assert isinstance(parsed(get("/", "A: " + "b" * room)), Request)
+    assert isinstance(parsed(get("/", "A: " + "b" * (room + 1))), Refusal)
+
+
+def test_a_connection_carries_one_request_after_another() -> None:
+    parser = Parser()
+    for path in ("/a", "/b"):
+        request = parser.feed(get(path))
+        assert isinstance(request, Request)
+        assert request.path == path
+        head, body = parser.reply(OK)
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert body == b"hello\n"
+        assert b"close" not in head
+        assert parser.reusable
+
+
+def test_what_was_sent_ahead_is_looked_at_after_the_reply_and_is_not_without_bound() -> None:
+    parser = Parser()
+    assert isinstance(parser.feed(get("/a") + get("/b")), Request)
+    assert parser.feed(get("/c")) is None
+    parser.reply(OK)
+    request = parser.feed(b"")
+    assert isinstance(request, Request)
+    assert request.path == "/b"
+    assert parser.feed(b"x" * LONGEST) is None
+    assert isinstance(parser.feed(b"x"), Refusal)
+
+
+@pytest.mark.parametrize("header", ["Connection: close", "Connection: Keep-Alive, Close"])
+def test_a_client_that_says_so_is_closed_after_its_reply(header: str) -> None:
+    parser = Parser()
+    parser.feed(get("/", header))
+    head, _ = parser.reply(OK)
+    assert b"Connection: close" in head
+    assert not parser.reusable
+
+
+def test_http_1_0_and_the_last_request_end_with_their_reply() -> None:
+    old = Parser()
+    assert isinstance(old.feed(b"GET / HTTP/1.0\r\n\r\n"), Request)
+    assert b"Connection: close" in old.reply(OK)[0]
+    assert not old.reusable
+    last = Parser()
+    last.feed(get("/"))
+    assert b"Connection: close" in last.reply(OK, last=True)[0]
+    assert not last.reusable
+
+
+def test_head_is_told_the_length_and_sent_no_body_and_the_next_one_is() -> None:
+    parser = Parser()
+    parser.feed(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+    head, body = parser.reply(OK)
+    assert b"Content-Length: 6\r\n" in head
+    assert body == b""
+    refusal = parser.feed(b"bad\r\n\r\n")
+    assert isinstance(refusal, Refusal)
+    assert parser.reply(Reply.line(refusal.status, refusal.text))[1] != b""
+
+
+def test_no_reply_names_the_software() -> None:
+    parser = Parser()
+    parser.feed(get("/"))
+    head = parser.reply(OK)[0].lower()
+    assert b"server" not in head
+    assert b"python" not in head
+
+
+def test_a_body_is_passed_on_and_not_copied() -> None:
+    parser = Parser()
+    parser.feed(get("/"))
+    reply = Reply(HTTPStatus.OK, b"x" * 100)
+    assert parser.reply(reply)[1] is reply.body
+
+
+def test_headers_take_the_place_of_those_of_their_name() -> None:
+    reply = Reply.line(HTTPStatus.OK, "x", ("A", "1"), ("B", "2")).with_headers({"a": "3"})
+    assert reply.headers == (("B", "2"), ("a", "3"))
+
+
+@given(st.lists(st.binary(max_size=200) | st.sampled_from([get("/"), b"GET / HT", b"\r\n", b"POST / HTTP/1.1\r\n"])))
+def test_whatever_comes_is_a_request_a_refusal_or_not_whole_and_has_a_reply(pieces: list[bytes]) -> None:
+    parser = Parser()
+    client = h11.Connection(h11.CLIENT)
+    for piece in pieces:
+        found = parser.feed(piece)
+        if found is None:
+            continue
+        status = found.status if isinstance(found, Refusal) else HTTPStatus.OK
+        head, body = parser.reply(Reply.line(status, "hello"))
+        client.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+        client.send(h11.EndOfMessage())
+        client.receive_data(head + body)
+        response = client.next_event()
+        assert isinstance(response, h11.Response)
+        assert response.status_code == status
+        if not parser.reusable:
+            return
+        client = h11.Connection(h11.CLIENT)

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import contextlib
+import gc
+import http.client
+import logging
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from samepaged.errors import SamepagedError
+from samepaged.web.conversation import Conversation, Deadlines
+from samepaged.web.feed import Document
+from samepaged.web.server import AT_ONCE, MOST, RESERVED, most_connections
+from tests.unit.web.client import Running, read_all, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HURRIED = Deadlines(handshake=0.1, request=0.1, reply=0.1, idle=0.1)
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    with serving() as one:
+        yield one
+
+
+def test_documents_are_served(running: Running) -> None:
+    answer, body = running.ask("/metrics", Accept="text/plain")
+    assert (answer.status, body) == (200, b"text\n")
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert running.ask("/-/ready")[0].status == 503
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/", "/nothing", "/-/healthy"])
+def test_head_tells_the_same_as_get_without_the_body(running: Running, path: str) -> None:
+    (got, body), (told, nothing) = running.ask(path), running.ask(path, "HEAD")
+    assert nothing == b""
+    assert (told.status, told.headers["Content-Length"]) == (got.status, str(len(body)))
+
+
+def test_a_scraper_may_keep_its_connection(running: Running) -> None:
+    client = http.client.HTTPConnection(*running.address, timeout=30)
+    with contextlib.closing(client):
+        for _ in range(5):
+            client.request("GET", "/metrics")
+            assert client.getresponse().read() == b"text\n"
+            port = client.sock.getsockname()
+        assert client.sock.getsockname() == port
+
+
+@pytest.mark.parametrize(
+    "request_bytes", [b"GET /" + b"x" * 300_000, b"\x16\x03\x01", b"<script> / x HTTP/1.1\r\n\r\n"]
+)
+def test_what_is_no_request_is_told_so_though_it_may_still_be_sending(running: Running, request_bytes: bytes) -> None:
+    answer = running.raw(request_bytes)
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert b"<script>" not in answer
+    assert b"\r\nConnection: close\r\n" in answer
+    assert running.ask("/metrics")[0].status == 200
+
+
+def test_requests_are_not_logged_at_info(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        running.ask("/metrics")
+        running.raw(b"bad\r\n\r\n")
+        for _ in range(20):
+            with running.connect() as client:
+                client.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert running.ask("/metrics")[0].status == 200
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\nAccept: a"])
+def test_a_half_open_client_is_let_go(sent: bytes) -> None:
+    with serving(deadlines=HURRIED) as running, running.connect() as client:
+        client.sendall(sent)
+        assert read_all(client) == b""
+
+
+def test_a_client_that_feeds_its_request_byte_by_byte_is_let_go() -> None:
+    with serving(deadlines=HURRIED) as running, running.connect() as client:
+        client.settimeout(0.01)
+        for _ in range(3000):
+            try:
+                client.sendall(b"G")
+                if client.recv(1) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+        else:
+            pytest.fail("it was still listened to")
+
+
+def test_a_connection_that_is_kept_and_not_used_is_let_go() -> None:
+    with serving(deadlines=HURRIED) as running, running.connect() as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b"text\n" in read_all(client)
+
+
+def test_a_client_that_does_not_take_its_answer_is_let_go() -> None:
+    body = bytes(64 << 20)
+    with serving([Document("/metrics", "text/plain", body)], deadlines=HURRIED) as running, running.connect() as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(0.5)
+        assert 0 < len(read_all(client)) < len(body)
+
+
+def test_a_large_answer_arrives_whole() -> None:
+    body = bytes(range(256)) * 50_000
+    with serving([Document("/metrics", "text/plain", body)]) as running:
+        assert running.ask("/metrics")[1] == body
+
+
+def test_silent_clients_do_not_keep_a_scraper_out() -> None:
+    with serving(most=16) as running, contextlib.ExitStack() as clients:
+        silent = [clients.enter_context(running.connect()) for _ in range(40)]
+        assert running.ask("/metrics")[1] == b"text\n"
+        assert silent[0].recv(1) == b""  # the oldest made room
+        assert running.do(lambda: len(running.server._open)) <= 16 + AT_ONCE
+
+
+def test_clients_that_take_their_answers_slowly_make_room_too() -> None:
+    body = bytes(16 << 20)
+    pages = [Document("/large", "text/plain", body), Document("/metrics", "text/plain", b"text\n")]
+    with serving(pages, most=4) as running, contextlib.ExitStack() as clients:
+        for _ in range(4):
+            client = clients.enter_context(running.connect())
+            client.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(1) == b"H"
+        deadline = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(ConnectionError, http.client.HTTPException):  # in their first second they stay
+                assert running.ask("/metrics")[1] == b"text\n"
+                break
+            assert time.monotonic() < deadline
+
+
+def test_a_crowd_leaves_nothing_behind_that_would_have_to_be_collected_at_once() -> None:
+    with serving(most=8) as running, contextlib.ExitStack() as clients:
+        running.ask("/metrics")
+        gc.collect()
+        gc.disable()
+        clients.callback(gc.enable)
+        for number in range(60):
+            client = clients.enter_context(running.connect())
+            client.sendall((b"", b"GET /", b"GET /metrics HTTP/1.0\r\n\r\n")[number % 3])
+            if number % 3 == 2:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()  # with a reset
+        running.ask("/metrics")
+        deadline = time.monotonic() + 30
+        while sum(isinstance(one, Conversation) for one in gc.get_objects()) > 8 + AT_ONCE:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_there_are_fewer_connections_where_fewer_files_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, most in ((64, 64 - RESERVED), (10, 4), (100_000, MOST), (-1, MOST)):
+        monkeypatch.setattr("resource.getrlimit", lambda _, limit=limit: (limit, limit))
+        assert most_connections() == most
+
+
+def test_another_address_is_listened_on_while_the_connections_go_on(running: Running) -> None:
+    before = running.address
+    with running.connect() as client:
+        running.ask("/metrics")  # `client` has been accepted
+        running.address = running.do(lambda: running.server.listen("127.0.0.1", 0))
+        assert running.address != before
+        assert running.ask("/metrics")[0].status == 200
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert read_all(client).endswith(b"text\n")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(before, timeout=30).close()
+
+
+def test_the_same_address_is_kept_and_one_within_which_it_lies_is_taken(running: Running) -> None:
+    host, port = running.address
+    listener = running.server._listener
+    assert running.do(lambda: running.server.listen(host, port)) == running.address
+    assert running.server._listener is listener
+    assert running.do(lambda: running.server.listen("0.0.0.0", port)) == ("0.0.0.0", port)  # noqa: S104 - the point
+    assert running.ask("/metrics")[0].status == 200
+
+
+def test_a_port_in_use_is_one_line_with_a_remedy_and_the_old_address_stays(running: Running) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        host, port = taken.getsockname()
+        with pytest.raises(SamepagedError) as refused:
+            running.do(lambda: running.server.listen(host, port))
+    assert str(refused.value) == (
+        f"cannot listen on {host}:{port}: Address already in use; stop what listens there, or choose another address"
+    )
+    assert running.ask("/metrics")[0].status == 200
+
+
+def test_a_port_that_is_in_use_on_another_address_only_is_left_to_its_owner(running: Running) -> None:
+    _, port = running.address
+    with socket.create_server(("127.0.0.2", port)), pytest.raises(SamepagedError):
+        running.do(lambda: running.server.listen("0.0.0.0", port))  # noqa: S104 - the point
+    assert running.ask("/metrics")[0].status == 200
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "a..b", "no such host"])
+def test_an_address_that_is_not_here_is_one_line_with_a_remedy(running: Running, host: str) -> None:
+    with pytest.raises(
+        SamepagedError, match=r"\Acannot listen on .*:9: [^\n]*; choose an address that this host has\Z"
+    ):
+        running.do(lambda: running.server.listen(host, 9))
+
+
+def test_ipv6_is_served(running: Running) -> None:
+    running.address = running.do(lambda: running.server.listen("::1", 0))
+    assert running.address[0] == "::1"
+    assert running.ask("/metrics")[0].status == 200
+
+
+def test_closing_lets_every_client_go_and_frees_the_port() -> None:
+    with serving() as running, running.connect() as waiting:
+        running.ask("/metrics")
+        running.do(running.server.close)
+        assert read_all(waiting) == b""
+        with pytest.raises(ConnectionRefusedError):
+            running.connect().close()

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+from dataclasses import dataclass
+
+import pytest
+
+from samepaged.web import gate as gates
+from samepaged.web.config_file import LoadedConfig
+from samepaged.web.feed import Document
+from samepaged.web.gate import Gate, RateLimit
+from samepaged.web.request import Reply, Request
+from samepaged.web.schema import WebConfig
+from samepaged.web.site import STALE_SECONDS, Site
+from samepaged.web.watched import InForce
+from tests.unit.web.client import OPENMETRICS, PAGES
+
+ALICE = "$2b$04$" + "." * 53
+OPEN = InForce(LoadedConfig(WebConfig(), None), Gate({}), RateLimit(0, 0))
+PATHS = ("/", "/metrics", "/-/ready", "/-/healthy", "/nothing")
+
+
+@dataclass
+class Clock:
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def site(clock: Clock) -> Site:
+    site = Site(clock)
+    site.show(PAGES)
+    return site
+
+
+def ask(site: Site, path: str, now: InForce = OPEN, method: str = "GET", **headers: str) -> Reply:
+    request = Request(method, path, headers.get("accept", ""), headers.get("accept_encoding", ""))
+    return asyncio.run(site.reply(request, now))
+
+
+def test_documents_are_shown_with_their_status_and_type(site: Site) -> None:
+    assert (ask(site, "/metrics").status, ask(site, "/metrics").body) == (200, b"text\n")
+    assert ask(site, "/metrics", accept="application/openmetrics-text").media_type == OPENMETRICS
+    assert ask(site, "/-/ready").status == 503
+    assert ask(site, "/-/healthy").status == 200
+
+
+def test_what_depends_on_the_client_says_so_to_caches(site: Site) -> None:
+    assert ("Vary", "Accept, Accept-Encoding") in ask(site, "/metrics").headers
+    assert ("Vary", "Accept-Encoding") in ask(site, "/").headers
+
+
+def test_another_path_is_not_found_and_the_reply_names_those_that_there_are(site: Site) -> None:
+    reply = ask(site, "/nothing")
+    assert reply.status == 404
+    for path in PATHS[:-1]:
+        assert path.encode() in reply.body
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW", "get"])
+def test_only_get_and_head_are_allowed(site: Site, method: str) -> None:
+    reply = ask(site, "/metrics", method=method)
+    assert reply.status == 405
+    assert ("Allow", "GET, HEAD") in reply.headers
+
+
+def test_a_large_document_is_packed_once_for_those_who_take_it() -> None:
+    site = Site()
+    body = b"samepage_up 1\n" * 1000
+    site.show([Document("/metrics", "text/plain", body)])
+
+    async def twice() -> tuple[Reply, Reply]:
+        request = Request("GET", "/metrics", "", "gzip")
+        return await site.reply(request, OPEN), await site.reply(request, OPEN)
+
+    first, second = asyncio.run(twice())
+    assert ("Content-Encoding", "gzip") in first.headers
+    assert gzip.decompress(first.body) == body
+    assert second.body is first.body
+    assert ask(site, "/metrics", accept_encoding="gzip;q=0").body is body
+
+
+def test_a_new_document_takes_the_place_of_the_old_and_leaves_the_others(site: Site) -> None:
+    site.show([Document("/metrics", "text/plain", b"newer\n")])
+    assert ask(site, "/metrics", accept="application/openmetrics-text").body == b"newer\n"
+    assert ask(site, "/").body == b"<html>"
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path != "/-/healthy"])
+def test_when_the_scanner_has_left_nothing_looks_alive(site: Site, path: str) -> None:
+    site.scanner_left()
+    reply = ask(site, path)
+    assert reply.status == 503
+    assert reply.body == b"samepaged's scanner is away\n"
+    assert ask(site, "/-/healthy").status == 200
+
+
+def test_a_scanner_that_says_nothing_for_a_minute_is_away_until_it_says_something(site: Site, clock: Clock) -> None:
+    clock.now += STALE_SECONDS
+    assert ask(site, "/metrics").status == 200
+    clock.now += 0.1
+    assert ask(site, "/metrics").status == 503
+    site.show(())
+    assert ask(site, "/metrics").body == b"text\n"
+
+
+def test_before_a_scanner_has_come_there_is_nothing() -> None:
+    assert ask(Site(), "/metrics").status == 503
+
+
+def with_users(**more: object) -> InForce:
+    config = WebConfig.model_validate({"basic_auth_users": {"alice": ALICE}, **more})
+    return InForce(LoadedConfig(config, None), Gate(config.basic_auth_users), RateLimit(0, 0))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_where_there_are_users_every_path_wants_a_password(site: Site, path: str, method: str) -> None:
+    reply = ask(site, path, with_users(), method)
+    assert reply.status == 401
+    assert ("WWW-Authenticate", 'Basic realm="samepaged", charset="UTF-8"') in reply.headers
+    assert b"text" not in reply.body
+
+
+def test_too_many_passwords_at_once_are_put_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "MOST_WAITING", 0)
+    request = Request("GET", "/metrics", authorization=b"Basic YTpi")
+    assert asyncio.run(site.reply(request, with_users())).status == 503
+
+
+def test_headers_of_the_configuration_are_on_every_reply(site: Site) -> None:
+    headers = {"X-Frame-Options": "deny", "Content-Security-Policy": "default-src 'self'"}
+    for path in PATHS:
+        reply = ask(site, path, with_users(http_server_config={"headers": headers}))
+        assert headers.items() <= dict(reply.headers).items()
+
+
+def test_no_type_is_guessed_by_browsers(site: Site) -> None:
+    for path in PATHS:
+        assert ("X-Content-Type-Options", "nosniff") in ask(site, path).headers
+
+
+def test_who_asks_too_often_is_told_so_before_anything_else(site: Site) -> None:
+    config = with_users()
+    limited = InForce(config.loaded, config.gate, RateLimit(3600, 2))
+    assert [ask(site, "/metrics", limited).status for _ in range(3)] == [401, 401, 429]

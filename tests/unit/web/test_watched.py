@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from samepaged.errors import ConfigError
+from samepaged.web.watched import LOOK_SECONDS, WatchedConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEADERS = "http_server_config: {{headers: {{X-Frame-Options: {}}}}}\n"
+
+
+@dataclass
+class Watch:
+    """A configuration that is watched, a clock that a test sets, and what was reported."""
+
+    path: Path
+    now: float = 0.0
+    reports: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.write("deny")
+        self.config = WatchedConfig(self.path, self.reports.append, lambda: self.now)
+
+    def write(self, value: str) -> None:
+        """Put another file in its place, as editors and certbot do."""
+        new = self.path.with_suffix(".new")
+        new.write_text(HEADERS.format(value))
+        new.replace(self.path)
+
+    def later(self) -> str:
+        """What is in force when it may be looked at again."""
+        self.now += LOOK_SECONDS
+        return self.value
+
+    @property
+    def value(self) -> str:
+        return self.config.current().loaded.config.http_server_config.headers["X-Frame-Options"]
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Watch:
+    return Watch(tmp_path / "web.yaml")
+
+
+def test_without_a_file_there_is_neither_encryption_nor_authentication() -> None:
+    loaded = WatchedConfig(None).current().loaded
+    assert loaded.tls is None
+    assert not loaded.config.basic_auth_users
+
+
+def test_a_file_that_cannot_be_used_is_refused_at_first(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        WatchedConfig(tmp_path / "none.yaml")
+
+
+def test_a_changed_file_is_in_force_after_a_second_at_most(watch: Watch) -> None:
+    assert watch.value == "deny"
+    watch.write("sameorigin")
+    assert watch.value == "deny"
+    assert watch.later() == "sameorigin"
+    assert watch.reports == [""]
+
+
+def test_a_bad_file_leaves_the_old_one_in_force_and_is_told_once(
+    watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = watch.config.current()
+    watch.write("[")
+    with caplog.at_level(logging.ERROR):
+        assert [watch.later() for _ in range(3)] == ["deny"] * 3
+    assert watch.config.current() is before
+    assert len(caplog.records) == len(watch.reports) == 1
+    assert watch.reports[0].startswith(f"{watch.path}: ")
+    assert caplog.messages[0].endswith("what was in force stays so")
+    watch.write("sameorigin")
+    assert watch.later() == "sameorigin"
+    assert watch.reports[1:] == [""]
+
+
+def test_a_file_that_is_gone_and_comes_back_the_same_is_in_force_again(watch: Watch) -> None:
+    text = watch.path.read_text()
+    watch.path.unlink()
+    assert watch.later() == "deny"
+    watch.path.write_text(text)
+    assert watch.later() == "deny"
+    assert [bool(report) for report in watch.reports] == [True, False]
+
+
+def test_what_is_named_by_the_file_is_watched_too_and_where_it_was_missing(watch: Watch) -> None:
+    watch.path.write_text("tls_server_config: {cert_file: a.crt, key_file: a.key}")
+    assert watch.later() == "deny"
+    (watch.path.parent / "a.crt").write_text("x")
+    assert watch.later() == "deny"
+    (watch.path.parent / "a.key").write_text("x")
+    assert watch.later() == "deny"
+    assert [report.partition("a.")[2][:4] for report in watch.reports[:2]] == ["crt ", "key "]
+    assert "no pair in PEM" in watch.reports[2]
+    (watch.path.parent / "a.key").write_text("xy")
+    watch.later()
+    assert len(watch.reports) == 4
+
+
+def test_nothing_is_read_while_nothing_changes(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("samepaged.web.watched.load", lambda *_: pytest.fail("it was read"))
+    assert [watch.later() for _ in range(3)] == ["deny"] * 3

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged.errors import ConfigError
+from samepaged.web.config_file import Identity, load, parse
+from samepaged.web.schema import CIPHERS, WebConfig
+from samepaged.web.tls import Unusable, context
+
+HASH = "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG"
+PAIR = {"cert_file": "server.crt", "key_file": "server.key"}
+
+
+def refused(text: str | bytes) -> str:
+    with pytest.raises(Unusable) as raised:
+        parse(text.encode() if isinstance(text, str) else text)
+    assert "\n" not in str(raised.value)
+    assert HASH not in str(raised.value)
+    return str(raised.value)
+
+
+def tls(**keys: object) -> str:
+    return yaml.safe_dump({"tls_server_config": PAIR | keys})
+
+
+def test_the_toolkit_s_own_example_is_taken() -> None:
+    config = parse(
+        b"""
+# TLS and basic authentication configuration example.
+tls_server_config:
+  cert_file: server.crt
+  key_file: server.key
+basic_auth_users:
+  alice: $2y$10$mDwo.lAisC94iLAyP81MCesa29IzH37oigHC/42V2pdJlUprsJPze
+  bob: $2y$10$hLqFl9jSjoAAy95Z/zw8Ye8wkdMBM8c5Bn1ptYqP/AXyV0.oy0S8m
+rate_limit:
+  interval: "1s"
+  burst: 20
+"""
+    )
+    assert config.tls_server_config is not None
+    assert config.tls_server_config.min_version == "TLS12"
+    assert set(config.basic_auth_users) == {"alice", "bob"}
+    assert (config.rate_limit.interval, config.rate_limit.burst) == (1.0, 20)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "basic_auth_users:\n", "tls_server_config:\n"])
+def test_an_empty_file_asks_for_nothing(text: str) -> None:
+    assert parse(text.encode()) == WebConfig()
+
+
+def test_every_key_of_the_toolkit_is_known() -> None:
+    config = parse(
+        yaml.safe_dump(
+            {
+                "tls_server_config": {
+                    **PAIR,
+                    "client_auth_type": "RequireAndVerifyClientCert",
+                    "client_ca_file": "ca.crt",
+                    "client_allowed_sans": ["prometheus.example", "192.0.2.1"],
+                    "min_version": "TLS12",
+                    "max_version": "TLS13",
+                    "cipher_suites": list(CIPHERS),
+                    "prefer_server_cipher_suites": False,
+                    "curve_preferences": ["X25519"],
+                },
+                "http_server_config": {
+                    "http2": False,
+                    "headers": {
+                        "Content-Security-Policy": "default-src 'self'",
+                        "X-Frame-Options": "sameorigin",
+                        "X-Content-Type-Options": "nosniff",
+                        "X-XSS-Protection": "",
+                        "Strict-Transport-Security": "max-age=60",
+                    },
+                },
+                "basic_auth_users": {"alice": HASH},
+                "rate_limit": {"interval": "1m30s", "burst": 1},
+            }
+        ).encode()
+    )
+    assert config.rate_limit.interval == 90
+    assert "X-XSS-Protection" not in config.http_server_config.headers  # blank: not set
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("tls_server_conf: {}", "tls_server_conf: unknown key; remove it, or see docs/web.md for its right name"),
+        (tls(certfile="x"), "tls_server_config.certfile: unknown key;"),
+        ("tls_server_config: {}", "tls_server_config: cert_file is missing; name it,"),
+        ("tls_server_config: {cert_file: a}", "tls_server_config: key_file is missing;"),
+        ("tls_server_config: {min_version: TLS13}", "tls_server_config: cert_file is missing;"),
+        (tls(cert="PEM"), "cert and cert_file are both there; leave one out"),
+        (tls(client_auth_type="Sometimes"), "is not known; use NoClientCert, VerifyClientCertIfGiven or"),
+        (tls(client_auth_type="RequestClientCert"), "use VerifyClientCertIfGiven"),
+        (tls(client_auth_type="RequireAnyClientCert"), "use RequireAndVerifyClientCert"),
+        (tls(client_auth_type="RequireClientCert"), "use RequireAndVerifyClientCert"),
+        (tls(client_auth_type="RequireAndVerifyClientCert"), "takes a client_ca_file; name it"),
+        (tls(client_ca_file="ca.crt"), "client_ca_file is of no use with client_auth_type NoClientCert"),
+        (tls(client_allowed_sans=["a"]), "client_allowed_sans takes a client_auth_type"),
+        (tls(min_version="TLS11"), "TLS11 is not spoken here; use TLS12 or TLS13"),
+        (tls(max_version="SSL3"), "is not known; use TLS12 or TLS13"),
+        (tls(min_version="TLS13", max_version="TLS12"), "max_version is below min_version; raise it"),
+        (tls(cipher_suites=["TLS_RSA_WITH_RC4_128_SHA"]), "is not known, or not secure; use some of TLS_AES"),
+        (tls(curve_preferences=["P-256"]), "is not known; use CurveP256,"),
+        (tls(cipher_suites="all"), "tls_server_config.cipher_suites: must be a list;"),
+        (tls(prefer_server_cipher_suites="yes"), "must be true or false;"),
+        ("http_server_config: {headers: {Server: x}}", "one of them cannot be set; use some of Content-Security"),
+        ("http_server_config: {headers: {X-Frame-Options: allow}}", "another value than deny or sameorigin; use that"),
+        (
+            'http_server_config: {headers: {Content-Security-Policy: "a\\r\\nSet-Cookie: b"}}',
+            "write ASCII, in one line",
+        ),
+        ("http_server_config: {http2: 1}", "http_server_config.http2: must be true or false;"),
+        ("basic_auth_users: [alice]", "basic_auth_users: must be a mapping;"),
+        ("basic_auth_users: {alice: secret}", "what user 1 has is no bcrypt hash; make one with"),
+        (f"basic_auth_users: {{bob: '{HASH}', alice: '{HASH}x'}}", "what user 2 has is no bcrypt hash"),
+        (f"basic_auth_users: {{alice: '{HASH.replace('$10$', '$31$')}'}}", "cost outside 4 to 16; use 10 to 12"),
+        (f"basic_auth_users: {{'a:b': '{HASH}'}}", "the name of user 1 has a colon in it;"),
+        ("basic_auth_users: {1: x}", "basic_auth_users.[key]: must be a text;"),
+        ("rate_limit: {interval: 1}", "rate_limit.interval: is no duration; write one such as 1s,"),
+        ("rate_limit: {interval: 1 s}", "rate_limit.interval: is no duration;"),
+        ("rate_limit: {interval: 9999h}", "rate_limit.interval: is longer than a day; use less"),
+        ("rate_limit: {interval: 1s}", "burst is 0, which lets nobody in; use at least 1"),
+        ("rate_limit: {burst: -1}", "rate_limit.burst: is too small; use at least 0"),
+        ("[]", "must be a mapping;"),
+        ("a: [", "line 1: is not YAML; correct it"),
+        (b"\xff\xfe\x00", "is not YAML; correct it"),
+        ("basic_auth_users: !!python/object:os.system {}", "is not YAML;"),
+        (f"basic_auth_users: {{a: '{HASH}', a: '{HASH}'}}", "has a key twice in one mapping; remove one of the two"),
+        ("a: &x 1\nb: *x", "has an alias (*name); write the value where it belongs"),
+        ("[" * 10_000, "is nested too deeply;"),
+        ("a: 2001-99-99", "is not YAML;"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it_and_the_remedy(text: str | bytes, problem: str) -> None:
+    assert problem in refused(text)
+
+
+@given(st.binary(max_size=300))
+def test_whatever_the_bytes_they_are_a_configuration_or_a_line(text: bytes) -> None:
+    try:
+        parse(text)
+    except Unusable as unusable:
+        assert "\n" not in str(unusable)
+
+
+KEYS = [
+    *WebConfig.model_fields,
+    "cert_file",
+    "key_file",
+    "min_version",
+    "headers",
+    "http2",
+    "interval",
+    "burst",
+    "alice",
+]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "1s", "TLS13", HASH, "x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4))
+def test_whatever_the_keys_hold_they_are_a_configuration_or_a_line(data: object) -> None:
+    try:
+        parse(yaml.safe_dump(data).encode())
+    except Unusable as unusable:
+        assert "\n" not in str(unusable)
+
+
+def loaded(path: Path) -> str:
+    seen: dict[Path, Identity] = {}
+    with pytest.raises(ConfigError) as raised:
+        load(path, seen)
+    assert path in seen
+    assert raised.value.exit_status == 2
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_one_line_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "web.yaml"
+    assert loaded(path).startswith(f"{path}: cannot be read: No such file or directory; correct its name, or let")
+
+
+def test_a_problem_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "web\nconfig.yaml"
+    path.write_text("tls: {}")
+    assert loaded(path) == (
+        f"{tmp_path}/web\\nconfig.yaml: tls: unknown key; remove it, or see docs/web.md for its right name"
+    )
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    assert "is no regular file; name one" in loaded(Path("/dev/zero"))
+    assert "cannot be read: that is no name of a file" in loaded(Path("a\0b"))
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(1 << 30)
+    assert "is larger than 1048576 bytes" in loaded(large)
+
+
+def test_names_of_files_are_relative_to_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(tls())
+    assert loaded(path).startswith(
+        f"{path}: tls_server_config.cert_file: {tmp_path}/server.crt cannot be read: No such"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"no certificate", b"\0" * 100])
+def test_what_is_no_certificate_is_refused_without_a_question_on_the_terminal(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(tls())
+    (tmp_path / "server.crt").write_bytes(content)
+    (tmp_path / "server.key").write_bytes(content)
+    assert "certificate and key are no pair in PEM, or the key is encrypted" in loaded(path)
+
+
+def build(**keys: object) -> str:
+    """The refusal of a context; with certificates that are none, this is as far as it goes."""
+    config = parse(tls(**keys).encode()).tls_server_config
+    assert config is not None
+    with pytest.raises(Unusable) as raised:
+        context(config, cert=b"", key=b"", client_ca=b"not PEM" if config.client_ca_file else b"")
+    return str(raised.value)
+
+
+def test_authorities_that_are_none_are_refused() -> None:
+    said = build(client_auth_type="RequireAndVerifyClientCert", client_ca_file="ca")
+    assert "tls_server_config.client_ca: no certificates in PEM" in said
+
+
+def test_ciphers_of_tls_1_3_alone_are_no_choice_where_only_tls_1_2_is_spoken() -> None:
+    assert "none is of TLS 1.2; add one" in build(cipher_suites=["TLS_AES_128_GCM_SHA256"], max_version="TLS12")
+    assert "certificate and key" in build(cipher_suites=["TLS_AES_128_GCM_SHA256"])
+
+
+@pytest.mark.parametrize("name", [name for name, openssl in CIPHERS.items() if openssl])
+def test_every_cipher_is_known_to_openssl(name: str) -> None:
+    assert "certificate and key" in build(cipher_suites=[name])
+
+
+@pytest.mark.parametrize("name", ["CurveP256", "CurveP384", "CurveP521", "X25519"])
+def test_every_curve_is_known_to_openssl(name: str) -> None:
+    assert "certificate and key" in build(curve_preferences=[name])
