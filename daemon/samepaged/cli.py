@@ -25,13 +25,15 @@ __all__ = ["main"]
 COMMANDS: Final = ("run", "scan", "recover", "check_config", "doctor")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Of the command that `words` begin with, or of all: a command need not wait for what the others import."""
     parser = argparse.ArgumentParser(
         prog="samepaged", description="How much memory the guests of a KVM host could share.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in COMMANDS:
+    named = tuple(module for module in COMMANDS if module.replace("_", "-") in words[:1])
+    for module in named or COMMANDS:
         command: Runnable = import_module(f"samepaged.commands.{module}").Command()
         subparser = subparsers.add_parser(
             command.name, help=command.help, description=type(command).__doc__, allow_abbrev=False
@@ -54,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a domain's name may be anything
-    args = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    args = _parser(words).parse_args(words)
     try:
         status: int = args.run(args)
         sys.stdout.flush()

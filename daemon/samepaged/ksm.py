@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from samepaged.procfs import is_alive, start_time
+from samepaged.procfs import names_living, start_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,4 +90,4 @@ def left_still(directory: Path) -> bool:
 
 
 def _lives(holder: list[str]) -> bool:
-    return len(holder) == 2 and all(word.isdecimal() for word in holder) and is_alive(int(holder[0]), int(holder[1]))  # noqa: PLR2004 - pid, start time
+    return len(holder) == len(("pid", "start time")) and names_living(*holder)

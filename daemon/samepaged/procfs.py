@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-__all__ = ["is_alive", "start_time"]
+__all__ = ["is_alive", "names_living", "start_time"]
 
 PROC: Final = Path("/proc")
 # Of the fields after the command's name: fields 3 and 22 of the line.
@@ -37,3 +37,8 @@ def is_alive(pid: int, started: int) -> bool:
     """Whether the process that was started then still runs."""
     fields = _fields(pid)
     return len(fields) > START_TIME and fields[STATE] not in ENDED and fields[START_TIME] == b"%d" % started
+
+
+def names_living(pid: str, started: str) -> bool:
+    """The same of a pid and a start time as they are written down in a file, or in its name."""
+    return pid.isdecimal() and started.isdecimal() and is_alive(int(pid), int(started))

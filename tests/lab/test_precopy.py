@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from samepaged.errors import GuestError, Reason
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guarded import Guarded
 from samepaged.hypervisor.guests import describe
-from samepaged.hypervisor.pause import Suspender
+from samepaged.hypervisor.pause import Held, Suspender
 from samepaged.memory import precopy, smaps, softdirty
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.hashing import best
@@ -45,7 +46,11 @@ class Witnessed:
     """A guest's memory, scanned while each pause is witnessed. `before` is done before each suspension."""
 
     def __init__(
-        self, pid: int, blocks: tuple[int, ...], suspended: Callable[[], AbstractContextManager[None]], directory: Path
+        self,
+        pid: int,
+        blocks: tuple[int, ...],
+        suspended: Callable[[], AbstractContextManager[object]],
+        directory: Path,
     ) -> None:
         self.before: Callable[[], None] = lambda: None
         self.pauses = 0
@@ -54,14 +59,16 @@ class Witnessed:
         self._pid, self._blocks, self._suspended, self._directory = pid, blocks, suspended, directory
 
     @contextlib.contextmanager
-    def _pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[None]:
+    def _pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
         del expected, dumping
         self.before()
+        held, began = Held(), time.monotonic()
         with self._suspended():
-            yield
+            yield held
             self.pauses += 1
             with self.reader() as reader:
                 self.truth = reader.read()
+        held.seconds = time.monotonic() - began
 
     def reader(self) -> ProcessReader:
         mappings = locate(smaps.read(self._pid), self._blocks)

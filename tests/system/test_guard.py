@@ -68,6 +68,18 @@ def runs_within(writer: Writer, seconds: float) -> bool:
     return True
 
 
+def lose(samepaged: Samepaged, writer: Writer) -> None:
+    """Have scanner and guard killed at once, in the middle of a pause: the guest stays suspended."""
+    with daemon(samepaged) as one:
+        one.wait_scans(1)
+        guard = guard_of(one)
+        assert guard is not None
+        catch(writer, one)
+        os.kill(guard, signal.SIGKILL)
+        one.process.kill()
+        one.process.wait()
+
+
 def journal(samepaged: Samepaged) -> list[bytes]:
     return [content for path in (samepaged.root / "run").glob("suspended-*") if (content := path.read_bytes())]
 
@@ -103,14 +115,7 @@ def test_the_guest_of_a_scanner_that_is_killed_is_resumed_by_the_guard(samepaged
 
 def test_without_a_scanner_and_a_guard_recover_resumes_from_the_journal(samepaged: Samepaged, large: Writer) -> None:
     samepaged.configure(CONFIG)
-    with daemon(samepaged) as one:
-        one.wait_scans(1)
-        guard = guard_of(one)
-        assert guard is not None
-        catch(large, one)
-        os.kill(guard, signal.SIGKILL)
-        one.process.kill()
-        one.process.wait()
+    lose(samepaged, large)
     assert large.domain.state()[0] == PAUSED
     assert len(journal(samepaged)) == 1
     samepaged("recover", "--config", str(samepaged.config))
@@ -120,14 +125,7 @@ def test_without_a_scanner_and_a_guard_recover_resumes_from_the_journal(samepage
 
 def test_the_daemon_itself_resumes_what_one_before_it_left(samepaged: Samepaged, large: Writer) -> None:
     samepaged.configure(CONFIG)
-    with daemon(samepaged) as one:
-        one.wait_scans(1)
-        guard = guard_of(one)
-        assert guard is not None
-        catch(large, one)
-        os.kill(guard, signal.SIGKILL)
-        one.process.kill()
-        one.process.wait()
+    lose(samepaged, large)
     with daemon(samepaged) as one:
         one.wait("was left suspended by a samepaged that ended, and has been resumed")
         one.wait_scans(1)
@@ -211,3 +209,17 @@ def test_a_guest_whose_owner_opted_out_is_not_touched(samepaged: Samepaged, conn
         scan = samepaged.scan(spec.name)
         assert [skipped["reason_code"] for skipped in scan["skipped"]] == ["opted_out"]
         assert scan["domains"] == []
+
+
+def test_a_guard_that_systemds_watchdog_hits_too_resumes_the_guest(samepaged: Samepaged, large: Writer) -> None:
+    samepaged.configure(CONFIG)
+    with daemon(samepaged) as one:
+        one.wait_scans(1)
+        guard = guard_of(one)
+        assert guard is not None
+        catch(large, one)
+        for pid in (guard, one.process.pid):  # as to all of a unit's processes
+            os.kill(pid, signal.SIGABRT)
+        one.process.send_signal(signal.SIGCONT)
+        one.process.wait()
+        assert runs_within(large, 1)

@@ -33,7 +33,10 @@ __all__ = ["Guard", "main"]
 log = logging.getLogger(__name__)
 
 # What a terminal, a shell or a service manager sends to all of a group: the guard outlives the scanner, then it leaves.
-DEAF: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTOU)
+DEAF: Final = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTOU),
+    signal.SIGABRT,  # systemd's watchdog sends it to all of the unit, and not to the process that hangs alone
+)
 
 
 @dataclass(slots=True)

@@ -7,12 +7,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from samepaged.errors import GuestError, Reason, SamepagedError
-from samepaged.procfs import is_alive, start_time
+from samepaged.procfs import names_living, start_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,8 @@ BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 PATTERN: Final = "suspended-*-*"
 # An entry is a few hundred bytes; what is longer is not ours.
 LONGEST: Final = 1 << 16
+UUID: Final = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")  # as libvirt reads them
+LARGEST_ID: Final = 2**31 - 1
 
 
 class JournalError(SamepagedError):
@@ -60,9 +63,16 @@ class Entry:
         if not isinstance(found, dict) or found.keys() != {field.name for field in fields(cls)}:
             raise JournalError("it is not an entry of samepaged's journal")
         texts = [value for key, value in found.items() if key != "id"]
-        if not all(isinstance(text, str) for text in texts) or type(found["id"]) is not int:
+        if not all(isinstance(text, str) and _is_c(text) for text in texts) or type(found["id"]) is not int:
             raise JournalError("it has an entry of samepaged's journal with values of other kinds")
+        if not UUID.fullmatch(found["uuid"]) or not 0 < found["id"] <= LARGEST_ID:
+            raise JournalError("it has an entry of samepaged's journal that names no domain")
         return cls(**found)
+
+
+def _is_c(text: str) -> bool:
+    """Whether libvirt can be told it: whoever recovers must not fail on what it cannot even ask about."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class Journal:
@@ -150,7 +160,8 @@ def left(directory: Path) -> Iterator[Left | JournalError]:
     cannot be understood is given as an error, and stays.
     """
     for path in sorted(directory.glob(PATTERN)):
-        if _is_alive(path):
+        _, pid, started = path.name.split("-", 2)
+        if names_living(pid, started):
             continue
         try:
             content = path.read_bytes()
@@ -164,8 +175,3 @@ def left(directory: Path) -> Iterator[Left | JournalError]:
             yield JournalError(f"{path} cannot be read ({error.strerror}); run `samepaged recover` as root")
         else:
             yield Left(path, None if entry is None or entry.boot != boot_id() else entry)
-
-
-def _is_alive(path: Path) -> bool:
-    _, pid, started = path.name.split("-", 2)
-    return pid.isdecimal() and started.isdecimal() and is_alive(int(pid), int(started))

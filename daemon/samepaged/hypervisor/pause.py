@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from samepaged.hypervisor.guarded import Guarded
     from samepaged.hypervisor.guests import Guest
 
-__all__ = ["Suspender"]
+__all__ = ["Held", "Suspender"]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,13 @@ LAST_TRIES: Final = 60.0
 FAULTS: Final = frozenset({Reason.SUSPEND, Reason.LIBVIRT, Reason.NO_PERMISSION, Reason.OVERDUE})
 # Seconds before the guard would step in, at which a scanner that is alive gives the scan up by itself.
 BEFORE_THE_GUARD: Final = GUARD_MARGIN / 2
+
+
+@dataclass(slots=True)
+class Held:
+    """One pause; its `seconds` are known when it is over."""
+
+    seconds: float = 0.0
 
 
 @dataclass
@@ -54,16 +61,17 @@ class Suspender:
     _latest: float | None = field(default=None, init=False)
 
     @contextmanager
-    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[None]:
+    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
         """Hold the guest suspended. Where a pause longer than `max_pause` was asked for, `expected` says how long it
         may be, and it may then take twice that. With `dumping` libvirt is at work meanwhile. Raises GuestError where
         the guest cannot be suspended, or where it did not stay so: what was read meanwhile is then of no instant, and
         void.
         """
+        held = Held()
         if self.guest.paused:
             self._resumed_by_others()
             self._check_paused_by_others()
-            yield
+            yield held
             self._check_paused_by_others()
             return
         seconds = self.max_pause if expected <= self.max_pause else 2 * expected
@@ -75,13 +83,14 @@ class Suspender:
             self._latest = began + seconds + BEFORE_THE_GUARD
             try:
                 self._resumed_by_others()  # what was before does not count
-                yield
+                yield held
             finally:
                 self._latest = None
                 try:
                     self._resume()
                 finally:
-                    self.pauses.append(time.monotonic() - began)
+                    held.seconds = time.monotonic() - began
+                    self.pauses.append(held.seconds)
 
     @contextmanager
     def _guarded(self, seconds: float, *, dumping: bool) -> Iterator[None]:

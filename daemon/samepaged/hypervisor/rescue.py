@@ -63,14 +63,14 @@ def attempt(hypervisor: Hypervisor, entry: Entry) -> Found:
         hypervisor.call(f"resuming domain {entry.name!r}", domain.resume)
     except GuestError as error:
         if error.reason is Reason.NOT_RUNNING:
-            return attempt_again(hypervisor, entry)
+            return _became(hypervisor, entry)
         if error.reason not in PASSING:
             return Found.NOT_OURS
         raise
     return Found.SUSPENDED
 
 
-def attempt_again(hypervisor: Hypervisor, entry: Entry) -> Found:
+def _became(hypervisor: Hypervisor, entry: Entry) -> Found:
     """What became of a guest that libvirt would not resume because of its state: somebody was quicker, or it ended."""
     try:
         state, _ = hypervisor.call("asking for its state", hypervisor.by_uuid(entry.uuid).state)

@@ -15,7 +15,15 @@ from samepaged.memory import smaps
 from samepaged.memory.claim import Claimed
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.finer import FinerDigests
-from samepaged.memory.forecast import TOO_BUSY, Policy, check_dump, check_dump_mode, plan, snapshot_seconds
+from samepaged.memory.forecast import (
+    TOO_BUSY,
+    Policy,
+    check_dump,
+    check_dump_mode,
+    dump_seconds,
+    plan,
+    snapshot_seconds,
+)
 from samepaged.memory.kept import Epoch, Kept
 from samepaged.memory.layout import locate
 from samepaged.memory.pagemap import PAGE, PRESENT, SWAPPED, Pagemap
@@ -155,13 +163,14 @@ class _Scan:
         if mode == "live":
             return self.reader.read()
         before = self.reader.bytes_read
-        entered = time.monotonic()
-        with self.source.pause(snapshot_seconds(self.reader, self.kept.pace)):
+        # Only where a snapshot was asked for may it be longer than max_pause: else it was taken for being shorter.
+        asked = self.policy.mode == "snapshot" and not self.source.paused
+        with self.source.pause(snapshot_seconds(self.reader, self.kept.pace) if asked else 0.0) as held:
             began = time.monotonic()
             pages = self.reader.read()
             ended = time.monotonic()
         if not self.source.paused:
-            self.kept.pace.learn_overhead(began - entered + time.monotonic() - ended)
+            self.kept.pace.learn_overhead(held.seconds - (ended - began))
         self.kept.pace.learn((self.reader.bytes_read - before) // PAGE, ended - began)
         return pages
 
@@ -221,7 +230,7 @@ def _by_dump(
         finer=finer,
     )
     mappings = _private_mappings(source)  # found before the guest is suspended, not while it is
-    with source.pause(pace.overhead + sum(source.blocks) / pace.dump_rate, dumping=True):
+    with source.pause(dump_seconds(source.blocks, pace), dumping=True):
         absent = _absent(source.pid, mappings)
         began = time.monotonic()
         pages = reader.read(absent)

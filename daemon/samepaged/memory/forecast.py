@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from samepaged.memory.layout import RamMapping
     from samepaged.memory.plan import Pace
 
-__all__ = ["TOO_BUSY", "Forecast", "Policy", "check_dump", "check_dump_mode", "forecast", "plan", "snapshot_seconds"]
+__all__ = [
+    "TOO_BUSY",
+    "Forecast",
+    "Policy",
+    "check_dump",
+    "check_dump_mode",
+    "dump_seconds",
+    "forecast",
+    "plan",
+    "snapshot_seconds",
+]
 
 TOO_BUSY: Final = Obstacle("busy", "the guest writes faster than it can be read within max_pause")
 DISTRUSTED: Final = Obstacle("distrusted", "its soft-dirty bits were found to miss writes")
@@ -81,7 +91,7 @@ def forecast(pid: int, blocks: Sequence[int], policy: Policy, kept: Kept, *, pau
 
 
 def _of_dump(blocks: Sequence[int], pace: Pace, obstacle: Obstacle | None, *, paused: bool) -> Forecast:
-    seconds = _dump_seconds(blocks, pace)
+    seconds = dump_seconds(blocks, pace)
     return Forecast("snapshot", "dump", 0.0 if paused else seconds, seconds, None, obstacle)
 
 
@@ -133,7 +143,8 @@ def _precopy_seconds(reader: ProcessReader, pace: Pace) -> float:
     return pace.overhead + pace.looking * reader.pages
 
 
-def _dump_seconds(blocks: Sequence[int], pace: Pace) -> float:
+def dump_seconds(blocks: Sequence[int], pace: Pace) -> float:
+    """How long a dump would suspend the guest: all of its memory is written, backed or not."""
     return pace.overhead + sum(blocks) / pace.dump_rate
 
 
@@ -158,7 +169,7 @@ def check_dump(blocks: Sequence[int], policy: Policy, pace: Pace, error: GuestEr
     """
     if paused or policy.mode == "snapshot":
         return
-    seconds = _dump_seconds(blocks, pace)
+    seconds = dump_seconds(blocks, pace)
     unasked = policy.mode in {"sliced", "live"}
     if unasked or seconds > policy.max_pause:
         what, _, _ = str(error).rpartition("; ")

@@ -112,10 +112,9 @@ class Precopy:
         # But for what the host's disks were writing into pages pinned before: it lands after the bit was cleared, and
         # sets none (O_DIRECT; mm/gup.c). Suspending waits for block I/O in flight (vm_stop drains it), so all of it has
         # landed before anything is read. Later the bits are cleared while suspended, and nothing is in flight then.
-        began = time.monotonic()
-        with self.pause():
+        with self.pause() as held:
             pass
-        self.pace.learn_overhead(time.monotonic() - began)
+        self.pace.learn_overhead(held.seconds)
         digest = np.full(self.reader.pages, ABSENT, dtype=np.uint64)
         began = time.monotonic()
         entries = self.reader.entries()

@@ -35,15 +35,15 @@ def read_sliced(
     digest = np.empty(reader.pages, dtype=np.uint64)
     first = 0
     while True:
-        began = time.monotonic()
-        with pause():
+        with pause() as held:
+            began = time.monotonic()  # not before: what precedes the suspension takes nothing of the guest
             while first < reader.pages and time.monotonic() - began < AIM * max_pause:
                 last = min(reader.pages, first + PIECE)
                 reader.read(first, last, digest[first:last])
                 first = last
         if first >= reader.pages:
             return digest
-        _rest((time.monotonic() - began) * (1 / max_duty - 1), stop)
+        _rest(held.seconds * (1 / max_duty - 1), stop)
 
 
 def _rest(seconds: float, stop: Callable[[], bool]) -> None:

@@ -86,7 +86,8 @@ def parse(text: bytes) -> WebConfig:
     """The configuration in `text`, without a look at the files that it names. Raises Unusable."""
     try:
         data = yaml.load(text, _Loader)  # noqa: S506 - a child of the safe loader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    # The last ones are what PyYAML makes of a number out of range, and of a tag without its value: !!timestamp x.
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError, AttributeError, LookupError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark is not None else ""
         raise Unusable(f"{where}is not YAML; correct it") from None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENTRY = Entry("qemu:///system", "3f0c1e0a-0000-0000-0000-000000000000", 7, "web-1", boot_id())
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
 def of_a_dead_process(directory: Path, content: bytes) -> Path:
@@ -28,7 +28,7 @@ def of_a_dead_process(directory: Path, content: bytes) -> Path:
     return path
 
 
-@given(st.builds(Entry, TEXTS, TEXTS, st.integers(0, 2**31), TEXTS, TEXTS))
+@given(st.builds(Entry, TEXTS, st.uuids().map(str), st.integers(1, 2**31 - 1), TEXTS, TEXTS))
 def test_an_entry_is_read_as_it_was_written(entry: Entry) -> None:
     assert Entry.parse(entry.line()) == entry
 
@@ -42,7 +42,13 @@ def test_what_is_no_entry_is_refused(content: bytes) -> None:
         Entry.parse(content)
 
 
-@pytest.mark.parametrize("wrong", [{"id": "7"}, {"id": True}, {"name": 7}, {"more": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"id": "7"}, {"id": True}, {"id": 0}, {"id": -1}, {"id": 2**31}, {"name": 7}, {"more": 1}),
+        *({"uuid": ""}, {"uuid": "web-1"}, {"uuid": ENTRY.uuid + "\n"}, {"uri": "a\0b"}, {"name": "\ud800"}),
+    ],
+)
 def test_an_entry_of_other_values_is_refused(wrong: dict[str, object]) -> None:
     content = json.loads(ENTRY.line()) | wrong
     with pytest.raises(JournalError):

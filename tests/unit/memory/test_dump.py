@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
+from samepaged.hypervisor.pause import Held
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.dump_reader import place
 from samepaged.memory.elf import ElfStream, Segment
@@ -152,10 +153,10 @@ def test_a_dump_of_another_size_than_the_guests_is_refused(total: int) -> None:
 MEMORY = b"a" * 4096 + b"b" * 4096 + bytes(4096)
 
 
-def at_once(expected: float = 0.0, *, dumping: bool = False) -> contextlib.AbstractContextManager[None]:
+def at_once(expected: float = 0.0, *, dumping: bool = False) -> contextlib.AbstractContextManager[Held]:
     """A guest that stands still already."""
     assert dumping
-    return contextlib.nullcontext()
+    return contextlib.nullcontext(Held())
 
 
 def by_dump(

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged import ksm
+from samepaged.hypervisor.pause import Held
 from samepaged.memory import softdirty
 from samepaged.memory.claim import Claim, Claimed
 from samepaged.memory.hashing import Interrupted
@@ -162,11 +163,14 @@ class Pauses:
         self.spans: list[tuple[float, float]] = []
 
     @contextlib.contextmanager
-    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[None]:
+    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
         del expected, dumping
         began = time.monotonic()
-        yield
-        self.spans.append((began, time.monotonic()))
+        held = Held()
+        yield held
+        ended = time.monotonic()
+        held.seconds = ended - began
+        self.spans.append((began, ended))
 
 
 def test_slices_cover_every_page_once_and_leave_the_guest_its_time() -> None:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
+from samepaged.hypervisor.pause import Held
 from samepaged.memory import precopy, softdirty
 from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, SOFT_DIRTY, SWAPPED
 from samepaged.memory.plan import Pace
@@ -29,7 +30,7 @@ PAGES = 1 << 16
 
 class Machine:
     """Reads `rate` bytes a second, looks at and clears the bits of a page in so many seconds, and pauses in `overhead`
-    seconds; its guest writes `writes` random pages a second, of the first `hot` ones.
+    seconds, after `arming` the guard; its guest writes `writes` random pages a second, of the first `hot` ones.
     """
 
     pid = 7
@@ -41,11 +42,12 @@ class Machine:
         rate: float = 8e9,
         looking: float = 2e-8,
         overhead: float = 0.005,
+        arming: float = 0.0,
         writes: float = 0,
         hot: int | None = None,
     ) -> None:
         self.pages, self.rate, self.looking, self.overhead, self.writes = pages, rate, looking, overhead, writes
-        self.hot = hot or pages
+        self.hot, self.arming = hot or pages, arming
         self.now = 0.0
         self.running = True
         self.log: list[str] = []
@@ -85,15 +87,18 @@ class Machine:
         self.bits &= ~SOFT_DIRTY
 
     @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
+    def pause(self) -> Iterator[Held]:
+        held = Held()
+        self.pass_time(self.arming)  # the guest runs on meanwhile
         self.log.append("suspend")
         self.running = False
         began = self.now
         self.pass_time(self.overhead)
         try:
-            yield
+            yield held
         finally:
-            self.pauses.append(self.now - began)
+            held.seconds = self.now - began
+            self.pauses.append(held.seconds)
             self.running = True
             self.log.append("resume")
 
@@ -157,6 +162,12 @@ def test_a_machine_slower_than_was_thought_reads_its_rounds_and_not_all_at_once(
     assert pace.rate == pytest.approx(2.7e8)
     assert len(machine.pauses) > 2
     assert max(machine.pauses) <= 0.25
+
+
+def test_what_it_takes_to_arm_the_guard_is_not_held_to_be_the_guests_pause() -> None:
+    machine, pace = Machine(arming=0.5), Pace()
+    machine.scan(pace=pace)
+    assert pace.overhead < 0.01
 
 
 def test_a_guest_too_large_to_be_looked_at_within_the_budget_is_not_read_in_vain() -> None:

@@ -137,6 +137,9 @@ def test_every_key_of_the_toolkit_is_known() -> None:
         ("a: &x 1\nb: *x", "has an alias (*name); write the value where it belongs"),
         ("[" * 10_000, "is nested too deeply;"),
         ("a: 2001-99-99", "is not YAML;"),
+        ("a: !!timestamp x", "is not YAML;"),
+        ("a: !!bool x", "is not YAML;"),
+        ('a: "\\UFFFFFFFF"', "is not YAML;"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it_and_the_remedy(text: str | bytes, problem: str) -> None:
