@@ -26,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m lab", description="Runs tests/lab in the lab host.")
     parser.add_argument("--memory", type=int, default=Machine.memory, metavar="MIB", help="of the host")
     parser.add_argument("--cpus", type=int, default=Machine.cpus, metavar="N", help="of the host")
-    parser.add_argument("--patience", type=int, default=900, metavar="SECONDS", help="how long the tests may take")
+    parser.add_argument("--patience", type=int, default=1800, metavar="SECONDS", help="how long the tests may take")
     parser.add_argument("pytest", nargs="*", default=["tests/lab"], metavar="WORD", help="for pytest, after a --")
     words = parser.parse_args()
     python = sys.executable

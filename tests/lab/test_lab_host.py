@@ -1,5 +1,5 @@
-"""The lab host is what it should be: a Debian whose kernel has soft-dirty bits, KVM, libvirt, and samepaged as a user
-installs it.
+"""The lab host is what it should be: a Debian whose kernel has soft-dirty bits, KVM, libvirt, and samepaged
+from its wheel.
 """
 
 from __future__ import annotations
@@ -8,13 +8,10 @@ import json
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import libvirt
-import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 import samepaged
 from samepaged.memory import hashing
@@ -22,7 +19,7 @@ from tests.lab.conftest import GUEST_MEMORY, REGION_PAGES, URI
 from tests.lab.writer_process import HUGE_PAGE, PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from testbed.guests import Writer
     from tests.lab.conftest import Ksm, SoftDirty
@@ -161,115 +158,3 @@ def test_samepaged_counts_what_the_nested_guest_was_told_to_hold(kvm_guest: Writ
     states = ("absent", "swapped", "zero", "distinct", "duplicate")
     assert sum(after[f"{state}_pages"] for state in states) == after["memory_pages"] == GUEST_MEMORY * 256
     assert kvm_guest.domain.state()[0] == RUNNING
-
-
-# --- samepaged under systemd
-
-
-CONFIG = """\
-guests: {{exclude: [{excluded}]}}
-scan: {{interval: 2s, jitter: 0}}
-"""
-
-
-def systemctl(*words: str) -> str:
-    return subprocess.run(["systemctl", *words], check=True, capture_output=True, text=True, timeout=120).stdout
-
-
-class Service:
-    """The installed unit, started."""
-
-    config = Path("/etc/samepaged/config.yaml")
-
-    def configure(self, excluded: str = "") -> None:
-        self.config.write_text(CONFIG.format(excluded=excluded))
-
-    def show(self, name: str) -> str:
-        return systemctl("show", "--value", "--property", name, "samepaged").strip()
-
-    def status(self, name: str) -> str:
-        """A line of /proc/PID/status of the service's main process."""
-        lines = Path(f"/proc/{self.show('MainPID')}/status").read_text().splitlines()
-        (found,) = (line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
-        return found
-
-    def metrics(self) -> set[tuple[str, str | None]]:
-        """Names of the samples, and the domain that each is about."""
-        with urllib.request.urlopen("http://127.0.0.1:9953/metrics", timeout=10) as answer:
-            families = text_string_to_metric_families(answer.read().decode())
-            return {(sample.name, sample.labels.get("domain")) for family in families for sample in family.samples}
-
-    def wait_for(self, name: str, domain: str, *, there: bool) -> None:
-        deadline = time.monotonic() + 30
-        while ((name, domain) in self.metrics()) != there:
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.2)
-
-    def log(self) -> str:
-        return subprocess.check_output(["journalctl", "--unit=samepaged", "--no-pager", "--lines=20"], text=True)
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    """Installed and started as a user does it: the unit, the user and the directories from systemd/."""
-    files = Path("systemd")
-    for source, target in {
-        "samepaged.sysusers.conf": "/usr/local/lib/sysusers.d/samepaged.conf",
-        "samepaged.tmpfiles.conf": "/usr/local/lib/tmpfiles.d/samepaged.conf",
-        "samepaged.service": "/usr/local/lib/systemd/system/samepaged.service",
-    }.items():
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        Path(target).write_text((files / source).read_text().replace("@PREFIX@", "/usr/local"))
-    subprocess.run(["systemd-sysusers", "samepaged.conf"], check=True)
-    one = Service()
-    one.config.parent.mkdir(exist_ok=True)
-    one.configure()
-    subprocess.run(["systemd-tmpfiles", "--create", "samepaged.conf"], check=True)
-    systemctl("daemon-reload")
-    started = subprocess.run(["systemctl", "start", "samepaged"], check=False, timeout=120)
-    assert started.returncode == 0, one.log()
-    yield one
-    systemctl("stop", "samepaged")
-
-
-def test_the_unit_is_up_once_samepaged_says_so(service: Service) -> None:
-    assert service.show("Type") == "notify"
-    assert service.show("ActiveState") == "active"
-    assert service.show("NRestarts") == "0"
-
-
-CAPABILITIES = {"cap_dac_override": 1, "cap_dac_read_search": 2, "cap_sys_ptrace": 19}
-
-
-def test_it_runs_as_its_own_user_with_the_unit_s_capabilities_and_no_others(service: Service) -> None:
-    user = subprocess.check_output(["id", "--user", "samepaged"], text=True).strip()
-    assert service.status("Uid").split() == [user] * 4
-    asked = sum(1 << CAPABILITIES[name] for name in service.show("AmbientCapabilities").split())
-    assert asked > 0
-    for kind in ("CapAmb", "CapEff", "CapBnd"):
-        assert int(service.status(kind), 16) == asked
-
-
-def test_its_metrics_are_of_the_nested_guest(service: Service, kvm_guest: Writer) -> None:
-    service.wait_for("samepage_domain_memory_bytes", kvm_guest.name, there=True)
-
-
-def test_reload_takes_the_new_configuration_and_the_process_stays(service: Service, kvm_guest: Writer) -> None:
-    service.wait_for("samepage_domain_memory_bytes", kvm_guest.name, there=True)
-    pid = service.show("MainPID")
-    service.configure(excluded=kvm_guest.name)
-    systemctl("reload", "samepaged")
-    service.wait_for("samepage_domain_memory_bytes", kvm_guest.name, there=False)
-    service.configure()
-    systemctl("reload", "samepaged")
-    service.wait_for("samepage_domain_memory_bytes", kvm_guest.name, there=True)
-    assert service.show("MainPID") == pid
-
-
-def test_stopping_it_leaves_the_guest_running(service: Service, kvm_guest: Writer) -> None:
-    service.wait_for("samepage_domain_memory_bytes", kvm_guest.name, there=True)
-    systemctl("stop", "samepaged")
-    assert service.show("ActiveState") == "inactive"
-    assert service.show("Result") == "success"
-    assert kvm_guest.domain.state()[0] == RUNNING
-    systemctl("start", "samepaged")

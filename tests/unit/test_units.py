@@ -1,0 +1,173 @@
+"""The files of systemd/: what the polkit rule grants to whom, and what the units must say to each other."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SYSTEMD = Path(__file__).parents[2] / "systemd"
+
+# What polkitd offers to a rule (polkit(8)), as far as ours asks for it.
+POLKIT = """
+var rules = [];
+var polkit = {
+    Result: { NO: "no", YES: "yes", NOT_HANDLED: "not handled" },
+    addRule: function(rule) { rules.push(rule); }
+};
+function ask(id, details, subject) {
+    return rules[0]({ id: id, lookup: function(key) { return details[key]; } }, subject);
+}
+"""
+# Duktape's flags (duktape.h): evaluate, catch errors, keep no source, name no file.
+EVALUATE = 1 << 3 | 1 << 7 | 1 << 9 | 1 << 11
+
+
+class Duktape:
+    """The engine in which Debian's and Ubuntu's polkitd evaluates rules."""
+
+    def __init__(self, library: str) -> None:
+        self._library = ctypes.CDLL(library)
+        self._library.duk_create_heap.restype = ctypes.c_void_p
+        self._library.duk_create_heap.argtypes = [ctypes.c_void_p] * 5
+        self._library.duk_eval_raw.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint]
+        self._library.duk_safe_to_lstring.restype = ctypes.c_char_p
+        self._library.duk_safe_to_lstring.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+        self._library.duk_destroy_heap.argtypes = [ctypes.c_void_p]
+        self._heap = self._library.duk_create_heap(None, None, None, None, None)
+
+    def evaluate(self, source: str) -> str:
+        """The value of the last expression, as a string."""
+        text = source.encode()
+        failed = self._library.duk_eval_raw(self._heap, text, len(text), EVALUATE)
+        value: bytes = self._library.duk_safe_to_lstring(self._heap, -1, None)
+        assert not failed, value
+        return value.decode()
+
+    def close(self) -> None:
+        self._library.duk_destroy_heap(self._heap)
+
+
+@pytest.fixture(scope="module")
+def ask() -> Iterator[Callable[..., str]]:
+    """Asks the rule: `ask("domain.read", user="samepaged", connect_driver="QEMU")`."""
+    library = ctypes.util.find_library("duktape")
+    if library is None:
+        pytest.skip("Duktape, the engine of polkit's rules, is not installed")
+    engine = Duktape(library)
+    engine.evaluate(POLKIT)
+    engine.evaluate((SYSTEMD / "samepaged.rules").read_text())
+
+    def asked(action: str, user: str = "samepaged", driver: str | None = "QEMU") -> str:
+        details = {} if driver is None else {"connect_driver": driver}
+        return engine.evaluate(f"ask({json.dumps(action)}, {json.dumps(details)}, {json.dumps({'user': user})})")
+
+    yield asked
+    engine.close()
+
+
+API = "org.libvirt.api."
+GRANTED = {"connect.getattr", "connect.search-domains", "domain.getattr", "domain.read", "domain.suspend"}
+# With each of these, a client of libvirt's is root, or an owner of guests.
+DANGEROUS = """
+    connect.write connect.pm-control connect.read domain.block-write domain.core-dump domain.delete domain.init-control
+    domain.mem-read domain.migrate domain.open-device domain.read-secure domain.reset domain.save domain.screenshot
+    domain.send-input domain.snapshot domain.start domain.stop domain.write network.write node-device.detach
+    nwfilter.write secret.read-secure storage-pool.write storage-vol.data-write
+""".split()  # noqa: SIM905 - a list of names reads better so
+
+
+@pytest.mark.parametrize("right", sorted(GRANTED))
+def test_samepaged_is_granted_what_it_calls_on_qemu_s_domains(ask: Callable[..., str], right: str) -> None:
+    assert ask(API + right) == "yes"
+    assert ask(API + right, driver="LXC") == "no"
+
+
+@pytest.mark.parametrize("right", DANGEROUS)
+def test_samepaged_is_refused_everything_else_of_libvirt_s(ask: Callable[..., str], right: str) -> None:
+    assert ask(API + right) == "no"
+
+
+def test_every_action_that_this_machine_s_libvirt_knows_is_granted_or_refused(ask: Callable[..., str]) -> None:
+    policy = Path("/usr/share/polkit-1/actions/org.libvirt.api.policy")
+    if not policy.exists():
+        pytest.skip("libvirt is not installed")
+    known = [line.split('"')[1] for line in policy.read_text().splitlines() if "<action id=" in line]
+    assert {action.removeprefix(API) for action in known if ask(action) == "yes"} == GRANTED
+    assert {ask(action) for action in known} == {"yes", "no"}
+
+
+def test_libvirt_s_sockets_are_open_to_samepaged(ask: Callable[..., str]) -> None:
+    assert ask("org.libvirt.unix.manage", driver=None) == "yes"
+    assert ask("org.libvirt.unix.monitor", driver=None) == "yes"
+
+
+@pytest.mark.parametrize("user", ["root", "samepaged-web", "nobody", "samepaged2"])
+def test_the_rule_says_nothing_about_other_users(ask: Callable[..., str], user: str) -> None:
+    assert ask("org.libvirt.unix.manage", user=user, driver=None) == "not handled"
+    assert ask(API + "domain.suspend", user=user) == "not handled"
+
+
+@pytest.mark.parametrize("action", ["org.freedesktop.systemd1.manage-units", "org.libvirtd.x", "x.org.libvirt.api.y"])
+def test_the_rule_says_nothing_about_what_is_not_libvirt_s(ask: Callable[..., str], action: str) -> None:
+    assert ask(action) == "not handled"
+
+
+class Unit:
+    """A unit file; a setting may be there more than once."""
+
+    def __init__(self, name: str) -> None:
+        self.lines = [line.partition("=") for line in (SYSTEMD / name).read_text().splitlines() if line[:1] != "#"]
+
+    def all(self, key: str) -> list[str]:
+        return [value for name, _, value in self.lines if name == key]
+
+    def words(self, key: str) -> set[str]:
+        return {word for value in self.all(key) for word in value.split()}
+
+
+SCANNER, WEB = Unit("samepaged.service"), Unit("samepaged-web.service")
+
+
+def test_the_scanner_has_no_network_and_the_web_process_no_capability() -> None:
+    assert SCANNER.words("RestrictAddressFamilies") == {"AF_UNIX"}
+    assert WEB.all("CapabilityBoundingSet") == WEB.all("AmbientCapabilities") == [""]
+
+
+def test_the_two_processes_are_of_two_users_and_meet_at_the_feed() -> None:
+    assert SCANNER.all("User") == ["samepaged"]
+    assert WEB.all("User") == ["samepaged-web"]
+    (scanner,), (web,) = SCANNER.all("ExecStart"), WEB.all("ExecStart")
+    assert scanner.split()[-2:] == ["--web-socket", web.split()[-1]]
+    assert Path(web.split()[-1]).parent == Path("/run") / WEB.all("RuntimeDirectory")[0]
+
+
+def test_what_was_left_suspended_is_looked_for_before_the_start_and_after_every_end() -> None:
+    for key in ("ExecStartPre", "ExecStopPost"):
+        (line,) = SCANNER.all(key)
+        assert line.removeprefix("-").split()[1:] == ["recover", "--config", "/etc/samepaged/config.yaml"]
+    # A recover that fails keeps nobody from starting, and the journal is there for the next.
+    assert SCANNER.all("ExecStartPre")[0].startswith("-")
+    assert SCANNER.all("RuntimeDirectoryPreserve") == ["yes"]
+
+
+def test_the_guard_has_time_to_wait_for_libvirt_before_it_is_killed() -> None:
+    assert SCANNER.all("KillMode") == []  # SIGTERM to all, which the guard ignores; then, much later, SIGKILL
+    assert int(SCANNER.all("TimeoutStopSec")[0]) > 60
+
+
+def test_a_stop_that_waits_for_libvirt_does_not_keep_libvirt_from_starting() -> None:
+    # A unit is not started while one that is ordered after it is being stopped (systemd.unit(5), Before=).
+    ordered = SCANNER.words("After") | WEB.words("After")
+    assert {unit for unit in ordered if unit.startswith(("libvirtd", "virt"))} == set()
+
+
+def test_neither_unit_dumps_core() -> None:
+    assert SCANNER.all("LimitCORE") == WEB.all("LimitCORE") == ["0"]
