@@ -89,3 +89,28 @@ def test_a_mistyped_seed_is_not_quoted(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(f"hashing: {{seed: {text}}}", "config.yaml")
     assert "5eed" not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    "number", ["0x5eed0fadae5c0de5", "0X5EED0FADAE5C0DE5", "6840140647674678757", "5eed0fadae5c0de5"]
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hashing: {}",
+        "hashing: {{seed {}}}",
+        "hashing:\n  seed {}",
+        "hashing:\n- seed: {}",
+        "hashing: {{{}}}",
+        "hashing: {{seed: *{}}}",
+        "hashing: {{seed: !{} 1}}",
+        "hashing: {{seed: {}, seed: 1}}",
+        "hashing seed {}",
+        "scan: {{mode: {}}}",
+        "guests: {{include: {}}}",
+    ],
+)
+def test_a_slip_beside_the_seed_does_not_bring_it_into_the_error(text: str, number: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text.format(number), "config.yaml")
+    assert not shows(repr(caught.value), 0x5EED0FADAE5C0DE5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,8 @@ Path = tuple[str | int, ...]
 
 _LONGEST: Final = 60
 _YAML_WORDS: Final = {None: "null", True: "true", False: "false"}
+# What may be the seed of the hashes, wherever a slip of the pen has put it.
+_LONG_NUMBER: Final = re.compile(r"0x[0-9a-f]{6,}|[0-9]{10,}|[0-9a-f]{14,}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -31,9 +34,12 @@ class Problem:
     text: str
 
     def described(self, name: str) -> str:
-        """`FILE:LINE:COLUMN: key.path: what; remedy`, for the file `name`: always one line."""
+        """`FILE:LINE:COLUMN: key.path: what; remedy`, for the file `name`: always one line, and without long numbers,
+        of which any may be the seed.
+        """
         key = f"{dotted(self.path)}: " if self.path else ""
-        return f"{one_line(name)}:{self.place.line}:{self.place.column}: {key}{self.text}"
+        what = _LONG_NUMBER.sub("...", f"{key}{self.text}")
+        return f"{one_line(name)}:{self.place.line}:{self.place.column}: {what}"
 
 
 def shown(value: object) -> str:
