@@ -1,0 +1,107 @@
+"""The ELF stream of a memory dump: headers, which segments are RAM, and the reading of their pages.
+
+An input's first octet chooses how much RAM the domain is said to have and how the stream comes; the others begin the
+stream, which goes on with REST. The seeds are QEMU's headers, with the sizes of segments cut to what REST has.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.memory.dump_reader import FOUR_GIB, VGA_WINDOW, DumpReader, place
+from samepaged.memory.elf import ElfStream
+from samepaged.memory.hashing import best
+from samepaged.memory.pagemap import PAGE
+from samepaged.sharing.digest import SWAPPED
+from tests.fuzz.target import Target, seed_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from samepaged.memory.elf import Segment
+
+REST: Final = np.random.default_rng(0).bytes(0xE8000 + 1)
+SHORT_REST: Final = REST[: 0x10000 + 1]
+SEED: Final = 7
+ROMS: Final = 0xF0000000
+HASHER: Final = best()
+
+# Of the first octet:
+SEGMENTS: Final = 0x0F  # so many, and one, are RAM
+ODD_SIZE: Final = 0x10
+PIECES: Final = 0x20  # the stream comes in pieces
+WINDOW: Final = 0x40  # RAM has a display's window in it, and the stream is as long as that takes
+
+
+def check(data: bytes) -> None:
+    chosen, head = (data[0] if data else 0), data[1:]
+    rest = REST if chosen & WINDOW else SHORT_REST
+    stream = ElfStream(_stream(head, rest, pieces=bool(chosen & PIECES)))
+    segments = stream.segments
+    assert all(segment.size > 0 <= segment.address and segment.offset >= 0 for segment in segments)
+    assert [segment.offset for segment in segments] == sorted(segment.offset for segment in segments)
+    total = _total(segments, chosen)
+    placed = place(segments, total)
+    _check_placed(placed, total)
+    if total <= len(rest):
+        read = _reader(total)._hash(stream)
+        assert (read == _expected(placed, head + rest, total)).all()
+
+
+def _stream(head: bytes, rest: bytes, *, pieces: bool) -> Callable[[memoryview], int]:
+    position = 0
+
+    def readinto(buffer: memoryview) -> int:
+        nonlocal position
+        count = min(len(buffer), 20_001) if pieces else len(buffer)
+        if position < len(head):
+            part = head[position : position + count]
+        else:
+            part = rest[position - len(head) : position - len(head) + count]
+        buffer[: len(part)] = part
+        position += len(part)
+        return len(part)
+
+    return readinto
+
+
+def _total(segments: tuple[Segment, ...], chosen: int) -> int:
+    """What the domain's XML may have said: mostly what there is."""
+    sizes = [s.size for s in sorted(segments, key=lambda s: s.address) if not ROMS <= s.address < FOUR_GIB]
+    total = sum(sizes[: (chosen & SEGMENTS) + 1])
+    total += VGA_WINDOW[1] - VGA_WINDOW[0] if chosen & WINDOW else 0
+    return total + 1 if chosen & ODD_SIZE else total
+
+
+def _check_placed(placed: list[tuple[Segment, int]], total: int) -> None:
+    end = 0
+    for segment, offset in placed:
+        assert offset % PAGE == segment.size % PAGE == 0
+        assert offset == end or (end, offset) == VGA_WINDOW
+        assert segment.address == offset or segment.address >= FOUR_GIB
+        end = offset + segment.size
+    assert end == total
+
+
+@cache
+def _reader(total: int) -> DumpReader:
+    return DumpReader(lambda _: None, Path("/nowhere"), [total], hasher=HASHER, seed=SEED, stop=lambda: False)
+
+
+def _expected(placed: list[tuple[Segment, int]], whole: bytes, total: int) -> NDArray[np.uint64]:
+    """The hashes of what the segments' offsets say, without the stream; what no segment has was not read."""
+    pages = np.full(total // PAGE, SWAPPED, dtype=np.uint64)
+    for segment, offset in placed:
+        content = whole[segment.offset : segment.offset + segment.size]
+        first = offset // PAGE
+        HASHER.hash_buffer(memoryview(content), pages[first : first + segment.size // PAGE], PAGE, SEED)
+    return pages
+
+
+TARGET = Target(check, seed_files("elf"), words=(), longest=2048, binary=True)

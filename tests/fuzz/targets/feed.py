@@ -1,0 +1,71 @@
+"""What scanner and web process say to each other: frames, whole and in pieces."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Final
+
+from samepaged.web.feed import Answer, Document, Documents, FeedError, FrameReader, Message, Report, Settings, encode
+from tests.fuzz.target import Target
+
+LARGEST: Final = 1 << 16
+WORDS: Final = (
+    *(
+        b'{"documents": [',
+        b'{"settings": [',
+        b'{"answer": [',
+        b'{"report": [',
+        b'"report"',
+        b"]}",
+        b"null",
+        b"true",
+        b"1.0",
+    ),
+    *(
+        b"NaN",
+        b'["/", "text/plain", 200, 0]',
+        b'"\\ud800"',
+        b"[" * 300,
+        b"-1",
+        b"\0\0\0\0\0\0\0\0",
+        b"\0\0\0\x10\0\0\0\0",
+    ),
+)
+
+
+def check(data: bytes) -> None:
+    messages = FrameReader(LARGEST).feed(data)
+    pieces = FrameReader(LARGEST)
+    assert [m for at in range(0, len(data), 5) for m in pieces.feed(data[at : at + 5])] == messages
+    for message in messages:
+        try:
+            frame = b"".join(encode(message))
+        except FeedError:  # its texts take more room written in ASCII, as we do
+            continue
+        assert FrameReader().feed(frame) == [message]
+
+
+def _frame(*messages: Message) -> bytes:
+    return b"".join(part for message in messages for part in encode(message))
+
+
+def _raw(header: object, bodies: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("!II", len(text), len(bodies)) + text + bodies
+
+
+TARGET = Target(
+    check,
+    seeds=(
+        _frame(Documents()),
+        _frame(Documents((Document("/", "text/html", b"<p>"), Document("/-/ready", "text/plain", b"no", 503)))),
+        _frame(Settings(1, "127.0.0.1", 9953), Settings(2, "::1", 0, "/etc/samepaged/web.yaml"), Documents()),
+        _frame(
+            Answer(1, "127.0.0.1", 9953, tls=True), Answer(2, error="é", misconfigured=True), Report(), Report("no")
+        ),
+        _raw({"documents": [["/", "a", 200, 2], ["/", "b", 200, 3]]}, b"aabbb"),
+    ),
+    words=WORDS,
+    refusals=(FeedError,),
+)
