@@ -59,8 +59,12 @@ class Daemon:
         return self.wait(r"http://(127\.0\.0\.1:\d+)/metrics")[1]
 
     def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=5) as answer:
+                text = answer.read().decode()
+        except OSError as error:
+            error.add_note(self.log)
+            raise
         return {
             (sample.name, frozenset(sample.labels.items())): sample.value
             for family in text_string_to_metric_families(text)

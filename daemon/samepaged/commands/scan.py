@@ -87,7 +87,8 @@ def _scan(config: Config, names: list[str], signals: Signals) -> HostScan:
     key = seed.load(config.hashing.seed, config.state_directory)
     hashing = Hashing(best(), key, config.scan.thread_count, lambda: signals.stopping)
     began = time.monotonic()
-    guard = Guarded(config.libvirt.uri, runtime_directory(config.runtime_directory), lambda: signals.stopping)
+    place = runtime_directory(config.runtime_directory)
+    guard = Guarded(config.libvirt.uri, place.path, lambda: signals.stopping)
     try:
         recover(config.runtime_directory, lambda: True)
         with Progress(sys.stderr) as progress:

@@ -66,8 +66,18 @@ def _start_event_loop() -> None:
         if _loop is None:
             libvirt.registerErrorHandler(_ignore_error, None)
             libvirt.virEventRegisterDefaultImpl()
-            _loop = threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True)
-            _loop.start()
+            loop = threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True)
+            _start(loop)
+            _loop = loop
+
+
+def _start(thread: threading.Thread) -> None:
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise HypervisorError(
+            f"libvirt cannot be asked: no thread can be started ({error}); raise TasksMax= or `ulimit -u`"
+        ) from error
 
 
 def _one_line(text: object) -> str:
@@ -165,7 +175,7 @@ class Hypervisor:
             if given_up.is_set() and not isinstance(found, Exception):
                 _close(found)
 
-        threading.Thread(target=work, name="libvirt-open", daemon=True).start()
+        _start(threading.Thread(target=work, name="libvirt-open", daemon=True))
         deadline = time.monotonic() + OPEN_SECONDS
         while True:
             try:

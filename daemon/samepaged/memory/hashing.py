@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -17,6 +16,7 @@ import xxhash
 
 from samepaged.memory.scratch import scratch
 from samepaged.sharing.digest import FIRST_HASH, ZERO
+from samepaged.sharing.parallel import together
 
 try:
     from samepaged.memory import _pagehash
@@ -191,18 +191,8 @@ def _in_steps(step: Callable[[int, int, memoryview], None], pages: int, threads:
                 failed = True
                 raise
 
-    if min(threads, steps) <= 1:
-        if steps:
-            work()
-        return
-    with ThreadPoolExecutor(min(threads, steps), thread_name_prefix="hashing") as pool:
-        works = [pool.submit(work) for _ in range(min(threads, steps))]
-        try:
-            for one in works:
-                one.result()
-        except BaseException:  # a signal handler's, for one: leaving the pool waits for its threads
-            failed = True
-            raise
+    if steps:
+        together(work, min(threads, steps), "hashing")
 
 
 class _Range(ctypes.Structure):

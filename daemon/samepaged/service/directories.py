@@ -7,11 +7,20 @@ import os
 import shutil
 import stat
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from samepaged.errors import SamepagedError
 
-__all__ = ["places", "runtime_directory", "sweep"]
+__all__ = ["Place", "places", "runtime_directory", "sweep"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where files can be made. `trouble` says why it is not the configured directory; empty where it is."""
+
+    path: Path
+    trouble: str
 
 
 def places(configured: Path) -> list[Path]:
@@ -23,16 +32,17 @@ def places(configured: Path) -> list[Path]:
     return [configured, *others, Path(tempfile.gettempdir()) / f"samepaged-{os.geteuid()}"]
 
 
-def runtime_directory(configured: Path) -> Path:
+def runtime_directory(configured: Path) -> Place:
     """The first of the places in which files can be made. Raises SamepagedError where there is none."""
-    troubles = []
+    troubles: list[str] = []
     for path in places(configured):
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path != configured:
                 _check_ours(path)
-            with tempfile.TemporaryFile(dir=path):
-                return path
+            with tempfile.TemporaryFile(dir=path, buffering=0) as file:
+                file.write(bytes(512))  # a disk may have an inode left, and no block
+                return Place(path, f"no file can be made in {', nor in '.join(troubles)}" if troubles else "")
         except OSError as error:
             troubles.append(f"{path} ({error.strerror or error})")
     raise SamepagedError(f"no file can be made in {', nor in '.join(troubles)}; make room, or set runtime_directory")

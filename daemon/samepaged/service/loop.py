@@ -211,8 +211,11 @@ class Service:
 
     def _guarded(self) -> Guarded:
         """The guard, with its journal where files can be made now. Raises SamepagedError where that is nowhere."""
-        uri, directory = self._config.libvirt.uri, runtime_directory(self._config.runtime_directory)
+        uri, place = self._config.libvirt.uri, runtime_directory(self._config.runtime_directory)
+        directory = place.path
         if self._guard is None or (self._guard.uri, self._guard.directory) != (uri, directory):
+            if place.trouble:
+                log.warning("%s; make room there, or set runtime_directory: %s is used", place.trouble, directory)
             if self._guard is not None:
                 self._guard.close()
             self._guard = Guarded(uri, directory, self._stop)

@@ -71,7 +71,10 @@ class Publisher:
         there is none to say so, it is tried for again and again, while guests are scanned.
         """
         self._asked = self._settings.number
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise SamepagedError(f"no thread can be started ({error}); raise TasksMax= or `ulimit -u`") from error
         answer = self._answered(stop)
         if answer is not None:
             _check(answer)

@@ -1,15 +1,19 @@
-"""Work spread over a few threads: numpy gives up the interpreter's lock while it sorts, compares and copies."""
+"""Work spread over a few threads: numpy gives up the interpreter's lock while it sorts, compares and copies.
+
+Where a host has no room for another thread (pids.max of a control group, `ulimit -u`), those that there are do it all,
+the calling one among them.
+"""
 
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["in_threads", "thread_count"]
+__all__ = ["in_threads", "thread_count", "together"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,7 +31,51 @@ def thread_count(threads: int | None) -> int:
     return threads
 
 
+def together(work: Callable[[], None], threads: int, name: str = "worker") -> None:
+    """Call `work` once in each of up to `threads` threads, the calling one among them, and wait for all of them. Raises
+    what the calling thread's call raises, or else what the first of the others that failed did.
+    """
+    failures: list[BaseException] = []
+
+    def help_out() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
+            failures.append(error)
+
+    helpers = []
+    try:
+        for number in range(1, threads):
+            helper = threading.Thread(target=help_out, name=f"{name}-{number}")
+            try:
+                helper.start()
+            except RuntimeError:  # "can't start new thread"
+                break
+            helpers.append(helper)
+        work()
+    finally:
+        for helper in helpers:
+            helper.join()
+    if failures:
+        raise failures[0]
+
+
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: int | None) -> list[Result]:
-    """`work` of each item, in the order of `items`. What `work` raises is raised here."""
-    with ThreadPoolExecutor(thread_count(threads), thread_name_prefix="sharing") as pool:
-        return list(pool.map(work, items))
+    """`work` of each item, in the order of `items`. What `work` raises is raised here, and no other item begun."""
+    todo = list(items)
+    results: dict[int, Result] = {}
+    following = iter(range(len(todo)))  # one step of it is one step for all threads
+    failed = threading.Event()
+
+    def some() -> None:
+        try:
+            for index in following:
+                if failed.is_set():
+                    return
+                results[index] = work(todo[index])
+        except BaseException:
+            failed.set()
+            raise
+
+    together(some, min(thread_count(threads), len(todo)), "sharing")
+    return [results[index] for index in range(len(todo))]

@@ -71,6 +71,8 @@ class Gate:
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(_hashing, _matches, password, hashed)
+        except RuntimeError:  # the host has no room for a thread
+            raise Busy from None
         finally:
             self._waiting -= 1
 

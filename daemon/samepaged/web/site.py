@@ -41,7 +41,10 @@ class _Page:
     async def packed(self) -> bytes:
         if self._packed is None:
             loop = asyncio.get_running_loop()
-            self._packed = loop.run_in_executor(_packing, gzip.compress, self.document.body, LEVEL)
+            try:
+                self._packed = loop.run_in_executor(_packing, gzip.compress, self.document.body, LEVEL)
+            except RuntimeError:  # the host has no room for a thread
+                return gzip.compress(self.document.body, LEVEL)
         return await asyncio.shield(self._packed)  # one client that leaves must not take it from the others
 
 
