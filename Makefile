@@ -4,6 +4,8 @@ PYTHON ?= python3
 PREFIX ?= /usr/local
 DESTDIR ?=
 PYTEST_ARGS ?=
+FUZZ_INPUTS ?= 1000000
+FUZZ_TARGETS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +18,7 @@ export PYTHON PREFIX DESTDIR
 export PATH := $(CURDIR)/.cache/testbed/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-build deps-guests deps-lab venv check check-units test test-unit test-system test-lab test-native demo bench \
+.PHONY: help deps deps-build deps-guests deps-lab venv check check-units test test-unit test-system test-lab test-native fuzz chaos demo bench \
 	install uninstall clean
 
 help: ## this list
@@ -52,19 +54,29 @@ check-units: $(STAMP)
 	@tools/check-units $(CURDIR)/$(BIN)/samepaged
 
 test: deps $(STAMP) ## every test, those with real guests too (as root; a quarter of an hour at most)
-	$(BIN)/pytest $(PYTEST_ARGS) tests/unit tests/system
+	$(BIN)/pytest $(PYTEST_ARGS) tests/unit tests/system tests/chaos
 
 test-unit: $(STAMP) ## the tests that need no guest
 	$(BIN)/pytest $(PYTEST_ARGS) tests/unit
 
 test-system: deps $(STAMP) ## the tests with real guests (as root)
-	$(BIN)/pytest $(PYTEST_ARGS) tests/system
+	$(BIN)/pytest $(PYTEST_ARGS) tests/system tests/chaos
 
 test-lab: deps-lab $(STAMP) ## precopy, KSM, KVM and the service, in an emulated Debian host (as root; some minutes)
 	$(BIN)/python -m lab -- tests/lab $(PYTEST_ARGS)
 
 test-native: $(STAMP) ## the native module under the sanitizers
 	tests/native/run.sh
+
+fuzz: $(VENV)/.fuzz ## FUZZ_INPUTS (1000000) hostile inputs for each parser, or for FUZZ_TARGETS; two hours
+	@$(BIN)/python -m tests.fuzz --inputs $(FUZZ_INPUTS) $(FUZZ_TARGETS)
+
+$(VENV)/.fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@touch $@
+
+chaos: deps $(STAMP) ## kill, stop, crowd and starve it, hundreds of times (as root; half an hour)
+	SAMEPAGED_CHAOS=full $(BIN)/pytest $(PYTEST_ARGS) tests/chaos
 
 demo: deps-guests $(STAMP) ## three real guests, measured for DEMO_SECONDS (60); leaves nothing behind (as root)
 	@$(BIN)/python -m demo

@@ -1,0 +1,110 @@
+"""Guests that are large enough to stand still for a while, and a daemon that scans them without rest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import libvirt
+import pytest
+
+from testbed.guests import Spec, Writer, running
+from testbed.libvirtd import Libvirtd, private_libvirtd
+from tests.chaos.figures import LINES
+from tests.chaos.processes import qemu
+from tests.chaos.scale import SCALE, SEED
+from tests.chaos.witness import Witness
+from tests.system.conftest import Samepaged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAMES: Final = [f"samepaged-chaos-{letter}" for letter in "abc"]
+BYSTANDER: Final = "samepaged-chaos-bystander"
+# In MiB: what a guest has, and what of it is filled. Reading it takes some 50 ms.
+MEMORY, REGION = 384, 256
+
+# Scans follow each other at once, and their pauses are as long as they get.
+RESTLESS: Final = "scan: {{interval: 1s, jitter: 0, {}}}"
+
+libvirt.registerErrorHandler(lambda *_: None, None)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A libvirtd of the test's own with running guests, and one guest that the test has paused: nobody but the test may
+    resume that one.
+    """
+
+    libvirtd: Libvirtd
+    root: Path
+    witness: Witness
+    writers: list[Writer]
+
+    def bystander_is_left_alone(self) -> bool:
+        state, why = self.witness.state(BYSTANDER)
+        # a libvirtd that restarts forgets who paused it
+        return state == libvirt.VIR_DOMAIN_PAUSED and why in {
+            libvirt.VIR_DOMAIN_PAUSED_USER,
+            libvirt.VIR_DOMAIN_PAUSED_UNKNOWN,
+        }
+
+
+def large(name: str) -> Spec:
+    return Spec(name, memory=MEMORY, cmdline=f"region={REGION}")
+
+
+def fill(writer: Writer) -> None:
+    writer.fill(0, REGION * 256, 7, 1000)
+
+
+@pytest.fixture(scope="session")
+def root() -> Iterator[Path]:
+    # Sockets' names are short (unix(7): 108 bytes), so not pytest's own directories.
+    with tempfile.TemporaryDirectory(prefix="spc-") as path:
+        yield Path(path)
+
+
+@pytest.fixture(scope="session")
+def host(root: Path) -> Iterator[Host]:
+    if os.geteuid() != 0:
+        pytest.skip("starts libvirtd, which takes root")
+    with private_libvirtd(root / "libvirt") as libvirtd, contextlib.closing(libvirt.open(libvirtd.uri)) as connection:
+        specs = [*(large(name) for name in NAMES), Spec(BYSTANDER, memory=84, cmdline="region=1")]
+        with running(connection, root, *specs) as writers, contextlib.closing(Witness(libvirtd, NAMES)) as witness:
+            for writer in writers[:-1]:
+                fill(writer)
+            writers[-1].domain.suspend()
+            try:
+                yield Host(libvirtd, root, witness, writers)
+            finally:
+                for writer in writers:  # libvirt would ask each first, and wait for two seconds
+                    with contextlib.suppress(LookupError), qemu(writer.domain.UUIDString()) as process:
+                        process.kill()
+
+
+@pytest.fixture
+def samepaged(host: Host, tmp_path: Path) -> Samepaged:
+    return Samepaged(host.libvirtd.uri, tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_left_paused(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test did: every guest runs, but for the one that was paused by somebody else."""
+    yield
+    if "host" in request.fixturenames:
+        host: Host = request.getfixturevalue("host")
+        assert host.witness.paused() == []
+        assert host.bystander_is_left_alone()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if LINES:
+        terminalreporter.section(f"chaos (SAMEPAGED_CHAOS_SEED={SEED})")
+        terminalreporter.write_line(f"{SCALE}")
+        for line in LINES:
+            terminalreporter.write_line(line)

@@ -1,0 +1,158 @@
+"""Faults of a host, each for as long as its context is entered."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from resource import RLIMIT_NOFILE, prlimit
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Clock", "Disk", "NoForks", "clock", "few_descriptors", "small_disk", "task_group"]
+
+HERE: Final = Path(__file__).parent
+
+
+class Disk:
+    """A file system of 256 KiB."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def fill(self) -> None:
+        """Take what is left of blocks and inodes."""
+        filler = self.path / "filler"
+        with contextlib.suppress(OSError):
+            filler.mkdir(exist_ok=True)
+            with (filler / "blocks").open("ab", buffering=0) as file:
+                while True:
+                    file.write(bytes(512))
+        with contextlib.suppress(OSError):
+            while True:
+                os.close(tempfile.mkstemp(dir=filler)[0])
+
+    def free(self) -> None:
+        """Give it back."""
+        shutil.rmtree(self.path / "filler")
+
+    def read_only(self) -> None:
+        """Nothing can be written any more."""
+        subprocess.run(["mount", "-o", "remount,ro", str(self.path)], check=True)
+
+    def writable(self) -> None:
+        """It can again."""
+        subprocess.run(["mount", "-o", "remount,rw", str(self.path)], check=True)
+
+
+@contextlib.contextmanager
+def small_disk(path: Path) -> Iterator[Disk]:
+    """A small file system at `path`."""
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,nr_inodes=64,mode=700", "chaos", str(path)], check=True)
+    try:
+        yield Disk(path)
+    finally:
+        # lazily: what a process of a failed test still has open must not keep it mounted
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+class Clock:
+    """The wall clock of processes that are started with its environment."""
+
+    def __init__(self, path: Path, library: Path) -> None:
+        self._path = path
+        self.set(0)
+        self.environment = {"LD_PRELOAD": str(library), "SAMEPAGED_CHAOS_CLOCK": str(path)}
+
+    def set(self, ahead: int) -> None:
+        """So many seconds before the real time, or behind it."""
+        with self._path.open("r+b" if self._path.exists() else "wb") as file:
+            file.write(struct.pack("=q", ahead))
+
+
+def clock(directory: Path) -> Clock:
+    """A clock of which nobody else knows."""
+    library = directory / "clock.so"
+    subprocess.run(["cc", "-O2", "-Wall", "-shared", "-fPIC", "-o", str(library), str(HERE / "clock.c")], check=True)
+    return Clock(directory / "clock", library)
+
+
+class NoForks:
+    """A control group of tasks (Documentation/admin-guide/cgroup-v1/pids.rst; v2 has the same files)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # to put before a command that is to run in the group
+        self.before = ["sh", "-c", f'echo $$ > "{path}/cgroup.procs" && exec "$@"', "sh"]
+
+    @property
+    def tasks(self) -> int:
+        """The processes and threads that are in it."""
+        return int((self.path / "pids.current").read_text())
+
+    @contextlib.contextmanager
+    def failing(self, most: int = 0) -> Iterator[None]:
+        """Where there are `most` tasks or more, no process and no thread can be made: clone(2) says EAGAIN."""
+        limit = self.path / "pids.max"
+        limit.write_text(str(most))
+        try:
+            yield
+        finally:
+            limit.write_text("max")
+
+
+def _remove(group: Path) -> None:
+    """Remove a control group as soon as its last process has ended, and see to it that they do."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            group.rmdir()
+        except OSError:
+            late = time.monotonic() > deadline
+            for pid in (group / "cgroup.procs").read_text().split() if late else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            time.sleep(0.05)
+        else:
+            return
+
+
+@contextlib.contextmanager
+def task_group() -> Iterator[NoForks]:
+    """A control group for a daemon. Skips where this machine lets none be made."""
+    for above in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")):
+        path = above / f"samepaged-chaos-{os.getpid()}"
+        try:
+            path.mkdir()
+        except OSError:
+            continue
+        try:
+            if (path / "pids.max").exists():
+                yield NoForks(path)
+                return
+        finally:
+            _remove(path)
+    pytest.skip("no control group with the pids controller can be made here")
+
+
+@contextlib.contextmanager
+def few_descriptors(pid: int, count: int) -> Iterator[None]:
+    """The process may open no file above `count` descriptors."""
+    before = prlimit(pid, RLIMIT_NOFILE)
+    prlimit(pid, RLIMIT_NOFILE, (count, before[1]))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            prlimit(pid, RLIMIT_NOFILE, before)
