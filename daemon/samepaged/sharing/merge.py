@@ -1,8 +1,8 @@
 """Which contents are in several guests: sorted sets merged part by part, in little memory and on several threads.
 
 The space of hashes is cut into 2^bits parts by the leading bits. Within a part these bits are all the same, so they
-can make room at the other end for the number of the set that the hash came from: a key says content and owner in
-one integer of 8 bytes. In a part's sorted keys the owners of a content are a run of neighbours.
+can make room at the other end for the number of the set that the hash came from, and a mark: a key says content,
+owner and mark in one integer of 8 bytes. In a part's sorted keys the owners of a content are a run of neighbours.
 """
 
 from __future__ import annotations
@@ -33,12 +33,15 @@ class Overlap:
     across: the sum of the sets' sizes less that of their union.
     within: int64 (m,), the same over the sets of each group.
     in_group: int64 (n,), the elements of each set that another set of its group has too.
+    anywhere: int64 (n,), those that any other set has too; marked_anywhere: how many of these are marked.
     pairs: int64 (n, n), |U(a) ∩ U(b)| at [a, b] for a < b, zeros elsewhere; all zeros where not asked for.
     """
 
     across: int
     within: NDArray[np.int64]
     in_group: NDArray[np.int64]
+    anywhere: NDArray[np.int64]
+    marked_anywhere: NDArray[np.int64]
     pairs: NDArray[np.int64]
 
 
@@ -46,6 +49,7 @@ def overlap(
     sets: Sequence[NDArray[np.uint64]],
     groups: Sequence[int],
     *,
+    marks: Sequence[NDArray[np.bool_]] | None = None,
     pairs: bool = True,
     threads: int | None = None,
     part_size: int = PART_SIZE,
@@ -53,13 +57,15 @@ def overlap(
 ) -> Overlap:
     """Compare sets, each a sorted uint64 array of hashes without repetition.
 
-    `groups` has each set's group, numbered from 0 and never descending. `part_size` (hashes merged at a time) and
-    `long_run` (see `PairCounts`) change the time it takes and not the result.
+    `groups` has each set's group, numbered from 0 and never descending, and `marks` for each of a set's elements
+    whether it is marked (none, where not given). `part_size` (hashes merged at a time) and `long_run` (see
+    `PairCounts`) change the time it takes and not the result.
     """
     count = len(sets)
     group_of = np.array(groups, dtype=np.intp)
     total = sum(len(hashes) for hashes in sets)
-    bits = max((count - 1).bit_length(), (total // part_size).bit_length())
+    # Beside its owner's number, a key has room for the mark.
+    bits = max((count - 1).bit_length() + 1, (total // part_size).bit_length())
     parts = 1 << bits
     # One tally a thread and a part of its own at a time, so that nothing is shared or waits.
     workers = min(thread_count(threads), parts)
@@ -73,13 +79,15 @@ def overlap(
                 size = int((cuts[:, part + 1] - cuts[:, part]).sum())
                 if size > len(keys):
                     keys = np.empty(size, dtype=np.uint64)
-                tallies[worker].add(_merged(sets, cuts[:, part], cuts[:, part + 1], bits, keys[:size]), bits)
+                tallies[worker].add(_merged(sets, marks, cuts[:, part], cuts[:, part + 1], bits, keys[:size]), bits)
 
         in_threads(work, range(workers), workers)
     return Overlap(
         across=sum(tally.across for tally in tallies),
         within=np.sum([tally.within for tally in tallies], axis=0, dtype=np.int64),
         in_group=np.sum([tally.in_group for tally in tallies], axis=0, dtype=np.int64),
+        anywhere=np.sum([tally.anywhere for tally in tallies], axis=0, dtype=np.int64),
+        marked_anywhere=np.sum([tally.marked_anywhere for tally in tallies], axis=0, dtype=np.int64),
         pairs=sum((tally.pairs.result() for tally in tallies if tally.pairs), np.zeros((count, count), dtype=np.int64)),
     )
 
@@ -96,6 +104,7 @@ def _cuts(sets: Sequence[NDArray[np.uint64]], bits: int) -> NDArray[np.intp]:
 
 def _merged(
     sets: Sequence[NDArray[np.uint64]],
+    marks: Sequence[NDArray[np.bool_]] | None,
     starts: NDArray[np.intp],
     ends: NDArray[np.intp],
     bits: int,
@@ -107,7 +116,9 @@ def _merged(
         piece = sets[owner][starts[owner] : ends[owner]]
         target = keys[filled : filled + len(piece)]
         np.left_shift(piece, np.uint64(bits), out=target)
-        np.bitwise_or(target, np.uint64(owner), out=target)
+        np.bitwise_or(target, np.uint64(owner << 1), out=target)
+        if marks is not None:
+            np.bitwise_or(target, marks[owner][starts[owner] : ends[owner]], out=target)
         filled += len(piece)
     # "stable" is timsort for 64-bit integers: it finds the pieces already sorted, and only merges them.
     keys.sort(kind="stable")
@@ -123,6 +134,8 @@ class _Tally:
         self.across = 0
         self.within = np.zeros(self.groups, dtype=np.int64)
         self.in_group = np.zeros(len(group_of), dtype=np.int64)
+        self.anywhere = np.zeros(len(group_of), dtype=np.int64)
+        self.marked_anywhere = np.zeros(len(group_of), dtype=np.int64)
         self.pairs = pairs
 
     def add(self, keys: NDArray[np.uint64], bits: int) -> None:
@@ -137,7 +150,11 @@ class _Tally:
         at = np.flatnonzero(shared)
         if len(at) == 0:
             return
-        owner = (keys[at] & np.uint64((1 << bits) - 1)).astype(np.intp)
+        marked_owner = keys[at] & np.uint64((1 << bits) - 1)
+        owner = (marked_owner >> np.uint64(1)).astype(np.intp)
+        self.anywhere += np.bincount(owner, minlength=len(self.anywhere))
+        marked = owner[(marked_owner & np.uint64(1)).astype(np.bool_)]
+        self.marked_anywhere += np.bincount(marked, minlength=len(self.anywhere))
         follows = follows[at]
         self.across += int(np.count_nonzero(follows))
         self._add_groups(owner, follows)

@@ -31,7 +31,9 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class GuestSharing:
-    """One guest's pages by state, in pages. S_self(V) is `duplicate_pages`."""
+    """One guest's pages by state, in pages. S_self(V) is `duplicate_pages`. `recurring_pages` are those whose content
+    is on the host more than once, in this guest or in any other: all that merging would map to a page of its own.
+    """
 
     name: str
     group: str
@@ -42,6 +44,7 @@ class GuestSharing:
     distinct_pages: int
     duplicate_pages: int
     shared_with_others_pages: int
+    recurring_pages: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +100,20 @@ def analyse(
     found = overlap(
         [member.contents.distinct for member in order],
         [number[member.group] for member in order],
+        marks=[member.contents.repeated for member in order],
         pairs=pairs,
         threads=threads,
     )
     in_group = {member.name: int(pages) for member, pages in zip(order, found.in_group, strict=True)}
+    # Contents that others have and of which the guest itself has no further copy recur, too.
+    elsewhere = found.anywhere - found.marked_anywhere
+    only_elsewhere = {member.name: int(pages) for member, pages in zip(order, elsewhere, strict=True)}
     self_sharing: defaultdict[str, int] = defaultdict(int)
     for member in members:
         self_sharing[member.group] += member.contents.duplicate_pages
     return SharingReport(
         page_size=page_size,
-        guests=tuple(_guest(member, in_group[member.name]) for member in members),
+        guests=tuple(_guest(member, in_group[member.name], only_elsewhere[member.name]) for member in members),
         groups=tuple(
             GroupSharing(name, self_sharing[name], int(pages))
             for name, pages in zip(group_names, found.within, strict=True)
@@ -125,7 +132,7 @@ def _refuse_same_names(members: Sequence[Member]) -> None:
         seen.add(member.name)
 
 
-def _guest(member: Member, shared_with_others_pages: int) -> GuestSharing:
+def _guest(member: Member, shared_with_others_pages: int, only_elsewhere: int) -> GuestSharing:
     contents = member.contents
     return GuestSharing(
         name=member.name,
@@ -137,6 +144,7 @@ def _guest(member: Member, shared_with_others_pages: int) -> GuestSharing:
         distinct_pages=contents.distinct_pages,
         duplicate_pages=contents.duplicate_pages,
         shared_with_others_pages=shared_with_others_pages,
+        recurring_pages=contents.duplicate_pages + int(np.count_nonzero(contents.repeated)) + only_elsewhere,
     )
 
 

@@ -47,6 +47,13 @@ def shared_with(pages: Pages, others: Iterable[Pages]) -> int:
     return len(set(nonzero(pages)) & {page for other in others for page in nonzero(other)})
 
 
+def recurring(pages: Pages, others: Iterable[Pages]) -> int:
+    """The pages whose content is there again, in the guest or in another."""
+    elsewhere = {page for other in others for page in nonzero(other)}
+    own = nonzero(pages)
+    return sum(page in elsewhere or own.count(page) > 1 for page in own)
+
+
 def digest(pages: Pages, hashes: Hashes, page_size: int = 4096) -> PageDigest:
     def value(page: Page) -> int:
         if page is None:

@@ -75,6 +75,7 @@ def test_equal_hashes_on_both_sides_of_a_block_are_duplicates(
     monkeypatch.setattr(digest_module, "BLOCK", block)
     contents = Contents.of(pages_of(4, 4, 4, 5, 6, 6, 6, 6, 7, 8, 8, ABSENT, ZERO), in_place=in_place)
     assert contents.distinct.tolist() == [4, 5, 6, 7, 8]
+    assert contents.repeated.tolist() == [True, False, True, False, True]
     assert contents.duplicate_pages == 6
 
 

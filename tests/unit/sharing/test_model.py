@@ -93,6 +93,13 @@ def test_shared_with_others_is_what_another_guest_of_the_group_has_too(host: Hos
 
 
 @given(hosts(), hash_maps)
+def test_a_page_recurs_whose_content_is_on_the_host_again_in_whatever_guest(host: Host, hashes: Hashes) -> None:
+    for guest in report_of(host, hashes).guests:
+        others = [pages for name, (_, pages) in host.items() if name != guest.name]
+        assert guest.recurring_pages == oracle.recurring(host[guest.name][1], others)
+
+
+@given(hosts(), hash_maps)
 def test_guests_are_reported_in_the_order_given_with_their_pages_by_state(host: Host, hashes: Hashes) -> None:
     report = report_of(host, hashes)
     assert [(guest.name, guest.group) for guest in report.guests] == [(name, host[name][0]) for name in host]
