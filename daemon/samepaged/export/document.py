@@ -47,6 +47,11 @@ def document(scan: HostScan) -> dict[str, Any]:
             {"domains": [valid(name) for name in pair.domains], "inter_sharing_pages": pair.inter_sharing_pages}
             for pair in report.pairs
         ],
+        "mergeable": {
+            "potential_pages": scan.potential_pages,
+            "attainable_pages": scan.attainable_pages,
+            "attended_pages": scan.attended_pages,
+        },
         "stable": None if scan.stable is None else _sums(scan.stable),
         "page_sizes": [
             {
@@ -80,6 +85,8 @@ def _domain(guest: GuestSharing, how: GuestScan) -> dict[str, Any]:
         "distinct_pages": guest.distinct_pages,
         "duplicate_pages": guest.duplicate_pages,
         "shared_with_others_pages": guest.shared_with_others_pages,
+        "recurring_pages": guest.recurring_pages,
+        "merge_obstacle": how.merge_obstacle,
         "mode": valid(how.mode),
         "fallback_reason": None if how.fallback_reason is None else valid(how.fallback_reason),
         "fallback_code": None if how.fallback_code is None else valid(how.fallback_code),

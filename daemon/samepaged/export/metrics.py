@@ -11,6 +11,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 import samepaged
 from samepaged.export.families import gauge, observe
+from samepaged.export.merging_metrics import merging_metrics
 from samepaged.export.names import valid
 from samepaged.export.sharing_metrics import sharing_metrics
 
@@ -56,6 +57,7 @@ class SnapshotCollector:
                 *_fallbacks(snapshot.latest),
                 *sharing_metrics(snapshot.latest, self.pairs),
             ]
+        families += merging_metrics(snapshot.latest, snapshot.merging)
         yield from (family for family in families if family.samples)
 
 
@@ -93,6 +95,23 @@ def _health(snapshot: Snapshot) -> Iterator[Metric]:
         "When the configuration in force was loaded, in seconds of the Unix epoch.",
         snapshot.config.loaded,
     )
+    if snapshot.limits is not None:
+        yield gauge(
+            "samepage_config_max_pause_seconds",
+            "scan.max_pause in force: seconds that a guest may stand suspended at a time.",
+            snapshot.limits.max_pause,
+        )
+        yield gauge(
+            "samepage_config_scan_interval_seconds",
+            "scan.interval in force: seconds from the start of a scan of the host to the start of the next.",
+            snapshot.limits.interval,
+        )
+    if snapshot.next_scan is not None:
+        yield gauge(
+            "samepage_next_scan_timestamp_seconds",
+            "When the next scan of the host is due, in seconds of the Unix epoch.",
+            snapshot.next_scan,
+        )
 
 
 def _histories(snapshot: Snapshot) -> Iterator[Metric]:

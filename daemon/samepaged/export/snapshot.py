@@ -13,15 +13,27 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from samepaged.errors import Reason
+    from samepaged.ksm import HostMerging, ProcessMerging
     from samepaged.sharing import GuestSharing, SharingReport
 
-__all__ = ["ConfigStatus", "GuestScan", "Histogram", "HostScan", "Skipped", "Snapshot"]
+__all__ = [
+    "ConfigStatus",
+    "GuestScan",
+    "Histogram",
+    "HostScan",
+    "Limits",
+    "Merging",
+    "Moment",
+    "Skipped",
+    "Snapshot",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class GuestScan:
     """How one guest was scanned: seconds, and `started` in seconds of the Unix epoch. Where it was not in the way that
     was preferred, `fallback_code` says why in a bounded word, and `fallback_reason` in a line for people.
+    `merge_obstacle` is a bounded word, too: why KSM cannot merge the guest's memory.
     """
 
     name: str
@@ -37,6 +49,7 @@ class GuestScan:
     bytes_read: int
     fallback_reason: str | None = None
     fallback_code: str | None = None
+    merge_obstacle: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +68,8 @@ class HostScan:
     sharing in other sizes of page.
 
     `departed` are the rows of guests that left after the scan: no longer shown, yet part of the host's totals until
-    the next scan computes new ones.
+    the next scan computes new ones. `attainable_pages` is what KSM could save, zero pages too, in those guests alone
+    whose memory it can merge, and `attended_pages` how many pages of theirs it would look after for that.
     """
 
     started: float
@@ -66,6 +80,8 @@ class HostScan:
     stable: SharingReport | None = None
     page_sizes: tuple[PageSizeSharing, ...] = ()
     departed: tuple[GuestSharing, ...] = ()
+    attainable_pages: int = 0
+    attended_pages: int = 0
 
     def without(self, name: str) -> HostScan:
         """This scan with the domain `name` departed: its row and pairs are gone, the totals of host and groups stay."""
@@ -77,6 +93,16 @@ class HostScan:
             stable=self.stable and _without(self.stable, name),
             departed=(*self.departed, *(guest for guest in self.report.guests if guest.name == name)),
         )
+
+    @property
+    def zero_pages(self) -> int:
+        """Zero pages of all scanned guests."""
+        return sum(guest.zero_pages for guest in (*self.report.guests, *self.departed))
+
+    @property
+    def potential_pages(self) -> int:
+        """What merging would save if it met everything: total sharing, and zero pages, which KSM merges like others."""
+        return self.report.total_sharing_pages + self.zero_pages
 
     @property
     def by_page_size(self) -> tuple[PageSizeSharing, ...]:
@@ -118,10 +144,48 @@ class ConfigStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Merging:
+    """What KSM has merged: of the host, and of each scanned guest whose counters may be read, by name."""
+
+    host: HostMerging
+    guests: Mapping[str, ProcessMerging] = field(default_factory=dict)
+
+    def without(self, name: str) -> Merging:
+        """The same without the domain `name`."""
+        return replace(self, guests={domain: one for domain, one in self.guests.items() if domain != name})
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One scan of the host, as its history keeps it: when it ended (Unix epoch), and bytes."""
+
+    ended: float
+    memory: int
+    self_sharing: int
+    inter_sharing: int
+    zero: int
+    merged: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the configuration in force allows, in seconds."""
+
+    max_pause: float
+    interval: float
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that a scrape can see, consistent in itself."""
+    """All that a scrape can see, consistent in itself. `next_scan` is in seconds of the Unix epoch; `history` has the
+    scans of the last day, oldest first.
+    """
 
     config: ConfigStatus
+    limits: Limits | None = None
+    merging: Merging | None = None
+    history: tuple[Moment, ...] = ()
+    next_scan: float | None = None
     libvirt_up: bool = False
     latest: HostScan | None = None
     scan_durations: Histogram | None = None
@@ -136,6 +200,7 @@ class Snapshot:
         return replace(
             self,
             latest=self.latest and self.latest.without(name),
+            merging=self.merging and self.merging.without(name),
             pauses={domain: pauses for domain, pauses in self.pauses.items() if domain != name},
             failures={key: count for key, count in self.failures.items() if key[0] != name},
             last_success={domain: when for domain, when in self.last_success.items() if domain != name},

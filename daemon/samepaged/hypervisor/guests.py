@@ -36,7 +36,7 @@ OTHER_STATES: Final = {
 @dataclass(frozen=True, slots=True)
 class Guest:
     """A domain that can be scanned. `id` is libvirt's, new with each start of the domain; `paused` says that somebody
-    else has paused it; `blocks` are its RAM's sizes in bytes.
+    else has paused it; `blocks` are its RAM's sizes in bytes; `nosharepages` that KSM is to stay away from it.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Guest:
     process: process.QemuProcess
     blocks: tuple[int, ...]
     vfio: bool
+    nosharepages: bool = False
 
     @property
     def memory(self) -> int:
@@ -86,4 +87,5 @@ def describe(hypervisor: Hypervisor, domain: Any) -> Guest:  # noqa: ANN401 - li
         process=process.find(name, uuid),
         blocks=parsed.blocks,
         vfio=parsed.vfio,
+        nosharepages=parsed.nosharepages,
     )

@@ -50,12 +50,14 @@ LARGEST: Final = 1 << 52  # x86-64 has no more physical addresses
 class Hardware:
     """`blocks`: sizes in bytes of the guest's RAM blocks, in the order of its physical addresses. `vfio`: whether a
     device of the host writes into them by itself. `opt_out`: what the domain's metadata has against a scan.
+    `nosharepages`: whether KSM is told to stay away.
     """
 
     blocks: tuple[int, ...]
     encryption: str | None
     vfio: bool
     opt_out: str | None = None
+    nosharepages: bool = False
 
     @property
     def memory(self) -> int:
@@ -123,4 +125,5 @@ def parse(xml: str) -> Hardware:
         encryption=None if launch is None else launch.get("type", "unknown"),
         vfio=any(root.find(path) is not None for path in VFIO),
         opt_out=_opt_out(root),
+        nosharepages=root.find("./memoryBacking/nosharepages") is not None,
     )

@@ -1,4 +1,4 @@
-"""The kernel's own merging of pages (Documentation/admin-guide/mm/ksm.rst): is it at work, and holding it still."""
+"""Is KSM at work, and holding it still for a while."""
 
 from __future__ import annotations
 

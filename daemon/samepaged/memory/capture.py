@@ -25,7 +25,7 @@ from samepaged.memory.forecast import (
     snapshot_seconds,
 )
 from samepaged.memory.kept import Epoch, Kept
-from samepaged.memory.layout import locate
+from samepaged.memory.layout import locate, merge_obstacle
 from samepaged.memory.pagemap import PAGE, PRESENT, SWAPPED, Pagemap
 from samepaged.memory.plan import Obstacle, fall_back
 from samepaged.memory.precopy import DoesNotConverge, Precopy, Verification
@@ -78,7 +78,8 @@ class Hashing:
 @dataclass(frozen=True, slots=True)
 class Capture:
     """What a scan found and how: the mode and the reader used, bytes read, and why it was not what was asked for.
-    `finer` are the digests in the sizes below a page's.
+    `finer` are the digests in the sizes below a page's. `merge_obstacle` is why KSM cannot merge the memory, as far as
+    its mappings tell.
     """
 
     digest: PageDigest
@@ -87,6 +88,7 @@ class Capture:
     bytes_read: int
     fallback: Obstacle | None = None
     finer: tuple[PageDigest, ...] = ()
+    merge_obstacle: str | None = None
 
 
 def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept) -> Capture:
@@ -119,6 +121,7 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept) -> Cap
                 finer=finer,
             ) as reader:
                 found = _Scan(source, hashing, policy, kept, reader).run(known, epoch)
+            found = replace(found, merge_obstacle=merge_obstacle(mappings))
     kept.digest = found.digest.pages
     kept.scans += 1
     if finer is None:

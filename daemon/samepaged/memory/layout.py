@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from samepaged.memory.smaps import Vma
 
-__all__ = ["RamMapping", "locate"]
+__all__ = ["RamMapping", "locate", "merge_obstacle"]
 
 # QEMU sets MADV_DONTFORK on every RAM block that it allocates (ram_block_add), and on no other memory of these kinds.
 RAM_FLAG: Final = "dc"
@@ -143,3 +143,12 @@ def locate(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, ...]
     if any(a.start + a.size > b.start for a, b in pairwise(ordered)):
         raise GuestError(Reason.LAYOUT, "the guest's RAM blocks cannot be told apart in QEMU; use `--reader dump`")
     return mappings
+
+
+def merge_obstacle(mappings: Sequence[RamMapping]) -> str | None:
+    """Why KSM cannot merge the guest's RAM, in a word (export/merging_metrics.py explains it), or None where it can."""
+    if any(mapping.hugetlb for mapping in mappings):
+        return "hugetlb"
+    if any(mapping.shared for mapping in mappings):
+        return "shared"
+    return None if all(mapping.mergeable for mapping in mappings) else "not_offered"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -12,15 +11,18 @@ from samepaged import seed
 from samepaged.config import load
 from samepaged.errors import HypervisorError, LeftPausedError, Reason, SamepagedError
 from samepaged.export.metrics import SnapshotCollector, registry
-from samepaged.export.snapshot import ConfigStatus, Histogram, Snapshot
+from samepaged.export.snapshot import ConfigStatus, Limits, Snapshot
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guarded import Guarded
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import Interrupted, best
 from samepaged.service import systemd
+from samepaged.service.accounts import accounts, extended, moment
+from samepaged.service.board import Board
 from samepaged.service.breaker import Breaker
 from samepaged.service.directories import runtime_directory
 from samepaged.service.documents import Documents
+from samepaged.service.merging import read_merging
 from samepaged.service.publisher import Publisher, Wanted
 from samepaged.service.recovery import recover
 from samepaged.service.round import Round, report, scan_all
@@ -46,8 +48,8 @@ FORGET: Final = frozenset(
 )
 # Seconds for which a start, or a new connection, waits for what has to be resumed first; the next one tries again.
 RECOVERING: Final = 5.0
-SCAN_BOUNDS: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-PAUSE_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# KSM's counters are read as often while nothing is scanned.
+MERGING_SECONDS: Final = 15.0
 
 
 class Service:
@@ -57,21 +59,21 @@ class Service:
         self._config = config
         self._path = path
         self._signals = signals
-        self._lock = threading.Lock()  # the event loop's thread takes guests out of the snapshot
-        self._snapshot = Snapshot(config=ConfigStatus(successful=True, loaded=time.time()))
-        self._collector = SnapshotCollector(self._snapshot, pairs=config.export.pairs)
+        loaded = ConfigStatus(successful=True, loaded=time.time())
+        collector = SnapshotCollector(Snapshot(loaded, _limits(config)), pairs=config.export.pairs)
         self._hypervisor = Hypervisor(config.libvirt.uri, self._gone, self._stop)
         self._schedule = Schedule(config.scan.interval, config.scan.jitter)
         self._backoff = Backoff()
         self._known: dict[str, Scanned] = {}
-        self._departed: set[str] = set()
+        self._merging_due = 0.0
         self._next_beat = 0.0
         self._seed = seed.load(config.hashing.seed, config.state_directory)
         self._kept: dict[str, Kept] = {}
         self._breaker = Breaker()
         self._guard: Guarded | None = None
-        documents = Documents(registry(self._collector), lambda: self._snapshot)
+        documents = Documents(registry(collector), lambda: collector.snapshot)
         self._publisher = Publisher(web or Child(), documents, _wanted(config))
+        self._board = Board(collector, self._publisher.changed)
 
     def run(self) -> None:
         """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
@@ -103,6 +105,7 @@ class Service:
         self._forget_departed()
         now = time.monotonic()
         if now < self._schedule.due:
+            self._look_at_merging(now)
             self._signals.wait(min(self._schedule.due - now, self._patience()))
             return
         self._schedule.started(now)
@@ -143,13 +146,13 @@ class Service:
         self._backoff.succeeded()
         self._recover()
         log.info("connected to libvirt at %s", self._config.libvirt.uri)
-        self._publish(libvirt_up=True)
+        self._board.publish(libvirt_up=True)
         return True
 
     def _lost(self, error: HypervisorError) -> None:
         wait = self._backoff.failed()
         log.warning("%s; trying again in %.1f s", error, wait)
-        self._publish(libvirt_up=False)
+        self._board.publish(libvirt_up=False)
         systemd.notify("STATUS=libvirt is away")
         deadline = time.monotonic() + wait
         while not self._signals.stopping and (left := deadline - time.monotonic()) > 0:
@@ -158,29 +161,15 @@ class Service:
             if self._signals.take_reload():
                 self._reload()
 
-    def _publish(self, **changes: object) -> None:
-        with self._lock:
-            self._snapshot = replace(self._snapshot, **changes)  # type: ignore[arg-type] # fields by name
-            self._collector.snapshot = self._snapshot
-        self._publisher.changed()
-
     def _gone(self, name: str) -> None:
-        """A domain ended: its series end with the next scrape (called in libvirt's event loop)."""
-        with self._lock:
-            self._snapshot = self._snapshot.without(name)
-            self._collector.snapshot = self._snapshot
-            self._departed.add(name)
-        self._publisher.changed()
+        """A domain ended (called in libvirt's event loop)."""
+        self._board.gone(name)
         self._signals.wake()
 
     def _forget_departed(self) -> None:
         """Analyse anew without the guests that ended since."""
-        with self._lock:
-            departed, self._departed = self._departed, set()
-            for name in departed:  # a scan that ended after they did may have brought them back
-                self._snapshot = self._snapshot.without(name)
-            self._collector.snapshot = self._snapshot
-        latest = self._snapshot.latest
+        departed = self._board.departed()
+        latest = self._board.snapshot.latest
         known = departed & self._known.keys()
         if latest is None or not known:
             return
@@ -188,7 +177,7 @@ class Service:
             del self._known[name]
         fresh = report(self._known, latest.skipped, latest.started, latest.duration_seconds)
         # What took more than one scan's contents to compute stays as it was, less the guest's own rows.
-        self._publish(latest=replace(fresh, stable=latest.stable, page_sizes=latest.page_sizes))
+        self._board.publish(latest=replace(fresh, stable=latest.stable, page_sizes=latest.page_sizes))
 
     def _scan(self) -> None:
         systemd.notify("STATUS=scanning")
@@ -204,10 +193,30 @@ class Service:
         latest = report(self._known | round_.scanned, round_.skipped, round_.started, 0.0)
         # How long it took: reading all guests, and analysing what was read.
         latest = replace(latest, duration_seconds=time.monotonic() - began)
-        self._publish(latest=latest, libvirt_up=True, **self._accounts(round_, latest.duration_seconds))
+        before, merging = self._board.snapshot, read_merging(self._known)
+        self._board.publish(
+            latest=latest,
+            merging=merging,
+            history=extended(before.history, moment(latest, merging)),
+            next_scan=self._due(),
+            libvirt_up=True,
+            **accounts(before, round_, self._known, latest.duration_seconds),
+        )
         self._forget_departed()
         systemd.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} not scanned")
         log.info("scanned %d guests in %.1f s", len(round_.scanned), latest.duration_seconds)
+
+    def _look_at_merging(self, now: float) -> None:
+        """KSM goes on between two scans."""
+        if now >= self._merging_due:
+            self._merging_due = now + MERGING_SECONDS
+            merging = read_merging(self._known)
+            if merging != self._board.snapshot.merging:
+                self._board.publish(merging=merging)
+
+    def _due(self) -> float:
+        """When the next scan is due, in seconds of the Unix epoch."""
+        return time.time() + self._schedule.due - time.monotonic()
 
     def _guarded(self) -> Guarded:
         """The guard, with its journal where files can be made now. Raises SamepagedError where that is nowhere."""
@@ -228,29 +237,6 @@ class Service:
             name: one.lean() for name, one in round_.scanned.items()
         }
 
-    def _accounts(self, round_: Round, duration: float) -> dict[str, object]:
-        """Counters and histograms, carried on for the domains that run."""
-        before = self._snapshot
-        running = set(round_.running.values())
-        pauses = {name: histogram for name, histogram in before.pauses.items() if name in running}
-        for name, taken in round_.pauses.items():
-            for seconds in taken:
-                pauses[name] = pauses.get(name, Histogram(PAUSE_BOUNDS)).add(seconds)
-        failures = {key: count for key, count in before.failures.items() if key[0] in running}
-        for skipped in round_.skipped:
-            if not skipped.reason.intended:
-                key = (skipped.name, skipped.reason)
-                failures[key] = failures.get(key, 0) + 1
-        success = {name: seconds for name, seconds in before.last_success.items() if name in self._known}
-        success |= {name: one.scan.started for name, one in round_.scanned.items()}
-        scans = before.scan_durations or Histogram(SCAN_BOUNDS)
-        return {
-            "pauses": pauses,
-            "failures": failures,
-            "last_success": success,
-            "scan_durations": scans.add(duration),
-        }
-
     def _reload(self) -> None:
         """Take over the configuration as it is now on disk; one that is bad, or cannot be applied, changes nothing."""
         systemd.notify("RELOADING=1")
@@ -260,10 +246,10 @@ class Service:
         except SamepagedError as error:
             for line in str(error).splitlines():
                 log.error("configuration not reloaded: %s", line)  # noqa: TRY400 - the lines say all
-            self._publish(config=replace(self._snapshot.config, successful=False))
+            self._board.publish(config=replace(self._board.snapshot.config, successful=False))
         else:
             log.info("configuration reloaded")
-            self._publish(config=ConfigStatus(successful=True, loaded=time.time()))
+            self._board.publish(config=ConfigStatus(successful=True, loaded=time.time()))
         systemd.notify("READY=1")
 
     def _apply(self, config: Config) -> None:
@@ -276,7 +262,8 @@ class Service:
         if new_seed != self._seed:
             self._seed, self._known, self._kept = new_seed, {}, {}
         self._schedule.change(config.scan.interval, config.scan.jitter, time.monotonic())
-        self._collector.pairs = config.export.pairs
+        self._board.collector.pairs = config.export.pairs
+        self._board.publish(limits=_limits(config), next_scan=self._due())
         logging.getLogger("samepaged").setLevel(config.log.level.upper())
         self._config = config
 
@@ -284,3 +271,7 @@ class Service:
 def _wanted(config: Config) -> Wanted:
     """What the web process is to be told."""
     return Wanted(*config.export.address, config.export.web_config_file)
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(config.scan.max_pause, config.scan.interval)

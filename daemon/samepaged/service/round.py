@@ -41,15 +41,32 @@ class Round:
 def report(scanned: Mapping[str, Scanned], skipped: Sequence[Skipped], started: float, duration: float) -> HostScan:
     """Analyse what was scanned. `started` is in seconds of the Unix epoch, `duration` in seconds."""
     members = [Member(name, one.scan.group, one.contents) for name, one in sorted(scanned.items())]
+    whole = analyse(members, PAGE_SIZE)
+    attainable, attended = _attainable(scanned, whole)
     return HostScan(
         started=started,
         duration_seconds=duration,
         scans=tuple(scanned[member.name].scan for member in members),
         skipped=tuple(skipped),
-        report=analyse(members, PAGE_SIZE),
+        report=whole,
         stable=_stable(scanned),
         page_sizes=tuple(_page_sizes(scanned)),
+        attainable_pages=attainable,
+        attended_pages=attended,
     )
+
+
+def _attainable(scanned: Mapping[str, Scanned], whole: SharingReport) -> tuple[int, int]:
+    """What KSM could save in the guests whose memory it can merge, and how many pages it would look after for that."""
+    reachable = {name for name, one in scanned.items() if one.scan.merge_obstacle is None}
+    guests = [guest for guest in whole.guests if guest.name in reachable]
+    if len(guests) < len(whole.guests):
+        members = [Member(name, "", scanned[name].contents) for name in sorted(reachable)]
+        shared = analyse(members, PAGE_SIZE, pairs=False).total_sharing_pages
+    else:
+        shared = whole.total_sharing_pages
+    backed = sum(guest.memory_pages - guest.absent_pages - guest.swapped_pages for guest in guests)
+    return shared + sum(guest.zero_pages for guest in guests), backed
 
 
 def _stable(scanned: Mapping[str, Scanned]) -> SharingReport | None:

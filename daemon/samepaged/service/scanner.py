@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from samepaged.config import Config
     from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.guarded import Guarded
+    from samepaged.hypervisor.process import QemuProcess
     from samepaged.service.breaker import Breaker
 
 __all__ = ["PAGE_SIZE", "Scanned", "Scanner"]
@@ -35,11 +36,12 @@ PAGE_SIZE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """One guest's scan: how it went, and what it found. `lasting` is what the pages hold that kept their content since
-    the scan before, where there was one; `by_page_size` the contents in other sizes.
+    """One guest's scan: how it went, of which process, and what it found. `lasting` is what the pages hold that kept
+    their content since the scan before, where there was one; `by_page_size` the contents in other sizes.
     """
 
     scan: GuestScan
+    process: QemuProcess
     contents: Contents
     lasting: Contents | None
     by_page_size: Mapping[int, Contents]
@@ -103,7 +105,7 @@ class Scanner:
         lasting = None if known is None else Contents.of(stable(PageDigest(known, PAGE_SIZE), captured.digest))
         sizes = {size: Contents.of(coarser(captured.digest, size)) for size in self._multiples}
         sizes |= {parts.page_size: Contents.of(parts, in_place=True) for parts in captured.finer}
-        return Scanned(scan, Contents.of(captured.digest), lasting, sizes)
+        return Scanned(scan, guest.process, Contents.of(captured.digest), lasting, sizes)
 
     def _capture(self, guest: Guest, suspender: Suspender, kept: Kept) -> Capture:
         return capture(
@@ -186,4 +188,5 @@ class Scanner:
             bytes_read=captured.bytes_read,
             fallback_reason=None if captured.fallback is None else captured.fallback.text,
             fallback_code=None if captured.fallback is None else captured.fallback.code,
+            merge_obstacle="nosharepages" if guest.nosharepages else captured.merge_obstacle,
         )

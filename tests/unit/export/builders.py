@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from samepaged.errors import Reason
-from samepaged.export.snapshot import ConfigStatus, GuestScan, Histogram, HostScan, Skipped, Snapshot
+from samepaged.export.snapshot import (
+    ConfigStatus,
+    GuestScan,
+    Histogram,
+    HostScan,
+    Limits,
+    Merging,
+    Moment,
+    Skipped,
+    Snapshot,
+)
+from samepaged.ksm import HostMerging, ProcessMerging
 from samepaged.sharing import GroupSharing, GuestSharing, PageSizeSharing, PairSharing, SharingReport
 
 if TYPE_CHECKING:
@@ -38,11 +50,14 @@ def guest_sharing(name: str, group: str = "tenant", *, pages: int = 1000) -> Gue
         distinct_pages=pages - absent - swapped - zero - duplicate,
         duplicate_pages=duplicate,
         shared_with_others_pages=pages // 20,
+        recurring_pages=pages // 4,
     )
 
 
-def guest_scan(name: str, group: str = "tenant", *, fallback: tuple[str, str] | None = None) -> GuestScan:
-    """How a guest was scanned; `fallback` is the code and the line for people."""
+def guest_scan(
+    name: str, group: str = "tenant", *, fallback: tuple[str, str] | None = None, obstacle: str | None = None
+) -> GuestScan:
+    """How a guest was scanned; `fallback` is the code and the line for people, `obstacle` the word for KSM's."""
     code, reason = fallback or (None, None)
     return GuestScan(
         name=name,
@@ -58,6 +73,7 @@ def guest_scan(name: str, group: str = "tenant", *, fallback: tuple[str, str] | 
         bytes_read=4096 * 700,
         fallback_reason=reason,
         fallback_code=code,
+        merge_obstacle=obstacle,
     )
 
 
@@ -70,14 +86,16 @@ def host_scan(
     stable: SharingReport | None = None,
     page_sizes: tuple[PageSizeSharing, ...] = (),
     fallbacks: Mapping[str, tuple[str, str]] | None = None,
+    obstacles: Mapping[str, str] | None = None,
 ) -> HostScan:
-    """A scan of guests of these names, of `pages` pages of 4 KiB each; `fallbacks` are those of the guests by name."""
+    """A scan of guests of these names, of `pages` pages of 4 KiB each; `fallbacks` and `obstacles` are by name."""
     guests = tuple(guest_sharing(name, pages=pages) for name in names)
     fell_back = fallbacks or {}
+    kept_away = obstacles or {}
     return HostScan(
         started=STARTED,
         duration_seconds=2.5,
-        scans=tuple(guest_scan(name, fallback=fell_back.get(name)) for name in names),
+        scans=tuple(guest_scan(name, fallback=fell_back.get(name), obstacle=kept_away.get(name)) for name in names),
         skipped=skipped,
         report=SharingReport(
             page_size=4096,
@@ -89,6 +107,8 @@ def host_scan(
         ),
         stable=stable,
         page_sizes=page_sizes,
+        attainable_pages=sum(guest.duplicate_pages for guest in guests if guest.name not in kept_away),
+        attended_pages=sum(guest.memory_pages for guest in guests if guest.name not in kept_away),
     )
 
 
@@ -129,5 +149,28 @@ def full_snapshot() -> Snapshot:
         stable=stable_report("web-1"),
         page_sizes=(PageSizeSharing(8192, 1000, 150, 60, 10),),
         fallbacks={"web-2": ("kernel", "this kernel keeps no soft-dirty bits")},
+        obstacles={"web-2": "nosharepages"},
     )
-    return snapshot(scan, domains=("web-1", "web-2"))
+    return replace(
+        snapshot(scan, domains=("web-1", "web-2")),
+        limits=Limits(0.25, 900.0),
+        merging=merging("web-1", "web-2"),
+        history=(Moment(STARTED - 900, 8 << 20, 1 << 20, 2 << 20, 1 << 19, 1 << 20),),
+        next_scan=STARTED + 900,
+    )
+
+
+def merging(*names: str, merged: int = 45) -> Merging:
+    """KSM at work, having merged so many pages of each guest."""
+    host = HostMerging(
+        run=1,
+        shared=10,
+        sharing=merged * len(names),
+        unshared=300,
+        volatile=5,
+        zero=20,
+        full_scans=7,
+        pages_to_scan=100,
+        sleep_milliseconds=20,
+    )
+    return Merging(host, {name: ProcessMerging(merged, 10, 500) for name in names})

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from samepaged.errors import Reason
+from samepaged.export.merging_metrics import OBSTACLES
 from samepaged.export.metrics import SnapshotCollector, render
 from tests.unit.export.builders import full_snapshot
 
@@ -95,6 +96,11 @@ def test_every_reason_of_a_fallback_is_explained_on_the_page_and_in_the_help() -
 
     assert set(words) == obstacles()
     assert re.findall(r"(\w+) \(", help_of("samepage_domain_fallback_info")) == words
+
+
+def test_every_obstacle_to_merging_is_explained_on_the_page_and_in_the_help() -> None:
+    assert explained("obstacle") == list(OBSTACLES)
+    assert re.findall(r"(\w+) \(", help_of("samepage_domain_merge_obstacle_info"))[: len(OBSTACLES)]
 
 
 def test_every_example_is_a_query_about_its_metric(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged import ksm
 from samepaged.hypervisor.pause import Held
+from samepaged.ksm import still as ksm
 from samepaged.memory import softdirty
 from samepaged.memory.claim import Claim, Claimed
 from samepaged.memory.hashing import Interrupted

@@ -1,0 +1,21 @@
+"""The kernel's own merging of pages, KSM (Documentation/admin-guide/mm/ksm.rst): what it has merged, and holding it
+still.
+"""
+
+from __future__ import annotations
+
+from samepaged.ksm.counters import HostMerging, ProcessMerging, expected_profit, host_merging, process_merging
+from samepaged.ksm.still import activity, left_still, put_back, running, stilled
+
+__all__ = [
+    "HostMerging",
+    "ProcessMerging",
+    "activity",
+    "expected_profit",
+    "host_merging",
+    "left_still",
+    "process_merging",
+    "put_back",
+    "running",
+    "stilled",
+]

@@ -1,0 +1,66 @@
+"""What is carried on from scan to scan: counters, histograms, the history of a day."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from samepaged.export.snapshot import Histogram, Moment
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from samepaged.export.snapshot import HostScan, Merging, Snapshot
+    from samepaged.service.round import Round
+
+__all__ = ["accounts", "extended", "moment"]
+
+SCAN_BOUNDS: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+PAUSE_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+DAY: Final = 86_400.0
+# Of shorter intervals than this, the history keeps one scan in so many seconds: 288 a day.
+STEP: Final = 300.0
+
+
+def accounts(before: Snapshot, round_: Round, known: Container[str], duration: float) -> dict[str, object]:
+    """Counters and histograms after one more scan of so many seconds, for the domains that run and are known."""
+    running = set(round_.running.values())
+    pauses = {name: histogram for name, histogram in before.pauses.items() if name in running}
+    for name, taken in round_.pauses.items():
+        for seconds in taken:
+            pauses[name] = pauses.get(name, Histogram(PAUSE_BOUNDS)).add(seconds)
+    failures = {key: count for key, count in before.failures.items() if key[0] in running}
+    for skipped in round_.skipped:
+        if not skipped.reason.intended:
+            key = (skipped.name, skipped.reason)
+            failures[key] = failures.get(key, 0) + 1
+    success = {name: seconds for name, seconds in before.last_success.items() if name in known}
+    success |= {name: one.scan.started for name, one in round_.scanned.items()}
+    return {
+        "pauses": pauses,
+        "failures": failures,
+        "last_success": success,
+        "scan_durations": (before.scan_durations or Histogram(SCAN_BOUNDS)).add(duration),
+    }
+
+
+def moment(scan: HostScan, merging: Merging | None) -> Moment:
+    """What the history keeps of a scan."""
+    size = scan.report.page_size
+    return Moment(
+        ended=scan.started + scan.duration_seconds,
+        memory=sum(guest.memory_pages for guest in scan.report.guests) * size,
+        self_sharing=scan.report.self_sharing_pages * size,
+        inter_sharing=scan.report.inter_sharing_pages * size,
+        zero=scan.zero_pages * size,
+        merged=None if merging is None else merging.host.merged_pages * size,
+    )
+
+
+def extended(history: tuple[Moment, ...], newest: Moment) -> tuple[Moment, ...]:
+    """The history with one more moment: those of the last day, and not more than 290. A clock that was set back ends
+    what it had of the future.
+    """
+    kept = [one for one in history if newest.ended - DAY < one.ended < newest.ended]
+    if len(kept) > 1 and kept[-1].ended - kept[-2].ended < STEP:
+        del kept[-1]
+    return (*kept, newest)

@@ -1,0 +1,29 @@
+"""What KSM has merged of the guests that are known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from samepaged.export.snapshot import Merging
+from samepaged.ksm import host_merging, process_merging
+from samepaged.procfs import start_time
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from samepaged.service.scanner import Scanned
+
+__all__ = ["read_merging"]
+
+
+def read_merging(known: Mapping[str, Scanned]) -> Merging | None:
+    """KSM's counters of the host, and of each guest's process that is still the one that was scanned."""
+    host = host_merging()
+    if host is None:
+        return None
+    guests = {}
+    for name, one in known.items():
+        merged = process_merging(one.process.pid)
+        if merged is not None and start_time(one.process.pid) == one.process.start_time:
+            guests[name] = merged
+    return Merging(host, guests)
