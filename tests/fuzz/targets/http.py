@@ -88,9 +88,10 @@ def _conversation(pieces: list[bytes]) -> Iterator[Request | Refusal | None]:
 
 
 def _read(parser: Parser, asked: Request | Refusal) -> None:
-    method = "GET"
+    # A refusal does not tell it, and the reply to HEAD has no body.
+    method = parser._method
     if isinstance(asked, Request):
-        method = asked.method
+        assert asked.method == method
         assert all(c.isascii() and c.isprintable() for c in asked.method + asked.path)
         assert asked.path
         reply = _now(SITE.reply(asked, NOW))
