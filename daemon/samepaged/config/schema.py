@@ -3,89 +3,51 @@
 from __future__ import annotations
 
 import os
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    StrictStr,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-)
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt, field_validator
 
+from samepaged.config.grouping import DEFAULT_GROUP, GroupConfig, GroupingConfig, Groups, MetadataSource
 from samepaged.config.problem import shown
 from samepaged.config.quantities import Directory, Duration, File, Interval, Listen, PageSize, Seed, Size, address
+from samepaged.config.section import Patterns, Section, SomePatterns, Text, matches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 __all__ = [
     "DEFAULT_GROUP",
     "Config",
     "ExportConfig",
     "GroupConfig",
+    "GroupingConfig",
     "GuestsConfig",
     "HashingConfig",
     "LibvirtConfig",
     "LogConfig",
     "LogLevel",
+    "MetadataSource",
     "Mode",
     "Reader",
     "ScanConfig",
     "schema_keys",
 ]
 
-DEFAULT_GROUP: Final = "default"
-"""The group of guests that no configured group matches."""
-
 Mode = Literal["auto", "snapshot", "precopy", "sliced", "live"]
 Reader = Literal["auto", "process", "dump"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-_LONGEST_TEXT: Final = 1000
 
-
-def _reasonable(text: str) -> str:
-    if not text.strip():
-        raise ValueError("is empty; write a text")
-    # No name or URI comes near it, and a pattern's cost grows with the square of its length.
-    if len(text) > _LONGEST_TEXT:
-        raise ValueError(f"has {len(text)} characters; use at most {_LONGEST_TEXT}")
-    return text
-
-
-def _not_empty(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    # pydantic's own min_length counts items after validation: it would blame a list whose one item is bad twice.
-    if not patterns:
-        raise ValueError("is an empty list; write at least one pattern")
-    return patterns
-
-
-Text = Annotated[StrictStr, AfterValidator(_reasonable)]
-Patterns = tuple[Text, ...]
-SomePatterns = Annotated[Patterns, AfterValidator(_not_empty)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class LibvirtConfig(_Section):
+class LibvirtConfig(Section):
     """Where the guests are found."""
 
     uri: Text = "qemu:///system"
     """libvirt's connection URI. Default qemu:///system."""
 
 
-class GuestsConfig(_Section):
+class GuestsConfig(Section):
     """Which guests are scanned. Patterns are the shell's (`*`, `?`, `[abc]`), and case counts."""
 
     include: SomePatterns = ("*",)
@@ -96,42 +58,7 @@ class GuestsConfig(_Section):
 
     def selects(self, name: str) -> bool:
         """Whether the domain `name` is to be scanned."""
-        return _matches(name, self.include) and not _matches(name, self.exclude)
-
-
-class GroupConfig(_Section):
-    """Guests that may share memory with each other: a tenant, a project."""
-
-    name: Text
-    """The group's name, the value of the label `group`. Needed, and different from the other groups' names."""
-
-    match: SomePatterns
-    """Names of domains in the group, as patterns. Needed."""
-
-
-def _distinct_names(value: Any, validate: ValidatorFunctionWrapHandler) -> tuple[GroupConfig, ...]:  # noqa: ANN401 - raw
-    """Refuse a name's second use, together with (not instead of) what is wrong with the groups one by one."""
-    wrong: list[InitErrorDetails] = []
-    groups: tuple[GroupConfig, ...] = ()
-    try:
-        groups = validate(value)
-    except ValidationError as invalid:
-        for error in invalid.errors(include_url=False):
-            kind = PydanticCustomError(error["type"], "{message}", {**error.get("ctx", {}), "message": error["msg"]})
-            wrong.append(InitErrorDetails(type=kind, loc=error["loc"], input=error["input"]))
-    seen: set[str] = set()
-    for index, group in enumerate(value if isinstance(value, list | tuple) else ()):
-        name = group.get("name") if isinstance(group, dict) else getattr(group, "name", None)
-        if not isinstance(name, str):
-            continue
-        if name in seen:
-            message = f"{shown(name)} is the name of an earlier group; give each group a name of its own"
-            kind = PydanticCustomError("value_error", "{error}", {"error": message})
-            wrong.append(InitErrorDetails(type=kind, loc=(index, "name"), input=name))
-        seen.add(name)
-    if wrong:
-        raise ValidationError.from_exception_data("groups", wrong)
-    return groups
+        return matches(name, self.include) and not matches(name, self.exclude)
 
 
 def _each_once(page_sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -140,7 +67,7 @@ def _each_once(page_sizes: tuple[int, ...]) -> tuple[int, ...]:
     return page_sizes
 
 
-class ScanConfig(_Section):
+class ScanConfig(Section):
     """When and how guests are scanned, and what a scan may cost."""
 
     interval: Interval = 900.0
@@ -185,18 +112,25 @@ class ScanConfig(_Section):
         return self.threads or max(1, len(os.sched_getaffinity(0)) // 2)
 
 
-class HashingConfig(_Section):
+class HashingConfig(Section):
     """How page contents become hashes."""
 
     seed: Seed = Field(default=None, repr=False)
     """The seed, 64 bits. Default null: made once and kept in `state_directory`. Hosts to be compared need the same."""
 
 
-class ExportConfig(_Section):
+class ExportConfig(Section):
     """What Prometheus gets, and where."""
 
-    listen: Listen = "127.0.0.1:9953"
-    """The address that serves metrics, host:port or [v6]:port; port 0 takes any free one. Default 127.0.0.1:9953."""
+    listen: Listen | None = "127.0.0.1:9953"
+    """The address that serves metrics, host:port or [v6]:port; port 0 takes any free one. Default 127.0.0.1:9953; null
+    serves none.
+    """
+
+    textfile: File | None = None
+    """A file to write the metrics into after each scan, for node_exporter's collector `textfile`: an absolute path
+    whose name ends with .prom. Default null: none.
+    """
 
     web_config_file: File | None = None
     """TLS and passwords: a file in the exporter-toolkit's format, docs/web.md. An absolute path. Default null: none."""
@@ -205,19 +139,27 @@ class ExportConfig(_Section):
     """How many pairs of guests, those that share most, become series. Default 20, 0 to 1000."""
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host (an IPv6 address without brackets) and port of `listen`."""
-        return address(self.listen)
+    def address(self) -> tuple[str, int] | None:
+        """Host (an IPv6 address without brackets) and port of `listen`; None where nothing is served."""
+        return None if self.listen is None else address(self.listen)
+
+    @field_validator("textfile")
+    @classmethod
+    def _collected(cls, path: Path | None) -> Path | None:
+        # node_exporter's collector looks at no other files.
+        if path is not None and path.suffix != ".prom":
+            raise ValueError(f"{shown(str(path))} is not collected by node_exporter; use a name that ends with .prom")
+        return path
 
 
-class LogConfig(_Section):
+class LogConfig(Section):
     """What is logged."""
 
     level: LogLevel = "info"
     """The least severe messages that are logged. Default info."""
 
 
-class Config(_Section):
+class Config(Section):
     """The whole configuration. `Config()` is the built-in defaults."""
 
     libvirt: LibvirtConfig = LibvirtConfig()
@@ -226,8 +168,11 @@ class Config(_Section):
     guests: GuestsConfig = GuestsConfig()
     """Which guests are scanned."""
 
-    groups: Annotated[tuple[GroupConfig, ...], WrapValidator(_distinct_names)] = ()
+    groups: Groups = ()
     """Groups of guests that may share with each other; the first that matches counts. Default none."""
+
+    grouping: GroupingConfig = GroupingConfig()
+    """Where the group of other guests comes from."""
 
     scan: ScanConfig = ScanConfig()
     """When and how guests are scanned."""
@@ -251,13 +196,12 @@ class Config(_Section):
         """Whether the domain `name` is to be scanned."""
         return self.guests.selects(name)
 
-    def group_of(self, name: str) -> str:
-        """The group of the domain `name`: the first that matches, or `DEFAULT_GROUP`."""
-        return next((group.name for group in self.groups if _matches(name, group.match)), DEFAULT_GROUP)
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    def group_of(self, name: str, claims: Mapping[str, str] = MappingProxyType({})) -> str:
+        """The group of the domain `name`: the first of `groups` that matches, else what `grouping` finds, else
+        `DEFAULT_GROUP`. `claims` is what metadata in the domain's XML says of it, by `MetadataSource`.
+        """
+        configured = next((group.name for group in self.groups if matches(name, group.match)), None)
+        return configured or self.grouping.group_of(name, claims) or DEFAULT_GROUP
 
 
 def schema_keys(model: type[BaseModel] = Config, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -210,18 +210,21 @@ def network(export: ExportConfig, held: Collection[str]) -> list[Check]:
     """All checks of how metrics are served."""
     loaded = _load(export.web_config_file)
     encrypted = loaded is not None and not isinstance(loaded, ConfigError) and loaded.tls is not None
-    return [*_address(export, held, encrypted=encrypted), *web_configuration(export.web_config_file, loaded)]
+    if export.listen is None or export.address is None:
+        return [ok("listen address", "none: no port is opened (export.listen: null)")]
+    served = _address(export.listen, export.address, held, encrypted=encrypted)
+    return [*served, *web_configuration(export.web_config_file, loaded)]
 
 
-def _address(export: ExportConfig, held: Collection[str], *, encrypted: bool) -> list[Check]:
+def _address(written: str, address: tuple[str, int], held: Collection[str], *, encrypted: bool) -> list[Check]:
     try:
-        resolved = resolve(*export.address)
+        resolved = resolve(*address)
     except SamepagedError as error:
         return [from_error("listen address", error, "set export.listen to an address that this host has")]
     ip, port = resolved.address[:2]
     at = taken(ip, port, _listened()) if port else None
     found = Address(
-        listen=export.listen,
+        listen=written,
         port=port,
         loopback=is_loopback(ip),
         refusal=_refusal(resolved.family, ip),

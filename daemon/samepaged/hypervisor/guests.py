@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import libvirt
@@ -11,6 +11,8 @@ from samepaged.errors import GuestError, Reason
 from samepaged.hypervisor import hardware, process
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from samepaged.hypervisor.connection import Hypervisor
 
 __all__ = ["Guest", "describe"]
@@ -36,7 +38,8 @@ OTHER_STATES: Final = {
 @dataclass(frozen=True, slots=True)
 class Guest:
     """A domain that can be scanned. `id` is libvirt's, new with each start of the domain; `paused` says that somebody
-    else has paused it; `blocks` are its RAM's sizes in bytes; `nosharepages` that KSM is to stay away from it.
+    else has paused it; `blocks` are its RAM's sizes in bytes; `nosharepages` that KSM is to stay away from it;
+    `claims` the groups that its metadata names, by whose metadata it is (`owner.claims`).
     """
 
     name: str
@@ -47,6 +50,7 @@ class Guest:
     blocks: tuple[int, ...]
     vfio: bool
     nosharepages: bool = False
+    claims: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def memory(self) -> int:
@@ -88,4 +92,5 @@ def describe(hypervisor: Hypervisor, domain: Any) -> Guest:  # noqa: ANN401 - li
         blocks=parsed.blocks,
         vfio=parsed.vfio,
         nosharepages=parsed.nosharepages,
+        claims=parsed.claims,
     )

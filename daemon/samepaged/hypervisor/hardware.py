@@ -1,17 +1,20 @@
-"""What a domain's XML says about its memory (libvirt: formatdomain, 'Memory Allocation', 'NUMA', 'Memory devices')."""
+"""What a domain's XML says about its memory (libvirt: formatdomain, 'Memory Allocation', 'NUMA', 'Memory devices'), and
+about whose it is.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
 from samepaged.errors import GuestError, Reason
+from samepaged.hypervisor import owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["NAMESPACE", "Hardware", "parse"]
+__all__ = ["Hardware", "parse"]
 
 UNITS: Final = {
     "b": 1,
@@ -40,9 +43,6 @@ VFIO: Final = (
     "./devices/disk[@type='nvme']",
     "./devices/disk[@type='vhostvdpa']",
 )
-# The element by which the owner of a guest says that it is not to be scanned, as domain metadata: <scan enabled="no"/>.
-NAMESPACE: Final = "urn:samepaged:domain:1"
-YES: Final = frozenset({"yes", "true", "on", "1"})
 LARGEST: Final = 1 << 52  # x86-64 has no more physical addresses
 
 
@@ -50,7 +50,7 @@ LARGEST: Final = 1 << 52  # x86-64 has no more physical addresses
 class Hardware:
     """`blocks`: sizes in bytes of the guest's RAM blocks, in the order of its physical addresses. `vfio`: whether a
     device of the host writes into them by itself. `opt_out`: what the domain's metadata has against a scan.
-    `nosharepages`: whether KSM is told to stay away.
+    `nosharepages`: whether KSM is told to stay away. `claims`: the groups that its metadata names (`owner.claims`).
     """
 
     blocks: tuple[int, ...]
@@ -58,6 +58,7 @@ class Hardware:
     vfio: bool
     opt_out: str | None = None
     nosharepages: bool = False
+    claims: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def memory(self) -> int:
@@ -88,17 +89,6 @@ def _ram_devices(root: ET.Element) -> Iterator[tuple[str, int]]:
             yield device.get("model", ""), _size(size, size.text)
 
 
-def _opt_out(root: ET.Element) -> str | None:
-    """What the metadata says against a scan. Whoever wrote the element meant something: only a clear yes is one."""
-    for element in root.iterfind("./metadata/*"):
-        namespace, _, tag = element.tag.rpartition("}")
-        enabled = element.get("enabled", "yes").strip().lower()
-        # An owner who made a mistake in the namespace's last part still wants to be left alone.
-        if tag == "scan" and "samepaged" in namespace.lower() and enabled not in YES:
-            return f"<samepaged:scan enabled={enabled[:20]!r}>"
-    return None
-
-
 def parse(xml: str) -> Hardware:
     """The memory side of a live domain's XML. Raises GuestError."""
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
@@ -124,6 +114,7 @@ def parse(xml: str) -> Hardware:
         blocks=(*boot, *dimms),
         encryption=None if launch is None else launch.get("type", "unknown"),
         vfio=any(root.find(path) is not None for path in VFIO),
-        opt_out=_opt_out(root),
+        opt_out=owner.opt_out(root),
         nosharepages=root.find("./memoryBacking/nosharepages") is not None,
+        claims=owner.claims(root),
     )

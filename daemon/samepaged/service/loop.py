@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged import seed
 from samepaged.config import load
 from samepaged.errors import HypervisorError, LeftPausedError, Reason, SamepagedError
-from samepaged.export.metrics import SnapshotCollector, registry
+from samepaged.export.metrics import SnapshotCollector
 from samepaged.export.snapshot import ConfigStatus, Limits, Snapshot
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guarded import Guarded
@@ -21,13 +21,12 @@ from samepaged.service.accounts import accounts, extended, moment
 from samepaged.service.board import Board
 from samepaged.service.breaker import Breaker
 from samepaged.service.directories import runtime_directory
-from samepaged.service.documents import Documents
 from samepaged.service.merging import read_merging
-from samepaged.service.publisher import Publisher, Wanted
 from samepaged.service.recovery import recover
 from samepaged.service.round import Round, report, scan_all
 from samepaged.service.scanner import Scanned, Scanner
 from samepaged.service.schedule import Backoff, Schedule
+from samepaged.service.serving import Serving
 from samepaged.service.web_process import Child
 
 if TYPE_CHECKING:
@@ -71,21 +70,20 @@ class Service:
         self._kept: dict[str, Kept] = {}
         self._breaker = Breaker()
         self._guard: Guarded | None = None
-        documents = Documents(registry(collector), lambda: collector.snapshot)
-        self._publisher = Publisher(web or Child(), documents, _wanted(config))
-        self._board = Board(collector, self._publisher.changed)
+        self._serving = Serving(collector, web or Child(), config)
+        self._board = Board(collector, self._serving.changed)
 
     def run(self) -> None:
         """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
         try:
-            self._publisher.start(self._stop)
+            self._serving.start(self._stop)
             systemd.notify("READY=1", "STATUS=waiting for the first scan")
             self._recover()
             while not self._signals.stopping:
                 self._step()
         finally:
             systemd.notify("STOPPING=1")
-            self._publisher.stop()
+            self._serving.stop()
             if self._guard is not None:
                 self._guard.close()
             self._hypervisor.close()
@@ -98,6 +96,7 @@ class Service:
 
     def _step(self) -> None:
         self._beat()
+        self._serving.write()
         if self._signals.take_reload():
             self._reload()
         if not self._hypervisor.alive and not self._connect():
@@ -254,8 +253,7 @@ class Service:
 
     def _apply(self, config: Config) -> None:
         new_seed = seed.load(config.hashing.seed, config.state_directory)
-        if _wanted(config) != _wanted(self._config):
-            self._publisher.change(_wanted(config), self._stop)
+        self._serving.change(config, self._stop)
         if config.libvirt.uri != self._config.libvirt.uri:
             self._hypervisor.close()
             self._hypervisor = Hypervisor(config.libvirt.uri, self._gone, self._stop)
@@ -266,11 +264,6 @@ class Service:
         self._board.publish(limits=_limits(config), next_scan=self._due())
         logging.getLogger("samepaged").setLevel(config.log.level.upper())
         self._config = config
-
-
-def _wanted(config: Config) -> Wanted:
-    """What the web process is to be told."""
-    return Wanted(*config.export.address, config.export.web_config_file)
 
 
 def _limits(config: Config) -> Limits:

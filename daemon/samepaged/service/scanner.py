@@ -177,7 +177,7 @@ class Scanner:
         return GuestScan(
             name=guest.name,
             uuid=guest.uuid,
-            group=self._config.group_of(guest.name),
+            group=self._config.group_of(guest.name, guest.claims),
             mode=captured.mode,
             reader=captured.reader,
             started=started,

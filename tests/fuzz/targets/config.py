@@ -98,10 +98,11 @@ def _check_bounds(config: Config) -> None:
 
 def _check_use(config: Config) -> None:
     """What the daemon does with it, up to the first thing outside of the process."""
-    host, port = config.export.address
-    host.encode("idna")  # as the socket module does with it
-    assert "\n" not in host
-    assert 0 <= port < 1 << 16
+    if config.export.address is not None:
+        host, port = config.export.address
+        host.encode("idna")  # as the socket module does with it
+        assert "\n" not in host
+        assert 0 <= port < 1 << 16
     for directory in (config.state_directory, config.runtime_directory):
         assert directory.is_absolute()
         assert b"\0" not in os.fsencode(directory)

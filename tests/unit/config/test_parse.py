@@ -40,6 +40,69 @@ def problem(text: str | bytes) -> str:
             "groups:\n- {name: a, match: [x]}\n- {name: a, match: [y]}",
             "f:3:10: groups[1].name: 'a' is the name of an earlier group; give each group a name of its own",
         ),
+        (
+            f"groups: [{{name: {'x' * 129}, match: [a]}}]",
+            "f:1:17: groups[0].name: has 129 characters; use at most 128",
+        ),
+        (
+            'groups: [{name: "a\\tb", match: [a]}]',
+            (
+                "f:1:17: groups[0].name: 'a\\tb' has a space at its end, or a character that cannot be printed; "
+                "remove it"
+            ),
+        ),
+        (
+            "groups: [{name: 'a ', match: [a]}]",
+            "f:1:17: groups[0].name: 'a ' has a space at its end, or a character that cannot be printed; remove it",
+        ),
+        (
+            "grouping: {metadata: [nova]}",
+            "f:1:23: grouping.metadata[0]: 'nova' is not known; use 'openstack', 'kubevirt' or 'samepaged'",
+        ),
+        (
+            "grouping: {metadata: openstack}",
+            (
+                "f:1:22: grouping.metadata: must be a list, not 'openstack'; "
+                "write it in [ ], or a line beginning with - for each item"
+            ),
+        ),
+        (
+            "grouping: {metadata: [kubevirt, openstack, kubevirt]}",
+            "f:1:22: grouping.metadata: lists a source twice; list each once",
+        ),
+        (
+            "grouping: {names: ['web-*']}",
+            "f:1:20: grouping.names[0]: 'web-*' does not have {group} once; write a template such as \"{group}-*\"",
+        ),
+        (
+            "grouping: {names: ['{group}-{group}']}",
+            (
+                "f:1:20: grouping.names[0]: '{group}-{group}' does not have {group} once; "
+                'write a template such as "{group}-*"'
+            ),
+        ),
+        (
+            "grouping: {names: ['{tenant}-{group}']}",
+            (
+                "f:1:20: grouping.names[0]: '{tenant}-{group}' has a {: only {group} and * stand for other text; "
+                'write a template such as "{group}-*"'
+            ),
+        ),
+        (
+            "grouping: {names: ['*-{group}-*']}",
+            "f:1:20: grouping.names[0]: '*-{group}-*' has more than one *; write a template such as \"{group}-*\"",
+        ),
+        (
+            "grouping: {names: ['{group}*']}",
+            (
+                "f:1:20: grouping.names[0]: '{group}*' does not say where the group ends; "
+                "put a text between {group} and the *"
+            ),
+        ),
+        (
+            "grouping: {names: [5]}",
+            "f:1:20: grouping.names[0]: must be a text, not 5; put it in quotes",
+        ),
         ("scan: {interval: 10ms}", "f:1:18: scan.interval: '10ms' is too short; use at least 1s"),
         ("scan: {jitter: 1.5}", "f:1:16: scan.jitter: 1.5 is too large; use at most 1.0"),
         ("scan: {jitter: -1}", "f:1:16: scan.jitter: -1 is too small; use at least 0.0"),

@@ -86,6 +86,11 @@ def test_any_value_of_any_key_is_taken_or_has_problems_of_one_line(key: tuple[st
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20).filter(str.strip)
 PATTERNS = st.lists(NAMES, max_size=4)
+GROUP_NAMES = NAMES.filter(lambda name: name.isprintable() and name == name.strip())
+SOURCES = st.lists(st.sampled_from(["openstack", "kubevirt", "samepaged"]), unique=True)
+TEMPLATES = st.lists(
+    st.sampled_from(["{group}", "{group}-*", "*.{group}", "vm-{group}-*.example", "a*b{group}c", "é{group}"])
+)
 MILLISECONDS = st.integers(1, 365 * 86_400_000)
 SIZES = st.one_of(st.integers(0, 2**63 - 1), st.integers(0, 2**20).map(lambda count: f"{count}MiB"))
 VALID = st.fixed_dictionaries(
@@ -94,10 +99,11 @@ VALID = st.fixed_dictionaries(
         "libvirt": st.fixed_dictionaries({"uri": NAMES}),
         "guests": st.fixed_dictionaries({}, optional={"include": st.lists(NAMES, min_size=1), "exclude": PATTERNS}),
         "groups": st.lists(
-            st.fixed_dictionaries({"name": NAMES, "match": st.lists(NAMES, min_size=1, max_size=3)}),
+            st.fixed_dictionaries({"name": GROUP_NAMES, "match": st.lists(NAMES, min_size=1, max_size=3)}),
             unique_by=lambda group: group["name"],
             max_size=4,
         ),
+        "grouping": st.fixed_dictionaries({}, optional={"metadata": SOURCES, "names": TEMPLATES}),
         "scan": st.fixed_dictionaries(
             {},
             optional={

@@ -20,6 +20,7 @@ def test_the_defaults_are_those_that_are_promised() -> None:
     assert config == Config()
     assert config.libvirt.uri == "qemu:///system"
     assert (config.guests.include, config.guests.exclude, config.groups) == (("*",), (), ())
+    assert (config.grouping.metadata, config.grouping.names) == (("openstack", "kubevirt"), ())
     scan = config.scan
     assert (scan.interval, scan.jitter, scan.mode, scan.reader) == (900, 0.1, "auto", "auto")
     assert (scan.max_pause, scan.max_duty, scan.threads, scan.memory_limit) == (0.25, 0.01, None, 2**30)
@@ -47,7 +48,7 @@ def test_every_key_says_what_it_means() -> None:
 def test_the_keys_of_sections_and_of_lists_are_known() -> None:
     keys = set(schema_keys())
     assert {("scan",), ("scan", "max_pause"), ("groups", "name"), ("state_directory",)} <= keys
-    assert len(keys) == 31
+    assert len(keys) == 35
 
 
 def test_threads_are_half_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,115 @@
+"""Scanning on demand: what `scan` and `advise` have in common."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from samepaged import seed
+from samepaged.config import load
+from samepaged.export.table import Progress
+from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.guarded import Guarded
+from samepaged.memory import softdirty
+from samepaged.memory.capture import Hashing
+from samepaged.memory.hashing import best
+from samepaged.privileges import seal
+from samepaged.service.directories import runtime_directory
+from samepaged.service.merging import read_merging
+from samepaged.service.recovery import recover
+from samepaged.service.round import report, scan_all
+from samepaged.service.scanner import Scanned, Scanner
+
+if TYPE_CHECKING:
+    import argparse
+
+    from samepaged.config import Config
+    from samepaged.export.snapshot import HostScan, Merging
+    from samepaged.memory.kept import Kept
+    from samepaged.service.signals import Signals
+
+__all__ = ["INTERRUPTED", "Scans", "add_arguments", "configured", "interrupted", "status"]
+
+MODES: Final = ("auto", "snapshot", "precopy", "sliced", "live")
+READERS: Final = ("auto", "process", "dump")
+INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which guests, and how they are scanned."""
+    parser.add_argument("domains", metavar="DOMAIN", nargs="*", help="names or UUIDs (default: all that run)")
+    parser.add_argument("--config", metavar="F", type=Path, help="the configuration file (default: none)")
+    parser.add_argument("--connect", metavar="URI", help="libvirt's URI, instead of the configured one")
+    parser.add_argument("--mode", choices=MODES, help="how a guest is held still, instead of the configured way")
+    parser.add_argument("--reader", choices=READERS, help="how memory is read, instead of the configured way")
+
+
+def configured(args: argparse.Namespace) -> Config:
+    """The configuration with what the command line says instead. The process is sealed from here on."""
+    softdirty.supported()  # asks /proc/self, which is root's once sealed; the answer is kept
+    seal()
+    config = load(args.config)
+    logging.getLogger("samepaged").setLevel(max(logging.WARNING, logging.getLevelName(config.log.level.upper())))
+    scan = {key: value for key in ("mode", "reader") if (value := getattr(args, key)) is not None}
+    libvirt = {} if args.connect is None else {"uri": args.connect}
+    return config.model_copy(
+        update={"scan": config.scan.model_copy(update=scan), "libvirt": config.libvirt.model_copy(update=libvirt)}
+    )
+
+
+class Scans:
+    """One scan after another, with what makes the next one cheaper. A context manager, which connects to libvirt and
+    recovers what a samepaged before us left suspended. Raises HypervisorError and, while scanning, Interrupted.
+    """
+
+    def __init__(self, config: Config, names: list[str], signals: Signals) -> None:
+        def stop() -> bool:
+            return signals.stopping
+
+        self._config, self._names = config, names
+        self._hypervisor = Hypervisor(config.libvirt.uri, stop=stop)
+        self._hypervisor.connect()
+        key = seed.load(config.hashing.seed, config.state_directory)
+        self._hashing = Hashing(best(), key, config.scan.thread_count, stop)
+        self._guard = Guarded(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
+        self._kept: dict[str, Kept] = {}
+        self._scanned: dict[str, Scanned] = {}
+
+    def __enter__(self) -> Self:
+        recover(self._config.runtime_directory, lambda: True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._guard.close()
+        self._hypervisor.close()
+
+    def scan(self) -> HostScan:
+        """Scan the guests once."""
+        self._hypervisor.connect()
+        began = time.monotonic()
+        with Progress(sys.stderr) as progress:
+            scanner = Scanner(self._hypervisor, self._guard, self._config, self._hashing, self._kept)
+            round_ = scan_all(self._hypervisor, self._config, scanner, self._names, progress.show)
+        self._scanned = round_.scanned
+        return report(round_.scanned, round_.skipped, round_.started, time.monotonic() - began)
+
+    def merging(self) -> Merging | None:
+        """What KSM has merged of the guests of the last scan; None where the kernel has no KSM."""
+        return read_merging(self._scanned)
+
+
+def interrupted() -> int:
+    """Say so, and give the exit status."""
+    print("samepaged: interrupted; every guest runs on", file=sys.stderr)
+    return INTERRUPTED
+
+
+def status(scan: HostScan) -> int:
+    """Say what was skipped that was not to be, and give the exit status."""
+    unintended = [skipped for skipped in scan.skipped if not skipped.reason.intended]
+    for skipped in unintended:
+        print(f"samepaged: skipped: {skipped.message}", file=sys.stderr)
+    return 1 if unintended else 0

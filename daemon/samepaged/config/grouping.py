@@ -1,0 +1,89 @@
+"""Groups of guests that may share with each other: by name of domain, by metadata, by template."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from samepaged.config.naming import GroupName, Template, group_in, is_group_name
+from samepaged.config.problem import shown
+from samepaged.config.section import Section, SomePatterns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DEFAULT_GROUP", "GroupConfig", "GroupingConfig", "Groups", "MetadataSource"]
+
+DEFAULT_GROUP: Final = "default"
+"""The group of guests that nothing names a group for."""
+
+MetadataSource = Literal["openstack", "kubevirt", "samepaged"]
+
+
+class GroupConfig(Section):
+    """Guests that may share memory with each other: a tenant, a project."""
+
+    name: GroupName
+    """The group's name, the value of the label `group`. Needed, and different from the other groups' names."""
+
+    match: SomePatterns
+    """Names of domains in the group, as patterns. Needed."""
+
+
+def _distinct_names(value: Any, validate: ValidatorFunctionWrapHandler) -> tuple[GroupConfig, ...]:  # noqa: ANN401 - raw
+    """Refuse a name's second use, together with (not instead of) what is wrong with the groups one by one."""
+    wrong: list[InitErrorDetails] = []
+    groups: tuple[GroupConfig, ...] = ()
+    try:
+        groups = validate(value)
+    except ValidationError as invalid:
+        for error in invalid.errors(include_url=False):
+            kind = PydanticCustomError(error["type"], "{message}", {**error.get("ctx", {}), "message": error["msg"]})
+            wrong.append(InitErrorDetails(type=kind, loc=error["loc"], input=error["input"]))
+    seen: set[str] = set()
+    for index, group in enumerate(value if isinstance(value, list | tuple) else ()):
+        name = group.get("name") if isinstance(group, dict) else getattr(group, "name", None)
+        if not isinstance(name, str):
+            continue
+        if name in seen:
+            message = f"{shown(name)} is the name of an earlier group; give each group a name of its own"
+            kind = PydanticCustomError("value_error", "{error}", {"error": message})
+            wrong.append(InitErrorDetails(type=kind, loc=(index, "name"), input=name))
+        seen.add(name)
+    if wrong:
+        raise ValidationError.from_exception_data("groups", wrong)
+    return groups
+
+
+Groups = Annotated[tuple[GroupConfig, ...], WrapValidator(_distinct_names)]
+"""Groups, each with a name of its own."""
+
+
+def _in_order(sources: tuple[MetadataSource, ...]) -> tuple[MetadataSource, ...]:
+    if len(set(sources)) < len(sources):
+        raise ValueError("lists a source twice; list each once")
+    return sources
+
+
+class GroupingConfig(Section):
+    """Where the group of a domain comes from that no entry of `groups` matches. docs/groups.md: whom that trusts."""
+
+    metadata: Annotated[tuple[MetadataSource, ...], AfterValidator(_in_order)] = ("openstack", "kubevirt")
+    """Whose metadata in the domain's XML may name its group, the first first. Default openstack, then kubevirt."""
+
+    names: tuple[Template, ...] = ()
+    """Templates such as `{group}-*` for names of domains; the first that fits counts. Default none."""
+
+    def group_of(self, name: str, claims: Mapping[str, str]) -> str | None:
+        """The group of the domain `name`. `claims` is what metadata says of it, by `MetadataSource`."""
+        found = (_claimed(source, claims.get(source, "")) for source in self.metadata)
+        named = (group_in(name, template) for template in self.names)
+        return next((group for group in (*found, *named) if group is not None), None)
+
+
+def _claimed(source: MetadataSource, claim: str) -> str | None:
+    # Whoever may choose a project or a Kubernetes namespace must not thereby get into a group of another origin.
+    group = claim if source == "samepaged" else f"{source}:{claim}"
+    return group if is_group_name(claim) and is_group_name(group) else None

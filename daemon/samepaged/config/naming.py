@@ -1,0 +1,79 @@
+"""Names of groups: what such a name may be, and where it stands in the name of a domain."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, StrictStr
+
+from samepaged.config.problem import shown
+from samepaged.config.section import LONGEST_TEXT
+
+__all__ = ["PLACE", "GroupName", "Template", "group_in", "is_group_name"]
+
+PLACE: Final = "{group}"
+"""Stands in a template where the group's name stands in a domain's."""
+
+_LONGEST_NAME: Final = 128
+_ADVICE: Final = f'write a template such as "{PLACE}-*"'
+
+
+def is_group_name(text: str) -> bool:
+    """Whether a group may be called `text`: it is the value of a label, and read by people."""
+    return 0 < len(text) <= _LONGEST_NAME and text.isprintable() and text == text.strip()
+
+
+def _group_name(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty; write a text")
+    if len(text) > _LONGEST_NAME:
+        raise ValueError(f"has {len(text)} characters; use at most {_LONGEST_NAME}")
+    if not is_group_name(text):
+        raise ValueError(f"{shown(text)} has a space at its end, or a character that cannot be printed; remove it")
+    return text
+
+
+def _template(text: str) -> str:
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"has {len(text)} characters; use at most {LONGEST_TEXT}")
+    if text.count(PLACE) != 1:
+        raise ValueError(f"{shown(text)} does not have {PLACE} once; {_ADVICE}")
+    rest = text.replace(PLACE, "")
+    if odd := sorted(set("?[]{}").intersection(rest)):
+        raise ValueError(f"{shown(text)} has a {odd[0]}: only {PLACE} and * stand for other text; {_ADVICE}")
+    # More than one would make it a matter of taste where the group begins and ends.
+    if rest.count("*") > 1:
+        raise ValueError(f"{shown(text)} has more than one *; {_ADVICE}")
+    if f"*{PLACE}" in text or f"{PLACE}*" in text:
+        raise ValueError(f"{shown(text)} does not say where the group ends; put a text between {PLACE} and the *")
+    return text
+
+
+def group_in(name: str, template: str) -> str | None:
+    """The group that a template finds in the name of a domain, or None where the name is not of that form.
+
+    The group is as short as it can be: `{group}-*` ends it at the first hyphen, `*-{group}` begins it after the last.
+    Takes time in proportion to the name's length.
+    """
+    before, _, after = template.partition(PLACE)
+    if "*" in before:
+        head, _, before = before.partition("*")
+        stop = len(name) - len(after)
+        start = name.rfind(before, len(head), max(stop, 0))
+        matches = start >= 0 and name.startswith(head) and name.endswith(after)
+    elif "*" in after:
+        after, _, tail = after.partition("*")
+        start, stop = 0, name.find(after, len(before))
+        matches = stop >= 0 and name.startswith(before) and name.endswith(tail, stop + len(after))
+    else:
+        start, stop = 0, len(name) - len(after)
+        matches = name.startswith(before) and name.endswith(after)
+    group = name[start + len(before) : stop] if matches and start + len(before) < stop else ""
+    return group if is_group_name(group) else None
+
+
+GroupName = Annotated[StrictStr, AfterValidator(_group_name)]
+"""The name of a group: printable, at most 128 characters."""
+
+Template = Annotated[StrictStr, AfterValidator(_template)]
+"""The form of a domain's name, with `{group}` where its group stands, and at most one `*` for any other text."""

@@ -1,0 +1,58 @@
+"""What the metadata in a domain's XML says of whose it is (libvirt: formatdomain, 'General metadata')."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from xml.etree.ElementTree import Element
+
+__all__ = ["NAMESPACE", "claims", "opt_out"]
+
+# libvirt keeps one element of a namespace, so all that samepaged is told stands in one: <scan enabled="no" group="a"/>.
+NAMESPACE: Final = "urn:samepaged:domain:1"
+# As nova/virt/libvirt/config.py writes them; an instance keeps what it was started with.
+NOVA: Final = ("http://openstack.org/xmlns/libvirt/nova/1.1", "http://openstack.org/xmlns/libvirt/nova/1.0")
+KUBEVIRT: Final = "http://kubevirt.io"
+# NAMESPACE_NAME. A Kubernetes namespace is a label (RFC 1123, 2.1), without underscores: there is one way to read it.
+KUBEVIRT_NAME: Final = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)_")
+YES: Final = frozenset({"yes", "true", "on", "1"})
+
+
+def claims(root: Element) -> dict[str, str]:
+    """The group that the metadata of the domain `root` names, by whose metadata it is: `openstack` (the project's UUID:
+    its name is unique only within a domain of Keystone), `kubevirt` (the namespace), `samepaged` (as it is written).
+    Who names no group, or more than one, is not in it.
+    """
+    named = {
+        "openstack": set(_projects(root)),
+        "kubevirt": {_kubernetes_namespace(root)},
+        "samepaged": {scan.get("group", "").strip() for scan in root.iterfind(f"./metadata/{{{NAMESPACE}}}scan")},
+    }
+    return {source: next(iter(groups)) for source, groups in named.items() if len(groups) == 1 and "" not in groups}
+
+
+def _projects(root: Element) -> Iterator[str]:
+    for nova in NOVA:
+        path = "/".join(f"{{{nova}}}{tag}" for tag in ("instance", "owner", "project"))
+        for project in root.iterfind(f"./metadata/{path}"):
+            yield project.get("uuid", "").strip()
+
+
+def _kubernetes_namespace(root: Element) -> str:
+    # The namespace is in the name alone; the element says that it was KubeVirt that chose the name.
+    name = KUBEVIRT_NAME.match(root.findtext("./name") or "")
+    return name[1] if name and root.find(f"./metadata/{{{KUBEVIRT}}}kubevirt") is not None else ""
+
+
+def opt_out(root: Element) -> str | None:
+    """What the metadata says against a scan. Whoever wrote the element meant something: only a clear yes is one."""
+    for element in root.iterfind("./metadata/*"):
+        namespace, _, tag = element.tag.rpartition("}")
+        enabled = element.get("enabled", "yes").strip().lower()
+        # An owner who made a mistake in the namespace's last part still wants to be left alone.
+        if tag == "scan" and "samepaged" in namespace.lower() and enabled not in YES:
+            return f"<samepaged:scan enabled={enabled[:20]!r}>"
+    return None
