@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from samepaged import ksm, privileges
 from samepaged.errors import GuestError, HypervisorError, SamepagedError
 from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.dumps import release
 from samepaged.hypervisor.journal import Entry
 from samepaged.hypervisor.link import Closed, Link
 from samepaged.hypervisor.rescue import LOOK, RETRY, Found, attempt, rescue
@@ -58,8 +59,11 @@ class Guard:
     then waits for it to read, and cannot be resumed before.
     """
 
-    def __init__(self, link: Link, hypervisor: Hypervisor, journal: Path, kill_scanner: Callable[[], None]) -> None:
+    def __init__(
+        self, link: Link, hypervisor: Hypervisor, journal: Path, scanner: int, kill_scanner: Callable[[], None]
+    ) -> None:
         self._link = link
+        self._scanner = scanner
         self._hypervisor = hypervisor
         self._journal = journal
         self._kill_scanner = kill_scanner
@@ -136,6 +140,8 @@ class Guard:
     def _inherit(self) -> None:
         """The scanner is no more."""
         watch = self._watch
+        if watch is not None and watch.dumping:
+            release(self._journal.parent, ended=self._scanner)
         if watch is not None and not watch.settled:
             found = rescue(self._hypervisor, watch.entry, in_flight=not watch.suspended)
             if found is Found.SUSPENDED:
@@ -171,7 +177,7 @@ def main(uri: str, journal: str, scanner: str) -> None:
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(handle, signal.SIGKILL)
 
-    Guard(link, Hypervisor(uri), Path(journal), kill_scanner).run()
+    Guard(link, Hypervisor(uri), Path(journal), pid, kill_scanner).run()
     ksm.put_back(Path(journal).parent, ended=pid)
 
 

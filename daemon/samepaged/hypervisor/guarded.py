@@ -109,10 +109,16 @@ class Guarded:
             Reason.NO_GUARD, f"domain {entry.name!r} is not suspended, as there is no guard that would resume it: {why}"
         )
 
-    def suspended(self) -> None:
-        """The call that suspends has returned: the time runs from here."""
-        with contextlib.suppress(Closed):
+    def suspended(self, name: str) -> None:
+        """The call that suspends has returned: the time runs from here. Raises GuestError where the guard has ended
+        since it was armed: the guest has to be resumed at once.
+        """
+        try:
             self._send(suspended=self._number)
+        except Closed as error:
+            raise GuestError(
+                Reason.NO_GUARD, f"domain {name!r} was resumed at once: the guard that would do so had ended"
+            ) from error
 
     def disarm(self) -> bool:
         """The guest runs again. Whether it was the guard that resumed it."""

@@ -79,9 +79,9 @@ class Suspender:
             # Both ends of the measure are outside of libvirt's calls: the guest stood still for no longer than this.
             began = time.monotonic()
             self._suspend()
-            self.guard.suspended()
             self._latest = began + seconds + BEFORE_THE_GUARD
             try:
+                self.guard.suspended(self.guest.name)
                 self._resumed_by_others()  # what was before does not count
                 yield held
             finally:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from samepaged.errors import SamepagedError
 
-__all__ = ["Place", "places", "runtime_directory", "sweep"]
+__all__ = ["Place", "places", "runtime_directory"]
 
 
 @dataclass(frozen=True)
@@ -53,15 +51,3 @@ def _check_ours(path: Path) -> None:
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise PermissionError(f"it is not a directory of this user's alone: {path}")
-
-
-def sweep(directory: Path) -> None:
-    """Remove what dumps of a samepaged that died have left. Their FIFO is opened once: libvirtd may be waiting for a
-    reader, with a job on the domain for as long as none comes.
-    """
-    for left in directory.glob("dump-*-*"):
-        pid = left.name.split("-")[1]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            with contextlib.suppress(OSError):
-                os.close(os.open(left / "memory", os.O_RDONLY | os.O_NONBLOCK))
-            shutil.rmtree(left, ignore_errors=True)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from samepaged import ksm
 from samepaged.errors import HypervisorError
 from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.dumps import release
 from samepaged.hypervisor.journal import JournalError, Left, left
 from samepaged.hypervisor.rescue import Found, rescue
-from samepaged.service.directories import places, sweep
+from samepaged.service.directories import places
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ def recover(configured: Path, give_up: Callable[[], bool], uri: str | None = Non
         # Another user's files in a directory that all may write to are not ours to believe.
         if directory.is_dir() and (directory == configured or directory.stat().st_uid == os.geteuid()):
             ksm.put_back(directory)
-            sweep(directory)  # first: a dump that nobody reads from holds its guest
+            release(directory)  # first: a dump that nobody reads from holds its guest
             for found in left(directory):
                 trouble = _settle(found, give_up, uri)
                 if trouble is not None:
