@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from samepaged.export.document import document
 from samepaged.export.metrics import render
-from samepaged.export.page import INDEX
+from samepaged.export.names import visible
+from samepaged.export.page import Page
 from samepaged.web.feed import Document
 
 if TYPE_CHECKING:
@@ -39,30 +42,40 @@ class Documents:
         self._registry = registry
         self._snapshot = snapshot
         self._scan: HostScan | None = None
-        self._failed = False
+        self._page = Page(visible(platform.node()))
+        self._failed: set[str] = set()
         self._json = _line(
             "/api/v1/snapshot", HTTPStatus.SERVICE_UNAVAILABLE, "samepaged has not finished its first scan"
         )
 
     def __call__(self) -> list[Document]:
         """All documents. One that cannot be made is replaced by a line that says so, and the log says why."""
-        latest = self._snapshot().latest
-        made = [Document("/", HTML, INDEX), _readiness(ready=latest is not None)]
-        try:
-            made += [
-                Document("/metrics", TEXT, render(self._registry, openmetrics=False)),
-                Document("/metrics", OPENMETRICS, render(self._registry, openmetrics=True)),
-                self._last_scan(latest),
-            ]
-        except Exception:
-            if not self._failed:
-                log.exception("the metrics could not be made; please report it")
-            self._failed = True
-            text = "the metrics could not be made; the log says why"
-            made += [_line(path, HTTPStatus.INTERNAL_SERVER_ERROR, text) for path in ("/metrics", self._json.path)]
-        else:
-            self._failed = False
+        snapshot = self._snapshot()
+        made = [
+            *self._tried("page", ("/",), lambda: [Document("/", HTML, self._page(snapshot, time.time()))]),
+            _readiness(ready=snapshot.latest is not None),
+            *self._tried("metrics", ("/metrics", self._json.path), lambda: self._metrics(snapshot.latest)),
+        ]
         return [_of_bounded_size(one) for one in made]
+
+    def _tried(self, what: str, paths: tuple[str, ...], make: Callable[[], list[Document]]) -> list[Document]:
+        try:
+            made = make()
+        except Exception:
+            if what not in self._failed:
+                log.exception("the %s could not be made; please report it", what)
+            self._failed.add(what)
+            text = f"the {what} could not be made; the log says why"
+            return [_line(path, HTTPStatus.INTERNAL_SERVER_ERROR, text) for path in paths]
+        self._failed.discard(what)
+        return made
+
+    def _metrics(self, latest: HostScan | None) -> list[Document]:
+        return [
+            Document("/metrics", TEXT, render(self._registry, openmetrics=False)),
+            Document("/metrics", OPENMETRICS, render(self._registry, openmetrics=True)),
+            self._last_scan(latest),
+        ]
 
     def _last_scan(self, latest: HostScan | None) -> Document:
         if latest is not None and latest is not self._scan:

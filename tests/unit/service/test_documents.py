@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,30 @@ def test_what_is_too_large_to_be_served_is_said(made: Made, monkeypatch: pytest.
     assert made["/metrics"].status == 500
     assert b"samepaged scan --json" in made["/metrics"].body
     assert made["/-/ready"].status == 200
+
+
+def test_a_page_that_cannot_be_made_costs_nothing_else(
+    made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made.snapshot = full_snapshot()
+
+    def broken(*_: object) -> bytes:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(made._documents, "_page", broken)
+        assert [made["/"].status for _ in range(3)] == [500] * 3
+        assert made["/"].body == b"the page could not be made; the log says why\n"
+        assert made["/metrics"].status == made["/api/v1/snapshot"].status == 200
+    assert len(caplog.records) == 1
+    assert made["/"].status == 200
+
+
+def test_the_page_shows_the_guests_of_the_last_scan_on_this_host(made: Made) -> None:
+    made.snapshot = full_snapshot()
+    shown = made["/"].body.decode()
+    assert "<bdi>web-1</bdi>" in shown
+    assert f"samepaged on {platform.node()}" in shown
 
 
 def test_the_page_links_to_what_there_is(made: Made) -> None:

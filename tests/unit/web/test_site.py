@@ -148,6 +148,12 @@ def test_no_type_is_guessed_by_browsers(site: Site) -> None:
         assert ("X-Content-Type-Options", "nosniff") in ask(site, path).headers
 
 
+def test_browsers_are_allowed_nothing_but_the_style_that_is_in_a_page(site: Site) -> None:
+    for path in PATHS:
+        policy = dict(ask(site, path).headers)["Content-Security-Policy"].split("; ")
+        assert {"default-src 'none'", "style-src 'unsafe-inline'", "frame-ancestors 'none'"} <= set(policy)
+
+
 def test_who_asks_too_often_is_told_so_before_anything_else(site: Site) -> None:
     config = with_users()
     limited = InForce(config.loaded, config.gate, RateLimit(3600, 2))
