@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from samepaged.export.catalogue.words import SHORT_OBSTACLES
 from samepaged.export.names import elided, valid, visible, wrapped
 from samepaged.export.table import size
 from samepaged.ksm import expected_profit
@@ -31,12 +32,6 @@ GOOD_PASS: Final = 900.0
 WORTH_RATIO: Final = 0.02
 WORTH_BYTES: Final = 64 << 20
 DAY: Final = 86_400.0
-_WORDS: Final = {
-    "hugetlb": "huge pages of hugetlbfs",
-    "shared": "memory shared with other processes",
-    "nosharepages": "<nosharepages/>",
-    "not_offered": "not offered to KSM by QEMU",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +106,7 @@ class Advice:
         if names := self._names([guest for guest in self._ranked() if _mergeable(guest)]):
             yield f"Most to merge: {names}"
         for word, guests in self._obstacles.items():
-            yield f"In the way: {_WORDS.get(word, word)}: {self._names(guests)}"
+            yield f"In the way: {SHORT_OBSTACLES.get(word, word)}: {self._names(guests)}"
         yield from self._cost()
         if (across := self._across()) > 0:
             yield f"Mind: {self._size(across)} is shared across groups; between tenants that is a side channel."

@@ -56,13 +56,13 @@ def _potential(scan: HostScan) -> Iterator[Family]:
 def _host(merging: Merging) -> Iterator[Family]:
     host = merging.host
     yield KSM_RUNNING.family({(): host.running})
-    yield KSM_MERGED.family({(): host.merged_pages * 4096})
+    yield KSM_MERGED.family({(): host.merged_bytes})
     yield KSM_PROFIT.family({(): host.profit_bytes})
     yield KSM_FULL_SCANS.family({(): host.full_scans})
 
 
 def _guests(merging: Merging) -> Iterator[Family]:
-    yield DOMAIN_KSM_MERGED.family({(name,): one.merged_pages * 4096 for name, one in merging.guests.items()})
+    yield DOMAIN_KSM_MERGED.family({(name,): one.merged_bytes for name, one in merging.guests.items()})
     yield DOMAIN_KSM_PROFIT.family({(name,): one.profit_bytes for name, one in merging.guests.items()})
 
 

@@ -12,6 +12,8 @@ KSM: Final = Path("/sys/kernel/mm/ksm")
 PROC: Final = Path("/proc")
 # sizeof(struct ksm_rmap_item) of mm/ksm.c on 64 bits: what KSM itself takes for each page that it looks after.
 RMAP_ITEM: Final = 64
+# What its counters count, on x86-64.
+KERNEL_PAGE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class HostMerging:
         return self.sharing + self.zero
 
     @property
+    def merged_bytes(self) -> int:
+        """The same in bytes."""
+        return self.merged_pages * KERNEL_PAGE
+
+    @property
     def profit_bytes(self) -> int:
         """What merging saves less what it takes, by the kernel's formula (general_profit)."""
         items = self.shared + self.sharing + self.unshared + self.volatile
@@ -64,6 +71,11 @@ class ProcessMerging:
         return self.merging + self.zero
 
     @property
+    def merged_bytes(self) -> int:
+        """The same in bytes."""
+        return self.merged_pages * KERNEL_PAGE
+
+    @property
     def profit_bytes(self) -> int:
         """The kernel's ksm_process_profit. It counts no page as kept for others: over processes, it adds up to more
         than the host's.
@@ -71,7 +83,7 @@ class ProcessMerging:
         return expected_profit(self.merged_pages, self.rmap_items)
 
 
-def expected_profit(saved_pages: int, looked_after_pages: int, page_size: int = 4096) -> int:
+def expected_profit(saved_pages: int, looked_after_pages: int, page_size: int = KERNEL_PAGE) -> int:
     """Bytes saved less bytes taken, by the kernel's own formula (Documentation/admin-guide/mm/ksm.rst, 'Monitoring KSM
     profit').
     """

@@ -52,7 +52,7 @@ def moment(scan: HostScan, merging: Merging | None) -> Moment:
         self_sharing=scan.report.self_sharing_pages * size,
         inter_sharing=scan.report.inter_sharing_pages * size,
         zero=scan.zero_pages * size,
-        merged=None if merging is None else merging.host.merged_pages * size,
+        merged=None if merging is None else merging.host.merged_bytes,
     )
 
 

@@ -19,7 +19,15 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from samepaged.config.schema import Mode, Reader
 from samepaged.errors import Reason
 from samepaged.export.catalogue import SECTIONS
-from samepaged.export.catalogue.words import FAILURES, FALLBACKS, MODES, OBSTACLES, READERS, STATES
+from samepaged.export.catalogue.words import (
+    FAILURES,
+    FALLBACKS,
+    MODES,
+    OBSTACLES,
+    READERS,
+    SHORT_OBSTACLES,
+    STATES,
+)
 from samepaged.export.metrics import SnapshotCollector, render
 from samepaged.sharing import GuestSharing, PageSizeSharing
 from tests.unit.export.builders import full_snapshot
@@ -226,3 +234,7 @@ def test_what_is_written_by_hand_stays_and_what_was_made_goes() -> None:
 def test_a_table_that_has_no_place_or_two_and_a_place_without_a_table_are_told(page: str, said: str) -> None:
     with pytest.raises(SystemExit, match=re.escape(said)):
         made(page)
+
+
+def test_every_obstacle_to_merging_has_words_for_little_room_too() -> None:
+    assert list(SHORT_OBSTACLES) == list(OBSTACLES)

@@ -191,7 +191,7 @@ def test_marks_tell_what_is_special_about_a_guest() -> None:
         if row.find("th/bdi") is not None
     }
     assert "not as preferred: hugetlb" in marks["build-01.tenant-0.example"]
-    assert "KSM cannot merge it: its memory is in huge pages of hugetlbfs" in marks["build-01.tenant-0.example"]
+    assert "KSM cannot merge it: huge pages of hugetlbfs" in marks["build-01.tenant-0.example"]
     assert marks["shop-01.tenant-1.example"] == ["still of 12:39:08 UTC"]
     assert marks["mail-02.tenant-0.example"] == ["over the limit"]
 

@@ -11,7 +11,7 @@ from samepaged.errors import Reason
 if TYPE_CHECKING:
     from samepaged.export.catalogue.metric import Words
 
-__all__ = ["FAILURES", "FALLBACKS", "MODES", "OBSTACLES", "READERS", "RESULTS", "STATES"]
+__all__ = ["FAILURES", "FALLBACKS", "MODES", "OBSTACLES", "READERS", "RESULTS", "SHORT_OBSTACLES", "STATES"]
 
 STATES: Final[Words] = {
     "absent": "was never backed by the host: it reads as zeros, and was not read",
@@ -81,3 +81,11 @@ OBSTACLES: Final[Words] = {
     "nosharepages": "says `<nosharepages/>` in its XML",
     "not_offered": "has memory that QEMU did not offer to KSM: `mem-merge=off`, or a kernel without KSM at its start",
 }
+
+SHORT_OBSTACLES: Final[Words] = {
+    "hugetlb": "huge pages of hugetlbfs",
+    "shared": "memory shared with other processes",
+    "nosharepages": "<nosharepages/>",
+    "not_offered": "not offered to KSM by QEMU",
+}
+"""The same where there is little room, and no Markdown."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from samepaged.export.catalogue.words import SHORT_OBSTACLES
 from samepaged.export.names import visible
 from samepaged.export.page.bars import bar, legend, states
 from samepaged.export.page.markup import Html, amount, clock, element, joined, named, share
-from samepaged.export.page.merging import KERNEL_PAGE, OBSTACLES
 from samepaged.export.table import seconds
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _marks(how: GuestScan, scan: HostScan) -> Html:
     if how.fallback_code is not None:
         marks.append(f"not as preferred: {visible(how.fallback_code)}")
     if how.merge_obstacle is not None:
-        reason = OBSTACLES.get(how.merge_obstacle, visible(how.merge_obstacle))
+        reason = SHORT_OBSTACLES.get(how.merge_obstacle, visible(how.merge_obstacle))
         marks.append(f"KSM cannot merge it: {reason}")
     return element("small", joined(element("span", mark, class_="mark") for mark in marks)) if marks else Html()
 
@@ -161,7 +161,7 @@ def _merged(guest: GuestSharing, page: int, merging: Merging | None) -> str:
     found = None if merging is None else merging.guests.get(guest.name)
     if found is None:
         return "\N{EN DASH}"
-    merged = found.merged_pages * KERNEL_PAGE
+    merged = found.merged_bytes
     potential = (guest.recurring_pages + guest.zero_pages) * page
     return joined([amount(merged), element("small", f"{share(merged, potential)} of potential", class_="soft")])
 

@@ -12,18 +12,8 @@ if TYPE_CHECKING:
     from samepaged.export.snapshot import HostScan, Merging
     from samepaged.ksm import HostMerging
 
-__all__ = ["KERNEL_PAGE", "OBSTACLES", "merging"]
+__all__ = ["merging"]
 
-KERNEL_PAGE: Final = 4096
-"""KSM counts in pages of this many bytes, whatever the size of the scan's."""
-
-# In the words of samepage_domain_merge_obstacle_info, for people.
-OBSTACLES: Final = {
-    "hugetlb": "its memory is in huge pages of hugetlbfs",
-    "shared": "its memory is shared or in a file",
-    "nosharepages": "its domain says <nosharepages/>",
-    "not_offered": "QEMU does not offer its memory (mem-merge=off)",
-}
 _STATES: Final = {
     0: "stopped: what it merged stays merged until it is written to",
     1: "running",
@@ -36,7 +26,7 @@ def merging(scan: HostScan, merged: Merging | None) -> Html:
     page = scan.report.page_size
     potential, attainable = scan.potential_pages * page, scan.attainable_pages * page
     host = None if merged is None else merged.host
-    now = 0 if host is None else host.merged_pages * KERNEL_PAGE
+    now = 0 if host is None else host.merged_bytes
     # KSM merges in other processes, too: what it has may be more than what the guests give.
     there = max(potential, now)
     within = min(max(attainable, now), there)
