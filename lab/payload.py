@@ -1,4 +1,4 @@
-"""What the lab host is given at each run: the project as a wheel, its tests, and what nested guests boot."""
+"""What the lab host is given at each run: the project as wheel and package, its tests, and what nested guests boot."""
 
 from __future__ import annotations
 
@@ -43,11 +43,19 @@ def _wheel(directory: Path, scratch: Path, python: str) -> None:
     run(python, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "-w", directory, source)
 
 
+def _package(directory: Path, words: Sequence[str]) -> None:
+    """Where it may be tested: it takes as long to build as the host takes to boot."""
+    files = [word for word in words if ".py" in word]
+    if not files or any("test_package.py" in word for word in files):
+        run(PROJECT / "tools/build-deb", directory)
+
+
 def pack(disk: Path, scratch: Path, *, python: str, pytest: Sequence[str], patience: int) -> None:
     """Write the disk: a tar. `pytest` are words for its command line, `patience` the seconds that it may take."""
     payload = scratch / "payload"
     _copy(TEST_FILES, payload)
     _wheel(payload / "wheel", scratch, python)
+    _package(payload / "package", pytest)
     shutil.copy(FILES / "run-tests", payload)
     (payload / "settings").write_text(_settings(pytest, patience))
     _guests(payload / "guests")

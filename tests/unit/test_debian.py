@@ -1,0 +1,35 @@
+"""The Debian package's files, as far as they can be judged unbuilt; tests/lab/test_package.py installs the package."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+TREE = Path(__file__).parents[2]
+SCRIPTS = ("postinst", "prerm", "postrm")
+
+
+def test_the_package_has_the_version_of_the_project() -> None:
+    project = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]
+    newest = (TREE / "debian/changelog").read_text().splitlines()[0]
+    assert newest.startswith(f"samepaged ({project['version']}) ")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_maintainer_script_is_one_that_any_posix_shell_reads(name: str) -> None:
+    script = TREE / f"debian/samepaged.{name}"
+    assert script.read_text().startswith("#!/bin/sh\nset -e\n")
+    subprocess.run(["sh", "-n", script], check=True)
+
+
+def test_uninstall_takes_out_all_that_install_lays_but_the_configuration() -> None:
+    def named(tool: str) -> set[str]:
+        return set(re.findall(r"\$destdir\$(\w+)", (TREE / "tools" / tool).read_text()))
+
+    laid = named("install") - {"prefix"}  # of which it makes only the directory bin
+    assert laid - {"config"} == named("uninstall") - {"config"}
+    assert re.search(r"rm .*\$config", (TREE / "tools/uninstall").read_text()) is None
