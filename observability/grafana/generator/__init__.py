@@ -1,0 +1,1 @@
+"""Makes samepaged's Grafana dashboards: `python -m observability.grafana.generator` writes them, `--check` compares."""

@@ -1,0 +1,96 @@
+"""What is around the panels: the dashboard, its variables, its links, the alerts drawn over its graphs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DashboardLinkType,
+    DataSourceRef,
+    VariableOption,
+    VariableRefresh,
+    VariableSort,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from grafana_foundation_sdk.cog.builder import Builder
+    from grafana_foundation_sdk.models.dashboard import Panel
+
+__all__ = ["DATASOURCE", "GUEST_UID", "HOST_UID", "chooser", "frame", "row"]
+
+HOST_UID: Final = "samepaged-host"
+GUEST_UID: Final = "samepaged-guest"
+DATASOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
+ALERTS: Final = 'ALERTS{alertname=~"Samepage.*", alertstate="firing", instance=~"$instance|"}'
+
+
+def frame(uid: str, title: str, description: str, other: tuple[str, str]) -> build.Dashboard:
+    """An empty dashboard of one samepaged, with a link to the `other` (its uid and title)."""
+    return (
+        build.Dashboard(title)
+        .uid(uid)
+        .description(description)
+        .tags(["samepaged", "memory", "kvm"])
+        .timezone("browser")
+        .time("now-24h", "now")
+        .refresh("1m")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
+        .link(_link(*other))
+        .annotation(_alerts())
+        .with_variable(
+            build.DatasourceVariable("datasource")
+            .label("Data source")
+            .type("prometheus")
+            .current(VariableOption(text="default", value="default"))
+        )
+        .with_variable(chooser("instance", "Host", "label_values(samepage_build_info, instance)"))
+    )
+
+
+def chooser(name: str, label: str, query: str) -> build.QueryVariable:
+    """A variable with one of the values that `query` gives."""
+    return (
+        build.QueryVariable(name)
+        .label(label)
+        .datasource(DATASOURCE)
+        .query(query)
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(VariableSort.NATURAL_ASC)
+    )
+
+
+def row(dashboard: build.Dashboard, title: str, panels: Sequence[Builder[Panel]]) -> build.Dashboard:
+    """`dashboard` with one more row, open, of these panels."""
+    dashboard.with_row(build.Row(title))
+    for panel in panels:
+        dashboard.with_panel(panel)
+    # Numbered in order, so that links to a panel are the same in every Grafana.
+    for number, placed in enumerate(dashboard.build().panels or (), start=1):
+        placed.id_val = number
+    return dashboard
+
+
+def _link(uid: str, title: str) -> build.DashboardLink:
+    return (
+        build.DashboardLink(title)
+        .type(DashboardLinkType.LINK)
+        .icon("dashboard")
+        .url(f"/d/{uid}")
+        .include_vars(include_vars=True)
+        .keep_time(keep_time=True)
+    )
+
+
+def _alerts() -> build.AnnotationQuery:
+    return (
+        build.AnnotationQuery()
+        .name("Alerts of samepaged")
+        .datasource(DATASOURCE)
+        .enable(enable=True)
+        .icon_color("red")
+        .expr(ALERTS)
+    )

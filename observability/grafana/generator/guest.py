@@ -1,0 +1,217 @@
+"""The dashboard of one guest: what it could share, with whom, what KSM makes of it, how it was read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from observability.grafana.generator.both import (
+    COST,
+    INTER,
+    LIMIT,
+    MERGED,
+    OBSTACLES,
+    SELF,
+    STABLE,
+    failures,
+    memory_by_state,
+    organised,
+    reasons,
+)
+from observability.grafana.generator.frame import GUEST_UID, HOST_UID, chooser, frame, row
+from observability.grafana.generator.panels import Line, Said, bars, figure, grid, lines, own
+from observability.grafana.generator.queries import guest, host, new_failures, pause_quantile
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.builders import bargauge, dashboard, stat, table, timeseries
+
+__all__ = ["guest_dashboard"]
+
+MEMORY: Final = guest("samepage_domain_memory_bytes")
+PAUSES: Final = guest("samepage_pause_duration_seconds_bucket")
+PAIR: Final = "samepage_pair_inter_sharing_bytes"
+
+
+def guest_dashboard() -> dashboard.Dashboard:
+    """Guest: five rows."""
+    board = frame(
+        GUEST_UID,
+        "samepaged: guest",
+        "How much memory one guest could share, with which others, and how much of it KSM has merged.",
+        (HOST_UID, "The host"),
+    ).with_variable(chooser("domain", "Guest", f"label_values({host('samepage_domain_info')}, domain)"))
+    row(board, "Now", _now())
+    row(board, "Memory and sharing", [_memory(), _sharing(), _others()])
+    row(board, "KSM beside what is possible", [_merging(), _capture(), _obstacle()])
+    row(board, "Pauses", [_pauses()])
+    return row(board, "Scans", [_info(), _fallback(), _duration(), _read(), failures(_failures(), 8)])
+
+
+def _failures() -> str:
+    return new_failures(guest("samepage_scan_failures_total"))
+
+
+def _now() -> list[stat.Panel]:
+    return [
+        figure(Said("Memory", "What the guest was given.", "bytes", 4, 4), f"sum({MEMORY})"),
+        figure(
+            Said("Self-sharing", "What the guest could share within itself.", "bytes", 4, 4),
+            guest("samepage_domain_self_sharing_bytes"),
+        ),
+        figure(
+            Said(
+                "Shared with others",
+                "Contents that some other guest of its group has too: what would be lost if it left.",
+                "bytes",
+                4,
+                4,
+            ),
+            guest("samepage_domain_shared_with_others_bytes"),
+        ),
+        figure(
+            Said("Merged by KSM", "Pages of the guest that KSM has merged now, zero pages too.", "bytes", 4, 4),
+            guest("samepage_domain_ksm_merged_bytes"),
+        ),
+        figure(
+            Said(
+                "Capture",
+                "Pages that KSM has merged, as a part of those whose content recurs on the host, zero pages too.",
+                "percentunit",
+                4,
+                4,
+            ),
+            guest("samepage_ksm_capture_ratio"),
+        ),
+        figure(
+            Said("Last scan", "When the guest was last scanned with success.", "dateTimeFromNow", 4, 4),
+            f"{guest('samepage_domain_last_scan_success_timestamp_seconds')} * 1000",
+        ),
+    ]
+
+
+def _memory() -> timeseries.Panel:
+    return memory_by_state(guest, "samepage_domain_memory_bytes", 9)
+
+
+def _sharing() -> timeseries.Panel:
+    said = Said(
+        "Sharing",
+        "Self-sharing is within the guest. Shared with others are its distinct contents that some other guest of its "
+        "group has too. Stable is the part of self-sharing whose pages kept their content since the scan before: KSM "
+        "merges no other.",
+        "bytes",
+        9,
+        9,
+    )
+    return lines(
+        said,
+        Line(guest("samepage_domain_self_sharing_bytes"), "self-sharing", SELF),
+        Line(guest("samepage_domain_shared_with_others_bytes"), "shared with others", INTER),
+        Line(guest("samepage_domain_stable_self_sharing_bytes"), "stable self-sharing", STABLE, limit=True),
+    )
+
+
+def _others() -> bargauge.Panel:
+    said = Said(
+        "Shares most with",
+        "Contents that this guest and another both have. Only the host's largest pairs are known (export.pairs).",
+        "bytes",
+        6,
+        9,
+    )
+    # The guest is on either side of a pair; the other's name comes into one label.
+    sides = ((host(PAIR, 'domain_a="$domain"'), "domain_b"), (host(PAIR, 'domain_b="$domain"'), "domain_a"))
+    pairs = " or ".join(
+        f'sum by (other) (label_replace({side}, "other", "$1", "{other}", "(.*)"))' for side, other in sides
+    )
+    return bars(said, f"sort_desc({pairs})", "{{other}}", INTER)
+
+
+def _merging() -> timeseries.Panel:
+    said = Said(
+        "Merged and potential",
+        "Merged: pages of the guest that KSM has merged now. Potential: its pages whose content recurs on the host, "
+        "zero pages too. Profit: merged less what KSM's bookkeeping takes for this guest, by the kernel's formula.",
+        "bytes",
+        9,
+    )
+    return lines(
+        said,
+        Line(guest("samepage_domain_ksm_potential_bytes"), "potential", INTER),
+        Line(guest("samepage_domain_ksm_merged_bytes"), "merged", MERGED),
+        Line(guest("samepage_domain_ksm_profit_bytes"), "profit", SELF, limit=True),
+    )
+
+
+def _capture() -> timeseries.Panel:
+    said = Said("Capture", "Merged, as a part of the potential: of this guest and of the host.", "percentunit", 9)
+    return lines(
+        said,
+        Line(guest("samepage_ksm_capture_ratio"), "guest", MERGED),
+        Line(host("samepage_ksm_capture_ratio", 'domain=""'), "host", INTER, limit=True),
+    ).max(1)
+
+
+def _obstacle() -> table.Panel:
+    said = Said(
+        "What stands in KSM's way",
+        f"Why KSM cannot merge this guest's memory, if it cannot. {OBSTACLES}",
+        "string",
+        6,
+    )
+    return reasons(said, guest("samepage_domain_merge_obstacle_info"), "Obstacle")
+
+
+def _pauses() -> timeseries.Panel:
+    said = Said(
+        "Pauses",
+        "How long the guest stood still for samepaged: the median and the 99th percentile of the six hours before (a "
+        "histogram: read them as up to), the longest of the last scan, and the limit (scan.max_pause).",
+        "s",
+        24,
+    )
+    return lines(
+        said,
+        Line(guest("samepage_domain_last_pause_seconds"), "longest, last scan", COST),
+        Line(pause_quantile(0.99, PAUSES), "99th percentile", INTER),
+        Line(pause_quantile(0.5, PAUSES), "median", SELF),
+        Line(host("samepage_config_max_pause_seconds"), "limit", LIMIT, limit=True),
+    )
+
+
+def _info() -> table.Panel:
+    said = Said(
+        "How it was scanned", "The guest's UUID and group, and the mode and reader of its last scan.", "string", 16, 4
+    )
+    query = f"max by (group, mode, reader, uuid) ({guest('samepage_domain_info')})"
+    names = {"group": "Group", "mode": "Mode", "reader": "Reader", "uuid": "UUID"}
+    panel = grid(said, [query], organised(names, ["Value"]))
+    panel.override_by_name("UUID", own(width=320))
+    return panel
+
+
+def _fallback() -> table.Panel:
+    said = Said(
+        "Not as preferred, because",
+        "Why the last scan was not done in the mode or by the reader that was preferred, where it was not "
+        "(docs/metrics.md lists the reasons).",
+        "string",
+        8,
+        4,
+    )
+    return reasons(said, guest("samepage_domain_fallback_info"), "Reason")
+
+
+def _duration() -> timeseries.Panel:
+    said = Said("Duration of a scan", "What the last scan of the guest took.", "s", 8)
+    return lines(said, Line(guest("samepage_domain_scan_duration_seconds"), "last scan", MERGED))
+
+
+def _read() -> timeseries.Panel:
+    said = Said(
+        "Memory read",
+        "Memory that the guest's last scan read. A rescan by the kernel's soft-dirty bits reads what was written "
+        "since.",
+        "bytes",
+        8,
+    )
+    return lines(said, Line(guest("samepage_domain_read_bytes"), "last scan", MERGED))

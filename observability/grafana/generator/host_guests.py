@@ -1,0 +1,149 @@
+"""The host's guests one by one, in pairs, in groups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardSpecialValueMapOptions,
+    DynamicConfigValue,
+    SpecialValueMap,
+    SpecialValueMatch,
+    ValueMappingResult,
+)
+
+from observability.grafana.generator.both import MERGED, organised
+from observability.grafana.generator.frame import GUEST_UID
+from observability.grafana.generator.panels import Line, Said, bars, grid, lines, own, shaded
+from observability.grafana.generator.queries import REF_IDS, host
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.builders import bargauge, table, timeseries
+
+__all__ = ["group_inter_sharing", "group_self_sharing", "guests", "matrix", "page_sizes", "pairs"]
+
+PAIRS: Final = host("samepage_pair_inter_sharing_bytes")
+LINK: Final = {
+    "title": "Show this guest",
+    "url": f"/d/{GUEST_UID}?${{datasource:queryparam}}&${{instance:queryparam}}"
+    "&var-domain=${__value.raw:percentencode}&${__url_time_range}",
+}
+SHADE: Final = "continuous-BlPu"
+GAUGE: Final = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
+# The columns of the table of guests: name, query, properties.
+COLUMNS: Final = (
+    ("Memory", host("samepage_domain_memory_bytes"), own("bytes")),
+    ("Self-sharing", host("samepage_domain_self_sharing_bytes"), own("bytes")),
+    ("Shared with others", host("samepage_domain_shared_with_others_bytes"), own("bytes", 150)),
+    ("Merged by KSM", host("samepage_domain_ksm_merged_bytes"), own("bytes", 130)),
+    ("Capture", host("samepage_ksm_capture_ratio", 'domain!=""'), own("percentunit")),
+    ("Longest pause", host("samepage_domain_last_pause_seconds"), own("s", 120)),
+    ("Scanned", f"1000 * {host('samepage_domain_last_scan_success_timestamp_seconds')}", own("dateTimeFromNow", 150)),
+)
+
+
+def guests() -> table.Panel:
+    """One row a guest."""
+    said = Said(
+        "Guests",
+        "Each guest as the last scan that reached it found it. Shared with others: what would be lost if it left; this "
+        "does not add up. Longest pause: of the last scan. The name of a guest leads to its own dashboard.",
+        "bytes",
+        24,
+        9,
+    )
+    queries = [
+        f"max by (domain, group, mode, reader) ({host('samepage_domain_info')})",
+        *(f"sum by (domain) ({query})" for _, query, _ in COLUMNS),
+    ]
+    names = {"domain": "Guest", "group": "Group"}
+    names |= {f"Value #{ref_id}": name for ref_id, (name, _, _) in zip(REF_IDS[1:], COLUMNS, strict=False)}
+    names |= {"mode": "Mode", "reader": "Reader"}
+    panel = grid(said, queries, ("merge", {}), organised(names, ["Value #A"]))
+    for name, _, properties in COLUMNS:
+        panel.override_by_name(name, properties)
+    panel.override_by_name("Guest", [*own("string", 220), DynamicConfigValue("links", [LINK])])
+    return panel
+
+
+def pairs() -> table.Panel:
+    """The largest pairs, as a list."""
+    said = Said(
+        "Pairs that share most",
+        "Contents that both guests have, whatever their groups: what is lost if the two are parted. Only the largest "
+        "pairs are exported (export.pairs).",
+        "bytes",
+        10,
+        10,
+    )
+    query = f"sort_desc(sum by (domain_a, domain_b) ({PAIRS}))"
+    panel = grid(said, [query], organised({"domain_a": "Guest", "domain_b": "and", "Value": "Inter-VM sharing"}))
+    panel.override_by_name("Inter-VM sharing", [*own("bytes", 200, cellOptions=GAUGE), *shaded(SHADE)])
+    return panel
+
+
+def matrix() -> table.Panel:
+    """The largest pairs, as a heat map."""
+    said = Said(
+        "Who shares with whom",
+        "The same pairs as a heat map: a guest a row, a guest a column. A cell without a value is a pair that is not "
+        "among the largest.",
+        "bytes",
+        14,
+        10,
+    )
+    # A pair has one series, and two cells.
+    swapped = PAIRS
+    for new, old in (("swap", "domain_a"), ("domain_a", "domain_b"), ("domain_b", "swap")):
+        swapped = f'label_replace({swapped}, "{new}", "$1", "{old}", "(.*)")'
+    query = " or ".join(f"sum by (domain_a, domain_b) ({series})" for series in (PAIRS, swapped))
+    cells = {"columnField": "domain_b", "rowField": "domain_a", "valueField": "Value", "emptyValue": "null"}
+    corner = r"domain_a\domain_b"  # what Grafana calls the column of the rows' names
+    panel = grid(
+        said,
+        [query],
+        ("sortBy", {"sort": [{"field": "domain_b"}]}),
+        ("groupingToMatrix", cells),
+        ("sortBy", {"sort": [{"field": corner}]}),
+        ("organize", {"renameByName": {corner: "Guest"}}),
+    )
+    panel.override_by_field_type(
+        "number",
+        [*own("bytes", cellOptions={"type": "color-background", "mode": "basic"}), *shaded(SHADE)],
+    )
+    # A pair that is not among the largest: empty, not the colour of zero.
+    nothing = ValueMappingResult(text="", color="transparent")
+    return panel.mappings([SpecialValueMap(DashboardSpecialValueMapOptions(SpecialValueMatch.NULL, nothing))])
+
+
+def group_inter_sharing() -> timeseries.Panel:
+    """Inter-VM sharing by group, and across them."""
+    said = Said(
+        "Inter-VM sharing by group",
+        "What the guests of each group could share only because they are on the same host, and what would come on top "
+        "if groups shared with each other (which is a side channel between them).",
+        "bytes",
+        9,
+    )
+    groups = f"sum by (group) ({host('samepage_group_inter_sharing_bytes')})"
+    across = f"sum({host('samepage_host_inter_sharing_bytes')}) - sum({groups})"
+    return lines(said, Line(groups, "{{group}}"), Line(across, "(across groups)", "#8e8e8e"), stacked=True)
+
+
+def group_self_sharing() -> timeseries.Panel:
+    """Self-sharing by group."""
+    said = Said("Self-sharing by group", "Self-sharing of the guests of each group, added up.", "bytes", 9)
+    query = f"sum by (group) ({host('samepage_group_self_sharing_bytes')})"
+    return lines(said, Line(query, "{{group}}"), stacked=True)
+
+
+def page_sizes() -> bargauge.Panel:
+    """What larger pages would leave of the sharing."""
+    said = Said(
+        "Total sharing by page size",
+        "What could be shared if the host's pages had another size (scan.page_sizes); huge pages leave little of it.",
+        "bytes",
+        6,
+    )
+    parts = (host(f"samepage_page_size_{kind}_sharing_bytes") for kind in ("self", "inter"))
+    return bars(said, f"sort_desc(sum by (page_size) ({' + '.join(parts)}))", "{{page_size}} B", MERGED)

@@ -1,0 +1,208 @@
+"""The kinds of panel that the dashboards are made of. Every one has a title, a description and a unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.models.common import (
+    BarGaugeDisplayMode,
+    BigValueColorMode,
+    BigValueGraphMode,
+    BigValueJustifyMode,
+    BigValueTextMode,
+    GraphDrawStyle,
+    LegendDisplayMode,
+    LegendPlacement,
+    LineInterpolation,
+    SortOrder,
+    StackingMode,
+    TooltipDisplayMode,
+    VisibilityMode,
+    VizOrientation,
+)
+from grafana_foundation_sdk.models.dashboard import (
+    DataTransformerConfig,
+    DynamicConfigValue,
+    FieldColorModeId,
+    Threshold,
+    ThresholdsMode,
+    ValueMap,
+    ValueMappingResult,
+)
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+from observability.grafana.generator.frame import DATASOURCE
+from observability.grafana.generator.queries import REF_IDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Line", "Said", "bars", "figure", "fixed", "grid", "lines", "one_of", "own", "shaded"]
+
+# Below a graph's lines an area of this many percent, and of this many where areas are stacked.
+TINT: Final = 8
+SOLID: Final = 55
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a panel says of itself. `unit` is one of Grafana's: bytes (powers of 1024), s, percentunit (0 to 1), …"""
+
+    title: str
+    description: str
+    unit: str
+    width: int
+    height: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One query of a graph; `colour` is for a query of one series. A `limit` is dashed."""
+
+    query: str
+    legend: str
+    colour: str | None = None
+    limit: bool = False
+
+
+def lines(said: Said, *all_lines: Line, stacked: bool = False) -> timeseries.Panel:
+    """A graph over time."""
+    panel: timeseries.Panel = (
+        _placed(timeseries.Panel(), said)
+        .axis_soft_min(0)
+        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
+        .line_width(1)
+        .fill_opacity(SOLID if stacked else TINT)
+        .line_interpolation(LineInterpolation.STEP_AFTER)
+        .draw_style(GraphDrawStyle.LINE)
+        .show_points(VisibilityMode.NEVER)
+        .legend(
+            common.VizLegendOptions()
+            .show_legend(show_legend=True)
+            .display_mode(LegendDisplayMode.LIST)
+            .placement(LegendPlacement.BOTTOM)
+            .calcs(["lastNotNull"])
+        )
+        .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
+    )
+    if stacked:
+        panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
+    for ref_id, line in zip(REF_IDS, all_lines, strict=False):
+        panel.with_target(_query(line.query, ref_id).range().legend_format(line.legend))
+        properties = [] if line.colour is None else [_colour(line.colour)]
+        if line.limit:
+            properties += [
+                DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [8, 6]}),
+                DynamicConfigValue("custom.fillOpacity", 0),
+                DynamicConfigValue("custom.stacking", {"mode": "none", "group": "limit"}),
+            ]
+        if properties:
+            panel.override_by_query(ref_id, properties)
+    return panel
+
+
+def fixed(panel: timeseries.Panel, colours: Mapping[str, str]) -> timeseries.Panel:
+    """`panel` with the colour of each series that is named."""
+    for name, colour in colours.items():
+        panel.override_by_name(name, [_colour(colour)])
+    return panel
+
+
+def figure(said: Said, query: str, *, base: str = "text", steps: Sequence[tuple[float, str]] = ()) -> stat.Panel:
+    """One number, large. It has the colour of the last of `steps` (from which value on, colour) that it reaches, below
+    all of them that of `base`.
+    """
+    panel: stat.Panel = (
+        _placed(stat.Panel(), said)
+        .with_target(_query(query, REF_IDS[0]).instant())
+        .graph_mode(BigValueGraphMode.NONE)
+        .color_mode(BigValueColorMode.VALUE if steps else BigValueColorMode.NONE)
+        .justify_mode(BigValueJustifyMode.CENTER)
+        .text_mode(BigValueTextMode.VALUE)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .thresholds(_thresholds(base, steps))
+        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
+        .no_value("-")
+    )
+    return panel
+
+
+def one_of(said: Said, query: str, words: Mapping[int, tuple[str, str]]) -> stat.Panel:
+    """One word, large, for a number: `words` has the word and its colour."""
+    panel = figure(said, query, steps=[(0, "text")])
+    results = {
+        str(number): ValueMappingResult(text=word, color=colour, index=number)
+        for number, (word, colour) in words.items()
+    }
+    return panel.mappings([ValueMap(options=results)])
+
+
+def bars(said: Said, query: str, legend: str, colour: str) -> bargauge.Panel:
+    """A bar for each series of now, one below the other."""
+    panel: bargauge.Panel = (
+        _placed(bargauge.Panel(), said)
+        .with_target(_query(query, REF_IDS[0]).instant().legend_format(legend))
+        .orientation(VizOrientation.HORIZONTAL)
+        .display_mode(BarGaugeDisplayMode.BASIC)
+        .show_unfilled(show_unfilled=False)
+        .text(common.VizTextDisplayOptions().title_size(14).value_size(16))
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.FIXED).fixed_color(colour))
+        .min(0)
+        .no_value("none")
+    )
+    return panel
+
+
+def grid(said: Said, queries: Sequence[str], *steps: tuple[str, Mapping[str, Any]], empty: str = "none") -> table.Panel:
+    """A table of now. The answers go through Grafana's transformations `steps`: id and options."""
+    panel: table.Panel = _placed(table.Panel(), said).no_value(empty).show_header(show_header=True).min_width(80)
+    for ref_id, query in zip(REF_IDS, queries, strict=False):
+        panel.with_target(_query(query, ref_id).instant().format(PromQueryFormat.TABLE))
+    for identity, options in steps:
+        panel.with_transformation(DataTransformerConfig(identity, options=dict(options)))
+    return panel
+
+
+def own(unit: str | None = None, width: int | None = None, **more: object) -> list[DynamicConfigValue]:
+    """What a column of a table has of its own. `more` are properties of `custom`."""
+    properties = [] if unit is None else [DynamicConfigValue("unit", unit)]
+    if width is not None:
+        properties.append(DynamicConfigValue("custom.width", width))
+    return properties + [DynamicConfigValue(f"custom.{name}", value) for name, value in more.items()]
+
+
+def shaded(scheme: str) -> list[DynamicConfigValue]:
+    """A column's colours: Grafana's continuous `scheme`, from 0 to the largest value."""
+    return [DynamicConfigValue("color", {"mode": scheme}), DynamicConfigValue("min", 0)]
+
+
+def _placed(panel: Any, said: Said) -> Any:  # noqa: ANN401 - the panels' builders have these methods, yet no base
+    return (
+        panel.title(said.title)
+        .description(said.description)
+        .unit(said.unit)
+        .datasource(DATASOURCE)
+        .span(said.width)
+        .height(said.height)
+    )
+
+
+def _query(expression: str, ref_id: str) -> prometheus.Dataquery:
+    return prometheus.Dataquery().expr(expression).ref_id(ref_id).datasource(DATASOURCE)
+
+
+def _colour(colour: str) -> DynamicConfigValue:
+    return DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})
+
+
+def _thresholds(base: str, steps: Sequence[tuple[float, str]]) -> dashboard.ThresholdsConfig:
+    # Grafana wants a first step without a value.
+    first = Threshold(value=None, color=base)
+    return (
+        dashboard.ThresholdsConfig()
+        .mode(ThresholdsMode.ABSOLUTE)
+        .steps([first, *(Threshold(value=value, color=colour) for value, colour in steps)])
+    )
