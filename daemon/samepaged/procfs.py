@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-__all__ = ["is_alive", "names_living", "start_time"]
+__all__ = ["has_ended", "is_alive", "names_living", "start_time"]
 
 PROC: Final = Path("/proc")
 # Of the fields after the command's name: fields 3 and 22 of the line.
@@ -31,6 +31,12 @@ def start_time(pid: int) -> int | None:
         return int(_fields(pid)[START_TIME])
     except (ValueError, IndexError):
         return None
+
+
+def has_ended(pid: int) -> bool:
+    """Whether there is no such process, or one that has ended and was not waited for."""
+    fields = _fields(pid)
+    return not fields or fields[STATE] in ENDED
 
 
 def is_alive(pid: int, started: int) -> bool:

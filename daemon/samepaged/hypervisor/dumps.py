@@ -6,11 +6,13 @@ import contextlib
 import os
 import shutil
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from samepaged.procfs import has_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["release"]
 
@@ -32,7 +34,7 @@ def release(directory: Path, ended: int | None = None) -> None:
 def _taken(directory: Path, ended: int | None) -> Iterator[int]:
     for left in directory.glob("dump-*-*"):
         pid = left.name.split("-")[1]
-        if pid.isdigit() and (pid == str(ended) or not Path(f"/proc/{pid}").exists()):
+        if pid.isdecimal() and (pid == str(ended) or has_ended(int(pid))):
             with contextlib.suppress(OSError):
                 yield os.open(left / "memory", os.O_RDONLY | os.O_NONBLOCK)
             shutil.rmtree(left, ignore_errors=True)

@@ -67,6 +67,17 @@ def test_a_dump_of_a_living_process_is_left_alone_unless_it_is_said_to_have_ende
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_process_that_was_not_waited_for_has_ended(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.read()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    left_by(process.pid, tmp_path)
+    release(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    process.communicate()
+
+
 def test_what_is_no_dump_stays(tmp_path: Path, ended: int) -> None:
     (tmp_path / "dump-of-mine").mkdir()
     (tmp_path / f"suspended-{ended}-1").touch()
