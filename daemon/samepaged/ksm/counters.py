@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["HostMerging", "ProcessMerging", "expected_profit", "host_merging", "process_merging"]
+__all__ = ["HostMerging", "ProcessMerging", "at_work", "expected_profit", "host_merging", "process_merging"]
 
 KSM: Final = Path("/sys/kernel/mm/ksm")
 PROC: Final = Path("/proc")
@@ -109,6 +109,12 @@ def host_merging(directory: Path = KSM) -> HostMerging | None:
         pages_to_scan=told("pages_to_scan"),
         sleep_milliseconds=told("sleep_millisecs"),
     )
+
+
+def at_work(directory: Path = KSM) -> bool:
+    """Whether KSM merges pages now, or has merged some."""
+    host = host_merging(directory)
+    return host is not None and (host.running or host.shared > 0 or host.zero > 0)
 
 
 def process_merging(pid: int, proc: Path = PROC) -> ProcessMerging | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.memory.hashing import Interrupted, copy_process
+from samepaged.memory.hashing import Interrupted
 from samepaged.memory.pagemap import PAGE
 from samepaged.memory.scratch import scratch
 from samepaged.sharing.digest import FIRST_HASH
@@ -49,20 +49,20 @@ class FinerDigests:
 
     def read_process(
         self,
-        pid: int,
+        copy: Callable[[NDArray[np.uint64], memoryview], None],
         addresses: NDArray[np.uint64],
         pages: NDArray[np.intp],
         out: NDArray[np.uint64],
         stop: Callable[[], bool],
     ) -> None:
-        """Read the pages of these numbers at these addresses of a process once, and hash them in every size; `out` gets
-        the pages' own hashes. Raises OSError and Interrupted as Hasher.read_process does.
+        """Read the pages of these numbers at these addresses of a process once, by `copy(addresses, buffer)`, and hash
+        them in every size; `out` gets the pages' own hashes. Raises as Hasher.read_process does.
         """
         buffer = scratch(CHUNK * PAGE)
         for start in range(0, len(pages), CHUNK):
             if stop():
                 raise Interrupted
             chunk = pages[start : start + CHUNK]
-            copy_process(pid, addresses[start : start + CHUNK], buffer)
+            copy(addresses[start : start + CHUNK], buffer)
             self._hasher.hash_buffer(buffer, out[start : start + CHUNK], PAGE, self._seed)
             self.hash(buffer[: len(chunk) * PAGE], chunk)

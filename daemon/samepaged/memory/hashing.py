@@ -5,15 +5,14 @@ A page of zeros is `ZERO`; any other has the seeded XXH3-64 of its bytes, moved 
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import os
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import xxhash
 
+from samepaged.memory.copying import READ_PAGE, copy_process
 from samepaged.memory.scratch import scratch
 from samepaged.sharing.digest import FIRST_HASH, ZERO
 from samepaged.sharing.parallel import together
@@ -29,10 +28,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
     from numpy.typing import NDArray
 
-__all__ = ["READ_PAGE", "Hasher", "Interrupted", "NativeHasher", "PythonHasher", "best", "copy_process"]
+__all__ = ["READ_PAGE", "Hasher", "Interrupted", "NativeHasher", "PythonHasher", "best", "read_by"]
 
-# The unit that read_process reads in, whatever the page size that is hashed.
-READ_PAGE: Final = 4096
 SMALLEST_PAGE: Final = 512
 LARGEST_SEED: Final = 2**64 - 1
 
@@ -150,15 +147,30 @@ class PythonHasher:
         stop: Callable[[], bool] = _never,
     ) -> None:
         """As in Hasher."""
-        parts = _check_read(pid, addresses, out, page_size, seed)
+        _check_read(pid, addresses, out, page_size, seed)
+        read_by(partial(copy_process, pid), self, addresses, out, page_size, seed, threads, stop)
 
-        def step(start: int, end: int, scratch: memoryview) -> None:
-            for first in range(start, end, CHUNK_PAGES):
-                last = min(first + CHUNK_PAGES, end)
-                copy_process(pid, addresses[first:last], scratch)
-                self.hash_buffer(scratch, out[first * parts : last * parts], page_size, seed)
 
-        _in_steps(step, len(addresses), threads, stop)
+def read_by(
+    copy: Callable[[NDArray[np.uint64], memoryview], None],
+    hasher: Hasher,
+    addresses: NDArray[np.uint64],
+    out: NDArray[np.uint64],
+    page_size: int,
+    seed: int,
+    threads: int = 1,
+    stop: Callable[[], bool] = _never,
+) -> None:
+    """As Hasher.read_process, of pages that `copy(addresses, scratch)` puts into the scratch one after the other."""
+    parts = READ_PAGE // page_size
+
+    def step(start: int, end: int, scratch: memoryview) -> None:
+        for first in range(start, end, CHUNK_PAGES):
+            last = min(first + CHUNK_PAGES, end)
+            copy(addresses[first:last], scratch)
+            hasher.hash_buffer(scratch, out[first * parts : last * parts], page_size, seed)
+
+    _in_steps(step, len(addresses), threads, stop)
 
 
 def best() -> Hasher:
@@ -193,54 +205,6 @@ def _in_steps(step: Callable[[int, int, memoryview], None], pages: int, threads:
 
     if steps:
         together(work, min(threads, steps), "hashing")
-
-
-class _Range(ctypes.Structure):
-    """struct iovec."""
-
-    _fields_ = (("start", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-_libc: Final = ctypes.CDLL(None, use_errno=True)
-_libc.process_vm_readv.restype = ctypes.c_ssize_t
-_libc.process_vm_readv.argtypes = [
-    ctypes.c_int,
-    ctypes.POINTER(_Range),
-    ctypes.c_ulong,
-    ctypes.POINTER(_Range),
-    ctypes.c_ulong,
-    ctypes.c_ulong,
-]
-
-
-def copy_process(pid: int, addresses: NDArray[np.uint64], scratch: memoryview) -> None:
-    """Copy the pages at `addresses` of a process one after the other to the front of `scratch`, which must hold them.
-    Raises OSError as Hasher.read_process does.
-    """
-    if np.any(addresses % READ_PAGE) or np.any(addresses > LARGEST_SEED - READ_PAGE):
-        raise ValueError("an address is not the address of a page")
-    anchor = ctypes.c_char.from_buffer(scratch)
-    try:
-        base = ctypes.addressof(anchor)
-        done = 0
-        while done < len(addresses):
-            starts, lengths = _ranges(addresses[done:])
-            ranges = (_Range * len(starts))(*map(_Range, starts, lengths))
-            local = _Range(base + done * READ_PAGE, sum(lengths))
-            got = _libc.process_vm_readv(pid, ctypes.byref(local), 1, ranges, len(ranges), 0)
-            if got < READ_PAGE:
-                why = ctypes.get_errno() if got < 0 else errno.EFAULT
-                raise OSError(why, f"cannot read process {pid} at {int(addresses[done]):#x}: {os.strerror(why)}")
-            # A short read ends at a page that cannot be read: the next round meets it first, and learns why.
-            done += got // READ_PAGE
-    finally:
-        del anchor  # else the scratch cannot be closed
-
-
-def _ranges(addresses: NDArray[np.uint64]) -> tuple[list[int], list[int]]:
-    """Where the runs of neighbouring pages start, and how many bytes each has."""
-    firsts = np.flatnonzero(np.diff(addresses, prepend=addresses[:1]) != READ_PAGE)
-    return addresses[firsts].tolist(), (np.diff(firsts, append=len(addresses)) * READ_PAGE).tolist()
 
 
 def _check(page_size: int, seed: int, most: int | None = None) -> None:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
+from samepaged import ksm
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.backing import BackingFile
-from samepaged.memory.hashing import Interrupted, copy_process
+from samepaged.memory.copying import ProcessMemory, copy_process
+from samepaged.memory.hashing import Interrupted, read_by
 from samepaged.memory.pagemap import PAGE, PRESENT, Pagemap
 from samepaged.memory.residence import Residence, residence
 from samepaged.memory.scratch import scratch
@@ -66,6 +69,9 @@ class ProcessReader:
         self._first = np.concatenate(([0], np.cumsum(sizes))).astype(np.intp)
         with ExitStack() as opened:
             self._pagemap = opened.enter_context(Pagemap(pid))
+            # Where KSM has merged pages, or may while we read, they are copied in the way that leaves them so.
+            merged = any(mapping.mergeable for mapping in self.mappings) and ksm.at_work()
+            self._memory = opened.enter_context(ProcessMemory(pid)) if merged else None
             self._files = {
                 index: opened.enter_context(BackingFile(pid, mapping))
                 for index, mapping in enumerate(self.mappings)
@@ -151,8 +157,12 @@ class ProcessReader:
 
     def _hash_batch(self, pages: NDArray[np.intp], out: NDArray[np.uint64]) -> None:
         addresses = self._addresses(pages)
+        memory = self._memory
         if self._finer is not None:
-            self._finer.read_process(self.pid, addresses, pages, out, self._stop)
+            copy = partial(copy_process, self.pid) if memory is None else memory.copy
+            self._finer.read_process(copy, addresses, pages, out, self._stop)
+        elif memory is not None:
+            read_by(memory.copy, self._hasher, addresses, out, PAGE, self._seed, self._threads, self._stop)
         else:
             self._hasher.read_process(
                 self.pid, addresses, out, PAGE, self._seed, threads=self._threads, stop=self._stop

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import mmap
 import os
+from functools import partial
 
 import numpy as np
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from samepaged.memory.copying import copy_process
 from samepaged.memory.finer import FinerDigests
 from samepaged.memory.hashing import PythonHasher, best, unreserved
 from samepaged.sharing import ABSENT, SWAPPED, ZERO
@@ -40,7 +42,7 @@ def test_a_process_is_read_once_for_all_sizes() -> None:
         finer = FinerDigests(count, [1024, 2048], best(), 7)
         out = np.empty(len(pages), dtype=np.uint64)
         addresses = (start + pages * PAGE).astype(np.uint64)
-        finer.read_process(os.getpid(), addresses, pages, out, lambda: False)
+        finer.read_process(partial(copy_process, os.getpid()), addresses, pages, out, lambda: False)
         twin = np.empty(len(pages), dtype=np.uint64)
         PythonHasher().read_process(os.getpid(), addresses, twin, PAGE, 7)
         np.testing.assert_array_equal(out, twin)
