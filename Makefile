@@ -18,11 +18,11 @@ export PYTHON PREFIX DESTDIR
 export PATH := $(CURDIR)/.cache/testbed/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-build deps-guests deps-lab venv check check-units test test-unit test-system test-lab test-native fuzz chaos demo bench \
-	install uninstall clean
+.PHONY: help deps deps-build deps-guests deps-lab venv check check-units check-rules test test-unit test-system test-e2e test-lab \
+	test-native fuzz chaos demo bench metrics-page dashboards install uninstall wheel deb clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install the missing Debian or Ubuntu packages (as root)
 	@tools/provision build guests test
@@ -34,7 +34,7 @@ deps-guests:
 	@tools/provision build guests
 
 deps-lab:
-	@tools/provision build guests lab
+	@tools/provision build guests lab package
 
 venv: $(STAMP) ## a virtual environment with a working .venv/bin/samepaged
 
@@ -45,13 +45,24 @@ $(STAMP): pyproject.toml $(NATIVE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-check: $(STAMP) check-units ## formatting, lint, types, systemd units
+check: $(STAMP) check-units check-rules ## formatting, lint, types, systemd units, Prometheus rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m tools.metrics_page --check
+	$(BIN)/python -m observability.grafana.generator --check
+
+metrics-page: $(STAMP) ## the tables of docs/metrics.md, made anew from the catalogue of metrics
+	$(BIN)/python -m tools.metrics_page
+
+dashboards: $(STAMP) ## the Grafana dashboards, made anew from observability/grafana/generator
+	$(BIN)/python -m observability.grafana.generator
 
 check-units: $(STAMP)
 	@tools/check-units $(CURDIR)/$(BIN)/samepaged
+
+check-rules:
+	@tools/check-rules
 
 test: deps $(STAMP) ## every test, those with real guests too (as root; a quarter of an hour at most)
 	$(BIN)/pytest $(PYTEST_ARGS) tests/unit tests/system tests/chaos
@@ -61,6 +72,9 @@ test-unit: $(STAMP) ## the tests that need no guest
 
 test-system: deps $(STAMP) ## the tests with real guests (as root)
 	$(BIN)/pytest $(PYTEST_ARGS) tests/system tests/chaos
+
+test-e2e: deps $(STAMP) ## alerts, by a real Prometheus and Alertmanager beside real guests (as root; some minutes)
+	$(BIN)/pytest $(PYTEST_ARGS) tests/e2e
 
 test-lab: deps-lab $(STAMP) ## precopy, KSM, KVM and the service, in an emulated Debian host (as root; some minutes)
 	$(BIN)/python -m lab -- tests/lab $(PYTEST_ARGS)
@@ -89,6 +103,13 @@ install: deps-build ## into PREFIX (/usr/local) below DESTDIR, with its systemd 
 
 uninstall: ## remove what install laid; configuration and state stay
 	@tools/uninstall
+
+wheel: $(STAMP) ## a wheel, into dist/
+	@PYTHON=$(BIN)/python tools/wheels --alone dist
+
+deb: ## a Debian package for this machine's release, into dist/
+	@tools/provision build package
+	@tools/build-deb dist
 
 clean: ## remove what was made here, the downloads included
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis bench/results.json

@@ -1,0 +1,120 @@
+"""The Prometheus rules: what they ask for, what they say, where they are tested. promtool shows that they fire."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from samepaged.errors import Reason
+
+TREE = Path(__file__).parents[2]
+PROMETHEUS = TREE / "observability" / "prometheus"
+RULES = PROMETHEUS / "samepaged.rules.yml"
+RUNBOOKS = TREE / "docs" / "runbooks.md"
+METRICS = TREE / "docs" / "metrics.md"
+
+
+def rules(kind: str) -> dict[str, list[dict[str, Any]]]:
+    """Rules by the name that they have as `kind`: record or alert."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]:
+        for rule in group["rules"]:
+            if kind in rule:
+                found.setdefault(rule[kind], []).append(rule)
+    return found
+
+
+def asked() -> set[str]:
+    """Every metric that a rule asks for, those that are recorded too."""
+    expressions = [rule["expr"] for kind in ("record", "alert") for many in rules(kind).values() for rule in many]
+    words = {word for expression in expressions for word in re.findall(r"[a-z][\w:]*", unquoted(expression))}
+    return {word for word in words if "samepage" in word}
+
+
+def unquoted(expression: str) -> str:
+    return re.sub(r'"[^"]*"', "", expression)
+
+
+def exported() -> set[str]:
+    return set(re.findall(r"^\| `(\w+)` \|", METRICS.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def cases() -> dict[str, Counter[str]]:
+    """How often the tests want each alert to fire, and to be silent."""
+    found: dict[str, Counter[str]] = {}
+    for path in PROMETHEUS.glob("tests/*_test.yml"):
+        for test in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]:
+            for case in test["alert_rule_test"]:
+                found.setdefault(case["alertname"], Counter())["fires" if case.get("exp_alerts") else "silent"] += 1
+    return found
+
+
+def sections() -> list[str]:
+    return re.findall(r"^## (.*)$", RUNBOOKS.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_rules_ask_only_for_what_is_exported_or_recorded() -> None:
+    assert asked() - exported() - rules("record").keys() == set()
+
+
+def test_what_is_recorded_is_asked_for_and_is_named_level_metric_operation() -> None:
+    records = rules("record").keys()
+
+    assert records <= asked()
+    assert [name for name in records if not re.fullmatch(r"[a-z_]+:samepage_\w+:[a-z0-9]+", name)] == []
+
+
+def test_the_reasons_that_the_rules_name_are_counted_by_samepaged() -> None:
+    text = RULES.read_text(encoding="utf-8")
+    named = {reason for matcher in re.findall(r'reason!?[=~]+"([^"]*)"', text) for reason in matcher.split("|")}
+
+    assert named
+    assert named <= {reason.value for reason in Reason if not reason.intended}
+
+
+def test_every_alert_says_how_severe_it_is_and_what_happened_to_whom() -> None:
+    for name, (alert,) in rules("alert").items():
+        assert alert["labels"]["severity"] in {"critical", "warning"}, name
+        for annotation in ("summary", "description"):
+            assert "\n" not in alert["annotations"][annotation], name
+        assert re.search(r"\$labels\.(domain|group|instance)\b", alert["annotations"]["summary"]), name
+        assert "$labels.instance" in alert["annotations"]["description"], name
+
+
+def test_every_value_that_is_told_is_made_readable() -> None:
+    for name, (alert,) in rules("alert").items():
+        for text in alert["annotations"].values():
+            assert not re.search(r"\$value(?! \| humanize)", text), name
+
+
+def test_every_alert_has_a_section_in_the_runbooks_and_leads_to_it() -> None:
+    alerts = rules("alert")
+
+    assert sorted(alerts) == sorted(sections())
+    for name, (alert,) in alerts.items():
+        assert alert["annotations"]["runbook_url"] == f"docs/runbooks.md#{name.lower()}"
+
+
+def test_every_section_of_the_runbooks_says_what_it_means_what_to_look_at_and_what_to_do() -> None:
+    _, *bodies = re.split(r"^## ", RUNBOOKS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for body in bodies:
+        assert re.findall(r"^\*\*(.*?)\*\*", body, re.MULTILINE) == ["It means", "Look at", "Do"], body
+
+
+def test_the_runbooks_queries_ask_only_for_what_is_exported() -> None:
+    named = set(re.findall(r"\bsamepage_\w+", RUNBOOKS.read_text(encoding="utf-8")))
+    histogram = re.compile("_(sum|count|bucket)$")
+
+    assert {name for name in named if name not in exported() and histogram.sub("", name) not in exported()} == set()
+
+
+def test_every_alert_is_shown_to_fire_and_to_be_silent() -> None:
+    alerts = rules("alert").keys()
+
+    assert cases().keys() == alerts
+    assert {name for name in alerts if not cases()[name]["fires"]} == set()
+    assert {name for name in alerts if not cases()[name]["silent"]} == set()
