@@ -20,7 +20,7 @@ _samepaged() {
     scan:-*) words=(--json --config --connect --mode --reader --watch --help) ;;
     advise:-*) words=(--json --config --connect --mode --reader --help) ;;
     doctor:-*) words=(--json --config --connect --verify-layout --help) ;;
-    check-config:-*) words=(--help) ;;
+    check-config:-*) words=(--json --help) ;;
     check-config:*) files=yes ;;
     recover:-*) words=(--config --connect --help) ;;
     scan:* | advise:*) mapfile -t words < <(_samepaged_domains) ;;

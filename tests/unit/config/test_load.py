@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
@@ -63,11 +64,11 @@ def test_a_file_that_is_not_utf_8_is_a_problem(tmp_path: Path) -> None:
     assert problem(path) == f"{path}:2:13: the byte 0xf6 is not UTF-8; save the file as UTF-8"
 
 
-def check(path: Path) -> int:
+def check(path: Path, *words: str) -> int:
     parser = argparse.ArgumentParser()
     command = Command()
     command.prepare_parser(parser)
-    return command.run(parser.parse_args([str(path)]))
+    return command.run(parser.parse_args([str(path), *words]))
 
 
 def test_check_config_says_that_a_good_file_is_ok(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,6 +82,18 @@ def test_check_config_leaves_the_errors_of_a_bad_file_to_the_command_line(tmp_pa
     with pytest.raises(ConfigError) as raised:
         check(path)
     assert [line.split(": ")[0] for line in raised.value.problems] == [f"{path}:1:14", f"{path}:2:1"]
+
+
+def test_check_config_has_it_all_in_an_object_where_that_is_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("scan: {mode: x}\nlogg: {}\n")
+    assert check(path, "--json") == 2
+    found = json.loads(capsys.readouterr().out)
+    assert (found["file"], found["ok"], len(found["problems"])) == (str(path), False, 2)
+    assert check(EXAMPLE, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
 
 
 def test_the_example_is_the_defaults() -> None:
