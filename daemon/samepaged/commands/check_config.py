@@ -18,7 +18,7 @@ __all__ = ["Command"]
 
 
 class Command:
-    """Says `FILE: ok`, or raises `ConfigError` with all that is wrong; with --json it prints an object in both cases."""
+    """Says `FILE: ok`, or raises `ConfigError` with all that is wrong. With --json both are an object."""
 
     name = "check-config"
     help = "check a configuration file, and name every error with its line and column"
