@@ -76,7 +76,8 @@ class Advice:
         return dict(found)
 
     def _ranked(self) -> list[GuestSharing]:
-        return sorted(self.scan.report.guests, key=lambda guest: (-_mergeable(guest), guest.name))
+        pages = self.scan.mergeable_pages
+        return sorted(self.scan.report.guests, key=lambda guest: (-pages[guest.name], guest.name))
 
     def _across(self) -> int:
         """Pages of the sharing that only guests of different groups have with each other."""
@@ -99,11 +100,12 @@ class Advice:
         )
         yield (
             f"  self-sharing {self._size(scan.report.self_sharing_pages)}, inter-VM sharing "
-            f"{self._size(scan.report.inter_sharing_pages)}, zero pages {self._size(scan.zero_pages)}"
+            f"{self._size(scan.report.inter_sharing_pages)}, zero pages {self._size(scan.backed_zero_pages)}"
         )
         yield self._verdict()
         yield self._state()
-        if names := self._names([guest for guest in self._ranked() if _mergeable(guest)]):
+        pages = scan.mergeable_pages
+        if names := self._names([guest for guest in self._ranked() if pages[guest.name]]):
             yield f"Most to merge: {names}"
         for word, guests in self._obstacles.items():
             yield f"In the way: {SHORT_OBSTACLES.get(word, word)}: {self._names(guests)}"
@@ -148,8 +150,9 @@ class Advice:
         return size(pages * self._page)
 
     def _names(self, guests: list[GuestSharing]) -> str:
+        pages = self.scan.mergeable_pages
         shown = [
-            f"{elided(visible(guest.name), LONGEST_NAME)} ({self._size(_mergeable(guest))})"
+            f"{elided(visible(guest.name), LONGEST_NAME)} ({self._size(pages[guest.name])})"
             for guest in guests[:MOST_NAMES]
         ]
         more = len(guests) - MOST_NAMES
@@ -160,6 +163,7 @@ class Advice:
         report, scan = self.scan.report, self.scan
         words = {one.name: one.merge_obstacle for one in scan.scans}
         guests = {} if self.merging is None else self.merging.guests
+        pages = scan.mergeable_pages
         return {
             "schema": SCHEMA,
             "page_size": self._page,
@@ -167,7 +171,7 @@ class Advice:
             "self_sharing_pages": report.self_sharing_pages,
             "inter_sharing_pages": report.inter_sharing_pages,
             "across_groups_pages": self._across(),
-            "zero_pages": scan.zero_pages,
+            "zero_pages": scan.backed_zero_pages,
             "potential_pages": scan.potential_pages,
             "attainable_pages": scan.attainable_pages,
             "attended_pages": scan.attended_pages,
@@ -177,7 +181,7 @@ class Advice:
             "domains": [
                 {
                     "name": valid(guest.name),
-                    "potential_pages": _mergeable(guest),
+                    "potential_pages": pages[guest.name],
                     "merged_pages": guests[guest.name].merged_pages if guest.name in guests else None,
                     "obstacle": words[guest.name],
                 }
@@ -188,11 +192,6 @@ class Advice:
                 for one in scan.skipped
             ],
         }
-
-
-def _mergeable(guest: GuestSharing) -> int:
-    """Pages of the guest that merging would map to a page of its own."""
-    return guest.recurring_pages + guest.zero_pages
 
 
 def _state_of(host: HostMerging) -> dict[str, int | bool]:

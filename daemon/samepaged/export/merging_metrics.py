@@ -46,9 +46,7 @@ def _potential(scan: HostScan) -> Iterator[Family]:
     yield KSM_POTENTIAL.family({(): scan.potential_pages * size})
     yield KSM_ATTAINABLE.family({(): scan.attainable_pages * size})
     yield KSM_EXPECTED_PROFIT.family({(): expected_profit(scan.attainable_pages, scan.attended_pages, size)})
-    yield DOMAIN_KSM_POTENTIAL.family(
-        {(guest.name,): (guest.recurring_pages + guest.zero_pages) * size for guest in scan.report.guests}
-    )
+    yield DOMAIN_KSM_POTENTIAL.family({(name,): pages * size for name, pages in scan.mergeable_pages.items()})
     obstacles = ((one.name, one.merge_obstacle) for one in scan.scans if one.merge_obstacle is not None)
     yield DOMAIN_MERGE_OBSTACLE.family(dict.fromkeys(obstacles, 1))
 
@@ -71,8 +69,7 @@ def _capture(scan: HostScan, merging: Merging) -> Family:
     if scan.potential_pages:
         # An empty label is none: the host's series is the one without.
         captured["",] = merging.host.merged_pages / scan.potential_pages
-    for guest in scan.report.guests:
-        potential = guest.recurring_pages + guest.zero_pages
-        if guest.name in merging.guests and potential:
-            captured[guest.name,] = merging.guests[guest.name].merged_pages / potential
+    for name, potential in scan.mergeable_pages.items():
+        if name in merging.guests and potential:
+            captured[name,] = merging.guests[name].merged_pages / potential
     return KSM_CAPTURE.family(captured)

@@ -33,7 +33,8 @@ __all__ = [
 class GuestScan:
     """How one guest was scanned: seconds, and `started` in seconds of the Unix epoch. Where it was not in the way that
     was preferred, `fallback_code` says why in a bounded word, and `fallback_reason` in a line for people.
-    `merge_obstacle` is a bounded word, too: why KSM cannot merge the guest's memory.
+    `merge_obstacle` is a bounded word, too: why KSM cannot merge the guest's memory. `unbacked_zero_pages` of its zero
+    pages are the kernel's page of zeros, and take no memory.
     """
 
     name: str
@@ -50,6 +51,7 @@ class GuestScan:
     fallback_reason: str | None = None
     fallback_code: str | None = None
     merge_obstacle: str | None = None
+    unbacked_zero_pages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +102,28 @@ class HostScan:
         return sum(guest.zero_pages for guest in (*self.report.guests, *self.departed))
 
     @property
+    def backed_zero_pages(self) -> int:
+        """Zero pages of the guests that take memory."""
+        return sum(guest.zero_pages for guest in self.report.guests) - sum(
+            one.unbacked_zero_pages for one in self.scans
+        )
+
+    @property
     def potential_pages(self) -> int:
-        """What merging would save if it met everything: total sharing, and zero pages, which KSM merges like others."""
-        return self.report.total_sharing_pages + self.zero_pages
+        """What merging would save if it met everything: total sharing, and the zero pages that take memory, which KSM
+        merges like others.
+        """
+        return self.report.total_sharing_pages + self.backed_zero_pages
+
+    @property
+    def mergeable_pages(self) -> dict[str, int]:
+        """Of each guest by name, the pages that merging would map to a page of its own: those whose content recurs on
+        the host, and zero pages that take memory.
+        """
+        unbacked = {one.name: one.unbacked_zero_pages for one in self.scans}
+        return {
+            guest.name: guest.recurring_pages + guest.zero_pages - unbacked[guest.name] for guest in self.report.guests
+        }
 
     @property
     def by_page_size(self) -> tuple[PageSizeSharing, ...]:

@@ -79,7 +79,7 @@ class Hashing:
 class Capture:
     """What a scan found and how: the mode and the reader used, bytes read, and why it was not what was asked for.
     `finer` are the digests in the sizes below a page's. `merge_obstacle` is why KSM cannot merge the memory, as far as
-    its mappings tell.
+    its mappings tell; `not_exclusive` counts pages as ProcessReader.count_not_exclusive does.
     """
 
     digest: PageDigest
@@ -89,6 +89,7 @@ class Capture:
     fallback: Obstacle | None = None
     finer: tuple[PageDigest, ...] = ()
     merge_obstacle: str | None = None
+    not_exclusive: int = 0
 
 
 def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept) -> Capture:
@@ -121,7 +122,8 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept) -> Cap
                 finer=finer,
             ) as reader:
                 found = _Scan(source, hashing, policy, kept, reader).run(known, epoch)
-            found = replace(found, merge_obstacle=merge_obstacle(mappings))
+                not_exclusive = reader.count_not_exclusive()
+            found = replace(found, merge_obstacle=merge_obstacle(mappings), not_exclusive=not_exclusive)
     kept.digest = found.digest.pages
     kept.scans += 1
     if finer is None:

@@ -18,7 +18,7 @@ from samepaged.errors import GuestError, Reason
 from samepaged.memory.backing import BackingFile
 from samepaged.memory.copying import ProcessMemory, copy_process
 from samepaged.memory.hashing import Interrupted, read_by
-from samepaged.memory.pagemap import PAGE, PRESENT, Pagemap
+from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, Pagemap
 from samepaged.memory.residence import Residence, residence
 from samepaged.memory.scratch import scratch
 from samepaged.sharing.digest import ABSENT, SWAPPED
@@ -116,6 +116,16 @@ class ProcessReader:
         except OSError as error:
             if error.errno != errno.EFAULT:
                 raise _read_error(self.pid, error) from error
+
+    def count_not_exclusive(self) -> int:
+        """How many present pages of its private memory are not this process's alone: KSM has merged them, or they are
+        the kernel's page of zeros, which takes no memory.
+        """
+        return sum(
+            int(np.count_nonzero((self._entries(index, piece) & (PRESENT | EXCLUSIVE)) == PRESENT))
+            for index, piece in self._pieces(0, self.pages)
+            if not self.mappings[index].has_file
+        )
 
     def count_backed(self) -> int:
         """How many pages would be read now."""

@@ -66,7 +66,9 @@ def _attainable(scanned: Mapping[str, Scanned], whole: SharingReport) -> tuple[i
     else:
         shared = whole.total_sharing_pages
     backed = sum(guest.memory_pages - guest.absent_pages - guest.swapped_pages for guest in guests)
-    return shared + sum(guest.zero_pages for guest in guests), backed
+    zeros = sum(guest.zero_pages - scanned[guest.name].scan.unbacked_zero_pages for guest in guests)
+    unbacked = sum(scanned[guest.name].scan.unbacked_zero_pages for guest in guests)
+    return shared + zeros, backed - unbacked
 
 
 def _stable(scanned: Mapping[str, Scanned]) -> SharingReport | None:

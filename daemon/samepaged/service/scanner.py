@@ -12,6 +12,7 @@ import libvirt
 from samepaged.export.snapshot import GuestScan
 from samepaged.hypervisor.guests import Guest, describe
 from samepaged.hypervisor.pause import Suspender
+from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.kept import Kept, limit
 from samepaged.memory.plan import Pace
@@ -101,11 +102,18 @@ class Scanner:
                 captured.reader,
                 captured.fallback.text,
             )
-        scan = self._describe(guest, captured, pauses, started, duration)
+        contents = Contents.of(captured.digest)
+        merged = process_merging(guest.process.pid)
+        # What is shared and was not merged by KSM is the kernel's page of zeros.
+        unbacked = captured.not_exclusive - (0 if merged is None else merged.merged_pages)
+        scan = replace(
+            self._describe(guest, captured, pauses, started, duration),
+            unbacked_zero_pages=min(max(unbacked, 0), contents.zero_pages),
+        )
         lasting = None if known is None else Contents.of(stable(PageDigest(known, PAGE_SIZE), captured.digest))
         sizes = {size: Contents.of(coarser(captured.digest, size)) for size in self._multiples}
         sizes |= {parts.page_size: Contents.of(parts, in_place=True) for parts in captured.finer}
-        return Scanned(scan, guest.process, Contents.of(captured.digest), lasting, sizes)
+        return Scanned(scan, guest.process, contents, lasting, sizes)
 
     def _capture(self, guest: Guest, suspender: Suspender, kept: Kept) -> Capture:
         return capture(

@@ -82,3 +82,12 @@ def test_a_histogram_counts_a_value_at_a_bound_as_within_it() -> None:
 
     assert histogram.counts == (1, 1, 1)
     assert histogram.total == 11.5
+
+
+def test_zero_pages_that_take_no_memory_are_no_potential() -> None:
+    scan = host_scan("a", "b")
+    a, b = scan.scans
+    fewer = dataclasses.replace(scan, scans=(dataclasses.replace(a, unbacked_zero_pages=150), b))
+    assert scan.potential_pages - fewer.potential_pages == 150
+    assert fewer.backed_zero_pages == scan.zero_pages - 150
+    assert fewer.mergeable_pages == {"a": 250 + 200 - 150, "b": 250 + 200}

@@ -29,8 +29,8 @@ KSM_POTENTIAL: Final = Metric(
     "samepage_ksm_potential_bytes",
     (),
     Unit.BYTES,
-    "Bytes that KSM would save had it merged all scanned guests: their total sharing and their zero pages, which it "
-    "merges like others.",
+    "Bytes that KSM would save had it merged all scanned guests: their total sharing, and those zero "
+    "pages that take memory, which it merges like others.",
     symbol="Σ S_self(V) + S_inter(G) + zero pages",
     example="samepage_ksm_potential_bytes - samepage_ksm_merged_bytes",
 )
@@ -93,7 +93,7 @@ DOMAIN_KSM_POTENTIAL: Final = Metric(
     ("domain",),
     Unit.BYTES,
     "Bytes of the guest's pages that KSM would map to a page of its own: those whose content is on the host more than "
-    "once, zero pages among them. One page of each content stays, so this does not add up to what is saved.",
+    "once, and zero pages that take memory. One page of each content stays, so this does not add up to what is saved.",
     example="samepage_domain_ksm_potential_bytes - samepage_domain_ksm_merged_bytes",
 )
 DOMAIN_KSM_PROFIT: Final = Metric(

@@ -138,7 +138,10 @@ def _row(
         element("td", bar(states(guest, page), visible(guest.name)[:60]), class_="states", role="cell"),
         _number(amount(guest.duplicate_pages * page), "self-sharing"),
         _number(amount(guest.shared_with_others_pages * page), "with others"),
-        _number(_merged(guest, page, merging), "merged by KSM"),
+        _number(
+            _merged(guest.name, (guest.recurring_pages + guest.zero_pages - how.unbacked_zero_pages) * page, merging),
+            "merged by KSM",
+        ),
         _cell(visible(how.mode), "mode"),
         _number(_pause(how, limits), "longest pause"),
         role="row",
@@ -157,12 +160,11 @@ def _marks(how: GuestScan, scan: HostScan) -> Html:
     return element("small", joined(element("span", mark, class_="mark") for mark in marks)) if marks else Html()
 
 
-def _merged(guest: GuestSharing, page: int, merging: Merging | None) -> str:
-    found = None if merging is None else merging.guests.get(guest.name)
+def _merged(name: str, potential: int, merging: Merging | None) -> str:
+    found = None if merging is None else merging.guests.get(name)
     if found is None:
         return "\N{EN DASH}"
     merged = found.merged_bytes
-    potential = (guest.recurring_pages + guest.zero_pages) * page
     return joined([amount(merged), element("small", f"{share(merged, potential)} of potential", class_="soft")])
 
 
