@@ -18,7 +18,7 @@ export PYTHON PREFIX DESTDIR
 export PATH := $(CURDIR)/.cache/testbed/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-build deps-guests deps-lab venv check check-units check-rules test test-unit test-system test-e2e test-lab \
+.PHONY: help deps deps-build deps-guests deps-lab venv check check-units check-rules test test-unit test-system test-e2e test-lab test-package \
 	test-native fuzz chaos demo bench metrics-page dashboards install uninstall wheel deb clean
 
 help: ## this list
@@ -77,7 +77,10 @@ test-e2e: deps $(STAMP) ## alerts, by a real Prometheus and Alertmanager beside 
 	$(BIN)/pytest $(PYTEST_ARGS) tests/e2e
 
 test-lab: deps-lab $(STAMP) ## precopy, KSM, KVM and the service, in an emulated Debian host (as root; some minutes)
-	$(BIN)/python -m lab -- tests/lab $(PYTEST_ARGS)
+	$(BIN)/python -m lab -- tests/lab --ignore=tests/lab/test_package.py $(PYTEST_ARGS)
+
+test-package: deps-lab $(STAMP) ## the Debian package installed, upgraded and purged in that host (as root; some minutes)
+	$(BIN)/python -m lab -- tests/lab/test_package.py $(PYTEST_ARGS)
 
 test-native: $(STAMP) ## the native module under the sanitizers
 	tests/native/run.sh

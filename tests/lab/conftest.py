@@ -80,7 +80,11 @@ def the_guest_runs_on(request: pytest.FixtureRequest) -> Iterator[None]:
     """Whatever a test did, the nested guest is not left paused."""
     yield
     if "kvm_guest" in request.fixturenames:
-        assert request.getfixturevalue("kvm_guest").domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+        domain = request.getfixturevalue("kvm_guest").domain
+        deadline = time.monotonic() + 30  # a service that the test has left running may be scanning it
+        while domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
+            assert time.monotonic() < deadline, "the guest is left paused"
+            time.sleep(0.01)
 
 
 @pytest.fixture
