@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import shutil
-import subprocess
 import time
 import urllib.parse
 import urllib.request
@@ -18,6 +17,7 @@ import pytest
 import yaml
 
 from testbed.prometheus import Prometheus, free_port, prometheus
+from testbed.server import answering
 from tests.system.conftest import connection, every_guest_runs_on, libvirtd, root, samepaged
 
 if TYPE_CHECKING:
@@ -95,20 +95,8 @@ def alertmanager(directory: Path) -> Iterator[Alertmanager]:
         f"--web.listen-address={one.address}",
         "--cluster.listen-address=",
     ]
-    log = directory / "log"
-    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
-        try:
-            deadline = time.monotonic() + 30
-            while True:
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{one.address}/-/ready", timeout=5):
-                    break
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.1)
-            yield one
-        finally:
-            process.terminate()
-            process.wait(20)
+    with answering(command, f"http://{one.address}/-/ready", directory / "log"):
+        yield one
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,7 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +17,7 @@ import yaml
 from testbed.guests import Spec, running
 from testbed.libvirtd import private_libvirtd
 from testbed.prometheus import Prometheus, free_port, prometheus
+from testbed.server import answering
 from tests.daemon import daemon
 from tests.system.conftest import Samepaged
 
@@ -50,20 +48,8 @@ def libvirt_exporter(uri: str, root: Path) -> Iterator[str]:
     assert binary is not None, "prometheus-libvirt-exporter is not installed; run `make deps`"
     address = f"127.0.0.1:{free_port()}"
     command = [binary, f"--web.listen-address={address}", f"--libvirt.uri={uri}", "--libvirt.export-nova-metadata"]
-    log = root / "libvirt-exporter.log"
-    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
-        try:
-            deadline = time.monotonic() + 30
-            while True:
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{address}/metrics", timeout=5):
-                    break
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.1)
-            yield address
-        finally:
-            process.terminate()
-            process.wait(20)
+    with answering(command, f"http://{address}/metrics", root / "libvirt-exporter.log"):
+        yield address
 
 
 def jobs(libvirt_address: str) -> str:
