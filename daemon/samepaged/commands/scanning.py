@@ -17,6 +17,7 @@ from samepaged.memory import softdirty
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.privileges import seal
+from samepaged.service.breaker import Breaker
 from samepaged.service.directories import runtime_directory
 from samepaged.service.merging import read_merging
 from samepaged.service.recovery import recover
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from samepaged.config import Config
     from samepaged.export.snapshot import HostScan, Merging
-    from samepaged.memory.kept import Kept
     from samepaged.service.signals import Signals
 
 __all__ = ["INTERRUPTED", "Scans", "add_arguments", "configured", "interrupted", "status"]
@@ -73,10 +73,11 @@ class Scans:
         self._hypervisor = Hypervisor(config.libvirt.uri, stop=stop)
         self._hypervisor.connect()
         key = seed.load(config.hashing.seed, config.state_directory)
-        self._hashing = Hashing(best(), key, config.scan.thread_count, stop)
+        hashing = Hashing(best(), key, config.scan.thread_count, stop)
         self._guard = Guarded(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
-        self._kept: dict[str, Kept] = {}
+        self._scanner = Scanner(self._hypervisor, self._guard, config, hashing, {}, Breaker())
         self._scanned: dict[str, Scanned] = {}
+        self._running: set[str] = set()
 
     def __enter__(self) -> Self:
         recover(self._config.runtime_directory, lambda: True)
@@ -89,11 +90,12 @@ class Scans:
     def scan(self) -> HostScan:
         """Scan the guests once."""
         self._hypervisor.connect()
+        self._scanner.tidy(self._running)  # of the scan before; after the last one there is nothing to keep to
         began = time.monotonic()
         with Progress(sys.stderr) as progress:
-            scanner = Scanner(self._hypervisor, self._guard, self._config, self._hashing, self._kept)
-            round_ = scan_all(self._hypervisor, self._config, scanner, self._names, progress.show)
+            round_ = scan_all(self._hypervisor, self._config, self._scanner, self._names, progress.show)
         self._scanned = round_.scanned
+        self._running = set(round_.running) or {one.scan.uuid for one in round_.scanned.values()}
         return report(round_.scanned, round_.skipped, round_.started, time.monotonic() - began)
 
     def merging(self) -> Merging | None:
