@@ -15,7 +15,7 @@ from samepaged.export.table import size
 from samepaged.ksm import expected_profit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from samepaged.export.snapshot import HostScan, Merging
     from samepaged.ksm import HostMerging
@@ -40,21 +40,18 @@ class Advice:
 
     scan: HostScan
     merging: Merging | None
+    pages: Mapping[str, int]
+    """What merging would take of each guest, by its name (HostScan.mergeable_pages)."""
 
     @classmethod
     def of(cls, scan: HostScan, merging: Merging | None) -> Advice:
         """The advice that follows from a scan."""
-        return cls(scan, merging)
-
-    @property
-    def profit_bytes(self) -> int:
-        """What KSM would be worth had it merged all that is attainable, its own bookkeeping taken off."""
-        return expected_profit(self.scan.attainable_pages, self.scan.attended_pages, self._page)
+        return cls(scan, merging, scan.mergeable_pages)
 
     @property
     def worth_it(self) -> bool:
         """Whether turning it on is advised."""
-        return self.profit_bytes >= max(WORTH_BYTES, WORTH_RATIO * self._memory)
+        return self.scan.expected_profit_bytes >= max(WORTH_BYTES, WORTH_RATIO * self._memory)
 
     @property
     def _page(self) -> int:
@@ -76,8 +73,7 @@ class Advice:
         return dict(found)
 
     def _ranked(self) -> list[GuestSharing]:
-        pages = self.scan.mergeable_pages
-        return sorted(self.scan.report.guests, key=lambda guest: (-pages[guest.name], guest.name))
+        return sorted(self.scan.report.guests, key=lambda guest: (-self.pages[guest.name], guest.name))
 
     def _across(self) -> int:
         """Pages of the sharing that only guests of different groups have with each other."""
@@ -104,8 +100,7 @@ class Advice:
         )
         yield self._verdict()
         yield self._state()
-        pages = scan.mergeable_pages
-        if names := self._names([guest for guest in self._ranked() if pages[guest.name]]):
+        if names := self._names([guest for guest in self._ranked() if self.pages[guest.name]]):
             yield f"Most to merge: {names}"
         for word, guests in self._obstacles.items():
             yield f"In the way: {SHORT_OBSTACLES.get(word, word)}: {self._names(guests)}"
@@ -115,10 +110,11 @@ class Advice:
 
     def _verdict(self) -> str:
         attainable, attended = self.scan.attainable_pages, self.scan.attended_pages
-        advice = "merge." if self.worth_it else "it hardly pays." if self.profit_bytes > 0 else "do not merge."
+        profit = self.scan.expected_profit_bytes
+        advice = "merge." if self.worth_it else "it hardly pays." if profit > 0 else "do not merge."
         return (
             f"Advice: {advice} As it is, {self._size(attainable)} less {size(-expected_profit(0, attended))} of "
-            f"bookkeeping: {'nothing' if self.profit_bytes <= 0 else size(self.profit_bytes)}"
+            f"bookkeeping: {'nothing' if profit <= 0 else size(profit)}"
         )
 
     def _state(self) -> str:
@@ -150,9 +146,8 @@ class Advice:
         return size(pages * self._page)
 
     def _names(self, guests: list[GuestSharing]) -> str:
-        pages = self.scan.mergeable_pages
         shown = [
-            f"{elided(visible(guest.name), LONGEST_NAME)} ({self._size(pages[guest.name])})"
+            f"{elided(visible(guest.name), LONGEST_NAME)} ({self._size(self.pages[guest.name])})"
             for guest in guests[:MOST_NAMES]
         ]
         more = len(guests) - MOST_NAMES
@@ -163,7 +158,6 @@ class Advice:
         report, scan = self.scan.report, self.scan
         words = {one.name: one.merge_obstacle for one in scan.scans}
         guests = {} if self.merging is None else self.merging.guests
-        pages = scan.mergeable_pages
         return {
             "schema": SCHEMA,
             "page_size": self._page,
@@ -175,13 +169,13 @@ class Advice:
             "potential_pages": scan.potential_pages,
             "attainable_pages": scan.attainable_pages,
             "attended_pages": scan.attended_pages,
-            "expected_profit_bytes": self.profit_bytes,
+            "expected_profit_bytes": self.scan.expected_profit_bytes,
             "worth_it": self.worth_it,
             "ksm": None if self.merging is None else _state_of(self.merging.host),
             "domains": [
                 {
                     "name": valid(guest.name),
-                    "potential_pages": pages[guest.name],
+                    "potential_pages": self.pages[guest.name],
                     "merged_pages": guests[guest.name].merged_pages if guest.name in guests else None,
                     "obstacle": words[guest.name],
                 }

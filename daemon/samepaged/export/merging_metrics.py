@@ -18,7 +18,6 @@ from samepaged.export.catalogue.merging import (
     KSM_PROFIT,
     KSM_RUNNING,
 )
-from samepaged.ksm import expected_profit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +44,7 @@ def _potential(scan: HostScan) -> Iterator[Family]:
     size = scan.report.page_size
     yield KSM_POTENTIAL.family({(): scan.potential_pages * size})
     yield KSM_ATTAINABLE.family({(): scan.attainable_pages * size})
-    yield KSM_EXPECTED_PROFIT.family({(): expected_profit(scan.attainable_pages, scan.attended_pages, size)})
+    yield KSM_EXPECTED_PROFIT.family({(): scan.expected_profit_bytes})
     yield DOMAIN_KSM_POTENTIAL.family({(name,): pages * size for name, pages in scan.mergeable_pages.items()})
     obstacles = ((one.name, one.merge_obstacle) for one in scan.scans if one.merge_obstacle is not None)
     yield DOMAIN_MERGE_OBSTACLE.family(dict.fromkeys(obstacles, 1))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from samepaged.ksm import expected_profit
 from samepaged.sharing import PageSizeSharing
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "Moment",
     "Skipped",
     "Snapshot",
+    "mergeable_pages",
 ]
 
 
@@ -117,13 +119,14 @@ class HostScan:
 
     @property
     def mergeable_pages(self) -> dict[str, int]:
-        """Of each guest by name, the pages that merging would map to a page of its own: those whose content recurs on
-        the host, and zero pages that take memory.
-        """
-        unbacked = {one.name: one.unbacked_zero_pages for one in self.scans}
-        return {
-            guest.name: guest.recurring_pages + guest.zero_pages - unbacked[guest.name] for guest in self.report.guests
-        }
+        """Of each guest by name: `mergeable_pages`."""
+        how = {one.name: one for one in self.scans}
+        return {guest.name: mergeable_pages(guest, how[guest.name]) for guest in self.report.guests}
+
+    @property
+    def expected_profit_bytes(self) -> int:
+        """What KSM would be worth had it merged all that is attainable, its own bookkeeping taken off."""
+        return expected_profit(self.attainable_pages, self.attended_pages, self.report.page_size)
 
     @property
     def by_page_size(self) -> tuple[PageSizeSharing, ...]:
@@ -131,6 +134,13 @@ class HostScan:
         whole = replace(self.report, guests=(*self.report.guests, *self.departed))
         others = (one for one in self.page_sizes if one.page_size != whole.page_size)
         return (PageSizeSharing.of(whole), *sorted(others, key=attrgetter("page_size")))
+
+
+def mergeable_pages(guest: GuestSharing, how: GuestScan) -> int:
+    """The guest's pages that merging would map to a page of its own: those whose content recurs on the host, and zero
+    pages that take memory.
+    """
+    return guest.recurring_pages + guest.zero_pages - how.unbacked_zero_pages
 
 
 def _without(report: SharingReport, name: str) -> SharingReport:

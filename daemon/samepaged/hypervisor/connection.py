@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import libvirt
 
+from samepaged import threads
 from samepaged.errors import GuestError, HypervisorError, Reason
 
 if TYPE_CHECKING:
@@ -67,17 +68,8 @@ def _start_event_loop() -> None:
             libvirt.registerErrorHandler(_ignore_error, None)
             libvirt.virEventRegisterDefaultImpl()
             loop = threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True)
-            _start(loop)
+            threads.start(loop, HypervisorError)
             _loop = loop
-
-
-def _start(thread: threading.Thread) -> None:
-    try:
-        thread.start()
-    except RuntimeError as error:
-        raise HypervisorError(
-            f"libvirt cannot be asked: no thread can be started ({error}); raise TasksMax= or `ulimit -u`"
-        ) from error
 
 
 def _one_line(text: object) -> str:
@@ -175,7 +167,7 @@ class Hypervisor:
             if given_up.is_set() and not isinstance(found, Exception):
                 _close(found)
 
-        _start(threading.Thread(target=work, name="libvirt-open", daemon=True))
+        threads.start(threading.Thread(target=work, name="libvirt-open", daemon=True), HypervisorError)
         deadline = time.monotonic() + OPEN_SECONDS
         while True:
             try:

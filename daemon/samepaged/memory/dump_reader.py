@@ -13,11 +13,13 @@ import select
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from samepaged import threads
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.elf import ElfStream, Segment
 from samepaged.memory.hashing import Interrupted
@@ -72,15 +74,6 @@ def place(segments: Sequence[Segment], total: int) -> list[tuple[Segment, int]]:
     return placed
 
 
-def _begin(writer: threading.Thread) -> None:
-    try:
-        writer.start()
-    except RuntimeError as error:
-        raise GuestError(
-            Reason.DUMP, f"no thread can be started to take a dump ({error}); raise TasksMax= or `ulimit -u`"
-        ) from error
-
-
 def _end(writer: threading.Thread, fifo: Path) -> None:
     """Wait for the writer, who has nobody to write to any more: its next write fails, and with it its call. Where it is
     still waiting for a reader to appear, one does, for a moment.
@@ -133,7 +126,7 @@ class DumpReader:
                 # Refused to a user whose pipes hold much already (pipe(7), pipe-user-pages-soft): then it is slower.
                 with contextlib.suppress(PermissionError):
                     fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-                _begin(writer)
+                threads.start(writer, partial(GuestError, Reason.DUMP))
                 pages = self._hash(ElfStream(lambda buffer: self._readinto(descriptor, buffer, writer)))
                 self._drain(descriptor, writer)
             except GuestError as error:

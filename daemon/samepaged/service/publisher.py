@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from samepaged import threads
 from samepaged.errors import ConfigError, SamepagedError
 from samepaged.export.names import visible
 from samepaged.service.feed import Feed
@@ -71,10 +72,7 @@ class Publisher:
         there is none to say so, it is tried for again and again, while guests are scanned.
         """
         self._asked = self._settings.number
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            raise SamepagedError(f"no thread can be started ({error}); raise TasksMax= or `ulimit -u`") from error
+        threads.start(self._thread, SamepagedError)
         answer = self._answered(stop)
         if answer is not None:
             _check(answer)

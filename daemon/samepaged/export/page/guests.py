@@ -8,6 +8,7 @@ from samepaged.export.catalogue.words import SHORT_OBSTACLES
 from samepaged.export.names import visible
 from samepaged.export.page.bars import bar, legend, states
 from samepaged.export.page.markup import Html, amount, clock, element, joined, named, share
+from samepaged.export.snapshot import mergeable_pages
 from samepaged.export.table import seconds
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _row(
         _number(amount(guest.duplicate_pages * page), "self-sharing"),
         _number(amount(guest.shared_with_others_pages * page), "with others"),
         _number(
-            _merged(guest.name, (guest.recurring_pages + guest.zero_pages - how.unbacked_zero_pages) * page, merging),
+            _merged(guest.name, mergeable_pages(guest, how) * page, merging),
             "merged by KSM",
         ),
         _cell(visible(how.mode), "mode"),

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.export.page.bars import Part, bar, legend
 from samepaged.export.page.markup import Html, amount, element, noun, share
-from samepaged.ksm import expected_profit
 
 if TYPE_CHECKING:
     from samepaged.export.snapshot import HostScan, Merging
@@ -57,7 +56,7 @@ def _told(scan: HostScan, host: HostMerging | None, now: int, potential: int, at
     )
     if host.running or now:
         return "KSM is ", element("strong", _STATES.get(host.run, f"in state {host.run}")), ". ", capture
-    profit = expected_profit(scan.attainable_pages, scan.attended_pages, scan.report.page_size)
+    profit = scan.expected_profit_bytes
     worth = f"Turned on, it could save {amount(profit)} net" if profit > 0 else "Turned on, it would save nothing"
     return (
         "KSM is ",
@@ -74,7 +73,7 @@ def _more(scan: HostScan, host: HostMerging | None, attainable: int) -> Html:
     if barred:
         told.append(f"It cannot merge the memory of {noun(barred, 'guest')}; the table of guests says why.")
     if host is not None and (host.running or host.merged_pages):
-        profit = expected_profit(scan.attainable_pages, scan.attended_pages, scan.report.page_size)
+        profit = scan.expected_profit_bytes
         told.append(
             f"Less its bookkeeping, merging saves {amount(host.profit_bytes)} now, and would save {amount(profit)} "
             f"with all {amount(attainable)} in reach merged."
