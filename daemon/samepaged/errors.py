@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["ConfigError", "GuestError", "HypervisorError", "LeftPausedError", "Reason", "SamepagedError", "UsageError"]
+__all__ = [
+    "ConfigError",
+    "GuestError",
+    "HypervisorError",
+    "LeftPausedError",
+    "Reason",
+    "SamepagedError",
+    "TraceError",
+    "UsageError",
+]
 
 
 class Reason(StrEnum):
@@ -64,6 +73,13 @@ class ConfigError(SamepagedError):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class TraceError(SamepagedError):
+    """A trace cannot be written, read or understood: its file, what is wrong, and the remedy."""
+
+    def __init__(self, path: object, problem: str, remedy: str) -> None:
+        super().__init__(f"{' '.join(str(path).split())}: {problem}; {remedy}")
 
 
 class HypervisorError(SamepagedError):
