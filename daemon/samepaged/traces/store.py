@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -40,6 +41,9 @@ COLUMNS: Final = {
 }
 WORDS: Final = ("host", "domain", "seed", "mode", "data")
 COUNTS: Final = ("absent_pages", "swapped_pages", "zero_pages", "page_size", "hash_bits", "rows")
+NAME: Final = re.compile(
+    r"date=([0-9]{4}-[01][0-9]-[0-3][0-9])/.*\.([0-2][0-9][0-5][0-9][0-5][0-9]\.[0-9]{6})\.parquet"
+)
 # The longest name of a file, in bytes, on any file system that Linux is likely to have.
 LONGEST_NAME: Final = 200
 
@@ -96,6 +100,25 @@ class Store:
     def files(self) -> Iterator[Path]:
         """The trace files, sorted by host, date, domain and time."""
         yield from sorted(path for path in self.root.glob("host=*/date=*/*.parquet") if not path.name.startswith("."))
+
+    def prune(self, now: float, *, age: float | None = None, most_bytes: int | None = None) -> list[Path]:
+        """Remove traces older than `age` seconds, then the oldest until all take no more than `most_bytes`. By the time
+        in the files' names and places: what cannot be read is pruned, too. Returns what was removed.
+        """
+        known = sorted((_when(path), path) for path in self.files())
+        sizes = {path: path.stat().st_size for _, path in known}
+        kept = sum(sizes.values())
+        removed = []
+        for when, path in known:
+            if (age is not None and when < now - age) or (most_bytes is not None and kept > most_bytes):
+                path.unlink(missing_ok=True)
+                kept -= sizes[path]
+                removed.append(path)
+        for directory in {path.parent for path in removed}:
+            with contextlib.suppress(OSError):  # others are left in it
+                directory.rmdir()
+                directory.parent.rmdir()
+        return removed
 
     def look(self, path: Path) -> Stored:
         """What a file says of itself. Its rows are not read."""
@@ -201,6 +224,14 @@ def _data_sum(hashes: NDArray[np.int64], pages: NDArray[np.int32]) -> str:
     found = hashlib.sha256(hashes.tobytes())
     found.update(pages.tobytes())
     return found.hexdigest()
+
+
+def _when(path: Path) -> float:
+    """When the trace was taken, by its date's directory and its name; the beginning of time where they do not tell."""
+    found = NAME.fullmatch(f"{path.parent.name}/{path.name}")
+    if found is None:
+        return 0.0
+    return datetime.strptime(f"{found[1]} {found[2]} +0000", "%Y-%m-%d %H%M%S.%f %z").timestamp()
 
 
 def _safe(name: str) -> str:

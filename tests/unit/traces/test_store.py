@@ -143,3 +143,31 @@ def test_a_directory_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_p
 def test_the_seed_s_id_tells_seeds_apart_and_does_not_show_them() -> None:
     assert seed_id(7) == seed_id(7) != seed_id(8)
     assert f"{0x5EED0FADAE5C0DE5:x}" not in seed_id(0x5EED0FADAE5C0DE5)
+
+
+DAY = 86_400.0
+
+
+def test_what_is_old_is_pruned_and_then_the_oldest_until_the_rest_fits(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    digest = PageDigest(np.arange(FIRST_HASH, 500, dtype=np.uint64), 4096)
+    paths = [store.write(trace(digest, at=WHEN + number * DAY)) for number in range(6)]
+    size = paths[0].stat().st_size
+    now = WHEN + 5 * DAY
+    assert store.prune(now) == []
+    assert store.prune(now, age=3.5 * DAY) == paths[:2]
+    assert store.prune(now, most_bytes=2 * size + 10) == paths[2:4]
+    assert list(store.files()) == paths[4:]
+    assert not paths[0].parent.exists()
+    assert store.prune(now, most_bytes=0) == paths[4:]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_trace_is_pruned_in_its_turn(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    digest = PageDigest(np.array([9], dtype=np.uint64), 4096)
+    path = store.write(trace(digest))
+    path.write_bytes(b"")
+    newer = store.write(trace(digest, at=WHEN + DAY))
+    assert store.prune(WHEN + DAY, age=DAY / 2) == [path]
+    assert list(store.files()) == [newer]
