@@ -44,6 +44,7 @@ COUNTS: Final = ("absent_pages", "swapped_pages", "zero_pages", "page_size", "ha
 NAME: Final = re.compile(
     r"date=([0-9]{4}-[01][0-9]-[0-3][0-9])/.*\.([0-2][0-9][0-5][0-9][0-5][0-9]\.[0-9]{6})\.parquet"
 )
+TIME: Final = "%Y-%m-%d %H%M%S.%f %z"
 # The longest name of a file, in bytes, on any file system that Linux is likely to have.
 LONGEST_NAME: Final = 200
 
@@ -229,9 +230,10 @@ def _data_sum(hashes: NDArray[np.int64], pages: NDArray[np.int32]) -> str:
 def _when(path: Path) -> float:
     """When the trace was taken, by its date's directory and its name; the beginning of time where they do not tell."""
     found = NAME.fullmatch(f"{path.parent.name}/{path.name}")
-    if found is None:
+    try:
+        return datetime.strptime(f"{found[1]} {found[2]} +0000", TIME).timestamp() if found else 0.0
+    except ValueError:  # no day of any month
         return 0.0
-    return datetime.strptime(f"{found[1]} {found[2]} +0000", "%Y-%m-%d %H%M%S.%f %z").timestamp()
 
 
 def _safe(name: str) -> str:
