@@ -44,7 +44,6 @@ COUNTS: Final = ("absent_pages", "swapped_pages", "zero_pages", "page_size", "ha
 NAME: Final = re.compile(
     r"date=([0-9]{4}-[01][0-9]-[0-3][0-9])/.*\.([0-2][0-9][0-5][0-9][0-5][0-9]\.[0-9]{6})\.parquet"
 )
-TIME: Final = "%Y-%m-%d %H%M%S.%f %z"
 # The longest name of a file, in bytes, on any file system that Linux is likely to have.
 LONGEST_NAME: Final = 200
 
@@ -231,7 +230,7 @@ def _when(path: Path) -> float:
     """When the trace was taken, by its date's directory and its name; the beginning of time where they do not tell."""
     found = NAME.fullmatch(f"{path.parent.name}/{path.name}")
     try:
-        return datetime.strptime(f"{found[1]} {found[2]} +0000", TIME).timestamp() if found else 0.0
+        return datetime.strptime(f"{found[1]} {found[2]} +0000", "%Y-%m-%d %H%M%S.%f %z").timestamp() if found else 0.0
     except ValueError:  # no day of any month
         return 0.0
 
