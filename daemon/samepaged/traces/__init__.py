@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from samepaged.traces.store import Store, Stored
-from samepaged.traces.trace import Trace, seed_id
+from samepaged.traces.metadata import Totals, TraceFile
+from samepaged.traces.parquet import read, read_hashes
+from samepaged.traces.store import Store
+from samepaged.traces.survey import guest, newest, survey
+from samepaged.traces.trace import About, PageSizeCounts, Trace, seed_id, threshold
 
-__all__ = ["Store", "Stored", "Trace", "seed_id"]
+__all__ = [
+    "About",
+    "PageSizeCounts",
+    "Store",
+    "Totals",
+    "Trace",
+    "TraceFile",
+    "guest",
+    "newest",
+    "read",
+    "read_hashes",
+    "seed_id",
+    "survey",
+    "threshold",
+]

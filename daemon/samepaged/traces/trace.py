@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -13,9 +13,12 @@ from samepaged.sharing.digest import FIRST_HASH, SWAPPED, ZERO
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.sharing.digest import PageDigest
+    from samepaged.sharing.digest import Contents, PageDigest
 
-__all__ = ["Trace", "seed_id"]
+__all__ = ["MOST_HALVINGS", "About", "PageSizeCounts", "Trace", "seed_id", "threshold"]
+
+# A sample has the lowest 1/N of the hashes, N being 1, 2, 4, up to 2 to this power.
+MOST_HALVINGS: Final = 16
 
 
 def seed_id(seed: int) -> str:
@@ -23,54 +26,127 @@ def seed_id(seed: int) -> str:
     return hashlib.sha256(b"samepaged seed\0" + seed.to_bytes(8, "big")).hexdigest()[:16]
 
 
+def threshold(sample: int) -> int | None:
+    """The rows of a sample of 1/`sample` are those whose hash, as a signed integer, is below this; None for all.
+    ValueError where `sample` is no power of two from 1 to 2**MOST_HALVINGS.
+    """
+    if sample < 1 or sample.bit_count() != 1 or sample > 1 << MOST_HALVINGS:
+        raise ValueError(f"a sample is 1/N for N a power of two up to {1 << MOST_HALVINGS}, not {sample}")
+    return None if sample == 1 else (1 << 64) // sample - (1 << 63)
+
+
 @dataclass(frozen=True, slots=True)
-class Trace:
-    """`hashes` (uint64, ascending, each once) and how many `pages` (int32) have each; counts of the pages without a
-    hash; `scanned_at` in seconds of the Unix epoch. `page_size` is in bytes, `hash_bits` 64 but for traces of others.
+class PageSizeCounts:
+    """One guest's pages at one scan, had they `page_size` bytes (the seed, section 4.4); counts in such pages."""
+
+    page_size: int
+    memory_pages: int
+    zero_pages: int
+    distinct_pages: int
+    duplicate_pages: int
+
+    @classmethod
+    def of(cls, contents: Contents, page_size: int) -> PageSizeCounts:
+        """The counts of `contents`, which are of pages of that size."""
+        return cls(
+            page_size, contents.memory_pages, contents.zero_pages, contents.distinct_pages, contents.duplicate_pages
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Whose a trace is, and its counts: of the whole guest, also where only a sample of its rows is at hand.
+
+    `scanned_at` is in seconds of the Unix epoch, `page_size` and `host_memory` (all of the host's) in bytes; `seed` is
+    an id (`seed_id`); `hash_bits` is 64 but for traces of other tools. `hashed_pages` are those with a hash, all
+    copies; `distinct_pages` the contents.
     """
 
     host: str
     domain: str
+    uuid: str | None
     scanned_at: float
-    hashes: NDArray[np.uint64] = field(repr=False)
-    pages: NDArray[np.int32] = field(repr=False)
-    absent_pages: int
-    swapped_pages: int
-    zero_pages: int
     page_size: int
     seed: str
     mode: str
-    hash_bits: int = 64
+    hash_bits: int
+    absent_pages: int
+    swapped_pages: int
+    zero_pages: int
+    hashed_pages: int
+    distinct_pages: int
+    by_page_size: tuple[PageSizeCounts, ...] = ()
+    host_memory: int | None = None
 
     @property
     def memory_pages(self) -> int:
         """All pages of the guest."""
-        return self.absent_pages + self.swapped_pages + self.zero_pages + int(self.pages.sum(dtype=np.int64))
+        return self.absent_pages + self.swapped_pages + self.zero_pages + self.hashed_pages
+
+    @property
+    def duplicate_pages(self) -> int:
+        """S_self(V)."""
+        return self.hashed_pages - self.distinct_pages
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """`hashes` (uint64, ascending, each once) and how many `pages` (int32) have each; of all contents, or with
+    `sample` N of those of the lowest 1/N of the hashes (`threshold`).
+    """
+
+    about: About
+    hashes: NDArray[np.uint64] = field(repr=False)
+    pages: NDArray[np.int32] = field(repr=False)
+    sample: int = 1
 
     @classmethod
     def of(
-        cls, digest: PageDigest, *, host: str, domain: str, scanned_at: float, seed: str, mode: str, hash_bits: int = 64
+        cls,
+        digest: PageDigest,
+        *,
+        host: str,
+        domain: str,
+        scanned_at: float,
+        seed: str,
+        mode: str,
+        uuid: str | None = None,
+        hash_bits: int = 64,
+        by_page_size: tuple[PageSizeCounts, ...] = (),
+        host_memory: int | None = None,
     ) -> Trace:
-        """The trace of a digest, which is left as it is."""
+        """The trace of a digest, which is left as it is. Takes 8 bytes a page, and 12 a content for the result."""
         ordered = np.sort(digest.pages)
         bounds = np.array([SWAPPED, ZERO, FIRST_HASH], dtype=np.uint64)
         swapped, zero, first = (int(at) for at in np.searchsorted(ordered, bounds))
         hashed = ordered[first:]
         starts = np.flatnonzero(np.diff(hashed, prepend=np.uint64(0)))
-        return cls(
+        about = About(
             host=_valid(host),
             domain=_valid(domain),
+            uuid=uuid,
             scanned_at=scanned_at,
-            hashes=hashed[starts],
-            pages=np.diff(starts, append=len(hashed)).astype(np.int32),
-            absent_pages=swapped,
-            swapped_pages=zero - swapped,
-            zero_pages=first - zero,
             page_size=digest.page_size,
             seed=seed,
             mode=mode,
             hash_bits=hash_bits,
+            absent_pages=swapped,
+            swapped_pages=zero - swapped,
+            zero_pages=first - zero,
+            hashed_pages=len(hashed),
+            distinct_pages=len(starts),
+            by_page_size=by_page_size,
+            host_memory=host_memory,
         )
+        return cls(about, hashed[starts], np.diff(starts, append=len(hashed)).astype(np.int32))
+
+    def sampled(self, sample: int) -> Trace:
+        """The same, with the contents of the lowest 1/`sample` of the hashes, or fewer where it has fewer."""
+        most = threshold(sample)
+        if sample <= self.sample or most is None:
+            return self
+        kept = self.hashes.view(np.int64) < most
+        return Trace(self.about, self.hashes[kept], self.pages[kept], sample)
 
 
 def _valid(name: str) -> str:

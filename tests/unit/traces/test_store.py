@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from samepaged.errors import TraceError
 from samepaged.sharing import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest
-from samepaged.traces import Store, Trace, seed_id
+from samepaged.traces import PageSizeCounts, Store, Trace, newest, read, read_hashes, seed_id, survey, threshold
+from samepaged.traces.parquet import look, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,24 +23,25 @@ values = st.sampled_from([ABSENT, SWAPPED, ZERO]) | st.integers(FIRST_HASH, 2**6
 digests = st.lists(values, max_size=60).map(lambda pages: PageDigest(np.array(pages, dtype=np.uint64), 4096))
 
 
-def trace(digest: PageDigest, *, host: str = "kvm-1", domain: str = "web-1", at: float = WHEN) -> Trace:
-    return Trace.of(digest, host=host, domain=domain, scanned_at=at, seed=seed_id(7), mode="snapshot")
+def trace(
+    digest: PageDigest,
+    *,
+    host: str = "kvm-1",
+    domain: str = "web-1",
+    at: float = WHEN,
+    seed: int = 7,
+    uuid: str | None = None,
+) -> Trace:
+    return Trace.of(digest, host=host, domain=domain, scanned_at=at, seed=seed_id(seed), mode="snapshot", uuid=uuid)
+
+
+def digest_of(*pages: int, page_size: int = 4096) -> PageDigest:
+    return PageDigest(np.array(pages, dtype=np.uint64), page_size)
 
 
 def same(one: Trace, other: Trace) -> bool:
-    fields = (
-        "host",
-        "domain",
-        "scanned_at",
-        "absent_pages",
-        "swapped_pages",
-        "zero_pages",
-        "page_size",
-        "seed",
-        "mode",
-    )
     return (
-        all(getattr(one, name) == getattr(other, name) for name in fields)
+        (one.about, one.sample) == (other.about, other.sample)
         and one.hashes.tolist() == other.hashes.tolist()
         and one.pages.tolist() == other.pages.tolist()
     )
@@ -50,13 +52,11 @@ def test_a_trace_counts_as_the_model_does(digest: PageDigest) -> None:
     found, model = trace(digest), Contents.of(digest)
     assert found.hashes.tolist() == model.distinct.tolist()
     assert (found.pages > 1).tolist() == model.repeated.tolist()
-    assert found.memory_pages == model.memory_pages
-    assert (found.absent_pages, found.swapped_pages, found.zero_pages) == (
-        model.absent_pages,
-        model.swapped_pages,
-        model.zero_pages,
-    )
-    assert int(found.pages.sum()) - len(found.hashes) == model.duplicate_pages
+    about = found.about
+    assert about.memory_pages == model.memory_pages
+    assert (about.absent_pages, about.swapped_pages) == (model.absent_pages, model.swapped_pages)
+    assert (about.zero_pages, about.distinct_pages) == (model.zero_pages, model.distinct_pages)
+    assert int(found.pages.sum()) - len(found.hashes) == model.duplicate_pages == about.duplicate_pages
 
 
 @settings(max_examples=40)
@@ -69,15 +69,20 @@ def test_what_was_written_is_read_whatever_hosts_and_guests_are_called(
     path = store.write(written)
     assert list(store.files()) == [path]
     assert path.is_relative_to(store.root)
-    assert same(store.read(path), written)
+    (found,) = read(path)
+    assert same(found, written)
+    (file,) = look([str(path)])
+    assert read_hashes(file).tolist() == written.hashes.tolist()
 
 
 def test_a_file_says_what_it_is_without_its_rows_being_read(tmp_path: Path) -> None:
     store = Store(tmp_path)
     path = store.write(trace(PageDigest(np.array([ABSENT, ZERO, ZERO, 9, 9, 2**64 - 1], dtype=np.uint64), 4096)))
-    found = store.look(path)
-    assert (found.host, found.domain, found.scanned_at, found.rows) == ("kvm-1", "web-1", WHEN, 2)
-    assert (found.absent_pages, found.swapped_pages, found.zero_pages) == (1, 0, 2)
+    (found,) = look([str(path)])
+    (about,) = found.traces
+    assert (about.host, about.domain, about.scanned_at, found.rows) == ("kvm-1", "web-1", WHEN, 2)
+    assert (about.absent_pages, about.swapped_pages, about.zero_pages) == (1, 0, 2)
+    assert (found.size, found.sample) == (path.stat().st_size, 1)
     assert path.parent.relative_to(tmp_path).parts == ("host=kvm-1", "date=2023-11-14")
 
 
@@ -116,12 +121,14 @@ def test_a_damaged_file_is_an_error_that_names_it_and_never_a_wrong_number(
         content[at] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     try:
-        found = store.read(path)
+        (found,) = read(path)
+        hashes = read_hashes(look([str(path)])[0])
     except TraceError as error:
         assert str(path) in str(error)
         assert "\n" not in str(error)
     else:
         assert same(found, written)
+        assert hashes.tolist() == written.hashes.tolist()
 
 
 def test_what_is_no_trace_is_an_error_with_the_remedy(tmp_path: Path) -> None:
@@ -130,7 +137,7 @@ def test_what_is_no_trace_is_an_error_with_the_remedy(tmp_path: Path) -> None:
         connection.execute(f"COPY (SELECT 1 AS hash) TO '{other}' (FORMAT parquet)")
     for path in (other, tmp_path / "missing.parquet"):
         with pytest.raises(TraceError, match=r"parquet: .*; ") as caught:
-            Store(tmp_path).look(path)
+            look([str(path)])
         assert str(path) in str(caught.value)
 
 
@@ -171,3 +178,150 @@ def test_a_damaged_trace_is_pruned_in_its_turn(tmp_path: Path) -> None:
     newer = store.write(trace(digest, at=WHEN + DAY))
     assert store.prune(WHEN + DAY, age=DAY / 2) == [path]
     assert list(store.files()) == [newer]
+
+
+def test_a_trace_of_the_same_guest_and_moment_is_not_written_over(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = store.write(trace(digest_of(9, 9)))
+    with pytest.raises(TraceError, match="is there already; give the trace another time"):
+        store.write(trace(digest_of(9, 10)))
+    assert read(path)[0].pages.tolist() == [2]
+
+
+def test_a_directory_whose_name_looks_like_a_pattern_is_one(tmp_path: Path) -> None:
+    store = Store(tmp_path / "a*[b]?")
+    path = store.write(trace(digest_of(9)))
+    Store(tmp_path / "axbz").write(trace(digest_of(9, 9), domain="another"))
+    assert [file.path for file in survey(store.root)] == [str(path)]
+    assert len(read(path)[0].hashes) == 1
+
+
+def test_counts_in_other_page_sizes_are_kept(tmp_path: Path) -> None:
+    counts = (PageSizeCounts(2048, 4, 1, 2, 1), PageSizeCounts(8192, 1, 0, 1, 0))
+    digest = digest_of(9, 9)
+    written = Trace.of(
+        digest,
+        host="h",
+        domain="d",
+        scanned_at=WHEN,
+        seed=seed_id(7),
+        mode="precopy",
+        uuid="u",
+        by_page_size=counts,
+        host_memory=2**40,
+    )
+    (found,) = read(Store(tmp_path).write(written))
+    assert found.about == written.about
+
+
+@given(digests, st.integers(0, 16))
+def test_a_sample_is_of_the_lowest_hashes(digest: PageDigest, halvings: int) -> None:
+    whole = trace(digest)
+    sample = whole.sampled(1 << halvings)
+    assert sample.about == whole.about
+    expected = [
+        (value, pages)
+        for value, pages in zip(whole.hashes.tolist(), whole.pages.tolist(), strict=True)
+        if ((value + 2**63) % 2**64) << halvings < 2**64
+    ]
+    assert list(zip(sample.hashes.tolist(), sample.pages.tolist(), strict=True)) == expected
+
+
+def test_a_sample_of_no_power_of_two_is_refused() -> None:
+    for sample in (0, 3, -2, 1 << 17):
+        with pytest.raises(ValueError, match="power of two"):
+            threshold(sample)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(digests, st.text(max_size=5), st.text(max_size=5)), min_size=1, max_size=6), st.data())
+def test_a_file_may_hold_many_traces(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[PageDigest, str, str]], data: st.DataObject
+) -> None:
+    sample = data.draw(st.sampled_from([1, 2, 64]))
+    traces = [
+        trace(digest, host=host, domain=domain, at=WHEN + number).sampled(sample)
+        for number, (digest, host, domain) in enumerate(parts)
+    ]
+    path = tmp_path_factory.mktemp("traces") / "all.parquet"
+    write(path, traces)
+    assert all(same(one, other) for one, other in zip(read(path), traces, strict=True))
+    (file,) = survey(path)
+    assert file.rows == sum(len(one.hashes) for one in traces)
+    for one, totals in zip(traces, file.totals, strict=True):
+        for halvings, found in enumerate(totals):
+            part = one.sampled(1 << halvings)
+            if found is None:
+                assert 1 << halvings < sample
+            else:
+                xor = int(np.bitwise_xor.reduce(part.hashes.view(np.int64), initial=0))
+                assert (found.rows, found.pages, found.xor) == (len(part.hashes), int(part.pages.sum()), xor)
+
+
+def test_traces_that_cannot_be_compared_are_not(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number in range(3):
+        store.write(trace(digest_of(9, 10), at=WHEN + number))
+    assert len(survey(tmp_path)) == 3
+    for odd, what in (
+        (trace(digest_of(9), at=WHEN + 9, seed=8), "seed"),
+        (trace(digest_of(9, page_size=2048), at=WHEN + 9), "page size 2048"),
+    ):
+        path = store.write(odd)
+        with pytest.raises(TraceError, match=f"has {what}.* others") as caught:
+            survey(tmp_path)
+        assert str(caught.value).startswith(str(path))
+        path.unlink()
+    write(tmp_path / "sample.parquet", [trace(digest_of(9), at=WHEN + 9).sampled(2)])
+    with pytest.raises(TraceError, match=r"sample.parquet: has sample 2, and others 1"):
+        survey(tmp_path)
+    assert len(survey(tmp_path, mixed_samples=True)) == 4
+
+
+def test_a_trace_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
+    one = trace(digest_of(9))
+    Store(tmp_path).write(one)
+    write(tmp_path / "export.parquet", [one])
+    with pytest.raises(TraceError, match=r"has a trace that .* has, too; keep one"):
+        survey(tmp_path)
+
+
+def test_a_place_without_traces_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match="has no traces; record some"):
+        survey(tmp_path)
+    with pytest.raises(TraceError, match="does not exist"):
+        survey(tmp_path / "nowhere")
+    (tmp_path / "other.parquet").write_bytes(b"PAR1")
+    with pytest.raises(TraceError, match=r"other.parquet: is no Parquet file"):
+        survey(tmp_path)
+
+
+def test_a_pattern_chooses_traces(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for host in ("a", "b"):
+        store.write(trace(digest_of(9), host=host))
+    assert [file.traces[0].host for file in survey(f"{tmp_path}/host=b/*/*.parquet")] == ["b"]
+
+
+def test_the_newest_trace_of_a_guest_is_where_it_was_last(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(trace(digest_of(9), host="a", domain="web", uuid="1"))
+    store.write(trace(digest_of(9), host="b", domain="web", uuid="1", at=WHEN + 60))
+    store.write(trace(digest_of(9), host="a", domain="web", uuid="2", at=WHEN + 30))
+    store.write(trace(digest_of(9), host="a", domain="imported"))
+    store.write(trace(digest_of(9), host="b", domain="imported", at=WHEN + 30))
+    found = [(about.host, about.domain, about.scanned_at - WHEN) for _, about in newest(survey(tmp_path))]
+    assert found == [("a", "imported", 0), ("a", "web", 30), ("b", "imported", 30), ("b", "web", 60)]
+
+
+def test_what_a_killed_writer_left_is_tidied_up_and_nobody_reads_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = store.write(trace(digest_of(9)))
+    left = path.with_name(f".{path.name}.123")
+    left.write_bytes(b"half")
+    assert len(survey(tmp_path)) == 1
+    now = left.stat().st_mtime
+    store.prune(now)
+    assert left.exists()
+    store.prune(now + 3601)
+    assert not left.exists()

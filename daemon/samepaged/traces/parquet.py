@@ -1,0 +1,208 @@
+"""Trace files as Parquet: written and read by DuckDB, and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from samepaged.errors import TraceError
+from samepaged.traces.database import FAILURES, database, escaped, literal, one_line
+from samepaged.traces.metadata import KEY, TraceFile, described, parse, row_sums
+from samepaged.traces.trace import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from duckdb import DuckDBPyConnection
+    from numpy.typing import NDArray
+
+__all__ = ["fetch_hashes", "look", "not_written", "read", "read_hashes", "write"]
+
+# Each column's name, and its type as parquet_schema() has it.
+SCHEMA: Final = [
+    ("host", "BYTE_ARRAY", "UTF8"),
+    ("domain", "BYTE_ARRAY", "UTF8"),
+    ("scanned_at", "INT64", "TIMESTAMP_MICROS"),
+    ("hash", "INT64", "INT_64"),
+    ("pages", "INT32", "INT_32"),
+]
+DAMAGED: Final = "remove it, or restore it from a copy"
+
+
+def write(path: Path, traces: Sequence[Trace]) -> None:
+    """Write a file of these traces, which are all samples of the same size: it appears as a whole, or not at all.
+    Raises TraceError.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        try:
+            _copy(traces, beside)
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                beside.unlink()
+            raise
+    except FAILURES as error:
+        raise not_written(path, error) from error
+
+
+def not_written(path: Path, error: Exception) -> TraceError:
+    """Why a file could not be written."""
+    return TraceError(path, f"cannot be written ({one_line(error)})", "make room, or let samepaged write there")
+
+
+def look(paths: Sequence[str]) -> list[TraceFile]:
+    """What files say of themselves, in their order. Rows are not read. Raises TraceError for the first that is none."""
+    with database() as connection:
+        return _look(connection, list(paths))
+
+
+def read(path: str | Path) -> tuple[Trace, ...]:
+    """The traces of a file, checked: a file that was changed or cut gives an error, and never a wrong number."""
+    (file,) = look([str(path)])
+    with database() as connection:
+        rows = _fetch(
+            connection,
+            path,
+            # A row of no trace of the file's makes a number of its own, which none of the sums has.
+            "SELECT coalesce(number, -1) AS number, hash, pages FROM read_parquet($path, hive_partitioning = false) "
+            "LEFT JOIN (SELECT generate_subscripts($hosts, 1) - 1 AS number, unnest($hosts) AS host, "
+            "unnest($domains) AS domain, make_timestamptz(unnest($times)) AS scanned_at) "
+            "USING (host, domain, scanned_at) ORDER BY number, hash",
+            {
+                "path": escaped(str(path)),
+                "hosts": [about.host for about in file.traces],
+                "domains": [about.domain for about in file.traces],
+                "times": [microseconds(about.scanned_at) for about in file.traces],
+            },
+        )
+    cuts = np.searchsorted(rows["number"], np.arange(-1, len(file.traces) + 1))
+    if cuts[1] != 0:
+        raise TraceError(path, "has other rows than were written", DAMAGED)
+    found = []
+    for number, about in enumerate(file.traces):
+        hashes, pages = (rows[name][cuts[number + 1] : cuts[number + 2]] for name in ("hash", "pages"))
+        if hashes.dtype != np.int64 or pages.dtype != np.int32 or row_sums(hashes, pages) != file.sums[number]:
+            raise TraceError(path, "has other rows than were written", DAMAGED)
+        found.append(Trace(about, unsigned(hashes), _rotated(pages, int(np.searchsorted(hashes, 0))), file.sample))
+    return tuple(found)
+
+
+def read_hashes(file: TraceFile) -> NDArray[np.uint64]:
+    """The hashes of a file with one trace (uint64, ascending), checked; nothing else of it is read."""
+    with database() as connection:
+        return fetch_hashes(connection, file)
+
+
+def fetch_hashes(connection: DuckDBPyConnection, file: TraceFile) -> NDArray[np.uint64]:
+    """As read_hashes, with an engine that is there already."""
+    if len(file.traces) != 1:
+        raise TraceError(file.path, f"has {len(file.traces)} traces", "give traces of one guest and scan each")
+    rows = _fetch(
+        connection,
+        file.path,
+        "SELECT hash FROM read_parquet($path, hive_partitioning = false)",
+        {"path": escaped(file.path)},
+    )
+    hashes = rows["hash"]
+    if hashes.dtype != np.int64 or row_sums(hashes, np.empty(0, dtype=np.int32))[0] != file.sums[0][0]:
+        raise TraceError(file.path, "has other rows than were written", DAMAGED)
+    return unsigned(hashes)
+
+
+def unsigned(hashes: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Hashes in ascending signed order, in ascending unsigned order."""
+    return _rotated(hashes, int(np.searchsorted(hashes, 0))).view(np.uint64)
+
+
+def _rotated(values: NDArray[Any], first: int) -> NDArray[Any]:
+    return np.concatenate([values[first:], values[:first]])
+
+
+def microseconds(seconds: float) -> int:
+    """A time as Parquet has it."""
+    return round(seconds * 1_000_000)
+
+
+def _look(connection: DuckDBPyConnection, paths: list[str]) -> list[TraceFile]:
+    if not paths:
+        return []
+    names = [escaped(path) for path in paths]
+    try:
+        told = connection.execute(
+            "SELECT file_name, value FROM parquet_kv_metadata($names) WHERE key = $key", {"names": names, "key": KEY}
+        ).fetchall()
+        rows = connection.execute("SELECT file_name, num_rows FROM parquet_file_metadata($names)", {"names": names})
+        counts = dict(rows.fetchall())
+        columns: dict[str, list[tuple[str, str, str | None]]] = {}
+        for path, *column in connection.execute(
+            "SELECT file_name, name, type, converted_type FROM parquet_schema($names) WHERE type IS NOT NULL",
+            {"names": names},
+        ).fetchall():
+            columns.setdefault(path, []).append((column[0], column[1], column[2]))
+    except FAILURES as error:
+        if len(paths) > 1:  # which of them?
+            middle = len(paths) // 2
+            return _look(connection, paths[:middle]) + _look(connection, paths[middle:])
+        raise TraceError(paths[0], f"is no Parquet file ({one_line(error)})", DAMAGED) from error
+    values: dict[str, list[bytes]] = {}
+    for path, value in told:
+        values.setdefault(path, []).append(value)
+    found = []
+    for path in paths:
+        if len(values.get(path, [])) != 1 or columns.get(path) != SCHEMA:
+            raise TraceError(path, "is no trace of samepaged", "import it, or keep other files elsewhere")
+        file = parse(path, _size(path), values[path][0])
+        if counts.get(path) != file.rows:
+            raise TraceError(path, "has other rows than were written", DAMAGED)
+        found.append(file)
+    return found
+
+
+def _size(path: str) -> int:
+    return 0 if "://" in path else Path(path).stat().st_size
+
+
+def _fetch(
+    connection: DuckDBPyConnection, path: str | Path, query: str, parameters: dict[str, Any]
+) -> dict[str, NDArray[Any]]:
+    try:
+        found = connection.execute(query, parameters).fetchnumpy()
+    except FAILURES as error:
+        raise TraceError(path, f"cannot be read ({one_line(error)})", DAMAGED) from error
+    return {name: np.asarray(column) for name, column in found.items()}
+
+
+def _copy(traces: Sequence[Trace], path: Path) -> None:
+    columns = []
+    for trace in traces:
+        signed = trace.hashes.view(np.int64)
+        first = int(np.searchsorted(trace.hashes, np.uint64(1 << 63)))
+        columns.append((trace, _rotated(signed, first), _rotated(trace.pages, first)))
+    told = described(columns, traces[0].sample)
+    rows = {  # noqa: F841 - DuckDB finds it by its name
+        "number": np.repeat(np.arange(len(columns)), [len(hashes) for _, hashes, _ in columns]),
+        "hash": np.concatenate([hashes for _, hashes, _ in columns]),
+        "pages": np.concatenate([pages for _, _, pages in columns]),
+    }
+    names = {
+        "hosts": [trace.about.host for trace in traces],
+        "domains": [trace.about.domain for trace in traces],
+        "times": [microseconds(trace.about.scanned_at) for trace in traces],
+    }
+    # A single trace's rows are in order as they are.
+    order = "ORDER BY hash, number" if len(traces) > 1 else ""
+    with database() as connection:
+        connection.execute(
+            # COPY takes no parameters for these; both are quoted.
+            "COPY (SELECT $hosts[number + 1] AS host, $domains[number + 1] AS domain, "  # noqa: S608
+            f"make_timestamptz($times[number + 1]) AS scanned_at, hash, pages FROM rows {order}) "
+            f"TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{KEY}: {literal(told)}}})",
+            names,
+        )

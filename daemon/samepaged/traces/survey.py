@@ -1,0 +1,103 @@
+"""The traces of a place, looked at together: whether they can be compared, and which of them are a guest's newest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from samepaged.errors import TraceError
+from samepaged.traces.database import FAILURES, database, one_line
+from samepaged.traces.parquet import look
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from samepaged.traces.metadata import TraceFile
+    from samepaged.traces.trace import About
+
+__all__ = ["guest", "newest", "survey"]
+
+# What all traces that are compared have to have in common, as an error calls it.
+COMMON: Final = ("seed", "page size", "hash bits", "sample")
+
+
+def survey(place: Path | str, *, mixed_samples: bool = False) -> tuple[TraceFile, ...]:
+    """The trace files below a directory, or a single one, or those of a pattern or an address that DuckDB knows.
+
+    Looked at, not read; in the order of their first traces' hosts, domains and times. Raises TraceError where one is
+    none, where one's hashes cannot be compared with the others' (with `mixed_samples`, samples of different sizes
+    can), where two have the same trace, and where there is none.
+    """
+    files = look(list(_paths(str(place))))
+    if not files:
+        raise TraceError(place, "has no traces", "record some (traces.enabled), or import them")
+    _check_common(files, mixed_samples=mixed_samples)
+    seen: dict[tuple[object, ...], str] = {}
+    for file in files:
+        for about in file.traces:
+            other = seen.setdefault((*guest(about), about.scanned_at), file.path)
+            if other != file.path:
+                raise TraceError(file.path, f"has a trace that {other} has, too", "keep one of them")
+    return tuple(sorted(files, key=lambda file: [(one.host, one.domain, one.scanned_at) for one in file.traces[:1]]))
+
+
+def guest(about: About) -> tuple[str, ...]:
+    """Tells guests apart: by UUID, where it is known, else by host and domain."""
+    return (about.host, about.domain) if about.uuid is None else (about.uuid,)
+
+
+def newest(files: Iterable[TraceFile]) -> list[tuple[TraceFile, About]]:
+    """Each guest's newest trace, in the order of hosts and domains. A guest that has moved is where it was last."""
+    found: dict[tuple[str, ...], tuple[TraceFile, About]] = {}
+    for file in files:
+        for about in file.traces:
+            known = found.get(guest(about))
+            if known is None or known[1].scanned_at < about.scanned_at:
+                found[guest(about)] = file, about
+    return sorted(found.values(), key=lambda one: (one[1].host, one[1].domain, one[1].scanned_at))
+
+
+def _paths(place: str) -> Iterator[str]:
+    if "://" in place:
+        yield from _globbed(place if place.endswith(".parquet") else f"{place.rstrip('/')}/**/*.parquet")
+    elif Path(place).is_dir():
+        for path in sorted(Path(place).rglob("*.parquet")):
+            if not path.name.startswith("."):
+                yield str(path)
+    elif Path(place).exists():
+        yield place
+    elif any(letter in place for letter in "*?["):
+        yield from _globbed(place)
+    else:
+        raise TraceError(place, "does not exist", "give a directory of traces")
+
+
+def _globbed(pattern: str) -> list[str]:
+    with database() as connection:
+        try:
+            return [
+                row[0] for row in connection.execute("SELECT file FROM glob(?) ORDER BY file", [pattern]).fetchall()
+            ]
+        except FAILURES as error:
+            raise TraceError(
+                pattern, f"cannot be listed ({one_line(error)})", "see what DuckDB needs for it"
+            ) from error
+
+
+def _check_common(files: list[TraceFile], *, mixed_samples: bool) -> None:
+    kinds = [
+        (about.seed, about.page_size, about.hash_bits, 0 if mixed_samples else file.sample)
+        for file in files
+        for about in file.traces
+    ]
+    if not kinds:
+        return
+    paths = [file.path for file in files for _ in file.traces]
+    usual = Counter(kinds).most_common(1)[0][0]
+    for path, kind in zip(paths, kinds, strict=True):
+        for what, value, others in zip(COMMON, kind, usual, strict=True):
+            if value != others:
+                raise TraceError(
+                    path, f"has {what} {value}, and others {others}", "study what can be compared, each in its place"
+                )
