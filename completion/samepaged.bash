@@ -17,7 +17,7 @@ _samepaged() {
 
   case $command:$current in
     run:-*) words=(--config --web-socket --help) ;;
-    scan:-*) words=(--json --config --connect --mode --reader --watch --help) ;;
+    scan:-*) words=(--json --config --connect --mode --reader --watch --traces --help) ;;
     advise:-*) words=(--json --config --connect --mode --reader --help) ;;
     doctor:-*) words=(--json --config --connect --verify-layout --help) ;;
     check-config:-*) words=(--json --help) ;;
@@ -27,7 +27,7 @@ _samepaged() {
   esac
   case $COMP_CWORD:$previous in
     1:*) words=(run scan advise doctor check-config recover --version --help) ;;
-    *:--config | *:--web-socket) files=yes ;;
+    *:--config | *:--web-socket | *:--traces) files=yes ;;
     *:--mode) words=(auto snapshot precopy sliced live) ;;
     *:--reader) words=(auto process dump) ;;
     *:--connect | *:--watch) words=() ;;

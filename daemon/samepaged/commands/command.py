@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import argparse
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Callable
 
-__all__ = ["Runnable"]
+__all__ = ["Runnable", "taken_by"]
+
+Value = TypeVar("Value")
 
 
 class Runnable(Protocol):
@@ -21,3 +24,15 @@ class Runnable(Protocol):
 
     def run(self, args: argparse.Namespace) -> int:
         """Do it, and return the exit status. Raises SamepagedError."""
+
+
+def taken_by(parse: Callable[[str], Value]) -> Callable[[str], Value]:
+    """`parse` as the type of an argument: what its ValueError says reaches whoever typed it."""
+
+    def parsed(text: str) -> Value:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parsed

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from samepaged.commands.scanning import Scans, add_arguments, configured, interrupted, status
-from samepaged.errors import UsageError
+from samepaged.errors import SamepagedError, UsageError
 from samepaged.export.document import document
 from samepaged.export.table import table
 from samepaged.memory.hashing import Interrupted
+from samepaged.service.recorder import check_installed, write_trace
 from samepaged.service.signals import Signals
 
 if TYPE_CHECKING:
     import argparse
 
+    from samepaged.config import Config
     from samepaged.export.snapshot import HostScan
+    from samepaged.service.recorder import Record
 
 __all__ = ["Command"]
 
@@ -41,20 +45,22 @@ class Command:
             type=float,
             help="scan again every so many seconds, at least 1, until interrupted; with --json, an object a line",
         )
+        parser.add_argument("--traces", metavar="DIR", type=Path, help="leave a trace of each guest in this directory")
 
     def run(self, args: argparse.Namespace) -> int:
         """Scan, print, and return 1 where a guest was skipped that was not to be."""
         if args.watch is not None and not 1 <= args.watch <= 365 * 86_400:
             raise UsageError(f"--watch {args.watch:g} is no number of seconds from 1 to a year; use 10, for one")
         config = configured(args)
+        kept = None if args.traces is None else _Kept(config, args.traces)
         with Signals() as signals:
             try:
-                with Scans(config, args.domains, signals) as scans:
+                with Scans(config, args.domains, signals, kept) as scans:
                     while True:
                         due = time.monotonic() + (args.watch or 0)
                         scan = scans.scan()
                         _show(scan, args)
-                        found = status(scan)
+                        found = max(status(scan), 1 if kept is not None and kept.failed else 0)
                         if args.watch is None:
                             return found
                         while not signals.stopping and (left := due - time.monotonic()) > 0:
@@ -63,6 +69,22 @@ class Command:
                             return found
             except Interrupted:
                 return interrupted()
+
+
+class _Kept:
+    """Writes a trace of each guest, between the scans of two guests: nobody waits suspended for the disk."""
+
+    def __init__(self, config: Config, directory: Path) -> None:
+        check_installed()
+        self._host, self._directory = config.traces.host_name, directory
+        self.failed = False
+
+    def __call__(self, record: Record) -> None:
+        try:
+            write_trace(record, self._host, self._directory)
+        except SamepagedError as error:
+            self.failed = True
+            print(f"samepaged: no trace: {error}", file=sys.stderr)
 
 
 def _show(scan: HostScan, args: argparse.Namespace) -> None:

@@ -26,9 +26,11 @@ from samepaged.service.scanner import Scanned, Scanner
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from samepaged.config import Config
     from samepaged.export.snapshot import HostScan, Merging
+    from samepaged.service.recorder import Record
     from samepaged.service.signals import Signals
 
 __all__ = ["INTERRUPTED", "Scans", "add_arguments", "configured", "interrupted", "status"]
@@ -61,11 +63,19 @@ def configured(args: argparse.Namespace) -> Config:
 
 
 class Scans:
-    """One scan after another, with what makes the next one cheaper. A context manager, which connects to libvirt and
-    recovers what a samepaged before us left suspended. Raises HypervisorError and, while scanning, Interrupted.
+    """One scan after another, with what makes the next one cheaper; `record` is handed each guest's scan.
+
+    A context manager, which connects to libvirt and recovers what a samepaged before us left suspended. Raises
+    HypervisorError and, while scanning, Interrupted.
     """
 
-    def __init__(self, config: Config, names: list[str], signals: Signals) -> None:
+    def __init__(
+        self,
+        config: Config,
+        names: list[str],
+        signals: Signals,
+        record: Callable[[Record], None] | None = None,
+    ) -> None:
         def stop() -> bool:
             return signals.stopping
 
@@ -75,7 +85,7 @@ class Scans:
         key = seed.load(config.hashing.seed, config.state_directory)
         hashing = Hashing(best(), key, config.scan.thread_count, stop)
         self._guard = Guarded(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
-        self._scanner = Scanner(self._hypervisor, self._guard, config, hashing, {}, Breaker())
+        self._scanner = Scanner(self._hypervisor, self._guard, config, hashing, {}, Breaker(), record)
         self._scanned: dict[str, Scanned] = {}
         self._running: set[str] = set()
 

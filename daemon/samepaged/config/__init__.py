@@ -16,6 +16,7 @@ from samepaged.config.schema import (
     Mode,
     Reader,
     ScanConfig,
+    TracesConfig,
     schema_keys,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "Mode",
     "Reader",
     "ScanConfig",
+    "TracesConfig",
     "load",
     "parse",
     "schema_keys",

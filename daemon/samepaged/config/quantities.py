@@ -15,7 +15,8 @@ from pydantic import BeforeValidator
 
 from samepaged.config.problem import shown
 
-__all__ = ["Directory", "Duration", "File", "Interval", "Listen", "PageSize", "Seed", "Size", "address"]
+__all__ = ["Directory", "Duration", "File", "Interval", "Listen", "PageSize", "Seed", "Size", "address", "duration"]
+__all__ += ["size"]
 
 _SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 _BYTES: Final = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -38,7 +39,8 @@ _LARGEST_SEED: Final = 2**64 - 1
 _LARGEST_PORT: Final = 2**16 - 1
 
 
-def _duration(value: object) -> float:
+def duration(value: object) -> float:
+    """Seconds: a number of them, or a number and a unit as in `90s`. ValueError for others."""
     seconds = _seconds(value)
     if not seconds > 0:  # a NaN is not either
         raise ValueError(f"{shown(value)} is not longer than 0; use a duration such as 250ms or 15m")
@@ -48,7 +50,7 @@ def _duration(value: object) -> float:
 
 
 def _interval(value: object) -> float:
-    seconds = _duration(value)
+    seconds = duration(value)
     if seconds < _SHORTEST_INTERVAL:
         raise ValueError(f"{shown(value)} is too short; use at least 1s")
     return seconds
@@ -67,7 +69,8 @@ def _seconds(value: object) -> float:
     return float(Decimal(match[1]) * _SECONDS[match[2]])
 
 
-def _size(value: object) -> int:
+def size(value: object) -> int:
+    """Bytes: a whole number of them, or a number and a unit as in `512MiB`. ValueError for others."""
     count: Decimal | int | None = None
     if isinstance(value, int) and not isinstance(value, bool):
         count = value
@@ -84,7 +87,7 @@ def _size(value: object) -> int:
 
 
 def _page_size(value: object) -> int:
-    page_size = _size(value)
+    page_size = size(value)
     if page_size.bit_count() != 1 or not _SMALLEST_PAGE <= page_size <= _LARGEST_PAGE:
         raise ValueError(f"{shown(value)} is not a page size; use a power of two from 1KiB to 2MiB")
     return page_size
@@ -151,13 +154,13 @@ def address(text: str) -> tuple[str, int]:
     return host, port
 
 
-Duration = Annotated[float, BeforeValidator(_duration)]
+Duration = Annotated[float, BeforeValidator(duration)]
 """Seconds, above 0 and at most a year, from `250ms`, `90s`, `15m`, `6h`, `1d`, or a number of seconds."""
 
 Interval = Annotated[float, BeforeValidator(_interval)]
 """A `Duration` of at least a second."""
 
-Size = Annotated[int, BeforeValidator(_size)]
+Size = Annotated[int, BeforeValidator(size)]
 """Bytes, at least 0, from `512MiB` or a number of bytes."""
 
 PageSize = Annotated[int, BeforeValidator(_page_size)]

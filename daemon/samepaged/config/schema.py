@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
@@ -32,6 +33,7 @@ __all__ = [
     "Mode",
     "Reader",
     "ScanConfig",
+    "TracesConfig",
     "schema_keys",
 ]
 
@@ -119,6 +121,30 @@ class HashingConfig(Section):
     """The seed, 64 bits. Default null: made once and kept in `state_directory`. Hosts to be compared need the same."""
 
 
+class TracesConfig(Section):
+    """Page-hash traces: whether each scan leaves one of each guest, and for how long they stay."""
+
+    enabled: StrictBool = False
+    """Whether each scan leaves a trace of each guest. Default false."""
+
+    directory: Directory = Path("/var/lib/samepaged/traces")
+    """Where they are. An absolute path. Default /var/lib/samepaged/traces."""
+
+    host: Text | None = None
+    """What this host is called in them. Default null: its host name."""
+
+    max_age: Duration = 30 * 86_400.0
+    """Seconds for which a trace stays. Default 30d."""
+
+    max_bytes: Size = 10 * 2**30
+    """Bytes that the traces may take; the oldest go first. Default 10GiB."""
+
+    @property
+    def host_name(self) -> str:
+        """`host`, or what this machine is called."""
+        return self.host or platform.node() or "localhost"
+
+
 class ExportConfig(Section):
     """What Prometheus gets, and where."""
 
@@ -179,6 +205,9 @@ class Config(Section):
 
     hashing: HashingConfig = HashingConfig()
     """How page contents become hashes."""
+
+    traces: TracesConfig = TracesConfig()
+    """What each guest held at each scan."""
 
     state_directory: Directory = Path("/var/lib/samepaged")
     """What outlives a reboot: the seed. An absolute path. Default /var/lib/samepaged."""

@@ -16,6 +16,9 @@ from samepaged.export.catalogue.health import (
     RELOAD_SUCCESS,
     RELOAD_SUCCESSFUL,
     SCAN_INTERVAL,
+    TRACES_LOST,
+    TRACES_STORED,
+    TRACES_WRITTEN,
 )
 from samepaged.export.catalogue.scans import (
     DOMAIN_FALLBACK,
@@ -96,6 +99,10 @@ def _health(snapshot: Snapshot) -> Iterator[Family]:
         yield SCAN_INTERVAL.family({(): snapshot.limits.interval})
     if snapshot.next_scan is not None:
         yield NEXT_SCAN.family({(): snapshot.next_scan})
+    if snapshot.recording is not None:
+        yield TRACES_WRITTEN.family({(): snapshot.recording.written})
+        yield TRACES_LOST.family({(): snapshot.recording.lost})
+        yield TRACES_STORED.family({(): snapshot.recording.stored_bytes})
 
 
 def _histories(snapshot: Snapshot) -> Iterator[Family]:

@@ -25,6 +25,7 @@ __all__ = [
     "Limits",
     "Merging",
     "Moment",
+    "Recording",
     "Skipped",
     "Snapshot",
     "mergeable_pages",
@@ -207,6 +208,15 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Recording:
+    """Traces since the start: written, lost; and the bytes of those on disk."""
+
+    written: int = 0
+    lost: int = 0
+    stored_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that a scrape can see, consistent in itself. `next_scan` is in seconds of the Unix epoch; `history` has the
     scans of the last day, oldest first.
@@ -215,6 +225,7 @@ class Snapshot:
     config: ConfigStatus
     limits: Limits | None = None
     merging: Merging | None = None
+    recording: Recording | None = None
     history: tuple[Moment, ...] = ()
     next_scan: float | None = None
     libvirt_up: bool = False

@@ -12,7 +12,7 @@ from samepaged import seed
 from samepaged.config import load
 from samepaged.errors import HypervisorError, LeftPausedError, Reason, SamepagedError
 from samepaged.export.metrics import SnapshotCollector
-from samepaged.export.snapshot import ConfigStatus, Limits, Snapshot
+from samepaged.export.snapshot import ConfigStatus, Limits, Recording, Snapshot
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guarded import Guarded
 from samepaged.memory.capture import Hashing
@@ -23,6 +23,7 @@ from samepaged.service.board import Board
 from samepaged.service.breaker import Breaker
 from samepaged.service.directories import runtime_directory
 from samepaged.service.merging import read_merging
+from samepaged.service.recorder import Recorder, check_installed
 from samepaged.service.recovery import recover
 from samepaged.service.round import Round, report, scan_all
 from samepaged.service.scanner import Scanned, Scanner
@@ -68,6 +69,9 @@ class Service:
         self._merging_due = 0.0
         self._next_beat = 0.0
         self._seed = seed.load(config.hashing.seed, config.state_directory)
+        if config.traces.enabled:
+            check_installed()
+        self._recorder = Recorder(config.traces, self._stop)
         self._kept: dict[str, Kept] = {}
         self._breaker = Breaker()
         self._guard: Guarded | None = None
@@ -85,6 +89,7 @@ class Service:
         finally:
             systemd.notify("STOPPING=1")
             self._serving.stop()
+            self._recorder.close()
             if self._guard is not None:
                 self._guard.close()
             self._hypervisor.close()
@@ -184,8 +189,10 @@ class Service:
         systemd.notify("STATUS=scanning")
         began = time.monotonic()
         hashing = Hashing(best(), self._seed, self._config.scan.thread_count, self._stop)
-        scanner = Scanner(self._hypervisor, self._guarded(), self._config, hashing, self._kept, self._breaker)
+        guard, record = self._guarded(), self._recorder.offer
+        scanner = Scanner(self._hypervisor, guard, self._config, hashing, self._kept, self._breaker, record)
         round_ = scan_all(self._hypervisor, self._config, scanner)
+        self._recorder.round_ended()
         scanner.tidy(round_.running)
         for skipped in round_.skipped:
             if not skipped.reason.intended:
@@ -198,6 +205,7 @@ class Service:
         self._board.publish(
             latest=latest,
             merging=merging,
+            recording=self._recording(),
             history=extended(before.history, moment(latest, merging)),
             next_scan=self._due(),
             libvirt_up=True,
@@ -208,12 +216,16 @@ class Service:
         log.info("scanned %d guests in %.1f s", len(round_.scanned), latest.duration_seconds)
 
     def _look_at_merging(self, now: float) -> None:
-        """KSM goes on between two scans."""
+        """KSM goes on between two scans, and so does the writing of traces."""
         if now >= self._merging_due:
             self._merging_due = now + MERGING_SECONDS
-            merging = read_merging(self._known)
-            if merging != self._board.snapshot.merging:
-                self._board.publish(merging=merging)
+            merging, recording, shown = read_merging(self._known), self._recording(), self._board.snapshot
+            if (merging, recording) != (shown.merging, shown.recording):
+                self._board.publish(merging=merging, recording=recording)
+
+    def _recording(self) -> Recording | None:
+        """How the traces do, which are written beside the loop; None where there are none."""
+        return self._recorder.recording if self._config.traces.enabled else None
 
     def _due(self) -> float:
         """When the next scan is due, in seconds of the Unix epoch."""
@@ -255,12 +267,15 @@ class Service:
 
     def _apply(self, config: Config) -> None:
         new_seed = seed.load(config.hashing.seed, config.state_directory)
+        if config.traces.enabled:
+            check_installed()
         self._serving.change(config, self._stop)
         if config.libvirt.uri != self._config.libvirt.uri:
             self._hypervisor.close()
             self._hypervisor = Hypervisor(config.libvirt.uri, self._gone, self._stop)
         if new_seed != self._seed:
             self._seed, self._known, self._kept = new_seed, {}, {}
+        self._recorder.change(config.traces)
         self._schedule.change(config.scan.interval, config.scan.jitter, time.monotonic())
         self._board.collector.pairs = config.export.pairs
         self._board.publish(limits=_limits(config), next_scan=self._due())

@@ -16,10 +16,11 @@ from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.kept import Kept, limit
 from samepaged.memory.plan import Pace
+from samepaged.service.recorder import Record
 from samepaged.sharing import Contents, PageDigest, coarser, stable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from samepaged.config import Config
@@ -53,7 +54,10 @@ class Scanned:
 
 
 class Scanner:
-    """Scans guests, one after another: never are two suspended at once. Keeps what makes the next scan cheaper."""
+    """Scans guests, one after another: never are two suspended at once. Keeps what makes the next scan cheaper.
+
+    `record` is handed each scan, once the guest runs on.
+    """
 
     def __init__(
         self,
@@ -63,10 +67,12 @@ class Scanner:
         hashing: Hashing,
         kept: dict[str, Kept],
         breaker: Breaker | None = None,
+        record: Callable[[Record], None] | None = None,
     ) -> None:
         self._hypervisor = hypervisor
         self._guard = guard
         self._breaker = breaker
+        self._record = record
         self._config = config
         self._hashing = hashing
         self._kept = kept
@@ -113,6 +119,8 @@ class Scanner:
         lasting = None if known is None else Contents.of(stable(PageDigest(known, PAGE_SIZE), captured.digest))
         sizes = {size: Contents.of(coarser(captured.digest, size)) for size in self._multiples}
         sizes |= {parts.page_size: Contents.of(parts, in_place=True) for parts in captured.finer}
+        if self._record is not None:
+            self._record(Record.of(captured.digest, scan, sizes, self._hashing.seed))
         return Scanned(scan, guest.process, contents, lasting, sizes)
 
     def _capture(self, guest: Guest, suspender: Suspender, kept: Kept) -> Capture:

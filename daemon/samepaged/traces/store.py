@@ -64,6 +64,10 @@ class Store:
         """The trace files, sorted by host, date, domain and time."""
         yield from sorted(path for path in self.root.glob("host=*/date=*/*.parquet") if not path.name.startswith("."))
 
+    def size(self) -> int:
+        """Bytes of all of them."""
+        return sum(size for _, size in _sizes(self.files()))
+
     def prune(self, now: float, *, age: float | None = None, most_bytes: int | None = None) -> list[Path]:
         """Remove traces older than `age` seconds, then the oldest until all take no more than `most_bytes`. By the time
         in the files' names and places: what cannot be read is pruned, too. Returns what was removed.

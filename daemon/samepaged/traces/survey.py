@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from samepaged.traces.metadata import TraceFile
     from samepaged.traces.trace import About
 
-__all__ = ["guest", "newest", "survey"]
+__all__ = ["guest", "newest", "paths", "survey"]
 
 # What all traces that are compared have to have in common, as an error calls it.
 COMMON: Final = ("seed", "page size", "hash bits", "sample")
 
 
 def survey(place: Path | str, *, mixed_samples: bool = False) -> tuple[TraceFile, ...]:
-    """The trace files below a directory, or a single one, or those of a pattern or an address that DuckDB knows.
+    """The trace files of a place, as `paths` finds them.
 
     Looked at, not read; in the order of their first traces' hosts, domains and times. Raises TraceError where one is
     none, where one's hashes cannot be compared with the others' (with `mixed_samples`, samples of different sizes
     can), where two have the same trace, and where there is none.
     """
-    files = look(list(_paths(str(place))))
+    files = look(list(paths(str(place))))
     if not files:
         raise TraceError(place, "has no traces", "record some (traces.enabled), or import them")
     _check_common(files, mixed_samples=mixed_samples)
@@ -58,7 +58,10 @@ def newest(files: Iterable[TraceFile]) -> list[tuple[TraceFile, About]]:
     return sorted(found.values(), key=lambda one: (one[1].host, one[1].domain, one[1].scanned_at))
 
 
-def _paths(place: str) -> Iterator[str]:
+def paths(place: str) -> Iterator[str]:
+    """The Parquet files below a directory, or a single file, or those of a pattern or an address that DuckDB knows.
+    Raises TraceError where there is no such place.
+    """
     if "://" in place:
         yield from _globbed(place if place.endswith(".parquet") else f"{place.rstrip('/')}/**/*.parquet")
     elif Path(place).is_dir():

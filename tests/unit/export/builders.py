@@ -14,6 +14,7 @@ from samepaged.export.snapshot import (
     Limits,
     Merging,
     Moment,
+    Recording,
     Skipped,
     Snapshot,
 )
@@ -157,6 +158,7 @@ def full_snapshot() -> Snapshot:
         merging=merging("web-1", "web-2"),
         history=(Moment(STARTED - 900, 8 << 20, 1 << 20, 2 << 20, 1 << 19, 1 << 20),),
         next_scan=STARTED + 900,
+        recording=Recording(written=7, lost=1, stored_bytes=1 << 20),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from samepaged.export.catalogue.metric import Metric, Unit
-from samepaged.export.families import GAUGE, INFO
+from samepaged.export.families import COUNTER, GAUGE, INFO
 
 BUILD: Final = Metric(
     INFO,
@@ -54,4 +54,28 @@ SCAN_INTERVAL: Final = Metric(
     Unit.SECONDS,
     "`scan.interval` in force: seconds from the start of a scan of the host to the start of the next.",
     example="time() - samepage_last_scan_timestamp_seconds > 2 * samepage_config_scan_interval_seconds",
+)
+TRACES_WRITTEN: Final = Metric(
+    COUNTER,
+    "samepage_traces_written_total",
+    (),
+    Unit.TRACES,
+    "Traces written since samepaged started; there are none where `traces.enabled` is false.",
+    example="rate(samepage_traces_written_total[1h]) * 3600",
+)
+TRACES_LOST: Final = Metric(
+    COUNTER,
+    "samepage_traces_lost_total",
+    (),
+    Unit.TRACES,
+    "Traces that could not be written, or not in time; the log says why.",
+    example="increase(samepage_traces_lost_total[6h]) > 0",
+)
+TRACES_STORED: Final = Metric(
+    GAUGE,
+    "samepage_traces_stored_bytes",
+    (),
+    Unit.BYTES,
+    "What all traces in `traces.directory` take on disk, after the last pruning.",
+    example="samepage_traces_stored_bytes / 2^30",
 )

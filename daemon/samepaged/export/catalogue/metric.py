@@ -34,6 +34,7 @@ class Unit(StrEnum):
     DOMAINS = "domains"
     SCANS = "scans"
     PASSES = "passes"
+    TRACES = "traces"
 
     @property
     def base(self) -> str:

@@ -1,0 +1,170 @@
+"""Keeping a trace of each guest scanned: written by a thread of its own, so that no guest waits for a disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from samepaged import threads
+from samepaged.errors import SamepagedError
+from samepaged.export.snapshot import Recording
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from samepaged.config import TracesConfig
+    from samepaged.export.snapshot import GuestScan
+    from samepaged.sharing import Contents, PageDigest
+
+__all__ = ["Record", "Recorder", "check_installed", "write_trace"]
+
+log = logging.getLogger(__name__)
+
+# Digests that wait to be written: 8 bytes a page each, unless they are kept for the next scan anyway.
+MOST_WAITING: Final = 4
+# Seconds for which a scan waits, between two guests, for a disk that cannot follow; then the trace is lost.
+PATIENCE: Final = 20.0
+LOOK_SECONDS: Final = 0.2
+# Seconds that a stop waits for what is still to be written.
+STOPPING: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One guest's scan as a trace needs it. The digest is only read. `sizes` has of each other page size: pages in all,
+    of zeros, distinct, duplicate.
+    """
+
+    digest: PageDigest = field(repr=False)
+    scan: GuestScan
+    sizes: Mapping[int, tuple[int, int, int, int]]
+    seed: int = field(repr=False)
+
+    @classmethod
+    def of(cls, digest: PageDigest, scan: GuestScan, by_page_size: Mapping[int, Contents], seed: int) -> Record:
+        """Of other page sizes nothing is held but the counts."""
+        sizes = {
+            size: (one.memory_pages, one.zero_pages, one.distinct_pages, one.duplicate_pages)
+            for size, one in sorted(by_page_size.items())
+        }
+        return cls(digest, scan, sizes, seed)
+
+
+def write_trace(record: Record, host: str, directory: Path) -> None:
+    """Write a trace below `directory`. Raises SamepagedError."""
+    from samepaged.traces import PageSizeCounts, Store, Trace, seed_id  # noqa: PLC0415 - DuckDB, where it is needed
+
+    scan = record.scan
+    Store(directory).write(
+        Trace.of(
+            record.digest,
+            host=host,
+            domain=scan.name,
+            uuid=scan.uuid,
+            scanned_at=scan.started,
+            seed=seed_id(record.seed),
+            mode=scan.mode,
+            by_page_size=tuple(PageSizeCounts(size, *counts) for size, counts in record.sizes.items()),
+            host_memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        )
+    )
+
+
+def check_installed() -> None:
+    """Raises SamepagedError where what writes traces is not installed."""
+    from samepaged.traces import database  # noqa: PLC0415 - DuckDB, where it is needed
+
+    database.check_installed()
+
+
+class Recorder:
+    """Writes what it is offered, and prunes after each round. `stop` is asked while a scan waits."""
+
+    def __init__(self, config: TracesConfig, stop: Callable[[], bool]) -> None:
+        self._config = config
+        self._stop = stop
+        self._waiting: queue.Queue[Record | None] = queue.Queue(MOST_WAITING)
+        self._thread: threading.Thread | None = None
+        self._complaint = ""
+        self.recording = Recording()
+
+    def change(self, config: TracesConfig) -> None:
+        """From now on, by this configuration."""
+        self._config = config
+
+    def offer(self, record: Record) -> None:
+        """Have a trace written, if traces are wanted."""
+        if self._config.enabled:
+            self._put(record)
+
+    def round_ended(self) -> None:
+        """Prune, when all that was offered is written."""
+        if self._config.enabled:
+            self._put(None)
+
+    def close(self) -> None:
+        """Wait a little for what is still to be written."""
+        deadline = time.monotonic() + STOPPING
+        while self._thread is not None and self._waiting.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS / 4)
+
+    def _put(self, record: Record | None) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not self._stop():
+            try:
+                self._begin()
+                self._waiting.put(record, timeout=LOOK_SECONDS)
+            except queue.Full:
+                if time.monotonic() < deadline:
+                    continue
+                self._lost(f"{self._config.directory}: the disk does not follow; use a faster one, or scan less often")
+            except SamepagedError as error:
+                self._lost(str(error))
+            return
+
+    def _begin(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name="traces", daemon=True)
+            threads.start(thread, SamepagedError)
+            self._thread = thread
+
+    def _work(self) -> None:
+        while True:
+            record = self._waiting.get()
+            config = self._config
+            try:
+                if record is None:
+                    self._prune(config)
+                else:
+                    write_trace(record, config.host_name, config.directory)
+                    self.recording = replace(self.recording, written=self.recording.written + 1)
+                    self._complaint = ""
+            except SamepagedError as error:
+                self._lost(str(error))
+            except Exception:
+                log.exception("a trace was not written, for a reason that was not foreseen; please report it")
+                self._lost("")
+            finally:
+                del record
+                self._waiting.task_done()
+
+    def _prune(self, config: TracesConfig) -> None:
+        from samepaged.traces import Store  # noqa: PLC0415 - DuckDB, where it is needed
+
+        store = Store(config.directory)
+        removed = store.prune(time.time(), age=config.max_age, most_bytes=config.max_bytes)
+        self.recording = replace(self.recording, stored_bytes=store.size())
+        if removed:
+            log.info("%d old traces removed", len(removed))
+
+    def _lost(self, why: str) -> None:
+        self.recording = replace(self.recording, lost=self.recording.lost + 1)
+        if why and why != self._complaint:
+            log.warning("no trace: %s", why)
+        self._complaint = why
