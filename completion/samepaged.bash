@@ -8,6 +8,10 @@ _samepaged_domains() {
 
 _samepaged() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]} words=() files=
+  # Commands of two words.
+  case $command in
+    traces) [ "$COMP_CWORD" -le 2 ] || command="traces ${COMP_WORDS[2]}" ;;
+  esac
   # bash makes three words of --option=value.
   if [ "$current" = = ]; then
     current=
@@ -23,13 +27,25 @@ _samepaged() {
     check-config:-*) words=(--json --help) ;;
     check-config:*) files=yes ;;
     recover:-*) words=(--config --connect --help) ;;
+    traces:*) words=(ls show verify prune export import --help) ;;
+    "traces ls":-*) words=(--json --help) ;;
+    "traces show":-* | "traces verify":-*) words=(--help) ;;
+    "traces prune":-*) words=(--max-age --max-bytes --help) ;;
+    "traces export":-*) words=(--into --sample --newest --host --domain --help) ;;
+    "traces import":-*)
+      words=(--into --host --domain --uuid --at --format --config --json --memory --page-sizes --bits --zero-hash)
+      words+=(--hash-name --page-size --skip --count --big-endian --help)
+      ;;
+    "traces "*:*) files=yes ;;
     scan:* | advise:*) mapfile -t words < <(_samepaged_domains) ;;
   esac
   case $COMP_CWORD:$previous in
-    1:*) words=(run scan advise doctor check-config recover --version --help) ;;
-    *:--config | *:--web-socket | *:--traces) files=yes ;;
+    1:*) words=(run scan advise doctor check-config recover traces --version --help) ;;
+    *:--config | *:--web-socket | *:--traces | *:--into) files=yes ;;
     *:--mode) words=(auto snapshot precopy sliced live) ;;
     *:--reader) words=(auto process dump) ;;
+    *:--format) files= words=(raw elf lime hashes-text hashes-binary) ;;
+    *:--bits) files= words=(32 64) ;;
     *:--connect | *:--watch) words=() ;;
   esac
 

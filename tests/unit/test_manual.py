@@ -18,9 +18,14 @@ COMPLETION = TREE / "completion/samepaged.bash"
 HELP = {"-h", "--help"}  # every parser has them
 
 
-def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    (found,) = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return dict(found)
+def _commands(parser: argparse.ArgumentParser, before: str = "") -> dict[str, argparse.ArgumentParser]:
+    """Every command by its words: `traces ls` is one, and `traces` alone is none."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                found |= _commands(inner, f"{before}{name} ") or {f"{before}{name}": inner}
+    return found
 
 
 PARSER = cli._parser()
@@ -57,12 +62,12 @@ def section(name: str) -> str:
 
 def synopses() -> dict[str, str]:
     """The synopsis of each command."""
-    return dict(re.findall(r"^\.Nm\n\.Cm (\S+)\n(.*?)(?=^\.Nm|\Z)", section("SYNOPSIS"), re.MULTILINE | re.DOTALL))
+    return dict(re.findall(r"^\.Nm\n\.Cm (.+)\n((?s:.*?))(?=^\.Nm|\Z)", section("SYNOPSIS"), re.MULTILINE))
 
 
 def chapters() -> dict[str, str]:
     """What is said of each command; what is said of all of them is under an empty name."""
-    parts = re.split(r"^\.Ss (\S+)\n", section("COMMANDS"), flags=re.MULTILINE)
+    parts = re.split(r"^\.Ss (.+)\n", section("COMMANDS"), flags=re.MULTILINE)
     return dict(zip(["", *parts[1::2]], parts[::2], strict=True))
 
 
@@ -112,7 +117,7 @@ def test_the_manual_page_says_what_is_common_to_all_commands() -> None:
 @pytest.mark.parametrize(("command", "option"), CHOICES)
 def test_the_manual_page_names_what_an_option_can_be(command: str, option: str) -> None:
     words = re.findall(r"^\.Cm (.*)", items(chapters()[command])[option], re.MULTILINE)
-    named = set(re.findall(r"\w+", " ".join(words)))
+    named = set(re.findall(r"[\w-]+", " ".join(words)))
     assert named - set(COMMANDS) == CHOICES[command, option]
 
 
@@ -163,28 +168,36 @@ def host(tmp_path: Path) -> Path:
 
 
 def test_every_command_is_completed_and_no_other() -> None:
-    assert completed("") == set(COMMANDS) | set(options(PARSER)) | {"--help"}
-    assert completed("re") == {name for name in COMMANDS if name.startswith("re")}
+    first = {name.split()[0] for name in COMMANDS}
+    assert completed("") == first | set(options(PARSER)) | {"--help"}
+    assert completed("re") == {name for name in first if name.startswith("re")}
+    for name in (name.split() for name in COMMANDS if " " in name):
+        assert completed(name[0], name[1][:-1]) >= {name[1]}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_a_command_is_completed_and_no_other(command: str) -> None:
-    assert completed(command, "-") == set(options(COMMANDS[command])) | {"--help"}
-    assert completed(command, "--con") == {name for name in options(COMMANDS[command]) if name.startswith("--con")}
+    assert completed(*command.split(), "-") == set(options(COMMANDS[command])) | {"--help"}
+    assert completed(*command.split(), "--con") == {
+        name for name in options(COMMANDS[command]) if name.startswith("--con")
+    }
 
 
 @pytest.mark.parametrize(("command", "option"), CHOICES)
 def test_what_an_option_can_be_is_completed_after_a_blank_and_after_the_sign(command: str, option: str) -> None:
-    assert completed(command, option, "") == CHOICES[command, option]
-    assert completed(command, option, "=") == CHOICES[command, option]
-    assert completed(command, option, "=", "a") == {one for one in CHOICES[command, option] if one.startswith("a")}
+    assert completed(*command.split(), option, "") == CHOICES[command, option]
+    assert completed(*command.split(), option, "=") == CHOICES[command, option]
+    assert completed(*command.split(), option, "=", "a") == {
+        one for one in CHOICES[command, option] if one.startswith("a")
+    }
 
 
 def test_guests_are_completed_where_a_command_takes_some(host: Path) -> None:
     taking = {name for name, parser in COMMANDS.items() if "DOMAIN" in shape(parser)}
     assert taking
     for command in COMMANDS:
-        offered = completed(command, "--json", "", path=host) if command != "check-config" else set()
+        wants_file = not {"FILE", "DIR", "PLACE", "A", "B"}.isdisjoint(shape(COMMANDS[command]))
+        offered = set() if wants_file else completed(*command.split(), "--json", "", path=host)
         assert offered == ({"web-1", "web-2", "db.example"} if command in taking else set()), command
     assert completed("scan", "web-1", "w", path=host) == {"web-1", "web-2"}
 
@@ -194,11 +207,11 @@ def test_files_are_completed_where_a_file_is_wanted(host: Path) -> None:
     assert completed("check-config", "conf", path=host) == expected
     for command, parser in COMMANDS.items():
         if "--config" in options(parser):
-            assert completed(command, "--config", "conf", path=host) == expected
-            assert completed(command, "--config", "=", "conf", path=host) == expected
+            assert completed(*command.split(), "--config", "conf", path=host) == expected
+            assert completed(*command.split(), "--config", "=", "conf", path=host) == expected
 
 
 def test_a_number_or_a_uri_is_not_guessed(host: Path) -> None:
     for command, parser in COMMANDS.items():
         for name in {"--connect", "--watch"} & set(options(parser)):
-            assert completed(command, name, "", path=host) == set()
+            assert completed(*command.split(), name, "", path=host) == set()

@@ -91,7 +91,7 @@ class Recorder:
         self._stop = stop
         self._waiting: queue.Queue[Record | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
-        self._complaint = ""
+        self._troubled = False
         self.recording = Recording()
 
     def change(self, config: TracesConfig) -> None:
@@ -144,12 +144,12 @@ class Recorder:
                 else:
                     write_trace(record, config.host_name, config.directory)
                     self.recording = replace(self.recording, written=self.recording.written + 1)
-                    self._complaint = ""
+                    self._troubled = False
             except SamepagedError as error:
                 self._lost(str(error))
             except Exception:
-                log.exception("a trace was not written, for a reason that was not foreseen; please report it")
-                self._lost("")
+                log.exception("an error that was not foreseen; please report it")
+                self._lost("an error that was not foreseen")
             finally:
                 del record
                 self._waiting.task_done()
@@ -164,7 +164,8 @@ class Recorder:
             log.info("%d old traces removed", len(removed))
 
     def _lost(self, why: str) -> None:
+        """Count it, and log the first of a row: each names another file, and says the same."""
         self.recording = replace(self.recording, lost=self.recording.lost + 1)
-        if why and why != self._complaint:
+        if not self._troubled:
             log.warning("no trace: %s", why)
-        self._complaint = why
+        self._troubled = True
