@@ -25,6 +25,7 @@ from samepaged.diagnosis.storage import (
     seed_kept,
     state_directory,
     storage,
+    traces,
 )
 from samepaged.errors import ConfigError
 from samepaged.hypervisor.journal import Entry, JournalError, Left, boot_id
@@ -76,6 +77,22 @@ def test_without_a_place_for_the_seed_hashes_of_runs_do_not_compare(
 )
 def test_without_a_place_for_the_journal_nobody_is_suspended(candidates: list[Directory], status: str) -> None:
     assert runtime_directory(candidates, "someone").status == status
+
+
+@pytest.mark.parametrize(
+    ("directory", "status"),
+    [(GOOD, "ok"), (TO_MAKE, "ok"), (SHUT, "warning"), (MISSING, "warning"), (FULL, "warning"), (OPEN, "warning")],
+)
+def test_traces_that_are_wanted_need_a_place_of_their_own(directory: Directory, status: str) -> None:
+    check = traces(directory, "samepaged", installed=True)
+    assert check.status == Status(status)
+    assert bool(check.remedy) == (status != "ok")
+
+
+def test_traces_that_are_wanted_need_duckdb() -> None:
+    check = traces(GOOD, "samepaged", installed=False)
+    assert check.status is Status.FAILURE
+    assert "pip install 'samepaged[traces]'" in str(check.remedy)
 
 
 def test_a_directory_that_is_there_is_never_given_to_another_user() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Runnable", "taken_by"]
+__all__ = ["Runnable", "quantity", "taken_by"]
 
 Value = TypeVar("Value")
 
@@ -36,3 +36,8 @@ def taken_by(parse: Callable[[str], Value]) -> Callable[[str], Value]:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return parsed
+
+
+def quantity(parse: Callable[[object], Value]) -> Callable[[str], Value]:
+    """As `taken_by`, of a quantity as a configuration has it: `512MiB`, or a number."""
+    return taken_by(lambda text: parse(int(text) if text.isascii() and text.isdecimal() else text))

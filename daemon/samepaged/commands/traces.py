@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from samepaged.commands import traces_import
-from samepaged.commands.command import taken_by
+from samepaged.commands.command import quantity, taken_by
 from samepaged.config import quantities
 from samepaged.errors import TraceError, UsageError
 from samepaged.export.names import columns, visible
@@ -54,7 +54,7 @@ class Command:
         verify = added("verify", "read every row of every trace, and compare it with what was written", _verify)
         verify.add_argument("place", metavar="PLACE", help="a directory, a file, or a pattern in quotes")
         prune = added("prune", "remove traces that are old, or the oldest until the others fit", _prune)
-        age, most = taken_by(quantities.duration), taken_by(quantities.size)
+        age, most = quantity(quantities.duration), quantity(quantities.size)
         prune.add_argument("--max-age", metavar="AGE", type=age, help="remove what is older: 7d, 12h")
         prune.add_argument("--max-bytes", metavar="SIZE", type=most, help="then the oldest, until the rest fits: 10GiB")
         prune.add_argument("directory", metavar="DIR", type=Path, help="the directory of traces")

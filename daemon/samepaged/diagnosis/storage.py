@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -147,6 +148,26 @@ def runtime_directory(candidates: Sequence[Directory], user: str) -> Check:
     return ok(name, f"{first.path}" + ("" if first.usable else " (will be made)"))
 
 
+def traces(directory: Directory, user: str, *, installed: bool) -> Check:
+    """Whether traces, which are wanted, can be kept; `installed`: what writes them is there."""
+    name = "traces"
+    if not installed:
+        return failure(
+            name, "DuckDB, which writes them, is not installed: run refuses to start", "pip install 'samepaged[traces]'"
+        )
+    if not directory.usable and not directory.makeable:
+        return warning(
+            name, f"{_unusable(directory, user)}: none is kept", _usable(directory, user, "traces.directory")
+        )
+    if directory.free is not None and directory.free < LITTLE:
+        return warning(name, f"{directory.path} has no room left: none is kept", "make room there")
+    if directory.exposed:
+        return warning(
+            name, f"{directory.path} is open to other users", f"chmod 700 {shlex.quote(str(directory.path))}"
+        )
+    return ok(name, f"{directory.path}" + ("" if directory.usable else " (will be made)"))
+
+
 def seed_kept(file: SeedFile, *, seeded: bool) -> Check:
     """Whether the seed of the hashes is there, and a secret."""
     name = "seed"
@@ -276,4 +297,9 @@ def storage(config: Config, user: str) -> list[Check]:
         seed_kept(_seed_file(config.state_directory), seeded=seeded),
         runtime_directory([look(path) for path in candidates], user),
         *journal(found, unreadable),
+        *([traces(look(config.traces.directory), user, installed=_duckdb())] if config.traces.enabled else []),
     ]
+
+
+def _duckdb() -> bool:
+    return importlib.util.find_spec("duckdb") is not None

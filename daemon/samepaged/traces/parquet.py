@@ -41,6 +41,7 @@ def write(path: Path, traces: Sequence[Trace]) -> None:
     try:
         try:
             _copy(traces, beside)
+            beside.chmod(0o600)  # hashes tell who holds a known page
             with beside.open("rb") as file:
                 os.fsync(file.fileno())
             beside.replace(path)

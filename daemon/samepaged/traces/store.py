@@ -52,6 +52,7 @@ class Store:
         """Add a trace: all of its file appears at once, or nothing. One of the same guest and moment is an error."""
         path = self.path(trace.about)
         try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             if path.exists():
                 raise TraceError(path, "is there already", "give the trace another time, or remove that one")

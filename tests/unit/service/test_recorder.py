@@ -1,0 +1,134 @@
+"""Recording traces beside the scans: a disk that does not follow costs traces, and never a scan."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from samepaged.config import TracesConfig
+from samepaged.errors import TraceError
+from samepaged.service import recorder as module
+from samepaged.service.recorder import Record, Recorder
+from samepaged.sharing import Contents, PageDigest
+from samepaged.traces import seed_id, survey
+from tests.unit.export.builders import STARTED, guest_scan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def record(name: str = "web-1") -> Record:
+    digest = PageDigest(np.array([0, 1, 2, 2, 9, 9, 10], dtype=np.uint64), 4096)
+    return Record.of(digest, guest_scan(name), {8192: Contents.of(digest)}, seed=7)
+
+
+def wait(recorder: Recorder, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while recorder.recording.written + recorder.recording.lost < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def never() -> bool:
+    return False
+
+
+def test_what_was_scanned_is_on_disk_with_all_that_a_trace_says(tmp_path: Path) -> None:
+    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
+    recorder.offer(record())
+    recorder.close()
+    ((about,),) = (file.traces for file in survey(tmp_path))
+    assert (about.host, about.domain, about.scanned_at, about.seed) == ("kvm-1", "web-1", STARTED, seed_id(7))
+    assert (about.absent_pages, about.swapped_pages, about.zero_pages) == (1, 1, 2)
+    assert (about.hashed_pages, about.distinct_pages) == (3, 2)
+    (counts,) = about.by_page_size
+    assert (counts.page_size, counts.memory_pages, counts.duplicate_pages) == (8192, 7, 1)
+    assert about.host_memory is not None
+    assert about.host_memory >= 2**28
+
+
+def test_nothing_is_kept_where_traces_are_not_wanted(tmp_path: Path) -> None:
+    recorder = Recorder(TracesConfig(enabled=False, directory=tmp_path / "traces"), never)
+    recorder.offer(record())
+    recorder.round_ended()
+    recorder.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_hangs_holds_up_a_scan_for_a_while_and_then_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hanging = threading.Event()
+    monkeypatch.setattr(module, "write_trace", lambda *_: hanging.wait(60))
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
+    asked: list[float] = []
+
+    def stop() -> bool:
+        asked.append(time.monotonic())
+        return False
+
+    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path), stop)
+    for number in range(module.MOST_WAITING + 1):  # one is being written
+        recorder.offer(record(f"web-{number}"))
+    asked.clear()
+    recorder.offer(record("late"))
+    assert len(asked) > 2  # the watchdog is fed meanwhile
+    assert recorder.recording.lost == 1
+    assert "does not follow; use a faster one" in caplog.text
+    hanging.set()
+    wait(recorder, module.MOST_WAITING + 2)
+    assert recorder.recording.written == module.MOST_WAITING + 1
+
+
+def test_whoever_is_told_to_stop_does_not_wait_for_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging = threading.Event()
+    monkeypatch.setattr(module, "write_trace", lambda *_: hanging.wait(60))
+    monkeypatch.setattr(module, "STOPPING", 0.2)
+    stopping: list[bool] = []
+    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path), lambda: bool(stopping))
+    for _ in range(module.MOST_WAITING + 1):
+        recorder.offer(record())
+    stopping.append(True)
+    began = time.monotonic()
+    recorder.offer(record())
+    recorder.close()
+    assert time.monotonic() - began < 10
+    hanging.set()
+
+
+@pytest.mark.parametrize("error", [TraceError("/traces/x", "cannot be written", "make room"), ZeroDivisionError()])
+def test_a_trace_that_fails_is_counted_and_the_next_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    caplog.set_level(logging.WARNING)
+    written: list[str] = []
+
+    def write(one: Record, *_: object) -> None:
+        if one.scan.name != "good":
+            raise error
+        written.append(one.scan.name)
+
+    monkeypatch.setattr(module, "write_trace", write)
+    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path), never)
+    for name in ("bad", "worse", "good", "bad"):
+        recorder.offer(record(name))
+    wait(recorder, 4)
+    assert (recorder.recording.written, recorder.recording.lost, written) == (1, 3, ["good"])
+    # Once for each row of failures.
+    assert caplog.text.count("no trace: ") == 2
+
+
+def test_old_traces_go_after_each_round(tmp_path: Path) -> None:
+    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path, max_age=3600.0), never)
+    recorder.offer(record())  # of years ago
+    recorder.round_ended()
+    recorder.close()
+    assert recorder.recording.written == 1
+    assert recorder.recording.stored_bytes == 0
+    assert list(tmp_path.iterdir()) == []
