@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from samepaged.errors import TraceError
 from samepaged.sharing import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest
-from samepaged.traces import PageSizeCounts, Store, Trace, newest, read, read_hashes, seed_id, survey, threshold
+from samepaged.traces import About, PageSizeCounts, Store, Trace, newest, read, read_hashes, seed_id, survey, threshold
 from samepaged.traces.parquet import look, write
 
 if TYPE_CHECKING:
@@ -325,3 +326,26 @@ def test_what_a_killed_writer_left_is_tidied_up_and_nobody_reads_it(tmp_path: Pa
     assert left.exists()
     store.prune(now + 3601)
     assert not left.exists()
+
+
+def test_a_file_is_its_owner_s_alone(tmp_path: Path) -> None:
+    path = Store(tmp_path / "traces").write(trace(digest_of(9)))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "traces").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_trace_has_neither_the_seed_nor_anything_else_than_it_says(tmp_path: Path) -> None:
+    seed = 0x5EED0FADAE5C0DE5
+    path = Store(tmp_path).write(trace(digest_of(9, 2**63), seed=seed))
+    content = path.read_bytes()
+    for form in (f"{seed:x}".encode(), f"{seed:X}".encode(), str(seed).encode(), seed.to_bytes(8, "little")):
+        assert form not in content
+        assert form[::-1] not in content
+    with duckdb.connect() as connection:
+        names = connection.execute("SELECT name FROM parquet_schema(?) WHERE type IS NOT NULL", [str(path)]).fetchall()
+        ((told,),) = connection.execute("SELECT value FROM parquet_kv_metadata(?)", [str(path)]).fetchall()
+    assert [name for (name,) in names] == ["host", "domain", "scanned_at", "hash", "pages"]
+    metadata = json.loads(told)
+    assert set(metadata) == {"format", "sample", "traces", "sum"}
+    (about,) = metadata["traces"]
+    assert set(about) == set(About.__dataclass_fields__) | {"sums", "totals"}
