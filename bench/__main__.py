@@ -13,7 +13,7 @@ from bench.row import line
 if TYPE_CHECKING:
     from bench.row import Row
 
-PARTS = ("hashing", "pauses", "analysis", "precopy")
+PARTS = ("hashing", "pauses", "analysis", "traces", "precopy")
 RESULTS = Path(__file__).parent / "results.json"
 
 

@@ -183,27 +183,30 @@ def _fetch(
 def _copy(traces: Sequence[Trace], path: Path) -> None:
     columns = []
     for trace in traces:
-        signed = trace.hashes.view(np.int64)
         first = int(np.searchsorted(trace.hashes, np.uint64(1 << 63)))
-        columns.append((trace, _rotated(signed, first), _rotated(trace.pages, first)))
+        columns.append((trace, _rotated(trace.hashes.view(np.int64), first), _rotated(trace.pages, first)))
     told = described(columns, traces[0].sample)
-    rows = {  # noqa: F841 - DuckDB finds it by its name
-        "number": np.repeat(np.arange(len(columns)), [len(hashes) for _, hashes, _ in columns]),
-        "hash": np.concatenate([hashes for _, hashes, _ in columns]),
-        "pages": np.concatenate([pages for _, _, pages in columns]),
-    }
+    if len(columns) == 1:  # the rows are in order as they are, and nothing as long as they are is made beside them
+        rows = {"hash": columns[0][1], "pages": columns[0][2]}
+        number, order = "0", ""
+    else:
+        rows = {
+            "number": np.repeat(np.arange(len(columns)), [len(hashes) for _, hashes, _ in columns]),
+            "hash": np.concatenate([hashes for _, hashes, _ in columns]),
+            "pages": np.concatenate([pages for _, _, pages in columns]),
+        }
+        number, order = "number", "ORDER BY hash, number"
     names = {
         "hosts": [trace.about.host for trace in traces],
         "domains": [trace.about.domain for trace in traces],
         "times": [microseconds(trace.about.scanned_at) for trace in traces],
     }
-    # A single trace's rows are in order as they are.
-    order = "ORDER BY hash, number" if len(traces) > 1 else ""
     with database() as connection:
+        connection.register("rows", rows)
         connection.execute(
             # COPY takes no parameters for these; both are quoted.
-            "COPY (SELECT $hosts[number + 1] AS host, $domains[number + 1] AS domain, "  # noqa: S608
-            f"make_timestamptz($times[number + 1]) AS scanned_at, hash, pages FROM rows {order}) "
+            f"COPY (SELECT $hosts[{number} + 1] AS host, $domains[{number} + 1] AS domain, "  # noqa: S608
+            f"make_timestamptz($times[{number} + 1]) AS scanned_at, hash, pages FROM rows {order}) "
             f"TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{KEY}: {literal(told)}}})",
             names,
         )
