@@ -1,0 +1,162 @@
+"""An ELF core in a file: which parts of it are a guest's RAM (elf(5)).
+
+Unlike the stream of elf.py, which is QEMU's as it comes, its headers may lie anywhere in it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from samepaged.errors import GuestError, TraceError
+from samepaged.memory.dump_reader import FOUR_GIB, VGA_WINDOW, place
+from samepaged.memory.elf import ET_CORE, HEADERS, MAX_SEGMENTS, PN_XNUM, PT_LOAD, SECTION_INFO, Segment
+from samepaged.memory.image_span import Span, damaged
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Ram", "ram"]
+
+PT_NOTE: Final = 4
+BYTE_ORDERS: Final = {1: "<", 2: ">"}
+MACHINE_AT: Final = 18
+PC: Final = {3, 62}  # EM_386, EM_X86_64
+# Of a note: the sizes of its name and of what it says; both are padded to 4 bytes.
+NOTE: Final = {"<": struct.Struct("<II4x"), ">": struct.Struct(">II4x")}
+QEMU: Final = b"QEMU\0"
+MOST_NOTES: Final = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Ram:
+    """Spans that are RAM, and those that are memory of devices: video RAM, ROMs, or cannot be told from such."""
+
+    spans: tuple[Span, ...]
+    devices: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    kind: int
+    offset: int
+    address: int
+    filed: int
+    size: int
+
+
+def ram(file: int, size: int, path: Path, memory: int | None) -> Ram:
+    """The RAM in the core of this descriptor, which has `size` bytes. Raises TraceError.
+
+    QEMU's core of a PC has the memory of devices, too, and does not say which is which. With `memory`, the domain's
+    size in bytes, RAM is told as for a scan by dump; without it, it is what begins at address 0 and goes on without a
+    gap, and then from 4 GiB on. Of other cores every segment is RAM.
+
+    What a segment has in memory and not in the file is unknown: elf(5) would have it filled with zeros when a program
+    is loaded, but who writes a core leaves out what was not wanted, whatever it held.
+    """
+    order, headers, machine = _headers(file, size, path)
+    loads = [header for header in headers if header.kind == PT_LOAD and header.size]
+    if len(loads) > 1 and not any(load.address for load in loads):
+        raise TraceError(
+            path,
+            "is the core of a process: it has no guest-physical addresses",
+            "take the guest's memory with `virsh dump --memory-only`",
+        )
+    spans = tuple(span for load in loads for span in _spans(load))
+    notes = [header for header in headers if header.kind == PT_NOTE]
+    of_qemu = machine in PC and any(_by_qemu(file, note, order) for note in notes if note.offset < size)
+    if memory is not None:
+        return _placed(path, spans, memory)
+    return _of_pc(path, spans) if of_qemu else Ram(spans)
+
+
+def _spans(load: _Header) -> list[Span]:
+    held = Span(load.address, load.filed, load.offset)
+    lacking = Span(held.end, load.size - load.filed, None)
+    return [span for span in (held, lacking) if span.size]
+
+
+def _headers(file: int, size: int, path: Path) -> tuple[str, list[_Header], int]:
+    """The byte order, the program headers, and the machine."""
+
+    def take(at: int, count: int) -> bytes:
+        taken = os.pread(file, count, at) if at + count <= size else b""
+        if len(taken) < count:
+            raise damaged(path, "ends early, before its headers do")
+        return taken
+
+    ident = take(0, 20)
+    if ident[:4] != b"\x7fELF" or ident[4] not in HEADERS or ident[5] not in BYTE_ORDERS:
+        raise damaged(path, "is no ELF file")
+    order = BYTE_ORDERS[ident[5]]
+    header, program, length = HEADERS[ident[4]]
+    kind, _version, phoff, shoff, phentsize, phnum = _ordered(header, order).unpack(take(0, length))
+    if kind != ET_CORE:
+        raise damaged(path, f"is an ELF file of type {kind}, not a core")
+    if phnum == PN_XNUM:
+        section, section_size = SECTION_INFO[ident[4]]
+        phnum = _ordered(section, order).unpack(take(shoff, section_size))[0]
+    if phentsize != program.size or not 0 < phnum <= MAX_SEGMENTS:
+        raise damaged(path, f"has {phnum} program headers of {phentsize} bytes")
+    table = take(phoff, phnum * program.size)
+    found = [_Header(*fields) for fields in _ordered(program, order).iter_unpack(table)]
+    for one in found:
+        if one.kind == PT_LOAD and one.size < one.filed:
+            raise damaged(path, f"has a segment of {one.filed} bytes in {one.size} bytes of memory")
+    return order, found, struct.unpack_from(f"{order}H", ident, MACHINE_AT)[0]
+
+
+def _ordered(structure: struct.Struct, order: str) -> struct.Struct:
+    return struct.Struct(order + structure.format[1:])
+
+
+def _by_qemu(file: int, header: _Header, order: str) -> bool:
+    """Whether a note's name is QEMU's, which it gives to the state of a PC's processors (target/i386/arch_dump.c)."""
+    notes = os.pread(file, min(header.filed, MOST_NOTES), header.offset)
+    at = 0
+    while at + NOTE[order].size <= len(notes):
+        name, said = NOTE[order].unpack_from(notes, at)
+        at += NOTE[order].size
+        if notes[at : at + name] == QEMU:
+            return True
+        at += -(-name // 4) * 4 + -(-said // 4) * 4
+    return False
+
+
+def _of_pc(path: Path, spans: tuple[Span, ...]) -> Ram:
+    found: list[Span] = []
+    devices: list[Span] = []
+    end = 0
+    for span in sorted(spans, key=lambda span: span.address):
+        if end == VGA_WINDOW[0] and span.address == VGA_WINDOW[1]:
+            found.append(_window())
+        elif span.address != end and not end <= FOUR_GIB == span.address:
+            devices.append(span)
+            continue
+        found.append(span)
+        end = span.end
+    if not found:
+        raise damaged(path, "has no memory at address 0, where a PC's RAM begins")
+    return Ram(tuple(found), tuple(devices))
+
+
+def _placed(path: Path, spans: tuple[Span, ...], memory: int) -> Ram:
+    segments = {Segment(-1 if span.offset is None else span.offset, span.address, span.size): span for span in spans}
+    try:
+        placed = [segments[segment] for segment, _ in place(list(segments), memory)]
+    except GuestError as error:
+        raise TraceError(
+            path,
+            f"does not have {memory} bytes of RAM where a PC has its RAM",
+            "give the domain's memory as --memory, or leave that out",
+        ) from error
+    window = [_window()] if any(span.address == VGA_WINDOW[1] for span in placed[1:]) else []
+    return Ram((*placed, *window), tuple(span for span in spans if span not in placed))
+
+
+def _window() -> Span:
+    """RAM that a display adapter hides: the guest has it, the dump does not."""
+    return Span(VGA_WINDOW[0], VGA_WINDOW[1] - VGA_WINDOW[0], None)

@@ -1,0 +1,270 @@
+"""A memory image in a file, as hashes: raw, an ELF core, or LiME's. Read in pieces, which nothing else ever holds."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.errors import TraceError
+from samepaged.memory import core_file, lime
+from samepaged.memory.finer import FinerDigests
+from samepaged.memory.hashing import Interrupted
+from samepaged.memory.image_span import Span, damaged, whole_pages
+from samepaged.memory.pagemap import PAGE
+from samepaged.memory.scratch import scratch
+from samepaged.sharing.digest import SWAPPED, ZERO, PageDigest
+from samepaged.sharing.page_sizes import coarser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from samepaged.memory.hashing import Hasher
+
+__all__ = ["Image", "ImageDigests", "image", "image_format", "opened", "read"]
+
+CHUNK_PAGES: Final = 512
+# What a trace can count (its `pages` are int32), 8 TiB; and what one takes while it is made: a digest, sorted once.
+MOST_PAGES: Final = 2**31 - 1
+BYTES_A_PAGE: Final = 16
+# A core that has in its file less than one part in so many of the memory tells nothing, and a forged one tells much.
+LEAST_PART: Final = 16
+
+MEMORY_ONLY: Final = "take it with `virsh dump --memory-only`"
+AS_ELF: Final = "take it with `virsh dump --memory-only --format elf`"
+# What a file begins with that holds a guest's memory in a way that is not read here: what it is, and the remedy.
+NOT_READ: Final = {
+    b"LibvirtQemudSave": ("is a guest saved by libvirt (`virsh save`)", MEMORY_ONLY),
+    b"LibvirtQemudPart": ("is a guest saved by libvirt (`virsh save`), in part", MEMORY_ONLY),
+    b"QEVM": ("is a QEMU migration stream (`virsh dump` writes it)", MEMORY_ONLY),
+    b"QFI\xfb": ("is a qcow2 disk image", MEMORY_ONLY),
+    b"KDUMP   ": ("is a kdump-compressed dump", AS_ELF),
+    b"DISKDUMP": ("is a diskdump", AS_ELF),
+    b"makedumpfile\0": ("is a flattened kdump-compressed dump", AS_ELF),
+    b"PAGEDUMP": ("is a crash dump of Windows", AS_ELF),
+    b"PAGEDU64": ("is a crash dump of Windows", AS_ELF),
+    b"AVML": ("is compressed by AVML", "convert it with `avml-convert`"),
+    b"LiME": ("is LiME's of a big-endian machine, which is not known", "have LiME write format=padded"),
+    b"PAR1": ("is a Parquet file", "a trace needs no import: copy it into its place"),
+    b"\x1f\x8b\x08": ("is compressed by gzip", "decompress it with `gunzip`"),
+    b"\xfd7zXZ\0": ("is compressed by xz", "decompress it with `unxz`"),
+    b"\x28\xb5\x2f\xfd": ("is compressed by zstd", "decompress it with `unzstd`"),
+    b"BZh": ("is compressed by bzip2", "decompress it with `bunzip2`"),
+    b"\x04\x22\x4d\x18": ("is compressed by lz4", "decompress it with `unlz4`"),
+    b"\x89LZO\0\r\n\x1a\n": ("is compressed by lzop", "decompress it with `lzop -d`"),
+    b"PK\x03\x04": ("is a zip archive", "unpack it"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A guest's memory in the open file `descriptor`: spans of whole pages, ascending. `devices` is how many bytes of
+    devices' memory were left out, `partial` how many that do not fill a page.
+    """
+
+    path: Path
+    descriptor: int
+    spans: tuple[Span, ...]
+    devices: int
+    partial: int
+
+    @property
+    def pages(self) -> int:
+        """All pages of the memory."""
+        return sum(span.size for span in self.spans) // PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDigests:
+    """The digest of the pages, and of the same memory cut in other sizes, in the order in which they were asked for."""
+
+    digest: PageDigest
+    others: tuple[PageDigest, ...]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[int, int]]:
+    """A descriptor of the regular file, and its size in bytes. Raises TraceError."""
+    try:
+        # A FIFO would otherwise keep us waiting before it could be refused.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise TraceError(path, f"cannot be opened ({why})", "name a file that you may read") from error
+    try:
+        if not os.path.isfile(f"/proc/self/fd/{descriptor}"):  # noqa: PTH113 - a descriptor has no other path
+            raise TraceError(path, "is no regular file", "copy what it has into one")
+        yield descriptor, os.lseek(descriptor, 0, os.SEEK_END)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise TraceError(path, f"cannot be read ({error.strerror})", "copy it from where it is whole") from error
+    finally:
+        os.close(descriptor)
+
+
+def image_format(path: Path, head: bytes) -> str | None:
+    """What a file that begins with `head` is: "elf", "lime", or None where nothing tells. Raises TraceError for what is
+    known, and not read.
+    """
+    for magic, (what, remedy) in NOT_READ.items():
+        if head.startswith(magic):
+            raise TraceError(path, what, remedy)
+    if head.startswith(b"\x7fELF"):
+        return "elf"
+    return "lime" if head.startswith(lime.MAGIC) else None
+
+
+def image(path: Path, descriptor: int, size: int, form: str, memory: int | None = None) -> Image:
+    """The image in an open file of `size` bytes; `form` is "raw", "elf" or "lime". `memory` is how much RAM the guest
+    has, in bytes, which tells a PC's RAM from memory of its devices. Raises TraceError.
+    """
+    devices: tuple[Span, ...] = ()
+    if form == "elf":
+        ram = core_file.ram(descriptor, size, path, memory)
+        spans, devices = ram.spans, ram.devices
+    elif form == "lime":
+        spans = lime.ranges(descriptor, size, path)
+    elif size % PAGE:
+        raise damaged(path, f"has {size} bytes, which are no whole number of pages")
+    else:
+        spans = (Span(0, size, 0),)
+    whole, partial = whole_pages(path, (*spans, *devices), size)
+    if devices:  # checked together with the rest, then left out
+        whole, partial = whole_pages(path, spans, size)
+    found = Image(path, descriptor, whole, sum(span.size for span in devices), partial)
+    if memory is not None and found.pages * PAGE != memory:
+        raise TraceError(
+            path,
+            f"has {found.pages * PAGE} bytes of RAM, not {memory}",
+            "give the domain's memory as --memory, or leave that out",
+        )
+    _check_size(found)
+    return found
+
+
+def _check_size(found: Image) -> None:
+    if not found.pages:
+        raise damaged(found.path, "has no page of memory")
+    held = sum(span.size for span in found.spans if span.offset is not None)
+    if held * LEAST_PART < found.pages * PAGE:
+        raise damaged(found.path, f"has {held} bytes in the file of {found.pages * PAGE} bytes of memory")
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if found.pages > MOST_PAGES or found.pages * BYTES_A_PAGE > physical:
+        raise TraceError(
+            found.path,
+            f"says that it has {found.pages} pages, whose hashes do not fit into this machine's memory",
+            "import it on a larger one, if it has as many",
+        )
+
+
+def read(
+    found: Image, hasher: Hasher, seed: int, sizes: Sequence[int] = (), stop: Callable[[], bool] = lambda: False
+) -> ImageDigests:
+    """Hash the pages: 8 bytes each, and 8 for each page of each of `sizes` (bytes; powers of two). A hole in the file
+    is zeros, which is how a file reads there. Raises TraceError, and Interrupted when `stop` says so.
+    """
+    try:
+        pages = np.empty(found.pages, dtype=np.uint64)
+        finer = FinerDigests(found.pages, [size for size in sizes if size < PAGE], hasher, seed)
+        reader = _Reader(found, hasher, seed, finer, stop)
+        first = 0
+        for span in found.spans:
+            reader.read(span, first, pages[first : first + span.size // PAGE])
+            first += span.size // PAGE
+        finer.settle(pages)
+        digest = PageDigest(pages, PAGE)
+        others = [
+            PageDigest(finer.parts[size], size) if size < PAGE else _coarser(digest, found.spans, size)
+            for size in sizes
+        ]
+    except MemoryError as error:
+        raise TraceError(
+            found.path, f"has {found.pages} pages, for which there is no memory", "import it on a larger machine"
+        ) from error
+    return ImageDigests(digest, tuple(others))
+
+
+class _Reader:
+    """Hashes the pages of spans, in every size."""
+
+    def __init__(self, found: Image, hasher: Hasher, seed: int, finer: FinerDigests, stop: Callable[[], bool]) -> None:
+        self._found = found
+        self._hasher = hasher
+        self._seed = seed
+        self._finer = finer
+        self._stop = stop
+        self._buffer = scratch(min(CHUNK_PAGES, found.pages) * PAGE)
+
+    def read(self, span: Span, first: int, out: NDArray[np.uint64]) -> None:
+        """The pages of a span, of which the first is the memory's page `first`."""
+        if span.offset is None:
+            out[:] = SWAPPED
+            return
+        out[:] = ZERO
+        for start, end in _data(self._found.descriptor, span.offset, span.size):
+            for at in range(start, end, CHUNK_PAGES):
+                if self._stop():
+                    raise Interrupted
+                to = min(at + CHUNK_PAGES, end)
+                window = self._buffer[: (to - at) * PAGE]
+                self._fill(window, span.offset + at * PAGE)
+                self._hasher.hash_buffer(window, out[at:to], PAGE, self._seed)
+                if self._finer.parts:
+                    self._finer.hash(window, np.arange(first + at, first + to))
+
+    def _fill(self, window: memoryview, offset: int) -> None:
+        filled = 0
+        while filled < len(window):
+            count = os.preadv(self._found.descriptor, [window[filled:]], offset + filled)
+            if count == 0:
+                raise damaged(self._found.path, f"was cut while it was read, to {offset + filled} bytes")
+            filled += count
+
+
+def _data(descriptor: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
+    """Which pages of a part of the file, from and to, are not wholly in its holes (lseek(2), SEEK_DATA)."""
+    at, behind = offset, offset + size
+    done = 0
+    while at < behind:
+        try:
+            data = os.lseek(descriptor, at, os.SEEK_DATA)
+            at = os.lseek(descriptor, data, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a hole up to the end
+                return
+            raise
+        first = max(done, (min(data, behind) - offset) // PAGE)
+        done = -(-(min(at, behind) - offset) // PAGE)
+        if first < done:
+            yield first, done
+
+
+def _coarser(digest: PageDigest, spans: Sequence[Span], size: int) -> PageDigest:
+    """The same memory in larger pages, each at a multiple of its size, and none across a gap: of each run of addresses
+    as much as fills them.
+    """
+    ratio = size // PAGE
+    parts: list[NDArray[np.uint64]] = []
+    for address, first, count in _runs(spans):
+        skipped = -(address // PAGE) % ratio
+        run = digest.pages[first + skipped : max(first + count, first + skipped)]
+        parts.append(coarser(PageDigest(run, PAGE), size).pages)
+    return PageDigest(np.concatenate(parts), size)
+
+
+def _runs(spans: Sequence[Span]) -> Iterator[tuple[int, int, int]]:
+    """Where spans follow each other: the address, the number of the first page in the digest, and of pages."""
+    first = begin = 0
+    for number, span in enumerate(spans):
+        first += span.size // PAGE
+        if number + 1 == len(spans) or spans[number + 1].address != span.end:
+            yield span.end - (first - begin) * PAGE, begin, first - begin
+            begin = first

@@ -1,0 +1,80 @@
+"""Where a guest's memory lies in a file: spans of guest-physical addresses, cut to whole pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+from samepaged.errors import TraceError
+from samepaged.memory.pagemap import PAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+__all__ = ["Span", "damaged", "whole_pages"]
+
+REMEDY: Final = "take the dump again, or copy it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`size` bytes of memory from guest-physical `address` on, which begin at `offset` in the file; None where the file
+    does not have them.
+    """
+
+    address: int
+    size: int
+    offset: int | None
+
+    @property
+    def end(self) -> int:
+        """The address behind its last byte."""
+        return self.address + self.size
+
+
+def damaged(path: Path, problem: str) -> TraceError:
+    """An error about a file that is not what it should be."""
+    return TraceError(path, problem, REMEDY)
+
+
+def whole_pages(path: Path, spans: Iterable[Span], file_size: int) -> tuple[tuple[Span, ...], int]:
+    """The spans in the order of their addresses, each cut to the whole pages in it; and how many bytes that leaves out:
+    what shares a page with something that is no RAM, or not known, is no page of RAM.
+
+    Raises TraceError where two overlap, in memory or in the file, or where the file ends before one does.
+    """
+    ordered = sorted(spans, key=lambda span: (span.address, span.size))
+    for before, span in pairwise(ordered):
+        if span.address < before.end:
+            raise damaged(path, f"says twice what is at {span.address:#x}")
+    held = sorted((span.offset, span.size) for span in ordered if span.offset is not None)
+    for (offset, size), (following, _) in pairwise(held):
+        if following < offset + size:
+            raise damaged(path, f"has two parts of memory in the same place, byte {following}")
+    if held and sum(held[-1]) > file_size:
+        raise damaged(path, f"ends early, after {file_size} of {sum(held[-1])} bytes")
+    cut = tuple(whole for span in _joined(ordered) if (whole := _cut(span)).size > 0)
+    return cut, sum(span.size for span in ordered) - sum(span.size for span in cut)
+
+
+def _joined(ordered: list[Span]) -> list[Span]:
+    """Spans that go on where the one before ends, in memory and in the file, are one: a page may lie in both."""
+    joined: list[Span] = []
+    for span in ordered:
+        before = joined[-1] if joined else None
+        if before is not None and before.end == span.address and _behind(before) == span.offset:
+            joined[-1] = Span(before.address, before.size + span.size, before.offset)
+        else:
+            joined.append(span)
+    return joined
+
+
+def _behind(span: Span) -> int | None:
+    return None if span.offset is None else span.offset + span.size
+
+
+def _cut(span: Span) -> Span:
+    start, end = -(-span.address // PAGE) * PAGE, span.end // PAGE * PAGE
+    return Span(start, end - start, None if span.offset is None else span.offset + start - span.address)
