@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from pydantic import TypeAdapter, ValidationError
-
 from samepaged import seed
-from samepaged.config import load
-from samepaged.config.quantities import PageSize, Size
+from samepaged.commands.command import quantity
+from samepaged.config import load, quantities
 from samepaged.errors import TraceError, UsageError
 from samepaged.memory import image
 from samepaged.memory.hashing import Interrupted, best
@@ -41,6 +39,8 @@ MODE: Final = "imported"
 HASH_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 HEX: Final = re.compile(r"(?:0[xX])?([0-9A-Fa-f]{1,16})")
 YEARS: Final = range(1971, 9999)
+_size, _page_size = quantity(quantities.size), quantity(quantities.page_size)
+
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
 OF_IMAGES: Final = ("memory", "page_sizes")
 OF_LISTS: Final = ("bits", "zero_hash", "hash_name", "page_size", "skip", "count", "big_endian")
@@ -258,21 +258,6 @@ def _uuid(text: str) -> str:
         return str(UUID(text))
     except ValueError as error:
         raise ArgumentTypeError(f"{text!r} is no UUID; take it from `virsh domuuid`") from error
-
-
-def _page_size(text: str) -> int:
-    return _quantity(text, TypeAdapter(PageSize))
-
-
-def _size(text: str) -> int:
-    return _quantity(text, TypeAdapter(Size))
-
-
-def _quantity(text: str, adapter: TypeAdapter[int]) -> int:
-    try:
-        return adapter.validate_python(int(text) if text.isascii() and text.isdigit() else text)
-    except ValidationError as error:
-        raise ArgumentTypeError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
 
 
 def _page_sizes(text: str) -> tuple[int, ...]:

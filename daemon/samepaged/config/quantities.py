@@ -16,7 +16,7 @@ from pydantic import BeforeValidator
 from samepaged.config.problem import shown
 
 __all__ = ["Directory", "Duration", "File", "Interval", "Listen", "PageSize", "Seed", "Size", "address", "duration"]
-__all__ += ["size"]
+__all__ += ["page_size", "size"]
 
 _SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 _BYTES: Final = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -86,11 +86,12 @@ def size(value: object) -> int:
     return int(count)
 
 
-def _page_size(value: object) -> int:
-    page_size = size(value)
-    if page_size.bit_count() != 1 or not _SMALLEST_PAGE <= page_size <= _LARGEST_PAGE:
+def page_size(value: object) -> int:
+    """Bytes, of a size that pages can have. ValueError for others."""
+    found = size(value)
+    if found.bit_count() != 1 or not _SMALLEST_PAGE <= found <= _LARGEST_PAGE:
         raise ValueError(f"{shown(value)} is not a page size; use a power of two from 1KiB to 2MiB")
-    return page_size
+    return found
 
 
 def _seed(value: object) -> int | None:
@@ -163,7 +164,7 @@ Interval = Annotated[float, BeforeValidator(_interval)]
 Size = Annotated[int, BeforeValidator(size)]
 """Bytes, at least 0, from `512MiB` or a number of bytes."""
 
-PageSize = Annotated[int, BeforeValidator(_page_size)]
+PageSize = Annotated[int, BeforeValidator(page_size)]
 """A `Size` that is a power of two from 1 KiB to 2 MiB."""
 
 Seed = Annotated[int | None, BeforeValidator(_seed)]
