@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Runnable", "quantity", "taken_by"]
+__all__ = ["Runnable", "quantity", "sample", "taken_by"]
 
 Value = TypeVar("Value")
+
+MOST_SAMPLED: Final = 1 << 16
 
 
 class Runnable(Protocol):
@@ -41,3 +43,13 @@ def taken_by(parse: Callable[[str], Value]) -> Callable[[str], Value]:
 def quantity(parse: Callable[[object], Value]) -> Callable[[str], Value]:
     """As `taken_by`, of a quantity as a configuration has it: `512MiB`, or a number."""
     return taken_by(lambda text: parse(int(text) if text.isascii() and text.isdecimal() else text))
+
+
+def sample(text: str) -> int:
+    """The N of a sample of 1/N of the contents, as the type of an argument."""
+    value = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(MOST_SAMPLED)) else 0
+    if value.bit_count() != 1 or value > MOST_SAMPLED:
+        raise argparse.ArgumentTypeError(
+            f"a sample is 1/N for N a power of two up to {MOST_SAMPLED}, not {text!r}; use 256, for one"
+        )
+    return value

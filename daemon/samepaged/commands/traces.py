@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from samepaged.commands import traces_import
-from samepaged.commands.command import quantity, taken_by
+from samepaged.commands.command import quantity, sample
 from samepaged.config import quantities
 from samepaged.errors import TraceError, UsageError
-from samepaged.export.names import columns, visible
+from samepaged.export.names import aligned
 from samepaged.export.table import size
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Command"]
 
-MOST_SAMPLED: Final = 1 << 16
-MOST_DIGITS: Final = 7
 HEADINGS: Final = ("scanned", "host", "guest", "memory", "distinct", "self-sharing", "zero", "mode", "file")
 
 
@@ -60,7 +58,6 @@ class Command:
         prune.add_argument("directory", metavar="DIR", type=Path, help="the directory of traces")
         export = added("export", "write traces into one file, whole or a sample of their contents", _export)
         export.add_argument("--into", metavar="FILE", type=Path, required=True, help="the file; it must not be there")
-        sample = taken_by(_sample)
         export.add_argument("--sample", metavar="N", type=sample, default=1, help="the lowest 1/N of the hashes alone")
         export.add_argument("--newest", action="store_true", help="of each guest its newest trace alone")
         export.add_argument("--host", metavar="PATTERN", default="*", help="of hosts of such names alone")
@@ -74,13 +71,6 @@ class Command:
         """Do what was asked; the exit status."""
         status: int = args.perform(args)
         return status
-
-
-def _sample(text: str) -> int:
-    sample = int(text) if text.isascii() and text.isdigit() and len(text) < MOST_DIGITS else 0
-    if sample.bit_count() != 1 or sample > MOST_SAMPLED:
-        raise ValueError(f"a sample is 1/N for N a power of two up to {MOST_SAMPLED}, not {text}; use 256, for one")
-    return sample
 
 
 def _files(place: str) -> Iterator[TraceFile | TraceError]:
@@ -114,7 +104,7 @@ def _ls(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"schema": 1, "traces": [_told(*row) for row in rows]}, indent=2))
     elif rows:
-        print("\n".join(_table([HEADINGS, *(_cells(*row) for row in rows)])))
+        print("\n".join(aligned([HEADINGS, *(_cells(*row) for row in rows)], right=(3, 4, 5, 6, 8))))
     return _complain(failures)
 
 
@@ -192,8 +182,8 @@ def _cells(file: TraceFile, about: About) -> tuple[str, ...]:
     when = datetime.fromtimestamp(about.scanned_at, UTC)
     return (
         f"{when:%Y-%m-%dT%H:%M:%SZ}",
-        visible(about.host),
-        visible(about.domain),
+        about.host,
+        about.domain,
         pages(about.memory_pages),
         pages(about.distinct_pages),
         pages(about.duplicate_pages),
@@ -201,13 +191,6 @@ def _cells(file: TraceFile, about: About) -> tuple[str, ...]:
         about.mode if file.sample == 1 else f"{about.mode}, 1/{file.sample}",
         size(file.size),
     )
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(columns(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        padded = (cell + " " * (width - columns(cell)) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(padded).rstrip()
 
 
 def _complain(failures: Sequence[TraceError]) -> int:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING
 
-__all__ = ["columns", "elided", "valid", "visible", "wrapped"]
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+__all__ = ["aligned", "columns", "elided", "valid", "visible", "wrapped"]
 
 _ELLIPSIS = "..."
 
@@ -62,6 +66,18 @@ def wrapped(text: str, width: int, *, first: str = "  ", rest: str = "    ") -> 
             left = left[len(part) :]
             empty = False
     return lines
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> Iterator[str]:
+    """Rows as lines, made visible, in columns two spaces apart; those of these numbers are aligned to the right."""
+    lines = [[visible(cell) for cell in row] for row in rows]
+    widths = [max(columns(line[at]) for line in lines) for at in range(len(lines[0]) if lines else 0)]
+    for line in lines:
+        cells = []
+        for at, cell in enumerate(line):
+            space = " " * (widths[at] - columns(cell))
+            cells.append(space + cell if at in right else cell + space)
+        yield "  ".join(cells).rstrip()
 
 
 def _fitting(text: str, width: int) -> str:
