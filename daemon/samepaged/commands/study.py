@@ -1,0 +1,109 @@
+"""samepaged study: from traces to the tables and figures of the paper."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from samepaged.errors import UsageError
+from samepaged.export.names import aligned, columns, elided, wrapped
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Iterator
+
+    from samepaged.traces.study.tables import Table
+
+__all__ = ["Command", "begin_drawing", "printed"]
+
+_LEAST_WIDTH = 72
+_LEAST_NAME = 8
+_MOST_DRAWS = 1_000_000
+
+
+class Command:
+    """Study the traces of a directory: what each guest shares within itself, what every two of them and groups of
+    them share, with and without zero pages, by page size, by platform, and what of it lasts.
+    """
+
+    name = "study"
+    help = "from traces to the tables and figures of the paper"
+
+    def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's arguments."""
+        parser.add_argument("directory", metavar="DIR", help="the traces")
+        parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+        parser.add_argument("--out", metavar="D", type=Path, help="write figures, an HTML report and JSON into D")
+        parser.add_argument("--labels", metavar="F", type=Path, help="a file of platforms and setups, in YAML")
+        parser.add_argument(
+            "--pairs", metavar="N", type=int, help="pairs of traces to compare of each pair of guests (300)"
+        )
+        parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the random choice of traces (0)")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Survey, study, and show it."""
+        # Not at the top: other commands neither need nor load what reads and draws.
+        from samepaged.traces.database import check_installed  # noqa: PLC0415 - see above
+        from samepaged.traces.study.document import document  # noqa: PLC0415 - see above
+        from samepaged.traces.study.labels import load_labels  # noqa: PLC0415 - see above
+        from samepaged.traces.study.tables import tables  # noqa: PLC0415 - see above
+        from samepaged.traces.study.whole import MOST_PAIRS, study  # noqa: PLC0415 - see above
+        from samepaged.traces.survey import survey  # noqa: PLC0415 - see above
+
+        if args.pairs is not None and not 1 <= args.pairs <= _MOST_DRAWS:
+            raise UsageError(f"--pairs {args.pairs} is no number of pairs; give one from 1 to {_MOST_DRAWS}")
+        if args.seed < 0:
+            raise UsageError(f"--seed {args.seed} is negative; give 0 or more")
+        check_installed()
+        if args.out is not None:
+            begin_drawing(args.out)
+        labels = None if args.labels is None else load_labels(args.labels)
+        found = study(survey(args.directory), most_pairs=args.pairs or MOST_PAIRS, seed=args.seed, labels=labels)
+        if args.out is not None:
+            from samepaged.traces.study.report import write  # noqa: PLC0415 - see above
+
+            write(found, args.out)
+        if args.json:
+            print(json.dumps(document(found), indent=2))
+        else:
+            print("\n".join(printed(tables(found), shutil.get_terminal_size().columns)))
+        return 0
+
+
+def begin_drawing(directory: Path) -> None:
+    """Make the directory for figures. Raises UsageError where they cannot be drawn, TraceError where not written."""
+    try:
+        from samepaged.traces.study.report import prepare  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        raise UsageError(
+            "--out draws with matplotlib, which is not installed; run pip install 'samepaged[study]'"
+        ) from None
+    prepare(directory)
+
+
+def printed(tables: Iterable[Table], width: int) -> Iterator[str]:
+    """Lines of at most `width` columns, as far as the numbers leave room for the names."""
+    for number, table in enumerate(tables):
+        if number:
+            yield ""
+        yield from wrapped(f"{table.figure}: {table.title}", max(width, _LEAST_WIDTH), first="", rest="  ")
+        yield from _lines(table, max(width, _LEAST_WIDTH))
+        if table.note:
+            yield from wrapped(table.note, max(width, _LEAST_WIDTH), first="", rest="")
+
+
+def _lines(table: Table, width: int) -> Iterator[str]:
+    lines = (table.headings, *table.rows)
+    widths = [max(columns(line[at]) for line in lines) for at in range(len(table.headings))]
+    if table.names:
+        room = width - sum(widths[table.names :]) - 2 * (len(widths) - 1)
+        # What a short name does not need is left to a longer one.
+        for left, at in enumerate(sorted(range(table.names), key=widths.__getitem__)):
+            widths[at] = min(widths[at], max(_LEAST_NAME, room // (table.names - left)))
+            room -= widths[at]
+    rows = [[elided(cell, width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    yield from aligned(rows, right=range(table.names, len(widths)))

@@ -1,0 +1,64 @@
+"""Which traces are compared with which: all combinations where there are few, else a sample of them."""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["all_groups", "chosen_sizes", "exact_pairs", "number_of_groups", "tuples"]
+
+# Groups of up to this many are each looked at; of larger ones, every size half as large again.
+_EACH_SIZE = 8
+
+
+def exact_pairs(traces: Sequence[int], most: int) -> NDArray[np.bool_]:
+    """Which pairs of guests have at most `most` combinations of their traces; `traces` are their numbers.
+
+    Bool of shape (guests, guests), above the diagonal.
+    """
+    counts = np.asarray(traces, dtype=np.int64)
+    return np.triu(np.multiply.outer(counts, counts) <= most, 1)
+
+
+def tuples(traces: Sequence[int], number: int, random: np.random.Generator) -> NDArray[np.intp]:
+    """`number` tuples of one trace of each guest, int of shape (number, guests).
+
+    Any two guests' traces are a uniformly random pair in each tuple (4.2.2 of the paper draws pairs one by one). A
+    guest's traces all come up before one comes up again.
+    """
+    columns = [
+        np.concatenate([random.permutation(count) for _ in range(-(-number // count))])[:number] for count in traces
+    ]
+    return np.stack(columns, axis=1).astype(np.intp)
+
+
+def number_of_groups(traces: Sequence[int], size: int) -> int:
+    """How many groups there are of `size` guests, each with one of its traces."""
+    ways = [1] + [0] * size
+    for count in traces:
+        for taken in range(size, 0, -1):
+            ways[taken] += ways[taken - 1] * count
+    return ways[size]
+
+
+def all_groups(traces: Sequence[int], size: int) -> Iterator[tuple[tuple[int, int], ...]]:
+    """Each of them as pairs of guest and trace."""
+    for guests in combinations(range(len(traces)), size):
+        for chosen in product(*(range(traces[guest]) for guest in guests)):
+            yield tuple(zip(guests, chosen, strict=True))
+
+
+def chosen_sizes(guests: int) -> list[int]:
+    """The sizes of groups to look at, from 2 to all `guests`."""
+    sizes, size = [], 2
+    while size < guests and (size <= _EACH_SIZE or size * 5 < guests * 4):
+        sizes.append(size)
+        size = size + 1 if size < _EACH_SIZE else size * 3 // 2
+    return [*sizes, guests] if guests > 1 else []
