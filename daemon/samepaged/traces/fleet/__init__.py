@@ -1,0 +1,1 @@
+"""What the traces of many hosts say together: contents that hosts have in common, and where guests had better be."""

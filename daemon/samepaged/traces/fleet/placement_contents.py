@@ -1,0 +1,158 @@
+"""Which guests have which contents, for contents that several guests have: the others are on one host whatever moves.
+
+Contents with the same owners are one class with a weight: a fleet of a few images has millions of shared contents and
+some thousand classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.sharing.parallel import in_threads, thread_count
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Incidence", "gathered", "shared_contents", "weighed"]
+
+# Hashes merged at a time, and entries kept before classes of several parts are made one: both bound the memory.
+PART_SIZE: Final = 1 << 19
+MOST_ENTRIES: Final = 1 << 22
+HASH_SPACE: Final = 1 << 64
+# Any numbers will do, as long as they are the same in every run: the order of classes decides what a search finds.
+NAMES_SEED: Final = 0x5A3E
+
+
+@dataclass(frozen=True, slots=True)
+class Incidence:
+    """Classes of contents and the guests that have them, numbered from 0.
+
+    weights: int64 (classes,), how many contents; starts: int64 (classes + 1,), where a class's owners begin in owners,
+    int32 (entries,), ascending within a class. Each class has two owners at least.
+    """
+
+    weights: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    owners: NDArray[np.int32]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How many owners each class has: int64 (classes,)."""
+        return np.diff(self.starts)
+
+    def class_of_entries(self) -> NDArray[np.int64]:
+        """The class that each of `owners` stands for."""
+        return np.repeat(np.arange(len(self.weights)), self.lengths)
+
+    def chosen(self, classes: NDArray[np.int64] | slice) -> Incidence:
+        """These classes alone, in this order."""
+        starts, lengths = self.starts[:-1][classes], self.lengths[classes]
+        return _incidence(self.weights[classes], lengths, self.owners[gathered(starts, lengths)])
+
+
+def gathered(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The indices of several slices, one slice after the other."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
+
+
+def shared_contents(
+    sets: Sequence[NDArray[np.uint64]], *, threads: int | None = None, part_size: int = PART_SIZE
+) -> Incidence:
+    """The contents that two or more of `sets` have, in classes. Each set is U(V) of a guest: uint64, ascending, each
+    hash once.
+
+    Owner sets are told apart by a hash of 64 bits, as contents are. The classes come in an order of their own, which
+    neither `threads` nor `part_size` (hashes merged at a time) changes.
+    """
+    names = np.random.default_rng(NAMES_SEED).integers(0, HASH_SPACE, len(sets), dtype=np.uint64)
+    edges, bits = _edges(sets, part_size)
+    workers = min(thread_count(threads), max(len(edges) - 1, 1))
+
+    def work(worker: int) -> Incidence:
+        found: list[Incidence] = []
+        entries, most = 0, MOST_ENTRIES
+        for part in range(worker, len(edges) - 1, workers):
+            found.append(_merged([_part(sets, edges[part], edges[part + 1], bits)], names))
+            entries += len(found[-1].owners)
+            if entries > most:
+                found = [_merged(found, names)]
+                entries = len(found[0].owners)
+                most = max(MOST_ENTRIES, 2 * entries)
+        return _merged(found, names)
+
+    return _merged(in_threads(work, range(workers), workers), names)
+
+
+def weighed(owners: Sequence[tuple[Sequence[int], int]]) -> Incidence:
+    """From classes written out: each its owners, ascending, and its weight."""
+    lengths = np.array([len(one) for one, _ in owners], dtype=np.int64)
+    flat = np.array([owner for one, _ in owners for owner in one], dtype=np.int32)
+    return _incidence(np.array([weight for _, weight in owners], dtype=np.int64), lengths, flat)
+
+
+def _incidence(weights: NDArray[np.int64], lengths: NDArray[np.int64], owners: NDArray[np.int32]) -> Incidence:
+    starts = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return Incidence(weights, starts, owners)
+
+
+def _edges(sets: Sequence[NDArray[np.uint64]], part_size: int) -> tuple[list[int], int]:
+    """Where the parts begin and the last one ends, and the bits that the number of a set takes.
+
+    A part is so narrow that its hashes, counted from its edge, leave these bits free. Hashes of a sample, or of 32
+    bits, lie in a small part of the space: edges are of where they lie.
+    """
+    bits = max(len(sets) - 1, 1).bit_length()
+    filled = [hashes for hashes in sets if len(hashes)]
+    if not filled:
+        return [], bits
+    low, high = min(int(hashes[0]) for hashes in filled), max(int(hashes[-1]) for hashes in filled) + 1
+    total = sum(len(hashes) for hashes in filled)
+    narrow = HASH_SPACE >> bits
+    parts = min(max(-(-total // part_size), -(-(high - low) // narrow)), high - low)
+    return [low + (high - low) * part // parts for part in range(parts + 1)], bits
+
+
+def _part(sets: Sequence[NDArray[np.uint64]], low: int, high: int, bits: int) -> Incidence:
+    """The shared contents from hash `low` up to `high`, each with weight 1."""
+    shift, mask = np.uint64(bits), np.uint64((1 << bits) - 1)
+    pieces = []
+    for owner, hashes in enumerate(sets):
+        begin = int(np.searchsorted(hashes, np.uint64(low)))
+        end = int(np.searchsorted(hashes, np.uint64(high))) if high < HASH_SPACE else len(hashes)
+        if end > begin:
+            pieces.append(((hashes[begin:end] - np.uint64(low)) << shift) | np.uint64(owner))
+    keys = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.uint64)
+    del pieces
+    keys.sort(kind="stable")  # timsort: it finds the pieces sorted already, and merges them
+    content = keys >> shift
+    follows = np.zeros(len(keys) + 1, dtype=np.bool_)
+    np.equal(content[1:], content[:-1], out=follows[1:-1])
+    at = np.flatnonzero(follows[1:] | follows[:-1])
+    starts = np.append(np.flatnonzero(~follows[at]), len(at))
+    owners = (keys[at] & mask).astype(np.int32)
+    return Incidence(np.ones(len(starts) - 1, dtype=np.int64), starts, owners)
+
+
+def _merged(found: Sequence[Incidence], names: NDArray[np.uint64]) -> Incidence:
+    """Classes of the same owners made one, in the order of the hash of their owners."""
+    found = [one for one in found if len(one.weights)]
+    if not found:
+        empty = np.empty(0, dtype=np.int64)
+        return _incidence(empty, empty, np.empty(0, dtype=np.int32))
+    owner_sets = np.concatenate([np.add.reduceat(names[one.owners], one.starts[:-1]) for one in found])
+    order = np.argsort(owner_sets, kind="stable")
+    owner_sets = owner_sets[order]
+    first = np.flatnonzero(np.append(True, owner_sets[1:] != owner_sets[:-1]))
+    weights = np.add.reduceat(np.concatenate([one.weights for one in found])[order], first)
+    lengths = np.concatenate([one.lengths for one in found])
+    owners = np.concatenate([one.owners for one in found]) if len(found) > 1 else found[0].owners
+    kept = order[first]
+    starts = np.cumsum(lengths) - lengths
+    return _incidence(weights, lengths[kept], owners[gathered(starts[kept], lengths[kept])])
