@@ -7,10 +7,11 @@ _samepaged_domains() {
 }
 
 _samepaged() {
-  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]} words=() files=
+  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]} words=() files= also=
   # Commands of two words.
   case $command in
     traces) [ "$COMP_CWORD" -le 2 ] || command="traces ${COMP_WORDS[2]}" ;;
+    fleet) [ "$COMP_CWORD" -le 2 ] || [ "${COMP_WORDS[2]}" != place ] || command="fleet place" ;;
   esac
   # bash makes three words of --option=value.
   if [ "$current" = = ]; then
@@ -37,21 +38,31 @@ _samepaged() {
       words+=(--hash-name --page-size --skip --count --big-endian --help)
       ;;
     "traces "*:*) files=yes ;;
+    study:-*) words=(--json --out --labels --pairs --seed --help) ;;
+    compare:-*) words=(--json --out --seed --help) ;;
+    study:* | compare:*) files=yes ;;
+    fleet:-*) words=(--json --engine --master --sample --help) ;;
+    fleet:*) files=yes also=place ;;
+    "fleet place":-*) words=(--json --memory --limit --keep --moves --sample --seed --help) ;;
+    "fleet place":*) files=yes ;;
     scan:* | advise:*) mapfile -t words < <(_samepaged_domains) ;;
   esac
   case $COMP_CWORD:$previous in
-    1:*) words=(run scan advise doctor check-config recover traces --version --help) ;;
-    *:--config | *:--web-socket | *:--traces | *:--into) files=yes ;;
+    1:*) words=(run scan advise doctor check-config recover traces study compare fleet --version --help) ;;
+    *:--config | *:--web-socket | *:--traces | *:--into | *:--out | *:--labels) files=yes ;;
     *:--mode) words=(auto snapshot precopy sliced live) ;;
     *:--reader) words=(auto process dump) ;;
     *:--format) files= words=(raw elf lime hashes-text hashes-binary) ;;
     *:--bits) files= words=(32 64) ;;
-    *:--connect | *:--watch) words=() ;;
+    *:--engine) files= words=(duckdb spark) ;;
+    *:--connect | *:--watch | *:--pairs | *:--seed | *:--master | *:--sample | *:--limit | *:--keep | *:--moves)
+      files= words=()
+      ;;
   esac
 
   if [ -n "$files" ]; then
     compopt -o filenames
-    mapfile -t COMPREPLY < <(compgen -f -- "$current")
+    mapfile -t COMPREPLY < <(compgen -f -- "$current" && [ -z "$also" ] || compgen -W "$also" -- "$current")
   else
     mapfile -t COMPREPLY < <(compgen -W "${words[*]}" -- "$current")
   fi

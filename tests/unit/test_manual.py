@@ -7,10 +7,14 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from samepaged import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TREE = Path(__file__).parents[2]
 MANUAL = TREE / "man/samepaged.8"
@@ -19,13 +23,20 @@ HELP = {"-h", "--help"}  # every parser has them
 
 
 def _commands(parser: argparse.ArgumentParser, before: str = "") -> dict[str, argparse.ArgumentParser]:
-    """Every command by its words: `traces ls` is one, and `traces` alone is none."""
+    """Every command by its words: `traces ls` is one, and `traces` alone is none; `fleet` is, and so is `fleet place`."""
     found: dict[str, argparse.ArgumentParser] = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, inner in action.choices.items():
                 found |= _commands(inner, f"{before}{name} ") or {f"{before}{name}": inner}
+                for word, made in _words(inner).items():
+                    found[f"{before}{name} {word}"] = made(f"samepaged {name} {word}")
     return found
+
+
+def _words(parser: argparse.ArgumentParser) -> dict[str, Callable[[str], argparse.ArgumentParser]]:
+    """Words that can be in the place of an operand and are commands of their own."""
+    return {word: made for action in parser._actions for word, made in getattr(action, "words", {}).items()}
 
 
 PARSER = cli._parser()

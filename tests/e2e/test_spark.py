@@ -1,0 +1,141 @@
+"""`samepaged fleet` on Apache Spark, with two executors as processes of their own, answers as on DuckDB."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from samepaged.errors import SamepagedError, TraceError
+from samepaged.traces import Store, parquet
+from samepaged.traces.database import database
+from samepaged.traces.fleet.counting import fleet
+from samepaged.traces.fleet.duckdb_engine import duckdb_engine
+from samepaged.traces.fleet.spark_engine import spark_engine
+from tests.fleet import guest, write_mixed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from samepaged.traces.fleet.engine import Engine
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("pyspark") is None, reason="pyspark is not installed"),
+    pytest.mark.skipif(shutil.which("java") is None, reason="Java is not installed"),
+]
+
+# Two executors, each a process with one core and 1 GiB.
+TWO_EXECUTORS: Final = "local-cluster[2,1,1024]"
+
+
+def children() -> dict[int, str]:
+    """The processes below this one, and what they run."""
+    found: dict[int, str] = {}
+    parents = {os.getpid()}
+    for path in sorted((path for path in Path("/proc").iterdir() if path.name.isdigit()), key=lambda path: int(path.name)):
+        with contextlib.suppress(OSError, IndexError):
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent in parents:
+                parents.add(int(path.name))
+                found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return found
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[Engine]:
+    """One session for all: it takes some seconds to start. Afterwards nothing of it runs."""
+    with spark_engine(TWO_EXECUTORS) as engine:
+        yield engine
+    assert [said for said in children().values() if "java" in said] == []
+
+
+def test_the_executors_are_processes_of_their_own(spark: Engine, tmp_path: Path) -> None:
+    Store(tmp_path).write(guest("a", "x", [7]))
+    fleet(tmp_path, lambda: contextlib.nullcontext(spark))
+    assert sum("CoarseGrainedExecutorBackend" in said for said in children().values()) == 2
+
+
+@pytest.mark.parametrize(("written", "asked"), [(1, 1), (1, 8), (4, 1)], ids=["exact", "sampled", "of samples"])
+def test_spark_and_duckdb_give_identical_results(spark: Engine, tmp_path: Path, written: int, asked: int) -> None:
+    write_mixed(tmp_path, sample=written)
+    expected = fleet(tmp_path, duckdb_engine, sample=asked)
+    assert len(expected.pairs) == 10
+    assert fleet(tmp_path, lambda: contextlib.nullcontext(spark), sample=asked) == expected
+
+
+def test_contents_of_very_many_guests_count_the_same(spark: Engine, tmp_path: Path) -> None:
+    # More than the 512 from which contents go by blocks, beside some of few guests, which are written out.
+    common = list(range(2**64 - 300, 2**64))
+    parquet.write(
+        tmp_path / "x.parquet",
+        [guest(f"host-{number % 7}", f"{number}", [*common, 7 + number % 200]) for number in range(520)],
+    )
+    expected = fleet(tmp_path, duckdb_engine)
+    assert expected.pairs[0].shared > 300
+    assert fleet(tmp_path, lambda: contextlib.nullcontext(spark)) == expected
+
+
+def test_a_file_with_other_rows_than_were_written_is_named_by_spark_too(spark: Engine, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(guest("a", "x", [7, 8]))
+    path, other = store.write(guest("b", "x", [7, 8])), store.write(guest("c", "x", [7, 9]))
+    with database() as connection:
+        connection.execute(
+            f"COPY (SELECT 'b' AS host, * EXCLUDE (host) FROM read_parquet('{other}', hive_partitioning = false)) "  # noqa: S608 - a test's own
+            f"TO '{tmp_path / 'rows'}' (FORMAT parquet, KV_METADATA {{samepaged: (SELECT decode(value) FROM "
+            f"parquet_kv_metadata('{path}') WHERE key = 'samepaged')}})"
+        )
+    (tmp_path / "rows").replace(path)
+    with pytest.raises(TraceError, match="has other rows than were written") as caught:
+        fleet(tmp_path, lambda: contextlib.nullcontext(spark))
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_spark_cannot_read_is_named(spark: Engine, tmp_path: Path) -> None:
+    path = Store(tmp_path).write(guest("a", "x", list(range(7, 4000))))
+    damaged = bytearray(path.read_bytes())
+    damaged[40:400] = bytes(360)
+    path.write_bytes(damaged)
+    with pytest.raises(TraceError) as caught:
+        fleet(tmp_path, lambda: contextlib.nullcontext(spark))
+    assert str(path) in str(caught.value)
+
+
+def test_the_command_says_the_same_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    write_mixed(tmp_path / "traces", hosts=3, guests=3)
+    scratch, here = tmp_path / "scratch", tmp_path / "here"
+    scratch.mkdir()
+    here.mkdir()
+    said = {}
+    for engine in (["duckdb"], ["spark", "--master", "local[1]"]):
+        command = [Path(sys.executable).with_name("samepaged"), "fleet", "--json", "--engine", *engine]
+        done = subprocess.run(
+            [*command, tmp_path / "traces"],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=here,
+            env=os.environ | {"TMPDIR": str(scratch)},
+        )
+        assert done.stderr == ""
+        said[engine[0]] = done.stdout
+    assert said["spark"] == said["duckdb"]
+    assert json.loads(said["spark"])["duplicate_pages"] > 0
+    assert [*scratch.iterdir(), *here.iterdir()] == []
+
+
+def test_a_master_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
+    Store(tmp_path).write(guest("a", "x", [7]))
+    command = [Path(sys.executable).with_name("samepaged"), "fleet", "--engine", "spark", "--master", "nonsense://1"]
+    done = subprocess.run([*command, tmp_path], check=False, capture_output=True, text=True)
+    assert done.returncode == SamepagedError.exit_status
+    assert len(done.stderr.splitlines()) == 1
+    assert "nonsense://1" in done.stderr

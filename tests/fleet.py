@@ -1,0 +1,59 @@
+"""Small fleets of synthetic guests, as trace files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.sharing import FIRST_HASH, ZERO, PageDigest
+from samepaged.traces import Store, Trace, parquet, seed_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["WHEN", "guest", "write_mixed"]
+
+WHEN: Final = 1_700_000_000.25
+
+
+def guest(
+    host: str, domain: str, pages: list[int], *, at: float = WHEN, uuid: str | None = None, hash_bits: int = 64
+) -> Trace:
+    """A trace of a guest whose pages have these hashes."""
+    digest = PageDigest(np.array(pages, dtype=np.uint64), 4096)
+    return Trace.of(
+        digest, host=host, domain=domain, scanned_at=at, seed=seed_id(7), mode="snapshot", uuid=uuid, hash_bits=hash_bits
+    )
+
+
+def synthetic(number: int, *, images: int = 2, image_pages: int = 3000) -> list[int]:
+    """Pages of a guest that has most of one of some images, own pages, some of them twice, and zero pages."""
+    random = np.random.default_rng(number)
+    image = np.random.default_rng([1, number % images]).integers(FIRST_HASH, 2**64, image_pages, dtype=np.uint64)
+    own = random.integers(FIRST_HASH, 2**64, 500, dtype=np.uint64)
+    kept = image[random.random(image_pages) < 0.9]
+    return [*kept.tolist(), *own.tolist(), *own[:100].tolist(), *[ZERO] * 50]
+
+
+def write_mixed(place: Path, *, hosts: int = 5, guests: int = 8, sample: int = 1) -> None:
+    """A fleet: of each host some guests in one export, with older traces of the others beside them, and these in files
+    of their own, as the daemon leaves them. Names are such that need care on the way to an engine.
+    """
+    store = Store(place / "recorded [1]")
+    for host in range(hosts):
+        name = f"_host {host}%20*"
+        exported = []
+        for number in range(guests):
+            one = f"gäst's {number}"
+            traced = guest(name, one, synthetic(host * guests + number), at=WHEN + number + 0.000001 * host)
+            if number % 2:
+                exported.append(traced.sampled(sample))
+                continue
+            old = guest(name, one, synthetic(1000 + number), at=WHEN - 86400)
+            exported.append(old.sampled(sample))
+            if sample == 1:
+                store.write(traced)
+            else:
+                parquet.write(place / f"{host}-{number}.parquet", [traced.sampled(sample)])
+        parquet.write(place / f"export {host}.parquet", exported)
