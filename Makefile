@@ -6,6 +6,7 @@ DESTDIR ?=
 PYTEST_ARGS ?=
 FUZZ_INPUTS ?= 1000000
 FUZZ_TARGETS ?=
+STUDY_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,8 +19,8 @@ export PYTHON PREFIX DESTDIR
 export PATH := $(CURDIR)/.cache/testbed/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-build deps-guests deps-lab venv check check-units check-rules test test-unit test-system test-e2e test-lab test-package \
-	test-native fuzz chaos demo bench metrics-page dashboards install uninstall wheel deb clean
+.PHONY: help deps deps-build deps-guests deps-lab deps-field venv check check-units check-rules test test-unit test-system test-e2e test-lab test-package \
+	test-native fuzz chaos demo study bench metrics-page dashboards install uninstall wheel deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +36,9 @@ deps-guests:
 
 deps-lab:
 	@tools/provision build guests lab package
+
+deps-field:
+	@tools/provision build guests field
 
 venv: $(STAMP) ## a virtual environment with a working .venv/bin/samepaged
 
@@ -97,6 +101,9 @@ chaos: deps $(STAMP) ## kill, stop, crowd and starve it, hundreds of times (as r
 
 demo: deps-guests $(STAMP) ## three real guests, measured for DEMO_SECONDS (60); leaves nothing behind (as root)
 	@$(BIN)/python -m demo
+
+study: deps-field $(STAMP) ## the paper's study on real guests, into docs/study.md; goes on where it stopped (as root; two hours)
+	$(BIN)/python -m field $(STUDY_ARGS)
 
 bench: deps-lab $(STAMP) ## the figures that README.md quotes, into bench/results.json (as root)
 	$(BIN)/python -m bench

@@ -1,0 +1,54 @@
+"""Which contents have most copies in a trace, as far as their hashes tell: pages that one byte or one pixel fills."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.memory.hashing import best
+
+if TYPE_CHECKING:
+    from samepaged.traces.trace import Trace
+
+__all__ = ["Repeated", "filled_pages", "most_repeated"]
+
+# The colours that GTK's theme has most of, as blue, green, red, alpha in memory.
+THEME: Final = {"pixels #f6f5f4": bytes.fromhex("f4f5f6ff")}
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A content of a guest, its copies, their part in the guest's self-sharing, and what fills it, if that is known."""
+
+    domain: str
+    copies: int
+    part: float
+    what: str
+
+
+def filled_pages(seed: int, page_size: int) -> dict[int, str]:
+    """What fills a page by the page's hash: every byte but 0, and every grey as 32-bit pixels. Whoever has the seed can
+    tell of any page that he knows whether a guest holds it.
+    """
+    patterns = {f"0x{byte:02x}": bytes([byte]) for byte in range(1, 256)}
+    patterns |= {
+        f"pixels #{grey:02x}{grey:02x}{grey:02x}": bytes([grey, grey, grey, 255]) for grey in range(255)
+    } | THEME
+    buffer = b"".join(pattern * (page_size // len(pattern)) for pattern in patterns.values())
+    hashes = np.zeros(len(patterns), dtype=np.uint64)
+    best().hash_buffer(buffer, hashes, page_size, seed)
+    return dict(zip(hashes.tolist(), patterns, strict=True))
+
+
+def most_repeated(trace: Trace, known: dict[int, str], most: int) -> list[Repeated]:
+    """The contents with most copies, at most so many, first the most repeated."""
+    order = np.argsort(-trace.pages, kind="stable")[:most].tolist()
+    own = max(1, trace.about.duplicate_pages)
+    found = []
+    for at in order:
+        copies = int(trace.pages[at])
+        what = known.get(int(trace.hashes[at]), "-")
+        found.append(Repeated(trace.about.domain, copies, (copies - 1) / own, what))
+    return found

@@ -1,0 +1,88 @@
+"""Which guests are booted for the study, and what each stands for in the paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["ARCHITECTURES", "BOOTS", "MATRIX", "RELEASES", "SETUPS", "Cell", "aslr", "clones", "picked", "platforms"]
+
+RELEASES: Final = ("bookworm", "bullseye")
+ARCHITECTURES: Final = ("amd64", "i386")
+SETUPS: Final = ("plain", "server", "desktop")
+# Of each image with and without randomisation (the paper, section 6.2).
+BOOTS: Final = 4
+# With these, the kernel places processes (and with the second, itself) at the same addresses at every boot.
+# The desktop but for its browser and its spreadsheet, which on an emulated processor take most of the time.
+FEW: Final = "field.programs=few"
+WORDS: Final = {"aslr": "", "noaslr": "norandmaps", "nokaslr": "norandmaps nokaslr"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One guest from boot to its last trace. `sets` are the sets of traces that its last trace belongs to; `course`
+    is the set of all of its traces, those from under way too, if they are kept.
+    """
+
+    name: str
+    release: str
+    architecture: str
+    setup: str
+    sets: tuple[str, ...]
+    course: str | None = None
+    variant: int = 0
+    kernel_words: str = ""
+    memory: int = 1024
+    # Seconds from boot to the last trace, on a busy machine; a guest that takes longer is given up.
+    patience: float = 5400
+
+    @property
+    def platform(self) -> str:
+        """Release and architecture."""
+        return f"{self.release}-{self.architecture}"
+
+    @property
+    def words(self) -> str:
+        """What the guest is told on its kernel's command line."""
+        said = f"field.setup={self.setup} field.variant={self.variant} {self.kernel_words}"
+        return said.strip()
+
+
+def platforms() -> list[Cell]:
+    """Each release, architecture and setup once (the paper, sections 4.1 and 4.3)."""
+    return [
+        Cell(f"{release}-{architecture}-{setup}", release, architecture, setup, ("setups", setup), "course")
+        for setup in SETUPS
+        for release in RELEASES
+        for architecture in ARCHITECTURES
+    ]
+
+
+def clones() -> list[Cell]:
+    """Two guests of one image that compile at the same time (the paper, section 2 and Fig. 2)."""
+    return [
+        Cell(f"compile-{number}", "bookworm", "amd64", "compile", (), "compile", variant=number) for number in (1, 2)
+    ]
+
+
+def aslr() -> list[Cell]:
+    """The same desktop booted again and again, with randomisation, without that of processes, and without any (the
+    paper, section 6.2 and Fig. 14). The paper's kernels had none of their own but PaX's.
+    """
+    with_and_without = [(kind, boot) for boot in range(1, BOOTS + 1) for kind in ("aslr", "noaslr")]
+    neither = [("nokaslr", boot) for boot in range(1, BOOTS + 1)]
+    return [
+        Cell(
+            f"{kind}-{boot}", "bookworm", "amd64", "desktop", (kind,), variant=boot, kernel_words=f"{FEW} {WORDS[kind]}"
+        )
+        for kind, boot in (*with_and_without, *neither)
+    ]
+
+
+# In the order of the run: the clones are neighbours, so that they run at the same time.
+MATRIX: Final = (*clones(), *platforms(), *aslr())
+
+
+def picked(cells: tuple[Cell, ...], patterns: list[str]) -> list[Cell]:
+    """The cells whose name begins with one of `patterns`; without any, all."""
+    return [cell for cell in cells if not patterns or any(cell.name.startswith(one) for one in patterns)]

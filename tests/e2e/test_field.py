@@ -1,0 +1,132 @@
+"""The field in small: two guests of an image of busybox whose contents are known, through the code that runs it all."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from field.guest import Boot
+from field.matrix import Cell
+from field.running import FieldError, Place, outcomes, run_cell
+from field.tables import course, inter
+from field.tracing import SEED, Samepaged, samepaged, write_config
+from samepaged.memory.hashing import best
+from samepaged.traces.parquet import read
+from samepaged.traces.store import Store
+from testbed import images
+from testbed.guests import CMDLINE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from testbed.libvirtd import Libvirtd
+
+COMMON = (100_000_000, 600)
+OWN = {"field-a": (200_000_000, 300), "field-b": (300_000_000, 200)}
+COPIES = 150
+
+SCRIPT = """\
+b=/bin/busybox
+plant() {{ $b seq $1 999999999 | $b head -c $(($2 * 4096)) >>/tmp/$3; }}
+plant {common[0]} {common[1]} common
+plant {own[0]} {own[1]} own
+plant 400000000 1 block
+echo; echo "field: mark 1"
+i=0
+while [ $i -lt {copies} ]; do $b cat /tmp/block >>/tmp/copies; i=$((i + 1)); done
+$b rm /tmp/block
+$b sleep 1
+echo; echo "field: a note"; echo "field: done"
+"""
+
+
+def planted(first: int, pages: int) -> NDArray[np.uint64]:
+    """The hashes of what `plant` writes."""
+    text = b"".join(b"%d\n" % number for number in range(first, first + 410 * pages))[: pages * 4096]
+    found = np.zeros(pages, dtype=np.uint64)
+    best().hash_buffer(text, found, 4096, SEED)
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(libvirtd: Libvirtd, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """What the field leaves of the two cells, one after the other."""
+    place = Place(tmp_path_factory.mktemp("field"))
+    tracer = Samepaged(write_config(root / "field", libvirtd.uri, ("2KiB", "8KiB")))
+    for name, own in OWN.items():
+        image = images.busybox_image(name, SCRIPT.format(common=COMMON, own=own, copies=COPIES))
+        boot = Boot(images.kernel(), image, CMDLINE.format(""))
+        cell = Cell(name, "busybox", "amd64", "plain", ("setups",), "course", memory=96, patience=240)
+        run_cell(cell, boot, place, libvirtd.uri, tracer, threading.Event())
+    return place
+
+
+def traces(place: Place, kind: str) -> dict[str, list[dict[int, int]]]:
+    """By domain, its traces by time: how many pages have each content."""
+    found: dict[str, list[dict[int, int]]] = {}
+    read_all = [trace for path in Store(place.traces(kind)).files() for trace in read(path)]
+    for trace in sorted(read_all, key=lambda one: one.about.scanned_at):
+        contents = dict(zip(trace.hashes.tolist(), trace.pages.tolist(), strict=True))
+        found.setdefault(trace.about.domain, []).append(contents)
+    return found
+
+
+def test_traces_hold_what_the_guests_were_made_to_hold(place: Place) -> None:
+    found = {name: last for name, (last,) in traces(place, "setups").items()}
+    assert set(found) == set(OWN)
+    common = planted(*COMMON).tolist()
+    (block,) = planted(400_000_000, 1).tolist()
+    for name, own in OWN.items():
+        other = found[next(one for one in OWN if one != name)]
+        mine = planted(*own).tolist()
+        assert all(content in found[name] for content in (*common, *mine)), name
+        assert not any(content in other for content in mine), name
+        assert found[name][block] >= COPIES, name
+
+
+def test_the_course_has_the_trace_from_under_way_too(place: Place) -> None:
+    (block,) = planted(400_000_000, 1).tolist()
+    for name, (mark, last) in traces(place, "course").items():
+        assert mark[block] < COPIES <= last[block], name
+    assert [(one.name, one.marks, one.notes) for one in outcomes(place)] == [
+        (name, 1, ("a note",)) for name in sorted(OWN)
+    ]
+
+
+def test_the_study_says_what_the_scans_said_and_what_sets_come_to(place: Place) -> None:
+    study: dict[str, Any] = json.loads(samepaged("study", "--json", place.traces("setups")))
+    found = {name: last for name, (last,) in traces(place, "setups").items()}
+    (pair,) = study["pairs"]
+    first, second = (found[name] for name in pair["domains"])
+    assert pair["inter_sharing_pages"]["avg"] == len(first.keys() & second.keys()) >= COMMON[1]
+    for guest in study["domains"]:
+        scans = (place.cell(guest["domain"]) / "scans.jsonl").read_text().splitlines()
+        (scanned,) = json.loads(scans[-1])["domains"]
+        assert guest["self_sharing_pages"]["avg"] == scanned["duplicate_pages"] >= COPIES - 1
+        assert guest["zero_pages"]["avg"] + scanned["absent_pages"] >= scanned["zero_pages"]
+    sizes = {one["page_size"] for one in study["page_sizes"]}
+    assert sizes == {2048, 4096, 8192}
+    assert "field-a / field-b" in inter(study)
+    assert "| field-b | 1 |" in course(study)
+
+
+def test_a_cell_that_ends_early_says_so_and_leaves_no_trace_in_a_set(
+    libvirtd: Libvirtd, root: Path, tmp_path: Path
+) -> None:
+    place = Place(tmp_path)
+    image = images.busybox_image(
+        "field-lost", 'echo; echo "field: mark 1"; /bin/busybox sleep 10; /bin/busybox poweroff -f'
+    )
+    cell = Cell("field-lost", "busybox", "amd64", "plain", ("setups",), "course", memory=96, patience=240)
+    tracer = Samepaged(write_config(root / "field", libvirtd.uri, ()))
+    with pytest.raises(FieldError, match="field-lost"):
+        run_cell(cell, Boot(images.kernel(), image, CMDLINE.format("")), place, libvirtd.uri, tracer, threading.Event())
+    assert not place.traces("setups").exists()
+    assert not place.traces("course").exists()
+    assert not place.outcome(cell).exists()
