@@ -77,8 +77,13 @@ test-unit: $(STAMP) ## the tests that need no guest
 test-system: deps $(STAMP) ## the tests with real guests (as root)
 	$(BIN)/pytest $(PYTEST_ARGS) tests/system tests/chaos
 
-test-e2e: deps $(STAMP) ## alerts, by a real Prometheus and Alertmanager beside real guests (as root; some minutes)
+test-e2e: deps $(VENV)/.spark ## alerts at a real Alertmanager, a study of guests, a fleet on Spark (as root; some minutes)
 	$(BIN)/pytest $(PYTEST_ARGS) tests/e2e
+
+$(VENV)/.spark: $(STAMP)
+	@tools/provision spark
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark]'
+	@touch $@
 
 test-lab: deps-lab $(STAMP) ## precopy, KSM, KVM and the service, in an emulated Debian host (as root; some minutes)
 	$(BIN)/python -m lab -- tests/lab --ignore=tests/lab/test_package.py $(PYTEST_ARGS)
