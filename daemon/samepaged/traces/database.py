@@ -31,8 +31,9 @@ def check_installed() -> None:
 def database(threads: int = 1) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database in memory, on so many threads; times are in UTC. It downloads nothing by itself."""
     check_installed()
-    config = {"threads": str(threads), "autoinstall_known_extensions": "false"}
-    with duckdb.connect(":memory:", config=config) as connection:
+    with duckdb.connect(
+        ":memory:", config={"threads": str(threads), "autoinstall_known_extensions": "false"}
+    ) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         yield connection
 
