@@ -8,11 +8,12 @@ import numpy as np
 
 from samepaged.sharing import FIRST_HASH, ZERO, PageDigest
 from samepaged.traces import Store, Trace, parquet, seed_id
+from samepaged.traces.database import database, literal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["WHEN", "guest", "write_mixed"]
+__all__ = ["WHEN", "guest", "rewrite", "write_mixed"]
 
 WHEN: Final = 1_700_000_000.25
 
@@ -23,7 +24,14 @@ def guest(
     """A trace of a guest whose pages have these hashes."""
     digest = PageDigest(np.array(pages, dtype=np.uint64), 4096)
     return Trace.of(
-        digest, host=host, domain=domain, scanned_at=at, seed=seed_id(7), mode="snapshot", uuid=uuid, hash_bits=hash_bits
+        digest,
+        host=host,
+        domain=domain,
+        scanned_at=at,
+        seed=seed_id(7),
+        mode="snapshot",
+        uuid=uuid,
+        hash_bits=hash_bits,
     )
 
 
@@ -57,3 +65,17 @@ def write_mixed(place: Path, *, hosts: int = 5, guests: int = 8, sample: int = 1
             else:
                 parquet.write(place / f"{host}-{number}.parquet", [traced.sampled(sample)])
         parquet.write(place / f"export {host}.parquet", exported)
+
+
+def rewrite(path: Path, change: str) -> None:
+    """Leave the file's metadata as they are, and give it other rows: `change` is an expression with a column's name."""
+    other = path.with_suffix(".other")
+    with database() as connection:
+        ((told,),) = connection.execute(
+            "SELECT value FROM parquet_kv_metadata(?) WHERE key = 'samepaged'", [str(path)]
+        ).fetchall()
+        connection.execute(
+            f"COPY (SELECT * REPLACE ({change}) FROM read_parquet({literal(str(path))}, hive_partitioning = false)) "  # noqa: S608 - a test's own words
+            f"TO {literal(str(other))} (FORMAT parquet, KV_METADATA {{samepaged: {literal(told.decode())}}})"
+        )
+    other.replace(path)

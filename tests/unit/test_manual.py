@@ -23,7 +23,7 @@ HELP = {"-h", "--help"}  # every parser has them
 
 
 def _commands(parser: argparse.ArgumentParser, before: str = "") -> dict[str, argparse.ArgumentParser]:
-    """Every command by its words: `traces ls` is one, and `traces` alone is none; `fleet` is, and so is `fleet place`."""
+    """Every command by its words: `traces ls` is one, and `traces` alone is none; `fleet` and `fleet place` are two."""
     found: dict[str, argparse.ArgumentParser] = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -54,7 +54,7 @@ class Effort:
     @classmethod
     def for_guests(cls, movable: int) -> Effort:
         """Enough for as many guests that may move; few of them can have more."""
-        return cls(steps=1000 + 40 * movable, rounds=4 if movable < FEW else 2)
+        return cls(steps=1000 + 20 * movable, rounds=4 if movable < FEW else 2)
 
 
 def steps_to_better(
@@ -75,7 +75,7 @@ def steps_to_better(
         # Where there was no way to what a search found, the next one goes only where it has a way.
         search = _Search(incidence, terms, movable, most_moves, random, walks=barred)
         search.run(effort)
-        barred = barred or search.barred
+        barred = barred or search.missed > search.reached
         if search.reached > score:
             best, score = search.steps, search.reached
     return best
@@ -105,7 +105,7 @@ class _Search:
         self.away = 0
         self.reached = 0
         self.steps: list[Step] = []
-        self.barred = False
+        self.missed = 0
         self.walks = walks
         self.path: list[Step] = []
 
@@ -156,7 +156,7 @@ class _Search:
         if steps is None and 0 < len(path) < LONG_WAY:
             steps = shortened(self.terms, path)
         if steps is None or len(steps) > most:
-            self.barred = True
+            self.missed = max(self.missed, score)
             return False
         self.steps, self.reached = steps, score
         return True
@@ -205,7 +205,7 @@ class _Search:
                 near = movable[(hosts == host_of[first]) | (hosts == np.argmax(found))]
                 chosen = random.choice(near, min(count, len(near)), replace=False)
             else:
-                kin = self.arrangement.kin(first)[movable] * random.random(len(movable))
+                kin = self.arrangement.kin(first)[movable] * (random.random() + random.random(len(movable)))
                 chosen = movable[np.argsort(-kin)[:count]]
         return [int(guest) for guest in chosen]
 
@@ -215,13 +215,18 @@ class _Search:
         for guest in guests:
             self.away -= int(arrangement.host_of[guest] != terms.origin[guest])
             arrangement.take(guest)
-        way = random.integers(3)
+        way = random.integers(4)
         if way == 0:
             random.shuffle(guests)
         elif way == 1:
             guests.sort(key=lambda guest: -int(terms.memory[guest]))
-        else:
+        elif way == 2:  # noqa: PLR2004 - one of four ways
             guests.sort(key=lambda guest: -int(arrangement.found[guest].max()))
+        else:
+            kin = arrangement.kin(guests[0])
+            guests.sort(key=lambda guest: -int(kin[guest]))
+        # Nobody finds anything on an empty host: one goes there by chance, so that its kin finds that one.
+        pioneers = way == 3  # noqa: PLR2004
         for guest in guests:
             room = arrangement.open_to(guest)
             origin = int(terms.origin[guest])
@@ -233,7 +238,9 @@ class _Search:
             host = int(np.argmax(value))
             if value[host] < 0:
                 return False
-            if random.random() < PASSED_OVER:
+            if pioneers:
+                host, pioneers = int(random.choice(np.flatnonzero(room))), False
+            elif random.random() < PASSED_OVER:
                 value[host] = -1
                 second = int(np.argmax(value))
                 host = second if value[second] >= 0 else host

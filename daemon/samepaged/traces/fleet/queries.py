@@ -38,7 +38,7 @@ FROM (
   SELECT CASE WHEN low < high THEN hash END AS shared, CASE WHEN low = high THEN low END AS alone,
     guests, low, high, shuffled
   FROM (
-    SELECT hash, count(*) AS guests, min(host) AS low, max(host) AS high, min(host * 40503 % 65521) AS shuffled
+    SELECT hash, count(*) AS guests, min(host) AS low, max(host) AS high, min(host % 65521 * 32003 % 65521) AS shuffled
     FROM numbered GROUP BY hash
   ) AS each_content
 ) AS each_kind
@@ -55,45 +55,6 @@ FROM (
     CAST(row_number() OVER (PARTITION BY band, low ORDER BY shuffled, high, hash) AS BIGINT) - 1 AS n
   FROM (
     SELECT hash, low, high, shuffled, CASE WHEN guests <= 32 THEN 0 WHEN guests <= 512 THEN 1 ELSE 2 END AS band
-    FROM contents WHERE hash IS NOT NULL AND guests > 4
-  ) AS banded
-) AS counted
-"""
-
-WORDS: Final = 16
-
-# What is read of the files, once: the rows of the traces that count.
-NUMBERED: Final = """
-SELECT guests.guest, guests.host_number AS host, traces.hash, traces.pages
-FROM traces JOIN guests
-  ON traces.host = guests.host AND traces.domain = guests.domain AND traces.scanned_at = guests.scanned_at
-"""
-
-# Each content that several hosts have; and those that one host has alone, together, with that host.
-CONTENTS: Final = """
-SELECT shared AS hash, alone AS host, count(*) AS contents, max(guests) AS guests, max(pages) AS pages,
-  min(low) AS low, max(high) AS high
-FROM (
-  SELECT CASE WHEN low < high THEN hash END AS shared, CASE WHEN low = high THEN low END AS alone,
-    guests, pages, low, high
-  FROM (
-    SELECT hash, count(*) AS guests, sum(pages) AS pages, min(host) AS low, max(host) AS high
-    FROM numbered GROUP BY hash
-  ) AS each_content
-) AS each_kind
-GROUP BY shared, alone
-"""
-
-# Contents get places in words: those of similarly many guests, with the same first and last host, beside each other.
-# A word's number is kind and first host · 2^36 + the number of its first content there.
-PLACED: Final = """
-SELECT hash, (CAST(band AS BIGINT) * 16777216 + low) * 68719476736 + (n - n % 62) AS word,
-  CAST(power(2, n % 62) AS BIGINT) AS bit
-FROM (
-  SELECT hash, low, band,
-    CAST(row_number() OVER (PARTITION BY band, low ORDER BY high, hash) AS BIGINT) - 1 AS n
-  FROM (
-    SELECT hash, low, high, CASE WHEN guests <= 32 THEN 0 WHEN guests <= 512 THEN 1 ELSE 2 END AS band
     FROM contents WHERE hash IS NOT NULL AND guests > 4
   ) AS banded
 ) AS counted

@@ -17,7 +17,7 @@ from samepaged.traces import Store, Trace, newest, parquet, read, survey, thresh
 from samepaged.traces.database import database
 from samepaged.traces.fleet.counting import fleet
 from samepaged.traces.fleet.duckdb_engine import DuckDbEngine, duckdb_engine
-from tests.fleet import WHEN, guest, write_mixed
+from tests.fleet import WHEN, guest, rewrite, write_mixed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,21 +176,6 @@ def test_a_guest_without_any_contents_counts_as_a_guest(tmp_path: Path) -> None:
     assert found.distinct_error is None
 
 
-def _rewritten(path: Path, query: str) -> None:
-    """The file with its metadata, and other rows."""
-    other = path.with_suffix(".other")
-    with database() as connection:
-        ((told,),) = connection.execute(
-            "SELECT value FROM parquet_kv_metadata(?) WHERE key = 'samepaged'", [str(path)]
-        ).fetchall()
-        told = told.decode().replace("'", "''")
-        connection.execute(
-            f"COPY (SELECT * REPLACE ({query}) FROM read_parquet('{path}', hive_partitioning = false)) TO '{other}' "  # noqa: S608 - a test's own
-            f"(FORMAT parquet, KV_METADATA {{samepaged: '{told}'}})"
-        )
-    other.replace(path)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -204,7 +189,7 @@ def test_a_file_with_other_rows_than_were_written_gives_an_error_that_names_it(t
     store = Store(tmp_path)
     store.write(guest("kvm-1", "x", [7, 8]))
     path = store.write(guest("kvm-2", "x", [7, 8]))
-    _rewritten(path, change)
+    rewrite(path, change)
     with pytest.raises(TraceError, match="has other rows than were written") as caught:
         fleet(tmp_path, duckdb_engine)
     assert str(path) in str(caught.value)
@@ -226,7 +211,7 @@ class Broken(DuckDbEngine):
     """An engine that fails on its own."""
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
-        return super().rows(f"SELECT 1 / nothing FROM ({query})")
+        return super().rows(f"SELECT 1 / nothing FROM ({query})")  # noqa: S608 - a test's own words
 
 
 def test_where_the_engine_fails_and_every_file_is_whole_the_engine_is_named(tmp_path: Path) -> None:
@@ -237,7 +222,7 @@ def test_where_the_engine_fails_and_every_file_is_whole_the_engine_is_named(tmp_
         with database() as connection:
             yield Broken(connection)
 
-    with pytest.raises(SamepagedError, match="the query engine failed: .*nothing") as caught:
+    with pytest.raises(SamepagedError, match=r"the query engine failed: .*nothing") as caught:
         fleet(tmp_path, opened)
     assert not isinstance(caught.value, TraceError)
 

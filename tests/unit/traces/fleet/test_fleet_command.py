@@ -34,9 +34,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return found
 
 
-def test_the_json_has_what_the_fleet_and_every_two_hosts_share(
-    place: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_json_has_what_the_fleet_and_every_two_hosts_share(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(capsys, "--json", "--engine", "duckdb", place)
     assert (found["schema"], found["sample"], found["page_size"], found["guests"]) == (1, 1, 4096, 3)
     assert (found["memory_pages"], found["hashed_pages"]) == (11, 10)
@@ -45,8 +43,8 @@ def test_the_json_has_what_the_fleet_and_every_two_hosts_share(
     assert (found["distinct_pages_bounds"], found["distinct_pages_relative_error"]) == ([5, 5], 0)
     assert [(*one["hosts"], one["shared_pages"]) for one in found["host_pairs"]] == [
         ("kvm-1", "kvm-2", 3),
-        ("kvm\x1b3", "kvm-1", 1) if "kvm\x1b3" < "kvm-1" else ("kvm-1", "kvm\x1b3", 1),
-        ("kvm\x1b3", "kvm-2", 1) if "kvm\x1b3" < "kvm-2" else ("kvm-2", "kvm\x1b3", 1),
+        ("kvm\x1b3", "kvm-1", 1),
+        ("kvm\x1b3", "kvm-2", 1),
     ]
     assert {one["host"]: one["only_here_pages"] for one in found["hosts"]} == {"kvm-1": 0, "kvm-2": 1, "kvm\x1b3": 1}
     assert found["widespread"][0] == {"hosts": 3, "guests": 3, "pages": 3}
