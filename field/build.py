@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from field.recipe import FILES
-from lab.build import _settings as apt_settings
-from lab.build import _sources as apt_sources
+from lab.build import apt_settings, apt_sources
 from lab.recipe import SUITE
 from lab.steps import PATH, LabError, need, run, say
 

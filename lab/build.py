@@ -12,7 +12,7 @@ from pathlib import Path
 from lab.recipe import FILES, PACKAGES, SUITE, VENV, key, requirements
 from lab.steps import PATH, LabError, need, run, say
 
-__all__ = ["Image", "image"]
+__all__ = ["Image", "apt_settings", "apt_sources", "image"]
 
 PROGRAMS = {"mmdebstrap": "mmdebstrap", "mkfs.ext4": "e2fsprogs", "apt-get": "apt", "unshare": "util-linux"}
 # The machine's C library is newer than what any of these asks for.
@@ -63,7 +63,7 @@ def _build(scratch: Path, python: str) -> None:
     run("/usr/sbin/mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0", "-d", root, disk)
 
 
-def _sources() -> str:
+def apt_sources() -> str:
     """The archives of this suite that this machine uses, as lines of a sources.list."""
     listing = run(
         "apt-get",
@@ -79,7 +79,8 @@ def _sources() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _settings() -> list[str]:
+def apt_settings() -> list[str]:
+    """What apt needs on this machine to reach its archives, as options of mmdebstrap's."""
     lines = run("apt-config", "dump").splitlines()
     return [f"--aptopt={line}" for line in lines if line.startswith(APT_SETTINGS)]
 
@@ -87,12 +88,12 @@ def _settings() -> list[str]:
 def _debian(root: Path, scratch: Path) -> None:
     say(f"Debian {SUITE}, {len(PACKAGES)} packages and what they need")
     sources = scratch / "sources.list"
-    sources.write_text(_sources())
+    sources.write_text(apt_sources())
     run(
         # Should it be killed, what it has mounted goes away with its mount namespace.
         *("unshare", "--mount", "mmdebstrap", "--quiet", "--mode=root", "--format=directory", "--variant=minbase"),
         *(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "man", "locale")),
-        *_settings(),
+        *apt_settings(),
         '--aptopt=Acquire::Languages "none";',
         f"--include={','.join(PACKAGES)}",
         SUITE,

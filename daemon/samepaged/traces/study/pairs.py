@@ -141,10 +141,10 @@ class _Tally:
         self._names = [guest.name for guest in guests]
         abouts = [ref.about for guest in guests for ref in guest.traces]
         self._first = np.cumsum([0, *(len(guest.traces) for guest in guests)])
-        self._own, self._zeros, self._memory = (
-            np.array([getattr(about, name) for about in abouts], dtype=np.int64)
-            for name in ("duplicate_pages", "zero_pages", "memory_pages")
-        )
+        self._own = np.array([about.duplicate_pages for about in abouts], dtype=np.int64)
+        # What the host has never backed reads as zeros: a memory image has zero pages there.
+        self._zeros = np.array([about.zero_pages + about.absent_pages for about in abouts], dtype=np.int64)
+        self._memory = np.array([about.memory_pages for about in abouts], dtype=np.int64)
         # Of a sample, what is in common is in common 1/sample of all that is.
         self._scale = guests[0].traces[0].file.sample if guests else 1
         shape = (len(guests), len(guests))

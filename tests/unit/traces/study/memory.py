@@ -72,8 +72,10 @@ def file_of(path: str, trace: Trace, sample: int = 1) -> TraceFile:
 
 
 def with_zeros(guests: Sequence[Pages]) -> tuple[int, int]:
-    """Self-sharing and inter-VM sharing, zero pages being contents like any other; by the paper's definitions."""
-    counted = [[page for page in pages if page] for pages in guests]
+    """Self-sharing and inter-VM sharing, zero pages being contents like any other; by the paper's definitions. Pages
+    that were never backed are zeros, and swapped ones unknown.
+    """
+    counted = [[page or oracle.ZEROS for page in pages if page is not None] for pages in guests]
     own = sum(len(pages) - len(set(pages)) for pages in counted)
     together = [page for pages in counted for page in pages]
     return own, len(together) - len(set(together)) - own
