@@ -123,6 +123,8 @@ def _when(path: Path) -> float:
 def _safe(name: str) -> str:
     """A name as a part of a path: any other name has another one."""
     quoted = quote(name, safe="", errors="surrogatepass").replace(".", "%2E")
+    if quoted.startswith("_"):  # Spark passes over such files
+        quoted = f"%5F{quoted[1:]}"
     if len(quoted) > LONGEST_NAME:
         quoted = f"{quoted[:120]}%~{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
     return quoted or "%"

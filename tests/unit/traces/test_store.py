@@ -181,6 +181,14 @@ def test_a_damaged_trace_is_pruned_in_its_turn(tmp_path: Path) -> None:
     assert list(store.files()) == [newer]
 
 
+def test_no_file_is_hidden_from_other_programs_by_the_name_of_its_guest(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    paths = [store.write(trace(digest_of(9), domain=name)) for name in ("_a", "%5Fa", ".a", "a")]
+    assert len(set(paths)) == 4
+    assert [path.name for path in paths if path.name.startswith(("_", "."))] == []
+    assert len(survey(tmp_path)) == 4
+
+
 def test_a_trace_of_the_same_guest_and_moment_is_not_written_over(tmp_path: Path) -> None:
     store = Store(tmp_path)
     path = store.write(trace(digest_of(9, 9)))
