@@ -41,17 +41,22 @@ def gains(incidence: Incidence, terms: Terms, steps: Sequence[Step], *, most_mov
     """Count what `steps` gain, made one after the other from where the guests are."""
     of_steps = np.zeros(len(steps), dtype=np.int64)
     before, after = np.zeros((2, len(terms.limits)), dtype=np.int64)
+    held = np.zeros(len(terms.origin), dtype=np.int64)
     at_most = squares = 0
     for part in _parts(incidence, CELLS // max(len(terms.limits), 1)):
         class_of = part.class_of_entries()
         counts = _counts(class_of, terms.origin[part.owners], len(terms.limits), len(part.weights))
         hosts_before = np.count_nonzero(counts, axis=0)
+        np.add.at(held, part.owners, part.weights[class_of])
         before += _within(counts, part.weights)
         at_most += int(part.weights @ _most_fewer(part, terms, class_of, hosts_before, most_moves))
         _make(steps, part, terms, class_of, counts, of_steps)
         after += _within(counts, part.weights)
         fewer = hosts_before - np.count_nonzero(counts, axis=0)
         squares += int(part.weights @ fewer**2)
+    if most_moves is not None:
+        # A move gains no more than all that its guest has and others have.
+        at_most = min(at_most, most_moves * int(held[terms.movable].max(initial=0)))
     return Gains(of_steps, before, after, at_most, squares)
 
 
