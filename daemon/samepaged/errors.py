@@ -76,10 +76,18 @@ class ConfigError(SamepagedError):
 
 
 class TraceError(SamepagedError):
-    """A trace cannot be written, read or understood: its file, what is wrong, and the remedy."""
+    """A trace cannot be written, read or understood: its file, what is wrong, and the remedy. What comes from the file
+    or its name cannot write on a terminal.
+    """
 
     def __init__(self, path: object, problem: str, remedy: str) -> None:
-        super().__init__(f"{' '.join(str(path).split())}: {problem}; {remedy}")
+        super().__init__(f"{_shown(str(path))}: {_shown(problem)}; {remedy}")
+
+
+def _shown(text: str) -> str:
+    """On one line, with the escapes of what cannot be printed: export/names.visible, which may not be imported here."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
 
 
 class HypervisorError(SamepagedError):

@@ -82,9 +82,9 @@ class _Kept:
     def __call__(self, record: Record) -> None:
         try:
             write_trace(record, self._host, self._directory)
-        except SamepagedError as error:
+        except (SamepagedError, MemoryError) as error:
             self.failed = True
-            print(f"samepaged: no trace: {error}", file=sys.stderr)
+            print(f"samepaged: no trace: {error or 'memory ran out'}", file=sys.stderr)
 
 
 def _show(scan: HostScan, args: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from samepaged.commands import traces_import
 from samepaged.commands.command import quantity, sample
 from samepaged.config import quantities
 from samepaged.errors import TraceError, UsageError
-from samepaged.export.names import aligned
+from samepaged.export.names import aligned, visible
 from samepaged.export.table import size
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _prune(args: argparse.Namespace) -> int:
     if not args.directory.is_dir():
         raise TraceError(args.directory, "is no directory", "give the one that traces.directory names")
     for path in Store(args.directory).prune(time.time(), age=args.max_age, most_bytes=args.max_bytes):
-        print(path)
+        print(visible(str(path)))
     return 0
 
 

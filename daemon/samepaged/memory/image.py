@@ -219,6 +219,9 @@ class _Reader:
                 self._hasher.hash_buffer(window, out[at:to], PAGE, self._seed)
                 if self._finer.parts:
                     self._finer.hash(window, np.arange(first + at, first + to))
+        # What was cut meanwhile would pass for a hole.
+        if os.fstat(self._found.descriptor).st_size < span.offset + span.size:
+            raise damaged(self._found.path, "was cut while it was read")
 
     def _fill(self, window: memoryview, offset: int) -> None:
         filled = 0

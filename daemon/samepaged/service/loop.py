@@ -191,8 +191,10 @@ class Service:
         hashing = Hashing(best(), self._seed, self._config.scan.thread_count, self._stop)
         guard, record = self._guarded(), self._recorder.offer
         scanner = Scanner(self._hypervisor, guard, self._config, hashing, self._kept, self._breaker, record)
-        round_ = scan_all(self._hypervisor, self._config, scanner)
-        self._recorder.round_ended()
+        try:
+            round_ = scan_all(self._hypervisor, self._config, scanner)
+        finally:
+            self._recorder.round_ended()
         scanner.tidy(round_.running)
         for skipped in round_.skipped:
             if not skipped.reason.intended:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # Digests that wait to be written: 8 bytes a page each, unless they are kept for the next scan anyway.
 MOST_WAITING: Final = 4
-# Seconds for which a scan waits, between two guests, for a disk that cannot follow; then the trace is lost.
+# Seconds for which a round waits in all, between its guests, for a disk that cannot follow; then traces are lost.
 PATIENCE: Final = 20.0
 LOOK_SECONDS: Final = 0.2
 # Seconds that a stop waits for what is still to be written.
@@ -92,6 +92,8 @@ class Recorder:
         self._waiting: queue.Queue[Record | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._troubled = False
+        self._patience = PATIENCE
+        self._lock = threading.Lock()
         self.recording = Recording()
 
     def change(self, config: TracesConfig) -> None:
@@ -107,6 +109,7 @@ class Recorder:
         """Prune, when all that was offered is written."""
         if self._config.enabled:
             self._put(None)
+        self._patience = PATIENCE
 
     def close(self) -> None:
         """Wait a little for what is still to be written."""
@@ -115,18 +118,23 @@ class Recorder:
             time.sleep(LOOK_SECONDS / 4)
 
     def _put(self, record: Record | None) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not self._stop():
-            try:
-                self._begin()
-                self._waiting.put(record, timeout=LOOK_SECONDS)
-            except queue.Full:
-                if time.monotonic() < deadline:
-                    continue
-                self._lost(f"{self._config.directory}: the disk does not follow; use a faster one, or scan less often")
-            except SamepagedError as error:
-                self._lost(str(error))
-            return
+        began = time.monotonic()
+        deadline = began + self._patience
+        try:
+            self._begin()
+            while not self._stop():
+                try:
+                    self._waiting.put(record, timeout=max(0.0, min(LOOK_SECONDS, deadline - time.monotonic())))
+                except queue.Full:
+                    if time.monotonic() < deadline:
+                        continue
+                    directory = self._config.directory
+                    self._lost(f"{directory}: the disk does not follow; use a faster one, or scan less often", record)
+                return
+        except SamepagedError as error:
+            self._lost(str(error), record)
+        finally:
+            self._patience = max(0.0, self._patience - (time.monotonic() - began))
 
     def _begin(self) -> None:
         if self._thread is None:
@@ -143,13 +151,14 @@ class Recorder:
                     self._prune(config)
                 else:
                     write_trace(record, config.host_name, config.directory)
-                    self.recording = replace(self.recording, written=self.recording.written + 1)
+                    with self._lock:
+                        self.recording = replace(self.recording, written=self.recording.written + 1)
                     self._troubled = False
             except SamepagedError as error:
-                self._lost(str(error))
+                self._lost(str(error), record)
             except Exception:
                 log.exception("an error that was not foreseen; please report it")
-                self._lost("an error that was not foreseen")
+                self._lost("an error that was not foreseen", record)
             finally:
                 del record
                 self._waiting.task_done()
@@ -157,15 +166,20 @@ class Recorder:
     def _prune(self, config: TracesConfig) -> None:
         from samepaged.traces import Store  # noqa: PLC0415 - DuckDB, where it is needed
 
-        store = Store(config.directory)
-        removed = store.prune(time.time(), age=config.max_age, most_bytes=config.max_bytes)
-        self.recording = replace(self.recording, stored_bytes=store.size())
-        if removed:
-            log.info("%d old traces removed", len(removed))
+        store, host = Store(config.directory), config.host_name
+        try:
+            removed = store.prune(time.time(), age=config.max_age, most_bytes=config.max_bytes, host=host)
+            if removed:
+                log.info("%d old traces removed", len(removed))
+        finally:
+            with self._lock:
+                self.recording = replace(self.recording, stored_bytes=store.size(host))
 
-    def _lost(self, why: str) -> None:
-        """Count it, and log the first of a row: each names another file, and says the same."""
-        self.recording = replace(self.recording, lost=self.recording.lost + 1)
+    def _lost(self, why: str, record: Record | None) -> None:
+        """Count it, if it is a trace, and log the first of a row: each names another file, and says the same."""
+        if record is not None:
+            with self._lock:
+                self.recording = replace(self.recording, lost=self.recording.lost + 1)
         if not self._troubled:
-            log.warning("no trace: %s", why)
+            log.warning("%s: %s", "no trace" if record is not None else "old traces stay", why)
         self._troubled = True

@@ -23,9 +23,11 @@ def expected_self(distinct: int, bits: int) -> float:
     ValueError where there cannot be so many.
     """
     space = _space(distinct, bits)
+    if distinct <= 1:
+        return 0.0
     part = distinct / space
     if part == 1:
-        return 0.0 if distinct <= 1 else math.inf
+        return math.inf
     if part < SMALL:
         # -log(1 - x)/x and the same of 1/space, less the 1 of each
         found, one = (_tail(value) for value in (part, 1 / space))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -27,16 +27,26 @@ if TYPE_CHECKING:
 __all__ = ["KEY", "Totals", "TraceFile", "described", "parse", "row_sums"]
 
 KEY: Final = "samepaged"
+# The largest prime below 2^32.
+PRIME: Final = 4_294_967_291
+# Counts, sizes and times that a trace can have.
+MOST: Final = 2**53
+LAST: Final = 253_402_300_799  # the end of the year 9999
 FORMAT: Final = 1
+HASH_BITS: Final = (32, 64)
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the rows of one trace come to: how many, the sum of their pages, and their hashes xor-ed (signed)."""
+    """What the rows of one trace come to: how many, the sum of their pages, their hashes xor-ed (signed), and the sum
+    of their hashes' remainders by `PRIME`, as C and SQL have them. A bit that flips in an even number of hashes leaves
+    the xor as it was, and not the sum.
+    """
 
     rows: int
     pages: int
     xor: int
+    remainders: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,17 @@ def parse(path: str, size: int, value: bytes) -> TraceFile:
         raise TraceError(
             path, f"has format {told.get('format')}, which is of another samepaged", "read it with that one"
         )
+    try:
+        file = _file(path, size, told)
+        _check(file)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise TraceError(
+            path, "has metadata that contradicts itself", "remove it, or make it again with this samepaged"
+        ) from error
+    return file
+
+
+def _file(path: str, size: int, told: Mapping[str, Any]) -> TraceFile:
     return TraceFile(
         path=path,
         size=size,
@@ -111,16 +132,42 @@ def parse(path: str, size: int, value: bytes) -> TraceFile:
     )
 
 
+def _check(file: TraceFile) -> None:
+    """Raises ValueError or TypeError where it cannot be: the sum shows damage, and this what another program made."""
+    threshold(file.sample)
+    if not file.traces:
+        raise ValueError("no trace")
+    for about, totals in zip(file.traces, file.totals, strict=True):
+        words = (about.host, about.domain, about.seed, about.mode, "" if about.uuid is None else about.uuid)
+        if not all(isinstance(word, str) for word in words) or not 0 <= float(about.scanned_at) <= LAST:
+            raise TypeError("names and times")
+        sizes = [value for one in about.by_page_size for value in astuple(one)]
+        counts = (about.absent_pages, about.swapped_pages, about.zero_pages, about.hashed_pages, about.distinct_pages)
+        if not all(
+            type(value) is int and 0 <= value <= MOST
+            for value in (*counts, *sizes, 0 if about.host_memory is None else about.host_memory)
+        ):
+            raise ValueError("counts")
+        if about.page_size < 1 or about.hash_bits not in HASH_BITS or len(totals) != MOST_HALVINGS + 1:
+            raise ValueError("page size, hash bits, totals")
+        known = totals[file.sample.bit_length() - 1]
+        if known is None or not all(type(value) is int for value in astuple(known)):
+            raise ValueError("totals")
+        if file.sample == 1 and (known.rows, known.pages) != (about.distinct_pages, about.hashed_pages):
+            raise ValueError("rows")
+
+
 def _about(told: Mapping[str, Any]) -> About:
     fields = {name: told[name] for name in About.__dataclass_fields__}
     fields["by_page_size"] = tuple(PageSizeCounts(**counts) for counts in told["by_page_size"])
     return About(**fields)
 
 
-def _totals(hashes: NDArray[np.int64], pages: NDArray[np.int32], sample: int) -> tuple[int, int, int]:
+def _totals(hashes: NDArray[np.int64], pages: NDArray[np.int32], sample: int) -> tuple[int, int, int, int]:
     most = threshold(sample)
     end = len(hashes) if most is None else int(np.searchsorted(hashes, np.int64(most)))
-    return end, int(pages[:end].sum(dtype=np.int64)), int(np.bitwise_xor.reduce(hashes[:end], initial=0))
+    xor = int(np.bitwise_xor.reduce(hashes[:end], initial=0))
+    return end, int(pages[:end].sum(dtype=np.int64)), xor, int(np.fmod(hashes[:end], PRIME).sum(dtype=np.int64))
 
 
 def _sum(told: Mapping[str, Any]) -> str:

@@ -151,6 +151,8 @@ def _look(connection: DuckDBPyConnection, paths: list[str]) -> list[TraceFile]:
         if len(paths) > 1:  # which of them?
             middle = len(paths) // 2
             return _look(connection, paths[:middle]) + _look(connection, paths[middle:])
+        if "://" not in paths[0] and not Path(paths[0]).exists():
+            raise _gone(paths[0]) from error
         raise TraceError(paths[0], f"is no Parquet file ({one_line(error)})", DAMAGED) from error
     values: dict[str, list[bytes]] = {}
     for path, value in told:
@@ -167,7 +169,14 @@ def _look(connection: DuckDBPyConnection, paths: list[str]) -> list[TraceFile]:
 
 
 def _size(path: str) -> int:
-    return 0 if "://" in path else Path(path).stat().st_size
+    try:
+        return 0 if "://" in path else Path(path).stat().st_size
+    except OSError as error:
+        raise _gone(path) from error
+
+
+def _gone(path: str) -> TraceError:
+    return TraceError(path, "is not there any more", "ask again, or keep traces for longer (traces.max_age)")
 
 
 def _fetch(

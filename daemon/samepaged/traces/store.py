@@ -58,28 +58,47 @@ class Store:
                 raise TraceError(path, "is there already", "give the trace another time, or remove that one")
         except OSError as error:
             raise parquet.not_written(path, error) from error
-        parquet.write(path, [trace])
+        try:
+            parquet.write(path, [trace])
+        except TraceError:
+            if path.parent.exists():
+                raise
+            path.parent.mkdir(mode=0o750, parents=True)  # it was empty, and pruned in this moment
+            parquet.write(path, [trace])
         return path
 
-    def files(self) -> Iterator[Path]:
-        """The trace files, sorted by host, date, domain and time."""
-        yield from sorted(path for path in self.root.glob("host=*/date=*/*.parquet") if not path.name.startswith("."))
-
-    def size(self) -> int:
-        """Bytes of all of them."""
-        return sum(size for _, size in _sizes(self.files()))
-
-    def prune(self, now: float, *, age: float | None = None, most_bytes: int | None = None) -> list[Path]:
-        """Remove traces older than `age` seconds, then the oldest until all take no more than `most_bytes`. By the time
-        in the files' names and places: what cannot be read is pruned, too. Returns what was removed.
+    def files(self, host: str | None = None) -> Iterator[Path]:
+        """The trace files, of all hosts or of one, sorted by host, date, domain and time: by their names, so that what
+        others keep here is none of them.
         """
-        sizes = dict(_sizes(self.files()))
+        pattern = "host=*" if host is None else f"host={_safe(host)}"
+        for path in sorted(self.root.glob(f"{pattern}/date=*/*.parquet")):
+            if not path.name.startswith(".") and _when(path) is not None and path.is_file():
+                yield path
+
+    def size(self, host: str | None = None) -> int:
+        """Bytes of all of them, or of those of one host."""
+        return sum(size for _, size in _sizes(self.files(host)))
+
+    def prune(
+        self, now: float, *, age: float | None = None, most_bytes: int | None = None, host: str | None = None
+    ) -> list[Path]:
+        """Remove traces (of `host` alone, if given) older than `age` seconds, then the oldest until all take no more
+        than `most_bytes`. By the time in the files' names: what cannot be read is pruned, too. Returns what was
+        removed. Where a file cannot be removed, the others are, and then it is a TraceError.
+        """
+        sizes = dict(_sizes(self.files(host)))
         kept = sum(sizes.values())
         removed = []
-        for when, path in sorted((_when(path), path) for path in sizes):
+        failure: TraceError | None = None
+        for when, path in sorted((_when(path) or 0.0, path) for path in sizes):
             if (age is not None and when < now - age) or (most_bytes is not None and kept > most_bytes):
-                with _removing(path):
+                try:
                     path.unlink(missing_ok=True)
+                except OSError as error:
+                    why = f"cannot be removed ({error.strerror})"
+                    failure = failure or TraceError(path, why, "let samepaged write there")
+                    continue
                 kept -= sizes[path]
                 removed.append(path)
         for directory in {path.parent for path in removed}:
@@ -87,6 +106,8 @@ class Store:
                 directory.rmdir()
                 directory.parent.rmdir()
         self._tidy(now)
+        if failure is not None:
+            raise failure
         return removed
 
     def _tidy(self, now: float) -> None:
@@ -99,25 +120,19 @@ class Store:
 
 def _sizes(paths: Iterator[Path]) -> Iterator[tuple[Path, int]]:
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # another has just pruned it
+        with contextlib.suppress(OSError):  # another has just pruned it
             yield path, path.stat().st_size
 
 
-@contextlib.contextmanager
-def _removing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TraceError(path, f"cannot be removed ({error.strerror})", "let samepaged write there") from error
-
-
-def _when(path: Path) -> float:
-    """When the trace was taken, by its date's directory and its name; the beginning of time where they do not tell."""
+def _when(path: Path) -> float | None:
+    """When the trace was taken, by its date's directory and its name; None where they are not a trace's."""
     found = NAME.fullmatch(f"{path.parent.name}/{path.name}")
+    if found is None:
+        return None
     try:
-        return datetime.strptime(f"{found[1]} {found[2]} +0000", "%Y-%m-%d %H%M%S.%f %z").timestamp() if found else 0.0
+        return datetime.strptime(f"{found[1]} {found[2]} +0000", "%Y-%m-%d %H%M%S.%f %z").timestamp()
     except ValueError:  # no day of any month
-        return 0.0
+        return None
 
 
 def _safe(name: str) -> str:

@@ -36,9 +36,10 @@ def survey(place: Path | str, *, mixed_samples: bool = False) -> tuple[TraceFile
     seen: dict[tuple[object, ...], str] = {}
     for file in files:
         for about in file.traces:
-            other = seen.setdefault((*guest(about), about.scanned_at), file.path)
-            if other != file.path:
-                raise TraceError(file.path, f"has a trace that {other} has, too", "keep one of them")
+            for key in {guest(about), (about.host, about.domain)}:
+                other = seen.setdefault((*key, about.scanned_at), file.path)
+                if other != file.path:
+                    raise TraceError(file.path, f"has a trace that {other} has, too", "keep one of them")
     return tuple(sorted(files, key=lambda file: [(one.host, one.domain, one.scanned_at) for one in file.traces[:1]]))
 
 
@@ -48,13 +49,21 @@ def guest(about: About) -> tuple[str, ...]:
 
 
 def newest(files: Iterable[TraceFile]) -> list[tuple[TraceFile, About]]:
-    """Each guest's newest trace, in the order of hosts and domains. A guest that has moved is where it was last."""
-    found: dict[tuple[str, ...], tuple[TraceFile, About]] = {}
+    """Each guest's newest trace, in the order of hosts and domains. A guest that has moved is where it was last, and of
+    those that were defined anew under the same name of a host, the last is there.
+    """
+    # By name first: an older definition of the same domain is gone.
+    here: dict[tuple[str, ...], tuple[TraceFile, About]] = {}
     for file in files:
         for about in file.traces:
-            known = found.get(guest(about))
+            known = here.get((about.host, about.domain))
             if known is None or known[1].scanned_at < about.scanned_at:
-                found[guest(about)] = file, about
+                here[about.host, about.domain] = file, about
+    found: dict[tuple[str, ...], tuple[TraceFile, About]] = {}
+    for file, about in here.values():
+        known = found.get(guest(about))
+        if known is None or known[1].scanned_at < about.scanned_at:
+            found[guest(about)] = file, about
     return sorted(found.values(), key=lambda one: (one[1].host, one[1].domain, one[1].scanned_at))
 
 
@@ -66,9 +75,12 @@ def paths(place: str) -> Iterator[str]:
         yield from _globbed(place if place.endswith(".parquet") else f"{place.rstrip('/')}/**/*.parquet")
     elif Path(place).is_dir():
         for path in sorted(Path(place).rglob("*.parquet")):
-            if not path.name.startswith("."):
+            # Opening a pipe would wait for a writer.
+            if not path.name.startswith(".") and path.is_file():
                 yield str(path)
     elif Path(place).exists():
+        if not Path(place).is_file():
+            raise TraceError(place, "is no file", "give a directory of traces, or one of them")
         yield place
     elif any(letter in place for letter in "*?["):
         yield from _globbed(place)

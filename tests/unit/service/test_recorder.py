@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +17,6 @@ from samepaged.service.recorder import Record, Recorder
 from samepaged.sharing import Contents, PageDigest
 from samepaged.traces import seed_id, survey
 from tests.unit.export.builders import STARTED, guest_scan
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def record(name: str = "web-1") -> Record:
@@ -80,9 +77,18 @@ def test_a_disk_that_hangs_holds_up_a_scan_for_a_while_and_then_no_more(
     recorder.offer(record("late"))
     assert len(asked) > 2  # the watchdog is fed meanwhile
     assert recorder.recording.lost == 1
+    asked.clear()
+    for _ in range(3):
+        recorder.offer(record("later"))
+    assert len(asked) == 3  # a round waits once, and not for each guest
+    assert recorder.recording.lost == 4
+    recorder.round_ended()
+    asked.clear()
+    recorder.offer(record("of the next round"))
+    assert len(asked) > 2
     assert "does not follow; use a faster one" in caplog.text
     hanging.set()
-    wait(recorder, module.MOST_WAITING + 2)
+    wait(recorder, module.MOST_WAITING + 6)
     assert recorder.recording.written == module.MOST_WAITING + 1
 
 
@@ -100,6 +106,7 @@ def test_whoever_is_told_to_stop_does_not_wait_for_a_disk(tmp_path: Path, monkey
     recorder.close()
     assert time.monotonic() - began < 10
     hanging.set()
+    wait(recorder, module.MOST_WAITING + 1)  # the thread leaves nothing to do for the next test
 
 
 @pytest.mark.parametrize("error", [TraceError("/traces/x", "cannot be written", "make room"), ZeroDivisionError()])
@@ -132,3 +139,16 @@ def test_old_traces_go_after_each_round(tmp_path: Path) -> None:
     assert recorder.recording.written == 1
     assert recorder.recording.stored_bytes == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trace_that_cannot_be_removed_is_no_trace_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(1, "Not permitted")))
+    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path, max_age=3600.0), never)
+    recorder.offer(record())
+    recorder.round_ended()
+    recorder.close()
+    assert (recorder.recording.written, recorder.recording.lost) == (1, 0)
+    assert recorder.recording.stored_bytes > 0
+    assert "old traces stay: " in caplog.text

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -14,10 +15,8 @@ from hypothesis import strategies as st
 from samepaged.errors import TraceError
 from samepaged.sharing import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest
 from samepaged.traces import About, PageSizeCounts, Store, Trace, newest, read, read_hashes, seed_id, survey, threshold
+from samepaged.traces.metadata import PRIME, _sum, described, parse
 from samepaged.traces.parquet import look, write
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WHEN = 1_700_000_000.25
 values = st.sampled_from([ABSENT, SWAPPED, ZERO]) | st.integers(FIRST_HASH, 2**64 - 1) | st.integers(FIRST_HASH, 9)
@@ -136,10 +135,9 @@ def test_what_is_no_trace_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     other = tmp_path / "other.parquet"
     with duckdb.connect() as connection:
         connection.execute(f"COPY (SELECT 1 AS hash) TO '{other}' (FORMAT parquet)")
-    for path in (other, tmp_path / "missing.parquet"):
-        with pytest.raises(TraceError, match=r"parquet: .*; ") as caught:
-            look([str(path)])
-        assert str(path) in str(caught.value)
+    with pytest.raises(TraceError, match=r"parquet: .*; ") as caught:
+        look([str(other)])
+    assert str(other) in str(caught.value)
 
 
 def test_a_directory_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
@@ -242,6 +240,11 @@ def test_a_sample_of_no_power_of_two_is_refused() -> None:
             threshold(sample)
 
 
+def remainder(value: int) -> int:
+    """As C and SQL have it: with the sign of the number that is divided."""
+    return value % PRIME if value >= 0 else -(-value % PRIME)
+
+
 @settings(max_examples=25)
 @given(st.lists(st.tuples(digests, st.text(max_size=5), st.text(max_size=5)), min_size=1, max_size=6), st.data())
 def test_a_file_may_hold_many_traces(
@@ -264,7 +267,9 @@ def test_a_file_may_hold_many_traces(
                 assert 1 << halvings < sample
             else:
                 xor = int(np.bitwise_xor.reduce(part.hashes.view(np.int64), initial=0))
-                assert (found.rows, found.pages, found.xor) == (len(part.hashes), int(part.pages.sum()), xor)
+                remainders = sum(remainder(value) for value in part.hashes.view(np.int64).tolist())
+                counted = (len(part.hashes), int(part.pages.sum()), xor, remainders)
+                assert (found.rows, found.pages, found.xor, found.remainders) == counted
 
 
 def test_traces_that_cannot_be_compared_are_not(tmp_path: Path) -> None:
@@ -323,6 +328,66 @@ def test_the_newest_trace_of_a_guest_is_where_it_was_last(tmp_path: Path) -> Non
     assert found == [("a", "imported", 0), ("a", "web", 30), ("b", "imported", 30), ("b", "web", 60)]
 
 
+def test_a_guest_that_was_defined_anew_is_one_guest(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(trace(digest_of(9), host="a", domain="web", uuid="1"))
+    store.write(trace(digest_of(9), host="a", domain="web", uuid="2", at=WHEN + 60))
+    assert [about.uuid for _, about in newest(survey(tmp_path))] == ["2"]
+
+
+def test_guests_of_one_name_that_changed_places_are_two(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for at, (first, second) in enumerate([("1", "2"), ("2", "1")]):
+        store.write(trace(digest_of(9), host="a", domain="web", uuid=first, at=WHEN + at))
+        store.write(trace(digest_of(9), host="b", domain="web", uuid=second, at=WHEN + at))
+    assert [(about.host, about.uuid) for _, about in newest(survey(tmp_path))] == [("a", "2"), ("b", "1")]
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.parquet")
+    (tmp_path / "y.parquet").mkdir()
+    path = Store(tmp_path).write(trace(digest_of(9)))
+    assert [file.path for file in survey(tmp_path)] == [str(path)]
+    with pytest.raises(TraceError, match="is no file; give"):
+        survey(tmp_path / "x.parquet")
+
+
+def test_what_others_keep_there_is_not_pruned(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = store.write(trace(digest_of(9)))
+    others = [path.with_name("part-00000.parquet"), path.with_name("notes.txt")]
+    for other in others:
+        other.write_bytes(b"theirs")
+    elsewhere = store.write(trace(digest_of(9), host="kvm-2"))
+    assert store.prune(WHEN + DAY, age=1.0, host="kvm-1") == [path]
+    assert all(one.exists() for one in (*others, elsewhere))
+
+
+def test_a_file_that_cannot_be_removed_keeps_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    stuck, other = (store.write(trace(digest_of(9), at=WHEN + at)) for at in (0, 1))
+    unlink = Path.unlink
+
+    def refusing(path: Path, *, missing_ok: bool = False) -> None:
+        if path == stuck:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    with pytest.raises(TraceError, match="cannot be removed"):
+        store.prune(WHEN + DAY, age=1.0)
+    assert not other.exists()
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match="is not there any more; ask again"):
+        look([str(tmp_path / "pruned.parquet")])
+
+
+def test_names_in_errors_cannot_write_on_the_terminal() -> None:
+    assert str(TraceError("/x\x1b[2J", "is\nbad\x07", "mend it")) == "/x\\x1b[2J: is bad\\x07; mend it"
+
+
 def test_what_a_killed_writer_left_is_tidied_up_and_nobody_reads_it(tmp_path: Path) -> None:
     store = Store(tmp_path)
     path = store.write(trace(digest_of(9)))
@@ -357,3 +422,47 @@ def test_a_trace_has_neither_the_seed_nor_anything_else_than_it_says(tmp_path: P
     assert set(metadata) == {"format", "sample", "traces", "sum"}
     (about,) = metadata["traces"]
     assert set(about) == set(About.__dataclass_fields__) | {"sums", "totals"}
+
+
+FORGED: dict[str, list[object]] = {
+    "sample": [3, "x", 1.5, -1, None],
+    "traces": [None, [1], {}, []],
+}
+FORGED_OF_A_TRACE: dict[str, list[object]] = {
+    "scanned_at": [float("nan"), float("inf"), 1e300, "x", -1.0],
+    "host": [5, None],
+    "uuid": [[]],
+    "page_size": ["4k", 0, -4096],
+    "hash_bits": [7],
+    "hashed_pages": [10**30, 999, -1],
+    "distinct_pages": [5],
+    "zero_pages": [-5, 1.5, True],
+    "totals": [None, [[1, 2, 3]], "x"],
+    "sums": [[], None],
+    "by_page_size": [[{"more": 1}], 5],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in (FORGED | FORGED_OF_A_TRACE).items() for value in values]
+)
+def test_metadata_that_is_whole_and_cannot_be_is_an_error_that_names_the_file(key: str, value: object) -> None:
+    one = trace(digest_of(9, 9, 10))
+    told = json.loads(described([(one, one.hashes.view(np.int64), one.pages)], 1))
+    (told if key in FORGED else told["traces"][0])[key] = value
+    del told["sum"]
+    told["sum"] = _sum(told)
+    with pytest.raises(TraceError, match=r"^/x.parquet: has metadata that (contradicts itself|makes no sense); "):
+        parse("/x.parquet", 0, json.dumps(told).encode())
+
+
+def test_a_bit_that_flips_in_many_hashes_changes_the_totals(tmp_path: Path) -> None:
+    one = trace(digest_of(*range(1000, 3000, 2)))
+    flipped = trace(digest_of(*(value ^ (value % 4 == 0) for value in range(1000, 3000, 2))))
+    (whole,), (damaged,) = (
+        look([str(Store(tmp_path / name).write(each))])[0].totals for name, each in (("a", one), ("b", flipped))
+    )
+    assert whole[0] is not None
+    assert damaged[0] is not None
+    assert (whole[0].rows, whole[0].pages, whole[0].xor) == (damaged[0].rows, damaged[0].pages, damaged[0].xor)
+    assert whole[0] != damaged[0]

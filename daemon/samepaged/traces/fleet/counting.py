@@ -90,6 +90,7 @@ class Tally:
         self.rows = [0] * guests
         self.pages = [0] * guests
         self.hashes = [0] * guests
+        self.remainders = [0] * guests
         self.held = [0] * hosts
         self.alone = [0] * hosts
         self.shared = 0
@@ -99,10 +100,11 @@ class Tally:
 
     def add(self, engine: Engine) -> None:
         """Count a part, which the engine has as `numbered`."""
-        for guest, rows, pages, hashes in engine.rows(queries.GUESTS):
+        for guest, rows, pages, hashes, remainders in engine.rows(queries.GUESTS):
             self.rows[guest] += rows
             self.pages[guest] += pages
             self.hashes[guest] ^= hashes
+            self.remainders[guest] += remainders
         for name, query in queries.STEPS.items():
             engine.keep(name, query)
         for host, held, alone in engine.rows(queries.HOSTS):
@@ -114,6 +116,10 @@ class Tally:
         self.widespread = sorted([*self.widespread, *found], key=lambda one: (-one[2], one[0]))[:MOST_WIDESPREAD]
         pairs = np.array(engine.rows(queries.PAIRS), dtype=np.int64).reshape(-1, 3)
         self._pairs.append((pairs[:, 0] * self._hosts + pairs[:, 1], pairs[:, 2]))
+
+    def totals(self, guest: int) -> Totals:
+        """What was read of a guest."""
+        return Totals(self.rows[guest], self.pages[guest], self.hashes[guest], self.remainders[guest])
 
     def pairs(self) -> Iterator[tuple[int, int, int]]:
         """(host, another, what they share), what shares most first."""
@@ -148,7 +154,7 @@ def fleet(place: Path | str, opened: Callable[[], AbstractContextManager[Engine]
             parquet.read(path)  # raises what names the file, if it is the file
         raise SamepagedError(f"the query engine failed: {error}; ask again, or with a larger --sample") from error
     for guest, (file, known) in enumerate(totals):
-        if Totals(tally.rows[guest], tally.pages[guest], tally.hashes[guest]) != known:
+        if tally.totals(guest) != known:
             raise TraceError(file.path, "has other rows than were written", parquet.DAMAGED)
     return _result(guests, tally)
 

@@ -107,9 +107,10 @@ STEPS: Final = {
     "blocks": BLOCKS,
 }
 
-# (guest, rows, pages, hashes xor-ed): what its metadata says, too.
+# (guest, rows, pages, hashes xor-ed, the sum of their remainders): what its metadata says, too.
 GUESTS: Final = """
-SELECT guest, count(*) AS rows_read, CAST(sum(pages) AS BIGINT) AS pages, bit_xor(hash) AS hashes
+SELECT guest, count(*) AS rows_read, CAST(sum(pages) AS BIGINT) AS pages, bit_xor(hash) AS hashes,
+  CAST(sum(hash % 4294967291) AS BIGINT) AS remainders
 FROM numbered GROUP BY guest
 """
 

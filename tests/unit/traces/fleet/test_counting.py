@@ -92,6 +92,28 @@ def test_any_fleet_is_counted_as_sets_are(
         assert found.inter_sharing_of(host) == sum(map(len, held)) - len(set().union(*held))
 
 
+@settings(max_examples=12)
+@given(st.lists(guests, min_size=1, max_size=6), st.sampled_from([1, 2, 64]))
+def test_no_estimate_is_more_than_the_guests_have(
+    tmp_path_factory: pytest.TempPathFactory, members: list[tuple[str, list[int]]], sample: int
+) -> None:
+    traces = [guest(host, f"guest-{number}", pages) for number, (host, pages) in enumerate(members)]
+    place = tmp_path_factory.mktemp("fleet")
+    parquet.write(place / "export.parquet", traces)
+    found = fleet(place, duckdb_engine, sample=sample)
+    most = dict.fromkeys((host.name for host in found.hosts), 0)
+    for trace in traces:
+        most[trace.about.host] += trace.about.distinct_pages
+    low, high = found.distinct_bounds
+    assert low <= found.distinct_pages <= high <= sum(most.values())
+    assert found.inter_sharing_pages >= 0
+    for host in found.hosts:
+        assert found.only_here_pages_of(host) <= found.distinct_pages_of(host) <= most[host.name]
+    for pair in found.pairs:
+        low, high = found.bounds_of(pair)
+        assert low <= found.shared_pages_of(pair) <= high <= min(most[name] for name in pair.hosts)
+
+
 def test_pairs_that_share_most_come_first_and_those_alike_by_name(tmp_path: Path) -> None:
     pages = {"d": [9, 10, 11], "c": [9, 10], "b": [9, 10], "a": [9], "e": [99]}
     parquet.write(tmp_path / "x.parquet", [guest(host, host, held) for host, held in pages.items()])
@@ -243,8 +265,8 @@ def test_hashes_of_32_bits_are_counted_whole_and_never_as_a_sample(tmp_path: Pat
         fleet(tmp_path, duckdb_engine, sample=2)
 
 
-def test_two_guests_of_one_name_and_moment_are_told_apart_or_refused(tmp_path: Path) -> None:
+def test_two_guests_of_one_name_and_moment_are_refused(tmp_path: Path) -> None:
     for number, uuid in enumerate(("u", "v")):
         parquet.write(tmp_path / f"{number}.parquet", [guest("a", "x", [7 + number], uuid=uuid)])
-    with pytest.raises(TraceError, match="same guest at the same time"):
+    with pytest.raises(TraceError, match="has a trace that .* has, too"):
         fleet(tmp_path, duckdb_engine)

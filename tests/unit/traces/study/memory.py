@@ -67,7 +67,7 @@ class Memory:
 
 def file_of(path: str, trace: Trace, sample: int = 1) -> TraceFile:
     """A file of this trace; of its totals, only the rows are right."""
-    totals = tuple(Totals(len(trace.hashes), 0, 0) for _ in range(17))
+    totals = tuple(Totals(len(trace.hashes), 0, 0, 0) for _ in range(17))
     return TraceFile(path=path, size=0, sample=sample, traces=(trace.about,), totals=(totals,), sums=(("", ""),))
 
 
