@@ -81,7 +81,7 @@ def test_planted_content_changes_sharing_by_exactly_what_was_planted(samepaged: 
     # The guests' kernels write a page of their own now and then, and that may share, too. A count that is wrong is
     # wrong each time; a kernel's page is there in one measurement and not in the next.
     measured = [planted(samepaged, *pair)]
-    while measured[-1] != expected and len(measured) < 4:
+    while measured[-1] != expected and len(measured) < 8:
         measured.append(planted(samepaged, *pair))
     assert measured[-1] == expected, measured
 

@@ -156,7 +156,7 @@ def test_a_crowd_leaves_nothing_behind_that_would_have_to_be_collected_at_once()
                 client.close()  # with a reset
         running.ask("/metrics")
         deadline = time.monotonic() + 30
-        while sum(isinstance(one, Conversation) for one in gc.get_objects()) > 8 + AT_ONCE:
+        while sum(type(one) is Conversation for one in gc.get_objects()) > 8 + AT_ONCE:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
