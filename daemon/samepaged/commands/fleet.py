@@ -8,9 +8,9 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.commands.command import taken_by
+from samepaged.commands.command import sample
 from samepaged.errors import UsageError
-from samepaged.export.names import columns, visible
+from samepaged.export.names import aligned
 from samepaged.export.table import size
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Command"]
 
-MOST_SAMPLED: Final = 1 << 16
-MOST_DIGITS: Final = 7
 MOST_SHOWN: Final = 10
 LOCAL_MASTER: Final = "local[*]"
 
@@ -96,15 +94,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help="what answers (duckdb)")
     parser.add_argument("--master", metavar="URL", help=f"Spark's master, with --engine spark ({LOCAL_MASTER})")
     parser.add_argument(
-        "--sample", metavar="N", type=taken_by(_sample), default=1, help="count the lowest 1/N of the hashes alone"
+        "--sample", metavar="N", type=sample, default=1, help="count the lowest 1/N of the hashes alone"
     )
-
-
-def _sample(text: str) -> int:
-    known = text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
-    if not known or int(text).bit_count() != 1 or int(text) > MOST_SAMPLED:
-        raise ValueError(f"a sample is 1/N for N a power of two up to {MOST_SAMPLED}, not {text!r}; use 256, for one")
-    return int(text)
 
 
 def _share(args: argparse.Namespace) -> int:
@@ -153,8 +144,8 @@ def _json(found: Fleet) -> Iterator[str]:
             "memory_pages": host.memory_pages,
             "self_sharing_pages": host.self_sharing_pages,
             "inter_sharing_pages": found.inter_sharing_of(host),
-            "distinct_pages": host.held * found.sample,
-            "only_here_pages": host.alone * found.sample,
+            "distinct_pages": found.distinct_pages_of(host),
+            "only_here_pages": found.only_here_pages_of(host),
         }
         for host in found.hosts
     )
@@ -162,7 +153,7 @@ def _json(found: Fleet) -> Iterator[str]:
     pairs = (
         {
             "hosts": pair.hosts,
-            "shared_pages": pair.shared * found.sample,
+            "shared_pages": found.shared_pages_of(pair),
             "bounds": found.bounds_of(pair),
             "relative_error": _rounded(found.error_of(pair)),
         }
@@ -224,17 +215,19 @@ def _text(found: Fleet) -> Iterator[str]:
             shown(host.memory_pages),
             shown(host.self_sharing_pages),
             shown(found.inter_sharing_of(host)),
-            shown(host.alone * found.sample),
+            shown(found.only_here_pages_of(host)),
         )
         for host in ordered[:MOST_SHOWN]
     ]
-    yield from _table(rows, left=(0,))
+    yield from aligned(rows, right=range(1, len(rows[0])))
     yield from _more(len(ordered))
     yield ""
     if not found.pairs:
         yield "No two hosts share anything."
         return
-    yield from _table([_pair_headings(found), *(_pair(found, pair) for pair in found.pairs[:MOST_SHOWN])], left=(-1,))
+    headings = _pair_headings(found)
+    pairs = [_pair(found, pair) for pair in found.pairs[:MOST_SHOWN]]
+    yield from aligned([headings, *pairs], right=range(len(headings) - 1))
     yield from _more(len(found.pairs))
 
 
@@ -243,25 +236,13 @@ def _pair_headings(found: Fleet) -> tuple[str, ...]:
 
 
 def _pair(found: Fleet, pair: HostPair) -> tuple[str, ...]:
-    amounts = (pair.shared * found.sample, *(found.bounds_of(pair) if found.sample > 1 else ()))
+    amounts = (found.shared_pages_of(pair), *(found.bounds_of(pair) if found.sample > 1 else ()))
     return *(size(pages * found.page_size) for pages in amounts), " + ".join(pair.hosts)
 
 
 def _more(count: int) -> Iterator[str]:
     if count > MOST_SHOWN:
         yield f"and {count - MOST_SHOWN} more, which --json has"
-
-
-def _table(rows: Sequence[Sequence[str]], left: Sequence[int]) -> Iterator[str]:
-    lines = [[visible(cell) for cell in row] for row in rows]
-    widths = [max(columns(line[at]) for line in lines) for at in range(len(lines[0]))]
-    at_left = {at % len(widths) for at in left}
-    for line in lines:
-        cells = []
-        for at, cell in enumerate(line):
-            space = " " * (widths[at] - columns(cell))
-            cells.append(cell + space if at in at_left else space + cell)
-        yield "  ".join(cells).rstrip()
 
 
 def _time(seconds: float) -> str:

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.commands.command import taken_by
+from samepaged.commands.command import quantity, sample, taken_by
 from samepaged.config import quantities
 from samepaged.errors import UsageError
-from samepaged.export.names import columns, visible
+from samepaged.export.names import aligned
 from samepaged.export.table import size
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["prepare_parser", "run"]
 
-MOST_SAMPLED: Final = 1 << 16
 MOST_DIGITS: Final = 18
 LIMITS: Final = {
     "--limit": "as given",
@@ -35,12 +34,14 @@ LIMITS: Final = {
 }
 
 
+_amount = quantity(quantities.size)
+
+
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    amount = taken_by(quantities.size)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument(
-        "--memory", metavar="SIZE", type=amount, help="the guests of each host may have this much memory"
+        "--memory", metavar="SIZE", type=_amount, help="the guests of each host may have this much memory"
     )
     parser.add_argument(
         "--limit",
@@ -64,7 +65,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         "--sample",
         dest="search_sample",
         metavar="N",
-        type=taken_by(_sample),
+        type=sample,
         help="look for moves in the lowest 1/N of the hashes (default: as many as a search can bear)",
     )
     parser.add_argument("--seed", metavar="N", type=taken_by(_count), default=0, help="another seed finds other moves")
@@ -105,7 +106,7 @@ def _limit(text: str) -> tuple[str, int]:
     host, equals, amount = text.rpartition("=")
     if not equals:
         raise ValueError(f"{text!r} is no limit of a host; write HOST=SIZE, such as host-1=64GiB")
-    return host, quantities.size(amount)
+    return host, _amount(amount)
 
 
 def _limits(given: Sequence[tuple[str, int]]) -> dict[str, int]:
@@ -120,13 +121,6 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
         raise ValueError(f"{text!r} is not a number; use 0 or more")
     return int(text)
-
-
-def _sample(text: str) -> int:
-    sample = _count(text)
-    if sample.bit_count() != 1 or sample > MOST_SAMPLED:
-        raise ValueError(f"a sample is 1/N for N a power of two up to {MOST_SAMPLED}, not {text}; use 16, for one")
-    return sample
 
 
 def _hashes(found: Sequence[tuple[TraceFile, About]], sample: int) -> list[NDArray[np.uint64]]:
@@ -191,7 +185,7 @@ def _text(placement: Placement, abouts: Sequence[About]) -> Iterator[str]:
 
     if placement.moves:
         rows = [(shown(one.gain_pages), one.domain, one.origin, one.target) for one in placement.moves]
-        yield from _table([("gain", "guest", "from", "to"), *rows], right=(0,))
+        yield from aligned([("gain", "guest", "from", "to"), *rows], right=(0,))
         yield ""
         error = f" (± {shown(round(placement.gain_error_pages))})" if placement.sample > 1 else ""
         yield f"{_moves(len(placement.moves))} {shown(placement.gain_pages)}{error} of inter-VM sharing."
@@ -208,7 +202,7 @@ def _text(placement: Placement, abouts: Sequence[About]) -> Iterator[str]:
     yield f"Traces from {_time(min(times))} to {_time(max(times))}."
     yield ""
     headings = ("host", "memory", "after", "limit", "inter-VM", "after", "the limit is")
-    yield from _table([headings, *(_outcome(one, page_size) for one in placement.hosts)], right=(1, 2, 3, 4, 5))
+    yield from aligned([headings, *(_outcome(one, page_size) for one in placement.hosts)], right=(1, 2, 3, 4, 5))
 
 
 def _moves(count: int) -> str:
@@ -219,17 +213,6 @@ def _outcome(one: HostOutcome, page_size: int) -> tuple[str, ...]:
     amounts = (*one.memory_pages, one.host.limit_pages, *one.inter_sharing_pages)
     over = ", which it is over" if one.memory_pages[1] > one.host.limit_pages else ""
     return one.host.name, *(size(pages * page_size) for pages in amounts), LIMITS[one.host.limit_from] + over
-
-
-def _table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> Iterator[str]:
-    lines = [[visible(cell) for cell in row] for row in rows]
-    widths = [max(columns(line[at]) for line in lines) for at in range(len(lines[0]))]
-    for line in lines:
-        cells = []
-        for at, cell in enumerate(line):
-            space = " " * (widths[at] - columns(cell))
-            cells.append(space + cell if at in right else cell + space)
-        yield "  ".join(cells).rstrip()
 
 
 def _time(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from samepaged.traces.fleet.sampling import bounds, relative_error
 
@@ -46,7 +46,9 @@ class Fleet:
     """The newest traces of all guests, taken from `oldest` to `newest` (Unix epoch, s), `page_size` in bytes.
 
     Contents are counted in a sample of 1/`sample`: `contents` of them, on all hosts. `pairs` that share nothing are
-    left out; the others are in the order of what they share, most first, then of their names.
+    left out; the others are in the order of what they share of the sample, most first, then of their names.
+
+    No estimate and no bound is more than there can be by what is known exactly, the contents of each guest.
     """
 
     page_size: int
@@ -58,17 +60,26 @@ class Fleet:
     hosts: tuple[Host, ...]
     pairs: tuple[HostPair, ...]
     widespread: tuple[Widespread, ...]
+    _known: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # There are many more pairs than hosts, and each is asked for its hosts' contents.
+        object.__setattr__(self, "_known", {host.name: host.summed_distinct_pages for host in self.hosts})
+
+    @property
+    def summed_distinct_pages(self) -> int:
+        """|U(V)| of every guest, added up: exact."""
+        return sum(host.summed_distinct_pages for host in self.hosts)
 
     @property
     def distinct_pages(self) -> int:
         """Contents of the fleet: an estimate, where `sample` is not 1."""
-        return min(self.contents * self.sample, self.hashed_pages)
+        return min(self.contents * self.sample, self.summed_distinct_pages)
 
     @property
     def distinct_bounds(self) -> tuple[int, int]:
         """Between what that is, with 95% confidence."""
-        low, high = bounds(self.contents, self.sample)
-        return min(low, self.hashed_pages), min(high, self.hashed_pages)
+        return _bounds(self.contents, self.sample, self.summed_distinct_pages)
 
     @property
     def distinct_error(self) -> float | None:
@@ -92,12 +103,32 @@ class Fleet:
 
     def inter_sharing_of(self, host: Host) -> int:
         """S_inter of a host's guests, as they are today."""
-        return max(0, host.summed_distinct_pages - host.held * self.sample)
+        return host.summed_distinct_pages - self.distinct_pages_of(host)
+
+    def distinct_pages_of(self, host: Host) -> int:
+        """Contents of a host's guests, each once."""
+        return min(host.held * self.sample, host.summed_distinct_pages)
+
+    def only_here_pages_of(self, host: Host) -> int:
+        """Those that no other host has."""
+        return min(host.alone * self.sample, host.summed_distinct_pages)
+
+    def shared_pages_of(self, pair: HostPair) -> int:
+        """Contents that both hosts of a pair have."""
+        return min(pair.shared * self.sample, self._most_of(pair))
 
     def bounds_of(self, pair: HostPair) -> tuple[int, int]:
         """Between what a pair shares, with 95% confidence."""
-        return bounds(pair.shared, self.sample)
+        return _bounds(pair.shared, self.sample, self._most_of(pair))
 
     def error_of(self, pair: HostPair) -> float | None:
         """The relative standard error of what a pair shares."""
         return relative_error(pair.shared, self.sample)
+
+    def _most_of(self, pair: HostPair) -> int:
+        return min(self._known[name] for name in pair.hosts)
+
+
+def _bounds(found: int, sample: int, most: int) -> tuple[int, int]:
+    low, high = bounds(found, sample)
+    return min(low, most), min(high, most)

@@ -56,11 +56,25 @@ def test_a_sample_is_scaled_up_and_its_error_is_told(place: str, capsys: pytest.
     assert found["sample"] == 4
     assert found["distinct_pages"] == 8
     low, high = found["distinct_pages_bounds"]
-    assert low < 8 <= high <= 10  # there are no more pages
+    assert low < 8 <= high == 9  # what the three guests have, added up
     assert found["distinct_pages_relative_error"] == pytest.approx((0.75 / 2) ** 0.5, abs=1e-6)
     first = found["host_pairs"][0]
-    assert (first["hosts"], first["shared_pages"]) == (["kvm-1", "kvm-2"], 8)
-    assert first["bounds"][0] < 8 < first["bounds"][1]
+    assert (first["hosts"], first["shared_pages"]) == (["kvm-1", "kvm-2"], 3)  # kvm-1 has no more than 3 contents
+    assert first["bounds"] == [2, 3]
+
+
+def test_a_sample_that_has_more_than_its_part_never_makes_sharing_negative(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # All of each guest's contents are in the sample, each twice: scaled up, there would be 64 times as many.
+    for number in range(3):
+        contents = range(LOWEST + 48 * number, LOWEST + 48 * (number + 1))
+        Store(tmp_path).write(guest(f"kvm-{number}", "x", [*contents, *contents]))
+    found = printed(capsys, "--json", "--sample", "64", str(tmp_path))
+    assert (found["hashed_pages"], found["distinct_pages"], found["distinct_pages_bounds"]) == (288, 144, [144, 144])
+    assert (found["duplicate_pages"], found["self_sharing_pages"], found["inter_sharing_pages"]) == (144, 144, 0)
+    for host in found["hosts"]:
+        assert (host["distinct_pages"], host["only_here_pages"], host["inter_sharing_pages"]) == (48, 48, 0)
 
 
 def test_the_tables_name_hosts_without_letting_them_write_to_the_terminal(

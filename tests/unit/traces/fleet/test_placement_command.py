@@ -94,6 +94,11 @@ def test_a_limit_is_of_its_host_then_of_all_then_what_the_traces_know(
     assert sources == {"a=b": ("--limit", 6), "kvm-1": ("--memory", 8), "kvm-2": ("--memory", 8)}
 
 
+def test_limits_may_be_given_as_numbers_of_bytes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys, "--memory", "68719476736", "--limit", "kvm-0=2924544", place)
+    assert [one["limit_bytes"] for one in found["hosts"]] == [2924544, 68719476736]
+
+
 def test_guests_that_are_kept_do_not_move(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = told(capsys, "--memory", "1GiB", "--keep", "vm-[01]", place)
     assert {move["domain"] for move in found["moves"]} == {"vm-2", "vm-3"} or found["moves"][0]["domain"] in {
@@ -150,7 +155,17 @@ def test_what_is_not_there_is_told(
 
 
 @pytest.mark.parametrize(
-    "words", [["--limit", "1GiB"], ["--memory", "-1"], ["--moves", "-1"], ["--moves", "9" * 30], ["--sample", "3"]]
+    "words",
+    [
+        ["--limit", "1GiB"],
+        ["--limit", "kvm-0=much"],
+        ["--limit", "kvm-0="],
+        ["--memory", "-1"],
+        ["--memory", "9" * 30],
+        ["--moves", "-1"],
+        ["--moves", "9" * 30],
+        ["--sample", "3"],
+    ],
 )
 def test_what_makes_no_sense_is_refused(place: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
