@@ -33,7 +33,7 @@ __all__ = ["Image", "ImageDigests", "image", "image_format", "opened", "read"]
 CHUNK_PAGES: Final = 512
 # What a trace can count (its `pages` are int32), 8 TiB; and what one takes while it is made: a digest, sorted once.
 MOST_PAGES: Final = 2**31 - 1
-BYTES_A_PAGE: Final = 16
+BYTES_A_PAGE: Final = 48
 # A core that has in its file less than one part in so many of the memory tells nothing, and a forged one tells much.
 LEAST_PART: Final = 16
 
