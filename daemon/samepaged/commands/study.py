@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Command", "begin_drawing", "printed"]
 
 _LEAST_WIDTH = 72
-_LEAST_NAME = 8
+_LEAST_NAME = 16
 _MOST_DRAWS = 1_000_000
 
 

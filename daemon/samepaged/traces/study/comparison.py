@@ -6,6 +6,7 @@ those of four machines started from one image.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from samepaged.config.problem import one_line
 from samepaged.errors import TraceError
-from samepaged.traces.study.draws import all_groups, number_of_groups
+from samepaged.traces.study.draws import all_groups, drawn_guests, number_of_groups
 from samepaged.traces.study.groups import inter_sharing
 from samepaged.traces.study.guests import guests_of
 from samepaged.traces.study.reading import Reader
@@ -22,7 +23,7 @@ from samepaged.traces.study.tables import Table
 from samepaged.traces.study.words import amount, named
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from samepaged.traces.metadata import TraceFile
     from samepaged.traces.study.guests import Guest, TraceRef
@@ -51,14 +52,23 @@ class SetSharing:
 
 
 @dataclass(frozen=True, slots=True)
+class _Members:
+    of: tuple[list[Sequence[TraceRef]], list[Sequence[TraceRef]]]
+    left_out: tuple[str, ...]
+    of_traces: bool
+    in_common: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """The sharing of groups of `size` members in two sets. A member is a guest, with one of its traces; or where a set
-    has one guest only, each of its traces (`of_traces`), as if of a guest of its own.
+    """The sharing of groups of `size` members in two sets. A member is a guest, with one of its traces; or where one
+    guest of each set is compared, each of its traces (`of_traces`), as if of a guest of its own.
 
     `reduction`, by `KINDS`, is that of the average from the first set to the second, in per cent (below 0: there is
     more), with the least and the greatest over pairs of a group of each; None where the first has no such sharing.
     Where each set has one group only, the two are over groups that lack one member (`less_one`).
-    `left_out` are guests that only one of the sets has.
+    `left_out` are guests that only one of the sets has; where they have none in common (not `in_common`), all of each
+    are compared.
     """
 
     page_size: int
@@ -67,6 +77,7 @@ class Comparison:
     size: int
     of_traces: bool
     less_one: bool
+    in_common: bool
     left_out: tuple[str, ...]
     sets: tuple[SetSharing, SetSharing]
     reduction: dict[str, Spread | None]
@@ -81,6 +92,7 @@ class Comparison:
             "members": "traces" if self.of_traces else "domains",
             "group_size": self.size,
             "spread_over": "groups without one member" if self.less_one else "groups",
+            "in_common": self.in_common,
             "left_out": list(self.left_out),
             "sets": [
                 {
@@ -107,6 +119,8 @@ class Comparison:
         notes = [
             f"Groups of {self.size} {members}: {looked_at}, averages; the reductions' spread is over pairs of {spread}."
         ]
+        if not self.in_common:
+            notes.append("The sets have no guest in common: all guests of each are compared, whatever their names.")
         if self.left_out:
             notes.append(f"Left out, as only one set has them: {', '.join(map(named, self.left_out))}.")
         if self.sample > 1:
@@ -132,7 +146,9 @@ class Comparison:
 def compare(
     places: tuple[str, str], files: tuple[Sequence[TraceFile], Sequence[TraceFile]], *, seed: int = 0
 ) -> Comparison:
-    """Compare two surveys, of the directories `places`. Raises TraceError where they are of different kinds."""
+    """Compare two surveys, of the directories `places`. Raises TraceError where they are of different kinds, or where
+    one has a single guest that the other, of several, does not have.
+    """
     sets = guests_of(files[0]), guests_of(files[1])
     traces = [guests[0].traces[0] for guests in sets]
     kinds = [(ref.about.page_size, ref.about.hash_bits, ref.file.sample) for ref in traces]
@@ -143,9 +159,10 @@ def compare(
             f"has traces of {what.format(*kinds[1])}, {places[0]} of {what.format(*kinds[0])}",
             "compare traces of one kind",
         )
-    members, left_out, of_traces = _members(*sets)
+    chosen = _members(places, sets)
+    members = chosen.of
     size = min(len(one) for one in members)
-    if of_traces:
+    if chosen.of_traces:
         size = min(size, _MOST_MEMBERS)
     less: list[list[dict[str, int]]] = []
     with Reader() as reader:
@@ -170,27 +187,53 @@ def compare(
         sample=kinds[0][2],
         seed=seed,
         size=size,
-        of_traces=of_traces,
+        of_traces=chosen.of_traces,
         less_one=less_one,
-        left_out=left_out,
+        in_common=chosen.in_common,
+        left_out=chosen.left_out,
         sets=(told[0], told[1]),
         reduction={kind: _reduction(kind, found, less or found) for kind in KINDS},
     )
 
 
-def _members(
-    first: Sequence[Guest], second: Sequence[Guest]
-) -> tuple[tuple[list[Sequence[TraceRef]], list[Sequence[TraceRef]]], tuple[str, ...], bool]:
+def _members(places: tuple[str, str], sets: tuple[tuple[Guest, ...], tuple[Guest, ...]]) -> _Members:
     """What groups are made of in each set: guests, with the traces that each has."""
-    if min(len(first), len(second)) == 1:
-        whole = [[[ref] for guest in guests for ref in guest.traces] for guests in (first, second)]
-        return (list(whole[0]), list(whole[1])), (), True
-    names = [{guest.name for guest in guests} for guests in (first, second)]
-    both = names[0] & names[1]
-    if len(both) < 2:  # noqa: PLR2004 - no group: the two sets name their guests in different ways
-        both = names[0] | names[1]
-    chosen = [[guest.traces for guest in guests if guest.name in both] for guests in (first, second)]
-    return (list(chosen[0]), list(chosen[1])), tuple(sorted((names[0] | names[1]) - both)), False
+    pairs = _in_common(*sets)
+    if not pairs and 1 in (len(sets[0]), len(sets[1])) and len(sets[0]) != len(sets[1]):
+        raise TraceError(
+            places[1],
+            f"has no guest in common with {places[0]}, and one of them has one guest only",
+            "compare traces of the same guests, or of one guest each",
+        )
+    chosen = tuple(zip(*pairs, strict=True)) or sets
+    of_traces = len(chosen[0]) == len(chosen[1]) == 1
+    members = [
+        [[ref] for ref in guests[0].traces] if of_traces else [guest.traces for guest in guests] for guests in chosen
+    ]
+    if not pairs:
+        return _Members((list(members[0]), list(members[1])), (), of_traces, in_common=False)
+    left_out = {guest.name for guests, some in zip(sets, chosen, strict=True) for guest in guests if guest not in some}
+    return _Members((list(members[0]), list(members[1])), tuple(sorted(left_out)), of_traces, in_common=True)
+
+
+def _in_common(first: Sequence[Guest], second: Sequence[Guest]) -> list[tuple[Guest, Guest]]:
+    """The guests that both sets have, by name: the same domain of the same host, else of another.
+
+    A guest's name in a set depends on who else is in it, and says nothing.
+    """
+    keys: tuple[Callable[[Guest], object], ...] = (
+        lambda guest: (guest.host, guest.domain, guest.traces[-1].about.uuid),
+        lambda guest: (guest.host, guest.domain),
+        lambda guest: guest.domain,
+    )
+    left, found = [list(first), list(second)], []
+    for key in keys:
+        counts = [Counter(map(key, guests)) for guests in left]
+        alone = {one for one, count in counts[0].items() if count == counts[1][one] == 1}
+        told = [{key(guest): guest for guest in guests if key(guest) in alone} for guests in left]
+        found += [(guest, told[1][one]) for one, guest in told[0].items()]
+        left = [[guest for guest in guests if key(guest) not in alone] for guests in left]
+    return sorted(found, key=lambda pair: pair[0].name)
 
 
 def _groups(
@@ -202,10 +245,8 @@ def _groups(
         chosen = list(all_groups(counts, size))
     else:
         chosen = [
-            tuple(
-                (int(at), int(random.integers(counts[at]))) for at in np.sort(random.permutation(len(members))[:size])
-            )
-            for _ in range(_GROUPS)
+            tuple((at, int(random.integers(counts[at]))) for at in group)
+            for group in drawn_guests(counts, size, _GROUPS, random)
         ]
     groups = [[members[member][at] for member, at in group] for group in chosen]
     found = []

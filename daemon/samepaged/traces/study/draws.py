@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["all_groups", "chosen_sizes", "exact_pairs", "number_of_groups", "tuples"]
+__all__ = ["all_groups", "chosen_sizes", "drawn_guests", "exact_pairs", "number_of_groups", "tuples"]
 
 # Groups of up to this many are each looked at; of larger ones, every size half as large again.
 _EACH_SIZE = 8
@@ -46,6 +46,29 @@ def number_of_groups(traces: Sequence[int], size: int) -> int:
         for taken in range(size, 0, -1):
             ways[taken] += ways[taken - 1] * count
     return ways[size]
+
+
+def drawn_guests(traces: Sequence[int], size: int, number: int, random: np.random.Generator) -> list[list[int]]:
+    """The guests of `number` groups of `size`, ascending: each as likely as it has groups among `all_groups`.
+
+    With a random trace of each of them it is a uniformly random one of these, so that what is told of a draw and what
+    is told of all groups are of the same average.
+    """
+    # Of the guests from each on: the groups of 0, 1, 2, ... of them.
+    ways = [[1] + [0] * size]
+    for count in reversed(traces):
+        after = ways[-1]
+        ways.append([1] + [after[taken] + count * after[taken - 1] for taken in range(1, size + 1)])
+    ways.reverse()
+    found = []
+    for _ in range(number):
+        group: list[int] = []
+        for guest, (count, chance) in enumerate(zip(traces, random.random(len(traces)).tolist(), strict=True)):
+            left = size - len(group)
+            if left and chance < count * ways[guest + 1][left - 1] / ways[guest][left]:
+                group.append(guest)
+        found.append(group)
+    return found
 
 
 def all_groups(traces: Sequence[int], size: int) -> Iterator[tuple[tuple[int, int], ...]]:

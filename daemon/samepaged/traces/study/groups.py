@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from samepaged.sharing.merge import overlap
-from samepaged.traces.study.draws import all_groups, chosen_sizes, number_of_groups, tuples
+from samepaged.traces.study.draws import all_groups, chosen_sizes, drawn_guests, number_of_groups, tuples
 from samepaged.traces.study.spread import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from samepaged.traces.study.guests import Guest, TraceRef
@@ -71,9 +70,10 @@ def groups_of_each_size(
     if sampled:
         rows = tuples(traces, number, random)
         groups = [[guest.traces[at] for guest, at in zip(guests, row, strict=True)] for row in rows]
-        for refs, sets in _read(groups, reader):
+        drawn = {size: drawn_guests(traces, size, number, random) for size in sampled}
+        for at_group, (refs, sets) in enumerate(_read(groups, reader)):
             for size in sampled:
-                some = np.sort(random.permutation(len(guests))[:size]).tolist()
+                some = drawn[size][at_group]
                 found[size].append(_Group.of([refs[at] for at in some], [sets[at] for at in some], scale))
     return tuple(_summed(size, found[size], possible[size]) for size in sizes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,7 @@ class TraceRef:
 @dataclass(frozen=True, slots=True)
 class Guest:
     """A guest and its traces, by time. `name` is the domain's, with its host's before it where several guests have a
-    domain of that name.
+    domain of that name, and more where that is not enough. `host` is where it was last.
     """
 
     name: str
@@ -49,10 +49,11 @@ class Guest:
 
 
 def guests_of(files: Sequence[TraceFile]) -> tuple[Guest, ...]:
-    """The guests that `files` have traces of, by name.
+    """The guests that `files` have traces of, by name; no two have the same name.
 
     A guest is a domain of a host, also where it was defined anew under another UUID, as many are at each boot. One that
-    went to another host is still the same, where its name and its UUID say so. TraceError where there is no trace.
+    went to another host is still the same, where its name and its UUID say so; what else was there under its name is
+    then another guest. TraceError where there is no trace.
     """
     traces: defaultdict[tuple[str, str], list[TraceRef]] = defaultdict(list)
     for file in files:
@@ -60,22 +61,52 @@ def guests_of(files: Sequence[TraceFile]) -> tuple[Guest, ...]:
             traces[about.host, about.domain].append(TraceRef(file, index))
     if not traces:
         raise TraceError(files[0].path, "has no trace in it", "record some (traces.enabled), or import them")
-    merged = _merged(traces)
-    homes = Counter(refs[-1].about.domain for refs in merged)
-    guests = []
-    for refs in merged:
-        last = refs[-1].about
-        name = last.domain if homes[last.domain] == 1 else f"{last.host}/{last.domain}"
-        guests.append(Guest(name, last.host, last.domain, tuple(refs)))
-    return tuple(sorted(guests, key=lambda guest: (guest.name, guest.host)))
+    apart = _apart(traces)
+    guests = [
+        Guest(name, refs[-1].about.host, refs[-1].about.domain, tuple(refs))
+        for name, refs in zip(_names([refs[-1].about for refs in apart]), apart, strict=True)
+    ]
+    return tuple(sorted(guests, key=lambda guest: guest.name))
 
 
-def _merged(traces: dict[tuple[str, str], list[TraceRef]]) -> list[list[TraceRef]]:
+def _apart(traces: dict[tuple[str, str], list[TraceRef]]) -> list[list[TraceRef]]:
     """One list a guest, by time."""
-    found: list[tuple[set[tuple[str, str]], list[TraceRef]]] = []  # with the domain and UUIDs of each
-    for (_, domain), refs in sorted(traces.items()):
-        uuids = {(domain, ref.about.uuid) for ref in refs if ref.about.uuid is not None}
-        same = [one for one in found if one[0] & uuids]
-        found = [one for one in found if not one[0] & uuids]
-        found.append((uuids.union(*(one[0] for one in same)), [ref for one in same for ref in one[1]] + refs))
-    return [sorted(refs, key=lambda ref: (ref.about.scanned_at, ref.about.host)) for _, refs in found]
+    hosts: defaultdict[tuple[str, str | None], set[str]] = defaultdict(set)
+    for (host, domain), refs in traces.items():
+        for ref in refs:
+            hosts[domain, ref.about.uuid].add(host)
+    found: defaultdict[tuple[str, str, str], list[TraceRef]] = defaultdict(list)
+    for (host, domain), refs in sorted(traces.items()):
+        uuids = {ref.about.uuid for ref in refs} - {None}
+        for ref in refs:
+            # A trace that has no UUID is of the only one that is known.
+            uuid = next(iter(uuids)) if len(uuids) == 1 else ref.about.uuid
+            moved = uuid is not None and len(hosts[domain, uuid]) > 1
+            found["" if moved else host, domain, uuid if moved and uuid is not None else ""].append(ref)
+    return [sorted(refs, key=lambda ref: (ref.about.scanned_at, ref.about.host)) for refs in found.values()]
+
+
+def _names(guests: Sequence[About]) -> list[str]:
+    """A name each: as short as tells them apart."""
+    longer = [
+        (
+            one.domain,
+            f"{one.host}/{one.domain}",
+            f"{one.host}/{one.domain} ({(one.uuid or '')[:8]})",
+            f"{one.host}/{one.domain} #{number}",
+        )
+        for number, one in enumerate(guests, 1)
+    ]
+    lengths = [0] * len(guests)
+    while True:
+        same: defaultdict[str, list[int]] = defaultdict(list)
+        for at, names in enumerate(longer):
+            same[names[lengths[at]]].append(at)
+        if len(same) == len(guests):
+            return list(same)
+        for among in same.values():
+            if len(among) > 1:
+                # A composed name stays before a domain that is really called so.
+                shortest = min(lengths[at] for at in among)
+                for at in among:
+                    lengths[at] += lengths[at] == shortest

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from samepaged.config.document import MAX_BYTES, Unreadable, read_document
 from samepaged.config.problem import Place, Problem, one_line
 from samepaged.config.section import Section, SomePatterns, Text, matches
-from samepaged.errors import ConfigError
+from samepaged.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from samepaged.traces.study.own import SelfSharing
     from samepaged.traces.study.pairs import PairSharing
 
-__all__ = ["ByPlatform", "Labels", "PlatformPair", "PlatformSelf", "by_platform", "load_labels"]
+__all__ = ["ByPlatform", "Labels", "PlatformPair", "PlatformSelf", "by_platform", "check_labels", "load_labels"]
 
 # The label of every guest, where the file has no platforms or no setups.
 _ALL: Final = "all"
+_NO_LABEL: Final = Problem(
+    Place(1, 1), (), "has no label; write platforms: [{name: NAME, match: ['PATTERN']}], or setups:"
+)
 
 
 class Label(Section):
@@ -84,6 +87,8 @@ def load_labels(path: Path) -> Labels:
         problem = Problem(Place(1, 1), (), f"cannot be read: {what}; name a readable file")
         raise ConfigError(problem.described(name)) from None
     except Unreadable as unreadable:
+        if unreadable.problem.text.startswith("is empty"):
+            raise ConfigError(_NO_LABEL.described(name)) from None
         raise ConfigError(unreadable.problem.described(name)) from None
     problems = list(document.problems)
     labels = Labels()
@@ -97,10 +102,22 @@ def load_labels(path: Path) -> Labels:
             remedy = "a file of labels has lists of {name: N, match: [PATTERN]}: platforms, setups"
             problems.append(Problem(document.values[where], one["loc"], f"{one_line(one['msg'])}; {remedy}"))
     if not problems and not labels.platforms and not labels.setups:
-        problems.append(Problem(Place(1, 1), (), "has no label; write platforms: or setups:, each a list"))
+        problems.append(_NO_LABEL)
     if problems:
         raise ConfigError(*(problem.described(name) for problem in sorted(problems, key=lambda one: one.place)))
     return labels
+
+
+def check_labels(labels: Labels, guests: Sequence[Guest]) -> None:
+    """Raises UsageError where a label's patterns match no guest: its row would be missing, and nothing would say so."""
+    for kind, some in (("platform", labels.platforms), ("setup", labels.setups)):
+        for label in some:
+            if not any(_matches(guest, label) for guest in guests):
+                patterns = ", ".join(map(one_line, label.match))
+                raise UsageError(
+                    f"--labels: the {kind} {one_line(label.name)} ({patterns}) matches none of {len(guests)} guests;"
+                    f" patterns are for names such as {one_line(guests[0].domain)}; mend it or take it out"
+                )
 
 
 def by_platform(
@@ -141,8 +158,11 @@ def by_platform(
 def _label(guest: Guest, labels: Sequence[Label]) -> str | None:
     if not labels:
         return _ALL
-    names = (guest.domain, guest.name)
-    return next((one.name for one in labels if any(matches(name, one.match) for name in names)), None)
+    return next((one.name for one in labels if _matches(guest, one)), None)
+
+
+def _matches(guest: Guest, label: Label) -> bool:
+    return any(matches(name, label.match) for name in (guest.domain, f"{guest.host}/{guest.domain}"))
 
 
 def _platform_self(key: tuple[str, str], guests: Sequence[SelfSharing]) -> PlatformSelf:

@@ -9,7 +9,7 @@ import numpy as np
 
 from samepaged.traces.study.groups import GroupSharing, groups_of_each_size
 from samepaged.traces.study.guests import guests_of
-from samepaged.traces.study.labels import ByPlatform, Labels, by_platform
+from samepaged.traces.study.labels import ByPlatform, Labels, by_platform, check_labels
 from samepaged.traces.study.own import PageSizeSharing, SelfSharing, by_page_size, self_sharing
 from samepaged.traces.study.pairs import PairSharing, all_pairs
 from samepaged.traces.study.reading import Reader
@@ -49,8 +49,12 @@ class Study:
 def study(
     files: Sequence[TraceFile], *, most_pairs: int = MOST_PAIRS, seed: int = 0, labels: Labels | None = None
 ) -> Study:
-    """Study the traces of a `survey`. Raises TraceError where one cannot be read."""
+    """Study the traces of a `survey`. Raises TraceError where one cannot be read, UsageError where a label matches no
+    guest.
+    """
     guests = guests_of(files)
+    if labels is not None:
+        check_labels(labels, guests)
     about = guests[0].traces[0].about
     own = tuple(self_sharing(guest) for guest in guests)
     # A generator each, so that one part's draws do not depend on another's.

@@ -160,6 +160,20 @@ def test_platforms_are_told_where_a_file_of_labels_is_given(
     assert main(["study", "--labels", str(labels), str(traces)]) == 2
 
 
+def test_a_label_of_no_guest_is_refused(traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = tmp_path / "labels.yaml"
+    labels.write_text("platforms: [{name: zzz, match: ['nobody*']}]")
+    assert "zzz (nobody*) matches none" in refused(capsys, "study", "--labels", labels, traces, status=2)
+
+
+def test_rows_of_long_names_can_be_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add(tmp_path, *(trace(f"webserver-{number}", P, P, Q) for number in range(12)))
+    assert main(["study", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    rows = [line.split()[:2] for line in lines if line.startswith("webserver-")]
+    assert len({tuple(row) for row in rows}) == len(rows) == 40
+
+
 def test_a_file_of_several_traces_is_studied_as_files_of_one_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from samepaged.errors import TraceError
 from samepaged.traces.study import comparison as comparison_module
-from samepaged.traces.study.comparison import Comparison, compare
+from samepaged.traces.study.comparison import KINDS, Comparison, compare
 from tests.unit.sharing import oracle
 from tests.unit.traces.study.memory import Memory
 
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
 P, Q, R, S = oracle.CONTENTS[:4]
 
 
-def compared(first: Histories, second: Histories) -> Comparison:
-    memories = Memory(first), Memory(second, host="kvm-2")
+def compared(first: Histories, second: Histories, others: Histories | None = None, host: str = "kvm-1") -> Comparison:
+    """The guests of `first` on `host`, and those of `second` on kvm-2, with `others` on kvm-3."""
+    memories = Memory(first, host=host), Memory(second, host="kvm-2"), Memory(others or {}, host="kvm-3")
     both = Memory({})
-    for memory in memories:
-        both.traces_by_path |= memory.traces_by_path
+    for number, memory in enumerate(memories):
+        # Of one path in both sets there would be one trace only.
+        memory.files = [replace(file, path=f"{number}/{file.path}") for file in memory.files]
+        both.traces_by_path |= {f"{number}/{path}": trace for path, trace in memory.traces_by_path.items()}
 
     def reader() -> AbstractContextManager[Memory]:
         return nullcontext(both)
@@ -38,7 +42,7 @@ def compared(first: Histories, second: Histories) -> Comparison:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison_module, "Reader", reader)
         patch.setattr(comparison_module, "_GROUPS", 1000)
-        return compare(("A", "B"), (memories[0].files, memories[1].files))
+        return compare(("A", "B"), (memories[0].files, memories[1].files + memories[2].files))
 
 
 def sharing(groups: Sequence[Sequence[Pages]]) -> dict[str, list[int]]:
@@ -99,11 +103,46 @@ def test_the_traces_of_one_guest_are_those_of_as_many_guests_as_in_the_paper() -
 def test_guests_of_other_names_are_compared_by_groups_of_as_many() -> None:
     first = {"off-1": [[P, P]], "off-2": [[P, P]], "off-3": [[P, P]]}
     found = compared(first, {"on-1": [[P]], "on-2": [[P]]})
-    assert (found.size, found.left_out) == (2, ())
+    assert (found.size, found.left_out, found.in_common) == (2, (), False)
+    assert "no guest in common" in found.table().note
     assert [one.groups for one in found.sets] == [3, 1]
     assert found.sets[0].sharing["inter"].avg == found.sets[1].sharing["inter"].avg == 1
     assert found.reduction["self"] is not None
     assert found.reduction["self"].avg == 100
+
+
+def test_a_guest_that_only_one_set_has_is_not_compared_where_the_other_has_one_guest() -> None:
+    alone, both = {"a": [[P, P], [P, P]]}, {"a": [[P, P], [P, P]], "b": [[Q] * 10]}
+    for found in (compared(alone, both), compared(both, alone)):
+        assert (found.size, found.of_traces, found.in_common, found.left_out) == (2, True, True, ("b",))
+        assert {kind: spread and spread.avg for kind, spread in found.reduction.items()} == dict.fromkeys(KINDS, 0)
+        assert "only one set has them: b." in found.table().note
+
+
+def test_one_guest_is_not_compared_with_several_others() -> None:
+    for sets in (({"a": [[P]]}, {"b": [[P]], "c": [[P]]}), ({"b": [[P]], "c": [[P]]}, {"a": [[P]]})):
+        with pytest.raises(TraceError, match=r"B: has no guest in common with A, .*compare traces of the same guests"):
+            compared(*sets)
+
+
+def test_one_guest_of_each_set_may_have_another_name() -> None:
+    found = compared({"off": [[P]] * 3}, {"on": [[P], [Q], [R]]})
+    assert (found.size, found.of_traces, found.in_common) == (3, True, False)
+    assert [one.sharing["inter"].avg for one in found.sets] == [2, 0]
+
+
+def test_guests_are_the_same_by_host_and_domain_whoever_else_is_there() -> None:
+    first = {"a": [[P, P]], "b": [[P, P]]}
+    # Its a and b are kvm-2/a and kvm-2/b, as there are others of these names.
+    found = compared(first, {"a": [[P]], "b": [[P]]}, others={"a": [[Q] * 9], "b": [[Q] * 9]}, host="kvm-2")
+    assert found.left_out == ("kvm-3/a", "kvm-3/b")
+    assert [one.sharing["self"].avg for one in found.sets] == [2, 0]
+
+
+def test_a_domain_that_several_hosts_have_is_no_guest_of_another_host() -> None:
+    several = compared({"a": [[P]], "b": [[P]], "c": [[P]]}, {"a": [[P]], "b": [[P]], "c": [[P]]}, others={"a": [[P]]})
+    assert several.left_out == ("a", "kvm-2/a", "kvm-3/a")
+    assert several.size == 2
 
 
 def test_no_reduction_is_told_of_what_was_not_there() -> None:

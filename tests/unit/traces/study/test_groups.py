@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import combinations, product
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samepaged.traces.study import groups as groups_module
-from samepaged.traces.study.draws import all_groups, chosen_sizes, number_of_groups
+from samepaged.traces.study.draws import all_groups, chosen_sizes, drawn_guests, number_of_groups
 from samepaged.traces.study.groups import groups_of_each_size
 from samepaged.traces.study.stability import what_lasts
 from tests.unit.sharing import oracle
@@ -73,6 +74,23 @@ def test_of_many_groups_some_are_drawn(found: Histories, seed: int) -> None:
 def test_the_number_of_groups_is_that_of_all_that_there_are(traces: list[int], size: int) -> None:
     groups = list(all_groups(traces, size))
     assert number_of_groups(traces, size) == len(groups) == len(set(groups))
+
+
+def test_groups_are_drawn_as_often_as_they_are_among_all() -> None:
+    traces, draws = [1, 2, 5, 3], 20_000
+    every = Counter(tuple(guest for guest, _ in group) for group in all_groups(traces, 2))
+    drawn = Counter(map(tuple, drawn_guests(traces, 2, draws, np.random.default_rng(1))))
+    assert drawn.keys() == every.keys()
+    for group, count in every.items():
+        assert drawn[group] / draws == pytest.approx(count / every.total(), abs=0.015)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.data())
+def test_a_drawn_group_has_so_many_guests(traces: list[int], data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, len(traces)))
+    for group in drawn_guests(traces, size, 3, np.random.default_rng(0)):
+        assert len(group) == size
+        assert group == sorted(set(group))
 
 
 def test_small_groups_are_looked_at_in_every_size_and_the_largest_too() -> None:

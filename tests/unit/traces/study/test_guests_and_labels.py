@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from samepaged.errors import ConfigError, TraceError
+from samepaged.errors import ConfigError, TraceError, UsageError
 from samepaged.traces.study.guests import guests_of
-from samepaged.traces.study.labels import by_platform, load_labels
+from samepaged.traces.study.labels import by_platform, check_labels, load_labels
 from samepaged.traces.study.own import by_page_size, self_sharing
 from samepaged.traces.study.pairs import all_pairs
 from samepaged.traces.trace import PageSizeCounts
@@ -48,12 +48,41 @@ def test_a_guest_that_has_moved_is_the_same_and_another_of_its_name_is_not() -> 
     files = (
         file("web", "kvm-1", uuid="1"),
         file("web", "kvm-2", uuid="1", at=1),
-        file("web", "kvm-2", uuid="2", at=2),
-        file("web", "kvm-3", uuid="2", at=3),
+        file("web", "kvm-2", at=2),
     )
-    assert named(*files) == [("web", 4)]
-    assert named(*files, file("web", "kvm-4", uuid="4")) == [("kvm-3/web", 4), ("kvm-4/web", 1)]
+    assert named(*files) == [("web", 3)]
+    assert named(*files, file("web", "kvm-4", uuid="4")) == [("kvm-2/web", 3), ("kvm-4/web", 1)]
     assert named(file("web", uuid="1"), file("clone", uuid="1", at=1)) == [("clone", 1), ("web", 1)]
+
+
+def test_two_guests_of_one_name_that_changed_places_stay_two() -> None:
+    found = guests_of(
+        [
+            file("web", "kvm-1", uuid="1"),
+            file("web", "kvm-2", uuid="2"),
+            file("web", "kvm-2", uuid="1", at=1),
+            file("web", "kvm-1", uuid="2", at=1),
+        ]
+    )
+    assert [(guest.name, {ref.about.uuid for ref in guest.traces}) for guest in found] == [
+        ("kvm-1/web", {"2"}),
+        ("kvm-2/web", {"1"}),
+    ]
+
+
+def test_beside_one_that_has_moved_a_guest_that_was_defined_anew_is_still_the_same() -> None:
+    moved = (file("web", "kvm-1", uuid="1"), file("web", "kvm-2", uuid="1", at=1))
+    anew = (file("web", "kvm-1", uuid="2", at=2), file("web", "kvm-1", uuid="3", at=3))
+    assert named(*moved, *anew) == [("kvm-1/web", 2), ("kvm-2/web", 2)]
+
+
+def test_no_two_guests_have_one_name() -> None:
+    called = (file("web", "kvm-1"), file("web", "kvm-2"), file("kvm-1/web", "kvm-3"))
+    assert named(*called) == [("kvm-1/web", 1), ("kvm-2/web", 1), ("kvm-3/kvm-1/web", 1)]
+    ways = (file("c", "a/b"), file("c", "z"), file("b/c", "a"), file("b/c", "z"))
+    assert len({name for name, _ in named(*ways)}) == 4
+    both_there = [file("web", host, uuid=uuid, at=at) for uuid in "12" for at, host in enumerate(("kvm-1", "kvm-2"))]
+    assert named(*both_there) == [("kvm-2/web (1)", 2), ("kvm-2/web (2)", 2)]
 
 
 def test_traces_are_in_the_order_of_time_wherever_the_guest_was() -> None:
@@ -140,10 +169,23 @@ def test_a_file_of_labels_may_have_platforms_alone(tmp_path: Path) -> None:
     assert [(one.platform, one.setup, one.guests) for one in found.own] == [("all of them", "all", 2)]
 
 
+@pytest.mark.parametrize("kind", ["platform", "setup"])
+def test_a_label_that_matches_no_guest_is_told(kind: str, tmp_path: Path) -> None:
+    guests = Memory({"web-1": [[P]], "web-2": [[P]]}).guests
+    good = f"{kind}s: [{{name: web, match: [none, 'web-*']}}, {{name: rest, match: ['*']}}"
+    check_labels(load_labels(written(tmp_path, f"{good}]")), guests)
+    check_labels(load_labels(written(tmp_path, f"{good}, {{name: here, match: ['kvm-1/*']}}]")), guests)
+    with pytest.raises(UsageError) as caught:
+        check_labels(load_labels(written(tmp_path, f"{good}, {{name: zzz, match: ['nobody*']}}]")), guests)
+    assert f"the {kind} zzz (nobody*) matches none of 2 guests" in str(caught.value)
+    assert "such as web-1" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{}", "1:1: has no label"),
+        ("{}", "1:1: has no label; write platforms: [{name: NAME, match: ['PATTERN']}]"),
+        ("", "1:1: has no label; write platforms: [{name: NAME, match: ['PATTERN']}]"),
         ("platforms: [{name: a}]", "1:13: platforms[0].match: "),
         ("platform: []", "1:11: platform: "),
         ("setups: [{name: a, match: []}]", "1:27: setups[0].match: "),
