@@ -268,5 +268,5 @@ def test_hashes_of_32_bits_are_counted_whole_and_never_as_a_sample(tmp_path: Pat
 def test_two_guests_of_one_name_and_moment_are_refused(tmp_path: Path) -> None:
     for number, uuid in enumerate(("u", "v")):
         parquet.write(tmp_path / f"{number}.parquet", [guest("a", "x", [7 + number], uuid=uuid)])
-    with pytest.raises(TraceError, match="has a trace that .* has, too"):
+    with pytest.raises(TraceError, match=r"has a trace that .* has, too"):
         fleet(tmp_path, duckdb_engine)
