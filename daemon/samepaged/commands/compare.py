@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from samepaged.commands.study import begin_drawing, printed
 from samepaged.errors import UsageError
 from samepaged.export.names import valid
+from samepaged.traces.database import check_installed
+from samepaged.traces.study.comparison import compare
+from samepaged.traces.survey import survey
 
 if TYPE_CHECKING:
     import argparse
@@ -35,11 +38,6 @@ class Command:
 
     def run(self, args: argparse.Namespace) -> int:
         """Survey both, compare, and show it."""
-        # Not at the top: other commands neither need nor load what reads and draws.
-        from samepaged.traces.database import check_installed  # noqa: PLC0415 - see above
-        from samepaged.traces.study.comparison import compare  # noqa: PLC0415 - see above
-        from samepaged.traces.survey import survey  # noqa: PLC0415 - see above
-
         if args.seed < 0:
             raise UsageError(f"--seed {args.seed} is negative; give 0 or more")
         check_installed()
@@ -49,7 +47,7 @@ class Command:
             (valid(args.first), valid(args.second)), (survey(args.first), survey(args.second)), seed=args.seed
         )
         if args.out is not None:
-            from samepaged.traces.study.report import write_comparison  # noqa: PLC0415 - see above
+            from samepaged.traces.study.report import write_comparison  # noqa: PLC0415 - matplotlib, where it is needed
 
             write_comparison(found, args.out)
         if args.json:

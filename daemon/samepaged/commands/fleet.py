@@ -8,10 +8,13 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from samepaged.commands import fleet_place
 from samepaged.commands.command import sample
 from samepaged.errors import UsageError
 from samepaged.export.names import aligned
 from samepaged.export.table import size
+from samepaged.traces.fleet.counting import fleet
+from samepaged.traces.fleet.duckdb_engine import duckdb_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,8 +82,6 @@ class PlaceOrWord(argparse.Action):
 
 
 def _place_parser(prog: str) -> argparse.ArgumentParser:
-    from samepaged.commands import fleet_place  # noqa: PLC0415 - only who asks for it waits for it
-
     parser = argparse.ArgumentParser(
         prog=prog, description="Propose which guest to move where, so that hosts share most.", allow_abbrev=False
     )
@@ -99,15 +100,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _share(args: argparse.Namespace) -> int:
-    from samepaged.traces.fleet.counting import fleet  # noqa: PLC0415 - DuckDB, where it is needed
-
     if args.engine == "spark":
-        from samepaged.traces.fleet.spark_engine import spark_engine  # noqa: PLC0415 - likewise
+        from samepaged.traces.fleet.spark_engine import spark_engine  # noqa: PLC0415 - PySpark, where it is needed
 
         found = fleet(args.place, lambda: spark_engine(args.master or LOCAL_MASTER), sample=args.sample)
     else:
-        from samepaged.traces.fleet.duckdb_engine import duckdb_engine  # noqa: PLC0415 - likewise
-
         if args.master is not None:
             raise UsageError("--master is Spark's; add --engine spark")
         found = fleet(args.place, duckdb_engine, sample=args.sample)

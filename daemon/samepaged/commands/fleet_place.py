@@ -12,6 +12,10 @@ from samepaged.config import quantities
 from samepaged.errors import UsageError
 from samepaged.export.names import aligned
 from samepaged.export.table import size
+from samepaged.sharing.parallel import in_threads
+from samepaged.traces import newest, read, read_hashes, survey
+from samepaged.traces.fleet.placement import Guest, lowest, place
+from samepaged.traces.fleet.placement_limits import hosts_of
 
 if TYPE_CHECKING:
     import argparse
@@ -74,10 +78,6 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read each guest's newest trace, look for moves, and print them."""
-    from samepaged.traces import newest, survey  # noqa: PLC0415 - DuckDB, where it is needed
-    from samepaged.traces.fleet.placement import Guest, place  # noqa: PLC0415
-    from samepaged.traces.fleet.placement_limits import hosts_of  # noqa: PLC0415
-
     found = newest(survey(args.place, mixed_samples=True))
     abouts = [about for _, about in found]
     hosts = hosts_of(abouts, _limits(args.limit), args.memory)
@@ -125,10 +125,6 @@ def _count(text: str) -> int:
 
 def _hashes(found: Sequence[tuple[TraceFile, About]], sample: int) -> list[NDArray[np.uint64]]:
     """The hashes of each of these traces, of the same sample each."""
-    from samepaged.sharing.parallel import in_threads  # noqa: PLC0415
-    from samepaged.traces import read, read_hashes  # noqa: PLC0415 - DuckDB, where it is needed
-    from samepaged.traces.fleet.placement import lowest  # noqa: PLC0415
-
     of_file: dict[str, list[int]] = {}
     for number, (file, _) in enumerate(found):
         of_file.setdefault(file.path, []).append(number)

@@ -13,8 +13,9 @@ from samepaged.errors import SamepagedError, UsageError
 from samepaged.export.document import document
 from samepaged.export.table import table
 from samepaged.memory.hashing import Interrupted
-from samepaged.service.recorder import check_installed, write_trace
+from samepaged.service.recorder import write_trace
 from samepaged.service.signals import Signals
+from samepaged.traces.database import check_installed
 
 if TYPE_CHECKING:
     import argparse

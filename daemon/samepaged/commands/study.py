@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING
 
 from samepaged.errors import UsageError
 from samepaged.export.names import aligned, columns, elided, wrapped
+from samepaged.traces.database import check_installed
+from samepaged.traces.study.document import document
+from samepaged.traces.study.labels import load_labels
+from samepaged.traces.study.tables import tables
+from samepaged.traces.study.whole import MOST_PAIRS, study
+from samepaged.traces.survey import survey
 
 if TYPE_CHECKING:
     import argparse
@@ -44,14 +50,6 @@ class Command:
 
     def run(self, args: argparse.Namespace) -> int:
         """Survey, study, and show it."""
-        # Not at the top: other commands neither need nor load what reads and draws.
-        from samepaged.traces.database import check_installed  # noqa: PLC0415 - see above
-        from samepaged.traces.study.document import document  # noqa: PLC0415 - see above
-        from samepaged.traces.study.labels import load_labels  # noqa: PLC0415 - see above
-        from samepaged.traces.study.tables import tables  # noqa: PLC0415 - see above
-        from samepaged.traces.study.whole import MOST_PAIRS, study  # noqa: PLC0415 - see above
-        from samepaged.traces.survey import survey  # noqa: PLC0415 - see above
-
         if args.pairs is not None and not 1 <= args.pairs <= _MOST_DRAWS:
             raise UsageError(f"--pairs {args.pairs} is no number of pairs; give one from 1 to {_MOST_DRAWS}")
         if args.seed < 0:
@@ -62,7 +60,7 @@ class Command:
         labels = None if args.labels is None else load_labels(args.labels)
         found = study(survey(args.directory), most_pairs=args.pairs or MOST_PAIRS, seed=args.seed, labels=labels)
         if args.out is not None:
-            from samepaged.traces.study.report import write  # noqa: PLC0415 - see above
+            from samepaged.traces.study.report import write  # noqa: PLC0415 - matplotlib, where it is needed
 
             write(found, args.out)
         if args.json:
@@ -75,7 +73,7 @@ class Command:
 def begin_drawing(directory: Path) -> None:
     """Make the directory for figures. Raises UsageError where they cannot be drawn, TraceError where not written."""
     try:
-        from samepaged.traces.study.report import prepare  # noqa: PLC0415 - see above
+        from samepaged.traces.study.report import prepare  # noqa: PLC0415 - matplotlib, where it is needed
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise

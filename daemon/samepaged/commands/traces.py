@@ -17,6 +17,9 @@ from samepaged.config import quantities
 from samepaged.errors import TraceError, UsageError
 from samepaged.export.names import aligned, visible
 from samepaged.export.table import size
+from samepaged.traces import Store, guest, newest, read, survey
+from samepaged.traces.parquet import look, write
+from samepaged.traces.survey import paths
 
 if TYPE_CHECKING:
     import argparse
@@ -75,9 +78,6 @@ class Command:
 
 def _files(place: str) -> Iterator[TraceFile | TraceError]:
     """The trace files of a place, each by itself: those that cannot be used as errors."""
-    from samepaged.traces.parquet import look  # noqa: PLC0415 - DuckDB, where it is needed
-    from samepaged.traces.survey import paths  # noqa: PLC0415
-
     found = list(paths(place))
     try:
         yield from look(found)
@@ -118,8 +118,6 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from samepaged.traces import read  # noqa: PLC0415 - DuckDB, where it is needed
-
     failures: list[TraceError] = []
     whole = 0
     for file in _good(args.place, failures):
@@ -132,8 +130,6 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _prune(args: argparse.Namespace) -> int:
-    from samepaged.traces import Store  # noqa: PLC0415 - DuckDB, where it is needed
-
     if args.max_age is None and args.max_bytes is None:
         raise UsageError("traces prune needs --max-age or --max-bytes; use --max-age 30d, for one")
     if not args.directory.is_dir():
@@ -144,9 +140,6 @@ def _prune(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from samepaged.traces import guest, newest, read, survey  # noqa: PLC0415 - DuckDB, where it is needed
-    from samepaged.traces.parquet import write  # noqa: PLC0415
-
     if args.into.exists():
         raise TraceError(args.into, "is there already", "remove it, or name another file")
     files = survey(args.place)

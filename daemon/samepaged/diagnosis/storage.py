@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shlex
 import shutil
@@ -17,6 +16,7 @@ from samepaged.diagnosis.check import Check, Status, failure, from_error, ok, wa
 from samepaged.errors import ConfigError
 from samepaged.hypervisor.journal import JournalError, left
 from samepaged.service.directories import places
+from samepaged.traces.database import installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -297,9 +297,5 @@ def storage(config: Config, user: str) -> list[Check]:
         seed_kept(_seed_file(config.state_directory), seeded=seeded),
         runtime_directory([look(path) for path in candidates], user),
         *journal(found, unreadable),
-        *([traces(look(config.traces.directory), user, installed=_duckdb())] if config.traces.enabled else []),
+        *([traces(look(config.traces.directory), user, installed=installed())] if config.traces.enabled else []),
     ]
-
-
-def _duckdb() -> bool:
-    return importlib.util.find_spec("duckdb") is not None

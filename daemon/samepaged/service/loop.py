@@ -23,13 +23,14 @@ from samepaged.service.board import Board
 from samepaged.service.breaker import Breaker
 from samepaged.service.directories import runtime_directory
 from samepaged.service.merging import read_merging
-from samepaged.service.recorder import Recorder, check_installed
+from samepaged.service.recorder import Recorder
 from samepaged.service.recovery import recover
 from samepaged.service.round import Round, report, scan_all
 from samepaged.service.scanner import Scanned, Scanner
 from samepaged.service.schedule import Backoff, Schedule
 from samepaged.service.serving import Serving
 from samepaged.service.web_process import Child
+from samepaged.traces.database import check_installed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged import threads
 from samepaged.errors import SamepagedError
 from samepaged.export.snapshot import Recording
+from samepaged.traces import PageSizeCounts, Store, Trace, seed_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from samepaged.export.snapshot import GuestScan
     from samepaged.sharing import Contents, PageDigest
 
-__all__ = ["Record", "Recorder", "check_installed", "write_trace"]
+__all__ = ["Record", "Recorder", "write_trace"]
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,6 @@ class Record:
 
 def write_trace(record: Record, host: str, directory: Path) -> None:
     """Write a trace below `directory`. Raises SamepagedError."""
-    from samepaged.traces import PageSizeCounts, Store, Trace, seed_id  # noqa: PLC0415 - DuckDB, where it is needed
-
     scan = record.scan
     Store(directory).write(
         Trace.of(
@@ -74,13 +73,6 @@ def write_trace(record: Record, host: str, directory: Path) -> None:
             host_memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         )
     )
-
-
-def check_installed() -> None:
-    """Raises SamepagedError where what writes traces is not installed."""
-    from samepaged.traces import database  # noqa: PLC0415 - DuckDB, where it is needed
-
-    database.check_installed()
 
 
 class Recorder:
@@ -164,8 +156,6 @@ class Recorder:
                 self._waiting.task_done()
 
     def _prune(self, config: TracesConfig) -> None:
-        from samepaged.traces import Store  # noqa: PLC0415 - DuckDB, where it is needed
-
         store, host = Store(config.directory), config.host_name
         try:
             removed = store.prune(time.time(), age=config.max_age, most_bytes=config.max_bytes, host=host)

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from samepaged.errors import SamepagedError
-
-try:
-    import duckdb
-except ImportError:  # the package was installed without the extra `traces`
-    duckdb = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FAILURES", "check_installed", "database", "escaped", "literal", "one_line"]
+    from duckdb import DuckDBPyConnection
 
-# What it raises where files cannot be read or written.
-FAILURES: Final[tuple[type[Exception], ...]] = (OSError,) if duckdb is None else (OSError, duckdb.Error)
+__all__ = ["check_installed", "database", "escaped", "failures", "installed", "literal", "one_line"]
+
+
+def installed() -> bool:
+    """Whether DuckDB is there. It is loaded when a database is opened, and not before: it takes 30 MiB."""
+    return find_spec("duckdb") is not None
 
 
 def check_installed() -> None:
     """Raises SamepagedError where DuckDB is missing."""
-    if duckdb is None:
+    if not installed():
         raise SamepagedError("traces need DuckDB, which is not installed; run pip install 'samepaged[traces]'")
 
 
+def failures() -> tuple[type[Exception], ...]:
+    """What it raises where files cannot be read or written; of DuckDB's own, once it is loaded."""
+    duckdb = sys.modules.get("duckdb")
+    return (OSError,) if duckdb is None else (OSError, duckdb.Error)
+
+
 @contextlib.contextmanager
-def database(threads: int = 1) -> Iterator[duckdb.DuckDBPyConnection]:
+def database(threads: int = 1) -> Iterator[DuckDBPyConnection]:
     """A database in memory, on so many threads; times are in UTC. It downloads nothing by itself."""
     check_installed()
+    import duckdb  # noqa: PLC0415 - see `installed`
+
     with duckdb.connect(
         ":memory:", config={"threads": str(threads), "autoinstall_known_extensions": "false"}
     ) as connection:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from samepaged.errors import TraceError
-from samepaged.traces.database import FAILURES, database, escaped, literal, one_line
+from samepaged.traces.database import database, escaped, failures, literal, one_line
 from samepaged.traces.metadata import KEY, TraceFile, described, parse, row_sums
 from samepaged.traces.trace import Trace
 
@@ -49,7 +49,7 @@ def write(path: Path, traces: Sequence[Trace]) -> None:
             with contextlib.suppress(OSError):
                 beside.unlink()
             raise
-    except FAILURES as error:
+    except failures() as error:
         raise not_written(path, error) from error
 
 
@@ -147,7 +147,7 @@ def _look(connection: DuckDBPyConnection, paths: list[str]) -> list[TraceFile]:
             {"names": names},
         ).fetchall():
             columns.setdefault(path, []).append((column[0], column[1], column[2]))
-    except FAILURES as error:
+    except failures() as error:
         if len(paths) > 1:  # which of them?
             middle = len(paths) // 2
             return _look(connection, paths[:middle]) + _look(connection, paths[middle:])
@@ -184,7 +184,7 @@ def _fetch(
 ) -> dict[str, NDArray[Any]]:
     try:
         found = connection.execute(query, parameters).fetchnumpy()
-    except FAILURES as error:
+    except failures() as error:
         raise TraceError(path, f"cannot be read ({one_line(error)})", DAMAGED) from error
     return {name: np.asarray(column) for name, column in found.items()}
 

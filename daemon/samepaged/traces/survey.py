@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import TraceError
-from samepaged.traces.database import FAILURES, database, one_line
+from samepaged.traces.database import database, failures, one_line
 from samepaged.traces.parquet import look
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _globbed(pattern: str) -> list[str]:
             return [
                 row[0] for row in connection.execute("SELECT file FROM glob(?) ORDER BY file", [pattern]).fetchall()
             ]
-        except FAILURES as error:
+        except failures() as error:
             raise TraceError(
                 pattern, f"cannot be listed ({one_line(error)})", "see what DuckDB needs for it"
             ) from error

@@ -7,7 +7,7 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.traces.database import FAILURES, database, escaped, literal, one_line
+from samepaged.traces.database import database, escaped, failures, literal, one_line
 from samepaged.traces.fleet.engine import EngineError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class DuckDbEngine:
     def _run(self, query: str, parameters: dict[str, Any] | None = None) -> DuckDBPyConnection:
         try:
             return self._connection.execute(query, parameters)
-        except FAILURES as error:
+        except failures() as error:
             raise EngineError(one_line(error)) from error
 
 
