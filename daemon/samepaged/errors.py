@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from samepaged.printable import printable
+
 __all__ = [
     "ConfigError",
     "GuestError",
@@ -81,13 +83,8 @@ class TraceError(SamepagedError):
     """
 
     def __init__(self, path: object, problem: str, remedy: str) -> None:
-        super().__init__(f"{_shown(str(path))}: {_shown(problem)}; {remedy}")
-
-
-def _shown(text: str) -> str:
-    """On one line, with the escapes of what cannot be printed: export/names.visible, which may not be imported here."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+        what, problem = (printable(" ".join(text.split())) for text in (str(path), problem))
+        super().__init__(f"{what}: {problem}; {remedy}")
 
 
 class HypervisorError(SamepagedError):

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from samepaged.printable import printable as one_line
+
 __all__ = ["Path", "Place", "Problem", "dotted", "one_line", "shown"]
 
 Path = tuple[str | int, ...]
@@ -48,13 +50,6 @@ def shown(value: object) -> str:
         value = value[: _LONGEST + 1]
     text = _YAML_WORDS[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
-
-
-def one_line(text: str) -> str:
-    """`text` as it is where it can be printed, else with what cannot be printed escaped."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def dotted(path: Path) -> str:

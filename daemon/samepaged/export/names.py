@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from typing import TYPE_CHECKING
 
+from samepaged.printable import printable as visible
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
@@ -18,13 +20,6 @@ def valid(text: str) -> str:
     not UTF-8) becomes the six characters of its escape, `\udcff`.
     """
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def visible(text: str) -> str:
-    """`text` on one line, safe for a terminal: control, format (such as right-to-left override) and unassigned
-    characters become their escapes.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def columns(text: str) -> int:
