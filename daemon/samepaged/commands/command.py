@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Runnable", "quantity", "sample", "taken_by"]
+__all__ = ["INTERRUPTED", "Runnable", "quantity", "sample", "taken_by"]
 
 Value = TypeVar("Value")
 
 MOST_SAMPLED: Final = 1 << 16
+INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
 
 
 class Runnable(Protocol):

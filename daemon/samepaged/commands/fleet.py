@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from samepaged.commands import fleet_place
@@ -13,6 +12,7 @@ from samepaged.commands.command import sample
 from samepaged.errors import UsageError
 from samepaged.export.names import aligned
 from samepaged.export.table import size
+from samepaged.traces import utc
 from samepaged.traces.fleet.counting import fleet
 from samepaged.traces.fleet.duckdb_engine import duckdb_engine
 
@@ -121,8 +121,8 @@ def _json(found: Fleet) -> Iterator[str]:
         "schema": 1,
         "page_size": found.page_size,
         "sample": found.sample,
-        "oldest_trace": _time(found.oldest),
-        "newest_trace": _time(found.newest),
+        "oldest_trace": utc(found.oldest),
+        "newest_trace": utc(found.newest),
         "guests": sum(host.guests for host in found.hosts),
         "memory_pages": sum(host.memory_pages for host in found.hosts),
         "hashed_pages": found.hashed_pages,
@@ -186,7 +186,7 @@ def _text(found: Fleet) -> Iterator[str]:
 
     guests = sum(host.guests for host in found.hosts)
     memory = sum(host.memory_pages for host in found.hosts)
-    yield f"{len(found.hosts)} hosts, {guests} guests, traces from {_time(found.oldest)} to {_time(found.newest)}"
+    yield f"{len(found.hosts)} hosts, {guests} guests, traces from {utc(found.oldest)} to {utc(found.newest)}"
     if found.sample > 1:
         error = f"{found.distinct_error:.2%}" if found.distinct_error is not None else "unknown"
         yield (
@@ -240,7 +240,3 @@ def _pair(found: Fleet, pair: HostPair) -> tuple[str, ...]:
 def _more(count: int) -> Iterator[str]:
     if count > MOST_SHOWN:
         yield f"and {count - MOST_SHOWN} more, which --json has"
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

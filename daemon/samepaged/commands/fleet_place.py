@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +12,7 @@ from samepaged.errors import UsageError
 from samepaged.export.names import aligned
 from samepaged.export.table import size
 from samepaged.sharing.parallel import in_threads
-from samepaged.traces import newest, read, read_hashes, survey
+from samepaged.traces import newest, read, read_hashes, survey, utc
 from samepaged.traces.fleet.placement import Guest, lowest, place
 from samepaged.traces.fleet.placement_limits import hosts_of
 
@@ -147,8 +146,8 @@ def _document(placement: Placement, abouts: Sequence[About]) -> dict[str, Any]:
         "schema": 1,
         "page_size": page_size,
         "guests": len(abouts),
-        "oldest_trace": _time(min(about.scanned_at for about in abouts)),
-        "newest_trace": _time(max(about.scanned_at for about in abouts)),
+        "oldest_trace": utc(min(about.scanned_at for about in abouts)),
+        "newest_trace": utc(max(about.scanned_at for about in abouts)),
         "sample": placement.sample,
         "search_sample": placement.search_sample,
         "moves": [
@@ -195,7 +194,7 @@ def _text(placement: Placement, abouts: Sequence[About]) -> Iterator[str]:
     if any(one.host.limit_from == "now" for one in placement.hosts):
         yield "Hosts of unknown memory take no more than they have now; give --memory or --limit."
     times = [about.scanned_at for about in abouts]
-    yield f"Traces from {_time(min(times))} to {_time(max(times))}."
+    yield f"Traces from {utc(min(times))} to {utc(max(times))}."
     yield ""
     headings = ("host", "memory", "after", "limit", "inter-VM", "after", "the limit is")
     yield from aligned([headings, *(_outcome(one, page_size) for one in placement.hosts)], right=(1, 2, 3, 4, 5))
@@ -209,7 +208,3 @@ def _outcome(one: HostOutcome, page_size: int) -> tuple[str, ...]:
     amounts = (*one.memory_pages, one.host.limit_pages, *one.inter_sharing_pages)
     over = ", which it is over" if one.memory_pages[1] > one.host.limit_pages else ""
     return one.host.name, *(size(pages * page_size) for pages in amounts), LIMITS[one.host.limit_from] + over
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from samepaged import seed
+from samepaged.commands.command import INTERRUPTED
 from samepaged.config import load
 from samepaged.export.table import Progress
 from samepaged.hypervisor.connection import Hypervisor
@@ -33,11 +34,10 @@ if TYPE_CHECKING:
     from samepaged.service.recorder import Record
     from samepaged.service.signals import Signals
 
-__all__ = ["INTERRUPTED", "Scans", "add_arguments", "configured", "interrupted", "status"]
+__all__ = ["Scans", "add_arguments", "configured", "interrupted", "status"]
 
 MODES: Final = ("auto", "snapshot", "precopy", "sliced", "live")
 READERS: Final = ("auto", "process", "dump")
-INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +16,7 @@ from samepaged.config import quantities
 from samepaged.errors import TraceError, UsageError
 from samepaged.export.names import aligned, visible
 from samepaged.export.table import size
-from samepaged.traces import Store, guest, newest, read, survey
+from samepaged.traces import Store, guest, newest, read, survey, utc
 from samepaged.traces.parquet import look, write
 from samepaged.traces.survey import paths
 
@@ -172,9 +171,8 @@ def _cells(file: TraceFile, about: About) -> tuple[str, ...]:
     def pages(count: int) -> str:
         return size(count * about.page_size)
 
-    when = datetime.fromtimestamp(about.scanned_at, UTC)
     return (
-        f"{when:%Y-%m-%dT%H:%M:%SZ}",
+        utc(about.scanned_at),
         about.host,
         about.domain,
         pages(about.memory_pages),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from samepaged import seed
-from samepaged.commands.command import quantity
+from samepaged.commands.command import INTERRUPTED, quantity
 from samepaged.config import load, quantities
 from samepaged.errors import TraceError, UsageError
 from samepaged.memory import image
@@ -41,7 +41,6 @@ HEX: Final = re.compile(r"(?:0[xX])?([0-9A-Fa-f]{1,16})")
 YEARS: Final = range(1971, 9999)
 _size, _page_size = quantity(quantities.size), quantity(quantities.page_size)
 
-INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
 OF_IMAGES: Final = ("memory", "page_sizes")
 OF_LISTS: Final = ("bits", "zero_hash", "hash_name", "page_size", "skip", "count", "big_endian")
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ABSENT", "FIRST_HASH", "SWAPPED", "ZERO", "Contents", "PageDigest", "contents_of_all"]
+__all__ = ["ABSENT", "FIRST_HASH", "SWAPPED", "ZERO", "Contents", "PageDigest", "contents_of_all", "starts_of_states"]
 
 # A page without a hash has one of three reserved values in the hash's place, so that hash and state are one number
 # of 8 bytes a page, and sort together. A content whose hash happens to be reserved has FIRST_HASH added to it
@@ -67,9 +67,7 @@ class Contents:
         """
         ordered = digest.pages if in_place else np.array(digest.pages)
         ordered.sort()
-        # uint64 bounds: signed ones would make numpy turn the whole array into floats.
-        bounds = np.array([SWAPPED, ZERO, FIRST_HASH], dtype=np.uint64)
-        swapped, zero, first = (int(at) for at in np.searchsorted(ordered, bounds))
+        swapped, zero, first = starts_of_states(ordered)
         memory_pages = len(ordered)
         repeated = np.zeros(memory_pages - first, dtype=np.bool_)
         distinct_pages = _compact(ordered, first, repeated)
@@ -88,6 +86,14 @@ class Contents:
             zero_pages=first - zero,
             duplicate_pages=memory_pages - first - distinct_pages,
         )
+
+
+def starts_of_states(ordered: NDArray[np.uint64]) -> tuple[int, int, int]:
+    """Where in the sorted pages of a digest the swapped ones begin, the zero ones, and those with a hash."""
+    # uint64 bounds: signed ones would make numpy turn the whole array into floats.
+    bounds = np.array([SWAPPED, ZERO, FIRST_HASH], dtype=np.uint64)
+    swapped, zero, first = (int(at) for at in np.searchsorted(ordered, bounds))
+    return swapped, zero, first
 
 
 def contents_of_all(

@@ -6,7 +6,7 @@ from samepaged.traces.metadata import Totals, TraceFile
 from samepaged.traces.parquet import read, read_hashes
 from samepaged.traces.store import Store
 from samepaged.traces.survey import guest, newest, survey
-from samepaged.traces.trace import About, PageSizeCounts, Trace, seed_id, threshold
+from samepaged.traces.trace import About, PageSizeCounts, Trace, seed_id, threshold, utc
 
 __all__ = [
     "About",
@@ -22,4 +22,5 @@ __all__ = [
     "seed_id",
     "survey",
     "threshold",
+    "utc",
 ]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from samepaged.traces.trace import Trace
 
-__all__ = ["KEY", "Totals", "TraceFile", "described", "parse", "row_sums"]
+__all__ = ["KEY", "Totals", "TraceFile", "column_sum", "described", "parse"]
 
 KEY: Final = "samepaged"
 # The largest prime below 2^32.
@@ -70,10 +70,9 @@ class TraceFile:
         return sum(found.rows for one in self.totals if (found := one[at]) is not None)
 
 
-def row_sums(hashes: NDArray[np.int64], pages: NDArray[np.int32]) -> tuple[str, str]:
-    """Checksums of the two columns, of rows in ascending order."""
-    first, second = (xxhash.xxh3_128_hexdigest(np.ascontiguousarray(column).data) for column in (hashes, pages))
-    return first, second
+def column_sum(column: NDArray[np.int64] | NDArray[np.int32]) -> str:
+    """The checksum of a column, of rows in ascending order."""
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(column).data)
 
 
 def described(columns: Sequence[tuple[Trace, NDArray[np.int64], NDArray[np.int32]]], sample: int) -> str:
@@ -84,7 +83,7 @@ def described(columns: Sequence[tuple[Trace, NDArray[np.int64], NDArray[np.int32
         "traces": [
             asdict(trace.about)
             | {
-                "sums": row_sums(hashes, pages),
+                "sums": (column_sum(hashes), column_sum(pages)),
                 "totals": [
                     None if 1 << halvings < sample else _totals(hashes, pages, 1 << halvings)
                     for halvings in range(MOST_HALVINGS + 1)

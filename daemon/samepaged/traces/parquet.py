@@ -11,7 +11,7 @@ import numpy as np
 
 from samepaged.errors import TraceError
 from samepaged.traces.database import database, escaped, failures, literal, one_line
-from samepaged.traces.metadata import KEY, TraceFile, described, parse, row_sums
+from samepaged.traces.metadata import KEY, TraceFile, column_sum, described, parse
 from samepaged.traces.trace import Trace
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def look(paths: Sequence[str]) -> list[TraceFile]:
 
 def read(path: str | Path) -> tuple[Trace, ...]:
     """The traces of a file, checked: a file that was changed or cut gives an error, and never a wrong number."""
-    (file,) = look([str(path)])
     with database() as connection:
+        (file,) = _look(connection, [str(path)])
         rows = _fetch(
             connection,
             path,
@@ -89,7 +89,11 @@ def read(path: str | Path) -> tuple[Trace, ...]:
     found = []
     for number, about in enumerate(file.traces):
         hashes, pages = (rows[name][cuts[number + 1] : cuts[number + 2]] for name in ("hash", "pages"))
-        if hashes.dtype != np.int64 or pages.dtype != np.int32 or row_sums(hashes, pages) != file.sums[number]:
+        if (
+            hashes.dtype != np.int64
+            or pages.dtype != np.int32
+            or (column_sum(hashes), column_sum(pages)) != file.sums[number]
+        ):
             raise TraceError(path, "has other rows than were written", DAMAGED)
         found.append(Trace(about, unsigned(hashes), _rotated(pages, int(np.searchsorted(hashes, 0))), file.sample))
     return tuple(found)
@@ -112,7 +116,7 @@ def fetch_hashes(connection: DuckDBPyConnection, file: TraceFile) -> NDArray[np.
         {"path": escaped(file.path)},
     )
     hashes = rows["hash"]
-    if hashes.dtype != np.int64 or row_sums(hashes, np.empty(0, dtype=np.int32))[0] != file.sums[0][0]:
+    if hashes.dtype != np.int64 or column_sum(hashes) != file.sums[0][0]:
         raise TraceError(file.path, "has other rows than were written", DAMAGED)
     return unsigned(hashes)
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sharing.digest import FIRST_HASH, SWAPPED, ZERO
+from samepaged.sharing.digest import starts_of_states
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.sharing.digest import Contents, PageDigest
 
-__all__ = ["MOST_HALVINGS", "About", "PageSizeCounts", "Trace", "seed_id", "threshold"]
+__all__ = ["MOST_HALVINGS", "About", "PageSizeCounts", "Trace", "seed_id", "threshold", "utc"]
 
 # A sample has the lowest 1/N of the hashes, N being 1, 2, 4, up to 2 to this power.
 MOST_HALVINGS: Final = 16
@@ -24,6 +25,11 @@ MOST_HALVINGS: Final = 16
 def seed_id(seed: int) -> str:
     """Tells whether two traces have the same seed, and not which: 16 hexadecimal digits."""
     return hashlib.sha256(b"samepaged seed\0" + seed.to_bytes(8, "big")).hexdigest()[:16]
+
+
+def utc(seconds: float) -> str:
+    """A time, in seconds of the Unix epoch, as RFC 3339 has it, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def threshold(sample: int) -> int | None:
@@ -117,8 +123,7 @@ class Trace:
     ) -> Trace:
         """The trace of a digest, which is left as it is. Takes up to 32 bytes a page meanwhile."""
         ordered = np.sort(digest.pages)
-        bounds = np.array([SWAPPED, ZERO, FIRST_HASH], dtype=np.uint64)
-        swapped, zero, first = (int(at) for at in np.searchsorted(ordered, bounds))
+        swapped, zero, first = starts_of_states(ordered)
         hashed = ordered[first:]
         is_first = np.ones(len(hashed), dtype=np.bool_)
         np.not_equal(hashed[1:], hashed[:-1], out=is_first[1:])

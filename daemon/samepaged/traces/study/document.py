@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from samepaged.traces.collisions import expected_self, expected_shared
+from samepaged.traces.trace import utc
 
 if TYPE_CHECKING:
     from samepaged.traces.study.groups import GroupSharing
@@ -59,8 +59,8 @@ def _guest(guest: SelfSharing, hash_bits: int) -> dict[str, Any]:
         "domain": guest.domain,
         "host": guest.host,
         "traces": guest.traces,
-        "first_scanned": _time(guest.first),
-        "last_scanned": _time(guest.last),
+        "first_scanned": utc(guest.first),
+        "last_scanned": utc(guest.last),
         "memory_pages": guest.memory.document(),
         "self_sharing_pages": guest.pages.document(),
         "self_sharing_ratio": guest.ratio.document(),
@@ -141,7 +141,3 @@ def _platforms(found: ByPlatform) -> dict[str, Any]:
         ],
         "unlabelled": list(found.unlabelled),
     }
-
-
-def _time(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
