@@ -93,8 +93,9 @@ def test_traces_hold_what_the_guests_were_made_to_hold(place: Place) -> None:
 def test_the_course_has_the_trace_from_under_way_too(place: Place) -> None:
     (block,) = planted(400_000_000, 1).tolist()
     for name, (mark, last) in traces(place, "course").items():
-        # How far the guest has come by the time it is suspended is its own business.
-        assert 0 < mark[block] <= last[block], name
+        # How far the guest has come by the time it is suspended is its own business, and so
+        # is whether one copy more is on its way through a buffer of its kernel just then.
+        assert mark[block] > 0, name
         assert last[block] >= COPIES, name
     assert [(one.name, one.marks, one.notes) for one in outcomes(place)] == [
         (name, 1, ("a note",)) for name in sorted(OWN)
