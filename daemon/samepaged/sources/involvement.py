@@ -1,0 +1,107 @@
+"""How much sharing involves each owner: section 5 of Barker et al. (USENIX ATC 2012), Figures 11 and 12.
+
+A content that a guest has n times is n - 1 pages of self-sharing, and one page of inter-VM sharing where another guest
+of its group has it, too. It involves every owner of any of its pages: so the involvements of all owners together are
+more than the sharing. The split is the figure that adds up: each content's sharing in equal parts over its pages, and a
+page's part in equal parts over its owners.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from samepaged.sharing import FIRST_HASH
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Involvement", "SharedPages", "involvement", "shared_pages"]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPages:
+    """The pages of a guest whose content is shared, and their contents.
+
+    `pages` (int64, (n,)): their numbers, those of a content side by side. `content` (int64, (n,)): the number of each
+    one's content, from 0. By content: `hashes` (uint64), `copies` (int64, how many pages of the guest have it), and
+    `others` (bool, whether another guest has it).
+    """
+
+    pages: NDArray[np.int64]
+    content: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    copies: NDArray[np.int64]
+    others: NDArray[np.bool_]
+
+    @property
+    def self_sharing_pages(self) -> int:
+        """S_self(V)."""
+        return int((self.copies - 1).sum())
+
+    @property
+    def inter_sharing_pages(self) -> int:
+        """How many contents others have, too."""
+        return int(np.count_nonzero(self.others))
+
+
+def shared_pages(digest: NDArray[np.uint64], distinct: NDArray[np.uint64], others: NDArray[np.bool_]) -> SharedPages:
+    """The shared pages of a guest: `digest` is as in PageDigest, `distinct` and `others` are its contents (sorted, each
+    once) and which of them other guests have. Zero, absent and swapped pages are in no sharing.
+    """
+    pages = np.flatnonzero(digest >= np.uint64(FIRST_HASH))
+    number = np.searchsorted(distinct, digest[pages])
+    copies = np.bincount(number, minlength=len(distinct))
+    shared = (copies > 1) | others
+    kept = shared[number]
+    pages, number = pages[kept], number[kept]
+    order = np.argsort(number, kind="stable")
+    # Numbered anew, from 0, without those that nobody shares.
+    fresh = np.cumsum(shared) - 1
+    return SharedPages(
+        pages=pages[order].astype(np.int64),
+        content=fresh[number[order]].astype(np.int64),
+        hashes=distinct[shared],
+        copies=copies[shared].astype(np.int64),
+        others=others[shared],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Involvement:
+    """By owner (k of them): in how many pages of self-sharing and of inter-VM sharing it is involved (int64), and its
+    share of both in the split that adds up (float64).
+    """
+
+    self_sharing: NDArray[np.int64]
+    inter_sharing: NDArray[np.int64]
+    split: NDArray[np.float64]
+
+
+def involvement(
+    shared: SharedPages, row: NDArray[np.int64], owner: NDArray[np.int64], owners: int, parts: NDArray[np.int64]
+) -> Involvement:
+    """How much sharing involves each of `owners` owners.
+
+    `row` (ascending or not, indices into `shared.pages`) and `owner` (0 … owners - 1) say which page has which owner, a
+    pair once. `parts` (by row of `shared.pages`) is among how many owners that page's part of the split is divided; it
+    may be more than are asked about here.
+    """
+    content = shared.content[row]
+    # Each owner once a content, whichever of its copies it owns.
+    pairs = np.unique(content * max(owners, 1) + owner)
+    of, by = np.divmod(pairs, max(owners, 1))
+    every = shared.copies - 1 + shared.others
+    weight = every[content] / shared.copies[content] / parts[row]
+    return Involvement(
+        self_sharing=_sums(by, shared.copies[of] - 1, owners),
+        inter_sharing=_sums(by, shared.others[of], owners),
+        split=np.bincount(owner, weights=weight, minlength=owners),
+    )
+
+
+def _sums(owner: NDArray[np.int64], amounts: NDArray[np.int64] | NDArray[np.bool_], owners: int) -> NDArray[np.int64]:
+    # Sums of whole numbers below 2^53 are exact in the doubles that bincount adds.
+    return np.rint(np.bincount(owner, weights=amounts, minlength=owners)).astype(np.int64)
