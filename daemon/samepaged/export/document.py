@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from samepaged.export.snapshot import GuestScan, HostScan
     from samepaged.sharing import GuestSharing, PageSizeSharing, SharingReport
 
-__all__ = ["SCHEMA", "document"]
+__all__ = ["SCHEMA", "document", "rfc3339"]
 
 SCHEMA: Final = 1
 
@@ -27,7 +27,7 @@ def document(scan: HostScan) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "page_size": report.page_size,
-        "started": _rfc3339(scan.started),
+        "started": rfc3339(scan.started),
         "duration_seconds": scan.duration_seconds,
         "domains": [_domain(guest, how[guest.name]) for guest in report.guests],
         "skipped": [
@@ -99,5 +99,6 @@ def _domain(guest: GuestSharing, how: GuestScan) -> dict[str, Any]:
     }
 
 
-def _rfc3339(epoch: float) -> str:
+def rfc3339(epoch: float) -> str:
+    """A time in seconds of the Unix epoch as RFC 3339 has it, in UTC, to the millisecond."""
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

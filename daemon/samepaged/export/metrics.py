@@ -36,6 +36,7 @@ from samepaged.export.catalogue.scans import (
 )
 from samepaged.export.merging_metrics import merging_metrics
 from samepaged.export.sharing_metrics import sharing_metrics
+from samepaged.export.sources_metrics import sources_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,12 +50,15 @@ __all__ = ["SnapshotCollector", "registry", "render"]
 
 class SnapshotCollector:
     """A prometheus_client collector over one snapshot. A new one is shown by assigning `snapshot`: a scrape takes the
-    reference once, so all that it gives belongs together. Only the largest `pairs` (assignable too) are given.
+    reference once, so all that it gives belongs together. Only the largest `pairs` are given, and of each guest the
+    `sources` most involved kinds, and processes and files only with `source_names` (all three are assignable, too).
     """
 
-    def __init__(self, snapshot: Snapshot, *, pairs: int = 20) -> None:
+    def __init__(self, snapshot: Snapshot, *, pairs: int = 20, sources: int = 10, source_names: bool = False) -> None:
         self.snapshot = snapshot
         self.pairs = pairs
+        self.sources = sources
+        self.source_names = source_names
 
     def collect(self) -> Iterator[Family]:
         """The families of which something is known; a quantity that is not known yet has no series."""
@@ -67,6 +71,7 @@ class SnapshotCollector:
                 *sharing_metrics(snapshot.latest, self.pairs),
             ]
         families += merging_metrics(snapshot.latest, snapshot.merging)
+        families += sources_metrics(snapshot.sources, self.sources, names=self.source_names)
         yield from (family for family in families if family.samples)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from samepaged.errors import Reason
     from samepaged.ksm import HostMerging, ProcessMerging
     from samepaged.sharing import GuestSharing, SharingReport
+    from samepaged.sources.answers import Answers
 
 __all__ = [
     "ConfigStatus",
@@ -28,6 +29,7 @@ __all__ = [
     "Recording",
     "Skipped",
     "Snapshot",
+    "Sourced",
     "mergeable_pages",
 ]
 
@@ -217,9 +219,17 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
+class Sourced:
+    """Where a guest's sharing came from, when that was last looked at (`scanned`, Unix epoch)."""
+
+    answers: Answers
+    scanned: float
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that a scrape can see, consistent in itself. `next_scan` is in seconds of the Unix epoch; `history` has the
-    scans of the last day, oldest first.
+    scans of the last day, oldest first; `sources` has of each guest the newest, which may be some scans old.
     """
 
     config: ConfigStatus
@@ -234,6 +244,7 @@ class Snapshot:
     pauses: Mapping[str, Histogram] = field(default_factory=dict)
     failures: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
     last_success: Mapping[str, float] = field(default_factory=dict)
+    sources: Mapping[str, Sourced] = field(default_factory=dict)
 
     def without(self, name: str) -> Snapshot:
         """This snapshot after the domain `name` is gone: no series of it is left; the totals of host and groups
@@ -246,4 +257,5 @@ class Snapshot:
             pauses={domain: pauses for domain, pauses in self.pauses.items() if domain != name},
             failures={key: count for key, count in self.failures.items() if key[0] != name},
             last_success={domain: when for domain, when in self.last_success.items() if domain != name},
+            sources={domain: sourced for domain, sourced in self.sources.items() if domain != name},
         )

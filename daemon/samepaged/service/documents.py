@@ -9,18 +9,19 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from samepaged.export.document import document
+from samepaged.export.document import document, rfc3339
 from samepaged.export.metrics import render
 from samepaged.export.names import visible
 from samepaged.export.page import Page
+from samepaged.export.sources_document import sources_document
 from samepaged.web.feed import Document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from prometheus_client import CollectorRegistry
 
-    from samepaged.export.snapshot import HostScan, Snapshot
+    from samepaged.export.snapshot import HostScan, Snapshot, Sourced
 
 __all__ = ["Documents"]
 
@@ -31,8 +32,10 @@ OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8
 PLAIN: Final = "text/plain; charset=utf-8"
 HTML: Final = "text/html; charset=utf-8"
 JSON: Final = "application/json"
-# Five of them in one frame are within what the web process takes (web/feed.py).
+SOURCES: Final = "/api/v1/sources"
+# Five of them, and one of LARGEST_SOURCES, in one frame are within what the web process takes (web/feed.py).
 LARGEST: Final = 12 << 20
+LARGEST_SOURCES: Final = 4 << 20
 
 
 class Documents:
@@ -42,6 +45,8 @@ class Documents:
         self._registry = registry
         self._snapshot = snapshot
         self._scan: HostScan | None = None
+        self._sourced: Mapping[str, Sourced] | None = None
+        self._sources_made = Document(SOURCES, JSON, b"")
         self._page = Page(visible(platform.node()))
         self._failed: set[str] = set()
         self._json = _line(
@@ -55,6 +60,7 @@ class Documents:
             *self._tried("page", ("/",), lambda: [Document("/", HTML, self._page(snapshot, time.time()))]),
             _readiness(ready=snapshot.latest is not None),
             *self._tried("metrics", ("/metrics", self._json.path), lambda: self._metrics(snapshot.latest)),
+            *self._tried("sources", (SOURCES,), lambda: [self._sources(snapshot.sources)]),
         ]
         return [_of_bounded_size(one) for one in made]
 
@@ -79,11 +85,24 @@ class Documents:
 
     def _last_scan(self, latest: HostScan | None) -> Document:
         if latest is not None and latest is not self._scan:
-            # In pieces: json.dumps would hold the interpreter for the whole of it, and a guest may be waiting for us.
-            text = "".join(json.JSONEncoder(separators=(",", ":")).iterencode(document(latest)))
-            self._json = Document(self._json.path, JSON, text.encode())
+            self._json = Document(self._json.path, JSON, _compact(document(latest)))
             self._scan = latest
         return self._json
+
+    def _sources(self, sources: Mapping[str, Sourced]) -> Document:
+        if not sources:
+            text = "no guest's pages have been looked at for their owners; see `sources` in the configuration"
+            return _line(SOURCES, HTTPStatus.NOT_FOUND, text)
+        if sources is not self._sourced:
+            domains = [sources_document(one.answers) | {"scanned": rfc3339(one.scanned)} for one in sources.values()]
+            self._sources_made = Document(SOURCES, JSON, _compact({"domains": domains}))
+            self._sourced = sources
+        return self._sources_made
+
+
+def _compact(value: object) -> bytes:
+    # In pieces: json.dumps would hold the interpreter for the whole of it, and a guest may be waiting for us.
+    return "".join(json.JSONEncoder(separators=(",", ":")).iterencode(value)).encode()
 
 
 def _readiness(*, ready: bool) -> Document:
@@ -97,7 +116,8 @@ def _line(path: str, status: HTTPStatus, text: str) -> Document:
 
 
 def _of_bounded_size(made: Document) -> Document:
-    if len(made.body) <= LARGEST:
+    if len(made.body) <= (LARGEST_SOURCES if made.path == SOURCES else LARGEST):
         return made
-    text = f"this takes {len(made.body)} bytes, which is too much to be served; ask `samepaged scan --json`"
+    ask = "sources" if made.path == SOURCES else "scan"
+    text = f"this takes {len(made.body)} bytes, which is too much to be served; ask `samepaged {ask} --json`"
     return _line(made.path, HTTPStatus.INTERNAL_SERVER_ERROR, text)

@@ -82,9 +82,10 @@ class Answers:
         """Of both kinds."""
         return self.self_sharing_pages + self.inter_sharing_pages
 
-    def named(self, domain: str) -> Answers:
-        """The same of a domain that is called otherwise now."""
-        return replace(self, domain=domain)
+    def shortened(self, most: int) -> Answers:
+        """With the first `most` processes and files alone: what is kept and shown for as long as the guest runs."""
+        processes, files = (None if owners is None else owners[:most] for owners in (self.processes, self.files))
+        return replace(self, processes=processes, files=files)
 
 
 def answer(

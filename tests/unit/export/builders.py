@@ -17,9 +17,11 @@ from samepaged.export.snapshot import (
     Recording,
     Skipped,
     Snapshot,
+    Sourced,
 )
 from samepaged.ksm import HostMerging, ProcessMerging
 from samepaged.sharing import GroupSharing, GuestSharing, PageSizeSharing, PairSharing, SharingReport
+from samepaged.sources.answers import Answers, Copied, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -159,6 +161,27 @@ def full_snapshot() -> Snapshot:
         history=(Moment(STARTED - 900, 8 << 20, 1 << 20, 2 << 20, 1 << 19, 1 << 20),),
         next_scan=STARTED + 900,
         recording=Recording(written=7, lost=1, stored_bytes=1 << 20),
+        sources={name: Sourced(answers(name), STARTED - 900) for name in ("web-1", "web-2")},
+    )
+
+
+def answers(domain: str, *, names: bool = True, kinds: int = 3) -> Answers:
+    """A guest of 1,000 pages that shares 110: its heap is in most of it, its libraries in the rest."""
+    owners = [Owner("heap", 300, 50, 20, 60.0), Owner("library", 200, 30, 20, 45.5), Owner("slab", 100, 10, 0, 4.5)]
+    return Answers(
+        domain=domain,
+        kernel="6.1.0-56-cloud-amd64",
+        memory_pages=1000,
+        in_use_pages=800,
+        labelled_ratio=0.98,
+        self_sharing_pages=80,
+        inter_sharing_pages=30,
+        kinds=(*owners[:kinds], Owner("free", 200, 0, 0, 0.0)),
+        processes=(Owner("apache2", 150, 40, 20, 50.0), Owner("sshd", 20, 5, 0, 2.5)) if names else None,
+        files=(Owner("/usr/lib/libc.so.6", 90, 20, 10, 15.0),) if names else None,
+        most_copied=(Copied(12, others=True, owners=("[libc.so.6 000b6000 r-xp]: apache2 sshd",), more_owners=1),)
+        if names
+        else (Copied(12, others=True, owners=("[library]",)),),
     )
 
 

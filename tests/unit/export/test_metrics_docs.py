@@ -51,7 +51,7 @@ def scraped(*, openmetrics: bool = False) -> str:
     assert shown.latest is not None
     shown = replace(shown, latest=replace(shown.latest, page_sizes=(PageSizeSharing(2 << 20, 3, 0, 1, 0),)))
     source = CollectorRegistry()
-    source.register(SnapshotCollector(shown))
+    source.register(SnapshotCollector(shown, sources=2, source_names=True))
     return render(source, openmetrics=openmetrics).decode()
 
 

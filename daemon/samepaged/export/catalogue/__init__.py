@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.export.catalogue import health, merging, scans, sharing
+from samepaged.export.catalogue import health, merging, scans, sharing, sources
 from samepaged.export.catalogue.metric import Metric
 
 if TYPE_CHECKING:
@@ -16,6 +16,6 @@ __all__ = ["SECTIONS"]
 
 SECTIONS: Final[Mapping[str, tuple[Metric[Any, Any], ...]]] = {
     module.__name__.rpartition(".")[2]: tuple(one for one in vars(module).values() if isinstance(one, Metric))
-    for module in (sharing, merging, scans, health)
+    for module in (sharing, merging, sources, scans, health)
 }
 """The sections of docs/metrics.md, and the metrics of each in the order of the page."""

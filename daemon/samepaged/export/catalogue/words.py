@@ -11,7 +11,7 @@ from samepaged.errors import Reason
 if TYPE_CHECKING:
     from samepaged.export.catalogue.metric import Words
 
-__all__ = ["FAILURES", "FALLBACKS", "MODES", "OBSTACLES", "READERS", "RESULTS", "SHORT_OBSTACLES", "STATES"]
+__all__ = ["FAILURES", "FALLBACKS", "KINDS", "MODES", "OBSTACLES", "READERS", "RESULTS", "SHORT_OBSTACLES", "STATES"]
 
 STATES: Final[Words] = {
     "absent": "was never backed by the host: it reads as zeros, and was not read",
@@ -19,6 +19,32 @@ STATES: Final[Words] = {
     "zero": "is all zeros; it is in no sharing",
     "distinct": "is the first copy of some non-zero content in the guest: one of U(V)",
     "duplicate": "is a further copy of such a content in the guest: self-sharing, one of S_self(V)",
+}
+
+KINDS: Final[Words] = {
+    "unknown": "could not be told anything of",
+    "free": "is free: in the guest's page allocator",
+    "stack": "is of a process's main stack",
+    "heap": "is of a process's heap (`brk`)",
+    "anonymous": "is of a process's other memory without a file",
+    "private_file": "is a private copy of a file's page, such as a library's data",
+    "library": "is of a shared library that is mapped",
+    "executable": "is of another file that somebody maps with the right to execute",
+    "mapped_file": "is of another file that is mapped",
+    "page_cache": "is of a file or a block device, and nobody maps it",
+    "shmem": "is of shared memory or of a tmpfs",
+    "special": "is of the vdso or its data",
+    "slab": "is of the kernel's slab allocator",
+    "page_table": "is a page table",
+    "kernel_text": "is the kernel's code",
+    "kernel_data": "is the kernel's static data",
+    "kernel_stack": "is of a stack in the kernel",
+    "module": "is of a kernel module",
+    "vmalloc": "is of the kernel's other memory from vmalloc",
+    "per_cpu": "is of the kernel's data of each processor",
+    "page_array": "is of the array of struct page",
+    "reserved": "was taken at boot, or is the firmware's",
+    "kernel_other": "is the kernel's own, for what is not known",
 }
 
 RESULTS: Final[Words] = {

@@ -11,6 +11,7 @@ from samepaged.export.page.merging import merging
 from samepaged.export.page.omissions import fallbacks, skipped
 from samepaged.export.page.overview import notes, operation, totals
 from samepaged.export.page.pairs import pairs
+from samepaged.export.page.sources import sources
 from samepaged.export.page.style import POLICY, STYLE
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _P = ParamSpec("_P")
 _LINKS: Final = (
     ("metrics", "metrics"),
     ("api/v1/snapshot", "last scan as JSON"),
+    ("api/v1/sources", "where sharing comes from as JSON"),
     ("-/healthy", "healthy"),
     ("-/ready", "ready"),
 )
@@ -68,6 +70,7 @@ class Page:
         self._guests = _Kept(guests)
         self._groups = _Kept(groups)
         self._pairs = _Kept(pairs)
+        self._sources = _Kept(sources)
         self._skipped = _Kept(skipped)
         self._fallbacks = _Kept(fallbacks)
 
@@ -118,6 +121,7 @@ class Page:
             self._guests(scan, snapshot.merging, snapshot.limits),
             self._groups(scan),
             self._pairs(scan),
+            self._sources(snapshot.sources, scan),
             self._skipped(scan, snapshot.failures),
             self._fallbacks(scan),
             _terms(),
@@ -135,6 +139,7 @@ def _contents(snapshot: Snapshot) -> Html:
         ("guests", "Guests", True),
         ("groups", "Groups", len(scan.report.groups) > 1),
         ("pairs", "Pairs", len(scan.report.guests) > 1),
+        ("sources", "Where sharing comes from", bool(snapshot.sources)),
         ("skipped", "Not scanned", bool(scan.skipped)),
         ("fallbacks", "Not in the preferred way", any(one.fallback_code is not None for one in scan.scans)),
     )

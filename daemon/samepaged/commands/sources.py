@@ -1,0 +1,56 @@
+"""samepaged sources: whose is the memory that a guest could share?"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from samepaged.commands.scanning import Scans, add_arguments, configured, interrupted, status
+from samepaged.errors import UsageError
+from samepaged.export.sources_document import sources_document, sources_text
+from samepaged.memory.hashing import Interrupted
+from samepaged.service.signals import Signals
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["Command"]
+
+
+class Command:
+    """Scan the named guests, and say of each which kinds of pages, processes and files its sharing involves."""
+
+    name = "sources"
+    help = "say which processes, files and kinds of pages a guest's sharing comes from"
+
+    def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's arguments."""
+        add_arguments(parser)
+        parser.add_argument("--json", action="store_true", help="print JSON: an object, or one for each of several")
+        parser.add_argument(
+            "--no-names",
+            action="store_true",
+            help="kinds of pages only: no name of a process or a file leaves the guest",
+        )
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Scan, print, and return 1 where a guest was skipped that was not to be."""
+        if not args.domains:
+            raise UsageError("no domain is named; name one, or several to see what they share with each other")
+        config = configured(args)
+        with Signals() as signals:
+            try:
+                with Scans(config, args.domains, signals, attribute=True) as scans:
+                    scan = scans.scan()
+                    answers = scans.answers(names=not args.no_names)
+            except Interrupted:
+                return interrupted()
+        if args.json:
+            documents = [sources_document(one) for one in answers]
+            if len(args.domains) > 1:
+                print(json.dumps({"domains": documents}, indent=2))
+            elif documents:
+                print(json.dumps(documents[0], indent=2))
+        else:
+            print("\n\n".join(sources_text(one) for one in answers))
+        return status(scan)
