@@ -24,6 +24,7 @@ _samepaged() {
     run:-*) words=(--config --web-socket --help) ;;
     scan:-*) words=(--json --config --connect --mode --reader --watch --traces --help) ;;
     advise:-*) words=(--json --config --connect --mode --reader --help) ;;
+    sources:-*) words=(--json --no-names --config --connect --mode --reader --help) ;;
     doctor:-*) words=(--json --config --connect --verify-layout --help) ;;
     check-config:-*) words=(--json --help) ;;
     check-config:*) files=yes ;;
@@ -45,10 +46,10 @@ _samepaged() {
     fleet:*) files=yes also=place ;;
     "fleet place":-*) words=(--json --memory --limit --keep --moves --sample --seed --help) ;;
     "fleet place":*) files=yes ;;
-    scan:* | advise:*) mapfile -t words < <(_samepaged_domains) ;;
+    scan:* | advise:* | sources:*) mapfile -t words < <(_samepaged_domains) ;;
   esac
   case $COMP_CWORD:$previous in
-    1:*) words=(run scan advise doctor check-config recover traces study compare fleet --version --help) ;;
+    1:*) words=(run scan advise sources doctor check-config recover traces study compare fleet --version --help) ;;
     *:--config | *:--web-socket | *:--traces | *:--into | *:--out | *:--labels) files=yes ;;
     *:--mode) words=(auto snapshot precopy sliced live) ;;
     *:--reader) words=(auto process dump) ;;

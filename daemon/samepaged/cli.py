@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-COMMANDS: Final = ("run", "scan", "advise", "recover", "check_config", "doctor", "traces", "study", "compare", "fleet")
+COMMANDS: Final = ("run", "scan", "advise", "sources", "recover", "check_config", "doctor", "traces", "study", "compare", "fleet")
 
 
 def _parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:

@@ -40,9 +40,12 @@ MODES: Final = ("auto", "snapshot", "precopy", "sliced", "live")
 READERS: Final = ("auto", "process", "dump")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which guests, and how they are scanned."""
-    parser.add_argument("domains", metavar="DOMAIN", nargs="*", help="names or UUIDs (default: all that run)")
+def add_arguments(parser: argparse.ArgumentParser, *, named: bool = False) -> None:
+    """Which guests, and how they are scanned. `named`: at least one has to be named."""
+    if named:
+        parser.add_argument("domains", metavar="DOMAIN", nargs="+", help="names or UUIDs")
+    else:
+        parser.add_argument("domains", metavar="DOMAIN", nargs="*", help="names or UUIDs (default: all that run)")
     parser.add_argument("--config", metavar="F", type=Path, help="the configuration file (default: none)")
     parser.add_argument("--connect", metavar="URI", help="libvirt's URI, instead of the configured one")
     parser.add_argument("--mode", choices=MODES, help="how a guest is held still, instead of the configured way")

@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING
 
 from samepaged.commands.scanning import Scans, add_arguments, configured, interrupted, status
-from samepaged.errors import UsageError
 from samepaged.export.sources_document import sources_document, sources_text
 from samepaged.memory.hashing import Interrupted
 from samepaged.service.signals import Signals
@@ -25,7 +24,7 @@ class Command:
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's arguments."""
-        add_arguments(parser)
+        add_arguments(parser, named=True)
         parser.add_argument("--json", action="store_true", help="print JSON: an object, or one for each of several")
         parser.add_argument(
             "--no-names",
@@ -35,8 +34,6 @@ class Command:
 
     def run(self, args: argparse.Namespace) -> int:
         """Scan, print, and return 1 where a guest was skipped that was not to be."""
-        if not args.domains:
-            raise UsageError("no domain is named; name one, or several to see what they share with each other")
         config = configured(args)
         with Signals() as signals:
             try:
