@@ -39,7 +39,8 @@ OTHER_STATES: Final = {
 class Guest:
     """A domain that can be scanned. `id` is libvirt's, new with each start of the domain; `paused` says that somebody
     else has paused it; `blocks` are its RAM's sizes in bytes; `nosharepages` that KSM is to stay away from it;
-    `claims` the groups that its metadata names, by whose metadata it is (`owner.claims`).
+    `claims` the groups that its metadata names, by whose metadata it is (`owner.claims`). Of `machine` and `dimms`
+    Hardware tells.
     """
 
     name: str
@@ -51,6 +52,8 @@ class Guest:
     vfio: bool
     nosharepages: bool = False
     claims: Mapping[str, str] = field(default_factory=dict)
+    machine: str | None = None
+    dimms: tuple[tuple[int, int], ...] = ()
 
     @property
     def memory(self) -> int:
@@ -93,4 +96,6 @@ def describe(hypervisor: Hypervisor, domain: Any) -> Guest:  # noqa: ANN401 - li
         vfio=parsed.vfio,
         nosharepages=parsed.nosharepages,
         claims=parsed.claims,
+        machine=parsed.machine,
+        dimms=parsed.dimms,
     )

@@ -4,6 +4,7 @@ about whose it is.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
@@ -43,6 +44,7 @@ VFIO: Final = (
     "./devices/disk[@type='nvme']",
     "./devices/disk[@type='vhostvdpa']",
 )
+ADDRESS: Final = re.compile(r"0x[0-9a-f]{1,13}")
 LARGEST: Final = 1 << 52  # x86-64 has no more physical addresses
 
 
@@ -51,6 +53,8 @@ class Hardware:
     """`blocks`: sizes in bytes of the guest's RAM blocks, in the order of its physical addresses. `vfio`: whether a
     device of the host writes into them by itself. `opt_out`: what the domain's metadata has against a scan.
     `nosharepages`: whether KSM is told to stay away. `claims`: the groups that its metadata names (`owner.claims`).
+    `machine`: libvirt's name of the machine type. `dimms`: where the last of the blocks lie that were plugged in, their
+    guest-physical address and size in bytes; the address is -1 where it is not told.
     """
 
     blocks: tuple[int, ...]
@@ -59,6 +63,8 @@ class Hardware:
     opt_out: str | None = None
     nosharepages: bool = False
     claims: Mapping[str, str] = field(default_factory=dict)
+    machine: str | None = None
+    dimms: tuple[tuple[int, int], ...] = ()
 
     @property
     def memory(self) -> int:
@@ -89,6 +95,19 @@ def _ram_devices(root: ET.Element) -> Iterator[tuple[str, int]]:
             yield device.get("model", ""), _size(size, size.text)
 
 
+def _addresses(root: ET.Element) -> Iterator[int]:
+    """Where each memory device that is guest RAM lies; -1 where the XML does not tell."""
+    for device in root.iterfind("./devices/memory"):
+        size = device.find("./target/size")
+        if size is None or device.get("model", "") not in RAM_DEVICES or not _size(size, size.text):
+            continue
+        address = device.find("./address[@type='dimm']")
+        if address is None:
+            address = device.find("./target/address")  # a virtio-mem's: its other address is on the PCI bus
+        base = "" if address is None else address.get("base", "")
+        yield int(base, 16) if ADDRESS.fullmatch(base) else -1
+
+
 def parse(xml: str) -> Hardware:
     """The memory side of a live domain's XML. Raises GuestError."""
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
@@ -109,6 +128,7 @@ def parse(xml: str) -> Hardware:
     boot = [size for size in cells if size] or [total - storage - sum(dimms)]
     if min(boot) <= 0 or sum(boot) + sum(dimms) + storage != total:
         raise _bad(f"has blocks of {sum(boot) + sum(dimms) + storage} bytes in a memory of {total} bytes")
+    machine = root.find("./os/type")
     launch = root.find("./launchSecurity")
     return Hardware(
         blocks=(*boot, *dimms),
@@ -117,4 +137,6 @@ def parse(xml: str) -> Hardware:
         opt_out=owner.opt_out(root),
         nosharepages=root.find("./memoryBacking/nosharepages") is not None,
         claims=owner.claims(root),
+        machine=None if machine is None else machine.get("machine"),
+        dimms=tuple(zip(_addresses(root), dimms, strict=True)),
     )
