@@ -28,9 +28,10 @@ from samepaged.memory.kept import Epoch, Kept
 from samepaged.memory.layout import locate, merge_obstacle
 from samepaged.memory.pagemap import PAGE, PRESENT, SWAPPED, Pagemap
 from samepaged.memory.plan import Obstacle, fall_back
-from samepaged.memory.precopy import DoesNotConverge, Precopy, Verification
+from samepaged.memory.precopy import TOO_LONG, DoesNotConverge, Precopy, Verification
 from samepaged.memory.process_reader import ProcessReader
 from samepaged.memory.sliced import read_sliced
+from samepaged.memory.witness import Copies, Nobody
 from samepaged.sharing.digest import PageDigest
 
 if TYPE_CHECKING:
@@ -43,9 +44,11 @@ if TYPE_CHECKING:
     from samepaged.memory.layout import RamMapping
     from samepaged.memory.pause import Pause
     from samepaged.memory.plan import Pace
+    from samepaged.memory.witness import Witness
 
 __all__ = ["Capture", "Hashing", "Policy", "Source", "capture"]
 
+DUMPED: Final = "its memory was read by a dump"
 CLAIMED: Final = Obstacle("claimed", "another samepaged is reading it by its soft-dirty bits")
 
 
@@ -92,8 +95,11 @@ class Capture:
     not_exclusive: int = 0
 
 
-def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept) -> Capture:
-    """Scan a guest, and bring up to date what is kept of it. Raises GuestError; then nothing is kept."""
+def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept, witness: Witness | None = None) -> Capture:
+    """Scan a guest, and bring up to date what is kept of it; with the witness, where that is possible. Raises
+    GuestError; then nothing is kept.
+    """
+    witness = witness or Nobody()
     known, kept.digest = kept.digest, None
     epoch, kept.epoch = kept.epoch, None
     finer = None
@@ -102,6 +108,7 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept) -> Cap
         finer = FinerDigests(sum(source.blocks) // PAGE, policy.finer_sizes, hashing.hasher, hashing.seed)
     if policy.reader == "dump":
         check_dump_mode(policy, paused=source.paused)
+        witness.decline(DUMPED)
         found = _by_dump(source, hashing, finer, kept.pace, None)
     else:
         try:
@@ -110,6 +117,7 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept) -> Cap
             if policy.reader != "auto" or error.reason is not Reason.LAYOUT:
                 raise
             check_dump(source.blocks, policy, kept.pace, error, paused=source.paused)
+            witness.decline(DUMPED)
             found = _by_dump(source, hashing, finer, kept.pace, Obstacle("layout", str(error)))
         else:
             with ProcessReader(
@@ -121,7 +129,7 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept) -> Cap
                 stop=hashing.stop,
                 finer=finer,
             ) as reader:
-                found = _Scan(source, hashing, policy, kept, reader).run(known, epoch)
+                found = _Scan(source, hashing, policy, kept, reader, witness).run(known, epoch)
                 not_exclusive = reader.count_not_exclusive()
             found = replace(found, merge_obstacle=merge_obstacle(mappings), not_exclusive=not_exclusive)
     kept.digest = found.digest.pages
@@ -141,10 +149,13 @@ class _Scan:
     policy: Policy
     kept: Kept
     reader: ProcessReader
+    witness: Witness
 
     def run(self, known: NDArray[np.uint64] | None, epoch: Epoch | None) -> Capture:
         chosen = plan(self.reader, self.policy, self.kept, paused=self.source.paused, vfio=self.source.vfio)
         pages: NDArray[np.uint64] | None = None
+        if chosen.mode in {"snapshot", "precopy"}:
+            self.witness.prepare(Copies(self.reader, self.reader.look()))
         if chosen.mode == "precopy":
             try:
                 pages = self._precopy(known, epoch)
@@ -157,6 +168,8 @@ class _Scan:
         return Capture(PageDigest(pages, PAGE), chosen.mode, "process", self.reader.bytes_read, chosen.fallback)
 
     def _read(self, mode: str) -> NDArray[np.uint64]:
+        if mode in {"sliced", "live"}:
+            self.witness.decline(f"its memory was read in mode {mode}, at more than one instant")
         if mode == "sliced":
             return read_sliced(
                 self.reader,
@@ -167,16 +180,32 @@ class _Scan:
             )
         if mode == "live":
             return self.reader.read()
-        before = self.reader.bytes_read
+        return self._snapshot()
+
+    def _snapshot(self) -> NDArray[np.uint64]:
+        reader, pace = self.reader, self.kept.pace
+        before = reader.bytes_read
+        alone = snapshot_seconds(reader, pace)
         # Only where a snapshot was asked for may it be longer than max_pause: else it was taken for being shorter.
         asked = self.policy.mode == "snapshot" and not self.source.paused
-        with self.source.pause(snapshot_seconds(self.reader, self.kept.pace) if asked else 0.0) as held:
+        copying = pace.copying_seconds(self.witness.expected(None))
+        if not self.source.paused and alone <= self.policy.max_pause < alone + copying:
+            self.witness.decline(TOO_LONG)
+            copying = 0.0
+        with self.source.pause(alone + copying if asked else 0.0) as held:
             began = time.monotonic()
-            pages = self.reader.read()
+            where = reader.look()
+            looked = time.monotonic()
+            copies = Copies(reader, where)
+            with self.witness.held(copies, None):
+                copied = time.monotonic()
+                pages = reader.read(where=where)
+                read = time.monotonic()
             ended = time.monotonic()
         if not self.source.paused:
-            self.kept.pace.learn_overhead(held.seconds - (ended - began))
-        self.kept.pace.learn((self.reader.bytes_read - before) // PAGE, ended - began)
+            pace.learn_overhead(held.seconds - (ended - began))
+        pace.learn((reader.bytes_read - before) // PAGE, read - copied + looked - began)
+        pace.learn_copying(copies.copied, copied - looked + ended - read)
         return pages
 
     def _precopy(self, known: NDArray[np.uint64] | None, epoch: Epoch | None) -> NDArray[np.uint64]:
@@ -209,6 +238,7 @@ class _Scan:
                 budget=self.policy.max_pause,
                 merging=lambda: mergeable and (ksm.running() or ksm.activity() != idle),
                 verification=self._verification(),
+                witness=self.witness,
             )
             try:
                 return scan.run(None if known is None else known.copy())

@@ -24,6 +24,8 @@ __all__ = ["READ_PAGE", "ProcessMemory", "copy_process"]
 # The unit of reading, whatever the page size that is hashed.
 READ_PAGE: Final = 4096
 LARGEST_ADDRESS: Final = 2**64 - 1
+# Each may be a range of its own, and a call takes no more than 1024 of them (IOV_MAX).
+PAGES_A_CALL: Final = 1024
 
 
 class _Range(ctypes.Structure):
@@ -38,7 +40,7 @@ _libc.process_vm_readv.argtypes = [
     ctypes.c_int,
     ctypes.POINTER(_Range),
     ctypes.c_ulong,
-    ctypes.POINTER(_Range),
+    ctypes.c_void_p,
     ctypes.c_ulong,
     ctypes.c_ulong,
 ]
@@ -54,10 +56,9 @@ def copy_process(pid: int, addresses: NDArray[np.uint64], scratch: memoryview) -
         base = ctypes.addressof(anchor)
         done = 0
         while done < len(addresses):
-            starts, lengths = _ranges(addresses[done:])
-            ranges = (_Range * len(starts))(*map(_Range, starts, lengths))
-            local = _Range(base + done * READ_PAGE, sum(lengths))
-            got = _libc.process_vm_readv(pid, ctypes.byref(local), 1, ranges, len(ranges), 0)
+            ranges = _ranges(addresses[done : done + PAGES_A_CALL])
+            local = _Range(base + done * READ_PAGE, int(ranges[:, 1].sum()))
+            got = _libc.process_vm_readv(pid, ctypes.byref(local), 1, ranges.ctypes.data, len(ranges), 0)
             if got < READ_PAGE:
                 why = ctypes.get_errno() if got < 0 else errno.EFAULT
                 raise OSError(why, f"cannot read process {pid} at {int(addresses[done]):#x}: {os.strerror(why)}")
@@ -67,10 +68,13 @@ def copy_process(pid: int, addresses: NDArray[np.uint64], scratch: memoryview) -
         del anchor  # else the scratch cannot be closed
 
 
-def _ranges(addresses: NDArray[np.uint64]) -> tuple[list[int], list[int]]:
-    """Where the runs of neighbouring pages start, and how many bytes each has."""
+def _ranges(addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Where the runs of neighbouring pages start, and how many bytes each has: rows that are of struct iovec's form."""
     firsts = np.flatnonzero(np.diff(addresses, prepend=addresses[:1]) != READ_PAGE)
-    return addresses[firsts].tolist(), (np.diff(firsts, append=len(addresses)) * READ_PAGE).tolist()
+    ranges = np.empty((len(firsts), 2), dtype=np.uint64)
+    ranges[:, 0] = addresses[firsts]
+    ranges[:, 1] = np.diff(firsts, append=len(addresses)) * READ_PAGE
+    return ranges
 
 
 class ProcessMemory:
@@ -100,7 +104,7 @@ class ProcessMemory:
         """
         _check(addresses)
         at = 0
-        for start, length in zip(*_ranges(addresses), strict=True):
+        for start, length in _ranges(addresses).tolist():
             end = at + length
             while at < end:
                 got = os.preadv(self._file, [scratch[at:end]], start + length - (end - at))

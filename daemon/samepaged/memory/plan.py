@@ -21,7 +21,8 @@ class Pace:
     """How fast a guest's pages are dealt with; learnt as it is scanned. Where a measure is worse than what was thought
     it is believed at once, where it is better by and by: pauses are to be predicted too long rather than too short.
 
-    `rate` is that of reading and hashing, `dump_rate` that of a dump (bytes a second); `overhead` is what suspending
+    `rate` is that of reading and hashing, `dump_rate` that of a dump, `copy_rate` that of copying for a witness (bytes
+    a second); `overhead` is what suspending
     and resuming take (seconds), `looking` and `clearing` what soft-dirty bits do (seconds a page of the guest).
     """
 
@@ -30,6 +31,7 @@ class Pace:
     looking: float = 3e-8
     clearing: float = 3e-8
     dump_rate: float = 1e9
+    copy_rate: float = 1.5e9
 
     def seconds(self, pages: int) -> float:
         """The seconds that reading so many pages takes."""
@@ -39,6 +41,15 @@ class Pace:
         """Take a measure into account: so many pages were read in so many seconds."""
         if pages * PAGE >= ENOUGH_TO_LEARN and seconds > 0:
             self.rate = _slower(self.rate, pages * PAGE / seconds)
+
+    def copying_seconds(self, pages: int) -> float:
+        """The seconds that copying so many pages takes."""
+        return pages * PAGE / self.copy_rate
+
+    def learn_copying(self, pages: int, seconds: float) -> None:
+        """So many pages were copied in so many seconds."""
+        if pages * PAGE >= ENOUGH_TO_LEARN and seconds > 0:
+            self.copy_rate = _slower(self.copy_rate, pages * PAGE / seconds)
 
     def learn_looking(self, pages: int, seconds: float) -> None:
         """The bits of a guest of so many pages were looked at in so many seconds."""

@@ -8,7 +8,8 @@ that of this instant; else the bits are cleared and the guest runs on while that
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -18,18 +19,23 @@ from samepaged.memory import softdirty
 from samepaged.memory.pagemap import PRESENT
 from samepaged.memory.pagemap import SWAPPED as SWAPPED_ENTRY
 from samepaged.memory.process_reader import BLOCK, blocks_of
+from samepaged.memory.residence import Residence
+from samepaged.memory.witness import Copies, Nobody
 from samepaged.sharing.digest import ABSENT, SWAPPED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from samepaged.memory.pause import Pause
     from samepaged.memory.plan import Pace
     from samepaged.memory.process_reader import ProcessReader
+    from samepaged.memory.witness import Witness
 
-__all__ = ["DoesNotConverge", "Precopy", "Verification"]
+__all__ = ["TOO_LONG", "DoesNotConverge", "Precopy", "Verification"]
+
+TOO_LONG: Final = "copying for it would have made the pause longer than scan.max_pause"
 
 ROUNDS: Final = 16
 # A round that leaves more than this part of the round before to read gains too little. It is near 1 for huge pages:
@@ -81,6 +87,7 @@ class Precopy:
     budget: float
     merging: Callable[[], bool]
     verification: Verification | None
+    witness: Witness = field(default_factory=Nobody)
 
     def run(self, known: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
         """The digest of the instant of the last pause: uint64 of shape (pages,), as in PageDigest.
@@ -89,6 +96,8 @@ class Precopy:
         place: then only what was written since is read. Raises GuestError, and DoesNotConverge.
         """
         digest = self._first_pass() if known is None else known
+        if self.witness.expected(None):
+            self.witness.ahead(Copies(self.reader, self.reader.look()))
         before = self.reader.pages
         for round_ in range(ROUNDS):
             self._fit(self.pace.overhead + self.pace.looking * self.reader.pages)
@@ -102,6 +111,8 @@ class Precopy:
                     return digest
                 self._fit(self.pace.overhead + look.seconds + self._clearing)
                 self._clear()
+            if self.witness.expected(None):
+                self.witness.again(self._copies(look, digest), self._written(look))
             self._hash(look.stale, digest)
             before = count
         raise DoesNotConverge
@@ -177,20 +188,53 @@ class Precopy:
             verification = Verification(CHECKED_WHILE_MERGING, np.random.default_rng())
         checked = 0 if verification is None else verification.pages
         looked_at_again = len(blocks_of(look.swapped)) * BLOCK
-        self._fit(
+        needed = (
             self.pace.overhead
             + look.seconds
             + self.pace.seconds(len(look.stale) + checked)
             + self.pace.looking * looked_at_again
             + clear * self._clearing
         )
-        self._hash(look.stale, digest)
-        # Entries of pages that are being migrated look like those of swapped ones, for a moment (process_reader).
-        self._hash(self.reader.now_present(look.swapped), digest)
+        self._fit(needed)
+        with self._witnessed(look, digest, needed):
+            self._hash(look.stale, digest)
+            # Entries of pages that are being migrated look like those of swapped ones, for a moment (process_reader).
+            self._hash(self.reader.now_present(look.swapped), digest)
         if verification is not None:
             self._verify(verification, look, digest)
         if clear:
             self._clear()
+
+    @contextmanager
+    def _witnessed(self, look: _Look, digest: NDArray[np.uint64], needed: float) -> Iterator[None]:
+        """For the reading of the rest, which takes so many seconds: with the witness, if this fits the budget, too."""
+        if not self.witness.expected(None):
+            yield
+            return
+        written = self._written(look)
+        if needed + self.pace.copying_seconds(self.witness.expected(written)) > self.budget:
+            self.witness.decline(TOO_LONG)
+            yield
+            return
+        copies = self._copies(look, digest)
+        began = time.monotonic()
+        with self.witness.held(copies, written):
+            read = time.monotonic()
+            yield
+            ended = time.monotonic()
+        self.pace.learn_copying(copies.copied, time.monotonic() - ended + read - began)
+
+    def _written(self, look: _Look) -> NDArray[np.bool_]:
+        written = np.zeros(self.reader.pages, dtype=np.bool_)
+        written[look.stale] = True
+        return written
+
+    def _copies(self, look: _Look, digest: NDArray[np.uint64]) -> Copies:
+        """The pages as the bits' entries told: those that are not present have settled in the digest."""
+        swapped = digest == SWAPPED
+        present = digest > SWAPPED
+        swapped[look.stale], present[look.stale] = False, True
+        return Copies(self.reader, Residence(present, np.zeros_like(present), swapped))
 
     def _verify(self, verification: Verification, look: _Look, digest: NDArray[np.uint64]) -> None:
         unread = digest > SWAPPED

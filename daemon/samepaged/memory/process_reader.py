@@ -22,6 +22,7 @@ from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, Pagemap
 from samepaged.memory.residence import Residence, residence
 from samepaged.memory.scratch import scratch
 from samepaged.sharing.digest import ABSENT, SWAPPED
+from samepaged.sharing.parallel import in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,8 @@ __all__ = ["BLOCK", "ProcessReader", "blocks_of"]
 # Pages whose hashes are held apart before they go to their places (2 MiB of hashes).
 BATCH: Final = 1 << 18
 FILE_CHUNK: Final = 256
+# Pages that a thread copies between two looks at `stop`: 8 MiB.
+PIECE: Final = 2048
 # Pages whose entries are looked at together where few are asked for: a page of the pagemap's entries.
 BLOCK: Final = 512
 
@@ -127,20 +130,28 @@ class ProcessReader:
             if not self.mappings[index].has_file
         )
 
+    def look(self) -> Residence:
+        """Where each page is now."""
+        return self._look(0, self.pages)
+
     def count_backed(self) -> int:
         """How many pages would be read now."""
-        where = self._look(0, self.pages)
+        where = self.look()
         return int(np.count_nonzero(where.in_process) + np.count_nonzero(where.in_file))
 
     def read(
-        self, first: int = 0, last: int | None = None, out: NDArray[np.uint64] | None = None
+        self,
+        first: int = 0,
+        last: int | None = None,
+        out: NDArray[np.uint64] | None = None,
+        where: Residence | None = None,
     ) -> NDArray[np.uint64]:
         """Hash pages first … last (all of them) once: uint64 of shape (last - first,), as in PageDigest; into `out`,
-        where given.
+        where given. `where` is what was seen of them just now, if anybody has looked.
         """
         last = self.pages if last is None else last
         digest = np.empty(last - first, dtype=np.uint64) if out is None else out
-        where = self._look(first, last)
+        where = where or self._look(first, last)
         digest.fill(ABSENT)
         digest[where.swapped] = SWAPPED
         self._hash(where.in_process, where.in_file, first, digest)
@@ -164,6 +175,30 @@ class ProcessReader:
                 raise _read_error(self.pid, error) from error
             out[batch - first] = hashes
             self.bytes_read += len(batch) * PAGE
+
+    def copy_pages(self, pages: NDArray[np.intp], out: memoryview) -> None:
+        """Copy the pages of these numbers (ascending, all of them present in the process) one after the other to the
+        front of `out`.
+        """
+        copy = partial(copy_process, self.pid) if self._memory is None else self._memory.copy
+        addresses = self._addresses(pages)
+
+        def piece(start: int) -> None:
+            if self._stop():
+                raise Interrupted
+            copy(addresses[start : start + PIECE], out[start * PAGE : (start + PIECE) * PAGE])
+
+        try:
+            in_threads(piece, range(0, len(pages), PIECE), self._threads)
+        except OSError as error:
+            raise _read_error(self.pid, error) from error
+
+    def copy_file_pages(self, pages: NDArray[np.intp], out: memoryview) -> None:
+        """The same of pages that are in the files behind the guest's RAM."""
+        done = 0
+        for index, run in self._file_runs(pages):
+            self._read_file(index, int(run[0]), out[done * PAGE : (done + len(run)) * PAGE])
+            done += len(run)
 
     def _hash_batch(self, pages: NDArray[np.intp], out: NDArray[np.uint64]) -> None:
         addresses = self._addresses(pages)
@@ -217,25 +252,30 @@ class ProcessReader:
 
     def _hash_files(self, pages: NDArray[np.intp], out: NDArray[np.uint64], first: int) -> None:
         buffer = scratch(FILE_CHUNK * PAGE)
-        for index, file in self._files.items():
+        for index, run in self._file_runs(pages):
+            at = int(run[0]) - first
+            window = buffer[: len(run) * PAGE]
+            self._read_file(index, int(run[0]), window)
+            self._hasher.hash_buffer(window, out[at : at + len(run)], PAGE, self._seed)
+            self.bytes_read += len(window)
+            if self._finer is not None:
+                self._finer.hash(window, run)
+
+    def _file_runs(self, pages: NDArray[np.intp]) -> Iterator[tuple[int, NDArray[np.intp]]]:
+        """Which mapping's file to read, and which pages of it at once."""
+        for index in self._files:
             base, end = self._first[index], self._first[index + 1]
             own = pages[np.searchsorted(pages, base) : np.searchsorted(pages, end)]
             for run in _runs(own, FILE_CHUNK):
-                at = int(run[0]) - first
-                window = buffer[: len(run) * PAGE]
-                self._hash_run(file, int(run[0] - base), window, out[at : at + len(run)])
-                if self._finer is not None:
-                    self._finer.hash(window, run)
+                yield index, run
 
-    def _hash_run(self, file: BackingFile, page: int, buffer: memoryview, out: NDArray[np.uint64]) -> None:
+    def _read_file(self, index: int, page: int, buffer: memoryview) -> None:
         if self._stop():
             raise Interrupted
         try:
-            file.read_into(buffer, page)
+            self._files[index].read_into(buffer, page - int(self._first[index]))
         except OSError as error:
             raise GuestError(Reason.READ, f"the file behind the guest's RAM: {error.strerror}; try again") from error
-        self._hasher.hash_buffer(buffer, out, PAGE, self._seed)
-        self.bytes_read += len(buffer)
 
 
 def blocks_of(pages: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -1,0 +1,131 @@
+"""Whoever else needs some of the guest's pages as they were at the instant of its digest, and what they are handed."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+
+from samepaged.memory.pagemap import PAGE
+from samepaged.memory.scratch import scratch
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
+
+    from samepaged.memory.process_reader import ProcessReader
+    from samepaged.memory.residence import Residence
+
+__all__ = ["ABSENT", "SWAPPED", "Copies", "Nobody", "Witness"]
+
+# What Copies.copy says of a page that it did not copy.
+ABSENT: Final = -1
+SWAPPED: Final = -2
+# Pages that are copied at a time to look for something in them: 2 MiB.
+CHUNK: Final = 512
+
+
+class Copies:
+    """Pages of a guest, to be had as copies. `where` is where each page is; absent ones are not touched, and swapped
+    ones are not brought in.
+    """
+
+    def __init__(self, reader: ProcessReader, where: Residence) -> None:
+        self._reader = reader
+        self._where = where
+        self.copied = 0
+
+    @property
+    def pages(self) -> int:
+        """The guest's memory in pages."""
+        return self._reader.pages
+
+    def copy(self, pages: NDArray[np.int64], out: memoryview) -> NDArray[np.int32]:
+        """Copy pages of these numbers (each once) one after the other to `out`, which has room for all: int32 of their
+        shape, which place each has there, `ABSENT` (it reads as zeros) or `SWAPPED` (it is not to be had). Raises
+        GuestError, and Interrupted.
+        """
+        places = np.where(self._where.swapped[pages], SWAPPED, ABSENT).astype(np.int32)
+        done = 0
+        for held, copy in (
+            (self._where.in_process, self._reader.copy_pages),
+            (self._where.in_file, self._reader.copy_file_pages),
+        ):
+            own = np.flatnonzero(held[pages])
+            own = own[np.argsort(pages[own], kind="stable")]
+            if len(own):
+                copy(pages[own].astype(np.intp), out[done * PAGE : (done + len(own)) * PAGE])
+                places[own] = np.arange(done, done + len(own), dtype=np.int32)
+                done += len(own)
+        self.copied += done
+        return places
+
+    def present(self, pages: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these would be copied."""
+        there: NDArray[np.bool_] = self._where.in_process[pages] | self._where.in_file[pages]
+        return there
+
+    def starting_with(self, mark: bytes) -> NDArray[np.int64]:
+        """The pages that begin with these bytes: int64, ascending. Raises as `copy` does."""
+        buffer = scratch(CHUNK * PAGE)
+        wanted = np.frombuffer(mark, dtype=np.uint8)
+        found = []
+        held = np.flatnonzero(self._where.in_process | self._where.in_file)
+        for start in range(0, len(held), CHUNK):
+            chunk = held[start : start + CHUNK]
+            places = self.copy(chunk, buffer)
+            begins = np.frombuffer(buffer, dtype=np.uint8).reshape(CHUNK, PAGE)[: len(chunk), : len(wanted)]
+            found.append(chunk[(begins == wanted).all(axis=1)[places]])
+        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+
+
+class Witness(Protocol):
+    """Copies what it needs of a guest. Nothing that goes wrong with what it does with the copies is raised here, for
+    that is no reason to give up a scan. GuestError and Interrupted, which Copies raises, are.
+    """
+
+    def prepare(self, copies: Copies) -> None:
+        """The guest runs, and is going to be suspended; this may take seconds."""
+
+    def expected(self, written: NDArray[np.bool_] | None) -> int:
+        """How many pages it is going to copy while the guest is suspended. `written` (bool, all pages) are those that
+        may have changed since `ahead` or, later, `again`; None where neither was called.
+        """
+
+    def ahead(self, copies: Copies) -> None:
+        """Copy while the guest runs; what is written from here on, and before, too, is told."""
+
+    def again(self, copies: Copies, written: NDArray[np.bool_]) -> None:
+        """Copy these anew, while the guest runs."""
+
+    def held(self, copies: Copies, written: NDArray[np.bool_] | None) -> AbstractContextManager[None]:
+        """The guest is suspended, at the instant of its digest, while this context is entered: for its reading."""
+
+    def decline(self, why: str) -> None:
+        """There is no such instant in this scan, or not the time to copy anything in it."""
+
+
+class Nobody:
+    """Copies nothing."""
+
+    def prepare(self, copies: Copies) -> None:
+        """As in Witness."""
+
+    def expected(self, written: NDArray[np.bool_] | None) -> int:  # noqa: ARG002 - a Witness's
+        """As in Witness."""
+        return 0
+
+    def ahead(self, copies: Copies) -> None:
+        """As in Witness."""
+
+    def again(self, copies: Copies, written: NDArray[np.bool_]) -> None:
+        """As in Witness."""
+
+    def held(self, copies: Copies, written: NDArray[np.bool_] | None) -> AbstractContextManager[None]:  # noqa: ARG002
+        """As in Witness."""
+        return nullcontext()
+
+    def decline(self, why: str) -> None:
+        """As in Witness."""
