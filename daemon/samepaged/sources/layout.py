@@ -54,6 +54,15 @@ class Layout:
             before += region.size >> PAGE_SHIFT
         return found
 
+    def address_of(self, page: int) -> int:
+        """The guest-physical address of a RAM page, -1 where there is no such page."""
+        left = page << PAGE_SHIFT
+        for region in self.regions if page >= 0 else ():
+            if left < region.size:
+                return region.start + left
+            left -= region.size
+        return -1
+
     def frames(self) -> NDArray[np.int64]:
         """The frame number (guest-physical address ÷ 4096) of each RAM page: int64 of shape (pages,)."""
         parts = [
