@@ -1,0 +1,271 @@
+"""One attributed scan of a guest, from the daemon's side: what to copy and when, and whom to have it read by.
+
+The guest's kernel is looked at while it runs; then what is needed of it is copied at the instant of the digest, and is
+thought over when the guest runs on. The daemon itself makes nothing of what is in those pages: a process does that can
+do nothing else (sandbox.py).
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Self
+
+import numpy as np
+
+from samepaged.sources.conversation import Conversation, Refused, Terms
+from samepaged.sources.messages import MOST_NOTES
+from samepaged.sources.ownership import Ownership
+from samepaged.sources.ram import PAGE
+from samepaged.sources.sandbox import PROGRAM
+from samepaged.sources.wire import GoneError, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from samepaged.sources.copied import Source
+    from samepaged.sources.layout import Layout
+
+__all__ = ["Attendant", "Known", "Terms"]
+
+# The first line of VMCOREINFO, which is at the start of a page (kernel/vmcore_info.c).
+MARK: Final = b"OSRELEASE="
+NO_LINUX: Final = "no Linux was found in its memory"
+# Seconds for which the guest may wait for the choice among its struct pages, when its memory has been read.
+CHOOSING: Final = 0.1
+# More may be chosen while the guest is held than was before: a part, and so many pages.
+MORE: Final = 8
+MARGIN: Final = 1024
+# A guest in which no Linux was found is looked through again at every so many attributed scans.
+LOOK_AGAIN: Final = 10
+EMPTY: Final = np.empty(0, dtype=np.int64)
+NO_BYTES: Final = np.empty(0, dtype=np.uint8)
+
+
+@dataclass(slots=True)
+class Known:
+    """What is kept of one guest (one process of it) for its next attributed scan; nothing of it is used for another.
+
+    `notes` (int64) are the pages that may tell the kernel, None where nobody has looked; `profile` (uint8) is what was
+    told of that; `others` (int64) the pages that were needed besides struct pages and what these chose. `passed` counts
+    the scans since it was looked through in vain.
+    """
+
+    start_time: int
+    notes: NDArray[np.int64] | None = None
+    profile: NDArray[np.uint8] = field(default_factory=NO_BYTES.copy)
+    others: NDArray[np.int64] = field(default_factory=EMPTY.copy)
+    passed: int = 0
+
+    def forget(self) -> None:
+        """All of it: the next scan begins from the beginning."""
+        self.notes, self.profile, self.others, self.passed = None, NO_BYTES, EMPTY, 0
+
+
+class Attendant:
+    """A Witness (memory/witness.py) of one scan. `layouts`: where the guest's RAM may lie, the likeliest first. `stop`
+    is asked while it waits. A context manager; `think` and `conclude` when the guest runs on.
+    """
+
+    def __init__(
+        self,
+        known: Known,
+        layouts: Sequence[Layout],
+        terms: Terms,
+        stop: Callable[[], bool],
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
+        self._known = known
+        self._layouts = layouts
+        self._terms = terms
+        self._stop = stop
+        self._program = program
+        self._talk: Conversation | None = None
+        self._over: Conversation | None = None
+        self._note: str | None = None
+        # To be copied: what is needed by itself, and what was chosen by the struct pages.
+        self._needed = self._chosen = EMPTY
+        self._stale = np.zeros(layouts[0].pages, dtype=np.bool_)
+        self._held = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def decline(self, why: str) -> None:
+        """As in Witness: nothing will be known of this guest, for this reason. The first one counts."""
+        self._note = self._note or why
+        if self._talk is not None:
+            self._talk.kill()
+            self._talk, self._over = None, self._talk
+
+    def _end(self) -> None:
+        """What takes its time, and so not while a guest is held."""
+        for talk in (self._talk, self._over):
+            if talk is not None:
+                talk.end()
+        self._talk = self._over = None
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Whatever goes wrong with the process is the end of the attribution, and not of the scan."""
+        try:
+            yield
+        except Refused as error:
+            self.decline(str(error) if error.linux else f"{NO_LINUX}: {error}")
+        except WireError as error:
+            told = self._talk.last_words() if isinstance(error, GoneError) and self._talk is not None else ""
+            self.decline(f"the process that read it was given up: {told or error}")
+        except (OSError, MemoryError) as error:
+            self.decline(f"no process could be had that reads it: {error or 'memory ran out'}")
+
+    def prepare(self, copies: Source) -> None:
+        """As in Witness: find the kernel, and what will have to be copied."""
+        known = self._known
+        if known.notes is not None and not len(known.notes):
+            known.passed += 1
+            if known.passed < LOOK_AGAIN:
+                self.decline(NO_LINUX)
+                return
+            known.forget()
+        warm = len(known.profile) > 0
+        notes = self._search(copies) if known.notes is None else known.notes
+        if not len(notes):
+            return
+        with self._surviving():
+            talk = self._talk = Conversation(self._layouts, self._terms, self._stop, self._program)
+            try:
+                self._look(talk, copies, notes, cold=not warm)
+            except Refused:
+                if not warm:
+                    raise
+                # Another kernel has been started since, or this one lies elsewhere now.
+                known.forget()
+                notes = self._search(copies)
+                if not len(notes):
+                    return
+                self._look(talk, copies, notes, cold=True)
+            self._make_ready(talk)
+
+    def _search(self, copies: Source) -> NDArray[np.int64]:
+        notes = self._known.notes = copies.starting_with(MARK)[:MOST_NOTES]
+        if not len(notes):
+            self.decline(NO_LINUX)
+        return notes
+
+    def _look(self, talk: Conversation, copies: Source, notes: NDArray[np.int64], *, cold: bool) -> None:
+        known = self._known
+        seen = talk.look(copies, notes, known.profile, cold=cold)
+        known.profile = seen.profile
+        known.others = np.union1d(known.others, seen.others)
+        self._needed = np.union1d(known.others, seen.array)
+        self._chosen = np.setdiff1d(seen.selection, self._needed, assume_unique=True)
+
+    def _make_ready(self, talk: Conversation) -> None:
+        talk.copied.forget()
+        if len(self._needed) > talk.copied.most:
+            needed, limit = len(self._needed) * PAGE >> 20, self._terms.memory_limit >> 20
+            self.decline(f"{needed} MiB of it would have to be copied, and more; sources.memory_limit is {limit} MiB")
+            return
+        talk.copied.ready(self.expected(None))
+
+    def expected(self, written: NDArray[np.bool_] | None) -> int:
+        """As in Witness."""
+        if self._talk is None:
+            return 0
+        if written is None:
+            return min(len(self._needed) + self._most_chosen, self._talk.copied.most)
+        stale = written | self._stale
+        count = np.count_nonzero(stale[self._needed]) + np.count_nonzero(stale[self._chosen]) + MARGIN
+        return min(int(count), self._talk.copied.most)
+
+    @property
+    def _most_chosen(self) -> int:
+        """What may be copied of what is chosen while the guest is held: it is the guest that says so."""
+        return len(self._chosen) + len(self._chosen) // MORE + MARGIN
+
+    def ahead(self, copies: Source) -> None:
+        """As in Witness."""
+        with self._surviving():
+            if self._talk is not None:
+                self._talk.copied.forget()
+                self._stale.fill(False)
+                self._talk.copied.add(copies, np.concatenate([self._needed, self._chosen]))
+
+    def again(self, copies: Source, written: NDArray[np.bool_]) -> None:
+        """As in Witness."""
+        with self._surviving():
+            if self._talk is not None:
+                self._renew(self._talk, copies, written)
+
+    def _renew(self, talk: Conversation, copies: Source, written: NDArray[np.bool_]) -> None:
+        """Copy anew what was written, as far as there is room beside what is there already."""
+        pages = np.concatenate([self._needed, self._chosen])
+        pages = pages[(written | self._stale)[pages] | ~copies.present(pages)]
+        if len(pages) > talk.copied.room:
+            # All is copied once more, while the guest is held, over what there is.
+            self._stale |= written
+            return
+        talk.copied.add(copies, pages)
+        self._stale[pages] = False
+
+    @contextmanager
+    def held(self, copies: Source, written: NDArray[np.bool_] | None) -> Iterator[None]:
+        """As in Witness."""
+        with self._surviving():
+            self._copy(copies, written)
+        yield
+        with self._surviving():
+            self._copy_chosen(copies)
+
+    def _copy(self, copies: Source, written: NDArray[np.bool_] | None) -> None:
+        talk = self._talk
+        if talk is None:
+            return
+        if written is not None:
+            self._renew(talk, copies, written)
+        if written is None or self._stale.any():
+            talk.copied.forget()
+            talk.copied.add(copies, self._needed)
+        talk.choose(self._needed)
+
+    def _copy_chosen(self, copies: Source) -> None:
+        talk = self._talk
+        if talk is None:
+            return
+        chosen = talk.chosen(time.monotonic() + CHOOSING)
+        lacking = chosen[talk.copied.slots[chosen] < 0]
+        talk.copied.add(copies, lacking[: self._most_chosen])
+        self._chosen = chosen
+        self._held = True
+
+    def think(self) -> None:
+        """The guest runs on, and what was copied is thought over; `conclude` waits for it."""
+        with self._surviving():
+            if self._talk is not None and self._held:
+                self._talk.think(self._chosen)
+            else:
+                self._end()
+
+    def conclude(self) -> Ownership:
+        """Whose the pages were at the instant of the digest, or why that is not known; after `think`."""
+        found: Ownership | None = None
+        with self._surviving():
+            if self._talk is not None and self._held:
+                lacking = int(np.count_nonzero(self._talk.copied.slots[self._chosen] < 0))
+                found, self._known.others = self._talk.thought()
+                found = replace(found, note=found.note or self._lacking(lacking))
+        self._end()
+        if found is None:
+            return Ownership.unknown(len(self._stale), self._note or "it was not read at one instant")
+        return found
+
+    def _lacking(self, pages: int) -> str | None:
+        if not pages:
+            return None
+        return f"{pages} pages of its kernel's were not copied (sources.memory_limit, or swapped out)"
