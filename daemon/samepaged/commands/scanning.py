@@ -18,9 +18,11 @@ from samepaged.memory import softdirty
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.privileges import seal
+from samepaged.service.attribution import Attribution
 from samepaged.service.breaker import Breaker
 from samepaged.service.directories import runtime_directory
 from samepaged.service.merging import read_merging
+from samepaged.service.owners import answers_of
 from samepaged.service.recovery import recover
 from samepaged.service.round import report, scan_all
 from samepaged.service.scanner import Scanned, Scanner
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from samepaged.config import Config
+    from samepaged.config import Config, SourcesConfig
     from samepaged.export.snapshot import HostScan, Merging
     from samepaged.service.recorder import Record
     from samepaged.service.signals import Signals
+    from samepaged.sources.answers import Answers
 
 __all__ = ["Scans", "add_arguments", "configured", "interrupted", "status"]
 
@@ -66,7 +69,8 @@ def configured(args: argparse.Namespace) -> Config:
 
 
 class Scans:
-    """One scan after another, with what makes the next one cheaper; `record` is handed each guest's scan.
+    """One scan after another, with what makes the next one cheaper; `record` is handed each guest's scan. Where
+    `sources` is given, each of them asks whose the pages are.
 
     A context manager, which connects to libvirt and recovers what a samepaged before us left suspended. Raises
     HypervisorError and, while scanning, Interrupted.
@@ -78,6 +82,7 @@ class Scans:
         names: list[str],
         signals: Signals,
         record: Callable[[Record], None] | None = None,
+        sources: SourcesConfig | None = None,
     ) -> None:
         def stop() -> bool:
             return signals.stopping
@@ -88,7 +93,8 @@ class Scans:
         key = seed.load(config.hashing.seed, config.state_directory)
         hashing = Hashing(best(), key, config.scan.thread_count, stop)
         self._guard = Guarded(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
-        self._scanner = Scanner(self._hypervisor, self._guard, config, hashing, {}, Breaker(), record)
+        attribution = None if sources is None else Attribution(sources)
+        self._scanner = Scanner(self._hypervisor, self._guard, config, hashing, {}, Breaker(), record, attribution)
         self._scanned: dict[str, Scanned] = {}
         self._running: set[str] = set()
 
@@ -114,6 +120,10 @@ class Scans:
     def merging(self) -> Merging | None:
         """What KSM has merged of the guests of the last scan; None where the kernel has no KSM."""
         return read_merging(self._scanned)
+
+    def answers(self, *, names: bool) -> dict[str, Answers]:
+        """Where the sharing of the guests of the last scan comes from, by domain."""
+        return answers_of(self._scanned, names=names)
 
 
 def interrupted() -> int:

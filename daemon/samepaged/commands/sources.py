@@ -35,19 +35,21 @@ class Command:
     def run(self, args: argparse.Namespace) -> int:
         """Scan, print, and return 1 where a guest was skipped that was not to be."""
         config = configured(args)
+        # Whoever asks by hand is told the names, unless they say otherwise: the configuration is about what is kept.
+        asked = config.sources.model_copy(update={"enabled": True, "every": 1, "names": not args.no_names})
         with Signals() as signals:
             try:
-                with Scans(config, args.domains, signals, attribute=True) as scans:
+                with Scans(config, args.domains, signals, sources=asked) as scans:
                     scan = scans.scan()
                     answers = scans.answers(names=not args.no_names)
             except Interrupted:
                 return interrupted()
         if args.json:
-            documents = [sources_document(one) for one in answers]
+            documents = [sources_document(one) for one in answers.values()]
             if len(args.domains) > 1:
                 print(json.dumps({"domains": documents}, indent=2))
             elif documents:
                 print(json.dumps(documents[0], indent=2))
         else:
-            print("\n\n".join(sources_text(one) for one in answers))
+            print("\n\n".join(sources_text(one) for one in answers.values()))
         return status(scan)

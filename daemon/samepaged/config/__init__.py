@@ -16,6 +16,7 @@ from samepaged.config.schema import (
     Mode,
     Reader,
     ScanConfig,
+    SourcesConfig,
     TracesConfig,
     schema_keys,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Mode",
     "Reader",
     "ScanConfig",
+    "SourcesConfig",
     "TracesConfig",
     "load",
     "parse",

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt, field_validator
+from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt, ValidationInfo, field_validator
 
 from samepaged.config.grouping import DEFAULT_GROUP, GroupConfig, GroupingConfig, Groups, MetadataSource
 from samepaged.config.problem import shown
@@ -33,6 +33,7 @@ __all__ = [
     "Mode",
     "Reader",
     "ScanConfig",
+    "SourcesConfig",
     "TracesConfig",
     "schema_keys",
 ]
@@ -145,6 +146,44 @@ class TracesConfig(Section):
         return self.host or platform.node() or "localhost"
 
 
+class SourcesConfig(Section):
+    """Whose the pages are that are shared, as the guests' own kernels say (docs/sources.md)."""
+
+    enabled: StrictBool = False
+    """Whether it is asked at all. Default false."""
+
+    every: Annotated[StrictInt, Field(ge=1)] = 10
+    """Every n-th scan of a guest asks, its first among them. Default 10."""
+
+    names: StrictBool = False
+    """Whether names of processes and files in the guests are kept, or only kinds of memory. Default false."""
+
+    name_labels: StrictBool = False
+    """Whether these names become labels of metrics, too; `names` has to be true for it. Default false."""
+
+    top: Annotated[StrictInt, Field(ge=1, le=100)] = 10
+    """How many kinds of each guest become series, and where `name_labels` is set, processes and files. Default 10."""
+
+    memory_limit: Size = 2**30
+    """Bytes of a guest that may be copied for it; needed is a fortieth of the guest's memory. Default 1GiB."""
+
+    time_limit: Duration = 30.0
+    """Seconds after which the process that reads the copy is given up, before and after the pause. Default 30s."""
+
+    seccomp: StrictBool = True
+    """Whether that process must be under a filter of system calls, which takes libseccomp. Default true."""
+
+    btf_directory: Directory | None = None
+    """Where types of kernels without their own are: files BUILD-ID.btf. An absolute path. Default null: nowhere."""
+
+    @field_validator("name_labels")
+    @classmethod
+    def _names_are_known(cls, labels: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic hands it so
+        if labels and not info.data.get("names"):
+            raise ValueError("there are no names to be labels: sources.names is false; set it, too")
+        return labels
+
+
 class ExportConfig(Section):
     """What Prometheus gets, and where."""
 
@@ -208,6 +247,9 @@ class Config(Section):
 
     traces: TracesConfig = TracesConfig()
     """What each guest held at each scan."""
+
+    sources: SourcesConfig = SourcesConfig()
+    """Whose the pages are that are shared."""
 
     state_directory: Directory = Path("/var/lib/samepaged")
     """What outlives a reboot: the seed. An absolute path. Default /var/lib/samepaged."""

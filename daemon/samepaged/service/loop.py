@@ -12,18 +12,20 @@ from samepaged import seed
 from samepaged.config import load
 from samepaged.errors import HypervisorError, LeftPausedError, Reason, SamepagedError
 from samepaged.export.metrics import SnapshotCollector
-from samepaged.export.snapshot import ConfigStatus, Limits, Recording, Snapshot
+from samepaged.export.snapshot import ConfigStatus, Limits, Recording, Snapshot, Sourced
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guarded import Guarded
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import Interrupted, best
 from samepaged.service import systemd
 from samepaged.service.accounts import accounts, extended, moment
+from samepaged.service.attribution import Attribution
 from samepaged.service.board import Board
 from samepaged.service.breaker import Breaker
 from samepaged.service.directories import runtime_directory
 from samepaged.service.merging import read_merging
-from samepaged.service.recorder import Recorder
+from samepaged.service.owners import answers_of
+from samepaged.service.recorder import Owned, Recorder
 from samepaged.service.recovery import recover
 from samepaged.service.round import Round, report, scan_all
 from samepaged.service.scanner import Scanned, Scanner
@@ -52,6 +54,8 @@ FORGET: Final = frozenset(
 RECOVERING: Final = 5.0
 # KSM's counters are read as often while nothing is scanned.
 MERGING_SECONDS: Final = 15.0
+# Of each guest so many processes and files are kept, and shown.
+MOST_OWNERS: Final = 200
 
 
 class Service:
@@ -62,7 +66,8 @@ class Service:
         self._path = path
         self._signals = signals
         loaded = ConfigStatus(successful=True, loaded=time.time())
-        collector = SnapshotCollector(Snapshot(loaded, _limits(config)), pairs=config.export.pairs)
+        collector = SnapshotCollector(Snapshot(loaded, _limits(config)))
+        _choose(collector, config)
         self._hypervisor = Hypervisor(config.libvirt.uri, self._gone, self._stop)
         self._schedule = Schedule(config.scan.interval, config.scan.jitter)
         self._backoff = Backoff()
@@ -75,6 +80,7 @@ class Service:
         self._recorder = Recorder(config.traces, self._stop)
         self._kept: dict[str, Kept] = {}
         self._breaker = Breaker()
+        self._attribution = Attribution(config.sources)
         self._guard: Guarded | None = None
         self._serving = Serving(collector, web or Child(), config)
         self._board = Board(collector, self._serving.changed)
@@ -191,7 +197,9 @@ class Service:
         began = time.monotonic()
         hashing = Hashing(best(), self._seed, self._config.scan.thread_count, self._stop)
         guard, record = self._guarded(), self._recorder.offer
-        scanner = Scanner(self._hypervisor, guard, self._config, hashing, self._kept, self._breaker, record)
+        scanner = Scanner(
+            self._hypervisor, guard, self._config, hashing, self._kept, self._breaker, record, self._attribution
+        )
         try:
             round_ = scan_all(self._hypervisor, self._config, scanner)
         finally:
@@ -208,6 +216,7 @@ class Service:
         self._board.publish(
             latest=latest,
             merging=merging,
+            sources=self._sources(round_),
             recording=self._recording(),
             history=extended(before.history, moment(latest, merging)),
             next_scan=self._due(),
@@ -217,6 +226,20 @@ class Service:
         self._forget_departed()
         systemd.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} not scanned")
         log.info("scanned %d guests in %.1f s", len(round_.scanned), latest.duration_seconds)
+
+    def _sources(self, round_: Round) -> dict[str, Sourced]:
+        """Where sharing comes from: of each known guest the newest that is known of that."""
+        config = self._config.sources
+        if not config.enabled:
+            return {}
+        everybody = self._known | round_.scanned
+        found = answers_of(everybody, names=config.names, beat=self._beat)
+        fresh = {
+            name: Sourced(one.shortened(MOST_OWNERS), round_.scanned[name].scan.started) for name, one in found.items()
+        }
+        for one in fresh.values():
+            self._recorder.offer(Owned(one.answers, one.scanned))
+        return {name: one for name, one in self._board.snapshot.sources.items() if name in self._known} | fresh
 
     def _look_at_merging(self, now: float) -> None:
         """KSM goes on between two scans, and so does the writing of traces."""
@@ -279,8 +302,9 @@ class Service:
         if new_seed != self._seed:
             self._seed, self._known, self._kept = new_seed, {}, {}
         self._recorder.change(config.traces)
+        self._attribution.change(config.sources)
         self._schedule.change(config.scan.interval, config.scan.jitter, time.monotonic())
-        self._board.collector.pairs = config.export.pairs
+        _choose(self._board.collector, config)
         self._board.publish(limits=_limits(config), next_scan=self._due())
         logging.getLogger("samepaged").setLevel(config.log.level.upper())
         self._config = config
@@ -293,6 +317,12 @@ def _give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def _choose(collector: SnapshotCollector, config: Config) -> None:
+    """Which series there are, of those of which there may be many."""
+    collector.pairs, collector.sources = config.export.pairs, config.sources.top
+    collector.source_names = config.sources.name_labels
 
 
 def _limits(config: Config) -> Limits:

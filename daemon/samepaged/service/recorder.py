@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged import threads
 from samepaged.errors import SamepagedError
+from samepaged.export.names import valid
 from samepaged.export.snapshot import Recording
-from samepaged.traces import PageSizeCounts, Store, Trace, seed_id
+from samepaged.export.sources_document import sources_document
+from samepaged.traces import PageSizeCounts, Store, Trace, owners, seed_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from samepaged.config import TracesConfig
     from samepaged.export.snapshot import GuestScan
     from samepaged.sharing import Contents, PageDigest
+    from samepaged.sources.answers import Answers
 
-__all__ = ["Record", "Recorder", "write_trace"]
+__all__ = ["Owned", "Record", "Recorder", "write_owners", "write_trace"]
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +42,14 @@ STOPPING: Final = 5.0
 @dataclass(frozen=True, slots=True)
 class Record:
     """One guest's scan as a trace needs it. The digest is only read. `sizes` has of each other page size: pages in all,
-    of zeros, distinct, duplicate.
+    of zeros, distinct, duplicate. `answers` say whose the pages were, where that is known by then.
     """
 
     digest: PageDigest = field(repr=False)
     scan: GuestScan
     sizes: Mapping[int, tuple[int, int, int, int]]
     seed: int = field(repr=False)
+    answers: Answers | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, digest: PageDigest, scan: GuestScan, by_page_size: Mapping[int, Contents], seed: int) -> Record:
@@ -57,8 +61,18 @@ class Record:
         return cls(digest, scan, sizes, seed)
 
 
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Whose the pages were of a scan whose trace is written, or offered, before: what others share is known only when
+    all guests were scanned. `scanned_at` is when the scan began.
+    """
+
+    answers: Answers = field(repr=False)
+    scanned_at: float
+
+
 def write_trace(record: Record, host: str, directory: Path) -> None:
-    """Write a trace below `directory`. Raises SamepagedError."""
+    """Write a trace below `directory`, and its owners where they are known. Raises SamepagedError."""
     scan = record.scan
     Store(directory).write(
         Trace.of(
@@ -73,6 +87,17 @@ def write_trace(record: Record, host: str, directory: Path) -> None:
             host_memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         )
     )
+    if record.answers is not None:
+        write_owners(Owned(record.answers, scan.started), host, directory)
+
+
+def write_owners(owned: Owned, host: str, directory: Path) -> None:
+    """Write the owners of a trace that is there; nothing where it was lost. Raises SamepagedError."""
+    answers = owned.answers
+    trace = Store(directory).path_of(valid(host), valid(answers.domain), owned.scanned_at)
+    if trace.exists():
+        told = sources_document(answers.shortened(owners.MOST_OWNERS))
+        owners.write(trace, {**told, "host": valid(host), "scanned_at": owned.scanned_at})
 
 
 class Recorder:
@@ -81,7 +106,7 @@ class Recorder:
     def __init__(self, config: TracesConfig, stop: Callable[[], bool]) -> None:
         self._config = config
         self._stop = stop
-        self._waiting: queue.Queue[Record | None] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[Record | Owned | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._troubled = False
         self._patience = PATIENCE
@@ -92,8 +117,8 @@ class Recorder:
         """From now on, by this configuration."""
         self._config = config
 
-    def offer(self, record: Record) -> None:
-        """Have a trace written, if traces are wanted."""
+    def offer(self, record: Record | Owned) -> None:
+        """Have a trace written, or the owners of one, if traces are wanted."""
         if self._config.enabled:
             self._put(record)
 
@@ -109,7 +134,7 @@ class Recorder:
         while self._thread is not None and self._waiting.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS / 4)
 
-    def _put(self, record: Record | None) -> None:
+    def _put(self, record: Record | Owned | None) -> None:
         began = time.monotonic()
         deadline = began + self._patience
         try:
@@ -141,6 +166,8 @@ class Recorder:
             try:
                 if record is None:
                     self._prune(config)
+                elif isinstance(record, Owned):
+                    write_owners(record, config.host_name, config.directory)
                 else:
                     write_trace(record, config.host_name, config.directory)
                     with self._lock:
@@ -165,11 +192,12 @@ class Recorder:
             with self._lock:
                 self.recording = replace(self.recording, stored_bytes=store.size(host))
 
-    def _lost(self, why: str, record: Record | None) -> None:
+    def _lost(self, why: str, record: Record | Owned | None) -> None:
         """Count it, if it is a trace, and log the first of a row: each names another file, and says the same."""
-        if record is not None:
+        if isinstance(record, Record):
             with self._lock:
                 self.recording = replace(self.recording, lost=self.recording.lost + 1)
         if not self._troubled:
-            log.warning("%s: %s", "no trace" if record is not None else "old traces stay", why)
+            what = "old traces stay" if record is None else "no trace" if isinstance(record, Record) else "no owners"
+            log.warning("%s: %s", what, why)
         self._troubled = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
     from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.guarded import Guarded
     from samepaged.hypervisor.process import QemuProcess
+    from samepaged.memory.witness import Witness
+    from samepaged.service.attribution import Attribution
     from samepaged.service.breaker import Breaker
+    from samepaged.sources.attendant import Attendant
+    from samepaged.sources.ownership import Ownership
 
 __all__ = ["PAGE_SIZE", "Scanned", "Scanner"]
 
@@ -39,7 +44,8 @@ PAGE_SIZE = 4096
 @dataclass(frozen=True, slots=True)
 class Scanned:
     """One guest's scan: how it went, of which process, and what it found. `lasting` is what the pages hold that kept
-    their content since the scan before, where there was one; `by_page_size` the contents in other sizes.
+    their content since the scan before, where there was one; `by_page_size` the contents in other sizes. `ownership` is
+    whose the pages of `digest` are, both of one instant, where this scan asked.
     """
 
     scan: GuestScan
@@ -47,16 +53,18 @@ class Scanned:
     contents: Contents
     lasting: Contents | None
     by_page_size: Mapping[int, Contents]
+    ownership: Ownership | None = None
+    digest: PageDigest | None = None
 
     def lean(self) -> Scanned:
         """Without what only this round's analysis needs, and what takes as much memory again."""
-        return replace(self, lasting=None, by_page_size={})
+        return replace(self, lasting=None, by_page_size={}, ownership=None, digest=None)
 
 
 class Scanner:
     """Scans guests, one after another: never are two suspended at once. Keeps what makes the next scan cheaper.
 
-    `record` is handed each scan, once the guest runs on.
+    `record` is handed each scan, once the guest runs on; `attribution` says which of them ask whose the pages are.
     """
 
     def __init__(
@@ -68,11 +76,13 @@ class Scanner:
         kept: dict[str, Kept],
         breaker: Breaker | None = None,
         record: Callable[[Record], None] | None = None,
+        attribution: Attribution | None = None,
     ) -> None:
         self._hypervisor = hypervisor
         self._guard = guard
         self._breaker = breaker
         self._record = record
+        self._attribution = attribution
         self._config = config
         self._hashing = hashing
         self._kept = kept
@@ -90,13 +100,21 @@ class Scanner:
         suspender = Suspender(
             self._hypervisor, guest, self._guard, self._config.scan.max_pause, self._hashing.stop, pauses
         )
-        known = kept.digest
+        attribution = self._attribution
+        attendant = None if attribution is None else attribution.attend(guest, kept.scans, suspender.stop)
+        with attendant or nullcontext():
+            return self._scan(guest, kept, suspender, attendant)
+
+    def _scan(self, guest: Guest, kept: Kept, suspender: Suspender, attendant: Attendant | None) -> Scanned:
+        known, pauses = kept.digest, suspender.pauses
         started, began = time.time(), time.monotonic()
         try:
-            captured = self._capture(guest, suspender, kept)
+            captured = self._capture(guest, suspender, kept, attendant)
         finally:
             self._note(guest, suspender)
         guest.process.check()
+        if attendant is not None:
+            attendant.think()
         duration = time.monotonic() - began
         if captured.fallback is not None:
             asked = self._config.scan.mode != "auto" or captured.reader == "dump"
@@ -121,9 +139,19 @@ class Scanner:
         sizes |= {parts.page_size: Contents.of(parts, in_place=True) for parts in captured.finer}
         if self._record is not None:
             self._record(Record.of(captured.digest, scan, sizes, self._hashing.seed))
-        return Scanned(scan, guest.process, contents, lasting, sizes)
+        scanned = Scanned(scan, guest.process, contents, lasting, sizes)
+        if attendant is None:
+            return scanned
+        return replace(scanned, ownership=self._conclude(guest, attendant), digest=captured.digest)
 
-    def _capture(self, guest: Guest, suspender: Suspender, kept: Kept) -> Capture:
+    def _conclude(self, guest: Guest, attendant: Attendant) -> Ownership:
+        ownership = attendant.conclude()
+        if ownership.note is not None:
+            level = logging.DEBUG if ownership.kernel else logging.INFO
+            log.log(level, "domain %r: whose its pages are: %s", guest.name, ownership.note)
+        return ownership
+
+    def _capture(self, guest: Guest, suspender: Suspender, kept: Kept, witness: Witness | None) -> Capture:
         return capture(
             Source(
                 pid=guest.process.pid,
@@ -137,6 +165,7 @@ class Scanner:
             replace(self._hashing, stop=suspender.stop),
             self._policy(kept),
             kept,
+            witness,
         )
 
     def _note(self, guest: Guest, suspender: Suspender) -> None:
@@ -174,6 +203,8 @@ class Scanner:
             del self._kept[uuid]
         if self._breaker is not None:
             self._breaker.forget(set(running))
+        if self._attribution is not None:
+            self._attribution.forget(set(running))
         forgotten = limit(self._kept.values(), self._config.scan.memory_limit)
         if forgotten:
             log.warning("scan.memory_limit: %d guests will be read whole at the next scan", forgotten)

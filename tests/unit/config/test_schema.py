@@ -25,6 +25,10 @@ def test_the_defaults_are_those_that_are_promised() -> None:
     assert (scan.interval, scan.jitter, scan.mode, scan.reader) == (900, 0.1, "auto", "auto")
     assert (scan.max_pause, scan.max_duty, scan.threads, scan.memory_limit) == (0.25, 0.01, None, 2**30)
     assert (scan.still_ksm, scan.page_sizes, scan.verify_every, scan.verify_pages) == (False, (), 10, 1024)
+    sources = config.sources
+    assert (sources.enabled, sources.every, sources.names, sources.seccomp) == (False, 10, False, True)
+    assert (sources.name_labels, sources.top) == (False, 10)
+    assert (sources.memory_limit, sources.time_limit, sources.btf_directory) == (2**30, 30, None)
     assert config.hashing.seed is None
     assert (config.state_directory, config.runtime_directory) == (Path("/var/lib/samepaged"), Path("/run/samepaged"))
     assert (config.export.listen, config.export.pairs) == ("127.0.0.1:9953", 20)
@@ -48,7 +52,7 @@ def test_every_key_says_what_it_means() -> None:
 def test_the_keys_of_sections_and_of_lists_are_known() -> None:
     keys = set(schema_keys())
     assert {("scan",), ("scan", "max_pause"), ("groups", "name"), ("state_directory",)} <= keys
-    assert len(keys) == 41
+    assert len(keys) == 51
 
 
 def test_threads_are_half_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,3 +96,9 @@ def test_groups_made_in_code_need_distinct_names_too() -> None:
 
 def test_the_seed_is_not_shown_where_a_configuration_is_logged() -> None:
     assert "12345678" not in repr(Config(hashing=HashingConfig(seed=12345678)))
+
+
+def test_names_become_labels_only_where_they_may_be_known() -> None:
+    assert Config.model_validate({"sources": {"names": True, "name_labels": True}}).sources.name_labels
+    with pytest.raises(ValidationError, match=r"sources\.names is false; set it, too"):
+        Config.model_validate({"sources": {"name_labels": True}})
