@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
-    from samepaged.traces.study.tables import Table
+    from samepaged.traces.study.table import Table
 
 __all__ = ["Command", "begin_drawing", "printed"]
 

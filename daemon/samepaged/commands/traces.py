@@ -17,6 +17,7 @@ from samepaged.errors import TraceError, UsageError
 from samepaged.export.names import aligned, visible
 from samepaged.export.table import size
 from samepaged.traces import Store, guest, newest, read, survey, utc
+from samepaged.traces.owners import owners_of
 from samepaged.traces.parquet import look, write
 from samepaged.traces.survey import paths
 
@@ -118,13 +119,15 @@ def _show(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     failures: list[TraceError] = []
-    whole = 0
+    whole = owned = 0
     for file in _good(args.place, failures):
         try:
             whole += len(read(file.path))
+            owned += len(list(owners_of([file])))
         except TraceError as error:
             failures.append(error)
-    print(f"{whole} traces are as they were written")
+    with_owners = f", {owned} of them with owners" if owned else ""
+    print(f"{whole} traces are as they were written{with_owners}")
     return _complain(failures)
 
 

@@ -1,7 +1,8 @@
 """A directory of traces: one Parquet file a guest and scan, in `host=HOST/date=DATE/` (UTC).
 
 A row is a distinct content: host, domain, scanned_at, hash (signed 64 bits), pages; sorted by hash as it is stored. The
-file's metadata says the rest (metadata.py).
+file's metadata says the rest (metadata.py). Beside a trace there may be another file, which says whose its pages were
+(owners.py) and goes with it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from urllib.parse import quote
 
 from samepaged.errors import TraceError
 from samepaged.traces import parquet
+from samepaged.traces.owners import SUFFIX, sidecar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +29,8 @@ __all__ = ["Store"]
 NAME: Final = re.compile(
     r"date=([0-9]{4}-[01][0-9]-[0-3][0-9])/.*\.([0-2][0-9][0-5][0-9][0-5][0-9]\.[0-9]{6})\.parquet"
 )
+# Seconds after which nobody is still writing a file.
+STALE: Final = 3600
 # The longest name of a file, in bytes, on any file system that Linux is likely to have.
 LONGEST_NAME: Final = 200
 
@@ -39,14 +43,18 @@ class Store:
 
     def path(self, about: About) -> Path:
         """Where this trace is, or would be."""
+        return self.path_of(about.host, about.domain, about.scanned_at)
+
+    def path_of(self, host: str, domain: str, scanned_at: float) -> Path:
+        """Where the trace of this guest and moment (seconds of the Unix epoch) is, or would be."""
         try:
-            when = datetime.fromtimestamp(about.scanned_at, UTC)
+            when = datetime.fromtimestamp(scanned_at, UTC)
         except (ValueError, OverflowError, OSError) as error:
             raise TraceError(
-                self.root, f"a trace of the time {about.scanned_at}", "give seconds of the Unix epoch"
+                self.root, f"a trace of the time {scanned_at}", "give seconds of the Unix epoch"
             ) from error
-        directory = self.root / f"host={_safe(about.host)}" / f"date={when:%Y-%m-%d}"
-        return directory / f"{_safe(about.domain)}.{when:%H%M%S.%f}.parquet"
+        directory = self.root / f"host={_safe(host)}" / f"date={when:%Y-%m-%d}"
+        return directory / f"{_safe(domain)}.{when:%H%M%S.%f}.parquet"
 
     def write(self, trace: Trace) -> Path:
         """Add a trace: all of its file appears at once, or nothing. One of the same guest and moment is an error."""
@@ -71,21 +79,20 @@ class Store:
         """The trace files, of all hosts or of one, sorted by host, date, domain and time: by their names, so that what
         others keep here is none of them.
         """
-        pattern = "host=*" if host is None else f"host={_safe(host)}"
-        for path in sorted(self.root.glob(f"{pattern}/date=*/*.parquet")):
+        for path in sorted(self.root.glob(f"{_pattern(host)}/date=*/*.parquet")):
             if not path.name.startswith(".") and _when(path) is not None and path.is_file():
                 yield path
 
     def size(self, host: str | None = None) -> int:
-        """Bytes of all of them, or of those of one host."""
+        """Bytes of all of them, or of those of one host, and of their owners."""
         return sum(size for _, size in _sizes(self.files(host)))
 
     def prune(
         self, now: float, *, age: float | None = None, most_bytes: int | None = None, host: str | None = None
     ) -> list[Path]:
         """Remove traces (of `host` alone, if given) older than `age` seconds, then the oldest until all take no more
-        than `most_bytes`. By the time in the files' names: what cannot be read is pruned, too. Returns what was
-        removed. Where a file cannot be removed, the others are, and then it is a TraceError.
+        than `most_bytes`, with their owners. By the time in the files' names: what cannot be read is pruned, too.
+        Returns the traces removed. Where a file cannot be removed, the others are, and then it is a TraceError.
         """
         sizes = dict(_sizes(self.files(host)))
         kept = sum(sizes.values())
@@ -94,6 +101,8 @@ class Store:
         for when, path in sorted((_when(path) or 0.0, path) for path in sizes):
             if (age is not None and when < now - age) or (most_bytes is not None and kept > most_bytes):
                 try:
+                    # First, so that no names outlive their trace.
+                    sidecar(path).unlink(missing_ok=True)
                     path.unlink(missing_ok=True)
                 except OSError as error:
                     why = f"cannot be removed ({error.strerror})"
@@ -105,23 +114,36 @@ class Store:
             with contextlib.suppress(OSError):  # others are left in it
                 directory.rmdir()
                 directory.parent.rmdir()
-        self._tidy(now)
+        self._tidy(now, host)
         if failure is not None:
             raise failure
         return removed
 
-    def _tidy(self, now: float) -> None:
-        """Remove what a writer that was killed has left: nobody writes for an hour."""
-        for path in self.root.glob("host=*/date=*/.*.parquet.*"):
+    def _tidy(self, now: float, host: str | None) -> None:
+        """Remove what a writer that was killed has left, and owners (of `host` alone, if given) without a trace."""
+        left = [*self.root.glob("host=*/date=*/.*.parquet.*"), *self.root.glob(f"host=*/date=*/.*{SUFFIX}.*")]
+        for path in self.root.glob(f"{_pattern(host)}/date=*/*{SUFFIX}"):
+            trace = path.with_name(f"{path.name.removesuffix(SUFFIX)}.parquet")
+            if _when(trace) is not None and not trace.exists():
+                left.append(path)
+        for path in left:
             with contextlib.suppress(OSError):
-                if path.stat().st_mtime < now - 3600:
+                if path.stat().st_mtime < now - STALE:
                     path.unlink()
 
 
+def _pattern(host: str | None) -> str:
+    return "host=*" if host is None else f"host={_safe(host)}"
+
+
 def _sizes(paths: Iterator[Path]) -> Iterator[tuple[Path, int]]:
+    """Of each trace, with its owners."""
     for path in paths:
+        size = 0
+        with contextlib.suppress(OSError):  # it has none
+            size = sidecar(path).stat().st_size
         with contextlib.suppress(OSError):  # another has just pruned it
-            yield path, path.stat().st_size
+            yield path, path.stat().st_size + size
 
 
 def _when(path: Path) -> float | None:

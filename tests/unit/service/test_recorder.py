@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ import pytest
 from samepaged.config import TracesConfig
 from samepaged.errors import TraceError
 from samepaged.service import recorder as module
-from samepaged.service.recorder import Record, Recorder
+from samepaged.service.recorder import Owned, Record, Recorder
 from samepaged.sharing import Contents, PageDigest
 from samepaged.traces import seed_id, survey
-from tests.unit.export.builders import STARTED, guest_scan
+from samepaged.traces.owners import owners_of
+from tests.unit.export.builders import STARTED, answers, guest_scan
 
 
 def record(name: str = "web-1") -> Record:
@@ -47,6 +49,27 @@ def test_what_was_scanned_is_on_disk_with_all_that_a_trace_says(tmp_path: Path) 
     assert (counts.page_size, counts.memory_pages, counts.duplicate_pages) == (8192, 7, 1)
     assert about.host_memory is not None
     assert about.host_memory >= 2**28
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_whose_the_pages_were_is_beside_the_trace_also_where_it_is_known_later(tmp_path: Path, *, later: bool) -> None:
+    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
+    if later:
+        recorder.offer(record())
+        recorder.offer(Owned(answers("web-1"), STARTED))
+    else:
+        recorder.offer(replace(record(), answers=answers("web-1")))
+    recorder.close()
+    ((file, found),) = owners_of(survey(tmp_path))
+    assert (file.traces[0].domain, found) == ("web-1", answers("web-1"))
+    assert (recorder.recording.written, recorder.recording.lost) == (1, 0)
+
+
+def test_owners_of_a_trace_that_was_lost_are_not_written(tmp_path: Path) -> None:
+    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
+    recorder.offer(Owned(answers("web-1"), STARTED))
+    recorder.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_kept_where_traces_are_not_wanted(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from samepaged.traces.study.groups import inter_sharing
 from samepaged.traces.study.guests import guests_of
 from samepaged.traces.study.reading import Reader
 from samepaged.traces.study.spread import Spread
-from samepaged.traces.study.tables import Table
+from samepaged.traces.study.table import Table
 from samepaged.traces.study.words import amount, named
 
 if TYPE_CHECKING:

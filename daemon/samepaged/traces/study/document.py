@@ -51,6 +51,8 @@ def document(study: Study) -> dict[str, Any]:
             pair["inter_sharing_collisions_pages"] = expected_shared(first, second, study.hash_bits)
     if study.platforms is not None:
         found["platforms"] = _platforms(study.platforms)
+    if study.sources is not None:
+        found["sources"] = study.sources.document()
     return found
 
 

@@ -22,6 +22,7 @@ from samepaged.traces.study.drawing import (
     percent_axis,
     ranges,
 )
+from samepaged.traces.study.owner_figures import owner_figures
 from samepaged.traces.study.platform_figures import platform_figures
 from samepaged.traces.study.words import amount, percent, span
 
@@ -55,6 +56,8 @@ def figures(study: Study) -> Iterator[Drawn]:
         yield from platform_figures(study.platforms, study.page_size)
     if study.page_sizes:
         yield _page_sizes(study)
+    if study.sources is not None:
+        yield from owner_figures(study.sources.together)
     if study.lasting:
         yield _lasting(study)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from samepaged.traces.study.comparison import Comparison
     from samepaged.traces.study.drawing import Drawn
-    from samepaged.traces.study.tables import Table
+    from samepaged.traces.study.table import Table
     from samepaged.traces.study.whole import Study
 
 __all__ = ["prepare", "write", "write_comparison"]

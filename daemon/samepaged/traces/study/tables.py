@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged.config.problem import one_line
 from samepaged.traces.collisions import expected_self, expected_shared
+from samepaged.traces.study.owner_tables import owner_tables
+from samepaged.traces.study.table import Table
 from samepaged.traces.study.words import DASH, amount, named, percent, span
 
 if TYPE_CHECKING:
@@ -16,25 +17,10 @@ if TYPE_CHECKING:
     from samepaged.traces.study.spread import Spread
     from samepaged.traces.study.whole import Study
 
-__all__ = ["Table", "tables"]
+__all__ = ["tables"]
 
 # Rows of a table of pairs; JSON has them all.
 _MOST_ROWS: Final = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """`key` names it in file names and links, `figure` is the paper's. Cells are text on one line; the first `names`
-    columns are names, the others numbers. `note` says how to read it, or what was left out.
-    """
-
-    key: str
-    figure: str
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    names: int = 1
-    note: str = ""
 
 
 def tables(study: Study) -> tuple[Table, ...]:
@@ -46,6 +32,7 @@ def tables(study: Study) -> tuple[Table, ...]:
         _zeros(study),
         *_platforms(study),
         _page_sizes(study),
+        *owner_tables(study.sources),
         _lasting(study),
     )
     return tuple(table for table in found if table.rows)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from samepaged.traces.owners import owners_of
 from samepaged.traces.study.groups import GroupSharing, groups_of_each_size
 from samepaged.traces.study.guests import guests_of
 from samepaged.traces.study.labels import ByPlatform, Labels, by_platform, check_labels
 from samepaged.traces.study.own import PageSizeSharing, SelfSharing, by_page_size, self_sharing
+from samepaged.traces.study.owners import Sources, sources
 from samepaged.traces.study.pairs import PairSharing, all_pairs
 from samepaged.traces.study.reading import Reader
 from samepaged.traces.study.stability import Lasting, what_lasts
@@ -29,7 +31,7 @@ MOST_PAIRS: Final = 300
 @dataclass(frozen=True, slots=True)
 class Study:
     """What was found. `seed` (of the draws) and `most_pairs` make it again; `sample` N: inter-VM sharing is estimated
-    from 1/N of the contents.
+    from 1/N of the contents. `sources` is None where no trace has owners beside it.
     """
 
     page_size: int
@@ -44,6 +46,7 @@ class Study:
     page_sizes: tuple[PageSizeSharing, ...]
     lasting: tuple[Lasting, ...]
     platforms: ByPlatform | None
+    sources: Sources | None
 
 
 def study(
@@ -57,6 +60,9 @@ def study(
         check_labels(labels, guests)
     about = guests[0].traces[0].about
     own = tuple(self_sharing(guest) for guest in guests)
+    owned = sources(
+        (guest.name, (answers for _, answers in owners_of(ref.file for ref in guest.traces))) for guest in guests
+    )
     # A generator each, so that one part's draws do not depend on another's.
     for_pairs, for_groups, for_lasting = (np.random.default_rng([seed, part]) for part in range(3))
     with Reader() as reader:
@@ -76,4 +82,5 @@ def study(
         page_sizes=by_page_size(guests),
         lasting=lasting,
         platforms=None if labels is None else by_platform(labels, guests, own, pairs),
+        sources=owned,
     )

@@ -1,0 +1,264 @@
+"""Whose the pages of a trace were: a small JSON file beside it, NAME.sources.json beside NAME.parquet.
+
+It has the object of export/sources_document.py, and `host` and `scanned_at` (seconds of the Unix epoch), which with
+`domain` are its trace's, and a `sum` by which damage shows. Names come from a guest: they are bounded in number and in
+length, and are checked again when they are read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from samepaged.errors import TraceError
+from samepaged.sources.answers import Answers, Copied, Owner
+from samepaged.traces.parquet import not_written
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from samepaged.traces.metadata import TraceFile
+
+__all__ = ["MOST_OWNERS", "SUFFIX", "owners_of", "read", "sidecar", "write"]
+
+SUFFIX: Final = ".sources.json"
+# Processes and files that a file names, the most involved ones.
+MOST_OWNERS: Final = 1000
+MOST_BYTES: Final = 1 << 24
+# Pages that there can be.
+MOST: Final = 1 << 48
+LONGEST_NAME: Final = 4096
+LAST: Final = 253_402_300_799  # the end of the year 9999
+SCHEMA: Final = 1
+PAGE: Final = 4096
+# Parts of a split are rounded to this much of a page, and are sums of many floats.
+ROUNDED: Final = 0.001
+INEXACT: Final = 1e-6
+DAMAGED: Final = "remove it, or restore it from a copy"
+
+
+def sidecar(trace: Path) -> Path:
+    """Where the owners of the trace of this path are, or would be."""
+    return trace.with_suffix(SUFFIX)
+
+
+def write(trace: Path, document: Mapping[str, Any]) -> Path:
+    """Write the owners of the trace of this path; they appear as a whole, or not at all. Raises TraceError.
+
+    `document` is that of export/sources_document.py with `host` and `scanned_at`. Of processes and files the
+    MOST_OWNERS first are kept, and fewer where the names are so long that the file would be larger than is read. What
+    would not be read again is an error here: it costs one guest's owners, and not a study.
+    """
+    path = sidecar(trace)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    content = _content(document)
+    _parsed(path, content)
+    try:
+        try:
+            beside.unlink(missing_ok=True)
+            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(content)
+                os.fchmod(file.fileno(), 0o640)  # who may know what runs in the guests: their operators
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                beside.unlink()
+            raise
+    except OSError as error:
+        raise not_written(path, error) from error
+    return path
+
+
+def read(path: Path) -> Answers:
+    """The owners in the file of this path, checked. Raises TraceError where it is not as it was written."""
+    raw = _raw(path)
+    if raw is None:
+        raise TraceError(path, "is not there any more", "ask again, or keep traces for longer (traces.max_age)")
+    return _parsed(path, raw).answers
+
+
+def owners_of(files: Iterable[TraceFile]) -> Iterator[tuple[TraceFile, Answers]]:
+    """Of these trace files those that have owners beside them, one after the other, with these. Raises TraceError
+    where they are damaged, or another trace's.
+    """
+    for file in files:
+        if len(file.traces) != 1 or "://" in file.path:
+            continue
+        path = sidecar(Path(file.path))
+        raw = _raw(path)
+        if raw is None:
+            continue
+        found = _parsed(path, raw)
+        (about,) = file.traces
+        if (found.host, found.answers.domain, found.scanned_at) != (about.host, about.domain, about.scanned_at):
+            raise TraceError(path, f"is of another trace than {file.path}", "put it beside its own, or remove it")
+        yield file, found.answers
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    host: str
+    scanned_at: float
+    answers: Answers
+
+
+def _content(document: Mapping[str, Any]) -> bytes:
+    for halvings in range(MOST_OWNERS.bit_length() + 1):
+        most = MOST_OWNERS >> halvings
+        told: dict[str, Any] = {
+            key: one[:LONGEST_NAME] if isinstance(one, str) else one for key, one in document.items()
+        }
+        for key, name in (("processes", "process"), ("files", "path")):
+            if told[key] is not None:
+                # Linux has no longer path.
+                told[key] = [one for one in told[key] if len(one[name]) <= LONGEST_NAME][:most]
+        told["most_copied"] = [
+            {**one, "owners": [line[:LONGEST_NAME] for line in one["owners"]]} for one in told["most_copied"]
+        ]
+        content = json.dumps({**told, "sum": _sum(told)}, ensure_ascii=False).encode()
+        if len(content) <= MOST_BYTES:
+            break
+    return content + b"\n"
+
+
+def _sum(told: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _raw(path: Path) -> bytes | None:
+    """The file's bytes; None where there is none."""
+    try:
+        # Opening a pipe would wait for a writer.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise TraceError(path, "is no file", "keep other things elsewhere")
+            raw = file.read(MOST_BYTES + 2)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise TraceError(path, f"cannot be read ({error.strerror})", "let the user who asks read it") from error
+    if len(raw) > MOST_BYTES + 1:
+        raise TraceError(path, f"has more than {MOST_BYTES} bytes", DAMAGED)
+    return raw
+
+
+def _parsed(path: Path, raw: bytes) -> _Found:
+    try:
+        told = json.loads(raw, parse_constant=_no_number)
+        intact = told.pop("sum") == _sum(told)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        intact = False
+    if not intact:
+        raise TraceError(path, "is not as it was written", DAMAGED)
+    if told.get("schema") != SCHEMA:
+        raise TraceError(
+            path, f"has schema {str(told.get('schema'))[:20]}, which is of another samepaged", "read it with that one"
+        )
+    try:
+        return _found(told)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise TraceError(path, "has owners that contradict themselves", DAMAGED) from error
+
+
+def _found(told: Mapping[str, Any]) -> _Found:
+    """Raises KeyError, TypeError or ValueError where it cannot be: the sum shows damage, and this what another program
+    made.
+    """
+    if _count(told["page_size"]) != PAGE:
+        raise ValueError("page size")
+    scanned_at = _number(told["scanned_at"])
+    answers = Answers(
+        domain=_text(told["domain"]),
+        kernel=None if told["kernel"] is None else _text(told["kernel"]),
+        memory_pages=_count(told["memory_pages"]),
+        in_use_pages=_count(told["in_use_pages"]),
+        labelled_ratio=_number(told["labelled_ratio"]),
+        self_sharing_pages=_count(told["self_sharing_pages"]),
+        inter_sharing_pages=_count(told["inter_sharing_pages"]),
+        kinds=_owners(told["kinds"], "kind"),
+        processes=None if told["processes"] is None else _owners(told["processes"], "process"),
+        files=None if told["files"] is None else _owners(told["files"], "path"),
+        most_copied=tuple(_copied(one) for one in _list(told["most_copied"])),
+        missing_pages=_count(told["missing_pages"]),
+        note=None if told["note"] is None else _text(told["note"]),
+    )
+    if scanned_at > LAST or answers.labelled_ratio > 1:
+        raise ValueError("time, ratio")
+    if max(answers.in_use_pages, answers.sharing_pages) > answers.memory_pages:
+        raise ValueError("more than there is")
+    for one in (*answers.kinds, *(answers.processes or ()), *(answers.files or ())):
+        if (
+            one.pages > answers.memory_pages
+            or one.self_sharing_pages > answers.self_sharing_pages
+            or one.inter_sharing_pages > answers.inter_sharing_pages
+            or one.split_pages > one.sharing_pages * (1 + INEXACT) + ROUNDED
+        ):
+            raise ValueError("involved in more than there is")
+    if any(one.copies > answers.memory_pages for one in answers.most_copied):
+        raise ValueError("more copies than pages")
+    return _Found(_text(told["host"]), scanned_at, answers)
+
+
+def _owners(told: object, key: str) -> tuple[Owner, ...]:
+    return tuple(
+        Owner(
+            name=_text(one[key]),
+            pages=_count(one["pages"]),
+            self_sharing_pages=_count(one["self_sharing_pages"]),
+            inter_sharing_pages=_count(one["inter_sharing_pages"]),
+            split_pages=_number(one["split_pages"]),
+        )
+        for one in _list(told)
+    )
+
+
+def _copied(told: Mapping[str, Any]) -> Copied:
+    if type(told["others"]) is not bool:
+        raise TypeError("others")
+    owners = tuple(_text(line) for line in _list(told["owners"]))
+    return Copied(_count(told["copies"]), told["others"], owners, _count(told["more_owners"]))
+
+
+def _list(told: object) -> list[Any]:
+    if not isinstance(told, list):
+        raise TypeError("no list")
+    return told
+
+
+def _count(told: object) -> int:
+    # True is an int, too.
+    if type(told) is not int:
+        raise TypeError("no whole number")
+    if not 0 <= told < MOST:
+        raise ValueError("no number of pages")
+    return told
+
+
+def _number(told: object) -> float:
+    if type(told) is not float and type(told) is not int:
+        raise TypeError("no number")
+    if not 0 <= told < MOST or not math.isfinite(told):
+        raise ValueError("no number of pages")
+    return float(told)
+
+
+def _text(told: object) -> str:
+    if not isinstance(told, str):
+        raise TypeError("no text")
+    if len(told) > LONGEST_NAME:
+        raise ValueError("a name that is too long")
+    told.encode()  # a lone surrogate could be printed nowhere
+    return told
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(text)
