@@ -47,6 +47,7 @@ MEMFD: Final = "<memoryBacking><source type='memfd'/><access mode='shared'/></me
 CONFIG: Final = """\
 scan: {interval: 1s, jitter: 0, mode: precopy, page_sizes: [64KiB]}
 groups: [{name: shop, match: ['samepaged-test-*']}]
+sources: {enabled: true, every: 1}
 """
 
 

@@ -18,6 +18,7 @@ from observability.grafana.generator.both import (
     reasons,
 )
 from observability.grafana.generator.frame import GUEST_UID, HOST_UID, chooser, frame, row
+from observability.grafana.generator.owners import involved, known, looked_at, split
 from observability.grafana.generator.panels import Line, Said, bars, figure, grid, lines, own
 from observability.grafana.generator.queries import guest, host, new_failures, pause_quantile
 
@@ -32,7 +33,7 @@ PAIR: Final = "samepage_pair_inter_sharing_bytes"
 
 
 def guest_dashboard() -> dashboard.Dashboard:
-    """Guest: five rows."""
+    """Guest: six rows."""
     board = frame(
         GUEST_UID,
         "samepaged: guest",
@@ -42,6 +43,7 @@ def guest_dashboard() -> dashboard.Dashboard:
     row(board, "Now", _now())
     row(board, "Memory and sharing", [_memory(), _sharing(), _others()])
     row(board, "KSM beside what is possible", [_merging(), _capture(), _obstacle()])
+    row(board, "Where sharing comes from", [split(guest, 12), involved(), known(), looked_at()])
     row(board, "Pauses", [_pauses()])
     return row(board, "Scans", [_info(), _fallback(), _duration(), _read(), failures(_failures(), 8)])
 

@@ -26,6 +26,7 @@ from observability.grafana.generator.host_guests import (
     page_sizes,
     pairs,
 )
+from observability.grafana.generator.owners import labelled, most_involved, split
 from observability.grafana.generator.panels import Line, Said, bars, figure, fixed, lines
 from observability.grafana.generator.queries import WINDOW, host, new_failures, pause_quantile
 
@@ -40,7 +41,7 @@ PAUSES: Final = host("samepage_pause_duration_seconds_bucket")
 
 
 def host_dashboard() -> dashboard.Dashboard:
-    """Host: seven rows."""
+    """Host: eight rows."""
     board = frame(
         HOST_UID,
         "samepaged: host",
@@ -52,6 +53,7 @@ def host_dashboard() -> dashboard.Dashboard:
     row(board, "KSM beside what is possible", [_merging(), _capture(), _profit(), _obstacles()])
     row(board, "Guests", [guests(), pairs(), matrix()])
     row(board, "Groups", [group_inter_sharing(), group_self_sharing(), page_sizes()])
+    row(board, "Where sharing comes from", [split(host, 12), most_involved(), labelled()])
     row(board, "Pauses", [_pauses(), _longest_pauses()])
     return row(
         board,
