@@ -24,7 +24,7 @@ _samepaged() {
     run:-*) words=(--config --web-socket --help) ;;
     scan:-*) words=(--json --config --connect --mode --reader --watch --traces --help) ;;
     advise:-*) words=(--json --config --connect --mode --reader --help) ;;
-    sources:-*) words=(--json --no-names --config --connect --mode --reader --help) ;;
+    sources:-*) words=(--json --no-names --config --connect --mode --reader --traces --help) ;;
     doctor:-*) words=(--json --config --connect --verify-layout --help) ;;
     check-config:-*) words=(--json --help) ;;
     check-config:*) files=yes ;;

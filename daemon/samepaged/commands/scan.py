@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from samepaged.commands.keeping import Keeping, add_traces
 from samepaged.commands.scanning import Scans, add_arguments, configured, interrupted, status
-from samepaged.errors import SamepagedError, UsageError
+from samepaged.errors import UsageError
 from samepaged.export.document import document
 from samepaged.export.table import table
 from samepaged.memory.hashing import Interrupted
-from samepaged.service.recorder import write_trace
 from samepaged.service.signals import Signals
-from samepaged.traces.database import check_installed
 
 if TYPE_CHECKING:
     import argparse
 
-    from samepaged.config import Config
     from samepaged.export.snapshot import HostScan
-    from samepaged.service.recorder import Record
 
 __all__ = ["Command"]
 
@@ -46,14 +42,14 @@ class Command:
             type=float,
             help="scan again every so many seconds, at least 1, until interrupted; with --json, an object a line",
         )
-        parser.add_argument("--traces", metavar="DIR", type=Path, help="leave a trace of each guest in this directory")
+        add_traces(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         """Scan, print, and return 1 where a guest was skipped that was not to be."""
         if args.watch is not None and not 1 <= args.watch <= 365 * 86_400:
             raise UsageError(f"--watch {args.watch:g} is no number of seconds from 1 to a year; use 10, for one")
         config = configured(args)
-        kept = None if args.traces is None else _Kept(config, args.traces)
+        kept = None if args.traces is None else Keeping(config, args.traces)
         with Signals() as signals:
             try:
                 with Scans(config, args.domains, signals, kept) as scans:
@@ -70,22 +66,6 @@ class Command:
                             return found
             except Interrupted:
                 return interrupted()
-
-
-class _Kept:
-    """Writes a trace of each guest, between the scans of two guests: nobody waits suspended for the disk."""
-
-    def __init__(self, config: Config, directory: Path) -> None:
-        check_installed()
-        self._host, self._directory = config.traces.host_name, directory
-        self.failed = False
-
-    def __call__(self, record: Record) -> None:
-        try:
-            write_trace(record, self._host, self._directory)
-        except (SamepagedError, MemoryError) as error:
-            self.failed = True
-            print(f"samepaged: no trace: {error or 'memory ran out'}", file=sys.stderr)
 
 
 def _show(scan: HostScan, args: argparse.Namespace) -> None:

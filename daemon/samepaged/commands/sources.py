@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from samepaged.commands.keeping import Keeping, add_traces
 from samepaged.commands.scanning import Scans, add_arguments, configured, interrupted, status
 from samepaged.export.sources_document import sources_document, sources_text
 from samepaged.memory.hashing import Interrupted
@@ -32,18 +33,25 @@ class Command:
             help="kinds of pages only: no name of a process or a file leaves the guest",
         )
 
+        add_traces(parser)
+
     def run(self, args: argparse.Namespace) -> int:
         """Scan, print, and return 1 where a guest was skipped that was not to be."""
         config = configured(args)
         # Whoever asks by hand is told the names, unless they say otherwise: the configuration is about what is kept.
         asked = config.sources.model_copy(update={"enabled": True, "every": 1, "names": not args.no_names})
+        keeping = None if args.traces is None else Keeping(config, args.traces)
         with Signals() as signals:
             try:
-                with Scans(config, args.domains, signals, sources=asked) as scans:
+                with Scans(config, args.domains, signals, keeping, sources=asked) as scans:
                     scan = scans.scan()
                     answers = scans.answers(names=not args.no_names)
             except Interrupted:
                 return interrupted()
+        if keeping is not None:
+            began = {one.name: one.started for one in scan.scans}
+            for name, one in answers.items():
+                keeping.owners(one, began[name])
         if args.json:
             documents = [sources_document(one) for one in answers.values()]
             if len(args.domains) > 1:
@@ -52,4 +60,4 @@ class Command:
                 print(json.dumps(documents[0], indent=2))
         else:
             print("\n\n".join(sources_text(one) for one in answers.values()))
-        return status(scan)
+        return max(status(scan), 1 if keeping is not None and keeping.failed else 0)

@@ -234,11 +234,11 @@ class Service:
             return {}
         everybody = self._known | round_.scanned
         found = answers_of(everybody, names=config.names, beat=self._beat)
-        fresh = {
-            name: Sourced(one.shortened(MOST_OWNERS), round_.scanned[name].scan.started) for name, one in found.items()
-        }
-        for one in fresh.values():
-            self._recorder.offer(Owned(one.answers, one.scanned))
+        fresh = {}
+        for name, one in found.items():
+            started = everybody[name].scan.started
+            self._recorder.offer(Owned(one, started))
+            fresh[name] = Sourced(one.shortened(MOST_OWNERS), started)
         return {name: one for name, one in self._board.snapshot.sources.items() if name in self._known} | fresh
 
     def _look_at_merging(self, now: float) -> None:

@@ -42,14 +42,13 @@ STOPPING: Final = 5.0
 @dataclass(frozen=True, slots=True)
 class Record:
     """One guest's scan as a trace needs it. The digest is only read. `sizes` has of each other page size: pages in all,
-    of zeros, distinct, duplicate. `answers` say whose the pages were, where that is known by then.
+    of zeros, distinct, duplicate.
     """
 
     digest: PageDigest = field(repr=False)
     scan: GuestScan
     sizes: Mapping[int, tuple[int, int, int, int]]
     seed: int = field(repr=False)
-    answers: Answers | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, digest: PageDigest, scan: GuestScan, by_page_size: Mapping[int, Contents], seed: int) -> Record:
@@ -72,7 +71,7 @@ class Owned:
 
 
 def write_trace(record: Record, host: str, directory: Path) -> None:
-    """Write a trace below `directory`, and its owners where they are known. Raises SamepagedError."""
+    """Write a trace below `directory`. Raises SamepagedError."""
     scan = record.scan
     Store(directory).write(
         Trace.of(
@@ -87,8 +86,6 @@ def write_trace(record: Record, host: str, directory: Path) -> None:
             host_memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         )
     )
-    if record.answers is not None:
-        write_owners(Owned(record.answers, scan.started), host, directory)
 
 
 def write_owners(owned: Owned, host: str, directory: Path) -> None:

@@ -95,10 +95,11 @@ def involvement(
     of, by = np.divmod(pairs, max(owners, 1))
     every = shared.copies - 1 + shared.others
     weight = every[content] / shared.copies[content] / parts[row]
+    split: NDArray[np.float64] = np.bincount(owner, weights=weight, minlength=owners).astype(np.float64)
     return Involvement(
         self_sharing=_sums(by, shared.copies[of] - 1, owners),
         inter_sharing=_sums(by, shared.others[of], owners),
-        split=np.bincount(owner, weights=weight, minlength=owners),
+        split=split,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,14 +50,10 @@ def test_what_was_scanned_is_on_disk_with_all_that_a_trace_says(tmp_path: Path) 
     assert about.host_memory >= 2**28
 
 
-@pytest.mark.parametrize("later", [False, True])
-def test_whose_the_pages_were_is_beside_the_trace_also_where_it_is_known_later(tmp_path: Path, *, later: bool) -> None:
+def test_whose_the_pages_were_is_beside_the_trace(tmp_path: Path) -> None:
     recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
-    if later:
-        recorder.offer(record())
-        recorder.offer(Owned(answers("web-1"), STARTED))
-    else:
-        recorder.offer(replace(record(), answers=answers("web-1")))
+    recorder.offer(record())
+    recorder.offer(Owned(answers("web-1"), STARTED))
     recorder.close()
     ((file, found),) = owners_of(survey(tmp_path))
     assert (file.traces[0].domain, found) == ("web-1", answers("web-1"))
