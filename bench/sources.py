@@ -1,0 +1,141 @@
+"""What it costs to ask whose the pages are: scans of one full guest of 4 GiB with and without, in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import libvirt
+
+from samepaged.config import Config, SourcesConfig
+from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.guarded import Guarded
+from samepaged.memory.capture import Hashing
+from samepaged.memory.hashing import best
+from samepaged.service.attribution import Attribution
+from samepaged.service.owners import answers_of
+from samepaged.service.scanner import Scanner
+from testbed.guests import Spec
+from testbed.libvirtd import private_libvirtd
+from testbed.owners_guests import initramfs
+from testbed.owners_image import IDLE, image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.row import Row
+    from samepaged.service.scanner import Scanned
+
+__all__ = ["rows"]
+
+MEMORY = 4096
+FILLED = 3600
+PROCESSES = 100
+REPEATS = 7
+# Writes a number of its own into each page. Without a space: a tenant's command is split at them.
+FILL = f"k=bytearray({FILLED}<<20);[k.__setitem__(slice(i,i+8),i.to_bytes(8,'big'))for(i)in(range(0,len(k),4096))]"
+REST = "__import__('time').sleep(1e6)"
+PATIENCE = 300.0
+
+
+@contextlib.contextmanager
+def _guest() -> Iterator[tuple[str, libvirt.virDomain]]:
+    """A guest of 4 GiB whose memory is written, with some processes."""
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    tenants = (*IDLE, *("/bin/sleep 1000000",) * PROCESSES, f"/bin/python3 -I -S -c {FILL};{REST}")
+    with tempfile.TemporaryDirectory(prefix="spb-") as root, private_libvirtd(Path(root)) as daemon:
+        spec = Spec("samepaged-bench", memory=MEMORY, image=image("bench", tenants))
+        with (
+            contextlib.closing(libvirt.open(daemon.uri)) as connection,
+            initramfs(connection, Path(root), spec) as (guest,),
+        ):
+            yield daemon.uri, guest.domain
+
+
+@dataclass
+class _Taken:
+    """Seconds of each scan: of its pause, and of all the rest."""
+
+    pauses: list[float] = field(default_factory=list)
+    rests: list[float] = field(default_factory=list)
+
+    def scan(self, scanner: Scanner, domain: libvirt.virDomain) -> Scanned:
+        began = time.monotonic()
+        scanned = scanner.scan(domain)
+        self.pauses.append(scanned.scan.longest_pause_seconds)
+        self.rests.append(time.monotonic() - began - self.pauses[-1])
+        return scanned
+
+
+def _filled(scanner: Scanner, domain: libvirt.virDomain) -> Scanned:
+    """A scan of the guest with all its memory written."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        scanned = scanner.scan(domain)
+        if scanned.contents.absent_pages < scanned.contents.memory_pages // 16:
+            return scanned
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the guest has not written its memory after {PATIENCE:g} s")
+        time.sleep(5)
+
+
+def rows() -> list[Row]:
+    """The figures of this part: medians of scans taken in turn. A part of what is thought over is done beside the rest
+    of the scan, by another process: what counts is how much later the scan ends.
+    """
+    without, with_, answering = _Taken(), _Taken(), []
+    with _guest() as (uri, domain), tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:
+        hypervisor = Hypervisor(uri)
+        hypervisor.connect()
+        config = Config.model_validate({"scan": {"mode": "snapshot"}})
+        guard = Guarded(uri, Path(tmpfs))
+        hashing = Hashing(best(), 7, 1, lambda: False)
+        plain = Scanner(hypervisor, guard, config, hashing, {})
+        attribution = Attribution(SourcesConfig(enabled=True, every=1, names=True))
+        asking = Scanner(hypervisor, guard, config, hashing, {}, attribution=attribution)
+        _filled(plain, domain)
+        cold = _Taken()
+        cold.scan(asking, domain)
+        for _ in range(REPEATS):
+            without.scan(plain, domain)
+            scanned = with_.scan(asking, domain)
+            began = time.monotonic()
+            answers_of({scanned.scan.name: scanned}, names=True)
+            answering.append(time.monotonic() - began)
+        guard.close()
+        hypervisor.close()
+    ownership = scanned.ownership
+    assert ownership is not None
+    if ownership.kernel is None:
+        raise RuntimeError(f"the guest's kernel was not found: {ownership.note}")
+    hashed, plain_rest = statistics.median(without.pauses), statistics.median(without.rests)
+    asked = statistics.median(with_.rests) - plain_rest
+    added = statistics.median(pause / alone for pause, alone in zip(with_.pauses, without.pauses, strict=True))
+    return [
+        {"name": "owners: pause of a snapshot of a 4 GiB guest without", "value": hashed, "unit": "s"},
+        {"name": "owners: pause with ÷ without", "value": added, "unit": "ratio", "at_most": 1.2},
+        {
+            "name": "owners: warm, outside the pause ÷ hashing it",
+            "value": asked / hashed,
+            "unit": "ratio",
+            "at_most": 3,
+        },
+        {"name": "owners: cold ÷ hashing it", "value": (cold.rests[0] - plain_rest) / hashed, "unit": "ratio"},
+        {
+            "name": "owners: the answers from them ÷ hashing it",
+            "value": statistics.median(answering) / hashed,
+            "unit": "ratio",
+        },
+        {
+            "name": "owners: labelled, of the pages in use",
+            "value": ownership.labelled_ratio,
+            "unit": "ratio",
+            "at_least": 0.97,
+        },
+        {"name": "owners: processes in that guest", "value": PROCESSES + len(IDLE) + 2, "unit": "processes"},
+    ]
