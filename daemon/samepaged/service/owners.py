@@ -30,5 +30,5 @@ def answers_of(
         group = one.scan.group
         others = (it.contents.distinct for other, it in scanned.items() if other != name and it.scan.group == group)
         distinct = one.contents.distinct
-        found[name] = answer(name, one.ownership, one.digest.pages, distinct, elsewhere(distinct, others), names=names)
+        found[name] = answer(name, one.ownership, one.digest.pages, elsewhere(distinct, others), names=names)
     return found

@@ -92,20 +92,19 @@ def answer(
     domain: str,
     ownership: Ownership,
     digest: NDArray[np.uint64],
-    distinct: NDArray[np.uint64],
     others: NDArray[np.bool_],
     *,
     names: bool,
 ) -> Answers:
     """Join whose the pages are with what they hold.
 
-    `digest` is as in PageDigest (pages of 4 KiB) and in the order of `ownership`; `distinct` and `others` are the
-    guest's contents (sorted, each once) and which of them other guests of its group have. Without `names` nothing that
-    the guest calls its own is in the answers: no process, no path.
+    `digest` is as in PageDigest (pages of 4 KiB) and in the order of `ownership`; `others` tells of the guest's
+    contents, in ascending order of their hashes, which other guests of its group have, too. Without `names` nothing
+    that the guest calls its own is in the answers: no process, no path.
     """
     if len(digest) != len(ownership.kinds):
         raise ValueError(f"{len(ownership.kinds)} pages have owners, and {len(digest)} have hashes")
-    shared = shared_pages(digest, distinct, others)
+    shared = shared_pages(digest, others)
     return Answers(
         domain=domain,
         kernel=ownership.kernel,

@@ -47,24 +47,26 @@ class SharedPages:
         return int(np.count_nonzero(self.others))
 
 
-def shared_pages(digest: NDArray[np.uint64], distinct: NDArray[np.uint64], others: NDArray[np.bool_]) -> SharedPages:
-    """The shared pages of a guest: `digest` is as in PageDigest, `distinct` and `others` are its contents (sorted, each
-    once) and which of them other guests have. Zero, absent and swapped pages are in no sharing.
+def shared_pages(digest: NDArray[np.uint64], others: NDArray[np.bool_]) -> SharedPages:
+    """The shared pages of a guest: `digest` is as in PageDigest, `others` (bool) tells of its contents, in ascending
+    order of their hashes, which of them other guests have. Zero, absent and swapped pages are in no sharing.
     """
-    pages = np.flatnonzero(digest >= np.uint64(FIRST_HASH))
-    number = np.searchsorted(distinct, digest[pages])
-    copies = np.bincount(number, minlength=len(distinct))
+    order = np.argsort(digest)
+    ordered = digest[order]
+    first = int(np.searchsorted(ordered, np.uint64(FIRST_HASH)))
+    order, ordered = order[first:], ordered[first:]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(ordered) else order
+    if len(starts) != len(others):
+        raise ValueError(f"{len(others)} contents are told of, and the guest has {len(starts)}")
+    copies = np.diff(starts, append=len(ordered))
     shared = (copies > 1) | others
-    kept = shared[number]
-    pages, number = pages[kept], number[kept]
-    order = np.argsort(number, kind="stable")
-    # Numbered anew, from 0, without those that nobody shares.
-    fresh = np.cumsum(shared) - 1
+    kept = np.repeat(shared, copies)
+    copies = copies[shared].astype(np.int64)
     return SharedPages(
-        pages=pages[order].astype(np.int64),
-        content=fresh[number[order]].astype(np.int64),
-        hashes=distinct[shared],
-        copies=copies[shared].astype(np.int64),
+        pages=order[kept].astype(np.int64),
+        content=np.repeat(np.arange(len(copies), dtype=np.int64), copies),
+        hashes=ordered[starts[shared]],
+        copies=copies,
         others=others[shared],
     )
 

@@ -39,7 +39,9 @@ def line(ownership: Ownership, page: int, *, names: bool = True) -> str:
         mask = int(ownership.modes[page])
         if modes := [permissions(mode) for mode in range(MODES) if mask >> mode & 1]:
             text += " " + ",".join(modes)
-    first, last = np.searchsorted(ownership.used_pages, [page, page + 1]).tolist()
+    # Of the array's own type, as numpy would otherwise copy all of it.
+    around = np.array([page, page + 1], dtype=ownership.used_pages.dtype)
+    first, last = np.searchsorted(ownership.used_pages, around).tolist()
     users = sorted({ownership.processes[by] for by in ownership.used_by[first:last].tolist()})
     return f"[{text}]: {' '.join(users)}" if users else f"[{text}]"
 

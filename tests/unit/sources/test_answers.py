@@ -23,7 +23,7 @@ READ, CODE = 1, 5
 def asked(*pages: Page, others: tuple[int, ...] = (), names: bool = True) -> Answers:
     contents = Contents.of(PageDigest(digest(*pages), 4096)).distinct
     found = elsewhere(contents, [np.array(sorted(others), dtype=np.uint64)])
-    return answer("web", ownership(*pages), digest(*pages), contents, found, names=names)
+    return answer("web", ownership(*pages), digest(*pages), found, names=names)
 
 
 def code(content: int, *users: str, offset: int = 0xB6000) -> Page:
@@ -111,9 +111,8 @@ def test_the_most_copied_and_their_owners_are_bounded_and_say_how_many_are_left_
 
 def test_of_an_unknown_guest_the_sharing_is_known_and_its_owners_are_not() -> None:
     pages = digest(heap(P, "a"), heap(P, "b"), heap(Q, "c"))
-    contents = Contents.of(PageDigest(pages, 4096)).distinct
     unknown = Ownership.unknown(3, "no Linux kernel was found in it")
-    found = answer("win", unknown, pages, contents, np.zeros(2, dtype=np.bool_), names=True)
+    found = answer("win", unknown, pages, np.zeros(2, dtype=np.bool_), names=True)
     assert (found.kernel, found.labelled_ratio, found.note) == (None, 0.0, "no Linux kernel was found in it")
     assert [(one.name, one.pages, one.sharing_pages) for one in found.kinds] == [("unknown", 3, 1)]
 
@@ -121,7 +120,7 @@ def test_of_an_unknown_guest_the_sharing_is_known_and_its_owners_are_not() -> No
 def test_owners_of_other_pages_than_were_hashed_are_refused() -> None:
     unknown = Ownership.unknown(2, "")
     with pytest.raises(ValueError, match="2 pages have owners, and 3 have hashes"):
-        answer("a", unknown, np.zeros(3, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.bool_), names=True)
+        answer("a", unknown, np.zeros(3, np.uint64), np.zeros(0, np.bool_), names=True)
 
 
 def test_permissions_are_written_as_proc_maps_writes_them() -> None:

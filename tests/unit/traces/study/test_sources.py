@@ -120,7 +120,6 @@ def test_what_involves_libraries_together_lies_between_what_is_told(guest: list[
         "a",
         ownership(*guest),
         np.array(contents, dtype=np.uint64),
-        np.array(distinct, dtype=np.uint64),
         np.array([content in others for content in distinct], dtype=np.bool_),
         names=True,
     )
