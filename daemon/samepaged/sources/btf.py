@@ -26,12 +26,10 @@ MOST_STRINGS: Final = 4 << 20
 # Types that stand for another one (typedefs, const, arrays), one after the other; and structs within structs.
 DEEPEST: Final = 32
 # Members that are looked at for all answers together, before it is a lie: a few hundred for each is usual.
-MOST_MEMBERS: Final = 1 << 20
+MOST_MEMBERS: Final = 1 << 18
 MOST_SIZE: Final = 1 << 32
 # Types of one name that are tried: several files of a kernel may each have a struct of it.
 MOST_NAMESAKES: Final = 64
-# Strings are there once, if all is well.
-MOST_COPIES: Final = 4
 POINTER_SIZE: Final = 8
 
 INT, POINTER, ARRAY, STRUCT, UNION, ENUM, _FORWARD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(1, 12)
@@ -76,6 +74,7 @@ class Btf:
         self._kinds = (second >> 24 & 31).astype(np.uint8)
         self._counts = (second & 0xFFFF).astype(np.int64)
         self._left = MOST_MEMBERS
+        self._known: dict[str, int] = {}
 
     def offset(self, path: str) -> int:
         """In bytes, of "mm_struct.mm_mt.ma_root": members of members, through unnamed structs and unions, typedefs,
@@ -97,12 +96,11 @@ class Btf:
 
     def enumerator(self, name: str) -> int:
         """The value of "PG_slab"."""
-        for offset in self._places(name):
-            # An enumerator's name is some word of the types; which of those are is seen by looking at where they stand.
-            for place in np.flatnonzero(self._words == offset)[:MOST_NAMESAKES].tolist():
-                value = self._value(place)
-                if value is not None:
-                    return value
+        # An enumerator's name is some word of the types; which of those are is seen by looking at where they stand.
+        for place in np.flatnonzero(self._words == self._string(name))[:MOST_NAMESAKES].tolist():
+            value = self._value(place)
+            if value is not None:
+                return value
         raise Unreadable(f"no enumerator {name}")
 
     def _value(self, place: int) -> int | None:
@@ -138,27 +136,24 @@ class Btf:
     def _within(self, number: int, members: list[str]) -> tuple[int, int]:
         bits = 0
         for member in members:
-            places = self._places(member)
-            if not places:
-                raise Unreadable(f"no member {member}")
-            found = self._find(self._plain(number, through_arrays=True), places, DEEPEST)
+            found = self._find(self._plain(number, through_arrays=True), self._string(member), DEEPEST)
             if found is None:
                 raise Unreadable(f"no member {member}")
             bits += found.bits
             number = found.type
         return bits, number
 
-    def _find(self, number: int, places: frozenset[int], deepest: int) -> _Member | None:
-        """The member whose name stands at one of these places, in the struct or in an unnamed one within it."""
+    def _find(self, number: int, name: int, deepest: int) -> _Member | None:
+        """The member whose name is this string, in the struct or in an unnamed one within it."""
         unnamed = []
         for member in self._members(number):
-            if member.name in places:
+            if member.name == name:
                 return member
             if not self._is_named(member.name):
                 unnamed.append(member)
         for member in unnamed if deepest else ():
             inner = self._plain(member.type)
-            found = self._find(inner, places, deepest - 1)
+            found = self._find(inner, name, deepest - 1)
             if found is not None:
                 return _Member(found.name, found.type, member.bits + found.bits)
         return None
@@ -210,24 +205,19 @@ class Btf:
 
     def _named(self, name: str, kinds: frozenset[int] | set[int]) -> list[int]:
         """The types of this name and these kinds."""
-        found: list[int] = []
-        for place in self._places(name):
-            same = np.flatnonzero(self._names == place)
-            found += [int(number) + 1 for number in same[:MOST_NAMESAKES] if int(self._kinds[number]) in kinds]
-        return found
+        same = np.flatnonzero(self._names == self._string(name))[:MOST_NAMESAKES].tolist()
+        return [number + 1 for number in same if int(self._kinds[number]) in kinds]
 
     def _is_named(self, place: int) -> bool:
         return self._strings[place : place + 1] not in (b"\0", b"")
 
-    def _places(self, name: str) -> frozenset[int]:
-        """Where this string stands."""
-        text = b"\0" + name.encode() + b"\0"
-        found: list[int] = []
-        at = self._strings.find(text) if name else -1
-        while at >= 0 and len(found) < MOST_COPIES:
-            found.append(at + 1)
-            at = self._strings.find(text, at + 1)
-        return frozenset(found)
+    def _string(self, text: str) -> int:
+        """Where this string stands, which it does once. Raises Unreadable."""
+        if text not in self._known:
+            self._known[text] = self._strings.find(b"\0" + text.encode() + b"\0") + 1
+        if not text or not self._known[text]:
+            raise Unreadable(f"BTF without {text}")
+        return self._known[text]
 
 
 def _no_words() -> NDArray[np.uint32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.sources.paging import Mapped
+    from samepaged.sources.virtual import Memory
     from samepaged.sources.vmcoreinfo import VmCoreInfo
 
-__all__ = ["Memory", "Symbols", "symbols"]
+__all__ = ["Symbols", "symbols"]
 
 # Of packed names: more than any kernel has. And of the table of tokens, whose places are 16 bits.
 MOST_NAMES: Final = 8 << 20
@@ -31,13 +32,6 @@ NAMED: Final = (
     "kallsyms_token_index",
     "kallsyms_offsets",
 )
-
-
-class Memory(Protocol):
-    """The kernel's virtual memory."""
-
-    def read(self, address: int, size: int) -> bytes:
-        """`size` bytes at a virtual address. Raises Unreadable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from samepaged.sources.vmcoreinfo import IMAGE, IMAGE_SIZE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from samepaged.sources.kallsyms import Memory
     from samepaged.sources.paging import Mapped
+    from samepaged.sources.virtual import Memory
 
 __all__ = ["by_shape"]
 

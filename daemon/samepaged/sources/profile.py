@@ -18,8 +18,9 @@ from samepaged.sources.vmcoreinfo import IMAGE, IMAGE_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from samepaged.sources.kallsyms import Memory, Symbols
+    from samepaged.sources.kallsyms import Symbols
     from samepaged.sources.paging import Mapped
+    from samepaged.sources.virtual import Memory
     from samepaged.sources.vmcoreinfo import VmCoreInfo
 
 __all__ = ["Profile"]

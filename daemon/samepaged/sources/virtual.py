@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
@@ -15,13 +15,20 @@ if TYPE_CHECKING:
     from samepaged.sources.paging import Mapped
     from samepaged.sources.ram import Ram
 
-__all__ = ["VirtualMemory"]
+__all__ = ["Memory", "VirtualMemory"]
 
 # A read of one piece: more than any table of the kernel's that is read so.
 MOST_READ: Final = 32 << 20
 # Strings are read by so many bytes at a time, and of so many addresses.
 STRIDE: Final = 64
 BATCH: Final = 1 << 14
+
+
+class Memory(Protocol):
+    """The kernel's virtual memory."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes at a virtual address. Raises Unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
