@@ -62,7 +62,7 @@ class _Steps:
         self, mounts: NDArray[np.uint64], dentries: NDArray[np.uint64]
     ) -> tuple[list[int], list[int], list[str | None]]:
         """Every entry on every way up, once: where the asked ones are among them; which one is above each (-1: none, it
-        is a root; -2: not to be had); and the name that each adds to a path.
+        is a root; -2: not to be had); and what each adds to a path, None where that is not to be had.
         """
         known: dict[tuple[int, int], int] = {}
         asked = [known.setdefault(pair, len(known)) for pair in zip(mounts.tolist(), dentries.tolist(), strict=True)]
@@ -85,8 +85,11 @@ class _Steps:
                     fresh.append(pair)
                 above.append(place)
         left = len(known) - len(above)
-        texts = self.kernel.strings(np.array(named + [0] * left, dtype=np.uint64), LONGEST_NAME)
-        return asked, above + [-2] * left, texts
+        texts = self.kernel.strings(np.array(named, dtype=np.uint64), LONGEST_NAME)
+        added = [
+            "" if not address else None if not text else f"/{text}" for address, text in zip(named, texts, strict=True)
+        ]
+        return asked, above + [-2] * left, added + [None] * left
 
     def _up(self, pairs: NDArray[np.uint64]) -> tuple[list[tuple[int, int]], list[int], list[int]]:
         """What is above each pair of a mount and an entry; the address of the name that this step adds, 0 for none; and
@@ -119,8 +122,7 @@ def _path(place: int, above: list[int], names: list[str | None], known: dict[int
         at = above[at]
     path = known.get(at)
     for step in reversed(way):
-        if path is not None and names[step] is not None:
-            path = f"{path}/{names[step]}"
-            path = None if len(path) > LONGEST_PATH else path
+        name = names[step]
+        path = None if path is None or name is None or len(path) > LONGEST_PATH else path + name
         known[step] = path
     return (path or "/") if path is not None else None

@@ -31,6 +31,9 @@ __all__ = ["FileAreas", "label_users", "sort_files"]
 # Hundreds of processes may have a big memory in common; more mappings than this for each page of it are not looked at.
 MAPPINGS_PER_PAGE: Final = 24
 MAPPINGS_AT_LEAST: Final = 1 << 20
+# Processes of different names may have one memory map, such as a shell and what it is about to start. Of more than
+# these nothing is told.
+MOST_SHARERS: Final = 8
 # So many are looked at together.
 TOGETHER: Final = 1 << 18
 LIBRARY: Final = re.compile(r".*\.so(\.[^/]*)?( \(deleted\))?", re.DOTALL)
@@ -119,19 +122,19 @@ class _Uses:
     def __init__(self, maps: Maps, ledger: Ledger) -> None:
         self.ledger = ledger
         by_map, names = maps.users
-        # Nearly all maps are of one process.
-        _, first = np.unique(by_map, return_index=True)
-        self.name = np.zeros(len(maps.addresses), dtype=np.int64)
-        self.name[by_map[first]] = names[first]
-        further = np.ones(len(by_map), dtype=np.bool_)
-        further[first] = False
-        self.further = list(zip(by_map[further].tolist(), names[further].tolist(), strict=True))
+        # Nearly all maps are of one process. In `names[rank]` is each map's rank-th process, -1 for none.
+        rank = np.arange(len(by_map)) - np.searchsorted(by_map, by_map)
+        self.names = np.full((min(int(rank.max(initial=0)) + 1, MOST_SHARERS), len(maps.addresses)), -1, dtype=np.int64)
+        kept = rank < MOST_SHARERS
+        self.names[rank[kept], by_map[kept]] = names[kept]
 
     def write(self, pages: NDArray[np.int64], maps: NDArray[np.int32]) -> None:
-        self.ledger.use(pages, self.name[maps])
-        for one, name in self.further:
-            chosen = pages[maps == one]
-            self.ledger.use(chosen, np.full(len(chosen), name, dtype=np.int64))
+        for named in self.names:
+            processes = named[maps]
+            if np.all(processes >= 0):
+                self.ledger.use(pages, processes)
+            else:
+                self.ledger.use(pages[processes >= 0], processes[processes >= 0])
 
 
 def _single(piece: MappedBy) -> Iterator[MappedBy]:

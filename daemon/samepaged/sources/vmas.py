@@ -23,9 +23,12 @@ __all__ = ["Areas", "areas", "find_areas"]
 MOST_AREAS: Final = 1 << 20
 # A user's addresses have at most 56 bits, of which these count pages; a map's number is put above them.
 PAGE_BITS: Final = 44
-# include/linux/mm.h: the flags of an area for r, w, x and shared are its lowest four.
-MODES: Final = np.uint64(15)
+# include/linux/mm.h: the flags of an area for r, w and x are its lowest three. A file that was opened for reading only
+# and is mapped as shared has no VM_SHARED; /proc/PID/maps goes by VM_MAYSHARE.
+RIGHTS: Final = np.uint64(7)
+MAY_SHARE, SHARED = np.uint64(0x80), np.uint64(8)
 LONGEST_NAME: Final = 80
+MOST_NAMED: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ def areas(kernel: Kernel, maps: Maps) -> Areas:
         keys=(owners << PAGE_BITS) + first_shown,
         keys_end=keys,
         within=within.view(np.int64) + (first_shown - first),
-        modes=(flags & MODES).astype(np.uint8),
+        modes=(flags & RIGHTS | np.where(flags & MAY_SHARE, SHARED, np.uint64(0))).astype(np.uint8),
         files=np.where(bare, np.uint64(0), files),
         special=special,
         heap=bare & ~special & (starts <= heap_ends) & (ends >= heaps),
@@ -121,14 +124,14 @@ def _names(
     names: list[str | None] = [None] * len(bare)
     wanted = [profile.symbols.get(name, 1) for name in ("special_mapping_vmops", "special_mapping_legacy_vmops")]
     special = bare & np.isin(operations, np.array(wanted, dtype=np.uint64))
-    places = np.flatnonzero(special & (operations == wanted[0]))
+    places = np.flatnonzero(special & (operations == wanted[0]))[:MOST_NAMED]
     if profile.has("vm_special_mapping.name"):
         (pointers,), _ = columns(kernel, private[places], (profile.offset("vm_special_mapping.name"),))
         _write(names, places, kernel.strings(pointers, LONGEST_NAME), "{}")
     if profile.has("vm_area_struct.anon_name") and profile.has("anon_vma_name.name"):
         places = np.flatnonzero(bare & ~special)
         (pointers,), _ = columns(kernel, structs[places], (profile.offset("vm_area_struct.anon_name"),))
-        named = is_kernel(pointers)
+        named = np.flatnonzero(pointers)[:MOST_NAMED]
         texts = kernel.strings(pointers[named] + np.uint64(profile.offset("anon_vma_name.name")), LONGEST_NAME)
         _write(names, places[named], texts, "anon {}")
     return special, names
