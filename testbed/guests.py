@@ -41,11 +41,14 @@ class Spec:
     devices: str = ""
     machine: str = "q35"
     vcpus: int = 1
+    kernel: Path | None = None
+    kaslr: bool = False
 
     def xml(self, serial: Path) -> str:
         """The domain's XML; its serial port is the socket at `serial`."""
         cpu = "<cpu mode='host-passthrough'/>" if self.accel == "kvm" else CPU.format(self.numa)
         image = self.image or images.writer_image()
+        cmdline = CMDLINE if not self.kaslr else CMDLINE.replace(" nokaslr", "")
         return f"""
 <domain type='{self.accel}'>
   <name>{escape(self.name)}</name>
@@ -56,9 +59,9 @@ class Spec:
   <vcpu>{self.vcpus}</vcpu>
   <os>
     <type arch='x86_64' machine='{self.machine}'>hvm</type>
-    <kernel>{images.kernel()}</kernel>
+    <kernel>{self.kernel or images.kernel()}</kernel>
     <initrd>{image}</initrd>
-    <cmdline>{escape(CMDLINE.format(self.cmdline))}</cmdline>
+    <cmdline>{escape(cmdline.format(self.cmdline))}</cmdline>
   </os>
   <features><acpi/></features>
   {cpu}

@@ -84,20 +84,27 @@ def kernel() -> Path:
         with tempfile.TemporaryDirectory() as scratch:
             _run("apt-get", "download", _kernel_package(), cwd=Path(scratch))
             (package,) = Path(scratch).glob("*.deb")
-            _run("dpkg-deb", "-x", str(package), f"{scratch}/tree")
-            (found,) = Path(scratch).glob("tree/boot/vmlinuz-*")
-            _install(found.read_bytes(), image)
+            unpacked_kernel(package, image)
     return image
 
 
+def unpacked_kernel(package: Path, image: Path) -> None:
+    """Take the kernel's image out of its package, to `image`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        _run("dpkg-deb", "-x", str(package), f"{scratch}/tree")
+        (found,) = Path(scratch).glob("tree/boot/vmlinuz-*")
+        _install(found.read_bytes(), image)
+
+
 def _install(content: bytes, path: Path) -> Path:
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{os.getpid()}")
     partial.write_bytes(content)
     partial.chmod(0o644)
     return partial.rename(path)
 
 
-def _initramfs(name: str, entries: list[Entry]) -> Path:
+def pack(name: str, entries: list[Entry]) -> Path:
+    """The entries as a compressed initramfs of this name in the cache."""
     CACHE.mkdir(parents=True, exist_ok=True)
     return _install(gzip.compress(newc(entries), compresslevel=1, mtime=0), CACHE / f"{name}.img")
 
@@ -108,7 +115,7 @@ def writer_image() -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
         _run("cc", "-O2", "-Wall", "-static", "-o", str(binary), str(source))
-    return _initramfs("writer", [directory("dev"), directory("proc"), program("init", binary.read_bytes())])
+    return pack("writer", [directory("dev"), directory("proc"), program("init", binary.read_bytes())])
 
 
 SHELL_INIT = """\
@@ -137,4 +144,4 @@ def busybox_image(name: str, script: str) -> Path:
         *(link(f"bin/{name}", "busybox") for name in ("sh", "cat", "dd", "seq", "cp")),
         program("init", init),
     ]
-    return _initramfs(name, entries)
+    return pack(name, entries)
