@@ -127,3 +127,30 @@ def test_an_owner_may_opt_out_by_metadata_and_only_a_clear_yes_is_one(namespace:
 )
 def test_other_metadata_is_no_opt_out(metadata: str) -> None:
     assert parse(domain(metadata)).opt_out is None
+
+
+def dimm(address: str, model: str = "dimm", inside: str = "") -> str:
+    target = f"<target><size unit='MiB'>32</size>{inside}</target>"
+    return f"<devices><memory model='{model}'>{target}{address}</memory></devices>"
+
+
+@pytest.mark.parametrize(
+    ("device", "start"),
+    [
+        (dimm("<address type='dimm' slot='0' base='0x100000000'/>"), 1 << 32),
+        (dimm("<address type='pci' bus='0x05'/>", "virtio-mem", "<address base='0x140000000'/>"), 5 << 30),
+        (dimm("<address type='pci' bus='0x05'/>", "virtio-mem"), -1),
+        (dimm("<address type='dimm' slot='0' base='-0x1'/>"), -1),
+        (dimm(f"<address type='dimm' base='0x{'f' * 14}'/>"), -1),
+        (dimm(""), -1),
+    ],
+)
+def test_where_a_dimm_lies_is_told_or_said_to_be_unknown(device: str, start: int) -> None:
+    hardware = parse(domain(device, memory=f"<memory>{160 * 1024}</memory>"))
+    assert hardware.dimms == ((start, 32 * MIB),)
+
+
+def test_the_machine_type_is_told_where_it_is_there() -> None:
+    assert parse(domain("<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>")).machine == "pc-q35-7.2"
+    assert parse(domain("<os><type>hvm</type></os>")).machine is None
+    assert parse(domain()).machine is None

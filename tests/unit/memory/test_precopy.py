@@ -17,6 +17,8 @@ from samepaged.memory import precopy, softdirty
 from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, SOFT_DIRTY, SWAPPED
 from samepaged.memory.plan import Pace
 from samepaged.memory.precopy import CHECKED_WHILE_MERGING, DoesNotConverge, Precopy, Verification
+from samepaged.memory.residence import Residence
+from samepaged.memory.witness import Copies, Nobody
 from samepaged.sharing import FIRST_HASH
 from samepaged.sharing import SWAPPED as SWAPPED_PAGE
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+
+    from samepaged.memory.witness import Witness
 
 PAGES = 1 << 16
 
@@ -74,6 +78,21 @@ class Machine:
         self.bits[pages] = PRESENT | EXCLUSIVE
         return pages
 
+    def copy_file_pages(self, pages: NDArray[np.intp], out: memoryview) -> None:
+        raise AssertionError(pages, out)
+
+    def look(self) -> Residence:
+        present = (self.entries() & PRESENT) != 0
+        return Residence(present, np.zeros_like(present), np.zeros_like(present))
+
+    def copy_pages(self, pages: NDArray[np.intp], out: memoryview) -> None:
+        self.log.append("copy")
+        for at, part in enumerate(np.array_split(pages, 4)):
+            words = np.frombuffer(out, dtype=np.uint64).reshape(-1, PAGE // 8)
+            first = sum(len(one) for one in np.array_split(pages, 4)[:at])
+            words[first : first + len(part), 0] = self.content[part]
+            self.pass_time(len(part) * PAGE / self.rate)
+
     def hash_pages(self, pages: NDArray[np.intp], out: NDArray[np.uint64]) -> None:
         self.log.append("read")
         self.hashed += len(pages)
@@ -110,6 +129,7 @@ class Machine:
         budget: float = 0.25,
         merging: Callable[[], bool] = lambda: False,
         verification: Verification | None = None,
+        witness: Witness | None = None,
     ) -> NDArray[np.uint64]:
         """One scan; it is exact. `hashed`, `pauses` and `log` are of this one."""
         self.hashed = 0
@@ -118,7 +138,15 @@ class Machine:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(precopy, "time", SimpleNamespace(monotonic=lambda: self.now))
             patch.setattr(softdirty, "clear", self.clear)
-            scan = Precopy(self, self.pause, pace or Pace(), budget, merging, verification)  # type: ignore[arg-type] # stands for a reader
+            scan = Precopy(
+                self,  # type: ignore[arg-type] # stands for a reader
+                self.pause,  # type: ignore[arg-type] # nobody expects anything of it
+                pace or Pace(),
+                budget,
+                merging,
+                verification,
+                witness or Nobody(),
+            )
             return scan.run(known)
 
 
@@ -243,3 +271,76 @@ def test_a_page_that_changed_and_left_no_bit_voids_the_scan_that_checks_it() -> 
     with pytest.raises(GuestError, match="10 of 10 pages that were held to be unchanged were not") as caught:
         machine.scan(known, verification=Verification(10, np.random.default_rng(7)))
     assert caught.value.reason is Reason.VERIFICATION
+
+
+class Copying:
+    """A witness of some pages, which has each page's content as it last copied it."""
+
+    def __init__(self, pages: NDArray[np.int64]) -> None:
+        self.pages = pages
+        self.content = np.zeros(len(pages), dtype=np.uint64)
+        self.declined: list[str] = []
+        self.instants = 0
+
+    def prepare(self, copies: Copies) -> None:
+        raise AssertionError(copies)
+
+    def expected(self, written: NDArray[np.bool_] | None) -> int:
+        if self.declined:
+            return 0
+        return len(self.pages) if written is None else int(np.count_nonzero(written[self.pages]))
+
+    def ahead(self, copies: Copies) -> None:
+        self._copy(copies, np.ones(copies.pages, dtype=np.bool_))
+
+    def again(self, copies: Copies, written: NDArray[np.bool_]) -> None:
+        self._copy(copies, written)
+
+    @contextlib.contextmanager
+    def held(self, copies: Copies, written: NDArray[np.bool_] | None) -> Iterator[None]:
+        assert written is not None
+        self._copy(copies, written)
+        yield
+        self.instants += 1
+
+    def decline(self, why: str) -> None:
+        self.declined.append(why)
+
+    def _copy(self, copies: Copies, written: NDArray[np.bool_]) -> None:
+        own = np.flatnonzero(written[self.pages])
+        buffer = memoryview(bytearray(len(own) * PAGE))
+        places = copies.copy(self.pages[own], buffer)
+        assert places.min(initial=0) >= 0
+        words = np.frombuffer(buffer, dtype=np.uint64).reshape(-1, PAGE // 8)
+        self.content[own] = words[places, 0]
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=40)
+@given(writes=st.floats(0, 5e4), hot=st.integers(1, PAGES), rate=st.floats(2e8, 2e10))
+def test_a_witness_has_its_pages_as_they_were_at_the_instant_of_the_digest(
+    writes: float, hot: int, rate: float
+) -> None:
+    machine = Machine(rate=rate, writes=writes, hot=hot)
+    pace = Pace()
+    known: NDArray[np.uint64] | None = None
+    for _ in range(3):
+        witness = Copying(np.arange(0, PAGES, 97))
+        try:
+            known = machine.scan(known, pace=pace, witness=witness)
+        except DoesNotConverge:
+            known = None
+        else:
+            assert (known == machine.content).all()
+            assert witness.instants + len(witness.declined) == 1
+            if witness.instants:
+                assert (witness.content == known[witness.pages]).all()
+            assert max(machine.pauses) <= 0.25 + machine.overhead + 1e-6
+        machine.pass_time(0.5)
+
+
+def test_a_witness_for_whom_the_pause_is_too_short_is_sent_away_and_the_scan_is_made() -> None:
+    machine = Machine(rate=2e8, writes=30_000, hot=300)
+    witness = Copying(np.arange(300))
+    digest = machine.scan(pace=Pace(copy_rate=1e6), witness=witness)
+    assert (digest == machine.content).all()
+    assert (witness.instants, len(witness.declined)) == (0, 1)

@@ -1,0 +1,214 @@
+"""Who copies pages of a guest at the instant of its digest: what they get, and when they are asked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from samepaged.errors import GuestError
+from samepaged.hypervisor.pause import Held
+from samepaged.memory import smaps
+from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
+from samepaged.memory.hashing import Interrupted, best
+from samepaged.memory.kept import Kept
+from samepaged.memory.layout import locate
+from samepaged.memory.pagemap import PAGE, PRESENT, Pagemap
+from samepaged.memory.plan import Pace
+from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.witness import ABSENT, Copies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+# Of no other mapping's size.
+PAGES = 5003
+# Page n, where it is there, begins with "page n"; every third is not.
+GUEST = f"""
+import mmap, os, sys
+file = {{file}}
+if file >= 0:
+    os.ftruncate(file, {PAGES * PAGE})
+memory = mmap.mmap(file, {PAGES * PAGE}, mmap.MAP_PRIVATE if file < 0 else mmap.MAP_SHARED)
+memory.madvise(15)  # MADV_NOHUGEPAGE
+memory.madvise(mmap.MADV_DONTFORK)  # as QEMU does, by which its RAM is known
+for page in range({PAGES}):
+    if page % 3:
+        memory[page * 4096 : page * 4096 + 16] = b"page %11d" % page
+print(1, flush=True)
+sys.stdin.read()
+"""
+PRIVATE, SHARED = "-1", "os.memfd_create('ram')"
+
+
+@contextlib.contextmanager
+def guest(file: str = PRIVATE) -> Iterator[int]:
+    with subprocess.Popen(
+        [sys.executable, "-c", GUEST.format(file=file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"1\n"
+        yield process.pid
+        process.kill()
+
+
+def reader(pid: int, threads: int = 2, stop: Callable[[], bool] = lambda: False) -> ProcessReader:
+    mappings = locate(smaps.read(pid), (PAGES * PAGE,))
+    return ProcessReader(pid, mappings, hasher=best(), seed=7, threads=threads, stop=stop)
+
+
+def beginnings(buffer: memoryview, places: NDArray[np.int32]) -> list[bytes | None]:
+    return [bytes(buffer[place * PAGE : place * PAGE + 16]) if place >= 0 else None for place in places.tolist()]
+
+
+@pytest.mark.parametrize("file", [PRIVATE, SHARED])
+def test_pages_are_copied_in_the_order_asked_for_and_absent_ones_are_not_touched(file: str) -> None:
+    with guest(file) as pid, reader(pid) as one:
+        copies = Copies(one, one.look())
+        wanted = np.random.default_rng(3).permutation(PAGES)
+        buffer = memoryview(bytearray(PAGES * PAGE))
+        places = copies.copy(wanted, buffer)
+        expected = [b"page %11d" % page if page % 3 else None for page in wanted.tolist()]
+        assert beginnings(buffer, places) == expected
+        assert set(places[places < 0].tolist()) == {ABSENT}
+        assert copies.copied == sum(page % 3 > 0 for page in range(PAGES))
+        assert copies.present[wanted].tolist() == [page is not None for page in expected]
+        with Pagemap(pid) as pagemap:
+            entries = np.concatenate([pagemap.entries(one.start, one.size) for one in one.mappings])
+        assert not (entries[::3] & PRESENT).any()
+
+
+def test_pages_are_found_by_how_they_begin() -> None:
+    with guest() as pid, reader(pid) as one:
+        copies = Copies(one, one.look())
+        assert copies.starting_with(b"page %11d" % 4001).tolist() == [4001]
+        assert copies.starting_with(b"page %10d" % 400).tolist() == [page for page in range(4000, 4010) if page % 3]
+        assert copies.starting_with(b"PAGE").tolist() == []
+
+
+def test_copying_stops_when_it_is_told_to_and_tells_of_a_process_that_is_gone() -> None:
+    stopping = False
+    buffer = memoryview(bytearray(PAGES * PAGE))
+    with guest() as pid, reader(pid, stop=lambda: stopping) as one:
+        copies = Copies(one, one.look())
+        stopping = True
+        with pytest.raises(Interrupted):
+            copies.copy(np.arange(PAGES), buffer)
+        stopping = False
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(GuestError):
+            copies.copy(np.arange(PAGES), buffer)
+
+
+@dataclass
+class Noting:
+    """A witness that notes what it is asked, and copies pages while the guest is held."""
+
+    log: list[str]
+    pages: int = PAGES
+    declined: str | None = None
+    content: list[bytes | None] = field(default_factory=list)
+
+    def prepare(self, copies: Copies) -> None:
+        assert copies.pages == PAGES
+        self.log.append("prepare")
+
+    def expected(self, written: NDArray[np.bool_] | None) -> int:
+        del written
+        return 0 if self.declined else self.pages
+
+    def ahead(self, copies: Copies) -> None:
+        raise AssertionError(copies)
+
+    def again(self, copies: Copies, written: NDArray[np.bool_]) -> None:
+        raise AssertionError(copies, written)
+
+    @contextlib.contextmanager
+    def held(self, copies: Copies, written: NDArray[np.bool_] | None) -> Iterator[None]:
+        assert written is None
+        if self.declined:
+            yield
+            return
+        buffer = memoryview(bytearray(PAGES * PAGE))
+        self.content = beginnings(buffer, copies.copy(np.arange(PAGES), buffer))
+        self.log.append("held")
+        yield
+        self.log.append("read")
+
+    def decline(self, why: str) -> None:
+        self.log.append("declined")
+        self.declined = why
+
+
+def captured(
+    pid: int, directory: Path, mode: str, witness: Noting, pace: Pace | None = None, max_pause: float = 0.25
+) -> tuple[Capture, Kept, float]:
+    asked = 0.0
+
+    @contextlib.contextmanager
+    def pause(expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+        nonlocal asked
+        asked = expected
+        assert not dumping
+        held = Held()
+        witness.log.append("suspend")
+        yield held
+        witness.log.append("resume")
+
+    source = Source(pid, (PAGES * PAGE,), False, False, pause, lambda _: None, directory)
+    policy = Policy(mode, "process", max_pause=max_pause, max_duty=0.5, verify_pages=0, still_ksm=False)
+    kept = Kept(0, pace or Pace())
+    found = capture(source, Hashing(best(), 7, 1, lambda: False), policy, kept, witness)
+    return found, kept, asked
+
+
+def test_a_witness_is_prepared_before_the_guest_is_suspended_and_copies_while_it_is(tmp_path: Path) -> None:
+    with guest() as pid:
+        log: list[str] = []
+        witness = Noting(log)
+        found, kept, _ = captured(pid, tmp_path, "auto", witness)
+        assert log == ["prepare", "suspend", "held", "read", "resume"]
+        assert witness.content == [b"page %11d" % page if page % 3 else None for page in range(PAGES)]
+        assert found.mode == "snapshot"
+        assert found.bytes_read == sum(page % 3 > 0 for page in range(PAGES)) * PAGE  # copies are no part of it
+        assert kept.pace.copy_rate != Pace().copy_rate
+
+
+@pytest.mark.parametrize("mode", ["sliced", "live"])
+def test_where_there_is_no_one_instant_a_witness_is_told_so(mode: str, tmp_path: Path) -> None:
+    with guest() as pid:
+        log: list[str] = []
+        witness = Noting(log)
+        captured(pid, tmp_path, mode, witness)
+        assert set(log) <= {"declined", "suspend", "resume"}
+        assert f"mode {mode}" in (witness.declined or "")
+
+
+def test_a_witness_that_would_make_the_pause_too_long_is_sent_away(tmp_path: Path) -> None:
+    with guest() as pid:
+        log: list[str] = []
+        witness = Noting(log)
+        found, _, _ = captured(pid, tmp_path, "auto", witness, Pace(copy_rate=1e6))
+        assert log == ["prepare", "declined", "suspend", "resume"]
+        assert found.mode == "snapshot"
+        assert "max_pause" in (witness.declined or "")
+
+
+def test_a_long_snapshot_that_was_asked_for_is_announced_with_what_copying_takes(tmp_path: Path) -> None:
+    with guest() as pid:
+        witness = Noting([])
+        slow = Pace(rate=1e6, copy_rate=PAGES * PAGE / 100.0)
+        _, _, asked = captured(pid, tmp_path, "snapshot", witness, slow)
+        assert asked > 100.0
+        assert witness.content
