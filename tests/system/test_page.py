@@ -11,11 +11,13 @@ import pytest
 
 from samepaged.export.names import visible
 from samepaged.export.page import Page
+from samepaged.export.snapshot import Sourced
 from samepaged.service.publisher import Publisher, Wanted
 from samepaged.service.web_process import Child
 from samepaged.web.feed import Document
 from testbed.browser import Tab, browser, program
 from tests.unit.export import hosts
+from tests.unit.export.builders import answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +43,20 @@ def named(names: tuple[str, ...]) -> Snapshot:
     return hosts.snapshot(scan, hosts.merging(scan))
 
 
+def owned(of: Snapshot) -> Snapshot:
+    """With the owners of all guests known, whose programs are called what they like."""
+    assert of.latest is not None
+    found = {}
+    for one in of.latest.scans:
+        told = answers(one.name)
+        programs = tuple(replace(owner, name=name) for owner in told.processes or () for name in HOSTILE)
+        found[one.name] = Sourced(replace(told, processes=programs, kernel=HOSTILE[0]), hosts.NOW - 90_000)
+    return replace(of, sources=found)
+
+
 SNAPSHOTS: Final = {
+    "owned": owned(hosts.small()),
+    "many-owned": owned(hosts.large()),
     "small": hosts.small(),
     "large": hosts.large(),
     "hostile": named(HOSTILE),
