@@ -137,7 +137,8 @@ class _Check:
         self.found.flags = int(np.count_nonzero(settled))
         for page in np.flatnonzero(settled & (self.before.flags != self.owners.kinds)).tolist():
             # To tell takes pages of slabs and gives them back, both times the same.
-            if self.restless or self.owners.kinds[page] == KIND["free"]:
+            unused = (self.owners.kinds[page], self.before.flags[page]) == (KIND["absent"], KIND["free"])
+            if self.restless or unused or self.owners.kinds[page] == KIND["free"]:
                 self.found.explained += 1
             else:
                 self.found.wrong_flags.append(f"{self.said(page)}; told: {KINDS[self.before.flags[page]]}")

@@ -36,7 +36,7 @@ __all__ = ["DebianGuest", "InitramfsGuest", "Teller", "debian", "initramfs"]
 RAMFS: Final = "root=/dev/none rdinit=/init"
 END: Final = b'{"type":"end"}\n'
 # The teller is the guest's second disk, so that the image need not change with it.
-TELL: Final = "cat /dev/vdb >/root/guest_owners && chmod 755 /root/guest_owners && exec /root/guest_owners once"
+TELL: Final = "cat /dev/vdb >/opt/guest_owners && chmod 755 /opt/guest_owners && exec /opt/guest_owners once"
 SERIAL: Final = "<serial type='unix'><source mode='bind' path={}/><target port='1'/></serial>"
 
 

@@ -26,7 +26,7 @@ FLAG_KINDS: Final = {7: "slab", 10: "free", 26: "page_table"}
 ANONYMOUS: Final = 12
 ZERO_PAGE: Final = 24
 # Shared memory that has no place in the tree of files.
-UNSEEN: Final = ("/memfd:", "/SYSV", "/dev/zero (deleted)", "/[aio]", "/drm mm object", "/i915")
+UNSEEN: Final = ("/memfd:", "/SYSV", "/dev/zero (deleted)", "/drm mm object", "/i915")
 LIBRARY: Final = re.compile(r"\.so(\.[^/]*)?$")
 PHRASES: Final = {"[heap]": ("heap", "heap"), "[stack]": ("stack", "stack"), "[vdso]": ("special", "vdso")}
 

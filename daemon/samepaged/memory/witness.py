@@ -62,17 +62,22 @@ class Copies:
         self.copied += done
         return places
 
-    def present(self, pages: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of these would be copied."""
-        there: NDArray[np.bool_] = self._where.in_process[pages] | self._where.in_file[pages]
-        return there
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which pages would be copied: bool, (pages,)."""
+        return self._where.in_process | self._where.in_file
+
+    @property
+    def absent(self) -> NDArray[np.bool_]:
+        """Which pages the host does not back: bool, (pages,)."""
+        return ~(self._where.in_process | self._where.in_file | self._where.swapped)
 
     def starting_with(self, mark: bytes) -> NDArray[np.int64]:
         """The pages that begin with these bytes: int64, ascending. Raises as `copy` does."""
         buffer = scratch(CHUNK * PAGE)
         wanted = np.frombuffer(mark, dtype=np.uint8)
         found = []
-        held = np.flatnonzero(self._where.in_process | self._where.in_file)
+        held = np.flatnonzero(self.present)
         for start in range(0, len(held), CHUNK):
             chunk = held[start : start + CHUNK]
             places = self.copy(chunk, buffer)

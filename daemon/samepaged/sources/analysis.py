@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+import numpy as np
+
 from samepaged.sources.attribute import attribute
-from samepaged.sources.frames import array_pages, selected
+from samepaged.sources.frames import selected
 from samepaged.sources.kernel import Kernel
+from samepaged.sources.page_array import page_array
 from samepaged.sources.profile import Profile
-from samepaged.sources.ram import Unreadable
+from samepaged.sources.ram import PAGE_SHIFT, Unreadable
 from samepaged.sources.vmcoreinfo import candidates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from samepaged.sources.ownership import Ownership
@@ -37,8 +39,8 @@ class Analysis(Protocol[Opened]):
     def profile(self, opened: Opened) -> bytes:
         """What is known of it now, for `open`."""
 
-    def array_pages(self, opened: Opened) -> NDArray[np.int64]:
-        """The pages that have its struct pages."""
+    def array_pages(self, opened: Opened, backed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The pages that have the struct pages of these pages (bool, all RAM pages), and the others that have some."""
 
     def selected(self, opened: Opened) -> NDArray[np.int64]:
         """The pages that the struct pages say are slabs and page tables."""
@@ -65,9 +67,17 @@ class Linux:
         """As in Analysis."""
         return json.dumps(opened.profile.to_document(), separators=(",", ":")).encode()
 
-    def array_pages(self, opened: Kernel) -> NDArray[np.int64]:
+    def array_pages(self, opened: Kernel, backed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """As in Analysis."""
-        return array_pages(opened)
+        array = page_array(opened)
+        needed = [np.empty(0, dtype=np.int64)]
+        for first, count, pages in array.parts:
+            starts = np.flatnonzero(backed[first : first + count]) * array.size
+            places = np.union1d(starts >> PAGE_SHIFT, (starts + array.size - 1) >> PAGE_SHIFT)
+            needed.append(pages[places])
+        held = np.unique(np.concatenate(needed))
+        held = held[held >= 0]
+        return held, np.setdiff1d(array.pages, held, assume_unique=True)
 
     def selected(self, opened: Kernel) -> NDArray[np.int64]:
         """As in Analysis."""

@@ -59,7 +59,7 @@ class Copied:
 @dataclass(frozen=True, slots=True)
 class Answers:
     """Where one guest's sharing comes from. `kinds`, `processes` and `files` have the most involved first; `processes`
-    and `files` are None where names are kept back. `in_use_pages` are those that are not free. `note` says why less is
+    and `files` are None where names are kept back. `in_use_pages` are neither free nor absent. `note` says why less is
     known than could be.
     """
 
@@ -109,7 +109,7 @@ def answer(
         domain=domain,
         kernel=ownership.kernel,
         memory_pages=len(digest),
-        in_use_pages=len(digest) - int(np.count_nonzero(ownership.kinds == KIND["free"])),
+        in_use_pages=ownership.in_use_pages,
         labelled_ratio=ownership.labelled_ratio,
         self_sharing_pages=shared.self_sharing_pages,
         inter_sharing_pages=shared.inter_sharing_pages,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 
 from samepaged.sources.conversation import Conversation, Refused, Terms
-from samepaged.sources.messages import MOST_NOTES
-from samepaged.sources.ownership import Ownership
+from samepaged.sources.messages import BLOCK, MOST_NOTES
+from samepaged.sources.ownership import KIND, Ownership
 from samepaged.sources.ram import PAGE
 from samepaged.sources.sandbox import PROGRAM
 from samepaged.sources.wire import GoneError, WireError
@@ -66,8 +66,9 @@ class Known:
 
 
 class Attendant:
-    """A Witness (memory/witness.py) of one scan. `layouts`: where the guest's RAM may lie, the likeliest first. `stop`
-    is asked while it waits. A context manager; `think` and `conclude` when the guest runs on.
+    """A Witness (memory/witness.py) of one scan, which brings what is `known` up to date. `layouts`: where the guest's
+    RAM may lie, the likeliest first. `stop` is asked while it waits. A context manager; `think` and `conclude` when the
+    guest runs on.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Attendant:
         stop: Callable[[], bool],
         program: Sequence[str] = PROGRAM,
     ) -> None:
-        self._known = known
+        self.known = known
         self._layouts = layouts
         self._terms = terms
         self._stop = stop
@@ -89,6 +90,9 @@ class Attendant:
         # To be copied: what is needed by itself, and what was chosen by the struct pages.
         self._needed = self._chosen = EMPTY
         self._stale = np.zeros(layouts[0].pages, dtype=np.bool_)
+        # Pages of blocks that the host did not back when it was looked at, and those that it backed a little later.
+        self._never = np.zeros(layouts[0].pages, dtype=np.bool_)
+        self._late = EMPTY
         self._held = False
 
     def __enter__(self) -> Self:
@@ -126,7 +130,7 @@ class Attendant:
 
     def prepare(self, copies: Source) -> None:
         """As in Witness: find the kernel, and what will have to be copied."""
-        known = self._known
+        known = self.known
         if known.notes is not None and not len(known.notes):
             known.passed += 1
             if known.passed < LOOK_AGAIN:
@@ -153,14 +157,17 @@ class Attendant:
             self._make_ready(talk)
 
     def _search(self, copies: Source) -> NDArray[np.int64]:
-        notes = self._known.notes = copies.starting_with(MARK)[:MOST_NOTES]
+        notes = self.known.notes = copies.starting_with(MARK)[:MOST_NOTES]
         if not len(notes):
             self.decline(NO_LINUX)
         return notes
 
     def _look(self, talk: Conversation, copies: Source, notes: NDArray[np.int64], *, cold: bool) -> None:
-        known = self._known
-        seen = talk.look(copies, notes, known.profile, cold=cold)
+        known = self.known
+        absent = copies.absent
+        blocks = ~np.logical_and.reduceat(absent, np.arange(0, len(absent), BLOCK))
+        self._never = ~np.repeat(blocks, BLOCK)[: len(absent)]
+        seen = talk.look(copies, notes, known.profile, blocks, cold=cold)
         known.profile = seen.profile
         known.others = np.union1d(known.others, seen.others)
         self._needed = np.union1d(known.others, seen.array)
@@ -206,7 +213,7 @@ class Attendant:
     def _renew(self, talk: Conversation, copies: Source, written: NDArray[np.bool_]) -> None:
         """Copy anew what was written, as far as there is room beside what is there already."""
         pages = np.concatenate([self._needed, self._chosen])
-        pages = pages[(written | self._stale)[pages] | ~copies.present(pages)]
+        pages = pages[(written | self._stale)[pages] | ~copies.present[pages]]
         if len(pages) > talk.copied.room:
             # All is copied once more, while the guest is held, over what there is.
             self._stale |= written
@@ -233,6 +240,7 @@ class Attendant:
             talk.copied.forget()
             talk.copied.add(copies, self._needed)
         talk.choose(self._needed)
+        self._late = np.flatnonzero(self._never & ~copies.absent)
 
     def _copy_chosen(self, copies: Source) -> None:
         talk = self._talk
@@ -258,7 +266,8 @@ class Attendant:
         with self._surviving():
             if self._talk is not None and self._held:
                 lacking = int(np.count_nonzero(self._talk.copied.slots[self._chosen] < 0))
-                found, self._known.others = self._talk.thought()
+                found, self.known.others = self._talk.thought()
+                found.kinds[self._late], found.labels[self._late] = KIND["unknown"], -1
                 found = replace(found, note=found.note or self._lacking(lacking))
         self._end()
         if found is None:

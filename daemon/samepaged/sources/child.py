@@ -8,6 +8,7 @@ import mmap
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,8 @@ import numpy.ma  # np.unique loads it when it is first called, and then it is to
 
 from samepaged.privileges import PrivilegeError
 from samepaged.sources.layout import Layout, Region
-from samepaged.sources.messages import LONGEST_LINE, nameless, orders, ownership_parts
+from samepaged.sources.messages import BLOCK, LONGEST_LINE, nameless, orders, ownership_parts
+from samepaged.sources.ownership import KIND
 from samepaged.sources.ram import WORDS, Ram, Unreadable
 from samepaged.sources.sandbox import confine
 from samepaged.sources.wire import Channel, WireError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.sources.analysis import Analysis
+    from samepaged.sources.ownership import Ownership
     from samepaged.sources.wire import Message
 
 __all__ = ["Reader", "main"]
@@ -45,6 +48,8 @@ class Reader:
         self._slots = np.full(pages, -1, dtype=np.int32)
         self._running = False
         self._known = np.zeros(pages, dtype=np.bool_)  # in the array of struct pages, or chosen by it
+        self._spared = np.zeros(pages, dtype=np.bool_)  # in that array, for pages that the host does not back
+        self._backed = np.ones(pages, dtype=np.bool_)
         self._notes: list[int] = []
         self._names = False
         self._opened: tuple[Ram, Any] | None = None
@@ -81,15 +86,18 @@ class Reader:
         self._notes = order.arrays["notes"].tolist()
         self._names = bool(order.fields["names"])
         self._running = True
+        self._backed = np.repeat(order.arrays["blocks"] != 0, BLOCK)[: self._pages]
+        self._spared.fill(False)
         ram, opened = self._opened = self._open(_layouts(order.arrays["regions"]), order.arrays["profile"].tobytes())
-        array = self._analysis.array_pages(opened)
+        array, spared = self._analysis.array_pages(opened, self._backed)
+        self._spared[spared] = True
         selection = self._analysis.selected(opened)
         if order.fields["cold"]:
             # What it finds is of no instant; which pages it needs for that is what is to be known.
             with contextlib.suppress(Exception):
                 self._analysis.attribute(opened)
         self._running = False
-        self._known.fill(False)
+        self._known[:] = self._spared
         self._known[array] = self._known[selection] = True
         profile = self._analysis.profile(opened)
         self._channel.send(
@@ -129,7 +137,7 @@ class Reader:
         del opened
         gc.collect()
         ram, fresh = self._open([before.layout], profile)
-        found = self._analysis.attribute(fresh)
+        found = self._spare(self._analysis.attribute(fresh), ram)
         if not self._names:
             found = nameless(found)
         fields, arrays = ownership_parts(found)
@@ -140,12 +148,19 @@ class Reader:
             raise WireError("it has not been told of the guest")
         return self._opened
 
+    def _spare(self, found: Ownership, ram: Ram) -> Ownership:
+        """Of pages that the host does not back no struct page was looked at: they have never been used, free or not."""
+        never = ~self._backed & np.isin(found.kinds, [KIND["reserved"], KIND["unknown"]])
+        found.kinds[never], found.labels[never] = KIND["absent"], -1
+        return replace(found, missing=int(np.count_nonzero(ram.missing & ~self._spared)))
+
     def _others(self, ram: Ram) -> NDArray[np.int64]:
         """What was needed besides the struct pages and what they choose."""
         return np.flatnonzero(ram.touched & ~self._known).astype("<i8")
 
     def _fetch(self, pages: NDArray[np.int64]) -> None:
-        if self._running:
+        pages = pages[~self._spared[pages]]
+        if self._running and len(pages):
             self._channel.send("fetch", {"pages": pages.astype("<i8")})
             slots = self._channel.receive({"answer": orders(self._pages)["answer"]}).arrays["slots"]
             if len(slots) != len(pages):

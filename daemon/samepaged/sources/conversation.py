@@ -109,14 +109,25 @@ class Conversation:
         self._child.end()
         self.copied.close()
 
-    def look(self, source: Source, notes: NDArray[np.int64], profile: NDArray[np.uint8], *, cold: bool) -> Prepared:
-        """Have the running guest looked at, page by page. Raises Refused."""
+    def look(
+        self,
+        source: Source,
+        notes: NDArray[np.int64],
+        profile: NDArray[np.uint8],
+        blocks: NDArray[np.bool_],
+        *,
+        cold: bool,
+    ) -> Prepared:
+        """Have the running guest looked at, page by page; `blocks` says which blocks of its pages the host backs, of
+        the others no struct pages are needed. Raises Refused.
+        """
         deadline = self._deadline()
         self.copied.forget()
         arrays: dict[str, NDArray[Any]] = {
             "regions": regions_of(self._layouts),
             "notes": notes,
             "profile": profile,
+            "blocks": blocks.astype(np.uint8),
         }
         fields = {"cold": int(cold), "names": int(self._terms.names)}
         self._channel.send("begin", arrays, fields, deadline)

@@ -43,8 +43,13 @@ class Source(Protocol):
         is not to be had.
         """
 
-    def present(self, pages: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of these would be copied."""
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which pages would be copied: bool, (pages,)."""
+
+    @property
+    def absent(self) -> NDArray[np.bool_]:
+        """Which pages the host does not back: bool, (pages,)."""
 
     def starting_with(self, mark: bytes) -> NDArray[np.int64]:
         """The pages that begin with these bytes."""

@@ -27,6 +27,7 @@ MOST_NODES: Final = 64
 MOST_ZONES: Final = 8
 MOST_CPUS: Final = 4096
 MOST_LISTS: Final = 64
+MOST_LISTS_OF_ALL: Final = 1 << 20
 # mm/page_alloc.c, order_to_pindex: lists by order (0 to 3) and migrate type, then those of huge pages. Where there are
 # no more lists than migrate types, all pages are single.
 MIGRATE_TYPES: Final = 3
@@ -80,7 +81,11 @@ def _list_heads(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.int64], 
     places = profile.symbol("__per_cpu_offset") + np.arange(cpus, dtype=np.uint64) * np.uint64(POINTER)
     offsets, ok = kernel.words(places)
     (pointers,), there = columns(kernel, zones, (sets,))
-    base = (pointers[there][:, None] + offsets[ok][None, :]).reshape(-1) + np.uint64(lists)
+    # Each has its own; and with all of these numbers at their most, there would be too many.
+    pointers, offsets = np.unique(pointers[there]), np.unique(offsets[ok])
+    if len(pointers) * len(offsets) * count > MOST_LISTS_OF_ALL:
+        raise Unreadable("more lists than CPUs can have")
+    base = (pointers[:, None] + offsets[None, :]).reshape(-1) + np.uint64(lists)
     numbers = np.arange(count, dtype=np.int64)
     heads = base[:, None] + numbers.astype(np.uint64) * np.uint64(LIST_HEAD)
     return heads.reshape(-1), np.broadcast_to(numbers, heads.shape).reshape(-1), count

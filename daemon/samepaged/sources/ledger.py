@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Ledger"]
+
+# Bytes. Kernels allow a little more; nobody has it.
+BIGGEST_FILE: Final = 1 << 62
 
 
 class Ledger:
@@ -66,7 +69,7 @@ class Ledger:
         return Ownership(
             kinds=self.kinds,
             labels=place[self.labels],
-            offsets=self.offsets,
+            offsets=np.where((self.offsets >= 0) & (self.offsets < BIGGEST_FILE), self.offsets, -1),
             modes=self.modes,
             names=tuple(names[number] for number in used.tolist()),
             used_pages=(pairs // named).astype(np.int32),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from samepaged.sources.layout import Layout
 
 __all__ = [
+    "BLOCK",
     "CHECKED",
     "LONGEST_LINE",
     "MOST_NOTES",
@@ -30,6 +31,8 @@ __all__ = [
     "regions_of",
 ]
 
+# Pages of the largest block that the kernel's page allocator has (MAX_PAGE_ORDER).
+BLOCK: Final = 1024
 MOST_REGIONS: Final = 1024
 # Pages that begin as VMCOREINFO does: a guest may have any number of copies of it.
 MOST_NOTES: Final = 256
@@ -46,8 +49,9 @@ USERS_A_PAGE: Final = 32
 def orders(pages: int) -> dict[str, Form]:
     """What the process is told, for a guest of so many pages.
 
-    `begin`: look at the running guest. `answer`: to what was asked for. `types`: BTF, or nothing. `held`: these pages
-    are of the instant, in these slots. `think`: and these. A slot of -1 says that the page is not to be had.
+    `begin`: look at the running guest, of which the host backs these `blocks` of pages. `answer`: to what was asked.
+    `types`: BTF, or nothing. `held`: these pages are of the instant, in these slots. `think`: and these. A slot of -1
+    says that the page is not to be had.
     """
     numbers, slots = Array("<i8", pages), Array("<i4", pages)
     return {
@@ -56,6 +60,7 @@ def orders(pages: int) -> dict[str, Form]:
             {
                 "regions": Array("<i8", 3 * MOST_REGIONS),
                 "notes": Array("<i8", MOST_NOTES),
+                "blocks": Array("u1", -(-pages // BLOCK), exact=True),
                 "profile": Array("u1", MOST_PROFILE),
             },
         ),

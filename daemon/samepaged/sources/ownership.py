@@ -10,12 +10,13 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FILE_KINDS", "KIND", "KINDS", "UNLABELLED", "Ownership", "permissions"]
+__all__ = ["FILE_KINDS", "KIND", "KINDS", "UNLABELLED", "UNUSED", "Ownership", "permissions"]
 
 # What a page can be. The numbers are those of `Ownership.kinds`; the words are in JSON, in metrics and on the page.
 KINDS: Final = (
     "unknown",  # nothing could be said of it
     "free",  # in the guest's page allocator, or in one of its per-CPU lists
+    "absent",  # never backed by the host, like all around it: what the guest calls it was not asked
     "stack",  # a process's main stack
     "heap",  # between start_brk and brk
     "anonymous",  # a process's other memory without a file
@@ -41,6 +42,8 @@ KINDS: Final = (
 KIND: Final = {name: number for number, name in enumerate(KINDS)}
 # Pages of these kinds have a path and an offset, where the guest's kernel tells them.
 FILE_KINDS: Final = frozenset({"private_file", "library", "executable", "mapped_file", "page_cache", "shmem"})
+# These are not in use.
+UNUSED: Final = frozenset({"free", "absent"})
 # Of these nothing is known that helps.
 UNLABELLED: Final = frozenset({"unknown", "kernel_other"})
 
@@ -94,9 +97,14 @@ class Ownership:
         )
 
     @property
+    def in_use_pages(self) -> int:
+        """How many pages are neither free nor absent."""
+        return int(np.count_nonzero(~np.isin(self.kinds, [KIND[kind] for kind in UNUSED])))
+
+    @property
     def labelled_ratio(self) -> float:
-        """Of the pages that are not free, how many are labelled: 0 to 1 (0 where none is in use)."""
+        """Of the pages in use, how many are labelled: 0 to 1 (0 where none is in use)."""
         counts = np.bincount(self.kinds, minlength=len(KINDS))
-        used = len(self.kinds) - int(counts[KIND["free"]])
+        used = self.in_use_pages
         nothing = sum(int(counts[KIND[kind]]) for kind in UNLABELLED)
         return 1 - nothing / used if used else 0.0

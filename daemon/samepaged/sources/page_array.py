@@ -59,7 +59,7 @@ class PageArray:
 
     def chunks(self, ram: Ram) -> Iterator[tuple[slice, NDArray[np.uint64], NDArray[np.bool_]]]:
         """CHUNK structs at a time: the RAM pages that they are of, the structs (uint64, (n, size // 8)), which are
-        held.
+        held; but not where none is.
         """
         step = CHUNK * self.size // PAGE
         starts = np.arange(CHUNK, dtype=np.int64) * self.size
@@ -70,7 +70,7 @@ class PageArray:
                 number = min(CHUNK, count - done)
                 part = slots[done // CHUNK * step :][:step]
                 held = part >= 0
-                if len(ram.words):
+                if len(ram.words) and held.any():
                     words = ram.words[np.where(held, part, 0)].reshape(-1)[: number * self.size // 8]
                     ok = held[begins[:number]] & held[ends[:number]]
                     yield slice(first + done, first + done + number), words.reshape(number, -1), ok
@@ -113,7 +113,7 @@ def page_array(kernel: Kernel) -> PageArray:
     for region in kernel.ram.layout.regions:
         count = region.size >> PAGE_SHIFT
         start = base + (region.start >> PAGE_SHIFT) * size
-        if start % PAGE:
+        if start % PAGE or base < -SIGN:
             raise Unreadable(f"struct pages at {start:#x}")
         addresses = start + np.arange(0, count * size, PAGE, dtype=np.int64)
         held = kernel.translate(addresses.view(np.uint64))

@@ -16,6 +16,7 @@ __all__ = ["allow_only", "available"]
 
 LIBRARY: Final = "libseccomp.so.2"
 KILL_PROCESS: Final = 0x80000000
+KILL_THREAD: Final = 0
 ERRNO: Final = 0x00050000
 ALLOW: Final = 0x7FFF0000
 MASKED_EQUAL: Final = 7
@@ -67,7 +68,8 @@ def allow_only(calls: Iterable[str], masked: Mapping[str, tuple[int, int]], refu
         library = _library()
     except (OSError, AttributeError) as error:
         raise PrivilegeError(f"libseccomp is not to be had ({error}); install libseccomp2") from error
-    rules = library.seccomp_init(KILL_PROCESS)
+    # Where seccomp(2) itself may not be called, there is only the other, which ends a process of one thread as well.
+    rules = library.seccomp_init(KILL_PROCESS) or library.seccomp_init(KILL_THREAD)
     if not rules:
         raise PrivilegeError("libseccomp has no memory for a filter; free some")
     try:

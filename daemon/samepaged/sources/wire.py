@@ -128,8 +128,8 @@ class Channel:
             raise WireError("it said what it was not asked")
         _check(form, fields, lengths)
         arrays = {}
-        for name, shape in form.arrays.items():
-            array = np.empty(lengths[name], dtype=shape.dtype)
+        for name, length in lengths.items():  # in the order in which they were sent
+            array = np.empty(length, dtype=form.arrays[name].dtype)
             if len(array):
                 self._fill(array.data.cast("B"), deadline)
             arrays[name] = array

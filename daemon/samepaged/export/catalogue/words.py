@@ -24,6 +24,7 @@ STATES: Final[Words] = {
 KINDS: Final[Words] = {
     "unknown": "could not be told anything of",
     "free": "is free: in the guest's page allocator",
+    "absent": "was never backed by the host, and neither was anything around it: nobody has used it",
     "stack": "is of a process's main stack",
     "heap": "is of a process's heap (`brk`)",
     "anonymous": "is of a process's other memory without a file",

@@ -29,7 +29,7 @@ _LONGEST: Final = 60
 _COLOURS: Final = (
     ("from-process", "memory of processes", ("heap", "stack", "anonymous", "private_file", "shmem")),
     ("from-file", "files", ("library", "executable", "mapped_file", "special", "page_cache")),
-    ("from-free", "free pages", ("free",)),
+    ("from-free", "free pages", ("free", "absent")),
     ("from-unknown", "unknown", ("unknown",)),
 )
 _KERNEL: Final = ("from-kernel", "the kernel's own")
