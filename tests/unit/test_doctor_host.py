@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.config import ScanConfig
+from samepaged.config import ScanConfig, SourcesConfig
 from samepaged.diagnosis.check import Check, Status, failure, from_error, ok, parted, warning, worst
 from samepaged.diagnosis.host import (
     HashingKernel,
@@ -19,6 +19,7 @@ from samepaged.diagnosis.host import (
     soft_dirty,
 )
 from samepaged.diagnosis.process import User, capabilities, core, locked_memory
+from samepaged.diagnosis.sources import sandbox, sources
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.pagemap import PRESENT
 from samepaged.privileges import PrivilegeError
@@ -174,3 +175,20 @@ def test_a_failure_is_worse_than_a_warning_and_that_than_nothing() -> None:
     assert worst([]) is worst([good]) is Status.OK
     assert worst([good, bad, good]) is Status.WARNING
     assert worst([worse, bad, good]) is Status.FAILURE
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "needed", "status"),
+    [(None, True, "ok"), (None, False, "ok"), ("no library", True, "failure"), ("no library", False, "warning")],
+)
+def test_a_sandbox_without_a_filter_is_a_failure_where_one_is_asked_for(
+    obstacle: str | None,
+    needed: bool,  # noqa: FBT001
+    status: str,
+) -> None:
+    assert said(sandbox(obstacle, needed=needed)) == status
+
+
+def test_of_a_sandbox_that_nobody_wants_nothing_is_said() -> None:
+    assert sources(SourcesConfig()) == []
+    assert len(sources(SourcesConfig(enabled=True))) == 1

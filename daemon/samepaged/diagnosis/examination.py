@@ -14,6 +14,7 @@ from samepaged.diagnosis.layout import verify
 from samepaged.diagnosis.libvirtd import connected, reach
 from samepaged.diagnosis.network import network
 from samepaged.diagnosis.process import process, user_name
+from samepaged.diagnosis.sources import sources
 from samepaged.diagnosis.storage import read_configuration, storage
 from samepaged.diagnosis.unit import units
 from samepaged.errors import ConfigError, GuestError, HypervisorError
@@ -59,7 +60,7 @@ def examination(path: Path | None, uri: str | None, *, verify_layout: bool) -> E
     held = privileges.held()
     user = user_name(os.geteuid())
     kept = storage(config, user)
-    kernel = host(config.scan, config.runtime_directory, held)
+    kernel = [*host(config.scan, config.runtime_directory, held), *sources(config.sources)]
     address = network(config.export, held)
     unit = units(config.scan)
     libvirt = _libvirt(config, user, verify_layout=verify_layout)

@@ -1,0 +1,31 @@
+"""What it takes to say whose the pages are that guests share: a process that can be kept from all else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from samepaged.diagnosis.check import Check, failure, ok, warning
+from samepaged.sources.seccomp import available
+
+if TYPE_CHECKING:
+    from samepaged.config import SourcesConfig
+
+__all__ = ["sandbox", "sources"]
+
+
+def sandbox(obstacle: str | None, *, needed: bool) -> Check:
+    """Whether the process that reads a guest's memory can be put under a filter; `obstacle` is why not."""
+    name = "sandbox"
+    if obstacle is None:
+        return ok(name, "the process that reads a copy of a guest's memory is under a filter of system calls")
+    what = f"{obstacle}: the process that reads a copy of a guest's memory cannot be put under a filter of system calls"
+    if needed:
+        return failure(
+            name, f"{what}, and does not begin", "apt-get install libseccomp2, or set sources.seccomp: false"
+        )
+    return warning(name, f"{what}, and does without", "apt-get install libseccomp2")
+
+
+def sources(config: SourcesConfig) -> list[Check]:
+    """All checks of it, where it is wanted."""
+    return [sandbox(available(), needed=config.seccomp)] if config.enabled else []
