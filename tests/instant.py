@@ -1,0 +1,110 @@
+"""A scan that asks whose the pages are, beside all of the guest's memory as it was while it was suspended."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
+from samepaged.memory.hashing import best
+from samepaged.sources.attendant import Attendant, Known, Terms
+from samepaged.sources.attribute import attribute
+from samepaged.sources.kernel import Kernel
+from samepaged.sources.layout import layouts
+from samepaged.sources.ownership import KIND, KINDS
+from samepaged.sources.ram import PAGE, Ram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from samepaged.hypervisor.guests import Guest
+    from samepaged.memory.kept import Kept
+    from samepaged.memory.pause import Pause
+    from samepaged.memory.witness import Copies, Witness
+    from samepaged.sources.layout import Layout
+    from samepaged.sources.ownership import Ownership
+
+__all__ = ["differences", "scanned", "whole"]
+
+MARK = int.from_bytes(b"OSRELEAS", "little")
+
+
+class Whole:
+    """A Witness that does as another does, and copies all memory besides, while the guest is held."""
+
+    def __init__(self, inner: Attendant) -> None:
+        self.inner = inner
+        self.words: NDArray[np.uint64] | None = None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    @contextlib.contextmanager
+    def held(self, copies: Copies, written: NDArray[np.bool_] | None) -> Iterator[None]:
+        with self.inner.held(copies, written):
+            yield
+        pages = np.arange(copies.pages, dtype=np.int64)
+        buffer = bytearray(copies.pages * PAGE)
+        places = copies.copy(pages, memoryview(buffer))
+        held = places >= 0
+        self.words = np.zeros((copies.pages, PAGE // 8), dtype=np.uint64)
+        self.words[held] = np.frombuffer(buffer, dtype=np.uint64).reshape(-1, PAGE // 8)[places[held]]
+
+
+def scanned(
+    guest: Guest, pause: Pause, kept: Kept, known: Known, mode: str, directory: Path
+) -> tuple[Capture, Ownership, Ownership]:
+    """One scan of a guest: what it found, whose it says that the pages are, and whose they are by all of the memory."""
+    layout = next(layouts(guest.machine, guest.memory))
+    attendant = Attendant(known, [layout], Terms(1 << 30, 60, names=True), lambda: False)
+    source = Source(guest.process.pid, guest.blocks, False, False, pause, lambda _: None, directory)
+    policy = Policy(mode, "process", 60.0, 1.0, 0, still_ksm=False)
+    with attendant:
+        whole_ = Whole(attendant)
+        witness: Witness = whole_  # type: ignore[assignment]  # the rest of it is the attendant's
+        found = capture(source, Hashing(best(), 7, 1, lambda: False), policy, kept, witness)
+        attendant.think()
+        owned = attendant.conclude()
+    assert whole_.words is not None
+    return found, owned, whole(whole_.words, layout)
+
+
+def whole(words: NDArray[np.uint64], layout: Layout) -> Ownership:
+    """Whose the pages of a whole memory are."""
+    ram = Ram(words, layout)
+    return attribute(Kernel.open(ram, np.flatnonzero(words[:, 0] == MARK).tolist(), None, None))
+
+
+def differences(found: Ownership, truth: Ownership) -> list[str]:
+    """The pages of which `found` says something else than `truth`, but for those that the host does not back and those
+    of which it says that it does not know them.
+    """
+    silent = {KIND["absent"], KIND["unknown"]}
+    users = [_users(one) for one in (found, truth)]
+    told = []
+    for page in range(len(found.kinds)):
+        if found.kinds[page] in silent:
+            continue
+        one, other = (
+            (KINDS[of.kinds[page]], _name(of, page), int(of.offsets[page]), int(of.modes[page]), using.get(page, set()))
+            for of, using in zip((found, truth), users, strict=True)
+        )
+        if one != other:
+            told.append(f"page {page} is {one}, and by all of the memory {other}")
+    return told
+
+
+def _name(of: Ownership, page: int) -> str | None:
+    return None if of.labels[page] < 0 else of.names[of.labels[page]]
+
+
+def _users(of: Ownership) -> dict[int, set[str]]:
+    users: dict[int, set[str]] = {}
+    for page, by in zip(of.used_pages.tolist(), of.used_by.tolist(), strict=True):
+        users.setdefault(page, set()).add(of.processes[by])
+    return users
