@@ -27,8 +27,8 @@ LONGEST_NAME: Final = 48
 
 def sources_document(answers: Answers) -> dict[str, Any]:
     """`answers` as an object for `json.dumps`: counts in pages of 4096 bytes, ratios from 0 to 1. `sharing_pages` of an
-    owner is the sharing that it is involved in, which does not add up over owners; `split_pages` does. `processes` and
-    `files` are null where names are kept back.
+    owner is the sharing that it is involved in, which does not add up over owners; `split_pages` does. `together` has
+    some kinds as one ("heap+anonymous"). `processes` and `files` are null where names are kept back.
     """
     return {
         "schema": SCHEMA,
@@ -43,7 +43,9 @@ def sources_document(answers: Answers) -> dict[str, Any]:
         "self_sharing_pages": answers.self_sharing_pages,
         "inter_sharing_pages": answers.inter_sharing_pages,
         "sharing_pages": answers.sharing_pages,
+        "in_use_self_sharing_pages": answers.in_use_self_sharing_pages,
         "kinds": [_owner("kind", one) for one in answers.kinds],
+        "together": [_owner("kinds", one) for one in answers.together],
         "processes": None if answers.processes is None else [_owner("process", one) for one in answers.processes],
         "files": None if answers.files is None else [_owner("path", one) for one in answers.files],
         "most_copied": [
@@ -51,6 +53,7 @@ def sources_document(answers: Answers) -> dict[str, Any]:
                 "copies": one.copies,
                 "others": one.others,
                 "owners": [valid(line) for line in one.owners],
+                "owner_pages": list(one.pages),
                 "more_owners": one.more_owners,
             }
             for one in answers.most_copied
@@ -76,7 +79,7 @@ def sources_text(answers: Answers) -> str:
 
 def _parts(answers: Answers) -> Iterator[Iterator[str]]:
     yield _head(answers)
-    yield _table("kind", answers.kinds, answers)
+    yield _table("kind", (*answers.kinds, *answers.together), answers)
     if answers.processes is not None:
         yield _table("process", answers.processes, answers)
     if answers.files is not None:
@@ -89,7 +92,8 @@ def _head(answers: Answers) -> Iterator[str]:
     yield f"{elided(visible(answers.domain), LONGEST_NAME)}: {kernel}, {size(answers.memory_pages * PAGE)}"
     yield (
         f"in use {size(answers.in_use_pages * PAGE)}, of which {answers.labelled_ratio:.1%} have a known owner; "
-        f"self-sharing {size(answers.self_sharing_pages * PAGE)}, "
+        f"self-sharing {size(answers.self_sharing_pages * PAGE)} "
+        f"({size(answers.in_use_self_sharing_pages * PAGE)} of it in use), "
         f"with others {size(answers.inter_sharing_pages * PAGE)}"
     )
     if answers.missing_pages:
@@ -100,7 +104,7 @@ def _head(answers: Answers) -> Iterator[str]:
 
 def _table(what: str, owners: Sequence[Owner], answers: Answers) -> Iterator[str]:
     """Those that are involved in any sharing, the most involved first."""
-    involved = [one for one in owners if one.sharing_pages]
+    involved = sorted((one for one in owners if one.sharing_pages), key=lambda one: -one.sharing_pages)
     if not involved:
         return
     rows = [(what, "memory", "involved in", "", "self", "with others", "split")]
@@ -127,5 +131,12 @@ def _copied(copied: Sequence[Copied]) -> Iterator[str]:
     yield "most copied pages"
     for one in copied[:MOST_COPIED]:
         more = f" and {one.more_owners} more" if one.more_owners else ""
-        lines = "; ".join(visible(line) for line in one.owners) + more
+        lines = "; ".join(_counted(one)) + more
         yield from wrapped(f"{one.copies} copies: {lines}", WIDTH)
+
+
+def _counted(one: Copied) -> Iterator[str]:
+    """Its owners and, where there are several, how many copies each has."""
+    for at, line in enumerate(one.owners):
+        count = f" \N{MULTIPLICATION SIGN}{one.pages[at]}" if len(one.owners) > 1 and at < len(one.pages) else ""
+        yield visible(line) + count

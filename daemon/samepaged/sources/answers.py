@@ -9,7 +9,7 @@ import numpy as np
 
 from samepaged.sources.involvement import involvement, shared_pages
 from samepaged.sources.lines import lines
-from samepaged.sources.ownership import FILE_KINDS, KIND, KINDS
+from samepaged.sources.ownership import FILE_KINDS, KIND, KINDS, UNUSED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,8 @@ __all__ = ["Answers", "Copied", "Owner", "answer"]
 MOST_COPIED: Final = 20
 # Of a content with very many different owners, so many are named.
 MOST_OWNERS: Final = 16
+# Kinds that the paper (Figure 11) takes for one: what programs allocate, and libraries with what was changed in them.
+TOGETHER: Final = (("heap", "anonymous"), ("library", "private_file"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +49,24 @@ class Owner:
 @dataclass(frozen=True, slots=True)
 class Copied:
     """One content, how many copies of it the guest has, whether another guest has it, and whose they are: lines in the
-    seed's format (section 5.1), the most frequent first. `more_owners` are not named.
+    seed's format (section 5.1), the most frequent first, each with how many of the copies are its in `pages` (of very
+    many copies, of a sample of them). `more_owners` are not named.
     """
 
     copies: int
     others: bool
     owners: tuple[str, ...]
     more_owners: int = 0
+    pages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
     """Where one guest's sharing comes from. `kinds`, `processes` and `files` have the most involved first; `processes`
-    and `files` are None where names are kept back. `in_use_pages` are neither free nor absent. `note` says why less is
-    known than could be.
+    and `files` are None where names are kept back. `together` has some kinds as one, whose involvement cannot be had
+    from theirs, under their names with a + between. `in_use_pages` are neither free nor absent, and
+    `in_use_self_sharing_pages` is the self-sharing of these alone: what is left of it when the guest comes to use its
+    free memory. `note` says why less is known than could be.
     """
 
     domain: str
@@ -76,6 +82,8 @@ class Answers:
     most_copied: tuple[Copied, ...]
     missing_pages: int = 0
     note: str | None = None
+    together: tuple[Owner, ...] = ()
+    in_use_self_sharing_pages: int = 0
 
     @property
     def sharing_pages(self) -> int:
@@ -86,6 +94,10 @@ class Answers:
         """With the first `most` processes and files alone: what is kept and shown for as long as the guest runs."""
         processes, files = (None if owners is None else owners[:most] for owners in (self.processes, self.files))
         return replace(self, processes=processes, files=files)
+
+    def nameless(self) -> Answers:
+        """Without all that has names in it that the guest gave."""
+        return replace(self, processes=None, files=None, most_copied=())
 
 
 def answer(
@@ -119,7 +131,30 @@ def answer(
         most_copied=_most_copied(ownership, shared, names=names),
         missing_pages=ownership.missing,
         note=ownership.note,
+        together=tuple(_together(ownership, shared, kinds) for kinds in TOGETHER),
+        in_use_self_sharing_pages=_in_use(ownership, shared),
     )
+
+
+def _together(ownership: Ownership, shared: SharedPages, kinds: tuple[str, ...]) -> Owner:
+    """Some kinds as one owner."""
+    belongs = np.isin(ownership.kinds, [KIND[kind] for kind in kinds])
+    row = np.flatnonzero(belongs[shared.pages])
+    found = involvement(shared, row, np.zeros_like(row), 1, np.ones(len(shared.pages), dtype=np.int64))
+    return Owner(
+        "+".join(kinds),
+        int(np.count_nonzero(belongs)),
+        int(found.self_sharing[0]),
+        int(found.inter_sharing[0]),
+        round(float(found.split[0]), 3),
+    )
+
+
+def _in_use(ownership: Ownership, shared: SharedPages) -> int:
+    """The self-sharing of the pages in use alone."""
+    used = ~np.isin(ownership.kinds[shared.pages], [KIND[kind] for kind in UNUSED])
+    copies = np.bincount(shared.content[used], minlength=len(shared.copies))
+    return int(np.maximum(copies - 1, 0).sum())
 
 
 def _kinds(ownership: Ownership, shared: SharedPages) -> tuple[Owner, ...]:
@@ -183,5 +218,6 @@ def _most_copied(ownership: Ownership, shared: SharedPages, *, names: bool) -> t
         pages = shared.pages[ends[at] - shared.copies[at] : ends[at]]
         counted = lines(ownership, pages, names=names)
         owners = tuple(counted)[:MOST_OWNERS]
-        found.append(Copied(len(pages), bool(shared.others[at]), owners, len(counted) - len(owners)))
+        per_owner = tuple(counted.values())[:MOST_OWNERS]
+        found.append(Copied(len(pages), bool(shared.others[at]), owners, len(counted) - len(owners), per_owner))
     return tuple(found)

@@ -182,6 +182,8 @@ def answers(domain: str, *, names: bool = True, kinds: int = 3) -> Answers:
         most_copied=(Copied(12, others=True, owners=("[libc.so.6 000b6000 r-xp]: apache2 sshd",), more_owners=1),)
         if names
         else (Copied(12, others=True, owners=("[library]",)),),
+        together=(Owner("heap+anonymous", 300, 50, 20, 60.0),),
+        in_use_self_sharing_pages=40,
     )
 
 

@@ -51,6 +51,7 @@ def test_the_json_has_the_keys_of_the_contract_and_counts_in_pages() -> None:
         "copies": 12,
         "others": True,
         "owners": ["[libc.so.6 000b6000 r-xp]: apache2 sshd"],
+        "owner_pages": [],
         "more_owners": 1,
     }
 
@@ -65,6 +66,7 @@ def test_the_text_says_what_is_involved_and_in_how_much() -> None:
     text = sources_text(answers("web"))
     assert "web: Linux 6.1.0-56-cloud-amd64, 3.91 MiB" in text
     assert "98.0% have a known owner" in text
+    assert "self-sharing 320 KiB (160 KiB of it in use)" in text
     heap = next(line for line in text.splitlines() if line.startswith("heap"))
     assert heap.split() == ["heap", "1.17", "MiB", "280", "KiB", "63.6%", "200", "KiB", "80", "KiB", "54.5%"]
     assert "12 copies: [libc.so.6 000b6000 r-xp]: apache2 sshd and 1 more" in text

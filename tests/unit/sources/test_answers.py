@@ -66,6 +66,30 @@ def test_self_and_inter_are_told_apart() -> None:
     }
 
 
+def test_kinds_that_the_paper_takes_for_one_are_told_as_one_too() -> None:
+    found = asked(heap(P, "a"), Page(P, "anonymous", "anon", users=("a",)), code(P, "a"), heap(Q, "a"), heap(Q, "a"))
+    together = {one.name: (one.pages, one.sharing_pages) for one in found.together}
+    assert together == {"heap+anonymous": (4, 3), "library+private_file": (1, 2)}
+
+
+def test_what_is_shared_with_free_pages_is_not_what_is_shared_in_use() -> None:
+    free = [Page(P, "free"), Page(P, "free"), Page(Q, "free")]
+    found = asked(*free, heap(P, "a"), heap(P, "a"), heap(Q, "a"))
+    assert (found.self_sharing_pages, found.in_use_self_sharing_pages) == (4, 1)
+
+
+def test_one_content_at_many_places_of_a_file_is_one_line_and_at_a_few_it_is_told_where() -> None:
+    many = [Page(P, "shmem", "/SYSV00000000 (deleted)", place * 4096, (11,), ("Xvfb",)) for place in range(9)]
+    (copied,) = asked(*many, heap(P, "b")).most_copied
+    assert copied.owners == ("[SYSV00000000 (deleted) rw-s]: Xvfb", "[heap]: b")
+    assert copied.pages == (9, 1)
+    few = asked(*many[:2]).most_copied[0]
+    assert few.owners == (
+        "[SYSV00000000 (deleted) 00000000 rw-s]: Xvfb",
+        "[SYSV00000000 (deleted) 00001000 rw-s]: Xvfb",
+    )
+
+
 def test_pages_that_are_absent_swapped_or_zero_are_in_no_sharing() -> None:
     pages = [Page(state, "heap", "heap", users=("sh",)) for state in (ABSENT, SWAPPED, ZERO) for _ in range(3)]
     found = asked(*pages, Page(ZERO, "free"))

@@ -46,7 +46,7 @@ def _content(together: SourcesOf) -> Drawn:
     title = "Figure 11: sharing by content as a percentage of total sharing"
     kinds = [one for one in together.kinds if one.ratio.avg >= _LEAST][:_KINDS]
     files = [one for one in together.files or () if is_library(one.name)][:_LIBRARIES]
-    rows = [*kinds, *(one for one in together.libraries if one.ratio.max), *files]
+    rows = [*kinds, *together.combined, *files]
     with canvas(title, height_of(len(rows))) as (figure, (axes,)):
         _involved(axes, rows)
         return drawn("fig11-content", title, figure)

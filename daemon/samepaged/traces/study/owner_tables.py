@@ -59,17 +59,15 @@ def _content(together: SourcesOf, guests: int) -> Table:
     files = together.files or ()
     libraries = [one for one in files if is_library(one.name)][:_LIBRARIES]
     others = [one for one in files if not is_library(one.name)][:_OTHERS]
-    all_libraries = [one for one in together.libraries if one.ratio.max]
-    rows = [_row(one) for one in (*together.kinds, *all_libraries, *libraries, *others)]
+    rows = [_row(one) for one in (*together.kinds, *together.combined, *libraries, *others)]
     return Table(
         key="fig11-content",
         figure="Figure 11",
         title="where sharing comes from, by kind of page, by library and by other file",
         headings=("content", *_HEADINGS),
         rows=tuple(rows),
-        note=f"Of {together.traces} traces of {guests} guests that have owners, each alike. {_ADDITIVE} The paper's "
-        "libraries are the kinds library and private_file together (pages as in the file, and as a process has changed "
-        "them): they involve at least what the larger of the two does, and at most the sum.",
+        note=f"Of {together.traces} traces of {guests} guests that have owners, each alike. {_ADDITIVE} Libraries "
+        "as the paper has them are library+private_file: pages as in the file, and as a process has changed them.",
     )
 
 

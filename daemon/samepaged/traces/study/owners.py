@@ -1,7 +1,7 @@
 """Where sharing comes from: involvement by kind of page, process and file, of the traces that have owners beside them.
 
 Section 5.2 and Figures 11 and 12 of Barker et al. (USENIX ATC 2012). Involvement does not add up, and that of several
-owners together cannot be had from theirs: it is at least the largest of them, and at most their sum.
+owners together cannot be had from theirs: of some kinds the answers have it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.sources.answers import Owner
 from samepaged.traces.study.spread import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from samepaged.sources.answers import Answers
+    from samepaged.sources.answers import Answers, Owner
 
 __all__ = ["LIBRARIES", "Involved", "Sources", "SourcesOf", "is_library", "sources"]
 
@@ -57,8 +56,8 @@ class Involved:
 class SourcesOf:
     """A guest's sources over its `traces` that have owners and any sharing; or those of all guests together, each trace
     alike, where `domain` is None. `sharing` is in pages of 4096 bytes. The most involved come first; of processes and
-    files that is over the traces that name any, and None where none does. `libraries` is what involves any page of the
-    kinds LIBRARIES, at least and at most.
+    files that is over the traces that name any, and None where none does. `combined` has some kinds as one, as
+    Answers.together has.
     """
 
     domain: str | None
@@ -66,24 +65,19 @@ class SourcesOf:
     sharing: Spread
     labelled: Spread
     kinds: tuple[Involved, ...]
-    libraries: tuple[Involved, Involved]
+    combined: tuple[Involved, ...]
     processes: tuple[Involved, ...] | None
     files: tuple[Involved, ...] | None
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
-        least, most = self.libraries
         return {
             **({} if self.domain is None else {"domain": self.domain}),
             "traces": self.traces,
             "sharing_pages": self.sharing.document(),
             "labelled_ratio": self.labelled.document(),
             "kinds": [one.document("kind") for one in self.kinds],
-            "libraries": {
-                "kinds": list(LIBRARIES),
-                "at_least": least.document("name"),
-                "at_most": most.document("name"),
-            },
+            "together": [one.document("kinds") for one in self.combined],
             "processes": None if self.processes is None else [one.document("process") for one in self.processes],
             "files": None if self.files is None else [one.document("path") for one in self.files],
         }
@@ -183,8 +177,7 @@ class _Counted:
     sharing: list[int] = field(default_factory=list)
     labelled: list[float] = field(default_factory=list)
     kinds: _Owners = field(default_factory=_Owners)
-    at_least: _Sums = field(default_factory=_Sums)
-    at_most: _Sums = field(default_factory=_Sums)
+    combined: _Owners = field(default_factory=_Owners)
     processes: _Owners = field(default_factory=_Owners)
     files: _Owners = field(default_factory=_Owners)
 
@@ -195,38 +188,17 @@ class _Counted:
         self.kinds.add(answers.kinds, total)
         self.processes.add(answers.processes, total)
         self.files.add(answers.files, total)
-        least, most = _bounds(answers)
-        self.at_least.add(least, total)
-        self.at_most.add(most, total)
+        self.combined.add(answers.together, total)
 
     def told(self, domain: str | None) -> SourcesOf:
         traces = len(self.sharing)
-        libraries = self.at_least.told("libraries, at least", traces), self.at_most.told("libraries, at most", traces)
         return SourcesOf(
             domain=domain,
             traces=traces,
             sharing=Spread.of(self.sharing),
             labelled=Spread.of(self.labelled),
             kinds=self.kinds.told(),
-            libraries=libraries,
+            combined=self.combined.told(),
             processes=self.processes.named(),
             files=self.files.named(),
         )
-
-
-def _bounds(answers: Answers) -> tuple[Owner, Owner]:
-    """The libraries' involvement, at least and at most: of self-sharing and inter-VM sharing each by itself."""
-    parts = [one for one in answers.kinds if one.name in LIBRARIES]
-    own = [one.self_sharing_pages for one in parts]
-    inter = [one.inter_sharing_pages for one in parts]
-    pages, split = sum(one.pages for one in parts), sum(one.split_pages for one in parts)
-    return (
-        Owner("", pages, max(own, default=0), max(inter, default=0), split),
-        Owner(
-            "",
-            pages,
-            min(sum(own), answers.self_sharing_pages),
-            min(sum(inter), answers.inter_sharing_pages),
-            split,
-        ),
-    )
