@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
-from samepaged.sources import kernel_areas
+from samepaged.sources import kernel_areas, kernel_buffers
+from samepaged.sources.block_requests import block_requests
 from samepaged.sources.files import cached, opened
 from samepaged.sources.frames import Frames
 from samepaged.sources.free import buddies, per_cpu_lists
@@ -85,6 +86,9 @@ class _Attribution:
         if typed:
             attempt("records of ftrace", lambda: ftrace_records(kernel, ledger))
             attempt("pools for devices", lambda: dma_pools(kernel, ledger))
+            attempt("block requests", lambda: block_requests(kernel, frames, ledger))
+            attempt("tables", lambda: kernel_buffers.tables(kernel, frames, ledger))
+            attempt("BTF", lambda: kernel_buffers.types(kernel, frames, ledger))
             attempt("processes", lambda: self.users(zeros if zeros is not None else np.empty(0, dtype=np.int64)))
         self.rest(told=at_hand is not None)
 

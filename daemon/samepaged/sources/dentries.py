@@ -17,7 +17,7 @@ __all__ = ["paths", "unlinked"]
 
 # Paths of more directories than this, and more than so many directories and files at all, are left without a path.
 DEEPEST: Final = 128
-MOST_ENTRIES: Final = 1 << 19
+MOST_ENTRIES: Final = 1 << 18
 LONGEST_NAME: Final = 256
 LONGEST_PATH: Final = 4096
 # All paths together.

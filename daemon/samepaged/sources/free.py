@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from samepaged.sources.frames import Frames
     from samepaged.sources.kernel import Kernel
 
-__all__ = ["buddies", "per_cpu_lists"]
+__all__ = ["blocks", "buddies", "per_cpu_lists"]
 
 # Blocks of 2**10 pages are the biggest on x86-64; a bigger one would be a lie.
 BIGGEST_ORDER: Final = 10
@@ -39,7 +39,7 @@ NO_TYPE: Final = 0xFFFFFFFF
 def buddies(frames: Frames) -> NDArray[np.int64]:
     """All pages of the blocks that the page allocator has (int64, ascending)."""
     heads = np.flatnonzero(frames.free)
-    return _blocks(heads, frames.private[heads], len(frames.free))
+    return blocks(heads, frames.private[heads], len(frames.free))
 
 
 def per_cpu_lists(kernel: Kernel, frames: Frames, free: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -66,7 +66,7 @@ def per_cpu_lists(kernel: Kernel, frames: Frames, free: NDArray[np.int64]) -> ND
             start = following[start]  # noqa: PLW2901 - the walk itself
         low = number < LOW_ORDERS * MIGRATE_TYPES
         orders[members] = 0 if single else number // MIGRATE_TYPES if low else HUGE_ORDER
-    return _blocks(candidates[found], orders[found], len(frames.known))
+    return blocks(candidates[found], orders[found], len(frames.known))
 
 
 def _list_heads(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.int64], int]:
@@ -110,8 +110,8 @@ def _zones(kernel: Kernel) -> NDArray[np.uint64]:
     return (found[:, None] + within).reshape(-1)
 
 
-def _blocks(heads: NDArray[np.int64], orders: NDArray[np.uint64], pages: int) -> NDArray[np.int64]:
-    """All pages of blocks of 2**order, given their heads (ascending)."""
+def blocks(heads: NDArray[np.int64], orders: NDArray[np.uint64], pages: int) -> NDArray[np.int64]:
+    """All pages (int64, ascending) of blocks of 2**order, given their heads."""
     lengths = np.int64(1) << np.minimum(orders, np.uint64(BIGGEST_ORDER)).astype(np.int64)
     lengths[orders > BIGGEST_ORDER] = 1
     edges = np.zeros(pages + 1, dtype=np.int32)

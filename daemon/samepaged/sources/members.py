@@ -59,10 +59,8 @@ def chain(kernel: Kernel, head: int, most: int, link: int = 0) -> list[int]:
     anything, at `most`, and where it cannot be read. `link` is the offset of the pointer to follow.
     """
     found: dict[int, None] = {}
-    words, ok = kernel.words(np.array([(head + link) % WRAP], dtype=np.uint64))
-    entry = int(words[0])
-    while ok[0] and entry not in (0, head) and entry not in found and len(found) < most:
+    entry = kernel.word((head + link) % WRAP)
+    while entry is not None and entry not in (0, head) and entry not in found and len(found) < most:
         found[entry] = None
-        words, ok = kernel.words(np.array([(entry + link) % WRAP], dtype=np.uint64))
-        entry = int(words[0])
+        entry = kernel.word((entry + link) % WRAP)
     return list(found)

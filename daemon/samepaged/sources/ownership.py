@@ -36,6 +36,7 @@ KINDS: Final = (
     "vmalloc",
     "per_cpu",
     "page_array",  # the struct pages themselves
+    "kernel_buffer",  # taken from the page allocator by a part of the kernel that is known
     "reserved",  # firmware's, or taken at boot
     "kernel_other",  # the kernel's own, from its page allocator, by whom is not known
 )

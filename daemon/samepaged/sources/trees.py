@@ -1,4 +1,4 @@
-"""The kernel's search trees, walked a level at a time, any number of them at once: red-black trees and maple trees."""
+"""The kernel's trees, walked a level at a time, any number of them at once: red-black and maple trees, and xarrays."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ if TYPE_CHECKING:
 
     from samepaged.sources.kernel import Kernel
 
-__all__ = ["maple", "red_black"]
+__all__ = ["maple", "red_black", "xarray"]
 
 # A red-black tree of 2**32 nodes is no deeper than this; nor is a maple tree of any size (MAPLE_HEIGHT_MAX).
 DEEPEST: Final = 64
 DEEPEST_MAPLE: Final = 31
 # include/linux/maple_tree.h, lib/maple_tree.c: nodes of 256 bytes, whose type is in bits 3 to 6 of what points at them.
 NODE_SIZE: Final = 256
+WORD: Final = 8
 NODE_MASK: Final = np.uint64(~(NODE_SIZE - 1) % (1 << 64))
 TYPE_SHIFT: Final = np.uint64(3)
 TYPE_MASK: Final = np.uint64(15)
 ROOT_MASK, ROOT_NODE = np.uint64(3), np.uint64(2)
 # Where BTF has no enumerators of theirs.
 LEAF, RANGE, ARANGE = 1, 2, 3
+# An xarray's nodes have at least 2**4 slots (XA_CHUNK_SHIFT), mostly 2**6, and pointers to them end with these bits.
+DEEPEST_XARRAY: Final = 16
+MOST_SLOTS: Final = 64
+XARRAY_MASK, XARRAY_NODE = np.uint64(3), np.uint64(2)
 
 
 def red_black(
@@ -82,6 +87,23 @@ def maple(kernel: Kernel, roots: NDArray[np.uint64], most: int) -> tuple[NDArray
         budget -= int(kept.sum())
         nodes, owners, highest = entries[~bottom], of[~bottom], below[~bottom]
     return _joined(found, owned)
+
+
+def xarray(kernel: Kernel, heads: NDArray[np.uint64], most: int) -> NDArray[np.uint64]:
+    """All entries of xarrays (IDRs are such), given their `xa_head`: pointers, each once, ascending; at most `most`."""
+    start, size = kernel.profile.offset("xa_node.slots"), kernel.profile.size("xa_node.slots")
+    slots = range(start, start + min(size, MOST_SLOTS * WORD), WORD)
+    found, entries, left_over = [np.empty(0, dtype=np.uint64)], heads, most
+    for _ in range(DEEPEST_XARRAY):
+        found.append(entries[is_kernel(entries)])
+        inner = entries[entries & XARRAY_MASK == XARRAY_NODE] - XARRAY_NODE
+        # What is there besides nodes are small numbers.
+        nodes = np.unique(inner[is_kernel(inner)])[:left_over]
+        if not len(nodes):
+            break
+        left_over -= len(nodes)
+        entries = np.unique(columns(kernel, nodes, slots)[0])
+    return np.unique(np.concatenate(found))[:most]
 
 
 class _Shape:

@@ -36,6 +36,7 @@ MAPPINGS_AT_LEAST: Final = 1 << 20
 MOST_SHARERS: Final = 8
 # So many are looked at together.
 TOGETHER: Final = 1 << 18
+ROOTS_TOGETHER: Final = 512
 LIBRARY: Final = re.compile(r".*\.so(\.[^/]*)?( \(deleted\))?", re.DOTALL)
 EXECUTE: Final = 4
 MODES: Final = 16
@@ -194,9 +195,11 @@ def _label(
 
 def _second_tables(kernel: Kernel, maps: Maps, ledger: Ledger) -> None:
     """Where kernel and user have tables of their own (page table isolation), the user's root is beside the kernel's."""
-    roots = maps.roots[(maps.roots >= 0) & (maps.roots & PAGE == 0)]
-    ours, held = kernel.ram.gather(roots, PAGE)
-    theirs, there = kernel.ram.gather(roots | PAGE, PAGE)
-    ours, theirs = ours[:, :USER_HALF] & ~NO_EXECUTE, theirs[:, :USER_HALF] & ~NO_EXECUTE
-    same = held & there & np.all(ours == theirs, axis=1) & np.any(ours != 0, axis=1)
-    ledger.put_new(kernel.ram.layout.page_of(roots[same] | PAGE), "page_table", "page tables")
+    all_roots = np.unique(maps.roots[(maps.roots >= 0) & (maps.roots & PAGE == 0)])
+    for first in range(0, len(all_roots), ROOTS_TOGETHER):
+        roots = all_roots[first : first + ROOTS_TOGETHER]
+        ours, held = kernel.ram.gather(roots, PAGE)
+        theirs, there = kernel.ram.gather(roots | PAGE, PAGE)
+        ours, theirs = ours[:, :USER_HALF] & ~NO_EXECUTE, theirs[:, :USER_HALF] & ~NO_EXECUTE
+        same = held & there & np.all(ours == theirs, axis=1) & np.any(ours != 0, axis=1)
+        ledger.put_new(kernel.ram.layout.page_of(roots[same] | PAGE), "page_table", "page tables")

@@ -49,6 +49,18 @@ FIELDS: Final = (
     *_of("super_block", "s_type", "s_root", "s_mounts"),
     *_of("mount", "mnt", "mnt_parent", "mnt_mountpoint", "mnt_instance", "mnt_next_for_sb", "mnt_ns"),
     "vfsmount.mnt_root",
+    # block devices and what they keep ready
+    *("super_block.s_inodes", "inode.i_sb_list", "bdev_inode.bdev", "bdev_inode.vfs_inode", "block_device.bd_disk"),
+    *("gendisk.queue", "blk_mq_hw_ctx.sched_tags", "blk_mq_tags.page_list"),
+    *_of("request_queue", "tag_set", "queue_hw_ctx", "nr_hw_queues", "hctx_table.xa_head", "sched_shared_tags"),
+    *_of("blk_mq_tag_set", "tags", "nr_hw_queues"),
+    *("class.p", "subsys_private.klist_devices.k_list", "device_private.knode_class.n_node", "device_private.device"),
+    *("device.type", "gendisk.part0.__dev"),
+    # tables, buffers, types
+    *_of("inet_hashinfo", "ehash", "ehash_mask", "bhash", "bhash2", "bhash_size"),
+    *_of("udp_table", "hash", "hash2", "mask"),
+    *_of("btf", "data", "types", "resolved_ids", "resolved_sizes"),
+    *("saved_cmdlines_buffer.cmdline_num", "idr.idr_rt.xa_head", "xa_node.slots"),
 )
 
 # Sizes in bytes: of a struct, or (with a dot) of a member's type, such as a whole array.
@@ -57,6 +69,8 @@ SIZES: Final = (
     *("per_cpu_pages.lists", "pglist_data.node_zones", "module.mem"),
     *_of("maple_range_64", "pivot", "slot"),
     *_of("maple_arange_64", "pivot", "slot"),
+    *("inet_ehash_bucket", "inet_bind_hashbucket", "udp_hslot", "saved_cmdlines_buffer", "task_struct.comm"),
+    "xa_node.slots",
 )
 
 ENUMERATORS: Final = (
@@ -73,6 +87,10 @@ SYMBOLS: Final = (
     *("vmap_area_root", "vmap_nodes", "nr_vmap_nodes", "modules"),
     *("special_mapping_vmops", "special_mapping_legacy_vmops"),
     *("ftrace_pages_start", "atomic_pool_dma", "atomic_pool_dma32", "atomic_pool_kernel"),
+    *("blockdev_superblock", "block_class", "disk_type", "btf_vmlinux", "btf_idr", "savedcmd", "kernfs_locks"),
+    *("mount_hashtable", "m_hash_mask", "mountpoint_hashtable", "mp_hash_mask"),
+    *("tcp_hashinfo", "table_perturb", "tcp_metrics_hash", "udp_table", "udplite_table"),
+    *("ip_idents", "ip_idents_mask", "ip_tstamps"),
 )
 
 # The functions that ask for vmalloc areas: an area belongs to the one within which its caller's address lies. A

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samepaged.sources.members import chain
-from samepaged.sources.trees import maple, red_black
+from samepaged.sources.trees import maple, red_black, xarray
 from tests.unit.sources.inhabited import DIRECT, Inhabited
 
 # Ascending places at which areas begin and end, in turns; none is at 1, since a last index of 0 would be none.
@@ -89,3 +89,23 @@ def test_a_list_ends_where_it_leaves_memory() -> None:
     guest.word(first, second)
     guest.word(second, 0xDEAD000000000100)
     assert chain(guest.kernel(), first, 100) == [second, 0xDEAD000000000100]
+
+
+def test_an_xarray_gives_its_pointers_from_all_levels_and_nothing_else() -> None:
+    guest = Inhabited()
+    slots = guest.offsets["xa_node.slots"]
+    top, below = guest.take(128), guest.take(128)
+    # A node's number of slots is 8 here; besides pointers there are numbers, retry entries and siblings.
+    for number, entry in enumerate((below | 2, DIRECT + 64, 15, 1026, 6)):
+        guest.word(top + slots + 8 * number, entry)
+    guest.word(below + slots + 8 * 7, DIRECT + 128)
+    found = xarray(guest.kernel(), np.array([top | 2, 0, DIRECT + 256], dtype=np.uint64), 100)
+    assert found.tolist() == [DIRECT + 64, DIRECT + 128, DIRECT + 256]
+
+
+def test_an_xarray_of_a_node_that_has_itself_in_all_slots_ends() -> None:
+    guest = Inhabited()
+    node = guest.take(128)
+    for number in range(8):
+        guest.word(node + guest.offsets["xa_node.slots"] + 8 * number, node | 2)
+    assert not len(xarray(guest.kernel(), np.array([node | 2], dtype=np.uint64), 100))

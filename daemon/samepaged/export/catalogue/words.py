@@ -44,6 +44,7 @@ KINDS: Final[Words] = {
     "vmalloc": "is of the kernel's other memory from vmalloc",
     "per_cpu": "is of the kernel's data of each processor",
     "page_array": "is of the array of struct page",
+    "kernel_buffer": "is of the kernel's own, taken from its page allocator by a part of it that is known",
     "reserved": "was taken at boot, or is the firmware's",
     "kernel_other": "is the kernel's own, for what is not known",
 }
