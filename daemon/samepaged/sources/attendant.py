@@ -34,12 +34,14 @@ __all__ = ["Attendant", "Known", "Terms"]
 # The first line of VMCOREINFO, which is at the start of a page (kernel/vmcore_info.c).
 MARK: Final = b"OSRELEASE="
 NO_LINUX: Final = "no Linux was found in its memory"
-# Seconds for which the guest may wait for the choice among its struct pages, when its memory has been read.
+# Seconds for which the guest may wait until the process has been told what to choose by, and again for its choice, when
+# the guest's memory has been read.
 CHOOSING: Final = 0.1
 # More may be chosen while the guest is held than was before: a part, and so many pages.
 MORE: Final = 8
 MARGIN: Final = 1024
-# A guest in which no Linux was found is looked through again at every so many attributed scans.
+# A guest that was looked through in vain is looked through again at the next attributed scan (it may have been
+# starting), then twice as late each time, and at last at every so many of them.
 LOOK_AGAIN: Final = 10
 EMPTY: Final = np.empty(0, dtype=np.int64)
 NO_BYTES: Final = np.empty(0, dtype=np.uint8)
@@ -50,8 +52,8 @@ class Known:
     """What is kept of one guest (one process of it) for its next attributed scan; nothing of it is used for another.
 
     `notes` (int64) are the pages that may tell the kernel, None where nobody has looked; `profile` (uint8) is what was
-    told of that; `others` (int64) the pages that were needed besides struct pages and what these chose. `passed` counts
-    the scans since it was looked through in vain.
+    told of that; `others` (int64) the pages that were needed besides struct pages and what these chose. `vain` counts
+    how often in a row it was looked through in vain, `why` says why, and `passed` counts the scans since.
     """
 
     start_time: int
@@ -59,10 +61,22 @@ class Known:
     profile: NDArray[np.uint8] = field(default_factory=NO_BYTES.copy)
     others: NDArray[np.int64] = field(default_factory=EMPTY.copy)
     passed: int = 0
+    vain: int = 0
+    why: str = NO_LINUX
 
     def forget(self) -> None:
-        """All of it: the next scan begins from the beginning."""
+        """What was found: the next look is through all of the guest."""
         self.notes, self.profile, self.others, self.passed = None, NO_BYTES, EMPTY, 0
+
+    def looked_in_vain(self, why: str) -> None:
+        """Nothing was found, or nothing that is to be used again."""
+        self.forget()
+        self.vain, self.why = self.vain + 1, why
+
+    def worth_a_look(self) -> bool:
+        """Whether to look at it in this scan; to be asked once in each."""
+        self.passed += 1
+        return not self.vain or self.passed >= min(1 << (self.vain - 1), LOOK_AGAIN)
 
 
 class Attendant:
@@ -93,6 +107,8 @@ class Attendant:
         # Pages of blocks that the host did not back when it was looked at, and those that it backed a little later.
         self._never = np.zeros(layouts[0].pages, dtype=np.bool_)
         self._late = EMPTY
+        # Of what is chosen while the guest is held, so many pages are copied then.
+        self._allowed = 0
         self._held = False
 
     def __enter__(self) -> Self:
@@ -121,40 +137,51 @@ class Attendant:
         try:
             yield
         except Refused as error:
-            self.decline(str(error) if error.linux else f"{NO_LINUX}: {error}")
+            self.decline(self._reason(error))
         except WireError as error:
             told = self._talk.last_words() if isinstance(error, GoneError) and self._talk is not None else ""
             self.decline(f"the process that read it was given up: {told or error}")
         except (OSError, MemoryError) as error:
             self.decline(f"no process could be had that reads it: {error or 'memory ran out'}")
 
+    def _reason(self, error: Refused) -> str:
+        if self._talk is not None and not self._talk.copied.room and self._talk.copied.most < len(self._stale):
+            limit = self._terms.memory_limit >> 20
+            return f"more of it would have to be copied than sources.memory_limit, which is {limit} MiB"
+        return str(error) if error.linux else f"{NO_LINUX}: {error}"
+
     def prepare(self, copies: Source) -> None:
         """As in Witness: find the kernel, and what will have to be copied."""
         known = self.known
-        if known.notes is not None and not len(known.notes):
-            known.passed += 1
-            if known.passed < LOOK_AGAIN:
-                self.decline(NO_LINUX)
-                return
-            known.forget()
-        warm = len(known.profile) > 0
-        notes = self._search(copies) if known.notes is None else known.notes
-        if not len(notes):
+        if not known.worth_a_look():
+            self.decline(known.why)
             return
         with self._surviving():
-            talk = self._talk = Conversation(self._layouts, self._terms, self._stop, self._program)
-            try:
-                self._look(talk, copies, notes, cold=not warm)
-            except Refused:
-                if not warm:
-                    raise
-                # Another kernel has been started since, or this one lies elsewhere now.
-                known.forget()
-                notes = self._search(copies)
-                if not len(notes):
-                    return
+            self._find(copies)
+        if self._talk is None:
+            known.looked_in_vain(self._note or NO_LINUX)
+            return
+        known.vain = 0
+        with self._surviving():
+            self._make_ready(self._talk)
+
+    def _find(self, copies: Source) -> None:
+        known = self.known
+        warm = len(known.profile) > 0
+        notes = known.notes if warm and known.notes is not None else self._search(copies)
+        if not len(notes):
+            return
+        talk = self._talk = Conversation(self._layouts, self._terms, self._stop, self._program)
+        try:
+            self._look(talk, copies, notes, cold=not warm)
+        except Refused:
+            if not warm:
+                raise
+            # Another kernel has been started since, or this one lies elsewhere now.
+            known.forget()
+            notes = self._search(copies)
+            if len(notes):
                 self._look(talk, copies, notes, cold=True)
-            self._make_ready(talk)
 
     def _search(self, copies: Source) -> NDArray[np.int64]:
         notes = self.known.notes = copies.starting_with(MARK)[:MOST_NOTES]
@@ -188,13 +215,19 @@ class Attendant:
         if written is None:
             return min(len(self._needed) + self._most_chosen, self._talk.copied.most)
         stale = written | self._stale
-        count = np.count_nonzero(stale[self._needed]) + np.count_nonzero(stale[self._chosen]) + MARGIN
-        return min(int(count), self._talk.copied.most)
+        count = np.count_nonzero(stale[self._needed]) + np.count_nonzero(stale[self._chosen])
+        if count > self._talk.copied.room or self._stale.any():
+            return self.expected(None)  # all of it anew: there is no room beside what there is (_renew)
+        return min(int(count) + self._more, self._talk.copied.most)
+
+    @property
+    def _more(self) -> int:
+        """What may be copied of what is chosen while the guest is held, and was not before: the guest says so."""
+        return len(self._chosen) // MORE + MARGIN
 
     @property
     def _most_chosen(self) -> int:
-        """What may be copied of what is chosen while the guest is held: it is the guest that says so."""
-        return len(self._chosen) + len(self._chosen) // MORE + MARGIN
+        return len(self._chosen) + self._more
 
     def ahead(self, copies: Source) -> None:
         """As in Witness."""
@@ -213,12 +246,14 @@ class Attendant:
     def _renew(self, talk: Conversation, copies: Source, written: NDArray[np.bool_]) -> None:
         """Copy anew what was written, as far as there is room beside what is there already."""
         pages = np.concatenate([self._needed, self._chosen])
-        pages = pages[(written | self._stale)[pages] | ~copies.present[pages]]
+        present = copies.present[pages]
+        gone, pages = pages[~present], pages[present & (written | self._stale)[pages]]
         if len(pages) > talk.copied.room:
             # All is copied once more, while the guest is held, over what there is.
-            self._stale |= written
+            self._stale[pages] = True
             return
         talk.copied.add(copies, pages)
+        talk.copied.add(copies, gone)  # which takes no room
         self._stale[pages] = False
 
     @contextmanager
@@ -236,10 +271,12 @@ class Attendant:
             return
         if written is not None:
             self._renew(talk, copies, written)
+        self._allowed = self._more
         if written is None or self._stale.any():
             talk.copied.forget()
             talk.copied.add(copies, self._needed)
-        talk.choose(self._needed)
+            self._allowed = self._most_chosen
+        talk.choose(self._needed, time.monotonic() + CHOOSING)
         self._late = np.flatnonzero(self._never & ~copies.absent)
 
     def _copy_chosen(self, copies: Source) -> None:
@@ -248,7 +285,7 @@ class Attendant:
             return
         chosen = talk.chosen(time.monotonic() + CHOOSING)
         lacking = chosen[talk.copied.slots[chosen] < 0]
-        talk.copied.add(copies, lacking[: self._most_chosen])
+        talk.copied.add(copies, lacking[: self._allowed])
         self._chosen = chosen
         self._held = True
 
@@ -271,6 +308,8 @@ class Attendant:
                 found = replace(found, note=found.note or self._lacking(lacking))
         self._end()
         if found is None:
+            if self._held:
+                self.known.forget()  # it may have come to grief over what is known
             return Ownership.unknown(len(self._stale), self._note or "it was not read at one instant")
         return found
 

@@ -37,6 +37,8 @@ __all__ = ["Conversation", "Prepared", "Refused", "Terms"]
 PARTING: Final = 0.1
 # Pages that are had ready at a time for what is asked for one by one.
 READY: Final = 1024
+# Seconds in which an answer is taken that may have been there for long before it was asked for.
+TAKING: Final = 5.0
 
 
 class Refused(Exception):  # noqa: N818 - no error of ours: the guest's memory does not make sense
@@ -123,6 +125,7 @@ class Conversation:
         """
         deadline = self._deadline()
         self.copied.forget()
+        asked = 0
         arrays: dict[str, NDArray[Any]] = {
             "regions": regions_of(self._layouts),
             "notes": notes,
@@ -140,12 +143,15 @@ class Conversation:
                 self.copied.ready(max(len(pages), READY))
                 self._channel.send("answer", {"slots": self.copied.add(source, pages)}, deadline=deadline)
             else:
+                asked += 1
+                if asked > len(self._layouts):  # once for each of them that shows a kernel
+                    raise WireError("it asked for types again and again")
                 types = types_of(self._terms.btf_directory, message.fields["build"])
                 self._channel.send("types", {"types": np.frombuffer(types, dtype=np.uint8)}, deadline=deadline)
 
-    def choose(self, pages: NDArray[np.int64]) -> None:
+    def choose(self, pages: NDArray[np.int64], deadline: float) -> None:
         """Have it choose by these pages, which are copied; `chosen` is its answer."""
-        self._channel.send("held", {"pages": pages, "slots": self.copied.slots[pages]}, deadline=self._deadline())
+        self._channel.send("held", {"pages": pages, "slots": self.copied.slots[pages]}, deadline=deadline)
 
     def chosen(self, deadline: float) -> NDArray[np.int64]:
         """The pages that it chose. Raises Refused."""
@@ -159,7 +165,7 @@ class Conversation:
 
     def thought(self) -> tuple[Ownership, NDArray[np.int64]]:
         """What it found, and which pages it needed besides the struct pages and what these chose. Raises Refused."""
-        message = self._receive(("ownership",), self._asked)
+        message = self._receive(("ownership",), max(self._asked, time.monotonic() + TAKING))
         return ownership_from(message.fields, message.arrays), message.arrays["others"]
 
     def _deadline(self) -> float:

@@ -106,14 +106,16 @@ class Copied:
         finally:
             del anchor
         if not self._locked:
-            self._area.madvise(MADV_POPULATE_WRITE, start, size)
+            with contextlib.suppress(OSError):  # before Linux 5.14; the memory is there, and is mapped as it is used
+                self._area.madvise(MADV_POPULATE_WRITE, start, size)
         self._ready = last
 
     def add(self, source: Source, pages: NDArray[np.int64]) -> NDArray[np.int32]:
         """Copy pages of these numbers (each once), as far as there is room: int32 of their shape, their slots, -1 for
-        what is not to be had.
+        what is not to be had. Raises OSError where there is no memory for them.
         """
         within = pages[: self.room]
+        self.ready(len(within))
         view = memoryview(self._area)[self.used * PAGE : (self.used + len(within)) * PAGE]
         places = source.copy(within, view)
         held = places >= 0
@@ -121,7 +123,6 @@ class Copied:
         slots[: len(within)] = np.where(held, places + np.int32(self.used), np.where(places == ABSENT, 0, -1))
         self.slots[pages] = slots
         self.used += int(np.count_nonzero(held))
-        self._ready = max(self._ready, self.used)
         return slots
 
     def close(self) -> None:

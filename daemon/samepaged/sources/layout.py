@@ -54,6 +54,15 @@ class Layout:
             before += region.size >> PAGE_SHIFT
         return found
 
+    def page_at(self, address: int) -> int:
+        """The RAM page at one guest-physical address, -1 where there is no RAM."""
+        before = 0
+        for region in self.regions:
+            if 0 <= address - region.start < region.size:
+                return (address - region.start >> PAGE_SHIFT) + before
+            before += region.size >> PAGE_SHIFT
+        return -1
+
     def address_of(self, page: int) -> int:
         """The guest-physical address of a RAM page, -1 where there is no such page."""
         left = page << PAGE_SHIFT

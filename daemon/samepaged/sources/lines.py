@@ -24,6 +24,8 @@ MODES: Final = 16
 # A content may have millions of copies; what the first of them are tells what they are.
 MOST_LOOKED_AT: Final = 4096
 FEW_PLACES: Final = 4
+# A page may have as many users as there are processes; so many of them are named.
+MOST_USERS: Final = 32
 
 
 def line(ownership: Ownership, page: int, *, names: bool = True, offset: bool = True) -> str:
@@ -43,8 +45,10 @@ def line(ownership: Ownership, page: int, *, names: bool = True, offset: bool = 
     # Of the array's own type, as numpy would otherwise copy all of it.
     around = np.array([page, page + 1], dtype=ownership.used_pages.dtype)
     first, last = np.searchsorted(ownership.used_pages, around).tolist()
-    users = sorted({ownership.processes[by] for by in ownership.used_by[first:last].tolist()})
-    return f"[{text}]: {' '.join(users)}" if users else f"[{text}]"
+    named = min(last, first + MOST_USERS)
+    users = sorted({ownership.processes[by] for by in ownership.used_by[first:named].tolist()})
+    more = f" and {last - named} more" if last > named else ""
+    return f"[{text}]: {' '.join(users)}{more}" if users else f"[{text}]"
 
 
 def lines(ownership: Ownership, pages: NDArray[np.int64], *, names: bool) -> dict[str, int]:

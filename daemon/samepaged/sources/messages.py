@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from samepaged.printable import printable
 from samepaged.sources.ownership import FILE_KINDS, KIND, KINDS, Ownership
 from samepaged.sources.types import MOST_TYPES
 from samepaged.sources.wire import Array, Form, Line, Number, WireError
@@ -37,13 +38,16 @@ MOST_REGIONS: Final = 1024
 # Pages that begin as VMCOREINFO does: a guest may have any number of copies of it.
 MOST_NOTES: Final = 256
 MOST_PROFILE: Final = 1 << 16
-MOST_NAMES: Final = 1 << 20
-MOST_BYTES_OF_NAMES: Final = 1 << 26
+MOST_NAMES: Final = 1 << 18
 MOST_PROCESSES: Final = 1 << 15
 LONGEST_NAME: Final = 4096 + len(" (deleted)")
+# What task_struct.comm holds, even if each of its fifteen bytes is told by an escape.
+LONGEST_PROCESS: Final = 64
 LONGEST_LINE: Final = 300
-# Of a page of a library there may be as many users as there are processes; beyond this, pages at the end have none.
-USERS_A_PAGE: Final = 32
+# What the daemon has to hold at once, whatever the process says: so many, and more for each of the guest's pages. What
+# is beyond it is cut: the last names are empty, and the last pages have no users.
+BYTES_OF_NAMES: Final = (1 << 20, 64)
+USERS: Final = (1 << 18, 4)
 
 
 def orders(pages: int) -> dict[str, Form]:
@@ -92,10 +96,10 @@ def answers(pages: int) -> dict[str, Form]:
                 "labels": Array("<i4", pages, exact=True),
                 "offsets": Array("<i8", pages, exact=True),
                 "modes": Array("<u2", pages, exact=True),
-                "used_pages": Array("<i4", USERS_A_PAGE * pages),
-                "used_by": Array("<i4", USERS_A_PAGE * pages),
-                "names": Array("u1", MOST_BYTES_OF_NAMES),
-                "processes": Array("u1", MOST_PROCESSES * LONGEST_NAME),
+                "used_pages": Array("<i4", _most(USERS, pages)),
+                "used_by": Array("<i4", _most(USERS, pages)),
+                "names": Array("u1", _most(BYTES_OF_NAMES, pages)),
+                "processes": Array("u1", MOST_PROCESSES * (LONGEST_PROCESS + 1)),
                 "others": numbers,
             },
         ),
@@ -151,7 +155,8 @@ def ownership_parts(ownership: Ownership) -> tuple[dict[str, int | str | None], 
     there is more of it than may be said.
     """
     used = (ownership.used_pages.astype(np.int64) << 32) | ownership.used_by.astype(np.int64)
-    used = np.unique(used)[: USERS_A_PAGE * len(ownership.kinds)]
+    pages = len(ownership.kinds)
+    used = np.unique(used)[: _most(USERS, pages)]
     fields: dict[str, int | str | None] = {
         "kernel": _line(ownership.kernel),
         "note": _line(ownership.note),
@@ -164,19 +169,18 @@ def ownership_parts(ownership: Ownership) -> tuple[dict[str, int | str | None], 
         "modes": ownership.modes.astype("<u2"),
         "used_pages": (used >> 32).astype("<i4"),
         "used_by": (used & 0xFFFFFFFF).astype("<i4"),
-        "names": _joined(ownership.names),
-        "processes": _joined(ownership.processes),
+        "names": _joined(ownership.names, LONGEST_NAME, _most(BYTES_OF_NAMES, pages)),
+        "processes": _joined(ownership.processes, LONGEST_PROCESS, MOST_PROCESSES * (LONGEST_PROCESS + 1)),
     }
 
 
 def ownership_from(fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Ownership:
     """The Ownership in a message that is as its form says. Raises WireError where it contradicts itself."""
-    names = _split(arrays["names"], MOST_NAMES)
-    processes = _split(arrays["processes"], MOST_PROCESSES)
+    names = _split(arrays["names"], MOST_NAMES, LONGEST_NAME)
+    processes = _split(arrays["processes"], MOST_PROCESSES, LONGEST_PROCESS)
     pages, used_pages, used_by = len(arrays["kinds"]), arrays["used_pages"], arrays["used_by"]
     if len(used_pages) != len(used_by):
         raise WireError("its users are of other pages")
-    used = (used_pages.astype(np.int64) << 32) | used_by.astype(np.int64)
     for name, array, least, most in (
         ("kinds", arrays["kinds"], 0, len(KINDS)),
         ("labels", arrays["labels"], -1, len(names)),
@@ -186,7 +190,8 @@ def ownership_from(fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ):
         if len(array) and not (least <= array.min() and array.max() < most):
             raise WireError(f"its {name} are out of range")
-    if not np.all(used[1:] > used[:-1]):
+    again = used_pages[1:] == used_pages[:-1]
+    if np.any(used_pages[1:] < used_pages[:-1]) or np.any(again & (used_by[1:] <= used_by[:-1])):
         raise WireError("its users are not in order")
     return Ownership(
         kinds=arrays["kinds"],
@@ -197,9 +202,9 @@ def ownership_from(fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
         used_pages=used_pages,
         used_by=used_by,
         processes=processes,
-        kernel=fields["kernel"],
+        kernel=_shown(fields["kernel"]),
         missing=fields["missing"],
-        note=fields["note"],
+        note=_shown(fields["note"]),
     )
 
 
@@ -207,24 +212,31 @@ def _line(text: str | None) -> str | None:
     return None if text is None else " ".join(text.split())[:LONGEST_LINE]
 
 
-def _joined(names: Sequence[str]) -> NDArray[np.uint8]:
-    """Each ended by a zero byte."""
-    raw = b"".join(
-        name[:LONGEST_NAME].replace("\0", " ").encode("utf-8", "backslashreplace")[:LONGEST_NAME] + b"\0"
-        for name in names
-    )
-    return np.frombuffer(raw, dtype=np.uint8)
+def _shown(text: str | None) -> str | None:
+    """As it may be logged: it comes from a process that may be the guest's by now."""
+    return None if text is None else printable(text)[:LONGEST_LINE]
 
 
-def _split(raw: NDArray[np.uint8], most: int) -> tuple[str, ...]:
+def _most(bound: tuple[int, int], pages: int) -> int:
+    least, a_page = bound
+    return least + a_page * pages
+
+
+def _joined(names: Sequence[str], longest: int, most: int) -> NDArray[np.uint8]:
+    """Each ended by a zero byte; where all of them have more than `most` bytes, the last ones are empty."""
+    left = most - len(names)
+    parts = []
+    for name in names:
+        raw = name[:longest].replace("\0", " ").encode("utf-8", "backslashreplace")[:longest]
+        parts.append(raw if len(raw) <= left else b"")
+        left -= len(parts[-1])
+    return np.frombuffer(b"".join(raw + b"\0" for raw in parts), dtype=np.uint8)
+
+
+def _split(raw: NDArray[np.uint8], most: int, longest: int) -> tuple[str, ...]:
     if not len(raw):
         return ()
     ends = np.flatnonzero(raw == 0)
-    if (
-        len(ends) > most
-        or not len(ends)
-        or ends[-1] != len(raw) - 1
-        or np.diff(ends, prepend=-1).max() > LONGEST_NAME + 1
-    ):
+    if len(ends) > most or not len(ends) or ends[-1] != len(raw) - 1 or np.diff(ends, prepend=-1).max() > longest + 1:
         raise WireError("its names are too many or too long")
     return tuple(name.decode("utf-8", "replace") for name in raw.tobytes()[:-1].split(b"\0"))

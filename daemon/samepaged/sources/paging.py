@@ -63,6 +63,12 @@ class Mapped:
         mapped = (leaf >= 0) & (within >= 0) & (within < self.pages[safe] << PAGE_SHIFT)
         return np.where(mapped, self.physical[safe] + within, -1)
 
+    def translate_one(self, address: int) -> int:
+        """The same of one."""
+        leaf = int(self.addresses.searchsorted(np.int64(address), side="right")) - 1
+        within = address - int(self.addresses[leaf]) if leaf >= 0 else -1
+        return int(self.physical[leaf]) + within if 0 <= within < int(self.pages[leaf]) << PAGE_SHIFT else -1
+
 
 @dataclass(frozen=True, slots=True)
 class MappedBy:

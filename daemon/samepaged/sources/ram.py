@@ -85,6 +85,19 @@ class Ram:
         found[~ok] = 0
         return found, ok
 
+    def word(self, address: int) -> int | None:
+        """The 8 bytes at one guest-physical address (a multiple of 8), None where they cannot be read: far quicker than
+        `gather` for what can only be followed one by one.
+        """
+        page = -1 if address < 0 or address & 7 else self.layout.page_at(address)
+        if page < 0:
+            return None
+        slot = int(self.slots[page])
+        if slot < 0:
+            slot = int(self.hold(np.array([page], dtype=np.int64))[0])
+        self.touched[page] = True
+        return None if slot < 0 else int(self.words[slot, (address & (PAGE - 1)) >> 3])
+
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at a guest-physical address, which may go over pages. Raises Unreadable."""
         if size < 0 or address < 0 or address + size >= 1 << 52:

@@ -64,6 +64,11 @@ class VirtualMemory:
         found, ok = self.ram.gather(self.translate(addresses), 8)
         return found[:, 0], ok
 
+    def word(self, address: int) -> int | None:
+        """The 8 bytes at one address (0 to 2**64 - 1, a multiple of 8), None where they cannot be read."""
+        physical = self.mapped.translate_one(address - (address >> 63 << 64))
+        return None if physical < 0 else self.ram.word(physical)
+
     def words32(self, addresses: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
         """The 4 bytes at each address (a multiple of 4): uint32 (n,), and which could be read."""
         found, ok = self.words(addresses & ~np.uint64(7))

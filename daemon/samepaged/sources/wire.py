@@ -142,10 +142,11 @@ class Channel:
     def _write(self, raw: bytes | memoryview, deadline: float | None) -> None:
         view = memoryview(raw)
         while view:
+            self._wait(deadline)  # whoever listens, but slowly, is waited for no longer
             try:
                 view = view[self._socket.send(view) :]
             except TimeoutError:
-                self._wait(deadline)
+                continue
             except OSError as error:
                 raise GoneError("it is gone") from error
 

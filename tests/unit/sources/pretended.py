@@ -24,6 +24,7 @@ from samepaged.sources import child, messages
 from samepaged.sources.layout import Layout, Region
 from samepaged.sources.ownership import KIND, Ownership
 from samepaged.sources.ram import PAGE, WORDS, Ram, Unreadable
+from samepaged.sources.wire import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -233,6 +234,16 @@ class Bad(Pretended):
         if self._how.endswith("-choosing") and self._choices > 2:
             HOW[self._how.removesuffix("-choosing")]()
         return super().selected(opened)
+
+    def open(self, ram: Ram, notes: Sequence[int], profile: bytes, types: Callable[[str], bytes | None]) -> Any:
+        while self._how == "asking":
+            types("0123456789abcdef")
+        return super().open(ram, notes, profile, types)
+
+    def profile(self, opened: Any) -> bytes:
+        if self._how == "deaf":  # from when this is sent on
+            Channel.receive = lambda *_: _hang()  # type: ignore[method-assign,assignment]
+        return super().profile(opened)
 
     def attribute(self, opened: Any) -> Ownership:
         if self._how in HOW:

@@ -44,6 +44,13 @@ def test_a_heap_page_and_a_library_page_with_one_content_are_both_involved_in_it
     assert [(one.name, one.pages, one.sharing_pages) for one in found.files] == [(LIBC, 1, 2)]
 
 
+def test_of_very_many_users_of_a_page_some_are_named_and_the_others_counted() -> None:
+    users = [f"worker-{number:04}" for number in range(1000)]
+    found = asked(code(P, *users), code(P, *users))
+    (copied,) = found.most_copied
+    assert copied.owners == (f"[libc.so.6 000b6000 r-xp]: {' '.join(users[:32])} and 968 more",)
+
+
 def test_the_split_adds_up_where_the_involvement_does_not() -> None:
     found = asked(code(P, "sshd", "apache2"), heap(P, "mysqld"), heap(P, "mysqld"))
     split = {one.name: one.split_pages for one in found.kinds}

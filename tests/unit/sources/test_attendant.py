@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 
 from samepaged.sources import attendant as module
-from samepaged.sources import messages, sandbox
+from samepaged.sources import conversation, copied, messages, sandbox
 from samepaged.sources.attendant import Attendant, Known, Terms
 from samepaged.sources.ownership import KIND
 from tests.unit.sources.pretended import ARRAY, ARRAY_PAGES, CHOSEN, HOW, LAYOUTS, NOTE, OTHER, PAGES, Guest, program
@@ -120,6 +123,21 @@ def test_a_process_that_goes_wrong_while_the_guest_is_held_is_given_up(
     assert found.note
 
 
+def test_a_guest_that_is_held_does_not_wait_for_a_process_that_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # what is told of more pages than these has no room in it
+    monkeypatch.setattr(socket, "socketpair", lambda *_: (ours, theirs))
+    monkeypatch.setattr(module, "CHOOSING", 0.1)
+    known = Known(1, others=np.arange(PAGES, dtype=np.int64))
+    found = attend(Guest(), known, Terms(memory_limit=2 << 20, time_limit=3600.0), how="deaf")
+    assert found.note == "the process that read it was given up: it took too long"
+
+
+def test_a_process_is_not_given_types_again_and_again(tmp_path: Path) -> None:
+    found = attend(Guest(), terms=replace(TERMS, btf_directory=tmp_path), how="asking")
+    assert found.note == "the process that read it was given up: it asked for types again and again"
+
+
 def test_a_process_that_looks_for_files_finds_none() -> None:
     assert attend(Guest(), how="open").note is None
 
@@ -147,11 +165,24 @@ def test_of_a_guest_without_a_note_no_process_is_started_and_it_is_not_searched_
 
     monkeypatch.setattr(Guest, "starting_with", counted)
     monkeypatch.setattr(module, "Conversation", None)
-    for _ in range(module.LOOK_AGAIN):
+    seen = []
+    for _ in range(40):
         assert "no Linux" in (attend(guest, known).note or "")
-    assert searches == 1
-    attend(guest, known)
-    assert searches == 2
+        seen.append(searches)
+    assert [1 + seen.index(count) for count in range(1, searches + 1)] == [1, 2, 4, 8, 16, 26, 36]
+
+
+def test_a_guest_that_was_starting_is_found_at_the_next_scan_wherever_its_kernel_is_then() -> None:
+    guest, known = Guest(), Known(1)
+    array, guest.words[NOTE, 2] = int(guest.words[NOTE, 2]), 0
+    assert "no kernel in any of the notes" in (attend(guest, known).note or "")
+    guest.words[8], guest.words[NOTE] = guest.words[NOTE], 0
+    guest.words[8, 2] = array
+    assert attend(guest, known).note is None
+    guest.words[8, 2] = 0  # and now it is gone for long
+    for _ in range(3):
+        assert attend(guest, known).note
+    assert known.vain == 2
 
 
 def test_a_kernel_that_was_started_since_is_found_at_the_same_scan() -> None:
@@ -179,6 +210,14 @@ def test_a_guest_that_needs_more_than_the_limit_is_not_copied_at_all() -> None:
     found = attend(guest, terms=Terms(memory_limit=5 * 4096, time_limit=20.0))
     assert "sources.memory_limit" in (found.note or "")
     assert guest.asked == []
+
+
+def test_where_the_limit_is_in_the_way_of_finding_a_kernel_it_is_told_of_and_not_the_guest() -> None:
+    guest = Guest()
+    guest.words[NOTE - 1, :2] = guest.words[NOTE, :2]  # begins as a note does, and is none
+    assert attend(guest, terms=Terms(memory_limit=4096, time_limit=20.0)).note == (
+        "more of it would have to be copied than sources.memory_limit, which is 0 MiB"
+    )
 
 
 def test_of_what_is_chosen_as_much_is_copied_as_there_is_room_for() -> None:
@@ -277,6 +316,98 @@ def test_where_there_is_no_room_to_copy_again_all_is_copied_while_the_guest_is_h
     assert found.note is None
     assert int(found.offsets[OTHER]) == 13
     assert np.flatnonzero(found.kinds).tolist() == [*CHOSEN, OTHER]
+
+
+def test_where_all_is_to_be_copied_once_more_it_is_announced_so() -> None:
+    guest = Guest()
+    terms = Terms(memory_limit=12 * 4096, time_limit=20.0)
+    nothing, everything = np.zeros(PAGES, dtype=np.bool_), np.ones(PAGES, dtype=np.bool_)
+    with Attendant(Known(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
+        attendant.prepare(guest)
+        whole = attendant.expected(None)
+        attendant.ahead(guest)
+        assert attendant.expected(everything) == whole
+        attendant.again(guest, everything)
+        assert attendant.expected(nothing) == whole
+
+
+def test_pages_that_are_gone_take_no_room_and_have_nothing_copied_once_more() -> None:
+    guest = Guest()
+    guest.choose(*range(100, 110))
+    terms = Terms(memory_limit=20 * 4096, time_limit=20.0)
+    with Attendant(Known(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
+        attendant.prepare(guest)
+        attendant.ahead(guest)
+        guest.unbacked, guest.swapped = frozenset(range(100, 105)), frozenset(range(105, 110))
+        guest.asked.clear()
+        with attendant.held(guest, np.zeros(PAGES, dtype=np.bool_)):
+            pass
+        assert {page for page in guest.asked if page < 100} == set()
+        attendant.think()
+        assert not attendant.conclude().kinds[100:110].any()
+
+
+def test_what_is_chosen_while_the_guest_is_held_is_copied_as_far_as_was_announced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MARGIN", 2)
+    guest = Guest()
+    guest.choose(*range(100, 200))
+    written = np.zeros(PAGES, dtype=np.bool_)
+    written[ARRAY : ARRAY + ARRAY_PAGES] = True
+    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+        attendant.prepare(guest)
+        attendant.ahead(guest)
+        guest.choose(*range(100, 250))
+        guest.asked.clear()
+        announced = attendant.expected(written)
+        with attendant.held(guest, written):
+            pass
+        assert len(guest.asked) == announced == ARRAY_PAGES + 100 // module.MORE + 2
+        attendant.think()
+        assert "not copied" in (attendant.conclude().note or "")
+
+
+def test_where_memory_runs_out_while_the_guest_is_held_the_scan_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    guest = Guest()
+    everything = np.ones(PAGES, dtype=np.bool_)
+    monkeypatch.setattr(module, "MARGIN", 0)
+    monkeypatch.setattr(conversation, "READY", 1)
+    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+        attendant.prepare(guest)
+        attendant.ahead(guest)
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        with attendant.held(guest, everything):
+            pass
+        attendant.think()
+        assert "No space left" in (attendant.conclude().note or "")
+
+
+def test_an_answer_that_was_there_in_time_counts_however_late_it_is_asked_for() -> None:
+    guest = Guest()
+    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+        attendant.prepare(guest)
+        with attendant.held(guest, None):
+            pass
+        attendant.think()
+        assert attendant._talk is not None
+        attendant._talk._asked = 0.0  # all other work on this scan took so long
+        assert attendant.conclude().note is None
+
+
+def test_memory_that_cannot_be_mapped_ahead_is_there_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copied, "MADV_POPULATE_WRITE", 9999)  # as a kernel says that does not know it
+    held = copied.Copied(PAGES, 16)
+    monkeypatch.setattr(held, "_locked", False)
+    try:
+        held.ready(16)
+        assert os.fstat(held.file).st_blocks * 512 >= 17 * 4096
+        assert held.add(Guest(), np.array([NOTE, OTHER])).tolist() == [1, 2]
+    finally:
+        held.close()
 
 
 def test_who_was_not_held_says_why_nothing_is_known() -> None:

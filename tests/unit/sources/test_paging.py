@@ -44,6 +44,8 @@ def test_pages_of_all_sizes_are_found_by_ascending_address(levels: int, lowest: 
     assert mapped.translate(inside).tolist() == [0x5000, 0x5FFF, GIB + 0x12345678, 8 * MIB2 + 5, 0x7FFF]
     outside = np.array([lowest - 1, lowest + 4096, -(1 << 38), -(1 << 40) + GIB, 0, 4096, 1 << 62, -(1 << 63)])
     assert mapped.translate(outside).tolist() == [-1] * len(outside)
+    for address in (*inside.tolist(), *outside.tolist()):
+        assert mapped.translate_one(address) == mapped.translate(np.array([address]))[0]
 
 
 def test_the_halves_are_apart() -> None:
@@ -86,6 +88,7 @@ def test_tables_that_lie_nowhere_or_are_not_there_map_nothing() -> None:
     machine.word(root, 1 << 40 | PRESENT)
     machine.word(root + 8, 0x5000 | WRITE)
     assert len(user(machine, root).addresses) == 0
+    assert user(machine, root).translate_one(0x400000) == -1
     assert len(walk(machine.ram(), -1, 4, upper=False, mask=MASK).tables) == 0
     assert len(walk(machine.ram(), 0x1008, 4, upper=False, mask=MASK).tables) == 0
 

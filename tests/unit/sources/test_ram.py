@@ -30,6 +30,16 @@ def test_what_cannot_be_gathered_is_zeros_and_told(address: int) -> None:
     assert found.tolist() == [[0, 0], [1, 2]]
 
 
+@pytest.mark.parametrize("address", [0, 8, PAGE - 8, (1 << 20) + PAGE, -8, 4, 2 * PAGE, (1 << 20) + 2 * PAGE, 1 << 60])
+@pytest.mark.parametrize("held", [(0, 1, 2, 3), (3, 0)])
+def test_one_word_is_what_gathering_it_gives(address: int, held: tuple[int, ...]) -> None:
+    ram, other = partial(*held), partial(*held)
+    (found,), ok = other.gather(np.array([address]), 8)
+    assert ram.word(address) == (int(found[0]) if ok[0] else None)
+    assert ram.touched.tolist() == other.touched.tolist()
+    assert ram.missing.tolist() == other.missing.tolist()
+
+
 def test_bytes_may_go_over_pages_but_not_into_a_hole() -> None:
     ram = Ram(ALL, LAYOUT)
     assert ram.read(PAGE - 8, 16) == ALL.tobytes()[PAGE - 8 : PAGE + 8]

@@ -143,18 +143,27 @@ def test_pages_that_were_forgotten_make_room_and_nothing_is_copied_beyond_it() -
         copied.close()
 
 
-def test_without_a_filter_it_does_not_begin_where_one_is_asked_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("missing", "why"),
+    [
+        ("seccomp.LIBRARY = 'libnothing.so'", "libseccomp is not to be had"),
+        ("seccomp.allow_only = refuse", "refused by this kernel"),
+    ],
+)
+def test_without_a_filter_it_does_not_begin_where_one_is_asked_for(missing: str, why: str, tmp_path: Path) -> None:
     without = tmp_path / "without.py"
     without.write_text(
         "import sys\n"
+        "from samepaged.privileges import PrivilegeError\n"
         "from samepaged.sources import child, seccomp\n"
-        "seccomp.LIBRARY = 'libnothing.so'\n"
+        "def refuse(*_): raise PrivilegeError('refused by this kernel')\n"
+        f"{missing}\n"
         "child.main(None, sys.argv[1:])\n"
     )
-    for must, why in ((True, "libseccomp is not to be had"), (False, "AttributeError")):
+    for must, told in ((True, why), (False, "AttributeError")):
         talk = Conversation(LAYOUTS, Terms(1 << 20, 20.0, seccomp=must), lambda: False, (str(without),))
         try:
-            with pytest.raises(Refused, match=why):
+            with pytest.raises(Refused, match=told):
                 talk.look(Guest(), np.array([NOTE]), np.empty(0, dtype=np.uint8), np.ones(1, dtype=np.bool_), cold=True)
         finally:
             talk.end()

@@ -52,6 +52,13 @@ def test_nothing_is_gathered_of_nothing() -> None:
     assert MEMORY.strings(np.empty(0, dtype=np.uint64)) == []
 
 
+def test_one_word_is_what_many_are() -> None:
+    for offset in (0, 16, PAGE - 8, 2 * PAGE + 8, 3 * PAGE, 4, 4 * PAGE, 5 * PAGE, -8):
+        (word,), (ok,) = MEMORY.words(at(offset))
+        assert MEMORY.word(START + offset) == (int(word) if ok else None)
+    assert MEMORY.word(0x400000) is None
+
+
 def test_words_of_8_and_of_4_bytes() -> None:
     words, ok = MEMORY.words(at(16, 3 * PAGE, 4))
     assert (words.tolist(), ok.tolist()) == ([int.from_bytes(CONTENT[16:24], "little"), 0, 0], [True, False, False])

@@ -14,7 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.sources.messages import LONGEST_NAME, answers, ascending, nameless, ownership_from, ownership_parts
+from samepaged.sources.messages import (
+    LONGEST_NAME,
+    LONGEST_PROCESS,
+    answers,
+    ascending,
+    nameless,
+    ownership_from,
+    ownership_parts,
+)
 from samepaged.sources.ownership import KIND, KINDS, Ownership
 from samepaged.sources.wire import MAGIC, START, Array, Channel, Form, GoneError, Line, Number, WireError
 
@@ -158,6 +166,15 @@ def test_nobody_waits_for_a_process_that_does_not_listen() -> None:
         )
 
 
+def test_whoever_listens_slowly_is_waited_for_no_longer_than_whoever_does_not() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:  # there is always room for so little
+        with pytest.raises(WireError, match="took too long"):
+            Channel(ours, lambda: False).send("found", deadline=time.monotonic() - 1)
+        with pytest.raises(WireError, match="interrupted"):
+            Channel(ours, lambda: True).send("found", deadline=time.monotonic() + 60)
+
+
 def ownership(**changes: Any) -> Ownership:
     whole = {
         "kinds": np.full(PAGES, KIND["library"], dtype=np.uint8),
@@ -199,6 +216,28 @@ def test_an_ownership_passes_with_its_users_in_order() -> None:
     assert (after.kernel, after.missing, after.note) == ("6.1.0", 2, None)
 
 
+def test_what_a_process_says_of_the_kernel_is_a_line_that_can_be_logged() -> None:
+    fields, arrays = ownership_parts(ownership())
+    fields |= {"kernel": "6.1\ud800\u202e", "note": "well\n\x1b[2Jdomain 'other': its pages are mine"}
+    found = ownership_from(fields, arrays)
+    assert found.kernel == "6.1\\ud800\\u202e"
+    assert found.note == "well\\n\\x1b[2Jdomain 'other': its pages are mine"
+
+
+def test_more_names_than_may_be_said_are_empty_and_the_others_are_told() -> None:
+    long = "x" * LONGEST_NAME
+    after = passed(ownership(names=("first", *[long] * 400, "last"), processes=("y" * 100, "z")))
+    assert after.names[:2] == ("first", long)
+    assert after.names[300:] == ("",) * 101 + ("last",)
+    assert after.processes == ("y" * LONGEST_PROCESS, "z")
+
+
+def test_what_the_daemon_has_to_hold_of_a_guest_is_bounded_by_the_guests_size() -> None:
+    pages = 1 << 22
+    held = sum(array.most * np.dtype(array.dtype).itemsize for array in answers(pages)["ownership"].arrays.values())
+    assert held < pages * 128
+
+
 def test_names_too_long_or_with_a_zero_in_them_are_cut_and_mended() -> None:
     after = passed(ownership(names=("a\0b", "ä" * LONGEST_NAME), processes=("", "x")))
     assert after.names[0] == "a b"
@@ -233,7 +272,7 @@ def test_users_that_are_not_in_order_are_refused(pages: list[int], by: list[int]
         ownership_from(fields, arrays)
 
 
-@pytest.mark.parametrize("raw", [b"x", b"\0" * 70 + b"x", b"x" * (LONGEST_NAME + 2) + b"\0"])
+@pytest.mark.parametrize("raw", [b"x", b"\0" * 70 + b"x", b"x" * (LONGEST_NAME + 2) + b"\0", bytes((1 << 18) + 1)])
 def test_names_that_do_not_end_or_are_too_long_are_refused(raw: bytes) -> None:
     fields, arrays = ownership_parts(ownership())
     arrays["names"] = np.frombuffer(raw, dtype=np.uint8)
