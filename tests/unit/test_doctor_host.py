@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,10 +21,13 @@ from samepaged.diagnosis.host import (
     soft_dirty,
 )
 from samepaged.diagnosis.process import User, capabilities, core, locked_memory
-from samepaged.diagnosis.sources import sandbox, sources
+from samepaged.diagnosis.sources import kernels, sandbox, sources
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.pagemap import PRESENT
 from samepaged.privileges import PrivilegeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ALL = {"CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_DAC_OVERRIDE"}
 AUTO = ScanConfig()
@@ -192,3 +197,12 @@ def test_a_sandbox_without_a_filter_is_a_failure_where_one_is_asked_for(
 def test_of_a_sandbox_that_nobody_wants_nothing_is_said() -> None:
     assert sources(SourcesConfig()) == []
     assert len(sources(SourcesConfig(enabled=True))) == 1
+
+
+def test_a_directory_of_kernels_types_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "0123456789abcdef.btf").touch()
+    there, nowhere = kernels(tmp_path), kernels(tmp_path / "nowhere")
+    assert (said(there), said(nowhere)) == ("ok", "warning")
+    assert "of 1 kernels" in there.message
+    assert "No such file" in nowhere.message
+    assert len(sources(SourcesConfig(enabled=True, btf_directory=tmp_path))) == 2

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from samepaged.commands.keeping import Keeping, add_traces
 from samepaged.commands.scanning import Scans, add_arguments, configured, interrupted, status
+from samepaged.export.names import visible
 from samepaged.export.sources_document import sources_document, sources_text
 from samepaged.memory.hashing import Interrupted
 from samepaged.service.signals import Signals
@@ -36,7 +38,7 @@ class Command:
         add_traces(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Scan, print, and return 1 where a guest was skipped that was not to be."""
+        """Scan, print, and return 1 where a guest was skipped that was not to be, or has no answer."""
         config = configured(args)
         # Whoever asks by hand is told the names, unless they say otherwise: the configuration is about what is kept.
         asked = config.sources.model_copy(update={"enabled": True, "every": 1, "names": not args.no_names})
@@ -58,6 +60,16 @@ class Command:
                 print(json.dumps({"domains": documents}, indent=2))
             elif documents:
                 print(json.dumps(documents[0], indent=2))
-        else:
+        elif answers:
             print("\n\n".join(sources_text(one) for one in answers.values()))
-        return max(status(scan), 1 if keeping is not None and keeping.failed else 0)
+        for skipped in scan.skipped:
+            if skipped.reason.intended:  # it was asked for by its name all the same
+                print(f"samepaged: skipped: {visible(skipped.message)}", file=sys.stderr)
+        unanswered = [one.name for one in scan.scans if one.name not in answers]
+        for name in unanswered:
+            print(
+                f"samepaged: {visible(name)}: there was no room for its pages' owners beside the others'; ask for it "
+                "alone, or raise sources.memory_limit",
+                file=sys.stderr,
+            )
+        return max(status(scan), 1 if unanswered or (keeping is not None and keeping.failed) else 0)

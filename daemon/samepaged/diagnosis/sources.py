@@ -8,9 +8,11 @@ from samepaged.diagnosis.check import Check, failure, ok, warning
 from samepaged.sources.seccomp import available
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from samepaged.config import SourcesConfig
 
-__all__ = ["sandbox", "sources"]
+__all__ = ["kernels", "sandbox", "sources"]
 
 
 def sandbox(obstacle: str | None, *, needed: bool) -> Check:
@@ -26,6 +28,23 @@ def sandbox(obstacle: str | None, *, needed: bool) -> Check:
     return warning(name, f"{what}, and does without", "apt-get install libseccomp2")
 
 
+def kernels(directory: Path) -> Check:
+    """Whether there are types of kernels that do not bring their own."""
+    name = "kernel types"
+    try:
+        found = len([path for path in directory.iterdir() if path.suffix == ".btf"])
+    except OSError as error:
+        return warning(
+            name,
+            f"{directory} cannot be read ({error.strerror}): kernels without BTF stay without names",
+            "make it, and let samepaged's user read it, or set sources.btf_directory: null",
+        )
+    return ok(name, f"{directory} has those of {found} kernels")
+
+
 def sources(config: SourcesConfig) -> list[Check]:
     """All checks of it, where it is wanted."""
-    return [sandbox(available(), needed=config.seccomp)] if config.enabled else []
+    if not config.enabled:
+        return []
+    types = [] if config.btf_directory is None else [kernels(config.btf_directory)]
+    return [sandbox(available(), needed=config.seccomp), *types]

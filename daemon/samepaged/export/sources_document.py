@@ -88,7 +88,7 @@ def _parts(answers: Answers) -> Iterator[Iterator[str]]:
 
 
 def _head(answers: Answers) -> Iterator[str]:
-    kernel = "no Linux kernel found" if answers.kernel is None else f"Linux {visible(answers.kernel)}"
+    kernel = "kernel unknown" if answers.kernel is None else f"Linux {visible(answers.kernel)}"
     yield f"{elided(visible(answers.domain), LONGEST_NAME)}: {kernel}, {size(answers.memory_pages * PAGE)}"
     yield (
         f"in use {size(answers.in_use_pages * PAGE)}, of which {answers.labelled_ratio:.1%} have a known owner; "

@@ -82,7 +82,7 @@ def _kinds(answers: Sequence[Answers]) -> Html:
 
 def _guest(domain: str, sourced: Sourced, now: float) -> Html:
     answers = sourced.answers
-    kernel = "no Linux kernel found" if answers.kernel is None else f"Linux {elided(visible(answers.kernel), 40)}"
+    kernel = "Kernel unknown" if answers.kernel is None else f"Linux {elided(visible(answers.kernel), 40)}"
     note = Html() if answers.note is None else element("p", elided(visible(answers.note), 200))
     return element(
         "details",

@@ -1,0 +1,47 @@
+"""`samepaged sources`: what it says where it has no answer."""
+
+from __future__ import annotations
+
+import contextlib
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from samepaged.commands import sources
+from samepaged.config import Config
+from samepaged.errors import Reason
+from samepaged.export.snapshot import Skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, scan: SimpleNamespace) -> int:
+    """The exit status for a scan without answers."""
+
+    @contextlib.contextmanager
+    def scans(*_: Any, **__: Any) -> Iterator[Any]:
+        yield SimpleNamespace(scan=lambda: scan, answers=lambda **_: {})
+
+    monkeypatch.setattr(sources, "configured", lambda _: Config())
+    monkeypatch.setattr(sources, "Scans", scans)
+    args = SimpleNamespace(no_names=False, traces=None, domains=["web"], json=False)
+    return sources.Command().run(args)  # type: ignore[arg-type] # what is asked of it
+
+
+def test_a_guest_for_whose_owners_there_was_no_room_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = SimpleNamespace(scans=[SimpleNamespace(name="web", started=1.0)], skipped=())
+    assert asked(monkeypatch, scan) == 1
+    assert "web: there was no room" in capsys.readouterr().err
+
+
+def test_a_guest_that_is_not_to_be_scanned_is_told_of_to_whoever_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = SimpleNamespace(scans=(), skipped=[Skipped("web", Reason.OPTED_OUT, "its metadata says so")])
+    assert asked(monkeypatch, scan) == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "samepaged: skipped: its metadata says so\n")
