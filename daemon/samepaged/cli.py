@@ -22,7 +22,19 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-COMMANDS: Final = ("run", "scan", "advise", "sources", "recover", "check_config", "doctor", "traces", "study", "compare", "fleet")
+COMMANDS: Final = (
+    "run",
+    "scan",
+    "advise",
+    "sources",
+    "recover",
+    "check_config",
+    "doctor",
+    "traces",
+    "study",
+    "compare",
+    "fleet",
+)
 
 
 def _parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:

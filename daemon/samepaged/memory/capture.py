@@ -191,6 +191,7 @@ class _Scan:
         copying = pace.copying_seconds(self.witness.expected(None))
         if not self.source.paused and alone <= self.policy.max_pause < alone + copying:
             self.witness.decline(TOO_LONG)
+            pace.reconsider_copying()
             copying = 0.0
         with self.source.pause(alone + copying if asked else 0.0) as held:
             began = time.monotonic()

@@ -12,6 +12,11 @@ __all__ = ["Obstacle", "Pace", "Plan", "choose", "fall_back"]
 # Below this, suspending and resuming are most of a snapshot's pause, and rounds of their own would make it no shorter.
 SNAPSHOT_IS_SHORT: Final = 0.05
 SMOOTHING: Final = 0.5
+# How much faster copying is thought to be each time that it was not done for being too slow: else one bad measure would
+# be the last one. A pause gets no longer by a wrong guess than by this part of it.
+RECONSIDERED: Final = 1.1
+# Bytes a second that copying is thought to reach before it was ever measured.
+COPY_RATE: Final = 1.5e9
 # Bytes; less says more of the clock than of the memory.
 ENOUGH_TO_LEARN: Final = 1 << 22
 
@@ -22,8 +27,8 @@ class Pace:
     it is believed at once, where it is better by and by: pauses are to be predicted too long rather than too short.
 
     `rate` is that of reading and hashing, `dump_rate` that of a dump, `copy_rate` that of copying for a witness (bytes
-    a second); `overhead` is what suspending
-    and resuming take (seconds), `looking` and `clearing` what soft-dirty bits do (seconds a page of the guest).
+    a second); `overhead` is what suspending and resuming take (seconds), `looking` and `clearing` what soft-dirty bits
+    do (seconds a page of the guest).
     """
 
     rate: float = 1.5e9
@@ -31,7 +36,7 @@ class Pace:
     looking: float = 3e-8
     clearing: float = 3e-8
     dump_rate: float = 1e9
-    copy_rate: float = 1.5e9
+    copy_rate: float = COPY_RATE
 
     def seconds(self, pages: int) -> float:
         """The seconds that reading so many pages takes."""
@@ -50,6 +55,10 @@ class Pace:
         """So many pages were copied in so many seconds."""
         if pages * PAGE >= ENOUGH_TO_LEARN and seconds > 0:
             self.copy_rate = _slower(self.copy_rate, pages * PAGE / seconds)
+
+    def reconsider_copying(self) -> None:
+        """Copying was thought to take too long, and was not tried."""
+        self.copy_rate = max(self.copy_rate, min(self.copy_rate * RECONSIDERED, COPY_RATE))
 
     def learn_looking(self, pages: int, seconds: float) -> None:
         """The bits of a guest of so many pages were looked at in so many seconds."""

@@ -214,6 +214,7 @@ class Precopy:
         written = self._written(look)
         if needed + self.pace.copying_seconds(self.witness.expected(written)) > self.budget:
             self.witness.decline(TOO_LONG)
+            self.pace.reconsider_copying()
             yield
             return
         copies = self._copies(look, digest)

@@ -24,13 +24,24 @@ class Attribution:
     """By the configuration; what is kept of a guest is of one process of it, and is used for no other guest.
 
     Of a round no more are asked than `sources.memory_limit` has room for what is found of them, one at least; the
-    others are at their next scan.
+    others are late, and come first in the next round.
     """
 
     def __init__(self, config: SourcesConfig) -> None:
         self._config = config
         self._known: dict[str, Known] = {}
-        self._late: set[str] = set()
+        # By UUID, what is found of each takes in bytes: of those that are late, and of those of them whose turn in this
+        # round is still to come.
+        self._late: dict[str, int] = {}
+        self._first: dict[str, int] = {}
+        self._seen: set[str] = set()
+        self._taken = 0
+
+    def begin(self) -> None:
+        """A round begins, however the one before has ended."""
+        # Not those whose scans fail before they are asked for here: room that is kept for them is nobody's.
+        self._first = {uuid: takes for uuid, takes in self._late.items() if uuid in self._seen}
+        self._seen.clear()
         self._taken = 0
 
     def change(self, config: SourcesConfig) -> None:
@@ -42,13 +53,17 @@ class Attribution:
     def attend(self, guest: Guest, scans: int, stop: Callable[[], bool]) -> Attendant | None:
         """Who attends a guest's next scan, of which so many were made before; None where it is not due."""
         config = self._config
-        if not config.enabled or (scans % config.every and guest.uuid not in self._late):
+        late = guest.uuid in self._late
+        self._first.pop(guest.uuid, None)
+        self._seen.add(guest.uuid)
+        if not config.enabled or (scans % config.every and not late):
             return None
         takes = guest.memory // PAGE * BYTES_A_PAGE
-        if self._taken and self._taken + takes > config.memory_limit:
-            self._late.add(guest.uuid)
+        spoken_for = self._taken + (0 if late else sum(self._first.values()))
+        if spoken_for and spoken_for + takes > config.memory_limit:
+            self._late[guest.uuid] = takes
             return None
-        self._late.discard(guest.uuid)
+        self._late.pop(guest.uuid, None)
         self._taken += takes
         known = self._known.get(guest.uuid)
         if known is None or known.start_time != guest.process.start_time:
@@ -73,8 +88,7 @@ class Attribution:
         return attendant
 
     def forget(self, running: Collection[str]) -> None:
-        """What is kept of guests other than these (UUIDs). The round is over."""
-        self._taken = 0
-        self._late &= set(running)
-        for uuid in self._known.keys() - set(running):
-            del self._known[uuid]
+        """What is kept of guests other than these (UUIDs)."""
+        for kept in (self._known, self._late):
+            for uuid in kept.keys() - set(running):
+                del kept[uuid]

@@ -24,7 +24,7 @@ from samepaged.service.board import Board
 from samepaged.service.breaker import Breaker
 from samepaged.service.directories import runtime_directory
 from samepaged.service.merging import read_merging
-from samepaged.service.owners import answers_of
+from samepaged.service.owners import answers_of, still_shown
 from samepaged.service.recorder import Owned, Recorder
 from samepaged.service.recovery import recover
 from samepaged.service.round import Round, report, scan_all
@@ -305,7 +305,8 @@ class Service:
         self._attribution.change(config.sources)
         self._schedule.change(config.scan.interval, config.scan.jitter, time.monotonic())
         _choose(self._board.collector, config)
-        self._board.publish(limits=_limits(config), next_scan=self._due())
+        sources = still_shown(self._board.snapshot.sources, config.sources)
+        self._board.publish(limits=_limits(config), next_scan=self._due(), sources=sources)
         logging.getLogger("samepaged").setLevel(config.log.level.upper())
         self._config = config
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from samepaged.sharing.elsewhere import elsewhere
@@ -10,17 +12,22 @@ from samepaged.sources.answers import answer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from samepaged.config import SourcesConfig
+    from samepaged.export.snapshot import Sourced
     from samepaged.service.scanner import Scanned
     from samepaged.sources.answers import Answers
 
-__all__ = ["answers_of"]
+__all__ = ["answers_of", "still_shown"]
+
+log = logging.getLogger(__name__)
 
 
 def answers_of(
     scanned: Mapping[str, Scanned], *, names: bool, beat: Callable[[], None] = lambda: None
 ) -> dict[str, Answers]:
     """The answers for each guest whose pages' owners are known, by domain. All of `scanned` of its group are the others
-    with whom it shares. `beat` is called between two guests.
+    with whom it shares. `beat` is called between two guests. How much there is to join is the guest's word: where
+    memory runs out over it, that guest has no answers.
     """
     found = {}
     for name, one in scanned.items():
@@ -30,5 +37,17 @@ def answers_of(
         group = one.scan.group
         others = (it.contents.distinct for other, it in scanned.items() if other != name and it.scan.group == group)
         distinct = one.contents.distinct
-        found[name] = answer(name, one.ownership, one.digest.pages, elsewhere(distinct, others), names=names)
+        try:
+            found[name] = answer(name, one.ownership, one.digest.pages, elsewhere(distinct, others), names=names)
+        except MemoryError:
+            log.warning("domain %r: memory ran out over whose its pages are, so this stays as it was", name)
     return found
+
+
+def still_shown(sources: Mapping[str, Sourced], config: SourcesConfig) -> Mapping[str, Sourced]:
+    """What may be shown by this configuration of what was found by another."""
+    if not config.enabled:
+        return {}
+    if config.names:
+        return sources
+    return {domain: replace(one, answers=one.answers.nameless()) for domain, one in sources.items()}

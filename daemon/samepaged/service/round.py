@@ -107,6 +107,7 @@ def scan_all(
     it is in `skipped`, and the others are scanned. Raises HypervisorError where libvirt is lost, and Interrupted.
     """
     round_ = Round(time.time())
+    scanner.begin()
     uuids = _named(hypervisor, names, round_) if names else _selected(hypervisor, config, round_)
     for number, (uuid, name) in enumerate(uuids.items(), start=1):
         if progress is not None:

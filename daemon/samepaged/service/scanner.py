@@ -197,6 +197,11 @@ class Scanner:
             finer_sizes=tuple(size for size in scan.page_sizes if size < PAGE_SIZE),
         )
 
+    def begin(self) -> None:
+        """A round of scans begins."""
+        if self._attribution is not None:
+            self._attribution.begin()
+
     def tidy(self, running: Collection[str]) -> None:
         """Forget guests that are gone (`running`: UUIDs), and what takes more memory than it may."""
         for uuid in self._kept.keys() - set(running):

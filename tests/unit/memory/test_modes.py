@@ -286,3 +286,20 @@ def test_the_largest_digests_go_first_until_the_rest_fits(sizes: list[int], most
     assert all(size >= max(left, default=0) for size in gone)
     if gone:  # no more went than had to
         assert sum(left) + min(gone) > most
+
+
+def test_one_bad_measure_of_copying_is_not_the_last_one() -> None:
+    pace = Pace()
+    pace.learn_copying(2000, 2.0)
+    slow = pace.copying_seconds(2000)
+    before = pace.copy_rate
+    pace.reconsider_copying()
+    assert before < pace.copy_rate <= 1.1 * before
+    for _ in range(100):
+        pace.reconsider_copying()
+    assert pace.copying_seconds(2000) < slow / 100
+    assert pace.copy_rate == Pace().copy_rate
+    pace.learn_copying(200_000, 200_000 * 4096 / 9e9)
+    fast = pace.copy_rate
+    pace.reconsider_copying()
+    assert pace.copy_rate == fast

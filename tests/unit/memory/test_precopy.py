@@ -341,6 +341,8 @@ def test_a_witness_has_its_pages_as_they_were_at_the_instant_of_the_digest(
 def test_a_witness_for_whom_the_pause_is_too_short_is_sent_away_and_the_scan_is_made() -> None:
     machine = Machine(rate=2e8, writes=30_000, hot=300)
     witness = Copying(np.arange(300))
-    digest = machine.scan(pace=Pace(copy_rate=1e6), witness=witness)
+    pace = Pace(copy_rate=1e6)
+    digest = machine.scan(pace=pace, witness=witness)
     assert (digest == machine.content).all()
+    assert pace.copy_rate > 1e6  # it may have been a bad moment when that was learnt
     assert (witness.instants, len(witness.declined)) == (0, 1)

@@ -195,12 +195,13 @@ def test_where_there_is_no_one_instant_a_witness_is_told_so(mode: str, tmp_path:
         assert f"mode {mode}" in (witness.declined or "")
 
 
-def test_a_witness_that_would_make_the_pause_too_long_is_sent_away(tmp_path: Path) -> None:
+def test_a_witness_that_would_make_the_pause_too_long_is_sent_away_and_not_for_ever(tmp_path: Path) -> None:
     with guest() as pid:
         log: list[str] = []
         witness = Noting(log)
-        found, _, _ = captured(pid, tmp_path, "auto", witness, Pace(copy_rate=1e6))
+        found, kept, _ = captured(pid, tmp_path, "auto", witness, Pace(copy_rate=1e6))
         assert log == ["prepare", "declined", "suspend", "resume"]
+        assert kept.pace.copy_rate > 1e6
         assert found.mode == "snapshot"
         assert "max_pause" in (witness.declined or "")
 

@@ -82,3 +82,55 @@ def test_of_a_guest_whose_memory_devices_lie_nobody_knows_where_nothing_is_known
     assert found.note == "where its memory devices lie is not told"
     assert len(found.kinds) == sum(blocks) // 4096
     assert not np.any(found.kinds)
+
+
+def asked(attribution: Attribution, guests: list[Guest], scans: int = 0) -> list[str]:
+    """Of a round, which of the guests are asked."""
+    attribution.begin()
+    found = [one.name for one in guests if attribution.attend(one, scans, lambda: False) is not None]
+    attribution.forget({one.uuid for one in guests})
+    return found
+
+
+def guests(*gib: int) -> list[Guest]:
+    return [replace(GUEST, name=str(at), uuid=f"uuid-{at}", blocks=(size * GIB,)) for at, size in enumerate(gib)]
+
+
+# What is found of 4 GiB of a guest takes 32 MiB.
+NARROW = SourcesConfig(enabled=True, every=1, memory_limit=64 << 20)
+
+
+def test_guests_for_whom_there_was_no_room_come_first_in_the_next_round() -> None:
+    attribution, all_of = Attribution(NARROW), guests(4, 4, 4, 4)
+    rounds = [asked(attribution, all_of) for _ in range(3)]
+    assert rounds == [["0", "1"], ["2", "3"], ["0", "1"]]
+
+
+def test_a_guest_that_is_late_is_asked_at_its_next_scan_whichever_that_is() -> None:
+    attribution, all_of = Attribution(NARROW.model_copy(update={"every": 10})), guests(4, 4, 4)
+    assert asked(attribution, all_of) == ["0", "1"]
+    assert asked(attribution, all_of, scans=1) == ["2"]
+    assert asked(attribution, all_of, scans=2) == []
+
+
+def test_a_guest_larger_than_the_limit_takes_its_turn_alone() -> None:
+    attribution, all_of = Attribution(NARROW), guests(16, 4)
+    assert [asked(attribution, all_of) for _ in range(4)] == [["0"], ["1"], ["0"], ["1"]]
+
+
+def test_no_room_is_kept_for_a_late_guest_whose_scans_fail() -> None:
+    attribution, all_of = Attribution(NARROW), guests(4, 4, 4)
+    assert asked(attribution, all_of) == ["0", "1"]
+    running = {one.uuid for one in all_of}
+    for _ in range(3):
+        attribution.begin()
+        late = [attribution.attend(one, 0, lambda: False) is not None for one in all_of[:2]]
+        attribution.forget(running)
+    assert late == [True, True]
+
+
+def test_a_round_that_was_broken_off_takes_no_room_in_the_next() -> None:
+    attribution, all_of = Attribution(NARROW), guests(4, 4)
+    attribution.begin()
+    assert all(attribution.attend(one, 0, lambda: False) is not None for one in all_of)
+    assert asked(attribution, all_of) == ["0", "1"]

@@ -1,0 +1,83 @@
+"""What the service says of whose the guests' pages are, and what it says no more under another configuration."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from samepaged.config import SourcesConfig
+from samepaged.export.snapshot import Sourced
+from samepaged.export.sources_document import sources_document
+from samepaged.service import owners
+from samepaged.service.owners import answers_of, still_shown
+from samepaged.sharing import Contents, PageDigest
+from samepaged.sources.answers import Answers, answer
+from samepaged.sources.ownership import KIND, Ownership
+
+if TYPE_CHECKING:
+    import pytest
+
+DIGEST = np.array([70, 70, 71, 72, 0, 0], dtype=np.uint64)
+OWNERSHIP = Ownership(
+    kinds=np.full(len(DIGEST), KIND["library"], dtype=np.uint8),
+    labels=np.zeros(len(DIGEST), dtype=np.int32),
+    offsets=np.zeros(len(DIGEST), dtype=np.int64),
+    modes=np.full(len(DIGEST), 1 << 5, dtype=np.uint16),
+    names=("/opt/secret.so",),
+    used_pages=np.arange(len(DIGEST), dtype=np.int32),
+    used_by=np.zeros(len(DIGEST), dtype=np.int32),
+    processes=("secretd",),
+    kernel="6.1.0",
+)
+NOBODY_ELSE = np.zeros(3, dtype=np.bool_)
+
+
+def scanned(group: str, pages: np.ndarray[Any, Any], ownership: Ownership | None = None) -> Any:
+    digest = PageDigest(pages, 4096)
+    return SimpleNamespace(
+        ownership=ownership,
+        digest=None if ownership is None else digest,
+        scan=SimpleNamespace(group=group),
+        contents=Contents.of(digest),
+    )
+
+
+def found() -> Answers:
+    return answer("web", OWNERSHIP, DIGEST, NOBODY_ELSE, names=True)
+
+
+def test_a_guest_shares_with_all_that_is_known_of_its_group_and_with_no_other() -> None:
+    older, foreign = np.array([72, 90], dtype=np.uint64), np.array([71, 70], dtype=np.uint64)
+    everybody = {
+        "web": scanned("a", DIGEST, OWNERSHIP),
+        "db": scanned("a", older),
+        "alien": scanned("b", foreign),
+    }
+    answers = answers_of(everybody, names=True)
+    assert list(answers) == ["web"]
+    assert (answers["web"].self_sharing_pages, answers["web"].inter_sharing_pages) == (1, 1)
+
+
+def test_a_guest_over_whom_memory_runs_out_has_no_answers_and_the_others_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(name: str, *rest: Any, **named: Any) -> Answers:
+        if name == "web":
+            raise MemoryError
+        return answer(name, *rest, **named)
+
+    monkeypatch.setattr(owners, "answer", out_of_memory)
+    everybody = {name: scanned("a", DIGEST, OWNERSHIP) for name in ("web", "db")}
+    assert list(answers_of(everybody, names=False)) == ["db"]
+
+
+def test_names_that_are_not_to_be_known_any_more_are_shown_no_more() -> None:
+    shown = {"web": Sourced(found(), 1.0)}
+    named = SourcesConfig(enabled=True, names=True)
+    assert still_shown(shown, named) is shown
+    left = still_shown(shown, named.model_copy(update={"names": False}))
+    document = sources_document(left["web"].answers)
+    assert "secret" in str(sources_document(shown["web"].answers))
+    assert "secret" not in str(document)
+    assert cast("list[dict[str, Any]]", document["kinds"])[0]["kind"] == "library"
+    assert still_shown(shown, named.model_copy(update={"enabled": False})) == {}
