@@ -56,7 +56,6 @@ def owned(of: Snapshot) -> Snapshot:
 
 SNAPSHOTS: Final = {
     "owned": owned(hosts.small()),
-    "many-owned": owned(hosts.large()),
     "small": hosts.small(),
     "large": hosts.large(),
     "hostile": named(HOSTILE),
