@@ -10,9 +10,9 @@ import numpy as np
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.hashing import best
 from samepaged.sources.attendant import Attendant, Known, Terms
-from samepaged.sources.attribute import attribute
-from samepaged.sources.kernel import Kernel
 from samepaged.sources.layout import layouts
+from samepaged.sources.linux.attribute import attribute
+from samepaged.sources.linux.kernel import Kernel
 from samepaged.sources.ownership import KIND, KINDS
 from samepaged.sources.ram import PAGE, Ram
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from samepaged.sources.attribute import attribute
-from samepaged.sources.frames import selected
-from samepaged.sources.kernel import Kernel
-from samepaged.sources.page_array import page_array
-from samepaged.sources.profile import Profile
+from samepaged.sources.linux.attribute import attribute
+from samepaged.sources.linux.frames import selected
+from samepaged.sources.linux.kernel import Kernel
+from samepaged.sources.linux.page_array import page_array
+from samepaged.sources.linux.profile import Profile
+from samepaged.sources.linux.vmcoreinfo import candidates
 from samepaged.sources.ram import PAGE_SHIFT, Unreadable
-from samepaged.sources.vmcoreinfo import candidates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

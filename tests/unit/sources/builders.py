@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from samepaged.sources.layout import Layout, Region
+from samepaged.sources.linux.vmcoreinfo import IMAGE
 from samepaged.sources.ram import PAGE, Ram
-from samepaged.sources.vmcoreinfo import IMAGE
 
 PRESENT, WRITE, USER, LARGE, NO_RIGHTS = 1 << 0, 1 << 1, 1 << 2, 1 << 7, 1 << 8
 SHIFTS = {PAGE: 12, 2 << 20: 21, 1 << 30: 30}

@@ -7,12 +7,12 @@ from typing import Final
 
 import numpy as np
 
-from samepaged.sources import wanted
-from samepaged.sources.kernel import Kernel
-from samepaged.sources.paging import Mapped
-from samepaged.sources.profile import Profile
+from samepaged.sources.linux import wanted
+from samepaged.sources.linux.kernel import Kernel
+from samepaged.sources.linux.paging import Mapped
+from samepaged.sources.linux.profile import Profile
+from samepaged.sources.linux.vmcoreinfo import IMAGE, VmCoreInfo
 from samepaged.sources.ram import PAGE
-from samepaged.sources.vmcoreinfo import IMAGE, VmCoreInfo
 from tests.unit.sources.builders import PRESENT, USER, WRITE, Machine
 from tests.unit.sources.made_structs import NEVER, NEW, OLD, SIZES, offsets
 

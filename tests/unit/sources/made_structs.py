@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from samepaged.sources import wanted
+from samepaged.sources.linux import wanted
 
 __all__ = ["NEVER", "NEW", "OLD", "SIZES", "offsets"]
 

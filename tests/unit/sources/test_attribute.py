@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samepaged.sources.attribute import attribute
+from samepaged.sources.linux.attribute import attribute
 from samepaged.sources.ownership import KINDS, Ownership, permissions
 from samepaged.sources.ram import PAGE, Ram, Unreadable
 from tests.unit.sources.inhabited import DIRECT, MODULE_PAGE, STACK_PAGE, TEXT_PAGE, Inhabited

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samepaged.sources.btf import Btf
+from samepaged.sources.linux.btf import Btf
 from samepaged.sources.ram import Unreadable
 from tests.unit.sources.builders import Types, types
 

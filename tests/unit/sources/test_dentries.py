@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samepaged.sources.dentries import paths, unlinked
+from samepaged.sources.linux.dentries import paths, unlinked
 from tests.unit.sources.inhabited import DIRECT, Inhabited
 
 NAMES = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=40), max_size=12)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from samepaged.sources.frames import Frames, array_pages, selected
+from samepaged.sources.linux.frames import Frames, array_pages, selected
 from samepaged.sources.ram import Ram
 from tests.unit.sources.inhabited import ARRAY, ARRAY_PAGE, OBJECTS, PAGES, Inhabited
 
 if TYPE_CHECKING:
-    from samepaged.sources.kernel import Kernel
-    from samepaged.sources.profile import Profile
+    from samepaged.sources.linux.kernel import Kernel
+    from samepaged.sources.linux.profile import Profile
 
 BUDDY = "PAGE_BUDDY_MAPCOUNT_VALUE"
 TAIL = 1

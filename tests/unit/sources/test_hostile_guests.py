@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samepaged.sources.attribute import attribute
+from samepaged.sources.linux.attribute import attribute
 from samepaged.sources.ownership import KIND, KINDS, Ownership
 from samepaged.sources.ram import PAGE, Unreadable
 from tests.unit.sources.inhabited import ARRAY, ARRAY_PAGE, DIRECT, OBJECTS, PAGES, TEXT_PAGE, Inhabited

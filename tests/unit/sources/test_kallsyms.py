@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samepaged.sources.kallsyms import symbols
-from samepaged.sources.kallsyms_shape import by_shape
-from samepaged.sources.packed_names import PackedNames, name_starts, tokens
-from samepaged.sources.paging import Mapped
+from samepaged.sources.linux.kallsyms import symbols
+from samepaged.sources.linux.kallsyms_shape import by_shape
+from samepaged.sources.linux.packed_names import PackedNames, name_starts, tokens
+from samepaged.sources.linux.paging import Mapped
+from samepaged.sources.linux.vmcoreinfo import IMAGE, VmCoreInfo
 from samepaged.sources.ram import PAGE, Unreadable
-from samepaged.sources.vmcoreinfo import IMAGE, VmCoreInfo
 from tests.unit.sources.builders import packed, symbol_tables
 
 if TYPE_CHECKING:
-    from samepaged.sources.kallsyms import Symbols
+    from samepaged.sources.linux.kallsyms import Symbols
 
 BASE = IMAGE + (16 << 20)
 AT = BASE + 0x40000

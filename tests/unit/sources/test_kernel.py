@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samepaged.sources.kernel import Kernel
+from samepaged.sources.linux.kernel import Kernel
 from samepaged.sources.ram import PAGE, Ram, Unreadable
 from tests.unit.sources.builders import Linux, linux
 

@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from samepaged.sources import kernel_buffers
-from samepaged.sources.attribute import attribute
-from samepaged.sources.block_requests import block_requests
-from samepaged.sources.frames import Frames
-from samepaged.sources.ledger import Ledger
+from samepaged.sources.linux import kernel_buffers
+from samepaged.sources.linux.attribute import attribute
+from samepaged.sources.linux.block_requests import block_requests
+from samepaged.sources.linux.frames import Frames
+from samepaged.sources.linux.ledger import Ledger
 from samepaged.sources.ownership import KIND
 from samepaged.sources.ram import PAGE
 from tests.unit.sources.inhabited import ARRAY, DIRECT, Inhabited
 
 if TYPE_CHECKING:
-    from samepaged.sources.kernel import Kernel
+    from samepaged.sources.linux.kernel import Kernel
 
 
 @pytest.fixture(params=[pytest.param(True, id="new"), pytest.param(False, id="old")])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samepaged.sources.paging import NO_EXECUTE, Mapped, MappedBy, walk, walk_many, walk_pieces
+from samepaged.sources.linux.paging import NO_EXECUTE, Mapped, MappedBy, walk, walk_many, walk_pieces
 from samepaged.sources.ram import PAGE
 from tests.unit.sources.builders import NO_RIGHTS, PRESENT, USER, WRITE, Machine
 

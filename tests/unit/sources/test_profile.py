@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.sources.kernel import Kernel
-from samepaged.sources.profile import Profile
+from samepaged.sources.linux.kernel import Kernel
+from samepaged.sources.linux.profile import Profile
 from samepaged.sources.ram import PAGE, Unreadable
 from tests.unit.sources.builders import Linux, linux, types
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samepaged.sources.members import chain
-from samepaged.sources.trees import maple, red_black, xarray
+from samepaged.sources.linux.members import chain
+from samepaged.sources.linux.trees import maple, red_black, xarray
 from tests.unit.sources.inhabited import DIRECT, Inhabited
 
 # Ascending places at which areas begin and end, in turns; none is at 1, since a last index of 0 would be none.

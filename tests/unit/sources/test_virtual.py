@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.sources.paging import walk
+from samepaged.sources.linux.paging import walk
+from samepaged.sources.linux.virtual import VirtualMemory
 from samepaged.sources.ram import PAGE, Unreadable
-from samepaged.sources.virtual import VirtualMemory
 from tests.unit.sources.builders import Machine
 
 START = 0xFFFF_8880_0000_0000

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from samepaged.sources.linux.vmcoreinfo import IMAGE, MARK, candidates, parse
 from samepaged.sources.ram import PAGE, Unreadable
-from samepaged.sources.vmcoreinfo import IMAGE, MARK, candidates, parse
 from tests.unit.sources.builders import linux, note
 
 SYMBOLS = {"_stext": IMAGE, "swapper_pg_dir": IMAGE + 0x1000, "init_uts_ns": IMAGE + 0x2000}

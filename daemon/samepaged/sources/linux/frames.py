@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.page_array import page_array
+from samepaged.sources.linux.page_array import page_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.sources.kernel import Kernel
-    from samepaged.sources.page_array import Columns, PageArray
+    from samepaged.sources.linux.kernel import Kernel
+    from samepaged.sources.linux.page_array import Columns, PageArray
 
 __all__ = ["Frames", "array_pages", "selected"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.kallsyms_shape import by_shape
-from samepaged.sources.packed_names import MOST_SYMBOLS, TOKENS, PackedNames, name_starts, tokens
+from samepaged.sources.linux.kallsyms_shape import by_shape
+from samepaged.sources.linux.packed_names import MOST_SYMBOLS, TOKENS, PackedNames, name_starts, tokens
 from samepaged.sources.ram import Unreadable
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.sources.paging import Mapped
-    from samepaged.sources.virtual import Memory
-    from samepaged.sources.vmcoreinfo import VmCoreInfo
+    from samepaged.sources.linux.paging import Mapped
+    from samepaged.sources.linux.virtual import Memory
+    from samepaged.sources.linux.vmcoreinfo import VmCoreInfo
 
 __all__ = ["Symbols", "symbols"]
 

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from samepaged.sources.linux.paging import walk_pieces
+from samepaged.sources.linux.vmas import find_areas
 from samepaged.sources.ownership import KIND
-from samepaged.sources.paging import walk_pieces
 from samepaged.sources.ram import PAGE, PAGE_SHIFT
-from samepaged.sources.vmas import find_areas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from samepaged.sources.files import Opened
-    from samepaged.sources.frames import Frames
-    from samepaged.sources.kernel import Kernel
-    from samepaged.sources.ledger import Ledger
-    from samepaged.sources.paging import MappedBy
-    from samepaged.sources.processes import Maps
-    from samepaged.sources.vmas import Areas
+    from samepaged.sources.linux.files import Opened
+    from samepaged.sources.linux.frames import Frames
+    from samepaged.sources.linux.kernel import Kernel
+    from samepaged.sources.linux.ledger import Ledger
+    from samepaged.sources.linux.paging import MappedBy
+    from samepaged.sources.linux.processes import Maps
+    from samepaged.sources.linux.vmas import Areas
 
 __all__ = ["FileAreas", "label_users", "sort_files"]
 

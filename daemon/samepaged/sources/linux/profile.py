@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources import wanted
-from samepaged.sources.btf import MOST_BTF, Btf
-from samepaged.sources.kallsyms import symbols
+from samepaged.sources.linux import wanted
+from samepaged.sources.linux.btf import MOST_BTF, Btf
+from samepaged.sources.linux.kallsyms import symbols
+from samepaged.sources.linux.vmcoreinfo import IMAGE, IMAGE_SIZE
 from samepaged.sources.ram import Unreadable
-from samepaged.sources.vmcoreinfo import IMAGE, IMAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from samepaged.sources.kallsyms import Symbols
-    from samepaged.sources.paging import Mapped
-    from samepaged.sources.virtual import Memory
-    from samepaged.sources.vmcoreinfo import VmCoreInfo
+    from samepaged.sources.linux.kallsyms import Symbols
+    from samepaged.sources.linux.paging import Mapped
+    from samepaged.sources.linux.virtual import Memory
+    from samepaged.sources.linux.vmcoreinfo import VmCoreInfo
 
 __all__ = ["Profile"]
 

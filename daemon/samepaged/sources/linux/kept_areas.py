@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.members import HALF, chain, columns
+from samepaged.sources.linux.members import HALF, chain, columns
 from samepaged.sources.ram import PAGE, Unreadable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.sources.kernel import Kernel
-    from samepaged.sources.ledger import Ledger
+    from samepaged.sources.linux.kernel import Kernel
+    from samepaged.sources.linux.ledger import Ledger
 
 __all__ = ["dma_pools", "ftrace_records"]
 

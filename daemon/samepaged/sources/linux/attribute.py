@@ -6,26 +6,26 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
-from samepaged.sources import kernel_areas, kernel_buffers
-from samepaged.sources.block_requests import block_requests
-from samepaged.sources.files import cached, opened
-from samepaged.sources.frames import Frames
-from samepaged.sources.free import buddies, per_cpu_lists
-from samepaged.sources.kept_areas import dma_pools, ftrace_records
-from samepaged.sources.ledger import Ledger
+from samepaged.sources.linux import kernel_areas, kernel_buffers
+from samepaged.sources.linux.block_requests import block_requests
+from samepaged.sources.linux.files import cached, opened
+from samepaged.sources.linux.frames import Frames
+from samepaged.sources.linux.free import buddies, per_cpu_lists
+from samepaged.sources.linux.kept_areas import dma_pools, ftrace_records
+from samepaged.sources.linux.ledger import Ledger
+from samepaged.sources.linux.processes import memory_maps
+from samepaged.sources.linux.slabs import label_slabs
+from samepaged.sources.linux.users import label_users, sort_files
+from samepaged.sources.linux.vmas import areas
 from samepaged.sources.ownership import KIND, Ownership
-from samepaged.sources.processes import memory_maps
 from samepaged.sources.ram import PAGE_SHIFT, Unreadable
-from samepaged.sources.slabs import label_slabs
-from samepaged.sources.users import label_users, sort_files
-from samepaged.sources.vmas import areas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from samepaged.sources.kernel import Kernel
+    from samepaged.sources.linux.kernel import Kernel
 
 __all__ = ["attribute"]
 

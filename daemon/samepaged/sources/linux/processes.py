@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.members import HALF, chain, columns, is_kernel
+from samepaged.sources.linux.members import HALF, chain, columns, is_kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.sources.kernel import Kernel
+    from samepaged.sources.linux.kernel import Kernel
 
 __all__ = ["Maps", "memory_maps"]
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.sources.kernel import Kernel
+    from samepaged.sources.linux.kernel import Kernel
 
 __all__ = ["HALF", "chain", "columns", "is_kernel"]
 

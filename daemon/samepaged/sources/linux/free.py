@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.members import columns
+from samepaged.sources.linux.members import columns
 from samepaged.sources.ram import Unreadable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.sources.frames import Frames
-    from samepaged.sources.kernel import Kernel
+    from samepaged.sources.linux.frames import Frames
+    from samepaged.sources.linux.kernel import Kernel
 
 __all__ = ["blocks", "buddies", "per_cpu_lists"]
 

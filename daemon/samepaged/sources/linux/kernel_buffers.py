@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from samepaged.sources.members import columns, is_kernel
+from samepaged.sources.linux.members import columns, is_kernel
+from samepaged.sources.linux.trees import xarray
 from samepaged.sources.ram import PAGE
-from samepaged.sources.trees import xarray
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.sources.frames import Frames
-    from samepaged.sources.kernel import Kernel
-    from samepaged.sources.ledger import Ledger
+    from samepaged.sources.linux.frames import Frames
+    from samepaged.sources.linux.kernel import Kernel
+    from samepaged.sources.linux.ledger import Ledger
 
 __all__ = ["tables", "types"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.sources.kernel import Kernel
+    from samepaged.sources.linux.kernel import Kernel
     from samepaged.sources.ram import Ram
 
 __all__ = ["Columns", "PageArray", "page_array"]

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.paging import walk
-from samepaged.sources.profile import Profile
+from samepaged.sources.linux.paging import walk
+from samepaged.sources.linux.profile import Profile
+from samepaged.sources.linux.virtual import VirtualMemory
+from samepaged.sources.linux.vmcoreinfo import candidates
 from samepaged.sources.ram import Unreadable
-from samepaged.sources.virtual import VirtualMemory
-from samepaged.sources.vmcoreinfo import candidates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from samepaged.sources.linux.vmcoreinfo import VmCoreInfo
     from samepaged.sources.ram import Ram
-    from samepaged.sources.vmcoreinfo import VmCoreInfo
 
 __all__ = ["Kernel"]
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.packed_names import MOST_SYMBOLS, TOKENS, name_starts
+from samepaged.sources.linux.packed_names import MOST_SYMBOLS, TOKENS, name_starts
+from samepaged.sources.linux.vmcoreinfo import IMAGE, IMAGE_SIZE
 from samepaged.sources.ram import PAGE_SHIFT, Unreadable
-from samepaged.sources.vmcoreinfo import IMAGE, IMAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from samepaged.sources.paging import Mapped
-    from samepaged.sources.virtual import Memory
+    from samepaged.sources.linux.paging import Mapped
+    from samepaged.sources.linux.virtual import Memory
 
 __all__ = ["by_shape"]
 

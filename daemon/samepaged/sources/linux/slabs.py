@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.members import columns, is_kernel
+from samepaged.sources.linux.members import columns, is_kernel
 
 if TYPE_CHECKING:
-    from samepaged.sources.frames import Frames
-    from samepaged.sources.kernel import Kernel
-    from samepaged.sources.ledger import Ledger
+    from samepaged.sources.linux.frames import Frames
+    from samepaged.sources.linux.kernel import Kernel
+    from samepaged.sources.linux.ledger import Ledger
 
 __all__ = ["label_slabs"]
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.members import columns, is_kernel
+from samepaged.sources.linux.members import columns, is_kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.sources.kernel import Kernel
+    from samepaged.sources.linux.kernel import Kernel
 
 __all__ = ["maple", "red_black", "xarray"]
 

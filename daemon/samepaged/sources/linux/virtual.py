@@ -12,7 +12,7 @@ from samepaged.sources.ram import PAGE, PAGE_SHIFT, WORDS, Unreadable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.sources.paging import Mapped
+    from samepaged.sources.linux.paging import Mapped
     from samepaged.sources.ram import Ram
 
 __all__ = ["Memory", "VirtualMemory"]

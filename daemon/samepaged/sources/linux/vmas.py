@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.members import columns, is_kernel
+from samepaged.sources.linux.members import columns, is_kernel
+from samepaged.sources.linux.trees import maple, red_black
 from samepaged.sources.ram import PAGE_SHIFT
-from samepaged.sources.trees import maple, red_black
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.sources.kernel import Kernel
-    from samepaged.sources.processes import Maps
+    from samepaged.sources.linux.kernel import Kernel
+    from samepaged.sources.linux.processes import Maps
 
 __all__ = ["Areas", "areas", "find_areas"]
 

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.members import HALF, chain, columns
+from samepaged.sources.linux.members import HALF, chain, columns
+from samepaged.sources.linux.trees import red_black
 from samepaged.sources.ram import PAGE, PAGE_SHIFT, Unreadable
-from samepaged.sources.trees import red_black
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.sources.frames import Frames
-    from samepaged.sources.kernel import Kernel
-    from samepaged.sources.ledger import Ledger
+    from samepaged.sources.linux.frames import Frames
+    from samepaged.sources.linux.kernel import Kernel
+    from samepaged.sources.linux.ledger import Ledger
 
 __all__ = ["image", "page_array_pages", "page_tables", "per_cpu", "vmalloc", "zero_pages"]
 
