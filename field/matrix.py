@@ -42,6 +42,11 @@ class Cell:
         return f"{self.release}-{self.architecture}"
 
     @property
+    def sources(self) -> bool:
+        """Whether its last trace also tells whose its pages are: of 32-bit kernels that is not to be had."""
+        return "setups" in self.sets and self.architecture == "amd64"
+
+    @property
     def words(self) -> str:
         """What the guest is told on its kernel's command line."""
         said = f"field.setup={self.setup} field.variant={self.variant} {self.kernel_words}"

@@ -6,18 +6,20 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from field import tables
+from field import owners, tables
 from field.contents import filled_pages, most_repeated
 from field.matrix import ARCHITECTURES, BOOTS, MATRIX, RELEASES, SETUPS
 from field.running import FieldError, outcomes
 from field.tracing import SEED, samepaged
 from lab.recipe import PROJECT
 from lab.steps import say
+from samepaged.traces.owners import owners_of
 from samepaged.traces.parquet import read
 from samepaged.traces.store import Store
+from samepaged.traces.survey import survey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from field.contents import Repeated
@@ -30,15 +32,17 @@ MARKED: Final = re.compile(r"(<!-- measured: ([^>]+) -->\n).*?(<!-- end -->\n)",
 FOR_PAGE_SIZES: Final = tuple(f"bookworm-amd64-{setup}" for setup in SETUPS)
 PAGE_SIZE: Final = 4096
 MOST_REPEATED: Final = 2
+MOST_COPIED: Final = 6
 PAPER_ASLR: Final = "10 % (Linux), self and inter-VM both less"
 
 
-def labels() -> dict[str, Any]:
-    """Platforms and setups, as `samepaged study --labels` reads them."""
+def labels(guests: Iterable[str]) -> dict[str, Any]:
+    """Platforms and setups that these guests have, as `samepaged study --labels` reads them: it refuses any other."""
+    here = {tuple(guest.rsplit("-", 1)) for guest in guests}
     platforms = [f"{release}-{architecture}" for release in RELEASES for architecture in ARCHITECTURES]
     return {
-        "platforms": [{"name": name, "match": [f"{name}-*"]} for name in platforms],
-        "setups": [{"name": name, "match": [f"*-{name}"]} for name in SETUPS],
+        "platforms": [{"name": name, "match": [f"{name}-*"]} for name in platforms if name in {one[0] for one in here}],
+        "setups": [{"name": name, "match": [f"*-{name}"]} for name in SETUPS if name in {one[-1] for one in here}],
     }
 
 
@@ -59,7 +63,9 @@ def write(place: Place) -> None:
     """Study the sets of traces that there are, keep what came out below `studies/`, and fill docs/study.md."""
     studies = place.root / "studies"
     studies.mkdir(exist_ok=True)
-    (studies / "labels.yaml").write_text(json.dumps(labels(), indent=2) + "\n")
+    if place.traces("setups").exists():
+        guests = {about.domain for file in survey(place.traces("setups")) for about in file.traces}
+        (studies / "labels.yaml").write_text(json.dumps(labels(guests), indent=2) + "\n")
     measured: dict[str, str] = {}
 
     def study(kind: str, made: Mapping[str, Callable[[dict[str, Any]], str]]) -> None:
@@ -88,7 +94,11 @@ def write(place: Place) -> None:
     if one_setup:
         measured["groups by setup"] = tables.groups_by_setup(one_setup)
     if place.traces("setups").exists():
-        measured["repeated contents"] = tables.repeated(_repeated(place), PAGE_SIZE)
+        contents = _contents(place)
+        measured["repeated contents"] = tables.repeated(
+            (one for guest in contents.values() for one in guest[:MOST_REPEATED]), PAGE_SIZE
+        )
+        measured.update(_sources(place, json.loads((studies / "setups.json").read_text()), contents))
     comparisons = []
     for what, first, second, paper in (
         ("processes", "noaslr", "aslr", PAPER_ASLR),
@@ -109,11 +119,28 @@ def write(place: Place) -> None:
     say(f"wrote {PAGE}; {BOOTS} boots of each kind were asked for")
 
 
-def _repeated(place: Place) -> list[Repeated]:
-    """The two contents with most copies in each guest of the setups."""
+def _contents(place: Place) -> dict[str, list[Repeated]]:
+    """The contents with most copies in each guest of the setups."""
     known = filled_pages(SEED, PAGE_SIZE)
     traces = [trace for path in Store(place.traces("setups")).files() for trace in read(path)]
-    return [one for trace in traces for one in most_repeated(trace, known, MOST_REPEATED)]
+    return {trace.about.domain: most_repeated(trace, known, MOST_COPIED) for trace in traces}
+
+
+def _sources(place: Place, study: dict[str, Any], contents: Mapping[str, Sequence[Repeated]]) -> dict[str, str]:
+    """The tables about whose pages are shared, where any trace of the setups tells it."""
+    found = owners.known(study, SETUPS)
+    if not found:
+        return {}
+    answers = {one.domain: one for _, one in owners_of(survey(place.traces("setups")))}
+    shown = [answers[one["domain"]] for one in found]
+    return {
+        "sources": owners.guests(shown),
+        "sources by kind": owners.by_kind(found),
+        "sources by library": owners.by_file(found, libraries=True),
+        "sources by file": owners.by_file(found, libraries=False),
+        "sources by process": owners.by_process(found),
+        "most copied pages": owners.most_copied((one, contents[one.domain]) for one in shown),
+    }
 
 
 def _kept(path: Path, said: str) -> dict[str, Any]:

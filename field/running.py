@@ -32,9 +32,9 @@ class FieldError(LabError):
 
 
 class Tracer(Protocol):
-    """Writes a trace of one running guest into a directory."""
+    """Writes a trace of one running guest into a directory, with `sources` also whose its pages are."""
 
-    def __call__(self, domain: str, directory: Path) -> None:
+    def __call__(self, domain: str, directory: Path, *, sources: bool) -> None:
         """Raises FieldError where there is no trace."""
 
 
@@ -107,12 +107,12 @@ def _followed(cell: Cell, domain: libvirt.virDomain, own: Path, tracer: Tracer, 
             done += 1
             if line == "done":
                 seconds = time.monotonic() - began
-                tracer(cell.name, own / "last")
+                tracer(cell.name, own / "last", sources=cell.sources)
                 return Outcome(cell.name, round(seconds, 1), marks, tuple(notes))
             if not line.startswith("mark"):
                 notes.append(line)
             elif cell.course is not None:
-                tracer(cell.name, own / "marks")
+                tracer(cell.name, own / "marks", sources=False)
                 marks += 1
         if time.monotonic() - began > cell.patience:
             raise FieldError(f"{cell.name}: not done after {cell.patience:g} s; {_last_words(said, console)}")

@@ -19,8 +19,10 @@ __all__ = [
     "kernels",
     "lasting",
     "markdown",
+    "mib",
     "page_sizes",
     "pairs",
+    "percent",
     "repeated",
     "runs",
 ]
@@ -36,11 +38,13 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _mib(pages: float, document: Document) -> str:
+def mib(pages: float, document: Document) -> str:
+    """Pages of the document's size in MiB."""
     return f"{pages * document['page_size'] / (1 << 20):,.1f}"
 
 
-def _percent(ratio: float | None) -> str:
+def percent(ratio: float | None) -> str:
+    """A part of 1 as percent; a dash where there is none."""
     return "-" if ratio is None else f"{100 * ratio:.1f} %"
 
 
@@ -58,7 +62,7 @@ def kernels(study: Document) -> str:
     ):
         total = within + across
         part = within / total if total else None
-        rows.append((what, *(_mib(one, study) for one in (total, within, across)), _percent(part), paper))
+        rows.append((what, *(mib(one, study) for one in (total, within, across)), percent(part), paper))
     return markdown(("", "total MiB", "self MiB", "inter-VM MiB", "self ÷ total", "the paper"), rows)
 
 
@@ -76,9 +80,9 @@ def course(study: Document) -> str:
             (
                 guest["domain"],
                 str(guest["traces"]),
-                *(_percent(guest["self_sharing_ratio"][key]) for key in ("min", "avg", "max")),
-                _mib(guest["self_sharing_pages"]["avg"], study),
-                _mib(_zeros(guest), study),
+                *(percent(guest["self_sharing_ratio"][key]) for key in ("min", "avg", "max")),
+                mib(guest["self_sharing_pages"]["avg"], study),
+                mib(_zeros(guest), study),
             )
             for guest in study["domains"]
         ),
@@ -99,7 +103,7 @@ def by_setup(study: Document, setups: Sequence[str]) -> str:
             return "-"
         pages = one["self_sharing_pages"]
         part = pages / used[f"{platform}-{setup}"]
-        return f"{_mib(pages, study)} ({_percent(one['self_sharing_ratio'])}; {_percent(part)})"
+        return f"{mib(pages, study)} ({percent(one['self_sharing_ratio'])}; {percent(part)})"
 
     platforms = list(dict.fromkeys(platform for platform, _ in found))
     return markdown(
@@ -115,7 +119,7 @@ def pairs(study: Document, setups: Sequence[str]) -> str:
         one = found.get((first, second, setup))
         if one is None:
             return "-"
-        return f"{_mib(one['inter_sharing_pages'], study)} ({_percent(one['self_over_total_ratio'])})"
+        return f"{mib(one['inter_sharing_pages'], study)} ({percent(one['self_over_total_ratio'])})"
 
     mixes = list(dict.fromkeys((first, second) for first, second, _ in found))
     return markdown(("pair", *setups), ((" / ".join(mix), *(cell(*mix, setup) for setup in setups)) for mix in mixes))
@@ -130,9 +134,9 @@ def inter(study: Document) -> str:
             (
                 " / ".join(pair["domains"]),
                 str(pair["trace_pairs"]),
-                *(_percent(pair["inter_sharing_ratio"][key]) for key in ("min", "avg", "max")),
-                _mib(pair["inter_sharing_pages"]["max"], study),
-                _percent(pair["self_over_total_ratio"]),
+                *(percent(pair["inter_sharing_ratio"][key]) for key in ("min", "avg", "max")),
+                mib(pair["inter_sharing_pages"]["max"], study),
+                percent(pair["self_over_total_ratio"]),
             )
             for pair in ordered[:_SHOWN]
         ),
@@ -149,9 +153,9 @@ def _groups(study: Document) -> list[tuple[str, ...]]:
         (
             str(one["guests"]),
             f"{one['groups']} of {one['possible_groups']:,}",
-            _percent(one["total_sharing_ratio"]["avg"]),
-            _percent(one["inter_sharing_ratio"]["avg"]),
-            _percent(one["inter_over_total_ratio"]),
+            percent(one["total_sharing_ratio"]["avg"]),
+            percent(one["inter_sharing_ratio"]["avg"]),
+            percent(one["inter_over_total_ratio"]),
         )
         for one in study["groups"]
     ]
@@ -195,7 +199,7 @@ def lasting(study: Document) -> str:
             (
                 one["domain"],
                 f"{one['lag_seconds']:.0f}",
-                *(_percent(one[key] and one[key]["avg"]) for key in ("distinct_pages_ratio", "self_sharing_ratio")),
+                *(percent(one[key] and one[key]["avg"]) for key in ("distinct_pages_ratio", "self_sharing_ratio")),
             )
             for one in study["stability"]
             if one["lag_traces"] == 1
@@ -209,7 +213,7 @@ def aslr(comparisons: Sequence[tuple[str, Document, str]]) -> str:
     for what, found, paper in comparisons:
         told = [found["reduction_percent"][kind] for kind in ("total", "self", "inter")]
         cells = ["-" if one is None else f"{one['avg']:.1f} ({one['min']:.1f} to {one['max']:.1f})" for one in told]
-        totals = [_mib(one["total_sharing_pages"]["avg"], found) for one in found["sets"]]
+        totals = [mib(one["total_sharing_pages"]["avg"], found) for one in found["sets"]]
         rows.append((what, *totals, *cells, paper))
     return markdown(("", "total MiB without", "with", "total, %", "self, %", "inter-VM, %", "the paper"), rows)
 
@@ -219,7 +223,7 @@ def repeated(found: Iterable[Repeated], page_size: int) -> str:
     return markdown(
         ("guest", "copies", "MiB", "of its self-sharing", "every byte or pixel is"),
         (
-            (one.domain, f"{one.copies:,}", _mib(one.copies, {"page_size": page_size}), _percent(one.part), one.what)
+            (one.domain, f"{one.copies:,}", mib(one.copies, {"page_size": page_size}), percent(one.part), one.what)
             for one in found
         ),
     )

@@ -1,4 +1,4 @@
-"""samepaged itself as the tracer: `samepaged scan --traces` of one guest."""
+"""samepaged itself as the tracer: `samepaged scan --traces` of one guest, or `samepaged sources --traces`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def write_config(directory: Path, uri: str, page_sizes: tuple[str, ...] = PAGE_S
         # A guest of the field is waited for by nobody, and the machine may be busy.
         "scan": {"mode": "snapshot", "max_pause": "60s", "page_sizes": list(page_sizes)},
         "hashing": {"seed": SEED},
+        # Nor is this: how long it takes is the machine's affair.
+        "sources": {"time_limit": "300s"},
         "traces": {"host": "field"},
         "state_directory": str(state),
         "runtime_directory": str(runtime),
@@ -62,10 +64,11 @@ class Samepaged:
         self._config = config
         self._turn = threading.Lock()
 
-    def __call__(self, domain: str, directory: Path) -> None:
-        """One scan of one guest, into `directory`."""
+    def __call__(self, domain: str, directory: Path, *, sources: bool) -> None:
+        """One scan of one guest, into `directory`; with `sources`, one that asks whose its pages are."""
+        command, kept = ("sources", "sources.jsonl") if sources else ("scan", "scans.jsonl")
         directory.mkdir(parents=True, exist_ok=True)
         with self._turn:
-            said = samepaged("scan", "--json", "--traces", directory, "--config", self._config, domain)
-        with (directory.parent / "scans.jsonl").open("a") as scans:
-            scans.write(json.dumps(json.loads(said)) + "\n")
+            said = samepaged(command, "--json", "--traces", directory, "--config", self._config, domain)
+        with (directory.parent / kept).open("a") as file:
+            file.write(json.dumps(json.loads(said)) + "\n")

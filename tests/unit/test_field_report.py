@@ -142,10 +142,18 @@ def test_notes_of_a_guest_are_shown_but_not_each_window() -> None:
 
 
 def test_every_guest_of_the_setups_has_a_platform_and_a_setup() -> None:
-    made = labels()
-    for cell in (cell for cell in MATRIX if "setups" in cell.sets):
+    cells = [cell for cell in MATRIX if "setups" in cell.sets]
+    made = labels(cell.name for cell in cells)
+    for cell in cells:
         assert {"name": cell.platform, "match": [f"{cell.platform}-*"]} in made["platforms"]
         assert {"name": cell.setup, "match": [f"*-{cell.setup}"]} in made["setups"]
+
+
+def test_where_only_some_guests_were_booted_no_other_platform_or_setup_is_named() -> None:
+    assert labels(["bookworm-amd64-server"]) == {
+        "platforms": [{"name": "bookworm-amd64", "match": ["bookworm-amd64-*"]}],
+        "setups": [{"name": "server", "match": ["*-server"]}],
+    }
 
 
 def test_the_page_keeps_its_prose_and_what_was_not_measured_now() -> None:
