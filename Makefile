@@ -6,6 +6,7 @@ DESTDIR ?=
 PYTEST_ARGS ?=
 FUZZ_INPUTS ?= 1000000
 FUZZ_TARGETS ?=
+FUZZ_IMAGES ?= 100000
 STUDY_ARGS ?=
 
 VENV := .venv
@@ -20,7 +21,7 @@ export PATH := $(CURDIR)/.cache/testbed/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-build deps-guests deps-lab deps-field venv check check-units check-rules test test-unit test-system test-e2e test-lab test-package \
-	test-native fuzz chaos demo study bench metrics-page dashboards install uninstall wheel deb clean
+	test-sources test-native fuzz fuzz-sources chaos demo study bench metrics-page dashboards install uninstall wheel deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +89,9 @@ $(VENV)/.spark: $(STAMP)
 test-lab: deps-lab $(STAMP) ## precopy, KSM, KVM and the service, in an emulated Debian host (as root; some minutes)
 	$(BIN)/python -m lab -- tests/lab --ignore=tests/lab/test_package.py $(PYTEST_ARGS)
 
+test-sources: deps-field $(STAMP) ## whose the pages are, against guests' own word: all kernels, Debian (as root; 15 minutes)
+	$(BIN)/pytest $(PYTEST_ARGS) tests/sources
+
 test-package: deps-lab $(STAMP) ## the Debian package installed, upgraded and purged in that host (as root; some minutes)
 	$(BIN)/python -m lab -- tests/lab/test_package.py $(PYTEST_ARGS)
 
@@ -96,6 +100,9 @@ test-native: $(STAMP) ## the native module under the sanitizers
 
 fuzz: $(VENV)/.fuzz ## FUZZ_INPUTS (1000000) hostile inputs for each parser, or for FUZZ_TARGETS; two hours
 	@$(BIN)/python -m tests.fuzz --inputs $(FUZZ_INPUTS) $(FUZZ_TARGETS)
+
+fuzz-sources: deps-guests $(STAMP) ## FUZZ_IMAGES (100000) memories of real guests, damaged, read for their owners (as root; an hour)
+	@$(BIN)/python -m tests.fuzz.images --images $(FUZZ_IMAGES)
 
 $(VENV)/.fuzz: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'

@@ -1,0 +1,56 @@
+"""The undamaged images: guests of several kernels, booted once and kept in the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import Final
+
+__all__ = ["KERNELS", "image"]
+
+CACHE: Final = Path(__file__).parents[3] / ".cache" / "fuzz" / "images"
+# Of the older the areas of a process are in red-black trees, of the later in maple trees.
+KERNELS: Final = ("5.10", "6.1", "6.12")
+# MiB; the least that these guests boot with.
+MEMORY: Final = 112
+
+
+def image(series: str) -> Path:
+    """The RAM, raw, of a guest with a kernel of this series, at rest. To boot it takes root, and half a minute."""
+    path = CACHE / f"{series}.img"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        _boot(series, path)
+    return path
+
+
+def _boot(series: str, path: Path) -> None:
+    # What boots guests is not needed for trying an image again.
+    import libvirt  # noqa: PLC0415 - see above
+    import libvirt_qemu  # noqa: PLC0415 - see above
+
+    from testbed import owners_guests, owners_image, owners_kernels  # noqa: PLC0415 - see above
+    from testbed.guests import Spec  # noqa: PLC0415 - see above
+    from testbed.libvirtd import private_libvirtd  # noqa: PLC0415 - see above
+
+    print(f"booting a guest with Linux {series}", flush=True)
+    spec = Spec(
+        f"fuzz-{series}",
+        memory=MEMORY,
+        image=owners_image.image("idle", owners_image.IDLE),
+        kernel=owners_kernels.kernel(series),
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="spf-") as directory,
+        private_libvirtd(Path(directory) / "libvirt") as daemon,
+        contextlib.closing(libvirt.open(daemon.uri)) as connection,
+        owners_guests.initramfs(connection, Path(directory), spec) as (guest,),
+    ):
+        guest.domain.suspend()
+        saved = Path(directory) / "ram"
+        asked = f'pmemsave 0 {MEMORY << 20} "{saved}"'
+        libvirt_qemu.qemuMonitorCommand(guest.domain, asked, libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
+        kept = path.with_suffix(".part")
+        kept.write_bytes(saved.read_bytes())
+        kept.replace(path)

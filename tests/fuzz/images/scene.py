@@ -1,0 +1,223 @@
+"""An image that is damaged and mended again, and what is known of it while it is whole: what the analysis reads."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.sources.analysis import Linux
+from samepaged.sources.layout import layouts
+from samepaged.sources.linux.attribute import attribute
+from samepaged.sources.linux.kallsyms_shape import by_shape
+from samepaged.sources.linux.kernel import Kernel
+from samepaged.sources.linux.members import columns
+from samepaged.sources.linux.page_array import page_array
+from samepaged.sources.linux.processes import memory_maps
+from samepaged.sources.linux.profile import Profile
+from samepaged.sources.linux.vmas import areas
+from samepaged.sources.linux.vmcoreinfo import MARK
+from samepaged.sources.ram import PAGE, WORDS, Ram
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from samepaged.sources.layout import Layout
+    from samepaged.sources.ownership import Ownership
+
+__all__ = ["Image", "Read", "Scene"]
+
+# The modules through which all others read: who asked them is who wants to know.
+GO_BETWEENS: Final = frozenset({"members", "virtual", "kernel", "scene", "ram"})
+
+# How BTF begins: magic, version, no flags, 24 bytes of header.
+BTF_HEADER: Final = b"\x9f\xeb\x01\0\x18\0\0\0\0\0\0\0"
+BTF_PAGES: Final = 1200
+
+
+class Image:
+    """A guest's RAM, uint64 of shape (pages, 512), that can be changed and put back as it was."""
+
+    def __init__(self, path: Path) -> None:
+        # As a plain array: a memmap is slower to look into.
+        self.words: NDArray[np.uint64] = np.asarray(np.memmap(path, dtype=np.uint64, mode="c")).reshape(-1, WORDS)
+        self._flat = self.words.reshape(-1)
+        self._before: dict[int, NDArray[np.uint64]] = {}
+
+    @property
+    def pages(self) -> int:
+        return len(self.words)
+
+    def at(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The words (numbered through the whole image) at these places."""
+        return np.array(self._flat[places])
+
+    def put(self, places: NDArray[np.int64], values: NDArray[np.uint64]) -> None:
+        """Change words; places that there are not, are left out."""
+        places, values = np.broadcast_arrays(places, values)
+        inside = (places >= 0) & (places < len(self._flat))
+        self._keep(np.unique(places[inside] // WORDS))
+        self._flat[places[inside]] = values[inside]
+
+    def page(self, number: int) -> NDArray[np.uint64]:
+        """A page, to be written."""
+        self._keep(np.array([number]))
+        found: NDArray[np.uint64] = self.words[number]
+        return found
+
+    def mend(self) -> None:
+        """As it was in the beginning."""
+        for number, row in self._before.items():
+            self.words[number] = row
+        self._before.clear()
+
+    @property
+    def damaged(self) -> int:
+        """How many pages are not to be trusted."""
+        return len(self._before)
+
+    def _keep(self, pages: NDArray[np.int64]) -> None:
+        for number in pages.tolist():
+            if number not in self._before:
+                self._before[number] = np.array(self.words[number])
+
+
+@dataclass
+class Read:
+    """Structs that a part of the analysis reads: their virtual addresses, and how many bytes of each."""
+
+    addresses: NDArray[np.uint64]
+    size: int
+
+
+@dataclass
+class _Log:
+    reads: dict[tuple[str, int], list[NDArray[np.uint64]]] = field(default_factory=lambda: defaultdict(list))
+    words: list[NDArray[np.int64]] = field(default_factory=list)
+
+    def note(self, addresses: NDArray[np.uint64], size: int) -> None:
+        frame = sys._getframe(2)
+        while frame.f_back is not None and Path(frame.f_code.co_filename).stem in GO_BETWEENS:
+            frame = frame.f_back
+        self.reads[Path(frame.f_code.co_filename).stem, size].append(addresses.reshape(-1))
+
+
+_LOG = _Log()
+
+
+class _WatchedRam(Ram):
+    def gather(self, addresses: NDArray[np.int64], size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        found, ok = super().gather(addresses, size)
+        _LOG.words.append(((addresses[ok] >> 3)[:, None] + np.arange(size >> 3)).reshape(-1))
+        return found, ok
+
+    def word(self, address: int) -> int | None:
+        if self.layout.page_at(address) >= 0:
+            _LOG.words.append(np.array([address >> 3]))
+        return super().word(address)
+
+
+class _Watched(Kernel):
+    """Notes which structs are read, and for whom."""
+
+    def gather(self, addresses: NDArray[np.uint64], size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        _LOG.note(addresses, size)
+        return super().gather(addresses, size)
+
+    def words(self, addresses: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        _LOG.note(addresses, 8)
+        return super().words(addresses)
+
+    def word(self, address: int) -> int | None:
+        _LOG.note(np.array([address], dtype=np.uint64), 8)
+        return super().word(address)
+
+    def strings(self, addresses: NDArray[np.uint64], most: int = 256) -> list[str | None]:
+        _LOG.note(addresses & ~np.uint64(7), 9)  # 9: no struct has this size
+        return super().strings(addresses, most)
+
+
+class Scene:
+    """An image of one region, its kernel, and where things are in it.
+
+    `reads`: what each module of the analysis reads, by its name; `strings`: addresses of texts. `words` (int64): the
+    places of all words that are read one by one, `pointers` those of them that are kernel addresses; `warm` and `cold`
+    are the pages that are read by a scan like any other and, besides these, by the first one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        image = self.image = Image(path)
+        self.layout: Layout = next(layouts("q35", image.pages * PAGE))
+        self.notes = self.find_notes()
+        _LOG.reads.clear()
+        _LOG.words.clear()
+        cold = Ram(image.words, self.layout)
+        self.kernel = Kernel.open(cold, self.notes.tolist())
+        # What Profile.read has touched, it does not say.
+        self.cold = self._cold_pages()
+        self.profile = Linux().profile(self.kernel)
+        ram = _WatchedRam(image.words, self.layout)
+        watched = _Watched.open(ram, self.notes.tolist(), Profile.from_document(self.kernel.profile.to_document()))
+        self.ownership: Ownership = attribute(watched)
+        self.warm = np.flatnonzero(ram.touched)
+        self.words = np.unique(np.concatenate(_LOG.words))
+        values = image.at(self.words)
+        points = self.kernel.translate(values & ~np.uint64(0xFF)) >= 0
+        self.pointers = self.words[(values >= np.uint64(1 << 63)) & points]
+        self.reads: dict[str, list[Read]] = defaultdict(list)
+        texts = []
+        for (module, size), parts in _LOG.reads.items():
+            addresses = np.unique(np.concatenate(parts))
+            addresses = addresses[self.place(addresses) >= 0]
+            if not len(addresses):
+                continue
+            if size == 9:
+                texts.append(addresses)
+            else:
+                self.reads[module].append(Read(addresses, size))
+        self.strings = np.unique(np.concatenate(texts))
+        mapped = self.kernel.mapped
+        real = mapped.physical < image.pages * PAGE
+        bases, which = np.unique((mapped.addresses - mapped.physical)[real], return_inverse=True)
+        self.direct = int(bases[np.bincount(which, weights=mapped.pages[real]).argmax()]) % (1 << 64)
+        self.array = page_array(self.kernel)
+        maps = memory_maps(self.kernel)
+        self.maps, self.roots = maps.addresses, maps.roots
+        files = areas(self.kernel, maps).files
+        (mounts,), _ = columns(
+            self.kernel, np.unique(files[files != 0]), (self.kernel.profile.offset("file.f_path.mnt"),)
+        )
+        self.mounts = np.unique(mounts)
+        free = np.flatnonzero(self.ownership.kinds == 1)
+        # What nobody needs is where a guest has room for whatever it makes up.
+        self.room = np.setdiff1d(free[1:-1], self.warm)
+
+    def place(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The places of the words at virtual addresses, as the kernel mapped them; -1 for none."""
+        physical = self.kernel.translate(addresses)
+        return np.where((physical >= 0) & (physical < self.image.pages * PAGE), physical >> 3, -1)
+
+    def address(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The virtual addresses of words, in the kernel's map of all memory."""
+        return np.uint64(self.direct) + (places.astype(np.uint64) << np.uint64(3))
+
+    def find_notes(self) -> NDArray[np.int64]:
+        """The pages that begin as VMCOREINFO does, as the daemon finds them."""
+        first = np.ascontiguousarray(self.image.words[:, :2]).view(np.uint8)
+        return np.flatnonzero(np.all(first[:, : len(MARK)] == np.frombuffer(MARK, dtype=np.uint8), axis=1))
+
+    def _cold_pages(self) -> dict[str, NDArray[np.int64]]:
+        """Pages of the symbols' tables and of the types."""
+        image, kernel = self.image, self.kernel
+        start = image.words.tobytes().find(BTF_HEADER)
+        found = {"btf": np.arange(start // PAGE, min(start // PAGE + BTF_PAGES, image.pages))}
+        tables = {name: at for name, at in kernel.info.symbols.items() if name.startswith("kallsyms_")}
+        tables = tables or by_shape(kernel, kernel.mapped, kernel.info.symbol("_stext"))
+        edges = np.array([min(tables.values()) & ~7, max(tables.values()) & ~7], dtype=np.uint64)
+        first, last = (self.place(edges) // WORDS).tolist()
+        found["kallsyms"] = np.arange(first, min(last + 2, image.pages))
+        return found

@@ -1,0 +1,246 @@
+"""One damaged image, read as the sandboxed process reads it: its own loop, and the words that pass, but no process."""
+
+from __future__ import annotations
+
+import signal
+import time
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from samepaged.sources.analysis import Linux
+from samepaged.sources.child import Reader
+from samepaged.sources.messages import CHECKED, MOST_NOTES, answers, ascending, ownership_from, regions_of
+from samepaged.sources.ram import Unreadable
+from samepaged.sources.wire import Channel, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from samepaged.sources.analysis import Analysis
+    from samepaged.sources.layout import Layout
+    from samepaged.sources.ownership import Ownership
+
+__all__ = ["SECONDS", "HangError", "Outcome", "Plan", "Telling", "attempt"]
+
+# Of processor time, for all that is thought of one image.
+SECONDS: Final = 5.0
+# What a process that ran against its limit says, or numpy for it.
+OUT_OF_MEMORY: Final = ("more memory than it may have", "MemoryError", "Unable to allocate")
+
+
+class HangError(BaseException):
+    """An image took longer than it may. Not an Exception: nobody may catch it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an image is looked at: with what is known of its kernel (`profile`, empty for nothing), and with which pages
+    copied for thinking (`others`, int64; None for all), whether `cold` (the whole of it twice), and with names or not.
+    `blocks` (bool): which the host is said to back.
+    """
+
+    profile: bytes
+    others: NDArray[np.int64] | None
+    cold: bool
+    names: bool
+    blocks: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an image: `kind` (attributed, partly, refused, or a finding: crash, memory, hang, lie), why, and
+    seconds of processor time.
+    """
+
+    kind: str
+    why: str
+    seconds: float
+
+    @property
+    def is_finding(self) -> bool:
+        return self.kind not in {"attributed", "partly", "refused"}
+
+
+class _End:
+    """One end of a socket whose other end is in this thread: where there is nothing to be read, `pump` brings more."""
+
+    def __init__(self) -> None:
+        self.inbox = bytearray()
+        self.other: _End = self
+        self.pump: Callable[[], None] = lambda: None
+
+    def settimeout(self, seconds: float | None) -> None:
+        """It never waits."""
+
+    def send(self, view: memoryview) -> int:
+        self.other.inbox += view
+        return len(view)
+
+    def recv_into(self, view: memoryview) -> int:
+        if not self.inbox:
+            self.pump()
+        got = min(len(view), len(self.inbox))
+        view[:got] = self.inbox[:got]
+        del self.inbox[:got]
+        return got
+
+
+class _Daemon:
+    """What the daemon says to the process, in its turn (conversation.py, attendant.py)."""
+
+    def __init__(self, channel: Channel, layout: Layout, notes: NDArray[np.int64], plan: Plan) -> None:
+        self.ownership: Ownership | None = None
+        self.refused: str | None = None
+        self.profile = b""
+        self._channel = channel
+        self._layout = layout
+        self._notes = notes[:MOST_NOTES]
+        self._plan = plan
+        self._forms = answers(layout.pages)
+        self._next: tuple[str, ...] = ()
+        self._chosen = self._every = np.arange(layout.pages, dtype=np.int64)
+
+    def turn(self) -> None:
+        """Take what was said, and say what is next; nothing when all is said."""
+        if not self._next:
+            profile = np.frombuffer(self._plan.profile, dtype=np.uint8)
+            arrays: dict[str, NDArray[Any]] = {
+                "regions": regions_of([self._layout]),
+                "notes": self._notes,
+                "profile": profile,
+                "blocks": self._plan.blocks.astype(np.uint8),
+            }
+            self._say("begin", arrays, {"cold": int(self._plan.cold), "names": int(self._plan.names)})
+            self._next = ("fetch", "types", "prepared")
+            return
+        if self.ownership is not None or self.refused is not None:
+            return
+        forms = {kind: self._forms[kind] for kind in (*self._next, "failed")}
+        message = self._channel.receive(forms)
+        for name in CHECKED.get(message.kind, ()):
+            if not ascending(message.arrays[name], self._layout.pages):
+                raise WireError(f"its {name} are no pages of the guest")
+        match message.kind:
+            case "failed":
+                self.refused = message.fields["why"] or ""
+            case "fetch":
+                self._say("answer", {"slots": message.arrays["pages"].astype("<i4")})
+            case "types":
+                self._say("types", {"types": np.empty(0, dtype=np.uint8)})
+            case "prepared":
+                self.profile = message.arrays["profile"].tobytes()
+                held = np.union1d(message.arrays["array"], message.arrays["others"])
+                held = self._every if self._plan.others is None else np.union1d(held, self._plan.others)
+                self._hold("held", held)
+                self._next = ("selected",)
+            case "selected":
+                self._hold("think", message.arrays["pages"])
+                self._next = ("ownership",)
+            case _:
+                self.ownership = ownership_from(message.fields, message.arrays)
+
+    def _hold(self, kind: str, pages: NDArray[np.int64]) -> None:
+        self._say(kind, {"pages": pages, "slots": pages.astype("<i4")})
+
+    def _say(
+        self, kind: str, arrays: dict[str, NDArray[Any]], fields: dict[str, int | str | None] | None = None
+    ) -> None:
+        self._channel.send(kind, arrays, fields or {})
+
+
+class Telling(Linux):
+    """The same with what went wrong on the terminal."""
+
+    def open(self, *arguments: Any) -> Any:
+        return self._told(super().open, *arguments)
+
+    def selected(self, opened: Any) -> Any:
+        return self._told(super().selected, opened)
+
+    def attribute(self, opened: Any) -> Any:
+        return self._told(super().attribute, opened)
+
+    @staticmethod
+    def _told(ask: Any, *arguments: Any) -> Any:
+        try:
+            return ask(*arguments)
+        except BaseException:
+            traceback.print_exc()
+            raise
+
+
+def attempt(
+    words: NDArray[np.uint64],
+    layout: Layout,
+    notes: NDArray[np.int64],
+    plan: Plan,
+    analysis: Analysis[Any] | None = None,
+) -> Outcome:
+    """Read it: a guest's RAM, uint64 of shape (pages, 512), with pages (int64) that may be notes."""
+    child, parent = _End(), _End()
+    child.other, parent.other = parent, child
+    daemon = _Daemon(Channel(parent), layout, notes, plan)  # type: ignore[arg-type] # as much of a socket as is used
+    child.pump = daemon.turn
+    view = words.view()
+    view.flags.writeable = False
+    reader = Reader(Channel(child), view, layout.pages, analysis or Linux())  # type: ignore[arg-type] # see above
+    before = signal.signal(signal.SIGPROF, _hang)
+    start = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    kind, why = "crash", ""
+    try:
+        reader.run()
+    except WireError as error:
+        # Either both have said all; or the process said what the daemon does not take.
+        kind, why = _kind(daemon, str(error))
+    except HangError as error:
+        kind, why = "hang", _where(error)
+    except (Exception, Unreadable) as error:  # noqa: BLE001 - whatever it is, it is a finding
+        why = f"{type(error).__name__}{_where(error)}"
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+    seconds = time.process_time() - start
+    return Outcome("hang" if seconds > SECONDS else kind, why, seconds)
+
+
+def _kind(daemon: _Daemon, said: str) -> tuple[str, str]:
+    why = daemon.refused
+    if why is None and daemon.ownership is not None:
+        why = daemon.ownership.note
+        wrong = _wrong(daemon.ownership)
+        if wrong:
+            return "lie", wrong
+    elif why is None:
+        return "lie", said
+    if why is not None and any(text in why for text in OUT_OF_MEMORY):
+        return "memory", why
+    if why is not None and "please report it" in why:
+        return "crash", why
+    return ("attributed" if why is None else "partly" if daemon.refused is None else "refused"), why or ""
+
+
+def _wrong(found: Ownership) -> str:
+    """What cannot be in a result that the daemon has taken, besides what it looks for itself."""
+    if found.kernel is None or not found.kernel.isprintable():
+        return "its kernel has no name"
+    for text in (*found.names, *found.processes):
+        if not text.isascii():
+            text.encode()  # no half of a pair
+    if not 0 <= found.labelled_ratio <= 1:
+        return "a ratio that is none"
+    return ""
+
+
+def _hang(*_: object) -> None:
+    raise HangError(f"an image took more than {SECONDS} s")
+
+
+def _where(error: BaseException) -> str:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/sources/" in frame.filename]
+    return f" in {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""

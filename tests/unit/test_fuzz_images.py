@@ -1,0 +1,88 @@
+"""What `make fuzz-sources` calls a finding, it finds: shown with readers that do what none should."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from samepaged.sources.layout import Layout, Region
+from samepaged.sources.ownership import Ownership
+from samepaged.sources.ram import PAGE, WORDS, Unreadable
+from tests.fuzz.images.trial import Plan, attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PAGES = 64
+GOOD = replace(Ownership.unknown(PAGES, "", kernel="6.1.0"), note=None)
+NO_PAGES = np.empty(0, dtype=np.int64)
+
+
+class Reader:
+    """An Analysis that finds what it is told to."""
+
+    def __init__(self, find: Callable[[], Ownership]) -> None:
+        self._find = find
+
+    def open(self, *_: Any) -> str:
+        return "opened"
+
+    def profile(self, _: Any) -> bytes:
+        return b"{}"
+
+    def array_pages(self, *_: Any) -> Any:
+        return NO_PAGES, NO_PAGES
+
+    def selected(self, _: Any) -> Any:
+        return NO_PAGES
+
+    def attribute(self, _: Any) -> Ownership:
+        return self._find()
+
+
+def outcome(find: Callable[[], Ownership]) -> str:
+    layout = Layout((Region(0, PAGES * PAGE),))
+    plan = Plan(b"{}", None, cold=False, names=True, blocks=np.ones(1, dtype=np.bool_))
+    words = np.zeros((PAGES, WORDS), dtype=np.uint64)
+    return attempt(words, layout, NO_PAGES, plan, Reader(find)).kind
+
+
+def raising(error: BaseException) -> Callable[[], Ownership]:
+    def find() -> Ownership:
+        raise error
+
+    return find
+
+
+def hang() -> Ownership:
+    while True:
+        pass
+
+
+def test_what_is_found_or_refused_is_none() -> None:
+    assert outcome(lambda: GOOD) == "attributed"
+    assert outcome(lambda: replace(GOOD, note="slabs: 8 bytes at 0x0")) == "partly"
+    assert outcome(raising(Unreadable("no Linux"))) == "refused"
+
+
+@pytest.mark.parametrize(
+    ("find", "kind"),
+    [
+        (raising(KeyError("what nobody foresaw")), "crash"),
+        (raising(MemoryError()), "memory"),
+        (lambda: replace(GOOD, note="slabs: MemoryError"), "memory"),
+        (lambda: replace(GOOD, kinds=GOOD.kinds + np.uint8(200)), "lie"),
+        (lambda: replace(GOOD, labels=GOOD.labels + np.int32(1)), "lie"),
+        (lambda: replace(GOOD, offsets=GOOD.offsets[:-1]), "lie"),
+        (lambda: replace(GOOD, kernel=None), "lie"),
+        (hang, "hang"),
+    ],
+)
+def test_a_crash_a_hang_too_much_memory_and_an_impossible_result_are_found(
+    find: Callable[[], Ownership], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.fuzz.images.trial.SECONDS", 0.2)
+    assert outcome(find) == kind
