@@ -134,11 +134,12 @@ class _Check:
     def flagged(self) -> None:
         """Pages of which the kernel's flags say what they are."""
         settled = (self.before.flags == self.after.flags) & (self.before.flags > 0)
+        # What the host never backed, only the guest can call free.
+        settled &= (self.owners.kinds != KIND["absent"]) | (self.before.flags != KIND["free"])
         self.found.flags = int(np.count_nonzero(settled))
         for page in np.flatnonzero(settled & (self.before.flags != self.owners.kinds)).tolist():
             # To tell takes pages of slabs and gives them back, both times the same.
-            unused = (self.owners.kinds[page], self.before.flags[page]) == (KIND["absent"], KIND["free"])
-            if self.restless or unused or self.owners.kinds[page] == KIND["free"]:
+            if self.restless or self.owners.kinds[page] == KIND["free"]:
                 self.found.explained += 1
             else:
                 self.found.wrong_flags.append(f"{self.said(page)}; told: {KINDS[self.before.flags[page]]}")

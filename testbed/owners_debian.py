@@ -30,7 +30,7 @@ DESKTOP: Final = """\
 Description=A desktop that nobody looks at, and a program that waits
 [Service]
 Environment=DISPLAY=:1 HOME=/root
-ExecStart=/bin/sh -c 'Xvfb :1 & sleep 3; openbox & mousepad /etc/passwd & exec python3 -c "{python}"'
+ExecStart=/bin/sh -c 'Xvfb :1 & sleep 3; openbox & dbus-run-session mousepad /etc/passwd & exec python3 -c "{python}"'
 [Install]
 WantedBy=multi-user.target
 """

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import itertools
 import json
+import re
 import socket
 import subprocess
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from xml.sax.saxutils import escape, quoteattr
 
+import libvirt
 import libvirt_qemu
 
 from field.guest import CMDLINE as DEBIAN_CMDLINE
@@ -24,19 +26,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import libvirt
-
     from testbed.guests import Spec
     from testbed.owners_debian import Image
 
 __all__ = ["DebianGuest", "InitramfsGuest", "Teller", "debian", "initramfs"]
 
 # A root that is not given makes the kernel put its initramfs on a ramfs: its files are then in the page cache as any
-# file is, and not shared memory.
-RAMFS: Final = "root=/dev/none rdinit=/init"
+# file is, and not shared memory. Free pages keep what they held, as they do in most guests.
+RAMFS: Final = "root=/dev/none rdinit=/init init_on_free=0"
 END: Final = b'{"type":"end"}\n'
 # The teller is the guest's second disk, so that the image need not change with it.
 TELL: Final = "cat /dev/vdb >/opt/guest_owners && chmod 755 /opt/guest_owners && exec /opt/guest_owners once"
+# Of these the guest has processes once it is up; and so often it is looked whether it rests.
+WANTED: Final = ("apache2", "mariadbd|mysqld", "Xvfb", "mousepad", "python3")
+RESTS: Final = 6
+REST_SECONDS: Final = 5
 SERIAL: Final = "<serial type='unix'><source mode='bind' path={}/><target port='1'/></serial>"
 
 
@@ -142,17 +146,26 @@ class DebianGuest:
         return base64.b64decode(said.get("out-data", ""))
 
     def wait_until_up(self, timeout: float = 300) -> None:
-        """Wait until the desktop program runs, and half a minute more for all to come to rest."""
+        """Wait until all that the guest is for runs, and then until no process comes or goes for half a minute (what
+        a database does after its first start takes some time).
+        """
         deadline = time.monotonic() + timeout
-        while True:
-            with contextlib.suppress(Exception):
-                if self.run("/bin/sh", "-c", "pgrep mousepad && pgrep mariadbd\\|mysqld && pgrep apache2"):
-                    break
+        before, same = "", 0
+        while same < RESTS:
+            now = ""
+            with contextlib.suppress(libvirt.libvirtError):
+                now = self._processes()
+            up = all(re.search(rf" ({wanted})$", now, re.MULTILINE) for wanted in WANTED)
+            before, same = now, same + 1 if up and now == before else 0
             if time.monotonic() > deadline:
-                message = f"guest {self.name} is not up"
+                message = f"guest {self.name} does not come to rest; it runs {now}"
                 raise TimeoutError(message)
-            time.sleep(2)
-        time.sleep(30)
+            time.sleep(REST_SECONDS)
+
+    def _processes(self) -> str:
+        """Ids and names, without the kernel's threads."""
+        lines = self.run("/bin/ps", "--ppid", "2", "-p", "2", "--deselect", "-o", "pid=,comm=").decode().splitlines()
+        return "\n".join(sorted(line for line in lines if not line.endswith(" ps")))
 
     def tell(self) -> list[bytes]:
         told = self.run("/bin/sh", "-c", TELL)

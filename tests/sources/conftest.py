@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
-from tests.system.conftest import connection, every_guest_runs_on, libvirtd, root, samepaged
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.system.conftest import Samepaged, connection, every_guest_runs_on, libvirtd, root
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from testbed.libvirtd import Libvirtd
 
 __all__ = ["connection", "every_guest_runs_on", "libvirtd", "root", "samepaged"]
+
+
+@pytest.fixture
+def samepaged(libvirtd: Libvirtd, tmp_path: Path) -> Samepaged:
+    """All of a guest is of one instant, however large it is."""
+    samepaged = Samepaged(libvirtd.uri, tmp_path)
+    samepaged.configure("scan: {mode: snapshot, max_pause: 30s}")
+    return samepaged

@@ -43,7 +43,8 @@ def test_of_a_guest_at_rest_every_page_is_whose_the_guest_says_it_is(
     assert found.wrong == 0, str(found)
     assert found.rows > 8000
     assert found.files > 2000
-    assert found.explained < found.rows / 100, str(found)
+    # The guest's kernel may make huge pages of small ones at any time.
+    assert found.explained < found.rows / 10, str(found)
 
 
 def test_of_a_busy_guest_every_difference_is_what_happened_between_the_guests_word_and_the_scan(
