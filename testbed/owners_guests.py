@@ -145,7 +145,7 @@ class DebianGuest:
             time.sleep(0.5)
         return base64.b64decode(said.get("out-data", ""))
 
-    def wait_until_up(self, timeout: float = 300) -> None:
+    def wait_until_up(self, timeout: float = 600) -> None:
         """Wait until all that the guest is for runs, and then until no process comes or goes for half a minute (what
         a database does after its first start takes some time).
         """

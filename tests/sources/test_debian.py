@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.system.conftest import Samepaged
 
 MEMORY = 1024
+# A system that is emulated, and the first time its image is made.
+pytestmark = pytest.mark.timeout(1200)
 # Who is asked for the truth, and who answers.
 TELLERS = ("qemu-ga", "guest_owners")
 

@@ -191,7 +191,8 @@ def attempt(
     reader = Reader(Channel(child), view, layout.pages, analysis or Linux())  # type: ignore[arg-type] # see above
     before = signal.signal(signal.SIGPROF, _hang)
     start = time.process_time()
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    # Again and again: where it comes while garbage is collected, it ends nothing.
+    signal.setitimer(signal.ITIMER_PROF, SECONDS, 0.5)
     kind, why = "crash", ""
     try:
         reader.run()
