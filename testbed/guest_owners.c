@@ -71,35 +71,40 @@ static size_t slurp(const char *path, char *into, size_t most) {
     return got;
 }
 
+/* One run of pages: an array of numbers. */
+static void say_run(const char **comma, int n, const uint64_t *numbers) {
+    say("%s[", *comma);
+    for (int k = 0; k < n; k++)
+        say(k ? ",%llu" : "%llu", (unsigned long long)numbers[k]);
+    say("]");
+    *comma = ",";
+}
+
 /* "runs": of pages that are present: [index in the mapping, frame number, count, is it of a file or shared]. */
 static void say_runs(int pagemap, uint64_t start, uint64_t end) {
-    uint64_t first = 0, frame = 0, count = 0, shared = 0, pages = (end - start) / PAGE;
+    uint64_t run[4] = {0}, pages = (end - start) / PAGE;
     const char *comma = "";
     say("\"runs\":[");
     for (uint64_t at = 0; at < pages; at += BATCH) {
         uint64_t want = pages - at < BATCH ? pages - at : BATCH;
         ssize_t got = pread(pagemap, entries, want * 8, (off_t)((start / PAGE + at) * 8));
         for (uint64_t k = 0; got > 0 && k < (uint64_t)got / 8; k++) {
-            uint64_t e = entries[k];
-            if (count && (e & PRESENT) && (e & FRAME) == frame + count && at + k == first + count &&
-                !!(e & FILE_OR_SHARED) == shared) {
-                count++;
+            uint64_t e = entries[k], shared = !!(e & FILE_OR_SHARED);
+            if (run[2] && (e & PRESENT) && (e & FRAME) == run[1] + run[2] && at + k == run[0] + run[2] &&
+                shared == run[3]) {
+                run[2]++;
                 continue;
             }
-            if (count) {
-                say("%s[%llu,%llu,%llu,%llu]", comma, (unsigned long long)first, (unsigned long long)frame,
-                    (unsigned long long)count, (unsigned long long)shared);
-                comma = ",";
-            }
-            count = e & PRESENT ? 1 : 0;
-            first = at + k;
-            frame = e & FRAME;
-            shared = !!(e & FILE_OR_SHARED);
+            if (run[2])
+                say_run(&comma, 4, run);
+            run[0] = at + k;
+            run[1] = e & FRAME;
+            run[2] = e & PRESENT ? 1 : 0;
+            run[3] = shared;
         }
     }
-    if (count)
-        say("%s[%llu,%llu,%llu,%llu]", comma, (unsigned long long)first, (unsigned long long)frame,
-            (unsigned long long)count, (unsigned long long)shared);
+    if (run[2])
+        say_run(&comma, 4, run);
     say("]");
 }
 
@@ -200,27 +205,24 @@ static void say_files(void) {
 /* Every page's flags, as the kernel gives them: [first frame, count, flags (include/uapi/linux/kernel-page-flags.h)]. */
 static void say_flags(void) {
     int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
-    uint64_t first = 0, count = 0, flags = 0, frame = 0;
+    uint64_t run[3] = {0}, frame = 0;
     const char *comma = "";
     ssize_t got;
     say("{\"type\":\"flags\",\"runs\":[");
     while (fd >= 0 && (got = read(fd, entries, sizeof entries)) > 0)
         for (ssize_t k = 0; k < got / 8; k++, frame++) {
-            if (count && entries[k] == flags) {
-                count++;
+            if (run[1] && entries[k] == run[2]) {
+                run[1]++;
                 continue;
             }
-            if (count) {
-                say("%s[%llu,%llu,%llu]", comma, (unsigned long long)first, (unsigned long long)count,
-                    (unsigned long long)flags);
-                comma = ",";
-            }
-            first = frame;
-            count = 1;
-            flags = entries[k];
+            if (run[1])
+                say_run(&comma, 3, run);
+            run[0] = frame;
+            run[1] = 1;
+            run[2] = entries[k];
         }
-    if (count)
-        say("%s[%llu,%llu,%llu]", comma, (unsigned long long)first, (unsigned long long)count, (unsigned long long)flags);
+    if (run[1])
+        say_run(&comma, 3, run);
     say("]}\n");
     if (fd >= 0)
         close(fd);

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     READ = "read"
     SUSPEND = "suspend"
     OVERDUE = "overdue"
+    TOO_LONG = "too_long"
     LEFT_ALONE = "left_alone"
     NO_GUARD = "no_guard"
     NO_JOURNAL = "no_journal"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -17,24 +18,29 @@ if TYPE_CHECKING:
     import pytest
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, scan: SimpleNamespace) -> int:
-    """The exit status for a scan without answers."""
+def asked(
+    monkeypatch: pytest.MonkeyPatch, scan: SimpleNamespace, config: Config | None = None, *, path: Path | None = None
+) -> tuple[int, float]:
+    """The exit status for a scan without answers, and for how long a guest might have been suspended for it."""
+    longest = 0.0
 
     @contextlib.contextmanager
-    def scans(*_: Any, **__: Any) -> Iterator[Any]:
+    def scans(config: Config, *_: Any, **__: Any) -> Iterator[Any]:
+        nonlocal longest
+        longest = config.scan.max_pause
         yield SimpleNamespace(scan=lambda: scan, answers=lambda **_: {})
 
-    monkeypatch.setattr(sources, "configured", lambda _: Config())
+    monkeypatch.setattr(sources, "configured", lambda _: config or Config())
     monkeypatch.setattr(sources, "Scans", scans)
-    args = SimpleNamespace(no_names=False, traces=None, domains=["web"], json=False)
-    return sources.Command().run(args)  # type: ignore[arg-type] # what is asked of it
+    args = SimpleNamespace(no_names=False, traces=None, domains=["web"], json=False, config=path)
+    return sources.Command().run(args), longest  # type: ignore[arg-type] # what is asked of it
 
 
 def test_a_guest_for_whose_owners_there_was_no_room_is_told_of(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scan = SimpleNamespace(scans=[SimpleNamespace(name="web", started=1.0)], skipped=())
-    assert asked(monkeypatch, scan) == 1
+    assert asked(monkeypatch, scan)[0] == 1
     assert "web: there was no room" in capsys.readouterr().err
 
 
@@ -42,6 +48,15 @@ def test_a_guest_that_is_not_to_be_scanned_is_told_of_to_whoever_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scan = SimpleNamespace(scans=(), skipped=[Skipped("web", Reason.OPTED_OUT, "its metadata says so")])
-    assert asked(monkeypatch, scan) == 0
+    assert asked(monkeypatch, scan)[0] == 0
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", "samepaged: skipped: its metadata says so\n")
+
+
+def test_a_guest_stands_still_for_as_long_as_the_configuration_says_and_two_seconds_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scan = SimpleNamespace(scans=(), skipped=())
+    short = Config.model_validate({"scan": {"max_pause": 0.1}})
+    assert asked(monkeypatch, scan)[1] == 2
+    assert asked(monkeypatch, scan, short, path=Path("config.yaml"))[1] == 0.1

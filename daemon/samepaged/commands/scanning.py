@@ -94,7 +94,11 @@ class Scans:
         hashing = Hashing(best(), key, config.scan.thread_count, stop)
         self._guard = Guarded(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
         attribution = None if sources is None else Attribution(sources)
-        self._scanner = Scanner(self._hypervisor, self._guard, config, hashing, {}, Breaker(), record, attribution)
+        # Whoever asks whose the pages are is served by no scan of several instants, unless it is one that they chose.
+        instant = sources is not None and config.scan.mode == "auto"
+        self._scanner = Scanner(
+            self._hypervisor, self._guard, config, hashing, {}, Breaker(), record, attribution, one_instant=instant
+        )
         self._scanned: dict[str, Scanned] = {}
         self._running: set[str] = set()
 

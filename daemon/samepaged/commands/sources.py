@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from samepaged.commands.keeping import Keeping, add_traces
 from samepaged.commands.scanning import Scans, add_arguments, configured, interrupted, status
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import argparse
 
 __all__ = ["Command"]
+
+# Seconds for which a guest may be suspended where no configuration says it. Before anything is known of the guest, a
+# pause is expected to take several times as long as it will.
+LONGEST_PAUSE: Final = 2.0
 
 
 class Command:
@@ -40,6 +44,10 @@ class Command:
     def run(self, args: argparse.Namespace) -> int:
         """Scan, print, and return 1 where a guest was skipped that was not to be, or has no answer."""
         config = configured(args)
+        if args.config is None:
+            # Nobody has said how long a guest may stand still, and it is one that was named.
+            longer = config.scan.model_copy(update={"max_pause": max(config.scan.max_pause, LONGEST_PAUSE)})
+            config = config.model_copy(update={"scan": longer})
         # Whoever asks by hand is told the names, unless they say otherwise: the configuration is about what is kept.
         asked = config.sources.model_copy(update={"enabled": True, "every": 1, "names": not args.no_names})
         keeping = None if args.traces is None else Keeping(config, args.traces)

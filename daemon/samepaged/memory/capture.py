@@ -164,8 +164,18 @@ class _Scan:
                 seconds = snapshot_seconds(self.reader, self.kept.pace)
                 chosen = fall_back(seconds, self.policy.max_pause, obstacle)
         if pages is None:
+            if chosen.mode == "sliced" and self.policy.one_instant:
+                raise self._too_long()
             pages = self._read(chosen.mode)
         return Capture(PageDigest(pages, PAGE), chosen.mode, "process", self.reader.bytes_read, chosen.fallback)
+
+    def _too_long(self) -> GuestError:
+        seconds = snapshot_seconds(self.reader, self.kept.pace)
+        return GuestError(
+            Reason.TOO_LONG,
+            f"reading it at one instant may take {seconds:.1f} s, and it may be suspended for "
+            f"{self.policy.max_pause:g} s (scan.max_pause); allow that with `--mode snapshot`",
+        )
 
     def _read(self, mode: str) -> NDArray[np.uint64]:
         if mode in {"sliced", "live"}:
@@ -190,6 +200,8 @@ class _Scan:
         asked = self.policy.mode == "snapshot" and not self.source.paused
         copying = pace.copying_seconds(self.witness.expected(None))
         if not self.source.paused and alone <= self.policy.max_pause < alone + copying:
+            if self.policy.one_instant:
+                raise self._too_long()
             self.witness.decline(TOO_LONG)
             pace.reconsider_copying()
             copying = 0.0

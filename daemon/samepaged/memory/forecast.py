@@ -41,7 +41,8 @@ DISTRUSTED: Final = Obstacle("distrusted", "its soft-dirty bits were found to mi
 class Policy:
     """What is asked of a scan, as in the configuration: mode and reader, seconds and the part of wall time that it may
     take of the guest, how many unread pages to check (0: none), whether KSM may be held still, and in which sizes
-    below a page's to hash as well (bytes): with any of these, all pages are read at each scan.
+    below a page's to hash as well (bytes): with any of these, all pages are read at each scan. `one_instant`: rather
+    than slices, which are of several, there is to be no scan.
     """
 
     mode: str
@@ -51,6 +52,7 @@ class Policy:
     verify_pages: int
     still_ksm: bool
     finer_sizes: tuple[int, ...] = ()
+    one_instant: bool = False
 
 
 @dataclass(frozen=True, slots=True)

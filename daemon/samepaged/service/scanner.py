@@ -64,7 +64,8 @@ class Scanned:
 class Scanner:
     """Scans guests, one after another: never are two suspended at once. Keeps what makes the next scan cheaper.
 
-    `record` is handed each scan, once the guest runs on; `attribution` says which of them ask whose the pages are.
+    `record` is handed each scan, once the guest runs on; `attribution` says which of them ask whose the pages are;
+    `one_instant` is as in Policy.
     """
 
     def __init__(
@@ -77,12 +78,15 @@ class Scanner:
         breaker: Breaker | None = None,
         record: Callable[[Record], None] | None = None,
         attribution: Attribution | None = None,
+        *,
+        one_instant: bool = False,
     ) -> None:
         self._hypervisor = hypervisor
         self._guard = guard
         self._breaker = breaker
         self._record = record
         self._attribution = attribution
+        self._one_instant = one_instant
         self._config = config
         self._hashing = hashing
         self._kept = kept
@@ -195,6 +199,7 @@ class Scanner:
             verify_pages=scan.verify_pages if verify else 0,
             still_ksm=scan.still_ksm,
             finer_sizes=tuple(size for size in scan.page_sizes if size < PAGE_SIZE),
+            one_instant=self._one_instant,
         )
 
     def begin(self) -> None:

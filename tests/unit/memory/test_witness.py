@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from samepaged.errors import GuestError
+from samepaged.errors import GuestError, Reason
 from samepaged.hypervisor.pause import Held
 from samepaged.memory import smaps
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
@@ -152,7 +152,14 @@ class Noting:
 
 
 def captured(
-    pid: int, directory: Path, mode: str, witness: Noting, pace: Pace | None = None, max_pause: float = 0.25
+    pid: int,
+    directory: Path,
+    mode: str,
+    witness: Noting,
+    pace: Pace | None = None,
+    max_pause: float = 0.25,
+    *,
+    one_instant: bool = False,
 ) -> tuple[Capture, Kept, float]:
     asked = 0.0
 
@@ -167,7 +174,7 @@ def captured(
         witness.log.append("resume")
 
     source = Source(pid, (PAGES * PAGE,), False, False, pause, lambda _: None, directory)
-    policy = Policy(mode, "process", max_pause=max_pause, max_duty=0.5, verify_pages=0, still_ksm=False)
+    policy = Policy(mode, "process", max_pause, 0.5, verify_pages=0, still_ksm=False, one_instant=one_instant)
     kept = Kept(0, pace or Pace())
     found = capture(source, Hashing(best(), 7, 1, lambda: False), policy, kept, witness)
     return found, kept, asked
@@ -204,6 +211,16 @@ def test_a_witness_that_would_make_the_pause_too_long_is_sent_away_and_not_for_e
         assert kept.pace.copy_rate > 1e6
         assert found.mode == "snapshot"
         assert "max_pause" in (witness.declined or "")
+
+
+@pytest.mark.parametrize("pace", [Pace(rate=1e6), Pace(copy_rate=1e6)], ids=["reading", "copying"])
+def test_who_wants_one_instant_or_nothing_gets_nothing_where_that_takes_too_long(pace: Pace, tmp_path: Path) -> None:
+    with guest() as pid:
+        log: list[str] = []
+        with pytest.raises(GuestError, match="allow that with `--mode snapshot`") as caught:
+            captured(pid, tmp_path, "auto", Noting(log), pace, one_instant=True)
+        assert caught.value.reason is Reason.TOO_LONG
+        assert "suspend" not in log
 
 
 def test_a_long_snapshot_that_was_asked_for_is_announced_with_what_copying_takes(tmp_path: Path) -> None:

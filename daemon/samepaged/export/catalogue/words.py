@@ -81,6 +81,8 @@ FAILURES: Final[Words] = {
     Reason.READ: "has memory that could not be read",
     Reason.SUSPEND: "could not be suspended or resumed",
     Reason.OVERDUE: "was suspended for too long: over `scan.max_pause` and a second; it was resumed, the scan is void",
+    Reason.TOO_LONG: "would have to be suspended for longer than `scan.max_pause` to be read at one instant, which "
+    "`samepaged sources` asks for; it was not",
     Reason.LEFT_ALONE: "is left alone for an hour: pauses failed or were too long in three scans running",
     Reason.NO_GUARD: "was not suspended, as no guard process that would resume it could be started",
     Reason.NO_JOURNAL: "was not suspended, as this could not be noted in the runtime directory",
