@@ -45,6 +45,7 @@ svg{display:block;overflow:hidden}text{font-size:.75rem;fill:var(--ink)}
 .have{fill:var(--merged)}
 .from-process{fill:var(--self)}.from-file{fill:var(--inter)}.from-kernel{fill:var(--merged)}.from-free{fill:var(--zero)}
 .from-unknown{fill:var(--absent)}#sources summary .bar{margin-top:.3rem}
+#sources .columns{align-items:start}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1rem;margin:.3rem 0 .7rem;padding:0;font-size:.85rem}
 .legend svg{display:inline-block;vertical-align:-.1em;margin-right:.35rem;border-radius:.1rem}
 table{border-collapse:collapse;width:100%;font-size:.92rem}
