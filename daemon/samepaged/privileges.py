@@ -9,6 +9,7 @@ import ctypes
 import os
 import pwd
 import resource
+import signal
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import SamepagedError
@@ -16,7 +17,7 @@ from samepaged.errors import SamepagedError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["PrivilegeError", "become", "drop", "held", "seal"]
+__all__ = ["PrivilegeError", "become", "die_with_parent", "drop", "held", "seal"]
 
 # By number (capabilities(7), linux/capability.h). A kernel may know fewer of them, or more.
 KNOWN: Final = """
@@ -29,6 +30,7 @@ NAMES: Final = tuple(f"CAP_{name}" for name in KNOWN.split())
 MOST: Final = 64
 CAPABILITY_VERSION: Final = 0x20080522
 
+PR_SET_PDEATHSIG: Final = 1
 PR_GET_DUMPABLE: Final = 3
 PR_SET_DUMPABLE: Final = 4
 PR_CAPBSET_READ: Final = 23
@@ -71,6 +73,13 @@ def seal() -> None:
         raise PrivilegeError(f"the size of core files cannot be limited to 0: {error.strerror}") from error
     # The limit does not hold where cores are piped into a program (core(5)); this does.
     _prctl("PR_SET_DUMPABLE", PR_SET_DUMPABLE, 0)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends. Lost with a change of user, so it comes
+    after that. Raises PrivilegeError.
+    """
+    _prctl("PR_SET_PDEATHSIG", PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def drop(keep: Collection[str] = ()) -> None:

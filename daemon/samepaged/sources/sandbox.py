@@ -164,6 +164,7 @@ def confine(seconds: int, memory: int, *, must_filter: bool) -> None:
         _limit(name, limit)
     if os.geteuid() == 0:
         privileges.become(NOBODY)
+    privileges.die_with_parent()
     privileges.drop()
     privileges.seal()
     _limit(resource.RLIMIT_NPROC, 0)

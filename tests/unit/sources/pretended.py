@@ -238,6 +238,8 @@ class Bad(Pretended):
     def open(self, ram: Ram, notes: Sequence[int], profile: bytes, types: Callable[[str], bytes | None]) -> Any:
         while self._how == "asking":
             types("0123456789abcdef")
+        if self._how == "lost":  # from the beginning
+            _hang()
         return super().open(ram, notes, profile, types)
 
     def profile(self, opened: Any) -> bytes:

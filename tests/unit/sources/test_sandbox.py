@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def confined() -> Iterator[int]:
+def confined(how: str = "well") -> Iterator[int]:
     """A process that has begun: its pid."""
     copied = Copied(PAGES, 16)
-    child = Child(copied.file, PAGES, Limits.of(10.0, PAGES, 16, seccomp=True), program("well"))
+    child = Child(copied.file, PAGES, Limits.of(10.0, PAGES, 16, seccomp=True), program(how))
     try:
         channel = Channel(child.socket, lambda: False)
         nothing = {
@@ -45,8 +45,11 @@ def confined() -> Iterator[int]:
             "blocks": np.ones(1, dtype=np.uint8),
         }
         channel.send("begin", nothing, {"cold": 0, "names": 0})
-        asked = channel.receive(answers(PAGES), time.monotonic() + 20)
-        assert asked.kind == "fetch"
+        if how == "well":
+            asked = channel.receive(answers(PAGES), time.monotonic() + 20)
+            assert asked.kind == "fetch"
+        else:
+            time.sleep(1)
         yield child.pid
     finally:
         child.end()
@@ -219,3 +222,20 @@ def test_a_library_that_is_not_there_is_told_of(monkeypatch: pytest.MonkeyPatch)
     assert "libnothing.so" in (seccomp.available() or "")
     with pytest.raises(PrivilegeError, match="install libseccomp2"):
         seccomp.allow_only((), {}, ())
+
+
+def test_it_does_not_outlive_whoever_started_it_even_where_that_is_killed() -> None:
+    starts = (
+        "import time; from tests.unit.sources.test_sandbox import confined\n"
+        "with confined('lost') as pid:\n    print(pid, flush=True); time.sleep(60)"
+    )
+    root = Path(__file__).parents[3]
+    with subprocess.Popen([sys.executable, "-c", starts], cwd=root, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = Path("/proc") / parent.stdout.readline().strip()
+        assert child.exists()
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while child.exists() and status(int(child.name)).get("State", "")[:1] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
