@@ -155,7 +155,7 @@ class _Scan:
         chosen = plan(self.reader, self.policy, self.kept, paused=self.source.paused, vfio=self.source.vfio)
         pages: NDArray[np.uint64] | None = None
         if chosen.mode in {"snapshot", "precopy"}:
-            self.witness.prepare(Copies(self.reader, self.reader.look()))
+            self.witness.prepare(Copies(self.reader))
         if chosen.mode == "precopy":
             try:
                 pages = self._precopy(known, epoch)

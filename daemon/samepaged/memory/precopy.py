@@ -97,7 +97,7 @@ class Precopy:
         """
         digest = self._first_pass() if known is None else known
         if self.witness.expected(None):
-            self.witness.ahead(Copies(self.reader, self.reader.look()))
+            self.witness.ahead(Copies(self.reader))
         before = self.reader.pages
         for round_ in range(ROUNDS):
             self._fit(self.pace.overhead + self.pace.looking * self.reader.pages)

@@ -28,14 +28,21 @@ CHUNK: Final = 512
 
 
 class Copies:
-    """Pages of a guest, to be had as copies. `where` is where each page is; absent ones are not touched, and swapped
-    ones are not brought in.
+    """Pages of a guest, to be had as copies. `where` is where each page is, which is looked up when it is first asked
+    for if it is not given; absent ones are not touched, and swapped ones are not brought in.
     """
 
-    def __init__(self, reader: ProcessReader, where: Residence) -> None:
+    def __init__(self, reader: ProcessReader, where: Residence | None = None) -> None:
         self._reader = reader
-        self._where = where
+        self._looked = where
         self.copied = 0
+
+    @property
+    def _where(self) -> Residence:
+        # Most scans have nobody as their witness, who asks for nothing.
+        if self._looked is None:
+            self._looked = self._reader.look()
+        return self._looked
 
     @property
     def pages(self) -> int:

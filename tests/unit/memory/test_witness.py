@@ -88,6 +88,22 @@ def test_pages_are_copied_in_the_order_asked_for_and_absent_ones_are_not_touched
         assert not (entries[::3] & PRESENT).any()
 
 
+def test_where_pages_are_is_looked_up_when_somebody_asks_and_then_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with guest() as pid, reader(pid) as one:
+        looks: list[None] = []
+        look = one.look
+
+        def noted(_: ProcessReader) -> Residence:
+            looks.append(None)
+            return look()
+
+        monkeypatch.setattr(ProcessReader, "look", noted)
+        copies = Copies(one)
+        assert looks == []
+        assert np.count_nonzero(copies.present) + np.count_nonzero(copies.absent) == copies.pages
+        assert len(looks) == 1
+
+
 def test_pages_are_found_by_how_they_begin() -> None:
     with guest() as pid, reader(pid) as one:
         copies = Copies(one, one.look())
