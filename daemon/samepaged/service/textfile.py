@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from samepaged.export.metrics import SnapshotCollector, render
+from samepaged.whole_file import whole_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,17 +45,10 @@ class Textfile:
         shown = self._collector.snapshot
         if path is None or shown is self._written:
             return
-        # A dot and another ending: the collector does not look at it.
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            try:
+            # It is made anew at each start, and the collector does not look at what is beside it.
+            with whole_file(path, 0o644, lasting=False) as beside:
                 beside.write_bytes(render(self._registry, openmetrics=False))
-                beside.chmod(0o644)
-                beside.replace(path)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    beside.unlink()
-                raise
         except OSError as error:
             complaint = (
                 f"{path} cannot be written ({error.strerror}); let samepaged write there, or set export.textfile"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +11,7 @@ from samepaged.errors import TraceError
 from samepaged.traces.database import database, escaped, failures, literal, one_line
 from samepaged.traces.metadata import KEY, TraceFile, column_sum, described, parse
 from samepaged.traces.trace import Trace
+from samepaged.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,18 +36,9 @@ def write(path: Path, traces: Sequence[Trace]) -> None:
     """Write a file of these traces, which are all samples of the same size: it appears as a whole, or not at all.
     Raises TraceError.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        try:
+        with whole_file(path, 0o600) as beside:  # hashes tell who holds a known page
             _copy(traces, beside)
-            beside.chmod(0o600)  # hashes tell who holds a known page
-            with beside.open("rb") as file:
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                beside.unlink()
-            raise
     except failures() as error:
         raise not_written(path, error) from error
 
