@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samepaged.errors import SamepagedError
-from samepaged.service.recorder import Owned, write_owners, write_trace
+from samepaged.export.snapshot import Sourced
+from samepaged.service.recorder import write_owners, write_trace
 from samepaged.traces.database import check_installed
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Keeping:
     def owners(self, answers: Answers, scanned_at: float) -> None:
         """Write the owners of a trace, beside it. `scanned_at` is when its scan began, in seconds of the Unix epoch."""
         try:
-            write_owners(Owned(answers, scanned_at), self._host, self._directory)
+            write_owners(Sourced(answers, scanned_at), self._host, self._directory)
         except (SamepagedError, MemoryError) as error:
             self._lost("owners", error)
 

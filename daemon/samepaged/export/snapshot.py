@@ -222,7 +222,7 @@ class Recording:
 class Sourced:
     """Where a guest's sharing came from, when that was last looked at (`scanned`, Unix epoch)."""
 
-    answers: Answers
+    answers: Answers = field(repr=False)
     scanned: float
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from samepaged.export.names import aligned, elided, valid, visible, wrapped
 from samepaged.export.table import size
+from samepaged.sources.ram import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["sources_document", "sources_text"]
 
 SCHEMA: Final = 1
-PAGE: Final = 4096
 MOST_OWNERS: Final = 15
 MOST_COPIED: Final = 10
 WIDTH: Final = 100

@@ -13,6 +13,7 @@ from samepaged.export.catalogue.sources import (
     SOURCE_SHARING,
     SOURCE_SPLIT,
 )
+from samepaged.sources.ram import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["sources_metrics"]
 
-PAGE: Final = 4096
 # What is told of the kinds that have no series of their own.
 OTHER: Final = "other"
 

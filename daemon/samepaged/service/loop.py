@@ -25,7 +25,7 @@ from samepaged.service.breaker import Breaker
 from samepaged.service.directories import runtime_directory
 from samepaged.service.merging import read_merging
 from samepaged.service.owners import answers_of, still_shown
-from samepaged.service.recorder import Owned, Recorder
+from samepaged.service.recorder import Recorder
 from samepaged.service.recovery import recover
 from samepaged.service.round import Round, report, scan_all
 from samepaged.service.scanner import Scanned, Scanner
@@ -237,7 +237,7 @@ class Service:
         fresh = {}
         for name, one in found.items():
             started = everybody[name].scan.started
-            self._recorder.offer(Owned(one, started))
+            self._recorder.offer(Sourced(one, started))
             fresh[name] = Sourced(one.shortened(MOST_OWNERS), started)
         return {name: one for name, one in self._board.snapshot.sources.items() if name in self._known} | fresh
 

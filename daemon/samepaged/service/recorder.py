@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged import threads
 from samepaged.errors import SamepagedError
 from samepaged.export.names import valid
-from samepaged.export.snapshot import Recording
+from samepaged.export.snapshot import Recording, Sourced
 from samepaged.export.sources_document import sources_document
 from samepaged.traces import PageSizeCounts, Store, Trace, owners, seed_id
 
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from samepaged.config import TracesConfig
     from samepaged.export.snapshot import GuestScan
     from samepaged.sharing import Contents, PageDigest
-    from samepaged.sources.answers import Answers
 
-__all__ = ["Owned", "Record", "Recorder", "write_owners", "write_trace"]
+__all__ = ["Record", "Recorder", "write_owners", "write_trace"]
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +59,6 @@ class Record:
         return cls(digest, scan, sizes, seed)
 
 
-@dataclass(frozen=True, slots=True)
-class Owned:
-    """Whose the pages were of a scan whose trace is written, or offered, before: what others share is known only when
-    all guests were scanned. `scanned_at` is when the scan began.
-    """
-
-    answers: Answers = field(repr=False)
-    scanned_at: float
-
-
 def write_trace(record: Record, host: str, directory: Path) -> None:
     """Write a trace below `directory`. Raises SamepagedError."""
     scan = record.scan
@@ -88,13 +77,15 @@ def write_trace(record: Record, host: str, directory: Path) -> None:
     )
 
 
-def write_owners(owned: Owned, host: str, directory: Path) -> None:
-    """Write the owners of a trace that is there; nothing where it was lost. Raises SamepagedError."""
-    answers = owned.answers
-    trace = Store(directory).path_of(valid(host), valid(answers.domain), owned.scanned_at)
+def write_owners(sourced: Sourced, host: str, directory: Path) -> None:
+    """Write the owners of a trace that is there, which come later: what others share is known only when all guests were
+    scanned. Nothing where it was lost. Raises SamepagedError.
+    """
+    answers = sourced.answers
+    trace = Store(directory).path_of(valid(host), valid(answers.domain), sourced.scanned)
     if trace.exists():
         told = sources_document(answers.shortened(owners.MOST_OWNERS))
-        owners.write(trace, {**told, "host": valid(host), "scanned_at": owned.scanned_at})
+        owners.write(trace, {**told, "host": valid(host), "scanned_at": sourced.scanned})
 
 
 class Recorder:
@@ -103,7 +94,7 @@ class Recorder:
     def __init__(self, config: TracesConfig, stop: Callable[[], bool]) -> None:
         self._config = config
         self._stop = stop
-        self._waiting: queue.Queue[Record | Owned | None] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[Record | Sourced | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._troubled = False
         self._patience = PATIENCE
@@ -114,7 +105,7 @@ class Recorder:
         """From now on, by this configuration."""
         self._config = config
 
-    def offer(self, record: Record | Owned) -> None:
+    def offer(self, record: Record | Sourced) -> None:
         """Have a trace written, or the owners of one, if traces are wanted."""
         if self._config.enabled:
             self._put(record)
@@ -131,7 +122,7 @@ class Recorder:
         while self._thread is not None and self._waiting.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS / 4)
 
-    def _put(self, record: Record | Owned | None) -> None:
+    def _put(self, record: Record | Sourced | None) -> None:
         began = time.monotonic()
         deadline = began + self._patience
         try:
@@ -163,7 +154,7 @@ class Recorder:
             try:
                 if record is None:
                     self._prune(config)
-                elif isinstance(record, Owned):
+                elif isinstance(record, Sourced):
                     write_owners(record, config.host_name, config.directory)
                 else:
                     write_trace(record, config.host_name, config.directory)
@@ -189,7 +180,7 @@ class Recorder:
             with self._lock:
                 self.recording = replace(self.recording, stored_bytes=store.size(host))
 
-    def _lost(self, why: str, record: Record | Owned | None) -> None:
+    def _lost(self, why: str, record: Record | Sourced | None) -> None:
         """Count it, if it is a trace, and log the first of a row: each names another file, and says the same."""
         if isinstance(record, Record):
             with self._lock:

@@ -7,7 +7,6 @@ length, and are checked again when they are read.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -19,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from samepaged.errors import TraceError
 from samepaged.sources.answers import Answers, Copied, Owner
+from samepaged.sources.ram import PAGE
 from samepaged.traces.parquet import not_written
+from samepaged.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -37,7 +38,6 @@ MOST: Final = 1 << 48
 LONGEST_NAME: Final = 4096
 LAST: Final = 253_402_300_799  # the end of the year 9999
 SCHEMA: Final = 1
-PAGE: Final = 4096
 # Parts of a split are rounded to this much of a page, and are sums of many floats.
 ROUNDED: Final = 0.001
 INEXACT: Final = 1e-6
@@ -57,22 +57,13 @@ def write(trace: Path, document: Mapping[str, Any]) -> Path:
     would not be read again is an error here: it costs one guest's owners, and not a study.
     """
     path = sidecar(trace)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     content = _content(document)
     _parsed(path, content)
     try:
-        try:
+        with whole_file(path, 0o640) as beside:  # who may know what runs in the guests: their operators
             beside.unlink(missing_ok=True)
             with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(content)
-                os.fchmod(file.fileno(), 0o640)  # who may know what runs in the guests: their operators
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                beside.unlink()
-            raise
     except OSError as error:
         raise not_written(path, error) from error
     return path

@@ -12,8 +12,9 @@ import pytest
 
 from samepaged.config import TracesConfig
 from samepaged.errors import TraceError
+from samepaged.export.snapshot import Sourced
 from samepaged.service import recorder as module
-from samepaged.service.recorder import Owned, Record, Recorder
+from samepaged.service.recorder import Record, Recorder
 from samepaged.sharing import Contents, PageDigest
 from samepaged.traces import seed_id, survey
 from samepaged.traces.owners import owners_of
@@ -53,7 +54,7 @@ def test_what_was_scanned_is_on_disk_with_all_that_a_trace_says(tmp_path: Path) 
 def test_whose_the_pages_were_is_beside_the_trace(tmp_path: Path) -> None:
     recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
     recorder.offer(record())
-    recorder.offer(Owned(answers("web-1"), STARTED))
+    recorder.offer(Sourced(answers("web-1"), STARTED))
     recorder.close()
     ((file, found),) = owners_of(survey(tmp_path))
     assert (file.traces[0].domain, found) == ("web-1", answers("web-1"))
@@ -62,7 +63,7 @@ def test_whose_the_pages_were_is_beside_the_trace(tmp_path: Path) -> None:
 
 def test_owners_of_a_trace_that_was_lost_are_not_written(tmp_path: Path) -> None:
     recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
-    recorder.offer(Owned(answers("web-1"), STARTED))
+    recorder.offer(Sourced(answers("web-1"), STARTED))
     recorder.close()
     assert list(tmp_path.iterdir()) == []
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from samepaged.sources.linux.frames import Frames, array_pages, selected
+from samepaged.sources.linux.frames import Frames, selected
+from samepaged.sources.linux.page_array import page_array
 from samepaged.sources.ram import Ram
 from tests.unit.sources.inhabited import ARRAY, ARRAY_PAGE, OBJECTS, PAGES, Inhabited
 
@@ -77,7 +78,7 @@ def test_slab_and_table_pages_are_chosen_by_the_array_alone(new: bool) -> None: 
     guest.frame(500, kind=0xF2000000 if new else 0xFFFFFBFF)
     guest.free(600, 0)
     kernel = guest.kernel()
-    array = array_pages(kernel)
+    array = page_array(kernel).pages
     assert array.tolist() == list(range(ARRAY_PAGE, ARRAY_PAGE + PAGES * 64 // 4096))
     # And the page that says where the array is.
     where = kernel.ram.layout.page_of(kernel.translate(np.array([guest.symbols["vmemmap_base"]], dtype=np.uint64)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged.export.names import elided, visible
 from samepaged.export.page.bars import Part, bar, legend
 from samepaged.export.page.markup import Html, amount, element, joined, named, noun, share, when
+from samepaged.sources.ram import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["sources"]
 
-_PAGE: Final = 4096
 _AT_ONCE: Final = 25
 _MOST: Final = 200
 _OWNERS: Final = 8
@@ -71,7 +71,7 @@ def _kinds(answers: Sequence[Answers]) -> Html:
             split[kind.name] += round(kind.split_pages)
     whole = sum(one.sharing_pages for one in answers)
     rows = [
-        (name.replace("_", " "), amount(pages * _PAGE), share(pages, whole), share(split[name], whole))
+        (name.replace("_", " "), amount(pages * PAGE), share(pages, whole), share(split[name], whole))
         for name, pages in involved.most_common(_OWNERS)
         if pages
     ]
@@ -89,7 +89,7 @@ def _guest(domain: str, sourced: Sourced, now: float) -> Html:
         element(
             "summary",
             named(domain),
-            f": {amount(answers.sharing_pages * _PAGE)} shared",
+            f": {amount(answers.sharing_pages * PAGE)} shared",
             bar(_parts(answers), f"The sharing of {elided(visible(domain), _LONGEST)} by what it is of", 12),
         ),
         element(
@@ -115,9 +115,9 @@ def _parts(answers: Answers) -> tuple[Part, ...]:
     parts, told = [], 0
     for colour, name, kinds in _COLOURS:
         pages = round(sum(split.get(kind, 0.0) for kind in kinds))
-        parts.append(Part(colour, name, pages * _PAGE))
+        parts.append(Part(colour, name, pages * PAGE))
         told += pages
-    return (*parts, Part(*_KERNEL, max(answers.sharing_pages - told, 0) * _PAGE))
+    return (*parts, Part(*_KERNEL, max(answers.sharing_pages - told, 0) * PAGE))
 
 
 def _owners(caption: str, what: str, owners: Iterable[Owner], answers: Answers) -> Html:
@@ -127,7 +127,7 @@ def _owners(caption: str, what: str, owners: Iterable[Owner], answers: Answers) 
     rows = [
         (
             elided(visible(one.name), _LONGEST),
-            amount(one.sharing_pages * _PAGE),
+            amount(one.sharing_pages * PAGE),
             share(one.sharing_pages, answers.sharing_pages),
             share(one.split_pages, answers.sharing_pages),
         )

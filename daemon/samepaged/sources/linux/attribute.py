@@ -9,10 +9,11 @@ import numpy as np
 from samepaged.sources.linux import kernel_areas, kernel_buffers
 from samepaged.sources.linux.block_requests import block_requests
 from samepaged.sources.linux.files import cached, opened
-from samepaged.sources.linux.frames import Frames
+from samepaged.sources.linux.frames import TOP_BYTE, Frames
 from samepaged.sources.linux.free import buddies, per_cpu_lists
 from samepaged.sources.linux.kept_areas import dma_pools, ftrace_records
 from samepaged.sources.linux.ledger import Ledger
+from samepaged.sources.linux.members import KERNEL_HALF
 from samepaged.sources.linux.processes import memory_maps
 from samepaged.sources.linux.slabs import label_slabs
 from samepaged.sources.linux.users import label_users, sort_files
@@ -33,11 +34,9 @@ Result = TypeVar("Result")
 
 # What impossible memory can make of arithmetic and of look-ups that are made for possible one.
 IMPOSSIBLE: Final = (Unreadable, ArithmeticError, LookupError, ValueError, MemoryError)
-KERNEL_HALF: Final = np.uint64(1 << 63)
 # The low bits of a page's mapping: anonymous, or something else that is no file's (include/linux/page-flags.h).
 ANONYMOUS, NO_FILE = np.uint64(1), np.uint64(3)
 MOST_FILES: Final = 1 << 17
-TOP_BYTE: Final = np.uint32(24)
 # Pages with a type of their own, of kernels from 6.12 on: what they are, and what they are called.
 TYPED: Final = {
     "PGTY_offline": ("reserved", "balloon"),
@@ -134,7 +133,7 @@ class _Attribution:
         for name, (kind, label) in TYPED.items():
             if name in self.kernel.profile.enumerators:
                 number = self.kernel.profile.enumerators[name]
-                ledger.put_new(np.flatnonzero(frames.types >> TOP_BYTE == number), kind, label)
+                ledger.put_new(np.flatnonzero(frames.types >> np.uint32(TOP_BYTE) == number), kind, label)
         # What nobody holds may be at hand for a CPU, or a part of a block whose first page is held.
         sure = frames.known if told else frames.known & ~frames.idle
         ledger.put_new(np.flatnonzero(sure), "kernel_other", "kernel")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from samepaged.sources.linux.kernel import Kernel
     from samepaged.sources.linux.page_array import Columns, PageArray
 
-__all__ = ["Frames", "array_pages", "selected"]
+__all__ = ["TOP_BYTE", "Frames", "selected"]
 
 TOP_BYTE: Final = 24
 # The types of a page that VMCOREINFO does not name, from one that it does (include/linux/page-flags.h): from 6.12 in
@@ -143,11 +143,6 @@ class _Shape:
 
     def is_slab(self, types: NDArray[np.uint32], flags: NDArray[np.uint64]) -> NDArray[np.bool_]:
         return _typed(types, self.slab_type) if self.slab_type is not None else _bit(flags, self.slab_bit)
-
-
-def array_pages(kernel: Kernel) -> NDArray[np.int64]:
-    """The RAM pages (int64, ascending) that hold the array of struct pages. Raises Unreadable."""
-    return page_array(kernel).pages
 
 
 def selected(kernel: Kernel) -> NDArray[np.int64]:

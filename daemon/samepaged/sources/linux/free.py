@@ -33,7 +33,6 @@ MOST_LISTS_OF_ALL: Final = 1 << 20
 MIGRATE_TYPES: Final = 3
 LOW_ORDERS: Final = 4
 HUGE_ORDER: Final = 9
-NO_TYPE: Final = 0xFFFFFFFF
 
 
 def buddies(frames: Frames) -> NDArray[np.int64]:

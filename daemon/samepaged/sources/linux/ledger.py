@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.ownership import KIND, KINDS, Ownership
+from samepaged.sources.ownership import KIND, Ownership
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,10 +79,6 @@ class Ledger:
             missing=missing,
             note=note,
         )
-
-    def count(self, kind: str) -> int:
-        """How many pages are of a kind."""
-        return int(np.count_nonzero(self.kinds == KIND[kind])) if kind in KINDS else 0
 
 
 def _distinct(keys: NDArray[np.int64]) -> NDArray[np.int64]:

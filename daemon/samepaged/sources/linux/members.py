@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from samepaged.sources.linux.kernel import Kernel
 
-__all__ = ["HALF", "chain", "columns", "is_kernel"]
+__all__ = ["HALF", "KERNEL_HALF", "chain", "columns", "is_kernel"]
 
 # Members that lie within so many bytes are read together.
 TOGETHER: Final = 192

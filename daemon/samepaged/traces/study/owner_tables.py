@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from samepaged.config.problem import one_line
+from samepaged.sources.ram import PAGE
 from samepaged.traces.study.owners import is_library
 from samepaged.traces.study.table import Table
 from samepaged.traces.study.words import DASH, amount, named, percent
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["owner_tables"]
 
-_PAGE: Final = 4096
 # Rows of each kind; JSON has more.
 _LIBRARIES: Final = 12
 _OTHERS: Final = 8
@@ -81,7 +81,7 @@ def _by_guest(found: Sources) -> Table:
                 named(one.domain or ""),
                 one_line(one.processes[0].name) if one.processes else DASH,
                 str(one.traces),
-                amount(one.sharing.avg * _PAGE),
+                amount(one.sharing.avg * PAGE),
                 percent(one.labelled.avg),
                 *(percent(kinds.get(kind, 0.0)) for kind in ("heap", "stack", "library")),
             )
