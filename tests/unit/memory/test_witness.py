@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from samepaged.memory.residence import Residence
+
 # Of no other mapping's size.
 PAGES = 5003
 # Page n, where it is there, begins with "page n"; every third is not.
