@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import libvirt
 
 from samepaged.config import Config
+from samepaged.guard.client import GuardClient
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.guarded import Guarded
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.service.scanner import Scanner
@@ -71,7 +71,7 @@ def rows() -> list[Row]:
         hypervisor = Hypervisor(uri)
         hypervisor.connect()
         config = Config.model_validate({"scan": {"mode": "snapshot"}})
-        guard = Guarded(uri, Path(tmpfs))
+        guard = GuardClient(uri, Path(tmpfs))
         scanners = {
             threads: Scanner(hypervisor, guard, config, Hashing(best(), 7, threads, lambda: False), {})
             for threads in THREADS

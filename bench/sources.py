@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import libvirt
 
 from samepaged.config import Config, SourcesConfig
+from samepaged.guard.client import GuardClient
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.guarded import Guarded
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.service.attribution import Attribution
@@ -93,7 +93,7 @@ def rows() -> list[Row]:
         hypervisor = Hypervisor(uri)
         hypervisor.connect()
         config = Config.model_validate({"scan": {"mode": "snapshot"}})
-        guard = Guarded(uri, Path(tmpfs))
+        guard = GuardClient(uri, Path(tmpfs))
         hashing = Hashing(best(), 7, 1, lambda: False)
         plain = Scanner(hypervisor, guard, config, hashing, {})
         attribution = Attribution(SourcesConfig(enabled=True, every=1, names=True))

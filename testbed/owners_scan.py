@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from samepaged.config import load
+from samepaged.guard.client import GuardClient
+from samepaged.guard.directories import runtime_directory
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.guarded import Guarded
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.privileges import seal
 from samepaged.service.attribution import Attribution
 from samepaged.service.breaker import Breaker
-from samepaged.service.directories import runtime_directory
 from samepaged.service.round import scan_all
 from samepaged.service.scanner import Scanner
 from samepaged.sources.ownership import Ownership
@@ -59,7 +59,7 @@ def _scan(config_file: Path, directory: Path, domains: Sequence[str]) -> None:
     sources = config.sources.model_copy(update={"enabled": True, "every": 1, "names": True})
     hypervisor = Hypervisor(config.libvirt.uri, stop=_never)
     hypervisor.connect()
-    guard = Guarded(config.libvirt.uri, runtime_directory(config.runtime_directory).path, _never)
+    guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, _never)
     hashing = Hashing(best(), 1, config.scan.thread_count, _never)
     try:
         scanner = Scanner(hypervisor, guard, config, hashing, {}, Breaker(), None, Attribution(sources))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GUARD", "WEB", "Family", "Held", "Process", "children", "qemu", "wait_for_child"]
 
-GUARD: Final = "samepaged.hypervisor.guard"
+GUARD: Final = "samepaged.guard.server"
 WEB: Final = "samepaged.web"
 PROC: Final = Path("/proc")
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")

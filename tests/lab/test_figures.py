@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from samepaged.config import Config
+from samepaged.guard.client import GuardClient
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.guarded import Guarded
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.service.scanner import Scanner
@@ -64,7 +64,7 @@ def scans(writer: Writer, mode: str, directory: Path) -> list[GuestScan]:
     hypervisor.connect()
     settings = {"scan": {"mode": mode, "max_pause": "1h", "verify_every": 0}}
     config = Config.model_validate(settings)
-    guard = Guarded(hypervisor.uri, directory)
+    guard = GuardClient(hypervisor.uri, directory)
     scanner = Scanner(hypervisor, guard, config, Hashing(best(), 7, 1, lambda: False), {})
     try:
         return [scanner.scan(writer.domain).scan for _ in range(SCANS)]

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from samepaged.errors import GuestError, Reason
+from samepaged.guard.client import GuardClient
+from samepaged.guard.suspend import Held, Suspender
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.guarded import Guarded
 from samepaged.hypervisor.guests import describe
-from samepaged.hypervisor.pause import Held, Suspender
 from samepaged.memory import precopy, smaps, softdirty
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.hashing import best
@@ -313,7 +313,7 @@ def test_digests_of_a_guest_under_kvm_are_of_one_instant(kvm_guest: Writer, tmp_
     hypervisor.connect()
     kvm_guest.fill(0, 4096, 5, 512)
     guest = describe(hypervisor, kvm_guest.domain)
-    guard = Guarded(hypervisor.uri, tmp_path)
+    guard = GuardClient(hypervisor.uri, tmp_path)
     suspender = Suspender(hypervisor, guest, guard, 3600, lambda: False)
     witnessed = Witnessed(guest.process.pid, guest.blocks, suspender, tmp_path)
     whole = sum(guest.blocks)

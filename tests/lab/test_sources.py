@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from samepaged.guard.client import GuardClient
+from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.guarded import Guarded
 from samepaged.hypervisor.guests import describe
-from samepaged.hypervisor.pause import Suspender
 from samepaged.memory.kept import Kept
 from samepaged.sources.attendant import Known
 from tests.instant import differences, scanned
@@ -33,7 +33,7 @@ def test_what_was_copied_ahead_says_what_all_memory_says_at_the_instant_of_the_d
     kvm_guest: Writer, hypervisor: Hypervisor, tmp_path: Path
 ) -> None:
     guest = describe(hypervisor, kvm_guest.domain)
-    guard = Guarded(hypervisor.uri, tmp_path)
+    guard = GuardClient(hypervisor.uri, tmp_path)
     suspender = Suspender(hypervisor, guest, guard, 3600, lambda: False)
     kept, known = Kept(start_time=0), Known(start_time=0)
     try:

@@ -42,7 +42,7 @@ def guard_of(one: Daemon) -> int | None:
         with contextlib.suppress(OSError):
             stat = (path / "stat").read_text().rpartition(")")[2].split()
             words = (path / "cmdline").read_bytes().split(b"\0")
-            if int(stat[1]) == one.process.pid and stat[0] != "Z" and b"samepaged.hypervisor.guard" in words:
+            if int(stat[1]) == one.process.pid and stat[0] != "Z" and b"samepaged.guard.server" in words:
                 return int(path.name)
     return None
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from samepaged.guard.client import GuardClient
+from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.guarded import Guarded
 from samepaged.hypervisor.guests import describe
-from samepaged.hypervisor.pause import Suspender
 from samepaged.memory.kept import Kept
 from samepaged.sharing import FIRST_HASH
 from samepaged.sources.attendant import Known
@@ -40,7 +40,7 @@ def test_what_was_copied_of_a_guest_that_writes_and_maps_says_what_all_its_memor
 ) -> None:
     hypervisor = Hypervisor(libvirtd.uri)
     hypervisor.connect()
-    guard = Guarded(libvirtd.uri, tmp_path)
+    guard = GuardClient(libvirtd.uri, tmp_path)
     kept, known = Kept(start_time=0), Known(start_time=0)
     try:
         for number, dirty in enumerate((0, 500, 500, 0)):

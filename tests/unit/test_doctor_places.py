@@ -28,7 +28,7 @@ from samepaged.diagnosis.storage import (
     traces,
 )
 from samepaged.errors import ConfigError
-from samepaged.hypervisor.journal import Entry, JournalError, Left, boot_id
+from samepaged.guard.journal import Entry, JournalError, Left, boot_id
 from samepaged.web.config_file import LoadedConfig
 from samepaged.web.schema import WebConfig
 

@@ -16,13 +16,37 @@ LONGEST = 350
 
 # The rooms, and what each of them (and each single file beside them) may not know. Data goes one way: hypervisor →
 # memory → sharing → export and traces.
-ROOMS = {"commands", "diagnosis", "export", "hypervisor", "memory", "service", "sharing", "sources", "traces", "web"}
+ROOMS = {
+    "commands",
+    "diagnosis",
+    "export",
+    "guard",
+    "hypervisor",
+    "memory",
+    "service",
+    "sharing",
+    "sources",
+    "traces",
+    "web",
+}
 STRANGERS = {
-    "memory": {"hypervisor", "service", "export", "commands", "sources", "traces", "diagnosis", "web"},
-    "hypervisor": {"memory", "sharing", "sources", "export", "service", "commands", "traces", "diagnosis", "web"},
-    "sources": {"memory", "hypervisor", "service", "export", "commands", "traces", "diagnosis", "web"},
-    "export": {"memory", "hypervisor", "service", "commands", "diagnosis", "web"},
-    "traces": {"memory", "hypervisor", "service", "commands", "diagnosis", "web"},
+    "memory": {"guard", "hypervisor", "service", "export", "commands", "sources", "traces", "diagnosis", "web"},
+    "guard": {"memory", "sharing", "sources", "export", "service", "commands", "traces", "diagnosis", "web"},
+    "hypervisor": {
+        "guard",
+        "memory",
+        "sharing",
+        "sources",
+        "export",
+        "service",
+        "commands",
+        "traces",
+        "diagnosis",
+        "web",
+    },
+    "sources": {"guard", "memory", "hypervisor", "service", "export", "commands", "traces", "diagnosis", "web"},
+    "export": {"guard", "memory", "hypervisor", "service", "commands", "diagnosis", "web"},
+    "traces": {"guard", "memory", "hypervisor", "service", "commands", "diagnosis", "web"},
     "service": {"commands", "diagnosis"},
     "diagnosis": {"commands"},
     "web": ROOMS - {"web"},

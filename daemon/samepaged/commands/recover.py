@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.config import Config, load
 from samepaged.errors import ConfigError
-from samepaged.service.recovery import recover
+from samepaged.guard.recover import recover
 from samepaged.service.signals import Signals
 
 if TYPE_CHECKING:

@@ -12,18 +12,18 @@ from samepaged import seed
 from samepaged.commands.command import INTERRUPTED
 from samepaged.config import load
 from samepaged.export.table import Progress
+from samepaged.guard.client import GuardClient
+from samepaged.guard.directories import runtime_directory
+from samepaged.guard.recover import recover
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.guarded import Guarded
 from samepaged.memory import softdirty
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.privileges import seal
 from samepaged.service.attribution import Attribution
 from samepaged.service.breaker import Breaker
-from samepaged.service.directories import runtime_directory
 from samepaged.service.merging import read_merging
 from samepaged.service.owners import answers_of
-from samepaged.service.recovery import recover
 from samepaged.service.round import report, scan_all
 from samepaged.service.scanner import Scanned, Scanner
 
@@ -92,7 +92,7 @@ class Scans:
         self._hypervisor.connect()
         key = seed.load(config.hashing.seed, config.state_directory)
         hashing = Hashing(best(), key, config.scan.thread_count, stop)
-        self._guard = Guarded(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
+        self._guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
         attribution = None if sources is None else Attribution(sources)
         # Whoever asks whose the pages are is served by no scan of several instants, unless it is one that they chose.
         instant = sources is not None and config.scan.mode == "auto"

@@ -14,14 +14,14 @@ from samepaged import seed
 from samepaged.config import Config, load
 from samepaged.diagnosis.check import Check, Status, failure, from_error, ok, warning
 from samepaged.errors import ConfigError
-from samepaged.hypervisor.journal import JournalError, left
-from samepaged.service.directories import places
+from samepaged.guard.directories import places
+from samepaged.guard.journal import JournalError, left
 from samepaged.traces.database import installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from samepaged.hypervisor.journal import Left
+    from samepaged.guard.journal import Left
 
 __all__ = [
     "Directory",

@@ -13,8 +13,10 @@ from samepaged.config import load
 from samepaged.errors import HypervisorError, LeftPausedError, Reason, SamepagedError
 from samepaged.export.metrics import SnapshotCollector
 from samepaged.export.snapshot import ConfigStatus, Limits, Recording, Snapshot, Sourced
+from samepaged.guard.client import GuardClient
+from samepaged.guard.directories import runtime_directory
+from samepaged.guard.recover import recover
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.guarded import Guarded
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import Interrupted, best
 from samepaged.service import systemd
@@ -22,11 +24,9 @@ from samepaged.service.accounts import accounts, extended, moment
 from samepaged.service.attribution import Attribution
 from samepaged.service.board import Board
 from samepaged.service.breaker import Breaker
-from samepaged.service.directories import runtime_directory
 from samepaged.service.merging import read_merging
 from samepaged.service.owners import answers_of, still_shown
 from samepaged.service.recorder import Recorder
-from samepaged.service.recovery import recover
 from samepaged.service.round import Round, report, scan_all
 from samepaged.service.scanner import Scanned, Scanner
 from samepaged.service.schedule import Backoff, Schedule
@@ -81,7 +81,7 @@ class Service:
         self._kept: dict[str, Kept] = {}
         self._breaker = Breaker()
         self._attribution = Attribution(config.sources)
-        self._guard: Guarded | None = None
+        self._guard: GuardClient | None = None
         self._serving = Serving(collector, web or Child(), config)
         self._board = Board(collector, self._serving.changed)
 
@@ -257,7 +257,7 @@ class Service:
         """When the next scan is due, in seconds of the Unix epoch."""
         return time.time() + self._schedule.due - time.monotonic()
 
-    def _guarded(self) -> Guarded:
+    def _guarded(self) -> GuardClient:
         """The guard, with its journal where files can be made now. Raises SamepagedError where that is nowhere."""
         uri, place = self._config.libvirt.uri, runtime_directory(self._config.runtime_directory)
         directory = place.path
@@ -266,7 +266,7 @@ class Service:
                 log.warning("%s; make room there, or set runtime_directory: %s is used", place.trouble, directory)
             if self._guard is not None:
                 self._guard.close()
-            self._guard = Guarded(uri, directory, self._stop)
+            self._guard = GuardClient(uri, directory, self._stop)
         return self._guard
 
     def _know(self, round_: Round) -> None:

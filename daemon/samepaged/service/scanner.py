@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 
 from samepaged.export.snapshot import GuestScan
+from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.guests import Guest, describe
-from samepaged.hypervisor.pause import Suspender
 from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.kept import Kept, limit
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from samepaged.config import Config
+    from samepaged.guard.client import GuardClient
     from samepaged.hypervisor.connection import Hypervisor
-    from samepaged.hypervisor.guarded import Guarded
     from samepaged.hypervisor.process import QemuProcess
     from samepaged.memory.witness import Witness
     from samepaged.service.attribution import Attribution
@@ -71,7 +71,7 @@ class Scanner:
     def __init__(
         self,
         hypervisor: Hypervisor,
-        guard: Guarded,
+        guard: GuardClient,
         config: Config,
         hashing: Hashing,
         kept: dict[str, Kept],

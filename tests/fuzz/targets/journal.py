@@ -6,7 +6,7 @@ from dataclasses import astuple
 from typing import Final
 from uuid import UUID
 
-from samepaged.hypervisor.journal import Entry, JournalError
+from samepaged.guard.journal import Entry, JournalError
 from tests.fuzz.target import Target
 
 UUID_TEXT: Final = "71ebb48b-aaed-46d8-bce8-3cf9fc5e385e"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor.pause import Held
+from samepaged.guard.suspend import Held
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.dump_reader import place
 from samepaged.memory.elf import ElfStream, Segment

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.hypervisor.pause import Held
+from samepaged.guard.suspend import Held
 from samepaged.ksm import still as ksm
 from samepaged.memory import softdirty
 from samepaged.memory.claim import Claim, Claimed

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor.pause import Held
+from samepaged.guard.suspend import Held
 from samepaged.memory import precopy, softdirty
 from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, SOFT_DIRTY, SWAPPED
 from samepaged.memory.plan import Pace

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor.pause import Held
+from samepaged.guard.suspend import Held
 from samepaged.memory import smaps
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.hashing import Interrupted, best

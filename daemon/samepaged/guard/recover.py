@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from samepaged import ksm
 from samepaged.errors import HypervisorError
+from samepaged.guard.directories import places
+from samepaged.guard.journal import JournalError, Left, left
+from samepaged.guard.resume import ResumeOutcome, rescue
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.dumps import release
-from samepaged.hypervisor.journal import JournalError, Left, left
-from samepaged.hypervisor.rescue import Found, rescue
-from samepaged.service.directories import places
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ def _settle(found: Left | JournalError, give_up: Callable[[], bool], uri: str | 
             return str(error)
         finally:
             hypervisor.close()
-        if outcome is Found.SUSPENDED:
+        if outcome is ResumeOutcome.SUSPENDED:
             log.error("domain %r was left suspended by a samepaged that ended, and has been resumed", entry.name)
     try:
         found.clear()

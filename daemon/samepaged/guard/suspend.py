@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import libvirt
 
 from samepaged.errors import GuestError, HypervisorError, LeftPausedError, Reason
-from samepaged.hypervisor.guarded import GUARD_MARGIN
-from samepaged.hypervisor.rescue import OUR_PAUSES, PASSING
+from samepaged.guard.client import GUARD_MARGIN
+from samepaged.guard.resume import OUR_PAUSES, PASSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from samepaged.guard.client import GuardClient
     from samepaged.hypervisor.connection import Hypervisor
-    from samepaged.hypervisor.guarded import Guarded
     from samepaged.hypervisor.guests import Guest
 
 __all__ = ["Held", "Suspender"]
@@ -52,7 +52,7 @@ class Suspender:
 
     hypervisor: Hypervisor
     guest: Guest
-    guard: Guarded
+    guard: GuardClient
     max_pause: float
     give_up: Callable[[], bool]
     pauses: list[float] = field(default_factory=list)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from samepaged.errors import SamepagedError
-from samepaged.service.directories import Place, runtime_directory
+from samepaged.guard.directories import Place, runtime_directory
 
 if TYPE_CHECKING:
     from pathlib import Path

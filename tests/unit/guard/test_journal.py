@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor.journal import Entry, Journal, JournalError, Left, boot_id, left
+from samepaged.guard.journal import Entry, Journal, JournalError, Left, boot_id, left
 from samepaged.procfs import start_time
 
 if TYPE_CHECKING:

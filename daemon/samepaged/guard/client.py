@@ -12,14 +12,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor.journal import Entry, Journal, boot_id
-from samepaged.hypervisor.link import Closed, Link
+from samepaged.guard.channel import Channel, Closed
+from samepaged.guard.journal import Entry, Journal, boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["GUARD_MARGIN", "Guarded"]
+__all__ = ["GUARD_MARGIN", "GuardClient"]
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ SHORT_ANSWER: Final = 5.0
 NAP: Final = 0.1
 
 
-class Guarded:
+class GuardClient:
     """The guard process as the scanner sees it: started before the first suspension, and anew where it has ended. Its
     journal lies in `directory`. `give_up` ends the waiting for its answer.
     """
@@ -42,17 +42,17 @@ class Guarded:
         self.directory = directory
         self._give_up = give_up
         self._journal = Journal(directory)
-        self._link: Link | None = None
+        self._link: Channel | None = None
         self._pid: int | None = None
         self._number = 0
         self._boot = boot_id()
 
     def start(self) -> None:
         """Start the process, and do not wait for it. Raises OSError."""
-        link, other = Link.pair()
+        link, other = Channel.pair()
         arguments = [self.uri, str(self._journal.path), str(os.getpid())]
         # -I: neither the working directory nor the environment says what is imported.
-        command = [sys.executable, "-I", "-m", "samepaged.hypervisor.guard", *arguments]
+        command = [sys.executable, "-I", "-m", "samepaged.guard.server", *arguments]
         try:
             with contextlib.closing(other):
                 self._pid = os.posix_spawn(

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from samepaged import ksm, privileges
 from samepaged.errors import GuestError, HypervisorError, SamepagedError
+from samepaged.guard.channel import Channel, Closed
+from samepaged.guard.journal import Entry
+from samepaged.guard.resume import LOOK, RETRY, ResumeOutcome, attempt, rescue
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.dumps import release
-from samepaged.hypervisor.journal import Entry
-from samepaged.hypervisor.link import Closed, Link
-from samepaged.hypervisor.rescue import LOOK, RETRY, Found, attempt, rescue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ class Guard:
     """
 
     def __init__(
-        self, link: Link, hypervisor: Hypervisor, journal: Path, scanner: int, kill_scanner: Callable[[], None]
+        self, link: Channel, hypervisor: Hypervisor, journal: Path, scanner: int, kill_scanner: Callable[[], None]
     ) -> None:
         self._link = link
         self._scanner = scanner
@@ -131,11 +131,11 @@ class Guard:
             return
         # One that runs is looked at again: a scanner that stood still before it called may yet suspend it.
         self._look_at = now + LOOK
-        if found is Found.SUSPENDED:
+        if found is ResumeOutcome.SUSPENDED:
             log.error("domain %r: the scanner did not resume it in time, the guard did", watch.entry.name)
             watch.resumed = True
             self._clear_journal()
-        watch.settled = found is not Found.RUNNING
+        watch.settled = found is not ResumeOutcome.RUNNING
 
     def _inherit(self) -> None:
         """The scanner is no more."""
@@ -144,7 +144,7 @@ class Guard:
             release(self._journal.parent, ended=self._scanner)
         if watch is not None and not watch.settled:
             found = rescue(self._hypervisor, watch.entry, in_flight=not watch.suspended)
-            if found is Found.SUSPENDED:
+            if found is ResumeOutcome.SUSPENDED:
                 log.error("domain %r: samepaged ended while it was suspended, the guard resumed it", watch.entry.name)
         if watch is not None:
             self._clear_journal()
@@ -160,7 +160,7 @@ def main(uri: str, journal: str, scanner: str) -> None:
     logging.raiseExceptions = False  # where the log went may end before we do
     for number in DEAF:
         signal.signal(number, signal.SIG_IGN)
-    link = Link(socket.socket(fileno=os.dup(0)))
+    link = Channel(socket.socket(fileno=os.dup(0)))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     pid = int(scanner)
     handle = os.pidfd_open(pid)

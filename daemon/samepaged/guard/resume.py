@@ -14,10 +14,10 @@ from samepaged.errors import GuestError, HypervisorError, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from samepaged.guard.journal import Entry
     from samepaged.hypervisor.connection import Hypervisor
-    from samepaged.hypervisor.journal import Entry
 
-__all__ = ["OUR_PAUSES", "PASSING", "Found", "attempt", "rescue"]
+__all__ = ["OUR_PAUSES", "PASSING", "ResumeOutcome", "attempt", "rescue"]
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ LOOK: Final = 0.03
 RETRY: Final = (0.05, 1.0)
 
 
-class Found(Enum):
+class ResumeOutcome(Enum):
     """What an attempt to resume found."""
 
     SUSPENDED = auto()
@@ -46,7 +46,7 @@ class Found(Enum):
     """It is gone, has been started anew, or went into a state that is not a pause of ours: it stays so."""
 
 
-def attempt(hypervisor: Hypervisor, entry: Entry) -> Found:
+def attempt(hypervisor: Hypervisor, entry: Entry) -> ResumeOutcome:
     """Resume the guest if it is suspended as samepaged suspends. Raises HypervisorError, and GuestError where that
     failed for a reason that may pass.
     """
@@ -54,36 +54,36 @@ def attempt(hypervisor: Hypervisor, entry: Entry) -> Found:
     try:
         domain = hypervisor.by_uuid(entry.uuid)
         if domain.ID() != entry.id:
-            return Found.NOT_OURS
+            return ResumeOutcome.NOT_OURS
         state, why = hypervisor.call(f"asking for the state of domain {entry.name!r}", domain.state)
         if state in {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED}:
-            return Found.RUNNING
+            return ResumeOutcome.RUNNING
         if state != libvirt.VIR_DOMAIN_PAUSED or why not in OUR_PAUSES:
-            return Found.NOT_OURS
+            return ResumeOutcome.NOT_OURS
         hypervisor.call(f"resuming domain {entry.name!r}", domain.resume)
     except GuestError as error:
         if error.reason is Reason.NOT_RUNNING:
             return _became(hypervisor, entry)
         if error.reason not in PASSING:
-            return Found.NOT_OURS
+            return ResumeOutcome.NOT_OURS
         raise
-    return Found.SUSPENDED
+    return ResumeOutcome.SUSPENDED
 
 
-def _became(hypervisor: Hypervisor, entry: Entry) -> Found:
+def _became(hypervisor: Hypervisor, entry: Entry) -> ResumeOutcome:
     """What became of a guest that libvirt would not resume because of its state: somebody was quicker, or it ended."""
     try:
         state, _ = hypervisor.call("asking for its state", hypervisor.by_uuid(entry.uuid).state)
     except GuestError as error:
         if error.reason in PASSING:
             raise
-        return Found.NOT_OURS
-    return Found.RUNNING if state == libvirt.VIR_DOMAIN_RUNNING else Found.NOT_OURS
+        return ResumeOutcome.NOT_OURS
+    return ResumeOutcome.RUNNING if state == libvirt.VIR_DOMAIN_RUNNING else ResumeOutcome.NOT_OURS
 
 
 def rescue(
     hypervisor: Hypervisor, entry: Entry, *, in_flight: bool, give_up: Callable[[], bool] = lambda: False
-) -> Found:
+) -> ResumeOutcome:
     """Resume the guest, trying for as long as it takes: while libvirt is away, while a job holds the domain. With
     `in_flight` the call that suspends it may be yet to come, and a guest that runs is watched for it. Raises
     HypervisorError where `give_up` says so before that.
@@ -93,7 +93,7 @@ def rescue(
     while True:
         try:
             found = attempt(hypervisor, entry)
-            busy = found is Found.RUNNING and in_flight and _in_job(hypervisor, entry)
+            busy = found is ResumeOutcome.RUNNING and in_flight and _in_job(hypervisor, entry)
         except (GuestError, HypervisorError) as error:
             if give_up():
                 raise HypervisorError(
@@ -107,7 +107,7 @@ def rescue(
         now = time.monotonic()
         first_seen = first_seen or now
         watched = IN_FLIGHT_BEHIND_JOB if busy else IN_FLIGHT
-        if found is not Found.RUNNING or not in_flight or now - first_seen > watched:
+        if found is not ResumeOutcome.RUNNING or not in_flight or now - first_seen > watched:
             return found
         time.sleep(LOOK)
 

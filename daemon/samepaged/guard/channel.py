@@ -7,7 +7,7 @@ import select
 import socket
 from typing import Any, Final
 
-__all__ = ["Closed", "Link"]
+__all__ = ["Channel", "Closed"]
 
 LONGEST: Final = 1 << 16
 
@@ -16,7 +16,7 @@ class Closed(Exception):  # noqa: N818 - no error: the other side has ended
     """The other side has closed its end: its process is no more."""
 
 
-class Link:
+class Channel:
     """One end of the pair."""
 
     def __init__(self, end: socket.socket) -> None:
@@ -25,7 +25,7 @@ class Link:
         self._poll.register(end, select.POLLIN)
 
     @classmethod
-    def pair(cls) -> tuple[Link, socket.socket]:
+    def pair(cls) -> tuple[Channel, socket.socket]:
         """An end, and the other one's socket."""
         mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(mine), other
