@@ -120,10 +120,12 @@ class OpenEntries:
                 hypervisor = self._hypervisors[uri] = self._connect(uri)
             self._work[found.path] = Settling(found, hypervisor, in_flight, self._clock)
 
-    def step(self) -> list[Settled]:
-        """Look at each entry that is due, once; gives those that were settled."""
+    def step(self, *, search: bool = False) -> list[Settled]:
+        """Look at each entry that is due, once; gives those that were settled. New entries are looked for every
+        SEARCH_SECONDS, or now with `search`.
+        """
         now = self._clock()
-        if now >= self._search_due:
+        if search or now >= self._search_due:
             self._search_due = now + SEARCH_SECONDS
             for found in self._read():
                 self._begin(found)

@@ -36,6 +36,26 @@ class _Call:
     returned: threading.Event = field(default_factory=threading.Event)
     result: Any = None
     error: BaseException | None = None
+    given_up: Callable[[], object] | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def make(self) -> None:
+        try:
+            self.result = self.function()
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            self.error = error
+        with self.lock:
+            self.returned.set()
+        if self.given_up is not None:
+            self.given_up()
+
+    def give_up(self, afterwards: Callable[[], object]) -> bool:
+        """Do not wait any longer: `afterwards` is called when it returns. False if it has returned already."""
+        with self.lock:
+            if self.returned.is_set():
+                return False
+            self.given_up = afterwards
+            return True
 
 
 class _Worker:
@@ -59,14 +79,9 @@ class _Worker:
             call, self._call = self._call, None
             if call is None:
                 return
-            try:
-                call.result = call.function()
-            except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
-                call.error = error
-            # Idle before the result is known: the thread that waits for it finds this worker for its next call.
-            self._idle.append(self)
-            call.returned.set()
+            call.make()
             del call
+            self._idle.append(self)
 
 
 class Calls:
@@ -83,9 +98,9 @@ class Calls:
         self._unanswered = [call for call in self._unanswered if not call.returned.is_set()]
         return len(self._unanswered)
 
-    def make(self, function: Callable[[], Any], seconds: float) -> Any:  # noqa: ANN401 - whatever the call returns
-        """Call `function` and give what it returns or raises. Raises Unanswered after so many seconds, and
-        HypervisorError if no thread can be started.
+    def make(self, function: Callable[[], Any], seconds: float, afterwards: Callable[[], object] = lambda: None) -> Any:  # noqa: ANN401 - whatever the call returns
+        """Call `function` and give what it returns or raises. Raises Unanswered after so many seconds; `afterwards` is
+        then called in the call's thread when it returns. Raises HypervisorError if no thread can be started.
         """
         try:
             worker = self._idle.pop()
@@ -96,7 +111,7 @@ class Calls:
         deadline = time.monotonic() + seconds
         while not call.returned.wait(max(0.0, min(BEAT_SECONDS, deadline - time.monotonic()))):
             self._beat()
-            if time.monotonic() >= deadline and not call.returned.is_set():
+            if time.monotonic() >= deadline and call.give_up(afterwards):
                 self._unanswered.append(call)
                 raise Unanswered
         if call.error is not None:
