@@ -22,6 +22,8 @@ __all__ = ["Calls", "Unanswered"]
 
 # Between two calls of `beat` while an answer is waited for.
 BEAT_SECONDS: Final = 0.2
+# So much of one turn of that loop counts as waiting at most.
+MOST_WAITED_SECONDS: Final = 0.5
 
 
 class Unanswered(Exception):  # noqa: N818 - the caller turns it into a GuestError that names the call
@@ -108,10 +110,15 @@ class Calls:
             worker = _Worker(self._idle)
         call = _Call(function)
         worker.make(call)
-        deadline = time.monotonic() + seconds
-        while not call.returned.wait(max(0.0, min(BEAT_SECONDS, deadline - time.monotonic()))):
+        left = seconds
+        while True:
+            began = time.monotonic()
+            if call.returned.wait(max(0.0, min(BEAT_SECONDS, left))):
+                break
             self._beat()
-            if time.monotonic() >= deadline and call.give_up(afterwards):
+            # A process that was stopped meanwhile (SIGSTOP) has not waited: the answer may be there already.
+            left -= min(time.monotonic() - began, MOST_WAITED_SECONDS)
+            if left <= 0 and call.give_up(afterwards):
                 self._unanswered.append(call)
                 raise Unanswered
         if call.error is not None:

@@ -44,6 +44,7 @@ class FakeDomain:
     run_state: RunState = RunState.RUNNING
     control_state: Control = Control.READY
     since: float = 60.0
+    job: bool = False
     id: int = 7
     calls: list[str] = field(default_factory=list)
     failures: dict[str, list[Exception]] = field(default_factory=dict)
@@ -63,6 +64,10 @@ class FakeDomain:
     def control(self) -> tuple[Control, float]:
         self._call("control")
         return self.control_state, self.since
+
+    def in_job(self) -> bool:
+        self._call("in_job")
+        return self.job
 
     def ping(self) -> None:
         self._call("ping")

@@ -110,8 +110,9 @@ def test_a_ping_without_an_answer_settles_nothing(tmp_path: Path, hypervisor: Fa
     assert watched.look_for(2 * IN_FLIGHT_SECONDS) is ResumeOutcome.RUNNING
 
 
-def test_behind_a_long_job_no_call_waits_for_ever(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
-    hypervisor.it.control_state = Control.JOB
+@pytest.mark.parametrize("control", [Control.JOB, Control.READY])
+def test_behind_a_long_job_no_call_waits_for_ever(tmp_path: Path, hypervisor: FakeHypervisor, control: Control) -> None:
+    hypervisor.it.control_state, hypervisor.it.job = control, True
     watched = Watched(tmp_path, hypervisor)
     assert watched.look_for(BEHIND_JOB_SECONDS - 1) is None
     assert watched.look_for(2) is ResumeOutcome.RUNNING

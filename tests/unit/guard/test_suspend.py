@@ -101,6 +101,12 @@ def test_a_busy_domain_is_skipped_before_the_guard(
     assert "suspend" not in scene.hypervisor.it.calls
 
 
+def test_a_job_without_a_call_under_way_prevents_the_suspension(scene: Scene) -> None:
+    scene.hypervisor.it.job = True
+    scene.fails(Reason.IN_JOB)
+    assert scene.guard.calls == []
+
+
 def test_a_short_query_of_another_client_is_waited_for(scene: Scene) -> None:
     domain = scene.hypervisor.it
     domain.control_state, domain.since = Control.OCCUPIED, 0.001
