@@ -25,6 +25,7 @@ from samepaged.guard.journal import Entry
 from samepaged.guard.resume import LOOK, RETRY, ResumeOutcome, attempt, rescue
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.dumps import release
+from samepaged.journald import configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,7 +157,7 @@ class Guard:
 
 def main(uri: str, journal: str, scanner: str) -> None:
     """The process: its end of the link is standard input."""
-    logging.basicConfig(format="samepaged: %(levelname)s: guard: %(message)s", stream=sys.stderr)
+    configure_logging("guard")
     logging.raiseExceptions = False  # where the log went may end before we do
     for number in DEAF:
         signal.signal(number, signal.SIG_IGN)
