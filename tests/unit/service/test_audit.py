@@ -75,7 +75,7 @@ def test_the_journal_fields_are_the_details() -> None:
     }
 
 
-@given(st.text(alphabet=st.characters()))
+@given(st.text())
 def test_no_name_forges_a_line_or_a_detail(name: str) -> None:
     line = message(replace(ENTRY, name=name))
     assert line.isprintable()
