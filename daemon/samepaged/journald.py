@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["JournalHandler", "configure_logging", "encode", "stderr_is_journal"]
+__all__ = ["JournalHandler", "about", "configure_logging", "encode", "stderr_is_journal"]
 
 SOCKET: Final = "/run/systemd/journal/socket"
 IDENTIFIER: Final = "samepaged"
@@ -44,6 +44,11 @@ def encode(fields: Mapping[str, str]) -> bytes:
         else:
             datagram += b"%s=%s\n" % (name.encode(), value)
     return bytes(datagram)
+
+
+def about(name: str, uuid: str) -> dict[str, dict[str, str]]:
+    """The `extra` of a log call about one domain: `journalctl` can select the entry by it."""
+    return {"journal_fields": {"SAMEPAGED_DOMAIN": name, "SAMEPAGED_UUID": uuid}}
 
 
 def stderr_is_journal() -> bool:

@@ -47,11 +47,12 @@ def log(lines: int = 60) -> str:
 
 
 def audit_trail(pid: int) -> list[dict[str, str]]:
-    """The journal's entries about the guest's suspensions, by the scanner of this pid, oldest first."""
+    """The journal's entries about scans of the guest, by the scanner of this pid, oldest first."""
     subprocess.run(["journalctl", "--sync"], check=True, timeout=60)
     words = ["journalctl", "--unit=samepaged", f"SAMEPAGED_DOMAIN={NAME}", f"_PID={pid}", "--output=json"]
     said = subprocess.run([*words, "--no-pager", "--quiet"], check=True, capture_output=True, text=True, timeout=60)
-    return [json.loads(line) for line in said.stdout.splitlines()]
+    entries = [json.loads(line) for line in said.stdout.splitlines()]
+    return [entry for entry in entries if "SAMEPAGED_RESULT" in entry]
 
 
 def show(name: str, unit: str = "samepaged") -> str:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.journald import JournalHandler, encode
+from samepaged.journald import JournalHandler, about, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,9 +132,14 @@ def test_a_record_becomes_an_entry(journal: Journal, logger: logging.Logger, lev
 
 
 def test_a_record_s_fields_are_the_entry_s(journal: Journal, logger: logging.Logger) -> None:
-    logger.info("suspended", extra={"journal_fields": {"SAMEPAGED_DOMAIN": "x\nPRIORITY=0"}})
-    entry = journal.entry()
-    assert (entry["SAMEPAGED_DOMAIN"], entry["PRIORITY"]) == ("x\nPRIORITY=0", "6")
+    logger.info("resumed", extra=about("x\nPRIORITY=0", "5e0c9e1c"))
+    assert journal.entry() == {
+        "MESSAGE": "guard: resumed",
+        "PRIORITY": "6",
+        "SYSLOG_IDENTIFIER": "samepaged",
+        "SAMEPAGED_DOMAIN": "x\nPRIORITY=0",
+        "SAMEPAGED_UUID": "5e0c9e1c",
+    }
 
 
 def test_a_traceback_is_part_of_the_message(journal: Journal, logger: logging.Logger) -> None:

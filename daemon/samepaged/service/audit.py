@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
-from samepaged.errors import GuestError, HypervisorError, LeftPausedError, Reason
+from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.guard.suspend import LeftOpenError
 from samepaged.memory.hashing import Interrupted
 from samepaged.printable import quoted
 
@@ -24,13 +25,13 @@ __all__ = ["AuditEntry", "Pauses", "ScanMode", "failure", "fields", "logged", "m
 log = logging.getLogger(__name__)
 
 SCANNED: Final = "scanned"
-LEFT_PAUSED: Final = "left_paused"
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
     """One scan of one guest. `pauses` are seconds, `starts` their Unix times, in the same order. `mode` is the
-    consistency mode, None if the scan failed. `result` is "scanned", "left_paused", or the reason of the failure.
+    consistency mode, None if the scan failed. `result` is "scanned" or the reason of the failure. With `uncertain`, a
+    further suspend or resume call was under way at the end of the scan.
     """
 
     name: str
@@ -39,13 +40,15 @@ class AuditEntry:
     pauses: tuple[float, ...]
     starts: tuple[float, ...]
     result: str
+    uncertain: bool = False
 
 
 class Pauses(Protocol):
-    """The suspensions of one guest during one scan."""
+    """The suspensions of one guest during one scan, and whether one of them went wrong."""
 
     pauses: list[float]
     pause_starts: list[float]
+    failed: bool
 
 
 @dataclass(slots=True)
@@ -62,14 +65,25 @@ def logged(name: str, uuid: str, suspended: Pauses) -> Iterator[ScanMode]:
     try:
         yield scan
     except BaseException as error:
-        if suspended.pauses:
-            _log(_entry(name, uuid, suspended, None, failure(error)))
+        uncertain = _uncertain(suspended, error)
+        if suspended.pauses or uncertain:
+            _log(_entry(name, uuid, suspended, None, failure(error), uncertain=uncertain))
         raise
     _log(_entry(name, uuid, suspended, scan.mode, SCANNED))
 
 
-def _entry(name: str, uuid: str, suspended: Pauses, mode: str | None, result: str) -> AuditEntry:
-    return AuditEntry(name, uuid, mode, tuple(suspended.pauses), tuple(suspended.pause_starts), result)
+def _uncertain(suspended: Pauses, error: BaseException) -> bool:
+    """Whether the guest may have been suspended for longer than its pauses say: a call did not return, or it failed
+    half-way.
+    """
+    half_way = isinstance(error, GuestError) and error.reason is Reason.LIBVIRT and not suspended.pauses
+    return isinstance(error, LeftOpenError) or (suspended.failed and half_way)
+
+
+def _entry(
+    name: str, uuid: str, suspended: Pauses, mode: str | None, result: str, *, uncertain: bool = False
+) -> AuditEntry:
+    return AuditEntry(name, uuid, mode, tuple(suspended.pauses), tuple(suspended.pause_starts), result, uncertain)
 
 
 def _log(entry: AuditEntry) -> None:
@@ -81,8 +95,6 @@ def failure(error: BaseException) -> str:
     match error:
         case GuestError():
             return error.reason.value
-        case LeftPausedError():
-            return LEFT_PAUSED
         case HypervisorError():
             return Reason.LIBVIRT.value
         case Interrupted() | KeyboardInterrupt() | SystemExit():
@@ -94,7 +106,7 @@ def failure(error: BaseException) -> str:
 def message(entry: AuditEntry) -> str:
     """The line for people and grep. The name is a JSON string: it can forge neither a line nor a detail of this one."""
     details = _details(entry) | {"domain": quoted(entry.name)}
-    verb = "suspended" if entry.pauses else "did not suspend"
+    verb = "suspended" if entry.pauses else "may have suspended" if entry.uncertain else "did not suspend"
     return " ".join([verb, *(f"{key}={value}" for key, value in details.items())])
 
 
@@ -113,6 +125,8 @@ def _details(entry: AuditEntry) -> dict[str, str]:
     if entry.starts:
         details["first_pause"] = _utc(entry.starts[0])
         details["last_pause"] = _utc(entry.starts[-1])
+    if entry.uncertain:
+        details["uncertain"] = "yes"
     details["result"] = entry.result
     return details
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import libvirt
 
+from samepaged.errors import GuestError, Reason
 from samepaged.export.snapshot import GuestScan
 from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.guests import Guest, describe
@@ -66,7 +67,7 @@ class Scanner:
     """Scans guests, one after another: never are two suspended at once. Keeps what makes the next scan cheaper.
 
     `record` is handed each scan, once the guest runs on; `attribution` says which of them ask whose the pages are;
-    `one_instant` is as in Policy.
+    `one_instant` is as in Policy. `has_open_entry` says whether an open journal entry names the guest with a UUID.
     """
 
     def __init__(
@@ -81,8 +82,10 @@ class Scanner:
         attribution: Attribution | None = None,
         *,
         one_instant: bool = False,
+        has_open_entry: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._hypervisor = hypervisor
+        self._has_open_entry = has_open_entry
         self._guard = guard
         self._breaker = breaker
         self._record = record
@@ -95,8 +98,10 @@ class Scanner:
 
     def scan(self, domain: Any, pauses: list[float] | None = None) -> Scanned:  # noqa: ANN401 - libvirt's type
         """Scan one guest; the seconds of each pause are added to `pauses`, also when it fails. Raises GuestError,
-        HypervisorError or Interrupted; the guest runs again in any case but that of LeftPausedError.
+        HypervisorError or Interrupted. The guest runs again, unless the error is LeftOpenError: then its journal entry
+        is open, and is worked on.
         """
+        self._check_open_entry(domain)
         guest = describe(self._hypervisor, domain)
         if self._breaker is not None:
             self._breaker.check(guest.uuid, guest.name, time.monotonic())
@@ -111,6 +116,15 @@ class Scanner:
             scanned = self._scan(guest, kept, suspender, attendant)
             logged.mode = scanned.scan.mode
         return scanned
+
+    def _check_open_entry(self, domain: Any) -> None:  # noqa: ANN401 - libvirt's type
+        # Paused, it is not paused by another client; running, it may be suspended at any moment.
+        if self._has_open_entry(domain.UUIDString()):
+            raise GuestError(
+                Reason.OPEN_ENTRY,
+                f"domain {domain.name()!r} is not scanned: a journal entry of it is open, so a suspend call of an "
+                "earlier scan may still be queued in libvirt; see docs/runbooks.md#samepagejournalentryopen",
+            )
 
     def _scan(self, guest: Guest, kept: Kept, suspender: Suspender, attendant: Attendant | None) -> Scanned:
         known, pauses = kept.digest, suspender.pauses
@@ -229,6 +243,7 @@ class Scanner:
             lambda: domain.coreDumpWithFormat(
                 str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY
             ),
+            None,  # it takes as long as its reader, in a thread of the reader's
         )
 
     def _describe(

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.errors import GuestError, HypervisorError, LeftPausedError, Reason
+from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.guard.suspend import LeftOpenError
 from samepaged.memory.hashing import Interrupted
 from samepaged.service.audit import AuditEntry, failure, fields, logged, message
 
@@ -25,6 +26,7 @@ ENTRY = AuditEntry("web1", UUID, "precopy", (0.051, 0.0305, 0.0415), (1.7e9, 1.7
 class Suspensions:
     pauses: list[float] = field(default_factory=list)
     pause_starts: list[float] = field(default_factory=list)
+    failed: bool = False
 
     def add(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -120,7 +122,6 @@ def test_a_scan_that_never_suspends_has_a_line(info: pytest.LogCaptureFixture) -
     [
         *((GuestError(reason, "no"), reason.value) for reason in Reason),
         (HypervisorError("libvirt is away"), "libvirt"),
-        (LeftPausedError("web1 is left paused"), "left_paused"),
         (Interrupted(), "interrupted"),
         (KeyboardInterrupt(), "interrupted"),
         (ZeroDivisionError(), "internal"),
@@ -145,6 +146,39 @@ def test_a_scan_that_fails_after_a_pause_has_a_line(
         "last_pause": "2023-11-14T22:13:20.000Z",
         "result": result,
     }
+
+
+LEFT_OPEN = LeftOpenError("web1", "the suspend call may still be queued in libvirt", TimeoutError())
+HALF_WAY = GuestError(Reason.LIBVIRT, "suspending domain 'web1' failed")
+
+
+@pytest.mark.parametrize(("error", "result"), [(LEFT_OPEN, "no_answer"), (HALF_WAY, "libvirt")])
+def test_a_suspend_call_without_an_answer_has_a_line(
+    info: pytest.LogCaptureFixture, error: GuestError, result: str
+) -> None:
+    with pytest.raises(GuestError), logged("web1", UUID, Suspensions(failed=True)):
+        raise error
+    assert info.messages == [
+        f'may have suspended domain="web1" uuid={UUID} pauses=0 paused_seconds=0.000000 '
+        f"longest_pause_seconds=0.000000 uncertain=yes result={result}"
+    ]
+    assert info.records[0].journal_fields["SAMEPAGED_UNCERTAIN"] == "yes"  # type: ignore[attr-defined]
+
+
+def test_a_resume_call_without_an_answer_makes_the_line_uncertain(info: pytest.LogCaptureFixture) -> None:
+    suspensions = Suspensions(failed=True)
+    with pytest.raises(GuestError), logged("web1", UUID, suspensions):  # noqa: PT012 - the error ends the scan
+        suspensions.add(3.5)
+        raise LEFT_OPEN
+    (line,) = info.messages
+    assert line.startswith("suspended ")
+    assert line.endswith(" uncertain=yes result=no_answer")
+
+
+def test_an_error_of_libvirt_before_the_suspend_call_has_no_line(info: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(GuestError), logged("web1", UUID, Suspensions()):
+        raise HALF_WAY
+    assert info.messages == []
 
 
 def test_a_scan_that_fails_without_a_pause_has_no_line(info: pytest.LogCaptureFixture) -> None:
