@@ -327,7 +327,8 @@ def test_a_stop_resumes_the_guest_before_the_scanner_leaves(service: Service, su
     assert subject.is_in(RUNNING)
     assert (show("ActiveState"), show("Result")) == ("inactive", "success")
     last = audit_trail(suspended)[-1]
-    assert (last["SAMEPAGED_RESULT"], last["SAMEPAGED_PAUSES"]) == ("interrupted", "1")
+    assert last["SAMEPAGED_RESULT"] in {"interrupted", "scanned"}  # it may have read all of the guest
+    assert float(last["SAMEPAGED_PAUSED_SECONDS"]) > 0.3  # for which the scanner stood still
     wait_until("the web process goes with it", lambda: show("ActiveState", "samepaged-web") == "inactive")
 
 

@@ -69,7 +69,7 @@ def test_a_guest_that_is_skipped_before_it_is_suspended_has_no_line(
     samepaged.configure("scan: {interval: 1s, jitter: 0}")
     with in_a_job(a, tmp_path), daemon(samepaged) as one:
         one.wait_scans(2)
-    assert {line["domain"] for line in trail(one.log)} == {b.name}
+    assert {line["domain"] for line in trail(one.log)} == {b.name}, one.log
 
 
 def wait_until_suspended(domain: Any) -> None:
