@@ -67,6 +67,8 @@ class Suspender:
     max_pause: float
     give_up: Callable[[], bool]
     pauses: list[float] = field(default_factory=list)
+    pause_starts: list[float] = field(default_factory=list, init=False)
+    """Start of each of these pauses (Unix time)."""
     failed: bool = field(default=False, init=False)
     """Whether suspending or resuming went wrong, or a pause was ended as overdue."""
     _latest: float | None = field(default=None, init=False)
@@ -105,6 +107,7 @@ class Suspender:
                 finally:
                     held.seconds = time.monotonic() - began
                     self.pauses.append(held.seconds)
+                    self.pause_starts.append(time.time() - held.seconds)
 
     @contextmanager
     def _guarded(self, seconds: float, *, dumping: bool) -> Iterator[None]:

@@ -18,6 +18,7 @@ from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.kept import Kept, limit
 from samepaged.memory.plan import Pace
+from samepaged.service import audit
 from samepaged.service.recorder import Record
 from samepaged.sharing import Contents, PageDigest, coarser, stable
 
@@ -111,8 +112,10 @@ class Scanner:
         )
         attribution = self._attribution
         attendant = None if attribution is None else attribution.attend(guest, kept.scans, suspender.stop)
-        with attendant or nullcontext():
-            return self._scan(guest, kept, suspender, attendant)
+        with audit.logged(guest.name, guest.uuid, suspender) as logged, attendant or nullcontext():
+            scanned = self._scan(guest, kept, suspender, attendant)
+            logged.mode = scanned.scan.mode
+        return scanned
 
     def _check_open_entry(self, domain: Any) -> None:  # noqa: ANN401 - libvirt's type
         # Paused, it is not paused by another client; running, it may be suspended at any moment.
