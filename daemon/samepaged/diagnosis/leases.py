@@ -47,7 +47,8 @@ def judged(path: Path, text: str | OSError | None) -> Check:
     return warning(
         NAME,
         f"lock_manager is {manager!r} in {path}: libvirt releases a guest's leases at each suspend and acquires them "
-        "again at the resume. If another host takes a lease meanwhile, the resume fails and the guest stays paused until the lease is free",
+        "again at the resume. If another host takes a lease meanwhile, the resume fails, and the guest stays paused "
+        "until the lease is free",
         "make sure that nothing else starts these guests while samepaged scans, or set scan.mode: live (no suspend)",
     )
 
