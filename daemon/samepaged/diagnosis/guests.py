@@ -10,6 +10,7 @@ from samepaged.diagnosis.check import Check, Status, ok, parted, warning
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.export.table import seconds, size
 from samepaged.hypervisor.guests import describe
+from samepaged.hypervisor.links import check_links, interruption
 from samepaged.memory.forecast import Policy, forecast
 from samepaged.memory.kept import Kept
 
@@ -19,13 +20,22 @@ if TYPE_CHECKING:
     from samepaged.hypervisor.guests import Guest
     from samepaged.memory.forecast import Forecast
 
-__all__ = ["Examined", "examine", "judged", "policy", "skipped"]
+__all__ = ["Examined", "examine", "judged", "links", "policy", "skipped"]
 
 NAME: Final = "guest"
+LINKS: Final = "links"
 SMALLEST_PAGE: Final = 4096
 # What passes by itself, or is the guest's own state: the next scan may find it otherwise.
 PASSING: Final = frozenset(
-    {Reason.GONE, Reason.NOT_RUNNING, Reason.IN_JOB, Reason.CRASHED, Reason.PM_SUSPENDED, Reason.ENCRYPTED}
+    {
+        Reason.GONE,
+        Reason.NOT_RUNNING,
+        Reason.IN_JOB,
+        Reason.CRASHED,
+        Reason.PM_SUSPENDED,
+        Reason.ENCRYPTED,
+        Reason.MACVTAP,
+    }
 )
 REMEDIES: Final = {
     Reason.IN_JOB: "wait for the job's end (virsh domjobinfo {name}): the next scan takes the guest in",
@@ -43,7 +53,7 @@ OTHERWISE: Final = "exclude the guest (guests.exclude) or report this as a bug"
 @dataclass(frozen=True, slots=True)
 class Examined:
     """One guest: what a scan would do (`forecast`), or why it would be left out (`reason`). `memory` is in bytes, None
-    where it is not known.
+    where it is not known. `links` warns about links that the scan would interrupt.
     """
 
     name: str
@@ -53,6 +63,7 @@ class Examined:
     reason: Reason | None
     forecast: Forecast | None
     check: Check
+    links: Check | None = None
 
 
 def policy(scan: ScanConfig) -> Policy:
@@ -105,6 +116,16 @@ def judged(name: str, memory: int, found: Forecast, scan: ScanConfig, *, paused:
     return ok(NAME, message, name)
 
 
+def links(name: str, modes: tuple[str, ...]) -> Check:
+    """A guest with macvtap interfaces in these modes that a scan would suspend, as scan.macvtap allows."""
+    return warning(
+        LINKS,
+        f"it has {interruption(modes)} (scan.macvtap allows it)",
+        "set scan.macvtap: skip, or scan.mode: live, if the guest or its peers must not notice",
+        name,
+    )
+
+
 def _pauses(found: Forecast, scan: ScanConfig, *, paused: bool) -> str:
     if paused:
         return ", as it stands: somebody else has paused it"
@@ -138,6 +159,7 @@ def examine(hypervisor: Hypervisor, config: Config, domain: Any) -> Examined:  #
         if not config.selects(name):
             raise GuestError(Reason.EXCLUDED, f"domain {name!r} is excluded by the configuration (guests)")  # noqa: TRY301 - one of several
         guest = describe(hypervisor, domain)
+        check_links(guest, config.scan.mode, config.scan.macvtap)
         found = _forecast(guest, config)
         guest.process.check()
     except GuestError as error:
@@ -151,4 +173,6 @@ def examine(hypervisor: Hypervisor, config: Config, domain: Any) -> Examined:  #
             name, uuid, None, False, Reason.LIBVIRT, None, skipped(name, GuestError(Reason.LIBVIRT, str(error)))
         )
     check = judged(name, guest.memory, found, config.scan, paused=guest.paused)
-    return Examined(name, uuid, guest.memory, guest.paused, None, found, check)
+    interrupted = bool(guest.macvtap) and found.mode != "live" and not guest.paused
+    warned = links(name, guest.macvtap) if interrupted else None
+    return Examined(name, uuid, guest.memory, guest.paused, None, found, check, warned)

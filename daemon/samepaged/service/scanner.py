@@ -14,6 +14,7 @@ from samepaged.errors import GuestError, Reason
 from samepaged.export.snapshot import GuestScan
 from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.guests import Guest, describe
+from samepaged.hypervisor.links import check_links
 from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.kept import Kept, limit
@@ -103,6 +104,7 @@ class Scanner:
         """
         self._check_open_entry(domain)
         guest = describe(self._hypervisor, domain)
+        check_links(guest, self._config.scan.mode, self._config.scan.macvtap)
         if self._breaker is not None:
             self._breaker.check(guest.uuid, guest.name, time.monotonic())
         kept = self._keeping(guest)
@@ -263,5 +265,6 @@ class Scanner:
             bytes_read=captured.bytes_read,
             fallback_reason=None if captured.fallback is None else captured.fallback.text,
             fallback_code=None if captured.fallback is None else captured.fallback.code,
-            merge_obstacle="nosharepages" if guest.nosharepages else captured.merge_obstacle,
+            merge_obstacle=guest.merge_obstacle or captured.merge_obstacle,
+            device_writes=guest.device_writes,
         )

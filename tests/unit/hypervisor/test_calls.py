@@ -14,7 +14,7 @@ def test_results_and_errors_come_back() -> None:
     calls = Calls()
     assert calls.make(lambda: 7, 5) == 7
     with pytest.raises(KeyError, match="x"):
-        calls.make(lambda: {}["x"], 5)
+        calls.make(lambda: {"y": 1}["x"], 5)
     calls.close()
 
 
