@@ -35,6 +35,7 @@ class Reason(StrEnum):
     ENCRYPTED = "encrypted"
     NO_PID = "no_pid"
     NO_PERMISSION = "no_permission"
+    NO_RESOURCES = "no_resources"
     LAYOUT = "layout"
     DUMP = "dump"
     READ = "read"

@@ -14,7 +14,7 @@ __all__ = ["start"]
 
 
 def start(thread: threading.Thread, refusal: Callable[[str], SamepagedError]) -> None:
-    """Start a thread; where that cannot be, raise what `refusal` makes of the line that says so."""
+    """Start a thread, or raise what `refusal` makes of the message."""
     try:
         thread.start()
     except RuntimeError as error:

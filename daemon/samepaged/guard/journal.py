@@ -5,6 +5,7 @@ after the resume. Whoever comes after a crash reads from it whom to resume.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from samepaged.errors import GuestError, Reason, SamepagedError
+from samepaged.os_errors import exhausted, no_resources
 from samepaged.procfs import names_living, start_time
 
 if TYPE_CHECKING:
@@ -32,9 +34,13 @@ class JournalError(SamepagedError):
     """A file of the journal says nothing that can be understood."""
 
 
+@functools.cache
 def boot_id() -> str:
-    """The kernel's name for this boot of the host: after another one, no entry means anything."""
-    return BOOT_ID.read_text().strip()
+    """The kernel's name for this boot of the host: after another one, no entry means anything. Raises GuestError."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError as error:
+        raise no_resources(str(BOOT_ID), error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,11 @@ class Journal:
 
     def __init__(self, directory: Path) -> None:
         pid = os.getpid()
-        self.path = directory / f"suspended-{pid}-{start_time(pid)}"
+        try:
+            started = start_time(pid)
+        except OSError as error:
+            raise no_resources(f"/proc/{pid}/stat", error) from error
+        self.path = directory / f"suspended-{pid}-{started}"
         self._file: int | None = None
 
     def write(self, entry: Entry) -> None:
@@ -94,6 +104,8 @@ class Journal:
             _overwrite(self._file, entry.line())
         except OSError as error:
             self.close()
+            if exhausted(error):
+                raise no_resources(f"the journal in {self.path.parent}", error) from error
             raise GuestError(
                 Reason.NO_JOURNAL,
                 f"domain {entry.name!r} is not suspended, as this cannot be noted in {self.path.parent} "
@@ -159,7 +171,13 @@ def left(directory: Path) -> Iterator[Left | JournalError]:
     """The files of processes that are no more. An entry of another boot is none: its guests are gone. A file that
     cannot be understood is given as an error, and stays.
     """
-    for path in sorted(directory.glob(PATTERN)):
+    try:
+        # Not Path.glob, which from Python 3.13 on takes a directory that cannot be opened for an empty one.
+        paths = sorted(path for path in directory.iterdir() if path.match(PATTERN))
+    except OSError as error:
+        yield JournalError(f"{directory} cannot be read ({error.strerror}); run `samepaged recover` as root")
+        return
+    for path in paths:
         _, pid, started = path.name.split("-", 2)
         if names_living(pid, started):
             continue
@@ -167,11 +185,12 @@ def left(directory: Path) -> Iterator[Left | JournalError]:
             content = path.read_bytes()
             # A file that was torn in the middle of its one write was never synced: nobody was suspended yet.
             entry = Entry.parse(content) if content.endswith(b"\n") else None
+            found = Left(path, None if entry is None or entry.boot != boot_id() else entry)
         except JournalError as error:
             yield JournalError(
                 f"{path} is left as it is: {error}; see which guests are paused (`virsh list`), remove it"
             )
-        except OSError as error:
-            yield JournalError(f"{path} cannot be read ({error.strerror}); run `samepaged recover` as root")
+        except (OSError, GuestError) as error:
+            yield JournalError(f"{path} cannot be read ({error}); run `samepaged recover` as root")
         else:
-            yield Left(path, None if entry is None or entry.boot != boot_id() else entry)
+            yield found

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import libvirt
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor import hardware, process
+from samepaged.hypervisor import hardware
+from samepaged.hypervisor.process import ProcessTable, QemuProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +48,7 @@ class Guest:
     uuid: str
     id: int
     paused: bool
-    process: process.QemuProcess
+    process: QemuProcess
     blocks: tuple[int, ...]
     vfio: bool
     nosharepages: bool = False
@@ -61,8 +62,14 @@ class Guest:
         return sum(self.blocks)
 
 
-def describe(hypervisor: Hypervisor, domain: Any) -> Guest:  # noqa: ANN401 - libvirt's type
-    """The guest of a domain. Raises GuestError with the reason why it must not or cannot be scanned."""
+def describe(
+    hypervisor: Hypervisor,
+    domain: Any,  # noqa: ANN401 - libvirt's type
+    processes: ProcessTable | None = None,
+) -> Guest:
+    """The guest of a domain. `processes` is the table of this round, if more than one domain is described. Raises
+    GuestError with the reason why it must not or cannot be scanned.
+    """
     name: str = domain.name()
     state, why = hypervisor.call(f"asking for the state of domain {name!r}", domain.state)
     paused = state == libvirt.VIR_DOMAIN_PAUSED
@@ -91,7 +98,7 @@ def describe(hypervisor: Hypervisor, domain: Any) -> Guest:  # noqa: ANN401 - li
         uuid=uuid,
         id=domain.ID(),
         paused=paused,
-        process=process.find(name, uuid),
+        process=(processes or ProcessTable()).find(name, uuid),
         blocks=parsed.blocks,
         vfio=parsed.vfio,
         nosharepages=parsed.nosharepages,

@@ -25,10 +25,11 @@ from samepaged.memory.elf import ElfStream, Segment
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.pagemap import PAGE
 from samepaged.memory.scratch import scratch
+from samepaged.os_errors import exhausted, no_resources
 from samepaged.sharing.digest import ABSENT, SWAPPED, ZERO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -79,8 +80,39 @@ def _end(writer: threading.Thread, fifo: Path) -> None:
     still waiting for a reader to appear, one does, for a moment.
     """
     while writer.is_alive():
-        os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
+        with contextlib.suppress(OSError):  # EMFILE: another thread has taken the descriptor, for now
+            os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
         writer.join(0.02)
+
+
+@contextlib.contextmanager
+def _fifo(directory: Path) -> Iterator[tuple[Path, int]]:
+    """A FIFO in a new directory below `directory`, and a descriptor that reads from it, which the caller closes. Opened
+    for reading without waiting for the writer, which is then never kept waiting for us. Raises GuestError.
+    """
+    with contextlib.ExitStack() as made:
+        try:
+            private = Path(tempfile.mkdtemp(prefix=f"dump-{os.getpid()}-", dir=directory))
+            made.callback(_remove, private.rmdir)
+            fifo = private / "memory"
+            os.mkfifo(fifo, 0o600)
+            made.callback(_remove, fifo.unlink)
+            descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if exhausted(error):
+                raise no_resources(f"a FIFO in {directory}", error) from error
+            raise GuestError(
+                Reason.DUMP,
+                f"a FIFO for the memory dump cannot be made in {directory} ({error.strerror}); make room there, or set "
+                "runtime_directory",
+            ) from error
+        yield fifo, descriptor
+
+
+def _remove(remove: Callable[[], None]) -> None:
+    """Remove a file or directory without opening any. A later samepaged sweeps up the rest."""
+    with contextlib.suppress(OSError):
+        remove()
 
 
 class DumpReader:
@@ -116,17 +148,13 @@ class DumpReader:
         before) does, and is ignored unless all that it names are zeros. Pages that the dump lacks count as swapped:
         not read, unknown.
         """
-        with tempfile.TemporaryDirectory(prefix=f"dump-{os.getpid()}-", dir=self._directory) as private:
-            fifo = Path(private) / "memory"
-            os.mkfifo(fifo, 0o600)
-            # Opened for reading without waiting for the writer, which is then never kept waiting for us.
-            descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        with _fifo(self._directory) as (fifo, descriptor):
             writer = threading.Thread(target=self._write, args=(fifo,), name="dump", daemon=True)
             try:
                 # Refused to a user whose pipes hold much already (pipe(7), pipe-user-pages-soft): then it is slower.
                 with contextlib.suppress(PermissionError):
                     fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-                threads.start(writer, partial(GuestError, Reason.DUMP))
+                threads.start(writer, partial(GuestError, Reason.NO_RESOURCES))
                 pages = self._hash(ElfStream(lambda buffer: self._readinto(descriptor, buffer, writer)))
                 self._drain(descriptor, writer)
             except GuestError as error:
@@ -150,11 +178,13 @@ class DumpReader:
             self._failure = error
 
     def _readinto(self, descriptor: int, buffer: memoryview, writer: threading.Thread) -> int:
+        poll = select.poll()  # select(2) takes no descriptor above 1023
+        poll.register(descriptor, select.POLLIN)
         while True:
             ended = not writer.is_alive()
             if self._stop():
                 raise Interrupted
-            if select.select([descriptor], [], [], 0 if ended else POLL_SECONDS)[0]:
+            if poll.poll(0 if ended else POLL_SECONDS * 1000):
                 try:
                     count = os.readv(descriptor, [buffer])
                 except BlockingIOError:

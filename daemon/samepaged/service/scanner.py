@@ -13,6 +13,7 @@ import libvirt
 from samepaged.export.snapshot import GuestScan
 from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.guests import Guest, describe
+from samepaged.hypervisor.process import ProcessTable
 from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.kept import Kept, limit
@@ -90,13 +91,14 @@ class Scanner:
         self._config = config
         self._hashing = hashing
         self._kept = kept
+        self._processes = ProcessTable()
         self._multiples = [size for size in config.scan.page_sizes if size > PAGE_SIZE]
 
     def scan(self, domain: Any, pauses: list[float] | None = None) -> Scanned:  # noqa: ANN401 - libvirt's type
         """Scan one guest; the seconds of each pause are added to `pauses`, also when it fails. Raises GuestError,
         HypervisorError or Interrupted; the guest runs again in any case but that of LeftPausedError.
         """
-        guest = describe(self._hypervisor, domain)
+        guest = describe(self._hypervisor, domain, self._processes)
         if self._breaker is not None:
             self._breaker.check(guest.uuid, guest.name, time.monotonic())
         kept = self._keeping(guest)
@@ -204,6 +206,7 @@ class Scanner:
 
     def begin(self) -> None:
         """A round of scans begins."""
+        self._processes = ProcessTable()
         if self._attribution is not None:
             self._attribution.begin()
 
