@@ -31,11 +31,10 @@ def remedy(error: OSError, otherwise: str) -> str:
     return REMEDIES.get(error.errno or 0, otherwise)
 
 
-def no_resources(subject: str, error: OSError) -> GuestError:
+def no_resources(subject: str, error: OSError, act: str = "opened") -> GuestError:
     """The error of a call on `subject` that failed because a resource is exhausted."""
-    return GuestError(
-        Reason.NO_RESOURCES, f"{subject} cannot be opened ({_cause(error)}); {remedy(error, 'try again')}"
-    )
+    fix = remedy(error, "try again")
+    return GuestError(Reason.NO_RESOURCES, f"{subject} cannot be {act} ({_cause(error)}); {fix}")
 
 
 def memory_error() -> GuestError:

@@ -69,7 +69,7 @@ def _failed(call: str) -> GuestError:
     why = os.strerror(ctypes.get_errno())
     error = OSError(ctypes.get_errno(), why)
     if exhausted(error):
-        return no_resources("a mapping of the file behind the guest's RAM", error)
+        return no_resources("a mapping of the file behind the guest's RAM", error, "made")
     return GuestError(Reason.READ, f"{call} of the file behind the guest's RAM failed: {why}; try again")
 
 

@@ -31,7 +31,7 @@ def scratch(size: int) -> memoryview:
     try:
         area = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
-        raise no_resources(f"a buffer of {size >> 10} KiB", error) from error
+        raise no_resources(f"a buffer of {size} bytes", error, "allocated") from error
     area.madvise(mmap.MADV_DONTDUMP)
     area.madvise(mmap.MADV_DONTFORK)  # a child's copy would not be locked (fork(2))
     anchor = ctypes.c_char.from_buffer(area)

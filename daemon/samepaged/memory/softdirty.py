@@ -49,7 +49,7 @@ def supported() -> bool:
     try:
         page = mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
-        raise no_resources("memory for a test of soft-dirty bits", error) from error
+        raise no_resources("memory for a test of soft-dirty bits", error, "allocated") from error
     with page:
         page[0] = 1
         address = ctypes.addressof(ctypes.c_char.from_buffer(page))
