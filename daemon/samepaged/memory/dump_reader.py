@@ -11,7 +11,6 @@ import fcntl
 import os
 import select
 import tempfile
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged import threads
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.elf import ElfStream, Segment
 from samepaged.memory.hashing import Interrupted
@@ -27,6 +25,7 @@ from samepaged.memory.pagemap import PAGE
 from samepaged.memory.scratch import scratch
 from samepaged.os_errors import exhausted, no_resources
 from samepaged.sharing.digest import ABSENT, SWAPPED, ZERO
+from samepaged.threads import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +74,7 @@ def place(segments: Sequence[Segment], total: int) -> list[tuple[Segment, int]]:
     return placed
 
 
-def _end(writer: threading.Thread, fifo: Path) -> None:
+def _end(writer: Worker, fifo: Path) -> None:
     """Wait for the writer, who has nobody to write to any more: its next write fails, and with it its call. Where it is
     still waiting for a reader to appear, one does, for a moment.
     """
@@ -149,12 +148,12 @@ class DumpReader:
         not read, unknown.
         """
         with _fifo(self._directory) as (fifo, descriptor):
-            writer = threading.Thread(target=self._write, args=(fifo,), name="dump", daemon=True)
+            writer = Worker(partial(self._write, fifo))
             try:
                 # Refused to a user whose pipes hold much already (pipe(7), pipe-user-pages-soft): then it is slower.
                 with contextlib.suppress(PermissionError):
                     fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-                threads.start(writer, partial(GuestError, Reason.NO_RESOURCES))
+                writer.start(partial(GuestError, Reason.NO_RESOURCES))
                 pages = self._hash(ElfStream(lambda buffer: self._readinto(descriptor, buffer, writer)))
                 self._drain(descriptor, writer)
             except GuestError as error:
@@ -177,7 +176,7 @@ class DumpReader:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again in the thread that waits
             self._failure = error
 
-    def _readinto(self, descriptor: int, buffer: memoryview, writer: threading.Thread) -> int:
+    def _readinto(self, descriptor: int, buffer: memoryview, writer: Worker) -> int:
         poll = select.poll()  # select(2) takes no descriptor above 1023
         poll.register(descriptor, select.POLLIN)
         while True:
@@ -196,7 +195,7 @@ class DumpReader:
             elif ended:
                 return 0
 
-    def _drain(self, descriptor: int, writer: threading.Thread) -> None:
+    def _drain(self, descriptor: int, writer: Worker) -> None:
         rest = scratch(PIPE_SIZE)
         while self._readinto(descriptor, rest, writer):
             pass
