@@ -6,9 +6,11 @@ A program of its own: the library that makes calls fail is loaded at its start. 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 # Seconds in which a guest must run again: the guard's margin beyond scan.max_pause, and the time that a resume takes.
 PATIENCE: Final = 5.0
+# With so many descriptors above those in use, a scan succeeds.
+PLENTY: Final = 16
 # Calls of a new connection to libvirt and of a new guard, which a scan has only if they are closed before it.
 OF_A_START: Final = (Kind.SOCKET, Kind.DESCRIPTOR, Kind.THREAD)
 
@@ -117,6 +121,29 @@ class Run:
                     break
                 time.sleep(0.01)
 
+    def starve(self, step: int) -> None:
+        """Scan with one descriptor fewer at a time, until there are none: with a new connection to libvirt, and with
+        the one that there is.
+        """
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + PLENTY
+        for prepare, limit in itertools.product((self.disconnect, self.leave), range(most, 0, -step)):
+            prepare()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            try:
+                found, trace = self._scan()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            what = f"{prepare.__name__}, {limit} descriptors"
+            self._judge(what, found, trace)
+            if not isinstance(found, list) or found:
+                self.tally.faults["descriptors"] = self.tally.faults.get("descriptors", 0) + 1
+                self._must_succeed(what)
+
+    def disconnect(self) -> None:
+        """Have the next scan connect to libvirt."""
+        self._scans._hypervisor.close()
+
     def start_anew(self) -> None:
         """Have the next scan connect to libvirt and start a guard."""
         self._scans._hypervisor.close()
@@ -162,8 +189,11 @@ def main(config: str, step: str, offset: str, *names: str) -> None:
             most = every if kind is Kind.OPEN else min(every, 4) if kind is Kind.MMAP else 1
             prepare = run.start_anew if kind in OF_A_START else run.leave
             run.sweep("scanner", kind, os.getpid(), most, first, prepare)
-        for kind in OF_A_START:
-            run.sweep("guard", kind, -os.getpid(), 1, 0, run.start_anew)
+        if every == 1 or (settings.scan.mode, settings.scan.reader) == ("snapshot", "process"):
+            # The guard and the connection are the same in all modes: a short run has their faults once.
+            for kind in OF_A_START:
+                run.sweep("guard", kind, -os.getpid(), 1, 0, run.start_anew)
+            run.starve(1 if every == 1 else 3)
     print(json.dumps(asdict(run.tally)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -15,6 +16,7 @@ import libvirt
 
 from samepaged import threads
 from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.os_errors import remedy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +30,9 @@ KEEPALIVE: Final = (5, 3)
 
 # Seconds that libvirt may take to accept a connection.
 OPEN_SECONDS: Final = 15.0
+
+# File descriptors that must be free before a connection is opened; it takes four, and the event loop two.
+SPARE_DESCRIPTORS: Final = 8
 
 # libvirt may look for it and, where it is not, say so in its log.
 UNLIKELY_FILE: Final = "/samepaged doctor asks whether it may use this connection for more than reading"
@@ -75,6 +80,20 @@ def _start_event_loop() -> None:
             loop = threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True)
             threads.start(loop, HypervisorError)
             _loop = loop
+
+
+def _check_descriptors() -> None:
+    """Raise HypervisorError if too few file descriptors are left for a connection. GLib, which libvirt uses for its
+    event loops, ends the whole process if it gets none.
+    """
+    with contextlib.ExitStack() as spare:
+        try:
+            for _ in range(SPARE_DESCRIPTORS):
+                spare.callback(os.close, os.eventfd(0))
+        except OSError as error:
+            raise HypervisorError(
+                f"libvirt cannot be reached with so few descriptors ({error.strerror}); {remedy(error, 'try again')}"
+            ) from error
 
 
 def _one_line(text: object) -> str:
@@ -140,6 +159,7 @@ class Hypervisor:
             return
         self.close()
         self._refuse_uri()
+        _check_descriptors()
         _start_event_loop()
         connection = self._open()
         try:
