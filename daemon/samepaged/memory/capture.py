@@ -287,24 +287,30 @@ def _by_dump(
 
 
 def _private_mappings(source: Source) -> tuple[RamMapping, ...]:
-    """The guest's RAM, where this may be asked and where its pagemap alone says what is absent; else nothing."""
+    """The guest's RAM, where this may be asked and where its pagemap alone says what is absent; else nothing. Raises
+    GuestError if a resource is exhausted: then the next scan would call other pages absent.
+    """
     try:
         mappings = locate(smaps.read(source.pid), source.blocks)
-    except GuestError:
+    except GuestError as error:
+        if error.reason is Reason.NO_RESOURCES:
+            raise
         return ()
     return () if any(mapping.has_file for mapping in mappings) else mappings
 
 
 def _absent(pid: int, mappings: Sequence[RamMapping]) -> NDArray[np.bool_] | None:
     """Which pages are absent, where this may be asked: the dump reader needs no right to the process, and does
-    without.
+    without. Raises GuestError as `_private_mappings` does.
     """
     if not mappings:
         return None
     try:
         with Pagemap(pid) as pagemap:
             entries = np.concatenate([pagemap.entries(mapping.start, mapping.size) for mapping in mappings])
-    except GuestError:
+    except GuestError as error:
+        if error.reason is Reason.NO_RESOURCES:
+            raise
         return None
     absent: NDArray[np.bool_] = (entries & (PRESENT | SWAPPED)) == 0
     return absent

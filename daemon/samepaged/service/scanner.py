@@ -15,6 +15,7 @@ from samepaged.export.snapshot import GuestScan
 from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.guests import Guest, describe
 from samepaged.hypervisor.links import check_links
+from samepaged.hypervisor.process import ProcessTable
 from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.kept import Kept, limit
@@ -95,6 +96,7 @@ class Scanner:
         self._config = config
         self._hashing = hashing
         self._kept = kept
+        self._processes = ProcessTable()
         self._multiples = [size for size in config.scan.page_sizes if size > PAGE_SIZE]
 
     def scan(self, domain: Any, pauses: list[float] | None = None) -> Scanned:  # noqa: ANN401 - libvirt's type
@@ -103,7 +105,7 @@ class Scanner:
         is open, and is worked on.
         """
         self._check_open_entry(domain)
-        guest = describe(self._hypervisor, domain)
+        guest = describe(self._hypervisor, domain, self._processes)
         check_links(guest, self._config.scan.mode, self._config.scan.macvtap)
         if self._breaker is not None:
             self._breaker.check(guest.uuid, guest.name, time.monotonic())
@@ -223,6 +225,7 @@ class Scanner:
 
     def begin(self) -> None:
         """A round of scans begins."""
+        self._processes = ProcessTable()
         if self._attribution is not None:
             self._attribution.begin()
 
