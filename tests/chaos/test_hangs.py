@@ -58,7 +58,7 @@ class Tally:
 
 
 class _LeftAloneError(Exception):
-    """The circuit breaker of the daemon leaves the guest alone, as its pauses failed: this daemon shows nothing more."""
+    """The circuit breaker leaves the guest alone, as its pauses failed: this daemon shows nothing more."""
 
 
 class Cell:
