@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from samepaged.commands.keeping import Keeping, add_traces
-from samepaged.commands.scanning import Scans, add_arguments, configured, interrupted, status
+from samepaged.commands.scanning import Scans, add_arguments, bound_by_drift, configured, interrupted, status
 from samepaged.errors import UsageError
 from samepaged.export.document import document
 from samepaged.export.table import table
@@ -52,7 +52,7 @@ class Command:
         kept = None if args.traces is None else Keeping(config, args.traces)
         with Signals() as signals:
             try:
-                with Scans(config, args.domains, signals, kept) as scans:
+                with Scans(config, args.domains, signals, kept, bound=bound_by_drift(args)) as scans:
                     while True:
                         due = time.monotonic() + (args.watch or 0)
                         scan = scans.scan()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 from samepaged import seed
 from samepaged.commands.command import INTERRUPTED
 from samepaged.config import load
+from samepaged.drift.ledger import PauseLedger
 from samepaged.export.table import Progress
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
@@ -22,6 +23,7 @@ from samepaged.memory.hashing import best
 from samepaged.privileges import seal
 from samepaged.service.attribution import Attribution
 from samepaged.service.breaker import Breaker
+from samepaged.service.clocks import paused_times
 from samepaged.service.merging import read_merging
 from samepaged.service.owners import answers_of
 from samepaged.service.round import report, scan_all
@@ -32,12 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from samepaged.config import Config, SourcesConfig
+    from samepaged.drift.ledger import PausedTime
     from samepaged.export.snapshot import HostScan, Merging
     from samepaged.service.recorder import Record
     from samepaged.service.signals import Signals
     from samepaged.sources.answers import Answers
 
-__all__ = ["Scans", "add_arguments", "configured", "interrupted", "status"]
+__all__ = ["Scans", "add_arguments", "bound_by_drift", "configured", "interrupted", "status"]
 
 MODES: Final = ("auto", "snapshot", "precopy", "sliced", "live")
 READERS: Final = ("auto", "process", "dump")
@@ -68,9 +71,15 @@ def configured(args: argparse.Namespace) -> Config:
     )
 
 
+def bound_by_drift(args: argparse.Namespace) -> bool:
+    """Whether scan.max_drift holds for the scans of a command: one who chooses a mode, or a dump, decides otherwise."""
+    return args.mode is None and args.reader != "dump"
+
+
 class Scans:
     """One scan after another, with what makes the next one cheaper; `record` is handed each guest's scan. Where
-    `sources` is given, each of them asks whose the pages are.
+    `sources` is given, each of them asks whose the pages are. `bound` says whether scan.max_drift holds: not for a mode
+    that was chosen on the command line.
 
     A context manager, which connects to libvirt and recovers what a samepaged before us left suspended. Raises
     HypervisorError and, while scanning, Interrupted.
@@ -83,6 +92,8 @@ class Scans:
         signals: Signals,
         record: Callable[[Record], None] | None = None,
         sources: SourcesConfig | None = None,
+        *,
+        bound: bool = True,
     ) -> None:
         def stop() -> bool:
             return signals.stopping
@@ -93,11 +104,22 @@ class Scans:
         key = seed.load(config.hashing.seed, config.state_directory)
         hashing = Hashing(best(), key, config.scan.thread_count, stop)
         self._guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
+        self._ledger = PauseLedger(self._guard.directory)
         attribution = None if sources is None else Attribution(sources)
         # Whoever asks whose the pages are is served by no scan of several instants, unless it is one that they chose.
         instant = sources is not None and config.scan.mode == "auto"
         self._scanner = Scanner(
-            self._hypervisor, self._guard, config, hashing, {}, Breaker(), record, attribution, one_instant=instant
+            self._hypervisor,
+            self._guard,
+            config,
+            hashing,
+            {},
+            Breaker(),
+            record,
+            attribution,
+            one_instant=instant,
+            ledger=self._ledger,
+            bound=bound,
         )
         self._scanned: dict[str, Scanned] = {}
         self._running: set[str] = set()
@@ -124,6 +146,10 @@ class Scans:
     def merging(self) -> Merging | None:
         """What KSM has merged of the guests of the last scan; None where the kernel has no KSM."""
         return read_merging(self._scanned)
+
+    def paused(self) -> dict[str, PausedTime]:
+        """How long the guests of the last scan were suspended, by name."""
+        return paused_times(self._ledger, {one.scan.uuid: name for name, one in self._scanned.items()})
 
     def answers(self, *, names: bool) -> dict[str, Answers]:
         """Where the sharing of the guests of the last scan comes from, by domain."""

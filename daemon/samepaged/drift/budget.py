@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from samepaged.drift.window import WINDOW_SECONDS
 from samepaged.errors import GuestError, Reason
 
-__all__ = ["UNLIMITED", "DriftBudget", "FixedBudget", "hourly_limit", "refusal"]
+__all__ = ["UNLIMITED", "DriftBudget", "FixedBudget", "exhausted", "hourly_limit", "needed_ppm", "refusal"]
 
 
 class DriftBudget(Protocol):
@@ -62,6 +62,15 @@ def refusal(budget: DriftBudget, seconds: float) -> GuestError:
         Reason.DRIFT_BUDGET,
         f"a scan would suspend it for about {_seconds(seconds)} in all, {allowed}, and {_seconds(budget.left())} of "
         f"these are left; the next scan fits in {max(1, math.ceil(wait / 60))} min",
+    )
+
+
+def exhausted() -> GuestError:
+    """The error for a pause that took longer than predicted, until the budget was used up."""
+    return GuestError(
+        Reason.DRIFT_BUDGET,
+        "reading it took longer than predicted and used up the time that scan.max_drift leaves; this scan is void, and "
+        "the next one begins when the hour has room for it",
     )
 
 

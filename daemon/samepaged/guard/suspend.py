@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import libvirt
 
+from samepaged.drift.budget import exhausted
 from samepaged.errors import GuestError, HypervisorError, LeftPausedError, Reason
 from samepaged.guard.client import GUARD_MARGIN
 from samepaged.guard.resume import OUR_PAUSES, PASSING
@@ -17,6 +19,7 @@ from samepaged.guard.resume import OUR_PAUSES, PASSING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from samepaged.drift.ledger import DriftAccount
     from samepaged.guard.client import GuardClient
     from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.guests import Guest
@@ -58,7 +61,9 @@ class Suspender:
     pauses: list[float] = field(default_factory=list)
     failed: bool = field(default=False, init=False)
     """Whether suspending or resuming went wrong, or a pause was ended as overdue."""
+    account: DriftAccount | None = None
     _latest: float | None = field(default=None, init=False)
+    _drift_spent: float | None = field(default=None, init=False)
 
     @contextmanager
     def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
@@ -74,23 +79,26 @@ class Suspender:
             yield held
             self._check_paused_by_others()
             return
+        left = math.inf if self.account is None else self.account.check(expected)
         seconds = self.max_pause if expected <= self.max_pause else 2 * expected
         with self._guarded(seconds + GUARD_MARGIN, dumping=dumping):
             # Both ends of the measure are outside of libvirt's calls: the guest stood still for no longer than this.
             began = time.monotonic()
             self._suspend()
-            self._latest = began + seconds + BEFORE_THE_GUARD
+            self._latest, self._drift_spent = began + seconds + BEFORE_THE_GUARD, began + left
             try:
                 self.guard.suspended(self.guest.name)
                 self._resumed_by_others()  # what was before does not count
                 yield held
             finally:
-                self._latest = None
+                self._latest = self._drift_spent = None
                 try:
                     self._resume()
                 finally:
                     held.seconds = time.monotonic() - began
                     self.pauses.append(held.seconds)
+                    if self.account is not None:
+                        self.account.add(held.seconds)
 
     @contextmanager
     def _guarded(self, seconds: float, *, dumping: bool) -> Iterator[None]:
@@ -121,6 +129,8 @@ class Suspender:
         """Asked by whatever reads: whether to stop. Raises GuestError where the guest has to be resumed now."""
         if self._latest is not None and time.monotonic() > self._latest:
             raise self._overdue()
+        if self._drift_spent is not None and time.monotonic() > self._drift_spent:
+            raise exhausted()
         return self.give_up()
 
     def _resumed_by_others(self) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged import seed
 from samepaged.config import load
+from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import HypervisorError, LeftPausedError, Reason, SamepagedError
 from samepaged.export.metrics import SnapshotCollector
 from samepaged.export.snapshot import ConfigStatus, Limits, Recording, Snapshot, Sourced
@@ -24,6 +25,7 @@ from samepaged.service.accounts import accounts, extended, moment
 from samepaged.service.attribution import Attribution
 from samepaged.service.board import Board
 from samepaged.service.breaker import Breaker
+from samepaged.service.clocks import Clocks
 from samepaged.service.merging import read_merging
 from samepaged.service.owners import answers_of, still_shown
 from samepaged.service.recorder import Recorder
@@ -80,6 +82,7 @@ class Service:
         self._recorder = Recorder(config.traces, self._stop)
         self._kept: dict[str, Kept] = {}
         self._breaker = Breaker()
+        self._clocks = Clocks(PauseLedger())
         self._attribution = Attribution(config.sources)
         self._guard: GuardClient | None = None
         self._serving = Serving(collector, web or Child(), config)
@@ -197,14 +200,24 @@ class Service:
         began = time.monotonic()
         hashing = Hashing(best(), self._seed, self._config.scan.thread_count, self._stop)
         guard, record = self._guarded(), self._recorder.offer
+        self._clocks.ledger.use(guard.directory)
         scanner = Scanner(
-            self._hypervisor, guard, self._config, hashing, self._kept, self._breaker, record, self._attribution
+            self._hypervisor,
+            guard,
+            self._config,
+            hashing,
+            self._kept,
+            self._breaker,
+            record,
+            self._attribution,
+            ledger=self._clocks.ledger,
         )
         try:
             round_ = scan_all(self._hypervisor, self._config, scanner)
         finally:
             self._recorder.round_ended()
         scanner.tidy(round_.running)
+        self._clocks.round_ended(round_)
         for skipped in round_.skipped:
             if not skipped.reason.intended:
                 log.warning("skipped: %s", skipped.message)
@@ -218,6 +231,7 @@ class Service:
             merging=merging,
             sources=self._sources(round_),
             recording=self._recording(),
+            paused=self._clocks.paused(),
             history=extended(before.history, moment(latest, merging)),
             next_scan=self._due(),
             libvirt_up=True,
@@ -246,8 +260,9 @@ class Service:
         if now >= self._merging_due:
             self._merging_due = now + MERGING_SECONDS
             merging, recording, shown = read_merging(self._known), self._recording(), self._board.snapshot
-            if (merging, recording) != (shown.merging, shown.recording):
-                self._board.publish(merging=merging, recording=recording)
+            paused = self._clocks.paused()
+            if (merging, recording, paused) != (shown.merging, shown.recording, shown.paused):
+                self._board.publish(merging=merging, recording=recording, paused=paused)
 
     def _recording(self) -> Recording | None:
         """How the traces do, which are written beside the loop; None where there are none."""
@@ -327,4 +342,4 @@ def _choose(collector: SnapshotCollector, config: Config) -> None:
 
 
 def _limits(config: Config) -> Limits:
-    return Limits(config.scan.max_pause, config.scan.interval)
+    return Limits(config.scan.max_pause, config.scan.interval, config.scan.max_drift)

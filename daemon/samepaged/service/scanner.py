@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import libvirt
 
+from samepaged.drift.budget import UNLIMITED
 from samepaged.export.snapshot import GuestScan
 from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.guests import Guest, describe
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from samepaged.config import Config
+    from samepaged.drift.budget import DriftBudget
+    from samepaged.drift.ledger import PauseLedger
     from samepaged.guard.client import GuardClient
     from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.process import QemuProcess
@@ -65,7 +68,7 @@ class Scanner:
     """Scans guests, one after another: never are two suspended at once. Keeps what makes the next scan cheaper.
 
     `record` is handed each scan, once the guest runs on; `attribution` says which of them ask whose the pages are;
-    `one_instant` is as in Policy.
+    `one_instant` is as in Policy. The `ledger` counts the pauses; with `bound` they keep to scan.max_drift.
     """
 
     def __init__(
@@ -80,6 +83,8 @@ class Scanner:
         attribution: Attribution | None = None,
         *,
         one_instant: bool = False,
+        ledger: PauseLedger | None = None,
+        bound: bool = True,
     ) -> None:
         self._hypervisor = hypervisor
         self._guard = guard
@@ -87,6 +92,8 @@ class Scanner:
         self._record = record
         self._attribution = attribution
         self._one_instant = one_instant
+        self._ledger = ledger
+        self._max_drift = config.scan.max_drift if bound else 1.0
         self._config = config
         self._hashing = hashing
         self._kept = kept
@@ -104,6 +111,9 @@ class Scanner:
         suspender = Suspender(
             self._hypervisor, guest, self._guard, self._config.scan.max_pause, self._hashing.stop, pauses
         )
+        if self._ledger is not None:
+            self._ledger.refresh()
+            suspender.account = self._ledger.account(guest.uuid, self._max_drift)
         attribution = self._attribution
         attendant = None if attribution is None else attribution.attend(guest, kept.scans, suspender.stop)
         with attendant or nullcontext():
@@ -167,7 +177,7 @@ class Scanner:
                 directory=self._guard.directory,
             ),
             replace(self._hashing, stop=suspender.stop),
-            self._policy(kept),
+            self._policy(kept, suspender.account or UNLIMITED),
             kept,
             witness,
         )
@@ -188,7 +198,7 @@ class Scanner:
             self._kept[guest.uuid] = kept
         return kept
 
-    def _policy(self, kept: Kept) -> Policy:
+    def _policy(self, kept: Kept, budget: DriftBudget) -> Policy:
         scan = self._config.scan
         verify = scan.verify_every and kept.scans % scan.verify_every == 0
         return Policy(
@@ -200,6 +210,7 @@ class Scanner:
             still_ksm=scan.still_ksm,
             finer_sizes=tuple(size for size in scan.page_sizes if size < PAGE_SIZE),
             one_instant=self._one_instant,
+            budget=budget,
         )
 
     def begin(self) -> None:
