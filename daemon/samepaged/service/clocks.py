@@ -1,4 +1,4 @@
-"""The guests' clocks, as the daemon shows and logs them: the time that each guest was suspended, and scans that wait."""
+"""The guests' clocks, as the daemon shows and logs them: how long each guest was suspended, and scans that wait."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class Machine:
             patch.setattr(softdirty, "clear", self.clear)
             scan = Precopy(
                 self,  # type: ignore[arg-type] # stands for a reader
-                self.pause,  # nobody expects anything of it
+                self.pause,
                 pace or Pace(),
                 budget,
                 merging,

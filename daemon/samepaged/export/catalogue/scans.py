@@ -62,7 +62,7 @@ DOMAIN_PAUSED_SECONDS: Final = Metric(
     "samepage_domain_paused_seconds_total",
     ("domain",),
     Unit.SECONDS,
-    "Seconds for which samepaged has suspended the guest since it started, failed scans included; its clock loses them.",
+    "Seconds for which samepaged suspended the guest since its own start, failed scans included; its clock loses them.",
     example="topk(3, increase(samepage_domain_paused_seconds_total[1d]))",
 )
 DOMAIN_PAUSED_RATIO: Final = Metric(

@@ -83,7 +83,6 @@ FAILURES: Final[Words] = {
     Reason.OVERDUE: "was suspended for too long: over `scan.max_pause` and a second; it was resumed, the scan is void",
     Reason.TOO_LONG: "would have to be suspended for longer than `scan.max_pause` to be read at one instant, which "
     "`samepaged sources` asks for; it was not",
-    Reason.DRIFT_BUDGET: "was not suspended, as `scan.max_drift` left too little time for it in the hour; no failure",
     Reason.LEFT_ALONE: "is left alone for an hour: pauses failed or were too long in three scans running",
     Reason.NO_GUARD: "was not suspended, as no guard process that would resume it could be started",
     Reason.NO_JOURNAL: "was not suspended, as this could not be noted in the runtime directory",
