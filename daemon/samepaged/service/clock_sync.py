@@ -1,0 +1,75 @@
+"""Setting a guest's clock right after a scan, through its guest agent."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+import libvirt
+
+from samepaged import threads
+from samepaged.errors import GuestError, HypervisorError
+
+if TYPE_CHECKING:
+    from samepaged.hypervisor.connection import Hypervisor
+
+__all__ = ["ClockSync"]
+
+log = logging.getLogger(__name__)
+
+
+class ClockSync:
+    """Asks guest agents to set their guests' clocks by the virtual hardware's (virDomainSetTime). Each call has a thread
+    of its own, because an agent may never answer; a guest whose call is still under way is asked no second time.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: set[str] = set()
+        self._failed: set[str] = set()
+
+    def request(self, hypervisor: Hypervisor, uuid: str, name: str) -> None:
+        """Ask the agent of a guest that runs. Returns at once."""
+        with self._lock:
+            if uuid in self._under_way:
+                return
+            self._under_way.add(uuid)
+        work = threading.Thread(target=self._sync, args=(hypervisor, uuid, name), name="clock-sync", daemon=True)
+        try:
+            threads.start(work, HypervisorError)
+        except HypervisorError as error:
+            self._ended(uuid, name, error)
+
+    def forget(self, running: set[str]) -> None:
+        """Forget the failures of guests that are gone (`running`: UUIDs)."""
+        with self._lock:
+            self._failed &= running
+
+    def _sync(self, hypervisor: Hypervisor, uuid: str, name: str) -> None:
+        try:
+            domain = hypervisor.by_uuid(uuid)
+            hypervisor.call(
+                f"setting the clock of domain {name!r}",
+                lambda: domain.setTime({"seconds": 0, "nseconds": 0}, libvirt.VIR_DOMAIN_TIME_SYNC),
+            )
+        except (GuestError, HypervisorError) as error:
+            self._ended(uuid, name, error)
+        else:
+            self._ended(uuid, name, None)
+
+    def _ended(self, uuid: str, name: str, error: Exception | None) -> None:
+        with self._lock:
+            self._under_way.discard(uuid)
+            if error is None:
+                self._failed.discard(uuid)
+                return
+            first = uuid not in self._failed
+            self._failed.add(uuid)
+        if first:
+            log.warning(
+                "domain %r: its guest agent did not set its clock after a scan (%s); start qemu-guest-agent in the guest, "
+                "or set scan.sync_clock: none",
+                name,
+                error,
+            )
