@@ -13,7 +13,7 @@ __all__ = [
     "ConfigError",
     "GuestError",
     "HypervisorError",
-    "LeftPausedError",
+    "OpenEntriesError",
     "Reason",
     "SamepagedError",
     "TraceError",
@@ -30,6 +30,9 @@ class Reason(StrEnum):
     EXCLUDED = "excluded"
     OPTED_OUT = "opted_out"
     IN_JOB = "in_job"
+    MONITOR_BUSY = "monitor_busy"
+    NO_ANSWER = "no_answer"
+    OPEN_ENTRY = "open_entry"
     CRASHED = "crashed"
     PM_SUSPENDED = "pm_suspended"
     ENCRYPTED = "encrypted"
@@ -95,8 +98,8 @@ class HypervisorError(SamepagedError):
     exit_status = 3
 
 
-class LeftPausedError(HypervisorError):
-    """samepaged has to end while a guest that it suspended could not be resumed."""
+class OpenEntriesError(SamepagedError):
+    """samepaged ends while its journal has open entries: a guest may be suspended, or a suspend call may be queued."""
 
 
 class GuestError(SamepagedError):

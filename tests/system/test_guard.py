@@ -127,7 +127,7 @@ def test_the_daemon_itself_resumes_what_one_before_it_left(samepaged: Samepaged,
     samepaged.configure(CONFIG)
     lose(samepaged, large)
     with daemon(samepaged) as one:
-        one.wait("was left suspended by a samepaged that ended, and has been resumed")
+        one.wait("an open journal entry named it: it was suspended, and has been resumed")
         one.wait_scans(1)
     assert large.domain.state()[0] == RUNNING
 

@@ -73,9 +73,10 @@ def test_a_guest_is_judged_by_what_a_scan_would_do_to_it(
 def test_the_clock_of_a_guest_is_foreseen(
     total: float, more: dict[str, float], period: float | None, loss: float, words: str
 ) -> None:
-    scan = ScanConfig(**more)  # type: ignore[arg-type] # numbers all
+    scan = ScanConfig(**more)
     found = clock_forecast(total, scan)
-    assert (found.period, found.loss_per_day) == (period, pytest.approx(loss))
+    assert found.period == period
+    assert found.loss_per_day == pytest.approx(loss)
     check = judged("web-1", GIB, forecast(total=total), scan, paused=False, clock=found)
     assert words in check.message
     assert check.status == ("warning" if period is None else "ok")

@@ -28,7 +28,7 @@ from samepaged.diagnosis.storage import (
     traces,
 )
 from samepaged.errors import ConfigError
-from samepaged.guard.journal import Entry, JournalError, Left, boot_id
+from samepaged.guard.journal import Entry, JournalError, OpenEntry, boot_id
 from samepaged.web.config_file import LoadedConfig
 from samepaged.web.schema import WebConfig
 
@@ -119,10 +119,10 @@ ENTRY = Entry("qemu:///system", "0" * 32, 3, "web\n1", "boot")
 
 
 def test_a_guest_that_may_be_left_suspended_is_a_failure_that_recover_mends() -> None:
-    (check,) = journal([Left(HERE, None), Left(HERE, ENTRY)], [])
+    (check,) = journal([OpenEntry(HERE, ENTRY, 0.0)], [])
     assert (check.status, str(check.remedy)[:17]) == ("failure", "samepaged recover")
     assert "\n" not in check.message
-    assert [one.status for one in journal([Left(HERE, None)], [])] == ["ok"]
+    assert [one.status for one in journal([], [])] == ["ok"]
     assert [one.status for one in journal([JournalError("it is odd; remove it")], [HERE])] == ["warning", "warning"]
 
 

@@ -1,4 +1,4 @@
-"""samepaged recover: resume what a samepaged that died has left suspended."""
+"""samepaged recover: settle the open entries of the journal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from samepaged.config import Config, load
-from samepaged.errors import ConfigError
+from samepaged.errors import ConfigError, UsageError
 from samepaged.guard.recover import recover
 from samepaged.service.signals import Signals
 
@@ -18,23 +18,36 @@ if TYPE_CHECKING:
 
 __all__ = ["Command"]
 
-# Seconds for which libvirt is waited for. What is still to be done then, the next start does.
-PATIENCE: Final = 45.0
+# libvirt's calls wait for a busy domain for 30 s. An entry that is still open after that stays for the next start.
+WAIT_SECONDS: Final = 45.0
+LONGEST_WAIT_SECONDS: Final = 86_400
 
 
 class Command:
-    """Resume every guest that a samepaged which died has left suspended. Does nothing while none has."""
+    """Resume each guest that a samepaged which ended has left suspended, and wait until no suspend call of it is under
+    way. Without an open journal entry it does nothing. Exit status 1: an entry is still open.
+    """
 
     name = "recover"
-    help = "resume what a samepaged that died has left suspended"
+    help = "resume guests that a samepaged which ended has left suspended"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's arguments."""
         parser.add_argument("--config", metavar="F", type=Path, help="the configuration file (default: none)")
         parser.add_argument("--connect", metavar="URI", help="libvirt's URI, instead of the journal's")
 
+        parser.add_argument(
+            "--wait",
+            metavar="SECONDS",
+            type=float,
+            default=WAIT_SECONDS,
+            help="give up after so many seconds, and leave the entry open (default: %(default)g)",
+        )
+
     def run(self, args: argparse.Namespace) -> int:
-        """Resume, and return 1 where something is left to do."""
+        """Settle the entries, and return 1 if one is still open."""
+        if not 0 <= args.wait <= LONGEST_WAIT_SECONDS:
+            raise UsageError(f"--wait {args.wait:g} is not a number of seconds from 0 to a day; use 45, for one")
         try:
             directory = load(args.config).runtime_directory
         except ConfigError as error:
@@ -43,7 +56,7 @@ class Command:
             for problem in error.problems:
                 print(f"samepaged: {problem}", file=sys.stderr)
             print(f"samepaged: recovering from {directory}", file=sys.stderr)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + args.wait
         with Signals() as signals:
             troubles = recover(directory, lambda: signals.stopping or time.monotonic() > deadline, args.connect)
         return 1 if troubles else 0

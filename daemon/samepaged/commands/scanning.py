@@ -15,7 +15,7 @@ from samepaged.drift.ledger import PauseLedger
 from samepaged.export.table import Progress
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
-from samepaged.guard.recover import recover
+from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory import softdirty
 from samepaged.memory.capture import Hashing
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from samepaged.sources.answers import Answers
 
 __all__ = ["Scans", "add_arguments", "bound_by_drift", "configured", "interrupted", "status"]
+
+# For so long the end of a command waits for a guest that it could not resume at once.
+CLOSE_SECONDS: Final = 3.0
 
 MODES: Final = ("auto", "snapshot", "precopy", "sliced", "live")
 READERS: Final = ("auto", "process", "dump")
@@ -108,6 +111,7 @@ class Scans:
         attribution = None if sources is None else Attribution(sources)
         # Whoever asks whose the pages are is served by no scan of several instants, unless it is one that they chose.
         instant = sources is not None and config.scan.mode == "auto"
+        self._recovery = Recovery(config.runtime_directory)
         self._scanner = Scanner(
             self._hypervisor,
             self._guard,
@@ -120,17 +124,21 @@ class Scans:
             one_instant=instant,
             ledger=self._ledger,
             bound=bound,
+            has_open_entry=self._recovery.holds,
         )
         self._scanned: dict[str, Scanned] = {}
         self._running: set[str] = set()
 
     def __enter__(self) -> Self:
-        recover(self._config.runtime_directory, lambda: True)
+        self._recovery.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._guard.close()
-        self._hypervisor.close()
+        try:
+            self._recovery.close(CLOSE_SECONDS)
+        finally:
+            self._guard.close(wait=not self._recovery.pending)
+            self._hypervisor.close()
 
     def scan(self) -> HostScan:
         """Scan the guests once."""

@@ -131,7 +131,7 @@ def _pauses(found: Forecast, scan: ScanConfig, *, paused: bool) -> str:
 
 
 def _forecast(guest: Guest, config: Config) -> Forecast:
-    """What a scan would do if no drift budget is spent yet; if that is not enough, what it would do without the bound."""
+    """What a scan would do if no drift budget is spent yet; if that is not enough, what it would do without it."""
     try:
         return _forecast_within(guest, config, FixedBudget(hourly_limit(config.scan.max_drift)))
     except GuestError as error:

@@ -15,13 +15,13 @@ from samepaged.config import Config, load
 from samepaged.diagnosis.check import Check, Status, failure, from_error, ok, warning
 from samepaged.errors import ConfigError
 from samepaged.guard.directories import places
-from samepaged.guard.journal import JournalError, left
+from samepaged.guard.journal import JournalError, of_dead_processes, open_entries
 from samepaged.traces.database import installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from samepaged.guard.journal import Left
+    from samepaged.guard.journal import FileName, OpenEntry
 
 __all__ = [
     "Directory",
@@ -192,20 +192,19 @@ def seed_kept(file: SeedFile, *, seeded: bool) -> Check:
     return ok(name, f"kept in {file.path}, for its owner only")
 
 
-def journal(found: Sequence[Left | JournalError], unreadable: Sequence[Path]) -> list[Check]:
-    """Whether samepaged processes that are no more have left a guest suspended: what their journals say, and which
-    directories of journals could not be read.
-    """
+def journal(found: Sequence[OpenEntry | JournalError], unreadable: Sequence[Path]) -> list[Check]:
+    """The open entries of journals, and the directories of journals that could not be read."""
     name = "journal"
     checks = []
     for one in found:
         if isinstance(one, JournalError):
             checks.append(from_error(name, one, "samepaged recover, as root", Status.WARNING))
-        elif one.entry is not None:
+        else:
             checks.append(
                 failure(
                     name,
-                    f"guest {one.entry.name!r} may be left suspended by a samepaged that is no more",
+                    f"open entry: guest {one.entry.name!r} may be left suspended by samepaged, or a suspend call may "
+                    "still be queued in libvirt",
                     "samepaged recover, as root and with the same --config",
                 )
             )
@@ -213,7 +212,11 @@ def journal(found: Sequence[Left | JournalError], unreadable: Sequence[Path]) ->
         warning(name, f"could not be checked: {path} cannot be read", "run it as root, or as the directory's owner")
         for path in unreadable
     ]
-    return checks or [ok(name, "no samepaged that is no more has left a guest suspended")]
+    return checks or [ok(name, "no open entry: samepaged has left no guest suspended")]
+
+
+def _may_be_open(name: FileName) -> bool:
+    return name.number is not None or of_dead_processes(name)
 
 
 def look(path: Path) -> Directory:
@@ -279,7 +282,7 @@ def storage(config: Config, user: str) -> list[Check]:
     """All checks of directories, by what this user finds there."""
     seeded = config.hashing.seed is not None
     candidates = places(config.runtime_directory)
-    found: list[Left | JournalError] = []
+    found: list[OpenEntry | JournalError] = []
     unreadable: list[Path] = []
     for path in candidates:
         try:
@@ -287,7 +290,7 @@ def storage(config: Config, user: str) -> list[Check]:
             # What somebody else has laid where all may write is not ours to believe, as in `samepaged recover`.
             if path == config.runtime_directory or owner == os.geteuid():
                 os.scandir(path).close()
-                found += left(path)
+                found += open_entries(path, _may_be_open)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:

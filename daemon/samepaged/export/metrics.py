@@ -14,6 +14,8 @@ from samepaged.export.catalogue.health import (
     LIBVIRT_UP,
     MAX_DRIFT,
     MAX_PAUSE,
+    OPEN_ENTRIES,
+    OPEN_ENTRY_SINCE,
     RELOAD_SUCCESS,
     RELOAD_SUCCESSFUL,
     SCAN_INTERVAL,
@@ -100,6 +102,9 @@ def render(source: CollectorRegistry, *, openmetrics: bool) -> bytes:
 def _health(snapshot: Snapshot) -> Iterator[Family]:
     yield BUILD.family({(samepaged.__version__, platform.python_version()): 1})
     yield LIBVIRT_UP.family({(): snapshot.libvirt_up})
+    yield OPEN_ENTRIES.family({(): len(snapshot.open_entries)})
+    # Of several entries of a domain the oldest, which comes first.
+    yield OPEN_ENTRY_SINCE.family({(one.domain,): one.since for one in reversed(snapshot.open_entries)})
     yield RELOAD_SUCCESSFUL.family({(): snapshot.config.successful})
     yield RELOAD_SUCCESS.family({(): snapshot.config.loaded})
     if snapshot.limits is not None:

@@ -27,6 +27,7 @@ __all__ = [
     "Limits",
     "Merging",
     "Moment",
+    "OpenJournalEntry",
     "Recording",
     "Skipped",
     "Snapshot",
@@ -212,6 +213,15 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenJournalEntry:
+    """An entry of the journal of suspended guests that is not settled: since when (Unix epoch), and what is known."""
+
+    domain: str
+    since: float
+    progress: str
+
+
+@dataclass(frozen=True, slots=True)
 class Recording:
     """Traces since the start: written, lost; and the bytes of those on disk."""
 
@@ -239,6 +249,7 @@ class Snapshot:
     limits: Limits | None = None
     merging: Merging | None = None
     recording: Recording | None = None
+    open_entries: tuple[OpenJournalEntry, ...] = ()
     history: tuple[Moment, ...] = ()
     next_scan: float | None = None
     libvirt_up: bool = False

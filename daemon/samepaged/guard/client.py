@@ -1,4 +1,6 @@
-"""The scanner's side of the guard: nobody is suspended without it, nor without a word in the journal."""
+"""The scanner's side of the guard. samepaged does not suspend a guest unless the guard is running and the journal entry
+is on disk.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import signal
 import sys
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.channel import Channel, Closed
@@ -19,17 +21,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["GUARD_MARGIN", "GuardClient"]
+
+__all__ = ["GUARD_MARGIN_SECONDS", "Guard", "GuardClient"]
 
 log = logging.getLogger(__name__)
 
 # Seconds after the longest pause that was meant, before the guard takes the guest from the scanner.
-GUARD_MARGIN: Final = 1.0
+GUARD_MARGIN_SECONDS: Final = 1.0
 # Seconds for which an answer is waited: the guard may have to connect to libvirt first, which may take 15.
-ANSWER: Final = 20.0
+ANSWER_SECONDS: Final = 20.0
 # One that was asked to forget a guest does nothing else first.
-SHORT_ANSWER: Final = 5.0
-NAP: Final = 0.1
+SHORT_ANSWER_SECONDS: Final = 5.0
+NAP_SECONDS: Final = 0.1
+
+
+class Guard(Protocol):
+    """A guard as suspending sees it."""
+
+    def arm(self, name: str, uuid: str, number: int, seconds: float, *, dumping: bool) -> None:
+        """As in GuardClient."""
+
+    def suspended(self, name: str) -> None:
+        """As in GuardClient."""
+
+    def dump_ended(self) -> None:
+        """As in GuardClient."""
+
+    def disarm(self) -> bool:
+        """As in GuardClient."""
+
+    def leave_open(self) -> None:
+        """As in GuardClient."""
 
 
 class GuardClient:
@@ -42,14 +64,14 @@ class GuardClient:
         self.directory = directory
         self._give_up = give_up
         self._journal = Journal(directory)
-        self._link: Channel | None = None
+        self._channel: Channel | None = None
         self._pid: int | None = None
         self._number = 0
         self._boot = boot_id()
 
     def start(self) -> None:
         """Start the process, and do not wait for it. Raises OSError."""
-        link, other = Channel.pair()
+        channel, other = Channel.pair()
         arguments = [self.uri, str(self._journal.path), str(os.getpid())]
         # -I: neither the working directory nor the environment says what is imported.
         command = [sys.executable, "-I", "-m", "samepaged.guard.server", *arguments]
@@ -65,9 +87,9 @@ class GuardClient:
                     setsigdef=(signal.SIGPIPE,),
                 )
         except BaseException:
-            link.close()
+            channel.close()
             raise
-        self._link = link
+        self._channel = channel
 
     def arm(self, name: str, uuid: str, number: int, seconds: float, *, dumping: bool) -> None:
         """A guest is about to be suspended for no more than so many seconds: note it, and have the guard watch it.
@@ -84,11 +106,11 @@ class GuardClient:
     def _arm(self, entry: Entry, seconds: float, *, dumping: bool) -> None:
         for attempt in (1, 2):
             try:
-                if self._link is None:
+                if self._channel is None:
                     self.start()
                 self._number += 1
                 self._send(arm=self._number, entry=asdict(entry), seconds=seconds, dumping=dumping)
-                answer = self._answer(ANSWER)
+                answer = self._answer(ANSWER_SECONDS)
             except Closed:
                 log.warning("the guard has ended; another one is started")
                 self.abandon()
@@ -120,11 +142,22 @@ class GuardClient:
                 Reason.NO_GUARD, f"domain {name!r} was resumed at once: the guard that would do so had ended"
             ) from error
 
+    def dump_ended(self) -> None:
+        """The dump is not read any more: from here on the guard resumes the guest itself if it is overdue."""
+        with contextlib.suppress(Closed):
+            self._send(dump_ended=self._number)
+
+    def leave_open(self) -> None:
+        """The guest is not known to run: the journal keeps the entry, and the guard works on it, too."""
+        path = self._journal.leave_open()
+        with contextlib.suppress(Closed):
+            self._send(left_open=self._number, path=str(path))
+
     def disarm(self) -> bool:
         """The guest runs again. Whether it was the guard that resumed it."""
         try:
             self._send(disarm=self._number)
-            answer = self._answer(SHORT_ANSWER, even_if_stopping=True)
+            answer = self._answer(SHORT_ANSWER_SECONDS, even_if_stopping=True)
         except Closed:
             self.abandon()
             answer = {}
@@ -134,17 +167,17 @@ class GuardClient:
         return bool(answer and answer.get("resumed"))
 
     def _send(self, **message: Any) -> None:  # noqa: ANN401 - what JSON can say
-        if self._link is None:
+        if self._channel is None:
             raise Closed
-        self._link.send(**message)
+        self._channel.send(**message)
 
     def _answer(self, seconds: float, *, even_if_stopping: bool = False) -> dict[str, Any] | None:
         """The answer to what was asked last; None where it does not come."""
-        if self._link is None:
+        if self._channel is None:
             raise Closed
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            answer = self._link.receive(min(left, NAP))
+            answer = self._channel.receive(min(left, NAP_SECONDS))
             if answer is not None and self._number in answer.values():
                 return answer
             if self._give_up() and not even_if_stopping:
@@ -153,24 +186,24 @@ class GuardClient:
 
     def abandon(self) -> None:
         """End a guard that is of no use. Only where nobody is suspended."""
-        link, self._link = self._link, None
+        channel, self._channel = self._channel, None
         pid, self._pid = self._pid, None
         if pid is not None:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(OSError):
                 os.waitpid(pid, 0)
-        if link is not None:
-            link.close()
+        if channel is not None:
+            channel.close()
 
-    def close(self) -> None:
-        """Let the guard end; with nobody suspended it does so at once."""
-        link, self._link = self._link, None
+    def close(self, *, wait: bool = True) -> None:
+        """Let the guard end; it does so at once, unless it has an open entry to work on: then do not `wait`."""
+        channel, self._channel = self._channel, None
         pid, self._pid = self._pid, None
-        if link is not None:
-            link.close()
-        deadline = time.monotonic() + SHORT_ANSWER
-        while pid is not None and time.monotonic() < deadline:
+        if channel is not None:
+            channel.close()
+        deadline = time.monotonic() + SHORT_ANSWER_SECONDS
+        while wait and pid is not None and time.monotonic() < deadline:
             try:
                 if os.waitpid(pid, os.WNOHANG) != (0, 0):
                     break
@@ -178,9 +211,3 @@ class GuardClient:
                 break
             time.sleep(0.01)
         self._journal.close()
-
-    def leave_to_guard(self) -> None:
-        """We end, and could not resume the guest: the guard goes on trying, and the journal keeps its name."""
-        self._journal.leave()
-        self._pid = None
-        log.critical("the guard goes on trying to resume the guest; where it cannot, `samepaged recover` does")

@@ -1,5 +1,9 @@
-"""The journal: which guest a process of samepaged has suspended, written and synced before the suspension, cleared
-after the resume. Whoever comes after a crash reads from it whom to resume.
+"""The journal: the guest that a process of samepaged suspends, written and synced before the suspend call and cleared
+after the resume.
+
+An entry that a crash leaves, or that a living process could not settle (a suspend or resume call that did not return),
+is open: guard, daemon and `samepaged recover` work on it until it is certain that no suspend call is under way and
+that the guest is not paused by samepaged. Only then is its file removed.
 """
 
 from __future__ import annotations
@@ -16,9 +20,9 @@ from samepaged.errors import GuestError, Reason, SamepagedError
 from samepaged.procfs import names_living, start_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["Entry", "Journal", "JournalError", "Left", "boot_id", "left"]
+__all__ = ["Entry", "FileName", "Journal", "JournalError", "OpenEntry", "boot_id", "of_dead_processes", "open_entries"]
 
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 PATTERN: Final = "suspended-*-*"
@@ -75,6 +79,24 @@ def _is_c(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+@dataclass(frozen=True, slots=True)
+class FileName:
+    """The parts of a journal file's name: the process by pid and start time (clock ticks since boot), and a number if
+    the process has left the entry open while it lives; None for the file of its current suspension.
+    """
+
+    pid: str
+    start_time: str
+    number: str | None
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """The parts of `suspended-PID-START` and `suspended-PID-START-NUMBER`."""
+        _, pid, rest = name.split("-", 2)
+        start_time, dash, number = rest.partition("-")
+        return cls(pid, start_time, number if dash else None)
+
+
 class Journal:
     """The journal of this process, in a file of its own in `directory`. The file is made with the first entry and
     written in place: an entry costs a write and a sync.
@@ -84,10 +106,13 @@ class Journal:
         pid = os.getpid()
         self.path = directory / f"suspended-{pid}-{start_time(pid)}"
         self._file: int | None = None
+        self._left_open = 0
+        self._to_rename = False  # the file holds an open entry: it must not be written over
 
     def write(self, entry: Entry) -> None:
         """Note a guest, before it is suspended. Raises GuestError where that cannot be done: then it must not be."""
         try:
+            self._rename()
             if self._file is None or not self.path.exists():
                 self.close()
                 self._file = _create(self.path)
@@ -106,11 +131,27 @@ class Journal:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, 0)
 
-    def leave(self) -> None:
-        """Let go of the file, and leave its entry to whoever comes after."""
+    def leave_open(self) -> Path:
+        """Leave the current entry open, and begin another file with the next entry. Gives the file of the open entry:
+        one of its own, unless renaming failed. Then the next `write` tries again first.
+        """
         opened, self._file = self._file, None
         if opened is not None:
             os.close(opened)
+            self._to_rename = True
+        try:
+            return self._rename()
+        except OSError:
+            return self.path
+
+    def _rename(self) -> Path:
+        path = self.path.with_name(f"{self.path.name}-{self._left_open + 1}")
+        if self._to_rename:
+            with contextlib.suppress(FileNotFoundError):  # swept meanwhile: there is nothing to preserve
+                self.path.rename(path)
+            self._left_open += 1
+            self._to_rename = False
+        return path
 
     def close(self) -> None:
         """Remove the file, and with it an entry that was not cleared."""
@@ -144,34 +185,55 @@ def _overwrite(file: int, line: bytes) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What a process that is no more has left in its file: an entry, or None where it had suspended nobody."""
+class OpenEntry:
+    """An open entry and its file. `since` is the time of the suspend call, in seconds of the Unix epoch. One that is
+    `in_memory` is known from a message: its file may have been lost.
+    """
 
     path: Path
-    entry: Entry | None
+    entry: Entry
+    since: float
+    in_memory: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still open: another process of samepaged that has settled it has removed the file."""
+        return self.in_memory or self.path.exists()
 
     def clear(self) -> None:
-        """Remove the file."""
+        """Remove the file. Raises OSError."""
         self.path.unlink(missing_ok=True)
 
 
-def left(directory: Path) -> Iterator[Left | JournalError]:
-    """The files of processes that are no more. An entry of another boot is none: its guests are gone. A file that
-    cannot be understood is given as an error, and stays.
+def of_dead_processes(name: FileName) -> bool:
+    """Whether the process that wrote the file has ended."""
+    return not names_living(name.pid, name.start_time)
+
+
+def open_entries(
+    directory: Path, mine: Callable[[FileName], bool] = of_dead_processes, *, tidy: bool = False
+) -> Iterator[OpenEntry | JournalError]:
+    """The open entries in the files that are `mine`. A file that cannot be understood is given as an error, and stays.
+    `tidy` removes files of ended processes without an entry, or with one of another boot, whose guests are gone.
     """
     for path in sorted(directory.glob(PATTERN)):
-        _, pid, started = path.name.split("-", 2)
-        if names_living(pid, started):
+        name = FileName.parse(path.name)
+        if not mine(name):
             continue
         try:
             content = path.read_bytes()
-            # A file that was torn in the middle of its one write was never synced: nobody was suspended yet.
+            since = path.stat().st_mtime
+            # A file that was torn in the middle of its one write was never synced: the suspend call was yet to come.
             entry = Entry.parse(content) if content.endswith(b"\n") else None
+            if entry is not None and entry.boot == boot_id():
+                yield OpenEntry(path, entry, since)
+            elif tidy and of_dead_processes(name):
+                path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            continue  # settled meanwhile
         except JournalError as error:
             yield JournalError(
                 f"{path} is left as it is: {error}; see which guests are paused (`virsh list`), remove it"
             )
         except OSError as error:
-            yield JournalError(f"{path} cannot be read ({error.strerror}); run `samepaged recover` as root")
-        else:
-            yield Left(path, None if entry is None or entry.boot != boot_id() else entry)
+            yield JournalError(f"{path} cannot be read or removed ({error.strerror}); run `samepaged recover` as root")

@@ -1,64 +1,174 @@
-"""Resuming what a samepaged that is no more has left suspended."""
+"""Settling what a samepaged that has ended left behind, and what a living one could not settle at once."""
 
 from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+import threading
+import time
+from typing import TYPE_CHECKING, Final
 
-from samepaged import ksm
-from samepaged.errors import HypervisorError
+from samepaged import ksm, threads
+from samepaged.errors import HypervisorError, OpenEntriesError
 from samepaged.guard.directories import places
-from samepaged.guard.journal import JournalError, Left, left
-from samepaged.guard.resume import ResumeOutcome, rescue
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.guard.journal import of_dead_processes
+from samepaged.guard.settle import OpenEntries
 from samepaged.hypervisor.dumps import release
+from samepaged.procfs import start_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["recover"]
+    from samepaged.guard.journal import FileName
+    from samepaged.guard.settle import Pending, Settled
+
+__all__ = ["Recovery", "recover"]
 
 log = logging.getLogger(__name__)
 
+# Between two steps: the least wait, and the most while there is an entry, and while there is none.
+STEP_SECONDS: Final = 0.01
+BUSY_SECONDS: Final = 0.3
+IDLE_SECONDS: Final = 1.0
+
+
+def directories(configured: Path) -> Iterator[Path]:
+    """The directories in which journals may lie. A directory of another user below one that all users may write to is
+    not trusted.
+    """
+    for directory in places(configured):
+        if directory.is_dir() and (directory == configured or directory.stat().st_uid == os.geteuid()):
+            yield directory
+
+
+def sweep(configured: Path) -> None:
+    """Set KSM going again if a process that has ended held it still, and end its dumps, which hold their guests."""
+    for directory in directories(configured):
+        ksm.put_back(directory)
+        release(directory)
+
+
+def _unsettled(pending: Pending) -> str:
+    return (
+        f"domain {pending.name!r}: its journal entry stays open: {pending.progress}; run `samepaged recover` once QEMU "
+        "and libvirt answer"
+    )
+
 
 def recover(configured: Path, give_up: Callable[[], bool], uri: str | None = None) -> list[str]:
-    """Resume every guest that the journal names, set KSM going again where it was held still, and sweep up. libvirt is
-    asked at `uri`, or where the entry says. What could not be done, a line each; it is tried until `give_up` says so,
-    and the journal keeps it. Without a journal, libvirt is not even asked.
+    """Settle every entry of processes that have ended, until `give_up`; libvirt is asked at `uri`, or where the entry
+    says. Gives a line for each that is still open, and for each file that could not be dealt with. Without an entry,
+    libvirt is not asked.
     """
-    troubles: list[str] = []
-    for directory in places(configured):
-        # Another user's files in a directory that all may write to are not ours to believe.
-        if directory.is_dir() and (directory == configured or directory.stat().st_uid == os.geteuid()):
-            ksm.put_back(directory)
-            release(directory)  # first: a dump that nobody reads from holds its guest
-            for found in left(directory):
-                trouble = _settle(found, give_up, uri)
-                if trouble is not None:
-                    log.error(trouble)
-                    troubles.append(trouble)
-    return troubles
-
-
-def _settle(found: Left | JournalError, give_up: Callable[[], bool], uri: str | None) -> str | None:
-    """Resume what one file names, and remove it; a line where that was not to be done."""
-    if isinstance(found, JournalError):
-        return str(found)
-    entry = found.entry
-    if entry is not None:
-        hypervisor = Hypervisor(uri or entry.uri, stop=give_up)
-        try:
-            outcome = rescue(hypervisor, entry, in_flight=True, give_up=give_up)
-        except HypervisorError as error:
-            return str(error)
-        finally:
-            hypervisor.close()
-        if outcome is ResumeOutcome.SUSPENDED:
-            log.error("domain %r was left suspended by a samepaged that ended, and has been resumed", entry.name)
+    sweep(configured)
+    entries = OpenEntries(lambda: directories(configured), uri=uri, stop=give_up)
     try:
-        found.clear()
-    except OSError as error:
-        return f"{found.path} cannot be removed ({error.strerror}); remove it"
-    return None
+        entries.step()
+        while entries.pending and not give_up():
+            time.sleep(min(max(entries.due - time.monotonic(), STEP_SECONDS), BUSY_SECONDS))
+            entries.step()
+        lines = [_unsettled(one) for one in entries.pending]
+        for line in lines:
+            log.error(line)
+        return [*entries.troubles, *lines]
+    finally:
+        entries.close()
+
+
+class Recovery:
+    """Works on open entries beside the scans, for as long as samepaged runs: on those that processes which have ended
+    left in `configured` and its substitutes, and on those that this process leaves open.
+
+    `changed` is called in the recovery's thread with what is pending, whenever that changes, and `settled` with each
+    settled entry.
+    """
+
+    def __init__(
+        self,
+        configured: Path,
+        changed: Callable[[tuple[Pending, ...]], None] = lambda _: None,
+        settled: Callable[[Settled], None] = lambda _: None,
+    ) -> None:
+        self._configured = [configured]
+        self._changed, self._settled = changed, settled
+        self._ending = threading.Event()
+        self._pid, self._start_time = str(os.getpid()), str(start_time(os.getpid()))
+        self._entries = OpenEntries(self._directories, self._mine)
+        self._thread: threading.Thread | None = None
+        self._shown: tuple[Pending, ...] = ()
+
+    def _directories(self) -> Iterator[Path]:
+        found = dict.fromkeys(path for configured in self._configured for path in directories(configured))
+        yield from found
+
+    def _mine(self, name: FileName) -> bool:
+        own = (name.pid, name.start_time) == (self._pid, self._start_time)
+        return name.number is not None if own else of_dead_processes(name)
+
+    def also(self, configured: Path) -> None:
+        """Another directory is configured from now on. What is open in the earlier ones is worked on all the same."""
+        if configured not in self._configured:
+            self._configured.append(configured)
+
+    @property
+    def pending(self) -> tuple[Pending, ...]:
+        """The open entries that are not settled, the oldest first."""
+        return self._entries.pending
+
+    def holds(self, uuid: str) -> bool:
+        """Whether an open entry names the guest."""
+        return self._entries.holds(uuid)
+
+    def start(self) -> None:
+        """Look at each entry once, and go on in a thread. If none can be started, `step` has to be called."""
+        sweep(self._configured[-1])
+        self.step()
+        thread = threading.Thread(target=self._run, name="recovery", daemon=True)
+        try:
+            threads.start(thread, HypervisorError)
+        except HypervisorError as error:
+            log.warning("open journal entries are worked on between scans only: %s", error)
+        else:
+            self._thread = thread
+
+    def _run(self) -> None:
+        while not self._ending.is_set():
+            self.step()
+            least = BUSY_SECONDS if self.pending else IDLE_SECONDS
+            self._ending.wait(min(max(self._entries.due - time.monotonic(), STEP_SECONDS), least))
+
+    def step_if_alone(self) -> None:
+        """One step, unless a thread of its own does it."""
+        if self._thread is None:
+            self.step()
+
+    def step(self) -> None:
+        """Look at each entry that is due."""
+        try:
+            for one in self._entries.step():
+                self._settled(one)
+        except Exception:  # the thread must outlive any fault of one look
+            log.exception("open journal entries could not be worked on, trying on")
+        pending = self.pending
+        if pending != self._shown:
+            self._shown = pending
+            self._changed(pending)
+
+    def close(self, seconds: float) -> None:
+        """Work on the open entries for so many seconds at most, then leave them to the guard and to `samepaged
+        recover`. Raises OpenEntriesError if there are any left.
+        """
+        self._ending.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+        if self._thread is None or not self._thread.is_alive():
+            deadline = time.monotonic() + seconds
+            self.step()
+            while self.pending and time.monotonic() < deadline:
+                time.sleep(BUSY_SECONDS)
+                self.step()
+            self._entries.close()
+        lines = [_unsettled(one) for one in self.pending]
+        if lines:
+            raise OpenEntriesError("\n".join(lines))

@@ -1,118 +1,172 @@
-"""Resuming a guest that a process of samepaged suspended and cannot resume itself any more."""
+"""Settling one open journal entry: resuming its guest if it is paused, and finding out that nothing can suspend it any
+more.
+
+libvirt carries out a suspend call even if the client that made it is dead, and however late QEMU answers. So a guest
+that runs proves nothing while its monitor is busy. An entry is settled when QEMU's monitor has answered a harmless
+question after the caller's end (libvirt's workers have then begun each earlier call, and the domain's job was free),
+and the guest has been running with a free monitor for IN_FLIGHT_SECONDS since.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-import libvirt
-
 from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.hypervisor.protocol import Control, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from samepaged.guard.journal import Entry
-    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.guard.journal import OpenEntry
+    from samepaged.hypervisor.protocol import Domain, Domains
 
-__all__ = ["OUR_PAUSES", "PASSING", "ResumeOutcome", "attempt", "rescue"]
+__all__ = ["PASSING", "ResumeOutcome", "Settling"]
 
 log = logging.getLogger(__name__)
 
-# libvirt's own reason for a pause by virDomainSuspend, and what it says where it lost the reason in a restart.
-OUR_PAUSES: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_UNKNOWN})
 # Failures of a resume that may pass. The others say that the guest is not ours to resume any more.
-PASSING: Final = frozenset({Reason.LIBVIRT, Reason.IN_JOB, Reason.NO_PERMISSION, Reason.INTERNAL})
+PASSING: Final = frozenset(
+    {Reason.LIBVIRT, Reason.IN_JOB, Reason.NO_ANSWER, Reason.MONITOR_BUSY, Reason.NO_PERMISSION, Reason.INTERNAL}
+)
 
-# Seconds for which a guest that runs is watched, where the call that suspends it may still be on its way: libvirt
-# carries out what a client asked before it died. While a job holds the domain, calls wait for it, up to half a minute.
-IN_FLIGHT: Final = 5.0
-IN_FLIGHT_BEHIND_JOB: Final = 40.0
-# Seconds between two looks at a guest, and the first and longest wait after a failure.
-LOOK: Final = 0.03
-RETRY: Final = (0.05, 1.0)
+# A suspend call that waits for the domain's job gets it as soon as the job is free, or fails.
+IN_FLIGHT_SECONDS: Final = 5.0
+# A call waits for half a minute for a job (QEMU_JOB_WAIT_TIME): behind a longer one, such as a migration, nothing of
+# ours is left.
+BEHIND_JOB_SECONDS: Final = 40.0
+# Between two looks: while the end is near, and once the guest has been hanging for longer.
+LOOK_SECONDS: Final = 0.03
+SLOW_LOOK_SECONDS: Final = 0.3
+SOON_SECONDS: Final = 10.0
+# After a failure: the first and the longest wait.
+RETRY_SECONDS: Final = (0.05, 1.0)
+CONNECT_SECONDS: Final = 5.0
+
+QUEUED: Final = "a suspend or resume call may still be queued in libvirt, as QEMU's monitor is busy"
+SEEN_RUNNING: Final = "the guest runs; whether a suspend call is still under way is being watched"
 
 
 class ResumeOutcome(Enum):
-    """What an attempt to resume found."""
+    """How an entry was settled."""
 
-    SUSPENDED = auto()
+    RESUMED = auto()
     """The guest was suspended, and has been resumed."""
     RUNNING = auto()
-    """It runs."""
+    """It runs, and no suspend call is under way."""
     NOT_OURS = auto()
-    """It is gone, has been started anew, or went into a state that is not a pause of ours: it stays so."""
+    """It is gone, has been started anew, or is in a state that is not a pause by samepaged: it stays so."""
+    ELSEWHERE = auto()
+    """Another process of samepaged has settled the entry."""
 
 
-def attempt(hypervisor: Hypervisor, entry: Entry) -> ResumeOutcome:
-    """Resume the guest if it is suspended as samepaged suspends. Raises HypervisorError, and GuestError where that
-    failed for a reason that may pass.
+@dataclass
+class Settling:
+    """The work on one open entry. `look` is to be called at `due` (of `clock`, in seconds) until it gives an outcome.
+
+    With `in_flight` the suspend call may be yet to come; without, it is known to have returned.
     """
-    hypervisor.connect()
-    try:
-        domain = hypervisor.by_uuid(entry.uuid)
-        if domain.ID() != entry.id:
-            return ResumeOutcome.NOT_OURS
-        state, why = hypervisor.call(f"asking for the state of domain {entry.name!r}", domain.state)
-        if state in {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED}:
-            return ResumeOutcome.RUNNING
-        if state != libvirt.VIR_DOMAIN_PAUSED or why not in OUR_PAUSES:
-            return ResumeOutcome.NOT_OURS
-        hypervisor.call(f"resuming domain {entry.name!r}", domain.resume)
-    except GuestError as error:
-        if error.reason is Reason.NOT_RUNNING:
-            return _became(hypervisor, entry)
-        if error.reason not in PASSING:
-            return ResumeOutcome.NOT_OURS
-        raise
-    return ResumeOutcome.SUSPENDED
 
+    found: OpenEntry
+    hypervisor: Domains
+    in_flight: bool = True
+    clock: Callable[[], float] = time.monotonic
+    due: float = field(default=0.0, init=False)
+    progress: str = field(default="not looked at yet", init=False)
+    """What is known, as a phrase for people."""
+    paused_seconds: float = field(default=0.0, init=False)
+    """For how long the guest was seen paused."""
+    resumed: bool = field(default=False, init=False)
+    """Whether the guest was resumed here."""
+    _began: float = field(default=0.0, init=False)
+    _quiet_since: float | None = field(default=None, init=False)
+    _answered: bool = field(default=False, init=False)
+    _contended: bool = field(default=False, init=False)
+    _paused_since: float | None = field(default=None, init=False)
+    _wait: float = field(default=RETRY_SECONDS[0], init=False)
 
-def _became(hypervisor: Hypervisor, entry: Entry) -> ResumeOutcome:
-    """What became of a guest that libvirt would not resume because of its state: somebody was quicker, or it ended."""
-    try:
-        state, _ = hypervisor.call("asking for its state", hypervisor.by_uuid(entry.uuid).state)
-    except GuestError as error:
-        if error.reason in PASSING:
-            raise
-        return ResumeOutcome.NOT_OURS
-    return ResumeOutcome.RUNNING if state == libvirt.VIR_DOMAIN_RUNNING else ResumeOutcome.NOT_OURS
+    def __post_init__(self) -> None:
+        self._began = self.due = self.clock()
 
-
-def rescue(
-    hypervisor: Hypervisor, entry: Entry, *, in_flight: bool, give_up: Callable[[], bool] = lambda: False
-) -> ResumeOutcome:
-    """Resume the guest, trying for as long as it takes: while libvirt is away, while a job holds the domain. With
-    `in_flight` the call that suspends it may be yet to come, and a guest that runs is watched for it. Raises
-    HypervisorError where `give_up` says so before that.
-    """
-    wait, longest = RETRY
-    first_seen: float | None = None
-    while True:
+    def look(self) -> ResumeOutcome | None:
+        """Look once, and resume the guest if it is paused. Gives the outcome once the entry is settled."""
         try:
-            found = attempt(hypervisor, entry)
-            busy = found is ResumeOutcome.RUNNING and in_flight and _in_job(hypervisor, entry)
+            outcome = self._look()
         except (GuestError, HypervisorError) as error:
-            if give_up():
-                raise HypervisorError(
-                    f"domain {entry.name!r} is left paused: `virsh resume` it, or `samepaged recover` ({error})"
-                ) from error
-            log.warning("domain %r may be suspended and could not be resumed, trying on: %s", entry.name, error)
-            time.sleep(wait)
-            wait = min(2 * wait, longest)
-            continue
-        wait, _ = RETRY
-        now = time.monotonic()
-        first_seen = first_seen or now
-        watched = IN_FLIGHT_BEHIND_JOB if busy else IN_FLIGHT
-        if found is not ResumeOutcome.RUNNING or not in_flight or now - first_seen > watched:
-            return found
-        time.sleep(LOOK)
+            self._failed(error)
+            return None
+        self._wait = RETRY_SECONDS[0]
+        now = self.clock()
+        self.due = now + (LOOK_SECONDS if now - self._began < SOON_SECONDS else SLOW_LOOK_SECONDS)
+        if outcome is ResumeOutcome.RUNNING and self.resumed:
+            return ResumeOutcome.RESUMED
+        return outcome
 
+    def _failed(self, error: Exception) -> None:
+        self._disturbed()
+        progress = f"it could not be settled, trying on: {error}"
+        if progress != self.progress:
+            log.warning("domain %r: open journal entry: %s", self.found.entry.name, progress)
+        self.progress = progress
+        self.due = self.clock() + self._wait
+        self._wait = min(2 * self._wait, RETRY_SECONDS[1])
 
-def _in_job(hypervisor: Hypervisor, entry: Entry) -> bool:
-    domain = hypervisor.by_uuid(entry.uuid)
-    job = hypervisor.call(f"asking for the jobs of domain {entry.name!r}", domain.jobInfo)
-    return bool(job[0] != libvirt.VIR_DOMAIN_JOB_NONE)
+    def _disturbed(self) -> None:
+        self._quiet_since, self._answered, self._contended = None, False, True
+
+    def _look(self) -> ResumeOutcome | None:
+        entry = self.found.entry
+        if not self.found.is_open:
+            return ResumeOutcome.ELSEWHERE
+        self.hypervisor.connect(CONNECT_SECONDS)
+        try:
+            domain = self.hypervisor.domain(entry.uuid, entry.name)
+            if domain.id != entry.id:
+                return ResumeOutcome.NOT_OURS
+            return self._settle(domain)
+        except GuestError as error:
+            if error.reason in PASSING or error.reason is Reason.NOT_RUNNING:
+                raise
+            return ResumeOutcome.NOT_OURS
+
+    def _settle(self, domain: Domain) -> ResumeOutcome | None:
+        control, _ = domain.control()
+        if control is Control.OCCUPIED:
+            self._disturbed()
+            self.progress = QUEUED
+            return None
+        state = domain.state()
+        self._time(state)
+        if state is RunState.PAUSED:
+            self.progress = "the guest is suspended, and is being resumed"
+            domain.resume()
+            self.resumed = True
+            self._time(RunState.RUNNING)
+            # A suspend call that was seen to wait may be another one than that which has suspended it.
+            return None if self._contended and self.in_flight else ResumeOutcome.RUNNING
+        if state is not RunState.RUNNING:
+            return ResumeOutcome.NOT_OURS
+        if not self.in_flight:
+            return ResumeOutcome.RUNNING
+        self.progress = SEEN_RUNNING
+        now = self.clock()
+        if control is Control.JOB:
+            self._quiet_since = None
+            return ResumeOutcome.RUNNING if now - self._began > BEHIND_JOB_SECONDS else None
+        if not self._answered:
+            domain.ping()
+            self._answered, self._quiet_since = True, None
+            return None
+        if self._quiet_since is None:
+            self._quiet_since = now
+        return ResumeOutcome.RUNNING if now - self._quiet_since >= IN_FLIGHT_SECONDS else None
+
+    def _time(self, state: RunState) -> None:
+        """Add up for how long the guest is seen paused."""
+        now = self.clock()
+        if self._paused_since is not None:
+            self.paused_seconds += now - self._paused_since
+        self._paused_since = now if state is RunState.PAUSED else None

@@ -2,7 +2,8 @@
 
 A dead man's switch with a libvirt connection of its own. The scanner tells it over a socket which guest it is about to
 suspend and for how long. When the socket closes, or the time is over, the guard resumes the guest: never one that it
-was not told of, nor one that was started anew or paused for another reason meanwhile.
+was not told of, nor one that was started anew or paused for another reason meanwhile. It also works on the journal
+entries that the scanner leaves open, and ends only when the last of them is settled.
 """
 
 from __future__ import annotations
@@ -13,21 +14,26 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged import ksm, privileges
-from samepaged.errors import GuestError, HypervisorError, SamepagedError
+from samepaged import ksm, privileges, threads
+from samepaged.errors import HypervisorError, SamepagedError
 from samepaged.guard.channel import Channel, Closed
-from samepaged.guard.journal import Entry
-from samepaged.guard.resume import LOOK, RETRY, ResumeOutcome, attempt, rescue
+from samepaged.guard.journal import Entry, OpenEntry
+from samepaged.guard.resume import ResumeOutcome, Settling
+from samepaged.guard.settle import OpenEntries
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.dumps import release
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from samepaged.guard.journal import FileName
+    from samepaged.hypervisor.protocol import Domains
 
 __all__ = ["Guard", "main"]
 
@@ -38,6 +44,12 @@ DEAF: Final = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTOU),
     signal.SIGABRT,  # systemd's watchdog sends it to all of the unit, and not to the process that hangs alone
 )
+
+
+# Between two looks at a scanner that hangs in a dump and was killed.
+LOOK_SECONDS: Final = 1.0
+# Between two steps of the work on open entries.
+STEP_SECONDS: Final = (0.01, 0.3)
 
 
 @dataclass(slots=True)
@@ -52,34 +64,43 @@ class _Watch:
     suspended: bool = False
     resumed: bool = False
     settled: bool = False
+    settling: Settling | None = None
 
 
 class Guard:
-    """What the guard does with what it hears. `kill_scanner` ends a scanner that hangs in the middle of a dump: QEMU
-    then waits for it to read, and cannot be resumed before.
+    """Acts on the scanner's messages. `kill_scanner` ends a scanner that hangs in the middle of a dump: QEMU then waits
+    for it to read, and cannot be resumed before.
     """
 
     def __init__(
-        self, link: Channel, hypervisor: Hypervisor, journal: Path, scanner: int, kill_scanner: Callable[[], None]
+        self,
+        channel: Channel,
+        hypervisor: Domains,
+        journal: Path,
+        scanner: int,
+        kill_scanner: Callable[[], None],
+        open_entries: OpenEntries,
     ) -> None:
-        self._link = link
+        self._channel = channel
         self._scanner = scanner
         self._hypervisor = hypervisor
         self._journal = journal
         self._kill_scanner = kill_scanner
+        self._open = open_entries
+        self._settler: threading.Thread | None = None
+        self._scanner_ended = threading.Event()
         self._watch: _Watch | None = None
         self._look_at = 0.0
-        self._wait = RETRY[0]
 
     def run(self) -> None:
-        """Listen until the scanner is no more; then see to what it left."""
+        """Listen until the scanner has ended; then settle what it left."""
         try:
             while True:
-                message = self._link.receive(self._patience())
+                message = self._channel.receive(self._patience())
                 if message is None:
                     self._overdue()
                 else:
-                    self._hear(message)
+                    self._act(message)
         except Closed:
             self._inherit()
 
@@ -89,65 +110,108 @@ class Guard:
             return None
         return max(watch.deadline, self._look_at) - time.monotonic()
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _act(self, message: dict[str, Any]) -> None:
+        watch = self._watch
         match message:
             case {"arm": number, "entry": entry, "seconds": seconds, "dumping": dumping}:
                 self._arm(_Watch(number, Entry(**entry), time.monotonic() + seconds, seconds, dumping))
-            case {"suspended": number} if self._watch is not None and self._watch.number == number:
-                if not self._watch.resumed:
-                    self._watch.deadline = time.monotonic() + self._watch.seconds
-                self._watch.suspended = True
-            case {"disarm": number}:
-                resumed = self._watch is not None and self._watch.number == number and self._watch.resumed
+            case {"suspended": number} if watch is not None and watch.number == number:
+                if not watch.resumed:
+                    watch.deadline = time.monotonic() + watch.seconds
+                watch.suspended = True
+            case {"dump_ended": number} if watch is not None and watch.number == number:
+                watch.dumping = False
+            case {"left_open": number, "path": path} if watch is not None and watch.number == number:
                 self._watch = None
-                self._link.send(disarmed=number, resumed=resumed)
+                self._open.add(OpenEntry(Path(path), watch.entry, time.time()))
+                self._settle_beside()
+            case {"disarm": number}:
+                resumed = watch is not None and watch.number == number and watch.resumed
+                self._watch = None
+                self._channel.send(disarmed=number, resumed=resumed)
 
     def _arm(self, watch: _Watch) -> None:
-        # Whoever is to resume must be able to: without a connection of our own, nothing is suspended.
+        # Without a connection of its own the guard could not resume: then nothing is suspended.
         try:
             self._hypervisor.connect()
         except HypervisorError as error:
-            self._link.send(refused=watch.number, why=str(error))
+            self._channel.send(refused=watch.number, why=str(error))
             return
-        self._watch, self._look_at, self._wait = watch, 0.0, RETRY[0]
-        self._link.send(armed=watch.number)
+        self._watch, self._look_at = watch, 0.0
+        self._channel.send(armed=watch.number)
 
     def _overdue(self) -> None:
         """The deadline has passed, and the scanner has not said that it resumed the guest."""
         watch = self._watch
         if watch is None:
             return
-        now = time.monotonic()
         if watch.dumping:
             log.critical("domain %r: the scanner hangs in the middle of a dump, and is ended", watch.entry.name)
             self._kill_scanner()
-            self._look_at = now + RETRY[1]
+            self._look_at = time.monotonic() + LOOK_SECONDS
             return
-        try:
-            found = attempt(self._hypervisor, watch.entry)
-        except (GuestError, HypervisorError) as error:
-            log.warning("domain %r is overdue and could not be resumed, trying on: %s", watch.entry.name, error)
-            self._look_at, self._wait = now + self._wait, min(2 * self._wait, RETRY[1])
-            return
+        if watch.settling is None:
+            watch.settling = self._settling(watch)
+        outcome = watch.settling.look()
         # One that runs is looked at again: a scanner that stood still before it called may yet suspend it.
-        self._look_at = now + LOOK
-        if found is ResumeOutcome.SUSPENDED:
+        self._look_at = watch.settling.due
+        if watch.settling.resumed and not watch.resumed:
             log.error("domain %r: the scanner did not resume it in time, the guard did", watch.entry.name)
             watch.resumed = True
+        if outcome is ResumeOutcome.RESUMED:
             self._clear_journal()
-        watch.settled = found is not ResumeOutcome.RUNNING
+        watch.settled = outcome in {ResumeOutcome.RESUMED, ResumeOutcome.NOT_OURS}
+        if outcome is ResumeOutcome.RUNNING:
+            watch.settling = None
+
+    def _settling(self, watch: _Watch) -> Settling:
+        return Settling(self._entry(watch), self._hypervisor, in_flight=not watch.suspended)
+
+    def _entry(self, watch: _Watch) -> OpenEntry:
+        # By the scanner's message alone: the file may have been lost.
+        return OpenEntry(self._journal, watch.entry, time.time(), in_memory=True)
+
+    def _settle_beside(self) -> None:
+        """Work on open entries in a thread of its own: messages of the scanner must not wait for it."""
+        if self._settler is not None and self._settler.is_alive():
+            return
+        settler = threading.Thread(target=self._settle, name="settle", daemon=True)
+        try:
+            threads.start(settler, HypervisorError)
+        except HypervisorError as error:
+            # The daemon works on the entry as well, and this process does once the scanner has ended.
+            log.warning("open journal entries wait for the end of the scanner: %s", error)
+        else:
+            self._settler = settler
+
+    def _settle(self) -> None:
+        """Work on the open entries until there is none, or until the main thread does it."""
+        while self._open.pending and not self._scanner_ended.is_set():
+            self._open.step()
+            self._rest()
+
+    def _rest(self) -> None:
+        least, most = STEP_SECONDS
+        self._scanner_ended.wait(min(max(self._open.due - time.monotonic(), least), most))
 
     def _inherit(self) -> None:
-        """The scanner is no more."""
+        """The scanner has ended."""
+        self._scanner_ended.set()
+        if self._settler is not None:
+            self._settler.join()
         watch = self._watch
-        if watch is not None and watch.dumping:
-            release(self._journal.parent, ended=self._scanner)
-        if watch is not None and not watch.settled:
-            found = rescue(self._hypervisor, watch.entry, in_flight=not watch.suspended)
-            if found is ResumeOutcome.SUSPENDED:
-                log.error("domain %r: samepaged ended while it was suspended, the guard resumed it", watch.entry.name)
         if watch is not None:
-            self._clear_journal()
+            if watch.dumping:
+                release(self._journal.parent, ended=self._scanner)
+            if watch.settled:
+                self._clear_journal()
+            else:
+                self._open.add(self._entry(watch), in_flight=not watch.suspended)
+        self._scanner_ended.clear()
+        self._open.step()  # finds the files of other entries that the scanner left
+        while self._open.pending:
+            self._rest()
+            self._open.step()
 
     def _clear_journal(self) -> None:
         with contextlib.suppress(OSError):
@@ -155,12 +219,12 @@ class Guard:
 
 
 def main(uri: str, journal: str, scanner: str) -> None:
-    """The process: its end of the link is standard input."""
+    """The process: its end of the channel is standard input."""
     logging.basicConfig(format="samepaged: %(levelname)s: guard: %(message)s", stream=sys.stderr)
     logging.raiseExceptions = False  # where the log went may end before we do
     for number in DEAF:
         signal.signal(number, signal.SIG_IGN)
-    link = Channel(socket.socket(fileno=os.dup(0)))
+    channel = Channel(socket.socket(fileno=os.dup(0)))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     pid = int(scanner)
     handle = os.pidfd_open(pid)
@@ -177,8 +241,15 @@ def main(uri: str, journal: str, scanner: str) -> None:
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(handle, signal.SIGKILL)
 
-    Guard(link, Hypervisor(uri), Path(journal), pid, kill_scanner).run()
-    ksm.put_back(Path(journal).parent, ended=pid)
+    path = Path(journal)
+
+    def left_open(name: FileName) -> bool:
+        # The file of its current suspension is left to the scanner's messages.
+        return name.number is not None and f"suspended-{name.pid}-{name.start_time}" == path.name
+
+    open_entries = OpenEntries(lambda: [path.parent], left_open, uri=uri)
+    Guard(channel, Hypervisor(uri), path, pid, kill_scanner, open_entries).run()
+    ksm.put_back(path.parent, ended=pid)
 
 
 if __name__ == "__main__":

@@ -7,36 +7,47 @@ import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
-
-import libvirt
+from typing import TYPE_CHECKING, Final
 
 from samepaged.drift.budget import exhausted
-from samepaged.errors import GuestError, HypervisorError, LeftPausedError, Reason
-from samepaged.guard.client import GUARD_MARGIN
-from samepaged.guard.resume import OUR_PAUSES, PASSING
+from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.guard.client import GUARD_MARGIN_SECONDS
+from samepaged.guard.resume import PASSING
+from samepaged.hypervisor.protocol import RunState, check_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from samepaged.drift.ledger import DriftAccount
-    from samepaged.guard.client import GuardClient
-    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.guard.client import Guard
     from samepaged.hypervisor.guests import Guest
+    from samepaged.hypervisor.protocol import Domain, Domains
 
-__all__ = ["Held", "Suspender"]
+__all__ = ["Held", "LeftOpenError", "Suspender"]
 
 log = logging.getLogger(__name__)
 
-# Seconds between attempts to resume a guest while libvirt is away: the first and the longest.
-RETRY: Final = (0.05, 2.0)
-# Seconds for which a resume is still tried when samepaged itself is to end: the guest comes first. The unit's
-# TimeoutStopSec= is longer.
-LAST_TRIES: Final = 60.0
-# What says that a pause did not go well; that somebody else resumed the guest does not.
-FAULTS: Final = frozenset({Reason.SUSPEND, Reason.LIBVIRT, Reason.NO_PERMISSION, Reason.OVERDUE})
-# Seconds before the guard would step in, at which a scanner that is alive gives the scan up by itself.
-BEFORE_THE_GUARD: Final = GUARD_MARGIN / 2
+# For so long a resume is tried while the scan of the other guests waits. After that, the open journal entry is worked
+# on beside the scans.
+RESUME_SECONDS: Final = 3.0
+# Between two attempts: the first and the longest wait.
+RETRY_SECONDS: Final = (0.05, 0.5)
+# A pause that failed for one of these reasons is a fault; a resume by another client is not.
+FAULTS: Final = frozenset({Reason.SUSPEND, Reason.LIBVIRT, Reason.NO_ANSWER, Reason.NO_PERMISSION, Reason.OVERDUE})
+# Before the guard would step in, at which a scanner that is alive gives the scan up by itself.
+BEFORE_GUARD_SECONDS: Final = GUARD_MARGIN_SECONDS / 2
+# Each call that does not return occupies one of libvirtd's workers (max_workers is 20): other clients need them, too.
+MOST_UNANSWERED: Final = 4
+
+
+class LeftOpenError(GuestError):
+    """A suspend or resume call has not returned, or its answer was lost: the journal entry stays open."""
+
+    def __init__(self, name: str, known: str, error: Exception) -> None:
+        super().__init__(
+            Reason.NO_ANSWER,
+            f"domain {name!r}: {known}; its journal entry stays open until the guest is known to run ({error})",
+        )
 
 
 @dataclass(slots=True)
@@ -48,14 +59,14 @@ class Held:
 
 @dataclass
 class Suspender:
-    """Suspends one guest, as often as its scan wants, and keeps the length of each pause in seconds. A guest that
-    somebody else has paused is left as it stands. A pause is to take no more than `max_pause` seconds; the guard ends
-    one that takes a second more. `give_up` ends the waiting for a libvirt that went away while the guest was suspended.
+    """Suspends one guest, as often as its scan needs, and keeps the length of each pause in seconds. A guest that
+    another client has paused is left as it stands. A pause is to take no more than `max_pause` seconds; the guard ends
+    one that takes a second more. `give_up` says that samepaged is to end.
     """
 
-    hypervisor: Hypervisor
+    hypervisor: Domains
     guest: Guest
-    guard: GuardClient
+    guard: Guard
     max_pause: float
     give_up: Callable[[], bool]
     pauses: list[float] = field(default_factory=list)
@@ -67,10 +78,10 @@ class Suspender:
 
     @contextmanager
     def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
-        """Hold the guest suspended. Where a pause longer than `max_pause` was asked for, `expected` says how long it
-        may be, and it may then take twice that. With `dumping` libvirt is at work meanwhile. Raises GuestError where
-        the guest cannot be suspended, or where it did not stay so: what was read meanwhile is then of no instant, and
-        void.
+        """Hold the guest suspended. If a pause longer than `max_pause` was asked for, `expected` says how long it may
+        be, and it may then take twice that. With `dumping` libvirt is at work meanwhile. Raises GuestError if the guest
+        cannot be suspended, or if it did not stay so: what was read meanwhile is then of no instant, and void. Raises
+        LeftOpenError if a call into libvirt did not return in time.
         """
         held = Held()
         if self.guest.paused:
@@ -80,18 +91,21 @@ class Suspender:
             self._check_paused_by_others()
             return
         left = math.inf if self.account is None else self.account.check(expected)
+        self._check_monitor()
         seconds = self.max_pause if expected <= self.max_pause else 2 * expected
-        with self._guarded(seconds + GUARD_MARGIN, dumping=dumping):
+        with self._guarded(seconds + GUARD_MARGIN_SECONDS, dumping=dumping):
             # Both ends of the measure are outside of libvirt's calls: the guest stood still for no longer than this.
             began = time.monotonic()
             self._suspend()
-            self._latest, self._drift_spent = began + seconds + BEFORE_THE_GUARD, began + left
+            self._latest, self._drift_spent = began + seconds + BEFORE_GUARD_SECONDS, began + left
             try:
                 self.guard.suspended(self.guest.name)
                 self._resumed_by_others()  # what was before does not count
                 yield held
             finally:
                 self._latest = self._drift_spent = None
+                if dumping:
+                    self.guard.dump_ended()
                 try:
                     self._resume()
                 finally:
@@ -106,8 +120,10 @@ class Suspender:
         self.guard.arm(guest.name, guest.uuid, guest.id, seconds, dumping=dumping)
         try:
             yield
-        except LeftPausedError:
-            self.guard.leave_to_guard()
+        except LeftOpenError as error:
+            self.failed = True
+            self.guard.leave_open()
+            log.error(error)  # noqa: TRY400 - the line says all
             raise
         except BaseException as error:
             self.failed |= isinstance(error, GuestError) and error.reason in FAULTS
@@ -126,7 +142,7 @@ class Suspender:
         )
 
     def stop(self) -> bool:
-        """Asked by whatever reads: whether to stop. Raises GuestError where the guest has to be resumed now."""
+        """Asked by the code that reads: whether to stop. Raises GuestError if the guest has to be resumed now."""
         if self._latest is not None and time.monotonic() > self._latest:
             raise self._overdue()
         if self._drift_spent is not None and time.monotonic() > self._drift_spent:
@@ -136,73 +152,92 @@ class Suspender:
     def _resumed_by_others(self) -> bool:
         return self.hypervisor.resumes.by_others(self.guest.uuid)
 
-    def _state(self) -> tuple[Any, int, int]:
-        """The domain looked up anew (the connection may be another one), its state, and the state's reason."""
-        domain = self.hypervisor.by_uuid(self.guest.uuid)
-        state, why = self.hypervisor.call(f"asking for the state of domain {self.guest.name!r}", domain.state)
-        return domain, state, why
+    def _domain(self) -> Domain:
+        """Looked up anew: the connection may be another one."""
+        return self.hypervisor.domain(self.guest.uuid, self.guest.name)
 
     def _check_paused_by_others(self) -> None:
-        if self._state()[1] != libvirt.VIR_DOMAIN_PAUSED or self._resumed_by_others():
+        state = self._domain().state()
+        if state not in {RunState.PAUSED, RunState.PAUSED_OTHERWISE} or self._resumed_by_others():
             raise GuestError(
                 Reason.RESUMED_BY_OTHERS, f"domain {self.guest.name!r} was resumed by somebody else during its scan"
             )
 
-    def _suspend(self) -> None:
-        domain, state, _ = self._state()
-        job = self.hypervisor.call(f"asking for the jobs of domain {self.guest.name!r}", domain.jobInfo)
-        if job[0] != libvirt.VIR_DOMAIN_JOB_NONE:
-            # A suspension in the middle of a migration would be the migration's, and not ours to end.
-            raise GuestError(Reason.IN_JOB, f"domain {self.guest.name!r} is in a job that began meanwhile")
-        if state != libvirt.VIR_DOMAIN_RUNNING:
-            # Somebody was quicker: theirs is the pause, and theirs the resume.
-            raise GuestError(Reason.SUSPEND, f"domain {self.guest.name!r} stopped running before it was suspended")
+    def _check_monitor(self) -> None:
+        """Raise GuestError unless QEMU answers now: a suspend call that it does not answer cannot be taken back."""
+        name, unanswered = self.guest.name, self.hypervisor.unanswered
+        if unanswered >= MOST_UNANSWERED:
+            raise GuestError(
+                Reason.MONITOR_BUSY,
+                f"domain {name!r} is not suspended: {unanswered} calls for other domains have not returned, and each "
+                "occupies a worker of libvirtd; see what their QEMUs wait for",
+            )
+        domain = self._domain()
+        check_monitor(domain, name)
         try:
-            self.hypervisor.call(f"suspending domain {self.guest.name!r}", domain.suspend)
-        except (GuestError, HypervisorError) as error:
-            if isinstance(error, HypervisorError) or error.reason is Reason.LIBVIRT:
-                # The call failed half-way, or its answer was lost: the guest may be suspended all the same.
+            domain.ping()
+        except GuestError as error:
+            if error.reason not in {Reason.NO_ANSWER, Reason.IN_JOB}:
+                raise
+            raise GuestError(
+                Reason.MONITOR_BUSY, f"domain {name!r} is not suspended, as its QEMU does not answer: {error}"
+            ) from error
+
+    def _suspend(self) -> None:
+        name = self.guest.name
+        domain = self._domain()
+        # A suspension in the middle of a migration would be the migration's, and not ours to end.
+        check_monitor(domain, name)
+        if domain.state() is not RunState.RUNNING:
+            # Another client was quicker: it has paused the guest, and is to resume it.
+            raise GuestError(Reason.SUSPEND, f"domain {name!r} stopped running before it was suspended")
+        try:
+            domain.suspend()
+        except HypervisorError as error:
+            raise LeftOpenError(name, "the answer to the suspend call was lost", error) from error
+        except GuestError as error:
+            if error.reason is Reason.NO_ANSWER:
+                raise LeftOpenError(name, "the suspend call may still be queued in libvirt", error) from error
+            if error.reason is Reason.LIBVIRT:
+                # The call failed half-way: the guest may be suspended all the same.
                 self._resume(even_if_running=True)
             raise
 
     def _resume(self, *, even_if_running: bool = False) -> None:
-        """Resume, again and again: while libvirt is away, while a job holds the domain, while QEMU does not answer."""
-        wait, longest = RETRY
-        last_try: float | None = None
+        """Resume, again and again while libvirt is away or a job holds the domain, for RESUME_SECONDS."""
+        wait, longest = RETRY_SECONDS
+        deadline = time.monotonic() + RESUME_SECONDS
         while True:
             try:
-                self.hypervisor.connect()
+                self.hypervisor.connect(RESUME_SECONDS)
                 self._resume_once(even_if_running=even_if_running)
             except Exception as error:
                 if isinstance(error, GuestError) and error.reason not in PASSING:
                     raise
-                now = time.monotonic()
-                if self.give_up() and last_try is None:
-                    last_try = now + LAST_TRIES
-                if last_try is not None and now > last_try:
-                    raise self._left_paused(error) from error
+                if isinstance(error, GuestError) and error.reason is Reason.NO_ANSWER:
+                    raise LeftOpenError(
+                        self.guest.name, "it is suspended, and the resume call may still be queued in libvirt", error
+                    ) from error
+                if time.monotonic() + wait > deadline:
+                    raise LeftOpenError(self.guest.name, "it is suspended and could not be resumed", error) from error
                 log.warning("domain %r is suspended and could not be resumed, trying on: %s", self.guest.name, error)
                 time.sleep(wait)
                 wait = min(2 * wait, longest)
             else:
                 return
 
-    def _left_paused(self, error: Exception) -> LeftPausedError:
-        text = f"domain {self.guest.name!r} is left paused: `virsh resume` it ({error})"
-        log.critical(text)
-        return LeftPausedError(text)
-
     def _resume_once(self, *, even_if_running: bool) -> None:
         name = self.guest.name
-        domain, state, why = self._state()
-        if state == libvirt.VIR_DOMAIN_RUNNING:
+        domain = self._domain()
+        state = domain.state()
+        if state is RunState.RUNNING:
             if even_if_running:
                 return
             raise GuestError(Reason.RESUMED_BY_OTHERS, f"domain {name!r} was resumed by somebody else during its scan")
-        if state != libvirt.VIR_DOMAIN_PAUSED or why not in OUR_PAUSES:
+        if state is not RunState.PAUSED:
             raise GuestError(Reason.SUSPEND, f"domain {name!r} went into another state while suspended; left as it is")
         others = self._resumed_by_others()
         self.hypervisor.resumes.own(self.guest.uuid)
-        self.hypervisor.call(f"resuming domain {name!r}", domain.resume)
+        domain.resume()
         if others:
             raise GuestError(Reason.RESUMED_BY_OTHERS, f"domain {name!r} ran for a while during its scan: it is void")

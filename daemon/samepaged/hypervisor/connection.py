@@ -7,7 +7,7 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -15,6 +15,9 @@ import libvirt
 
 from samepaged import threads
 from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.hypervisor.calls import Calls, Unanswered
+from samepaged.hypervisor.domain import LibvirtDomain
+from samepaged.hypervisor.resumes import Resumes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +31,14 @@ KEEPALIVE: Final = (5, 3)
 
 # Seconds that libvirt may take to accept a connection.
 OPEN_SECONDS: Final = 15.0
+
+# Seconds for which an answer is waited. All calls but the few with a bound of their own need neither QEMU nor a job.
+CALL_SECONDS: Final = 3.0
+# Seconds for which closing is waited.
+CLOSE_SECONDS: Final = 1.0
+# libvirtd takes no further request of a connection with five open ones (max_client_requests): before that, the
+# connection is left to the calls that do not return, and another one is opened.
+MOST_UNANSWERED: Final = 2
 
 # libvirt may look for it and, where it is not, say so in its log.
 UNLIKELY_FILE: Final = "/samepaged doctor asks whether it may use this connection for more than reading"
@@ -76,35 +87,17 @@ def _one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def _deregister_and_close(connection: Any, callback: int | None) -> None:  # noqa: ANN401 - libvirt's type
+    if callback is not None:
+        # Also if the connection is dead, and this fails: the callback holds the connection, and its socket.
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.domainEventDeregisterAny(callback)
+    _close(connection)
+
+
 def _close(connection: Any) -> None:  # noqa: ANN401 - libvirt's type
     with contextlib.suppress(libvirt.libvirtError):
         connection.close()
-
-
-class Resumes:
-    """Counts of resumes: of those that libvirt tells of, and of our own. Events come late, but none comes before its
-    resume: so there were others' where more were seen than are ours, and more than ever before.
-    """
-
-    def __init__(self) -> None:
-        self._seen: Counter[str] = Counter()
-        self._own: Counter[str] = Counter()
-        self._most: Counter[str] = Counter()
-
-    def seen(self, uuid: str) -> None:
-        """Libvirt tells that a domain was resumed (in its event loop's thread)."""
-        self._seen[uuid] += 1
-
-    def own(self, uuid: str) -> None:
-        """We are about to resume it."""
-        self._own[uuid] += 1
-
-    def by_others(self, uuid: str) -> bool:
-        """Whether somebody else has resumed it since this was last asked."""
-        others = self._seen[uuid] - self._own[uuid]
-        more = others > self._most[uuid]
-        self._most[uuid] = max(others, self._most[uuid])
-        return more
 
 
 class Hypervisor:
@@ -128,15 +121,19 @@ class Hypervisor:
         self._connection: Any = None
         self._callback: int | None = None
         self._resumes = Resumes()
+        self._calls = Calls(self._stop)
+        self._stuck = 0  # unanswered calls when the connection was opened: they are on other ones
 
-    def connect(self) -> None:
-        """Open the connection, or do nothing where it is alive. Raises HypervisorError."""
-        if self.alive:
+    def connect(self, seconds: float = OPEN_SECONDS) -> None:
+        """Open the connection within so many seconds, or do nothing if it is alive. Raises HypervisorError."""
+        unanswered = self._calls.unanswered
+        self._stuck = min(self._stuck, unanswered)
+        if self.alive and unanswered - self._stuck < MOST_UNANSWERED:
             return
         self.close()
         self._refuse_uri()
         _start_event_loop()
-        connection = self._open()
+        connection = self._open(seconds)
         try:
             driver = connection.getType()
             if driver == "QEMU":
@@ -151,9 +148,9 @@ class Hypervisor:
             _close(connection)
             raise HypervisorError(f"{self.uri!r} is libvirt's driver {driver!r}; use QEMU's, such as qemu:///system")
         self._resumes = Resumes()
-        self._connection = connection
+        self._connection, self._stuck = connection, unanswered
 
-    def _open(self) -> Any:  # noqa: ANN401 - libvirt's type
+    def _open(self, seconds: float) -> Any:  # noqa: ANN401 - libvirt's type
         """Open in a thread of its own: a libvirtd that hangs lets a client wait for ever, as yet without keepalive."""
         opened: queue.SimpleQueue[Any] = queue.SimpleQueue()
         given_up = threading.Event()
@@ -168,7 +165,7 @@ class Hypervisor:
                 _close(found)
 
         threads.start(threading.Thread(target=work, name="libvirt-open", daemon=True), HypervisorError)
-        deadline = time.monotonic() + OPEN_SECONDS
+        deadline = time.monotonic() + seconds
         while True:
             try:
                 found = opened.get(timeout=0.1)
@@ -211,6 +208,11 @@ class Hypervisor:
         return self._resumes
 
     @property
+    def unanswered(self) -> int:
+        """The number of calls that were given up and have not returned since."""
+        return self._calls.unanswered
+
+    @property
     def alive(self) -> bool:
         """Whether the connection is open and was not lost, as far as is known."""
         try:
@@ -222,20 +224,24 @@ class Hypervisor:
         """Close the connection; harmless where there is none."""
         connection, self._connection = self._connection, None
         callback, self._callback = self._callback, None
-        if connection is None:
-            return
-        if callback is not None:
-            # Also where the connection is dead, and this fails: the callback holds the connection, and its socket.
-            with contextlib.suppress(libvirt.libvirtError):
-                connection.domainEventDeregisterAny(callback)
-        _close(connection)
+        if connection is not None:
+            with contextlib.suppress(Unanswered, HypervisorError):
+                self._calls.make(lambda: _deregister_and_close(connection, callback), CLOSE_SECONDS)
+        self._calls.close()
 
-    def call(self, what: str, function: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever libvirt returns
-        """Call into libvirt; its errors become GuestError, or HypervisorError where the connection was lost.
-        `what` names the act and the domain, for people.
+    def call(self, what: str, function: Callable[[], Any], seconds: float | None = CALL_SECONDS) -> Any:  # noqa: ANN401 - whatever libvirt returns
+        """Call into libvirt; its errors become GuestError, or HypervisorError if the connection was lost. `what` names
+        the act and the domain. After so many seconds the call is left to itself: GuestError with Reason.NO_ANSWER. With
+        None it is made in the calling thread, without a bound.
         """
         try:
-            return function()
+            return function() if seconds is None else self._calls.make(function, seconds)
+        except Unanswered:
+            raise GuestError(
+                Reason.NO_ANSWER,
+                f"{what}: libvirt has not answered for {seconds:g} s; see whether QEMU or libvirtd hangs (virsh "
+                "domcontrol), and on what",
+            ) from None
         except libvirt.libvirtError as error:
             code = error.get_error_code()
             lost = error.get_error_domain() == libvirt.VIR_FROM_RPC or not self.alive
@@ -281,12 +287,22 @@ class Hypervisor:
         connection = self._connected()
         return self.call(f"looking up domain {uuid}", lambda: connection.lookupByUUIDString(uuid))
 
+    def domain(self, uuid: str, name: str) -> LibvirtDomain:
+        """The domain with this UUID, for suspending and resuming; `name` is for messages. Raises GuestError if there
+        is none.
+        """
+        return LibvirtDomain(self.call, self.by_uuid(uuid), name)
+
     def by_name(self, name: str) -> Any:  # noqa: ANN401 - libvirt's type
         """The domain of this name (or UUID). Raises GuestError where there is none."""
         connection = self._connected()
         for lookup in (connection.lookupByName, connection.lookupByUUIDString):
             try:
-                return lookup(name)
+                return self._calls.make(partial(lookup, name), CALL_SECONDS)
+            except Unanswered:
+                raise HypervisorError(
+                    f"libvirt has not answered for {CALL_SECONDS:g} s while {name!r} was looked up"
+                ) from None
             except UnicodeEncodeError:
                 break  # no name that libvirt could have
             except libvirt.libvirtError:

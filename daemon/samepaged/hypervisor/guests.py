@@ -9,6 +9,8 @@ import libvirt
 
 from samepaged.errors import GuestError, Reason
 from samepaged.hypervisor import hardware, process
+from samepaged.hypervisor.domain import LibvirtDomain
+from samepaged.hypervisor.protocol import check_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,9 +74,7 @@ def describe(hypervisor: Hypervisor, domain: Any) -> Guest:  # noqa: ANN401 - li
     if paused and why in BUSY_PAUSES:
         reason, text = BUSY_PAUSES[why]
         raise GuestError(reason, f"domain {name!r} {text}")
-    job = hypervisor.call(f"asking for the jobs of domain {name!r}", domain.jobInfo)
-    if job[0] != libvirt.VIR_DOMAIN_JOB_NONE:
-        raise GuestError(Reason.IN_JOB, f"domain {name!r} is in a job (migration, backup, save or dump)")
+    check_monitor(LibvirtDomain(hypervisor.call, domain, name), name)
     xml = hypervisor.call(f"reading the XML of domain {name!r}", domain.XMLDesc)
     parsed = hardware.parse(xml)
     if parsed.opt_out is not None:

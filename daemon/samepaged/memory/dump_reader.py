@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import select
+import shutil
 import tempfile
 import threading
 import time
@@ -42,7 +44,9 @@ FOUR_GIB: Final = 1 << 32
 VGA_WINDOW: Final = (0xA0000, 0xC0000)
 PIPE_SIZE: Final = 1 << 20
 CHUNK_PAGES: Final = 256
-POLL_SECONDS: Final = 0.05
+POLL_SECONDS: Final = 0.02
+# For so long a dump that is not read any more may take to end, while the guest is suspended.
+END_SECONDS: Final = 0.3
 
 
 def place(segments: Sequence[Segment], total: int) -> list[tuple[Segment, int]]:
@@ -74,13 +78,20 @@ def place(segments: Sequence[Segment], total: int) -> list[tuple[Segment, int]]:
     return placed
 
 
-def _end(writer: threading.Thread, fifo: Path) -> None:
-    """Wait for the writer, who has nobody to write to any more: its next write fails, and with it its call. Where it is
-    still waiting for a reader to appear, one does, for a moment.
+def _end(writer: threading.Thread, fifo: Path, seconds: float = math.inf) -> bool:
+    """Wait until the writer has ended, for so many seconds at most; gives whether it has. Its next write fails, as its
+    reader is gone, and with it its call. If it is still waiting for a reader to appear, one does, for a moment.
     """
-    while writer.is_alive():
+    deadline = time.monotonic() + seconds
+    while writer.is_alive() and time.monotonic() < deadline:
         os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
-        writer.join(0.02)
+        writer.join(POLL_SECONDS)
+    return not writer.is_alive()
+
+
+def _end_later(writer: threading.Thread, fifo: Path) -> None:
+    _end(writer, fifo)
+    shutil.rmtree(fifo.parent, ignore_errors=True)
 
 
 class DumpReader:
@@ -116,12 +127,12 @@ class DumpReader:
         before) does, and is ignored unless all that it names are zeros. Pages that the dump lacks count as swapped:
         not read, unknown.
         """
-        with tempfile.TemporaryDirectory(prefix=f"dump-{os.getpid()}-", dir=self._directory) as private:
-            fifo = Path(private) / "memory"
+        fifo = Path(tempfile.mkdtemp(prefix=f"dump-{os.getpid()}-", dir=self._directory)) / "memory"
+        writer = threading.Thread(target=self._write, args=(fifo,), name="dump", daemon=True)
+        try:
             os.mkfifo(fifo, 0o600)
             # Opened for reading without waiting for the writer, which is then never kept waiting for us.
             descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-            writer = threading.Thread(target=self._write, args=(fifo,), name="dump", daemon=True)
             try:
                 # Refused to a user whose pipes hold much already (pipe(7), pipe-user-pages-soft): then it is slower.
                 with contextlib.suppress(PermissionError):
@@ -129,14 +140,20 @@ class DumpReader:
                 threads.start(writer, partial(GuestError, Reason.DUMP))
                 pages = self._hash(ElfStream(lambda buffer: self._readinto(descriptor, buffer, writer)))
                 self._drain(descriptor, writer)
-            except GuestError as error:
-                if self._failure is None:
-                    raise
-                # A dump that ends early is a symptom; libvirt's own error says why.
-                raise self._failure from error
             finally:
                 os.close(descriptor)
-                _end(writer, fifo)
+        except GuestError as error:
+            if self._failure is None:
+                raise
+            # A dump that ends early is a symptom; libvirt's own error says why.
+            raise self._failure from error
+        finally:
+            if _end(writer, fifo, END_SECONDS):
+                shutil.rmtree(fifo.parent, ignore_errors=True)
+            else:
+                # QEMU hangs in the middle of the dump: the guest must not wait for it to be resumed.
+                with contextlib.suppress(RuntimeError):  # no thread is to be had: `samepaged recover` releases it
+                    threading.Thread(target=_end_later, args=(writer, fifo), name="dump-end", daemon=True).start()
         if self._failure is not None:
             raise self._failure
         if absent is not None and bool((pages[absent] == ZERO).all()):

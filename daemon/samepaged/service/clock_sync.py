@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 
 class ClockSync:
-    """Asks guest agents to set their guests' clocks by the virtual hardware's (virDomainSetTime). Each call has a thread
-    of its own, because an agent may never answer; a guest whose call is still under way is asked no second time.
+    """Asks guest agents to set their guests' clocks by the virtual hardware's (virDomainSetTime). Each call has its own
+    thread, because an agent may never answer; a guest whose call is still under way is asked no second time.
     """
 
     def __init__(self) -> None:
@@ -68,8 +68,8 @@ class ClockSync:
             self._failed.add(uuid)
         if first:
             log.warning(
-                "domain %r: its guest agent did not set its clock after a scan (%s); start qemu-guest-agent in the guest, "
-                "or set scan.sync_clock: none",
+                "domain %r: its guest agent did not set its clock after a scan (%s); start qemu-guest-agent in the "
+                "guest, or set scan.sync_clock: none",
                 name,
                 error,
             )

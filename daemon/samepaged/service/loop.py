@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 from samepaged import seed
 from samepaged.config import load
 from samepaged.drift.ledger import PauseLedger
-from samepaged.errors import HypervisorError, LeftPausedError, Reason, SamepagedError
+from samepaged.errors import HypervisorError, Reason, SamepagedError
 from samepaged.export.metrics import SnapshotCollector
-from samepaged.export.snapshot import ConfigStatus, Limits, Recording, Snapshot, Sourced
+from samepaged.export.snapshot import ConfigStatus, Limits, OpenJournalEntry, Recording, Snapshot, Sourced
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
-from samepaged.guard.recover import recover
+from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import Interrupted, best
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from samepaged.config import Config
+    from samepaged.guard.settle import Pending
     from samepaged.memory.kept import Kept
     from samepaged.service.signals import Signals
     from samepaged.service.web_process import Link
@@ -52,8 +53,8 @@ log = logging.getLogger(__name__)
 FORGET: Final = frozenset(
     {Reason.GONE, Reason.NOT_RUNNING, Reason.ENCRYPTED, Reason.CRASHED, Reason.EXCLUDED, Reason.OPTED_OUT}
 )
-# Seconds for which a start, or a new connection, waits for what has to be resumed first; the next one tries again.
-RECOVERING: Final = 5.0
+# For so long the end waits for a guest that could not be resumed at once. The guard and ExecStopPost= go on after it.
+CLOSE_SECONDS: Final = 3.0
 # KSM's counters are read as often while nothing is scanned.
 MERGING_SECONDS: Final = 15.0
 # Of each guest so many processes and files are kept, and shown.
@@ -87,32 +88,37 @@ class Service:
         self._guard: GuardClient | None = None
         self._serving = Serving(collector, web or Child(), config)
         self._board = Board(collector, self._serving.changed)
+        self._recovery = Recovery(config.runtime_directory, changed=self._show_open_entries)
 
     def run(self) -> None:
         """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
         try:
             self._serving.start(self._stop)
             systemd.notify("READY=1", "STATUS=waiting for the first scan")
-            self._recover()
+            self._recovery.start()
             while not self._signals.stopping:
                 self._step()
         finally:
             systemd.notify("STOPPING=1")
             self._serving.stop()
             self._recorder.close()
-            if self._guard is not None:
-                self._guard.close()
-            self._hypervisor.close()
-            log.info("stopped")
+            try:
+                self._recovery.close(CLOSE_SECONDS)
+            finally:
+                if self._guard is not None:
+                    self._guard.close(wait=not self._recovery.pending)
+                self._hypervisor.close()
+                log.info("stopped")
 
-    def _recover(self) -> None:
-        """Resume what a samepaged before us has left suspended; where libvirt is away, when it is back."""
-        tried_until = time.monotonic() + RECOVERING
-        recover(self._config.runtime_directory, lambda: self._stop() or time.monotonic() > tried_until)
+    def _show_open_entries(self, pending: tuple[Pending, ...]) -> None:
+        """The open journal entries have changed (called in the recovery's thread)."""
+        entries = tuple(OpenJournalEntry(one.name, one.since, one.progress) for one in pending)
+        self._board.publish(open_entries=entries)
 
     def _step(self) -> None:
         self._beat()
         self._serving.write()
+        self._recovery.step_if_alone()
         if self._signals.take_reload():
             self._reload()
         if not self._hypervisor.alive and not self._connect():
@@ -129,8 +135,6 @@ class Service:
             _give_back()
         except Interrupted:
             log.info("the scan was interrupted; every guest runs on")
-        except LeftPausedError:
-            raise
         except HypervisorError as error:
             self._lost(error)
         except SamepagedError as error:
@@ -160,7 +164,6 @@ class Service:
             self._lost(error)
             return False
         self._backoff.succeeded()
-        self._recover()
         log.info("connected to libvirt at %s", self._config.libvirt.uri)
         self._board.publish(libvirt_up=True)
         return True
@@ -211,6 +214,7 @@ class Service:
             record,
             self._attribution,
             ledger=self._clocks.ledger,
+            has_open_entry=self._recovery.holds,
         )
         try:
             round_ = scan_all(self._hypervisor, self._config, scanner)
@@ -316,6 +320,7 @@ class Service:
             self._hypervisor = Hypervisor(config.libvirt.uri, self._gone, self._stop)
         if new_seed != self._seed:
             self._seed, self._known, self._kept = new_seed, {}, {}
+        self._recovery.also(config.runtime_directory)
         self._recorder.change(config.traces)
         self._attribution.change(config.sources)
         self._schedule.change(config.scan.interval, config.scan.jitter, time.monotonic())

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from samepaged.errors import GuestError, HypervisorError, LeftPausedError, Reason
+from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.export.snapshot import HostScan, Skipped
 from samepaged.memory.hashing import Interrupted
 from samepaged.service.scanner import PAGE_SIZE, Scanned, Scanner
@@ -116,7 +116,7 @@ def scan_all(
         try:
             # Looked up anew: the connection may have been lost, and made again, since the domains were listed.
             round_.scanned[name] = scanner.scan(hypervisor.by_uuid(uuid), pauses)
-        except (Interrupted, LeftPausedError):
+        except Interrupted:
             raise
         except HypervisorError as error:
             if not hypervisor.alive:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 
 from samepaged.drift.budget import UNLIMITED
+from samepaged.errors import GuestError, Reason
 from samepaged.export.snapshot import GuestScan
 from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.guests import Guest, describe
@@ -69,6 +70,7 @@ class Scanner:
 
     `record` is handed each scan, once the guest runs on; `attribution` says which of them ask whose the pages are;
     `one_instant` is as in Policy. The `ledger` counts the pauses; with `bound` they keep to scan.max_drift.
+    `has_open_entry` says whether an open journal entry names the guest with a UUID.
     """
 
     def __init__(
@@ -85,8 +87,10 @@ class Scanner:
         one_instant: bool = False,
         ledger: PauseLedger | None = None,
         bound: bool = True,
+        has_open_entry: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._hypervisor = hypervisor
+        self._has_open_entry = has_open_entry
         self._guard = guard
         self._breaker = breaker
         self._record = record
@@ -101,8 +105,10 @@ class Scanner:
 
     def scan(self, domain: Any, pauses: list[float] | None = None) -> Scanned:  # noqa: ANN401 - libvirt's type
         """Scan one guest; the seconds of each pause are added to `pauses`, also when it fails. Raises GuestError,
-        HypervisorError or Interrupted; the guest runs again in any case but that of LeftPausedError.
+        HypervisorError or Interrupted. The guest runs again, unless the error is LeftOpenError: then its journal entry
+        is open, and is worked on.
         """
+        self._check_open_entry(domain)
         guest = describe(self._hypervisor, domain)
         if self._breaker is not None:
             self._breaker.check(guest.uuid, guest.name, time.monotonic())
@@ -118,6 +124,15 @@ class Scanner:
         attendant = None if attribution is None else attribution.attend(guest, kept.scans, suspender.stop)
         with attendant or nullcontext():
             return self._scan(guest, kept, suspender, attendant)
+
+    def _check_open_entry(self, domain: Any) -> None:  # noqa: ANN401 - libvirt's type
+        # Paused, it is not paused by another client; running, it may be suspended at any moment.
+        if self._has_open_entry(domain.UUIDString()):
+            raise GuestError(
+                Reason.OPEN_ENTRY,
+                f"domain {domain.name()!r} is not scanned: a journal entry of it is open, so a suspend call of an "
+                "earlier scan may still be queued in libvirt; see docs/runbooks.md#samepagejournalentryopen",
+            )
 
     def _scan(self, guest: Guest, kept: Kept, suspender: Suspender, attendant: Attendant | None) -> Scanned:
         known, pauses = kept.digest, suspender.pauses
@@ -237,6 +252,7 @@ class Scanner:
             lambda: domain.coreDumpWithFormat(
                 str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY
             ),
+            None,  # it takes as long as its reader, in a thread of the reader's
         )
 
     def _describe(

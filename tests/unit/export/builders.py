@@ -15,6 +15,7 @@ from samepaged.export.snapshot import (
     Limits,
     Merging,
     Moment,
+    OpenJournalEntry,
     Recording,
     Skipped,
     Snapshot,
@@ -163,6 +164,7 @@ def full_snapshot() -> Snapshot:
         history=(Moment(STARTED - 900, 8 << 20, 1 << 20, 2 << 20, 1 << 19, 1 << 20),),
         next_scan=STARTED + 900,
         recording=Recording(written=7, lost=1, stored_bytes=1 << 20),
+        open_entries=(OpenJournalEntry("hung", 1.0, "the monitor is busy"),),
         sources={name: Sourced(answers(name), STARTED - 900) for name in ("web-1", "web-2")},
     )
 

@@ -54,6 +54,7 @@ def test_before_the_first_scan_there_is_health_and_nothing_else() -> None:
 
     assert {name for name, _ in found} == {
         "samepage_build_info",
+        "samepage_journal_open_entries",
         "samepage_libvirt_up",
         "samepage_config_last_reload_successful",
         "samepage_config_last_reload_success_timestamp_seconds",

@@ -1,21 +1,20 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
-from samepaged.guard.journal import Entry, Journal, JournalError, Left, boot_id, left
+from samepaged.guard.journal import Entry, FileName, Journal, JournalError, OpenEntry, boot_id, open_entries
 from samepaged.procfs import start_time
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ENTRY = Entry("qemu:///system", "3f0c1e0a-0000-0000-0000-000000000000", 7, "web-1", boot_id())
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -76,12 +75,38 @@ def test_an_entry_survives_a_directory_that_was_swept_meanwhile(tmp_path: Path) 
     journal.close()
 
 
-def test_what_a_process_leaves_on_purpose_stays(tmp_path: Path) -> None:
+def test_an_entry_left_open_outlives_later_entries(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    paths = []
+    for name in ("web-1", "web-2"):
+        journal.write(replace(ENTRY, name=name))
+        paths.append(journal.leave_open())
+    journal.write(replace(ENTRY, name="web-3"))
+    journal.clear()
+    journal.close()
+    assert [Entry.parse(path.read_bytes()).name for path in paths] == ["web-1", "web-2"]
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    assert [FileName.parse(path.name).number for path in paths] == ["1", "2"]
+
+
+def test_an_open_entry_that_cannot_be_renamed_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
     journal = Journal(tmp_path)
     journal.write(ENTRY)
-    journal.leave()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        assert journal.leave_open() == journal.path
+        with pytest.raises(GuestError, match="Read-only"):
+            journal.write(replace(ENTRY, name="web-2"))
+        assert Entry.parse(journal.path.read_bytes()) == ENTRY
+    journal.write(replace(ENTRY, name="web-2"))
     journal.close()
-    assert Entry.parse(journal.path.read_bytes()) == ENTRY
+    (left,) = tmp_path.iterdir()
+    assert Entry.parse(left.read_bytes()) == ENTRY
 
 
 def test_a_guest_that_cannot_be_noted_is_not_suspended(tmp_path: Path) -> None:
@@ -90,22 +115,28 @@ def test_a_guest_that_cannot_be_noted_is_not_suspended(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.NO_JOURNAL
 
 
+def entries(directory: Path) -> dict[Path, Entry]:
+    found = list(open_entries(directory))
+    assert all(isinstance(one, OpenEntry) for one in found)
+    return {one.path: one.entry for one in found if isinstance(one, OpenEntry)}
+
+
 def test_only_what_a_dead_process_left_is_found(tmp_path: Path) -> None:
     living = tmp_path / f"suspended-{os.getpid()}-{start_time(os.getpid())}"
     living.write_bytes(ENTRY.line())
-    assert list(left(tmp_path)) == []
+    assert list(open_entries(tmp_path)) == []
     path = of_a_dead_process(tmp_path, ENTRY.line())
-    assert list(left(tmp_path)) == [Left(path, ENTRY)]
+    assert entries(tmp_path) == {path: ENTRY}
 
 
 def test_a_process_that_ended_and_was_not_waited_for_is_dead(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         path = tmp_path / f"suspended-{process.pid}-{start_time(process.pid)}"
         path.write_bytes(ENTRY.line())
-        assert list(left(tmp_path)) == []
+        assert list(open_entries(tmp_path)) == []
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert list(left(tmp_path)) == [Left(path, ENTRY)]
+        assert entries(tmp_path) == {path: ENTRY}
 
 
 @pytest.mark.parametrize(
@@ -113,12 +144,15 @@ def test_a_process_that_ended_and_was_not_waited_for_is_dead(tmp_path: Path) -> 
 )
 def test_an_empty_a_torn_and_another_boots_entry_name_nobody(content: bytes, tmp_path: Path) -> None:
     path = of_a_dead_process(tmp_path, content)
-    assert list(left(tmp_path)) == [Left(path, None)]
+    assert entries(tmp_path) == {}
+    assert path.exists()
+    assert list(open_entries(tmp_path, tidy=True)) == []
+    assert not path.exists()
 
 
 def test_a_file_of_nonsense_is_reported_and_stays(tmp_path: Path) -> None:
     path = of_a_dead_process(tmp_path, b"[1, 2]\n")
-    (found,) = left(tmp_path)
+    (found,) = open_entries(tmp_path, tidy=True)
     assert isinstance(found, JournalError)
     assert str(path) in str(found)
     assert path.exists()

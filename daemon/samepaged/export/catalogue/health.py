@@ -23,6 +23,23 @@ LIBVIRT_UP: Final = Metric(
     "Whether samepaged is connected to libvirt: 1 or 0.",
     example="samepage_libvirt_up == 0",
 )
+OPEN_ENTRIES: Final = Metric(
+    GAUGE,
+    "samepage_journal_open_entries",
+    (),
+    Unit.ENTRIES,
+    "Journal entries that are not settled: their guests may be suspended, or a suspend call may be queued in libvirt.",
+    example="samepage_journal_open_entries > 0",
+)
+OPEN_ENTRY_SINCE: Final = Metric(
+    GAUGE,
+    "samepage_journal_open_entry_timestamp_seconds",
+    ("domain",),
+    Unit.EPOCH,
+    "Time of the suspend call of the domain's oldest open journal entry, in seconds of the Unix epoch. A domain without "
+    "an open entry has no series.",
+    example="time() - min by (instance) (samepage_journal_open_entry_timestamp_seconds)",
+)
 RELOAD_SUCCESSFUL: Final = Metric(
     GAUGE,
     "samepage_config_last_reload_successful",

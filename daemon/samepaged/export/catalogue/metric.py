@@ -35,6 +35,7 @@ class Unit(StrEnum):
     SCANS = "scans"
     PASSES = "passes"
     TRACES = "traces"
+    ENTRIES = "entries"
 
     @property
     def base(self) -> str:

@@ -1,0 +1,165 @@
+"""Working on all open journal entries at once: what guard, daemon and `samepaged recover` have in common."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from samepaged.guard.journal import JournalError, OpenEntry, of_dead_processes, open_entries
+from samepaged.guard.resume import ResumeOutcome, Settling
+from samepaged.hypervisor.connection import Hypervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from samepaged.guard.journal import FileName
+    from samepaged.hypervisor.protocol import Domains
+
+__all__ = ["OpenEntries", "Pending", "Settled"]
+
+log = logging.getLogger(__name__)
+
+# Between two looks for new entries.
+SEARCH_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An entry that is not settled: of which guest, since when (seconds of the Unix epoch), and what is known."""
+
+    name: str
+    uuid: str
+    since: float
+    progress: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A settled entry, its outcome, and the seconds for which the guest was seen paused until then."""
+
+    found: OpenEntry
+    outcome: ResumeOutcome
+    paused_seconds: float
+
+
+class OpenEntries:
+    """The open entries below `directories` whose files are `mine`, and the work on them. libvirt is asked at `uri`, or
+    at the URI of the entry. `stop` is asked while libvirt is waited for.
+
+    `step` is for one thread; `pending` and `holds` for any.
+    """
+
+    def __init__(
+        self,
+        directories: Callable[[], Iterable[Path]],
+        mine: Callable[[FileName], bool] = of_dead_processes,
+        *,
+        uri: str | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        connect: Callable[[str], Domains] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._directories, self._mine = directories, mine
+        self._uri, self._stop, self._clock = uri, stop, clock
+        self._connect = connect or self._hypervisor
+        self._hypervisors: dict[str, Domains] = {}
+        self._work: dict[Path, Settling] = {}
+        self._troubles: dict[str, None] = {}
+        self._unremovable: set[Path] = set()  # settled, though their files stay
+        self._search_due = 0.0
+        self._lock = threading.Lock()
+
+    def _hypervisor(self, uri: str) -> Domains:
+        return Hypervisor(uri, stop=self._stop)
+
+    @property
+    def troubles(self) -> list[str]:
+        """Files that could not be read, understood or removed: a line each."""
+        return list(self._troubles)
+
+    @property
+    def pending(self) -> tuple[Pending, ...]:
+        """The entries that are being worked on, the oldest first."""
+        with self._lock:
+            work = list(self._work.values())
+        found = [Pending(one.found.entry.name, one.found.entry.uuid, one.found.since, one.progress) for one in work]
+        return tuple(sorted(found, key=lambda one: one.since))
+
+    def holds(self, uuid: str) -> bool:
+        """Whether an open entry names the guest, as the files are now."""
+        return any(found.entry.uuid == uuid for found in self._read())
+
+    def add(self, found: OpenEntry, *, in_flight: bool = True) -> None:
+        """Work on an entry that is known otherwise than by its file."""
+        self._begin(found, in_flight=in_flight)
+
+    def _read(self) -> Iterator[OpenEntry]:
+        for directory in self._directories():
+            for found in open_entries(directory, self._mine, tidy=True):
+                if isinstance(found, JournalError):
+                    self._trouble(str(found))
+                elif found.path not in self._unremovable:
+                    yield found
+
+    def _trouble(self, line: str) -> None:
+        if line not in self._troubles:
+            self._troubles[line] = None
+            log.error(line)
+
+    def _begin(self, found: OpenEntry, *, in_flight: bool = True) -> None:
+        uri = self._uri or found.entry.uri
+        with self._lock:
+            if found.path in self._work:
+                return
+            hypervisor = self._hypervisors.get(uri)
+            if hypervisor is None:
+                hypervisor = self._hypervisors[uri] = self._connect(uri)
+            self._work[found.path] = Settling(found, hypervisor, in_flight, self._clock)
+
+    def step(self) -> list[Settled]:
+        """Look at each entry that is due, once; gives those that were settled."""
+        now = self._clock()
+        if now >= self._search_due:
+            self._search_due = now + SEARCH_SECONDS
+            for found in self._read():
+                self._begin(found)
+        settled = []
+        for path, work in list(self._work.items()):
+            if self._stop():
+                break
+            if work.due <= self._clock():
+                outcome = work.look()
+                if outcome is not None:
+                    settled.append(Settled(work.found, outcome, work.paused_seconds))
+                    self._end(path, work, outcome)
+        return settled
+
+    def _end(self, path: Path, work: Settling, outcome: ResumeOutcome) -> None:
+        name = work.found.entry.name
+        if outcome is ResumeOutcome.RESUMED:
+            log.error("domain %r: an open journal entry named it: it was suspended, and has been resumed", name)
+        elif outcome is not ResumeOutcome.ELSEWHERE:
+            log.info("domain %r: its open journal entry is settled: %s", name, outcome.name.lower())
+        try:
+            work.found.clear()
+        except OSError as error:
+            self._unremovable.add(path)
+            self._trouble(f"{path} cannot be removed ({error.strerror}); remove it")
+        with self._lock:
+            del self._work[path]
+
+    @property
+    def due(self) -> float:
+        """When `step` is to be called next, of the clock."""
+        return min([self._search_due, *(work.due for work in self._work.values())])
+
+    def close(self) -> None:
+        """Close the connections. The entries stay."""
+        for hypervisor in self._hypervisors.values():
+            if isinstance(hypervisor, Hypervisor):
+                hypervisor.close()
+        self._hypervisors.clear()

@@ -1,0 +1,74 @@
+"""libvirt's domain behind the protocol that suspending and resuming use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import libvirt
+
+from samepaged.errors import GuestError, Reason
+from samepaged.hypervisor.protocol import Control, RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["LibvirtDomain"]
+
+# A healthy QEMU answers within a few milliseconds; more is the time of block I/O that a suspension waits for.
+SUSPEND_SECONDS: Final = 2.0
+RESUME_SECONDS: Final = 2.0
+PING_SECONDS: Final = 2.0
+PAUSES_BY_SUSPEND: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_UNKNOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class LibvirtDomain:
+    """libvirt's domain `native`; `call` is Hypervisor.call of its connection."""
+
+    call: Callable[..., Any]
+    native: Any
+    name: str
+
+    @property
+    def id(self) -> int:
+        """As in Domain."""
+        return int(self.native.ID())
+
+    def state(self) -> RunState:
+        """As in Domain."""
+        state, reason = self.call(f"asking for the state of domain {self.name!r}", self.native.state)
+        if state in {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED}:
+            return RunState.RUNNING
+        if state != libvirt.VIR_DOMAIN_PAUSED:
+            return RunState.OTHER
+        return RunState.PAUSED if reason in PAUSES_BY_SUSPEND else RunState.PAUSED_OTHERWISE
+
+    def control(self) -> tuple[Control, float]:
+        """As in Domain."""
+        what = f"asking for the control state of domain {self.name!r}"
+        state, _, since = self.call(what, self.native.controlInfo)
+        if state == libvirt.VIR_DOMAIN_CONTROL_OK:
+            return Control.READY, 0.0
+        if state == libvirt.VIR_DOMAIN_CONTROL_JOB:
+            return Control.JOB, since / 1000
+        # CONTROL_ERROR is the moment between taking the job and entering the monitor, or a monitor that broke.
+        return Control.OCCUPIED, since / 1000
+
+    def ping(self) -> None:
+        """As in Domain: query-iothreads, which every domain has (qemuDomainGetIOThreadInfo)."""
+        what = f"asking whether the monitor of domain {self.name!r} answers"
+        try:
+            self.call(what, lambda: self.native.ioThreadInfo(libvirt.VIR_DOMAIN_AFFECT_LIVE), PING_SECONDS)
+        except GuestError as error:
+            if error.reason in {Reason.NO_ANSWER, Reason.IN_JOB, Reason.GONE, Reason.NOT_RUNNING}:
+                raise
+            # libvirt answered that it does not have the query: the question did not need the monitor.
+
+    def suspend(self) -> None:
+        """As in Domain."""
+        self.call(f"suspending domain {self.name!r}", self.native.suspend, SUSPEND_SECONDS)
+
+    def resume(self) -> None:
+        """As in Domain."""
+        self.call(f"resuming domain {self.name!r}", self.native.resume, RESUME_SECONDS)
