@@ -23,6 +23,7 @@ from samepaged.memory.hashing import best
 from samepaged.privileges import seal
 from samepaged.service.attribution import Attribution
 from samepaged.service.breaker import Breaker
+from samepaged.service.clock_sync import ClockSync
 from samepaged.service.clocks import paused_times
 from samepaged.service.merging import read_merging
 from samepaged.service.owners import answers_of
@@ -107,6 +108,7 @@ class Scans:
         key = seed.load(config.hashing.seed, config.state_directory)
         hashing = Hashing(best(), key, config.scan.thread_count, stop)
         self._guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
+        self._clock_sync = ClockSync()
         self._ledger = PauseLedger(self._guard.directory)
         attribution = None if sources is None else Attribution(sources)
         # Whoever asks whose the pages are is served by no scan of several instants, unless it is one that they chose.
@@ -123,6 +125,7 @@ class Scans:
             attribution,
             one_instant=instant,
             ledger=self._ledger,
+            clock_sync=self._clock_sync,
             bound=bound,
             has_open_entry=self._recovery.holds,
         )
@@ -134,6 +137,7 @@ class Scans:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._clock_sync.wait(CLOSE_SECONDS)
         try:
             self._recovery.close(CLOSE_SECONDS)
         finally:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import Reason
+from samepaged.service.clock_sync import ClockSync
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from samepaged.drift.ledger import PausedTime, PauseLedger
+    from samepaged.drift.ledger import PausedTime
     from samepaged.service.round import Round
 
 __all__ = ["Clocks", "paused_times"]
@@ -24,10 +26,11 @@ def paused_times(ledger: PauseLedger, guests: Mapping[str, str]) -> dict[str, Pa
 
 
 class Clocks:
-    """The ledger, and the guests of the latest round of scans."""
+    """The ledger, the agents' calls, and the guests of the latest round of scans."""
 
-    def __init__(self, ledger: PauseLedger) -> None:
-        self.ledger = ledger
+    def __init__(self) -> None:
+        self.ledger = PauseLedger()
+        self.sync = ClockSync()
         self._guests: dict[str, str] = {}
         self._waiting: set[str] = set()
 

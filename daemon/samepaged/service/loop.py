@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged import seed
 from samepaged.config import load
-from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import HypervisorError, Reason, SamepagedError
 from samepaged.export.metrics import SnapshotCollector
 from samepaged.export.snapshot import ConfigStatus, Limits, OpenJournalEntry, Recording, Snapshot, Sourced
@@ -83,7 +82,7 @@ class Service:
         self._recorder = Recorder(config.traces, self._stop)
         self._kept: dict[str, Kept] = {}
         self._breaker = Breaker()
-        self._clocks = Clocks(PauseLedger())
+        self._clocks = Clocks()
         self._attribution = Attribution(config.sources)
         self._guard: GuardClient | None = None
         self._serving = Serving(collector, web or Child(), config)
@@ -214,6 +213,7 @@ class Service:
             record,
             self._attribution,
             ledger=self._clocks.ledger,
+            clock_sync=self._clocks.sync,
             has_open_entry=self._recovery.holds,
         )
         try:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from samepaged.memory.witness import Witness
     from samepaged.service.attribution import Attribution
     from samepaged.service.breaker import Breaker
+    from samepaged.service.clock_sync import ClockSync
     from samepaged.sources.attendant import Attendant
     from samepaged.sources.ownership import Ownership
 
@@ -70,6 +71,7 @@ class Scanner:
 
     `record` is handed each scan, once the guest runs on; `attribution` says which of them ask whose the pages are;
     `one_instant` is as in Policy. The `ledger` counts the pauses; with `bound` they keep to scan.max_drift.
+    `clock_sync` sets guests' clocks if scan.sync_clock asks for it.
     `has_open_entry` says whether an open journal entry names the guest with a UUID.
     """
 
@@ -87,6 +89,7 @@ class Scanner:
         one_instant: bool = False,
         ledger: PauseLedger | None = None,
         bound: bool = True,
+        clock_sync: ClockSync | None = None,
         has_open_entry: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._hypervisor = hypervisor
@@ -97,6 +100,7 @@ class Scanner:
         self._attribution = attribution
         self._one_instant = one_instant
         self._ledger = ledger
+        self._clock_sync = clock_sync
         self._max_drift = config.scan.max_drift if bound else 1.0
         self._config = config
         self._hashing = hashing
@@ -122,8 +126,18 @@ class Scanner:
             suspender.account = self._ledger.account(guest.uuid, self._max_drift)
         attribution = self._attribution
         attendant = None if attribution is None else attribution.attend(guest, kept.scans, suspender.stop)
-        with attendant or nullcontext():
-            return self._scan(guest, kept, suspender, attendant)
+        try:
+            with attendant or nullcontext():
+                return self._scan(guest, kept, suspender, attendant)
+        finally:
+            self._sync_clock(guest, suspender)
+
+    def _sync_clock(self, guest: Guest, suspender: Suspender) -> None:
+        """Have the guest's clock set right if this scan cost it more than the configuration leaves to the guest."""
+        scan = self._config.scan
+        wanted = scan.sync_clock == "agent" and sum(suspender.pauses) > scan.sync_clock_above
+        if self._clock_sync is not None and wanted and not suspender.failed:
+            self._clock_sync.request(self._hypervisor, guest.uuid, guest.name)
 
     def _check_open_entry(self, domain: Any) -> None:  # noqa: ANN401 - libvirt's type
         # Paused, it is not paused by another client; running, it may be suspended at any moment.
@@ -239,6 +253,8 @@ class Scanner:
             del self._kept[uuid]
         if self._breaker is not None:
             self._breaker.forget(set(running))
+        if self._clock_sync is not None:
+            self._clock_sync.forget(set(running))
         if self._attribution is not None:
             self._attribution.forget(set(running))
         forgotten = limit(self._kept.values(), self._config.scan.memory_limit)
