@@ -187,15 +187,17 @@ class _Scan:
         return captured
 
     def _plan(self, *, first: bool) -> Plan:
-        """The mode; if that fits no drift budget by assumption only, the guest's speed is measured first."""
-        source, pace = self.source, self.kept.pace
+        """The mode. If a full drift budget has no room for it, the prediction may be at fault: the guest's speed is
+        measured, and the mode chosen anew.
+        """
+        source, pace, budget = self.source, self.kept.pace, self.policy.budget
         try:
             return plan(self.reader, self.policy, self.kept, paused=source.paused, vfio=source.vfio, first=first)
         except GuestError as error:
             if error.reason is not Reason.DRIFT_BUDGET:
                 raise
             pace.reconsider_total()
-            if pace.measured:
+            if pace.measured and budget.left() < budget.limit:
                 raise
             hashing = self.hashing
             with ProcessReader(

@@ -55,6 +55,10 @@ class Pace:
         """So many pages were read in so many seconds while the guest ran, and looking at one page's bits took so many
         seconds: better than an assumption.
         """
+        if self.measured:
+            self.learn(pages, seconds)
+            self.looking = -_slower(-self.looking, -looking)
+            return
         if pages * PAGE >= ENOUGH_TO_LEARN and seconds > 0:
             self.rate = pages * PAGE / seconds
         self.looking = looking
