@@ -19,6 +19,7 @@ PACKAGES = (
     "udev",
     "kmod",
     "procps",
+    "iproute2",
     "polkitd",
     "libvirt-daemon-system",
     "libvirt-clients",

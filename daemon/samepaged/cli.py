@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import logging
 import os
 import sys
 from importlib import import_module
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged import __version__
 from samepaged.errors import SamepagedError
+from samepaged.journald import configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its errors become lines on stderr and an exit status (0 done, 1 something skipped or failed,
     2 usage or configuration, 3 no hypervisor).
     """
-    logging.basicConfig(format="samepaged: %(levelname)s: %(message)s", stream=sys.stderr)
+    configure_logging()
     if sys.stdout is None:  # it was closed before we began
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
     if isinstance(sys.stdout, TextIOWrapper):

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     CRASHED = "crashed"
     PM_SUSPENDED = "pm_suspended"
     ENCRYPTED = "encrypted"
+    MACVTAP = "macvtap"
     NO_PID = "no_pid"
     NO_PERMISSION = "no_permission"
     LAYOUT = "layout"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["printable"]
+import json
+
+__all__ = ["printable", "quoted"]
 
 
 def printable(text: str) -> str:
@@ -12,3 +14,9 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def quoted(text: str) -> str:
+    """`text` as a JSON string that fits on one line: it cannot end the line, nor the quotation."""
+    string = json.dumps(text, ensure_ascii=False)
+    return string if string.isprintable() else json.dumps(text).replace("\x7f", "\\u007f")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import subprocess
 import time
@@ -43,6 +44,15 @@ def wait_until(what: str, done: Callable[[], object], seconds: float = PATIENCE)
 def log(lines: int = 60) -> str:
     words = ["journalctl", "--unit=samepaged", "--unit=samepaged-web", "--no-pager", "--output=short-monotonic"]
     return subprocess.check_output([*words, f"--lines={lines}"], text=True)
+
+
+def audit_trail(pid: int) -> list[dict[str, str]]:
+    """The journal's entries about scans of the guest, by the scanner of this pid, oldest first."""
+    subprocess.run(["journalctl", "--sync"], check=True, timeout=60)
+    words = ["journalctl", "--unit=samepaged", f"SAMEPAGED_DOMAIN={NAME}", f"_PID={pid}", "--output=json"]
+    said = subprocess.run([*words, "--no-pager", "--quiet"], check=True, capture_output=True, text=True, timeout=60)
+    entries = [json.loads(line) for line in said.stdout.splitlines()]
+    return [entry for entry in entries if "SAMEPAGED_RESULT" in entry]
 
 
 def show(name: str, unit: str = "samepaged") -> str:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import pytest
 
 from testbed.guests import Spec, running
 from tests.lab.conftest import KSM, URI
-from tests.lab.service import NAME, PATIENCE, Service, Subject, log, show, status, systemctl, wait_until
+from tests.lab.service import NAME, PATIENCE, Service, Subject, audit_trail, log, show, status, systemctl, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,6 +130,32 @@ def test_the_guest_is_scanned_by_precopy(service: Service) -> None:
     service.configure(mode="precopy")
     systemctl("reload", "samepaged")
     wait_until("a scan by precopy", lambda: service.scanned_as().get("mode") == "precopy")
+
+
+def exported_pauses(service: Service) -> tuple[int, float]:
+    """Number and sum of the guest's pauses since the service started, both of one scrape or of equal ones."""
+    while True:
+        count, seconds, again = (
+            service.sample(f"samepage_pause_duration_seconds_{part}")[0] for part in ("count", "sum", "count")
+        )
+        if count == again:
+            return int(count), seconds
+
+
+def test_the_journal_has_an_entry_for_each_scan_of_the_guest(service: Service, subject: Subject) -> None:
+    service.wait_for_a_scan()
+    pauses, seconds = exported_pauses(service)
+    entries = audit_trail(service.pid)
+    assert {entry["SAMEPAGED_UUID"] for entry in entries} == {subject.domain().UUIDString()}
+    assert {(entry["_TRANSPORT"], entry["SYSLOG_IDENTIFIER"]) for entry in entries} == {("journal", "samepaged")}
+    assert entries[-1]["PRIORITY"] == "6"
+    assert entries[-1]["MESSAGE"].startswith(f'suspended domain="{NAME}" ')
+    assert (entries[-1]["SAMEPAGED_MODE"], entries[-1]["SAMEPAGED_RESULT"]) == ("snapshot", "scanned")
+    totals = list(accumulate(int(entry["SAMEPAGED_PAUSES"]) for entry in entries))
+    assert pauses in totals  # a scan may have ended since the scrape
+    exported = entries[: totals.index(pauses) + 1]
+    total = sum(float(entry["SAMEPAGED_PAUSED_SECONDS"]) for entry in exported)
+    assert total == pytest.approx(seconds, abs=1e-6 * len(exported))
 
 
 # --- what the processes may do
@@ -299,6 +326,9 @@ def test_a_stop_resumes_the_guest_before_the_scanner_leaves(service: Service, su
     systemctl("stop", "samepaged")  # systemd lets a stopped process go on, to hear of it
     assert subject.is_in(RUNNING)
     assert (show("ActiveState"), show("Result")) == ("inactive", "success")
+    last = audit_trail(suspended)[-1]
+    assert last["SAMEPAGED_RESULT"] in {"interrupted", "scanned"}  # it may have read all of the guest
+    assert float(last["SAMEPAGED_PAUSED_SECONDS"]) > 0.3  # for which the scanner stood still
     wait_until("the web process goes with it", lambda: show("ActiveState", "samepaged-web") == "inactive")
 
 

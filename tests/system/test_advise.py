@@ -57,6 +57,28 @@ def test_a_guest_that_keeps_ksm_away_is_told_with_the_reason(
     assert found["attainable_pages"] < found["potential_pages"]
 
 
+def test_passed_through_devices_are_marked_and_merge_nothing(
+    samepaged: Samepaged, connection: Any, root: Path, pair: list[Writer]
+) -> None:
+    # No device is passed through here: the argument only names what an operator would pass to QEMU.
+    line = (
+        "<qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><qemu:arg value='-fw_cfg'/>"
+        "<qemu:arg value='name=opt/org.samepaged/vfio-pci,string=1'/></qemu:commandline>"
+    )
+    name = "samepaged-test-device"
+    with running(connection, root, Spec(name, memory=84, metadata=line)):
+        found = json.loads(samepaged("advise", "--json", "--connect", samepaged.uri).stdout)
+        scan = samepaged.scan()
+        shown = samepaged("scan", "--connect", samepaged.uri).stdout
+    assert {domain["name"]: domain["obstacle"] for domain in found["domains"]}[name] == "pinned"
+    assert found["attainable_pages"] < found["potential_pages"]
+    marked = {domain["name"]: domain["device_writes"] for domain in scan["domains"]}
+    assert marked == {pair[0].name: False, pair[1].name: False, name: True}
+    (row,) = (line for line in shown.splitlines() if "snapshot+" in line or "snapshot*+" in line)
+    assert row.split()[0].endswith("device")  # the table shortens long names
+    assert "a passed-through device may have written" in shown
+
+
 def test_a_watched_scan_prints_an_object_a_line_until_it_is_interrupted(
     samepaged: Samepaged, pair: list[Writer]
 ) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "LibvirtConfig",
     "LogConfig",
     "LogLevel",
+    "Macvtap",
     "MetadataSource",
     "Mode",
     "Reader",
@@ -53,6 +54,7 @@ __all__ = [
 Mode = Literal["auto", "snapshot", "precopy", "sliced", "live"]
 Reader = Literal["auto", "process", "dump"]
 SyncClock = Literal["none", "agent"]
+Macvtap = Literal["skip", "allow", "allow_passthrough"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -121,6 +123,11 @@ class ScanConfig(Section):
 
     still_ksm: StrictBool = False
     """Whether KSM may be stopped for the seconds in which `precopy` relies on soft-dirty bits. Default false."""
+
+    macvtap: Macvtap = "skip"
+    """Whether guests with macvtap interfaces may be suspended, though libvirt then sets their links down: skip (no),
+    allow (unless an interface is in mode passthrough), allow_passthrough (yes). Default skip.
+    """
 
     page_sizes: Annotated[tuple[PageSize, ...], AfterValidator(_each_once)] = ()
     """Further page sizes to report sharing for, in bytes: powers of two, 1KiB to 2MiB, each once. Default none."""

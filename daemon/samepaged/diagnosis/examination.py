@@ -11,6 +11,7 @@ from samepaged.diagnosis.check import Check, Status, from_error, worst
 from samepaged.diagnosis.guests import Examined, examine
 from samepaged.diagnosis.host import host
 from samepaged.diagnosis.layout import verify
+from samepaged.diagnosis.leases import leases
 from samepaged.diagnosis.libvirtd import connected, reach
 from samepaged.diagnosis.network import network
 from samepaged.diagnosis.process import process, user_name
@@ -65,7 +66,8 @@ def examination(path: Path | None, uri: str | None, *, verify_layout: bool) -> E
     unit = units(config.scan)
     libvirt = _libvirt(config, user, verify_layout=verify_layout)
     own = process(config.scan, config.libvirt.uri, held)  # the last: it closes our own pagemap
-    checks = (*configuration, *kept, *libvirt.checks, *own, *unit, *kernel, *address, *libvirt.about_guests)
+    leased = leases(config.libvirt.uri)
+    checks = (*configuration, *kept, *libvirt.checks, *leased, *own, *unit, *kernel, *address, *libvirt.about_guests)
     if worst(configuration) is Status.FAILURE:
         status = ConfigError.exit_status
     elif not libvirt.reached:
@@ -84,7 +86,7 @@ def _libvirt(config: Config, user: str, *, verify_layout: bool) -> _Libvirt:
             for domain in hypervisor.running():
                 guest = examine(hypervisor, config, domain)
                 found.guests.append(guest)
-                found.about_guests.append(guest.check)
+                found.about_guests.extend(one for one in (guest.check, guest.links) if one is not None)
                 if verify_layout:
                     found.about_guests.extend(_verified(hypervisor, domain, guest))
         except (GuestError, HypervisorError) as error:

@@ -12,6 +12,7 @@ from samepaged.drift.budget import UNLIMITED, FixedBudget, hourly_limit
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.export.table import seconds, size
 from samepaged.hypervisor.guests import describe
+from samepaged.hypervisor.links import check_links, interruption
 from samepaged.memory.forecast import Policy, forecast
 from samepaged.memory.kept import Kept
 
@@ -23,13 +24,22 @@ if TYPE_CHECKING:
     from samepaged.hypervisor.guests import Guest
     from samepaged.memory.forecast import Forecast
 
-__all__ = ["Examined", "examine", "judged", "policy", "skipped"]
+__all__ = ["Examined", "examine", "judged", "links", "policy", "skipped"]
 
 NAME: Final = "guest"
+LINKS: Final = "links"
 SMALLEST_PAGE: Final = 4096
 # What passes by itself, or is the guest's own state: the next scan may find it otherwise.
 PASSING: Final = frozenset(
-    {Reason.GONE, Reason.NOT_RUNNING, Reason.IN_JOB, Reason.CRASHED, Reason.PM_SUSPENDED, Reason.ENCRYPTED}
+    {
+        Reason.GONE,
+        Reason.NOT_RUNNING,
+        Reason.IN_JOB,
+        Reason.CRASHED,
+        Reason.PM_SUSPENDED,
+        Reason.ENCRYPTED,
+        Reason.MACVTAP,
+    }
 )
 REMEDIES: Final = {
     Reason.IN_JOB: "wait for the job's end (virsh domjobinfo {name}): the next scan takes the guest in",
@@ -47,7 +57,8 @@ OTHERWISE: Final = "exclude the guest (guests.exclude) or report this as a bug"
 @dataclass(frozen=True, slots=True)
 class Examined:
     """One guest: what a scan would do (`forecast`), or why it would be left out (`reason`). `memory` is in bytes, None
-    where it is not known; `clock` is what scans will take of the guest's clock.
+    where it is not known. `links` warns about links that the scan would interrupt; `clock` is what scans will take of
+    its clock.
     """
 
     name: str
@@ -57,6 +68,7 @@ class Examined:
     reason: Reason | None
     forecast: Forecast | None
     check: Check
+    links: Check | None = None
     clock: ClockForecast | None = None
 
 
@@ -117,6 +129,16 @@ def judged(
     return ok(NAME, message, name)
 
 
+def links(name: str, modes: tuple[str, ...]) -> Check:
+    """A guest with macvtap interfaces in these modes that a scan would suspend, as scan.macvtap allows."""
+    return warning(
+        LINKS,
+        f"it has {interruption(modes)} (scan.macvtap allows it)",
+        "set scan.macvtap: skip, or scan.mode: live, if the guest or its peers must not notice",
+        name,
+    )
+
+
 def _pauses(found: Forecast, scan: ScanConfig, *, paused: bool) -> str:
     if paused:
         return ", as it stands: somebody else has paused it"
@@ -160,6 +182,7 @@ def examine(hypervisor: Hypervisor, config: Config, domain: Any) -> Examined:  #
         if not config.selects(name):
             raise GuestError(Reason.EXCLUDED, f"domain {name!r} is excluded by the configuration (guests)")  # noqa: TRY301 - one of several
         guest = describe(hypervisor, domain)
+        check_links(guest, config.scan.mode, config.scan.macvtap)
         found = _forecast(guest, config)
         guest.process.check()
     except GuestError as error:
@@ -174,5 +197,7 @@ def examine(hypervisor: Hypervisor, config: Config, domain: Any) -> Examined:  #
         )
     clock = clock_forecast(found.total, config.scan)
     check = judged(name, guest.memory, found, config.scan, paused=guest.paused, clock=clock)
+    interrupted = bool(guest.macvtap) and found.mode != "live" and not guest.paused
+    warned = links(name, guest.macvtap) if interrupted else None
     reason = None if clock.period is not None else Reason.DRIFT_BUDGET
-    return Examined(name, uuid, guest.memory, guest.paused, reason, found, check, clock)
+    return Examined(name, uuid, guest.memory, guest.paused, reason, found, check, warned, clock)

@@ -92,6 +92,7 @@ def _domain(guest: GuestSharing, how: GuestScan, paused: PausedTime | None) -> d
         "recurring_pages": guest.recurring_pages,
         "merge_obstacle": how.merge_obstacle,
         "mode": valid(how.mode),
+        "device_writes": how.device_writes,
         "fallback_reason": None if how.fallback_reason is None else valid(how.fallback_reason),
         "fallback_code": None if how.fallback_code is None else valid(how.fallback_code),
         "reader": valid(how.reader),

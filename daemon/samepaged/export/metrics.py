@@ -24,6 +24,7 @@ from samepaged.export.catalogue.health import (
     TRACES_WRITTEN,
 )
 from samepaged.export.catalogue.scans import (
+    DOMAIN_DEVICE_WRITES,
     DOMAIN_FALLBACK,
     DOMAIN_INFO,
     DOMAIN_LAST_PAUSE,
@@ -132,6 +133,7 @@ def _histories(snapshot: Snapshot) -> Iterator[Family]:
 def _scans(scan: HostScan) -> Iterator[Family]:
     scans = scan.scans
     yield DOMAIN_INFO.family(dict.fromkeys(((one.name, one.uuid, one.group, one.mode, one.reader) for one in scans), 1))
+    yield DOMAIN_DEVICE_WRITES.family({(one.name,): one.device_writes for one in scans})
     yield DOMAIN_SCAN_DURATION.family({(one.name,): one.duration_seconds for one in scans})
     yield DOMAIN_LAST_PAUSE.family({(one.name,): one.longest_pause_seconds for one in scans})
     yield DOMAIN_READ.family({(one.name,): one.bytes_read for one in scans})

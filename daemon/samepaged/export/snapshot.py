@@ -41,7 +41,8 @@ class GuestScan:
     """How one guest was scanned: seconds, and `started` in seconds of the Unix epoch. Where it was not in the way that
     was preferred, `fallback_code` says why in a bounded word, and `fallback_reason` in a line for people.
     `merge_obstacle` is a bounded word, too: why KSM cannot merge the guest's memory. `unbacked_zero_pages` of its zero
-    pages are the kernel's page of zeros, and take no memory.
+    pages are the kernel's page of zeros, and take no memory. `device_writes`: a passed-through device may have written
+    to the guest's memory during the scan, also while the guest was suspended.
     """
 
     name: str
@@ -59,6 +60,7 @@ class GuestScan:
     fallback_code: str | None = None
     merge_obstacle: str | None = None
     unbacked_zero_pages: int = 0
+    device_writes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

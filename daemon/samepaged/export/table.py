@@ -27,6 +27,8 @@ _HEADINGS: Final = (
 _LEFT: Final = (0, 6)  # the columns of words: name and mode
 _MODE_WIDTH: Final = 8
 _MARK: Final = "*"  # of a guest that was scanned in another way than preferred
+_DEVICE_MARK: Final = "+"  # of a guest to which a passed-through device may have written meanwhile
+_DEVICE_NOTE: Final = "a passed-through device may have written meanwhile; not of one instant"
 _MOST_PAIRS: Final = 5
 _MOST_PAUSED: Final = 3
 _LEAST_WIDTH: Final = 72
@@ -36,7 +38,7 @@ def table(scan: HostScan, width: int = 80, paused: Mapping[str, PausedTime] | No
     """`scan` in lines of at most `width` columns (72 are always taken), without a newline at the end: a row a guest,
     the totals, which guests were suspended longest within the last hour (of `paused`), the groups and the page sizes if
     there are several, the largest pairs, which guests were scanned in another way than preferred (in their rows, the
-    mode has a mark) and why, and what was skipped.
+    mode has a mark) and why, the mark of guests to which a device may have written meanwhile, and what was skipped.
     """
     width = max(width, _LEAST_WIDTH)
     parts = (
@@ -47,6 +49,7 @@ def table(scan: HostScan, width: int = 80, paused: Mapping[str, PausedTime] | No
         _groups(scan, width),
         _pairs(scan, width),
         _fallbacks(scan, width),
+        _device_writes(scan),
         _skipped(scan, width),
     )
     return "\n\n".join("\n".join(part) for lines in parts if (part := list(lines)))
@@ -104,7 +107,8 @@ def _guests(scan: HostScan, width: int) -> Iterator[str]:
 
 
 def _mode(how: GuestScan) -> str:
-    return elided(visible(how.mode), _MODE_WIDTH) + ("" if how.fallback_code is None else _MARK)
+    marks = ("" if how.fallback_code is None else _MARK) + (_DEVICE_MARK if how.device_writes else "")
+    return elided(visible(how.mode), _MODE_WIDTH) + marks
 
 
 def _padded(text: str, width: int, *, left: bool) -> str:
@@ -196,6 +200,11 @@ def _fallbacks(scan: HostScan, width: int) -> Iterator[str]:
             if len(who) == len(scan.scans) > 1:
                 named = f"all {len(who)} guests"
             yield from wrapped(f"{named} ({visible(code)}): {visible(reason)}", width)
+
+
+def _device_writes(scan: HostScan) -> Iterator[str]:
+    if any(one.device_writes for one in scan.scans):
+        yield f"{_DEVICE_MARK} {_DEVICE_NOTE}"
 
 
 def _skipped(scan: HostScan, width: int) -> Iterator[str]:

@@ -143,10 +143,10 @@ class Recovery:
         if self._thread is None:
             self.step()
 
-    def step(self) -> None:
-        """Look at each entry that is due."""
+    def step(self, *, search: bool = False) -> None:
+        """Look at each entry that is due, as OpenEntries.step does."""
         try:
-            for one in self._entries.step():
+            for one in self._entries.step(search=search):
                 self._settled(one)
         except Exception:  # the thread must outlive any fault of one look
             log.exception("open journal entries could not be worked on, trying on")
@@ -164,7 +164,7 @@ class Recovery:
             self._thread.join(seconds)
         if self._thread is None or not self._thread.is_alive():
             deadline = time.monotonic() + seconds
-            self.step()
+            self.step(search=True)
             while self.pending and time.monotonic() < deadline:
                 time.sleep(BUSY_SECONDS)
                 self.step()

@@ -153,7 +153,7 @@ class Settling:
             return ResumeOutcome.RUNNING
         self.progress = SEEN_RUNNING
         now = self.clock()
-        if control is Control.JOB:
+        if control is Control.JOB or domain.in_job():
             self._quiet_since = None
             return ResumeOutcome.RUNNING if now - self._began > BEHIND_JOB_SECONDS else None
         if not self._answered:

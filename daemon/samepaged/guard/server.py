@@ -28,6 +28,7 @@ from samepaged.guard.resume import ResumeOutcome, Settling
 from samepaged.guard.settle import OpenEntries
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.dumps import release
+from samepaged.journald import about, configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,7 +157,9 @@ class Guard:
         # One that runs is looked at again: a scanner that stood still before it called may yet suspend it.
         self._look_at = watch.settling.due
         if watch.settling.resumed and not watch.resumed:
-            log.error("domain %r: the scanner did not resume it in time, the guard did", watch.entry.name)
+            entry = watch.entry
+            extra = about(entry.name, entry.uuid)
+            log.error("domain %r: the scanner did not resume it in time, the guard did", entry.name, extra=extra)
             watch.resumed = True
         if outcome is ResumeOutcome.RESUMED:
             self._clear_journal()
@@ -220,7 +223,7 @@ class Guard:
 
 def main(uri: str, journal: str, scanner: str) -> None:
     """The process: its end of the channel is standard input."""
-    logging.basicConfig(format="samepaged: %(levelname)s: guard: %(message)s", stream=sys.stderr)
+    configure_logging("guard")
     logging.raiseExceptions = False  # where the log went may end before we do
     for number in DEAF:
         signal.signal(number, signal.SIG_IGN)

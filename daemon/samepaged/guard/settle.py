@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged.guard.journal import JournalError, OpenEntry, of_dead_processes, open_entries
 from samepaged.guard.resume import ResumeOutcome, Settling
 from samepaged.hypervisor.connection import Hypervisor
+from samepaged.journald import about
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -120,10 +121,12 @@ class OpenEntries:
                 hypervisor = self._hypervisors[uri] = self._connect(uri)
             self._work[found.path] = Settling(found, hypervisor, in_flight, self._clock)
 
-    def step(self) -> list[Settled]:
-        """Look at each entry that is due, once; gives those that were settled."""
+    def step(self, *, search: bool = False) -> list[Settled]:
+        """Look at each entry that is due, once; gives those that were settled. New entries are looked for every
+        SEARCH_SECONDS, or now with `search`.
+        """
         now = self._clock()
-        if now >= self._search_due:
+        if search or now >= self._search_due:
             self._search_due = now + SEARCH_SECONDS
             for found in self._read():
                 self._begin(found)
@@ -139,11 +142,12 @@ class OpenEntries:
         return settled
 
     def _end(self, path: Path, work: Settling, outcome: ResumeOutcome) -> None:
-        name = work.found.entry.name
+        name, extra = work.found.entry.name, about(work.found.entry.name, work.found.entry.uuid)
         if outcome is ResumeOutcome.RESUMED:
-            log.error("domain %r: an open journal entry named it: it was suspended, and has been resumed", name)
+            text = "domain %r: an open journal entry named it: it was suspended, and has been resumed"
+            log.error(text, name, extra=extra)
         elif outcome is not ResumeOutcome.ELSEWHERE:
-            log.info("domain %r: its open journal entry is settled: %s", name, outcome.name.lower())
+            log.info("domain %r: its open journal entry is settled: %s", name, outcome.name.lower(), extra=extra)
         try:
             work.found.clear()
         except OSError as error:

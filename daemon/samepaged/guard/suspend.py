@@ -70,6 +70,8 @@ class Suspender:
     max_pause: float
     give_up: Callable[[], bool]
     pauses: list[float] = field(default_factory=list)
+    pause_starts: list[float] = field(default_factory=list, init=False)
+    """Start of each of these pauses (Unix time)."""
     failed: bool = field(default=False, init=False)
     """Whether suspending or resuming went wrong, or a pause was ended as overdue."""
     account: DriftAccount | None = None
@@ -111,6 +113,7 @@ class Suspender:
                 finally:
                     held.seconds = time.monotonic() - began
                     self.pauses.append(held.seconds)
+                    self.pause_starts.append(time.time() - held.seconds)
                     if self.account is not None:
                         self.account.add(held.seconds)
 

@@ -22,6 +22,8 @@ __all__ = ["Calls", "Unanswered"]
 
 # Between two calls of `beat` while an answer is waited for.
 BEAT_SECONDS: Final = 0.2
+# So much of one turn of that loop counts as waiting at most.
+MOST_WAITED_SECONDS: Final = 0.5
 
 
 class Unanswered(Exception):  # noqa: N818 - the caller turns it into a GuestError that names the call
@@ -36,6 +38,26 @@ class _Call:
     returned: threading.Event = field(default_factory=threading.Event)
     result: Any = None
     error: BaseException | None = None
+    given_up: Callable[[], object] | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def make(self) -> None:
+        try:
+            self.result = self.function()
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            self.error = error
+        with self.lock:
+            self.returned.set()
+        if self.given_up is not None:
+            self.given_up()
+
+    def give_up(self, afterwards: Callable[[], object]) -> bool:
+        """Do not wait any longer: `afterwards` is called when it returns. False if it has returned already."""
+        with self.lock:
+            if self.returned.is_set():
+                return False
+            self.given_up = afterwards
+            return True
 
 
 class _Worker:
@@ -59,14 +81,9 @@ class _Worker:
             call, self._call = self._call, None
             if call is None:
                 return
-            try:
-                call.result = call.function()
-            except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
-                call.error = error
-            # Idle before the result is known: the thread that waits for it finds this worker for its next call.
-            self._idle.append(self)
-            call.returned.set()
+            call.make()
             del call
+            self._idle.append(self)
 
 
 class Calls:
@@ -83,9 +100,9 @@ class Calls:
         self._unanswered = [call for call in self._unanswered if not call.returned.is_set()]
         return len(self._unanswered)
 
-    def make(self, function: Callable[[], Any], seconds: float) -> Any:  # noqa: ANN401 - whatever the call returns
-        """Call `function` and give what it returns or raises. Raises Unanswered after so many seconds, and
-        HypervisorError if no thread can be started.
+    def make(self, function: Callable[[], Any], seconds: float, afterwards: Callable[[], object] = lambda: None) -> Any:  # noqa: ANN401 - whatever the call returns
+        """Call `function` and give what it returns or raises. Raises Unanswered after so many seconds; `afterwards` is
+        then called in the call's thread when it returns. Raises HypervisorError if no thread can be started.
         """
         try:
             worker = self._idle.pop()
@@ -93,10 +110,15 @@ class Calls:
             worker = _Worker(self._idle)
         call = _Call(function)
         worker.make(call)
-        deadline = time.monotonic() + seconds
-        while not call.returned.wait(max(0.0, min(BEAT_SECONDS, deadline - time.monotonic()))):
+        left = seconds
+        while True:
+            began = time.monotonic()
+            if call.returned.wait(max(0.0, min(BEAT_SECONDS, left))):
+                break
             self._beat()
-            if time.monotonic() >= deadline and not call.returned.is_set():
+            # A process that was stopped meanwhile (SIGSTOP) has not waited: the answer may be there already.
+            left -= min(time.monotonic() - began, MOST_WAITED_SECONDS)
+            if left <= 0 and call.give_up(afterwards):
                 self._unanswered.append(call)
                 raise Unanswered
         if call.error is not None:

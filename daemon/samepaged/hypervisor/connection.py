@@ -36,9 +36,8 @@ OPEN_SECONDS: Final = 15.0
 CALL_SECONDS: Final = 3.0
 # Seconds for which closing is waited.
 CLOSE_SECONDS: Final = 1.0
-# libvirtd takes no further request of a connection with five open ones (max_client_requests): before that, the
-# connection is left to the calls that do not return, and another one is opened.
-MOST_UNANSWERED: Final = 2
+# Seconds that opening another connection may take, in place of one with a call that does not return.
+REPLACE_SECONDS: Final = 2.0
 
 # libvirt may look for it and, where it is not, say so in its log.
 UNLIKELY_FILE: Final = "/samepaged doctor asks whether it may use this connection for more than reading"
@@ -122,13 +121,11 @@ class Hypervisor:
         self._callback: int | None = None
         self._resumes = Resumes()
         self._calls = Calls(self._stop)
-        self._stuck = 0  # unanswered calls when the connection was opened: they are on other ones
+        self._in_use = False  # by a call without a bound
 
     def connect(self, seconds: float = OPEN_SECONDS) -> None:
         """Open the connection within so many seconds, or do nothing if it is alive. Raises HypervisorError."""
-        unanswered = self._calls.unanswered
-        self._stuck = min(self._stuck, unanswered)
-        if self.alive and unanswered - self._stuck < MOST_UNANSWERED:
+        if self.alive and not self._in_use:
             return
         self.close()
         self._refuse_uri()
@@ -148,7 +145,7 @@ class Hypervisor:
             _close(connection)
             raise HypervisorError(f"{self.uri!r} is libvirt's driver {driver!r}; use QEMU's, such as qemu:///system")
         self._resumes = Resumes()
-        self._connection, self._stuck = connection, unanswered
+        self._connection = connection
 
     def _open(self, seconds: float) -> Any:  # noqa: ANN401 - libvirt's type
         """Open in a thread of its own: a libvirtd that hangs lets a client wait for ever, as yet without keepalive."""
@@ -222,12 +219,28 @@ class Hypervisor:
 
     def close(self) -> None:
         """Close the connection; harmless where there is none."""
+        end, in_use = self._give_away(), self._in_use
+        if end is not None and not in_use:
+            with contextlib.suppress(Unanswered, HypervisorError):
+                self._calls.make(end, CLOSE_SECONDS)
+        self._calls.close()
+
+    def _give_away(self) -> Callable[[], object] | None:
+        """Have no connection any more; what ends it is to be called when no call is under way on it."""
         connection, self._connection = self._connection, None
         callback, self._callback = self._callback, None
-        if connection is not None:
-            with contextlib.suppress(Unanswered, HypervisorError):
-                self._calls.make(lambda: _deregister_and_close(connection, callback), CLOSE_SECONDS)
-        self._calls.close()
+        self._in_use = False
+        return None if connection is None else partial(_deregister_and_close, connection, callback)
+
+    def _replace(self) -> Callable[[], object]:
+        """Leave the connection to a call that does not return, and open another one. libvirt's client (9.0) loses
+        wake-ups, and then answers, if two threads call over one connection; and libvirtd takes no further request of a
+        connection with five open ones.
+        """
+        end = self._give_away()
+        with contextlib.suppress(HypervisorError):  # then the next call finds none, as after a loss
+            self.connect(REPLACE_SECONDS)
+        return end or (lambda: None)
 
     def call(self, what: str, function: Callable[[], Any], seconds: float | None = CALL_SECONDS) -> Any:  # noqa: ANN401 - whatever libvirt returns
         """Call into libvirt; its errors become GuestError, or HypervisorError if the connection was lost. `what` names
@@ -235,7 +248,7 @@ class Hypervisor:
         None it is made in the calling thread, without a bound.
         """
         try:
-            return function() if seconds is None else self._calls.make(function, seconds)
+            return self._without_bound(function) if seconds is None else self._bounded(function, seconds)
         except Unanswered:
             raise GuestError(
                 Reason.NO_ANSWER,
@@ -249,6 +262,33 @@ class Hypervisor:
                 raise HypervisorError(f"the connection to libvirt was lost while {what}: {_one_line(error)}") from error
             reason = GUEST_REASONS.get(code, Reason.LIBVIRT)
             raise GuestError(reason, f"{what}: libvirt says: {_one_line(error)}") from error
+
+    def _bounded(self, function: Callable[[], Any], seconds: float) -> Any:  # noqa: ANN401 - as call
+        ends: list[Callable[[], object]] = []
+        returned = threading.Event()
+
+        def afterwards() -> None:
+            # The connection is given away in the thread that waited, which may be later than the call's return.
+            returned.wait()
+            for end in ends:
+                end()
+
+        try:
+            return self._calls.make(function, seconds, afterwards)
+        except Unanswered:
+            ends.append(self._replace())
+            raise
+        finally:
+            returned.set()
+
+    def _without_bound(self, function: Callable[[], Any]) -> Any:  # noqa: ANN401 - as call
+        self._in_use = True
+        connection = self._connection
+        try:
+            return function()
+        finally:
+            if self._connection is connection:
+                self._in_use = False
 
     def _connected(self) -> Any:  # noqa: ANN401 - libvirt's type
         if self._connection is None:

@@ -55,6 +55,11 @@ class LibvirtDomain:
         # CONTROL_ERROR is the moment between taking the job and entering the monitor, or a monitor that broke.
         return Control.OCCUPIED, since / 1000
 
+    def in_job(self) -> bool:
+        """As in Domain."""
+        job = self.call(f"asking for the jobs of domain {self.name!r}", self.native.jobInfo)
+        return bool(job[0] != libvirt.VIR_DOMAIN_JOB_NONE)
+
     def ping(self) -> None:
         """As in Domain: query-iothreads, which every domain has (qemuDomainGetIOThreadInfo)."""
         what = f"asking whether the monitor of domain {self.name!r} answers"

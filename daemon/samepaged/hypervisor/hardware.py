@@ -1,5 +1,5 @@
-"""What a domain's XML says about its memory (libvirt: formatdomain, 'Memory Allocation', 'NUMA', 'Memory devices'), and
-about whose it is.
+"""What a domain's XML says about its memory (libvirt: formatdomain, 'Memory Allocation', 'NUMA', 'Memory devices'),
+about devices that a suspend concerns, and about whose it is.
 """
 
 from __future__ import annotations
@@ -35,15 +35,27 @@ UNITS: Final = {
 }
 # Memory devices that are guest RAM. The others (nvdimm, virtio-pmem, sgx-epc) are storage or sealed.
 RAM_DEVICES: Final = frozenset({"dimm", "virtio-mem"})
-# Devices of the host that write into guest RAM by themselves.
-VFIO: Final = (
+# Devices of the host that access guest RAM by DMA while QEMU does not run: VFIO (PCI, mediated devices, NICs of a
+# network of type hostdev) and vDPA.
+PASSED_THROUGH: Final = (
     "./devices/hostdev[@type='pci']",
     "./devices/hostdev[@type='mdev']",
     "./devices/interface[@type='hostdev']",
     "./devices/interface[@type='vdpa']",
+    "./devices/interface[@type='network']/source/address[@type='pci']",
+)
+# Disks that QEMU itself drives over VFIO or vDPA. It completes their requests before it stops the guest.
+DRIVEN_BY_QEMU: Final = (
     "./devices/disk[@type='nvme']",
     "./devices/disk[@type='vhostvdpa']",
 )
+# Devices that libvirt passes to QEMU without knowing them (<qemu:commandline>).
+QEMU_ARGUMENT: Final = "./{http://libvirt.org/schemas/domain/qemu/1.0}commandline/{*}arg"
+DMA_ARGUMENT: Final = re.compile(r"vfio|vdpa")
+# The modes of macvtap, as libvirt names them. In the live XML a network of macvtaps has dev= and mode= as well.
+MACVTAP_MODES: Final = ("vepa", "bridge", "private", "passthrough")
+MACVTAP_DEFAULT: Final = "vepa"
+MACVTAP_WORST: Final = "passthrough"  # assumed of a mode that libvirt may add
 ADDRESS: Final = re.compile(r"0x[0-9a-f]{1,13}")
 LARGEST: Final = 1 << 52  # x86-64 has no more physical addresses
 
@@ -51,10 +63,12 @@ LARGEST: Final = 1 << 52  # x86-64 has no more physical addresses
 @dataclass(frozen=True, slots=True)
 class Hardware:
     """`blocks`: sizes in bytes of the guest's RAM blocks, in the order of its physical addresses. `vfio`: whether a
-    device of the host writes into them by itself. `opt_out`: what the domain's metadata has against a scan.
-    `nosharepages`: whether KSM is told to stay away. `claims`: the groups that its metadata names (`owner.claims`).
-    `machine`: libvirt's name of the machine type. `dimms`: where the last of the blocks lie that were plugged in, their
-    guest-physical address and size in bytes; the address is -1 where it is not told.
+    device of the host has the guest's memory mapped for DMA, which pins it. `opt_out`: what the domain's metadata has
+    against a scan. `nosharepages`: whether KSM is told to stay away. `claims`: the groups that its metadata names
+    (`owner.claims`). `machine`: libvirt's name of the machine type. `dimms`: where the last of the blocks lie that were
+    plugged in, their guest-physical address and size in bytes; the address is -1 where it is not told.
+    `device_writes`: whether a passed-through device can write to the blocks while the guest is suspended. `macvtap`:
+    the modes of the guest's macvtap interfaces, each once.
     """
 
     blocks: tuple[int, ...]
@@ -65,6 +79,8 @@ class Hardware:
     claims: Mapping[str, str] = field(default_factory=dict)
     machine: str | None = None
     dimms: tuple[tuple[int, int], ...] = ()
+    device_writes: bool = False
+    macvtap: tuple[str, ...] = ()
 
     @property
     def memory(self) -> int:
@@ -108,6 +124,24 @@ def _addresses(root: ET.Element) -> Iterator[int]:
         yield int(base, 16) if ADDRESS.fullmatch(base) else -1
 
 
+def _passed_through(root: ET.Element) -> bool:
+    arguments = (argument.get("value", "") for argument in root.iterfind(QEMU_ARGUMENT))
+    return any(root.find(path) is not None for path in PASSED_THROUGH) or any(map(DMA_ARGUMENT.search, arguments))
+
+
+def _macvtap(root: ET.Element) -> tuple[str, ...]:
+    """The modes of the macvtap interfaces: of type direct, or of a network that the host resolved to one."""
+    found = set()
+    for interface in root.iterfind("./devices/interface"):
+        source = interface.find("./source")
+        mode = None if source is None else source.get("mode")
+        if interface.get("type") == "direct":
+            found.add(MACVTAP_DEFAULT if mode is None else mode if mode in MACVTAP_MODES else MACVTAP_WORST)
+        elif interface.get("type") == "network" and source is not None and source.get("dev") and mode in MACVTAP_MODES:
+            found.add(mode)
+    return tuple(mode for mode in MACVTAP_MODES if mode in found)
+
+
 def parse(xml: str) -> Hardware:
     """The memory side of a live domain's XML. Raises GuestError."""
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
@@ -130,13 +164,16 @@ def parse(xml: str) -> Hardware:
         raise _bad(f"has blocks of {sum(boot) + sum(dimms) + storage} bytes in a memory of {total} bytes")
     machine = root.find("./os/type")
     launch = root.find("./launchSecurity")
+    passed_through = _passed_through(root)
     return Hardware(
         blocks=(*boot, *dimms),
         encryption=None if launch is None else launch.get("type", "unknown"),
-        vfio=any(root.find(path) is not None for path in VFIO),
+        vfio=passed_through or any(root.find(path) is not None for path in DRIVEN_BY_QEMU),
         opt_out=owner.opt_out(root),
         nosharepages=root.find("./memoryBacking/nosharepages") is not None,
         claims=owner.claims(root),
         machine=None if machine is None else machine.get("machine"),
         dimms=tuple(zip(_addresses(root), dimms, strict=True)),
+        device_writes=passed_through,
+        macvtap=_macvtap(root),
     )

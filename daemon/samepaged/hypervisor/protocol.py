@@ -35,7 +35,7 @@ class Control(Enum):
 
     READY = auto()
     JOB = auto()
-    """An asynchronous job (migration, dump, backup) is at work on it."""
+    """A call of an asynchronous job (migration, dump, backup) is at work on it."""
     OCCUPIED = auto()
     """Another call waits for the monitor's answer."""
 
@@ -54,6 +54,9 @@ class Domain(Protocol):
 
     def control(self) -> tuple[Control, float]:
         """The state of the control interface, and the seconds since it changed. Does not wait for the monitor."""
+
+    def in_job(self) -> bool:
+        """Whether an asynchronous job is at work on it (virDomainGetJobInfo). May wait for the domain's job."""
 
     def ping(self) -> None:
         """A question to the monitor that changes nothing: returns if QEMU answers and no job holds the domain."""
@@ -88,9 +91,9 @@ def check_monitor(domain: Domain, name: str) -> None:
     deadline = time.monotonic() + OCCUPIED_SECONDS
     while True:
         control, since = domain.control()
-        if control is Control.READY:
+        if control is Control.READY and not domain.in_job():
             return
-        if control is Control.JOB:
+        if control is not Control.OCCUPIED:
             raise GuestError(Reason.IN_JOB, f"domain {name!r} is in a job (migration, backup, save or dump)")
         if since > OCCUPIED_SECONDS or time.monotonic() > deadline:
             raise GuestError(

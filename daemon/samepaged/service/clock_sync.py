@@ -74,12 +74,11 @@ class ClockSync:
 
     def _ended(self, uuid: str, name: str, error: Exception | None) -> None:
         with self._lock:
-            self._under_way.pop(uuid, None)
+            first = error is not None and uuid not in self._failed
             if error is None:
                 self._failed.discard(uuid)
-                return
-            first = uuid not in self._failed
-            self._failed.add(uuid)
+            else:
+                self._failed.add(uuid)
         if first:
             log.warning(
                 "domain %r: its guest agent did not set its clock after a scan (%s); start qemu-guest-agent in the "
@@ -87,3 +86,5 @@ class ClockSync:
                 name,
                 error,
             )
+        with self._lock:
+            self._under_way.pop(uuid, None)

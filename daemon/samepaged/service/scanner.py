@@ -15,10 +15,12 @@ from samepaged.errors import GuestError, Reason
 from samepaged.export.snapshot import GuestScan
 from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.guests import Guest, describe
+from samepaged.hypervisor.links import check_links
 from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.kept import Kept, limit
 from samepaged.memory.plan import Pace
+from samepaged.service import audit
 from samepaged.service.recorder import Record
 from samepaged.sharing import Contents, PageDigest, coarser, stable
 
@@ -114,6 +116,7 @@ class Scanner:
         """
         self._check_open_entry(domain)
         guest = describe(self._hypervisor, domain)
+        check_links(guest, self._config.scan.mode, self._config.scan.macvtap)
         if self._breaker is not None:
             self._breaker.check(guest.uuid, guest.name, time.monotonic())
         kept = self._keeping(guest)
@@ -127,10 +130,12 @@ class Scanner:
         attribution = self._attribution
         attendant = None if attribution is None else attribution.attend(guest, kept.scans, suspender.stop)
         try:
-            with attendant or nullcontext():
-                return self._scan(guest, kept, suspender, attendant)
+            with audit.logged(guest.name, guest.uuid, suspender) as logged, attendant or nullcontext():
+                scanned = self._scan(guest, kept, suspender, attendant)
+                logged.mode = scanned.scan.mode
         finally:
             self._sync_clock(guest, suspender)
+        return scanned
 
     def _sync_clock(self, guest: Guest, suspender: Suspender) -> None:
         """Have the guest's clock set right if this scan cost it more than the configuration leaves to the guest."""
@@ -288,5 +293,6 @@ class Scanner:
             bytes_read=captured.bytes_read,
             fallback_reason=None if captured.fallback is None else captured.fallback.text,
             fallback_code=None if captured.fallback is None else captured.fallback.code,
-            merge_obstacle="nosharepages" if guest.nosharepages else captured.merge_obstacle,
+            merge_obstacle=guest.merge_obstacle or captured.merge_obstacle,
+            device_writes=guest.device_writes,
         )

@@ -45,7 +45,7 @@ COLOURS: Final = {
 }
 OBSTACLES: Final = (
     "hugetlb: in huge pages of hugetlbfs. shared: shared or in a file (memfd, vhost-user). nosharepages: switched off "
-    "in the domain. not_offered: QEMU did not offer it to KSM."
+    "in the domain. pinned: a passed-through device pins it. not_offered: QEMU did not offer it to KSM."
 )
 STATES: Final = (
     "distinct: the first copy of a content in the guest. duplicate: a further copy, which could be merged. zero: all "

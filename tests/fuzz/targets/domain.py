@@ -21,6 +21,7 @@ WORDS: Final = (
     *(b"<memory model='nvdimm'><target><size>0</size></target></memory>", b"model='virtio-mem'", b"unit='TiB'"),
     *(b"<cpu><numa><cell memory='65536' unit='KiB'/></numa></cpu>", b"<cell id='1' memory='0'/>", b"unit='b'"),
     *(b"<hostdev type='pci'/>", b"<interface type='vdpa'/>", b"<disk type='nvme'/>", b"<launchSecurity type='sev'/>"),
+    *(b"<interface type='direct'><source dev='e' mode='bridge'/></interface>", b"mode='passthrough'"),
     *(
         b"<!DOCTYPE d [<!ENTITY a 'b'>]>",
         b"&a;",
@@ -44,6 +45,8 @@ def check(data: bytes) -> None:
     assert 0 < found.memory <= LARGEST
     root = ET.fromstring(xml)  # noqa: S314 - it was taken, so it has no entities
     assert hardware.parse(ET.tostring(root, encoding="unicode")) == found
+    assert found.vfio or not found.device_writes
+    assert len(set(found.macvtap)) == len(found.macvtap) <= len(hardware.MACVTAP_MODES)
     assert (found.encryption is not None) == (root.find("launchSecurity") is not None)
     if found.opt_out is None:
         assert not any(_forbids(element) for element in root.findall("metadata/*"))
@@ -106,6 +109,7 @@ ATTRIBUTES: Final = (
 )
 GRAFTS: Final = (
     *("<cell memory='65536'/>", "<launchSecurity type='tdx'/>", "<hostdev type='pci'/>", "<disk type='nvme'/>"),
+    "<interface type='direct'><source mode='vepa'/></interface>",
     "<memory model='dimm'><target><size>65536</size></target></memory>",
     "<memory model='virtio-mem'><target><size unit='b'>0</size></target></memory>",
     OPTED_OUT.decode(),

@@ -60,9 +60,16 @@ def guest_sharing(name: str, group: str = "tenant", *, pages: int = 1000) -> Gue
 
 
 def guest_scan(
-    name: str, group: str = "tenant", *, fallback: tuple[str, str] | None = None, obstacle: str | None = None
+    name: str,
+    group: str = "tenant",
+    *,
+    fallback: tuple[str, str] | None = None,
+    obstacle: str | None = None,
+    device: bool = False,
 ) -> GuestScan:
-    """How a guest was scanned; `fallback` is the code and the line for people, `obstacle` the word for KSM's."""
+    """How a guest was scanned; `fallback` is the code and the line for people, `obstacle` the word for KSM's,
+    `device` whether a passed-through device may have written meanwhile.
+    """
     code, reason = fallback or (None, None)
     return GuestScan(
         name=name,
@@ -79,6 +86,7 @@ def guest_scan(
         fallback_reason=reason,
         fallback_code=code,
         merge_obstacle=obstacle,
+        device_writes=device,
     )
 
 
@@ -92,15 +100,21 @@ def host_scan(
     page_sizes: tuple[PageSizeSharing, ...] = (),
     fallbacks: Mapping[str, tuple[str, str]] | None = None,
     obstacles: Mapping[str, str] | None = None,
+    devices: frozenset[str] = frozenset(),
 ) -> HostScan:
-    """A scan of guests of these names, of `pages` pages of 4 KiB each; `fallbacks` and `obstacles` are by name."""
+    """A scan of guests of these names, of `pages` pages of 4 KiB each; `fallbacks` and `obstacles` are by name;
+    `devices` names the guests with a passed-through device.
+    """
     guests = tuple(guest_sharing(name, pages=pages) for name in names)
     fell_back = fallbacks or {}
     kept_away = obstacles or {}
     return HostScan(
         started=STARTED,
         duration_seconds=2.5,
-        scans=tuple(guest_scan(name, fallback=fell_back.get(name), obstacle=kept_away.get(name)) for name in names),
+        scans=tuple(
+            guest_scan(name, fallback=fell_back.get(name), obstacle=kept_away.get(name), device=name in devices)
+            for name in names
+        ),
         skipped=skipped,
         report=SharingReport(
             page_size=4096,

@@ -46,6 +46,7 @@ DOMAIN_KEYS = {
     "mode",
     "fallback_reason",
     "fallback_code",
+    "device_writes",
     "reader",
     "pauses",
     "pause_seconds",
@@ -97,6 +98,12 @@ def test_the_values_are_those_of_the_scan() -> None:
     assert (domain["memory_pages"], domain["shared_with_others_pages"]) == (1000, 50)
     assert (domain["pauses"], domain["pause_seconds"], domain["longest_pause_seconds"]) == (2, 0.05, 0.03125)
     assert (domain["mode"], domain["reader"], domain["bytes_read"]) == ("snapshot", "process", 4096 * 700)
+
+
+def test_device_writes_are_marked() -> None:
+    shown = document(host_scan("a", "b", devices=frozenset({"b"})))
+
+    assert [domain["device_writes"] for domain in shown["domains"]] == [False, True]
 
 
 def test_stable_sharing_is_null_until_it_is_known() -> None:

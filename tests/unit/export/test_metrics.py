@@ -128,6 +128,12 @@ def test_a_fallback_is_told_of_the_domains_that_had_one() -> None:
     assert of(found, "domain_fallback_info") == {("b", "vfio"): 1}
 
 
+def test_device_writes_are_one_or_zero() -> None:
+    found = series(snapshot(host_scan("a", "b", devices=frozenset({"b"}))))
+
+    assert of(found, "domain_device_writes") == {("a",): 0, ("b",): 1}
+
+
 def test_a_host_without_guests_has_no_sharing_ratio() -> None:
     found = series(snapshot(host_scan()))
 

@@ -204,6 +204,16 @@ def test_marks_tell_what_is_special_about_a_guest() -> None:
     assert marks["mail-02.tenant-0.example"] == ["over the limit"]
 
 
+def test_device_writes_are_marked() -> None:
+    shown = hosts.small()
+    assert shown.latest is not None
+    first, *others = shown.latest.scans
+    marked = replace(shown.latest, scans=(replace(first, device_writes=True), *others))
+    mark = "a passed-through device may have written meanwhile"
+    assert page(shown).count(mark) == 0
+    assert page(replace(shown, latest=marked)).count(mark) == 1
+
+
 def test_a_pause_over_the_limit_is_told() -> None:
     limits = Limits(max_pause=0.05, interval=900)
     assert "over the limit of 50.0 ms" in text(tree(replace(hosts.small(), limits=limits)))

@@ -139,6 +139,17 @@ def test_a_fallback_of_all_guests_is_told_once_without_their_names() -> None:
     assert shown.endswith("\n\n* scanned in another way than preferred\n  all 200 guests (kernel): no soft-dirty bits")
 
 
+def test_a_mode_is_marked_if_a_device_may_have_written() -> None:
+    fallbacks = {"b": ("vfio", "a device of the host is passed through")}
+    shown = table(host_scan("a", "b", "c", fallbacks=fallbacks, devices=frozenset({"a", "b"})))
+
+    assert [line.split()[-3] for line in shown.splitlines()[3:6]] == ["snapshot+", "snapshot*+", "snapshot"]
+    assert [line for line in shown.splitlines() if line.startswith("+")] == [
+        "+ a passed-through device may have written meanwhile; not of one instant"
+    ]
+    assert "+ a passed" not in table(host_scan("a"))
+
+
 def test_a_scan_without_fallback_has_neither_mark_nor_footnote() -> None:
     assert "*" not in table(host_scan("a", "b"))
 

@@ -24,8 +24,8 @@ SEV = "<launchSecurity type='sev'/>"
 class Said:
     """A domain of these answers."""
 
-    def __init__(self, state: int, why: int = 0, control: int = 0, more: str = "") -> None:
-        self._state, self._why, self._control, self._more = state, why, control, more
+    def __init__(self, state: int, why: int = 0, control: int = 0, job: int = 0, more: str = "") -> None:
+        self._state, self._why, self._control, self._job, self._more = state, why, control, job, more
 
     def name(self) -> str:
         return "said"
@@ -41,6 +41,9 @@ class Said:
 
     def controlInfo(self) -> list[int]:  # noqa: N802 - libvirt's name
         return [self._control, 0, 60_000]
+
+    def jobInfo(self) -> list[int]:  # noqa: N802 - libvirt's name
+        return [self._job]
 
     def XMLDesc(self) -> str:  # noqa: N802 - libvirt's name
         return XML.format(self._more)
@@ -61,6 +64,7 @@ def hypervisor() -> Hypervisor:
         (Said(libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY), Reason.IN_JOB),
         (Said(libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP), Reason.NOT_RUNNING),
         (Said(libvirt.VIR_DOMAIN_RUNNING, control=libvirt.VIR_DOMAIN_CONTROL_JOB), Reason.IN_JOB),
+        (Said(libvirt.VIR_DOMAIN_RUNNING, job=libvirt.VIR_DOMAIN_JOB_UNBOUNDED), Reason.IN_JOB),
         (Said(libvirt.VIR_DOMAIN_RUNNING, control=libvirt.VIR_DOMAIN_CONTROL_OCCUPIED), Reason.MONITOR_BUSY),
         (Said(libvirt.VIR_DOMAIN_RUNNING, control=libvirt.VIR_DOMAIN_CONTROL_ERROR), Reason.MONITOR_BUSY),
         (Said(libvirt.VIR_DOMAIN_RUNNING, more=SEV), Reason.ENCRYPTED),

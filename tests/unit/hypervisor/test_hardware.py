@@ -55,12 +55,64 @@ def test_persistent_memory_is_storage_and_no_block() -> None:
         ("<hostdev mode='subsystem' type='pci'/>", True),
         ("<hostdev mode='subsystem' type='mdev'/>", True),
         ("<interface type='hostdev'/>", True),
+        ("<interface type='vdpa'><source dev='/dev/vhost-vdpa-0'/></interface>", True),
+        (
+            "<interface type='network'><source network='n'><address type='pci' domain='0x0000'/></source></interface>",
+            True,
+        ),
         ("<hostdev mode='subsystem' type='usb'/>", False),
+        ("<hostdev mode='subsystem' type='scsi'/>", False),
         ("<interface type='network'/>", False),
+        ("<interface type='network'><source network='n'/><address type='pci'/></interface>", False),
+        ("<interface type='direct'><source dev='eth0' mode='bridge'/></interface>", False),
     ],
 )
-def test_devices_of_the_host_that_write_into_ram_are_told(device: str, vfio: bool) -> None:  # noqa: FBT001
-    assert parse(domain(f"<devices>{device}</devices>")).vfio is vfio
+def test_passed_through_devices_pin_and_write(device: str, vfio: bool) -> None:  # noqa: FBT001
+    parsed = parse(domain(f"<devices>{device}</devices>"))
+    assert (parsed.vfio, parsed.device_writes) == (vfio, vfio)
+
+
+@pytest.mark.parametrize("kind", ["nvme", "vhostvdpa"])
+def test_disks_that_qemu_drives_pin_only(kind: str) -> None:
+    parsed = parse(domain(f"<devices><disk type='{kind}'/></devices>"))
+    assert (parsed.vfio, parsed.device_writes) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [("vfio-pci,host=01:00.0", True), ("vhost-vdpa,vhostdev=/dev/x", True), ("e1000", False)]
+)
+def test_devices_of_the_qemu_command_line(value: str, found: bool) -> None:  # noqa: FBT001
+    namespace = "http://libvirt.org/schemas/domain/qemu/1.0"
+    line = f"<q:commandline xmlns:q='{namespace}'><q:arg value='-device'/><q:arg value='{value}'/></q:commandline>"
+    assert parse(domain(line)).device_writes is found
+    assert parse(domain(line.replace(namespace, "urn:another"))).device_writes is False
+
+
+def interface(kind: str, source: str) -> str:
+    return f"<interface type='{kind}'><source {source}/><target dev='macvtap0'/></interface>"
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "modes"),
+    [
+        ((), ()),
+        ((interface("direct", "dev='eth0' mode='bridge'"),), ("bridge",)),
+        ((interface("direct", "dev='eth0'"),), ("vepa",)),
+        (
+            (interface("direct", "dev='eth0' mode='passthrough'"), interface("direct", "dev='a'")),
+            ("vepa", "passthrough"),
+        ),
+        ((interface("direct", "dev='a' mode='bridge'"), interface("direct", "dev='b' mode='bridge'")), ("bridge",)),
+        ((interface("direct", "dev='eth0' mode='of-the-future'"),), ("passthrough",)),
+        ((interface("network", "network='n' dev='eth0' mode='private'"),), ("private",)),
+        ((interface("network", "network='default' bridge='virbr0'"),), ()),
+        ((interface("network", "network='n' mode='private'"),), ()),
+        ((interface("bridge", "bridge='br0'"), interface("ethernet", "dev='a' mode='bridge'")), ()),
+        (("<interface type='direct'/>",), ("vepa",)),
+    ],
+)
+def test_macvtap_modes(interfaces: tuple[str, ...], modes: tuple[str, ...]) -> None:
+    assert parse(domain(f"<devices>{''.join(interfaces)}</devices>")).macvtap == modes
 
 
 @pytest.mark.parametrize("kind", ["sev", "sev-snp", "tdx"])

@@ -36,8 +36,8 @@ OPEN_ENTRY_SINCE: Final = Metric(
     "samepage_journal_open_entry_timestamp_seconds",
     ("domain",),
     Unit.EPOCH,
-    "Time of the suspend call of the domain's oldest open journal entry, in seconds of the Unix epoch. A domain without "
-    "an open entry has no series.",
+    "Time of the suspend call of the domain's oldest open journal entry, in seconds of the Unix epoch. Settled entries "
+    "have no series.",
     example="time() - min by (instance) (samepage_journal_open_entry_timestamp_seconds)",
 )
 RELOAD_SUCCESSFUL: Final = Metric(

@@ -25,6 +25,15 @@ DOMAIN_SCAN_DURATION: Final = Metric(
     "Seconds that the domain's last scan took.",
     example="topk(3, samepage_domain_scan_duration_seconds)",
 )
+DOMAIN_DEVICE_WRITES: Final = Metric(
+    GAUGE,
+    "samepage_domain_device_writes",
+    ("domain",),
+    Unit.TRUTH,
+    "1 if a passed-through device (VFIO, vDPA) may have written to the domain's memory during the last scan, also "
+    "while the domain was suspended: then a snapshot is not of one instant. Else 0.",
+    example="samepage_domain_device_writes == 1",
+)
 DOMAIN_LAST_PAUSE: Final = Metric(
     GAUGE,
     "samepage_domain_last_pause_seconds",

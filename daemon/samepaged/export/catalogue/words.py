@@ -55,7 +55,8 @@ RESULTS: Final[Words] = {
 }
 
 MODES: Final[Words] = {
-    "snapshot": "was suspended for the whole reading: exact, of one instant",
+    "snapshot": "was suspended for the whole reading: exact, of one instant, unless a passed-through device wrote "
+    "meanwhile (`samepage_domain_device_writes`)",
     "precopy": "was suspended only for what it had written while it was being read: exact, of one instant",
     "sliced": "was suspended for many short slices: each is exact, of different times",
     "live": "was not suspended: without a guarantee",
@@ -77,6 +78,7 @@ FAILURES: Final[Words] = {
     Reason.CRASHED: "has crashed",
     Reason.PM_SUSPENDED: "sleeps (the guest's own power management)",
     Reason.ENCRYPTED: "has encrypted memory: equal pages do not look equal",
+    Reason.MACVTAP: "has a macvtap interface, whose link a suspend would interrupt (`scan.macvtap`)",
     Reason.NO_PID: "has no process whose memory could be read",
     Reason.NO_PERMISSION: "may not be suspended, or its memory may not be read",
     Reason.LAYOUT: "has RAM that could not be found whole in its process",
@@ -113,6 +115,7 @@ OBSTACLES: Final[Words] = {
     "hugetlb": "has its memory in huge pages of hugetlbfs (`<hugepages/>`), which KSM does not merge",
     "shared": "shares its memory with other processes (memfd, file, vhost-user), which KSM does not merge",
     "nosharepages": "says `<nosharepages/>` in its XML",
+    "pinned": "has a device of the host (VFIO, vDPA), which pins its memory; KSM merges no pinned page",
     "not_offered": "has memory that QEMU did not offer to KSM: `mem-merge=off`, or a kernel without KSM at its start",
 }
 
@@ -120,6 +123,7 @@ SHORT_OBSTACLES: Final[Words] = {
     "hugetlb": "huge pages of hugetlbfs",
     "shared": "memory shared with other processes",
     "nosharepages": "<nosharepages/>",
+    "pinned": "pinned by a device (VFIO, vDPA)",
     "not_offered": "not offered to KSM by QEMU",
 }
 """The same where there is little room, and no Markdown."""

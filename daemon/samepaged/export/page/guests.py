@@ -159,6 +159,8 @@ def _marks(how: GuestScan, scan: HostScan) -> Html:
         marks.append(f"still of {clock(how.started, scan.started)}")
     if how.fallback_code is not None:
         marks.append(f"not as preferred: {visible(how.fallback_code)}")
+    if how.device_writes:
+        marks.append("a passed-through device may have written meanwhile")
     if how.merge_obstacle is not None:
         reason = SHORT_OBSTACLES.get(how.merge_obstacle, visible(how.merge_obstacle))
         marks.append(f"KSM cannot merge it: {reason}")

@@ -1,0 +1,136 @@
+"""The audit trail: one log line for each guest and scan, with the number and length of the guest's suspensions.
+
+With it an operator can show the monitor's part when a guest misbehaved, so scans that failed or were interrupted after
+a suspension have a line, too.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Protocol
+
+from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.guard.suspend import LeftOpenError
+from samepaged.memory.hashing import Interrupted
+from samepaged.printable import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["AuditEntry", "Pauses", "ScanMode", "failure", "fields", "logged", "message"]
+
+log = logging.getLogger(__name__)
+
+SCANNED: Final = "scanned"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One scan of one guest. `pauses` are seconds, `starts` their Unix times, in the same order. `mode` is the
+    consistency mode, None if the scan failed. `result` is "scanned" or the reason of the failure. With `uncertain`, a
+    further suspend or resume call was under way at the end of the scan.
+    """
+
+    name: str
+    uuid: str
+    mode: str | None
+    pauses: tuple[float, ...]
+    starts: tuple[float, ...]
+    result: str
+    uncertain: bool = False
+
+
+class Pauses(Protocol):
+    """The suspensions of one guest during one scan, and whether one of them went wrong."""
+
+    pauses: list[float]
+    pause_starts: list[float]
+    failed: bool
+
+
+@dataclass(slots=True)
+class ScanMode:
+    """The consistency mode of a scan, once it has succeeded."""
+
+    mode: str | None = None
+
+
+@contextmanager
+def logged(name: str, uuid: str, suspended: Pauses) -> Iterator[ScanMode]:
+    """Log the scan inside, however it ends. A scan that failed before it suspended the guest has no line."""
+    scan = ScanMode()
+    try:
+        yield scan
+    except BaseException as error:
+        uncertain = _uncertain(suspended, error)
+        if suspended.pauses or uncertain:
+            _log(_entry(name, uuid, suspended, None, failure(error), uncertain=uncertain))
+        raise
+    _log(_entry(name, uuid, suspended, scan.mode, SCANNED))
+
+
+def _uncertain(suspended: Pauses, error: BaseException) -> bool:
+    """Whether the guest may have been suspended for longer than its pauses say: a call did not return, or it failed
+    half-way.
+    """
+    half_way = isinstance(error, GuestError) and error.reason is Reason.LIBVIRT and not suspended.pauses
+    return isinstance(error, LeftOpenError) or (suspended.failed and half_way)
+
+
+def _entry(
+    name: str, uuid: str, suspended: Pauses, mode: str | None, result: str, *, uncertain: bool = False
+) -> AuditEntry:
+    return AuditEntry(name, uuid, mode, tuple(suspended.pauses), tuple(suspended.pause_starts), result, uncertain)
+
+
+def _log(entry: AuditEntry) -> None:
+    log.info("%s", message(entry), extra={"journal_fields": fields(entry)})
+
+
+def failure(error: BaseException) -> str:
+    """The word for a scan that ended in `error`."""
+    match error:
+        case GuestError():
+            return error.reason.value
+        case HypervisorError():
+            return Reason.LIBVIRT.value
+        case Interrupted() | KeyboardInterrupt() | SystemExit():
+            return Reason.INTERRUPTED.value
+        case _:
+            return Reason.INTERNAL.value
+
+
+def message(entry: AuditEntry) -> str:
+    """The line for people and grep. The name is a JSON string: it can forge neither a line nor a detail of this one."""
+    details = _details(entry) | {"domain": quoted(entry.name)}
+    verb = "suspended" if entry.pauses else "may have suspended" if entry.uncertain else "did not suspend"
+    return " ".join([verb, *(f"{key}={value}" for key, value in details.items())])
+
+
+def fields(entry: AuditEntry) -> dict[str, str]:
+    """The same as fields of a journal entry. The name is as libvirt has it, so that `journalctl` can match it."""
+    return {f"SAMEPAGED_{key.upper()}": value for key, value in _details(entry).items()}
+
+
+def _details(entry: AuditEntry) -> dict[str, str]:
+    details = {"domain": entry.name, "uuid": entry.uuid}
+    if entry.mode is not None:
+        details["mode"] = entry.mode
+    details["pauses"] = str(len(entry.pauses))
+    details["paused_seconds"] = f"{sum(entry.pauses):.6f}"
+    details["longest_pause_seconds"] = f"{max(entry.pauses, default=0.0):.6f}"
+    if entry.starts:
+        details["first_pause"] = _utc(entry.starts[0])
+        details["last_pause"] = _utc(entry.starts[-1])
+    if entry.uncertain:
+        details["uncertain"] = "yes"
+    details["result"] = entry.result
+    return details
+
+
+def _utc(time: float) -> str:
+    """A Unix time as RFC 3339."""
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

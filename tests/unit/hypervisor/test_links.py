@@ -1,0 +1,69 @@
+"""Which guests a scan would cut off from the network, and which of them it may."""
+
+from __future__ import annotations
+
+import pytest
+
+from samepaged.errors import GuestError, Reason
+from samepaged.hypervisor.guests import Guest
+from samepaged.hypervisor.links import check_links
+from samepaged.hypervisor.process import QemuProcess
+
+
+def guest(*modes: str, paused: bool = False, vfio: bool = False, nosharepages: bool = False) -> Guest:
+    return Guest(
+        name="web",
+        uuid="3f0c1e0a-0000-0000-0000-000000000000",
+        id=7,
+        paused=paused,
+        process=QemuProcess(1, 1),
+        blocks=(1 << 20,),
+        vfio=vfio,
+        nosharepages=nosharepages,
+        macvtap=modes,
+    )
+
+
+@pytest.mark.parametrize(
+    ("modes", "allowed", "remedy"),
+    [
+        (("bridge",), "skip", "scan.macvtap: allow,"),
+        (("vepa",), "skip", "scan.macvtap: allow,"),
+        (("passthrough",), "skip", "scan.macvtap: allow_passthrough,"),
+        (("passthrough",), "allow", "scan.macvtap: allow_passthrough,"),
+        (("bridge", "passthrough"), "allow", "scan.macvtap: allow_passthrough,"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["auto", "snapshot", "precopy", "sliced"])
+def test_a_protected_link_is_not_interrupted(modes: tuple[str, ...], allowed: str, remedy: str, mode: str) -> None:
+    with pytest.raises(GuestError) as caught:
+        check_links(guest(*modes), mode, allowed)
+    message = str(caught.value)
+    assert caught.value.reason is Reason.MACVTAP
+    assert remedy in message
+    assert "\n" not in message
+    assert ("host's network device" in message) == ("passthrough" in modes)
+
+
+@pytest.mark.parametrize(
+    ("modes", "allowed"),
+    [
+        ((), "skip"),
+        (("vepa", "bridge", "private"), "allow"),
+        (("passthrough",), "allow_passthrough"),
+        (("bridge", "passthrough"), "allow_passthrough"),
+    ],
+)
+def test_an_allowed_link_is_interrupted(modes: tuple[str, ...], allowed: str) -> None:
+    check_links(guest(*modes), "snapshot", allowed)
+
+
+def test_a_scan_without_a_suspend_needs_no_leave() -> None:
+    check_links(guest("passthrough"), "live", "skip")
+    check_links(guest("passthrough", paused=True), "snapshot", "skip")
+
+
+def test_pinned_memory_outweighs_other_obstacles() -> None:
+    assert guest().merge_obstacle is None
+    assert guest(nosharepages=True).merge_obstacle == "nosharepages"
+    assert guest(vfio=True).merge_obstacle == guest(vfio=True, nosharepages=True).merge_obstacle == "pinned"
