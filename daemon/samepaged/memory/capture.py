@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -41,7 +41,7 @@ from samepaged.memory.witness import Copies, Nobody
 from samepaged.sharing.digest import PageDigest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -113,7 +113,7 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept, witnes
         finer = FinerDigests(sum(source.blocks) // PAGE, policy.finer_sizes, hashing.hasher, hashing.seed)
     if policy.reader == "dump":
         check_dump_mode(policy, paused=source.paused)
-        with _kept_if_refused(kept, known, epoch):
+        with kept.restored_if_refused(known, epoch):
             check_dump_budget(source.blocks, policy, kept.pace, paused=source.paused)
         witness.decline(DUMPED)
         found = _by_dump(source, hashing, finer, kept.pace, None)
@@ -124,7 +124,7 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept, witnes
             if policy.reader != "auto" or error.reason is not Reason.LAYOUT:
                 raise
             check_dump(source.blocks, policy, kept.pace, error, paused=source.paused)
-            with _kept_if_refused(kept, known, epoch):
+            with kept.restored_if_refused(known, epoch):
                 check_dump_budget(source.blocks, policy, kept.pace, paused=source.paused)
             witness.decline(DUMPED)
             found = _by_dump(source, hashing, finer, kept.pace, Obstacle("layout", str(error)))
@@ -149,17 +149,6 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept, witnes
     return replace(found, finer=tuple(PageDigest(parts, size) for size, parts in finer.parts.items()))
 
 
-@contextmanager
-def _kept_if_refused(kept: Kept, known: NDArray[np.uint64] | None, epoch: Epoch | None) -> Iterator[None]:
-    """A scan that the drift budget refuses before it begins takes nothing from the next one."""
-    try:
-        yield
-    except GuestError as error:
-        if error.reason is Reason.DRIFT_BUDGET:
-            kept.digest, kept.epoch = known, epoch
-        raise
-
-
 @dataclass(slots=True)
 class _Scan:
     """One scan by the process reader."""
@@ -172,7 +161,7 @@ class _Scan:
     witness: Witness
 
     def run(self, known: NDArray[np.uint64] | None, epoch: Epoch | None) -> Capture:
-        with _kept_if_refused(self.kept, known, epoch):
+        with self.kept.restored_if_refused(known, epoch):
             chosen = self._plan(first=known is None or epoch is None)
         meter = PauseMeter(self.source.pause)
         self.source = replace(self.source, pause=meter)
@@ -262,7 +251,8 @@ class _Scan:
         # Only where a snapshot was asked for may it be longer than max_pause: else it was taken for being shorter.
         asked = self.policy.mode == "snapshot" and not self.source.paused
         copying = pace.copying_seconds(self.witness.expected(None))
-        if not self.source.paused and alone <= self.policy.max_pause < alone + copying:
+        bounds = (self.policy.max_pause, self.policy.budget.left())
+        if not self.source.paused and any(alone <= bound < alone + copying for bound in bounds):
             if self.policy.one_instant:
                 raise self._too_long()
             self.witness.decline(TOO_LONG)

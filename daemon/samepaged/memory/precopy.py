@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TOO_LONG", "DoesNotConverge", "Precopy", "Verification"]
 
-TOO_LONG: Final = "copying for it would have made the pause longer than scan.max_pause"
+TOO_LONG: Final = "copying for it would have made the pause longer than scan.max_pause, or than scan.max_drift leaves"
 
 ROUNDS: Final = 16
 # A round that leaves more than this part of the round before to read gains too little. It is near 1 for huge pages:
