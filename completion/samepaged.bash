@@ -28,7 +28,7 @@ _samepaged() {
     doctor:-*) words=(--json --config --connect --verify-layout --help) ;;
     check-config:-*) words=(--json --help) ;;
     check-config:*) files=yes ;;
-    recover:-*) words=(--config --connect --help) ;;
+    recover:-*) words=(--config --connect --wait --help) ;;
     traces:*) words=(ls show verify prune export import --help) ;;
     "traces ls":-*) words=(--json --help) ;;
     "traces show":-* | "traces verify":-*) words=(--help) ;;

@@ -23,12 +23,45 @@ class Scale:
     scrapes: int
     half_open: int
     slow: int
+    hangs: int
+    long_hangs: int
+    delays: int
+
+    @property
+    def hang_seconds(self) -> tuple[float, float]:
+        """The least and the most that a QEMU hangs, but for the long hangs."""
+        return (5, 20) if self.hangs > SHORT_HANGS else (5, 8)
 
 
+SHORT_HANGS: Final = 4
 WHOLE: Final = Scale(
-    kills=300, dumps=30, stops=20, restarts=20, qemu_kills=20, scans=200, scrapes=500, half_open=2000, slow=200
+    kills=300,
+    dumps=30,
+    stops=20,
+    restarts=20,
+    qemu_kills=20,
+    scans=200,
+    scrapes=500,
+    half_open=2000,
+    slow=200,
+    hangs=95,
+    long_hangs=5,
+    delays=20,
 )
-SHORT: Final = Scale(kills=6, dumps=3, stops=1, restarts=1, qemu_kills=1, scans=0, scrapes=50, half_open=300, slow=50)
+SHORT: Final = Scale(
+    kills=6,
+    dumps=3,
+    stops=1,
+    restarts=1,
+    qemu_kills=1,
+    scans=0,
+    scrapes=50,
+    half_open=300,
+    slow=50,
+    hangs=SHORT_HANGS,
+    long_hangs=0,
+    delays=1,
+)
 
 FULL: Final = os.environ.get("SAMEPAGED_CHAOS") == "full"
 

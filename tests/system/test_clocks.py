@@ -64,7 +64,7 @@ def test_the_budget_outlives_the_daemon(samepaged: Samepaged, guest: Writer) -> 
         one.wait_scans(3)
         counted = one.metric("samepage_domain_paused_seconds_total", domain=NAME)
         assert counted is not None
-        assert 0 < counted <= 0.36 * 1.1
+        assert 0 < counted <= 0.36 + 0.25  # the last pause may end late on a busy host
         assert not [key for key in one.metrics() if key[0] == "samepage_scan_failures_total"]
         assert one.metric("samepage_domain_last_pause_seconds", domain=NAME) is not None
         assert len(re.findall("not scanned until", one.log)) == 1

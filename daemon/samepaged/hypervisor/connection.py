@@ -17,6 +17,7 @@ from samepaged import threads
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.hypervisor.calls import Calls, Unanswered
 from samepaged.hypervisor.domain import LibvirtDomain
+from samepaged.hypervisor.event_loop import start_event_loop
 from samepaged.hypervisor.resumes import Resumes
 
 if TYPE_CHECKING:
@@ -53,33 +54,6 @@ GUEST_REASONS: Final = {
     libvirt.VIR_ERR_AUTH_UNAVAILABLE: Reason.NO_PERMISSION,
     libvirt.VIR_ERR_OPERATION_DENIED: Reason.NO_PERMISSION,
 }
-
-_loop_lock = threading.Lock()
-_loop: threading.Thread | None = None
-
-
-def _ignore_error(_context: object, _error: object) -> None:
-    """Print nothing, unlike libvirt's own error handler: what it would print reaches us as exceptions."""
-
-
-def _run_event_loop() -> None:
-    while True:
-        try:
-            libvirt.virEventRunDefaultImpl()
-        except libvirt.libvirtError as error:  # a callback on a dying connection; the loop itself goes on
-            log.debug("libvirt's event loop: %s", error)
-
-
-def _start_event_loop() -> None:
-    """Start libvirt's event loop, once a process: it must be registered before the first connection is opened."""
-    global _loop  # noqa: PLW0603 - libvirt's event implementation is one a process, too
-    with _loop_lock:
-        if _loop is None:
-            libvirt.registerErrorHandler(_ignore_error, None)
-            libvirt.virEventRegisterDefaultImpl()
-            loop = threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True)
-            threads.start(loop, HypervisorError)
-            _loop = loop
 
 
 def _one_line(text: object) -> str:
@@ -129,7 +103,7 @@ class Hypervisor:
             return
         self.close()
         self._refuse_uri()
-        _start_event_loop()
+        start_event_loop()
         connection = self._open(seconds)
         try:
             driver = connection.getType()

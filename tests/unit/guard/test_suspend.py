@@ -52,7 +52,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     scene = Scene()
 
     class Time:
-        monotonic = time = staticmethod(scene.clock)
+        time = monotonic = staticmethod(scene.clock)
         sleep = staticmethod(scene.clock.sleep)
 
     monkeypatch.setattr(suspend, "time", Time)
