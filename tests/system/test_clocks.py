@@ -95,7 +95,6 @@ def test_a_guest_without_an_agent_is_one_line(samepaged: Samepaged, guest: Write
 def test_doctor_foresees_the_clock(samepaged: Samepaged, guest: Writer) -> None:
     samepaged.configure(ONLY)
     done = samepaged("doctor", "--json", "--config", str(samepaged.config), expect=None)
-    print(done.stdout)
     found = {one["name"]: one for one in json.loads(done.stdout)["guests"]}[guest.name]
     scan, period = found["predicted_paused_seconds"], found["predicted_scan_period_seconds"]
     assert 0 < scan < 1.8
