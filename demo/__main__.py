@@ -55,7 +55,8 @@ def write_config(directory: Path, uri: str, port: int) -> Path:
     content = {
         "libvirt": {"uri": uri},
         "guests": {"include": [f"{PREFIX}*"]},
-        "scan": {"interval": f"{INTERVAL}s"},
+        # For a minute only, so that the guests' clocks may drift.
+        "scan": {"interval": f"{INTERVAL}s", "max_drift": 1},
         "export": {"listen": f"127.0.0.1:{port}"},
         "state_directory": str(state),
         "runtime_directory": str(runtime),

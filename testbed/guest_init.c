@@ -5,6 +5,7 @@
  *
  *   ping WORD                         -> pong WORD
  *   fill FIRST COUNT SEED DISTINCT    -> ok      page FIRST+i gets content (SEED, i mod DISTINCT); DISTINCT 0: zeros
+ *   clock                             -> clock SECONDS NANOSECONDS     CLOCK_REALTIME
  *   drop FIRST COUNT                  -> ok      MADV_DONTNEED, as a balloon does to the host
  *   dirty RATE                        -> ok      from now on, overwrite RATE random pages a second (0: none)
  *   hot FIRST COUNT                   -> ok      the pages that `dirty` draws from (default: the whole region)
@@ -65,6 +66,12 @@ static const char *obey(char *line, double *rate) {
     if (strncmp(line, "ping", 4) == 0) {
         line[1] = 'o';
         strcat(line, "\n");
+        return line;
+    }
+    if (strncmp(line, "clock", 5) == 0) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        sprintf(line, "clock %lld %ld\n", (long long)t.tv_sec, t.tv_nsec);
         return line;
     }
     if (sscanf(line, "fill %llu %llu %llu %llu", &a, &b, &c, &d) == 4 && a <= pages && b <= pages - a) {

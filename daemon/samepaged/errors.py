@@ -46,6 +46,7 @@ class Reason(StrEnum):
     SUSPEND = "suspend"
     OVERDUE = "overdue"
     TOO_LONG = "too_long"
+    DRIFT_BUDGET = "drift_budget"
     LEFT_ALONE = "left_alone"
     NO_GUARD = "no_guard"
     NO_JOURNAL = "no_journal"
@@ -58,7 +59,7 @@ class Reason(StrEnum):
     @property
     def intended(self) -> bool:
         """Whether this is the wish of the operator, or of the guest's owner, and so no failure."""
-        return self in {Reason.EXCLUDED, Reason.OPTED_OUT}
+        return self in {Reason.EXCLUDED, Reason.OPTED_OUT, Reason.DRIFT_BUDGET}
 
 
 class SamepagedError(Exception):

@@ -29,7 +29,7 @@ BYSTANDER: Final = "samepaged-chaos-bystander"
 MEMORY, REGION = 384, 256
 
 # Scans follow each other at once, and their pauses are as long as they get.
-RESTLESS: Final = "scan: {{interval: 1s, jitter: 0, {}}}"
+RESTLESS: Final = "scan: {{interval: 1s, jitter: 0, max_drift: 1, {}}}"
 
 libvirt.registerErrorHandler(lambda *_: None, None)
 

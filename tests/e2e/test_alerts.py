@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TOOLS: Final = Path(__file__).parents[2] / "tools"
 # Whole at once, however busy the machine is: in slices, a scan of these guests may take half a minute.
-FAST: Final = "scan: {interval: 1s, jitter: 0, mode: snapshot, max_pause: 5s}"
+FAST: Final = "scan: {interval: 1s, jitter: 0, max_drift: 1, mode: snapshot, max_pause: 5s}"
 # MiB and pages of which a test says what they hold: more than what the alert takes for little.
 REGION: Final = 128
 PAGES: Final = REGION * 256

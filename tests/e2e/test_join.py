@@ -74,7 +74,7 @@ def scraped() -> Iterator[Prometheus]:
         excluded = Spec(EXCLUDED, memory=MEMORY, cmdline="region=1")
         stack.enter_context(running(connection, root, *specs, excluded))
         samepaged = Samepaged(libvirtd.uri, root)
-        samepaged.configure(f"scan: {{interval: 1s, jitter: 0}}\nguests: {{exclude: ['{EXCLUDED}']}}")
+        samepaged.configure(f"scan: {{interval: 1s, jitter: 0, max_drift: 1}}\nguests: {{exclude: ['{EXCLUDED}']}}")
         address = stack.enter_context(libvirt_exporter(libvirtd.uri, root))
         one = stack.enter_context(daemon(samepaged))
         one.wait_scans(1)

@@ -97,7 +97,13 @@ class Service:
 
     def configure(self, **scan: str) -> bool:
         """Whether this changes anything."""
-        settings = {"interval": "2s", "jitter": "0", "mode": "snapshot", "max_pause": MAX_PAUSE} | scan
+        settings = {
+            "interval": "2s",
+            "jitter": "0",
+            "max_drift": "1",
+            "mode": "snapshot",
+            "max_pause": MAX_PAUSE,
+        } | scan
         words = ", ".join(f"{key}: {value}" for key, value in settings.items())
         text = f"guests: {{include: [{NAME}]}}\nscan: {{{words}}}\n"
         changed = not CONFIG.exists() or CONFIG.read_text() != text

@@ -110,7 +110,8 @@ def running(package: Path, kvm_guest: Writer) -> None:
 def suspended(running: None, kvm_guest: Writer) -> int:
     """The pid of a scanner that stands still (SIGSTOP) in the middle of a scan, the guest suspended."""
     CONFIG.write_text(
-        f"guests: {{include: [{GUEST}]}}\nscan: {{interval: 2s, jitter: 0, mode: snapshot, max_pause: 60s}}\n"
+        f"guests: {{include: [{GUEST}]}}\n"
+        "scan: {interval: 2s, jitter: 0, max_drift: 1, mode: snapshot, max_pause: 60s}\n"
     )
     systemctl("reload", "samepaged")
     deadline = time.monotonic() + 120

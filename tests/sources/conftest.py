@@ -20,5 +20,5 @@ __all__ = ["connection", "every_guest_runs_on", "libvirtd", "root", "samepaged"]
 def samepaged(libvirtd: Libvirtd, tmp_path: Path) -> Samepaged:
     """All of a guest is of one instant, however large it is."""
     samepaged = Samepaged(libvirtd.uri, tmp_path)
-    samepaged.configure("scan: {mode: snapshot, max_pause: 30s}")
+    samepaged.configure("scan: {mode: snapshot, max_pause: 30s, max_drift: 1}")
     return samepaged

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
 NAME = "samepaged-test-guarded"
-CONFIG = f"scan: {{interval: 1s, jitter: 0, mode: snapshot, max_pause: 1s}}\nguests: {{include: ['{NAME}']}}"
+CONFIG = (
+    f"scan: {{interval: 1s, jitter: 0, max_drift: 1, mode: snapshot, max_pause: 1s}}\nguests: {{include: ['{NAME}']}}"
+)
 # What a pause may take at most (scan.max_pause), the guard's margin, and half a second.
 DEADLINE = 1.0 + 1.0 + 0.5
 

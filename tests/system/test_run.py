@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from testbed.guests import Writer
 
-FAST = "scan: {interval: 1s, jitter: 0}"
+FAST = "scan: {interval: 1s, jitter: 0, max_drift: 1}"
 
 
 def test_the_daemon_exports_what_a_scan_prints(samepaged: Samepaged, pair: list[Writer]) -> None:
@@ -137,7 +137,7 @@ def test_sighup_reloads_and_a_bad_file_changes_nothing(samepaged: Samepaged, pai
 def test_sigterm_while_a_guest_is_suspended_leaves_it_running_within_a_second(
     samepaged: Samepaged, connection: Any, root: Path
 ) -> None:
-    samepaged.configure("scan: {interval: 1s, jitter: 0}\nguests: {include: ['samepaged-test-large']}")
+    samepaged.configure("scan: {interval: 1s, jitter: 0, max_drift: 1}\nguests: {include: ['samepaged-test-large']}")
     with running(connection, root, Spec("samepaged-test-large", memory=512, cmdline="region=256")) as (large,):
         large.fill(0, 256 * 256, 5, 256 * 256)
         with daemon(samepaged) as one:
@@ -215,7 +215,7 @@ def test_sigterm_while_libvirt_is_away_waits_for_it_and_resumes_the_guest(
     another_libvirtd: Libvirtd, tmp_path: Path
 ) -> None:
     samepaged = Samepaged(another_libvirtd.uri, tmp_path)
-    samepaged.configure("scan: {interval: 1s, jitter: 0, mode: snapshot}")
+    samepaged.configure("scan: {interval: 1s, jitter: 0, max_drift: 1, mode: snapshot}")
     with contextlib.closing(libvirt.open(another_libvirtd.uri)) as connection:
         spec = Spec("samepaged-test-stranded", memory=512, cmdline="region=256")
         with running(connection, another_libvirtd.root, spec) as (large,):

@@ -102,7 +102,7 @@ def started(libvirtd: Libvirtd, tmp_path: Path) -> Started:
 def prepare(started: Started, way: str, guests: dict[str, Writer], more: str = "") -> None:
     scan, where, started.program = WAYS[way]
     started.configure(
-        f"guests: {{include: ['{guests[where].name}']}}\nscan: {{interval: 1s, jitter: 0, {scan}}}\n"
+        f"guests: {{include: ['{guests[where].name}']}}\nscan: {{interval: 1s, jitter: 0, max_drift: 1, {scan}}}\n"
         f"log: {{level: debug}}\n{more}"
     )
 

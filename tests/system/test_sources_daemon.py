@@ -33,7 +33,7 @@ def asked(address: str, path: str) -> str:
 
 def configured(samepaged: Samepaged, tmp_path: Path, more: str) -> None:
     traces = f"traces: {{enabled: true, directory: {tmp_path / 'traces'}, host: kvm-1}}"
-    scan = "scan: {interval: 1s, jitter: 0, mode: snapshot, max_pause: 2s}"
+    scan = "scan: {interval: 1s, jitter: 0, max_drift: 1, mode: snapshot, max_pause: 2s}"
     samepaged.configure(f"{scan}\nsources: {{enabled: true, every: 2, {more}}}\n{traces}")
 
 
@@ -88,7 +88,7 @@ def test_names_are_shown_where_they_are_asked_for(samepaged: Samepaged, pair: li
 
 def test_where_nobody_asks_there_is_nothing_to_be_had(samepaged: Samepaged, pair: list[Writer]) -> None:
     assert pair
-    samepaged.configure("scan: {interval: 1s, jitter: 0}")
+    samepaged.configure("scan: {interval: 1s, jitter: 0, max_drift: 1}")
     with daemon(samepaged) as one:
         one.wait_scans(1)
         assert not [name for name, _ in one.metrics() if name.startswith("samepage_source_")]

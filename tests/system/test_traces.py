@@ -39,7 +39,9 @@ def test_the_daemon_leaves_a_trace_of_each_guest_at_each_scan(
     samepaged: Samepaged, pair: list[Writer], tmp_path: Path
 ) -> None:
     place = tmp_path / "traces"
-    samepaged.configure(f"scan: {{interval: 1s, jitter: 0}}\ntraces: {{enabled: true, directory: {place}}}\n")
+    samepaged.configure(
+        f"scan: {{interval: 1s, jitter: 0, max_drift: 1}}\ntraces: {{enabled: true, directory: {place}}}\n"
+    )
     with daemon(samepaged) as running:
         running.wait_scans(3)
         written = running.metric("samepage_traces_written_total")
@@ -59,7 +61,7 @@ def test_traces_that_cannot_be_written_are_counted_and_scans_go_on(
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     config = samepaged.configure(
-        f"scan: {{interval: 1s, jitter: 0}}\ntraces: {{enabled: true, directory: {in_the_way}/traces}}\n"
+        f"scan: {{interval: 1s, jitter: 0, max_drift: 1}}\ntraces: {{enabled: true, directory: {in_the_way}/traces}}\n"
     )
     with daemon(samepaged) as running:
         running.wait_scans(3)
@@ -76,7 +78,7 @@ def test_old_traces_make_room_for_new_ones(samepaged: Samepaged, pair: list[Writ
     samepaged.scan("--traces", str(place))
     size = sum(file.size for file in survey(place))
     samepaged.configure(
-        "scan: {interval: 1s, jitter: 0}\n"
+        "scan: {interval: 1s, jitter: 0, max_drift: 1}\n"
         f"traces: {{enabled: true, directory: {place}, max_bytes: {int(size * 1.9)}}}\n"
     )
     with daemon(samepaged) as running:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from testbed.guests import Writer
 
-FAST = "scan: {interval: 1s, jitter: 0}"
+FAST = "scan: {interval: 1s, jitter: 0, max_drift: 1}"
 PAGES = [
     Document("/metrics", "text/plain; version=0.0.4; charset=utf-8", b"samepage_up 1\n"),
     Document("/-/ready", "text/plain; charset=utf-8", b"samepaged is ready\n"),

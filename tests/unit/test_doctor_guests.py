@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from samepaged.config import ScanConfig
 from samepaged.diagnosis.check import Check, Status, failure, ok, warning
+from samepaged.diagnosis.clock import clock_forecast
 from samepaged.diagnosis.guests import Examined, judged, skipped
 from samepaged.diagnosis.layout import compared
 from samepaged.diagnosis.report import document, text
@@ -54,6 +56,32 @@ def test_a_guest_is_judged_by_what_a_scan_would_do_to_it(
     assert check.message.startswith("2.00 GiB")
     assert ("backed" in check.message) == (found.backed is not None)
     assert (check.remedy is None) == (status == "ok")
+
+
+@pytest.mark.parametrize(
+    ("total", "more", "period", "loss", "words"),
+    [
+        (0.1, {}, 900, 9.6, "its clock loses about 9.60 s a day"),
+        (0.45, {}, 900, 43.2, "its clock loses about 43.2 s a day"),
+        (0.7, {}, 1800, 33.6, "a scan every 30 min fits scan.max_drift, and its clock loses about 33.6 s a day"),
+        (1.8, {}, 3600, 43.2, "a scan every 60 min fits"),
+        (1.9, {}, None, 0, "no scan fits scan.max_drift"),
+        (1.9, {"max_drift": 1}, 900, 182.4, "its clock loses about 182 s a day"),
+        (0.1, {"interval": 7200}, 7200, 1.2, "1.20 s a day"),
+    ],
+)
+def test_the_clock_of_a_guest_is_foreseen(
+    total: float, more: dict[str, float], period: float | None, loss: float, words: str
+) -> None:
+    scan = ScanConfig(**more)
+    found = clock_forecast(total, scan)
+    assert found.period == period
+    assert found.loss_per_day == pytest.approx(loss)
+    check = judged("web-1", GIB, forecast(total=total), scan, paused=False, clock=found)
+    assert words in check.message
+    assert check.status == ("warning" if period is None else "ok")
+    if period is None:
+        assert check.remedy == "set scan.max_drift to 530ppm or more, or scan.mode to live"
 
 
 def test_a_guest_that_others_paused_is_never_a_trouble() -> None:
@@ -132,6 +160,7 @@ def test_whatever_names_hold_no_line_is_too_long_or_steers_the_terminal(checks: 
 def test_the_document_has_what_the_contract_says() -> None:
     found = forecast("precopy", 0.02, snapshot=2.0, obstacle=SHARED)
     scanned = Examined("web-1", "u-1", GIB, paused=False, reason=None, forecast=found, check=CHECKS[3])
+    scanned = dataclasses.replace(scanned, clock=clock_forecast(0.1, ScanConfig()))
     left_out = Examined("w\udcff", "u-2", None, paused=False, reason=Reason.IN_JOB, forecast=None, check=CHECKS[2])
     told = json.loads(json.dumps(document(CHECKS, [scanned, left_out])))
     assert told["schema"] == 1
@@ -153,6 +182,9 @@ def test_the_document_has_what_the_contract_says() -> None:
         "backed_bytes": GIB,
         "predicted_pause_seconds": 0.02,
         "predicted_snapshot_seconds": 2.0,
+        "predicted_paused_seconds": 0.1,
+        "predicted_scan_period_seconds": 900,
+        "predicted_clock_loss_seconds_per_day": pytest.approx(9.6),
         "obstacle_code": "shared",
         "obstacle": "its memory is shared",
     }

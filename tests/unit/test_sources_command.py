@@ -32,7 +32,9 @@ def asked(
 
     monkeypatch.setattr(sources, "configured", lambda _: config or Config())
     monkeypatch.setattr(sources, "Scans", scans)
-    args = SimpleNamespace(no_names=False, traces=None, domains=["web"], json=False, config=path)
+    args = SimpleNamespace(
+        mode=None, reader=None, no_names=False, traces=None, domains=["web"], json=False, config=path
+    )
     return sources.Command().run(args), longest  # type: ignore[arg-type] # what is asked of it
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from samepaged.commands.scanning import Scans, add_arguments, configured, interrupted, status
+from samepaged.commands.scanning import Scans, add_arguments, bound_by_drift, configured, interrupted, status
 from samepaged.export.advice import Advice
 from samepaged.memory.hashing import Interrupted
 from samepaged.service.signals import Signals
@@ -32,7 +32,7 @@ class Command:
         config = configured(args)
         with Signals() as signals:
             try:
-                with Scans(config, args.domains, signals) as scans:
+                with Scans(config, args.domains, signals, bound=bound_by_drift(args)) as scans:
                     scan = scans.scan()
                     advice = Advice.of(scan, scans.merging())
             except Interrupted:

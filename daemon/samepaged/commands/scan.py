@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from samepaged.commands.keeping import Keeping, add_traces
-from samepaged.commands.scanning import Scans, add_arguments, configured, interrupted, status
+from samepaged.commands.scanning import Scans, add_arguments, bound_by_drift, configured, interrupted, status
 from samepaged.errors import UsageError
 from samepaged.export.document import document
 from samepaged.export.table import table
@@ -17,7 +17,9 @@ from samepaged.service.signals import Signals
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
+    from samepaged.drift.ledger import PausedTime
     from samepaged.export.snapshot import HostScan
 
 __all__ = ["Command"]
@@ -52,11 +54,11 @@ class Command:
         kept = None if args.traces is None else Keeping(config, args.traces)
         with Signals() as signals:
             try:
-                with Scans(config, args.domains, signals, kept) as scans:
+                with Scans(config, args.domains, signals, kept, bound=bound_by_drift(args)) as scans:
                     while True:
                         due = time.monotonic() + (args.watch or 0)
                         scan = scans.scan()
-                        _show(scan, args)
+                        _show(scan, scans.paused(), args)
                         found = max(status(scan), 1 if kept is not None and kept.failed else 0)
                         if args.watch is None:
                             return found
@@ -68,9 +70,9 @@ class Command:
                 return interrupted()
 
 
-def _show(scan: HostScan, args: argparse.Namespace) -> None:
+def _show(scan: HostScan, paused: Mapping[str, PausedTime], args: argparse.Namespace) -> None:
     if args.json:
-        print(json.dumps(document(scan), indent=None if args.watch else 2), flush=True)
+        print(json.dumps(document(scan, paused), indent=None if args.watch else 2), flush=True)
     else:
         again = args.watch is not None and sys.stdout.isatty()
-        print(f"{CLEAR if again else ''}{table(scan)}", flush=True)
+        print(f"{CLEAR if again else ''}{table(scan, paused=paused)}", flush=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 from samepaged import seed
 from samepaged.commands.command import INTERRUPTED
 from samepaged.config import load
+from samepaged.drift.ledger import PauseLedger
 from samepaged.export.table import Progress
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
@@ -22,6 +23,8 @@ from samepaged.memory.hashing import best
 from samepaged.privileges import seal
 from samepaged.service.attribution import Attribution
 from samepaged.service.breaker import Breaker
+from samepaged.service.clock_sync import ClockSync
+from samepaged.service.clocks import paused_times
 from samepaged.service.merging import read_merging
 from samepaged.service.owners import answers_of
 from samepaged.service.round import report, scan_all
@@ -32,12 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from samepaged.config import Config, SourcesConfig
+    from samepaged.drift.ledger import PausedTime
     from samepaged.export.snapshot import HostScan, Merging
     from samepaged.service.recorder import Record
     from samepaged.service.signals import Signals
     from samepaged.sources.answers import Answers
 
-__all__ = ["Scans", "add_arguments", "configured", "interrupted", "status"]
+__all__ = ["Scans", "add_arguments", "bound_by_drift", "configured", "interrupted", "status"]
 
 # For so long the end of a command waits for a guest that it could not resume at once.
 CLOSE_SECONDS: Final = 3.0
@@ -71,9 +75,15 @@ def configured(args: argparse.Namespace) -> Config:
     )
 
 
+def bound_by_drift(args: argparse.Namespace) -> bool:
+    """Whether scan.max_drift holds for the scans of a command: one who chooses a mode, or a dump, decides otherwise."""
+    return args.mode is None and args.reader != "dump"
+
+
 class Scans:
     """One scan after another, with what makes the next one cheaper; `record` is handed each guest's scan. Where
-    `sources` is given, each of them asks whose the pages are.
+    `sources` is given, each of them asks whose the pages are. `bound` says whether scan.max_drift holds: not for a mode
+    that was chosen on the command line.
 
     A context manager, which connects to libvirt and recovers what a samepaged before us left suspended. Raises
     HypervisorError and, while scanning, Interrupted.
@@ -86,6 +96,8 @@ class Scans:
         signals: Signals,
         record: Callable[[Record], None] | None = None,
         sources: SourcesConfig | None = None,
+        *,
+        bound: bool = True,
     ) -> None:
         def stop() -> bool:
             return signals.stopping
@@ -96,10 +108,15 @@ class Scans:
         key = seed.load(config.hashing.seed, config.state_directory)
         hashing = Hashing(best(), key, config.scan.thread_count, stop)
         self._guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
+        self._clock_sync = ClockSync()
+        self._ledger = PauseLedger(self._guard.directory)
         attribution = None if sources is None else Attribution(sources)
         # Whoever asks whose the pages are is served by no scan of several instants, unless it is one that they chose.
         instant = sources is not None and config.scan.mode == "auto"
-        self._recovery = Recovery(config.runtime_directory)
+        self._recovery = Recovery(
+            config.runtime_directory,
+            settled=lambda one: self._ledger.add(one.found.entry.uuid, one.paused_seconds),
+        )
         self._scanner = Scanner(
             self._hypervisor,
             self._guard,
@@ -110,6 +127,9 @@ class Scans:
             record,
             attribution,
             one_instant=instant,
+            ledger=self._ledger,
+            clock_sync=self._clock_sync,
+            bound=bound,
             has_open_entry=self._recovery.holds,
         )
         self._scanned: dict[str, Scanned] = {}
@@ -120,6 +140,7 @@ class Scans:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._clock_sync.wait(CLOSE_SECONDS)
         try:
             self._recovery.close(CLOSE_SECONDS)
         finally:
@@ -140,6 +161,10 @@ class Scans:
     def merging(self) -> Merging | None:
         """What KSM has merged of the guests of the last scan; None where the kernel has no KSM."""
         return read_merging(self._scanned)
+
+    def paused(self) -> dict[str, PausedTime]:
+        """How long the guests of the last scan were suspended, by name."""
+        return paused_times(self._ledger, {one.scan.uuid: name for name, one in self._scanned.items()})
 
     def answers(self, *, names: bool) -> dict[str, Answers]:
         """Where the sharing of the guests of the last scan comes from, by domain."""

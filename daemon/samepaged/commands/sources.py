@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from samepaged.commands.keeping import Keeping, add_traces
-from samepaged.commands.scanning import Scans, add_arguments, configured, interrupted, status
+from samepaged.commands.scanning import Scans, add_arguments, bound_by_drift, configured, interrupted, status
 from samepaged.export.names import visible
 from samepaged.export.sources_document import sources_document, sources_text
 from samepaged.memory.hashing import Interrupted
@@ -53,7 +53,7 @@ class Command:
         keeping = None if args.traces is None else Keeping(config, args.traces)
         with Signals() as signals:
             try:
-                with Scans(config, args.domains, signals, keeping, sources=asked) as scans:
+                with Scans(config, args.domains, signals, keeping, sources=asked, bound=bound_by_drift(args)) as scans:
                     scan = scans.scan()
                     answers = scans.answers(names=not args.no_names)
             except Interrupted:

@@ -15,8 +15,8 @@ from pydantic import BeforeValidator
 
 from samepaged.config.problem import shown
 
-__all__ = ["Directory", "Duration", "File", "Interval", "Listen", "PageSize", "Seed", "Size", "address", "duration"]
-__all__ += ["page_size", "size"]
+__all__ = ["Directory", "Drift", "Duration", "File", "Interval", "Listen", "PageSize", "Seed", "Size", "address"]
+__all__ += ["drift", "duration", "page_size", "size"]
 
 _SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 _BYTES: Final = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -37,6 +37,7 @@ _LARGEST_PAGE: Final = 2**21
 _LARGEST_SIZE: Final = 2**63 - 1
 _LARGEST_SEED: Final = 2**64 - 1
 _LARGEST_PORT: Final = 2**16 - 1
+_MILLION: Final = 10**6
 
 
 def duration(value: object) -> float:
@@ -84,6 +85,20 @@ def size(value: object) -> int:
     if not 0 <= count <= _LARGEST_SIZE:
         raise ValueError(f"{shown(value)} is out of range; use a size from 0 to {_LARGEST_SIZE} bytes")
     return int(count)
+
+
+def drift(value: object) -> float:
+    """A ratio above 0, to 1: a number, or parts per million as in `500ppm`. ValueError for others."""
+    ratio: float | None = None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        ratio = float(max(min(value, 2.0), -1.0))
+    elif isinstance(value, str) and (match := _QUANTITY.fullmatch(value)) and match[2] == "ppm":
+        ratio = float(Decimal(match[1]) / _MILLION)
+    if ratio is None:
+        raise ValueError(f"{shown(value)} is not a drift; write a number and ppm, such as 500ppm, or a ratio")
+    if not 0 < ratio <= 1:  # a NaN is not either
+        raise ValueError(f"{shown(value)} is out of range; use a drift above 0ppm, to 1000000ppm (a ratio of 1)")
+    return ratio
 
 
 def page_size(value: object) -> int:
@@ -160,6 +175,9 @@ Duration = Annotated[float, BeforeValidator(duration)]
 
 Interval = Annotated[float, BeforeValidator(_interval)]
 """A `Duration` of at least a second."""
+
+Drift = Annotated[float, BeforeValidator(drift)]
+"""A ratio above 0, to 1, from `500ppm` or a number."""
 
 Size = Annotated[int, BeforeValidator(size)]
 """Bytes, at least 0, from `512MiB` or a number of bytes."""

@@ -12,7 +12,18 @@ from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt, Va
 
 from samepaged.config.grouping import DEFAULT_GROUP, GroupConfig, GroupingConfig, Groups, MetadataSource
 from samepaged.config.problem import shown
-from samepaged.config.quantities import Directory, Duration, File, Interval, Listen, PageSize, Seed, Size, address
+from samepaged.config.quantities import (
+    Directory,
+    Drift,
+    Duration,
+    File,
+    Interval,
+    Listen,
+    PageSize,
+    Seed,
+    Size,
+    address,
+)
 from samepaged.config.section import Patterns, Section, SomePatterns, Text, matches
 
 if TYPE_CHECKING:
@@ -35,12 +46,14 @@ __all__ = [
     "Reader",
     "ScanConfig",
     "SourcesConfig",
+    "SyncClock",
     "TracesConfig",
     "schema_keys",
 ]
 
 Mode = Literal["auto", "snapshot", "precopy", "sliced", "live"]
 Reader = Literal["auto", "process", "dump"]
+SyncClock = Literal["none", "agent"]
 Macvtap = Literal["skip", "allow", "allow_passthrough"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -92,6 +105,15 @@ class ScanConfig(Section):
 
     max_duty: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.01
     """The share of wall time for which `sliced` may suspend a guest: a ratio above 0, to 1. Default 0.01."""
+
+    max_drift: Drift = 0.0005
+    """How far a guest's scans may set its clock back within any hour: a ratio, or ppm. Default 500ppm; 1: no bound."""
+
+    sync_clock: SyncClock = "none"
+    """How a guest's clock is set right after a scan: not at all, or by the guest agent. Default none."""
+
+    sync_clock_above: Duration = 0.1
+    """Seconds for which a scan has to suspend a guest before its clock is set right. Default 100ms."""
 
     threads: Annotated[StrictInt, Field(ge=1, le=1024)] | None = None
     """Threads that hash. Default null: half the cores, at least 1; see `thread_count`."""

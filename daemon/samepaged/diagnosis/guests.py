@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from samepaged.diagnosis.check import Check, Status, ok, parted, warning
+from samepaged.diagnosis.clock import clock_forecast
+from samepaged.drift.budget import UNLIMITED, FixedBudget, hourly_limit
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.export.table import seconds, size
 from samepaged.hypervisor.guests import describe
@@ -16,6 +18,8 @@ from samepaged.memory.kept import Kept
 
 if TYPE_CHECKING:
     from samepaged.config import Config, ScanConfig
+    from samepaged.diagnosis.clock import ClockForecast
+    from samepaged.drift.budget import DriftBudget
     from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.guests import Guest
     from samepaged.hypervisor.process import ProcessTable
@@ -54,7 +58,8 @@ OTHERWISE: Final = "exclude the guest (guests.exclude) or report this as a bug"
 @dataclass(frozen=True, slots=True)
 class Examined:
     """One guest: what a scan would do (`forecast`), or why it would be left out (`reason`). `memory` is in bytes, None
-    where it is not known. `links` warns about links that the scan would interrupt.
+    where it is not known. `links` warns about links that the scan would interrupt; `clock` is what scans will take of
+    its clock.
     """
 
     name: str
@@ -65,9 +70,10 @@ class Examined:
     forecast: Forecast | None
     check: Check
     links: Check | None = None
+    clock: ClockForecast | None = None
 
 
-def policy(scan: ScanConfig) -> Policy:
+def policy(scan: ScanConfig, budget: DriftBudget = UNLIMITED) -> Policy:
     """What the configuration asks of a scan."""
     return Policy(
         mode=scan.mode,
@@ -77,6 +83,7 @@ def policy(scan: ScanConfig) -> Policy:
         verify_pages=0,
         still_ksm=scan.still_ksm,
         finer_sizes=tuple(one for one in scan.page_sizes if one < SMALLEST_PAGE),
+        budget=budget,
     )
 
 
@@ -91,7 +98,9 @@ def skipped(name: str, error: GuestError) -> Check:
     return Check(NAME, status, message, remedy, name)
 
 
-def judged(name: str, memory: int, found: Forecast, scan: ScanConfig, *, paused: bool) -> Check:
+def judged(
+    name: str, memory: int, found: Forecast, scan: ScanConfig, *, paused: bool, clock: ClockForecast | None = None
+) -> Check:
     """A guest of so many bytes that would be scanned: how, how long it would stand still, why not in a better way."""
     backed = "" if found.backed is None else f" ({size(found.backed)} backed)"
     message = f"{size(memory)}{backed}, {found.mode}{_pauses(found, scan, paused=paused)}"
@@ -101,6 +110,10 @@ def judged(name: str, memory: int, found: Forecast, scan: ScanConfig, *, paused:
         message += f"; no better, as {found.obstacle.text}"
     if found.mode == "precopy":
         message += f"; a snapshot would take {seconds(found.snapshot)}"
+    if clock is not None and clock.scan_seconds:
+        message += f"; {clock.text}"
+        if clock.period is None:
+            return warning(NAME, message, f"set scan.max_drift to {clock.ppm}ppm or more, or scan.mode to live", name)
     if found.pause > scan.max_pause:
         return warning(NAME, message, f"set scan.mode: auto, or scan.max_pause above {seconds(found.pause)}", name)
     if found.reader == "dump" and scan.reader != "dump":
@@ -141,10 +154,20 @@ def _pauses(found: Forecast, scan: ScanConfig, *, paused: bool) -> str:
 
 
 def _forecast(guest: Guest, config: Config) -> Forecast:
+    """What a scan would do if no drift budget is spent yet; if that is not enough, what it would do without it."""
+    try:
+        return _forecast_within(guest, config, FixedBudget(hourly_limit(config.scan.max_drift)))
+    except GuestError as error:
+        if error.reason is not Reason.DRIFT_BUDGET:
+            raise
+        return _forecast_within(guest, config, UNLIMITED)
+
+
+def _forecast_within(guest: Guest, config: Config, budget: DriftBudget) -> Forecast:
     return forecast(
         guest.process.pid,
         guest.blocks,
-        policy(config.scan),
+        policy(config.scan, budget),
         Kept(guest.process.start_time),
         paused=guest.paused,
         vfio=guest.vfio,
@@ -178,7 +201,9 @@ def examine(
         return Examined(
             name, uuid, None, False, Reason.LIBVIRT, None, skipped(name, GuestError(Reason.LIBVIRT, str(error)))
         )
-    check = judged(name, guest.memory, found, config.scan, paused=guest.paused)
+    clock = clock_forecast(found.total, config.scan)
+    check = judged(name, guest.memory, found, config.scan, paused=guest.paused, clock=clock)
     interrupted = bool(guest.macvtap) and found.mode != "live" and not guest.paused
     warned = links(name, guest.macvtap) if interrupted else None
-    return Examined(name, uuid, guest.memory, guest.paused, None, found, check, warned)
+    reason = None if clock.period is not None else Reason.DRIFT_BUDGET
+    return Examined(name, uuid, guest.memory, guest.paused, reason, found, check, warned, clock)

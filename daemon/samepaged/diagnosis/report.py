@@ -70,7 +70,7 @@ def document(checks: Sequence[Check], guests: Sequence[Examined]) -> dict[str, A
 
 
 def _guest(guest: Examined) -> dict[str, Any]:
-    found = guest.forecast
+    found, clock = guest.forecast, guest.clock
     obstacle = None if found is None else found.obstacle
     return {
         "name": valid(guest.name),
@@ -83,6 +83,9 @@ def _guest(guest: Examined) -> dict[str, Any]:
         "backed_bytes": None if found is None else found.backed,
         "predicted_pause_seconds": None if found is None else found.pause,
         "predicted_snapshot_seconds": None if found is None else found.snapshot,
+        "predicted_paused_seconds": None if clock is None else clock.scan_seconds,
+        "predicted_scan_period_seconds": None if clock is None else clock.period,
+        "predicted_clock_loss_seconds_per_day": None if clock is None else clock.loss_per_day,
         "obstacle_code": None if obstacle is None else obstacle.code,
         "obstacle": None if obstacle is None else valid(obstacle.text),
     }

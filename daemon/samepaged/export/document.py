@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from samepaged.export.names import valid
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from samepaged.drift.ledger import PausedTime
     from samepaged.export.snapshot import GuestScan, HostScan
     from samepaged.sharing import GuestSharing, PageSizeSharing, SharingReport
 
@@ -16,20 +19,21 @@ __all__ = ["SCHEMA", "document", "rfc3339"]
 SCHEMA: Final = 1
 
 
-def document(scan: HostScan) -> dict[str, Any]:
+def document(scan: HostScan, paused: Mapping[str, PausedTime] | None = None) -> dict[str, Any]:
     """`scan` as an object for `json.dumps`: counts in pages of `page_size` bytes (an entry of `page_sizes`: of its own
     size), times in seconds, `started` in RFC 3339 (UTC). `page_sizes` begins with the size of the scan, the others
     ascend; `stable` is None where no guest can be compared with the scan before. Every string is valid Unicode,
-    whatever the domains are called.
+    whatever the domains are called. `paused` is how long each guest was suspended; None in its place where that is not
+    known.
     """
-    report = scan.report
+    report, times = scan.report, paused or {}
     how = {guest.name: guest for guest in scan.scans}
     return {
         "schema": SCHEMA,
         "page_size": report.page_size,
         "started": rfc3339(scan.started),
         "duration_seconds": scan.duration_seconds,
-        "domains": [_domain(guest, how[guest.name]) for guest in report.guests],
+        "domains": [_domain(guest, how[guest.name], times.get(guest.name)) for guest in report.guests],
         "skipped": [
             {"name": valid(one.name), "reason": valid(one.message), "reason_code": one.reason.value}
             for one in scan.skipped
@@ -73,7 +77,7 @@ def _sums(shared: SharingReport | PageSizeSharing) -> dict[str, int]:
     }
 
 
-def _domain(guest: GuestSharing, how: GuestScan) -> dict[str, Any]:
+def _domain(guest: GuestSharing, how: GuestScan, paused: PausedTime | None) -> dict[str, Any]:
     return {
         "name": valid(guest.name),
         "uuid": valid(how.uuid),
@@ -95,6 +99,8 @@ def _domain(guest: GuestSharing, how: GuestScan) -> dict[str, Any]:
         "pauses": how.pauses,
         "pause_seconds": how.pause_seconds,
         "longest_pause_seconds": how.longest_pause_seconds,
+        "paused_seconds_total": None if paused is None else paused.total_seconds,
+        "paused_ratio": None if paused is None else paused.ratio,
         "duration_seconds": how.duration_seconds,
         "bytes_read": how.bytes_read,
     }

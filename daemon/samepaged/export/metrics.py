@@ -12,6 +12,7 @@ import samepaged
 from samepaged.export.catalogue.health import (
     BUILD,
     LIBVIRT_UP,
+    MAX_DRIFT,
     MAX_PAUSE,
     OPEN_ENTRIES,
     OPEN_ENTRY_SINCE,
@@ -28,6 +29,8 @@ from samepaged.export.catalogue.scans import (
     DOMAIN_INFO,
     DOMAIN_LAST_PAUSE,
     DOMAIN_LAST_SUCCESS,
+    DOMAIN_PAUSED_RATIO,
+    DOMAIN_PAUSED_SECONDS,
     DOMAIN_READ,
     DOMAIN_SCAN_DURATION,
     DOMAINS,
@@ -107,6 +110,7 @@ def _health(snapshot: Snapshot) -> Iterator[Family]:
     yield RELOAD_SUCCESS.family({(): snapshot.config.loaded})
     if snapshot.limits is not None:
         yield MAX_PAUSE.family({(): snapshot.limits.max_pause})
+        yield MAX_DRIFT.family({(): snapshot.limits.max_drift})
         yield SCAN_INTERVAL.family({(): snapshot.limits.interval})
     if snapshot.next_scan is not None:
         yield NEXT_SCAN.family({(): snapshot.next_scan})
@@ -120,6 +124,8 @@ def _histories(snapshot: Snapshot) -> Iterator[Family]:
     if snapshot.scan_durations is not None:
         yield SCAN_DURATION.family({(): snapshot.scan_durations})
     yield PAUSE_DURATION.family({(domain,): histogram for domain, histogram in snapshot.pauses.items()})
+    yield DOMAIN_PAUSED_SECONDS.family({(domain,): paused.total_seconds for domain, paused in snapshot.paused.items()})
+    yield DOMAIN_PAUSED_RATIO.family({(domain,): paused.ratio for domain, paused in snapshot.paused.items()})
     yield SCAN_FAILURES.family({(domain, reason.value): count for (domain, reason), count in snapshot.failures.items()})
     yield DOMAIN_LAST_SUCCESS.family({(domain,): when for domain, when in snapshot.last_success.items()})
 

@@ -13,6 +13,7 @@ from samepaged.sharing import PageSizeSharing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from samepaged.drift.ledger import PausedTime
     from samepaged.errors import Reason
     from samepaged.ksm import HostMerging, ProcessMerging
     from samepaged.sharing import GuestSharing, SharingReport
@@ -206,10 +207,11 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the configuration in force allows, in seconds."""
+    """What the configuration in force allows: seconds, and `max_drift`, a ratio."""
 
     max_pause: float
     interval: float
+    max_drift: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +243,8 @@ class Sourced:
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that a scrape can see, consistent in itself. `next_scan` is in seconds of the Unix epoch; `history` has the
-    scans of the last day, oldest first; `sources` has of each guest the newest, which may be some scans old.
+    scans of the last day, oldest first; `sources` has of each guest the newest, which may be some scans old; `paused`
+    is how long each guest was suspended.
     """
 
     config: ConfigStatus
@@ -258,6 +261,7 @@ class Snapshot:
     failures: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
     last_success: Mapping[str, float] = field(default_factory=dict)
     sources: Mapping[str, Sourced] = field(default_factory=dict)
+    paused: Mapping[str, PausedTime] = field(default_factory=dict)
 
     def without(self, name: str) -> Snapshot:
         """This snapshot after the domain `name` is gone: no series of it is left; the totals of host and groups
@@ -271,4 +275,5 @@ class Snapshot:
             failures={key: count for key, count in self.failures.items() if key[0] != name},
             last_success={domain: when for domain, when in self.last_success.items() if domain != name},
             sources={domain: sourced for domain, sourced in self.sources.items() if domain != name},
+            paused={domain: paused for domain, paused in self.paused.items() if domain != name},
         )

@@ -8,14 +8,16 @@ import sys
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Self, TextIO
 
+from samepaged.drift.window import WINDOW_SECONDS
 from samepaged.export.names import columns, elided, visible, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from samepaged.drift.ledger import PausedTime
     from samepaged.export.snapshot import GuestScan, HostScan
 
-__all__ = ["Progress", "seconds", "size", "table"]
+__all__ = ["Progress", "ppm", "seconds", "size", "table"]
 
 _HEADINGS: Final = (
     ("", "", "", "", "", "shared", "", ""),
@@ -28,19 +30,21 @@ _MARK: Final = "*"  # of a guest that was scanned in another way than preferred
 _DEVICE_MARK: Final = "+"  # of a guest to which a passed-through device may have written meanwhile
 _DEVICE_NOTE: Final = "a passed-through device may have written meanwhile; not of one instant"
 _MOST_PAIRS: Final = 5
+_MOST_PAUSED: Final = 3
 _LEAST_WIDTH: Final = 72
 
 
-def table(scan: HostScan, width: int = 80) -> str:
+def table(scan: HostScan, width: int = 80, paused: Mapping[str, PausedTime] | None = None) -> str:
     """`scan` in lines of at most `width` columns (72 are always taken), without a newline at the end: a row a guest,
-    the totals, the groups and the page sizes if there are several, the largest pairs, which guests were scanned in
-    another way than preferred (in their rows, the mode has a mark) and why, the mark of guests to which a device may
-    have written meanwhile, and what was skipped.
+    the totals, which guests were suspended longest within the last hour (of `paused`), the groups and the page sizes if
+    there are several, the largest pairs, which guests were scanned in another way than preferred (in their rows, the
+    mode has a mark) and why, the mark of guests to which a device may have written meanwhile, and what was skipped.
     """
     width = max(width, _LEAST_WIDTH)
     parts = (
         _guests(scan, width),
         _totals(scan),
+        _paused(paused or {}, width),
         _page_sizes(scan),
         _groups(scan, width),
         _pairs(scan, width),
@@ -128,6 +132,20 @@ def _totals(scan: HostScan) -> Iterator[str]:
         pages, known, of = stable.total_sharing_pages, len(stable.guests), len(report.guests)
         note = f"  known of {known} of {of} guests" if known < of else ""
         yield f"{'stable sharing':<20}  {size(pages * stable.page_size):>8}{_share(pages, memory)}{note}"
+
+
+def _paused(paused: Mapping[str, PausedTime], width: int) -> Iterator[str]:
+    worst = heapq.nsmallest(_MOST_PAUSED, paused.items(), key=lambda item: (-item[1].ratio, item[0]))
+    if shown := [(name, time) for name, time in worst if time.ratio]:
+        yield "suspended  of the last hour  guest"
+        for name, time in shown:
+            told = seconds(time.ratio * WINDOW_SECONDS)
+            yield f"{told:>9}  {ppm(time.ratio):>16}  {elided(visible(name), width - 29)}"
+
+
+def ppm(ratio: float) -> str:
+    """A ratio in parts per million, as drifts of clocks are given."""
+    return f"{ratio * 1e6:.0f} ppm"
 
 
 def _share(pages: int, memory: int) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from samepaged.drift.budget import exhausted
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guard.client import GUARD_MARGIN_SECONDS
 from samepaged.guard.resume import PASSING
@@ -16,6 +18,7 @@ from samepaged.hypervisor.protocol import RunState, check_monitor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from samepaged.drift.ledger import DriftAccount
     from samepaged.guard.client import Guard
     from samepaged.hypervisor.guests import Guest
     from samepaged.hypervisor.protocol import Domain, Domains
@@ -71,7 +74,9 @@ class Suspender:
     """Start of each of these pauses (Unix time)."""
     failed: bool = field(default=False, init=False)
     """Whether suspending or resuming went wrong, or a pause was ended as overdue."""
+    account: DriftAccount | None = None
     _latest: float | None = field(default=None, init=False)
+    _drift_spent: float | None = field(default=None, init=False)
 
     @contextmanager
     def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
@@ -87,19 +92,20 @@ class Suspender:
             yield held
             self._check_paused_by_others()
             return
+        left = math.inf if self.account is None else self.account.check(expected)
         self._check_monitor()
         seconds = self.max_pause if expected <= self.max_pause else 2 * expected
         with self._guarded(seconds + GUARD_MARGIN_SECONDS, dumping=dumping):
             # Both ends of the measure are outside of libvirt's calls: the guest stood still for no longer than this.
             began = time.monotonic()
             self._suspend()
-            self._latest = began + seconds + BEFORE_GUARD_SECONDS
+            self._latest, self._drift_spent = began + seconds + BEFORE_GUARD_SECONDS, began + left
             try:
                 self.guard.suspended(self.guest.name)
                 self._resumed_by_others()  # what was before does not count
                 yield held
             finally:
-                self._latest = None
+                self._latest = self._drift_spent = None
                 if dumping:
                     self.guard.dump_ended()
                 try:
@@ -108,6 +114,8 @@ class Suspender:
                     held.seconds = time.monotonic() - began
                     self.pauses.append(held.seconds)
                     self.pause_starts.append(time.time() - held.seconds)
+                    if self.account is not None:
+                        self.account.add(held.seconds)
 
     @contextmanager
     def _guarded(self, seconds: float, *, dumping: bool) -> Iterator[None]:
@@ -140,6 +148,8 @@ class Suspender:
         """Asked by the code that reads: whether to stop. Raises GuestError if the guest has to be resumed now."""
         if self._latest is not None and time.monotonic() > self._latest:
             raise self._overdue()
+        if self._drift_spent is not None and time.monotonic() > self._drift_spent:
+            raise exhausted()
         return self.give_up()
 
     def _resumed_by_others(self) -> bool:

@@ -291,7 +291,11 @@ class Hypervisor:
     def versions(self) -> tuple[str, str]:
         """Libvirt's and QEMU's, as "9.0.0". Raises GuestError, and HypervisorError."""
         connection = self._connected()
-        numbers = self.call("asking for versions", lambda: (connection.getLibVersion(), connection.getVersion()))
+        numbers = self.call(
+            "asking for versions",
+            lambda: (connection.getLibVersion(), connection.getVersion()),
+            OPEN_SECONDS,  # libvirt may probe QEMU's capabilities first
+        )
         libvirts, qemus = (f"{number // 10**6}.{number // 1000 % 1000}.{number % 1000}" for number in numbers)
         return libvirts, qemus
 

@@ -12,6 +12,8 @@ import numpy as np
 from samepaged import ksm
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps
+from samepaged.memory.absent import absent_pages, private_mappings
+from samepaged.memory.calibration import calibrate
 from samepaged.memory.claim import Claimed
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.finer import FinerDigests
@@ -19,31 +21,34 @@ from samepaged.memory.forecast import (
     TOO_BUSY,
     Policy,
     check_dump,
+    check_dump_budget,
     check_dump_mode,
     dump_seconds,
     plan,
     snapshot_seconds,
+    within,
 )
 from samepaged.memory.kept import Epoch, Kept
 from samepaged.memory.layout import locate, merge_obstacle
-from samepaged.memory.pagemap import PAGE, PRESENT, SWAPPED, Pagemap
+from samepaged.memory.pagemap import PAGE
+from samepaged.memory.pause import PauseMeter
 from samepaged.memory.plan import Obstacle, fall_back
 from samepaged.memory.precopy import TOO_LONG, DoesNotConverge, Precopy, Verification
 from samepaged.memory.process_reader import ProcessReader
 from samepaged.memory.sliced import read_sliced
+from samepaged.memory.suspension import Workload
 from samepaged.memory.witness import Copies, Nobody
 from samepaged.sharing.digest import PageDigest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from samepaged.memory.hashing import Hasher
-    from samepaged.memory.layout import RamMapping
     from samepaged.memory.pause import Pause
-    from samepaged.memory.plan import Pace
+    from samepaged.memory.plan import Pace, Plan
     from samepaged.memory.witness import Witness
 
 __all__ = ["Capture", "Hashing", "Policy", "Source", "capture"]
@@ -108,6 +113,8 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept, witnes
         finer = FinerDigests(sum(source.blocks) // PAGE, policy.finer_sizes, hashing.hasher, hashing.seed)
     if policy.reader == "dump":
         check_dump_mode(policy, paused=source.paused)
+        with kept.restored_if_refused(known, epoch):
+            check_dump_budget(source.blocks, policy, kept.pace, paused=source.paused)
         witness.decline(DUMPED)
         found = _by_dump(source, hashing, finer, kept.pace, None)
     else:
@@ -117,6 +124,8 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept, witnes
             if policy.reader != "auto" or error.reason is not Reason.LAYOUT:
                 raise
             check_dump(source.blocks, policy, kept.pace, error, paused=source.paused)
+            with kept.restored_if_refused(known, epoch):
+                check_dump_budget(source.blocks, policy, kept.pace, paused=source.paused)
             witness.decline(DUMPED)
             found = _by_dump(source, hashing, finer, kept.pace, Obstacle("layout", str(error)))
         else:
@@ -152,7 +161,46 @@ class _Scan:
     witness: Witness
 
     def run(self, known: NDArray[np.uint64] | None, epoch: Epoch | None) -> Capture:
-        chosen = plan(self.reader, self.policy, self.kept, paused=self.source.paused, vfio=self.source.vfio)
+        with self.kept.restored_if_refused(known, epoch):
+            chosen = self._plan(first=known is None or epoch is None)
+        meter = PauseMeter(self.source.pause)
+        self.source = replace(self.source, pause=meter)
+        try:
+            captured = self._run(chosen, known, epoch)
+        except GuestError as error:
+            if error.reason is Reason.DRIFT_BUDGET:  # it took longer than predicted, and would have taken longer still
+                self.kept.pace.learn_total(chosen.total, 2 * meter.seconds)
+            raise
+        if captured.mode == chosen.mode:
+            self.kept.pace.learn_total(chosen.total, meter.seconds)
+        return captured
+
+    def _plan(self, *, first: bool) -> Plan:
+        """The mode. If a full drift budget has no room for it, the prediction may be at fault: the guest's speed is
+        measured, and the mode chosen anew.
+        """
+        source, pace, budget = self.source, self.kept.pace, self.policy.budget
+        try:
+            return plan(self.reader, self.policy, self.kept, paused=source.paused, vfio=source.vfio, first=first)
+        except GuestError as error:
+            if error.reason is not Reason.DRIFT_BUDGET:
+                raise
+            pace.reconsider_total()
+            if pace.measured and budget.left() < budget.limit:
+                raise
+            hashing = self.hashing
+            with ProcessReader(
+                source.pid,
+                self.reader.mappings,
+                hasher=hashing.hasher,
+                seed=hashing.seed,
+                threads=hashing.threads,
+                stop=hashing.stop,
+            ) as reader:
+                calibrate(reader, pace)
+            return plan(self.reader, self.policy, self.kept, paused=source.paused, vfio=source.vfio, first=first)
+
+    def _run(self, chosen: Plan, known: NDArray[np.uint64] | None, epoch: Epoch | None) -> Capture:
         pages: NDArray[np.uint64] | None = None
         if chosen.mode in {"snapshot", "precopy"}:
             self.witness.prepare(Copies(self.reader))
@@ -163,6 +211,8 @@ class _Scan:
                 obstacle = CLAIMED if isinstance(error, Claimed) else TOO_BUSY
                 seconds = snapshot_seconds(self.reader, self.kept.pace)
                 chosen = fall_back(seconds, self.policy.max_pause, obstacle)
+                work = Workload(self.reader.pages, self.reader.count_backed(), first=True)
+                chosen = within(chosen, work, self.policy, self.kept.pace, obstacle=obstacle)
         if pages is None:
             if chosen.mode == "sliced" and self.policy.one_instant:
                 raise self._too_long()
@@ -187,6 +237,8 @@ class _Scan:
                 max_pause=self.policy.max_pause,
                 max_duty=self.policy.max_duty,
                 stop=self.hashing.stop,
+                budget=self.policy.budget,
+                overhead=self.kept.pace.overhead,
             )
         if mode == "live":
             return self.reader.read()
@@ -199,13 +251,15 @@ class _Scan:
         # Only where a snapshot was asked for may it be longer than max_pause: else it was taken for being shorter.
         asked = self.policy.mode == "snapshot" and not self.source.paused
         copying = pace.copying_seconds(self.witness.expected(None))
-        if not self.source.paused and alone <= self.policy.max_pause < alone + copying:
+        bounds = (self.policy.max_pause, self.policy.budget.left())
+        if not self.source.paused and any(alone <= bound < alone + copying for bound in bounds):
             if self.policy.one_instant:
                 raise self._too_long()
             self.witness.decline(TOO_LONG)
             pace.reconsider_copying()
             copying = 0.0
-        with self.source.pause(alone + copying if asked else 0.0) as held:
+        expected = alone + copying
+        with self.source.pause(expected if asked else min(expected, self.policy.max_pause)) as held:
             began = time.monotonic()
             where = reader.look()
             looked = time.monotonic()
@@ -277,40 +331,10 @@ def _by_dump(
         stop=hashing.stop,
         finer=finer,
     )
-    mappings = _private_mappings(source)  # found before the guest is suspended, not while it is
+    mappings = private_mappings(source.pid, source.blocks)  # found before the guest is suspended, not while it is
     with source.pause(dump_seconds(source.blocks, pace), dumping=True):
-        absent = _absent(source.pid, mappings)
+        absent = absent_pages(source.pid, mappings)
         began = time.monotonic()
         pages = reader.read(absent)
         pace.learn_dump(reader.bytes_read, time.monotonic() - began)
     return Capture(PageDigest(pages, PAGE), "snapshot", "dump", reader.bytes_read, fallback)
-
-
-def _private_mappings(source: Source) -> tuple[RamMapping, ...]:
-    """The guest's RAM, where this may be asked and where its pagemap alone says what is absent; else nothing. Raises
-    GuestError if a resource is exhausted: then the next scan would call other pages absent.
-    """
-    try:
-        mappings = locate(smaps.read(source.pid), source.blocks)
-    except GuestError as error:
-        if error.reason is Reason.NO_RESOURCES:
-            raise
-        return ()
-    return () if any(mapping.has_file for mapping in mappings) else mappings
-
-
-def _absent(pid: int, mappings: Sequence[RamMapping]) -> NDArray[np.bool_] | None:
-    """Which pages are absent, where this may be asked: the dump reader needs no right to the process, and does
-    without. Raises GuestError as `_private_mappings` does.
-    """
-    if not mappings:
-        return None
-    try:
-        with Pagemap(pid) as pagemap:
-            entries = np.concatenate([pagemap.entries(mapping.start, mapping.size) for mapping in mappings])
-    except GuestError as error:
-        if error.reason is Reason.NO_RESOURCES:
-            raise
-        return None
-    absent: NDArray[np.bool_] = (entries & (PRESENT | SWAPPED)) == 0
-    return absent

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from samepaged.drift.budget import UNLIMITED, refusal
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps, softdirty
 from samepaged.memory.hashing import best
@@ -13,10 +15,12 @@ from samepaged.memory.pagemap import PAGE
 from samepaged.memory.plan import SNAPSHOT_IS_SHORT, Obstacle, Plan, choose, fall_back
 from samepaged.memory.process_reader import ProcessReader
 from samepaged.memory.sliced import AIM
+from samepaged.memory.suspension import Workload, totals, within_budget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from samepaged.drift.budget import DriftBudget
     from samepaged.memory.kept import Kept
     from samepaged.memory.layout import RamMapping
     from samepaged.memory.plan import Pace
@@ -26,11 +30,13 @@ __all__ = [
     "Forecast",
     "Policy",
     "check_dump",
+    "check_dump_budget",
     "check_dump_mode",
     "dump_seconds",
     "forecast",
     "plan",
     "snapshot_seconds",
+    "within",
 ]
 
 TOO_BUSY: Final = Obstacle("busy", "the guest writes faster than it can be read within max_pause")
@@ -42,7 +48,8 @@ class Policy:
     """What is asked of a scan, as in the configuration: mode and reader, seconds and the part of wall time that it may
     take of the guest, how many unread pages to check (0: none), whether KSM may be held still, and in which sizes
     below a page's to hash as well (bytes): with any of these, all pages are read at each scan. `one_instant`: rather
-    than slices, which are of several, there is to be no scan.
+    than slices, which are of several, there is to be no scan. `budget` has the seconds for which scans may
+    still suspend the guest.
     """
 
     mode: str
@@ -53,6 +60,7 @@ class Policy:
     still_ksm: bool
     finer_sizes: tuple[int, ...] = ()
     one_instant: bool = False
+    budget: DriftBudget = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,8 @@ class Forecast:
     """What a scan would do now. `pause` is the longest single pause that is predicted, in seconds: for precopy, that of
     a guest which writes little; it may grow up to the policy's longest. `snapshot` is what one pause for the whole
     read would take. `backed` is in bytes, None where that may not be asked (the dump reader takes all of the memory).
-    `obstacle` is why no mode that is better is taken: None where there is none.
+    `obstacle` is why no mode that is better is taken: None where there is none. `total` is for how many seconds all
+    pauses of a scan suspend the guest.
     """
 
     mode: str
@@ -69,6 +78,7 @@ class Forecast:
     snapshot: float
     backed: int | None
     obstacle: Obstacle | None
+    total: float = 0.0
     mappings: tuple[RamMapping, ...] = ()
 
 
@@ -79,6 +89,7 @@ def forecast(pid: int, blocks: Sequence[int], policy: Policy, kept: Kept, *, pau
     """
     if policy.reader == "dump":
         check_dump_mode(policy, paused=paused)
+        check_dump_budget(blocks, policy, kept.pace, paused=paused)
         return _of_dump(blocks, kept.pace, None, paused=paused)
     try:
         mappings = locate(smaps.read(pid), blocks)
@@ -86,6 +97,7 @@ def forecast(pid: int, blocks: Sequence[int], policy: Policy, kept: Kept, *, pau
         if policy.reader != "auto" or error.reason is not Reason.LAYOUT:
             raise
         check_dump(blocks, policy, kept.pace, error, paused=paused)
+        check_dump_budget(blocks, policy, kept.pace, paused=paused)
         return _of_dump(blocks, kept.pace, Obstacle("layout", str(error)), paused=paused)
     with ProcessReader(pid, mappings, hasher=best(), seed=0, threads=1, stop=lambda: False) as reader:
         reader.check_readable()
@@ -94,14 +106,17 @@ def forecast(pid: int, blocks: Sequence[int], policy: Policy, kept: Kept, *, pau
 
 def _of_dump(blocks: Sequence[int], pace: Pace, obstacle: Obstacle | None, *, paused: bool) -> Forecast:
     seconds = dump_seconds(blocks, pace)
-    return Forecast("snapshot", "dump", 0.0 if paused else seconds, seconds, None, obstacle)
+    own = 0.0 if paused else seconds
+    return Forecast("snapshot", "dump", own, seconds, None, obstacle, own)
 
 
 def _of_process(reader: ProcessReader, policy: Policy, kept: Kept, *, paused: bool, vfio: bool) -> Forecast:
     snapshot = snapshot_seconds(reader, kept.pace)
     chosen = plan(reader, policy, kept, paused=paused, vfio=vfio)
     if chosen.mode == "precopy" and _precopy_seconds(reader, kept.pace) > policy.max_pause:
+        work = Workload(reader.pages, reader.count_backed(), first=True)
         chosen = fall_back(snapshot, policy.max_pause, TOO_BUSY)
+        chosen = within(chosen, work, policy, kept.pace, obstacle=TOO_BUSY)
     obstacle = chosen.fallback
     if obstacle is None and policy.mode == "auto" and chosen.mode == "snapshot" and snapshot > SNAPSHOT_IS_SHORT:
         obstacle = None if paused else _obstacle(reader, kept, vfio=vfio)
@@ -111,27 +126,47 @@ def _of_process(reader: ProcessReader, policy: Policy, kept: Kept, *, paused: bo
         "sliced": min(snapshot, kept.pace.overhead + AIM * policy.max_pause),
         "live": 0.0,
     }
+    backed = reader.count_backed()
+    later = totals(Workload(reader.pages, backed, first=False), kept.pace, policy.max_pause)
     return Forecast(
         mode=chosen.mode,
         reader="process",
         pause=0.0 if paused else pauses[chosen.mode],
         snapshot=snapshot,
-        backed=reader.count_backed() * PAGE,
+        backed=backed * PAGE,
         obstacle=obstacle,
+        total=0.0 if paused else later[chosen.mode],
         mappings=reader.mappings,
     )
 
 
-def plan(reader: ProcessReader, policy: Policy, kept: Kept, *, paused: bool, vfio: bool) -> Plan:
-    """The mode for a scan by this reader. Raises GuestError."""
-    if policy.mode in {"snapshot", "sliced", "live"} or paused:
+def plan(reader: ProcessReader, policy: Policy, kept: Kept, *, paused: bool, vfio: bool, first: bool = True) -> Plan:
+    """The mode for a scan by this reader; `first` says that precopy has no earlier scan to begin from. Raises
+    GuestError, also if the drift budget has no room for it.
+    """
+    fixed = policy.mode in {"snapshot", "sliced", "live"}
+    if paused or policy.mode == "live" or (fixed and math.isinf(policy.budget.limit)):
         return choose(policy.mode, paused=paused, snapshot_seconds=0, max_pause=0, obstacle=None)
-    return choose(
-        policy.mode,
-        paused=False,
-        snapshot_seconds=snapshot_seconds(reader, kept.pace),
-        max_pause=policy.max_pause,
-        obstacle=_obstacle(reader, kept, vfio=vfio),
+    work = Workload(reader.pages, reader.count_backed(), first)
+    obstacle = None if fixed else _obstacle(reader, kept, vfio=vfio)
+    snapshot = kept.pace.overhead + kept.pace.seconds(work.backed)
+    chosen = choose(policy.mode, paused=False, snapshot_seconds=snapshot, max_pause=policy.max_pause, obstacle=obstacle)
+    return within(chosen, work, policy, kept.pace, obstacle=obstacle)
+
+
+def within(chosen: Plan, work: Workload, policy: Policy, pace: Pace, *, obstacle: Obstacle | None) -> Plan:
+    """The chosen mode or, for `auto`, a cheaper one, if the drift budget has room for it; `obstacle` is why precopy is
+    not possible. Raises GuestError.
+    """
+    if math.isinf(policy.budget.limit):
+        return chosen
+    return within_budget(
+        chosen,
+        totals(work, pace, policy.max_pause),
+        policy.budget,
+        auto=policy.mode == "auto",
+        snapshot_fits=pace.overhead + pace.seconds(work.backed) <= policy.max_pause,
+        obstacle=obstacle,
     )
 
 
@@ -163,6 +198,13 @@ def check_dump_mode(policy: Policy, *, paused: bool) -> None:
             Reason.DUMP,
             f"a dump suspends the guest while all is read; use `--reader process` for mode {policy.mode}",
         )
+
+
+def check_dump_budget(blocks: Sequence[int], policy: Policy, pace: Pace, *, paused: bool) -> None:
+    """Raise GuestError if the drift budget has no room for a dump."""
+    seconds = dump_seconds(blocks, pace)
+    if not paused and seconds > policy.budget.left():
+        raise refusal(policy.budget, seconds)
 
 
 def check_dump(blocks: Sequence[int], policy: Policy, pace: Pace, error: GuestError, *, paused: bool) -> None:

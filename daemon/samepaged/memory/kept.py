@@ -4,15 +4,17 @@ every write since.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from samepaged import ksm
+from samepaged.errors import GuestError, Reason
 from samepaged.memory.claim import Claim
 from samepaged.memory.plan import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -64,6 +66,16 @@ class Kept:
     epoch: Epoch | None = None
     scans: int = 0
     distrusted: bool = False
+
+    @contextmanager
+    def restored_if_refused(self, digest: NDArray[np.uint64] | None, epoch: Epoch | None) -> Iterator[None]:
+        """A scan that the drift budget refuses before it begins takes nothing from the next one: these are kept."""
+        try:
+            yield
+        except GuestError as error:
+            if error.reason is Reason.DRIFT_BUDGET:
+                self.digest, self.epoch = digest, epoch
+            raise
 
     def forget(self) -> None:
         """Let go of the digest, which is what takes memory: the next scan reads all."""

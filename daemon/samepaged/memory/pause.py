@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-__all__ = ["Held", "Pause"]
+__all__ = ["Held", "Pause", "PauseMeter"]
 
 
 class Held(Protocol):
@@ -23,5 +25,25 @@ class Pause(Protocol):
 
     def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> AbstractContextManager[Held]:
         """Suspend on entering, resume on leaving; raises GuestError where what was read meanwhile is void. `expected`
-        is how many seconds it is to take, where the operator asked for that; `dumping` says that the guest is dumped.
+        is how many seconds the pause will take, more than scan.max_pause only if the operator asked for that; `dumping`
+        says that the guest is dumped.
         """
+
+
+class PauseMeter:
+    """A `Pause` that adds up its pauses, in `seconds`."""
+
+    def __init__(self, pause: Pause) -> None:
+        self._pause = pause
+        self.seconds = 0.0
+
+    @contextmanager
+    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+        """One more pause."""
+        held: Held | None = None
+        try:
+            with self._pause(expected, dumping=dumping) as held:
+                yield held
+        finally:
+            if held is not None:
+                self.seconds += held.seconds

@@ -28,7 +28,8 @@ class Pace:
 
     `rate` is that of reading and hashing, `dump_rate` that of a dump, `copy_rate` that of copying for a witness (bytes
     a second); `overhead` is what suspending and resuming take (seconds), `looking` and `clearing` what soft-dirty bits
-    do (seconds a page of the guest).
+    do (seconds a page of the guest). `correction` is how many times longer than predicted scans suspended the guest in
+    all, at least 1; `measured` says whether `rate` was measured.
     """
 
     rate: float = 1.5e9
@@ -37,6 +38,8 @@ class Pace:
     clearing: float = 3e-8
     dump_rate: float = 1e9
     copy_rate: float = COPY_RATE
+    correction: float = 1.0
+    measured: bool = False
 
     def seconds(self, pages: int) -> float:
         """The seconds that reading so many pages takes."""
@@ -46,6 +49,30 @@ class Pace:
         """Take a measure into account: so many pages were read in so many seconds."""
         if pages * PAGE >= ENOUGH_TO_LEARN and seconds > 0:
             self.rate = _slower(self.rate, pages * PAGE / seconds)
+            self.measured = True
+
+    def calibrate(self, pages: int, seconds: float, looking: float) -> None:
+        """So many pages were read in so many seconds while the guest ran, and looking at one page's bits took so many
+        seconds: better than an assumption.
+        """
+        if self.measured:
+            self.learn(pages, seconds)
+            self.looking = -_slower(-self.looking, -looking)
+            return
+        if pages * PAGE >= ENOUGH_TO_LEARN and seconds > 0:
+            self.rate = pages * PAGE / seconds
+        self.looking = looking
+        self.measured = True
+
+    def learn_total(self, predicted: float, seconds: float) -> None:
+        """A scan suspended the guest for so many seconds in all."""
+        if predicted > 0:
+            measured = self.correction * seconds / predicted
+            self.correction = max(1.0, -_slower(-self.correction, -measured))
+
+    def reconsider_total(self) -> None:
+        """A scan was predicted to suspend the guest for too long in all, and not tried."""
+        self.correction = max(1.0, self.correction / RECONSIDERED)
 
     def copying_seconds(self, pages: int) -> float:
         """The seconds that copying so many pages takes."""
@@ -92,10 +119,13 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The mode to take, and why it is not a better one."""
+    """The mode to take, why it is not a better one, and for how many seconds it is predicted to suspend the guest in
+    all (0 if nothing depends on that).
+    """
 
     mode: str
     fallback: Obstacle | None = None
+    total: float = 0.0
 
 
 def fall_back(snapshot_seconds: float, max_pause: float, obstacle: Obstacle) -> Plan:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TOO_LONG", "DoesNotConverge", "Precopy", "Verification"]
 
-TOO_LONG: Final = "copying for it would have made the pause longer than scan.max_pause"
+TOO_LONG: Final = "copying for it would have made the pause longer than scan.max_pause, or than scan.max_drift leaves"
 
 ROUNDS: Final = 16
 # A round that leaves more than this part of the round before to read gains too little. It is near 1 for huge pages:
@@ -100,8 +100,9 @@ class Precopy:
             self.witness.ahead(Copies(self.reader))
         before = self.reader.pages
         for round_ in range(ROUNDS):
-            self._fit(self.pace.overhead + self.pace.looking * self.reader.pages)
-            with self.pause():
+            expected = self.pace.overhead + self.pace.looking * self.reader.pages
+            self._fit(expected)
+            with self.pause(expected):
                 look = self._look(digest)
                 count = len(look.stale)
                 shrinking = count <= SHRINKS * before and round_ < ROUNDS - 1
@@ -123,7 +124,7 @@ class Precopy:
         # But for what the host's disks were writing into pages pinned before: it lands after the bit was cleared, and
         # sets none (O_DIRECT; mm/gup.c). Suspending waits for block I/O in flight (vm_stop drains it), so all of it has
         # landed before anything is read. Later the bits are cleared while suspended, and nothing is in flight then.
-        with self.pause() as held:
+        with self.pause(self.pace.overhead) as held:
             pass
         self.pace.learn_overhead(held.seconds)
         digest = np.full(self.reader.pages, ABSENT, dtype=np.uint64)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from samepaged.drift.budget import UNLIMITED, refusal
 from samepaged.memory.hashing import Interrupted
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from samepaged.drift.budget import DriftBudget
     from samepaged.memory.pause import Pause
     from samepaged.memory.process_reader import ProcessReader
 
@@ -24,26 +26,51 @@ AIM: Final = 0.5
 # Pages between two looks at the clock: 8 MiB, which take a few milliseconds.
 PIECE: Final = 2048
 NAP: Final = 0.05
+# The shortest slice that is worth a suspension, as a part of what suspending and resuming take.
+WORTHWHILE: Final = 0.5
+# Seconds that a scan which has used up its drift budget waits for pauses to leave the hour.
+LONGEST_WAIT: Final = 5.0
 
 
 def read_sliced(
-    reader: ProcessReader, pause: Pause, *, max_pause: float, max_duty: float, stop: Callable[[], bool]
+    reader: ProcessReader,
+    pause: Pause,
+    *,
+    max_pause: float,
+    max_duty: float,
+    stop: Callable[[], bool],
+    budget: DriftBudget = UNLIMITED,
+    overhead: float = 0.0,
 ) -> NDArray[np.uint64]:
     """The digest, uint64 of shape (pages,), of slices that each take less than `max_pause` seconds of the guest, and
-    together no more than the part `max_duty` of the wall time. Raises GuestError, and Interrupted.
+    together no more than the part `max_duty` of the wall time, nor more than the `budget`. `overhead` is what
+    suspending and resuming take, in seconds. Raises GuestError, and Interrupted.
     """
     digest = np.empty(reader.pages, dtype=np.uint64)
     first = 0
     while True:
-        with pause() as held:
+        seconds = min(AIM * max_pause, _left(budget, overhead, stop) - overhead)
+        with pause(overhead + seconds) as held:
             began = time.monotonic()  # not before: what precedes the suspension takes nothing of the guest
-            while first < reader.pages and time.monotonic() - began < AIM * max_pause:
+            while first < reader.pages and time.monotonic() - began < seconds:
                 last = min(reader.pages, first + PIECE)
                 reader.read(first, last, digest[first:last])
                 first = last
         if first >= reader.pages:
             return digest
         _rest(held.seconds * (1 / max_duty - 1), stop)
+
+
+def _left(budget: DriftBudget, overhead: float, stop: Callable[[], bool]) -> float:
+    """The seconds that the budget has left, after a short wait if that gains a slice."""
+    slice_ = (1 + WORTHWHILE) * overhead
+    if (left := budget.left()) > slice_:
+        return left
+    wait = budget.wait(slice_)
+    if wait > LONGEST_WAIT:
+        raise refusal(budget, slice_)
+    _rest(wait, stop)
+    return max(budget.left(), slice_)
 
 
 def _rest(seconds: float, stop: Callable[[], bool]) -> None:

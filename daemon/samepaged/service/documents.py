@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
+    from samepaged.drift.ledger import PausedTime
     from samepaged.export.snapshot import HostScan, Snapshot, Sourced
 
 __all__ = ["Documents"]
@@ -45,6 +46,7 @@ class Documents:
         self._registry = registry
         self._snapshot = snapshot
         self._scan: HostScan | None = None
+        self._paused: Mapping[str, PausedTime] = {}
         self._sourced: Mapping[str, Sourced] | None = None
         self._sources_made = Document(SOURCES, JSON, b"")
         self._page = Page(visible(platform.node()))
@@ -59,7 +61,7 @@ class Documents:
         made = [
             *self._tried("page", ("/",), lambda: [Document("/", HTML, self._page(snapshot, time.time()))]),
             _readiness(ready=snapshot.latest is not None),
-            *self._tried("metrics", ("/metrics", self._json.path), lambda: self._metrics(snapshot.latest)),
+            *self._tried("metrics", ("/metrics", self._json.path), lambda: self._metrics(snapshot)),
             *self._tried("sources", (SOURCES,), lambda: [self._sources(snapshot.sources)]),
         ]
         return [_of_bounded_size(one) for one in made]
@@ -80,17 +82,17 @@ class Documents:
         self._failed.discard(what)
         return made
 
-    def _metrics(self, latest: HostScan | None) -> list[Document]:
+    def _metrics(self, snapshot: Snapshot) -> list[Document]:
         return [
             Document("/metrics", TEXT, render(self._registry, openmetrics=False)),
             Document("/metrics", OPENMETRICS, render(self._registry, openmetrics=True)),
-            self._last_scan(latest),
+            self._last_scan(snapshot.latest, snapshot.paused),
         ]
 
-    def _last_scan(self, latest: HostScan | None) -> Document:
-        if latest is not None and latest is not self._scan:
-            self._json = Document(self._json.path, JSON, _compact(document(latest)))
-            self._scan = latest
+    def _last_scan(self, latest: HostScan | None, paused: Mapping[str, PausedTime]) -> Document:
+        if latest is not None and (latest is not self._scan or paused != self._paused):
+            self._json = Document(self._json.path, JSON, _compact(document(latest, paused)))
+            self._scan, self._paused = latest, paused
         return self._json
 
     def _sources(self, sources: Mapping[str, Sourced]) -> Document:

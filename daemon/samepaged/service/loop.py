@@ -24,6 +24,7 @@ from samepaged.service.accounts import accounts, extended, moment
 from samepaged.service.attribution import Attribution
 from samepaged.service.board import Board
 from samepaged.service.breaker import Breaker
+from samepaged.service.clocks import Clocks
 from samepaged.service.merging import read_merging
 from samepaged.service.owners import answers_of, still_shown
 from samepaged.service.recorder import Recorder
@@ -81,11 +82,14 @@ class Service:
         self._recorder = Recorder(config.traces, self._stop)
         self._kept: dict[str, Kept] = {}
         self._breaker = Breaker()
+        self._clocks = Clocks()
         self._attribution = Attribution(config.sources)
         self._guard: GuardClient | None = None
         self._serving = Serving(collector, web or Child(), config)
         self._board = Board(collector, self._serving.changed)
-        self._recovery = Recovery(config.runtime_directory, changed=self._show_open_entries)
+        self._recovery = Recovery(
+            config.runtime_directory, changed=self._show_open_entries, settled=self._clocks.add_settled
+        )
 
     def run(self) -> None:
         """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
@@ -200,6 +204,7 @@ class Service:
         began = time.monotonic()
         hashing = Hashing(best(), self._seed, self._config.scan.thread_count, self._stop)
         guard, record = self._guarded(), self._recorder.offer
+        self._clocks.ledger.use(guard.directory)
         scanner = Scanner(
             self._hypervisor,
             guard,
@@ -209,6 +214,8 @@ class Service:
             self._breaker,
             record,
             self._attribution,
+            ledger=self._clocks.ledger,
+            clock_sync=self._clocks.sync,
             has_open_entry=self._recovery.holds,
         )
         try:
@@ -216,6 +223,7 @@ class Service:
         finally:
             self._recorder.round_ended()
         scanner.tidy(round_.running)
+        self._clocks.round_ended(round_)
         for skipped in round_.skipped:
             if not skipped.reason.intended:
                 log.warning("skipped: %s", skipped.message)
@@ -230,6 +238,7 @@ class Service:
             merging=merging,
             sources=self._sources(round_),
             recording=self._recording(),
+            paused=self._clocks.paused(),
             history=extended(before.history, moment(latest, merging)),
             next_scan=self._due(),
             libvirt_up=True,
@@ -257,10 +266,10 @@ class Service:
         """KSM goes on between two scans, and so does the writing of traces."""
         if now >= self._merging_due:
             self._merging_due = now + MERGING_SECONDS
-            recording, shown = self._recording(), self._board.snapshot
+            recording, shown, paused = self._recording(), self._board.snapshot, self._clocks.paused()
             merging = read_merging(self._known, shown.merging)
-            if (merging, recording) != (shown.merging, shown.recording):
-                self._board.publish(merging=merging, recording=recording)
+            if (merging, recording, paused) != (shown.merging, shown.recording, shown.paused):
+                self._board.publish(merging=merging, recording=recording, paused=paused)
 
     def _recording(self) -> Recording | None:
         """How the traces do, which are written beside the loop; None where there are none."""
@@ -341,4 +350,4 @@ def _choose(collector: SnapshotCollector, config: Config) -> None:
 
 
 def _limits(config: Config) -> Limits:
-    return Limits(config.scan.max_pause, config.scan.interval)
+    return Limits(config.scan.max_pause, config.scan.interval, config.scan.max_drift)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import libvirt
 
+from samepaged.drift.budget import UNLIMITED
 from samepaged.errors import GuestError, Reason
 from samepaged.export.snapshot import GuestScan
 from samepaged.guard.suspend import Suspender
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from samepaged.config import Config
+    from samepaged.drift.budget import DriftBudget
+    from samepaged.drift.ledger import PauseLedger
     from samepaged.guard.client import GuardClient
     from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.process import QemuProcess
     from samepaged.memory.witness import Witness
     from samepaged.service.attribution import Attribution
     from samepaged.service.breaker import Breaker
+    from samepaged.service.clock_sync import ClockSync
     from samepaged.sources.attendant import Attendant
     from samepaged.sources.ownership import Ownership
 
@@ -69,7 +73,9 @@ class Scanner:
     """Scans guests, one after another: never are two suspended at once. Keeps what makes the next scan cheaper.
 
     `record` is handed each scan, once the guest runs on; `attribution` says which of them ask whose the pages are;
-    `one_instant` is as in Policy. `has_open_entry` says whether an open journal entry names the guest with a UUID.
+    `one_instant` is as in Policy. The `ledger` counts the pauses; with `bound` they keep to scan.max_drift.
+    `clock_sync` sets guests' clocks if scan.sync_clock asks for it.
+    `has_open_entry` says whether an open journal entry names the guest with a UUID.
     """
 
     def __init__(
@@ -84,6 +90,9 @@ class Scanner:
         attribution: Attribution | None = None,
         *,
         one_instant: bool = False,
+        ledger: PauseLedger | None = None,
+        bound: bool = True,
+        clock_sync: ClockSync | None = None,
         has_open_entry: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._hypervisor = hypervisor
@@ -93,6 +102,9 @@ class Scanner:
         self._record = record
         self._attribution = attribution
         self._one_instant = one_instant
+        self._ledger = ledger
+        self._clock_sync = clock_sync
+        self._max_drift = config.scan.max_drift if bound else 1.0
         self._config = config
         self._hashing = hashing
         self._kept = kept
@@ -114,12 +126,25 @@ class Scanner:
         suspender = Suspender(
             self._hypervisor, guest, self._guard, self._config.scan.max_pause, self._hashing.stop, pauses
         )
+        if self._ledger is not None:
+            self._ledger.refresh()
+            suspender.account = self._ledger.account(guest.uuid, self._max_drift)
         attribution = self._attribution
         attendant = None if attribution is None else attribution.attend(guest, kept.scans, suspender.stop)
-        with audit.logged(guest.name, guest.uuid, suspender) as logged, attendant or nullcontext():
-            scanned = self._scan(guest, kept, suspender, attendant)
-            logged.mode = scanned.scan.mode
+        try:
+            with audit.logged(guest.name, guest.uuid, suspender) as logged, attendant or nullcontext():
+                scanned = self._scan(guest, kept, suspender, attendant)
+                logged.mode = scanned.scan.mode
+        finally:
+            self._sync_clock(guest, suspender)
         return scanned
+
+    def _sync_clock(self, guest: Guest, suspender: Suspender) -> None:
+        """Have the guest's clock set right if this scan cost it more than the configuration leaves to the guest."""
+        scan = self._config.scan
+        wanted = scan.sync_clock == "agent" and sum(suspender.pauses) > scan.sync_clock_above
+        if self._clock_sync is not None and wanted and not suspender.failed:
+            self._clock_sync.request(self._hypervisor, guest.uuid, guest.name)
 
     def _check_open_entry(self, domain: Any) -> None:  # noqa: ANN401 - libvirt's type
         # Paused, it is not paused by another client; running, it may be suspended at any moment.
@@ -188,7 +213,7 @@ class Scanner:
                 directory=self._guard.directory,
             ),
             replace(self._hashing, stop=suspender.stop),
-            self._policy(kept),
+            self._policy(kept, suspender.account or UNLIMITED),
             kept,
             witness,
         )
@@ -211,7 +236,7 @@ class Scanner:
             self._kept[guest.uuid] = kept
         return kept
 
-    def _policy(self, kept: Kept) -> Policy:
+    def _policy(self, kept: Kept, budget: DriftBudget) -> Policy:
         scan = self._config.scan
         verify = scan.verify_every and kept.scans % scan.verify_every == 0
         return Policy(
@@ -223,6 +248,7 @@ class Scanner:
             still_ksm=scan.still_ksm,
             finer_sizes=tuple(size for size in scan.page_sizes if size < PAGE_SIZE),
             one_instant=self._one_instant,
+            budget=budget,
         )
 
     def begin(self) -> None:
@@ -237,6 +263,8 @@ class Scanner:
             del self._kept[uuid]
         if self._breaker is not None:
             self._breaker.forget(set(running))
+        if self._clock_sync is not None:
+            self._clock_sync.forget(set(running))
         if self._attribution is not None:
             self._attribution.forget(set(running))
         forgotten = limit(self._kept.values(), self._config.scan.memory_limit)

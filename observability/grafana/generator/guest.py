@@ -20,7 +20,7 @@ from observability.grafana.generator.both import (
 from observability.grafana.generator.frame import GUEST_UID, HOST_UID, chooser, frame, row
 from observability.grafana.generator.owners import involved, known, looked_at, split
 from observability.grafana.generator.panels import Line, Said, bars, figure, grid, lines, own
-from observability.grafana.generator.queries import guest, host, new_failures, pause_quantile
+from observability.grafana.generator.queries import drift, guest, host, new_failures, pause_quantile
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import bargauge, dashboard, stat, table, timeseries
@@ -44,7 +44,7 @@ def guest_dashboard() -> dashboard.Dashboard:
     row(board, "Memory and sharing", [_memory(), _sharing(), _others()])
     row(board, "KSM beside what is possible", [_merging(), _capture(), _obstacle()])
     row(board, "Where sharing comes from", [split(guest, 12), involved(), known(), looked_at()])
-    row(board, "Pauses", [_pauses()])
+    row(board, "Pauses", [_pauses(), _drift()])
     return row(board, "Scans", [_info(), _fallback(), _duration(), _read(), failures(_failures(), 8)])
 
 
@@ -169,7 +169,7 @@ def _pauses() -> timeseries.Panel:
         "How long the guest stood still for samepaged: the median and the 99th percentile of the six hours before (a "
         "histogram: read them as up to), the longest of the last scan, and the limit (scan.max_pause).",
         "s",
-        24,
+        12,
     )
     return lines(
         said,
@@ -177,6 +177,21 @@ def _pauses() -> timeseries.Panel:
         Line(pause_quantile(0.99, PAUSES), "99th percentile", INTER),
         Line(pause_quantile(0.5, PAUSES), "median", SELF),
         Line(host("samepage_config_max_pause_seconds"), "limit", LIMIT, limit=True),
+    )
+
+
+def _drift() -> timeseries.Panel:
+    said = Said(
+        "Clock drift",
+        "The part of the last hour for which samepaged suspended the guest, in parts per million: its clock loses this "
+        "time. The limit is scan.max_drift, if it is below 1.",
+        "conppm",
+        12,
+    )
+    return lines(
+        said,
+        Line(drift(guest("samepage_domain_paused_ratio")), "last hour", COST),
+        Line(drift(f"({host('samepage_config_max_drift_ratio')} < 1)"), "limit", LIMIT, limit=True),
     )
 
 

@@ -15,7 +15,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from observability.grafana.generator.both import MERGED, organised
 from observability.grafana.generator.frame import GUEST_UID
 from observability.grafana.generator.panels import Line, Said, bars, grid, lines, own, shaded
-from observability.grafana.generator.queries import REF_IDS, host
+from observability.grafana.generator.queries import REF_IDS, drift, host
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import bargauge, table, timeseries
@@ -38,6 +38,7 @@ COLUMNS: Final = (
     ("Merged by KSM", host("samepage_domain_ksm_merged_bytes"), own("bytes", 130)),
     ("Capture", host("samepage_ksm_capture_ratio", 'domain!=""'), own("percentunit")),
     ("Longest pause", host("samepage_domain_last_pause_seconds"), own("s", 120)),
+    ("Clock drift", drift(host("samepage_domain_paused_ratio")), own("conppm", 110)),
     ("Scanned", f"1000 * {host('samepage_domain_last_scan_success_timestamp_seconds')}", own("dateTimeFromNow", 150)),
 )
 
@@ -47,7 +48,8 @@ def guests() -> table.Panel:
     said = Said(
         "Guests",
         "Each guest as the last scan that reached it found it. Shared with others: what would be lost if it left; this "
-        "does not add up. Longest pause: of the last scan. The name of a guest leads to its own dashboard.",
+        "does not add up. Longest pause: of the last scan. Clock drift: the part of the last hour for which "
+        "samepaged suspended it. The name of a guest leads to its own dashboard.",
         "bytes",
         24,
         9,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["REF_IDS", "WINDOW", "guest", "host", "new_failures", "pause_quantile"]
+__all__ = ["REF_IDS", "WINDOW", "drift", "guest", "host", "new_failures", "pause_quantile"]
 
 # Names of the queries of a panel.
 REF_IDS: Final = "ABCDEFGHIJKLMNOP"
@@ -26,6 +26,11 @@ def guest(metric: str, *matchers: str) -> str:
 def pause_quantile(quantile: float, pauses: str) -> str:
     """The `quantile` (0 to 1) of the pauses of the hours before, in seconds; `pauses` selects the buckets."""
     return f"histogram_quantile({quantile}, sum by (le) (rate({pauses}[{WINDOW}])))"
+
+
+def drift(selected: str) -> str:
+    """A ratio in parts per million, as drifts of clocks are given."""
+    return f"1e6 * {selected}"
 
 
 def new_failures(failures: str) -> str:

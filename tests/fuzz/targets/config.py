@@ -87,6 +87,7 @@ def _check_bounds(config: Config) -> None:
     assert 0 < scan.max_pause <= YEAR
     assert 0 <= scan.jitter <= 1
     assert 0 < scan.max_duty <= 1
+    assert 0 < scan.max_drift <= 1
     assert all(math.isfinite(number) for number in (scan.interval, scan.max_pause, scan.jitter, scan.max_duty))
     assert 0 <= scan.memory_limit < 1 << 63
     assert 1 <= scan.thread_count <= 1024

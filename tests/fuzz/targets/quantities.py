@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from samepaged.config.quantities import Directory, Duration, Interval, Listen, PageSize, Seed, Size, address
+from samepaged.config.quantities import Directory, Drift, Duration, Interval, Listen, PageSize, Seed, Size, address
 from tests.fuzz.target import Target
 
-TYPES: Final[tuple[Any, ...]] = (Duration, Interval, Size, PageSize, Seed, Directory, Listen)
+TYPES: Final[tuple[Any, ...]] = (Duration, Interval, Size, PageSize, Seed, Directory, Listen, Drift)
 KINDS: Final = {kind: TypeAdapter[Any](kind) for kind in TYPES}
 SECONDS: Final = {"ms": Fraction(1, 1000), "s": 1, "m": 60, "h": 3600, "d": 86400}
 OCTETS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -67,6 +67,11 @@ def _duration(value: float, written: Any) -> None:
     assert value == float(_exact(written, SECONDS))
 
 
+def _drift(value: float, written: Any) -> None:
+    assert 0 < value <= 1
+    assert value == float(_exact(written, {"ppm": Fraction(1, 10**6)}))
+
+
 def _interval(value: float, written: Any) -> None:
     _duration(value, written)
     assert value >= 1
@@ -110,8 +115,9 @@ CHECKS: Final[dict[Any, Any]] = {
     Seed: _seed,
     Directory: _directory,
     Listen: _listen,
+    Drift: _drift,
 }
-TAKEN: Final = ("250ms", "90s", "512MiB", "64KiB", "0x1f", "/run/samepaged", "127.0.0.1:9953")
+TAKEN: Final = ("250ms", "90s", "512MiB", "64KiB", "0x1f", "/run/samepaged", "127.0.0.1:9953", "500ppm")
 
 TARGET = Target(
     check,

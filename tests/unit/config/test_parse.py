@@ -119,6 +119,19 @@ def problem(text: str | bytes) -> str:
         ),
         ("scan: {max_duty: 0}", "f:1:18: scan.max_duty: 0 is too small; use a number above 0.0"),
         ("scan: {max_duty: 2}", "f:1:18: scan.max_duty: 2 is too large; use at most 1.0"),
+        (
+            "scan: {max_drift: 0}",
+            "f:1:19: scan.max_drift: 0 is out of range; use a drift above 0ppm, to 1000000ppm (a ratio of 1)",
+        ),
+        (
+            "scan: {max_drift: 500}",
+            "f:1:19: scan.max_drift: 500 is out of range; use a drift above 0ppm, to 1000000ppm (a ratio of 1)",
+        ),
+        (
+            "scan: {max_drift: 5ms}",
+            "f:1:19: scan.max_drift: '5ms' is not a drift; write a number and ppm, such as 500ppm, or a ratio",
+        ),
+        ("scan: {sync_clock: ntp}", "f:1:20: scan.sync_clock: 'ntp' is not known; use 'none' or 'agent'"),
         ("scan: {threads: 0}", "f:1:17: scan.threads: 0 is too small; use at least 1"),
         ("scan: {threads: 1025}", "f:1:17: scan.threads: 1025 is too large; use at most 1024"),
         ("scan: {threads: 2.0}", "f:1:17: scan.threads: must be a whole number, not 2.0; write digits without quotes"),

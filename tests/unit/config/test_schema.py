@@ -25,6 +25,7 @@ def test_the_defaults_are_those_that_are_promised() -> None:
     assert (scan.interval, scan.jitter, scan.mode, scan.reader) == (900, 0.1, "auto", "auto")
     assert (scan.max_pause, scan.max_duty, scan.threads, scan.memory_limit) == (0.25, 0.01, None, 2**30)
     assert (scan.still_ksm, scan.page_sizes, scan.verify_every, scan.verify_pages) == (False, (), 10, 1024)
+    assert (scan.max_drift, scan.sync_clock, scan.sync_clock_above) == (0.0005, "none", 0.1)
     assert scan.macvtap == "skip"
     sources = config.sources
     assert (sources.enabled, sources.every, sources.names, sources.seccomp) == (False, 10, False, True)
@@ -53,7 +54,7 @@ def test_every_key_says_what_it_means() -> None:
 def test_the_keys_of_sections_and_of_lists_are_known() -> None:
     keys = set(schema_keys())
     assert {("scan",), ("scan", "max_pause"), ("groups", "name"), ("state_directory",)} <= keys
-    assert len(keys) == 52
+    assert len(keys) == 55
 
 
 def test_threads_are_half_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

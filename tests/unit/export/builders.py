@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
 from samepaged.export.snapshot import (
     ConfigStatus,
@@ -171,7 +172,8 @@ def full_snapshot() -> Snapshot:
     )
     return replace(
         snapshot(scan, domains=("web-1", "web-2")),
-        limits=Limits(0.25, 900.0),
+        limits=Limits(0.25, 900.0, 0.0005),
+        paused={"web-1": PausedTime(1.5, 0.0004), "web-2": PausedTime(0.25, 0.00002)},
         merging=merging("web-1", "web-2"),
         history=(Moment(STARTED - 900, 8 << 20, 1 << 20, 2 << 20, 1 << 19, 1 << 20),),
         next_scan=STARTED + 900,

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
 from samepaged.export.document import document
 from samepaged.export.snapshot import Skipped
@@ -64,6 +65,12 @@ def test_every_key_of_the_contract_is_there() -> None:
     assert set(shown["stable"]) >= SHARING_KEYS
     assert set(shown["page_sizes"][0]) >= {"page_size", "memory_pages", "zero_pages", *SHARING_KEYS}
     assert shown["schema"] == 1
+
+
+def test_paused_times_are_given_where_they_are_known() -> None:
+    shown = document(host_scan("a", "b"), {"a": PausedTime(1.5, 0.0004)})["domains"]
+    assert (shown[0]["paused_seconds_total"], shown[0]["paused_ratio"]) == (1.5, 0.0004)
+    assert (shown[1]["paused_seconds_total"], shown[1]["paused_ratio"]) == (None, None)
 
 
 def test_the_values_are_those_of_the_scan() -> None:

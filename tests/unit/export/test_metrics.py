@@ -203,6 +203,14 @@ def test_only_the_largest_pairs_are_given() -> None:
     assert of(found, "pair_inter_sharing_bytes") == {("a50", "b50"): 50 * 4096, ("a20", "b20"): 20 * 4096}
 
 
+def test_paused_time_is_given_for_every_guest_that_runs() -> None:
+    found = series(full_snapshot())
+    assert of(found, "domain_paused_seconds_total") == {("web-1",): 1.5, ("web-2",): 0.25}
+    assert of(found, "domain_paused_ratio") == {("web-1",): 0.0004, ("web-2",): 0.00002}
+    assert of(found, "config_max_drift_ratio") == {(): 0.0005}
+    assert of(series(full_snapshot().without("web-1")), "domain_paused_ratio") == {("web-2",): 0.00002}
+
+
 def test_a_domain_that_is_gone_is_gone_from_the_next_scrape() -> None:
     scan = host_scan(
         "a",

@@ -90,6 +90,14 @@ def test_it_is_well_formed_and_asks_for_nothing_from_anywhere(snapshot: Snapshot
     assert "@import" not in STYLE
 
 
+def test_the_guest_suspended_longest_is_shown() -> None:
+    shown = tree(full_snapshot())
+    assert "Suspended most 400 ppm of the last hour, guest web-1" in text(shown)
+    assert "400 ppm of the last hour" in text(section(shown, "guests"))
+    over = replace(full_snapshot(), limits=Limits(0.25, 900.0, 0.0003))
+    assert "bad" in {one.get("class") for one in tree(over).iter("div") if "Suspended most" in text(one)}
+
+
 def test_its_policy_allows_its_own_style_and_nothing_else() -> None:
     html = tree(hosts.small())
     style = html.find(".//style")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
 from samepaged.export.names import columns
 from samepaged.export.snapshot import Skipped
@@ -64,6 +65,24 @@ def test_a_scan_reads_like_this() -> None:
     )
 
     assert table(scan) == READS.strip("\n")
+
+
+def test_the_guests_suspended_longest_are_named() -> None:
+    paused = {
+        "never": PausedTime(0, 0),
+        "some": PausedTime(0.1, 0.1 / 3600),
+        "other": PausedTime(0.1, 0.09 / 3600),
+        "more": PausedTime(90.0, 0.0005),
+        "least": PausedTime(0.1, 0.01 / 3600),
+    }
+    shown = table(host_scan("some", "more"), paused=paused)
+    assert shown.partition("suspended  of")[2].splitlines()[1:4] == [
+        "   1.80 s           500 ppm  more",
+        "   100 ms            28 ppm  some",
+        "  90.0 ms            25 ppm  other",
+    ]
+    assert "least" not in shown
+    assert "suspended" not in table(host_scan("some"), paused={"some": PausedTime(1.0, 0.0)})
 
 
 READS_WITH_MORE = """

@@ -286,3 +286,67 @@ def test_a_guest_paused_by_others_is_not_touched() -> None:
         scene.hypervisor.it.run_state = RunState.RUNNING
 
     scene.fails(Reason.RESUMED_BY_OTHERS, read)
+
+
+class Account:
+    """A drift budget of so many seconds."""
+
+    def __init__(self, left: float) -> None:
+        self.left = left
+
+    def check(self, expected: float) -> float:
+        if expected > self.left:
+            raise error(Reason.DRIFT_BUDGET)
+        return self.left
+
+    def add(self, seconds: float) -> None:
+        self.left -= seconds
+
+
+def budgeted(scene: Scene, left: float) -> Account:
+    account = Account(left)
+    scene.suspender.account = account  # type: ignore[assignment] # stands for the ledger's
+    return account
+
+
+def test_every_pause_is_put_to_the_guests_account(scene: Scene) -> None:
+    account = budgeted(scene, 1.0)
+
+    def read() -> None:
+        scene.clock.now += 0.1
+
+    def fail() -> None:
+        scene.clock.now += 0.2
+        raise error(Reason.READ)
+
+    scene.suspend(read)
+    with pytest.raises(GuestError):
+        scene.suspend(fail)
+    assert account.left == pytest.approx(0.7)
+
+
+def test_a_pause_beyond_the_drift_budget_does_not_begin(scene: Scene) -> None:
+    budgeted(scene, 0.1)
+    with pytest.raises(GuestError) as caught, scene.suspender(0.2):
+        pytest.fail("suspended all the same")
+    assert caught.value.reason is Reason.DRIFT_BUDGET
+    assert scene.guard.calls == []
+    assert "suspend" not in scene.hypervisor.it.calls
+
+
+def test_a_pause_ends_when_the_drift_budget_is_used_up(scene: Scene) -> None:
+    account = budgeted(scene, 0.1)
+
+    def read() -> None:
+        assert not scene.suspender.stop()
+        scene.clock.now += 0.11
+        scene.suspender.stop()
+
+    with pytest.raises(GuestError) as caught:
+        scene.suspend(read)
+    assert caught.value.reason is Reason.DRIFT_BUDGET
+    assert scene.hypervisor.it.run_state is RunState.RUNNING
+    assert scene.guard.calls[-1] == "disarm"
+    assert account.left == pytest.approx(-0.01)
+    assert not scene.suspender.failed
+    assert not scene.suspender.stop()

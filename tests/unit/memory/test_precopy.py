@@ -106,7 +106,8 @@ class Machine:
         self.bits &= ~SOFT_DIRTY
 
     @contextlib.contextmanager
-    def pause(self) -> Iterator[Held]:
+    def pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+        del expected, dumping
         held = Held()
         self.pass_time(self.arming)  # the guest runs on meanwhile
         self.log.append("suspend")
@@ -140,7 +141,7 @@ class Machine:
             patch.setattr(softdirty, "clear", self.clear)
             scan = Precopy(
                 self,  # type: ignore[arg-type] # stands for a reader
-                self.pause,  # type: ignore[arg-type] # nobody expects anything of it
+                self.pause,
                 pace or Pace(),
                 budget,
                 merging,

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from samepaged.drift.ledger import PausedTime
 from samepaged.export.document import document
 from samepaged.export.metrics import SnapshotCollector, registry
 from samepaged.service import documents as module
@@ -53,7 +54,7 @@ def test_after_it_the_snapshot_is_what_scan_json_prints(made: Made) -> None:
     assert latest is not None
     assert made["/-/ready"].status == 200
     assert made["/api/v1/snapshot"].media_type == "application/json"
-    assert json.loads(made["/api/v1/snapshot"].body) == document(latest)
+    assert json.loads(made["/api/v1/snapshot"].body) == document(latest, made.snapshot.paused)
 
 
 def test_a_snapshot_is_made_once_and_anew_when_another_is_there(made: Made) -> None:
@@ -63,6 +64,13 @@ def test_a_snapshot_is_made_once_and_anew_when_another_is_there(made: Made) -> N
     assert made.snapshot.latest is not None
     made.snapshot = replace(made.snapshot, latest=replace(made.snapshot.latest, duration_seconds=99.0))
     assert json.loads(made["/api/v1/snapshot"].body)["duration_seconds"] == 99.0
+
+
+def test_the_snapshot_follows_the_paused_times(made: Made) -> None:
+    made.snapshot = full_snapshot()
+    assert json.loads(made["/api/v1/snapshot"].body)["domains"][0]["paused_ratio"] == 0.0004
+    made.snapshot = replace(made.snapshot, paused={"web-1": PausedTime(1.5, 0.0)})
+    assert json.loads(made["/api/v1/snapshot"].body)["domains"][0]["paused_ratio"] == 0
 
 
 def test_the_metrics_are_in_both_formats_the_text_first(made: Made) -> None:

@@ -64,6 +64,14 @@ MAX_PAUSE: Final = Metric(
     "`scan.max_pause` in force: seconds that a guest may stand suspended at a time.",
     example="samepage_domain_last_pause_seconds > on (instance) group_left samepage_config_max_pause_seconds",
 )
+MAX_DRIFT: Final = Metric(
+    GAUGE,
+    "samepage_config_max_drift_ratio",
+    (),
+    Unit.RATIO,
+    "`scan.max_drift` in force: the part of any hour for which all scans together may suspend a guest.",
+    example="samepage_domain_paused_ratio > on (instance) group_left samepage_config_max_drift_ratio",
+)
 SCAN_INTERVAL: Final = Metric(
     GAUGE,
     "samepage_config_scan_interval_seconds",

@@ -66,6 +66,22 @@ PAUSE_DURATION: Final = Metric(
     "Seconds that the guest stood suspended for samepaged, each pause by itself.",
     example="histogram_quantile(0.99, sum by (le) (rate(samepage_pause_duration_seconds_bucket[1d])))",
 )
+DOMAIN_PAUSED_SECONDS: Final = Metric(
+    COUNTER,
+    "samepage_domain_paused_seconds_total",
+    ("domain",),
+    Unit.SECONDS,
+    "Seconds for which samepaged suspended the guest since its own start, failed scans included; its clock loses them.",
+    example="topk(3, increase(samepage_domain_paused_seconds_total[1d]))",
+)
+DOMAIN_PAUSED_RATIO: Final = Metric(
+    GAUGE,
+    "samepage_domain_paused_ratio",
+    ("domain",),
+    Unit.RATIO,
+    "Part of the last hour for which samepaged suspended the guest, all processes of samepaged on the host together.",
+    example="samepage_domain_paused_ratio * 1e6",
+)
 SCAN_DURATION: Final = Metric(
     HISTOGRAM,
     "samepage_scan_duration_seconds",

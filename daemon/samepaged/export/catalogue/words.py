@@ -109,6 +109,7 @@ FALLBACKS: Final[Words] = {
     "busy": "writes faster than it can be read within `scan.max_pause`: precopy did not converge",
     "permission": "has soft-dirty bits that this user may not clear (CAP_DAC_OVERRIDE): no precopy",
     "claimed": "is being read by another samepaged, by the same soft-dirty bits: no precopy",
+    "drift": "has too little of its drift budget (`scan.max_drift`) left for precopy: it was read in slices",
     "distrusted": "had soft-dirty bits that were found to miss writes: no precopy since",
 }
 

@@ -9,11 +9,12 @@ from samepaged.export.names import visible
 from samepaged.export.page.bars import bar, legend, states
 from samepaged.export.page.markup import Html, amount, clock, element, joined, named, share
 from samepaged.export.snapshot import mergeable_pages
-from samepaged.export.table import seconds
+from samepaged.export.table import ppm, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from samepaged.drift.ledger import PausedTime
     from samepaged.export.snapshot import GuestScan, HostScan, Limits, Merging
     from samepaged.sharing import GuestSharing
 
@@ -41,12 +42,15 @@ _HEADINGS: Final = (
 )
 
 
-def guests(scan: HostScan, merging: Merging | None, limits: Limits | None) -> Html:
+def guests(scan: HostScan, merging: Merging | None, limits: Limits | None, paused: Mapping[str, PausedTime]) -> Html:
     """The section on the guests."""
     how = {one.name: one for one in scan.scans}
     several = len(scan.report.groups) > 1
     order = sorted(scan.report.guests, key=lambda guest: (-_at_stake(guest), guest.name))
-    rows = [_row(guest, how[guest.name], scan, merging, limits, several=several) for guest in order[:_MOST]]
+    rows = [
+        _row(guest, how[guest.name], scan, merging, _pause(how[guest.name], limits, paused), several=several)
+        for guest in order[:_MOST]
+    ]
     note = "Those with most to share first."
     if len(order) > _MOST:
         note += f" {_MOST} of {len(order)} guests; the JSON and the metrics have all."
@@ -126,7 +130,7 @@ def _row(
     how: GuestScan,
     scan: HostScan,
     merging: Merging | None,
-    limits: Limits | None,
+    pause: str,
     *,
     several: bool,
 ) -> Html:
@@ -144,7 +148,7 @@ def _row(
             "merged by KSM",
         ),
         _cell(visible(how.mode), "mode"),
-        _number(_pause(how, limits), "longest pause"),
+        _number(pause, "longest pause"),
         role="row",
     )
 
@@ -171,13 +175,13 @@ def _merged(name: str, potential: int, merging: Merging | None) -> str:
     return joined([amount(merged), element("small", f"{share(merged, potential)} of potential", class_="soft")])
 
 
-def _pause(how: GuestScan, limits: Limits | None) -> str:
-    if not how.pauses:
-        return "\N{EN DASH}"
-    told = seconds(how.longest_pause_seconds)
-    if limits is None or how.longest_pause_seconds <= limits.max_pause:
-        return told
-    return joined([told, element("small", element("span", "over the limit", class_="mark"))])
+def _pause(how: GuestScan, limits: Limits | None, paused: Mapping[str, PausedTime]) -> str:
+    told = [seconds(how.longest_pause_seconds) if how.pauses else "\N{EN DASH}"]
+    if how.pauses and limits is not None and how.longest_pause_seconds > limits.max_pause:
+        told.append(element("small", element("span", "over the limit", class_="mark")))
+    if (time := paused.get(how.name)) is not None and time.ratio:
+        told.append(element("small", f"{ppm(time.ratio)} of the last hour", class_="soft"))
+    return joined(told)
 
 
 def _cell(value: str, label: str, kind: str | None = None) -> Html:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from samepaged.export.page.bars import Part, bar, legend
-from samepaged.export.page.markup import Html, amount, element, joined, noun, share, span, when
-from samepaged.export.table import seconds
+from samepaged.export.page.markup import Html, amount, element, joined, named, noun, share, span, when
+from samepaged.export.table import ppm, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,6 +103,11 @@ def operation(snapshot: Snapshot, now: float) -> Html:
         over = limits is not None and longest > limits.max_pause
         bound = "" if limits is None else f"{'over' if over else 'within'} the limit of {seconds(limits.max_pause)}"
         figures.append(("bad" if over else "", "Longest pause", seconds(longest), bound))
+    if snapshot.paused:
+        name, most = max(snapshot.paused.items(), key=lambda item: item[1].ratio)
+        over = limits is not None and most.ratio > limits.max_drift
+        bound = joined(["of the last hour, guest ", named(name)]) if most.ratio else "no guest in the last hour"
+        figures.append(("bad" if over else "", "Suspended most", ppm(most.ratio), bound))
     return _figures(*figures)
 
 

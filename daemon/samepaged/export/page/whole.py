@@ -118,7 +118,7 @@ class Page:
             overview,
             self._merging(scan, snapshot.merging),
             self._history(snapshot.history) if snapshot.history else Html(),
-            self._guests(scan, snapshot.merging, snapshot.limits),
+            self._guests(scan, snapshot.merging, snapshot.limits, snapshot.paused),
             self._groups(scan),
             self._pairs(scan),
             self._sources(snapshot.sources, scan),

@@ -1,0 +1,85 @@
+"""How long a guest may be suspended within an hour, and the error for a scan that does not fit."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Protocol
+
+from samepaged.drift.window import WINDOW_SECONDS
+from samepaged.errors import GuestError, Reason
+
+__all__ = ["UNLIMITED", "DriftBudget", "FixedBudget", "exhausted", "hourly_limit", "needed_ppm", "refusal"]
+
+
+class DriftBudget(Protocol):
+    """The seconds for which one guest may still be suspended."""
+
+    @property
+    def limit(self) -> float:
+        """Seconds within any hour; infinite without a bound."""
+
+    def left(self) -> float:
+        """Seconds that are left now: 0 or more."""
+
+    def wait(self, seconds: float) -> float:
+        """Seconds until so many are left; infinite if the hour's limit is smaller."""
+
+
+class FixedBudget:
+    """A budget of which nothing is spent."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+
+    def left(self) -> float:
+        """All of it."""
+        return self.limit
+
+    def wait(self, seconds: float) -> float:
+        """None, or for ever."""
+        return 0.0 if seconds <= self.limit else math.inf
+
+
+UNLIMITED: Final = FixedBudget(math.inf)
+
+
+def hourly_limit(max_drift: float) -> float:
+    """Seconds within any hour, from `scan.max_drift`; a ratio of 1 means no bound."""
+    return math.inf if max_drift >= 1 else max_drift * WINDOW_SECONDS
+
+
+def refusal(budget: DriftBudget, seconds: float) -> GuestError:
+    """The error for a scan that would suspend the guest for so many seconds in all, which the budget has not left."""
+    wait = budget.wait(seconds)
+    allowed = f"scan.max_drift allows {_seconds(budget.limit)} within an hour"
+    if math.isinf(wait):
+        return GuestError(
+            Reason.DRIFT_BUDGET,
+            f"a scan would suspend it for about {_seconds(seconds)} in all, and {allowed}; set scan.max_drift to "
+            f"{needed_ppm(seconds)}ppm or more, or scan.mode to live",
+        )
+    return GuestError(
+        Reason.DRIFT_BUDGET,
+        f"a scan would suspend it for about {_seconds(seconds)} in all, {allowed}, and {_seconds(budget.left())} of "
+        f"these are left; the next scan fits in {max(1, math.ceil(wait / 60))} min",
+    )
+
+
+def exhausted() -> GuestError:
+    """The error for a pause that took longer than predicted, until the budget was used up."""
+    return GuestError(
+        Reason.DRIFT_BUDGET,
+        "reading it took longer than predicted and used up the time that scan.max_drift leaves; this scan is void, and "
+        "the next one begins when the hour has room for it",
+    )
+
+
+def needed_ppm(seconds: float) -> int:
+    """The smallest `scan.max_drift` with two digits, in parts per million, in which one such scan an hour fits."""
+    ppm = seconds / WINDOW_SECONDS * 1e6
+    step: int = 10 ** max(0, math.floor(math.log10(max(ppm, 1))) - 1)
+    return min(1_000_000, math.ceil(ppm / step) * step)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"

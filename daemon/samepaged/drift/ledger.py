@@ -1,0 +1,200 @@
+"""The pauses of all guests: counted since the start, and for the last hour shared between processes by a file."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from samepaged.drift.budget import hourly_limit, refusal
+from samepaged.drift.window import (
+    WINDOW_SECONDS,
+    Pauses,
+    bucket,
+    format_pauses,
+    live,
+    merge,
+    parse_pauses,
+    spent,
+    wait,
+)
+from samepaged.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["DriftAccount", "PauseLedger", "PausedTime"]
+
+log = logging.getLogger(__name__)
+
+FILE_NAME: Final = "pauses.json"
+LARGEST_FILE: Final = 8 << 20
+# Another process holds the lock for a read and a write of a small file. It may hang: the ledger then goes on without.
+LOCK_SECONDS: Final = 0.2
+LOCK_POLL_SECONDS: Final = 0.005
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class PausedTime:
+    """How long samepaged kept one guest suspended: `total_seconds` since this process started, and the part of the last
+    hour (`ratio`), in which the pauses by other processes of samepaged are included.
+    """
+
+    total_seconds: float
+    ratio: float
+
+
+class PauseLedger:
+    """The pauses of all guests, by UUID. Threads may share it. With a `directory`, the last hour is in a file there,
+    so that the daemon, its successor and commands have one budget; a file that fails costs a warning and no more.
+    """
+
+    def __init__(self, directory: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._writer = secrets.token_hex(8)
+        self._totals: dict[str, float] = {}
+        self._pauses: Pauses = {}
+        self._directory = directory
+        self._warned = False
+        self.refresh()
+
+    def use(self, directory: Path) -> None:
+        """Share the file in this directory from now on."""
+        with self._lock:
+            if directory == self._directory:
+                return
+            self._directory = directory
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over the pauses that other processes have written."""
+        with self._lock:
+            self._merge(self._read())
+
+    def add(self, uuid: str, seconds: float) -> None:
+        """A pause of so many seconds has ended now."""
+        if not seconds > 0:
+            return
+        with self._lock:
+            self._totals[uuid] = self._totals.get(uuid, 0.0) + seconds
+            key = (uuid, self._writer, bucket(self._clock()))
+            self._pauses[key] = self._pauses.get(key, 0.0) + seconds
+            self._share()
+
+    def paused(self, uuid: str) -> PausedTime:
+        """How long this guest was suspended."""
+        with self._lock:
+            hour = spent(self._pauses, uuid, self._clock())
+            return PausedTime(self._totals.get(uuid, 0.0), min(1.0, hour / WINDOW_SECONDS))
+
+    def account(self, uuid: str, max_drift: float) -> DriftAccount:
+        """The guest's account, bounded by `scan.max_drift` (a ratio; 1: not bounded)."""
+        return DriftAccount(self, uuid, hourly_limit(max_drift))
+
+    def left(self, uuid: str, limit: float) -> float:
+        """Seconds of `limit` that the guest's pauses of the last hour leave."""
+        with self._lock:
+            return max(0.0, limit - spent(self._pauses, uuid, self._clock()))
+
+    def wait(self, uuid: str, limit: float, seconds: float) -> float:
+        """Seconds until so many of `limit` are left; infinite if `limit` is smaller."""
+        with self._lock:
+            return wait(self._pauses, uuid, self._clock(), limit=limit, seconds=seconds)
+
+    def _merge(self, others: Pauses) -> None:
+        self._pauses = live(merge(self._pauses, others), self._clock())
+
+    def _share(self) -> None:
+        if self._directory is None:
+            self._merge({})
+            return
+        try:
+            with _locked(self._directory):
+                self._merge(self._read())
+                content = format_pauses(self._pauses, _boot_id())
+                with whole_file(self._directory / FILE_NAME, 0o644, lasting=False) as path:
+                    path.write_bytes(content)
+        except OSError as error:
+            self._warn(f"cannot be written ({error.strerror or error}): other processes do not see this one's pauses")
+
+    def _read(self) -> Pauses:
+        if self._directory is None:
+            return {}
+        try:
+            with (self._directory / FILE_NAME).open("rb") as file:
+                content = file.read(LARGEST_FILE + 1)
+            if len(content) > LARGEST_FILE:
+                raise ValueError("it is too large")  # noqa: TRY301 - as for all other damage
+            return parse_pauses(content, _boot_id(), self._clock())
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            self._warn(f"cannot be read ({error.strerror or error}): the pauses by other processes do not count")
+        except ValueError as error:
+            self._warn(f"is damaged and ignored: {error}")
+        return {}
+
+    def _warn(self, problem: str) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning("%s, the ledger of pauses in %s, %s", FILE_NAME, self._directory, problem)
+
+
+@dataclass(frozen=True, slots=True)
+class DriftAccount:
+    """One guest's part of the ledger, and its `limit` in seconds within any hour (a DriftBudget)."""
+
+    ledger: PauseLedger
+    uuid: str
+    limit: float
+
+    def left(self) -> float:
+        """Seconds for which the guest may still be suspended now."""
+        return self.ledger.left(self.uuid, self.limit)
+
+    def wait(self, seconds: float) -> float:
+        """Seconds until so many are left; infinite if the hour's limit is smaller."""
+        return self.ledger.wait(self.uuid, self.limit, seconds)
+
+    def check(self, expected: float) -> float:
+        """The seconds that are left. Raises GuestError if a pause of so many expected seconds does not fit."""
+        left = self.left()
+        if left <= 0 or expected > left:
+            raise refusal(self, expected)
+        return left
+
+    def add(self, seconds: float) -> None:
+        """A pause of so many seconds has ended now."""
+        self.ledger.add(self.uuid, seconds)
+
+
+def _boot_id() -> str:
+    return BOOT_ID.read_text().strip()
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock, which a process that ends releases. Raises OSError where another one keeps it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(LOCK_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,127 @@
+"""The pauses of the last hour, as counters that several processes can merge."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "BUCKET_SECONDS",
+    "WINDOW_SECONDS",
+    "Pauses",
+    "bucket",
+    "format_pauses",
+    "live",
+    "merge",
+    "parse_pauses",
+    "spent",
+    "wait",
+]
+
+WINDOW_SECONDS: Final = 3600.0
+# Pauses of one process that end in the same stretch of this length are one entry, which bounds their number.
+BUCKET_SECONDS: Final = 10.0
+
+SCHEMA: Final = 1
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_WRITER: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
+_FIELDS: Final = 4
+# No pause and no sum of pauses within one bucket is longer than a day.
+_LONGEST: Final = 86_400.0
+
+Pauses: TypeAlias = dict[tuple[str, str, int], float]
+"""Seconds suspended, by guest (UUID), writer (a random name of the process) and bucket. Only the writer raises an
+entry, so merging two copies takes the larger value of each.
+"""
+
+
+def bucket(now: float) -> int:
+    """The number of the bucket in which the time `now` (CLOCK_MONOTONIC) lies."""
+    return int(now // BUCKET_SECONDS)
+
+
+def expiry(number: int) -> float:
+    """When a bucket leaves the window: an hour after the last pause that it can hold."""
+    return (number + 1) * BUCKET_SECONDS + WINDOW_SECONDS
+
+
+def live(pauses: Mapping[tuple[str, str, int], float], now: float) -> Pauses:
+    """The entries that have not left the window."""
+    return {key: seconds for key, seconds in pauses.items() if expiry(key[2]) > now}
+
+
+def merge(one: Mapping[tuple[str, str, int], float], other: Mapping[tuple[str, str, int], float]) -> Pauses:
+    """All entries of both copies."""
+    merged = dict(one)
+    for key, seconds in other.items():
+        merged[key] = max(seconds, merged.get(key, 0.0))
+    return merged
+
+
+def spent(pauses: Mapping[tuple[str, str, int], float], uuid: str, now: float) -> float:
+    """Seconds for which the guest was suspended within the window."""
+    return math.fsum(seconds for key, seconds in pauses.items() if key[0] == uuid and expiry(key[2]) > now)
+
+
+def wait(pauses: Mapping[tuple[str, str, int], float], uuid: str, now: float, *, limit: float, seconds: float) -> float:
+    """Seconds until so many of `limit` are not spent; infinite if `limit` is smaller."""
+    if seconds > limit:
+        return math.inf
+    excess, until = spent(pauses, uuid, now) + seconds - limit, now
+    for leaves, paused in sorted((expiry(key[2]), one) for key, one in pauses.items() if key[0] == uuid):
+        if leaves <= now:
+            continue
+        if excess <= 0:
+            break
+        excess, until = excess - paused, leaves
+    return until - now
+
+
+def format_pauses(pauses: Mapping[tuple[str, str, int], float], boot_id: str) -> bytes:
+    """The file's content."""
+    rows = [[*key, seconds] for key, seconds in sorted(pauses.items())]
+    return json.dumps({"schema": SCHEMA, "boot_id": boot_id, "pauses": rows}, separators=(",", ":")).encode()
+
+
+def parse_pauses(content: bytes, boot_id: str, now: float) -> Pauses:
+    """The entries of a file's content that are in the window; none if the file is of another boot. Raises ValueError
+    where the content is not what `format_pauses` writes.
+    """
+    try:
+        document = json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise ValueError(f"it is not a JSON object of schema {SCHEMA}")
+    if document.get("boot_id") != boot_id:
+        return {}
+    rows = document.get("pauses")
+    if not isinstance(rows, list):
+        raise ValueError("it has no list of pauses")  # noqa: TRY004 - one error for all damage
+    latest = bucket(now)
+    found: Pauses = {}
+    for row in rows:
+        key, seconds = _entry(row)
+        # A bucket of the future cannot be this boot's: it would hold back scans for longer than an hour.
+        if key[2] > latest:
+            raise ValueError("a pause ends in the future")
+        found[key] = max(seconds, found.get(key, 0.0))
+    return live(found, now)
+
+
+def _entry(row: object) -> tuple[tuple[str, str, int], float]:
+    if not isinstance(row, list) or len(row) != _FIELDS:
+        raise ValueError("a pause is not a list of four fields")
+    uuid, writer, number, seconds = row
+    if not (isinstance(uuid, str) and _UUID.fullmatch(uuid) and isinstance(writer, str) and _WRITER.fullmatch(writer)):
+        raise ValueError("a pause has no UUID, or no writer")
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ValueError("the bucket of a pause is not a whole number")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST:
+        raise ValueError("the length of a pause is not a number of seconds")
+    return (uuid, writer, number), float(seconds)

@@ -1,0 +1,90 @@
+"""Setting a guest's clock right after a scan, through its guest agent."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+import libvirt
+
+from samepaged import threads
+from samepaged.errors import GuestError, HypervisorError
+
+if TYPE_CHECKING:
+    from samepaged.hypervisor.connection import Hypervisor
+
+__all__ = ["ClockSync"]
+
+log = logging.getLogger(__name__)
+
+# Each agent that does not answer occupies one of libvirtd's workers (max_workers is 20): other clients need them, too.
+MOST_UNDER_WAY: Final = 4
+
+
+class ClockSync:
+    """Asks guest agents to set their guests' clocks by the virtual hardware's (virDomainSetTime). Each call has its own
+    thread, because an agent may never answer; a guest whose call is still under way is asked no second time, and no
+    guest is asked while MOST_UNDER_WAY calls are.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: dict[str, threading.Thread] = {}
+        self._failed: set[str] = set()
+
+    def request(self, hypervisor: Hypervisor, uuid: str, name: str) -> None:
+        """Ask the agent of a guest that runs. Returns at once."""
+        work = threading.Thread(target=self._sync, args=(hypervisor, uuid, name), name="clock-sync", daemon=True)
+        with self._lock:
+            if uuid in self._under_way or len(self._under_way) >= MOST_UNDER_WAY:
+                return
+            self._under_way[uuid] = work
+        try:
+            threads.start(work, HypervisorError)
+        except HypervisorError as error:
+            self._ended(uuid, name, error)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the calls that are under way, for at most so many seconds."""
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            threads_ = list(self._under_way.values())
+        for thread in threads_:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def forget(self, running: set[str]) -> None:
+        """Forget the failures of guests that are gone (`running`: UUIDs)."""
+        with self._lock:
+            self._failed &= running
+
+    def _sync(self, hypervisor: Hypervisor, uuid: str, name: str) -> None:
+        try:
+            domain = hypervisor.by_uuid(uuid)
+            hypervisor.call(
+                f"setting the clock of domain {name!r}",
+                lambda: domain.setTime({"seconds": 0, "nseconds": 0}, libvirt.VIR_DOMAIN_TIME_SYNC),
+                seconds=None,  # this thread is the one that may be left behind
+            )
+        except (GuestError, HypervisorError) as error:
+            self._ended(uuid, name, error)
+        else:
+            self._ended(uuid, name, None)
+
+    def _ended(self, uuid: str, name: str, error: Exception | None) -> None:
+        with self._lock:
+            first = error is not None and uuid not in self._failed
+            if error is None:
+                self._failed.discard(uuid)
+            else:
+                self._failed.add(uuid)
+        if first:
+            log.warning(
+                "domain %r: its guest agent did not set its clock after a scan (%s); start qemu-guest-agent in the "
+                "guest, or set scan.sync_clock: none",
+                name,
+                error,
+            )
+        with self._lock:
+            self._under_way.pop(uuid, None)

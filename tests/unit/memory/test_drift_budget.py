@@ -1,0 +1,261 @@
+"""Scans within a drift budget: which mode is taken, what is refused, and what is left of a scan that was."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from samepaged.drift.budget import FixedBudget
+from samepaged.errors import GuestError, Reason
+from samepaged.guard.suspend import Held
+from samepaged.memory import capture as module
+from samepaged.memory.capture import Hashing, Policy, Source, capture
+from samepaged.memory.hashing import best
+from samepaged.memory.kept import Kept
+from samepaged.memory.pagemap import PAGE
+from samepaged.memory.pause import PauseMeter
+from samepaged.memory.plan import Obstacle, Pace, Plan
+from samepaged.memory.sliced import LONGEST_WAIT, read_sliced
+from samepaged.memory.suspension import Workload, totals, within_budget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+OBSTACLE = Obstacle("kernel", "no bits")
+COSTS = {"snapshot": 0.3, "precopy": 0.2, "sliced": 0.4, "live": 0.0}
+PAGES = 1237
+
+
+def chosen(mode: str, left: float, *, auto: bool = True, fits: bool = True, obstacle: Obstacle | None = None) -> Plan:
+    return within_budget(Plan(mode), COSTS, FixedBudget(left), auto=auto, snapshot_fits=fits, obstacle=obstacle)
+
+
+def test_a_mode_that_fits_is_taken() -> None:
+    assert chosen("precopy", 0.2) == Plan("precopy", None, 0.2)
+    assert chosen("live", 0.0) == Plan("live")
+
+
+def test_auto_takes_a_cheaper_mode() -> None:
+    assert chosen("snapshot", 0.25) == Plan("precopy", None, 0.2)
+    assert within_budget(
+        Plan("precopy"), COSTS | {"precopy": 0.5}, FixedBudget(0.35), auto=True, snapshot_fits=True, obstacle=None
+    ) == Plan("snapshot", None, 0.3)
+    dear = COSTS | {"precopy": 0.5}
+    found = within_budget(Plan("precopy"), dear, FixedBudget(0.45), auto=True, snapshot_fits=False, obstacle=None)
+    assert found.mode == "sliced"
+    assert found.fallback is not None
+    assert found.fallback.code == "drift"
+
+
+@pytest.mark.parametrize(
+    ("mode", "left", "auto", "least"),
+    [("snapshot", 0.1, True, "200 ms"), ("snapshot", 0.25, False, "300 ms"), ("sliced", 0.35, False, "400 ms")],
+)
+def test_the_refusal_names_the_least_that_a_scan_takes(mode: str, left: float, auto: bool, least: str) -> None:  # noqa: FBT001 - a parameter
+    with pytest.raises(GuestError, match=f"about {least} in all") as caught:
+        chosen(mode, left, auto=auto)
+    assert caught.value.reason is Reason.DRIFT_BUDGET
+
+
+def test_totals_add_up_all_pauses_of_a_scan() -> None:
+    pace = Pace(rate=1e9, overhead=0.01, looking=1e-7, clearing=1e-7)
+    found = totals(Workload(pages=1_000_000, backed=244_141, first=True), pace, max_pause=0.2)
+    assert found["snapshot"] == pytest.approx(1.01, rel=0.01)
+    assert found["sliced"] == pytest.approx(1.1, rel=0.01)  # ten slices or eleven
+    assert found["precopy"] == pytest.approx(0.33, rel=0.01)
+    later = totals(Workload(pages=1_000_000, backed=244_141, first=False), pace, max_pause=0.2)
+    assert found["precopy"] - later["precopy"] == pytest.approx(0.01)
+    pace.learn_total(1.0, 2.0)
+    assert totals(Workload(1_000_000, 244_141, first=True), pace, 0.2)["snapshot"] == pytest.approx(2.02, rel=0.01)
+
+
+def test_a_prediction_that_was_too_short_is_corrected_at_once_and_the_other_way_slowly() -> None:
+    pace = Pace()
+    pace.learn_total(1.0, 3.0)
+    assert pace.correction == 3
+    pace.learn_total(3.0, 1.0)
+    assert pace.correction == 2
+    pace.reconsider_total()
+    assert pace.correction == pytest.approx(2 / 1.1)
+    for _ in range(20):
+        pace.reconsider_total()
+    assert pace.correction == 1
+
+
+class Ram:
+    """Memory of this process as QEMU has a guest's, and how it is scanned."""
+
+    def __init__(self, directory: Path) -> None:
+        self.area = mmap.mmap(-1, PAGES * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.area.madvise(mmap.MADV_DONTFORK)
+        self.area.madvise(mmap.MADV_NOHUGEPAGE)
+        for page in range(PAGES):
+            self.area[page * PAGE] = 1
+        self.pauses: list[float] = []
+        self.source = Source(os.getpid(), (PAGES * PAGE,), False, False, self.pause, lambda _: None, directory)
+
+    @contextlib.contextmanager
+    def pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+        assert not dumping
+        self.pauses.append(expected)
+        held = Held()
+        yield held
+        held.seconds = 0.125
+
+    def scan(self, kept: Kept, limit: float, mode: str = "auto") -> str:
+        policy = Policy(mode, "process", 0.25, 0.5, verify_pages=0, still_ksm=False, budget=FixedBudget(limit))
+        return capture(self.source, Hashing(best(), 7, 1, lambda: False), policy, kept).mode
+
+
+@pytest.fixture
+def ram(tmp_path: Path) -> Iterator[Ram]:
+    ram = Ram(tmp_path)
+    with ram.area:
+        yield ram
+
+
+def test_a_refused_scan_suspends_nothing_and_takes_nothing_from_the_next(ram: Ram) -> None:
+    kept = Kept(0)
+    assert ram.scan(kept, 10) == "snapshot"
+    before, ram.pauses[:] = kept.digest, []
+    assert before is not None
+    with pytest.raises(GuestError) as caught:
+        ram.scan(kept, 1e-6)
+    assert caught.value.reason is Reason.DRIFT_BUDGET
+    assert ram.pauses == []
+    assert kept.digest is before
+    assert kept.scans == 1
+
+
+def test_a_speed_that_was_only_assumed_is_measured_before_a_refusal(ram: Ram) -> None:
+    slow = Kept(0, Pace(rate=1e6))
+    assert ram.scan(slow, 1.8, "snapshot") == "snapshot"
+    assert slow.pace.measured
+    assert len(ram.pauses) == 1
+
+
+def test_measuring_suspends_nothing(ram: Ram, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+    monkeypatch.setattr(module, "calibrate", lambda reader, _: measured.append(reader.pages))
+    with pytest.raises(GuestError):
+        ram.scan(Kept(0, Pace(rate=1e6)), 1.8, "sliced")
+    assert measured == [PAGES]
+    assert ram.pauses == []
+
+
+def test_the_correction_is_learnt_from_a_scan(ram: Ram) -> None:
+    kept = Kept(0, Pace(rate=1e9, overhead=0.01))
+    ram.scan(kept, 1.8, "snapshot")
+    assert kept.pace.correction == pytest.approx(0.125 / (0.01 + PAGES * PAGE / 1e9), rel=0.01)
+
+
+def test_a_dump_is_refused_alike(ram: Ram) -> None:
+    policy = Policy("snapshot", "dump", 0.25, 0.5, verify_pages=0, still_ksm=False, budget=FixedBudget(0.001))
+    kept = Kept(0, digest=np.zeros(1, np.uint64))
+    with pytest.raises(GuestError) as caught:
+        capture(ram.source, Hashing(best(), 7, 1, lambda: False), policy, kept)
+    assert caught.value.reason is Reason.DRIFT_BUDGET
+    assert kept.digest is not None
+    assert ram.pauses == []
+
+
+class Reader:
+    """Pieces of some milliseconds each."""
+
+    pages = 2048 * 8
+
+    def read(self, first: int, last: int, out: NDArray[np.uint64]) -> None:
+        time.sleep(0.004)
+        out[:] = np.arange(first, last)
+
+
+class Budget(FixedBudget):
+    """A budget that pauses use up, and that frees itself after `wait_seconds`."""
+
+    def __init__(self, left: float, wait_seconds: float) -> None:
+        super().__init__(1.0)
+        self.now_left, self.wait_seconds, self.waits = left, wait_seconds, 0
+
+    def left(self) -> float:
+        return self.now_left
+
+    def wait(self, seconds: float) -> float:
+        self.waits += 1
+        if self.wait_seconds <= LONGEST_WAIT:
+            self.now_left = 1.0
+        return self.wait_seconds
+
+
+def slices(budget: Budget) -> list[float]:
+    """The lengths of the slices of one guest."""
+    found: list[float] = []
+
+    @contextlib.contextmanager
+    def pause(expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+        assert not dumping
+        assert expected <= budget.now_left + 1e-9
+        held, began = Held(), time.monotonic()
+        yield held
+        held.seconds = time.monotonic() - began
+        found.append(held.seconds)
+        budget.now_left -= held.seconds
+
+    digest = read_sliced(
+        Reader(),  # type: ignore[arg-type] # stands for a reader
+        pause,
+        max_pause=0.05,
+        max_duty=1.0,
+        stop=lambda: False,
+        budget=budget,
+        overhead=0.001,
+    )
+    assert digest.tolist() == list(range(Reader.pages))
+    return found
+
+
+def test_a_slice_ends_with_the_budget_and_a_short_wait_is_made() -> None:
+    budget = Budget(0.008, wait_seconds=0.01)
+    found = slices(budget)
+    assert budget.waits == 1
+    assert found[0] < 0.02
+
+
+def test_slices_end_with_a_budget_that_stays_empty() -> None:
+    budget = Budget(0.008, wait_seconds=LONGEST_WAIT + 1)
+    with pytest.raises(GuestError) as caught:
+        slices(budget)
+    assert caught.value.reason is Reason.DRIFT_BUDGET
+    assert budget.waits > 0
+
+
+def test_the_meter_counts_failed_pauses_too() -> None:
+    @contextlib.contextmanager
+    def pause(expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+        assert (expected, dumping) == (0.5, True)
+        held = Held()
+        try:
+            yield held
+        finally:
+            held.seconds = 0.25
+
+    meter = PauseMeter(pause)
+    with meter(0.5, dumping=True):
+        pass
+    with pytest.raises(ZeroDivisionError), meter(0.5, dumping=True):
+        raise ZeroDivisionError
+    assert meter.seconds == 0.5
+
+
+def test_a_guest_that_others_paused_needs_no_budget(ram: Ram) -> None:
+    ram.source = replace(ram.source, paused=True)
+    assert ram.scan(Kept(0), 0.0) == "snapshot"

@@ -1,0 +1,28 @@
+"""Whether the drift budget holds for a command."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from samepaged.commands.scanning import add_arguments, bound_by_drift
+
+
+@pytest.mark.parametrize(
+    ("words", "bound"),
+    [
+        ("", True),
+        ("web-1 --connect qemu:///session", True),
+        ("--reader process", True),
+        ("--reader auto", True),
+        ("--reader dump", False),
+        ("--mode snapshot", False),
+        ("--mode auto", False),
+        ("--mode sliced --reader process", False),
+    ],
+)
+def test_a_mode_or_a_dump_on_the_command_line_is_the_operators_decision(words: str, bound: bool) -> None:  # noqa: FBT001 - a parameter
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert bound_by_drift(parser.parse_args(words.split())) is bound
