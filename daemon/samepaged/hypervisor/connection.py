@@ -100,6 +100,12 @@ def _one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def _lost(what: str, error: object) -> HypervisorError:
+    return HypervisorError(
+        f"the connection to libvirt was lost while {what}: {_one_line(error)}; check that libvirtd or virtqemud runs"
+    )
+
+
 def _close(connection: Any) -> None:  # noqa: ANN401 - libvirt's type
     with contextlib.suppress(libvirt.libvirtError):
         connection.close()
@@ -265,7 +271,7 @@ class Hypervisor:
             code = error.get_error_code()
             lost = error.get_error_domain() == libvirt.VIR_FROM_RPC or not self.alive
             if lost and code not in GUEST_REASONS:
-                raise HypervisorError(f"the connection to libvirt was lost while {what}: {_one_line(error)}") from error
+                raise _lost(what, error) from error
             reason = GUEST_REASONS.get(code, Reason.LIBVIRT)
             raise GuestError(reason, f"{what}: libvirt says: {_one_line(error)}") from error
 
@@ -314,7 +320,7 @@ class Hypervisor:
                 return lookup(name)
             except UnicodeEncodeError:
                 break  # no name that libvirt could have
-            except libvirt.libvirtError:
+            except libvirt.libvirtError as error:
                 if not self.alive:
-                    raise HypervisorError(f"the connection to libvirt was lost while looking up {name!r}") from None
+                    raise _lost(f"looking up {name!r}", error) from error
         raise GuestError(Reason.NO_SUCH_DOMAIN, f"there is no domain {name!r}; `virsh list` shows those that run")
