@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 PATIENCE: Final = 5.0
 # With so many descriptors above those in use, a scan succeeds.
 PLENTY: Final = 16
+# poll(2) takes no more descriptors than the limit: with fewer than these, libvirt loses its connection.
+FEWEST: Final = 3
 # Calls of a new connection to libvirt and of a new guard, which a scan has only if they are closed before it.
 OF_A_START: Final = (Kind.SOCKET, Kind.DESCRIPTOR, Kind.THREAD)
 
@@ -122,12 +124,12 @@ class Run:
                 time.sleep(0.01)
 
     def starve(self, step: int) -> None:
-        """Scan with one descriptor fewer at a time, until there are none: with a new connection to libvirt, and with
+        """Scan with one descriptor fewer at a time, until none is left: with a new connection to libvirt, and with
         the one that there is.
         """
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + PLENTY
-        for prepare, limit in itertools.product((self.disconnect, self.leave), range(most, 0, -step)):
+        for prepare, limit in itertools.product((self.disconnect, self.leave), range(most, FEWEST - 1, -step)):
             prepare()
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
             try:

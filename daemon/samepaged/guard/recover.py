@@ -95,7 +95,7 @@ class Recovery:
         self._ending = threading.Event()
         self._pid, self._start_time = str(os.getpid()), str(start_time(os.getpid()))
         self._entries = OpenEntries(self._directories, self._mine)
-        self._thread: threading.Thread | None = None
+        self._thread: threads.Worker | None = None
         self._shown: tuple[Pending, ...] = ()
 
     def _directories(self) -> Iterator[Path]:
@@ -124,9 +124,9 @@ class Recovery:
         """Look at each entry once, and go on in a thread. If none can be started, `step` has to be called."""
         sweep(self._configured[-1])
         self.step()
-        thread = threading.Thread(target=self._run, name="recovery", daemon=True)
+        thread = threads.Worker(self._run)
         try:
-            threads.start(thread, HypervisorError)
+            thread.start(HypervisorError)
         except HypervisorError as error:
             log.warning("open journal entries are worked on between scans only: %s", error)
         else:

@@ -49,6 +49,8 @@ DEAF: Final = (
 
 # Between two looks at a scanner that hangs in a dump and was killed.
 LOOK_SECONDS: Final = 1.0
+# For so long the thread that works on open entries may take to leave them to the main thread.
+SETTLER_SECONDS: Final = 10.0
 # Between two steps of the work on open entries.
 STEP_SECONDS: Final = (0.01, 0.3)
 
@@ -88,7 +90,7 @@ class Guard:
         self._journal = journal
         self._kill_scanner = kill_scanner
         self._open = open_entries
-        self._settler: threading.Thread | None = None
+        self._settler: threads.Worker | None = None
         self._scanner_ended = threading.Event()
         self._watch: _Watch | None = None
         self._look_at = 0.0
@@ -178,9 +180,9 @@ class Guard:
         """Work on open entries in a thread of its own: messages of the scanner must not wait for it."""
         if self._settler is not None and self._settler.is_alive():
             return
-        settler = threading.Thread(target=self._settle, name="settle", daemon=True)
+        settler = threads.Worker(self._settle)
         try:
-            threads.start(settler, HypervisorError)
+            settler.start(HypervisorError)
         except HypervisorError as error:
             # The daemon works on the entry as well, and this process does once the scanner has ended.
             log.warning("open journal entries wait for the end of the scanner: %s", error)
@@ -201,7 +203,7 @@ class Guard:
         """The scanner has ended."""
         self._scanner_ended.set()
         if self._settler is not None:
-            self._settler.join()
+            self._settler.join(SETTLER_SECONDS)
         watch = self._watch
         if watch is not None:
             if watch.dumping:

@@ -19,6 +19,7 @@ from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.hypervisor.calls import Calls, Unanswered
 from samepaged.hypervisor.domain import LibvirtDomain
 from samepaged.hypervisor.event_loop import start_event_loop
+from samepaged.hypervisor.failures import failure, lost, one_line
 from samepaged.hypervisor.resumes import Resumes
 from samepaged.os_errors import remedy
 
@@ -49,16 +50,6 @@ UNLIKELY_FILE: Final = "/samepaged doctor asks whether it may use this connectio
 
 GONE_EVENTS: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED})
 
-# What a call on one domain can end in, and whose fault that is.
-GUEST_REASONS: Final = {
-    libvirt.VIR_ERR_NO_DOMAIN: Reason.GONE,
-    libvirt.VIR_ERR_OPERATION_INVALID: Reason.NOT_RUNNING,
-    libvirt.VIR_ERR_OPERATION_TIMEOUT: Reason.IN_JOB,
-    libvirt.VIR_ERR_ACCESS_DENIED: Reason.NO_PERMISSION,
-    libvirt.VIR_ERR_AUTH_UNAVAILABLE: Reason.NO_PERMISSION,
-    libvirt.VIR_ERR_OPERATION_DENIED: Reason.NO_PERMISSION,
-}
-
 
 def _check_descriptors() -> None:
     """Raise HypervisorError if too few file descriptors are left for a connection. GLib, which libvirt uses for its
@@ -72,10 +63,6 @@ def _check_descriptors() -> None:
             raise HypervisorError(
                 f"libvirt cannot be reached with so few descriptors ({error.strerror}); {remedy(error, 'try again')}"
             ) from error
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
 
 
 def _deregister_and_close(connection: Any, callback: int | None) -> None:  # noqa: ANN401 - libvirt's type
@@ -114,6 +101,7 @@ class Hypervisor:
         self._resumes = Resumes()
         self._calls = Calls(self._stop)
         self._in_use = False  # by a call without a bound
+        self._left_behind: list[Callable[[], object]] = []  # ends the connection of such a call
 
     def connect(self, seconds: float = OPEN_SECONDS) -> None:
         """Open the connection within so many seconds, or do nothing if it is alive. Raises HypervisorError."""
@@ -154,7 +142,7 @@ class Hypervisor:
             if given_up.is_set() and not isinstance(found, Exception):
                 _close(found)
 
-        threads.start(threading.Thread(target=work, name="libvirt-open", daemon=True), HypervisorError)
+        threads.Worker(work).start(HypervisorError)
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -170,7 +158,7 @@ class Hypervisor:
 
     def _unreachable(self, why: object) -> HypervisorError:
         return HypervisorError(
-            f"libvirt at {self.uri!r} cannot be reached: {_one_line(why)}; check that libvirtd or virtqemud runs, the "
+            f"libvirt at {self.uri!r} cannot be reached: {one_line(why)}; check that libvirtd or virtqemud runs, the "
             "URI, and that this user may use its socket (membership of group 'libvirt', or root)"
         )
 
@@ -212,8 +200,10 @@ class Hypervisor:
 
     def close(self) -> None:
         """Close the connection; harmless where there is none."""
-        end, in_use = self._give_away(), self._in_use
-        if end is not None and not in_use:
+        in_use, end = self._in_use, self._give_away()
+        if end is not None and in_use:
+            self._left_behind.append(end)
+        elif end is not None:
             with contextlib.suppress(Unanswered, HypervisorError):
                 self._calls.make(end, CLOSE_SECONDS)
         self._calls.close()
@@ -249,12 +239,7 @@ class Hypervisor:
                 "domcontrol), and on what",
             ) from None
         except libvirt.libvirtError as error:
-            code = error.get_error_code()
-            lost = error.get_error_domain() == libvirt.VIR_FROM_RPC or not self.alive
-            if lost and code not in GUEST_REASONS:
-                raise HypervisorError(f"the connection to libvirt was lost while {what}: {_one_line(error)}") from error
-            reason = GUEST_REASONS.get(code, Reason.LIBVIRT)
-            raise GuestError(reason, f"{what}: libvirt says: {_one_line(error)}") from error
+            raise failure(what, error, alive=self.alive) from error
 
     def _bounded(self, function: Callable[[], Any], seconds: float) -> Any:  # noqa: ANN401 - as call
         ends: list[Callable[[], object]] = []
@@ -282,6 +267,8 @@ class Hypervisor:
         finally:
             if self._connection is connection:
                 self._in_use = False
+            while self._left_behind:
+                self._left_behind.pop()()
 
     def _connected(self) -> Any:  # noqa: ANN401 - libvirt's type
         if self._connection is None:
@@ -342,7 +329,7 @@ class Hypervisor:
                 ) from None
             except UnicodeEncodeError:
                 break  # no name that libvirt could have
-            except libvirt.libvirtError:
+            except libvirt.libvirtError as error:
                 if not self.alive:
-                    raise HypervisorError(f"the connection to libvirt was lost while looking up {name!r}") from None
+                    raise lost(f"looking up {name!r}", error) from error
         raise GuestError(Reason.NO_SUCH_DOMAIN, f"there is no domain {name!r}; `virsh list` shows those that run")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import libvirt
 
 from samepaged import threads
 from samepaged.errors import GuestError, HypervisorError
+from samepaged.hypervisor.connection import Hypervisor
 
 if TYPE_CHECKING:
-    from samepaged.hypervisor.connection import Hypervisor
+    from collections.abc import Callable
 
 __all__ = ["ClockSync"]
 
@@ -24,25 +26,26 @@ MOST_UNDER_WAY: Final = 4
 
 
 class ClockSync:
-    """Asks guest agents to set their guests' clocks by the virtual hardware's (virDomainSetTime). Each call has its own
-    thread, because an agent may never answer; a guest whose call is still under way is asked no second time, and no
-    guest is asked while MOST_UNDER_WAY calls are.
+    """Asks guest agents to set their guests' clocks by the virtual hardware's (virDomainSetTime). An agent may never
+    answer, so each call has its own thread and its own connection. A guest is not asked while its last call is under
+    way, and no guest is asked while MOST_UNDER_WAY calls are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, connect: Callable[[str], Hypervisor] = Hypervisor) -> None:
+        self._connect = connect
         self._lock = threading.Lock()
-        self._under_way: dict[str, threading.Thread] = {}
+        self._under_way: dict[str, threads.Worker] = {}
         self._failed: set[str] = set()
 
-    def request(self, hypervisor: Hypervisor, uuid: str, name: str) -> None:
-        """Ask the agent of a guest that runs. Returns at once."""
-        work = threading.Thread(target=self._sync, args=(hypervisor, uuid, name), name="clock-sync", daemon=True)
+    def request(self, uri: str, uuid: str, name: str) -> None:
+        """Ask the agent of a guest that runs, of the libvirt at `uri`. Returns at once."""
+        work = threads.Worker(partial(self._sync, uri, uuid, name))
         with self._lock:
             if uuid in self._under_way or len(self._under_way) >= MOST_UNDER_WAY:
                 return
             self._under_way[uuid] = work
         try:
-            threads.start(work, HypervisorError)
+            work.start(HypervisorError)
         except HypervisorError as error:
             self._ended(uuid, name, error)
 
@@ -59,8 +62,10 @@ class ClockSync:
         with self._lock:
             self._failed &= running
 
-    def _sync(self, hypervisor: Hypervisor, uuid: str, name: str) -> None:
+    def _sync(self, uri: str, uuid: str, name: str) -> None:
+        hypervisor = self._connect(uri)
         try:
+            hypervisor.connect()
             domain = hypervisor.by_uuid(uuid)
             hypervisor.call(
                 f"setting the clock of domain {name!r}",
@@ -71,6 +76,8 @@ class ClockSync:
             self._ended(uuid, name, error)
         else:
             self._ended(uuid, name, None)
+        finally:
+            hypervisor.close()
 
     def _ended(self, uuid: str, name: str, error: Exception | None) -> None:
         with self._lock:

@@ -144,7 +144,7 @@ class Scanner:
         scan = self._config.scan
         wanted = scan.sync_clock == "agent" and sum(suspender.pauses) > scan.sync_clock_above
         if self._clock_sync is not None and wanted and not suspender.failed:
-            self._clock_sync.request(self._hypervisor, guest.uuid, guest.name)
+            self._clock_sync.request(self._hypervisor.uri, guest.uuid, guest.name)
 
     def _check_open_entry(self, domain: Any) -> None:  # noqa: ANN401 - libvirt's type
         # Paused, it is not paused by another client; running, it may be suspended at any moment.

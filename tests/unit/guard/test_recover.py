@@ -130,7 +130,7 @@ def test_without_a_thread_the_loop_does_the_work(
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("threading.Thread.start", refuse)
+    monkeypatch.setattr("_thread.start_new_thread", refuse)
     recovery = Recovery(tmp_path)
     recovery.start()
     found = open_entry(tmp_path)
