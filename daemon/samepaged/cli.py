@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged import __version__
 from samepaged.errors import SamepagedError
 from samepaged.journald import configure_logging
+from samepaged.os_errors import exhausted, no_resources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,6 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _silence_stdout()
         return 1
     except OSError as error:
+        if exhausted(error):
+            print(f"samepaged: {no_resources(str(error.filename or 'a file'), error)}", file=sys.stderr)
+            return 1
         if error.errno not in {errno.ENOSPC, errno.EIO, errno.EBADF}:
             raise
         _silence_stdout()

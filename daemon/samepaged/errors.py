@@ -39,6 +39,7 @@ class Reason(StrEnum):
     MACVTAP = "macvtap"
     NO_PID = "no_pid"
     NO_PERMISSION = "no_permission"
+    NO_RESOURCES = "no_resources"
     LAYOUT = "layout"
     DUMP = "dump"
     READ = "read"

@@ -1,50 +1,64 @@
-"""What /proc says about whether a process is still the one that it was (proc_pid_stat(5))."""
+"""The state and start time of a process, from /proc (proc_pid_stat(5))."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
 
-__all__ = ["has_ended", "is_alive", "names_living", "start_time"]
+__all__ = ["PROC", "has_ended", "is_alive", "names_living", "start_time"]
 
 PROC: Final = Path("/proc")
-# Of the fields after the command's name: fields 3 and 22 of the line.
+# Indices of fields 3 and 22 of the line, counted after the command's name.
 STATE: Final = 0
 START_TIME: Final = 19
-# What has ended and was not waited for holds its number, and nothing else.
+# States of a process that has ended and was not waited for.
 ENDED: Final = frozenset({b"Z", b"X", b"x"})
 
 
-def _fields(pid: int) -> list[bytes]:
-    try:
-        stat = (PROC / str(pid) / "stat").read_bytes()
-        return stat[stat.rindex(b")") + 2 :].split()
-    except (OSError, ValueError):
-        return []
-
-
-def start_time(pid: int) -> int | None:
-    """When a process was started, in clock ticks since boot: this tells it from a later one of the same pid. None where
-    there is none.
+def _fields(pid: int, proc: Path) -> list[bytes]:
+    """The fields after the command's name; empty if the process does not exist. Raises OSError if they cannot be read
+    for another cause, such as EMFILE.
     """
     try:
-        return int(_fields(pid)[START_TIME])
+        stat = (proc / str(pid) / "stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    _, bracket, rest = stat.rpartition(b")")
+    return rest.split() if bracket else []
+
+
+def start_time(pid: int, proc: Path = PROC) -> int | None:
+    """Start time of a process in clock ticks since boot, which tells it from a later process with the same pid. None if
+    the process does not exist. Raises OSError if it cannot be read.
+    """
+    try:
+        return int(_fields(pid, proc)[START_TIME])
     except (ValueError, IndexError):
         return None
 
 
-def has_ended(pid: int) -> bool:
-    """Whether there is no such process, or one that has ended and was not waited for."""
-    fields = _fields(pid)
+def has_ended(pid: int, proc: Path = PROC) -> bool:
+    """Whether the process does not exist, or has ended and was not waited for. False if /proc cannot be read: what
+    belongs to a process is cleaned up only if its end is certain.
+    """
+    try:
+        fields = _fields(pid, proc)
+    except OSError:
+        return False
     return not fields or fields[STATE] in ENDED
 
 
-def is_alive(pid: int, started: int) -> bool:
-    """Whether the process that was started then still runs."""
-    fields = _fields(pid)
+def is_alive(pid: int, started: int, proc: Path = PROC) -> bool:
+    """Whether the process with this pid and start time runs. True if /proc cannot be read, as in `has_ended`."""
+    try:
+        fields = _fields(pid, proc)
+    except OSError:
+        return True
     return len(fields) > START_TIME and fields[STATE] not in ENDED and fields[START_TIME] == b"%d" % started
 
 
-def names_living(pid: str, started: str) -> bool:
-    """The same of a pid and a start time as they are written down in a file, or in its name."""
-    return pid.isdecimal() and started.isdecimal() and is_alive(int(pid), int(started))
+def names_living(pid: str, started: str, *, proc: Path = PROC) -> bool:
+    """`is_alive` for a pid and a start time as text from a file or a file name. Text that is not a number names no
+    process.
+    """
+    return pid.isdecimal() and started.isdecimal() and is_alive(int(pid), int(started), proc)

@@ -9,6 +9,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from samepaged.errors import ConfigError
+from samepaged.os_errors import exhausted, no_resources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,8 @@ def load(configured: int | None, state_directory: Path) -> int:
     """The seed (64 bits): the configured one, or the one kept in the state directory, or a new one kept there.
 
     Without a seed, anybody could tell from a hash whether a guest holds a page that they know. Raises ConfigError where
-    the file that keeps it is damaged; where it can be neither read nor made, says so and gives a seed for this run.
+    the file that keeps it is damaged, and GuestError if a resource is exhausted; where it can be neither read nor made,
+    says so and gives a seed for this run.
     """
     if configured is not None:
         return configured
@@ -71,6 +73,8 @@ def _keep(path: Path, seed: int) -> int:
 
 
 def _unkept(path: Path, error: OSError) -> int:
+    if exhausted(error):
+        raise no_resources(str(path), error) from error  # a file that exists would be ignored for one of another seed
     log.warning(
         "%s cannot be kept (%s): the hashes of this run compare with no other's; make the directory writable, "
         "or set hashing.seed",

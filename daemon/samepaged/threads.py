@@ -2,20 +2,77 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import _thread
+import threading
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
     from samepaged.errors import SamepagedError
 
-__all__ = ["start"]
+__all__ = ["Worker", "start"]
+
+# Seconds in which a thread must begin.
+START_SECONDS: Final = 0.5
 
 
 def start(thread: threading.Thread, refusal: Callable[[str], SamepagedError]) -> None:
-    """Start a thread; where that cannot be, raise what `refusal` makes of the line that says so."""
+    """Start a thread, or raise what `refusal` makes of the message."""
     try:
         thread.start()
     except RuntimeError as error:
-        raise refusal(f"no thread can be started ({error}); raise TasksMax= or `ulimit -u`") from error
+        raise refusal(_refused(error)) from error
+
+
+class Worker:
+    """A thread that calls `target` once, and does not keep the process alive. `target` must not raise.
+
+    threading.Thread.start() waits for ever for a thread that runs out of memory before it begins. This one gives up,
+    so it can be started while a guest is suspended.
+    """
+
+    def __init__(self, target: Callable[[], None]) -> None:
+        self._target = target
+        self._lock = threading.Lock()
+        self._begun = threading.Event()
+        self._abandoned = False
+        self._ended = threading.Event()
+        self._ended.set()
+
+    def start(self, refusal: Callable[[str], SamepagedError]) -> None:
+        """Start it, or raise what `refusal` makes of the message; then `target` is never called."""
+        self._ended.clear()
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError as error:
+            self._ended.set()
+            raise refusal(_refused(error)) from error
+        if not self._begun.wait(START_SECONDS):
+            with self._lock:
+                self._abandoned = not self._begun.is_set()
+            if self._abandoned:
+                self._ended.set()
+                raise refusal("a thread was started and did not begin; free memory on the host, or raise MemoryMax=")
+
+    def is_alive(self) -> bool:
+        """Whether it was started and has not ended."""
+        return not self._ended.is_set()
+
+    def join(self, seconds: float) -> None:
+        """Wait for its end, at most so many seconds."""
+        self._ended.wait(seconds)
+
+    def _run(self) -> None:
+        with self._lock:
+            if self._abandoned:
+                return
+            self._begun.set()
+        try:
+            self._target()
+        finally:
+            self._ended.set()
+
+
+def _refused(error: RuntimeError) -> str:
+    return f"no thread can be started ({error}); raise TasksMax= or `ulimit -u`"

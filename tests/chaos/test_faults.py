@@ -228,12 +228,18 @@ def test_64_descriptors_are_enough_and_none_is_survived(host: Host, samepaged: S
         with Family(one.process.pid) as family:
             since = len(one.log)
             before = known(one)
-            with few_descriptors(one.process.pid, 3):
-                complained(one, since, "Too many open files")
-                time.sleep(2)
-                assert known(one).keys() == before.keys()
-                assert family.exits == []
-            scanned_again(one)
+            # before a scan's first open, and in the middle of one
+            for moment in (lambda: scanned_again(one), host.witness.next_pause):
+                moment()
+                told = len(one.log)
+                with few_descriptors(one.process.pid, 3):
+                    complained(one, told, "Too many open files")
+                    complained(one, told, "raise LimitNOFILE=")
+                    time.sleep(2)
+                    assert known(one).keys() == before.keys()
+                    assert family.exits == []
+                scanned_again(one)
+            assert "has ended (" not in one.log
             held = family.held
             with few_descriptors(family.members["guard"].pid, 3):
                 # a guard that cannot connect to libvirt is none: nobody is suspended

@@ -11,6 +11,7 @@ from samepaged.config.document import MAX_BYTES, Document, Unreadable, read_docu
 from samepaged.config.problem import Path, Place, Problem, dotted, one_line, shown
 from samepaged.config.schema import Config, schema_keys
 from samepaged.errors import ConfigError
+from samepaged.os_errors import remedy
 
 if TYPE_CHECKING:
     import pathlib
@@ -57,7 +58,7 @@ def _remedy(error: OSError) -> str:
         return "correct its name, or create it"
     if isinstance(error, PermissionError):
         return "run as a user who may read it, or change its permissions"
-    return "name a readable file"
+    return remedy(error, "name a readable file")
 
 
 def parse(text: str | bytes, name: str) -> Config:

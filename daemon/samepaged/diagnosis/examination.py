@@ -19,6 +19,7 @@ from samepaged.diagnosis.sources import sources
 from samepaged.diagnosis.storage import read_configuration, storage
 from samepaged.diagnosis.unit import units
 from samepaged.errors import ConfigError, GuestError, HypervisorError
+from samepaged.hypervisor.process import ProcessTable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,8 +84,9 @@ def _libvirt(config: Config, user: str, *, verify_layout: bool) -> _Libvirt:
         if hypervisor is None or not found.reached:
             return found
         try:
+            processes = ProcessTable()
             for domain in hypervisor.running():
-                guest = examine(hypervisor, config, domain)
+                guest = examine(hypervisor, config, domain, processes)
                 found.guests.append(guest)
                 found.about_guests.extend(one for one in (guest.check, guest.links) if one is not None)
                 if verify_layout:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from samepaged.drift.budget import DriftBudget
     from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.guests import Guest
+    from samepaged.hypervisor.process import ProcessTable
     from samepaged.memory.forecast import Forecast
 
 __all__ = ["Examined", "examine", "judged", "links", "policy", "skipped"]
@@ -173,7 +174,12 @@ def _forecast_within(guest: Guest, config: Config, budget: DriftBudget) -> Forec
     )
 
 
-def examine(hypervisor: Hypervisor, config: Config, domain: Any) -> Examined:  # noqa: ANN401 - libvirt's type
+def examine(
+    hypervisor: Hypervisor,
+    config: Config,
+    domain: Any,  # noqa: ANN401 - libvirt's type
+    processes: ProcessTable,
+) -> Examined:
     """Look at one domain. It is neither suspended nor read. Raises HypervisorError where libvirt is lost."""
     name: str = domain.name()
     uuid: str = domain.UUIDString()
@@ -181,7 +187,7 @@ def examine(hypervisor: Hypervisor, config: Config, domain: Any) -> Examined:  #
     try:
         if not config.selects(name):
             raise GuestError(Reason.EXCLUDED, f"domain {name!r} is excluded by the configuration (guests)")  # noqa: TRY301 - one of several
-        guest = describe(hypervisor, domain)
+        guest = describe(hypervisor, domain, processes)
         check_links(guest, config.scan.mode, config.scan.macvtap)
         found = _forecast(guest, config)
         guest.process.check()

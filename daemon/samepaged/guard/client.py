@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.channel import Channel, Closed
 from samepaged.guard.journal import Entry, Journal, boot_id
+from samepaged.os_errors import remedy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +120,7 @@ class GuardClient:
                 why = "it ends at once; the log may say why"
             except OSError as error:
                 self.abandon()
-                why = f"no process can be started ({error.strerror})"
+                why = f"no process can be started ({error.strerror}); {remedy(error, 'try again')}"
             else:
                 if answer is not None and answer.get("armed") == self._number:
                     return

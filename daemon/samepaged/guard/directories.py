@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samepaged.errors import SamepagedError
+from samepaged.os_errors import exhausted, no_resources
 
 __all__ = ["Place", "places", "runtime_directory"]
 
@@ -27,7 +29,9 @@ def places(configured: Path) -> list[Path]:
     """
     own = os.environ.get("XDG_RUNTIME_DIR", "")
     others = [Path(own) / "samepaged"] if own.startswith("/") else []
-    return [configured, *others, Path(tempfile.gettempdir()) / f"samepaged-{os.geteuid()}"]
+    with contextlib.suppress(FileNotFoundError):  # no directory for temporary files can be written
+        others.append(Path(tempfile.gettempdir()) / f"samepaged-{os.geteuid()}")
+    return [configured, *others]
 
 
 def runtime_directory(configured: Path) -> Place:
@@ -42,6 +46,8 @@ def runtime_directory(configured: Path) -> Place:
                 file.write(bytes(512))  # a disk may have an inode left, and no block
                 return Place(path, f"no file can be made in {', nor in '.join(troubles)}" if troubles else "")
         except OSError as error:
+            if exhausted(error):  # the same everywhere: another directory would not help
+                raise no_resources(f"a file in {path}", error) from error
             troubles.append(f"{path} ({error.strerror or error})")
     raise SamepagedError(f"no file can be made in {', nor in '.join(troubles)}; make room, or set runtime_directory")
 

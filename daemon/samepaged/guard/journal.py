@@ -9,6 +9,7 @@ that the guest is not paused by samepaged. Only then is its file removed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from samepaged.errors import GuestError, Reason, SamepagedError
+from samepaged.os_errors import exhausted, no_resources
 from samepaged.procfs import names_living, start_time
 
 if TYPE_CHECKING:
@@ -36,9 +38,13 @@ class JournalError(SamepagedError):
     """A file of the journal says nothing that can be understood."""
 
 
+@functools.cache
 def boot_id() -> str:
-    """The kernel's name for this boot of the host: after another one, no entry means anything."""
-    return BOOT_ID.read_text().strip()
+    """The kernel's name for this boot of the host: after another one, no entry means anything. Raises GuestError."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError as error:
+        raise no_resources(str(BOOT_ID), error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,11 @@ class Journal:
 
     def __init__(self, directory: Path) -> None:
         pid = os.getpid()
-        self.path = directory / f"suspended-{pid}-{start_time(pid)}"
+        try:
+            started = start_time(pid)
+        except OSError as error:
+            raise no_resources(f"/proc/{pid}/stat", error) from error
+        self.path = directory / f"suspended-{pid}-{started}"
         self._file: int | None = None
         self._left_open = 0
         self._to_rename = False  # the file holds an open entry: it must not be written over
@@ -119,6 +129,8 @@ class Journal:
             _overwrite(self._file, entry.line())
         except OSError as error:
             self.close()
+            if exhausted(error):
+                raise no_resources(f"the journal in {self.path.parent}", error) from error
             raise GuestError(
                 Reason.NO_JOURNAL,
                 f"domain {entry.name!r} is not suspended, as this cannot be noted in {self.path.parent} "
@@ -216,7 +228,15 @@ def open_entries(
     """The open entries in the files that are `mine`. A file that cannot be understood is given as an error, and stays.
     `tidy` removes files of ended processes without an entry, or with one of another boot, whose guests are gone.
     """
-    for path in sorted(directory.glob(PATTERN)):
+    try:
+        # Not Path.glob, which from Python 3.13 on takes a directory that cannot be opened for an empty one.
+        paths = sorted(path for path in directory.iterdir() if path.match(PATTERN))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield JournalError(f"{directory} cannot be read ({error.strerror}); run `samepaged recover` as root")
+        return
+    for path in paths:
         name = FileName.parse(path.name)
         if not mine(name):
             continue
@@ -226,14 +246,18 @@ def open_entries(
             # A file that was torn in the middle of its one write was never synced: the suspend call was yet to come.
             entry = Entry.parse(content) if content.endswith(b"\n") else None
             if entry is not None and entry.boot == boot_id():
-                yield OpenEntry(path, entry, since)
-            elif tidy and of_dead_processes(name):
-                path.unlink(missing_ok=True)
+                found = OpenEntry(path, entry, since)
+            else:
+                if tidy and of_dead_processes(name):
+                    path.unlink(missing_ok=True)
+                continue
         except FileNotFoundError:
             continue  # settled meanwhile
         except JournalError as error:
             yield JournalError(
                 f"{path} is left as it is: {error}; see which guests are paused (`virsh list`), remove it"
             )
-        except OSError as error:
-            yield JournalError(f"{path} cannot be read or removed ({error.strerror}); run `samepaged recover` as root")
+        except (OSError, GuestError) as error:
+            yield JournalError(f"{path} cannot be read or removed ({error}); run `samepaged recover` as root")
+        else:
+            yield found

@@ -30,7 +30,10 @@ log = logging.getLogger(__name__)
 
 # Failures of a resume that may pass. The others say that the guest is not ours to resume any more.
 PASSING: Final = frozenset(
-    {Reason.LIBVIRT, Reason.IN_JOB, Reason.NO_ANSWER, Reason.MONITOR_BUSY, Reason.NO_PERMISSION, Reason.INTERNAL}
+    {
+        *(Reason.LIBVIRT, Reason.IN_JOB, Reason.NO_ANSWER, Reason.MONITOR_BUSY),
+        *(Reason.NO_PERMISSION, Reason.NO_RESOURCES, Reason.INTERNAL),
+    }
 )
 
 # A suspend call that waits for the domain's job gets it as soon as the job is free, or fails.

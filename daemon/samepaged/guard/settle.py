@@ -164,6 +164,5 @@ class OpenEntries:
     def close(self) -> None:
         """Close the connections. The entries stay."""
         for hypervisor in self._hypervisors.values():
-            if isinstance(hypervisor, Hypervisor):
-                hypervisor.close()
+            hypervisor.close()
         self._hypervisors.clear()

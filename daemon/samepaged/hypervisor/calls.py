@@ -67,8 +67,7 @@ class _Worker:
         self._idle = idle
         self._call: _Call | None = None
         self._given = threading.Semaphore(0)
-        self._thread = threading.Thread(target=self._run, name="libvirt-call", daemon=True)
-        threads.start(self._thread, HypervisorError)
+        threads.Worker(self._run).start(HypervisorError)
 
     def make(self, call: _Call | None) -> None:
         """Make a call; None ends the thread."""

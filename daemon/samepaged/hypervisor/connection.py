@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -19,6 +20,7 @@ from samepaged.hypervisor.calls import Calls, Unanswered
 from samepaged.hypervisor.domain import LibvirtDomain
 from samepaged.hypervisor.event_loop import start_event_loop
 from samepaged.hypervisor.resumes import Resumes
+from samepaged.os_errors import remedy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +41,8 @@ CALL_SECONDS: Final = 3.0
 CLOSE_SECONDS: Final = 1.0
 # Seconds that opening another connection may take, in place of one with a call that does not return.
 REPLACE_SECONDS: Final = 2.0
+# File descriptors that must be free before a connection is opened; it takes four, and the event loop two.
+SPARE_DESCRIPTORS: Final = 8
 
 # libvirt may look for it and, where it is not, say so in its log.
 UNLIKELY_FILE: Final = "/samepaged doctor asks whether it may use this connection for more than reading"
@@ -54,6 +58,20 @@ GUEST_REASONS: Final = {
     libvirt.VIR_ERR_AUTH_UNAVAILABLE: Reason.NO_PERMISSION,
     libvirt.VIR_ERR_OPERATION_DENIED: Reason.NO_PERMISSION,
 }
+
+
+def _check_descriptors() -> None:
+    """Raise HypervisorError if too few file descriptors are left for a connection. GLib, which libvirt uses for its
+    event loops, ends the whole process if it gets none.
+    """
+    with contextlib.ExitStack() as spare:
+        try:
+            for _ in range(SPARE_DESCRIPTORS):
+                spare.callback(os.close, os.eventfd(0))
+        except OSError as error:
+            raise HypervisorError(
+                f"libvirt cannot be reached with so few descriptors ({error.strerror}); {remedy(error, 'try again')}"
+            ) from error
 
 
 def _one_line(text: object) -> str:
@@ -103,6 +121,7 @@ class Hypervisor:
             return
         self.close()
         self._refuse_uri()
+        _check_descriptors()
         start_event_loop()
         connection = self._open(seconds)
         try:

@@ -36,7 +36,12 @@ def start_event_loop() -> None:
     with _loop_lock:
         if _loop is None:
             libvirt.registerErrorHandler(_ignore_error, None)
-            libvirt.virEventRegisterDefaultImpl()
+            try:
+                libvirt.virEventRegisterDefaultImpl()
+            except libvirt.libvirtError as error:
+                raise HypervisorError(
+                    f"libvirt's event loop cannot be started ({error}); raise LimitNOFILE= or `ulimit -n`"
+                ) from error
             loop = threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True)
             threads.start(loop, HypervisorError)
             _loop = loop

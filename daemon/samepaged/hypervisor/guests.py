@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import libvirt
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor import hardware, process
+from samepaged.hypervisor import hardware
 from samepaged.hypervisor.domain import LibvirtDomain
+from samepaged.hypervisor.process import ProcessTable, QemuProcess
 from samepaged.hypervisor.protocol import check_monitor
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Guest:
     uuid: str
     id: int
     paused: bool
-    process: process.QemuProcess
+    process: QemuProcess
     blocks: tuple[int, ...]
     vfio: bool
     nosharepages: bool = False
@@ -74,8 +75,14 @@ class Guest:
         return "nosharepages" if self.nosharepages else None
 
 
-def describe(hypervisor: Hypervisor, domain: Any) -> Guest:  # noqa: ANN401 - libvirt's type
-    """The guest of a domain. Raises GuestError with the reason why it must not or cannot be scanned."""
+def describe(
+    hypervisor: Hypervisor,
+    domain: Any,  # noqa: ANN401 - libvirt's type
+    processes: ProcessTable | None = None,
+) -> Guest:
+    """The guest of a domain. `processes` is the table of this round, if more than one domain is described. Raises
+    GuestError with the reason why it must not or cannot be scanned.
+    """
     name: str = domain.name()
     state, why = hypervisor.call(f"asking for the state of domain {name!r}", domain.state)
     paused = state == libvirt.VIR_DOMAIN_PAUSED
@@ -102,7 +109,7 @@ def describe(hypervisor: Hypervisor, domain: Any) -> Guest:  # noqa: ANN401 - li
         uuid=uuid,
         id=domain.ID(),
         paused=paused,
-        process=process.find(name, uuid),
+        process=(processes or ProcessTable()).find(name, uuid),
         blocks=parsed.blocks,
         vfio=parsed.vfio,
         nosharepages=parsed.nosharepages,

@@ -82,6 +82,9 @@ class Domains(Protocol):
     def connect(self, seconds: float = ...) -> None:
         """Connect if there is no connection. Raises HypervisorError."""
 
+    def close(self) -> None:
+        """Close the connection; harmless if there is none."""
+
     def domain(self, uuid: str, name: str) -> Domain:
         """The domain with this UUID; `name` is for messages. Raises GuestError, HypervisorError."""
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from samepaged.os_errors import exhausted, no_resources
+
 __all__ = ["HostMerging", "ProcessMerging", "at_work", "expected_profit", "host_merging", "process_merging"]
 
 KSM: Final = Path("/sys/kernel/mm/ksm")
@@ -91,7 +93,7 @@ def expected_profit(saved_pages: int, looked_after_pages: int, page_size: int = 
 
 
 def host_merging(directory: Path = KSM) -> HostMerging | None:
-    """KSM's counters; None where the kernel has no KSM."""
+    """KSM's counters; None where the kernel has no KSM. Raises GuestError if a resource is exhausted."""
     if _number(directory / "run") is None:
         return None
 
@@ -112,7 +114,7 @@ def host_merging(directory: Path = KSM) -> HostMerging | None:
 
 
 def at_work(directory: Path = KSM) -> bool:
-    """Whether KSM merges pages now, or has merged some."""
+    """Whether KSM merges pages now, or has merged some. Raises GuestError as `host_merging` does."""
     host = host_merging(directory)
     return host is not None and (host.running or host.shared > 0 or host.zero > 0)
 
@@ -120,14 +122,11 @@ def at_work(directory: Path = KSM) -> bool:
 def process_merging(pid: int, proc: Path = PROC) -> ProcessMerging | None:
     """A process's counters; None where it is gone, may not be asked (CAP_DAC_READ_SEARCH), or the kernel tells nothing.
 
-    ksm_stat came piece by piece, the last with Linux 6.8; ksm_merging_pages, with 5.19, is older.
+    ksm_stat came piece by piece, the last with Linux 6.8; ksm_merging_pages, with 5.19, is older. Raises GuestError if
+    a resource is exhausted.
     """
     told: dict[str, int] = {}
-    try:
-        lines = (proc / str(pid) / "ksm_stat").read_text("ascii", "replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
+    for line in (_text(proc / str(pid) / "ksm_stat") or "").splitlines():
         name, _, value = line.partition(" ")
         number = _natural(value)
         if number is not None:
@@ -139,9 +138,16 @@ def process_merging(pid: int, proc: Path = PROC) -> ProcessMerging | None:
 
 
 def _number(path: Path) -> int | None:
+    text = _text(path)
+    return None if text is None else _natural(text)
+
+
+def _text(path: Path) -> str | None:
     try:
-        return _natural(path.read_text("ascii", "replace"))
-    except OSError:
+        return path.read_text("ascii", "replace")
+    except OSError as error:
+        if exhausted(error):
+            raise no_resources(str(path), error) from error
         return None
 
 

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from samepaged.errors import GuestError
+from samepaged.os_errors import exhausted, no_resources
 from samepaged.procfs import names_living, start_time
 
 if TYPE_CHECKING:
@@ -24,43 +26,55 @@ JOURNAL: Final = "ksm-run"
 
 
 def _read(name: str) -> str | None:
+    """A file of KSM's; None if the kernel has no KSM. Raises GuestError if a resource is exhausted."""
     try:
         return (KSM / name).read_text().strip()
-    except OSError:
+    except OSError as error:
+        if exhausted(error):
+            raise no_resources(f"{KSM}/{name}", error) from error
         return None
 
 
 def running() -> bool:
-    """Whether KSM merges pages now."""
+    """Whether KSM merges pages now. Raises GuestError if this cannot be read."""
     return _read("run") == "1"
 
 
 def activity() -> tuple[str | None, ...]:
-    """A value that differs from an earlier one if KSM has been at work in between."""
+    """A value that differs from an earlier one if KSM has been at work in between. Raises GuestError as `running`."""
     return tuple(_read(name) for name in ("run", *COUNTERS))
 
 
 @contextlib.contextmanager
 def stilled(directory: Path) -> Iterator[bool]:
     """Hold KSM still, and set it going again; whether this could be done. What it was is noted in `directory` first, so
-    that `put_back` can undo it after we died.
+    that `put_back` can undo it after we died. Raises GuestError as `running`.
     """
     if not running():
         yield True
         return
     journal = directory / JOURNAL
-    try:
-        journal.write_text(f"{os.getpid()} {start_time(os.getpid())}\n")
-        (KSM / "run").write_text("0")
-    except OSError as error:
-        log.warning("KSM cannot be held still (%s); scan.still_ksm wants root's right to %s/run", error.strerror, KSM)
-        journal.unlink(missing_ok=True)
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        put_back(directory, ended=os.getpid())
+    with contextlib.ExitStack() as opened:
+        try:
+            # Kept open, so that setting KSM going again needs no descriptor that may not be there by then.
+            run = os.open(KSM / "run", os.O_RDWR | os.O_CLOEXEC)
+            opened.callback(os.close, run)
+            journal.write_text(f"{os.getpid()} {start_time(os.getpid())}\n")
+            os.pwrite(run, b"0\n", 0)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                journal.unlink(missing_ok=True)
+            if exhausted(error):
+                raise no_resources(f"{KSM}/run", error) from error
+            log.warning(
+                "KSM cannot be held still (%s); scan.still_ksm wants root's right to %s/run", error.strerror, KSM
+            )
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            _set_going(run, journal)
 
 
 def put_back(directory: Path, ended: int | None = None) -> None:
@@ -68,15 +82,24 @@ def put_back(directory: Path, ended: int | None = None) -> None:
     journal = directory / JOURNAL
     try:
         holder = journal.read_text().split()
-    except OSError:
-        return
-    if holder[:1] != [str(ended)] and _lives(holder):
-        return
-    try:
-        # Somebody else may have said meanwhile what they want of it; only what we wrote is undone.
+        if holder[:1] != [str(ended)] and _lives(holder):
+            return
+        # Somebody else may have written to it since; only what `stilled` wrote is undone.
         if _read("run") == "0":
-            (KSM / "run").write_text("1")
-        journal.unlink()
+            (KSM / "run").write_text("1\n")
+        journal.unlink(missing_ok=True)
+    except FileNotFoundError:
+        return
+    except (OSError, GuestError) as error:
+        log.critical("KSM may have been held still (%s): write 1 to %s/run", error, KSM)
+
+
+def _set_going(run: int, journal: Path) -> None:
+    """Undo what `stilled` wrote, unless somebody else has written to the file since."""
+    try:
+        if os.pread(run, 8, 0).strip() == b"0":
+            os.pwrite(run, b"1\n", 0)
+        journal.unlink(missing_ok=True)
     except OSError as error:
         log.critical("KSM was held still and cannot be set going again (%s): write 1 to %s/run", error.strerror, KSM)
 

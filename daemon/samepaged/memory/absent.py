@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from samepaged.errors import GuestError
+from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps
 from samepaged.memory.layout import locate
 from samepaged.memory.pagemap import PRESENT, SWAPPED, Pagemap
@@ -22,24 +22,30 @@ __all__ = ["absent_pages", "private_mappings"]
 
 
 def private_mappings(pid: int, blocks: Sequence[int]) -> tuple[RamMapping, ...]:
-    """The guest's RAM, where this may be asked and where its pagemap alone says what is absent; else nothing."""
+    """The guest's RAM, where this may be asked and where its pagemap alone says what is absent; else nothing. Raises
+    GuestError if a resource is exhausted: then the next scan would call other pages absent.
+    """
     try:
         mappings = locate(smaps.read(pid), blocks)
-    except GuestError:
+    except GuestError as error:
+        if error.reason is Reason.NO_RESOURCES:
+            raise
         return ()
     return () if any(mapping.has_file for mapping in mappings) else mappings
 
 
 def absent_pages(pid: int, mappings: Sequence[RamMapping]) -> NDArray[np.bool_] | None:
     """Which pages are absent, where this may be asked: the dump reader needs no right to the process, and does
-    without.
+    without. Raises GuestError as `private_mappings` does.
     """
     if not mappings:
         return None
     try:
         with Pagemap(pid) as pagemap:
             entries = np.concatenate([pagemap.entries(mapping.start, mapping.size) for mapping in mappings])
-    except GuestError:
+    except GuestError as error:
+        if error.reason is Reason.NO_RESOURCES:
+            raise
         return None
     absent: NDArray[np.bool_] = (entries & (PRESENT | SWAPPED)) == 0
     return absent

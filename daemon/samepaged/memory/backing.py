@@ -17,6 +17,7 @@ import numpy as np
 
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.pagemap import PAGE
+from samepaged.os_errors import exhausted, no_resources, process_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,12 +38,17 @@ PROT_NONE: Final = 0
 MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
 
+RIGHTS: Final = "run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or use `--reader dump`"
+
+
 def _descriptor_paths(pid: int) -> Iterator[Path]:
-    """QEMU's open files: a memfd, or a file that was unlinked, can be reached in no other way."""
+    """QEMU's open files: a memfd, or a file that was unlinked, can be reached in no other way. Raises GuestError."""
+    directory = Path(f"/proc/{pid}/fd")
     try:
-        yield from Path(f"/proc/{pid}/fd").iterdir()
-    except OSError:
-        return
+        paths = list(directory.iterdir())
+    except OSError as error:
+        raise process_error(error, pid, str(directory), RIGHTS) from error
+    yield from paths
 
 
 def _mincore(descriptor: int, offset: int, length: int, resident: NDArray[np.uint8]) -> None:
@@ -61,6 +67,9 @@ def _mincore(descriptor: int, offset: int, length: int, resident: NDArray[np.uin
 
 def _failed(call: str) -> GuestError:
     why = os.strerror(ctypes.get_errno())
+    error = OSError(ctypes.get_errno(), why)
+    if exhausted(error):
+        return no_resources("a mapping of the file behind the guest's RAM", error, "made")
     return GuestError(Reason.READ, f"{call} of the file behind the guest's RAM failed: {why}; try again")
 
 
@@ -89,11 +98,8 @@ class BackingFile:
                 try:
                     return os.open(path, os.O_RDONLY)
                 except OSError as error:
-                    raise GuestError(
-                        Reason.NO_PERMISSION,
-                        f"the guest's RAM is in {self._mapping.path!r}, which may not be read ({error.strerror}); run "
-                        "as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or use `--reader dump`",
-                    ) from error
+                    subject = f"{self._mapping.path!r}, which has the guest's RAM,"
+                    raise process_error(error, pid, subject, RIGHTS) from error
         raise GuestError(
             Reason.NO_PERMISSION,
             f"the guest's RAM is in {self._mapping.path!r}, which cannot be found among the files of process {pid}; "

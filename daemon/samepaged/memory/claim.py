@@ -7,6 +7,7 @@ import socket
 import weakref
 
 from samepaged.errors import GuestError, Reason
+from samepaged.os_errors import exhausted, no_resources
 
 __all__ = ["Claim", "Claimed"]
 
@@ -25,14 +26,21 @@ class Claim:
     """
 
     def __init__(self, pid: int) -> None:
-        holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        except OSError as error:
+            raise _failed(error) from error
         try:
             holder.bind(f"\0samepaged-soft-dirty-{pid}")
         except OSError as error:
             holder.close()
             if error.errno == errno.EADDRINUSE:
                 raise Claimed from error
-            raise GuestError(
-                Reason.READ, f"its soft-dirty bits cannot be claimed ({error.strerror}); use `--mode snapshot`"
-            ) from error
+            raise _failed(error) from error
         self.release = weakref.finalize(self, holder.close)
+
+
+def _failed(error: OSError) -> GuestError:
+    if exhausted(error):
+        return no_resources("the socket that locks the soft-dirty bits", error)
+    return GuestError(Reason.READ, f"its soft-dirty bits cannot be claimed ({error.strerror}); use `--mode snapshot`")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
-from samepaged.errors import GuestError, Reason
+from samepaged.os_errors import process_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,14 +83,9 @@ class ProcessMemory:
     def __init__(self, pid: int) -> None:
         try:
             self._file = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-        except PermissionError as error:
-            raise GuestError(
-                Reason.NO_PERMISSION,
-                f"/proc/{pid}/mem may not be read; run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, "
-                "or use `--reader dump`",
-            ) from error
         except OSError as error:
-            raise GuestError(Reason.GONE, f"process {pid} has ended ({error.strerror})") from error
+            rights = "run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or use `--reader dump`"
+            raise process_error(error, pid, f"/proc/{pid}/mem", rights) from error
 
     def __enter__(self) -> Self:
         return self

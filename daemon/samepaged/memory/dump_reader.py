@@ -11,9 +11,7 @@ import fcntl
 import math
 import os
 import select
-import shutil
 import tempfile
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -21,13 +19,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged import threads
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.elf import ElfStream, Segment
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.pagemap import PAGE
 from samepaged.memory.scratch import scratch
+from samepaged.os_errors import exhausted, no_resources
 from samepaged.sharing.digest import ABSENT, SWAPPED, ZERO
+from samepaged.threads import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,20 +77,51 @@ def place(segments: Sequence[Segment], total: int) -> list[tuple[Segment, int]]:
     return placed
 
 
-def _end(writer: threading.Thread, fifo: Path, seconds: float = math.inf) -> bool:
+def _end(writer: Worker, fifo: Path, seconds: float = math.inf) -> bool:
     """Wait until the writer has ended, for so many seconds at most; gives whether it has. Its next write fails, as its
     reader is gone, and with it its call. If it is still waiting for a reader to appear, one does, for a moment.
     """
     deadline = time.monotonic() + seconds
     while writer.is_alive() and time.monotonic() < deadline:
-        os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
+        with contextlib.suppress(OSError):  # EMFILE: another thread has taken the descriptor, for now
+            os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
         writer.join(POLL_SECONDS)
     return not writer.is_alive()
 
 
-def _end_later(writer: threading.Thread, fifo: Path) -> None:
+def _end_later(writer: Worker, fifo: Path) -> None:
     _end(writer, fifo)
-    shutil.rmtree(fifo.parent, ignore_errors=True)
+    _remove(fifo)
+
+
+def _fifo(directory: Path) -> tuple[Path, int]:
+    """A FIFO in a new directory below `directory`, and a descriptor that reads from it. Opened for reading without
+    waiting for the writer, which is then never kept waiting for us. Raises GuestError.
+    """
+    with contextlib.ExitStack() as made:
+        try:
+            private = Path(tempfile.mkdtemp(prefix=f"dump-{os.getpid()}-", dir=directory))
+            fifo = private / "memory"
+            made.callback(_remove, fifo)
+            os.mkfifo(fifo, 0o600)
+            descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if exhausted(error):
+                raise no_resources(f"a FIFO in {directory}", error) from error
+            raise GuestError(
+                Reason.DUMP,
+                f"a FIFO for the memory dump cannot be made in {directory} ({error.strerror}); make room there, or set "
+                "runtime_directory",
+            ) from error
+        made.pop_all()
+        return fifo, descriptor
+
+
+def _remove(fifo: Path) -> None:
+    """Remove a FIFO and its directory without opening any. A later samepaged sweeps up the rest."""
+    for remove in (fifo.unlink, fifo.parent.rmdir):
+        with contextlib.suppress(OSError):
+            remove()
 
 
 class DumpReader:
@@ -127,17 +157,14 @@ class DumpReader:
         before) does, and is ignored unless all that it names are zeros. Pages that the dump lacks count as swapped:
         not read, unknown.
         """
-        fifo = Path(tempfile.mkdtemp(prefix=f"dump-{os.getpid()}-", dir=self._directory)) / "memory"
-        writer = threading.Thread(target=self._write, args=(fifo,), name="dump", daemon=True)
+        fifo, descriptor = _fifo(self._directory)
+        writer = Worker(partial(self._write, fifo))
         try:
-            os.mkfifo(fifo, 0o600)
-            # Opened for reading without waiting for the writer, which is then never kept waiting for us.
-            descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
             try:
                 # Refused to a user whose pipes hold much already (pipe(7), pipe-user-pages-soft): then it is slower.
                 with contextlib.suppress(PermissionError):
                     fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-                threads.start(writer, partial(GuestError, Reason.DUMP))
+                writer.start(partial(GuestError, Reason.NO_RESOURCES))
                 pages = self._hash(ElfStream(lambda buffer: self._readinto(descriptor, buffer, writer)))
                 self._drain(descriptor, writer)
             finally:
@@ -149,11 +176,12 @@ class DumpReader:
             raise self._failure from error
         finally:
             if _end(writer, fifo, END_SECONDS):
-                shutil.rmtree(fifo.parent, ignore_errors=True)
+                _remove(fifo)
             else:
-                # QEMU hangs in the middle of the dump: the guest must not wait for it to be resumed.
-                with contextlib.suppress(RuntimeError):  # no thread is to be had: `samepaged recover` releases it
-                    threading.Thread(target=_end_later, args=(writer, fifo), name="dump-end", daemon=True).start()
+                # QEMU hangs in the middle of the dump: the guest must not wait for it to be resumed. If no thread can
+                # be started, the guard or `samepaged recover` ends the dump.
+                with contextlib.suppress(GuestError):
+                    Worker(partial(_end_later, writer, fifo)).start(partial(GuestError, Reason.NO_RESOURCES))
         if self._failure is not None:
             raise self._failure
         if absent is not None and bool((pages[absent] == ZERO).all()):
@@ -166,12 +194,14 @@ class DumpReader:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again in the thread that waits
             self._failure = error
 
-    def _readinto(self, descriptor: int, buffer: memoryview, writer: threading.Thread) -> int:
+    def _readinto(self, descriptor: int, buffer: memoryview, writer: Worker) -> int:
+        poll = select.poll()  # select(2) takes no descriptor above 1023
+        poll.register(descriptor, select.POLLIN)
         while True:
             ended = not writer.is_alive()
             if self._stop():
                 raise Interrupted
-            if select.select([descriptor], [], [], 0 if ended else POLL_SECONDS)[0]:
+            if poll.poll(0 if ended else POLL_SECONDS * 1000):
                 try:
                     count = os.readv(descriptor, [buffer])
                 except BlockingIOError:
@@ -183,7 +213,7 @@ class DumpReader:
             elif ended:
                 return 0
 
-    def _drain(self, descriptor: int, writer: threading.Thread) -> None:
+    def _drain(self, descriptor: int, writer: Worker) -> None:
         rest = scratch(PIPE_SIZE)
         while self._readinto(descriptor, rest, writer):
             pass

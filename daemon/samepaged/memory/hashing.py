@@ -204,7 +204,7 @@ def _in_steps(step: Callable[[int, int, memoryview], None], pages: int, threads:
                 raise
 
     if steps:
-        together(work, min(threads, steps), "hashing")
+        together(work, min(threads, steps))
 
 
 def _check(page_size: int, seed: int, most: int | None = None) -> None:

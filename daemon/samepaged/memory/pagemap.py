@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 
 from samepaged.errors import GuestError, Reason
+from samepaged.os_errors import process_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,14 +40,12 @@ class Pagemap:
         self._pid = pid
         try:
             self._descriptor = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY)
-        except PermissionError as error:
-            raise GuestError(
-                Reason.NO_PERMISSION,
-                f"/proc/{pid}/pagemap may not be read; run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, "
-                "or use `--reader dump`",
-            ) from error
         except OSError as error:
-            raise GuestError(Reason.GONE, f"process {pid} has ended ({error.strerror})") from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> GuestError:
+        rights = "run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or use `--reader dump`"
+        return process_error(error, self._pid, f"/proc/{self._pid}/pagemap", rights)
 
     def close(self) -> None:
         """Close the file."""
@@ -71,5 +70,5 @@ class Pagemap:
                 parts.append(part)
                 position += len(part)
         except OSError as error:
-            raise GuestError(Reason.GONE, f"process {self._pid} has ended ({error.strerror})") from error
+            raise self._failed(error) from error
         return decode(b"".join(parts), size // PAGE)

@@ -21,6 +21,7 @@ from samepaged.memory.hashing import Interrupted, read_by
 from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, Pagemap
 from samepaged.memory.residence import Residence, residence
 from samepaged.memory.scratch import scratch
+from samepaged.os_errors import exhausted, no_resources
 from samepaged.sharing.digest import ABSENT, SWAPPED
 from samepaged.sharing.parallel import in_threads
 
@@ -291,6 +292,8 @@ def _runs(numbers: NDArray[np.intp], most: int) -> Iterator[NDArray[np.intp]]:
 
 
 def _read_error(pid: int, error: OSError) -> GuestError:
+    if exhausted(error):
+        return no_resources(f"the memory of process {pid}", error)
     match error.errno:
         case errno.ESRCH:
             return GuestError(Reason.GONE, f"process {pid} ended while its memory was read")

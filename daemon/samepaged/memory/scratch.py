@@ -9,6 +9,8 @@ import mmap
 import os
 from typing import Final
 
+from samepaged.os_errors import no_resources
+
 __all__ = ["scratch"]
 
 log = logging.getLogger(__name__)
@@ -23,9 +25,13 @@ def scratch(size: int) -> memoryview:
     process that is forked.
 
     It is freed with its last view: to close it earlier would fail while an exception on its way still holds one, and
-    hide that exception. The kernel gives nobody else a freed page before it has cleared it.
+    hide that exception. The kernel gives nobody else a freed page before it has cleared it. Raises GuestError if there
+    is no memory for it.
     """
-    area = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        area = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise no_resources(f"a buffer of {size} bytes", error, "allocated") from error
     area.madvise(mmap.MADV_DONTDUMP)
     area.madvise(mmap.MADV_DONTFORK)  # a child's copy would not be locked (fork(2))
     anchor = ctypes.c_char.from_buffer(area)

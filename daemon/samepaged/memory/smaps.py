@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from samepaged.errors import GuestError, Reason
+from samepaged.os_errors import process_error
 
 __all__ = ["Vma", "parse", "read"]
 
@@ -79,13 +80,9 @@ def read(pid: int) -> list[Vma]:
     try:
         # Not read_text, which takes a carriage return for a line's end, too: the kernel lets it stand in a file's name.
         text = Path(f"/proc/{pid}/smaps").read_bytes().decode("utf-8", errors="surrogateescape")
-    except PermissionError as error:
-        raise GuestError(
-            Reason.NO_PERMISSION,
-            f"/proc/{pid}/smaps may not be read; run as root or with CAP_SYS_PTRACE, or use `--reader dump`",
-        ) from error
     except OSError as error:
-        raise GuestError(Reason.GONE, f"process {pid} has ended ({error.strerror})") from error
+        rights = "run as root or with CAP_SYS_PTRACE, or use `--reader dump`"
+        raise process_error(error, pid, f"/proc/{pid}/smaps", rights) from error
     if not text:
         raise GuestError(Reason.GONE, f"process {pid} has ended")
     return parse(text)

@@ -18,6 +18,7 @@ import numpy as np
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, SOFT_DIRTY, Pagemap
 from samepaged.memory.plan import Obstacle
+from samepaged.os_errors import exhausted, no_resources, process_error
 from samepaged.sharing.digest import SWAPPED as SWAPPED_PAGE
 from samepaged.sharing.digest import ZERO
 
@@ -35,22 +36,21 @@ def clear(pid: int) -> None:
     """Clear the soft-dirty bits of all pages of a process. Raises GuestError."""
     try:
         Path(f"/proc/{pid}/clear_refs").write_text("4")
-    except PermissionError as error:
-        raise GuestError(
-            Reason.NO_PERMISSION,
-            f"/proc/{pid}/clear_refs may not be written; run as root or with CAP_SYS_PTRACE and CAP_DAC_OVERRIDE, "
-            "or use `--mode snapshot`",
-        ) from error
     except OSError as error:
-        raise GuestError(Reason.GONE, f"process {pid} has ended ({error.strerror})") from error
+        rights = "run as root or with CAP_SYS_PTRACE and CAP_DAC_OVERRIDE, or use `--mode snapshot`"
+        raise process_error(error, pid, f"/proc/{pid}/clear_refs", rights) from error
 
 
 @functools.cache
 def supported() -> bool:
     """Whether this kernel keeps soft-dirty bits. A kernel without them takes the clearing and then never sets a bit, so
-    a page of our own is written to see.
+    a page of our own is written to see. Raises GuestError if a resource is exhausted; then the next call tries again.
     """
-    with mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
+    try:
+        page = mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise no_resources("memory for a test of soft-dirty bits", error, "allocated") from error
+    with page:
         page[0] = 1
         address = ctypes.addressof(ctypes.c_char.from_buffer(page))
         try:
@@ -59,7 +59,9 @@ def supported() -> bool:
                 cleared = pagemap.entries(address, PAGE)[0]
                 page[0] = 2
                 written = pagemap.entries(address, PAGE)[0]
-        except GuestError:
+        except GuestError as error:
+            if error.reason is Reason.NO_RESOURCES:
+                raise
             return False
         return not cleared & SOFT_DIRTY and bool(written & SOFT_DIRTY)
 
@@ -69,13 +71,15 @@ def _may_clear(pid: int) -> bool:
         os.close(os.open(f"/proc/{pid}/clear_refs", os.O_WRONLY))
     except PermissionError:
         return False
-    except OSError:
-        return True  # it has ended, which is for others to say
+    except OSError as error:
+        if exhausted(error):
+            raise no_resources(f"/proc/{pid}/clear_refs", error) from error
+        return True  # the process has ended; its reader reports that
     return True
 
 
 def obstacle(pid: int, mappings: Sequence[RamMapping], *, vfio: bool) -> Obstacle | None:
-    """Why the bits would not tell all of a guest's writes, or None."""
+    """Why the bits would not tell all of a guest's writes, or None. Raises GuestError."""
     if any(mapping.hugetlb for mapping in mappings):
         return Obstacle("hugetlb", "its memory is in huge pages (hugetlbfs), which have no soft-dirty bits")
     if any(mapping.shared or mapping.has_file for mapping in mappings):

@@ -69,9 +69,13 @@ class Documents:
     def _tried(self, what: str, paths: tuple[str, ...], make: Callable[[], list[Document]]) -> list[Document]:
         try:
             made = make()
-        except Exception:
+        except Exception as error:
             if what not in self._failed:
-                log.exception("the %s could not be made; please report it", what)
+                if isinstance(error, MemoryError | OSError):
+                    cause = str(error) or "out of memory"
+                    log.error("the %s could not be made (%s); free memory, or raise MemoryMax=", what, cause)  # noqa: TRY400 - the line says all
+                else:
+                    log.exception("the %s could not be made; please report it", what)
             self._failed.add(what)
             text = f"the {what} could not be made; the log says why"
             return [_line(path, HTTPStatus.INTERNAL_SERVER_ERROR, text) for path in paths]

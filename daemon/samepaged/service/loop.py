@@ -212,8 +212,7 @@ class Service:
             self._breaker,
             record,
             self._attribution,
-            ledger=self._clocks.ledger,
-            clock_sync=self._clocks.sync,
+            clocks=self._clocks,
             has_open_entry=self._recovery.holds,
         )
         try:
@@ -229,7 +228,8 @@ class Service:
         latest = report(self._known | round_.scanned, round_.skipped, round_.started, 0.0)
         # How long it took: reading all guests, and analysing what was read.
         latest = replace(latest, duration_seconds=time.monotonic() - began)
-        before, merging = self._board.snapshot, read_merging(self._known)
+        before = self._board.snapshot
+        merging = read_merging(self._known, before.merging)
         self._board.publish(
             latest=latest,
             merging=merging,
@@ -263,8 +263,8 @@ class Service:
         """KSM goes on between two scans, and so does the writing of traces."""
         if now >= self._merging_due:
             self._merging_due = now + MERGING_SECONDS
-            merging, recording, shown = read_merging(self._known), self._recording(), self._board.snapshot
-            paused = self._clocks.paused()
+            recording, shown, paused = self._recording(), self._board.snapshot, self._clocks.paused()
+            merging = read_merging(self._known, shown.merging)
             if (merging, recording, paused) != (shown.merging, shown.recording, shown.paused):
                 self._board.publish(merging=merging, recording=recording, paused=paused)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from samepaged.errors import GuestError
 from samepaged.export.snapshot import Merging
 from samepaged.ksm import host_merging, process_merging
 from samepaged.procfs import start_time
@@ -16,8 +18,21 @@ if TYPE_CHECKING:
 __all__ = ["read_merging"]
 
 
-def read_merging(known: Mapping[str, Scanned]) -> Merging | None:
-    """KSM's counters of the host, and of each guest's process that is still the one that was scanned."""
+log = logging.getLogger(__name__)
+
+
+def read_merging(known: Mapping[str, Scanned], before: Merging | None = None) -> Merging | None:
+    """KSM's counters of the host, and of each guest's process that is still the one that was scanned. `before` if they
+    cannot be read now.
+    """
+    try:
+        return _read(known)
+    except (GuestError, OSError) as error:
+        log.warning("KSM's counters stay as they were: %s", error)
+        return before
+
+
+def _read(known: Mapping[str, Scanned]) -> Merging | None:
     host = host_merging()
     if host is None:
         return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged import threads
 from samepaged.errors import ConfigError, SamepagedError
 from samepaged.export.names import visible
+from samepaged.os_errors import no_resources
 from samepaged.service.feed import Feed
 from samepaged.service.schedule import Backoff
 from samepaged.web.address import written
@@ -48,7 +49,9 @@ class Wanted:
 
 
 class Publisher:
-    """Keeps a web process fed with what `render` gives, and under the settings that it took last."""
+    """Keeps a web process fed with what `render` gives, and under the settings that it took last. Raises GuestError if
+    it can have no descriptor.
+    """
 
     def __init__(self, link: Link, render: Callable[[], Iterable[Document]], wanted: Wanted) -> None:
         self._link = link
@@ -61,7 +64,10 @@ class Publisher:
         self._retry = 0.0
         self._stopping = False
         self._stale = True
-        self._wake: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._wake: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        except OSError as error:
+            raise no_resources("the web process's feed", error) from error
         self._backoff = Backoff(longest=LONGEST_WAIT)
         self._told = ""
         self._complaint = ""

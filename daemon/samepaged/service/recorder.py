@@ -163,6 +163,8 @@ class Recorder:
                     self._troubled = False
             except SamepagedError as error:
                 self._lost(str(error), record)
+            except (OSError, MemoryError) as error:
+                self._lost(f"{config.directory}: {error or 'memory ran out'}; try again with the next scan", record)
             except Exception:
                 log.exception("an error that was not foreseen; please report it")
                 self._lost("an error that was not foreseen", record)

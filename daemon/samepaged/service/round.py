@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.export.snapshot import HostScan, Skipped
 from samepaged.memory.hashing import Interrupted
+from samepaged.os_errors import exhausted, memory_error, no_resources
 from samepaged.service.scanner import PAGE_SIZE, Scanned, Scanner
 from samepaged.sharing import Member, PageSizeSharing, SharingReport, analyse
 
@@ -89,6 +90,10 @@ def _page_sizes(scanned: Mapping[str, Scanned]) -> Iterator[PageSizeSharing]:
 
 
 def _skip(name: str, error: Exception) -> Skipped:
+    if isinstance(error, MemoryError):
+        error = memory_error()
+    elif isinstance(error, OSError) and exhausted(error):
+        error = no_resources(str(error.filename or "a file"), error)
     if isinstance(error, GuestError):
         told = str(error)
         return Skipped(name, error.reason, told if repr(name) in told else f"domain {name!r}: {told}")

@@ -6,6 +6,7 @@ the calling one among them.
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -31,31 +32,42 @@ def thread_count(threads: int | None) -> int:
     return threads
 
 
-def together(work: Callable[[], None], threads: int, name: str = "worker") -> None:
-    """Call `work` once in each of up to `threads` threads, the calling one among them, and wait for all of them. Raises
-    what the calling thread's call raises, or else what the first of the others that failed did.
+def together(work: Callable[[], None], threads: int) -> None:
+    """Call `work` once in each of up to `threads` threads, the calling one among them, and wait for those that have
+    begun. Raises what the calling thread's call raises, or else what the first of the others that failed did.
+
+    Not by threading.Thread: its start() waits for ever for a thread that runs out of memory before it begins.
     """
     failures: list[BaseException] = []
+    changed = threading.Condition()
+    running, closed = 0, False
 
     def help_out() -> None:
+        nonlocal running
+        with changed:
+            if closed:
+                return
+            running += 1
         try:
             work()
         except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
             failures.append(error)
+        finally:
+            with changed:
+                running -= 1
+                changed.notify_all()
 
-    helpers = []
     try:
-        for number in range(1, threads):
-            helper = threading.Thread(target=help_out, name=f"{name}-{number}")
+        for _ in range(1, threads):
             try:
-                helper.start()
+                _thread.start_new_thread(help_out, ())
             except RuntimeError:  # "can't start new thread"
                 break
-            helpers.append(helper)
         work()
     finally:
-        for helper in helpers:
-            helper.join()
+        with changed:
+            closed = True
+            changed.wait_for(lambda: not running)
     if failures:
         raise failures[0]
 
@@ -77,5 +89,5 @@ def in_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: i
             failed.set()
             raise
 
-    together(some, min(thread_count(threads), len(todo)), "sharing")
+    together(some, min(thread_count(threads), len(todo)))
     return [results[index] for index in range(len(todo))]

@@ -99,6 +99,9 @@ class FakeHypervisor:
         if not self.reachable:
             raise HypervisorError("libvirt is away")
 
+    def close(self) -> None:
+        pass
+
     def domain(self, uuid: str, name: str) -> FakeDomain:
         if self.only is None:
             raise error(Reason.GONE)

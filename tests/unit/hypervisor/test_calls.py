@@ -50,9 +50,9 @@ def test_the_caller_is_heard_while_it_waits() -> None:
 
 
 def test_without_threads_the_error_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: object) -> None:
+    def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr("_thread.start_new_thread", refuse)
     with pytest.raises(HypervisorError, match="TasksMax"):
         Calls().make(lambda: 7, 5)

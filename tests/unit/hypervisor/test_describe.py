@@ -13,6 +13,7 @@ from samepaged.hypervisor import process
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guests import describe
 from samepaged.procfs import start_time
+from tests.descriptors import no_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +107,12 @@ def test_libvirts_errors_about_a_domain_are_of_that_domain(code: int, reason: Re
 def test_a_lost_connection_is_no_domains_fault() -> None:
     with pytest.raises(HypervisorError, match="was lost while doing it"):
         hypervisor().call("doing it", failing(libvirt.VIR_ERR_RPC, libvirt.VIR_FROM_RPC))
+
+
+def test_without_descriptors_libvirt_is_not_connected_to() -> None:
+    """GLib would end this process."""
+    with no_descriptors(), pytest.raises(HypervisorError, match=r"few descriptors .*; raise LimitNOFILE="):
+        hypervisor().connect()
 
 
 def test_a_process_that_is_another_by_now_is_noticed() -> None:

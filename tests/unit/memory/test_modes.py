@@ -253,15 +253,15 @@ def test_ksm_is_held_still_and_put_back_also_after_a_death(tmp_path: Path, monke
     run.write_text("1\n")
     with ksm.stilled(tmp_path) as still:
         assert still
-        assert run.read_text() == "0"
+        assert run.read_text() == "0\n"
         assert journal.exists()
-    assert run.read_text() == "1"
+    assert run.read_text() == "1\n"
     assert not journal.exists()
     # died in between: what is left is a journal and a KSM that stands still
     run.write_text("0\n")
     journal.write_text("1\n")
     ksm.put_back(tmp_path)
-    assert run.read_text() == "1"
+    assert run.read_text() == "1\n"
     assert not journal.exists()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import _thread
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,20 +14,32 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=[0, 1, 2, 99])
 def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """So many threads may be started beside those that there are; with the next one, start() fails as Python's does."""
+    """So many threads may be started beside those that there are; the next start fails as Python's does."""
     room: int = request.param
     started = 0
-    start: Callable[[threading.Thread], None] = threading.Thread.start
+    start: Callable[..., int] = _thread.start_new_thread
 
-    def bounded(thread: threading.Thread) -> None:
+    def bounded(function: Callable[[], None], arguments: tuple[()]) -> int:
         nonlocal started
         if started >= room:
             raise RuntimeError("can't start new thread")
         started += 1
-        start(thread)
+        return start(function, arguments)
 
-    monkeypatch.setattr(threading.Thread, "start", bounded)
+    monkeypatch.setattr(_thread, "start_new_thread", bounded)
     return room
+
+
+def test_a_thread_that_never_begins_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a thread has no memory for its first object: the call that starts it has succeeded."""
+    late: list[Callable[[], None]] = []
+    monkeypatch.setattr(_thread, "start_new_thread", lambda function, _: late.append(function))
+    done: list[int] = []
+    together(lambda: done.append(1), 3)
+    assert done == [1]
+    for begin in late:
+        begin()
+    assert done == [1]
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 100])
@@ -62,10 +75,16 @@ def test_no_item_is_begun_after_one_has_failed() -> None:
 
 
 def test_work_is_called_once_in_each_thread_that_there_is(room: int) -> None:
-    threads: list[str] = []
-    together(lambda: threads.append(threading.current_thread().name), 3, "mill")
-    assert len(threads) == min(room + 1, 3)
-    assert threading.main_thread().name in threads
+    threads: list[int] = []
+    all_there = threading.Barrier(min(room + 1, 3))
+
+    def work() -> None:
+        threads.append(threading.get_ident())
+        all_there.wait(10)
+
+    together(work, 3)
+    assert len(set(threads)) == min(room + 1, 3)
+    assert threading.get_ident() in threads
 
 
 def test_a_failure_of_another_thread_is_raised_when_all_have_ended() -> None:

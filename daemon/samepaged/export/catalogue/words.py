@@ -81,6 +81,8 @@ FAILURES: Final[Words] = {
     Reason.MACVTAP: "has a macvtap interface, whose link a suspend would interrupt (`scan.macvtap`)",
     Reason.NO_PID: "has no process whose memory could be read",
     Reason.NO_PERMISSION: "may not be suspended, or its memory may not be read",
+    Reason.NO_RESOURCES: "was not scanned because the host, or samepaged's limits, left no file descriptor, memory or "
+    "thread for it",
     Reason.LAYOUT: "has RAM that could not be found whole in its process",
     Reason.DUMP: "could not be dumped, or the dump could not be understood",
     Reason.READ: "has memory that could not be read",

@@ -1,0 +1,197 @@
+"""The guard by its messages: what it does when the scanner is late, hangs, or ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from samepaged.errors import Reason
+from samepaged.guard import resume
+from samepaged.guard.channel import Channel
+from samepaged.guard.journal import FileName, Journal
+from samepaged.guard.server import Guard
+from samepaged.guard.settle import OpenEntries
+from samepaged.hypervisor.protocol import Control, RunState
+from tests.unit.guard.fakes import ENTRY, FakeHypervisor, error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+# Seconds for which a test waits until something is so.
+PATIENCE = 10.0
+# A deadline that passes at once, and one that never does.
+AT_ONCE, NEVER = 0.01, 1000.0
+# Shorter than in earnest, and longer than what a test does meanwhile.
+IN_FLIGHT_SECONDS = 1.0
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+class Running:
+    """A guard in a thread of its own, and the scanner's end of its channel."""
+
+    def __init__(self, directory: Path) -> None:
+        self.hypervisor = FakeHypervisor()
+        self.journal = Journal(directory)
+        self.journal.write(ENTRY)
+        self.killed = 0
+        self.scanner, other = Channel.pair()
+        entries = OpenEntries(lambda: [directory], self._left_open, connect=lambda _: self.hypervisor)
+        self.end = Channel(other)
+        self.guard = Guard(self.end, self.hypervisor, self.journal.path, 4_194_000, self._kill, entries)
+        self.thread = threading.Thread(target=self.guard.run)
+        self.thread.start()
+
+    def _kill(self) -> None:
+        self.killed += 1
+
+    @staticmethod
+    def _left_open(name: FileName) -> bool:
+        return name.number is not None
+
+    def arm(self, seconds: float = NEVER, *, dumping: bool = False) -> dict[str, object] | None:
+        self.scanner.send(arm=1, entry=asdict(ENTRY), seconds=seconds, dumping=dumping)
+        return self.scanner.receive(PATIENCE)
+
+    def suspend(self) -> None:
+        self.hypervisor.it.run_state = RunState.PAUSED
+        self.scanner.send(suspended=1)
+
+    def disarm(self) -> dict[str, object] | None:
+        self.scanner.send(disarm=1)
+        return self.scanner.receive(PATIENCE)
+
+    @property
+    def runs(self) -> bool:
+        return self.hypervisor.it.run_state is RunState.RUNNING
+
+    def scanner_ends(self) -> None:
+        self.scanner.close()
+        self.thread.join(2 * PATIENCE)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    monkeypatch.setattr(resume, "IN_FLIGHT_SECONDS", IN_FLIGHT_SECONDS)
+    one = Running(tmp_path)
+    try:
+        yield one
+    finally:
+        one.scanner_ends()
+        one.end.close()
+        one.journal.close()
+
+
+def test_it_promises_only_with_a_connection(running: Running) -> None:
+    running.hypervisor.reachable = False
+    assert running.arm() == {"refused": 1, "why": "libvirt is away"}
+    running.hypervisor.reachable = True
+    assert running.arm() == {"armed": 1}
+
+
+def test_a_pause_in_time_is_the_scanners(running: Running) -> None:
+    running.arm()
+    running.suspend()
+    running.hypervisor.it.run_state = RunState.RUNNING
+    assert running.disarm() == {"disarmed": 1, "resumed": False}
+    assert running.hypervisor.it.calls == []
+
+
+def test_an_overdue_guest_is_resumed_and_told(running: Running) -> None:
+    running.arm(AT_ONCE)
+    running.suspend()
+    eventually(lambda: running.runs)
+    assert running.disarm() == {"disarmed": 1, "resumed": True}
+
+
+def test_a_suspension_after_the_deadline_is_ended(running: Running) -> None:
+    """A scanner that stood still before its suspend call makes it when it goes on."""
+    running.arm(AT_ONCE)
+    eventually(lambda: "state" in running.hypervisor.it.calls)
+    running.hypervisor.it.run_state = RunState.PAUSED
+    eventually(lambda: running.runs)
+    assert running.disarm() == {"disarmed": 1, "resumed": True}
+
+
+def test_an_overdue_resume_is_tried_until_it_succeeds(running: Running) -> None:
+    running.hypervisor.it.failures["resume"] = [error(Reason.IN_JOB)] * 3
+    running.arm(AT_ONCE)
+    running.suspend()
+    eventually(lambda: running.runs)
+
+
+def test_a_scanner_that_hangs_in_a_dump_is_killed(running: Running) -> None:
+    running.arm(AT_ONCE, dumping=True)
+    running.suspend()
+    eventually(lambda: running.killed)
+    assert not running.runs  # QEMU waits for its reader: it cannot be resumed before
+    running.scanner.send(dump_ended=1)
+    eventually(lambda: running.runs)
+
+
+def test_the_guest_of_a_dead_scanner_is_resumed(running: Running) -> None:
+    running.arm()
+    running.suspend()
+    running.scanner_ends()
+    assert running.runs
+    assert not running.journal.path.exists()
+
+
+def test_a_suspend_call_of_a_dead_scanner_is_waited_for(running: Running) -> None:
+    running.arm()
+    late = threading.Timer(0.3, lambda: setattr(running.hypervisor.it, "run_state", RunState.PAUSED))
+    late.start()
+    running.scanner_ends()
+    assert running.runs
+    assert "resume" in running.hypervisor.it.calls
+
+
+def test_the_guest_of_a_lost_journal_is_resumed_too(running: Running) -> None:
+    running.arm()
+    running.suspend()
+    running.journal.path.unlink()
+    running.scanner_ends()
+    assert running.runs
+
+
+def test_an_open_entry_does_not_hold_up_the_next_guest(running: Running) -> None:
+    domain = running.hypervisor.it
+    domain.control_state = Control.OCCUPIED
+    running.arm()
+    path = running.journal.leave_open()
+    running.scanner.send(left_open=1, path=str(path))
+    for number in (2, 3):
+        running.scanner.send(arm=number, entry=asdict(replace(ENTRY, id=8)), seconds=NEVER, dumping=False)
+        assert running.scanner.receive(PATIENCE) == {"armed": number}
+        running.scanner.send(disarm=number)
+        assert running.scanner.receive(PATIENCE) == {"disarmed": number, "resumed": False}
+    assert path.exists()
+    domain.run_state, domain.control_state = RunState.PAUSED, Control.READY
+    eventually(lambda: running.runs)
+
+
+def test_an_open_entry_is_settled_after_the_scanners_end(running: Running) -> None:
+    domain = running.hypervisor.it
+    domain.control_state = Control.OCCUPIED
+    running.arm()
+    path = running.journal.leave_open()
+    running.scanner.send(left_open=1, path=str(path))
+
+    def go_on() -> None:
+        domain.run_state, domain.control_state = RunState.PAUSED, Control.READY
+
+    threading.Timer(0.5, go_on).start()
+    running.scanner_ends()
+    assert running.runs
+    assert not path.exists()

@@ -1,0 +1,154 @@
+"""The causes of failed system calls, and the errors that they become."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from samepaged.errors import ConfigError, GuestError, Reason
+from samepaged.guard.directories import runtime_directory
+from samepaged.guard.journal import Entry, Journal, JournalError, open_entries
+from samepaged.hypervisor.process import ProcessTable, QemuProcess
+from samepaged.ksm import activity, at_work, process_merging, running
+from samepaged.ksm import counters as ksm_counters
+from samepaged.ksm import still as ksm_still
+from samepaged.memory import smaps, softdirty
+from samepaged.memory.backing import BackingFile
+from samepaged.memory.claim import Claim
+from samepaged.memory.copying import ProcessMemory
+from samepaged.memory.dump_reader import DumpReader
+from samepaged.memory.hashing import best
+from samepaged.memory.layout import RamMapping
+from samepaged.memory.pagemap import Pagemap
+from samepaged.os_errors import process_error
+from samepaged.procfs import has_ended, is_alive, names_living, start_time
+from samepaged.seed import load
+from tests.descriptors import no_descriptors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PID: Final = os.getpid()
+UUID: Final = "3f0c1e0a-0000-0000-0000-000000000000"
+ENTRY: Final = Entry("qemu:///system", UUID, 7, "web-1", "a boot")
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "words"),
+    [
+        (errno.EMFILE, Reason.NO_RESOURCES, "LimitNOFILE="),
+        (errno.ENFILE, Reason.NO_RESOURCES, "fs.file-max"),
+        (errno.ENOMEM, Reason.NO_RESOURCES, "MemoryMax="),
+        (errno.EAGAIN, Reason.NO_RESOURCES, "TasksMax="),
+        (errno.ENOENT, Reason.GONE, "process 7 has ended"),
+        (errno.ESRCH, Reason.GONE, "process 7 has ended"),
+        (errno.EACCES, Reason.NO_PERMISSION, "; run as root"),
+        (errno.EPERM, Reason.NO_PERMISSION, "; run as root"),
+        (errno.EIO, Reason.READ, "; try again"),
+    ],
+)
+def test_an_error_number_becomes_its_reason(number: int, reason: Reason, words: str) -> None:
+    error = process_error(OSError(number, os.strerror(number)), 7, "/proc/7/smaps", "run as root")
+    assert error.reason is reason
+    assert words in str(error)
+    assert "\n" not in str(error)
+
+
+def backing_file(_: Path) -> None:
+    BackingFile(PID, RamMapping(0, 4096, (0, 0), 1, 0, "/memfd:none (deleted)", True, False, False))
+
+
+def dump(directory: Path) -> None:
+    DumpReader(lambda _: None, directory, (4096,), hasher=best(), seed=0, stop=lambda: False).read()
+
+
+def supported(_: Path) -> None:
+    softdirty.supported.cache_clear()
+    softdirty.supported()
+
+
+@pytest.mark.parametrize(
+    "opens",
+    [
+        lambda _: smaps.read(PID),
+        lambda _: Pagemap(PID),
+        lambda _: ProcessMemory(PID),
+        lambda _: softdirty.clear(PID),
+        supported,
+        lambda _: Claim(PID),
+        backing_file,
+        dump,
+        lambda _: ProcessTable().find("web-1", UUID),
+        lambda _: QemuProcess(PID, 1).check(),
+        lambda _: at_work(),
+        lambda _: running(),
+        lambda _: activity(),
+        lambda _: process_merging(PID),
+        runtime_directory,
+        Journal,
+        lambda directory: load(None, directory),
+    ],
+)
+def test_without_descriptors_each_open_names_the_limit(opens: Callable[[Path], object], tmp_path: Path) -> None:
+    with no_descriptors(), pytest.raises(GuestError, match=r"\(Too many open files\); raise LimitNOFILE=") as caught:
+        opens(tmp_path)
+    assert caught.value.reason is Reason.NO_RESOURCES
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_descriptors_no_process_counts_as_ended() -> None:
+    started = start_time(PID)
+    assert started is not None
+    with no_descriptors():
+        assert not has_ended(PID)
+        assert is_alive(PID, started)
+        assert names_living(str(PID), str(started))
+        with pytest.raises(OSError, match="Too many open files"):
+            start_time(PID)
+    assert not names_living(str(PID), str(started + 1))
+
+
+def test_without_descriptors_the_journal_is_not_empty(tmp_path: Path) -> None:
+    (tmp_path / "suspended-1-2").write_bytes(ENTRY.line())
+    with no_descriptors():
+        found = list(open_entries(tmp_path))
+    assert len(found) == 1
+    assert isinstance(found[0], JournalError)
+
+
+def test_without_descriptors_nothing_is_noted_in_the_journal(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    with no_descriptors(), pytest.raises(GuestError, match="LimitNOFILE=") as caught:
+        journal.write(ENTRY)
+    assert caught.value.reason is Reason.NO_RESOURCES
+
+
+def test_a_seed_that_cannot_be_opened_now_is_not_replaced(tmp_path: Path) -> None:
+    seed = load(None, tmp_path)
+    with no_descriptors(), pytest.raises(GuestError):
+        load(None, tmp_path)
+    assert load(None, tmp_path) == seed
+    (tmp_path / "seed").write_text("?")
+    with pytest.raises(ConfigError):
+        load(None, tmp_path)
+
+
+def test_ksm_is_set_going_again_without_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ksm_still, "KSM", tmp_path)
+    run = tmp_path / "run"
+    run.write_text("1\n")
+    with ksm_still.stilled(tmp_path) as still:
+        assert still
+        assert run.read_text() == "0\n"
+        limit = no_descriptors()
+        limit.__enter__()
+    limit.__exit__(None, None, None)
+    assert run.read_text() == "1\n"
+
+
+def test_a_kernel_without_ksm_has_no_counters(tmp_path: Path) -> None:
+    assert ksm_counters.host_merging(tmp_path) is None
