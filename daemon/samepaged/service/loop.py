@@ -220,7 +220,7 @@ class Service:
         finally:
             self._recorder.round_ended()
         scanner.tidy(round_.running)
-        self._clocks.round_ended(round_)
+        self._clocks.round_ended(round_.running, round_.skipped)
         for skipped in round_.skipped:
             if not skipped.reason.intended:
                 log.warning("skipped: %s", skipped.message)
