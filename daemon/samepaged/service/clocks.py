@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from samepaged.drift.ledger import PausedTime
     from samepaged.export.snapshot import Skipped
+    from samepaged.guard.settle import Settled
 
 __all__ = ["Clocks", "paused_times"]
 
@@ -41,6 +42,11 @@ class Clocks:
         for name in refused.keys() - self._waiting:
             log.info("not scanned until it fits the drift budget: %s", refused[name])
         self._waiting = set(refused)
+
+    def add_settled(self, settled: Settled) -> None:
+        """Count the time for which a guest with an open journal entry was seen suspended (any thread)."""
+        if settled.paused_seconds:
+            self.ledger.add(settled.found.entry.uuid, settled.paused_seconds)
 
     def paused(self) -> dict[str, PausedTime]:
         """How long each guest that runs was suspended, by name."""

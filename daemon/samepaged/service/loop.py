@@ -87,7 +87,9 @@ class Service:
         self._guard: GuardClient | None = None
         self._serving = Serving(collector, web or Child(), config)
         self._board = Board(collector, self._serving.changed)
-        self._recovery = Recovery(config.runtime_directory, changed=self._show_open_entries)
+        self._recovery = Recovery(
+            config.runtime_directory, changed=self._show_open_entries, settled=self._clocks.add_settled
+        )
 
     def run(self) -> None:
         """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""

@@ -217,6 +217,8 @@ class Scanner:
 
     def _note(self, guest: Guest, suspender: Suspender) -> None:
         """Tell the circuit breaker how the guest's pauses went."""
+        if not (suspender.pauses or suspender.failed):
+            return  # it was not suspended, and so proved nothing
         longest, bound = max(suspender.pauses, default=0.0), self._config.scan.max_pause
         if self._breaker is not None and self._breaker.note(
             guest.uuid, time.monotonic(), failed=suspender.failed, longest_pause=longest, max_pause=bound
