@@ -111,10 +111,7 @@ class Scans:
         attribution = None if sources is None else Attribution(sources)
         # Whoever asks whose the pages are is served by no scan of several instants, unless it is one that they chose.
         instant = sources is not None and config.scan.mode == "auto"
-        self._recovery = Recovery(
-            config.runtime_directory,
-            settled=lambda one: self._ledger.add(one.found.entry.uuid, one.paused_seconds),
-        )
+        self._recovery = Recovery(config.runtime_directory, settled=self._clocks.add_settled)
         self._scanner = Scanner(
             self._hypervisor,
             self._guard,

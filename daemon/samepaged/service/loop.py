@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import time
 from dataclasses import replace
@@ -25,6 +24,7 @@ from samepaged.service.attribution import Attribution
 from samepaged.service.board import Board
 from samepaged.service.breaker import Breaker
 from samepaged.service.clocks import Clocks
+from samepaged.service.malloc import release_memory
 from samepaged.service.merging import read_merging
 from samepaged.service.owners import answers_of, still_shown
 from samepaged.service.recorder import Recorder
@@ -133,7 +133,7 @@ class Service:
         self._schedule.started(now)
         try:
             self._scan()
-            _give_back()
+            release_memory()
         except Interrupted:
             log.info("the scan was interrupted; every guest runs on")
         except HypervisorError as error:
@@ -331,15 +331,6 @@ class Service:
         self._board.publish(limits=_limits(config), next_scan=self._due(), sources=sources)
         logging.getLogger("samepaged").setLevel(config.log.level.upper())
         self._config = config
-
-
-def _give_back() -> None:
-    """Return to the host what the scan took and has freed: malloc keeps what lies below something that is in use
-    (malloc_trim(3), where the C library has it).
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _choose(collector: SnapshotCollector, config: Config) -> None:
