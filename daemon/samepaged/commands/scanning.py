@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, Self
 from samepaged import seed
 from samepaged.commands.command import INTERRUPTED
 from samepaged.config import load
-from samepaged.drift.ledger import PauseLedger
 from samepaged.export.table import Progress
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
@@ -23,8 +22,7 @@ from samepaged.memory.hashing import best
 from samepaged.privileges import seal
 from samepaged.service.attribution import Attribution
 from samepaged.service.breaker import Breaker
-from samepaged.service.clock_sync import ClockSync
-from samepaged.service.clocks import paused_times
+from samepaged.service.clocks import Clocks, paused_times
 from samepaged.service.merging import read_merging
 from samepaged.service.owners import answers_of
 from samepaged.service.round import report, scan_all
@@ -108,15 +106,12 @@ class Scans:
         key = seed.load(config.hashing.seed, config.state_directory)
         hashing = Hashing(best(), key, config.scan.thread_count, stop)
         self._guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
-        self._clock_sync = ClockSync()
-        self._ledger = PauseLedger(self._guard.directory)
+        self._clocks = Clocks()
+        self._clocks.ledger.use(self._guard.directory)
         attribution = None if sources is None else Attribution(sources)
         # Whoever asks whose the pages are is served by no scan of several instants, unless it is one that they chose.
         instant = sources is not None and config.scan.mode == "auto"
-        self._recovery = Recovery(
-            config.runtime_directory,
-            settled=lambda one: self._ledger.add(one.found.entry.uuid, one.paused_seconds),
-        )
+        self._recovery = Recovery(config.runtime_directory, settled=self._clocks.add_settled)
         self._scanner = Scanner(
             self._hypervisor,
             self._guard,
@@ -127,8 +122,7 @@ class Scans:
             record,
             attribution,
             one_instant=instant,
-            ledger=self._ledger,
-            clock_sync=self._clock_sync,
+            clocks=self._clocks,
             bound=bound,
             has_open_entry=self._recovery.holds,
         )
@@ -140,7 +134,7 @@ class Scans:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._clock_sync.wait(CLOSE_SECONDS)
+        self._clocks.sync.wait(CLOSE_SECONDS)
         try:
             self._recovery.close(CLOSE_SECONDS)
         finally:
@@ -164,7 +158,7 @@ class Scans:
 
     def paused(self) -> dict[str, PausedTime]:
         """How long the guests of the last scan were suspended, by name."""
-        return paused_times(self._ledger, {one.scan.uuid: name for name, one in self._scanned.items()})
+        return paused_times(self._clocks.ledger, {one.scan.uuid: name for name, one in self._scanned.items()})
 
     def answers(self, *, names: bool) -> dict[str, Answers]:
         """Where the sharing of the guests of the last scan comes from, by domain."""

@@ -10,11 +10,11 @@ from samepaged.errors import Reason
 from samepaged.service.clock_sync import ClockSync
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from samepaged.drift.ledger import PausedTime
+    from samepaged.export.snapshot import Skipped
     from samepaged.guard.settle import Settled
-    from samepaged.service.round import Round
 
 __all__ = ["Clocks", "paused_times"]
 
@@ -35,10 +35,10 @@ class Clocks:
         self._guests: dict[str, str] = {}
         self._waiting: set[str] = set()
 
-    def round_ended(self, round_: Round) -> None:
-        """Take over which guests run, and log the beginning of each wait for the drift budget once."""
-        self._guests = dict(round_.running)
-        refused = {one.name: one.message for one in round_.skipped if one.reason is Reason.DRIFT_BUDGET}
+    def round_ended(self, running: Mapping[str, str], skipped: Iterable[Skipped]) -> None:
+        """Take over which guests run (names by UUID), and log the beginning of each wait for the drift budget once."""
+        self._guests = dict(running)
+        refused = {one.name: one.message for one in skipped if one.reason is Reason.DRIFT_BUDGET}
         for name in refused.keys() - self._waiting:
             log.info("not scanned until it fits the drift budget: %s", refused[name])
         self._waiting = set(refused)

@@ -24,7 +24,7 @@ from samepaged.service.attribution import Attribution
 from samepaged.service.board import Board
 from samepaged.service.breaker import Breaker
 from samepaged.service.clocks import Clocks
-from samepaged.service.malloc import give_back
+from samepaged.service.malloc import release_memory
 from samepaged.service.merging import read_merging
 from samepaged.service.owners import answers_of, still_shown
 from samepaged.service.recorder import Recorder
@@ -133,7 +133,7 @@ class Service:
         self._schedule.started(now)
         try:
             self._scan()
-            give_back()
+            release_memory()
         except Interrupted:
             log.info("the scan was interrupted; every guest runs on")
         except HypervisorError as error:
@@ -214,8 +214,7 @@ class Service:
             self._breaker,
             record,
             self._attribution,
-            ledger=self._clocks.ledger,
-            clock_sync=self._clocks.sync,
+            clocks=self._clocks,
             has_open_entry=self._recovery.holds,
         )
         try:
@@ -223,7 +222,7 @@ class Service:
         finally:
             self._recorder.round_ended()
         scanner.tidy(round_.running)
-        self._clocks.round_ended(round_)
+        self._clocks.round_ended(round_.running, round_.skipped)
         for skipped in round_.skipped:
             if not skipped.reason.intended:
                 log.warning("skipped: %s", skipped.message)

@@ -1,14 +1,14 @@
-"""The C library's allocator, after a scan."""
+"""Returning memory to the host."""
 
 from __future__ import annotations
 
 import ctypes
 
-__all__ = ["give_back"]
+__all__ = ["release_memory"]
 
 
-def give_back() -> None:
-    """Return to the host what a scan has allocated and freed: malloc keeps freed memory below a block that is in use
+def release_memory() -> None:
+    """Return to the host the memory that a scan has freed: malloc keeps free memory below a block that is in use
     (malloc_trim(3), if the C library has it).
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -31,14 +31,13 @@ if TYPE_CHECKING:
 
     from samepaged.config import Config
     from samepaged.drift.budget import DriftBudget
-    from samepaged.drift.ledger import PauseLedger
     from samepaged.guard.client import GuardClient
     from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.process import QemuProcess
     from samepaged.memory.witness import Witness
     from samepaged.service.attribution import Attribution
     from samepaged.service.breaker import Breaker
-    from samepaged.service.clock_sync import ClockSync
+    from samepaged.service.clocks import Clocks
     from samepaged.sources.attendant import Attendant
     from samepaged.sources.ownership import Ownership
 
@@ -73,8 +72,8 @@ class Scanner:
     """Scans guests, one after another: never are two suspended at once. Keeps what makes the next scan cheaper.
 
     `record` is handed each scan, once the guest runs on; `attribution` says which of them ask whose the pages are;
-    `one_instant` is as in Policy. The `ledger` counts the pauses; with `bound` they keep to scan.max_drift.
-    `clock_sync` sets guests' clocks if scan.sync_clock asks for it.
+    `one_instant` is as in Policy. The ledger in `clocks` counts the pauses; with `bound` they keep to
+    scan.max_drift.
     `has_open_entry` says whether an open journal entry names the guest with a UUID.
     """
 
@@ -90,9 +89,8 @@ class Scanner:
         attribution: Attribution | None = None,
         *,
         one_instant: bool = False,
-        ledger: PauseLedger | None = None,
         bound: bool = True,
-        clock_sync: ClockSync | None = None,
+        clocks: Clocks | None = None,
         has_open_entry: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._hypervisor = hypervisor
@@ -102,8 +100,7 @@ class Scanner:
         self._record = record
         self._attribution = attribution
         self._one_instant = one_instant
-        self._ledger = ledger
-        self._clock_sync = clock_sync
+        self._clocks = clocks
         self._max_drift = config.scan.max_drift if bound else 1.0
         self._config = config
         self._hashing = hashing
@@ -126,9 +123,9 @@ class Scanner:
         suspender = Suspender(
             self._hypervisor, guest, self._guard, self._config.scan.max_pause, self._hashing.stop, pauses
         )
-        if self._ledger is not None:
-            self._ledger.refresh()
-            suspender.account = self._ledger.account(guest.uuid, self._max_drift)
+        if self._clocks is not None:
+            self._clocks.ledger.refresh()
+            suspender.account = self._clocks.ledger.account(guest.uuid, self._max_drift)
         attribution = self._attribution
         attendant = None if attribution is None else attribution.attend(guest, kept.scans, suspender.stop)
         try:
@@ -143,8 +140,8 @@ class Scanner:
         """Have the guest's clock set right if this scan cost it more than the configuration leaves to the guest."""
         scan = self._config.scan
         wanted = scan.sync_clock == "agent" and sum(suspender.pauses) > scan.sync_clock_above
-        if self._clock_sync is not None and wanted and not suspender.failed:
-            self._clock_sync.request(self._hypervisor.uri, guest.uuid, guest.name)
+        if self._clocks is not None and wanted and not suspender.failed:
+            self._clocks.sync.request(self._hypervisor.uri, guest.uuid, guest.name)
 
     def _check_open_entry(self, domain: Any) -> None:  # noqa: ANN401 - libvirt's type
         # Paused, it is not paused by another client; running, it may be suspended at any moment.
@@ -263,8 +260,8 @@ class Scanner:
             del self._kept[uuid]
         if self._breaker is not None:
             self._breaker.forget(set(running))
-        if self._clock_sync is not None:
-            self._clock_sync.forget(set(running))
+        if self._clocks is not None:
+            self._clocks.sync.forget(set(running))
         if self._attribution is not None:
             self._attribution.forget(set(running))
         forgotten = limit(self._kept.values(), self._config.scan.memory_limit)

@@ -7,7 +7,6 @@ from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
 from samepaged.export.snapshot import Skipped
 from samepaged.service.clocks import Clocks
-from samepaged.service.round import Round
 
 if TYPE_CHECKING:
     import pytest
@@ -16,16 +15,16 @@ GUEST = "3f0c1e0a-0000-0000-0000-000000000001"
 OTHER = "3f0c1e0a-0000-0000-0000-000000000002"
 
 
-def round_of(*refused: str) -> Round:
+def end_round(clocks: Clocks, *refused: str) -> None:
     skipped = [Skipped(name, Reason.DRIFT_BUDGET, f"domain {name!r}: no room") for name in refused]
-    return Round(0.0, running={GUEST: "web", OTHER: "db"}, skipped=[*skipped, Skipped("x", Reason.READ, "x")])
+    clocks.round_ended({GUEST: "web", OTHER: "db"}, [*skipped, Skipped("x", Reason.READ, "x")])
 
 
 def test_a_wait_for_the_budget_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     clocks = Clocks()
     with caplog.at_level(logging.INFO):
         for names in ([], ["web"], ["web", "db"], ["web"], [], ["web"]):
-            clocks.round_ended(round_of(*names))
+            end_round(clocks, *names)
     assert [str(record.args[0])[:13] for record in caplog.records if isinstance(record.args, tuple)] == [
         "domain 'web':",
         "domain 'db': ",
@@ -37,6 +36,6 @@ def test_a_wait_for_the_budget_is_logged_once(caplog: pytest.LogCaptureFixture) 
 def test_every_guest_that_runs_has_its_paused_time() -> None:
     clocks = Clocks()
     assert clocks.paused() == {}
-    clocks.round_ended(round_of())
+    end_round(clocks)
     clocks.ledger.add(GUEST, 1.8)
     assert clocks.paused() == {"web": PausedTime(1.8, 1.8 / 3600), "db": PausedTime(0.0, 0.0)}
