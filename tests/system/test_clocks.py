@@ -60,7 +60,6 @@ def test_the_budget_outlives_the_daemon(samepaged: Samepaged, guest: Writer) -> 
     samepaged.configure(f"scan: {{interval: 1s, jitter: 0, max_drift: 100ppm}}\n{ONLY}")
     with daemon(samepaged) as one:
         one.wait("not scanned until it fits the drift budget", timeout=60)
-        one.wait_metric(1, "samepage_domains", result="skipped")
         one.wait_scans(3)
         counted = one.metric("samepage_domain_paused_seconds_total", domain=NAME)
         assert counted is not None

@@ -242,5 +242,7 @@ class Suspender:
         others = self._resumed_by_others()
         self.hypervisor.resumes.own(self.guest.uuid)
         domain.resume()
-        if others:
+        # The guest runs: now there is time for an event that was late.
+        self.hypervisor.resumes.wait(self.guest.uuid)
+        if self._resumed_by_others() or others:
             raise GuestError(Reason.RESUMED_BY_OTHERS, f"domain {name!r} ran for a while during its scan: it is void")

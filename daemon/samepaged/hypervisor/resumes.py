@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
+from typing import Final
 
 __all__ = ["Resumes"]
 
+# libvirtd sends the event of a resume within milliseconds of the call's return.
+EVENT_SECONDS: Final = 0.05
+# Events come in order: behind another client's event, ours is not far.
+NEXT_EVENT_SECONDS: Final = 0.002
+
 
 class Resumes:
-    """Counts of resumes: of those that libvirt tells of, and of our own. Events come late, but none comes before its
-    resume: so there were others' where more were seen than are ours, and more than ever before.
+    """Counts of resumes: by libvirt's events, and by our own calls. Events come late, but none comes before its resume:
+    another client has resumed a domain if there are more events than calls, and more of these than ever before.
     """
 
     def __init__(self) -> None:
         self._seen: Counter[str] = Counter()
         self._own: Counter[str] = Counter()
         self._most: Counter[str] = Counter()
+        self._event = threading.Condition()
 
     def seen(self, uuid: str) -> None:
-        """Libvirt tells that a domain was resumed (in its event loop's thread)."""
-        self._seen[uuid] += 1
+        """An event says that a domain was resumed (in the event loop's thread)."""
+        with self._event:
+            self._seen[uuid] += 1
+            self._event.notify_all()
 
     def own(self, uuid: str) -> None:
-        """We are about to resume it."""
+        """The domain is about to be resumed by samepaged."""
         self._own[uuid] += 1
 
+    def wait(self, uuid: str) -> None:
+        """Wait, after our own resume, for its event, and with it for each event before it."""
+        with self._event:
+            self._event.wait_for(lambda: self._others(uuid) >= self._most[uuid], EVENT_SECONDS)
+        time.sleep(NEXT_EVENT_SECONDS)  # if that was another client's event, ours is behind it
+
     def by_others(self, uuid: str) -> bool:
-        """Whether somebody else has resumed it since this was last asked."""
-        others = self._seen[uuid] - self._own[uuid]
+        """Whether another client has resumed the domain since this was last asked."""
+        others = self._others(uuid)
         more = others > self._most[uuid]
         self._most[uuid] = max(others, self._most[uuid])
         return more
+
+    def _others(self, uuid: str) -> int:
+        return self._seen[uuid] - self._own[uuid]

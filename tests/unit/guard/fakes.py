@@ -90,6 +90,13 @@ class FakeHypervisor:
     unanswered: int = 0
     resumes: Resumes = field(default_factory=Resumes)
 
+    def __post_init__(self) -> None:
+        if self.only is not None:
+            self.only.then["resume"] = self._resumed
+
+    def _resumed(self) -> None:
+        self.resumes.seen(UUID)
+
     @property
     def it(self) -> FakeDomain:
         assert self.only is not None

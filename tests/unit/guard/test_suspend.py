@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -259,6 +260,22 @@ def test_a_guest_resumed_by_others_is_void(scene: Scene) -> None:
 def test_a_guest_resumed_and_paused_by_others_is_void(scene: Scene) -> None:
     scene.fails(Reason.RESUMED_BY_OTHERS, lambda: scene.hypervisor.resumes.seen(UUID))
     assert scene.hypervisor.it.run_state is RunState.RUNNING
+
+
+def test_a_late_event_of_another_client_is_waited_for(scene: Scene) -> None:
+    """Another client has resumed the guest and paused it again; its event comes after our own resume call."""
+    resumes = scene.hypervisor.resumes
+
+    def both() -> None:
+        resumes.seen(UUID)
+        resumes.seen(UUID)
+
+    def late() -> None:
+        threading.Timer(0.005, both).start()
+
+    scene.suspend()  # with an event that is in time
+    scene.hypervisor.it.then["resume"] = late
+    scene.fails(Reason.RESUMED_BY_OTHERS)
 
 
 def test_a_guest_in_another_state_is_left_as_it_is(scene: Scene) -> None:
