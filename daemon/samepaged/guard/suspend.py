@@ -77,6 +77,7 @@ class Suspender:
     account: DriftAccount | None = None
     _latest: float | None = field(default=None, init=False)
     _drift_spent: float | None = field(default=None, init=False)
+    _resumed_at: float | None = field(default=None, init=False)
 
     @contextmanager
     def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
@@ -97,7 +98,7 @@ class Suspender:
         seconds = self.max_pause if expected <= self.max_pause else 2 * expected
         with self._guarded(seconds + GUARD_MARGIN_SECONDS, dumping=dumping):
             # Both ends of the measure are outside of libvirt's calls: the guest stood still for no longer than this.
-            began = time.monotonic()
+            began, self._resumed_at = time.monotonic(), None
             self._suspend()
             self._latest, self._drift_spent = began + seconds + BEFORE_GUARD_SECONDS, began + left
             try:
@@ -111,7 +112,7 @@ class Suspender:
                 try:
                     self._resume()
                 finally:
-                    held.seconds = time.monotonic() - began
+                    held.seconds = (self._resumed_at or time.monotonic()) - began
                     self.pauses.append(held.seconds)
                     self.pause_starts.append(time.time() - held.seconds)
                     if self.account is not None:
@@ -242,6 +243,7 @@ class Suspender:
         others = self._resumed_by_others()
         self.hypervisor.resumes.own(self.guest.uuid)
         domain.resume()
+        self._resumed_at = time.monotonic()
         # The guest runs: now there is time for an event that was late.
         self.hypervisor.resumes.wait(self.guest.uuid)
         if self._resumed_by_others() or others:
