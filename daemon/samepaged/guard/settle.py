@@ -131,8 +131,8 @@ class OpenEntries:
             for found in self._read():
                 self._begin(found)
         settled = []
-        for path, work in list(self._work.items()):
-            if self._stop():
+        for number, (path, work) in enumerate(list(self._work.items())):
+            if number and self._stop():  # the first is looked at in any case
                 break
             if work.due <= self._clock():
                 outcome = work.look()

@@ -61,6 +61,13 @@ def test_recover_that_gives_up_leaves_the_entry(tmp_path: Path, hypervisor: Fake
     assert found.path.exists()
 
 
+def test_recover_without_waiting_looks_once(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
+    open_entry(tmp_path)
+    hypervisor.it.run_state = RunState.PAUSED
+    assert recover(tmp_path, lambda: True) == []
+    assert hypervisor.it.run_state is RunState.RUNNING
+
+
 def test_one_unsettled_guest_does_not_hold_up_another(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     """The first entry cannot be understood; the second is settled all the same."""
     (tmp_path / "suspended-4193000-1").write_text("[]\n")
