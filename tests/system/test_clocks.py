@@ -72,7 +72,9 @@ def test_the_budget_outlives_the_daemon(samepaged: Samepaged, guest: Writer) -> 
         successor.wait("not scanned until it fits the drift budget: .* fits in 6[01] min")
         successor.wait_metric(0, "samepage_domain_paused_seconds_total", domain=NAME)
     refused = samepaged.scan()
-    assert [(one["name"], one["reason_code"]) for one in refused["skipped"]] == [(NAME, "drift_budget")]
+    reasons = {one["name"]: one["reason_code"] for one in refused["skipped"]}
+    assert reasons.pop(NAME) == "drift_budget"
+    assert set(reasons.values()) <= {"excluded"}  # guests of other tests
     # A mode on the command line is the operator's decision; its pauses count all the same.
     (asked,) = samepaged.scan("--mode", "snapshot")["domains"]
     assert asked["paused_seconds_total"] == pytest.approx(asked["pause_seconds"])

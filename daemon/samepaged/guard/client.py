@@ -152,7 +152,7 @@ class GuardClient:
         """The guest is not known to run: the journal keeps the entry, and the guard works on it, too."""
         path = self._journal.leave_open()
         with contextlib.suppress(Closed):
-            self._send(left_open=self._number, path=str(path))
+            self._send(left_open=self._number, path=None if path is None else str(path))
 
     def disarm(self) -> bool:
         """The guest runs again. Whether it was the guard that resumed it."""
@@ -192,8 +192,7 @@ class GuardClient:
         if pid is not None:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(OSError):
-                os.waitpid(pid, 0)
+            self._wait_for(pid)
         if channel is not None:
             channel.close()
 
@@ -203,12 +202,18 @@ class GuardClient:
         pid, self._pid = self._pid, None
         if channel is not None:
             channel.close()
+        if wait and pid is not None:
+            self._wait_for(pid)
+        self._journal.close()
+
+    @staticmethod
+    def _wait_for(pid: int) -> None:
+        """Wait for its end, with a bound: a process in uninterruptible sleep takes no signal."""
         deadline = time.monotonic() + SHORT_ANSWER_SECONDS
-        while wait and pid is not None and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
             try:
                 if os.waitpid(pid, os.WNOHANG) != (0, 0):
-                    break
+                    return
             except OSError:
-                break
+                return
             time.sleep(0.01)
-        self._journal.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import re
@@ -116,13 +117,15 @@ class Journal:
             raise no_resources(f"/proc/{pid}/stat", error) from error
         self.path = directory / f"suspended-{pid}-{started}"
         self._file: int | None = None
-        self._left_open = 0
-        self._to_rename = False  # the file holds an open entry: it must not be written over
+        # The file holds an open entry, which must not be written over: of this journal, or of one before it in this
+        # process that could not rename it.
+        self._to_rename = _has_content(self.path)
 
     def write(self, entry: Entry) -> None:
         """Note a guest, before it is suspended. Raises GuestError where that cannot be done: then it must not be."""
         try:
-            self._rename()
+            if self._to_rename:
+                self._rename()
             if self._file is None or not self.path.exists():
                 self.close()
                 self._file = _create(self.path)
@@ -143,9 +146,9 @@ class Journal:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, 0)
 
-    def leave_open(self) -> Path:
-        """Leave the current entry open, and begin another file with the next entry. Gives the file of the open entry:
-        one of its own, unless renaming failed. Then the next `write` tries again first.
+    def leave_open(self) -> Path | None:
+        """Leave the current entry open, and begin another file with the next entry. Gives the file of the open entry,
+        or None if renaming failed: then the next `write` tries again first.
         """
         opened, self._file = self._file, None
         if opened is not None:
@@ -154,15 +157,15 @@ class Journal:
         try:
             return self._rename()
         except OSError:
-            return self.path
+            return None
 
     def _rename(self) -> Path:
-        path = self.path.with_name(f"{self.path.name}-{self._left_open + 1}")
-        if self._to_rename:
-            with contextlib.suppress(FileNotFoundError):  # swept meanwhile: there is nothing to preserve
-                self.path.rename(path)
-            self._left_open += 1
-            self._to_rename = False
+        """Give the file the first free number of this process: another journal of it may have used some."""
+        numbered = (self.path.with_name(f"{self.path.name}-{number}") for number in itertools.count(1))
+        path = next(path for path in numbered if not path.exists())
+        with contextlib.suppress(FileNotFoundError):  # swept meanwhile: there is nothing to preserve
+            self.path.rename(path)
+        self._to_rename = False
         return path
 
     def close(self) -> None:
@@ -172,6 +175,13 @@ class Journal:
             os.close(opened)
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _create(path: Path) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged import ksm, threads
 from samepaged.errors import HypervisorError, OpenEntriesError
 from samepaged.guard.directories import places
-from samepaged.guard.journal import of_dead_processes
+from samepaged.guard.journal import FileName, OpenEntry, of_dead_processes, open_entries
 from samepaged.guard.settle import OpenEntries
 from samepaged.hypervisor.dumps import release
 from samepaged.procfs import start_time
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from samepaged.guard.journal import FileName
     from samepaged.guard.settle import Pending, Settled
 
 __all__ = ["Recovery", "recover"]
@@ -30,6 +29,8 @@ log = logging.getLogger(__name__)
 # Between two steps: the least wait, and the most while there is an entry, and while there is none.
 STEP_SECONDS: Final = 0.01
 BUSY_SECONDS: Final = 0.3
+# After this, no further entry is looked at before the thread is started.
+FIRST_STEP_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 1.0
 
 
@@ -56,6 +57,15 @@ def _unsettled(pending: Pending) -> str:
     )
 
 
+def _of_living_processes(configured: Path) -> Iterator[str]:
+    """A line for each open entry that a living process works on."""
+    for directory in directories(configured):
+        for found in open_entries(directory, lambda name: name.number is not None and not of_dead_processes(name)):
+            if isinstance(found, OpenEntry):
+                pid = FileName.parse(found.path.name).pid
+                yield f"domain {found.entry.name!r}: its journal entry is open; samepaged works on it (process {pid})"
+
+
 def recover(configured: Path, give_up: Callable[[], bool], uri: str | None = None) -> list[str]:
     """Settle every entry of processes that have ended, until `give_up`; libvirt is asked at `uri`, or where the entry
     says. Gives a line for each that is still open, and for each file that could not be dealt with. Without an entry,
@@ -68,7 +78,7 @@ def recover(configured: Path, give_up: Callable[[], bool], uri: str | None = Non
         while entries.pending and not give_up():
             time.sleep(min(max(entries.due - time.monotonic(), STEP_SECONDS), BUSY_SECONDS))
             entries.step()
-        lines = [_unsettled(one) for one in entries.pending]
+        lines = [_unsettled(one) for one in entries.pending] + list(_of_living_processes(configured))
         for line in lines:
             log.error(line)
         return [*entries.troubles, *lines]
@@ -94,9 +104,13 @@ class Recovery:
         self._changed, self._settled = changed, settled
         self._ending = threading.Event()
         self._pid, self._start_time = str(os.getpid()), str(start_time(os.getpid()))
-        self._entries = OpenEntries(self._directories, self._mine)
+        self._until: float | None = None  # the first step, in the caller's thread, has a bound
+        self._entries = OpenEntries(self._directories, self._mine, stop=self._is_over)
         self._thread: threads.Worker | None = None
         self._shown: tuple[Pending, ...] = ()
+
+    def _is_over(self) -> bool:
+        return self._until is not None and time.monotonic() > self._until
 
     def _directories(self) -> Iterator[Path]:
         found = dict.fromkeys(path for configured in self._configured for path in directories(configured))
@@ -123,7 +137,9 @@ class Recovery:
     def start(self) -> None:
         """Look at each entry once, and go on in a thread. If none can be started, `step` has to be called."""
         sweep(self._configured[-1])
+        self._until = time.monotonic() + FIRST_STEP_SECONDS
         self.step()
+        self._until = None
         thread = threads.Worker(self._run)
         try:
             thread.start(HypervisorError)
@@ -148,12 +164,12 @@ class Recovery:
         try:
             for one in self._entries.step(search=search):
                 self._settled(one)
-        except Exception:  # the thread must outlive any fault of one look
+            pending = self.pending
+            if pending != self._shown:
+                self._shown = pending
+                self._changed(pending)
+        except Exception:  # the thread must outlive any fault of one step
             log.exception("open journal entries could not be worked on, trying on")
-        pending = self.pending
-        if pending != self._shown:
-            self._shown = pending
-            self._changed(pending)
 
     def close(self, seconds: float) -> None:
         """Work on the open entries for so many seconds at most, then leave them to the guard and to `samepaged

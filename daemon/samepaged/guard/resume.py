@@ -2,9 +2,9 @@
 more.
 
 libvirt carries out a suspend call even if the client that made it is dead, and however late QEMU answers. So a guest
-that runs proves nothing while its monitor is busy. An entry is settled when QEMU's monitor has answered a harmless
-question after the caller's end (libvirt's workers have then begun each earlier call, and the domain's job was free),
-and the guest has been running with a free monitor for IN_FLIGHT_SECONDS since.
+that runs, or is paused for another reason, proves nothing while its monitor is busy. An entry is settled when QEMU's
+monitor has answered a harmless question after the caller's end (libvirt's workers have then begun each earlier call),
+and the monitor has been free for IN_FLIGHT_SECONDS since.
 """
 
 from __future__ import annotations
@@ -38,9 +38,14 @@ PASSING: Final = frozenset(
 
 # A suspend call that waits for the domain's job gets it as soon as the job is free, or fails.
 IN_FLIGHT_SECONDS: Final = 5.0
-# A call waits for half a minute for a job (QEMU_JOB_WAIT_TIME): behind a longer one, such as a migration, nothing of
-# ours is left.
+# A call that was begun waits for half a minute for a job (QEMU_JOB_WAIT_TIME): behind a longer job, such as a
+# migration, none of ours is left.
 BEHIND_JOB_SECONDS: Final = 40.0
+# So long a query of another client may occupy the monitor without being taken for a hang.
+BRIEF_SECONDS: Final = 0.5
+# A call of ours that has not returned is not made again for so long: libvirt waits for the job as long, and each call
+# occupies one of libvirtd's workers.
+UNANSWERED_SECONDS: Final = 31.0
 # Between two looks: while the end is near, and once the guest has been hanging for longer.
 LOOK_SECONDS: Final = 0.03
 SLOW_LOOK_SECONDS: Final = 0.3
@@ -50,7 +55,7 @@ RETRY_SECONDS: Final = (0.05, 1.0)
 CONNECT_SECONDS: Final = 5.0
 
 QUEUED: Final = "a suspend or resume call may still be queued in libvirt, as QEMU's monitor is busy"
-SEEN_RUNNING: Final = "the guest runs; whether a suspend call is still under way is being watched"
+WATCHED: Final = "the guest is not paused by samepaged; whether a suspend call is still under way is being watched"
 
 
 class ResumeOutcome(Enum):
@@ -77,6 +82,8 @@ class Settling:
     hypervisor: Domains
     in_flight: bool = True
     clock: Callable[[], float] = time.monotonic
+    other_uri: bool = False
+    """Whether another libvirt is asked than that of the entry: it may not know the domain."""
     due: float = field(default=0.0, init=False)
     progress: str = field(default="not looked at yet", init=False)
     """What is known, as a phrase for people."""
@@ -86,10 +93,13 @@ class Settling:
     """Whether the guest was resumed here."""
     _began: float = field(default=0.0, init=False)
     _quiet_since: float | None = field(default=None, init=False)
+    _behind_since: float | None = field(default=None, init=False)
     _answered: bool = field(default=False, init=False)
     _contended: bool = field(default=False, init=False)
+    _asked: float | None = field(default=None, init=False)
     _paused_since: float | None = field(default=None, init=False)
     _wait: float = field(default=RETRY_SECONDS[0], init=False)
+    _warned: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self._began = self.due = self.clock()
@@ -110,15 +120,26 @@ class Settling:
 
     def _failed(self, error: Exception) -> None:
         self._disturbed()
-        progress = f"it could not be settled, trying on: {error}"
-        if progress != self.progress:
-            log.warning("domain %r: open journal entry: %s", self.found.entry.name, progress)
-        self.progress = progress
+        self.progress = f"it could not be settled, trying on: {error}"
+        if self.progress != self._warned:
+            log.warning("domain %r: open journal entry: %s", self.found.entry.name, self.progress)
+            self._warned = self.progress
         self.due = self.clock() + self._wait
         self._wait = min(2 * self._wait, RETRY_SECONDS[1])
 
     def _disturbed(self) -> None:
-        self._quiet_since, self._answered, self._contended = None, False, True
+        self._quiet_since, self._behind_since, self._answered, self._contended = None, None, False, True
+
+    def _may_ask(self) -> bool:
+        """Whether to make a call that may wait for QEMU or for the domain's job: not while an earlier one has not
+        returned. `_asked` is reset after the call.
+        """
+        if self._asked is not None and self.hypervisor.unanswered and self.clock() - self._asked < UNANSWERED_SECONDS:
+            self._disturbed()
+            self.progress = QUEUED
+            return False
+        self._asked = self.clock()
+        return True
 
     def _look(self) -> ResumeOutcome | None:
         entry = self.found.entry
@@ -128,44 +149,66 @@ class Settling:
         try:
             domain = self.hypervisor.domain(entry.uuid, entry.name)
             if domain.id != entry.id:
-                return ResumeOutcome.NOT_OURS
+                return self._gone()
             return self._settle(domain)
         except GuestError as error:
             if error.reason in PASSING or error.reason is Reason.NOT_RUNNING:
                 raise
-            return ResumeOutcome.NOT_OURS
+            return self._gone()
+
+    def _gone(self) -> ResumeOutcome:
+        if self.other_uri:
+            name, uri = self.found.entry.name, self.found.entry.uri
+            raise HypervisorError(f"domain {name!r} is not the one of the entry here; its libvirt was {uri!r}")
+        return ResumeOutcome.NOT_OURS
 
     def _settle(self, domain: Domain) -> ResumeOutcome | None:
-        control, _ = domain.control()
+        control, since = domain.control()
         if control is Control.OCCUPIED:
-            self._disturbed()
-            self.progress = QUEUED
+            # An error of the control interface has no time.
+            if not 0 < since < BRIEF_SECONDS:
+                self._disturbed()
+                self.progress = QUEUED
             return None
         state = domain.state()
         self._time(state)
         if state is RunState.PAUSED:
-            self.progress = "the guest is suspended, and is being resumed"
-            domain.resume()
-            self.resumed = True
-            self._time(RunState.RUNNING)
-            # A suspend call that was seen to wait may be another one than that which has suspended it.
-            return None if self._contended and self.in_flight else ResumeOutcome.RUNNING
-        if state is not RunState.RUNNING:
+            return self._resume(domain)
+        if state is RunState.OTHER:
             return ResumeOutcome.NOT_OURS
+        done = ResumeOutcome.RUNNING if state is RunState.RUNNING else ResumeOutcome.NOT_OURS
         if not self.in_flight:
-            return ResumeOutcome.RUNNING
-        self.progress = SEEN_RUNNING
-        now = self.clock()
-        if control is Control.JOB or domain.in_job():
-            self._quiet_since = None
-            return ResumeOutcome.RUNNING if now - self._began > BEHIND_JOB_SECONDS else None
+            return done
+        self.progress = WATCHED
+        return done if self._is_quiet(domain, control) else None
+
+    def _resume(self, domain: Domain) -> ResumeOutcome | None:
+        self.progress = "the guest is suspended, and is being resumed"
+        if not self._may_ask():
+            return None
+        domain.resume()
+        self._asked = None
+        self.resumed = True
+        self._time(RunState.RUNNING)
+        # A suspend call that was seen to wait may be another one than that which has suspended it.
+        return None if self._contended and self.in_flight else ResumeOutcome.RUNNING
+
+    def _is_quiet(self, domain: Domain, control: Control) -> bool:
+        """Whether no suspend call can be under way any more."""
+        if not self._may_ask():
+            return False
         if not self._answered:
             domain.ping()
-            self._answered, self._quiet_since = True, None
-            return None
-        if self._quiet_since is None:
-            self._quiet_since = now
-        return ResumeOutcome.RUNNING if now - self._quiet_since >= IN_FLIGHT_SECONDS else None
+            self._asked, self._answered = None, True
+            return False
+        job = control is Control.JOB or domain.in_job()
+        self._asked = None
+        now = self.clock()
+        if job:
+            self._quiet_since, self._behind_since = None, self._behind_since or now
+            return now - self._behind_since > BEHIND_JOB_SECONDS
+        self._quiet_since, self._behind_since = self._quiet_since or now, None
+        return now - self._quiet_since >= IN_FLIGHT_SECONDS
 
     def _time(self, state: RunState) -> None:
         """Add up for how long the guest is seen paused."""

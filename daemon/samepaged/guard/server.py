@@ -47,10 +47,10 @@ DEAF: Final = (
 )
 
 
+# After the deadline, for which a scanner in a dump may take to end it: QEMU may hang, and the host may be busy.
+DUMP_SECONDS: Final = 2.0
 # Between two looks at a scanner that hangs in a dump and was killed.
 LOOK_SECONDS: Final = 1.0
-# For so long the thread that works on open entries may take to leave them to the main thread.
-SETTLER_SECONDS: Final = 10.0
 # Between two steps of the work on open entries.
 STEP_SECONDS: Final = (0.01, 0.3)
 
@@ -126,7 +126,7 @@ class Guard:
                 watch.dumping = False
             case {"left_open": number, "path": path} if watch is not None and watch.number == number:
                 self._watch = None
-                self._open.add(OpenEntry(Path(path), watch.entry, time.time()))
+                self._open.add(self._left_open(watch, path))
                 self._settle_beside()
             case {"disarm": number}:
                 resumed = watch is not None and watch.number == number and watch.resumed
@@ -148,6 +148,10 @@ class Guard:
         watch = self._watch
         if watch is None:
             return
+        if watch.dumping and time.monotonic() < watch.deadline + DUMP_SECONDS:
+            # A scanner that is alive gives the dump up by itself, and says so.
+            self._look_at = watch.deadline + DUMP_SECONDS
+            return
         if watch.dumping:
             log.critical("domain %r: the scanner hangs in the middle of a dump, and is ended", watch.entry.name)
             self._kill_scanner()
@@ -155,7 +159,7 @@ class Guard:
             return
         if watch.settling is None:
             watch.settling = self._settling(watch)
-        outcome = watch.settling.look()
+        outcome = self._look(watch.settling)
         # One that runs is looked at again: a scanner that stood still before it called may yet suspend it.
         self._look_at = watch.settling.due
         if watch.settling.resumed and not watch.resumed:
@@ -163,14 +167,29 @@ class Guard:
             extra = about(entry.name, entry.uuid)
             log.error("domain %r: the scanner did not resume it in time, the guard did", entry.name, extra=extra)
             watch.resumed = True
-        if outcome is ResumeOutcome.RESUMED:
-            self._clear_journal()
+        # The scanner clears the journal when it disarms: its file may have another entry by now.
         watch.settled = outcome in {ResumeOutcome.RESUMED, ResumeOutcome.NOT_OURS}
         if outcome is ResumeOutcome.RUNNING:
             watch.settling = None
 
     def _settling(self, watch: _Watch) -> Settling:
         return Settling(self._entry(watch), self._hypervisor, in_flight=not watch.suspended)
+
+    @staticmethod
+    def _look(settling: Settling) -> ResumeOutcome | None:
+        try:
+            return settling.look()
+        except Exception:  # no fault of one look may end the guard
+            log.exception("domain %r could not be looked at, trying on", settling.found.entry.name)
+            settling.due = time.monotonic() + LOOK_SECONDS
+            return None
+
+    def _left_open(self, watch: _Watch, path: str | None) -> OpenEntry:
+        if path is not None:
+            return OpenEntry(Path(path), watch.entry, time.time())
+        # The file could not be renamed and is still the scanner's, which is to write into it.
+        stand_in = self._journal.with_name(f"{self._journal.name}-unnamed-{watch.number}")
+        return OpenEntry(stand_in, watch.entry, time.time(), in_memory=True)
 
     def _entry(self, watch: _Watch) -> OpenEntry:
         # By the scanner's message alone: the file may have been lost.
@@ -192,8 +211,14 @@ class Guard:
     def _settle(self) -> None:
         """Work on the open entries until there is none, or until the main thread does it."""
         while self._open.pending and not self._scanner_ended.is_set():
-            self._open.step()
+            self._step()
             self._rest()
+
+    def _step(self) -> None:
+        try:
+            self._open.step()
+        except Exception:  # no fault of one step may end the guard
+            log.exception("open journal entries could not be worked on, trying on")
 
     def _rest(self) -> None:
         least, most = STEP_SECONDS
@@ -201,22 +226,22 @@ class Guard:
 
     def _inherit(self) -> None:
         """The scanner has ended."""
+        # First what holds a guest or the host otherwise: a dump without a reader, and KSM that was held still.
+        release(self._journal.parent, ended=self._scanner)
+        ksm.put_back(self._journal.parent, ended=self._scanner)
         self._scanner_ended.set()
-        if self._settler is not None:
-            self._settler.join(SETTLER_SECONDS)
+        while self._settler is not None and self._settler.is_alive():
+            self._settler.join(1.0)
         watch = self._watch
-        if watch is not None:
-            if watch.dumping:
-                release(self._journal.parent, ended=self._scanner)
-            if watch.settled:
-                self._clear_journal()
-            else:
-                self._open.add(self._entry(watch), in_flight=not watch.suspended)
+        if watch is not None and watch.settled:
+            self._clear_journal()
+        elif watch is not None:
+            self._open.add(self._entry(watch), in_flight=not watch.suspended)
         self._scanner_ended.clear()
-        self._open.step()  # finds the files of other entries that the scanner left
+        self._step()  # finds the files of other entries that the scanner left
         while self._open.pending:
             self._rest()
-            self._open.step()
+            self._step()
 
     def _clear_journal(self) -> None:
         with contextlib.suppress(OSError):
@@ -254,7 +279,6 @@ def main(uri: str, journal: str, scanner: str) -> None:
 
     open_entries = OpenEntries(lambda: [path.parent], left_open, uri=uri)
     Guard(channel, Hypervisor(uri), path, pid, kill_scanner, open_entries).run()
-    ksm.put_back(path.parent, ended=pid)
 
 
 if __name__ == "__main__":

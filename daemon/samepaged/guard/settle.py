@@ -91,8 +91,10 @@ class OpenEntries:
         return tuple(sorted(found, key=lambda one: one.since))
 
     def holds(self, uuid: str) -> bool:
-        """Whether an open entry names the guest, as the files are now."""
-        return any(found.entry.uuid == uuid for found in self._read())
+        """Whether an open entry names the guest, as the files are now, or as they were if they cannot be read."""
+        with self._lock:
+            known = any(work.found.entry.uuid == uuid for work in self._work.values())
+        return known or any(found.entry.uuid == uuid for found in self._read())
 
     def add(self, found: OpenEntry, *, in_flight: bool = True) -> None:
         """Work on an entry that is known otherwise than by its file."""
@@ -119,7 +121,8 @@ class OpenEntries:
             hypervisor = self._hypervisors.get(uri)
             if hypervisor is None:
                 hypervisor = self._hypervisors[uri] = self._connect(uri)
-            self._work[found.path] = Settling(found, hypervisor, in_flight, self._clock)
+            other_uri = self._uri not in {None, found.entry.uri}
+            self._work[found.path] = Settling(found, hypervisor, in_flight, self._clock, other_uri)
 
     def step(self, *, search: bool = False) -> list[Settled]:
         """Look at each entry that is due, once; gives those that were settled. New entries are looked for every
@@ -143,7 +146,13 @@ class OpenEntries:
 
     def _end(self, path: Path, work: Settling, outcome: ResumeOutcome) -> None:
         name, extra = work.found.entry.name, about(work.found.entry.name, work.found.entry.uuid)
-        if outcome is ResumeOutcome.RESUMED:
+        if outcome is ResumeOutcome.NOT_OURS and work.paused_seconds:
+            text = (
+                "domain %r was migrated, saved or ended while samepaged held it suspended; if it is paused where it is "
+                "now, resume it there (virsh resume)"
+            )
+            log.critical(text, name, extra=extra)
+        elif outcome is ResumeOutcome.RESUMED:
             text = "domain %r: an open journal entry named it: it was suspended, and has been resumed"
             log.error(text, name, extra=extra)
         elif outcome is not ResumeOutcome.ELSEWHERE:

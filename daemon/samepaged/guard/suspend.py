@@ -13,6 +13,7 @@ from samepaged.drift.budget import exhausted
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guard.client import GUARD_MARGIN_SECONDS
 from samepaged.guard.resume import PASSING
+from samepaged.hypervisor.calls import NotMadeError
 from samepaged.hypervisor.protocol import RunState, check_monitor
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ MOST_UNANSWERED: Final = 4
 class LeftOpenError(GuestError):
     """A suspend or resume call has not returned, or its answer was lost: the journal entry stays open."""
 
-    def __init__(self, name: str, known: str, error: Exception) -> None:
+    def __init__(self, name: str, known: str, error: BaseException) -> None:
         super().__init__(
             Reason.NO_ANSWER,
             f"domain {name!r}: {known}; its journal entry stays open until the guest is known to run ({error})",
@@ -113,10 +114,17 @@ class Suspender:
                     self._resume()
                 finally:
                     held.seconds = (self._resumed_at or time.monotonic()) - began
-                    self.pauses.append(held.seconds)
-                    self.pause_starts.append(time.time() - held.seconds)
-                    if self.account is not None:
-                        self.account.add(held.seconds)
+                    self._count(held.seconds)
+
+    def _count(self, seconds: float) -> None:
+        """Note the pause. Must not raise: an error here would hide that the guest could not be resumed."""
+        self.pauses.append(seconds)
+        self.pause_starts.append(time.time() - seconds)
+        if self.account is not None:
+            try:
+                self.account.add(seconds)
+            except Exception:
+                log.exception("domain %r: a pause of %.3f s could not be counted", self.guest.name, seconds)
 
     @contextmanager
     def _guarded(self, seconds: float, *, dumping: bool) -> Iterator[None]:
@@ -197,6 +205,8 @@ class Suspender:
             raise GuestError(Reason.SUSPEND, f"domain {name!r} stopped running before it was suspended")
         try:
             domain.suspend()
+        except NotMadeError:
+            raise
         except HypervisorError as error:
             raise LeftOpenError(name, "the answer to the suspend call was lost", error) from error
         except GuestError as error:
@@ -206,6 +216,8 @@ class Suspender:
                 # The call failed half-way: the guest may be suspended all the same.
                 self._resume(even_if_running=True)
             raise
+        except BaseException as error:
+            raise LeftOpenError(name, "the suspend call was cut off", error) from error
 
     def _resume(self, *, even_if_running: bool = False) -> None:
         """Resume, again and again while libvirt is away or a job holds the domain, for RESUME_SECONDS."""
@@ -242,7 +254,12 @@ class Suspender:
             raise GuestError(Reason.SUSPEND, f"domain {name!r} went into another state while suspended; left as it is")
         others = self._resumed_by_others()
         self.hypervisor.resumes.own(self.guest.uuid)
-        domain.resume()
+        try:
+            domain.resume()
+        except GuestError as error:
+            if error.reason is not Reason.NO_ANSWER:
+                self.hypervisor.resumes.not_own(self.guest.uuid)
+            raise
         self._resumed_at = time.monotonic()
         # The guest runs: now there is time for an event that was late.
         self.hypervisor.resumes.wait(self.guest.uuid)

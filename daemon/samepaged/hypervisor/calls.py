@@ -18,12 +18,16 @@ from samepaged.errors import HypervisorError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Calls", "Unanswered"]
+__all__ = ["Calls", "NotMadeError", "Unanswered"]
 
 # Between two calls of `beat` while an answer is waited for.
 BEAT_SECONDS: Final = 0.2
 # So much of one turn of that loop counts as waiting at most.
 MOST_WAITED_SECONDS: Final = 0.5
+
+
+class NotMadeError(HypervisorError):
+    """No thread could be started, so the call was not made."""
 
 
 class Unanswered(Exception):  # noqa: N818 - the caller turns it into a GuestError that names the call
@@ -67,7 +71,7 @@ class _Worker:
         self._idle = idle
         self._call: _Call | None = None
         self._given = threading.Semaphore(0)
-        threads.Worker(self._run).start(HypervisorError)
+        threads.Worker(self._run).start(NotMadeError)
 
     def make(self, call: _Call | None) -> None:
         """Make a call; None ends the thread."""
@@ -101,7 +105,7 @@ class Calls:
 
     def make(self, function: Callable[[], Any], seconds: float, afterwards: Callable[[], object] = lambda: None) -> Any:  # noqa: ANN401 - whatever the call returns
         """Call `function` and give what it returns or raises. Raises Unanswered after so many seconds; `afterwards` is
-        then called in the call's thread when it returns. Raises HypervisorError if no thread can be started.
+        then called in the call's thread when it returns. Raises NotMadeError if no thread can be started.
         """
         try:
             worker = self._idle.pop()

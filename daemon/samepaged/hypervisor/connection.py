@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import threading
 import time
@@ -20,8 +19,8 @@ from samepaged.hypervisor.calls import Calls, Unanswered
 from samepaged.hypervisor.domain import LibvirtDomain
 from samepaged.hypervisor.event_loop import start_event_loop
 from samepaged.hypervisor.failures import failure, lost, one_line
+from samepaged.hypervisor.opening import Opened, check_descriptors, open_connection
 from samepaged.hypervisor.resumes import Resumes
-from samepaged.os_errors import remedy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Hypervisor"]
 
 log = logging.getLogger(__name__)
-
-# Seconds between keepalive messages, and how many may go unanswered: a libvirtd that hangs is noticed after 15 s.
-KEEPALIVE: Final = (5, 3)
 
 # Seconds that libvirt may take to accept a connection.
 OPEN_SECONDS: Final = 15.0
@@ -42,40 +38,10 @@ CALL_SECONDS: Final = 3.0
 CLOSE_SECONDS: Final = 1.0
 # Seconds that opening another connection may take, in place of one with a call that does not return.
 REPLACE_SECONDS: Final = 2.0
-# File descriptors that must be free before a connection is opened; it takes four, and the event loop two.
-SPARE_DESCRIPTORS: Final = 8
-
 # libvirt may look for it and, where it is not, say so in its log.
 UNLIKELY_FILE: Final = "/samepaged doctor asks whether it may use this connection for more than reading"
 
 GONE_EVENTS: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED})
-
-
-def _check_descriptors() -> None:
-    """Raise HypervisorError if too few file descriptors are left for a connection. GLib, which libvirt uses for its
-    event loops, ends the whole process if it gets none.
-    """
-    with contextlib.ExitStack() as spare:
-        try:
-            for _ in range(SPARE_DESCRIPTORS):
-                spare.callback(os.close, os.eventfd(0))
-        except OSError as error:
-            raise HypervisorError(
-                f"libvirt cannot be reached with so few descriptors ({error.strerror}); {remedy(error, 'try again')}"
-            ) from error
-
-
-def _deregister_and_close(connection: Any, callback: int | None) -> None:  # noqa: ANN401 - libvirt's type
-    if callback is not None:
-        # Also if the connection is dead, and this fails: the callback holds the connection, and its socket.
-        with contextlib.suppress(libvirt.libvirtError):
-            connection.domainEventDeregisterAny(callback)
-    _close(connection)
-
-
-def _close(connection: Any) -> None:  # noqa: ANN401 - libvirt's type
-    with contextlib.suppress(libvirt.libvirtError):
-        connection.close()
 
 
 class Hypervisor:
@@ -96,10 +62,10 @@ class Hypervisor:
         self._read_only = read_only
         self._on_gone = on_gone
         self._stop = stop
-        self._connection: Any = None
-        self._callback: int | None = None
+        self._opened: Opened | None = None
         self._resumes = Resumes()
         self._calls = Calls(self._stop)
+        self._use = threading.Lock()
         self._in_use = False  # by a call without a bound
         self._left_behind: list[Callable[[], object]] = []  # ends the connection of such a call
 
@@ -109,52 +75,45 @@ class Hypervisor:
             return
         self.close()
         self._refuse_uri()
-        _check_descriptors()
+        check_descriptors()
         start_event_loop()
-        connection = self._open(seconds)
-        try:
-            driver = connection.getType()
-            if driver == "QEMU":
-                connection.setKeepAlive(*KEEPALIVE)
-                self._callback = connection.domainEventRegisterAny(
-                    None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None
-                )
-        except libvirt.libvirtError as error:
-            _close(connection)
-            raise self._unreachable(error) from error
-        if driver != "QEMU":
-            _close(connection)
-            raise HypervisorError(f"{self.uri!r} is libvirt's driver {driver!r}; use QEMU's, such as qemu:///system")
-        self._resumes = Resumes()
-        self._connection = connection
+        resumes = Resumes()
+        opened = self._open(seconds, resumes)
+        if opened.driver != "QEMU":
+            opened.close()
+            raise HypervisorError(
+                f"{self.uri!r} is libvirt's driver {opened.driver!r}; use QEMU's, such as qemu:///system"
+            )
+        self._opened, self._resumes = opened, resumes
 
-    def _open(self, seconds: float) -> Any:  # noqa: ANN401 - libvirt's type
+    def _open(self, seconds: float, resumes: Resumes) -> Opened:
         """Open in a thread of its own: a libvirtd that hangs lets a client wait for ever, as yet without keepalive."""
-        opened: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        answers: queue.SimpleQueue[Opened | Exception] = queue.SimpleQueue()
         given_up = threading.Event()
 
         def work() -> None:
+            found: Opened | Exception
             try:
-                found = (libvirt.openReadOnly if self._read_only else libvirt.open)(self.uri)
+                found = open_connection(self.uri, self._lifecycle, resumes, read_only=self._read_only)
             except (libvirt.libvirtError, ValueError) as error:
                 found = error
-            opened.put(found)
-            if given_up.is_set() and not isinstance(found, Exception):
-                _close(found)
+            answers.put(found)
+            if given_up.is_set() and isinstance(found, Opened):
+                found.close()
 
         threads.Worker(work).start(HypervisorError)
         deadline = time.monotonic() + seconds
         while True:
             try:
-                found = opened.get(timeout=0.1)
+                answer = answers.get(timeout=0.1)
             except queue.Empty:
                 if self._stop() or time.monotonic() > deadline:
                     given_up.set()
                     raise self._unreachable("it does not answer") from None
             else:
-                if isinstance(found, Exception):
-                    raise self._unreachable(found) from found
-                return found
+                if isinstance(answer, Exception):
+                    raise self._unreachable(answer) from answer
+                return answer
 
     def _unreachable(self, why: object) -> HypervisorError:
         return HypervisorError(
@@ -174,9 +133,10 @@ class Hypervisor:
                 f"{self.uri!r} is on host {host!r}; guest memory is read where the guest runs: run samepaged there"
             )
 
-    def _lifecycle(self, _: object, domain: Any, event: int, *_rest: object) -> None:  # noqa: ANN401 - libvirt's
+    def _lifecycle(self, _: object, domain: Any, event: int, _detail: int, resumes: Resumes) -> None:  # noqa: ANN401 - libvirt's
+        # A connection that was left to a call delivers events, too, into counts that nothing asks for any more.
         if event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
-            self._resumes.seen(domain.UUIDString())
+            resumes.seen(domain.UUIDString())
         if event in GONE_EVENTS and self._on_gone is not None:
             self._on_gone(domain.name())
 
@@ -200,20 +160,20 @@ class Hypervisor:
 
     def close(self) -> None:
         """Close the connection; harmless where there is none."""
-        in_use, end = self._in_use, self._give_away()
-        if end is not None and in_use:
-            self._left_behind.append(end)
-        elif end is not None:
+        with self._use:
+            in_use, end = self._in_use, self._give_away()
+            if end is not None and in_use:
+                self._left_behind.append(end)
+        if end is not None and not in_use:
             with contextlib.suppress(Unanswered, HypervisorError):
                 self._calls.make(end, CLOSE_SECONDS)
         self._calls.close()
 
     def _give_away(self) -> Callable[[], object] | None:
         """Have no connection any more; what ends it is to be called when no call is under way on it."""
-        connection, self._connection = self._connection, None
-        callback, self._callback = self._callback, None
+        opened, self._opened = self._opened, None
         self._in_use = False
-        return None if connection is None else partial(_deregister_and_close, connection, callback)
+        return None if opened is None else opened.close
 
     def _replace(self) -> Callable[[], object]:
         """Leave the connection to a call that does not return, and open another one. libvirt's client (9.0) loses
@@ -260,15 +220,21 @@ class Hypervisor:
             returned.set()
 
     def _without_bound(self, function: Callable[[], Any]) -> Any:  # noqa: ANN401 - as call
-        self._in_use = True
-        connection = self._connection
+        with self._use:
+            self._in_use, connection = True, self._connection
         try:
             return function()
         finally:
-            if self._connection is connection:
-                self._in_use = False
-            while self._left_behind:
-                self._left_behind.pop()()
+            with self._use:
+                if self._connection is connection:
+                    self._in_use = False
+                ends, self._left_behind = self._left_behind, []
+            for end in ends:
+                end()
+
+    @property
+    def _connection(self) -> Any:  # noqa: ANN401 - libvirt's type
+        return None if self._opened is None else self._opened.connection
 
     def _connected(self) -> Any:  # noqa: ANN401 - libvirt's type
         if self._connection is None:

@@ -36,6 +36,10 @@ class Resumes:
         """The domain is about to be resumed by samepaged."""
         self._own[uuid] += 1
 
+    def not_own(self, uuid: str) -> None:
+        """The resume call has failed: no event of it will come."""
+        self._own[uuid] -= 1
+
     def wait(self, uuid: str) -> None:
         """Wait, after our own resume, for its event, and with it for each event before it."""
         with self._event:

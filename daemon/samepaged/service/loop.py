@@ -135,7 +135,7 @@ class Service:
             self._scan()
             release_memory()
         except Interrupted:
-            log.info("the scan was interrupted; every guest runs on")
+            log.info("the scan was interrupted%s", "" if self._recovery.pending else "; every guest runs on")
         except HypervisorError as error:
             self._lost(error)
         except SamepagedError as error:

@@ -48,6 +48,8 @@ class FakeDomain:
     id: int = 7
     calls: list[str] = field(default_factory=list)
     failures: dict[str, list[Exception]] = field(default_factory=dict)
+    event: Callable[[], None] = lambda: None
+    """The event of a resume."""
     then: dict[str, Callable[[], None]] = field(default_factory=dict)
     """What else happens when a method is called."""
 
@@ -79,6 +81,7 @@ class FakeDomain:
     def resume(self) -> None:
         self._call("resume")
         self.run_state = RunState.RUNNING
+        self.event()
 
 
 @dataclass
@@ -92,10 +95,7 @@ class FakeHypervisor:
 
     def __post_init__(self) -> None:
         if self.only is not None:
-            self.only.then["resume"] = self._resumed
-
-    def _resumed(self) -> None:
-        self.resumes.seen(UUID)
+            self.only.event = lambda: self.resumes.seen(UUID)
 
     @property
     def it(self) -> FakeDomain:

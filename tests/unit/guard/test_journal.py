@@ -80,13 +80,33 @@ def test_an_entry_left_open_outlives_later_entries(tmp_path: Path) -> None:
     paths = []
     for name in ("web-1", "web-2"):
         journal.write(replace(ENTRY, name=name))
-        paths.append(journal.leave_open())
+        path = journal.leave_open()
+        assert path is not None
+        paths.append(path)
     journal.write(replace(ENTRY, name="web-3"))
     journal.clear()
     journal.close()
     assert [Entry.parse(path.read_bytes()).name for path in paths] == ["web-1", "web-2"]
     assert sorted(tmp_path.iterdir()) == sorted(paths)
     assert [FileName.parse(path.name).number for path in paths] == ["1", "2"]
+
+
+def test_a_second_journal_of_a_process_overwrites_no_open_entry(tmp_path: Path) -> None:
+    for name in ("web-1", "web-2"):
+        journal = Journal(tmp_path)
+        journal.write(replace(ENTRY, name=name))
+        journal.leave_open()
+        journal.close()
+    assert sorted(Entry.parse(path.read_bytes()).name for path in tmp_path.iterdir()) == ["web-1", "web-2"]
+
+
+def test_a_second_journal_preserves_what_the_first_could_not_rename(tmp_path: Path) -> None:
+    first = Journal(tmp_path)
+    first.path.write_bytes(ENTRY.line())
+    second = Journal(tmp_path)
+    second.write(replace(ENTRY, name="web-2"))
+    assert Entry.parse(second.path.with_name(f"{second.path.name}-1").read_bytes()) == ENTRY
+    second.close()
 
 
 def test_an_open_entry_that_cannot_be_renamed_is_not_written_over(
@@ -99,7 +119,7 @@ def test_an_open_entry_that_cannot_be_renamed_is_not_written_over(
     journal.write(ENTRY)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", refuse)
-        assert journal.leave_open() == journal.path
+        assert journal.leave_open() is None
         with pytest.raises(GuestError, match="Read-only"):
             journal.write(replace(ENTRY, name="web-2"))
         assert Entry.parse(journal.path.read_bytes()) == ENTRY

@@ -101,6 +101,7 @@ def test_the_daemon_works_on_entries_of_dead_and_own(tmp_path: Path, hypervisor:
     journal.write(ENTRY)
     assert not recovery.holds(UUID)  # the current suspension is the scanner's and the guard's
     left = journal.leave_open()
+    assert left is not None
     assert recovery.holds(UUID)
     hypervisor.it.control_state = Control.OCCUPIED
     recovery.start()
@@ -147,6 +148,16 @@ def test_without_a_thread_the_loop_does_the_work(
         recovery.step_if_alone()
     assert hypervisor.it.run_state is RunState.RUNNING
     recovery.close(0)
+
+
+def test_an_open_entry_of_a_living_process_is_told(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
+    parent = os.getppid()
+    path = tmp_path / f"suspended-{parent}-{start_time(parent)}-1"
+    path.write_bytes(ENTRY.line())
+    (line,) = recover(tmp_path, lambda: False)
+    assert f"process {parent}" in line
+    assert path.exists()
+    assert hypervisor.it.calls == []
 
 
 def test_entries_of_living_processes_are_theirs(tmp_path: Path, hypervisor: FakeHypervisor) -> None:

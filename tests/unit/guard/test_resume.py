@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.errors import HypervisorError, Reason
-from samepaged.guard.resume import BEHIND_JOB_SECONDS, IN_FLIGHT_SECONDS, PASSING, ResumeOutcome, Settling
+from samepaged.guard.resume import (
+    BEHIND_JOB_SECONDS,
+    IN_FLIGHT_SECONDS,
+    PASSING,
+    UNANSWERED_SECONDS,
+    ResumeOutcome,
+    Settling,
+)
 from samepaged.hypervisor.protocol import Control, RunState
 from tests.unit.guard.fakes import ENTRY, Clock, FakeHypervisor, error, open_entry
 
@@ -155,11 +162,86 @@ def test_another_life_of_the_domain_is_not_ours(tmp_path: Path, hypervisor: Fake
     assert hypervisor.it.run_state is RunState.PAUSED
 
 
-@pytest.mark.parametrize("state", [RunState.PAUSED_OTHERWISE, RunState.OTHER])
-def test_a_pause_for_another_reason_is_not_ours(tmp_path: Path, hypervisor: FakeHypervisor, state: RunState) -> None:
-    hypervisor.it.run_state = state
-    assert Watched(tmp_path, hypervisor).settling.look() is ResumeOutcome.NOT_OURS
+def test_a_pause_for_another_reason_is_not_ours(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
+    hypervisor.it.run_state = RunState.PAUSED_OTHERWISE
+    assert Watched(tmp_path, hypervisor, in_flight=False).settling.look() is ResumeOutcome.NOT_OURS
+    assert Watched(tmp_path, hypervisor).look_for(2 * IN_FLIGHT_SECONDS) is ResumeOutcome.NOT_OURS
     assert "resume" not in hypervisor.it.calls
+
+
+def test_a_guest_that_ended_is_not_ours(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
+    hypervisor.it.run_state = RunState.OTHER
+    assert Watched(tmp_path, hypervisor).settling.look() is ResumeOutcome.NOT_OURS
+
+
+def test_a_suspend_call_behind_a_snapshot_is_undone(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
+    """libvirt pauses the guest for the snapshot and resumes it; then the suspend call gets the domain's job."""
+    domain = hypervisor.it
+    domain.run_state, domain.job = RunState.PAUSED_OTHERWISE, True
+    watched = Watched(tmp_path, hypervisor)
+    assert watched.look_for(20) is None
+    domain.run_state, domain.job = RunState.RUNNING, False
+    assert watched.look_for(0.5) is None
+    domain.run_state = RunState.PAUSED
+    assert watched.look_for(2 * IN_FLIGHT_SECONDS) is ResumeOutcome.RESUMED
+    assert domain.run_state is RunState.RUNNING
+
+
+def test_a_hang_within_a_job_settles_nothing(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
+    """Our suspend call hangs in the monitor, and the control interface names the job around it."""
+    domain = hypervisor.it
+    domain.control_state = Control.JOB
+
+    def hang() -> None:
+        hypervisor.unanswered = 1
+        domain.failures["ping"] = [error(Reason.NO_ANSWER)]
+
+    domain.then["ping"] = hang
+    watched = Watched(tmp_path, hypervisor)
+    assert watched.look_for(10 * BEHIND_JOB_SECONDS) is None
+    assert domain.calls.count("ping") <= 10 * BEHIND_JOB_SECONDS / UNANSWERED_SECONDS + 1
+
+
+@pytest.mark.parametrize("call", ["resume", "ping", "in_job"])
+def test_calls_without_an_answer_do_not_pile_up(tmp_path: Path, hypervisor: FakeHypervisor, call: str) -> None:
+    domain = hypervisor.it
+    domain.run_state = RunState.PAUSED if call == "resume" else RunState.RUNNING
+
+    def hang() -> None:
+        hypervisor.unanswered += 1
+        domain.failures[call] = [error(Reason.NO_ANSWER)]
+
+    domain.then[call] = hang
+    watched = Watched(tmp_path, hypervisor)
+    assert watched.look_for(300) is None
+    assert domain.calls.count(call) <= 300 / UNANSWERED_SECONDS + 1
+
+
+def test_short_queries_of_other_clients_disturb_nothing(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
+    domain = hypervisor.it
+    domain.since = 0.003
+
+    def query() -> None:
+        number = domain.calls.count("control")
+        domain.control_state = Control.OCCUPIED if number % 2 else Control.READY
+
+    domain.then["control"] = query
+    assert Watched(tmp_path, hypervisor).look_for(2 * IN_FLIGHT_SECONDS) is ResumeOutcome.RUNNING
+
+
+def test_another_uri_that_does_not_know_the_domain_settles_nothing(tmp_path: Path) -> None:
+    settling = Settling(open_entry(tmp_path), FakeHypervisor(None), clock=Clock(), other_uri=True)
+    assert settling.look() is None
+    assert ENTRY.uri in settling.progress
+
+
+def test_a_lasting_failure_is_logged_once(
+    tmp_path: Path, hypervisor: FakeHypervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    hypervisor.it.run_state = RunState.PAUSED
+    hypervisor.it.failures["resume"] = [error(Reason.LIBVIRT)] * 20
+    assert Watched(tmp_path, hypervisor).look_for(120) is ResumeOutcome.RESUMED
+    assert len(caplog.records) == 1
 
 
 def test_an_entry_settled_by_another_process_is_left_alone(tmp_path: Path, hypervisor: FakeHypervisor) -> None:

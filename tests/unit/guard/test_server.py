@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from samepaged.errors import Reason
-from samepaged.guard import resume
+from samepaged.guard import resume, server
 from samepaged.guard.channel import Channel
 from samepaged.guard.journal import FileName, Journal
 from samepaged.guard.server import Guard
@@ -84,6 +84,7 @@ class Running:
 @pytest.fixture
 def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     monkeypatch.setattr(resume, "IN_FLIGHT_SECONDS", IN_FLIGHT_SECONDS)
+    monkeypatch.setattr(server, "DUMP_SECONDS", 0.1)
     one = Running(tmp_path)
     try:
         yield one
@@ -165,11 +166,31 @@ def test_the_guest_of_a_lost_journal_is_resumed_too(running: Running) -> None:
     assert running.runs
 
 
+def test_a_fault_of_one_look_does_not_end_the_guard(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    running.hypervisor.it.failures["control"] = [ZeroDivisionError("a fault of ours")]
+    running.arm(AT_ONCE)
+    running.suspend()
+    eventually(lambda: running.runs)
+    assert "trying on" in caplog.text
+
+
+def test_an_unnamed_open_entry_is_worked_on_from_memory(running: Running) -> None:
+    running.hypervisor.it.control_state = Control.OCCUPIED
+    running.arm()
+    running.scanner.send(left_open=1, path=None)
+    running.scanner.send(arm=2, entry=asdict(ENTRY), seconds=NEVER, dumping=False)
+    assert running.scanner.receive(PATIENCE) == {"armed": 2}
+    running.hypervisor.it.run_state, running.hypervisor.it.control_state = RunState.PAUSED, Control.READY
+    eventually(lambda: running.runs)
+    assert running.journal.path.exists()  # it is the scanner's
+
+
 def test_an_open_entry_does_not_hold_up_the_next_guest(running: Running) -> None:
     domain = running.hypervisor.it
     domain.control_state = Control.OCCUPIED
     running.arm()
     path = running.journal.leave_open()
+    assert path is not None
     running.scanner.send(left_open=1, path=str(path))
     for number in (2, 3):
         running.scanner.send(arm=number, entry=asdict(replace(ENTRY, id=8)), seconds=NEVER, dumping=False)
@@ -186,6 +207,7 @@ def test_an_open_entry_is_settled_after_the_scanners_end(running: Running) -> No
     domain.control_state = Control.OCCUPIED
     running.arm()
     path = running.journal.leave_open()
+    assert path is not None
     running.scanner.send(left_open=1, path=str(path))
 
     def go_on() -> None:

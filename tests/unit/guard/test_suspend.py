@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -12,6 +12,7 @@ from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guard import suspend
 from samepaged.guard.suspend import RESUME_SECONDS, LeftOpenError, Suspender
 from samepaged.hypervisor import protocol
+from samepaged.hypervisor.calls import NotMadeError
 from samepaged.hypervisor.protocol import Control, RunState
 from tests.unit.guard.fakes import UUID, Clock, FakeGuard, FakeHypervisor, error, guest
 
@@ -199,6 +200,40 @@ def test_a_refused_suspend_call_resumes_nothing(scene: Scene) -> None:
     assert "resume" not in scene.hypervisor.it.calls
 
 
+def test_a_suspend_call_that_is_cut_off_leaves_the_entry_open(scene: Scene) -> None:
+    scene.hypervisor.it.failures["suspend"] = [MemoryError()]
+    assert isinstance(scene.fails(Reason.NO_ANSWER), LeftOpenError)
+    assert scene.guard.calls[-1] == "leave_open"
+
+
+def test_a_suspend_call_that_was_not_made_opens_no_entry(scene: Scene) -> None:
+    scene.hypervisor.it.failures["suspend"] = [NotMadeError("no thread can be started")]
+    with pytest.raises(NotMadeError):
+        scene.suspend()
+    assert scene.guard.calls[-1] == "disarm"
+
+
+def test_a_pause_that_cannot_be_counted_hides_no_failure(scene: Scene) -> None:
+    class Full:
+        def check(self, expected: float) -> float:
+            return 10.0
+
+        def add(self, seconds: float) -> None:
+            raise MemoryError
+
+    scene.suspender.account = cast("Any", Full())
+    scene.hypervisor.it.failures["resume"] = [error(Reason.NO_ANSWER)]
+    assert isinstance(scene.fails(Reason.NO_ANSWER), LeftOpenError)
+    assert scene.guard.calls[-1] == "leave_open"
+
+
+def test_a_failed_resume_call_is_not_counted_as_ours(scene: Scene) -> None:
+    """Otherwise as many resumes of another client would go unnoticed later."""
+    scene.hypervisor.it.failures["resume"] = [error(Reason.IN_JOB)] * 3
+    scene.suspend()
+    scene.fails(Reason.RESUMED_BY_OTHERS, lambda: scene.hypervisor.resumes.seen(UUID))
+
+
 def test_a_resume_call_that_hangs_leaves_the_entry_open(scene: Scene) -> None:
     scene.hypervisor.it.failures["resume"] = [error(Reason.NO_ANSWER)]
     assert isinstance(scene.fails(Reason.NO_ANSWER), LeftOpenError)
@@ -274,7 +309,7 @@ def test_a_late_event_of_another_client_is_waited_for(scene: Scene) -> None:
         threading.Timer(0.005, both).start()
 
     scene.suspend()  # with an event that is in time
-    scene.hypervisor.it.then["resume"] = late
+    scene.hypervisor.it.event = late
     scene.fails(Reason.RESUMED_BY_OTHERS)
 
 
