@@ -28,9 +28,9 @@ ROOT: Final = Path(__file__).parents[2]
 MEMFD: Final = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
 NAMES: Final = ["samepaged-chaos-plain", "samepaged-chaos-memfd"]
 WAYS: Final = {
-    "snapshot": "scan: {mode: snapshot, reader: process, max_pause: 5s}",
-    "sliced": "scan: {mode: sliced, reader: process, max_pause: 500ms, max_duty: 0.5}",
-    "dump": "scan: {mode: snapshot, reader: dump, max_pause: 5s}",
+    "snapshot": "scan: {max_drift: 1, mode: snapshot, reader: process, max_pause: 5s}",
+    "sliced": "scan: {max_drift: 1, mode: sliced, reader: process, max_pause: 500ms, max_duty: 0.5}",
+    "dump": "scan: {max_drift: 1, mode: snapshot, reader: dump, max_pause: 5s}",
 }
 # In a short run one of so many opens fails, and one of at most four maps.
 STEP: Final = 1 if FULL else 5

@@ -38,7 +38,9 @@ def trail(log: str) -> list[dict[str, Any]]:
 def test_each_scan_of_a_guest_has_one_line_that_agrees_with_the_metrics(
     samepaged: Samepaged, pair: list[Writer], mode: str
 ) -> None:
-    samepaged.configure(f"scan: {{interval: 1s, jitter: 0, mode: {mode}, max_pause: 20ms, max_duty: 0.5}}")
+    samepaged.configure(
+        f"scan: {{interval: 1s, jitter: 0, max_drift: 1, mode: {mode}, max_pause: 20ms, max_duty: 0.5}}"
+    )
     with daemon(samepaged) as one:
         one.wait_scans(3)
         metrics = one.metrics()
@@ -67,7 +69,7 @@ def test_a_guest_that_is_skipped_before_it_is_suspended_has_no_line(
     samepaged: Samepaged, pair: list[Writer], tmp_path: Path
 ) -> None:
     a, b = pair
-    samepaged.configure("scan: {interval: 1s, jitter: 0}")
+    samepaged.configure("scan: {interval: 1s, jitter: 0, max_drift: 1}")
     with in_a_job(a, tmp_path), daemon(samepaged) as one:
         one.wait_scans(2)
     assert {line["domain"] for line in trail(one.log)} == {b.name}
@@ -82,7 +84,9 @@ def wait_until_suspended(domain: Any) -> None:
 def test_scans_that_fail_or_are_interrupted_after_a_pause_have_a_line(
     samepaged: Samepaged, connection: Any, root: Path
 ) -> None:
-    samepaged.configure(f"scan: {{interval: 1s, jitter: 0, mode: snapshot}}\nguests: {{include: [{LARGE}]}}")
+    samepaged.configure(
+        f"scan: {{interval: 1s, jitter: 0, max_drift: 1, mode: snapshot}}\nguests: {{include: [{LARGE}]}}"
+    )
     with running(connection, root, Spec(LARGE, memory=512, cmdline="region=256")) as (large,):
         large.fill(0, 256 * 256, 5, 256 * 256)
         with daemon(samepaged) as one:

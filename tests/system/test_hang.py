@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
 HUNG, OTHER = "samepaged-test-hung", "samepaged-test-other"
-CONFIG = f"scan: {{interval: 1s, jitter: 0, mode: snapshot, max_pause: 1s}}\nguests: {{include: ['{HUNG}', '{OTHER}']}}"
+SCAN = "scan: {interval: 1s, jitter: 0, mode: snapshot, max_pause: 1s, max_drift: 1}"
+CONFIG = f"{SCAN}\nguests: {{include: ['{HUNG}', '{OTHER}']}}"
 SUCCESS = "samepage_domain_last_scan_success_timestamp_seconds"
 # A dead process: no pid is that high.
 LEFT = "suspended-4194000-1"
