@@ -11,12 +11,14 @@ import time
 import urllib.request
 from typing import TYPE_CHECKING
 
+import libvirt
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from testbed.guests import Writer
     from tests.system.conftest import Samepaged
 
 
@@ -95,6 +97,16 @@ class Daemon:
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(10) == 0, self.log
         return time.monotonic() - began
+
+
+def runs_within(writer: Writer, seconds: float) -> bool:
+    """Whether the guest runs, now or within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while writer.domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 @contextlib.contextmanager

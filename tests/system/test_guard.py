@@ -14,7 +14,7 @@ import libvirt
 import pytest
 
 from testbed.guests import Spec, running
-from tests.daemon import Daemon, daemon
+from tests.daemon import Daemon, daemon, runs_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,15 +59,6 @@ def catch(writer: Writer, one: Daemon) -> None:
             if writer.domain.state()[0] == PAUSED:
                 return
             one.process.send_signal(signal.SIGCONT)
-
-
-def runs_within(writer: Writer, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while writer.domain.state()[0] != RUNNING:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def lose(samepaged: Samepaged, writer: Writer) -> None:

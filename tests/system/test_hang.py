@@ -16,7 +16,7 @@ import pytest
 
 from testbed.guests import Spec, running
 from tests.chaos.processes import qemu
-from tests.daemon import Daemon, daemon
+from tests.daemon import Daemon, daemon, runs_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,15 +51,6 @@ def stopped(writer: Writer) -> Iterator[Process]:
             yield process
         finally:
             process.send(signal.SIGCONT)
-
-
-def runs_within(writer: Writer, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while writer.domain.state()[0] != RUNNING:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def entries(samepaged: Samepaged) -> list[Path]:

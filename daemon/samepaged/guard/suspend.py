@@ -172,7 +172,7 @@ class Suspender:
         state = self._domain().state()
         if state not in {RunState.PAUSED, RunState.PAUSED_OTHERWISE} or self._resumed_by_others():
             raise GuestError(
-                Reason.RESUMED_BY_OTHERS, f"domain {self.guest.name!r} was resumed by somebody else during its scan"
+                Reason.RESUMED_BY_OTHERS, f"domain {self.guest.name!r} was resumed by another client during its scan"
             )
 
     def _check_monitor(self) -> None:
@@ -249,7 +249,7 @@ class Suspender:
         if state is RunState.RUNNING:
             if even_if_running:
                 return
-            raise GuestError(Reason.RESUMED_BY_OTHERS, f"domain {name!r} was resumed by somebody else during its scan")
+            raise GuestError(Reason.RESUMED_BY_OTHERS, f"domain {name!r} was resumed by another client during its scan")
         if state is not RunState.PAUSED:
             raise GuestError(Reason.SUSPEND, f"domain {name!r} went into another state while suspended; left as it is")
         others = self._resumed_by_others()
