@@ -116,8 +116,12 @@ class Service:
 
     def guards(self) -> list[int]:
         """The pids of the guard processes in the service's control group."""
-        pids = Path("/sys/fs/cgroup/system.slice/samepaged.service/cgroup.procs").read_text().split()
-        return [int(pid) for pid in pids if b"samepaged.guard.server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        found = []
+        with contextlib.suppress(OSError):  # the group, or one of its processes, has ended
+            for pid in Path("/sys/fs/cgroup/system.slice/samepaged.service/cgroup.procs").read_text().split():
+                if b"samepaged.guard.server" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(int(pid))
+        return found
 
     def sample(self, name: str) -> tuple[float, dict[str, str]]:
         """Value and labels of a sample that is about the guest; 0 and none where there is none, or nobody answers."""

@@ -437,3 +437,19 @@ def test_a_stop_while_libvirt_is_away_waits_for_it_and_resumes_the_guest(
     wait_until("the guest runs", lambda: subject.is_in(RUNNING), 40)
     wait_until("the service has stopped", lambda: show("ActiveState") == "inactive")
     assert show("Result") == "success"
+
+
+def test_a_stop_while_qemu_hangs_leaves_the_guard_to_resume_the_guest(
+    service: Service, subject: Subject, suspended: int
+) -> None:
+    qemu = int(Path(f"/run/libvirt/qemu/{NAME}.pid").read_text())
+    os.kill(qemu, signal.SIGSTOP)
+    try:
+        systemctl("stop", "samepaged")
+        wait_until("the scanner has ended", lambda: service.pid == 0)
+        assert show("ActiveState") in {"inactive", "failed"}
+        assert service.guards() != []
+    finally:
+        os.kill(qemu, signal.SIGCONT)
+    wait_until("the guest runs", lambda: subject.is_in(RUNNING), 15)
+    wait_until("the guard ends by itself", lambda: service.guards() == [], 30)

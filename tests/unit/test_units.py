@@ -151,7 +151,7 @@ def test_the_two_processes_are_of_two_users_and_meet_at_the_feed() -> None:
 
 def test_what_was_left_suspended_is_looked_for_before_the_start_and_after_every_end() -> None:
     # A start does not wait for a QEMU that hangs: the service itself goes on with its entry.
-    for key, wait in (("ExecStartPre", ["--wait", "10"]), ("ExecStopPost", [])):
+    for key, wait in (("ExecStartPre", ["--wait", "10"]), ("ExecStopPost", ["--wait", "20"])):
         (line,) = SCANNER.all(key)
         assert line.removeprefix("-").split()[1:] == ["recover", *wait, "--config", "/etc/samepaged/config.yaml"]
     # A recover that fails keeps nobody from starting, and the journal is there for the next.
