@@ -116,11 +116,13 @@ class Service:
 
     def guards(self) -> list[int]:
         """The pids of the guard processes in the service's control group."""
-        found = []
+        found: list[int] = []
+        processes = Path("/sys/fs/cgroup/system.slice/samepaged.service/cgroup.procs")
         with contextlib.suppress(OSError):  # the group, or one of its processes, has ended
-            for pid in Path("/sys/fs/cgroup/system.slice/samepaged.service/cgroup.procs").read_text().split():
-                if b"samepaged.guard.server" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(int(pid))
+            pids = processes.read_text().split()
+            found += [
+                int(pid) for pid in pids if b"samepaged.guard.server" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            ]
         return found
 
     def sample(self, name: str) -> tuple[float, dict[str, str]]:
