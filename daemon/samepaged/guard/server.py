@@ -227,8 +227,11 @@ class Guard:
     def _inherit(self) -> None:
         """The scanner has ended."""
         # First what holds a guest or the host otherwise: a dump without a reader, and KSM that was held still.
-        release(self._journal.parent, ended=self._scanner)
-        ksm.put_back(self._journal.parent, ended=self._scanner)
+        for undo in (release, ksm.put_back):
+            try:
+                undo(self._journal.parent, ended=self._scanner)
+            except Exception:  # the guest is still to be resumed
+                log.exception("what the scanner left in %s could not be undone", self._journal.parent)
         self._scanner_ended.set()
         while self._settler is not None and self._settler.is_alive():
             self._settler.join(1.0)

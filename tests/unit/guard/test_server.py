@@ -149,6 +149,20 @@ def test_the_guest_of_a_dead_scanner_is_resumed(running: Running) -> None:
     assert not running.journal.path.exists()
 
 
+def test_a_dump_that_cannot_be_ended_keeps_no_guest(
+    running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(server, "release", refuse)
+    running.arm()
+    running.suspend()
+    running.scanner_ends()
+    assert running.runs
+    assert "could not be undone" in caplog.text
+
+
 def test_a_suspend_call_of_a_dead_scanner_is_waited_for(running: Running) -> None:
     running.arm()
     late = threading.Timer(0.3, lambda: setattr(running.hypervisor.it, "run_state", RunState.PAUSED))
