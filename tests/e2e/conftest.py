@@ -33,6 +33,7 @@ COMPRESSED: Final = {
     "4m": "1s",  # between two evaluations
     "15m": "1s",  # firing on while samepaged restarts
     "1h": "3s",
+    "1m": "3s",
     "5m": "3s",
     "20m": "3s",
     "6h": "3s",

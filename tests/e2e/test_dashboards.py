@@ -45,7 +45,7 @@ VARIABLES: Final = sorted(
 ODD: Final = "samepaged-test-odd"
 MEMFD: Final = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
 CONFIG: Final = """\
-scan: {interval: 1s, jitter: 0, max_drift: 1, mode: precopy, page_sizes: [64KiB]}
+scan: {interval: 1s, jitter: 0, max_drift: 0.9, mode: precopy, page_sizes: [64KiB]}
 groups: [{name: shop, match: ['samepaged-test-*']}]
 sources: {enabled: true, every: 1}
 """
