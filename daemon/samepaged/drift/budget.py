@@ -82,4 +82,6 @@ def needed_ppm(seconds: float) -> int:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
+    if value >= 100:  # noqa: PLR2004 - three digits have no fraction then
+        return f"{value:.0f} s"
+    return f"{value:.3g} s" if value >= 0.9995 else f"{value * 1000:.3g} ms"  # noqa: PLR2004 - else 1000 ms

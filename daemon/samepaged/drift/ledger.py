@@ -35,6 +35,8 @@ __all__ = ["DriftAccount", "PauseLedger", "PausedTime"]
 log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "pauses.json"
+# A part of what is left, computed from it, may exceed it by a rounding error.
+ROUNDING_SECONDS: Final = 1e-9
 LARGEST_FILE: Final = 8 << 20
 # Another process holds the lock for a read and a write of a small file. It may hang: the ledger then goes on without.
 LOCK_SECONDS: Final = 0.2
@@ -130,7 +132,9 @@ class PauseLedger:
         if self._directory is None:
             return {}
         try:
-            with (self._directory / FILE_NAME).open("rb") as file:
+            # A FIFO in its place must not block, nor a link lead elsewhere.
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(self._directory / FILE_NAME, "rb", opener=lambda path, _: os.open(path, flags)) as file:
                 content = file.read(LARGEST_FILE + 1)
             if len(content) > LARGEST_FILE:
                 raise ValueError("it is too large")  # noqa: TRY301 - as for all other damage
@@ -168,7 +172,7 @@ class DriftAccount:
     def check(self, expected: float) -> float:
         """The seconds that are left. Raises GuestError if a pause of so many expected seconds does not fit."""
         left = self.left()
-        if left <= 0 or expected > left:
+        if left <= 0 or expected > left + ROUNDING_SECONDS:
             raise refusal(self, expected)
         return left
 

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from samepaged import ksm, threads
+from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import HypervisorError, OpenEntriesError
 from samepaged.guard.directories import places
 from samepaged.guard.journal import FileName, OpenEntry, of_dead_processes, open_entries
@@ -17,7 +18,7 @@ from samepaged.hypervisor.dumps import release
 from samepaged.procfs import start_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from samepaged.guard.settle import Pending, Settled
@@ -57,6 +58,13 @@ def _unsettled(pending: Pending) -> str:
     )
 
 
+def _charge(settled: Iterable[Settled]) -> None:
+    """Take the time for which guests were seen suspended off their drift budgets."""
+    for one in settled:
+        if one.paused_seconds:
+            PauseLedger(one.found.path.parent).add(one.found.entry.uuid, one.paused_seconds)
+
+
 def _of_living_processes(configured: Path) -> Iterator[str]:
     """A line for each open entry that a living process works on."""
     for directory in directories(configured):
@@ -74,10 +82,10 @@ def recover(configured: Path, give_up: Callable[[], bool], uri: str | None = Non
     sweep(configured)
     entries = OpenEntries(lambda: directories(configured), uri=uri, stop=give_up)
     try:
-        entries.step()
+        _charge(entries.step())
         while entries.pending and not give_up():
             time.sleep(min(max(entries.due - time.monotonic(), STEP_SECONDS), BUSY_SECONDS))
-            entries.step()
+            _charge(entries.step())
         lines = [_unsettled(one) for one in entries.pending] + list(_of_living_processes(configured))
         for line in lines:
             log.error(line)

@@ -164,14 +164,14 @@ class Settling:
 
     def _settle(self, domain: Domain) -> ResumeOutcome | None:
         control, since = domain.control()
+        state = domain.state()
+        self._time(state)
         if control is Control.OCCUPIED:
             # An error of the control interface has no time.
             if not 0 < since < BRIEF_SECONDS:
                 self._disturbed()
                 self.progress = QUEUED
             return None
-        state = domain.state()
-        self._time(state)
         if state is RunState.PAUSED:
             return self._resume(domain)
         if state is RunState.OTHER:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from samepaged import ksm, privileges, threads
+from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import HypervisorError, SamepagedError
 from samepaged.guard.channel import Channel, Closed
 from samepaged.guard.journal import Entry, OpenEntry
@@ -94,6 +95,7 @@ class Guard:
         self._scanner_ended = threading.Event()
         self._watch: _Watch | None = None
         self._look_at = 0.0
+        self._settled_at = 0.0  # of the current suspension's entry, after the scanner's end
 
     def run(self) -> None:
         """Listen until the scanner has ended; then settle what it left."""
@@ -216,7 +218,8 @@ class Guard:
 
     def _step(self) -> None:
         try:
-            self._open.step()
+            if self._journal in {one.found.path for one in self._open.step()}:
+                self._settled_at = time.monotonic()
         except Exception:  # no fault of one step may end the guard
             log.exception("open journal entries could not be worked on, trying on")
 
@@ -235,7 +238,7 @@ class Guard:
         self._scanner_ended.set()
         while self._settler is not None and self._settler.is_alive():
             self._settler.join(1.0)
-        watch = self._watch
+        watch, self._settled_at = self._watch, time.monotonic()
         if watch is not None and watch.settled:
             self._clear_journal()
         elif watch is not None:
@@ -245,6 +248,16 @@ class Guard:
         while self._open.pending:
             self._rest()
             self._step()
+        if watch is not None and watch.suspended and not watch.settled:
+            self._charge(watch)
+
+    def _charge(self, watch: _Watch) -> None:
+        """The scanner has not lived to take this pause off the guest's drift budget."""
+        try:
+            seconds = self._settled_at - (watch.deadline - watch.seconds)
+            PauseLedger(self._journal.parent).add(watch.entry.uuid, seconds)
+        except Exception:
+            log.exception("domain %r: a pause could not be counted", watch.entry.name)
 
     def _clear_journal(self) -> None:
         with contextlib.suppress(OSError):

@@ -78,7 +78,9 @@ class Suspender:
     account: DriftAccount | None = None
     _latest: float | None = field(default=None, init=False)
     _drift_spent: float | None = field(default=None, init=False)
+    _began_at: float = field(default=0.0, init=False)
     _resumed_at: float | None = field(default=None, init=False)
+    _resumed_elsewhere: bool = field(default=False, init=False)
 
     @contextmanager
     def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
@@ -99,8 +101,15 @@ class Suspender:
         seconds = self.max_pause if expected <= self.max_pause else 2 * expected
         with self._guarded(seconds + GUARD_MARGIN_SECONDS, dumping=dumping):
             # Both ends of the measure are outside of libvirt's calls: the guest stood still for no longer than this.
-            began, self._resumed_at = time.monotonic(), None
-            self._suspend()
+            began, self._began_at = time.monotonic(), time.time()
+            self._resumed_at, self._resumed_elsewhere = None, False
+            try:
+                self._suspend()
+            except GuestError as error:
+                # The guest may have stood still for as long: its clock is charged with it.
+                if isinstance(error, LeftOpenError) or error.reason is Reason.LIBVIRT:
+                    self._charge(time.monotonic() - began)
+                raise
             self._latest, self._drift_spent = began + seconds + BEFORE_GUARD_SECONDS, began + left
             try:
                 self.guard.suspended(self.guest.name)
@@ -114,12 +123,19 @@ class Suspender:
                     self._resume()
                 finally:
                     held.seconds = (self._resumed_at or time.monotonic()) - began
+                    if self._resumed_elsewhere:
+                        # A scanner that stood still itself has not seen when: the guard resumes it in this time.
+                        held.seconds = min(held.seconds, seconds + 2 * GUARD_MARGIN_SECONDS)
                     self._count(held.seconds)
 
     def _count(self, seconds: float) -> None:
         """Note the pause. Must not raise: an error here would hide that the guest could not be resumed."""
         self.pauses.append(seconds)
-        self.pause_starts.append(time.time() - seconds)
+        self.pause_starts.append(self._began_at)
+        self._charge(seconds)
+
+    def _charge(self, seconds: float) -> None:
+        """Take it off the drift budget. Must not raise, as `_count`."""
         if self.account is not None:
             try:
                 self.account.add(seconds)
@@ -249,6 +265,7 @@ class Suspender:
         if state is RunState.RUNNING:
             if even_if_running:
                 return
+            self._resumed_elsewhere = True
             raise GuestError(Reason.RESUMED_BY_OTHERS, f"domain {name!r} was resumed by another client during its scan")
         if state is not RunState.PAUSED:
             raise GuestError(Reason.SUSPEND, f"domain {name!r} went into another state while suspended; left as it is")

@@ -45,10 +45,7 @@ PASSED_THROUGH: Final = (
     "./devices/interface[@type='network']/source/address[@type='pci']",
 )
 # Disks that QEMU itself drives over VFIO or vDPA. It completes their requests before it stops the guest.
-DRIVEN_BY_QEMU: Final = (
-    "./devices/disk[@type='nvme']",
-    "./devices/disk[@type='vhostvdpa']",
-)
+DRIVEN_BY_QEMU: Final = frozenset({"nvme", "vhostvdpa"})
 # Devices that libvirt passes to QEMU without knowing them (<qemu:commandline>).
 QEMU_ARGUMENT: Final = "./{http://libvirt.org/schemas/domain/qemu/1.0}commandline/{*}arg"
 DMA_ARGUMENT: Final = re.compile(r"vfio|vdpa")
@@ -86,6 +83,12 @@ class Hardware:
     def memory(self) -> int:
         """The guest's memory in bytes."""
         return sum(self.blocks)
+
+
+def _driven_by_qemu(root: ET.Element) -> bool:
+    """Whether a disk, or a layer below it (after a snapshot), or its mirror is a device that QEMU drives itself."""
+    disks = root.iterfind("./devices/disk")
+    return any(element.get("type") in DRIVEN_BY_QEMU for disk in disks for element in disk.iter())
 
 
 def _bad(what: str) -> GuestError:
@@ -168,7 +171,7 @@ def parse(xml: str) -> Hardware:
     return Hardware(
         blocks=(*boot, *dimms),
         encryption=None if launch is None else launch.get("type", "unknown"),
-        vfio=passed_through or any(root.find(path) is not None for path in DRIVEN_BY_QEMU),
+        vfio=passed_through or _driven_by_qemu(root),
         opt_out=owner.opt_out(root),
         nosharepages=root.find("./memoryBacking/nosharepages") is not None,
         claims=owner.claims(root),

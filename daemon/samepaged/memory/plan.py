@@ -17,6 +17,10 @@ SMOOTHING: Final = 0.5
 RECONSIDERED: Final = 1.1
 # Bytes a second that copying is thought to reach before it was ever measured.
 COPY_RATE: Final = 1.5e9
+# Seconds that suspending and resuming are thought to take before they were measured, and that clearing a page's
+# soft-dirty bit is.
+OVERHEAD: Final = 0.01
+CLEARING: Final = 3e-8
 # Bytes; less says more of the clock than of the memory.
 ENOUGH_TO_LEARN: Final = 1 << 22
 
@@ -33,9 +37,9 @@ class Pace:
     """
 
     rate: float = 1.5e9
-    overhead: float = 0.01
+    overhead: float = OVERHEAD
     looking: float = 3e-8
-    clearing: float = 3e-8
+    clearing: float = CLEARING
     dump_rate: float = 1e9
     copy_rate: float = COPY_RATE
     correction: float = 1.0
@@ -71,8 +75,12 @@ class Pace:
             self.correction = max(1.0, -_slower(-self.correction, -measured))
 
     def reconsider_total(self) -> None:
-        """A scan was predicted to suspend the guest for too long in all, and not tried."""
+        """A scan was predicted to suspend the guest for too long in all, and not tried. Only a pause measures these
+        anew: without this, one bad measure would be the last.
+        """
         self.correction = max(1.0, self.correction / RECONSIDERED)
+        self.overhead = min(self.overhead, max(OVERHEAD, self.overhead / RECONSIDERED))
+        self.clearing = min(self.clearing, max(CLEARING, self.clearing / RECONSIDERED))
 
     def copying_seconds(self, pages: int) -> float:
         """The seconds that copying so many pages takes."""

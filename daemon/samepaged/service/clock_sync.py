@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import libvirt
 
 from samepaged import threads
-from samepaged.errors import GuestError, HypervisorError
+from samepaged.errors import HypervisorError
 from samepaged.hypervisor.connection import Hypervisor
 
 if TYPE_CHECKING:
@@ -63,6 +63,14 @@ class ClockSync:
             self._failed &= running
 
     def _sync(self, uri: str, uuid: str, name: str) -> None:
+        try:
+            self._set_time(uri, uuid, name)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the guest's next call must not wait for it
+            self._ended(uuid, name, error)
+        else:
+            self._ended(uuid, name, None)
+
+    def _set_time(self, uri: str, uuid: str, name: str) -> None:
         hypervisor = self._connect(uri)
         try:
             hypervisor.connect()
@@ -72,10 +80,6 @@ class ClockSync:
                 lambda: domain.setTime({"seconds": 0, "nseconds": 0}, libvirt.VIR_DOMAIN_TIME_SYNC),
                 seconds=None,  # this thread is the one that may be left behind
             )
-        except (GuestError, HypervisorError) as error:
-            self._ended(uuid, name, error)
-        else:
-            self._ended(uuid, name, None)
         finally:
             hypervisor.close()
 

@@ -153,3 +153,16 @@ def test_threads_lose_no_pause(tmp_path: Path) -> None:
         thread.join()
     assert ledger.paused(GUEST).total_seconds == pytest.approx(0.2)
     assert PauseLedger(tmp_path, Clock()).left(GUEST, 1.8) == pytest.approx(1.6)
+
+
+def test_a_fifo_in_the_files_place_blocks_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    os.mkfifo(tmp_path / "pauses.json")
+    ledger = PauseLedger(tmp_path)
+    ledger.add("u-1", 0.5)
+    assert ledger.paused("u-1").total_seconds == pytest.approx(0.5)
+
+
+def test_a_last_slice_fits_in_spite_of_rounding() -> None:
+    account = PauseLedger().account("u-1", 0.0005)
+    overhead = 0.0107
+    account.check(overhead + (account.left() - overhead) + 1e-12)

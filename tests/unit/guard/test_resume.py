@@ -81,7 +81,8 @@ def test_an_entry_stays_open_while_the_monitor_is_busy(tmp_path: Path, hyperviso
     watched = Watched(tmp_path, hypervisor)
     assert watched.look_for(hang) is None
     assert "queued" in watched.settling.progress
-    assert set(hypervisor.it.calls) == {"control"}  # no further call is queued behind the hang
+    # No further call is queued behind the hang: these two do not wait for QEMU.
+    assert set(hypervisor.it.calls) == {"control", "state"}
     hypervisor.it.control_state, hypervisor.it.run_state = Control.READY, RunState.PAUSED
     assert watched.look_for(2 * IN_FLIGHT_SECONDS) is ResumeOutcome.RESUMED
 
@@ -261,6 +262,16 @@ def test_the_time_seen_paused_is_added_up(tmp_path: Path, hypervisor: FakeHyperv
     resumed_at = began + watched.settling.paused_seconds
     assert 5 < watched.settling.paused_seconds <= watched.clock.now - began
     assert resumed_at <= watched.clock.now
+
+
+def test_a_hang_while_suspended_counts_as_a_pause(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
+    domain = hypervisor.it
+    domain.run_state, domain.control_state = RunState.PAUSED, Control.OCCUPIED
+    watched = Watched(tmp_path, hypervisor)
+    watched.look_for(120)
+    domain.run_state, domain.control_state = RunState.RUNNING, Control.READY  # the queued resume call
+    assert watched.look_for(20) is ResumeOutcome.RUNNING
+    assert 118 < watched.settling.paused_seconds < 122
 
 
 EVENTS = st.lists(

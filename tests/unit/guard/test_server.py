@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import Reason
 from samepaged.guard import resume, server
 from samepaged.guard.channel import Channel
@@ -170,6 +171,16 @@ def test_a_suspend_call_of_a_dead_scanner_is_waited_for(running: Running) -> Non
     running.scanner_ends()
     assert running.runs
     assert "resume" in running.hypervisor.it.calls
+
+
+def test_the_pause_of_a_dead_scanner_is_charged(running: Running, tmp_path: Path) -> None:
+    running.arm()
+    running.suspend()
+    time.sleep(0.2)
+    running.scanner_ends()
+    left = PauseLedger(tmp_path).account(ENTRY.uuid, 0.0005).left()
+    assert 0 < 1.8 - left < 1.0
+    assert 1.8 - left >= 0.2
 
 
 def test_the_guest_of_a_lost_journal_is_resumed_too(running: Running) -> None:

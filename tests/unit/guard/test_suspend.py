@@ -227,6 +227,36 @@ def test_a_pause_that_cannot_be_counted_hides_no_failure(scene: Scene) -> None:
     assert scene.guard.calls[-1] == "leave_open"
 
 
+@pytest.mark.parametrize("reason", [Reason.NO_ANSWER, Reason.LIBVIRT])
+def test_a_suspend_call_that_may_have_worked_is_charged(scene: Scene, reason: Reason) -> None:
+    charged: list[float] = []
+
+    class Account:
+        def check(self, expected: float) -> float:
+            return 10.0
+
+        def add(self, seconds: float) -> None:
+            charged.append(seconds)
+
+    scene.suspender.account = cast("Any", Account())
+    scene.hypervisor.it.failures["suspend"] = [error(reason)]
+    scene.hypervisor.it.then["suspend"] = lambda: scene.clock.sleep(2.0)
+    with pytest.raises(GuestError):
+        scene.suspend()
+    assert charged == [pytest.approx(2.0)]
+    assert scene.suspender.pauses == []
+
+
+def test_a_scanner_that_stood_still_does_not_count_its_own_stall(scene: Scene) -> None:
+    def read() -> None:
+        scene.hypervisor.it.run_state = RunState.RUNNING  # the guard has resumed it
+        scene.clock.now += 1200
+
+    scene.guard.overdue = True
+    scene.fails(Reason.OVERDUE, read)
+    assert scene.suspender.pauses[0] < MAX_PAUSE + 3
+
+
 def test_a_failed_resume_call_is_not_counted_as_ours(scene: Scene) -> None:
     """Otherwise as many resumes of another client would go unnoticed later."""
     scene.hypervisor.it.failures["resume"] = [error(Reason.IN_JOB)] * 3

@@ -73,8 +73,17 @@ def test_passed_through_devices_pin_and_write(device: str, vfio: bool) -> None: 
 
 
 @pytest.mark.parametrize("kind", ["nvme", "vhostvdpa"])
-def test_disks_that_qemu_drives_pin_only(kind: str) -> None:
-    parsed = parse(domain(f"<devices><disk type='{kind}'/></devices>"))
+@pytest.mark.parametrize(
+    "disk",
+    [
+        "<disk type='{}'/>",
+        "<disk type='file'><backingStore type='{}'/></disk>",  # after a snapshot
+        "<disk type='file'><backingStore type='file'><backingStore type='{}'/></backingStore></disk>",
+        "<disk type='file'><mirror type='{}'/></disk>",
+    ],
+)
+def test_disks_that_qemu_drives_pin_only(disk: str, kind: str) -> None:
+    parsed = parse(domain(f"<devices>{disk.format(kind)}</devices>"))
     assert (parsed.vfio, parsed.device_writes) == (True, False)
 
 

@@ -92,6 +92,20 @@ def test_a_prediction_that_was_too_short_is_corrected_at_once_and_the_other_way_
     assert pace.correction == 1
 
 
+def test_one_slow_pause_is_not_believed_for_ever() -> None:
+    """Only a pause measures these, and a guest that is refused has none."""
+    pace = Pace()
+    pace.learn_overhead(1.9)
+    pace.learn_clearing(1 << 20, 2.0)
+    for _ in range(60):
+        pace.reconsider_total()
+    assert pace.overhead == Pace().overhead
+    assert pace.clearing == Pace().clearing
+    pace.overhead = pace.clearing = 1e-9
+    pace.reconsider_total()
+    assert (pace.overhead, pace.clearing) == (1e-9, 1e-9)
+
+
 class Ram:
     """Memory of this process as QEMU has a guest's, and how it is scanned."""
 
