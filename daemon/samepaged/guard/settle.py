@@ -97,8 +97,16 @@ class OpenEntries:
         return known or any(found.entry.uuid == uuid for found in self._read())
 
     def add(self, found: OpenEntry, *, in_flight: bool = True) -> None:
-        """Work on an entry that is known otherwise than by its file."""
-        self._begin(found, in_flight=in_flight)
+        """Work on an entry: one of a file, or one that is known otherwise. Does nothing if that is begun."""
+        uri = self._uri or found.entry.uri
+        with self._lock:
+            if found.path in self._work:
+                return
+            hypervisor = self._hypervisors.get(uri)
+            if hypervisor is None:
+                hypervisor = self._hypervisors[uri] = self._connect(uri)
+            other_uri = self._uri not in {None, found.entry.uri}
+            self._work[found.path] = Settling(found, hypervisor, in_flight, self._clock, other_uri)
 
     def _read(self) -> Iterator[OpenEntry]:
         for directory in self._directories():
@@ -113,17 +121,6 @@ class OpenEntries:
             self._troubles[line] = None
             log.error(line)
 
-    def _begin(self, found: OpenEntry, *, in_flight: bool = True) -> None:
-        uri = self._uri or found.entry.uri
-        with self._lock:
-            if found.path in self._work:
-                return
-            hypervisor = self._hypervisors.get(uri)
-            if hypervisor is None:
-                hypervisor = self._hypervisors[uri] = self._connect(uri)
-            other_uri = self._uri not in {None, found.entry.uri}
-            self._work[found.path] = Settling(found, hypervisor, in_flight, self._clock, other_uri)
-
     def step(self, *, search: bool = False) -> list[Settled]:
         """Look at each entry that is due, once; gives those that were settled. New entries are looked for every
         SEARCH_SECONDS, or now with `search`.
@@ -132,7 +129,7 @@ class OpenEntries:
         if search or now >= self._search_due:
             self._search_due = now + SEARCH_SECONDS
             for found in self._read():
-                self._begin(found)
+                self.add(found)
         settled = []
         for number, (path, work) in enumerate(list(self._work.items())):
             if number and self._stop():  # the first is looked at in any case

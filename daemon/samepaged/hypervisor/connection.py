@@ -175,15 +175,14 @@ class Hypervisor:
         self._in_use = False
         return None if opened is None else opened.close
 
-    def _replace(self) -> Callable[[], object]:
+    def _replace(self) -> None:
         """Leave the connection to a call that does not return, and open another one. libvirt's client (9.0) loses
         wake-ups, and then answers, if two threads call over one connection; and libvirtd takes no further request of a
         connection with five open ones.
         """
-        end = self._give_away()
+        self._give_away()
         with contextlib.suppress(HypervisorError):  # then the next call finds none, as after a loss
             self.connect(REPLACE_SECONDS)
-        return end or (lambda: None)
 
     def call(self, what: str, function: Callable[[], Any], seconds: float | None = CALL_SECONDS) -> Any:  # noqa: ANN401 - whatever libvirt returns
         """Call into libvirt; its errors become GuestError, or HypervisorError if the connection was lost. `what` names
@@ -202,22 +201,13 @@ class Hypervisor:
             raise failure(what, error, alive=self.alive) from error
 
     def _bounded(self, function: Callable[[], Any], seconds: float) -> Any:  # noqa: ANN401 - as call
-        ends: list[Callable[[], object]] = []
-        returned = threading.Event()
-
-        def afterwards() -> None:
-            # The connection is given away in the thread that waited, which may be later than the call's return.
-            returned.wait()
-            for end in ends:
-                end()
-
+        opened = self._opened
         try:
-            return self._calls.make(function, seconds, afterwards)
+            return self._calls.make(function, seconds, opened.close if opened else lambda: None)
         except Unanswered:
-            ends.append(self._replace())
+            if self._opened is opened:  # the call's thread closes it, when the call returns
+                self._replace()
             raise
-        finally:
-            returned.set()
 
     def _without_bound(self, function: Callable[[], Any]) -> Any:  # noqa: ANN401 - as call
         with self._use:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
 from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.export.document import rfc3339
 from samepaged.guard.suspend import LeftOpenError
 from samepaged.memory.hashing import Interrupted
 from samepaged.printable import quoted
@@ -123,14 +123,9 @@ def _details(entry: AuditEntry) -> dict[str, str]:
     details["paused_seconds"] = f"{sum(entry.pauses):.6f}"
     details["longest_pause_seconds"] = f"{max(entry.pauses, default=0.0):.6f}"
     if entry.starts:
-        details["first_pause"] = _utc(entry.starts[0])
-        details["last_pause"] = _utc(entry.starts[-1])
+        details["first_pause"] = rfc3339(entry.starts[0])
+        details["last_pause"] = rfc3339(entry.starts[-1])
     if entry.uncertain:
         details["uncertain"] = "yes"
     details["result"] = entry.result
     return details
-
-
-def _utc(time: float) -> str:
-    """A Unix time as RFC 3339."""
-    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
