@@ -15,13 +15,13 @@ SCRIPTS = ("postinst", "prerm", "postrm")
 
 def test_the_package_has_the_version_of_the_project() -> None:
     project = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]
-    newest = (TREE / "debian/changelog").read_text().splitlines()[0]
+    newest = (TREE / "packaging/debian/changelog").read_text().splitlines()[0]
     assert newest.startswith(f"samepaged ({project['version']}) ")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_maintainer_script_is_one_that_any_posix_shell_reads(name: str) -> None:
-    script = TREE / f"debian/samepaged.{name}"
+    script = TREE / f"packaging/debian/samepaged.{name}"
     assert script.read_text().startswith("#!/bin/sh\nset -e\n")
     subprocess.run(["sh", "-n", script], check=True)
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TREE = Path(__file__).parents[2]
-MANUAL = TREE / "man/samepaged.8"
-COMPLETION = TREE / "completion/samepaged.bash"
+MANUAL = TREE / "packaging/man/samepaged.8"
+COMPLETION = TREE / "packaging/completion/samepaged.bash"
 HELP = {"-h", "--help"}  # every parser has them
 
 
