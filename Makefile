@@ -20,7 +20,7 @@ export PYTHON PREFIX DESTDIR
 export PATH := $(CURDIR)/.cache/testbed/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-build deps-guests deps-lab deps-field venv check check-units check-rules test test-unit test-system test-e2e test-lab test-package \
+.PHONY: help deps deps-build deps-guests deps-vm deps-experiments venv check check-units check-rules test test-unit test-system test-e2e test-vm test-package \
 	test-sources test-native fuzz fuzz-sources chaos demo study bench metrics-page dashboards install uninstall wheel deb clean
 
 help: ## this list
@@ -35,11 +35,11 @@ deps-build:
 deps-guests:
 	@tools/provision build guests
 
-deps-lab:
-	@tools/provision build guests lab package
+deps-vm:
+	@tools/provision build guests vm package
 
-deps-field:
-	@tools/provision build guests field
+deps-experiments:
+	@tools/provision build guests experiments
 
 venv: $(STAMP) ## a virtual environment with a working .venv/bin/samepaged
 
@@ -86,17 +86,17 @@ $(VENV)/.spark: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark]'
 	@touch $@
 
-test-lab: deps-lab $(STAMP) ## precopy, KSM, KVM and the service, in an emulated Debian host (as root; some minutes)
-	$(BIN)/python -m lab -- tests/lab --ignore=tests/lab/test_package.py $(PYTEST_ARGS)
+test-vm: deps-vm $(STAMP) ## precopy, KSM, KVM and the service, in an emulated Debian host (as root; some minutes)
+	$(BIN)/python -m tests.support.vm -- tests/vm --ignore=tests/vm/test_package.py $(PYTEST_ARGS)
 
-test-sources: deps-field $(STAMP) ## whose the pages are, against guests' own word: all kernels, Debian (as root; 15 minutes)
-	$(BIN)/pytest $(PYTEST_ARGS) tests/sources
+test-sources: deps-experiments $(STAMP) ## whose the pages are, against guests' own word: all kernels, Debian (as root; 15 minutes)
+	$(BIN)/pytest $(PYTEST_ARGS) tests/attribution
 
-test-package: deps-lab $(STAMP) ## the Debian package installed, upgraded and purged in that host (as root; some minutes)
-	$(BIN)/python -m lab -- tests/lab/test_package.py $(PYTEST_ARGS)
+test-package: deps-vm $(STAMP) ## the Debian package installed, upgraded and purged in that host (as root; some minutes)
+	$(BIN)/python -m tests.support.vm -- tests/vm/test_package.py $(PYTEST_ARGS)
 
 test-native: $(STAMP) ## the native module under the sanitizers
-	tests/native/run.sh
+	tests/fuzz/native/run.sh
 
 fuzz: $(VENV)/.fuzz ## FUZZ_INPUTS (1000000) hostile inputs for each parser, or for FUZZ_TARGETS; two hours
 	@$(BIN)/python -m tests.fuzz --inputs $(FUZZ_INPUTS) $(FUZZ_TARGETS)
@@ -114,10 +114,10 @@ chaos: deps $(STAMP) ## kill, stop, crowd and starve it, hundreds of times (as r
 demo: deps-guests $(STAMP) ## three real guests, measured for DEMO_SECONDS (60); leaves nothing behind (as root)
 	@$(BIN)/python -m demo
 
-study: deps-field $(STAMP) ## the paper's study on real guests, into docs/study.md; goes on where it stopped (as root; two hours)
-	$(BIN)/python -m field $(STUDY_ARGS)
+study: deps-experiments $(STAMP) ## the paper's study on real guests, into docs/study.md; goes on where it stopped (as root; two hours)
+	$(BIN)/python -m experiments $(STUDY_ARGS)
 
-bench: deps-lab $(STAMP) ## the figures that README.md quotes, into bench/results.json (as root)
+bench: deps-vm $(STAMP) ## the figures that README.md quotes, into bench/results.json (as root)
 	$(BIN)/python -m bench
 
 install: deps-build ## into PREFIX (/usr/local) below DESTDIR, with its systemd unit

@@ -17,14 +17,14 @@ from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.service.scanner import Scanner
-from testbed.guests import Spec, running
-from testbed.libvirtd import private_libvirtd
+from tests.support.guests import Spec, running
+from tests.support.libvirtd import private_libvirtd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.row import Row
-    from testbed.guests import Writer
+    from tests.support.guests import Writer
 
 __all__ = ["rows"]
 

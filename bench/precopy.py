@@ -22,7 +22,7 @@ FIGURES = Path(".cache/lab/last/figures.json")
 def rows() -> Iterator[Row]:
     """The figures of this part; a few minutes."""
     FIGURES.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "lab", "--memory", "4096", "--", "-s", "tests/lab/test_figures.py"]
+    command = [sys.executable, "-m", "tests.support.vm", "--memory", "4096", "--", "-s", "tests/vm/test_figures.py"]
     subprocess.run(command, check=True, env={**os.environ, "SAMEPAGED_LAB_FIGURES": "1"})
     for pages, found in json.loads(FIGURES.read_text()).items():
         yield from _rows(pages, found)

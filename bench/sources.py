@@ -20,10 +20,10 @@ from samepaged.memory.hashing import best
 from samepaged.service.attribution import Attribution
 from samepaged.service.owners import answers_of
 from samepaged.service.scanner import Scanner
-from testbed.guests import Spec
-from testbed.libvirtd import private_libvirtd
-from testbed.owners_guests import initramfs
-from testbed.owners_image import IDLE, image
+from tests.support.attribution.guests import initramfs
+from tests.support.attribution.memory_image import IDLE, image
+from tests.support.guests import Spec
+from tests.support.libvirtd import private_libvirtd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from demo.host import UP
-from testbed import images
-from testbed.guests import Spec
+from tests.support import images
+from tests.support.guests import Spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

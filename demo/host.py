@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import libvirt
 
-from testbed.guests import CMDLINE
+from tests.support.guests import CMDLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import libvirt
 
-from testbed.libvirtd import private_libvirtd
+from tests.support.libvirtd import private_libvirtd
 
 
 def main(root: Path) -> None:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import libvirt
 import pytest
 
-from testbed.guests import Spec, Writer, running
-from testbed.libvirtd import Libvirtd, private_libvirtd
 from tests.chaos.figures import LINES
 from tests.chaos.processes import qemu
 from tests.chaos.scale import SCALE, SEED
 from tests.chaos.witness import Witness
+from tests.support.guests import Spec, Writer, running
+from tests.support.libvirtd import Libvirtd, private_libvirtd
 from tests.system.conftest import Samepaged
 
 if TYPE_CHECKING:

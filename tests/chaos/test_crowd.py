@@ -25,7 +25,7 @@ from tests.chaos.conftest import BYSTANDER, RESTLESS, Host
 from tests.chaos.figures import at_most
 from tests.chaos.processes import Family
 from tests.chaos.scale import FULL, SCALE
-from tests.daemon import daemon
+from tests.support.daemon import daemon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

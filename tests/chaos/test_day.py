@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import libvirt
 import pytest
 
-from testbed.guests import Spec, running
 from tests.chaos.conftest import RESTLESS, Host
 from tests.chaos.figures import at_most
 from tests.chaos.processes import Family
 from tests.chaos.scale import FULL, RANDOM, SCALE
-from tests.daemon import daemon
+from tests.support.daemon import daemon
+from tests.support.guests import Spec, running
 
 if TYPE_CHECKING:
     from tests.system.conftest import Samepaged

@@ -15,7 +15,7 @@ import pytest
 from tests.chaos.conftest import BYSTANDER, NAMES, RESTLESS, Host
 from tests.chaos.faults import Disk, clock, few_descriptors, small_disk, task_group
 from tests.chaos.processes import GUARD, WEB, Family, wait_for_child
-from tests.daemon import Daemon, daemon
+from tests.support.daemon import Daemon, daemon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

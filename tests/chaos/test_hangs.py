@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Final
 import libvirt
 import pytest
 
-from testbed.guests import running
 from tests.chaos.conftest import RESTLESS, fill, large
 from tests.chaos.figures import at_most
 from tests.chaos.processes import GUARD, Process, children, qemu
 from tests.chaos.scale import RANDOM, SCALE
 from tests.chaos.witness import Witness
-from tests.daemon import Daemon
+from tests.support.daemon import Daemon
+from tests.support.guests import running
 from tests.system.conftest import Samepaged
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import libvirt
 import pytest
 
-from testbed.guests import running
 from tests.chaos.conftest import BYSTANDER, NAMES, RESTLESS, Host, fill, large
 from tests.chaos.figures import at_most
 from tests.chaos.processes import Family, qemu
 from tests.chaos.scale import RANDOM, SCALE
 from tests.chaos.witness import Witness
-from tests.daemon import daemon
+from tests.support.daemon import daemon
+from tests.support.guests import running
 
 if TYPE_CHECKING:
     from tests.system.conftest import Samepaged

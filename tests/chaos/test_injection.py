@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 import libvirt
 import pytest
 
-from testbed.guests import Spec, running
 from tests.chaos.figures import at_most
 from tests.chaos.injection import build
 from tests.chaos.scale import FULL, RANDOM
+from tests.support.guests import Spec, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from tests.chaos.conftest import BYSTANDER, RESTLESS
 from tests.chaos.figures import at_most
 from tests.chaos.processes import GUARD, Process, children, wait_for_child
 from tests.chaos.scale import RANDOM, SCALE
-from tests.daemon import Daemon
+from tests.support.daemon import Daemon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ import libvirt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from testbed.libvirtd import Libvirtd
+    from tests.support.libvirtd import Libvirtd
 
 __all__ = ["Pause", "Witness"]
 

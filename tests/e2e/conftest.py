@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import yaml
 
-from testbed.prometheus import Prometheus, free_port, prometheus
-from testbed.server import answering
+from tests.support.prometheus import Prometheus, free_port, prometheus
+from tests.support.web_server import answering
 from tests.system.conftest import connection, every_guest_runs_on, libvirtd, root, samepaged
 
 if TYPE_CHECKING:

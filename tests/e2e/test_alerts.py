@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from testbed.guests import Spec, running
-from tests.daemon import daemon
 from tests.e2e.conftest import COMPRESSED, Watch
+from tests.support.daemon import daemon
+from tests.support.guests import Spec, running
 from tests.system.test_exactness import KSM, held, ksm_runs_to_completion, mergeable_by_others
 
 if TYPE_CHECKING:

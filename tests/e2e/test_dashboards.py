@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import libvirt
 import pytest
 
-from testbed.guests import Spec, running
-from testbed.libvirtd import private_libvirtd
-from testbed.prometheus import Prometheus, prometheus
-from tests.daemon import daemon
+from tests.support.daemon import daemon
+from tests.support.guests import Spec, running
+from tests.support.libvirtd import private_libvirtd
+from tests.support.prometheus import Prometheus, prometheus
 from tests.system.conftest import Samepaged, in_a_job
 
 if TYPE_CHECKING:

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from field.guest import Boot
-from field.matrix import Cell
-from field.owners import by_file, known
-from field.running import FieldError, Place, outcomes, run_cell
-from field.tables import course, inter
-from field.tracing import SEED, Samepaged, samepaged, write_config
+from experiments.guest import Boot
+from experiments.matrix import Cell
+from experiments.owners import by_file, known
+from experiments.running import FieldError, Place, outcomes, run_cell
+from experiments.tables import course, inter
+from experiments.tracing import SEED, Samepaged, samepaged, write_config
 from samepaged.memory.hashing import best
 from samepaged.traces.parquet import read
 from samepaged.traces.store import Store
-from testbed import images
-from testbed.guests import CMDLINE
+from tests.support import images
+from tests.support.guests import CMDLINE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from testbed.libvirtd import Libvirtd
+    from tests.support.libvirtd import Libvirtd
 
 COMMON = (100_000_000, 600)
 OWN = {"field-a": (200_000_000, 300), "field-b": (300_000_000, 200)}

@@ -14,11 +14,11 @@ import libvirt
 import pytest
 import yaml
 
-from testbed.guests import Spec, running
-from testbed.libvirtd import private_libvirtd
-from testbed.prometheus import Prometheus, free_port, prometheus
-from testbed.server import answering
-from tests.daemon import daemon
+from tests.support.daemon import daemon
+from tests.support.guests import Spec, running
+from tests.support.libvirtd import private_libvirtd
+from tests.support.prometheus import Prometheus, free_port, prometheus
+from tests.support.web_server import answering
 from tests.system.conftest import Samepaged
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from samepaged.traces import Store, parquet
 from samepaged.traces.fleet.counting import fleet
 from samepaged.traces.fleet.duckdb_engine import duckdb_engine
 from samepaged.traces.fleet.spark_engine import spark_engine
-from tests.fleet import guest, rewrite, write_mixed
+from tests.support.fleet import guest, rewrite, write_mixed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

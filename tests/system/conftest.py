@@ -18,8 +18,8 @@ import pytest
 
 from samepaged.config import Config
 from samepaged.drift.ledger import FILE_NAME
-from testbed.guests import Spec, Writer, running
-from testbed.libvirtd import Libvirtd, private_libvirtd
+from tests.support.guests import Spec, Writer, running
+from tests.support.libvirtd import Libvirtd, private_libvirtd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

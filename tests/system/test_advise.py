@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from testbed.guests import Spec, running
-from tests.daemon import daemon
+from tests.support.daemon import daemon
+from tests.support.guests import Spec, running
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from testbed.guests import Writer
+    from tests.support.guests import Writer
     from tests.system.conftest import Samepaged
 
 

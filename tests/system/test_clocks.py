@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from testbed.guests import Spec, running
-from tests.daemon import daemon
+from tests.support.daemon import daemon
+from tests.support.guests import Spec, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from testbed.guests import Writer
+    from tests.support.guests import Writer
     from tests.system.conftest import Samepaged
 
 NAME = "samepaged-test-clock"

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 import pytest
 
-from testbed.guests import Spec, running
+from tests.support.guests import Spec, running
 from tests.system.conftest import REGION, REGION_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from testbed.guests import Writer
+    from tests.support.guests import Writer
     from tests.system.conftest import Samepaged
 
 PAGE = 4096

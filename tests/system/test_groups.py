@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import libvirt
 
-from testbed.guests import Spec, running
+from tests.support.guests import Spec, running
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from testbed.guests import Writer
+    from tests.support.guests import Writer
     from tests.system.conftest import Samepaged
 
 PROJECT = "5f0a7c2b9d3e4816a2c4e6f80b1d3579"

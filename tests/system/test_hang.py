@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 import pytest
 
-from testbed.guests import Spec, running
 from tests.chaos.processes import qemu
-from tests.daemon import Daemon, daemon, runs_within
+from tests.support.daemon import Daemon, daemon, runs_within
+from tests.support.guests import Spec, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from testbed.guests import Writer
     from tests.chaos.processes import Process
+    from tests.support.guests import Writer
     from tests.system.conftest import Samepaged
 
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED

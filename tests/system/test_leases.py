@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 import pytest
 
-from testbed.guests import Spec, running
-from testbed.libvirtd import Libvirtd
+from tests.support.guests import Spec, running
+from tests.support.libvirtd import Libvirtd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ from samepaged.export.snapshot import Sourced
 from samepaged.service.publisher import Publisher, Wanted
 from samepaged.service.web_process import Child
 from samepaged.web.feed import Document
-from testbed.browser import Tab, browser, program
+from tests.support.browser import Tab, browser, program
 from tests.unit.export import hosts
 from tests.unit.export.builders import answers
 

@@ -18,7 +18,7 @@ from samepaged.memory.hashing import best
 from samepaged.memory.layout import locate
 from samepaged.memory.process_reader import ProcessReader
 from samepaged.sharing import ABSENT, SWAPPED, ZERO
-from testbed.guests import Spec, running
+from tests.support.guests import Spec, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.hypervisor.guests import Guest
-    from testbed.libvirtd import Libvirtd
+    from tests.support.libvirtd import Libvirtd
 
 SHARED_MEMFD = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
 PRIVATE_MEMFD = "<memoryBacking><source type='memfd'/></memoryBacking>"

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 import pytest
 
-from testbed.guests import Spec, running
-from testbed.libvirtd import Libvirtd, private_libvirtd
-from testbed.prometheus import prometheus
-from tests.daemon import daemon
+from tests.support.daemon import daemon
+from tests.support.guests import Spec, running
+from tests.support.libvirtd import Libvirtd, private_libvirtd
+from tests.support.prometheus import prometheus
 from tests.system.conftest import Samepaged, in_a_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from testbed.guests import Writer
+    from tests.support.guests import Writer
 
 FAST = "scan: {interval: 1s, jitter: 0, max_drift: 1}"
 

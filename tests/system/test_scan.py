@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 import pytest
 
-from testbed.guests import Spec, running
+from tests.support.guests import Spec, running
 from tests.system.conftest import in_a_job
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from testbed.guests import Writer
+    from tests.support.guests import Writer
     from tests.system.conftest import Samepaged
 
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED

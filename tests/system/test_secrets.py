@@ -19,18 +19,18 @@ import pytest
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guests import describe
 from samepaged.memory.hashing import PythonHasher
-from testbed.guests import Spec, running
-from tests.daemon import daemon
-from tests.process_memory import holders, mappings, standing
+from tests.support.daemon import daemon
+from tests.support.guests import Spec, running
+from tests.support.process_memory import holders, mappings, standing
 from tests.system.conftest import Samepaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from testbed.guests import Writer
-    from testbed.libvirtd import Libvirtd
-    from tests.process_memory import Mapping
+    from tests.support.guests import Writer
+    from tests.support.libvirtd import Libvirtd
+    from tests.support.process_memory import Mapping
 
 PAGE = 4096
 PLANTED = 0x5EC7E7
@@ -63,7 +63,7 @@ def mixed(x: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> np.ndarray[tuple[in
 
 
 def content(seed: int) -> bytes:
-    """What the writer guest's `fill` puts into a page (testbed/guest_init.c, write_page)."""
+    """What the writer guest's `fill` puts into a page (tests/support/guest_init.c, write_page)."""
     first = np.uint64(seed * 0x100000001B3 % 2**64)
     return mixed(first + np.arange(PAGE // 8, dtype=np.uint64)).tobytes()
 

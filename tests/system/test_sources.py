@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from testbed import owners_image
-from testbed.guests import Spec
-from testbed.owners_guests import initramfs
-from testbed.owners_image import BUSY, IDLE, PLANTED, planted_library
-from testbed.owners_scan import owners
-from tests.owners import BUSY_ONES, compared
+from tests.support.attribution import memory_image
+from tests.support.attribution.guests import initramfs
+from tests.support.attribution.labels import BUSY_ONES, compared
+from tests.support.attribution.memory_image import BUSY, IDLE, PLANTED, planted_library
+from tests.support.attribution.scan import owners
+from tests.support.guests import Spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from testbed.owners_guests import InitramfsGuest
+    from tests.support.attribution.guests import InitramfsGuest
     from tests.system.conftest import Samepaged
 
 MEMORY = 192
@@ -30,7 +30,7 @@ PLANTED_PAGES = 64
 def guests(connection: Any, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[InitramfsGuest]]:
     """An idle guest and a busy one, with one library planted in both, mapped by a process of each."""
     library = planted_library(tmp_path_factory.mktemp("planted"), PLANTED_PAGES)
-    images = {name: owners_image.image(name, what, library) for name, what in (("idle", IDLE), ("busy", BUSY))}
+    images = {name: memory_image.image(name, what, library) for name, what in (("idle", IDLE), ("busy", BUSY))}
     specs = (Spec(f"owners-{name}", memory=MEMORY, image=image) for name, image in images.items())
     with initramfs(connection, root, *specs) as running:
         yield running

@@ -13,12 +13,12 @@ from samepaged.sources.ownership import KINDS
 from samepaged.traces import Store
 from samepaged.traces.owners import owners_of
 from samepaged.traces.survey import survey
-from tests.daemon import daemon
+from tests.support.daemon import daemon
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from testbed.guests import Writer
+    from tests.support.guests import Writer
     from tests.system.conftest import Samepaged
 
 # The first process of these guests, and its program.

@@ -15,15 +15,15 @@ from samepaged.memory.kept import Kept
 from samepaged.sharing import FIRST_HASH
 from samepaged.sources.attendant import Known
 from samepaged.sources.ownership import KIND
-from testbed.guests import Spec, running
-from tests.instant import differences, scanned
+from tests.support.guests import Spec, running
+from tests.support.instant import differences, scanned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from testbed.guests import Writer
-    from testbed.libvirtd import Libvirtd
+    from tests.support.guests import Writer
+    from tests.support.libvirtd import Libvirtd
 
 REGION = 64
 

@@ -7,12 +7,12 @@ import resource
 from typing import TYPE_CHECKING, Any
 
 from samepaged.traces import newest, read, survey
-from tests.daemon import daemon
+from tests.support.daemon import daemon
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from testbed.guests import Writer
+    from tests.support.guests import Writer
     from tests.system.conftest import Samepaged
 
 STATES = ("memory_pages", "absent_pages", "swapped_pages", "zero_pages", "distinct_pages", "duplicate_pages")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from testbed.guests import Writer
+    from tests.support.guests import Writer
     from tests.system.conftest import Samepaged
 
 

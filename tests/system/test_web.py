@@ -27,15 +27,15 @@ from samepaged.errors import ConfigError, SamepagedError
 from samepaged.service.publisher import Publisher, Wanted
 from samepaged.service.web_process import Child, Remote
 from samepaged.web.feed import Document
-from testbed.certificates import Authority, Pair
-from testbed.prometheus import prometheus
-from tests.daemon import Daemon, daemon
+from tests.support.certificates import Authority, Pair
+from tests.support.daemon import Daemon, daemon
+from tests.support.prometheus import prometheus
 from tests.system.conftest import Samepaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from testbed.guests import Writer
+    from tests.support.guests import Writer
 
 FAST = "scan: {interval: 1s, jitter: 0, max_drift: 1}"
 PAGES = [

@@ -1,4 +1,4 @@
-"""The Debian package's files, as far as they can be judged unbuilt; tests/lab/test_package.py installs the package."""
+"""The Debian package's files, as far as they can be judged unbuilt; tests/vm/test_package.py installs the package."""
 
 from __future__ import annotations
 

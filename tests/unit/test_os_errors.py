@@ -26,7 +26,7 @@ from samepaged.memory.pagemap import Pagemap
 from samepaged.os_errors import process_error
 from samepaged.procfs import has_ended, is_alive, names_living, start_time
 from samepaged.seed import load
-from tests.descriptors import no_descriptors
+from tests.support.descriptors import no_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -30,22 +30,22 @@ def _boot(series: str, path: Path) -> None:
     import libvirt  # noqa: PLC0415 - see above
     import libvirt_qemu  # noqa: PLC0415 - see above
 
-    from testbed import owners_guests, owners_image, owners_kernels  # noqa: PLC0415 - see above
-    from testbed.guests import Spec  # noqa: PLC0415 - see above
-    from testbed.libvirtd import private_libvirtd  # noqa: PLC0415 - see above
+    from tests.support.attribution import guests, kernels, memory_image  # noqa: PLC0415 - see above
+    from tests.support.guests import Spec  # noqa: PLC0415 - see above
+    from tests.support.libvirtd import private_libvirtd  # noqa: PLC0415 - see above
 
     print(f"booting a guest with Linux {series}", flush=True)
     spec = Spec(
         f"fuzz-{series}",
         memory=MEMORY,
-        image=owners_image.image("idle", owners_image.IDLE),
-        kernel=owners_kernels.kernel(series),
+        image=memory_image.image("idle", memory_image.IDLE),
+        kernel=kernels.kernel(series),
     )
     with (
         tempfile.TemporaryDirectory(prefix="spf-") as directory,
         private_libvirtd(Path(directory) / "libvirt") as daemon,
         contextlib.closing(libvirt.open(daemon.uri)) as connection,
-        owners_guests.initramfs(connection, Path(directory), spec) as (guest,),
+        guests.initramfs(connection, Path(directory), spec) as (guest,),
     ):
         guest.domain.suspend()
         saved = Path(directory) / "ram"

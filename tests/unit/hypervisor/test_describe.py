@@ -13,7 +13,7 @@ from samepaged.hypervisor import process
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guests import describe
 from samepaged.procfs import start_time
-from tests.descriptors import no_descriptors
+from tests.support.descriptors import no_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,7 +22,7 @@ from samepaged.memory.hashing import NativeHasher, PythonHasher
 from samepaged.memory.layout import RamMapping
 from samepaged.memory.process_reader import ProcessReader
 from samepaged.memory.scratch import scratch
-from tests.process_memory import holders, mappings
+from tests.support.process_memory import holders, mappings
 from tests.unit.memory.test_dump import core
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from samepaged.traces import Store, Trace, newest, parquet, read, survey, thresh
 from samepaged.traces.database import database
 from samepaged.traces.fleet.counting import fleet
 from samepaged.traces.fleet.duckdb_engine import DuckDbEngine, duckdb_engine
-from tests.fleet import WHEN, guest, rewrite, write_mixed
+from tests.support.fleet import WHEN, guest, rewrite, write_mixed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

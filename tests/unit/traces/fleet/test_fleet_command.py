@@ -10,7 +10,7 @@ import pytest
 from samepaged import cli
 from samepaged.traces import Store, parquet
 from samepaged.traces.fleet import spark_engine
-from tests.fleet import guest
+from tests.support.fleet import guest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,142 @@
+"""One cell from boot to its last trace: what the guest says on its console is when it is scanned."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import libvirt
+
+from experiments.guest import domain_xml, heard
+from tests.support.vm.steps import LabError
+
+if TYPE_CHECKING:
+    import threading
+    from pathlib import Path
+
+    from experiments.guest import Boot
+    from experiments.matrix import Cell
+
+__all__ = ["FieldError", "Outcome", "Place", "Tracer", "outcomes", "run_cell"]
+
+LOOK_EVERY: Final = 0.5
+
+
+class FieldError(LabError):
+    """A cell came to no end; the message is for people."""
+
+
+class Tracer(Protocol):
+    """Writes a trace of one running guest into a directory, with `sources` also whose its pages are."""
+
+    def __call__(self, domain: str, directory: Path, *, sources: bool) -> None:
+        """Raises FieldError where there is no trace."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell that came to its end: seconds until its load was done, traces on the way, and what it had to say."""
+
+    name: str
+    seconds: float
+    marks: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the field keeps what it found: below `root`, `cells/NAME/` and `traces/SET/`."""
+
+    root: Path
+
+    def cell(self, name: str) -> Path:
+        """Console and result of one cell."""
+        return self.root / "cells" / name
+
+    def traces(self, kind: str) -> Path:
+        """A set of traces, as `samepaged study` reads it."""
+        return self.root / "traces" / kind
+
+    def outcome(self, cell: Cell) -> Path:
+        """The file that says that this cell came to its end, and how."""
+        return self.cell(cell.name) / "outcome.json"
+
+
+def outcomes(place: Place) -> list[Outcome]:
+    """All that came to their end, by name."""
+    found = [json.loads(path.read_text()) for path in sorted(place.root.glob("cells/*/outcome.json"))]
+    return [Outcome(one["name"], one["seconds"], one["marks"], tuple(one["notes"])) for one in found]
+
+
+def run_cell(cell: Cell, boot: Boot, place: Place, uri: str, tracer: Tracer, stopping: threading.Event) -> Outcome:
+    """Boot the guest, trace it whenever it says so, and end it. Only then do its traces join their sets, so that a set
+    has a cell's traces all or not at all. Raises FieldError.
+    """
+    own = place.cell(cell.name)
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir(parents=True)
+    with contextlib.closing(libvirt.open(uri)) as connection:
+        domain = connection.createXML(domain_xml(cell.name, cell.memory, boot, own / "console.log"))
+        try:
+            outcome = _followed(cell, domain, own, tracer, stopping)
+        finally:
+            with contextlib.suppress(libvirt.libvirtError):
+                domain.destroy()
+    for kind in cell.sets:
+        shutil.copytree(own / "last", place.traces(kind), dirs_exist_ok=True)
+    if cell.course is not None:
+        for part in ("marks", "last"):
+            if (own / part).exists():
+                shutil.copytree(own / part, place.traces(cell.course), dirs_exist_ok=True)
+    place.outcome(cell).write_text(json.dumps(asdict(outcome), indent=2) + "\n")
+    return outcome
+
+
+def _followed(cell: Cell, domain: libvirt.virDomain, own: Path, tracer: Tracer, stopping: threading.Event) -> Outcome:
+    console, began = own / "console.log", time.monotonic()
+    done = marks = 0
+    notes: list[str] = []
+    while True:
+        said = console.read_text(errors="replace") if console.exists() else ""
+        for line in heard(said)[done:]:
+            done += 1
+            if line == "done":
+                seconds = time.monotonic() - began
+                tracer(cell.name, own / "last", sources=cell.sources)
+                return Outcome(cell.name, round(seconds, 1), marks, tuple(notes))
+            if not line.startswith("mark"):
+                notes.append(line)
+            elif cell.course is not None:
+                tracer(cell.name, own / "marks", sources=False)
+                marks += 1
+        if time.monotonic() - began > cell.patience:
+            raise FieldError(f"{cell.name}: not done after {cell.patience:g} s; {_last_words(said, console)}")
+        if not _runs(domain):
+            raise FieldError(f"{cell.name}: the guest ended; {_last_words(said, console)}")
+        if stopping.wait(LOOK_EVERY):
+            raise FieldError(f"{cell.name}: stopped before it was done")
+
+
+def _runs(domain: libvirt.virDomain) -> bool:
+    try:
+        return bool(domain.isActive())
+    except libvirt.libvirtError:  # a transient domain that ended is not known any more
+        return False
+
+
+def _last_words(said: str, console: Path) -> str:
+    return f"{console} ends with: " + " | ".join(said.split("\n")[-5:])
+
+
+def overlay(disk: Path, over: Path) -> Path:
+    """A layer over an image, which takes what a guest writes."""
+    command = ("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(disk), str(over))
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise FieldError(f"qemu-img ended with status {done.returncode}: {done.stderr.strip()}")
+    return over

@@ -1,0 +1,24 @@
+"""Guests of many kernels and machines, and whole Debian systems, whose pages' owners are known from inside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.system.conftest import Samepaged, connection, every_guest_runs_on, libvirtd, root
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.libvirtd import Libvirtd
+
+__all__ = ["connection", "every_guest_runs_on", "libvirtd", "root", "samepaged"]
+
+
+@pytest.fixture
+def samepaged(libvirtd: Libvirtd, tmp_path: Path) -> Samepaged:
+    """All of a guest is of one instant, however large it is."""
+    samepaged = Samepaged(libvirtd.uri, tmp_path)
+    samepaged.configure("scan: {mode: snapshot, max_pause: 30s, max_drift: 1}")
+    return samepaged

@@ -1,0 +1,230 @@
+"""Guests that tell the truth of their pages, under libvirt: guest_owners.c as process 1, or Debian and an agent."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import re
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from xml.sax.saxutils import escape, quoteattr
+
+import libvirt
+import libvirt_qemu
+
+from experiments.guest import CMDLINE as DEBIAN_CMDLINE
+from tests.support.attribution.memory_image import compiled
+from tests.support.guests import CPU
+from tests.support.vm.boot import MASKED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.attribution.debian import Image
+    from tests.support.guests import Spec
+
+__all__ = ["DebianGuest", "InitramfsGuest", "Teller", "debian", "initramfs"]
+
+# A root that is not given makes the kernel put its initramfs on a ramfs: its files are then in the page cache as any
+# file is, and not shared memory. Free pages keep what they held, as they do in most guests.
+RAMFS: Final = "root=/dev/none rdinit=/init init_on_free=0"
+END: Final = b'{"type":"end"}\n'
+# The teller is the guest's second disk, so that the image need not change with it.
+TELL: Final = "cat /dev/vdb >/opt/guest_owners && chmod 755 /opt/guest_owners && exec /opt/guest_owners once"
+# Of these the guest has processes once it is up; and so often it is looked whether it rests.
+WANTED: Final = ("apache2", "mariadbd|mysqld", "Xvfb", "mousepad", "python3")
+RESTS: Final = 6
+REST_SECONDS: Final = 5
+SERIAL: Final = "<serial type='unix'><source mode='bind' path={}/><target port='1'/></serial>"
+
+
+class Teller(Protocol):
+    """A running guest that can be asked for the truth of its pages."""
+
+    domain: libvirt.virDomain
+    name: str
+
+    def tell(self) -> list[bytes]:
+        """The lines that tests.support.attribution.truth reads."""
+
+
+@dataclass
+class InitramfsGuest:
+    """A running guest of an image of tests.support.attribution.memory_image."""
+
+    domain: libvirt.virDomain
+    name: str
+    port: socket.socket
+
+    def wait_until_up(self, timeout: float = 120) -> None:
+        """Wait until process 1 answers and its tenants have come to rest."""
+        deadline, heard = time.monotonic() + timeout, b""
+        self.port.settimeout(0.5)
+        for attempt in itertools.count():
+            with contextlib.suppress(TimeoutError):
+                self.port.sendall(b"ping %d\n" % attempt)
+                while not heard.endswith(b"pong %d\n" % attempt):
+                    heard += self.port.recv(4096)
+                break
+            if time.monotonic() > deadline:
+                message = f"guest {self.name} does not answer; it said {heard[-500:]!r}"
+                raise TimeoutError(message)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Two tellings of the same rows, but for the kernel's own: the tenants have what they want."""
+        before: set[bytes] = set()
+        for _ in range(30):
+            told = {line for line in self.tell() if line.startswith(b'{"type":"mapping"') and b'"busy' not in line}
+            if told == before:
+                return
+            before = told
+            time.sleep(1)
+        message = f"guest {self.name} does not come to rest"
+        raise TimeoutError(message)
+
+    def tell(self) -> list[bytes]:
+        self.port.settimeout(120)
+        self.port.sendall(b"truth\n")
+        told = bytearray()
+        while not told.endswith(END):
+            told += self.port.recv(1 << 16)
+        return bytes(told).splitlines()
+
+
+@contextlib.contextmanager
+def initramfs(connection: libvirt.virConnect, directory: Path, *specs: Spec) -> Iterator[list[InitramfsGuest]]:
+    """Guests of these specs, with images of `memory_image`; up and at rest. Destroyed on leaving."""
+    guests: list[InitramfsGuest] = []
+    try:
+        for spec in specs:
+            port = directory / f"{abs(hash(spec.name)):x}.truth"
+            line_xml = SERIAL.format(quoteattr(str(port)))
+            spec_ = replace(spec, kaslr=True, cmdline=f"{RAMFS} {spec.cmdline}", devices=spec.devices + line_xml)
+            domain = connection.createXML(spec_.xml(directory / f"{abs(hash(spec.name)):x}.serial"))
+            line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            guests.append(InitramfsGuest(domain, spec.name, line))
+            line.connect(str(port))
+        for guest in guests:
+            guest.wait_until_up()
+        yield guests
+    finally:
+        for guest in guests:
+            guest.port.close()
+            with contextlib.suppress(Exception):
+                guest.domain.destroy()
+
+
+@dataclass
+class DebianGuest:
+    """A running guest of an image of tests.support.attribution.debian."""
+
+    domain: libvirt.virDomain
+    name: str
+
+    def ask(self, command: str, **arguments: Any) -> Any:
+        """What the guest agent answers. Raises libvirtError."""
+        asked = json.dumps({"execute": command, "arguments": arguments})
+        return json.loads(libvirt_qemu.qemuAgentCommand(self.domain, asked, 30, 0))["return"]
+
+    def run(self, *command: str, timeout: float = 120) -> bytes:
+        """The output of a program in the guest."""
+        asked = {"path": command[0], "arg": list(command[1:]), "capture-output": True}
+        process = self.ask("guest-exec", **asked)["pid"]
+        deadline = time.monotonic() + timeout
+        while not (said := self.ask("guest-exec-status", pid=process))["exited"]:
+            if time.monotonic() > deadline:
+                message = f"{command[0]} in guest {self.name} does not end"
+                raise TimeoutError(message)
+            time.sleep(0.5)
+        return base64.b64decode(said.get("out-data", ""))
+
+    def wait_until_up(self, timeout: float = 600) -> None:
+        """Wait until all that the guest is for runs, and then until no process comes or goes for half a minute (what
+        a database does after its first start takes some time).
+        """
+        deadline = time.monotonic() + timeout
+        before, same = "", 0
+        while same < RESTS:
+            now = ""
+            with contextlib.suppress(libvirt.libvirtError):
+                now = self._processes()
+            up = all(re.search(rf" ({wanted})$", now, re.MULTILINE) for wanted in WANTED)
+            before, same = now, same + 1 if up and now == before else 0
+            if time.monotonic() > deadline:
+                message = f"guest {self.name} does not come to rest; it runs {now}"
+                raise TimeoutError(message)
+            time.sleep(REST_SECONDS)
+
+    def _processes(self) -> str:
+        """Ids and names, without the kernel's threads."""
+        lines = self.run("/bin/ps", "--ppid", "2", "-p", "2", "--deselect", "-o", "pid=,comm=").decode().splitlines()
+        return "\n".join(sorted(line for line in lines if not line.endswith(" ps")))
+
+    def tell(self) -> list[bytes]:
+        told = self.run("/bin/sh", "-c", TELL)
+        if not told.endswith(END):
+            message = f"guest {self.name} told {len(told)} bytes that have no end"
+            raise RuntimeError(message)
+        return told.splitlines()
+
+
+@contextlib.contextmanager
+def debian(
+    connection: libvirt.virConnect, directory: Path, name: str, image: Image, memory: int = 1024, backing: str = ""
+) -> Iterator[DebianGuest]:
+    """A guest with its own layer over the image, up and at rest; destroyed on leaving."""
+    layer = directory / f"{name}.qcow2"
+    over = ("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.disk), str(layer))
+    subprocess.run(over, check=True)
+    domain = connection.createXML(_debian_xml(name, image, memory, backing, layer, directory))
+    try:
+        guest = DebianGuest(domain, name)
+        guest.wait_until_up()
+        yield guest
+    finally:
+        with contextlib.suppress(Exception):
+            domain.destroy()
+
+
+def _debian_xml(name: str, image: Image, memory: int, backing: str, layer: Path, directory: Path) -> str:
+    masked = " ".join(f"systemd.mask={unit}" for unit in MASKED.split())
+    teller = layer.with_suffix(".teller")
+    content = compiled("guest_owners", "-static").read_bytes()
+    teller.write_bytes(content + bytes(-len(content) % 512))
+    cmdline = DEBIAN_CMDLINE.replace(" systemd.wants=field.service", "")
+    return f"""
+<domain type='qemu'>
+  <name>{escape(name)}</name>
+  <memory unit='MiB'>{memory}</memory>
+  {backing}
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='q35'>hvm</type>
+    <kernel>{escape(str(image.kernel))}</kernel>
+    <initrd>{escape(str(image.initramfs))}</initrd>
+    <cmdline>{escape(f"{cmdline} mitigations=off {masked}")}</cmdline>
+  </os>
+  <features><acpi/></features>
+  {CPU.format("<feature policy='require' name='rdrand'/>")}
+  <on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot><on_crash>destroy</on_crash>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <controller type='usb' model='none'/>
+    <disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='unsafe'/>
+      <source file={quoteattr(str(layer))}/><target dev='vda' bus='virtio'/></disk>
+    <disk type='file' device='disk'><driver name='qemu' type='raw'/>
+      <source file={quoteattr(str(teller))}/><target dev='vdb' bus='virtio'/><readonly/></disk>
+    <serial type='file'><source path={quoteattr(str(directory / f"{name}.console"))}/><target port='0'/></serial>
+    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+    <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
+    <memballoon model='none'/>
+  </devices>
+  <seclabel type='none'/>
+</domain>"""

@@ -1,0 +1,112 @@
+"""The guest of `guest_owners.c`: an initramfs of this machine's own dynamic programs, with their libraries."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tests.support.images import CACHE, character_device, directory, pack, program
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["BUSY", "IDLE", "PLANTED", "compiled", "image", "planted_library"]
+
+# Where the planted library lies in a guest that has one.
+PLANTED: Final = "/usr/lib/libplanted.so.1"
+PYTHON: Final = "import time,mmap\nkept=[str(n)*9 for n in range(9000)]\nwhile 1: time.sleep(999)"
+# Each a process; what only idles does not change what it is told of.
+IDLE: Final = (
+    "/bin/tenant variety 12",
+    "/bin/sleep 1000000",
+    "/bin/sleep 1000000",
+    "/bin/bash /srv/wait.sh",
+    "/bin/python3 -I -S /srv/wait.py",
+)
+BUSY: Final = (*IDLE, "/bin/tenant busy")
+# Read once at the boot and mapped by nobody: the page cache.
+UNMAPPED: Final = ("/srv/data/read only", "/srv/data/öl.bin", "/srv/data/" + "long-" * 20 + "name")
+
+
+def image(name: str, tenants: Sequence[str], library: Path | None = None) -> Path:
+    """An initramfs whose process 1 starts `tenants` (commands), and tells the truth of the guest's pages. `library`: a
+    file to plant, which one more process maps.
+    """
+    programs = {
+        "init": compiled("guest_owners", "-static"),
+        "bin/tenant": compiled("guest_tenant", "-pthread"),
+        "bin/sleep": _found("sleep"),
+        "bin/bash": _found("bash"),
+        "bin/python3": _python(),
+    }
+    contents = {path: source.read_bytes() for path, source in programs.items()}
+    for source in programs.values():
+        contents |= {str(path).lstrip("/"): path.read_bytes() for path in _libraries(source)}
+    contents |= {str(path).lstrip("/"): path.read_bytes() for path in _python_files()}
+    contents["srv/wait.py"] = PYTHON.encode()
+    contents["srv/wait.sh"] = b"declare -a kept; for ((n=0; n<4000; n++)); do kept[n]=x$n; done\nwhile :; do read; done"
+    for number, path in enumerate(UNMAPPED, start=1):
+        contents[path.lstrip("/")] = b"".join(b"%s %d %d" % (b"page" * 700, number, k) for k in range(9 * number))
+    if library is not None:
+        contents[PLANTED.lstrip("/")] = library.read_bytes()
+        tenants = (*tenants, f"/bin/tenant planted {PLANTED}")
+    contents["tenants"] = "\n".join(tenants).encode() + b"\n"
+    contents["files"] = "\n".join(f"/{path}" for path in sorted(contents) if path != "files").encode() + b"\n"
+    directories = {str(parent) for path in contents for parent in Path(path).parents} - {"."}
+    entries = [
+        *(directory(path) for path in sorted(directories | {"dev", "proc", "sys", "tmp"})),
+        character_device("dev/console", 5, 1),
+        *(program(path, content) for path, content in sorted(contents.items())),
+    ]
+    return pack(f"owners-{name}", entries)
+
+
+def planted_library(directory_: Path, pages: int = 64) -> Path:
+    """A file as no other, of `pages` pages that all differ."""
+    path = directory_ / "libplanted.so.1"
+    path.write_bytes(b"".join((b"planted page %d. " % number * 400)[:4096] for number in range(pages)))
+    return path
+
+
+def compiled(name: str, *options: str) -> Path:
+    """A program of the guest, made of its C source anew where that changed."""
+    source, binary = Path(__file__).parent / f"{name}.c", CACHE / name
+    CACHE.mkdir(parents=True, exist_ok=True)
+    if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
+        subprocess.run(
+            ["cc", "-O2", "-Wall", *options, "-o", str(binary), str(source)], check=True, capture_output=True
+        )
+    return binary
+
+
+def _python() -> Path:
+    """The system's Python, which is smaller than one's own may be."""
+    return Path(shutil.which("python3", path="/usr/bin:/bin") or sys.executable).resolve()
+
+
+def _found(name: str) -> Path:
+    path = shutil.which(name)
+    if path is None:
+        message = f"{name} is not installed"
+        raise RuntimeError(message)
+    return Path(path).resolve()
+
+
+def _libraries(program_: Path) -> list[Path]:
+    """The libraries that a program is linked to, by the names that it asks for; none if it is static."""
+    done = subprocess.run(["ldd", program_], capture_output=True, text=True, check=False)
+    return [Path(path) for path in re.findall(r"(?:=> |^\s+)(/\S+) \(0x", done.stdout, re.MULTILINE)]
+
+
+def _python_files() -> list[Path]:
+    """What the interpreter reads to run PYTHON."""
+    script = (
+        "import sys,time,mmap\nfor m in list(sys.modules.values()):\n if getattr(m,'__file__',None): print(m.__file__)"
+    )
+    command = [str(_python()), "-I", "-S", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [Path(line) for line in done.stdout.splitlines() if line.startswith("/")]

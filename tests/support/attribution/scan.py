@@ -1,0 +1,86 @@
+"""All page owners that a scan finds: `python -m tests.support.attribution.scan CONFIG OUT DOMAIN ...`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from samepaged.config import load
+from samepaged.guard.client import GuardClient
+from samepaged.guard.directories import runtime_directory
+from samepaged.hypervisor.connection import Hypervisor
+from samepaged.memory.capture import Hashing
+from samepaged.memory.hashing import best
+from samepaged.privileges import seal
+from samepaged.service.attribution import Attribution
+from samepaged.service.breaker import Breaker
+from samepaged.service.round import scan_all
+from samepaged.service.scanner import Scanner
+from samepaged.sources.ownership import Ownership
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["owners"]
+
+ARRAYS = ("kinds", "labels", "offsets", "modes", "used_pages", "used_by")
+SAID = ("names", "processes", "kernel", "missing", "note")
+
+
+def owners(config: Path, directory: Path, *domains: str) -> dict[str, tuple[Ownership, float]]:
+    """Whose the pages of these guests are, from one scan by this configuration, in a process of its own as the scans
+    are; and for how many seconds each guest was suspended.
+    """
+    command = [sys.executable, "-m", "tests.support.attribution.scan", str(config), str(directory), *domains]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[3], stdout=subprocess.DEVNULL, timeout=300)
+    found = {}
+    for name in domains:
+        arrays = np.load(directory / f"{name}.npz")
+        said = json.loads((directory / f"{name}.json").read_text())
+        pause = said.pop("pause")
+        said |= {key: tuple(said[key]) for key in ("names", "processes")}
+        found[name] = Ownership(**{key: arrays[key] for key in ARRAYS}, **said), pause
+    return found
+
+
+def _never() -> bool:
+    return False
+
+
+def _scan(config_file: Path, directory: Path, domains: Sequence[str]) -> None:
+    seal()
+    config = load(config_file)
+    sources = config.sources.model_copy(update={"enabled": True, "every": 1, "names": True})
+    hypervisor = Hypervisor(config.libvirt.uri, stop=_never)
+    hypervisor.connect()
+    guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, _never)
+    hashing = Hashing(best(), 1, config.scan.thread_count, _never)
+    try:
+        scanner = Scanner(hypervisor, guard, config, hashing, {}, Breaker(), None, Attribution(sources))
+        round_ = scan_all(hypervisor, config, scanner, list(domains), lambda *_: None)
+    finally:
+        guard.close()
+        hypervisor.close()
+    for name, one in round_.scanned.items():
+        if one.ownership is None:
+            raise SystemExit(f"{name}: nobody asked whose its pages are")
+        np.savez(directory / f"{name}.npz", **{key: getattr(one.ownership, key) for key in ARRAYS})
+        said = {key: getattr(one.ownership, key) for key in SAID} | {"pause": one.scan.pause_seconds}
+        (directory / f"{name}.json").write_text(json.dumps(said))
+    if round_.skipped:
+        raise SystemExit(str(round_.skipped))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=Path)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("domains", nargs="+")
+    given = parser.parse_args()
+    _scan(given.config, given.directory, given.domains)

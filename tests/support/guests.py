@@ -1,0 +1,159 @@
+"""Domains made of the testbed's images, and the line to the writer guest's first process."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
+
+from tests.support import images
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import libvirt
+
+# x2apic and cmpxchg16b are not what QEMU 7's TCG does best; without cx16 also newer kernels boot under it.
+CPU = (
+    "<cpu mode='custom' match='exact' check='none'><model>qemu64</model><feature policy='disable' name='cx16'/>{}</cpu>"
+)
+CMDLINE = "console=ttyS0 quiet loglevel=0 panic=-1 mitigations=off init_on_free=1 nokaslr {}"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A guest to boot: its name, memory in MiB, and what differs from the plain one."""
+
+    name: str
+    memory: int = 96
+    image: Path | None = None
+    accel: str = "qemu"
+    cmdline: str = ""
+    memory_backing: str = ""
+    numa: str = ""
+    max_memory: str = ""
+    metadata: str = ""
+    devices: str = ""
+    machine: str = "q35"
+    vcpus: int = 1
+    kernel: Path | None = None
+    kaslr: bool = False
+
+    def xml(self, serial: Path) -> str:
+        """The domain's XML; its serial port is the socket at `serial`."""
+        cpu = "<cpu mode='host-passthrough'/>" if self.accel == "kvm" else CPU.format(self.numa)
+        image = self.image or images.writer_image()
+        cmdline = CMDLINE if not self.kaslr else CMDLINE.replace(" nokaslr", "")
+        return f"""
+<domain type='{self.accel}'>
+  <name>{escape(self.name)}</name>
+  {self.metadata}
+  {self.max_memory}
+  <memory unit='MiB'>{self.memory}</memory>
+  {self.memory_backing}
+  <vcpu>{self.vcpus}</vcpu>
+  <os>
+    <type arch='x86_64' machine='{self.machine}'>hvm</type>
+    <kernel>{self.kernel or images.kernel()}</kernel>
+    <initrd>{image}</initrd>
+    <cmdline>{escape(cmdline.format(self.cmdline))}</cmdline>
+  </os>
+  <features><acpi/></features>
+  {cpu}
+  <on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot><on_crash>destroy</on_crash>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <controller type='usb' model='none'/>
+    <serial type='unix'><source mode='bind' path='{serial}'/><target port='0'/></serial>
+    <memballoon model='none'/>
+    {self.devices}
+  </devices>
+  <seclabel type='none'/>
+</domain>"""
+
+
+class Writer:
+    """A running writer guest: tells its first process what to hold (the protocol is in guest_init.c)."""
+
+    def __init__(self, domain: libvirt.virDomain, serial: Path) -> None:
+        self.domain = domain
+        self.name: str = domain.name()
+        self._port = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._port.connect(str(serial))
+
+    def wait_until_up(self, timeout: float = 120) -> None:
+        """Wait until the guest's first process answers."""
+        deadline = time.monotonic() + timeout
+        heard = b""
+        self._port.settimeout(0.25)
+        for attempt in itertools.count():
+            # What was sent before the port was open is lost, or is answered late: only the newest answer counts.
+            # (And a guest that is slow to boot takes none: then the socket is full at some time, which is no error.)
+            with contextlib.suppress(TimeoutError):
+                self._port.sendall(b"ping %d\n" % attempt)
+                while not heard.endswith(b"pong %d\n" % attempt):
+                    heard += self._port.recv(4096)
+                return
+            if time.monotonic() > deadline:
+                message = f"guest {self.name} does not answer; it said {heard[-500:]!r}"
+                raise TimeoutError(message)
+
+    def tell(self, command: str, timeout: float = 120) -> None:
+        """Send one command and wait for its answer."""
+        self._port.settimeout(timeout)
+        self._port.sendall(command.encode() + b"\n")
+        answer = b""
+        while not answer.endswith(b"\n"):
+            answer += self._port.recv(4096)
+        if answer != b"ok\n":
+            message = f"guest {self.name} answered {answer!r} to {command!r}"
+            raise RuntimeError(message)
+
+    def clock_offset(self, probes: int = 20) -> float:
+        """Seconds by which the guest's CLOCK_REALTIME is ahead of the host's, by the quickest of some answers."""
+        found: list[tuple[float, float]] = []
+        for _ in range(probes):
+            sent = time.time()
+            self._port.sendall(b"clock\n")
+            answer = b""
+            while not answer.endswith(b"\n"):
+                answer += self._port.recv(4096)
+            received = time.time()
+            seconds, nanoseconds = map(int, answer.split()[1:])
+            found.append((received - sent, seconds + nanoseconds / 1e9 - (sent + received) / 2))
+        return min(found)[1]
+
+    def fill(self, first: int, count: int, seed: int, distinct: int) -> None:
+        """Pages first … first+count of the region get `distinct` contents in turn (0: zeros)."""
+        self.tell(f"fill {first} {count} {seed} {distinct}")
+
+    def close(self) -> None:
+        self._port.close()
+
+
+def start(connection: libvirt.virConnect, spec: Spec, directory: Path) -> Writer:
+    """Create the transient domain; returns before it is up."""
+    serial = directory / f"{abs(hash(spec.name)):x}.serial"
+    domain = connection.createXML(spec.xml(serial))
+    return Writer(domain, serial)
+
+
+@contextlib.contextmanager
+def running(connection: libvirt.virConnect, directory: Path, *specs: Spec) -> Iterator[list[Writer]]:
+    """Writer guests, up and answering; destroyed on leaving."""
+    writers: list[Writer] = []
+    try:
+        writers.extend(start(connection, spec, directory) for spec in specs)
+        for writer in writers:
+            writer.wait_until_up()
+        yield writers
+    finally:
+        for writer in writers:
+            writer.close()
+            with contextlib.suppress(Exception):
+                writer.domain.destroy()

@@ -1,0 +1,92 @@
+"""What the lab host is given at each run: the project as wheel and package, its tests, and what nested guests boot."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import tarfile
+from typing import TYPE_CHECKING
+
+from tests.support import images
+from tests.support.vm.recipe import FILES, PROJECT, VENV
+from tests.support.vm.steps import run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["pack"]
+
+# What the wheel is built from, and what the tests use besides.
+SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "daemon")
+TEST_FILES = ("pyproject.toml", "config.example.yaml", "systemd", "tests")
+# A disk has whole sectors.
+SECTORS = 1 << 20
+LEAVE_OUT = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so", "build")
+
+
+def _copy(names: Sequence[str], to: Path) -> None:
+    to.mkdir()
+    for name in names:
+        path = PROJECT / name
+        if path.is_dir():
+            shutil.copytree(path, to / name, ignore=LEAVE_OUT)
+        elif path.exists():
+            shutil.copy(path, to / name)
+
+
+def _wheel(directory: Path, scratch: Path, python: str) -> None:
+    """Built beside the checkout, in which a build would leave its own files, and find those of an older one."""
+    source = scratch / "source"
+    _copy(SOURCES, source)
+    run(python, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "-w", directory, source)
+
+
+def _package(directory: Path, words: Sequence[str]) -> None:
+    """Where it may be tested: it takes as long to build as the host takes to boot."""
+    files = [word for word in words if ".py" in word]
+    if not files or any("test_package.py" in word and not word.startswith("--ignore") for word in files):
+        run(PROJECT / "tools/build-deb", directory)
+
+
+def pack(disk: Path, scratch: Path, *, python: str, pytest: Sequence[str], patience: int) -> None:
+    """Write the disk: a tar. `pytest` are words for its command line, `patience` the seconds that it may take."""
+    payload = scratch / "payload"
+    _copy(TEST_FILES, payload)
+    _wheel(payload / "wheel", scratch, python)
+    _package(payload / "package", pytest)
+    shutil.copy(FILES / "run-tests", payload)
+    (payload / "settings").write_text(_settings(pytest, patience))
+    _guests(payload / "guests")
+    with tarfile.open(disk, "w") as archive:
+        archive.add(payload, arcname=".", filter=_for_all)
+    with disk.open("r+b") as file:
+        file.truncate(-(-disk.stat().st_size // SECTORS) * SECTORS)
+
+
+def _settings(pytest: Sequence[str], patience: int) -> str:
+    """Sourced by run-tests. Variables of the lab's own reach the tests in it."""
+    lines = [f"venv={VENV}", f"patience={patience}", f"pytest=({shlex.join(pytest)})"]
+    passed = {name: value for name, value in os.environ.items() if name.startswith("SAMEPAGED_LAB_")}
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(passed.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _guests(directory: Path) -> None:
+    """Lay kernel and image of the nested guests into `directory`. The host image has no compiler: the image is built here,
+    and its time is newer than its source's in the payload, so tests.support.images does not build it again there.
+    """
+    kernel, _ = images.kernel(), images.writer_image()
+    directory.mkdir()
+    for path in (kernel, images.CACHE / "guest_init"):
+        shutil.copy(path, directory)
+        (directory / path.name).touch()
+
+
+def _for_all(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Owned by root and readable by all, whatever the umask here: QEMU and samepaged run as users of their own."""
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = "root"
+    entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
+    return entry
