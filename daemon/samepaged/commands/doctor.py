@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samepaged.diagnosis.examination import examination
-from samepaged.diagnosis.report import document, text
+from samepaged.doctor.examination import examination
+from samepaged.doctor.report import document, text
 
 if TYPE_CHECKING:
     import argparse

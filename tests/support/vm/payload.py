@@ -74,7 +74,7 @@ def _settings(pytest: Sequence[str], patience: int) -> str:
 
 
 def _guests(directory: Path) -> None:
-    """Lay kernel and image of the nested guests into `directory`. The host image has no compiler: the image is built here,
+    """Lay kernel and image of nested guests into `directory`. The host has no compiler: the image is built here,
     and its time is newer than its source's in the payload, so tests.support.images does not build it again there.
     """
     kernel, _ = images.kernel(), images.writer_image()

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged import privileges
-from samepaged.diagnosis.check import Check, Status, from_error, worst
-from samepaged.diagnosis.guests import Examined, examine
-from samepaged.diagnosis.host import host
-from samepaged.diagnosis.layout import verify
-from samepaged.diagnosis.leases import leases
-from samepaged.diagnosis.libvirtd import connected, reach
-from samepaged.diagnosis.network import network
-from samepaged.diagnosis.process import process, user_name
-from samepaged.diagnosis.sources import sources
-from samepaged.diagnosis.storage import read_configuration, storage
-from samepaged.diagnosis.unit import units
+from samepaged.doctor.attribution import sources
+from samepaged.doctor.check import Check, Status, from_error, worst
+from samepaged.doctor.guests import Examined, examine
+from samepaged.doctor.host import host
+from samepaged.doctor.leases import leases
+from samepaged.doctor.libvirtd import connected, reach
+from samepaged.doctor.network import network
+from samepaged.doctor.process import process, user_name
+from samepaged.doctor.ram_layout import verify
+from samepaged.doctor.storage import read_configuration, storage
+from samepaged.doctor.unit import units
 from samepaged.errors import ConfigError, GuestError, HypervisorError
 from samepaged.hypervisor.process import ProcessTable
 

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.config import ScanConfig
-from samepaged.diagnosis.check import Check, Status, failure, ok, warning
-from samepaged.diagnosis.clock import clock_forecast
-from samepaged.diagnosis.guests import Examined, judged, skipped
-from samepaged.diagnosis.layout import compared
-from samepaged.diagnosis.report import document, text
+from samepaged.doctor.check import Check, Status, failure, ok, warning
+from samepaged.doctor.clock import clock_forecast
+from samepaged.doctor.guests import Examined, judged, skipped
+from samepaged.doctor.ram_layout import compared
+from samepaged.doctor.report import document, text
 from samepaged.errors import GuestError, Reason
 from samepaged.export.names import columns
 from samepaged.hypervisor.monitor import RamBlock

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.diagnosis.check import Status
+from samepaged.doctor.check import Status
 from samepaged.export.names import valid, visible, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from samepaged.diagnosis.check import Check
-    from samepaged.diagnosis.guests import Examined
+    from samepaged.doctor.check import Check
+    from samepaged.doctor.guests import Examined
 
 __all__ = ["document", "text"]
 

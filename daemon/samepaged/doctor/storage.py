@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged import seed
 from samepaged.config import Config, load
-from samepaged.diagnosis.check import Check, Status, failure, from_error, ok, warning
+from samepaged.doctor.check import Check, Status, failure, from_error, ok, warning
 from samepaged.errors import ConfigError
 from samepaged.guard.directories import places
 from samepaged.guard.journal import JournalError, of_dead_processes, open_entries

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from samepaged.diagnosis.check import Check, failure, from_error, ok, warning
+from samepaged.doctor.check import Check, failure, from_error, ok, warning
 from samepaged.errors import GuestError, HypervisorError
 from samepaged.hypervisor.connection import Hypervisor
 

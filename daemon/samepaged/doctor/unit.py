@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from samepaged.diagnosis.check import Check, failure, ok, warning
-from samepaged.diagnosis.host import uses_soft_dirty
-from samepaged.diagnosis.process import MIB, READING, WRITING, locked_memory_wanted
+from samepaged.doctor.check import Check, failure, ok, warning
+from samepaged.doctor.host import uses_soft_dirty
+from samepaged.doctor.process import MIB, READING, WRITING, locked_memory_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.config import Config, ExportConfig
-from samepaged.diagnosis import network as network_module
-from samepaged.diagnosis.check import Status, worst
-from samepaged.diagnosis.network import Address, Holder, listen, listeners, network, taken, web_configuration
-from samepaged.diagnosis.storage import (
+from samepaged.doctor import network as network_module
+from samepaged.doctor.check import Status, worst
+from samepaged.doctor.network import Address, Holder, listen, listeners, network, taken, web_configuration
+from samepaged.doctor.storage import (
     Directory,
     SeedFile,
     configuration,

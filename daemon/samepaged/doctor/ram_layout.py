@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.diagnosis.check import Check, failure, ok, parted, warning
+from samepaged.doctor.check import Check, failure, ok, parted, warning
 from samepaged.errors import GuestError
 from samepaged.hypervisor import monitor
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from samepaged.diagnosis.check import Check, ok, warning
+from samepaged.doctor.check import Check, ok, warning
 
 __all__ = ["leases", "lock_manager"]
 

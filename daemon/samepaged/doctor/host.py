@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from samepaged import ksm
-from samepaged.diagnosis.check import Check, failure, from_error, ok, warning
+from samepaged.doctor.check import Check, failure, from_error, ok, warning
 from samepaged.errors import GuestError
 from samepaged.memory import softdirty
 from samepaged.memory.hashing import best

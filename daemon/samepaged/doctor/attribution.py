@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from samepaged.diagnosis.check import Check, failure, ok, warning
+from samepaged.doctor.check import Check, failure, ok, warning
 from samepaged.sources.seccomp import available
 
 if TYPE_CHECKING:

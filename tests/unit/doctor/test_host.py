@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.config import ScanConfig, SourcesConfig
-from samepaged.diagnosis.check import Check, Status, failure, from_error, ok, parted, warning, worst
-from samepaged.diagnosis.host import (
+from samepaged.doctor.attribution import kernels, sandbox, sources
+from samepaged.doctor.check import Check, Status, failure, from_error, ok, parted, warning, worst
+from samepaged.doctor.host import (
     HashingKernel,
     KsmState,
     hashing,
@@ -20,8 +21,7 @@ from samepaged.diagnosis.host import (
     ptrace_scope,
     soft_dirty,
 )
-from samepaged.diagnosis.process import User, capabilities, core, locked_memory
-from samepaged.diagnosis.sources import kernels, sandbox, sources
+from samepaged.doctor.process import User, capabilities, core, locked_memory
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.pagemap import PRESENT
 from samepaged.privileges import PrivilegeError

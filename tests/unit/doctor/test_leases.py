@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.diagnosis import leases
-from samepaged.diagnosis.guests import links
-from samepaged.diagnosis.leases import judged, lock_manager
+from samepaged.doctor import leases
+from samepaged.doctor.guests import links
+from samepaged.doctor.leases import judged, lock_manager
 
 PATH = Path("/etc/libvirt/qemu.conf")
 

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from samepaged.diagnosis.check import Check, failure, from_error, ok, warning
+from samepaged.doctor.check import Check, failure, from_error, ok, warning
 from samepaged.errors import ConfigError, SamepagedError
 from samepaged.web.address import is_loopback, resolve
 from samepaged.web.config_file import load

@@ -6,8 +6,8 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.diagnosis.check import Check, Status, ok, parted, warning
-from samepaged.diagnosis.clock import clock_forecast
+from samepaged.doctor.check import Check, Status, ok, parted, warning
+from samepaged.doctor.clock import clock_forecast
 from samepaged.drift.budget import UNLIMITED, FixedBudget, hourly_limit
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.export.table import seconds, size
@@ -18,7 +18,7 @@ from samepaged.memory.kept import Kept
 
 if TYPE_CHECKING:
     from samepaged.config import Config, ScanConfig
-    from samepaged.diagnosis.clock import ClockForecast
+    from samepaged.doctor.clock import ClockForecast
     from samepaged.drift.budget import DriftBudget
     from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.guests import Guest

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from samepaged.config import ScanConfig
-from samepaged.diagnosis import libvirtd
-from samepaged.diagnosis.libvirtd import Access, connected, reach
-from samepaged.diagnosis.unit import UnitUser, properties, scanner_unit, web_unit
+from samepaged.doctor import libvirtd
+from samepaged.doctor.libvirtd import Access, connected, reach
+from samepaged.doctor.unit import UnitUser, properties, scanner_unit, web_unit
 from samepaged.errors import HypervisorError
 
 if TYPE_CHECKING:
-    from samepaged.diagnosis.check import Check
+    from samepaged.doctor.check import Check
 
 # As `systemctl show` prints it for the units as they are installed.
 SHOWN = """\

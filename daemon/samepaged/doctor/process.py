@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from samepaged.diagnosis.check import Check, failure, from_error, ok, warning
-from samepaged.diagnosis.host import uses_soft_dirty
+from samepaged.doctor.check import Check, failure, from_error, ok, warning
+from samepaged.doctor.host import uses_soft_dirty
 from samepaged.privileges import PrivilegeError, seal
 
 if TYPE_CHECKING:
