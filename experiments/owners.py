@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from experiments.contents import Repeated
-    from samepaged.sources.answers import Answers, Copied
+    from samepaged.attribution.report import Answers, Copied
 
 __all__ = ["by_file", "by_kind", "by_process", "guests", "known", "most_copied"]
 

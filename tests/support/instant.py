@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from samepaged.attribution.guest_ram import PAGE, Ram
+from samepaged.attribution.linux.kernel import Kernel
+from samepaged.attribution.linux.labelling import attribute
+from samepaged.attribution.ownership import KIND, KINDS
+from samepaged.attribution.ram_map import layouts
+from samepaged.attribution.session import Attendant, Known, Terms
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.hashing import best
-from samepaged.sources.attendant import Attendant, Known, Terms
-from samepaged.sources.layout import layouts
-from samepaged.sources.linux.attribute import attribute
-from samepaged.sources.linux.kernel import Kernel
-from samepaged.sources.ownership import KIND, KINDS
-from samepaged.sources.ram import PAGE, Ram
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from samepaged.attribution.ownership import Ownership
+    from samepaged.attribution.ram_map import Layout
     from samepaged.hypervisor.guests import Guest
     from samepaged.memory.kept import Kept
     from samepaged.memory.pause import Pause
     from samepaged.memory.witness import Copies, Witness
-    from samepaged.sources.layout import Layout
-    from samepaged.sources.ownership import Ownership
 
 __all__ = ["differences", "scanned", "whole"]
 

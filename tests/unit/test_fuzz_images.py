@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from samepaged.sources.layout import Layout, Region
-from samepaged.sources.ownership import Ownership
-from samepaged.sources.ram import PAGE, WORDS, Unreadable
+from samepaged.attribution.guest_ram import PAGE, WORDS, Unreadable
+from samepaged.attribution.ownership import Ownership
+from samepaged.attribution.ram_map import Layout, Region
 from tests.fuzz.images.trial import Plan, attempt
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from samepaged.traces.database import check_installed
 if TYPE_CHECKING:
     import argparse
 
+    from samepaged.attribution.report import Answers
     from samepaged.config import Config
     from samepaged.service.recorder import Record
-    from samepaged.sources.answers import Answers
 
 __all__ = ["Keeping", "add_traces"]
 

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from samepaged.attribution.report import Answers
     from samepaged.config import Config, SourcesConfig
     from samepaged.drift.ledger import PausedTime
     from samepaged.export.snapshot import HostScan, Merging
     from samepaged.service.recorder import Record
     from samepaged.service.signals import Signals
-    from samepaged.sources.answers import Answers
 
 __all__ = ["Scans", "add_arguments", "bound_by_drift", "configured", "interrupted", "status"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from samepaged.attribution.seccomp import available
 from samepaged.doctor.check import Check, failure, ok, warning
-from samepaged.sources.seccomp import available
 
 if TYPE_CHECKING:
     from pathlib import Path

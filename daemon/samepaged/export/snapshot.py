@@ -13,11 +13,11 @@ from samepaged.sharing import PageSizeSharing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from samepaged.attribution.report import Answers
     from samepaged.drift.ledger import PausedTime
     from samepaged.errors import Reason
     from samepaged.ksm import HostMerging, ProcessMerging
     from samepaged.sharing import GuestSharing, SharingReport
-    from samepaged.sources.answers import Answers
 
 __all__ = [
     "ConfigStatus",

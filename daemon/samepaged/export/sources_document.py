@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from samepaged.attribution.guest_ram import PAGE
 from samepaged.export.names import aligned, elided, valid, visible, wrapped
 from samepaged.export.table import size
-from samepaged.sources.ram import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from samepaged.sources.answers import Answers, Copied, Owner
+    from samepaged.attribution.report import Answers, Copied, Owner
 
 __all__ = ["sources_document", "sources_text"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from samepaged.attribution.guest_ram import PAGE
 from samepaged.export.catalogue.sources import (
     SOURCE_FILE,
     SOURCE_LABELLED,
@@ -13,15 +14,14 @@ from samepaged.export.catalogue.sources import (
     SOURCE_SHARING,
     SOURCE_SPLIT,
 )
-from samepaged.sources.ram import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from prometheus_client import Metric as Family
 
+    from samepaged.attribution.report import Answers, Owner
     from samepaged.export.snapshot import Sourced
-    from samepaged.sources.answers import Answers, Owner
 
 __all__ = ["sources_metrics"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.sources.attendant import Attendant, Known, Terms
-from samepaged.sources.layout import Layout, Region, layouts
-from samepaged.sources.ram import PAGE
+from samepaged.attribution.guest_ram import PAGE
+from samepaged.attribution.ram_map import Layout, Region, layouts
+from samepaged.attribution.session import Attendant, Known, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -6,16 +6,16 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from samepaged.attribution.report import answer
 from samepaged.sharing.elsewhere import elsewhere
-from samepaged.sources.answers import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from samepaged.attribution.report import Answers
     from samepaged.config import SourcesConfig
     from samepaged.export.snapshot import Sourced
     from samepaged.service.scanner import Scanned
-    from samepaged.sources.answers import Answers
 
 __all__ = ["answers_of", "still_shown"]
 

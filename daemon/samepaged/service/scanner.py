@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
+    from samepaged.attribution.ownership import Ownership
+    from samepaged.attribution.session import Attendant
     from samepaged.config import Config
     from samepaged.drift.budget import DriftBudget
     from samepaged.guard.client import GuardClient
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
     from samepaged.service.attribution import Attribution
     from samepaged.service.breaker import Breaker
     from samepaged.service.clocks import Clocks
-    from samepaged.sources.attendant import Attendant
-    from samepaged.sources.ownership import Ownership
 
 __all__ = ["PAGE_SIZE", "Scanned", "Scanner"]
 

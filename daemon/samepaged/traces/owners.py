@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from samepaged.attribution.guest_ram import PAGE
+from samepaged.attribution.report import Answers, Copied, Owner
 from samepaged.errors import TraceError
-from samepaged.sources.answers import Answers, Copied, Owner
-from samepaged.sources.ram import PAGE
 from samepaged.traces.parquet import not_written
 from samepaged.whole_file import whole_file
 

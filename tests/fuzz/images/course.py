@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.messages import BLOCK
+from samepaged.attribution.messages import BLOCK
 from tests.fuzz.images import lies, trial
 from tests.fuzz.images.bases import KERNELS
 from tests.fuzz.images.crowds import CROWDS

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.ram import PAGE, WORDS
+from samepaged.attribution.guest_ram import PAGE, WORDS
 from tests.fuzz.images.damage import some
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.ram import WORDS
+from samepaged.attribution.guest_ram import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from samepaged.sources.ram import PAGE, WORDS
+from samepaged.attribution.guest_ram import PAGE, WORDS
 from tests.fuzz.images.damage import numbers, some
 
 if TYPE_CHECKING:

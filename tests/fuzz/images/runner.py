@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.sources.sandbox import Limits
+from samepaged.attribution.sandbox import Limits
 from tests.fuzz.images import course
 from tests.fuzz.images.bases import CACHE, KERNELS, image
 from tests.fuzz.images.scene import Scene

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sources.analysis import Linux
-from samepaged.sources.layout import layouts
-from samepaged.sources.linux.attribute import attribute
-from samepaged.sources.linux.kallsyms_shape import by_shape
-from samepaged.sources.linux.kernel import Kernel
-from samepaged.sources.linux.members import columns
-from samepaged.sources.linux.page_array import page_array
-from samepaged.sources.linux.processes import memory_maps
-from samepaged.sources.linux.profile import Profile
-from samepaged.sources.linux.vmas import areas
-from samepaged.sources.linux.vmcoreinfo import MARK
-from samepaged.sources.ram import PAGE, WORDS, Ram
+from samepaged.attribution.guest_ram import PAGE, WORDS, Ram
+from samepaged.attribution.kernel_analysis import Linux
+from samepaged.attribution.linux.kallsyms_search import by_shape
+from samepaged.attribution.linux.kernel import Kernel
+from samepaged.attribution.linux.labelling import attribute
+from samepaged.attribution.linux.mem_map import page_array
+from samepaged.attribution.linux.processes import memory_maps
+from samepaged.attribution.linux.profile import Profile
+from samepaged.attribution.linux.struct_reader import columns
+from samepaged.attribution.linux.vmas import areas
+from samepaged.attribution.linux.vmcoreinfo import MARK
+from samepaged.attribution.ram_map import layouts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.sources.layout import Layout
-    from samepaged.sources.ownership import Ownership
+    from samepaged.attribution.ownership import Ownership
+    from samepaged.attribution.ram_map import Layout
 
 __all__ = ["Image", "Read", "Scene"]
 

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from samepaged.sources.analysis import Linux
-from samepaged.sources.child import Reader
-from samepaged.sources.messages import CHECKED, MOST_NOTES, answers, ascending, ownership_from, regions_of
-from samepaged.sources.ram import Unreadable
-from samepaged.sources.wire import Channel, WireError
+from samepaged.attribution.guest_ram import Unreadable
+from samepaged.attribution.kernel_analysis import Linux
+from samepaged.attribution.messages import CHECKED, MOST_NOTES, answers, ascending, ownership_from, regions_of
+from samepaged.attribution.wire import Channel, WireError
+from samepaged.attribution.worker import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from samepaged.sources.analysis import Analysis
-    from samepaged.sources.layout import Layout
-    from samepaged.sources.ownership import Ownership
+    from samepaged.attribution.kernel_analysis import Analysis
+    from samepaged.attribution.ownership import Ownership
+    from samepaged.attribution.ram_map import Layout
 
 __all__ = ["SECONDS", "HangError", "Outcome", "Plan", "Telling", "attempt"]
 

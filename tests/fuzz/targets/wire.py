@@ -1,4 +1,4 @@
-"""What a process says that a guest may have taken over (sources/wire.py): one message, as the daemon would take it."""
+"""What a process says that a guest may have taken over (attribution/wire.py): one message, as the daemon would take it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from samepaged.sources.messages import CHECKED, answers, ascending, ownership_from, ownership_parts
-from samepaged.sources.ownership import KIND, KINDS, Ownership
-from samepaged.sources.wire import MAGIC, START, Channel, WireError
+from samepaged.attribution.messages import CHECKED, answers, ascending, ownership_from, ownership_parts
+from samepaged.attribution.ownership import KIND, KINDS, Ownership
+from samepaged.attribution.wire import MAGIC, START, Channel, WireError
 from tests.fuzz.target import Target
 
 if TYPE_CHECKING:

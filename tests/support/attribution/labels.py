@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from samepaged.sources.layout import layouts
+from samepaged.attribution.ram_map import layouts
 from tests.support.attribution.image import compare
 from tests.support.attribution.scan import owners
 from tests.support.attribution.truth import truth

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from samepaged.attribution.ownership import Ownership
 from samepaged.config import load
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
@@ -22,7 +23,6 @@ from samepaged.service.attribution import Attribution
 from samepaged.service.breaker import Breaker
 from samepaged.service.round import scan_all
 from samepaged.service.scanner import Scanner
-from samepaged.sources.ownership import Ownership
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

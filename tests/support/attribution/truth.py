@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from samepaged.sources.ownership import KIND
+from samepaged.attribution.ownership import KIND
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-    from samepaged.sources.layout import Layout
+    from samepaged.attribution.ram_map import Layout
 
 __all__ = ["FLAG_KINDS", "FileRow", "Row", "Truth", "truth"]
 

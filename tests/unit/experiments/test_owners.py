@@ -8,7 +8,7 @@ from experiments import owners
 from experiments.contents import Repeated
 from experiments.matrix import MATRIX, SETUPS
 from experiments.report import PAGE
-from samepaged.sources.answers import Answers, Copied, Owner
+from samepaged.attribution.report import Answers, Copied, Owner
 from samepaged.traces.study.owners import sources
 
 MIB = 256  # pages

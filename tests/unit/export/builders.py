@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from samepaged.attribution.report import Answers, Copied, Owner
 from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
 from samepaged.export.snapshot import (
@@ -23,7 +24,6 @@ from samepaged.export.snapshot import (
 )
 from samepaged.ksm import HostMerging, ProcessMerging
 from samepaged.sharing import GroupSharing, GuestSharing, PageSizeSharing, PairSharing, SharingReport
-from samepaged.sources.answers import Answers, Copied, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

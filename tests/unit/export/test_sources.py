@@ -10,13 +10,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from samepaged.attribution.ownership import KINDS
+from samepaged.attribution.report import Copied, Owner
 from samepaged.export.catalogue.words import KINDS as WORDS
 from samepaged.export.metrics import SnapshotCollector, render
 from samepaged.export.page import Page
 from samepaged.export.snapshot import Snapshot, Sourced
 from samepaged.export.sources_document import sources_document, sources_text
-from samepaged.sources.answers import Copied, Owner
-from samepaged.sources.ownership import KINDS
 from tests.unit.export.builders import AWKWARD_NAMES, STARTED, answers, full_snapshot
 
 CONTRACT = {"domain", "kernel", "memory_pages", "labelled_ratio", "kinds", "processes", "files", "most_copied"}

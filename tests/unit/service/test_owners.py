@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from samepaged.attribution.ownership import KIND, Ownership
+from samepaged.attribution.report import Answers, answer
 from samepaged.config import SourcesConfig
 from samepaged.export.snapshot import Sourced
 from samepaged.export.sources_document import sources_document
 from samepaged.service import owners
 from samepaged.service.owners import answers_of, still_shown
 from samepaged.sharing import Contents, PageDigest
-from samepaged.sources.answers import Answers, answer
-from samepaged.sources.ownership import KIND, Ownership
 
 if TYPE_CHECKING:
     import pytest

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from samepaged.sources.layout import GIB, Layout, Region
-from samepaged.sources.ownership import KIND, Ownership
+from samepaged.attribution.ownership import KIND, Ownership
+from samepaged.attribution.ram_map import GIB, Layout, Region
 from tests.support.attribution.image import compare
 from tests.support.attribution.truth import FileRow, Row, truth
 

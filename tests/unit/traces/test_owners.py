@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from samepaged.attribution.ownership import KINDS
+from samepaged.attribution.report import Answers, Copied, Owner
 from samepaged.cli import main
 from samepaged.errors import TraceError
 from samepaged.export.sources_document import sources_document
 from samepaged.sharing import PageDigest
-from samepaged.sources.answers import Answers, Copied, Owner
-from samepaged.sources.ownership import KINDS
 from samepaged.traces import Store, Trace, owners, seed_id, survey
 from samepaged.traces.owners import MOST, MOST_BYTES, MOST_OWNERS, owners_of, read, sidecar, write
 from samepaged.traces.parquet import write as write_file

@@ -6,16 +6,16 @@ from collections import Counter
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
+from samepaged.attribution.guest_ram import PAGE
 from samepaged.export.names import elided, visible
 from samepaged.export.page.bars import Part, bar, legend
 from samepaged.export.page.markup import Html, amount, element, joined, named, noun, share, when
-from samepaged.sources.ram import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from samepaged.attribution.report import Answers, Copied, Owner
     from samepaged.export.snapshot import HostScan, Sourced
-    from samepaged.sources.answers import Answers, Copied, Owner
 
 __all__ = ["sources"]
 

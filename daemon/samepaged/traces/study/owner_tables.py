@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from samepaged.attribution.guest_ram import PAGE
 from samepaged.config.problem import one_line
-from samepaged.sources.ram import PAGE
 from samepaged.traces.study.owners import is_library
 from samepaged.traces.study.table import Table
 from samepaged.traces.study.words import DASH, amount, named, percent

@@ -15,7 +15,7 @@ from samepaged.traces.study.spread import Spread
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from samepaged.sources.answers import Answers, Owner
+    from samepaged.attribution.report import Answers, Owner
 
 __all__ = ["LIBRARIES", "Involved", "Sources", "SourcesOf", "is_library", "sources"]
 

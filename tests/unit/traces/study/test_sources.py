@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from samepaged.attribution.report import Answers, Owner, answer
 from samepaged.cli import main
 from samepaged.export.sources_document import sources_document
 from samepaged.sharing import PageDigest
-from samepaged.sources.answers import Answers, Owner, answer
 from samepaged.traces import Store, Trace, owners, seed_id
 from samepaged.traces.study.owners import LIBRARIES, is_library, sources
-from tests.unit.sources.owned import Page, ownership
+from tests.unit.attribution.owned import Page, ownership
 
 if TYPE_CHECKING:
     from pathlib import Path

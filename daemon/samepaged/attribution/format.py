@@ -1,0 +1,67 @@
+"""Owners of pages as lines, in the format of section 5.1 of Barker et al. (USENIX ATC 2012):
+
+[libc-2.12.so 000b6000 r-xp]: sshd apache2
+[heap]: mysqld
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.attribution.ownership import FILE_KINDS, KINDS, permissions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from samepaged.attribution.ownership import Ownership
+
+__all__ = ["line", "lines"]
+
+MODES: Final = 16
+# A content may have millions of copies; what the first of them are tells what they are.
+MOST_LOOKED_AT: Final = 4096
+FEW_PLACES: Final = 4
+# A page may have as many users as there are processes; so many of them are named.
+MOST_USERS: Final = 32
+
+
+def line(ownership: Ownership, page: int, *, names: bool = True, offset: bool = True) -> str:
+    """The line of one page. Without `names` it is the page's kind alone; `offset`: with the place in the file."""
+    kind = KINDS[int(ownership.kinds[page])]
+    if not names:
+        return f"[{kind}]"
+    label = int(ownership.labels[page])
+    text = kind if label < 0 else ownership.names[label]
+    if kind in FILE_KINDS and label >= 0:
+        text = text.rsplit("/", 1)[-1] or text
+        if offset and ownership.offsets[page] >= 0:
+            text += f" {int(ownership.offsets[page]):08x}"
+        mask = int(ownership.modes[page])
+        if modes := [permissions(mode) for mode in range(MODES) if mask >> mode & 1]:
+            text += " " + ",".join(modes)
+    # Of the array's own type, as numpy would otherwise copy all of it.
+    around = np.array([page, page + 1], dtype=ownership.used_pages.dtype)
+    first, last = np.searchsorted(ownership.used_pages, around).tolist()
+    named = min(last, first + MOST_USERS)
+    users = sorted({ownership.processes[by] for by in ownership.used_by[first:named].tolist()})
+    more = f" and {last - named} more" if last > named else ""
+    return f"[{text}]: {' '.join(users)}{more}" if users else f"[{text}]"
+
+
+def lines(ownership: Ownership, pages: NDArray[np.int64], *, names: bool) -> dict[str, int]:
+    """The different lines of these pages (int64, at least one), the most frequent first, and how many have each. Lines
+    that differ by their place in a file alone are one, without it, where there are more than a few. Of more than
+    MOST_LOOKED_AT pages, as many are looked at, spread over all of them.
+    """
+    if len(pages) > MOST_LOOKED_AT:
+        pages = pages[np.linspace(0, len(pages) - 1, MOST_LOOKED_AT).astype(np.int64)]
+    placed: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for page in pages.tolist():
+        placed[line(ownership, page, names=names, offset=False)][line(ownership, page, names=names)] += 1
+    counted: Counter[str] = Counter()
+    for whole, places in placed.items():
+        counted.update(places if len(places) <= FEW_PLACES else {whole: places.total()})
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))

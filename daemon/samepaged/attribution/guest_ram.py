@@ -1,0 +1,115 @@
+"""The guest's memory as it is read here: those of its pages that were copied, by guest-physical address."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from samepaged.attribution.ram_map import Layout
+
+__all__ = ["PAGE", "PAGE_SHIFT", "WORDS", "Ram", "Unreadable"]
+
+PAGE: Final = 4096
+PAGE_SHIFT: Final = 12
+WORDS: Final = PAGE // 8
+
+
+class Unreadable(Exception):  # noqa: N818 - it is no error of ours: the guest's memory says something impossible
+    """The guest's memory does not hold what was looked for where it was looked for."""
+
+
+class Ram:
+    """A guest's RAM pages, some or all of them. Every address comes from the guest, so each is checked.
+
+    `words` is uint64 of shape (slots, 512), read-only; `slots` (int32 or int64 of shape (pages,)) has the slot of each
+    RAM page, -1 where it is not held; None where every page is, in its own slot. Where `fetch` is given, it is asked
+    for RAM pages (int64, ascending, each once) that are not held, and may put them into `words` and `slots`.
+    `touched` (bool, (pages,)) tells which pages were needed; `missing` those of them that were not to be had.
+    """
+
+    def __init__(
+        self,
+        words: NDArray[np.uint64],
+        layout: Layout,
+        slots: NDArray[np.int32] | NDArray[np.int64] | None = None,
+        fetch: Callable[[NDArray[np.int64]], None] | None = None,
+    ) -> None:
+        self.words = words
+        self.layout = layout
+        self.slots = np.arange(layout.pages, dtype=np.int64) if slots is None else slots
+        self.touched = np.zeros(layout.pages, dtype=np.bool_)
+        self.missing = np.zeros(layout.pages, dtype=np.bool_)
+        self._fetch = fetch
+
+    @property
+    def pages(self) -> int:
+        """All pages of the guest's memory, held or not."""
+        return self.layout.pages
+
+    def hold(self, pages: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The slots of RAM pages (any order, -1 or beyond the end for none): int64 of their shape, -1 for what is not
+        to be had.
+        """
+        inside = (pages >= 0) & (pages < self.layout.pages)
+        safe = np.where(inside, pages, 0)
+        wanted = pages[inside]
+        self.touched[wanted] = True
+        slots = self.slots[safe].astype(np.int64)
+        if np.any(slots[inside] < 0):
+            lacking = np.unique(wanted[self.slots[wanted] < 0])
+            if self._fetch is not None:
+                self._fetch(lacking)
+                slots = self.slots[safe].astype(np.int64)
+            self.missing[lacking[self.slots[lacking] < 0]] = True
+        return np.where(inside, slots, -1)
+
+    def gather(self, addresses: NDArray[np.int64], size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        """`size` bytes (a multiple of 8) at each guest-physical address: uint64 of shape (n, size // 8), and which of
+        them could be read (bool, (n,)); the others are zeros. An address must be a multiple of 8, and what is at it may
+        not go past its page.
+        """
+        within = addresses & (PAGE - 1)
+        ok = (addresses >= 0) & (within % 8 == 0) & (within + size <= PAGE)
+        slots = self.hold(np.where(ok, self.layout.page_of(addresses), -1))
+        ok &= slots >= 0
+        first = np.where(ok, slots * WORDS + (within >> 3), 0)
+        found = self.words.reshape(-1)[first[:, None] + np.arange(size >> 3)] if len(self.words) else None
+        if found is None:
+            return np.zeros((len(addresses), size >> 3), dtype=np.uint64), np.zeros(len(addresses), dtype=np.bool_)
+        found[~ok] = 0
+        return found, ok
+
+    def word(self, address: int) -> int | None:
+        """The 8 bytes at one guest-physical address (a multiple of 8), None where they cannot be read: far quicker than
+        `gather` for what can only be followed one by one.
+        """
+        page = -1 if address < 0 or address & 7 else self.layout.page_at(address)
+        if page < 0:
+            return None
+        slot = int(self.slots[page])
+        if slot < 0:
+            slot = int(self.hold(np.array([page], dtype=np.int64))[0])
+        self.touched[page] = True
+        return None if slot < 0 else int(self.words[slot, (address & (PAGE - 1)) >> 3])
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes at a guest-physical address, which may go over pages. Raises Unreadable."""
+        if size < 0 or address < 0 or address + size >= 1 << 52:
+            raise Unreadable(f"{size} bytes at {address:#x}")
+        if not size:
+            return b""
+        first, last = address >> PAGE_SHIFT, (address + size - 1) >> PAGE_SHIFT
+        if last - first > self.pages:
+            raise Unreadable(f"{size} bytes at {address:#x}")
+        frames = np.arange(first, last + 1, dtype=np.int64) << PAGE_SHIFT
+        slots = self.hold(self.layout.page_of(frames))
+        if np.any(slots < 0):
+            raise Unreadable(f"{size} bytes at {address:#x}")
+        start = address & (PAGE - 1)
+        return self.words[slots].tobytes()[start : start + size]

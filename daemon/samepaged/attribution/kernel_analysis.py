@@ -1,0 +1,88 @@
+"""What the process that reads a guest's memory makes of it: the kernel that runs there, and its pages' owners."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+
+from samepaged.attribution.guest_ram import PAGE_SHIFT, Unreadable
+from samepaged.attribution.linux.kernel import Kernel
+from samepaged.attribution.linux.labelling import attribute
+from samepaged.attribution.linux.mem_map import page_array
+from samepaged.attribution.linux.profile import Profile
+from samepaged.attribution.linux.struct_page import selected
+from samepaged.attribution.linux.vmcoreinfo import candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from samepaged.attribution.guest_ram import Ram
+    from samepaged.attribution.ownership import Ownership
+
+__all__ = ["Analysis", "Linux"]
+
+Opened = TypeVar("Opened")
+
+
+class Analysis(Protocol[Opened]):
+    """Each raises Unreadable where the guest's memory says something impossible."""
+
+    def open(self, ram: Ram, notes: Sequence[int], profile: bytes, types: Callable[[str], bytes | None]) -> Opened:
+        """The kernel that a note in one of these pages is of; `profile` is what is known of it, if anything is, and
+        `types` has the types of a build, if anybody has.
+        """
+
+    def profile(self, opened: Opened) -> bytes:
+        """What is known of it now, for `open`."""
+
+    def array_pages(self, opened: Opened, backed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The pages that have the struct pages of these pages (bool, all RAM pages), and the others that have some."""
+
+    def selected(self, opened: Opened) -> NDArray[np.int64]:
+        """The pages that the struct pages say are slabs and page tables."""
+
+    def attribute(self, opened: Opened) -> Ownership:
+        """Whose the pages are."""
+
+
+class Linux:
+    """An Analysis of Linux."""
+
+    def open(self, ram: Ram, notes: Sequence[int], profile: bytes, types: Callable[[str], bytes | None]) -> Kernel:
+        """As in Analysis."""
+        known = None
+        if profile:
+            try:
+                known = Profile.from_document(json.loads(profile))
+            except (Unreadable, ValueError, RecursionError):
+                known = None
+        build = None if known else next((info.build_id for info in candidates(ram, notes) if info.build_id), None)
+        return Kernel.open(ram, notes, known, types(build) if build else None)
+
+    def profile(self, opened: Kernel) -> bytes:
+        """As in Analysis."""
+        return json.dumps(opened.profile.to_document(), separators=(",", ":")).encode()
+
+    def array_pages(self, opened: Kernel, backed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As in Analysis."""
+        array = page_array(opened)
+        needed = [np.empty(0, dtype=np.int64)]
+        for first, count, pages in array.parts:
+            starts = np.flatnonzero(backed[first : first + count]) * array.size
+            places = np.union1d(starts >> PAGE_SHIFT, (starts + array.size - 1) >> PAGE_SHIFT)
+            needed.append(pages[places])
+        held = np.unique(np.concatenate(needed))
+        held = held[held >= 0]
+        return held, np.setdiff1d(array.pages, held, assume_unique=True)
+
+    def selected(self, opened: Kernel) -> NDArray[np.int64]:
+        """As in Analysis."""
+        return selected(opened)
+
+    def attribute(self, opened: Kernel) -> Ownership:
+        """As in Analysis."""
+        return attribute(opened)

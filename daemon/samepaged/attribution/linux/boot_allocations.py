@@ -1,0 +1,71 @@
+"""Memory that the kernel took from its page allocator at its start and keeps, where it can be told what for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.attribution.guest_ram import PAGE, Unreadable
+from samepaged.attribution.linux.struct_reader import HALF, chain, columns
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from samepaged.attribution.linux.kernel import Kernel
+    from samepaged.attribution.linux.page_labels import Ledger
+
+__all__ = ["dma_pools", "ftrace_records"]
+
+MOST_PARTS: Final = 1 << 12
+# A block of the page allocator.
+BIGGEST: Final = PAGE << 10
+
+
+def ftrace_records(kernel: Kernel, ledger: Ledger) -> None:
+    """Where each function's call of the tracer is (kernel/trace/ftrace.c). Raises Unreadable."""
+    profile = kernel.profile
+    if not profile.has("ftrace_pages_start"):
+        return
+    first = kernel.u64(profile.symbol("ftrace_pages_start"))
+    parts = np.array([first, *chain(kernel, first, MOST_PARTS, profile.offset("ftrace_page.next"))], dtype=np.uint64)
+    records = profile.offset("ftrace_page.records")
+    by_order = profile.has("ftrace_page.order")
+    amount = profile.offset("ftrace_page.order", "ftrace_page.size")
+    (starts, amounts), ok = columns(kernel, parts, (records, amount))
+    amounts = amounts[ok] & HALF
+    if by_order:
+        lengths = np.uint64(PAGE) << np.minimum(amounts, np.uint64(BIGGEST.bit_length()))
+    else:
+        lengths = amounts * np.uint64(profile.size("dyn_ftrace"))
+    _put(kernel, ledger, starts[ok], lengths, ("kernel_data", "ftrace records"))
+
+
+def dma_pools(kernel: Kernel, ledger: Ledger) -> None:
+    """What is at hand for devices (kernel/dma/pool.c). Raises Unreadable."""
+    profile = kernel.profile
+    link = profile.offset("gen_pool_chunk.next_chunk")
+    ends = [profile.offset(f"gen_pool_chunk.{name}") for name in ("start_addr", "end_addr")]
+    for name in ("atomic_pool_dma", "atomic_pool_dma32", "atomic_pool_kernel"):
+        pool = kernel.u64(profile.symbols[name]) if profile.has(name) else 0
+        if pool:
+            chunks = np.array(chain(kernel, pool + profile.offset("gen_pool.chunks"), MOST_PARTS), dtype=np.uint64)
+            (starts, lasts), ok = columns(kernel, chunks - np.uint64(link), ends)
+            _put(kernel, ledger, starts[ok], lasts[ok] + np.uint64(1) - starts[ok], ("reserved", "DMA pool"))
+
+
+def _put(
+    kernel: Kernel,
+    ledger: Ledger,
+    starts: NDArray[np.uint64],
+    lengths: NDArray[np.uint64],
+    what: tuple[str, str],
+) -> None:
+    if np.any(lengths > BIGGEST) or int(lengths.sum()) > kernel.ram.pages * PAGE:
+        raise Unreadable("more is kept than there can be")
+    parts = [
+        np.arange(start & -PAGE, start + length, PAGE, dtype=np.uint64)
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)
+    ]
+    if parts:
+        ledger.put_new(kernel.ram.layout.page_of(kernel.translate(np.concatenate(parts))), *what)

@@ -1,0 +1,107 @@
+"""The packed names of kallsyms: each a length and as many bytes, each standing for a token (scripts/kallsyms.c)."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.attribution.guest_ram import Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["MOST_SYMBOLS", "TOKENS", "PackedNames", "name_starts", "tokens"]
+
+TOKENS: Final = 256
+# A big kernel has 200,000 symbols, with names of 512 bytes at most (KSYM_NAME_LEN), in three million bytes.
+MOST_SYMBOLS: Final = 1 << 19
+LONGEST_NAME: Final = 512
+# Unpacked at once: this many packed bytes, to no more than this many.
+CHUNK: Final = 1 << 18
+MOST_UNPACKED: Final = 1 << 23
+# A length of two bytes has this bit in its first (since 6.1, commit 73bbb94466fd).
+TWO_BYTES: Final = 0x80
+END, NOTHING = TOKENS, TOKENS + 1
+
+
+@dataclass(frozen=True, slots=True)
+class PackedNames:
+    """`raw` as in the kernel; `starts` (int64, (n + 1,)) is where each name's length stands, and where the last name
+    ends; `tokens` are TOKENS strings.
+    """
+
+    raw: bytes
+    starts: NDArray[np.int64]
+    tokens: tuple[bytes, ...]
+
+    def find(self, stems: Collection[str]) -> list[tuple[int, str]]:
+        """The number and name of every symbol whose name, up to its first dot, is one of these: compilers add the rest
+        (`copy_process.isra.0`). Raises Unreadable where the names are no names.
+        """
+        wanted = {stem.encode() for stem in stems}
+        found = []
+        number = 0
+        for text in self._unpacked():
+            for name in text:
+                # The first letter is the symbol's type.
+                if name[1:].partition(b".")[0] in wanted:
+                    found.append((number, name[1:].decode("ascii", "replace")))
+                number += 1
+        return found
+
+    def _unpacked(self) -> Iterator[list[bytes]]:
+        lengths = np.array([len(token) for token in self.tokens] + [1, 0], dtype=np.int64)
+        texts = [*self.tokens, b"\0", b""]
+        first = 0
+        while first < len(self.starts) - 1:
+            begin = int(self.starts[first])
+            last = max(first + 1, int(np.searchsorted(self.starts, begin + CHUNK, side="right")) - 1)
+            end = int(self.starts[last])
+            codes = np.frombuffer(self.raw, dtype=np.uint8, count=end - begin, offset=begin).astype(np.uint16)
+            heads = self.starts[first:last] - begin
+            codes[heads[codes[heads] >= TWO_BYTES] + 1] = NOTHING
+            codes[heads] = END
+            if int(lengths[codes].sum()) > MOST_UNPACKED:
+                raise Unreadable("names of symbols without an end")
+            yield b"".join(map(texts.__getitem__, codes.tolist())).split(b"\0")[1:]
+            first = last
+
+
+def name_starts(raw: bytes, count: int) -> NDArray[np.int64]:
+    """Where each of `count` names begins, and where the last one ends. Raises Unreadable where they do not fit."""
+    if not 0 < count <= MOST_SYMBOLS:
+        raise Unreadable(f"{count} symbols")
+    starts = array("q", bytes(8 * (count + 1)))
+    at = 0
+    try:
+        for number in range(count):
+            starts[number] = at
+            length = raw[at]
+            if length & TWO_BYTES:
+                at += 1
+                length = length & (TWO_BYTES - 1) | raw[at] << 7
+                if length > LONGEST_NAME:
+                    raise Unreadable("the name of a symbol is too long")
+            at += 1 + length
+    except IndexError:
+        raise Unreadable("the names of symbols end early") from None
+    if at > len(raw):
+        raise Unreadable("the names of symbols end early")
+    starts[count] = at
+    return np.frombuffer(starts, dtype=np.int64)
+
+
+def tokens(table: bytes, index: NDArray[np.uint16]) -> tuple[bytes, ...]:
+    """The strings at these places (TOKENS of them) of the token table. Raises Unreadable."""
+    found = []
+    for start in index.tolist():
+        end = table.find(b"\0", start, start + LONGEST_NAME)
+        if end < 0:
+            raise Unreadable("a token of the symbols' names has no end")
+        found.append(table[start:end])
+    return tuple(found)

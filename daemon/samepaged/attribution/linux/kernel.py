@@ -1,0 +1,65 @@
+"""A guest's Linux kernel: its virtual memory, and where things are in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.attribution.guest_ram import Unreadable
+from samepaged.attribution.linux.paging import walk
+from samepaged.attribution.linux.profile import Profile
+from samepaged.attribution.linux.virtual_memory import VirtualMemory
+from samepaged.attribution.linux.vmcoreinfo import candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from samepaged.attribution.guest_ram import Ram
+    from samepaged.attribution.linux.vmcoreinfo import VmCoreInfo
+
+__all__ = ["Kernel"]
+
+# Notes of the running kernel: there is one, and the copy for a crash kernel.
+MOST_CANDIDATES: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel(VirtualMemory):
+    """The running kernel: `mapped` is what swapper_pg_dir maps, `profile` of its build."""
+
+    info: VmCoreInfo
+    profile: Profile
+
+    @classmethod
+    def open(
+        cls, ram: Ram, note_pages: Sequence[int], profile: Profile | None = None, btf: bytes | None = None
+    ) -> Kernel:
+        """The Linux whose VMCOREINFO is in one of these RAM pages. A profile of another build is not used; where there
+        is none that fits, one is read (from `btf` where the kernel has no types itself), and the pages that only this
+        needed do not stay marked in `ram.touched`. Raises Unreadable: no Linux that can be read.
+        """
+        problem = Unreadable("no VMCOREINFO of a running Linux for x86-64")
+        for info in candidates(ram, note_pages)[:MOST_CANDIDATES]:
+            try:
+                return cls._of(ram, info, profile, btf)
+            except Unreadable as error:
+                problem = error
+        raise problem
+
+    @classmethod
+    def _of(cls, ram: Ram, info: VmCoreInfo, profile: Profile | None, btf: bytes | None) -> Kernel:
+        root = info.physical(info.symbol("swapper_pg_dir"))
+        mapped = walk(ram, root, info.levels, upper=True, mask=info.mask)
+        memory = VirtualMemory(ram, mapped)
+        stext = info.symbol("_stext")
+        if memory.translate(np.array([stext], dtype=np.uint64))[0] != info.physical(stext):
+            raise Unreadable("the kernel's page tables do not map its own text where VMCOREINFO has it")
+        if profile is None or profile.fingerprint != info.fingerprint:
+            touched = ram.touched.copy()
+            try:
+                profile = Profile.read(memory, info, mapped, btf)
+            finally:
+                ram.touched[:] = touched
+        return cls(ram, mapped, info=info, profile=profile.at(stext))

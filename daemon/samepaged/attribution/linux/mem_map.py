@@ -1,0 +1,140 @@
+"""Where the guest's kernel has its struct pages, one for each page frame, and their members, of all at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.attribution.guest_ram import PAGE, PAGE_SHIFT, Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from samepaged.attribution.guest_ram import Ram
+    from samepaged.attribution.linux.kernel import Kernel
+
+__all__ = ["Columns", "PageArray", "page_array"]
+
+# A struct page is 56 to 96 bytes; more is only for debugging kernels.
+LARGEST: Final = 256
+# So many structs are looked at together: with their 64 bytes each they fit in a core's cache.
+CHUNK: Final = 4096
+WRAP: Final = 1 << 64
+SIGN: Final = 1 << 63
+# mem_section (VMCOREINFO has the pointer's value): the low bits of section_mem_map are flags; what is left is where the
+# array would start, as if it were one (include/linux/mmzone.h, SPARSEMEM_VMEMMAP).
+SECTION_FLAGS: Final = (1 << 6) - 1
+MOST_SECTIONS: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Members by offset, uint64 and uint32 of shape (RAM pages,), and which structs could be read; the others are 0."""
+
+    wide: dict[int, NDArray[np.uint64]]
+    narrow: dict[int, NDArray[np.uint32]]
+    known: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class PageArray:
+    """Where the structs are: `base`, the address (as signed) that the struct of frame 0 would have; `size` of a struct
+    in bytes; and for each region of RAM its first RAM page, how many, and the RAM pages (int64) that hold their
+    structs.
+    """
+
+    base: int
+    size: int
+    parts: tuple[tuple[int, int, NDArray[np.int64]], ...]
+
+    @property
+    def pages(self) -> NDArray[np.int64]:
+        """The RAM pages that hold the array: int64, ascending, each once."""
+        held = np.unique(np.concatenate([pages for _, _, pages in self.parts]))
+        return held[held >= 0]
+
+    def chunks(self, ram: Ram) -> Iterator[tuple[slice, NDArray[np.uint64], NDArray[np.bool_]]]:
+        """CHUNK structs at a time: the RAM pages that they are of, the structs (uint64, (n, size // 8)), which are
+        held; but not where none is.
+        """
+        step = CHUNK * self.size // PAGE
+        starts = np.arange(CHUNK, dtype=np.int64) * self.size
+        begins, ends = starts >> PAGE_SHIFT, (starts + self.size - 1) >> PAGE_SHIFT
+        for first, count, pages in self.parts:
+            slots = ram.hold(pages)
+            for done in range(0, count, CHUNK):
+                number = min(CHUNK, count - done)
+                part = slots[done // CHUNK * step :][:step]
+                held = part >= 0
+                if len(ram.words) and held.any():
+                    words = ram.words[np.where(held, part, 0)].reshape(-1)[: number * self.size // 8]
+                    ok = held[begins[:number]] & held[ends[:number]]
+                    yield slice(first + done, first + done + number), words.reshape(number, -1), ok
+
+    def pages_at(self, ram: Ram, addresses: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The RAM pages whose structs are at these addresses (as signed), -1 where there is none."""
+        within = addresses - self.base
+        found = ram.layout.page_of(within // self.size << PAGE_SHIFT)
+        return np.where((within >= 0) & (within % self.size == 0), found, -1)
+
+    def columns(self, ram: Ram, wide: set[int], narrow: set[int]) -> Columns:
+        """The members at these offsets, of 8 bytes (`wide`) and of 4, of all RAM pages' structs. Raises Unreadable."""
+        if max(wide, default=0) > self.size - 8 or max(narrow, default=0) > self.size - 4:
+            raise Unreadable(f"members of a struct page behind its {self.size} bytes")
+        words = {offset: np.zeros(ram.pages, dtype=np.uint64) for offset in wide}
+        halves = {offset: np.zeros(ram.pages, dtype=np.uint32) for offset in narrow}
+        known = np.zeros(ram.pages, dtype=np.bool_)
+        for place, rows, ok in self.chunks(ram):
+            known[place] = ok
+            for offset, column in words.items():
+                column[place] = rows[:, offset >> 3]
+            for offset, half in halves.items():
+                half[place] = rows.view(np.uint32)[:, offset >> 2]
+        if not np.all(known):
+            for column in words.values():
+                column[~known] = 0
+            for half in halves.values():
+                half[~known] = 0
+        return Columns(words, halves, known)
+
+
+def page_array(kernel: Kernel) -> PageArray:
+    """Where this kernel has its struct pages. Raises Unreadable."""
+    size = kernel.profile.size("page")
+    if not 0 < size <= LARGEST or size % 8:
+        raise Unreadable(f"a struct page of {size} bytes")
+    base = _base(kernel)
+    parts = []
+    first = 0
+    for region in kernel.ram.layout.regions:
+        count = region.size >> PAGE_SHIFT
+        start = base + (region.start >> PAGE_SHIFT) * size
+        if start % PAGE or base < -SIGN:
+            raise Unreadable(f"struct pages at {start:#x}")
+        addresses = start + np.arange(0, count * size, PAGE, dtype=np.int64)
+        held = kernel.translate(addresses.view(np.uint64))
+        parts.append((first, count, kernel.ram.layout.page_of(held)))
+        first += count
+    if all(np.all(pages < 0) for _, _, pages in parts):
+        raise Unreadable("no struct pages where they should be")
+    return PageArray(base, size, tuple(parts))
+
+
+def _base(kernel: Kernel) -> int:
+    symbols = kernel.profile.symbols
+    if "vmemmap_base" in symbols:
+        return kernel.u64(symbols["vmemmap_base"]) - WRAP
+    # Without symbols: the first section of memory says it.
+    roots = kernel.info.symbol("mem_section")
+    offset = kernel.info.offsets.get("mem_section.section_mem_map", 0)
+    sections = kernel.u64(roots)
+    each = max(kernel.info.sizes.get("mem_section", 16), 8)
+    for number in range(min(MOST_SECTIONS, PAGE // each)):
+        value = kernel.u64(sections + number * each + offset) & ~SECTION_FLAGS
+        if value & SIGN:
+            return value - WRAP
+    raise Unreadable("no section of memory")

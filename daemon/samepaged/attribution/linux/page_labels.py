@@ -1,0 +1,88 @@
+"""The book in which the labelling writes what it finds, page by page, until it is closed as an Ownership."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.attribution.ownership import KIND, Ownership
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Ledger"]
+
+# Bytes. Kernels allow a little more; nobody has it.
+BIGGEST_FILE: Final = 1 << 62
+
+
+class Ledger:
+    """What is known so far of a guest's pages; the arrays are Ownership's."""
+
+    def __init__(self, pages: int) -> None:
+        self.kinds = np.zeros(pages, dtype=np.uint8)
+        self.labels = np.full(pages, -1, dtype=np.int32)
+        self.offsets = np.full(pages, -1, dtype=np.int64)
+        self.modes = np.zeros(pages, dtype=np.uint16)
+        self.processes: list[str] = []
+        self._names: dict[str, int] = {}
+        self._uses: list[NDArray[np.int64]] = []
+
+    def label(self, name: str) -> int:
+        """The number of a name."""
+        return self._names.setdefault(name, len(self._names))
+
+    def labels_of(self, names: Sequence[str | None]) -> NDArray[np.int32]:
+        """The numbers of names, -1 of None."""
+        return np.array([-1 if name is None else self.label(name) for name in names], dtype=np.int32)
+
+    def put(self, pages: NDArray[np.int64], kind: str, name: str | None) -> None:
+        """These pages (what is below 0 is none) are of a kind, whatever was known of them."""
+        pages = pages[pages >= 0]
+        self.kinds[pages] = KIND[kind]
+        self.labels[pages] = -1 if name is None else self.label(name)
+        self.offsets[pages] = -1
+
+    def put_new(self, pages: NDArray[np.int64], kind: str, name: str | None) -> None:
+        """The same of those of which nothing is known yet."""
+        pages = pages[pages >= 0]
+        self.put(pages[self.kinds[pages] == 0], kind, name)
+
+    def use(self, pages: NDArray[np.int64], processes: NDArray[np.int64]) -> None:
+        """These pages are used by these of `processes`, pair by pair; a pair may come more than once."""
+        if len(pages):
+            self._uses.append(_distinct(pages * len(self.processes) + processes))
+
+    def close(self, kernel: str | None, missing: int, note: str | None) -> Ownership:
+        """All of it; the book is not written in any more."""
+        pairs = np.concatenate(self._uses) if self._uses else np.empty(0, dtype=np.int64)
+        pairs = _distinct(pairs) if len(self._uses) > 1 else pairs
+        named = max(len(self.processes), 1)
+        used = np.unique(self.labels[self.labels >= 0]) if len(self._names) else np.empty(0, dtype=np.int32)
+        # Names that no page has in the end are left out: a guest's files may be many.
+        place = np.full(len(self._names) + 1, -1, dtype=np.int32)
+        place[used] = np.arange(len(used), dtype=np.int32)
+        names = list(self._names)
+        return Ownership(
+            kinds=self.kinds,
+            labels=place[self.labels],
+            offsets=np.where((self.offsets >= 0) & (self.offsets < BIGGEST_FILE), self.offsets, -1),
+            modes=self.modes,
+            names=tuple(names[number] for number in used.tolist()),
+            used_pages=(pairs // named).astype(np.int32),
+            used_by=(pairs % named).astype(np.int32),
+            processes=tuple(self.processes),
+            kernel=kernel,
+            missing=missing,
+            note=note,
+        )
+
+
+def _distinct(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    keys = np.sort(keys)
+    new = np.ones(len(keys), dtype=np.bool_)
+    new[1:] = keys[1:] != keys[:-1]
+    return keys[new]

@@ -1,0 +1,234 @@
+"""What one build of a kernel says of itself: field offsets, sizes, enumerators, symbols. Kept, it spares the search."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.attribution.guest_ram import Unreadable
+from samepaged.attribution.linux import kernel_schema
+from samepaged.attribution.linux.btf import MOST_BTF, Btf
+from samepaged.attribution.linux.kallsyms import symbols
+from samepaged.attribution.linux.vmcoreinfo import IMAGE, IMAGE_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from samepaged.attribution.linux.kallsyms import Symbols
+    from samepaged.attribution.linux.paging import Mapped
+    from samepaged.attribution.linux.virtual_memory import Memory
+    from samepaged.attribution.linux.vmcoreinfo import VmCoreInfo
+
+__all__ = ["Profile"]
+
+Caller = tuple[int, int, str]
+# Of a document: more than there are names to want, and the numbers that there can be.
+MOST_NAMES: Final = 1024
+LONGEST_NAME: Final = 128
+LARGEST: Final = 1 << 32
+DOCUMENT: Final = frozenset({"fingerprint", "typed", "offsets", "sizes", "enumerators", "symbols", "callers"})
+FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
+# Where _stext is without KASLR.
+NOMINAL: Final = IMAGE + (16 << 20)
+BTF_ENDS: Final = ("__start_BTF", "__stop_BTF")
+# A function is far smaller; behind the last one of a section is whatever comes next.
+LARGEST_FUNCTION: Final = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Of the names in wanted.py those that this kernel has. `offsets` ("task_struct.mm", bytes), `sizes` ("page",
+    bytes), `enumerators`; VMCOREINFO's offsets and sizes are among them under the same names. `symbols` are addresses
+    where `stext` (the address of _stext) is as given; per-CPU symbols are offsets, and small. `callers`: functions as
+    (start, end, name), ascending, which do not overlap. `fingerprint` is VmCoreInfo's, of the build that it is of.
+    `typed`: whether the kernel's types were known, so that it has more than VMCOREINFO's offsets.
+    """
+
+    fingerprint: str
+    stext: int
+    offsets: dict[str, int]
+    sizes: dict[str, int]
+    enumerators: dict[str, int]
+    symbols: dict[str, int]
+    callers: tuple[Caller, ...]
+    typed: bool = True
+
+    def offset(self, *names: str) -> int:
+        """The offset of the first of these fields that exists. Raises Unreadable where none does."""
+        return _first(self.offsets, names)
+
+    def size(self, *names: str) -> int:
+        """The size of the first of these types that exists. Raises Unreadable where none does."""
+        return _first(self.sizes, names)
+
+    def enumerator(self, *names: str) -> int:
+        """The value of the first of these that exists. Raises Unreadable where none does."""
+        return _first(self.enumerators, names)
+
+    def symbol(self, *names: str) -> int:
+        """The address of the first of these symbols that exists. Raises Unreadable where none does."""
+        return _first(self.symbols, names)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a field, size, enumerator or symbol of this name."""
+        return any(name in known for known in (self.offsets, self.sizes, self.enumerators, self.symbols))
+
+    def at(self, stext: int) -> Profile:
+        """The same for a boot with _stext at this address. Raises Unreadable where that cannot be."""
+        by = stext - self.stext
+        moved = {name: address + by for name, address in self.symbols.items() if _in_image(address)}
+        callers = tuple((start + by, end + by, name) for start, end, name in self.callers)
+        if not all(_in_image(address) for address in (*moved.values(), *(end for _, end, _ in callers))):
+            raise Unreadable(f"a kernel with _stext at {stext:#x}")
+        return replace(self, stext=stext, symbols=self.symbols | moved, callers=callers)
+
+    def to_document(self) -> dict[str, object]:
+        """For JSON: relative to _stext, so the same whatever KASLR did."""
+        nominal = self.at(NOMINAL)
+        return {
+            "fingerprint": self.fingerprint,
+            "typed": self.typed,
+            "offsets": self.offsets,
+            "sizes": self.sizes,
+            "enumerators": self.enumerators,
+            "symbols": nominal.symbols,
+            "callers": [list(caller) for caller in nominal.callers],
+        }
+
+    @classmethod
+    def from_document(cls, document: object) -> Profile:
+        """Strictly what to_document makes; its addresses are those of a kernel without KASLR: see `at`. Raises
+        Unreadable.
+        """
+        if not isinstance(document, dict) or set(document) != DOCUMENT:
+            raise Unreadable("no profile")
+        fingerprint, typed = document["fingerprint"], document["typed"]
+        if not isinstance(fingerprint, str) or not FINGERPRINT.fullmatch(fingerprint) or not isinstance(typed, bool):
+            raise Unreadable("a profile of no kernel")
+        return cls(
+            fingerprint=fingerprint,
+            stext=NOMINAL,
+            offsets=_numbers(document["offsets"], 0, LARGEST),
+            sizes=_numbers(document["sizes"], 0, LARGEST),
+            enumerators=_numbers(document["enumerators"], -(1 << 63), 1 << 64),
+            symbols=_numbers(document["symbols"], 0, 1 << 64),
+            callers=_callers(document["callers"]),
+            typed=typed,
+        )
+
+    @classmethod
+    def read(cls, memory: Memory, info: VmCoreInfo, mapped: Mapped, btf: bytes | None = None) -> Profile:
+        """From the running kernel: its symbols, and its types or, where it has none, the given BTF; else VMCOREINFO's
+        offsets and sizes only. Raises Unreadable where it has no symbols that can be read.
+        """
+        table = symbols(memory, info, mapped)
+        found: dict[str, list[int]] = {}
+        for name, address in table.find({*kernel_schema.SYMBOLS, *kernel_schema.CALLERS, *BTF_ENDS}):
+            found.setdefault(name, []).append(address)
+        types = _types(memory, info, found, btf)
+        own = {
+            name: address
+            for name, address in info.symbols.items()
+            if name in kernel_schema.SYMBOLS and _in_image(address)
+        }
+        return cls(
+            fingerprint=info.fingerprint,
+            stext=info.symbol("_stext"),
+            offsets=_known(kernel_schema.FIELDS, types.offset if types else None) | info.offsets,
+            sizes=_known(kernel_schema.SIZES, types.size if types else None) | info.sizes,
+            enumerators=_known(kernel_schema.ENUMERATORS, types.enumerator if types else None),
+            symbols=own | {name: found[name][0] for name in kernel_schema.SYMBOLS if name in found},
+            callers=_functions(table, found),
+            typed=types is not None,
+        )
+
+
+def _first(known: Mapping[str, int], names: Iterable[str]) -> int:
+    for name in names:
+        if name in known:
+            return known[name]
+    raise Unreadable(f"a kernel without {' or '.join(names)}")
+
+
+def _in_image(address: int) -> bool:
+    return IMAGE <= address < IMAGE + IMAGE_SIZE
+
+
+def _known(names: Iterable[str], ask: Callable[[str], int] | None) -> dict[str, int]:
+    found: dict[str, int] = {}
+    if ask is not None:
+        for name in names:
+            with suppress(Unreadable):
+                found[name] = ask(name)
+    return found
+
+
+def _types(memory: Memory, info: VmCoreInfo, found: Mapping[str, Sequence[int]], given: bytes | None) -> Btf | None:
+    """The kernel's own types, or the given ones, if they are of this kernel: VMCOREINFO's offsets are theirs."""
+    start, stop = (found.get(name, [0])[0] for name in BTF_ENDS)
+    with suppress(Unreadable):
+        types = Btf(memory.read(start, stop - start if stop - start <= MOST_BTF else 0))
+        if _are_of(types, info):
+            return types
+    with suppress(Unreadable):
+        types = Btf(given or b"")
+        if _are_of(types, info):
+            return types
+    return None
+
+
+def _are_of(types: Btf, info: VmCoreInfo) -> bool:
+    return all(_agrees(types, name, size) for name, size in info.sizes.items())
+
+
+def _agrees(types: Btf, name: str, size: int) -> bool:
+    try:
+        return types.size(name) == size
+    except Unreadable:
+        return True
+
+
+def _functions(table: Symbols, found: Mapping[str, Sequence[int]]) -> tuple[Caller, ...]:
+    """The wanted functions and their parts, as (start, end, name)."""
+    named = {address: name for name, addresses in found.items() for address in addresses if _in_image(address)}
+    starts = np.array(sorted(named), dtype=np.uint64)
+    callers: list[Caller] = []
+    for start, end in zip(starts.tolist(), table.ends(starts).tolist(), strict=True):
+        stem = named[start].partition(".")[0]
+        if stem in kernel_schema.CALLERS and start < end <= start + LARGEST_FUNCTION and _in_image(end):
+            callers.append((start, end, stem))
+    return tuple(callers[:MOST_NAMES])
+
+
+def _numbers(part: object, least: int, below: int) -> dict[str, int]:
+    if not isinstance(part, dict) or len(part) > MOST_NAMES:
+        raise Unreadable("a profile with no numbers")
+    for name, value in part.items():
+        if (
+            not isinstance(name, str)
+            or len(name) > LONGEST_NAME
+            or type(value) is not int
+            or not least <= value < below
+        ):
+            raise Unreadable("a profile with a number that cannot be")
+    return part
+
+
+def _callers(part: object) -> tuple[Caller, ...]:
+    if not isinstance(part, list) or len(part) > MOST_NAMES:
+        raise Unreadable("a profile without callers")
+    found: list[Caller] = []
+    least = 0
+    for caller in part:
+        if not isinstance(caller, list) or [type(value) for value in caller] != [int, int, str]:
+            raise Unreadable("a profile with a caller that cannot be")
+        start, end, name = caller
+        if not least <= start < end or not (_in_image(start) and _in_image(end)) or len(name) > LONGEST_NAME:
+            raise Unreadable("a profile with a caller that cannot be")
+        least = end
+        found.append((start, end, name))
+    return tuple(found)

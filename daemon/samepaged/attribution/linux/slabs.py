@@ -1,0 +1,38 @@
+"""Slab pages, by the cache that they are of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.attribution.linux.struct_reader import columns, is_kernel
+
+if TYPE_CHECKING:
+    from samepaged.attribution.linux.kernel import Kernel
+    from samepaged.attribution.linux.page_labels import Ledger
+    from samepaged.attribution.linux.struct_page import Frames
+
+__all__ = ["label_slabs"]
+
+# A kernel has a few hundred caches; a guest that makes up more has the rest without names.
+MOST_CACHES: Final = 4096
+LONGEST_NAME: Final = 64
+
+
+def label_slabs(kernel: Kernel, frames: Frames, ledger: Ledger) -> None:
+    """All slab pages, with "slab dentry" where the cache's name is to be had. Raises Unreadable when all that is left
+    is to name them.
+    """
+    pages = np.flatnonzero(frames.slab)
+    ledger.put(pages, "slab", "slab")
+    if not kernel.profile.typed:
+        return
+    name = kernel.profile.offset("kmem_cache.name")
+    caches, inverse = np.unique(frames.cache[frames.head[pages]], return_inverse=True)
+    asked = np.flatnonzero(is_kernel(caches))[:MOST_CACHES]
+    (pointers,), ok = columns(kernel, caches[asked], (name,))
+    labels = np.full(len(caches), ledger.label("slab"), dtype=np.int32)
+    texts = kernel.strings(pointers[ok], LONGEST_NAME)
+    labels[asked[ok]] = ledger.labels_of([f"slab {text}" if text else "slab" for text in texts])
+    ledger.labels[pages] = labels[inverse]

@@ -1,0 +1,66 @@
+"""Members of many structs at once: a column for each member, a row for each struct."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from samepaged.attribution.linux.kernel import Kernel
+
+__all__ = ["HALF", "KERNEL_HALF", "chain", "columns", "is_kernel"]
+
+# Members that lie within so many bytes are read together.
+TOGETHER: Final = 192
+WORD: Final = 8
+WRAP: Final = 1 << 64
+# The lower 4 bytes of a column, for members that have no more.
+HALF: Final = np.uint64(0xFFFFFFFF)
+KERNEL_HALF: Final = np.uint64(1 << 63)
+
+
+def is_kernel(addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Whether these can be addresses of kernel objects: in the upper half, and multiples of 8."""
+    possible: NDArray[np.bool_] = (addresses >= KERNEL_HALF) & (addresses & np.uint64(WORD - 1) == 0)
+    return possible
+
+
+def columns(
+    kernel: Kernel, addresses: NDArray[np.uint64], offsets: Sequence[int]
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """The members at these offsets (bytes) of the structs at `addresses`: uint64 of shape (len(offsets), n), and which
+    structs could be read (bool, (n,)). Of a member that is no multiple of 8 into its struct, the bytes up to the next
+    multiple are given; what is shorter has its neighbours above it.
+    """
+    found = np.zeros((len(offsets), len(addresses)), dtype=np.uint64)
+    ok = is_kernel(addresses)
+    order = sorted(range(len(offsets)), key=lambda place: offsets[place])
+    while order:
+        first = offsets[order[0]] & -WORD
+        group = [place for place in order if offsets[place] < first + TOGETHER]
+        order = order[len(group) :]
+        size = (offsets[group[-1]] & -WORD) + WORD - first
+        words, held = kernel.gather(addresses + np.uint64(first % WRAP), size)
+        ok &= held
+        for place in group:
+            within = offsets[place] - first
+            found[place] = words[:, within // WORD] >> np.uint64(8 * (within % WORD))
+    found[:, ~ok] = 0
+    return found, ok
+
+
+def chain(kernel: Kernel, head: int, most: int, link: int = 0) -> list[int]:
+    """The entries of a list_head at `head`, in order: addresses of their list_heads. It ends where it comes back to
+    anything, at `most`, and where it cannot be read. `link` is the offset of the pointer to follow.
+    """
+    found: dict[int, None] = {}
+    entry = kernel.word((head + link) % WRAP)
+    while entry is not None and entry not in (0, head) and entry not in found and len(found) < most:
+        found[entry] = None
+        entry = kernel.word((entry + link) % WRAP)
+    return list(found)

@@ -1,0 +1,168 @@
+"""The kernel's trees, walked a level at a time, any number of them at once: red-black and maple trees, and xarrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.attribution.linux.struct_reader import columns, is_kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from samepaged.attribution.linux.kernel import Kernel
+
+__all__ = ["maple", "red_black", "xarray"]
+
+# A red-black tree of 2**32 nodes is no deeper than this; nor is a maple tree of any size (MAPLE_HEIGHT_MAX).
+DEEPEST: Final = 64
+DEEPEST_MAPLE: Final = 31
+# include/linux/maple_tree.h, lib/maple_tree.c: nodes of 256 bytes, whose type is in bits 3 to 6 of what points at them.
+NODE_SIZE: Final = 256
+WORD: Final = 8
+NODE_MASK: Final = np.uint64(~(NODE_SIZE - 1) % (1 << 64))
+TYPE_SHIFT: Final = np.uint64(3)
+TYPE_MASK: Final = np.uint64(15)
+ROOT_MASK, ROOT_NODE = np.uint64(3), np.uint64(2)
+# Where BTF has no enumerators of theirs.
+LEAF, RANGE, ARANGE = 1, 2, 3
+# An xarray's nodes have at least 2**4 slots (XA_CHUNK_SHIFT), mostly 2**6, and pointers to them end with these bits.
+DEEPEST_XARRAY: Final = 16
+MOST_SLOTS: Final = 64
+XARRAY_MASK, XARRAY_NODE = np.uint64(3), np.uint64(2)
+
+
+def red_black(
+    kernel: Kernel, roots: NDArray[np.uint64], left: int, right: int, most: int
+) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    """All nodes below `roots` (0 for an empty tree), each once for each tree, at most `most`: addresses of rb_nodes,
+    and which root each has. `left` and `right` are the offsets of rb_left and rb_right.
+    """
+    found: list[NDArray[np.uint64]] = []
+    owned: list[NDArray[np.int32]] = []
+    nodes, owners = roots, np.arange(len(roots), dtype=np.int32)
+    left_over = most
+    for _ in range(DEEPEST):
+        real = is_kernel(nodes)
+        nodes, owners = nodes[real], owners[real]
+        kept = _first(nodes, owners, left_over)
+        if not len(kept):
+            break
+        nodes, owners = nodes[kept], owners[kept]
+        (lower, upper), ok = columns(kernel, nodes, (left, right))
+        found.append(nodes[ok])
+        owned.append(owners[ok])
+        left_over -= len(nodes)
+        nodes, owners = np.concatenate((lower, upper)), np.concatenate((owners, owners))
+    return _joined(found, owned)
+
+
+def maple(kernel: Kernel, roots: NDArray[np.uint64], most: int) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    """All entries of maple trees, given their `ma_root`: pointers, and which root each has; at most about `most`."""
+    shape = _Shape(kernel)
+    owners = np.arange(len(roots), dtype=np.int32)
+    # A tree of one entry is that entry.
+    single = is_kernel(roots)
+    found, owned = [roots[single]], [owners[single]]
+    # Only the root says in its lowest bits that it is a node.
+    inner = roots & ROOT_MASK == ROOT_NODE
+    nodes, owners, highest = roots[inner], owners[inner], np.full(int(inner.sum()), ~np.uint64(0))
+    budget = most
+    for _ in range(DEEPEST_MAPLE):
+        is_node = is_kernel(nodes & NODE_MASK)
+        nodes, owners, highest = nodes[is_node], owners[is_node], highest[is_node]
+        first = _first(nodes & NODE_MASK, owners, budget)
+        if not len(first):
+            break
+        nodes, owners, highest = nodes[first], owners[first], highest[first]
+        budget -= len(first)
+        slots, tops, leaf = shape.slots(kernel, nodes, highest)
+        rows, places = np.nonzero(slots)
+        entries, of, below = slots[rows, places], owners[rows], tops[rows, places]
+        bottom = leaf[rows]
+        kept = bottom & is_kernel(entries)
+        found.append(entries[kept])
+        owned.append(of[kept])
+        budget -= int(kept.sum())
+        nodes, owners, highest = entries[~bottom], of[~bottom], below[~bottom]
+    return _joined(found, owned)
+
+
+def xarray(kernel: Kernel, heads: NDArray[np.uint64], most: int) -> NDArray[np.uint64]:
+    """All entries of xarrays (IDRs are such), given their `xa_head`: pointers, each once, ascending; at most `most`."""
+    start, size = kernel.profile.offset("xa_node.slots"), kernel.profile.size("xa_node.slots")
+    slots = range(start, start + min(size, MOST_SLOTS * WORD), WORD)
+    found, entries, left_over = [np.empty(0, dtype=np.uint64)], heads, most
+    for _ in range(DEEPEST_XARRAY):
+        found.append(entries[is_kernel(entries)])
+        inner = entries[entries & XARRAY_MASK == XARRAY_NODE] - XARRAY_NODE
+        # What is there besides nodes are small numbers.
+        nodes = np.unique(inner[is_kernel(inner)])[:left_over]
+        if not len(nodes):
+            break
+        left_over -= len(nodes)
+        entries = np.unique(columns(kernel, nodes, slots)[0])
+    return np.unique(np.concatenate(found))[:most]
+
+
+class _Shape:
+    """How this kernel's maple nodes are laid out."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        profile = kernel.profile
+        known = profile.enumerators
+        self.leaf = known.get("maple_leaf_64", LEAF)
+        self.range = known.get("maple_range_64", RANGE)
+        self.arange = known.get("maple_arange_64", ARANGE)
+        self.parts = {
+            kind: tuple(
+                slice(start // 8, start // 8 + min(profile.size(f"{kind}.{part}"), NODE_SIZE - start) // 8)
+                for part in ("pivot", "slot")
+                for start in (profile.offset(f"{kind}.{part}"),)
+            )
+            for kind in ("maple_range_64", "maple_arange_64")
+        }
+
+    def slots(
+        self, kernel: Kernel, nodes: NDArray[np.uint64], highest: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]]:
+        """The entries of each node, 0 where a slot is not used; the highest index below each; and whether the node is
+        a leaf.
+        """
+        words, ok = kernel.gather(nodes & NODE_MASK, NODE_SIZE)
+        kind = (nodes >> TYPE_SHIFT & TYPE_MASK).astype(np.int64)
+        widest = max(part.stop - part.start for _, part in self.parts.values())
+        slots = np.zeros((len(nodes), widest), dtype=np.uint64)
+        tops = np.zeros((len(nodes), widest), dtype=np.uint64)
+        for name, kinds in (("maple_range_64", (self.leaf, self.range)), ("maple_arange_64", (self.arange,))):
+            chosen = np.flatnonzero(ok & np.isin(kind, kinds))
+            pivot, slot = self.parts[name]
+            width = slot.stop - slot.start
+            limit = highest[chosen, None]
+            pivots = np.concatenate((words[chosen, pivot][:, : width - 1], limit), axis=1)
+            # The node ends with the slot whose pivot is the node's own limit, or is not used (0).
+            going_on = (pivots != 0) & (pivots < limit)
+            used = np.ones((len(chosen), width), dtype=np.bool_)
+            used[:, 1:] = np.logical_and.accumulate(going_on[:, : width - 1], axis=1)
+            slots[chosen, :width] = np.where(used, words[chosen, slot], 0)
+            tops[chosen, :width] = np.where(going_on, pivots, limit)
+        return slots, tops, kind == self.leaf
+
+
+def _first(nodes: NDArray[np.uint64], owners: NDArray[np.int32], most: int) -> NDArray[np.intp]:
+    """The place of each pair's first occurrence, by owner and node, at most `most`."""
+    order = np.lexsort((nodes, owners))
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (np.diff(nodes[order]) != 0) | (np.diff(owners[order]) != 0)
+    return order[new][: max(most, 0)]
+
+
+def _joined(
+    found: list[NDArray[np.uint64]], owned: list[NDArray[np.int32]]
+) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    if not found:
+        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int32)
+    nodes, owners = np.concatenate(found), np.concatenate(owned)
+    kept = _first(nodes, owners, len(nodes))
+    return nodes[kept], owners[kept]

@@ -1,0 +1,205 @@
+"""Pages that processes use: each process's page tables, looked up in its areas."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.attribution.guest_ram import PAGE, PAGE_SHIFT
+from samepaged.attribution.linux.paging import walk_pieces
+from samepaged.attribution.linux.vmas import find_areas
+from samepaged.attribution.ownership import KIND
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from samepaged.attribution.linux.files import Opened
+    from samepaged.attribution.linux.kernel import Kernel
+    from samepaged.attribution.linux.page_labels import Ledger
+    from samepaged.attribution.linux.paging import MappedBy
+    from samepaged.attribution.linux.processes import Maps
+    from samepaged.attribution.linux.struct_page import Frames
+    from samepaged.attribution.linux.vmas import Areas
+
+__all__ = ["FileAreas", "label_users", "sort_files"]
+
+# Hundreds of processes may have a big memory in common; more mappings than this for each page of it are not looked at.
+MAPPINGS_PER_PAGE: Final = 24
+MAPPINGS_AT_LEAST: Final = 1 << 20
+# Processes of different names may have one memory map, such as a shell and what it is about to start. Of more than
+# these nothing is told.
+MOST_SHARERS: Final = 8
+# So many are looked at together.
+TOGETHER: Final = 1 << 18
+ROOTS_TOGETHER: Final = 512
+LIBRARY: Final = re.compile(r".*\.so(\.[^/]*)?( \(deleted\))?", re.DOTALL)
+EXECUTE: Final = 4
+MODES: Final = 16
+ANONYMOUS: Final = np.uint64(1)
+USER_HALF: Final = 256
+NO_EXECUTE: Final = np.uint64(1 << 63)
+
+
+@dataclass(frozen=True, slots=True)
+class FileAreas:
+    """What all areas are, n of them: `kinds` (uint8, numbers in KINDS; of an area with a file, that of its pages that
+    are the file's), `labels` (int32), and `mappings` (uint64) the struct address_space of its file, 0 without one.
+    """
+
+    kinds: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    mappings: NDArray[np.uint64]
+
+
+def sort_files(areas: Areas, files: NDArray[np.uint64], found: Opened, ledger: Ledger) -> FileAreas:
+    """The areas' kinds and labels, from what is known of their files: `files` are the struct files, ascending, that
+    `found` is of.
+    """
+    kinds = np.full(len(areas.maps), KIND["anonymous"], dtype=np.uint8)
+    kinds[areas.heap] = KIND["heap"]
+    kinds[areas.stack] = KIND["stack"]
+    kinds[areas.special] = KIND["special"]
+    plain = {"anonymous": "anon", "heap": "heap", "stack": "stack", "special": "vdso"}
+    labels = np.zeros(len(areas.maps), dtype=np.int32)
+    for kind, name in plain.items():
+        labels[kinds == KIND[kind]] = ledger.label(name)
+    for place, called in enumerate(areas.names):
+        if called is not None:
+            labels[place] = ledger.label(called)
+    mappings = np.zeros(len(areas.maps), dtype=np.uint64)
+    backed = np.flatnonzero(areas.files)
+    if len(backed):
+        which = np.searchsorted(files, areas.files[backed])
+        mappings[backed] = found.mappings[which]
+        executable = np.isin(found.mappings, mappings[backed[areas.modes[backed] & EXECUTE != 0]])
+        of_files = np.where(executable, KIND["executable"], KIND["mapped_file"])
+        of_files[[bool(path and LIBRARY.fullmatch(path)) for path in found.paths]] = KIND["library"]
+        of_files[found.in_memory] = KIND["shmem"]
+        kinds[backed] = of_files[which]
+        labels[backed] = ledger.labels_of(found.paths)[which]
+    return FileAreas(kinds, labels, mappings)
+
+
+def label_users(
+    kernel: Kernel,
+    frames: Frames,
+    maps: Maps,
+    known: tuple[Areas, FileAreas],
+    zeros: NDArray[np.int64],
+    ledger: Ledger,
+) -> bool:
+    """All pages that are mapped by a process, but for those that everybody shares (`zeros`), and its page tables. False
+    where there were too many to look at them all.
+    """
+    ledger.processes = list(maps.names)
+    uses = _Uses(maps, ledger)
+    left = max(MAPPINGS_PER_PAGE * kernel.ram.pages, MAPPINGS_AT_LEAST)
+    counts = np.ones(kernel.ram.pages + 1, dtype=np.bool_)
+    counts[zeros] = False
+    counts[-1] = False
+    complete = True
+    for piece in walk_pieces(kernel.ram, maps.roots, kernel.info.levels, upper=False, mask=kernel.info.mask):
+        complete &= piece.complete
+        tables = kernel.ram.layout.page_of(piece.tables)
+        ledger.put(tables, "page_table", "page tables")
+        uses.write(tables, piece.table_owners)
+        for leaves in _single(piece):
+            left -= len(leaves.addresses)
+            if left < 0:
+                return False
+            _label(kernel, frames, known, counts, leaves, uses)
+    _second_tables(kernel, maps, ledger)
+    return complete
+
+
+class _Uses:
+    """Who uses a page: from memory maps to the processes that have them."""
+
+    def __init__(self, maps: Maps, ledger: Ledger) -> None:
+        self.ledger = ledger
+        by_map, names = maps.users
+        # Nearly all maps are of one process. In `names[rank]` is each map's rank-th process, -1 for none.
+        rank = np.arange(len(by_map)) - np.searchsorted(by_map, by_map)
+        self.names = np.full((min(int(rank.max(initial=0)) + 1, MOST_SHARERS), len(maps.addresses)), -1, dtype=np.int64)
+        kept = rank < MOST_SHARERS
+        self.names[rank[kept], by_map[kept]] = names[kept]
+
+    def write(self, pages: NDArray[np.int64], maps: NDArray[np.int32]) -> None:
+        for named in self.names:
+            processes = named[maps]
+            if np.all(processes >= 0):
+                self.ledger.use(pages, processes)
+            else:
+                self.ledger.use(pages[processes >= 0], processes[processes >= 0])
+
+
+def _single(piece: MappedBy) -> Iterator[MappedBy]:
+    """The leaves as single pages, TOGETHER at a time or a few more."""
+    if np.all(piece.pages == 1):
+        yield piece
+        return
+    ends = np.cumsum(piece.pages)
+    for start in range(0, int(ends[-1]), TOGETHER):
+        place = np.arange(start, min(start + TOGETHER, int(ends[-1])), dtype=np.int64)
+        leaf = np.searchsorted(ends, place, side="right")
+        within = (place - (ends[leaf] - piece.pages[leaf])) << PAGE_SHIFT
+        yield replace(
+            piece,
+            addresses=piece.addresses[leaf] + within,
+            physical=piece.physical[leaf] + within,
+            pages=np.ones(len(leaf), dtype=np.int64),
+            entries=piece.entries[leaf],
+            owners=piece.owners[leaf],
+        )
+
+
+def _label(
+    kernel: Kernel,
+    frames: Frames,
+    known: tuple[Areas, FileAreas],
+    counts: NDArray[np.bool_],
+    leaves: MappedBy,
+    uses: _Uses,
+) -> None:
+    areas, sorted_ = known
+    ledger = uses.ledger
+    pages = kernel.ram.layout.page_of(leaves.physical)
+    area = find_areas(areas, leaves.owners, leaves.addresses)
+    chosen = np.flatnonzero(counts[pages] & (area >= 0))
+    pages, area, owners = pages[chosen], area[chosen], leaves.owners[chosen]
+    uses.write(pages, owners)
+    modes = areas.modes[area]
+    for mode in np.flatnonzero(np.bincount(modes, minlength=MODES)).tolist():
+        ledger.modes[pages[modes == mode]] |= np.uint16(1 << mode)
+    backed = areas.files[area] != 0
+    mapping = frames.mapping[frames.head[pages]]
+    copied = backed & (mapping & ANONYMOUS != 0)
+    kinds = np.where(copied, np.uint8(KIND["private_file"]), sorted_.kinds[area])
+    # What was told of a page before is better, if it is more special, or if it is the page's own file.
+    before = ledger.kinds[pages]
+    write = np.flatnonzero((before == 0) | (before >= kinds))
+    write = write[np.argsort(kinds[write], kind="stable")[::-1]]
+    own = (mapping == sorted_.mappings[area]) | copied | ~backed | (ledger.offsets[pages] < 0)
+    ledger.kinds[pages[write]] = kinds[write]
+    write = write[own[write]]
+    pages, area = pages[write], area[write]
+    ledger.labels[pages] = sorted_.labels[area]
+    there = (leaves.addresses[chosen[write]] >> PAGE_SHIFT) - areas.first[area] + areas.within[area]
+    ledger.offsets[pages] = np.where(backed[write] & (there >= 0), there << PAGE_SHIFT, -1)
+
+
+def _second_tables(kernel: Kernel, maps: Maps, ledger: Ledger) -> None:
+    """Where kernel and user have tables of their own (page table isolation), the user's root is beside the kernel's."""
+    all_roots = np.unique(maps.roots[(maps.roots >= 0) & (maps.roots & PAGE == 0)])
+    for first in range(0, len(all_roots), ROOTS_TOGETHER):
+        roots = all_roots[first : first + ROOTS_TOGETHER]
+        ours, held = kernel.ram.gather(roots, PAGE)
+        theirs, there = kernel.ram.gather(roots | PAGE, PAGE)
+        ours, theirs = ours[:, :USER_HALF] & ~NO_EXECUTE, theirs[:, :USER_HALF] & ~NO_EXECUTE
+        same = held & there & np.all(ours == theirs, axis=1) & np.any(ours != 0, axis=1)
+        ledger.put_new(kernel.ram.layout.page_of(roots[same] | PAGE), "page_table", "page tables")

@@ -1,0 +1,242 @@
+"""What the daemon and the process that reads a guest's memory say to each other, and how an Ownership passes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from samepaged.attribution.btf_files import MOST_TYPES
+from samepaged.attribution.ownership import FILE_KINDS, KIND, KINDS, Ownership
+from samepaged.attribution.wire import Array, Form, Line, Number, WireError
+from samepaged.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from samepaged.attribution.ram_map import Layout
+
+__all__ = [
+    "BLOCK",
+    "CHECKED",
+    "LONGEST_LINE",
+    "MOST_NOTES",
+    "answers",
+    "ascending",
+    "nameless",
+    "orders",
+    "ownership_from",
+    "ownership_parts",
+    "regions_of",
+]
+
+# Pages of the largest block that the kernel's page allocator has (MAX_PAGE_ORDER).
+BLOCK: Final = 1024
+MOST_REGIONS: Final = 1024
+# Pages that begin as VMCOREINFO does: a guest may have any number of copies of it.
+MOST_NOTES: Final = 256
+MOST_PROFILE: Final = 1 << 16
+MOST_NAMES: Final = 1 << 18
+MOST_PROCESSES: Final = 1 << 15
+LONGEST_NAME: Final = 4096 + len(" (deleted)")
+# What task_struct.comm holds, even if each of its fifteen bytes is told by an escape.
+LONGEST_PROCESS: Final = 64
+LONGEST_LINE: Final = 300
+# What the daemon has to hold at once, whatever the process says: so many, and more for each of the guest's pages. What
+# is beyond it is cut: the last names are empty, and the last pages have no users.
+BYTES_OF_NAMES: Final = (1 << 20, 64)
+USERS: Final = (1 << 18, 4)
+
+
+def orders(pages: int) -> dict[str, Form]:
+    """What the process is told, for a guest of so many pages.
+
+    `begin`: look at the running guest, of which the host backs these `blocks` of pages. `answer`: to what was asked.
+    `types`: BTF, or nothing. `held`: these pages are of the instant, in these slots. `think`: and these. A slot of -1
+    says that the page is not to be had.
+    """
+    numbers, slots = Array("<i8", pages), Array("<i4", pages)
+    return {
+        "begin": Form(
+            {"cold": Number(0, 1), "names": Number(0, 1)},
+            {
+                "regions": Array("<i8", 3 * MOST_REGIONS),
+                "notes": Array("<i8", MOST_NOTES),
+                "blocks": Array("u1", -(-pages // BLOCK), exact=True),
+                "profile": Array("u1", MOST_PROFILE),
+            },
+        ),
+        "answer": Form(arrays={"slots": slots}),
+        "types": Form(arrays={"types": Array("u1", MOST_TYPES)}),
+        "held": Form(arrays={"pages": numbers, "slots": slots}),
+        "think": Form(arrays={"pages": numbers, "slots": slots}),
+    }
+
+
+def answers(pages: int) -> dict[str, Form]:
+    """What the process may say. `fetch` and `types` are questions while it looks at the running guest, which ends with
+    `prepared`: the kernel's profile, the pages that hold its struct pages, those that it would choose (slabs and
+    tables), and others that it needed. `selected` is its choice, `ownership` what it found; `failed` ends all.
+    """
+    numbers = Array("<i8", pages)
+    return {
+        "fetch": Form(arrays={"pages": numbers}),
+        "types": Form({"build": Line(64)}),
+        "prepared": Form(
+            {},
+            {"profile": Array("u1", MOST_PROFILE), "array": numbers, "selection": numbers, "others": numbers},
+        ),
+        "selected": Form(arrays={"pages": numbers}),
+        "ownership": Form(
+            {"kernel": Line(LONGEST_LINE), "note": Line(LONGEST_LINE), "missing": Number(0, pages)},
+            {
+                "kinds": Array("u1", pages, exact=True),
+                "labels": Array("<i4", pages, exact=True),
+                "offsets": Array("<i8", pages, exact=True),
+                "modes": Array("<u2", pages, exact=True),
+                "used_pages": Array("<i4", _most(USERS, pages)),
+                "used_by": Array("<i4", _most(USERS, pages)),
+                "names": Array("u1", _most(BYTES_OF_NAMES, pages)),
+                "processes": Array("u1", MOST_PROCESSES * (LONGEST_PROCESS + 1)),
+                "others": numbers,
+            },
+        ),
+        "failed": Form({"why": Line(LONGEST_LINE), "linux": Number(0, 1)}),
+    }
+
+
+# Names of the arrays that have numbers of pages.
+CHECKED: Final = {
+    "fetch": ("pages",),
+    "prepared": ("array", "selection", "others"),
+    "selected": ("pages",),
+    "ownership": ("others",),
+}
+
+
+def ascending(numbers: NDArray[np.int64], pages: int) -> bool:
+    """Whether these are numbers of pages of a guest that has so many, each once, ascending."""
+    if not len(numbers):
+        return True
+    return bool(numbers[0] >= 0 and numbers[-1] < pages and np.all(numbers[1:] > numbers[:-1]))
+
+
+def regions_of(layouts: Sequence[Layout]) -> NDArray[np.int64]:
+    """Layouts as rows of their number, a region's start and its size: int64, flat."""
+    rows = [(number, region.start, region.size) for number, layout in enumerate(layouts) for region in layout.regions]
+    return np.array(rows[:MOST_REGIONS], dtype=np.int64).reshape(-1)
+
+
+def nameless(ownership: Ownership) -> Ownership:
+    """The same without names of processes and files: kinds, and what the kernel calls its own."""
+    of_files = np.isin(ownership.kinds, [KIND[kind] for kind in FILE_KINDS])
+    labels = np.where(of_files, -1, ownership.labels)
+    kept, where = np.unique(labels, return_inverse=True)
+    first = int(len(kept) > 0 and kept[0] == -1)
+    return Ownership(
+        kinds=ownership.kinds,
+        labels=(where - first).astype(np.int32),
+        offsets=np.where(of_files, -1, ownership.offsets).astype(np.int64),
+        modes=ownership.modes,
+        names=tuple(ownership.names[label] for label in kept[first:].tolist()),
+        used_pages=np.empty(0, dtype=np.int32),
+        used_by=np.empty(0, dtype=np.int32),
+        processes=(),
+        kernel=ownership.kernel,
+        missing=ownership.missing,
+        note=ownership.note,
+    )
+
+
+def ownership_parts(ownership: Ownership) -> tuple[dict[str, int | str | None], dict[str, NDArray[Any]]]:
+    """Fields and arrays of a message `ownership`, but for `others`. Who uses a page is cut, and so are names, where
+    there is more of it than may be said.
+    """
+    used = (ownership.used_pages.astype(np.int64) << 32) | ownership.used_by.astype(np.int64)
+    pages = len(ownership.kinds)
+    used = np.unique(used)[: _most(USERS, pages)]
+    fields: dict[str, int | str | None] = {
+        "kernel": _line(ownership.kernel),
+        "note": _line(ownership.note),
+        "missing": ownership.missing,
+    }
+    return fields, {
+        "kinds": ownership.kinds.astype("u1"),
+        "labels": ownership.labels.astype("<i4"),
+        "offsets": ownership.offsets.astype("<i8"),
+        "modes": ownership.modes.astype("<u2"),
+        "used_pages": (used >> 32).astype("<i4"),
+        "used_by": (used & 0xFFFFFFFF).astype("<i4"),
+        "names": _joined(ownership.names, LONGEST_NAME, _most(BYTES_OF_NAMES, pages)),
+        "processes": _joined(ownership.processes, LONGEST_PROCESS, MOST_PROCESSES * (LONGEST_PROCESS + 1)),
+    }
+
+
+def ownership_from(fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Ownership:
+    """The Ownership in a message that is as its form says. Raises WireError where it contradicts itself."""
+    names = _split(arrays["names"], MOST_NAMES, LONGEST_NAME)
+    processes = _split(arrays["processes"], MOST_PROCESSES, LONGEST_PROCESS)
+    pages, used_pages, used_by = len(arrays["kinds"]), arrays["used_pages"], arrays["used_by"]
+    if len(used_pages) != len(used_by):
+        raise WireError("its users are of other pages")
+    for name, array, least, most in (
+        ("kinds", arrays["kinds"], 0, len(KINDS)),
+        ("labels", arrays["labels"], -1, len(names)),
+        ("offsets", arrays["offsets"], -1, 1 << 62),
+        ("users", used_pages, 0, pages),
+        ("users", used_by, 0, len(processes)),
+    ):
+        if len(array) and not (least <= array.min() and array.max() < most):
+            raise WireError(f"its {name} are out of range")
+    again = used_pages[1:] == used_pages[:-1]
+    if np.any(used_pages[1:] < used_pages[:-1]) or np.any(again & (used_by[1:] <= used_by[:-1])):
+        raise WireError("its users are not in order")
+    return Ownership(
+        kinds=arrays["kinds"],
+        labels=arrays["labels"],
+        offsets=arrays["offsets"],
+        modes=arrays["modes"],
+        names=names,
+        used_pages=used_pages,
+        used_by=used_by,
+        processes=processes,
+        kernel=_shown(fields["kernel"]),
+        missing=fields["missing"],
+        note=_shown(fields["note"]),
+    )
+
+
+def _line(text: str | None) -> str | None:
+    return None if text is None else " ".join(text.split())[:LONGEST_LINE]
+
+
+def _shown(text: str | None) -> str | None:
+    """As it may be logged: it comes from a process that may be the guest's by now."""
+    return None if text is None else printable(text)[:LONGEST_LINE]
+
+
+def _most(bound: tuple[int, int], pages: int) -> int:
+    least, a_page = bound
+    return least + a_page * pages
+
+
+def _joined(names: Sequence[str], longest: int, most: int) -> NDArray[np.uint8]:
+    """Each ended by a zero byte; where all of them have more than `most` bytes, the last ones are empty."""
+    left = most - len(names)
+    parts = []
+    for name in names:
+        raw = name[:longest].replace("\0", " ").encode("utf-8", "backslashreplace")[:longest]
+        parts.append(raw if len(raw) <= left else b"")
+        left -= len(parts[-1])
+    return np.frombuffer(b"".join(raw + b"\0" for raw in parts), dtype=np.uint8)
+
+
+def _split(raw: NDArray[np.uint8], most: int, longest: int) -> tuple[str, ...]:
+    if not len(raw):
+        return ()
+    ends = np.flatnonzero(raw == 0)
+    if len(ends) > most or not len(ends) or ends[-1] != len(raw) - 1 or np.diff(ends, prepend=-1).max() > longest + 1:
+        raise WireError("its names are too many or too long")
+    return tuple(name.decode("utf-8", "replace") for name in raw.tobytes()[:-1].split(b"\0"))

@@ -1,0 +1,62 @@
+"""What is copied of a guest while it is suspended says what all of its memory says at that moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from samepaged.attribution.ownership import KIND
+from samepaged.attribution.session import Known
+from samepaged.guard.client import GuardClient
+from samepaged.guard.suspend import Suspender
+from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.guests import describe
+from samepaged.memory.kept import Kept
+from samepaged.sharing import FIRST_HASH
+from tests.support.guests import Spec, running
+from tests.support.instant import differences, scanned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.guests import Writer
+    from tests.support.libvirtd import Libvirtd
+
+REGION = 64
+
+
+@pytest.fixture
+def guest(connection: Any, root: Path) -> Iterator[Writer]:
+    spec = Spec("instant", memory=192, cmdline=f"region={REGION}", kaslr=True)
+    with running(connection, root, spec) as (writer,):
+        yield writer
+
+
+def test_what_was_copied_of_a_guest_that_writes_and_maps_says_what_all_its_memory_says(
+    libvirtd: Libvirtd, guest: Writer, tmp_path: Path
+) -> None:
+    hypervisor = Hypervisor(libvirtd.uri)
+    hypervisor.connect()
+    guard = GuardClient(libvirtd.uri, tmp_path)
+    kept, known = Kept(start_time=0), Known(start_time=0)
+    try:
+        for number, dirty in enumerate((0, 500, 500, 0)):
+            guest.tell(f"dirty {dirty}")
+            # More of its memory is mapped each time: tables, struct pages and free lists change.
+            guest.fill(0, (number + 1) * REGION * 64, number, 4096)
+            described = describe(hypervisor, guest.domain)
+            suspender = Suspender(hypervisor, described, guard, 60, lambda: False)
+            found, owned, truth = scanned(described, suspender, kept, known, "snapshot", tmp_path)
+            assert owned.note is None
+            assert owned.labelled_ratio >= 0.97
+            # What came up between the look at the running guest and its suspension is missing, or it is right.
+            assert owned.missing <= 64
+            unknown = np.count_nonzero((owned.kinds == KIND["unknown"]) & (found.digest.pages >= FIRST_HASH))
+            assert unknown <= 4 * 64
+            assert differences(owned, truth) == []
+    finally:
+        guard.close()
+        hypervisor.close()

@@ -1,0 +1,188 @@
+"""What a guest's memory may say to do harm: it must end, and cost nothing but what is said of that guest."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from samepaged.attribution.guest_ram import PAGE, Unreadable
+from samepaged.attribution.linux.labelling import attribute
+from samepaged.attribution.ownership import KIND, KINDS, Ownership
+from tests.unit.attribution.inhabited import ARRAY, ARRAY_PAGE, DIRECT, OBJECTS, PAGES, TEXT_PAGE, Inhabited
+
+CODE, PLAIN = 0x400000, 0x600000
+POINTERS = st.integers(OBJECTS * PAGE // 8, (OBJECTS + 4) * PAGE // 8).map(lambda word: DIRECT + 8 * word)
+VALUES = st.one_of(
+    POINTERS,
+    st.sampled_from([0, 1, (1 << 64) - 1, 1 << 63, DIRECT, ARRAY, ARRAY + 1, DIRECT + PAGES * PAGE - 8, 0x8000, PAGE]),
+    st.integers(0, (1 << 64) - 1),
+)
+
+
+def peopled(*, new: bool) -> Inhabited:
+    return copy.deepcopy(_peopled(new=new))
+
+
+@cache
+def _peopled(*, new: bool) -> Inhabited:
+    guest = Inhabited(new=new)
+    program, mapping = guest.file("usr", "bin", "program")
+    guest.frame(400, mapping=mapping)
+    guest.frame(401, mapping=DIRECT | 1)
+    for name in ("first", "second", "third"):
+        guest.process(
+            name,
+            [(CODE, CODE + 2 * PAGE, 5, program, 0), (PLAIN, PLAIN + PAGE, 3, 0, 0)],
+            {CODE: 400, PLAIN: 401},
+        )
+    guest.at_hand(600, 601, 602)
+    return guest
+
+
+def check(owned: Ownership) -> None:
+    """It is a well-formed Ownership."""
+    assert all(len(column) == PAGES for column in (owned.kinds, owned.labels, owned.offsets, owned.modes))
+    assert owned.kinds.max() < len(KINDS)
+    assert -1 <= owned.labels.min() <= owned.labels.max() < len(owned.names)
+    assert owned.offsets.min() >= -1
+    pairs = owned.used_pages.astype(np.int64) * max(len(owned.processes), 1) + owned.used_by
+    assert np.all(np.diff(pairs) > 0)
+    if len(pairs):
+        assert 0 <= owned.used_pages.min() <= owned.used_pages.max() < PAGES
+        assert 0 <= owned.used_by.min() <= owned.used_by.max() < len(owned.processes)
+
+
+@pytest.mark.parametrize("new", [True, False])
+@given(damage=st.lists(st.tuples(st.integers(0, PAGE * 6 // 8 - 1), VALUES), min_size=1, max_size=30))
+@settings(deadline=None, max_examples=50)
+def test_whatever_the_kernels_objects_hold_it_ends_in_an_ownership(
+    new: bool,  # noqa: FBT001
+    damage: list[tuple[int, int]],
+) -> None:
+    guest = peopled(new=new)
+    for word, value in damage:
+        guest.machine.word(OBJECTS * PAGE + 8 * word, value)
+    check(attribute(guest.kernel()))
+
+
+@pytest.mark.parametrize("new", [True, False])
+@given(
+    damage=st.lists(
+        st.tuples(
+            st.one_of(
+                st.integers(ARRAY_PAGE * PAGE // 8, (ARRAY_PAGE + 16) * PAGE // 8 - 1),
+                st.integers((TEXT_PAGE + 4) * PAGE // 8, (TEXT_PAGE + 13) * PAGE // 8 - 1),
+                st.integers((PAGES - 16) * PAGE // 8, PAGES * PAGE // 8 - 1),
+            ),
+            VALUES,
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+@settings(deadline=None, max_examples=50)
+def test_whatever_struct_pages_variables_and_page_tables_hold_it_ends_in_an_ownership_or_unreadable(
+    new: bool,  # noqa: FBT001
+    damage: list[tuple[int, int]],
+) -> None:
+    guest = peopled(new=new)
+    for word, value in damage:
+        guest.machine.word(8 * word, value)
+    try:
+        check(attribute(guest.kernel()))
+    except Unreadable:
+        return
+
+
+@pytest.mark.parametrize("new", [True, False])
+@given(data=st.data())
+@settings(deadline=None, max_examples=40)
+def test_whatever_the_kernel_says_of_its_own_types_it_ends_in_an_ownership_or_unreadable(
+    new: bool,  # noqa: FBT001
+    data: st.DataObject,
+) -> None:
+    guest = peopled(new=new)
+    kernel = guest.kernel()
+    sizes = kernel.profile.sizes | data.draw(
+        st.dictionaries(st.sampled_from(sorted(kernel.profile.sizes)), st.integers(0, 1 << 32), max_size=3)
+    )
+    offsets = kernel.profile.offsets | data.draw(
+        st.dictionaries(st.sampled_from(sorted(kernel.profile.offsets)), st.integers(0, 1 << 32), max_size=3)
+    )
+    object.__setattr__(kernel.profile, "sizes", sizes)
+    object.__setattr__(kernel.profile, "offsets", offsets)
+    try:
+        check(attribute(kernel))
+    except Unreadable:
+        return
+
+
+def kinds_of_the_kernel(owned: Ownership) -> set[str]:
+    return {KINDS[kind] for kind in owned.kinds.tolist()} & {"kernel_text", "slab", "kernel_stack", "page_array"}
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("where", ["tasks", "threads", "areas", "free", "vmalloc", "mounts", "modules"])
+def test_a_structure_that_goes_in_a_circle_costs_only_what_it_holds(where: str, new: bool) -> None:  # noqa: FBT001
+    guest = peopled(new=new)
+    task = guest._tasks[1]
+    mm = guest.get(task, "task_struct.mm")
+    if where == "tasks":
+        link = task + guest.offsets["task_struct.tasks"]
+        guest.word(link, link)
+    elif where == "threads":
+        guest.set(task, "task_struct.mm", 0)
+        node = task + guest.offsets["task_struct.thread_node"]
+        guest.word(node, node)
+    elif where == "areas" and new:
+        root = guest.get(mm, "mm_struct.mm_mt.ma_root")
+        node = root & ~0xFF
+        for number in range(10):
+            guest.word(node + guest.offsets["maple_arange_64.slot"] + 8 * number, node | 3 << 3)
+        guest.set(mm, "mm_struct.mm_mt.ma_root", node | 3 << 3 | 2)
+    elif where == "areas":
+        node = guest.get(mm, "mm_struct.mm_rb.rb_node")
+        guest.set(node, "rb_node.rb_left", node)
+        guest.set(node, "rb_node.rb_right", node)
+    elif where == "free":
+        guest.frame(601, references=0, link=ARRAY + 601 * 64 + 8)
+    elif where == "vmalloc":
+        guest.set(guest.area, "rb_node.rb_left", guest.area)
+    elif where == "mounts":
+        head = guest.super + guest.offsets["super_block.s_mounts"]
+        guest.word(head, guest.mount)
+        guest.word(guest.mount, guest.mount)
+    else:
+        guest.word(guest.symbols["modules"], guest.symbols["modules"] + 8)
+        guest.word(guest.symbols["modules"] + 8, guest.symbols["modules"] + 8)
+    owned = attribute(guest.kernel())
+    check(owned)
+    assert kinds_of_the_kernel(owned) == {"kernel_text", "slab", "kernel_stack", "page_array"}
+    if where != "tasks":
+        assert {"second", "third"} <= set(owned.processes)
+        assert KINDS[owned.kinds[400]] == "executable"
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_areas_of_one_map_that_lie_over_each_other_are_no_riddle(new: bool) -> None:  # noqa: FBT001
+    guest = peopled(new=new)
+    guest.frame(402, mapping=DIRECT | 1)
+    guest.process("liar", [(PLAIN, PLAIN + 8 * PAGE, 1, 0, 0), (PLAIN + PAGE, PLAIN + 2 * PAGE, 2, 0, 0)], {PLAIN: 402})
+    owned = attribute(guest.kernel())
+    check(owned)
+    assert KINDS[owned.kinds[402]] == "anonymous"
+
+
+def test_one_process_cannot_take_the_areas_of_another() -> None:
+    guest = peopled(new=True)
+    honest, liar = (guest.get(task, "task_struct.mm") for task in guest._tasks[1:3])
+    guest.set(liar, "mm_struct.mm_mt.ma_root", guest.get(honest, "mm_struct.mm_mt.ma_root"))
+    owned = attribute(guest.kernel())
+    liar_number = owned.processes.index("second")
+    of_liar = owned.used_pages[owned.used_by == liar_number]
+    assert set(owned.kinds[of_liar].tolist()) == {KIND["page_table"]}

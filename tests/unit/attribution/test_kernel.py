@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from samepaged.attribution.guest_ram import PAGE, Ram, Unreadable
+from samepaged.attribution.linux.kernel import Kernel
+from tests.unit.attribution.builders import Linux, linux
+
+# Where the image lies in linux()'s RAM.
+IMAGE_AT = 4 << 20
+
+
+@pytest.mark.parametrize(
+    "guest",
+    [
+        linux(),
+        linux(levels=5),
+        linux(slide=48 << 20),
+        linux(encoding="relative"),
+        linux(encoding="own place"),
+        linux(named=False),
+    ],
+)
+def test_a_kernel_is_opened_from_its_note_alone(guest: Linux) -> None:
+    kernel = Kernel.open(guest.machine.ram(), [guest.note_page])
+    assert kernel.info.release == "6.1.0-test"
+    task = kernel.profile.symbol("init_task")
+    assert task == guest.symbols["init_task"]
+    assert kernel.read(task + kernel.profile.offset("task_struct.comm"), 9) == b"swapper/0"
+
+
+def test_no_linux_is_found_where_there_is_none() -> None:
+    with pytest.raises(Unreadable):
+        Kernel.open(Ram(np.zeros((16, 512), dtype=np.uint64), linux().machine.layout), [])
+    guest = linux()
+    with pytest.raises(Unreadable):
+        Kernel.open(guest.machine.ram(), [0, 1, 2])
+
+
+def test_a_note_whose_page_tables_do_not_map_its_text_is_not_believed() -> None:
+    guest = linux()
+    guest.machine.word(guest.root + 8 * 511, 0)
+    with pytest.raises(Unreadable, match="page tables"):
+        Kernel.open(guest.machine.ram(), [guest.note_page])
+
+
+def test_another_note_is_tried_after_one_that_leads_nowhere() -> None:
+    guest = linux()
+    false = guest.machine.page()
+    at = guest.note_page * PAGE
+    note = bytes(guest.machine.bytes[at : at + PAGE])
+    guest.machine.put(false, note.replace(b"SYMBOL(swapper_pg_dir)", b"SYMBOL(swapper_pg_dix)"))
+    broken = guest.machine.page()
+    root = f"SYMBOL(swapper_pg_dir)={guest.symbols['swapper_pg_dir']:x}".encode()
+    assert root in note
+    moved = f"SYMBOL(swapper_pg_dir)={guest.symbols['init_task']:x}".encode()
+    guest.machine.put(broken, note.replace(root, moved))
+    kernel = Kernel.open(guest.machine.ram(), [false // PAGE, broken // PAGE, guest.note_page])
+    assert kernel.info.page == guest.note_page
+
+
+def test_pages_that_only_a_profile_needs_are_no_part_of_the_footprint() -> None:
+    guest = linux()
+    cold, warm = guest.machine.ram(), guest.machine.ram()
+    kernel = Kernel.open(cold, [guest.note_page])
+    again = Kernel.open(warm, [guest.note_page], kernel.profile)
+    assert again.profile == kernel.profile
+    assert np.array_equal(cold.touched, warm.touched)
+    assert not warm.touched[(IMAGE_AT + 0x10000) // PAGE]  # BTF
+
+
+def test_a_profile_of_another_build_is_not_used() -> None:
+    other, guest = linux("6.1.0-other"), linux()
+    profile = Kernel.open(other.machine.ram(), [other.note_page]).profile
+    kernel = Kernel.open(guest.machine.ram(), [guest.note_page], profile)
+    assert kernel.profile.fingerprint == kernel.info.fingerprint != profile.fingerprint
+
+
+GUEST = linux()
+RAW = bytes(GUEST.machine.bytes)
+# Where something is: the page tables, and the kernel's image with its tables.
+PLACES = [
+    *(page * PAGE + at for page in GUEST.machine.taken for at in range(0, PAGE, 8) if any(RAW[page * PAGE + at :][:8])),
+    *(at for at in range(IMAGE_AT, IMAGE_AT + (1 << 20)) if RAW[at]),
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from([0, 0xFF, None]))
+def test_a_damaged_guest_is_a_kernel_or_unreadable(seed: int, times: int, value: int | None) -> None:
+    draw = random.Random(seed)
+    damaged = bytearray(RAW)
+    for _ in range(times):
+        damaged[draw.choice(PLACES) + draw.randrange(8)] = draw.randrange(256) if value is None else value
+    ram = Ram(np.frombuffer(bytes(damaged), dtype=np.uint64).reshape(-1, 512), GUEST.machine.layout)
+    try:
+        kernel = Kernel.open(ram, [GUEST.note_page])
+    except Unreadable:
+        return
+    assert kernel.translate(np.array([kernel.profile.stext], dtype=np.uint64))[0] >= 0

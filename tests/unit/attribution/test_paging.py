@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from samepaged.attribution.guest_ram import PAGE
+from samepaged.attribution.linux.paging import NO_EXECUTE, Mapped, MappedBy, walk, walk_many, walk_pieces
+from tests.unit.attribution.builders import NO_RIGHTS, PRESENT, USER, WRITE, Machine
+
+MASK = 0x000F_FFFF_FFFF_F000
+MIB2, GIB = 2 << 20, 1 << 30
+
+
+def signed(address: int) -> int:
+    return address - (1 << 64) if address >> 63 else address
+
+
+def kernel(machine: Machine, root: int, levels: int = 4, mask: int = MASK) -> Mapped:
+    return walk(machine.ram(), root, levels, upper=True, mask=mask)
+
+
+def user(machine: Machine, root: int) -> Mapped:
+    return walk(machine.ram(), root, 4, upper=False, mask=MASK)
+
+
+@pytest.mark.parametrize(("levels", "lowest"), [(4, -(1 << 47)), (5, -(1 << 56))])
+def test_pages_of_all_sizes_are_found_by_ascending_address(levels: int, lowest: int) -> None:
+    machine = Machine()
+    root = machine.page()
+    places = [
+        (lowest, 0x5000, PAGE),
+        (-(1 << 40), GIB, GIB),
+        (-(1 << 38) + MIB2, 8 * MIB2, MIB2),
+        (-PAGE, 0x7000, PAGE),
+    ]
+    for virtual, physical, size in reversed(places):
+        machine.map(root, virtual % (1 << 64), physical, size, levels=levels)
+    mapped = kernel(machine, root, levels)
+    assert list(zip(mapped.addresses, mapped.physical, mapped.pages * PAGE, strict=True)) == places
+    assert mapped.tables.tolist() == [machine.layout.address_of(page) for page in machine.taken]
+    inside = np.array([lowest, lowest + 4095, -(1 << 40) + 0x12345678, -(1 << 38) + MIB2 + 5, -1])
+    assert mapped.translate(inside).tolist() == [0x5000, 0x5FFF, GIB + 0x12345678, 8 * MIB2 + 5, 0x7FFF]
+    outside = np.array([lowest - 1, lowest + 4096, -(1 << 38), -(1 << 40) + GIB, 0, 4096, 1 << 62, -(1 << 63)])
+    assert mapped.translate(outside).tolist() == [-1] * len(outside)
+    for address in (*inside.tolist(), *outside.tolist()):
+        assert mapped.translate_one(address) == mapped.translate(np.array([address]))[0]
+
+
+def test_the_halves_are_apart() -> None:
+    machine = Machine()
+    root = machine.page()
+    machine.map(root, 0x400000, 0x1000, flags=PRESENT | USER)
+    machine.map(root, 0xFFFF_8880_0000_0000, 0x2000)
+    assert user(machine, root).addresses.tolist() == [0x400000]
+    assert kernel(machine, root).addresses.tolist() == [signed(0xFFFF_8880_0000_0000)]
+    assert len(user(machine, root).tables) == len(kernel(machine, root).tables) == 4
+
+
+def test_the_entry_tells_the_flags_and_the_encryption_bit_is_no_address() -> None:
+    machine = Machine()
+    root = machine.page()
+    entry = 0x3000 | PRESENT | WRITE | NO_EXECUTE | 1 << 47
+    machine.map(root, 0xFFFF_8880_0000_0000, 0x3000, flags=entry & ~0x3000)
+    mapped = kernel(machine, root, mask=MASK & ~(1 << 47))
+    assert (mapped.entries.tolist(), mapped.physical.tolist()) == ([entry], [0x3000])
+
+
+def test_a_large_page_has_no_address_bits_below_its_size() -> None:
+    machine = Machine()
+    root = machine.page()
+    machine.map(root, 0xFFFF_8880_0000_0000, MIB2, MIB2, flags=PRESENT | 1 << 12)  # bit 12 is its memory type
+    assert kernel(machine, root).physical.tolist() == [MIB2]
+
+
+def test_a_users_page_without_any_right_is_mapped_with_its_address_inverted() -> None:
+    machine = Machine()
+    root = machine.page()
+    machine.map(root, 0x400000, ~0x5000 & MASK, flags=NO_RIGHTS)
+    machine.map(root, 0x401000, 0x6000, flags=0)  # a page that is swapped out, say
+    assert user(machine, root).physical.tolist() == [0x5000]
+
+
+def test_tables_that_lie_nowhere_or_are_not_there_map_nothing() -> None:
+    machine = Machine()
+    root = machine.page()
+    machine.word(root, 1 << 40 | PRESENT)
+    machine.word(root + 8, 0x5000 | WRITE)
+    assert len(user(machine, root).addresses) == 0
+    assert user(machine, root).translate_one(0x400000) == -1
+    assert len(walk(machine.ram(), -1, 4, upper=False, mask=MASK).tables) == 0
+    assert len(walk(machine.ram(), 0x1008, 4, upper=False, mask=MASK).tables) == 0
+
+
+def test_a_table_that_is_its_own_child_everywhere_ends_at_once() -> None:
+    machine = Machine()
+    root = machine.page()
+    machine.put(root, (root | PRESENT | WRITE | USER).to_bytes(8, "little") * 512)
+    mapped = user(machine, root)
+    assert mapped.addresses.tolist() == [number << 12 for number in range(512)]
+    assert mapped.tables.tolist() == [root]
+
+
+def test_many_roots_are_walked_at_once_and_what_they_share_is_each_ones() -> None:
+    machine = Machine()
+    one, other, none = machine.page(), machine.page(), machine.page()
+    machine.map(one, 0x400000, 0x1000)
+    machine.map(one, MIB2 * 3, MIB2, MIB2)
+    machine.word(other, machine.word(one))  # all of its tables
+    machine.map(other, 1 << 40, 0x2000)
+    found = walk_many(machine.ram(), np.array([other, -1, none, one]), 4, upper=False, mask=MASK)
+    leaves = list(zip(found.owners.tolist(), found.addresses.tolist(), found.physical.tolist(), strict=True))
+    shared = [(0x400000, 0x1000), (3 * MIB2, MIB2)]
+    assert leaves == [*((0, *leaf) for leaf in shared), (0, 1 << 40, 0x2000), *((3, *leaf) for leaf in shared)]
+    each = np.bincount(found.table_owners, minlength=4).tolist()
+    assert each == [1 + 3 + 3, 0, 1, 1 + 3]
+    assert found.complete
+
+
+def shared_by(machine: Machine, processes: int) -> MappedBy:
+    """The walk of that many roots with one tree of tables, which maps 512 pages."""
+    pages, directory, pointers = machine.page(), machine.page(), machine.page()
+    machine.put(pages, (0x5000 | PRESENT).to_bytes(8, "little") * 512)
+    machine.word(directory, pages | PRESENT)
+    machine.word(pointers, directory | PRESENT)
+    roots = np.array([machine.page() for _ in range(processes)])
+    for root in roots.tolist():
+        machine.word(root, pointers | PRESENT)
+    return walk_many(machine.ram(), roots, 4, upper=False, mask=MASK)
+
+
+def test_what_can_be_mapped_is_bounded_by_the_guests_ram_and_what_is_left_out_is_told() -> None:
+    usual, tables, leaves = (shared_by(Machine(4096), processes) for processes in (20, 2000, 1000))
+    assert (len(usual.addresses), usual.complete) == (20 * 512, True)
+    assert not tables.complete
+    assert len(tables.tables) <= 4096 + 2000
+    assert not leaves.complete
+    assert 100_000 < len(leaves.addresses) <= 1 << 18
+
+
+places = st.tuples(st.integers(0, 2**35 - 1), st.integers(0, 2**35 - 1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(places, max_size=20, unique_by=lambda place: place[0]), st.sampled_from([4, 5]))
+def test_every_mapped_page_is_found_where_it_was_mapped(pages: list[tuple[int, int]], levels: int) -> None:
+    machine = Machine()
+    root = machine.page()
+    for virtual, physical in pages:
+        machine.map(root, virtual << 12, physical << 12, levels=levels)
+    mapped = walk(machine.ram(), root, levels, upper=False, mask=MASK)
+    assert list(zip(mapped.addresses >> 12, mapped.physical >> 12, strict=True)) == sorted(pages)
+    inside = np.array([virtual << 12 | 0x123 for virtual, _ in pages], dtype=np.int64)
+    assert mapped.translate(inside).tolist() == [physical << 12 | 0x123 for _, physical in pages]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([4, 5]), st.sampled_from(["upper", "lower"]))
+def test_any_words_as_tables_map_something_within_bounds(seed: int, levels: int, half: str) -> None:
+    draw = np.random.default_rng(seed).integers
+    words = draw(64, size=64 * 512) << 12 | draw(1 << 12, size=64 * 512) | draw(2, size=64 * 512) << 40
+    machine = Machine(64)
+    machine.put(0, words.tobytes())
+    roots = np.array([0, 0x3000, 0x3000])
+    pieces = list(walk_pieces(machine.ram(), roots, levels, upper=half == "upper", mask=MASK))
+    assert 3 <= sum(len(piece.tables) for piece in pieces) <= 64 + 3
+    for piece in pieces:
+        assert ((piece.addresses < 0) == (half == "upper")).all()
+        assert ((piece.physical >= 0) & (piece.physical < 1 << 52)).all()

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged.attribution.guest_ram import PAGE, Unreadable
+from samepaged.attribution.linux.kernel import Kernel
+from samepaged.attribution.linux.profile import Profile
+from tests.unit.attribution.builders import Linux, linux, types
+
+
+def opened(guest: Linux, btf: bytes | None = None) -> Profile:
+    return Kernel.open(guest.machine.ram(), [guest.note_page], btf=btf).profile
+
+
+PLAIN = linux()
+PROFILE = opened(PLAIN)
+DOCUMENT = json.dumps(PROFILE.to_document())
+
+
+def without_types() -> Linux:
+    """One that has the symbols of BTF, and nothing there."""
+    guest = linux()
+    guest.machine.put((4 << 20) + 0x10000, bytes(8))
+    return guest
+
+
+def test_a_kernels_profile_has_what_is_wanted_of_it() -> None:
+    assert PROFILE.typed
+    assert (PROFILE.offset("task_struct.tasks"), PROFILE.size("page"), PROFILE.enumerator("PG_slab")) == (16, 64, 9)
+    assert PROFILE.symbol("init_task") == PLAIN.symbols["init_task"]
+    assert not PROFILE.has("filler_1")
+    assert not PROFILE.has("mm_struct.pgd")
+
+
+def test_the_first_name_that_a_kernel_has_counts() -> None:
+    assert PROFILE.offset("folio.index", "page.index", "page.flags") == 16
+    assert PROFILE.symbol("contig_page_data", "init_task") == PLAIN.symbols["init_task"]
+    for ask in (PROFILE.offset, PROFILE.size, PROFILE.enumerator, PROFILE.symbol):
+        with pytest.raises(Unreadable, match=r"folio\.nothing or folio\.none"):
+            ask("folio.nothing", "folio.none")
+
+
+def test_callers_are_functions_and_their_parts() -> None:
+    text = PLAIN.symbols["_stext"]
+    assert [(start - text, end - text, name) for start, end, name in PROFILE.callers] == [
+        (0x100, 0x180, "copy_process"),
+        (0x180, 0x200, "copy_process"),
+        (0x200, 0x240, "vmap"),
+    ]
+
+
+def test_a_document_outlives_a_reboot_to_another_place() -> None:
+    elsewhere = linux(slide=64 << 20)
+    kept = Profile.from_document(json.loads(DOCUMENT)).at(elsewhere.symbols["_stext"])
+    assert kept == opened(elsewhere)
+    assert kept.symbol("init_task") == PROFILE.symbol("init_task") + (64 << 20)
+    assert kept.to_document() == json.loads(DOCUMENT)
+
+
+def test_what_is_an_offset_into_per_cpu_memory_does_not_move() -> None:
+    profile = replace(PROFILE, symbols=PROFILE.symbols | {"cpu_number": 0x1C0})
+    assert profile.at(profile.stext + (8 << 20)).symbol("cpu_number") == 0x1C0
+
+
+def test_a_place_where_no_kernel_can_be_is_refused() -> None:
+    for stext in (0, PROFILE.stext + (1 << 30)):
+        with pytest.raises(Unreadable):
+            PROFILE.at(stext)
+
+
+def test_without_types_there_are_symbols_and_what_vmcoreinfo_has() -> None:
+    profile = opened(without_types())
+    assert not profile.typed
+    assert (profile.offsets, profile.sizes, profile.enumerators) == ({"page.flags": 0}, {"page": 64}, {})
+    assert profile.symbols == PROFILE.symbols
+
+
+def test_types_can_be_given_to_a_kernel_that_has_none() -> None:
+    assert opened(without_types(), btf=types().raw()) == PROFILE
+
+
+def test_types_of_another_kernel_are_not_taken() -> None:
+    other = types().raw().replace(b"\0page\0", b"\0pAge\0")
+    grown = other[:-1] + b"\0page\0"
+    assert opened(without_types(), btf=grown[: len(other)]).typed  # nothing of it contradicts
+    guest = without_types()
+    at = guest.note_page * PAGE
+    note = bytes(guest.machine.bytes[at : at + PAGE])
+    guest.machine.put(at, note.replace(b"SIZE(page)=64", b"SIZE(page)=56"))
+    assert not opened(guest, btf=types().raw()).typed
+    assert not opened(guest, btf=b"no BTF").typed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fingerprint": "short"},
+        {"fingerprint": 3},
+        {"typed": 1},
+        {"offsets": None},
+        {"offsets": {"page.flags": -1}},
+        {"offsets": {"page.flags": True}},
+        {"offsets": {"page.flags": 1.0}},
+        {"offsets": {"x" * 200: 1}},
+        {"sizes": {"page": 1 << 40}},
+        {"sizes": {str(number): 1 for number in range(2000)}},
+        {"enumerators": {"PG_slab": 1 << 64}},
+        {"symbols": {"init_task": 1 << 64}},
+        {"callers": {}},
+        {"callers": [[1, 2]]},
+        {"callers": [[1, 2, "vmap"]]},
+        {"callers": [[PROFILE.stext + 2, PROFILE.stext + 1, "vmap"]]},
+        {"callers": [[PROFILE.stext, PROFILE.stext + 2, 7]]},
+        {"callers": [[PROFILE.stext, PROFILE.stext + 2, "a"], [PROFILE.stext + 1, PROFILE.stext + 3, "b"]]},
+        {"more": 1},
+    ],
+)
+def test_a_document_is_taken_only_as_it_is_made(change: dict[str, object]) -> None:
+    with pytest.raises(Unreadable):
+        Profile.from_document(json.loads(DOCUMENT) | change)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(json.loads(DOCUMENT))), json_values) | json_values)
+def test_any_document_is_a_profile_or_unreadable(change: object) -> None:
+    document = json.loads(DOCUMENT) | change if isinstance(change, dict) else change
+    try:
+        profile = Profile.from_document(document)
+    except Unreadable:
+        return
+    assert Profile.from_document(json.loads(json.dumps(profile.to_document()))) == profile
+
+
+def test_a_profile_knows_which_build_it_is_of() -> None:
+    assert PROFILE.fingerprint == opened(linux(slide=32 << 20)).fingerprint
+    assert PROFILE.fingerprint != opened(linux("6.1.0-other")).fingerprint
+    assert replace(PROFILE, fingerprint="0" * 64) != PROFILE

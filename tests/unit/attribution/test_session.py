@@ -1,0 +1,431 @@
+"""An attributed scan, with a real process that reads a guest which is made up: well, badly, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from samepaged.attribution import client, messages, page_buffer, sandbox
+from samepaged.attribution import session as module
+from samepaged.attribution.ownership import KIND
+from samepaged.attribution.session import Attendant, Known, Terms
+from tests.unit.attribution.pretended import (
+    ARRAY,
+    ARRAY_PAGES,
+    CHOSEN,
+    HOW,
+    LAYOUTS,
+    NOTE,
+    OTHER,
+    PAGES,
+    Guest,
+    program,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from samepaged.attribution.ownership import Ownership
+
+TERMS = Terms(memory_limit=1 << 20, time_limit=20.0, names=True)
+IMPATIENT = Terms(memory_limit=1 << 20, time_limit=0.5)
+# Whatever the machine is doing: how long a guest may wait is no matter of these tests.
+LONG = 20.0
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHOOSING", LONG)
+    monkeypatch.setattr(sandbox, "BASE_MEMORY", 512 << 20)
+
+
+def attend(
+    guest: Guest,
+    known: Known | None = None,
+    terms: Terms = TERMS,
+    how: str = "well",
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Ownership:
+    """A snapshot's attributed scan; `meanwhile` is what happens before the guest is held."""
+    with Attendant(known or Known(1), LAYOUTS, terms, lambda: False, program(how)) as attendant:
+        guest.asked.clear()
+        attendant.prepare(guest)
+        meanwhile()
+        guest.asked.clear()
+        with attendant.held(guest, None):
+            pass
+        held = guest.asked.copy()
+        attendant.think()
+        found = attendant.conclude()
+        assert guest.asked == held  # nothing is copied of a guest that runs on
+    return found
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def test_what_is_found_is_of_the_instant_and_not_of_before() -> None:
+    guest = Guest()
+
+    def change() -> None:
+        guest.choose(50, 70)
+        guest.words[70, 0] = KIND["page_table"]
+        guest.words[OTHER, 0] = 8
+
+    found = attend(guest, meanwhile=change)
+    assert found.note is None
+    assert np.flatnonzero(found.kinds).tolist() == [50, 70, OTHER]
+    assert found.kinds[[50, 70]].tolist() == [KIND["slab"], KIND["page_table"]]
+    assert int(found.offsets[OTHER]) == 8
+    assert found.names[found.labels[OTHER]] == "/lib/secret.so"
+    assert [found.processes[by] for by in found.used_by] == ["sshd", "apache2"]
+
+
+def test_while_the_guest_is_held_only_what_is_needed_is_copied_once() -> None:
+    guest = Guest()
+    attend(guest)
+    assert sorted(guest.asked) == sorted({NOTE, OTHER, *range(ARRAY, ARRAY + ARRAY_PAGES), *CHOSEN})
+
+
+def test_a_second_scan_knows_what_it_needs_without_a_rehearsal() -> None:
+    guest, known = Guest(), Known(1)
+    first = attend(guest, known)
+    held = sorted(guest.asked)
+    looked: list[int] = []
+    second = attend(guest, known, meanwhile=lambda: looked.extend(guest.asked))
+    assert second.kinds.tolist() == first.kinds.tolist()
+    assert sorted(guest.asked) == held
+    assert OTHER not in looked
+    assert OTHER in known.others
+
+
+def test_names_do_not_leave_the_process_that_is_not_asked_for_them() -> None:
+    found = attend(Guest(), terms=Terms(1 << 20, 20.0))
+    assert found.names == ("slab of\na kind",)
+    assert found.processes == ()
+    assert found.kinds[OTHER] == KIND["library"]
+
+
+@pytest.mark.parametrize("how", sorted(set(HOW) - {"open"}))
+def test_a_process_that_goes_wrong_costs_this_guests_rows_and_nothing_else(how: str) -> None:
+    before = children()
+    found = attend(Guest(), terms=IMPATIENT if how in {"hang", "sleep"} else TERMS, how=how)
+    assert not found.kinds.any()
+    assert found.note
+    assert "the guest's own words" not in found.note
+    assert children() <= before
+
+
+@pytest.mark.parametrize("how", ["raise", "hang", "rubbish", "leave", "connect"])
+def test_a_process_that_goes_wrong_while_the_guest_is_held_is_given_up(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHOOSING", 0.5)
+    found = attend(Guest(), how=f"{how}-choosing")
+    assert not found.kinds.any()
+    assert found.note
+
+
+def test_a_guest_that_is_held_does_not_wait_for_a_process_that_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # what is told of more pages than these has no room in it
+    monkeypatch.setattr(socket, "socketpair", lambda *_: (ours, theirs))
+    monkeypatch.setattr(module, "CHOOSING", 0.1)
+    known = Known(1, others=np.arange(PAGES, dtype=np.int64))
+    found = attend(Guest(), known, Terms(memory_limit=2 << 20, time_limit=3600.0), how="deaf")
+    assert found.note == "the process that read it was given up: it took too long"
+
+
+def test_a_process_is_not_given_types_again_and_again(tmp_path: Path) -> None:
+    found = attend(Guest(), terms=replace(TERMS, btf_directory=tmp_path), how="asking")
+    assert found.note == "the process that read it was given up: it asked for types again and again"
+
+
+def test_a_process_that_looks_for_files_finds_none() -> None:
+    assert attend(Guest(), how="open").note is None
+
+
+def test_a_scan_that_is_stopped_does_not_wait_for_the_process() -> None:
+    with Attendant(Known(1), LAYOUTS, TERMS, lambda: True, program("sleep")) as attendant:
+        attendant.prepare(Guest())
+        assert attendant.expected(None) == 0
+        attendant.think()
+        assert "interrupted" in (attendant.conclude().note or "")
+
+
+def test_of_a_guest_without_a_note_no_process_is_started_and_it_is_not_searched_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    guest, known = Guest(), Known(1)
+    guest.words[NOTE] = 0
+    searches = 0
+    search = Guest.starting_with
+
+    def counted(self: Guest, mark: bytes) -> object:
+        nonlocal searches
+        searches += 1
+        return search(self, mark)
+
+    monkeypatch.setattr(Guest, "starting_with", counted)
+    monkeypatch.setattr(module, "Conversation", None)
+    seen = []
+    for _ in range(40):
+        assert "no Linux" in (attend(guest, known).note or "")
+        seen.append(searches)
+    assert [1 + seen.index(count) for count in range(1, searches + 1)] == [1, 2, 4, 8, 16, 26, 36]
+
+
+def test_a_guest_that_was_starting_is_found_at_the_next_scan_wherever_its_kernel_is_then() -> None:
+    guest, known = Guest(), Known(1)
+    array, guest.words[NOTE, 2] = int(guest.words[NOTE, 2]), 0
+    assert "no kernel in any of the notes" in (attend(guest, known).note or "")
+    guest.words[8], guest.words[NOTE] = guest.words[NOTE], 0
+    guest.words[8, 2] = array
+    assert attend(guest, known).note is None
+    guest.words[8, 2] = 0  # and now it is gone for long
+    for _ in range(3):
+        assert attend(guest, known).note
+    assert known.vain == 2
+
+
+def test_a_kernel_that_was_started_since_is_found_at_the_same_scan() -> None:
+    guest, known = Guest(), Known(1)
+    attend(guest, known)
+    guest.words[8], guest.words[NOTE] = guest.words[NOTE], 0
+    found = attend(guest, known)
+    assert found.note is None
+    assert found.kinds[OTHER] == KIND["library"]
+    assert known.notes is not None
+    assert known.notes.tolist() == [8]
+
+
+def test_what_is_known_of_a_guest_that_makes_no_sense_any_more_is_forgotten() -> None:
+    guest, known = Guest(), Known(1)
+    attend(guest, known)
+    guest.words[NOTE, 2] = 0
+    found = attend(guest, known)
+    assert "no kernel in any of the notes" in (found.note or "")
+    assert len(known.profile) == 0
+
+
+def test_a_guest_that_needs_more_than_the_limit_is_not_copied_at_all() -> None:
+    guest = Guest()
+    found = attend(guest, terms=Terms(memory_limit=5 * 4096, time_limit=20.0))
+    assert "sources.memory_limit" in (found.note or "")
+    assert guest.asked == []
+
+
+def test_where_the_limit_is_in_the_way_of_finding_a_kernel_it_is_told_of_and_not_the_guest() -> None:
+    guest = Guest()
+    guest.words[NOTE - 1, :2] = guest.words[NOTE, :2]  # begins as a note does, and is none
+    assert attend(guest, terms=Terms(memory_limit=4096, time_limit=20.0)).note == (
+        "more of it would have to be copied than sources.memory_limit, which is 0 MiB"
+    )
+
+
+def test_of_what_is_chosen_as_much_is_copied_as_there_is_room_for() -> None:
+    guest = Guest()
+    guest.choose(*range(100, 200))
+    found = attend(guest, terms=Terms(memory_limit=16 * 4096, time_limit=20.0))
+    assert 0 < np.count_nonzero(found.kinds) < 100
+    assert "not copied" in (found.note or "")
+
+
+def test_a_guest_cannot_choose_much_more_than_it_chose_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MARGIN", 2)
+    guest = Guest()
+    attend(guest, meanwhile=lambda: guest.choose(*range(100, 200)))
+    assert len([page for page in guest.asked if 100 <= page < 200]) == len(CHOSEN) + 2
+
+
+def test_absent_pages_are_zeros_and_swapped_ones_are_missing() -> None:
+    guest = Guest(unbacked=frozenset({51}), swapped=frozenset({60, OTHER}))
+    found = attend(guest)
+    assert found.kinds[[50, 51, 60]].tolist() == [KIND["slab"], 0, 0]
+    assert found.missing == 2
+
+
+def test_of_blocks_that_the_host_does_not_back_no_struct_pages_are_copied_and_nobody_uses_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Blocks of two pages, here and in the process that reads: page 20, which has struct pages, is of no use then.
+    monkeypatch.setattr(module, "BLOCK", 2)
+    guest = Guest(unbacked=frozenset({20, 21, 30, 33}))
+    monkeypatch.setattr(messages, "BLOCK", 2)
+
+    def one_of_them_is_used() -> None:
+        guest.unbacked = frozenset({20, 30, 33})
+
+    found = attend(guest, how="by-twos", meanwhile=one_of_them_is_used)
+    assert not {20, 21} & set(guest.asked)
+    assert found.kinds[20] == KIND["absent"]
+    assert found.kinds[[21, 30, 33]].tolist() == [0, 0, 0]  # used since, or beside one that is
+    assert found.missing == 0
+
+
+def test_what_was_copied_ahead_is_copied_again_where_it_was_written() -> None:
+    guest = Guest()
+    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+        attendant.prepare(guest)
+        attendant.ahead(guest)
+        guest.asked.clear()
+        guest.words[OTHER, 0] = 11
+        written = np.zeros(PAGES, dtype=np.bool_)
+        written[[OTHER, 200]] = True
+        attendant.again(guest, written)
+        assert guest.asked == [OTHER]
+        guest.choose(50, 80)  # of which the struct pages are written, and page 80 is none that was known of
+        guest.words[OTHER, 0] = 12
+        written[:] = False
+        written[[OTHER, 80, *range(ARRAY, ARRAY + ARRAY_PAGES)]] = True
+        guest.asked.clear()
+        with attendant.held(guest, written):
+            pass
+        assert sorted(guest.asked) == [*range(ARRAY, ARRAY + ARRAY_PAGES), 80, OTHER]
+        attendant.think()
+        found = attendant.conclude()
+    assert np.flatnonzero(found.kinds).tolist() == [50, 80, OTHER]
+    assert int(found.offsets[OTHER]) == 12
+
+
+def test_what_was_copied_ahead_and_is_not_there_any_more_is_not_taken_for_what_it_was() -> None:
+    guest = Guest()
+    nothing = np.zeros(PAGES, dtype=np.bool_)
+    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+        attendant.prepare(guest)
+        attendant.ahead(guest)
+        guest.swapped, guest.unbacked = frozenset({OTHER}), frozenset({60})
+        with attendant.held(guest, nothing):
+            pass
+        attendant.think()
+        found = attendant.conclude()
+    assert int(found.offsets[OTHER]) != 5
+    assert found.kinds[60] == 0
+
+
+def test_where_there_is_no_room_to_copy_again_all_is_copied_while_the_guest_is_held() -> None:
+    guest = Guest()
+    terms = Terms(memory_limit=12 * 4096, time_limit=20.0, names=True)
+    everything = np.ones(PAGES, dtype=np.bool_)
+    with Attendant(Known(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
+        attendant.prepare(guest)
+        attendant.ahead(guest)
+        attendant.again(guest, everything)
+        guest.words[OTHER, 0] = 13
+        with attendant.held(guest, np.zeros(PAGES, dtype=np.bool_)):
+            pass
+        attendant.think()
+        found = attendant.conclude()
+    assert found.note is None
+    assert int(found.offsets[OTHER]) == 13
+    assert np.flatnonzero(found.kinds).tolist() == [*CHOSEN, OTHER]
+
+
+def test_where_all_is_to_be_copied_once_more_it_is_announced_so() -> None:
+    guest = Guest()
+    terms = Terms(memory_limit=12 * 4096, time_limit=20.0)
+    nothing, everything = np.zeros(PAGES, dtype=np.bool_), np.ones(PAGES, dtype=np.bool_)
+    with Attendant(Known(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
+        attendant.prepare(guest)
+        whole = attendant.expected(None)
+        attendant.ahead(guest)
+        assert attendant.expected(everything) == whole
+        attendant.again(guest, everything)
+        assert attendant.expected(nothing) == whole
+
+
+def test_pages_that_are_gone_take_no_room_and_have_nothing_copied_once_more() -> None:
+    guest = Guest()
+    guest.choose(*range(100, 110))
+    terms = Terms(memory_limit=20 * 4096, time_limit=20.0)
+    with Attendant(Known(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
+        attendant.prepare(guest)
+        attendant.ahead(guest)
+        guest.unbacked, guest.swapped = frozenset(range(100, 105)), frozenset(range(105, 110))
+        guest.asked.clear()
+        with attendant.held(guest, np.zeros(PAGES, dtype=np.bool_)):
+            pass
+        assert {page for page in guest.asked if page < 100} == set()
+        attendant.think()
+        assert not attendant.conclude().kinds[100:110].any()
+
+
+def test_what_is_chosen_while_the_guest_is_held_is_copied_as_far_as_was_announced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MARGIN", 2)
+    guest = Guest()
+    guest.choose(*range(100, 200))
+    written = np.zeros(PAGES, dtype=np.bool_)
+    written[ARRAY : ARRAY + ARRAY_PAGES] = True
+    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+        attendant.prepare(guest)
+        attendant.ahead(guest)
+        guest.choose(*range(100, 250))
+        guest.asked.clear()
+        announced = attendant.expected(written)
+        with attendant.held(guest, written):
+            pass
+        assert len(guest.asked) == announced == ARRAY_PAGES + 100 // module.MORE + 2
+        attendant.think()
+        assert "not copied" in (attendant.conclude().note or "")
+
+
+def test_where_memory_runs_out_while_the_guest_is_held_the_scan_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    guest = Guest()
+    everything = np.ones(PAGES, dtype=np.bool_)
+    monkeypatch.setattr(module, "MARGIN", 0)
+    monkeypatch.setattr(client, "READY", 1)
+    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+        attendant.prepare(guest)
+        attendant.ahead(guest)
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        with attendant.held(guest, everything):
+            pass
+        attendant.think()
+        assert "No space left" in (attendant.conclude().note or "")
+
+
+def test_an_answer_that_was_there_in_time_counts_however_late_it_is_asked_for() -> None:
+    guest = Guest()
+    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+        attendant.prepare(guest)
+        with attendant.held(guest, None):
+            pass
+        attendant.think()
+        assert attendant._talk is not None
+        attendant._talk._asked = 0.0  # all other work on this scan took so long
+        assert attendant.conclude().note is None
+
+
+def test_memory_that_cannot_be_mapped_ahead_is_there_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_buffer, "MADV_POPULATE_WRITE", 9999)  # as a kernel says that does not know it
+    held = page_buffer.Copied(PAGES, 16)
+    monkeypatch.setattr(held, "_locked", False)
+    try:
+        held.ready(16)
+        assert os.fstat(held.file).st_blocks * 512 >= 17 * 4096
+        assert held.add(Guest(), np.array([NOTE, OTHER])).tolist() == [1, 2]
+    finally:
+        held.close()
+
+
+def test_who_was_not_held_says_why_nothing_is_known() -> None:
+    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+        attendant.decline("its memory was read by a dump")
+        attendant.decline("for another reason")
+        attendant.think()
+        found = attendant.conclude()
+    assert found.note == "its memory was read by a dump"
+    assert len(found.kinds) == PAGES

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged.attribution.guest_ram import PAGE, Unreadable
+from samepaged.attribution.linux.vmcoreinfo import IMAGE, MARK, candidates, parse
+from tests.unit.attribution.builders import linux, note
+
+SYMBOLS = {"_stext": IMAGE, "swapper_pg_dir": IMAGE + 0x1000, "init_uts_ns": IMAGE + 0x2000}
+WHOLE = note("6.1.0", SYMBOLS, 0x400000, "SIZE(page)=64", "OFFSET(page.flags)=0", "LENGTH(zone.free_area)=11")
+
+
+def test_a_note_says_what_it_is_of_and_where_things_are() -> None:
+    info = parse(WHOLE.ljust(PAGE, b"\0"), page=7)
+    assert (info.release, info.build_id, info.page) == ("6.1.0", "ab" * 20, 7)
+    assert info.symbols == SYMBOLS
+    assert (info.sizes, info.offsets, info.lengths) == ({"page": 64}, {"page.flags": 0}, {"zone.free_area": 11})
+    assert info.physical(info.symbol("init_uts_ns")) == 0x402000
+    assert (info.levels, info.mask) == (4, 0x000F_FFFF_FFFF_F000)
+
+
+def test_what_differs_from_boot_to_boot_is_read_from_it() -> None:
+    more = ("NUMBER(pgtable_l5_enabled)=1", f"NUMBER(sme_mask)={1 << 47}")
+    moved = {name: address + 0x1000000 for name, address in SYMBOLS.items()}
+    info = parse(note("6.1.0", moved, -0x800000, *more))
+    assert (info.levels, info.mask) == (5, 0x000F_7FFF_FFFF_F000)
+    assert info.physical(info.symbol("_stext")) == 0x800000
+
+
+def test_what_is_not_in_the_kernels_image_has_no_place_in_ram() -> None:
+    info = parse(WHOLE)
+    for address in (0, IMAGE - 1, IMAGE + (1 << 30), 1 << 64):
+        with pytest.raises(Unreadable):
+            info.physical(address)
+
+
+def test_the_fingerprint_outlives_a_reboot_and_tells_kernels_apart() -> None:
+    moved = {name: address + (32 << 20) for name, address in SYMBOLS.items()} | {"mem_section": 0xFFFF888000000000}
+    rebooted = note("6.1.0", moved, 0x123000, "SIZE(page)=64", "OFFSET(page.flags)=0", "LENGTH(zone.free_area)=11")
+    other = WHOLE.replace(b"SIZE(page)=64", b"SIZE(page)=56")
+    assert parse(rebooted).fingerprint == parse(WHOLE).fingerprint != parse(other).fingerprint
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        MARK,
+        b"x" + WHOLE,
+        WHOLE.replace(b"phys_base", b"physical"),
+        WHOLE.replace(b"_stext", b"_start"),
+        WHOLE.replace(b"SYMBOL(_stext)=ffffffff80000000", b"SYMBOL(_stext)=7fff80000000"),
+        WHOLE.replace(b"6.1.0", b"6 1 0"),
+    ],
+)
+def test_what_is_no_note_of_a_kernel_for_x86_64_is_refused(raw: bytes) -> None:
+    with pytest.raises(Unreadable):
+        parse(raw)
+
+
+@given(st.binary(max_size=PAGE))
+def test_any_bytes_are_a_note_or_unreadable(raw: bytes) -> None:
+    try:
+        info = parse(MARK + raw)
+    except Unreadable:
+        return
+    assert info.fingerprint
+
+
+@given(st.integers(10, len(WHOLE) - 1), st.binary(min_size=1, max_size=24))
+def test_a_damaged_note_is_a_note_or_unreadable(at: int, damage: bytes) -> None:
+    try:
+        info = parse(WHOLE[:at] + damage + WHOLE[at + len(damage) :])
+    except Unreadable:
+        return
+    assert 0 <= info.mask < 1 << 52
+    assert all(0 <= address < 1 << 64 for address in info.symbols.values())
+
+
+def test_only_the_note_of_the_running_kernel_counts() -> None:
+    guest = linux("6.1.0-test")
+    live = guest.note_page * PAGE
+    stale, torn = guest.machine.page(), guest.machine.page()
+    raw = bytes(guest.machine.bytes[live : live + PAGE])
+    guest.machine.put(stale, raw.replace(b"6.1.0-test", b"6.0.0-test"))
+    guest.machine.put(torn, raw[:200])
+    pages = [0, stale // PAGE, torn // PAGE, guest.note_page, 1 << 40, -1]
+    assert [info.page for info in candidates(guest.machine.ram(), pages)] == [guest.note_page]

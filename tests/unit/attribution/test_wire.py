@@ -1,0 +1,299 @@
+"""What the daemon takes from a process that a guest may have taken over."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged.attribution.messages import (
+    LONGEST_NAME,
+    LONGEST_PROCESS,
+    answers,
+    ascending,
+    nameless,
+    ownership_from,
+    ownership_parts,
+)
+from samepaged.attribution.ownership import KIND, KINDS, Ownership
+from samepaged.attribution.wire import MAGIC, START, Array, Channel, Form, GoneError, Line, Number, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMS = {
+    "found": Form(
+        {"count": Number(0, 9), "note": Line(4)}, {"pages": Array("<i8", 3), "kinds": Array("u1", 2, exact=True)}
+    )
+}
+PAGES = 16
+
+
+def speak(sock: socket.socket, raw: bytes) -> None:
+    with contextlib.suppress(OSError):  # who listens may have heard enough
+        sock.sendall(raw)
+        sock.shutdown(socket.SHUT_WR)
+
+
+def said(raw: bytes, forms: Mapping[str, Form] | None = None) -> Any:
+    """What is taken of a process that says this, and ends."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        speaker = threading.Thread(target=speak, args=(theirs, raw))
+        speaker.start()
+        try:
+            return Channel(ours, lambda: False).receive(FORMS if forms is None else forms, time.monotonic() + 10)
+        finally:
+            ours.close()
+            speaker.join()
+
+
+def framed(header: object, arrays: bytes = b"") -> bytes:
+    raw = json.dumps(header).encode()
+    return START.pack(MAGIC, len(raw)) + raw + arrays
+
+
+GOOD = {"kind": "found", "fields": {"count": 1, "note": None}, "lengths": {"pages": 1, "kinds": 2}}
+
+
+def test_a_message_arrives_as_it_was_sent() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        arrays: dict[str, Any] = {
+            "pages": np.array([5, 1 << 40], dtype=np.int64),
+            "kinds": np.array([1, 2], dtype=np.uint8),
+        }
+        Channel(theirs).send("found", arrays, {"count": 9, "note": "äöü"})
+        taken = Channel(ours, lambda: False).receive(FORMS)
+    assert (taken.kind, taken.fields) == ("found", {"count": 9, "note": "äöü"})
+    assert taken.arrays["pages"].tolist() == [5, 1 << 40]
+    assert taken.arrays["kinds"].tolist() == [1, 2]
+
+
+def test_arrays_are_taken_in_the_order_in_which_they_are_sent() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        arrays: dict[str, Any] = {"kinds": np.array([1, 2], dtype=np.uint8), "pages": np.array([5, 6], dtype=np.int64)}
+        Channel(theirs).send("found", arrays, {"count": 9, "note": None})
+        taken = Channel(ours, lambda: False).receive(FORMS)
+    assert {name: array.tolist() for name, array in taken.arrays.items()} == {"kinds": [1, 2], "pages": [5, 6]}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        [],
+        None,
+        {**GOOD, "more": 1},
+        {**GOOD, "kind": "other"},
+        {**GOOD, "kind": ["found"]},
+        {**GOOD, "fields": []},
+        {**GOOD, "fields": {"count": 10, "note": None}},
+        {**GOOD, "fields": {"count": True, "note": None}},
+        {**GOOD, "fields": {"count": 1.0, "note": None}},
+        {**GOOD, "fields": {"count": 1, "note": "12345"}},
+        {**GOOD, "fields": {"count": 1}},
+        {**GOOD, "fields": {"count": 1, "note": None, "more": 1}},
+        {**GOOD, "lengths": {"pages": 4, "kinds": 2}},
+        {**GOOD, "lengths": {"pages": -1, "kinds": 2}},
+        {**GOOD, "lengths": {"pages": 1 << 62, "kinds": 2}},
+        {**GOOD, "lengths": {"pages": 1, "kinds": 1}},
+        {**GOOD, "lengths": {"pages": 1, "kinds": 2, "more": 0}},
+        {**GOOD, "lengths": {"kinds": 2}},
+    ],
+)
+def test_what_is_not_of_the_form_is_refused_before_anything_is_made_of_it(header: object) -> None:
+    with pytest.raises(WireError):
+        said(framed(header, bytes(100)))
+
+
+@pytest.mark.parametrize("raw", [b"[" * 60_000, b'{"kind":' * 8_000, b"1" * 60_000, b"\xff", b'{"kind": NaN}', b""])
+def test_json_that_is_none_is_refused(raw: bytes) -> None:
+    with pytest.raises(WireError):
+        said(START.pack(MAGIC, len(raw)) + raw)
+
+
+def test_a_header_longer_than_any_is_not_waited_for() -> None:
+    with pytest.raises(WireError, match="does not speak"):
+        said(START.pack(MAGIC, 1 << 30))
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused(raw: bytes) -> None:
+    with pytest.raises(WireError):
+        said(raw)
+
+
+@given(at=st.integers(0, 120), bit=st.integers(0, 7))
+def test_a_message_with_a_flipped_bit_is_refused_or_still_of_its_form(at: int, bit: int) -> None:
+    raw = bytearray(framed(GOOD, bytes(8 + 2)))
+    raw[at % len(raw)] ^= 1 << bit
+    try:
+        taken = said(bytes(raw))
+    except WireError:
+        return
+    assert 0 <= taken.fields["count"] <= 9
+    assert (len(taken.arrays["pages"]), len(taken.arrays["kinds"])) in {(length, 2) for length in range(4)}
+
+
+def test_an_end_in_the_middle_is_an_end() -> None:
+    with pytest.raises(GoneError):
+        said(framed(GOOD, bytes(3)))
+
+
+def test_nobody_waits_longer_than_the_deadline_or_past_a_stop() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with pytest.raises(WireError, match="took too long"):
+            Channel(ours, lambda: False).receive(FORMS, time.monotonic() + 0.01)
+        with pytest.raises(WireError, match="interrupted"):
+            Channel(ours, lambda: True).receive(FORMS, time.monotonic() + 60)
+
+
+def test_nobody_waits_for_a_process_that_does_not_listen() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(WireError, match="took too long"):
+        Channel(ours, lambda: False).send(
+            "found", {"pages": np.zeros(1 << 20, dtype=np.int64)}, deadline=time.monotonic() + 0.1
+        )
+
+
+def test_whoever_listens_slowly_is_waited_for_no_longer_than_whoever_does_not() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:  # there is always room for so little
+        with pytest.raises(WireError, match="took too long"):
+            Channel(ours, lambda: False).send("found", deadline=time.monotonic() - 1)
+        with pytest.raises(WireError, match="interrupted"):
+            Channel(ours, lambda: True).send("found", deadline=time.monotonic() + 60)
+
+
+def ownership(**changes: Any) -> Ownership:
+    whole = {
+        "kinds": np.full(PAGES, KIND["library"], dtype=np.uint8),
+        "labels": np.arange(PAGES, dtype=np.int32) % 3 - 1,
+        "offsets": np.arange(PAGES, dtype=np.int64) * 4096,
+        "modes": np.arange(PAGES, dtype=np.uint16),
+        "names": ("/lib/a\tb.so", "slab dentry"),
+        "used_pages": np.array([3, 3, 9], dtype=np.int32),
+        "used_by": np.array([1, 0, 1], dtype=np.int32),
+        "processes": ("sshd", "ä\udcff"),
+        "kernel": "6.1.0",
+        "missing": 2,
+        "note": None,
+    }
+    return Ownership(**{**whole, **changes})
+
+
+def passed(found: Ownership) -> Ownership:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        fields, arrays = ownership_parts(found)
+        sender = threading.Thread(
+            target=lambda: Channel(theirs).send("ownership", {**arrays, "others": np.arange(2)}, fields)
+        )
+        sender.start()
+        message = Channel(ours, lambda: False).receive(answers(PAGES), time.monotonic() + 10)
+        sender.join()
+    return ownership_from(message.fields, message.arrays)
+
+
+def test_an_ownership_passes_with_its_users_in_order() -> None:
+    before, after = ownership(), passed(ownership())
+    for name in ("kinds", "labels", "offsets", "modes"):
+        assert getattr(after, name).tolist() == getattr(before, name).tolist()
+        assert getattr(after, name).dtype == getattr(before, name).dtype
+    assert (after.used_pages.tolist(), after.used_by.tolist()) == ([3, 3, 9], [0, 1, 1])
+    assert after.names == before.names
+    assert after.processes == ("sshd", "ä\\udcff")
+    assert (after.kernel, after.missing, after.note) == ("6.1.0", 2, None)
+
+
+def test_what_a_process_says_of_the_kernel_is_a_line_that_can_be_logged() -> None:
+    fields, arrays = ownership_parts(ownership())
+    fields |= {"kernel": "6.1\ud800\u202e", "note": "well\n\x1b[2Jdomain 'other': its pages are mine"}
+    found = ownership_from(fields, arrays)
+    assert found.kernel == "6.1\\ud800\\u202e"
+    assert found.note == "well\\n\\x1b[2Jdomain 'other': its pages are mine"
+
+
+def test_more_names_than_may_be_said_are_empty_and_the_others_are_told() -> None:
+    long = "x" * LONGEST_NAME
+    after = passed(ownership(names=("first", *[long] * 400, "last"), processes=("y" * 100, "z")))
+    assert after.names[:2] == ("first", long)
+    assert after.names[300:] == ("",) * 101 + ("last",)
+    assert after.processes == ("y" * LONGEST_PROCESS, "z")
+
+
+def test_what_the_daemon_has_to_hold_of_a_guest_is_bounded_by_the_guests_size() -> None:
+    pages = 1 << 22
+    held = sum(array.most * np.dtype(array.dtype).itemsize for array in answers(pages)["ownership"].arrays.values())
+    assert held < pages * 128
+
+
+def test_names_too_long_or_with_a_zero_in_them_are_cut_and_mended() -> None:
+    after = passed(ownership(names=("a\0b", "ä" * LONGEST_NAME), processes=("", "x")))
+    assert after.names[0] == "a b"
+    assert len(after.names[1].encode()) <= LONGEST_NAME + 2  # what was cut in two is a character of its own
+    assert after.processes == ("", "x")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kinds": np.full(PAGES, len(KINDS), dtype=np.uint8)},
+        {"labels": np.full(PAGES, 2, dtype=np.int32)},
+        {"labels": np.full(PAGES, -2, dtype=np.int32)},
+        {"offsets": np.full(PAGES, -2, dtype=np.int64)},
+        {"used_pages": np.array([3, 3, PAGES], dtype=np.int32)},
+        {"used_pages": np.array([-1, 3, 9], dtype=np.int32)},
+        {"used_by": np.array([0, 1, 2], dtype=np.int32)},
+        {"names": ()},
+        {"processes": ()},
+    ],
+)
+def test_an_ownership_that_contradicts_itself_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(WireError):
+        passed(ownership(**change))
+
+
+@pytest.mark.parametrize(("pages", "by"), [([3, 3], [1, 1]), ([9, 3], [0, 0]), ([3, 3], [1, 0]), ([3], [0, 1])])
+def test_users_that_are_not_in_order_are_refused(pages: list[int], by: list[int]) -> None:
+    fields, arrays = ownership_parts(ownership())
+    arrays["used_pages"], arrays["used_by"] = np.array(pages, dtype=np.int32), np.array(by, dtype=np.int32)
+    with pytest.raises(WireError):
+        ownership_from(fields, arrays)
+
+
+@pytest.mark.parametrize("raw", [b"x", b"\0" * 70 + b"x", b"x" * (LONGEST_NAME + 2) + b"\0", bytes((1 << 18) + 1)])
+def test_names_that_do_not_end_or_are_too_long_are_refused(raw: bytes) -> None:
+    fields, arrays = ownership_parts(ownership())
+    arrays["names"] = np.frombuffer(raw, dtype=np.uint8)
+    with pytest.raises(WireError):
+        ownership_from(fields, arrays)
+
+
+@given(st.lists(st.integers(-2, PAGES + 1), max_size=8))
+def test_pages_are_numbers_of_the_guests_each_once_in_order(numbers: list[int]) -> None:
+    good = sorted(set(numbers)) == numbers and all(0 <= number < PAGES for number in numbers)
+    assert ascending(np.array(numbers, dtype=np.int64), PAGES) is good
+
+
+def test_without_names_kinds_stay_and_what_the_kernel_calls_its_own() -> None:
+    kinds = np.full(PAGES, KIND["slab"], dtype=np.uint8)
+    kinds[:8] = KIND["library"]
+    labels = np.zeros(PAGES, dtype=np.int32)
+    labels[8:] = 1
+    labels[15] = -1
+    bare = nameless(ownership(kinds=kinds, labels=labels))
+    assert bare.kinds.tolist() == kinds.tolist()
+    assert (bare.names, bare.processes, len(bare.used_pages)) == (("slab dentry",), (), 0)
+    assert bare.labels.tolist() == [-1] * 8 + [0] * 7 + [-1]
+    assert bare.offsets[:8].tolist() == [-1] * 8

@@ -1,0 +1,50 @@
+"""Whose the pages are, by precopy: copied ahead, and again what was written, it is of the instant of the digest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from samepaged.attribution.session import Known
+from samepaged.guard.client import GuardClient
+from samepaged.guard.suspend import Suspender
+from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.guests import describe
+from samepaged.memory.kept import Kept
+from tests.support.instant import differences, scanned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.guests import Writer
+
+
+@pytest.fixture
+def hypervisor() -> Iterator[Hypervisor]:
+    found = Hypervisor("qemu:///system")
+    found.connect()
+    yield found
+    found.close()
+
+
+def test_what_was_copied_ahead_says_what_all_memory_says_at_the_instant_of_the_digest(
+    kvm_guest: Writer, hypervisor: Hypervisor, tmp_path: Path
+) -> None:
+    guest = describe(hypervisor, kvm_guest.domain)
+    guard = GuardClient(hypervisor.uri, tmp_path)
+    suspender = Suspender(hypervisor, guest, guard, 3600, lambda: False)
+    kept, known = Kept(start_time=0), Known(start_time=0)
+    try:
+        for number, rate in enumerate((0, 500)):
+            kvm_guest.fill(0, 2048 * (number + 1), number, 512)
+            kvm_guest.tell(f"dirty {rate}")
+            found, owned, truth = scanned(guest, suspender, kept, known, "precopy", tmp_path)
+            assert found.mode == "precopy"
+            assert owned.note is None
+            assert owned.labelled_ratio >= 0.97
+            assert differences(owned, truth) == []
+    finally:
+        kvm_guest.tell("dirty 0")
+        guard.close()
