@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import highspy
 import numpy as np
 
-from samepaged.traces.fleet.placement_contents import weighed
-from samepaged.traces.fleet.placement_gain import gains
-from samepaged.traces.fleet.placement_search import Effort, steps_to_better
-from samepaged.traces.fleet.placement_terms import Terms, keeps_to
+from samepaged.analysis.placement.constraints import Terms, keeps_to
+from samepaged.analysis.placement.contents import weighed
+from samepaged.analysis.placement.gain import gains
+from samepaged.analysis.placement.search import Effort, steps_to_better
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.traces.fleet.placement_contents import Incidence
+    from samepaged.analysis.placement.contents import Incidence
 
 __all__ = ["best_gain", "best_in_reach", "found_gain", "small_fleet"]
 

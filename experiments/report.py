@@ -11,7 +11,7 @@ from experiments.contents import filled_pages, most_repeated
 from experiments.matrix import ARCHITECTURES, BOOTS, MATRIX, RELEASES, SETUPS
 from experiments.running import FieldError, outcomes
 from experiments.tracing import SEED, samepaged
-from samepaged.traces.owners import owners_of
+from samepaged.traces.attribution_file import owners_of
 from samepaged.traces.parquet import read
 from samepaged.traces.store import Store
 from samepaged.traces.survey import survey

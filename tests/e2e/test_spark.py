@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from samepaged.analysis.fleet.counting import fleet
+from samepaged.analysis.fleet.duckdb_engine import duckdb_engine
+from samepaged.analysis.fleet.spark_engine import spark_engine
 from samepaged.errors import SamepagedError, TraceError
 from samepaged.traces import Store, parquet
-from samepaged.traces.fleet.counting import fleet
-from samepaged.traces.fleet.duckdb_engine import duckdb_engine
-from samepaged.traces.fleet.spark_engine import spark_engine
 from tests.support.fleet import guest, rewrite, write_mixed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from samepaged.traces.fleet.engine import Engine
+    from samepaged.analysis.fleet.engine import Engine
 
 pytestmark = [
     pytest.mark.skipif(find_spec("pyspark") is None, reason="pyspark is not installed"),

@@ -11,7 +11,7 @@ import pytest
 
 from samepaged.attribution.ownership import KINDS
 from samepaged.traces import Store
-from samepaged.traces.owners import owners_of
+from samepaged.traces.attribution_file import owners_of
 from samepaged.traces.survey import survey
 from tests.support.daemon import daemon
 

@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samepaged.analysis.study.comparison import compare
 from samepaged.commands.study import begin_drawing, printed
 from samepaged.errors import UsageError
 from samepaged.export.names import valid
 from samepaged.traces.database import check_installed
-from samepaged.traces.study.comparison import compare
 from samepaged.traces.survey import survey
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Command:
             (valid(args.first), valid(args.second)), (survey(args.first), survey(args.second)), seed=args.seed
         )
         if args.out is not None:
-            from samepaged.traces.study.report import write_comparison  # noqa: PLC0415 - matplotlib, where it is needed
+            from samepaged.analysis.study.report import write_comparison  # noqa: PLC0415 - matplotlib, where it is needed
 
             write_comparison(found, args.out)
         if args.json:

@@ -7,19 +7,19 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from samepaged.analysis.fleet.counting import fleet
+from samepaged.analysis.fleet.duckdb_engine import duckdb_engine
 from samepaged.commands import fleet_place
 from samepaged.commands.command import sample
 from samepaged.errors import UsageError
 from samepaged.export.names import aligned
 from samepaged.export.table import size
 from samepaged.traces import utc
-from samepaged.traces.fleet.counting import fleet
-from samepaged.traces.fleet.duckdb_engine import duckdb_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from samepaged.traces.fleet.result import Fleet, HostPair
+    from samepaged.analysis.fleet.result import Fleet, HostPair
 
 __all__ = ["Command"]
 
@@ -101,7 +101,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _share(args: argparse.Namespace) -> int:
     if args.engine == "spark":
-        from samepaged.traces.fleet.spark_engine import spark_engine  # noqa: PLC0415 - PySpark, where it is needed
+        from samepaged.analysis.fleet.spark_engine import spark_engine  # noqa: PLC0415 - PySpark, where it is needed
 
         found = fleet(args.place, lambda: spark_engine(args.master or LOCAL_MASTER), sample=args.sample)
     else:

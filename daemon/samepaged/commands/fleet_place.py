@@ -6,6 +6,8 @@ import json
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
+from samepaged.analysis.placement.limits import hosts_of
+from samepaged.analysis.placement.place import Guest, lowest, place
 from samepaged.commands.command import quantity, sample, taken_by
 from samepaged.config import quantities
 from samepaged.errors import UsageError
@@ -13,8 +15,6 @@ from samepaged.export.names import aligned
 from samepaged.export.table import size
 from samepaged.sharing.parallel import in_threads
 from samepaged.traces import newest, read, read_hashes, survey, utc
-from samepaged.traces.fleet.placement import Guest, lowest, place
-from samepaged.traces.fleet.placement_limits import hosts_of
 
 if TYPE_CHECKING:
     import argparse
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from samepaged.analysis.placement.place import HostOutcome, Placement
     from samepaged.traces import About, TraceFile
-    from samepaged.traces.fleet.placement import HostOutcome, Placement
 
 __all__ = ["prepare_parser", "run"]
 

@@ -7,20 +7,20 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samepaged.analysis.study.document import document
+from samepaged.analysis.study.labels import load_labels
+from samepaged.analysis.study.study import MOST_PAIRS, study
+from samepaged.analysis.study.tables import tables
 from samepaged.errors import UsageError
 from samepaged.export.names import aligned, columns, elided, wrapped
 from samepaged.traces.database import check_installed
-from samepaged.traces.study.document import document
-from samepaged.traces.study.labels import load_labels
-from samepaged.traces.study.tables import tables
-from samepaged.traces.study.whole import MOST_PAIRS, study
 from samepaged.traces.survey import survey
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
-    from samepaged.traces.study.table import Table
+    from samepaged.analysis.study.table import Table
 
 __all__ = ["Command", "begin_drawing", "printed"]
 
@@ -60,7 +60,7 @@ class Command:
         labels = None if args.labels is None else load_labels(args.labels)
         found = study(survey(args.directory), most_pairs=args.pairs or MOST_PAIRS, seed=args.seed, labels=labels)
         if args.out is not None:
-            from samepaged.traces.study.report import write  # noqa: PLC0415 - matplotlib, where it is needed
+            from samepaged.analysis.study.report import write  # noqa: PLC0415 - matplotlib, where it is needed
 
             write(found, args.out)
         if args.json:
@@ -73,7 +73,7 @@ class Command:
 def begin_drawing(directory: Path) -> None:
     """Make the directory for figures. Raises UsageError where they cannot be drawn, TraceError where not written."""
     try:
-        from samepaged.traces.study.report import prepare  # noqa: PLC0415 - matplotlib, where it is needed
+        from samepaged.analysis.study.report import prepare  # noqa: PLC0415 - matplotlib, where it is needed
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise

@@ -17,7 +17,7 @@ from samepaged.errors import TraceError, UsageError
 from samepaged.export.names import aligned, visible
 from samepaged.export.table import size
 from samepaged.traces import Store, guest, newest, read, survey, utc
-from samepaged.traces.owners import owners_of
+from samepaged.traces.attribution_file import owners_of
 from samepaged.traces.parquet import look, write
 from samepaged.traces.survey import paths
 

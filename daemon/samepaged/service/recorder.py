@@ -15,7 +15,7 @@ from samepaged.errors import SamepagedError
 from samepaged.export.names import valid
 from samepaged.export.snapshot import Recording, Sourced
 from samepaged.export.sources_document import sources_document
-from samepaged.traces import PageSizeCounts, Store, Trace, owners, seed_id
+from samepaged.traces import PageSizeCounts, Store, Trace, attribution_file, seed_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -84,8 +84,8 @@ def write_owners(sourced: Sourced, host: str, directory: Path) -> None:
     answers = sourced.answers
     trace = Store(directory).path_of(valid(host), valid(answers.domain), sourced.scanned)
     if trace.exists():
-        told = sources_document(answers.shortened(owners.MOST_OWNERS))
-        owners.write(trace, {**told, "host": valid(host), "scanned_at": sourced.scanned})
+        told = sources_document(answers.shortened(attribution_file.MOST_OWNERS))
+        attribution_file.write(trace, {**told, "host": valid(host), "scanned_at": sourced.scanned})
 
 
 class Recorder:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from samepaged.errors import TraceError
 from samepaged.traces import parquet
-from samepaged.traces.owners import SUFFIX, sidecar
+from samepaged.traces.attribution_file import SUFFIX, sidecar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ from experiments import owners
 from experiments.contents import Repeated
 from experiments.matrix import MATRIX, SETUPS
 from experiments.report import PAGE
+from samepaged.analysis.study.attribution import sources
 from samepaged.attribution.report import Answers, Copied, Owner
-from samepaged.traces.study.owners import sources
 
 MIB = 256  # pages
 TABLES = ("sources", "sources by kind", "sources by library", "sources by file", "sources by process")

@@ -17,7 +17,7 @@ from samepaged.service import recorder as module
 from samepaged.service.recorder import Record, Recorder
 from samepaged.sharing import Contents, PageDigest
 from samepaged.traces import seed_id, survey
-from samepaged.traces.owners import owners_of
+from samepaged.traces.attribution_file import owners_of
 from tests.unit.export.builders import STARTED, answers, guest_scan
 
 

@@ -1,0 +1,198 @@
+"""From the traces of a fleet to what its hosts have in common, by a query engine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.analysis.fleet import queries
+from samepaged.analysis.fleet.engine import Counted, EngineError
+from samepaged.analysis.fleet.result import Fleet, Host, HostPair, Widespread
+from samepaged.errors import SamepagedError, TraceError, UsageError
+from samepaged.traces import parquet
+from samepaged.traces.metadata import Totals
+from samepaged.traces.survey import newest, survey
+from samepaged.traces.trace import MOST_HALVINGS, threshold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from samepaged.analysis.fleet.engine import Engine
+    from samepaged.traces.metadata import TraceFile
+    from samepaged.traces.trace import About
+
+__all__ = ["fleet"]
+
+MOST_WIDESPREAD: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Guests:
+    """The traces that count, with the files that have them; the names of their hosts, in order."""
+
+    traces: tuple[tuple[TraceFile, About], ...]
+    hosts: tuple[str, ...]
+    sample: int
+
+    @classmethod
+    def of(cls, files: Sequence[TraceFile], sample: int) -> Guests:
+        """Each guest's newest trace. Raises UsageError for a sample that is none, or cannot be taken."""
+        try:
+            threshold(sample)
+        except ValueError as error:
+            raise UsageError(f"--sample {sample}: not a power of two up to {1 << MOST_HALVINGS}; try 256") from error
+        traces = tuple(newest(files))
+        sample = max(sample, *(file.sample for file, _ in traces))
+        if sample > 1 and traces[0][1].hash_bits < 64:  # noqa: PLR2004 - bits of a whole hash
+            raise UsageError(
+                f"--sample {sample}: hashes of {traces[0][1].hash_bits} bits are not spread over the hash space; "
+                "leave --sample out"
+            )
+        return cls(traces, tuple(sorted({about.host for _, about in traces})), sample)
+
+    def counted(self) -> list[Counted]:
+        """As an engine wants them. Raises TraceError where two cannot be told apart."""
+        numbers = {host: number for number, host in enumerate(self.hosts)}
+        found: dict[Counted, str] = {}
+        for file, about in self.traces:
+            one = Counted(numbers[about.host], about.host, about.domain, parquet.microseconds(about.scanned_at))
+            if one in found:
+                raise TraceError(file.path, f"has the same guest at the same time as {found[one]}", "keep one of them")
+            found[one] = file.path
+        return list(found)
+
+    def totals(self) -> Iterator[tuple[TraceFile, Totals]]:
+        """What the rows of each come to, by its metadata."""
+        halvings = self.sample.bit_length() - 1
+        for file, about in self.traces:
+            known = file.totals[file.traces.index(about)][halvings]
+            if known is None:
+                raise TraceError(file.path, f"has no sample of 1/{self.sample}", "ask for a smaller sample")
+            yield file, known
+
+    def paths(self) -> list[str]:
+        """The files, each once."""
+        return list(dict.fromkeys(file.path for file, _ in self.traces))
+
+
+class Tally:
+    """What the parts of the hash space come to, together."""
+
+    def __init__(self, guests: int, hosts: int) -> None:
+        self.rows = [0] * guests
+        self.pages = [0] * guests
+        self.hashes = [0] * guests
+        self.remainders = [0] * guests
+        self.held = [0] * hosts
+        self.alone = [0] * hosts
+        self.shared = 0
+        self.widespread: list[tuple[int, int, int, int]] = []
+        self._hosts = hosts
+        self._pairs: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+
+    def add(self, engine: Engine) -> None:
+        """Count a part, which the engine has as `numbered`."""
+        for guest, rows, pages, hashes, remainders in engine.rows(queries.GUESTS):
+            self.rows[guest] += rows
+            self.pages[guest] += pages
+            self.hashes[guest] ^= hashes
+            self.remainders[guest] += remainders
+        for name, query in queries.STEPS.items():
+            engine.keep(name, query)
+        for host, held, alone in engine.rows(queries.HOSTS):
+            self.held[host] += held
+            self.alone[host] += alone
+        self.shared += engine.rows(queries.SHARED)[0][0]
+        # (hash, hosts, guests, pages): the hash decides between those of as many guests, whatever part they are in.
+        found = [(hash_, hosts, guests, pages) for hash_, hosts, guests, pages in engine.rows(queries.WIDESPREAD)]
+        self.widespread = sorted([*self.widespread, *found], key=lambda one: (-one[2], one[0]))[:MOST_WIDESPREAD]
+        pairs = np.array(engine.rows(queries.PAIRS), dtype=np.int64).reshape(-1, 3)
+        self._pairs.append((pairs[:, 0] * self._hosts + pairs[:, 1], pairs[:, 2]))
+
+    def totals(self, guest: int) -> Totals:
+        """What was read of a guest."""
+        return Totals(self.rows[guest], self.pages[guest], self.hashes[guest], self.remainders[guest])
+
+    def pairs(self) -> Iterator[tuple[int, int, int]]:
+        """(host, another, what they share), what shares most first."""
+        keys = np.concatenate([key for key, _ in self._pairs])
+        counts = np.concatenate([count for _, count in self._pairs])
+        each, places = np.unique(keys, return_inverse=True)
+        shared = np.zeros(len(each), dtype=np.int64)
+        np.add.at(shared, places, counts)
+        for at in np.lexsort((each, -shared)).tolist():
+            first, second = divmod(int(each[at]), self._hosts)
+            yield first, second, int(shared[at])
+
+
+def fleet(place: Path | str, opened: Callable[[], AbstractContextManager[Engine]], *, sample: int = 1) -> Fleet:
+    """What the hosts share whose traces are at `place` (as `survey` takes it), by each guest's newest trace.
+
+    With a `sample` of N only the contents of the lowest 1/N of the hashes are counted; where files are smaller samples,
+    by theirs. Raises TraceError, UsageError, and SamepagedError where the engine cannot answer.
+    """
+    guests = Guests.of(survey(place, mixed_samples=True), sample)
+    counted = guests.counted()
+    totals = list(guests.totals())
+    tally = Tally(len(counted), len(guests.hosts))
+    try:
+        with opened() as engine:
+            engine.open(guests.paths(), counted)
+            for first, end in _parts(guests.sample, sum(known.rows for _, known in totals), engine.rows_at_once):
+                engine.keep("numbered", queries.numbered(first, end))
+                tally.add(engine)
+    except EngineError as error:
+        for path in guests.paths():
+            parquet.read(path)  # raises what names the file, if it is the file
+        raise SamepagedError(f"the query engine failed: {error}; ask again, or with a larger --sample") from error
+    for guest, (file, known) in enumerate(totals):
+        if tally.totals(guest) != known:
+            raise TraceError(file.path, "has other rows than were written", parquet.DAMAGED)
+    return _result(guests, tally)
+
+
+def _parts(sample: int, rows: int, at_once: int) -> Iterator[tuple[int | None, int | None]]:
+    """The hashes of a sample in equal parts, of about so many rows each."""
+    count = max(1, math.ceil(rows / at_once))
+    span = (1 << 64) // sample
+    inner = [span * part // count - (1 << 63) for part in range(1, count)]
+    yield from pairwise([None, *inner, threshold(sample)])
+
+
+def _result(guests: Guests, tally: Tally) -> Fleet:
+    by_host: dict[str, list[About]] = {name: [] for name in guests.hosts}
+    for _, about in guests.traces:
+        by_host[about.host].append(about)
+    times = [about.scanned_at for _, about in guests.traces]
+    return Fleet(
+        page_size=guests.traces[0][1].page_size,
+        sample=guests.sample,
+        oldest=min(times),
+        newest=max(times),
+        hashed_pages=sum(about.hashed_pages for _, about in guests.traces),
+        contents=sum(tally.alone) + tally.shared,
+        hosts=tuple(
+            Host(
+                name=name,
+                guests=len(abouts),
+                memory_pages=sum(about.memory_pages for about in abouts),
+                self_sharing_pages=sum(about.duplicate_pages for about in abouts),
+                summed_distinct_pages=sum(about.distinct_pages for about in abouts),
+                held=tally.held[number],
+                alone=tally.alone[number],
+            )
+            for number, (name, abouts) in enumerate(by_host.items())
+        ),
+        pairs=tuple(
+            HostPair((guests.hosts[first], guests.hosts[second]), shared) for first, second, shared in tally.pairs()
+        ),
+        widespread=tuple(Widespread(*counts) for _, *counts in tally.widespread),
+    )

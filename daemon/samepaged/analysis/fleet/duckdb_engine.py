@@ -1,0 +1,77 @@
+"""A fleet on DuckDB, within this process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any, Final
+
+from samepaged.analysis.fleet.engine import EngineError
+from samepaged.traces.database import database, escaped, failures, literal, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from duckdb import DuckDBPyConnection
+
+    from samepaged.analysis.fleet.engine import Counted
+
+__all__ = ["DuckDbEngine", "duckdb_engine"]
+
+# 64 Mi rows take 3 to 4 GiB; all files are read once more for each further part.
+ROWS_AT_ONCE: Final = 1 << 26
+
+
+class DuckDbEngine:
+    """An `Engine` on a connection."""
+
+    def __init__(self, connection: DuckDBPyConnection, rows_at_once: int = ROWS_AT_ONCE) -> None:
+        self._connection = connection
+        self.rows_at_once = rows_at_once
+
+    def open(self, paths: Sequence[str], guests: Sequence[Counted]) -> None:
+        """Make `traces` a view, and `guests` a table."""
+        files = ", ".join(literal(escaped(path)) for path in paths)
+        self._run(
+            "CREATE OR REPLACE TEMP VIEW traces AS SELECT host, domain, scanned_at, hash, pages "  # noqa: S608 - quoted
+            f"FROM read_parquet([{files}], hive_partitioning = false)"
+        )
+        self._run(
+            "CREATE OR REPLACE TEMP TABLE guests AS "
+            "SELECT CAST(generate_subscripts($hosts, 1) - 1 AS INTEGER) AS guest, "
+            "CAST(unnest($numbers) AS INTEGER) AS host_number, unnest($hosts) AS host, unnest($domains) AS domain, "
+            "make_timestamptz(unnest($times)) AS scanned_at",
+            {
+                "numbers": [guest.host_number for guest in guests],
+                "hosts": [guest.host for guest in guests],
+                "domains": [guest.domain for guest in guests],
+                "times": [guest.micros for guest in guests],
+            },
+        )
+
+    def keep(self, name: str, query: str) -> None:
+        """Make a table of what a query finds."""
+        # First the old one, which may be large, and then the new one.
+        self._run(f"DROP TABLE IF EXISTS {name}")
+        self._run(f"CREATE TEMP TABLE {name} AS {query}")
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What a query finds."""
+        return self._run(query).fetchall()
+
+    def _run(self, query: str, parameters: dict[str, Any] | None = None) -> DuckDBPyConnection:
+        try:
+            return self._connection.execute(query, parameters)
+        except failures() as error:
+            raise EngineError(one_line(error)) from error
+
+
+@contextlib.contextmanager
+def duckdb_engine() -> Iterator[DuckDbEngine]:
+    """On all processors that this process may use. What does not fit in memory goes into a temporary directory."""
+    processors = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory(prefix="samepaged-") as directory, database(threads=processors) as connection:
+        connection.execute(f"SET temp_directory = {literal(directory)}")
+        connection.execute("SET preserve_insertion_order = false")
+        yield DuckDbEngine(connection)

@@ -1,0 +1,188 @@
+"""In what order guests get to where they shall be, each move within the limits; through a third host where a circle of
+full hosts has no other way.
+
+To tell whether there is such an order is a hard problem (it contains bin packing), so this gives up after some tries.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Final
+
+from samepaged.analysis.placement.constraints import keeps_to
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from samepaged.analysis.placement.constraints import Step, Terms
+
+__all__ = ["MOST_TRIES", "in_order", "shortened"]
+
+MOST_TRIES: Final = 200
+
+
+def in_order(
+    terms: Terms, target: NDArray[np.int64], *, most_moves: int | None = None, tries: int = MOST_TRIES
+) -> list[Step] | None:
+    """Steps from where guests are to `target` (int64 (guests,)), at most `most_moves`; None where none were found.
+
+    Direct moves are made as long as there are any. Where none is left, each detour is a try, the most promising first.
+    """
+    wanted: list[int] = target.tolist()
+    origin: list[int] = terms.origin.tolist()
+    pending = [guest for guest, host in enumerate(wanted) if origin[guest] != host]
+    most = len(wanted) * len(terms.limits) if most_moves is None else most_moves
+    if len(pending) > most:
+        return None
+    yard = _Yard(terms, wanted)
+    for priority in yard.priorities():
+        steps = yard.search(pending, priority, most, tries)
+        if steps is not None:
+            return steps
+    return None
+
+
+def shortened(terms: Terms, steps: Sequence[Step]) -> list[Step]:
+    """Steps that end where `steps` do, without those on the way that are not needed: circles, and guests that move
+    twice where they could go straight to the second host, then or at once.
+    """
+    kept = _without_circles(terms, steps)
+    number = 0
+    while number < len(kept):
+        guest, _ = kept[number]
+        before, after = kept[:number], kept[number + 1 :]
+        again = next((at for at, (other, _) in enumerate(after) if other == guest), None)
+        shorter: list[list[Step]] = []
+        if again is not None:
+            beyond = after[again][1]
+            shorter = [[*before, *after], [*before, (guest, beyond), *after[:again], *after[again + 1 :]]]
+            start = next((to for other, to in reversed(before) if other == guest), int(terms.origin[guest]))
+            if start == beyond:
+                shorter = [[*before, *after[:again], *after[again + 1 :]]]
+        better = next((one for one in shorter if keeps_to(terms, one)), None)
+        if better is None:
+            number += 1
+        else:
+            kept, number = better, 0
+    return kept
+
+
+def _without_circles(terms: Terms, steps: Sequence[Step]) -> list[Step]:
+    at: list[int] = terms.origin.tolist()
+    kept: list[Step] = []
+    met = {tuple(at): 0}
+    for guest, host in steps:
+        at[guest] = host
+        kept.append((guest, host))
+        now = tuple(at)
+        del kept[met.get(now, len(kept)) :]
+        met = {state: count for state, count in met.items() if count <= len(kept)}
+        met[now] = len(kept)
+    return kept
+
+
+class _State:
+    """Where the guests are after some steps."""
+
+    __slots__ = ("at", "free", "steps")
+
+    def __init__(self, at: list[int], free: list[int], steps: list[Step]) -> None:
+        self.at, self.free, self.steps = at, free, steps
+
+    def copy(self) -> _State:
+        return _State(self.at.copy(), self.free.copy(), self.steps.copy())
+
+
+class _Yard:
+    """The terms in Python's own numbers, which are faster one at a time."""
+
+    def __init__(self, terms: Terms, wanted: list[int]) -> None:
+        self.terms = terms
+        self.memory: list[int] = terms.memory.tolist()
+        self.movable: list[bool] = terms.movable.tolist()
+        self.wanted = wanted
+
+    def priorities(self) -> Iterator[Callable[[int], int]]:
+        """Which of several possible moves comes first: large guests while there is room, or small ones."""
+        yield lambda guest: -self.memory[guest]
+        yield lambda guest: self.memory[guest]
+
+    def search(
+        self, pending: Sequence[int], priority: Callable[[int], int], most: int, tries: int
+    ) -> list[Step] | None:
+        """Best first: the fewest guests left to move, with the fewest moves made."""
+        free = [int(room) for room in self.terms.limits - self.terms.load]
+        first = _State(self.terms.origin.tolist(), free, [])
+        left = self.settle(first, sorted(pending, key=priority))
+        heap: list[tuple[int, int, _State, list[int]]] = [(0, 0, first, left)]
+        seen = {tuple(first.at)}
+        made = 0
+        while heap:
+            _, _, state, left = heapq.heappop(heap)
+            if not left:
+                return state.steps if len(state.steps) <= most else None
+            for guest, host in self.detours(state, left):
+                # The detour, and the way back from it.
+                if len(state.steps) + 1 + len(set(left) | {guest}) > most:
+                    continue
+                if made >= tries:
+                    return None
+                made += 1
+                beyond = state.copy()
+                self.move(beyond, guest, host)
+                others = left if guest in left else sorted([*left, guest], key=priority)
+                # Not at once back to where it came from.
+                still = self.settle(beyond, others, last=guest)
+                key = tuple(beyond.at)
+                if key not in seen:
+                    seen.add(key)
+                    heapq.heappush(heap, (2 * len(still) + len(beyond.steps), made, beyond, still))
+        return None
+
+    def settle(self, state: _State, left: list[int], last: int | None = None) -> list[int]:
+        """Make the direct moves that can be made, `last` after the others, and return the guests that wait."""
+        if last is not None:
+            left = [guest for guest in left if guest != last] + [last]
+        moved = True
+        while moved:
+            waiting = []
+            for guest in left:
+                if self.takes(state, guest, self.wanted[guest]):
+                    self.move(state, guest, self.wanted[guest])
+                else:
+                    waiting.append(guest)
+            moved = len(waiting) < len(left)
+            left = waiting
+        return left
+
+    def takes(self, state: _State, guest: int, host: int) -> bool:
+        return self.memory[guest] <= state.free[host] and not any(
+            state.at[rival] == host for rival in self.terms.rivals[guest]
+        )
+
+    def move(self, state: _State, guest: int, host: int) -> None:
+        state.free[state.at[guest]] += self.memory[guest]
+        state.free[host] -= self.memory[guest]
+        state.at[guest] = host
+        state.steps.append((guest, host))
+
+    def detours(self, state: _State, left: list[int]) -> Iterator[Step]:
+        """Guests that wait, to any host with room; then others, from the hosts that those wait for."""
+        blocked = {self.wanted[guest] for guest in left}
+        waiting = set(left)
+        others = [
+            guest
+            for guest, host in enumerate(state.at)
+            if self.movable[guest] and host in blocked and guest not in waiting
+        ]
+        roomiest = sorted(range(len(state.free)), key=lambda host: -state.free[host])
+        for guests in (left, others):
+            for guest in guests:
+                for host in roomiest:
+                    if state.free[host] < self.memory[guest]:
+                        break
+                    if host != state.at[guest] and self.takes(state, guest, host):
+                        yield guest, host

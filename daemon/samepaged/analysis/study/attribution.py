@@ -1,0 +1,204 @@
+"""Where sharing comes from: involvement by kind of page, process and file, of the traces that have owners beside them.
+
+Section 5.2 and Figures 11 and 12 of Barker et al. (USENIX ATC 2012). Involvement does not add up, and that of several
+owners together cannot be had from theirs: of some kinds the answers have it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from samepaged.analysis.study.min_avg_max import Spread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from samepaged.attribution.report import Answers, Owner
+
+__all__ = ["LIBRARIES", "Involved", "Sources", "SourcesOf", "is_library", "sources"]
+
+# The kinds of a library's pages: as its file has them, and as a process has changed them. (Of the second some are of
+# executables: their data.)
+LIBRARIES: Final = ("library", "private_file")
+# Processes and files of each guest, and of all, that are told: the most involved.
+_MOST: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Involved:
+    """A kind of page, a process or a file: the part of total sharing that involves it, from 0 to 1, over traces, and
+    the averages of its two parts, self-sharing and inter-VM sharing, which add up to its own. `split` is its part (on
+    average) in the split that adds up over owners. `pages` is how many it has, on average.
+    """
+
+    name: str
+    pages: float
+    ratio: Spread
+    own: float
+    inter: float
+    split: float
+
+    def document(self, key: str) -> dict[str, Any]:
+        """For JSON, with the name under this key."""
+        return {
+            key: self.name,
+            "pages": self.pages,
+            "sharing_ratio": self.ratio.document(),
+            "self_sharing_ratio": self.own,
+            "inter_sharing_ratio": self.inter,
+            "split_ratio": self.split,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SourcesOf:
+    """A guest's sources over its `traces` that have owners and any sharing; or those of all guests together, each trace
+    alike, where `domain` is None. `sharing` is in pages of 4096 bytes. The most involved come first; of processes and
+    files that is over the traces that name any, and None where none does. `combined` has some kinds as one, as
+    Answers.together has.
+    """
+
+    domain: str | None
+    traces: int
+    sharing: Spread
+    labelled: Spread
+    kinds: tuple[Involved, ...]
+    combined: tuple[Involved, ...]
+    processes: tuple[Involved, ...] | None
+    files: tuple[Involved, ...] | None
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **({} if self.domain is None else {"domain": self.domain}),
+            "traces": self.traces,
+            "sharing_pages": self.sharing.document(),
+            "labelled_ratio": self.labelled.document(),
+            "kinds": [one.document("kind") for one in self.kinds],
+            "together": [one.document("kinds") for one in self.combined],
+            "processes": None if self.processes is None else [one.document("process") for one in self.processes],
+            "files": None if self.files is None else [one.document("path") for one in self.files],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Of each guest that has traces with owners, and of all of these traces together."""
+
+    together: SourcesOf
+    guests: tuple[SourcesOf, ...]
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"together": self.together.document(), "domains": [one.document() for one in self.guests]}
+
+
+def is_library(path: str) -> bool:
+    """Whether a file of this path is a shared library, by its name: libc.so.6, libm-2.36.so."""
+    name = path.removesuffix(" (deleted)").rpartition("/")[2]
+    return name.endswith(".so") or ".so." in name
+
+
+def sources(guests: Iterable[tuple[str, Iterable[Answers]]]) -> Sources | None:
+    """`guests` has the owners of each guest's traces under its name; they are looked at once, one after the other. None
+    where there are none with any sharing.
+    """
+    together = _Counted()
+    found = []
+    for name, traces in guests:
+        mine = _Counted()
+        for answers in traces:
+            if answers.sharing_pages:
+                mine.add(answers)
+                together.add(answers)
+        if mine.sharing:
+            found.append(mine.told(name))
+    return Sources(together.told(None), tuple(found)) if found else None
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What is added up of one owner: pages, and ratios of each trace's sharing."""
+
+    traces: int = 0
+    pages: int = 0
+    own: float = 0.0
+    inter: float = 0.0
+    split: float = 0.0
+    least: float = 1.0
+    most: float = 0.0
+
+    def add(self, one: Owner, total: int) -> None:
+        self.traces += 1
+        self.pages += one.pages
+        self.own += one.self_sharing_pages / total
+        self.inter += one.inter_sharing_pages / total
+        self.split += one.split_pages / total
+        self.least = min(self.least, one.sharing_pages / total)
+        self.most = max(self.most, one.sharing_pages / total)
+
+    def told(self, name: str, traces: int) -> Involved:
+        """Of so many traces; to those that do not name it, it has nothing."""
+        own, inter = self.own / traces, self.inter / traces
+        ratio = Spread(self.least if self.traces == traces else 0.0, own + inter, self.most)
+        return Involved(name, self.pages / traces, ratio, own, inter, self.split / traces)
+
+
+@dataclass(slots=True)
+class _Owners:
+    """The kinds, processes or files of some traces."""
+
+    traces: int = 0
+    sums: defaultdict[str, _Sums] = field(default_factory=lambda: defaultdict(_Sums))
+
+    def add(self, owners: Sequence[Owner] | None, total: int) -> None:
+        if owners is not None:
+            self.traces += 1
+            # Names that cannot be printed may be printed alike: the more involved one counts.
+            for one in {one.name: one for one in reversed(owners)}.values():
+                self.sums[one.name].add(one, total)
+
+    def told(self) -> tuple[Involved, ...]:
+        """The most involved first."""
+        found = [sums.told(name, self.traces) for name, sums in self.sums.items() if sums.most]
+        return tuple(sorted(found, key=lambda one: (-one.ratio.avg, one.name)))
+
+    def named(self) -> tuple[Involved, ...] | None:
+        """As `told`; None where no trace has names."""
+        return self.told()[:_MOST] if self.traces else None
+
+
+@dataclass(slots=True)
+class _Counted:
+    """Traces, added up."""
+
+    sharing: list[int] = field(default_factory=list)
+    labelled: list[float] = field(default_factory=list)
+    kinds: _Owners = field(default_factory=_Owners)
+    combined: _Owners = field(default_factory=_Owners)
+    processes: _Owners = field(default_factory=_Owners)
+    files: _Owners = field(default_factory=_Owners)
+
+    def add(self, answers: Answers) -> None:
+        total = answers.sharing_pages
+        self.sharing.append(total)
+        self.labelled.append(answers.labelled_ratio)
+        self.kinds.add(answers.kinds, total)
+        self.processes.add(answers.processes, total)
+        self.files.add(answers.files, total)
+        self.combined.add(answers.together, total)
+
+    def told(self, domain: str | None) -> SourcesOf:
+        traces = len(self.sharing)
+        return SourcesOf(
+            domain=domain,
+            traces=traces,
+            sharing=Spread.of(self.sharing),
+            labelled=Spread.of(self.labelled),
+            kinds=self.kinds.told(),
+            combined=self.combined.told(),
+            processes=self.processes.named(),
+            files=self.files.named(),
+        )

@@ -1,0 +1,238 @@
+"""The kinds of drawing that the figures are made of, and how they are kept: PNG, and SVG with its text as text."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from samepaged.analysis.study.formatting import named
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from matplotlib.axes import Axes
+
+    from samepaged.analysis.study.min_avg_max import Spread
+
+__all__ = [
+    "COLOURS",
+    "INK",
+    "INTER",
+    "ROW",
+    "SELF",
+    "Bar",
+    "Drawn",
+    "Range",
+    "bars",
+    "canvas",
+    "drawn",
+    "height_of",
+    "label",
+    "percent_axis",
+    "ranges",
+]
+
+SELF: Final = "#0b6bb8"
+INTER: Final = "#d9820f"
+INK: Final = "#1b2128"
+SOFT: Final = "#55606c"
+# Told apart also by those who see colours otherwise: Okabe and Ito's palette, without its yellow.
+COLOURS: Final = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#d55e00",
+    "#555555",
+    "#882255",
+    "#117733",
+    "#999933",
+)
+LONGEST_LABEL: Final = 30
+WIDTH: Final = 9.0
+ROW: Final = 0.3
+STYLE: Final[dict[str, Any]] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "samepaged",
+    "font.size": 10,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#d5dbe1",
+    "grid.linewidth": 0.8,
+    "xtick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.color": SOFT,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "text.parse_math": False,
+    "figure.constrained_layout.use": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A row: its name, its spread, and what is written behind it."""
+
+    name: str
+    spread: Spread
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A row of bars: its name; of each kind of bar how long it is, and what is written behind it."""
+
+    name: str
+    values: Sequence[float | None]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A figure, finished: `key` is its table's, or a file name of its own; `title` tells what it is."""
+
+    key: str
+    title: str
+    png: bytes
+    svg: str
+
+
+@contextmanager
+def canvas(title: str, height: float, panels: int = 1) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of `panels` side by side, `height` inches high; in our style, whatever the user's own is."""
+    # The backend is what a canvas says; to set the default one would load pyplot.
+    style: Any = {key: value for key, value in mpl.rcParamsDefault.items() if "backend" not in key} | STYLE
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # A name may have characters that the font lacks; SVG has them all the same.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(figsize=(WIDTH, height), facecolor="white")
+        found = figure.subplots(1, panels, squeeze=False)[0]
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+        yield figure, list(found)
+
+
+def drawn(key: str, title: str, figure: Figure) -> Drawn:
+    """The figure, finished."""
+    picture = _png(figure)
+    figure.set_layout_engine("none")  # all has its place
+    return Drawn(key, title, picture, _svg(figure))
+
+
+def height_of(rows: int, row: float = ROW) -> float:
+    """The height in inches of a figure of so many rows."""
+    return 1.5 + row * max(rows, 2)
+
+
+def _png(figure: Figure) -> bytes:
+    """As PNG; the same for the same figure."""
+    found = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(found, format="png", dpi=144, metadata={"Software": None})
+    return found.getvalue()
+
+
+def _svg(figure: Figure) -> str:
+    """As SVG; the same for the same figure."""
+    found = io.StringIO()
+    FigureCanvasSVG(figure)
+    figure.savefig(found, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    # Blanks at the ends of lines, as of paths.
+    return re.sub(r"[ \t]+$", "", found.getvalue(), flags=re.MULTILINE)
+
+
+def label(name: str, longest: int = LONGEST_LABEL) -> str:
+    """A name as it is written into a figure: on one line, and its end and its start if it is long."""
+    text = named(name)
+    # matplotlib leaves what begins with _ out of legends.
+    text = f" {text}" if text.startswith("_") else text
+    return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-(longest - longest // 2 - 1) :]}"
+
+
+def ranges(axes: Axes, rows: Sequence[Range], colour: str, what: str) -> None:
+    """Rows from above: a bar as long as the average, a line from the least to the greatest, and a note."""
+    places = range(len(rows))
+    axes.barh(places, [row.spread.avg for row in rows], height=0.62, color=colour, alpha=0.85, label="average")
+    for at, row in zip(places, rows, strict=True):
+        axes.plot([row.spread.min, row.spread.max], [at, at], color=INK, linewidth=1.4, marker="|", markersize=7)
+        axes.annotate(
+            row.note,
+            (max(row.spread.max, row.spread.avg), at),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            color=SOFT,
+            fontsize=8.5,
+        )
+    _named(axes, [row.name for row in rows])
+    longest = max((len(row.note) for row in rows), default=0)
+    _room(axes, max((row.spread.max for row in rows), default=0), 1.04 + longest / 100)
+    axes.set_xlabel(what)
+
+
+def bars(axes: Axes, rows: Sequence[Bar], kinds: Sequence[str], what: str) -> None:
+    """Rows from above, each of a bar a kind, with its note behind it; a bar of None is not there."""
+    height = 0.8 / len(kinds)
+    for number, kind in enumerate(kinds):
+        there = [
+            (at + (number - (len(kinds) - 1) / 2) * height, value, row.notes[number])
+            for at, row in enumerate(rows)
+            if (value := row.values[number]) is not None
+        ]
+        axes.barh(
+            [at for at, _, _ in there],
+            [value for _, value, _ in there],
+            height=height * 0.9,
+            color=COLOURS[number % len(COLOURS)],
+            label=label(kind),
+        )
+        for at, value, note in there:
+            axes.annotate(
+                note,
+                (value, at),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                color=SOFT,
+                fontsize=8,
+            )
+    _named(axes, [row.name for row in rows])
+    _room(axes, max((value for row in rows for value in row.values if value is not None), default=0))
+    axes.set_xlabel(what)
+    if len(kinds) > 1:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(kinds), 4), borderaxespad=0.2)
+
+
+def percent_axis(axes: Axes, direction: str) -> None:
+    """Ratios are told in per cent."""
+    axis = axes.xaxis if direction == "x" else axes.yaxis
+    axis.set_major_formatter(PercentFormatter(xmax=1))
+
+
+def _named(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+
+
+def _room(axes: Axes, most: float, times: float = 1.18) -> None:
+    """Room for the notes, also where everything is nothing."""
+    axes.set_xlim(0, most * times if most > 0 else 1)

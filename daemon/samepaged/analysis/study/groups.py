@@ -1,0 +1,123 @@
+"""Groups of more than two guests, each with one of its traces (section 4.2.2 of the paper)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from samepaged.analysis.study.min_avg_max import Spread
+from samepaged.analysis.study.sampling import all_groups, chosen_sizes, drawn_guests, number_of_groups, tuples
+from samepaged.sharing.merge import overlap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from samepaged.analysis.study.guests import Guest, TraceRef
+    from samepaged.analysis.study.pairs import Hashes
+
+__all__ = ["GroupSharing", "groups_of_each_size", "inter_sharing"]
+
+# Groups of a size that are looked at: all, or so many at random, or fewer where all of them together have more rows.
+_GROUPS: Final = 40
+_FEWEST: Final = 4
+_ROWS: Final = 1_500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSharing:
+    """Groups of `guests` guests, one trace of each: `groups` of the `possible` ones were looked at (`exact`: all).
+
+    `inter_pages` is S_inter(G), `self_pages` the average of Σ S_self(V); the ratios are of the memory of the group, and
+    `inter_over_total` of its total sharing (None where none has any).
+    """
+
+    guests: int
+    groups: int
+    possible: int
+    inter_pages: Spread
+    inter_ratio: Spread
+    total_ratio: Spread
+    self_pages: float
+    memory_pages: float
+    inter_over_total: float | None
+
+    @property
+    def exact(self) -> bool:
+        """Whether these are all groups of this size."""
+        return self.groups == self.possible
+
+
+def groups_of_each_size(
+    guests: Sequence[Guest], reader: Hashes, random: np.random.Generator
+) -> tuple[GroupSharing, ...]:
+    """Groups of 2, 3, 4, ... guests up to all of them; beyond 8, of every size half as large again."""
+    if len(guests) < 2:  # noqa: PLR2004 - there is no group
+        return ()
+    traces = [len(guest.traces) for guest in guests]
+    scale = guests[0].traces[0].file.sample
+    sizes = chosen_sizes(len(guests))
+    possible = {size: number_of_groups(traces, size) for size in sizes}
+    found: dict[int, list[_Group]] = {size: [] for size in sizes}
+    number = _affordable(guests, sizes)
+    for size in sizes:
+        if possible[size] <= number:
+            groups = [[guests[guest].traces[at] for guest, at in group] for group in all_groups(traces, size)]
+            found[size] += [_Group.of(refs, sets, scale) for refs, sets in _read(groups, reader)]
+    sampled = [size for size in sizes if possible[size] > number]
+    if sampled:
+        rows = tuples(traces, number, random)
+        groups = [[guest.traces[at] for guest, at in zip(guests, row, strict=True)] for row in rows]
+        drawn = {size: drawn_guests(traces, size, number, random) for size in sampled}
+        for at_group, (refs, sets) in enumerate(_read(groups, reader)):
+            for size in sampled:
+                some = drawn[size][at_group]
+                found[size].append(_Group.of([refs[at] for at in some], [sets[at] for at in some], scale))
+    return tuple(_summed(size, found[size], possible[size]) for size in sizes)
+
+
+def inter_sharing(sets: Sequence[NDArray[np.uint64]]) -> int:
+    """S_inter(G) of the sets U(V): what they have in all, less what their union has."""
+    return overlap(sets, [0] * len(sets), pairs=False).across
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    memory: int
+    own: int
+    inter: int
+
+    @classmethod
+    def of(cls, refs: Sequence[TraceRef], sets: Sequence[NDArray[np.uint64]], scale: int) -> _Group:
+        memory = sum(ref.about.memory_pages for ref in refs)
+        return cls(memory, sum(ref.about.duplicate_pages for ref in refs), inter_sharing(sets) * scale)
+
+
+def _affordable(guests: Sequence[Guest], sizes: Sequence[int]) -> int:
+    """How many groups of each size to look at."""
+    a_guest = sum(ref.rows for guest in guests for ref in guest.traces) / sum(len(guest.traces) for guest in guests)
+    return max(_FEWEST, min(_GROUPS, int(_ROWS / max(1, a_guest * sum(sizes)))))
+
+
+def _read(
+    groups: Iterable[Sequence[TraceRef]], reader: Hashes
+) -> Iterator[tuple[Sequence[TraceRef], list[NDArray[np.uint64]]]]:
+    lists = list(groups)
+    return zip(lists, reader.each(lists), strict=True)
+
+
+def _summed(size: int, groups: Sequence[_Group], possible: int) -> GroupSharing:
+    parts = [one.inter / (one.own + one.inter) for one in groups if one.own + one.inter]
+    return GroupSharing(
+        guests=size,
+        groups=len(groups),
+        possible=possible,
+        inter_pages=Spread.of(one.inter for one in groups),
+        inter_ratio=Spread.of(one.inter / max(1, one.memory) for one in groups),
+        total_ratio=Spread.of((one.own + one.inter) / max(1, one.memory) for one in groups),
+        self_pages=sum(one.own for one in groups) / len(groups),
+        memory_pages=sum(one.memory for one in groups) / len(groups),
+        inter_over_total=sum(parts) / len(parts) if parts else None,
+    )

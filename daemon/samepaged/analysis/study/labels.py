@@ -1,0 +1,184 @@
+"""Which platform and which setup a guest is of: a file of labels, and the study's numbers by them (Fig. 7 to 9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pydantic import ValidationError
+
+from samepaged.config.document import MAX_BYTES, Unreadable, read_document
+from samepaged.config.problem import Place, Problem, one_line
+from samepaged.config.section import Section, SomePatterns, Text, matches
+from samepaged.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from samepaged.analysis.study.guests import Guest
+    from samepaged.analysis.study.pairs import PairSharing
+    from samepaged.analysis.study.self_sharing import SelfSharing
+
+__all__ = ["ByPlatform", "Labels", "PlatformPair", "PlatformSelf", "by_platform", "check_labels", "load_labels"]
+
+# The label of every guest, where the file has no platforms or no setups.
+_ALL: Final = "all"
+_NO_LABEL: Final = Problem(
+    Place(1, 1), (), "has no label; write platforms: [{name: NAME, match: ['PATTERN']}], or setups:"
+)
+
+
+class Label(Section):
+    """A platform or a setup: its name, and patterns for the names of its guests."""
+
+    name: Text
+    match: SomePatterns
+
+
+class Labels(Section):
+    """The first label of each kind that matches a guest is the guest's."""
+
+    platforms: tuple[Label, ...] = ()
+    setups: tuple[Label, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformSelf:
+    """The self-sharing of the guests of one platform and setup: the averages of theirs (Fig. 7)."""
+
+    platform: str
+    setup: str
+    guests: int
+    self_pages: float
+    self_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformPair:
+    """Pairs of guests of two platforms in one setup: averages of theirs (Fig. 8, 9); `pairs` is their number."""
+
+    platforms: tuple[str, str]
+    setup: str
+    pairs: int
+    inter_pages: float
+    self_pages: float
+    self_over_total: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ByPlatform:
+    """All of it, in the order of the file; `unlabelled` are the guests that have no platform or no setup."""
+
+    setups: tuple[str, ...]
+    own: tuple[PlatformSelf, ...]
+    pairs: tuple[PlatformPair, ...]
+    unlabelled: tuple[str, ...]
+
+
+def load_labels(path: Path) -> Labels:
+    """Read a file of labels. Raises ConfigError with every problem in it."""
+    name = str(path)
+    try:
+        with path.open("rb") as file:
+            document = read_document(file.read(MAX_BYTES + 1))
+    except (OSError, ValueError) as error:
+        what = one_line(getattr(error, "strerror", None) or str(error))
+        problem = Problem(Place(1, 1), (), f"cannot be read: {what}; name a readable file")
+        raise ConfigError(problem.described(name)) from None
+    except Unreadable as unreadable:
+        if unreadable.problem.text.startswith("is empty"):
+            raise ConfigError(_NO_LABEL.described(name)) from None
+        raise ConfigError(unreadable.problem.described(name)) from None
+    problems = list(document.problems)
+    labels = Labels()
+    try:
+        labels = Labels.model_validate(document.data)
+    except ValidationError as invalid:
+        for one in invalid.errors(include_url=False):
+            where = one["loc"]
+            while where not in document.values:  # a key that is missing has the place of what it is missing in
+                where = where[:-1]
+            remedy = "a file of labels has lists of {name: N, match: [PATTERN]}: platforms, setups"
+            problems.append(Problem(document.values[where], one["loc"], f"{one_line(one['msg'])}; {remedy}"))
+    if not problems and not labels.platforms and not labels.setups:
+        problems.append(_NO_LABEL)
+    if problems:
+        raise ConfigError(*(problem.described(name) for problem in sorted(problems, key=lambda one: one.place)))
+    return labels
+
+
+def check_labels(labels: Labels, guests: Sequence[Guest]) -> None:
+    """Raises UsageError where a label's patterns match no guest: its row would be missing, and nothing would say so."""
+    for kind, some in (("platform", labels.platforms), ("setup", labels.setups)):
+        for label in some:
+            if not any(_matches(guest, label) for guest in guests):
+                patterns = ", ".join(map(one_line, label.match))
+                raise UsageError(
+                    f"--labels: the {kind} {one_line(label.name)} ({patterns}) matches none of {len(guests)} guests;"
+                    f" patterns are for names such as {one_line(guests[0].domain)}; mend it or take it out"
+                )
+
+
+def by_platform(
+    labels: Labels, guests: Sequence[Guest], own: Sequence[SelfSharing], pairs: Sequence[PairSharing]
+) -> ByPlatform:
+    """What was found, guest by guest and pair by pair, by platform and setup. Pairs are of guests of one setup, as in
+    the paper (4.3.2).
+    """
+    label = {guest.name: (_label(guest, labels.platforms), _label(guest, labels.setups)) for guest in guests}
+    known = {name: (one[0], one[1]) for name, one in label.items() if one[0] is not None and one[1] is not None}
+    of_own: dict[tuple[str, str], list[SelfSharing]] = {}
+    for guest in own:
+        if guest.domain in known:
+            of_own.setdefault(known[guest.domain], []).append(guest)
+    platforms, setups = (
+        {one.name: number for number, one in enumerate(kind)} or {_ALL: 0} for kind in (labels.platforms, labels.setups)
+    )
+    of_pairs: dict[tuple[str, str, str], list[PairSharing]] = {}
+    for pair in pairs:
+        if pair.domains[0] in known and pair.domains[1] in known:
+            (a, setup), (b, other) = (known[name] for name in pair.domains)
+            if setup == other:
+                first, second = sorted((a, b), key=platforms.__getitem__)
+                of_pairs.setdefault((first, second, setup), []).append(pair)
+
+    def order(names: tuple[str, ...]) -> tuple[int, ...]:
+        return (*(platforms[name] for name in names[:-1]), setups[names[-1]])
+
+    there = {setup for _, setup in known.values()}
+    return ByPlatform(
+        setups=tuple(setup for setup in setups if setup in there),
+        own=tuple(_platform_self(key, of_own[key]) for key in sorted(of_own, key=order)),
+        pairs=tuple(_platform_pair(key, of_pairs[key]) for key in sorted(of_pairs, key=order)),
+        unlabelled=tuple(name for name in label if name not in known),
+    )
+
+
+def _label(guest: Guest, labels: Sequence[Label]) -> str | None:
+    if not labels:
+        return _ALL
+    return next((one.name for one in labels if _matches(guest, one)), None)
+
+
+def _matches(guest: Guest, label: Label) -> bool:
+    return any(matches(name, label.match) for name in (guest.domain, f"{guest.host}/{guest.domain}"))
+
+
+def _platform_self(key: tuple[str, str], guests: Sequence[SelfSharing]) -> PlatformSelf:
+    count = len(guests)
+    pages, ratio = sum(one.pages.avg for one in guests), sum(one.ratio.avg for one in guests)
+    return PlatformSelf(*key, count, pages / count, ratio / count)
+
+
+def _platform_pair(key: tuple[str, str, str], pairs: Sequence[PairSharing]) -> PlatformPair:
+    count = len(pairs)
+    parts = [one.self_over_total for one in pairs if one.self_over_total is not None]
+    return PlatformPair(
+        platforms=key[:2],
+        setup=key[2],
+        pairs=count,
+        inter_pages=sum(one.inter_pages.avg for one in pairs) / count,
+        self_pages=sum(one.self_pages for one in pairs) / count,
+        self_over_total=sum(parts) / len(parts) if parts else None,
+    )

@@ -1,0 +1,91 @@
+"""Self-sharing of each guest over its traces, from what the files say of themselves: no row is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from samepaged.analysis.study.min_avg_max import Spread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from samepaged.analysis.study.guests import Guest
+    from samepaged.traces.trace import About
+
+__all__ = ["PageSizeSharing", "SelfSharing", "by_page_size", "self_sharing"]
+
+
+@dataclass(frozen=True, slots=True)
+class SelfSharing:
+    """One guest over its traces (Fig. 5): counts in pages; `ratio` is of the guest's memory. `first` and `last` are
+    when it was scanned first and last, in seconds of the epoch.
+    """
+
+    domain: str
+    host: str
+    traces: int
+    first: float
+    last: float
+    memory: Spread
+    pages: Spread
+    ratio: Spread
+    zeros: Spread
+    distinct: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class PageSizeSharing:
+    """A guest's self-sharing, if its pages had `page_size` bytes (Fig. 10): averages over the `traces` that say so, in
+    pages of that size, and of the guest's memory.
+    """
+
+    domain: str
+    page_size: int
+    traces: int
+    self_pages: float
+    self_ratio: float
+
+
+def self_sharing(guest: Guest) -> SelfSharing:
+    """The spread of S_self(V) over the guest's traces."""
+    abouts = [ref.about for ref in guest.traces]
+    return SelfSharing(
+        domain=guest.name,
+        host=guest.host,
+        traces=len(abouts),
+        first=abouts[0].scanned_at,
+        last=abouts[-1].scanned_at,
+        memory=Spread.of(about.memory_pages for about in abouts),
+        pages=Spread.of(about.duplicate_pages for about in abouts),
+        ratio=Spread.of(about.duplicate_pages / max(1, about.memory_pages) for about in abouts),
+        zeros=Spread.of(about.zero_pages for about in abouts),
+        distinct=Spread.of(about.distinct_pages for about in abouts),
+    )
+
+
+def by_page_size(guests: Sequence[Guest]) -> tuple[PageSizeSharing, ...]:
+    """By guest and size; nothing where no trace tells of another size than its own."""
+    found = []
+    for guest in guests:
+        sizes: dict[int, list[tuple[int, int]]] = {}
+        for ref in guest.traces:
+            for size, counts in _counts(ref.about).items():
+                sizes.setdefault(size, []).append(counts)
+        found += [
+            PageSizeSharing(
+                guest.name,
+                size,
+                len(counts),
+                sum(own for own, _ in counts) / len(counts),
+                sum(own / max(1, memory) for own, memory in counts) / len(counts),
+            )
+            for size, counts in sorted(sizes.items())
+        ]
+    return tuple(found) if len({one.page_size for one in found}) > 1 else ()
+
+
+def _counts(about: About) -> dict[int, tuple[int, int]]:
+    """Duplicates and all pages, by page size."""
+    found = {one.page_size: (one.duplicate_pages, one.memory_pages) for one in about.by_page_size}
+    return found | {about.page_size: (about.duplicate_pages, about.memory_pages)}

@@ -1,0 +1,101 @@
+"""What lasts: how much of a guest's contents, and of its self-sharing, a later trace of it still has.
+
+KSM and its like merge what stays the same from one pass to the next; Satori (section 7 of the paper) found much sharing
+to be gone within seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+
+from samepaged.analysis.study.min_avg_max import Spread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from samepaged.analysis.study.guests import Guest, TraceRef
+
+__all__ = ["Lasting", "TraceReader", "what_lasts"]
+
+# Traces of a guest from which one looks ahead: over its time, so that long lags have some, too.
+_BASES: Final = 3
+# Guests that are looked at, of many: each costs the reading of some twenty traces.
+_GUESTS: Final = 32
+
+
+class TraceReader(Protocol):
+    """What reads traces (`Reader`)."""
+
+    def traces(self, refs: Sequence[TraceRef]) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int32]]]:
+        """The contents of each (uint64, ascending, each once), and how many pages have each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """A guest's traces `lag` traces apart, `seconds` on average: `pairs` of them were compared.
+
+    `content_ratio` is the part of the earlier one's distinct contents that the later one still has, `sharing_ratio`
+    the part of its self-sharing: of each content, the further copies that both have. None where there is none.
+    """
+
+    domain: str
+    lag: int
+    seconds: float
+    pairs: int
+    content_ratio: Spread | None
+    sharing_ratio: Spread | None
+
+
+def what_lasts(guests: Sequence[Guest], reader: TraceReader, random: np.random.Generator) -> tuple[Lasting, ...]:
+    """For each guest with several traces (32 of them at random, if there are more), and lags of 1, 2, 4, 8, ..."""
+    some = [guest for guest in guests if len(guest.traces) > 1]
+    if len(some) > _GUESTS:
+        some = [some[at] for at in np.sort(random.permutation(len(some))[:_GUESTS])]
+    return tuple(lasting for guest in some for lasting in _of_guest(guest, reader))
+
+
+def _of_guest(guest: Guest, reader: TraceReader) -> Iterator[Lasting]:
+    last = len(guest.traces) - 1
+    seconds: dict[int, list[float]] = {}
+    contents: dict[int, list[float]] = {}
+    sharing: dict[int, list[float]] = {}
+    for base in sorted({last * number // (2 * (_BASES - 1)) for number in range(_BASES)} - {last}):
+        lags = [1 << power for power in range((last - base).bit_length())]
+        following = [guest.traces[base + lag] for lag in lags]
+        about = guest.traces[base].about
+        reading = reader.traces([guest.traces[base], *following])
+        before = next(reading)
+        for lag, ref, after in zip(lags, following, reading, strict=True):
+            kept, copies = _kept(before, after)
+            seconds.setdefault(lag, []).append(ref.about.scanned_at - about.scanned_at)
+            distinct = len(before[0])
+            own = int(before[1].sum(dtype=np.int64)) - distinct
+            if distinct:
+                contents.setdefault(lag, []).append(kept / distinct)
+            if own:
+                sharing.setdefault(lag, []).append(copies / own)
+    for lag, spans in sorted(seconds.items()):
+        yield Lasting(
+            domain=guest.name,
+            lag=lag,
+            seconds=sum(spans) / len(spans),
+            pairs=len(spans),
+            content_ratio=Spread.of(contents[lag]) if lag in contents else None,
+            sharing_ratio=Spread.of(sharing[lag]) if lag in sharing else None,
+        )
+
+
+def _kept(
+    before: tuple[NDArray[np.uint64], NDArray[np.int32]], after: tuple[NDArray[np.uint64], NDArray[np.int32]]
+) -> tuple[int, int]:
+    """How many contents both have, and how many further copies of these both have."""
+    at = np.searchsorted(after[0], before[0])
+    at[at == len(after[0])] = 0
+    same = after[0][at] == before[0] if len(after[0]) else np.zeros(len(before[0]), dtype=np.bool_)
+    copies = np.minimum(before[1][same], after[1][at[same]])
+    return int(np.count_nonzero(same)), int((copies - 1).sum(dtype=np.int64))

@@ -1,0 +1,266 @@
+"""A study as tables, each named after the figure of the paper that it reproduces."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from samepaged.analysis.study.attribution_tables import owner_tables
+from samepaged.analysis.study.formatting import DASH, amount, named, percent, span
+from samepaged.analysis.study.table import Table
+from samepaged.config.problem import one_line
+from samepaged.traces.collisions import expected_self, expected_shared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from samepaged.analysis.study.min_avg_max import Spread
+    from samepaged.analysis.study.study import Study
+
+__all__ = ["tables"]
+
+# Rows of a table of pairs; JSON has them all.
+_MOST_ROWS: Final = 40
+
+
+def tables(study: Study) -> tuple[Table, ...]:
+    """Those for which there is something to tell."""
+    found = (
+        _own(study),
+        _pairs(study),
+        _groups(study),
+        _zeros(study),
+        *_platforms(study),
+        _page_sizes(study),
+        *owner_tables(study.sources),
+        _lasting(study),
+    )
+    return tuple(table for table in found if table.rows)
+
+
+def _percents(spread: Spread | None) -> tuple[str, ...]:
+    return (DASH,) * 3 if spread is None else tuple(percent(one) for one in (spread.min, spread.avg, spread.max))
+
+
+def _average_and_least(spread: Spread | None) -> tuple[str, ...]:
+    return (DASH,) * 2 if spread is None else (percent(spread.avg), percent(spread.min))
+
+
+def _amounts(spread: Spread, page_size: int) -> tuple[str, ...]:
+    return tuple(amount(one * page_size) for one in (spread.min, spread.avg, spread.max))
+
+
+def _own(study: Study) -> Table:
+    page = study.page_size
+    return Table(
+        key="fig05-self-sharing",
+        figure="Figure 5",
+        title="self-sharing within each guest, over its traces",
+        headings=("guest", "traces", "memory", "min", "avg", "max", "min", "avg", "max"),
+        rows=tuple(
+            (
+                named(one.domain),
+                str(one.traces),
+                amount(one.memory.avg * page),
+                *_percents(one.ratio),
+                *_amounts(one.pages, page),
+            )
+            for one in study.guests
+        ),
+        note="In per cent of the guest's memory, and in bytes. Zero pages are in none of it."
+        + _collisions(study, own=True),
+    )
+
+
+def _pairs(study: Study) -> Table:
+    page = study.page_size
+    ordered = sorted(study.pairs, key=lambda one: (-one.inter_pages.avg, one.domains))
+    shown = ordered[:_MOST_ROWS]
+    note = _how_many(study)
+    if len(shown) < len(ordered):
+        note += f" The {len(shown)} largest of {len(ordered)} pairs; --json has all."
+    if study.sample > 1:
+        note += f" Estimated from 1/{study.sample} of the contents."
+    return Table(
+        key="fig06-inter-vm-sharing",
+        figure="Figure 6",
+        title="inter-VM sharing of pairs of guests, over pairs of their traces",
+        headings=("guest", "guest", "min", "avg", "max", "min", "avg", "max", "self/total"),
+        rows=tuple(
+            (
+                *map(named, one.domains),
+                *_percents(one.inter_ratio),
+                *_amounts(one.inter_pages, page),
+                percent(one.self_over_total),
+            )
+            for one in shown
+        ),
+        names=2,
+        note=f"In per cent of the memory of both, and in bytes. {note}{_collisions(study, own=False)}",
+    )
+
+
+def _collisions(study: Study, *, own: bool) -> str:
+    """How much of a figure may be different contents with the same hash."""
+    if study.hash_bits == 64:  # noqa: PLR2004 - whole hashes do not collide
+        return ""
+    sizes = sorted((round(guest.distinct.avg) for guest in study.guests), reverse=True)
+    if own:
+        pages = expected_self(sizes[0], study.hash_bits)
+    elif len(sizes) > 1:
+        pages = expected_shared(sizes[0], sizes[1], study.hash_bits)
+    else:
+        return ""
+    most = "all" if math.isinf(pages) else amount(pages * study.page_size)
+    return f" Hashes have {study.hash_bits} bits: up to {most} of a figure may be collisions; --json says it of each."
+
+
+def _how_many(study: Study) -> str:
+    drawn = sum(not one.exact for one in study.pairs)
+    if not drawn:
+        return "All pairs of traces."
+    of = "" if drawn == len(study.pairs) else f" for {drawn} of the {len(study.pairs)} pairs of guests, else all"
+    return f"{study.most_pairs} random pairs of traces{of} (--seed {study.seed})."
+
+
+def _groups(study: Study) -> Table:
+    page = study.page_size
+    return Table(
+        key="sec422-groups",
+        figure="Section 4.2.2",
+        title="sharing of groups of guests",
+        headings=("guests", "groups", "of", "total", "min", "inter", "max", "self", "inter", "part"),
+        rows=tuple(
+            (
+                str(one.guests),
+                str(one.groups),
+                "all" if one.exact else f"{one.possible:.3g}",
+                percent(one.total_ratio.avg),
+                *_percents(one.inter_ratio),
+                amount(one.self_pages * page),
+                amount(one.inter_pages.avg * page),
+                percent(one.inter_over_total),
+            )
+            for one in study.groups
+        ),
+        names=0,
+        note="One trace of each guest. In per cent of the memory of the group, averages and, for inter-VM sharing, the "
+        "least and the most; averages in bytes; the part of inter-VM sharing in the total.",
+    )
+
+
+def _zeros(study: Study) -> Table:
+    page = study.page_size
+    ordered = sorted(study.pairs, key=lambda one: (-one.total_pages, one.domains))[:_MOST_ROWS]
+    rows = []
+    for one in ordered:
+        with_zeros = one.self_with_zeros + one.inter_with_zeros
+        rows.append(
+            (
+                *map(named, one.domains),
+                amount(one.total_pages * page),
+                percent(one.self_pages / one.total_pages if one.total_pages else None),
+                amount(with_zeros * page),
+                percent(one.self_with_zeros / with_zeros if with_zeros else None),
+            )
+        )
+    return Table(
+        key="fig02-zero-pages",
+        figure="Figure 2",
+        title="sharing of pairs of guests, without and with zero pages",
+        headings=("guest", "guest", "total", "of it self", "with zeros", "of it self"),
+        rows=tuple(rows),
+        names=2,
+        note="Averages over pairs of traces. Further zero pages of a guest are self-sharing; they add a page to "
+        "inter-VM sharing.",
+    )
+
+
+def _platforms(study: Study) -> Iterator[Table]:
+    if study.platforms is None:
+        return
+    page = study.page_size
+    left = study.platforms.unlabelled
+    note = f"Without a label, and not in it: {_listed(left)}." if left else ""
+    yield Table(
+        key="fig07-self-by-platform",
+        figure="Figure 7",
+        title="self-sharing by platform and setup",
+        headings=("platform", "setup", "guests", "avg", "avg"),
+        rows=tuple(
+            (
+                one_line(one.platform),
+                one_line(one.setup),
+                str(one.guests),
+                percent(one.self_ratio),
+                amount(one.self_pages * page),
+            )
+            for one in study.platforms.own
+        ),
+        names=2,
+        note=f"In per cent of memory, and in bytes. {note}".rstrip(),
+    )
+    yield Table(
+        key="fig08-09-by-platform",
+        figure="Figures 8 and 9",
+        title="pairs of guests by platform and setup: inter-VM sharing, and self-sharing over total sharing",
+        headings=("platform", "platform", "setup", "pairs", "inter-VM", "self", "self/total"),
+        rows=tuple(
+            (
+                *map(one_line, (*one.platforms, one.setup)),
+                str(one.pairs),
+                amount(one.inter_pages * page),
+                amount(one.self_pages * page),
+                percent(one.self_over_total),
+            )
+            for one in study.platforms.pairs
+        ),
+        names=3,
+        note=f"Averages over pairs of guests of the same setup. {note}".rstrip(),
+    )
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(map(named, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _page_sizes(study: Study) -> Table:
+    return Table(
+        key="fig10-page-size",
+        figure="Figure 10",
+        title="self-sharing by page size",
+        headings=("guest", "page size", "traces", "avg", "avg"),
+        rows=tuple(
+            (
+                named(one.domain),
+                amount(one.page_size),
+                str(one.traces),
+                percent(one.self_ratio),
+                amount(one.self_pages * one.page_size),
+            )
+            for one in study.page_sizes
+        ),
+        note="In per cent of the guest's memory, and in bytes.",
+    )
+
+
+def _lasting(study: Study) -> Table:
+    return Table(
+        key="stability",
+        figure="Section 7",
+        title="what lasts: the part of a guest's contents, and of its self-sharing, that a later trace still has",
+        headings=("guest", "lag", "traces on", "pairs", "contents", "min", "self", "min"),
+        rows=tuple(
+            (
+                named(one.domain),
+                span(one.seconds),
+                str(one.lag),
+                str(one.pairs),
+                *_average_and_least(one.content_ratio),
+                *_average_and_least(one.sharing_ratio),
+            )
+            for one in study.lasting
+        ),
+        note="Averages, and the least.",
+    )

@@ -1,0 +1,272 @@
+"""What the hosts of a fleet have in common, from files to numbers: as sets say, and never from damaged files."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from samepaged.analysis.fleet.counting import fleet
+from samepaged.analysis.fleet.duckdb_engine import DuckDbEngine, duckdb_engine
+from samepaged.errors import SamepagedError, TraceError, UsageError
+from samepaged.sharing import FIRST_HASH
+from samepaged.traces import Store, Trace, newest, parquet, read, survey, threshold
+from samepaged.traces.database import database
+from tests.support.fleet import WHEN, guest, rewrite, write_mixed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from samepaged.analysis.fleet.engine import Engine
+    from samepaged.analysis.fleet.result import Fleet
+
+P, Q = 2**64 - 1, 5
+
+
+def engine_of(rows_at_once: int) -> Callable[[], AbstractContextManager[Engine]]:
+    @contextlib.contextmanager
+    def opened() -> Iterator[Engine]:
+        with database() as connection:
+            yield DuckDbEngine(connection, rows_at_once)
+
+    return opened
+
+
+def shared(found: Fleet) -> dict[tuple[str, str], int]:
+    return {pair.hosts: pair.shared for pair in found.pairs}
+
+
+def by_sets(traces: list[Trace]) -> dict[tuple[str, str], int]:
+    held: dict[str, set[int]] = {}
+    for trace in traces:
+        held.setdefault(trace.about.host, set()).update(trace.hashes.tolist())
+    pairs = {(a, b): len(held[a] & held[b]) for a, b in combinations(sorted(held), 2)}
+    return {pair: count for pair, count in pairs.items() if count}
+
+
+def test_the_papers_example_on_two_hosts(tmp_path: Path) -> None:
+    # A and B hold three copies of P, C three of Q: self 2 + 2 + 2, inter 1.
+    store = Store(tmp_path)
+    store.write(guest("kvm-1", "A", [P, P, P]))
+    store.write(guest("kvm-2", "B", [P, P, P]))
+    store.write(guest("kvm-2", "C", [Q, Q, Q]))
+    found = fleet(tmp_path, duckdb_engine)
+    assert (found.distinct_pages, found.duplicate_pages) == (2, 7)
+    assert (found.self_sharing_pages, found.inter_sharing_pages) == (6, 1)
+    assert shared(found) == {("kvm-1", "kvm-2"): 1}
+    assert [(host.name, host.guests, host.held, host.alone) for host in found.hosts] == [
+        ("kvm-1", 1, 1, 0),
+        ("kvm-2", 2, 2, 1),
+    ]
+    assert [(one.hosts, one.guests, one.pages) for one in found.widespread] == [(2, 2, 6)]
+    assert (found.oldest, found.newest) == (WHEN, WHEN)
+
+
+guests = st.tuples(
+    st.sampled_from(["a", "b", "c", "d"]),
+    st.lists(st.integers(FIRST_HASH, 12) | st.integers(2**63 - 4, 2**63 + 4), max_size=20),
+)
+
+
+@settings(max_examples=12)
+@given(st.lists(guests, min_size=1, max_size=6))
+def test_any_fleet_is_counted_as_sets_are(
+    tmp_path_factory: pytest.TempPathFactory, members: list[tuple[str, list[int]]]
+) -> None:
+    traces = [guest(host, f"guest-{number}", pages) for number, (host, pages) in enumerate(members)]
+    place = tmp_path_factory.mktemp("fleet")
+    parquet.write(place / "export.parquet", traces)
+    found = fleet(place, engine_of(16))
+    assert shared(found) == by_sets(traces)
+    assert found.distinct_pages == len({content for trace in traces for content in trace.hashes.tolist()})
+    assert found.distinct_pages + found.duplicate_pages == sum(int(trace.pages.sum()) for trace in traces)
+    for host in found.hosts:
+        held = [set(trace.hashes.tolist()) for trace in traces if trace.about.host == host.name]
+        assert found.inter_sharing_of(host) == sum(map(len, held)) - len(set().union(*held))
+
+
+@settings(max_examples=12)
+@given(st.lists(guests, min_size=1, max_size=6), st.sampled_from([1, 2, 64]))
+def test_no_estimate_is_more_than_the_guests_have(
+    tmp_path_factory: pytest.TempPathFactory, members: list[tuple[str, list[int]]], sample: int
+) -> None:
+    traces = [guest(host, f"guest-{number}", pages) for number, (host, pages) in enumerate(members)]
+    place = tmp_path_factory.mktemp("fleet")
+    parquet.write(place / "export.parquet", traces)
+    found = fleet(place, duckdb_engine, sample=sample)
+    most = dict.fromkeys((host.name for host in found.hosts), 0)
+    for trace in traces:
+        most[trace.about.host] += trace.about.distinct_pages
+    low, high = found.distinct_bounds
+    assert low <= found.distinct_pages <= high <= sum(most.values())
+    assert found.inter_sharing_pages >= 0
+    for host in found.hosts:
+        assert found.only_here_pages_of(host) <= found.distinct_pages_of(host) <= most[host.name]
+    for pair in found.pairs:
+        low, high = found.bounds_of(pair)
+        assert low <= found.shared_pages_of(pair) <= high <= min(most[name] for name in pair.hosts)
+
+
+def test_pairs_that_share_most_come_first_and_those_alike_by_name(tmp_path: Path) -> None:
+    pages = {"d": [9, 10, 11], "c": [9, 10], "b": [9, 10], "a": [9], "e": [99]}
+    parquet.write(tmp_path / "x.parquet", [guest(host, host, held) for host, held in pages.items()])
+    order = ["b c", "b d", "c d", "a b", "a c", "a d"]
+    assert [" ".join(pair.hosts) for pair in fleet(tmp_path, duckdb_engine).pairs] == order
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("mixed")
+    write_mixed(place, hosts=4, guests=4)
+    return place
+
+
+def newest_traces(place: Path) -> list[Trace]:
+    wanted = {(about.host, about.domain, about.scanned_at) for _, about in newest(survey(place, mixed_samples=True))}
+    traces = [trace for file in survey(place, mixed_samples=True) for trace in read(file.path)]
+    return [one for one in traces if (one.about.host, one.about.domain, one.about.scanned_at) in wanted]
+
+
+def test_exports_and_single_traces_count_together_each_guest_by_its_newest(mixed: Path) -> None:
+    traces = newest_traces(mixed)
+    assert len(traces) == 16
+    found = fleet(mixed, duckdb_engine)
+    assert shared(found) == by_sets(traces)
+    assert found.sample == 1
+
+
+def test_a_sample_counts_the_lowest_hashes_and_says_how_far_it_may_be_off(mixed: Path) -> None:
+    whole, found = fleet(mixed, duckdb_engine), fleet(mixed, duckdb_engine, sample=4)
+    assert shared(found) == by_sets([trace.sampled(4) for trace in newest_traces(mixed)])
+    assert (found.hashed_pages, found.self_sharing_pages) == (whole.hashed_pages, whole.self_sharing_pages)
+    low, high = found.distinct_bounds
+    assert low <= whole.distinct_pages <= high < 1.2 * low
+    assert found.distinct_error == pytest.approx(math.sqrt(0.75 / found.contents))
+    exact = shared(whole)
+    for pair in found.pairs:
+        low, high = found.bounds_of(pair)
+        assert low <= exact[pair.hosts] <= high
+        assert found.error_of(pair) == pytest.approx(math.sqrt(0.75 / pair.shared))
+
+
+def test_files_that_are_samples_decide_how_much_is_counted(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    traces = [guest(host, "x", list(range(2**63, 2**64, 2**55))) for host in "ab"]
+    store.write(traces[0])
+    parquet.write(tmp_path / "sampled.parquet", [traces[1].sampled(8)])
+    for asked, sample in ((1, 8), (4, 8), (16, 16)):
+        found = fleet(tmp_path, duckdb_engine, sample=asked)
+        assert found.sample == sample
+        most = threshold(sample)
+        assert most is not None
+        assert shared(found) == {("a", "b"): (most + 2**63) // 2**55}
+
+
+def test_however_many_rows_are_worked_on_at_once_the_answer_is_the_same(mixed: Path) -> None:
+    once = fleet(mixed, duckdb_engine)
+    assert fleet(mixed, engine_of(10_000)) == once
+    assert fleet(mixed, engine_of(1_000), sample=2) == fleet(mixed, duckdb_engine, sample=2)
+
+
+def test_a_guest_that_has_moved_is_where_it_was_last(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(guest("old", "x", [7, 8], uuid="u"))
+    store.write(guest("new", "x", [7], uuid="u", at=WHEN + 60))
+    store.write(guest("old", "y", [7]))
+    found = fleet(tmp_path, duckdb_engine)
+    assert [(host.name, host.guests) for host in found.hosts] == [("new", 1), ("old", 1)]
+    assert found.distinct_pages == 1
+
+
+def test_a_fleet_of_one_host_has_no_pairs(tmp_path: Path) -> None:
+    Store(tmp_path).write(guest("only", "x", [7, 7, 8]))
+    found = fleet(tmp_path, duckdb_engine)
+    assert (found.pairs, found.widespread, found.distinct_pages, found.duplicate_pages) == ((), (), 2, 1)
+
+
+def test_a_guest_without_any_contents_counts_as_a_guest(tmp_path: Path) -> None:
+    Store(tmp_path).write(guest("only", "x", [0, 0, 2]))
+    found = fleet(tmp_path, duckdb_engine, sample=4)
+    assert (found.hosts[0].guests, found.hosts[0].memory_pages, found.distinct_pages) == (1, 3, 0)
+    assert found.distinct_error is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CASE WHEN hash = 8 THEN 9 ELSE hash END AS hash",
+        "CAST(pages + 1 AS INTEGER) AS pages",
+        "'b' AS domain",
+        "scanned_at + INTERVAL 1 MICROSECOND AS scanned_at",
+    ],
+)
+def test_a_file_with_other_rows_than_were_written_gives_an_error_that_names_it(tmp_path: Path, change: str) -> None:
+    store = Store(tmp_path)
+    store.write(guest("kvm-1", "x", [7, 8]))
+    path = store.write(guest("kvm-2", "x", [7, 8]))
+    rewrite(path, change)
+    with pytest.raises(TraceError, match="has other rows than were written") as caught:
+        fleet(tmp_path, duckdb_engine)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_the_engine_cannot_read_gives_an_error_that_names_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(guest("kvm-1", "x", [7, 8]))
+    path = store.write(guest("kvm-2", "x", list(range(7, 4000))))
+    damaged = bytearray(path.read_bytes())
+    damaged[40:400] = bytes(360)
+    path.write_bytes(damaged)
+    with pytest.raises(TraceError) as caught:
+        fleet(tmp_path, duckdb_engine)
+    assert str(path) in str(caught.value)
+
+
+class Broken(DuckDbEngine):
+    """An engine that fails on its own."""
+
+    def rows(self, query: str) -> list[tuple[object, ...]]:
+        return super().rows(f"SELECT 1 / nothing FROM ({query})")  # noqa: S608 - a test's own words
+
+
+def test_where_the_engine_fails_and_every_file_is_whole_the_engine_is_named(tmp_path: Path) -> None:
+    Store(tmp_path).write(guest("kvm-1", "x", [7, 8]))
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Engine]:
+        with database() as connection:
+            yield Broken(connection)
+
+    with pytest.raises(SamepagedError, match=r"the query engine failed: .*nothing") as caught:
+        fleet(tmp_path, opened)
+    assert not isinstance(caught.value, TraceError)
+
+
+@pytest.mark.parametrize("sample", [3, 0, 1 << 17])
+def test_a_sample_that_is_none_is_an_error(tmp_path: Path, sample: int) -> None:
+    Store(tmp_path).write(guest("kvm-1", "x", [7, 8]))
+    with pytest.raises(UsageError, match="power of two"):
+        fleet(tmp_path, duckdb_engine, sample=sample)
+
+
+def test_hashes_of_32_bits_are_counted_whole_and_never_as_a_sample(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for host in "ab":
+        store.write(guest(host, "x", [7, 2**31 + 5], hash_bits=32))
+    assert shared(fleet(tmp_path, duckdb_engine)) == {("a", "b"): 2}
+    with pytest.raises(UsageError, match="32 bits"):
+        fleet(tmp_path, duckdb_engine, sample=2)
+
+
+def test_two_guests_of_one_name_and_moment_are_refused(tmp_path: Path) -> None:
+    for number, uuid in enumerate(("u", "v")):
+        parquet.write(tmp_path / f"{number}.parquet", [guest("a", "x", [7 + number], uuid=uuid)])
+    with pytest.raises(TraceError, match=r"has a trace that .* has, too"):
+        fleet(tmp_path, duckdb_engine)

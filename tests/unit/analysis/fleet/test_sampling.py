@@ -1,0 +1,49 @@
+"""The stated error of a sample is the error that it has."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged.analysis.fleet.sampling import bounds, relative_error
+
+samples = st.integers(0, 16).map(lambda halvings: 1 << halvings)
+
+
+@pytest.mark.parametrize("sample", [2, 16, 256])
+@pytest.mark.parametrize("count", [300, 5_000, 400_000])
+def test_of_a_hundred_counts_about_ninety_five_are_within_the_bounds(sample: int, count: int) -> None:
+    found = np.random.default_rng([sample, count]).binomial(count, 1 / sample, 2_000)
+    within = [low <= count <= high for low, high in (bounds(int(one), sample) for one in found)]
+    assert 0.92 < np.mean(within) < 0.98
+
+
+@pytest.mark.parametrize("sample", [2, 16, 256])
+def test_the_relative_error_is_the_spread_of_the_estimates(sample: int) -> None:
+    found = np.random.default_rng(sample).binomial(1_000_000, 1 / sample, 4_000)
+    stated = relative_error(1_000_000 // sample, sample)
+    assert stated is not None
+    assert math.isclose(np.std(found * sample) / 1_000_000, stated, rel_tol=0.05)
+
+
+@given(st.integers(0, 10**12))
+def test_what_is_counted_whole_has_no_error(found: int) -> None:
+    assert bounds(found, 1) == (found, found)
+    assert relative_error(found, 1) == 0
+
+
+def test_of_nothing_found_the_error_is_unknown_and_the_bounds_say_how_much_there_may_be() -> None:
+    assert relative_error(0, 256) is None
+    low, high = bounds(0, 256)
+    assert low == 0
+    assert high > 256
+
+
+@given(st.integers(0, 10**9), samples)
+def test_bounds_enclose_the_estimate_and_what_was_seen(found: int, sample: int) -> None:
+    low, high = bounds(found, sample)
+    assert found <= low <= found * sample <= high

@@ -1,0 +1,26 @@
+"""Plans against the best there are, of small fleets; bench/placement.py has more of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.exact_placement import best_gain, best_in_reach, found_gain, small_fleet
+from samepaged.analysis.placement.search import Effort
+
+
+@pytest.mark.parametrize("slack", [0.02, 0.1, 0.3, 3])
+def test_a_plan_gains_nearly_what_the_best_within_reach_does(slack: float) -> None:
+    random = np.random.default_rng(int(slack * 100))
+    for _ in range(2):
+        incidence, terms = small_fleet(random, 6, 3, slack)
+        best = best_in_reach(incidence, terms)
+        assert 0.95 * best <= found_gain(incidence, terms, Effort(steps=400)) <= best
+
+
+def test_a_plan_gains_nearly_what_an_exact_solver_does_where_hosts_have_room() -> None:
+    random = np.random.default_rng(1)
+    for _ in range(2):
+        incidence, terms = small_fleet(random, 7, 3, 1)
+        best = best_gain(incidence, terms)
+        assert 0.95 * best <= found_gain(incidence, terms, Effort(steps=200)) <= best

@@ -1,0 +1,88 @@
+"""Traces that are in no file: of guests' pages as bytes (tests/unit/sharing/oracle.py), for the study's pure parts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from hypothesis import strategies as st
+
+from samepaged.analysis.study.guests import Guest, TraceRef, guests_of
+from samepaged.traces import Totals, Trace, TraceFile, seed_id
+from tests.unit.sharing import oracle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tests.unit.sharing.oracle import Pages
+
+HASHES = {content: 2**60 * number + 11 for number, content in enumerate(oracle.CONTENTS)}
+
+# Guests by name, each with the pages of each of its traces.
+histories = st.dictionaries(
+    st.text("abc", min_size=1, max_size=2), st.lists(oracle.memories, min_size=1, max_size=3), min_size=1, max_size=4
+)
+
+
+class Memory:
+    """What `Reader` is, of the traces that it was made of."""
+
+    def __init__(self, histories: Mapping[str, Sequence[Pages]], host: str = "kvm-1", sample: int = 1) -> None:
+        self.traces_by_path: dict[str, Trace] = {}
+        self.files = []
+        for domain, history in histories.items():
+            for number, pages in enumerate(history):
+                whole = Trace.of(
+                    oracle.digest(pages, HASHES),
+                    host=host,
+                    domain=domain,
+                    scanned_at=1000.0 + 60 * number,
+                    seed=seed_id(1),
+                    mode="snapshot",
+                )
+                trace = whole.sampled(sample)
+                path = f"{host}/{domain}/{number}"
+                self.traces_by_path[path] = trace
+                self.files.append(file_of(path, trace, sample))
+
+    @property
+    def guests(self) -> tuple[Guest, ...]:
+        return guests_of(self.files)
+
+    def hashes(self, ref: TraceRef) -> NDArray[np.uint64]:
+        return self.traces_by_path[ref.file.path].hashes
+
+    def each(self, lists: Iterable[Sequence[TraceRef]]) -> Iterator[list[NDArray[np.uint64]]]:
+        for refs in lists:
+            yield [self.hashes(ref) for ref in refs]
+
+    def traces(self, refs: Sequence[TraceRef]) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int32]]]:
+        for ref in refs:
+            trace = self.traces_by_path[ref.file.path]
+            yield trace.hashes, trace.pages
+
+
+def file_of(path: str, trace: Trace, sample: int = 1) -> TraceFile:
+    """A file of this trace; of its totals, only the rows are right."""
+    totals = tuple(Totals(len(trace.hashes), 0, 0, 0) for _ in range(17))
+    return TraceFile(path=path, size=0, sample=sample, traces=(trace.about,), totals=(totals,), sums=(("", ""),))
+
+
+def with_zeros(guests: Sequence[Pages]) -> tuple[int, int]:
+    """Self-sharing and inter-VM sharing, zero pages being contents like any other; by the paper's definitions. Pages
+    that were never backed are zeros, and swapped ones unknown.
+    """
+    counted = [[page or oracle.ZEROS for page in pages if page is not None] for pages in guests]
+    own = sum(len(pages) - len(set(pages)) for pages in counted)
+    together = [page for pages in counted for page in pages]
+    return own, len(together) - len(set(together)) - own
+
+
+def lasting(before: Pages, after: Pages) -> tuple[int, int]:
+    """Contents that both have, and the further copies of each that both have."""
+    first, second = (Counter(oracle.nonzero(pages)) for pages in (before, after))
+    both = first.keys() & second.keys()
+    return len(both), sum(min(first[page], second[page]) - 1 for page in both)

@@ -1,0 +1,147 @@
+"""`samepaged fleet` as it is typed, and what it prints."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from samepaged import cli
+from samepaged.analysis.fleet import spark_engine
+from samepaged.traces import Store, parquet
+from tests.support.fleet import guest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOWEST = 1 << 63  # as a signed integer: in every sample
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    store = Store(tmp_path)
+    store.write(guest("kvm-1", "web", [LOWEST, LOWEST, LOWEST + 1, 7, 0]))
+    store.write(guest("kvm-2", "db", [LOWEST, LOWEST + 1, 7, 8]))
+    store.write(guest("kvm\x1b3", "db", [LOWEST + 1, 9]))
+    return str(tmp_path)
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert cli.main(["fleet", *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_json_has_what_the_fleet_and_every_two_hosts_share(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = printed(capsys, "--json", "--engine", "duckdb", place)
+    assert (found["schema"], found["sample"], found["page_size"], found["guests"]) == (1, 1, 4096, 3)
+    assert (found["memory_pages"], found["hashed_pages"]) == (11, 10)
+    assert (found["distinct_pages"], found["duplicate_pages"]) == (5, 5)
+    assert (found["self_sharing_pages"], found["inter_sharing_pages"]) == (1, 4)
+    assert (found["distinct_pages_bounds"], found["distinct_pages_relative_error"]) == ([5, 5], 0)
+    assert [(*one["hosts"], one["shared_pages"]) for one in found["host_pairs"]] == [
+        ("kvm-1", "kvm-2", 3),
+        ("kvm\x1b3", "kvm-1", 1),
+        ("kvm\x1b3", "kvm-2", 1),
+    ]
+    assert {one["host"]: one["only_here_pages"] for one in found["hosts"]} == {"kvm-1": 0, "kvm-2": 1, "kvm\x1b3": 1}
+    assert found["widespread"][0] == {"hosts": 3, "guests": 3, "pages": 3}
+    assert found["oldest_trace"] == found["newest_trace"] == "2023-11-14T22:13:20Z"
+
+
+def test_a_sample_is_scaled_up_and_its_error_is_told(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = printed(capsys, place, "--sample", "4", "--json")
+    assert found["sample"] == 4
+    assert found["distinct_pages"] == 8
+    low, high = found["distinct_pages_bounds"]
+    assert low < 8 <= high == 9  # what the three guests have, added up
+    assert found["distinct_pages_relative_error"] == pytest.approx((0.75 / 2) ** 0.5, abs=1e-6)
+    first = found["host_pairs"][0]
+    assert (first["hosts"], first["shared_pages"]) == (["kvm-1", "kvm-2"], 3)  # kvm-1 has no more than 3 contents
+    assert first["bounds"] == [2, 3]
+
+
+def test_a_sample_that_has_more_than_its_part_never_makes_sharing_negative(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # All of each guest's contents are in the sample, each twice: scaled up, there would be 64 times as many.
+    for number in range(3):
+        contents = range(LOWEST + 48 * number, LOWEST + 48 * (number + 1))
+        Store(tmp_path).write(guest(f"kvm-{number}", "x", [*contents, *contents]))
+    found = printed(capsys, "--json", "--sample", "64", str(tmp_path))
+    assert (found["hashed_pages"], found["distinct_pages"], found["distinct_pages_bounds"]) == (288, 144, [144, 144])
+    assert (found["duplicate_pages"], found["self_sharing_pages"], found["inter_sharing_pages"]) == (144, 144, 0)
+    for host in found["hosts"]:
+        assert (host["distinct_pages"], host["only_here_pages"], host["inter_sharing_pages"]) == (48, 48, 0)
+
+
+def test_the_tables_name_hosts_without_letting_them_write_to_the_terminal(
+    place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["fleet", place]) == 0
+    said = capsys.readouterr().out
+    assert "3 hosts, 3 guests, traces from 2023-11-14T22:13:20Z" in said
+    assert "12 KiB  kvm-1 + kvm-2" in said
+    assert "kvm\\x1b3" in said
+    assert "\x1b" not in said
+    assert "1/" not in said
+    assert cli.main(["fleet", "--sample", "4", place]) == 0
+    assert "1/4 of the contents" in capsys.readouterr().out
+
+
+def test_hosts_that_share_nothing_are_no_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parquet.write(tmp_path / "x.parquet", [guest("a", "x", [7]), guest("b", "x", [8])])
+    assert printed(capsys, "--json", str(tmp_path))["host_pairs"] == []
+    assert cli.main(["fleet", str(tmp_path)]) == 0
+    assert "No two hosts share anything." in capsys.readouterr().out
+
+
+def test_the_word_place_is_a_command_and_a_directory_of_that_name_is_not(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert set(printed(capsys, "place", "--json", place)) >= {"moves", "gain_pages"}
+    (tmp_path / "place").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Store(tmp_path / "place").write(guest("elsewhere", "x", [7]))
+    assert [one["host"] for one in printed(capsys, "--json", "./place")["hosts"]] == ["elsewhere"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--sample", "3"], ["--sample", "0"], ["--sample", "x"], ["--engine", "sqlite"], ["--limit", "a=1GiB"], ["more"]],
+)
+def test_what_it_does_not_know_is_refused_before_and_after_the_place(
+    place: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for line in ([*words, place], [place, *words]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["fleet", *line])
+        assert caught.value.code == 2
+        assert words[-1].removesuffix("=1GiB") in capsys.readouterr().err or words == ["more"]
+
+
+def test_options_of_the_command_place_come_after_the_word(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["fleet", "--json", "place", place])
+    assert caught.value.code == 2
+    assert "put --json after the word place" in capsys.readouterr().err
+
+
+def test_a_master_without_spark_is_an_error(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["fleet", "--master", "local[2]", place]) == 2
+    assert "add --engine spark" in capsys.readouterr().err
+
+
+def test_spark_that_is_not_installed_is_an_error_that_says_what_to_install(
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(spark_engine, "pyspark", None)
+    assert cli.main(["fleet", "--engine", "spark", place]) == 2
+    assert "pip install 'samepaged[spark]'" in capsys.readouterr().err
+
+
+def test_a_place_without_traces_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["fleet", str(tmp_path)]) == 1
+    assert "has no traces" in capsys.readouterr().err

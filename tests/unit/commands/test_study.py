@@ -1,0 +1,377 @@
+"""`samepaged study` and `samepaged compare`: from a directory of traces to tables, JSON, figures and a report."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+
+from samepaged.cli import main
+from samepaged.sharing import ABSENT, SWAPPED, ZERO, PageDigest
+from samepaged.traces import PageSizeCounts, Store, Trace, seed_id
+from samepaged.traces.parquet import write as write_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOON = 1_700_000_000.0
+HOSTILE = "<script>alert(1)</script> $\\frac{$ & \"'\u202e\n"
+P, Q, R = 101, 2**63 + 5, 2**64 - 9
+
+
+def trace(domain: str, *pages: int, host: str = "kvm-1", at: float = 0, seed: int = 7, page_size: int = 4096) -> Trace:
+    digest = PageDigest(np.array(pages, dtype=np.uint64), page_size)
+    sizes = (PageSizeCounts(2 * page_size, len(pages) // 2, 0, 1, 0),)
+    return Trace.of(
+        digest, host=host, domain=domain, scanned_at=NOON + at, seed=seed_id(seed), mode="snapshot", by_page_size=sizes
+    )
+
+
+def add(place: Path, *traces: Trace) -> None:
+    for one in traces:
+        Store(place).write(one)
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
+    command, *others = map(str, words)
+    assert main([command, "--json", *others]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+# The paper's own examples (section 3).
+
+
+def test_three_copies_in_a_and_in_b_and_three_of_another_in_c(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(tmp_path, trace("A", P, P, P), trace("B", P, P, P, host="kvm-2"), trace("C", Q, Q, Q))
+    found = told(capsys, "study", tmp_path)
+    assert {one["domain"]: one["self_sharing_pages"]["avg"] for one in found["domains"]} == {"A": 2, "B": 2, "C": 2}
+    assert [(one["domains"], one["inter_sharing_pages"]) for one in found["pairs"]] == [
+        (["A", "B"], {"min": 1, "avg": 1, "max": 1}),
+        (["A", "C"], {"min": 0, "avg": 0, "max": 0}),
+        (["B", "C"], {"min": 0, "avg": 0, "max": 0}),
+    ]
+    (pairs, three) = found["groups"]
+    assert (three["guests"], three["exact"], three["self_sharing_pages"]) == (3, True, 6)
+    assert three["inter_sharing_pages"] == {"min": 1, "avg": 1, "max": 1}
+    assert pairs["inter_sharing_pages"]["max"] == 1
+
+
+def test_ten_pages_in_two_guests_and_the_same_tripled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ten = list(range(1000, 1010))
+    add(tmp_path / "once", trace("A", *ten), trace("B", *ten))
+    add(tmp_path / "thrice", trace("A", *ten * 3), trace("B", *ten * 3))
+    once, thrice = told(capsys, "study", tmp_path / "once"), told(capsys, "study", tmp_path / "thrice")
+    (pair,) = once["pairs"]
+    assert (pair["self_sharing_pages"], pair["inter_sharing_pages"]["avg"]) == (0, 10)
+    assert pair["inter_sharing_ratio"]["avg"] == 0.5
+    assert pair["self_over_total_ratio"] == 0
+    (pair,) = thrice["pairs"]
+    assert (pair["self_sharing_pages"], pair["inter_sharing_pages"]["avg"]) == (40, 10)
+    assert pair["inter_sharing_ratio"]["avg"] == pytest.approx(1 / 6)
+    assert pair["self_sharing_pages"] / pair["memory_pages"] == pytest.approx(2 / 3)
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Traces of four guests, one of them with a name that means harm. Not to be changed."""
+    place: Path = tmp_path_factory.mktemp("traces")
+    for number in range(3):
+        add(place, trace("web-1", P, P, Q, ZERO, ZERO, ABSENT, at=number))
+    for number in range(2):
+        add(place, trace("web-2", P, R, R, R + number, ZERO, ZERO, at=number))
+        add(place, trace("db", Q, Q + number, SWAPPED, ZERO, at=number))
+    add(place, trace(HOSTILE, P, P, P, P))
+    return place
+
+
+@pytest.fixture
+def place(traces: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    place = tmp_path / "traces"
+    shutil.copytree(traces, place)
+    return place
+
+
+def test_the_object_has_what_it_promises(traces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys, "study", traces)
+    assert (found["schema"], found["page_size"], found["hash_bits"], found["sample"], found["traces"]) == (
+        1,
+        4096,
+        64,
+        1,
+        8,
+    )
+    assert [(one["domain"], one["traces"]) for one in found["domains"]] == sorted(
+        [("web-1", 3), ("web-2", 2), ("db", 2), (HOSTILE, 1)]
+    )
+    (pair,) = (one for one in found["pairs"] if one["domains"] == ["web-1", "web-2"])
+    assert (pair["trace_pairs"], pair["exact"]) == (6, True)
+    # Each has two zero pages, and the first an absent one: all but one of each are self-sharing, and one is in both.
+    assert pair["with_zero_pages"]["self_sharing_pages"] == pytest.approx(pair["self_sharing_pages"] + 3)
+    assert pair["with_zero_pages"]["inter_sharing_pages"] == pytest.approx(pair["inter_sharing_pages"]["avg"] + 1)
+    assert {one["lag_traces"] for one in found["stability"]} == {1, 2}
+    assert {one["page_size"] for one in found["page_sizes"]} == {4096, 8192}
+
+
+def test_the_tables_name_the_figures_of_the_paper_and_nothing_of_a_name_moves_the_terminal(
+    traces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["study", str(traces)]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    for figure in ("Figure 2", "Figure 5", "Figure 6", "Figure 10", "Section 4.2.2", "Section 7"):
+        assert f"\n{figure}: " in f"\n{shown.out}"
+    assert "Figure 7" not in shown.out
+    assert "\u202e" not in shown.out
+    assert all(len(line) <= 80 for line in shown.out.splitlines())
+
+
+def test_a_sample_is_drawn_by_a_seed_that_is_told(traces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "--pairs", "1", "--seed", "17", str(traces)]) == 0
+    assert "1 random pairs of traces (--seed 17)" in " ".join(capsys.readouterr().out.split())
+    found = told(capsys, "study", "--pairs", "1", "--seed", "17", traces)
+    assert found == told(capsys, "study", "--pairs", "1", "--seed", "17", traces)
+    assert (found["seed"], found["pairs_limit"]) == (17, 1)
+    assert {(one["trace_pairs"], one["exact"]) for one in found["pairs"]} == {(1, False)}
+
+
+def test_platforms_are_told_where_a_file_of_labels_is_given(
+    traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels.yaml"
+    labels.write_text("platforms: [{name: web, match: ['web-*']}, {name: other, match: [db]}]")
+    found = told(capsys, "study", "--labels", labels, traces)["platforms"]
+    assert [(one["platform"], one["domains"]) for one in found["self_sharing"]] == [("web", 2), ("other", 1)]
+    assert [(one["platforms"], one["pairs"]) for one in found["pairs"]] == [(["web", "web"], 1), (["web", "other"], 2)]
+    assert found["unlabelled"] == [HOSTILE]
+    assert main(["study", "--labels", str(labels), str(traces)]) == 0
+    assert "Figures 8 and 9: " in capsys.readouterr().out
+    labels.write_text("nothing: 1")
+    assert main(["study", "--labels", str(labels), str(traces)]) == 2
+
+
+def test_a_label_of_no_guest_is_refused(traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = tmp_path / "labels.yaml"
+    labels.write_text("platforms: [{name: zzz, match: ['nobody*']}]")
+    assert "zzz (nobody*) matches none" in refused(capsys, "study", "--labels", labels, traces, status=2)
+
+
+def test_rows_of_long_names_can_be_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add(tmp_path, *(trace(f"webserver-{number}", P, P, Q) for number in range(12)))
+    assert main(["study", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    rows = [line.split()[:2] for line in lines if line.startswith("webserver-")]
+    assert len({tuple(row) for row in rows}) == len(rows) == 40
+
+
+def test_a_file_of_several_traces_is_studied_as_files_of_one_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    traces = [trace(name, P, P, Q, 200 + at, at=at) for name in ("a", "b") for at in range(3)]
+    add(tmp_path / "apart", *traces)
+    (tmp_path / "together").mkdir()
+    write_file(tmp_path / "together" / "all.parquet", traces)
+    assert told(capsys, "study", tmp_path / "together") == told(capsys, "study", tmp_path / "apart")
+
+
+def test_collisions_are_told_where_hashes_are_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digest = PageDigest(np.arange(100, 50_100, dtype=np.uint64), 4096)
+    for name in ("a", "b"):
+        add(
+            tmp_path,
+            Trace.of(digest, host="h", domain=name, scanned_at=NOON, seed="foreign-x", mode="import", hash_bits=32),
+        )
+    found = told(capsys, "study", tmp_path)
+    assert found["pairs"][0]["inter_sharing_collisions_pages"] == pytest.approx(50_000**2 / 2**32)
+    assert found["domains"][0]["self_sharing_collisions_pages"] == pytest.approx(50_000**2 / 2 / 2**32, rel=0.01)
+    assert main(["study", str(tmp_path)]) == 0
+    assert "Hashes have 32 bits: up to 2 KiB of a figure may be collisions" in " ".join(capsys.readouterr().out.split())
+
+
+# What cannot be studied gives an error that names the file, and never a number.
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object, status: int = 1) -> str:
+    assert main([str(word) for word in words]) == status
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    return shown.err
+
+
+@pytest.mark.parametrize(
+    ("odd", "problem"),
+    [
+        (trace("odd", P, seed=8), "has seed"),
+        (trace("odd", P, page_size=8192), "has page size 8192"),
+        (trace("web-1", P, host="kvm-9").sampled(2), "has sample 2"),
+    ],
+)
+@pytest.mark.parametrize("command", ["study", "compare"])
+def test_mixed_traces_are_refused(
+    command: str, odd: Trace, problem: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Store(place).write(odd)
+    words = [command, "--json", place] + [place] * (command == "compare")
+    said = refused(capsys, *words)
+    assert str(path) in said
+    assert problem in said
+
+
+def damaged(place: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    said = refused(capsys, "study", "--json", place)
+    refused(capsys, "compare", "--json", place, place)
+    return said
+
+
+def test_a_truncated_file_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sorted(place.rglob("*.parquet"))[3]
+    path.write_bytes(path.read_bytes()[:-20])
+    assert str(path) in damaged(place, capsys)
+
+
+def test_a_file_of_which_a_row_was_changed_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Store(place).write(trace("many", *range(3, 3000)))
+    octets = bytearray(path.read_bytes())
+    octets[len(octets) // 3] ^= 0x40
+    path.write_bytes(octets)
+    assert str(path) in damaged(place, capsys)
+
+
+def test_something_else_among_the_traces_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "other.parquet").write_bytes(b"PAR1 and so on")
+    assert "other.parquet: is no Parquet file" in damaged(place, capsys)
+
+
+def test_a_directory_without_traces_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "has no traces" in refused(capsys, "study", "--json", tmp_path)
+    assert "does not exist" in refused(capsys, "study", "--json", tmp_path / "none")
+
+
+@pytest.mark.parametrize("words", [("--pairs", "0"), ("--pairs", "-3"), ("--seed", "-1")])
+def test_numbers_that_make_no_sense_are_refused(
+    words: tuple[str, ...], traces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words[0] in refused(capsys, "study", *words, traces, status=2)
+
+
+# Figures and the report.
+
+
+class References(HTMLParser):
+    """What a page refers to, and its elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.elements: set[str] = set()
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.add(tag)
+        self.found += [
+            value or "" for name, value in attrs if name.split(":")[-1] in {"href", "src", "srcset", "data", "action"}
+        ]
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def out(traces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `--out` has written of them."""
+    return drawn(traces, tmp_path_factory.mktemp("study") / "out")
+
+
+def drawn(traces: Path, out: Path, *words: str) -> Path:
+    labels = out.with_suffix(".yaml")
+    labels.write_text("platforms: [{name: web, match: ['web-*']}, {name: '_$x$', match: ['*']}]")
+    assert main(["study", "--json", "--out", str(out), "--labels", str(labels), *words, str(traces)]) == 0
+    return out
+
+
+def test_figures_are_drawn_in_both_formats_with_text_as_text(out: Path) -> None:
+    keys = {"fig02-zero-pages", "fig05-self-sharing", "fig06-inter-vm-sharing", "fig07-self-by-platform"}
+    keys |= {"fig08-inter-by-platform", "fig09-self-over-total", "fig10-page-size", "sec422-groups", "stability"}
+    names = {path.name for path in out.iterdir()}
+    assert names == {f"{key}.{kind}" for key in keys for kind in ("png", "svg")} | {"report.html", "study.json"}
+    for key in keys:
+        assert (out / f"{key}.png").read_bytes().startswith(b"\x89PNG\r\n")
+        words = "".join(ET.parse(out / f"{key}.svg").getroot().itertext())  # noqa: S314 - ours
+        assert re.search("web|db|self-sharing", words), key
+    assert "\u202e" not in (out / "fig05-self-sharing.svg").read_text()
+
+
+def test_the_report_refers_to_nothing_outside_itself_and_a_name_stays_a_name(out: Path) -> None:
+    page = (out / "report.html").read_text()
+    found = References()
+    found.feed(page)
+    assert found.found
+    assert all(reference.startswith("#") for reference in found.found)
+    assert not re.search(r"https?:|url\((?!#)|@import", page)
+    assert found.elements & {"script", "img", "link", "iframe", "object"} == set()
+    assert "<script>alert(1)</script> $\\frac{$ & \"'\\u202e\\n" in found.text
+    identifiers = re.findall(r'\bid="([^"]*)"', page)
+    assert len(identifiers) == len(set(identifiers))
+    assert {reference[1:] for reference in found.found} <= set(identifiers)
+
+
+def test_the_same_traces_give_the_same_files(traces: Path, out: Path, tmp_path: Path) -> None:
+    assert main(["study", "--out", str(tmp_path), str(traces)]) == 0
+    figures = [path for path in tmp_path.iterdir() if path.suffix in {".png", ".svg"}]
+    assert len(figures) == 12
+    for path in figures:
+        assert path.read_bytes() == (out / path.name).read_bytes(), path.name
+
+
+def test_one_guest_of_one_trace_is_drawn_as_far_as_there_is_something(tmp_path: Path) -> None:
+    add(tmp_path / "traces", trace("alone", ABSENT, ABSENT))
+    assert main(["study", "--out", str(tmp_path / "out"), str(tmp_path / "traces")]) == 0
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".png", ".svg", ".html", ".json"}
+
+
+def test_without_matplotlib_a_study_has_tables_and_figures_are_refused(
+    traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("matplotlib", "samepaged.analysis.study"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["study", str(traces)]) == 0
+    assert "Figure 5" in capsys.readouterr().out
+    for words in (["study"], ["compare", traces]):
+        said = refused(capsys, *words, "--out", tmp_path / "out", traces, status=2)
+        assert "pip install 'samepaged[study]'" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_that_cannot_be_written_is_told(
+    traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot be written" in refused(capsys, "study", "--json", "--out", tmp_path / "file", traces)
+
+
+def test_two_sets_are_compared_and_drawn(traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(traces, other)
+    found = told(capsys, "compare", traces, other)
+    assert found["members"] == "domains"
+    assert {kind: spread["avg"] for kind, spread in found["reduction_percent"].items()} == {
+        "total": 0,
+        "self": 0,
+        "inter": 0,
+    }
+    assert main(["compare", "--out", str(tmp_path / "out"), str(traces), str(other)]) == 0
+    assert f"Figure 14: reduction of sharing from {traces}"[:60] in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"fig14-reduction.png", "fig14-reduction.svg", "report.html", "compare.json"}

@@ -1,0 +1,410 @@
+"""Owners beside traces: what was written is read, what cannot be is an error, and they go where their trace goes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from samepaged.attribution.ownership import KINDS
+from samepaged.attribution.report import Answers, Copied, Owner
+from samepaged.cli import main
+from samepaged.errors import TraceError
+from samepaged.export.sources_document import sources_document
+from samepaged.sharing import PageDigest
+from samepaged.traces import Store, Trace, attribution_file, seed_id, survey
+from samepaged.traces.attribution_file import MOST, MOST_BYTES, MOST_OWNERS, owners_of, read, sidecar, write
+from samepaged.traces.parquet import write as write_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+WHEN = 1_700_000_000.25
+DAY = 86_400.0
+HOSTILE = "\x1b[2J\u202e</script>\n'\""
+
+pages = st.integers(0, 200)
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+
+
+@st.composite
+def told(draw: st.DrawFn) -> Answers:
+    """Answers as they can be, of a guest of a few hundred pages."""
+    own, inter = draw(pages), draw(pages)
+    memory = own + inter + draw(pages)
+
+    def listed(names: st.SearchStrategy[str]) -> tuple[Owner, ...]:
+        found = []
+        for name in draw(st.lists(names, max_size=4, unique=True)):
+            involved = draw(st.integers(0, own)), draw(st.integers(0, inter))
+            split = draw(st.floats(0, sum(involved)))
+            found.append(Owner(name, draw(st.integers(0, memory)), *involved, split))
+        return tuple(found)
+
+    copied = st.builds(
+        Copied,
+        st.integers(0, memory),
+        st.booleans(),
+        st.lists(words, max_size=3).map(tuple),
+        st.integers(0, 5),
+    )
+    names = draw(st.booleans())
+    return Answers(
+        domain=draw(words),
+        kernel=draw(st.none() | words),
+        memory_pages=memory,
+        in_use_pages=draw(st.integers(0, memory)),
+        labelled_ratio=draw(st.floats(0, 1)),
+        self_sharing_pages=own,
+        inter_sharing_pages=inter,
+        kinds=listed(st.sampled_from(KINDS)),
+        processes=listed(words) if names else None,
+        files=listed(words) if names else None,
+        most_copied=tuple(draw(st.lists(copied, max_size=3))),
+        missing_pages=draw(pages),
+        note=draw(st.none() | words),
+    )
+
+
+ANSWERS = Answers(
+    domain="web-1",
+    kernel="6.1.0",
+    memory_pages=100,
+    in_use_pages=80,
+    labelled_ratio=0.975,
+    self_sharing_pages=20,
+    inter_sharing_pages=10,
+    kinds=(Owner("heap", 40, 15, 5, 18.5), Owner("library", 30, 5, 10, 11.5)),
+    processes=(Owner(HOSTILE, 40, 15, 5, 18.5),),
+    files=(Owner("/usr/lib/libc.so.6", 30, 5, 10, 11.5),),
+    most_copied=(Copied(7, others=True, owners=("[heap]: mysqld",)),),
+)
+
+
+def document(answers: Answers = ANSWERS, host: str = "kvm-1", at: float = WHEN) -> dict[str, Any]:
+    return {**sources_document(answers), "host": host, "scanned_at": at}
+
+
+def trace(store: Store, domain: str = "web-1", *, host: str = "kvm-1", at: float = WHEN) -> Path:
+    digest = PageDigest(np.array([9, 9, 10], dtype=np.uint64), 4096)
+    return store.write(Trace.of(digest, host=host, domain=domain, scanned_at=at, seed=seed_id(7), mode="snapshot"))
+
+
+def signed(told: dict[str, Any]) -> bytes:
+    """What another program could make: whole, whatever is in it."""
+    return json.dumps({**told, "sum": attribution_file._sum(told)}).encode()
+
+
+@given(told())
+def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, answers: Answers) -> None:
+    path = write(tmp_path_factory.mktemp("x") / "a.parquet", document(answers))
+    assert read(path) == answers
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_damaged_file_is_an_error_that_names_it_and_never_a_wrong_number(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = write(tmp_path_factory.mktemp("x") / "a.parquet", document())
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans(), label="cut"):
+        del content[data.draw(st.integers(0, len(content) - 2)) :]
+    else:
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    try:
+        found = read(path)
+    except TraceError as error:
+        assert str(error).startswith(f"{path}: ")
+        assert "\n" not in str(error)
+    else:
+        assert found == ANSWERS
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def places(told: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of all that is in a document."""
+    parts = told.items() if isinstance(told, dict) else enumerate(told) if isinstance(told, list) else ()
+    return [at, *(place for key, value in parts for place in places(value, (*at, key)))]
+
+
+def typed(answers: Answers) -> None:
+    """What whoever gets answers relies on."""
+    for one in (*answers.kinds, *(answers.processes or ()), *(answers.files or ())):
+        assert type(one.name) is str
+        assert all(
+            type(count) is int and 0 <= count <= answers.memory_pages < MOST
+            for count in (one.pages, one.self_sharing_pages, one.inter_sharing_pages)
+        )
+        assert type(one.split_pages) is float
+        assert 0 <= one.split_pages <= answers.memory_pages + 1
+    assert 0 <= answers.labelled_ratio <= 1
+    assert answers.sharing_pages <= answers.memory_pages
+    json.dumps(sources_document(answers), allow_nan=False, ensure_ascii=False).encode()
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_what_another_program_wrote_is_answers_or_an_error_whatever_it_says(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    told = copy.deepcopy(document())
+    for _ in range(data.draw(st.integers(1, 3))):
+        *way, last = data.draw(st.sampled_from(places(told)[1:]))
+        inner = told
+        for key in way:
+            inner = inner[key]
+        if data.draw(st.integers(0, 3)):
+            inner[last] = data.draw(anything)
+        else:
+            del inner[last]
+    path = tmp_path_factory.mktemp("x") / "a.sources.json"
+    path.write_bytes(signed(told))
+    try:
+        typed(read(path))
+    except TraceError as error:
+        assert str(error).startswith(f"{path}: ")
+        assert "\n" not in str(error)
+
+
+FORGED: dict[str, list[Any]] = {
+    "schema": [2, None],
+    "page_size": [8192, "4096"],
+    "domain": [None, "x" * 4097, "\ud800"],
+    "memory_pages": [99.0, True, -1, 2**48, 79],
+    "labelled_ratio": [1.1, -0.1, "1"],
+    "self_sharing_pages": [100, 14],
+    "kinds": [None, {}, [None], [{"kind": "heap"}]],
+    "processes": [[["sshd", 1, 1, 1, 1]]],
+    "most_copied": [None, [{"copies": 101, "others": True, "owners": [], "more_owners": 0}]],
+    "scanned_at": [None, -1, 10**12],
+    "host": [7],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in FORGED.items() for value in values])
+def test_what_cannot_be_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    path = tmp_path / "a.sources.json"
+    path.write_bytes(signed({**document(), key: value}))
+    with pytest.raises(TraceError, match=r"contradict themselves|another samepaged"):
+        read(path)
+
+
+def test_keys_that_a_later_samepaged_adds_are_let_pass(tmp_path: Path) -> None:
+    path = tmp_path / "a.sources.json"
+    told = document()
+    told["kinds"][0]["more"] = [1]
+    path.write_bytes(signed({**told, "more": {"x": None}}))
+    assert read(path) == ANSWERS
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"1", b"[" * 100_000, b'{"sum": NaN}', b"\xff\xfe", b'{"memory_pages": ' + b"9" * 5000 + b"}"],
+)
+def test_what_is_no_such_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.sources.json"
+    path.write_bytes(content)
+    with pytest.raises(TraceError, match="is not as it was written; remove it"):
+        read(path)
+
+
+def test_a_file_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.sources.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(TraceError, match="has more than 16777216 bytes"):
+        read(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.sources.json"
+    os.mkfifo(path)
+    with pytest.raises(TraceError, match="is no file"):
+        read(path)
+
+
+def test_a_guest_of_very_many_and_very_long_names_fills_no_disk_and_can_still_be_read(tmp_path: Path) -> None:
+    many = tuple(Owner(f"{number:05}" + "\x01" * 4000, 1, 0, 0, 0.0) for number in range(5000))
+    longer = Owner("/" * 5000, 1, 1, 1, 1.0)
+    line = "[heap]: " + " ".join(["x" * 15] * 1000)
+    answers = Answers(
+        **{name: getattr(ANSWERS, name) for name in ("domain", "kernel", "memory_pages", "in_use_pages")},
+        labelled_ratio=1,
+        self_sharing_pages=20,
+        inter_sharing_pages=10,
+        kinds=ANSWERS.kinds,
+        processes=(Owner("sshd", 1, 1, 1, 1.0),),
+        files=(longer, *many),
+        most_copied=(Copied(2, others=False, owners=(line,)),),
+        note="x" * 10_000,
+    )
+    path = write(tmp_path / "a.parquet", document(answers))
+    assert path.stat().st_size <= MOST_BYTES + 1
+    found = read(path)
+    assert found.files is not None
+    assert 100 < len(found.files) <= MOST_OWNERS
+    assert found.files == many[: len(found.files)]
+    assert found.kinds == ANSWERS.kinds
+    assert found.most_copied[0].owners == (line[:4096],)
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    told = document()
+    told["kinds"][0]["pages"] = 101
+    with pytest.raises(TraceError, match="contradict themselves"):
+        write(tmp_path / "a.parquet", told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_written_whole_or_not_at_all_and_for_its_group_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.parquet", document())
+    assert (path.name, path.stat().st_mode & 0o777) == ("a.sources.json", 0o640)
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TraceError, match=r"a.sources.json: cannot be written .*No space left"):
+        write(tmp_path / "a.parquet", document(at=WHEN + 1))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# Beside traces.
+
+
+def test_owners_are_found_beside_their_traces(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first, _, last = (trace(store, at=WHEN + number) for number in range(3))
+    for path, at in ((first, WHEN), (last, WHEN + 2)):
+        write(path, document(at=at))
+    found = list(owners_of(survey(tmp_path)))
+    assert [file.path for file, _ in found] == [str(first), str(last)]
+    assert [answers for _, answers in found] == [ANSWERS, ANSWERS]
+
+
+def test_a_file_of_several_traces_has_no_owners(tmp_path: Path) -> None:
+    digest = PageDigest(np.array([9, 9, 10], dtype=np.uint64), 4096)
+    traces = [
+        Trace.of(digest, host="kvm-1", domain="web-1", scanned_at=WHEN + at, seed=seed_id(7), mode="snapshot")
+        for at in (0, 1)
+    ]
+    write_file(tmp_path / "all.parquet", traces)
+    write(tmp_path / "all.parquet", document())
+    assert list(owners_of(survey(tmp_path))) == []
+
+
+@pytest.mark.parametrize("other", [{"host": "kvm-2"}, {"at": WHEN + 1}, {"answers": "web-2"}])
+def test_owners_of_another_trace_are_refused(tmp_path: Path, other: dict[str, Any]) -> None:
+    path = trace(Store(tmp_path))
+    told = document(**{key: value for key, value in other.items() if key != "answers"})
+    write(path, told | {"domain": other.get("answers", "web-1")})
+    with pytest.raises(TraceError, match=r"sources.json: is of another trace than .*parquet; put it beside its own"):
+        list(owners_of(survey(tmp_path)))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Traces of five days with owners; and of another host one."""
+    store = Store(tmp_path)
+    for number in range(5):
+        write(trace(store, at=WHEN + number * DAY), document(at=WHEN + number * DAY))
+    write(trace(store, host="kvm-2"), document(host="kvm-2"))
+    return store
+
+
+def left(store: Store) -> tuple[int, int]:
+    """How many traces and how many owners are there."""
+    return len(list(store.root.rglob("*.parquet"))), len(list(store.root.rglob("*.sources.json")))
+
+
+def test_owners_count_with_their_traces_and_go_with_them(store: Store) -> None:
+    paths = list(store.files("kvm-1"))
+    assert all(path.suffix == ".parquet" for path in paths)
+    size = sum(path.stat().st_size + sidecar(path).stat().st_size for path in paths)
+    assert store.size("kvm-1") == size
+    assert store.prune(WHEN + 4 * DAY, age=3.5 * DAY, host="kvm-1") == paths[:1]
+    assert left(store) == (5, 5)
+    one = paths[-1].stat().st_size + sidecar(paths[-1]).stat().st_size
+    assert store.prune(WHEN + 4 * DAY, most_bytes=2 * one + 20, host="kvm-1") == paths[1:3]
+    assert left(store) == (3, 3)
+    assert not paths[0].parent.exists() or list(store.files("kvm-2"))
+    store.prune(WHEN + 4 * DAY, most_bytes=0)
+    assert list(store.root.iterdir()) == []
+
+
+def test_a_trace_whose_names_cannot_be_removed_stays_and_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = list(store.files("kvm-1"))
+    unlink: Callable[..., None] = type(paths[0]).unlink
+
+    def refusing(path: Path, *, missing_ok: bool = False) -> None:
+        if path == sidecar(paths[0]):
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(type(paths[0]), "unlink", refusing)
+    with pytest.raises(TraceError, match="cannot be removed"):
+        store.prune(WHEN + 9 * DAY, age=1.0, host="kvm-1")
+    assert left(store) == (2, 2)
+    assert paths[0].exists()
+
+
+def test_names_whose_trace_is_gone_do_not_stay_and_another_host_s_do(store: Store) -> None:
+    paths = [next(store.files("kvm-1")), *store.files("kvm-2")]
+    for path in paths:
+        path.unlink()
+    theirs = paths[0].with_name("notes.sources.json")
+    theirs.write_text("{}")
+    now = sidecar(paths[0]).stat().st_mtime
+    store.prune(now, host="kvm-1")
+    assert sidecar(paths[0]).exists()  # its trace may be on its way, where traces are copied
+    store.prune(now + 3601, host="kvm-1")
+    assert [sidecar(path).exists() for path in paths] == [False, True]
+    assert theirs.exists()
+
+
+def test_what_a_killed_writer_left_is_tidied_up(store: Store) -> None:
+    path = sidecar(next(store.files()))
+    half = path.with_name(f".{path.name}.123")
+    half.write_bytes(b"half")
+    store.prune(half.stat().st_mtime + 3601)
+    assert not half.exists()
+    assert left(store) == (6, 6)
+
+
+def test_verify_checks_owners_too(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["traces", "verify", str(store.root)]) == 0
+    assert capsys.readouterr().out == "6 traces are as they were written, 6 of them with owners\n"
+    path = sidecar(next(store.files()))
+    path.write_bytes(path.read_bytes().replace(b"heap", b"heat", 1))
+    assert main(["traces", "verify", str(store.root)]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == f"samepaged: {path}: is not as it was written; remove it, or restore it from a copy\n"
+    assert shown.out == "6 traces are as they were written, 5 of them with owners\n"
+
+
+def test_an_export_takes_no_names_along(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    into = tmp_path / "elsewhere" / "all.parquet"
+    into.parent.mkdir()
+    assert main(["traces", "export", "--into", str(into), str(store.root)]) == 0
+    assert "6 traces" in capsys.readouterr().out
+    assert list(into.parent.iterdir()) == [into]
+    assert b"libc.so.6" not in into.read_bytes()
