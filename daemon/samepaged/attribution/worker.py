@@ -1,4 +1,4 @@
-"""The process that reads a guest's memory: `python -I -m samepaged.attribution.worker` and what sandbox.Child adds to it."""
+"""The attribution worker, the process that reads a guest's memory: `python -I -m samepaged.attribution.worker`."""
 
 from __future__ import annotations
 

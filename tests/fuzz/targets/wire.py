@@ -1,4 +1,4 @@
-"""What a process says that a guest may have taken over (attribution/wire.py): one message, as the daemon would take it."""
+"""One message of an attribution worker under a guest's control, as the daemon receives it (attribution/wire.py)."""
 
 from __future__ import annotations
 

@@ -158,10 +158,10 @@ def test_without_a_filter_it_does_not_begin_where_one_is_asked_for(missing: str,
     without.write_text(
         "import sys\n"
         "from samepaged.privileges import PrivilegeError\n"
-        "from samepaged.attribution import child, seccomp\n"
+        "from samepaged.attribution import seccomp, worker\n"
         "def refuse(*_): raise PrivilegeError('refused by this kernel')\n"
         f"{missing}\n"
-        "child.main(None, sys.argv[1:])\n"
+        "worker.main(None, sys.argv[1:])\n"
     )
     for must, told in ((True, why), (False, "AttributeError")):
         talk = Conversation(LAYOUTS, Terms(1 << 20, 20.0, seccomp=must), lambda: False, (str(without),))

@@ -147,7 +147,7 @@ def test_an_error_that_nobody_foresaw_is_told_without_the_guests_words() -> None
         daemon.tell("think", pages=np.array([50]), slots=np.array([50], dtype=np.int32))
         told = daemon.hear()
     assert told.kind == "failed"
-    assert told.fields["why"].startswith("ValueError in test_child.py:")
+    assert told.fields["why"].startswith("ValueError in test_worker.py:")
 
 
 @pytest.mark.parametrize("order", ["held", "think"])
