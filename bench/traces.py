@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.analysis import guest_digest
 from samepaged.config import TracesConfig
-from samepaged.export.snapshot import GuestScan
+from samepaged.scan.results import GuestScan
 from samepaged.service.recorder import Record, Recorder
 from samepaged.traces import survey
 

@@ -13,12 +13,12 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.export.catalogue import SECTIONS
+from samepaged.metrics.catalogue import SECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from samepaged.export.catalogue.metric import Metric, Words
+    from samepaged.metrics.metric import Metric, Words
 
 __all__ = ["PAGE", "REMEDY", "made", "tables"]
 

@@ -31,7 +31,7 @@ from tests.chaos.injection import Injection, Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from samepaged.export.snapshot import HostScan
+    from samepaged.scan.results import HostScan
 
 # Seconds in which a guest must run again: the guard's margin beyond scan.max_pause, and the time that a resume takes.
 PATIENCE: Final = 5.0

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from samepaged.export.names import visible
-from samepaged.export.page import Page
-from samepaged.export.snapshot import Sourced
+from samepaged.page import Page
+from samepaged.report.columns import visible
+from samepaged.scan.results import Sourced
 from samepaged.service.publisher import Publisher, Wanted
 from samepaged.service.web_process import Child
 from samepaged.web.feed import Document
+from tests.support import hosts
 from tests.support.browser import Tab, browser, program
-from tests.unit.export import hosts
-from tests.unit.export.builders import answers
+from tests.support.results import answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from samepaged.export.snapshot import Snapshot
+    from samepaged.scan.results import Snapshot
 
 PHONE, DESKTOP = 360, 1280
 # Where pictures of what was seen are laid, for who wants to look at them.

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from observability.grafana.generator import committed
-from samepaged.export.catalogue.words import OBSTACLES
+from samepaged.scan.label_values import OBSTACLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

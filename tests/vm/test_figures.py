@@ -26,7 +26,7 @@ from tests.support.guests import Spec, Writer, running
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from samepaged.export.snapshot import GuestScan
+    from samepaged.scan.results import GuestScan
 
 FIGURES = os.environ.get("SAMEPAGED_LAB_FIGURES") == "1"
 pytestmark = pytest.mark.skipif(not FIGURES, reason="measured by bench/precopy.py, with SAMEPAGED_LAB_FIGURES=1")

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from samepaged.commands.scanning import Scans, add_arguments, bound_by_drift, configured, interrupted, status
-from samepaged.export.advice import Advice
 from samepaged.memory.hashing import Interrupted
+from samepaged.report.advice import Advice
 from samepaged.service.signals import Signals
 
 if TYPE_CHECKING:

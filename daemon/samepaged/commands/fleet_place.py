@@ -11,8 +11,8 @@ from samepaged.analysis.placement.place import Guest, lowest, place
 from samepaged.commands.command import quantity, sample, taken_by
 from samepaged.config import quantities
 from samepaged.errors import UsageError
-from samepaged.export.names import aligned
-from samepaged.export.table import size
+from samepaged.report.columns import aligned
+from samepaged.report.scan_table import size
 from samepaged.sharing.parallel import in_threads
 from samepaged.traces import newest, read, read_hashes, survey, utc
 

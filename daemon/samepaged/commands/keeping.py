@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samepaged.errors import SamepagedError
-from samepaged.export.snapshot import Sourced
+from samepaged.scan.results import Sourced
 from samepaged.service.recorder import write_owners, write_trace
 from samepaged.traces.database import check_installed
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 from samepaged.commands.keeping import Keeping, add_traces
 from samepaged.commands.scanning import Scans, add_arguments, bound_by_drift, configured, interrupted, status
 from samepaged.errors import UsageError
-from samepaged.export.document import document
-from samepaged.export.table import table
 from samepaged.memory.hashing import Interrupted
+from samepaged.report.scan_json import document
+from samepaged.report.scan_table import table
 from samepaged.service.signals import Signals
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from samepaged.drift.ledger import PausedTime
-    from samepaged.export.snapshot import HostScan
+    from samepaged.scan.results import HostScan
 
 __all__ = ["Command"]
 

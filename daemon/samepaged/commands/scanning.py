@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, Self
 from samepaged import seed
 from samepaged.commands.command import INTERRUPTED
 from samepaged.config import load
-from samepaged.export.table import Progress
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
@@ -20,6 +19,7 @@ from samepaged.memory import softdirty
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.privileges import seal
+from samepaged.report.scan_table import Progress
 from samepaged.service.attribution import Attribution
 from samepaged.service.breaker import Breaker
 from samepaged.service.clocks import Clocks, paused_times
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from samepaged.attribution.report import Answers
     from samepaged.config import Config, SourcesConfig
     from samepaged.drift.ledger import PausedTime
-    from samepaged.export.snapshot import HostScan, Merging
+    from samepaged.scan.results import HostScan, Merging
     from samepaged.service.recorder import Record
     from samepaged.service.signals import Signals
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.commands.keeping import Keeping, add_traces
 from samepaged.commands.scanning import Scans, add_arguments, bound_by_drift, configured, interrupted, status
-from samepaged.export.names import visible
-from samepaged.export.sources_document import sources_document, sources_text
 from samepaged.memory.hashing import Interrupted
+from samepaged.report.attribution import sources_document, sources_text
+from samepaged.report.columns import visible
 from samepaged.service.signals import Signals
 
 if TYPE_CHECKING:

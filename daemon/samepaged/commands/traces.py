@@ -14,8 +14,8 @@ from samepaged.commands import traces_import
 from samepaged.commands.command import quantity, sample
 from samepaged.config import quantities
 from samepaged.errors import TraceError, UsageError
-from samepaged.export.names import aligned, visible
-from samepaged.export.table import size
+from samepaged.report.columns import aligned, visible
+from samepaged.report.scan_table import size
 from samepaged.traces import Store, guest, newest, read, survey, utc
 from samepaged.traces.attribution_file import owners_of
 from samepaged.traces.parquet import look, write

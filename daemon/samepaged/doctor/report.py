@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from samepaged.doctor.check import Status
-from samepaged.export.names import valid, visible, wrapped
+from samepaged.report.columns import valid, visible, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -67,7 +67,7 @@ class Guest:
 
     @property
     def merge_obstacle(self) -> str | None:
-        """Why KSM cannot merge the guest's memory, as far as its XML tells, in a word of export/catalogue/words.py. A
+        """Why KSM cannot merge the guest's memory, as far as its XML tells, in a word of scan/label_values.py. A
         page that is pinned for DMA has more references than mappings, and KSM leaves such pages alone.
         """
         if self.vfio:

@@ -146,7 +146,7 @@ def locate(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, ...]
 
 
 def merge_obstacle(mappings: Sequence[RamMapping]) -> str | None:
-    """Why KSM cannot merge the guest's RAM, in a word (export/catalogue/words.py explains it), or None where it can."""
+    """Why KSM cannot merge the guest's RAM, in a word (scan/label_values.py explains it), or None where it can."""
     if any(mapping.hugetlb for mapping in mappings):
         return "hugetlb"
     if any(mapping.shared for mapping in mappings):

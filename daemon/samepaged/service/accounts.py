@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.export.snapshot import Histogram, Moment
+from samepaged.scan.results import Histogram, Moment
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from samepaged.export.snapshot import HostScan, Merging, Snapshot
+    from samepaged.scan.results import HostScan, Merging, Snapshot
     from samepaged.service.round import Round
 
 __all__ = ["accounts", "extended", "moment"]

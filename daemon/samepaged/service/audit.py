@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from samepaged.errors import GuestError, HypervisorError, Reason
-from samepaged.export.document import rfc3339
 from samepaged.guard.suspend import LeftOpenError
 from samepaged.memory.hashing import Interrupted
 from samepaged.printable import quoted
+from samepaged.report.scan_json import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

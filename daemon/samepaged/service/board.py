@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from samepaged.export.metrics import SnapshotCollector
-    from samepaged.export.snapshot import Snapshot
+    from samepaged.metrics.collector import SnapshotCollector
+    from samepaged.scan.results import Snapshot
 
 __all__ = ["Board"]
 

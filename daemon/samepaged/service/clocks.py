@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from samepaged.drift.ledger import PausedTime
-    from samepaged.export.snapshot import Skipped
     from samepaged.guard.settle import Settled
+    from samepaged.scan.results import Skipped
 
 __all__ = ["Clocks", "paused_times"]
 

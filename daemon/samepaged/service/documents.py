@@ -9,11 +9,11 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from samepaged.export.document import document, rfc3339
-from samepaged.export.metrics import render
-from samepaged.export.names import visible
-from samepaged.export.page import Page
-from samepaged.export.sources_document import sources_document
+from samepaged.metrics.collector import render
+from samepaged.page import Page
+from samepaged.report.attribution import sources_document
+from samepaged.report.columns import visible
+from samepaged.report.scan_json import document, rfc3339
 from samepaged.web.feed import Document
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from samepaged.drift.ledger import PausedTime
-    from samepaged.export.snapshot import HostScan, Snapshot, Sourced
+    from samepaged.scan.results import HostScan, Snapshot, Sourced
 
 __all__ = ["Documents"]
 

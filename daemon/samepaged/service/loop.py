@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 from samepaged import seed
 from samepaged.config import load
 from samepaged.errors import HypervisorError, Reason, SamepagedError
-from samepaged.export.metrics import SnapshotCollector
-from samepaged.export.snapshot import ConfigStatus, Limits, OpenJournalEntry, Recording, Snapshot, Sourced
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import Interrupted, best
+from samepaged.metrics.collector import SnapshotCollector
+from samepaged.scan.results import ConfigStatus, Limits, OpenJournalEntry, Recording, Snapshot, Sourced
 from samepaged.service import systemd
 from samepaged.service.accounts import accounts, extended, moment
 from samepaged.service.attribution import Attribution

@@ -6,9 +6,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from samepaged.errors import GuestError
-from samepaged.export.snapshot import Merging
 from samepaged.ksm import host_merging, process_merging
 from samepaged.procfs import start_time
+from samepaged.scan.results import Merging
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.report import Answers
     from samepaged.config import SourcesConfig
-    from samepaged.export.snapshot import Sourced
+    from samepaged.scan.results import Sourced
     from samepaged.service.scanner import Scanned
 
 __all__ = ["answers_of", "still_shown"]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged import threads
 from samepaged.errors import ConfigError, SamepagedError
-from samepaged.export.names import visible
 from samepaged.os_errors import no_resources
+from samepaged.report.columns import visible
 from samepaged.service.feed import Feed
 from samepaged.service.schedule import Backoff
 from samepaged.web.address import written

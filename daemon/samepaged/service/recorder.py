@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged import threads
 from samepaged.errors import SamepagedError
-from samepaged.export.names import valid
-from samepaged.export.snapshot import Recording, Sourced
-from samepaged.export.sources_document import sources_document
+from samepaged.report.attribution import sources_document
+from samepaged.report.columns import valid
+from samepaged.scan.results import Recording, Sourced
 from samepaged.traces import PageSizeCounts, Store, Trace, attribution_file, seed_id
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from samepaged.config import TracesConfig
-    from samepaged.export.snapshot import GuestScan
+    from samepaged.scan.results import GuestScan
     from samepaged.sharing import Contents, PageDigest
 
 __all__ = ["Record", "Recorder", "write_owners", "write_trace"]

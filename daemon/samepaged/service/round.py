@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from samepaged.errors import GuestError, HypervisorError, Reason
-from samepaged.export.snapshot import HostScan, Skipped
 from samepaged.memory.hashing import Interrupted
 from samepaged.os_errors import exhausted, memory_error, no_resources
+from samepaged.scan.results import HostScan, Skipped
 from samepaged.service.scanner import PAGE_SIZE, Scanned, Scanner
 from samepaged.sharing import Member, PageSizeSharing, SharingReport, analyse
 

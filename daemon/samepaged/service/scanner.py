@@ -12,7 +12,6 @@ import libvirt
 
 from samepaged.drift.budget import UNLIMITED
 from samepaged.errors import GuestError, Reason
-from samepaged.export.snapshot import GuestScan
 from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.guests import Guest, describe
 from samepaged.hypervisor.links import check_links
@@ -21,6 +20,7 @@ from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.kept import Kept, limit
 from samepaged.memory.plan import Pace
+from samepaged.scan.results import GuestScan
 from samepaged.service import audit
 from samepaged.service.recorder import Record
 from samepaged.sharing import Contents, PageDigest, coarser, stable

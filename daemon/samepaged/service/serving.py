@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from samepaged.errors import SamepagedError
-from samepaged.export.metrics import registry
+from samepaged.metrics.collector import registry
 from samepaged.service.documents import Documents
 from samepaged.service.publisher import Publisher, Wanted
 from samepaged.service.textfile import Textfile
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from samepaged.config import Config
-    from samepaged.export.metrics import SnapshotCollector
+    from samepaged.metrics.collector import SnapshotCollector
     from samepaged.service.web_process import Link
 
 __all__ = ["Serving"]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from samepaged.export.metrics import SnapshotCollector, render
+from samepaged.metrics.collector import SnapshotCollector, render
 from samepaged.whole_file import whole_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from samepaged.export.snapshot import Snapshot
+    from samepaged.scan.results import Snapshot
 
 __all__ = ["Textfile"]
 

@@ -1,6 +1,6 @@
 """Whose the pages of a trace were: a small JSON file beside it, NAME.sources.json beside NAME.parquet.
 
-It has the object of export/sources_document.py, and `host` and `scanned_at` (seconds of the Unix epoch), which with
+It has the object of report/attribution.py, and `host` and `scanned_at` (seconds of the Unix epoch), which with
 `domain` are its trace's, and a `sum` by which damage shows. Names come from a guest: they are bounded in number and in
 length, and are checked again when they are read.
 """
@@ -52,7 +52,7 @@ def sidecar(trace: Path) -> Path:
 def write(trace: Path, document: Mapping[str, Any]) -> Path:
     """Write the owners of the trace of this path; they appear as a whole, or not at all. Raises TraceError.
 
-    `document` is that of export/sources_document.py with `host` and `scanned_at`. Of processes and files the
+    `document` is that of report/attribution.py with `host` and `scanned_at`. Of processes and files the
     MOST_OWNERS first are kept, and fewer where the names are so long that the file would be larger than is read. What
     would not be read again is an error here: it costs one guest's owners, and not a study.
     """

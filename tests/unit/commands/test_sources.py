@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from samepaged.commands import sources
 from samepaged.config import Config
 from samepaged.errors import Reason
-from samepaged.export.snapshot import Skipped
+from samepaged.scan.results import Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,11 +17,11 @@ from samepaged.doctor.guests import Examined, judged, skipped
 from samepaged.doctor.ram_layout import compared
 from samepaged.doctor.report import document, text
 from samepaged.errors import GuestError, Reason
-from samepaged.export.names import columns
 from samepaged.hypervisor.monitor import RamBlock
 from samepaged.memory.forecast import Forecast
 from samepaged.memory.layout import RamMapping
 from samepaged.memory.plan import Obstacle
+from samepaged.report.columns import columns
 
 GIB = 1 << 30
 SHARED = Obstacle("shared", "its memory is shared")

@@ -5,9 +5,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.export.snapshot import Moment
+from samepaged.scan.results import Moment
 from samepaged.service.accounts import DAY, STEP, extended, moment
-from tests.unit.export.builders import STARTED, host_scan, merging
+from tests.support.results import STARTED, host_scan, merging
 
 
 def at(ended: float) -> Moment:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
-from samepaged.export.snapshot import Skipped
+from samepaged.scan.results import Skipped
 from samepaged.service.clocks import Clocks
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from samepaged.drift.ledger import PausedTime
-from samepaged.export.document import document
-from samepaged.export.metrics import SnapshotCollector, registry
+from samepaged.metrics.collector import SnapshotCollector, registry
+from samepaged.report.scan_json import document
 from samepaged.service import documents as module
 from samepaged.service.documents import Documents
-from tests.unit.export.builders import full_snapshot, snapshot
+from tests.support.results import full_snapshot, snapshot
 
 if TYPE_CHECKING:
     from samepaged.web.feed import Document

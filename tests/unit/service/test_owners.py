@@ -10,8 +10,8 @@ import numpy as np
 from samepaged.attribution.ownership import KIND, Ownership
 from samepaged.attribution.report import Answers, answer
 from samepaged.config import SourcesConfig
-from samepaged.export.snapshot import Sourced
-from samepaged.export.sources_document import sources_document
+from samepaged.report.attribution import sources_document
+from samepaged.scan.results import Sourced
 from samepaged.service import owners
 from samepaged.service.owners import answers_of, still_shown
 from samepaged.sharing import Contents, PageDigest

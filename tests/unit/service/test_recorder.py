@@ -12,13 +12,13 @@ import pytest
 
 from samepaged.config import TracesConfig
 from samepaged.errors import TraceError
-from samepaged.export.snapshot import Sourced
+from samepaged.scan.results import Sourced
 from samepaged.service import recorder as module
 from samepaged.service.recorder import Record, Recorder
 from samepaged.sharing import Contents, PageDigest
 from samepaged.traces import seed_id, survey
 from samepaged.traces.attribution_file import owners_of
-from tests.unit.export.builders import STARTED, answers, guest_scan
+from tests.support.results import STARTED, answers, guest_scan
 
 
 def record(name: str = "web-1") -> Record:

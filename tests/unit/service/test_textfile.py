@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from samepaged.export.metrics import SnapshotCollector
+from samepaged.metrics.collector import SnapshotCollector
 from samepaged.service.textfile import Textfile
-from tests.unit.export.builders import full_snapshot
+from tests.support.results import full_snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,21 @@
+"""Every metric that samepaged exports, with what is told of it. HELP and docs/metrics.md are both made from here, and
+the collectors give values to these entries alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from samepaged.metrics import health, merging, scans, sharing, sources
+from samepaged.metrics.metric import Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["SECTIONS"]
+
+SECTIONS: Final[Mapping[str, tuple[Metric[Any, Any], ...]]] = {
+    module.__name__.rpartition(".")[2]: tuple(one for one in vars(module).values() if isinstance(one, Metric))
+    for module in (sharing, merging, sources, scans, health)
+}
+"""The sections of docs/metrics.md, and the metrics of each in the order of the page."""

@@ -1,0 +1,106 @@
+"""Health: of samepaged itself, and the configuration that it goes by."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from samepaged.metrics.families import COUNTER, GAUGE, INFO
+from samepaged.metrics.metric import Metric, Unit
+
+BUILD: Final = Metric(
+    INFO,
+    "samepage_build_info",
+    ("version", "python"),
+    Unit.ONE,
+    "The version of samepaged, and of the Python that runs it; always 1.",
+    example="count by (version) (samepage_build_info)",
+)
+LIBVIRT_UP: Final = Metric(
+    GAUGE,
+    "samepage_libvirt_up",
+    (),
+    Unit.TRUTH,
+    "Whether samepaged is connected to libvirt: 1 or 0.",
+    example="samepage_libvirt_up == 0",
+)
+OPEN_ENTRIES: Final = Metric(
+    GAUGE,
+    "samepage_journal_open_entries",
+    (),
+    Unit.ENTRIES,
+    "Journal entries that are not settled: their guests may be suspended, or a suspend call may be queued in libvirt.",
+    example="samepage_journal_open_entries > 0",
+)
+OPEN_ENTRY_SINCE: Final = Metric(
+    GAUGE,
+    "samepage_journal_open_entry_timestamp_seconds",
+    ("domain",),
+    Unit.EPOCH,
+    "Time of the suspend call of the domain's oldest open journal entry, in seconds of the Unix epoch. Settled entries "
+    "have no series.",
+    example="time() - min by (instance) (samepage_journal_open_entry_timestamp_seconds)",
+)
+RELOAD_SUCCESSFUL: Final = Metric(
+    GAUGE,
+    "samepage_config_last_reload_successful",
+    (),
+    Unit.TRUTH,
+    "Whether the last load of the configuration succeeded: 1 or 0. After a failure the old one stays in force.",
+    example="samepage_config_last_reload_successful == 0",
+)
+RELOAD_SUCCESS: Final = Metric(
+    GAUGE,
+    "samepage_config_last_reload_success_timestamp_seconds",
+    (),
+    Unit.EPOCH,
+    "When the configuration in force was loaded, in seconds of the Unix epoch.",
+    example="changes(samepage_config_last_reload_success_timestamp_seconds[1d])",
+)
+MAX_PAUSE: Final = Metric(
+    GAUGE,
+    "samepage_config_max_pause_seconds",
+    (),
+    Unit.SECONDS,
+    "`scan.max_pause` in force: seconds that a guest may stand suspended at a time.",
+    example="samepage_domain_last_pause_seconds > on (instance) group_left samepage_config_max_pause_seconds",
+)
+MAX_DRIFT: Final = Metric(
+    GAUGE,
+    "samepage_config_max_drift_ratio",
+    (),
+    Unit.RATIO,
+    "`scan.max_drift` in force: the part of any hour for which all scans together may suspend a guest.",
+    example="samepage_domain_paused_ratio > on (instance) group_left samepage_config_max_drift_ratio",
+)
+SCAN_INTERVAL: Final = Metric(
+    GAUGE,
+    "samepage_config_scan_interval_seconds",
+    (),
+    Unit.SECONDS,
+    "`scan.interval` in force: seconds from the start of a scan of the host to the start of the next.",
+    example="time() - samepage_last_scan_timestamp_seconds > 2 * samepage_config_scan_interval_seconds",
+)
+TRACES_WRITTEN: Final = Metric(
+    COUNTER,
+    "samepage_traces_written_total",
+    (),
+    Unit.TRACES,
+    "Traces written since samepaged started; there are none where `traces.enabled` is false.",
+    example="rate(samepage_traces_written_total[1h]) * 3600",
+)
+TRACES_LOST: Final = Metric(
+    COUNTER,
+    "samepage_traces_lost_total",
+    (),
+    Unit.TRACES,
+    "Traces that could not be written, or not in time; the log says why.",
+    example="increase(samepage_traces_lost_total[6h]) > 0",
+)
+TRACES_STORED: Final = Metric(
+    GAUGE,
+    "samepage_traces_stored_bytes",
+    (),
+    Unit.BYTES,
+    "What all traces in `traces.directory` take on disk, after the last pruning.",
+    example="samepage_traces_stored_bytes / 2^30",
+)

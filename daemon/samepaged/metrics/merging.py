@@ -1,0 +1,116 @@
+"""Merging by the kernel: KSM beside what a scan says could be merged."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from samepaged.metrics.families import COUNTER, GAUGE, INFO
+from samepaged.metrics.metric import Metric, Unit
+from samepaged.scan.label_values import OBSTACLES
+
+KSM_RUNNING: Final = Metric(
+    GAUGE,
+    "samepage_ksm_running",
+    (),
+    Unit.TRUTH,
+    "Whether KSM, the kernel's samepage merging, merges pages now: 1 or 0.",
+    example="samepage_ksm_running == 0",
+)
+KSM_MERGED: Final = Metric(
+    GAUGE,
+    "samepage_ksm_merged_bytes",
+    (),
+    Unit.BYTES,
+    "Bytes that KSM saves now, on the whole host (`pages_sharing` and `ksm_zero_pages`).",
+    example="samepage_ksm_merged_bytes",
+)
+KSM_POTENTIAL: Final = Metric(
+    GAUGE,
+    "samepage_ksm_potential_bytes",
+    (),
+    Unit.BYTES,
+    "Bytes that KSM would save had it merged all scanned guests: their total sharing, and those zero "
+    "pages that take memory, which it merges like others.",
+    symbol="Σ S_self(V) + S_inter(G) + zero pages",
+    example="samepage_ksm_potential_bytes - samepage_ksm_merged_bytes",
+)
+KSM_ATTAINABLE: Final = Metric(
+    GAUGE,
+    "samepage_ksm_attainable_bytes",
+    (),
+    Unit.BYTES,
+    "Bytes that KSM would save had it merged those scanned guests whose memory it can merge "
+    "(`samepage_domain_merge_obstacle_info` tells why the others' cannot be).",
+    symbol="the same over these V",
+    example="samepage_ksm_potential_bytes - samepage_ksm_attainable_bytes",
+)
+KSM_CAPTURE: Final = Metric(
+    GAUGE,
+    "samepage_ksm_capture_ratio",
+    ("domain",),
+    Unit.RATIO,
+    "What KSM has merged as a part of what could be merged: without a label of the host, with one of a guest. 1 is "
+    "all; KSM also merges what is no guest's memory, so it may be more.",
+    example='samepage_ksm_capture_ratio{domain=""}',
+)
+KSM_PROFIT: Final = Metric(
+    GAUGE,
+    "samepage_ksm_profit_bytes",
+    (),
+    Unit.BYTES,
+    "Bytes that KSM saves now less what its bookkeeping takes: the kernel's formula, 64 bytes for each page that it "
+    "looks after.",
+    example="samepage_ksm_profit_bytes < 0",
+)
+KSM_EXPECTED_PROFIT: Final = Metric(
+    GAUGE,
+    "samepage_ksm_expected_profit_bytes",
+    (),
+    Unit.BYTES,
+    "What turning KSM on is worth: the bytes that it would save had it merged all that is attainable, less what its "
+    "bookkeeping takes, by the kernel's formula.",
+    example="samepage_ksm_expected_profit_bytes > 1e9",
+)
+KSM_FULL_SCANS: Final = Metric(
+    COUNTER,
+    "samepage_ksm_full_scans_total",
+    (),
+    Unit.PASSES,
+    "How often KSM has been through all that it looks after.",
+    example="rate(samepage_ksm_full_scans_total[1h]) * 3600",
+)
+DOMAIN_KSM_MERGED: Final = Metric(
+    GAUGE,
+    "samepage_domain_ksm_merged_bytes",
+    ("domain",),
+    Unit.BYTES,
+    "Bytes of the guest's process that are mapped to a page of KSM's, or to the kernel's page of zeros.",
+    example="topk(5, samepage_domain_ksm_merged_bytes)",
+)
+DOMAIN_KSM_POTENTIAL: Final = Metric(
+    GAUGE,
+    "samepage_domain_ksm_potential_bytes",
+    ("domain",),
+    Unit.BYTES,
+    "Bytes of the guest's pages that KSM would map to a page of its own: those whose content is on the host more than "
+    "once, and zero pages that take memory. One page of each content stays, so this does not add up to what is saved.",
+    example="samepage_domain_ksm_potential_bytes - samepage_domain_ksm_merged_bytes",
+)
+DOMAIN_KSM_PROFIT: Final = Metric(
+    GAUGE,
+    "samepage_domain_ksm_profit_bytes",
+    ("domain",),
+    Unit.BYTES,
+    "The kernel's `ksm_process_profit`, for the guest's process: the merged bytes less what KSM's bookkeeping takes. "
+    "It counts no page as kept for others.",
+    example="samepage_domain_ksm_profit_bytes < 0",
+)
+DOMAIN_MERGE_OBSTACLE: Final = Metric(
+    INFO,
+    "samepage_domain_merge_obstacle_info",
+    ("domain", "reason"),
+    Unit.ONE,
+    "Why KSM cannot merge the guest's memory, where it cannot; always 1.",
+    example="count by (reason) (samepage_domain_merge_obstacle_info)",
+    words={"reason": OBSTACLES},
+)

@@ -1,0 +1,135 @@
+"""Scans: how the guests were scanned, how long they stood still for it, and what failed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from samepaged.metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO
+from samepaged.metrics.metric import Metric, Unit
+from samepaged.scan.label_values import FAILURES, FALLBACKS, MODES, READERS, RESULTS
+
+DOMAIN_INFO: Final = Metric(
+    INFO,
+    "samepage_domain_info",
+    ("domain", "uuid", "group", "mode", "reader"),
+    Unit.ONE,
+    "The domain's UUID and group (guests that may share), and the mode and reader of its last scan; always 1.",
+    example="samepage_domain_last_pause_seconds * on (instance, domain) group_left (mode) samepage_domain_info",
+    words={"mode": MODES, "reader": READERS},
+)
+DOMAIN_SCAN_DURATION: Final = Metric(
+    GAUGE,
+    "samepage_domain_scan_duration_seconds",
+    ("domain",),
+    Unit.SECONDS,
+    "Seconds that the domain's last scan took.",
+    example="topk(3, samepage_domain_scan_duration_seconds)",
+)
+DOMAIN_DEVICE_WRITES: Final = Metric(
+    GAUGE,
+    "samepage_domain_device_writes",
+    ("domain",),
+    Unit.TRUTH,
+    "1 if a passed-through device (VFIO, vDPA) may have written to the domain's memory during the last scan, also "
+    "while the domain was suspended: then a snapshot is not of one instant. Else 0.",
+    example="samepage_domain_device_writes == 1",
+)
+DOMAIN_LAST_PAUSE: Final = Metric(
+    GAUGE,
+    "samepage_domain_last_pause_seconds",
+    ("domain",),
+    Unit.SECONDS,
+    "Seconds of the longest time that the domain's last scan kept it suspended.",
+    example="max(samepage_domain_last_pause_seconds)",
+)
+DOMAIN_READ: Final = Metric(
+    GAUGE,
+    "samepage_domain_read_bytes",
+    ("domain",),
+    Unit.BYTES,
+    "Bytes of memory that the domain's last scan read.",
+    example="sum(samepage_domain_read_bytes)",
+)
+DOMAIN_LAST_SUCCESS: Final = Metric(
+    GAUGE,
+    "samepage_domain_last_scan_success_timestamp_seconds",
+    ("domain",),
+    Unit.EPOCH,
+    "When the domain was last scanned with success, in seconds of the Unix epoch.",
+    example="time() - samepage_domain_last_scan_success_timestamp_seconds > 7200",
+)
+PAUSE_DURATION: Final = Metric(
+    HISTOGRAM,
+    "samepage_pause_duration_seconds",
+    ("domain",),
+    Unit.SECONDS,
+    "Seconds that the guest stood suspended for samepaged, each pause by itself.",
+    example="histogram_quantile(0.99, sum by (le) (rate(samepage_pause_duration_seconds_bucket[1d])))",
+)
+DOMAIN_PAUSED_SECONDS: Final = Metric(
+    COUNTER,
+    "samepage_domain_paused_seconds_total",
+    ("domain",),
+    Unit.SECONDS,
+    "Seconds for which samepaged suspended the guest since its own start, failed scans included; its clock loses them.",
+    example="topk(3, increase(samepage_domain_paused_seconds_total[1d]))",
+)
+DOMAIN_PAUSED_RATIO: Final = Metric(
+    GAUGE,
+    "samepage_domain_paused_ratio",
+    ("domain",),
+    Unit.RATIO,
+    "Part of the last hour for which samepaged suspended the guest, all processes of samepaged on the host together.",
+    example="samepage_domain_paused_ratio * 1e6",
+)
+SCAN_DURATION: Final = Metric(
+    HISTOGRAM,
+    "samepage_scan_duration_seconds",
+    (),
+    Unit.SECONDS,
+    "Seconds that a scan of all guests of the host took, analysis included.",
+    example="rate(samepage_scan_duration_seconds_sum[1d]) / rate(samepage_scan_duration_seconds_count[1d])",
+)
+LAST_SCAN: Final = Metric(
+    GAUGE,
+    "samepage_last_scan_timestamp_seconds",
+    (),
+    Unit.EPOCH,
+    "When the last scan of the host ended, in seconds of the Unix epoch.",
+    example="time() - samepage_last_scan_timestamp_seconds",
+)
+NEXT_SCAN: Final = Metric(
+    GAUGE,
+    "samepage_next_scan_timestamp_seconds",
+    (),
+    Unit.EPOCH,
+    "When the next scan of the host is due, in seconds of the Unix epoch.",
+    example="samepage_next_scan_timestamp_seconds - time()",
+)
+DOMAINS: Final = Metric(
+    GAUGE,
+    "samepage_domains",
+    ("result",),
+    Unit.DOMAINS,
+    "Domains that the last scan of the host scanned, and those that it skipped.",
+    example='samepage_domains{result="skipped"} > 0',
+    words={"result": RESULTS},
+)
+DOMAIN_FALLBACK: Final = Metric(
+    INFO,
+    "samepage_domain_fallback_info",
+    ("domain", "reason"),
+    Unit.ONE,
+    "Why the domain's last scan was done in another way than the one preferred, where it was; always 1.",
+    example="count by (reason) (samepage_domain_fallback_info)",
+    words={"reason": FALLBACKS},
+)
+SCAN_FAILURES: Final = Metric(
+    COUNTER,
+    "samepage_scan_failures_total",
+    ("domain", "reason"),
+    Unit.SCANS,
+    "Scans of the domain that failed, by reason, since samepaged started.",
+    example="sum by (reason) (increase(samepage_scan_failures_total[1d])) > 0",
+    words={"reason": FAILURES},
+)

@@ -1,0 +1,155 @@
+"""Sharing: gauges in bytes, the number of pages times the page size of the scan or of the label `page_size`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from samepaged.metrics.families import GAUGE
+from samepaged.metrics.metric import Metric, Unit
+from samepaged.scan.label_values import STATES
+
+DOMAIN_MEMORY: Final = Metric(
+    GAUGE,
+    "samepage_domain_memory_bytes",
+    ("domain", "state"),
+    Unit.BYTES,
+    "Bytes of the guest's memory by state of its pages. The five add up to the guest's memory.",
+    symbol="distinct: |U(V)|; duplicate: S_self(V)",
+    example='sum by (instance, domain) (samepage_domain_memory_bytes{state=~"zero|absent"})',
+    words={"state": STATES},
+)
+DOMAIN_SELF_SHARING: Final = Metric(
+    GAUGE,
+    "samepage_domain_self_sharing_bytes",
+    ("domain",),
+    Unit.BYTES,
+    "Bytes that the guest could share within itself: what its duplicate pages take, zero pages left out.",
+    symbol="S_self(V)",
+    example="topk(5, samepage_domain_self_sharing_bytes)",
+)
+DOMAIN_SHARED_WITH_OTHERS: Final = Metric(
+    GAUGE,
+    "samepage_domain_shared_with_others_bytes",
+    ("domain",),
+    Unit.BYTES,
+    "Bytes of the guest's distinct contents that some other guest of its group has too: what is at stake if it leaves. "
+    "Does not add up over guests.",
+    symbol="|U(V) ∩ ∪ U(W)|, W the others of V's group",  # noqa: RUF001 - the union of sets is meant
+    example="samepage_domain_shared_with_others_bytes / on (instance, domain) "
+    "sum by (instance, domain) (samepage_domain_memory_bytes)",
+)
+GROUP_SELF_SHARING: Final = Metric(
+    GAUGE,
+    "samepage_group_self_sharing_bytes",
+    ("group",),
+    Unit.BYTES,
+    "Bytes of self-sharing of the guests of the group, added up.",
+    symbol="Σ S_self(V), V in G",
+    example="sum(samepage_group_self_sharing_bytes)",
+)
+GROUP_INTER_SHARING: Final = Metric(
+    GAUGE,
+    "samepage_group_inter_sharing_bytes",
+    ("group",),
+    Unit.BYTES,
+    "Bytes that the guests of the group could share only because they are on the same host.",
+    symbol="S_inter(G)",
+    example="samepage_group_inter_sharing_bytes + samepage_group_self_sharing_bytes",
+)
+PAIR_INTER_SHARING: Final = Metric(
+    GAUGE,
+    "samepage_pair_inter_sharing_bytes",
+    ("domain_a", "domain_b"),
+    Unit.BYTES,
+    "Bytes of contents that both guests have, whatever their groups. Only the largest pairs have a series.",
+    symbol="S_inter({A, B}) = |U(A) ∩ U(B)|",
+    example="topk(10, samepage_pair_inter_sharing_bytes)",
+)
+HOST_MEMORY: Final = Metric(
+    GAUGE,
+    "samepage_host_memory_bytes",
+    ("state",),
+    Unit.BYTES,
+    "Bytes of the memory of all scanned guests by state of its pages, as in `samepage_domain_memory_bytes`.",
+    symbol="Σ over V",
+    example="sum by (instance) (samepage_host_memory_bytes)",
+    words={"state": STATES},
+)
+HOST_SELF_SHARING: Final = Metric(
+    GAUGE,
+    "samepage_host_self_sharing_bytes",
+    (),
+    Unit.BYTES,
+    "Bytes of self-sharing of all scanned guests, added up.",
+    symbol="Σ S_self(V)",
+    example="samepage_host_self_sharing_bytes / (samepage_host_self_sharing_bytes + samepage_host_inter_sharing_bytes)",
+)
+HOST_INTER_SHARING: Final = Metric(
+    GAUGE,
+    "samepage_host_inter_sharing_bytes",
+    (),
+    Unit.BYTES,
+    "Bytes that all scanned guests could share only because they are on the same host, across groups too.",
+    symbol="S_inter(G), G all guests",
+    example="samepage_host_inter_sharing_bytes - on (instance) sum by (instance) (samepage_group_inter_sharing_bytes)",
+)
+HOST_SHARING_RATIO: Final = Metric(
+    GAUGE,
+    "samepage_host_sharing_ratio",
+    (),
+    Unit.RATIO,
+    "Total sharing (self-sharing and inter-VM sharing of the host) as a part of the guests' memory, 0 to 1.",
+    symbol="(Σ S_self(V) + S_inter(G)) ÷ memory",
+    example="samepage_host_sharing_ratio < 0.05",
+)
+HOST_STABLE_SELF_SHARING: Final = Metric(
+    GAUGE,
+    "samepage_host_stable_self_sharing_bytes",
+    (),
+    Unit.BYTES,
+    "Bytes of self-sharing of the guests, added up, in pages alone that kept their content since the scan before. Only "
+    "guests of which that is known are in it.",
+    symbol="Σ S_self(V), V as its stable pages",
+    example="samepage_host_stable_self_sharing_bytes / samepage_host_self_sharing_bytes",
+)
+HOST_STABLE_INTER_SHARING: Final = Metric(
+    GAUGE,
+    "samepage_host_stable_inter_sharing_bytes",
+    (),
+    Unit.BYTES,
+    "Bytes that the guests could share only because they are on the same host, across groups too, in pages alone that "
+    "kept their content since the scan before. Only guests of which that is known are in it.",
+    symbol="S_inter(G), G all guests as their stable pages",
+    example="samepage_host_stable_inter_sharing_bytes / samepage_host_inter_sharing_bytes",
+)
+DOMAIN_STABLE_SELF_SHARING: Final = Metric(
+    GAUGE,
+    "samepage_domain_stable_self_sharing_bytes",
+    ("domain",),
+    Unit.BYTES,
+    "Bytes that the guest could share within itself, in pages alone that kept their content since the scan before. "
+    "Only for guests of which that is known.",
+    symbol="S_self(V), V as its stable pages",
+    example="samepage_domain_self_sharing_bytes - samepage_domain_stable_self_sharing_bytes",
+)
+PAGE_SIZE_SELF_SHARING: Final = Metric(
+    GAUGE,
+    "samepage_page_size_self_sharing_bytes",
+    ("page_size",),
+    Unit.BYTES,
+    "Bytes of self-sharing of all scanned guests if the host's pages had `page_size` bytes and were shared where they "
+    "are the same throughout.",
+    symbol="Σ S_self(V), section 4.4",
+    example='samepage_page_size_self_sharing_bytes{page_size="2097152"}',
+)
+PAGE_SIZE_INTER_SHARING: Final = Metric(
+    GAUGE,
+    "samepage_page_size_inter_sharing_bytes",
+    ("page_size",),
+    Unit.BYTES,
+    "Bytes of inter-VM sharing of the host, across groups too, if its pages had `page_size` bytes and were shared "
+    "where they are the same throughout.",
+    symbol="S_inter(G), G all guests, section 4.4",
+    example="samepage_page_size_inter_sharing_bytes / ignoring (page_size) group_left "
+    "samepage_host_inter_sharing_bytes",
+)

@@ -1,0 +1,208 @@
+"""What KSM would gain on this host, from whom, what stands in its way, and what it would cost: ten lines for people, or
+an object for programs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from samepaged.ksm import expected_profit
+from samepaged.report.columns import elided, valid, visible, wrapped
+from samepaged.report.scan_table import size
+from samepaged.scan.label_values import SHORT_OBSTACLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from samepaged.ksm import HostMerging
+    from samepaged.scan.results import HostScan, Merging
+    from samepaged.sharing import GuestSharing
+
+__all__ = ["Advice"]
+
+SCHEMA: Final = 1
+MOST_NAMES: Final = 3
+LONGEST_NAME: Final = 24
+# KSM merges a page when it finds it unchanged a second time: within so many seconds it should have been through.
+GOOD_PASS: Final = 900.0
+# Below so much of the guests' memory, and of it in bytes, nobody should turn it on.
+WORTH_RATIO: Final = 0.02
+WORTH_BYTES: Final = 64 << 20
+DAY: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One scan, and KSM as it was then (None: the kernel has none)."""
+
+    scan: HostScan
+    merging: Merging | None
+    pages: Mapping[str, int]
+    """What merging would take of each guest, by its name (HostScan.mergeable_pages)."""
+
+    @classmethod
+    def of(cls, scan: HostScan, merging: Merging | None) -> Advice:
+        """The advice that follows from a scan."""
+        return cls(scan, merging, scan.mergeable_pages)
+
+    @property
+    def worth_it(self) -> bool:
+        """Whether turning it on is advised."""
+        return self.scan.expected_profit_bytes >= max(WORTH_BYTES, WORTH_RATIO * self._memory)
+
+    @property
+    def _page(self) -> int:
+        return self.scan.report.page_size
+
+    @property
+    def _memory(self) -> int:
+        return sum(guest.memory_pages for guest in self.scan.report.guests) * self._page
+
+    @property
+    def _obstacles(self) -> dict[str, list[GuestSharing]]:
+        """The guests whose memory cannot be merged, by the word for why, those that lose most first."""
+        words = {one.name: one.merge_obstacle for one in self.scan.scans}
+        found: defaultdict[str, list[GuestSharing]] = defaultdict(list)
+        for guest in self._ranked():
+            word = words[guest.name]
+            if word is not None:
+                found[word].append(guest)
+        return dict(found)
+
+    def _ranked(self) -> list[GuestSharing]:
+        return sorted(self.scan.report.guests, key=lambda guest: (-self.pages[guest.name], guest.name))
+
+    def _across(self) -> int:
+        """Pages of the sharing that only guests of different groups have with each other."""
+        report = self.scan.report
+        return report.inter_sharing_pages - sum(group.inter_sharing_pages for group in report.groups)
+
+    def text(self, width: int = 80) -> str:
+        """About ten lines of at most `width` columns."""
+        return "\n".join(line for part in self._parts() for line in wrapped(part, width, first="", rest="  "))
+
+    def _parts(self) -> Iterator[str]:
+        scan = self.scan
+        if not scan.report.guests:
+            yield "No guest was scanned: there is nothing to advise."
+            return
+        count, potential = len(scan.report.guests), scan.potential_pages
+        yield (
+            f"{count} guest{'s' * (count > 1)} with {size(self._memory)}: merging could save {self._size(potential)} "
+            f"({potential * self._page / max(self._memory, 1):.1%}):"
+        )
+        yield (
+            f"  self-sharing {self._size(scan.report.self_sharing_pages)}, inter-VM sharing "
+            f"{self._size(scan.report.inter_sharing_pages)}, zero pages {self._size(scan.backed_zero_pages)}"
+        )
+        yield self._verdict()
+        yield self._state()
+        if names := self._names([guest for guest in self._ranked() if self.pages[guest.name]]):
+            yield f"Most to merge: {names}"
+        for word, guests in self._obstacles.items():
+            yield f"In the way: {SHORT_OBSTACLES.get(word, word)}: {self._names(guests)}"
+        yield from self._cost()
+        if (across := self._across()) > 0:
+            yield f"Mind: {self._size(across)} is shared across groups; between tenants that is a side channel."
+
+    def _verdict(self) -> str:
+        attainable, attended = self.scan.attainable_pages, self.scan.attended_pages
+        profit = self.scan.expected_profit_bytes
+        advice = "merge." if self.worth_it else "it hardly pays." if profit > 0 else "do not merge."
+        return (
+            f"Advice: {advice} As it is, {self._size(attainable)} less {size(-expected_profit(0, attended))} of "
+            f"bookkeeping: {'nothing' if profit <= 0 else size(profit)}"
+        )
+
+    def _state(self) -> str:
+        if self.merging is None:
+            return "This kernel has no KSM (CONFIG_KSM)."
+        host = self.merging.host
+        part = f" ({host.merged_pages / self.scan.potential_pages:.0%})" if self.scan.potential_pages else ""
+        merged = f"has merged {self._size(host.merged_pages)}{part}" if host.merged_pages else "has merged nothing"
+        turn = "; turn it on: echo 1 >/sys/kernel/mm/ksm/run" if self.worth_it and not host.running else ""
+        return f"KSM is {'on' if host.running else 'off'}, {merged}{turn}"
+
+    def _cost(self) -> Iterator[str]:
+        """KSM merges a page when it finds it unchanged in a second pass."""
+        if self.merging is None or not self.scan.attended_pages:
+            return
+        host, attended = self.merging.host, self.scan.attended_pages
+        if not (host.pages_to_scan and host.sleep_milliseconds):
+            return
+        rate = host.pages_to_scan * 1000 / host.sleep_milliseconds
+        yield (
+            f"Cost: KSM reads {size(int(rate * self._page))}/s (pages_to_scan={host.pages_to_scan}): two passes of "
+            f"{_duration(attended / rate)} to merge"
+        )
+        if attended / rate > 2 * GOOD_PASS:
+            enough = math.ceil(attended / GOOD_PASS * host.sleep_milliseconds / 1000 / 100) * 100
+            yield f"  pages_to_scan={enough} would make that {_duration(GOOD_PASS)}, for more of a processor"
+
+    def _size(self, pages: int) -> str:
+        return size(pages * self._page)
+
+    def _names(self, guests: list[GuestSharing]) -> str:
+        shown = [
+            f"{elided(visible(guest.name), LONGEST_NAME)} ({self._size(self.pages[guest.name])})"
+            for guest in guests[:MOST_NAMES]
+        ]
+        more = len(guests) - MOST_NAMES
+        return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+    def document(self) -> dict[str, Any]:
+        """The same as an object for `json.dumps`: counts in pages of `page_size` bytes, each string valid Unicode."""
+        report, scan = self.scan.report, self.scan
+        words = {one.name: one.merge_obstacle for one in scan.scans}
+        guests = {} if self.merging is None else self.merging.guests
+        return {
+            "schema": SCHEMA,
+            "page_size": self._page,
+            "memory_pages": sum(guest.memory_pages for guest in report.guests),
+            "self_sharing_pages": report.self_sharing_pages,
+            "inter_sharing_pages": report.inter_sharing_pages,
+            "across_groups_pages": self._across(),
+            "zero_pages": scan.backed_zero_pages,
+            "potential_pages": scan.potential_pages,
+            "attainable_pages": scan.attainable_pages,
+            "attended_pages": scan.attended_pages,
+            "expected_profit_bytes": self.scan.expected_profit_bytes,
+            "worth_it": self.worth_it,
+            "ksm": None if self.merging is None else _state_of(self.merging.host),
+            "domains": [
+                {
+                    "name": valid(guest.name),
+                    "potential_pages": self.pages[guest.name],
+                    "merged_pages": guests[guest.name].merged_pages if guest.name in guests else None,
+                    "obstacle": words[guest.name],
+                }
+                for guest in self._ranked()
+            ],
+            "skipped": [
+                {"name": valid(one.name), "reason": valid(one.message), "reason_code": one.reason.value}
+                for one in scan.skipped
+            ],
+        }
+
+
+def _state_of(host: HostMerging) -> dict[str, int | bool]:
+    return {
+        "running": host.running,
+        "merged_pages": host.merged_pages,
+        "profit_bytes": host.profit_bytes,
+        "full_scans": host.full_scans,
+        "pages_to_scan": host.pages_to_scan,
+        "sleep_milliseconds": host.sleep_milliseconds,
+    }
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 2 * DAY:
+        return f"{seconds / DAY:.0f} days"
+    for name, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {name}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,111 @@
+"""One scan as the JSON object of `samepaged scan --json`. Keys may be added, never renamed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from samepaged.report.columns import valid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from samepaged.drift.ledger import PausedTime
+    from samepaged.scan.results import GuestScan, HostScan
+    from samepaged.sharing import GuestSharing, PageSizeSharing, SharingReport
+
+__all__ = ["SCHEMA", "document", "rfc3339"]
+
+SCHEMA: Final = 1
+
+
+def document(scan: HostScan, paused: Mapping[str, PausedTime] | None = None) -> dict[str, Any]:
+    """`scan` as an object for `json.dumps`: counts in pages of `page_size` bytes (an entry of `page_sizes`: of its own
+    size), times in seconds, `started` in RFC 3339 (UTC). `page_sizes` begins with the size of the scan, the others
+    ascend; `stable` is None where no guest can be compared with the scan before. Every string is valid Unicode,
+    whatever the domains are called. `paused` is how long each guest was suspended; None in its place where that is not
+    known.
+    """
+    report, times = scan.report, paused or {}
+    how = {guest.name: guest for guest in scan.scans}
+    return {
+        "schema": SCHEMA,
+        "page_size": report.page_size,
+        "started": rfc3339(scan.started),
+        "duration_seconds": scan.duration_seconds,
+        "domains": [_domain(guest, how[guest.name], times.get(guest.name)) for guest in report.guests],
+        "skipped": [
+            {"name": valid(one.name), "reason": valid(one.message), "reason_code": one.reason.value}
+            for one in scan.skipped
+        ],
+        **_sums(report),
+        "groups": [
+            {
+                "name": valid(group.name),
+                "self_sharing_pages": group.self_sharing_pages,
+                "inter_sharing_pages": group.inter_sharing_pages,
+            }
+            for group in report.groups
+        ],
+        "pairs": [
+            {"domains": [valid(name) for name in pair.domains], "inter_sharing_pages": pair.inter_sharing_pages}
+            for pair in report.pairs
+        ],
+        "mergeable": {
+            "potential_pages": scan.potential_pages,
+            "attainable_pages": scan.attainable_pages,
+            "attended_pages": scan.attended_pages,
+        },
+        "stable": None if scan.stable is None else _sums(scan.stable),
+        "page_sizes": [
+            {
+                "page_size": one.page_size,
+                "memory_pages": one.memory_pages,
+                "zero_pages": one.zero_pages,
+                **_sums(one),
+            }
+            for one in scan.by_page_size
+        ],
+    }
+
+
+def _sums(shared: SharingReport | PageSizeSharing) -> dict[str, int]:
+    return {
+        "self_sharing_pages": shared.self_sharing_pages,
+        "inter_sharing_pages": shared.inter_sharing_pages,
+        "total_sharing_pages": shared.total_sharing_pages,
+    }
+
+
+def _domain(guest: GuestSharing, how: GuestScan, paused: PausedTime | None) -> dict[str, Any]:
+    return {
+        "name": valid(guest.name),
+        "uuid": valid(how.uuid),
+        "group": valid(guest.group),
+        "memory_pages": guest.memory_pages,
+        "absent_pages": guest.absent_pages,
+        "swapped_pages": guest.swapped_pages,
+        "zero_pages": guest.zero_pages,
+        "distinct_pages": guest.distinct_pages,
+        "duplicate_pages": guest.duplicate_pages,
+        "shared_with_others_pages": guest.shared_with_others_pages,
+        "recurring_pages": guest.recurring_pages,
+        "merge_obstacle": how.merge_obstacle,
+        "mode": valid(how.mode),
+        "device_writes": how.device_writes,
+        "fallback_reason": None if how.fallback_reason is None else valid(how.fallback_reason),
+        "fallback_code": None if how.fallback_code is None else valid(how.fallback_code),
+        "reader": valid(how.reader),
+        "pauses": how.pauses,
+        "pause_seconds": how.pause_seconds,
+        "longest_pause_seconds": how.longest_pause_seconds,
+        "paused_seconds_total": None if paused is None else paused.total_seconds,
+        "paused_ratio": None if paused is None else paused.ratio,
+        "duration_seconds": how.duration_seconds,
+        "bytes_read": how.bytes_read,
+    }
+
+
+def rfc3339(epoch: float) -> str:
+    """A time in seconds of the Unix epoch as RFC 3339 has it, in UTC, to the millisecond."""
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

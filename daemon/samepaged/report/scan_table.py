@@ -1,0 +1,258 @@
+"""One scan as text for people, and how far it is."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import sys
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, Self, TextIO
+
+from samepaged.drift.window import WINDOW_SECONDS
+from samepaged.report.columns import columns, elided, visible, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from samepaged.drift.ledger import PausedTime
+    from samepaged.scan.results import GuestScan, HostScan
+
+__all__ = ["Progress", "ppm", "seconds", "size", "table"]
+
+_HEADINGS: Final = (
+    ("", "", "", "", "", "shared", "", ""),
+    ("", "", "zero+", "", "self-", "with", "", "longest"),
+    ("guest", "memory", "absent", "distinct", "sharing", "others", "mode", "pause"),
+)
+_LEFT: Final = (0, 6)  # the columns of words: name and mode
+_MODE_WIDTH: Final = 8
+_MARK: Final = "*"  # of a guest that was scanned in another way than preferred
+_DEVICE_MARK: Final = "+"  # of a guest to which a passed-through device may have written meanwhile
+_DEVICE_NOTE: Final = "a passed-through device may have written meanwhile; not of one instant"
+_MOST_PAIRS: Final = 5
+_MOST_PAUSED: Final = 3
+_LEAST_WIDTH: Final = 72
+
+
+def table(scan: HostScan, width: int = 80, paused: Mapping[str, PausedTime] | None = None) -> str:
+    """`scan` in lines of at most `width` columns (72 are always taken), without a newline at the end: a row a guest,
+    the totals, which guests were suspended longest within the last hour (of `paused`), the groups and the page sizes if
+    there are several, the largest pairs, which guests were scanned in another way than preferred (in their rows, the
+    mode has a mark) and why, the mark of guests to which a device may have written meanwhile, and what was skipped.
+    """
+    width = max(width, _LEAST_WIDTH)
+    parts = (
+        _guests(scan, width),
+        _totals(scan),
+        _paused(paused or {}, width),
+        _page_sizes(scan),
+        _groups(scan, width),
+        _pairs(scan, width),
+        _fallbacks(scan, width),
+        _device_writes(scan),
+        _skipped(scan, width),
+    )
+    return "\n\n".join("\n".join(part) for lines in parts if (part := list(lines)))
+
+
+def size(amount: int) -> str:
+    """`amount` of bytes in at most 8 characters: whole KiB, or three digits of MiB, GiB or TiB."""
+    if amount < 1 << 20:
+        return f"{amount / 1024:.0f} KiB"
+    value = amount / (1 << 20)
+    for unit in ("MiB", "GiB"):
+        if value < 1023.5:  # noqa: PLR2004 - what would be printed as 1024 is 1 of the next unit
+            return f"{_three_digits(value)} {unit}"
+        value /= 1024
+    return f"{_three_digits(value)} TiB"
+
+
+def seconds(amount: float) -> str:
+    """`amount` of seconds in at most 7 characters below 1000 s: three digits of ms or s."""
+    if amount < 0.9995:  # noqa: PLR2004 - as in `size`
+        return f"{_three_digits(amount * 1000)} ms"
+    return f"{_three_digits(amount)} s"
+
+
+def _three_digits(value: float) -> str:
+    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0  # noqa: PLR2004 - where rounding adds a digit
+    return f"{value:.{decimals}f}"
+
+
+def _guests(scan: HostScan, width: int) -> Iterator[str]:
+    page = scan.report.page_size
+    how = {one.name: one for one in scan.scans}
+    rows = [
+        (
+            visible(guest.name),
+            size(guest.memory_pages * page),
+            size((guest.zero_pages + guest.absent_pages) * page),
+            size(guest.distinct_pages * page),
+            size(guest.duplicate_pages * page),
+            size(guest.shared_with_others_pages * page),
+            _mode(how[guest.name]),
+            seconds(how[guest.name].longest_pause_seconds) if how[guest.name].pauses else "-",
+        )
+        for guest in scan.report.guests
+    ]
+    if not rows:
+        yield "no guest was scanned"
+        return
+    lines = (*_HEADINGS, *rows)
+    widths = [max(columns(line[at]) for line in lines) for at in range(len(_HEADINGS[0]))]
+    widths[0] = min(widths[0], width - sum(widths[1:]) - len(widths) + 1)
+    for name, *cells in lines:
+        line = (elided(name, widths[0]), *cells)
+        yield " ".join(_padded(cell, widths[at], left=at in _LEFT) for at, cell in enumerate(line)).rstrip()
+
+
+def _mode(how: GuestScan) -> str:
+    marks = ("" if how.fallback_code is None else _MARK) + (_DEVICE_MARK if how.device_writes else "")
+    return elided(visible(how.mode), _MODE_WIDTH) + marks
+
+
+def _padded(text: str, width: int, *, left: bool) -> str:
+    space = " " * (width - columns(text))
+    return text + space if left else space + text
+
+
+def _totals(scan: HostScan) -> Iterator[str]:
+    report = scan.report
+    if not report.guests:
+        return
+    memory = sum(guest.memory_pages for guest in (*report.guests, *scan.departed))
+    for name, pages in (
+        ("memory of the guests", memory),
+        ("self-sharing", report.self_sharing_pages),
+        ("inter-VM sharing", report.inter_sharing_pages),
+        ("total sharing", report.total_sharing_pages),
+    ):
+        yield f"{name:<20}  {size(pages * report.page_size):>8}{_share(pages, memory)}"
+    if (stable := scan.stable) is not None:
+        pages, known, of = stable.total_sharing_pages, len(stable.guests), len(report.guests)
+        note = f"  known of {known} of {of} guests" if known < of else ""
+        yield f"{'stable sharing':<20}  {size(pages * stable.page_size):>8}{_share(pages, memory)}{note}"
+
+
+def _paused(paused: Mapping[str, PausedTime], width: int) -> Iterator[str]:
+    worst = heapq.nsmallest(_MOST_PAUSED, paused.items(), key=lambda item: (-item[1].ratio, item[0]))
+    if shown := [(name, time) for name, time in worst if time.ratio]:
+        yield "suspended  of the last hour  guest"
+        for name, time in shown:
+            told = seconds(time.ratio * WINDOW_SECONDS)
+            yield f"{told:>9}  {ppm(time.ratio):>16}  {elided(visible(name), width - 29)}"
+
+
+def ppm(ratio: float) -> str:
+    """A ratio in parts per million, as drifts of clocks are given."""
+    return f"{ratio * 1e6:.0f} ppm"
+
+
+def _share(pages: int, memory: int) -> str:
+    return f"  {pages / memory:6.1%}" if memory else ""
+
+
+def _page_sizes(scan: HostScan) -> Iterator[str]:
+    sizes = scan.by_page_size
+    if len(sizes) > 1:
+        yield "by page size      self  inter-VM     total"
+        for one in sizes:
+            own, inter, total = (
+                size(pages * one.page_size)
+                for pages in (one.self_sharing_pages, one.inter_sharing_pages, one.total_sharing_pages)
+            )
+            name = size(one.page_size).replace(".00", "")
+            share = _share(one.total_sharing_pages, one.memory_pages)
+            yield f"{name:>12}  {own:>8}  {inter:>8}  {total:>8}{share}"
+
+
+def _groups(scan: HostScan, width: int) -> Iterator[str]:
+    groups, page = scan.report.groups, scan.report.page_size
+    if len(groups) > 1:
+        yield "    self  inter-VM  group"
+        for group in groups:
+            own, inter = size(group.self_sharing_pages * page), size(group.inter_sharing_pages * page)
+            yield f"{own:>8}  {inter:>8}  {elided(visible(group.name), width - 20)}"
+
+
+def _pairs(scan: HostScan, width: int) -> Iterator[str]:
+    pairs = heapq.nlargest(_MOST_PAIRS, scan.report.pairs, key=attrgetter("inter_sharing_pages"))
+    if shown := [pair for pair in pairs if pair.inter_sharing_pages]:
+        yield "inter-VM  largest pairs"
+        room = width - 13
+        for pair in shown:
+            a, b = map(visible, pair.domains)
+            a = elided(a, max(room // 2, room - columns(b)))
+            b = elided(b, room - columns(a))
+            yield f"{size(pair.inter_sharing_pages * scan.report.page_size):>8}  {a} + {b}"
+
+
+def _fallbacks(scan: HostScan, width: int) -> Iterator[str]:
+    # What one guest cannot have, because of the host's kernel, all of them cannot: each reason is told once.
+    names: dict[tuple[str, str], list[str]] = {}
+    for one in scan.scans:
+        if one.fallback_code is not None:
+            names.setdefault((one.fallback_code, one.fallback_reason or "no more is known"), []).append(one.name)
+    if names:
+        yield f"{_MARK} scanned in another way than preferred"
+        for (code, reason), who in names.items():
+            named = ", ".join(elided(visible(name), width - 30) for name in who)
+            if len(who) == len(scan.scans) > 1:
+                named = f"all {len(who)} guests"
+            yield from wrapped(f"{named} ({visible(code)}): {visible(reason)}", width)
+
+
+def _device_writes(scan: HostScan) -> Iterator[str]:
+    if any(one.device_writes for one in scan.scans):
+        yield f"{_DEVICE_MARK} {_DEVICE_NOTE}"
+
+
+def _skipped(scan: HostScan, width: int) -> Iterator[str]:
+    if scan.skipped:
+        yield "skipped"
+        for one in scan.skipped:
+            name = elided(visible(one.name), width - 30)
+            yield from wrapped(f"{name} ({one.reason.value}): {visible(one.message)}", width)
+
+
+class Progress:
+    """Which guest of how many is being scanned, as one line on a terminal; on anything else, nothing at all.
+
+    A context manager: leaving it wipes the line.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._width = _terminal_width(self._stream)
+        self._shown = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._draw("")
+
+    def show(self, number: int, of: int, name: str) -> None:
+        """Guest `number` (from 1) of `of` is being scanned."""
+        done = 20 * (number - 1) // max(of, 1)
+        bar = "#" * done + "." * (20 - done)
+        counted = f"[{bar}] guest {number} of {of}: "
+        # The last column stays empty: some terminals wrap when it is written.
+        room = self._width - 1
+        self._draw(elided(counted + elided(visible(name), room - len(counted)), room))
+
+    def _draw(self, line: str) -> None:
+        if not self._width or not (line or self._shown):
+            return
+        wipe = " " * (self._shown - columns(line))
+        self._stream.write(f"\r{line}{wipe}" + ("" if line else "\r"))
+        self._stream.flush()
+        self._shown = columns(line)
+
+
+def _terminal_width(stream: TextIO) -> int:
+    """The columns of the terminal that `stream` writes to; 0 if it is none."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 0

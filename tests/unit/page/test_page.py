@@ -1,0 +1,363 @@
+"""The page at `/` as HTML. What browsers make of it is looked at in tests/system/test_page.py."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from dataclasses import replace
+from hashlib import sha256
+from html import unescape
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from samepaged.errors import Reason
+from samepaged.page import Page, page
+from samepaged.page.markup import Html
+from samepaged.page.style import STYLE
+from samepaged.report.columns import elided, visible
+from samepaged.scan.results import ConfigStatus, HostScan, Limits, Skipped, Snapshot
+from samepaged.service.documents import LARGEST
+from samepaged.sharing import SharingReport
+from tests.support import hosts
+from tests.support.hosts import NOW
+from tests.support.results import AWKWARD_NAMES, full_snapshot
+from tests.support.results import snapshot as bare
+
+EMPTY = HostScan(NOW, 0.1, (), (), SharingReport(4096, (), (), (), 0, 0))
+BLOCKS = re.compile(r"</?(?:caption|d[dlt]|div|h\d|li|p|section|small|t[dhr]|title|ul)\b[^>]*>|</strong>(?=[\w<])")
+
+
+def page(snapshot: Snapshot, now: float = NOW) -> str:
+    return Page("kvm-7")(snapshot, now).decode()
+
+
+def tree(snapshot: Snapshot, now: float = NOW) -> ET.Element:
+    return ET.fromstring(page(snapshot, now))  # noqa: S314 - it is ours
+
+
+def text(of: ET.Element | None) -> str:
+    assert of is not None
+    apart = BLOCKS.sub(" ", ET.tostring(of, encoding="unicode"))
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", "", apart))).strip()
+
+
+def section(root: ET.Element, name: str) -> ET.Element:
+    found = root.find(f".//section[@id='{name}']")
+    assert found is not None
+    return found
+
+
+def guest_names(root: ET.Element) -> list[str]:
+    return [one.get("title") or one.text or "" for one in root.findall(".//section[@id='guests']//tr/th/bdi")]
+
+
+def called(*names: str) -> Snapshot:
+    scan = hosts.scan([hosts.guest(name, "tenant", 64, at) for at, name in enumerate(names)])
+    skipped = tuple(Skipped(f"{name}!", Reason.READ, f"domain {name} cannot be read") for name in names)
+    return hosts.snapshot(replace(scan, skipped=skipped), hosts.merging(scan))
+
+
+class Tags(HTMLParser):
+    """Which elements a parser of HTML finds, and their attributes' names."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, tuple[str, ...]]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, tuple(name for name, _ in attrs)))
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [hosts.small(), hosts.large(), hosts.snapshot(None), hosts.snapshot(EMPTY), bare(), full_snapshot()],
+    ids=["small", "large", "before the first scan", "no guest", "nothing known", "all known"],
+)
+def test_it_is_well_formed_and_asks_for_nothing_from_anywhere(snapshot: Snapshot) -> None:
+    html = tree(snapshot)
+    assert text(html.find(".//h1")) == "samepaged on kvm-7"
+    for element in html.iter():
+        assert element.tag not in {"script", "img", "iframe", "object", "link", "form", "base"}
+        assert not {name for name in element.attrib if name.startswith("on") or name in {"style", "src"}}
+        assert not re.match(r"[\w+.-]*:|//", element.get("href", ""))
+    assert "url(" not in STYLE
+    assert "@import" not in STYLE
+
+
+def test_the_guest_suspended_longest_is_shown() -> None:
+    shown = tree(full_snapshot())
+    assert "Suspended most 400 ppm of the last hour, guest web-1" in text(shown)
+    assert "400 ppm of the last hour" in text(section(shown, "guests"))
+    over = replace(full_snapshot(), limits=Limits(0.25, 900.0, 0.0003))
+    assert "bad" in {one.get("class") for one in tree(over).iter("div") if "Suspended most" in text(one)}
+
+
+def test_its_policy_allows_its_own_style_and_nothing_else() -> None:
+    html = tree(hosts.small())
+    style = html.find(".//style")
+    policy = html.find(".//meta[@http-equiv='Content-Security-Policy']")
+    assert style is not None
+    assert policy is not None
+    digest = b64encode(sha256((style.text or "").encode()).digest()).decode()
+    assert set(policy.get("content", "").split("; ")) >= {"default-src 'none'", f"style-src 'sha256-{digest}'"}
+
+
+names = st.text(st.characters(), max_size=300) | st.text(st.sampled_from("<>&'\"/\\;\u202e\x00\n=script"), max_size=20)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(names, min_size=2, max_size=4, unique=True))
+def test_a_name_is_shown_as_it_is_and_changes_nothing_else(found: list[str]) -> None:
+    snapshot = called(*found)
+    assert sorted(guest_names(tree(snapshot))) == sorted(visible(name) or "(no name)" for name in found)
+    plain = called(*(f"guest-{at}" for at in range(len(found))))
+
+    def tags(of: Snapshot) -> list[tuple[str, tuple[str, ...]]]:
+        return sorted((tag, tuple(n for n in told if n != "title")) for tag, told in Tags(page(of)).found)
+
+    assert tags(snapshot) == tags(plain)
+
+
+def test_awkward_names_are_all_there() -> None:
+    assert set(guest_names(tree(called(*AWKWARD_NAMES)))) == {visible(name) or "(no name)" for name in AWKWARD_NAMES}
+
+
+def test_before_the_first_scan_it_says_when_that_is() -> None:
+    shown = text(tree(hosts.snapshot(None)).find(".//main"))
+    assert "The first scan is not finished." in shown
+    assert "Next scan in 11 min" in shown
+
+
+def test_a_host_without_guests_says_so() -> None:
+    assert "No guest was scanned." in text(section(tree(hosts.snapshot(EMPTY)), "guests"))
+
+
+def test_it_tells_when_the_last_scan_was_and_the_next_is() -> None:
+    shown = text(tree(hosts.small()).find(".//main"))
+    assert "Last scan 4 min ago 13:09:19 UTC, took 11.4 s" in shown
+    assert "Next scan in 11 min 13:24:12 UTC" in shown
+    assert "Next scan due" in text(tree(hosts.small(), NOW + 3600).find(".//main"))
+
+
+def test_what_is_not_as_it_should_be_stands_first() -> None:
+    assert tree(hosts.small()).find(".//ul[@class='notes']") is None
+    bad = replace(hosts.small(), libvirt_up=False, config=ConfigStatus(successful=False, loaded=NOW - 90000))
+    notes = [text(one) for one in tree(bad, NOW + 7200).findall(".//ul[@class='notes']/li")]
+    assert [note.split(". ")[0] for note in notes] == [
+        "libvirt is away",
+        "The configuration was not reloaded",
+        "The last scan is 2 h old, though one is wanted every 15 min",
+    ]
+    assert "The one of 3 March, 12:13 UTC is in force" in notes[1]
+
+
+def test_the_figures_of_the_host_are_those_of_the_scan() -> None:
+    shown = text(tree(full_snapshot()).find(".//main"))
+    assert "Memory of the guests 7.81 MiB 2 guests" in shown
+    assert "Self-sharing 720 KiB 9.0%, within each guest" in shown
+    assert "Inter-VM sharing 160 KiB 2.0%, between guests" in shown
+    assert "Zero pages 1.56 MiB 20%, beside the sharing" in shown
+
+
+def test_of_a_guest_that_left_the_totals_speak_and_nothing_else() -> None:
+    root = tree(hosts.small().without("db"))
+    assert "2 guests, and 1 that left since" in text(root)
+    assert "db" not in [one.text for one in root.iter("bdi")]
+
+
+def test_the_bar_of_a_guest_adds_up_to_its_memory_and_is_told_in_words() -> None:
+    bars = section(tree(hosts.large()), "guests").findall(".//table//svg")
+    assert len(bars) == 200
+    for bar in bars:
+        assert sum(float(part.get("width", "").rstrip("%")) for part in bar.iter("rect")) == pytest.approx(
+            100, abs=0.05
+        )
+    told = [text(bar) for bar in bars]
+    assert "web-01.tenant-0.example: duplicate 81.9 MiB (4.0%), distinct, shared with others" in " ".join(told)
+
+
+def test_guests_with_most_to_share_come_first_and_the_others_can_be_opened() -> None:
+    root = section(tree(hosts.large()), "guests")
+    assert len(root.findall("table/tbody/tr")) == 25
+    assert len(root.findall("details/table/tbody/tr")) == 175
+    assert text(root.find("details/summary")) == "175 more guests, with less to share"
+    small = guest_names(tree(hosts.small()))
+    assert small == ["db", "web-2", "web-1"]
+
+
+def test_marks_tell_what_is_special_about_a_guest() -> None:
+    root = tree(hosts.large())
+    marks = {
+        text(row.find("th/bdi")): [text(one) for one in row.findall(".//span")]
+        for row in root.iter("tr")
+        if row.find("th/bdi") is not None
+    }
+    assert "not as preferred: hugetlb" in marks["build-01.tenant-0.example"]
+    assert "KSM cannot merge it: huge pages of hugetlbfs" in marks["build-01.tenant-0.example"]
+    assert marks["shop-01.tenant-1.example"] == ["still of 12:39:08 UTC"]
+    assert marks["mail-02.tenant-0.example"] == ["over the limit"]
+
+
+def test_device_writes_are_marked() -> None:
+    shown = hosts.small()
+    assert shown.latest is not None
+    first, *others = shown.latest.scans
+    marked = replace(shown.latest, scans=(replace(first, device_writes=True), *others))
+    mark = "a passed-through device may have written meanwhile"
+    assert page(shown).count(mark) == 0
+    assert page(replace(shown, latest=marked)).count(mark) == 1
+
+
+def test_a_pause_over_the_limit_is_told() -> None:
+    limits = Limits(max_pause=0.05, interval=900)
+    assert "over the limit of 50.0 ms" in text(tree(replace(hosts.small(), limits=limits)))
+    assert "within the limit of 250 ms" in text(tree(hosts.small()))
+
+
+def test_of_200_guests_the_map_has_those_of_the_largest_pairs_and_says_so() -> None:
+    snapshot = hosts.large()
+    assert snapshot.latest is not None
+    pairs = section(tree(snapshot), "pairs")
+    assert "The map has the 24 guests of the largest pairs, of 200." in text(pairs)
+    chart = pairs.find(".//svg[@role='img']")
+    assert chart is not None
+    assert len(chart.findall("rect")) == 24 * 23 // 2
+    labels = {text(one) for one in chart.findall("text")}
+    assert len(labels) == 24
+    assert set(snapshot.latest.report.pairs[0].domains) <= labels
+    assert "The 10 largest of 19,900 pairs." in text(pairs)
+
+
+def test_guests_that_are_alike_stand_together_on_the_map() -> None:
+    guests = [hosts.guest(f"{kind}-{at}", "tenant", 1024, 7) for at in range(4) for kind in ("web", "db")]
+    chart = section(tree(hosts.snapshot(hosts.scan(guests))), "pairs").find(".//svg[@role='img']")
+    assert chart is not None
+    kinds = [text(one).split("-")[0] for one in chart.findall("text")]
+    assert kinds in (["web"] * 4 + ["db"] * 4, ["db"] * 4 + ["web"] * 4)
+
+
+def test_pairs_that_share_nothing_are_said_to() -> None:
+    scan = hosts.scan([hosts.guest(name, "tenant", 64, 1) for name in "ab"])
+    nothing = replace(scan, report=replace(scan.report, pairs=()))
+    assert "No two guests have a page in common." in text(section(tree(hosts.snapshot(nothing)), "pairs"))
+
+
+def test_what_failed_stands_before_what_was_left_out_on_purpose() -> None:
+    root = section(tree(hosts.large()), "skipped")
+    rows = [text(row) for row in root.findall(".//tbody/tr")]
+    assert [row.split()[0] for row in rows] == ["enclave", "moving", "vault"]
+    assert rows[1].endswith("it is scanned when that is done 4 times since samepaged was started")
+    assert "as asked for" in rows[2]
+
+
+def test_a_fallback_that_many_share_is_told_once() -> None:
+    items = section(tree(hosts.large()), "fallbacks").findall("ul/li")
+    assert len(items) == 1
+    assert "and 6 more (hugetlb): its memory is in huge pages of hugetlbfs" in text(items[0])
+
+
+@pytest.mark.parametrize(
+    ("run", "part", "told"),
+    [
+        (1, 0.62, "KSM is running. It has merged 7.46 GiB, 62% of the potential 12.0 GiB"),
+        (
+            0,
+            0.0,
+            "KSM is stopped: what it merged stays merged until it is written to. Turned on, it could save 11.7 GiB net",
+        ),
+        (0, 0.5, "It has merged 6.02 GiB, 50% of the potential"),
+        (2, 0.0, "KSM is stopped, and all merging is undone. Turned on"),
+        (1, 1.5, "It has merged 18.1 GiB, 150% of the potential"),
+    ],
+)
+def test_what_ksm_merges_stands_beside_what_it_could(run: int, part: float, told: str) -> None:
+    snapshot = hosts.small()
+    assert snapshot.latest is not None
+    root = section(tree(replace(snapshot, merging=hosts.merging(snapshot.latest, run=run, part=part))), "ksm")
+    assert told in text(root)
+    widths = [float(one.get("width", "").rstrip("%")) for one in root.findall("svg/rect")]
+    assert sum(widths) == pytest.approx(100, abs=0.05)
+
+
+def test_ksm_that_would_cost_more_than_it_saves_is_not_recommended() -> None:
+    snapshot = hosts.small()
+    assert snapshot.latest is not None
+    latest = replace(snapshot.latest, attainable_pages=1, attended_pages=1 << 20)
+    stopped = hosts.merging(latest, run=0, part=0)
+    assert "it would save nothing" in text(section(tree(replace(snapshot, latest=latest, merging=stopped)), "ksm"))
+
+
+def test_counters_that_cannot_be_read_are_said_to_be_unknown() -> None:
+    root = tree(replace(hosts.small(), merging=None))
+    assert "Its counters are not known" in text(section(root, "ksm"))
+    assert "12.0 GiB" in text(section(root, "ksm"))
+
+
+def test_200_guests_take_less_than_half_a_megabyte() -> None:
+    assert len(page(hosts.large())) < 500_000
+
+
+def test_the_worst_names_of_the_most_guests_can_be_served() -> None:
+    worst = [f"{at:04}" + "\U000e0001" * 251 for at in range(1200)]
+    scan = hosts.scan([hosts.guest(name, name, 64, at) for at, name in enumerate(worst[:4])])
+    first = scan.report.guests[0]
+    guests = tuple(replace(first, name=name, group=name) for name in worst)
+    how = tuple(replace(scan.scans[0], name=name, fallback_code="busy", fallback_reason=name) for name in worst)
+    skipped = tuple(Skipped(name, Reason.READ, f"domain {visible(name)}") for name in worst)
+    scan = replace(scan, report=replace(scan.report, guests=guests), scans=how, skipped=skipped)
+    html = page(hosts.snapshot(scan))
+    assert len(html) < LARGEST
+    assert "1000 of 1200 guests; the JSON and the metrics have all." in html
+
+
+@pytest.mark.parametrize("name", ["x" * 255, '"><b onload="' * 20, "&quot;'" * 30])
+def test_a_long_name_is_whole_in_its_tooltip(name: str) -> None:
+    root = tree(called(name, "y"))
+    bdi = root.find(".//section[@id='guests']//tr/th/bdi[@title]")
+    assert bdi is not None
+    assert (bdi.text, bdi.get("title")) == (elided(name, 60), name)
+
+
+def test_what_did_not_change_is_not_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def counted(*of: object) -> Html:
+        made.append(of)
+        return Html(f"<p>{len(made)}</p>")
+
+    monkeypatch.setattr(page, "guests", counted)
+    show, snapshot = Page(), hosts.small()
+    assert b"<p>1</p>" in show(snapshot, NOW)
+    assert b"<p>1</p>" in show(replace(snapshot, libvirt_up=False), NOW + 5)
+    assert b"<p>2</p>" in show(replace(snapshot, limits=Limits(1, 2)), NOW + 10)
+    assert b"<p>3</p>" in show(snapshot.without("db"), NOW + 10)
+
+
+def luminance(colour: str) -> float:
+    full = colour if len(colour) == 7 else "#" + "".join(c * 2 for c in colour[1:])
+    parts = [int(full[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: str, b: str) -> float:
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_text_and_colours_that_mean_something_have_the_contrast_that_wcag_wants(theme: int) -> None:
+    colours = dict(re.findall(r"--([a-z]+):(#[0-9a-f]+)", STYLE.split(":root{")[theme + 1].split("}")[0]))
+    for ink in ("ink", "soft", "link"):
+        for ground in ("ground", "panel"):
+            assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
+    assert contrast(colours["ink"], colours["warn"]) >= 4.5
+    assert contrast(colours["on"], colours["inter"]) >= 4.5
+    for meaning in ("self", "inter", "merged", "swapped", "edge"):
+        assert contrast(colours[meaning], colours["ground"]) >= 2.9, meaning

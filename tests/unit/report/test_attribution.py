@@ -1,0 +1,148 @@
+"""Where sharing comes from, as JSON, as text, as metrics and on the page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from xml.etree import ElementTree as ET
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from samepaged.attribution.ownership import KINDS
+from samepaged.attribution.report import Copied, Owner
+from samepaged.metrics.collector import SnapshotCollector, render
+from samepaged.page import Page
+from samepaged.report.attribution import sources_document, sources_text
+from samepaged.scan.label_values import KINDS as WORDS
+from samepaged.scan.results import Snapshot, Sourced
+from tests.support.results import AWKWARD_NAMES, STARTED, answers, full_snapshot
+
+CONTRACT = {"domain", "kernel", "memory_pages", "labelled_ratio", "kinds", "processes", "files", "most_copied"}
+
+
+def series(snapshot: Snapshot, *, top: int = 10, names: bool = False) -> dict[str, dict[tuple[str, ...], float]]:
+    registry = CollectorRegistry()
+    registry.register(SnapshotCollector(snapshot, sources=top, source_names=names))
+    text = render(registry, openmetrics=False).decode()
+    return {
+        family.name: {tuple(sample.labels.values()): sample.value for sample in family.samples}
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith("samepage_source_")
+    }
+
+
+def test_the_json_has_the_keys_of_the_contract_and_counts_in_pages() -> None:
+    document = json.loads(json.dumps(sources_document(answers("web"))))
+    assert document.keys() >= CONTRACT
+    assert (document["domain"], document["kernel"]) == ("web", "6.1.0-56-cloud-amd64")
+    assert document["kinds"][0] == {
+        "kind": "heap",
+        "pages": 300,
+        "sharing_pages": 70,
+        "self_sharing_pages": 50,
+        "inter_sharing_pages": 20,
+        "split_pages": 60.0,
+    }
+    assert document["processes"][0]["process"] == "apache2"
+    assert document["files"][0]["path"] == "/usr/lib/libc.so.6"
+    assert document["most_copied"][0] == {
+        "copies": 12,
+        "others": True,
+        "owners": ["[libc.so.6 000b6000 r-xp]: apache2 sshd"],
+        "owner_pages": [],
+        "more_owners": 1,
+    }
+
+
+def test_where_names_are_kept_back_they_are_null_and_not_empty() -> None:
+    document = sources_document(answers("web", names=False))
+    assert (document["processes"], document["files"]) == (None, None)
+    assert "process" not in sources_text(answers("web", names=False))
+
+
+def test_the_text_says_what_is_involved_and_in_how_much() -> None:
+    text = sources_text(answers("web"))
+    assert "web: Linux 6.1.0-56-cloud-amd64, 3.91 MiB" in text
+    assert "98.0% have a known owner" in text
+    assert "self-sharing 320 KiB (160 KiB of it in use)" in text
+    heap = next(line for line in text.splitlines() if line.startswith("heap"))
+    assert heap.split() == ["heap", "1.17", "MiB", "280", "KiB", "63.6%", "200", "KiB", "80", "KiB", "54.5%"]
+    assert "12 copies: [libc.so.6 000b6000 r-xp]: apache2 sshd and 1 more" in text
+
+
+@pytest.mark.parametrize("name", AWKWARD_NAMES)
+def test_whatever_the_guest_calls_its_programs_the_text_stays_lines_and_the_json_valid(name: str) -> None:
+    hostile = replace(
+        answers("web"),
+        kernel=name,
+        processes=(Owner(name, 1, 1, 1, 1.0),),
+        files=(Owner(name, 1, 1, 1, 1.0),),
+        most_copied=(Copied(2, others=False, owners=(f"[{name}]",)),),
+    )
+    json.dumps(sources_document(hostile)).encode()
+    text = sources_text(hostile)
+    assert all(character.isprintable() or character == "\n" for character in text)
+    assert len(text.splitlines()) == len(sources_text(replace(hostile, kernel="x")).splitlines())
+    shown = replace(full_snapshot(), sources={"web-1": Sourced(hostile, STARTED)})
+    assert b"<script" not in Page()(shown, STARTED)
+    ET.fromstring(Page()(shown, STARTED).decode().removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own page
+
+
+def test_the_kinds_of_the_metrics_are_those_of_the_pages_each_with_its_meaning() -> None:
+    assert tuple(WORDS) == KINDS
+
+
+def test_metrics_have_the_most_involved_kinds_of_each_guest_and_no_names() -> None:
+    found = series(full_snapshot(), top=2)
+    assert found["samepage_source_sharing_bytes"] == {
+        ("web-1", "heap"): 70 * 4096,
+        ("web-1", "library"): 50 * 4096,
+        ("web-2", "heap"): 70 * 4096,
+        ("web-2", "library"): 50 * 4096,
+    }
+    assert found["samepage_source_labelled_ratio"]["web-1",] == 0.98
+    assert found["samepage_source_last_scan_timestamp_seconds"]["web-1",] == STARTED - 900
+    assert not {"samepage_source_process_sharing_bytes", "samepage_source_file_sharing_bytes"} & found.keys()
+
+
+@pytest.mark.parametrize("top", [1, 2, 3, 10])
+def test_the_split_adds_up_to_the_sharing_however_few_kinds_have_a_series(top: int) -> None:
+    split = series(full_snapshot(), top=top)["samepage_source_split_bytes"]
+    assert sum(value for (domain, _), value in split.items() if domain == "web-1") == 110 * 4096
+    assert (("web-1", "other") in split) == (top < 3)
+
+
+def test_names_are_labels_where_that_is_configured_and_bounded_too() -> None:
+    found = series(full_snapshot(), top=1, names=True)
+    assert found["samepage_source_process_sharing_bytes"] == {
+        ("web-1", "apache2"): 60 * 4096,
+        ("web-2", "apache2"): 60 * 4096,
+    }
+    assert found["samepage_source_file_sharing_bytes"]["web-1", "/usr/lib/libc.so.6"] == 30 * 4096
+
+
+def test_a_guest_that_is_gone_has_no_sources_left() -> None:
+    assert {labels[0] for labels in series(full_snapshot().without("web-1"))["samepage_source_split_bytes"]} == {
+        "web-2"
+    }
+
+
+def test_the_page_shows_each_guest_with_its_owners() -> None:
+    html = Page()(full_snapshot(), STARTED).decode()
+    assert "Where sharing comes from" in html
+    assert "apache2" in html
+    assert "[libc.so.6 000b6000 r-xp]: apache2 sshd" in html
+
+
+def test_the_page_without_names_shows_kinds_and_no_name() -> None:
+    kept_back = {"web-1": Sourced(answers("web-1", names=False), STARTED)}
+    html = Page()(replace(full_snapshot(), sources=kept_back), STARTED).decode()
+    assert "library" in html
+    assert "apache2" not in html
+    assert "libc" not in html
+
+
+def test_where_no_guest_was_looked_at_the_page_has_no_such_section() -> None:
+    assert "Where sharing comes from" not in Page()(replace(full_snapshot(), sources={}), STARTED).decode()

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samepaged.report.columns import columns, elided, valid, visible
+
+ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()))
+
+
+@given(st.text())
+def test_what_is_valid_unicode_stays_as_it_is(text: str) -> None:
+    assert valid(text) == text
+
+
+@given(ANY_TEXT)
+def test_any_text_can_be_written_as_utf_8(text: str) -> None:
+    assert valid(valid(text)) == valid(text)
+    valid(text).encode("utf-8")
+
+
+@given(ANY_TEXT)
+def test_nothing_that_a_terminal_obeys_becomes_visible_text(text: str) -> None:
+    assert visible(text).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("web-1", "web-1"),
+        ("客 ä", "客 ä"),
+        ("a\nb", r"a\nb"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("a\u202eb", r"a\u202eb"),
+        ("\udcff", r"\udcff"),
+    ],
+)
+def test_control_characters_become_their_escapes(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_wide_characters_take_two_columns_and_combining_marks_none() -> None:
+    assert [columns(text) for text in ("abc", "客", "e\u0301", "")] == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        ("short", 5, "short"),
+        ("database-production-7", 13, "datab...ion-7"),
+        ("客客客客客", 7, "客...客"),
+        ("abcdef", 2, "ab"),
+        ("abcdef", 0, ""),
+    ],
+)
+def test_a_long_name_keeps_its_start_and_its_end(text: str, width: int, shown: str) -> None:
+    assert elided(text, width) == shown
+
+
+@given(st.text(), st.integers(0, 30))
+def test_an_elided_name_fits(text: str, width: int) -> None:
+    assert columns(elided(text, width)) <= width

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import dataclasses
+
+from samepaged.errors import Reason
+from samepaged.scan.results import Histogram, Skipped
+from samepaged.sharing import PageSizeSharing, PairSharing
+from tests.support.results import guest_sharing, host_scan, snapshot, stable_report
+
+
+def test_a_domain_that_is_gone_is_nowhere_in_the_snapshot() -> None:
+    scan = host_scan(
+        "a", "b", "c", pairs=(PairSharing(("a", "b"), 7), PairSharing(("b", "c"), 5), PairSharing(("a", "c"), 3))
+    )
+    left = snapshot(scan, domains=("a", "b", "c")).without("b")
+
+    assert left.latest is not None
+    assert [one.name for one in left.latest.scans] == ["a", "c"]
+    assert [guest.name for guest in left.latest.report.guests] == ["a", "c"]
+    assert left.latest.report.pairs == (PairSharing(("a", "c"), 3),)
+    assert set(left.pauses) == set(left.last_success) == {"a", "c"}
+    assert set(left.failures) == {("a", Reason.READ), ("c", Reason.READ)}
+
+
+def test_the_totals_stay_until_the_next_analysis() -> None:
+    before = host_scan("a", "b")
+    left = snapshot(before, domains=("a", "b")).without("b").latest
+
+    assert left is not None
+    assert left.report.self_sharing_pages == before.report.self_sharing_pages
+    assert left.report.inter_sharing_pages == before.report.inter_sharing_pages
+    assert left.report.groups == before.report.groups
+    assert left.departed == (guest_sharing("b"),)
+
+
+def test_a_domain_that_is_gone_is_gone_from_stable_sharing_and_its_totals_stay() -> None:
+    stable = dataclasses.replace(stable_report("a", "b", "c"), pairs=(PairSharing(("a", "b"), 7),))
+    left = host_scan("a", "b", "c", stable=stable).without("b").stable
+
+    assert left is not None
+    assert [guest.name for guest in left.guests] == ["a", "c"]
+    assert left.pairs == ()
+    assert (left.self_sharing_pages, left.inter_sharing_pages) == (135, 7)
+
+
+def test_sharing_by_page_size_stays_until_the_next_analysis() -> None:
+    whole = host_scan("a", "b", page_sizes=(PageSizeSharing(8192, 1000, 150, 60, 10),))
+
+    assert whole.without("a").without("b").by_page_size == whole.by_page_size
+
+
+def test_no_page_size_is_told_twice() -> None:
+    scan = host_scan("a", page_sizes=(PageSizeSharing(4096, 1, 1, 1, 1), PageSizeSharing(8192, 500, 0, 0, 0)))
+
+    assert [(one.page_size, one.memory_pages) for one in scan.by_page_size] == [(4096, 1000), (8192, 500)]
+
+
+def test_a_skipped_domain_that_is_gone_is_no_longer_skipped() -> None:
+    scan = host_scan("a", skipped=(Skipped("b", Reason.IN_JOB, "busy"), Skipped("c", Reason.IN_JOB, "busy")))
+    left = scan.without("b")
+
+    assert [one.name for one in left.skipped] == ["c"]
+    assert left.departed == ()
+
+
+def test_without_an_unknown_domain_the_snapshot_is_the_same() -> None:
+    whole = snapshot(host_scan("a"), domains=("a",))
+
+    assert whole.without("z") == whole
+    assert snapshot().without("z") == snapshot()
+
+
+def test_without_leaves_the_snapshot_that_it_was_asked_of_alone() -> None:
+    whole = snapshot(host_scan("a", "b"), domains=("a", "b"))
+    whole.without("a")
+
+    assert whole == snapshot(host_scan("a", "b"), domains=("a", "b"))
+
+
+def test_a_histogram_counts_a_value_at_a_bound_as_within_it() -> None:
+    histogram = Histogram((1.0, 2.0)).add(1.0).add(1.5).add(9.0)
+
+    assert histogram.counts == (1, 1, 1)
+    assert histogram.total == 11.5
+
+
+def test_zero_pages_that_take_no_memory_are_no_potential() -> None:
+    scan = host_scan("a", "b")
+    a, b = scan.scans
+    fewer = dataclasses.replace(scan, scans=(dataclasses.replace(a, unbacked_zero_pages=150), b))
+    assert scan.potential_pages - fewer.potential_pages == 150
+    assert fewer.backed_zero_pages == scan.zero_pages - 150
+    assert fewer.mergeable_pages == {"a": 250 + 200 - 150, "b": 250 + 200}
