@@ -17,9 +17,9 @@ from samepaged.guard.client import GuardClient
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
-from samepaged.service.attribution import Attribution
-from samepaged.service.owners import answers_of
-from samepaged.service.scanner import Scanner
+from samepaged.scan.attribution import Attribution
+from samepaged.scan.attribution_report import answers_of
+from samepaged.scan.guest import Scanner
 from tests.support.attribution.guests import initramfs
 from tests.support.attribution.memory_image import IDLE, image
 from tests.support.guests import Spec
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.row import Row
-    from samepaged.service.scanner import Scanned
+    from samepaged.scan.guest import Scanned
 
 __all__ = ["rows"]
 

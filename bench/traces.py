@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bench.analysis import guest_digest
 from samepaged.config import TracesConfig
 from samepaged.scan.results import GuestScan
-from samepaged.service.recorder import Record, Recorder
+from samepaged.scan.trace_recorder import Record, Recorder
 from samepaged.traces import survey
 
 if TYPE_CHECKING:

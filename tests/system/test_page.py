@@ -12,9 +12,9 @@ import pytest
 from samepaged.page import Page
 from samepaged.report.columns import visible
 from samepaged.scan.results import Sourced
-from samepaged.service.publisher import Publisher, Wanted
-from samepaged.service.web_process import Child
-from samepaged.web.feed import Document
+from samepaged.web.client import Publisher, Wanted
+from samepaged.web.process import Child
+from samepaged.web.protocol import Document
 from tests.support import hosts
 from tests.support.browser import Tab, browser, program
 from tests.support.results import answers

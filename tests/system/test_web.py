@@ -24,9 +24,9 @@ import bcrypt
 import pytest
 
 from samepaged.errors import ConfigError, SamepagedError
-from samepaged.service.publisher import Publisher, Wanted
-from samepaged.service.web_process import Child, Remote
-from samepaged.web.feed import Document
+from samepaged.web.client import Publisher, Wanted
+from samepaged.web.process import Child, Remote
+from samepaged.web.protocol import Document
 from tests.support.certificates import Authority, Pair
 from tests.support.daemon import Daemon, daemon
 from tests.support.prometheus import prometheus

@@ -20,7 +20,7 @@ from samepaged.guard.client import GuardClient
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
-from samepaged.service.scanner import Scanner
+from samepaged.scan.guest import Scanner
 from tests.support.guests import Spec, Writer, running
 
 if TYPE_CHECKING:

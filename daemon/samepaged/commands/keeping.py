@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from samepaged.errors import SamepagedError
 from samepaged.scan.results import Sourced
-from samepaged.service.recorder import write_owners, write_trace
+from samepaged.scan.trace_recorder import write_owners, write_trace
 from samepaged.traces.database import check_installed
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.report import Answers
     from samepaged.config import Config
-    from samepaged.service.recorder import Record
+    from samepaged.scan.trace_recorder import Record
 
 __all__ = ["Keeping", "add_traces"]
 

@@ -11,7 +11,7 @@ from samepaged.memory import softdirty
 from samepaged.privileges import seal
 from samepaged.service.loop import Service
 from samepaged.service.signals import Signals
-from samepaged.service.web_process import Remote
+from samepaged.web.process import Remote
 
 if TYPE_CHECKING:
     import argparse

@@ -20,13 +20,13 @@ from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.privileges import seal
 from samepaged.report.scan_table import Progress
-from samepaged.service.attribution import Attribution
-from samepaged.service.breaker import Breaker
-from samepaged.service.clocks import Clocks, paused_times
-from samepaged.service.merging import read_merging
-from samepaged.service.owners import answers_of
-from samepaged.service.round import report, scan_all
-from samepaged.service.scanner import Scanned, Scanner
+from samepaged.scan.attribution import Attribution
+from samepaged.scan.attribution_report import answers_of
+from samepaged.scan.circuit_breaker import Breaker
+from samepaged.scan.clocks import Clocks, paused_times
+from samepaged.scan.guest import Scanned, Scanner
+from samepaged.scan.host import report, scan_all
+from samepaged.scan.ksm import read_merging
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from samepaged.config import Config, SourcesConfig
     from samepaged.drift.ledger import PausedTime
     from samepaged.scan.results import HostScan, Merging
-    from samepaged.service.recorder import Record
+    from samepaged.scan.trace_recorder import Record
     from samepaged.service.signals import Signals
 
 __all__ = ["Scans", "add_arguments", "bound_by_drift", "configured", "interrupted", "status"]

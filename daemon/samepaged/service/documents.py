@@ -14,7 +14,7 @@ from samepaged.page import Page
 from samepaged.report.attribution import sources_document
 from samepaged.report.columns import visible
 from samepaged.report.scan_json import document, rfc3339
-from samepaged.web.feed import Document
+from samepaged.web.protocol import Document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ PLAIN: Final = "text/plain; charset=utf-8"
 HTML: Final = "text/html; charset=utf-8"
 JSON: Final = "application/json"
 SOURCES: Final = "/api/v1/sources"
-# Five of them, and one of LARGEST_SOURCES, in one frame are within what the web process takes (web/feed.py).
+# Five of them, and one of LARGEST_SOURCES, in one frame are within what the web process takes (web/protocol.py).
 LARGEST: Final = 12 << 20
 LARGEST_SOURCES: Final = 4 << 20
 

@@ -17,23 +17,23 @@ from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import Interrupted, best
 from samepaged.metrics.collector import SnapshotCollector
+from samepaged.scan.attribution import Attribution
+from samepaged.scan.attribution_report import answers_of, still_shown
+from samepaged.scan.circuit_breaker import Breaker
+from samepaged.scan.clocks import Clocks
+from samepaged.scan.guest import Scanned, Scanner
+from samepaged.scan.host import Round, report, scan_all
+from samepaged.scan.ksm import read_merging
 from samepaged.scan.results import ConfigStatus, Limits, OpenJournalEntry, Recording, Snapshot, Sourced
+from samepaged.scan.trace_recorder import Recorder
 from samepaged.service import systemd
-from samepaged.service.accounts import accounts, extended, moment
-from samepaged.service.attribution import Attribution
-from samepaged.service.board import Board
-from samepaged.service.breaker import Breaker
-from samepaged.service.clocks import Clocks
+from samepaged.service.history import accounts, extended, moment
 from samepaged.service.malloc import release_memory
-from samepaged.service.merging import read_merging
-from samepaged.service.owners import answers_of, still_shown
-from samepaged.service.recorder import Recorder
-from samepaged.service.round import Round, report, scan_all
-from samepaged.service.scanner import Scanned, Scanner
+from samepaged.service.outputs import Serving
 from samepaged.service.schedule import Backoff, Schedule
-from samepaged.service.serving import Serving
-from samepaged.service.web_process import Child
+from samepaged.service.snapshot_store import Board
 from samepaged.traces.database import check_installed
+from samepaged.web.process import Child
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from samepaged.guard.settle import Pending
     from samepaged.memory.kept import Kept
     from samepaged.service.signals import Signals
-    from samepaged.service.web_process import Link
+    from samepaged.web.process import Link
 
 __all__ = ["Service"]
 

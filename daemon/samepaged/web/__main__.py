@@ -23,10 +23,10 @@ from typing import Final
 
 from samepaged import privileges
 from samepaged.errors import SamepagedError, UsageError
-from samepaged.web.feeding import Feeding, feed_socket, take_scanners
+from samepaged.web.config_reload import WatchedConfig
+from samepaged.web.ipc_server import Feeding, feed_socket, take_scanners
+from samepaged.web.routes import Site
 from samepaged.web.server import Server, most_connections
-from samepaged.web.site import Site
-from samepaged.web.watched import WatchedConfig
 
 USER: Final = "samepaged-web"
 # What is imported later this user may not be able to read, and these are imported when they are first used.

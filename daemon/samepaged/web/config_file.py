@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from samepaged.errors import ConfigError
-from samepaged.web.schema import WebConfig
+from samepaged.web.config_schema import WebConfig
 from samepaged.web.tls import Unusable, context
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import SamepagedError
 from samepaged.web.address import Address, bind, resolve
-from samepaged.web.conversation import Conversation, Deadlines
+from samepaged.web.connection import Conversation, Deadlines
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from samepaged.web.site import Site
-    from samepaged.web.watched import WatchedConfig
+    from samepaged.web.config_reload import WatchedConfig
+    from samepaged.web.routes import Site
 
 __all__ = ["Server", "most_connections"]
 

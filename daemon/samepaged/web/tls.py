@@ -7,10 +7,10 @@ import os
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.web.schema import CIPHERS, CURVES
+from samepaged.web.config_schema import CIPHERS, CURVES
 
 if TYPE_CHECKING:
-    from samepaged.web.schema import TlsServer
+    from samepaged.web.config_schema import TlsServer
 
 __all__ = ["Unusable", "admitted", "context"]
 

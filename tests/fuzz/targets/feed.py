@@ -6,7 +6,17 @@ import json
 import struct
 from typing import Final
 
-from samepaged.web.feed import Answer, Document, Documents, FeedError, FrameReader, Message, Report, Settings, encode
+from samepaged.web.protocol import (
+    Answer,
+    Document,
+    Documents,
+    FeedError,
+    FrameReader,
+    Message,
+    Report,
+    Settings,
+    encode,
+)
 from tests.fuzz.target import Target
 
 LARGEST: Final = 1 << 16

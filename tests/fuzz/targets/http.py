@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import h11
 
-from samepaged.web.feed import Document
-from samepaged.web.gate import Gate, RateLimit
+from samepaged.web.auth import Gate, RateLimit
+from samepaged.web.config_schema import WebConfig
+from samepaged.web.protocol import Document
 from samepaged.web.request import Parser, Refusal, Reply, Request
-from samepaged.web.schema import WebConfig
-from samepaged.web.site import HEALTHY, Site
+from samepaged.web.routes import HEALTHY, Site
 from tests.fuzz.target import Target
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import bcrypt
 
 from samepaged.config.problem import one_line
 from samepaged.errors import ConfigError
+from samepaged.web.auth import Gate, RateLimit
 from samepaged.web.config_file import parse
-from samepaged.web.gate import Gate, RateLimit
-from samepaged.web.schema import CIPHERS, COSTS, CURVES, HEADERS
+from samepaged.web.config_schema import CIPHERS, COSTS, CURVES, HEADERS
 from samepaged.web.tls import Unusable
 from tests.fuzz.target import Target
 

@@ -19,10 +19,10 @@ from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.privileges import seal
-from samepaged.service.attribution import Attribution
-from samepaged.service.breaker import Breaker
-from samepaged.service.round import scan_all
-from samepaged.service.scanner import Scanner
+from samepaged.scan.attribution import Attribution
+from samepaged.scan.circuit_breaker import Breaker
+from samepaged.scan.guest import Scanner
+from samepaged.scan.host import scan_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

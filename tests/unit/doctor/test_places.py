@@ -30,7 +30,7 @@ from samepaged.doctor.storage import (
 from samepaged.errors import ConfigError
 from samepaged.guard.journal import Entry, JournalError, OpenEntry, boot_id
 from samepaged.web.config_file import LoadedConfig
-from samepaged.web.schema import WebConfig
+from samepaged.web.config_schema import WebConfig
 
 HERE = Path("/run/samepaged")
 GOOD = Directory(HERE, exists=True, usable=True, makeable=False, free=1 << 30, exposed=False)

@@ -17,7 +17,7 @@ from samepaged.service.documents import Documents
 from tests.support.results import full_snapshot, snapshot
 
 if TYPE_CHECKING:
-    from samepaged.web.feed import Document
+    from samepaged.web.protocol import Document
 
 
 class Made:

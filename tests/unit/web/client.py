@@ -9,16 +9,16 @@ import socket
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
-from samepaged.web.feed import Document
+from samepaged.web.config_reload import WatchedConfig
+from samepaged.web.protocol import Document
+from samepaged.web.routes import Site
 from samepaged.web.server import Server
-from samepaged.web.site import Site
-from samepaged.web.watched import WatchedConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from samepaged.web.conversation import Deadlines
+    from samepaged.web.connection import Deadlines
 
 T = TypeVar("T")
 TEXT = "text/plain; version=0.0.4; charset=utf-8"

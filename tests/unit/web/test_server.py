@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from samepaged.errors import SamepagedError
-from samepaged.web.conversation import Conversation, Deadlines
-from samepaged.web.feed import Document
+from samepaged.web.connection import Conversation, Deadlines
+from samepaged.web.protocol import Document
 from samepaged.web.server import AT_ONCE, MOST, RESERVED, most_connections
 from tests.unit.web.client import Running, read_all, serving
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from samepaged.errors import ConfigError
 from samepaged.web.config_file import Identity, load, parse
-from samepaged.web.schema import CIPHERS, WebConfig
+from samepaged.web.config_schema import CIPHERS, WebConfig
 from samepaged.web.tls import Unusable, context
 
 HASH = "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG"

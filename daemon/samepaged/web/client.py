@@ -14,17 +14,17 @@ from samepaged import threads
 from samepaged.errors import ConfigError, SamepagedError
 from samepaged.os_errors import no_resources
 from samepaged.report.columns import visible
-from samepaged.service.feed import Feed
 from samepaged.service.schedule import Backoff
 from samepaged.web.address import written
-from samepaged.web.feed import Answer, FeedError, Report, Settings
+from samepaged.web.frame_writer import Feed
+from samepaged.web.protocol import Answer, FeedError, Report, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from samepaged.service.web_process import Link
-    from samepaged.web.feed import Document, Message
+    from samepaged.web.process import Link
+    from samepaged.web.protocol import Document, Message
 
 __all__ = ["Publisher", "Wanted"]
 

@@ -12,9 +12,9 @@ import pytest
 
 from samepaged.config import TracesConfig
 from samepaged.errors import TraceError
+from samepaged.scan import trace_recorder as module
 from samepaged.scan.results import Sourced
-from samepaged.service import recorder as module
-from samepaged.service.recorder import Record, Recorder
+from samepaged.scan.trace_recorder import Record, Recorder
 from samepaged.sharing import Contents, PageDigest
 from samepaged.traces import seed_id, survey
 from samepaged.traces.attribution_file import owners_of

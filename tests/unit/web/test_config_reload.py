@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from samepaged.errors import ConfigError
-from samepaged.web.watched import LOOK_SECONDS, WatchedConfig
+from samepaged.web.config_reload import LOOK_SECONDS, WatchedConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,5 +107,5 @@ def test_what_is_named_by_the_file_is_watched_too_and_where_it_was_missing(watch
 
 
 def test_nothing_is_read_while_nothing_changes(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("samepaged.web.watched.load", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr("samepaged.web.config_reload.load", lambda *_: pytest.fail("it was read"))
     assert [watch.later() for _ in range(3)] == ["deny"] * 3

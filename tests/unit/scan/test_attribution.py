@@ -11,7 +11,7 @@ import pytest
 from samepaged.config import SourcesConfig
 from samepaged.hypervisor.guests import Guest
 from samepaged.hypervisor.process import QemuProcess
-from samepaged.service.attribution import Attribution
+from samepaged.scan.attribution import Attribution
 
 GIB = 1 << 30
 EVERY = SourcesConfig(enabled=True, every=3)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import ConfigError
+from samepaged.web.auth import Gate, RateLimit
 from samepaged.web.config_file import Identity, LoadedConfig, identity, load
-from samepaged.web.gate import Gate, RateLimit
-from samepaged.web.schema import WebConfig
+from samepaged.web.config_schema import WebConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable

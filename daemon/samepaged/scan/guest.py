@@ -20,9 +20,9 @@ from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.kept import Kept, limit
 from samepaged.memory.plan import Pace
+from samepaged.scan import audit
 from samepaged.scan.results import GuestScan
-from samepaged.service import audit
-from samepaged.service.recorder import Record
+from samepaged.scan.trace_recorder import Record
 from samepaged.sharing import Contents, PageDigest, coarser, stable
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.process import QemuProcess
     from samepaged.memory.witness import Witness
-    from samepaged.service.attribution import Attribution
-    from samepaged.service.breaker import Breaker
-    from samepaged.service.clocks import Clocks
+    from samepaged.scan.attribution import Attribution
+    from samepaged.scan.circuit_breaker import Breaker
+    from samepaged.scan.clocks import Clocks
 
 __all__ = ["PAGE_SIZE", "Scanned", "Scanner"]
 

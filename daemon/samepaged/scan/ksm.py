@@ -13,7 +13,7 @@ from samepaged.scan.results import Merging
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from samepaged.service.scanner import Scanned
+    from samepaged.scan.guest import Scanned
 
 __all__ = ["read_merging"]
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from samepaged.errors import SamepagedError
 from samepaged.metrics.collector import registry
 from samepaged.service.documents import Documents
-from samepaged.service.publisher import Publisher, Wanted
 from samepaged.service.textfile import Textfile
+from samepaged.web.client import Publisher, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from samepaged.config import Config
     from samepaged.metrics.collector import SnapshotCollector
-    from samepaged.service.web_process import Link
+    from samepaged.web.process import Link
 
 __all__ = ["Serving"]
 

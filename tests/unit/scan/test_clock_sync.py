@@ -8,7 +8,7 @@ import libvirt
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.service.clock_sync import MOST_UNDER_WAY, ClockSync
+from samepaged.scan.clock_sync import MOST_UNDER_WAY, ClockSync
 
 if TYPE_CHECKING:
     from collections.abc import Callable

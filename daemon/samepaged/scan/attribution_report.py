@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.report import Answers
     from samepaged.config import SourcesConfig
+    from samepaged.scan.guest import Scanned
     from samepaged.scan.results import Sourced
-    from samepaged.service.scanner import Scanned
 
 __all__ = ["answers_of", "still_shown"]
 

@@ -8,13 +8,13 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from samepaged.web.channel import Channel, Plain, Secure, hang_up
 from samepaged.web.request import Parser, Refusal, Reply
+from samepaged.web.stream import Channel, Plain, Secure, hang_up
 from samepaged.web.tls import admitted
 
 if TYPE_CHECKING:
-    from samepaged.web.site import Site
-    from samepaged.web.watched import WatchedConfig
+    from samepaged.web.config_reload import WatchedConfig
+    from samepaged.web.routes import Site
 
 __all__ = ["Conversation", "Deadlines"]
 

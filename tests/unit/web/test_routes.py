@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from samepaged.web import gate as gates
+from samepaged.web import auth as gates
+from samepaged.web.auth import Gate, RateLimit
 from samepaged.web.config_file import LoadedConfig
-from samepaged.web.feed import Document
-from samepaged.web.gate import Gate, RateLimit
+from samepaged.web.config_reload import InForce
+from samepaged.web.config_schema import WebConfig
+from samepaged.web.protocol import Document
 from samepaged.web.request import Reply, Request
-from samepaged.web.schema import WebConfig
-from samepaged.web.site import STALE_SECONDS, Site
-from samepaged.web.watched import InForce
+from samepaged.web.routes import STALE_SECONDS, Site
 from tests.unit.web.client import OPENMETRICS, PAGES
 
 ALICE = "$2b$04$" + "." * 53

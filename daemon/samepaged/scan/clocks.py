@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import Reason
-from samepaged.service.clock_sync import ClockSync
+from samepaged.scan.clock_sync import ClockSync
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from samepaged.errors import ConfigError, SamepagedError
-from samepaged.service import feed as feeds
-from samepaged.service import publisher as publishing
-from samepaged.service.publisher import Publisher, Wanted
-from samepaged.web.feed import Answer, Document, Documents, FrameReader, Message, Report, Settings, encode
+from samepaged.web import client as publishing
+from samepaged.web import frame_writer as feeds
+from samepaged.web.client import Publisher, Wanted
+from samepaged.web.protocol import Answer, Document, Documents, FrameReader, Message, Report, Settings, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

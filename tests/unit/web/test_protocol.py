@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.web.feed import (
+from samepaged.web.protocol import (
     LARGEST_BODIES,
     LONGEST_HEADER,
     Answer,

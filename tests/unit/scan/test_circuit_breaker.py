@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.service.breaker import LEFT_ALONE, Breaker
+from samepaged.scan.circuit_breaker import LEFT_ALONE, Breaker
 
 
 def note(breaker: Breaker, now: float, *, failed: bool = False, longest: float = 0.1) -> bool:

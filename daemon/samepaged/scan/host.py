@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.memory.hashing import Interrupted
 from samepaged.os_errors import exhausted, memory_error, no_resources
+from samepaged.scan.guest import PAGE_SIZE, Scanned, Scanner
 from samepaged.scan.results import HostScan, Skipped
-from samepaged.service.scanner import PAGE_SIZE, Scanned, Scanner
 from samepaged.sharing import Member, PageSizeSharing, SharingReport, analyse
 
 if TYPE_CHECKING:

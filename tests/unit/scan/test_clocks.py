@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
+from samepaged.scan.clocks import Clocks
 from samepaged.scan.results import Skipped
-from samepaged.service.clocks import Clocks
 
 if TYPE_CHECKING:
     import pytest

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.scan.results import Moment
-from samepaged.service.accounts import DAY, STEP, extended, moment
+from samepaged.service.history import DAY, STEP, extended, moment
 from tests.support.results import STARTED, host_scan, merging
 
 

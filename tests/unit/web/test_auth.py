@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.web import gate
-from samepaged.web.gate import Busy, Gate, RateLimit
+from samepaged.web import auth
+from samepaged.web.auth import Busy, Gate, RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,19 +121,19 @@ def test_passwords_that_wait_are_bounded_and_those_that_are_known_do_not_wait() 
 
     async def storm() -> list[bool | BaseException]:
         assert await one.admits(basic("alice", b"wonderland"))
-        guesses = [one.admits(basic("alice", b"%d" % number)) for number in range(3 * gate.MOST_WAITING)]
+        guesses = [one.admits(basic("alice", b"%d" % number)) for number in range(3 * auth.MOST_WAITING)]
         gathered = asyncio.gather(*guesses, return_exceptions=True)
         await asyncio.sleep(0)
         assert await one.admits(basic("alice", b"wonderland"))
         return list(await gathered)
 
     answers = asyncio.run(storm())
-    assert sum(isinstance(answer, Busy) for answer in answers) == 2 * gate.MOST_WAITING
-    assert answers.count(False) == gate.MOST_WAITING
+    assert sum(isinstance(answer, Busy) for answer in answers) == 2 * auth.MOST_WAITING
+    assert answers.count(False) == auth.MOST_WAITING
 
 
 def test_what_is_remembered_is_bounded(checks: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "REMEMBERED", 2)
+    monkeypatch.setattr(auth, "REMEMBERED", 2)
     one = Gate({name: hashed(b"x") for name in "abc"})
     for name in "abc":
         assert admits(one, basic(name, b"x"))

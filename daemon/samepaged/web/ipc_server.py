@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import ConfigError, SamepagedError
 from samepaged.web.address import is_loopback, written
-from samepaged.web.feed import Answer, Documents, FeedError, FrameReader, Report, Settings, encode
-from samepaged.web.watched import WatchedConfig
+from samepaged.web.config_reload import WatchedConfig
+from samepaged.web.protocol import Answer, Documents, FeedError, FrameReader, Report, Settings, encode
 
 if TYPE_CHECKING:
-    from samepaged.web.feed import Message
+    from samepaged.web.protocol import Message
+    from samepaged.web.routes import Site
     from samepaged.web.server import Server
-    from samepaged.web.site import Site
 
 __all__ = ["Feeding", "feed_socket", "take_scanners"]
 

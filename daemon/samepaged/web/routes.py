@@ -9,15 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from samepaged.web.gate import Busy
+from samepaged.web.auth import Busy
 from samepaged.web.negotiation import choose, takes_gzip
 from samepaged.web.request import Reply, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from samepaged.web.feed import Document
-    from samepaged.web.watched import InForce
+    from samepaged.web.config_reload import InForce
+    from samepaged.web.protocol import Document
 
 __all__ = ["Site"]
 

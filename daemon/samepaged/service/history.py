@@ -9,8 +9,8 @@ from samepaged.scan.results import Histogram, Moment
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from samepaged.scan.host import Round
     from samepaged.scan.results import HostScan, Merging, Snapshot
-    from samepaged.service.round import Round
 
 __all__ = ["accounts", "extended", "moment"]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guard.suspend import LeftOpenError
 from samepaged.memory.hashing import Interrupted
-from samepaged.service.audit import AuditEntry, failure, fields, logged, message
+from samepaged.scan.audit import AuditEntry, failure, fields, logged, message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

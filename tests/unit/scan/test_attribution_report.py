@@ -11,9 +11,9 @@ from samepaged.attribution.ownership import KIND, Ownership
 from samepaged.attribution.report import Answers, answer
 from samepaged.config import SourcesConfig
 from samepaged.report.attribution import sources_document
+from samepaged.scan import attribution_report
+from samepaged.scan.attribution_report import answers_of, still_shown
 from samepaged.scan.results import Sourced
-from samepaged.service import owners
-from samepaged.service.owners import answers_of, still_shown
 from samepaged.sharing import Contents, PageDigest
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def test_a_guest_over_whom_memory_runs_out_has_no_answers_and_the_others_have(mo
             raise MemoryError
         return answer(name, *rest, **named)
 
-    monkeypatch.setattr(owners, "answer", out_of_memory)
+    monkeypatch.setattr(attribution_report, "answer", out_of_memory)
     everybody = {name: scanned("a", DIGEST, OWNERSHIP) for name in ("web", "db")}
     assert list(answers_of(everybody, names=False)) == ["db"]
 

@@ -10,13 +10,13 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from samepaged.web.feed import Documents, FrameReader, encode
+from samepaged.web.protocol import Documents, FrameReader, encode
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable
 
-    from samepaged.web.feed import Document, Message
+    from samepaged.web.protocol import Document, Message
 
 __all__ = ["Feed"]
 
