@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from samepaged.printable import printable
+from samepaged.escape import printable
 
 __all__ = [
     "ConfigError",

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import libvirt
 
-from samepaged.commands.scanning import Scans
+from samepaged.commands.on_demand import Scans
 from samepaged.config import load
 from samepaged.errors import Reason, SamepagedError
 from samepaged.memory import softdirty

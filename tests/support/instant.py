@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.ownership import Ownership
     from samepaged.attribution.ram_map import Layout
-    from samepaged.hypervisor.guests import Guest
-    from samepaged.memory.kept import Kept
+    from samepaged.hypervisor.guest import Guest
+    from samepaged.memory.observer import Copies, Witness
     from samepaged.memory.pause import Pause
-    from samepaged.memory.witness import Copies, Witness
+    from samepaged.memory.scan_state import Kept
 
 __all__ = ["differences", "scanned", "whole"]
 

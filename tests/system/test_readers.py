@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.guests import describe
+from samepaged.hypervisor.guest import describe
 from samepaged.memory import smaps
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.hashing import best
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.hypervisor.guests import Guest
+    from samepaged.hypervisor.guest import Guest
     from tests.support.libvirtd import Libvirtd
 
 SHARED_MEMFD = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.guests import describe
+from samepaged.hypervisor.guest import describe
 from samepaged.memory.hashing import PythonHasher
 from tests.support.daemon import daemon
 from tests.support.guests import Spec, running

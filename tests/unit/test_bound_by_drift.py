@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from samepaged.commands.scanning import add_arguments, bound_by_drift
+from samepaged.commands.on_demand import add_arguments, bound_by_drift
 
 
 @pytest.mark.parametrize(

@@ -11,21 +11,21 @@ import pytest
 from samepaged.errors import ConfigError, GuestError, Reason
 from samepaged.guard.directories import runtime_directory
 from samepaged.guard.journal import Entry, Journal, JournalError, open_entries
-from samepaged.hypervisor.process import ProcessTable, QemuProcess
+from samepaged.hash_seed import load
+from samepaged.hypervisor.qemu_process import ProcessTable, QemuProcess
 from samepaged.ksm import activity, at_work, process_merging, running
+from samepaged.ksm import control as ksm_still
 from samepaged.ksm import counters as ksm_counters
-from samepaged.ksm import still as ksm_still
 from samepaged.memory import smaps, softdirty
-from samepaged.memory.backing import BackingFile
+from samepaged.memory.backing_file import BackingFile
 from samepaged.memory.claim import Claim
-from samepaged.memory.copying import ProcessMemory
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.hashing import best
 from samepaged.memory.layout import RamMapping
 from samepaged.memory.pagemap import Pagemap
+from samepaged.memory.process_vm import ProcessMemory
 from samepaged.os_errors import process_error
 from samepaged.procfs import has_ended, is_alive, names_living, start_time
-from samepaged.seed import load
 from tests.support.descriptors import no_descriptors
 
 if TYPE_CHECKING:

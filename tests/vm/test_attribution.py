@@ -10,8 +10,8 @@ from samepaged.attribution.session import Known
 from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.guests import describe
-from samepaged.memory.kept import Kept
+from samepaged.hypervisor.guest import describe
+from samepaged.memory.scan_state import Kept
 from tests.support.instant import differences, scanned
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 import pytest
 
-from samepaged.hypervisor.hardware import parse
+from samepaged.hypervisor.domain_xml import parse
 from tests.support.guests import Spec, running
 from tests.vm.conftest import URI
 

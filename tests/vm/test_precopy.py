@@ -18,15 +18,15 @@ from samepaged.errors import GuestError, Reason
 from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import Held, Suspender
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.guests import describe
+from samepaged.hypervisor.guest import describe
 from samepaged.memory import precopy, smaps, softdirty
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.hashing import best
-from samepaged.memory.kept import Kept
 from samepaged.memory.layout import locate
 from samepaged.memory.pagemap import PRESENT, SOFT_DIRTY
 from samepaged.memory.precopy import Precopy
 from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.scan_state import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

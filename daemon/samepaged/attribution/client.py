@@ -18,7 +18,7 @@ from samepaged.attribution.messages import CHECKED, answers, ascending, ownershi
 from samepaged.attribution.page_buffer import Copied
 from samepaged.attribution.sandbox import PROGRAM, Child, Limits
 from samepaged.attribution.wire import Channel, WireError
-from samepaged.printable import printable
+from samepaged.escape import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ import numpy as np
 from samepaged.attribution.btf_files import MOST_TYPES
 from samepaged.attribution.ownership import FILE_KINDS, KIND, KINDS, Ownership
 from samepaged.attribution.wire import Array, Form, Line, Number, WireError
-from samepaged.printable import printable
+from samepaged.escape import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

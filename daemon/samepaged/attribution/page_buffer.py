@@ -21,7 +21,7 @@ __all__ = ["ABSENT", "Copied", "Source"]
 
 log = logging.getLogger(__name__)
 
-# As samepaged.memory.witness.Copies names it.
+# As samepaged.memory.observer.Copies names it.
 ABSENT: Final = -1
 # linux/memfd.h, linux/fcntl.h, asm-generic/mman-common.h
 F_SEAL_FUTURE_WRITE: Final = 0x10

@@ -80,7 +80,7 @@ class Known:
 
 
 class Attendant:
-    """A Witness (memory/witness.py) of one scan, which brings what is `known` up to date. `layouts`: where the guest's
+    """A Witness (memory/observer.py) of one scan, which brings what is `known` up to date. `layouts`: where the guest's
     RAM may lie, the likeliest first. `stop` is asked while it waits. A context manager; `think` and `conclude` when the
     guest runs on.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from samepaged.commands.scanning import Scans, add_arguments, bound_by_drift, configured, interrupted, status
+from samepaged.commands.on_demand import Scans, add_arguments, bound_by_drift, configured, interrupted, status
 from samepaged.memory.hashing import Interrupted
 from samepaged.report.advice import Advice
 from samepaged.service.signals import Signals

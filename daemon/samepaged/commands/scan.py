@@ -7,8 +7,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from samepaged.commands.keeping import Keeping, add_traces
-from samepaged.commands.scanning import Scans, add_arguments, bound_by_drift, configured, interrupted, status
+from samepaged.commands.on_demand import Scans, add_arguments, bound_by_drift, configured, interrupted, status
+from samepaged.commands.trace_option import Keeping, add_traces
 from samepaged.errors import UsageError
 from samepaged.memory.hashing import Interrupted
 from samepaged.report.scan_json import document

@@ -6,8 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Final
 
-from samepaged.commands.keeping import Keeping, add_traces
-from samepaged.commands.scanning import Scans, add_arguments, bound_by_drift, configured, interrupted, status
+from samepaged.commands.on_demand import Scans, add_arguments, bound_by_drift, configured, interrupted, status
+from samepaged.commands.trace_option import Keeping, add_traces
 from samepaged.memory.hashing import Interrupted
 from samepaged.report.attribution import sources_document, sources_text
 from samepaged.report.columns import visible

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from samepaged import seed
+from samepaged import hash_seed
 from samepaged.commands.command import INTERRUPTED, quantity
 from samepaged.config import load, quantities
 from samepaged.errors import TraceError, UsageError
-from samepaged.memory import image
 from samepaged.memory.hashing import Interrupted, best
+from samepaged.memory.images import image
 from samepaged.memory.pagemap import PAGE
 from samepaged.privileges import seal
 from samepaged.service.signals import Signals
@@ -157,7 +157,7 @@ def _recognised(args: argparse.Namespace, head: bytes, size: int) -> str:
 def _of_image(args: argparse.Namespace, form: str, descriptor: int, size: int, stop: Callable[[], bool]) -> _Found:
     found = image.image(args.file, descriptor, size, form, args.memory)
     config = load(args.config)
-    key = seed.load(config.hashing.seed, config.state_directory)
+    key = hash_seed.load(config.hashing.seed, config.state_directory)
     sizes = args.page_sizes or ()
     read = image.read(found, best(), key, sizes, stop)
     counts = [PageSizeCounts.of(Contents.of(other, in_place=True), other.page_size) for other in read.others]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from samepaged.config.document import MAX_BYTES, Document, Unreadable, read_document
 from samepaged.config.problem import Path, Place, Problem, dotted, one_line, shown
 from samepaged.config.schema import Config, schema_keys
+from samepaged.config.yaml_document import MAX_BYTES, Document, Unreadable, read_document
 from samepaged.errors import ConfigError
 from samepaged.os_errors import remedy
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from samepaged.printable import printable as one_line
+from samepaged.escape import printable as one_line
 
 __all__ = ["Path", "Place", "Problem", "dotted", "one_line", "shown"]
 

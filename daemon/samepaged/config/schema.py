@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt, ValidationInfo, field_validator
 
-from samepaged.config.grouping import DEFAULT_GROUP, GroupConfig, GroupingConfig, Groups, MetadataSource
+from samepaged.config.groups import DEFAULT_GROUP, GroupConfig, GroupingConfig, Groups, MetadataSource
 from samepaged.config.problem import shown
 from samepaged.config.quantities import (
     Directory,

@@ -19,7 +19,7 @@ from samepaged.doctor.ram_layout import verify
 from samepaged.doctor.storage import read_configuration, storage
 from samepaged.doctor.unit import units
 from samepaged.errors import ConfigError, GuestError, HypervisorError
-from samepaged.hypervisor.process import ProcessTable
+from samepaged.hypervisor.qemu_process import ProcessTable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,10 @@ from samepaged.doctor.check import Check, Status, ok, parted, warning
 from samepaged.doctor.clock import clock_forecast
 from samepaged.drift.budget import UNLIMITED, FixedBudget, hourly_limit
 from samepaged.errors import GuestError, HypervisorError, Reason
-from samepaged.hypervisor.guests import describe
+from samepaged.hypervisor.guest import describe
 from samepaged.hypervisor.links import check_links, interruption
 from samepaged.memory.forecast import Policy, forecast
-from samepaged.memory.kept import Kept
+from samepaged.memory.scan_state import Kept
 from samepaged.report.scan_table import seconds, size
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from samepaged.doctor.clock import ClockForecast
     from samepaged.drift.budget import DriftBudget
     from samepaged.hypervisor.connection import Hypervisor
-    from samepaged.hypervisor.guests import Guest
-    from samepaged.hypervisor.process import ProcessTable
+    from samepaged.hypervisor.guest import Guest
+    from samepaged.hypervisor.qemu_process import ProcessTable
     from samepaged.memory.forecast import Forecast
 
 __all__ = ["Examined", "examine", "judged", "links", "policy", "skipped"]

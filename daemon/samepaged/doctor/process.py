@@ -32,7 +32,7 @@ __all__ = [
 # What reading QEMU's memory and pagemap takes, and what clearing its soft-dirty bits takes besides.
 READING: Final = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
 WRITING: Final = ("CAP_DAC_OVERRIDE",)
-# Bytes that are read into at a time, by each thread and once more (memory/scratch.py).
+# Bytes that are read into at a time, by each thread and once more (memory/locked_buffer.py).
 BUFFER: Final = 2 << 20
 MIB: Final = 1 << 20
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from samepaged.doctor.check import Check, failure, ok, parted, warning
 from samepaged.errors import GuestError
-from samepaged.hypervisor import monitor
+from samepaged.hypervisor import hmp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from samepaged.hypervisor.connection import Hypervisor
-    from samepaged.hypervisor.monitor import RamBlock
+    from samepaged.hypervisor.hmp import RamBlock
     from samepaged.memory.layout import RamMapping
 
 __all__ = ["compared", "verify"]
@@ -51,7 +51,7 @@ def verify(hypervisor: Hypervisor, domain: Any, mappings: Sequence[RamMapping]) 
     """Ask the monitor of a domain. Raises HypervisorError where libvirt is lost."""
     name: str = domain.name()
     try:
-        return compared(name, mappings, monitor.ram_of(hypervisor, domain, [mapping.size for mapping in mappings]))
+        return compared(name, mappings, hmp.ram_of(hypervisor, domain, [mapping.size for mapping in mappings]))
     except GuestError as error:
         what, remedy = parted(" ".join(str(error).split()))
         return warning(

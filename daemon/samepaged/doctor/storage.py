@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from samepaged import seed
+from samepaged import hash_seed
 from samepaged.config import Config, load
 from samepaged.doctor.check import Check, Status, failure, from_error, ok, warning
 from samepaged.errors import ConfigError
@@ -248,7 +248,7 @@ def _free(path: Path) -> int | None:
 def _seed_file(directory: Path) -> SeedFile:
     path = directory / "seed"
     try:
-        seed.read(path)
+        hash_seed.read(path)
         exposed = bool(path.stat().st_mode & OTHERS)
     except FileNotFoundError:
         return SeedFile(path, exists=False, exposed=False, trouble=None)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from samepaged.atomic_write import whole_file
 from samepaged.drift.budget import hourly_limit, refusal
 from samepaged.drift.window import (
     WINDOW_SECONDS,
@@ -25,7 +26,6 @@ from samepaged.drift.window import (
     spent,
     wait,
 )
-from samepaged.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

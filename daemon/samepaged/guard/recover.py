@@ -14,7 +14,7 @@ from samepaged.errors import HypervisorError, OpenEntriesError
 from samepaged.guard.directories import places
 from samepaged.guard.journal import FileName, OpenEntry, of_dead_processes, open_entries
 from samepaged.guard.settle import OpenEntries
-from samepaged.hypervisor.dumps import release
+from samepaged.hypervisor.abandoned_dumps import release
 from samepaged.procfs import start_time
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from samepaged.guard.channel import Channel, Closed
 from samepaged.guard.journal import Entry, OpenEntry
 from samepaged.guard.resume import ResumeOutcome, Settling
 from samepaged.guard.settle import OpenEntries
+from samepaged.hypervisor.abandoned_dumps import release
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.dumps import release
 from samepaged.journald import about, configure_logging
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from samepaged.drift.ledger import DriftAccount
     from samepaged.guard.client import Guard
-    from samepaged.hypervisor.guests import Guest
+    from samepaged.hypervisor.guest import Guest
     from samepaged.hypervisor.protocol import Domain, Domains
 
 __all__ = ["Held", "LeftOpenError", "Suspender"]

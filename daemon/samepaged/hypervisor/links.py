@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged.errors import GuestError, Reason
 
 if TYPE_CHECKING:
-    from samepaged.hypervisor.guests import Guest
+    from samepaged.hypervisor.guest import Guest
 
 __all__ = ["check_links", "interruption"]
 

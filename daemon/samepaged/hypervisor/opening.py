@@ -15,7 +15,7 @@ from samepaged.os_errors import remedy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from samepaged.hypervisor.resumes import Resumes
+    from samepaged.hypervisor.resume_events import Resumes
 
 __all__ = ["Opened", "check_descriptors", "open_connection"]
 

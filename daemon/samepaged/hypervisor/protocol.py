@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from samepaged.errors import GuestError, Reason
 
 if TYPE_CHECKING:
-    from samepaged.hypervisor.resumes import Resumes
+    from samepaged.hypervisor.resume_events import Resumes
 
 __all__ = ["Control", "Domain", "Domains", "RunState", "check_monitor"]
 

@@ -4,8 +4,8 @@ still.
 
 from __future__ import annotations
 
+from samepaged.ksm.control import activity, left_still, put_back, running, stilled
 from samepaged.ksm.counters import HostMerging, ProcessMerging, at_work, expected_profit, host_merging, process_merging
-from samepaged.ksm.still import activity, left_still, put_back, running, stilled
 
 __all__ = [
     "HostMerging",

@@ -12,11 +12,10 @@ import numpy as np
 from samepaged import ksm
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps
-from samepaged.memory.absent import absent_pages, private_mappings
+from samepaged.memory.absent_pages import absent_pages, private_mappings
 from samepaged.memory.calibration import calibrate
 from samepaged.memory.claim import Claimed
 from samepaged.memory.dump_reader import DumpReader
-from samepaged.memory.finer import FinerDigests
 from samepaged.memory.forecast import (
     TOO_BUSY,
     Policy,
@@ -28,16 +27,17 @@ from samepaged.memory.forecast import (
     snapshot_seconds,
     within,
 )
-from samepaged.memory.kept import Epoch, Kept
 from samepaged.memory.layout import locate, merge_obstacle
+from samepaged.memory.observer import Copies, Nobody
 from samepaged.memory.pagemap import PAGE
 from samepaged.memory.pause import PauseMeter
 from samepaged.memory.plan import Obstacle, fall_back
 from samepaged.memory.precopy import TOO_LONG, DoesNotConverge, Precopy, Verification
 from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.scan_state import Epoch, Kept
 from samepaged.memory.sliced import read_sliced
+from samepaged.memory.subpages import FinerDigests
 from samepaged.memory.suspension import Workload
-from samepaged.memory.witness import Copies, Nobody
 from samepaged.sharing.digest import PageDigest
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.memory.hashing import Hasher
+    from samepaged.memory.observer import Witness
     from samepaged.memory.pause import Pause
     from samepaged.memory.plan import Pace, Plan
-    from samepaged.memory.witness import Witness
 
 __all__ = ["Capture", "Hashing", "Policy", "Source", "capture"]
 

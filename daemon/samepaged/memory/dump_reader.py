@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.errors import GuestError, Reason
-from samepaged.memory.elf import ElfStream, Segment
 from samepaged.memory.hashing import Interrupted
+from samepaged.memory.images.elf_stream import ElfStream, Segment
+from samepaged.memory.locked_buffer import scratch
 from samepaged.memory.pagemap import PAGE
-from samepaged.memory.scratch import scratch
 from samepaged.os_errors import exhausted, no_resources
 from samepaged.sharing.digest import ABSENT, SWAPPED, ZERO
 from samepaged.threads import Worker
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.finer import FinerDigests
     from samepaged.memory.hashing import Hasher
+    from samepaged.memory.subpages import FinerDigests
 
 __all__ = ["DumpReader", "place"]
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from samepaged.drift.budget import DriftBudget
-    from samepaged.memory.kept import Kept
     from samepaged.memory.layout import RamMapping
     from samepaged.memory.plan import Pace
+    from samepaged.memory.scan_state import Kept
 
 __all__ = [
     "TOO_BUSY",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 import xxhash
 
-from samepaged.memory.copying import READ_PAGE, copy_process
-from samepaged.memory.scratch import scratch
+from samepaged.memory.locked_buffer import scratch
+from samepaged.memory.process_vm import READ_PAGE, copy_process
 from samepaged.sharing.digest import FIRST_HASH, ZERO
 from samepaged.sharing.parallel import together
 

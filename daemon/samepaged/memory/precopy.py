@@ -16,11 +16,11 @@ import numpy as np
 
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import softdirty
+from samepaged.memory.observer import Copies, Nobody
 from samepaged.memory.pagemap import PRESENT
 from samepaged.memory.pagemap import SWAPPED as SWAPPED_ENTRY
 from samepaged.memory.process_reader import BLOCK, blocks_of
-from samepaged.memory.residence import Residence
-from samepaged.memory.witness import Copies, Nobody
+from samepaged.memory.residency import Residence
 from samepaged.sharing.digest import ABSENT, SWAPPED
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from samepaged.memory.observer import Witness
     from samepaged.memory.pause import Pause
     from samepaged.memory.plan import Pace
     from samepaged.memory.process_reader import ProcessReader
-    from samepaged.memory.witness import Witness
 
 __all__ = ["TOO_LONG", "DoesNotConverge", "Precopy", "Verification"]
 

@@ -15,12 +15,12 @@ import numpy as np
 
 from samepaged import ksm
 from samepaged.errors import GuestError, Reason
-from samepaged.memory.backing import BackingFile
-from samepaged.memory.copying import ProcessMemory, copy_process
+from samepaged.memory.backing_file import BackingFile
 from samepaged.memory.hashing import Interrupted, read_by
+from samepaged.memory.locked_buffer import scratch
 from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, Pagemap
-from samepaged.memory.residence import Residence, residence
-from samepaged.memory.scratch import scratch
+from samepaged.memory.process_vm import ProcessMemory, copy_process
+from samepaged.memory.residency import Residence, residence
 from samepaged.os_errors import exhausted, no_resources
 from samepaged.sharing.digest import ABSENT, SWAPPED
 from samepaged.sharing.parallel import in_threads
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.finer import FinerDigests
     from samepaged.memory.hashing import Hasher
     from samepaged.memory.layout import RamMapping
+    from samepaged.memory.subpages import FinerDigests
 
 __all__ = ["BLOCK", "ProcessReader", "blocks_of"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import TYPE_CHECKING
 
-from samepaged.printable import printable as visible
+from samepaged.escape import printable as visible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from samepaged.config import SourcesConfig
-    from samepaged.hypervisor.guests import Guest
+    from samepaged.hypervisor.guest import Guest
 
 __all__ = ["Attribution"]
 

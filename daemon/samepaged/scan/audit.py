@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.escape import quoted
 from samepaged.guard.suspend import LeftOpenError
 from samepaged.memory.hashing import Interrupted
-from samepaged.printable import quoted
 from samepaged.report.scan_json import rfc3339
 
 if TYPE_CHECKING:

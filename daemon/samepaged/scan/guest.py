@@ -13,13 +13,13 @@ import libvirt
 from samepaged.drift.budget import UNLIMITED
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import Suspender
-from samepaged.hypervisor.guests import Guest, describe
+from samepaged.hypervisor.guest import Guest, describe
 from samepaged.hypervisor.links import check_links
-from samepaged.hypervisor.process import ProcessTable
+from samepaged.hypervisor.qemu_process import ProcessTable
 from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
-from samepaged.memory.kept import Kept, limit
 from samepaged.memory.plan import Pace
+from samepaged.memory.scan_state import Kept, limit
 from samepaged.scan import audit
 from samepaged.scan.results import GuestScan
 from samepaged.scan.trace_recorder import Record
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from samepaged.drift.budget import DriftBudget
     from samepaged.guard.client import GuardClient
     from samepaged.hypervisor.connection import Hypervisor
-    from samepaged.hypervisor.process import QemuProcess
-    from samepaged.memory.witness import Witness
+    from samepaged.hypervisor.qemu_process import QemuProcess
+    from samepaged.memory.observer import Witness
     from samepaged.scan.attribution import Attribution
     from samepaged.scan.circuit_breaker import Breaker
     from samepaged.scan.clocks import Clocks

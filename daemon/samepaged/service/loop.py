@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from samepaged import seed
+from samepaged import hash_seed
 from samepaged.config import load
 from samepaged.errors import HypervisorError, Reason, SamepagedError
 from samepaged.guard.client import GuardClient
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from samepaged.config import Config
     from samepaged.guard.settle import Pending
-    from samepaged.memory.kept import Kept
+    from samepaged.memory.scan_state import Kept
     from samepaged.service.signals import Signals
     from samepaged.web.process import Link
 
@@ -76,7 +76,7 @@ class Service:
         self._known: dict[str, Scanned] = {}
         self._merging_due = 0.0
         self._next_beat = 0.0
-        self._seed = seed.load(config.hashing.seed, config.state_directory)
+        self._seed = hash_seed.load(config.hashing.seed, config.state_directory)
         if config.traces.enabled:
             check_installed()
         self._recorder = Recorder(config.traces, self._stop)
@@ -313,7 +313,7 @@ class Service:
         systemd.notify("READY=1")
 
     def _apply(self, config: Config) -> None:
-        new_seed = seed.load(config.hashing.seed, config.state_directory)
+        new_seed = hash_seed.load(config.hashing.seed, config.state_directory)
         if config.traces.enabled:
             check_installed()
         self._serving.change(config, self._stop)

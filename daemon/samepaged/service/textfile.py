@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
+from samepaged.atomic_write import whole_file
 from samepaged.metrics.collector import SnapshotCollector, render
-from samepaged.whole_file import whole_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from samepaged.atomic_write import whole_file
 from samepaged.attribution.guest_ram import PAGE
 from samepaged.attribution.report import Answers, Copied, Owner
 from samepaged.errors import TraceError
 from samepaged.traces.parquet import not_written
-from samepaged.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from samepaged.atomic_write import whole_file
 from samepaged.errors import TraceError
 from samepaged.traces.database import database, escaped, failures, literal, one_line
 from samepaged.traces.metadata import KEY, TraceFile, column_sum, described, parse
 from samepaged.traces.trace import Trace
-from samepaged.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
-from samepaged.hypervisor import hardware
+from samepaged.hypervisor import domain_xml
 from samepaged.memory.layout import RAM_FLAG, locate
 from samepaged.memory.smaps import Vma
 from tests.fuzz.target import Target, seed_files
@@ -40,13 +40,13 @@ WORDS: Final = (
 
 def check(data: bytes) -> None:
     xml = data.decode("utf-8", "surrogateescape")
-    found = hardware.parse(xml)
+    found = domain_xml.parse(xml)
     assert all(0 < size <= LARGEST for size in found.blocks)
     assert 0 < found.memory <= LARGEST
     root = ET.fromstring(xml)  # noqa: S314 - it was taken, so it has no entities
-    assert hardware.parse(ET.tostring(root, encoding="unicode")) == found
+    assert domain_xml.parse(ET.tostring(root, encoding="unicode")) == found
     assert found.vfio or not found.device_writes
-    assert len(set(found.macvtap)) == len(found.macvtap) <= len(hardware.MACVTAP_MODES)
+    assert len(set(found.macvtap)) == len(found.macvtap) <= len(domain_xml.MACVTAP_MODES)
     assert (found.encryption is not None) == (root.find("launchSecurity") is not None)
     if found.opt_out is None:
         assert not any(_forbids(element) for element in root.findall("metadata/*"))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.memory.dump_reader import FOUR_GIB, VGA_WINDOW, DumpReader, place
-from samepaged.memory.elf import ElfStream
 from samepaged.memory.hashing import best
+from samepaged.memory.images.elf_stream import ElfStream
 from samepaged.memory.pagemap import PAGE
 from samepaged.sharing.digest import SWAPPED
 from tests.fuzz.target import Target, seed_files
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.elf import Segment
+    from samepaged.memory.images.elf_stream import Segment
 
 REST: Final = np.random.default_rng(0).bytes(0xE8000 + 1)
 SHORT_REST: Final = REST[: 0x10000 + 1]

@@ -15,7 +15,7 @@ import numpy as np
 
 from samepaged.errors import TraceError
 from samepaged.memory.hashing import best
-from samepaged.memory.image import image, image_format, read
+from samepaged.memory.images.image import image, image_format, read
 from samepaged.memory.pagemap import PAGE
 from samepaged.sharing.digest import FIRST_HASH, SWAPPED, ZERO
 from tests.fuzz.target import Target
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.image import Image
+    from samepaged.memory.images.image import Image
 
 REST: Final = 1 << 16
 PATH: Final = Path("image")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.memory.pagemap import decode
-from samepaged.memory.residence import residence
+from samepaged.memory.residency import residence
 from samepaged.memory.softdirty import stale
 from samepaged.sharing.digest import FIRST_HASH, SWAPPED, ZERO
 from tests.fuzz.target import Target
@@ -20,7 +20,7 @@ from tests.fuzz.target import Target
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.memory.residence import Residence
+    from samepaged.memory.residency import Residence
 
 # Documentation/admin-guide/mm/pagemap.rst
 PRESENT: Final = 1 << 63

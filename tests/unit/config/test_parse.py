@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from samepaged.config import parse
-from samepaged.config.document import MAX_BYTES, MAX_DEPTH, MAX_VALUES
+from samepaged.config.yaml_document import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 from samepaged.errors import ConfigError
 
 

@@ -17,7 +17,7 @@ from samepaged.doctor.guests import Examined, judged, skipped
 from samepaged.doctor.ram_layout import compared
 from samepaged.doctor.report import document, text
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor.monitor import RamBlock
+from samepaged.hypervisor.hmp import RamBlock
 from samepaged.memory.forecast import Forecast
 from samepaged.memory.layout import RamMapping
 from samepaged.memory.plan import Obstacle

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guard.journal import Entry, OpenEntry, boot_id
-from samepaged.hypervisor.guests import Guest
-from samepaged.hypervisor.process import QemuProcess
+from samepaged.hypervisor.guest import Guest
 from samepaged.hypervisor.protocol import Control, RunState
-from samepaged.hypervisor.resumes import Resumes
+from samepaged.hypervisor.qemu_process import QemuProcess
+from samepaged.hypervisor.resume_events import Resumes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from samepaged.hypervisor.opening import Opened
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from samepaged.hypervisor.resumes import Resumes
+    from samepaged.hypervisor.resume_events import Resumes
 
 
 class Link:

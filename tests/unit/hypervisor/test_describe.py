@@ -9,9 +9,9 @@ import libvirt
 import pytest
 
 from samepaged.errors import GuestError, HypervisorError, Reason
-from samepaged.hypervisor import process
+from samepaged.hypervisor import qemu_process
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.guests import describe
+from samepaged.hypervisor.guest import describe
 from samepaged.procfs import start_time
 from tests.support.descriptors import no_descriptors
 
@@ -116,8 +116,8 @@ def test_without_descriptors_libvirt_is_not_connected_to() -> None:
 
 
 def test_a_process_that_is_another_by_now_is_noticed() -> None:
-    own = process.QemuProcess(os.getpid(), start_time(os.getpid()) or 0)
+    own = qemu_process.QemuProcess(os.getpid(), start_time(os.getpid()) or 0)
     own.check()
     with pytest.raises(GuestError, match="ended") as caught:
-        process.QemuProcess(own.pid, own.start_time + 1).check()
+        qemu_process.QemuProcess(own.pid, own.start_time + 1).check()
     assert caught.value.reason is Reason.GONE

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor.guests import Guest
+from samepaged.hypervisor.guest import Guest
 from samepaged.hypervisor.links import check_links
-from samepaged.hypervisor.process import QemuProcess
+from samepaged.hypervisor.qemu_process import QemuProcess
 
 
 def guest(*modes: str, paused: bool = False, vfio: bool = False, nosharepages: bool = False) -> Guest:

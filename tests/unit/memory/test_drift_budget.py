@@ -18,10 +18,10 @@ from samepaged.guard.suspend import Held
 from samepaged.memory import capture as module
 from samepaged.memory.capture import Hashing, Policy, Source, capture
 from samepaged.memory.hashing import best
-from samepaged.memory.kept import Kept
 from samepaged.memory.pagemap import PAGE
 from samepaged.memory.pause import PauseMeter
 from samepaged.memory.plan import Obstacle, Pace, Plan
+from samepaged.memory.scan_state import Kept
 from samepaged.memory.sliced import LONGEST_WAIT, read_sliced
 from samepaged.memory.suspension import Workload, totals, within_budget
 

@@ -19,9 +19,9 @@ from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import Held
 from samepaged.memory import sliced, softdirty
 from samepaged.memory.forecast import TOO_BUSY, Policy, plan, within
-from samepaged.memory.kept import Kept
 from samepaged.memory.pagemap import PAGE
 from samepaged.memory.plan import Obstacle, Plan, fall_back
+from samepaged.memory.scan_state import Kept
 from samepaged.memory.suspension import Workload
 from samepaged.service.schedule import Schedule
 

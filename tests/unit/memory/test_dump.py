@@ -15,9 +15,9 @@ from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import Held
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.dump_reader import place
-from samepaged.memory.elf import ElfStream, Segment
 from samepaged.memory.hashing import best
-from samepaged.memory.kept import Kept
+from samepaged.memory.images.elf_stream import ElfStream, Segment
+from samepaged.memory.scan_state import Kept
 
 if TYPE_CHECKING:
     from pathlib import Path

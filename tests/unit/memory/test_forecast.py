@@ -12,9 +12,9 @@ from samepaged.errors import GuestError, Reason
 from samepaged.memory import forecast as module
 from samepaged.memory import softdirty
 from samepaged.memory.forecast import Policy, forecast
-from samepaged.memory.kept import Kept
 from samepaged.memory.pagemap import PAGE
 from samepaged.memory.plan import Obstacle
+from samepaged.memory.scan_state import Kept
 
 if TYPE_CHECKING:
     from samepaged.memory.process_reader import ProcessReader

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from samepaged.errors import TraceError
 from samepaged.memory.hashing import Interrupted, PythonHasher, best
-from samepaged.memory.image import image, image_format, opened, read
+from samepaged.memory.images.image import image, image_format, opened, read
 from samepaged.sharing import FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest
 from tests.unit.memory.image_files import PAGE, Load, core, lime, page
 

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.guard.suspend import Held
-from samepaged.ksm import still as ksm
+from samepaged.ksm import control as ksm
 from samepaged.memory import softdirty
 from samepaged.memory.claim import Claim, Claimed
 from samepaged.memory.hashing import Interrupted
-from samepaged.memory.kept import Epoch, Kept, limit
 from samepaged.memory.layout import RamMapping
 from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, SOFT_DIRTY, SWAPPED
 from samepaged.memory.plan import Obstacle, Pace, choose
+from samepaged.memory.scan_state import Epoch, Kept, limit
 from samepaged.memory.sliced import read_sliced
 from samepaged.sharing import ABSENT, FIRST_HASH, ZERO
 from samepaged.sharing import SWAPPED as SWAPPED_PAGE

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import Held
 from samepaged.memory import precopy, softdirty
+from samepaged.memory.observer import Copies, Nobody
 from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, SOFT_DIRTY, SWAPPED
 from samepaged.memory.plan import Pace
 from samepaged.memory.precopy import CHECKED_WHILE_MERGING, DoesNotConverge, Precopy, Verification
-from samepaged.memory.residence import Residence
-from samepaged.memory.witness import Copies, Nobody
+from samepaged.memory.residency import Residence
 from samepaged.sharing import FIRST_HASH
 from samepaged.sharing import SWAPPED as SWAPPED_PAGE
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.witness import Witness
+    from samepaged.memory.observer import Witness
 
 PAGES = 1 << 16
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from samepaged.config import SourcesConfig
-from samepaged.hypervisor.guests import Guest
-from samepaged.hypervisor.process import QemuProcess
+from samepaged.hypervisor.guest import Guest
+from samepaged.hypervisor.qemu_process import QemuProcess
 from samepaged.scan.attribution import Attribution
 
 GIB = 1 << 30

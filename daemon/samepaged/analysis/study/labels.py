@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from samepaged.config.document import MAX_BYTES, Unreadable, read_document
 from samepaged.config.problem import Place, Problem, one_line
 from samepaged.config.section import Section, SomePatterns, Text, matches
+from samepaged.config.yaml_document import MAX_BYTES, Unreadable, read_document
 from samepaged.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged import seed
+from samepaged import hash_seed
 from samepaged.config import parse
 from samepaged.errors import ConfigError
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 def test_a_seed_is_made_once_and_kept_for_its_owner_alone(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    first = seed.load(None, state)
-    assert seed.load(None, state) == first
+    first = hash_seed.load(None, state)
+    assert hash_seed.load(None, state) == first
     assert stat.S_IMODE((state / "seed").stat().st_mode) == 0o600
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
     assert list(state.iterdir()) == [state / "seed"]
 
 
 def test_two_hosts_have_different_seeds(tmp_path: Path) -> None:
-    assert seed.load(None, tmp_path / "a") != seed.load(None, tmp_path / "b")
+    assert hash_seed.load(None, tmp_path / "a") != hash_seed.load(None, tmp_path / "b")
 
 
 def test_a_configured_seed_is_used_and_nothing_is_kept(tmp_path: Path) -> None:
-    assert seed.load(7, tmp_path / "state") == 7
+    assert hash_seed.load(7, tmp_path / "state") == 7
     assert not (tmp_path / "state").exists()
 
 
@@ -37,7 +37,7 @@ def test_a_configured_seed_is_used_and_nothing_is_kept(tmp_path: Path) -> None:
 def test_a_damaged_seed_is_an_error_that_says_what_to_do(tmp_path: Path, text: str) -> None:
     (tmp_path / "seed").write_text(text)
     with pytest.raises(ConfigError, match=r"seed: holds no seed.*; remove it"):
-        seed.load(None, tmp_path)
+        hash_seed.load(None, tmp_path)
 
 
 @given(content=st.binary(max_size=40))
@@ -47,14 +47,14 @@ def test_any_content_of_the_file_is_a_seed_or_a_typed_error(
     path = tmp_path_factory.mktemp("state")
     (path / "seed").write_bytes(content)
     try:
-        assert 0 <= seed.load(None, path) < 2**64
+        assert 0 <= hash_seed.load(None, path) < 2**64
     except ConfigError as error:
         assert "\n" not in str(error)
 
 
 def test_where_no_seed_can_be_kept_it_says_so_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
-    first = seed.load(None, tmp_path / "file" / "state")
+    first = hash_seed.load(None, tmp_path / "file" / "state")
     assert 0 <= first < 2**64
     assert "cannot be kept" in caplog.text
     assert not shows(caplog.text, first)
@@ -66,12 +66,12 @@ def shows(text: str, number: int) -> bool:
 
 def test_neither_a_log_nor_an_error_shows_the_seed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    first = seed.load(None, tmp_path)
-    seed.load(first, tmp_path)
+    first = hash_seed.load(None, tmp_path)
+    hash_seed.load(first, tmp_path)
     assert not shows(caplog.text, first)
     (tmp_path / "seed").write_text(f"{first:016x}, mistyped")
     with pytest.raises(ConfigError) as caught:
-        seed.load(None, tmp_path)
+        hash_seed.load(None, tmp_path)
     assert not shows(repr(caught.value) + str(caught.value), first)
 
 

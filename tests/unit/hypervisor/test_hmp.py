@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from samepaged.errors import GuestError
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.monitor import RamBlock, Stretch, host_address, ram_blocks, ram_of, stretches
+from samepaged.hypervisor.hmp import RamBlock, Stretch, host_address, ram_blocks, ram_of, stretches
 
 # QEMU 7.2, a guest with two NUMA nodes of 48 MiB.
 BLOCKS = """\

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.memory.copying import ProcessMemory, copy_process
 from samepaged.memory.hashing import PythonHasher, best, read_by
+from samepaged.memory.process_vm import ProcessMemory, copy_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import AfterValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from samepaged.config.naming import GroupName, Template, group_in, is_group_name
+from samepaged.config.group_names import GroupName, Template, group_in, is_group_name
 from samepaged.config.problem import shown
 from samepaged.config.section import Section, SomePatterns
 

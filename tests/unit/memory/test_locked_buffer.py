@@ -17,11 +17,11 @@ import samepaged
 from samepaged.errors import GuestError
 from samepaged.memory.capture import Hashing
 from samepaged.memory.dump_reader import DumpReader
-from samepaged.memory.finer import FinerDigests
 from samepaged.memory.hashing import NativeHasher, PythonHasher
 from samepaged.memory.layout import RamMapping
+from samepaged.memory.locked_buffer import scratch
 from samepaged.memory.process_reader import ProcessReader
-from samepaged.memory.scratch import scratch
+from samepaged.memory.subpages import FinerDigests
 from tests.support.process_memory import holders, mappings
 from tests.unit.memory.test_dump import core
 
@@ -69,7 +69,7 @@ def test_a_buffer_is_gone_with_its_last_view() -> None:
 def test_where_memory_cannot_be_locked_that_is_said_once_and_it_goes_on(limit: int) -> None:
     program = (
         "import resource; from concurrent.futures import ThreadPoolExecutor",
-        "from samepaged import privileges; from samepaged.memory.scratch import scratch",
+        "from samepaged import privileges; from samepaged.memory.locked_buffer import scratch",
         "with ThreadPoolExecutor(8) as pool: buffers = list(pool.map(scratch, [1 << 20] * 64))",
         "for buffer in buffers: buffer[:] = bytes(len(buffer))",
         "flags = [line.split() for line in open('/proc/self/smaps') if line.startswith('VmFlags')]",
@@ -86,7 +86,7 @@ def test_where_memory_cannot_be_locked_that_is_said_once_and_it_goes_on(limit: i
 def test_a_core_of_a_process_has_its_memory_but_no_buffer(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(SECRET)
     program = (
-        "import os, resource; from samepaged.memory.scratch import scratch",
+        "import os, resource; from samepaged.memory.locked_buffer import scratch",
         "most = resource.getrlimit(resource.RLIMIT_CORE)[1]; resource.setrlimit(resource.RLIMIT_CORE, (most, most))",
         "ordinary = b'-'.join([b'ordinary'] * 64); buffer = scratch(1 << 20)",
         "open('secret', 'rb', buffering=0).readinto(buffer); assert buffer[:5] == b'guest'",

@@ -18,12 +18,12 @@ from samepaged.guard.suspend import Held
 from samepaged.memory import smaps
 from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
 from samepaged.memory.hashing import Interrupted, best
-from samepaged.memory.kept import Kept
 from samepaged.memory.layout import locate
+from samepaged.memory.observer import ABSENT, Copies
 from samepaged.memory.pagemap import PAGE, PRESENT, Pagemap
 from samepaged.memory.plan import Pace
 from samepaged.memory.process_reader import ProcessReader
-from samepaged.memory.witness import ABSENT, Copies
+from samepaged.memory.scan_state import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.residence import Residence
+    from samepaged.memory.residency import Residence
 
 # Of no other mapping's size.
 PAGES = 5003

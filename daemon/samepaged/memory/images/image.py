@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.errors import TraceError
-from samepaged.memory import core_file, lime
-from samepaged.memory.finer import FinerDigests
 from samepaged.memory.hashing import Interrupted
-from samepaged.memory.image_span import Span, damaged, whole_pages
+from samepaged.memory.images import elf_core, lime
+from samepaged.memory.images.span import Span, damaged, whole_pages
+from samepaged.memory.locked_buffer import scratch
 from samepaged.memory.pagemap import PAGE
-from samepaged.memory.scratch import scratch
+from samepaged.memory.subpages import FinerDigests
 from samepaged.sharing.digest import SWAPPED, ZERO, PageDigest
 from samepaged.sharing.page_sizes import coarser
 
@@ -128,7 +128,7 @@ def image(path: Path, descriptor: int, size: int, form: str, memory: int | None 
     """
     devices: tuple[Span, ...] = ()
     if form == "elf":
-        ram = core_file.ram(descriptor, size, path, memory)
+        ram = elf_core.ram(descriptor, size, path, memory)
         spans, devices = ram.spans, ram.devices
     elif form == "lime":
         spans = lime.ranges(descriptor, size, path)

@@ -9,9 +9,9 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.memory.copying import copy_process
-from samepaged.memory.finer import FinerDigests
 from samepaged.memory.hashing import PythonHasher, best, unreserved
+from samepaged.memory.process_vm import copy_process
+from samepaged.memory.subpages import FinerDigests
 from samepaged.sharing import ABSENT, SWAPPED, ZERO
 
 PAGE = 4096

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import libvirt
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor import hardware
-from samepaged.hypervisor.domain import LibvirtDomain
-from samepaged.hypervisor.process import ProcessTable, QemuProcess
+from samepaged.hypervisor import domain_xml
+from samepaged.hypervisor.libvirt_domain import LibvirtDomain
 from samepaged.hypervisor.protocol import check_monitor
+from samepaged.hypervisor.qemu_process import ProcessTable, QemuProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,7 +94,7 @@ def describe(
         raise GuestError(reason, f"domain {name!r} {text}")
     check_monitor(LibvirtDomain(hypervisor.call, domain, name), name)
     xml = hypervisor.call(f"reading the XML of domain {name!r}", domain.XMLDesc)
-    parsed = hardware.parse(xml)
+    parsed = domain_xml.parse(xml)
     if parsed.opt_out is not None:
         raise GuestError(Reason.OPTED_OUT, f"domain {name!r} is not to be scanned: its metadata says {parsed.opt_out}")
     if parsed.encryption is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor import owner
+from samepaged.hypervisor import domain_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -172,9 +172,9 @@ def parse(xml: str) -> Hardware:
         blocks=(*boot, *dimms),
         encryption=None if launch is None else launch.get("type", "unknown"),
         vfio=passed_through or _driven_by_qemu(root),
-        opt_out=owner.opt_out(root),
+        opt_out=domain_metadata.opt_out(root),
         nosharepages=root.find("./memoryBacking/nosharepages") is not None,
-        claims=owner.claims(root),
+        claims=domain_metadata.claims(root),
         machine=None if machine is None else machine.get("machine"),
         dimms=tuple(zip(_addresses(root), dimms, strict=True)),
         device_writes=passed_through,

@@ -6,7 +6,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Final
 
-from samepaged.memory.image_span import Span, damaged
+from samepaged.memory.images.span import Span, damaged
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
+from samepaged.memory.locked_buffer import scratch
 from samepaged.memory.pagemap import PAGE
-from samepaged.memory.scratch import scratch
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.memory.process_reader import ProcessReader
-    from samepaged.memory.residence import Residence
+    from samepaged.memory.residency import Residence
 
 __all__ = ["ABSENT", "SWAPPED", "Copies", "Nobody", "Witness"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.memory.hashing import Interrupted
+from samepaged.memory.locked_buffer import scratch
 from samepaged.memory.pagemap import PAGE
-from samepaged.memory.scratch import scratch
 from samepaged.sharing.digest import FIRST_HASH
 
 if TYPE_CHECKING:

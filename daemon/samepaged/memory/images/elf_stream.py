@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import GuestError, Reason
-from samepaged.memory.scratch import scratch
+from samepaged.memory.locked_buffer import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor import process
-from samepaged.hypervisor.process import ProcessTable, QemuProcess
+from samepaged.hypervisor import qemu_process
+from samepaged.hypervisor.qemu_process import ProcessTable, QemuProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proc:
         return iterdir(path)
 
     monkeypatch.setattr(Path, "iterdir", counted)
-    monkeypatch.setattr(process, "_pid_files", lambda _: ())
+    monkeypatch.setattr(qemu_process, "_pid_files", lambda _: ())
     return found
 
 
@@ -78,7 +78,7 @@ def test_a_domain_that_started_later_takes_one_more_listing(proc: Proc, monkeypa
     table = ProcessTable(proc.path)
     assert no_pid(table, 1)
     proc.start(100, 7000, "-uuid", uuid(1))
-    monkeypatch.setattr(process, "REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr(qemu_process, "REFRESH_SECONDS", 0.0)
     assert table.find("web", uuid(1)) == QemuProcess(100, 7000)
     assert proc.listings == 2
 
@@ -104,6 +104,6 @@ def test_a_pid_with_another_command_line_is_not_the_domain(proc: Proc) -> None:
 def test_a_readable_pid_file_takes_no_listing(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     proc.start(100, 7000, "-uuid", uuid(1))
     (proc.path / "web.pid").write_text("100")
-    monkeypatch.setattr(process, "_pid_files", lambda name: (proc.path / f"{name}.pid",))
+    monkeypatch.setattr(qemu_process, "_pid_files", lambda name: (proc.path / f"{name}.pid",))
     assert ProcessTable(proc.path).find("web", uuid(1)) == QemuProcess(100, 7000)
     assert proc.listings == 0

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import GuestError, TraceError
 from samepaged.memory.dump_reader import FOUR_GIB, VGA_WINDOW, place
-from samepaged.memory.elf import ET_CORE, HEADERS, MAX_SEGMENTS, PN_XNUM, PT_LOAD, SECTION_INFO, Segment
-from samepaged.memory.image_span import Span, damaged
+from samepaged.memory.images.elf_stream import ET_CORE, HEADERS, MAX_SEGMENTS, PN_XNUM, PT_LOAD, SECTION_INFO, Segment
+from samepaged.memory.images.span import Span, damaged
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from samepaged.config import DEFAULT_GROUP, Config, GroupingConfig, MetadataSource
 from samepaged.errors import GuestError
-from samepaged.hypervisor.hardware import parse
+from samepaged.hypervisor.domain_xml import parse
 
 NOVA_1_1 = "http://openstack.org/xmlns/libvirt/nova/1.1"
 NOVA_1_0 = "http://openstack.org/xmlns/libvirt/nova/1.0"

@@ -14,10 +14,10 @@ from hypothesis.extra import numpy as hnp
 
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps
-from samepaged.memory.backing import BackingFile
+from samepaged.memory.backing_file import BackingFile
 from samepaged.memory.layout import RamMapping, locate
 from samepaged.memory.pagemap import PRESENT, SWAPPED, Pagemap, decode
-from samepaged.memory.residence import residence
+from samepaged.memory.residency import residence
 
 PAGE = 4096
 MAPPING = RamMapping(0, 8 * PAGE, (0, 1), 7, 0, "/memfd:x", shared=False, hugetlb=False, mergeable=False)

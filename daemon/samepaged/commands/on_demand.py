@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from samepaged import seed
+from samepaged import hash_seed
 from samepaged.commands.command import INTERRUPTED
 from samepaged.config import load
 from samepaged.guard.client import GuardClient
@@ -103,7 +103,7 @@ class Scans:
         self._config, self._names = config, names
         self._hypervisor = Hypervisor(config.libvirt.uri, stop=stop)
         self._hypervisor.connect()
-        key = seed.load(config.hashing.seed, config.state_directory)
+        key = hash_seed.load(config.hashing.seed, config.state_directory)
         hashing = Hashing(best(), key, config.scan.thread_count, stop)
         self._guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
         self._clocks = Clocks()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor.hardware import parse
+from samepaged.hypervisor.domain_xml import parse
 
 MIB = 1 << 20
 
