@@ -1,1 +1,1 @@
-"""What samepaged shows: metrics, JSON, tables."""
+"""Output for people and programs: tables, JSON, advice."""

@@ -1,1 +1,1 @@
-"""The daemon: its loop, one scan of all guests, its schedule, and what systemd wants to hear."""
+"""The daemon: loop, schedule, configuration reload, snapshot store, systemd."""

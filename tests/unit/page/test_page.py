@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samepaged.errors import Reason
-from samepaged.page import Page, page
+from samepaged.page import Page
+from samepaged.page import page as page_module
 from samepaged.page.markup import Html
 from samepaged.page.style import STYLE
 from samepaged.report.columns import elided, visible
@@ -331,7 +332,7 @@ def test_what_did_not_change_is_not_made_anew(monkeypatch: pytest.MonkeyPatch) -
         made.append(of)
         return Html(f"<p>{len(made)}</p>")
 
-    monkeypatch.setattr(page, "guests", counted)
+    monkeypatch.setattr(page_module, "guests", counted)
     show, snapshot = Page(), hosts.small()
     assert b"<p>1</p>" in show(snapshot, NOW)
     assert b"<p>1</p>" in show(replace(snapshot, libvirt_up=False), NOW + 5)

@@ -1,0 +1,1 @@
+"""Memory images in files: raw, ELF cores, LiME."""

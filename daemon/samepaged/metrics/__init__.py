@@ -1,0 +1,1 @@
+"""Prometheus metrics: one file a section of docs/metrics.md, definitions beside the code that fills them."""
