@@ -50,10 +50,11 @@ $(STAMP): pyproject.toml $(NATIVE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-check: $(STAMP) check-units check-rules ## formatting, lint, types, systemd units, Prometheus rules
+check: $(STAMP) check-units check-rules ## formatting, lint, types, imports, systemd units, Prometheus rules, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m tools.metrics_page --check
 	$(BIN)/python -m observability.grafana.generator --check
 

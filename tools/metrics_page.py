@@ -18,7 +18,8 @@ from samepaged.metrics.catalogue import SECTIONS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from samepaged.metrics.metric import Metric, Words
+    from samepaged.metrics.metric import Metric
+    from samepaged.scan.label_values import Words
 
 __all__ = ["PAGE", "REMEDY", "made", "tables"]
 

@@ -1,10 +1,10 @@
-"""Names from outside, made fit for a line on a terminal."""
+"""Escapes for text from outside, such as names of domains: libvirt allows nearly any character in them."""
 
 from __future__ import annotations
 
 import json
 
-__all__ = ["printable", "quoted"]
+__all__ = ["printable", "quoted", "valid"]
 
 
 def printable(text: str) -> str:
@@ -20,3 +20,10 @@ def quoted(text: str) -> str:
     """`text` as a JSON string that fits on one line: it cannot end the line, nor the quotation."""
     string = json.dumps(text, ensure_ascii=False)
     return string if string.isprintable() else json.dumps(text).replace("\x7f", "\\u007f")
+
+
+def valid(text: str) -> str:
+    r"""`text` as valid Unicode, which JSON and Prometheus require: a lone surrogate (how Python carries a byte that is
+    not UTF-8) becomes the six characters of its escape, `\udcff`.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

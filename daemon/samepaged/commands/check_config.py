@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from samepaged.config import load
 from samepaged.config.problem import one_line
 from samepaged.errors import ConfigError
-from samepaged.report.columns import valid
+from samepaged.escape import valid
 
 if TYPE_CHECKING:
     import argparse

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from samepaged.analysis.study.comparison import compare
 from samepaged.commands.study import begin_drawing, printed
 from samepaged.errors import UsageError
-from samepaged.report.columns import valid
+from samepaged.escape import valid
 from samepaged.traces.database import check_installed
 from samepaged.traces.survey import survey
 

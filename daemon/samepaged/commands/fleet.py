@@ -12,8 +12,8 @@ from samepaged.analysis.fleet.duckdb_engine import duckdb_engine
 from samepaged.commands import fleet_place
 from samepaged.commands.command import sample
 from samepaged.errors import UsageError
-from samepaged.report.columns import aligned
-from samepaged.report.scan_table import size
+from samepaged.formatting import size
+from samepaged.text_layout import aligned
 from samepaged.traces import utc
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from samepaged.analysis.placement.place import Guest, lowest, place
 from samepaged.commands.command import quantity, sample, taken_by
 from samepaged.config import quantities
 from samepaged.errors import UsageError
-from samepaged.report.columns import aligned
-from samepaged.report.scan_table import size
+from samepaged.formatting import size
 from samepaged.sharing.parallel import in_threads
+from samepaged.text_layout import aligned
 from samepaged.traces import newest, read, read_hashes, survey, utc
 
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Final
 
+from samepaged.attribution.document import sources_document
 from samepaged.commands.on_demand import Scans, add_arguments, bound_by_drift, configured, interrupted, status
 from samepaged.commands.trace_option import Keeping, add_traces
+from samepaged.escape import printable
 from samepaged.memory.hashing import Interrupted
-from samepaged.report.attribution import sources_document, sources_text
-from samepaged.report.columns import visible
+from samepaged.report.attribution import sources_text
 from samepaged.service.signals import Signals
 
 if TYPE_CHECKING:
@@ -72,11 +73,11 @@ class Command:
             print("\n\n".join(sources_text(one) for one in answers.values()))
         for skipped in scan.skipped:
             if skipped.reason.intended:  # it was asked for by its name all the same
-                print(f"samepaged: skipped: {visible(skipped.message)}", file=sys.stderr)
+                print(f"samepaged: skipped: {printable(skipped.message)}", file=sys.stderr)
         unanswered = [one.name for one in scan.scans if one.name not in answers]
         for name in unanswered:
             print(
-                f"samepaged: {visible(name)}: there was no room for its pages' owners beside the others'; ask for it "
+                f"samepaged: {printable(name)}: there was no room for its pages' owners beside the others'; ask for it "
                 "alone, or raise sources.memory_limit",
                 file=sys.stderr,
             )

@@ -12,7 +12,7 @@ from samepaged.analysis.study.labels import load_labels
 from samepaged.analysis.study.study import MOST_PAIRS, study
 from samepaged.analysis.study.tables import tables
 from samepaged.errors import UsageError
-from samepaged.report.columns import aligned, columns, elided, wrapped
+from samepaged.text_layout import aligned, columns, elided, wrapped
 from samepaged.traces.database import check_installed
 from samepaged.traces.survey import survey
 

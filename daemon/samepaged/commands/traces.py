@@ -14,8 +14,9 @@ from samepaged.commands import traces_import
 from samepaged.commands.command import quantity, sample
 from samepaged.config import quantities
 from samepaged.errors import TraceError, UsageError
-from samepaged.report.columns import aligned, visible
-from samepaged.report.scan_table import size
+from samepaged.escape import printable
+from samepaged.formatting import size
+from samepaged.text_layout import aligned
 from samepaged.traces import Store, guest, newest, read, survey, utc
 from samepaged.traces.attribution_file import owners_of
 from samepaged.traces.parquet import look, write
@@ -137,7 +138,7 @@ def _prune(args: argparse.Namespace) -> int:
     if not args.directory.is_dir():
         raise TraceError(args.directory, "is no directory", "give the one that traces.directory names")
     for path in Store(args.directory).prune(time.time(), age=args.max_age, most_bytes=args.max_bytes):
-        print(visible(str(path)))
+        print(printable(str(path)))
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.drift.budget import hourly_limit, needed_ppm
 from samepaged.drift.window import WINDOW_SECONDS
-from samepaged.report.scan_table import seconds
+from samepaged.formatting import seconds
 
 if TYPE_CHECKING:
     from samepaged.config import ScanConfig

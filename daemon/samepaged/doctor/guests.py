@@ -10,11 +10,11 @@ from samepaged.doctor.check import Check, Status, ok, parted, warning
 from samepaged.doctor.clock import clock_forecast
 from samepaged.drift.budget import UNLIMITED, FixedBudget, hourly_limit
 from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.formatting import seconds, size
 from samepaged.hypervisor.guest import describe
 from samepaged.hypervisor.links import check_links, interruption
 from samepaged.memory.forecast import Policy, forecast
 from samepaged.memory.scan_state import Kept
-from samepaged.report.scan_table import seconds, size
 
 if TYPE_CHECKING:
     from samepaged.config import Config, ScanConfig

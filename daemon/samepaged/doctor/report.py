@@ -6,7 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from samepaged.doctor.check import Status
-from samepaged.report.columns import valid, visible, wrapped
+from samepaged.escape import printable, valid
+from samepaged.text_layout import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,12 +38,12 @@ def text(checks: Sequence[Check], *, coloured: bool) -> str:
 def _lines(check: Check, *, coloured: bool) -> Iterator[str]:
     about = check.name if check.domain is None else f"{check.name} {check.domain}"
     # Whatever a name holds, it is one line of printable characters before it is broken into several.
-    first, *more = wrapped(visible(f"{about}: {check.message}"), WIDTH, first=" " * MARGIN, rest=" " * MARGIN)
+    first, *more = wrapped(printable(f"{about}: {check.message}"), WIDTH, first=" " * MARGIN, rest=" " * MARGIN)
     status = f"{check.status:<{MARGIN}}"
     yield (f"\x1b[{COLOURS[check.status]}m{status}\x1b[0m" if coloured else status) + first[MARGIN:]
     yield from more
     if check.remedy is not None:
-        yield from wrapped(visible(check.remedy), WIDTH, first=" " * MARGIN + "-> ", rest=" " * (MARGIN + 3))
+        yield from wrapped(printable(check.remedy), WIDTH, first=" " * MARGIN + "-> ", rest=" " * (MARGIN + 3))
 
 
 def _summary(checks: Sequence[Check]) -> str:

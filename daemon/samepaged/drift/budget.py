@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from samepaged.drift.window import WINDOW_SECONDS
 from samepaged.errors import GuestError, Reason
+from samepaged.formatting import seconds as seconds_text
 
 __all__ = ["UNLIMITED", "DriftBudget", "FixedBudget", "exhausted", "hourly_limit", "needed_ppm", "refusal"]
 
@@ -51,17 +52,17 @@ def hourly_limit(max_drift: float) -> float:
 def refusal(budget: DriftBudget, seconds: float) -> GuestError:
     """The error for a scan that would suspend the guest for so many seconds in all, which the budget has not left."""
     wait = budget.wait(seconds)
-    allowed = f"scan.max_drift allows {_seconds(budget.limit)} within an hour"
+    allowed = f"scan.max_drift allows {seconds_text(budget.limit)} within an hour"
     if math.isinf(wait):
         return GuestError(
             Reason.DRIFT_BUDGET,
-            f"a scan would suspend it for about {_seconds(seconds)} in all, and {allowed}; set scan.max_drift to "
+            f"a scan would suspend it for about {seconds_text(seconds)} in all, and {allowed}; set scan.max_drift to "
             f"{needed_ppm(seconds)}ppm or more, or scan.mode to live",
         )
     return GuestError(
         Reason.DRIFT_BUDGET,
-        f"a scan would suspend it for about {_seconds(seconds)} in all, {allowed}, and {_seconds(budget.left())} of "
-        f"these are left; the next scan fits in {max(1, math.ceil(wait / 60))} min",
+        f"a scan would suspend it for about {seconds_text(seconds)} in all, {allowed}, and "
+        f"{seconds_text(budget.left())} of these are left; the next scan fits in {max(1, math.ceil(wait / 60))} min",
     )
 
 
@@ -79,9 +80,3 @@ def needed_ppm(seconds: float) -> int:
     ppm = seconds / WINDOW_SECONDS * 1e6
     step: int = 10 ** max(0, math.floor(math.log10(max(ppm, 1))) - 1)
     return min(1_000_000, math.ceil(ppm / step) * step)
-
-
-def _seconds(value: float) -> str:
-    if value >= 100:  # noqa: PLR2004 - three digits have no fraction then
-        return f"{value:.0f} s"
-    return f"{value:.3g} s" if value >= 0.9995 else f"{value * 1000:.3g} ms"  # noqa: PLR2004 - else 1000 ms

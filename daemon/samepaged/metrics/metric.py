@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from samepaged.report.columns import valid
+from samepaged.escape import valid
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from prometheus_client import Metric as Family
 
     from samepaged.metrics.families import Kind
+    from samepaged.scan.label_values import Words
 
-__all__ = ["Metric", "Unit", "Words"]
+__all__ = ["Metric", "Unit"]
 
 Labels = TypeVar("Labels", bound=tuple[str, ...])
 Value = TypeVar("Value")
-Words = Mapping[str, str]
-"""The values of a label that has few and fixed ones, each with its meaning."""
 
 
 class Unit(StrEnum):

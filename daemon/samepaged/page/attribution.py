@@ -7,9 +7,10 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from samepaged.attribution.guest_ram import PAGE
+from samepaged.escape import printable
 from samepaged.page.charts import Part, bar, legend
 from samepaged.page.markup import Html, amount, element, joined, named, noun, share, when
-from samepaged.report.columns import elided, visible
+from samepaged.text_layout import elided
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -82,15 +83,15 @@ def _kinds(answers: Sequence[Answers]) -> Html:
 
 def _guest(domain: str, sourced: Sourced, now: float) -> Html:
     answers = sourced.answers
-    kernel = "Kernel unknown" if answers.kernel is None else f"Linux {elided(visible(answers.kernel), 40)}"
-    note = Html() if answers.note is None else element("p", elided(visible(answers.note), 200))
+    kernel = "Kernel unknown" if answers.kernel is None else f"Linux {elided(printable(answers.kernel), 40)}"
+    note = Html() if answers.note is None else element("p", elided(printable(answers.note), 200))
     return element(
         "details",
         element(
             "summary",
             named(domain),
             f": {amount(answers.sharing_pages * PAGE)} shared",
-            bar(_parts(answers), f"The sharing of {elided(visible(domain), _LONGEST)} by what it is of", 12),
+            bar(_parts(answers), f"The sharing of {elided(printable(domain), _LONGEST)} by what it is of", 12),
         ),
         element(
             "p",
@@ -126,7 +127,7 @@ def _owners(caption: str, what: str, owners: Iterable[Owner], answers: Answers) 
         return Html()
     rows = [
         (
-            elided(visible(one.name), _LONGEST),
+            elided(printable(one.name), _LONGEST),
             amount(one.sharing_pages * PAGE),
             share(one.sharing_pages, answers.sharing_pages),
             share(one.split_pages, answers.sharing_pages),
@@ -162,4 +163,4 @@ def _copied(copied: Sequence[Copied]) -> Html:
 
 
 def _short(line: str) -> str:
-    return elided(visible(line), _LONGEST)
+    return elided(printable(line), _LONGEST)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from samepaged.escape import printable
+from samepaged.formatting import ppm, seconds
 from samepaged.page.charts import bar, legend, states
 from samepaged.page.markup import Html, amount, clock, element, joined, named, share
-from samepaged.report.columns import visible
-from samepaged.report.scan_table import ppm, seconds
 from samepaged.scan.label_values import SHORT_OBSTACLES
 from samepaged.scan.results import mergeable_pages
 
@@ -140,14 +140,14 @@ def _row(
         "tr",
         element("th", named(guest.name), group, _marks(how, scan), scope="row", role="rowheader"),
         _cell(amount(guest.memory_pages * page), "memory", "number size"),
-        element("td", bar(states(guest, page), visible(guest.name)[:60]), class_="states", role="cell"),
+        element("td", bar(states(guest, page), printable(guest.name)[:60]), class_="states", role="cell"),
         _number(amount(guest.duplicate_pages * page), "self-sharing"),
         _number(amount(guest.shared_with_others_pages * page), "with others"),
         _number(
             _merged(guest.name, mergeable_pages(guest, how) * page, merging),
             "merged by KSM",
         ),
-        _cell(visible(how.mode), "mode"),
+        _cell(printable(how.mode), "mode"),
         _number(pause, "longest pause"),
         role="row",
     )
@@ -158,11 +158,11 @@ def _marks(how: GuestScan, scan: HostScan) -> Html:
     if how.started < scan.started:
         marks.append(f"still of {clock(how.started, scan.started)}")
     if how.fallback_code is not None:
-        marks.append(f"not as preferred: {visible(how.fallback_code)}")
+        marks.append(f"not as preferred: {printable(how.fallback_code)}")
     if how.device_writes:
         marks.append("a passed-through device may have written meanwhile")
     if how.merge_obstacle is not None:
-        reason = SHORT_OBSTACLES.get(how.merge_obstacle, visible(how.merge_obstacle))
+        reason = SHORT_OBSTACLES.get(how.merge_obstacle, printable(how.merge_obstacle))
         marks.append(f"KSM cannot merge it: {reason}")
     return element("small", joined(element("span", mark, class_="mark") for mark in marks)) if marks else Html()
 

@@ -7,8 +7,9 @@ from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from samepaged.report.columns import elided, visible
-from samepaged.report.scan_table import size
+from samepaged.escape import printable
+from samepaged.formatting import size
+from samepaged.text_layout import elided
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,7 +56,7 @@ def joined(parts: Iterable[str], separator: str = "") -> Html:
 
 def named(name: str) -> Html:
     """A domain's name, kept from reordering what stands around it; one that is too long is whole in its tooltip."""
-    text = visible(name) or "(no name)"
+    text = printable(name) or "(no name)"
     short = elided(text, _LONGEST_NAME)
     return element("bdi", short, title=None if short == text else text)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from samepaged.formatting import ppm, seconds
 from samepaged.page.charts import Part, bar, legend
 from samepaged.page.markup import Html, amount, element, joined, named, noun, share, span, when
-from samepaged.report.scan_table import ppm, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from samepaged.escape import printable
 from samepaged.page.charts import legend
 from samepaged.page.markup import Html, amount, element, named, noun
-from samepaged.report.columns import elided, visible
+from samepaged.text_layout import elided
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -139,7 +140,7 @@ def _step(pages: int, largest: int) -> int:
 
 
 def _short(name: str) -> str:
-    return elided(visible(name) or "(no name)", 28)
+    return elided(printable(name) or "(no name)", 28)
 
 
 def _largest(ordered: Sequence[PairSharing], page_size: int) -> Html:

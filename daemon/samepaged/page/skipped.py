@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from samepaged.escape import printable
 from samepaged.page.markup import Html, element, joined, named, noun
-from samepaged.report.columns import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ def skipped(scan: HostScan, failures: Mapping[tuple[str, Reason], int]) -> Html:
             "tr",
             element("th", named(one.name), scope="row"),
             element("td", "as asked for" if one.reason.intended else "failed", element("small", one.reason.value)),
-            element("td", visible(one.message), _times(failures.get((one.name, one.reason), 0))),
+            element("td", printable(one.message), _times(failures.get((one.name, one.reason), 0))),
         )
         for one in order[:_MOST]
     ]
@@ -53,7 +53,7 @@ def fallbacks(scan: HostScan) -> Html:
     if not names:
         return Html()
     items = [
-        element("li", element("strong", _who(who, len(scan.scans))), f" ({visible(code)}): {visible(reason)}")
+        element("li", element("strong", _who(who, len(scan.scans))), f" ({printable(code)}): {printable(reason)}")
         for (code, reason), who in list(names.items())[:_MOST]
     ]
     return element(

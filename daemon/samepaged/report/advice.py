@@ -9,10 +9,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from samepaged.escape import printable, valid
+from samepaged.formatting import size
 from samepaged.ksm import expected_profit
-from samepaged.report.columns import elided, valid, visible, wrapped
-from samepaged.report.scan_table import size
 from samepaged.scan.label_values import SHORT_OBSTACLES
+from samepaged.text_layout import elided, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -147,7 +148,7 @@ class Advice:
 
     def _names(self, guests: list[GuestSharing]) -> str:
         shown = [
-            f"{elided(visible(guest.name), LONGEST_NAME)} ({self._size(self.pages[guest.name])})"
+            f"{elided(printable(guest.name), LONGEST_NAME)} ({self._size(self.pages[guest.name])})"
             for guest in guests[:MOST_NAMES]
         ]
         more = len(guests) - MOST_NAMES

@@ -1,75 +1,25 @@
-"""Where one guest's sharing comes from: the JSON object of `samepaged sources --json`, and the same as text.
-
-Keys may be added, never renamed.
-"""
+"""One guest's page attribution as text."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from samepaged.attribution.guest_ram import PAGE
-from samepaged.report.columns import aligned, elided, valid, visible, wrapped
-from samepaged.report.scan_table import size
+from samepaged.escape import printable
+from samepaged.formatting import size
+from samepaged.text_layout import aligned, elided, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from samepaged.attribution.report import Answers, Copied, Owner
 
-__all__ = ["sources_document", "sources_text"]
+__all__ = ["sources_text"]
 
-SCHEMA: Final = 1
 MOST_OWNERS: Final = 15
 MOST_COPIED: Final = 10
 WIDTH: Final = 100
 LONGEST_NAME: Final = 48
-
-
-def sources_document(answers: Answers) -> dict[str, Any]:
-    """`answers` as an object for `json.dumps`: counts in pages of 4096 bytes, ratios from 0 to 1. `sharing_pages` of an
-    owner is the sharing that it is involved in, which does not add up over owners; `split_pages` does. `together` has
-    some kinds as one ("heap+anonymous"). `processes` and `files` are null where names are kept back.
-    """
-    return {
-        "schema": SCHEMA,
-        "domain": valid(answers.domain),
-        "kernel": None if answers.kernel is None else valid(answers.kernel),
-        "page_size": PAGE,
-        "memory_pages": answers.memory_pages,
-        "in_use_pages": answers.in_use_pages,
-        "labelled_ratio": answers.labelled_ratio,
-        "missing_pages": answers.missing_pages,
-        "note": None if answers.note is None else valid(answers.note),
-        "self_sharing_pages": answers.self_sharing_pages,
-        "inter_sharing_pages": answers.inter_sharing_pages,
-        "sharing_pages": answers.sharing_pages,
-        "in_use_self_sharing_pages": answers.in_use_self_sharing_pages,
-        "kinds": [_owner("kind", one) for one in answers.kinds],
-        "together": [_owner("kinds", one) for one in answers.together],
-        "processes": None if answers.processes is None else [_owner("process", one) for one in answers.processes],
-        "files": None if answers.files is None else [_owner("path", one) for one in answers.files],
-        "most_copied": [
-            {
-                "copies": one.copies,
-                "others": one.others,
-                "owners": [valid(line) for line in one.owners],
-                "owner_pages": list(one.pages),
-                "more_owners": one.more_owners,
-            }
-            for one in answers.most_copied
-        ],
-    }
-
-
-def _owner(what: str, one: Owner) -> dict[str, Any]:
-    return {
-        what: valid(one.name),
-        "pages": one.pages,
-        "sharing_pages": one.sharing_pages,
-        "self_sharing_pages": one.self_sharing_pages,
-        "inter_sharing_pages": one.inter_sharing_pages,
-        "split_pages": one.split_pages,
-    }
 
 
 def sources_text(answers: Answers) -> str:
@@ -88,8 +38,8 @@ def _parts(answers: Answers) -> Iterator[Iterator[str]]:
 
 
 def _head(answers: Answers) -> Iterator[str]:
-    kernel = "kernel unknown" if answers.kernel is None else f"Linux {visible(answers.kernel)}"
-    yield f"{elided(visible(answers.domain), LONGEST_NAME)}: {kernel}, {size(answers.memory_pages * PAGE)}"
+    kernel = "kernel unknown" if answers.kernel is None else f"Linux {printable(answers.kernel)}"
+    yield f"{elided(printable(answers.domain), LONGEST_NAME)}: {kernel}, {size(answers.memory_pages * PAGE)}"
     yield (
         f"in use {size(answers.in_use_pages * PAGE)}, of which {answers.labelled_ratio:.1%} have a known owner; "
         f"self-sharing {size(answers.self_sharing_pages * PAGE)} "
@@ -99,7 +49,7 @@ def _head(answers: Answers) -> Iterator[str]:
     if answers.missing_pages:
         yield f"{answers.missing_pages} pages that would have told more were not copied"
     if answers.note is not None:
-        yield from wrapped(f"note: {visible(answers.note)}", WIDTH, first="")
+        yield from wrapped(f"note: {printable(answers.note)}", WIDTH, first="")
 
 
 def _table(what: str, owners: Sequence[Owner], answers: Answers) -> Iterator[str]:
@@ -110,7 +60,7 @@ def _table(what: str, owners: Sequence[Owner], answers: Answers) -> Iterator[str
     rows = [(what, "memory", "involved in", "", "self", "with others", "split")]
     rows += [
         (
-            elided(visible(one.name), LONGEST_NAME),
+            elided(printable(one.name), LONGEST_NAME),
             size(one.pages * PAGE),
             size(one.sharing_pages * PAGE),
             f"{one.sharing_pages / answers.sharing_pages:.1%}",
@@ -139,4 +89,4 @@ def _counted(one: Copied) -> Iterator[str]:
     """Its owners and, where there are several, how many copies each has."""
     for at, line in enumerate(one.owners):
         count = f" \N{MULTIPLICATION SIGN}{one.pages[at]}" if len(one.owners) > 1 and at < len(one.pages) else ""
-        yield visible(line) + count
+        yield printable(line) + count

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.report.columns import valid
+from samepaged.escape import valid
+from samepaged.formatting import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from samepaged.scan.results import GuestScan, HostScan
     from samepaged.sharing import GuestSharing, PageSizeSharing, SharingReport
 
-__all__ = ["SCHEMA", "document", "rfc3339"]
+__all__ = ["SCHEMA", "document"]
 
 SCHEMA: Final = 1
 
@@ -104,8 +104,3 @@ def _domain(guest: GuestSharing, how: GuestScan, paused: PausedTime | None) -> d
         "duration_seconds": how.duration_seconds,
         "bytes_read": how.bytes_read,
     }
-
-
-def rfc3339(epoch: float) -> str:
-    """A time in seconds of the Unix epoch as RFC 3339 has it, in UTC, to the millisecond."""
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

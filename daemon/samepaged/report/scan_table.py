@@ -9,7 +9,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Self, TextIO
 
 from samepaged.drift.window import WINDOW_SECONDS
-from samepaged.report.columns import columns, elided, visible, wrapped
+from samepaged.escape import printable
+from samepaged.formatting import ppm, seconds, size
+from samepaged.text_layout import columns, elided, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from samepaged.drift.ledger import PausedTime
     from samepaged.scan.results import GuestScan, HostScan
 
-__all__ = ["Progress", "ppm", "seconds", "size", "table"]
+__all__ = ["Progress", "table"]
 
 _HEADINGS: Final = (
     ("", "", "", "", "", "shared", "", ""),
@@ -55,36 +57,12 @@ def table(scan: HostScan, width: int = 80, paused: Mapping[str, PausedTime] | No
     return "\n\n".join("\n".join(part) for lines in parts if (part := list(lines)))
 
 
-def size(amount: int) -> str:
-    """`amount` of bytes in at most 8 characters: whole KiB, or three digits of MiB, GiB or TiB."""
-    if amount < 1 << 20:
-        return f"{amount / 1024:.0f} KiB"
-    value = amount / (1 << 20)
-    for unit in ("MiB", "GiB"):
-        if value < 1023.5:  # noqa: PLR2004 - what would be printed as 1024 is 1 of the next unit
-            return f"{_three_digits(value)} {unit}"
-        value /= 1024
-    return f"{_three_digits(value)} TiB"
-
-
-def seconds(amount: float) -> str:
-    """`amount` of seconds in at most 7 characters below 1000 s: three digits of ms or s."""
-    if amount < 0.9995:  # noqa: PLR2004 - as in `size`
-        return f"{_three_digits(amount * 1000)} ms"
-    return f"{_three_digits(amount)} s"
-
-
-def _three_digits(value: float) -> str:
-    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0  # noqa: PLR2004 - where rounding adds a digit
-    return f"{value:.{decimals}f}"
-
-
 def _guests(scan: HostScan, width: int) -> Iterator[str]:
     page = scan.report.page_size
     how = {one.name: one for one in scan.scans}
     rows = [
         (
-            visible(guest.name),
+            printable(guest.name),
             size(guest.memory_pages * page),
             size((guest.zero_pages + guest.absent_pages) * page),
             size(guest.distinct_pages * page),
@@ -108,7 +86,7 @@ def _guests(scan: HostScan, width: int) -> Iterator[str]:
 
 def _mode(how: GuestScan) -> str:
     marks = ("" if how.fallback_code is None else _MARK) + (_DEVICE_MARK if how.device_writes else "")
-    return elided(visible(how.mode), _MODE_WIDTH) + marks
+    return elided(printable(how.mode), _MODE_WIDTH) + marks
 
 
 def _padded(text: str, width: int, *, left: bool) -> str:
@@ -140,12 +118,7 @@ def _paused(paused: Mapping[str, PausedTime], width: int) -> Iterator[str]:
         yield "suspended  of the last hour  guest"
         for name, time in shown:
             told = seconds(time.ratio * WINDOW_SECONDS)
-            yield f"{told:>9}  {ppm(time.ratio):>16}  {elided(visible(name), width - 29)}"
-
-
-def ppm(ratio: float) -> str:
-    """A ratio in parts per million, as drifts of clocks are given."""
-    return f"{ratio * 1e6:.0f} ppm"
+            yield f"{told:>9}  {ppm(time.ratio):>16}  {elided(printable(name), width - 29)}"
 
 
 def _share(pages: int, memory: int) -> str:
@@ -172,7 +145,7 @@ def _groups(scan: HostScan, width: int) -> Iterator[str]:
         yield "    self  inter-VM  group"
         for group in groups:
             own, inter = size(group.self_sharing_pages * page), size(group.inter_sharing_pages * page)
-            yield f"{own:>8}  {inter:>8}  {elided(visible(group.name), width - 20)}"
+            yield f"{own:>8}  {inter:>8}  {elided(printable(group.name), width - 20)}"
 
 
 def _pairs(scan: HostScan, width: int) -> Iterator[str]:
@@ -181,7 +154,7 @@ def _pairs(scan: HostScan, width: int) -> Iterator[str]:
         yield "inter-VM  largest pairs"
         room = width - 13
         for pair in shown:
-            a, b = map(visible, pair.domains)
+            a, b = map(printable, pair.domains)
             a = elided(a, max(room // 2, room - columns(b)))
             b = elided(b, room - columns(a))
             yield f"{size(pair.inter_sharing_pages * scan.report.page_size):>8}  {a} + {b}"
@@ -196,10 +169,10 @@ def _fallbacks(scan: HostScan, width: int) -> Iterator[str]:
     if names:
         yield f"{_MARK} scanned in another way than preferred"
         for (code, reason), who in names.items():
-            named = ", ".join(elided(visible(name), width - 30) for name in who)
+            named = ", ".join(elided(printable(name), width - 30) for name in who)
             if len(who) == len(scan.scans) > 1:
                 named = f"all {len(who)} guests"
-            yield from wrapped(f"{named} ({visible(code)}): {visible(reason)}", width)
+            yield from wrapped(f"{named} ({printable(code)}): {printable(reason)}", width)
 
 
 def _device_writes(scan: HostScan) -> Iterator[str]:
@@ -211,8 +184,8 @@ def _skipped(scan: HostScan, width: int) -> Iterator[str]:
     if scan.skipped:
         yield "skipped"
         for one in scan.skipped:
-            name = elided(visible(one.name), width - 30)
-            yield from wrapped(f"{name} ({one.reason.value}): {visible(one.message)}", width)
+            name = elided(printable(one.name), width - 30)
+            yield from wrapped(f"{name} ({one.reason.value}): {printable(one.message)}", width)
 
 
 class Progress:
@@ -239,7 +212,7 @@ class Progress:
         counted = f"[{bar}] guest {number} of {of}: "
         # The last column stays empty: some terminals wrap when it is written.
         room = self._width - 1
-        self._draw(elided(counted + elided(visible(name), room - len(counted)), room))
+        self._draw(elided(counted + elided(printable(name), room - len(counted)), room))
 
     def _draw(self, line: str) -> None:
         if not self._width or not (line or self._shown):

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.escape import quoted
+from samepaged.formatting import rfc3339
 from samepaged.guard.suspend import LeftOpenError
 from samepaged.memory.hashing import Interrupted
-from samepaged.report.scan_json import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,14 +4,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final
 
 from samepaged.errors import Reason
 
-if TYPE_CHECKING:
-    from samepaged.metrics.metric import Words
+__all__ = [
+    "FAILURES",
+    "FALLBACKS",
+    "KINDS",
+    "MODES",
+    "OBSTACLES",
+    "READERS",
+    "RESULTS",
+    "SHORT_OBSTACLES",
+    "STATES",
+    "Words",
+]
 
-__all__ = ["FAILURES", "FALLBACKS", "KINDS", "MODES", "OBSTACLES", "READERS", "RESULTS", "SHORT_OBSTACLES", "STATES"]
+Words = Mapping[str, str]
+"""The values of a label with few and fixed ones, each with its meaning."""
 
 STATES: Final[Words] = {
     "absent": "was never backed by the host: it reads as zeros, and was not read",

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from samepaged import threads
+from samepaged.attribution.document import sources_document
 from samepaged.errors import SamepagedError
-from samepaged.report.attribution import sources_document
-from samepaged.report.columns import valid
+from samepaged.escape import valid
 from samepaged.scan.results import Recording, Sourced
 from samepaged.traces import PageSizeCounts, Store, Trace, attribution_file, seed_id
 

@@ -9,11 +9,12 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from samepaged.attribution.document import sources_document
+from samepaged.escape import printable
+from samepaged.formatting import rfc3339
 from samepaged.metrics.collector import render
 from samepaged.page import Page
-from samepaged.report.attribution import sources_document
-from samepaged.report.columns import visible
-from samepaged.report.scan_json import document, rfc3339
+from samepaged.report.scan_json import document
 from samepaged.web.protocol import Document
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Documents:
         self._paused: Mapping[str, PausedTime] = {}
         self._sourced: Mapping[str, Sourced] | None = None
         self._sources_made = Document(SOURCES, JSON, b"")
-        self._page = Page(visible(platform.node()))
+        self._page = Page(printable(platform.node()))
         self._failed: set[str] = set()
         self._json = _line(
             "/api/v1/snapshot", HTTPStatus.SERVICE_UNAVAILABLE, "samepaged has not finished its first scan"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from samepaged import hash_seed
+from samepaged.backoff import Backoff
 from samepaged.config import load
 from samepaged.errors import HypervisorError, Reason, SamepagedError
 from samepaged.guard.client import GuardClient
@@ -30,7 +31,7 @@ from samepaged.service import systemd
 from samepaged.service.history import accounts, extended, moment
 from samepaged.service.malloc import release_memory
 from samepaged.service.outputs import Serving
-from samepaged.service.schedule import Backoff, Schedule
+from samepaged.service.schedule import Schedule
 from samepaged.service.snapshot_store import Board
 from samepaged.traces.database import check_installed
 from samepaged.web.process import Child

@@ -1,11 +1,11 @@
-"""When the next scan is due, and when libvirt is tried again."""
+"""When the next scan is due."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
 
-__all__ = ["Backoff", "Schedule"]
+__all__ = ["Schedule"]
 
 
 @dataclass
@@ -27,21 +27,3 @@ class Schedule:
         """Take over other settings; a scan that is due stays due."""
         self.interval, self.jitter = interval, jitter
         self.due = min(self.due, now + interval)
-
-
-@dataclass
-class Backoff:
-    """Waits that double from `first` to `longest` seconds."""
-
-    first: float = 0.5
-    longest: float = 30.0
-    wait: float = 0.0
-
-    def failed(self) -> float:
-        """The seconds to wait after one more failure."""
-        self.wait = min(2 * self.wait, self.longest) if self.wait else self.first
-        return self.wait
-
-    def succeeded(self) -> None:
-        """Begin anew."""
-        self.wait = 0.0

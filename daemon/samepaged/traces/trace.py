@@ -159,5 +159,5 @@ class Trace:
 
 
 def _valid(name: str) -> str:
-    """A name as valid Unicode, which Parquet requires; as in report/columns.py."""
+    """A name as valid Unicode, which Parquet requires; as in text_layout.py."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from samepaged import threads
+from samepaged.backoff import Backoff
 from samepaged.errors import ConfigError, SamepagedError
+from samepaged.escape import printable
 from samepaged.os_errors import no_resources
-from samepaged.report.columns import visible
-from samepaged.service.schedule import Backoff
 from samepaged.web.address import written
 from samepaged.web.frame_writer import Feed
 from samepaged.web.protocol import Answer, FeedError, Report, Settings
@@ -205,7 +205,7 @@ class Publisher:
                 self._hear_answer(message)
             case Report(error):
                 if error:
-                    log.warning("the web process keeps its old configuration: %s", visible(error))
+                    log.warning("the web process keeps its old configuration: %s", printable(error))
             case _:
                 raise FeedError("it said what only the scanner says")
 
@@ -216,11 +216,11 @@ class Publisher:
         if not answer.error:
             self._backoff.succeeded()
             self._complaint = ""
-            self._tell(f"{'https' if answer.tls else 'http'}://{written(visible(answer.host), answer.port)}/metrics")
+            self._tell(f"{'https' if answer.tls else 'http'}://{written(printable(answer.host), answer.port)}/metrics")
         else:
             self._retry = time.monotonic() + self._backoff.failed()
             if not awaited and answer.error != self._complaint:
-                log.error("no metrics: %s", visible(answer.error))
+                log.error("no metrics: %s", printable(answer.error))
                 self._complaint = answer.error
         with self._state:
             self._away, self._answer = False, answer
@@ -243,5 +243,5 @@ def _settings(number: int, wanted: Wanted) -> Settings:
 def _check(answer: Answer) -> None:
     """Raise what the web process objects to. It is on the network: what it says is not trusted to be one line."""
     if answer.error:
-        error = visible(answer.error)
+        error = printable(answer.error)
         raise ConfigError(error) if answer.misconfigured else SamepagedError(error)

@@ -21,7 +21,7 @@ from samepaged.hypervisor.hmp import RamBlock
 from samepaged.memory.forecast import Forecast
 from samepaged.memory.layout import RamMapping
 from samepaged.memory.plan import Obstacle
-from samepaged.report.columns import columns
+from samepaged.text_layout import columns
 
 GIB = 1 << 30
 SHARED = Obstacle("shared", "its memory is shared")

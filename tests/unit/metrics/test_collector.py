@@ -12,8 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from samepaged.errors import Reason
+from samepaged.escape import valid
 from samepaged.metrics.collector import SnapshotCollector, registry, render
-from samepaged.report.columns import valid
 from samepaged.scan.results import ConfigStatus, Histogram, HostScan, Skipped, Snapshot
 from samepaged.sharing import GroupSharing, PageSizeSharing, PairSharing
 from tests.support.results import AWKWARD_NAMES, STARTED, full_snapshot, host_scan, snapshot, stable_report

@@ -177,8 +177,8 @@ def test_no_metric_is_made_but_from_the_catalogue() -> None:
     makers = {path for path, name, _ in calls() if name.endswith("MetricFamily")}
     entries = [path for path, name, _ in calls() if name == "Metric"]
 
-    assert makers == {DAEMON / "export" / "families.py"}
-    assert set(entries) == {DAEMON / "export" / "catalogue" / f"{section}.py" for section in SECTIONS}
+    assert makers == {DAEMON / "metrics" / "families.py"}
+    assert set(entries) == {DAEMON / "metrics" / f"{section}.py" for section in SECTIONS}
     assert len(entries) == len(CATALOGUE)
 
 

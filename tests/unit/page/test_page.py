@@ -15,14 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samepaged.errors import Reason
+from samepaged.escape import printable
 from samepaged.page import Page
 from samepaged.page import page as page_module
 from samepaged.page.markup import Html
 from samepaged.page.style import STYLE
-from samepaged.report.columns import elided, visible
 from samepaged.scan.results import ConfigStatus, HostScan, Limits, Skipped, Snapshot
 from samepaged.service.documents import LARGEST
 from samepaged.sharing import SharingReport
+from samepaged.text_layout import elided
 from tests.support import hosts
 from tests.support.hosts import NOW
 from tests.support.results import AWKWARD_NAMES, full_snapshot
@@ -116,7 +117,7 @@ names = st.text(st.characters(), max_size=300) | st.text(st.sampled_from("<>&'\"
 @given(st.lists(names, min_size=2, max_size=4, unique=True))
 def test_a_name_is_shown_as_it_is_and_changes_nothing_else(found: list[str]) -> None:
     snapshot = called(*found)
-    assert sorted(guest_names(tree(snapshot))) == sorted(visible(name) or "(no name)" for name in found)
+    assert sorted(guest_names(tree(snapshot))) == sorted(printable(name) or "(no name)" for name in found)
     plain = called(*(f"guest-{at}" for at in range(len(found))))
 
     def tags(of: Snapshot) -> list[tuple[str, tuple[str, ...]]]:
@@ -126,7 +127,7 @@ def test_a_name_is_shown_as_it_is_and_changes_nothing_else(found: list[str]) -> 
 
 
 def test_awkward_names_are_all_there() -> None:
-    assert set(guest_names(tree(called(*AWKWARD_NAMES)))) == {visible(name) or "(no name)" for name in AWKWARD_NAMES}
+    assert set(guest_names(tree(called(*AWKWARD_NAMES)))) == {printable(name) or "(no name)" for name in AWKWARD_NAMES}
 
 
 def test_before_the_first_scan_it_says_when_that_is() -> None:
@@ -310,7 +311,7 @@ def test_the_worst_names_of_the_most_guests_can_be_served() -> None:
     first = scan.report.guests[0]
     guests = tuple(replace(first, name=name, group=name) for name in worst)
     how = tuple(replace(scan.scans[0], name=name, fallback_code="busy", fallback_reason=name) for name in worst)
-    skipped = tuple(Skipped(name, Reason.READ, f"domain {visible(name)}") for name in worst)
+    skipped = tuple(Skipped(name, Reason.READ, f"domain {printable(name)}") for name in worst)
     scan = replace(scan, report=replace(scan.report, guests=guests), scans=how, skipped=skipped)
     html = page(hosts.snapshot(scan))
     assert len(html) < LARGEST

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.report.advice import Advice
-from samepaged.report.columns import columns
 from samepaged.scan.label_values import OBSTACLES
 from samepaged.scan.results import HostScan, Merging
 from samepaged.sharing import GroupSharing
+from samepaged.text_layout import columns
 from tests.support.results import AWKWARD_NAMES, host_scan, merging
 
 GIB = 1 << 18  # pages

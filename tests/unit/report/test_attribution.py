@@ -10,11 +10,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from samepaged.attribution.document import sources_document
 from samepaged.attribution.ownership import KINDS
 from samepaged.attribution.report import Copied, Owner
 from samepaged.metrics.collector import SnapshotCollector, render
 from samepaged.page import Page
-from samepaged.report.attribution import sources_document, sources_text
+from samepaged.report.attribution import sources_text
 from samepaged.scan.label_values import KINDS as WORDS
 from samepaged.scan.results import Snapshot, Sourced
 from tests.support.results import AWKWARD_NAMES, STARTED, answers, full_snapshot

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
-from samepaged.report.columns import columns
-from samepaged.report.scan_table import Progress, seconds, size, table
+from samepaged.formatting import seconds, size
+from samepaged.report.scan_table import Progress, table
 from samepaged.scan.results import Skipped
 from samepaged.sharing import GroupSharing, PageSizeSharing, PairSharing
+from samepaged.text_layout import columns
 from tests.support.results import AWKWARD_NAMES, host_scan, stable_report
 
 if TYPE_CHECKING:

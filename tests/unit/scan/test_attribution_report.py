@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from samepaged.attribution.document import sources_document
 from samepaged.attribution.ownership import KIND, Ownership
 from samepaged.attribution.report import Answers, answer
 from samepaged.config import SourcesConfig
-from samepaged.report.attribution import sources_document
 from samepaged.scan import attribution_report
 from samepaged.scan.attribution_report import answers_of, still_shown
 from samepaged.scan.results import Sourced

@@ -8,7 +8,8 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.service.schedule import Backoff, Schedule
+from samepaged.backoff import Backoff
+from samepaged.service.schedule import Schedule
 from samepaged.service.signals import Signals
 
 

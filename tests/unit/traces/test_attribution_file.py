@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from samepaged.attribution.document import sources_document
 from samepaged.attribution.ownership import KINDS
 from samepaged.attribution.report import Answers, Copied, Owner
 from samepaged.cli import main
 from samepaged.errors import TraceError
-from samepaged.report.attribution import sources_document
 from samepaged.sharing import PageDigest
 from samepaged.traces import Store, Trace, attribution_file, seed_id, survey
 from samepaged.traces.attribution_file import MOST, MOST_BYTES, MOST_OWNERS, owners_of, read, sidecar, write

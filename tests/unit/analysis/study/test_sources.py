@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.analysis.study.attribution import LIBRARIES, is_library, sources
+from samepaged.attribution.document import sources_document
 from samepaged.attribution.report import Answers, Owner, answer
 from samepaged.cli import main
-from samepaged.report.attribution import sources_document
 from samepaged.sharing import PageDigest
 from samepaged.traces import Store, Trace, attribution_file, seed_id
 from tests.unit.attribution.owned import Page, ownership

@@ -1,25 +1,18 @@
-"""Names of domains, made fit for where they are shown: libvirt allows nearly any character in them."""
+"""Text in columns of a terminal: width, elision, wrapping, tables."""
 
 from __future__ import annotations
 
 import unicodedata
 from typing import TYPE_CHECKING
 
-from samepaged.escape import printable as visible
+from samepaged.escape import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-__all__ = ["aligned", "columns", "elided", "valid", "visible", "wrapped"]
+__all__ = ["aligned", "columns", "elided", "wrapped"]
 
 _ELLIPSIS = "..."
-
-
-def valid(text: str) -> str:
-    r"""`text` as valid Unicode, which JSON and Prometheus require: a lone surrogate (how Python carries a byte that is
-    not UTF-8) becomes the six characters of its escape, `\udcff`.
-    """
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def columns(text: str) -> int:
@@ -64,8 +57,8 @@ def wrapped(text: str, width: int, *, first: str = "  ", rest: str = "    ") -> 
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> Iterator[str]:
-    """Rows as lines, made visible, in columns two spaces apart; those of these numbers are aligned to the right."""
-    lines = [[visible(cell) for cell in row] for row in rows]
+    """Rows as lines, printable, in columns two spaces apart; those of these numbers are aligned to the right."""
+    lines = [[printable(cell) for cell in row] for row in rows]
     widths = [max(columns(line[at]) for line in lines) for at in range(len(lines[0]) if lines else 0)]
     for line in lines:
         cells = []

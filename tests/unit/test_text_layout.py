@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.report.columns import columns, elided, valid, visible
+from samepaged.escape import printable, valid
+from samepaged.text_layout import columns, elided
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()))
 
@@ -22,7 +23,7 @@ def test_any_text_can_be_written_as_utf_8(text: str) -> None:
 
 @given(ANY_TEXT)
 def test_nothing_that_a_terminal_obeys_becomes_visible_text(text: str) -> None:
-    assert visible(text).isprintable()
+    assert printable(text).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_nothing_that_a_terminal_obeys_becomes_visible_text(text: str) -> None:
     ],
 )
 def test_control_characters_become_their_escapes(text: str, shown: str) -> None:
-    assert visible(text) == shown
+    assert printable(text) == shown
 
 
 def test_wide_characters_take_two_columns_and_combining_marks_none() -> None:
