@@ -16,7 +16,7 @@ from samepaged.guard.client import GuardClient
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
-from samepaged.scan.guest import Scanner
+from samepaged.scan.guest import GuestScanner
 from tests.support.guests import Spec, running
 from tests.support.libvirtd import private_libvirtd
 
@@ -49,7 +49,7 @@ def _guest() -> Iterator[tuple[str, Writer]]:
             yield daemon.uri, writer
 
 
-def _snapshot(scanner: Scanner, writer: Writer) -> float:
+def _snapshot(scanner: GuestScanner, writer: Writer) -> float:
     return scanner.scan(writer.domain).scan.longest_pause_seconds
 
 
@@ -73,7 +73,7 @@ def rows() -> list[Row]:
         config = Config.model_validate({"scan": {"mode": "snapshot"}})
         guard = GuardClient(uri, Path(tmpfs))
         scanners = {
-            threads: Scanner(hypervisor, guard, config, Hashing(best(), 7, threads, lambda: False), {})
+            threads: GuestScanner(hypervisor, guard, config, Hashing(best(), 7, threads, lambda: False), {})
             for threads in THREADS
         }
         scanned = scanners[1].scan(writer.domain)

@@ -17,9 +17,9 @@ from samepaged.guard.client import GuardClient
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
-from samepaged.scan.attribution import Attribution
+from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.attribution_report import answers_of
-from samepaged.scan.guest import Scanner
+from samepaged.scan.guest import GuestScanner
 from tests.support.attribution.guests import initramfs
 from tests.support.attribution.memory_image import IDLE, image
 from tests.support.guests import Spec
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.row import Row
-    from samepaged.scan.guest import Scanned
+    from samepaged.scan.guest import ScannedGuest
 
 __all__ = ["rows"]
 
@@ -64,7 +64,7 @@ class _Taken:
     pauses: list[float] = field(default_factory=list)
     rests: list[float] = field(default_factory=list)
 
-    def scan(self, scanner: Scanner, domain: libvirt.virDomain) -> Scanned:
+    def scan(self, scanner: GuestScanner, domain: libvirt.virDomain) -> ScannedGuest:
         began = time.monotonic()
         scanned = scanner.scan(domain)
         self.pauses.append(scanned.scan.longest_pause_seconds)
@@ -72,7 +72,7 @@ class _Taken:
         return scanned
 
 
-def _filled(scanner: Scanner, domain: libvirt.virDomain) -> Scanned:
+def _filled(scanner: GuestScanner, domain: libvirt.virDomain) -> ScannedGuest:
     """A scan of the guest with all its memory written."""
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -95,9 +95,9 @@ def rows() -> list[Row]:
         config = Config.model_validate({"scan": {"mode": "snapshot"}})
         guard = GuardClient(uri, Path(tmpfs))
         hashing = Hashing(best(), 7, 1, lambda: False)
-        plain = Scanner(hypervisor, guard, config, hashing, {})
-        attribution = Attribution(SourcesConfig(enabled=True, every=1, names=True))
-        asking = Scanner(hypervisor, guard, config, hashing, {}, attribution=attribution)
+        plain = GuestScanner(hypervisor, guard, config, hashing, {})
+        attribution = AttributionSchedule(SourcesConfig(enabled=True, every=1, names=True))
+        asking = GuestScanner(hypervisor, guard, config, hashing, {}, attribution=attribution)
         _filled(plain, domain)
         cold = _Taken()
         cold.scan(asking, domain)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bench.analysis import guest_digest
 from samepaged.config import TracesConfig
 from samepaged.scan.results import GuestScan
-from samepaged.scan.trace_recorder import Record, Recorder
+from samepaged.scan.trace_recorder import Record, TraceRecorder
 from samepaged.traces import survey
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def rows() -> Iterator[Row]:
     waited, written = [], []
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        recorder = Recorder(TracesConfig(enabled=True, directory=place), lambda: False)
+        recorder = TraceRecorder(TracesConfig(enabled=True, directory=place), lambda: False)
         for number in range(ROUNDS):
             digest = guest_digest(number, PAGES)
             start = time.perf_counter()

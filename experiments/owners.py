@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from experiments.contents import Repeated
-    from samepaged.attribution.report import Answers, Copied
+    from samepaged.attribution.report import AttributionReport, CopiedPage
 
 __all__ = ["by_file", "by_kind", "by_process", "guests", "known", "most_copied"]
 
@@ -59,7 +59,7 @@ def known(study: Document, setups: Sequence[str]) -> list[Document]:
     return sorted(found, key=lambda one: (order.get(one["domain"].rpartition("-")[2], 1), one["domain"]))
 
 
-def guests(found: Iterable[Answers]) -> str:
+def guests(found: Iterable[AttributionReport]) -> str:
     """What there is to tell of each guest: its kernel, how much it uses and shares, and how much of it is known."""
     return markdown(
         (
@@ -102,7 +102,7 @@ def by_process(found: Sequence[Document]) -> str:
     )
 
 
-def most_copied(found: Iterable[tuple[Answers, Sequence[Repeated]]]) -> str:
+def most_copied(found: Iterable[tuple[AttributionReport, Sequence[Repeated]]]) -> str:
     """The pages with most copies of each guest: what fills them, as the trace's hashes tell, and whose they are. Those
     with next to no part in the guest's self-sharing are left out.
     """
@@ -119,7 +119,7 @@ def most_copied(found: Iterable[tuple[Answers, Sequence[Repeated]]]) -> str:
     return markdown(head, rows)
 
 
-def _lines(copied: Copied) -> str:
+def _lines(copied: CopiedPage) -> str:
     """The owners of most of the copies, and which part of the copies is theirs, where all are known."""
     total = 0 if copied.more_owners else sum(copied.pages)
     parts = [f" {100 * pages / total:.0f} %" if total > pages else "" for pages in copied.pages]

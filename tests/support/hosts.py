@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 from samepaged.errors import Reason
 from samepaged.ksm import HostMerging, ProcessMerging
-from samepaged.scan.results import ConfigStatus, GuestScan, HostScan, Limits, Merging, Moment, Skipped, Snapshot
+from samepaged.scan.results import (
+    ConfigStatus,
+    GuestScan,
+    HistoryPoint,
+    HostScan,
+    Limits,
+    Merging,
+    SkippedGuest,
+    Snapshot,
+)
 from samepaged.sharing import GroupSharing, GuestSharing, PairSharing, SharingReport
 
 if TYPE_CHECKING:
@@ -90,7 +99,7 @@ def scan(guests: Sequence[GuestSharing]) -> HostScan:
     )
 
 
-def history(of: HostScan, scans: int = 96, every: float = 900.0, part_merged: float = 0.62) -> tuple[Moment, ...]:
+def history(of: HostScan, scans: int = 96, every: float = 900.0, part_merged: float = 0.62) -> tuple[HistoryPoint, ...]:
     """The last day: in the night an update takes a third of the sharing away, and one hour nobody scans."""
     report, page = of.report, of.report.page_size
     moments = []
@@ -103,7 +112,7 @@ def history(of: HostScan, scans: int = 96, every: float = 900.0, part_merged: fl
         own, inter = (int(pages * page * part) for pages in (report.self_sharing_pages, report.inter_sharing_pages))
         zero = int(of.zero_pages * page * (0.8 + 0.2 * day))
         memory = sum(guest.memory_pages for guest in report.guests) * page
-        moments.append(Moment(ended, memory, own, inter, zero, int((own + inter + zero) * part_merged * day)))
+        moments.append(HistoryPoint(ended, memory, own, inter, zero, int((own + inter + zero) * part_merged * day)))
     return tuple(moments)
 
 
@@ -144,7 +153,8 @@ def small() -> Snapshot:
     """Three guests, and one that was left out."""
     guests = (guest("web-1", "tenant", 4096, 5), guest("web-2", "tenant", 4096, 6), guest("db", "tenant", 16384, 3))
     of = replace(
-        scan(guests), skipped=(Skipped("vault", Reason.OPTED_OUT, "domain vault is opted out by its owner's metadata"),)
+        scan(guests),
+        skipped=(SkippedGuest("vault", Reason.OPTED_OUT, "domain vault is opted out by its owner's metadata"),),
     )
     return snapshot(of, merging(of))
 
@@ -163,11 +173,11 @@ def large(count: int = 200) -> Snapshot:
     of = replace(
         scan(guests),
         skipped=(
-            Skipped("vault", Reason.OPTED_OUT, "domain vault is opted out by its owner's metadata"),
-            Skipped(
+            SkippedGuest("vault", Reason.OPTED_OUT, "domain vault is opted out by its owner's metadata"),
+            SkippedGuest(
                 "moving", Reason.IN_JOB, "domain moving is in a job (migration out); it is scanned when that is done"
             ),
-            Skipped("enclave", Reason.ENCRYPTED, "memory of domain enclave is encrypted; exclude it"),
+            SkippedGuest("enclave", Reason.ENCRYPTED, "memory of domain enclave is encrypted; exclude it"),
         ),
     )
     return replace(snapshot(of, merging(of, part=0.31)), failures={("moving", Reason.IN_JOB): 4})

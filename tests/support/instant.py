@@ -9,11 +9,11 @@ import numpy as np
 
 from samepaged.attribution.guest_ram import PAGE, Ram
 from samepaged.attribution.linux.kernel import Kernel
-from samepaged.attribution.linux.labelling import attribute
+from samepaged.attribution.linux.labelling import label_pages
 from samepaged.attribution.ownership import KIND, KINDS
 from samepaged.attribution.ram_map import layouts
-from samepaged.attribution.session import Attendant, Known, Terms
-from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
+from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
+from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
 from samepaged.memory.hashing import best
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ownership import Ownership
+    from samepaged.attribution.ownership import PageOwners
     from samepaged.attribution.ram_map import Layout
     from samepaged.hypervisor.guest import Guest
-    from samepaged.memory.observer import Copies, Witness
+    from samepaged.memory.observer import PageAccess, PageObserver
     from samepaged.memory.pause import Pause
-    from samepaged.memory.scan_state import Kept
+    from samepaged.memory.scan_state import ScanState
 
 __all__ = ["differences", "scanned", "whole"]
 
@@ -37,7 +37,7 @@ MARK = int.from_bytes(b"OSRELEAS", "little")
 class Whole:
     """A Witness that does as another does, and copies all memory besides, while the guest is held."""
 
-    def __init__(self, inner: Attendant) -> None:
+    def __init__(self, inner: AttributionSession) -> None:
         self.inner = inner
         self.words: NDArray[np.uint64] | None = None
 
@@ -45,7 +45,7 @@ class Whole:
         return getattr(self.inner, name)
 
     @contextlib.contextmanager
-    def held(self, copies: Copies, written: NDArray[np.bool_] | None) -> Iterator[None]:
+    def held(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> Iterator[None]:
         with self.inner.held(copies, written):
             yield
         pages = np.arange(copies.pages, dtype=np.int64)
@@ -57,16 +57,16 @@ class Whole:
 
 
 def scanned(
-    guest: Guest, pause: Pause, kept: Kept, known: Known, mode: str, directory: Path
-) -> tuple[Capture, Ownership, Ownership]:
+    guest: Guest, pause: Pause, kept: ScanState, known: GuestKernelCache, mode: str, directory: Path
+) -> tuple[Capture, PageOwners, PageOwners]:
     """One scan of a guest: what it found, whose it says that the pages are, and whose they are by all of the memory."""
     layout = next(layouts(guest.machine, guest.memory))
-    attendant = Attendant(known, [layout], Terms(1 << 30, 60, names=True), lambda: False)
-    source = Source(guest.process.pid, guest.blocks, False, False, pause, lambda _: None, directory)
+    attendant = AttributionSession(known, [layout], WorkerLimits(1 << 30, 60, names=True), lambda: False)
+    source = GuestMemory(guest.process.pid, guest.blocks, False, False, pause, lambda _: None, directory)
     policy = Policy(mode, "process", 60.0, 1.0, 0, still_ksm=False)
     with attendant:
         whole_ = Whole(attendant)
-        witness: Witness = whole_  # type: ignore[assignment]  # the rest of it is the attendant's
+        witness: PageObserver = whole_  # type: ignore[assignment]  # the rest of it is the attendant's
         found = capture(source, Hashing(best(), 7, 1, lambda: False), policy, kept, witness)
         attendant.think()
         owned = attendant.conclude()
@@ -74,13 +74,13 @@ def scanned(
     return found, owned, whole(whole_.words, layout)
 
 
-def whole(words: NDArray[np.uint64], layout: Layout) -> Ownership:
+def whole(words: NDArray[np.uint64], layout: Layout) -> PageOwners:
     """Whose the pages of a whole memory are."""
     ram = Ram(words, layout)
-    return attribute(Kernel.open(ram, np.flatnonzero(words[:, 0] == MARK).tolist(), None, None))
+    return label_pages(Kernel.open(ram, np.flatnonzero(words[:, 0] == MARK).tolist(), None, None))
 
 
-def differences(found: Ownership, truth: Ownership) -> list[str]:
+def differences(found: PageOwners, truth: PageOwners) -> list[str]:
     """The pages of which `found` says something else than `truth`, but for those that the host does not back and those
     of which it says that it does not know them.
     """
@@ -99,11 +99,11 @@ def differences(found: Ownership, truth: Ownership) -> list[str]:
     return told
 
 
-def _name(of: Ownership, page: int) -> str | None:
+def _name(of: PageOwners, page: int) -> str | None:
     return None if of.labels[page] < 0 else of.names[of.labels[page]]
 
 
-def _users(of: Ownership) -> dict[int, set[str]]:
+def _users(of: PageOwners) -> dict[int, set[str]]:
     users: dict[int, set[str]] = {}
     for page, by in zip(of.used_pages.tolist(), of.used_by.tolist(), strict=True):
         users.setdefault(page, set()).add(of.processes[by])

@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from samepaged.attribution.report import Answers, Copied, Owner
+from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
 from samepaged.ksm import HostMerging, ProcessMerging
 from samepaged.scan.results import (
     ConfigStatus,
+    GuestAttribution,
     GuestScan,
     Histogram,
+    HistoryPoint,
     HostScan,
     Limits,
     Merging,
-    Moment,
     OpenJournalEntry,
-    Recording,
-    Skipped,
+    SkippedGuest,
     Snapshot,
-    Sourced,
+    TraceStats,
 )
 from samepaged.sharing import GroupSharing, GuestSharing, PageSizeSharing, PairSharing, SharingReport
 
@@ -94,7 +94,7 @@ def host_scan(
     *names: str,
     pairs: tuple[PairSharing, ...] = (),
     groups: tuple[GroupSharing, ...] = (GroupSharing("tenant", 90, 40),),
-    skipped: tuple[Skipped, ...] = (),
+    skipped: tuple[SkippedGuest, ...] = (),
     pages: int = 1000,
     stable: SharingReport | None = None,
     page_sizes: tuple[PageSizeSharing, ...] = (),
@@ -164,7 +164,7 @@ def full_snapshot() -> Snapshot:
         "web-1",
         "web-2",
         pairs=(PairSharing(("web-1", "web-2"), 40),),
-        skipped=(Skipped("db", Reason.ENCRYPTED, "memory of domain db is encrypted"),),
+        skipped=(SkippedGuest("db", Reason.ENCRYPTED, "memory of domain db is encrypted"),),
         stable=stable_report("web-1"),
         page_sizes=(PageSizeSharing(8192, 1000, 150, 60, 10),),
         fallbacks={"web-2": ("kernel", "this kernel keeps no soft-dirty bits")},
@@ -175,18 +175,18 @@ def full_snapshot() -> Snapshot:
         limits=Limits(0.25, 900.0, 0.0005),
         paused={"web-1": PausedTime(1.5, 0.0004), "web-2": PausedTime(0.25, 0.00002)},
         merging=merging("web-1", "web-2"),
-        history=(Moment(STARTED - 900, 8 << 20, 1 << 20, 2 << 20, 1 << 19, 1 << 20),),
+        history=(HistoryPoint(STARTED - 900, 8 << 20, 1 << 20, 2 << 20, 1 << 19, 1 << 20),),
         next_scan=STARTED + 900,
-        recording=Recording(written=7, lost=1, stored_bytes=1 << 20),
+        recording=TraceStats(written=7, lost=1, stored_bytes=1 << 20),
         open_entries=(OpenJournalEntry("hung", 1.0, "the monitor is busy"),),
-        sources={name: Sourced(answers(name), STARTED - 900) for name in ("web-1", "web-2")},
+        sources={name: GuestAttribution(answers(name), STARTED - 900) for name in ("web-1", "web-2")},
     )
 
 
-def answers(domain: str, *, names: bool = True, kinds: int = 3) -> Answers:
+def answers(domain: str, *, names: bool = True, kinds: int = 3) -> AttributionReport:
     """A guest of 1,000 pages that shares 110: its heap is in most of it, its libraries in the rest."""
     owners = [Owner("heap", 300, 50, 20, 60.0), Owner("library", 200, 30, 20, 45.5), Owner("slab", 100, 10, 0, 4.5)]
-    return Answers(
+    return AttributionReport(
         domain=domain,
         kernel="6.1.0-56-cloud-amd64",
         memory_pages=1000,
@@ -197,9 +197,9 @@ def answers(domain: str, *, names: bool = True, kinds: int = 3) -> Answers:
         kinds=(*owners[:kinds], Owner("free", 200, 0, 0, 0.0)),
         processes=(Owner("apache2", 150, 40, 20, 50.0), Owner("sshd", 20, 5, 0, 2.5)) if names else None,
         files=(Owner("/usr/lib/libc.so.6", 90, 20, 10, 15.0),) if names else None,
-        most_copied=(Copied(12, others=True, owners=("[libc.so.6 000b6000 r-xp]: apache2 sshd",), more_owners=1),)
+        most_copied=(CopiedPage(12, others=True, owners=("[libc.so.6 000b6000 r-xp]: apache2 sshd",), more_owners=1),)
         if names
-        else (Copied(12, others=True, owners=("[library]",)),),
+        else (CopiedPage(12, others=True, owners=("[library]",)),),
         together=(Owner("heap+anonymous", 300, 50, 20, 60.0),),
         in_use_self_sharing_pages=40,
     )

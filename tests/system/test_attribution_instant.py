@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from samepaged.attribution.ownership import KIND
-from samepaged.attribution.session import Known
+from samepaged.attribution.session import GuestKernelCache
 from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
-from samepaged.memory.scan_state import Kept
+from samepaged.memory.scan_state import ScanState
 from samepaged.sharing import FIRST_HASH
 from tests.support.guests import Spec, running
 from tests.support.instant import differences, scanned
@@ -41,7 +41,7 @@ def test_what_was_copied_of_a_guest_that_writes_and_maps_says_what_all_its_memor
     hypervisor = Hypervisor(libvirtd.uri)
     hypervisor.connect()
     guard = GuardClient(libvirtd.uri, tmp_path)
-    kept, known = Kept(start_time=0), Known(start_time=0)
+    kept, known = ScanState(start_time=0), GuestKernelCache(start_time=0)
     try:
         for number, dirty in enumerate((0, 500, 500, 0)):
             guest.tell(f"dirty {dirty}")

@@ -11,9 +11,9 @@ import pytest
 
 from samepaged.escape import printable
 from samepaged.page import Page
-from samepaged.scan.results import Sourced
-from samepaged.web.client import Publisher, Wanted
-from samepaged.web.process import Child
+from samepaged.scan.results import GuestAttribution
+from samepaged.web.client import WebClient, WebListener
+from samepaged.web.process import ChildProcess
 from samepaged.web.protocol import Document
 from tests.support import hosts
 from tests.support.browser import Tab, browser, program
@@ -50,7 +50,7 @@ def owned(of: Snapshot) -> Snapshot:
     for one in of.latest.scans:
         told = answers(one.name)
         programs = tuple(replace(owner, name=name) for owner in told.processes or () for name in HOSTILE)
-        found[one.name] = Sourced(replace(told, processes=programs, kernel=HOSTILE[0]), hosts.NOW - 90_000)
+        found[one.name] = GuestAttribution(replace(told, processes=programs, kernel=HOSTILE[0]), hosts.NOW - 90_000)
     return replace(of, sources=found)
 
 
@@ -71,7 +71,7 @@ def address() -> Iterator[str]:
         Document(f"/{name}", "text/html; charset=utf-8", Page("kvm-7")(snapshot, hosts.NOW))
         for name, snapshot in SNAPSHOTS.items()
     ]
-    publisher = Publisher(Child(), lambda: pages, Wanted("127.0.0.1", 0))
+    publisher = WebClient(ChildProcess(), lambda: pages, WebListener("127.0.0.1", 0))
     try:
         publisher.start(lambda: False)
         yield f"http://127.0.0.1:{publisher._settings.port}"

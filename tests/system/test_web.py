@@ -24,8 +24,8 @@ import bcrypt
 import pytest
 
 from samepaged.errors import ConfigError, SamepagedError
-from samepaged.web.client import Publisher, Wanted
-from samepaged.web.process import Child, Remote
+from samepaged.web.client import WebClient, WebListener
+from samepaged.web.process import ChildProcess, SystemdService
 from samepaged.web.protocol import Document
 from tests.support.certificates import Authority, Pair
 from tests.support.daemon import Daemon, daemon
@@ -76,7 +76,7 @@ def server(authority: Authority) -> Pair:
 class Web:
     """A web process that is fed by this one."""
 
-    def __init__(self, child: Child, publisher: Publisher) -> None:
+    def __init__(self, child: ChildProcess, publisher: WebClient) -> None:
         self._child = child
         self.publisher = publisher
 
@@ -111,8 +111,8 @@ def ask(
 
 @contextlib.contextmanager
 def web(config: Path | None = None) -> Iterator[Web]:
-    child = Child()
-    publisher = Publisher(child, lambda: PAGES, Wanted("127.0.0.1", 0, config))
+    child = ChildProcess()
+    publisher = WebClient(child, lambda: PAGES, WebListener("127.0.0.1", 0, config))
     try:
         publisher.start(lambda: False)
         yield Web(child, publisher)
@@ -309,14 +309,14 @@ def test_what_cannot_be_used_is_refused_and_what_was_in_force_stays(public: Path
     with web() as one:
         port = one.port
         with pytest.raises(ConfigError):
-            one.publisher.change(Wanted("127.0.0.1", 0, bad), lambda: False)
+            one.publisher.change(WebListener("127.0.0.1", 0, bad), lambda: False)
         with pytest.raises(SamepagedError, match=r"cannot listen on 192\.0\.2\.1:80"):
-            one.publisher.change(Wanted("192.0.2.1", 80), lambda: False)
+            one.publisher.change(WebListener("192.0.2.1", 80), lambda: False)
         # These take what Python imports only then, and the user of the web process may not be able to read it.
         with pytest.raises(ConfigError, match=r"/nö\\n\\x1b: cannot be read"):
-            one.publisher.change(Wanted("127.0.0.1", 0, Path("/n\xf6\n\x1b")), lambda: False)
+            one.publisher.change(WebListener("127.0.0.1", 0, Path("/n\xf6\n\x1b")), lambda: False)
         with pytest.raises(SamepagedError, match=r"cannot listen on a\.\.b:80"):
-            one.publisher.change(Wanted("a..b", 80), lambda: False)
+            one.publisher.change(WebListener("a..b", 80), lambda: False)
         assert one.port == port
         assert one.ask()[0].status == 200
 
@@ -325,7 +325,7 @@ def test_an_open_address_is_allowed_and_warned_about_once(capfd: pytest.CaptureF
     with web() as one:
         port = one.port
         for number in (1, 2):
-            one.publisher.change(Wanted("0.0.0.0", port), lambda: False)  # noqa: S104 - the point
+            one.publisher.change(WebListener("0.0.0.0", port), lambda: False)  # noqa: S104 - the point
             assert one.ask()[0].status == 200, number
     assert capfd.readouterr().err.count(f"0.0.0.0:{port} is on the network without encryption") == 1
 
@@ -366,8 +366,8 @@ def service(directory: Path, notify: Path | None = None) -> Iterator[Service]:
 
 
 @contextlib.contextmanager
-def scanner(feed: Path) -> Iterator[Publisher]:
-    publisher = Publisher(Remote(feed), lambda: PAGES, Wanted("127.0.0.1", 0))
+def scanner(feed: Path) -> Iterator[WebClient]:
+    publisher = WebClient(SystemdService(feed), lambda: PAGES, WebListener("127.0.0.1", 0))
     try:
         publisher.start(lambda: False)
         yield publisher
@@ -390,7 +390,7 @@ def test_a_service_outlives_its_scanner_and_says_that_it_is_away(tmp_path: Path)
 
 def test_one_scanner_is_enough(tmp_path: Path) -> None:
     with service(tmp_path) as one, scanner(one.feed) as publisher:
-        with contextlib.closing(Remote(one.feed).open()) as second:
+        with contextlib.closing(SystemdService(one.feed).open()) as second:
             second.settimeout(PATIENCE)
             assert second.recv(1) == b""
         assert "a second scanner was turned away" in one.log

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from samepaged.attribution.guest_ram import PAGE, WORDS, Unreadable
-from samepaged.attribution.ownership import Ownership
+from samepaged.attribution.ownership import PageOwners
 from samepaged.attribution.ram_map import Layout, Region
 from tests.fuzz.images.trial import Plan, attempt
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PAGES = 64
-GOOD = replace(Ownership.unknown(PAGES, "", kernel="6.1.0"), note=None)
+GOOD = replace(PageOwners.unknown(PAGES, "", kernel="6.1.0"), note=None)
 NO_PAGES = np.empty(0, dtype=np.int64)
 
 
 class Reader:
     """An Analysis that finds what it is told to."""
 
-    def __init__(self, find: Callable[[], Ownership]) -> None:
+    def __init__(self, find: Callable[[], PageOwners]) -> None:
         self._find = find
 
     def open(self, *_: Any) -> str:
@@ -40,7 +40,7 @@ class Reader:
     def selected(self, _: Any) -> Any:
         return NO_PAGES
 
-    def attribute(self, _: Any) -> Ownership:
+    def attribute(self, _: Any) -> PageOwners:
         return self._find()
 
 
@@ -53,21 +53,21 @@ def no_garbage_is_collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gc.enable()
 
 
-def outcome(find: Callable[[], Ownership]) -> str:
+def outcome(find: Callable[[], PageOwners]) -> str:
     layout = Layout((Region(0, PAGES * PAGE),))
     plan = Plan(b"{}", None, cold=False, names=True, blocks=np.ones(1, dtype=np.bool_))
     words = np.zeros((PAGES, WORDS), dtype=np.uint64)
     return attempt(words, layout, NO_PAGES, plan, Reader(find)).kind
 
 
-def raising(error: BaseException) -> Callable[[], Ownership]:
-    def find() -> Ownership:
+def raising(error: BaseException) -> Callable[[], PageOwners]:
+    def find() -> PageOwners:
         raise error
 
     return find
 
 
-def hang() -> Ownership:
+def hang() -> PageOwners:
     while True:
         pass
 
@@ -92,7 +92,7 @@ def test_what_is_found_or_refused_is_none() -> None:
     ],
 )
 def test_a_crash_a_hang_too_much_memory_and_an_impossible_result_are_found(
-    find: Callable[[], Ownership], kind: str, monkeypatch: pytest.MonkeyPatch
+    find: Callable[[], PageOwners], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if find is hang:
         monkeypatch.setattr("tests.fuzz.images.trial.SECONDS", 0.2)

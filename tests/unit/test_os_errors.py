@@ -18,7 +18,7 @@ from samepaged.ksm import control as ksm_still
 from samepaged.ksm import counters as ksm_counters
 from samepaged.memory import smaps, softdirty
 from samepaged.memory.backing_file import BackingFile
-from samepaged.memory.claim import Claim
+from samepaged.memory.claim import SoftDirtyLock
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.hashing import best
 from samepaged.memory.layout import RamMapping
@@ -79,7 +79,7 @@ def supported(_: Path) -> None:
         lambda _: ProcessMemory(PID),
         lambda _: softdirty.clear(PID),
         supported,
-        lambda _: Claim(PID),
+        lambda _: SoftDirtyLock(PID),
         backing_file,
         dump,
         lambda _: ProcessTable().find("web-1", UUID),
@@ -141,7 +141,7 @@ def test_ksm_is_set_going_again_without_descriptors(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(ksm_still, "KSM", tmp_path)
     run = tmp_path / "run"
     run.write_text("1\n")
-    with ksm_still.stilled(tmp_path) as still:
+    with ksm_still.paused(tmp_path) as still:
         assert still
         assert run.read_text() == "0\n"
         limit = no_descriptors()

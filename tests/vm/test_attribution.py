@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from samepaged.attribution.session import Known
+from samepaged.attribution.session import GuestKernelCache
 from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
-from samepaged.memory.scan_state import Kept
+from samepaged.memory.scan_state import ScanState
 from tests.support.instant import differences, scanned
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def test_what_was_copied_ahead_says_what_all_memory_says_at_the_instant_of_the_d
     guest = describe(hypervisor, kvm_guest.domain)
     guard = GuardClient(hypervisor.uri, tmp_path)
     suspender = Suspender(hypervisor, guest, guard, 3600, lambda: False)
-    kept, known = Kept(start_time=0), Known(start_time=0)
+    kept, known = ScanState(start_time=0), GuestKernelCache(start_time=0)
     try:
         for number, rate in enumerate((0, 500)):
             kvm_guest.fill(0, 2048 * (number + 1), number, 512)

@@ -16,17 +16,17 @@ import pytest
 
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.client import GuardClient
-from samepaged.guard.suspend import Held, Suspender
+from samepaged.guard.suspend import SuspendedDomain, Suspender
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
 from samepaged.memory import precopy, smaps, softdirty
-from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
+from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
 from samepaged.memory.hashing import best
 from samepaged.memory.layout import locate
 from samepaged.memory.pagemap import PRESENT, SOFT_DIRTY
 from samepaged.memory.precopy import Precopy
 from samepaged.memory.process_reader import ProcessReader
-from samepaged.memory.scan_state import Kept
+from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,14 +55,14 @@ class Witnessed:
         self.before: Callable[[], None] = lambda: None
         self.pauses = 0
         self.truth: NDArray[np.uint64] | None = None
-        self.kept = Kept(start_time=0)
+        self.kept = ScanState(start_time=0)
         self._pid, self._blocks, self._suspended, self._directory = pid, blocks, suspended, directory
 
     @contextlib.contextmanager
-    def _pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+    def _pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
         del expected, dumping
         self.before()
-        held, began = Held(), time.monotonic()
+        held, began = SuspendedDomain(), time.monotonic()
         with self._suspended():
             yield held
             self.pauses += 1
@@ -76,7 +76,7 @@ class Witnessed:
 
     def scan(self, mode: str = "precopy", *, verify_pages: int = 0, still_ksm: bool = False) -> Capture:
         self.pauses = 0
-        source = Source(self._pid, self._blocks, False, False, self._pause, lambda _: None, self._directory)
+        source = GuestMemory(self._pid, self._blocks, False, False, self._pause, lambda _: None, self._directory)
         policy = Policy(mode, "process", 60.0, 1.0, verify_pages, still_ksm)
         return capture(source, HASHING, policy, self.kept)
 

@@ -15,8 +15,8 @@ import numpy as np
 from samepaged.attribution.btf_files import types_of
 from samepaged.attribution.guest_ram import PAGE
 from samepaged.attribution.messages import CHECKED, answers, ascending, ownership_from, regions_of
-from samepaged.attribution.page_buffer import Copied
-from samepaged.attribution.sandbox import PROGRAM, Child, Limits
+from samepaged.attribution.page_buffer import PageBuffer
+from samepaged.attribution.sandbox import PROGRAM, Limits, SandboxedProcess
 from samepaged.attribution.wire import Channel, WireError
 from samepaged.escape import printable
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ownership import Ownership
-    from samepaged.attribution.page_buffer import Source
+    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_buffer import PageSource
     from samepaged.attribution.ram_map import Layout
     from samepaged.attribution.wire import Message
 
-__all__ = ["Conversation", "Prepared", "Refused", "Terms"]
+__all__ = ["Prepared", "WorkerClient", "WorkerLimits", "WorkerRefused"]
 
 # Seconds in which a process that is gone from its socket has to be gone altogether, so that its status tells why.
 PARTING: Final = 0.1
@@ -41,7 +41,7 @@ READY: Final = 1024
 TAKING: Final = 5.0
 
 
-class Refused(Exception):  # noqa: N818 - no error of ours: the guest's memory does not make sense
+class WorkerRefused(Exception):  # noqa: N818 - no error of ours: the guest's memory does not make sense
     """The process could not do it, and said why. `linux` says whether it had found a kernel."""
 
     def __init__(self, why: str, *, linux: bool) -> None:
@@ -50,7 +50,7 @@ class Refused(Exception):  # noqa: N818 - no error of ours: the guest's memory d
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class WorkerLimits:
     """What a scan may take: bytes of the guest, seconds of thinking before and after the pause; whether the process
     must be under a filter, whether names are wanted, and where types are that kernels do not have themselves.
     """
@@ -74,22 +74,22 @@ class Prepared:
     others: NDArray[np.int64]
 
 
-class Conversation:
+class WorkerClient:
     """With one process about one guest, of `layouts` (the likeliest first). `copied` is what it reads. Methods raise
     WireError where it is no use to go on; __init__ raises OSError where there can be no process.
     """
 
     def __init__(
-        self, layouts: Sequence[Layout], terms: Terms, stop: Callable[[], bool], program: Sequence[str] = PROGRAM
+        self, layouts: Sequence[Layout], terms: WorkerLimits, stop: Callable[[], bool], program: Sequence[str] = PROGRAM
     ) -> None:
         self._layouts = layouts
         self._terms = terms
         pages = layouts[0].pages
         most = max(1, min(terms.memory_limit // PAGE, pages))
-        self.copied = Copied(pages, most)
+        self.copied = PageBuffer(pages, most)
         try:
             limits = Limits.of(2 * terms.time_limit, pages, most, seccomp=terms.seccomp)
-            self._child = Child(self.copied.file, pages, limits, program)
+            self._child = SandboxedProcess(self.copied.file, pages, limits, program)
         except BaseException:
             self.copied.close()
             raise
@@ -113,7 +113,7 @@ class Conversation:
 
     def look(
         self,
-        source: Source,
+        source: PageSource,
         notes: NDArray[np.int64],
         profile: NDArray[np.uint8],
         blocks: NDArray[np.bool_],
@@ -163,7 +163,7 @@ class Conversation:
         self._asked = self._deadline()
         self._channel.send("think", {"pages": pages, "slots": self.copied.slots[pages]}, deadline=self._asked)
 
-    def thought(self) -> tuple[Ownership, NDArray[np.int64]]:
+    def thought(self) -> tuple[PageOwners, NDArray[np.int64]]:
         """What it found, and which pages it needed besides the struct pages and what these chose. Raises Refused."""
         message = self._receive(("ownership",), max(self._asked, time.monotonic() + TAKING))
         return ownership_from(message.fields, message.arrays), message.arrays["others"]
@@ -174,7 +174,9 @@ class Conversation:
     def _receive(self, kinds: Sequence[str], deadline: float) -> Message:
         message = self._channel.receive({kind: self._forms[kind] for kind in (*kinds, "failed")}, deadline)
         if message.kind == "failed":
-            raise Refused(printable(message.fields["why"] or "it did not say why"), linux=message.fields["linux"] == 1)
+            raise WorkerRefused(
+                printable(message.fields["why"] or "it did not say why"), linux=message.fields["linux"] == 1
+            )
         for name in CHECKED.get(message.kind, ()):
             if not ascending(message.arrays[name], self._pages):
                 raise WireError(f"its {name} are no pages of the guest")

@@ -8,14 +8,14 @@ from samepaged.attribution.guest_ram import PAGE
 from samepaged.escape import valid
 
 if TYPE_CHECKING:
-    from samepaged.attribution.report import Answers, Owner
+    from samepaged.attribution.report import AttributionReport, Owner
 
 __all__ = ["SCHEMA", "sources_document"]
 
 SCHEMA: Final = 1
 
 
-def sources_document(answers: Answers) -> dict[str, Any]:
+def sources_document(answers: AttributionReport) -> dict[str, Any]:
     """`answers` as an object for `json.dumps`: counts in pages of 4096 bytes, ratios from 0 to 1. `sharing_pages` of an
     owner is the sharing that it is involved in, which does not add up over owners; `split_pages` does. `together` has
     some kinds as one ("heap+anonymous"). `processes` and `files` are null where names are kept back.

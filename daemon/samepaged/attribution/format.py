@@ -16,7 +16,7 @@ from samepaged.attribution.ownership import FILE_KINDS, KINDS, permissions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ownership import Ownership
+    from samepaged.attribution.ownership import PageOwners
 
 __all__ = ["line", "lines"]
 
@@ -28,7 +28,7 @@ FEW_PLACES: Final = 4
 MOST_USERS: Final = 32
 
 
-def line(ownership: Ownership, page: int, *, names: bool = True, offset: bool = True) -> str:
+def line(ownership: PageOwners, page: int, *, names: bool = True, offset: bool = True) -> str:
     """The line of one page. Without `names` it is the page's kind alone; `offset`: with the place in the file."""
     kind = KINDS[int(ownership.kinds[page])]
     if not names:
@@ -51,7 +51,7 @@ def line(ownership: Ownership, page: int, *, names: bool = True, offset: bool = 
     return f"[{text}]: {' '.join(users)}{more}" if users else f"[{text}]"
 
 
-def lines(ownership: Ownership, pages: NDArray[np.int64], *, names: bool) -> dict[str, int]:
+def lines(ownership: PageOwners, pages: NDArray[np.int64], *, names: bool) -> dict[str, int]:
     """The different lines of these pages (int64, at least one), the most frequent first, and how many have each. Lines
     that differ by their place in a file alone are one, without it, where there are more than a few. Of more than
     MOST_LOOKED_AT pages, as many are looked at, spread over all of them.

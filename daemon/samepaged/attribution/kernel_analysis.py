@@ -9,8 +9,8 @@ import numpy as np
 
 from samepaged.attribution.guest_ram import PAGE_SHIFT, Unreadable
 from samepaged.attribution.linux.kernel import Kernel
-from samepaged.attribution.linux.labelling import attribute
-from samepaged.attribution.linux.mem_map import page_array
+from samepaged.attribution.linux.labelling import label_pages
+from samepaged.attribution.linux.mem_map import find_mem_map
 from samepaged.attribution.linux.profile import Profile
 from samepaged.attribution.linux.struct_page import selected
 from samepaged.attribution.linux.vmcoreinfo import candidates
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.guest_ram import Ram
-    from samepaged.attribution.ownership import Ownership
+    from samepaged.attribution.ownership import PageOwners
 
 __all__ = ["Analysis", "Linux"]
 
@@ -45,7 +45,7 @@ class Analysis(Protocol[Opened]):
     def selected(self, opened: Opened) -> NDArray[np.int64]:
         """The pages that the struct pages say are slabs and page tables."""
 
-    def attribute(self, opened: Opened) -> Ownership:
+    def attribute(self, opened: Opened) -> PageOwners:
         """Whose the pages are."""
 
 
@@ -69,7 +69,7 @@ class Linux:
 
     def array_pages(self, opened: Kernel, backed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """As in Analysis."""
-        array = page_array(opened)
+        array = find_mem_map(opened)
         needed = [np.empty(0, dtype=np.int64)]
         for first, count, pages in array.parts:
             starts = np.flatnonzero(backed[first : first + count]) * array.size
@@ -83,6 +83,6 @@ class Linux:
         """As in Analysis."""
         return selected(opened)
 
-    def attribute(self, opened: Kernel) -> Ownership:
+    def attribute(self, opened: Kernel) -> PageOwners:
         """As in Analysis."""
-        return attribute(opened)
+        return label_pages(opened)

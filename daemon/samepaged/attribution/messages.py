@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from samepaged.attribution.btf_files import MOST_TYPES
-from samepaged.attribution.ownership import FILE_KINDS, KIND, KINDS, Ownership
+from samepaged.attribution.ownership import FILE_KINDS, KIND, KINDS, PageOwners
 from samepaged.attribution.wire import Array, Form, Line, Number, WireError
 from samepaged.escape import printable
 
@@ -129,13 +129,13 @@ def regions_of(layouts: Sequence[Layout]) -> NDArray[np.int64]:
     return np.array(rows[:MOST_REGIONS], dtype=np.int64).reshape(-1)
 
 
-def nameless(ownership: Ownership) -> Ownership:
+def nameless(ownership: PageOwners) -> PageOwners:
     """The same without names of processes and files: kinds, and what the kernel calls its own."""
     of_files = np.isin(ownership.kinds, [KIND[kind] for kind in FILE_KINDS])
     labels = np.where(of_files, -1, ownership.labels)
     kept, where = np.unique(labels, return_inverse=True)
     first = int(len(kept) > 0 and kept[0] == -1)
-    return Ownership(
+    return PageOwners(
         kinds=ownership.kinds,
         labels=(where - first).astype(np.int32),
         offsets=np.where(of_files, -1, ownership.offsets).astype(np.int64),
@@ -150,7 +150,7 @@ def nameless(ownership: Ownership) -> Ownership:
     )
 
 
-def ownership_parts(ownership: Ownership) -> tuple[dict[str, int | str | None], dict[str, NDArray[Any]]]:
+def ownership_parts(ownership: PageOwners) -> tuple[dict[str, int | str | None], dict[str, NDArray[Any]]]:
     """Fields and arrays of a message `ownership`, but for `others`. Who uses a page is cut, and so are names, where
     there is more of it than may be said.
     """
@@ -174,7 +174,7 @@ def ownership_parts(ownership: Ownership) -> tuple[dict[str, int | str | None], 
     }
 
 
-def ownership_from(fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Ownership:
+def ownership_from(fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> PageOwners:
     """The Ownership in a message that is as its form says. Raises WireError where it contradicts itself."""
     names = _split(arrays["names"], MOST_NAMES, LONGEST_NAME)
     processes = _split(arrays["processes"], MOST_PROCESSES, LONGEST_PROCESS)
@@ -193,7 +193,7 @@ def ownership_from(fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     again = used_pages[1:] == used_pages[:-1]
     if np.any(used_pages[1:] < used_pages[:-1]) or np.any(again & (used_by[1:] <= used_by[:-1])):
         raise WireError("its users are not in order")
-    return Ownership(
+    return PageOwners(
         kinds=arrays["kinds"],
         labels=arrays["labels"],
         offsets=arrays["offsets"],

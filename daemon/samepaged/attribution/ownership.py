@@ -10,9 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FILE_KINDS", "KIND", "KINDS", "UNLABELLED", "UNUSED", "Ownership", "permissions"]
+__all__ = ["FILE_KINDS", "KIND", "KINDS", "UNLABELLED", "UNUSED", "PageOwners", "permissions"]
 
-# What a page can be. The numbers are those of `Ownership.kinds`; the words are in JSON, in metrics and on the page.
+# What a page can be. The numbers are those of `PageOwners.kinds`; the words are in JSON, in metrics and on the page.
 KINDS: Final = (
     "unknown",  # nothing could be said of it
     "free",  # in the guest's page allocator, or in one of its per-CPU lists
@@ -56,7 +56,7 @@ def permissions(mask: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Ownership:
+class PageOwners:
     """The owners of a guest's N pages, in the order of its RAM blocks, as in PageDigest.
 
     `kinds`: uint8 (N,), numbers in KINDS. `labels`: int32 (N,), the page's entry in `names` (a path; or what stands in
@@ -82,7 +82,7 @@ class Ownership:
     note: str | None = None
 
     @classmethod
-    def unknown(cls, pages: int, note: str, kernel: str | None = None) -> Ownership:
+    def unknown(cls, pages: int, note: str, kernel: str | None = None) -> PageOwners:
         """Nothing is known of any page, and why."""
         return cls(
             kinds=np.zeros(pages, dtype=np.uint8),

@@ -17,11 +17,11 @@ from samepaged.attribution.guest_ram import PAGE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ABSENT", "Copied", "Source"]
+__all__ = ["ABSENT", "PageBuffer", "PageSource"]
 
 log = logging.getLogger(__name__)
 
-# As samepaged.memory.observer.Copies names it.
+# As samepaged.memory.observer.PageAccess names it.
 ABSENT: Final = -1
 # linux/memfd.h, linux/fcntl.h, asm-generic/mman-common.h
 F_SEAL_FUTURE_WRITE: Final = 0x10
@@ -31,7 +31,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.mlock.argtypes = _libc.munlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
-class Source(Protocol):
+class PageSource(Protocol):
     """Where the pages come from."""
 
     @property
@@ -55,7 +55,7 @@ class Source(Protocol):
         """The pages that begin with these bytes."""
 
 
-class Copied:
+class PageBuffer:
     """Pages of a guest of `pages` pages, in a file of memory that has room for `most` of them. `file` can be mapped by
     others for reading only; nobody can change its size. What is in it is not swapped out, where this may be asked, not
     dumped, and gone with `close` (and the other process).
@@ -110,7 +110,7 @@ class Copied:
                 self._area.madvise(MADV_POPULATE_WRITE, start, size)
         self._ready = last
 
-    def add(self, source: Source, pages: NDArray[np.int64]) -> NDArray[np.int32]:
+    def add(self, source: PageSource, pages: NDArray[np.int64]) -> NDArray[np.int32]:
         """Copy pages of these numbers (each once), as far as there is room: int32 of their shape, their slots, -1 for
         what is not to be had. Raises OSError where there is no memory for them.
         """

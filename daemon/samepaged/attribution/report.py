@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.involvement import SharedPages
-    from samepaged.attribution.ownership import Ownership
+    from samepaged.attribution.ownership import PageOwners
 
-__all__ = ["Answers", "Copied", "Owner", "answer"]
+__all__ = ["AttributionReport", "CopiedPage", "Owner", "answer"]
 
 MOST_COPIED: Final = 20
 # Of a content with very many different owners, so many are named.
@@ -47,7 +47,7 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class CopiedPage:
     """One content, how many copies of it the guest has, whether another guest has it, and whose they are: lines in the
     seed's format (section 5.1), the most frequent first, each with how many of the copies are its in `pages` (of very
     many copies, of a sample of them). `more_owners` are not named.
@@ -61,7 +61,7 @@ class Copied:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class AttributionReport:
     """Where one guest's sharing comes from. `kinds`, `processes` and `files` have the most involved first; `processes`
     and `files` are None where names are kept back. `together` has some kinds as one, whose involvement cannot be had
     from theirs, under their names with a + between. `in_use_pages` are neither free nor absent, and
@@ -79,7 +79,7 @@ class Answers:
     kinds: tuple[Owner, ...]
     processes: tuple[Owner, ...] | None
     files: tuple[Owner, ...] | None
-    most_copied: tuple[Copied, ...]
+    most_copied: tuple[CopiedPage, ...]
     missing_pages: int = 0
     note: str | None = None
     together: tuple[Owner, ...] = ()
@@ -90,24 +90,24 @@ class Answers:
         """Of both kinds."""
         return self.self_sharing_pages + self.inter_sharing_pages
 
-    def shortened(self, most: int) -> Answers:
+    def shortened(self, most: int) -> AttributionReport:
         """With the first `most` processes and files alone: what is kept and shown for as long as the guest runs."""
         processes, files = (None if owners is None else owners[:most] for owners in (self.processes, self.files))
         return replace(self, processes=processes, files=files)
 
-    def nameless(self) -> Answers:
+    def nameless(self) -> AttributionReport:
         """Without all that has names in it that the guest gave."""
         return replace(self, processes=None, files=None, most_copied=())
 
 
 def answer(
     domain: str,
-    ownership: Ownership,
+    ownership: PageOwners,
     digest: NDArray[np.uint64],
     others: NDArray[np.bool_],
     *,
     names: bool,
-) -> Answers:
+) -> AttributionReport:
     """Join whose the pages are with what they hold.
 
     `digest` is as in PageDigest (pages of 4 KiB) and in the order of `ownership`; `others` tells of the guest's
@@ -117,7 +117,7 @@ def answer(
     if len(digest) != len(ownership.kinds):
         raise ValueError(f"{len(ownership.kinds)} pages have owners, and {len(digest)} have hashes")
     shared = shared_pages(digest, others)
-    return Answers(
+    return AttributionReport(
         domain=domain,
         kernel=ownership.kernel,
         memory_pages=len(digest),
@@ -136,7 +136,7 @@ def answer(
     )
 
 
-def _together(ownership: Ownership, shared: SharedPages, kinds: tuple[str, ...]) -> Owner:
+def _together(ownership: PageOwners, shared: SharedPages, kinds: tuple[str, ...]) -> Owner:
     """Some kinds as one owner."""
     belongs = np.isin(ownership.kinds, [KIND[kind] for kind in kinds])
     row = np.flatnonzero(belongs[shared.pages])
@@ -150,21 +150,21 @@ def _together(ownership: Ownership, shared: SharedPages, kinds: tuple[str, ...])
     )
 
 
-def _in_use(ownership: Ownership, shared: SharedPages) -> int:
+def _in_use(ownership: PageOwners, shared: SharedPages) -> int:
     """The self-sharing of the pages in use alone."""
     used = ~np.isin(ownership.kinds[shared.pages], [KIND[kind] for kind in UNUSED])
     copies = np.bincount(shared.content[used], minlength=len(shared.copies))
     return int(np.maximum(copies - 1, 0).sum())
 
 
-def _kinds(ownership: Ownership, shared: SharedPages) -> tuple[Owner, ...]:
+def _kinds(ownership: PageOwners, shared: SharedPages) -> tuple[Owner, ...]:
     row = np.arange(len(shared.pages))
     kinds = ownership.kinds[shared.pages].astype(np.int64)
     counts = np.bincount(ownership.kinds, minlength=len(KINDS))
     return _owners(KINDS, counts, shared, row, kinds, np.ones(len(row), dtype=np.int64))
 
 
-def _processes(ownership: Ownership, shared: SharedPages) -> tuple[Owner, ...]:
+def _processes(ownership: PageOwners, shared: SharedPages) -> tuple[Owner, ...]:
     counts = np.bincount(ownership.used_by, minlength=len(ownership.processes))
     # The uses of the shared pages: each page's stretch of `used_pages`, which ascends.
     first = np.searchsorted(ownership.used_pages, shared.pages, side="left")
@@ -176,7 +176,7 @@ def _processes(ownership: Ownership, shared: SharedPages) -> tuple[Owner, ...]:
     return _owners(ownership.processes, counts, shared, row, owner, users)
 
 
-def _files(ownership: Ownership, shared: SharedPages) -> tuple[Owner, ...]:
+def _files(ownership: PageOwners, shared: SharedPages) -> tuple[Owner, ...]:
     is_file = np.isin(ownership.kinds, [KIND[kind] for kind in FILE_KINDS]) & (ownership.labels >= 0)
     counts = np.bincount(ownership.labels[is_file], minlength=len(ownership.names))
     row = np.flatnonzero(is_file[shared.pages])
@@ -207,7 +207,7 @@ def _owners(
     return tuple(sorted(owners, key=lambda one: (-one.sharing_pages, -one.pages, one.name)))
 
 
-def _most_copied(ownership: Ownership, shared: SharedPages, *, names: bool) -> tuple[Copied, ...]:
+def _most_copied(ownership: PageOwners, shared: SharedPages, *, names: bool) -> tuple[CopiedPage, ...]:
     # By hash where two have as many copies: the same scan gives the same answer.
     order = np.lexsort((shared.hashes, -shared.copies))[:MOST_COPIED]
     ends = np.cumsum(shared.copies)
@@ -219,5 +219,5 @@ def _most_copied(ownership: Ownership, shared: SharedPages, *, names: bool) -> t
         counted = lines(ownership, pages, names=names)
         owners = tuple(counted)[:MOST_OWNERS]
         per_owner = tuple(counted.values())[:MOST_OWNERS]
-        found.append(Copied(len(pages), bool(shared.others[at]), owners, len(counted) - len(owners), per_owner))
+        found.append(CopiedPage(len(pages), bool(shared.others[at]), owners, len(counted) - len(owners), per_owner))
     return tuple(found)

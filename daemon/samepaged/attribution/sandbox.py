@@ -23,7 +23,7 @@ from samepaged.attribution import seccomp
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Child", "Limits", "confine"]
+__all__ = ["Limits", "SandboxedProcess", "confine"]
 
 PROGRAM: Final = ("-m", "samepaged.attribution.worker")
 # Of threads that numpy's algebra starts when it is loaded, none is needed, and none may be.
@@ -90,7 +90,7 @@ class Limits:
         return cls(seconds, BASE_MEMORY + MEMORY_A_PAGE * pages + (copied + 1) * 4096, seccomp)
 
 
-class Child:
+class SandboxedProcess:
     """A process of `program` (arguments of the interpreter); `file` is the copy of pages of a guest that has so many
     `pages`. Raises OSError.
     """

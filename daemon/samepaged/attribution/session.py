@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
-from samepaged.attribution.client import Conversation, Refused, Terms
+from samepaged.attribution.client import WorkerClient, WorkerLimits, WorkerRefused
 from samepaged.attribution.guest_ram import PAGE
 from samepaged.attribution.messages import BLOCK, MOST_NOTES
-from samepaged.attribution.ownership import KIND, Ownership
+from samepaged.attribution.ownership import KIND, PageOwners
 from samepaged.attribution.sandbox import PROGRAM
 from samepaged.attribution.wire import GoneError, WireError
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.page_buffer import Source
+    from samepaged.attribution.page_buffer import PageSource
     from samepaged.attribution.ram_map import Layout
 
-__all__ = ["Attendant", "Known", "Terms"]
+__all__ = ["AttributionSession", "GuestKernelCache", "WorkerLimits"]
 
 # The first line of VMCOREINFO, which is at the start of a page (kernel/vmcore_info.c).
 MARK: Final = b"OSRELEASE="
@@ -48,7 +48,7 @@ NO_BYTES: Final = np.empty(0, dtype=np.uint8)
 
 
 @dataclass(slots=True)
-class Known:
+class GuestKernelCache:
     """What is kept of one guest (one process of it) for its next attributed scan; nothing of it is used for another.
 
     `notes` (int64) are the pages that may tell the kernel, None where nobody has looked; `profile` (uint8) is what was
@@ -79,7 +79,7 @@ class Known:
         return not self.vain or self.passed >= min(1 << (self.vain - 1), LOOK_AGAIN)
 
 
-class Attendant:
+class AttributionSession:
     """A Witness (memory/observer.py) of one scan, which brings what is `known` up to date. `layouts`: where the guest's
     RAM may lie, the likeliest first. `stop` is asked while it waits. A context manager; `think` and `conclude` when the
     guest runs on.
@@ -87,9 +87,9 @@ class Attendant:
 
     def __init__(
         self,
-        known: Known,
+        known: GuestKernelCache,
         layouts: Sequence[Layout],
-        terms: Terms,
+        terms: WorkerLimits,
         stop: Callable[[], bool],
         program: Sequence[str] = PROGRAM,
     ) -> None:
@@ -98,8 +98,8 @@ class Attendant:
         self._terms = terms
         self._stop = stop
         self._program = program
-        self._talk: Conversation | None = None
-        self._over: Conversation | None = None
+        self._talk: WorkerClient | None = None
+        self._over: WorkerClient | None = None
         self._note: str | None = None
         # To be copied: what is needed by itself, and what was chosen by the struct pages.
         self._needed = self._chosen = EMPTY
@@ -136,7 +136,7 @@ class Attendant:
         """Whatever goes wrong with the process is the end of the attribution, and not of the scan."""
         try:
             yield
-        except Refused as error:
+        except WorkerRefused as error:
             self.decline(self._reason(error))
         except WireError as error:
             told = self._talk.last_words() if isinstance(error, GoneError) and self._talk is not None else ""
@@ -144,13 +144,13 @@ class Attendant:
         except (OSError, MemoryError) as error:
             self.decline(f"no process could be had that reads it: {error or 'memory ran out'}")
 
-    def _reason(self, error: Refused) -> str:
+    def _reason(self, error: WorkerRefused) -> str:
         if self._talk is not None and not self._talk.copied.room and self._talk.copied.most < len(self._stale):
             limit = self._terms.memory_limit >> 20
             return f"more of it would have to be copied than sources.memory_limit, which is {limit} MiB"
         return str(error) if error.linux else f"{NO_LINUX}: {error}"
 
-    def prepare(self, copies: Source) -> None:
+    def prepare(self, copies: PageSource) -> None:
         """As in Witness: find the kernel, and what will have to be copied."""
         known = self.known
         if not known.worth_a_look():
@@ -165,16 +165,16 @@ class Attendant:
         with self._surviving():
             self._make_ready(self._talk)
 
-    def _find(self, copies: Source) -> None:
+    def _find(self, copies: PageSource) -> None:
         known = self.known
         warm = len(known.profile) > 0
         notes = known.notes if warm and known.notes is not None else self._search(copies)
         if not len(notes):
             return
-        talk = self._talk = Conversation(self._layouts, self._terms, self._stop, self._program)
+        talk = self._talk = WorkerClient(self._layouts, self._terms, self._stop, self._program)
         try:
             self._look(talk, copies, notes, cold=not warm)
-        except Refused:
+        except WorkerRefused:
             if not warm:
                 raise
             # Another kernel has been started since, or this one lies elsewhere now.
@@ -183,13 +183,13 @@ class Attendant:
             if len(notes):
                 self._look(talk, copies, notes, cold=True)
 
-    def _search(self, copies: Source) -> NDArray[np.int64]:
+    def _search(self, copies: PageSource) -> NDArray[np.int64]:
         notes = self.known.notes = copies.starting_with(MARK)[:MOST_NOTES]
         if not len(notes):
             self.decline(NO_LINUX)
         return notes
 
-    def _look(self, talk: Conversation, copies: Source, notes: NDArray[np.int64], *, cold: bool) -> None:
+    def _look(self, talk: WorkerClient, copies: PageSource, notes: NDArray[np.int64], *, cold: bool) -> None:
         known = self.known
         absent = copies.absent
         blocks = ~np.logical_and.reduceat(absent, np.arange(0, len(absent), BLOCK))
@@ -200,7 +200,7 @@ class Attendant:
         self._needed = np.union1d(known.others, seen.array)
         self._chosen = np.setdiff1d(seen.selection, self._needed, assume_unique=True)
 
-    def _make_ready(self, talk: Conversation) -> None:
+    def _make_ready(self, talk: WorkerClient) -> None:
         talk.copied.forget()
         if len(self._needed) > talk.copied.most:
             needed, limit = len(self._needed) * PAGE >> 20, self._terms.memory_limit >> 20
@@ -229,7 +229,7 @@ class Attendant:
     def _most_chosen(self) -> int:
         return len(self._chosen) + self._more
 
-    def ahead(self, copies: Source) -> None:
+    def ahead(self, copies: PageSource) -> None:
         """As in Witness."""
         with self._surviving():
             if self._talk is not None:
@@ -237,13 +237,13 @@ class Attendant:
                 self._stale.fill(False)
                 self._talk.copied.add(copies, np.concatenate([self._needed, self._chosen]))
 
-    def again(self, copies: Source, written: NDArray[np.bool_]) -> None:
+    def again(self, copies: PageSource, written: NDArray[np.bool_]) -> None:
         """As in Witness."""
         with self._surviving():
             if self._talk is not None:
                 self._renew(self._talk, copies, written)
 
-    def _renew(self, talk: Conversation, copies: Source, written: NDArray[np.bool_]) -> None:
+    def _renew(self, talk: WorkerClient, copies: PageSource, written: NDArray[np.bool_]) -> None:
         """Copy anew what was written, as far as there is room beside what is there already."""
         pages = np.concatenate([self._needed, self._chosen])
         present = copies.present[pages]
@@ -257,7 +257,7 @@ class Attendant:
         self._stale[pages] = False
 
     @contextmanager
-    def held(self, copies: Source, written: NDArray[np.bool_] | None) -> Iterator[None]:
+    def held(self, copies: PageSource, written: NDArray[np.bool_] | None) -> Iterator[None]:
         """As in Witness."""
         with self._surviving():
             self._copy(copies, written)
@@ -265,7 +265,7 @@ class Attendant:
         with self._surviving():
             self._copy_chosen(copies)
 
-    def _copy(self, copies: Source, written: NDArray[np.bool_] | None) -> None:
+    def _copy(self, copies: PageSource, written: NDArray[np.bool_] | None) -> None:
         talk = self._talk
         if talk is None:
             return
@@ -279,7 +279,7 @@ class Attendant:
         talk.choose(self._needed, time.monotonic() + CHOOSING)
         self._late = np.flatnonzero(self._never & ~copies.absent)
 
-    def _copy_chosen(self, copies: Source) -> None:
+    def _copy_chosen(self, copies: PageSource) -> None:
         talk = self._talk
         if talk is None:
             return
@@ -297,9 +297,9 @@ class Attendant:
             else:
                 self._end()
 
-    def conclude(self) -> Ownership:
+    def conclude(self) -> PageOwners:
         """Whose the pages were at the instant of the digest, or why that is not known; after `think`."""
-        found: Ownership | None = None
+        found: PageOwners | None = None
         with self._surviving():
             if self._talk is not None and self._held:
                 lacking = int(np.count_nonzero(self._talk.copied.slots[self._chosen] < 0))
@@ -310,7 +310,7 @@ class Attendant:
         if found is None:
             if self._held:
                 self.known.forget()  # it may have come to grief over what is known
-            return Ownership.unknown(len(self._stale), self._note or "it was not read at one instant")
+            return PageOwners.unknown(len(self._stale), self._note or "it was not read at one instant")
         return found
 
     def _lacking(self, pages: int) -> str | None:

@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.kernel_analysis import Analysis
-    from samepaged.attribution.ownership import Ownership
+    from samepaged.attribution.ownership import PageOwners
     from samepaged.attribution.wire import Message
 
-__all__ = ["Reader", "main"]
+__all__ = ["Worker", "main"]
 
 COLUMNS: Final = 3  # of a layout's regions: the layout's number, start, size
 
 
-class Reader:
+class Worker:
     """Looks at a guest twice: while it runs, by pages that it asks for, and at one instant, by what was copied then."""
 
     def __init__(self, channel: Channel, words: NDArray[np.uint64], pages: int, analysis: Analysis[Any]) -> None:
@@ -148,7 +148,7 @@ class Reader:
             raise WireError("it has not been told of the guest")
         return self._opened
 
-    def _spare(self, found: Ownership, ram: Ram) -> Ownership:
+    def _spare(self, found: PageOwners, ram: Ram) -> PageOwners:
         """Of pages that the host does not back no struct page was looked at: they have never been used, free or not."""
         never = ~self._backed & np.isin(found.kinds, [KIND["reserved"], KIND["unknown"]])
         found.kinds[never], found.labels[never] = KIND["absent"], -1
@@ -202,7 +202,7 @@ def main(analysis: Analysis[Any], arguments: Sequence[str] = ()) -> None:
     os.close(file)
     area.madvise(mmap.MADV_DONTDUMP)
     words = np.frombuffer(area, dtype=np.uint64).reshape(-1, WORDS)
-    reader = Reader(channel, words, pages, analysis)
+    reader = Worker(channel, words, pages, analysis)
     try:
         confine(seconds, memory, must_filter=bool(must_filter))
         reader.run()

@@ -20,11 +20,11 @@ from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.privileges import seal
 from samepaged.report.scan_table import Progress
-from samepaged.scan.attribution import Attribution
+from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.attribution_report import answers_of
-from samepaged.scan.circuit_breaker import Breaker
+from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks, paused_times
-from samepaged.scan.guest import Scanned, Scanner
+from samepaged.scan.guest import GuestScanner, ScannedGuest
 from samepaged.scan.host import report, scan_all
 from samepaged.scan.ksm import read_merging
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from samepaged.attribution.report import Answers
+    from samepaged.attribution.report import AttributionReport
     from samepaged.config import Config, SourcesConfig
     from samepaged.drift.ledger import PausedTime
     from samepaged.scan.results import HostScan, Merging
@@ -108,17 +108,17 @@ class Scans:
         self._guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
         self._clocks = Clocks()
         self._clocks.ledger.use(self._guard.directory)
-        attribution = None if sources is None else Attribution(sources)
+        attribution = None if sources is None else AttributionSchedule(sources)
         # Whoever asks whose the pages are is served by no scan of several instants, unless it is one that they chose.
         instant = sources is not None and config.scan.mode == "auto"
         self._recovery = Recovery(config.runtime_directory, settled=self._clocks.add_settled)
-        self._scanner = Scanner(
+        self._scanner = GuestScanner(
             self._hypervisor,
             self._guard,
             config,
             hashing,
             {},
-            Breaker(),
+            CircuitBreaker(),
             record,
             attribution,
             one_instant=instant,
@@ -126,7 +126,7 @@ class Scans:
             bound=bound,
             has_open_entry=self._recovery.holds,
         )
-        self._scanned: dict[str, Scanned] = {}
+        self._scanned: dict[str, ScannedGuest] = {}
         self._running: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -160,7 +160,7 @@ class Scans:
         """How long the guests of the last scan were suspended, by name."""
         return paused_times(self._clocks.ledger, {one.scan.uuid: name for name, one in self._scanned.items()})
 
-    def answers(self, *, names: bool) -> dict[str, Answers]:
+    def answers(self, *, names: bool) -> dict[str, AttributionReport]:
         """Where the sharing of the guests of the last scan comes from, by domain."""
         return answers_of(self._scanned, names=names)
 

@@ -11,7 +11,7 @@ from samepaged.memory import softdirty
 from samepaged.privileges import seal
 from samepaged.service.loop import Service
 from samepaged.service.signals import Signals
-from samepaged.web.process import Remote
+from samepaged.web.process import SystemdService
 
 if TYPE_CHECKING:
     import argparse
@@ -42,5 +42,5 @@ class Command:
         config = load(args.config)
         logging.getLogger("samepaged").setLevel(config.log.level.upper())
         with Signals() as signals:
-            Service(config, args.config, signals, args.web_socket and Remote(args.web_socket)).run()
+            Service(config, args.config, signals, args.web_socket and SystemdService(args.web_socket)).run()
         return 0

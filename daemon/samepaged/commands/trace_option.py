@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samepaged.errors import SamepagedError
-from samepaged.scan.results import Sourced
+from samepaged.scan.results import GuestAttribution
 from samepaged.scan.trace_recorder import write_owners, write_trace
 from samepaged.traces.database import check_installed
 
 if TYPE_CHECKING:
     import argparse
 
-    from samepaged.attribution.report import Answers
+    from samepaged.attribution.report import AttributionReport
     from samepaged.config import Config
     from samepaged.scan.trace_recorder import Record
 
@@ -43,10 +43,10 @@ class Keeping:
         except (SamepagedError, MemoryError) as error:
             self._lost("trace", error)
 
-    def owners(self, answers: Answers, scanned_at: float) -> None:
+    def owners(self, answers: AttributionReport, scanned_at: float) -> None:
         """Write the owners of a trace, beside it. `scanned_at` is when its scan began, in seconds of the Unix epoch."""
         try:
-            write_owners(Sourced(answers, scanned_at), self._host, self._directory)
+            write_owners(GuestAttribution(answers, scanned_at), self._host, self._directory)
         except (SamepagedError, MemoryError) as error:
             self._lost("owners", error)
 

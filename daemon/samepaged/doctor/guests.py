@@ -14,7 +14,7 @@ from samepaged.formatting import seconds, size
 from samepaged.hypervisor.guest import describe
 from samepaged.hypervisor.links import check_links, interruption
 from samepaged.memory.forecast import Policy, forecast
-from samepaged.memory.scan_state import Kept
+from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:
     from samepaged.config import Config, ScanConfig
@@ -168,7 +168,7 @@ def _forecast_within(guest: Guest, config: Config, budget: DriftBudget) -> Forec
         guest.process.pid,
         guest.blocks,
         policy(config.scan, budget),
-        Kept(guest.process.start_time),
+        ScanState(guest.process.start_time),
         paused=guest.paused,
         vfio=guest.vfio,
     )

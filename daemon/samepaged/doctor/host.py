@@ -44,13 +44,13 @@ NO_ATTACH: Final = 3
 @dataclass(frozen=True, slots=True)
 class KsmState:
     """`run` as the kernel says it (None: it has no KSM), pages that are merged away, and whether `run` may be written.
-    `stilled` says that a samepaged that is no more held KSM still, and nobody has set it going again.
+    `paused` says that a samepaged that is no more held KSM still, and nobody has set it going again.
     """
 
     run: str | None
     pages_sharing: int
     writable: bool
-    stilled: bool
+    paused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def merging(state: KsmState, scan: ScanConfig, *, soft_dirty: bool) -> Check:
     name = "KSM"
     if state.run is None:
         return ok(name, "the kernel has none, or does not show it: nothing is merged, and precopy not disturbed")
-    if state.stilled and state.run == "0":
+    if state.paused and state.run == "0":
         return warning(
             name,
             "a samepaged that is no more has held it still, and it still stands",
@@ -199,7 +199,7 @@ def _ksm_state(runtime_directory: Path) -> KsmState:
         run=_read(KSM / "run"),
         pages_sharing=int(sharing) if sharing.isdecimal() else 0,
         writable=os.access(KSM / "run", os.W_OK, effective_ids=True),
-        stilled=ksm.left_still(runtime_directory),
+        paused=ksm.left_still(runtime_directory),
     )
 
 

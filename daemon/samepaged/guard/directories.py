@@ -12,11 +12,11 @@ from pathlib import Path
 from samepaged.errors import SamepagedError
 from samepaged.os_errors import exhausted, no_resources
 
-__all__ = ["Place", "places", "runtime_directory"]
+__all__ = ["RuntimeDirectory", "places", "runtime_directory"]
 
 
 @dataclass(frozen=True)
-class Place:
+class RuntimeDirectory:
     """Where files can be made. `trouble` says why it is not the configured directory; empty where it is."""
 
     path: Path
@@ -34,7 +34,7 @@ def places(configured: Path) -> list[Path]:
     return [configured, *others]
 
 
-def runtime_directory(configured: Path) -> Place:
+def runtime_directory(configured: Path) -> RuntimeDirectory:
     """The first of the places in which files can be made. Raises SamepagedError where there is none."""
     troubles: list[str] = []
     for path in places(configured):
@@ -44,7 +44,9 @@ def runtime_directory(configured: Path) -> Place:
                 _check_ours(path)
             with tempfile.TemporaryFile(dir=path, buffering=0) as file:
                 file.write(bytes(512))  # a disk may have an inode left, and no block
-                return Place(path, f"no file can be made in {', nor in '.join(troubles)}" if troubles else "")
+                return RuntimeDirectory(
+                    path, f"no file can be made in {', nor in '.join(troubles)}" if troubles else ""
+                )
         except OSError as error:
             if exhausted(error):  # the same everywhere: another directory would not help
                 raise no_resources(f"a file in {path}", error) from error

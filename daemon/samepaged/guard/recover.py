@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from samepaged.guard.settle import Pending, Settled
+    from samepaged.guard.settle import PendingEntry, SettledEntry
 
 __all__ = ["Recovery", "recover"]
 
@@ -47,18 +47,18 @@ def directories(configured: Path) -> Iterator[Path]:
 def sweep(configured: Path) -> None:
     """Set KSM going again if a process that has ended held it still, and end its dumps, which hold their guests."""
     for directory in directories(configured):
-        ksm.put_back(directory)
+        ksm.restore(directory)
         release(directory)
 
 
-def _unsettled(pending: Pending) -> str:
+def _unsettled(pending: PendingEntry) -> str:
     return (
         f"domain {pending.name!r}: its journal entry stays open: {pending.progress}; run `samepaged recover` once QEMU "
         "and libvirt answer"
     )
 
 
-def _charge(settled: Iterable[Settled]) -> None:
+def _charge(settled: Iterable[SettledEntry]) -> None:
     """Take the time for which guests were seen suspended off their drift budgets."""
     for one in settled:
         if one.paused_seconds:
@@ -105,8 +105,8 @@ class Recovery:
     def __init__(
         self,
         configured: Path,
-        changed: Callable[[tuple[Pending, ...]], None] = lambda _: None,
-        settled: Callable[[Settled], None] = lambda _: None,
+        changed: Callable[[tuple[PendingEntry, ...]], None] = lambda _: None,
+        settled: Callable[[SettledEntry], None] = lambda _: None,
     ) -> None:
         self._configured = [configured]
         self._changed, self._settled = changed, settled
@@ -115,7 +115,7 @@ class Recovery:
         self._until: float | None = None  # the first step, in the caller's thread, has a bound
         self._entries = OpenEntries(self._directories, self._mine, stop=self._is_over)
         self._thread: threads.Worker | None = None
-        self._shown: tuple[Pending, ...] = ()
+        self._shown: tuple[PendingEntry, ...] = ()
 
     def _is_over(self) -> bool:
         return self._until is not None and time.monotonic() > self._until
@@ -134,7 +134,7 @@ class Recovery:
             self._configured.append(configured)
 
     @property
-    def pending(self) -> tuple[Pending, ...]:
+    def pending(self) -> tuple[PendingEntry, ...]:
         """The open entries that are not settled, the oldest first."""
         return self._entries.pending
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from samepaged.guard.journal import OpenEntry
     from samepaged.hypervisor.protocol import Domain, Domains
 
-__all__ = ["PASSING", "ResumeOutcome", "Settling"]
+__all__ = ["PASSING", "EntrySettlement", "ResumeOutcome"]
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class ResumeOutcome(Enum):
 
 
 @dataclass
-class Settling:
+class EntrySettlement:
     """The work on one open entry. `look` is to be called at `due` (of `clock`, in seconds) until it gives an outcome.
 
     With `in_flight` the suspend call may be yet to come; without, it is known to have returned.

@@ -25,7 +25,7 @@ from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import HypervisorError, SamepagedError
 from samepaged.guard.channel import Channel, Closed
 from samepaged.guard.journal import Entry, OpenEntry
-from samepaged.guard.resume import ResumeOutcome, Settling
+from samepaged.guard.resume import EntrySettlement, ResumeOutcome
 from samepaged.guard.settle import OpenEntries
 from samepaged.hypervisor.abandoned_dumps import release
 from samepaged.hypervisor.connection import Hypervisor
@@ -68,7 +68,7 @@ class _Watch:
     suspended: bool = False
     resumed: bool = False
     settled: bool = False
-    settling: Settling | None = None
+    settling: EntrySettlement | None = None
 
 
 class Guard:
@@ -174,11 +174,11 @@ class Guard:
         if outcome is ResumeOutcome.RUNNING:
             watch.settling = None
 
-    def _settling(self, watch: _Watch) -> Settling:
-        return Settling(self._entry(watch), self._hypervisor, in_flight=not watch.suspended)
+    def _settling(self, watch: _Watch) -> EntrySettlement:
+        return EntrySettlement(self._entry(watch), self._hypervisor, in_flight=not watch.suspended)
 
     @staticmethod
-    def _look(settling: Settling) -> ResumeOutcome | None:
+    def _look(settling: EntrySettlement) -> ResumeOutcome | None:
         try:
             return settling.look()
         except Exception:  # no fault of one look may end the guard
@@ -230,7 +230,7 @@ class Guard:
     def _inherit(self) -> None:
         """The scanner has ended."""
         # First what holds a guest or the host otherwise: a dump without a reader, and KSM that was held still.
-        for undo in (release, ksm.put_back):
+        for undo in (release, ksm.restore):
             try:
                 undo(self._journal.parent, ended=self._scanner)
             except Exception:  # the guest is still to be resumed

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged.guard.journal import JournalError, OpenEntry, of_dead_processes, open_entries
-from samepaged.guard.resume import ResumeOutcome, Settling
+from samepaged.guard.resume import EntrySettlement, ResumeOutcome
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.journald import about
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from samepaged.guard.journal import FileName
     from samepaged.hypervisor.protocol import Domains
 
-__all__ = ["OpenEntries", "Pending", "Settled"]
+__all__ = ["OpenEntries", "PendingEntry", "SettledEntry"]
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ SEARCH_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingEntry:
     """An entry that is not settled: of which guest, since when (seconds of the Unix epoch), and what is known."""
 
     name: str
@@ -39,7 +39,7 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class SettledEntry:
     """A settled entry, its outcome, and the seconds for which the guest was seen paused until then."""
 
     found: OpenEntry
@@ -68,7 +68,7 @@ class OpenEntries:
         self._uri, self._stop, self._clock = uri, stop, clock
         self._connect = connect or self._hypervisor
         self._hypervisors: dict[str, Domains] = {}
-        self._work: dict[Path, Settling] = {}
+        self._work: dict[Path, EntrySettlement] = {}
         self._troubles: dict[str, None] = {}
         self._unremovable: set[Path] = set()  # settled, though their files stay
         self._search_due = 0.0
@@ -83,11 +83,13 @@ class OpenEntries:
         return list(self._troubles)
 
     @property
-    def pending(self) -> tuple[Pending, ...]:
+    def pending(self) -> tuple[PendingEntry, ...]:
         """The entries that are being worked on, the oldest first."""
         with self._lock:
             work = list(self._work.values())
-        found = [Pending(one.found.entry.name, one.found.entry.uuid, one.found.since, one.progress) for one in work]
+        found = [
+            PendingEntry(one.found.entry.name, one.found.entry.uuid, one.found.since, one.progress) for one in work
+        ]
         return tuple(sorted(found, key=lambda one: one.since))
 
     def holds(self, uuid: str) -> bool:
@@ -106,7 +108,7 @@ class OpenEntries:
             if hypervisor is None:
                 hypervisor = self._hypervisors[uri] = self._connect(uri)
             other_uri = self._uri not in {None, found.entry.uri}
-            self._work[found.path] = Settling(found, hypervisor, in_flight, self._clock, other_uri)
+            self._work[found.path] = EntrySettlement(found, hypervisor, in_flight, self._clock, other_uri)
 
     def _read(self) -> Iterator[OpenEntry]:
         for directory in self._directories():
@@ -121,7 +123,7 @@ class OpenEntries:
             self._troubles[line] = None
             log.error(line)
 
-    def step(self, *, search: bool = False) -> list[Settled]:
+    def step(self, *, search: bool = False) -> list[SettledEntry]:
         """Look at each entry that is due, once; gives those that were settled. New entries are looked for every
         SEARCH_SECONDS, or now with `search`.
         """
@@ -137,11 +139,11 @@ class OpenEntries:
             if work.due <= self._clock():
                 outcome = work.look()
                 if outcome is not None:
-                    settled.append(Settled(work.found, outcome, work.paused_seconds))
+                    settled.append(SettledEntry(work.found, outcome, work.paused_seconds))
                     self._end(path, work, outcome)
         return settled
 
-    def _end(self, path: Path, work: Settling, outcome: ResumeOutcome) -> None:
+    def _end(self, path: Path, work: EntrySettlement, outcome: ResumeOutcome) -> None:
         name, extra = work.found.entry.name, about(work.found.entry.name, work.found.entry.uuid)
         if outcome is ResumeOutcome.NOT_OURS and work.paused_seconds:
             text = (

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from samepaged.hypervisor.guest import Guest
     from samepaged.hypervisor.protocol import Domain, Domains
 
-__all__ = ["Held", "LeftOpenError", "Suspender"]
+__all__ = ["LeftOpenError", "SuspendedDomain", "Suspender"]
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class LeftOpenError(GuestError):
 
 
 @dataclass(slots=True)
-class Held:
+class SuspendedDomain:
     """One pause; its `seconds` are known when it is over."""
 
     seconds: float = 0.0
@@ -83,13 +83,13 @@ class Suspender:
     _resumed_elsewhere: bool = field(default=False, init=False)
 
     @contextmanager
-    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
         """Hold the guest suspended. If a pause longer than `max_pause` was asked for, `expected` says how long it may
         be, and it may then take twice that. With `dumping` libvirt is at work meanwhile. Raises GuestError if the guest
         cannot be suspended, or if it did not stay so: what was read meanwhile is then of no instant, and void. Raises
         LeftOpenError if a call into libvirt did not return in time.
         """
-        held = Held()
+        held = SuspendedDomain()
         if self.guest.paused:
             self._resumed_by_others()
             self._check_paused_by_others()

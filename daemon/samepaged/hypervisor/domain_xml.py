@@ -15,7 +15,7 @@ from samepaged.hypervisor import domain_metadata
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Hardware", "parse"]
+__all__ = ["DomainXml", "parse"]
 
 UNITS: Final = {
     "b": 1,
@@ -58,7 +58,7 @@ LARGEST: Final = 1 << 52  # x86-64 has no more physical addresses
 
 
 @dataclass(frozen=True, slots=True)
-class Hardware:
+class DomainXml:
     """`blocks`: sizes in bytes of the guest's RAM blocks, in the order of its physical addresses. `vfio`: whether a
     device of the host has the guest's memory mapped for DMA, which pins it. `opt_out`: what the domain's metadata has
     against a scan. `nosharepages`: whether KSM is told to stay away. `claims`: the groups that its metadata names
@@ -145,7 +145,7 @@ def _macvtap(root: ET.Element) -> tuple[str, ...]:
     return tuple(mode for mode in MACVTAP_MODES if mode in found)
 
 
-def parse(xml: str) -> Hardware:
+def parse(xml: str) -> DomainXml:
     """The memory side of a live domain's XML. Raises GuestError."""
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
         raise _bad("has a document type, which libvirt never writes")
@@ -168,7 +168,7 @@ def parse(xml: str) -> Hardware:
     machine = root.find("./os/type")
     launch = root.find("./launchSecurity")
     passed_through = _passed_through(root)
-    return Hardware(
+    return DomainXml(
         blocks=(*boot, *dimms),
         encryption=None if launch is None else launch.get("type", "unknown"),
         vfio=passed_through or _driven_by_qemu(root),

@@ -4,7 +4,7 @@ still.
 
 from __future__ import annotations
 
-from samepaged.ksm.control import activity, left_still, put_back, running, stilled
+from samepaged.ksm.control import activity, left_still, paused, restore, running
 from samepaged.ksm.counters import HostMerging, ProcessMerging, at_work, expected_profit, host_merging, process_merging
 
 __all__ = [
@@ -15,8 +15,8 @@ __all__ = [
     "expected_profit",
     "host_merging",
     "left_still",
+    "paused",
     "process_merging",
-    "put_back",
+    "restore",
     "running",
-    "stilled",
 ]

@@ -15,7 +15,7 @@ from samepaged.procfs import names_living, start_time
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["activity", "left_still", "put_back", "running", "stilled"]
+__all__ = ["activity", "left_still", "paused", "restore", "running"]
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +46,9 @@ def activity() -> tuple[str | None, ...]:
 
 
 @contextlib.contextmanager
-def stilled(directory: Path) -> Iterator[bool]:
+def paused(directory: Path) -> Iterator[bool]:
     """Hold KSM still, and set it going again; whether this could be done. What it was is noted in `directory` first, so
-    that `put_back` can undo it after we died. Raises GuestError as `running`.
+    that `restore` can undo it after we died. Raises GuestError as `running`.
     """
     if not running():
         yield True
@@ -77,14 +77,14 @@ def stilled(directory: Path) -> Iterator[bool]:
             _set_going(run, journal)
 
 
-def put_back(directory: Path, ended: int | None = None) -> None:
+def restore(directory: Path, ended: int | None = None) -> None:
     """Set KSM going again, if it was held still from this directory by a process that is no more, or by pid `ended`."""
     journal = directory / JOURNAL
     try:
         holder = journal.read_text().split()
         if holder[:1] != [str(ended)] and _lives(holder):
             return
-        # Somebody else may have written to it since; only what `stilled` wrote is undone.
+        # Somebody else may have written to it since; only what `paused` wrote is undone.
         if _read("run") == "0":
             (KSM / "run").write_text("1\n")
         journal.unlink(missing_ok=True)
@@ -95,7 +95,7 @@ def put_back(directory: Path, ended: int | None = None) -> None:
 
 
 def _set_going(run: int, journal: Path) -> None:
-    """Undo what `stilled` wrote, unless somebody else has written to the file since."""
+    """Undo what `paused` wrote, unless somebody else has written to the file since."""
     try:
         if os.pread(run, 8, 0).strip() == b"0":
             os.pwrite(run, b"1\n", 0)

@@ -10,7 +10,7 @@ import numpy as np
 from samepaged.memory.pagemap import PRESENT
 
 if TYPE_CHECKING:
-    from samepaged.memory.plan import Pace
+    from samepaged.memory.plan import ThroughputModel
     from samepaged.memory.process_reader import ProcessReader
 
 __all__ = ["calibrate"]
@@ -22,7 +22,7 @@ STRETCH_PAGES: Final = 1 << 17
 SAMPLE_PAGES: Final = 1 << 11
 
 
-def calibrate(reader: ProcessReader, pace: Pace) -> None:
+def calibrate(reader: ProcessReader, pace: ThroughputModel) -> None:
     """Measure the rates of `pace` on a sample of the guest's pages. The guest is not suspended. Raises GuestError."""
     starts = np.unique(np.linspace(0, max(0, reader.pages - STRETCH_PAGES), STRETCHES).astype(np.intp))
     looked, looking, chosen = 0, 0.0, []

@@ -14,7 +14,7 @@ from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps
 from samepaged.memory.absent_pages import absent_pages, private_mappings
 from samepaged.memory.calibration import calibrate
-from samepaged.memory.claim import Claimed
+from samepaged.memory.claim import LockHeld
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.forecast import (
     TOO_BUSY,
@@ -28,15 +28,15 @@ from samepaged.memory.forecast import (
     within,
 )
 from samepaged.memory.layout import locate, merge_obstacle
-from samepaged.memory.observer import Copies, Nobody
+from samepaged.memory.observer import NullObserver, PageAccess
 from samepaged.memory.pagemap import PAGE
 from samepaged.memory.pause import PauseMeter
-from samepaged.memory.plan import Obstacle, fall_back
+from samepaged.memory.plan import FallbackReason, fall_back
 from samepaged.memory.precopy import TOO_LONG, DoesNotConverge, Precopy, Verification
 from samepaged.memory.process_reader import ProcessReader
-from samepaged.memory.scan_state import Epoch, Kept
+from samepaged.memory.scan_state import ScanState, SoftDirtyEpoch
 from samepaged.memory.sliced import read_sliced
-from samepaged.memory.subpages import FinerDigests
+from samepaged.memory.subpages import SubpageDigests
 from samepaged.memory.suspension import Workload
 from samepaged.sharing.digest import PageDigest
 
@@ -47,18 +47,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.memory.hashing import Hasher
-    from samepaged.memory.observer import Witness
+    from samepaged.memory.observer import PageObserver
     from samepaged.memory.pause import Pause
-    from samepaged.memory.plan import Pace, Plan
+    from samepaged.memory.plan import Plan, ThroughputModel
 
-__all__ = ["Capture", "Hashing", "Policy", "Source", "capture"]
+__all__ = ["Capture", "GuestMemory", "Hashing", "Policy", "capture"]
 
 DUMPED: Final = "its memory was read by a dump"
-CLAIMED: Final = Obstacle("claimed", "another samepaged is reading it by its soft-dirty bits")
+CLAIMED: Final = FallbackReason("claimed", "another samepaged is reading it by its soft-dirty bits")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class GuestMemory:
     """A guest's memory as this package sees it: the pid of its QEMU, its RAM blocks in bytes, whether it stands still
     already and whether a host's device writes into it, how to hold it suspended, and how to have it dumped into a path
     (a FIFO in `directory`).
@@ -94,23 +94,25 @@ class Capture:
     mode: str
     reader: str
     bytes_read: int
-    fallback: Obstacle | None = None
+    fallback: FallbackReason | None = None
     finer: tuple[PageDigest, ...] = ()
     merge_obstacle: str | None = None
     not_exclusive: int = 0
 
 
-def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept, witness: Witness | None = None) -> Capture:
+def capture(
+    source: GuestMemory, hashing: Hashing, policy: Policy, kept: ScanState, witness: PageObserver | None = None
+) -> Capture:
     """Scan a guest, and bring up to date what is kept of it; with the witness, where that is possible. Raises
     GuestError; then nothing is kept.
     """
-    witness = witness or Nobody()
+    witness = witness or NullObserver()
     known, kept.digest = kept.digest, None
     epoch, kept.epoch = kept.epoch, None
     finer = None
     if policy.finer_sizes:
         known = epoch = None  # hashes of the parts are not kept
-        finer = FinerDigests(sum(source.blocks) // PAGE, policy.finer_sizes, hashing.hasher, hashing.seed)
+        finer = SubpageDigests(sum(source.blocks) // PAGE, policy.finer_sizes, hashing.hasher, hashing.seed)
     if policy.reader == "dump":
         check_dump_mode(policy, paused=source.paused)
         with kept.restored_if_refused(known, epoch):
@@ -127,7 +129,7 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept, witnes
             with kept.restored_if_refused(known, epoch):
                 check_dump_budget(source.blocks, policy, kept.pace, paused=source.paused)
             witness.decline(DUMPED)
-            found = _by_dump(source, hashing, finer, kept.pace, Obstacle("layout", str(error)))
+            found = _by_dump(source, hashing, finer, kept.pace, FallbackReason("layout", str(error)))
         else:
             with ProcessReader(
                 source.pid,
@@ -153,14 +155,14 @@ def capture(source: Source, hashing: Hashing, policy: Policy, kept: Kept, witnes
 class _Scan:
     """One scan by the process reader."""
 
-    source: Source
+    source: GuestMemory
     hashing: Hashing
     policy: Policy
-    kept: Kept
+    kept: ScanState
     reader: ProcessReader
-    witness: Witness
+    witness: PageObserver
 
-    def run(self, known: NDArray[np.uint64] | None, epoch: Epoch | None) -> Capture:
+    def run(self, known: NDArray[np.uint64] | None, epoch: SoftDirtyEpoch | None) -> Capture:
         with self.kept.restored_if_refused(known, epoch):
             chosen = self._plan(first=known is None or epoch is None)
         meter = PauseMeter(self.source.pause)
@@ -200,15 +202,15 @@ class _Scan:
                 calibrate(reader, pace)
             return plan(self.reader, self.policy, self.kept, paused=source.paused, vfio=source.vfio, first=first)
 
-    def _run(self, chosen: Plan, known: NDArray[np.uint64] | None, epoch: Epoch | None) -> Capture:
+    def _run(self, chosen: Plan, known: NDArray[np.uint64] | None, epoch: SoftDirtyEpoch | None) -> Capture:
         pages: NDArray[np.uint64] | None = None
         if chosen.mode in {"snapshot", "precopy"}:
-            self.witness.prepare(Copies(self.reader))
+            self.witness.prepare(PageAccess(self.reader))
         if chosen.mode == "precopy":
             try:
                 pages = self._precopy(known, epoch)
-            except (DoesNotConverge, Claimed) as error:
-                obstacle = CLAIMED if isinstance(error, Claimed) else TOO_BUSY
+            except (DoesNotConverge, LockHeld) as error:
+                obstacle = CLAIMED if isinstance(error, LockHeld) else TOO_BUSY
                 seconds = snapshot_seconds(self.reader, self.kept.pace)
                 chosen = fall_back(seconds, self.policy.max_pause, obstacle)
                 work = Workload(self.reader.pages, self.reader.count_backed(), first=True)
@@ -263,7 +265,7 @@ class _Scan:
             began = time.monotonic()
             where = reader.look()
             looked = time.monotonic()
-            copies = Copies(reader, where)
+            copies = PageAccess(reader, where)
             with self.witness.held(copies, None):
                 copied = time.monotonic()
                 pages = reader.read(where=where)
@@ -275,13 +277,13 @@ class _Scan:
         pace.learn_copying(copies.copied, copied - looked + ended - read)
         return pages
 
-    def _precopy(self, known: NDArray[np.uint64] | None, epoch: Epoch | None) -> NDArray[np.uint64]:
+    def _precopy(self, known: NDArray[np.uint64] | None, epoch: SoftDirtyEpoch | None) -> NDArray[np.uint64]:
         reader = self.reader
         lasts = epoch is not None and epoch.lasts(reader.pid, reader.mappings)
         if epoch is None or not lasts or known is None or len(known) != reader.pages:
             if epoch is not None:
                 epoch.end()
-            known, epoch = None, Epoch.begin(reader.pid, reader.mappings)
+            known, epoch = None, SoftDirtyEpoch.begin(reader.pid, reader.mappings)
         try:
             pages = self._read_what_changed(known)
         except BaseException:
@@ -296,7 +298,7 @@ class _Scan:
         mergeable = any(mapping.mergeable for mapping in reader.mappings)
         with ExitStack() as stack:
             if mergeable and self.policy.still_ksm:
-                stack.enter_context(ksm.stilled(self.source.directory))
+                stack.enter_context(ksm.paused(self.source.directory))
             idle = ksm.activity()
             scan = Precopy(
                 reader=reader,
@@ -320,7 +322,11 @@ class _Scan:
 
 
 def _by_dump(
-    source: Source, hashing: Hashing, finer: FinerDigests | None, pace: Pace, fallback: Obstacle | None
+    source: GuestMemory,
+    hashing: Hashing,
+    finer: SubpageDigests | None,
+    pace: ThroughputModel,
+    fallback: FallbackReason | None,
 ) -> Capture:
     reader = DumpReader(
         source.dump,

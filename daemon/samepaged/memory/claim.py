@@ -9,14 +9,14 @@ import weakref
 from samepaged.errors import GuestError, Reason
 from samepaged.os_errors import exhausted, no_resources
 
-__all__ = ["Claim", "Claimed"]
+__all__ = ["LockHeld", "SoftDirtyLock"]
 
 
-class Claimed(Exception):  # noqa: N818 - no error: the caller takes another mode
+class LockHeld(Exception):  # noqa: N818 - no error: the caller takes another mode
     """Another samepaged holds the soft-dirty bits of this process."""
 
 
-class Claim:
+class SoftDirtyLock:
     """Holds the soft-dirty bits of a process against any other samepaged on this host (a `scan` beside the daemon, with
     whatever configuration), until it is released or forgotten. Raises Claimed, and GuestError.
 
@@ -35,7 +35,7 @@ class Claim:
         except OSError as error:
             holder.close()
             if error.errno == errno.EADDRINUSE:
-                raise Claimed from error
+                raise LockHeld from error
             raise _failed(error) from error
         self.release = weakref.finalize(self, holder.close)
 

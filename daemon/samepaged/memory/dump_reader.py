@@ -22,7 +22,7 @@ import numpy as np
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.images.elf_stream import ElfStream, Segment
-from samepaged.memory.locked_buffer import scratch
+from samepaged.memory.locked_buffer import locked_buffer
 from samepaged.memory.pagemap import PAGE
 from samepaged.os_errors import exhausted, no_resources
 from samepaged.sharing.digest import ABSENT, SWAPPED, ZERO
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.memory.hashing import Hasher
-    from samepaged.memory.subpages import FinerDigests
+    from samepaged.memory.subpages import SubpageDigests
 
 __all__ = ["DumpReader", "place"]
 
@@ -138,7 +138,7 @@ class DumpReader:
         hasher: Hasher,
         seed: int,
         stop: Callable[[], bool],
-        finer: FinerDigests | None = None,
+        finer: SubpageDigests | None = None,
     ) -> None:
         self._dump = dump
         self._directory = directory
@@ -214,14 +214,14 @@ class DumpReader:
                 return 0
 
     def _drain(self, descriptor: int, writer: Worker) -> None:
-        rest = scratch(PIPE_SIZE)
+        rest = locked_buffer(PIPE_SIZE)
         while self._readinto(descriptor, rest, writer):
             pass
 
     def _hash(self, stream: ElfStream) -> NDArray[np.uint64]:
         pages = np.full(self._total // PAGE, SWAPPED, dtype=np.uint64)
         placed = sorted(place(stream.segments, self._total), key=lambda item: item[0].offset)
-        buffer = scratch(CHUNK_PAGES * PAGE)
+        buffer = locked_buffer(CHUNK_PAGES * PAGE)
         for segment, offset in placed:
             stream.skip_to(segment.offset)
             self._hash_segment(stream, segment, offset // PAGE, pages, buffer)

@@ -12,7 +12,7 @@ from samepaged.memory import smaps, softdirty
 from samepaged.memory.hashing import best
 from samepaged.memory.layout import locate
 from samepaged.memory.pagemap import PAGE
-from samepaged.memory.plan import SNAPSHOT_IS_SHORT, Obstacle, Plan, choose, fall_back
+from samepaged.memory.plan import SNAPSHOT_IS_SHORT, FallbackReason, Plan, choose, fall_back
 from samepaged.memory.process_reader import ProcessReader
 from samepaged.memory.sliced import AIM
 from samepaged.memory.suspension import Workload, totals, within_budget
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from samepaged.drift.budget import DriftBudget
     from samepaged.memory.layout import RamMapping
-    from samepaged.memory.plan import Pace
-    from samepaged.memory.scan_state import Kept
+    from samepaged.memory.plan import ThroughputModel
+    from samepaged.memory.scan_state import ScanState
 
 __all__ = [
     "TOO_BUSY",
@@ -39,8 +39,8 @@ __all__ = [
     "within",
 ]
 
-TOO_BUSY: Final = Obstacle("busy", "the guest writes faster than it can be read within max_pause")
-DISTRUSTED: Final = Obstacle("distrusted", "its soft-dirty bits were found to miss writes")
+TOO_BUSY: Final = FallbackReason("busy", "the guest writes faster than it can be read within max_pause")
+DISTRUSTED: Final = FallbackReason("distrusted", "its soft-dirty bits were found to miss writes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +77,12 @@ class Forecast:
     pause: float
     snapshot: float
     backed: int | None
-    obstacle: Obstacle | None
+    obstacle: FallbackReason | None
     total: float = 0.0
     mappings: tuple[RamMapping, ...] = ()
 
 
-def forecast(pid: int, blocks: Sequence[int], policy: Policy, kept: Kept, *, paused: bool, vfio: bool) -> Forecast:
+def forecast(pid: int, blocks: Sequence[int], policy: Policy, kept: ScanState, *, paused: bool, vfio: bool) -> Forecast:
     """What a scan would do to the guest whose QEMU is `pid` and whose RAM blocks have these sizes (bytes). Neither the
     guest nor its process is touched: what is asked is which pages are backed, and whether they could be read. Raises
     GuestError where a scan would.
@@ -98,19 +98,21 @@ def forecast(pid: int, blocks: Sequence[int], policy: Policy, kept: Kept, *, pau
             raise
         check_dump(blocks, policy, kept.pace, error, paused=paused)
         check_dump_budget(blocks, policy, kept.pace, paused=paused)
-        return _of_dump(blocks, kept.pace, Obstacle("layout", str(error)), paused=paused)
+        return _of_dump(blocks, kept.pace, FallbackReason("layout", str(error)), paused=paused)
     with ProcessReader(pid, mappings, hasher=best(), seed=0, threads=1, stop=lambda: False) as reader:
         reader.check_readable()
         return _of_process(reader, policy, kept, paused=paused, vfio=vfio)
 
 
-def _of_dump(blocks: Sequence[int], pace: Pace, obstacle: Obstacle | None, *, paused: bool) -> Forecast:
+def _of_dump(
+    blocks: Sequence[int], pace: ThroughputModel, obstacle: FallbackReason | None, *, paused: bool
+) -> Forecast:
     seconds = dump_seconds(blocks, pace)
     own = 0.0 if paused else seconds
     return Forecast("snapshot", "dump", own, seconds, None, obstacle, own)
 
 
-def _of_process(reader: ProcessReader, policy: Policy, kept: Kept, *, paused: bool, vfio: bool) -> Forecast:
+def _of_process(reader: ProcessReader, policy: Policy, kept: ScanState, *, paused: bool, vfio: bool) -> Forecast:
     snapshot = snapshot_seconds(reader, kept.pace)
     chosen = plan(reader, policy, kept, paused=paused, vfio=vfio)
     if chosen.mode == "precopy" and _precopy_seconds(reader, kept.pace) > policy.max_pause:
@@ -140,7 +142,9 @@ def _of_process(reader: ProcessReader, policy: Policy, kept: Kept, *, paused: bo
     )
 
 
-def plan(reader: ProcessReader, policy: Policy, kept: Kept, *, paused: bool, vfio: bool, first: bool = True) -> Plan:
+def plan(
+    reader: ProcessReader, policy: Policy, kept: ScanState, *, paused: bool, vfio: bool, first: bool = True
+) -> Plan:
     """The mode for a scan by this reader; `first` says that precopy has no earlier scan to begin from. Raises
     GuestError, also if the drift budget has no room for it.
     """
@@ -154,7 +158,9 @@ def plan(reader: ProcessReader, policy: Policy, kept: Kept, *, paused: bool, vfi
     return within(chosen, work, policy, kept.pace, obstacle=obstacle)
 
 
-def within(chosen: Plan, work: Workload, policy: Policy, pace: Pace, *, obstacle: Obstacle | None) -> Plan:
+def within(
+    chosen: Plan, work: Workload, policy: Policy, pace: ThroughputModel, *, obstacle: FallbackReason | None
+) -> Plan:
     """The chosen mode or, for `auto`, a cheaper one, if the drift budget has room for it; `obstacle` is why precopy is
     not possible. Raises GuestError.
     """
@@ -170,22 +176,22 @@ def within(chosen: Plan, work: Workload, policy: Policy, pace: Pace, *, obstacle
     )
 
 
-def snapshot_seconds(reader: ProcessReader, pace: Pace) -> float:
+def snapshot_seconds(reader: ProcessReader, pace: ThroughputModel) -> float:
     """How long a snapshot would suspend the guest, as far as can be told: by what is backed of it now."""
     return pace.overhead + pace.seconds(reader.count_backed())
 
 
-def _precopy_seconds(reader: ProcessReader, pace: Pace) -> float:
+def _precopy_seconds(reader: ProcessReader, pace: ThroughputModel) -> float:
     """How long precopy suspends a guest that writes nothing: its bits are looked at all the same."""
     return pace.overhead + pace.looking * reader.pages
 
 
-def dump_seconds(blocks: Sequence[int], pace: Pace) -> float:
+def dump_seconds(blocks: Sequence[int], pace: ThroughputModel) -> float:
     """How long a dump would suspend the guest: all of its memory is written, backed or not."""
     return pace.overhead + sum(blocks) / pace.dump_rate
 
 
-def _obstacle(reader: ProcessReader, kept: Kept, *, vfio: bool) -> Obstacle | None:
+def _obstacle(reader: ProcessReader, kept: ScanState, *, vfio: bool) -> FallbackReason | None:
     """Why precopy cannot be taken, or None."""
     found = softdirty.obstacle(reader.pid, reader.mappings, vfio=vfio)
     return DISTRUSTED if found is None and kept.distrusted else found
@@ -200,14 +206,16 @@ def check_dump_mode(policy: Policy, *, paused: bool) -> None:
         )
 
 
-def check_dump_budget(blocks: Sequence[int], policy: Policy, pace: Pace, *, paused: bool) -> None:
+def check_dump_budget(blocks: Sequence[int], policy: Policy, pace: ThroughputModel, *, paused: bool) -> None:
     """Raise GuestError if the drift budget has no room for a dump."""
     seconds = dump_seconds(blocks, pace)
     if not paused and seconds > policy.budget.left():
         raise refusal(policy.budget, seconds)
 
 
-def check_dump(blocks: Sequence[int], policy: Policy, pace: Pace, error: GuestError, *, paused: bool) -> None:
+def check_dump(
+    blocks: Sequence[int], policy: Policy, pace: ThroughputModel, error: GuestError, *, paused: bool
+) -> None:
     """Raise an error of the layout, for which a dump was to stand in, where that would suspend a guest that is not to
     be suspended, or for longer than it may be.
     """

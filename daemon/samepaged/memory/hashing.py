@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 import xxhash
 
-from samepaged.memory.locked_buffer import scratch
+from samepaged.memory.locked_buffer import locked_buffer
 from samepaged.memory.process_vm import READ_PAGE, copy_process
 from samepaged.sharing.digest import FIRST_HASH, ZERO
 from samepaged.sharing.parallel import together
@@ -110,9 +110,9 @@ class NativeHasher:
         """As in Hasher."""
         parts = _check_read(pid, addresses, out, page_size, seed)
 
-        def step(start: int, end: int, scratch: memoryview) -> None:
+        def step(start: int, end: int, locked_buffer: memoryview) -> None:
             hashes = out[start * parts : end * parts]
-            _pagehash.hash_process(pid, addresses[start:end], hashes, scratch, page_size, seed)
+            _pagehash.hash_process(pid, addresses[start:end], hashes, locked_buffer, page_size, seed)
 
         _in_steps(step, len(addresses), threads, stop)
 
@@ -164,11 +164,11 @@ def read_by(
     """As Hasher.read_process, of pages that `copy(addresses, scratch)` puts into the scratch one after the other."""
     parts = READ_PAGE // page_size
 
-    def step(start: int, end: int, scratch: memoryview) -> None:
+    def step(start: int, end: int, locked_buffer: memoryview) -> None:
         for first in range(start, end, CHUNK_PAGES):
             last = min(first + CHUNK_PAGES, end)
-            copy(addresses[first:last], scratch)
-            hasher.hash_buffer(scratch, out[first * parts : last * parts], page_size, seed)
+            copy(addresses[first:last], locked_buffer)
+            hasher.hash_buffer(locked_buffer, out[first * parts : last * parts], page_size, seed)
 
     _in_steps(step, len(addresses), threads, stop)
 
@@ -193,7 +193,7 @@ def _in_steps(step: Callable[[int, int, memoryview], None], pages: int, threads:
 
     def work() -> None:
         nonlocal failed
-        own = scratch(min(CHUNK_PAGES, size, pages) * READ_PAGE)
+        own = locked_buffer(min(CHUNK_PAGES, size, pages) * READ_PAGE)
         while not failed and (index := next(following)) < steps:
             try:
                 if stop():

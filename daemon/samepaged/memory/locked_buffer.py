@@ -11,7 +11,7 @@ from typing import Final
 
 from samepaged.os_errors import no_resources
 
-__all__ = ["scratch"]
+__all__ = ["locked_buffer"]
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ _libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _refusals: Final = itertools.count()  # next() of it is one step, however many threads take it
 
 
-def scratch(size: int) -> memoryview:
+def locked_buffer(size: int) -> memoryview:
     """A writable buffer of `size` bytes that is left out of core dumps, is not swapped out, and is not there in a
     process that is forked.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from samepaged.memory.locked_buffer import scratch
+from samepaged.memory.locked_buffer import locked_buffer
 from samepaged.memory.pagemap import PAGE
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.memory.process_reader import ProcessReader
-    from samepaged.memory.residency import Residence
+    from samepaged.memory.residency import Residency
 
-__all__ = ["ABSENT", "SWAPPED", "Copies", "Nobody", "Witness"]
+__all__ = ["ABSENT", "SWAPPED", "NullObserver", "PageAccess", "PageObserver"]
 
 # What Copies.copy says of a page that it did not copy.
 ABSENT: Final = -1
@@ -27,18 +27,18 @@ SWAPPED: Final = -2
 CHUNK: Final = 512
 
 
-class Copies:
+class PageAccess:
     """Pages of a guest, to be had as copies. `where` is where each page is, which is looked up when it is first asked
     for if it is not given; absent ones are not touched, and swapped ones are not brought in.
     """
 
-    def __init__(self, reader: ProcessReader, where: Residence | None = None) -> None:
+    def __init__(self, reader: ProcessReader, where: Residency | None = None) -> None:
         self._reader = reader
         self._looked = where
         self.copied = 0
 
     @property
-    def _where(self) -> Residence:
+    def _where(self) -> Residency:
         # Most scans have nobody as their witness, who asks for nothing.
         if self._looked is None:
             self._looked = self._reader.look()
@@ -81,7 +81,7 @@ class Copies:
 
     def starting_with(self, mark: bytes) -> NDArray[np.int64]:
         """The pages that begin with these bytes: int64, ascending. Raises as `copy` does."""
-        buffer = scratch(CHUNK * PAGE)
+        buffer = locked_buffer(CHUNK * PAGE)
         wanted = np.frombuffer(mark, dtype=np.uint8)
         found = []
         held = np.flatnonzero(self.present)
@@ -93,12 +93,12 @@ class Copies:
         return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
 
-class Witness(Protocol):
+class PageObserver(Protocol):
     """Copies what it needs of a guest. Nothing that goes wrong with what it does with the copies is raised here, for
     that is no reason to give up a scan. GuestError and Interrupted, which Copies raises, are.
     """
 
-    def prepare(self, copies: Copies) -> None:
+    def prepare(self, copies: PageAccess) -> None:
         """The guest runs, and is going to be suspended; this may take seconds."""
 
     def expected(self, written: NDArray[np.bool_] | None) -> int:
@@ -106,36 +106,36 @@ class Witness(Protocol):
         may have changed since `ahead` or, later, `again`; None where neither was called.
         """
 
-    def ahead(self, copies: Copies) -> None:
+    def ahead(self, copies: PageAccess) -> None:
         """Copy while the guest runs; what is written from here on, and before, too, is told."""
 
-    def again(self, copies: Copies, written: NDArray[np.bool_]) -> None:
+    def again(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
         """Copy these anew, while the guest runs."""
 
-    def held(self, copies: Copies, written: NDArray[np.bool_] | None) -> AbstractContextManager[None]:
+    def held(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> AbstractContextManager[None]:
         """The guest is suspended, at the instant of its digest, while this context is entered: for its reading."""
 
     def decline(self, why: str) -> None:
         """There is no such instant in this scan, or not the time to copy anything in it."""
 
 
-class Nobody:
+class NullObserver:
     """Copies nothing."""
 
-    def prepare(self, copies: Copies) -> None:
+    def prepare(self, copies: PageAccess) -> None:
         """As in Witness."""
 
     def expected(self, written: NDArray[np.bool_] | None) -> int:  # noqa: ARG002 - a Witness's
         """As in Witness."""
         return 0
 
-    def ahead(self, copies: Copies) -> None:
+    def ahead(self, copies: PageAccess) -> None:
         """As in Witness."""
 
-    def again(self, copies: Copies, written: NDArray[np.bool_]) -> None:
+    def again(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
         """As in Witness."""
 
-    def held(self, copies: Copies, written: NDArray[np.bool_] | None) -> AbstractContextManager[None]:  # noqa: ARG002
+    def held(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> AbstractContextManager[None]:  # noqa: ARG002
         """As in Witness."""
         return nullcontext()
 

@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-__all__ = ["Held", "Pause", "PauseMeter"]
+__all__ = ["Pause", "PauseMeter", "SuspendedGuest"]
 
 
-class Held(Protocol):
+class SuspendedGuest(Protocol):
     """One pause. `seconds`, for which the guest stood still, are known once the pause is over: without what was done to
     prepare it and to clear up after it, while the guest ran.
     """
@@ -23,7 +23,7 @@ class Held(Protocol):
 class Pause(Protocol):
     """Holds the guest suspended while its context is entered."""
 
-    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> AbstractContextManager[Held]:
+    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> AbstractContextManager[SuspendedGuest]:
         """Suspend on entering, resume on leaving; raises GuestError where what was read meanwhile is void. `expected`
         is how many seconds the pause will take, more than scan.max_pause only if the operator asked for that; `dumping`
         says that the guest is dumped.
@@ -38,9 +38,9 @@ class PauseMeter:
         self.seconds = 0.0
 
     @contextmanager
-    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedGuest]:
         """One more pause."""
-        held: Held | None = None
+        held: SuspendedGuest | None = None
         try:
             with self._pause(expected, dumping=dumping) as held:
                 yield held

@@ -7,7 +7,7 @@ from typing import Final
 
 from samepaged.memory.pagemap import PAGE
 
-__all__ = ["Obstacle", "Pace", "Plan", "choose", "fall_back"]
+__all__ = ["FallbackReason", "Plan", "ThroughputModel", "choose", "fall_back"]
 
 # Below this, suspending and resuming are most of a snapshot's pause, and rounds of their own would make it no shorter.
 SNAPSHOT_IS_SHORT: Final = 0.05
@@ -26,7 +26,7 @@ ENOUGH_TO_LEARN: Final = 1 << 22
 
 
 @dataclass
-class Pace:
+class ThroughputModel:
     """How fast a guest's pages are dealt with; learnt as it is scanned. Where a measure is worse than what was thought
     it is believed at once, where it is better by and by: pauses are to be predicted too long rather than too short.
 
@@ -118,7 +118,7 @@ def _slower(rate: float, measured: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Obstacle:
+class FallbackReason:
     """Why a guest cannot be read in the way that was asked for: a word for metrics, a line for people."""
 
     code: str
@@ -132,16 +132,18 @@ class Plan:
     """
 
     mode: str
-    fallback: Obstacle | None = None
+    fallback: FallbackReason | None = None
     total: float = 0.0
 
 
-def fall_back(snapshot_seconds: float, max_pause: float, obstacle: Obstacle) -> Plan:
+def fall_back(snapshot_seconds: float, max_pause: float, obstacle: FallbackReason) -> Plan:
     """What is taken where precopy cannot be: a snapshot if it is short enough, which is as exact, else slices."""
     return Plan("snapshot" if snapshot_seconds <= max_pause else "sliced", obstacle)
 
 
-def choose(mode: str, *, paused: bool, snapshot_seconds: float, max_pause: float, obstacle: Obstacle | None) -> Plan:
+def choose(
+    mode: str, *, paused: bool, snapshot_seconds: float, max_pause: float, obstacle: FallbackReason | None
+) -> Plan:
     """The mode for a scan: the one asked for where it is possible; for `auto`, the most exact of those whose predicted
     pause fits `max_pause`, and of two as exact the shorter. `obstacle` says why precopy is not possible.
     """

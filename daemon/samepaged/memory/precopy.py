@@ -16,11 +16,11 @@ import numpy as np
 
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import softdirty
-from samepaged.memory.observer import Copies, Nobody
+from samepaged.memory.observer import NullObserver, PageAccess
 from samepaged.memory.pagemap import PRESENT
 from samepaged.memory.pagemap import SWAPPED as SWAPPED_ENTRY
 from samepaged.memory.process_reader import BLOCK, blocks_of
-from samepaged.memory.residency import Residence
+from samepaged.memory.residency import Residency
 from samepaged.sharing.digest import ABSENT, SWAPPED
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.observer import Witness
+    from samepaged.memory.observer import PageObserver
     from samepaged.memory.pause import Pause
-    from samepaged.memory.plan import Pace
+    from samepaged.memory.plan import ThroughputModel
     from samepaged.memory.process_reader import ProcessReader
 
 __all__ = ["TOO_LONG", "DoesNotConverge", "Precopy", "Verification"]
@@ -83,11 +83,11 @@ class Precopy:
 
     reader: ProcessReader
     pause: Pause
-    pace: Pace
+    pace: ThroughputModel
     budget: float
     merging: Callable[[], bool]
     verification: Verification | None
-    witness: Witness = field(default_factory=Nobody)
+    witness: PageObserver = field(default_factory=NullObserver)
 
     def run(self, known: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
         """The digest of the instant of the last pause: uint64 of shape (pages,), as in PageDigest.
@@ -97,7 +97,7 @@ class Precopy:
         """
         digest = self._first_pass() if known is None else known
         if self.witness.expected(None):
-            self.witness.ahead(Copies(self.reader))
+            self.witness.ahead(PageAccess(self.reader))
         before = self.reader.pages
         for round_ in range(ROUNDS):
             expected = self.pace.overhead + self.pace.looking * self.reader.pages
@@ -231,12 +231,12 @@ class Precopy:
         written[look.stale] = True
         return written
 
-    def _copies(self, look: _Look, digest: NDArray[np.uint64]) -> Copies:
+    def _copies(self, look: _Look, digest: NDArray[np.uint64]) -> PageAccess:
         """The pages as the bits' entries told: those that are not present have settled in the digest."""
         swapped = digest == SWAPPED
         present = digest > SWAPPED
         swapped[look.stale], present[look.stale] = False, True
-        return Copies(self.reader, Residence(present, np.zeros_like(present), swapped))
+        return PageAccess(self.reader, Residency(present, np.zeros_like(present), swapped))
 
     def _verify(self, verification: Verification, look: _Look, digest: NDArray[np.uint64]) -> None:
         unread = digest > SWAPPED

@@ -17,10 +17,10 @@ from samepaged import ksm
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.backing_file import BackingFile
 from samepaged.memory.hashing import Interrupted, read_by
-from samepaged.memory.locked_buffer import scratch
+from samepaged.memory.locked_buffer import locked_buffer
 from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, Pagemap
 from samepaged.memory.process_vm import ProcessMemory, copy_process
-from samepaged.memory.residency import Residence, residence
+from samepaged.memory.residency import Residency, residency
 from samepaged.os_errors import exhausted, no_resources
 from samepaged.sharing.digest import ABSENT, SWAPPED
 from samepaged.sharing.parallel import in_threads
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from samepaged.memory.hashing import Hasher
     from samepaged.memory.layout import RamMapping
-    from samepaged.memory.subpages import FinerDigests
+    from samepaged.memory.subpages import SubpageDigests
 
 __all__ = ["BLOCK", "ProcessReader", "blocks_of"]
 
@@ -59,7 +59,7 @@ class ProcessReader:
         seed: int,
         threads: int,
         stop: Callable[[], bool],
-        finer: FinerDigests | None = None,
+        finer: SubpageDigests | None = None,
     ) -> None:
         self.pid = pid
         self.mappings = tuple(mappings)
@@ -131,7 +131,7 @@ class ProcessReader:
             if not self.mappings[index].has_file
         )
 
-    def look(self) -> Residence:
+    def look(self) -> Residency:
         """Where each page is now."""
         return self._look(0, self.pages)
 
@@ -145,7 +145,7 @@ class ProcessReader:
         first: int = 0,
         last: int | None = None,
         out: NDArray[np.uint64] | None = None,
-        where: Residence | None = None,
+        where: Residency | None = None,
     ) -> NDArray[np.uint64]:
         """Hash pages first … last (all of them) once: uint64 of shape (last - first,), as in PageDigest; into `out`,
         where given. `where` is what was seen of them just now, if anybody has looked.
@@ -230,18 +230,18 @@ class ProcessReader:
         start = self.mappings[index].start + piece.start * PAGE
         return self._pagemap.entries(start, (piece.stop - piece.start) * PAGE)
 
-    def _look(self, first: int, last: int) -> Residence:
+    def _look(self, first: int, last: int) -> Residency:
         parts = []
         for index, piece in self._pieces(first, last):
             mapping = self.mappings[index]
             entries = self._entries(index, piece)
             file = self._files.get(index)
             if file is None:
-                parts.append(residence(entries, None, None, shared=False))
+                parts.append(residency(entries, None, None, shared=False))
             else:
                 held, resident = file.holds_data(piece), file.resident(piece)
-                parts.append(residence(entries, held, resident, shared=mapping.shared))
-        return Residence.join(parts)
+                parts.append(residency(entries, held, resident, shared=mapping.shared))
+        return Residency.join(parts)
 
     def _hash(
         self, in_process: NDArray[np.bool_], in_file: NDArray[np.bool_], first: int, digest: NDArray[np.uint64]
@@ -252,7 +252,7 @@ class ProcessReader:
             self._hash_files(np.flatnonzero(in_file) + first, digest, first)
 
     def _hash_files(self, pages: NDArray[np.intp], out: NDArray[np.uint64], first: int) -> None:
-        buffer = scratch(FILE_CHUNK * PAGE)
+        buffer = locked_buffer(FILE_CHUNK * PAGE)
         for index, run in self._file_runs(pages):
             at = int(run[0]) - first
             window = buffer[: len(run) * PAGE]

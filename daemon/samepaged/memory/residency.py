@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Residence", "residence"]
+__all__ = ["Residency", "residency"]
 
 
 @dataclass(frozen=True, slots=True)
-class Residence:
+class Residency:
     """Three bool arrays of shape (pages,), of which at most one is true for a page. A page in none is absent."""
 
     in_process: NDArray[np.bool_]
@@ -35,13 +35,13 @@ class Residence:
         )
 
 
-def residence(
+def residency(
     entries: NDArray[np.uint64],
     held: NDArray[np.bool_] | None,
     resident: NDArray[np.bool_] | None,
     *,
     shared: bool,
-) -> Residence:
+) -> Residency:
     """Where the pages of a mapping are, from its pagemap entries and, where it has a file, from which pages the file
     holds and which of these are in memory.
 
@@ -50,10 +50,10 @@ def residence(
     """
     if held is None or resident is None:
         present = (entries & PRESENT) != 0
-        return Residence(present, np.zeros_like(present), (entries & SWAPPED) != 0)
+        return Residency(present, np.zeros_like(present), (entries & SWAPPED) != 0)
     if shared:
         own = out = np.zeros(len(entries), dtype=np.bool_)
     else:
         own, out = (entries & PRESENT) != 0, (entries & SWAPPED) != 0
     theirs = held & ~own & ~out
-    return Residence(own, theirs & resident, out | (theirs & ~resident))
+    return Residency(own, theirs & resident, out | (theirs & ~resident))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from samepaged import ksm
 from samepaged.errors import GuestError, Reason
-from samepaged.memory.claim import Claim
-from samepaged.memory.plan import Pace
+from samepaged.memory.claim import SoftDirtyLock
+from samepaged.memory.plan import ThroughputModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from samepaged.memory.layout import RamMapping
 
-__all__ = ["Epoch", "Kept", "limit"]
+__all__ = ["ScanState", "SoftDirtyEpoch", "limit"]
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
+class SoftDirtyEpoch:
     """A stretch of time in which the soft-dirty bits of one process tell all its writes.
 
     It holds the claim to them for as long as it is kept, so that no other samepaged clears them meanwhile. KSM drops
@@ -34,13 +34,13 @@ class Epoch:
 
     pid: int
     mappings: tuple[RamMapping, ...]
-    claim: Claim
+    claim: SoftDirtyLock
     ksm_activity: tuple[str | None, ...]
 
     @classmethod
-    def begin(cls, pid: int, mappings: tuple[RamMapping, ...]) -> Epoch:
+    def begin(cls, pid: int, mappings: tuple[RamMapping, ...]) -> SoftDirtyEpoch:
         """Claim the bits of a process; they are cleared after this. Raises Claimed, and GuestError."""
-        return cls(pid, mappings, Claim(pid), ksm.activity())
+        return cls(pid, mappings, SoftDirtyLock(pid), ksm.activity())
 
     def end(self) -> None:
         """Let others have the bits."""
@@ -55,20 +55,20 @@ class Epoch:
 
 
 @dataclass(slots=True)
-class Kept:
+class ScanState:
     """Of one guest (one process of it): the digest of its last scan, the epoch since, and what was learnt of it.
     `distrusted` says that its bits were found to lie; then it is read whole.
     """
 
     start_time: int
-    pace: Pace = field(default_factory=Pace)
+    pace: ThroughputModel = field(default_factory=ThroughputModel)
     digest: NDArray[np.uint64] | None = None
-    epoch: Epoch | None = None
+    epoch: SoftDirtyEpoch | None = None
     scans: int = 0
     distrusted: bool = False
 
     @contextmanager
-    def restored_if_refused(self, digest: NDArray[np.uint64] | None, epoch: Epoch | None) -> Iterator[None]:
+    def restored_if_refused(self, digest: NDArray[np.uint64] | None, epoch: SoftDirtyEpoch | None) -> Iterator[None]:
         """A scan that the drift budget refuses before it begins takes nothing from the next one: these are kept."""
         try:
             yield
@@ -84,7 +84,7 @@ class Kept:
         self.digest = self.epoch = None
 
 
-def limit(kept: Iterable[Kept], most: int) -> int:
+def limit(kept: Iterable[ScanState], most: int) -> int:
     """Forget digests, the largest first, until the rest takes no more than `most` bytes; how many were forgotten."""
     holding = sorted((one for one in kept if one.digest is not None), key=lambda one: -_size(one))
     total = sum(_size(one) for one in holding)
@@ -98,5 +98,5 @@ def limit(kept: Iterable[Kept], most: int) -> int:
     return forgotten
 
 
-def _size(kept: Kept) -> int:
+def _size(kept: ScanState) -> int:
     return 0 if kept.digest is None else kept.digest.nbytes

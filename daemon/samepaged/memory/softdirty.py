@@ -17,7 +17,7 @@ import numpy as np
 
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, SOFT_DIRTY, Pagemap
-from samepaged.memory.plan import Obstacle
+from samepaged.memory.plan import FallbackReason
 from samepaged.os_errors import exhausted, no_resources, process_error
 from samepaged.sharing.digest import SWAPPED as SWAPPED_PAGE
 from samepaged.sharing.digest import ZERO
@@ -78,20 +78,22 @@ def _may_clear(pid: int) -> bool:
     return True
 
 
-def obstacle(pid: int, mappings: Sequence[RamMapping], *, vfio: bool) -> Obstacle | None:
+def obstacle(pid: int, mappings: Sequence[RamMapping], *, vfio: bool) -> FallbackReason | None:
     """Why the bits would not tell all of a guest's writes, or None. Raises GuestError."""
     if any(mapping.hugetlb for mapping in mappings):
-        return Obstacle("hugetlb", "its memory is in huge pages (hugetlbfs), which have no soft-dirty bits")
+        return FallbackReason("hugetlb", "its memory is in huge pages (hugetlbfs), which have no soft-dirty bits")
     if any(mapping.shared or mapping.has_file for mapping in mappings):
-        return Obstacle(
+        return FallbackReason(
             "shared", "its memory is shared or in a file, where writes through other mappings set no soft-dirty bit"
         )
     if vfio:
-        return Obstacle("vfio", "a device of the host is passed through (VFIO): its writes set no soft-dirty bit")
+        return FallbackReason("vfio", "a device of the host is passed through (VFIO): its writes set no soft-dirty bit")
     if not supported():
-        return Obstacle("kernel", "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)")
+        return FallbackReason("kernel", "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)")
     if not _may_clear(pid):
-        return Obstacle("permission", "soft-dirty bits may not be cleared by this user; CAP_DAC_OVERRIDE allows it")
+        return FallbackReason(
+            "permission", "soft-dirty bits may not be cleared by this user; CAP_DAC_OVERRIDE allows it"
+        )
     return None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.memory.hashing import Interrupted
-from samepaged.memory.locked_buffer import scratch
+from samepaged.memory.locked_buffer import locked_buffer
 from samepaged.memory.pagemap import PAGE
 from samepaged.sharing.digest import FIRST_HASH
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from samepaged.memory.hashing import Hasher
 
-__all__ = ["FinerDigests"]
+__all__ = ["SubpageDigests"]
 
 CHUNK: Final = 256
 
 
-class FinerDigests:
+class SubpageDigests:
     """Digests of the same memory in parts of pages: `parts[size]` is uint64 of shape (pages * 4096 / size,). Whoever
     hashes a page hands its bytes to `hash` as well; `settle` then says of the other pages what they are.
     """
@@ -58,7 +58,7 @@ class FinerDigests:
         """Read the pages of these numbers at these addresses of a process once, by `copy(addresses, buffer)`, and hash
         them in every size; `out` gets the pages' own hashes. Raises as Hasher.read_process does.
         """
-        buffer = scratch(CHUNK * PAGE)
+        buffer = locked_buffer(CHUNK * PAGE)
         for start in range(0, len(pages), CHUNK):
             if stop():
                 raise Interrupted

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from samepaged.drift.budget import refusal
-from samepaged.memory.plan import Obstacle, Plan
+from samepaged.memory.plan import FallbackReason, Plan
 from samepaged.memory.sliced import AIM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from samepaged.drift.budget import DriftBudget
-    from samepaged.memory.plan import Pace
+    from samepaged.memory.plan import ThroughputModel
 
 __all__ = ["DRIFT", "Workload", "totals", "within_budget"]
 
-DRIFT: Final = Obstacle("drift", "precopy would suspend it for longer than scan.max_drift leaves for this hour")
+DRIFT: Final = FallbackReason("drift", "precopy would suspend it for longer than scan.max_drift leaves for this hour")
 # Times that precopy looks at the bits: to find what is left to read, and to find that little was written meanwhile.
 LOOKS: Final = 2
 
@@ -32,7 +32,7 @@ class Workload:
     first: bool
 
 
-def totals(work: Workload, pace: Pace, max_pause: float) -> dict[str, float]:
+def totals(work: Workload, pace: ThroughputModel, max_pause: float) -> dict[str, float]:
     """Seconds for which a scan suspends the guest in all, by mode."""
     read = pace.seconds(work.backed)
     looking, clearing = pace.looking * work.pages, pace.clearing * work.pages
@@ -52,7 +52,7 @@ def within_budget(
     *,
     auto: bool,
     snapshot_fits: bool,
-    obstacle: Obstacle | None,
+    obstacle: FallbackReason | None,
 ) -> Plan:
     """The chosen mode or, with `auto`, a cheaper one, with its predicted total. `snapshot_fits` says whether a snapshot
     is short enough for `auto`, `obstacle` why precopy is not possible. Raises GuestError if no mode fits the budget.

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric as Family
 
-    from samepaged.attribution.report import Answers, Owner
-    from samepaged.scan.results import Sourced
+    from samepaged.attribution.report import AttributionReport, Owner
+    from samepaged.scan.results import GuestAttribution
 
 __all__ = ["sources_metrics"]
 
@@ -29,7 +29,7 @@ __all__ = ["sources_metrics"]
 OTHER: Final = "other"
 
 
-def sources_metrics(sources: Mapping[str, Sourced], top: int, *, names: bool) -> Iterator[Family]:
+def sources_metrics(sources: Mapping[str, GuestAttribution], top: int, *, names: bool) -> Iterator[Family]:
     """The `top` most involved kinds of each guest; with `names` the processes and files, too, as far as known."""
     all_of = [(domain, sourced.answers) for domain, sourced in sources.items()]
     kinds = [(domain, answers.kinds) for domain, answers in all_of]
@@ -50,7 +50,7 @@ def _involved(domain: str, owners: Iterable[Owner], top: int) -> Iterator[tuple[
             yield (domain, one.name), one.sharing_pages * PAGE
 
 
-def _split(domain: str, answers: Answers, top: int) -> Iterator[tuple[tuple[str, str], float]]:
+def _split(domain: str, answers: AttributionReport, top: int) -> Iterator[tuple[tuple[str, str], float]]:
     shown = [one for one in answers.kinds[:top] if one.sharing_pages]
     for one in shown:
         yield (domain, one.name), one.split_pages * PAGE

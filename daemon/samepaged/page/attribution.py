@@ -15,8 +15,8 @@ from samepaged.text_layout import elided
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from samepaged.attribution.report import Answers, Copied, Owner
-    from samepaged.scan.results import HostScan, Sourced
+    from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
+    from samepaged.scan.results import GuestAttribution, HostScan
 
 __all__ = ["sources"]
 
@@ -36,7 +36,7 @@ _COLOURS: Final = (
 _KERNEL: Final = ("from-kernel", "the kernel's own")
 
 
-def sources(found: Mapping[str, Sourced], scan: HostScan) -> Html:
+def sources(found: Mapping[str, GuestAttribution], scan: HostScan) -> Html:
     """The section on owners; nothing where no guest was looked at. Times are told as on the day of `scan`."""
     if not found:
         return Html()
@@ -62,7 +62,7 @@ def sources(found: Mapping[str, Sourced], scan: HostScan) -> Html:
     )
 
 
-def _kinds(answers: Sequence[Answers]) -> Html:
+def _kinds(answers: Sequence[AttributionReport]) -> Html:
     """All guests together, by kind."""
     involved: Counter[str] = Counter()
     split: Counter[str] = Counter()
@@ -81,7 +81,7 @@ def _kinds(answers: Sequence[Answers]) -> Html:
     return _table(f"{noun(len(answers), 'guest')} together", ("kind", "involved in", "of the sharing", "split"), rows)
 
 
-def _guest(domain: str, sourced: Sourced, now: float) -> Html:
+def _guest(domain: str, sourced: GuestAttribution, now: float) -> Html:
     answers = sourced.answers
     kernel = "Kernel unknown" if answers.kernel is None else f"Linux {elided(printable(answers.kernel), 40)}"
     note = Html() if answers.note is None else element("p", elided(printable(answers.note), 200))
@@ -111,7 +111,7 @@ def _guest(domain: str, sourced: Sourced, now: float) -> Html:
     )
 
 
-def _parts(answers: Answers) -> tuple[Part, ...]:
+def _parts(answers: AttributionReport) -> tuple[Part, ...]:
     split = {one.name: one.split_pages for one in answers.kinds}
     parts, told = [], 0
     for colour, name, kinds in _COLOURS:
@@ -121,7 +121,7 @@ def _parts(answers: Answers) -> tuple[Part, ...]:
     return (*parts, Part(*_KERNEL, max(answers.sharing_pages - told, 0) * PAGE))
 
 
-def _owners(caption: str, what: str, owners: Iterable[Owner], answers: Answers) -> Html:
+def _owners(caption: str, what: str, owners: Iterable[Owner], answers: AttributionReport) -> Html:
     ordered = sorted((one for one in owners if one.sharing_pages), key=attrgetter("sharing_pages"), reverse=True)
     if not ordered:
         return Html()
@@ -148,7 +148,7 @@ def _table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]])
     )
 
 
-def _copied(copied: Sequence[Copied]) -> Html:
+def _copied(copied: Sequence[CopiedPage]) -> Html:
     if not copied:
         return Html()
     items = [

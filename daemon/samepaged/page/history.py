@@ -15,7 +15,7 @@ from samepaged.page.markup import Html, amount, element, share, span
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from samepaged.scan.results import Moment
+    from samepaged.scan.results import HistoryPoint
 
 __all__ = ["history", "thinned"]
 
@@ -30,7 +30,7 @@ _MOST_TIMES: Final = 6
 _GAP: Final = 4  # a pause of so many usual ones is a gap
 
 
-def history(moments: Sequence[Moment]) -> Html:
+def history(moments: Sequence[HistoryPoint]) -> Html:
     """The section on the last day. `moments` are the scans, the oldest first."""
     recent = [one for one in moments if one.ended > moments[-1].ended - _DAY]
     heading = element("h2", "The last day", id="history-title")
@@ -59,11 +59,11 @@ def history(moments: Sequence[Moment]) -> Html:
     )
 
 
-def thinned(moments: Sequence[Moment], most: int) -> list[Moment]:
+def thinned(moments: Sequence[HistoryPoint], most: int) -> list[HistoryPoint]:
     """At most `most` of `moments` and the last: of each stretch of time the one with least sharing, as drops matter."""
     first, last = moments[0].ended, moments[-1].ended
     stretch = max((last - first) / most, 1e-9)
-    lowest: dict[int, Moment] = {}
+    lowest: dict[int, HistoryPoint] = {}
     for one in moments[:-1]:
         at = min(int((one.ended - first) / stretch), most - 1)
         if at not in lowest or _sharing(one) < _sharing(lowest[at]):
@@ -71,11 +71,11 @@ def thinned(moments: Sequence[Moment], most: int) -> list[Moment]:
     return [*lowest.values(), moments[-1]]
 
 
-def _sharing(one: Moment) -> int:
+def _sharing(one: HistoryPoint) -> int:
     return one.self_sharing + one.inter_sharing
 
 
-def _told(moments: Sequence[Moment]) -> str:
+def _told(moments: Sequence[HistoryPoint]) -> str:
     first, last = moments[0], moments[-1]
     low, high = min(moments, key=_sharing), max(moments, key=_sharing)
     return (
@@ -89,11 +89,11 @@ def _time(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).strftime("%H:%M")
 
 
-def _chart(points: Sequence[Moment]) -> Html:
+def _chart(points: Sequence[HistoryPoint]) -> Html:
     top, lines = _scale(max(max(_sharing(one) + one.zero, one.merged or 0) for one in points))
     first, last = points[0].ended, points[-1].ended
 
-    def x(one: Moment) -> float:
+    def x(one: HistoryPoint) -> float:
         return _WIDE * (one.ended - first) / (last - first or 1)
 
     def y(value: float) -> float:
@@ -134,10 +134,10 @@ def _chart(points: Sequence[Moment]) -> Html:
 
 def _area(
     kind: str,
-    run: Sequence[Moment],
-    x: Callable[[Moment], float],
-    below: Callable[[Moment], float],
-    above: Callable[[Moment], float],
+    run: Sequence[HistoryPoint],
+    x: Callable[[HistoryPoint], float],
+    below: Callable[[HistoryPoint], float],
+    above: Callable[[HistoryPoint], float],
 ) -> Html:
     there = [f"{x(one):.1f} {above(one):.1f}" for one in run]
     back = [f"{x(one):.1f} {below(one):.1f}" for one in reversed(run)]
@@ -147,7 +147,7 @@ def _area(
     return element("path", class_=f"area {kind}", d=f"M{'L'.join(there + back)}Z")
 
 
-def _unbroken(points: Sequence[Moment]) -> Iterator[list[Moment]]:
+def _unbroken(points: Sequence[HistoryPoint]) -> Iterator[list[HistoryPoint]]:
     """`points` without gaps: where no scan was for much longer than is usual, nothing is known, and nothing drawn."""
     if not points:
         return
@@ -193,7 +193,7 @@ def _times(first: float, last: float) -> Iterator[Html]:
         at += step
 
 
-def _table(points: Sequence[Moment]) -> Html:
+def _table(points: Sequence[HistoryPoint]) -> Html:
     names = ("time", "self-sharing", "inter-VM sharing", "zero pages", "merged by KSM")
     head = element(
         "tr", *(element("th", name, scope="col", class_="number" if at else None) for at, name in enumerate(names))

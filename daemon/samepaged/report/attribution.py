@@ -12,7 +12,7 @@ from samepaged.text_layout import aligned, elided, wrapped
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from samepaged.attribution.report import Answers, Copied, Owner
+    from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 
 __all__ = ["sources_text"]
 
@@ -22,12 +22,12 @@ WIDTH: Final = 100
 LONGEST_NAME: Final = 48
 
 
-def sources_text(answers: Answers) -> str:
+def sources_text(answers: AttributionReport) -> str:
     """`answers` in lines for people."""
     return "\n\n".join("\n".join(part) for lines in _parts(answers) if (part := list(lines)))
 
 
-def _parts(answers: Answers) -> Iterator[Iterator[str]]:
+def _parts(answers: AttributionReport) -> Iterator[Iterator[str]]:
     yield _head(answers)
     yield _table("kind", (*answers.kinds, *answers.together), answers)
     if answers.processes is not None:
@@ -37,7 +37,7 @@ def _parts(answers: Answers) -> Iterator[Iterator[str]]:
     yield _copied(answers.most_copied)
 
 
-def _head(answers: Answers) -> Iterator[str]:
+def _head(answers: AttributionReport) -> Iterator[str]:
     kernel = "kernel unknown" if answers.kernel is None else f"Linux {printable(answers.kernel)}"
     yield f"{elided(printable(answers.domain), LONGEST_NAME)}: {kernel}, {size(answers.memory_pages * PAGE)}"
     yield (
@@ -52,7 +52,7 @@ def _head(answers: Answers) -> Iterator[str]:
         yield from wrapped(f"note: {printable(answers.note)}", WIDTH, first="")
 
 
-def _table(what: str, owners: Sequence[Owner], answers: Answers) -> Iterator[str]:
+def _table(what: str, owners: Sequence[Owner], answers: AttributionReport) -> Iterator[str]:
     """Those that are involved in any sharing, the most involved first."""
     involved = sorted((one for one in owners if one.sharing_pages), key=lambda one: -one.sharing_pages)
     if not involved:
@@ -75,7 +75,7 @@ def _table(what: str, owners: Sequence[Owner], answers: Answers) -> Iterator[str
         yield f"and {len(involved) - MOST_OWNERS} more (--json has all)"
 
 
-def _copied(copied: Sequence[Copied]) -> Iterator[str]:
+def _copied(copied: Sequence[CopiedPage]) -> Iterator[str]:
     if not copied:
         return
     yield "most copied pages"
@@ -85,7 +85,7 @@ def _copied(copied: Sequence[Copied]) -> Iterator[str]:
         yield from wrapped(f"{one.copies} copies: {lines}", WIDTH)
 
 
-def _counted(one: Copied) -> Iterator[str]:
+def _counted(one: CopiedPage) -> Iterator[str]:
     """Its owners and, where there are several, how many copies each has."""
     for at, line in enumerate(one.owners):
         count = f" \N{MULTIPLICATION SIGN}{one.pages[at]}" if len(one.owners) > 1 and at < len(one.pages) else ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.attribution.guest_ram import PAGE
 from samepaged.attribution.ram_map import Layout, Region, layouts
-from samepaged.attribution.session import Attendant, Known, Terms
+from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from samepaged.config import SourcesConfig
     from samepaged.hypervisor.guest import Guest
 
-__all__ = ["Attribution"]
+__all__ = ["AttributionSchedule"]
 
 # What is found of a guest waits, with its digest, until all guests are scanned.
 BYTES_A_PAGE: Final = 32
 
 
-class Attribution:
+class AttributionSchedule:
     """By the configuration; what is kept of a guest is of one process of it, and is used for no other guest.
 
     Of a round no more are asked than `sources.memory_limit` has room for what is found of them, one at least; the
@@ -29,7 +29,7 @@ class Attribution:
 
     def __init__(self, config: SourcesConfig) -> None:
         self._config = config
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, GuestKernelCache] = {}
         # By UUID, what is found of each takes in bytes: of those that are late, and of those of them whose turn in this
         # round is still to come.
         self._late: dict[str, int] = {}
@@ -50,7 +50,7 @@ class Attribution:
             self._known.clear()
         self._config = config
 
-    def attend(self, guest: Guest, scans: int, stop: Callable[[], bool]) -> Attendant | None:
+    def attend(self, guest: Guest, scans: int, stop: Callable[[], bool]) -> AttributionSession | None:
         """Who attends a guest's next scan, of which so many were made before; None where it is not due."""
         config = self._config
         late = guest.uuid in self._late
@@ -67,8 +67,8 @@ class Attribution:
         self._taken += takes
         known = self._known.get(guest.uuid)
         if known is None or known.start_time != guest.process.start_time:
-            known = self._known[guest.uuid] = Known(guest.process.start_time)
-        terms = Terms(
+            known = self._known[guest.uuid] = GuestKernelCache(guest.process.start_time)
+        terms = WorkerLimits(
             memory_limit=config.memory_limit,
             time_limit=config.time_limit,
             seccomp=config.seccomp,
@@ -82,7 +82,7 @@ class Attribution:
         except ValueError:
             found = []
         told = found and all(start >= 0 for start, _ in guest.dimms)
-        attendant = Attendant(known, found if told else [Layout((Region(0, guest.memory),))], terms, stop)
+        attendant = AttributionSession(known, found if told else [Layout((Region(0, guest.memory),))], terms, stop)
         if not told:
             attendant.decline("where its memory devices lie is not told")
         return attendant

@@ -12,10 +12,10 @@ from samepaged.sharing.elsewhere import elsewhere
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from samepaged.attribution.report import Answers
+    from samepaged.attribution.report import AttributionReport
     from samepaged.config import SourcesConfig
-    from samepaged.scan.guest import Scanned
-    from samepaged.scan.results import Sourced
+    from samepaged.scan.guest import ScannedGuest
+    from samepaged.scan.results import GuestAttribution
 
 __all__ = ["answers_of", "still_shown"]
 
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 
 def answers_of(
-    scanned: Mapping[str, Scanned], *, names: bool, beat: Callable[[], None] = lambda: None
-) -> dict[str, Answers]:
+    scanned: Mapping[str, ScannedGuest], *, names: bool, beat: Callable[[], None] = lambda: None
+) -> dict[str, AttributionReport]:
     """The answers for each guest whose pages' owners are known, by domain. All of `scanned` of its group are the others
     with whom it shares. `beat` is called between two guests. How much there is to join is the guest's word: where
     memory runs out over it, that guest has no answers.
@@ -44,7 +44,7 @@ def answers_of(
     return found
 
 
-def still_shown(sources: Mapping[str, Sourced], config: SourcesConfig) -> Mapping[str, Sourced]:
+def still_shown(sources: Mapping[str, GuestAttribution], config: SourcesConfig) -> Mapping[str, GuestAttribution]:
     """What may be shown by this configuration of what was found by another."""
     if not config.enabled:
         return {}

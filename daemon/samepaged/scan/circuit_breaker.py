@@ -7,7 +7,7 @@ from typing import Final
 
 from samepaged.errors import GuestError, Reason
 
-__all__ = ["Breaker"]
+__all__ = ["CircuitBreaker"]
 
 FAILURES: Final = 3
 LEFT_ALONE: Final = 3600.0
@@ -16,7 +16,7 @@ TOLERANCE: Final = 1.5
 
 
 @dataclass
-class Breaker:
+class CircuitBreaker:
     """A circuit breaker a guest (by UUID): after three scans running in which a pause failed or took too long, it is
     left alone for an hour. Times are of the monotonic clock, in seconds.
     """

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from samepaged.drift.ledger import PausedTime
-    from samepaged.guard.settle import Settled
-    from samepaged.scan.results import Skipped
+    from samepaged.guard.settle import SettledEntry
+    from samepaged.scan.results import SkippedGuest
 
 __all__ = ["Clocks", "paused_times"]
 
@@ -35,7 +35,7 @@ class Clocks:
         self._guests: dict[str, str] = {}
         self._waiting: set[str] = set()
 
-    def round_ended(self, running: Mapping[str, str], skipped: Iterable[Skipped]) -> None:
+    def round_ended(self, running: Mapping[str, str], skipped: Iterable[SkippedGuest]) -> None:
         """Take over which guests run (names by UUID), and log the beginning of each wait for the drift budget once."""
         self._guests = dict(running)
         refused = {one.name: one.message for one in skipped if one.reason is Reason.DRIFT_BUDGET}
@@ -43,7 +43,7 @@ class Clocks:
             log.info("not scanned until it fits the drift budget: %s", refused[name])
         self._waiting = set(refused)
 
-    def add_settled(self, settled: Settled) -> None:
+    def add_settled(self, settled: SettledEntry) -> None:
         """Count the time for which a guest with an open journal entry was seen suspended (any thread)."""
         if settled.paused_seconds:
             self.ledger.add(settled.found.entry.uuid, settled.paused_seconds)

@@ -17,9 +17,9 @@ from samepaged.hypervisor.guest import Guest, describe
 from samepaged.hypervisor.links import check_links
 from samepaged.hypervisor.qemu_process import ProcessTable
 from samepaged.ksm import process_merging
-from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
-from samepaged.memory.plan import Pace
-from samepaged.memory.scan_state import Kept, limit
+from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
+from samepaged.memory.plan import ThroughputModel
+from samepaged.memory.scan_state import ScanState, limit
 from samepaged.scan import audit
 from samepaged.scan.results import GuestScan
 from samepaged.scan.trace_recorder import Record
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from samepaged.attribution.ownership import Ownership
-    from samepaged.attribution.session import Attendant
+    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.session import AttributionSession
     from samepaged.config import Config
     from samepaged.drift.budget import DriftBudget
     from samepaged.guard.client import GuardClient
     from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.qemu_process import QemuProcess
-    from samepaged.memory.observer import Witness
-    from samepaged.scan.attribution import Attribution
-    from samepaged.scan.circuit_breaker import Breaker
+    from samepaged.memory.observer import PageObserver
+    from samepaged.scan.attribution import AttributionSchedule
+    from samepaged.scan.circuit_breaker import CircuitBreaker
     from samepaged.scan.clocks import Clocks
 
-__all__ = ["PAGE_SIZE", "Scanned", "Scanner"]
+__all__ = ["PAGE_SIZE", "GuestScanner", "ScannedGuest"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ PAGE_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Scanned:
+class ScannedGuest:
     """One guest's scan: how it went, of which process, and what it found. `lasting` is what the pages hold that kept
     their content since the scan before, where there was one; `by_page_size` the contents in other sizes. `ownership` is
     whose the pages of `digest` are, both of one instant, where this scan asked.
@@ -60,15 +60,15 @@ class Scanned:
     contents: Contents
     lasting: Contents | None
     by_page_size: Mapping[int, Contents]
-    ownership: Ownership | None = None
+    ownership: PageOwners | None = None
     digest: PageDigest | None = None
 
-    def lean(self) -> Scanned:
+    def lean(self) -> ScannedGuest:
         """Without what only this round's analysis needs, and what takes as much memory again."""
         return replace(self, lasting=None, by_page_size={}, ownership=None, digest=None)
 
 
-class Scanner:
+class GuestScanner:
     """Scans guests, one after another: never are two suspended at once. Keeps what makes the next scan cheaper.
 
     `record` is handed each scan, once the guest runs on; `attribution` says which of them ask whose the pages are;
@@ -83,10 +83,10 @@ class Scanner:
         guard: GuardClient,
         config: Config,
         hashing: Hashing,
-        kept: dict[str, Kept],
-        breaker: Breaker | None = None,
+        kept: dict[str, ScanState],
+        breaker: CircuitBreaker | None = None,
         record: Callable[[Record], None] | None = None,
-        attribution: Attribution | None = None,
+        attribution: AttributionSchedule | None = None,
         *,
         one_instant: bool = False,
         bound: bool = True,
@@ -108,7 +108,7 @@ class Scanner:
         self._processes = ProcessTable()
         self._multiples = [size for size in config.scan.page_sizes if size > PAGE_SIZE]
 
-    def scan(self, domain: Any, pauses: list[float] | None = None) -> Scanned:  # noqa: ANN401 - libvirt's type
+    def scan(self, domain: Any, pauses: list[float] | None = None) -> ScannedGuest:  # noqa: ANN401 - libvirt's type
         """Scan one guest; the seconds of each pause are added to `pauses`, also when it fails. Raises GuestError,
         HypervisorError or Interrupted. The guest runs again, unless the error is LeftOpenError: then its journal entry
         is open, and is worked on.
@@ -152,7 +152,9 @@ class Scanner:
                 "earlier scan may still be queued in libvirt; see docs/runbooks.md#samepagejournalentryopen",
             )
 
-    def _scan(self, guest: Guest, kept: Kept, suspender: Suspender, attendant: Attendant | None) -> Scanned:
+    def _scan(
+        self, guest: Guest, kept: ScanState, suspender: Suspender, attendant: AttributionSession | None
+    ) -> ScannedGuest:
         known, pauses = kept.digest, suspender.pauses
         started, began = time.time(), time.monotonic()
         try:
@@ -186,21 +188,21 @@ class Scanner:
         sizes |= {parts.page_size: Contents.of(parts, in_place=True) for parts in captured.finer}
         if self._record is not None:
             self._record(Record.of(captured.digest, scan, sizes, self._hashing.seed))
-        scanned = Scanned(scan, guest.process, contents, lasting, sizes)
+        scanned = ScannedGuest(scan, guest.process, contents, lasting, sizes)
         if attendant is None:
             return scanned
         return replace(scanned, ownership=self._conclude(guest, attendant), digest=captured.digest)
 
-    def _conclude(self, guest: Guest, attendant: Attendant) -> Ownership:
+    def _conclude(self, guest: Guest, attendant: AttributionSession) -> PageOwners:
         ownership = attendant.conclude()
         if ownership.note is not None:
             level = logging.DEBUG if ownership.kernel else logging.INFO
             log.log(level, "domain %r: whose its pages are: %s", guest.name, ownership.note)
         return ownership
 
-    def _capture(self, guest: Guest, suspender: Suspender, kept: Kept, witness: Witness | None) -> Capture:
+    def _capture(self, guest: Guest, suspender: Suspender, kept: ScanState, witness: PageObserver | None) -> Capture:
         return capture(
-            Source(
+            GuestMemory(
                 pid=guest.process.pid,
                 blocks=guest.blocks,
                 paused=guest.paused,
@@ -225,15 +227,15 @@ class Scanner:
         ):
             log.error("domain %r: its pauses failed or were too long, it is left alone for an hour", guest.name)
 
-    def _keeping(self, guest: Guest) -> Kept:
+    def _keeping(self, guest: Guest) -> ScanState:
         """What is kept of this guest; of an earlier process of it, only the pace."""
         kept = self._kept.get(guest.uuid)
         if kept is None or kept.start_time != guest.process.start_time:
-            kept = Kept(guest.process.start_time, kept.pace if kept else Pace())
+            kept = ScanState(guest.process.start_time, kept.pace if kept else ThroughputModel())
             self._kept[guest.uuid] = kept
         return kept
 
-    def _policy(self, kept: Kept, budget: DriftBudget) -> Policy:
+    def _policy(self, kept: ScanState, budget: DriftBudget) -> Policy:
         scan = self._config.scan
         verify = scan.verify_every and kept.scans % scan.verify_every == 0
         return Policy(

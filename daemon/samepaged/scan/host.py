@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.memory.hashing import Interrupted
 from samepaged.os_errors import exhausted, memory_error, no_resources
-from samepaged.scan.guest import PAGE_SIZE, Scanned, Scanner
-from samepaged.scan.results import HostScan, Skipped
+from samepaged.scan.guest import PAGE_SIZE, GuestScanner, ScannedGuest
+from samepaged.scan.results import HostScan, SkippedGuest
 from samepaged.sharing import Member, PageSizeSharing, SharingReport, analyse
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from samepaged.config import Config
     from samepaged.hypervisor.connection import Hypervisor
 
-__all__ = ["Round", "report", "scan_all"]
+__all__ = ["HostRound", "report", "scan_all"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Round:
+class HostRound:
     """One scan of all guests while it is being made. `running` has the UUID and name of each domain that
     libvirt says runs; `pauses` has
     those of failed scans, too, in seconds.
@@ -34,12 +34,14 @@ class Round:
 
     started: float
     running: dict[str, str] = field(default_factory=dict)
-    scanned: dict[str, Scanned] = field(default_factory=dict)
+    scanned: dict[str, ScannedGuest] = field(default_factory=dict)
     pauses: dict[str, list[float]] = field(default_factory=dict)
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: list[SkippedGuest] = field(default_factory=list)
 
 
-def report(scanned: Mapping[str, Scanned], skipped: Sequence[Skipped], started: float, duration: float) -> HostScan:
+def report(
+    scanned: Mapping[str, ScannedGuest], skipped: Sequence[SkippedGuest], started: float, duration: float
+) -> HostScan:
     """Analyse what was scanned. `started` is in seconds of the Unix epoch, `duration` in seconds."""
     members = [Member(name, one.scan.group, one.contents) for name, one in sorted(scanned.items())]
     whole = analyse(members, PAGE_SIZE)
@@ -57,7 +59,7 @@ def report(scanned: Mapping[str, Scanned], skipped: Sequence[Skipped], started: 
     )
 
 
-def _attainable(scanned: Mapping[str, Scanned], whole: SharingReport) -> tuple[int, int]:
+def _attainable(scanned: Mapping[str, ScannedGuest], whole: SharingReport) -> tuple[int, int]:
     """What KSM could save in the guests whose memory it can merge, and how many pages it would look after for that."""
     reachable = {name for name, one in scanned.items() if one.scan.merge_obstacle is None}
     guests = [guest for guest in whole.guests if guest.name in reachable]
@@ -72,14 +74,14 @@ def _attainable(scanned: Mapping[str, Scanned], whole: SharingReport) -> tuple[i
     return shared + zeros, backed - unbacked
 
 
-def _stable(scanned: Mapping[str, Scanned]) -> SharingReport | None:
+def _stable(scanned: Mapping[str, ScannedGuest]) -> SharingReport | None:
     """Sharing of the pages that kept their content since the scan before, over the guests that had one."""
     lasting = [(name, one.scan.group, one.lasting) for name, one in sorted(scanned.items())]
     members = [Member(name, group, contents) for name, group, contents in lasting if contents is not None]
     return analyse(members, PAGE_SIZE, pairs=False) if members else None
 
 
-def _page_sizes(scanned: Mapping[str, Scanned]) -> Iterator[PageSizeSharing]:
+def _page_sizes(scanned: Mapping[str, ScannedGuest]) -> Iterator[PageSizeSharing]:
     for size in sorted({size for one in scanned.values() for size in one.by_page_size}):
         members = [
             Member(name, one.scan.group, one.by_page_size[size])
@@ -89,29 +91,31 @@ def _page_sizes(scanned: Mapping[str, Scanned]) -> Iterator[PageSizeSharing]:
         yield PageSizeSharing.of(analyse(members, size, pairs=False))
 
 
-def _skip(name: str, error: Exception) -> Skipped:
+def _skip(name: str, error: Exception) -> SkippedGuest:
     if isinstance(error, MemoryError):
         error = memory_error()
     elif isinstance(error, OSError) and exhausted(error):
         error = no_resources(str(error.filename or "a file"), error)
     if isinstance(error, GuestError):
         told = str(error)
-        return Skipped(name, error.reason, told if repr(name) in told else f"domain {name!r}: {told}")
+        return SkippedGuest(name, error.reason, told if repr(name) in told else f"domain {name!r}: {told}")
     log.error("domain %r: an error that was not foreseen; please report it", name, exc_info=error)
-    return Skipped(name, Reason.INTERNAL, f"domain {name!r}: {type(error).__name__}; please report it, with the log")
+    return SkippedGuest(
+        name, Reason.INTERNAL, f"domain {name!r}: {type(error).__name__}; please report it, with the log"
+    )
 
 
 def scan_all(
     hypervisor: Hypervisor,
     config: Config,
-    scanner: Scanner,
+    scanner: GuestScanner,
     names: Sequence[str] = (),
     progress: Callable[[int, int, str], None] | None = None,
-) -> Round:
+) -> HostRound:
     """Scan the named domains, or all that run and that the configuration selects. A failure belongs to its domain:
     it is in `skipped`, and the others are scanned. Raises HypervisorError where libvirt is lost, and Interrupted.
     """
-    round_ = Round(time.time())
+    round_ = HostRound(time.time())
     scanner.begin()
     uuids = _named(hypervisor, names, round_) if names else _selected(hypervisor, config, round_)
     for number, (uuid, name) in enumerate(uuids.items(), start=1):
@@ -126,13 +130,13 @@ def scan_all(
         except HypervisorError as error:
             if not hypervisor.alive:
                 raise
-            round_.skipped.append(Skipped(name, Reason.LIBVIRT, str(error)))
+            round_.skipped.append(SkippedGuest(name, Reason.LIBVIRT, str(error)))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other guests
             round_.skipped.append(_skip(name, error))
     return round_
 
 
-def _named(hypervisor: Hypervisor, names: Sequence[str], round_: Round) -> dict[str, str]:
+def _named(hypervisor: Hypervisor, names: Sequence[str], round_: HostRound) -> dict[str, str]:
     """The UUIDs of the named domains, each once, and their names."""
     found: dict[str, str] = {}
     for name in names:
@@ -145,7 +149,7 @@ def _named(hypervisor: Hypervisor, names: Sequence[str], round_: Round) -> dict[
     return found
 
 
-def _selected(hypervisor: Hypervisor, config: Config, round_: Round) -> dict[str, str]:
+def _selected(hypervisor: Hypervisor, config: Config, round_: HostRound) -> dict[str, str]:
     """The UUIDs of the domains that run and that the configuration selects, and their names."""
     found: dict[str, str] = {}
     for domain in hypervisor.running():
@@ -155,5 +159,5 @@ def _selected(hypervisor: Hypervisor, config: Config, round_: Round) -> dict[str
             found[domain.UUIDString()] = name
         else:
             text = f"domain {name!r} is excluded by the configuration (guests)"
-            round_.skipped.append(Skipped(name, Reason.EXCLUDED, text))
+            round_.skipped.append(SkippedGuest(name, Reason.EXCLUDED, text))
     return found

@@ -13,7 +13,7 @@ from samepaged.scan.results import Merging
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from samepaged.scan.guest import Scanned
+    from samepaged.scan.guest import ScannedGuest
 
 __all__ = ["read_merging"]
 
@@ -21,7 +21,7 @@ __all__ = ["read_merging"]
 log = logging.getLogger(__name__)
 
 
-def read_merging(known: Mapping[str, Scanned], before: Merging | None = None) -> Merging | None:
+def read_merging(known: Mapping[str, ScannedGuest], before: Merging | None = None) -> Merging | None:
     """KSM's counters of the host, and of each guest's process that is still the one that was scanned. `before` if they
     cannot be read now.
     """
@@ -32,7 +32,7 @@ def read_merging(known: Mapping[str, Scanned], before: Merging | None = None) ->
         return before
 
 
-def _read(known: Mapping[str, Scanned]) -> Merging | None:
+def _read(known: Mapping[str, ScannedGuest]) -> Merging | None:
     host = host_merging()
     if host is None:
         return None

@@ -13,7 +13,7 @@ from samepaged.sharing import PageSizeSharing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from samepaged.attribution.report import Answers
+    from samepaged.attribution.report import AttributionReport
     from samepaged.drift.ledger import PausedTime
     from samepaged.errors import Reason
     from samepaged.ksm import HostMerging, ProcessMerging
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigStatus",
+    "GuestAttribution",
     "GuestScan",
     "Histogram",
+    "HistoryPoint",
     "HostScan",
     "Limits",
     "Merging",
-    "Moment",
     "OpenJournalEntry",
-    "Recording",
-    "Skipped",
+    "SkippedGuest",
     "Snapshot",
-    "Sourced",
+    "TraceStats",
     "mergeable_pages",
 ]
 
@@ -64,7 +64,7 @@ class GuestScan:
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class SkippedGuest:
     """A guest that was not scanned: why, as a bounded word and as a line for people."""
 
     name: str
@@ -86,7 +86,7 @@ class HostScan:
     started: float
     duration_seconds: float
     scans: tuple[GuestScan, ...]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedGuest, ...]
     report: SharingReport
     stable: SharingReport | None = None
     page_sizes: tuple[PageSizeSharing, ...] = ()
@@ -194,7 +194,7 @@ class Merging:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class HistoryPoint:
     """One scan of the host, as its history keeps it: when it ended (Unix epoch), and bytes."""
 
     ended: float
@@ -224,7 +224,7 @@ class OpenJournalEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class TraceStats:
     """Traces since the start: written, lost; and the bytes of those on disk."""
 
     written: int = 0
@@ -233,10 +233,10 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
-class Sourced:
+class GuestAttribution:
     """Where a guest's sharing came from, when that was last looked at (`scanned`, Unix epoch)."""
 
-    answers: Answers = field(repr=False)
+    answers: AttributionReport = field(repr=False)
     scanned: float
 
 
@@ -250,9 +250,9 @@ class Snapshot:
     config: ConfigStatus
     limits: Limits | None = None
     merging: Merging | None = None
-    recording: Recording | None = None
+    recording: TraceStats | None = None
     open_entries: tuple[OpenJournalEntry, ...] = ()
-    history: tuple[Moment, ...] = ()
+    history: tuple[HistoryPoint, ...] = ()
     next_scan: float | None = None
     libvirt_up: bool = False
     latest: HostScan | None = None
@@ -260,7 +260,7 @@ class Snapshot:
     pauses: Mapping[str, Histogram] = field(default_factory=dict)
     failures: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
     last_success: Mapping[str, float] = field(default_factory=dict)
-    sources: Mapping[str, Sourced] = field(default_factory=dict)
+    sources: Mapping[str, GuestAttribution] = field(default_factory=dict)
     paused: Mapping[str, PausedTime] = field(default_factory=dict)
 
     def without(self, name: str) -> Snapshot:

@@ -14,7 +14,7 @@ from samepaged import threads
 from samepaged.attribution.document import sources_document
 from samepaged.errors import SamepagedError
 from samepaged.escape import valid
-from samepaged.scan.results import Recording, Sourced
+from samepaged.scan.results import GuestAttribution, TraceStats
 from samepaged.traces import PageSizeCounts, Store, Trace, attribution_file, seed_id
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from samepaged.scan.results import GuestScan
     from samepaged.sharing import Contents, PageDigest
 
-__all__ = ["Record", "Recorder", "write_owners", "write_trace"]
+__all__ = ["Record", "TraceRecorder", "write_owners", "write_trace"]
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def write_trace(record: Record, host: str, directory: Path) -> None:
     )
 
 
-def write_owners(sourced: Sourced, host: str, directory: Path) -> None:
+def write_owners(sourced: GuestAttribution, host: str, directory: Path) -> None:
     """Write the owners of a trace that is there, which come later: what others share is known only when all guests were
     scanned. Nothing where it was lost. Raises SamepagedError.
     """
@@ -88,24 +88,24 @@ def write_owners(sourced: Sourced, host: str, directory: Path) -> None:
         attribution_file.write(trace, {**told, "host": valid(host), "scanned_at": sourced.scanned})
 
 
-class Recorder:
+class TraceRecorder:
     """Writes what it is offered, and prunes after each round. `stop` is asked while a scan waits."""
 
     def __init__(self, config: TracesConfig, stop: Callable[[], bool]) -> None:
         self._config = config
         self._stop = stop
-        self._waiting: queue.Queue[Record | Sourced | None] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[Record | GuestAttribution | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._troubled = False
         self._patience = PATIENCE
         self._lock = threading.Lock()
-        self.recording = Recording()
+        self.recording = TraceStats()
 
     def change(self, config: TracesConfig) -> None:
         """From now on, by this configuration."""
         self._config = config
 
-    def offer(self, record: Record | Sourced) -> None:
+    def offer(self, record: Record | GuestAttribution) -> None:
         """Have a trace written, or the owners of one, if traces are wanted."""
         if self._config.enabled:
             self._put(record)
@@ -122,7 +122,7 @@ class Recorder:
         while self._thread is not None and self._waiting.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS / 4)
 
-    def _put(self, record: Record | Sourced | None) -> None:
+    def _put(self, record: Record | GuestAttribution | None) -> None:
         began = time.monotonic()
         deadline = began + self._patience
         try:
@@ -154,7 +154,7 @@ class Recorder:
             try:
                 if record is None:
                     self._prune(config)
-                elif isinstance(record, Sourced):
+                elif isinstance(record, GuestAttribution):
                     write_owners(record, config.host_name, config.directory)
                 else:
                     write_trace(record, config.host_name, config.directory)
@@ -182,7 +182,7 @@ class Recorder:
             with self._lock:
                 self.recording = replace(self.recording, stored_bytes=store.size(host))
 
-    def _lost(self, why: str, record: Record | Sourced | None) -> None:
+    def _lost(self, why: str, record: Record | GuestAttribution | None) -> None:
         """Count it, if it is a trace, and log the first of a row: each names another file, and says the same."""
         if isinstance(record, Record):
             with self._lock:

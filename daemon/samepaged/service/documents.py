@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from samepaged.drift.ledger import PausedTime
-    from samepaged.scan.results import HostScan, Snapshot, Sourced
+    from samepaged.scan.results import GuestAttribution, HostScan, Snapshot
 
 __all__ = ["Documents"]
 
@@ -48,7 +48,7 @@ class Documents:
         self._snapshot = snapshot
         self._scan: HostScan | None = None
         self._paused: Mapping[str, PausedTime] = {}
-        self._sourced: Mapping[str, Sourced] | None = None
+        self._sourced: Mapping[str, GuestAttribution] | None = None
         self._sources_made = Document(SOURCES, JSON, b"")
         self._page = Page(printable(platform.node()))
         self._failed: set[str] = set()
@@ -96,7 +96,7 @@ class Documents:
             self._scan, self._paused = latest, paused
         return self._json
 
-    def _sources(self, sources: Mapping[str, Sourced]) -> Document:
+    def _sources(self, sources: Mapping[str, GuestAttribution]) -> Document:
         if not sources:
             text = "no guest's pages have been looked at for their owners; see `sources` in the configuration"
             return _line(SOURCES, HTTPStatus.NOT_FOUND, text)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.scan.results import Histogram, Moment
+from samepaged.scan.results import Histogram, HistoryPoint
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from samepaged.scan.host import Round
+    from samepaged.scan.host import HostRound
     from samepaged.scan.results import HostScan, Merging, Snapshot
 
 __all__ = ["accounts", "extended", "moment"]
@@ -21,7 +21,7 @@ DAY: Final = 86_400.0
 STEP: Final = 300.0
 
 
-def accounts(before: Snapshot, round_: Round, known: Container[str], duration: float) -> dict[str, object]:
+def accounts(before: Snapshot, round_: HostRound, known: Container[str], duration: float) -> dict[str, object]:
     """Counters and histograms after one more scan of so many seconds, for the domains that run and are known."""
     running = set(round_.running.values())
     pauses = {name: histogram for name, histogram in before.pauses.items() if name in running}
@@ -43,10 +43,10 @@ def accounts(before: Snapshot, round_: Round, known: Container[str], duration: f
     }
 
 
-def moment(scan: HostScan, merging: Merging | None) -> Moment:
+def moment(scan: HostScan, merging: Merging | None) -> HistoryPoint:
     """What the history keeps of a scan."""
     size = scan.report.page_size
-    return Moment(
+    return HistoryPoint(
         ended=scan.started + scan.duration_seconds,
         memory=sum(guest.memory_pages for guest in scan.report.guests) * size,
         self_sharing=scan.report.self_sharing_pages * size,
@@ -56,7 +56,7 @@ def moment(scan: HostScan, merging: Merging | None) -> Moment:
     )
 
 
-def extended(history: tuple[Moment, ...], newest: Moment) -> tuple[Moment, ...]:
+def extended(history: tuple[HistoryPoint, ...], newest: HistoryPoint) -> tuple[HistoryPoint, ...]:
     """The history with one more moment: those of the last day, and not more than 290. A clock that was set back ends
     what it had of the future.
     """

@@ -18,32 +18,32 @@ from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import Interrupted, best
 from samepaged.metrics.collector import SnapshotCollector
-from samepaged.scan.attribution import Attribution
+from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.attribution_report import answers_of, still_shown
-from samepaged.scan.circuit_breaker import Breaker
+from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks
-from samepaged.scan.guest import Scanned, Scanner
-from samepaged.scan.host import Round, report, scan_all
+from samepaged.scan.guest import GuestScanner, ScannedGuest
+from samepaged.scan.host import HostRound, report, scan_all
 from samepaged.scan.ksm import read_merging
-from samepaged.scan.results import ConfigStatus, Limits, OpenJournalEntry, Recording, Snapshot, Sourced
-from samepaged.scan.trace_recorder import Recorder
+from samepaged.scan.results import ConfigStatus, GuestAttribution, Limits, OpenJournalEntry, Snapshot, TraceStats
+from samepaged.scan.trace_recorder import TraceRecorder
 from samepaged.service import systemd
 from samepaged.service.history import accounts, extended, moment
 from samepaged.service.malloc import release_memory
-from samepaged.service.outputs import Serving
+from samepaged.service.outputs import Outputs
 from samepaged.service.schedule import Schedule
-from samepaged.service.snapshot_store import Board
+from samepaged.service.snapshot_store import SnapshotStore
 from samepaged.traces.database import check_installed
-from samepaged.web.process import Child
+from samepaged.web.process import ChildProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from samepaged.config import Config
-    from samepaged.guard.settle import Pending
-    from samepaged.memory.scan_state import Kept
+    from samepaged.guard.settle import PendingEntry
+    from samepaged.memory.scan_state import ScanState
     from samepaged.service.signals import Signals
-    from samepaged.web.process import Link
+    from samepaged.web.process import WebProcess
 
 __all__ = ["Service"]
 
@@ -64,7 +64,7 @@ MOST_OWNERS: Final = 200
 class Service:
     """samepaged run. `path` is the configuration's, read again on SIGHUP; `web` leads to the web process."""
 
-    def __init__(self, config: Config, path: Path | None, signals: Signals, web: Link | None = None) -> None:
+    def __init__(self, config: Config, path: Path | None, signals: Signals, web: WebProcess | None = None) -> None:
         self._config = config
         self._path = path
         self._signals = signals
@@ -74,20 +74,20 @@ class Service:
         self._hypervisor = Hypervisor(config.libvirt.uri, self._gone, self._stop)
         self._schedule = Schedule(config.scan.interval, config.scan.jitter)
         self._backoff = Backoff()
-        self._known: dict[str, Scanned] = {}
+        self._known: dict[str, ScannedGuest] = {}
         self._merging_due = 0.0
         self._next_beat = 0.0
         self._seed = hash_seed.load(config.hashing.seed, config.state_directory)
         if config.traces.enabled:
             check_installed()
-        self._recorder = Recorder(config.traces, self._stop)
-        self._kept: dict[str, Kept] = {}
-        self._breaker = Breaker()
+        self._recorder = TraceRecorder(config.traces, self._stop)
+        self._kept: dict[str, ScanState] = {}
+        self._breaker = CircuitBreaker()
         self._clocks = Clocks()
-        self._attribution = Attribution(config.sources)
+        self._attribution = AttributionSchedule(config.sources)
         self._guard: GuardClient | None = None
-        self._serving = Serving(collector, web or Child(), config)
-        self._board = Board(collector, self._serving.changed)
+        self._serving = Outputs(collector, web or ChildProcess(), config)
+        self._board = SnapshotStore(collector, self._serving.changed)
         self._recovery = Recovery(
             config.runtime_directory, changed=self._show_open_entries, settled=self._clocks.add_settled
         )
@@ -112,7 +112,7 @@ class Service:
                 self._hypervisor.close()
                 log.info("stopped")
 
-    def _show_open_entries(self, pending: tuple[Pending, ...]) -> None:
+    def _show_open_entries(self, pending: tuple[PendingEntry, ...]) -> None:
         """The open journal entries have changed (called in the recovery's thread)."""
         entries = tuple(OpenJournalEntry(one.name, one.since, one.progress) for one in pending)
         self._board.publish(open_entries=entries)
@@ -206,7 +206,7 @@ class Service:
         hashing = Hashing(best(), self._seed, self._config.scan.thread_count, self._stop)
         guard, record = self._guarded(), self._recorder.offer
         self._clocks.ledger.use(guard.directory)
-        scanner = Scanner(
+        scanner = GuestScanner(
             self._hypervisor,
             guard,
             self._config,
@@ -248,7 +248,7 @@ class Service:
         systemd.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} not scanned")
         log.info("scanned %d guests in %.1f s", len(round_.scanned), latest.duration_seconds)
 
-    def _sources(self, round_: Round) -> dict[str, Sourced]:
+    def _sources(self, round_: HostRound) -> dict[str, GuestAttribution]:
         """Where sharing comes from: of each known guest the newest that is known of that."""
         config = self._config.sources
         if not config.enabled:
@@ -258,8 +258,8 @@ class Service:
         fresh = {}
         for name, one in found.items():
             started = everybody[name].scan.started
-            self._recorder.offer(Sourced(one, started))
-            fresh[name] = Sourced(one.shortened(MOST_OWNERS), started)
+            self._recorder.offer(GuestAttribution(one, started))
+            fresh[name] = GuestAttribution(one.shortened(MOST_OWNERS), started)
         return {name: one for name, one in self._board.snapshot.sources.items() if name in self._known} | fresh
 
     def _look_at_merging(self, now: float) -> None:
@@ -271,7 +271,7 @@ class Service:
             if (merging, recording, paused) != (shown.merging, shown.recording, shown.paused):
                 self._board.publish(merging=merging, recording=recording, paused=paused)
 
-    def _recording(self) -> Recording | None:
+    def _recording(self) -> TraceStats | None:
         """How the traces do, which are written beside the loop; None where there are none."""
         return self._recorder.recording if self._config.traces.enabled else None
 
@@ -291,7 +291,7 @@ class Service:
             self._guard = GuardClient(uri, directory, self._stop)
         return self._guard
 
-    def _know(self, round_: Round) -> None:
+    def _know(self, round_: HostRound) -> None:
         kept = {skipped.name for skipped in round_.skipped if skipped.reason not in FORGET}
         running = set(round_.running.values())
         self._known = {name: one for name, one in self._known.items() if name in kept & running} | {

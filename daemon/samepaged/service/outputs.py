@@ -8,22 +8,22 @@ from samepaged.errors import SamepagedError
 from samepaged.metrics.collector import registry
 from samepaged.service.documents import Documents
 from samepaged.service.textfile import Textfile
-from samepaged.web.client import Publisher, Wanted
+from samepaged.web.client import WebClient, WebListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from samepaged.config import Config
     from samepaged.metrics.collector import SnapshotCollector
-    from samepaged.web.process import Link
+    from samepaged.web.process import WebProcess
 
-__all__ = ["Serving"]
+__all__ = ["Outputs"]
 
 
-class Serving:
+class Outputs:
     """Shows what `collector` has, as the configuration says; `web` leads to the web process."""
 
-    def __init__(self, collector: SnapshotCollector, web: Link, config: Config) -> None:
+    def __init__(self, collector: SnapshotCollector, web: WebProcess, config: Config) -> None:
         self._web = web
         self._documents = Documents(registry(collector), lambda: collector.snapshot)
         self._textfile = Textfile(collector)
@@ -31,8 +31,8 @@ class Serving:
         self._file = config.export.textfile
         self._publisher = self._publishing(self._wanted)
 
-    def _publishing(self, wanted: Wanted | None) -> Publisher | None:
-        return None if wanted is None else Publisher(self._web, self._documents, wanted)
+    def _publishing(self, wanted: WebListener | None) -> WebClient | None:
+        return None if wanted is None else WebClient(self._web, self._documents, wanted)
 
     def start(self, stop: Callable[[], bool]) -> None:
         """Begin. Raises SamepagedError where the address cannot be served."""
@@ -72,7 +72,7 @@ class Serving:
         self._textfile.remove()
 
 
-def _start(publisher: Publisher, stop: Callable[[], bool]) -> None:
+def _start(publisher: WebClient, stop: Callable[[], bool]) -> None:
     try:
         publisher.start(stop)
     except SamepagedError:
@@ -80,7 +80,7 @@ def _start(publisher: Publisher, stop: Callable[[], bool]) -> None:
         raise
 
 
-def _wanted(config: Config) -> Wanted | None:
+def _wanted(config: Config) -> WebListener | None:
     """What the web process is to be told; None where there is to be none."""
     address = config.export.address
-    return None if address is None else Wanted(*address, config.export.web_config_file)
+    return None if address is None else WebListener(*address, config.export.web_config_file)

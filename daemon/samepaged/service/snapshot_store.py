@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from samepaged.metrics.collector import SnapshotCollector
     from samepaged.scan.results import Snapshot
 
-__all__ = ["Board"]
+__all__ = ["SnapshotStore"]
 
 
-class Board:
+class SnapshotStore:
     """The snapshot and its collector; `changed` is called after each change. libvirt's event loop, a thread of its own,
     takes guests out.
     """

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from samepaged.atomic_write import whole_file
 from samepaged.attribution.guest_ram import PAGE
-from samepaged.attribution.report import Answers, Copied, Owner
+from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 from samepaged.errors import TraceError
 from samepaged.traces.parquet import not_written
 
@@ -69,7 +69,7 @@ def write(trace: Path, document: Mapping[str, Any]) -> Path:
     return path
 
 
-def read(path: Path) -> Answers:
+def read(path: Path) -> AttributionReport:
     """The owners in the file of this path, checked. Raises TraceError where it is not as it was written."""
     raw = _raw(path)
     if raw is None:
@@ -77,7 +77,7 @@ def read(path: Path) -> Answers:
     return _parsed(path, raw).answers
 
 
-def owners_of(files: Iterable[TraceFile]) -> Iterator[tuple[TraceFile, Answers]]:
+def owners_of(files: Iterable[TraceFile]) -> Iterator[tuple[TraceFile, AttributionReport]]:
     """Of these trace files those that have owners beside them, one after the other, with these. Raises TraceError
     where they are damaged, or another trace's.
     """
@@ -99,7 +99,7 @@ def owners_of(files: Iterable[TraceFile]) -> Iterator[tuple[TraceFile, Answers]]
 class _Found:
     host: str
     scanned_at: float
-    answers: Answers
+    answers: AttributionReport
 
 
 def _content(document: Mapping[str, Any]) -> bytes:
@@ -167,7 +167,7 @@ def _found(told: Mapping[str, Any]) -> _Found:
     if _count(told["page_size"]) != PAGE:
         raise ValueError("page size")
     scanned_at = _number(told["scanned_at"])
-    answers = Answers(
+    answers = AttributionReport(
         domain=_text(told["domain"]),
         kernel=None if told["kernel"] is None else _text(told["kernel"]),
         memory_pages=_count(told["memory_pages"]),
@@ -214,12 +214,12 @@ def _owners(told: object, key: str) -> tuple[Owner, ...]:
     )
 
 
-def _copied(told: Mapping[str, Any]) -> Copied:
+def _copied(told: Mapping[str, Any]) -> CopiedPage:
     if type(told["others"]) is not bool:
         raise TypeError("others")
     owners = tuple(_text(line) for line in _list(told["owners"]))
     pages = tuple(_count(one) for one in _list(told.get("owner_pages", [])))
-    return Copied(_count(told["copies"]), told["others"], owners, _count(told["more_owners"]), pages)
+    return CopiedPage(_count(told["copies"]), told["others"], owners, _count(told["more_owners"]), pages)
 
 
 def _list(told: object) -> list[Any]:

@@ -23,9 +23,9 @@ from typing import Final
 
 from samepaged import privileges
 from samepaged.errors import SamepagedError, UsageError
-from samepaged.web.config_reload import WatchedConfig
-from samepaged.web.ipc_server import Feeding, feed_socket, take_scanners
-from samepaged.web.routes import Site
+from samepaged.web.config_reload import ReloadingConfig
+from samepaged.web.ipc_server import IpcServer, feed_socket, take_scanners
+from samepaged.web.routes import Routes
 from samepaged.web.server import Server, most_connections
 
 USER: Final = "samepaged-web"
@@ -83,9 +83,9 @@ def _unprivileged() -> None:
     privileges.drop()
 
 
-def _house() -> Feeding:
-    site = Site()
-    return Feeding(site, Server(site, WatchedConfig(None), most_connections()))
+def _house() -> IpcServer:
+    site = Routes()
+    return IpcServer(site, Server(site, ReloadingConfig(None), most_connections()))
 
 
 async def _child(feed: socket.socket) -> None:

@@ -18,7 +18,7 @@ import bcrypt
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Busy", "Gate", "RateLimit"]
+__all__ = ["Authenticator", "Busy", "RateLimit"]
 
 REMEMBERED: Final = 128
 MOST_WAITING: Final = 16
@@ -32,7 +32,7 @@ class Busy(Exception):  # noqa: N818 - no error of ours: there are too many pass
     """Too many other passwords wait to be checked."""
 
 
-class Gate:
+class Authenticator:
     """Admits the users of the web configuration file. `users` maps names to bcrypt hashes; none: everybody may ask."""
 
     def __init__(self, users: Mapping[str, str]) -> None:

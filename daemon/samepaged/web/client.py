@@ -16,17 +16,17 @@ from samepaged.errors import ConfigError, SamepagedError
 from samepaged.escape import printable
 from samepaged.os_errors import no_resources
 from samepaged.web.address import written
-from samepaged.web.frame_writer import Feed
+from samepaged.web.frame_writer import FrameWriter
 from samepaged.web.protocol import Answer, FeedError, Report, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from samepaged.web.process import Link
+    from samepaged.web.process import WebProcess
     from samepaged.web.protocol import Document, Message
 
-__all__ = ["Publisher", "Wanted"]
+__all__ = ["WebClient", "WebListener"]
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ LONGEST_WAIT: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WebListener:
     """Where the web process is to listen (port 0: any free one), with which web configuration file."""
 
     host: str
@@ -48,12 +48,12 @@ class Wanted:
     web_config_file: Path | None = None
 
 
-class Publisher:
+class WebClient:
     """Keeps a web process fed with what `render` gives, and under the settings that it took last. Raises GuestError if
     it can have no descriptor.
     """
 
-    def __init__(self, link: Link, render: Callable[[], Iterable[Document]], wanted: Wanted) -> None:
+    def __init__(self, link: WebProcess, render: Callable[[], Iterable[Document]], wanted: WebListener) -> None:
         self._link = link
         self._render = render
         self._state = threading.Condition()
@@ -83,7 +83,7 @@ class Publisher:
         if answer is not None:
             _check(answer)
 
-    def change(self, wanted: Wanted, stop: Callable[[], bool]) -> None:
+    def change(self, wanted: WebListener, stop: Callable[[], bool]) -> None:
         """Take other settings over, as soon as there is a web process. Raises SamepagedError where it does not take
         them: the old ones stay in force.
         """
@@ -146,7 +146,7 @@ class Publisher:
                 continue
             why = ""
             try:
-                self._serve(Feed(connection))
+                self._serve(FrameWriter(connection))
             except (OSError, FeedError) as error:
                 why = str(error)
             finally:
@@ -154,7 +154,7 @@ class Publisher:
             if not self._stopping:
                 self._lost(f"the web process is gone ({ended or why})")
 
-    def _serve(self, feed: Feed) -> None:
+    def _serve(self, feed: FrameWriter) -> None:
         """Push what is new, and once in a while that we are alive, until the other side is gone."""
         told = 0  # the number of the settings that it was told last
         rendered = -BEAT_SECONDS
@@ -235,7 +235,7 @@ class Publisher:
         self._told = address
 
 
-def _settings(number: int, wanted: Wanted) -> Settings:
+def _settings(number: int, wanted: WebListener) -> Settings:
     file = wanted.web_config_file
     return Settings(number, wanted.host, wanted.port, None if file is None else str(file))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import ConfigError
-from samepaged.web.auth import Gate, RateLimit
+from samepaged.web.auth import Authenticator, RateLimit
 from samepaged.web.config_file import Identity, LoadedConfig, identity, load
 from samepaged.web.config_schema import WebConfig
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["InForce", "WatchedConfig"]
+__all__ = ["ActiveConfig", "ReloadingConfig"]
 
 log = logging.getLogger(__name__)
 
@@ -24,15 +24,15 @@ LOOK_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class ActiveConfig:
     """One configuration, and what is remembered while it is in force."""
 
     loaded: LoadedConfig
-    gate: Gate
+    gate: Authenticator
     limit: RateLimit
 
 
-class WatchedConfig:
+class ReloadingConfig:
     """The configuration in the file `path`; None: neither encryption nor authentication. `changed` is called with an
     empty text when another is in force, and with a line when a new one cannot be. Raises ConfigError.
     """
@@ -55,7 +55,7 @@ class WatchedConfig:
         """The file."""
         return self._path
 
-    def current(self) -> InForce:
+    def current(self) -> ActiveConfig:
         """What is in force; looks at the files once a second at most."""
         now = self._clock()
         if self._path is not None and now - self._looked >= LOOK_SECONDS:
@@ -77,6 +77,6 @@ class WatchedConfig:
         self._changed("")
 
 
-def _in_force(loaded: LoadedConfig) -> InForce:
+def _in_force(loaded: LoadedConfig) -> ActiveConfig:
     limit = loaded.config.rate_limit
-    return InForce(loaded, Gate(loaded.config.basic_auth_users), RateLimit(limit.interval, limit.burst))
+    return ActiveConfig(loaded, Authenticator(loaded.config.basic_auth_users), RateLimit(limit.interval, limit.burst))

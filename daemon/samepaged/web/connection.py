@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged.web.request import Parser, Refusal, Reply
-from samepaged.web.stream import Channel, Plain, Secure, hang_up
+from samepaged.web.stream import PlainStream, Stream, TlsStream, hang_up
 from samepaged.web.tls import admitted
 
 if TYPE_CHECKING:
-    from samepaged.web.config_reload import WatchedConfig
-    from samepaged.web.routes import Site
+    from samepaged.web.config_reload import ReloadingConfig
+    from samepaged.web.routes import Routes
 
-__all__ = ["Conversation", "Deadlines"]
+__all__ = ["Connection", "Deadlines"]
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +36,10 @@ class Deadlines:
     idle: float = 90.0
 
 
-class Conversation:
+class Connection:
     """Serves one client. `owing` tells whether the next move is the client's: such a one may be cut at any time."""
 
-    def __init__(self, connection: socket.socket, site: Site, config: WatchedConfig, deadlines: Deadlines) -> None:
+    def __init__(self, connection: socket.socket, site: Routes, config: ReloadingConfig, deadlines: Deadlines) -> None:
         self.owing = True
         self.began = asyncio.get_running_loop().time()
         self._socket = connection
@@ -76,22 +76,22 @@ class Conversation:
         """Close the connection at once."""
         self._socket.close()
 
-    async def _channel(self) -> Channel | None:
+    async def _channel(self) -> Stream | None:
         """The channel to speak over; None for a client whose certificate has not the right names."""
         loaded = self._config.current().loaded
-        plain = Plain(self._socket)
+        plain = PlainStream(self._socket)
         if loaded.tls is None or loaded.config.tls_server_config is None:
             return plain
         async with asyncio.timeout(self._deadlines.handshake):
             first = await plain.receive()  # nothing is set up for a client that does not say a word
-            secure = Secure(plain, loaded.tls, first)
+            secure = TlsStream(plain, loaded.tls, first)
             await secure.handshake()
         if admitted(loaded.config.tls_server_config, secure.session):
             return secure
         log.debug("a client was let go: its certificate has none of client_allowed_sans")
         return None
 
-    async def _requests(self, channel: Channel) -> None:
+    async def _requests(self, channel: Stream) -> None:
         parser = Parser()
         for number in range(1, MOST_REQUESTS + 1):
             self.owing = True
@@ -119,7 +119,7 @@ class Conversation:
                 return
 
 
-async def _send(channel: Channel, head: bytes, body: bytes) -> None:
+async def _send(channel: Stream, head: bytes, body: bytes) -> None:
     """The head goes with the beginning of the body; the rest straight from the body, which others have, too."""
     view = memoryview(body)
     await channel.send(head + view[:SLICE])

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from samepaged.web.protocol import Document, Message
 
-__all__ = ["Feed"]
+__all__ = ["FrameWriter"]
 
 HUNG_SECONDS: Final = 60.0
 PIECE: Final = 1 << 14
 
 
-class Feed:
+class FrameWriter:
     """The scanner's end. It holds one frame at most: nothing piles up for a web process that does not listen."""
 
     def __init__(self, connection: socket.socket) -> None:

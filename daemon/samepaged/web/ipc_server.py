@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import ConfigError, SamepagedError
 from samepaged.web.address import is_loopback, written
-from samepaged.web.config_reload import WatchedConfig
+from samepaged.web.config_reload import ReloadingConfig
 from samepaged.web.protocol import Answer, Documents, FeedError, FrameReader, Report, Settings, encode
 
 if TYPE_CHECKING:
     from samepaged.web.protocol import Message
-    from samepaged.web.routes import Site
+    from samepaged.web.routes import Routes
     from samepaged.web.server import Server
 
-__all__ = ["Feeding", "feed_socket", "take_scanners"]
+__all__ = ["IpcServer", "feed_socket", "take_scanners"]
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +32,10 @@ PIECE: Final = 1 << 18
 MOST_REPLIES: Final = 16
 
 
-class Feeding:
+class IpcServer:
     """One scanner after another feeds `site`, and says where `server` listens."""
 
-    def __init__(self, site: Site, server: Server) -> None:
+    def __init__(self, site: Routes, server: Server) -> None:
         self._site = site
         self._server = server
         self._scanner: socket.socket | None = None
@@ -94,7 +94,7 @@ class Feeding:
         """Take the settings over, all or nothing of them."""
         path = None if settings.web_config_file is None else Path(settings.web_config_file)
         try:
-            config = WatchedConfig(path, self.report)
+            config = ReloadingConfig(path, self.report)
             host, port = self._server.listen(settings.host, settings.port)
         except SamepagedError as error:
             return Answer(settings.number, error=str(error), misconfigured=isinstance(error, ConfigError))
@@ -160,7 +160,7 @@ def _remove_dead(path: Path) -> None:
                     path.unlink()
 
 
-async def take_scanners(listener: socket.socket, feeding: Feeding) -> None:
+async def take_scanners(listener: socket.socket, feeding: IpcServer) -> None:
     """Serve whoever may be a scanner, one at a time."""
     loop = asyncio.get_running_loop()
     allowed = {0, os.geteuid(), *_uid_of(SCANNER)}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Child", "Link", "Remote"]
+__all__ = ["ChildProcess", "SystemdService", "WebProcess"]
 
 PATIENCE_SECONDS: Final = 0.5
 CONNECT_SECONDS: Final = 2.0
@@ -21,7 +21,7 @@ CONNECT_SECONDS: Final = 2.0
 ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "TZ", "OPENSSL_CONF")
 
 
-class Link(Protocol):
+class WebProcess(Protocol):
     """A way to a web process."""
 
     def open(self) -> socket.socket:
@@ -31,7 +31,7 @@ class Link(Protocol):
         """Close the feed. Returns what is worth saying about the other side's end."""
 
 
-class Child:
+class ChildProcess:
     """Starts the web process with each feed; it ends with the feed."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Child:
         return _told(status)
 
 
-class Remote:
+class SystemdService:
     """Connects to a web process that listens for scanners on the Unix socket `path`."""
 
     def __init__(self, path: Path) -> None:

@@ -16,10 +16,10 @@ from samepaged.web.request import Reply, Request
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from samepaged.web.config_reload import InForce
+    from samepaged.web.config_reload import ActiveConfig
     from samepaged.web.protocol import Document
 
-__all__ = ["Site"]
+__all__ = ["Routes"]
 
 STALE_SECONDS: Final = 60.0
 """The scanner sends something every five seconds, in the middle of a scan, too."""
@@ -53,7 +53,7 @@ class _Page:
         return await asyncio.shield(self._packed)  # one client that leaves must not take it from the others
 
 
-class Site:
+class Routes:
     """The documents, and the rules for all of them. Every path needs the user's password, where there are users."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -79,7 +79,7 @@ class Site:
         """Whether the scanner has not been heard for so long that it may be dead."""
         return self._heard is None or self._clock() - self._heard > STALE_SECONDS
 
-    async def reply(self, request: Request, now: InForce) -> Reply:
+    async def reply(self, request: Request, now: ActiveConfig) -> Reply:
         """The reply to `request` under the configuration that is in force."""
         try:
             reply = await self._judged(request, now)
@@ -87,7 +87,7 @@ class Site:
             reply = Reply.line(HTTPStatus.SERVICE_UNAVAILABLE, "too many passwords to check; try again later")
         return reply.with_headers({**dict((NOSNIFF, POLICY)), **now.loaded.config.http_server_config.headers})
 
-    async def _judged(self, request: Request, now: InForce) -> Reply:
+    async def _judged(self, request: Request, now: ActiveConfig) -> Reply:
         if not now.limit.admits():
             return Reply.line(HTTPStatus.TOO_MANY_REQUESTS, "429 Too Many Requests")
         if not await now.gate.admits(request.authorization):

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import SamepagedError
 from samepaged.web.address import Address, bind, resolve
-from samepaged.web.connection import Conversation, Deadlines
+from samepaged.web.connection import Connection, Deadlines
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from samepaged.web.config_reload import WatchedConfig
-    from samepaged.web.routes import Site
+    from samepaged.web.config_reload import ReloadingConfig
+    from samepaged.web.routes import Routes
 
 __all__ = ["Server", "most_connections"]
 
@@ -42,14 +42,14 @@ def most_connections() -> int:
 class Server:
     """Listens on one address at a time and serves `site`, with at most `most` connections."""
 
-    def __init__(self, site: Site, config: WatchedConfig, most: int, deadlines: Deadlines | None = None) -> None:
+    def __init__(self, site: Routes, config: ReloadingConfig, most: int, deadlines: Deadlines | None = None) -> None:
         self.config = config
         self._site = site
         self._most = most
         self._deadlines = deadlines or Deadlines()
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
-        self._open: dict[asyncio.Task[None], Conversation] = {}
+        self._open: dict[asyncio.Task[None], Connection] = {}
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -130,7 +130,7 @@ class Server:
             connection.close()
             return
         connection.setblocking(False)
-        conversation = Conversation(connection, self._site, self.config, self._deadlines)
+        conversation = Connection(connection, self._site, self.config, self._deadlines)
         task = asyncio.get_running_loop().create_task(conversation.run())
         self._open[task] = conversation
         task.add_done_callback(self._ended)
@@ -147,6 +147,6 @@ class Server:
         task.cancel()
         return True
 
-    def _first(self, chosen: Callable[[Conversation], bool]) -> asyncio.Task[None] | None:
+    def _first(self, chosen: Callable[[Connection], bool]) -> asyncio.Task[None] | None:
         """The oldest of these that is not going already. In a storm this is asked for each client: no list."""
         return next((task for task, one in self._open.items() if chosen(one) and not task.cancelling()), None)

@@ -11,7 +11,7 @@ import socket
 import ssl
 from typing import Final, Protocol
 
-__all__ = ["Channel", "Plain", "Secure", "hang_up"]
+__all__ = ["PlainStream", "Stream", "TlsStream", "hang_up"]
 
 SLICE: Final = 1 << 16
 LINGER_SECONDS: Final = 1.0
@@ -19,7 +19,7 @@ MOST_LINGERING: Final = 1 << 18
 HTTP_TO_HTTPS: Final = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nuse https here\n"
 
 
-class Channel(Protocol):
+class Stream(Protocol):
     """A connection as the conversation sees it. All raise OSError when the client is gone."""
 
     async def receive(self) -> bytes:
@@ -32,7 +32,7 @@ class Channel(Protocol):
         """Say that nothing more comes."""
 
 
-class Plain:
+class PlainStream:
     """An unencrypted connection."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -51,10 +51,10 @@ class Plain:
         """Say that nothing more comes."""
 
 
-class Secure:
+class TlsStream:
     """A connection in TLS, on top of a plain one whose first bytes are here. Nothing is sent before the handshake."""
 
-    def __init__(self, plain: Plain, context: ssl.SSLContext, first: bytes) -> None:
+    def __init__(self, plain: PlainStream, context: ssl.SSLContext, first: bytes) -> None:
         self._plain = plain
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._incoming.write(first)

@@ -14,8 +14,8 @@ from samepaged.attribution.guest_ram import PAGE, WORDS, Ram
 from samepaged.attribution.kernel_analysis import Linux
 from samepaged.attribution.linux.kallsyms_search import by_shape
 from samepaged.attribution.linux.kernel import Kernel
-from samepaged.attribution.linux.labelling import attribute
-from samepaged.attribution.linux.mem_map import page_array
+from samepaged.attribution.linux.labelling import label_pages
+from samepaged.attribution.linux.mem_map import find_mem_map
 from samepaged.attribution.linux.processes import memory_maps
 from samepaged.attribution.linux.profile import Profile
 from samepaged.attribution.linux.struct_reader import columns
@@ -26,7 +26,7 @@ from samepaged.attribution.ram_map import layouts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ownership import Ownership
+    from samepaged.attribution.ownership import PageOwners
     from samepaged.attribution.ram_map import Layout
 
 __all__ = ["Image", "Read", "Scene"]
@@ -162,7 +162,7 @@ class Scene:
         self.profile = Linux().profile(self.kernel)
         ram = _WatchedRam(image.words, self.layout)
         watched = _Watched.open(ram, self.notes.tolist(), Profile.from_document(self.kernel.profile.to_document()))
-        self.ownership: Ownership = attribute(watched)
+        self.ownership: PageOwners = label_pages(watched)
         self.warm = np.flatnonzero(ram.touched)
         self.words = np.unique(np.concatenate(_LOG.words))
         values = image.at(self.words)
@@ -184,7 +184,7 @@ class Scene:
         real = mapped.physical < image.pages * PAGE
         bases, which = np.unique((mapped.addresses - mapped.physical)[real], return_inverse=True)
         self.direct = int(bases[np.bincount(which, weights=mapped.pages[real]).argmax()]) % (1 << 64)
-        self.array = page_array(self.kernel)
+        self.array = find_mem_map(self.kernel)
         maps = memory_maps(self.kernel)
         self.maps, self.roots = maps.addresses, maps.roots
         files = areas(self.kernel, maps).files

@@ -14,7 +14,7 @@ from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.kernel_analysis import Linux
 from samepaged.attribution.messages import CHECKED, MOST_NOTES, answers, ascending, ownership_from, regions_of
 from samepaged.attribution.wire import Channel, WireError
-from samepaged.attribution.worker import Reader
+from samepaged.attribution.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.kernel_analysis import Analysis
-    from samepaged.attribution.ownership import Ownership
+    from samepaged.attribution.ownership import PageOwners
     from samepaged.attribution.ram_map import Layout
 
 __all__ = ["SECONDS", "HangError", "Outcome", "Plan", "Telling", "attempt"]
@@ -94,7 +94,7 @@ class _Daemon:
     """What the daemon says to the process, in its turn (conversation.py, attendant.py)."""
 
     def __init__(self, channel: Channel, layout: Layout, notes: NDArray[np.int64], plan: Plan) -> None:
-        self.ownership: Ownership | None = None
+        self.ownership: PageOwners | None = None
         self.refused: str | None = None
         self.profile = b""
         self._channel = channel
@@ -188,7 +188,7 @@ def attempt(
     child.pump = daemon.turn
     view = words.view()
     view.flags.writeable = False
-    reader = Reader(Channel(child), view, layout.pages, analysis or Linux())  # type: ignore[arg-type] # see above
+    reader = Worker(Channel(child), view, layout.pages, analysis or Linux())  # type: ignore[arg-type] # see above
     before = signal.signal(signal.SIGPROF, _hang)
     start = time.process_time()
     # Again and again: where it comes while garbage is collected, it ends nothing.
@@ -226,7 +226,7 @@ def _kind(daemon: _Daemon, said: str) -> tuple[str, str]:
     return ("attributed" if why is None else "partly" if daemon.refused is None else "refused"), why or ""
 
 
-def _wrong(found: Ownership) -> str:
+def _wrong(found: PageOwners) -> str:
     """What cannot be in a result that the daemon has taken, besides what it looks for itself."""
     if found.kernel is None or not found.kernel.isprintable():
         return "its kernel has no name"

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import h11
 
-from samepaged.web.auth import Gate, RateLimit
+from samepaged.web.auth import Authenticator, RateLimit
 from samepaged.web.config_schema import WebConfig
 from samepaged.web.protocol import Document
 from samepaged.web.request import Parser, Refusal, Reply, Request
-from samepaged.web.routes import HEALTHY, Site
+from samepaged.web.routes import HEALTHY, Routes
 from tests.fuzz.target import Target
 
 if TYPE_CHECKING:
@@ -135,12 +135,12 @@ class _Now:
     """What is in force, without files: nobody needs a password."""
 
     loaded = _Config()
-    gate = Gate({})
+    gate = Authenticator({})
     limit = RateLimit(0, 0)
 
 
 NOW: Final[Any] = _Now()
-SITE: Final = Site(lambda: 0.0)
+SITE: Final = Routes(lambda: 0.0)
 SITE.show(Document(path, kind, b"body\n") for path in PATHS for kind in ("text/plain; version=0.0.4", OPEN_METRICS))
 
 HOST: Final = b"Host: kvm-1:9953\r\n"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.memory.pagemap import decode
-from samepaged.memory.residency import residence
+from samepaged.memory.residency import residency
 from samepaged.memory.softdirty import stale
 from samepaged.sharing.digest import FIRST_HASH, SWAPPED, ZERO
 from tests.fuzz.target import Target
@@ -20,7 +20,7 @@ from tests.fuzz.target import Target
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.memory.residency import Residence
+    from samepaged.memory.residency import Residency
 
 # Documentation/admin-guide/mm/pagemap.rst
 PRESENT: Final = 1 << 63
@@ -43,8 +43,8 @@ def check(data: bytes) -> None:
     plain = tuple(entries.tolist())
     held, resident = (entries & 1) != 0, (entries & 2) != 0
     shared = bool(kind & SHARED)
-    _check_residence(residence(entries, None, None, shared=False), plain, None, shared=False)
-    _check_residence(residence(entries, held, resident, shared=shared), plain, (held, resident), shared=shared)
+    _check_residence(residency(entries, None, None, shared=False), plain, None, shared=False)
+    _check_residence(residency(entries, held, resident, shared=shared), plain, (held, resident), shared=shared)
     digest = np.minimum((entries >> 2) & 7, FIRST_HASH)
     merging = bool(kind & MERGING)
     found = stale(entries, digest, merging=merging)
@@ -52,7 +52,7 @@ def check(data: bytes) -> None:
 
 
 def _check_residence(
-    found: Residence,
+    found: Residency,
     entries: tuple[int, ...],
     file: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
     *,

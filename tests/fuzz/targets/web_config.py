@@ -8,7 +8,7 @@ import bcrypt
 
 from samepaged.config.problem import one_line
 from samepaged.errors import ConfigError
-from samepaged.web.auth import Gate, RateLimit
+from samepaged.web.auth import Authenticator, RateLimit
 from samepaged.web.config_file import parse
 from samepaged.web.config_schema import CIPHERS, COSTS, CURVES, HEADERS
 from samepaged.web.tls import Unusable
@@ -112,7 +112,7 @@ def check(data: bytes) -> None:
     assert 0 <= limit.interval <= 86400
     assert RateLimit(limit.interval, limit.burst, lambda: 0.0).admits()
     users = config.basic_auth_users
-    Gate(users)
+    Authenticator(users)
     for name, hashed in users.items():
         assert ":" not in name
         assert hashed not in repr(config)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from samepaged.attribution.messages import CHECKED, answers, ascending, ownership_from, ownership_parts
-from samepaged.attribution.ownership import KIND, KINDS, Ownership
+from samepaged.attribution.ownership import KIND, KINDS, PageOwners
 from samepaged.attribution.wire import MAGIC, START, Channel, WireError
 from tests.fuzz.target import Target
 
@@ -43,7 +43,7 @@ def check(data: bytes) -> None:
         _check_ownership(ownership_from(message.fields, message.arrays))
 
 
-def _check_ownership(found: Ownership) -> None:
+def _check_ownership(found: PageOwners) -> None:
     assert len(found.kinds) == len(found.labels) == len(found.offsets) == len(found.modes) == PAGES
     assert all(kind < len(KINDS) for kind in found.kinds.tolist())
     assert all(label == -1 or found.names[label] is not None for label in found.labels.tolist() if label >= -1)
@@ -65,7 +65,7 @@ def _said(kind: str, arrays: dict[str, Any] | None = None, fields: dict[str, Any
 
 
 def _ownership(**changes: Any) -> bytes:
-    found = Ownership(
+    found = PageOwners(
         kinds=np.array([KIND["library"], KIND["slab"], 0, KIND["stack"]], dtype=np.uint8),
         labels=np.array([0, 1, -1, -1], dtype=np.int32),
         offsets=np.array([4096, -1, -1, -1], dtype=np.int64),

@@ -13,7 +13,7 @@ from samepaged.attribution.ownership import FILE_KINDS, KIND, KINDS, permissions
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from samepaged.attribution.ownership import Ownership
+    from samepaged.attribution.ownership import PageOwners
     from tests.support.attribution.truth import Truth
 
 __all__ = ["Comparison", "compare"]
@@ -55,7 +55,7 @@ class Comparison:
         return "\n".join(lines)
 
 
-def compare(owners: Ownership, before: Truth, after: Truth, restless: Collection[str] = ()) -> Comparison:
+def compare(owners: PageOwners, before: Truth, after: Truth, restless: Collection[str] = ()) -> Comparison:
     """What is said from outside of the instant between two tellings. What both tell must be said exactly, unless it was
     undone and done again, which takes a page fault of that process; of what only one tells, either may be said. Of the
     processes named in `restless`, which come and go, more may be said than is told.
@@ -71,7 +71,7 @@ def compare(owners: Ownership, before: Truth, after: Truth, restless: Collection
 class _Check:
     """One comparison under way; the pages' owners as plain lists and sets."""
 
-    def __init__(self, owners: Ownership, before: Truth, after: Truth, restless: frozenset[str]) -> None:
+    def __init__(self, owners: PageOwners, before: Truth, after: Truth, restless: frozenset[str]) -> None:
         self.found = Comparison()
         self.owners, self.before, self.after, self.restless = owners, before, after, restless
         self.users: dict[int, set[str]] = defaultdict(set)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from samepaged.attribution.ownership import Ownership
+from samepaged.attribution.ownership import PageOwners
 from samepaged.config import load
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
@@ -19,9 +19,9 @@ from samepaged.hypervisor.connection import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.privileges import seal
-from samepaged.scan.attribution import Attribution
-from samepaged.scan.circuit_breaker import Breaker
-from samepaged.scan.guest import Scanner
+from samepaged.scan.attribution import AttributionSchedule
+from samepaged.scan.circuit_breaker import CircuitBreaker
+from samepaged.scan.guest import GuestScanner
 from samepaged.scan.host import scan_all
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ ARRAYS = ("kinds", "labels", "offsets", "modes", "used_pages", "used_by")
 SAID = ("names", "processes", "kernel", "missing", "note")
 
 
-def owners(config: Path, directory: Path, *domains: str) -> dict[str, tuple[Ownership, float]]:
+def owners(config: Path, directory: Path, *domains: str) -> dict[str, tuple[PageOwners, float]]:
     """Whose the pages of these guests are, from one scan by this configuration, in a process of its own as the scans
     are; and for how many seconds each guest was suspended.
     """
@@ -45,7 +45,7 @@ def owners(config: Path, directory: Path, *domains: str) -> dict[str, tuple[Owne
         said = json.loads((directory / f"{name}.json").read_text())
         pause = said.pop("pause")
         said |= {key: tuple(said[key]) for key in ("names", "processes")}
-        found[name] = Ownership(**{key: arrays[key] for key in ARRAYS}, **said), pause
+        found[name] = PageOwners(**{key: arrays[key] for key in ARRAYS}, **said), pause
     return found
 
 
@@ -62,7 +62,9 @@ def _scan(config_file: Path, directory: Path, domains: Sequence[str]) -> None:
     guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, _never)
     hashing = Hashing(best(), 1, config.scan.thread_count, _never)
     try:
-        scanner = Scanner(hypervisor, guard, config, hashing, {}, Breaker(), None, Attribution(sources))
+        scanner = GuestScanner(
+            hypervisor, guard, config, hashing, {}, CircuitBreaker(), None, AttributionSchedule(sources)
+        )
         round_ = scan_all(hypervisor, config, scanner, list(domains), lambda *_: None)
     finally:
         guard.close()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samepaged.attribution.ownership import KIND, Ownership
+from samepaged.attribution.ownership import KIND, PageOwners
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Page:
     users: tuple[str, ...] = ()
 
 
-def ownership(*pages: Page, kernel: str | None = "6.1.0", note: str | None = None) -> Ownership:
+def ownership(*pages: Page, kernel: str | None = "6.1.0", note: str | None = None) -> PageOwners:
     names = sorted({page.label for page in pages if page.label is not None})
     processes = sorted({user for page in pages for user in page.users})
     uses = [(at, processes.index(user)) for at, page in enumerate(pages) for user in sorted(set(page.users))]
-    return Ownership(
+    return PageOwners(
         kinds=np.array([KIND[page.kind] for page in pages], dtype=np.uint8),
         labels=np.array([-1 if page.label is None else names.index(page.label) for page in pages], dtype=np.int32),
         offsets=np.array([page.offset for page in pages], dtype=np.int64),

@@ -22,7 +22,7 @@ import numpy as np
 
 from samepaged.attribution import messages, worker
 from samepaged.attribution.guest_ram import PAGE, WORDS, Ram, Unreadable
-from samepaged.attribution.ownership import KIND, Ownership
+from samepaged.attribution.ownership import KIND, PageOwners
 from samepaged.attribution.ram_map import Layout, Region
 from samepaged.attribution.wire import Channel
 
@@ -125,15 +125,15 @@ class Pretended:
         words, _ = ram.gather(self._array(opened) * PAGE, PAGE)
         return np.unique(words[words != 0]).astype(np.int64)
 
-    def attribute(self, opened: tuple[Ram, list[int]]) -> Ownership:
+    def attribute(self, opened: tuple[Ram, list[int]]) -> PageOwners:
         ram, (_, _, other) = opened
-        found = Ownership.unknown(ram.pages, "", "pretended")
+        found = PageOwners.unknown(ram.pages, "", "pretended")
         chosen = self.selected(opened)
         words, ok = ram.gather(np.append(chosen, other) * PAGE, 8)
         found.kinds[chosen[ok[:-1]]] = words[:-1][ok[:-1], 0].astype(np.uint8)
         found.labels[chosen] = 0
         found.kinds[other], found.labels[other], found.offsets[other] = KIND["library"], 1, int(words[-1, 0])
-        return Ownership(
+        return PageOwners(
             kinds=found.kinds,
             labels=found.labels,
             offsets=found.offsets,
@@ -247,7 +247,7 @@ class Bad(Pretended):
             Channel.receive = lambda *_: _hang()  # type: ignore[method-assign,assignment]
         return super().profile(opened)
 
-    def attribute(self, opened: Any) -> Ownership:
+    def attribute(self, opened: Any) -> PageOwners:
         if self._how in HOW:
             HOW[self._how]()
         return super().attribute(opened)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samepaged.attribution.guest_ram import PAGE, Unreadable
-from samepaged.attribution.linux.labelling import attribute
-from samepaged.attribution.ownership import KIND, KINDS, Ownership
+from samepaged.attribution.linux.labelling import label_pages
+from samepaged.attribution.ownership import KIND, KINDS, PageOwners
 from tests.unit.attribution.inhabited import ARRAY, ARRAY_PAGE, DIRECT, OBJECTS, PAGES, TEXT_PAGE, Inhabited
 
 CODE, PLAIN = 0x400000, 0x600000
@@ -44,7 +44,7 @@ def _peopled(*, new: bool) -> Inhabited:
     return guest
 
 
-def check(owned: Ownership) -> None:
+def check(owned: PageOwners) -> None:
     """It is a well-formed Ownership."""
     assert all(len(column) == PAGES for column in (owned.kinds, owned.labels, owned.offsets, owned.modes))
     assert owned.kinds.max() < len(KINDS)
@@ -67,7 +67,7 @@ def test_whatever_the_kernels_objects_hold_it_ends_in_an_ownership(
     guest = peopled(new=new)
     for word, value in damage:
         guest.machine.word(OBJECTS * PAGE + 8 * word, value)
-    check(attribute(guest.kernel()))
+    check(label_pages(guest.kernel()))
 
 
 @pytest.mark.parametrize("new", [True, False])
@@ -94,7 +94,7 @@ def test_whatever_struct_pages_variables_and_page_tables_hold_it_ends_in_an_owne
     for word, value in damage:
         guest.machine.word(8 * word, value)
     try:
-        check(attribute(guest.kernel()))
+        check(label_pages(guest.kernel()))
     except Unreadable:
         return
 
@@ -117,12 +117,12 @@ def test_whatever_the_kernel_says_of_its_own_types_it_ends_in_an_ownership_or_un
     object.__setattr__(kernel.profile, "sizes", sizes)
     object.__setattr__(kernel.profile, "offsets", offsets)
     try:
-        check(attribute(kernel))
+        check(label_pages(kernel))
     except Unreadable:
         return
 
 
-def kinds_of_the_kernel(owned: Ownership) -> set[str]:
+def kinds_of_the_kernel(owned: PageOwners) -> set[str]:
     return {KINDS[kind] for kind in owned.kinds.tolist()} & {"kernel_text", "slab", "kernel_stack", "page_array"}
 
 
@@ -160,7 +160,7 @@ def test_a_structure_that_goes_in_a_circle_costs_only_what_it_holds(where: str, 
     else:
         guest.word(guest.symbols["modules"], guest.symbols["modules"] + 8)
         guest.word(guest.symbols["modules"] + 8, guest.symbols["modules"] + 8)
-    owned = attribute(guest.kernel())
+    owned = label_pages(guest.kernel())
     check(owned)
     assert kinds_of_the_kernel(owned) == {"kernel_text", "slab", "kernel_stack", "page_array"}
     if where != "tasks":
@@ -173,7 +173,7 @@ def test_areas_of_one_map_that_lie_over_each_other_are_no_riddle(new: bool) -> N
     guest = peopled(new=new)
     guest.frame(402, mapping=DIRECT | 1)
     guest.process("liar", [(PLAIN, PLAIN + 8 * PAGE, 1, 0, 0), (PLAIN + PAGE, PLAIN + 2 * PAGE, 2, 0, 0)], {PLAIN: 402})
-    owned = attribute(guest.kernel())
+    owned = label_pages(guest.kernel())
     check(owned)
     assert KINDS[owned.kinds[402]] == "anonymous"
 
@@ -182,7 +182,7 @@ def test_one_process_cannot_take_the_areas_of_another() -> None:
     guest = peopled(new=True)
     honest, liar = (guest.get(task, "task_struct.mm") for task in guest._tasks[1:3])
     guest.set(liar, "mm_struct.mm_mt.ma_root", guest.get(honest, "mm_struct.mm_mt.ma_root"))
-    owned = attribute(guest.kernel())
+    owned = label_pages(guest.kernel())
     liar_number = owned.processes.index("second")
     of_liar = owned.used_pages[owned.used_by == liar_number]
     assert set(owned.kinds[of_liar].tolist()) == {KIND["page_table"]}

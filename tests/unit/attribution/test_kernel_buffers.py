@@ -8,9 +8,9 @@ import pytest
 from samepaged.attribution.guest_ram import PAGE
 from samepaged.attribution.linux import kernel_buffers
 from samepaged.attribution.linux.block_requests import block_requests
-from samepaged.attribution.linux.labelling import attribute
-from samepaged.attribution.linux.page_labels import Ledger
-from samepaged.attribution.linux.struct_page import Frames
+from samepaged.attribution.linux.labelling import label_pages
+from samepaged.attribution.linux.page_labels import PageLabels
+from samepaged.attribution.linux.struct_page import StructPages
 from samepaged.attribution.ownership import KIND
 from tests.unit.attribution.inhabited import ARRAY, DIRECT, Inhabited
 
@@ -25,7 +25,7 @@ def guest(request: pytest.FixtureRequest) -> Inhabited:
 
 def buffers(guest: Inhabited) -> dict[str, set[int]]:
     """The pages of each label that are buffers."""
-    owned = attribute(guest.kernel())
+    owned = label_pages(guest.kernel())
     assert owned.note is None
     pages = np.flatnonzero(owned.kinds == KIND["kernel_buffer"])
     found: dict[str, set[int]] = {}
@@ -156,9 +156,9 @@ def test_types_are_the_compounds_that_the_kernels_and_the_modules_btf_have(guest
     assert buffers(guest) == {"BTF": {*range(400, 408), *range(410, 414), 416, 417}}
 
 
-def parts(guest: Inhabited) -> tuple[Kernel, Frames, Ledger]:
+def parts(guest: Inhabited) -> tuple[Kernel, StructPages, PageLabels]:
     kernel = guest.kernel()
-    return kernel, Frames.read(kernel), Ledger(kernel.ram.pages)
+    return kernel, StructPages.read(kernel), PageLabels(kernel.ram.pages)
 
 
 @pytest.mark.parametrize("where", ["devices", "blocks", "queues", "counts", "types"])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from samepaged.attribution.guest_ram import PAGE, Ram, Unreadable
-from samepaged.attribution.linux.labelling import attribute
-from samepaged.attribution.ownership import KINDS, Ownership, permissions
+from samepaged.attribution.linux.labelling import label_pages
+from samepaged.attribution.ownership import KINDS, PageOwners, permissions
 from tests.unit.attribution.inhabited import DIRECT, MODULE_PAGE, STACK_PAGE, TEXT_PAGE, Inhabited
 
 R, W, X, S = 1, 2, 4, 8
@@ -13,17 +13,17 @@ CODE, COPY, HEAP, STACK, PLAIN, ZERO = 0x400000, 0x404000, 0x500000, 0x7FFD000, 
 GUESTS = [pytest.param(True, id="maple trees"), pytest.param(False, id="red-black trees")]
 
 
-def told(owned: Ownership, page: int) -> tuple[str, str | None, int]:
+def told(owned: PageOwners, page: int) -> tuple[str, str | None, int]:
     """What is told of a page: its kind, its label, the page of the file."""
     label, offset = int(owned.labels[page]), int(owned.offsets[page])
     return KINDS[owned.kinds[page]], None if label < 0 else owned.names[label], offset // PAGE if offset >= 0 else -1
 
 
-def modes(owned: Ownership, page: int) -> set[str]:
+def modes(owned: PageOwners, page: int) -> set[str]:
     return {permissions(mode) for mode in range(16) if owned.modes[page] >> mode & 1}
 
 
-def users(owned: Ownership, page: int) -> list[str]:
+def users(owned: PageOwners, page: int) -> list[str]:
     return sorted(owned.processes[number] for number in owned.used_by[owned.used_pages == page])
 
 
@@ -55,7 +55,7 @@ def test_a_process_has_its_program_its_copies_of_it_its_heap_its_stack_and_the_r
         brk=HEAP + 3 * PAGE,
         start_stack=STACK + 3 * PAGE + 8,
     )
-    owned = attribute(guest.kernel())
+    owned = label_pages(guest.kernel())
     assert owned.note is None
     assert told(owned, 400) == ("executable", "/usr/bin/program", 2)
     assert told(owned, 401) == ("private_file", "/usr/bin/program", 5)
@@ -71,7 +71,7 @@ def test_a_page_that_many_map_has_all_of_them_and_all_their_permissions(guest: I
     guest.frame(400, mapping=mapping)
     for name, mode in (("apache2", R | X), ("apache2", R), ("sshd", R | W | S)):
         guest.process(name, [(CODE, CODE + PAGE, mode, library, 0)], {CODE: 400})
-    owned = attribute(guest.kernel())
+    owned = label_pages(guest.kernel())
     assert told(owned, 400) == ("library", "/lib/libc.so.6", 0)
     assert modes(owned, 400) == {"r-xp", "r--p", "rw-s"}
     assert users(owned, 400) == ["apache2", "sshd"]
@@ -79,7 +79,7 @@ def test_a_page_that_many_map_has_all_of_them_and_all_their_permissions(guest: I
 
 def test_the_zero_page_is_the_kernels_whoever_maps_it(guest: Inhabited) -> None:
     guest.process("reader", [(ZERO, ZERO + PAGE, R | W, 0, 0)], {ZERO: TEXT_PAGE + 11})
-    owned = attribute(guest.kernel())
+    owned = label_pages(guest.kernel())
     assert told(owned, TEXT_PAGE + 11) == ("kernel_data", "zero page", -1)
     assert users(owned, TEXT_PAGE + 11) == []
 
@@ -91,7 +91,7 @@ def test_file_pages_that_nobody_maps_are_page_cache_with_their_place_in_the_file
     # A folio of two pages: the second one only points at the first.
     guest.frame(402, mapping=gone, index=4)
     guest.frame(403, head=0xFFFFEA0000000000 + 402 * 64 + 1, references=0)
-    owned = attribute(guest.kernel())
+    owned = label_pages(guest.kernel())
     assert told(owned, 400) == ("page_cache", "/var/log/syslog", 7)
     assert told(owned, 402) == ("page_cache", "/var/gone (deleted)", 4)
     assert told(owned, 403) == ("page_cache", "/var/gone (deleted)", 5)
@@ -102,21 +102,21 @@ def test_files_without_a_disk_are_shared_memory(guest: Inhabited) -> None:
     memfd, mapping = guest.file("memfd:seg", purpose=True)
     guest.frame(400, mapping=mapping, index=1)
     guest.process("postgres", [(CODE, CODE + 2 * PAGE, R | W | S, memfd, 0)], {CODE + PAGE: 400})
-    assert told(attribute(guest.kernel()), 400) == ("shmem", "/memfd:seg (deleted)", 1)
+    assert told(label_pages(guest.kernel()), 400) == ("shmem", "/memfd:seg (deleted)", 1)
 
 
 def test_free_pages_are_those_of_the_allocator_and_those_at_hand(guest: Inhabited) -> None:
     guest.free(512, 5)
     guest.free(1000, 9)
     guest.at_hand(600, 603)
-    owned = attribute(guest.kernel())
+    owned = label_pages(guest.kernel())
     free = set(np.flatnonzero(owned.kinds == KINDS.index("free")).tolist())
     # A block that would go past the end of memory ends with it.
     assert free - {1000, *range(1000, 1024)} == {*range(512, 544), 600, 603}
 
 
 def test_the_kernel_has_its_image_its_stacks_its_modules_its_slabs_its_tables(guest: Inhabited) -> None:
-    owned = attribute(guest.kernel())
+    owned = label_pages(guest.kernel())
     assert told(owned, TEXT_PAGE) == ("kernel_text", "kernel text", -1)
     assert told(owned, TEXT_PAGE + 5) == ("kernel_data", "kernel data", -1)
     assert told(owned, STACK_PAGE) == ("kernel_stack", "kernel stack", -1)
@@ -137,7 +137,7 @@ def test_what_the_kernel_took_at_its_start_for_its_tracer_and_its_devices_is_tol
     for name, value in (("ftrace_pages_start", first), ("atomic_pool_dma", pool)):
         guest.symbols[name] = guest.take(8)
         guest.word(guest.symbols[name], value)
-    owned = attribute(guest.kernel())
+    owned = label_pages(guest.kernel())
     assert owned.note is None
     labels = [told(owned, page)[1] for page in (407, 408, 409, 410, 411, 412, 419, 420, 421, 422)]
     other, records, devices = "kernel", "ftrace records", "DMA pool"
@@ -146,7 +146,7 @@ def test_what_the_kernel_took_at_its_start_for_its_tracer_and_its_devices_is_tol
 
 def test_page_tables_are_of_the_process_that_they_are_for(guest: Inhabited) -> None:
     guest.process("sh", [(PLAIN, PLAIN + PAGE, R, 0, 0)], {PLAIN: 400})
-    owned = attribute(guest.kernel())
+    owned = label_pages(guest.kernel())
     tables = [page for page in guest.machine.taken if told(owned, page)[0] == "page_table"]
     assert len(tables) == 4
     assert {tuple(users(owned, page)) for page in tables} == {("sh",)}
@@ -161,7 +161,7 @@ def test_a_process_whose_first_task_has_ended_goes_on_under_its_name(guest: Inha
     signal = guest.get(leader, "task_struct.signal")
     node = guest.offsets["task_struct.thread_node"]
     guest.list_head(signal + guest.offsets["signal_struct.thread_head"], leader + node, other + node)
-    assert users(attribute(guest.kernel()), 400) == ["daemon"]
+    assert users(label_pages(guest.kernel()), 400) == ["daemon"]
 
 
 @pytest.mark.parametrize("new", [True, False])
@@ -171,7 +171,7 @@ def test_without_types_free_slab_anonymous_and_file_pages_are_told_and_why_no_mo
     guest.frame(400, mapping=mapping)
     anonymous(guest, 401)
     guest.free(512, 0)
-    owned = attribute(guest.kernel())
+    owned = label_pages(guest.kernel())
     kinds = [told(owned, page)[0] for page in (400, 401, 512, 128)]
     assert kinds == ["page_cache", "anonymous", "free", "slab"]
     assert owned.note is not None
@@ -187,7 +187,7 @@ def test_what_was_not_copied_costs_its_own_pages_and_is_counted(guest: Inhabited
     slots[128:192] = -1
     whole = kernel.ram
     object.__setattr__(kernel, "ram", Ram(whole.words, whole.layout, slots))
-    owned = attribute(kernel)
+    owned = label_pages(kernel)
     assert owned.missing > 0
     assert told(owned, TEXT_PAGE)[0] == "kernel_text"
     assert told(owned, 400)[0] == "kernel_other"
@@ -196,7 +196,7 @@ def test_what_was_not_copied_costs_its_own_pages_and_is_counted(guest: Inhabited
 def test_a_guest_without_struct_pages_is_unreadable(guest: Inhabited) -> None:
     guest.variable("vmemmap_base", 0xFFFFEB0000000000)
     with pytest.raises(Unreadable):
-        attribute(guest.kernel())
+        label_pages(guest.kernel())
 
 
 def test_a_memory_map_that_two_processes_have_is_of_both(guest: Inhabited) -> None:
@@ -204,4 +204,4 @@ def test_a_memory_map_that_two_processes_have_is_of_both(guest: Inhabited) -> No
     mm = guest.process("shell", [(PLAIN, PLAIN + PAGE, R, 0, 0)], {PLAIN: 400})
     guest._tasks.append(guest.task("started", mm))
     guest._process_end()
-    assert users(attribute(guest.kernel()), 400) == ["shell", "started"]
+    assert users(label_pages(guest.kernel()), 400) == ["shell", "started"]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.attribution.ownership import KINDS, Ownership, permissions
-from samepaged.attribution.report import MOST_COPIED, MOST_OWNERS, Answers, answer
+from samepaged.attribution.ownership import KINDS, PageOwners, permissions
+from samepaged.attribution.report import MOST_COPIED, MOST_OWNERS, AttributionReport, answer
 from samepaged.sharing import ABSENT, SWAPPED, ZERO, Contents, PageDigest
 from samepaged.sharing.elsewhere import elsewhere
 from tests.unit.attribution.owned import Page, digest, ownership
@@ -20,7 +20,7 @@ P, Q, R = 100, 200, 300
 READ, CODE = 1, 5
 
 
-def asked(*pages: Page, others: tuple[int, ...] = (), names: bool = True) -> Answers:
+def asked(*pages: Page, others: tuple[int, ...] = (), names: bool = True) -> AttributionReport:
     contents = Contents.of(PageDigest(digest(*pages), 4096)).distinct
     found = elsewhere(contents, [np.array(sorted(others), dtype=np.uint64)])
     return answer("web", ownership(*pages), digest(*pages), found, names=names)
@@ -142,14 +142,14 @@ def test_the_most_copied_and_their_owners_are_bounded_and_say_how_many_are_left_
 
 def test_of_an_unknown_guest_the_sharing_is_known_and_its_owners_are_not() -> None:
     pages = digest(heap(P, "a"), heap(P, "b"), heap(Q, "c"))
-    unknown = Ownership.unknown(3, "no Linux kernel was found in it")
+    unknown = PageOwners.unknown(3, "no Linux kernel was found in it")
     found = answer("win", unknown, pages, np.zeros(2, dtype=np.bool_), names=True)
     assert (found.kernel, found.labelled_ratio, found.note) == (None, 0.0, "no Linux kernel was found in it")
     assert [(one.name, one.pages, one.sharing_pages) for one in found.kinds] == [("unknown", 3, 1)]
 
 
 def test_owners_of_other_pages_than_were_hashed_are_refused() -> None:
-    unknown = Ownership.unknown(2, "")
+    unknown = PageOwners.unknown(2, "")
     with pytest.raises(ValueError, match="2 pages have owners, and 3 have hashes"):
         answer("a", unknown, np.zeros(3, np.uint64), np.zeros(0, np.bool_), names=True)
 

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from samepaged.attribution import sandbox, seccomp
-from samepaged.attribution.client import Conversation, Refused, Terms
+from samepaged.attribution.client import WorkerClient, WorkerLimits, WorkerRefused
 from samepaged.attribution.guest_ram import PAGE
 from samepaged.attribution.messages import answers, regions_of
-from samepaged.attribution.page_buffer import Copied
-from samepaged.attribution.sandbox import Child, Limits
+from samepaged.attribution.page_buffer import PageBuffer
+from samepaged.attribution.sandbox import Limits, SandboxedProcess
 from samepaged.attribution.wire import Channel
 from samepaged.privileges import PrivilegeError
 from tests.unit.attribution.pretended import LAYOUTS, NOTE, PAGES, Guest, program
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 @contextmanager
 def confined(how: str = "well") -> Iterator[int]:
     """A process that has begun: its pid."""
-    copied = Copied(PAGES, 16)
-    child = Child(copied.file, PAGES, Limits.of(10.0, PAGES, 16, seccomp=True), program(how))
+    copied = PageBuffer(PAGES, 16)
+    child = SandboxedProcess(copied.file, PAGES, Limits.of(10.0, PAGES, 16, seccomp=True), program(how))
     try:
         channel = Channel(child.socket, lambda: False)
         nothing = {
@@ -101,7 +101,7 @@ def test_it_has_one_socket_open_and_the_copy_for_reading_and_nothing_of_our_envi
 
 
 def test_a_copy_can_be_mapped_for_reading_only_and_keeps_its_size() -> None:
-    copied = Copied(PAGES, 16)
+    copied = PageBuffer(PAGES, 16)
     try:
         with pytest.raises(PermissionError):
             mmap.mmap(copied.file, 0, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -119,7 +119,7 @@ def test_a_copy_can_be_mapped_for_reading_only_and_keeps_its_size() -> None:
 
 
 def test_a_copy_is_left_out_of_cores_and_is_given_back() -> None:
-    copied = Copied(PAGES, 16)
+    copied = PageBuffer(PAGES, 16)
     copied.ready(16)
     area = next(text for text in Path("/proc/self/smaps").read_text().split("VmFlags:") if "samepaged-copy" in text)
     flags = Path("/proc/self/smaps").read_text().split(area)[1].splitlines()[0].split()
@@ -129,7 +129,7 @@ def test_a_copy_is_left_out_of_cores_and_is_given_back() -> None:
 
 
 def test_pages_that_were_forgotten_make_room_and_nothing_is_copied_beyond_it() -> None:
-    copied = Copied(PAGES, 4)
+    copied = PageBuffer(PAGES, 4)
     try:
         slots = copied.add(Guest(), np.arange(6))
         assert slots.tolist() == [1, 2, 3, 4, -1, -1]
@@ -164,9 +164,9 @@ def test_without_a_filter_it_does_not_begin_where_one_is_asked_for(missing: str,
         "worker.main(None, sys.argv[1:])\n"
     )
     for must, told in ((True, why), (False, "AttributeError")):
-        talk = Conversation(LAYOUTS, Terms(1 << 20, 20.0, seccomp=must), lambda: False, (str(without),))
+        talk = WorkerClient(LAYOUTS, WorkerLimits(1 << 20, 20.0, seccomp=must), lambda: False, (str(without),))
         try:
-            with pytest.raises(Refused, match=told):
+            with pytest.raises(WorkerRefused, match=told):
                 talk.look(Guest(), np.array([NOTE]), np.empty(0, dtype=np.uint8), np.ones(1, dtype=np.bool_), cold=True)
         finally:
             talk.end()

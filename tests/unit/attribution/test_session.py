@@ -15,7 +15,7 @@ import pytest
 from samepaged.attribution import client, messages, page_buffer, sandbox
 from samepaged.attribution import session as module
 from samepaged.attribution.ownership import KIND
-from samepaged.attribution.session import Attendant, Known, Terms
+from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
 from tests.unit.attribution.pretended import (
     ARRAY,
     ARRAY_PAGES,
@@ -32,10 +32,10 @@ from tests.unit.attribution.pretended import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from samepaged.attribution.ownership import Ownership
+    from samepaged.attribution.ownership import PageOwners
 
-TERMS = Terms(memory_limit=1 << 20, time_limit=20.0, names=True)
-IMPATIENT = Terms(memory_limit=1 << 20, time_limit=0.5)
+TERMS = WorkerLimits(memory_limit=1 << 20, time_limit=20.0, names=True)
+IMPATIENT = WorkerLimits(memory_limit=1 << 20, time_limit=0.5)
 # Whatever the machine is doing: how long a guest may wait is no matter of these tests.
 LONG = 20.0
 
@@ -48,13 +48,13 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def attend(
     guest: Guest,
-    known: Known | None = None,
-    terms: Terms = TERMS,
+    known: GuestKernelCache | None = None,
+    terms: WorkerLimits = TERMS,
     how: str = "well",
     meanwhile: Callable[[], None] = lambda: None,
-) -> Ownership:
+) -> PageOwners:
     """A snapshot's attributed scan; `meanwhile` is what happens before the guest is held."""
-    with Attendant(known or Known(1), LAYOUTS, terms, lambda: False, program(how)) as attendant:
+    with AttributionSession(known or GuestKernelCache(1), LAYOUTS, terms, lambda: False, program(how)) as attendant:
         guest.asked.clear()
         attendant.prepare(guest)
         meanwhile()
@@ -96,7 +96,7 @@ def test_while_the_guest_is_held_only_what_is_needed_is_copied_once() -> None:
 
 
 def test_a_second_scan_knows_what_it_needs_without_a_rehearsal() -> None:
-    guest, known = Guest(), Known(1)
+    guest, known = Guest(), GuestKernelCache(1)
     first = attend(guest, known)
     held = sorted(guest.asked)
     looked: list[int] = []
@@ -108,7 +108,7 @@ def test_a_second_scan_knows_what_it_needs_without_a_rehearsal() -> None:
 
 
 def test_names_do_not_leave_the_process_that_is_not_asked_for_them() -> None:
-    found = attend(Guest(), terms=Terms(1 << 20, 20.0))
+    found = attend(Guest(), terms=WorkerLimits(1 << 20, 20.0))
     assert found.names == ("slab of\na kind",)
     assert found.processes == ()
     assert found.kinds[OTHER] == KIND["library"]
@@ -139,8 +139,8 @@ def test_a_guest_that_is_held_does_not_wait_for_a_process_that_does_not_listen(m
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # what is told of more pages than these has no room in it
     monkeypatch.setattr(socket, "socketpair", lambda *_: (ours, theirs))
     monkeypatch.setattr(module, "CHOOSING", 0.1)
-    known = Known(1, others=np.arange(PAGES, dtype=np.int64))
-    found = attend(Guest(), known, Terms(memory_limit=2 << 20, time_limit=3600.0), how="deaf")
+    known = GuestKernelCache(1, others=np.arange(PAGES, dtype=np.int64))
+    found = attend(Guest(), known, WorkerLimits(memory_limit=2 << 20, time_limit=3600.0), how="deaf")
     assert found.note == "the process that read it was given up: it took too long"
 
 
@@ -154,7 +154,7 @@ def test_a_process_that_looks_for_files_finds_none() -> None:
 
 
 def test_a_scan_that_is_stopped_does_not_wait_for_the_process() -> None:
-    with Attendant(Known(1), LAYOUTS, TERMS, lambda: True, program("sleep")) as attendant:
+    with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: True, program("sleep")) as attendant:
         attendant.prepare(Guest())
         assert attendant.expected(None) == 0
         attendant.think()
@@ -164,7 +164,7 @@ def test_a_scan_that_is_stopped_does_not_wait_for_the_process() -> None:
 def test_of_a_guest_without_a_note_no_process_is_started_and_it_is_not_searched_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    guest, known = Guest(), Known(1)
+    guest, known = Guest(), GuestKernelCache(1)
     guest.words[NOTE] = 0
     searches = 0
     search = Guest.starting_with
@@ -184,7 +184,7 @@ def test_of_a_guest_without_a_note_no_process_is_started_and_it_is_not_searched_
 
 
 def test_a_guest_that_was_starting_is_found_at_the_next_scan_wherever_its_kernel_is_then() -> None:
-    guest, known = Guest(), Known(1)
+    guest, known = Guest(), GuestKernelCache(1)
     array, guest.words[NOTE, 2] = int(guest.words[NOTE, 2]), 0
     assert "no kernel in any of the notes" in (attend(guest, known).note or "")
     guest.words[8], guest.words[NOTE] = guest.words[NOTE], 0
@@ -197,7 +197,7 @@ def test_a_guest_that_was_starting_is_found_at_the_next_scan_wherever_its_kernel
 
 
 def test_a_kernel_that_was_started_since_is_found_at_the_same_scan() -> None:
-    guest, known = Guest(), Known(1)
+    guest, known = Guest(), GuestKernelCache(1)
     attend(guest, known)
     guest.words[8], guest.words[NOTE] = guest.words[NOTE], 0
     found = attend(guest, known)
@@ -208,7 +208,7 @@ def test_a_kernel_that_was_started_since_is_found_at_the_same_scan() -> None:
 
 
 def test_what_is_known_of_a_guest_that_makes_no_sense_any_more_is_forgotten() -> None:
-    guest, known = Guest(), Known(1)
+    guest, known = Guest(), GuestKernelCache(1)
     attend(guest, known)
     guest.words[NOTE, 2] = 0
     found = attend(guest, known)
@@ -218,7 +218,7 @@ def test_what_is_known_of_a_guest_that_makes_no_sense_any_more_is_forgotten() ->
 
 def test_a_guest_that_needs_more_than_the_limit_is_not_copied_at_all() -> None:
     guest = Guest()
-    found = attend(guest, terms=Terms(memory_limit=5 * 4096, time_limit=20.0))
+    found = attend(guest, terms=WorkerLimits(memory_limit=5 * 4096, time_limit=20.0))
     assert "sources.memory_limit" in (found.note or "")
     assert guest.asked == []
 
@@ -226,7 +226,7 @@ def test_a_guest_that_needs_more_than_the_limit_is_not_copied_at_all() -> None:
 def test_where_the_limit_is_in_the_way_of_finding_a_kernel_it_is_told_of_and_not_the_guest() -> None:
     guest = Guest()
     guest.words[NOTE - 1, :2] = guest.words[NOTE, :2]  # begins as a note does, and is none
-    assert attend(guest, terms=Terms(memory_limit=4096, time_limit=20.0)).note == (
+    assert attend(guest, terms=WorkerLimits(memory_limit=4096, time_limit=20.0)).note == (
         "more of it would have to be copied than sources.memory_limit, which is 0 MiB"
     )
 
@@ -234,7 +234,7 @@ def test_where_the_limit_is_in_the_way_of_finding_a_kernel_it_is_told_of_and_not
 def test_of_what_is_chosen_as_much_is_copied_as_there_is_room_for() -> None:
     guest = Guest()
     guest.choose(*range(100, 200))
-    found = attend(guest, terms=Terms(memory_limit=16 * 4096, time_limit=20.0))
+    found = attend(guest, terms=WorkerLimits(memory_limit=16 * 4096, time_limit=20.0))
     assert 0 < np.count_nonzero(found.kinds) < 100
     assert "not copied" in (found.note or "")
 
@@ -273,7 +273,7 @@ def test_of_blocks_that_the_host_does_not_back_no_struct_pages_are_copied_and_no
 
 def test_what_was_copied_ahead_is_copied_again_where_it_was_written() -> None:
     guest = Guest()
-    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+    with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
         attendant.ahead(guest)
         guest.asked.clear()
@@ -299,7 +299,7 @@ def test_what_was_copied_ahead_is_copied_again_where_it_was_written() -> None:
 def test_what_was_copied_ahead_and_is_not_there_any_more_is_not_taken_for_what_it_was() -> None:
     guest = Guest()
     nothing = np.zeros(PAGES, dtype=np.bool_)
-    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+    with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
         attendant.ahead(guest)
         guest.swapped, guest.unbacked = frozenset({OTHER}), frozenset({60})
@@ -313,9 +313,9 @@ def test_what_was_copied_ahead_and_is_not_there_any_more_is_not_taken_for_what_i
 
 def test_where_there_is_no_room_to_copy_again_all_is_copied_while_the_guest_is_held() -> None:
     guest = Guest()
-    terms = Terms(memory_limit=12 * 4096, time_limit=20.0, names=True)
+    terms = WorkerLimits(memory_limit=12 * 4096, time_limit=20.0, names=True)
     everything = np.ones(PAGES, dtype=np.bool_)
-    with Attendant(Known(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
+    with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
         attendant.ahead(guest)
         attendant.again(guest, everything)
@@ -331,9 +331,9 @@ def test_where_there_is_no_room_to_copy_again_all_is_copied_while_the_guest_is_h
 
 def test_where_all_is_to_be_copied_once_more_it_is_announced_so() -> None:
     guest = Guest()
-    terms = Terms(memory_limit=12 * 4096, time_limit=20.0)
+    terms = WorkerLimits(memory_limit=12 * 4096, time_limit=20.0)
     nothing, everything = np.zeros(PAGES, dtype=np.bool_), np.ones(PAGES, dtype=np.bool_)
-    with Attendant(Known(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
+    with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
         whole = attendant.expected(None)
         attendant.ahead(guest)
@@ -345,8 +345,8 @@ def test_where_all_is_to_be_copied_once_more_it_is_announced_so() -> None:
 def test_pages_that_are_gone_take_no_room_and_have_nothing_copied_once_more() -> None:
     guest = Guest()
     guest.choose(*range(100, 110))
-    terms = Terms(memory_limit=20 * 4096, time_limit=20.0)
-    with Attendant(Known(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
+    terms = WorkerLimits(memory_limit=20 * 4096, time_limit=20.0)
+    with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
         attendant.ahead(guest)
         guest.unbacked, guest.swapped = frozenset(range(100, 105)), frozenset(range(105, 110))
@@ -366,7 +366,7 @@ def test_what_is_chosen_while_the_guest_is_held_is_copied_as_far_as_was_announce
     guest.choose(*range(100, 200))
     written = np.zeros(PAGES, dtype=np.bool_)
     written[ARRAY : ARRAY + ARRAY_PAGES] = True
-    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+    with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
         attendant.ahead(guest)
         guest.choose(*range(100, 250))
@@ -387,7 +387,7 @@ def test_where_memory_runs_out_while_the_guest_is_held_the_scan_goes_on(monkeypa
     everything = np.ones(PAGES, dtype=np.bool_)
     monkeypatch.setattr(module, "MARGIN", 0)
     monkeypatch.setattr(client, "READY", 1)
-    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+    with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
         attendant.ahead(guest)
         monkeypatch.setattr(os, "posix_fallocate", full)
@@ -399,7 +399,7 @@ def test_where_memory_runs_out_while_the_guest_is_held_the_scan_goes_on(monkeypa
 
 def test_an_answer_that_was_there_in_time_counts_however_late_it_is_asked_for() -> None:
     guest = Guest()
-    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+    with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
         with attendant.held(guest, None):
             pass
@@ -411,7 +411,7 @@ def test_an_answer_that_was_there_in_time_counts_however_late_it_is_asked_for() 
 
 def test_memory_that_cannot_be_mapped_ahead_is_there_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_buffer, "MADV_POPULATE_WRITE", 9999)  # as a kernel says that does not know it
-    held = page_buffer.Copied(PAGES, 16)
+    held = page_buffer.PageBuffer(PAGES, 16)
     monkeypatch.setattr(held, "_locked", False)
     try:
         held.ready(16)
@@ -422,7 +422,7 @@ def test_memory_that_cannot_be_mapped_ahead_is_there_all_the_same(monkeypatch: p
 
 
 def test_who_was_not_held_says_why_nothing_is_known() -> None:
-    with Attendant(Known(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
+    with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.decline("its memory was read by a dump")
         attendant.decline("for another reason")
         attendant.think()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from samepaged.attribution.guest_ram import Ram
-from samepaged.attribution.linux.mem_map import page_array
-from samepaged.attribution.linux.struct_page import Frames, selected
+from samepaged.attribution.linux.mem_map import find_mem_map
+from samepaged.attribution.linux.struct_page import StructPages, selected
 from tests.unit.attribution.inhabited import ARRAY, ARRAY_PAGE, OBJECTS, PAGES, Inhabited
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def test_a_pages_type_is_read_in_each_of_its_ways(buddy: int, free: int, table: 
     guest = Inhabited(new=False)
     for page, kind in ((400, free), (401, table), (402, neither), (403, 0xFFFFFFFF), (404, 3)):
         guest.frame(page, kind=kind)
-    frames = Frames.read(with_numbers(guest.kernel(), {BUDDY: buddy, "PG_slab": 9}))
+    frames = StructPages.read(with_numbers(guest.kernel(), {BUDDY: buddy, "PG_slab": 9}))
     assert np.flatnonzero(frames.free).tolist() == [400]
     assert np.flatnonzero(frames.table).tolist() == [401]
 
@@ -47,7 +47,7 @@ def test_before_5_11_what_a_control_group_pays_for_is_no_page_table() -> None:
     guest = Inhabited(new=False)
     guest.frame(400, kind=0xFFFFFDFF)
     guest.frame(401, kind=0xFFFFFBFF)
-    assert np.flatnonzero(Frames.read(guest.kernel()).table).tolist() == [401]
+    assert np.flatnonzero(StructPages.read(guest.kernel()).table).tolist() == [401]
 
 
 @pytest.mark.parametrize("masks", [False, True])
@@ -59,7 +59,7 @@ def test_the_pages_of_a_compound_have_the_head_that_they_point_at_or_that_their_
     if masks:
         further = {"page.compound_info": 8, "zone.vmemmap_tails": 0}
         kernel = with_numbers(kernel, kernel.info.numbers, **further)
-    frames = Frames.read(kernel)
+    frames = StructPages.read(kernel)
     assert frames.head[400:410].tolist() == [400] * 8 + [408, 409]
 
 
@@ -67,7 +67,7 @@ def test_a_head_that_cannot_be_leaves_the_page_alone() -> None:
     guest = Inhabited()
     for page, head in ((400, 1), (401, 0xFFFFFFFFFFFFFFFF), (402, ARRAY + 63), (403, ARRAY + PAGES * 64 + 1)):
         guest.frame(page, head=head)
-    assert Frames.read(guest.kernel()).head[400:404].tolist() == [400, 401, 402, 403]
+    assert StructPages.read(guest.kernel()).head[400:404].tolist() == [400, 401, 402, 403]
 
 
 @pytest.mark.parametrize("new", [True, False])
@@ -78,7 +78,7 @@ def test_slab_and_table_pages_are_chosen_by_the_array_alone(new: bool) -> None: 
     guest.frame(500, kind=0xF2000000 if new else 0xFFFFFBFF)
     guest.free(600, 0)
     kernel = guest.kernel()
-    array = page_array(kernel).pages
+    array = find_mem_map(kernel).pages
     assert array.tolist() == list(range(ARRAY_PAGE, ARRAY_PAGE + PAGES * 64 // 4096))
     # And the page that says where the array is.
     where = kernel.ram.layout.page_of(kernel.translate(np.array([guest.symbols["vmemmap_base"]], dtype=np.uint64)))
@@ -94,6 +94,6 @@ def test_pages_whose_structs_were_not_copied_are_not_known() -> None:
     kernel = Inhabited().kernel()
     slots = np.arange(PAGES)
     slots[ARRAY_PAGE + 1] = -1
-    frames = Frames.read(replace(kernel, ram=Ram(kernel.ram.words, kernel.ram.layout, slots)))
+    frames = StructPages.read(replace(kernel, ram=Ram(kernel.ram.words, kernel.ram.layout, slots)))
     assert np.flatnonzero(~frames.known).tolist() == list(range(64, 128))
     assert not np.any(frames.slab & ~frames.known)

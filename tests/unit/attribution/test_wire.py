@@ -23,7 +23,7 @@ from samepaged.attribution.messages import (
     ownership_from,
     ownership_parts,
 )
-from samepaged.attribution.ownership import KIND, KINDS, Ownership
+from samepaged.attribution.ownership import KIND, KINDS, PageOwners
 from samepaged.attribution.wire import MAGIC, START, Array, Channel, Form, GoneError, Line, Number, WireError
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def test_whoever_listens_slowly_is_waited_for_no_longer_than_whoever_does_not() 
             Channel(ours, lambda: True).send("found", deadline=time.monotonic() + 60)
 
 
-def ownership(**changes: Any) -> Ownership:
+def ownership(**changes: Any) -> PageOwners:
     whole = {
         "kinds": np.full(PAGES, KIND["library"], dtype=np.uint8),
         "labels": np.arange(PAGES, dtype=np.int32) % 3 - 1,
@@ -189,10 +189,10 @@ def ownership(**changes: Any) -> Ownership:
         "missing": 2,
         "note": None,
     }
-    return Ownership(**{**whole, **changes})
+    return PageOwners(**{**whole, **changes})
 
 
-def passed(found: Ownership) -> Ownership:
+def passed(found: PageOwners) -> PageOwners:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         fields, arrays = ownership_parts(found)

@@ -15,7 +15,7 @@ from samepaged.attribution.guest_ram import PAGE, WORDS, Ram, Unreadable
 from samepaged.attribution.messages import answers, regions_of
 from samepaged.attribution.ram_map import Layout, Region
 from samepaged.attribution.wire import Channel, WireError
-from samepaged.attribution.worker import Reader
+from samepaged.attribution.worker import Worker
 from tests.unit.attribution.pretended import LAYOUTS, NOTE, PAGES, Guest, Pretended
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def reading(guest: Guest, analysis: Pretended | None = None) -> Iterator[Daemon]
 
     def run() -> None:
         try:
-            Reader(Channel(theirs), guest.words, PAGES, analysis or Pretended()).run()
+            Worker(Channel(theirs), guest.words, PAGES, analysis or Pretended()).run()
         except WireError:
             pass
         except BaseException as error:  # noqa: BLE001 - raised below

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from samepaged.commands import sources
 from samepaged.config import Config
 from samepaged.errors import Reason
-from samepaged.scan.results import Skipped
+from samepaged.scan.results import SkippedGuest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ def test_a_guest_for_whose_owners_there_was_no_room_is_told_of(
 def test_a_guest_that_is_not_to_be_scanned_is_told_of_to_whoever_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scan = SimpleNamespace(scans=(), skipped=[Skipped("web", Reason.OPTED_OUT, "its metadata says so")])
+    scan = SimpleNamespace(scans=(), skipped=[SkippedGuest("web", Reason.OPTED_OUT, "its metadata says so")])
     assert asked(monkeypatch, scan)[0] == 0
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", "samepaged: skipped: its metadata says so\n")

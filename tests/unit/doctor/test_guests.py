@@ -20,11 +20,11 @@ from samepaged.errors import GuestError, Reason
 from samepaged.hypervisor.hmp import RamBlock
 from samepaged.memory.forecast import Forecast
 from samepaged.memory.layout import RamMapping
-from samepaged.memory.plan import Obstacle
+from samepaged.memory.plan import FallbackReason
 from samepaged.text_layout import columns
 
 GIB = 1 << 30
-SHARED = Obstacle("shared", "its memory is shared")
+SHARED = FallbackReason("shared", "its memory is shared")
 
 
 def forecast(mode: str = "snapshot", pause: float = 0.03, **more: Any) -> Forecast:

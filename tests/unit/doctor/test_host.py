@@ -94,14 +94,14 @@ STILL = ScanConfig(still_ksm=True)
 @pytest.mark.parametrize(
     ("state", "scan", "status", "word"),
     [
-        (KsmState(None, 0, writable=False, stilled=False), AUTO, "ok", "none"),
-        (KsmState("0", 0, writable=False, stilled=False), AUTO, "ok", "does not run"),
-        (KsmState("0", 0, writable=True, stilled=True), AUTO, "warning", "still stands"),
-        (KsmState("1", 512, writable=True, stilled=True), AUTO, "ok", "2 MiB are merged"),
-        (KsmState("1", 512, writable=False, stilled=False), AUTO, "ok", "reads again"),
-        (KsmState("1", 512, writable=False, stilled=False), STILL, "warning", "may not write"),
-        (KsmState("1", 512, writable=True, stilled=False), STILL, "ok", "held still"),
-        (KsmState("1", 512, writable=False, stilled=False), ScanConfig(mode="sliced", still_ksm=True), "ok", "runs"),
+        (KsmState(None, 0, writable=False, paused=False), AUTO, "ok", "none"),
+        (KsmState("0", 0, writable=False, paused=False), AUTO, "ok", "does not run"),
+        (KsmState("0", 0, writable=True, paused=True), AUTO, "warning", "still stands"),
+        (KsmState("1", 512, writable=True, paused=True), AUTO, "ok", "2 MiB are merged"),
+        (KsmState("1", 512, writable=False, paused=False), AUTO, "ok", "reads again"),
+        (KsmState("1", 512, writable=False, paused=False), STILL, "warning", "may not write"),
+        (KsmState("1", 512, writable=True, paused=False), STILL, "ok", "held still"),
+        (KsmState("1", 512, writable=False, paused=False), ScanConfig(mode="sliced", still_ksm=True), "ok", "runs"),
     ],
 )
 def test_what_ksm_means_is_said(state: KsmState, scan: ScanConfig, status: str, word: str) -> None:
@@ -110,7 +110,7 @@ def test_what_ksm_means_is_said(state: KsmState, scan: ScanConfig, status: str, 
 
 
 def test_ksm_disturbs_nothing_where_there_are_no_soft_dirty_bits() -> None:
-    check = merging(KsmState("1", 512, writable=False, stilled=False), STILL, soft_dirty=False)
+    check = merging(KsmState("1", 512, writable=False, paused=False), STILL, soft_dirty=False)
     assert said(check) == "ok"
     assert "again" not in check.message
 

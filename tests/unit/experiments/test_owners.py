@@ -9,7 +9,7 @@ from experiments.contents import Repeated
 from experiments.matrix import MATRIX, SETUPS
 from experiments.report import PAGE
 from samepaged.analysis.study.attribution import sources
-from samepaged.attribution.report import Answers, Copied, Owner
+from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 
 MIB = 256  # pages
 TABLES = ("sources", "sources by kind", "sources by library", "sources by file", "sources by process")
@@ -19,7 +19,7 @@ def owner(name: str, involved: int, split: float = 0.0) -> Owner:
     return Owner(name, 1000, involved, 0, split)
 
 
-def answers(name: str, **changed: Any) -> Answers:
+def answers(name: str, **changed: Any) -> AttributionReport:
     told: dict[str, Any] = {
         "domain": name,
         "kernel": "6.1.0-1-amd64",
@@ -35,12 +35,12 @@ def answers(name: str, **changed: Any) -> Answers:
             owner("/usr/lib/firefox-esr/libxul.so", 400, 80),
             owner("/usr/lib/modules/6.1.0-1-amd64/kernel/arch/x86/kvm/kvm.ko", 90, 9),
         ),
-        "most_copied": (Copied(11, others=False, owners=("[a]", "[b]", "[c]", "[d]"), more_owners=2),),
+        "most_copied": (CopiedPage(11, others=False, owners=("[a]", "[b]", "[c]", "[d]"), more_owners=2),),
     }
-    return Answers(**(told | changed))
+    return AttributionReport(**(told | changed))
 
 
-def study(*guests: Answers) -> dict[str, Any]:
+def study(*guests: AttributionReport) -> dict[str, Any]:
     """The object of `samepaged study --json`, as far as these tables need it."""
     found = sources((one.domain, [one]) for one in guests)
     return {} if found is None else {"sources": found.document()}
@@ -139,7 +139,7 @@ def test_names_that_were_kept_back_give_rows_to_nobody() -> None:
 
 def lines(*named: str, pages: tuple[int, ...] = (), more: int = 0) -> str:
     """What the table says of a page of these owners."""
-    one = answers("one", most_copied=(Copied(11, others=False, owners=named, more_owners=more, pages=pages),))
+    one = answers("one", most_copied=(CopiedPage(11, others=False, owners=named, more_owners=more, pages=pages),))
     found = rows(owners.most_copied([(one, [Repeated("one", 11, 0.01, "0xff")])]))
     assert found["one"][:4] == ["11", "0.0", "1.0 %", "0xff"]
     return found["one"][4]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from samepaged.errors import SamepagedError
-from samepaged.guard.directories import Place, runtime_directory
+from samepaged.guard.directories import RuntimeDirectory, runtime_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_configured_directory_is_made_and_used(tmp_path: Path) -> None:
     configured = tmp_path / "a" / "run"
-    assert runtime_directory(configured) == Place(configured, "")
+    assert runtime_directory(configured) == RuntimeDirectory(configured, "")
     assert list(configured.iterdir()) == []
 
 

@@ -21,7 +21,7 @@ from tests.unit.guard.fakes import ENTRY, UUID, FakeHypervisor, error, open_entr
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from samepaged.guard.settle import Pending, Settled
+    from samepaged.guard.settle import PendingEntry, SettledEntry
 
 
 @pytest.fixture
@@ -94,8 +94,8 @@ def test_a_settled_file_that_stays_is_told_once(
 
 
 def test_the_daemon_works_on_entries_of_dead_and_own(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
-    shown: list[tuple[Pending, ...]] = []
-    settled: list[Settled] = []
+    shown: list[tuple[PendingEntry, ...]] = []
+    settled: list[SettledEntry] = []
     recovery = Recovery(tmp_path, shown.append, settled.append)
     journal = Journal(tmp_path)
     journal.write(ENTRY)

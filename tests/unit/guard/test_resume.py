@@ -14,8 +14,8 @@ from samepaged.guard.resume import (
     IN_FLIGHT_SECONDS,
     PASSING,
     UNANSWERED_SECONDS,
+    EntrySettlement,
     ResumeOutcome,
-    Settling,
 )
 from samepaged.hypervisor.protocol import Control, RunState
 from tests.unit.guard.fakes import ENTRY, Clock, FakeHypervisor, error, open_entry
@@ -30,7 +30,7 @@ class Watched:
     def __init__(self, directory: Path, hypervisor: FakeHypervisor, *, in_flight: bool = True) -> None:
         self.clock = Clock()
         self.hypervisor = hypervisor
-        self.settling = Settling(open_entry(directory), hypervisor, in_flight, self.clock)
+        self.settling = EntrySettlement(open_entry(directory), hypervisor, in_flight, self.clock)
 
     def look_for(self, seconds: float) -> ResumeOutcome | None:
         """Look whenever it is due, for so long at most."""
@@ -231,7 +231,7 @@ def test_short_queries_of_other_clients_disturb_nothing(tmp_path: Path, hypervis
 
 
 def test_another_uri_that_does_not_know_the_domain_settles_nothing(tmp_path: Path) -> None:
-    settling = Settling(open_entry(tmp_path), FakeHypervisor(None), clock=Clock(), other_uri=True)
+    settling = EntrySettlement(open_entry(tmp_path), FakeHypervisor(None), clock=Clock(), other_uri=True)
     assert settling.look() is None
     assert ENTRY.uri in settling.progress
 

@@ -14,14 +14,14 @@ import pytest
 
 from samepaged.drift.budget import FixedBudget
 from samepaged.errors import GuestError, Reason
-from samepaged.guard.suspend import Held
+from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import capture as module
-from samepaged.memory.capture import Hashing, Policy, Source, capture
+from samepaged.memory.capture import GuestMemory, Hashing, Policy, capture
 from samepaged.memory.hashing import best
 from samepaged.memory.pagemap import PAGE
 from samepaged.memory.pause import PauseMeter
-from samepaged.memory.plan import Obstacle, Pace, Plan
-from samepaged.memory.scan_state import Kept
+from samepaged.memory.plan import FallbackReason, Plan, ThroughputModel
+from samepaged.memory.scan_state import ScanState
 from samepaged.memory.sliced import LONGEST_WAIT, read_sliced
 from samepaged.memory.suspension import Workload, totals, within_budget
 
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-OBSTACLE = Obstacle("kernel", "no bits")
+OBSTACLE = FallbackReason("kernel", "no bits")
 COSTS = {"snapshot": 0.3, "precopy": 0.2, "sliced": 0.4, "live": 0.0}
 PAGES = 1237
 
 
-def chosen(mode: str, left: float, *, auto: bool = True, fits: bool = True, obstacle: Obstacle | None = None) -> Plan:
+def chosen(
+    mode: str, left: float, *, auto: bool = True, fits: bool = True, obstacle: FallbackReason | None = None
+) -> Plan:
     return within_budget(Plan(mode), COSTS, FixedBudget(left), auto=auto, snapshot_fits=fits, obstacle=obstacle)
 
 
@@ -68,7 +70,7 @@ def test_the_refusal_names_the_least_that_a_scan_takes(mode: str, left: float, a
 
 
 def test_totals_add_up_all_pauses_of_a_scan() -> None:
-    pace = Pace(rate=1e9, overhead=0.01, looking=1e-7, clearing=1e-7)
+    pace = ThroughputModel(rate=1e9, overhead=0.01, looking=1e-7, clearing=1e-7)
     found = totals(Workload(pages=1_000_000, backed=244_141, first=True), pace, max_pause=0.2)
     assert found["snapshot"] == pytest.approx(1.01, rel=0.01)
     assert found["sliced"] == pytest.approx(1.1, rel=0.01)  # ten slices or eleven
@@ -80,7 +82,7 @@ def test_totals_add_up_all_pauses_of_a_scan() -> None:
 
 
 def test_a_prediction_that_was_too_short_is_corrected_at_once_and_the_other_way_slowly() -> None:
-    pace = Pace()
+    pace = ThroughputModel()
     pace.learn_total(1.0, 3.0)
     assert pace.correction == 3
     pace.learn_total(3.0, 1.0)
@@ -94,13 +96,13 @@ def test_a_prediction_that_was_too_short_is_corrected_at_once_and_the_other_way_
 
 def test_one_slow_pause_is_not_believed_for_ever() -> None:
     """Only a pause measures these, and a guest that is refused has none."""
-    pace = Pace()
+    pace = ThroughputModel()
     pace.learn_overhead(1.9)
     pace.learn_clearing(1 << 20, 2.0)
     for _ in range(60):
         pace.reconsider_total()
-    assert pace.overhead == Pace().overhead
-    assert pace.clearing == Pace().clearing
+    assert pace.overhead == ThroughputModel().overhead
+    assert pace.clearing == ThroughputModel().clearing
     pace.overhead = pace.clearing = 1e-9
     pace.reconsider_total()
     assert (pace.overhead, pace.clearing) == (1e-9, 1e-9)
@@ -116,17 +118,17 @@ class Ram:
         for page in range(PAGES):
             self.area[page * PAGE] = 1
         self.pauses: list[float] = []
-        self.source = Source(os.getpid(), (PAGES * PAGE,), False, False, self.pause, lambda _: None, directory)
+        self.source = GuestMemory(os.getpid(), (PAGES * PAGE,), False, False, self.pause, lambda _: None, directory)
 
     @contextlib.contextmanager
-    def pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+    def pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
         assert not dumping
         self.pauses.append(expected)
-        held = Held()
+        held = SuspendedDomain()
         yield held
         held.seconds = 0.125
 
-    def scan(self, kept: Kept, limit: float, mode: str = "auto") -> str:
+    def scan(self, kept: ScanState, limit: float, mode: str = "auto") -> str:
         policy = Policy(mode, "process", 0.25, 0.5, verify_pages=0, still_ksm=False, budget=FixedBudget(limit))
         return capture(self.source, Hashing(best(), 7, 1, lambda: False), policy, kept).mode
 
@@ -139,7 +141,7 @@ def ram(tmp_path: Path) -> Iterator[Ram]:
 
 
 def test_a_refused_scan_suspends_nothing_and_takes_nothing_from_the_next(ram: Ram) -> None:
-    kept = Kept(0)
+    kept = ScanState(0)
     assert ram.scan(kept, 10) == "snapshot"
     before, ram.pauses[:] = kept.digest, []
     assert before is not None
@@ -152,7 +154,7 @@ def test_a_refused_scan_suspends_nothing_and_takes_nothing_from_the_next(ram: Ra
 
 
 def test_a_speed_that_was_only_assumed_is_measured_before_a_refusal(ram: Ram) -> None:
-    slow = Kept(0, Pace(rate=1e6))
+    slow = ScanState(0, ThroughputModel(rate=1e6))
     assert ram.scan(slow, 1.8, "snapshot") == "snapshot"
     assert slow.pace.measured
     assert len(ram.pauses) == 1
@@ -162,20 +164,20 @@ def test_measuring_suspends_nothing(ram: Ram, monkeypatch: pytest.MonkeyPatch) -
     measured: list[int] = []
     monkeypatch.setattr(module, "calibrate", lambda reader, _: measured.append(reader.pages))
     with pytest.raises(GuestError):
-        ram.scan(Kept(0, Pace(rate=1e6)), 1.8, "sliced")
+        ram.scan(ScanState(0, ThroughputModel(rate=1e6)), 1.8, "sliced")
     assert measured == [PAGES]
     assert ram.pauses == []
 
 
 def test_the_correction_is_learnt_from_a_scan(ram: Ram) -> None:
-    kept = Kept(0, Pace(rate=1e9, overhead=0.01))
+    kept = ScanState(0, ThroughputModel(rate=1e9, overhead=0.01))
     ram.scan(kept, 1.8, "snapshot")
     assert kept.pace.correction == pytest.approx(0.125 / (0.01 + PAGES * PAGE / 1e9), rel=0.01)
 
 
 def test_a_dump_is_refused_alike(ram: Ram) -> None:
     policy = Policy("snapshot", "dump", 0.25, 0.5, verify_pages=0, still_ksm=False, budget=FixedBudget(0.001))
-    kept = Kept(0, digest=np.zeros(1, np.uint64))
+    kept = ScanState(0, digest=np.zeros(1, np.uint64))
     with pytest.raises(GuestError) as caught:
         capture(ram.source, Hashing(best(), 7, 1, lambda: False), policy, kept)
     assert caught.value.reason is Reason.DRIFT_BUDGET
@@ -215,10 +217,10 @@ def slices(budget: Budget) -> list[float]:
     found: list[float] = []
 
     @contextlib.contextmanager
-    def pause(expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+    def pause(expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
         assert not dumping
         assert expected <= budget.now_left + 1e-9
-        held, began = Held(), time.monotonic()
+        held, began = SuspendedDomain(), time.monotonic()
         yield held
         held.seconds = time.monotonic() - began
         found.append(held.seconds)
@@ -254,9 +256,9 @@ def test_slices_end_with_a_budget_that_stays_empty() -> None:
 
 def test_the_meter_counts_failed_pauses_too() -> None:
     @contextlib.contextmanager
-    def pause(expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+    def pause(expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
         assert (expected, dumping) == (0.5, True)
-        held = Held()
+        held = SuspendedDomain()
         try:
             yield held
         finally:
@@ -272,4 +274,4 @@ def test_the_meter_counts_failed_pauses_too() -> None:
 
 def test_a_guest_that_others_paused_needs_no_budget(ram: Ram) -> None:
     ram.source = replace(ram.source, paused=True)
-    assert ram.scan(Kept(0), 0.0) == "snapshot"
+    assert ram.scan(ScanState(0), 0.0) == "snapshot"

@@ -16,12 +16,12 @@ from samepaged.config import ScanConfig
 from samepaged.drift.budget import exhausted
 from samepaged.drift.ledger import DriftAccount, PauseLedger
 from samepaged.errors import GuestError, Reason
-from samepaged.guard.suspend import Held
+from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import sliced, softdirty
 from samepaged.memory.forecast import TOO_BUSY, Policy, plan, within
 from samepaged.memory.pagemap import PAGE
-from samepaged.memory.plan import Obstacle, Plan, fall_back
-from samepaged.memory.scan_state import Kept
+from samepaged.memory.plan import FallbackReason, Plan, fall_back
+from samepaged.memory.scan_state import ScanState
 from samepaged.memory.suspension import Workload
 from samepaged.service.schedule import Schedule
 
@@ -35,7 +35,7 @@ from contextlib import contextmanager
 GUEST = "3f0c1e0a-0000-0000-0000-000000000001"
 GIB = 1 << 30
 DAY, HOUR = 86_400.0, 3600.0
-NO_BITS = Obstacle("kernel", "no soft-dirty bits")
+NO_BITS = FallbackReason("kernel", "no soft-dirty bits")
 # Of time, between the end of the last look at the clock within a pause and the guest's running again.
 RESUMING = 0.003
 # Simulated pages of a slice are read together, for speed: the sizes are those of real pieces all the same.
@@ -85,11 +85,11 @@ class Host:
     _left: float | None = None
 
     @contextmanager
-    def pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+    def pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
         """As guard.suspend.Suspender does."""
         assert not dumping
         assert self.account is not None
-        held = Held()
+        held = SuspendedDomain()
         self._left = self.account.check(expected)
         began = self.now
         try:
@@ -107,7 +107,7 @@ class Host:
         self.spend(self.reading((last - first) * SCALE))
 
 
-def scan(host: Host, kept: Kept, policy: Policy, *, first: bool) -> str:
+def scan(host: Host, kept: ScanState, policy: Policy, *, first: bool) -> str:
     """One scan, as memory.capture makes it. Raises GuestError."""
     reader, pace = cast("Any", host), kept.pace
     try:
@@ -129,7 +129,7 @@ def scan(host: Host, kept: Kept, policy: Policy, *, first: bool) -> str:
     return mode
 
 
-def _carry_out(host: Host, kept: Kept, policy: Policy, chosen: Plan, *, first: bool) -> str:
+def _carry_out(host: Host, kept: ScanState, policy: Policy, chosen: Plan, *, first: bool) -> str:
     pace = kept.pace
     if chosen.mode == "precopy":
         if _precopy(host, kept, policy, first=first):
@@ -157,7 +157,7 @@ def _carry_out(host: Host, kept: Kept, policy: Policy, chosen: Plan, *, first: b
     return "sliced"
 
 
-def _precopy(host: Host, kept: Kept, policy: Policy, *, first: bool) -> bool:
+def _precopy(host: Host, kept: ScanState, policy: Policy, *, first: bool) -> bool:
     """Whether it converged, in 1 to 4 looks."""
     pace = kept.pace
     if first:
@@ -200,7 +200,7 @@ def day(host: Host, patch: pytest.MonkeyPatch) -> None:
         budget=host.account,
     )
     schedule = Schedule(settings_.interval, settings_.jitter, host.random)
-    kept, first, began = Kept(0), True, host.now
+    kept, first, began = ScanState(0), True, host.now
     while host.now < began + DAY:
         schedule.started(host.now)
         # A host is busy at times, in ways that the last scan did not show.

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
-from samepaged.guard.suspend import Held
-from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
+from samepaged.guard.suspend import SuspendedDomain
+from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
 from samepaged.memory.dump_reader import place
 from samepaged.memory.hashing import best
 from samepaged.memory.images.elf_stream import ElfStream, Segment
-from samepaged.memory.scan_state import Kept
+from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,10 +153,10 @@ def test_a_dump_of_another_size_than_the_guests_is_refused(total: int) -> None:
 MEMORY = b"a" * 4096 + b"b" * 4096 + bytes(4096)
 
 
-def at_once(expected: float = 0.0, *, dumping: bool = False) -> contextlib.AbstractContextManager[Held]:
+def at_once(expected: float = 0.0, *, dumping: bool = False) -> contextlib.AbstractContextManager[SuspendedDomain]:
     """A guest that stands still already."""
     assert dumping
-    return contextlib.nullcontext(Held())
+    return contextlib.nullcontext(SuspendedDomain())
 
 
 def by_dump(
@@ -168,9 +168,9 @@ def by_dump(
         with path.open("wb") as fifo:
             fifo.write(core((0, MEMORY)))
 
-    source = Source(os.getpid(), blocks, paused, False, at_once, dump, directory)
+    source = GuestMemory(os.getpid(), blocks, paused, False, at_once, dump, directory)
     policy = Policy(mode, reader, max_pause=0.25, max_duty=0.01, verify_pages=0, still_ksm=False)
-    return capture(source, Hashing(best(), 7, 1, lambda: False), policy, Kept(start_time=0))
+    return capture(source, Hashing(best(), 7, 1, lambda: False), policy, ScanState(start_time=0))
 
 
 @pytest.mark.parametrize(

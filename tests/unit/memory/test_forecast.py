@@ -13,13 +13,13 @@ from samepaged.memory import forecast as module
 from samepaged.memory import softdirty
 from samepaged.memory.forecast import Policy, forecast
 from samepaged.memory.pagemap import PAGE
-from samepaged.memory.plan import Obstacle
-from samepaged.memory.scan_state import Kept
+from samepaged.memory.plan import FallbackReason
+from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:
     from samepaged.memory.process_reader import ProcessReader
 
-OBSTACLE = Obstacle("shared", "its memory is shared")
+OBSTACLE = FallbackReason("shared", "its memory is shared")
 # At the pace that is taken for granted, 1 GiB takes 0.73 s.
 GIB = (1 << 30) // PAGE
 
@@ -45,14 +45,14 @@ def policy(mode: str = "auto", reader: str = "auto", max_pause: float = 0.25) ->
 def foreseen(
     monkeypatch: pytest.MonkeyPatch,
     backed: int,
-    obstacle: Obstacle | None,
+    obstacle: FallbackReason | None,
     *,
     paused: bool = False,
     **more: Any,
 ) -> tuple[str, float, str | None]:
     monkeypatch.setattr(softdirty, "obstacle", lambda *_, **__: obstacle)
     reader = cast("ProcessReader", Backed(backed))
-    found = module._of_process(reader, policy(**more), Kept(0), paused=paused, vfio=False)
+    found = module._of_process(reader, policy(**more), ScanState(0), paused=paused, vfio=False)
     assert (found.backed, found.reader) == (backed * PAGE, "process")
     return found.mode, found.pause, None if found.obstacle is None else found.obstacle.code
 
@@ -105,29 +105,29 @@ def test_a_process_is_looked_at_and_not_touched() -> None:
         for page in range(100):
             area[page * PAGE] = 1
         for _ in range(2):  # the first look backs no page that the second would see
-            found = forecast(os.getpid(), [1237 * PAGE], policy(), Kept(0), paused=False, vfio=False)
+            found = forecast(os.getpid(), [1237 * PAGE], policy(), ScanState(0), paused=False, vfio=False)
             assert (found.mode, found.reader, found.backed) == ("snapshot", "process", 100 * PAGE)
             assert [mapping.size for mapping in found.mappings] == [1237 * PAGE]
 
 
 def test_where_the_memory_is_not_found_a_dump_stands_in_if_it_may() -> None:
     size = [4999 * PAGE]
-    found = forecast(os.getpid(), size, policy(), Kept(0), paused=False, vfio=False)
+    found = forecast(os.getpid(), size, policy(), ScanState(0), paused=False, vfio=False)
     assert (found.mode, found.reader, found.backed) == ("snapshot", "dump", None)
     assert found.pause == found.snapshot > 0
     assert found.obstacle is not None
     assert found.obstacle.code == "layout"
     for asked in (policy(reader="process"), policy(mode="live"), policy(max_pause=0.001)):
         with pytest.raises(GuestError) as caught:
-            forecast(os.getpid(), size, asked, Kept(0), paused=False, vfio=False)
+            forecast(os.getpid(), size, asked, ScanState(0), paused=False, vfio=False)
         assert caught.value.reason is Reason.LAYOUT
 
 
 def test_a_dump_that_was_asked_for_looks_at_no_process() -> None:
-    found = forecast(-1, [1 << 30], policy("snapshot", "dump"), Kept(0), paused=False, vfio=False)
+    found = forecast(-1, [1 << 30], policy("snapshot", "dump"), ScanState(0), paused=False, vfio=False)
     assert found.pause == pytest.approx(1.08, rel=0.01)
     with pytest.raises(GuestError, match="mode live"):
-        forecast(-1, [1 << 30], policy("live", "dump"), Kept(0), paused=False, vfio=False)
+        forecast(-1, [1 << 30], policy("live", "dump"), ScanState(0), paused=False, vfio=False)
 
 
 def test_a_process_whose_memory_may_not_be_read_is_no_guest_to_scan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,5 +136,5 @@ def test_a_process_whose_memory_may_not_be_read_is_no_guest_to_scan(monkeypatch:
 
     monkeypatch.setattr("samepaged.memory.process_reader.copy_process", refuse)
     with ram(1237), pytest.raises(GuestError) as caught:
-        forecast(os.getpid(), [1237 * PAGE], policy(), Kept(0), paused=False, vfio=False)
+        forecast(os.getpid(), [1237 * PAGE], policy(), ScanState(0), paused=False, vfio=False)
     assert caught.value.reason is Reason.NO_PERMISSION

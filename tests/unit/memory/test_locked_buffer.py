@@ -19,9 +19,9 @@ from samepaged.memory.capture import Hashing
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.hashing import NativeHasher, PythonHasher
 from samepaged.memory.layout import RamMapping
-from samepaged.memory.locked_buffer import scratch
+from samepaged.memory.locked_buffer import locked_buffer
 from samepaged.memory.process_reader import ProcessReader
-from samepaged.memory.subpages import FinerDigests
+from samepaged.memory.subpages import SubpageDigests
 from tests.support.process_memory import holders, mappings
 from tests.unit.memory.test_dump import core
 
@@ -49,14 +49,14 @@ def run(*lines: str, cwd: Path | None = None) -> str:
 
 
 def test_a_buffer_is_locked_and_neither_dumped_nor_there_in_a_child() -> None:
-    buffer = scratch(MIB)
+    buffer = locked_buffer(MIB)
     address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
     (mapping,) = (one for one in mappings(os.getpid()) if one.start <= address < one.end)
     assert mapping.secluded
 
 
 def test_a_buffer_is_gone_with_its_last_view() -> None:
-    buffer = scratch(PAGE)
+    buffer = locked_buffer(PAGE)
     address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
     part = buffer[1:2]
     del buffer
@@ -117,7 +117,7 @@ class Planted:
 
 def fail_in_the_process(hasher: Hasher, threads: int, sizes: tuple[int, ...], _: Path) -> None:
     planted = Planted()
-    finer = FinerDigests(Planted.COUNT, sizes, hasher, SEED) if sizes else None
+    finer = SubpageDigests(Planted.COUNT, sizes, hasher, SEED) if sizes else None
     with ProcessReader(
         os.getpid(), [planted.mapping()], hasher=hasher, seed=SEED, threads=threads, stop=lambda: False, finer=finer
     ) as reader:
@@ -129,7 +129,7 @@ def fail_in_the_dump(hasher: Hasher, _: int, sizes: tuple[int, ...], directory: 
         with path.open("wb") as fifo:
             fifo.write(core((0, SECRET.ljust(PAGE, b"!") * Planted.COUNT))[: -PAGE // 2])
 
-    finer = FinerDigests(Planted.COUNT, sizes, hasher, SEED) if sizes else None
+    finer = SubpageDigests(Planted.COUNT, sizes, hasher, SEED) if sizes else None
     blocks = [Planted.COUNT * PAGE]
     DumpReader(dump, directory, blocks, hasher=hasher, seed=SEED, stop=lambda: False, finer=finer).read()
 

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.guard.suspend import Held
+from samepaged.guard.suspend import SuspendedDomain
 from samepaged.ksm import control as ksm
 from samepaged.memory import softdirty
-from samepaged.memory.claim import Claim, Claimed
+from samepaged.memory.claim import LockHeld, SoftDirtyLock
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.layout import RamMapping
 from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, SOFT_DIRTY, SWAPPED
-from samepaged.memory.plan import Obstacle, Pace, choose
-from samepaged.memory.scan_state import Epoch, Kept, limit
+from samepaged.memory.plan import FallbackReason, ThroughputModel, choose
+from samepaged.memory.scan_state import ScanState, SoftDirtyEpoch, limit
 from samepaged.memory.sliced import read_sliced
 from samepaged.sharing import ABSENT, FIRST_HASH, ZERO
 from samepaged.sharing import SWAPPED as SWAPPED_PAGE
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-OBSTACLE = Obstacle("kernel", "no bits")
+OBSTACLE = FallbackReason("kernel", "no bits")
 MAPPING = RamMapping(0, 4096 * 8, (0, 0), 0, 0, "", shared=False, hugetlb=False, mergeable=True)
 
 
 def plan(
-    mode: str, seconds: float, obstacle: Obstacle | None = None, *, paused: bool = False
+    mode: str, seconds: float, obstacle: FallbackReason | None = None, *, paused: bool = False
 ) -> tuple[str, str | None]:
     chosen = choose(mode, paused=paused, snapshot_seconds=seconds, max_pause=0.25, obstacle=obstacle)
     return chosen.mode, None if chosen.fallback is None else chosen.fallback.code
@@ -60,7 +60,7 @@ def plan(
     ],
 )
 def test_the_mode_is_the_most_exact_that_fits_the_longest_pause(
-    mode: str, seconds: float, obstacle: Obstacle | None, chosen: tuple[str, str | None]
+    mode: str, seconds: float, obstacle: FallbackReason | None, chosen: tuple[str, str | None]
 ) -> None:
     assert plan(mode, seconds, obstacle) == chosen
 
@@ -77,7 +77,7 @@ def test_auto_never_predicts_a_pause_longer_than_allowed() -> None:
 
 
 def test_the_pace_is_learnt_and_a_handful_of_pages_teaches_nothing() -> None:
-    pace = Pace(rate=1e9)
+    pace = ThroughputModel(rate=1e9)
     pace.learn(3, 1e-9)
     assert pace.rate == 1e9
     for _ in range(20):
@@ -87,7 +87,7 @@ def test_the_pace_is_learnt_and_a_handful_of_pages_teaches_nothing() -> None:
 
 
 def test_a_pace_worse_than_was_thought_is_believed_at_once() -> None:
-    pace = Pace()
+    pace = ThroughputModel()
     pace.learn(250_000, 250_000 * 4096 / 2e8)
     pace.learn_looking(1000, 1000 * 1e-6)
     pace.learn_clearing(1000, 1000 * 1e-6)
@@ -163,10 +163,10 @@ class Pauses:
         self.spans: list[tuple[float, float]] = []
 
     @contextlib.contextmanager
-    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+    def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
         del expected, dumping
         began = time.monotonic()
-        held = Held()
+        held = SuspendedDomain()
         yield held
         ended = time.monotonic()
         held.seconds = ended - began
@@ -200,7 +200,7 @@ PID = os.getpid()
 
 
 def test_an_epoch_ends_where_the_memory_is_another() -> None:
-    epoch = Epoch.begin(PID, (UNMERGED,))
+    epoch = SoftDirtyEpoch.begin(PID, (UNMERGED,))
     assert epoch.lasts(PID, (UNMERGED,))
     assert not epoch.lasts(PID + 1, (UNMERGED,))
     assert not epoch.lasts(PID, (MAPPING,))
@@ -208,13 +208,13 @@ def test_an_epoch_ends_where_the_memory_is_another() -> None:
 
 
 def test_an_epoch_keeps_others_from_the_bits_until_it_is_forgotten() -> None:
-    kept = Kept(0, epoch=Epoch.begin(PID, (UNMERGED,)))
-    with pytest.raises(Claimed):
-        Epoch.begin(PID, (UNMERGED,))
+    kept = ScanState(0, epoch=SoftDirtyEpoch.begin(PID, (UNMERGED,)))
+    with pytest.raises(LockHeld):
+        SoftDirtyEpoch.begin(PID, (UNMERGED,))
     kept.forget()
-    kept.epoch = Epoch.begin(PID, (UNMERGED,))
+    kept.epoch = SoftDirtyEpoch.begin(PID, (UNMERGED,))
     del kept  # as of a guest that is gone
-    Claim(PID).release()
+    SoftDirtyLock(PID).release()
 
 
 def test_bits_that_another_process_holds_are_claimed_until_it_ends() -> None:
@@ -224,10 +224,10 @@ def test_bits_that_another_process_holds_are_claimed_until_it_ends() -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"1\n"
-        with pytest.raises(Claimed):
-            Claim(PID)
+        with pytest.raises(LockHeld):
+            SoftDirtyLock(PID)
         other.kill()
-    Claim(PID).release()
+    SoftDirtyLock(PID).release()
 
 
 def test_an_epoch_of_mergeable_memory_ends_when_ksm_was_at_work(
@@ -236,12 +236,12 @@ def test_an_epoch_of_mergeable_memory_ends_when_ksm_was_at_work(
     monkeypatch.setattr(ksm, "KSM", tmp_path)
     for name in ("run", *ksm.COUNTERS):
         (tmp_path / name).write_text("0\n")
-    epoch = Epoch.begin(PID, (MAPPING,))
+    epoch = SoftDirtyEpoch.begin(PID, (MAPPING,))
     assert epoch.lasts(PID, (MAPPING,))
     (tmp_path / "pages_volatile").write_text("5\n")
     assert not epoch.lasts(PID, (MAPPING,))
     epoch.end()
-    again = Epoch.begin(PID, (MAPPING,))
+    again = SoftDirtyEpoch.begin(PID, (MAPPING,))
     (tmp_path / "run").write_text("1\n")
     assert not again.lasts(PID, (MAPPING,))
     again.end()
@@ -251,7 +251,7 @@ def test_ksm_is_held_still_and_put_back_also_after_a_death(tmp_path: Path, monke
     monkeypatch.setattr(ksm, "KSM", tmp_path)
     run, journal = tmp_path / "run", tmp_path / ksm.JOURNAL
     run.write_text("1\n")
-    with ksm.stilled(tmp_path) as still:
+    with ksm.paused(tmp_path) as still:
         assert still
         assert run.read_text() == "0\n"
         assert journal.exists()
@@ -260,7 +260,7 @@ def test_ksm_is_held_still_and_put_back_also_after_a_death(tmp_path: Path, monke
     # died in between: what is left is a journal and a KSM that stands still
     run.write_text("0\n")
     journal.write_text("1\n")
-    ksm.put_back(tmp_path)
+    ksm.restore(tmp_path)
     assert run.read_text() == "1\n"
     assert not journal.exists()
 
@@ -268,17 +268,17 @@ def test_ksm_is_held_still_and_put_back_also_after_a_death(tmp_path: Path, monke
 def test_ksm_that_somebody_stopped_is_left_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ksm, "KSM", tmp_path)
     (tmp_path / "run").write_text("2\n")
-    with ksm.stilled(tmp_path) as still:
+    with ksm.paused(tmp_path) as still:
         assert still
     assert (tmp_path / "run").read_text() == "2\n"
     (tmp_path / ksm.JOURNAL).write_text("1\n")
-    ksm.put_back(tmp_path)
+    ksm.restore(tmp_path)
     assert (tmp_path / "run").read_text() == "2\n"
 
 
 @given(st.lists(st.integers(0, 50), max_size=8), st.integers(0, 200))
 def test_the_largest_digests_go_first_until_the_rest_fits(sizes: list[int], most: int) -> None:
-    kept = [Kept(0, digest=np.zeros(size, dtype=np.uint64)) for size in sizes]
+    kept = [ScanState(0, digest=np.zeros(size, dtype=np.uint64)) for size in sizes]
     limit(kept, most * 8)
     left = [len(one.digest) for one in kept if one.digest is not None]
     gone = [size for one, size in zip(kept, sizes, strict=True) if one.digest is None]
@@ -289,7 +289,7 @@ def test_the_largest_digests_go_first_until_the_rest_fits(sizes: list[int], most
 
 
 def test_one_bad_measure_of_copying_is_not_the_last_one() -> None:
-    pace = Pace()
+    pace = ThroughputModel()
     pace.learn_copying(2000, 2.0)
     slow = pace.copying_seconds(2000)
     before = pace.copy_rate
@@ -298,7 +298,7 @@ def test_one_bad_measure_of_copying_is_not_the_last_one() -> None:
     for _ in range(100):
         pace.reconsider_copying()
     assert pace.copying_seconds(2000) < slow / 100
-    assert pace.copy_rate == Pace().copy_rate
+    assert pace.copy_rate == ThroughputModel().copy_rate
     pace.learn_copying(200_000, 200_000 * 4096 / 9e9)
     fast = pace.copy_rate
     pace.reconsider_copying()

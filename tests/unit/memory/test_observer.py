@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.guard.suspend import Held
+from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import smaps
-from samepaged.memory.capture import Capture, Hashing, Policy, Source, capture
+from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
 from samepaged.memory.hashing import Interrupted, best
 from samepaged.memory.layout import locate
-from samepaged.memory.observer import ABSENT, Copies
+from samepaged.memory.observer import ABSENT, PageAccess
 from samepaged.memory.pagemap import PAGE, PRESENT, Pagemap
-from samepaged.memory.plan import Pace
+from samepaged.memory.plan import ThroughputModel
 from samepaged.memory.process_reader import ProcessReader
-from samepaged.memory.scan_state import Kept
+from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.residency import Residence
+    from samepaged.memory.residency import Residency
 
 # Of no other mapping's size.
 PAGES = 5003
@@ -76,7 +76,7 @@ def beginnings(buffer: memoryview, places: NDArray[np.int32]) -> list[bytes | No
 @pytest.mark.parametrize("file", [PRIVATE, SHARED])
 def test_pages_are_copied_in_the_order_asked_for_and_absent_ones_are_not_touched(file: str) -> None:
     with guest(file) as pid, reader(pid) as one:
-        copies = Copies(one, one.look())
+        copies = PageAccess(one, one.look())
         wanted = np.random.default_rng(3).permutation(PAGES)
         buffer = memoryview(bytearray(PAGES * PAGE))
         places = copies.copy(wanted, buffer)
@@ -95,12 +95,12 @@ def test_where_pages_are_is_looked_up_when_somebody_asks_and_then_once(monkeypat
         looks: list[None] = []
         look = one.look
 
-        def noted(_: ProcessReader) -> Residence:
+        def noted(_: ProcessReader) -> Residency:
             looks.append(None)
             return look()
 
         monkeypatch.setattr(ProcessReader, "look", noted)
-        copies = Copies(one)
+        copies = PageAccess(one)
         assert looks == []
         assert np.count_nonzero(copies.present) + np.count_nonzero(copies.absent) == copies.pages
         assert len(looks) == 1
@@ -108,7 +108,7 @@ def test_where_pages_are_is_looked_up_when_somebody_asks_and_then_once(monkeypat
 
 def test_pages_are_found_by_how_they_begin() -> None:
     with guest() as pid, reader(pid) as one:
-        copies = Copies(one, one.look())
+        copies = PageAccess(one, one.look())
         assert copies.starting_with(b"page %11d" % 4001).tolist() == [4001]
         assert copies.starting_with(b"page %10d" % 400).tolist() == [page for page in range(4000, 4010) if page % 3]
         assert copies.starting_with(b"PAGE").tolist() == []
@@ -118,7 +118,7 @@ def test_copying_stops_when_it_is_told_to_and_tells_of_a_process_that_is_gone() 
     stopping = False
     buffer = memoryview(bytearray(PAGES * PAGE))
     with guest() as pid, reader(pid, stop=lambda: stopping) as one:
-        copies = Copies(one, one.look())
+        copies = PageAccess(one, one.look())
         stopping = True
         with pytest.raises(Interrupted):
             copies.copy(np.arange(PAGES), buffer)
@@ -138,7 +138,7 @@ class Noting:
     declined: str | None = None
     content: list[bytes | None] = field(default_factory=list)
 
-    def prepare(self, copies: Copies) -> None:
+    def prepare(self, copies: PageAccess) -> None:
         assert copies.pages == PAGES
         self.log.append("prepare")
 
@@ -146,14 +146,14 @@ class Noting:
         del written
         return 0 if self.declined else self.pages
 
-    def ahead(self, copies: Copies) -> None:
+    def ahead(self, copies: PageAccess) -> None:
         raise AssertionError(copies)
 
-    def again(self, copies: Copies, written: NDArray[np.bool_]) -> None:
+    def again(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
         raise AssertionError(copies, written)
 
     @contextlib.contextmanager
-    def held(self, copies: Copies, written: NDArray[np.bool_] | None) -> Iterator[None]:
+    def held(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> Iterator[None]:
         assert written is None
         if self.declined:
             yield
@@ -174,26 +174,26 @@ def captured(
     directory: Path,
     mode: str,
     witness: Noting,
-    pace: Pace | None = None,
+    pace: ThroughputModel | None = None,
     max_pause: float = 0.25,
     *,
     one_instant: bool = False,
-) -> tuple[Capture, Kept, float]:
+) -> tuple[Capture, ScanState, float]:
     asked = 0.0
 
     @contextlib.contextmanager
-    def pause(expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+    def pause(expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
         nonlocal asked
         asked = expected
         assert not dumping
-        held = Held()
+        held = SuspendedDomain()
         witness.log.append("suspend")
         yield held
         witness.log.append("resume")
 
-    source = Source(pid, (PAGES * PAGE,), False, False, pause, lambda _: None, directory)
+    source = GuestMemory(pid, (PAGES * PAGE,), False, False, pause, lambda _: None, directory)
     policy = Policy(mode, "process", max_pause, 0.5, verify_pages=0, still_ksm=False, one_instant=one_instant)
-    kept = Kept(0, pace or Pace())
+    kept = ScanState(0, pace or ThroughputModel())
     found = capture(source, Hashing(best(), 7, 1, lambda: False), policy, kept, witness)
     return found, kept, asked
 
@@ -207,7 +207,7 @@ def test_a_witness_is_prepared_before_the_guest_is_suspended_and_copies_while_it
         assert witness.content == [b"page %11d" % page if page % 3 else None for page in range(PAGES)]
         assert found.mode == "snapshot"
         assert found.bytes_read == sum(page % 3 > 0 for page in range(PAGES)) * PAGE  # copies are no part of it
-        assert kept.pace.copy_rate != Pace().copy_rate
+        assert kept.pace.copy_rate != ThroughputModel().copy_rate
 
 
 @pytest.mark.parametrize("mode", ["sliced", "live"])
@@ -224,15 +224,19 @@ def test_a_witness_that_would_make_the_pause_too_long_is_sent_away_and_not_for_e
     with guest() as pid:
         log: list[str] = []
         witness = Noting(log)
-        found, kept, _ = captured(pid, tmp_path, "auto", witness, Pace(copy_rate=1e6))
+        found, kept, _ = captured(pid, tmp_path, "auto", witness, ThroughputModel(copy_rate=1e6))
         assert log == ["prepare", "declined", "suspend", "resume"]
         assert kept.pace.copy_rate > 1e6
         assert found.mode == "snapshot"
         assert "max_pause" in (witness.declined or "")
 
 
-@pytest.mark.parametrize("pace", [Pace(rate=1e6), Pace(copy_rate=1e6)], ids=["reading", "copying"])
-def test_who_wants_one_instant_or_nothing_gets_nothing_where_that_takes_too_long(pace: Pace, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "pace", [ThroughputModel(rate=1e6), ThroughputModel(copy_rate=1e6)], ids=["reading", "copying"]
+)
+def test_who_wants_one_instant_or_nothing_gets_nothing_where_that_takes_too_long(
+    pace: ThroughputModel, tmp_path: Path
+) -> None:
     with guest() as pid:
         log: list[str] = []
         with pytest.raises(GuestError, match="allow that with `--mode snapshot`") as caught:
@@ -244,7 +248,7 @@ def test_who_wants_one_instant_or_nothing_gets_nothing_where_that_takes_too_long
 def test_a_long_snapshot_that_was_asked_for_is_announced_with_what_copying_takes(tmp_path: Path) -> None:
     with guest() as pid:
         witness = Noting([])
-        slow = Pace(rate=1e6, copy_rate=PAGES * PAGE / 100.0)
+        slow = ThroughputModel(rate=1e6, copy_rate=PAGES * PAGE / 100.0)
         _, _, asked = captured(pid, tmp_path, "snapshot", witness, slow)
         assert asked > 100.0
         assert witness.content

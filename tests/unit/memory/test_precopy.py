@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
-from samepaged.guard.suspend import Held
+from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import precopy, softdirty
-from samepaged.memory.observer import Copies, Nobody
+from samepaged.memory.observer import NullObserver, PageAccess
 from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, SOFT_DIRTY, SWAPPED
-from samepaged.memory.plan import Pace
+from samepaged.memory.plan import ThroughputModel
 from samepaged.memory.precopy import CHECKED_WHILE_MERGING, DoesNotConverge, Precopy, Verification
-from samepaged.memory.residency import Residence
+from samepaged.memory.residency import Residency
 from samepaged.sharing import FIRST_HASH
 from samepaged.sharing import SWAPPED as SWAPPED_PAGE
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.observer import Witness
+    from samepaged.memory.observer import PageObserver
 
 PAGES = 1 << 16
 
@@ -81,9 +81,9 @@ class Machine:
     def copy_file_pages(self, pages: NDArray[np.intp], out: memoryview) -> None:
         raise AssertionError(pages, out)
 
-    def look(self) -> Residence:
+    def look(self) -> Residency:
         present = (self.entries() & PRESENT) != 0
-        return Residence(present, np.zeros_like(present), np.zeros_like(present))
+        return Residency(present, np.zeros_like(present), np.zeros_like(present))
 
     def copy_pages(self, pages: NDArray[np.intp], out: memoryview) -> None:
         self.log.append("copy")
@@ -106,9 +106,9 @@ class Machine:
         self.bits &= ~SOFT_DIRTY
 
     @contextlib.contextmanager
-    def pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[Held]:
+    def pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
         del expected, dumping
-        held = Held()
+        held = SuspendedDomain()
         self.pass_time(self.arming)  # the guest runs on meanwhile
         self.log.append("suspend")
         self.running = False
@@ -126,11 +126,11 @@ class Machine:
         self,
         known: NDArray[np.uint64] | None = None,
         *,
-        pace: Pace | None = None,
+        pace: ThroughputModel | None = None,
         budget: float = 0.25,
         merging: Callable[[], bool] = lambda: False,
         verification: Verification | None = None,
-        witness: Witness | None = None,
+        witness: PageObserver | None = None,
     ) -> NDArray[np.uint64]:
         """One scan; it is exact. `hashed`, `pauses` and `log` are of this one."""
         self.hashed = 0
@@ -142,11 +142,11 @@ class Machine:
             scan = Precopy(
                 self,  # type: ignore[arg-type] # stands for a reader
                 self.pause,
-                pace or Pace(),
+                pace or ThroughputModel(),
                 budget,
                 merging,
                 verification,
-                witness or Nobody(),
+                witness or NullObserver(),
             )
             return scan.run(known)
 
@@ -169,7 +169,7 @@ def test_pauses_keep_to_the_budget_whatever_the_machine_and_digests_are_exact(
     rate: float, looking: float, overhead: float, writes: float, hot: int
 ) -> None:
     machine = Machine(rate=rate, looking=looking, overhead=overhead, writes=writes, hot=hot)
-    pace = Pace()
+    pace = ThroughputModel()
     known: NDArray[np.uint64] | None = None
     for _ in range(3):
         try:
@@ -186,7 +186,7 @@ def test_pauses_keep_to_the_budget_whatever_the_machine_and_digests_are_exact(
 
 def test_a_machine_slower_than_was_thought_reads_its_rounds_and_not_all_at_once() -> None:
     machine = Machine(pages=1 << 18, rate=2.7e8, looking=2e-7, writes=4000)
-    pace = Pace()
+    pace = ThroughputModel()
     machine.scan(pace=pace)
     assert pace.rate == pytest.approx(2.7e8)
     assert len(machine.pauses) > 2
@@ -194,7 +194,7 @@ def test_a_machine_slower_than_was_thought_reads_its_rounds_and_not_all_at_once(
 
 
 def test_what_it_takes_to_arm_the_guard_is_not_held_to_be_the_guests_pause() -> None:
-    machine, pace = Machine(arming=0.5), Pace()
+    machine, pace = Machine(arming=0.5), ThroughputModel()
     machine.scan(pace=pace)
     assert pace.overhead < 0.01
 
@@ -283,7 +283,7 @@ class Copying:
         self.declined: list[str] = []
         self.instants = 0
 
-    def prepare(self, copies: Copies) -> None:
+    def prepare(self, copies: PageAccess) -> None:
         raise AssertionError(copies)
 
     def expected(self, written: NDArray[np.bool_] | None) -> int:
@@ -291,14 +291,14 @@ class Copying:
             return 0
         return len(self.pages) if written is None else int(np.count_nonzero(written[self.pages]))
 
-    def ahead(self, copies: Copies) -> None:
+    def ahead(self, copies: PageAccess) -> None:
         self._copy(copies, np.ones(copies.pages, dtype=np.bool_))
 
-    def again(self, copies: Copies, written: NDArray[np.bool_]) -> None:
+    def again(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
         self._copy(copies, written)
 
     @contextlib.contextmanager
-    def held(self, copies: Copies, written: NDArray[np.bool_] | None) -> Iterator[None]:
+    def held(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> Iterator[None]:
         assert written is not None
         self._copy(copies, written)
         yield
@@ -307,7 +307,7 @@ class Copying:
     def decline(self, why: str) -> None:
         self.declined.append(why)
 
-    def _copy(self, copies: Copies, written: NDArray[np.bool_]) -> None:
+    def _copy(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
         own = np.flatnonzero(written[self.pages])
         buffer = memoryview(bytearray(len(own) * PAGE))
         places = copies.copy(self.pages[own], buffer)
@@ -322,7 +322,7 @@ def test_a_witness_has_its_pages_as_they_were_at_the_instant_of_the_digest(
     writes: float, hot: int, rate: float
 ) -> None:
     machine = Machine(rate=rate, writes=writes, hot=hot)
-    pace = Pace()
+    pace = ThroughputModel()
     known: NDArray[np.uint64] | None = None
     for _ in range(3):
         witness = Copying(np.arange(0, PAGES, 97))
@@ -342,7 +342,7 @@ def test_a_witness_has_its_pages_as_they_were_at_the_instant_of_the_digest(
 def test_a_witness_for_whom_the_pause_is_too_short_is_sent_away_and_the_scan_is_made() -> None:
     machine = Machine(rate=2e8, writes=30_000, hot=300)
     witness = Copying(np.arange(300))
-    pace = Pace(copy_rate=1e6)
+    pace = ThroughputModel(copy_rate=1e6)
     digest = machine.scan(pace=pace, witness=witness)
     assert (digest == machine.content).all()
     assert pace.copy_rate > 1e6  # it may have been a bad moment when that was learnt

@@ -17,7 +17,7 @@ from samepaged.memory import smaps
 from samepaged.memory.backing_file import BackingFile
 from samepaged.memory.layout import RamMapping, locate
 from samepaged.memory.pagemap import PRESENT, SWAPPED, Pagemap, decode
-from samepaged.memory.residency import residence
+from samepaged.memory.residency import residency
 
 PAGE = 4096
 MAPPING = RamMapping(0, 8 * PAGE, (0, 1), 7, 0, "/memfd:x", shared=False, hugetlb=False, mergeable=False)
@@ -32,14 +32,14 @@ def test_each_page_is_in_one_place_at_most(
     shared: bool,  # noqa: FBT001 - drawn by hypothesis
 ) -> None:
     array = np.array(entries, dtype=np.uint64)
-    for where in (residence(array, None, None, shared=False), residence(array, held, resident, shared=shared)):
+    for where in (residency(array, None, None, shared=False), residency(array, held, resident, shared=shared)):
         assert (where.in_process.astype(int) + where.in_file + where.swapped <= 1).all()
 
 
 def test_a_private_page_is_the_processes_once_it_was_written_and_the_files_before() -> None:
     entries = np.array([PRESENT, 0, SWAPPED, 0] * 2, dtype=np.uint64)
     held = np.array([True, True, True, False] * 2)
-    where = residence(entries, held, np.ones(8, dtype=np.bool_), shared=False)
+    where = residency(entries, held, np.ones(8, dtype=np.bool_), shared=False)
     assert where.in_process.tolist() == [True, False, False, False] * 2
     assert where.in_file.tolist() == [False, True, False, False] * 2
     assert where.swapped.tolist() == [False, False, True, False] * 2
@@ -48,7 +48,7 @@ def test_a_private_page_is_the_processes_once_it_was_written_and_the_files_befor
 def test_a_page_of_a_shared_file_that_is_out_of_memory_is_swapped_whatever_the_process_maps() -> None:
     entries = np.full(8, PRESENT)
     held = np.ones(8, dtype=np.bool_)
-    where = residence(entries, held, np.array([True, False] * 4), shared=True)
+    where = residency(entries, held, np.array([True, False] * 4), shared=True)
     assert where.swapped.tolist() == [False, True] * 4
     assert not where.in_process.any()
 

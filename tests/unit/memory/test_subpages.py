@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from samepaged.memory.hashing import PythonHasher, best, unreserved
 from samepaged.memory.process_vm import copy_process
-from samepaged.memory.subpages import FinerDigests
+from samepaged.memory.subpages import SubpageDigests
 from samepaged.sharing import ABSENT, SWAPPED, ZERO
 
 PAGE = 4096
@@ -20,7 +20,7 @@ PAGE = 4096
 @given(st.lists(st.sampled_from([b"\0", b"a", b"b"]), min_size=8, max_size=8), st.sampled_from([1024, 2048]))
 def test_parts_have_the_hashes_of_their_own_bytes(fills: list[bytes], size: int) -> None:
     content = b"".join(fill * 1024 for fill in fills)  # two pages
-    finer = FinerDigests(4, [size], PythonHasher(), 7)
+    finer = SubpageDigests(4, [size], PythonHasher(), 7)
     finer.hash(memoryview(content), np.array([1, 3]))
     finer.settle(np.array([ABSENT, 99, SWAPPED, 99], dtype=np.uint64))
 
@@ -39,7 +39,7 @@ def test_a_process_is_read_once_for_all_sizes() -> None:
             area[page * PAGE : page * PAGE + 3000] = page.to_bytes(2, "little") * 1500
         start = np.frombuffer(area, np.uint8).ctypes.data
         pages = np.arange(0, count, 3)
-        finer = FinerDigests(count, [1024, 2048], best(), 7)
+        finer = SubpageDigests(count, [1024, 2048], best(), 7)
         out = np.empty(len(pages), dtype=np.uint64)
         addresses = (start + pages * PAGE).astype(np.uint64)
         finer.read_process(partial(copy_process, os.getpid()), addresses, pages, out, lambda: False)

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from samepaged.errors import Reason
 from samepaged.escape import valid
 from samepaged.metrics.collector import SnapshotCollector, registry, render
-from samepaged.scan.results import ConfigStatus, Histogram, HostScan, Skipped, Snapshot
+from samepaged.scan.results import ConfigStatus, Histogram, HostScan, SkippedGuest, Snapshot
 from samepaged.sharing import GroupSharing, PageSizeSharing, PairSharing
 from tests.support.results import AWKWARD_NAMES, STARTED, full_snapshot, host_scan, snapshot, stable_report
 
@@ -175,7 +175,7 @@ def test_a_histogram_without_observations_counts_none() -> None:
 
 
 def test_the_last_scan_tells_when_it_ended_and_how_many_domains_it_reached() -> None:
-    skipped = (Skipped("c", Reason.NO_PID, "no pid"), Skipped("d", Reason.IN_JOB, "busy"))
+    skipped = (SkippedGuest("c", Reason.NO_PID, "no pid"), SkippedGuest("d", Reason.IN_JOB, "busy"))
     found = series(snapshot(host_scan("a", "b", "e", skipped=skipped)))
 
     assert of(found, "last_scan_timestamp_seconds") == {(): STARTED + 2.5}
@@ -183,7 +183,7 @@ def test_the_last_scan_tells_when_it_ended_and_how_many_domains_it_reached() -> 
 
 
 def test_a_guest_that_is_shown_as_the_scan_before_found_it_counts_as_skipped_only() -> None:
-    found = series(snapshot(host_scan("a", "b", skipped=(Skipped("b", Reason.IN_JOB, "busy"),))))
+    found = series(snapshot(host_scan("a", "b", skipped=(SkippedGuest("b", Reason.IN_JOB, "busy"),))))
 
     assert of(found, "domains") == {("scanned",): 1, ("skipped",): 1}
     assert ("b",) in of(found, "domain_self_sharing_bytes")

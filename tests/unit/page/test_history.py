@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.page.history import history, thinned
-from samepaged.scan.results import Moment
+from samepaged.scan.results import HistoryPoint
 
 START = 1_772_600_400.0
 GIB = 1 << 30
 
 
-def moment(minutes: float, own: int = GIB, inter: int = GIB, merged: int | None = GIB) -> Moment:
-    return Moment(START + minutes * 60, 10 * GIB, own, inter, GIB, merged)
+def moment(minutes: float, own: int = GIB, inter: int = GIB, merged: int | None = GIB) -> HistoryPoint:
+    return HistoryPoint(START + minutes * 60, 10 * GIB, own, inter, GIB, merged)
 
 
-def drawn(moments: list[Moment]) -> ET.Element:
+def drawn(moments: list[HistoryPoint]) -> ET.Element:
     return ET.fromstring(history(moments))  # noqa: S314 - it is ours
 
 
@@ -65,7 +65,7 @@ def test_more_than_a_day_is_cut() -> None:
 
 @pytest.mark.parametrize("value", [0, 1, 4096, 5 << 20, 3 << 30, 7 << 40, 1 << 52])
 def test_the_scale_has_a_few_round_lines_whatever_the_size(value: int) -> None:
-    root = drawn([Moment(START + at, value, value, 0, 0, None) for at in (0, 60)])
+    root = drawn([HistoryPoint(START + at, value, value, 0, 0, None) for at in (0, 60)])
     names = [one.text or "" for one in root.iter("text")]
     lines = [name for name in names if re.fullmatch(r"[\d.e+]+ [KMGT]iB", name)]
     assert 1 <= len(lines) <= 6
@@ -73,14 +73,17 @@ def test_the_scale_has_a_few_round_lines_whatever_the_size(value: int) -> None:
 
 @pytest.mark.parametrize("seconds", [1, 90, 3600, 5 * 3600, 86399])
 def test_there_is_room_for_the_times(seconds: int) -> None:
-    root = drawn([Moment(START + at, GIB, 1, 1, 1, None) for at in (0, seconds)])
+    root = drawn([HistoryPoint(START + at, GIB, 1, 1, 1, None) for at in (0, seconds)])
     times = [one.text for one in root.iter("text") if re.fullmatch(r"\d\d:\d\d", one.text or "")]
     assert len(times) <= 7
 
 
 moments = st.lists(
     st.builds(
-        Moment, st.floats(0, 86400), *(st.integers(0, 1 << 45) for _ in range(4)), st.none() | st.integers(0, 1 << 45)
+        HistoryPoint,
+        st.floats(0, 86400),
+        *(st.integers(0, 1 << 45) for _ in range(4)),
+        st.none() | st.integers(0, 1 << 45),
     ),
     min_size=1,
     max_size=400,
@@ -89,7 +92,7 @@ in_order = moments.map(lambda found: sorted(found, key=lambda one: one.ended))
 
 
 @given(in_order, st.integers(1, 50))
-def test_thinning_keeps_the_order_the_deepest_drop_and_the_last_scan(found: list[Moment], most: int) -> None:
+def test_thinning_keeps_the_order_the_deepest_drop_and_the_last_scan(found: list[HistoryPoint], most: int) -> None:
     kept = thinned(found, most)
     assert len(kept) <= most + 1
     assert kept[-1] is found[-1]
@@ -100,6 +103,6 @@ def test_thinning_keeps_the_order_the_deepest_drop_and_the_last_scan(found: list
 
 
 @given(moments)
-def test_whatever_the_scans_found_and_even_if_the_clock_went_back_it_can_be_drawn(found: list[Moment]) -> None:
+def test_whatever_the_scans_found_and_even_if_the_clock_went_back_it_can_be_drawn(found: list[HistoryPoint]) -> None:
     for one in drawn(found).iter("path"):
         assert "nan" not in one.get("d", "")

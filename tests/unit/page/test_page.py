@@ -20,7 +20,7 @@ from samepaged.page import Page
 from samepaged.page import page as page_module
 from samepaged.page.markup import Html
 from samepaged.page.style import STYLE
-from samepaged.scan.results import ConfigStatus, HostScan, Limits, Skipped, Snapshot
+from samepaged.scan.results import ConfigStatus, HostScan, Limits, SkippedGuest, Snapshot
 from samepaged.service.documents import LARGEST
 from samepaged.sharing import SharingReport
 from samepaged.text_layout import elided
@@ -59,7 +59,7 @@ def guest_names(root: ET.Element) -> list[str]:
 
 def called(*names: str) -> Snapshot:
     scan = hosts.scan([hosts.guest(name, "tenant", 64, at) for at, name in enumerate(names)])
-    skipped = tuple(Skipped(f"{name}!", Reason.READ, f"domain {name} cannot be read") for name in names)
+    skipped = tuple(SkippedGuest(f"{name}!", Reason.READ, f"domain {name} cannot be read") for name in names)
     return hosts.snapshot(replace(scan, skipped=skipped), hosts.merging(scan))
 
 
@@ -311,7 +311,7 @@ def test_the_worst_names_of_the_most_guests_can_be_served() -> None:
     first = scan.report.guests[0]
     guests = tuple(replace(first, name=name, group=name) for name in worst)
     how = tuple(replace(scan.scans[0], name=name, fallback_code="busy", fallback_reason=name) for name in worst)
-    skipped = tuple(Skipped(name, Reason.READ, f"domain {printable(name)}") for name in worst)
+    skipped = tuple(SkippedGuest(name, Reason.READ, f"domain {printable(name)}") for name in worst)
     scan = replace(scan, report=replace(scan.report, guests=guests), scans=how, skipped=skipped)
     html = page(hosts.snapshot(scan))
     assert len(html) < LARGEST

@@ -12,12 +12,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from samepaged.attribution.document import sources_document
 from samepaged.attribution.ownership import KINDS
-from samepaged.attribution.report import Copied, Owner
+from samepaged.attribution.report import CopiedPage, Owner
 from samepaged.metrics.collector import SnapshotCollector, render
 from samepaged.page import Page
 from samepaged.report.attribution import sources_text
 from samepaged.scan.label_values import KINDS as WORDS
-from samepaged.scan.results import Snapshot, Sourced
+from samepaged.scan.results import GuestAttribution, Snapshot
 from tests.support.results import AWKWARD_NAMES, STARTED, answers, full_snapshot
 
 CONTRACT = {"domain", "kernel", "memory_pages", "labelled_ratio", "kinds", "processes", "files", "most_copied"}
@@ -80,13 +80,13 @@ def test_whatever_the_guest_calls_its_programs_the_text_stays_lines_and_the_json
         kernel=name,
         processes=(Owner(name, 1, 1, 1, 1.0),),
         files=(Owner(name, 1, 1, 1, 1.0),),
-        most_copied=(Copied(2, others=False, owners=(f"[{name}]",)),),
+        most_copied=(CopiedPage(2, others=False, owners=(f"[{name}]",)),),
     )
     json.dumps(sources_document(hostile)).encode()
     text = sources_text(hostile)
     assert all(character.isprintable() or character == "\n" for character in text)
     assert len(text.splitlines()) == len(sources_text(replace(hostile, kernel="x")).splitlines())
-    shown = replace(full_snapshot(), sources={"web-1": Sourced(hostile, STARTED)})
+    shown = replace(full_snapshot(), sources={"web-1": GuestAttribution(hostile, STARTED)})
     assert b"<script" not in Page()(shown, STARTED)
     ET.fromstring(Page()(shown, STARTED).decode().removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own page
 
@@ -138,7 +138,7 @@ def test_the_page_shows_each_guest_with_its_owners() -> None:
 
 
 def test_the_page_without_names_shows_kinds_and_no_name() -> None:
-    kept_back = {"web-1": Sourced(answers("web-1", names=False), STARTED)}
+    kept_back = {"web-1": GuestAttribution(answers("web-1", names=False), STARTED)}
     html = Page()(replace(full_snapshot(), sources=kept_back), STARTED).decode()
     assert "library" in html
     assert "apache2" not in html

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
 from samepaged.report.scan_json import document
-from samepaged.scan.results import Skipped
+from samepaged.scan.results import SkippedGuest
 from samepaged.sharing import GroupSharing, PageSizeSharing, PairSharing
 from tests.support.results import AWKWARD_NAMES, STARTED, guest_scan, host_scan, stable_report
 
@@ -55,7 +55,7 @@ DOMAIN_KEYS = {
 
 
 def test_every_key_of_the_contract_is_there() -> None:
-    scan = host_scan("a", "b", skipped=(Skipped("c", Reason.NO_PID, "no pid"),), stable=stable_report("a"))
+    scan = host_scan("a", "b", skipped=(SkippedGuest("c", Reason.NO_PID, "no pid"),), stable=stable_report("a"))
     shown = document(scan)
 
     assert set(shown) >= OBJECT_KEYS
@@ -79,7 +79,7 @@ def test_the_values_are_those_of_the_scan() -> None:
         "b",
         groups=(GroupSharing("tenant", 180, 40),),
         pairs=(PairSharing(("a", "b"), 40),),
-        skipped=(Skipped("c", Reason.NO_PID, "domain c has no pid; start it"),),
+        skipped=(SkippedGuest("c", Reason.NO_PID, "domain c has no pid; start it"),),
     )
     scans = (guest_scan("b"), guest_scan("a", fallback=("busy", "too busy")))
     shown = document(dataclasses.replace(scan, scans=scans))
@@ -145,7 +145,7 @@ def test_started_is_rfc_3339_in_utc() -> None:
 def test_an_awkward_name_gives_json_that_every_parser_takes(name: str) -> None:
     scan = host_scan(
         name, groups=(GroupSharing(name, 1, 2),), pairs=(PairSharing((name, name), 1),),
-        skipped=(Skipped(name, Reason.READ, f"domain {name} went away"),),
+        skipped=(SkippedGuest(name, Reason.READ, f"domain {name} went away"),),
         fallbacks={name: ("layout", f"domain {name} has RAM that was not found")},
     )  # fmt: skip
     # As bytes of UTF-8 with nothing escaped: the strictest way to write JSON.

@@ -14,7 +14,7 @@ from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
 from samepaged.formatting import seconds, size
 from samepaged.report.scan_table import Progress, table
-from samepaged.scan.results import Skipped
+from samepaged.scan.results import SkippedGuest
 from samepaged.sharing import GroupSharing, PageSizeSharing, PairSharing
 from samepaged.text_layout import columns
 from tests.support.results import AWKWARD_NAMES, host_scan, stable_report
@@ -57,7 +57,7 @@ def test_a_scan_reads_like_this() -> None:
         groups=(GroupSharing("blue", 5898, 1), GroupSharing("green", 5898, 0)),
         pairs=(PairSharing(("web-1", "back\nup-客"), 40),),
         skipped=(
-            Skipped(
+            SkippedGuest(
                 "db",
                 Reason.ENCRYPTED,
                 "memory of domain db is encrypted (SEV), so its pages cannot be compared; exclude it",
@@ -192,14 +192,14 @@ def test_a_guest_that_was_never_suspended_has_no_pause() -> None:
 
 
 def test_when_every_guest_was_skipped_it_says_so_and_why() -> None:
-    shown = table(host_scan(skipped=(Skipped("db", Reason.NO_PID, "domain db has no pid"),)))
+    shown = table(host_scan(skipped=(SkippedGuest("db", Reason.NO_PID, "domain db has no pid"),)))
 
     assert shown.splitlines() == ["no guest was scanned", "", "skipped", "  db (no_pid): domain db has no pid"]
 
 
 def test_a_long_remedy_is_wrapped_and_nothing_of_it_lost() -> None:
     message = "cannot read " + "/very/long/path" * 9 + "; run it as root"
-    shown = table(host_scan(skipped=(Skipped("db", Reason.NO_PERMISSION, message),)))
+    shown = table(host_scan(skipped=(SkippedGuest("db", Reason.NO_PERMISSION, message),)))
 
     assert message.replace(" ", "") in shown.replace("\n", "").replace(" ", "")
     assert max(map(columns, shown.splitlines())) <= 80
@@ -222,7 +222,7 @@ def test_every_line_fits_whatever_the_names_and_sizes(
         pages=pages,
         groups=(GroupSharing(text, pages, pages), GroupSharing("", 0, 0)),
         pairs=(PairSharing((names[0], text), pages),),
-        skipped=(Skipped(text, Reason.READ, text),),
+        skipped=(SkippedGuest(text, Reason.READ, text),),
         stable=stable_report(names[0], pages=pages, inter=pages),
         page_sizes=(PageSizeSharing(page_size, pages * 4096 // page_size, 0, pages * 4096 // page_size, 0),),
         fallbacks={names[-1]: (text, fallback)},

@@ -11,14 +11,14 @@ import pytest
 from samepaged.config import SourcesConfig
 from samepaged.hypervisor.guest import Guest
 from samepaged.hypervisor.qemu_process import QemuProcess
-from samepaged.scan.attribution import Attribution
+from samepaged.scan.attribution import AttributionSchedule
 
 GIB = 1 << 30
 EVERY = SourcesConfig(enabled=True, every=3)
 GUEST = Guest("web", "uuid-1", 1, False, QemuProcess(7, 100), (4 * GIB,), False, machine="pc-q35-7.2")
 
 
-def kept(attribution: Attribution, guest: Guest = GUEST) -> object:
+def kept(attribution: AttributionSchedule, guest: Guest = GUEST) -> object:
     """What is kept of a guest, whose next scan is due."""
     attendant = attribution.attend(guest, 0, lambda: False)
     assert attendant is not None
@@ -26,17 +26,17 @@ def kept(attribution: Attribution, guest: Guest = GUEST) -> object:
 
 
 def test_every_nth_scan_of_a_guest_asks_its_first_among_them() -> None:
-    attribution = Attribution(EVERY)
+    attribution = AttributionSchedule(EVERY)
     due = [attribution.attend(GUEST, scans, lambda: False) is not None for scans in range(7)]
     assert due == [True, False, False, True, False, False, True]
 
 
 def test_nobody_asks_unless_it_is_wanted() -> None:
-    assert Attribution(SourcesConfig()).attend(GUEST, 0, lambda: False) is None
+    assert AttributionSchedule(SourcesConfig()).attend(GUEST, 0, lambda: False) is None
 
 
 def test_what_is_kept_is_of_one_process_of_one_guest_and_goes_with_it() -> None:
-    attribution = Attribution(EVERY)
+    attribution = AttributionSchedule(EVERY)
     first = kept(attribution)
     assert kept(attribution) is first
     assert kept(attribution, replace(GUEST, uuid="uuid-2", name="db")) is not first
@@ -58,7 +58,7 @@ def test_what_is_kept_is_of_one_process_of_one_guest_and_goes_with_it() -> None:
     ],
 )
 def test_another_configuration_is_taken_over(change: dict[str, object], stays: bool) -> None:  # noqa: FBT001
-    attribution = Attribution(EVERY)
+    attribution = AttributionSchedule(EVERY)
     first = kept(attribution)
     attribution.change(EVERY.model_copy(update=change))
     attribution.change(EVERY.model_copy(update={**change, "enabled": True}))
@@ -75,7 +75,7 @@ def test_another_configuration_is_taken_over(change: dict[str, object], stays: b
 def test_of_a_guest_whose_memory_devices_lie_nobody_knows_where_nothing_is_known(
     blocks: tuple[int, ...], dimms: tuple[tuple[int, int], ...]
 ) -> None:
-    attendant = Attribution(EVERY).attend(replace(GUEST, blocks=blocks, dimms=dimms), 0, lambda: False)
+    attendant = AttributionSchedule(EVERY).attend(replace(GUEST, blocks=blocks, dimms=dimms), 0, lambda: False)
     assert attendant is not None
     attendant.think()
     found = attendant.conclude()
@@ -84,7 +84,7 @@ def test_of_a_guest_whose_memory_devices_lie_nobody_knows_where_nothing_is_known
     assert not np.any(found.kinds)
 
 
-def asked(attribution: Attribution, guests: list[Guest], scans: int = 0) -> list[str]:
+def asked(attribution: AttributionSchedule, guests: list[Guest], scans: int = 0) -> list[str]:
     """Of a round, which of the guests are asked."""
     attribution.begin()
     found = [one.name for one in guests if attribution.attend(one, scans, lambda: False) is not None]
@@ -101,25 +101,25 @@ NARROW = SourcesConfig(enabled=True, every=1, memory_limit=64 << 20)
 
 
 def test_guests_for_whom_there_was_no_room_come_first_in_the_next_round() -> None:
-    attribution, all_of = Attribution(NARROW), guests(4, 4, 4, 4)
+    attribution, all_of = AttributionSchedule(NARROW), guests(4, 4, 4, 4)
     rounds = [asked(attribution, all_of) for _ in range(3)]
     assert rounds == [["0", "1"], ["2", "3"], ["0", "1"]]
 
 
 def test_a_guest_that_is_late_is_asked_at_its_next_scan_whichever_that_is() -> None:
-    attribution, all_of = Attribution(NARROW.model_copy(update={"every": 10})), guests(4, 4, 4)
+    attribution, all_of = AttributionSchedule(NARROW.model_copy(update={"every": 10})), guests(4, 4, 4)
     assert asked(attribution, all_of) == ["0", "1"]
     assert asked(attribution, all_of, scans=1) == ["2"]
     assert asked(attribution, all_of, scans=2) == []
 
 
 def test_a_guest_larger_than_the_limit_takes_its_turn_alone() -> None:
-    attribution, all_of = Attribution(NARROW), guests(16, 4)
+    attribution, all_of = AttributionSchedule(NARROW), guests(16, 4)
     assert [asked(attribution, all_of) for _ in range(4)] == [["0"], ["1"], ["0"], ["1"]]
 
 
 def test_no_room_is_kept_for_a_late_guest_whose_scans_fail() -> None:
-    attribution, all_of = Attribution(NARROW), guests(4, 4, 4)
+    attribution, all_of = AttributionSchedule(NARROW), guests(4, 4, 4)
     assert asked(attribution, all_of) == ["0", "1"]
     running = {one.uuid for one in all_of}
     for _ in range(3):
@@ -130,7 +130,7 @@ def test_no_room_is_kept_for_a_late_guest_whose_scans_fail() -> None:
 
 
 def test_a_round_that_was_broken_off_takes_no_room_in_the_next() -> None:
-    attribution, all_of = Attribution(NARROW), guests(4, 4)
+    attribution, all_of = AttributionSchedule(NARROW), guests(4, 4)
     attribution.begin()
     assert all(attribution.attend(one, 0, lambda: False) is not None for one in all_of)
     assert asked(attribution, all_of) == ["0", "1"]

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from samepaged.attribution.document import sources_document
-from samepaged.attribution.ownership import KIND, Ownership
-from samepaged.attribution.report import Answers, answer
+from samepaged.attribution.ownership import KIND, PageOwners
+from samepaged.attribution.report import AttributionReport, answer
 from samepaged.config import SourcesConfig
 from samepaged.scan import attribution_report
 from samepaged.scan.attribution_report import answers_of, still_shown
-from samepaged.scan.results import Sourced
+from samepaged.scan.results import GuestAttribution
 from samepaged.sharing import Contents, PageDigest
 
 if TYPE_CHECKING:
     import pytest
 
 DIGEST = np.array([70, 70, 71, 72, 0, 0], dtype=np.uint64)
-OWNERSHIP = Ownership(
+OWNERSHIP = PageOwners(
     kinds=np.full(len(DIGEST), KIND["library"], dtype=np.uint8),
     labels=np.zeros(len(DIGEST), dtype=np.int32),
     offsets=np.zeros(len(DIGEST), dtype=np.int64),
@@ -34,7 +34,7 @@ OWNERSHIP = Ownership(
 NOBODY_ELSE = np.zeros(3, dtype=np.bool_)
 
 
-def scanned(group: str, pages: np.ndarray[Any, Any], ownership: Ownership | None = None) -> Any:
+def scanned(group: str, pages: np.ndarray[Any, Any], ownership: PageOwners | None = None) -> Any:
     digest = PageDigest(pages, 4096)
     return SimpleNamespace(
         ownership=ownership,
@@ -44,7 +44,7 @@ def scanned(group: str, pages: np.ndarray[Any, Any], ownership: Ownership | None
     )
 
 
-def found() -> Answers:
+def found() -> AttributionReport:
     return answer("web", OWNERSHIP, DIGEST, NOBODY_ELSE, names=True)
 
 
@@ -61,7 +61,7 @@ def test_a_guest_shares_with_all_that_is_known_of_its_group_and_with_no_other() 
 
 
 def test_a_guest_over_whom_memory_runs_out_has_no_answers_and_the_others_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    def out_of_memory(name: str, *rest: Any, **named: Any) -> Answers:
+    def out_of_memory(name: str, *rest: Any, **named: Any) -> AttributionReport:
         if name == "web":
             raise MemoryError
         return answer(name, *rest, **named)
@@ -72,7 +72,7 @@ def test_a_guest_over_whom_memory_runs_out_has_no_answers_and_the_others_have(mo
 
 
 def test_names_that_are_not_to_be_known_any_more_are_shown_no_more() -> None:
-    shown = {"web": Sourced(found(), 1.0)}
+    shown = {"web": GuestAttribution(found(), 1.0)}
     named = SourcesConfig(enabled=True, names=True)
     assert still_shown(shown, named) is shown
     left = still_shown(shown, named.model_copy(update={"names": False}))

@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.scan.circuit_breaker import LEFT_ALONE, Breaker
+from samepaged.scan.circuit_breaker import LEFT_ALONE, CircuitBreaker
 
 
-def note(breaker: Breaker, now: float, *, failed: bool = False, longest: float = 0.1) -> bool:
+def note(breaker: CircuitBreaker, now: float, *, failed: bool = False, longest: float = 0.1) -> bool:
     return breaker.note("u", now, failed=failed, longest_pause=longest, max_pause=0.25)
 
 
 def test_after_three_bad_scans_running_a_guest_is_left_alone_for_an_hour() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     assert [note(breaker, 1, failed=True), note(breaker, 2, longest=0.6), note(breaker, 3, failed=True)] == [
         False,
         False,
@@ -25,14 +25,14 @@ def test_after_three_bad_scans_running_a_guest_is_left_alone_for_an_hour() -> No
 
 
 def test_a_good_scan_between_two_bad_ones_is_a_new_beginning() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for now, failed in enumerate([True, True, False, True, True]):
         assert not note(breaker, now, failed=failed)
     breaker.check("u", "web", 9)
 
 
 def test_after_the_hour_it_takes_three_more() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for now in range(3):
         note(breaker, now, failed=True)
     later = 2 + LEFT_ALONE
@@ -42,12 +42,12 @@ def test_after_the_hour_it_takes_three_more() -> None:
 
 
 def test_a_pause_a_little_too_long_counts_as_good() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     assert not any(note(breaker, now, longest=0.3) for now in range(9))
 
 
 def test_a_guest_that_went_is_forgotten() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for now in range(3):
         note(breaker, now, failed=True)
     breaker.forget(set())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
 from samepaged.scan.clocks import Clocks
-from samepaged.scan.results import Skipped
+from samepaged.scan.results import SkippedGuest
 
 if TYPE_CHECKING:
     import pytest
@@ -16,8 +16,8 @@ OTHER = "3f0c1e0a-0000-0000-0000-000000000002"
 
 
 def end_round(clocks: Clocks, *refused: str) -> None:
-    skipped = [Skipped(name, Reason.DRIFT_BUDGET, f"domain {name!r}: no room") for name in refused]
-    clocks.round_ended({GUEST: "web", OTHER: "db"}, [*skipped, Skipped("x", Reason.READ, "x")])
+    skipped = [SkippedGuest(name, Reason.DRIFT_BUDGET, f"domain {name!r}: no room") for name in refused]
+    clocks.round_ended({GUEST: "web", OTHER: "db"}, [*skipped, SkippedGuest("x", Reason.READ, "x")])
 
 
 def test_a_wait_for_the_budget_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

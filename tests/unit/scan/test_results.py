@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 from samepaged.errors import Reason
-from samepaged.scan.results import Histogram, Skipped
+from samepaged.scan.results import Histogram, SkippedGuest
 from samepaged.sharing import PageSizeSharing, PairSharing
 from tests.support.results import guest_sharing, host_scan, snapshot, stable_report
 
@@ -56,7 +56,7 @@ def test_no_page_size_is_told_twice() -> None:
 
 
 def test_a_skipped_domain_that_is_gone_is_no_longer_skipped() -> None:
-    scan = host_scan("a", skipped=(Skipped("b", Reason.IN_JOB, "busy"), Skipped("c", Reason.IN_JOB, "busy")))
+    scan = host_scan("a", skipped=(SkippedGuest("b", Reason.IN_JOB, "busy"), SkippedGuest("c", Reason.IN_JOB, "busy")))
     left = scan.without("b")
 
     assert [one.name for one in left.skipped] == ["c"]

@@ -13,8 +13,8 @@ import pytest
 from samepaged.config import TracesConfig
 from samepaged.errors import TraceError
 from samepaged.scan import trace_recorder as module
-from samepaged.scan.results import Sourced
-from samepaged.scan.trace_recorder import Record, Recorder
+from samepaged.scan.results import GuestAttribution
+from samepaged.scan.trace_recorder import Record, TraceRecorder
 from samepaged.sharing import Contents, PageDigest
 from samepaged.traces import seed_id, survey
 from samepaged.traces.attribution_file import owners_of
@@ -26,7 +26,7 @@ def record(name: str = "web-1") -> Record:
     return Record.of(digest, guest_scan(name), {8192: Contents.of(digest)}, seed=7)
 
 
-def wait(recorder: Recorder, count: int) -> None:
+def wait(recorder: TraceRecorder, count: int) -> None:
     deadline = time.monotonic() + 30
     while recorder.recording.written + recorder.recording.lost < count:
         assert time.monotonic() < deadline
@@ -38,7 +38,7 @@ def never() -> bool:
 
 
 def test_what_was_scanned_is_on_disk_with_all_that_a_trace_says(tmp_path: Path) -> None:
-    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
+    recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
     recorder.offer(record())
     recorder.close()
     ((about,),) = (file.traces for file in survey(tmp_path))
@@ -52,9 +52,9 @@ def test_what_was_scanned_is_on_disk_with_all_that_a_trace_says(tmp_path: Path) 
 
 
 def test_whose_the_pages_were_is_beside_the_trace(tmp_path: Path) -> None:
-    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
+    recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
     recorder.offer(record())
-    recorder.offer(Sourced(answers("web-1"), STARTED))
+    recorder.offer(GuestAttribution(answers("web-1"), STARTED))
     recorder.close()
     ((file, found),) = owners_of(survey(tmp_path))
     assert (file.traces[0].domain, found) == ("web-1", answers("web-1"))
@@ -62,14 +62,14 @@ def test_whose_the_pages_were_is_beside_the_trace(tmp_path: Path) -> None:
 
 
 def test_owners_of_a_trace_that_was_lost_are_not_written(tmp_path: Path) -> None:
-    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
-    recorder.offer(Sourced(answers("web-1"), STARTED))
+    recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
+    recorder.offer(GuestAttribution(answers("web-1"), STARTED))
     recorder.close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_kept_where_traces_are_not_wanted(tmp_path: Path) -> None:
-    recorder = Recorder(TracesConfig(enabled=False, directory=tmp_path / "traces"), never)
+    recorder = TraceRecorder(TracesConfig(enabled=False, directory=tmp_path / "traces"), never)
     recorder.offer(record())
     recorder.round_ended()
     recorder.close()
@@ -89,7 +89,7 @@ def test_a_disk_that_hangs_holds_up_a_scan_for_a_while_and_then_no_more(
         asked.append(time.monotonic())
         return False
 
-    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path), stop)
+    recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path), stop)
     for number in range(module.MOST_WAITING + 1):  # one is being written
         recorder.offer(record(f"web-{number}"))
     asked.clear()
@@ -116,7 +116,7 @@ def test_whoever_is_told_to_stop_does_not_wait_for_a_disk(tmp_path: Path, monkey
     monkeypatch.setattr(module, "write_trace", lambda *_: hanging.wait(60))
     monkeypatch.setattr(module, "STOPPING", 0.2)
     stopping: list[bool] = []
-    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path), lambda: bool(stopping))
+    recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path), lambda: bool(stopping))
     for _ in range(module.MOST_WAITING + 1):
         recorder.offer(record())
     stopping.append(True)
@@ -141,7 +141,7 @@ def test_a_trace_that_fails_is_counted_and_the_next_is_written(
         written.append(one.scan.name)
 
     monkeypatch.setattr(module, "write_trace", write)
-    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path), never)
+    recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path), never)
     for name in ("bad", "worse", "good", "bad"):
         recorder.offer(record(name))
     wait(recorder, 4)
@@ -151,7 +151,7 @@ def test_a_trace_that_fails_is_counted_and_the_next_is_written(
 
 
 def test_old_traces_go_after_each_round(tmp_path: Path) -> None:
-    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path, max_age=3600.0), never)
+    recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path, max_age=3600.0), never)
     recorder.offer(record())  # of years ago
     recorder.round_ended()
     recorder.close()
@@ -164,7 +164,7 @@ def test_a_trace_that_cannot_be_removed_is_no_trace_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(1, "Not permitted")))
-    recorder = Recorder(TracesConfig(enabled=True, directory=tmp_path, max_age=3600.0), never)
+    recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path, max_age=3600.0), never)
     recorder.offer(record())
     recorder.round_ended()
     recorder.close()

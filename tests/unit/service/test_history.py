@@ -5,24 +5,24 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.scan.results import Moment
+from samepaged.scan.results import HistoryPoint
 from samepaged.service.history import DAY, STEP, extended, moment
 from tests.support.results import STARTED, host_scan, merging
 
 
-def at(ended: float) -> Moment:
-    return Moment(ended, 1, 1, 1, 1, None)
+def at(ended: float) -> HistoryPoint:
+    return HistoryPoint(ended, 1, 1, 1, 1, None)
 
 
 def test_a_moment_is_the_scan_in_bytes() -> None:
     found = moment(host_scan("a", "b"), merging("a", "b"))
     page = 4096
-    assert found == Moment(STARTED + 2.5, 2000 * page, 180 * page, 40 * page, 400 * page, 110 * page)
+    assert found == HistoryPoint(STARTED + 2.5, 2000 * page, 180 * page, 40 * page, 400 * page, 110 * page)
     assert moment(host_scan("a"), None).merged is None
 
 
 def test_scans_a_quarter_of_an_hour_apart_are_all_kept_for_a_day() -> None:
-    history: tuple[Moment, ...] = ()
+    history: tuple[HistoryPoint, ...] = ()
     for number in range(300):
         history = extended(history, at(number * 900.0))
     assert [one.ended for one in history] == [number * 900.0 for number in range(300 - 96, 300)]
@@ -30,7 +30,7 @@ def test_scans_a_quarter_of_an_hour_apart_are_all_kept_for_a_day() -> None:
 
 @given(st.lists(st.floats(0.5, 4000), min_size=1, max_size=400))
 def test_the_history_is_in_order_bounded_and_ends_with_the_newest(gaps: list[float]) -> None:
-    history: tuple[Moment, ...] = ()
+    history: tuple[HistoryPoint, ...] = ()
     now = 0.0
     for gap in gaps:
         now += gap
@@ -42,7 +42,7 @@ def test_the_history_is_in_order_bounded_and_ends_with_the_newest(gaps: list[flo
 
 
 def test_scans_every_second_leave_one_in_five_minutes() -> None:
-    history: tuple[Moment, ...] = ()
+    history: tuple[HistoryPoint, ...] = ()
     for number in range(2000):
         history = extended(history, at(float(number)))
     assert len(history) < 12

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from samepaged.attribution.ownership import KIND, Ownership
+from samepaged.attribution.ownership import KIND, PageOwners
 from samepaged.attribution.ram_map import GIB, Layout, Region
 from tests.support.attribution.image import compare
 from tests.support.attribution.truth import FileRow, Row, truth
@@ -59,7 +59,7 @@ FLAGS = ([10, 2, SLAB], [12, 1, BUDDY], [13, 1, TABLES], [14, 1, ZERO], [15, 1, 
 TRUTH = told(*WHAT, flags=FLAGS)
 
 
-def said(*pages: Said) -> Ownership:
+def said(*pages: Said) -> PageOwners:
     """What is true of TRUTH, but for these pages."""
     right: list[Said] = [
         (3, "library", LIBRARY, 0xA000, "r-xp", "bash"),
@@ -79,7 +79,7 @@ def said(*pages: Said) -> Ownership:
         (17, "heap", "heap", -1, "rw-p", "bash"),
     ]
     rows = {row[0]: row for row in (*right, *pages)}
-    found = Ownership.unknown(LAYOUT.pages, "")
+    found = PageOwners.unknown(LAYOUT.pages, "")
     names = sorted({label for _, _, label, *_ in rows.values()})
     processes = ("bash", "cat", "zsh")
     uses = sorted((number, processes.index(user)) for number, *_, users in rows.values() for user in users.split())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from samepaged.attribution.document import sources_document
 from samepaged.attribution.ownership import KINDS
-from samepaged.attribution.report import Answers, Copied, Owner
+from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 from samepaged.cli import main
 from samepaged.errors import TraceError
 from samepaged.sharing import PageDigest
@@ -35,7 +35,7 @@ words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
 @st.composite
-def told(draw: st.DrawFn) -> Answers:
+def told(draw: st.DrawFn) -> AttributionReport:
     """Answers as they can be, of a guest of a few hundred pages."""
     own, inter = draw(pages), draw(pages)
     memory = own + inter + draw(pages)
@@ -49,14 +49,14 @@ def told(draw: st.DrawFn) -> Answers:
         return tuple(found)
 
     copied = st.builds(
-        Copied,
+        CopiedPage,
         st.integers(0, memory),
         st.booleans(),
         st.lists(words, max_size=3).map(tuple),
         st.integers(0, 5),
     )
     names = draw(st.booleans())
-    return Answers(
+    return AttributionReport(
         domain=draw(words),
         kernel=draw(st.none() | words),
         memory_pages=memory,
@@ -73,7 +73,7 @@ def told(draw: st.DrawFn) -> Answers:
     )
 
 
-ANSWERS = Answers(
+ANSWERS = AttributionReport(
     domain="web-1",
     kernel="6.1.0",
     memory_pages=100,
@@ -84,11 +84,11 @@ ANSWERS = Answers(
     kinds=(Owner("heap", 40, 15, 5, 18.5), Owner("library", 30, 5, 10, 11.5)),
     processes=(Owner(HOSTILE, 40, 15, 5, 18.5),),
     files=(Owner("/usr/lib/libc.so.6", 30, 5, 10, 11.5),),
-    most_copied=(Copied(7, others=True, owners=("[heap]: mysqld",)),),
+    most_copied=(CopiedPage(7, others=True, owners=("[heap]: mysqld",)),),
 )
 
 
-def document(answers: Answers = ANSWERS, host: str = "kvm-1", at: float = WHEN) -> dict[str, Any]:
+def document(answers: AttributionReport = ANSWERS, host: str = "kvm-1", at: float = WHEN) -> dict[str, Any]:
     return {**sources_document(answers), "host": host, "scanned_at": at}
 
 
@@ -103,7 +103,7 @@ def signed(told: dict[str, Any]) -> bytes:
 
 
 @given(told())
-def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, answers: Answers) -> None:
+def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, answers: AttributionReport) -> None:
     path = write(tmp_path_factory.mktemp("x") / "a.parquet", document(answers))
     assert read(path) == answers
 
@@ -142,7 +142,7 @@ def places(told: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [at, *(place for key, value in parts for place in places(value, (*at, key)))]
 
 
-def typed(answers: Answers) -> None:
+def typed(answers: AttributionReport) -> None:
     """What whoever gets answers relies on."""
     for one in (*answers.kinds, *(answers.processes or ()), *(answers.files or ())):
         assert type(one.name) is str
@@ -242,7 +242,7 @@ def test_a_guest_of_very_many_and_very_long_names_fills_no_disk_and_can_still_be
     many = tuple(Owner(f"{number:05}" + "\x01" * 4000, 1, 0, 0, 0.0) for number in range(5000))
     longer = Owner("/" * 5000, 1, 1, 1, 1.0)
     line = "[heap]: " + " ".join(["x" * 15] * 1000)
-    answers = Answers(
+    answers = AttributionReport(
         **{name: getattr(ANSWERS, name) for name in ("domain", "kernel", "memory_pages", "in_use_pages")},
         labelled_ratio=1,
         self_sharing_pages=20,
@@ -250,7 +250,7 @@ def test_a_guest_of_very_many_and_very_long_names_fills_no_disk_and_can_still_be
         kinds=ANSWERS.kinds,
         processes=(Owner("sshd", 1, 1, 1, 1.0),),
         files=(longer, *many),
-        most_copied=(Copied(2, others=False, owners=(line,)),),
+        most_copied=(CopiedPage(2, others=False, owners=(line,)),),
         note="x" * 10_000,
     )
     path = write(tmp_path / "a.parquet", document(answers))

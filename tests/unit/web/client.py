@@ -9,9 +9,9 @@ import socket
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
-from samepaged.web.config_reload import WatchedConfig
+from samepaged.web.config_reload import ReloadingConfig
 from samepaged.web.protocol import Document
-from samepaged.web.routes import Site
+from samepaged.web.routes import Routes
 from samepaged.web.server import Server
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ PAGES = (
 class Running:
     """A server that runs in a thread of its own; `do` does something there."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server, site: Site) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server, site: Routes) -> None:
         self._loop = loop
         self.server = server
         self.site = site
@@ -86,8 +86,8 @@ def serving(
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        site = Site()
-        running = Running(loop, Server(site, WatchedConfig(config), most, deadlines), site)
+        site = Routes()
+        running = Running(loop, Server(site, ReloadingConfig(config), most, deadlines), site)
         running.do(lambda: site.show(pages))
         try:
             yield running

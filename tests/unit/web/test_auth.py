@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.web import auth
-from samepaged.web.auth import Busy, Gate, RateLimit
+from samepaged.web.auth import Authenticator, Busy, RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ def basic(user: str, password: bytes, scheme: str = "Basic") -> bytes:
     return scheme.encode() + b" " + base64.b64encode(user.encode() + b":" + password)
 
 
-def admits(one: Gate, authorization: bytes) -> bool:
+def admits(one: Authenticator, authorization: bytes) -> bool:
     return asyncio.run(one.admits(authorization))
 
 
@@ -46,12 +46,12 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 def test_everybody_may_ask_where_there_are_no_users() -> None:
-    assert admits(Gate({}), b"")
+    assert admits(Authenticator({}), b"")
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC"])
 def test_a_user_with_the_password_is_admitted(scheme: str) -> None:
-    assert admits(Gate({"alice": ALICE}), basic("alice", b"wonderland", scheme))
+    assert admits(Authenticator({"alice": ALICE}), basic("alice", b"wonderland", scheme))
 
 
 @pytest.mark.parametrize(
@@ -71,27 +71,27 @@ def test_a_user_with_the_password_is_admitted(scheme: str) -> None:
     ],
 )
 def test_nobody_else_is(authorization: bytes) -> None:
-    assert not admits(Gate({"alice": ALICE}), authorization)
+    assert not admits(Authenticator({"alice": ALICE}), authorization)
 
 
 @pytest.mark.parametrize("prefix", [b"2a", b"2b", b"2y"])
 def test_every_kind_of_bcrypt_is_taken(prefix: bytes) -> None:
-    assert admits(Gate({"a": hashed(b"x", prefix)}), basic("a", b"x"))
+    assert admits(Authenticator({"a": hashed(b"x", prefix)}), basic("a", b"x"))
 
 
 def test_a_colon_is_part_of_the_password_and_a_long_one_counts_for_72_bytes_as_elsewhere() -> None:
-    assert admits(Gate({"a": hashed(b"x:y")}), basic("a", b"x:y"))
-    assert admits(Gate({"a": hashed(b"x" * 72)}), basic("a", b"x" * 100))
+    assert admits(Authenticator({"a": hashed(b"x:y")}), basic("a", b"x:y"))
+    assert admits(Authenticator({"a": hashed(b"x" * 72)}), basic("a", b"x" * 100))
 
 
 @given(st.binary(max_size=100))
 def test_no_header_is_too_strange(authorization: bytes) -> None:
-    assert not admits(Gate({"alice": ALICE}), authorization)
-    assert not admits(Gate({"alice": ALICE}), b"Basic " + base64.b64encode(authorization))
+    assert not admits(Authenticator({"alice": ALICE}), authorization)
+    assert not admits(Authenticator({"alice": ALICE}), b"Basic " + base64.b64encode(authorization))
 
 
 def test_who_was_admitted_is_remembered_and_who_was_not_is_checked_again(checks: list[bytes]) -> None:
-    one = Gate({"alice": ALICE})
+    one = Authenticator({"alice": ALICE})
     for _ in range(3):
         assert admits(one, basic("alice", b"wonderland"))
     assert len(checks) == 1
@@ -103,7 +103,7 @@ def test_who_was_admitted_is_remembered_and_who_was_not_is_checked_again(checks:
 
 
 def test_an_unknown_user_costs_as_much_as_a_known_one(checks: list[bytes]) -> None:
-    one = Gate({"alice": ALICE})
+    one = Authenticator({"alice": ALICE})
     assert not admits(one, basic("alice", b"x"))
     assert not admits(one, basic("nobody", b"x"))
     known, unknown = checks
@@ -113,11 +113,11 @@ def test_an_unknown_user_costs_as_much_as_a_known_one(checks: list[bytes]) -> No
 
 def test_the_password_that_the_stand_in_is_compared_with_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bcrypt, "checkpw", lambda *_: True)
-    assert not admits(Gate({"alice": ALICE}), basic("nobody", b"x"))
+    assert not admits(Authenticator({"alice": ALICE}), basic("nobody", b"x"))
 
 
 def test_passwords_that_wait_are_bounded_and_those_that_are_known_do_not_wait() -> None:
-    one = Gate({"alice": ALICE})
+    one = Authenticator({"alice": ALICE})
 
     async def storm() -> list[bool | BaseException]:
         assert await one.admits(basic("alice", b"wonderland"))
@@ -134,7 +134,7 @@ def test_passwords_that_wait_are_bounded_and_those_that_are_known_do_not_wait() 
 
 def test_what_is_remembered_is_bounded(checks: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth, "REMEMBERED", 2)
-    one = Gate({name: hashed(b"x") for name in "abc"})
+    one = Authenticator({name: hashed(b"x") for name in "abc"})
     for name in "abc":
         assert admits(one, basic(name, b"x"))
     assert len(checks) == 3

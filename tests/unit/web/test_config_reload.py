@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from samepaged.errors import ConfigError
-from samepaged.web.config_reload import LOOK_SECONDS, WatchedConfig
+from samepaged.web.config_reload import LOOK_SECONDS, ReloadingConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ class Watch:
 
     def __post_init__(self) -> None:
         self.write("deny")
-        self.config = WatchedConfig(self.path, self.reports.append, lambda: self.now)
+        self.config = ReloadingConfig(self.path, self.reports.append, lambda: self.now)
 
     def write(self, value: str) -> None:
         """Put another file in its place, as editors and certbot do."""
@@ -49,14 +49,14 @@ def watch(tmp_path: Path) -> Watch:
 
 
 def test_without_a_file_there_is_neither_encryption_nor_authentication() -> None:
-    loaded = WatchedConfig(None).current().loaded
+    loaded = ReloadingConfig(None).current().loaded
     assert loaded.tls is None
     assert not loaded.config.basic_auth_users
 
 
 def test_a_file_that_cannot_be_used_is_refused_at_first(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        WatchedConfig(tmp_path / "none.yaml")
+        ReloadingConfig(tmp_path / "none.yaml")
 
 
 def test_a_changed_file_is_in_force_after_a_second_at_most(watch: Watch) -> None:

@@ -14,13 +14,13 @@ import pytest
 from samepaged.errors import ConfigError, SamepagedError
 from samepaged.web import client as publishing
 from samepaged.web import frame_writer as feeds
-from samepaged.web.client import Publisher, Wanted
+from samepaged.web.client import WebClient, WebListener
 from samepaged.web.protocol import Answer, Document, Documents, FrameReader, Message, Report, Settings, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WANTED = Wanted("127.0.0.1", 0, Path("/etc/web.yaml"))
+WANTED = WebListener("127.0.0.1", 0, Path("/etc/web.yaml"))
 
 
 def never() -> bool:
@@ -105,7 +105,7 @@ class Pages:
 class Scene:
     webs: Webs
     pages: Pages
-    publisher: Publisher
+    publisher: WebClient
 
     def started(self) -> Web:
         """The web process of a publisher that has started."""
@@ -117,7 +117,7 @@ class Scene:
         assert not thread.is_alive()
         return web
 
-    def change(self, wanted: Wanted) -> queue.Queue[SamepagedError | None]:
+    def change(self, wanted: WebListener) -> queue.Queue[SamepagedError | None]:
         """Change the settings in another thread; what comes of it."""
         outcome: queue.Queue[SamepagedError | None] = queue.Queue()
 
@@ -138,7 +138,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.setattr(publishing, "GAP_SECONDS", 0.0)
     monkeypatch.setattr(publishing, "LONGEST_WAIT", 0.01)
     webs, pages = Webs(), Pages()
-    publisher = Publisher(webs, pages, WANTED)
+    publisher = WebClient(webs, pages, WANTED)
     publisher._backoff.first = 0.01
     yield Scene(webs, pages, publisher)
     publisher.stop()
@@ -264,7 +264,7 @@ def test_one_that_talks_nonsense_is_given_up(scene: Scene, said: Settings | byte
 
 def test_other_settings_are_taken_over(scene: Scene) -> None:
     web = scene.started()
-    outcome = scene.change(Wanted("0.0.0.0", 80))  # noqa: S104 - never bound
+    outcome = scene.change(WebListener("0.0.0.0", 80))  # noqa: S104 - never bound
     settings = web.accept(80)
     assert (settings.host, settings.port, settings.web_config_file) == ("0.0.0.0", 80, None)  # noqa: S104
     assert outcome.get(timeout=30) is None
@@ -272,7 +272,7 @@ def test_other_settings_are_taken_over(scene: Scene) -> None:
 
 def test_settings_that_are_refused_change_nothing(scene: Scene) -> None:
     web = scene.started()
-    outcome = scene.change(Wanted("10.9.9.9", 80))
+    outcome = scene.change(WebListener("10.9.9.9", 80))
     refused = web.settings()
     web.say(Answer(refused.number, error="cannot listen on 10.9.9.9:80"))
     error = outcome.get(timeout=30)
@@ -287,14 +287,14 @@ def test_a_web_process_that_does_not_answer_changes_nothing(scene: Scene, monkey
     web = scene.started()
     monkeypatch.setattr(publishing, "ANSWER_SECONDS", 0.05)
     with pytest.raises(SamepagedError, match="does not answer"):
-        scene.publisher.change(Wanted("10.9.9.9", 80), never)
+        scene.publisher.change(WebListener("10.9.9.9", 80), never)
     assert [web.settings().host, web.settings().host] == ["10.9.9.9", "127.0.0.1"]
 
 
 def test_settings_for_a_web_process_that_is_away_are_for_when_it_is_back(scene: Scene) -> None:
     scene.webs.away = True
     scene.publisher.start(never)
-    scene.publisher.change(Wanted("::1", 80), never)
+    scene.publisher.change(WebListener("::1", 80), never)
     scene.webs.away = False
     web = scene.webs.next()
     assert web.settings().host == "::1"
@@ -323,7 +323,7 @@ def test_what_is_wrong_with_a_changed_web_configuration_is_logged(
 
 
 def test_stopping_before_and_after_the_start_is_no_harm(scene: Scene) -> None:
-    Publisher(Webs(), Pages(), WANTED).stop()
+    WebClient(Webs(), Pages(), WANTED).stop()
     scene.started().connection.close()
     scene.publisher.stop()
     scene.publisher.stop()

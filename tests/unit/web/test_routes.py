@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import pytest
 
 from samepaged.web import auth as gates
-from samepaged.web.auth import Gate, RateLimit
+from samepaged.web.auth import Authenticator, RateLimit
 from samepaged.web.config_file import LoadedConfig
-from samepaged.web.config_reload import InForce
+from samepaged.web.config_reload import ActiveConfig
 from samepaged.web.config_schema import WebConfig
 from samepaged.web.protocol import Document
 from samepaged.web.request import Reply, Request
-from samepaged.web.routes import STALE_SECONDS, Site
+from samepaged.web.routes import STALE_SECONDS, Routes
 from tests.unit.web.client import OPENMETRICS, PAGES
 
 ALICE = "$2b$04$" + "." * 53
-OPEN = InForce(LoadedConfig(WebConfig(), None), Gate({}), RateLimit(0, 0))
+OPEN = ActiveConfig(LoadedConfig(WebConfig(), None), Authenticator({}), RateLimit(0, 0))
 PATHS = ("/", "/metrics", "/-/ready", "/-/healthy", "/nothing")
 
 
@@ -35,30 +35,30 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def site(clock: Clock) -> Site:
-    site = Site(clock)
+def site(clock: Clock) -> Routes:
+    site = Routes(clock)
     site.show(PAGES)
     return site
 
 
-def ask(site: Site, path: str, now: InForce = OPEN, method: str = "GET", **headers: str) -> Reply:
+def ask(site: Routes, path: str, now: ActiveConfig = OPEN, method: str = "GET", **headers: str) -> Reply:
     request = Request(method, path, headers.get("accept", ""), headers.get("accept_encoding", ""))
     return asyncio.run(site.reply(request, now))
 
 
-def test_documents_are_shown_with_their_status_and_type(site: Site) -> None:
+def test_documents_are_shown_with_their_status_and_type(site: Routes) -> None:
     assert (ask(site, "/metrics").status, ask(site, "/metrics").body) == (200, b"text\n")
     assert ask(site, "/metrics", accept="application/openmetrics-text").media_type == OPENMETRICS
     assert ask(site, "/-/ready").status == 503
     assert ask(site, "/-/healthy").status == 200
 
 
-def test_what_depends_on_the_client_says_so_to_caches(site: Site) -> None:
+def test_what_depends_on_the_client_says_so_to_caches(site: Routes) -> None:
     assert ("Vary", "Accept, Accept-Encoding") in ask(site, "/metrics").headers
     assert ("Vary", "Accept-Encoding") in ask(site, "/").headers
 
 
-def test_another_path_is_not_found_and_the_reply_names_those_that_there_are(site: Site) -> None:
+def test_another_path_is_not_found_and_the_reply_names_those_that_there_are(site: Routes) -> None:
     reply = ask(site, "/nothing")
     assert reply.status == 404
     for path in PATHS[:-1]:
@@ -66,14 +66,14 @@ def test_another_path_is_not_found_and_the_reply_names_those_that_there_are(site
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW", "get"])
-def test_only_get_and_head_are_allowed(site: Site, method: str) -> None:
+def test_only_get_and_head_are_allowed(site: Routes, method: str) -> None:
     reply = ask(site, "/metrics", method=method)
     assert reply.status == 405
     assert ("Allow", "GET, HEAD") in reply.headers
 
 
 def test_a_large_document_is_packed_once_for_those_who_take_it() -> None:
-    site = Site()
+    site = Routes()
     body = b"samepage_up 1\n" * 1000
     site.show([Document("/metrics", "text/plain", body)])
 
@@ -88,14 +88,14 @@ def test_a_large_document_is_packed_once_for_those_who_take_it() -> None:
     assert ask(site, "/metrics", accept_encoding="gzip;q=0").body is body
 
 
-def test_a_new_document_takes_the_place_of_the_old_and_leaves_the_others(site: Site) -> None:
+def test_a_new_document_takes_the_place_of_the_old_and_leaves_the_others(site: Routes) -> None:
     site.show([Document("/metrics", "text/plain", b"newer\n")])
     assert ask(site, "/metrics", accept="application/openmetrics-text").body == b"newer\n"
     assert ask(site, "/").body == b"<html>"
 
 
 @pytest.mark.parametrize("path", [path for path in PATHS if path != "/-/healthy"])
-def test_when_the_scanner_has_left_nothing_looks_alive(site: Site, path: str) -> None:
+def test_when_the_scanner_has_left_nothing_looks_alive(site: Routes, path: str) -> None:
     site.scanner_left()
     reply = ask(site, path)
     assert reply.status == 503
@@ -103,7 +103,7 @@ def test_when_the_scanner_has_left_nothing_looks_alive(site: Site, path: str) ->
     assert ask(site, "/-/healthy").status == 200
 
 
-def test_a_scanner_that_says_nothing_for_a_minute_is_away_until_it_says_something(site: Site, clock: Clock) -> None:
+def test_a_scanner_that_says_nothing_for_a_minute_is_away_until_it_says_something(site: Routes, clock: Clock) -> None:
     clock.now += STALE_SECONDS
     assert ask(site, "/metrics").status == 200
     clock.now += 0.1
@@ -113,48 +113,48 @@ def test_a_scanner_that_says_nothing_for_a_minute_is_away_until_it_says_somethin
 
 
 def test_before_a_scanner_has_come_there_is_nothing() -> None:
-    assert ask(Site(), "/metrics").status == 503
+    assert ask(Routes(), "/metrics").status == 503
 
 
-def with_users(**more: object) -> InForce:
+def with_users(**more: object) -> ActiveConfig:
     config = WebConfig.model_validate({"basic_auth_users": {"alice": ALICE}, **more})
-    return InForce(LoadedConfig(config, None), Gate(config.basic_auth_users), RateLimit(0, 0))
+    return ActiveConfig(LoadedConfig(config, None), Authenticator(config.basic_auth_users), RateLimit(0, 0))
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_where_there_are_users_every_path_wants_a_password(site: Site, path: str, method: str) -> None:
+def test_where_there_are_users_every_path_wants_a_password(site: Routes, path: str, method: str) -> None:
     reply = ask(site, path, with_users(), method)
     assert reply.status == 401
     assert ("WWW-Authenticate", 'Basic realm="samepaged", charset="UTF-8"') in reply.headers
     assert b"text" not in reply.body
 
 
-def test_too_many_passwords_at_once_are_put_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_passwords_at_once_are_put_off(site: Routes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gates, "MOST_WAITING", 0)
     request = Request("GET", "/metrics", authorization=b"Basic YTpi")
     assert asyncio.run(site.reply(request, with_users())).status == 503
 
 
-def test_headers_of_the_configuration_are_on_every_reply(site: Site) -> None:
+def test_headers_of_the_configuration_are_on_every_reply(site: Routes) -> None:
     headers = {"X-Frame-Options": "deny", "Content-Security-Policy": "default-src 'self'"}
     for path in PATHS:
         reply = ask(site, path, with_users(http_server_config={"headers": headers}))
         assert headers.items() <= dict(reply.headers).items()
 
 
-def test_no_type_is_guessed_by_browsers(site: Site) -> None:
+def test_no_type_is_guessed_by_browsers(site: Routes) -> None:
     for path in PATHS:
         assert ("X-Content-Type-Options", "nosniff") in ask(site, path).headers
 
 
-def test_browsers_are_allowed_nothing_but_the_style_that_is_in_a_page(site: Site) -> None:
+def test_browsers_are_allowed_nothing_but_the_style_that_is_in_a_page(site: Routes) -> None:
     for path in PATHS:
         policy = dict(ask(site, path).headers)["Content-Security-Policy"].split("; ")
         assert {"default-src 'none'", "style-src 'unsafe-inline'", "frame-ancestors 'none'"} <= set(policy)
 
 
-def test_who_asks_too_often_is_told_so_before_anything_else(site: Site) -> None:
+def test_who_asks_too_often_is_told_so_before_anything_else(site: Routes) -> None:
     config = with_users()
-    limited = InForce(config.loaded, config.gate, RateLimit(3600, 2))
+    limited = ActiveConfig(config.loaded, config.gate, RateLimit(3600, 2))
     assert [ask(site, "/metrics", limited).status for _ in range(3)] == [401, 401, 429]

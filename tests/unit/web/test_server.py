@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from samepaged.errors import SamepagedError
-from samepaged.web.connection import Conversation, Deadlines
+from samepaged.web.connection import Connection, Deadlines
 from samepaged.web.protocol import Document
 from samepaged.web.server import AT_ONCE, MOST, RESERVED, most_connections
 from tests.unit.web.client import Running, read_all, serving
@@ -156,7 +156,7 @@ def test_a_crowd_leaves_nothing_behind_that_would_have_to_be_collected_at_once()
                 client.close()  # with a reset
         running.ask("/metrics")
         deadline = time.monotonic() + 30
-        while sum(type(one) is Conversation for one in gc.get_objects()) > 8 + AT_ONCE:
+        while sum(type(one) is Connection for one in gc.get_objects()) > 8 + AT_ONCE:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 

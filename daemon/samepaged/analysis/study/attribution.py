@@ -10,14 +10,14 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.analysis.study.min_avg_max import Spread
+from samepaged.analysis.study.min_avg_max import MinAvgMax
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from samepaged.attribution.report import Answers, Owner
+    from samepaged.attribution.report import AttributionReport, Owner
 
-__all__ = ["LIBRARIES", "Involved", "Sources", "SourcesOf", "is_library", "sources"]
+__all__ = ["LIBRARIES", "GuestInvolvement", "Involved", "StudyAttribution", "is_library", "sources"]
 
 # The kinds of a library's pages: as its file has them, and as a process has changed them. (Of the second some are of
 # executables: their data.)
@@ -35,7 +35,7 @@ class Involved:
 
     name: str
     pages: float
-    ratio: Spread
+    ratio: MinAvgMax
     own: float
     inter: float
     split: float
@@ -53,7 +53,7 @@ class Involved:
 
 
 @dataclass(frozen=True, slots=True)
-class SourcesOf:
+class GuestInvolvement:
     """A guest's sources over its `traces` that have owners and any sharing; or those of all guests together, each trace
     alike, where `domain` is None. `sharing` is in pages of 4096 bytes. The most involved come first; of processes and
     files that is over the traces that name any, and None where none does. `combined` has some kinds as one, as
@@ -62,8 +62,8 @@ class SourcesOf:
 
     domain: str | None
     traces: int
-    sharing: Spread
-    labelled: Spread
+    sharing: MinAvgMax
+    labelled: MinAvgMax
     kinds: tuple[Involved, ...]
     combined: tuple[Involved, ...]
     processes: tuple[Involved, ...] | None
@@ -84,11 +84,11 @@ class SourcesOf:
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class StudyAttribution:
     """Of each guest that has traces with owners, and of all of these traces together."""
 
-    together: SourcesOf
-    guests: tuple[SourcesOf, ...]
+    together: GuestInvolvement
+    guests: tuple[GuestInvolvement, ...]
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
@@ -101,7 +101,7 @@ def is_library(path: str) -> bool:
     return name.endswith(".so") or ".so." in name
 
 
-def sources(guests: Iterable[tuple[str, Iterable[Answers]]]) -> Sources | None:
+def sources(guests: Iterable[tuple[str, Iterable[AttributionReport]]]) -> StudyAttribution | None:
     """`guests` has the owners of each guest's traces under its name; they are looked at once, one after the other. None
     where there are none with any sharing.
     """
@@ -115,7 +115,7 @@ def sources(guests: Iterable[tuple[str, Iterable[Answers]]]) -> Sources | None:
                 together.add(answers)
         if mine.sharing:
             found.append(mine.told(name))
-    return Sources(together.told(None), tuple(found)) if found else None
+    return StudyAttribution(together.told(None), tuple(found)) if found else None
 
 
 @dataclass(slots=True)
@@ -142,7 +142,7 @@ class _Sums:
     def told(self, name: str, traces: int) -> Involved:
         """Of so many traces; to those that do not name it, it has nothing."""
         own, inter = self.own / traces, self.inter / traces
-        ratio = Spread(self.least if self.traces == traces else 0.0, own + inter, self.most)
+        ratio = MinAvgMax(self.least if self.traces == traces else 0.0, own + inter, self.most)
         return Involved(name, self.pages / traces, ratio, own, inter, self.split / traces)
 
 
@@ -181,7 +181,7 @@ class _Counted:
     processes: _Owners = field(default_factory=_Owners)
     files: _Owners = field(default_factory=_Owners)
 
-    def add(self, answers: Answers) -> None:
+    def add(self, answers: AttributionReport) -> None:
         total = answers.sharing_pages
         self.sharing.append(total)
         self.labelled.append(answers.labelled_ratio)
@@ -190,13 +190,13 @@ class _Counted:
         self.files.add(answers.files, total)
         self.combined.add(answers.together, total)
 
-    def told(self, domain: str | None) -> SourcesOf:
+    def told(self, domain: str | None) -> GuestInvolvement:
         traces = len(self.sharing)
-        return SourcesOf(
+        return GuestInvolvement(
             domain=domain,
             traces=traces,
-            sharing=Spread.of(self.sharing),
-            labelled=Spread.of(self.labelled),
+            sharing=MinAvgMax.of(self.sharing),
+            labelled=MinAvgMax.of(self.labelled),
             kinds=self.kinds.told(),
             combined=self.combined.told(),
             processes=self.processes.named(),

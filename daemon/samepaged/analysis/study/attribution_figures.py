@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from samepaged.analysis.study.attribution import Involved, SourcesOf
+    from samepaged.analysis.study.attribution import GuestInvolvement, Involved
 
 __all__ = ["owner_figures"]
 
@@ -35,14 +35,14 @@ _PROCESSES: Final = 20
 _LEAST: Final = 0.001
 
 
-def owner_figures(together: SourcesOf) -> Iterator[Drawn]:
+def owner_figures(together: GuestInvolvement) -> Iterator[Drawn]:
     """Those for which there is something to draw."""
     yield _content(together)
     if together.processes:
         yield _by_process(together.processes[:_PROCESSES])
 
 
-def _content(together: SourcesOf) -> Drawn:
+def _content(together: GuestInvolvement) -> Drawn:
     title = "Figure 11: sharing by content as a percentage of total sharing"
     kinds = [one for one in together.kinds if one.ratio.avg >= _LEAST][:_KINDS]
     files = [one for one in together.files or () if is_library(one.name)][:_LIBRARIES]

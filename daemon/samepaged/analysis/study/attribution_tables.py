@@ -13,7 +13,7 @@ from samepaged.config.problem import one_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from samepaged.analysis.study.attribution import Involved, Sources, SourcesOf
+    from samepaged.analysis.study.attribution import GuestInvolvement, Involved, StudyAttribution
 
 __all__ = ["owner_tables"]
 
@@ -29,7 +29,7 @@ _ADDITIVE: Final = (
 )
 
 
-def owner_tables(found: Sources | None) -> Iterator[Table]:
+def owner_tables(found: StudyAttribution | None) -> Iterator[Table]:
     """Those for which there is something to tell."""
     if found is None:
         return
@@ -55,7 +55,7 @@ def _row(one: Involved) -> tuple[str, ...]:
     )
 
 
-def _content(together: SourcesOf, guests: int) -> Table:
+def _content(together: GuestInvolvement, guests: int) -> Table:
     files = together.files or ()
     libraries = [one for one in files if is_library(one.name)][:_LIBRARIES]
     others = [one for one in files if not is_library(one.name)][:_OTHERS]
@@ -71,7 +71,7 @@ def _content(together: SourcesOf, guests: int) -> Table:
     )
 
 
-def _by_guest(found: Sources) -> Table:
+def _by_guest(found: StudyAttribution) -> Table:
     shown = sorted(found.guests, key=lambda one: (-one.sharing.avg, one.domain or ""))[:_GUESTS]
     rows = []
     for one in shown:

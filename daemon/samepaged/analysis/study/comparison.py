@@ -15,8 +15,8 @@ import numpy as np
 from samepaged.analysis.study.formatting import amount, named
 from samepaged.analysis.study.groups import inter_sharing
 from samepaged.analysis.study.guests import guests_of
-from samepaged.analysis.study.hash_reader import Reader
-from samepaged.analysis.study.min_avg_max import Spread
+from samepaged.analysis.study.hash_reader import HashReader
+from samepaged.analysis.study.min_avg_max import MinAvgMax
 from samepaged.analysis.study.sampling import all_groups, drawn_guests, number_of_groups
 from samepaged.analysis.study.table import Table
 from samepaged.config.problem import one_line
@@ -48,7 +48,7 @@ class SetSharing:
     traces: int
     groups: int
     possible: int
-    sharing: dict[str, Spread]
+    sharing: dict[str, MinAvgMax]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Comparison:
     in_common: bool
     left_out: tuple[str, ...]
     sets: tuple[SetSharing, SetSharing]
-    reduction: dict[str, Spread | None]
+    reduction: dict[str, MinAvgMax | None]
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
@@ -165,7 +165,7 @@ def compare(
     if chosen.of_traces:
         size = min(size, _MOST_MEMBERS)
     less: list[list[dict[str, int]]] = []
-    with Reader() as reader:
+    with HashReader() as reader:
         # The same draws: where the sets are alike, groups of the same guests are compared.
         found = [_groups(one, size, reader, np.random.default_rng(seed)) for one in members]
         less_one = size >= _FEWEST_TO_LEAVE_ONE and all(len(groups) == 1 for groups in found)
@@ -178,7 +178,7 @@ def compare(
             traces=sum(len(guest.traces) for guest in guests),
             groups=len(groups),
             possible=number_of_groups([len(traces) for traces in one], size),
-            sharing={kind: Spread.of(group[kind] for group in groups) for kind in KINDS},
+            sharing={kind: MinAvgMax.of(group[kind] for group in groups) for kind in KINDS},
         )
         for place, guests, groups, one in zip(places, sets, found, members, strict=True)
     ]
@@ -259,7 +259,7 @@ def _groups(
 
 def _reduction(
     kind: str, sets: Sequence[Sequence[dict[str, int]]], spread: Sequence[Sequence[dict[str, int]]]
-) -> Spread | None:
+) -> MinAvgMax | None:
     first, second = ([group[kind] for group in groups] for groups in sets)
     before = sum(first) / len(first)
     if not before:
@@ -267,4 +267,4 @@ def _reduction(
     avg = 100 * (1 - sum(second) / len(second) / before)
     some, others = ([group[kind] for group in groups] for groups in spread)
     found = [100 * (1 - after / one) for one in some if one for after in (min(others), max(others))]
-    return Spread(min([avg, *found]), avg, max([avg, *found]))
+    return MinAvgMax(min([avg, *found]), avg, max([avg, *found]))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from samepaged.analysis.study.min_avg_max import Spread
+    from samepaged.analysis.study.min_avg_max import MinAvgMax
 
 __all__ = [
     "COLOURS",
@@ -92,7 +92,7 @@ class Range:
     """A row: its name, its spread, and what is written behind it."""
 
     name: str
-    spread: Spread
+    spread: MinAvgMax
     note: str
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from samepaged.analysis.study.min_avg_max import Spread
+from samepaged.analysis.study.min_avg_max import MinAvgMax
 from samepaged.analysis.study.sampling import all_groups, chosen_sizes, drawn_guests, number_of_groups, tuples
 from samepaged.sharing.merge import overlap
 
@@ -37,9 +37,9 @@ class GroupSharing:
     guests: int
     groups: int
     possible: int
-    inter_pages: Spread
-    inter_ratio: Spread
-    total_ratio: Spread
+    inter_pages: MinAvgMax
+    inter_ratio: MinAvgMax
+    total_ratio: MinAvgMax
     self_pages: float
     memory_pages: float
     inter_over_total: float | None
@@ -114,9 +114,9 @@ def _summed(size: int, groups: Sequence[_Group], possible: int) -> GroupSharing:
         guests=size,
         groups=len(groups),
         possible=possible,
-        inter_pages=Spread.of(one.inter for one in groups),
-        inter_ratio=Spread.of(one.inter / max(1, one.memory) for one in groups),
-        total_ratio=Spread.of((one.own + one.inter) / max(1, one.memory) for one in groups),
+        inter_pages=MinAvgMax.of(one.inter for one in groups),
+        inter_ratio=MinAvgMax.of(one.inter / max(1, one.memory) for one in groups),
+        total_ratio=MinAvgMax.of((one.own + one.inter) / max(1, one.memory) for one in groups),
         self_pages=sum(one.own for one in groups) / len(groups),
         memory_pages=sum(one.memory for one in groups) / len(groups),
         inter_over_total=sum(parts) / len(parts) if parts else None,

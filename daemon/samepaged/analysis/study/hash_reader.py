@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Key: TypeAlias = tuple[str, int]
 
-__all__ = ["Reader"]
+__all__ = ["HashReader"]
 
 # Bytes of hashes that are kept: enough that a trace a guest of a small host is read once.
 _KEPT: Final = 1 << 29
@@ -34,7 +34,7 @@ _AHEAD_ROWS: Final = 1 << 25
 _THREADS: Final = 2
 
 
-class Reader:
+class HashReader:
     """Reads traces, each checked; raises TraceError. A file of several traces is read once, as a whole, and its traces
     are laid aside in a temporary directory.
     """

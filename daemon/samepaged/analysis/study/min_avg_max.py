@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Spread"]
+__all__ = ["MinAvgMax"]
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class MinAvgMax:
     """Over traces, pairs of traces or groups of them, as the paper tells its figures 5 and 6."""
 
     min: float
@@ -20,14 +20,14 @@ class Spread:
     max: float
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Spread:
+    def of(cls, values: Iterable[float]) -> MinAvgMax:
         """ValueError for no values at all."""
         found = list(values)
         return cls(min(found), sum(found) / len(found), max(found))
 
-    def times(self, factor: float) -> Spread:
+    def times(self, factor: float) -> MinAvgMax:
         """Each of the three, `factor` times."""
-        return Spread(self.min * factor, self.avg * factor, self.max * factor)
+        return MinAvgMax(self.min * factor, self.avg * factor, self.max * factor)
 
     def document(self) -> dict[str, float]:
         """For JSON."""

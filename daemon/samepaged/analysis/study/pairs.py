@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from samepaged.analysis.study.min_avg_max import Spread
+from samepaged.analysis.study.min_avg_max import MinAvgMax
 from samepaged.analysis.study.sampling import exact_pairs, tuples
 from samepaged.sharing.merge import overlap
 
@@ -52,8 +52,8 @@ class PairSharing:
     domains: tuple[str, str]
     trace_pairs: int
     exact: bool
-    inter_pages: Spread
-    inter_ratio: Spread
+    inter_pages: MinAvgMax
+    inter_ratio: MinAvgMax
     memory_pages: float
     self_pages: float
     self_over_total: float | None
@@ -205,8 +205,8 @@ class _Tally:
             domains=(first, second),
             trace_pairs=count,
             exact=exact,
-            inter_pages=Spread(int(self._least[a, b]), int(self._sum[a, b]) / count, int(self._most[a, b])),
-            inter_ratio=Spread(
+            inter_pages=MinAvgMax(int(self._least[a, b]), int(self._sum[a, b]) / count, int(self._most[a, b])),
+            inter_ratio=MinAvgMax(
                 float(self._ratio_least[a, b]), float(self._ratio_sum[a, b]) / count, float(self._ratio_most[a, b])
             ),
             memory_pages=int(self._memory_sum[a, b]) / count,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from samepaged.analysis.study.min_avg_max import Spread
+from samepaged.analysis.study.min_avg_max import MinAvgMax
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,11 +27,11 @@ class SelfSharing:
     traces: int
     first: float
     last: float
-    memory: Spread
-    pages: Spread
-    ratio: Spread
-    zeros: Spread
-    distinct: Spread
+    memory: MinAvgMax
+    pages: MinAvgMax
+    ratio: MinAvgMax
+    zeros: MinAvgMax
+    distinct: MinAvgMax
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,11 @@ def self_sharing(guest: Guest) -> SelfSharing:
         traces=len(abouts),
         first=abouts[0].scanned_at,
         last=abouts[-1].scanned_at,
-        memory=Spread.of(about.memory_pages for about in abouts),
-        pages=Spread.of(about.duplicate_pages for about in abouts),
-        ratio=Spread.of(about.duplicate_pages / max(1, about.memory_pages) for about in abouts),
-        zeros=Spread.of(about.zero_pages for about in abouts),
-        distinct=Spread.of(about.distinct_pages for about in abouts),
+        memory=MinAvgMax.of(about.memory_pages for about in abouts),
+        pages=MinAvgMax.of(about.duplicate_pages for about in abouts),
+        ratio=MinAvgMax.of(about.duplicate_pages / max(1, about.memory_pages) for about in abouts),
+        zeros=MinAvgMax.of(about.zero_pages for about in abouts),
+        distinct=MinAvgMax.of(about.distinct_pages for about in abouts),
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from samepaged.analysis.study.min_avg_max import Spread
+from samepaged.analysis.study.min_avg_max import MinAvgMax
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,8 +47,8 @@ class Lasting:
     lag: int
     seconds: float
     pairs: int
-    content_ratio: Spread | None
-    sharing_ratio: Spread | None
+    content_ratio: MinAvgMax | None
+    sharing_ratio: MinAvgMax | None
 
 
 def what_lasts(guests: Sequence[Guest], reader: TraceReader, random: np.random.Generator) -> tuple[Lasting, ...]:
@@ -85,8 +85,8 @@ def _of_guest(guest: Guest, reader: TraceReader) -> Iterator[Lasting]:
             lag=lag,
             seconds=sum(spans) / len(spans),
             pairs=len(spans),
-            content_ratio=Spread.of(contents[lag]) if lag in contents else None,
-            sharing_ratio=Spread.of(sharing[lag]) if lag in sharing else None,
+            content_ratio=MinAvgMax.of(contents[lag]) if lag in contents else None,
+            sharing_ratio=MinAvgMax.of(sharing[lag]) if lag in sharing else None,
         )
 
 

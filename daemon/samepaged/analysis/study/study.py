@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.analysis.study.attribution import Sources, sources
+from samepaged.analysis.study.attribution import StudyAttribution, sources
 from samepaged.analysis.study.groups import GroupSharing, groups_of_each_size
 from samepaged.analysis.study.guests import guests_of
-from samepaged.analysis.study.hash_reader import Reader
+from samepaged.analysis.study.hash_reader import HashReader
 from samepaged.analysis.study.labels import ByPlatform, Labels, by_platform, check_labels
 from samepaged.analysis.study.pairs import PairSharing, all_pairs
 from samepaged.analysis.study.self_sharing import PageSizeSharing, SelfSharing, by_page_size, self_sharing
@@ -46,7 +46,7 @@ class Study:
     page_sizes: tuple[PageSizeSharing, ...]
     lasting: tuple[Lasting, ...]
     platforms: ByPlatform | None
-    sources: Sources | None
+    sources: StudyAttribution | None
 
 
 def study(
@@ -65,7 +65,7 @@ def study(
     )
     # A generator each, so that one part's draws do not depend on another's.
     for_pairs, for_groups, for_lasting = (np.random.default_rng([seed, part]) for part in range(3))
-    with Reader() as reader:
+    with HashReader() as reader:
         pairs = all_pairs(guests, reader, most=most_pairs, random=for_pairs)
         groups = groups_of_each_size(guests, reader, for_groups)
         lasting = what_lasts(guests, reader, for_lasting)

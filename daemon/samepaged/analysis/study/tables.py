@@ -14,7 +14,7 @@ from samepaged.traces.collisions import expected_self, expected_shared
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from samepaged.analysis.study.min_avg_max import Spread
+    from samepaged.analysis.study.min_avg_max import MinAvgMax
     from samepaged.analysis.study.study import Study
 
 __all__ = ["tables"]
@@ -38,15 +38,15 @@ def tables(study: Study) -> tuple[Table, ...]:
     return tuple(table for table in found if table.rows)
 
 
-def _percents(spread: Spread | None) -> tuple[str, ...]:
+def _percents(spread: MinAvgMax | None) -> tuple[str, ...]:
     return (DASH,) * 3 if spread is None else tuple(percent(one) for one in (spread.min, spread.avg, spread.max))
 
 
-def _average_and_least(spread: Spread | None) -> tuple[str, ...]:
+def _average_and_least(spread: MinAvgMax | None) -> tuple[str, ...]:
     return (DASH,) * 2 if spread is None else (percent(spread.avg), percent(spread.min))
 
 
-def _amounts(spread: Spread, page_size: int) -> tuple[str, ...]:
+def _amounts(spread: MinAvgMax, page_size: int) -> tuple[str, ...]:
     return tuple(amount(one * page_size) for one in (spread.min, spread.avg, spread.max))
 
 

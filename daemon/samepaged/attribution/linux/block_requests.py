@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.linux.kernel import Kernel
-    from samepaged.attribution.linux.page_labels import Ledger
-    from samepaged.attribution.linux.struct_page import Frames
+    from samepaged.attribution.linux.page_labels import PageLabels
+    from samepaged.attribution.linux.struct_page import StructPages
 
 __all__ = ["block_requests"]
 
@@ -27,7 +27,7 @@ POINTER: Final = 8
 WRAP: Final = 1 << 64
 
 
-def block_requests(kernel: Kernel, frames: Frames, ledger: Ledger) -> None:
+def block_requests(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     """Those of all block devices. Raises Unreadable."""
     profile = kernel.profile
     if not profile.has("blockdev_superblock"):

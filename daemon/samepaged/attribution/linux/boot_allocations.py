@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.linux.kernel import Kernel
-    from samepaged.attribution.linux.page_labels import Ledger
+    from samepaged.attribution.linux.page_labels import PageLabels
 
 __all__ = ["dma_pools", "ftrace_records"]
 
@@ -22,7 +22,7 @@ MOST_PARTS: Final = 1 << 12
 BIGGEST: Final = PAGE << 10
 
 
-def ftrace_records(kernel: Kernel, ledger: Ledger) -> None:
+def ftrace_records(kernel: Kernel, ledger: PageLabels) -> None:
     """Where each function's call of the tracer is (kernel/trace/ftrace.c). Raises Unreadable."""
     profile = kernel.profile
     if not profile.has("ftrace_pages_start"):
@@ -41,7 +41,7 @@ def ftrace_records(kernel: Kernel, ledger: Ledger) -> None:
     _put(kernel, ledger, starts[ok], lengths, ("kernel_data", "ftrace records"))
 
 
-def dma_pools(kernel: Kernel, ledger: Ledger) -> None:
+def dma_pools(kernel: Kernel, ledger: PageLabels) -> None:
     """What is at hand for devices (kernel/dma/pool.c). Raises Unreadable."""
     profile = kernel.profile
     link = profile.offset("gen_pool_chunk.next_chunk")
@@ -56,7 +56,7 @@ def dma_pools(kernel: Kernel, ledger: Ledger) -> None:
 
 def _put(
     kernel: Kernel,
-    ledger: Ledger,
+    ledger: PageLabels,
     starts: NDArray[np.uint64],
     lengths: NDArray[np.uint64],
     what: tuple[str, str],

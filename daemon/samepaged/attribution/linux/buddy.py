@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.linux.kernel import Kernel
-    from samepaged.attribution.linux.struct_page import Frames
+    from samepaged.attribution.linux.struct_page import StructPages
 
 __all__ = ["blocks", "buddies", "per_cpu_lists"]
 
@@ -35,13 +35,13 @@ LOW_ORDERS: Final = 4
 HUGE_ORDER: Final = 9
 
 
-def buddies(frames: Frames) -> NDArray[np.int64]:
+def buddies(frames: StructPages) -> NDArray[np.int64]:
     """All pages of the blocks that the page allocator has (int64, ascending)."""
     heads = np.flatnonzero(frames.free)
     return blocks(heads, frames.private[heads], len(frames.free))
 
 
-def per_cpu_lists(kernel: Kernel, frames: Frames, free: NDArray[np.int64]) -> NDArray[np.int64]:
+def per_cpu_lists(kernel: Kernel, frames: StructPages, free: NDArray[np.int64]) -> NDArray[np.int64]:
     """The pages that the CPUs keep at hand (int64, ascending); `free` are those that they do not. Raises Unreadable."""
     heads, numbers, count = _list_heads(kernel)
     possible = frames.idle & ~frames.slab & ~frames.reserved

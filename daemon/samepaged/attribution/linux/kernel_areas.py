@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.linux.kernel import Kernel
-    from samepaged.attribution.linux.page_labels import Ledger
-    from samepaged.attribution.linux.struct_page import Frames
+    from samepaged.attribution.linux.page_labels import PageLabels
+    from samepaged.attribution.linux.struct_page import StructPages
 
 __all__ = ["image", "page_array_pages", "page_tables", "per_cpu", "vmalloc", "zero_pages"]
 
@@ -41,7 +41,7 @@ MODULES: Final = frozenset({"load_module", "module_alloc", "move_module", "layou
 PER_CPU: Final = frozenset({"pcpu_create_chunk", "pcpu_get_vm_areas"})
 
 
-def image(kernel: Kernel, frames: Frames, ledger: Ledger) -> None:
+def image(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     """The kernel's text and data; of what was freed after the start, nothing. Raises Unreadable."""
     symbols = kernel.profile.symbols
     start = min(symbols.get("_text", WRAP), kernel.profile.symbol("_stext"))
@@ -59,7 +59,7 @@ def image(kernel: Kernel, frames: Frames, ledger: Ledger) -> None:
         ledger.put(pages[kept], kind, name)
 
 
-def zero_pages(kernel: Kernel, frames: Frames, ledger: Ledger) -> NDArray[np.int64]:
+def zero_pages(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> NDArray[np.int64]:
     """The pages that everybody maps who has only read: the kernel's, whoever maps them. Raises Unreadable."""
     symbols = kernel.profile.symbols
     pages = _ram_pages(kernel, np.array([kernel.profile.symbol("empty_zero_page")], dtype=np.uint64))
@@ -75,17 +75,17 @@ def zero_pages(kernel: Kernel, frames: Frames, ledger: Ledger) -> NDArray[np.int
     return pages[pages >= 0]
 
 
-def page_tables(kernel: Kernel, ledger: Ledger) -> None:
+def page_tables(kernel: Kernel, ledger: PageLabels) -> None:
     """The kernel's own."""
     ledger.put(kernel.ram.layout.page_of(kernel.mapped.tables), "page_table", "page tables")
 
 
-def page_array_pages(frames: Frames, ledger: Ledger) -> None:
+def page_array_pages(frames: StructPages, ledger: PageLabels) -> None:
     """The struct pages themselves."""
     ledger.put(frames.array.pages, "page_array", "struct pages")
 
 
-def per_cpu(kernel: Kernel, frames: Frames, ledger: Ledger) -> None:
+def per_cpu(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     """The first chunk of per-CPU memory, which is taken at boot, and what it does not need given back; later ones are
     areas. Raises Unreadable.
     """
@@ -104,7 +104,7 @@ def per_cpu(kernel: Kernel, frames: Frames, ledger: Ledger) -> None:
     ledger.put(pages[frames.reserved[pages]], "per_cpu", "per-CPU memory")
 
 
-def vmalloc(kernel: Kernel, frames: Frames, ledger: Ledger) -> None:
+def vmalloc(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     """All that the kernel maps outside of its image, its array of struct pages and its map of all memory, by whom it
     was asked for. Raises Unreadable when all that is left is to say by whom.
     """
@@ -136,7 +136,7 @@ def vmalloc(kernel: Kernel, frames: Frames, ledger: Ledger) -> None:
         _name_modules(kernel, addresses, pages, ledger)
 
 
-def _small_mappings(kernel: Kernel, frames: Frames) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _small_mappings(kernel: Kernel, frames: StructPages) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """What is mapped in the vmalloc and module areas: each page's address (as signed, ascending) and RAM page."""
     mapped = kernel.mapped
     symbols = kernel.profile.symbols
@@ -195,7 +195,7 @@ def _called(kernel: Kernel, callers: NDArray[np.uint64]) -> NDArray[np.int64]:
     return np.where((place >= 0) & (callers < ends[place]), place, -1)
 
 
-def _name_modules(kernel: Kernel, addresses: NDArray[np.int64], pages: NDArray[np.int64], ledger: Ledger) -> None:
+def _name_modules(kernel: Kernel, addresses: NDArray[np.int64], pages: NDArray[np.int64], ledger: PageLabels) -> None:
     profile = kernel.profile
     entries = chain(kernel, profile.symbol("modules"), MOST_MODULES)
     modules = np.array(entries, dtype=np.uint64) - np.uint64(profile.offset("module.list"))

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.linux.kernel import Kernel
-    from samepaged.attribution.linux.page_labels import Ledger
-    from samepaged.attribution.linux.struct_page import Frames
+    from samepaged.attribution.linux.page_labels import PageLabels
+    from samepaged.attribution.linux.struct_page import StructPages
 
 __all__ = ["tables", "types"]
 
@@ -75,7 +75,7 @@ TABLES: Final = (
 )
 
 
-def tables(kernel: Kernel, frames: Frames, ledger: Ledger) -> None:
+def tables(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     """Hash tables, and the names that the tracer keeps of processes. Raises Unreadable."""
     for table in TABLES:
         start = table.start.address(kernel)
@@ -90,7 +90,7 @@ def tables(kernel: Kernel, frames: Frames, ledger: Ledger) -> None:
         _put(kernel, frames, ledger, (buffer, PAGE << (-(-length // PAGE) - 1).bit_length()), "names of traced tasks")
 
 
-def types(kernel: Kernel, frames: Frames, ledger: Ledger) -> None:
+def types(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     """The kernel's and its modules' BTF, and the indexes into it (kernel/bpf/btf.c). Raises Unreadable."""
     profile = kernel.profile
     known = [np.empty(0, dtype=np.uint64)]
@@ -120,7 +120,7 @@ def _length(kernel: Kernel, table: _Table) -> int:
     return 0 if at is None else (kernel.u32(at) + (table.last is not None)) * entry
 
 
-def _put(kernel: Kernel, frames: Frames, ledger: Ledger, span: tuple[int, int], name: str) -> None:
+def _put(kernel: Kernel, frames: StructPages, ledger: PageLabels, span: tuple[int, int], name: str) -> None:
     """What is at a start and so many bytes long: the compound that starts there, or else these pages."""
     start, length = span
     first = _pages(kernel, np.array([start & -POINTER], dtype=np.uint64))
@@ -139,6 +139,6 @@ def _pages(kernel: Kernel, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
     return kernel.ram.layout.page_of(kernel.translate(addresses))
 
 
-def _compound(frames: Frames, first: int) -> NDArray[np.int64]:
+def _compound(frames: StructPages, first: int) -> NDArray[np.int64]:
     """All pages of the compound that starts with this page; if none does, the page alone."""
     return np.unique(np.append(first + np.flatnonzero(frames.head[first : first + BIGGEST] == first), first))

@@ -12,14 +12,14 @@ from samepaged.attribution.linux.block_requests import block_requests
 from samepaged.attribution.linux.boot_allocations import dma_pools, ftrace_records
 from samepaged.attribution.linux.buddy import buddies, per_cpu_lists
 from samepaged.attribution.linux.files import cached, opened
-from samepaged.attribution.linux.page_labels import Ledger
+from samepaged.attribution.linux.page_labels import PageLabels
 from samepaged.attribution.linux.processes import memory_maps
 from samepaged.attribution.linux.slabs import label_slabs
-from samepaged.attribution.linux.struct_page import TOP_BYTE, Frames
+from samepaged.attribution.linux.struct_page import TOP_BYTE, StructPages
 from samepaged.attribution.linux.struct_reader import KERNEL_HALF
 from samepaged.attribution.linux.user_pages import label_users, sort_files
 from samepaged.attribution.linux.vmas import areas
-from samepaged.attribution.ownership import KIND, Ownership
+from samepaged.attribution.ownership import KIND, PageOwners
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.linux.kernel import Kernel
 
-__all__ = ["attribute"]
+__all__ = ["label_pages"]
 
 Result = TypeVar("Result")
 
@@ -48,10 +48,10 @@ TYPED: Final = {
 class _Attribution:
     """The steps, of which each costs only its own pages where it fails; `problems` are then why."""
 
-    def __init__(self, kernel: Kernel, frames: Frames) -> None:
+    def __init__(self, kernel: Kernel, frames: StructPages) -> None:
         self.kernel = kernel
         self.frames = frames
-        self.ledger = Ledger(kernel.ram.pages)
+        self.ledger = PageLabels(kernel.ram.pages)
         self.problems: list[str] = []
 
     def attempt(self, what: str, step: Callable[[], Result]) -> Result | None:
@@ -139,9 +139,9 @@ class _Attribution:
         ledger.put_new(np.flatnonzero(sure), "kernel_other", "kernel")
 
 
-def attribute(kernel: Kernel) -> Ownership:
+def label_pages(kernel: Kernel) -> PageOwners:
     """What this kernel says of each page of its memory. Raises Unreadable where it has no array of struct pages."""
-    work = _Attribution(kernel, Frames.read(kernel))
+    work = _Attribution(kernel, StructPages.read(kernel))
     work.run()
     note = "; ".join(work.problems) or None
     return work.ledger.close(kernel.info.release, int(np.count_nonzero(kernel.ram.missing)), note)

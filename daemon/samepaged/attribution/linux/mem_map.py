@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from samepaged.attribution.guest_ram import Ram
     from samepaged.attribution.linux.kernel import Kernel
 
-__all__ = ["Columns", "PageArray", "page_array"]
+__all__ = ["Columns", "MemMap", "find_mem_map"]
 
 # A struct page is 56 to 96 bytes; more is only for debugging kernels.
 LARGEST: Final = 256
@@ -41,7 +41,7 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class PageArray:
+class MemMap:
     """Where the structs are: `base`, the address (as signed) that the struct of frame 0 would have; `size` of a struct
     in bytes; and for each region of RAM its first RAM page, how many, and the RAM pages (int64) that hold their
     structs.
@@ -102,7 +102,7 @@ class PageArray:
         return Columns(words, halves, known)
 
 
-def page_array(kernel: Kernel) -> PageArray:
+def find_mem_map(kernel: Kernel) -> MemMap:
     """Where this kernel has its struct pages. Raises Unreadable."""
     size = kernel.profile.size("page")
     if not 0 < size <= LARGEST or size % 8:
@@ -121,7 +121,7 @@ def page_array(kernel: Kernel) -> PageArray:
         first += count
     if all(np.all(pages < 0) for _, _, pages in parts):
         raise Unreadable("no struct pages where they should be")
-    return PageArray(base, size, tuple(parts))
+    return MemMap(base, size, tuple(parts))
 
 
 def _base(kernel: Kernel) -> int:

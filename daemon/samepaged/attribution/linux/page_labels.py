@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.ownership import KIND, Ownership
+from samepaged.attribution.ownership import KIND, PageOwners
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Ledger"]
+__all__ = ["PageLabels"]
 
 # Bytes. Kernels allow a little more; nobody has it.
 BIGGEST_FILE: Final = 1 << 62
 
 
-class Ledger:
+class PageLabels:
     """What is known so far of a guest's pages; the arrays are Ownership's."""
 
     def __init__(self, pages: int) -> None:
@@ -56,7 +56,7 @@ class Ledger:
         if len(pages):
             self._uses.append(_distinct(pages * len(self.processes) + processes))
 
-    def close(self, kernel: str | None, missing: int, note: str | None) -> Ownership:
+    def close(self, kernel: str | None, missing: int, note: str | None) -> PageOwners:
         """All of it; the book is not written in any more."""
         pairs = np.concatenate(self._uses) if self._uses else np.empty(0, dtype=np.int64)
         pairs = _distinct(pairs) if len(self._uses) > 1 else pairs
@@ -66,7 +66,7 @@ class Ledger:
         place = np.full(len(self._names) + 1, -1, dtype=np.int32)
         place[used] = np.arange(len(used), dtype=np.int32)
         names = list(self._names)
-        return Ownership(
+        return PageOwners(
             kinds=self.kinds,
             labels=place[self.labels],
             offsets=np.where((self.offsets >= 0) & (self.offsets < BIGGEST_FILE), self.offsets, -1),

@@ -10,8 +10,8 @@ from samepaged.attribution.linux.struct_reader import columns, is_kernel
 
 if TYPE_CHECKING:
     from samepaged.attribution.linux.kernel import Kernel
-    from samepaged.attribution.linux.page_labels import Ledger
-    from samepaged.attribution.linux.struct_page import Frames
+    from samepaged.attribution.linux.page_labels import PageLabels
+    from samepaged.attribution.linux.struct_page import StructPages
 
 __all__ = ["label_slabs"]
 
@@ -20,7 +20,7 @@ MOST_CACHES: Final = 4096
 LONGEST_NAME: Final = 64
 
 
-def label_slabs(kernel: Kernel, frames: Frames, ledger: Ledger) -> None:
+def label_slabs(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     """All slab pages, with "slab dentry" where the cache's name is to be had. Raises Unreadable when all that is left
     is to name them.
     """

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.linux.mem_map import page_array
+from samepaged.attribution.linux.mem_map import find_mem_map
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.linux.kernel import Kernel
-    from samepaged.attribution.linux.mem_map import Columns, PageArray
+    from samepaged.attribution.linux.mem_map import Columns, MemMap
 
-__all__ = ["TOP_BYTE", "Frames", "selected"]
+__all__ = ["TOP_BYTE", "StructPages", "selected"]
 
 TOP_BYTE: Final = 24
 # The types of a page that VMCOREINFO does not name, from one that it does (include/linux/page-flags.h): from 6.12 in
@@ -28,7 +28,7 @@ LATE_BUDDY, LATE_BASE, LATE_TABLE, LATE_FLAGS = 0x40000000, 0x80000000, 0x100000
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
+class StructPages:
     """What the kernel's structs say of each RAM page, all arrays of shape (RAM pages,).
 
     `known`: it has a struct page that could be read; `free`, `slab`, `table` by its type (of a slab, all of its pages);
@@ -37,7 +37,7 @@ class Frames:
     head) are as in the struct; `types` (uint32) as in its head's struct.
     """
 
-    array: PageArray
+    array: MemMap
     known: NDArray[np.bool_]
     free: NDArray[np.bool_]
     slab: NDArray[np.bool_]
@@ -54,9 +54,9 @@ class Frames:
     types: NDArray[np.uint32]
 
     @classmethod
-    def read(cls, kernel: Kernel) -> Frames:
+    def read(cls, kernel: Kernel) -> StructPages:
         """All of it. Raises Unreadable where there is no array of struct pages."""
-        array, shape = page_array(kernel), _Shape(kernel)
+        array, shape = find_mem_map(kernel), _Shape(kernel)
         profile = kernel.profile
         mapping, private = profile.offset("page.mapping"), profile.offset("page.private")
         # Without types nobody asks for it.
@@ -120,7 +120,7 @@ class _Shape:
         self.wide = {self.flags, self.head}
         self.narrow = {self.type}
 
-    def tails(self, kernel: Kernel, array: PageArray, read: Columns) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def tails(self, kernel: Kernel, array: MemMap, read: Columns) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The RAM pages that are a compound's but not its first, and the first one of each."""
         pointers = read.wide[self.head]
         tails = np.flatnonzero(pointers & np.uint64(1))
@@ -149,7 +149,7 @@ def selected(kernel: Kernel) -> NDArray[np.int64]:
     """The RAM pages (int64, ascending) of slabs and page tables, where the kernel's lists and trees are: what has to be
     copied besides the array of struct pages, from which alone this is told. Raises Unreadable.
     """
-    array, shape = page_array(kernel), _Shape(kernel)
+    array, shape = find_mem_map(kernel), _Shape(kernel)
     read = array.columns(kernel.ram, shape.wide, shape.narrow)
     tails, heads = shape.tails(kernel, array, read)
     types = read.narrow[shape.type]

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.linux.files import Opened
     from samepaged.attribution.linux.kernel import Kernel
-    from samepaged.attribution.linux.page_labels import Ledger
+    from samepaged.attribution.linux.page_labels import PageLabels
     from samepaged.attribution.linux.paging import MappedBy
     from samepaged.attribution.linux.processes import Maps
-    from samepaged.attribution.linux.struct_page import Frames
+    from samepaged.attribution.linux.struct_page import StructPages
     from samepaged.attribution.linux.vmas import Areas
 
 __all__ = ["FileAreas", "label_users", "sort_files"]
@@ -56,7 +56,7 @@ class FileAreas:
     mappings: NDArray[np.uint64]
 
 
-def sort_files(areas: Areas, files: NDArray[np.uint64], found: Opened, ledger: Ledger) -> FileAreas:
+def sort_files(areas: Areas, files: NDArray[np.uint64], found: Opened, ledger: PageLabels) -> FileAreas:
     """The areas' kinds and labels, from what is known of their files: `files` are the struct files, ascending, that
     `found` is of.
     """
@@ -87,11 +87,11 @@ def sort_files(areas: Areas, files: NDArray[np.uint64], found: Opened, ledger: L
 
 def label_users(
     kernel: Kernel,
-    frames: Frames,
+    frames: StructPages,
     maps: Maps,
     known: tuple[Areas, FileAreas],
     zeros: NDArray[np.int64],
-    ledger: Ledger,
+    ledger: PageLabels,
 ) -> bool:
     """All pages that are mapped by a process, but for those that everybody shares (`zeros`), and its page tables. False
     where there were too many to look at them all.
@@ -120,7 +120,7 @@ def label_users(
 class _Uses:
     """Who uses a page: from memory maps to the processes that have them."""
 
-    def __init__(self, maps: Maps, ledger: Ledger) -> None:
+    def __init__(self, maps: Maps, ledger: PageLabels) -> None:
         self.ledger = ledger
         by_map, names = maps.users
         # Nearly all maps are of one process. In `names[rank]` is each map's rank-th process, -1 for none.
@@ -160,7 +160,7 @@ def _single(piece: MappedBy) -> Iterator[MappedBy]:
 
 def _label(
     kernel: Kernel,
-    frames: Frames,
+    frames: StructPages,
     known: tuple[Areas, FileAreas],
     counts: NDArray[np.bool_],
     leaves: MappedBy,
@@ -193,7 +193,7 @@ def _label(
     ledger.offsets[pages] = np.where(backed[write] & (there >= 0), there << PAGE_SHIFT, -1)
 
 
-def _second_tables(kernel: Kernel, maps: Maps, ledger: Ledger) -> None:
+def _second_tables(kernel: Kernel, maps: Maps, ledger: PageLabels) -> None:
     """Where kernel and user have tables of their own (page table isolation), the user's root is beside the kernel's."""
     all_roots = np.unique(maps.roots[(maps.roots >= 0) & (maps.roots & PAGE == 0)])
     for first in range(0, len(all_roots), ROOTS_TOGETHER):

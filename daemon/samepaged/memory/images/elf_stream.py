@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import GuestError, Reason
-from samepaged.memory.locked_buffer import scratch
+from samepaged.memory.locked_buffer import locked_buffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,7 @@ class ElfStream:
             raise _bad("has segments out of order")
         if offset == self._position:
             return
-        skipped = scratch(min(SKIP, offset - self._position))
+        skipped = locked_buffer(min(SKIP, offset - self._position))
         while self._position < offset:
             self.fill(skipped[: min(len(skipped), offset - self._position)])
 

@@ -14,9 +14,9 @@ from samepaged.errors import TraceError
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.images import elf_core, lime
 from samepaged.memory.images.span import Span, damaged, whole_pages
-from samepaged.memory.locked_buffer import scratch
+from samepaged.memory.locked_buffer import locked_buffer
 from samepaged.memory.pagemap import PAGE
-from samepaged.memory.subpages import FinerDigests
+from samepaged.memory.subpages import SubpageDigests
 from samepaged.sharing.digest import SWAPPED, ZERO, PageDigest
 from samepaged.sharing.page_sizes import coarser
 
@@ -173,7 +173,7 @@ def read(
     """
     try:
         pages = np.empty(found.pages, dtype=np.uint64)
-        finer = FinerDigests(found.pages, [size for size in sizes if size < PAGE], hasher, seed)
+        finer = SubpageDigests(found.pages, [size for size in sizes if size < PAGE], hasher, seed)
         reader = _Reader(found, hasher, seed, finer, stop)
         first = 0
         for span in found.spans:
@@ -195,13 +195,15 @@ def read(
 class _Reader:
     """Hashes the pages of spans, in every size."""
 
-    def __init__(self, found: Image, hasher: Hasher, seed: int, finer: FinerDigests, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, found: Image, hasher: Hasher, seed: int, finer: SubpageDigests, stop: Callable[[], bool]
+    ) -> None:
         self._found = found
         self._hasher = hasher
         self._seed = seed
         self._finer = finer
         self._stop = stop
-        self._buffer = scratch(min(CHUNK_PAGES, found.pages) * PAGE)
+        self._buffer = locked_buffer(min(CHUNK_PAGES, found.pages) * PAGE)
 
     def read(self, span: Span, first: int, out: NDArray[np.uint64]) -> None:
         """The pages of a span, of which the first is the memory's page `first`."""

@@ -19,7 +19,7 @@ from tests.unit.sharing import oracle
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from samepaged.analysis.study.min_avg_max import Spread
+    from samepaged.analysis.study.min_avg_max import MinAvgMax
     from tests.unit.sharing.oracle import Pages
 
     Histories = Mapping[str, Sequence[Pages]]
@@ -39,7 +39,7 @@ def expected(first: Sequence[Pages], second: Sequence[Pages]) -> list[int]:
     return [oracle.inter_sharing(both) for both in product(first, second)]
 
 
-def close(found: Spread, values: Sequence[float]) -> bool:
+def close(found: MinAvgMax, values: Sequence[float]) -> bool:
     return [found.min, found.avg, found.max] == pytest.approx([min(values), sum(values) / len(values), max(values)])
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from samepaged.analysis.study.attribution import LIBRARIES, is_library, sources
 from samepaged.attribution.document import sources_document
-from samepaged.attribution.report import Answers, Owner, answer
+from samepaged.attribution.report import AttributionReport, Owner, answer
 from samepaged.cli import main
 from samepaged.sharing import PageDigest
 from samepaged.traces import Store, Trace, attribution_file, seed_id
@@ -26,9 +26,11 @@ NOON = 1_700_000_000.0
 HOSTILE = "<b>\x1b[2J\u202e$\\frac{$"
 
 
-def answers(*kinds: Owner, own: int = 60, inter: int = 40, names: bool = True, labelled: float = 0.9) -> Answers:
+def answers(
+    *kinds: Owner, own: int = 60, inter: int = 40, names: bool = True, labelled: float = 0.9
+) -> AttributionReport:
     """Of a guest of 1,000 pages that shares 100, unless said otherwise."""
-    return Answers(
+    return AttributionReport(
         domain="web-1",
         kernel="6.1.0",
         memory_pages=1000,
@@ -142,7 +144,7 @@ def test_libraries_are_told_from_other_files_by_their_names() -> None:
 # From a directory of traces.
 
 
-def add(place: Path, domain: str, told: Answers | None, at: float = 0) -> Path:
+def add(place: Path, domain: str, told: AttributionReport | None, at: float = 0) -> Path:
     digest = PageDigest(np.array([9, 9, 10, 11], dtype=np.uint64), 4096)
     path = Store(place).write(
         Trace.of(digest, host="kvm-1", domain=domain, scanned_at=NOON + at, seed=seed_id(7), mode="snapshot")
