@@ -58,7 +58,7 @@ check: $(STAMP) check-units check-rules ## formatting, lint, types, imports, sys
 	$(BIN)/python -m tools.metrics_page --check
 	$(BIN)/python -m observability.grafana.generator --check
 
-metrics-page: $(STAMP) ## the tables of docs/metrics.md, made anew from the catalogue of metrics
+metrics-page: $(STAMP) ## the tables of docs/reference/metrics.md, made anew from the catalogue of metrics
 	$(BIN)/python -m tools.metrics_page
 
 dashboards: $(STAMP) ## the Grafana dashboards, made anew from observability/grafana/generator
@@ -115,7 +115,7 @@ chaos: deps $(STAMP) ## kill, stop, crowd and starve it, hundreds of times (as r
 demo: deps-guests $(STAMP) ## three real guests, measured for DEMO_SECONDS (60); leaves nothing behind (as root)
 	@$(BIN)/python -m demo
 
-study: deps-experiments $(STAMP) ## the paper's study on real guests, into docs/study.md; goes on where it stopped (as root; two hours)
+study: deps-experiments $(STAMP) ## the paper's study on real guests, into docs/analysis/study.md; goes on where it stopped (as root; two hours)
 	$(BIN)/python -m experiments $(STUDY_ARGS)
 
 bench: deps-vm $(STAMP) ## the figures that README.md quotes, into bench/results.json (as root)

@@ -1,4 +1,4 @@
-"""Precopy and rescans, measured in the lab host: they need a kernel with soft-dirty bits (docs/lab.md)."""
+"""Precopy and rescans, measured in the lab host: they need a kernel with soft-dirty bits (docs/develop/vm.md)."""
 
 from __future__ import annotations
 

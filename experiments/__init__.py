@@ -1,1 +1,1 @@
-"""The field: real Debian guests under QEMU, whose memory is traced, and the paper's study of it (docs/study.md)."""
+"""The study on real Debian guests under QEMU: their traces, and docs/analysis/study.md."""

@@ -1,4 +1,4 @@
-"""`python -m experiments`, run by `make study`: boots the matrix, studies the traces, and writes docs/study.md."""
+"""`python -m experiments`, run by `make study`: boots the matrix, studies the traces, writes docs/analysis/study.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of docs/study.md about whose pages are shared: the paper's section 5.2, of the traces that tell it."""
+"""Tables of docs/analysis/study.md about page attribution (the paper, section 5.2)."""
 
 from __future__ import annotations
 

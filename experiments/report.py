@@ -1,4 +1,4 @@
-"""docs/study.md: what samepaged's own study says of the field's traces, between the markers of the page."""
+"""docs/analysis/study.md: what samepaged's own study says of the field's traces, between the markers of the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PAGE", "filled", "labels", "write"]
 
-PAGE: Final = PROJECT / "docs" / "study.md"
+PAGE: Final = PROJECT / "docs/analysis/study.md"
 MARKED: Final = re.compile(r"(<!-- measured: ([^>]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 FOR_PAGE_SIZES: Final = tuple(f"bookworm-amd64-{setup}" for setup in SETUPS)
 PAGE_SIZE: Final = 4096
@@ -60,7 +60,7 @@ def filled(page: str, wanted: Mapping[str, str]) -> str:
 
 
 def write(place: Place) -> None:
-    """Study the sets of traces that there are, keep what came out below `studies/`, and fill docs/study.md."""
+    """Study the sets of traces that there are, keep what came out below `studies/`, and fill docs/analysis/study.md."""
     studies = place.root / "studies"
     studies.mkdir(exist_ok=True)
     if place.traces("setups").exists():

@@ -1,4 +1,4 @@
-"""Tables of docs/study.md: the paper's figures, from what `samepaged study --json` and `compare --json` print."""
+"""Tables of docs/analysis/study.md: the paper's figures, from `samepaged study --json` and `compare --json`."""
 
 from __future__ import annotations
 

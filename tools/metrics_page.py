@@ -1,5 +1,5 @@
-"""Makes the tables of docs/metrics.md from the catalogue of metrics, between its markers; the prose around them is
-written by hand.
+"""Generates the tables of docs/reference/metrics.md from the catalogue of metrics, between markers; the prose around
+them is written by hand.
 
     python -m tools.metrics_page            makes them anew
     python -m tools.metrics_page --check    ends in 1 where they are not what it would make
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PAGE", "REMEDY", "made", "tables"]
 
-PAGE: Final = Path(__file__).parents[1] / "docs" / "metrics.md"
+PAGE: Final = Path(__file__).parents[1] / "docs/reference/metrics.md"
 REMEDY: Final = "run `make metrics-page`"
 _MARKED: Final = re.compile(r"(<!-- from the code: ([^>]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 _COLUMNS: Final = ("name", "type", "labels", "unit", "meaning", "symbol", "example")
@@ -36,12 +36,12 @@ def made(page: str) -> str:
     for name in sorted({*wanted, *places}):
         if name not in wanted:
             raise SystemExit(
-                f"docs/metrics.md: the code has nothing for the marker `from the code: {name}`; take it out"
+                f"docs/reference/metrics.md: the code has nothing for the marker `from the code: {name}`; take it out"
             )
         if places.count(name) != 1:
             times = places.count(name)
             raise SystemExit(
-                f"docs/metrics.md: the marker `from the code: {name}` is there {times} times; have it once"
+                f"docs/reference/metrics.md: the marker `from the code: {name}` is there {times} times; have it once"
             )
     return _MARKED.sub(lambda marked: f"{marked[1]}\n{wanted[marked[2]]}\n{marked[3]}", page)
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
     page = PAGE.read_text(encoding="utf-8")
     new = made(page)
     if arguments and new != page:
-        raise SystemExit(f"docs/metrics.md is not what the catalogue of metrics makes; {REMEDY}")
+        raise SystemExit(f"docs/reference/metrics.md is not what the catalogue of metrics makes; {REMEDY}")
     if new != page:
         PAGE.write_text(new, encoding="utf-8")
 

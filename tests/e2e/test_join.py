@@ -1,4 +1,4 @@
-"""docs/joins.md, with Debian's libvirt exporter and samepaged beside each other, scraped by one Prometheus."""
+"""docs/operate/joins.md, with Debian's libvirt exporter and samepaged beside each other, scraped by one Prometheus."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.system.conftest import Samepaged
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE: Final = (Path(__file__).parents[2] / "docs" / "joins.md").read_text()
+PAGE: Final = (Path(__file__).parents[2] / "docs/operate/joins.md").read_text()
 QUERIES: Final = re.findall(r"```promql\n(.*?)```", PAGE, re.DOTALL)
 PROJECT: Final = "5f0a7c2b9d3e4816a2c4e6f80b1d3579"
 NOVA: Final = f"""

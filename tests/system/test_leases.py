@@ -1,4 +1,4 @@
-"""Leases of a lock manager during a pause: virtlockd's, on a guest's disk (docs/what-guests-notice.md)."""
+"""Leases of a lock manager during a pause: virtlockd's, on a guest's disk (docs/operate/what-guests-notice.md)."""
 
 from __future__ import annotations
 

@@ -48,8 +48,10 @@ def selected(query: str) -> set[str]:
 
 
 def exported() -> set[str]:
-    """The metrics that docs/metrics.md lists (another test holds it and the code together)."""
-    names = re.findall(r"^\| `(samepage_\w+)` \| (\w+) \|", (TREE / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    """The metrics that docs/reference/metrics.md lists (another test holds it and the code together)."""
+    names = re.findall(
+        r"^\| `(samepage_\w+)` \| (\w+) \|", (TREE / "docs/reference/metrics.md").read_text(), re.MULTILINE
+    )
     known = {name for name, _ in names}
     return known | {name + part for name, kind in names if kind == "histogram" for part in PARTS_OF_HISTOGRAMS}
 

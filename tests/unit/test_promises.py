@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TREE = Path(__file__).parents[2]
-PAGES = ("SECURITY.md", "docs/threat-model.md")
+PAGES = ("SECURITY.md", "docs/operate/threat-model.md")
 REFERENCE = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 

@@ -14,8 +14,8 @@ from samepaged.errors import Reason
 TREE = Path(__file__).parents[2]
 PROMETHEUS = TREE / "observability" / "prometheus"
 RULES = PROMETHEUS / "samepaged.rules.yml"
-RUNBOOKS = TREE / "docs" / "runbooks.md"
-METRICS = TREE / "docs" / "metrics.md"
+RUNBOOKS = TREE / "docs/operate/runbooks.md"
+METRICS = TREE / "docs/reference/metrics.md"
 
 
 def rules(kind: str) -> dict[str, list[dict[str, Any]]]:
@@ -96,7 +96,7 @@ def test_every_alert_has_a_section_in_the_runbooks_and_leads_to_it() -> None:
 
     assert sorted(alerts) == sorted(sections())
     for name, (alert,) in alerts.items():
-        assert alert["annotations"]["runbook_url"] == f"docs/runbooks.md#{name.lower()}"
+        assert alert["annotations"]["runbook_url"] == f"docs/operate/runbooks.md#{name.lower()}"
 
 
 def test_every_section_of_the_runbooks_says_what_it_means_what_to_look_at_and_what_to_do() -> None:

@@ -36,8 +36,8 @@ THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 MEMORY, REGION = 1024, 768
 # 1% of its pages a second
 RATE = MEMORY * 256 // 100
-# Reading is so much slower here than on hardware that is not emulated (docs/lab.md). With pages of 2 MiB this decides
-# whether rounds shrink at all; so the guest is measured once more, slowed down as much.
+# Reading is so much slower here than on hardware that is not emulated (docs/develop/vm.md). With pages of 2 MiB this
+# decides whether rounds shrink at all; so the guest is measured once more, slowed down as much.
 SLOWER = 32
 SCANS = 5
 

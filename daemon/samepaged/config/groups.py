@@ -68,7 +68,7 @@ def _in_order(sources: tuple[MetadataSource, ...]) -> tuple[MetadataSource, ...]
 
 
 class GroupingConfig(Section):
-    """Where the group of a domain comes from that no entry of `groups` matches. docs/groups.md: whom that trusts."""
+    """The group of a domain that no entry of `groups` matches. docs/operate/groups.md has the trust that this takes."""
 
     metadata: Annotated[tuple[MetadataSource, ...], AfterValidator(_in_order)] = ("openstack", "kubevirt")
     """Whose metadata in the domain's XML may name its group, the first first. Default openstack, then kubevirt."""

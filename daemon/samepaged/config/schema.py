@@ -176,7 +176,7 @@ class TracesConfig(Section):
 
 
 class SourcesConfig(Section):
-    """Whose the pages are that are shared, as the guests' own kernels say (docs/sources.md)."""
+    """Whose the pages are that are shared, as the guests' own kernels say (docs/analysis/attribution.md)."""
 
     enabled: StrictBool = False
     """Whether it is asked at all. Default false."""
@@ -227,7 +227,7 @@ class ExportConfig(Section):
     """
 
     web_config_file: File | None = None
-    """TLS and passwords: a file in the exporter-toolkit's format, docs/web.md. An absolute path. Default null: none."""
+    """TLS and passwords, in the exporter-toolkit's format (docs/operate/web.md). An absolute path. Default null: none."""
 
     pairs: Annotated[StrictInt, Field(ge=0, le=1000)] = 20
     """How many pairs of guests, those that share most, become series. Default 20, 0 to 1000."""

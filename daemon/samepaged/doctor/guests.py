@@ -49,7 +49,7 @@ REMEDIES: Final = {
     Reason.CRASHED: "virsh destroy {name}, then virsh start {name}",
     Reason.PM_SUSPENDED: "virsh dompmwakeup {name}, if it is to be scanned",
     Reason.LIBVIRT: "see what libvirt's log says (journalctl -u libvirtd -u virtqemud)",
-    Reason.NO_PERMISSION: "run as root; docs/libvirt-access.md names the rights that it takes",
+    Reason.NO_PERMISSION: "run as root; docs/operate/libvirt-access.md names the rights that it takes",
     Reason.READ: "try again; if it lasts, exclude the guest (guests.exclude)",
 }
 OTHERWISE: Final = "exclude the guest (guests.exclude) or report this as a bug"

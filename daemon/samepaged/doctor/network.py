@@ -99,7 +99,7 @@ def listen(address: Address, held: Collection[str], *, encrypted: bool) -> list[
                 name,
                 f"{address.listen} can be reached from other hosts, and is not encrypted: which guests there are, and "
                 "how much they share, is for all to read on the way",
-                f"set export.listen to 127.0.0.1:{address.port}, or have TLS (docs/web.md)",
+                f"set export.listen to 127.0.0.1:{address.port}, or have TLS (docs/operate/web.md)",
             )
         )
     if checks:
@@ -115,7 +115,7 @@ def web_configuration(path: Path | None, loaded: LoadedConfig | ConfigError | No
     if loaded is None:
         return []
     if isinstance(loaded, ConfigError):
-        return [from_error(name, loaded, "see docs/web.md")]
+        return [from_error(name, loaded, "see docs/operate/web.md")]
     has = [
         *(["TLS"] if loaded.tls is not None else []),
         *([f"passwords of {len(loaded.config.basic_auth_users)} users"] if loaded.config.basic_auth_users else []),

@@ -80,7 +80,8 @@ def capabilities(user: User, scan: ScanConfig, uri: str) -> Check:
             name,
             f"user {user.name} has {' and '.join(READING)} but not {WRITING[0]}: no precopy, as soft-dirty bits "
             "cannot be cleared",
-            f"add {WRITING[0]} (docs/libvirt-access.md says what else it allows), or set scan.mode: snapshot or sliced",
+            f"add {WRITING[0]} (docs/operate/libvirt-access.md says what else it allows), or set scan.mode: "
+            "snapshot or sliced",
         )
     return ok(name, f"user {user.name}, with {', '.join([*READING, *(one for one in WRITING if one in user.held)])}")
 

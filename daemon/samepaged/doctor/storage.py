@@ -75,7 +75,9 @@ def configuration(path: Path | None, problems: Sequence[str], *, exposed: bool, 
     name = "configuration"
     if problems:
         return [
-            from_error(name, ConfigError(problem), "see docs/configuration.md; until then, the defaults are checked")
+            from_error(
+                name, ConfigError(problem), "see docs/reference/configuration.md; until then, the defaults are checked"
+            )
             for problem in problems
         ]
     if exposed:

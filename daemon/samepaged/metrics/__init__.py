@@ -1,1 +1,1 @@
-"""Prometheus metrics: one file a section of docs/metrics.md, definitions beside the code that fills them."""
+"""Prometheus metrics: one file a section of docs/reference/metrics.md, definitions beside the code that fills them."""

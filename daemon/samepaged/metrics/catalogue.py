@@ -1,5 +1,5 @@
-"""Every metric that samepaged exports, with what is told of it. HELP and docs/metrics.md are both made from here, and
-the collectors give values to these entries alone.
+"""All metrics that samepaged exports, with their documentation. HELP and docs/reference/metrics.md are generated from
+the catalogue, and the collectors fill these entries alone.
 """
 
 from __future__ import annotations
@@ -18,4 +18,4 @@ SECTIONS: Final[Mapping[str, tuple[Metric[Any, Any], ...]]] = {
     module.__name__.rpartition(".")[2]: tuple(one for one in vars(module).values() if isinstance(one, Metric))
     for module in (sharing, merging, sources, scans, health)
 }
-"""The sections of docs/metrics.md, and the metrics of each in the order of the page."""
+"""The sections of docs/reference/metrics.md, and the metrics of each in the order of the page."""

@@ -149,7 +149,7 @@ class GuestScanner:
             raise GuestError(
                 Reason.OPEN_ENTRY,
                 f"domain {domain.name()!r} is not scanned: a journal entry of it is open, so a suspend call of an "
-                "earlier scan may still be queued in libvirt; see docs/runbooks.md#samepagejournalentryopen",
+                "earlier scan may still be queued in libvirt; see docs/operate/runbooks.md#samepagejournalentryopen",
             )
 
     def _scan(

@@ -61,7 +61,7 @@ class _Loader(yaml.SafeLoader):
             raise Unusable("has an alias (*name); write the value where it belongs")
         self._depth += 1
         if self._depth > DEEPEST:
-            raise Unusable("is nested too deeply; see docs/web.md for what it may have")
+            raise Unusable("is nested too deeply; see docs/operate/web.md for what it may have")
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -146,7 +146,7 @@ def _problem(error: ErrorDetails) -> str:
     path = ".".join(str(step) for step in error["loc"] if isinstance(step, str))
     template = TEXTS.get(error["type"])
     if error["type"] == "extra_forbidden":
-        text = "unknown key; remove it, or see docs/web.md for its right name"
+        text = "unknown key; remove it, or see docs/operate/web.md for its right name"
     elif template is None:
         text = f"{error['msg']}; correct it"
     else:

@@ -1,6 +1,6 @@
 """The keys of the web configuration file, in the format of the Prometheus exporter-toolkit (web-configuration.md).
 
-What Python's ssl cannot do is refused with a line that says what to use instead; docs/web.md has the list.
+What Python's ssl cannot do is refused with a line that says what to use instead; docs/operate/web.md has the list.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ def failures(query: str, width: int) -> timeseries.Panel:
     """Scans that failed, by reason."""
     said = Said(
         "Failed scans, within an hour",
-        "Scans of a guest that failed in the hour before, by reason (docs/metrics.md lists the reasons). What was "
-        "known of the guest stays, and grows old. Empty where nothing failed.",
+        "Scans of a guest that failed in the hour before, by reason (docs/reference/metrics.md lists the reasons). "
+        "What was known of the guest stays, and grows old. Empty where nothing failed.",
         "short",
         width,
     )

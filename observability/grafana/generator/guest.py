@@ -210,7 +210,7 @@ def _fallback() -> table.Panel:
     said = Said(
         "Not as preferred, because",
         "Why the last scan was not done in the mode or by the reader that was preferred, where it was not "
-        "(docs/metrics.md lists the reasons).",
+        "(docs/reference/metrics.md lists the reasons).",
         "string",
         8,
         4,

@@ -285,8 +285,8 @@ def _domains() -> timeseries.Panel:
 def _fallbacks() -> table.Panel:
     said = Said(
         "Scanned in another way than preferred",
-        "Guests whose last scan was not done in the mode or by the reader that was preferred, and why (docs/metrics.md "
-        "lists the reasons). No failure.",
+        "Guests whose last scan was not done in the mode or by the reader that was preferred, and why "
+        "(docs/reference/metrics.md lists the reasons). No failure.",
         "string",
         24,
         6,

@@ -33,7 +33,7 @@ COLOURS: Final = {
     "unknown": "#8e8e8e",
     "other": "#bababa",
 }
-ASKED: Final = "Of guests that were asked (sources.enabled); docs/metrics.md lists the kinds."
+ASKED: Final = "Of guests that were asked (sources.enabled); docs/reference/metrics.md lists the kinds."
 
 
 def split(metric: Callable[..., str], width: int) -> timeseries.Panel:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from samepaged.config import DEFAULT_GROUP, Config, GroupConfig, GroupingConfig, parse
 from samepaged.config.group_names import group_in, is_group_name
 
-PAGE = (Path(__file__).parents[3] / "docs" / "groups.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/operate/groups.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,9 @@ def test_the_example_shows_groups_that_can_be_used_as_they_stand() -> None:
 def documented() -> dict[str, str]:
     """The table of keys in the documentation: each key's default as it is written there."""
     rows = [
-        line.split("|") for line in (TREE / "docs/configuration.md").read_text().splitlines() if line.startswith("| `")
+        line.split("|")
+        for line in (TREE / "docs/reference/configuration.md").read_text().splitlines()
+        if line.startswith("| `")
     ]
     return {row[1].strip().strip("`"): row[2].strip().strip("`") for row in rows}
 
@@ -135,7 +137,9 @@ def test_the_documented_default_is_the_default(key: str) -> None:
 
 
 def test_the_documented_errors_are_those_that_are_told() -> None:
-    shown = [line for line in (TREE / "docs/configuration.md").read_text().splitlines() if "bad.yaml:" in line]
+    shown = [
+        line for line in (TREE / "docs/reference/configuration.md").read_text().splitlines() if "bad.yaml:" in line
+    ]
     with pytest.raises(ConfigError) as raised:
         parse("scan:\n  intervall: 15m\n  max_pause: 0s\n  mode: slice\n", "bad.yaml")
     assert [f"samepaged: {line}" for line in raised.value.problems] == shown

@@ -1,4 +1,4 @@
-"""The tables of docs/study.md about whose pages are shared."""
+"""The tables of docs/analysis/study.md about whose pages are shared."""
 
 from __future__ import annotations
 

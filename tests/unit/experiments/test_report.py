@@ -1,4 +1,4 @@
-"""The tables of docs/study.md, from what `samepaged study` and `compare` print."""
+"""The tables of docs/analysis/study.md, from what `samepaged study` and `compare` print."""
 
 from __future__ import annotations
 

@@ -91,7 +91,10 @@ def test_every_key_of_the_toolkit_is_known() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("tls_server_conf: {}", "tls_server_conf: unknown key; remove it, or see docs/web.md for its right name"),
+        (
+            "tls_server_conf: {}",
+            "tls_server_conf: unknown key; remove it, or see docs/operate/web.md for its right name",
+        ),
         (tls(certfile="x"), "tls_server_config.certfile: unknown key;"),
         ("tls_server_config: {}", "tls_server_config: cert_file is missing; name it,"),
         ("tls_server_config: {cert_file: a}", "tls_server_config: key_file is missing;"),
@@ -199,7 +202,7 @@ def test_a_problem_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "web\nconfig.yaml"
     path.write_text("tls: {}")
     assert loaded(path) == (
-        f"{tmp_path}/web\\nconfig.yaml: tls: unknown key; remove it, or see docs/web.md for its right name"
+        f"{tmp_path}/web\\nconfig.yaml: tls: unknown key; remove it, or see docs/operate/web.md for its right name"
     )
 
 
