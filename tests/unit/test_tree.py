@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 TREE = Path(__file__).parents[2]
@@ -36,6 +38,17 @@ def machine_paths(tree: Path) -> list[str]:
         for number, line in enumerate(path.read_bytes().splitlines(), start=1)
         if MACHINE_PATH.search(line)
     ]
+
+
+def test_import_contracts_hold() -> None:
+    lint = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=TREE,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert lint.returncode == 0, lint.stdout
 
 
 def test_daemon_files_have_at_most_500_lines() -> None:

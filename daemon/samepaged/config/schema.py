@@ -227,7 +227,7 @@ class ExportConfig(Section):
     """
 
     web_config_file: File | None = None
-    """TLS and passwords, in the exporter-toolkit's format (docs/operate/web.md). An absolute path. Default null: none."""
+    """TLS and passwords, in the exporter-toolkit's format (docs/operate/web.md), an absolute path. Default null."""
 
     pairs: Annotated[StrictInt, Field(ge=0, le=1000)] = 20
     """How many pairs of guests, those that share most, become series. Default 20, 0 to 1000."""

@@ -175,7 +175,7 @@ def test_of_a_guest_without_a_note_no_process_is_started_and_it_is_not_searched_
         return search(self, mark)
 
     monkeypatch.setattr(Guest, "starting_with", counted)
-    monkeypatch.setattr(module, "Conversation", None)
+    monkeypatch.setattr(module, "WorkerClient", None)
     seen = []
     for _ in range(40):
         assert "no Linux" in (attend(guest, known).note or "")

@@ -69,8 +69,8 @@ def test_a_buffer_is_gone_with_its_last_view() -> None:
 def test_where_memory_cannot_be_locked_that_is_said_once_and_it_goes_on(limit: int) -> None:
     program = (
         "import resource; from concurrent.futures import ThreadPoolExecutor",
-        "from samepaged import privileges; from samepaged.memory.locked_buffer import scratch",
-        "with ThreadPoolExecutor(8) as pool: buffers = list(pool.map(scratch, [1 << 20] * 64))",
+        "from samepaged import privileges; from samepaged.memory.locked_buffer import locked_buffer",
+        "with ThreadPoolExecutor(8) as pool: buffers = list(pool.map(locked_buffer, [1 << 20] * 64))",
         "for buffer in buffers: buffer[:] = bytes(len(buffer))",
         "flags = [line.split() for line in open('/proc/self/smaps') if line.startswith('VmFlags')]",
         "print(any({'dd', 'dc'} <= set(words) and 'lo' not in words for words in flags))",
@@ -86,9 +86,9 @@ def test_where_memory_cannot_be_locked_that_is_said_once_and_it_goes_on(limit: i
 def test_a_core_of_a_process_has_its_memory_but_no_buffer(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(SECRET)
     program = (
-        "import os, resource; from samepaged.memory.locked_buffer import scratch",
+        "import os, resource; from samepaged.memory.locked_buffer import locked_buffer",
         "most = resource.getrlimit(resource.RLIMIT_CORE)[1]; resource.setrlimit(resource.RLIMIT_CORE, (most, most))",
-        "ordinary = b'-'.join([b'ordinary'] * 64); buffer = scratch(1 << 20)",
+        "ordinary = b'-'.join([b'ordinary'] * 64); buffer = locked_buffer(1 << 20)",
         "open('secret', 'rb', buffering=0).readinto(buffer); assert buffer[:5] == b'guest'",
         "os.abort()",
     )

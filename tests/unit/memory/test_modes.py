@@ -218,7 +218,9 @@ def test_an_epoch_keeps_others_from_the_bits_until_it_is_forgotten() -> None:
 
 
 def test_bits_that_another_process_holds_are_claimed_until_it_ends() -> None:
-    hold = f"from samepaged.memory.claim import Claim; held = Claim({PID}); print(1, flush=True); input()"
+    hold = (
+        f"from samepaged.memory.claim import SoftDirtyLock; held = SoftDirtyLock({PID}); print(1, flush=True); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ
     ) as other:

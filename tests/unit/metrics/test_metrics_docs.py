@@ -148,7 +148,7 @@ def test_every_reason_of_a_failure_is_explained() -> None:
 
 
 def test_every_reason_of_a_fallback_is_explained() -> None:
-    assert set(FALLBACKS) == {ast.literal_eval(call.args[0]) for _, name, call in calls() if name == "Obstacle"}
+    assert set(FALLBACKS) == {ast.literal_eval(call.args[0]) for _, name, call in calls() if name == "FallbackReason"}
 
 
 def test_every_obstacle_to_merging_is_explained() -> None:

@@ -40,7 +40,7 @@ def compared(first: Histories, second: Histories, others: Histories | None = Non
         return nullcontext(both)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison_module, "Reader", reader)
+        patch.setattr(comparison_module, "HashReader", reader)
         patch.setattr(comparison_module, "_GROUPS", 1000)
         return compare(("A", "B"), (memories[0].files, memories[1].files + memories[2].files))
 
