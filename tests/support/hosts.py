@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING
 
 from samepaged.errors import Reason
 from samepaged.ksm import HostMerging, ProcessMerging
-from samepaged.scan.results import (
-    ConfigStatus,
-    GuestScan,
-    HistoryPoint,
-    HostScan,
-    Limits,
-    Merging,
-    SkippedGuest,
-    Snapshot,
-)
+from samepaged.scan.results import GuestScan, HostScan, SkippedGuest
+from samepaged.scan.snapshot import ConfigStatus, HistoryPoint, Limits, Merging, Snapshot
 from samepaged.sharing import GroupSharing, GuestSharing, PairSharing, SharingReport
 
 if TYPE_CHECKING:

@@ -9,17 +9,15 @@ from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
 from samepaged.ksm import HostMerging, ProcessMerging
-from samepaged.scan.results import (
+from samepaged.scan.results import GuestScan, HostScan, SkippedGuest
+from samepaged.scan.snapshot import (
     ConfigStatus,
     GuestAttribution,
-    GuestScan,
     Histogram,
     HistoryPoint,
-    HostScan,
     Limits,
     Merging,
     OpenJournalEntry,
-    SkippedGuest,
     Snapshot,
     TraceStats,
 )

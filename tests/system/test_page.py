@@ -11,7 +11,7 @@ import pytest
 
 from samepaged.escape import printable
 from samepaged.page import Page
-from samepaged.scan.results import GuestAttribution
+from samepaged.scan.snapshot import GuestAttribution
 from samepaged.web.client import WebClient, WebListener
 from samepaged.web.process import ChildProcess
 from samepaged.web.protocol import Document
@@ -22,7 +22,7 @@ from tests.support.results import answers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from samepaged.scan.results import Snapshot
+    from samepaged.scan.snapshot import Snapshot
 
 PHONE, DESKTOP = 360, 1280
 # Where pictures of what was seen are laid, for who wants to look at them.

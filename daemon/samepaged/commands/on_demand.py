@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from samepaged.attribution.report import AttributionReport
     from samepaged.config import Config, SourcesConfig
     from samepaged.drift.ledger import PausedTime
-    from samepaged.scan.results import HostScan, Merging
+    from samepaged.scan.results import HostScan
+    from samepaged.scan.snapshot import Merging
     from samepaged.scan.trace_recorder import Record
     from samepaged.service.signals import Signals
 

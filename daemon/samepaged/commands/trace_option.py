@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samepaged.errors import SamepagedError
-from samepaged.scan.results import GuestAttribution
+from samepaged.scan.snapshot import GuestAttribution
 from samepaged.scan.trace_recorder import write_owners, write_trace
 from samepaged.traces.database import check_installed
 

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric as Family
 
-    from samepaged.scan.results import HostScan, Snapshot
+    from samepaged.scan.results import HostScan
+    from samepaged.scan.snapshot import Snapshot
 
 __all__ = ["SnapshotCollector", "registry", "render"]
 

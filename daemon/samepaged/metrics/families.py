@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric as Family
 
-    from samepaged.scan.results import Histogram
+    from samepaged.scan.snapshot import Histogram
 
 __all__ = ["COUNTER", "GAUGE", "HISTOGRAM", "INFO", "Kind"]
 

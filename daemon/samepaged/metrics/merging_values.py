@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric as Family
 
-    from samepaged.scan.results import HostScan, Merging
+    from samepaged.scan.results import HostScan
+    from samepaged.scan.snapshot import Merging
 
 __all__ = ["merging_metrics"]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric as Family
 
     from samepaged.attribution.report import AttributionReport, Owner
-    from samepaged.scan.results import GuestAttribution
+    from samepaged.scan.snapshot import GuestAttribution
 
 __all__ = ["sources_metrics"]
 

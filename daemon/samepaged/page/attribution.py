@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
-    from samepaged.scan.results import GuestAttribution, HostScan
+    from samepaged.scan.results import HostScan
+    from samepaged.scan.snapshot import GuestAttribution
 
 __all__ = ["sources"]
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from samepaged.drift.ledger import PausedTime
-    from samepaged.scan.results import GuestScan, HostScan, Limits, Merging
+    from samepaged.scan.results import GuestScan, HostScan
+    from samepaged.scan.snapshot import Limits, Merging
     from samepaged.sharing import GuestSharing
 
 __all__ = ["groups", "guests"]

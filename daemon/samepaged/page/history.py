@@ -15,7 +15,7 @@ from samepaged.page.markup import Html, amount, element, share, span
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from samepaged.scan.results import HistoryPoint
+    from samepaged.scan.snapshot import HistoryPoint
 
 __all__ = ["history", "thinned"]
 

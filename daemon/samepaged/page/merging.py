@@ -9,7 +9,8 @@ from samepaged.page.markup import Html, amount, element, noun, share
 
 if TYPE_CHECKING:
     from samepaged.ksm import HostMerging
-    from samepaged.scan.results import HostScan, Merging
+    from samepaged.scan.results import HostScan
+    from samepaged.scan.snapshot import Merging
 
 __all__ = ["merging"]
 

@@ -11,7 +11,8 @@ from samepaged.page.markup import Html, amount, element, joined, named, noun, sh
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from samepaged.scan.results import HostScan, Snapshot
+    from samepaged.scan.results import HostScan
+    from samepaged.scan.snapshot import Snapshot
 
 __all__ = ["notes", "operation", "totals"]
 

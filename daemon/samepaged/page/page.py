@@ -17,7 +17,7 @@ from samepaged.page.style import POLICY, STYLE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from samepaged.scan.results import Snapshot
+    from samepaged.scan.snapshot import Snapshot
 
 __all__ = ["Page"]
 

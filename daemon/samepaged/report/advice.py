@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from samepaged.ksm import HostMerging
-    from samepaged.scan.results import HostScan, Merging
+    from samepaged.scan.results import HostScan
+    from samepaged.scan.snapshot import Merging
     from samepaged.sharing import GuestSharing
 
 __all__ = ["Advice"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from samepaged.attribution.report import AttributionReport
     from samepaged.config import SourcesConfig
     from samepaged.scan.guest import ScannedGuest
-    from samepaged.scan.results import GuestAttribution
+    from samepaged.scan.snapshot import GuestAttribution
 
 __all__ = ["answers_of", "still_shown"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from samepaged.errors import GuestError
 from samepaged.ksm import host_merging, process_merging
 from samepaged.procfs import start_time
-from samepaged.scan.results import Merging
+from samepaged.scan.snapshot import Merging
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ from samepaged import threads
 from samepaged.attribution.document import sources_document
 from samepaged.errors import SamepagedError
 from samepaged.escape import valid
-from samepaged.scan.results import GuestAttribution, TraceStats
+from samepaged.scan.snapshot import GuestAttribution, TraceStats
 from samepaged.traces import PageSizeCounts, Store, Trace, attribution_file, seed_id
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from samepaged.drift.ledger import PausedTime
-    from samepaged.scan.results import GuestAttribution, HostScan, Snapshot
+    from samepaged.scan.results import HostScan
+    from samepaged.scan.snapshot import GuestAttribution, Snapshot
 
 __all__ = ["Documents"]
 

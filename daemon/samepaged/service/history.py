@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.scan.results import Histogram, HistoryPoint
+from samepaged.scan.snapshot import Histogram, HistoryPoint
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
     from samepaged.scan.host import HostRound
-    from samepaged.scan.results import HostScan, Merging, Snapshot
+    from samepaged.scan.results import HostScan
+    from samepaged.scan.snapshot import Merging, Snapshot
 
 __all__ = ["accounts", "extended", "moment"]
 

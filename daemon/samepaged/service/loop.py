@@ -25,7 +25,7 @@ from samepaged.scan.clocks import Clocks
 from samepaged.scan.guest import GuestScanner, ScannedGuest
 from samepaged.scan.host import HostRound, report, scan_all
 from samepaged.scan.ksm import read_merging
-from samepaged.scan.results import ConfigStatus, GuestAttribution, Limits, OpenJournalEntry, Snapshot, TraceStats
+from samepaged.scan.snapshot import ConfigStatus, GuestAttribution, Limits, OpenJournalEntry, Snapshot, TraceStats
 from samepaged.scan.trace_recorder import TraceRecorder
 from samepaged.service import systemd
 from samepaged.service.history import accounts, extended, moment

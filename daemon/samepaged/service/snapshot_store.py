@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from samepaged.metrics.collector import SnapshotCollector
-    from samepaged.scan.results import Snapshot
+    from samepaged.scan.snapshot import Snapshot
 
 __all__ = ["SnapshotStore"]
 

@@ -14,7 +14,7 @@ from samepaged.metrics.collector import SnapshotCollector, render
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from samepaged.scan.results import Snapshot
+    from samepaged.scan.snapshot import Snapshot
 
 __all__ = ["Textfile"]
 

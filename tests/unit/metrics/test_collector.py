@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from samepaged.errors import Reason
 from samepaged.escape import valid
 from samepaged.metrics.collector import SnapshotCollector, registry, render
-from samepaged.scan.results import ConfigStatus, Histogram, HostScan, SkippedGuest, Snapshot
+from samepaged.scan.results import HostScan, SkippedGuest
+from samepaged.scan.snapshot import ConfigStatus, Histogram, Snapshot
 from samepaged.sharing import GroupSharing, PageSizeSharing, PairSharing
 from tests.support.results import AWKWARD_NAMES, STARTED, full_snapshot, host_scan, snapshot, stable_report
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.page.history import history, thinned
-from samepaged.scan.results import HistoryPoint
+from samepaged.scan.snapshot import HistoryPoint
 
 START = 1_772_600_400.0
 GIB = 1 << 30

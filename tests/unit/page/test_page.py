@@ -20,7 +20,8 @@ from samepaged.page import Page
 from samepaged.page import page as page_module
 from samepaged.page.markup import Html
 from samepaged.page.style import STYLE
-from samepaged.scan.results import ConfigStatus, HostScan, Limits, SkippedGuest, Snapshot
+from samepaged.scan.results import HostScan, SkippedGuest
+from samepaged.scan.snapshot import ConfigStatus, Limits, Snapshot
 from samepaged.service.documents import LARGEST
 from samepaged.sharing import SharingReport
 from samepaged.text_layout import elided

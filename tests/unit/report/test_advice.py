@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from samepaged.report.advice import Advice
 from samepaged.scan.label_values import OBSTACLES
-from samepaged.scan.results import HostScan, Merging
+from samepaged.scan.results import HostScan
+from samepaged.scan.snapshot import Merging
 from samepaged.sharing import GroupSharing
 from samepaged.text_layout import columns
 from tests.support.results import AWKWARD_NAMES, host_scan, merging

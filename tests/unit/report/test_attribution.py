@@ -17,7 +17,7 @@ from samepaged.metrics.collector import SnapshotCollector, render
 from samepaged.page import Page
 from samepaged.report.attribution import sources_text
 from samepaged.scan.label_values import KINDS as WORDS
-from samepaged.scan.results import GuestAttribution, Snapshot
+from samepaged.scan.snapshot import GuestAttribution, Snapshot
 from tests.support.results import AWKWARD_NAMES, STARTED, answers, full_snapshot
 
 CONTRACT = {"domain", "kernel", "memory_pages", "labelled_ratio", "kinds", "processes", "files", "most_copied"}

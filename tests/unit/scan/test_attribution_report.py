@@ -13,7 +13,7 @@ from samepaged.attribution.report import AttributionReport, answer
 from samepaged.config import SourcesConfig
 from samepaged.scan import attribution_report
 from samepaged.scan.attribution_report import answers_of, still_shown
-from samepaged.scan.results import GuestAttribution
+from samepaged.scan.snapshot import GuestAttribution
 from samepaged.sharing import Contents, PageDigest
 
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import dataclasses
 
 from samepaged.errors import Reason
-from samepaged.scan.results import Histogram, SkippedGuest
+from samepaged.scan.results import SkippedGuest
+from samepaged.scan.snapshot import Histogram
 from samepaged.sharing import PageSizeSharing, PairSharing
 from tests.support.results import guest_sharing, host_scan, snapshot, stable_report
 

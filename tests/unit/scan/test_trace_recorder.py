@@ -13,7 +13,7 @@ import pytest
 from samepaged.config import TracesConfig
 from samepaged.errors import TraceError
 from samepaged.scan import trace_recorder as module
-from samepaged.scan.results import GuestAttribution
+from samepaged.scan.snapshot import GuestAttribution
 from samepaged.scan.trace_recorder import Record, TraceRecorder
 from samepaged.sharing import Contents, PageDigest
 from samepaged.traces import seed_id, survey

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.scan.results import HistoryPoint
+from samepaged.scan.snapshot import HistoryPoint
 from samepaged.service.history import DAY, STEP, extended, moment
 from tests.support.results import STARTED, host_scan, merging
 
