@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # One guest's region in MiB and in pages: the part of its memory that a test tells what to hold.
 REGION = 16
 REGION_PAGES = REGION * 256
+LARGE = "samepaged-test-large"
 
 libvirt.registerErrorHandler(lambda *_: None, None)
 
@@ -61,6 +62,14 @@ def pair(connection: Any, root: Path) -> Iterator[list[Writer]]:
         connection, root, *(Spec(f"samepaged-test-{name}", cmdline=f"region={REGION}") for name in "ab")
     ) as writers:
         yield writers
+
+
+@pytest.fixture(scope="module")
+def large(connection: Any, root: Path) -> Iterator[Writer]:
+    """A guest of a file's own, large enough that its pauses are easy to meet."""
+    with running(connection, root, Spec(LARGE, memory=512, cmdline="region=320")) as (writer,):
+        writer.fill(0, 320 * 256, 5, 320 * 256)
+        yield writer
 
 
 @contextlib.contextmanager

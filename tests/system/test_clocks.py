@@ -24,7 +24,7 @@ NAME = "samepaged-test-clock"
 ONLY = f"guests: {{include: ['{NAME}']}}"
 # In MiB: what the guest has, and what of it is filled, so that reading it dominates each pause.
 MEMORY, REGION = 384, 256
-SCANS = 20
+SCANS = 8
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,12 @@ def test_the_budget_outlives_the_daemon(samepaged: Samepaged, guest: Writer) -> 
         one.wait_scans(3)
         counted = one.metric("samepage_domain_paused_seconds_total", domain=NAME)
         assert counted is not None
-        assert 0 < counted <= 0.36 + 0.25  # the last pause may end late on a busy host
+        last = one.metric("samepage_domain_last_pause_seconds", domain=NAME)
+        assert last is not None
+        # A pause begins only if it is expected to fit; on a busy host it takes longer than that.
+        assert counted > 0
+        assert counted - last <= 0.36
         assert not [key for key in one.metrics() if key[0] == "samepage_scan_failures_total"]
-        assert one.metric("samepage_domain_last_pause_seconds", domain=NAME) is not None
         assert len(re.findall("not scanned until", one.log)) == 1
         assert "skipped:" not in one.log
     with daemon(samepaged) as successor:

@@ -10,34 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import libvirt
-import pytest
 
 from tests.support.daemon import Daemon, daemon
 from tests.support.guests import Spec, running
 from tests.support.processes import GUARD, children
 from tests.support.waiting import wait_for
+from tests.system.conftest import LARGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.support.guests import Writer
     from tests.system.conftest import Samepaged
 
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
-NAME = "samepaged-test-guarded"
+NAME = LARGE
 CONFIG = (
     f"scan: {{interval: 1s, jitter: 0, max_drift: 1, mode: snapshot, max_pause: 1s}}\nguests: {{include: ['{NAME}']}}"
 )
 # What a pause may take at most (scan.max_pause), the guard's margin, and half a second.
 DEADLINE = 1.0 + 1.0 + 0.5
-
-
-@pytest.fixture(scope="module")
-def large(connection: Any, root: Path) -> Iterator[Writer]:
-    """A guest large enough that its pauses are easy to hit."""
-    with running(connection, root, Spec(NAME, memory=512, cmdline="region=320")) as (writer,):
-        writer.fill(0, 320 * 256, 5, 320 * 256)
-        yield writer
 
 
 def guard_of(one: Daemon) -> int | None:
