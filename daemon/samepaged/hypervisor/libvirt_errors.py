@@ -38,6 +38,7 @@ def failure(what: str, error: libvirt.libvirtError, *, alive: bool) -> Samepaged
     domain; `alive` says whether the connection is open.
     """
     code = error.get_error_code()
-    if (error.get_error_domain() == libvirt.VIR_FROM_RPC or not alive) and code not in GUEST_REASONS:
+    reason = None if code is None else GUEST_REASONS.get(code)
+    if reason is None and (error.get_error_domain() == libvirt.VIR_FROM_RPC or not alive):
         return lost(what, error)
-    return GuestError(GUEST_REASONS.get(code, Reason.LIBVIRT), f"{what}: libvirt says: {one_line(error)}")
+    return GuestError(reason or Reason.LIBVIRT, f"{what}: libvirt says: {one_line(error)}")
