@@ -14,7 +14,7 @@ import libvirt
 
 from samepaged.config import Config, SourcesConfig
 from samepaged.guard.client import GuardClient
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.scan.attribution import AttributionSchedule

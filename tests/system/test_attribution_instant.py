@@ -11,8 +11,8 @@ from samepaged.attribution.ownership import KIND
 from samepaged.attribution.session import GuestKernelCache
 from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import Suspender
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 from samepaged.memory.scan_state import ScanState
 from samepaged.sharing import FIRST_HASH
 from tests.support.guests import Spec, running

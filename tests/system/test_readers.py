@@ -10,8 +10,8 @@ import libvirt
 import numpy as np
 import pytest
 
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 from samepaged.memory import smaps
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.hashing import best

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 from samepaged.memory.hashing import PythonHasher
 from tests.support.daemon import daemon
 from tests.support.guests import Spec, running

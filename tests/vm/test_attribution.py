@@ -9,8 +9,8 @@ import pytest
 from samepaged.attribution.session import GuestKernelCache
 from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import Suspender
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 from samepaged.memory.scan_state import ScanState
 from tests.support.instant import differences, scanned
 

@@ -17,7 +17,7 @@ import pytest
 
 from samepaged.config import Config
 from samepaged.guard.client import GuardClient
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.scan.guest import GuestScanner

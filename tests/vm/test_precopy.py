@@ -17,8 +17,8 @@ import pytest
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import SuspendedDomain, Suspender
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 from samepaged.memory import precopy, smaps, softdirty
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
 from samepaged.memory.hashing import best

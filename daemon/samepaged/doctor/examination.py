@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from samepaged.config import Config
-    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 
 __all__ = ["Examination", "examination"]
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from samepaged.config import Config, ScanConfig
     from samepaged.doctor.clock import ClockForecast
     from samepaged.drift.budget import DriftBudget
-    from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.guest import Guest
+    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
     from samepaged.hypervisor.qemu_process import ProcessTable
     from samepaged.memory.forecast import Forecast
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.doctor.check import Check, failure, from_error, ok, warning
 from samepaged.errors import GuestError, HypervisorError
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,8 @@ from samepaged.hypervisor import hmp
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.hmp import RamBlock
+    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
     from samepaged.memory.layout import RamMapping
 
 __all__ = ["compared", "verify"]

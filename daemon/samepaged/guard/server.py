@@ -28,7 +28,7 @@ from samepaged.guard.journal import Entry, OpenEntry
 from samepaged.guard.resume import EntrySettlement, ResumeOutcome
 from samepaged.guard.settle import OpenEntries
 from samepaged.hypervisor.abandoned_dumps import release
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 from samepaged.journald import about, configure_logging
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.guard.journal import JournalError, OpenEntry, of_dead_processes, open_entries
 from samepaged.guard.resume import EntrySettlement, ResumeOutcome
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 from samepaged.journald import about
 
 if TYPE_CHECKING:

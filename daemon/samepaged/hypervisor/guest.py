@@ -16,7 +16,7 @@ from samepaged.hypervisor.qemu_process import ProcessTable, QemuProcess
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 
 __all__ = ["Guest", "describe"]
 

@@ -15,7 +15,7 @@ from samepaged.errors import GuestError, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 
 __all__ = ["RamBlock", "Stretch", "host_address", "ram_blocks", "ram_of", "stretches"]
 

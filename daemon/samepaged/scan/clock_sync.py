@@ -12,7 +12,7 @@ import libvirt
 
 from samepaged import threads
 from samepaged.errors import HypervisorError
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable

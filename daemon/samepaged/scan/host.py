@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from samepaged.config import Config
-    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 
 __all__ = ["HostRound", "report", "scan_all"]
 

@@ -14,7 +14,7 @@ from samepaged.errors import HypervisorError, Reason, SamepagedError
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import Interrupted, best
 from samepaged.metrics.collector import SnapshotCollector

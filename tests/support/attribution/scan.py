@@ -15,7 +15,7 @@ from samepaged.attribution.ownership import PageOwners
 from samepaged.config import load
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.privileges import seal

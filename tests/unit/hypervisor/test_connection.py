@@ -10,8 +10,8 @@ import libvirt
 import pytest
 
 from samepaged.errors import GuestError, HypervisorError, Reason
-from samepaged.hypervisor import connection as module
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor import libvirt_hypervisor as module
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 from samepaged.hypervisor.opening import Opened
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pytest
 
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.hypervisor import qemu_process
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 from samepaged.procfs import start_time
 from tests.support.descriptors import no_descriptors
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.hmp import RamBlock, Stretch, host_address, ram_blocks, ram_of, stretches
+from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 
 # QEMU 7.2, a guest with two NUMA nodes of 48 MiB.
 BLOCKS = """\

@@ -13,7 +13,7 @@ from samepaged.scan.clock_sync import MOST_UNDER_WAY, ClockSync
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
 
 
 class Agents:
