@@ -13,7 +13,7 @@ import libvirt
 
 from samepaged.config import Config
 from samepaged.guard.client import GuardClient
-from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.scan.guest import GuestScanner
@@ -68,7 +68,7 @@ def rows() -> list[Row]:
     pauses: dict[int, list[float]] = {threads: [] for threads in THREADS}
     dumps: list[float] = []
     with _guest() as (uri, writer), tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:
-        hypervisor = Hypervisor(uri)
+        hypervisor = LibvirtHypervisor(uri)
         hypervisor.connect()
         config = Config.model_validate({"scan": {"mode": "snapshot"}})
         guard = GuardClient(uri, Path(tmpfs))

@@ -14,7 +14,7 @@ import libvirt
 
 from samepaged.config import Config, SourcesConfig
 from samepaged.guard.client import GuardClient
-from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.scan.attribution import AttributionSchedule
@@ -90,7 +90,7 @@ def rows() -> list[Row]:
     """
     without, with_, answering = _Taken(), _Taken(), []
     with _guest() as (uri, domain), tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:
-        hypervisor = Hypervisor(uri)
+        hypervisor = LibvirtHypervisor(uri)
         hypervisor.connect()
         config = Config.model_validate({"scan": {"mode": "snapshot"}})
         guard = GuardClient(uri, Path(tmpfs))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from samepaged.hypervisor.guest import describe
-from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory import smaps
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.hashing import best
@@ -64,15 +64,17 @@ HIDDEN = slice(0xA0, 0xC0)
 
 
 @pytest.fixture
-def hypervisor(libvirtd: Libvirtd) -> Iterator[Hypervisor]:
-    hypervisor = Hypervisor(libvirtd.uri)
+def hypervisor(libvirtd: Libvirtd) -> Iterator[LibvirtHypervisor]:
+    hypervisor = LibvirtHypervisor(libvirtd.uri)
     hypervisor.connect()
     yield hypervisor
     hypervisor.close()
 
 
 @contextlib.contextmanager
-def suspended_guest(hypervisor: Hypervisor, connection: Any, root: Path, spec: Spec) -> Iterator[tuple[Any, Guest]]:
+def suspended_guest(
+    hypervisor: LibvirtHypervisor, connection: Any, root: Path, spec: Spec
+) -> Iterator[tuple[Any, Guest]]:
     with running(connection, root, spec) as (writer,):
         if "dimm" in spec.name:
             writer.domain.attachDeviceFlags(DIMM, libvirt.VIR_DOMAIN_AFFECT_LIVE)
@@ -97,7 +99,7 @@ def read_dump(domain: Any, guest: Guest, directory: Path) -> NDArray[np.uint64]:
 @pytest.mark.leaves_paused
 @pytest.mark.parametrize("layout", SPECS)
 def test_both_readers_give_the_same_digest(
-    hypervisor: Hypervisor, connection: Any, root: Path, tmp_path: Path, layout: str
+    hypervisor: LibvirtHypervisor, connection: Any, root: Path, tmp_path: Path, layout: str
 ) -> None:
     with suspended_guest(hypervisor, connection, root, SPECS[layout]) as (domain, guest):
         by_process = read_process(guest)
@@ -136,7 +138,7 @@ BACKINGS = {
 @pytest.mark.leaves_paused
 @pytest.mark.parametrize("backing", BACKINGS)
 def test_reading_does_not_grow_the_hosts_memory(
-    hypervisor: Hypervisor, connection: Any, root: Path, backing: str
+    hypervisor: LibvirtHypervisor, connection: Any, root: Path, backing: str
 ) -> None:
     # Freshly booted, with most of its RAM never touched: 256 MiB, of which a fifth or so is backed.
     spec = Spec("samepaged-test-fresh", memory=256, cmdline="init_on_free=0", memory_backing=BACKINGS[backing])

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from samepaged.hypervisor.guest import describe
-from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.hashing import PythonHasher
 from tests.support.daemon import daemon
 from tests.support.guests import Spec, running
@@ -137,7 +137,7 @@ def files(*directories: Path) -> bytes:
 
 
 def qemu(guest: Writer, libvirtd: Libvirtd) -> int:
-    hypervisor = Hypervisor(libvirtd.uri)
+    hypervisor = LibvirtHypervisor(libvirtd.uri)
     hypervisor.connect()
     with contextlib.closing(hypervisor):
         return describe(hypervisor, guest.domain).process.pid

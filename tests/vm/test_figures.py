@@ -17,7 +17,7 @@ import pytest
 
 from samepaged.config import Config
 from samepaged.guard.client import GuardClient
-from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.scan.guest import GuestScanner
@@ -60,7 +60,7 @@ def guest(connection: Any, *, huge: bool) -> Iterator[Writer]:
 
 def scans(writer: Writer, mode: str, directory: Path) -> list[GuestScan]:
     """Scans in a row by one scanner, as the daemon's are."""
-    hypervisor = Hypervisor("qemu:///system")
+    hypervisor = LibvirtHypervisor("qemu:///system")
     hypervisor.connect()
     settings = {"scan": {"mode": mode, "max_pause": "1h", "verify_every": 0}}
     config = Config.model_validate(settings)

@@ -18,7 +18,7 @@ from samepaged.errors import GuestError, Reason
 from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import SuspendedDomain, Suspender
 from samepaged.hypervisor.guest import describe
-from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory import precopy, smaps, softdirty
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
 from samepaged.memory.hashing import best
@@ -309,7 +309,7 @@ def test_bits_that_another_samepaged_relies_on_are_not_cleared(
 
 
 def test_digests_of_a_guest_under_kvm_are_of_one_instant(kvm_guest: Writer, tmp_path: Path) -> None:
-    hypervisor = Hypervisor("qemu:///system")
+    hypervisor = LibvirtHypervisor("qemu:///system")
     hypervisor.connect()
     kvm_guest.fill(0, 4096, 5, 512)
     guest = describe(hypervisor, kvm_guest.domain)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from samepaged.config import Config
-    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+    from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 
 __all__ = ["Examination", "examination"]
 
@@ -96,7 +96,7 @@ def _libvirt(config: Config, user: str, *, verify_layout: bool) -> _Libvirt:
         return found
 
 
-def _verified(hypervisor: Hypervisor, domain: Any, guest: Examined) -> list[Check]:  # noqa: ANN401 - libvirt's type
+def _verified(hypervisor: LibvirtHypervisor, domain: Any, guest: Examined) -> list[Check]:  # noqa: ANN401 - libvirt's type
     """Whether the RAM of a guest lies where it was found, where it was to be found at all."""
     if guest.forecast is None or not guest.forecast.mappings:
         return []

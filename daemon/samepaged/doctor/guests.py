@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from samepaged.doctor.clock import ClockForecast
     from samepaged.drift.budget import DriftBudget
     from samepaged.hypervisor.guest import Guest
-    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+    from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
     from samepaged.hypervisor.qemu_process import ProcessTable
     from samepaged.memory.forecast import Forecast
 
@@ -175,7 +175,7 @@ def _forecast_within(guest: Guest, config: Config, budget: DriftBudget) -> Forec
 
 
 def examine(
-    hypervisor: Hypervisor,
+    hypervisor: LibvirtHypervisor,
     config: Config,
     domain: Any,  # noqa: ANN401 - libvirt's type
     processes: ProcessTable,

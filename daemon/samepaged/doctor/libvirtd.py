@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.doctor.check import Check, failure, from_error, ok, warning
 from samepaged.errors import GuestError, HypervisorError
-from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,15 +69,15 @@ def connected(found: Access, user: str) -> list[Check]:
 
 
 @contextmanager
-def reach(uri: str) -> Iterator[tuple[Hypervisor | None, Access]]:
+def reach(uri: str) -> Iterator[tuple[LibvirtHypervisor | None, Access]]:
     """Connect, for reading only where that is all that may be: the connection is closed on leaving."""
-    hypervisor = Hypervisor(uri)
+    hypervisor = LibvirtHypervisor(uri)
     refused: Exception | None = None
     try:
         hypervisor.connect()
     except HypervisorError as error:
         refused = error
-        hypervisor = Hypervisor(uri, read_only=True)
+        hypervisor = LibvirtHypervisor(uri, read_only=True)
         try:
             hypervisor.connect()
         except HypervisorError:
@@ -89,7 +89,7 @@ def reach(uri: str) -> Iterator[tuple[Hypervisor | None, Access]]:
         hypervisor.close()
 
 
-def access(hypervisor: Hypervisor, refused: Exception | None) -> Access:
+def access(hypervisor: LibvirtHypervisor, refused: Exception | None) -> Access:
     """What an open connection is good for; `refused` is why it is one for reading only."""
     try:
         versions = hypervisor.versions()

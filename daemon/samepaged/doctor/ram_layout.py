@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from samepaged.hypervisor.hmp import RamBlock
-    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+    from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
     from samepaged.memory.layout import RamMapping
 
 __all__ = ["compared", "verify"]
@@ -47,7 +47,7 @@ def _listed(places: Sequence[tuple[int, int]]) -> str:
     return ", ".join(f"{size >> 20} MiB at {start:#x}" for start, size in places)
 
 
-def verify(hypervisor: Hypervisor, domain: Any, mappings: Sequence[RamMapping]) -> Check:  # noqa: ANN401 - libvirt's type
+def verify(hypervisor: LibvirtHypervisor, domain: Any, mappings: Sequence[RamMapping]) -> Check:  # noqa: ANN401 - libvirt's type
     """Ask the monitor of a domain. Raises HypervisorError where libvirt is lost."""
     name: str = domain.name()
     try:

@@ -28,7 +28,7 @@ from samepaged.guard.journal import Entry, OpenEntry
 from samepaged.guard.resume import EntrySettlement, ResumeOutcome
 from samepaged.guard.settle import OpenEntries
 from samepaged.hypervisor.abandoned_dumps import release
-from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.journald import about, configure_logging
 
 if TYPE_CHECKING:
@@ -294,7 +294,7 @@ def main(uri: str, journal: str, scanner: str) -> None:
         return name.number is not None and f"suspended-{name.pid}-{name.start_time}" == path.name
 
     open_entries = OpenEntries(lambda: [path.parent], left_open, uri=uri)
-    Guard(channel, Hypervisor(uri), path, pid, kill_scanner, open_entries).run()
+    Guard(channel, LibvirtHypervisor(uri), path, pid, kill_scanner, open_entries).run()
 
 
 if __name__ == "__main__":

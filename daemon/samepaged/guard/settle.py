@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.guard.journal import JournalError, OpenEntry, of_dead_processes, open_entries
 from samepaged.guard.resume import EntrySettlement, ResumeOutcome
-from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.journald import about
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class OpenEntries:
         self._lock = threading.Lock()
 
     def _hypervisor(self, uri: str) -> Domains:
-        return Hypervisor(uri, stop=self._stop)
+        return LibvirtHypervisor(uri, stop=self._stop)
 
     @property
     def troubles(self) -> list[str]:

@@ -16,7 +16,7 @@ from samepaged.hypervisor.qemu_process import ProcessTable, QemuProcess
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+    from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 
 __all__ = ["Guest", "describe"]
 
@@ -76,7 +76,7 @@ class Guest:
 
 
 def describe(
-    hypervisor: Hypervisor,
+    hypervisor: LibvirtHypervisor,
     domain: Any,  # noqa: ANN401 - libvirt's type
     processes: ProcessTable | None = None,
 ) -> Guest:

@@ -15,7 +15,7 @@ from samepaged.errors import GuestError, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+    from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 
 __all__ = ["RamBlock", "Stretch", "host_address", "ram_blocks", "ram_of", "stretches"]
 
@@ -81,7 +81,7 @@ def host_address(text: str, name: str) -> int | None:
     return int(found["address"], 16) if found is not None and found["name"] == name else None
 
 
-def ram_of(hypervisor: Hypervisor, domain: Any, sizes: Sequence[int]) -> list[RamBlock]:  # noqa: ANN401 - libvirt's type
+def ram_of(hypervisor: LibvirtHypervisor, domain: Any, sizes: Sequence[int]) -> list[RamBlock]:  # noqa: ANN401 - libvirt's type
     """The blocks that have one of these sizes (bytes), with their addresses as QEMU says them; without, where it does
     not. Raises GuestError, and HypervisorError.
     """

@@ -25,7 +25,7 @@ from samepaged.hypervisor.resume_events import Resumes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Hypervisor"]
+__all__ = ["LibvirtHypervisor"]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ UNLIKELY_FILE: Final = "/samepaged doctor asks whether it may use this connectio
 GONE_EVENTS: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED})
 
 
-class Hypervisor:
+class LibvirtHypervisor:
     """QEMU's driver of the libvirt at `uri`. `on_gone` is called with a domain's name, in the event loop's thread,
     when the domain ends. `stop` is asked while libvirt is waited for. A `read_only` connection, which more users may
     have, can ask and change nothing.

@@ -12,7 +12,7 @@ import libvirt
 
 from samepaged import threads
 from samepaged.errors import HypervisorError
-from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ class ClockSync:
     way, and no guest is asked while MOST_UNDER_WAY calls are.
     """
 
-    def __init__(self, connect: Callable[[str], Hypervisor] = Hypervisor) -> None:
+    def __init__(self, connect: Callable[[str], LibvirtHypervisor] = LibvirtHypervisor) -> None:
         self._connect = connect
         self._lock = threading.Lock()
         self._under_way: dict[str, threads.Worker] = {}

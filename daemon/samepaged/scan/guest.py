@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from samepaged.config import Config
     from samepaged.drift.budget import DriftBudget
     from samepaged.guard.client import GuardClient
-    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+    from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
     from samepaged.hypervisor.qemu_process import QemuProcess
     from samepaged.memory.observer import PageObserver
     from samepaged.scan.attribution import AttributionSchedule
@@ -79,7 +79,7 @@ class GuestScanner:
 
     def __init__(
         self,
-        hypervisor: Hypervisor,
+        hypervisor: LibvirtHypervisor,
         guard: GuardClient,
         config: Config,
         hashing: Hashing,

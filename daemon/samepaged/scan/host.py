@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from samepaged.config import Config
-    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+    from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 
 __all__ = ["HostRound", "report", "scan_all"]
 
@@ -106,7 +106,7 @@ def _skip(name: str, error: Exception) -> SkippedGuest:
 
 
 def scan_all(
-    hypervisor: Hypervisor,
+    hypervisor: LibvirtHypervisor,
     config: Config,
     scanner: GuestScanner,
     names: Sequence[str] = (),
@@ -136,7 +136,7 @@ def scan_all(
     return round_
 
 
-def _named(hypervisor: Hypervisor, names: Sequence[str], round_: HostRound) -> dict[str, str]:
+def _named(hypervisor: LibvirtHypervisor, names: Sequence[str], round_: HostRound) -> dict[str, str]:
     """The UUIDs of the named domains, each once, and their names."""
     found: dict[str, str] = {}
     for name in names:
@@ -149,7 +149,7 @@ def _named(hypervisor: Hypervisor, names: Sequence[str], round_: HostRound) -> d
     return found
 
 
-def _selected(hypervisor: Hypervisor, config: Config, round_: HostRound) -> dict[str, str]:
+def _selected(hypervisor: LibvirtHypervisor, config: Config, round_: HostRound) -> dict[str, str]:
     """The UUIDs of the domains that run and that the configuration selects, and their names."""
     found: dict[str, str] = {}
     for domain in hypervisor.running():

@@ -11,7 +11,7 @@ import pytest
 
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.hypervisor import libvirt_hypervisor as module
-from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.hypervisor.opening import Opened
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def links(monkeypatch: pytest.MonkeyPatch) -> list[Link]:
 
 
 @pytest.fixture
-def hypervisor(links: list[Link]) -> Iterator[Hypervisor]:
-    one = Hypervisor("qemu:///system")
+def hypervisor(links: list[Link]) -> Iterator[LibvirtHypervisor]:
+    one = LibvirtHypervisor("qemu:///system")
     one.connect()
     yield one
     one.close()
@@ -73,14 +73,14 @@ def eventually(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-def test_a_connection_is_kept_while_calls_return(hypervisor: Hypervisor, links: list[Link]) -> None:
+def test_a_connection_is_kept_while_calls_return(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
     for _ in range(5):
         assert hypervisor.call("asking", lambda: 7) == 7
         hypervisor.connect()
     assert len(links) == 1
 
 
-def test_a_call_that_does_not_return_keeps_its_connection(hypervisor: Hypervisor, links: list[Link]) -> None:
+def test_a_call_that_does_not_return_keeps_its_connection(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
     release = threading.Event()
     with pytest.raises(GuestError) as caught:
         hypervisor.call("suspending domain 'web-1'", release.wait, 0.05)
@@ -96,7 +96,7 @@ def test_a_call_that_does_not_return_keeps_its_connection(hypervisor: Hypervisor
     assert not links[1].closed
 
 
-def test_events_of_an_abandoned_connection_do_not_count(hypervisor: Hypervisor, links: list[Link]) -> None:
+def test_events_of_an_abandoned_connection_do_not_count(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
     release = threading.Event()
     with pytest.raises(GuestError):
         hypervisor.call("asking", release.wait, 0.05)
@@ -110,7 +110,7 @@ def test_events_of_an_abandoned_connection_do_not_count(hypervisor: Hypervisor, 
     release.set()
 
 
-def test_a_dump_keeps_its_connection_and_is_closed_after_it(hypervisor: Hypervisor, links: list[Link]) -> None:
+def test_a_dump_keeps_its_connection_and_is_closed_after_it(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
     release, begun = threading.Event(), threading.Event()
 
     def dump() -> None:
@@ -130,7 +130,7 @@ def test_a_dump_keeps_its_connection_and_is_closed_after_it(hypervisor: Hypervis
 
 
 def test_without_another_connection_the_next_call_says_so(
-    hypervisor: Hypervisor, links: list[Link], monkeypatch: pytest.MonkeyPatch
+    hypervisor: LibvirtHypervisor, links: list[Link], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> Opened:
         raise cast("Exception", libvirt.libvirtError("connection refused"))
@@ -155,5 +155,5 @@ def test_a_libvirtd_that_never_accepts_is_given_up(links: list[Link], monkeypatc
 
     monkeypatch.setattr(module, "open_connection", hang)
     with pytest.raises(HypervisorError, match="does not answer"):
-        Hypervisor("qemu:///system").connect(0.2)
+        LibvirtHypervisor("qemu:///system").connect(0.2)
     release.set()

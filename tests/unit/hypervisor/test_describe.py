@@ -11,7 +11,7 @@ import pytest
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.hypervisor import qemu_process
 from samepaged.hypervisor.guest import describe
-from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.procfs import start_time
 from tests.support.descriptors import no_descriptors
 
@@ -50,8 +50,8 @@ class Said:
         return XML.format(self._more)
 
 
-def hypervisor() -> Hypervisor:
-    return Hypervisor("qemu:///system")
+def hypervisor() -> LibvirtHypervisor:
+    return LibvirtHypervisor("qemu:///system")
 
 
 @pytest.mark.parametrize(

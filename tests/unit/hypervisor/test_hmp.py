@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from samepaged.errors import GuestError
 from samepaged.hypervisor.hmp import RamBlock, Stretch, host_address, ram_blocks, ram_of, stretches
-from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 
 # QEMU 7.2, a guest with two NUMA nodes of 48 MiB.
 BLOCKS = """\
@@ -97,7 +97,7 @@ class Domain:
 
 def asking(monkeypatch: pytest.MonkeyPatch, answers: dict[str, str], *sizes: int) -> list[RamBlock]:
     monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", lambda _domain, command, _flags: answers[command])
-    found: Any = ram_of(Hypervisor("qemu:///system"), Domain(), sizes)
+    found: Any = ram_of(LibvirtHypervisor("qemu:///system"), Domain(), sizes)
     return list(found)
 
 

@@ -13,8 +13,6 @@ from samepaged.scan.clock_sync import MOST_UNDER_WAY, ClockSync
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from samepaged.hypervisor.libvirt_hypervisor import Hypervisor
-
 
 class Agents:
     """A hypervisor whose guests' agents answer as told, and note the calls."""
