@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from samepaged.guard.journal import FileName
-    from samepaged.hypervisor.protocol import Domains
+    from samepaged.hypervisor.protocol import Hypervisor
 
 __all__ = ["Guard", "main"]
 
@@ -79,7 +79,7 @@ class Guard:
     def __init__(
         self,
         channel: Channel,
-        hypervisor: Domains,
+        hypervisor: Hypervisor,
         journal: Path,
         scanner: int,
         kill_scanner: Callable[[], None],

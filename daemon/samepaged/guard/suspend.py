@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from samepaged.drift.ledger import DriftAccount
     from samepaged.guard.client import Guard
     from samepaged.hypervisor.guest import Guest
-    from samepaged.hypervisor.protocol import Domain, Domains
+    from samepaged.hypervisor.protocol import Domain, Hypervisor
 
 __all__ = ["LeftOpenError", "SuspendedDomain", "Suspender"]
 
@@ -65,7 +65,7 @@ class Suspender:
     one that takes a second more. `give_up` says that samepaged is to end.
     """
 
-    hypervisor: Domains
+    hypervisor: Hypervisor
     guest: Guest
     guard: Guard
     max_pause: float

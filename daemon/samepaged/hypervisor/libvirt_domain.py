@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import libvirt
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor.protocol import Control, RunState
+from samepaged.hypervisor.protocol import ControlState, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,16 +44,16 @@ class LibvirtDomain:
             return RunState.OTHER
         return RunState.PAUSED if reason in PAUSES_BY_SUSPEND else RunState.PAUSED_OTHERWISE
 
-    def control(self) -> tuple[Control, float]:
+    def control(self) -> tuple[ControlState, float]:
         """As in Domain."""
         what = f"asking for the control state of domain {self.name!r}"
         state, _, since = self.call(what, self.native.controlInfo)
         if state == libvirt.VIR_DOMAIN_CONTROL_OK:
-            return Control.READY, 0.0
+            return ControlState.READY, 0.0
         if state == libvirt.VIR_DOMAIN_CONTROL_JOB:
-            return Control.JOB, since / 1000
+            return ControlState.JOB, since / 1000
         # CONTROL_ERROR is the moment between taking the job and entering the monitor, or a monitor that broke.
-        return Control.OCCUPIED, since / 1000
+        return ControlState.OCCUPIED, since / 1000
 
     def in_job(self) -> bool:
         """As in Domain."""

@@ -11,7 +11,7 @@ from samepaged.errors import GuestError, Reason
 if TYPE_CHECKING:
     from samepaged.hypervisor.resume_events import Resumes
 
-__all__ = ["Control", "Domain", "Domains", "RunState", "check_monitor"]
+__all__ = ["ControlState", "Domain", "Hypervisor", "RunState", "check_monitor"]
 
 # Another client's query occupies the monitor for milliseconds: it is looked at again before the guest is skipped.
 OCCUPIED_SECONDS: Final = 0.5
@@ -30,7 +30,7 @@ class RunState(Enum):
     """It shuts down, has crashed, or the like."""
 
 
-class Control(Enum):
+class ControlState(Enum):
     """What virDomainGetControlInfo says of libvirt's control interface to a domain."""
 
     READY = auto()
@@ -52,7 +52,7 @@ class Domain(Protocol):
     def state(self) -> RunState:
         """Whether it runs. Does not wait for the monitor."""
 
-    def control(self) -> tuple[Control, float]:
+    def control(self) -> tuple[ControlState, float]:
         """The state of the control interface, and the seconds since it changed. Does not wait for the monitor."""
 
     def in_job(self) -> bool:
@@ -68,7 +68,7 @@ class Domain(Protocol):
         """Resume it (virDomainResume)."""
 
 
-class Domains(Protocol):
+class Hypervisor(Protocol):
     """A connection to a hypervisor, as far as suspending and resuming need it."""
 
     @property
@@ -94,9 +94,9 @@ def check_monitor(domain: Domain, name: str) -> None:
     deadline = time.monotonic() + OCCUPIED_SECONDS
     while True:
         control, since = domain.control()
-        if control is Control.READY and not domain.in_job():
+        if control is ControlState.READY and not domain.in_job():
             return
-        if control is not Control.OCCUPIED:
+        if control is not ControlState.OCCUPIED:
             raise GuestError(Reason.IN_JOB, f"domain {name!r} is in a job (migration, backup, save or dump)")
         if since > OCCUPIED_SECONDS or time.monotonic() > deadline:
             raise GuestError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guard.journal import Entry, OpenEntry, boot_id
 from samepaged.hypervisor.guest import Guest
-from samepaged.hypervisor.protocol import Control, RunState
+from samepaged.hypervisor.protocol import ControlState, RunState
 from samepaged.hypervisor.qemu_process import QemuProcess
 from samepaged.hypervisor.resume_events import Resumes
 
@@ -42,7 +42,7 @@ class FakeDomain:
     """A domain; `failures` has for each method the errors that its next calls raise, in order."""
 
     run_state: RunState = RunState.RUNNING
-    control_state: Control = Control.READY
+    control_state: ControlState = ControlState.READY
     since: float = 60.0
     job: bool = False
     id: int = 7
@@ -63,7 +63,7 @@ class FakeDomain:
         self._call("state")
         return self.run_state
 
-    def control(self) -> tuple[Control, float]:
+    def control(self) -> tuple[ControlState, float]:
         self._call("control")
         return self.control_state, self.since
 

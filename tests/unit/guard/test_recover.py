@@ -14,7 +14,7 @@ from samepaged.guard import recover as module
 from samepaged.guard import resume, settle
 from samepaged.guard.journal import Journal
 from samepaged.guard.recover import Recovery, recover
-from samepaged.hypervisor.protocol import Control, RunState
+from samepaged.hypervisor.protocol import ControlState, RunState
 from samepaged.procfs import start_time
 from tests.unit.guard.fakes import ENTRY, UUID, FakeHypervisor, error, open_entry
 
@@ -53,7 +53,7 @@ def test_recover_resumes_and_removes_the_file(tmp_path: Path, hypervisor: FakeHy
 
 def test_recover_that_gives_up_leaves_the_entry(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     found = open_entry(tmp_path)
-    hypervisor.it.control_state = Control.OCCUPIED
+    hypervisor.it.control_state = ControlState.OCCUPIED
     until = for_seconds(0.3)
     (line,) = recover(tmp_path, lambda: time.monotonic() > until)
     assert "'web-1'" in line
@@ -103,12 +103,12 @@ def test_the_daemon_works_on_entries_of_dead_and_own(tmp_path: Path, hypervisor:
     left = journal.leave_open()
     assert left is not None
     assert recovery.holds(UUID)
-    hypervisor.it.control_state = Control.OCCUPIED
+    hypervisor.it.control_state = ControlState.OCCUPIED
     recovery.start()
     try:
         assert [one.name for one in recovery.pending] == ["web-1"]
         assert shown[-1][0].uuid == UUID
-        hypervisor.it.run_state, hypervisor.it.control_state = RunState.PAUSED, Control.READY
+        hypervisor.it.run_state, hypervisor.it.control_state = RunState.PAUSED, ControlState.READY
         until = for_seconds(20)
         while recovery.pending and time.monotonic() < until:
             time.sleep(0.02)
@@ -126,7 +126,7 @@ def test_an_end_with_an_open_entry_says_so(tmp_path: Path, hypervisor: FakeHyper
     journal = Journal(tmp_path)
     journal.write(ENTRY)
     journal.leave_open()
-    hypervisor.it.control_state = Control.OCCUPIED
+    hypervisor.it.control_state = ControlState.OCCUPIED
     with pytest.raises(OpenEntriesError, match="samepaged recover") as caught:
         recovery.close(0.2)
     assert caught.value.exit_status == 1
