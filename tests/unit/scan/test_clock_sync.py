@@ -13,6 +13,8 @@ from samepaged.scan.clock_sync import MOST_UNDER_WAY, ClockSync
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
+
 
 class Agents:
     """A hypervisor whose guests' agents answer as told, and note the calls."""
@@ -55,7 +57,7 @@ def agents() -> Agents:
 
 
 def clock_sync(agents: Agents) -> ClockSync:
-    return ClockSync(lambda _: cast("Hypervisor", agents))
+    return ClockSync(lambda _: cast("LibvirtHypervisor", agents))
 
 
 def request(sync: ClockSync, agents: Agents, uuid: str = "u-1") -> None:
