@@ -16,10 +16,10 @@ import libvirt
 from samepaged import threads
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.hypervisor.calls import Calls, Unanswered
+from samepaged.hypervisor.connection import Opened, check_descriptors, open_connection
 from samepaged.hypervisor.event_loop import start_event_loop
 from samepaged.hypervisor.libvirt_domain import LibvirtDomain
 from samepaged.hypervisor.libvirt_errors import failure, lost, one_line
-from samepaged.hypervisor.opening import Opened, check_descriptors, open_connection
 from samepaged.hypervisor.resume_events import Resumes
 
 if TYPE_CHECKING:

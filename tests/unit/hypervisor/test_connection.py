@@ -11,8 +11,8 @@ import pytest
 
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.hypervisor import libvirt_hypervisor as module
+from samepaged.hypervisor.connection import Opened
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
-from samepaged.hypervisor.opening import Opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
