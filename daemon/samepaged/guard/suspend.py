@@ -13,7 +13,7 @@ from samepaged.drift.budget import exhausted
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guard.client import GUARD_MARGIN_SECONDS
 from samepaged.guard.resume import PASSING
-from samepaged.hypervisor.calls import NotMadeError
+from samepaged.hypervisor.calls import CallNotMadeError
 from samepaged.hypervisor.protocol import RunState, check_monitor
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Suspender:
             raise GuestError(Reason.SUSPEND, f"domain {name!r} stopped running before it was suspended")
         try:
             domain.suspend()
-        except NotMadeError:
+        except CallNotMadeError:
             raise
         except HypervisorError as error:
             raise LeftOpenError(name, "the answer to the suspend call was lost", error) from error

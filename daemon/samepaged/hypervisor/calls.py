@@ -18,7 +18,7 @@ from samepaged.errors import HypervisorError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Calls", "NotMadeError", "Unanswered"]
+__all__ = ["CallNotMadeError", "CallTimeout", "Calls"]
 
 # Between two calls of `beat` while an answer is waited for.
 BEAT_SECONDS: Final = 0.2
@@ -26,11 +26,11 @@ BEAT_SECONDS: Final = 0.2
 MOST_WAITED_SECONDS: Final = 0.5
 
 
-class NotMadeError(HypervisorError):
+class CallNotMadeError(HypervisorError):
     """No thread could be started, so the call was not made."""
 
 
-class Unanswered(Exception):  # noqa: N818 - the caller turns it into a GuestError that names the call
+class CallTimeout(Exception):  # noqa: N818 - the caller turns it into a GuestError that names the call
     """The call has not returned in time. It goes on in its own thread."""
 
 
@@ -71,7 +71,7 @@ class _Worker:
         self._idle = idle
         self._call: _Call | None = None
         self._given = threading.Semaphore(0)
-        threads.Worker(self._run).start(NotMadeError)
+        threads.Worker(self._run).start(CallNotMadeError)
 
     def make(self, call: _Call | None) -> None:
         """Make a call; None ends the thread."""
@@ -105,7 +105,7 @@ class Calls:
 
     def make(self, function: Callable[[], Any], seconds: float, afterwards: Callable[[], object] = lambda: None) -> Any:  # noqa: ANN401 - whatever the call returns
         """Call `function` and give what it returns or raises. Raises Unanswered after so many seconds; `afterwards` is
-        then called in the call's thread when it returns. Raises NotMadeError if no thread can be started.
+        then called in the call's thread when it returns. Raises CallNotMadeError if no thread can be started.
         """
         try:
             worker = self._idle.pop()
@@ -123,7 +123,7 @@ class Calls:
             left -= min(time.monotonic() - began, MOST_WAITED_SECONDS)
             if left <= 0 and call.give_up(afterwards):
                 self._unanswered.append(call)
-                raise Unanswered
+                raise CallTimeout
         if call.error is not None:
             raise call.error
         return call.result

@@ -15,9 +15,9 @@ from samepaged.os_errors import remedy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from samepaged.hypervisor.resume_events import Resumes
+    from samepaged.hypervisor.resume_events import ResumeCounter
 
-__all__ = ["Opened", "check_descriptors", "open_connection"]
+__all__ = ["Connection", "check_descriptors", "open_connection"]
 
 # Seconds between keepalive messages, and how many may go unanswered: a libvirtd that hangs is noticed after 15 s.
 KEEPALIVE: Final = (5, 3)
@@ -26,7 +26,7 @@ SPARE_DESCRIPTORS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class Connection:
     """An open connection, its driver, and the number of its callback for events."""
 
     connection: Any
@@ -56,7 +56,7 @@ def check_descriptors() -> None:
             ) from error
 
 
-def open_connection(uri: str, lifecycle: Callable[..., None], resumes: Resumes, *, read_only: bool) -> Opened:
+def open_connection(uri: str, lifecycle: Callable[..., None], resumes: ResumeCounter, *, read_only: bool) -> Connection:
     """Open a connection. With QEMU's driver, `lifecycle` gets its events, and `resumes` with each. May wait for
     libvirtd without a bound: keepalive is set only at the end. Raises libvirtError, and ValueError.
     """
@@ -71,7 +71,7 @@ def open_connection(uri: str, lifecycle: Callable[..., None], resumes: Resumes, 
     except libvirt.libvirtError:
         _close(connection)
         raise
-    return Opened(connection, driver, callback)
+    return Connection(connection, driver, callback)
 
 
 def _close(connection: Any) -> None:  # noqa: ANN401 - libvirt's type

@@ -15,12 +15,12 @@ import libvirt
 
 from samepaged import threads
 from samepaged.errors import GuestError, HypervisorError, Reason
-from samepaged.hypervisor.calls import Calls, Unanswered
-from samepaged.hypervisor.connection import Opened, check_descriptors, open_connection
+from samepaged.hypervisor.calls import Calls, CallTimeout
+from samepaged.hypervisor.connection import Connection, check_descriptors, open_connection
 from samepaged.hypervisor.event_loop import start_event_loop
 from samepaged.hypervisor.libvirt_domain import LibvirtDomain
 from samepaged.hypervisor.libvirt_errors import failure, lost, one_line
-from samepaged.hypervisor.resume_events import Resumes
+from samepaged.hypervisor.resume_events import ResumeCounter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,8 +62,8 @@ class LibvirtHypervisor:
         self._read_only = read_only
         self._on_gone = on_gone
         self._stop = stop
-        self._opened: Opened | None = None
-        self._resumes = Resumes()
+        self._opened: Connection | None = None
+        self._resumes = ResumeCounter()
         self._calls = Calls(self._stop)
         self._use = threading.Lock()
         self._in_use = False  # by a call without a bound
@@ -77,7 +77,7 @@ class LibvirtHypervisor:
         self._refuse_uri()
         check_descriptors()
         start_event_loop()
-        resumes = Resumes()
+        resumes = ResumeCounter()
         opened = self._open(seconds, resumes)
         if opened.driver != "QEMU":
             opened.close()
@@ -86,19 +86,19 @@ class LibvirtHypervisor:
             )
         self._opened, self._resumes = opened, resumes
 
-    def _open(self, seconds: float, resumes: Resumes) -> Opened:
+    def _open(self, seconds: float, resumes: ResumeCounter) -> Connection:
         """Open in a thread of its own: a libvirtd that hangs lets a client wait for ever, as yet without keepalive."""
-        answers: queue.SimpleQueue[Opened | Exception] = queue.SimpleQueue()
+        answers: queue.SimpleQueue[Connection | Exception] = queue.SimpleQueue()
         given_up = threading.Event()
 
         def work() -> None:
-            found: Opened | Exception
+            found: Connection | Exception
             try:
                 found = open_connection(self.uri, self._lifecycle, resumes, read_only=self._read_only)
             except (libvirt.libvirtError, ValueError) as error:
                 found = error
             answers.put(found)
-            if given_up.is_set() and isinstance(found, Opened):
+            if given_up.is_set() and isinstance(found, Connection):
                 found.close()
 
         threads.Worker(work).start(HypervisorError)
@@ -133,7 +133,7 @@ class LibvirtHypervisor:
                 f"{self.uri!r} is on host {host!r}; guest memory is read where the guest runs: run samepaged there"
             )
 
-    def _lifecycle(self, _: object, domain: Any, event: int, _detail: int, resumes: Resumes) -> None:  # noqa: ANN401 - libvirt's
+    def _lifecycle(self, _: object, domain: Any, event: int, _detail: int, resumes: ResumeCounter) -> None:  # noqa: ANN401 - libvirt's
         # A connection that was left to a call delivers events, too, into counts that nothing asks for any more.
         if event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
             resumes.seen(domain.UUIDString())
@@ -141,7 +141,7 @@ class LibvirtHypervisor:
             self._on_gone(domain.name())
 
     @property
-    def resumes(self) -> Resumes:
+    def resumes(self) -> ResumeCounter:
         """Who resumed which domain, since the connection was made."""
         return self._resumes
 
@@ -165,7 +165,7 @@ class LibvirtHypervisor:
             if end is not None and in_use:
                 self._left_behind.append(end)
         if end is not None and not in_use:
-            with contextlib.suppress(Unanswered, HypervisorError):
+            with contextlib.suppress(CallTimeout, HypervisorError):
                 self._calls.make(end, CLOSE_SECONDS)
         self._calls.close()
 
@@ -191,7 +191,7 @@ class LibvirtHypervisor:
         """
         try:
             return self._without_bound(function) if seconds is None else self._bounded(function, seconds)
-        except Unanswered:
+        except CallTimeout:
             raise GuestError(
                 Reason.NO_ANSWER,
                 f"{what}: libvirt has not answered for {seconds:g} s; see whether QEMU or libvirtd hangs (virsh "
@@ -204,7 +204,7 @@ class LibvirtHypervisor:
         opened = self._opened
         try:
             return self._calls.make(function, seconds, opened.close if opened else lambda: None)
-        except Unanswered:
+        except CallTimeout:
             if self._opened is opened:  # the call's thread closes it, when the call returns
                 self._replace()
             raise
@@ -279,7 +279,7 @@ class LibvirtHypervisor:
         for lookup in (connection.lookupByName, connection.lookupByUUIDString):
             try:
                 return self._calls.make(partial(lookup, name), CALL_SECONDS)
-            except Unanswered:
+            except CallTimeout:
                 raise HypervisorError(
                     f"libvirt has not answered for {CALL_SECONDS:g} s while {name!r} was looked up"
                 ) from None

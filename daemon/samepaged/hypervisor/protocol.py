@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from samepaged.errors import GuestError, Reason
 
 if TYPE_CHECKING:
-    from samepaged.hypervisor.resume_events import Resumes
+    from samepaged.hypervisor.resume_events import ResumeCounter
 
 __all__ = ["ControlState", "Domain", "Hypervisor", "RunState", "check_monitor"]
 
@@ -72,7 +72,7 @@ class Hypervisor(Protocol):
     """A connection to a hypervisor, as far as suspending and resuming need it."""
 
     @property
-    def resumes(self) -> Resumes:
+    def resumes(self) -> ResumeCounter:
         """Resumes of each domain, by libvirt's events."""
 
     @property

@@ -10,7 +10,7 @@ from samepaged.guard.journal import Entry, OpenEntry, boot_id
 from samepaged.hypervisor.guest import Guest
 from samepaged.hypervisor.protocol import ControlState, RunState
 from samepaged.hypervisor.qemu_process import QemuProcess
-from samepaged.hypervisor.resume_events import Resumes
+from samepaged.hypervisor.resume_events import ResumeCounter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,7 @@ class FakeHypervisor:
     only: FakeDomain | None = field(default_factory=FakeDomain)
     reachable: bool = True
     unanswered: int = 0
-    resumes: Resumes = field(default_factory=Resumes)
+    resumes: ResumeCounter = field(default_factory=ResumeCounter)
 
     def __post_init__(self) -> None:
         if self.only is not None:

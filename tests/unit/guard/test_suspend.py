@@ -12,7 +12,7 @@ from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guard import suspend
 from samepaged.guard.suspend import RESUME_SECONDS, LeftOpenError, Suspender
 from samepaged.hypervisor import protocol
-from samepaged.hypervisor.calls import NotMadeError
+from samepaged.hypervisor.calls import CallNotMadeError
 from samepaged.hypervisor.protocol import ControlState, RunState
 from tests.unit.guard.fakes import UUID, Clock, FakeGuard, FakeHypervisor, error, guest
 
@@ -207,8 +207,8 @@ def test_a_suspend_call_that_is_cut_off_leaves_the_entry_open(scene: Scene) -> N
 
 
 def test_a_suspend_call_that_was_not_made_opens_no_entry(scene: Scene) -> None:
-    scene.hypervisor.it.failures["suspend"] = [NotMadeError("no thread can be started")]
-    with pytest.raises(NotMadeError):
+    scene.hypervisor.it.failures["suspend"] = [CallNotMadeError("no thread can be started")]
+    with pytest.raises(CallNotMadeError):
         scene.suspend()
     assert scene.guard.calls[-1] == "disarm"
 

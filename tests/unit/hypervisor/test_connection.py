@@ -11,19 +11,19 @@ import pytest
 
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.hypervisor import libvirt_hypervisor as module
-from samepaged.hypervisor.connection import Opened
+from samepaged.hypervisor.connection import Connection
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from samepaged.hypervisor.resume_events import Resumes
+    from samepaged.hypervisor.resume_events import ResumeCounter
 
 
 class Link:
     """A connection of a libvirt that is not there; `closed` says whether it was closed."""
 
-    def __init__(self, resumes: Resumes) -> None:
+    def __init__(self, resumes: ResumeCounter) -> None:
         self.resumes = resumes
         self.closed = False
 
@@ -48,10 +48,10 @@ class Resumed:
 def links(monkeypatch: pytest.MonkeyPatch) -> list[Link]:
     found: list[Link] = []
 
-    def opening(uri: str, lifecycle: Callable[..., None], resumes: Resumes, *, read_only: bool) -> Opened:
+    def opening(uri: str, lifecycle: Callable[..., None], resumes: ResumeCounter, *, read_only: bool) -> Connection:
         link = Link(resumes)
         found.append(link)
-        return Opened(link, "QEMU", None)
+        return Connection(link, "QEMU", None)
 
     monkeypatch.setattr(module, "open_connection", opening)
     monkeypatch.setattr(module, "start_event_loop", lambda: None)
@@ -132,7 +132,7 @@ def test_a_dump_keeps_its_connection_and_is_closed_after_it(hypervisor: LibvirtH
 def test_without_another_connection_the_next_call_says_so(
     hypervisor: LibvirtHypervisor, links: list[Link], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> Opened:
+    def refuse(*_: object, **__: object) -> Connection:
         raise cast("Exception", libvirt.libvirtError("connection refused"))
 
     monkeypatch.setattr(module, "open_connection", refuse)
@@ -149,7 +149,7 @@ def test_without_another_connection_the_next_call_says_so(
 def test_a_libvirtd_that_never_accepts_is_given_up(links: list[Link], monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
-    def hang(*_: object, **__: object) -> Opened:
+    def hang(*_: object, **__: object) -> Connection:
         release.wait()
         raise cast("Exception", libvirt.libvirtError("late"))
 
