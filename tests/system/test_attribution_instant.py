@@ -47,7 +47,7 @@ def test_what_was_copied_of_a_guest_that_writes_and_maps_says_what_all_its_memor
             guest.tell(f"dirty {dirty}")
             # More of its memory is mapped each time: tables, struct pages and free lists change.
             guest.fill(0, (number + 1) * REGION * 64, number, 4096)
-            described = describe(hypervisor, guest.domain)
+            described = describe(hypervisor.by_uuid(guest.domain.UUIDString()))
             suspender = Suspender(hypervisor, described, guard, 60, lambda: False)
             found, owned, truth = scanned(described, suspender, kept, known, "snapshot", tmp_path)
             assert owned.note is None

@@ -80,7 +80,7 @@ def suspended_guest(
             writer.domain.attachDeviceFlags(DIMM, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         writer.fill(0, 300, 3, 100)
         writer.domain.suspend()
-        yield writer.domain, describe(hypervisor, writer.domain)
+        yield writer.domain, describe(hypervisor.by_uuid(writer.domain.UUIDString()))
 
 
 def read_process(guest: Guest) -> NDArray[np.uint64]:

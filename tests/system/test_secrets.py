@@ -140,7 +140,7 @@ def qemu(guest: Writer, libvirtd: Libvirtd) -> int:
     hypervisor = LibvirtHypervisor(libvirtd.uri)
     hypervisor.connect()
     with contextlib.closing(hypervisor):
-        return describe(hypervisor, guest.domain).process.pid
+        return describe(hypervisor.by_uuid(guest.domain.UUIDString())).process.pid
 
 
 @pytest.mark.parametrize("where", ["anonymous", "memfd"])

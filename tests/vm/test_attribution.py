@@ -32,7 +32,7 @@ def hypervisor() -> Iterator[LibvirtHypervisor]:
 def test_what_was_copied_ahead_says_what_all_memory_says_at_the_instant_of_the_digest(
     kvm_guest: Writer, hypervisor: LibvirtHypervisor, tmp_path: Path
 ) -> None:
-    guest = describe(hypervisor, kvm_guest.domain)
+    guest = describe(hypervisor.by_uuid(kvm_guest.domain.UUIDString()))
     guard = GuardClient(hypervisor.uri, tmp_path)
     suspender = Suspender(hypervisor, guest, guard, 3600, lambda: False)
     kept, known = ScanState(start_time=0), GuestKernelCache(start_time=0)

@@ -67,7 +67,8 @@ def scans(writer: Writer, mode: str, directory: Path) -> list[GuestScan]:
     guard = GuardClient(hypervisor.uri, directory)
     scanner = GuestScanner(hypervisor, guard, config, Hashing(best(), 7, 1, lambda: False), {})
     try:
-        return [scanner.scan(writer.domain).scan for _ in range(SCANS)]
+        domain = hypervisor.by_uuid(writer.domain.UUIDString())
+        return [scanner.scan(domain).scan for _ in range(SCANS)]
     finally:
         guard.close()
         hypervisor.close()

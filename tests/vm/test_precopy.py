@@ -312,7 +312,7 @@ def test_digests_of_a_guest_under_kvm_are_of_one_instant(kvm_guest: Writer, tmp_
     hypervisor = LibvirtHypervisor("qemu:///system")
     hypervisor.connect()
     kvm_guest.fill(0, 4096, 5, 512)
-    guest = describe(hypervisor, kvm_guest.domain)
+    guest = describe(hypervisor.by_uuid(kvm_guest.domain.UUIDString()))
     guard = GuardClient(hypervisor.uri, tmp_path)
     suspender = Suspender(hypervisor, guest, guard, 3600, lambda: False)
     witnessed = Witnessed(guest.process.pid, guest.blocks, suspender, tmp_path)

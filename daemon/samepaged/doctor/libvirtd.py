@@ -13,6 +13,8 @@ from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from samepaged.hypervisor.protocol import Hypervisor
+
 __all__ = ["Access", "access", "connected", "reach"]
 
 NAME: Final = "libvirt"
@@ -69,7 +71,7 @@ def connected(found: Access, user: str) -> list[Check]:
 
 
 @contextmanager
-def reach(uri: str) -> Iterator[tuple[LibvirtHypervisor | None, Access]]:
+def reach(uri: str) -> Iterator[tuple[Hypervisor | None, Access]]:
     """Connect, for reading only where that is all that may be: the connection is closed on leaving."""
     hypervisor = LibvirtHypervisor(uri)
     refused: Exception | None = None
@@ -89,7 +91,7 @@ def reach(uri: str) -> Iterator[tuple[LibvirtHypervisor | None, Access]]:
         hypervisor.close()
 
 
-def access(hypervisor: LibvirtHypervisor, refused: Exception | None) -> Access:
+def access(hypervisor: Hypervisor, refused: Exception | None) -> Access:
     """What an open connection is good for; `refused` is why it is one for reading only."""
     try:
         versions = hypervisor.versions()

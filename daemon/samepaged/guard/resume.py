@@ -147,7 +147,7 @@ class EntrySettlement:
             return ResumeOutcome.ELSEWHERE
         self.hypervisor.connect(CONNECT_SECONDS)
         try:
-            domain = self.hypervisor.domain(entry.uuid, entry.name)
+            domain = self.hypervisor.by_uuid(entry.uuid)
             if domain.id != entry.id:
                 return self._gone()
             return self._settle(domain)

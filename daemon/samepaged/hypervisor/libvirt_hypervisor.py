@@ -8,18 +8,24 @@ import queue
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 import libvirt
 
 from samepaged import threads
 from samepaged.errors import GuestError, HypervisorError, Reason
-from samepaged.hypervisor.calls import Calls, CallTimeout
-from samepaged.hypervisor.connection import Connection, check_descriptors, open_connection
-from samepaged.hypervisor.event_loop import start_event_loop
+from samepaged.hypervisor.calls import Calls, CallTimeoutError
+from samepaged.hypervisor.connection import (
+    Connection,
+    check_descriptors,
+    connection_lost,
+    libvirt_error,
+    one_line,
+    open_connection,
+    start_event_loop,
+)
 from samepaged.hypervisor.libvirt_domain import LibvirtDomain
-from samepaged.hypervisor.libvirt_errors import failure, lost, one_line
 from samepaged.hypervisor.resume_events import ResumeCounter
 
 if TYPE_CHECKING:
@@ -32,22 +38,24 @@ log = logging.getLogger(__name__)
 # Seconds that libvirt may take to accept a connection.
 OPEN_SECONDS: Final = 15.0
 
-# Seconds for which an answer is waited. All calls but the few with a bound of their own need neither QEMU nor a job.
+# Seconds in which libvirt must answer a call. The few calls that need QEMU or a job have a bound of their own.
 CALL_SECONDS: Final = 3.0
-# Seconds for which closing is waited.
+# Seconds for which the caller waits for the connection's end.
 CLOSE_SECONDS: Final = 1.0
 # Seconds that opening another connection may take, in place of one with a call that does not return.
 REPLACE_SECONDS: Final = 2.0
 # libvirt may look for it and, where it is not, say so in its log.
 UNLIKELY_FILE: Final = "/samepaged doctor asks whether it may use this connection for more than reading"
 
+T = TypeVar("T")
+
 GONE_EVENTS: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED})
 
 
 class LibvirtHypervisor:
-    """QEMU's driver of the libvirt at `uri`. `on_gone` is called with a domain's name, in the event loop's thread,
-    when the domain ends. `stop` is asked while libvirt is waited for. A `read_only` connection, which more users may
-    have, can ask and change nothing.
+    """`Hypervisor` over QEMU's driver of the libvirt at `uri`. When a domain ends, the event loop's thread calls
+    `on_gone` with its name. A wait for libvirt ends once `stop` returns True. A `read_only` connection, which more
+    users may have, can ask and change nothing.
     """
 
     def __init__(
@@ -62,7 +70,7 @@ class LibvirtHypervisor:
         self._read_only = read_only
         self._on_gone = on_gone
         self._stop = stop
-        self._opened: Connection | None = None
+        self._connection: Connection | None = None
         self._resumes = ResumeCounter()
         self._calls = Calls(self._stop)
         self._use = threading.Lock()
@@ -78,13 +86,13 @@ class LibvirtHypervisor:
         check_descriptors()
         start_event_loop()
         resumes = ResumeCounter()
-        opened = self._open(seconds, resumes)
-        if opened.driver != "QEMU":
-            opened.close()
+        connection = self._open(seconds, resumes)
+        if connection.driver != "QEMU":
+            connection.close()
             raise HypervisorError(
-                f"{self.uri!r} is libvirt's driver {opened.driver!r}; use QEMU's, such as qemu:///system"
+                f"{self.uri!r} is libvirt's driver {connection.driver!r}; use QEMU's, such as qemu:///system"
             )
-        self._opened, self._resumes = opened, resumes
+        self._connection, self._resumes = connection, resumes
 
     def _open(self, seconds: float, resumes: ResumeCounter) -> Connection:
         """Open in a thread of its own: a libvirtd that hangs lets a client wait for ever, as yet without keepalive."""
@@ -92,14 +100,14 @@ class LibvirtHypervisor:
         given_up = threading.Event()
 
         def work() -> None:
-            found: Connection | Exception
+            answer: Connection | Exception
             try:
-                found = open_connection(self.uri, self._lifecycle, resumes, read_only=self._read_only)
+                answer = open_connection(self.uri, self._lifecycle, resumes, read_only=self._read_only)
             except (libvirt.libvirtError, ValueError) as error:
-                found = error
-            answers.put(found)
-            if given_up.is_set() and isinstance(found, Connection):
-                found.close()
+                answer = error
+            answers.put(answer)
+            if given_up.is_set() and isinstance(answer, Connection):
+                answer.close()
 
         threads.Worker(work).start(HypervisorError)
         deadline = time.monotonic() + seconds
@@ -133,7 +141,9 @@ class LibvirtHypervisor:
                 f"{self.uri!r} is on host {host!r}; guest memory is read where the guest runs: run samepaged there"
             )
 
-    def _lifecycle(self, _: object, domain: Any, event: int, _detail: int, resumes: ResumeCounter) -> None:  # noqa: ANN401 - libvirt's
+    def _lifecycle(
+        self, _: object, domain: libvirt.virDomain, event: int, _detail: int, resumes: ResumeCounter
+    ) -> None:
         # A connection that was left to a call delivers events, too, into counts that nothing asks for any more.
         if event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
             resumes.seen(domain.UUIDString())
@@ -154,7 +164,7 @@ class LibvirtHypervisor:
     def alive(self) -> bool:
         """Whether the connection is open and was not lost, as far as is known."""
         try:
-            return self._connection is not None and bool(self._connection.isAlive())
+            return self._native is not None and bool(self._native.isAlive())
         except libvirt.libvirtError:
             return False
 
@@ -165,15 +175,15 @@ class LibvirtHypervisor:
             if end is not None and in_use:
                 self._left_behind.append(end)
         if end is not None and not in_use:
-            with contextlib.suppress(CallTimeout, HypervisorError):
+            with contextlib.suppress(CallTimeoutError, HypervisorError):
                 self._calls.make(end, CLOSE_SECONDS)
         self._calls.close()
 
     def _give_away(self) -> Callable[[], object] | None:
         """Have no connection any more; what ends it is to be called when no call is under way on it."""
-        opened, self._opened = self._opened, None
+        connection, self._connection = self._connection, None
         self._in_use = False
-        return None if opened is None else opened.close
+        return None if connection is None else connection.close
 
     def _replace(self) -> None:
         """Leave the connection to a call that does not return, and open another one. libvirt's client (9.0) loses
@@ -184,102 +194,94 @@ class LibvirtHypervisor:
         with contextlib.suppress(HypervisorError):  # then the next call finds none, as after a loss
             self.connect(REPLACE_SECONDS)
 
-    def call(self, what: str, function: Callable[[], Any], seconds: float | None = CALL_SECONDS) -> Any:  # noqa: ANN401 - whatever libvirt returns
+    def call(self, what: str, function: Callable[[], T], seconds: float | None = CALL_SECONDS) -> T:
         """Call into libvirt; its errors become GuestError, or HypervisorError if the connection was lost. `what` names
         the act and the domain. After so many seconds the call is left to itself: GuestError with Reason.NO_ANSWER. With
         None it is made in the calling thread, without a bound.
         """
         try:
             return self._without_bound(function) if seconds is None else self._bounded(function, seconds)
-        except CallTimeout:
+        except CallTimeoutError:
             raise GuestError(
                 Reason.NO_ANSWER,
                 f"{what}: libvirt has not answered for {seconds:g} s; see whether QEMU or libvirtd hangs (virsh "
                 "domcontrol), and on what",
             ) from None
         except libvirt.libvirtError as error:
-            raise failure(what, error, alive=self.alive) from error
+            raise libvirt_error(what, error, alive=self.alive) from error
 
-    def _bounded(self, function: Callable[[], Any], seconds: float) -> Any:  # noqa: ANN401 - as call
-        opened = self._opened
+    def _bounded(self, function: Callable[[], T], seconds: float) -> T:
+        connection = self._connection
         try:
-            return self._calls.make(function, seconds, opened.close if opened else lambda: None)
-        except CallTimeout:
-            if self._opened is opened:  # the call's thread closes it, when the call returns
+            return self._calls.make(function, seconds, connection.close if connection else lambda: None)
+        except CallTimeoutError:
+            if self._connection is connection:  # the call's thread closes it, when the call returns
                 self._replace()
             raise
 
-    def _without_bound(self, function: Callable[[], Any]) -> Any:  # noqa: ANN401 - as call
+    def _without_bound(self, function: Callable[[], T]) -> T:
         with self._use:
-            self._in_use, connection = True, self._connection
+            self._in_use, native = True, self._native
         try:
             return function()
         finally:
             with self._use:
-                if self._connection is connection:
+                if self._native is native:
                     self._in_use = False
                 ends, self._left_behind = self._left_behind, []
             for end in ends:
                 end()
 
     @property
-    def _connection(self) -> Any:  # noqa: ANN401 - libvirt's type
-        return None if self._opened is None else self._opened.connection
+    def _native(self) -> libvirt.virConnect | None:
+        return None if self._connection is None else self._connection.native
 
-    def _connected(self) -> Any:  # noqa: ANN401 - libvirt's type
-        if self._connection is None:
+    def _connected(self) -> libvirt.virConnect:
+        native = self._native
+        if native is None:
             raise HypervisorError(f"there is no connection to libvirt at {self.uri!r}")
-        return self._connection
+        return native
 
     def versions(self) -> tuple[str, str]:
-        """Libvirt's and QEMU's, as "9.0.0". Raises GuestError, and HypervisorError."""
-        connection = self._connected()
+        """As in Hypervisor."""
+        native = self._connected()
         numbers = self.call(
             "asking for versions",
-            lambda: (connection.getLibVersion(), connection.getVersion()),
+            lambda: (native.getLibVersion(), native.getVersion()),
             OPEN_SECONDS,  # libvirt may probe QEMU's capabilities first
         )
         libvirts, qemus = (f"{number // 10**6}.{number // 1000 % 1000}.{number % 1000}" for number in numbers)
         return libvirts, qemus
 
     def may_change(self) -> bool:
-        """Whether libvirt takes calls over this connection that change something. A read-only socket can be opened
-        for writing too, and only then refuses each of them: so one of them is made, which changes nothing. Raises
-        HypervisorError.
+        """As in Hypervisor. A read-only socket can be opened for writing too, and only then refuses each call that
+        changes something: so one of them is made, which changes nothing.
         """
-        connection = self._connected()
+        native = self._connected()
         try:
-            self.call("asking for rights", lambda: connection.saveImageGetXMLDesc(UNLIKELY_FILE, 0))
+            self.call("asking for rights", lambda: native.saveImageGetXMLDesc(UNLIKELY_FILE, 0))
         except GuestError as error:
             return error.reason is not Reason.NO_PERMISSION
         return True
 
-    def running(self) -> list[Any]:
-        """The domains that have a process now (running or paused), by name."""
-        connection = self._connected()
-        domains = self.call(
-            "listing domains", lambda: connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-        )
-        return sorted(domains, key=lambda domain: domain.name())
+    def running(self) -> list[LibvirtDomain]:
+        """As in Hypervisor."""
+        native = self._connected()
+        domains = self.call("listing domains", lambda: native.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE))
+        return sorted((LibvirtDomain(self.call, domain) for domain in domains), key=lambda domain: domain.name)
 
-    def by_uuid(self, uuid: str) -> Any:  # noqa: ANN401 - libvirt's type
-        """The domain with this UUID. Raises GuestError where there is none."""
-        connection = self._connected()
-        return self.call(f"looking up domain {uuid}", lambda: connection.lookupByUUIDString(uuid))
+    def by_uuid(self, uuid: str) -> LibvirtDomain:
+        """As in Hypervisor."""
+        native = self._connected()
+        return LibvirtDomain(self.call, self.call(f"looking up domain {uuid}", lambda: native.lookupByUUIDString(uuid)))
 
-    def domain(self, uuid: str, name: str) -> LibvirtDomain:
-        """The domain with this UUID, for suspending and resuming; `name` is for messages. Raises GuestError if there
-        is none.
-        """
-        return LibvirtDomain(self.call, self.by_uuid(uuid), name)
-
-    def by_name(self, name: str) -> Any:  # noqa: ANN401 - libvirt's type
-        """The domain of this name (or UUID). Raises GuestError where there is none."""
-        connection = self._connected()
-        for lookup in (connection.lookupByName, connection.lookupByUUIDString):
+    def by_name(self, name: str) -> LibvirtDomain:
+        """As in Hypervisor."""
+        native = self._connected()
+        for lookup in (native.lookupByName, native.lookupByUUIDString):
             try:
-                return self._calls.make(partial(lookup, name), CALL_SECONDS)
-            except CallTimeout:
+                return LibvirtDomain(self.call, self._calls.make(partial(lookup, name), CALL_SECONDS))
+            except CallTimeoutError:
                 raise HypervisorError(
                     f"libvirt has not answered for {CALL_SECONDS:g} s while {name!r} was looked up"
                 ) from None
@@ -287,5 +289,5 @@ class LibvirtHypervisor:
                 break  # no name that libvirt could have
             except libvirt.libvirtError as error:
                 if not self.alive:
-                    raise lost(f"looking up {name!r}", error) from error
+                    raise connection_lost(f"looking up {name!r}", error) from error
         raise GuestError(Reason.NO_SUCH_DOMAIN, f"there is no domain {name!r}; `virsh list` shows those that run")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from samepaged.config import Config
-    from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
+    from samepaged.hypervisor.protocol import Hypervisor
 
 __all__ = ["HostRound", "report", "scan_all"]
 
@@ -106,7 +106,7 @@ def _skip(name: str, error: Exception) -> SkippedGuest:
 
 
 def scan_all(
-    hypervisor: LibvirtHypervisor,
+    hypervisor: Hypervisor,
     config: Config,
     scanner: GuestScanner,
     names: Sequence[str] = (),
@@ -136,7 +136,7 @@ def scan_all(
     return round_
 
 
-def _named(hypervisor: LibvirtHypervisor, names: Sequence[str], round_: HostRound) -> dict[str, str]:
+def _named(hypervisor: Hypervisor, names: Sequence[str], round_: HostRound) -> dict[str, str]:
     """The UUIDs of the named domains, each once, and their names."""
     found: dict[str, str] = {}
     for name in names:
@@ -145,18 +145,18 @@ def _named(hypervisor: LibvirtHypervisor, names: Sequence[str], round_: HostRoun
         except GuestError as error:
             round_.skipped.append(_skip(name, error))
         else:
-            found[domain.UUIDString()] = domain.name()
+            found[domain.uuid] = domain.name
     return found
 
 
-def _selected(hypervisor: LibvirtHypervisor, config: Config, round_: HostRound) -> dict[str, str]:
+def _selected(hypervisor: Hypervisor, config: Config, round_: HostRound) -> dict[str, str]:
     """The UUIDs of the domains that run and that the configuration selects, and their names."""
     found: dict[str, str] = {}
     for domain in hypervisor.running():
-        name: str = domain.name()
-        round_.running[domain.UUIDString()] = name
+        name = domain.name
+        round_.running[domain.uuid] = name
         if config.selects(name):
-            found[domain.UUIDString()] = name
+            found[domain.uuid] = name
         else:
             text = f"domain {name!r} is excluded by the configuration (guests)"
             round_.skipped.append(SkippedGuest(name, Reason.EXCLUDED, text))

@@ -16,7 +16,8 @@ from samepaged.guard.journal import Journal
 from samepaged.guard.recover import Recovery, recover
 from samepaged.hypervisor.protocol import ControlState, RunState
 from samepaged.procfs import start_time
-from tests.unit.guard.fakes import ENTRY, UUID, FakeHypervisor, error, open_entry
+from tests.support.hypervisor import UUID, FakeHypervisor, error
+from tests.unit.guard.fakes import ENTRY, open_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 def hypervisor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHypervisor:
     """In the place of each connection to libvirt; only one directory has journals."""
     one = FakeHypervisor()
-    monkeypatch.setattr(settle, "Hypervisor", lambda *_, **__: one)
+    monkeypatch.setattr(settle, "LibvirtHypervisor", lambda *_, **__: one)
     monkeypatch.setattr(resume, "IN_FLIGHT_SECONDS", 0.2)
     monkeypatch.setattr(module, "places", lambda configured: [configured])
     return one

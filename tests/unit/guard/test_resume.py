@@ -18,7 +18,8 @@ from samepaged.guard.resume import (
     ResumeOutcome,
 )
 from samepaged.hypervisor.protocol import ControlState, RunState
-from tests.unit.guard.fakes import ENTRY, Clock, FakeHypervisor, error, open_entry
+from tests.support.hypervisor import FakeHypervisor, error
+from tests.unit.guard.fakes import ENTRY, Clock, open_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,7 +157,7 @@ def test_while_libvirt_is_away_the_entry_stays_open(tmp_path: Path, hypervisor: 
 
 
 def test_a_guest_that_is_gone_is_not_ours(tmp_path: Path) -> None:
-    assert Watched(tmp_path, FakeHypervisor(None)).settling.look() is ResumeOutcome.NOT_OURS
+    assert Watched(tmp_path, FakeHypervisor([])).settling.look() is ResumeOutcome.NOT_OURS
 
 
 def test_another_life_of_the_domain_is_not_ours(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
@@ -233,7 +234,7 @@ def test_short_queries_of_other_clients_disturb_nothing(tmp_path: Path, hypervis
 
 
 def test_another_uri_that_does_not_know_the_domain_settles_nothing(tmp_path: Path) -> None:
-    settling = EntrySettlement(open_entry(tmp_path), FakeHypervisor(None), clock=Clock(), other_uri=True)
+    settling = EntrySettlement(open_entry(tmp_path), FakeHypervisor([]), clock=Clock(), other_uri=True)
     assert settling.look() is None
     assert ENTRY.uri in settling.progress
 

@@ -17,7 +17,8 @@ from samepaged.guard.journal import FileName, Journal
 from samepaged.guard.server import Guard
 from samepaged.guard.settle import OpenEntries
 from samepaged.hypervisor.protocol import ControlState, RunState
-from tests.unit.guard.fakes import ENTRY, FakeHypervisor, error
+from tests.support.hypervisor import FakeHypervisor, error
+from tests.unit.guard.fakes import ENTRY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

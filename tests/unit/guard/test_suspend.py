@@ -12,9 +12,9 @@ from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guard import suspend
 from samepaged.guard.suspend import RESUME_SECONDS, LeftOpenError, Suspender
 from samepaged.hypervisor import protocol
-from samepaged.hypervisor.calls import CallNotMadeError
-from samepaged.hypervisor.protocol import ControlState, RunState
-from tests.unit.guard.fakes import UUID, Clock, FakeGuard, FakeHypervisor, error, guest
+from samepaged.hypervisor.protocol import CallNotMadeError, ControlState, RunState
+from tests.support.hypervisor import UUID, FakeHypervisor, error
+from tests.unit.guard.fakes import Clock, FakeGuard, guest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

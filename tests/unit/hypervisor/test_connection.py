@@ -37,11 +37,17 @@ class Link:
         return uuid, self
 
 
-class Resumed:
+class Domain:
     """The domain of an event."""
 
     def UUIDString(self) -> str:  # noqa: N802 - libvirt's name
         return "u-1"
+
+
+def resumed(hypervisor: LibvirtHypervisor, link: Link) -> None:
+    """Deliver the event of a resume over a connection."""
+    domain = cast("libvirt.virDomain", Domain())
+    hypervisor._lifecycle(None, domain, libvirt.VIR_DOMAIN_EVENT_RESUMED, 0, link.resumes)
 
 
 @pytest.fixture
@@ -51,7 +57,7 @@ def links(monkeypatch: pytest.MonkeyPatch) -> list[Link]:
     def opening(uri: str, lifecycle: Callable[..., None], resumes: ResumeCounter, *, read_only: bool) -> Connection:
         link = Link(resumes)
         found.append(link)
-        return Connection(link, "QEMU", None)
+        return Connection(cast("libvirt.virConnect", link), "QEMU", None)
 
     monkeypatch.setattr(module, "open_connection", opening)
     monkeypatch.setattr(module, "start_event_loop", lambda: None)
@@ -87,7 +93,8 @@ def test_a_call_that_does_not_return_keeps_its_connection(hypervisor: LibvirtHyp
     assert caught.value.reason is Reason.NO_ANSWER
     assert "suspending domain 'web-1'" in str(caught.value)
     # The next call has another connection: libvirt's client loses answers if two threads call over one.
-    assert hypervisor.by_uuid("u-1") == ("u-1", links[1])
+    found: Any = hypervisor.by_uuid("u-1").native
+    assert found == ("u-1", links[1])
     assert hypervisor.unanswered == 1
     assert not links[0].closed
     release.set()
@@ -103,9 +110,9 @@ def test_events_of_an_abandoned_connection_do_not_count(hypervisor: LibvirtHyper
     assert not hypervisor.resumes.by_others("u-1")
     hypervisor.resumes.own("u-1")
     for link in links:  # libvirtd tells both of our resume
-        hypervisor._lifecycle(None, Resumed(), libvirt.VIR_DOMAIN_EVENT_RESUMED, 0, link.resumes)
+        resumed(hypervisor, link)
     assert not hypervisor.resumes.by_others("u-1")
-    hypervisor._lifecycle(None, Resumed(), libvirt.VIR_DOMAIN_EVENT_RESUMED, 0, links[1].resumes)
+    resumed(hypervisor, links[1])
     assert hypervisor.resumes.by_others("u-1")
     release.set()
 
