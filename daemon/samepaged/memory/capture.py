@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged import ksm
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps
 from samepaged.memory.absent_pages import absent_pages, private_mappings
@@ -29,7 +30,6 @@ from samepaged.memory.forecast import (
 )
 from samepaged.memory.layout import locate, merge_obstacle
 from samepaged.memory.observer import NullObserver, PageAccess
-from samepaged.memory.pagemap import PAGE
 from samepaged.memory.pause import PauseMeter
 from samepaged.memory.plan import FallbackReason, fall_back
 from samepaged.memory.precopy import TOO_LONG, DoesNotConverge, Precopy, Verification
@@ -112,7 +112,7 @@ def capture(
     finer = None
     if policy.finer_sizes:
         known = epoch = None  # hashes of the parts are not kept
-        finer = SubpageDigests(sum(source.blocks) // PAGE, policy.finer_sizes, hashing.hasher, hashing.seed)
+        finer = SubpageDigests(sum(source.blocks) // PAGE_SIZE, policy.finer_sizes, hashing.hasher, hashing.seed)
     if policy.reader == "dump":
         check_dump_mode(policy, paused=source.paused)
         with kept.restored_if_refused(known, epoch):
@@ -219,7 +219,7 @@ class _Scan:
             if chosen.mode == "sliced" and self.policy.one_instant:
                 raise self._too_long()
             pages = self._read(chosen.mode)
-        return Capture(PageDigest(pages, PAGE), chosen.mode, "process", self.reader.bytes_read, chosen.fallback)
+        return Capture(PageDigest(pages, PAGE_SIZE), chosen.mode, "process", self.reader.bytes_read, chosen.fallback)
 
     def _too_long(self) -> GuestError:
         seconds = snapshot_seconds(self.reader, self.kept.pace)
@@ -273,7 +273,7 @@ class _Scan:
             ended = time.monotonic()
         if not self.source.paused:
             pace.learn_overhead(held.seconds - (ended - began))
-        pace.learn((reader.bytes_read - before) // PAGE, read - copied + looked - began)
+        pace.learn((reader.bytes_read - before) // PAGE_SIZE, read - copied + looked - began)
         pace.learn_copying(copies.copied, copied - looked + ended - read)
         return pages
 
@@ -343,4 +343,4 @@ def _by_dump(
         began = time.monotonic()
         pages = reader.read(absent)
         pace.learn_dump(reader.bytes_read, time.monotonic() - began)
-    return Capture(PageDigest(pages, PAGE), "snapshot", "dump", reader.bytes_read, fallback)
+    return Capture(PageDigest(pages, PAGE_SIZE), "snapshot", "dump", reader.bytes_read, fallback)

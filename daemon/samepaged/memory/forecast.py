@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.drift.budget import UNLIMITED, refusal
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps, softdirty
 from samepaged.memory.hashing import best
 from samepaged.memory.layout import locate
-from samepaged.memory.pagemap import PAGE
 from samepaged.memory.plan import SNAPSHOT_IS_SHORT, FallbackReason, Plan, choose, fall_back
 from samepaged.memory.process_reader import ProcessReader
 from samepaged.memory.sliced import AIM
@@ -135,7 +135,7 @@ def _of_process(reader: ProcessReader, policy: Policy, kept: ScanState, *, pause
         reader="process",
         pause=0.0 if paused else pauses[chosen.mode],
         snapshot=snapshot,
-        backed=backed * PAGE,
+        backed=backed * PAGE_SIZE,
         obstacle=obstacle,
         total=0.0 if paused else later[chosen.mode],
         mappings=reader.mappings,

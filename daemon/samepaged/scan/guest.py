@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import libvirt
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.drift.budget import UNLIMITED
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import Suspender
@@ -41,11 +42,9 @@ if TYPE_CHECKING:
     from samepaged.scan.circuit_breaker import CircuitBreaker
     from samepaged.scan.clocks import Clocks
 
-__all__ = ["PAGE_SIZE", "GuestScanner", "ScannedGuest"]
+__all__ = ["GuestScanner", "ScannedGuest"]
 
 log = logging.getLogger(__name__)
-
-PAGE_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True)
