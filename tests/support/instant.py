@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from samepaged.attribution.ram_map import RamMap
     from samepaged.hypervisor.guest import Guest
     from samepaged.memory.observer import PageAccess, PageObserver
-    from samepaged.memory.pause import Pause
+    from samepaged.memory.reader import Pause
     from samepaged.memory.scan_state import ScanState
 
 __all__ = ["differences", "scanned", "whole"]

@@ -15,8 +15,8 @@ from samepaged.hypervisor.guest import describe
 from samepaged.memory import smaps
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.hashing import best
-from samepaged.memory.layout import locate
-from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.process_ram import ProcessReader
+from samepaged.memory.ram_location import locate
 from samepaged.sharing import ABSENT, SWAPPED, ZERO
 from tests.support.guests import Spec, running
 

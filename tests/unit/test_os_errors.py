@@ -21,9 +21,9 @@ from samepaged.memory.backing_file import BackingFile
 from samepaged.memory.claim import SoftDirtyLock
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.hashing import best
-from samepaged.memory.layout import RamMapping
 from samepaged.memory.pagemap import Pagemap
 from samepaged.memory.process_vm import ProcessMemory
+from samepaged.memory.ram_location import RamMapping
 from samepaged.os_errors import process_error
 from samepaged.procfs import has_ended, is_alive, names_living, start_time
 from tests.support.descriptors import no_descriptors

@@ -22,10 +22,10 @@ from samepaged.hypervisor.guest import describe
 from samepaged.memory import precopy, smaps, softdirty
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
 from samepaged.memory.hashing import best
-from samepaged.memory.layout import locate
 from samepaged.memory.pagemap import PRESENT, SOFT_DIRTY
 from samepaged.memory.precopy import Precopy
-from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.process_ram import ProcessReader
+from samepaged.memory.ram_location import locate
 from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:

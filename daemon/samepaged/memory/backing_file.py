@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.layout import RamMapping
+    from samepaged.memory.ram_location import RamMapping
 
 __all__ = ["BackingFile"]
 

@@ -14,7 +14,6 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps
 from samepaged.memory.absent_pages import absent_pages, private_mappings
-from samepaged.memory.calibration import calibrate
 from samepaged.memory.claim import LockHeld
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.forecast import (
@@ -28,16 +27,17 @@ from samepaged.memory.forecast import (
     snapshot_seconds,
     within,
 )
-from samepaged.memory.layout import locate, merge_obstacle
+from samepaged.memory.modes import FallbackReason, fall_back
 from samepaged.memory.observer import NullObserver, PageAccess
-from samepaged.memory.pause import PauseMeter
-from samepaged.memory.plan import FallbackReason, fall_back
 from samepaged.memory.precopy import TOO_LONG, DoesNotConverge, Precopy, Verification
-from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.process_ram import ProcessReader
+from samepaged.memory.ram_location import locate, merge_obstacle
+from samepaged.memory.reader import PauseMeter
 from samepaged.memory.scan_state import ScanState, SoftDirtyEpoch
 from samepaged.memory.sliced import read_sliced
 from samepaged.memory.subpages import SubpageDigests
 from samepaged.memory.suspension import Workload
+from samepaged.memory.throughput import calibrate
 from samepaged.sharing.digest import PageDigest
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.memory.hashing import Hasher
+    from samepaged.memory.modes import Plan, ThroughputModel
     from samepaged.memory.observer import PageObserver
-    from samepaged.memory.pause import Pause
-    from samepaged.memory.plan import Plan, ThroughputModel
+    from samepaged.memory.reader import Pause
 
 __all__ = ["Capture", "GuestMemory", "Hashing", "Policy", "capture"]
 

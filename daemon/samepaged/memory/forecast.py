@@ -11,9 +11,9 @@ from samepaged.drift.budget import UNLIMITED, refusal
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps, softdirty
 from samepaged.memory.hashing import best
-from samepaged.memory.layout import locate
-from samepaged.memory.plan import SNAPSHOT_IS_SHORT, FallbackReason, Plan, choose, fall_back
-from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.modes import SNAPSHOT_IS_SHORT, FallbackReason, Plan, choose, fall_back
+from samepaged.memory.process_ram import ProcessReader
+from samepaged.memory.ram_location import locate
 from samepaged.memory.sliced import AIM
 from samepaged.memory.suspension import Workload, totals, within_budget
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from samepaged.drift.budget import DriftBudget
-    from samepaged.memory.layout import RamMapping
-    from samepaged.memory.plan import ThroughputModel
+    from samepaged.memory.modes import ThroughputModel
+    from samepaged.memory.ram_location import RamMapping
     from samepaged.memory.scan_state import ScanState
 
 __all__ = [

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.process_reader import ProcessReader
+    from samepaged.memory.process_ram import ProcessReader
     from samepaged.memory.residency import Residency
 
 __all__ = ["ABSENT", "SWAPPED", "NullObserver", "PageAccess", "PageObserver"]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.drift.budget import DriftBudget
-    from samepaged.memory.pause import Pause
-    from samepaged.memory.process_reader import ProcessReader
+    from samepaged.memory.process_ram import ProcessReader
+    from samepaged.memory.reader import Pause
 
 __all__ = ["AIM", "read_sliced"]
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
+from samepaged.memory.modes import FallbackReason
 from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, SOFT_DIRTY, Pagemap
-from samepaged.memory.plan import FallbackReason
 from samepaged.os_errors import exhausted, no_resources, process_error
 from samepaged.sharing.digest import SWAPPED as SWAPPED_PAGE
 from samepaged.sharing.digest import ZERO
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.layout import RamMapping
+    from samepaged.memory.ram_location import RamMapping
 
 __all__ = ["clear", "obstacle", "stale", "supported"]
 

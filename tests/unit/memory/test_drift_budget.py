@@ -19,8 +19,8 @@ from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import capture as module
 from samepaged.memory.capture import GuestMemory, Hashing, Policy, capture
 from samepaged.memory.hashing import best
-from samepaged.memory.pause import PauseMeter
-from samepaged.memory.plan import FallbackReason, Plan, ThroughputModel
+from samepaged.memory.modes import FallbackReason, Plan, ThroughputModel
+from samepaged.memory.reader import PauseMeter
 from samepaged.memory.scan_state import ScanState
 from samepaged.memory.sliced import LONGEST_WAIT, read_sliced
 from samepaged.memory.suspension import Workload, totals, within_budget

@@ -13,11 +13,11 @@ from samepaged.errors import GuestError, Reason
 from samepaged.memory import forecast as module
 from samepaged.memory import softdirty
 from samepaged.memory.forecast import Policy, forecast
-from samepaged.memory.plan import FallbackReason
+from samepaged.memory.modes import FallbackReason
 from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:
-    from samepaged.memory.process_reader import ProcessReader
+    from samepaged.memory.process_ram import ProcessReader
 
 OBSTACLE = FallbackReason("shared", "its memory is shared")
 # At the pace that is taken for granted, 1 GiB takes 0.73 s.
@@ -134,7 +134,7 @@ def test_a_process_whose_memory_may_not_be_read_is_no_guest_to_scan(monkeypatch:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("samepaged.memory.process_reader.copy_process", refuse)
+    monkeypatch.setattr("samepaged.memory.process_ram.copy_process", refuse)
     with ram(1237), pytest.raises(GuestError) as caught:
         forecast(os.getpid(), [1237 * PAGE_SIZE], policy(), ScanState(0), paused=False, vfio=False)
     assert caught.value.reason is Reason.NO_PERMISSION

@@ -18,9 +18,9 @@ from samepaged.errors import GuestError
 from samepaged.memory.capture import Hashing
 from samepaged.memory.dump_reader import DumpReader
 from samepaged.memory.hashing import NativeHasher, PythonHasher
-from samepaged.memory.layout import RamMapping
 from samepaged.memory.locked_buffer import locked_buffer
-from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.process_ram import ProcessReader
+from samepaged.memory.ram_location import RamMapping
 from samepaged.memory.subpages import SubpageDigests
 from tests.support.process_memory import holders, mappings
 from tests.unit.memory.test_dump import core

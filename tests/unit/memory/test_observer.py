@@ -19,11 +19,11 @@ from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import smaps
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
 from samepaged.memory.hashing import Interrupted, best
-from samepaged.memory.layout import locate
+from samepaged.memory.modes import ThroughputModel
 from samepaged.memory.observer import ABSENT, PageAccess
 from samepaged.memory.pagemap import PRESENT, Pagemap
-from samepaged.memory.plan import ThroughputModel
-from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.process_ram import ProcessReader
+from samepaged.memory.ram_location import locate
 from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:

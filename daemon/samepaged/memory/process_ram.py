@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.memory.hashing import Hasher
-    from samepaged.memory.layout import RamMapping
+    from samepaged.memory.ram_location import RamMapping
     from samepaged.memory.subpages import SubpageDigests
 
 __all__ = ["BLOCK", "ProcessReader", "blocks_of"]

@@ -10,8 +10,8 @@ import numpy as np
 from samepaged.memory.pagemap import PRESENT
 
 if TYPE_CHECKING:
-    from samepaged.memory.plan import ThroughputModel
-    from samepaged.memory.process_reader import ProcessReader
+    from samepaged.memory.modes import ThroughputModel
+    from samepaged.memory.process_ram import ProcessReader
 
 __all__ = ["calibrate"]
 
