@@ -19,7 +19,7 @@ from samepaged.ksm import counters as ksm_counters
 from samepaged.memory import smaps, softdirty
 from samepaged.memory.backing_file import BackingFile
 from samepaged.memory.claim import SoftDirtyLock
-from samepaged.memory.dump_reader import DumpReader
+from samepaged.memory.dump_reader import DumpStream
 from samepaged.memory.hashing import best
 from samepaged.memory.pagemap import Pagemap
 from samepaged.memory.process_vm import ProcessMemory
@@ -63,7 +63,7 @@ def backing_file(_: Path) -> None:
 
 
 def dump(directory: Path) -> None:
-    DumpReader(lambda _: None, directory, (4096,), hasher=best(), seed=0, stop=lambda: False).read()
+    DumpStream(lambda _: None, directory, (4096,), hasher=best(), seed=0, stop=lambda: False).read()
 
 
 def supported(_: Path) -> None:

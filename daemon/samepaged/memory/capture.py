@@ -15,7 +15,7 @@ from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps
 from samepaged.memory.absent_pages import absent_pages, private_mappings
 from samepaged.memory.claim import LockHeld
-from samepaged.memory.dump_reader import DumpReader
+from samepaged.memory.dump_reader import DumpStream
 from samepaged.memory.forecast import (
     TOO_BUSY,
     Policy,
@@ -30,7 +30,7 @@ from samepaged.memory.forecast import (
 from samepaged.memory.modes import FallbackReason, fall_back
 from samepaged.memory.observer import NullObserver, PageAccess
 from samepaged.memory.precopy import TOO_LONG, DoesNotConverge, Precopy, Verification
-from samepaged.memory.process_ram import ProcessReader
+from samepaged.memory.process_ram import ProcessRam
 from samepaged.memory.ram_location import locate, merge_obstacle
 from samepaged.memory.reader import PauseMeter
 from samepaged.memory.scan_state import ScanState, SoftDirtyEpoch
@@ -87,7 +87,7 @@ class Hashing:
 class Capture:
     """What a scan found and how: the mode and the reader used, bytes read, and why it was not what was asked for.
     `finer` are the digests in the sizes below a page's. `merge_obstacle` is why KSM cannot merge the memory, as far as
-    its mappings tell; `not_exclusive` counts pages as ProcessReader.count_not_exclusive does.
+    its mappings tell; `not_exclusive` counts pages as ProcessRam.count_not_exclusive does.
     """
 
     digest: PageDigest
@@ -131,7 +131,7 @@ def capture(
             witness.decline(DUMPED)
             found = _by_dump(source, hashing, finer, kept.pace, FallbackReason("layout", str(error)))
         else:
-            with ProcessReader(
+            with ProcessRam(
                 source.pid,
                 mappings,
                 hasher=hashing.hasher,
@@ -159,7 +159,7 @@ class _Scan:
     hashing: Hashing
     policy: Policy
     kept: ScanState
-    reader: ProcessReader
+    reader: ProcessRam
     witness: PageObserver
 
     def run(self, known: NDArray[np.uint64] | None, epoch: SoftDirtyEpoch | None) -> Capture:
@@ -191,7 +191,7 @@ class _Scan:
             if pace.measured and budget.left() < budget.limit:
                 raise
             hashing = self.hashing
-            with ProcessReader(
+            with ProcessRam(
                 source.pid,
                 self.reader.mappings,
                 hasher=hashing.hasher,
@@ -328,7 +328,7 @@ def _by_dump(
     pace: ThroughputModel,
     fallback: FallbackReason | None,
 ) -> Capture:
-    reader = DumpReader(
+    reader = DumpStream(
         source.dump,
         source.directory,
         source.blocks,

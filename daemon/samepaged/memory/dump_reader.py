@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from samepaged.memory.hashing import Hasher
     from samepaged.memory.subpages import SubpageDigests
 
-__all__ = ["DumpReader"]
+__all__ = ["DumpStream"]
 
 PIPE_SIZE: Final = 1 << 20
 CHUNK_PAGES: Final = 256
@@ -92,7 +92,7 @@ def _remove(fifo: Path) -> None:
             remove()
 
 
-class DumpReader:
+class DumpStream:
     """Reads a guest through `dump(path)`, which writes the dump into the FIFO at `path` and returns when it is done.
     The FIFO lies in a directory of its own below `directory`. Raises GuestError.
     """

@@ -12,7 +12,7 @@ from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps, softdirty
 from samepaged.memory.hashing import best
 from samepaged.memory.modes import SNAPSHOT_IS_SHORT, FallbackReason, Plan, choose, fall_back
-from samepaged.memory.process_ram import ProcessReader
+from samepaged.memory.process_ram import ProcessRam
 from samepaged.memory.ram_location import locate
 from samepaged.memory.sliced import AIM
 from samepaged.memory.suspension import Workload, totals, within_budget
@@ -99,7 +99,7 @@ def forecast(pid: int, blocks: Sequence[int], policy: Policy, kept: ScanState, *
         check_dump(blocks, policy, kept.pace, error, paused=paused)
         check_dump_budget(blocks, policy, kept.pace, paused=paused)
         return _of_dump(blocks, kept.pace, FallbackReason("layout", str(error)), paused=paused)
-    with ProcessReader(pid, mappings, hasher=best(), seed=0, threads=1, stop=lambda: False) as reader:
+    with ProcessRam(pid, mappings, hasher=best(), seed=0, threads=1, stop=lambda: False) as reader:
         reader.check_readable()
         return _of_process(reader, policy, kept, paused=paused, vfio=vfio)
 
@@ -112,7 +112,7 @@ def _of_dump(
     return Forecast("snapshot", "dump", own, seconds, None, obstacle, own)
 
 
-def _of_process(reader: ProcessReader, policy: Policy, kept: ScanState, *, paused: bool, vfio: bool) -> Forecast:
+def _of_process(reader: ProcessRam, policy: Policy, kept: ScanState, *, paused: bool, vfio: bool) -> Forecast:
     snapshot = snapshot_seconds(reader, kept.pace)
     chosen = plan(reader, policy, kept, paused=paused, vfio=vfio)
     if chosen.mode == "precopy" and _precopy_seconds(reader, kept.pace) > policy.max_pause:
@@ -143,7 +143,7 @@ def _of_process(reader: ProcessReader, policy: Policy, kept: ScanState, *, pause
 
 
 def plan(
-    reader: ProcessReader, policy: Policy, kept: ScanState, *, paused: bool, vfio: bool, first: bool = True
+    reader: ProcessRam, policy: Policy, kept: ScanState, *, paused: bool, vfio: bool, first: bool = True
 ) -> Plan:
     """The mode for a scan by this reader; `first` says that precopy has no earlier scan to begin from. Raises
     GuestError, also if the drift budget has no room for it.
@@ -176,12 +176,12 @@ def within(
     )
 
 
-def snapshot_seconds(reader: ProcessReader, pace: ThroughputModel) -> float:
+def snapshot_seconds(reader: ProcessRam, pace: ThroughputModel) -> float:
     """How long a snapshot would suspend the guest, as far as can be told: by what is backed of it now."""
     return pace.overhead + pace.seconds(reader.count_backed())
 
 
-def _precopy_seconds(reader: ProcessReader, pace: ThroughputModel) -> float:
+def _precopy_seconds(reader: ProcessRam, pace: ThroughputModel) -> float:
     """How long precopy suspends a guest that writes nothing: its bits are looked at all the same."""
     return pace.overhead + pace.looking * reader.pages
 
@@ -191,7 +191,7 @@ def dump_seconds(blocks: Sequence[int], pace: ThroughputModel) -> float:
     return pace.overhead + sum(blocks) / pace.dump_rate
 
 
-def _obstacle(reader: ProcessReader, kept: ScanState, *, vfio: bool) -> FallbackReason | None:
+def _obstacle(reader: ProcessRam, kept: ScanState, *, vfio: bool) -> FallbackReason | None:
     """Why precopy cannot be taken, or None."""
     found = softdirty.obstacle(reader.pid, reader.mappings, vfio=vfio)
     return DISTRUSTED if found is None and kept.distrusted else found

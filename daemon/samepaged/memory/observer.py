@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.process_ram import ProcessReader
+    from samepaged.memory.process_ram import ProcessRam
     from samepaged.memory.residency import Residency
 
 __all__ = ["ABSENT", "SWAPPED", "NullObserver", "PageAccess", "PageObserver"]
@@ -32,7 +32,7 @@ class PageAccess:
     for if it is not given; absent ones are not touched, and swapped ones are not brought in.
     """
 
-    def __init__(self, reader: ProcessReader, where: Residency | None = None) -> None:
+    def __init__(self, reader: ProcessRam, where: Residency | None = None) -> None:
         self._reader = reader
         self._looked = where
         self.copied = 0

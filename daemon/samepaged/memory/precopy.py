@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from samepaged.memory.modes import ThroughputModel
     from samepaged.memory.observer import PageObserver
-    from samepaged.memory.process_ram import ProcessReader
+    from samepaged.memory.process_ram import ProcessRam
     from samepaged.memory.reader import Pause
 
 __all__ = ["TOO_LONG", "DoesNotConverge", "Precopy", "Verification"]
@@ -81,7 +81,7 @@ class Precopy:
     the longest pause, in seconds. What it learns of the guest's pace goes into `pace`.
     """
 
-    reader: ProcessReader
+    reader: ProcessRam
     pause: Pause
     pace: ThroughputModel
     budget: float

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from samepaged.memory.ram_location import RamMapping
     from samepaged.memory.subpages import SubpageDigests
 
-__all__ = ["BLOCK", "ProcessReader", "blocks_of"]
+__all__ = ["BLOCK", "ProcessRam", "blocks_of"]
 
 # Pages whose hashes are held apart before they go to their places (2 MiB of hashes).
 BATCH: Final = 1 << 18
@@ -46,7 +46,7 @@ PIECE: Final = 2048
 BLOCK: Final = 512
 
 
-class ProcessReader:
+class ProcessRam:
     """Reads the RAM mappings of process `pid`. Keeps the files open that this takes; use it as a context manager.
     Raises GuestError.
     """

@@ -17,7 +17,7 @@ from samepaged.memory.modes import FallbackReason
 from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:
-    from samepaged.memory.process_ram import ProcessReader
+    from samepaged.memory.process_ram import ProcessRam
 
 OBSTACLE = FallbackReason("shared", "its memory is shared")
 # At the pace that is taken for granted, 1 GiB takes 0.73 s.
@@ -51,7 +51,7 @@ def foreseen(
     **more: Any,
 ) -> tuple[str, float, str | None]:
     monkeypatch.setattr(softdirty, "obstacle", lambda *_, **__: obstacle)
-    reader = cast("ProcessReader", Backed(backed))
+    reader = cast("ProcessRam", Backed(backed))
     found = module._of_process(reader, policy(**more), ScanState(0), paused=paused, vfio=False)
     assert (found.backed, found.reader) == (backed * PAGE_SIZE, "process")
     return found.mode, found.pause, None if found.obstacle is None else found.obstacle.code

@@ -22,7 +22,7 @@ from samepaged.memory.hashing import Interrupted, best
 from samepaged.memory.modes import ThroughputModel
 from samepaged.memory.observer import ABSENT, PageAccess
 from samepaged.memory.pagemap import PRESENT, Pagemap
-from samepaged.memory.process_ram import ProcessReader
+from samepaged.memory.process_ram import ProcessRam
 from samepaged.memory.ram_location import locate
 from samepaged.memory.scan_state import ScanState
 
@@ -65,9 +65,9 @@ def guest(file: str = PRIVATE) -> Iterator[int]:
         process.kill()
 
 
-def reader(pid: int, threads: int = 2, stop: Callable[[], bool] = lambda: False) -> ProcessReader:
+def reader(pid: int, threads: int = 2, stop: Callable[[], bool] = lambda: False) -> ProcessRam:
     mappings = locate(smaps.read(pid), (PAGES * PAGE_SIZE,))
-    return ProcessReader(pid, mappings, hasher=best(), seed=7, threads=threads, stop=stop)
+    return ProcessRam(pid, mappings, hasher=best(), seed=7, threads=threads, stop=stop)
 
 
 def beginnings(buffer: memoryview, places: NDArray[np.int32]) -> list[bytes | None]:
@@ -98,11 +98,11 @@ def test_where_pages_are_is_looked_up_when_somebody_asks_and_then_once(monkeypat
         looks: list[None] = []
         look = one.look
 
-        def noted(_: ProcessReader) -> Residency:
+        def noted(_: ProcessRam) -> Residency:
             looks.append(None)
             return look()
 
-        monkeypatch.setattr(ProcessReader, "look", noted)
+        monkeypatch.setattr(ProcessRam, "look", noted)
         copies = PageAccess(one)
         assert looks == []
         assert np.count_nonzero(copies.present) + np.count_nonzero(copies.absent) == copies.pages
