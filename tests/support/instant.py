@@ -10,7 +10,7 @@ import numpy as np
 from samepaged.attribution.guest_ram import PAGE, Ram
 from samepaged.attribution.linux.kernel import Kernel
 from samepaged.attribution.linux.labelling import label_pages
-from samepaged.attribution.ownership import KIND, KINDS
+from samepaged.attribution.page_owners import KIND, KINDS
 from samepaged.attribution.ram_map import layouts
 from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.ram_map import Layout
     from samepaged.hypervisor.guest import Guest
     from samepaged.memory.observer import PageAccess, PageObserver

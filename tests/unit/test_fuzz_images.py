@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from samepaged.attribution.guest_ram import PAGE, WORDS, Unreadable
-from samepaged.attribution.ownership import PageOwners
+from samepaged.attribution.page_owners import PageOwners
 from samepaged.attribution.ram_map import Layout, Region
 from tests.fuzz.images.trial import Plan, attempt
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from samepaged.attribution import messages, worker
 from samepaged.attribution.guest_ram import PAGE, WORDS, Ram, Unreadable
-from samepaged.attribution.ownership import KIND, PageOwners
+from samepaged.attribution.page_owners import KIND, PageOwners
 from samepaged.attribution.ram_map import Layout, Region
 from samepaged.attribution.wire import Channel
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from samepaged.attribution.guest_ram import PAGE, Unreadable
 from samepaged.attribution.linux.labelling import label_pages
-from samepaged.attribution.ownership import KIND, KINDS, PageOwners
+from samepaged.attribution.page_owners import KIND, KINDS, PageOwners
 from tests.unit.attribution.inhabited import ARRAY, ARRAY_PAGE, DIRECT, OBJECTS, PAGES, TEXT_PAGE, Inhabited
 
 CODE, PLAIN = 0x400000, 0x600000

@@ -5,7 +5,7 @@ import pytest
 
 from samepaged.attribution.guest_ram import PAGE, Ram, Unreadable
 from samepaged.attribution.linux.labelling import label_pages
-from samepaged.attribution.ownership import KINDS, PageOwners, permissions
+from samepaged.attribution.page_owners import KINDS, PageOwners, permissions
 from tests.unit.attribution.inhabited import DIRECT, MODULE_PAGE, STACK_PAGE, TEXT_PAGE, Inhabited
 
 R, W, X, S = 1, 2, 4, 8

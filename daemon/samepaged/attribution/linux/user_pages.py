@@ -11,7 +11,7 @@ import numpy as np
 from samepaged.attribution.guest_ram import PAGE, PAGE_SHIFT
 from samepaged.attribution.linux.paging import walk_pieces
 from samepaged.attribution.linux.vmas import find_areas
-from samepaged.attribution.ownership import KIND
+from samepaged.attribution.page_owners import KIND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.attribution.guest_ram import PAGE_SHIFT, Unreadable
-from samepaged.attribution.linux.kallsyms_names import MOST_SYMBOLS, TOKENS, name_starts
+from samepaged.attribution.linux.kallsyms.names import MOST_SYMBOLS, TOKENS, name_starts
 from samepaged.attribution.linux.vmcoreinfo import IMAGE, IMAGE_SIZE
 
 if TYPE_CHECKING:
