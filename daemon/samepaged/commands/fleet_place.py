@@ -6,8 +6,8 @@ import json
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.analysis.placement.limits import hosts_of
-from samepaged.analysis.placement.place import Guest, lowest, place
+from samepaged.analysis.placement.host_limits import hosts_of
+from samepaged.analysis.placement.plan import Guest, lowest, place
 from samepaged.commands.command import quantity, sample, taken_by
 from samepaged.config import quantities
 from samepaged.errors import UsageError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from samepaged.analysis.placement.place import HostOutcome, Placement
+    from samepaged.analysis.placement.plan import HostOutcome, Placement
     from samepaged.traces import About, TraceFile
 
 __all__ = ["prepare_parser", "run"]

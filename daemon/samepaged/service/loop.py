@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from samepaged.config import Config
-    from samepaged.guard.settle import PendingEntry
+    from samepaged.guard.resume_queue import PendingEntry
     from samepaged.memory.scan_state import ScanState
     from samepaged.service.signals import Signals
     from samepaged.web.process import WebProcess

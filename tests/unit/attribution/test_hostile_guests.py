@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux.labelling import label_pages
-from samepaged.attribution.ownership import KIND, KINDS, PageOwners
+from samepaged.attribution.page_owners import KIND, KINDS, PageOwners
 from tests.unit.attribution.inhabited import ARRAY, ARRAY_PAGE, DIRECT, OBJECTS, PAGES, TEXT_PAGE, Inhabited
 
 CODE, PLAIN = 0x400000, 0x600000

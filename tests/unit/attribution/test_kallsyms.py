@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.guest_ram import Unreadable
-from samepaged.attribution.linux.kallsyms import symbols
-from samepaged.attribution.linux.kallsyms_names import PackedNames, name_starts, tokens
-from samepaged.attribution.linux.kallsyms_search import by_shape
+from samepaged.attribution.linux.kallsyms.names import PackedNames, name_starts, tokens
+from samepaged.attribution.linux.kallsyms.search import by_shape
+from samepaged.attribution.linux.kallsyms.symbols import symbols
 from samepaged.attribution.linux.paging import Mapped
 from samepaged.attribution.linux.vmcoreinfo import IMAGE, VmCoreInfo
 from tests.unit.attribution.builders import packed, symbol_tables
 
 if TYPE_CHECKING:
-    from samepaged.attribution.linux.kallsyms import Symbols
+    from samepaged.attribution.linux.kallsyms.symbols import Symbols
 
 BASE = IMAGE + (16 << 20)
 AT = BASE + 0x40000

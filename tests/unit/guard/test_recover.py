@@ -11,7 +11,7 @@ import pytest
 
 from samepaged.errors import OpenEntriesError, Reason
 from samepaged.guard import recover as module
-from samepaged.guard import resume, settle
+from samepaged.guard import resume, resume_queue
 from samepaged.guard.journal import Journal
 from samepaged.guard.recover import Recovery, recover
 from samepaged.hypervisor.protocol import ControlState, RunState
@@ -22,14 +22,14 @@ from tests.unit.guard.fakes import ENTRY, open_entry
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from samepaged.guard.settle import PendingEntry, SettledEntry
+    from samepaged.guard.resume_queue import PendingEntry, SettledEntry
 
 
 @pytest.fixture
 def hypervisor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHypervisor:
     """In the place of each connection to libvirt; only one directory has journals."""
     one = FakeHypervisor()
-    monkeypatch.setattr(settle, "LibvirtHypervisor", lambda *_, **__: one)
+    monkeypatch.setattr(resume_queue, "LibvirtHypervisor", lambda *_, **__: one)
     monkeypatch.setattr(resume, "IN_FLIGHT_SECONDS", 0.2)
     monkeypatch.setattr(module, "places", lambda configured: [configured])
     return one

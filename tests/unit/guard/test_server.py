@@ -14,8 +14,8 @@ from samepaged.errors import Reason
 from samepaged.guard import resume, server
 from samepaged.guard.channel import Channel
 from samepaged.guard.journal import FileName, Journal
+from samepaged.guard.resume_queue import OpenEntries
 from samepaged.guard.server import Guard
-from samepaged.guard.settle import OpenEntries
 from samepaged.hypervisor.protocol import ControlState, RunState
 from tests.support.hypervisor import FakeHypervisor, error
 from tests.unit.guard.fakes import ENTRY

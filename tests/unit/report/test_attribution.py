@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from samepaged.attribution.document import sources_document
-from samepaged.attribution.ownership import KINDS
+from samepaged.attribution.page_owners import KINDS
 from samepaged.attribution.report import CopiedPage, Owner
 from samepaged.metrics.collector import SnapshotCollector, render
 from samepaged.page import Page
