@@ -10,11 +10,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from samepaged.drift.ledger import PausedTime
-from samepaged.metrics.collector import SnapshotCollector, registry
+from samepaged.metrics import exposition
 from samepaged.report.scan_json import document
 from samepaged.service import documents as module
-from samepaged.service.documents import Documents
-from tests.support.results import full_snapshot, snapshot
+from samepaged.service.documents import DocumentRenderer
+from tests.support.results import STARTED, full_snapshot, snapshot
 
 if TYPE_CHECKING:
     from samepaged.web.protocol import Document
@@ -25,11 +25,10 @@ class Made:
 
     def __init__(self) -> None:
         self.snapshot = snapshot()
-        self._collector = SnapshotCollector(self.snapshot)
-        self._documents = Documents(registry(self._collector), lambda: self.snapshot)
+        self.now = STARTED
+        self._documents = DocumentRenderer(lambda: self.snapshot, lambda: self.now)
 
     def all(self) -> list[Document]:
-        self._collector.snapshot = self.snapshot
         return self._documents()
 
     def __getitem__(self, path: str) -> Document:
@@ -91,7 +90,7 @@ def test_what_cannot_be_made_is_said_and_the_log_says_why_once(
         raise ZeroDivisionError(openmetrics)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "render", broken)
+        patch.setattr(exposition, "render", broken)
         for _ in range(3):
             assert made["/metrics"].status == made["/api/v1/snapshot"].status == 500
             assert b"ZeroDivision" not in made["/metrics"].body
