@@ -3,7 +3,8 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,20 +14,24 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from samepaged.errors import Reason
 from samepaged.escape import valid
-from samepaged.metrics.collector import SnapshotCollector, registry, render
+from samepaged.metrics.exposition import MetricsText
+from samepaged.metrics.metric import Metric
 from samepaged.scan.results import HostScan, SkippedGuest
-from samepaged.scan.snapshot import ConfigStatus, Histogram, Snapshot
+from samepaged.scan.snapshot import ConfigStatus, Histogram, SeriesLimits, Snapshot
+from samepaged.service.snapshot_store import SnapshotStore
 from samepaged.sharing import GroupSharing, PageSizeSharing, PairSharing
 from tests.support.results import AWKWARD_NAMES, STARTED, full_snapshot, host_scan, snapshot, stable_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from prometheus_client import Metric as Family
+
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def exposition(shown: Snapshot, *, pairs: int = 20, openmetrics: bool = False) -> str:
-    return render(registry(SnapshotCollector(shown, pairs=pairs)), openmetrics=openmetrics).decode("utf-8")
+    return MetricsText()(dataclasses.replace(shown, series=SeriesLimits(pairs)))[openmetrics].decode("utf-8")
 
 
 def series(shown: Snapshot, *, pairs: int = 20, openmetrics: bool = False) -> Series:
@@ -191,10 +196,12 @@ def test_a_guest_that_is_shown_as_the_scan_before_found_it_counts_as_skipped_onl
 
 
 def test_the_number_of_pairs_can_be_changed_between_scrapes() -> None:
-    collector = SnapshotCollector(snapshot(host_scan("a", "b", pairs=(PairSharing(("a", "b"), 40),))), pairs=0)
-    assert b"pair_inter" not in render(registry(collector), openmetrics=False)
-    collector.pairs = 1
-    assert b"pair_inter" in render(registry(collector), openmetrics=False)
+    store = SnapshotStore(snapshot(host_scan("a", "b", pairs=(PairSharing(("a", "b"), 40),))))
+    text = MetricsText()
+    store.update(lambda shown: dataclasses.replace(shown, series=SeriesLimits(pairs=0)))
+    assert b"pair_inter" not in text(store.snapshot)[0]
+    store.update(lambda shown: dataclasses.replace(shown, series=SeriesLimits(pairs=1)))
+    assert b"pair_inter" in text(store.snapshot)[0]
 
 
 def test_only_the_largest_pairs_are_given() -> None:
@@ -221,10 +228,10 @@ def test_a_domain_that_is_gone_is_gone_from_the_next_scrape() -> None:
         page_sizes=(PageSizeSharing(8192, 1000, 150, 60, 10),),
         fallbacks={"b": ("kernel", "no soft-dirty bits")},
     )
-    collector = SnapshotCollector(snapshot(scan, domains=("a", "b")))
-    before = series(collector.snapshot)
-    collector.snapshot = collector.snapshot.without("b")
-    after = series(collector.snapshot)
+    store = SnapshotStore(snapshot(scan, domains=("a", "b")))
+    before = series(store.snapshot)
+    store.remove("b")
+    after = series(store.snapshot)
 
     assert domains_in(before) == {"a", "b"}
     assert domains_in(after) == {"a"}
@@ -246,15 +253,42 @@ def test_a_domain_that_is_gone_is_gone_from_the_next_scrape() -> None:
     assert of(after, "domains") == {("scanned",): 1, ("skipped",): 0}
 
 
-def test_a_scrape_that_a_new_snapshot_overtakes_shows_the_old_one_whole() -> None:
-    collector = SnapshotCollector(snapshot(host_scan("old"), domains=("old",)))
-    scrape = collector.collect()
-    families = [next(scrape)]
-    collector.snapshot = snapshot(host_scan("new"), domains=("new",))
-    families += scrape
+def test_a_scrape_that_a_new_snapshot_overtakes_shows_the_old_one_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SnapshotStore(snapshot(host_scan("old"), domains=("old",)))
+    made: list[Family] = []
+    family = Metric.family
 
-    shown = {sample.labels["domain"] for family in families for sample in family.samples if "domain" in sample.labels}
+    def overtaken(metric: Metric[Any, Any], shown: Snapshot) -> Family | None:
+        found = family(metric, shown)
+        if found is not None:
+            made.append(found)
+        store.update(lambda _: snapshot(host_scan("new"), domains=("new",)))
+        return found
+
+    monkeypatch.setattr(Metric, "family", overtaken)
+    MetricsText()(store.snapshot)
+
+    shown = {sample.labels["domain"] for family in made for sample in family.samples if "domain" in sample.labels}
     assert shown == {"old"}
+
+
+def test_a_family_is_made_once_for_both_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: Counter[str] = Counter()
+    family = Metric.family
+
+    def counted(metric: Metric[Any, Any], shown: Snapshot) -> Family | None:
+        made[metric.name] += 1
+        return family(metric, shown)
+
+    monkeypatch.setattr(Metric, "family", counted)
+    text, shown = MetricsText(), full_snapshot()
+    for _ in range(3):
+        old, new = (body.decode() for body in text(shown))
+        assert "samepage_host_self_sharing_bytes" in old
+        assert "samepage_host_self_sharing_bytes" in new
+    assert set(made.values()) == {1}
+    text(dataclasses.replace(shown, libvirt_up=False))
+    assert set(made.values()) == {2}
 
 
 @pytest.mark.parametrize("openmetrics", [False, True], ids=["text", "openmetrics"])
