@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, Generic, ParamSpec
 from samepaged.page.attribution import sources
 from samepaged.page.guests import groups, guests
 from samepaged.page.history import history
+from samepaged.page.ksm import merging
 from samepaged.page.markup import Html, element, joined, when
-from samepaged.page.merging import merging
 from samepaged.page.overview import notes, operation, totals
 from samepaged.page.pairs import pairs
 from samepaged.page.skipped import fallbacks, skipped
