@@ -1,84 +1,73 @@
-"""KSM: what the kernel has merged, beside what it could."""
+"""KSM: the memory that the kernel has merged, beside the potential."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from samepaged.page.charts import Part, bar, legend
-from samepaged.page.markup import Html, amount, element, noun, share
+from samepaged.page.charts import Bar, Part, stacked_bar
 
 if TYPE_CHECKING:
-    from samepaged.ksm import HostMerging
     from samepaged.scan.results import HostScan
     from samepaged.scan.snapshot import Merging
 
-__all__ = ["merging"]
-
-_STATES: Final = {
-    0: "stopped: what it merged stays merged until it is written to",
-    1: "running",
-    2: "stopped, and all merging is undone",
-}
+__all__ = ["Kernel", "Ksm", "ksm"]
 
 
-def merging(scan: HostScan, merged: Merging | None) -> Html:
-    """The section on KSM. `merged` is None where its counters cannot be read."""
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The kernel's counters. `run` is as in /sys/kernel/mm/ksm; sizes are in bytes, `profit` less KSM's bookkeeping."""
+
+    run: int
+    merged: int
+    profit: int
+    full_scans: int
+
+    @property
+    def active(self) -> bool:
+        """Whether KSM merges now, or has merged before."""
+        return self.run == 1 or self.merged > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ksm:
+    """The section's figures in bytes. `kernel` is None if the counters cannot be read; KSM cannot merge the memory of
+    `unmergeable_guests`.
+    """
+
+    kernel: Kernel | None
+    potential: int
+    attainable: int
+    expected_profit: int
+    unmergeable_guests: int
+    bar: Bar
+
+
+def ksm(scan: HostScan, merging: Merging | None) -> Ksm:
+    """The section on KSM. `merging` is None if the kernel's counters cannot be read."""
     page = scan.report.page_size
     potential, attainable = scan.potential_pages * page, scan.attainable_pages * page
-    host = None if merged is None else merged.host
-    now = 0 if host is None else host.merged_bytes
-    # KSM merges in other processes, too: what it has may be more than what the guests give.
-    there = max(potential, now)
-    within = min(max(attainable, now), there)
+    merged = 0 if merging is None else merging.host.merged_bytes
+    # KSM also merges memory of other processes, so that the merged size may exceed the guests' potential.
+    whole = max(potential, merged)
+    in_reach = min(max(attainable, merged), whole)
     parts = (
-        Part("have", "merged now", now),
-        Part("attainable", "could be merged", within - now),
-        Part("potential", "out of KSM's reach", there - within),
+        Part("have", "merged now", merged),
+        Part("attainable", "could be merged", in_reach - merged),
+        Part("potential", "out of KSM's reach", whole - in_reach),
     )
-    return element(
-        "section",
-        element("h2", "KSM", id="ksm-title"),
-        element("p", *_told(scan, host, now, potential, attainable)),
-        bar(parts, "What KSM merges, of what it could", 22),
-        legend(*((part.kind, f"{part.name} {amount(part.value)}") for part in parts if part.value)),
-        _more(scan, host, attainable),
-        id="ksm",
-        aria_labelledby="ksm-title",
+    return Ksm(
+        kernel=_kernel(merging),
+        potential=potential,
+        attainable=attainable,
+        expected_profit=scan.expected_profit_bytes,
+        unmergeable_guests=sum(1 for one in scan.scans if one.merge_obstacle is not None),
+        bar=stacked_bar(parts),
     )
 
 
-def _told(scan: HostScan, host: HostMerging | None, now: int, potential: int, attainable: int) -> tuple[str, ...]:
-    if host is None:
-        state = "Its counters are not known: this kernel has no KSM, or they could not be read. "
-        return state, f"Sharing and zero pages of the guests add up to {amount(potential)}."
-    capture = (
-        f"It has merged {amount(now)}, {share(now, potential)} of the potential {amount(potential)} "
-        "(sharing and zero pages of the guests). "
-    )
-    if host.running or now:
-        return "KSM is ", element("strong", _STATES.get(host.run, f"in state {host.run}")), ". ", capture
-    profit = scan.expected_profit_bytes
-    worth = f"Turned on, it could save {amount(profit)} net" if profit > 0 else "Turned on, it would save nothing"
-    return (
-        "KSM is ",
-        element("strong", _STATES.get(host.run, f"in state {host.run}")),
-        f". {worth}: {amount(attainable)} could be merged, less what its own bookkeeping takes. ",
-        element("code", "samepaged advise"),
-        " says what that would cost.",
-    )
-
-
-def _more(scan: HostScan, host: HostMerging | None, attainable: int) -> Html:
-    barred = sum(1 for one in scan.scans if one.merge_obstacle is not None)
-    told = []
-    if barred:
-        told.append(f"It cannot merge the memory of {noun(barred, 'guest')}; the table of guests says why.")
-    if host is not None and (host.running or host.merged_pages):
-        profit = scan.expected_profit_bytes
-        told.append(
-            f"Less its bookkeeping, merging saves {amount(host.profit_bytes)} now, and would save {amount(profit)} "
-            f"with all {amount(attainable)} in reach merged."
-        )
-    if host is not None:
-        told.append(f"{noun(host.full_scans, 'full scan')} of memory so far.")
-    return element("p", " ".join(told), class_="soft") if told else Html()
+def _kernel(merging: Merging | None) -> Kernel | None:
+    if merging is None:
+        return None
+    host = merging.host
+    return Kernel(host.run, host.merged_bytes, host.profit_bytes, host.full_scans)
