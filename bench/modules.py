@@ -49,7 +49,7 @@ __all__ = ["rows"]
 
 GUEST: Final = "modules-bench"
 LINE: Final = f'samepage_domain_self_sharing_bytes{{domain="{GUEST}"}}'
-FIRST: Final = Hypervisor.running
+FIRST: Final = LibvirtHypervisor.running
 MOST_MODULES: Final = 45
 TIMEOUT_SECONDS: Final = 120.0
 
