@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Final
 import libvirt
 
 from samepaged.config import Config
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.service.loop import Service
 from samepaged.service.signals import Signals
 from samepaged.web.config_reload import ReloadingConfig

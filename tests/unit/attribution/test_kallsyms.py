@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from samepaged.arch import PAGE_SIZE
@@ -151,6 +151,8 @@ DATA, WHERE = symbol_tables(MANY, AT)
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(DATA) - 1), st.integers(0, 255)), min_size=1, max_size=8), st.booleans())
+@example([], True)
+@example([], False)
 def test_damaged_tables_are_symbols_or_unreadable(damage: list[tuple[int, int]], named: bool) -> None:  # noqa: FBT001 - drawn
     data = bytearray(DATA)
     for at, value in damage:
@@ -159,6 +161,7 @@ def test_damaged_tables_are_symbols_or_unreadable(damage: list[tuple[int, int]],
     try:
         found = symbols(memory, told(WHERE if named else {}), mapping(len(memory.data)))
     except Unreadable:
+        assert damage
         return
     assert len(found.addresses) == len(MANY)
 
