@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import libvirt
 
-from samepaged.commands.on_demand import Scans
+from samepaged.commands.scan_session import ScanSession
 from samepaged.config import load
 from samepaged.errors import Reason, SamepagedError
 from samepaged.memory import softdirty
@@ -181,7 +181,7 @@ def main(config: str, step: str, offset: str, *names: str) -> None:
         standard_error(log := Path(directory) / "log"),
         Signals() as signals,
         contextlib.closing(libvirt.open(settings.libvirt.uri)) as connection,
-        Scans(settings, list(names), signals) as scans,
+        ScanSession(settings, list(names), signals) as scans,
     ):
         logging.basicConfig(stream=sys.stderr, level=logging.INFO)
         run = Run(scans, injection, list(names), log, connection)

@@ -23,7 +23,7 @@ from samepaged.attribution.messages import (
     ownership_from,
     ownership_parts,
 )
-from samepaged.attribution.ownership import KIND, KINDS, PageOwners
+from samepaged.attribution.page_owners import KIND, KINDS, PageOwners
 from samepaged.attribution.wire import MAGIC, START, Array, Channel, Form, GoneError, Line, Number, WireError
 
 if TYPE_CHECKING:

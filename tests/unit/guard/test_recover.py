@@ -10,26 +10,27 @@ import pytest
 
 from samepaged.errors import OpenEntriesError, Reason
 from samepaged.guard import recover as module
-from samepaged.guard import resume, settle
+from samepaged.guard import resume, resume_queue
 from samepaged.guard.journal import Journal
 from samepaged.guard.recover import Recovery, recover
-from samepaged.hypervisor.protocol import Control, RunState
+from samepaged.hypervisor.protocol import ControlState, RunState
 from samepaged.procfs import start_time
+from tests.support.hypervisor import UUID, FakeHypervisor, error
 from tests.support.waiting import wait_for
-from tests.unit.guard.fakes import ENTRY, UUID, FakeHypervisor, error, open_entry
+from tests.unit.guard.fakes import ENTRY, open_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from samepaged.guard.settle import PendingEntry, SettledEntry
+    from samepaged.guard.resume_queue import PendingEntry, SettledEntry
 
 
 @pytest.fixture
 def hypervisor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHypervisor:
     """In the place of each connection to libvirt; only one directory has journals."""
     one = FakeHypervisor()
-    monkeypatch.setattr(settle, "Hypervisor", lambda *_, **__: one)
+    monkeypatch.setattr(resume_queue, "LibvirtHypervisor", lambda *_, **__: one)
     monkeypatch.setattr(resume, "IN_FLIGHT_SECONDS", 0.2)
     monkeypatch.setattr(module, "places", lambda configured: [configured])
     return one
@@ -58,7 +59,7 @@ def test_recover_resumes_and_removes_the_file(tmp_path: Path, hypervisor: FakeHy
 
 def test_recover_that_gives_up_leaves_the_entry(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     found = open_entry(tmp_path)
-    hypervisor.it.control_state = Control.OCCUPIED
+    hypervisor.it.control_state = ControlState.OCCUPIED
     looks = iter((False, False, True))
     (line,) = recover(tmp_path, lambda: next(looks, True))
     assert "'web-1'" in line
@@ -108,12 +109,12 @@ def test_the_daemon_works_on_entries_of_dead_and_own(tmp_path: Path, hypervisor:
     left = journal.leave_open()
     assert left is not None
     assert recovery.holds(UUID)
-    hypervisor.it.control_state = Control.OCCUPIED
+    hypervisor.it.control_state = ControlState.OCCUPIED
     recovery.start()
     try:
         assert [one.name for one in recovery.pending] == ["web-1"]
         assert shown[-1][0].uuid == UUID
-        hypervisor.it.run_state, hypervisor.it.control_state = RunState.PAUSED, Control.READY
+        hypervisor.it.run_state, hypervisor.it.control_state = RunState.PAUSED, ControlState.READY
         wait_for(lambda: not recovery.pending, 20)
     finally:
         recovery.close(1)
@@ -129,7 +130,7 @@ def test_an_end_with_an_open_entry_says_so(tmp_path: Path, hypervisor: FakeHyper
     journal = Journal(tmp_path)
     journal.write(ENTRY)
     journal.leave_open()
-    hypervisor.it.control_state = Control.OCCUPIED
+    hypervisor.it.control_state = ControlState.OCCUPIED
     with pytest.raises(OpenEntriesError, match="samepaged recover") as caught:
         recovery.close(0.2)
     assert caught.value.exit_status == 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -10,11 +11,13 @@ from hypothesis import strategies as st
 
 from samepaged.report.advice import Advice
 from samepaged.scan.label_values import OBSTACLES
-from samepaged.scan.results import HostScan
 from samepaged.scan.snapshot import Merging
 from samepaged.sharing import GroupSharing
 from samepaged.text_layout import columns
 from tests.support.results import AWKWARD_NAMES, host_scan, merging
+
+if TYPE_CHECKING:
+    from samepaged.scan.results import HostScan
 
 GIB = 1 << 18  # pages
 

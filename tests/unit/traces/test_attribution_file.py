@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from samepaged.attribution.document import sources_document
-from samepaged.attribution.ownership import KINDS
+from samepaged.attribution.page_owners import KINDS
 from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 from samepaged.cli import main
 from samepaged.errors import TraceError
