@@ -30,7 +30,7 @@ from tests.support.processes import Family
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 SCANS: Final = RESTLESS.format("mode: snapshot, max_pause: 5s") + f"\nguests: {{exclude: [{BYSTANDER}]}}"
 # Scrapes a second: more than any Prometheus makes, and fewer than would be a load of their own.

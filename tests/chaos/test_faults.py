@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 SCANS: Final = RESTLESS.format("mode: snapshot, max_pause: 5s") + f"\nguests: {{exclude: [{BYSTANDER}]}}"
 SUCCESS: Final = "samepage_domain_last_scan_success_timestamp_seconds"

@@ -19,10 +19,10 @@ from tests.chaos.conftest import RESTLESS, fill, large
 from tests.chaos.figures import at_most
 from tests.chaos.scale import RANDOM, SCALE
 from tests.chaos.witness import Witness
+from tests.support.command import Samepaged
 from tests.support.daemon import Daemon
 from tests.support.guests import running
 from tests.support.processes import GUARD, Process, children, qemu
-from tests.system.conftest import Samepaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.chaos.conftest import Host
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 # The seconds that a guest may stay suspended after a kill.
 PATIENCE: Final = 5.0

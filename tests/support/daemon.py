@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 T = TypeVar("T")
 

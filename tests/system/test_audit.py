@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.daemon import daemon
-from tests.system.conftest import in_a_job
+from tests.support.guests import in_a_job
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 LINE = re.compile(
     r'^samepaged: INFO: (?P<verb>suspended|did not suspend) domain="(?P<domain>\S+)" uuid=(?P<uuid>\S+)'

@@ -18,8 +18,8 @@ from tests.support.waiting import wait_for
 from tests.system.conftest import LARGE
 
 if TYPE_CHECKING:
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
 NAME = LARGE

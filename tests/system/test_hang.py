@@ -21,9 +21,9 @@ from tests.support.waiting import happens, wait_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
     from tests.support.processes import Process
-    from tests.system.conftest import Samepaged
 
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
 HUNG, OTHER = "samepaged-test-hung", "samepaged-test-other"

@@ -20,8 +20,8 @@ from tests.system.test_audit import trail
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 # On a busy machine a pause may end before it is seen.
 ATTEMPTS = 10

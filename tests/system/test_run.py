@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 import pytest
 
+from tests.support.command import Samepaged
 from tests.support.daemon import daemon
-from tests.support.guests import Spec, running
+from tests.support.guests import Spec, in_a_job, running
 from tests.support.libvirtd import Libvirtd, private_libvirtd
 from tests.support.prometheus import prometheus
 from tests.support.waiting import wait_for
-from tests.system.conftest import Samepaged, in_a_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.guests import Spec, running
-from tests.system.conftest import in_a_job
+from tests.support.guests import Spec, in_a_job, running
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 
 def test_every_guest_is_scanned_once_and_runs_on(samepaged: Samepaged, pair: list[Writer]) -> None:
