@@ -87,8 +87,7 @@ def kill_while_suspended(host: Host, samepaged: Samepaged, one: Daemon, more: di
     with wait_for_child(one.process.pid, GUARD) as guard:
         host.witness.next_pause(lambda: one.process.poll() is None or pytest.fail(one.log))
         guard.kill()
-        one.process.kill()
-        one.process.wait()
+        one.kill()
     with subprocess.Popen(
         samepaged.command("recover", "--config", str(samepaged.config)), env=dict(os.environ) | more
     ) as it:

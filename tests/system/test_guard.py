@@ -62,8 +62,7 @@ def lose(samepaged: Samepaged, writer: Writer) -> None:
         assert guard is not None
         catch(writer, one)
         os.kill(guard, signal.SIGKILL)
-        one.process.kill()
-        one.process.wait()
+        one.kill()
 
 
 def journal(samepaged: Samepaged) -> list[bytes]:
@@ -89,8 +88,7 @@ def test_the_guest_of_a_scanner_that_is_killed_is_resumed_by_the_guard(samepaged
         one.wait_scans(1)
         guard = guard_of(one)
         catch(large, one)
-        one.process.kill()
-        one.process.wait()
+        one.kill()
         assert large.runs_within(1)
         wait_for(lambda: not Path(f"/proc/{guard}").exists(), 10, "the guard has ended")
         assert journal(samepaged) == []
@@ -139,8 +137,7 @@ def test_a_guest_that_somebody_else_paused_is_not_touched_by_guard_or_recover(
         one.wait_until(lambda: not journal(samepaged) and large.runs, every=0.01)
         large.domain.suspend()
         one.wait_scans(1)
-        one.process.kill()
-        one.process.wait()
+        one.kill()
     try:
         time.sleep(1)
         samepaged("recover", "--config", str(samepaged.config))
