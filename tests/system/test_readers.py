@@ -13,10 +13,10 @@ import pytest
 from samepaged.hypervisor.guest import describe
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory import smaps
-from samepaged.memory.dump_reader import DumpReader
+from samepaged.memory.dump_reader import DumpStream
 from samepaged.memory.hashing import best
-from samepaged.memory.layout import locate
-from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.process_ram import ProcessRam
+from samepaged.memory.ram_location import locate
 from samepaged.sharing import ABSENT, SWAPPED, ZERO
 from tests.support.guests import Spec, running
 
@@ -85,7 +85,7 @@ def suspended_guest(
 
 def read_process(guest: Guest) -> NDArray[np.uint64]:
     mappings = locate(smaps.read(guest.process.pid), guest.blocks)
-    with ProcessReader(guest.process.pid, mappings, hasher=best(), seed=7, threads=1, stop=lambda: False) as reader:
+    with ProcessRam(guest.process.pid, mappings, hasher=best(), seed=7, threads=1, stop=lambda: False) as reader:
         return reader.read()
 
 
@@ -93,7 +93,7 @@ def read_dump(domain: Any, guest: Guest, directory: Path) -> NDArray[np.uint64]:
     def dump(path: Path) -> None:
         domain.coreDumpWithFormat(str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY)
 
-    return DumpReader(dump, directory, guest.blocks, hasher=best(), seed=7, stop=lambda: False).read()
+    return DumpStream(dump, directory, guest.blocks, hasher=best(), seed=7, stop=lambda: False).read()
 
 
 @pytest.mark.leaves_paused

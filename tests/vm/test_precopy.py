@@ -22,10 +22,10 @@ from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory import precopy, smaps, softdirty
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
 from samepaged.memory.hashing import best
-from samepaged.memory.layout import locate
 from samepaged.memory.pagemap import PRESENT, SOFT_DIRTY
 from samepaged.memory.precopy import Precopy
-from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.process_ram import ProcessRam
+from samepaged.memory.ram_location import locate
 from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class Witnessed:
                 self.truth = reader.read()
         held.seconds = time.monotonic() - began
 
-    def reader(self) -> ProcessReader:
+    def reader(self) -> ProcessRam:
         mappings = locate(smaps.read(self._pid), self._blocks)
-        return ProcessReader(self._pid, mappings, hasher=HASHING.hasher, seed=7, threads=1, stop=lambda: False)
+        return ProcessRam(self._pid, mappings, hasher=HASHING.hasher, seed=7, threads=1, stop=lambda: False)
 
     def scan(self, mode: str = "precopy", *, verify_pages: int = 0, still_ksm: bool = False) -> Capture:
         self.pauses = 0

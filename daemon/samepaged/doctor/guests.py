@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.doctor.check import Check, Status, ok, parted, warning
 from samepaged.doctor.clock import clock_forecast
 from samepaged.drift.budget import UNLIMITED, FixedBudget, hourly_limit
@@ -28,7 +29,6 @@ __all__ = ["Examined", "examine", "judged", "links", "policy", "skipped"]
 
 NAME: Final = "guest"
 LINKS: Final = "links"
-SMALLEST_PAGE: Final = 4096
 # What passes by itself, or is the guest's own state: the next scan may find it otherwise.
 PASSING: Final = frozenset(
     {
@@ -81,7 +81,7 @@ def policy(scan: ScanConfig, budget: DriftBudget = UNLIMITED) -> Policy:
         max_duty=scan.max_duty,
         verify_pages=0,
         still_ksm=scan.still_ksm,
-        finer_sizes=tuple(one for one in scan.page_sizes if one < SMALLEST_PAGE),
+        finer_sizes=tuple(one for one in scan.page_sizes if one < PAGE_SIZE),
         budget=budget,
     )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from samepaged.hypervisor.hmp import RamBlock
     from samepaged.hypervisor.protocol import Domain
-    from samepaged.memory.layout import RamMapping
+    from samepaged.memory.ram_location import RamMapping
 
 __all__ = ["compared", "verify"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from samepaged.drift.ledger import PausedTime
-    from samepaged.guard.settle import SettledEntry
+    from samepaged.guard.resume_queue import SettledEntry
     from samepaged.scan.results import SkippedGuest
 
 __all__ = ["Clocks", "paused_times"]

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.drift.budget import UNLIMITED
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import Suspender
@@ -15,7 +16,7 @@ from samepaged.hypervisor.guest import Guest, check_links, describe
 from samepaged.hypervisor.qemu_process import ProcessTable
 from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.plan import ThroughputModel
+from samepaged.memory.modes import ThroughputModel
 from samepaged.memory.scan_state import ScanState, limit
 from samepaged.scan import audit
 from samepaged.scan.results import GuestScan
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.session import AttributionSession
     from samepaged.config import Config
     from samepaged.drift.budget import DriftBudget
@@ -38,11 +39,9 @@ if TYPE_CHECKING:
     from samepaged.scan.circuit_breaker import CircuitBreaker
     from samepaged.scan.clocks import Clocks
 
-__all__ = ["PAGE_SIZE", "GuestScanner", "ScannedGuest"]
+__all__ = ["GuestScanner", "ScannedGuest"]
 
 log = logging.getLogger(__name__)
-
-PAGE_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.memory.hashing import Interrupted
 from samepaged.os_errors import exhausted, memory_error, no_resources
-from samepaged.scan.guest import PAGE_SIZE, GuestScanner, ScannedGuest
 from samepaged.scan.results import HostScan, SkippedGuest
 from samepaged.sharing import Member, PageSizeSharing, SharingReport, analyse
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from samepaged.config import Config
     from samepaged.hypervisor.protocol import Hypervisor
+    from samepaged.scan.guest import GuestScanner, ScannedGuest
 
 __all__ = ["HostRound", "report", "scan_all"]
 
