@@ -276,7 +276,7 @@ class GuestScanner:
         return GuestScan(
             name=guest.name,
             uuid=guest.uuid,
-            group=self._config.group_of(guest.name, guest.claims),
+            group=self._config.group_of(guest.name, guest.metadata_groups),
             mode=captured.mode,
             reader=captured.reader,
             started=started,
