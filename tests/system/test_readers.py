@@ -14,9 +14,9 @@ from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
 from samepaged.memory import smaps
 from samepaged.memory.dump_reader import DumpStream
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.memory.process_ram import ProcessRam
-from samepaged.memory.ram_location import locate
+from samepaged.memory.ram_location import locate_ram
 from samepaged.sharing import ABSENT, SWAPPED, ZERO
 from tests.support.guests import Spec, running
 
@@ -82,8 +82,8 @@ def suspended_guest(hypervisor: Hypervisor, connection: Any, root: Path, spec: S
 
 
 def read_process(guest: Guest) -> NDArray[np.uint64]:
-    mappings = locate(smaps.read(guest.process.pid), guest.blocks)
-    with ProcessRam(guest.process.pid, mappings, hasher=best(), seed=7, threads=1, stop=lambda: False) as reader:
+    mappings = locate_ram(smaps.read_smaps(guest.process.pid), guest.blocks)
+    with ProcessRam(guest.process.pid, mappings, hasher=best_hasher(), seed=7, threads=1, stop=lambda: False) as reader:
         return reader.read()
 
 
@@ -91,7 +91,7 @@ def read_dump(domain: Any, guest: Guest, directory: Path) -> NDArray[np.uint64]:
     def dump(path: Path) -> None:
         domain.coreDumpWithFormat(str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY)
 
-    return DumpStream(dump, directory, guest.blocks, hasher=best(), seed=7, stop=lambda: False).read()
+    return DumpStream(dump, directory, guest.blocks, hasher=best_hasher(), seed=7, stop=lambda: False).read()
 
 
 @pytest.mark.leaves_paused

@@ -18,7 +18,7 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.commands.command import INTERRUPTED, quantity
 from samepaged.config import load, quantities
 from samepaged.errors import TraceError, UsageError
-from samepaged.memory.hashing import Interrupted, best
+from samepaged.memory.hashing import Interrupted, best_hasher
 from samepaged.memory.images import image
 from samepaged.privileges import seal
 from samepaged.service.signals import Signals
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     # From here on the process has pieces of a guest's memory, one after the other.
     seal()
     store = Store(args.into)
-    with Signals() as signals, image.opened(args.file) as (descriptor, size):
+    with Signals() as signals, image.open_file(args.file) as (descriptor, size):
         if args.at is None:
             args.at = os.fstat(descriptor).st_mtime
         _check_free(store, args)
@@ -155,11 +155,11 @@ def _recognised(args: argparse.Namespace, head: bytes, size: int) -> str:
 
 
 def _of_image(args: argparse.Namespace, form: str, descriptor: int, size: int, stop: Callable[[], bool]) -> _Found:
-    found = image.image(args.file, descriptor, size, form, args.memory)
+    found = image.open_image(args.file, descriptor, size, form, args.memory)
     config = load(args.config)
     key = hash_seed.load(config.hashing.seed, config.state_directory)
     sizes = args.page_sizes or ()
-    read = image.read(found, best(), key, sizes, stop)
+    read = image.hash_image(found, best_hasher(), key, sizes, stop)
     counts = [PageSizeCounts.of(Contents.of(other, in_place=True), other.page_size) for other in read.others]
     trace = Trace.of(
         read.digest,

@@ -9,7 +9,7 @@ import numpy as np
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps
 from samepaged.memory.pagemap import PRESENT, SWAPPED, Pagemap
-from samepaged.memory.ram_location import locate
+from samepaged.memory.ram_location import locate_ram
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ def private_mappings(pid: int, blocks: Sequence[int]) -> tuple[RamMapping, ...]:
     GuestError if a resource is exhausted: then the next scan would call other pages absent.
     """
     try:
-        mappings = locate(smaps.read(pid), blocks)
+        mappings = locate_ram(smaps.read_smaps(pid), blocks)
     except GuestError as error:
         if error.reason is Reason.NO_RESOURCES:
             raise

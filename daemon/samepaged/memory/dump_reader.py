@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DumpStream"]
 
-PIPE_SIZE: Final = 1 << 20
+PIPE_BYTES: Final = 1 << 20
 CHUNK_PAGES: Final = 256
 POLL_SECONDS: Final = 0.02
 # For so long a dump that is not read any more may take to end, while the guest is suspended.
@@ -131,7 +131,7 @@ class DumpStream:
             try:
                 # Refused to a user whose pipes hold much already (pipe(7), pipe-user-pages-soft): then it is slower.
                 with contextlib.suppress(PermissionError):
-                    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+                    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
                 writer.start(partial(GuestError, Reason.NO_RESOURCES))
                 pages = self._hash(ElfStream(lambda buffer: self._readinto(descriptor, buffer, writer)))
                 self._drain(descriptor, writer)
@@ -182,7 +182,7 @@ class DumpStream:
                 return 0
 
     def _drain(self, descriptor: int, writer: Worker) -> None:
-        rest = locked_buffer(PIPE_SIZE)
+        rest = locked_buffer(PIPE_BYTES)
         while self._readinto(descriptor, rest, writer):
             pass
 

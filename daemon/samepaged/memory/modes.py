@@ -7,22 +7,22 @@ from typing import Final
 
 from samepaged.arch import PAGE_SIZE
 
-__all__ = ["FallbackReason", "Plan", "ThroughputModel", "choose", "fall_back"]
+__all__ = ["FallbackReason", "Plan", "ThroughputModel", "choose_mode", "fallback_plan"]
 
 # Below this, suspending and resuming are most of a snapshot's pause, and rounds of their own would make it no shorter.
-SNAPSHOT_IS_SHORT: Final = 0.05
+SHORT_SNAPSHOT_SECONDS: Final = 0.05
 SMOOTHING: Final = 0.5
 # How much faster copying is thought to be each time that it was not done for being too slow: else one bad measure would
 # be the last one. A pause gets no longer by a wrong guess than by this part of it.
-RECONSIDERED: Final = 1.1
+RECONSIDER_FACTOR: Final = 1.1
 # Bytes a second that copying is thought to reach before it was ever measured.
-COPY_RATE: Final = 1.5e9
+COPY_BYTES_PER_SECOND: Final = 1.5e9
 # Seconds that suspending and resuming are thought to take before they were measured, and that clearing a page's
 # soft-dirty bit is.
-OVERHEAD: Final = 0.01
-CLEARING: Final = 3e-8
+OVERHEAD_SECONDS: Final = 0.01
+CLEARING_SECONDS_PER_PAGE: Final = 3e-8
 # Bytes; less says more of the clock than of the memory.
-ENOUGH_TO_LEARN: Final = 1 << 22
+MIN_SAMPLE_BYTES: Final = 1 << 22
 
 
 @dataclass
@@ -37,11 +37,11 @@ class ThroughputModel:
     """
 
     rate: float = 1.5e9
-    overhead: float = OVERHEAD
+    overhead: float = OVERHEAD_SECONDS
     looking: float = 3e-8
-    clearing: float = CLEARING
+    clearing: float = CLEARING_SECONDS_PER_PAGE
     dump_rate: float = 1e9
-    copy_rate: float = COPY_RATE
+    copy_rate: float = COPY_BYTES_PER_SECOND
     correction: float = 1.0
     measured: bool = False
 
@@ -51,7 +51,7 @@ class ThroughputModel:
 
     def learn(self, pages: int, seconds: float) -> None:
         """Take a measure into account: so many pages were read in so many seconds."""
-        if pages * PAGE_SIZE >= ENOUGH_TO_LEARN and seconds > 0:
+        if pages * PAGE_SIZE >= MIN_SAMPLE_BYTES and seconds > 0:
             self.rate = _slower(self.rate, pages * PAGE_SIZE / seconds)
             self.measured = True
 
@@ -63,7 +63,7 @@ class ThroughputModel:
             self.learn(pages, seconds)
             self.looking = -_slower(-self.looking, -looking)
             return
-        if pages * PAGE_SIZE >= ENOUGH_TO_LEARN and seconds > 0:
+        if pages * PAGE_SIZE >= MIN_SAMPLE_BYTES and seconds > 0:
             self.rate = pages * PAGE_SIZE / seconds
         self.looking = looking
         self.measured = True
@@ -78,9 +78,9 @@ class ThroughputModel:
         """A scan was predicted to suspend the guest for too long in all, and not tried. Only a pause measures these
         anew: without this, one bad measure would be the last.
         """
-        self.correction = max(1.0, self.correction / RECONSIDERED)
-        self.overhead = min(self.overhead, max(OVERHEAD, self.overhead / RECONSIDERED))
-        self.clearing = min(self.clearing, max(CLEARING, self.clearing / RECONSIDERED))
+        self.correction = max(1.0, self.correction / RECONSIDER_FACTOR)
+        self.overhead = min(self.overhead, max(OVERHEAD_SECONDS, self.overhead / RECONSIDER_FACTOR))
+        self.clearing = min(self.clearing, max(CLEARING_SECONDS_PER_PAGE, self.clearing / RECONSIDER_FACTOR))
 
     def copying_seconds(self, pages: int) -> float:
         """The seconds that copying so many pages takes."""
@@ -88,12 +88,12 @@ class ThroughputModel:
 
     def learn_copying(self, pages: int, seconds: float) -> None:
         """So many pages were copied in so many seconds."""
-        if pages * PAGE_SIZE >= ENOUGH_TO_LEARN and seconds > 0:
+        if pages * PAGE_SIZE >= MIN_SAMPLE_BYTES and seconds > 0:
             self.copy_rate = _slower(self.copy_rate, pages * PAGE_SIZE / seconds)
 
     def reconsider_copying(self) -> None:
         """Copying was thought to take too long, and was not tried."""
-        self.copy_rate = max(self.copy_rate, min(self.copy_rate * RECONSIDERED, COPY_RATE))
+        self.copy_rate = max(self.copy_rate, min(self.copy_rate * RECONSIDER_FACTOR, COPY_BYTES_PER_SECOND))
 
     def learn_looking(self, pages: int, seconds: float) -> None:
         """The bits of a guest of so many pages were looked at in so many seconds."""
@@ -109,7 +109,7 @@ class ThroughputModel:
 
     def learn_dump(self, size: int, seconds: float) -> None:
         """So many bytes were dumped in so many seconds."""
-        if size >= ENOUGH_TO_LEARN and seconds > 0:
+        if size >= MIN_SAMPLE_BYTES and seconds > 0:
             self.dump_rate = _slower(self.dump_rate, size / seconds)
 
 
@@ -136,12 +136,12 @@ class Plan:
     total: float = 0.0
 
 
-def fall_back(snapshot_seconds: float, max_pause: float, obstacle: FallbackReason) -> Plan:
+def fallback_plan(snapshot_seconds: float, max_pause: float, obstacle: FallbackReason) -> Plan:
     """What is taken where precopy cannot be: a snapshot if it is short enough, which is as exact, else slices."""
     return Plan("snapshot" if snapshot_seconds <= max_pause else "sliced", obstacle)
 
 
-def choose(
+def choose_mode(
     mode: str, *, paused: bool, snapshot_seconds: float, max_pause: float, obstacle: FallbackReason | None
 ) -> Plan:
     """The mode for a scan: the one asked for where it is possible; for `auto`, the most exact of those whose predicted
@@ -151,10 +151,10 @@ def choose(
         # It stands still anyway; reading it at once is exact, and takes nothing from it.
         return Plan("snapshot")
     if mode == "precopy":
-        return Plan("precopy") if obstacle is None else fall_back(snapshot_seconds, max_pause, obstacle)
+        return Plan("precopy") if obstacle is None else fallback_plan(snapshot_seconds, max_pause, obstacle)
     if mode != "auto":
         return Plan(mode)
-    if snapshot_seconds <= min(SNAPSHOT_IS_SHORT, max_pause):
+    if snapshot_seconds <= min(SHORT_SNAPSHOT_SECONDS, max_pause):
         return Plan("snapshot")
     if obstacle is None:
         return Plan("precopy")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from samepaged.memory.smaps import Vma
 
-__all__ = ["RamMapping", "locate", "merge_obstacle"]
+__all__ = ["RamMapping", "locate_ram", "merge_obstacle"]
 
 # QEMU sets MADV_DONTFORK on every RAM block that it allocates (ram_block_add), and on no other memory of these kinds.
 RAM_FLAG: Final = "dc"
@@ -130,7 +130,7 @@ def _best(runs: Sequence[list[Vma]], size: int, wanted: int) -> list[RamMapping]
     return [_mapping(part) for part in sorted((part for _, part in ranked[:wanted]), key=lambda p: -p.start)]
 
 
-def locate(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, ...]:
+def locate_ram(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, ...]:
     """The mappings of RAM blocks of these sizes (bytes), in the blocks' order. Raises GuestError where they cannot be
     told from other mappings.
     """

@@ -10,7 +10,7 @@ from typing import Final
 from samepaged.errors import GuestError, Reason
 from samepaged.os_errors import process_error
 
-__all__ = ["Vma", "parse", "read"]
+__all__ = ["Vma", "parse_smaps", "read_smaps"]
 
 HEADER: Final = re.compile(
     r"(?P<start>[0-9a-f]{1,16})-(?P<end>[0-9a-f]{1,16}) (?P<perms>[r-][w-][x-][ps]) (?P<offset>[0-9a-f]{1,16}) "
@@ -59,7 +59,7 @@ def _header(line: str) -> Vma | None:
     )
 
 
-def parse(text: str) -> list[Vma]:
+def parse_smaps(text: str) -> list[Vma]:
     """The mappings in a text of smaps (or of maps, which has no flags), in ascending order. Raises GuestError."""
     vmas: list[Vma] = []
     for line in text.split("\n"):
@@ -75,7 +75,7 @@ def parse(text: str) -> list[Vma]:
     return vmas
 
 
-def read(pid: int) -> list[Vma]:
+def read_smaps(pid: int) -> list[Vma]:
     """The mappings of a process. Raises GuestError."""
     try:
         # Not read_text, which takes a carriage return for a line's end, too: the kernel lets it stand in a file's name.
@@ -85,4 +85,4 @@ def read(pid: int) -> list[Vma]:
         raise process_error(error, pid, f"/proc/{pid}/smaps", rights) from error
     if not text:
         raise GuestError(Reason.GONE, f"process {pid} has ended")
-    return parse(text)
+    return parse_smaps(text)

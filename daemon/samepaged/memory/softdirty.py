@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from samepaged.memory.ram_location import RamMapping
 
-__all__ = ["clear", "obstacle", "stale", "supported"]
+__all__ = ["changed_pages", "clear", "obstacle", "supported"]
 
 
 def clear(pid: int) -> None:
@@ -98,7 +98,7 @@ def obstacle(pid: int, mappings: Sequence[RamMapping], *, vfio: bool) -> Fallbac
     return None
 
 
-def stale(entries: NDArray[np.uint64], digest: NDArray[np.uint64], *, merging: bool) -> NDArray[np.bool_]:
+def changed_pages(entries: NDArray[np.uint64], digest: NDArray[np.uint64], *, merging: bool) -> NDArray[np.bool_]:
     """Which present pages may differ from what `digest` says of them, by their pagemap entries; both of shape (pages,).
     Pages that are not present need no reading: their entry says what they are.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.drift.budget import refusal
 from samepaged.memory.modes import FallbackReason, Plan
-from samepaged.memory.sliced import AIM
+from samepaged.memory.sliced import SLICE_RATIO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from samepaged.drift.budget import DriftBudget
     from samepaged.memory.modes import ThroughputModel
 
-__all__ = ["DRIFT", "Workload", "totals", "within_budget"]
+__all__ = ["DRIFT", "Workload", "fit_budget", "total_pause_seconds"]
 
 DRIFT: Final = FallbackReason("drift", "precopy would suspend it for longer than scan.max_drift leaves for this hour")
 # Times that precopy looks at the bits: to find what is left to read, and to find that little was written meanwhile.
-LOOKS: Final = 2
+PRECOPY_LOOKS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +32,20 @@ class Workload:
     first: bool
 
 
-def totals(work: Workload, pace: ThroughputModel, max_pause: float) -> dict[str, float]:
+def total_pause_seconds(work: Workload, pace: ThroughputModel, max_pause: float) -> dict[str, float]:
     """Seconds for which a scan suspends the guest in all, by mode."""
     read = pace.seconds(work.backed)
     looking, clearing = pace.looking * work.pages, pace.clearing * work.pages
-    slices = max(1, math.ceil(read / (AIM * max_pause)))
+    slices = max(1, math.ceil(read / (SLICE_RATIO * max_pause)))
     predicted = {
         "snapshot": pace.overhead + read,
-        "precopy": work.first * pace.overhead + LOOKS * (pace.overhead + looking) + clearing,
+        "precopy": work.first * pace.overhead + PRECOPY_LOOKS * (pace.overhead + looking) + clearing,
         "sliced": slices * pace.overhead + read,
     }
     return {mode: pace.correction * seconds for mode, seconds in predicted.items()} | {"live": 0.0}
 
 
-def within_budget(
+def fit_budget(
     chosen: Plan,
     predicted: Mapping[str, float],
     budget: DriftBudget,

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from samepaged.memory import smaps
-from samepaged.memory.ram_location import RAM_FLAG, locate
+from samepaged.memory.ram_location import RAM_FLAG, locate_ram
 from tests.fuzz.target import Target, seed_files
 
 if TYPE_CHECKING:
@@ -42,20 +42,20 @@ WORDS: Final = (
 
 def check(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
-    vmas = smaps.parse(text)
+    vmas = smaps.parse_smaps(text)
     _check_vmas(vmas)
     said = BLOCKS.search(text)
     if said is not None:
         blocks = [int(size) for size in said[1].split()]
     else:
         blocks = [vma.size for vma in vmas if vma.perms.startswith("rw-")][:1]
-    _check_located(locate(vmas, blocks), vmas, blocks)
+    _check_located(locate_ram(vmas, blocks), vmas, blocks)
 
 
 def _check_vmas(vmas: list[Vma]) -> None:
     assert all(0 <= vma.start < vma.end < 1 << 64 for vma in vmas)
     assert all(a.end <= b.start for a, b in pairwise(vmas))
-    assert smaps.parse("\n".join(_line(vma) for vma in vmas)) == vmas
+    assert smaps.parse_smaps("\n".join(_line(vma) for vma in vmas)) == vmas
 
 
 def _line(vma: Vma) -> str:

@@ -18,10 +18,10 @@ from samepaged.ksm import control as ksm
 from samepaged.memory import softdirty
 from samepaged.memory.claim import LockHeld, SoftDirtyLock
 from samepaged.memory.hashing import Interrupted
-from samepaged.memory.modes import FallbackReason, ThroughputModel, choose
+from samepaged.memory.modes import FallbackReason, ThroughputModel, choose_mode
 from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, SOFT_DIRTY, SWAPPED
 from samepaged.memory.ram_location import RamMapping
-from samepaged.memory.scan_state import ScanState, SoftDirtyEpoch, limit
+from samepaged.memory.scan_state import ScanState, SoftDirtyEpoch, limit_memory
 from samepaged.memory.sliced import read_sliced
 from samepaged.sharing import ABSENT, FIRST_HASH, ZERO
 from samepaged.sharing import SWAPPED as SWAPPED_PAGE
@@ -39,7 +39,7 @@ MAPPING = RamMapping(0, 4096 * 8, (0, 0), 0, 0, "", shared=False, hugetlb=False,
 def plan(
     mode: str, seconds: float, obstacle: FallbackReason | None = None, *, paused: bool = False
 ) -> tuple[str, str | None]:
-    chosen = choose(mode, paused=paused, snapshot_seconds=seconds, max_pause=0.25, obstacle=obstacle)
+    chosen = choose_mode(mode, paused=paused, snapshot_seconds=seconds, max_pause=0.25, obstacle=obstacle)
     return chosen.mode, None if chosen.fallback is None else chosen.fallback.code
 
 
@@ -119,7 +119,7 @@ CLEAN = int(PRESENT | EXCLUSIVE)
     ],
 )
 def test_what_may_have_changed_is_read_again(entry: int, known: int, merging: bool, reread: bool) -> None:  # noqa: FBT001
-    found = softdirty.stale(np.array([entry], np.uint64), np.array([known], np.uint64), merging=merging)
+    found = softdirty.changed_pages(np.array([entry], np.uint64), np.array([known], np.uint64), merging=merging)
     assert found.tolist() == [reread]
 
 
@@ -281,7 +281,7 @@ def test_ksm_that_somebody_stopped_is_left_stopped(tmp_path: Path, monkeypatch: 
 @given(st.lists(st.integers(0, 50), max_size=8), st.integers(0, 200))
 def test_the_largest_digests_go_first_until_the_rest_fits(sizes: list[int], most: int) -> None:
     kept = [ScanState(0, digest=np.zeros(size, dtype=np.uint64)) for size in sizes]
-    limit(kept, most * 8)
+    limit_memory(kept, most * 8)
     left = [len(one.digest) for one in kept if one.digest is not None]
     gone = [size for one, size in zip(kept, sizes, strict=True) if one.digest is None]
     assert sum(left) <= most
