@@ -12,7 +12,7 @@ import pytest
 
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
-from samepaged.memory import smaps
+from samepaged.memory import ram_location
 from samepaged.memory.dump_reader import DumpStream
 from samepaged.memory.hashing import best_hasher
 from samepaged.memory.process_ram import ProcessRam
@@ -82,7 +82,7 @@ def suspended_guest(hypervisor: Hypervisor, connection: Any, root: Path, spec: S
 
 
 def read_process(guest: Guest) -> NDArray[np.uint64]:
-    mappings = locate_ram(smaps.read_smaps(guest.process.pid), guest.blocks)
+    mappings = locate_ram(ram_location.read_smaps(guest.process.pid), guest.blocks)
     with ProcessRam(guest.process.pid, mappings, hasher=best_hasher(), seed=7, threads=1, stop=lambda: False) as reader:
         return reader.read()
 

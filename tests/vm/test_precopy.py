@@ -19,7 +19,7 @@ from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import SuspendedDomain, Suspender
 from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
-from samepaged.memory import precopy, smaps, softdirty
+from samepaged.memory import precopy, ram_location, softdirty
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
 from samepaged.memory.hashing import best_hasher
 from samepaged.memory.pagemap import PRESENT, SOFT_DIRTY
@@ -71,7 +71,7 @@ class Witnessed:
         held.seconds = time.monotonic() - began
 
     def reader(self) -> ProcessRam:
-        mappings = locate_ram(smaps.read_smaps(self._pid), self._blocks)
+        mappings = locate_ram(ram_location.read_smaps(self._pid), self._blocks)
         return ProcessRam(self._pid, mappings, hasher=HASHING.hasher, seed=7, threads=1, stop=lambda: False)
 
     def scan(self, mode: str = "precopy", *, verify_pages: int = 0, still_ksm: bool = False) -> Capture:

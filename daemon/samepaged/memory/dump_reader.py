@@ -24,6 +24,9 @@ from samepaged.errors import GuestError, Reason
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.images.elf_stream import ElfStream, Segment, ram_segments
 from samepaged.memory.locked_buffer import locked_buffer
+from samepaged.memory.pagemap import PRESENT, Pagemap
+from samepaged.memory.pagemap import SWAPPED as SWAPPED_ENTRY
+from samepaged.memory.ram_location import locate_ram, read_smaps
 from samepaged.os_errors import exhausted, no_resources
 from samepaged.sharing.digest import ABSENT, SWAPPED, ZERO
 from samepaged.threads import Worker
@@ -34,9 +37,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.memory.hashing import Hasher
+    from samepaged.memory.ram_location import RamMapping
     from samepaged.memory.subpages import SubpageDigests
 
-__all__ = ["DumpStream"]
+__all__ = ["DumpStream", "absent_pages", "private_mappings"]
 
 PIPE_BYTES: Final = 1 << 20
 CHUNK_PAGES: Final = 256
@@ -208,3 +212,33 @@ class DumpStream:
             if self._finer is not None:
                 self._finer.hash(window, np.arange(at, at + pages))
             self.bytes_read += len(window)
+
+
+def private_mappings(pid: int, blocks: Sequence[int]) -> tuple[RamMapping, ...]:
+    """The guest's RAM, where this may be asked and where its pagemap alone says what is absent; else nothing. Raises
+    GuestError if a resource is exhausted: then the next scan would call other pages absent.
+    """
+    try:
+        mappings = locate_ram(read_smaps(pid), blocks)
+    except GuestError as error:
+        if error.reason is Reason.NO_RESOURCES:
+            raise
+        return ()
+    return () if any(mapping.has_file for mapping in mappings) else mappings
+
+
+def absent_pages(pid: int, mappings: Sequence[RamMapping]) -> NDArray[np.bool_] | None:
+    """Which pages are absent, where this may be asked: the dump reader needs no right to the process, and does
+    without. Raises GuestError as `private_mappings` does.
+    """
+    if not mappings:
+        return None
+    try:
+        with Pagemap(pid) as pagemap:
+            entries = np.concatenate([pagemap.entries(mapping.start, mapping.size) for mapping in mappings])
+    except GuestError as error:
+        if error.reason is Reason.NO_RESOURCES:
+            raise
+        return None
+    absent: NDArray[np.bool_] = (entries & (PRESENT | SWAPPED_ENTRY)) == 0
+    return absent

@@ -9,21 +9,29 @@ from typing import TYPE_CHECKING, Final
 from samepaged.arch import PAGE_SIZE
 from samepaged.drift.budget import UNLIMITED, refusal
 from samepaged.errors import GuestError, Reason
-from samepaged.memory import smaps, softdirty
+from samepaged.memory import ram_location, softdirty
 from samepaged.memory.hashing import best_hasher
-from samepaged.memory.modes import SHORT_SNAPSHOT_SECONDS, FallbackReason, Plan, choose_mode, fallback_plan
+from samepaged.memory.modes import (
+    SHORT_SNAPSHOT_SECONDS,
+    FallbackReason,
+    Plan,
+    Workload,
+    choose_mode,
+    fallback_plan,
+    fit_budget,
+    total_pause_seconds,
+)
 from samepaged.memory.process_ram import ProcessRam
 from samepaged.memory.ram_location import locate_ram
 from samepaged.memory.sliced import SLICE_RATIO
-from samepaged.memory.suspension import Workload, fit_budget, total_pause_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from samepaged.drift.budget import DriftBudget
-    from samepaged.memory.modes import ThroughputModel
     from samepaged.memory.ram_location import RamMapping
     from samepaged.memory.scan_state import ScanState
+    from samepaged.memory.throughput import ThroughputModel
 
 __all__ = [
     "TOO_BUSY",
@@ -92,7 +100,7 @@ def forecast(pid: int, blocks: Sequence[int], policy: Policy, kept: ScanState, *
         check_dump_budget(blocks, policy, kept.pace, paused=paused)
         return _of_dump(blocks, kept.pace, None, paused=paused)
     try:
-        mappings = locate_ram(smaps.read_smaps(pid), blocks)
+        mappings = locate_ram(ram_location.read_smaps(pid), blocks)
     except GuestError as error:
         if policy.reader != "auto" or error.reason is not Reason.LAYOUT:
             raise

@@ -19,8 +19,8 @@ from samepaged.hypervisor.links import check_links
 from samepaged.hypervisor.qemu_process import ProcessTable
 from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.modes import ThroughputModel
 from samepaged.memory.scan_state import ScanState, limit_memory
+from samepaged.memory.throughput import ThroughputModel
 from samepaged.scan import audit
 from samepaged.scan.results import GuestScan
 from samepaged.scan.trace_recorder import Record

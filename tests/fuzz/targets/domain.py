@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
 from samepaged.hypervisor import domain_xml
-from samepaged.memory.ram_location import RAM_FLAG, locate_ram
-from samepaged.memory.smaps import Vma
+from samepaged.memory.ram_location import RAM_FLAG, Vma, locate_ram
 from tests.fuzz.target import Target, seed_files
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import capture as module
 from samepaged.memory.capture import GuestMemory, Hashing, Policy, capture
 from samepaged.memory.hashing import best_hasher
-from samepaged.memory.modes import FallbackReason, Plan, ThroughputModel
+from samepaged.memory.modes import FallbackReason, Plan, Workload, fit_budget, total_pause_seconds
 from samepaged.memory.reader import PauseMeter
 from samepaged.memory.scan_state import ScanState
 from samepaged.memory.sliced import LONGEST_WAIT_SECONDS, read_sliced
-from samepaged.memory.suspension import Workload, fit_budget, total_pause_seconds
+from samepaged.memory.throughput import ThroughputModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

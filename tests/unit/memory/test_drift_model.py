@@ -20,9 +20,8 @@ from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import sliced, softdirty
 from samepaged.memory.forecast import TOO_BUSY, Policy, plan, within
-from samepaged.memory.modes import FallbackReason, Plan, fallback_plan
+from samepaged.memory.modes import FallbackReason, Plan, Workload, fallback_plan
 from samepaged.memory.scan_state import ScanState
-from samepaged.memory.suspension import Workload
 from samepaged.service.schedule import Schedule
 
 if TYPE_CHECKING:

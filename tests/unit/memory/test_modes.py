@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.ksm import control as ksm
 from samepaged.memory import softdirty
-from samepaged.memory.claim import LockHeld, SoftDirtyLock
 from samepaged.memory.hashing import Interrupted
-from samepaged.memory.modes import FallbackReason, ThroughputModel, choose_mode
+from samepaged.memory.modes import FallbackReason, choose_mode
 from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, SOFT_DIRTY, SWAPPED
 from samepaged.memory.ram_location import RamMapping
 from samepaged.memory.scan_state import ScanState, SoftDirtyEpoch, limit_memory
 from samepaged.memory.sliced import read_sliced
+from samepaged.memory.softdirty import LockHeld, SoftDirtyLock
+from samepaged.memory.throughput import ThroughputModel
 from samepaged.sharing import ABSENT, FIRST_HASH, ZERO
 from samepaged.sharing import SWAPPED as SWAPPED_PAGE
 
@@ -219,7 +220,8 @@ def test_an_epoch_keeps_others_from_the_bits_until_it_is_forgotten() -> None:
 
 def test_bits_that_another_process_holds_are_claimed_until_it_ends() -> None:
     hold = (
-        f"from samepaged.memory.claim import SoftDirtyLock; held = SoftDirtyLock({PID}); print(1, flush=True); input()"
+        "from samepaged.memory.softdirty import SoftDirtyLock; "
+        f"held = SoftDirtyLock({PID}); print(1, flush=True); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
-from samepaged.memory import smaps
-from samepaged.memory.ram_location import locate_ram
-from samepaged.memory.smaps import Vma
+from samepaged.memory import ram_location
+from samepaged.memory.ram_location import Vma, locate_ram
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +42,7 @@ def vma(start: int, size: int, **more: object) -> Vma:
 
 
 def test_smaps_gives_addresses_files_and_flags() -> None:
-    heap, code, ram, memfd = smaps.parse_smaps(TEXT)
+    heap, code, ram, memfd = ram_location.parse_smaps(TEXT)
     assert heap.path == "[heap]"
     assert code.perms == "rwxp"
     assert (ram.start, ram.size) == (0x7FBCA9E00000, 96 * MIB)
@@ -54,27 +53,27 @@ def test_smaps_gives_addresses_files_and_flags() -> None:
 
 
 def test_smaps_of_a_running_process_has_its_stack() -> None:
-    assert any(one.path == "[stack]" for one in smaps.read_smaps(os.getpid()))
+    assert any(one.path == "[stack]" for one in ram_location.read_smaps(os.getpid()))
 
 
 def test_the_name_of_a_mapped_file_cannot_look_like_a_mapping(tmp_path: Path) -> None:
     named = tmp_path / "a\r0-1000 rw-p 00000000 00:00 0\nb"
     named.write_bytes(bytes(mmap.PAGESIZE))
     with named.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
-        (mapping,) = [one for one in smaps.read_smaps(os.getpid()) if one.path.startswith(str(tmp_path))]
+        (mapping,) = [one for one in ram_location.read_smaps(os.getpid()) if one.path.startswith(str(tmp_path))]
     assert mapping.path == str(named).replace("\n", "\\012")
 
 
 def test_smaps_of_no_process_says_that_it_ended() -> None:
     with pytest.raises(GuestError, match="has ended") as caught:
-        smaps.read_smaps(2**22 + 1)
+        ram_location.read_smaps(2**22 + 1)
     assert caught.value.reason is Reason.GONE
 
 
 @given(st.text())
 def test_smaps_of_any_text_is_mappings_or_an_error_of_one_line(text: str) -> None:
     try:
-        vmas = smaps.parse_smaps(text)
+        vmas = ram_location.parse_smaps(text)
     except GuestError as error:
         assert "\n" not in str(error)
     else:
@@ -84,14 +83,14 @@ def test_smaps_of_any_text_is_mappings_or_an_error_of_one_line(text: str) -> Non
 @given(st.text(alphabet="0123456789abcdef-rwxps :/[]()\n", max_size=200))
 def test_smaps_of_text_that_looks_like_it(text: str) -> None:
     try:
-        smaps.parse_smaps(text)
+        ram_location.parse_smaps(text)
     except GuestError as error:
         assert error.reason is Reason.LAYOUT
 
 
 def test_ram_is_the_mapping_of_its_size_and_not_the_translators_buffer() -> None:
     (ram,) = locate_ram(
-        smaps.parse_smaps(TEXT.replace("7fbca9e00000-7fbcafe00000", "7fbcb0000000-7fbcb0100000")), [96 * MIB]
+        ram_location.parse_smaps(TEXT.replace("7fbca9e00000-7fbcafe00000", "7fbcb0000000-7fbcb0100000")), [96 * MIB]
     )
     assert ram.path.startswith("/memfd:")
     assert ram.shared
