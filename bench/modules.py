@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 import libvirt
 
 from samepaged.config import Config
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.service.loop import Service
 from samepaged.service.signals import Signals
 from samepaged.web.config_reload import ReloadingConfig
@@ -50,7 +50,7 @@ __all__ = ["rows"]
 
 GUEST: Final = "modules-bench"
 LINE: Final = f'samepage_domain_self_sharing_bytes{{domain="{GUEST}"}}'
-FIRST: Final = Hypervisor.running
+FIRST: Final = LibvirtHypervisor.running
 MOST_MODULES: Final = 45
 TIMEOUT_SECONDS: Final = 120.0
 

@@ -14,7 +14,7 @@ import libvirt
 
 from samepaged.config import Config, SourcesConfig
 from samepaged.guard.client import GuardClient
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
 from samepaged.scan.attribution import AttributionSchedule
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.row import Row
+    from samepaged.hypervisor.protocol import Domain
     from samepaged.scan.guest import ScannedGuest
 
 __all__ = ["rows"]
@@ -64,7 +65,7 @@ class _Taken:
     pauses: list[float] = field(default_factory=list)
     rests: list[float] = field(default_factory=list)
 
-    def scan(self, scanner: GuestScanner, domain: libvirt.virDomain) -> ScannedGuest:
+    def scan(self, scanner: GuestScanner, domain: Domain) -> ScannedGuest:
         began = time.monotonic()
         scanned = scanner.scan(domain)
         self.pauses.append(scanned.scan.longest_pause_seconds)
@@ -72,7 +73,7 @@ class _Taken:
         return scanned
 
 
-def _filled(scanner: GuestScanner, domain: libvirt.virDomain) -> ScannedGuest:
+def _filled(scanner: GuestScanner, domain: Domain) -> ScannedGuest:
     """A scan of the guest with all its memory written."""
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -89,9 +90,10 @@ def rows() -> list[Row]:
     of the scan, by another process: what counts is how much later the scan ends.
     """
     without, with_, answering = _Taken(), _Taken(), []
-    with _guest() as (uri, domain), tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:
-        hypervisor = Hypervisor(uri)
+    with _guest() as (uri, native), tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:
+        hypervisor = LibvirtHypervisor(uri)
         hypervisor.connect()
+        domain = hypervisor.by_uuid(native.UUIDString())
         config = Config.model_validate({"scan": {"mode": "snapshot"}})
         guard = GuardClient(uri, Path(tmpfs))
         hashing = Hashing(best(), 7, 1, lambda: False)

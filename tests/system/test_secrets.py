@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.hashing import PythonHasher
 from tests.support.daemon import daemon
 from tests.support.guests import Spec, running
@@ -137,10 +137,10 @@ def files(*directories: Path) -> bytes:
 
 
 def qemu(guest: Writer, libvirtd: Libvirtd) -> int:
-    hypervisor = Hypervisor(libvirtd.uri)
+    hypervisor = LibvirtHypervisor(libvirtd.uri)
     hypervisor.connect()
     with contextlib.closing(hypervisor):
-        return describe(hypervisor, guest.domain).process.pid
+        return describe(hypervisor.by_uuid(guest.domain.UUIDString())).process.pid
 
 
 @pytest.mark.parametrize("where", ["anonymous", "memfd"])

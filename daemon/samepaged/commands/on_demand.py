@@ -14,7 +14,7 @@ from samepaged.config import load
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory import softdirty
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
@@ -102,7 +102,7 @@ class Scans:
             return signals.stopping
 
         self._config, self._names = config, names
-        self._hypervisor = Hypervisor(config.libvirt.uri, stop=stop)
+        self._hypervisor = LibvirtHypervisor(config.libvirt.uri, stop=stop)
         self._hypervisor.connect()
         key = hash_seed.load(config.hashing.seed, config.state_directory)
         hashing = Hashing(best(), key, config.scan.thread_count, stop)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from samepaged import hash_seed
+from samepaged.arch import PAGE_SIZE
 from samepaged.commands.command import INTERRUPTED, quantity
 from samepaged.config import load, quantities
 from samepaged.errors import TraceError, UsageError
 from samepaged.memory.hashing import Interrupted, best
 from samepaged.memory.images import image
-from samepaged.memory.pagemap import PAGE
 from samepaged.privileges import seal
 from samepaged.service.signals import Signals
 from samepaged.sharing import Contents
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_free(store: Store, args: argparse.Namespace) -> None:
     """Raise TraceError where there is a trace of this guest and moment already, before much is read for nothing."""
-    path = store.path(About(args.host, args.domain, args.uuid, args.at, PAGE, "", MODE, 64, 0, 0, 0, 0, 0))
+    path = store.path(About(args.host, args.domain, args.uuid, args.at, PAGE_SIZE, "", MODE, 64, 0, 0, 0, 0, 0))
     if os.path.lexists(path):
         raise TraceError(path, "is there already, a trace of this guest and moment", "give --at, or remove it")
 
@@ -141,11 +141,11 @@ def _recognised(args: argparse.Namespace, head: bytes, size: int) -> str:
     if form is not None:
         return form
     form = hash_list.list_format(head)
-    if form == "hashes-binary" and not size % PAGE:
+    if form == "hashes-binary" and not size % PAGE_SIZE:
         raise TraceError(
             args.file, "begins with text, and may be a raw image or a list of hashes", "say which: --format"
         )
-    if form is None and size % PAGE:
+    if form is None and size % PAGE_SIZE:
         raise TraceError(
             args.file,
             f"is nothing that is known by its content, and with {size} bytes no raw image",
@@ -175,7 +175,7 @@ def _of_image(args: argparse.Namespace, form: str, descriptor: int, size: int, s
     if found.devices and args.memory is None:
         notes.append(
             f"{found.devices} bytes that are no RAM, or cannot be told from a device's, were left out of "
-            f"{found.devices + found.pages * PAGE}; the domain's memory, as --memory, would tell"
+            f"{found.devices + found.pages * PAGE_SIZE}; the domain's memory, as --memory, would tell"
         )
     if found.partial:
         notes.append(f"{found.partial} bytes that do not fill a page were left out")
@@ -194,7 +194,7 @@ def _of_list(args: argparse.Namespace, form: str) -> _Found:
     if args.zero_hash is not None and args.zero_hash >> found.bits:
         raise UsageError(f"--zero-hash {args.zero_hash:x} has more than the {found.bits} bits of a hash; correct it")
     trace = Trace.of(
-        hash_list.digest(found, args.page_size or PAGE, args.zero_hash),
+        hash_list.digest(found, args.page_size or PAGE_SIZE, args.zero_hash),
         host=args.host,
         domain=args.domain,
         uuid=args.uuid,
@@ -261,7 +261,7 @@ def _uuid(text: str) -> str:
 
 def _page_sizes(text: str) -> tuple[int, ...]:
     """Ascending, each once, and not that of the pages themselves."""
-    return tuple(sorted({_page_size(word.strip()) for word in text.split(",")} - {PAGE}))
+    return tuple(sorted({_page_size(word.strip()) for word in text.split(",")} - {PAGE_SIZE}))
 
 
 def _hash(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.attribution.guest_ram import PAGE
+from samepaged.arch import PAGE_SIZE
 from samepaged.metrics.metric import GAUGE, Metric, Unit
 from samepaged.scan.label_values import KINDS
 
@@ -21,7 +21,7 @@ OTHER: Final = "other"
 def _involved(snapshot: Snapshot, owners: Callable[[AttributionReport], Sequence[Owner]]) -> dict[tuple[str, str], int]:
     """Bytes of sharing by domain and owner, of the `series.sources` most involved owners of each guest."""
     return {
-        (domain, owner.name): owner.sharing_pages * PAGE
+        (domain, owner.name): owner.sharing_pages * PAGE_SIZE
         for domain, one in snapshot.sources.items()
         for owner in owners(one.answers)[: snapshot.series.sources]
         if owner.sharing_pages
@@ -47,10 +47,10 @@ def _split(snapshot: Snapshot) -> dict[tuple[str, str], float]:
         report = one.answers
         sharing = [owner for owner in report.kinds if owner.sharing_pages]
         shown = [owner for owner in report.kinds[: snapshot.series.sources] if owner.sharing_pages]
-        values |= {(domain, owner.name): owner.split_pages * PAGE for owner in shown}
+        values |= {(domain, owner.name): owner.split_pages * PAGE_SIZE for owner in shown}
         if len(shown) < len(sharing):
             rest = report.sharing_pages - sum(owner.split_pages for owner in shown)
-            values[domain, OTHER] = max(rest, 0.0) * PAGE
+            values[domain, OTHER] = max(rest, 0.0) * PAGE_SIZE
     return values
 
 

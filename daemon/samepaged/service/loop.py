@@ -14,7 +14,7 @@ from samepaged.errors import HypervisorError, Reason, SamepagedError
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import Interrupted, best
 from samepaged.scan.attribution import AttributionSchedule
@@ -78,7 +78,7 @@ class Service:
         self._signals = signals
         loaded = ConfigStatus(successful=True, loaded=time.time())
         self._store = SnapshotStore(Snapshot(loaded, _limits(config), _series(config)))
-        self._hypervisor = Hypervisor(config.libvirt.uri, self._gone, self._stop)
+        self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._gone, self._stop)
         self._schedule = Schedule(config.scan.interval, config.scan.jitter)
         self._backoff = Backoff()
         self._known: dict[str, ScannedGuest] = {}
@@ -336,7 +336,7 @@ class Service:
         self._outputs.change(config, self._stop)
         if config.libvirt.uri != self._config.libvirt.uri:
             self._hypervisor.close()
-            self._hypervisor = Hypervisor(config.libvirt.uri, self._gone, self._stop)
+            self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._gone, self._stop)
         if new_seed != self._seed:
             self._seed, self._known, self._kept = new_seed, {}, {}
         self._recovery.also(config.runtime_directory)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samepaged.attribution.guest_ram import PAGE, Unreadable
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux.kallsyms import symbols
 from samepaged.attribution.linux.kallsyms_names import PackedNames, name_starts, tokens
 from samepaged.attribution.linux.kallsyms_search import by_shape
@@ -37,7 +38,7 @@ class Flat:
 
     def __init__(self, data: bytes) -> None:
         size = AT - BASE + len(data) + (1 << 15)
-        self.data = (bytes(AT - BASE) + data).ljust(size + -size % PAGE, b"\0")
+        self.data = (bytes(AT - BASE) + data).ljust(size + -size % PAGE_SIZE, b"\0")
 
     def read(self, address: int, size: int) -> bytes:
         if size < 0 or not BASE <= address <= address + size <= BASE + len(self.data):
@@ -50,9 +51,11 @@ def told(where: dict[str, int]) -> VmCoreInfo:
 
 
 def mapping(size: int) -> Mapped:
-    pages = np.arange(-(-size // PAGE), dtype=np.int64)
+    pages = np.arange(-(-size // PAGE_SIZE), dtype=np.int64)
     ones = np.ones(len(pages), dtype=np.int64)
-    return Mapped(BASE - (1 << 64) + pages * PAGE, pages * PAGE, ones, ones.astype(np.uint64), np.zeros(1, np.int64))
+    return Mapped(
+        BASE - (1 << 64) + pages * PAGE_SIZE, pages * PAGE_SIZE, ones, ones.astype(np.uint64), np.zeros(1, np.int64)
+    )
 
 
 def table(listed: list[tuple[str, int]], encoding: str = "percpu", *, named: bool = True) -> Symbols:

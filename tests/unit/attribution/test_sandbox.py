@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.attribution import sandbox, seccomp
 from samepaged.attribution.client import WorkerClient, WorkerLimits, WorkerRefused
-from samepaged.attribution.guest_ram import PAGE
 from samepaged.attribution.messages import answers, regions_of
 from samepaged.attribution.page_buffer import PageBuffer
 from samepaged.attribution.sandbox import Limits, SandboxedProcess
@@ -113,7 +113,7 @@ def test_a_copy_can_be_mapped_for_reading_only_and_keeps_its_size() -> None:
         with pytest.raises(PermissionError):
             fcntl.fcntl(copied.file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
         copied.add(Guest(), np.array([NOTE]))  # which goes on all the same
-        assert os.pread(copied.file, 10, PAGE) == b"OSRELEASE="
+        assert os.pread(copied.file, 10, PAGE_SIZE) == b"OSRELEASE="
     finally:
         copied.close()
 
@@ -179,9 +179,9 @@ def filtered(call: str) -> int:
         try:
             seccomp.allow_only(sandbox.CALLS, sandbox.MASKED, sandbox.REFUSED)
             if call == "run":
-                ctypes.CDLL(None).mmap(None, PAGE, 5, 0x22, -1, 0)
+                ctypes.CDLL(None).mmap(None, PAGE_SIZE, 5, 0x22, -1, 0)
             elif call == "map":
-                mmap.mmap(-1, PAGE)
+                mmap.mmap(-1, PAGE_SIZE)
             elif call == "open":
                 os.open("/", os.O_RDONLY)
             else:

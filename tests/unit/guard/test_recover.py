@@ -14,9 +14,10 @@ from samepaged.guard import recover as module
 from samepaged.guard import resume, settle
 from samepaged.guard.journal import Journal
 from samepaged.guard.recover import Recovery, recover
-from samepaged.hypervisor.protocol import Control, RunState
+from samepaged.hypervisor.protocol import ControlState, RunState
 from samepaged.procfs import start_time
-from tests.unit.guard.fakes import ENTRY, UUID, FakeHypervisor, error, open_entry
+from tests.support.hypervisor import UUID, FakeHypervisor, error
+from tests.unit.guard.fakes import ENTRY, open_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 def hypervisor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHypervisor:
     """In the place of each connection to libvirt; only one directory has journals."""
     one = FakeHypervisor()
-    monkeypatch.setattr(settle, "Hypervisor", lambda *_, **__: one)
+    monkeypatch.setattr(settle, "LibvirtHypervisor", lambda *_, **__: one)
     monkeypatch.setattr(resume, "IN_FLIGHT_SECONDS", 0.2)
     monkeypatch.setattr(module, "places", lambda configured: [configured])
     return one
@@ -53,7 +54,7 @@ def test_recover_resumes_and_removes_the_file(tmp_path: Path, hypervisor: FakeHy
 
 def test_recover_that_gives_up_leaves_the_entry(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     found = open_entry(tmp_path)
-    hypervisor.it.control_state = Control.OCCUPIED
+    hypervisor.it.control_state = ControlState.OCCUPIED
     until = for_seconds(0.3)
     (line,) = recover(tmp_path, lambda: time.monotonic() > until)
     assert "'web-1'" in line
@@ -103,12 +104,12 @@ def test_the_daemon_works_on_entries_of_dead_and_own(tmp_path: Path, hypervisor:
     left = journal.leave_open()
     assert left is not None
     assert recovery.holds(UUID)
-    hypervisor.it.control_state = Control.OCCUPIED
+    hypervisor.it.control_state = ControlState.OCCUPIED
     recovery.start()
     try:
         assert [one.name for one in recovery.pending] == ["web-1"]
         assert shown[-1][0].uuid == UUID
-        hypervisor.it.run_state, hypervisor.it.control_state = RunState.PAUSED, Control.READY
+        hypervisor.it.run_state, hypervisor.it.control_state = RunState.PAUSED, ControlState.READY
         until = for_seconds(20)
         while recovery.pending and time.monotonic() < until:
             time.sleep(0.02)
@@ -126,7 +127,7 @@ def test_an_end_with_an_open_entry_says_so(tmp_path: Path, hypervisor: FakeHyper
     journal = Journal(tmp_path)
     journal.write(ENTRY)
     journal.leave_open()
-    hypervisor.it.control_state = Control.OCCUPIED
+    hypervisor.it.control_state = ControlState.OCCUPIED
     with pytest.raises(OpenEntriesError, match="samepaged recover") as caught:
         recovery.close(0.2)
     assert caught.value.exit_status == 1

@@ -16,8 +16,9 @@ from samepaged.guard.channel import Channel
 from samepaged.guard.journal import FileName, Journal
 from samepaged.guard.server import Guard
 from samepaged.guard.settle import OpenEntries
-from samepaged.hypervisor.protocol import Control, RunState
-from tests.unit.guard.fakes import ENTRY, FakeHypervisor, error
+from samepaged.hypervisor.protocol import ControlState, RunState
+from tests.support.hypervisor import FakeHypervisor, error
+from tests.unit.guard.fakes import ENTRY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -200,19 +201,19 @@ def test_a_fault_of_one_look_does_not_end_the_guard(running: Running, caplog: py
 
 
 def test_an_unnamed_open_entry_is_worked_on_from_memory(running: Running) -> None:
-    running.hypervisor.it.control_state = Control.OCCUPIED
+    running.hypervisor.it.control_state = ControlState.OCCUPIED
     running.arm()
     running.scanner.send(left_open=1, path=None)
     running.scanner.send(arm=2, entry=asdict(ENTRY), seconds=NEVER, dumping=False)
     assert running.scanner.receive(PATIENCE) == {"armed": 2}
-    running.hypervisor.it.run_state, running.hypervisor.it.control_state = RunState.PAUSED, Control.READY
+    running.hypervisor.it.run_state, running.hypervisor.it.control_state = RunState.PAUSED, ControlState.READY
     eventually(lambda: running.runs)
     assert running.journal.path.exists()  # it is the scanner's
 
 
 def test_an_open_entry_does_not_hold_up_the_next_guest(running: Running) -> None:
     domain = running.hypervisor.it
-    domain.control_state = Control.OCCUPIED
+    domain.control_state = ControlState.OCCUPIED
     running.arm()
     path = running.journal.leave_open()
     assert path is not None
@@ -223,20 +224,20 @@ def test_an_open_entry_does_not_hold_up_the_next_guest(running: Running) -> None
         running.scanner.send(disarm=number)
         assert running.scanner.receive(PATIENCE) == {"disarmed": number, "resumed": False}
     assert path.exists()
-    domain.run_state, domain.control_state = RunState.PAUSED, Control.READY
+    domain.run_state, domain.control_state = RunState.PAUSED, ControlState.READY
     eventually(lambda: running.runs)
 
 
 def test_an_open_entry_is_settled_after_the_scanners_end(running: Running) -> None:
     domain = running.hypervisor.it
-    domain.control_state = Control.OCCUPIED
+    domain.control_state = ControlState.OCCUPIED
     running.arm()
     path = running.journal.leave_open()
     assert path is not None
     running.scanner.send(left_open=1, path=str(path))
 
     def go_on() -> None:
-        domain.run_state, domain.control_state = RunState.PAUSED, Control.READY
+        domain.run_state, domain.control_state = RunState.PAUSED, ControlState.READY
 
     threading.Timer(0.5, go_on).start()
     running.scanner_ends()

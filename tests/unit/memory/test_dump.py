@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.dump_reader import place
 from samepaged.memory.hashing import best
-from samepaged.memory.images.elf_stream import ElfStream, Segment
+from samepaged.memory.images.elf_stream import ElfStream, Segment, ram_segments
 from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:
@@ -117,18 +116,18 @@ def segments(*spans: tuple[int, int]) -> list[Segment]:
 
 
 def test_roms_and_video_memory_are_not_ram() -> None:
-    placed = place(segments((0, 96 * MIB), (0xFD000000, 16 * MIB), (0xFFFC0000, 256 * KIB)), 96 * MIB)
+    placed = ram_segments(segments((0, 96 * MIB), (0xFD000000, 16 * MIB), (0xFFFC0000, 256 * KIB)), 96 * MIB)
     assert [(segment.address, offset) for segment, offset in placed] == [(0, 0)]
 
 
 def test_ram_goes_on_behind_the_window_of_a_display() -> None:
-    placed = place(segments((0, 0xA0000), (0xC0000, 96 * MIB - 0xC0000), (0xFD000000, 16 * MIB)), 96 * MIB)
+    placed = ram_segments(segments((0, 0xA0000), (0xC0000, 96 * MIB - 0xC0000), (0xFD000000, 16 * MIB)), 96 * MIB)
     assert [offset for _, offset in placed] == [0, 0xC0000]
 
 
 def test_ram_goes_on_at_4_gib_and_comes_before_64_bit_bars() -> None:
     spans = ((0, 2 * GIB), (0xFFFC0000, 256 * KIB), (4 * GIB, GIB), (6 * GIB, 128 * MIB), (512 * GIB, 64 * MIB))
-    placed = place(segments(*spans), 3 * GIB + 128 * MIB)
+    placed = ram_segments(segments(*spans), 3 * GIB + 128 * MIB)
     assert [(segment.address, offset) for segment, offset in placed] == [
         (0, 0),
         (4 * GIB, 2 * GIB),
@@ -137,16 +136,16 @@ def test_ram_goes_on_at_4_gib_and_comes_before_64_bit_bars() -> None:
 
 
 def test_video_memory_right_behind_ram_is_not_ram() -> None:
-    placed = place(segments((0, 96 * MIB), (96 * MIB, 16 * MIB)), 96 * MIB)
+    placed = ram_segments(segments((0, 96 * MIB), (96 * MIB, 16 * MIB)), 96 * MIB)
     assert [offset for _, offset in placed] == [0]
-    placed = place(segments((0, GIB), (4 * GIB, GIB), (5 * GIB, 16 * MIB)), 2 * GIB)
+    placed = ram_segments(segments((0, GIB), (4 * GIB, GIB), (5 * GIB, 16 * MIB)), 2 * GIB)
     assert [offset for _, offset in placed] == [0, GIB]
 
 
 @pytest.mark.parametrize("total", [95 * MIB, 97 * MIB])
 def test_a_dump_of_another_size_than_the_guests_is_refused(total: int) -> None:
     with pytest.raises(GuestError, match="bytes of RAM") as caught:
-        place(segments((0, 96 * MIB)), total)
+        ram_segments(segments((0, 96 * MIB)), total)
     assert caught.value.reason is Reason.LAYOUT
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps
-from samepaged.memory.layout import locate
+from samepaged.memory.ram_location import locate
 from samepaged.memory.smaps import Vma
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import numpy as np
 from samepaged.memory.pagemap import PRESENT
 
 if TYPE_CHECKING:
-    from samepaged.memory.plan import ThroughputModel
-    from samepaged.memory.process_reader import ProcessReader
+    from samepaged.memory.modes import ThroughputModel
+    from samepaged.memory.process_ram import ProcessRam
 
 __all__ = ["calibrate"]
 
@@ -22,7 +22,7 @@ STRETCH_PAGES: Final = 1 << 17
 SAMPLE_PAGES: Final = 1 << 11
 
 
-def calibrate(reader: ProcessReader, pace: ThroughputModel) -> None:
+def calibrate(reader: ProcessRam, pace: ThroughputModel) -> None:
     """Measure the rates of `pace` on a sample of the guest's pages. The guest is not suspended. Raises GuestError."""
     starts = np.unique(np.linspace(0, max(0, reader.pages - STRETCH_PAGES), STRETCHES).astype(np.intp))
     looked, looking, chosen = 0, 0.0, []

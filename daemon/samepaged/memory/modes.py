@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from samepaged.memory.pagemap import PAGE
+from samepaged.arch import PAGE_SIZE
 
 __all__ = ["FallbackReason", "Plan", "ThroughputModel", "choose", "fall_back"]
 
@@ -47,12 +47,12 @@ class ThroughputModel:
 
     def seconds(self, pages: int) -> float:
         """The seconds that reading so many pages takes."""
-        return pages * PAGE / self.rate
+        return pages * PAGE_SIZE / self.rate
 
     def learn(self, pages: int, seconds: float) -> None:
         """Take a measure into account: so many pages were read in so many seconds."""
-        if pages * PAGE >= ENOUGH_TO_LEARN and seconds > 0:
-            self.rate = _slower(self.rate, pages * PAGE / seconds)
+        if pages * PAGE_SIZE >= ENOUGH_TO_LEARN and seconds > 0:
+            self.rate = _slower(self.rate, pages * PAGE_SIZE / seconds)
             self.measured = True
 
     def calibrate(self, pages: int, seconds: float, looking: float) -> None:
@@ -63,8 +63,8 @@ class ThroughputModel:
             self.learn(pages, seconds)
             self.looking = -_slower(-self.looking, -looking)
             return
-        if pages * PAGE >= ENOUGH_TO_LEARN and seconds > 0:
-            self.rate = pages * PAGE / seconds
+        if pages * PAGE_SIZE >= ENOUGH_TO_LEARN and seconds > 0:
+            self.rate = pages * PAGE_SIZE / seconds
         self.looking = looking
         self.measured = True
 
@@ -84,12 +84,12 @@ class ThroughputModel:
 
     def copying_seconds(self, pages: int) -> float:
         """The seconds that copying so many pages takes."""
-        return pages * PAGE / self.copy_rate
+        return pages * PAGE_SIZE / self.copy_rate
 
     def learn_copying(self, pages: int, seconds: float) -> None:
         """So many pages were copied in so many seconds."""
-        if pages * PAGE >= ENOUGH_TO_LEARN and seconds > 0:
-            self.copy_rate = _slower(self.copy_rate, pages * PAGE / seconds)
+        if pages * PAGE_SIZE >= ENOUGH_TO_LEARN and seconds > 0:
+            self.copy_rate = _slower(self.copy_rate, pages * PAGE_SIZE / seconds)
 
     def reconsider_copying(self) -> None:
         """Copying was thought to take too long, and was not tried."""

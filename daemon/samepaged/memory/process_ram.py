@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 
 from samepaged import ksm
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.backing_file import BackingFile
 from samepaged.memory.hashing import Interrupted, read_by
 from samepaged.memory.locked_buffer import locked_buffer
-from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, Pagemap
+from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, Pagemap
 from samepaged.memory.process_vm import ProcessMemory, copy_process
 from samepaged.memory.residency import Residency, residency
 from samepaged.os_errors import exhausted, no_resources
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.memory.hashing import Hasher
-    from samepaged.memory.layout import RamMapping
+    from samepaged.memory.ram_location import RamMapping
     from samepaged.memory.subpages import SubpageDigests
 
-__all__ = ["BLOCK", "ProcessReader", "blocks_of"]
+__all__ = ["BLOCK", "ProcessRam", "blocks_of"]
 
 # Pages whose hashes are held apart before they go to their places (2 MiB of hashes).
 BATCH: Final = 1 << 18
@@ -45,7 +46,7 @@ PIECE: Final = 2048
 BLOCK: Final = 512
 
 
-class ProcessReader:
+class ProcessRam:
     """Reads the RAM mappings of process `pid`. Keeps the files open that this takes; use it as a context manager.
     Raises GuestError.
     """
@@ -69,7 +70,7 @@ class ProcessReader:
         self._stop = stop
         self._finer = finer
         self.bytes_read = 0
-        sizes = [mapping.size // PAGE for mapping in self.mappings]
+        sizes = [mapping.size // PAGE_SIZE for mapping in self.mappings]
         self._first = np.concatenate(([0], np.cumsum(sizes))).astype(np.intp)
         with ExitStack() as opened:
             self._pagemap = opened.enter_context(Pagemap(pid))
@@ -116,7 +117,7 @@ class ProcessReader:
         at which there is none, and rights are looked at first (mm/process_vm_access.c).
         """
         try:
-            copy_process(self.pid, np.zeros(1, dtype=np.uint64), memoryview(bytearray(PAGE)))
+            copy_process(self.pid, np.zeros(1, dtype=np.uint64), memoryview(bytearray(PAGE_SIZE)))
         except OSError as error:
             if error.errno != errno.EFAULT:
                 raise _read_error(self.pid, error) from error
@@ -175,7 +176,7 @@ class ProcessReader:
             except OSError as error:
                 raise _read_error(self.pid, error) from error
             out[batch - first] = hashes
-            self.bytes_read += len(batch) * PAGE
+            self.bytes_read += len(batch) * PAGE_SIZE
 
     def copy_pages(self, pages: NDArray[np.intp], out: memoryview) -> None:
         """Copy the pages of these numbers (ascending, all of them present in the process) one after the other to the
@@ -187,7 +188,7 @@ class ProcessReader:
         def piece(start: int) -> None:
             if self._stop():
                 raise Interrupted
-            copy(addresses[start : start + PIECE], out[start * PAGE : (start + PIECE) * PAGE])
+            copy(addresses[start : start + PIECE], out[start * PAGE_SIZE : (start + PIECE) * PAGE_SIZE])
 
         try:
             in_threads(piece, range(0, len(pages), PIECE), self._threads)
@@ -198,7 +199,7 @@ class ProcessReader:
         """The same of pages that are in the files behind the guest's RAM."""
         done = 0
         for index, run in self._file_runs(pages):
-            self._read_file(index, int(run[0]), out[done * PAGE : (done + len(run)) * PAGE])
+            self._read_file(index, int(run[0]), out[done * PAGE_SIZE : (done + len(run)) * PAGE_SIZE])
             done += len(run)
 
     def _hash_batch(self, pages: NDArray[np.intp], out: NDArray[np.uint64]) -> None:
@@ -208,16 +209,16 @@ class ProcessReader:
             copy = partial(copy_process, self.pid) if memory is None else memory.copy
             self._finer.read_process(copy, addresses, pages, out, self._stop)
         elif memory is not None:
-            read_by(memory.copy, self._hasher, addresses, out, PAGE, self._seed, self._threads, self._stop)
+            read_by(memory.copy, self._hasher, addresses, out, PAGE_SIZE, self._seed, self._threads, self._stop)
         else:
             self._hasher.read_process(
-                self.pid, addresses, out, PAGE, self._seed, threads=self._threads, stop=self._stop
+                self.pid, addresses, out, PAGE_SIZE, self._seed, threads=self._threads, stop=self._stop
             )
 
     def _addresses(self, pages: NDArray[np.intp]) -> NDArray[np.uint64]:
         index = np.searchsorted(self._first, pages, side="right") - 1
         starts = np.array([mapping.start for mapping in self.mappings], dtype=np.uint64)
-        return starts[index] + (pages - self._first[index]).astype(np.uint64) * np.uint64(PAGE)
+        return starts[index] + (pages - self._first[index]).astype(np.uint64) * np.uint64(PAGE_SIZE)
 
     def _pieces(self, first: int, last: int) -> Iterator[tuple[int, slice]]:
         """The mappings that pages first … last lie in, each with the stretch of its own pages."""
@@ -227,8 +228,8 @@ class ProcessReader:
                 yield index, slice(max(first - base, 0), min(last, end) - base)
 
     def _entries(self, index: int, piece: slice) -> NDArray[np.uint64]:
-        start = self.mappings[index].start + piece.start * PAGE
-        return self._pagemap.entries(start, (piece.stop - piece.start) * PAGE)
+        start = self.mappings[index].start + piece.start * PAGE_SIZE
+        return self._pagemap.entries(start, (piece.stop - piece.start) * PAGE_SIZE)
 
     def _look(self, first: int, last: int) -> Residency:
         parts = []
@@ -252,12 +253,12 @@ class ProcessReader:
             self._hash_files(np.flatnonzero(in_file) + first, digest, first)
 
     def _hash_files(self, pages: NDArray[np.intp], out: NDArray[np.uint64], first: int) -> None:
-        buffer = locked_buffer(FILE_CHUNK * PAGE)
+        buffer = locked_buffer(FILE_CHUNK * PAGE_SIZE)
         for index, run in self._file_runs(pages):
             at = int(run[0]) - first
-            window = buffer[: len(run) * PAGE]
+            window = buffer[: len(run) * PAGE_SIZE]
             self._read_file(index, int(run[0]), window)
-            self._hasher.hash_buffer(window, out[at : at + len(run)], PAGE, self._seed)
+            self._hasher.hash_buffer(window, out[at : at + len(run)], PAGE_SIZE, self._seed)
             self.bytes_read += len(window)
             if self._finer is not None:
                 self._finer.hash(window, run)
