@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.sharing import merge, pairs
+from samepaged.sharing import overlap, pairs
 from tests.unit.sharing.oracle import hash_values
 
 # From few hashes, so that many sets have the same.
@@ -23,11 +23,11 @@ def overlap_of(
     groups: list[int] | None = None,
     *,
     threads: int = 1,
-    part_size: int = merge.PART_SIZE,
+    part_size: int = overlap.PART_SIZE,
     long_run: int | None = None,
-) -> merge.Overlap:
+) -> overlap.Overlap:
     arrays = [np.array(sorted(values), dtype=np.uint64) for values in family]
-    return merge.overlap(arrays, groups or [0] * len(family), threads=threads, part_size=part_size, long_run=long_run)
+    return overlap.overlap(arrays, groups or [0] * len(family), threads=threads, part_size=part_size, long_run=long_run)
 
 
 def expected_pairs(family: list[set[int]]) -> dict[tuple[int, int], int]:
