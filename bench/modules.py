@@ -60,9 +60,9 @@ OTHER_PURPOSES: Final = {
     "configuration, signals, the service manager, the log": (
         r"config(\..*)?|service\.(signals|systemd|malloc)|scan\.audit|threads|web\.config_\w+|journald|backoff"
     ),
-    "KSM": r"ksm(\..*)?|scan\.ksm|metrics\.merging\w*|os_errors",
+    "KSM": r"ksm(\..*)?|metrics\.merging\w*|os_errors",
     "recovery after a crash": r"guard\.(recover|resume|settle)",
-    "the guests' clocks": r"drift(\..*)?|scan\.clock\w*|atomic_write",
+    "the guests' clocks": r"drift(\..*)?|scan\.clocks|atomic_write",
     "other documents of the web process, and the textfile": (
         r"page(\..*)?|report(\..*)?|service\.(textfile|history)|formatting|text_layout"
     ),

@@ -15,6 +15,7 @@ from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
+from samepaged.ksm import read_merging
 from samepaged.memory import softdirty
 from samepaged.memory.capture import Hashing
 from samepaged.memory.hashing import best
@@ -26,7 +27,6 @@ from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks, paused_times
 from samepaged.scan.guest import GuestScanner, ScannedGuest
 from samepaged.scan.host import report, scan_all
-from samepaged.scan.ksm import read_merging
 
 if TYPE_CHECKING:
     import argparse
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from samepaged.attribution.report import AttributionReport
     from samepaged.config import Config, SourcesConfig
     from samepaged.drift.ledger import PausedTime
+    from samepaged.ksm import Merging
     from samepaged.scan.results import HostScan
-    from samepaged.scan.snapshot import Merging
     from samepaged.scan.trace_recorder import Record
     from samepaged.service.signals import Signals
 
@@ -155,7 +155,7 @@ class Scans:
 
     def merging(self) -> Merging | None:
         """What KSM has merged of the guests of the last scan; None where the kernel has no KSM."""
-        return read_merging(self._scanned)
+        return read_merging({name: one.process for name, one in self._scanned.items()})
 
     def paused(self) -> dict[str, PausedTime]:
         """How long the guests of the last scan were suspended, by name."""

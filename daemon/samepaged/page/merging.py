@@ -8,9 +8,8 @@ from samepaged.page.charts import Part, bar, legend
 from samepaged.page.markup import Html, amount, element, noun, share
 
 if TYPE_CHECKING:
-    from samepaged.ksm import HostMerging
+    from samepaged.ksm import HostMerging, Merging
     from samepaged.scan.results import HostScan
-    from samepaged.scan.snapshot import Merging
 
 __all__ = ["merging"]
 
