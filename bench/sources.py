@@ -24,6 +24,7 @@ from tests.support.attribution.guests import initramfs
 from tests.support.attribution.memory_image import IDLE, image
 from tests.support.guests import Spec
 from tests.support.libvirtd import private_libvirtd
+from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,14 +76,14 @@ class _Taken:
 
 def _filled(scanner: GuestScanner, domain: Domain) -> ScannedGuest:
     """A scan of the guest with all its memory written."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
+
+    def filled() -> ScannedGuest | None:
         scanned = scanner.scan(domain)
-        if scanned.contents.absent_pages < scanned.contents.memory_pages // 16:
-            return scanned
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the guest has not written its memory after {PATIENCE:g} s")
-        time.sleep(5)
+        return scanned if scanned.contents.absent_pages < scanned.contents.memory_pages // 16 else None
+
+    scanned = wait_for(filled, PATIENCE, "the guest has written its memory", every=5)
+    assert scanned is not None  # wait_for raises instead
+    return scanned
 
 
 def rows() -> list[Row]:

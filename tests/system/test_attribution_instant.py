@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from samepaged.attribution.ownership import KIND
+from samepaged.attribution.page_owners import KIND
 from samepaged.attribution.session import GuestKernelCache
 from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import Suspender

@@ -26,7 +26,7 @@ from samepaged.errors import HypervisorError, SamepagedError
 from samepaged.guard.channel import Channel, Closed
 from samepaged.guard.journal import Entry, OpenEntry
 from samepaged.guard.resume import EntrySettlement, ResumeOutcome
-from samepaged.guard.settle import OpenEntries
+from samepaged.guard.resume_queue import OpenEntries
 from samepaged.hypervisor.abandoned_dumps import release
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.journald import about, configure_logging

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from samepaged.drift.ledger import PausedTime
-    from samepaged.guard.settle import SettledEntry
+    from samepaged.guard.resume_queue import SettledEntry
     from samepaged.hypervisor.protocol import Hypervisor
     from samepaged.scan.results import SkippedGuest
 

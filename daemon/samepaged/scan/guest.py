@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.session import AttributionSession
     from samepaged.config import Config
     from samepaged.drift.budget import DriftBudget

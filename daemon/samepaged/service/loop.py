@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from samepaged.config import Config
-    from samepaged.guard.settle import PendingEntry
+    from samepaged.guard.resume_queue import PendingEntry
     from samepaged.ksm import Merging
     from samepaged.memory.scan_state import ScanState
     from samepaged.scan.results import HostScan

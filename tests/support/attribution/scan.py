@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from samepaged.attribution.ownership import PageOwners
+from samepaged.attribution.page_owners import PageOwners
 from samepaged.config import load
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory

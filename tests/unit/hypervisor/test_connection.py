@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Any, cast
 
 import libvirt
@@ -13,6 +12,7 @@ from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.hypervisor import libvirt_hypervisor as module
 from samepaged.hypervisor.connection import Connection
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
+from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,13 +72,6 @@ def hypervisor(links: list[Link]) -> Iterator[LibvirtHypervisor]:
     one.close()
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def test_a_connection_is_kept_while_calls_return(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
     for _ in range(5):
         assert hypervisor.call("asking", lambda: 7) == 7
@@ -98,7 +91,7 @@ def test_a_call_that_does_not_return_keeps_its_connection(hypervisor: LibvirtHyp
     assert hypervisor.unanswered == 1
     assert not links[0].closed
     release.set()
-    eventually(lambda: links[0].closed)
+    wait_for(lambda: links[0].closed)
     assert hypervisor.unanswered == 0
     assert not links[1].closed
 
@@ -150,7 +143,7 @@ def test_without_another_connection_the_next_call_says_so(
     with pytest.raises(HypervisorError, match="no connection"):
         hypervisor.by_uuid("u-1")
     release.set()
-    eventually(lambda: links[0].closed)
+    wait_for(lambda: links[0].closed)
 
 
 def test_a_libvirtd_that_never_accepts_is_given_up(links: list[Link], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from samepaged.attribution.document import sources_document
-from samepaged.attribution.ownership import KINDS
+from samepaged.attribution.page_owners import KINDS
 from samepaged.attribution.report import CopiedPage, Owner
 from samepaged.metrics.exposition import families, render
 from samepaged.page import Page

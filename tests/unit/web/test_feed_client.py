@@ -15,6 +15,7 @@ from samepaged.errors import ConfigError, SamepagedError
 from samepaged.web import client as publishing
 from samepaged.web.client import BEAT_SECONDS, GAP_SECONDS, REFRESH_SECONDS, FeedSchedule, WebClient, WebListener
 from samepaged.web.protocol import Answer, Document, Documents, FrameReader, Message, Report, Settings, encode
+from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -239,10 +240,7 @@ def test_a_web_process_that_does_not_listen_holds_nothing_up_and_costs_one_frame
     web = scene.started()
     scene.pages.body = bytes(8 << 20)
     scene.publisher.changed()
-    deadline = time.monotonic() + 30
-    while scene.pages.renderings < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_for(lambda: scene.pages.renderings >= 2)
     rendered = scene.pages.renderings
     for number in range(200):
         scene.pages.body = b"%d\n" % number
@@ -338,10 +336,7 @@ def test_what_is_wrong_with_a_changed_web_configuration_is_logged(
 ) -> None:
     web = scene.started()
     web.say(Report("/etc/web.yaml: is not\nYAML"))
-    deadline = time.monotonic() + 30
-    while r"keeps its old configuration: /etc/web.yaml: is not\nYAML" not in caplog.text:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: r"keeps its old configuration: /etc/web.yaml: is not\nYAML" in caplog.text)
 
 
 def test_stopping_before_and_after_the_start_is_no_harm(scene: Scene) -> None:

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 from experiments.tables import markdown, mib, percent
-from samepaged.analysis.study.attribution import is_library
+from samepaged.analysis.study.attribution.involvement import is_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from samepaged.analysis.placement.place import Host
+from samepaged.analysis.placement.plan import Host
 from samepaged.errors import UsageError
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from observability.grafana.generator.both import INTER, MERGED, organised
 from observability.grafana.generator.panels import Line, Said, bars, figure, fixed, grid, lines, own, shaded
-from observability.grafana.generator.queries import guest, host
+from observability.grafana.generator.promql import guest, host
+from observability.grafana.generator.shared_panels import INTER, MERGED, organised
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,122 +1,26 @@
-"""samepaged fleet: what the hosts of a fleet have in common, by the traces of their guests."""
+"""Reports on the sharing between the hosts of a fleet, as JSON and as text."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.analysis.fleet.counting import fleet
-from samepaged.analysis.fleet.duckdb_engine import duckdb_engine
-from samepaged.commands import fleet_place
-from samepaged.commands.command import sample
-from samepaged.errors import UsageError
 from samepaged.formatting import size
 from samepaged.text_layout import aligned
 from samepaged.traces import utc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from samepaged.analysis.fleet.result import Fleet, HostPair
 
-__all__ = ["Command"]
+__all__ = ["document_lines", "text_lines"]
 
 MOST_SHOWN: Final = 10
-LOCAL_MASTER: Final = "local[*]"
 
 
-class Command:
-    """What the hosts of a fleet have in common: contents that are there more than once, and what every two hosts'
-    guests share, by each guest's newest trace. `fleet place` proposes which guest to move where.
-    """
-
-    name = "fleet"
-    help = "from the traces of many hosts to what they share, and to a better placement of guests"
-
-    def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments."""
-        _add_options(parser)
-        parser.add_argument(
-            "place",
-            metavar="PLACE",
-            action=PlaceOrWord,
-            help="a directory of traces, a file, an address, or a pattern in quotes; or `place`, a command of its own",
-        )
-        parser.set_defaults(perform=_share)
-
-    def run(self, args: argparse.Namespace) -> int:
-        """Do what was asked; the exit status."""
-        status: int = args.perform(args)
-        return status
-
-
-class PlaceOrWord(argparse.Action):
-    """Where the traces are, or the word `place`: what follows the word are the arguments of `fleet place`."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **more: Any) -> None:  # noqa: ANN401 - as argparse has it
-        super().__init__(option_strings, dest, nargs=argparse.PARSER, **more)
-        self.words: Final = {"place": _place_parser}
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,  # noqa: ANN401 - as argparse has it
-        option_string: str | None = None,  # noqa: ARG002 - it is no option
-    ) -> None:
-        """Take the rest of the command line."""
-        first, *rest = values
-        if first in self.words:
-            early = [name for name, value in vars(namespace).items() if value != parser.get_default(name)]
-            if early:
-                parser.error(f"put --{early[0]} after the word {first}")
-            # Its options are others, even where they have the same names.
-            vars(namespace).update(vars(self.words[first](f"{parser.prog} {first}").parse_args(rest)))
-            return
-        setattr(namespace, self.dest, first)
-        rest_parser = argparse.ArgumentParser(prog=parser.prog, usage=parser.format_usage()[7:], allow_abbrev=False)
-        _add_options(rest_parser)
-        rest_parser.parse_args(rest, namespace)
-
-
-def _place_parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog, description="Propose which guest to move where, so that hosts share most.", allow_abbrev=False
-    )
-    fleet_place.prepare_parser(parser)
-    parser.set_defaults(perform=fleet_place.run)
-    return parser
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help="what answers (duckdb)")
-    parser.add_argument("--master", metavar="URL", help=f"Spark's master, with --engine spark ({LOCAL_MASTER})")
-    parser.add_argument(
-        "--sample", metavar="N", type=sample, default=1, help="count the lowest 1/N of the hashes alone"
-    )
-
-
-def _share(args: argparse.Namespace) -> int:
-    if args.engine == "spark":
-        from samepaged.analysis.fleet.spark_engine import spark_engine  # noqa: PLC0415 - PySpark, where it is needed
-
-        found = fleet(args.place, lambda: spark_engine(args.master or LOCAL_MASTER), sample=args.sample)
-    else:
-        if args.master is not None:
-            raise UsageError("--master is Spark's; add --engine spark")
-        found = fleet(args.place, duckdb_engine, sample=args.sample)
-    if args.json:
-        sys.stdout.writelines(_json(found))
-    else:
-        print("\n".join(_text(found)))
-    return 0
-
-
-def _json(found: Fleet) -> Iterator[str]:
-    """One object, a host, a pair and a content on a line each: there may be many."""
+def document_lines(found: Fleet) -> Iterator[str]:
+    """The JSON object, in pieces: each host, pair of hosts and content is on a line of its own."""
     head = {
         "schema": 1,
         "page_size": found.page_size,
@@ -180,7 +84,9 @@ def _rounded(error: float | None) -> float | None:
     return None if error is None else round(error, 6)
 
 
-def _text(found: Fleet) -> Iterator[str]:
+def text_lines(found: Fleet) -> Iterator[str]:
+    """The tables, in lines."""
+
     def shown(pages: int) -> str:
         return size(pages * found.page_size)
 

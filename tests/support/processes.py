@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import select
 import signal
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
+
+from tests.support.waiting import happens, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,11 +103,7 @@ def children(parent: int, module: str = "") -> list[int]:
 
 def wait_for_child(parent: int, module: str, timeout: float = 20) -> Process:
     """The one child that runs `module`, as soon as there is one."""
-    deadline = time.monotonic() + timeout
-    while not (found := children(parent, module)):
-        assert time.monotonic() < deadline, f"process {parent} has no child {module}"
-        time.sleep(0.01)
-    (pid,) = found
+    (pid,) = wait_for(lambda: children(parent, module), timeout, f"process {parent} has a child {module}")
     return Process(pid)
 
 
@@ -147,9 +144,8 @@ class Family:
 
     def leaks(self, before: dict[str, Held], timeout: float = 15) -> dict[str, Held]:
         """What they still hold more than before, once that has had time to go."""
-        deadline = time.monotonic() + timeout
-        while more := {name: held for name, held in self.held.items() if not held.within(before[name])}:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.1)
-        return more
+
+        def more() -> dict[str, Held]:
+            return {name: held for name, held in self.held.items() if not held.within(before[name])}
+
+        return {} if happens(lambda: not more(), timeout, every=0.1) else more()

@@ -14,7 +14,7 @@ import numpy as np
 
 from samepaged.arch import PAGE_SHIFT
 from samepaged.attribution.guest_ram import Unreadable
-from samepaged.attribution.linux.kallsyms_names import MOST_SYMBOLS, TOKENS, name_starts
+from samepaged.attribution.linux.kallsyms.names import MOST_SYMBOLS, TOKENS, name_starts
 from samepaged.attribution.linux.vmcoreinfo import IMAGE, IMAGE_SIZE
 
 if TYPE_CHECKING:

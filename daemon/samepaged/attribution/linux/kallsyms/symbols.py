@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.attribution.guest_ram import Unreadable
-from samepaged.attribution.linux.kallsyms_names import MOST_SYMBOLS, TOKENS, PackedNames, name_starts, tokens
-from samepaged.attribution.linux.kallsyms_search import by_shape
+from samepaged.attribution.linux.kallsyms.names import MOST_SYMBOLS, TOKENS, PackedNames, name_starts, tokens
+from samepaged.attribution.linux.kallsyms.search import by_shape
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

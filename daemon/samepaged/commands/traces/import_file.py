@@ -1,4 +1,4 @@
-"""samepaged traces import: a dump or a list of hashes that was taken anywhere, as a trace."""
+"""The command `samepaged traces import`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from uuid import UUID
 
 from samepaged import hash_seed
 from samepaged.arch import PAGE_SIZE
-from samepaged.commands.command import INTERRUPTED, quantity
+from samepaged.commands.arguments import add_config, add_json, quantity
+from samepaged.commands.interface import INTERRUPTED
 from samepaged.config import load, quantities
 from samepaged.errors import TraceError, UsageError
 from samepaged.memory.hashing import Interrupted, best
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-__all__ = ["prepare_parser", "run"]
+__all__ = ["Command"]
 
 IMAGES: Final = ("raw", "elf", "lime")
 LISTS: Final = ("hashes-text", "hashes-binary")
-# Of a trace that no scan of ours has made: nobody knows whether the guest was suspended for it.
+# The mode of a trace that no scan of samepaged made: the guest may have been running during the dump.
 MODE: Final = "imported"
 HASH_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 HEX: Final = re.compile(r"(?:0[xX])?([0-9A-Fa-f]{1,16})")
@@ -45,36 +46,100 @@ OF_IMAGES: Final = ("memory", "page_sizes")
 OF_LISTS: Final = ("bits", "zero_hash", "hash_name", "page_size", "skip", "count", "big_endian")
 
 
-def prepare_parser(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("file", metavar="FILE", type=Path, help="a memory image, or a list of page hashes")
-    parser.add_argument("--into", metavar="DIR", type=Path, required=True, help="the directory of traces")
-    parser.add_argument("--host", metavar="H", required=True, help="the host that the guest was on")
-    parser.add_argument("--domain", metavar="D", required=True, help="the guest's name")
-    parser.add_argument("--uuid", metavar="U", type=_uuid, help="the guest's UUID")
-    parser.add_argument(
-        "--at", metavar="TIME", type=_moment, help="when it was taken, RFC 3339 (default: FILE's mtime)"
+class Command:
+    """Create a trace from a file that another tool made: a memory image (an ELF core of `virsh dump --memory-only`,
+    LiME or raw), or a list with a hash for each page. The format is detected from the content.
+    """
+
+    name = "import"
+    help = "create a trace from a memory image or a list of page hashes"
+
+    def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments of the command."""
+        parser.add_argument("file", metavar="FILE", type=Path, help="memory image, or list of page hashes")
+        parser.add_argument("--into", metavar="DIR", type=Path, required=True, help="directory of traces")
+        parser.add_argument("--host", metavar="HOST", required=True, help="host of the guest")
+        parser.add_argument("--domain", metavar="NAME", required=True, help="name of the guest")
+        parser.add_argument("--uuid", metavar="UUID", type=_uuid, help="UUID of the guest")
+        parser.add_argument(
+            "--at",
+            metavar="TIME",
+            type=_moment,
+            help="time of the dump in RFC 3339 form, such as 2026-02-03T04:05:06Z (default: FILE's modification time)",
+        )
+        parser.add_argument(
+            "--format", choices=(*IMAGES, *LISTS), help="format of FILE (default: detected from its content)"
+        )
+        add_config(parser, ", for the seed of an image's hashes")
+        add_json(parser, "print one JSON object instead of a line")
+        _add_image_arguments(parser.add_argument_group("memory images"))
+        _add_list_arguments(parser.add_argument_group("lists of hashes"))
+        parser.set_defaults(run=self.run)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Import, and print a summary. Raises TraceError and UsageError before anything is written."""
+        # The process reads guest memory from here on.
+        seal()
+        store = Store(args.into)
+        with Signals() as signals, image.opened(args.file) as (descriptor, size):
+            if args.at is None:
+                args.at = os.fstat(descriptor).st_mtime
+            _check_free(store, args)
+            try:
+                found = _found(args, descriptor, size, lambda: signals.stopping)
+            except Interrupted:
+                print("samepaged: interrupted; nothing was imported", file=sys.stderr)
+                return INTERRUPTED
+            except MemoryError as error:
+                raise TraceError(
+                    args.file, "is too large for this machine's memory", "import it on a larger one"
+                ) from error
+            path = store.write(found.trace)
+        about = found.trace.about
+        for note in found.notes:
+            print(f"samepaged: note: {note}", file=sys.stderr)
+        if args.json:
+            print(json.dumps(_document(path, about, found), indent=2))
+        else:
+            print(
+                f"{path}: {about.memory_pages} pages of {about.page_size} bytes: {about.absent_pages} absent, "
+                f"{about.swapped_pages} swapped, {about.zero_pages} zero, {about.distinct_pages} distinct, "
+                f"{about.duplicate_pages} duplicate"
+            )
+        return 0
+
+
+def _add_image_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--memory",
+        metavar="SIZE",
+        type=_size,
+        help="memory of the domain, to separate its RAM from other memory in a core",
     )
-    parser.add_argument("--format", choices=(*IMAGES, *LISTS), help="what FILE is (default: by its content)")
-    parser.add_argument("--config", metavar="F", type=Path, help="the configuration file, for the seed (default: none)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a line")
-    images = parser.add_argument_group("memory images")
-    images.add_argument(
-        "--memory", metavar="SIZE", type=_size, help="the domain's memory, such as 4GiB; tells its RAM in a core"
+    group.add_argument(
+        "--page-sizes", metavar="SIZES", type=_page_sizes, help="additional page sizes to count: 1024,2048,8192"
     )
-    images.add_argument(
-        "--page-sizes", metavar="SIZES", type=_page_sizes, help="count in pages of these sizes, too: 1024,2048,8192"
+
+
+def _add_list_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--bits", type=int, choices=(32, 64), help="size of a hash (default: 32 if every hash of a text fits, else 64)"
     )
-    lists = parser.add_argument_group("lists of hashes")
-    lists.add_argument(
-        "--bits", type=int, choices=(32, 64), help="of a hash (default: 32, if all hashes of a text are)"
+    group.add_argument("--zero-hash", metavar="HEX", type=_hash, help="hash of a zero page in this list")
+    group.add_argument(
+        "--hash-name",
+        metavar="NAME",
+        type=_hash_name,
+        help="name of the hash function; only traces with the same name are comparable",
     )
-    lists.add_argument("--zero-hash", metavar="HEX", type=_hash, help="the hash of a page of zeros")
-    lists.add_argument("--hash-name", metavar="NAME", type=_hash_name, help="whose hashes they are; only such compare")
-    lists.add_argument("--page-size", metavar="SIZE", type=_page_size, help="of the pages (default: 4096)")
-    lists.add_argument("--skip", metavar="BYTES", type=_count, help="before the hashes (default: a header of text)")
-    lists.add_argument("--count", metavar="N", type=_count, help="hashes to read (default: all up to the end)")
-    lists.add_argument("--big-endian", action="store_true", default=None, help="byte order (default: little-endian)")
+    group.add_argument("--page-size", metavar="SIZE", type=_page_size, help="size of the hashed pages (default: 4096)")
+    group.add_argument(
+        "--skip", metavar="BYTES", type=_count, help="bytes before the hashes of a binary list (default: a text header)"
+    )
+    group.add_argument("--count", metavar="N", type=_count, help="number of hashes to read (default: all)")
+    group.add_argument(
+        "--big-endian", action="store_true", default=None, help="big-endian binary list (default: little-endian)"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,39 +149,6 @@ class _Found:
     trace: Trace
     form: str
     notes: tuple[str, ...]
-
-
-def run(args: argparse.Namespace) -> int:
-    """Import, and print what was written. Raises TraceError and UsageError, and then nothing was."""
-    # From here on the process has pieces of a guest's memory, one after the other.
-    seal()
-    store = Store(args.into)
-    with Signals() as signals, image.opened(args.file) as (descriptor, size):
-        if args.at is None:
-            args.at = os.fstat(descriptor).st_mtime
-        _check_free(store, args)
-        try:
-            found = _found(args, descriptor, size, lambda: signals.stopping)
-        except Interrupted:
-            print("samepaged: interrupted; nothing was imported", file=sys.stderr)
-            return INTERRUPTED
-        except MemoryError as error:
-            raise TraceError(
-                args.file, "is too large for this machine's memory", "import it on a larger one"
-            ) from error
-        path = store.write(found.trace)
-    about = found.trace.about
-    for note in found.notes:
-        print(f"samepaged: note: {note}", file=sys.stderr)
-    if args.json:
-        print(json.dumps(_document(path, about, found), indent=2))
-    else:
-        print(
-            f"{path}: {about.memory_pages} pages of {about.page_size} bytes: {about.absent_pages} absent, "
-            f"{about.swapped_pages} swapped, {about.zero_pages} zero, {about.distinct_pages} distinct, "
-            f"{about.duplicate_pages} duplicate"
-        )
-    return 0
 
 
 def _check_free(store: Store, args: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.analysis.study.attribution import is_library
+from samepaged.analysis.study.attribution.involvement import is_library
 from samepaged.analysis.study.formatting import DASH, amount, named, percent
 from samepaged.analysis.study.table import Table
 from samepaged.arch import PAGE_SIZE
@@ -13,7 +13,7 @@ from samepaged.config.problem import one_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from samepaged.analysis.study.attribution import GuestInvolvement, Involved, StudyAttribution
+    from samepaged.analysis.study.attribution.involvement import GuestInvolvement, Involved, StudyAttribution
 
 __all__ = ["owner_tables"]
 

@@ -1,9 +1,8 @@
-"""Traces that a command leaves: `--traces DIR`."""
+"""Trace files that a command writes: `--traces DIR`."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samepaged.errors import SamepagedError
@@ -12,23 +11,18 @@ from samepaged.scan.trace_recorder import write_owners, write_trace
 from samepaged.traces.database import check_installed
 
 if TYPE_CHECKING:
-    import argparse
+    from pathlib import Path
 
     from samepaged.attribution.report import AttributionReport
     from samepaged.config import Config
     from samepaged.scan.trace_recorder import Record
 
-__all__ = ["Keeping", "add_traces"]
+__all__ = ["TraceOutput"]
 
 
-def add_traces(parser: argparse.ArgumentParser) -> None:
-    """Where traces are to be left."""
-    parser.add_argument("--traces", metavar="DIR", type=Path, help="leave a trace of each guest in this directory")
-
-
-class Keeping:
-    """Writes a trace of each guest, between the scans of two guests: nobody waits suspended for the disk. `failed`:
-    whether one could not be written.
+class TraceOutput:
+    """Writes the trace of each guest between two guests' scans, so that no guest is suspended during disk writes.
+    `failed`: whether a trace could not be written.
     """
 
     def __init__(self, config: Config, directory: Path) -> None:
@@ -44,7 +38,7 @@ class Keeping:
             self._lost("trace", error)
 
     def owners(self, answers: AttributionReport, scanned_at: float) -> None:
-        """Write the owners of a trace, beside it. `scanned_at` is when its scan began, in seconds of the Unix epoch."""
+        """Write the page owners beside a trace. `scanned_at`: start of its scan, in seconds since the epoch."""
         try:
             write_owners(GuestAttribution(answers, scanned_at), self._host, self._directory)
         except (SamepagedError, MemoryError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.analysis.study.attribution import is_library
+from samepaged.analysis.study.attribution.involvement import is_library
 from samepaged.analysis.study.drawing import (
     INK,
     INTER,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from samepaged.analysis.study.attribution import GuestInvolvement, Involved
+    from samepaged.analysis.study.attribution.involvement import GuestInvolvement, Involved
 
 __all__ = ["owner_figures"]
 

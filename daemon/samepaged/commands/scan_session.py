@@ -1,15 +1,14 @@
-"""Scanning on demand: what `scan` and `advise` have in common."""
+"""Scans on demand, for the commands `scan`, `advise` and `sources`."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from samepaged import hash_seed
-from samepaged.commands.command import INTERRUPTED
+from samepaged.commands.interface import INTERRUPTED
 from samepaged.config import load
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
@@ -40,30 +39,15 @@ if TYPE_CHECKING:
     from samepaged.scan.trace_recorder import Record
     from samepaged.service.signals import Signals
 
-__all__ = ["Scans", "add_arguments", "bound_by_drift", "configured", "interrupted", "status"]
+__all__ = ["ScanSession", "bound_by_drift", "configured", "exit_status", "report_interrupted"]
 
-# For so long the end of a command waits for a guest that it could not resume at once.
+# Time limit at the end of a command, for a guest that could not be resumed immediately.
 CLOSE_SECONDS: Final = 3.0
-
-MODES: Final = ("auto", "snapshot", "precopy", "sliced", "live")
-READERS: Final = ("auto", "process", "dump")
-
-
-def add_arguments(parser: argparse.ArgumentParser, *, named: bool = False) -> None:
-    """Which guests, and how they are scanned. `named`: at least one has to be named."""
-    if named:
-        parser.add_argument("domains", metavar="DOMAIN", nargs="+", help="names or UUIDs")
-    else:
-        parser.add_argument("domains", metavar="DOMAIN", nargs="*", help="names or UUIDs (default: all that run)")
-    parser.add_argument("--config", metavar="F", type=Path, help="the configuration file (default: none)")
-    parser.add_argument("--connect", metavar="URI", help="libvirt's URI, instead of the configured one")
-    parser.add_argument("--mode", choices=MODES, help="how a guest is held still, instead of the configured way")
-    parser.add_argument("--reader", choices=READERS, help="how memory is read, instead of the configured way")
 
 
 def configured(args: argparse.Namespace) -> Config:
-    """The configuration with what the command line says instead. The process is sealed from here on."""
-    softdirty.supported()  # asks /proc/self, which is root's once sealed; the answer is kept
+    """The configuration, with the values of the command line in place of its own. Seals the process."""
+    softdirty.supported()  # reads /proc/self, which belongs to root after seal(); the result is cached
     seal()
     config = load(args.config)
     logging.getLogger("samepaged").setLevel(max(logging.WARNING, logging.getLevelName(config.log.level.upper())))
@@ -75,16 +59,15 @@ def configured(args: argparse.Namespace) -> Config:
 
 
 def bound_by_drift(args: argparse.Namespace) -> bool:
-    """Whether scan.max_drift holds for the scans of a command: one who chooses a mode, or a dump, decides otherwise."""
+    """Whether scan.max_drift applies to the scans of a command: not if the command line selects a mode or a dump."""
     return args.mode is None and args.reader != "dump"
 
 
-class Scans:
-    """One scan after another, with what makes the next one cheaper; `record` is handed each guest's scan. Where
-    `sources` is given, each of them asks whose the pages are. `bound` says whether scan.max_drift holds: not for a mode
-    that was chosen on the command line.
+class ScanSession:
+    """A series of scans that share state, which makes each one after the first cheaper. `record` receives the scan of
+    each guest. With `sources`, every scan includes page attribution. `bound`: whether scan.max_drift applies.
 
-    A context manager, which connects to libvirt and recovers what a samepaged before us left suspended. Raises
+    A context manager: it connects to libvirt and recovers the guests that an earlier samepaged left suspended. Raises
     HypervisorError and, while scanning, Interrupted.
     """
 
@@ -110,7 +93,7 @@ class Scans:
         self._clocks = Clocks()
         self._clocks.ledger.use(self._guard.directory)
         attribution = None if sources is None else AttributionSchedule(sources)
-        # Whoever asks whose the pages are is served by no scan of several instants, unless it is one that they chose.
+        # Attribution needs one instant, so mode auto does not choose `sliced`.
         instant = sources is not None and config.scan.mode == "auto"
         self._recovery = Recovery(config.runtime_directory, settled=self._clocks.add_settled)
         self._scanner = GuestScanner(
@@ -145,7 +128,7 @@ class Scans:
     def scan(self) -> HostScan:
         """Scan the guests once."""
         self._hypervisor.connect()
-        self._scanner.tidy(self._running)  # of the scan before; after the last one there is nothing to keep to
+        self._scanner.tidy(self._running)  # the guests of the previous scan
         began = time.monotonic()
         with Progress(sys.stderr) as progress:
             round_ = scan_all(self._hypervisor, self._config, self._scanner, self._names, progress.show)
@@ -154,26 +137,26 @@ class Scans:
         return report(round_.scanned, round_.skipped, round_.started, time.monotonic() - began)
 
     def merging(self) -> Merging | None:
-        """What KSM has merged of the guests of the last scan; None where the kernel has no KSM."""
+        """KSM's counters for the guests of the last scan; None if the kernel has no KSM."""
         return read_merging({name: one.process for name, one in self._scanned.items()})
 
     def paused(self) -> dict[str, PausedTime]:
-        """How long the guests of the last scan were suspended, by name."""
+        """Suspended time of the guests of the last scan, by name."""
         return paused_times(self._clocks.ledger, {one.scan.uuid: name for name, one in self._scanned.items()})
 
     def answers(self, *, names: bool) -> dict[str, AttributionReport]:
-        """Where the sharing of the guests of the last scan comes from, by domain."""
+        """Page attribution of the guests of the last scan, by domain."""
         return answers_of(self._scanned, names=names)
 
 
-def interrupted() -> int:
-    """Say so, and give the exit status."""
+def report_interrupted() -> int:
+    """Print the interruption; returns the exit status."""
     print("samepaged: interrupted; every guest runs on", file=sys.stderr)
     return INTERRUPTED
 
 
-def status(scan: HostScan) -> int:
-    """Say what was skipped that was not to be, and give the exit status."""
+def exit_status(scan: HostScan) -> int:
+    """Print the unintended skips of a scan; returns the exit status."""
     unintended = [skipped for skipped in scan.skipped if not skipped.reason.intended]
     for skipped in unintended:
         print(f"samepaged: skipped: {skipped.message}", file=sys.stderr)
