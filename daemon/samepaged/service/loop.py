@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import time
 from dataclasses import replace
@@ -36,7 +37,6 @@ from samepaged.scan.snapshot import (
 from samepaged.scan.trace_recorder import TraceRecorder
 from samepaged.service import systemd
 from samepaged.service.history import counted, extended, history_point
-from samepaged.service.malloc import release_memory
 from samepaged.service.outputs import Outputs
 from samepaged.service.schedule import Schedule
 from samepaged.service.snapshot_store import SnapshotStore
@@ -141,7 +141,7 @@ class Service:
         self._schedule.started(now)
         try:
             self._scan()
-            release_memory()
+            _release_memory()
         except Interrupted:
             log.info("the scan was interrupted%s", "" if self._recovery.pending else "; every guest runs on")
         except HypervisorError as error:
@@ -367,3 +367,12 @@ def _series(config: Config) -> SeriesLimits:
 
 def _limits(config: Config) -> Limits:
     return Limits(config.scan.max_pause, config.scan.interval, config.scan.max_drift)
+
+
+def _release_memory() -> None:
+    """Return memory that a scan freed to the host (malloc_trim(3), if the C library has it): malloc keeps free memory
+    below a block in use.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
