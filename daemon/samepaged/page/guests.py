@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from samepaged.drift.ledger import PausedTime
+    from samepaged.ksm import Merging
     from samepaged.scan.results import GuestScan, HostScan
-    from samepaged.scan.snapshot import Limits, Merging
+    from samepaged.scan.snapshot import Limits
     from samepaged.sharing import GuestSharing
 
 __all__ = ["GroupRow", "GuestRow", "Guests", "groups", "guests"]
