@@ -50,8 +50,8 @@ _PAGE: Final = load_templates(
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """A section: its fragment in the page's address, its title, its template, and the data for it. A view that is false
-    has nothing to show.
+    """A section: its fragment in the page's address, its title, its template, and the data for it. The page omits a
+    section with an empty view.
     """
 
     name: str
