@@ -16,7 +16,7 @@ from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory import softdirty
 from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.privileges import seal
 from samepaged.report.scan_table import Progress
 from samepaged.scan.attribution import AttributionSchedule
@@ -88,7 +88,7 @@ class ScanSession:
         self._hypervisor = LibvirtHypervisor(config.libvirt.uri, stop=stop)
         self._hypervisor.connect()
         key = hash_seed.load(config.hashing.seed, config.state_directory)
-        hashing = Hashing(best(), key, config.scan.thread_count, stop)
+        hashing = Hashing(best_hasher(), key, config.scan.thread_count, stop)
         self._guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
         self._clocks = Clocks()
         self._clocks.ledger.use(self._guard.directory)

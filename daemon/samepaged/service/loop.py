@@ -16,7 +16,7 @@ from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import Interrupted, best
+from samepaged.memory.hashing import Interrupted, best_hasher
 from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.attribution_report import answers_of, still_shown
 from samepaged.scan.circuit_breaker import CircuitBreaker
@@ -210,7 +210,7 @@ class Service:
     def _scan(self) -> None:
         systemd.notify("STATUS=scanning")
         began = time.monotonic()
-        hashing = Hashing(best(), self._seed, self._config.scan.thread_count, self._stop)
+        hashing = Hashing(best_hasher(), self._seed, self._config.scan.thread_count, self._stop)
         guard, record = self._guarded(), self._recorder.offer
         self._clocks.ledger.use(guard.directory)
         scanner = GuestScanner(
