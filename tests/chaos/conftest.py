@@ -14,12 +14,15 @@ from tests.chaos.figures import LINES
 from tests.chaos.scale import SCALE, SEED
 from tests.chaos.witness import Witness
 from tests.support.command import Samepaged
+from tests.support.fixtures import root
 from tests.support.guests import Spec, Writer, running
 from tests.support.libvirtd import Libvirtd, private_libvirtd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+__all__ = ["root"]
 
 NAMES: Final = [f"samepaged-chaos-{letter}" for letter in "abc"]
 BYSTANDER: Final = "samepaged-chaos-bystander"

@@ -33,7 +33,7 @@ LAST_LOOK: Final = 10.0
 # Long pauses, many short ones, and those in which libvirt writes a dump.
 WAYS: Final = (
     "mode: snapshot, max_pause: 5s",
-    "mode: sliced, max_pause: 20ms, max_duty: 1.0",
+    "mode: sliced, max_pause: 50ms, max_duty: 1.0",
     "mode: snapshot, reader: dump, max_pause: 5s",
 )
 

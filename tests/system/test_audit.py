@@ -29,13 +29,19 @@ def trail(log: str) -> list[dict[str, Any]]:
     return [found.groupdict() for found in LINE.finditer(log)]
 
 
-@pytest.mark.parametrize("mode", ["snapshot", "sliced", "live"])
+# A snapshot of a busy host has room below max_pause, so that the circuit breaker stays closed. Slices take half of it.
+MODES = {
+    "snapshot": "max_pause: 5s",
+    "sliced": "max_pause: 20ms, max_duty: 0.5",
+    "live": "max_pause: 5s",
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_each_scan_of_a_guest_has_one_line_that_agrees_with_the_metrics(
     samepaged: Samepaged, pair: list[Writer], mode: str
 ) -> None:
-    samepaged.configure(
-        f"scan: {{interval: 1s, jitter: 0, max_drift: 1, mode: {mode}, max_pause: 20ms, max_duty: 0.5}}"
-    )
+    samepaged.configure(f"scan: {{interval: 1s, jitter: 0, max_drift: 1, mode: {mode}, {MODES[mode]}}}")
     with daemon(samepaged) as one:
         one.wait_scans(3)
         metrics = one.metrics()
