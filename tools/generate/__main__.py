@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Final
 
-from observability.grafana.generator import committed
+from observability.grafana.generator import dashboard_files
 from tools.generate import completion, configuration, files, manual, metrics
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GENERATORS: Final[Mapping[str, Callable[[], Mapping[Path, str | None]]]] = {
     "completion": completion.generated,
     "configuration": configuration.generated,
-    "dashboards": committed.generated,
+    "dashboards": dashboard_files.generated,
     "manual": manual.generated,
     "metrics": metrics.generated,
 }

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from samepaged.commands.arguments import add_config, add_connect, add_json
-from samepaged.doctor.examination import examination
+from samepaged.doctor.checks import examination
 from samepaged.doctor.report import document, text
 
 if TYPE_CHECKING:

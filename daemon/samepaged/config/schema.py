@@ -372,12 +372,12 @@ class Config(Section):
         """Whether the domain `name` is to be scanned."""
         return self.guests.selects(name)
 
-    def group_of(self, name: str, claims: Mapping[str, str] = MappingProxyType({})) -> str:
+    def group_of(self, name: str, metadata_groups: Mapping[str, str] = MappingProxyType({})) -> str:
         """The group of the domain `name`: the first of `groups` that matches, else the group from `grouping`, else
-        `DEFAULT_GROUP`. `claims`: groups in the metadata of the domain's XML, by `MetadataSource`.
+        `DEFAULT_GROUP`. `metadata_groups`: groups in the metadata of the domain's XML, by `MetadataSource`.
         """
         configured = next((group.name for group in self.groups if matches(name, group.match)), None)
-        return configured or self.grouping.group_of(name, claims) or DEFAULT_GROUP
+        return configured or self.grouping.group_of(name, metadata_groups) or DEFAULT_GROUP
 
 
 def schema_keys(model: type[BaseModel] = Config, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

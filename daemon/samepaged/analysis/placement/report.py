@@ -11,7 +11,7 @@ from samepaged.traces import utc
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from samepaged.analysis.placement.place import HostOutcome, Placement
+    from samepaged.analysis.placement.plan import HostOutcome, Placement
     from samepaged.traces import About
 
 __all__ = ["document", "text_lines"]

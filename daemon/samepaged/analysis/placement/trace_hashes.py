@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from samepaged.analysis.placement.place import lowest
+from samepaged.analysis.placement.plan import lowest
 from samepaged.sharing.parallel import in_threads
 from samepaged.traces import read, read_hashes
 

@@ -6,8 +6,8 @@ import json
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from samepaged.analysis.placement.limits import hosts_of
-from samepaged.analysis.placement.place import Guest, place
+from samepaged.analysis.placement.host_limits import hosts_of
+from samepaged.analysis.placement.plan import Guest, place
 from samepaged.analysis.placement.report import document, text_lines
 from samepaged.analysis.placement.trace_hashes import trace_hashes
 from samepaged.commands.arguments import add_json, add_place, argument_type, quantity, sample

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from samepaged import hash_seed
+from samepaged.arch import PAGE_SIZE
 from samepaged.commands.arguments import add_config, add_json, quantity
 from samepaged.commands.interface import INTERRUPTED
 from samepaged.config import load, quantities
 from samepaged.errors import TraceError, UsageError
-from samepaged.memory.hashing import Interrupted, best
+from samepaged.memory.hashing import Interrupted, best_hasher
 from samepaged.memory.images import image
-from samepaged.memory.pagemap import PAGE
 from samepaged.privileges import seal
 from samepaged.service.signals import Signals
 from samepaged.sharing import Contents
@@ -81,7 +81,7 @@ class Command:
         # The process reads guest memory from here on.
         seal()
         store = Store(args.into)
-        with Signals() as signals, image.opened(args.file) as (descriptor, size):
+        with Signals() as signals, image.open_file(args.file) as (descriptor, size):
             if args.at is None:
                 args.at = os.fstat(descriptor).st_mtime
             _check_free(store, args)
@@ -153,7 +153,7 @@ class _Found:
 
 def _check_free(store: Store, args: argparse.Namespace) -> None:
     """Raise TraceError where there is a trace of this guest and moment already, before much is read for nothing."""
-    path = store.path(About(args.host, args.domain, args.uuid, args.at, PAGE, "", MODE, 64, 0, 0, 0, 0, 0))
+    path = store.path(About(args.host, args.domain, args.uuid, args.at, PAGE_SIZE, "", MODE, 64, 0, 0, 0, 0, 0))
     if os.path.lexists(path):
         raise TraceError(path, "is there already, a trace of this guest and moment", "give --at, or remove it")
 
@@ -173,11 +173,11 @@ def _recognised(args: argparse.Namespace, head: bytes, size: int) -> str:
     if form is not None:
         return form
     form = hash_list.list_format(head)
-    if form == "hashes-binary" and not size % PAGE:
+    if form == "hashes-binary" and not size % PAGE_SIZE:
         raise TraceError(
             args.file, "begins with text, and may be a raw image or a list of hashes", "say which: --format"
         )
-    if form is None and size % PAGE:
+    if form is None and size % PAGE_SIZE:
         raise TraceError(
             args.file,
             f"is nothing that is known by its content, and with {size} bytes no raw image",
@@ -187,11 +187,11 @@ def _recognised(args: argparse.Namespace, head: bytes, size: int) -> str:
 
 
 def _of_image(args: argparse.Namespace, form: str, descriptor: int, size: int, stop: Callable[[], bool]) -> _Found:
-    found = image.image(args.file, descriptor, size, form, args.memory)
+    found = image.open_image(args.file, descriptor, size, form, args.memory)
     config = load(args.config)
     key = hash_seed.load(config.hashing.seed, config.state_directory)
     sizes = args.page_sizes or ()
-    read = image.read(found, best(), key, sizes, stop)
+    read = image.hash_image(found, best_hasher(), key, sizes, stop)
     counts = [PageSizeCounts.of(Contents.of(other, in_place=True), other.page_size) for other in read.others]
     trace = Trace.of(
         read.digest,
@@ -207,7 +207,7 @@ def _of_image(args: argparse.Namespace, form: str, descriptor: int, size: int, s
     if found.devices and args.memory is None:
         notes.append(
             f"{found.devices} bytes that are no RAM, or cannot be told from a device's, were left out of "
-            f"{found.devices + found.pages * PAGE}; the domain's memory, as --memory, would tell"
+            f"{found.devices + found.pages * PAGE_SIZE}; the domain's memory, as --memory, would tell"
         )
     if found.partial:
         notes.append(f"{found.partial} bytes that do not fill a page were left out")
@@ -226,7 +226,7 @@ def _of_list(args: argparse.Namespace, form: str) -> _Found:
     if args.zero_hash is not None and args.zero_hash >> found.bits:
         raise UsageError(f"--zero-hash {args.zero_hash:x} has more than the {found.bits} bits of a hash; correct it")
     trace = Trace.of(
-        hash_list.digest(found, args.page_size or PAGE, args.zero_hash),
+        hash_list.digest(found, args.page_size or PAGE_SIZE, args.zero_hash),
         host=args.host,
         domain=args.domain,
         uuid=args.uuid,
@@ -293,7 +293,7 @@ def _uuid(text: str) -> str:
 
 def _page_sizes(text: str) -> tuple[int, ...]:
     """Ascending, each once, and not that of the pages themselves."""
-    return tuple(sorted({_page_size(word.strip()) for word in text.split(",")} - {PAGE}))
+    return tuple(sorted({_page_size(word.strip()) for word in text.split(",")} - {PAGE_SIZE}))
 
 
 def _hash(text: str) -> int:
