@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from samepaged.attribution.guest_ram import PAGE, WORDS, Unreadable
+from samepaged.attribution.guest_ram import PAGE_BYTES, PAGE_WORDS, Unreadable
 from samepaged.attribution.page_owners import PageOwners
-from samepaged.attribution.ram_map import Layout, Region
+from samepaged.attribution.ram_map import RamLayout, Region
 from tests.fuzz.images.trial import Plan, attempt
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ class Reader:
     def profile(self, _: Any) -> bytes:
         return b"{}"
 
-    def array_pages(self, *_: Any) -> Any:
+    def struct_page_pages(self, *_: Any) -> Any:
         return NO_PAGES, NO_PAGES
 
-    def selected(self, _: Any) -> Any:
+    def slab_and_table_pages(self, _: Any) -> Any:
         return NO_PAGES
 
     def attribute(self, _: Any) -> PageOwners:
@@ -54,9 +54,9 @@ def no_garbage_is_collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def outcome(find: Callable[[], PageOwners]) -> str:
-    layout = Layout((Region(0, PAGES * PAGE),))
+    layout = RamLayout((Region(0, PAGES * PAGE_BYTES),))
     plan = Plan(b"{}", None, cold=False, names=True, blocks=np.ones(1, dtype=np.bool_))
-    words = np.zeros((PAGES, WORDS), dtype=np.uint64)
+    words = np.zeros((PAGES, PAGE_WORDS), dtype=np.uint64)
     return attempt(words, layout, NO_PAGES, plan, Reader(find)).kind
 
 

@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ram_map import Layout
+    from samepaged.attribution.ram_map import RamLayout
 
-__all__ = ["PAGE", "PAGE_SHIFT", "WORDS", "Ram", "Unreadable"]
+__all__ = ["PAGE_BYTES", "PAGE_SHIFT", "PAGE_WORDS", "GuestRam", "Unreadable"]
 
-PAGE: Final = 4096
+PAGE_BYTES: Final = 4096
 PAGE_SHIFT: Final = 12
-WORDS: Final = PAGE // 8
+PAGE_WORDS: Final = PAGE_BYTES // 8
 
 
 class Unreadable(Exception):  # noqa: N818 - it is no error of ours: the guest's memory says something impossible
     """The guest's memory does not hold what was looked for where it was looked for."""
 
 
-class Ram:
+class GuestRam:
     """A guest's RAM pages, some or all of them. Every address comes from the guest, so each is checked.
 
     `words` is uint64 of shape (slots, 512), read-only; `slots` (int32 or int64 of shape (pages,)) has the slot of each
@@ -36,7 +36,7 @@ class Ram:
     def __init__(
         self,
         words: NDArray[np.uint64],
-        layout: Layout,
+        layout: RamLayout,
         slots: NDArray[np.int32] | NDArray[np.int64] | None = None,
         fetch: Callable[[NDArray[np.int64]], None] | None = None,
     ) -> None:
@@ -52,7 +52,7 @@ class Ram:
         """All pages of the guest's memory, held or not."""
         return self.layout.pages
 
-    def hold(self, pages: NDArray[np.int64]) -> NDArray[np.int64]:
+    def ensure_copied(self, pages: NDArray[np.int64]) -> NDArray[np.int64]:
         """The slots of RAM pages (any order, -1 or beyond the end for none): int64 of their shape, -1 for what is not
         to be had.
         """
@@ -74,11 +74,11 @@ class Ram:
         them could be read (bool, (n,)); the others are zeros. An address must be a multiple of 8, and what is at it may
         not go past its page.
         """
-        within = addresses & (PAGE - 1)
-        ok = (addresses >= 0) & (within % 8 == 0) & (within + size <= PAGE)
-        slots = self.hold(np.where(ok, self.layout.page_of(addresses), -1))
+        within = addresses & (PAGE_BYTES - 1)
+        ok = (addresses >= 0) & (within % 8 == 0) & (within + size <= PAGE_BYTES)
+        slots = self.ensure_copied(np.where(ok, self.layout.page_of(addresses), -1))
         ok &= slots >= 0
-        first = np.where(ok, slots * WORDS + (within >> 3), 0)
+        first = np.where(ok, slots * PAGE_WORDS + (within >> 3), 0)
         found = self.words.reshape(-1)[first[:, None] + np.arange(size >> 3)] if len(self.words) else None
         if found is None:
             return np.zeros((len(addresses), size >> 3), dtype=np.uint64), np.zeros(len(addresses), dtype=np.bool_)
@@ -94,9 +94,9 @@ class Ram:
             return None
         slot = int(self.slots[page])
         if slot < 0:
-            slot = int(self.hold(np.array([page], dtype=np.int64))[0])
+            slot = int(self.ensure_copied(np.array([page], dtype=np.int64))[0])
         self.touched[page] = True
-        return None if slot < 0 else int(self.words[slot, (address & (PAGE - 1)) >> 3])
+        return None if slot < 0 else int(self.words[slot, (address & (PAGE_BYTES - 1)) >> 3])
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at a guest-physical address, which may go over pages. Raises Unreadable."""
@@ -108,8 +108,8 @@ class Ram:
         if last - first > self.pages:
             raise Unreadable(f"{size} bytes at {address:#x}")
         frames = np.arange(first, last + 1, dtype=np.int64) << PAGE_SHIFT
-        slots = self.hold(self.layout.page_of(frames))
+        slots = self.ensure_copied(self.layout.page_of(frames))
         if np.any(slots < 0):
             raise Unreadable(f"{size} bytes at {address:#x}")
-        start = address & (PAGE - 1)
+        start = address & (PAGE_BYTES - 1)
         return self.words[slots].tobytes()[start : start + size]

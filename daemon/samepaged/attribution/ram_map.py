@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Layout", "Region", "layouts"]
+__all__ = ["RamLayout", "Region", "ram_layouts"]
 
 PAGE_SHIFT: Final = 12
 MIB: Final = 1 << 20
@@ -29,7 +29,7 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class RamLayout:
     """Where the RAM lies, in the order in which its pages are counted (that of the RAM blocks, as in PageDigest)."""
 
     regions: tuple[Region, ...]
@@ -81,7 +81,7 @@ class Layout:
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
-def layouts(machine: str | None, memory: int, dimms: Sequence[Region] = ()) -> Iterator[Layout]:
+def ram_layouts(machine: str | None, memory: int, dimms: Sequence[Region] = ()) -> Iterator[RamLayout]:
     """How a guest of `memory` bytes (without its DIMMs, which say themselves where they lie) may be laid out, the
     likeliest first; `machine` is libvirt's machine type. QEMU: pc_q35_init and pc_init1.
     """
@@ -94,7 +94,7 @@ def layouts(machine: str | None, memory: int, dimms: Sequence[Region] = ()) -> I
     for regions in first:
         if regions not in seen:
             seen.append(regions)
-            yield Layout((*regions, *dimms))
+            yield RamLayout((*regions, *dimms))
 
 
 def _split(memory: int, low: int, most: int) -> tuple[Region, ...]:

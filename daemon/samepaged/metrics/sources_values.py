@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from samepaged.attribution.guest_ram import PAGE
+from samepaged.attribution.guest_ram import PAGE_BYTES
 from samepaged.metrics.sources import (
     SOURCE_FILE,
     SOURCE_LABELLED,
@@ -47,13 +47,13 @@ def sources_metrics(sources: Mapping[str, GuestAttribution], top: int, *, names:
 def _involved(domain: str, owners: Iterable[Owner], top: int) -> Iterator[tuple[tuple[str, str], int]]:
     for one, _ in zip(owners, range(top), strict=False):
         if one.sharing_pages:
-            yield (domain, one.name), one.sharing_pages * PAGE
+            yield (domain, one.name), one.sharing_pages * PAGE_BYTES
 
 
 def _split(domain: str, answers: AttributionReport, top: int) -> Iterator[tuple[tuple[str, str], float]]:
     shown = [one for one in answers.kinds[:top] if one.sharing_pages]
     for one in shown:
-        yield (domain, one.name), one.split_pages * PAGE
+        yield (domain, one.name), one.split_pages * PAGE_BYTES
     rest = answers.sharing_pages - sum(one.split_pages for one in shown)
     if len(shown) < len([one for one in answers.kinds if one.sharing_pages]):
-        yield (domain, OTHER), max(rest, 0.0) * PAGE
+        yield (domain, OTHER), max(rest, 0.0) * PAGE_BYTES

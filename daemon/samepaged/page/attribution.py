@@ -6,7 +6,7 @@ from collections import Counter
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from samepaged.attribution.guest_ram import PAGE
+from samepaged.attribution.guest_ram import PAGE_BYTES
 from samepaged.escape import printable
 from samepaged.page.charts import Part, bar, legend
 from samepaged.page.markup import Html, amount, element, joined, named, noun, share, when
@@ -73,7 +73,7 @@ def _kinds(answers: Sequence[AttributionReport]) -> Html:
             split[kind.name] += round(kind.split_pages)
     whole = sum(one.sharing_pages for one in answers)
     rows = [
-        (name.replace("_", " "), amount(pages * PAGE), share(pages, whole), share(split[name], whole))
+        (name.replace("_", " "), amount(pages * PAGE_BYTES), share(pages, whole), share(split[name], whole))
         for name, pages in involved.most_common(_OWNERS)
         if pages
     ]
@@ -91,7 +91,7 @@ def _guest(domain: str, sourced: GuestAttribution, now: float) -> Html:
         element(
             "summary",
             named(domain),
-            f": {amount(answers.sharing_pages * PAGE)} shared",
+            f": {amount(answers.sharing_pages * PAGE_BYTES)} shared",
             bar(_parts(answers), f"The sharing of {elided(printable(domain), _LONGEST)} by what it is of", 12),
         ),
         element(
@@ -117,9 +117,9 @@ def _parts(answers: AttributionReport) -> tuple[Part, ...]:
     parts, told = [], 0
     for colour, name, kinds in _COLOURS:
         pages = round(sum(split.get(kind, 0.0) for kind in kinds))
-        parts.append(Part(colour, name, pages * PAGE))
+        parts.append(Part(colour, name, pages * PAGE_BYTES))
         told += pages
-    return (*parts, Part(*_KERNEL, max(answers.sharing_pages - told, 0) * PAGE))
+    return (*parts, Part(*_KERNEL, max(answers.sharing_pages - told, 0) * PAGE_BYTES))
 
 
 def _owners(caption: str, what: str, owners: Iterable[Owner], answers: AttributionReport) -> Html:
@@ -129,7 +129,7 @@ def _owners(caption: str, what: str, owners: Iterable[Owner], answers: Attributi
     rows = [
         (
             elided(printable(one.name), _LONGEST),
-            amount(one.sharing_pages * PAGE),
+            amount(one.sharing_pages * PAGE_BYTES),
             share(one.sharing_pages, answers.sharing_pages),
             share(one.split_pages, answers.sharing_pages),
         )

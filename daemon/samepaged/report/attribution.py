@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.attribution.guest_ram import PAGE
+from samepaged.attribution.guest_ram import PAGE_BYTES
 from samepaged.escape import printable
 from samepaged.formatting import size
 from samepaged.text_layout import aligned, elided, wrapped
@@ -29,7 +29,7 @@ def sources_text(answers: AttributionReport) -> str:
 
 def _parts(answers: AttributionReport) -> Iterator[Iterator[str]]:
     yield _head(answers)
-    yield _table("kind", (*answers.kinds, *answers.together), answers)
+    yield _table("kind", (*answers.kinds, *answers.combined_kinds), answers)
     if answers.processes is not None:
         yield _table("process", answers.processes, answers)
     if answers.files is not None:
@@ -39,12 +39,12 @@ def _parts(answers: AttributionReport) -> Iterator[Iterator[str]]:
 
 def _head(answers: AttributionReport) -> Iterator[str]:
     kernel = "kernel unknown" if answers.kernel is None else f"Linux {printable(answers.kernel)}"
-    yield f"{elided(printable(answers.domain), LONGEST_NAME)}: {kernel}, {size(answers.memory_pages * PAGE)}"
+    yield f"{elided(printable(answers.domain), LONGEST_NAME)}: {kernel}, {size(answers.memory_pages * PAGE_BYTES)}"
     yield (
-        f"in use {size(answers.in_use_pages * PAGE)}, of which {answers.labelled_ratio:.1%} have a known owner; "
-        f"self-sharing {size(answers.self_sharing_pages * PAGE)} "
-        f"({size(answers.in_use_self_sharing_pages * PAGE)} of it in use), "
-        f"with others {size(answers.inter_sharing_pages * PAGE)}"
+        f"in use {size(answers.in_use_pages * PAGE_BYTES)}, of which {answers.labelled_ratio:.1%} have a known owner; "
+        f"self-sharing {size(answers.self_sharing_pages * PAGE_BYTES)} "
+        f"({size(answers.in_use_self_sharing_pages * PAGE_BYTES)} of it in use), "
+        f"with others {size(answers.inter_sharing_pages * PAGE_BYTES)}"
     )
     if answers.missing_pages:
         yield f"{answers.missing_pages} pages that would have told more were not copied"
@@ -61,11 +61,11 @@ def _table(what: str, owners: Sequence[Owner], answers: AttributionReport) -> It
     rows += [
         (
             elided(printable(one.name), LONGEST_NAME),
-            size(one.pages * PAGE),
-            size(one.sharing_pages * PAGE),
+            size(one.pages * PAGE_BYTES),
+            size(one.sharing_pages * PAGE_BYTES),
             f"{one.sharing_pages / answers.sharing_pages:.1%}",
-            size(one.self_sharing_pages * PAGE),
-            size(one.inter_sharing_pages * PAGE),
+            size(one.self_sharing_pages * PAGE_BYTES),
+            size(one.inter_sharing_pages * PAGE_BYTES),
             f"{one.split_pages / answers.sharing_pages:.1%}",
         )
         for one in involved[:MOST_OWNERS]
@@ -88,5 +88,9 @@ def _copied(copied: Sequence[CopiedPage]) -> Iterator[str]:
 def _counted(one: CopiedPage) -> Iterator[str]:
     """Its owners and, where there are several, how many copies each has."""
     for at, line in enumerate(one.owners):
-        count = f" \N{MULTIPLICATION SIGN}{one.pages[at]}" if len(one.owners) > 1 and at < len(one.pages) else ""
+        count = (
+            f" \N{MULTIPLICATION SIGN}{one.owner_pages[at]}"
+            if len(one.owners) > 1 and at < len(one.owner_pages)
+            else ""
+        )
         yield printable(line) + count

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from samepaged.atomic_write import whole_file
-from samepaged.attribution.guest_ram import PAGE
+from samepaged.attribution.guest_ram import PAGE_BYTES
 from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 from samepaged.errors import TraceError
 from samepaged.traces.parquet import not_written
@@ -164,7 +164,7 @@ def _found(told: Mapping[str, Any]) -> _Found:
     """Raises KeyError, TypeError or ValueError where it cannot be: the sum shows damage, and this what another program
     made.
     """
-    if _count(told["page_size"]) != PAGE:
+    if _count(told["page_size"]) != PAGE_BYTES:
         raise ValueError("page size")
     scanned_at = _number(told["scanned_at"])
     answers = AttributionReport(
@@ -181,14 +181,14 @@ def _found(told: Mapping[str, Any]) -> _Found:
         most_copied=tuple(_copied(one) for one in _list(told["most_copied"])),
         missing_pages=_count(told["missing_pages"]),
         note=None if told["note"] is None else _text(told["note"]),
-        together=_owners(told.get("together", []), "kinds"),
+        combined_kinds=_owners(told.get("together", []), "kinds"),
         in_use_self_sharing_pages=_count(told.get("in_use_self_sharing_pages", 0)),
     )
     if scanned_at > LAST or answers.labelled_ratio > 1:
         raise ValueError("time, ratio")
     if max(answers.in_use_pages, answers.sharing_pages) > answers.memory_pages:
         raise ValueError("more than there is")
-    for one in (*answers.kinds, *answers.together, *(answers.processes or ()), *(answers.files or ())):
+    for one in (*answers.kinds, *answers.combined_kinds, *(answers.processes or ()), *(answers.files or ())):
         if (
             one.pages > answers.memory_pages
             or one.self_sharing_pages > answers.self_sharing_pages

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE, WORDS
+from samepaged.attribution.guest_ram import PAGE_BYTES, PAGE_WORDS
 from tests.fuzz.images.damage import some
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class _Room:
         self.scene = scene
         runs = np.split(scene.room, np.flatnonzero(np.diff(scene.room) != 1) + 1)
         longest = max(runs, key=len)
-        self._next, self._end = int(longest[0]) * WORDS, (int(longest[-1]) + 1) * WORDS
+        self._next, self._end = int(longest[0]) * PAGE_WORDS, (int(longest[-1]) + 1) * PAGE_WORDS
 
     def take(self, words: int) -> NDArray[np.int64]:
         """Places of so many words, or as many as are left."""
@@ -76,8 +76,8 @@ def areas(scene: Scene, random: Random) -> None:
     if not crowd.count:
         return
     maps = random.permutation(scene.maps)
-    starts = (np.arange(crowd.count, dtype=np.uint64) + np.uint64(0x400)) * np.uint64(PAGE)
-    length = int(random.choice([PAGE, PAGE, 4 * PAGE, 1 << 40]))
+    starts = (np.arange(crowd.count, dtype=np.uint64) + np.uint64(0x400)) * np.uint64(PAGE_BYTES)
+    length = int(random.choice([PAGE_BYTES, PAGE_BYTES, 4 * PAGE_BYTES, 1 << 40]))
     for name, values in (
         ("vm_start", starts),
         ("vm_end", starts + np.uint64(length)),
@@ -129,9 +129,9 @@ def vmalloc_areas(scene: Scene, random: Random) -> None:
     crowd = _Crowd(_Room(scene), some(random, 400_000), [*names.values(), *links])
     if not crowd.count:
         return
-    starts = np.uint64(0xFFFF800000000000) + np.arange(crowd.count, dtype=np.uint64) * np.uint64(PAGE)
+    starts = np.uint64(0xFFFF800000000000) + np.arange(crowd.count, dtype=np.uint64) * np.uint64(PAGE_BYTES)
     crowd.set(names["va_start"], starts)
-    crowd.set(names["va_end"], starts + np.uint64(PAGE))
+    crowd.set(names["va_end"], starts + np.uint64(PAGE_BYTES))
     crowd.set(names["vm"], scene.image.at(scene.pointers))
     _binary(crowd, crowd.addresses + np.uint64(node), links[0], links[1])
     scene.image.put(scene.place(np.array([root], dtype=np.uint64)), crowd.addresses[:1] + np.uint64(node))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samepaged.attribution.guest_ram import PAGE, Ram, Unreadable
+from samepaged.attribution.guest_ram import PAGE_BYTES, GuestRam, Unreadable
 from samepaged.attribution.linux.kernel import Kernel
 from tests.unit.attribution.builders import Linux, linux
 
@@ -36,7 +36,7 @@ def test_a_kernel_is_opened_from_its_note_alone(guest: Linux) -> None:
 
 def test_no_linux_is_found_where_there_is_none() -> None:
     with pytest.raises(Unreadable):
-        Kernel.open(Ram(np.zeros((16, 512), dtype=np.uint64), linux().machine.layout), [])
+        Kernel.open(GuestRam(np.zeros((16, 512), dtype=np.uint64), linux().machine.layout), [])
     guest = linux()
     with pytest.raises(Unreadable):
         Kernel.open(guest.machine.ram(), [0, 1, 2])
@@ -52,15 +52,15 @@ def test_a_note_whose_page_tables_do_not_map_its_text_is_not_believed() -> None:
 def test_another_note_is_tried_after_one_that_leads_nowhere() -> None:
     guest = linux()
     false = guest.machine.page()
-    at = guest.note_page * PAGE
-    note = bytes(guest.machine.bytes[at : at + PAGE])
+    at = guest.note_page * PAGE_BYTES
+    note = bytes(guest.machine.bytes[at : at + PAGE_BYTES])
     guest.machine.put(false, note.replace(b"SYMBOL(swapper_pg_dir)", b"SYMBOL(swapper_pg_dix)"))
     broken = guest.machine.page()
     root = f"SYMBOL(swapper_pg_dir)={guest.symbols['swapper_pg_dir']:x}".encode()
     assert root in note
     moved = f"SYMBOL(swapper_pg_dir)={guest.symbols['init_task']:x}".encode()
     guest.machine.put(broken, note.replace(root, moved))
-    kernel = Kernel.open(guest.machine.ram(), [false // PAGE, broken // PAGE, guest.note_page])
+    kernel = Kernel.open(guest.machine.ram(), [false // PAGE_BYTES, broken // PAGE_BYTES, guest.note_page])
     assert kernel.info.page == guest.note_page
 
 
@@ -71,7 +71,7 @@ def test_pages_that_only_a_profile_needs_are_no_part_of_the_footprint() -> None:
     again = Kernel.open(warm, [guest.note_page], kernel.profile)
     assert again.profile == kernel.profile
     assert np.array_equal(cold.touched, warm.touched)
-    assert not warm.touched[(IMAGE_AT + 0x10000) // PAGE]  # BTF
+    assert not warm.touched[(IMAGE_AT + 0x10000) // PAGE_BYTES]  # BTF
 
 
 def test_a_profile_of_another_build_is_not_used() -> None:
@@ -85,7 +85,12 @@ GUEST = linux()
 RAW = bytes(GUEST.machine.bytes)
 # Where something is: the page tables, and the kernel's image with its tables.
 PLACES = [
-    *(page * PAGE + at for page in GUEST.machine.taken for at in range(0, PAGE, 8) if any(RAW[page * PAGE + at :][:8])),
+    *(
+        page * PAGE_BYTES + at
+        for page in GUEST.machine.taken
+        for at in range(0, PAGE_BYTES, 8)
+        if any(RAW[page * PAGE_BYTES + at :][:8])
+    ),
     *(at for at in range(IMAGE_AT, IMAGE_AT + (1 << 20)) if RAW[at]),
 ]
 
@@ -97,7 +102,7 @@ def test_a_damaged_guest_is_a_kernel_or_unreadable(seed: int, times: int, value:
     damaged = bytearray(RAW)
     for _ in range(times):
         damaged[draw.choice(PLACES) + draw.randrange(8)] = draw.randrange(256) if value is None else value
-    ram = Ram(np.frombuffer(bytes(damaged), dtype=np.uint64).reshape(-1, 512), GUEST.machine.layout)
+    ram = GuestRam(np.frombuffer(bytes(damaged), dtype=np.uint64).reshape(-1, 512), GUEST.machine.layout)
     try:
         kernel = Kernel.open(ram, [GUEST.note_page])
     except Unreadable:

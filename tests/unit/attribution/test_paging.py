@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samepaged.attribution.guest_ram import PAGE
-from samepaged.attribution.linux.paging import NO_EXECUTE, Mapped, MappedBy, walk, walk_many, walk_pieces
+from samepaged.attribution.guest_ram import PAGE_BYTES
+from samepaged.attribution.linux.paging import NO_EXECUTE, LeavesByRoot, PageTableLeaves, walk, walk_many, walk_pieces
 from tests.unit.attribution.builders import NO_RIGHTS, PRESENT, USER, WRITE, Machine
 
 MASK = 0x000F_FFFF_FFFF_F000
@@ -17,11 +17,11 @@ def signed(address: int) -> int:
     return address - (1 << 64) if address >> 63 else address
 
 
-def kernel(machine: Machine, root: int, levels: int = 4, mask: int = MASK) -> Mapped:
+def kernel(machine: Machine, root: int, levels: int = 4, mask: int = MASK) -> PageTableLeaves:
     return walk(machine.ram(), root, levels, upper=True, mask=mask)
 
 
-def user(machine: Machine, root: int) -> Mapped:
+def user(machine: Machine, root: int) -> PageTableLeaves:
     return walk(machine.ram(), root, 4, upper=False, mask=MASK)
 
 
@@ -30,15 +30,15 @@ def test_pages_of_all_sizes_are_found_by_ascending_address(levels: int, lowest: 
     machine = Machine()
     root = machine.page()
     places = [
-        (lowest, 0x5000, PAGE),
+        (lowest, 0x5000, PAGE_BYTES),
         (-(1 << 40), GIB, GIB),
         (-(1 << 38) + MIB2, 8 * MIB2, MIB2),
-        (-PAGE, 0x7000, PAGE),
+        (-PAGE_BYTES, 0x7000, PAGE_BYTES),
     ]
     for virtual, physical, size in reversed(places):
         machine.map(root, virtual % (1 << 64), physical, size, levels=levels)
     mapped = kernel(machine, root, levels)
-    assert list(zip(mapped.addresses, mapped.physical, mapped.pages * PAGE, strict=True)) == places
+    assert list(zip(mapped.addresses, mapped.physical, mapped.pages * PAGE_BYTES, strict=True)) == places
     assert mapped.tables.tolist() == [machine.layout.address_of(page) for page in machine.taken]
     inside = np.array([lowest, lowest + 4095, -(1 << 40) + 0x12345678, -(1 << 38) + MIB2 + 5, -1])
     assert mapped.translate(inside).tolist() == [0x5000, 0x5FFF, GIB + 0x12345678, 8 * MIB2 + 5, 0x7FFF]
@@ -110,15 +110,15 @@ def test_many_roots_are_walked_at_once_and_what_they_share_is_each_ones() -> Non
     machine.word(other, machine.word(one))  # all of its tables
     machine.map(other, 1 << 40, 0x2000)
     found = walk_many(machine.ram(), np.array([other, -1, none, one]), 4, upper=False, mask=MASK)
-    leaves = list(zip(found.owners.tolist(), found.addresses.tolist(), found.physical.tolist(), strict=True))
+    leaves = list(zip(found.roots.tolist(), found.addresses.tolist(), found.physical.tolist(), strict=True))
     shared = [(0x400000, 0x1000), (3 * MIB2, MIB2)]
     assert leaves == [*((0, *leaf) for leaf in shared), (0, 1 << 40, 0x2000), *((3, *leaf) for leaf in shared)]
-    each = np.bincount(found.table_owners, minlength=4).tolist()
+    each = np.bincount(found.table_roots, minlength=4).tolist()
     assert each == [1 + 3 + 3, 0, 1, 1 + 3]
     assert found.complete
 
 
-def shared_by(machine: Machine, processes: int) -> MappedBy:
+def shared_by(machine: Machine, processes: int) -> LeavesByRoot:
     """The walk of that many roots with one tree of tables, which maps 512 pages."""
     pages, directory, pointers = machine.page(), machine.page(), machine.page()
     machine.put(pages, (0x5000 | PRESENT).to_bytes(8, "little") * 512)
