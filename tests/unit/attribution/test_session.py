@@ -257,7 +257,7 @@ def test_of_blocks_that_the_host_does_not_back_no_struct_pages_are_copied_and_no
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Blocks of two pages, here and in the process that reads: page 20, which has struct pages, is of no use then.
-    monkeypatch.setattr(module, "BLOCK", 2)
+    monkeypatch.setattr(module, "BLOCK_PAGES", 2)
     guest = Guest(unbacked=frozenset({20, 21, 30, 33}))
     monkeypatch.setattr(messages, "BLOCK_PAGES", 2)
 
