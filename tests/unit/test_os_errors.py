@@ -19,11 +19,11 @@ from samepaged.ksm import counters as ksm_counters
 from samepaged.memory import smaps, softdirty
 from samepaged.memory.backing_file import BackingFile
 from samepaged.memory.claim import SoftDirtyLock
-from samepaged.memory.dump_reader import DumpReader
+from samepaged.memory.dump_reader import DumpStream
 from samepaged.memory.hashing import best
-from samepaged.memory.layout import RamMapping
 from samepaged.memory.pagemap import Pagemap
 from samepaged.memory.process_vm import ProcessMemory
+from samepaged.memory.ram_location import RamMapping
 from samepaged.os_errors import process_error
 from samepaged.procfs import has_ended, is_alive, names_living, start_time
 from tests.support.descriptors import no_descriptors
@@ -63,7 +63,7 @@ def backing_file(_: Path) -> None:
 
 
 def dump(directory: Path) -> None:
-    DumpReader(lambda _: None, directory, (4096,), hasher=best(), seed=0, stop=lambda: False).read()
+    DumpStream(lambda _: None, directory, (4096,), hasher=best(), seed=0, stop=lambda: False).read()
 
 
 def supported(_: Path) -> None:

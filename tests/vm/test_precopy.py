@@ -17,15 +17,15 @@ import pytest
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import SuspendedDomain, Suspender
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory import precopy, smaps, softdirty
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
 from samepaged.memory.hashing import best
-from samepaged.memory.layout import locate
 from samepaged.memory.pagemap import PRESENT, SOFT_DIRTY
 from samepaged.memory.precopy import Precopy
-from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.process_ram import ProcessRam
+from samepaged.memory.ram_location import locate
 from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class Witnessed:
                 self.truth = reader.read()
         held.seconds = time.monotonic() - began
 
-    def reader(self) -> ProcessReader:
+    def reader(self) -> ProcessRam:
         mappings = locate(smaps.read(self._pid), self._blocks)
-        return ProcessReader(self._pid, mappings, hasher=HASHING.hasher, seed=7, threads=1, stop=lambda: False)
+        return ProcessRam(self._pid, mappings, hasher=HASHING.hasher, seed=7, threads=1, stop=lambda: False)
 
     def scan(self, mode: str = "precopy", *, verify_pages: int = 0, still_ksm: bool = False) -> Capture:
         self.pauses = 0
@@ -309,10 +309,10 @@ def test_bits_that_another_samepaged_relies_on_are_not_cleared(
 
 
 def test_digests_of_a_guest_under_kvm_are_of_one_instant(kvm_guest: Writer, tmp_path: Path) -> None:
-    hypervisor = Hypervisor("qemu:///system")
+    hypervisor = LibvirtHypervisor("qemu:///system")
     hypervisor.connect()
     kvm_guest.fill(0, 4096, 5, 512)
-    guest = describe(hypervisor, kvm_guest.domain)
+    guest = describe(hypervisor.by_uuid(kvm_guest.domain.UUIDString()))
     guard = GuardClient(hypervisor.uri, tmp_path)
     suspender = Suspender(hypervisor, guest, guard, 3600, lambda: False)
     witnessed = Witnessed(guest.process.pid, guest.blocks, suspender, tmp_path)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.btf_files import read_btf_file
-from samepaged.attribution.guest_ram import PAGE_BYTES
 from samepaged.attribution.messages import (
     PAGE_NUMBER_ARRAYS,
     are_page_numbers,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.page_buffer import PageProvider
     from samepaged.attribution.page_owners import PageOwners
-    from samepaged.attribution.ram_map import RamLayout
+    from samepaged.attribution.ram_map import RamMap
     from samepaged.attribution.wire import Message
 
 __all__ = ["GuestInspection", "WorkerClient", "WorkerLimits", "WorkerRefused"]
@@ -86,7 +86,7 @@ class WorkerClient:
 
     def __init__(
         self,
-        layouts: Sequence[RamLayout],
+        layouts: Sequence[RamMap],
         worker_limits: WorkerLimits,
         stop: Callable[[], bool],
         program: Sequence[str] = PROGRAM,
@@ -94,7 +94,7 @@ class WorkerClient:
         self._layouts = layouts
         self._limits = worker_limits
         pages = layouts[0].pages
-        most = max(1, min(worker_limits.memory_limit // PAGE_BYTES, pages))
+        most = max(1, min(worker_limits.memory_limit // PAGE_SIZE, pages))
         self.page_buffer = PageBuffer(pages, most)
         try:
             limits = Limits.of(2 * worker_limits.time_limit, pages, most, seccomp=worker_limits.seccomp)

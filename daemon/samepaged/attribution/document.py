@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.attribution.guest_ram import PAGE_BYTES
+from samepaged.arch import PAGE_SIZE
 from samepaged.escape import valid
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def attribution_document(report: AttributionReport) -> dict[str, Any]:
         "schema": SCHEMA,
         "domain": valid(report.domain),
         "kernel": None if report.kernel is None else valid(report.kernel),
-        "page_size": PAGE_BYTES,
+        "page_size": PAGE_SIZE,
         "memory_pages": report.memory_pages,
         "in_use_pages": report.in_use_pages,
         "labelled_ratio": report.labelled_ratio,

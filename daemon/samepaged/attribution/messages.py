@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ram_map import RamLayout
+    from samepaged.attribution.ram_map import RamMap
 
 __all__ = [
     "BLOCK_PAGES",
@@ -129,7 +129,7 @@ def are_page_numbers(numbers: NDArray[np.int64], pages: int) -> bool:
     return bool(numbers[0] >= 0 and numbers[-1] < pages and np.all(numbers[1:] > numbers[:-1]))
 
 
-def regions_of(layouts: Sequence[RamLayout]) -> NDArray[np.int64]:
+def regions_of(layouts: Sequence[RamMap]) -> NDArray[np.int64]:
     """Layouts as rows of their number, a region's start and its size: int64, flat."""
     rows = [(number, region.start, region.size) for number, layout in enumerate(layouts) for region in layout.regions]
     return np.array(rows[:MAX_REGIONS], dtype=np.int64).reshape(-1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE_BYTES
+from samepaged.arch import PAGE_SIZE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,8 +71,8 @@ class PageBuffer:
         self._locked = True
         self.file = os.memfd_create("samepaged-copy", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(self.file, (max_pages + 1) * PAGE_BYTES)
-            self._area = mmap.mmap(self.file, (max_pages + 1) * PAGE_BYTES, mmap.MAP_SHARED)
+            os.ftruncate(self.file, (max_pages + 1) * PAGE_SIZE)
+            self._area = mmap.mmap(self.file, (max_pages + 1) * PAGE_SIZE, mmap.MAP_SHARED)
             seals = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL | F_SEAL_FUTURE_WRITE
             fcntl.fcntl(self.file, fcntl.F_ADD_SEALS, seals)
         except BaseException:
@@ -96,7 +96,7 @@ class PageBuffer:
         last = min(self.used + pages, self.max_pages + 1)
         if last <= self._ready:
             return
-        start, size = self._ready * PAGE_BYTES, (last - self._ready) * PAGE_BYTES
+        start, size = self._ready * PAGE_SIZE, (last - self._ready) * PAGE_SIZE
         os.posix_fallocate(self.file, start, size)
         anchor = ctypes.c_char.from_buffer(self._area)
         try:
@@ -116,7 +116,7 @@ class PageBuffer:
         """
         within = pages[: self.room]
         self.preallocate(len(within))
-        view = memoryview(self._area)[self.used * PAGE_BYTES : (self.used + len(within)) * PAGE_BYTES]
+        view = memoryview(self._area)[self.used * PAGE_SIZE : (self.used + len(within)) * PAGE_SIZE]
         places = provider.copy(within, view)
         held = places >= 0
         slots = np.full(len(pages), -1, dtype=np.int32)

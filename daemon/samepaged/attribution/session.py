@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.client import WorkerClient, WorkerLimits, WorkerRefused
-from samepaged.attribution.guest_ram import PAGE_BYTES
 from samepaged.attribution.messages import BLOCK_PAGES, MAX_NOTES
 from samepaged.attribution.page_owners import KIND, PageOwners
 from samepaged.attribution.sandbox import PROGRAM
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.page_buffer import PageProvider
-    from samepaged.attribution.ram_map import RamLayout
+    from samepaged.attribution.ram_map import RamMap
 
 __all__ = ["AttributionSession", "GuestKernelCache", "WorkerLimits"]
 
@@ -88,7 +88,7 @@ class AttributionSession:
     def __init__(
         self,
         cache: GuestKernelCache,
-        layouts: Sequence[RamLayout],
+        layouts: Sequence[RamMap],
         limits: WorkerLimits,
         stop: Callable[[], bool],
         program: Sequence[str] = PROGRAM,
@@ -207,7 +207,7 @@ class AttributionSession:
     def _preallocate(self, client: WorkerClient) -> None:
         client.page_buffer.clear()
         if len(self._needed) > client.page_buffer.max_pages:
-            needed, limit = len(self._needed) * PAGE_BYTES >> 20, self._limits.memory_limit >> 20
+            needed, limit = len(self._needed) * PAGE_SIZE >> 20, self._limits.memory_limit >> 20
             self.decline(f"{needed} MiB of it would have to be copied, and more; sources.memory_limit is {limit} MiB")
             return
         client.page_buffer.preallocate(self.expected(None))

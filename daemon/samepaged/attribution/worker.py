@@ -18,7 +18,7 @@ import numpy.ma  # np.unique loads it when it is first called, and then it is to
 from samepaged.attribution.guest_ram import PAGE_WORDS, GuestRam, Unreadable
 from samepaged.attribution.messages import BLOCK_PAGES, MAX_LINE_CHARS, page_owners_to_message, requests, without_names
 from samepaged.attribution.page_owners import KIND
-from samepaged.attribution.ram_map import RamLayout, Region
+from samepaged.attribution.ram_map import RamMap, RamRegion
 from samepaged.attribution.sandbox import confine
 from samepaged.attribution.wire import Channel, WireError
 from samepaged.privileges import PrivilegeError
@@ -112,7 +112,7 @@ class Worker:
             },
         )
 
-    def _open(self, layouts: Sequence[RamLayout], profile: bytes) -> tuple[GuestRam, Any]:
+    def _open(self, layouts: Sequence[RamMap], profile: bytes) -> tuple[GuestRam, Any]:
         """The kernel, by the first of the layouts that shows one."""
         trouble: Unreadable | None = None
         for layout in layouts:
@@ -180,13 +180,13 @@ class Worker:
         self._channel.send("error", fields={"reason": " ".join(reason.split())[:MAX_LINE_CHARS], "linux": int(linux)})
 
 
-def _layouts(rows: NDArray[np.int64]) -> list[RamLayout]:
-    regions: dict[int, list[Region]] = {}
+def _layouts(rows: NDArray[np.int64]) -> list[RamMap]:
+    regions: dict[int, list[RamRegion]] = {}
     for number, start, size in (
         rows[: len(rows) // REGION_COLUMNS * REGION_COLUMNS].reshape(-1, REGION_COLUMNS).tolist()
     ):
-        regions.setdefault(number, []).append(Region(start, size))
-    return [RamLayout(tuple(found)) for found in regions.values()]
+        regions.setdefault(number, []).append(RamRegion(start, size))
+    return [RamMap(tuple(found)) for found in regions.values()]
 
 
 def _describe(error: Exception) -> str:

@@ -23,10 +23,9 @@ from samepaged.hypervisor.qemu_process import ProcessTable
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
     from samepaged.config import Config
-    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.protocol import Domain
 
 __all__ = ["Examination", "examination"]
 
@@ -90,14 +89,14 @@ def _libvirt(config: Config, user: str, *, verify_layout: bool) -> _Libvirt:
                 found.guests.append(guest)
                 found.about_guests.extend(one for one in (guest.check, guest.links) if one is not None)
                 if verify_layout:
-                    found.about_guests.extend(_verified(hypervisor, domain, guest))
+                    found.about_guests.extend(_verified(domain, guest))
         except (GuestError, HypervisorError) as error:
             found.checks.append(from_error("guests", error, "see that libvirtd runs, and try again"))
         return found
 
 
-def _verified(hypervisor: Hypervisor, domain: Any, guest: Examined) -> list[Check]:  # noqa: ANN401 - libvirt's type
+def _verified(domain: Domain, guest: Examined) -> list[Check]:
     """Whether the RAM of a guest lies where it was found, where it was to be found at all."""
     if guest.forecast is None or not guest.forecast.mappings:
         return []
-    return [verify(hypervisor, domain, guest.forecast.mappings)]
+    return [verify(domain, guest.forecast.mappings)]

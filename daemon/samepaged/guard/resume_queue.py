@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.guard.journal import JournalError, OpenEntry, of_dead_processes, open_entries
 from samepaged.guard.resume import EntrySettlement, ResumeOutcome
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.journald import about
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from samepaged.guard.journal import FileName
-    from samepaged.hypervisor.protocol import Domains
+    from samepaged.hypervisor.protocol import Hypervisor
 
 __all__ = ["OpenEntries", "PendingEntry", "SettledEntry"]
 
@@ -61,21 +61,21 @@ class OpenEntries:
         *,
         uri: str | None = None,
         stop: Callable[[], bool] = lambda: False,
-        connect: Callable[[str], Domains] | None = None,
+        connect: Callable[[str], Hypervisor] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directories, self._mine = directories, mine
         self._uri, self._stop, self._clock = uri, stop, clock
         self._connect = connect or self._hypervisor
-        self._hypervisors: dict[str, Domains] = {}
+        self._hypervisors: dict[str, Hypervisor] = {}
         self._work: dict[Path, EntrySettlement] = {}
         self._troubles: dict[str, None] = {}
         self._unremovable: set[Path] = set()  # settled, though their files stay
         self._search_due = 0.0
         self._lock = threading.Lock()
 
-    def _hypervisor(self, uri: str) -> Domains:
-        return Hypervisor(uri, stop=self._stop)
+    def _hypervisor(self, uri: str) -> Hypervisor:
+        return LibvirtHypervisor(uri, stop=self._stop)
 
     @property
     def troubles(self) -> list[str]:

@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
-
-import libvirt_qemu
+from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import GuestError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.protocol import Domain
 
 __all__ = ["RamBlock", "Stretch", "host_address", "ram_blocks", "ram_of", "stretches"]
 
@@ -81,24 +79,14 @@ def host_address(text: str, name: str) -> int | None:
     return int(found["address"], 16) if found is not None and found["name"] == name else None
 
 
-def ram_of(hypervisor: Hypervisor, domain: Any, sizes: Sequence[int]) -> list[RamBlock]:  # noqa: ANN401 - libvirt's type
-    """The blocks that have one of these sizes (bytes), with their addresses as QEMU says them; without, where it does
-    not. Raises GuestError, and HypervisorError.
+def ram_of(domain: Domain, sizes: Sequence[int]) -> list[RamBlock]:
+    """The blocks that have one of these sizes (bytes), with their addresses as QEMU states them, or None. Raises
+    GuestError, and HypervisorError.
     """
-
-    def ask(command: str) -> str:
-        return str(
-            hypervisor.call(
-                f"asking the monitor of domain {domain.name()!r}",
-                lambda: libvirt_qemu.qemuMonitorCommand(
-                    domain, command, libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
-                ),
-            )
-        )
-
+    ask = domain.monitor_command
     blocks = [block for block in ram_blocks(ask("info ramblock")) if block.size in sizes]
     if not blocks:
-        raise GuestError(Reason.LAYOUT, f"the monitor of domain {domain.name()!r} names no RAM of the sizes in its XML")
+        raise GuestError(Reason.LAYOUT, f"the monitor of domain {domain.name!r} names no RAM of the sizes in its XML")
     if all(block.address is not None for block in blocks):
         return blocks
     places: dict[str, Stretch] = {}

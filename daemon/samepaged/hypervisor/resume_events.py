@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Final
 
-__all__ = ["Resumes"]
+__all__ = ["ResumeCounter"]
 
 # libvirtd sends the event of a resume within milliseconds of the call's return.
 EVENT_SECONDS: Final = 0.05
@@ -15,7 +15,7 @@ EVENT_SECONDS: Final = 0.05
 NEXT_EVENT_SECONDS: Final = 0.002
 
 
-class Resumes:
+class ResumeCounter:
     """Counts of resumes: by libvirt's events, and by our own calls. Events come late, but none comes before its resume:
     another client has resumed a domain if there are more events than calls, and more of these than ever before.
     """

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.os_errors import exhausted, no_resources
 
 __all__ = ["HostMerging", "ProcessMerging", "at_work", "expected_profit", "host_merging", "process_merging"]
@@ -15,7 +16,6 @@ PROC: Final = Path("/proc")
 # sizeof(struct ksm_rmap_item) of mm/ksm.c on 64 bits: what KSM itself takes for each page that it looks after.
 RMAP_ITEM: Final = 64
 # What its counters count, on x86-64.
-KERNEL_PAGE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class HostMerging:
     @property
     def merged_bytes(self) -> int:
         """The same in bytes."""
-        return self.merged_pages * KERNEL_PAGE
+        return self.merged_pages * PAGE_SIZE
 
     @property
     def profit_bytes(self) -> int:
@@ -75,7 +75,7 @@ class ProcessMerging:
     @property
     def merged_bytes(self) -> int:
         """The same in bytes."""
-        return self.merged_pages * KERNEL_PAGE
+        return self.merged_pages * PAGE_SIZE
 
     @property
     def profit_bytes(self) -> int:
@@ -85,7 +85,7 @@ class ProcessMerging:
         return expected_profit(self.merged_pages, self.rmap_items)
 
 
-def expected_profit(saved_pages: int, looked_after_pages: int, page_size: int = KERNEL_PAGE) -> int:
+def expected_profit(saved_pages: int, looked_after_pages: int, page_size: int = PAGE_SIZE) -> int:
     """Bytes saved less bytes taken, by the kernel's own formula (Documentation/admin-guide/mm/ksm.rst, 'Monitoring KSM
     profit').
     """

@@ -8,15 +8,15 @@ import numpy as np
 
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps
-from samepaged.memory.layout import locate
 from samepaged.memory.pagemap import PRESENT, SWAPPED, Pagemap
+from samepaged.memory.ram_location import locate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.layout import RamMapping
+    from samepaged.memory.ram_location import RamMapping
 
 __all__ = ["absent_pages", "private_mappings"]
 

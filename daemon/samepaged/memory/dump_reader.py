@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.hashing import Interrupted
-from samepaged.memory.images.elf_stream import ElfStream, Segment
+from samepaged.memory.images.elf_stream import ElfStream, Segment, ram_segments
 from samepaged.memory.locked_buffer import locked_buffer
-from samepaged.memory.pagemap import PAGE
 from samepaged.os_errors import exhausted, no_resources
 from samepaged.sharing.digest import ABSENT, SWAPPED, ZERO
 from samepaged.threads import Worker
@@ -36,45 +36,13 @@ if TYPE_CHECKING:
     from samepaged.memory.hashing import Hasher
     from samepaged.memory.subpages import SubpageDigests
 
-__all__ = ["DumpReader", "place"]
+__all__ = ["DumpStream"]
 
-FOUR_GIB: Final = 1 << 32
-# A display adapter's legacy window hides this much of a PC's RAM, from the dump too.
-VGA_WINDOW: Final = (0xA0000, 0xC0000)
 PIPE_SIZE: Final = 1 << 20
 CHUNK_PAGES: Final = 256
 POLL_SECONDS: Final = 0.02
 # For so long a dump that is not read any more may take to end, while the guest is suspended.
 END_SECONDS: Final = 0.3
-
-
-def place(segments: Sequence[Segment], total: int) -> list[tuple[Segment, int]]:
-    """Which of a dump's segments are the guest's RAM, and the offset in its RAM (bytes) at which each begins.
-
-    A dump also holds the memory of devices: video RAM and ROMs below 4 GiB, and 64-bit BARs above. RAM begins at 0,
-    goes on at 4 GiB (QEMU, hw/i386/pc.c), and comes before any BAR. Raises GuestError where the sum does not match.
-    """
-    placed: list[tuple[Segment, int]] = []
-    end = 0
-    for segment in sorted(segments, key=lambda segment: segment.address):
-        if end == total:  # what comes now may lie right behind, as video RAM does
-            break
-        if segment.address % PAGE or segment.size % PAGE:
-            raise GuestError(Reason.DUMP, f"the memory dump has part of a page at {segment.address:#x}")
-        if segment.address < FOUR_GIB:
-            if segment.address not in (end, VGA_WINDOW[1] if end == VGA_WINDOW[0] else end):
-                continue
-            offset = segment.address
-        else:
-            offset = end
-        placed.append((segment, offset))
-        end = offset + segment.size
-    if end != total:
-        raise GuestError(
-            Reason.LAYOUT,
-            f"the memory dump has {end} bytes of RAM, the domain's XML {total}; use `--reader process`",
-        )
-    return placed
 
 
 def _end(writer: Worker, fifo: Path, seconds: float = math.inf) -> bool:
@@ -124,7 +92,7 @@ def _remove(fifo: Path) -> None:
             remove()
 
 
-class DumpReader:
+class DumpStream:
     """Reads a guest through `dump(path)`, which writes the dump into the FIFO at `path` and returns when it is done.
     The FIFO lies in a directory of its own below `directory`. Raises GuestError.
     """
@@ -219,24 +187,24 @@ class DumpReader:
             pass
 
     def _hash(self, stream: ElfStream) -> NDArray[np.uint64]:
-        pages = np.full(self._total // PAGE, SWAPPED, dtype=np.uint64)
-        placed = sorted(place(stream.segments, self._total), key=lambda item: item[0].offset)
-        buffer = locked_buffer(CHUNK_PAGES * PAGE)
+        pages = np.full(self._total // PAGE_SIZE, SWAPPED, dtype=np.uint64)
+        placed = sorted(ram_segments(stream.segments, self._total), key=lambda item: item[0].offset)
+        buffer = locked_buffer(CHUNK_PAGES * PAGE_SIZE)
         for segment, offset in placed:
             stream.skip_to(segment.offset)
-            self._hash_segment(stream, segment, offset // PAGE, pages, buffer)
+            self._hash_segment(stream, segment, offset // PAGE_SIZE, pages, buffer)
         return pages
 
     def _hash_segment(
         self, stream: ElfStream, segment: Segment, page: int, out: NDArray[np.uint64], buffer: memoryview
     ) -> None:
-        count = segment.size // PAGE
+        count = segment.size // PAGE_SIZE
         for first in range(0, count, CHUNK_PAGES):
             pages = min(CHUNK_PAGES, count - first)
-            window = buffer[: pages * PAGE]
+            window = buffer[: pages * PAGE_SIZE]
             stream.fill(window)
             at = page + first
-            self._hasher.hash_buffer(window, out[at : at + pages], PAGE, self._seed)
+            self._hasher.hash_buffer(window, out[at : at + pages], PAGE_SIZE, self._seed)
             if self._finer is not None:
                 self._finer.hash(window, np.arange(at, at + pages))
             self.bytes_read += len(window)

@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.drift.budget import UNLIMITED, refusal
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps, softdirty
 from samepaged.memory.hashing import best
-from samepaged.memory.layout import locate
-from samepaged.memory.pagemap import PAGE
-from samepaged.memory.plan import SNAPSHOT_IS_SHORT, FallbackReason, Plan, choose, fall_back
-from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.modes import SNAPSHOT_IS_SHORT, FallbackReason, Plan, choose, fall_back
+from samepaged.memory.process_ram import ProcessRam
+from samepaged.memory.ram_location import locate
 from samepaged.memory.sliced import AIM
 from samepaged.memory.suspension import Workload, totals, within_budget
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from samepaged.drift.budget import DriftBudget
-    from samepaged.memory.layout import RamMapping
-    from samepaged.memory.plan import ThroughputModel
+    from samepaged.memory.modes import ThroughputModel
+    from samepaged.memory.ram_location import RamMapping
     from samepaged.memory.scan_state import ScanState
 
 __all__ = [
@@ -99,7 +99,7 @@ def forecast(pid: int, blocks: Sequence[int], policy: Policy, kept: ScanState, *
         check_dump(blocks, policy, kept.pace, error, paused=paused)
         check_dump_budget(blocks, policy, kept.pace, paused=paused)
         return _of_dump(blocks, kept.pace, FallbackReason("layout", str(error)), paused=paused)
-    with ProcessReader(pid, mappings, hasher=best(), seed=0, threads=1, stop=lambda: False) as reader:
+    with ProcessRam(pid, mappings, hasher=best(), seed=0, threads=1, stop=lambda: False) as reader:
         reader.check_readable()
         return _of_process(reader, policy, kept, paused=paused, vfio=vfio)
 
@@ -112,7 +112,7 @@ def _of_dump(
     return Forecast("snapshot", "dump", own, seconds, None, obstacle, own)
 
 
-def _of_process(reader: ProcessReader, policy: Policy, kept: ScanState, *, paused: bool, vfio: bool) -> Forecast:
+def _of_process(reader: ProcessRam, policy: Policy, kept: ScanState, *, paused: bool, vfio: bool) -> Forecast:
     snapshot = snapshot_seconds(reader, kept.pace)
     chosen = plan(reader, policy, kept, paused=paused, vfio=vfio)
     if chosen.mode == "precopy" and _precopy_seconds(reader, kept.pace) > policy.max_pause:
@@ -135,16 +135,14 @@ def _of_process(reader: ProcessReader, policy: Policy, kept: ScanState, *, pause
         reader="process",
         pause=0.0 if paused else pauses[chosen.mode],
         snapshot=snapshot,
-        backed=backed * PAGE,
+        backed=backed * PAGE_SIZE,
         obstacle=obstacle,
         total=0.0 if paused else later[chosen.mode],
         mappings=reader.mappings,
     )
 
 
-def plan(
-    reader: ProcessReader, policy: Policy, kept: ScanState, *, paused: bool, vfio: bool, first: bool = True
-) -> Plan:
+def plan(reader: ProcessRam, policy: Policy, kept: ScanState, *, paused: bool, vfio: bool, first: bool = True) -> Plan:
     """The mode for a scan by this reader; `first` says that precopy has no earlier scan to begin from. Raises
     GuestError, also if the drift budget has no room for it.
     """
@@ -176,12 +174,12 @@ def within(
     )
 
 
-def snapshot_seconds(reader: ProcessReader, pace: ThroughputModel) -> float:
+def snapshot_seconds(reader: ProcessRam, pace: ThroughputModel) -> float:
     """How long a snapshot would suspend the guest, as far as can be told: by what is backed of it now."""
     return pace.overhead + pace.seconds(reader.count_backed())
 
 
-def _precopy_seconds(reader: ProcessReader, pace: ThroughputModel) -> float:
+def _precopy_seconds(reader: ProcessRam, pace: ThroughputModel) -> float:
     """How long precopy suspends a guest that writes nothing: its bits are looked at all the same."""
     return pace.overhead + pace.looking * reader.pages
 
@@ -191,7 +189,7 @@ def dump_seconds(blocks: Sequence[int], pace: ThroughputModel) -> float:
     return pace.overhead + sum(blocks) / pace.dump_rate
 
 
-def _obstacle(reader: ProcessReader, kept: ScanState, *, vfio: bool) -> FallbackReason | None:
+def _obstacle(reader: ProcessRam, kept: ScanState, *, vfio: bool) -> FallbackReason | None:
     """Why precopy cannot be taken, or None."""
     found = softdirty.obstacle(reader.pid, reader.mappings, vfio=vfio)
     return DISTRUSTED if found is None and kept.distrusted else found

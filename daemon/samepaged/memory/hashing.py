@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 import xxhash
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.memory.locked_buffer import locked_buffer
-from samepaged.memory.process_vm import READ_PAGE, copy_process
+from samepaged.memory.process_vm import copy_process
 from samepaged.sharing.digest import FIRST_HASH, ZERO
 from samepaged.sharing.parallel import together
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
     from numpy.typing import NDArray
 
-__all__ = ["READ_PAGE", "Hasher", "Interrupted", "NativeHasher", "PythonHasher", "best", "read_by"]
+__all__ = ["PAGE_SIZE", "Hasher", "Interrupted", "NativeHasher", "PythonHasher", "best", "read_by"]
 
 SMALLEST_PAGE: Final = 512
 LARGEST_SEED: Final = 2**64 - 1
@@ -162,7 +163,7 @@ def read_by(
     stop: Callable[[], bool] = _never,
 ) -> None:
     """As Hasher.read_process, of pages that `copy(addresses, scratch)` puts into the scratch one after the other."""
-    parts = READ_PAGE // page_size
+    parts = PAGE_SIZE // page_size
 
     def step(start: int, end: int, locked_buffer: memoryview) -> None:
         for first in range(start, end, CHUNK_PAGES):
@@ -193,7 +194,7 @@ def _in_steps(step: Callable[[int, int, memoryview], None], pages: int, threads:
 
     def work() -> None:
         nonlocal failed
-        own = locked_buffer(min(CHUNK_PAGES, size, pages) * READ_PAGE)
+        own = locked_buffer(min(CHUNK_PAGES, size, pages) * PAGE_SIZE)
         while not failed and (index := next(following)) < steps:
             try:
                 if stop():
@@ -223,13 +224,13 @@ def _check_array(array: NDArray[np.uint64], name: str, *, writable: bool = False
 
 
 def _check_read(pid: int, addresses: NDArray[np.uint64], out: NDArray[np.uint64], page_size: int, seed: int) -> int:
-    """Check the arguments of read_process; the number of hashes that a page of READ_PAGE gives."""
-    _check(page_size, seed, READ_PAGE)
+    """Check the arguments of read_process; the number of hashes that a page of PAGE_SIZE gives."""
+    _check(page_size, seed, PAGE_SIZE)
     _check_array(addresses, "addresses")
     _check_array(out, "out", writable=True)
     if pid <= 0:
         raise ValueError(f"{pid} is not the id of a process")
-    parts = READ_PAGE // page_size
+    parts = PAGE_SIZE // page_size
     if len(out) != len(addresses) * parts:
         raise ValueError(f"{len(addresses)} pages give {parts} hashes each; out has room for {len(out)} in all")
     return parts

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
 from samepaged.os_errors import process_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["EXCLUSIVE", "FILE", "PAGE", "PRESENT", "SOFT_DIRTY", "SWAPPED", "Pagemap", "decode"]
+__all__ = ["EXCLUSIVE", "FILE", "PRESENT", "SOFT_DIRTY", "SWAPPED", "Pagemap", "decode"]
 
-PAGE: Final = 4096
 PRESENT: Final = np.uint64(1 << 63)
 SWAPPED: Final = np.uint64(1 << 62)
 FILE: Final = np.uint64(1 << 61)
@@ -59,8 +59,8 @@ class Pagemap:
 
     def entries(self, start: int, size: int) -> NDArray[np.uint64]:
         """Entries of the pages from address `start`, `size` bytes on: uint64 of shape (size / 4096,)."""
-        end = (start + size) // PAGE * ENTRY
-        position = start // PAGE * ENTRY
+        end = (start + size) // PAGE_SIZE * ENTRY
+        position = start // PAGE_SIZE * ENTRY
         parts: list[bytes] = []
         try:
             while position < end:
@@ -71,4 +71,4 @@ class Pagemap:
                 position += len(part)
         except OSError as error:
             raise self._failed(error) from error
-        return decode(b"".join(parts), size // PAGE)
+        return decode(b"".join(parts), size // PAGE_SIZE)

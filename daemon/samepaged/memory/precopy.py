@@ -19,7 +19,7 @@ from samepaged.memory import softdirty
 from samepaged.memory.observer import NullObserver, PageAccess
 from samepaged.memory.pagemap import PRESENT
 from samepaged.memory.pagemap import SWAPPED as SWAPPED_ENTRY
-from samepaged.memory.process_reader import BLOCK, blocks_of
+from samepaged.memory.process_ram import BLOCK, blocks_of
 from samepaged.memory.residency import Residency
 from samepaged.sharing.digest import ABSENT, SWAPPED
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from samepaged.memory.modes import ThroughputModel
     from samepaged.memory.observer import PageObserver
-    from samepaged.memory.pause import Pause
-    from samepaged.memory.plan import ThroughputModel
-    from samepaged.memory.process_reader import ProcessReader
+    from samepaged.memory.process_ram import ProcessRam
+    from samepaged.memory.reader import Pause
 
 __all__ = ["TOO_LONG", "DoesNotConverge", "Precopy", "Verification"]
 
@@ -81,7 +81,7 @@ class Precopy:
     the longest pause, in seconds. What it learns of the guest's pace goes into `pace`.
     """
 
-    reader: ProcessReader
+    reader: ProcessRam
     pause: Pause
     pace: ThroughputModel
     budget: float
@@ -199,7 +199,7 @@ class Precopy:
         self._fit(needed)
         with self._witnessed(look, digest, needed):
             self._hash(look.stale, digest)
-            # Entries of pages that are being migrated look like those of swapped ones, for a moment (process_reader).
+            # Entries of pages that are being migrated look like those of swapped ones, for a moment (process_ram).
             self._hash(self.reader.now_present(look.swapped), digest)
         if verification is not None:
             self._verify(verification, look, digest)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from samepaged import ksm
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.claim import SoftDirtyLock
-from samepaged.memory.plan import ThroughputModel
+from samepaged.memory.modes import ThroughputModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from samepaged.memory.layout import RamMapping
+    from samepaged.memory.ram_location import RamMapping
 
 __all__ = ["ScanState", "SoftDirtyEpoch", "limit"]
 

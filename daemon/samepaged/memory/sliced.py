@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.drift.budget import DriftBudget
-    from samepaged.memory.pause import Pause
-    from samepaged.memory.process_reader import ProcessReader
+    from samepaged.memory.process_ram import ProcessRam
+    from samepaged.memory.reader import Pause
 
 __all__ = ["AIM", "read_sliced"]
 
@@ -33,7 +33,7 @@ LONGEST_WAIT: Final = 5.0
 
 
 def read_sliced(
-    reader: ProcessReader,
+    reader: ProcessRam,
     pause: Pause,
     *,
     max_pause: float,

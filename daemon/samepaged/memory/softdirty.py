@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
-from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, SOFT_DIRTY, Pagemap
-from samepaged.memory.plan import FallbackReason
+from samepaged.memory.modes import FallbackReason
+from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, SOFT_DIRTY, Pagemap
 from samepaged.os_errors import exhausted, no_resources, process_error
 from samepaged.sharing.digest import SWAPPED as SWAPPED_PAGE
 from samepaged.sharing.digest import ZERO
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.layout import RamMapping
+    from samepaged.memory.ram_location import RamMapping
 
 __all__ = ["clear", "obstacle", "stale", "supported"]
 
@@ -47,7 +48,7 @@ def supported() -> bool:
     a page of our own is written to see. Raises GuestError if a resource is exhausted; then the next call tries again.
     """
     try:
-        page = mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        page = mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise no_resources("memory for a test of soft-dirty bits", error, "allocated") from error
     with page:
@@ -56,9 +57,9 @@ def supported() -> bool:
         try:
             with Pagemap(os.getpid()) as pagemap:
                 clear(os.getpid())
-                cleared = pagemap.entries(address, PAGE)[0]
+                cleared = pagemap.entries(address, PAGE_SIZE)[0]
                 page[0] = 2
-                written = pagemap.entries(address, PAGE)[0]
+                written = pagemap.entries(address, PAGE_SIZE)[0]
         except GuestError as error:
             if error.reason is Reason.NO_RESOURCES:
                 raise

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from samepaged.drift.budget import refusal
-from samepaged.memory.plan import FallbackReason, Plan
+from samepaged.memory.modes import FallbackReason, Plan
 from samepaged.memory.sliced import AIM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from samepaged.drift.budget import DriftBudget
-    from samepaged.memory.plan import ThroughputModel
+    from samepaged.memory.modes import ThroughputModel
 
 __all__ = ["DRIFT", "Workload", "totals", "within_budget"]
 

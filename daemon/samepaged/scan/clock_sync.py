@@ -8,14 +8,14 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import libvirt
-
 from samepaged import threads
 from samepaged.errors import HypervisorError
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from samepaged.hypervisor.protocol import Hypervisor
 
 __all__ = ["ClockSync"]
 
@@ -26,12 +26,12 @@ MOST_UNDER_WAY: Final = 4
 
 
 class ClockSync:
-    """Asks guest agents to set their guests' clocks by the virtual hardware's (virDomainSetTime). An agent may never
+    """Asks guest agents to set their guests' clocks (Domain.sync_time). An agent may never
     answer, so each call has its own thread and its own connection. A guest is not asked while its last call is under
     way, and no guest is asked while MOST_UNDER_WAY calls are.
     """
 
-    def __init__(self, connect: Callable[[str], Hypervisor] = Hypervisor) -> None:
+    def __init__(self, connect: Callable[[str], Hypervisor] = LibvirtHypervisor) -> None:
         self._connect = connect
         self._lock = threading.Lock()
         self._under_way: dict[str, threads.Worker] = {}
@@ -64,22 +64,17 @@ class ClockSync:
 
     def _sync(self, uri: str, uuid: str, name: str) -> None:
         try:
-            self._set_time(uri, uuid, name)
+            self._set_time(uri, uuid)
         except Exception as error:  # noqa: BLE001 - whatever it is, the guest's next call must not wait for it
             self._ended(uuid, name, error)
         else:
             self._ended(uuid, name, None)
 
-    def _set_time(self, uri: str, uuid: str, name: str) -> None:
+    def _set_time(self, uri: str, uuid: str) -> None:
         hypervisor = self._connect(uri)
         try:
             hypervisor.connect()
-            domain = hypervisor.by_uuid(uuid)
-            hypervisor.call(
-                f"setting the clock of domain {name!r}",
-                lambda: domain.setTime({"seconds": 0, "nseconds": 0}, libvirt.VIR_DOMAIN_TIME_SYNC),
-                seconds=None,  # this thread is the one that may be left behind
-            )
+            hypervisor.by_uuid(uuid).sync_time()  # may never return: this thread is then left behind
         finally:
             hypervisor.close()
 

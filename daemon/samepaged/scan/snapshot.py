@@ -23,6 +23,7 @@ __all__ = [
     "Limits",
     "Merging",
     "OpenJournalEntry",
+    "SeriesLimits",
     "Snapshot",
     "TraceStats",
 ]
@@ -85,6 +86,17 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class SeriesLimits:
+    """The bounds of metrics with many series: the largest `pairs` of guests, and the `sources` most involved owners of
+    each guest. Names of processes and files are labels with `source_names` only.
+    """
+
+    pairs: int = 20
+    sources: int = 10
+    source_names: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class OpenJournalEntry:
     """An entry of the journal of suspended guests that is not settled: since when (Unix epoch), and what is known."""
 
@@ -119,6 +131,7 @@ class Snapshot:
 
     config: ConfigStatus
     limits: Limits | None = None
+    series: SeriesLimits = SeriesLimits()
     merging: Merging | None = None
     recording: TraceStats | None = None
     open_entries: tuple[OpenJournalEntry, ...] = ()

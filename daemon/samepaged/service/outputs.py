@@ -1,12 +1,11 @@
-"""Where the snapshot goes: to a web process, into a file, to both, or to neither."""
+"""The outputs of the daemon: the web process, the textfile, both, or none."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from samepaged.errors import SamepagedError
-from samepaged.metrics.collector import registry
-from samepaged.service.documents import Documents
+from samepaged.service.documents import DocumentRenderer
 from samepaged.service.textfile import Textfile
 from samepaged.web.client import WebClient, WebListener
 
@@ -14,22 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from samepaged.config import Config
-    from samepaged.metrics.collector import SnapshotCollector
+    from samepaged.service.snapshot_store import SnapshotStore
     from samepaged.web.process import WebProcess
 
 __all__ = ["Outputs"]
 
 
 class Outputs:
-    """Shows what `collector` has, as the configuration says; `web` leads to the web process."""
+    """Exports the snapshots of `store`, as configured; `web` connects to the web process."""
 
-    def __init__(self, collector: SnapshotCollector, web: WebProcess, config: Config) -> None:
+    def __init__(self, store: SnapshotStore, web: WebProcess, config: Config) -> None:
         self._web = web
-        self._documents = Documents(registry(collector), lambda: collector.snapshot)
-        self._textfile = Textfile(collector)
+        self._store = store
+        self._documents = DocumentRenderer(lambda: store.snapshot)
+        self._textfile = Textfile()
         self._wanted = _wanted(config)
         self._file = config.export.textfile
         self._publisher = self._publishing(self._wanted)
+        store.listen(self._changed)
 
     def _publishing(self, wanted: WebListener | None) -> WebClient | None:
         return None if wanted is None else WebClient(self._web, self._documents, wanted)
@@ -55,15 +56,15 @@ class Outputs:
                 publisher.change(wanted, stop)
         self._wanted, self._file = wanted, config.export.textfile
 
-    def changed(self) -> None:
-        """There is something new (called in any thread)."""
+    def _changed(self) -> None:
+        """Have the documents of a new snapshot made (called in any thread)."""
         publisher = self._publisher
         if publisher is not None:
             publisher.changed()
 
     def write(self) -> None:
-        """Bring the file up to date."""
-        self._textfile.write(self._file)
+        """Write the textfile, if the snapshot is new."""
+        self._textfile.write(self._file, self._store.snapshot)
 
     def stop(self) -> None:
         """Show nothing any more."""

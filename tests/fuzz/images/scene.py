@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE_BYTES, PAGE_WORDS, GuestRam
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import PAGE_WORDS, GuestRam
 from samepaged.attribution.kernel_analysis import LinuxAnalysis
 from samepaged.attribution.linux.kallsyms.search import find_tables
 from samepaged.attribution.linux.kernel import Kernel
@@ -21,13 +22,13 @@ from samepaged.attribution.linux.profile import Profile
 from samepaged.attribution.linux.struct_reader import read_members
 from samepaged.attribution.linux.vmas import read_areas
 from samepaged.attribution.linux.vmcoreinfo import MARK
-from samepaged.attribution.ram_map import ram_layouts
+from samepaged.attribution.ram_map import ram_maps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.page_owners import PageOwners
-    from samepaged.attribution.ram_map import RamLayout
+    from samepaged.attribution.ram_map import RamMap
 
 __all__ = ["Image", "Read", "Scene"]
 
@@ -151,7 +152,7 @@ class Scene:
 
     def __init__(self, path: Path) -> None:
         image = self.image = Image(path)
-        self.layout: RamLayout = next(ram_layouts("q35", image.pages * PAGE_BYTES))
+        self.layout: RamMap = next(ram_maps("q35", image.pages * PAGE_SIZE))
         self.notes = self.find_notes()
         _LOG.reads.clear()
         _LOG.words.clear()
@@ -181,7 +182,7 @@ class Scene:
                 self.reads[module].append(Read(addresses, size))
         self.strings = np.unique(np.concatenate(texts))
         mapped = self.kernel.page_tables
-        real = mapped.physical < image.pages * PAGE_BYTES
+        real = mapped.physical < image.pages * PAGE_SIZE
         bases, which = np.unique((mapped.addresses - mapped.physical)[real], return_inverse=True)
         self.direct = int(bases[np.bincount(which, weights=mapped.pages[real]).argmax()]) % (1 << 64)
         self.array = find_mem_map(self.kernel)
@@ -199,7 +200,7 @@ class Scene:
     def place(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The places of the words at virtual addresses, as the kernel mapped them; -1 for none."""
         physical = self.kernel.translate(addresses)
-        return np.where((physical >= 0) & (physical < self.image.pages * PAGE_BYTES), physical >> 3, -1)
+        return np.where((physical >= 0) & (physical < self.image.pages * PAGE_SIZE), physical >> 3, -1)
 
     def address(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The virtual addresses of words, in the kernel's map of all memory."""
@@ -214,7 +215,7 @@ class Scene:
         """Pages of the symbols' tables and of the types."""
         image, kernel = self.image, self.kernel
         start = image.words.tobytes().find(BTF_HEADER)
-        found = {"btf": np.arange(start // PAGE_BYTES, min(start // PAGE_BYTES + BTF_PAGES, image.pages))}
+        found = {"btf": np.arange(start // PAGE_SIZE, min(start // PAGE_SIZE + BTF_PAGES, image.pages))}
         tables = {name: at for name, at in kernel.info.symbols.items() if name.startswith("kallsyms_")}
         tables = tables or find_tables(kernel, kernel.page_tables, kernel.info.symbol("_stext"))
         edges = np.array([min(tables.values()) & ~7, max(tables.values()) & ~7], dtype=np.uint64)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.kernel_analysis import KernelAnalysis
     from samepaged.attribution.page_owners import PageOwners
-    from samepaged.attribution.ram_map import RamLayout
+    from samepaged.attribution.ram_map import RamMap
 
 __all__ = ["SECONDS", "HangError", "Outcome", "Plan", "Telling", "attempt"]
 
@@ -100,7 +100,7 @@ class _End:
 class _Daemon:
     """What the daemon says to the process, in its turn (client.py, session.py)."""
 
-    def __init__(self, channel: Channel, layout: RamLayout, notes: NDArray[np.int64], plan: Plan) -> None:
+    def __init__(self, channel: Channel, layout: RamMap, notes: NDArray[np.int64], plan: Plan) -> None:
         self.ownership: PageOwners | None = None
         self.refused: str | None = None
         self.profile = b""
@@ -183,7 +183,7 @@ class Telling(LinuxAnalysis):
 
 def attempt(
     words: NDArray[np.uint64],
-    layout: RamLayout,
+    layout: RamMap,
     notes: NDArray[np.int64],
     plan: Plan,
     analysis: KernelAnalysis[Any] | None = None,

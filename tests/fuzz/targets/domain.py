@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
 from samepaged.hypervisor import domain_xml
-from samepaged.memory.layout import RAM_FLAG, locate
+from samepaged.memory.ram_location import RAM_FLAG, locate
 from samepaged.memory.smaps import Vma
 from tests.fuzz.target import Target, seed_files
 

@@ -11,14 +11,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from samepaged.memory import smaps
-from samepaged.memory.layout import RAM_FLAG, locate
+from samepaged.memory.ram_location import RAM_FLAG, locate
 from tests.fuzz.target import Target, seed_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
-    from samepaged.memory.layout import RamMapping
+    from samepaged.memory.ram_location import RamMapping
     from samepaged.memory.smaps import Vma
 
 BLOCKS: Final = re.compile(r"^Blocks:((?: [0-9]{1,16}){1,16})$", re.MULTILINE | re.ASCII)

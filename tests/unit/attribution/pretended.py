@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.attribution import messages, worker
-from samepaged.attribution.guest_ram import PAGE_BYTES, PAGE_WORDS, GuestRam, Unreadable
+from samepaged.attribution.guest_ram import PAGE_WORDS, GuestRam, Unreadable
 from samepaged.attribution.page_owners import KIND, PageOwners
-from samepaged.attribution.ram_map import RamLayout, Region
+from samepaged.attribution.ram_map import RamMap, RamRegion
 from samepaged.attribution.wire import Channel
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 MARK = b"OSRELEASE="
 PAGES = 256
-LAYOUTS = [RamLayout((Region(0, PAGES * PAGE_BYTES),))]
+LAYOUTS = [RamMap((RamRegion(0, PAGES * PAGE_SIZE),))]
 NOTE, ARRAY, ARRAY_PAGES, OTHER = 7, 20, 4, 99
 CHOSEN = (50, 51, 60)
 
@@ -75,7 +76,7 @@ class Guest:
             if page in self.swapped:
                 places[at] = -2
             elif page not in self.unbacked:
-                out[done * PAGE_BYTES : (done + 1) * PAGE_BYTES] = self.words[page].tobytes()
+                out[done * PAGE_SIZE : (done + 1) * PAGE_SIZE] = self.words[page].tobytes()
                 places[at] = done
                 done += 1
         return places
@@ -102,7 +103,7 @@ class Pretended:
     ) -> tuple[GuestRam, list[int]]:
         del profile, types
         for note in notes:
-            words, ok = ram.gather(np.array([note * PAGE_BYTES], dtype=np.int64), 40)
+            words, ok = ram.gather(np.array([note * PAGE_SIZE], dtype=np.int64), 40)
             if ok[0] and words[0, 2]:
                 return ram, words[0, 2:5].tolist()
         raise Unreadable("no kernel in any of the notes")
@@ -122,14 +123,14 @@ class Pretended:
 
     def slab_and_table_pages(self, kernel: tuple[GuestRam, list[int]]) -> NDArray[np.int64]:
         ram, _ = kernel
-        words, _ = ram.gather(self._array(kernel) * PAGE_BYTES, PAGE_BYTES)
+        words, _ = ram.gather(self._array(kernel) * PAGE_SIZE, PAGE_SIZE)
         return np.unique(words[words != 0]).astype(np.int64)
 
     def attribute(self, kernel: tuple[GuestRam, list[int]]) -> PageOwners:
         ram, (_, _, other) = kernel
         found = PageOwners.unknown(ram.pages, "", "pretended")
         chosen = self.slab_and_table_pages(kernel)
-        words, ok = ram.gather(np.append(chosen, other) * PAGE_BYTES, 8)
+        words, ok = ram.gather(np.append(chosen, other) * PAGE_SIZE, 8)
         found.kinds[chosen[ok[:-1]]] = words[:-1][ok[:-1], 0].astype(np.uint8)
         found.labels[chosen] = 0
         found.kinds[other], found.labels[other], found.offsets[other] = KIND["library"], 1, int(words[-1, 0])

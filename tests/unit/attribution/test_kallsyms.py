@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from samepaged.attribution.guest_ram import PAGE_BYTES, Unreadable
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux.kallsyms.names import PackedNames, name_starts, tokens
 from samepaged.attribution.linux.kallsyms.search import find_tables
 from samepaged.attribution.linux.kallsyms.symbols import read_symbols
@@ -37,7 +38,7 @@ class Flat:
 
     def __init__(self, data: bytes) -> None:
         size = AT - BASE + len(data) + (1 << 15)
-        self.data = (bytes(AT - BASE) + data).ljust(size + -size % PAGE_BYTES, b"\0")
+        self.data = (bytes(AT - BASE) + data).ljust(size + -size % PAGE_SIZE, b"\0")
 
     def read(self, address: int, size: int) -> bytes:
         if size < 0 or not BASE <= address <= address + size <= BASE + len(self.data):
@@ -50,10 +51,10 @@ def told(where: dict[str, int]) -> VmCoreInfo:
 
 
 def mapping(size: int) -> PageTableLeaves:
-    pages = np.arange(-(-size // PAGE_BYTES), dtype=np.int64)
+    pages = np.arange(-(-size // PAGE_SIZE), dtype=np.int64)
     ones = np.ones(len(pages), dtype=np.int64)
     return PageTableLeaves(
-        BASE - (1 << 64) + pages * PAGE_BYTES, pages * PAGE_BYTES, ones, ones.astype(np.uint64), np.zeros(1, np.int64)
+        BASE - (1 << 64) + pages * PAGE_SIZE, pages * PAGE_SIZE, ones, ones.astype(np.uint64), np.zeros(1, np.int64)
     )
 
 
@@ -152,6 +153,8 @@ DATA, WHERE = symbol_tables(MANY, AT)
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(DATA) - 1), st.integers(0, 255)), min_size=1, max_size=8), st.booleans())
+@example([], True)
+@example([], False)
 def test_damaged_tables_are_symbols_or_unreadable(damage: list[tuple[int, int]], named: bool) -> None:  # noqa: FBT001 - drawn
     data = bytearray(DATA)
     for at, value in damage:
@@ -160,6 +163,7 @@ def test_damaged_tables_are_symbols_or_unreadable(damage: list[tuple[int, int]],
     try:
         found = read_symbols(memory, told(WHERE if named else {}), mapping(len(memory.data)))
     except Unreadable:
+        assert damage
         return
     assert len(found.addresses) == len(MANY)
 

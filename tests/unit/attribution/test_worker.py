@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from samepaged.attribution.guest_ram import PAGE_BYTES, PAGE_WORDS, GuestRam, Unreadable
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import PAGE_WORDS, GuestRam, Unreadable
 from samepaged.attribution.messages import regions_of, replies
-from samepaged.attribution.ram_map import RamLayout, Region
+from samepaged.attribution.ram_map import RamMap, RamRegion
 from samepaged.attribution.wire import Channel, WireError
 from samepaged.attribution.worker import Worker
 from tests.unit.attribution.pretended import LAYOUTS, NOTE, PAGES, Guest, Pretended
@@ -37,7 +38,7 @@ class Daemon:
         fields = {name: part for name, part in parts.items() if isinstance(part, int)}
         self._channel.send(kind, {name: part for name, part in parts.items() if name not in fields}, fields)
 
-    def begin(self, layouts: Sequence[RamLayout] = LAYOUTS, full: int = 0, names: int = 1) -> Message:
+    def begin(self, layouts: Sequence[RamMap] = LAYOUTS, full: int = 0, names: int = 1) -> Message:
         blocks, notes = np.ones(1, dtype=np.uint8), np.array([NOTE])
         self.tell(
             "inspect", regions=regions_of(layouts), notes=notes, profile=NOTHING, blocks=blocks, full=full, names=names
@@ -98,7 +99,7 @@ def test_layouts_are_tried_in_turn_until_one_shows_a_kernel() -> None:
                 raise Unreadable("not so")
             return super().open(ram, *rest)
 
-    high = RamLayout((Region(0, 128 * PAGE_BYTES), Region(1 << 32, 128 * PAGE_BYTES)))
+    high = RamMap((RamRegion(0, 128 * PAGE_SIZE), RamRegion(1 << 32, 128 * PAGE_SIZE)))
     with reading(Guest(), Picky()) as daemon:
         assert daemon.begin([*LAYOUTS, high]).kind == "inspection"
         refused = daemon.begin(LAYOUTS)

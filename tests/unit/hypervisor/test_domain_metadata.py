@@ -4,7 +4,7 @@ from typing import get_args
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from samepaged.config import DEFAULT_GROUP, Config, GroupingConfig, MetadataSource
@@ -170,6 +170,7 @@ METADATA = st.lists(CLAIMS, max_size=3).map(lambda claims: [element("metadata", 
 
 
 @given(st.one_of(CHILDREN, METADATA), st.one_of(TEXTS, st.from_regex(r"[a-z0-9-]{1,70}[_-]x", fullmatch=True)))
+@example([element("metadata", {}, "", [nova(["0a1b"])])], "web-1")
 def test_any_metadata_gives_a_group_that_is_a_label_or_none(children: list[ET.Element], name: str) -> None:
     root = ET.Element("domain")
     ET.SubElement(root, "name").text = name
@@ -178,6 +179,7 @@ def test_any_metadata_gives_a_group_that_is_a_label_or_none(children: list[ET.El
     try:
         hardware = parse(ET.tostring(root, encoding="unicode"))
     except GuestError:
+        assert name != "web-1"
         return
     group = EVERY_SOURCE.group_of(name, hardware.claims)
     assert 0 < len(group) <= 128
@@ -189,9 +191,11 @@ def test_any_metadata_gives_a_group_that_is_a_label_or_none(children: list[ET.El
 
 
 @given(st.text(alphabet="<>/='\" :metadatnovpscgru_{}", max_size=120))
+@example(f"<s:scan xmlns:s='{'urn:samepaged:domain:1'}' group='a'/>")
 def test_any_text_within_the_metadata_is_hardware_or_the_typed_error(text: str) -> None:
     try:
         found = claims(f"<metadata>{text}</metadata>")
     except GuestError:
+        assert "group='a'" not in text
         return
     assert found.keys() <= {"openstack", "kubevirt", "samepaged"}

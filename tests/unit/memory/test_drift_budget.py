@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.drift.budget import FixedBudget
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import capture as module
 from samepaged.memory.capture import GuestMemory, Hashing, Policy, capture
 from samepaged.memory.hashing import best
-from samepaged.memory.pagemap import PAGE
-from samepaged.memory.pause import PauseMeter
-from samepaged.memory.plan import FallbackReason, Plan, ThroughputModel
+from samepaged.memory.modes import FallbackReason, Plan, ThroughputModel
+from samepaged.memory.reader import PauseMeter
 from samepaged.memory.scan_state import ScanState
 from samepaged.memory.sliced import LONGEST_WAIT, read_sliced
 from samepaged.memory.suspension import Workload, totals, within_budget
@@ -112,13 +112,15 @@ class Ram:
     """Memory of this process as QEMU has a guest's, and how it is scanned."""
 
     def __init__(self, directory: Path) -> None:
-        self.area = mmap.mmap(-1, PAGES * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.area = mmap.mmap(-1, PAGES * PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.area.madvise(mmap.MADV_DONTFORK)
         self.area.madvise(mmap.MADV_NOHUGEPAGE)
         for page in range(PAGES):
-            self.area[page * PAGE] = 1
+            self.area[page * PAGE_SIZE] = 1
         self.pauses: list[float] = []
-        self.source = GuestMemory(os.getpid(), (PAGES * PAGE,), False, False, self.pause, lambda _: None, directory)
+        self.source = GuestMemory(
+            os.getpid(), (PAGES * PAGE_SIZE,), False, False, self.pause, lambda _: None, directory
+        )
 
     @contextlib.contextmanager
     def pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
@@ -172,7 +174,7 @@ def test_measuring_suspends_nothing(ram: Ram, monkeypatch: pytest.MonkeyPatch) -
 def test_the_correction_is_learnt_from_a_scan(ram: Ram) -> None:
     kept = ScanState(0, ThroughputModel(rate=1e9, overhead=0.01))
     ram.scan(kept, 1.8, "snapshot")
-    assert kept.pace.correction == pytest.approx(0.125 / (0.01 + PAGES * PAGE / 1e9), rel=0.01)
+    assert kept.pace.correction == pytest.approx(0.125 / (0.01 + PAGES * PAGE_SIZE / 1e9), rel=0.01)
 
 
 def test_a_dump_is_refused_alike(ram: Ram) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.config import ScanConfig
 from samepaged.drift.budget import exhausted
 from samepaged.drift.ledger import DriftAccount, PauseLedger
@@ -19,8 +20,7 @@ from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import sliced, softdirty
 from samepaged.memory.forecast import TOO_BUSY, Policy, plan, within
-from samepaged.memory.pagemap import PAGE
-from samepaged.memory.plan import FallbackReason, Plan, fall_back
+from samepaged.memory.modes import FallbackReason, Plan, fall_back
 from samepaged.memory.scan_state import ScanState
 from samepaged.memory.suspension import Workload
 from samepaged.service.schedule import Schedule
@@ -61,13 +61,13 @@ class Host:
 
     @property
     def pages(self) -> int:
-        return self.size // PAGE
+        return self.size // PAGE_SIZE
 
     def count_backed(self) -> int:
         return int(self.pages * self.backed)
 
     def reading(self, pages: float) -> float:
-        return pages * PAGE / (10.1e9 if self.huge else 5.8e9) * self.slow
+        return pages * PAGE_SIZE / (10.1e9 if self.huge else 5.8e9) * self.slow
 
     @property
     def looking(self) -> float:

@@ -19,8 +19,9 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.memory import hashing
-from samepaged.memory.hashing import READ_PAGE, Interrupted, NativeHasher, PythonHasher, best, unreserved
+from samepaged.memory.hashing import Interrupted, NativeHasher, PythonHasher, best, unreserved
 from samepaged.sharing.digest import FIRST_HASH, ZERO
 
 try:
@@ -81,7 +82,7 @@ class Memory:
     """Anonymous memory of this process, every page another content but for `zeros`."""
 
     def __init__(self, pages: int, zeros: tuple[int, ...] = ()) -> None:
-        self.area = mmap.mmap(-1, pages * READ_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.area = mmap.mmap(-1, pages * PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         words = np.frombuffer(self.area, dtype=np.uint64)
         words[:] = np.random.default_rng(pages).integers(0, 2**64, size=len(words), dtype=np.uint64)
         for zero in zeros:
@@ -90,30 +91,30 @@ class Memory:
         self.pages = pages
 
     def addresses(self) -> Words:
-        return np.arange(self.start, self.start + self.pages * READ_PAGE, READ_PAGE, dtype=np.uint64)
+        return np.arange(self.start, self.start + self.pages * PAGE_SIZE, PAGE_SIZE, dtype=np.uint64)
 
     def page(self, address: int) -> bytes:
-        return self.area[address - self.start : address - self.start + READ_PAGE]
+        return self.area[address - self.start : address - self.start + PAGE_SIZE]
 
     def forbid(self, page: int) -> int:
         """Make a page unreadable; its address."""
-        address = self.start + page * READ_PAGE
+        address = self.start + page * PAGE_SIZE
         libc = ctypes.CDLL(None, use_errno=True)
-        assert libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(READ_PAGE), 0) == 0
+        assert libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(PAGE_SIZE), 0) == 0
         return address
 
 
 def read(
     hasher: Hasher,
     addresses: Words,
-    page_size: int = READ_PAGE,
+    page_size: int = PAGE_SIZE,
     seed: int = 1,
     *,
     pid: int | None = None,
     threads: int = 1,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[int]:
-    out = np.zeros(len(addresses) * READ_PAGE // page_size, dtype=np.uint64)
+    out = np.zeros(len(addresses) * PAGE_SIZE // page_size, dtype=np.uint64)
     hasher.read_process(pid or os.getpid(), addresses, out, page_size, seed, threads=threads, stop=stop)
     return [int(one) for one in out]
 

@@ -18,9 +18,9 @@ from samepaged.ksm import control as ksm
 from samepaged.memory import softdirty
 from samepaged.memory.claim import LockHeld, SoftDirtyLock
 from samepaged.memory.hashing import Interrupted
-from samepaged.memory.layout import RamMapping
+from samepaged.memory.modes import FallbackReason, ThroughputModel, choose
 from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, SOFT_DIRTY, SWAPPED
-from samepaged.memory.plan import FallbackReason, ThroughputModel, choose
+from samepaged.memory.ram_location import RamMapping
 from samepaged.memory.scan_state import ScanState, SoftDirtyEpoch, limit
 from samepaged.memory.sliced import read_sliced
 from samepaged.sharing import ABSENT, FIRST_HASH, ZERO

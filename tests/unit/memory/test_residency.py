@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as hnp
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps
 from samepaged.memory.backing_file import BackingFile
-from samepaged.memory.layout import RamMapping, locate
 from samepaged.memory.pagemap import PRESENT, SWAPPED, Pagemap, decode
+from samepaged.memory.ram_location import RamMapping, locate
 from samepaged.memory.residency import residency
 
 PAGE = 4096

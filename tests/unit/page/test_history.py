@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.page.history import history, thinned
+from samepaged.page.page import Section
 from samepaged.scan.snapshot import HistoryPoint
 
 START = 1_772_600_400.0
@@ -19,7 +20,8 @@ def moment(minutes: float, own: int = GIB, inter: int = GIB, merged: int | None 
 
 
 def drawn(moments: list[HistoryPoint]) -> ET.Element:
-    return ET.fromstring(history(moments))  # noqa: S314 - it is ours
+    section = Section("history", "The last day", "history.html", history)
+    return ET.fromstring(section.render(moments))  # noqa: S314 - it is ours
 
 
 def paths(root: ET.Element, kind: str) -> list[str]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.scan.snapshot import HistoryPoint
-from samepaged.service.history import DAY, STEP, extended, moment
+from samepaged.service.history import DAY, STEP, extended, history_point
 from tests.support.results import STARTED, host_scan, merging
 
 
@@ -15,10 +15,10 @@ def at(ended: float) -> HistoryPoint:
 
 
 def test_a_moment_is_the_scan_in_bytes() -> None:
-    found = moment(host_scan("a", "b"), merging("a", "b"))
+    found = history_point(host_scan("a", "b"), merging("a", "b"))
     page = 4096
     assert found == HistoryPoint(STARTED + 2.5, 2000 * page, 180 * page, 40 * page, 400 * page, 110 * page)
-    assert moment(host_scan("a"), None).merged is None
+    assert history_point(host_scan("a"), None).merged is None
 
 
 def test_scans_a_quarter_of_an_hour_apart_are_all_kept_for_a_day() -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE_BYTES, Unreadable
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux.struct_reader import HALF, list_entries, read_members
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ __all__ = ["label_dma_pools", "label_ftrace_records"]
 
 MAX_PARTS: Final = 1 << 12
 # A block of the page allocator.
-MAX_PART_BYTES: Final = PAGE_BYTES << 10
+MAX_PART_BYTES: Final = PAGE_SIZE << 10
 
 
 def label_ftrace_records(kernel: Kernel, ledger: PageLabels) -> None:
@@ -37,7 +38,7 @@ def label_ftrace_records(kernel: Kernel, ledger: PageLabels) -> None:
     (starts, amounts), ok = read_members(kernel, parts, (records, amount))
     amounts = amounts[ok] & HALF
     if by_order:
-        lengths = np.uint64(PAGE_BYTES) << np.minimum(amounts, np.uint64(MAX_PART_BYTES.bit_length()))
+        lengths = np.uint64(PAGE_SIZE) << np.minimum(amounts, np.uint64(MAX_PART_BYTES.bit_length()))
     else:
         lengths = amounts * np.uint64(profile.size("dyn_ftrace"))
     _put(kernel, ledger, starts[ok], lengths, ("kernel_data", "ftrace records"))
@@ -65,10 +66,10 @@ def _put(
     lengths: NDArray[np.uint64],
     name: tuple[str, str],
 ) -> None:
-    if np.any(lengths > MAX_PART_BYTES) or int(lengths.sum()) > kernel.ram.pages * PAGE_BYTES:
+    if np.any(lengths > MAX_PART_BYTES) or int(lengths.sum()) > kernel.ram.pages * PAGE_SIZE:
         raise Unreadable("more is kept than there can be")
     parts = [
-        np.arange(start & -PAGE_BYTES, start + length, PAGE_BYTES, dtype=np.uint64)
+        np.arange(start & -PAGE_SIZE, start + length, PAGE_SIZE, dtype=np.uint64)
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)
     ]
     if parts:

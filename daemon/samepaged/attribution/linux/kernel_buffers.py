@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE_BYTES
+from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.linux.struct_reader import is_kernel, read_members
 from samepaged.attribution.linux.trees import xarray_entries
 
@@ -91,7 +91,7 @@ def label_tables(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> Non
             kernel,
             frames,
             ledger,
-            (buffer, PAGE_BYTES << (-(-length // PAGE_BYTES) - 1).bit_length()),
+            (buffer, PAGE_SIZE << (-(-length // PAGE_SIZE) - 1).bit_length()),
             "names of traced tasks",
         )
 
@@ -112,7 +112,7 @@ def label_btf(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     wanted = [profile.offset(f"btf.{name}") for name in ("data", "types", "resolved_ids", "resolved_sizes")]
     pointers, _ = read_members(kernel, structs, wanted)
     # What is smaller than a page is in a slab; the kernel's own types are in its image.
-    pages = _pages(kernel, np.unique(pointers[pointers & np.uint64(PAGE_BYTES - 1) == 0]))
+    pages = _pages(kernel, np.unique(pointers[pointers & np.uint64(PAGE_SIZE - 1) == 0]))
     pages = pages[pages >= 0]
     for page in pages[(ledger.kinds[pages] == 0) & (frames.head[pages] == pages)].tolist():
         ledger.set_kind_of_unknown(_compound(frames, page), "kernel_buffer", "BTF")
@@ -130,12 +130,12 @@ def _put(kernel: Kernel, frames: StructPages, ledger: PageLabels, span: tuple[in
     """What is at a start and so many bytes long: the compound that starts there, or else these pages."""
     start, length = span
     first = _pages(kernel, np.array([start & -POINTER_BYTES], dtype=np.uint64))
-    if start % PAGE_BYTES or first[0] < 0:
+    if start % PAGE_SIZE or first[0] < 0:
         return
     pages = _compound(frames, int(first[0]))
     # What is longer than a block of the page allocator is the work of others.
-    if len(pages) == 1 and 0 < length <= MAX_PAGES * PAGE_BYTES:
-        pages = _pages(kernel, np.uint64(start) + np.arange(0, length, PAGE_BYTES, dtype=np.uint64))
+    if len(pages) == 1 and 0 < length <= MAX_PAGES * PAGE_SIZE:
+        pages = _pages(kernel, np.uint64(start) + np.arange(0, length, PAGE_SIZE, dtype=np.uint64))
     elif len(pages) == 1:
         return
     ledger.set_kind_of_unknown(pages, "kernel_buffer", name)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE_SHIFT, Unreadable
+from samepaged.arch import PAGE_SHIFT
+from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux import kernel_areas, kernel_buffers
 from samepaged.attribution.linux.block_requests import label_block_requests
 from samepaged.attribution.linux.boot_allocations import label_dma_pools, label_ftrace_records

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged.analysis.study.attribution.involvement import is_library
 from samepaged.analysis.study.formatting import DASH, amount, named, percent
 from samepaged.analysis.study.table import Table
-from samepaged.attribution.guest_ram import PAGE_BYTES
+from samepaged.arch import PAGE_SIZE
 from samepaged.config.problem import one_line
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _by_guest(found: StudyAttribution) -> Table:
                 named(one.domain or ""),
                 one_line(one.processes[0].name) if one.processes else DASH,
                 str(one.traces),
-                amount(one.sharing.avg * PAGE_BYTES),
+                amount(one.sharing.avg * PAGE_SIZE),
                 percent(one.labelled.avg),
                 *(percent(kinds.get(kind, 0.0)) for kind in ("heap", "stack", "library")),
             )

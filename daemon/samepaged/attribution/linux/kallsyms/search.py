@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE_SHIFT, Unreadable
+from samepaged.arch import PAGE_SHIFT
+from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux.kallsyms.names import MAX_SYMBOLS, TOKENS, name_starts
 from samepaged.attribution.linux.vmcoreinfo import IMAGE, IMAGE_SIZE
 
