@@ -273,7 +273,7 @@ class Service:
         for name, one in found.items():
             started = everybody[name].scan.started
             self._recorder.offer(GuestAttribution(one, started))
-            fresh[name] = GuestAttribution(one.shortened(MOST_OWNERS), started)
+            fresh[name] = GuestAttribution(one.truncated(MOST_OWNERS), started)
         return {name: one for name, one in self._store.snapshot.sources.items() if name in self._known} | fresh
 
     def _read_merging(self, before: Snapshot) -> Merging | None:
