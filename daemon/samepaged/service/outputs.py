@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from samepaged.atomic_write import whole_file
 from samepaged.errors import SamepagedError
 from samepaged.metrics.exposition import families, render
-from samepaged.service.documents import DocumentRenderer
+from samepaged.service.web_feed import DocumentRenderer
 from samepaged.web.client import WebClient, WebListener
 
 if TYPE_CHECKING:
