@@ -64,7 +64,7 @@ OTHER_PURPOSES: Final = {
     "recovery after a crash": r"guard\.(recover|resume|resume_queue)",
     "the guests' clocks": r"drift(\..*)?|scan\.clocks|atomic_write",
     "other documents of the web process, and the textfile": (
-        r"page(\..*)?|report(\..*)?|service\.history|templating|formatting|text_layout"
+        r"page(\..*)?|report(\..*)?|service\.(textfile|history)|templating|formatting|text_layout"
     ),
     "other lines of /metrics": r"metrics\.(health|scans|sources\w*)|sharing\.page_sizes",
 }
