@@ -6,18 +6,17 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, get_args
 
 from samepaged import hash_seed
 from samepaged.commands.command import INTERRUPTED
-from samepaged.config import load
+from samepaged.config import Mode, Reader, load
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.memory import softdirty
-from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best_hasher
+from samepaged.memory import capture, softdirty
+from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.privileges import seal
 from samepaged.report.scan_table import Progress
 from samepaged.scan.attribution import AttributionSchedule
@@ -45,8 +44,8 @@ __all__ = ["Scans", "add_arguments", "bound_by_drift", "configured", "interrupte
 # For so long the end of a command waits for a guest that it could not resume at once.
 CLOSE_SECONDS: Final = 3.0
 
-MODES: Final = ("auto", "snapshot", "precopy", "sliced", "live")
-READERS: Final = ("auto", "process", "dump")
+MODES: Final = get_args(Mode)
+READERS: Final = get_args(Reader)
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, named: bool = False) -> None:
@@ -75,8 +74,11 @@ def configured(args: argparse.Namespace) -> Config:
 
 
 def bound_by_drift(args: argparse.Namespace) -> bool:
-    """Whether scan.max_drift holds for the scans of a command: one who chooses a mode, or a dump, decides otherwise."""
-    return args.mode is None and args.reader != "dump"
+    """Whether scan.max_drift holds for the scans of a command: not if its options choose a mode, or a reader that has
+    one mode only.
+    """
+    reader = capture.READERS.get(args.reader)
+    return args.mode is None and (reader is None or len(reader.modes) > 1)
 
 
 class Scans:

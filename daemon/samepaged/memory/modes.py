@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from samepaged.drift.budget import refusal
-from samepaged.memory.sliced import SLICE_RATIO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DRIFT",
+    "SHORT_SNAPSHOT_SECONDS",
+    "SLICE_RATIO",
     "FallbackReason",
     "Plan",
     "Workload",
@@ -50,6 +51,8 @@ class Plan:
 
 
 DRIFT: Final = FallbackReason("drift", "precopy would suspend it for longer than scan.max_drift leaves for this hour")
+# The part of scan.max_pause after which a slice ends. The rest is for resuming, and for a busy host.
+SLICE_RATIO: Final = 0.5
 # Times that precopy looks at the bits: to find what is left to read, and to find that little was written meanwhile.
 PRECOPY_LOOKS: Final = 2
 
@@ -63,17 +66,17 @@ class Workload:
     first: bool
 
 
-def total_pause_seconds(work: Workload, pace: ThroughputModel, max_pause: float) -> dict[str, float]:
+def total_pause_seconds(work: Workload, throughput: ThroughputModel, max_pause: float) -> dict[str, float]:
     """Seconds for which a scan suspends the guest in all, by mode."""
-    read = pace.seconds(work.backed)
-    looking, clearing = pace.looking * work.pages, pace.clearing * work.pages
+    read = throughput.seconds(work.backed)
+    looking, clearing = throughput.looking * work.pages, throughput.clearing * work.pages
     slices = max(1, math.ceil(read / (SLICE_RATIO * max_pause)))
     predicted = {
-        "snapshot": pace.overhead + read,
-        "precopy": work.first * pace.overhead + PRECOPY_LOOKS * (pace.overhead + looking) + clearing,
-        "sliced": slices * pace.overhead + read,
+        "snapshot": throughput.overhead + read,
+        "precopy": work.first * throughput.overhead + PRECOPY_LOOKS * (throughput.overhead + looking) + clearing,
+        "sliced": slices * throughput.overhead + read,
     }
-    return {mode: pace.correction * seconds for mode, seconds in predicted.items()} | {"live": 0.0}
+    return {mode: throughput.correction * seconds for mode, seconds in predicted.items()} | {"live": 0.0}
 
 
 def fit_budget(

@@ -79,17 +79,17 @@ class _Look:
 
 @dataclass(slots=True)
 class Precopy:
-    """One precopy scan. `merging` says whether KSM has been at work since it began, and was not held still. `budget` is
-    the longest pause, in seconds. What it learns of the guest's pace goes into `pace`.
+    """One precopy scan. `merging` tells whether KSM was active since the scan began. `max_pause` is the longest pause,
+    in seconds. Measured speeds go into `throughput`.
     """
 
-    reader: ProcessRam
+    ram: ProcessRam
     pause: Pause
-    pace: ThroughputModel
-    budget: float
+    throughput: ThroughputModel
+    max_pause: float
     merging: Callable[[], bool]
     verification: Verification | None
-    witness: PageObserver = field(default_factory=NullObserver)
+    observer: PageObserver = field(default_factory=NullObserver)
 
     def run(self, known: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
         """The digest of the instant of the last pause: uint64 of shape (pages,), as in PageDigest.
@@ -98,24 +98,24 @@ class Precopy:
         place: then only what was written since is read. Raises GuestError, and DoesNotConverge.
         """
         digest = self._first_pass() if known is None else known
-        if self.witness.expected(None):
-            self.witness.ahead(PageAccess(self.reader))
-        before = self.reader.pages
+        if self.observer.expected(None):
+            self.observer.ahead(PageAccess(self.ram))
+        before = self.ram.pages
         for round_ in range(MAX_ROUNDS):
-            expected = self.pace.overhead + self.pace.looking * self.reader.pages
+            expected = self.throughput.overhead + self.throughput.looking * self.ram.pages
             self._fit(expected)
             with self.pause(expected):
                 look = self._look(digest)
                 count = len(look.stale)
                 shrinking = count <= MAX_REMAINDER_RATIO * before and round_ < MAX_ROUNDS - 1
-                clear = known is not None and round_ == 0 and count > MIN_WRITTEN_RATIO * self.reader.pages
+                clear = known is not None and round_ == 0 and count > MIN_WRITTEN_RATIO * self.ram.pages
                 if self._enough(count, clear=clear) or not shrinking:
                     self._finish(look, digest, clear=clear)
                     return digest
-                self._fit(self.pace.overhead + look.seconds + self._clearing)
+                self._fit(self.throughput.overhead + look.seconds + self._clearing)
                 self._clear()
-            if self.witness.expected(None):
-                self.witness.again(self._copies(look, digest), self._written(look))
+            if self.observer.expected(None):
+                self.observer.again(self._copies(look, digest), self._written(look))
             self._hash(look.stale, digest)
             before = count
         raise DoesNotConverge
@@ -126,33 +126,33 @@ class Precopy:
         # But for what the host's disks were writing into pages pinned before: it lands after the bit was cleared, and
         # sets none (O_DIRECT; mm/gup.c). Suspending waits for block I/O in flight (vm_stop drains it), so all of it has
         # landed before anything is read. Later the bits are cleared while suspended, and nothing is in flight then.
-        with self.pause(self.pace.overhead) as held:
+        with self.pause(self.throughput.overhead) as held:
             pass
-        self.pace.learn_overhead(held.seconds)
-        digest = np.full(self.reader.pages, ABSENT, dtype=np.uint64)
+        self.throughput.learn_overhead(held.seconds)
+        digest = np.full(self.ram.pages, ABSENT, dtype=np.uint64)
         began = time.monotonic()
-        entries = self.reader.entries()
+        entries = self.ram.entries()
         _settle(entries, digest)
         present = np.flatnonzero(entries >= PRESENT)
-        self.pace.learn_looking(self.reader.pages, time.monotonic() - began)
-        self._fit(self.pace.overhead + self.pace.looking * self.reader.pages)
+        self.throughput.learn_looking(self.ram.pages, time.monotonic() - began)
+        self._fit(self.throughput.overhead + self.throughput.looking * self.ram.pages)
         self._hash(present, digest)
         return digest
 
     def _fit(self, seconds: float) -> None:
-        if seconds > self.budget:
+        if seconds > self.max_pause:
             raise DoesNotConverge
 
     @property
     def _clearing(self) -> float:
-        return self.pace.clearing * self.reader.pages
+        return self.throughput.clearing * self.ram.pages
 
     def _enough(self, count: int, *, clear: bool) -> bool:
         """Whether to read so many pages at once (and to `clear` the bits then) takes no longer than a further round
         would take of the guest, which begins with clearing.
         """
-        another = self.pace.overhead + self.pace.looking * self.reader.pages + self._clearing
-        return self.pace.seconds(count) + clear * self._clearing <= another
+        another = self.throughput.overhead + self.throughput.looking * self.ram.pages + self._clearing
+        return self.throughput.seconds(count) + clear * self._clearing <= another
 
     def _look(self, digest: NDArray[np.uint64]) -> _Look:
         began = time.monotonic()
@@ -162,27 +162,27 @@ class Precopy:
             merging = True
             stale, swapped = self._read_bits(digest, merging=True)
         seconds = time.monotonic() - began
-        self.pace.learn_looking(self.reader.pages, seconds)
+        self.throughput.learn_looking(self.ram.pages, seconds)
         return _Look(stale, swapped, merging, seconds)
 
     def _read_bits(self, digest: NDArray[np.uint64], *, merging: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         stale, swapped = [], []
-        for first in range(0, self.reader.pages, LOOK_PAGES):
+        for first in range(0, self.ram.pages, LOOK_PAGES):
             part = digest[first : first + LOOK_PAGES]
-            entries = self.reader.entries(first, first + len(part))
+            entries = self.ram.entries(first, first + len(part))
             stale.append(np.flatnonzero(softdirty.changed_pages(entries, part, merging=merging)) + first)
             swapped.append(_settle(entries, part) + first)
         return np.concatenate(stale), np.concatenate(swapped)
 
     def _clear(self) -> None:
         began = time.monotonic()
-        softdirty.clear(self.reader.pid)
-        self.pace.learn_clearing(self.reader.pages, time.monotonic() - began)
+        softdirty.clear(self.ram.pid)
+        self.throughput.learn_clearing(self.ram.pages, time.monotonic() - began)
 
     def _hash(self, pages: NDArray[np.intp], digest: NDArray[np.uint64]) -> None:
         began = time.monotonic()
-        self.reader.hash_pages(pages, digest)
-        self.pace.learn(len(pages), time.monotonic() - began)
+        self.ram.hash_pages(pages, digest)
+        self.throughput.learn(len(pages), time.monotonic() - began)
 
     def _finish(self, look: _Look, digest: NDArray[np.uint64], *, clear: bool) -> None:
         """Read the rest, if this fits the budget; the guest is suspended."""
@@ -192,44 +192,44 @@ class Precopy:
         checked = 0 if verification is None else verification.pages
         looked_at_again = len(block_numbers(look.swapped)) * BLOCK_PAGES
         needed = (
-            self.pace.overhead
+            self.throughput.overhead
             + look.seconds
-            + self.pace.seconds(len(look.stale) + checked)
-            + self.pace.looking * looked_at_again
+            + self.throughput.seconds(len(look.stale) + checked)
+            + self.throughput.looking * looked_at_again
             + clear * self._clearing
         )
         self._fit(needed)
-        with self._witnessed(look, digest, needed):
+        with self._observed(look, digest, needed):
             self._hash(look.stale, digest)
             # Entries of pages that are being migrated look like those of swapped ones, for a moment (process_ram).
-            self._hash(self.reader.now_present(look.swapped), digest)
+            self._hash(self.ram.now_present(look.swapped), digest)
         if verification is not None:
             self._verify(verification, look, digest)
         if clear:
             self._clear()
 
     @contextmanager
-    def _witnessed(self, look: _Look, digest: NDArray[np.uint64], needed: float) -> Iterator[None]:
+    def _observed(self, look: _Look, digest: NDArray[np.uint64], needed: float) -> Iterator[None]:
         """For the reading of the rest, which takes so many seconds: with the witness, if this fits the budget, too."""
-        if not self.witness.expected(None):
+        if not self.observer.expected(None):
             yield
             return
         written = self._written(look)
-        if needed + self.pace.copying_seconds(self.witness.expected(written)) > self.budget:
-            self.witness.decline(COPY_TOO_LONG)
-            self.pace.reconsider_copying()
+        if needed + self.throughput.copying_seconds(self.observer.expected(written)) > self.max_pause:
+            self.observer.decline(COPY_TOO_LONG)
+            self.throughput.reconsider_copying()
             yield
             return
         copies = self._copies(look, digest)
         began = time.monotonic()
-        with self.witness.held(copies, written):
+        with self.observer.held(copies, written):
             read = time.monotonic()
             yield
             ended = time.monotonic()
-        self.pace.learn_copying(copies.copied, time.monotonic() - ended + read - began)
+        self.throughput.learn_copying(copies.copied, time.monotonic() - ended + read - began)
 
     def _written(self, look: _Look) -> NDArray[np.bool_]:
-        written = np.zeros(self.reader.pages, dtype=np.bool_)
+        written = np.zeros(self.ram.pages, dtype=np.bool_)
         written[look.stale] = True
         return written
 
@@ -238,7 +238,7 @@ class Precopy:
         swapped = digest == SWAPPED
         present = digest > SWAPPED
         swapped[look.stale], present[look.stale] = False, True
-        return PageAccess(self.reader, Residency(present, np.zeros_like(present), swapped))
+        return PageAccess(self.ram, Residency(present, np.zeros_like(present), swapped))
 
     def _verify(self, verification: Verification, look: _Look, digest: NDArray[np.uint64]) -> None:
         unread = digest > SWAPPED
@@ -248,7 +248,7 @@ class Precopy:
         drawn = verification.random.choice(len(candidates), count, replace=False, shuffle=False)
         chosen = candidates[np.sort(drawn)]
         held = digest[chosen]
-        self.reader.hash_pages(chosen, digest)
+        self.ram.hash_pages(chosen, digest)
         wrong = int(np.count_nonzero(digest[chosen] != held))
         if wrong:
             raise GuestError(

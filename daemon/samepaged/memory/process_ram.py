@@ -27,13 +27,12 @@ from samepaged.sharing.digest import ABSENT, SWAPPED
 from samepaged.sharing.parallel import in_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.hashing import Hasher
+    from samepaged.memory.hashing import Hashing
     from samepaged.memory.ram_location import RamMapping
-    from samepaged.memory.subpages import SubpageDigests
 
 __all__ = ["BLOCK_PAGES", "ProcessRam", "block_numbers"]
 
@@ -47,28 +46,23 @@ BLOCK_PAGES: Final = 512
 
 
 class ProcessRam:
-    """Reads the RAM mappings of process `pid`. Keeps the files open that this takes; use it as a context manager.
-    Raises GuestError.
+    """The RAM mappings of process `pid`: which pages the host backs, their hashes, and copies of them. It keeps
+    /proc/PID/pagemap and the files behind the RAM open; use it as a context manager. Raises GuestError.
     """
 
     def __init__(
         self,
         pid: int,
         mappings: Sequence[RamMapping],
-        *,
-        hasher: Hasher,
-        seed: int,
-        threads: int,
-        stop: Callable[[], bool],
-        finer: SubpageDigests | None = None,
+        hashing: Hashing,
     ) -> None:
         self.pid = pid
         self.mappings = tuple(mappings)
-        self._hasher = hasher
-        self._seed = seed
-        self._threads = threads
-        self._stop = stop
-        self._finer = finer
+        self._hasher = hashing.hasher
+        self._seed = hashing.seed
+        self._threads = hashing.threads
+        self._stop = hashing.stop
+        self._subpages = hashing.subpages
         self.bytes_read = 0
         sizes = [mapping.size // PAGE_SIZE for mapping in self.mappings]
         self._first = np.concatenate(([0], np.cumsum(sizes))).astype(np.intp)
@@ -205,9 +199,9 @@ class ProcessRam:
     def _hash_batch(self, pages: NDArray[np.intp], out: NDArray[np.uint64]) -> None:
         addresses = self._addresses(pages)
         memory = self._memory
-        if self._finer is not None:
+        if self._subpages is not None:
             copy = partial(copy_process, self.pid) if memory is None else memory.copy
-            self._finer.read_process(copy, addresses, pages, out, self._stop)
+            self._subpages.read_process(copy, addresses, pages, out, self._stop)
         elif memory is not None:
             hash_copied_pages(
                 memory.copy, self._hasher, addresses, out, PAGE_SIZE, self._seed, self._threads, self._stop
@@ -262,8 +256,8 @@ class ProcessRam:
             self._read_file(index, int(run[0]), window)
             self._hasher.hash_buffer(window, out[at : at + len(run)], PAGE_SIZE, self._seed)
             self.bytes_read += len(window)
-            if self._finer is not None:
-                self._finer.hash(window, run)
+            if self._subpages is not None:
+                self._subpages.hash(window, run)
 
     def _file_runs(self, pages: NDArray[np.intp]) -> Iterator[tuple[int, NDArray[np.intp]]]:
         """Which mapping's file to read, and which pages of it at once."""

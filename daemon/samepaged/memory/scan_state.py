@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from samepaged.memory.ram_location import RamMapping
 
-__all__ = ["ScanState", "SoftDirtyEpoch", "limit_memory"]
+__all__ = ["EarlierScan", "ScanState", "SoftDirtyEpoch", "limit_memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +54,41 @@ class SoftDirtyEpoch:
         return not (mergeable and (ksm.running() or ksm.activity() != self.ksm_activity))
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierScan:
+    """What precopy starts from: the digest of the last scan, and the epoch since."""
+
+    digest: NDArray[np.uint64] | None = None
+    epoch: SoftDirtyEpoch | None = None
+
+
 @dataclass(slots=True)
 class ScanState:
-    """Of one guest (one process of it): the digest of its last scan, the epoch since, and what was learnt of it.
-    `distrusted` says that its bits were found to lie; then it is read whole.
+    """State of one guest (one process of it): the digest of its last scan, the epoch since, and its throughput.
+    `distrusted`: its soft-dirty bits were found to miss writes, so it is read whole.
     """
 
     start_time: int
-    pace: ThroughputModel = field(default_factory=ThroughputModel)
+    throughput: ThroughputModel = field(default_factory=ThroughputModel)
     digest: NDArray[np.uint64] | None = None
     epoch: SoftDirtyEpoch | None = None
     scans: int = 0
     distrusted: bool = False
 
+    def take(self) -> EarlierScan:
+        """Remove the digest and the epoch, for a scan to start from. A scan that fails leaves neither."""
+        earlier = EarlierScan(self.digest, self.epoch)
+        self.digest = self.epoch = None
+        return earlier
+
     @contextmanager
-    def restored_if_refused(self, digest: NDArray[np.uint64] | None, epoch: SoftDirtyEpoch | None) -> Iterator[None]:
-        """A scan that the drift budget refuses before it begins takes nothing from the next one: these are kept."""
+    def restored_if_refused(self, earlier: EarlierScan) -> Iterator[None]:
+        """Put `earlier` back if the drift budget refuses the scan before it begins."""
         try:
             yield
         except GuestError as error:
             if error.reason is Reason.DRIFT_BUDGET:
-                self.digest, self.epoch = digest, epoch
+                self.digest, self.epoch = earlier.digest, earlier.epoch
             raise
 
     def forget(self) -> None:

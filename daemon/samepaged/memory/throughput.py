@@ -129,20 +129,20 @@ STRETCH_PAGES: Final = 1 << 17
 SAMPLE_PAGES: Final = 1 << 11
 
 
-def calibrate(reader: ProcessRam, pace: ThroughputModel) -> None:
-    """Measure the rates of `pace` on a sample of the guest's pages. The guest is not suspended. Raises GuestError."""
-    starts = np.unique(np.linspace(0, max(0, reader.pages - STRETCH_PAGES), STRETCHES).astype(np.intp))
+def calibrate(ram: ProcessRam, throughput: ThroughputModel) -> None:
+    """Measure rates on a sample of the guest's pages, without suspending it. Raises GuestError."""
+    starts = np.unique(np.linspace(0, max(0, ram.pages - STRETCH_PAGES), STRETCHES).astype(np.intp))
     looked, looking, chosen = 0, 0.0, []
     for first in starts.tolist():
-        last = min(reader.pages, first + STRETCH_PAGES)
+        last = min(ram.pages, first + STRETCH_PAGES)
         began = time.monotonic()
-        entries = reader.entries(first, last)
+        entries = ram.entries(first, last)
         present = np.flatnonzero(entries >= PRESENT)
         looking += time.monotonic() - began
         looked += last - first
         chosen.append(present[:SAMPLE_PAGES] + first)
     pages = np.unique(np.concatenate(chosen))  # stretches of a small guest overlap
-    digest = np.zeros(reader.pages, dtype=np.uint64)  # the host backs only what is written
+    digest = np.zeros(ram.pages, dtype=np.uint64)  # the host backs only what is written
     began = time.monotonic()
-    reader.hash_pages(pages, digest)
-    pace.calibrate(len(pages), time.monotonic() - began, looking / looked)
+    ram.hash_pages(pages, digest)
+    throughput.calibrate(len(pages), time.monotonic() - began, looking / looked)

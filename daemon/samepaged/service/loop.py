@@ -15,8 +15,7 @@ from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.connection import Hypervisor
-from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import Interrupted, best_hasher
+from samepaged.memory.hashing import Hashing, Interrupted, best_hasher
 from samepaged.metrics.collector import SnapshotCollector
 from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.attribution_report import answers_of, still_shown

@@ -12,11 +12,10 @@ import numpy as np
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.errors import TraceError
-from samepaged.memory.hashing import Interrupted
+from samepaged.memory.hashing import Interrupted, SubpageDigests
 from samepaged.memory.images import elf_core, lime
 from samepaged.memory.images.span import Span, damaged, whole_pages
 from samepaged.memory.locked_buffer import locked_buffer
-from samepaged.memory.subpages import SubpageDigests
 from samepaged.sharing.digest import SWAPPED, ZERO, PageDigest
 from samepaged.sharing.page_sizes import coarser
 
