@@ -13,7 +13,8 @@ from samepaged.attribution.linux.kernel import Kernel
 from samepaged.attribution.linux.labelling import label_pages
 from samepaged.attribution.ownership import KIND, KINDS
 from samepaged.attribution.ram_map import ram_maps
-from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
+from samepaged.attribution.session import AttributionSession, GuestKernelCache
+from samepaged.config import SourcesConfig
 from samepaged.memory.capture import capture
 from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.memory.reader import Capture, GuestControl, GuestMemory
@@ -64,7 +65,9 @@ def scanned(
 ) -> tuple[Capture, PageOwners, PageOwners]:
     """One scan of a guest: what it found, whose it says that the pages are, and whose they are by all of the memory."""
     layout = next(ram_maps(guest.machine, guest.memory))
-    attendant = AttributionSession(known, [layout], WorkerLimits(1 << 30, 60, names=True), lambda: False)
+    attendant = AttributionSession(
+        known, [layout], SourcesConfig(memory_limit=1 << 30, time_limit=60, names=True), lambda: False
+    )
     source = GuestMemory(guest.process.pid, guest.blocks, paused=False, vfio=False)
     control = GuestControl(pause, lambda _: None, directory)
     request = scan_request(mode, "process", 60.0, 1.0)

@@ -22,7 +22,6 @@ from samepaged.escape import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -30,8 +29,9 @@ if TYPE_CHECKING:
     from samepaged.attribution.page_buffer import PageSource
     from samepaged.attribution.ram_map import RamMap
     from samepaged.attribution.wire import Message
+    from samepaged.config import SourcesConfig
 
-__all__ = ["Prepared", "WorkerClient", "WorkerLimits", "WorkerRefused"]
+__all__ = ["Prepared", "WorkerClient", "WorkerRefused"]
 
 # Seconds in which a process that is gone from its socket has to be gone altogether, so that its status tells why.
 PARTING: Final = 0.1
@@ -47,19 +47,6 @@ class WorkerRefused(Exception):  # noqa: N818 - no error of ours: the guest's me
     def __init__(self, why: str, *, linux: bool) -> None:
         super().__init__(why)
         self.linux = linux
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLimits:
-    """What a scan may take: bytes of the guest, seconds of thinking before and after the pause; whether the process
-    must be under a filter, whether names are wanted, and where types are that kernels do not have themselves.
-    """
-
-    memory_limit: int
-    time_limit: float
-    seccomp: bool = True
-    names: bool = False
-    btf_directory: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +67,19 @@ class WorkerClient:
     """
 
     def __init__(
-        self, layouts: Sequence[RamMap], terms: WorkerLimits, stop: Callable[[], bool], program: Sequence[str] = PROGRAM
+        self,
+        layouts: Sequence[RamMap],
+        config: SourcesConfig,
+        stop: Callable[[], bool],
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self._layouts = layouts
-        self._terms = terms
+        self._config = config
         pages = layouts[0].pages
-        most = max(1, min(terms.memory_limit // PAGE_SIZE, pages))
+        most = max(1, min(config.memory_limit // PAGE_SIZE, pages))
         self.copied = PageBuffer(pages, most)
         try:
-            limits = Limits.of(2 * terms.time_limit, pages, most, seccomp=terms.seccomp)
+            limits = Limits.of(2 * config.time_limit, pages, most, seccomp=config.seccomp)
             self._child = SandboxedProcess(self.copied.file, pages, limits, program)
         except BaseException:
             self.copied.close()
@@ -132,7 +123,7 @@ class WorkerClient:
             "profile": profile,
             "blocks": blocks.astype(np.uint8),
         }
-        fields = {"cold": int(cold), "names": int(self._terms.names)}
+        fields = {"cold": int(cold), "names": int(self._config.names)}
         self._channel.send("begin", arrays, fields, deadline)
         while True:
             message = self._receive(("fetch", "types", "prepared"), deadline)
@@ -146,7 +137,7 @@ class WorkerClient:
                 asked += 1
                 if asked > len(self._layouts):  # once for each of them that shows a kernel
                     raise WireError("it asked for types again and again")
-                types = types_of(self._terms.btf_directory, message.fields["build"])
+                types = types_of(self._config.btf_directory, message.fields["build"])
                 self._channel.send("types", {"types": np.frombuffer(types, dtype=np.uint8)}, deadline=deadline)
 
     def choose(self, pages: NDArray[np.int64], deadline: float) -> None:
@@ -169,7 +160,7 @@ class WorkerClient:
         return ownership_from(message.fields, message.arrays), message.arrays["others"]
 
     def _deadline(self) -> float:
-        return time.monotonic() + self._terms.time_limit
+        return time.monotonic() + self._config.time_limit
 
     def _receive(self, kinds: Sequence[str], deadline: float) -> Message:
         message = self._channel.receive({kind: self._forms[kind] for kind in (*kinds, "failed")}, deadline)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.attribution.client import WorkerClient, WorkerLimits, WorkerRefused
+from samepaged.attribution.client import WorkerClient, WorkerRefused
 from samepaged.attribution.messages import BLOCK, MOST_NOTES
 from samepaged.attribution.ownership import KIND, PageOwners
 from samepaged.attribution.sandbox import PROGRAM
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.page_buffer import PageSource
     from samepaged.attribution.ram_map import RamMap
+    from samepaged.config import SourcesConfig
 
-__all__ = ["AttributionSession", "GuestKernelCache", "WorkerLimits"]
+__all__ = ["AttributionSession", "GuestKernelCache"]
 
 # The first line of VMCOREINFO, which is at the start of a page (kernel/vmcore_info.c).
 MARK: Final = b"OSRELEASE="
@@ -89,13 +90,13 @@ class AttributionSession:
         self,
         known: GuestKernelCache,
         layouts: Sequence[RamMap],
-        terms: WorkerLimits,
+        config: SourcesConfig,
         stop: Callable[[], bool],
         program: Sequence[str] = PROGRAM,
     ) -> None:
         self.known = known
         self._layouts = layouts
-        self._terms = terms
+        self._config = config
         self._stop = stop
         self._program = program
         self._talk: WorkerClient | None = None
@@ -146,7 +147,7 @@ class AttributionSession:
 
     def _reason(self, error: WorkerRefused) -> str:
         if self._talk is not None and not self._talk.copied.room and self._talk.copied.most < len(self._stale):
-            limit = self._terms.memory_limit >> 20
+            limit = self._config.memory_limit >> 20
             return f"more of it would have to be copied than sources.memory_limit, which is {limit} MiB"
         return str(error) if error.linux else f"{NO_LINUX}: {error}"
 
@@ -171,7 +172,7 @@ class AttributionSession:
         notes = known.notes if warm and known.notes is not None else self._search(copies)
         if not len(notes):
             return
-        talk = self._talk = WorkerClient(self._layouts, self._terms, self._stop, self._program)
+        talk = self._talk = WorkerClient(self._layouts, self._config, self._stop, self._program)
         try:
             self._look(talk, copies, notes, cold=not warm)
         except WorkerRefused:
@@ -203,7 +204,7 @@ class AttributionSession:
     def _make_ready(self, talk: WorkerClient) -> None:
         talk.copied.forget()
         if len(self._needed) > talk.copied.most:
-            needed, limit = len(self._needed) * PAGE_SIZE >> 20, self._terms.memory_limit >> 20
+            needed, limit = len(self._needed) * PAGE_SIZE >> 20, self._config.memory_limit >> 20
             self.decline(f"{needed} MiB of it would have to be copied, and more; sources.memory_limit is {limit} MiB")
             return
         talk.copied.ready(self.expected(None))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,8 @@ import pytest
 from samepaged.attribution import client, messages, page_buffer, sandbox
 from samepaged.attribution import session as module
 from samepaged.attribution.ownership import KIND
-from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
+from samepaged.attribution.session import AttributionSession, GuestKernelCache
+from samepaged.config import SourcesConfig
 from tests.unit.attribution.pretended import (
     ARRAY,
     ARRAY_PAGES,
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.ownership import PageOwners
 
-TERMS = WorkerLimits(memory_limit=1 << 20, time_limit=20.0, names=True)
-IMPATIENT = WorkerLimits(memory_limit=1 << 20, time_limit=0.5)
+TERMS = SourcesConfig(memory_limit=1 << 20, time_limit=20.0, names=True)
+IMPATIENT = SourcesConfig(memory_limit=1 << 20, time_limit=0.5)
 # Whatever the machine is doing: how long a guest may wait is no matter of these tests.
 LONG = 20.0
 
@@ -49,7 +49,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def attend(
     guest: Guest,
     known: GuestKernelCache | None = None,
-    terms: WorkerLimits = TERMS,
+    terms: SourcesConfig = TERMS,
     how: str = "well",
     meanwhile: Callable[[], None] = lambda: None,
 ) -> PageOwners:
@@ -108,7 +108,7 @@ def test_a_second_scan_knows_what_it_needs_without_a_rehearsal() -> None:
 
 
 def test_names_do_not_leave_the_process_that_is_not_asked_for_them() -> None:
-    found = attend(Guest(), terms=WorkerLimits(1 << 20, 20.0))
+    found = attend(Guest(), terms=SourcesConfig(memory_limit=1 << 20, time_limit=20.0))
     assert found.names == ("slab of\na kind",)
     assert found.processes == ()
     assert found.kinds[OTHER] == KIND["library"]
@@ -140,12 +140,12 @@ def test_a_guest_that_is_held_does_not_wait_for_a_process_that_does_not_listen(m
     monkeypatch.setattr(socket, "socketpair", lambda *_: (ours, theirs))
     monkeypatch.setattr(module, "CHOOSING", 0.1)
     known = GuestKernelCache(1, others=np.arange(PAGES, dtype=np.int64))
-    found = attend(Guest(), known, WorkerLimits(memory_limit=2 << 20, time_limit=3600.0), how="deaf")
+    found = attend(Guest(), known, SourcesConfig(memory_limit=2 << 20, time_limit=3600.0), how="deaf")
     assert found.note == "the process that read it was given up: it took too long"
 
 
 def test_a_process_is_not_given_types_again_and_again(tmp_path: Path) -> None:
-    found = attend(Guest(), terms=replace(TERMS, btf_directory=tmp_path), how="asking")
+    found = attend(Guest(), terms=TERMS.model_copy(update={"btf_directory": tmp_path}), how="asking")
     assert found.note == "the process that read it was given up: it asked for types again and again"
 
 
@@ -218,7 +218,7 @@ def test_what_is_known_of_a_guest_that_makes_no_sense_any_more_is_forgotten() ->
 
 def test_a_guest_that_needs_more_than_the_limit_is_not_copied_at_all() -> None:
     guest = Guest()
-    found = attend(guest, terms=WorkerLimits(memory_limit=5 * 4096, time_limit=20.0))
+    found = attend(guest, terms=SourcesConfig(memory_limit=5 * 4096, time_limit=20.0))
     assert "sources.memory_limit" in (found.note or "")
     assert guest.asked == []
 
@@ -226,7 +226,7 @@ def test_a_guest_that_needs_more_than_the_limit_is_not_copied_at_all() -> None:
 def test_where_the_limit_is_in_the_way_of_finding_a_kernel_it_is_told_of_and_not_the_guest() -> None:
     guest = Guest()
     guest.words[NOTE - 1, :2] = guest.words[NOTE, :2]  # begins as a note does, and is none
-    assert attend(guest, terms=WorkerLimits(memory_limit=4096, time_limit=20.0)).note == (
+    assert attend(guest, terms=SourcesConfig(memory_limit=4096, time_limit=20.0)).note == (
         "more of it would have to be copied than sources.memory_limit, which is 0 MiB"
     )
 
@@ -234,7 +234,7 @@ def test_where_the_limit_is_in_the_way_of_finding_a_kernel_it_is_told_of_and_not
 def test_of_what_is_chosen_as_much_is_copied_as_there_is_room_for() -> None:
     guest = Guest()
     guest.choose(*range(100, 200))
-    found = attend(guest, terms=WorkerLimits(memory_limit=16 * 4096, time_limit=20.0))
+    found = attend(guest, terms=SourcesConfig(memory_limit=16 * 4096, time_limit=20.0))
     assert 0 < np.count_nonzero(found.kinds) < 100
     assert "not copied" in (found.note or "")
 
@@ -313,7 +313,7 @@ def test_what_was_copied_ahead_and_is_not_there_any_more_is_not_taken_for_what_i
 
 def test_where_there_is_no_room_to_copy_again_all_is_copied_while_the_guest_is_held() -> None:
     guest = Guest()
-    terms = WorkerLimits(memory_limit=12 * 4096, time_limit=20.0, names=True)
+    terms = SourcesConfig(memory_limit=12 * 4096, time_limit=20.0, names=True)
     everything = np.ones(PAGES, dtype=np.bool_)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
@@ -331,7 +331,7 @@ def test_where_there_is_no_room_to_copy_again_all_is_copied_while_the_guest_is_h
 
 def test_where_all_is_to_be_copied_once_more_it_is_announced_so() -> None:
     guest = Guest()
-    terms = WorkerLimits(memory_limit=12 * 4096, time_limit=20.0)
+    terms = SourcesConfig(memory_limit=12 * 4096, time_limit=20.0)
     nothing, everything = np.zeros(PAGES, dtype=np.bool_), np.ones(PAGES, dtype=np.bool_)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
@@ -345,7 +345,7 @@ def test_where_all_is_to_be_copied_once_more_it_is_announced_so() -> None:
 def test_pages_that_are_gone_take_no_room_and_have_nothing_copied_once_more() -> None:
     guest = Guest()
     guest.choose(*range(100, 110))
-    terms = WorkerLimits(memory_limit=20 * 4096, time_limit=20.0)
+    terms = SourcesConfig(memory_limit=20 * 4096, time_limit=20.0)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
         attendant.ahead(guest)
