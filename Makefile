@@ -4,6 +4,9 @@ PYTHON ?= python3
 PREFIX ?= /usr/local
 DESTDIR ?=
 PYTEST_ARGS ?=
+# Processes that share the tests. Guests are waited for more than computed with, so that a processor bears two of them.
+WORKERS ?= $(shell nproc)
+GUEST_WORKERS ?= $(shell expr 2 '*' $(WORKERS))
 FUZZ_INPUTS ?= 1000000
 FUZZ_TARGETS ?=
 FUZZ_IMAGES ?= 100000
@@ -13,6 +16,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Touched when the virtual environment is newer than all that decides what is in it.
 STAMP := $(VENV)/.up-to-date
+# A worker takes whole files, in the order of tests/conftest.py. `PYTEST_ARGS=-n0` runs all tests in one process.
+PARALLEL = -n $(1) --dist loadfile --no-loadscope-reorder
 NATIVE := $(wildcard setup.py daemon/samepaged/memory/_pagehash*.[ch])
 
 export PYTHON PREFIX DESTDIR
@@ -21,7 +26,7 @@ export PATH := $(CURDIR)/.cache/testbed/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-build deps-guests deps-vm deps-experiments venv check check-units check-rules test test-unit test-system test-e2e test-vm test-package \
-	test-sources test-native fuzz fuzz-sources chaos demo study bench metrics-page dashboards install uninstall wheel deb clean
+	test-sources test-native fuzz fuzz-sources chaos demo study bench generate metrics-page dashboards install uninstall wheel deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,14 +60,16 @@ check: $(STAMP) check-units check-rules ## formatting, lint, types, imports, sys
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m tools.metrics_page --check
-	$(BIN)/python -m observability.grafana.generator --check
+	@$(BIN)/python -m tools.generate --check
 
-metrics-page: $(STAMP) ## the tables of docs/reference/metrics.md, made anew from the catalogue of metrics
-	$(BIN)/python -m tools.metrics_page
+generate: $(STAMP) ## generated files: configuration, metrics, manual page, completion, dashboards
+	@$(BIN)/python -m tools.generate
 
-dashboards: $(STAMP) ## the Grafana dashboards, made anew from observability/grafana/generator
-	$(BIN)/python -m observability.grafana.generator
+metrics-page: $(STAMP) ## only the tables of docs/reference/metrics.md
+	@$(BIN)/python -m tools.generate metrics
+
+dashboards: $(STAMP) ## only the Grafana dashboards
+	@$(BIN)/python -m tools.generate dashboards
 
 check-units: $(STAMP)
 	@tools/check-units $(CURDIR)/$(BIN)/samepaged
@@ -71,13 +78,13 @@ check-rules:
 	@tools/check-rules
 
 test: deps $(STAMP) ## every test, those with real guests too (as root; a quarter of an hour at most)
-	$(BIN)/pytest $(PYTEST_ARGS) tests/unit tests/system tests/chaos
+	$(BIN)/pytest $(call PARALLEL,$(GUEST_WORKERS)) $(PYTEST_ARGS) tests/unit tests/system tests/chaos
 
 test-unit: $(STAMP) ## the tests that need no guest
-	$(BIN)/pytest $(PYTEST_ARGS) tests/unit
+	$(BIN)/pytest $(call PARALLEL,$(WORKERS)) $(PYTEST_ARGS) tests/unit
 
 test-system: deps $(STAMP) ## the tests with real guests (as root)
-	$(BIN)/pytest $(PYTEST_ARGS) tests/system tests/chaos
+	$(BIN)/pytest $(call PARALLEL,$(GUEST_WORKERS)) $(PYTEST_ARGS) tests/system tests/chaos
 
 test-e2e: deps $(VENV)/.spark ## alerts at a real Alertmanager, a study of guests, a fleet on Spark (as root; some minutes)
 	$(BIN)/pytest $(PYTEST_ARGS) tests/e2e

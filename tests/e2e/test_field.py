@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from experiments.attribution_tables import by_file, known
+from experiments.cell_run import FieldError, Place, outcomes, run_cell
 from experiments.guest import Boot
 from experiments.matrix import Cell
-from experiments.owners import by_file, known
-from experiments.running import FieldError, Place, outcomes, run_cell
 from experiments.tables import course, inter
 from experiments.tracing import SEED, Samepaged, samepaged, write_config
 from samepaged.memory.hashing import best_hasher

@@ -11,7 +11,7 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.guest_ram import Ram
 from samepaged.attribution.linux.kernel import Kernel
 from samepaged.attribution.linux.labelling import label_pages
-from samepaged.attribution.ownership import KIND, KINDS
+from samepaged.attribution.page_owners import KIND, KINDS
 from samepaged.attribution.ram_map import ram_maps
 from samepaged.attribution.session import AttributionSession, GuestKernelCache
 from samepaged.config import SourcesConfig
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.ram_map import RamMap
     from samepaged.hypervisor.guest import Guest
     from samepaged.memory.observer import PageAccess, PageObserver

@@ -11,7 +11,7 @@ import pytest
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.guest_ram import WORDS, Unreadable
-from samepaged.attribution.ownership import PageOwners
+from samepaged.attribution.page_owners import PageOwners
 from samepaged.attribution.ram_map import RamMap, RamRegion
 from tests.fuzz.images.trial import Plan, attempt
 

@@ -17,8 +17,8 @@ import pytest
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import SuspendedDomain, Suspender
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory import precopy, ram_location, softdirty
 from samepaged.memory.capture import capture
 from samepaged.memory.hashing import Hashing, best_hasher
@@ -312,10 +312,10 @@ def test_bits_that_another_samepaged_relies_on_are_not_cleared(
 
 
 def test_digests_of_a_guest_under_kvm_are_of_one_instant(kvm_guest: Writer, tmp_path: Path) -> None:
-    hypervisor = Hypervisor("qemu:///system")
+    hypervisor = LibvirtHypervisor("qemu:///system")
     hypervisor.connect()
     kvm_guest.fill(0, 4096, 5, 512)
-    guest = describe(hypervisor, kvm_guest.domain)
+    guest = describe(hypervisor.by_uuid(kvm_guest.domain.UUIDString()))
     guard = GuardClient(hypervisor.uri, tmp_path)
     suspender = Suspender(hypervisor, guest, guard, 3600, lambda: False)
     witnessed = Witnessed(guest.process.pid, guest.blocks, suspender, tmp_path)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ownership import PageOwners
     from samepaged.attribution.page_buffer import PageSource
+    from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.ram_map import RamMap
     from samepaged.attribution.wire import Message
     from samepaged.config import SourcesConfig

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from samepaged.attribution.btf_files import MOST_TYPES
-from samepaged.attribution.ownership import FILE_KINDS, KIND, KINDS, PageOwners
+from samepaged.attribution.page_owners import FILE_KINDS, KIND, KINDS, PageOwners
 from samepaged.attribution.wire import Array, Form, Line, Number, WireError
 from samepaged.escape import printable
 

@@ -17,7 +17,7 @@ import numpy as np
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.client import WorkerClient, WorkerRefused
 from samepaged.attribution.messages import BLOCK, MOST_NOTES
-from samepaged.attribution.ownership import KIND, PageOwners
+from samepaged.attribution.page_owners import KIND, PageOwners
 from samepaged.attribution.sandbox import PROGRAM
 from samepaged.attribution.wire import GoneError, WireError
 

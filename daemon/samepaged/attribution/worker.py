@@ -17,7 +17,7 @@ import numpy.ma  # np.unique loads it when it is first called, and then it is to
 
 from samepaged.attribution.guest_ram import WORDS, Ram, Unreadable
 from samepaged.attribution.messages import BLOCK, LONGEST_LINE, nameless, orders, ownership_parts
-from samepaged.attribution.ownership import KIND
+from samepaged.attribution.page_owners import KIND
 from samepaged.attribution.ram_map import RamMap, RamRegion
 from samepaged.attribution.sandbox import confine
 from samepaged.attribution.wire import Channel, WireError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.kernel_analysis import Analysis
-    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.wire import Message
 
 __all__ = ["Worker", "main"]

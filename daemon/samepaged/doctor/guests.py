@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from samepaged.doctor.check import Check, Status, ok, parted, warning
 from samepaged.doctor.clock import clock_forecast
 from samepaged.drift.budget import UNLIMITED, FixedBudget, hourly_limit
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.formatting import seconds, size
-from samepaged.hypervisor.guest import describe
-from samepaged.hypervisor.links import check_links, interruption
+from samepaged.hypervisor.guest import check_links, describe, interruption
 from samepaged.memory.capture import AUTO, forecast, stands_in
 from samepaged.memory.reader import GuestMemory, ScanRequest
 from samepaged.memory.scan_state import ScanState
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from samepaged.config import Config, ScanConfig
     from samepaged.doctor.clock import ClockForecast
     from samepaged.drift.budget import DriftBudget
-    from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.guest import Guest
+    from samepaged.hypervisor.protocol import Domain, Hypervisor
     from samepaged.hypervisor.qemu_process import ProcessTable
     from samepaged.memory.reader import Forecast
 
@@ -158,17 +157,16 @@ def _forecast_within(guest: Guest, config: Config, budget: DriftBudget) -> Forec
 def examine(
     hypervisor: Hypervisor,
     config: Config,
-    domain: Any,  # noqa: ANN401 - libvirt's type
+    domain: Domain,
     processes: ProcessTable,
 ) -> Examined:
     """Look at one domain. It is neither suspended nor read. Raises HypervisorError where libvirt is lost."""
-    name: str = domain.name()
-    uuid: str = domain.UUIDString()
+    name, uuid = domain.name, domain.uuid
     guest: Guest | None = None
     try:
         if not config.selects(name):
             raise GuestError(Reason.EXCLUDED, f"domain {name!r} is excluded by the configuration (guests)")  # noqa: TRY301 - one of several
-        guest = describe(hypervisor, domain, processes)
+        guest = describe(domain, processes)
         check_links(guest, config.scan.mode, config.scan.macvtap)
         found = _forecast(guest, config)
         guest.process.check()

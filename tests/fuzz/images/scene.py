@@ -13,7 +13,7 @@ import numpy as np
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.guest_ram import WORDS, Ram
 from samepaged.attribution.kernel_analysis import Linux
-from samepaged.attribution.linux.kallsyms_search import by_shape
+from samepaged.attribution.linux.kallsyms.search import by_shape
 from samepaged.attribution.linux.kernel import Kernel
 from samepaged.attribution.linux.labelling import label_pages
 from samepaged.attribution.linux.mem_map import find_mem_map
@@ -27,7 +27,7 @@ from samepaged.attribution.ram_map import ram_maps
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.ram_map import RamMap
 
 __all__ = ["Image", "Read", "Scene"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.kernel_analysis import Analysis
-    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.ram_map import RamMap
 
 __all__ = ["SECONDS", "HangError", "Outcome", "Plan", "Telling", "attempt"]

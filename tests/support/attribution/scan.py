@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from samepaged.attribution.ownership import PageOwners
+from samepaged.attribution.page_owners import PageOwners
 from samepaged.config import load
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.privileges import seal
 from samepaged.scan.attribution import AttributionSchedule
@@ -56,7 +56,7 @@ def _scan(config_file: Path, directory: Path, domains: Sequence[str]) -> None:
     seal()
     config = load(config_file)
     sources = config.sources.model_copy(update={"enabled": True, "every": 1, "names": True})
-    hypervisor = Hypervisor(config.libvirt.uri, stop=_never)
+    hypervisor = LibvirtHypervisor(config.libvirt.uri, stop=_never)
     hypervisor.connect()
     guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, _never)
     hashing = Hashing(best_hasher(), 1, config.scan.thread_count, _never)

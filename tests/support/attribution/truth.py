@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from samepaged.attribution.ownership import KIND
+from samepaged.attribution.page_owners import KIND
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

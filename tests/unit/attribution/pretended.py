@@ -23,7 +23,7 @@ import numpy as np
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution import messages, worker
 from samepaged.attribution.guest_ram import WORDS, Ram, Unreadable
-from samepaged.attribution.ownership import KIND, PageOwners
+from samepaged.attribution.page_owners import KIND, PageOwners
 from samepaged.attribution.ram_map import RamMap, RamRegion
 from samepaged.attribution.wire import Channel
 

@@ -5,20 +5,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.guest_ram import Unreadable
-from samepaged.attribution.linux.kallsyms import symbols
-from samepaged.attribution.linux.kallsyms_names import PackedNames, name_starts, tokens
-from samepaged.attribution.linux.kallsyms_search import by_shape
+from samepaged.attribution.linux.kallsyms.names import PackedNames, name_starts, tokens
+from samepaged.attribution.linux.kallsyms.search import by_shape
+from samepaged.attribution.linux.kallsyms.symbols import symbols
 from samepaged.attribution.linux.paging import Mapped
 from samepaged.attribution.linux.vmcoreinfo import IMAGE, VmCoreInfo
 from tests.unit.attribution.builders import packed, symbol_tables
 
 if TYPE_CHECKING:
-    from samepaged.attribution.linux.kallsyms import Symbols
+    from samepaged.attribution.linux.kallsyms.symbols import Symbols
 
 BASE = IMAGE + (16 << 20)
 AT = BASE + 0x40000
@@ -151,6 +151,8 @@ DATA, WHERE = symbol_tables(MANY, AT)
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(DATA) - 1), st.integers(0, 255)), min_size=1, max_size=8), st.booleans())
+@example([], True)
+@example([], False)
 def test_damaged_tables_are_symbols_or_unreadable(damage: list[tuple[int, int]], named: bool) -> None:  # noqa: FBT001 - drawn
     data = bytearray(DATA)
     for at, value in damage:
@@ -159,6 +161,7 @@ def test_damaged_tables_are_symbols_or_unreadable(damage: list[tuple[int, int]],
     try:
         found = symbols(memory, told(WHERE if named else {}), mapping(len(memory.data)))
     except Unreadable:
+        assert damage
         return
     assert len(found.addresses) == len(MANY)
 

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from samepaged.arch import PAGE_SIZE
@@ -98,6 +98,7 @@ PLACES = [
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from([0, 0xFF, None]))
+@example(0, 0, None)
 def test_a_damaged_guest_is_a_kernel_or_unreadable(seed: int, times: int, value: int | None) -> None:
     draw = random.Random(seed)
     damaged = bytearray(RAW)
@@ -107,5 +108,6 @@ def test_a_damaged_guest_is_a_kernel_or_unreadable(seed: int, times: int, value:
     try:
         kernel = Kernel.open(ram, [GUEST.note_page])
     except Unreadable:
+        assert times
         return
     assert kernel.translate(np.array([kernel.profile.stext], dtype=np.uint64))[0] >= 0

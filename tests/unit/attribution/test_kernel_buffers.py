@@ -11,7 +11,7 @@ from samepaged.attribution.linux.block_requests import block_requests
 from samepaged.attribution.linux.labelling import label_pages
 from samepaged.attribution.linux.page_labels import PageLabels
 from samepaged.attribution.linux.struct_page import StructPages
-from samepaged.attribution.ownership import KIND
+from samepaged.attribution.page_owners import KIND
 from tests.unit.attribution.inhabited import ARRAY, DIRECT, Inhabited
 
 if TYPE_CHECKING:

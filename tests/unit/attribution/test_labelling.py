@@ -6,7 +6,7 @@ import pytest
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.guest_ram import Ram, Unreadable
 from samepaged.attribution.linux.labelling import label_pages
-from samepaged.attribution.ownership import KINDS, PageOwners, permissions
+from samepaged.attribution.page_owners import KINDS, PageOwners, permissions
 from tests.unit.attribution.inhabited import DIRECT, MODULE_PAGE, STACK_PAGE, TEXT_PAGE, Inhabited
 
 R, W, X, S = 1, 2, 4, 8

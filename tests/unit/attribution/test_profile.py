@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from samepaged.arch import PAGE_SIZE
@@ -133,11 +133,13 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(sorted(json.loads(DOCUMENT))), json_values) | json_values)
+@example({})
 def test_any_document_is_a_profile_or_unreadable(change: object) -> None:
     document = json.loads(DOCUMENT) | change if isinstance(change, dict) else change
     try:
         profile = Profile.from_document(document)
     except Unreadable:
+        assert change != {}
         return
     assert Profile.from_document(json.loads(json.dumps(profile.to_document()))) == profile
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from samepaged.arch import PAGE_SIZE
@@ -62,19 +62,23 @@ def test_what_is_no_note_of_a_kernel_for_x86_64_is_refused(raw: bytes) -> None:
 
 
 @given(st.binary(max_size=PAGE_SIZE))
+@example(WHOLE.removeprefix(MARK))
 def test_any_bytes_are_a_note_or_unreadable(raw: bytes) -> None:
     try:
         info = parse(MARK + raw)
     except Unreadable:
+        assert MARK + raw != WHOLE
         return
     assert info.fingerprint
 
 
 @given(st.integers(10, len(WHOLE) - 1), st.binary(min_size=1, max_size=24))
+@example(10, b"")
 def test_a_damaged_note_is_a_note_or_unreadable(at: int, damage: bytes) -> None:
     try:
         info = parse(WHOLE[:at] + damage + WHOLE[at + len(damage) :])
     except Unreadable:
+        assert damage
         return
     assert 0 <= info.mask < 1 << 52
     assert all(0 <= address < 1 << 64 for address in info.symbols.values())

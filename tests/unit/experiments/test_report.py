@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from experiments import tables
+from experiments.cell_run import FieldError
 from experiments.contents import Repeated, filled_pages, most_repeated
 from experiments.matrix import MATRIX, SETUPS
 from experiments.report import PAGE, filled, labels
-from experiments.running import FieldError
 from samepaged.memory.hashing import best_hasher
 from samepaged.sharing.digest import PageDigest
 from samepaged.traces.trace import Trace

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
@@ -71,21 +71,25 @@ def test_smaps_of_no_process_says_that_it_ended() -> None:
 
 
 @given(st.text())
+@example(TEXT)
 def test_smaps_of_any_text_is_mappings_or_an_error_of_one_line(text: str) -> None:
     try:
         vmas = ram_location.parse_smaps(text)
     except GuestError as error:
         assert "\n" not in str(error)
+        assert text != TEXT
     else:
         assert all(a.end <= b.start for a, b in pairwise(vmas))
 
 
 @given(st.text(alphabet="0123456789abcdef-rwxps :/[]()\n", max_size=200))
+@example("")
 def test_smaps_of_text_that_looks_like_it(text: str) -> None:
     try:
         ram_location.parse_smaps(text)
     except GuestError as error:
         assert error.reason is Reason.LAYOUT
+        assert text
 
 
 def test_ram_is_the_mapping_of_its_size_and_not_the_translators_buffer() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from samepaged.attribution.ownership import KIND, PageOwners
+from samepaged.attribution.page_owners import KIND, PageOwners
 from samepaged.attribution.ram_map import RamMap, RamRegion
 from tests.support.attribution.image import compare
 from tests.support.attribution.truth import FileRow, Row, truth

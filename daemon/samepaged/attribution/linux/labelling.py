@@ -20,7 +20,7 @@ from samepaged.attribution.linux.struct_page import TOP_BYTE, StructPages
 from samepaged.attribution.linux.struct_reader import KERNEL_HALF
 from samepaged.attribution.linux.user_pages import label_users, sort_files
 from samepaged.attribution.linux.vmas import areas
-from samepaged.attribution.ownership import KIND, PageOwners
+from samepaged.attribution.page_owners import KIND, PageOwners
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from samepaged.arch import PAGE_SHIFT, PAGE_SIZE
 from samepaged.arch.x86_64 import PTE_NO_EXECUTE
 from samepaged.attribution.linux.paging import walk_pieces
 from samepaged.attribution.linux.vmas import find_areas
-from samepaged.attribution.ownership import KIND
+from samepaged.attribution.page_owners import KIND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
