@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from samepaged.attribution.report import AttributionReport
+    from samepaged.config import ScanConfig
     from samepaged.drift.ledger import PausedTime
     from samepaged.errors import Reason
     from samepaged.ksm import Merging
@@ -20,7 +21,6 @@ __all__ = [
     "GuestAttribution",
     "Histogram",
     "HistoryPoint",
-    "Limits",
     "OpenJournalEntry",
     "SeriesLimits",
     "Snapshot",
@@ -61,15 +61,6 @@ class HistoryPoint:
     inter_sharing: int
     zero: int
     merged: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the configuration in force allows: seconds, and `max_drift`, a ratio."""
-
-    max_pause: float
-    interval: float
-    max_drift: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +108,7 @@ class Snapshot:
     """
 
     config: ConfigStatus
-    limits: Limits | None = None
+    limits: ScanConfig | None = None
     series: SeriesLimits = SeriesLimits()
     merging: Merging | None = None
     recording: TraceStats | None = None

@@ -27,7 +27,6 @@ from samepaged.scan.host import HostRound, report, scan_all
 from samepaged.scan.snapshot import (
     ConfigStatus,
     GuestAttribution,
-    Limits,
     OpenJournalEntry,
     SeriesLimits,
     Snapshot,
@@ -77,7 +76,7 @@ class Service:
         self._path = path
         self._signals = signals
         loaded = ConfigStatus(successful=True, loaded=time.time())
-        self._store = SnapshotStore(Snapshot(loaded, _limits(config), _series(config)))
+        self._store = SnapshotStore(Snapshot(loaded, config.scan, _series(config)))
         self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._gone, self._stop)
         self._schedule = Schedule(config.scan.interval, config.scan.jitter)
         self._backoff = Backoff()
@@ -350,7 +349,7 @@ class Service:
         self._store.update(
             lambda snapshot: replace(
                 snapshot,
-                limits=_limits(config),
+                limits=config.scan,
                 series=_series(config),
                 next_scan=self._due(),
                 sources=still_shown(snapshot.sources, config.sources),
@@ -362,10 +361,6 @@ class Service:
 
 def _series(config: Config) -> SeriesLimits:
     return SeriesLimits(config.export.pairs, config.sources.top, config.sources.name_labels)
-
-
-def _limits(config: Config) -> Limits:
-    return Limits(config.scan.max_pause, config.scan.interval, config.scan.max_drift)
 
 
 def _release_memory() -> None:
