@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from samepaged.attribution.linux.mapletree import maple
+from samepaged.attribution.linux.rbtree import red_black
 from samepaged.attribution.linux.struct_reader import chain
-from samepaged.attribution.linux.trees import maple, red_black, xarray
+from samepaged.attribution.linux.xarray import xarray
 from tests.unit.attribution.inhabited import DIRECT, Inhabited
 
 # Ascending places at which areas begin and end, in turns; none is at 1, since a last index of 0 would be none.

@@ -8,8 +8,8 @@ import numpy as np
 
 from samepaged.arch import PAGE_SHIFT, PAGE_SIZE
 from samepaged.attribution.guest_ram import Unreadable
+from samepaged.attribution.linux.rbtree import red_black
 from samepaged.attribution.linux.struct_reader import HALF, chain, columns
-from samepaged.attribution.linux.trees import red_black
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,7 @@ import numpy as np
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.linux.struct_reader import columns, is_kernel
-from samepaged.attribution.linux.trees import xarray
+from samepaged.attribution.linux.xarray import xarray
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.arch import PAGE_SHIFT
+from samepaged.attribution.linux.mapletree import maple
+from samepaged.attribution.linux.rbtree import red_black
 from samepaged.attribution.linux.struct_reader import columns, is_kernel
-from samepaged.attribution.linux.trees import maple, red_black
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
