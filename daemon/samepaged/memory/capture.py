@@ -15,7 +15,7 @@ from samepaged.memory.scan_state import EarlierScan
 from samepaged.sharing.digest import PageDigest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from samepaged.memory.hashing import Hashing
     from samepaged.memory.observer import PageObserver
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ["AUTO", "AUTO_READERS", "READERS", "candidates", "capture", "forecast", "needs_process", "stands_in"]
 
-# The value of scan.reader under which these are tried in order, until one finds the guest's memory.
+# The value of scan.reader under which AUTO_READERS are tried in order, until one finds the guest's memory.
 AUTO: Final = "auto"
 AUTO_READERS: Final[tuple[type[Reader], ...]] = (ProcessReader, DumpReader)
-# All values of scan.reader but `auto`. A further reader is added here and in config/schema.py.
-READERS: Final[dict[str, type[Reader]]] = {reader.name: reader for reader in AUTO_READERS}
+# Readers that only their own name selects. A further reader has a module, a place here or above, and its name and
+# description in config/schema.py.
+OTHER_READERS: Final[tuple[type[Reader], ...]] = ()
+READERS: Final[Mapping[str, type[Reader]]] = {reader.name: reader for reader in (*AUTO_READERS, *OTHER_READERS)}
 
 
 def forecast(guest: GuestMemory, request: ScanRequest, state: ScanState) -> Forecast:
