@@ -49,8 +49,8 @@ class Whole:
         return getattr(self.inner, name)
 
     @contextlib.contextmanager
-    def held(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> Iterator[None]:
-        with self.inner.held(copies, written):
+    def while_suspended(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> Iterator[None]:
+        with self.inner.while_suspended(copies, written):
             yield
         pages = np.arange(copies.pages, dtype=np.int64)
         buffer = bytearray(copies.pages * PAGE_SIZE)

@@ -207,9 +207,9 @@ class AttributionSession:
             needed, limit = len(self._needed) * PAGE_SIZE >> 20, self._config.memory_limit >> 20
             self.decline(f"{needed} MiB of it would have to be copied, and more; sources.memory_limit is {limit} MiB")
             return
-        talk.copied.ready(self.expected(None))
+        talk.copied.ready(self.expected_copies(None))
 
-    def expected(self, written: NDArray[np.bool_] | None) -> int:
+    def expected_copies(self, written: NDArray[np.bool_] | None) -> int:
         """As in Witness."""
         if self._talk is None:
             return 0
@@ -218,7 +218,7 @@ class AttributionSession:
         stale = written | self._stale
         count = np.count_nonzero(stale[self._needed]) + np.count_nonzero(stale[self._chosen])
         if count > self._talk.copied.room or self._stale.any():
-            return self.expected(None)  # all of it anew: there is no room beside what there is (_renew)
+            return self.expected_copies(None)  # all of it anew: there is no room beside what there is (_renew)
         return min(int(count) + self._more, self._talk.copied.most)
 
     @property
@@ -230,7 +230,7 @@ class AttributionSession:
     def _most_chosen(self) -> int:
         return len(self._chosen) + self._more
 
-    def ahead(self, copies: PageSource) -> None:
+    def copy_running(self, copies: PageSource) -> None:
         """As in Witness."""
         with self._surviving():
             if self._talk is not None:
@@ -238,7 +238,7 @@ class AttributionSession:
                 self._stale.fill(False)
                 self._talk.copied.add(copies, np.concatenate([self._needed, self._chosen]))
 
-    def again(self, copies: PageSource, written: NDArray[np.bool_]) -> None:
+    def copy_written(self, copies: PageSource, written: NDArray[np.bool_]) -> None:
         """As in Witness."""
         with self._surviving():
             if self._talk is not None:
@@ -258,7 +258,7 @@ class AttributionSession:
         self._stale[pages] = False
 
     @contextmanager
-    def held(self, copies: PageSource, written: NDArray[np.bool_] | None) -> Iterator[None]:
+    def while_suspended(self, copies: PageSource, written: NDArray[np.bool_] | None) -> Iterator[None]:
         """As in Witness."""
         with self._surviving():
             self._copy(copies, written)

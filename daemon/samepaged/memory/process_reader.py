@@ -285,7 +285,7 @@ class _ProcessScan:
         alone = _snapshot_seconds(ram, throughput)
         # Only a snapshot that was asked for may exceed max_pause: `auto` chose it for being shorter.
         asked = self.request.config.mode == "snapshot" and not paused
-        copying = throughput.copying_seconds(self.observer.expected(None))
+        copying = throughput.copying_seconds(self.observer.expected_copies(None))
         bounds = (self._max_pause, self._budget.left())
         if not paused and any(alone <= bound < alone + copying for bound in bounds):
             if self.request.one_instant:
@@ -299,7 +299,7 @@ class _ProcessScan:
             where = ram.look()
             looked = time.monotonic()
             access = PageAccess(ram, where)
-            with self.observer.held(access, None):
+            with self.observer.while_suspended(access, None):
                 copied = time.monotonic()
                 pages = ram.read(where=where)
                 read = time.monotonic()

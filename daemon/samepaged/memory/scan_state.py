@@ -1,6 +1,4 @@
-"""What is kept of a guest from one scan to the next: its hashes, how fast it is read, and whether the kernel has noted
-every write since.
-"""
+"""The state of a guest between scans: its digest, its throughput, and the epoch of its soft-dirty bits."""
 
 from __future__ import annotations
 
@@ -28,23 +26,23 @@ __all__ = ["EarlierScan", "ScanState", "SoftDirtyEpoch", "limit_memory"]
 class SoftDirtyEpoch:
     """A stretch of time in which the soft-dirty bits of one process tell all its writes.
 
-    It holds the claim to them for as long as it is kept, so that no other samepaged clears them meanwhile. KSM drops
+    It holds their lock, so that no other samepaged clears them meanwhile. KSM drops
     bits as it merges pages, so an epoch also ends where KSM has been at work.
     """
 
     pid: int
     mappings: tuple[RamMapping, ...]
-    claim: SoftDirtyLock
+    lock: SoftDirtyLock
     ksm_activity: tuple[str | None, ...]
 
     @classmethod
     def begin(cls, pid: int, mappings: tuple[RamMapping, ...]) -> SoftDirtyEpoch:
-        """Claim the bits of a process; they are cleared after this. Raises Claimed, and GuestError."""
+        """Lock the bits of a process; they are cleared after this. Raises LockHeld, and GuestError."""
         return cls(pid, mappings, SoftDirtyLock(pid), ksm.activity())
 
     def end(self) -> None:
-        """Let others have the bits."""
-        self.claim.release()
+        """Release the lock."""
+        self.lock.release()
 
     def lasts(self, pid: int, mappings: tuple[RamMapping, ...]) -> bool:
         """Whether the bits still tell all writes to these mappings."""
@@ -98,9 +96,9 @@ class ScanState:
         self.digest = self.epoch = None
 
 
-def limit_memory(kept: Iterable[ScanState], most: int) -> int:
+def limit_memory(states: Iterable[ScanState], most: int) -> int:
     """Forget digests, the largest first, until the rest takes no more than `most` bytes; how many were forgotten."""
-    holding = sorted((one for one in kept if one.digest is not None), key=lambda one: -_size(one))
+    holding = sorted((one for one in states if one.digest is not None), key=lambda one: -_size(one))
     total = sum(_size(one) for one in holding)
     forgotten = 0
     for one in holding:
@@ -112,5 +110,5 @@ def limit_memory(kept: Iterable[ScanState], most: int) -> int:
     return forgotten
 
 
-def _size(kept: ScanState) -> int:
-    return 0 if kept.digest is None else kept.digest.nbytes
+def _size(state: ScanState) -> int:
+    return 0 if state.digest is None else state.digest.nbytes

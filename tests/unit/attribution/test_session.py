@@ -59,7 +59,7 @@ def attend(
         attendant.prepare(guest)
         meanwhile()
         guest.asked.clear()
-        with attendant.held(guest, None):
+        with attendant.while_suspended(guest, None):
             pass
         held = guest.asked.copy()
         attendant.think()
@@ -156,7 +156,7 @@ def test_a_process_that_looks_for_files_finds_none() -> None:
 def test_a_scan_that_is_stopped_does_not_wait_for_the_process() -> None:
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: True, program("sleep")) as attendant:
         attendant.prepare(Guest())
-        assert attendant.expected(None) == 0
+        assert attendant.expected_copies(None) == 0
         attendant.think()
         assert "interrupted" in (attendant.conclude().note or "")
 
@@ -275,19 +275,19 @@ def test_what_was_copied_ahead_is_copied_again_where_it_was_written() -> None:
     guest = Guest()
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         guest.asked.clear()
         guest.words[OTHER, 0] = 11
         written = np.zeros(PAGES, dtype=np.bool_)
         written[[OTHER, 200]] = True
-        attendant.again(guest, written)
+        attendant.copy_written(guest, written)
         assert guest.asked == [OTHER]
         guest.choose(50, 80)  # of which the struct pages are written, and page 80 is none that was known of
         guest.words[OTHER, 0] = 12
         written[:] = False
         written[[OTHER, 80, *range(ARRAY, ARRAY + ARRAY_PAGES)]] = True
         guest.asked.clear()
-        with attendant.held(guest, written):
+        with attendant.while_suspended(guest, written):
             pass
         assert sorted(guest.asked) == [*range(ARRAY, ARRAY + ARRAY_PAGES), 80, OTHER]
         attendant.think()
@@ -301,9 +301,9 @@ def test_what_was_copied_ahead_and_is_not_there_any_more_is_not_taken_for_what_i
     nothing = np.zeros(PAGES, dtype=np.bool_)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         guest.swapped, guest.unbacked = frozenset({OTHER}), frozenset({60})
-        with attendant.held(guest, nothing):
+        with attendant.while_suspended(guest, nothing):
             pass
         attendant.think()
         found = attendant.conclude()
@@ -317,10 +317,10 @@ def test_where_there_is_no_room_to_copy_again_all_is_copied_while_the_guest_is_h
     everything = np.ones(PAGES, dtype=np.bool_)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
-        attendant.again(guest, everything)
+        attendant.copy_running(guest)
+        attendant.copy_written(guest, everything)
         guest.words[OTHER, 0] = 13
-        with attendant.held(guest, np.zeros(PAGES, dtype=np.bool_)):
+        with attendant.while_suspended(guest, np.zeros(PAGES, dtype=np.bool_)):
             pass
         attendant.think()
         found = attendant.conclude()
@@ -335,11 +335,11 @@ def test_where_all_is_to_be_copied_once_more_it_is_announced_so() -> None:
     nothing, everything = np.zeros(PAGES, dtype=np.bool_), np.ones(PAGES, dtype=np.bool_)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        whole = attendant.expected(None)
-        attendant.ahead(guest)
-        assert attendant.expected(everything) == whole
-        attendant.again(guest, everything)
-        assert attendant.expected(nothing) == whole
+        whole = attendant.expected_copies(None)
+        attendant.copy_running(guest)
+        assert attendant.expected_copies(everything) == whole
+        attendant.copy_written(guest, everything)
+        assert attendant.expected_copies(nothing) == whole
 
 
 def test_pages_that_are_gone_take_no_room_and_have_nothing_copied_once_more() -> None:
@@ -348,10 +348,10 @@ def test_pages_that_are_gone_take_no_room_and_have_nothing_copied_once_more() ->
     terms = SourcesConfig(memory_limit=20 * 4096, time_limit=20.0)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         guest.unbacked, guest.swapped = frozenset(range(100, 105)), frozenset(range(105, 110))
         guest.asked.clear()
-        with attendant.held(guest, np.zeros(PAGES, dtype=np.bool_)):
+        with attendant.while_suspended(guest, np.zeros(PAGES, dtype=np.bool_)):
             pass
         assert {page for page in guest.asked if page < 100} == set()
         attendant.think()
@@ -368,11 +368,11 @@ def test_what_is_chosen_while_the_guest_is_held_is_copied_as_far_as_was_announce
     written[ARRAY : ARRAY + ARRAY_PAGES] = True
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         guest.choose(*range(100, 250))
         guest.asked.clear()
-        announced = attendant.expected(written)
-        with attendant.held(guest, written):
+        announced = attendant.expected_copies(written)
+        with attendant.while_suspended(guest, written):
             pass
         assert len(guest.asked) == announced == ARRAY_PAGES + 100 // module.MORE + 2
         attendant.think()
@@ -389,9 +389,9 @@ def test_where_memory_runs_out_while_the_guest_is_held_the_scan_goes_on(monkeypa
     monkeypatch.setattr(client, "READY", 1)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         monkeypatch.setattr(os, "posix_fallocate", full)
-        with attendant.held(guest, everything):
+        with attendant.while_suspended(guest, everything):
             pass
         attendant.think()
         assert "No space left" in (attendant.conclude().note or "")
@@ -401,7 +401,7 @@ def test_an_answer_that_was_there_in_time_counts_however_late_it_is_asked_for() 
     guest = Guest()
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        with attendant.held(guest, None):
+        with attendant.while_suspended(guest, None):
             pass
         attendant.think()
         assert attendant._talk is not None

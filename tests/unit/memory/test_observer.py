@@ -147,18 +147,18 @@ class Noting:
         assert copies.pages == PAGES
         self.log.append("prepare")
 
-    def expected(self, written: NDArray[np.bool_] | None) -> int:
+    def expected_copies(self, written: NDArray[np.bool_] | None) -> int:
         del written
         return 0 if self.declined else self.pages
 
-    def ahead(self, copies: PageAccess) -> None:
+    def copy_running(self, copies: PageAccess) -> None:
         raise AssertionError(copies)
 
-    def again(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
+    def copy_written(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
         raise AssertionError(copies, written)
 
     @contextlib.contextmanager
-    def held(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> Iterator[None]:
+    def while_suspended(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> Iterator[None]:
         assert written is None
         if self.declined:
             yield
