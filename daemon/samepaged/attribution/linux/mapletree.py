@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.linux.kernel import Kernel
 
-__all__ = ["maple"]
+__all__ = ["maple_entries"]
 
 # No maple tree is deeper (MAPLE_HEIGHT_MAX).
-MOST_LEVELS: Final = 31
+MAX_DEPTH: Final = 31
 # include/linux/maple_tree.h, lib/maple_tree.c: nodes of 256 bytes; bits 3 to 6 of a pointer are the node's type.
 NODE_BYTES: Final = 256
 NODE_MASK: Final = np.uint64(~(NODE_BYTES - 1) % (1 << 64))
@@ -27,7 +27,7 @@ ROOT_MASK, ROOT_NODE = np.uint64(3), np.uint64(2)
 LEAF, RANGE, ARANGE = 1, 2, 3
 
 
-def maple(kernel: Kernel, roots: NDArray[np.uint64], most: int) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+def maple_entries(kernel: Kernel, roots: NDArray[np.uint64], most: int) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
     """All entries of maple trees, given their `ma_root`: pointers, and which root each has; at most about `most`."""
     shape = _Shape(kernel)
     owners = np.arange(len(roots), dtype=np.int32)
@@ -38,7 +38,7 @@ def maple(kernel: Kernel, roots: NDArray[np.uint64], most: int) -> tuple[NDArray
     inner = roots & ROOT_MASK == ROOT_NODE
     nodes, owners, highest = roots[inner], owners[inner], np.full(int(inner.sum()), ~np.uint64(0))
     budget = most
-    for _ in range(MOST_LEVELS):
+    for _ in range(MAX_DEPTH):
         is_node = is_kernel(nodes & NODE_MASK)
         nodes, owners, highest = nodes[is_node], owners[is_node], highest[is_node]
         first = distinct_nodes(nodes & NODE_MASK, owners, budget)

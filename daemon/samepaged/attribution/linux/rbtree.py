@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.linux.struct_reader import columns, distinct_nodes, is_kernel, join_nodes
+from samepaged.attribution.linux.struct_reader import distinct_nodes, is_kernel, join_nodes, read_members
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.linux.kernel import Kernel
 
-__all__ = ["red_black"]
+__all__ = ["rb_nodes"]
 
 # A red-black tree of 2**32 nodes is no deeper than this.
-MOST_LEVELS: Final = 64
+MAX_DEPTH: Final = 64
 
 
-def red_black(
+def rb_nodes(
     kernel: Kernel, roots: NDArray[np.uint64], left: int, right: int, most: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
     """All nodes below `roots` (0 for an empty tree), each once for each tree, at most `most`: addresses of rb_nodes,
@@ -29,14 +29,14 @@ def red_black(
     owned: list[NDArray[np.int32]] = []
     nodes, owners = roots, np.arange(len(roots), dtype=np.int32)
     left_over = most
-    for _ in range(MOST_LEVELS):
+    for _ in range(MAX_DEPTH):
         real = is_kernel(nodes)
         nodes, owners = nodes[real], owners[real]
         kept = distinct_nodes(nodes, owners, left_over)
         if not len(kept):
             break
         nodes, owners = nodes[kept], owners[kept]
-        (lower, upper), ok = columns(kernel, nodes, (left, right))
+        (lower, upper), ok = read_members(kernel, nodes, (left, right))
         found.append(nodes[ok])
         owned.append(owners[ok])
         left_over -= len(nodes)
