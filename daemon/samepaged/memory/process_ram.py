@@ -1,4 +1,4 @@
-"""Reading a guest's RAM out of its QEMU process, without changing what the host backs.
+"""The RAM of a guest in its QEMU process: read without changing which pages the host backs.
 
 Pages are numbered through all of the guest's RAM mappings, in the mappings' order.
 """
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK_PAGES", "ProcessRam", "block_numbers"]
 
-# Pages whose hashes are held apart before they go to their places (2 MiB of hashes).
+# Pages hashed into one array before the hashes go to their places (2 MiB of hashes).
 BATCH_PAGES: Final = 1 << 18
 FILE_CHUNK_PAGES: Final = 256
 # Pages that a thread copies between two looks at `stop`: 8 MiB.
 COPY_PAGES: Final = 2048
-# Pages whose entries are looked at together where few are asked for: a page of the pagemap's entries.
+# Pages whose pagemap entries are read together when few are needed: one page of entries.
 BLOCK_PAGES: Final = 512
 
 
@@ -96,8 +96,8 @@ class ProcessRam:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def now_present(self, pages: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Which of the pages of these numbers (ascending) are present in the process now, by looking at these and those
-        around them only (blocks_of).
+        """The pages of these numbers (ascending) that are present in the process now, by the entries of their blocks
+        (block_numbers).
         """
         found = [np.empty(0, dtype=np.intp)]
         for run in _runs(block_numbers(pages), BATCH_PAGES // BLOCK_PAGES):
@@ -107,8 +107,8 @@ class ProcessRam:
         return np.concatenate(found)
 
     def check_readable(self) -> None:
-        """Raise GuestError where reading the process's memory is refused. Nothing is read: it is asked for an address
-        at which there is none, and rights are looked at first (mm/process_vm_access.c).
+        """Raise GuestError if reading the process's memory is refused. Nothing is read: the address is unmapped, and
+        the kernel checks rights first (mm/process_vm_access.c).
         """
         try:
             copy_process(self.pid, np.zeros(1, dtype=np.uint64), memoryview(bytearray(PAGE_SIZE)))
@@ -117,7 +117,7 @@ class ProcessRam:
                 raise _read_error(self.pid, error) from error
 
     def count_not_exclusive(self) -> int:
-        """How many present pages of its private memory are not this process's alone: KSM has merged them, or they are
+        """The number of present pages of its private memory that the process shares: KSM has merged them, or they are
         the kernel's page of zeros, which takes no memory.
         """
         return sum(
@@ -127,11 +127,11 @@ class ProcessRam:
         )
 
     def look(self) -> Residency:
-        """Where each page is now."""
+        """The residency of all pages now."""
         return self._look(0, self.pages)
 
     def count_backed(self) -> int:
-        """How many pages would be read now."""
+        """The number of pages that a read would hash now."""
         where = self.look()
         return int(np.count_nonzero(where.in_process) + np.count_nonzero(where.in_file))
 
@@ -143,7 +143,7 @@ class ProcessRam:
         where: Residency | None = None,
     ) -> NDArray[np.uint64]:
         """Hash pages first … last (all of them) once: uint64 of shape (last - first,), as in PageDigest; into `out`,
-        where given. `where` is what was seen of them just now, if anybody has looked.
+        if given. `where` is their residency, if it was just looked up.
         """
         last = self.pages if last is None else last
         digest = np.empty(last - first, dtype=np.uint64) if out is None else out
@@ -277,7 +277,7 @@ class ProcessRam:
 
 
 def block_numbers(pages: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The blocks, of BLOCK pages each, that pages of these numbers lie in: their numbers, ascending."""
+    """The blocks, of BLOCK_PAGES each, that pages of these numbers lie in: their numbers, ascending."""
     return np.unique(pages // BLOCK_PAGES)
 
 

@@ -6,6 +6,8 @@ from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from samepaged.config import ExportConfig, SourcesConfig
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -22,7 +24,6 @@ __all__ = [
     "Histogram",
     "HistoryPoint",
     "OpenJournalEntry",
-    "SeriesLimits",
     "Snapshot",
     "TraceStats",
 ]
@@ -64,17 +65,6 @@ class HistoryPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class SeriesLimits:
-    """The bounds of metrics with many series: the largest `pairs` of guests, and the `sources` most involved owners of
-    each guest. Names of processes and files are labels with `source_names` only.
-    """
-
-    pairs: int = 20
-    sources: int = 10
-    source_names: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class OpenJournalEntry:
     """An entry of the journal of suspended guests that is not settled: since when (Unix epoch), and what is known."""
 
@@ -102,14 +92,16 @@ class GuestAttribution:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that a scrape can see, consistent in itself. `next_scan` is in seconds of the Unix epoch; `history` has the
+    """All that a scrape can see, consistent in itself. `limits`, `export` and `attribution` are sections of the
+    configuration in force. `next_scan` is in seconds of the Unix epoch; `history` has the
     scans of the last day, oldest first; `sources` has of each guest the newest, which may be some scans old; `paused`
     is how long each guest was suspended.
     """
 
     config: ConfigStatus
     limits: ScanConfig | None = None
-    series: SeriesLimits = SeriesLimits()
+    export: ExportConfig = field(default_factory=ExportConfig)
+    attribution: SourcesConfig = field(default_factory=SourcesConfig)
     merging: Merging | None = None
     recording: TraceStats | None = None
     open_entries: tuple[OpenJournalEntry, ...] = ()

@@ -28,7 +28,6 @@ from samepaged.scan.snapshot import (
     ConfigStatus,
     GuestAttribution,
     OpenJournalEntry,
-    SeriesLimits,
     Snapshot,
     TraceStats,
 )
@@ -77,7 +76,7 @@ class Service:
         self._path = path
         self._signals = signals
         loaded = ConfigStatus(successful=True, loaded=time.time())
-        self._store = SnapshotStore(Snapshot(loaded, config.scan, _series(config)))
+        self._store = SnapshotStore(Snapshot(loaded, config.scan, config.export, config.sources))
         self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._gone, self._stop)
         self._schedule = Schedule(config.scan.interval, config.scan.jitter)
         self._backoff = Backoff()
@@ -353,17 +352,14 @@ class Service:
             lambda snapshot: replace(
                 snapshot,
                 limits=config.scan,
-                series=_series(config),
+                export=config.export,
+                attribution=config.sources,
                 next_scan=self._due(),
                 sources=still_shown(snapshot.sources, config.sources),
             )
         )
         logging.getLogger("samepaged").setLevel(config.log.level.upper())
         self._config = config
-
-
-def _series(config: Config) -> SeriesLimits:
-    return SeriesLimits(config.export.pairs, config.sources.top, config.sources.name_labels)
 
 
 def _release_memory() -> None:
