@@ -12,10 +12,10 @@ from samepaged.scan.results import mergeable_pages
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from samepaged.config import ScanConfig
     from samepaged.drift.ledger import PausedTime
     from samepaged.ksm import Merging
     from samepaged.scan.results import GuestScan, HostScan
-    from samepaged.scan.snapshot import Limits
     from samepaged.sharing import GuestSharing
 
 __all__ = ["GroupRow", "GuestRow", "Guests", "groups", "guests"]
@@ -79,7 +79,9 @@ class GroupRow:
     inter_sharing: int
 
 
-def guests(scan: HostScan, merging: Merging | None, limits: Limits | None, paused: Mapping[str, PausedTime]) -> Guests:
+def guests(
+    scan: HostScan, merging: Merging | None, limits: ScanConfig | None, paused: Mapping[str, PausedTime]
+) -> Guests:
     """The section on guests."""
     scans = {one.name: one for one in scan.scans}
     ordered = sorted(scan.report.guests, key=lambda guest: (-_sharing(guest), guest.name))
@@ -119,7 +121,7 @@ def _row(
     result: GuestScan,
     scan: HostScan,
     merging: Merging | None,
-    limits: Limits | None,
+    limits: ScanConfig | None,
     paused: PausedTime | None,
 ) -> GuestRow:
     page = scan.report.page_size
