@@ -118,7 +118,10 @@ class Page:
         sections = (
             (self._ksm, self._ksm.render(scan, snapshot.merging)),
             (self._history, self._history.render(snapshot.history)),
-            (self._guests, self._guests.render(scan, snapshot.merging, snapshot.limits, snapshot.paused)),
+            (
+                self._guests,
+                self._guests.render(scan, snapshot.merging, snapshot.limits, snapshot.paused),
+            ),
             (self._groups, self._groups.render(scan)),
             (self._pairs, self._pairs.render(scan)),
             (self._attribution, self._attribution.render(snapshot.sources, scan.started)),

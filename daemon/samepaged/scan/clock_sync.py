@@ -14,7 +14,9 @@ from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
 
+    from samepaged.guest_id import GuestId
     from samepaged.hypervisor.protocol import Hypervisor
 
 __all__ = ["ClockSync"]
@@ -34,20 +36,20 @@ class ClockSync:
     def __init__(self, connect: Callable[[str], Hypervisor] = LibvirtHypervisor) -> None:
         self._connect = connect
         self._lock = threading.Lock()
-        self._under_way: dict[str, threads.Worker] = {}
-        self._failed: set[str] = set()
+        self._under_way: dict[GuestId, threads.Worker] = {}
+        self._failed: set[GuestId] = set()
 
-    def request(self, uri: str, uuid: str, name: str) -> None:
-        """Ask the agent of a guest that runs, of the libvirt at `uri`. Returns at once."""
-        work = threads.Worker(partial(self._sync, uri, uuid, name))
+    def request(self, guest_id: GuestId, name: str) -> None:
+        """Ask the agent of a guest that runs. Returns at once."""
+        work = threads.Worker(partial(self._sync, guest_id, name))
         with self._lock:
-            if uuid in self._under_way or len(self._under_way) >= MOST_UNDER_WAY:
+            if guest_id in self._under_way or len(self._under_way) >= MOST_UNDER_WAY:
                 return
-            self._under_way[uuid] = work
+            self._under_way[guest_id] = work
         try:
             work.start(HypervisorError)
         except HypervisorError as error:
-            self._ended(uuid, name, error)
+            self._ended(guest_id, name, error)
 
     def wait(self, seconds: float) -> None:
         """Wait for the calls that are under way, for at most so many seconds."""
@@ -57,34 +59,34 @@ class ClockSync:
         for thread in threads_:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def forget(self, running: set[str]) -> None:
-        """Forget the failures of guests that are gone (`running`: UUIDs)."""
+    def forget(self, running: AbstractSet[GuestId]) -> None:
+        """Forget the failures of guests that are not `running`."""
         with self._lock:
             self._failed &= running
 
-    def _sync(self, uri: str, uuid: str, name: str) -> None:
+    def _sync(self, guest_id: GuestId, name: str) -> None:
         try:
-            self._set_time(uri, uuid)
+            self._set_time(guest_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, the guest's next call must not wait for it
-            self._ended(uuid, name, error)
+            self._ended(guest_id, name, error)
         else:
-            self._ended(uuid, name, None)
+            self._ended(guest_id, name, None)
 
-    def _set_time(self, uri: str, uuid: str) -> None:
-        hypervisor = self._connect(uri)
+    def _set_time(self, guest_id: GuestId) -> None:
+        hypervisor = self._connect(guest_id.uri)
         try:
             hypervisor.connect()
-            hypervisor.by_uuid(uuid).sync_time()  # may never return: this thread is then left behind
+            hypervisor.by_uuid(guest_id.uuid).sync_time()  # may never return: this thread is then left behind
         finally:
             hypervisor.close()
 
-    def _ended(self, uuid: str, name: str, error: Exception | None) -> None:
+    def _ended(self, guest_id: GuestId, name: str, error: Exception | None) -> None:
         with self._lock:
-            first = error is not None and uuid not in self._failed
+            first = error is not None and guest_id not in self._failed
             if error is None:
-                self._failed.discard(uuid)
+                self._failed.discard(guest_id)
             else:
-                self._failed.add(uuid)
+                self._failed.add(guest_id)
         if first:
             log.warning(
                 "domain %r: its guest agent did not set its clock after a scan (%s); start qemu-guest-agent in the "
@@ -93,4 +95,4 @@ class ClockSync:
                 error,
             )
         with self._lock:
-            self._under_way.pop(uuid, None)
+            self._under_way.pop(guest_id, None)

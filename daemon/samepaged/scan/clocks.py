@@ -10,10 +10,11 @@ from samepaged.errors import Reason
 from samepaged.scan.clock_sync import ClockSync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from samepaged.drift.ledger import PausedTime
     from samepaged.guard.resume_queue import SettledEntry
+    from samepaged.guest_id import GuestId
     from samepaged.scan.results import SkippedGuest
 
 __all__ = ["Clocks", "paused_times"]
@@ -21,9 +22,9 @@ __all__ = ["Clocks", "paused_times"]
 log = logging.getLogger(__name__)
 
 
-def paused_times(ledger: PauseLedger, guests: Mapping[str, str]) -> dict[str, PausedTime]:
-    """How long each of the guests was suspended, by name; `guests` has names by UUID."""
-    return {name: ledger.paused(uuid) for uuid, name in guests.items()}
+def paused_times(ledger: PauseLedger, guests: Iterable[GuestId]) -> dict[GuestId, PausedTime]:
+    """The time for which samepaged kept each of the guests suspended."""
+    return {guest_id: ledger.paused(guest_id.uuid) for guest_id in guests}
 
 
 class Clocks:
@@ -32,15 +33,19 @@ class Clocks:
     def __init__(self) -> None:
         self.ledger = PauseLedger()
         self.sync = ClockSync()
-        self._guests: dict[str, str] = {}
-        self._waiting: set[str] = set()
+        self._guests: tuple[GuestId, ...] = ()
+        self._waiting: set[GuestId] = set()
 
-    def round_ended(self, running: Mapping[str, str], skipped: Iterable[SkippedGuest]) -> None:
-        """Take over which guests run (names by UUID), and log the beginning of each wait for the drift budget once."""
-        self._guests = dict(running)
-        refused = {one.name: one.message for one in skipped if one.reason is Reason.DRIFT_BUDGET}
-        for name in refused.keys() - self._waiting:
-            log.info("not scanned until it fits the drift budget: %s", refused[name])
+    def round_ended(self, running: Iterable[GuestId], skipped: Iterable[SkippedGuest]) -> None:
+        """Take over the guests that run, and log the beginning of each wait for the drift budget once."""
+        self._guests = tuple(running)
+        refused = {
+            one.guest_id: one.message
+            for one in skipped
+            if one.guest_id is not None and one.reason is Reason.DRIFT_BUDGET
+        }
+        for guest_id in refused.keys() - self._waiting:
+            log.info("not scanned until it fits the drift budget: %s", refused[guest_id])
         self._waiting = set(refused)
 
     def add_settled(self, settled: SettledEntry) -> None:
@@ -48,6 +53,6 @@ class Clocks:
         if settled.paused_seconds:
             self.ledger.add(settled.found.entry.uuid, settled.paused_seconds)
 
-    def paused(self) -> dict[str, PausedTime]:
-        """How long each guest that runs was suspended, by name."""
+    def paused(self) -> dict[GuestId, PausedTime]:
+        """The time for which samepaged kept each guest that runs suspended."""
         return paused_times(self.ledger, self._guests)

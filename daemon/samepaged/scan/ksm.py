@@ -13,6 +13,7 @@ from samepaged.scan.snapshot import Merging
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from samepaged.guest_id import GuestId
     from samepaged.scan.guest import ScannedGuest
 
 __all__ = ["read_merging"]
@@ -21,7 +22,7 @@ __all__ = ["read_merging"]
 log = logging.getLogger(__name__)
 
 
-def read_merging(known: Mapping[str, ScannedGuest], before: Merging | None = None) -> Merging | None:
+def read_merging(known: Mapping[GuestId, ScannedGuest], before: Merging | None = None) -> Merging | None:
     """KSM's counters of the host, and of each guest's process that is still the one that was scanned. `before` if they
     cannot be read now.
     """
@@ -32,13 +33,13 @@ def read_merging(known: Mapping[str, ScannedGuest], before: Merging | None = Non
         return before
 
 
-def _read(known: Mapping[str, ScannedGuest]) -> Merging | None:
+def _read(known: Mapping[GuestId, ScannedGuest]) -> Merging | None:
     host = host_merging()
     if host is None:
         return None
     guests = {}
-    for name, one in known.items():
+    for guest_id, one in known.items():
         merged = process_merging(one.process.pid)
         if merged is not None and start_time(one.process.pid) == one.process.start_time:
-            guests[name] = merged
+            guests[guest_id] = merged
     return Merging(host, guests)

@@ -31,7 +31,7 @@ from samepaged.sharing import SharingReport
 from samepaged.text_layout import elided
 from tests.support import hosts
 from tests.support.hosts import NOW
-from tests.support.results import AWKWARD_NAMES, full_snapshot
+from tests.support.results import AWKWARD_NAMES, full_snapshot, guest_id
 from tests.support.results import snapshot as bare
 
 TREE = Path(__file__).parents[3]
@@ -174,7 +174,7 @@ def test_the_figures_of_the_host_are_those_of_the_scan() -> None:
 
 
 def test_of_a_guest_that_left_the_totals_speak_and_nothing_else() -> None:
-    root = tree(hosts.small().without("db"))
+    root = tree(hosts.small().without(guest_id("db")))
     assert "2 guests, and 1 that left since" in text(root)
     assert "db" not in [one.text for one in root.iter("bdi")]
 
@@ -344,7 +344,7 @@ def test_what_did_not_change_is_not_made_anew(monkeypatch: pytest.MonkeyPatch) -
     assert b" of 1001 guests" in show(snapshot, NOW)
     assert b" of 1001 guests" in show(replace(snapshot, libvirt_up=False), NOW + 5)
     assert b" of 1002 guests" in show(replace(snapshot, limits=Limits(1, 2)), NOW + 10)
-    assert b" of 1003 guests" in show(snapshot.without("db"), NOW + 10)
+    assert b" of 1003 guests" in show(snapshot.without(guest_id("db")), NOW + 10)
 
 
 def luminance(colour: str) -> float:
