@@ -58,13 +58,13 @@ OTHER_PURPOSES: Final = {
     "page attribution": r"attribution(\..*)?|scan\.attribution\w*",
     "traces": r"traces(\..*)?|scan\.trace_recorder",
     "configuration, signals, the service manager, the log": (
-        r"config(\..*)?|service\.(signals|systemd|malloc)|scan\.audit|threads|web\.config_\w+|journald|backoff"
+        r"config(\..*)?|service\.(signals|systemd)|scan\.audit|threads|web\.config_\w+|journald|backoff"
     ),
-    "KSM": r"ksm(\..*)?|scan\.ksm|metrics\.merging\w*|os_errors",
-    "recovery after a crash": r"guard\.(recover|resume|settle)",
-    "the guests' clocks": r"drift(\..*)?|scan\.clock\w*|atomic_write",
+    "KSM": r"ksm(\..*)?|metrics\.merging\w*|os_errors",
+    "recovery after a crash": r"guard\.(recover|resume|resume_queue)",
+    "the guests' clocks": r"drift(\..*)?|scan\.clocks|atomic_write",
     "other documents of the web process, and the textfile": (
-        r"page(\..*)?|report(\..*)?|service\.(textfile|history)|formatting|text_layout"
+        r"page(\..*)?|report(\..*)?|service\.history|templating|formatting|text_layout"
     ),
     "other lines of /metrics": r"metrics\.(health|scans|sources\w*)|sharing\.page_sizes",
 }

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Final
 
-from samepaged.attribution.document import sources_document
+from samepaged.attribution.document import attribution_document
 from samepaged.commands.arguments import add_json, add_scan_arguments, add_traces
 from samepaged.commands.scan_session import ScanSession, bound_by_drift, configured, exit_status, report_interrupted
 from samepaged.commands.trace_output import TraceOutput
@@ -72,7 +72,7 @@ class Command:
             for name, one in answers.items():
                 keeping.owners(one, began[name])
         if args.json:
-            documents = [sources_document(one) for one in answers.values()]
+            documents = [attribution_document(one) for one in answers.values()]
             if len(args.domains) > 1:
                 print(json.dumps({"domains": documents}, indent=2))
             elif documents:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from samepaged.guest_id import GuestId
-    from samepaged.ksm import ProcessMerging
-    from samepaged.scan.snapshot import Merging, Snapshot
+    from samepaged.ksm import Merging, ProcessMerging
+    from samepaged.scan.snapshot import Snapshot
 
 Labels = TypeVar("Labels", bound=tuple[str, ...])
 Value = TypeVar("Value")

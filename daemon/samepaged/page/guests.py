@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from samepaged.drift.ledger import PausedTime
     from samepaged.guest_id import GuestId
+    from samepaged.ksm import Merging
     from samepaged.scan.results import GuestScan, HostScan
-    from samepaged.scan.snapshot import Limits, Merging
+    from samepaged.scan.snapshot import Limits
     from samepaged.sharing import GuestSharing
 
 __all__ = ["GroupRow", "GuestRow", "Guests", "groups", "guests"]
@@ -101,7 +102,7 @@ def guests(
 
 
 def groups(scan: HostScan) -> Sequence[GroupRow]:
-    """The section on groups: empty on a host with one, where the host's figures are the group's."""
+    """The section on groups. Empty with a single group: its figures are those of the host."""
     if len(scan.report.groups) < 2:  # noqa: PLR2004
         return ()
     page = scan.report.page_size

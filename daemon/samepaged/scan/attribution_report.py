@@ -6,8 +6,8 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from samepaged.attribution.report import answer
-from samepaged.sharing.elsewhere import elsewhere
+from samepaged.attribution.report import report_attribution
+from samepaged.sharing.overlap import elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,7 +39,9 @@ def answers_of(
         others = (it.contents.distinct for other, it in scanned.items() if other != guest_id and it.scan.group == group)
         distinct, name = one.contents.distinct, one.scan.name
         try:
-            found[guest_id] = answer(name, one.ownership, one.digest.pages, elsewhere(distinct, others), names=names)
+            found[guest_id] = report_attribution(
+                name, one.ownership, one.digest.pages, elsewhere(distinct, others), names=names
+            )
         except MemoryError:
             log.warning("domain %r: memory ran out over whose its pages are, so this stays as it was", name)
     return found
@@ -53,4 +55,4 @@ def still_shown(
         return {}
     if config.names:
         return sources
-    return {guest_id: replace(one, answers=one.answers.nameless()) for guest_id, one in sources.items()}
+    return {guest_id: replace(one, answers=one.answers.without_names()) for guest_id, one in sources.items()}

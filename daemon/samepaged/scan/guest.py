@@ -16,8 +16,8 @@ from samepaged.hypervisor.guest import Guest, check_links, describe
 from samepaged.hypervisor.qemu_process import ProcessTable
 from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.modes import ThroughputModel
-from samepaged.memory.scan_state import ScanState, limit
+from samepaged.memory.scan_state import ScanState, limit_memory
+from samepaged.memory.throughput import ThroughputModel
 from samepaged.scan import audit
 from samepaged.scan.results import GuestScan
 from samepaged.scan.trace_recorder import Record
@@ -164,7 +164,7 @@ class GuestScanner:
             self._note(guest, suspender)
         guest.process.check()
         if attendant is not None:
-            attendant.think()
+            attendant.start_attribution()
         duration = time.monotonic() - began
         if captured.fallback is not None:
             asked = self._config.scan.mode != "auto" or captured.reader == "dump"
@@ -195,7 +195,7 @@ class GuestScanner:
         return replace(scanned, ownership=self._conclude(guest, attendant), digest=captured.digest)
 
     def _conclude(self, guest: Guest, attendant: AttributionSession) -> PageOwners:
-        ownership = attendant.conclude()
+        ownership = attendant.finish()
         if ownership.note is not None:
             level = logging.DEBUG if ownership.kernel else logging.INFO
             log.log(level, "domain %r: whose its pages are: %s", guest.name, ownership.note)
@@ -267,7 +267,7 @@ class GuestScanner:
             self._clocks.sync.forget(set(running))
         if self._attribution is not None:
             self._attribution.forget(set(running))
-        forgotten = limit(self._kept.values(), self._config.scan.memory_limit)
+        forgotten = limit_memory(self._kept.values(), self._config.scan.memory_limit)
         if forgotten:
             log.warning("scan.memory_limit: %d guests will be read whole at the next scan", forgotten)
 

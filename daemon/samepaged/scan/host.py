@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, HypervisorError, Reason
@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from samepaged.hypervisor.protocol import Hypervisor
     from samepaged.scan.guest import GuestScanner, ScannedGuest
 
-__all__ = ["HostRound", "report", "scan_all"]
+__all__ = ["HostRound", "known_after", "report", "scan_all"]
 
 log = logging.getLogger(__name__)
+
+# Reasons of a failed scan after which the guest's earlier scan does not count any more.
+FORGET: Final = frozenset(
+    {Reason.GONE, Reason.NOT_RUNNING, Reason.ENCRYPTED, Reason.CRASHED, Reason.EXCLUDED, Reason.OPTED_OUT}
+)
 
 
 @dataclass(slots=True)
@@ -42,9 +47,26 @@ class HostRound:
     @property
     def names(self) -> dict[GuestId, str]:
         """Names for display, each of one guest: the names that the scans found, which are newer than the list's."""
-        guests = {name: guest_id for guest_id, name in self.running.items()}
-        guests |= {one.scan.name: guest_id for guest_id, one in self.scanned.items()}
-        return {guest_id: name for name, guest_id in guests.items()}
+        scanned = {guest_id: one.scan.name for guest_id, one in self.scanned.items()}
+        owners = {name: guest_id for guest_id, name in scanned.items()}
+        return {
+            guest_id: name
+            for guest_id, name in (self.running | scanned).items()
+            if owners.get(name, guest_id) == guest_id
+        }
+
+
+def known_after(known: Mapping[GuestId, ScannedGuest], round_: HostRound) -> dict[GuestId, ScannedGuest]:
+    """The latest scan of each guest after a round: those of the round, and of the guests in `known` that run and that
+    the round failed to scan, under their names of now.
+    """
+    failed = {skipped.guest_id for skipped in round_.skipped if skipped.reason not in FORGET}
+    kept = {
+        guest_id: one.renamed(round_.running[guest_id])
+        for guest_id, one in known.items()
+        if guest_id in failed and guest_id in round_.running
+    }
+    return kept | {guest_id: one.lean() for guest_id, one in round_.scanned.items()}
 
 
 def report(

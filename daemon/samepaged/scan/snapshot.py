@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from samepaged.drift.ledger import PausedTime
     from samepaged.errors import Reason
     from samepaged.guest_id import GuestId
-    from samepaged.ksm import HostMerging, ProcessMerging
+    from samepaged.ksm import Merging
     from samepaged.scan.results import HostScan
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "Histogram",
     "HistoryPoint",
     "Limits",
-    "Merging",
     "OpenJournalEntry",
     "SeriesLimits",
     "Snapshot",
@@ -53,18 +52,6 @@ class ConfigStatus:
 
     successful: bool
     loaded: float
-
-
-@dataclass(frozen=True, slots=True)
-class Merging:
-    """Pages that KSM has merged: of the host, and of each scanned guest with readable counters."""
-
-    host: HostMerging
-    guests: Mapping[GuestId, ProcessMerging] = field(default_factory=dict)
-
-    def without(self, guest_id: GuestId) -> Merging:
-        """The same without one guest."""
-        return replace(self, guests=_without(self.guests, guest_id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from samepaged.attribution.document import sources_document
+from samepaged.attribution.document import attribution_document
 from samepaged.escape import printable
 from samepaged.formatting import rfc3339
 from samepaged.metrics.exposition import MetricsText
@@ -119,7 +119,9 @@ class DocumentRenderer:
             text = "no guest's pages have been looked at for their owners; see `sources` in the configuration"
             return _line(SOURCES, HTTPStatus.NOT_FOUND, text)
         if sources is not self._sourced:
-            domains = [sources_document(one.answers) | {"scanned": rfc3339(one.scanned)} for one in sources.values()]
+            domains = [
+                attribution_document(one.answers) | {"scanned": rfc3339(one.scanned)} for one in sources.values()
+            ]
             self._sources_made = Document(SOURCES, JSON, _compact({"domains": domains}))
             self._sourced = sources
         return self._sources_made

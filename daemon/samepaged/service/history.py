@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
     from samepaged.guest_id import GuestId
+    from samepaged.ksm import Merging
     from samepaged.scan.host import HostRound
     from samepaged.scan.results import HostScan
-    from samepaged.scan.snapshot import Merging, Snapshot
+    from samepaged.scan.snapshot import Snapshot
 
 __all__ = ["counted", "extended", "history_point"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import time
 from dataclasses import replace
@@ -10,20 +11,20 @@ from typing import TYPE_CHECKING, Final
 from samepaged import hash_seed
 from samepaged.backoff import Backoff
 from samepaged.config import load
-from samepaged.errors import HypervisorError, Reason, SamepagedError
+from samepaged.errors import HypervisorError, SamepagedError
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
+from samepaged.ksm import read_merging
 from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import Interrupted, best
+from samepaged.memory.hashing import Interrupted, best_hasher
 from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.attribution_report import answers_of, still_shown
 from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks
 from samepaged.scan.guest import GuestScanner, ScannedGuest
-from samepaged.scan.host import HostRound, report, scan_all
-from samepaged.scan.ksm import read_merging
+from samepaged.scan.host import HostRound, known_after, report, scan_all
 from samepaged.scan.snapshot import (
     ConfigStatus,
     GuestAttribution,
@@ -36,7 +37,6 @@ from samepaged.scan.snapshot import (
 from samepaged.scan.trace_recorder import TraceRecorder
 from samepaged.service import systemd
 from samepaged.service.history import counted, extended, history_point
-from samepaged.service.malloc import release_memory
 from samepaged.service.outputs import Outputs
 from samepaged.service.schedule import Schedule
 from samepaged.service.snapshot_store import SnapshotStore
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from samepaged.config import Config
     from samepaged.guard.resume_queue import PendingEntry
     from samepaged.guest_id import GuestId
+    from samepaged.ksm import Merging
     from samepaged.memory.scan_state import ScanState
     from samepaged.scan.results import HostScan
     from samepaged.service.signals import Signals
@@ -58,10 +59,6 @@ __all__ = ["Service"]
 
 log = logging.getLogger(__name__)
 
-# The guests of a failed scan keep what was last known of them, unless the failure says that there is no such guest.
-FORGET: Final = frozenset(
-    {Reason.GONE, Reason.NOT_RUNNING, Reason.ENCRYPTED, Reason.CRASHED, Reason.EXCLUDED, Reason.OPTED_OUT}
-)
 # For so long the end waits for a guest that could not be resumed at once. The guard and ExecStopPost= go on after it.
 CLOSE_SECONDS: Final = 3.0
 # KSM's counters are read as often while nothing is scanned.
@@ -141,7 +138,7 @@ class Service:
         self._schedule.started(now)
         try:
             self._scan()
-            release_memory()
+            _release_memory()
         except Interrupted:
             log.info("the scan was interrupted%s", "" if self._recovery.pending else "; every guest runs on")
         except HypervisorError as error:
@@ -211,7 +208,7 @@ class Service:
     def _scan(self) -> None:
         systemd.notify("STATUS=scanning")
         began = time.monotonic()
-        hashing = Hashing(best(), self._seed, self._config.scan.thread_count, self._stop)
+        hashing = Hashing(best_hasher(), self._seed, self._config.scan.thread_count, self._stop)
         guard, record = self._guarded(), self._recorder.offer
         self._clocks.ledger.use(guard.directory)
         scanner = GuestScanner(
@@ -235,7 +232,7 @@ class Service:
         for skipped in round_.skipped:
             if not skipped.reason.intended:
                 log.warning("skipped: %s", skipped.message)
-        self._know(round_)
+        self._known = known_after(self._known, round_)
         latest = report((self._known | round_.scanned).values(), round_.skipped, round_.started, 0.0)
         # How long it took: reading all guests, and analysing what was read.
         latest = replace(latest, duration_seconds=time.monotonic() - began)
@@ -246,7 +243,7 @@ class Service:
 
     def _show(self, round_: HostRound, latest: HostScan) -> None:
         """Update the snapshot with a scan of all guests."""
-        merging = read_merging(self._known, self._store.snapshot.merging)
+        merging = self._read_merging(self._store.snapshot)
         sources, recording, paused = self._sources(round_), self._recording(), self._clocks.paused()
         self._store.update(
             lambda before: replace(
@@ -273,7 +270,7 @@ class Service:
         for guest_id, one in found.items():
             started = everybody[guest_id].scan.started
             self._recorder.offer(GuestAttribution(one, started))
-            fresh[guest_id] = GuestAttribution(one.shortened(MOST_OWNERS), started)
+            fresh[guest_id] = GuestAttribution(one.truncated(MOST_OWNERS), started)
         earlier = self._store.snapshot.sources.items()
         return {
             guest_id: one.renamed(self._known[guest_id].scan.name)
@@ -281,12 +278,16 @@ class Service:
             if guest_id in self._known
         } | fresh
 
+    def _read_merging(self, before: Snapshot) -> Merging | None:
+        """KSM's counters of the host and of the processes of the known guests."""
+        return read_merging({guest_id: one.process for guest_id, one in self._known.items()}, before.merging)
+
     def _look_at_merging(self, now: float) -> None:
         """KSM goes on between two scans, and so does the writing of traces."""
         if now >= self._merging_due:
             self._merging_due = now + MERGING_SECONDS
             recording, shown, paused = self._recording(), self._store.snapshot, self._clocks.paused()
-            merging = read_merging(self._known, shown.merging)
+            merging = self._read_merging(shown)
             if (merging, recording, paused) != (shown.merging, shown.recording, shown.paused):
                 self._store.update(
                     lambda snapshot: replace(snapshot, merging=merging, recording=recording, paused=paused)
@@ -311,14 +312,6 @@ class Service:
                 self._guard.close()
             self._guard = GuardClient(uri, directory, self._stop)
         return self._guard
-
-    def _know(self, round_: HostRound) -> None:
-        kept = {skipped.guest_id for skipped in round_.skipped if skipped.reason not in FORGET}
-        self._known = {
-            guest_id: one.renamed(round_.running[guest_id])
-            for guest_id, one in self._known.items()
-            if guest_id in kept and guest_id in round_.running
-        } | {guest_id: one.lean() for guest_id, one in round_.scanned.items()}
 
     def _reload(self) -> None:
         """Take over the configuration as it is now on disk; one that is bad, or cannot be applied, changes nothing."""
@@ -369,3 +362,12 @@ def _series(config: Config) -> SeriesLimits:
 
 def _limits(config: Config) -> Limits:
     return Limits(config.scan.max_pause, config.scan.interval, config.scan.max_drift)
+
+
+def _release_memory() -> None:
+    """Return memory that a scan freed to the host (malloc_trim(3), if the C library has it): malloc keeps free memory
+    below a block in use.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

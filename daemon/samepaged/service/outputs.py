@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from typing import TYPE_CHECKING
 
+from samepaged.atomic_write import whole_file
 from samepaged.errors import SamepagedError
+from samepaged.metrics.exposition import families, render
 from samepaged.service.documents import DocumentRenderer
-from samepaged.service.textfile import Textfile
 from samepaged.web.client import WebClient, WebListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from samepaged.config import Config
+    from samepaged.scan.snapshot import Snapshot
     from samepaged.service.snapshot_store import SnapshotStore
     from samepaged.web.process import WebProcess
 
-__all__ = ["Outputs"]
+__all__ = ["Outputs", "Textfile"]
+
+log = logging.getLogger(__name__)
 
 
 class Outputs:
@@ -85,3 +92,45 @@ def _wanted(config: Config) -> WebListener | None:
     """What the web process is to be told; None where there is to be none."""
     address = config.export.address
     return None if address is None else WebListener(*address, config.export.web_config_file)
+
+
+class Textfile:
+    """Writes each new snapshot to a file, in one step: node_exporter never reads half a file. A failure is logged once,
+    and the next call repeats the write. The file leaves out samepaged's own process_ and python_ metrics, because
+    node_exporter exports its own under these names.
+    """
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._written: Snapshot | None = None
+        self._complaint = ""
+
+    def write(self, path: Path | None, snapshot: Snapshot) -> None:
+        """Write `snapshot` to the file `path`, if it is new; None writes nothing. A file at the path before is
+        removed.
+        """
+        if path != self._path:
+            self.remove()
+            self._path = path
+        if path is None or snapshot is self._written:
+            return
+        try:
+            # A crash may lose it, as each start writes it anew. node_exporter ignores the temporary file beside it.
+            with whole_file(path, 0o644, lasting=False) as beside:
+                beside.write_bytes(render(families(snapshot), openmetrics=False))
+        except OSError as error:
+            complaint = (
+                f"{path} cannot be written ({error.strerror}); let samepaged write there, or set export.textfile"
+            )
+            if complaint != self._complaint:
+                log.warning("%s", complaint)
+            self._complaint = complaint
+        else:
+            self._written, self._complaint = snapshot, ""
+
+    def remove(self) -> None:
+        """Remove the file, so that no stale metrics remain."""
+        if self._path is not None and self._written is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        self._written = None

@@ -8,7 +8,7 @@ import pytest
 
 from samepaged.errors import GuestError, Reason
 from samepaged.guest_id import GuestId
-from samepaged.scan.clock_sync import MOST_UNDER_WAY, ClockSync
+from samepaged.scan.clocks import MOST_UNDER_WAY, ClockSync
 from tests.support.hypervisor import URI, FakeDomain, FakeHypervisor
 
 UUIDS = [f"u-{number}" for number in range(2 * MOST_UNDER_WAY)]

@@ -5,9 +5,14 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from samepaged.errors import Reason
+from samepaged.scan.host import HostRound
+from samepaged.scan.results import SkippedGuest
 from samepaged.scan.snapshot import HistoryPoint
-from samepaged.service.history import DAY, STEP, extended, history_point
-from tests.support.results import STARTED, host_scan, merging
+from samepaged.service.history import DAY, STEP, counted, extended, history_point
+from tests.support.results import STARTED, guest_id, host_scan, merging, snapshot
+
+WEB, NEW = guest_id("web"), guest_id("new")
 
 
 def at(ended: float) -> HistoryPoint:
@@ -52,3 +57,23 @@ def test_scans_every_second_leave_one_in_five_minutes() -> None:
 def test_a_clock_that_was_set_back_ends_what_it_had_of_the_future() -> None:
     history = extended(extended((), at(5000.0)), at(1000.0))
     assert [one.ended for one in history] == [1000.0]
+
+
+def test_one_more_scan_counts_for_domains_that_run() -> None:
+    before = snapshot(domains=("web", "gone"))
+    round_ = HostRound(
+        STARTED,
+        running={WEB: "web", NEW: "new"},
+        pauses={WEB: [0.03], NEW: [0.2, 0.3]},
+        skipped=[
+            SkippedGuest("web", Reason.READ, "unreadable", WEB),
+            SkippedGuest("new", Reason.EXCLUDED, "excluded", NEW),
+        ],
+    )
+    after = counted(before, round_, {WEB}, 7.0)
+    assert {guest: sum(one.counts) for guest, one in after.pauses.items()} == {WEB: 2, NEW: 2}
+    assert after.failures == {(WEB, Reason.READ): 4}
+    assert after.last_success == {WEB: STARTED + 2}
+    assert after.scan_durations is not None
+    assert sum(after.scan_durations.counts) == 3
+    assert (after.config, after.latest) == (before.config, before.latest)

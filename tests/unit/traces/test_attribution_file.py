@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from samepaged.attribution.document import sources_document
+from samepaged.attribution.document import attribution_document
 from samepaged.attribution.page_owners import KINDS
 from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 from samepaged.cli import main
@@ -85,12 +85,12 @@ ANSWERS = AttributionReport(
     kinds=(Owner("heap", 40, 15, 5, 18.5), Owner("library", 30, 5, 10, 11.5)),
     processes=(Owner(HOSTILE, 40, 15, 5, 18.5),),
     files=(Owner("/usr/lib/libc.so.6", 30, 5, 10, 11.5),),
-    most_copied=(CopiedPage(7, others=True, owners=("[heap]: mysqld",)),),
+    most_copied=(CopiedPage(7, shared_with_others=True, owners=("[heap]: mysqld",)),),
 )
 
 
 def document(answers: AttributionReport = ANSWERS, host: str = "kvm-1", at: float = WHEN) -> dict[str, Any]:
-    return {**sources_document(answers), "host": host, "scanned_at": at}
+    return {**attribution_document(answers), "host": host, "scanned_at": at}
 
 
 def trace(store: Store, domain: str = "web-1", *, host: str = "kvm-1", at: float = WHEN) -> Path:
@@ -152,7 +152,7 @@ def typed(answers: AttributionReport) -> None:
         assert 0 <= one.split_pages <= answers.memory_pages + 1
     assert 0 <= answers.labelled_ratio <= 1
     assert answers.sharing_pages <= answers.memory_pages
-    json.dumps(sources_document(answers), allow_nan=False, ensure_ascii=False).encode()
+    json.dumps(attribution_document(answers), allow_nan=False, ensure_ascii=False).encode()
 
 
 @settings(max_examples=300)
@@ -249,7 +249,7 @@ def test_a_guest_of_very_many_and_very_long_names_fills_no_disk_and_can_still_be
         kinds=ANSWERS.kinds,
         processes=(Owner("sshd", 1, 1, 1, 1.0),),
         files=(longer, *many),
-        most_copied=(CopiedPage(2, others=False, owners=(line,)),),
+        most_copied=(CopiedPage(2, shared_with_others=False, owners=(line,)),),
         note="x" * 10_000,
     )
     path = write(tmp_path / "a.parquet", document(answers))

@@ -19,7 +19,7 @@ from samepaged.commands.arguments import add_config, add_json, quantity
 from samepaged.commands.interface import INTERRUPTED
 from samepaged.config import load, quantities
 from samepaged.errors import TraceError, UsageError
-from samepaged.memory.hashing import Interrupted, best
+from samepaged.memory.hashing import Interrupted, best_hasher
 from samepaged.memory.images import image
 from samepaged.privileges import seal
 from samepaged.service.signals import Signals
@@ -81,7 +81,7 @@ class Command:
         # The process reads guest memory from here on.
         seal()
         store = Store(args.into)
-        with Signals() as signals, image.opened(args.file) as (descriptor, size):
+        with Signals() as signals, image.open_file(args.file) as (descriptor, size):
             if args.at is None:
                 args.at = os.fstat(descriptor).st_mtime
             _check_free(store, args)
@@ -187,11 +187,11 @@ def _recognised(args: argparse.Namespace, head: bytes, size: int) -> str:
 
 
 def _of_image(args: argparse.Namespace, form: str, descriptor: int, size: int, stop: Callable[[], bool]) -> _Found:
-    found = image.image(args.file, descriptor, size, form, args.memory)
+    found = image.open_image(args.file, descriptor, size, form, args.memory)
     config = load(args.config)
     key = hash_seed.load(config.hashing.seed, config.state_directory)
     sizes = args.page_sizes or ()
-    read = image.read(found, best(), key, sizes, stop)
+    read = image.hash_image(found, best_hasher(), key, sizes, stop)
     counts = [PageSizeCounts.of(Contents.of(other, in_place=True), other.page_size) for other in read.others]
     trace = Trace.of(
         read.digest,

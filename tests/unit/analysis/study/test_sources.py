@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.analysis.study.attribution.involvement import LIBRARIES, is_library, sources
-from samepaged.attribution.document import sources_document
-from samepaged.attribution.report import AttributionReport, Owner, answer
+from samepaged.attribution.document import attribution_document
+from samepaged.attribution.report import AttributionReport, Owner, report_attribution
 from samepaged.cli import main
 from samepaged.sharing import PageDigest
 from samepaged.traces import Store, Trace, attribution_file, seed_id
@@ -48,7 +48,7 @@ def answers(
         if names
         else None,
         most_copied=(),
-        together=(Owner("library+private_file", 290, 45, 25, 60.0),),
+        combined_kinds=(Owner("library+private_file", 290, 45, 25, 60.0),),
     )
 
 
@@ -119,7 +119,7 @@ pages = st.builds(
 def test_what_involves_libraries_together_is_told(guest: list[Page], others: set[int]) -> None:
     contents = [page.content for page in guest]
     distinct = sorted(set(contents))
-    told = answer(
+    told = report_attribution(
         "a",
         ownership(*guest),
         np.array(contents, dtype=np.uint64),
@@ -150,7 +150,7 @@ def add(place: Path, domain: str, told: AttributionReport | None, at: float = 0)
         Trace.of(digest, host="kvm-1", domain=domain, scanned_at=NOON + at, seed=seed_id(7), mode="snapshot")
     )
     if told is not None:
-        document = sources_document(replace(told, domain=domain))
+        document = attribution_document(replace(told, domain=domain))
         attribution_file.write(path, {**document, "host": "kvm-1", "scanned_at": NOON + at})
     return path
 
