@@ -181,7 +181,7 @@ class ScanConfig(Section):
     """
 
     verify_every: Annotated[StrictInt, Field(ge=0)] = 10
-    """Number of scans of a guest between checks of a random sample of the pages that are assumed unchanged. 0
+    """Interval, in scans of a guest, at which samepaged reads a random sample of the pages that it assumes unchanged. 0
     disables the check.
     """
 
@@ -242,8 +242,8 @@ class SourcesConfig(Section):
     """Whether some of the scans include page attribution."""
 
     every: Annotated[StrictInt, Field(ge=1)] = 10
-    """Number of scans of a guest from one attribution to the next; the first scan includes one. Attribution takes
-    about as long as hashing the guest.
+    """Interval of attributions, in scans of a guest; the first scan includes one. Attribution takes about as long as
+    hashing the guest.
     """
 
     names: StrictBool = False
