@@ -6,10 +6,11 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from samepaged.config import ScanConfig
 from samepaged.errors import Reason
 from samepaged.ksm import HostMerging, Merging, ProcessMerging
 from samepaged.scan.results import GuestScan, HostScan, SkippedGuest
-from samepaged.scan.snapshot import ConfigStatus, HistoryPoint, Limits, Snapshot
+from samepaged.scan.snapshot import ConfigStatus, HistoryPoint, Snapshot
 from samepaged.sharing import GroupSharing, GuestSharing, PairSharing, SharingReport
 from tests.support.results import guest_id
 
@@ -133,7 +134,7 @@ def snapshot(of: HostScan | None, merged: Merging | None = None) -> Snapshot:
     """All that is known of a host whose last scan was `of`."""
     return Snapshot(
         config=ConfigStatus(successful=True, loaded=NOW - 86000),
-        limits=Limits(max_pause=0.25, interval=900.0),
+        limits=ScanConfig(max_pause=0.25, interval=900.0, max_drift=1),
         merging=merged,
         history=() if of is None else history(of),
         next_scan=NOW + 652,

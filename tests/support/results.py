@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
+from samepaged.config import ScanConfig
 from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
 from samepaged.guest_id import GuestId
@@ -17,7 +18,6 @@ from samepaged.scan.snapshot import (
     GuestAttribution,
     Histogram,
     HistoryPoint,
-    Limits,
     OpenJournalEntry,
     Snapshot,
     TraceStats,
@@ -178,7 +178,7 @@ def full_snapshot() -> Snapshot:
     )
     return replace(
         snapshot(scan, domains=("web-1", "web-2")),
-        limits=Limits(0.25, 900.0, 0.0005),
+        limits=ScanConfig(max_pause=0.25, interval=900.0, max_drift=0.0005),
         paused={guest_id("web-1"): PausedTime(1.5, 0.0004), guest_id("web-2"): PausedTime(0.25, 0.00002)},
         merging=merging("web-1", "web-2"),
         history=(HistoryPoint(STARTED - 900, 8 << 20, 1 << 20, 2 << 20, 1 << 19, 1 << 20),),

@@ -15,9 +15,8 @@ from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.ksm import read_merging
-from samepaged.memory import softdirty
-from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best_hasher
+from samepaged.memory import capture, softdirty
+from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.privileges import seal
 from samepaged.report.scan_table import Progress
 from samepaged.scan.attribution import AttributionSchedule
@@ -62,8 +61,11 @@ def configured(args: argparse.Namespace) -> Config:
 
 
 def bound_by_drift(args: argparse.Namespace) -> bool:
-    """Whether scan.max_drift applies to the scans of a command: not if the command line selects a mode or a dump."""
-    return args.mode is None and args.reader != "dump"
+    """Whether scan.max_drift holds for the scans of a command: not if its options choose a mode, or a reader that has
+    one mode only.
+    """
+    reader = capture.READERS.get(args.reader)
+    return args.mode is None and (reader is None or len(reader.modes) > 1)
 
 
 class ScanSession:

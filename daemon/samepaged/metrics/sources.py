@@ -23,7 +23,7 @@ def _involved(snapshot: Snapshot, owners: Callable[[AttributionReport], Sequence
     return {
         (domain, owner.name): owner.sharing_pages * PAGE_SIZE
         for domain, one in snapshot.by_name(snapshot.sources).items()
-        for owner in owners(one.answers)[: snapshot.series.sources]
+        for owner in owners(one.answers)[: snapshot.attribution.top]
         if owner.sharing_pages
     }
 
@@ -46,7 +46,7 @@ def _split(snapshot: Snapshot) -> dict[tuple[str, str], float]:
     for domain, one in snapshot.by_name(snapshot.sources).items():
         report = one.answers
         sharing = [owner for owner in report.kinds if owner.sharing_pages]
-        shown = [owner for owner in report.kinds[: snapshot.series.sources] if owner.sharing_pages]
+        shown = [owner for owner in report.kinds[: snapshot.attribution.top] if owner.sharing_pages]
         values |= {(domain, owner.name): owner.split_pages * PAGE_SIZE for owner in shown}
         if len(shown) < len(sharing):
             rest = report.sharing_pages - sum(owner.split_pages for owner in shown)
@@ -71,7 +71,7 @@ def _of_names(
     owners: Callable[[AttributionReport], Sequence[Owner]],
 ) -> Callable[[Snapshot], dict[tuple[str, str], int]]:
     """Bytes of sharing by domain and name, if the configuration allows names as labels."""
-    return lambda snapshot: _involved(snapshot, owners) if snapshot.series.source_names else {}
+    return lambda snapshot: _involved(snapshot, owners) if snapshot.attribution.name_labels else {}
 
 
 SOURCE_PROCESS: Final = Metric(

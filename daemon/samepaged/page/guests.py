@@ -12,11 +12,11 @@ from samepaged.scan.results import mergeable_pages
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from samepaged.config import ScanConfig
     from samepaged.drift.ledger import PausedTime
     from samepaged.guest_id import GuestId
     from samepaged.ksm import Merging
     from samepaged.scan.results import GuestScan, HostScan
-    from samepaged.scan.snapshot import Limits
     from samepaged.sharing import GuestSharing
 
 __all__ = ["GroupRow", "GuestRow", "Guests", "groups", "guests"]
@@ -81,7 +81,7 @@ class GroupRow:
 
 
 def guests(
-    scan: HostScan, merging: Merging | None, limits: Limits | None, paused: Mapping[GuestId, PausedTime]
+    scan: HostScan, merging: Merging | None, limits: ScanConfig | None, paused: Mapping[GuestId, PausedTime]
 ) -> Guests:
     """The section on guests."""
     scans = {one.name: one for one in scan.scans}
@@ -124,7 +124,7 @@ def _row(
     result: GuestScan,
     scan: HostScan,
     merging: Merging | None,
-    limits: Limits | None,
+    limits: ScanConfig | None,
     paused: PausedTime | None,
 ) -> GuestRow:
     page = scan.report.page_size

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from samepaged.page.charts import Bar, Part, stacked_bar
 
 if TYPE_CHECKING:
+    from samepaged.config import ScanConfig
     from samepaged.scan.results import HostScan
-    from samepaged.scan.snapshot import Limits, Snapshot
+    from samepaged.scan.snapshot import Snapshot
 
 __all__ = ["Operation", "Problems", "SuspendedMost", "Totals", "operation", "problems", "totals"]
 
@@ -140,7 +141,7 @@ def operation(snapshot: Snapshot) -> Operation:
     )
 
 
-def _suspended_most(snapshot: Snapshot, limits: Limits | None) -> SuspendedMost | None:
+def _suspended_most(snapshot: Snapshot, limits: ScanConfig | None) -> SuspendedMost | None:
     paused = snapshot.by_name(snapshot.paused)
     if not paused:
         return None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.ram_map import RamMap, RamRegion, ram_maps
-from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
+from samepaged.attribution.session import AttributionSession, GuestKernelCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -69,13 +69,6 @@ class AttributionSchedule:
         known = self._known.get(guest.guest_id)
         if known is None or known.start_time != guest.process.start_time:
             known = self._known[guest.guest_id] = GuestKernelCache(guest.process.start_time)
-        terms = WorkerLimits(
-            memory_limit=config.memory_limit,
-            time_limit=config.time_limit,
-            seccomp=config.seccomp,
-            names=config.names,
-            btf_directory=config.btf_directory,
-        )
         boot = guest.memory - sum(size for _, size in guest.dimms)
         dimms = [RamRegion(start, size) for start, size in guest.dimms]
         try:
@@ -83,7 +76,7 @@ class AttributionSchedule:
         except ValueError:
             found = []
         told = found and all(start >= 0 for start, _ in guest.dimms)
-        attendant = AttributionSession(known, found if told else [RamMap((RamRegion(0, guest.memory),))], terms, stop)
+        attendant = AttributionSession(known, found if told else [RamMap((RamRegion(0, guest.memory),))], config, stop)
         if not told:
             attendant.decline("where its memory devices lie is not told")
         return attendant

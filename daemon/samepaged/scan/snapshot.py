@@ -6,10 +6,13 @@ from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from samepaged.config import ExportConfig, SourcesConfig
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from samepaged.attribution.report import AttributionReport
+    from samepaged.config import ScanConfig
     from samepaged.drift.ledger import PausedTime
     from samepaged.errors import Reason
     from samepaged.guest_id import GuestId
@@ -21,9 +24,7 @@ __all__ = [
     "GuestAttribution",
     "Histogram",
     "HistoryPoint",
-    "Limits",
     "OpenJournalEntry",
-    "SeriesLimits",
     "Snapshot",
     "TraceStats",
 ]
@@ -67,26 +68,6 @@ class HistoryPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What the configuration in force allows: seconds, and `max_drift`, a ratio."""
-
-    max_pause: float
-    interval: float
-    max_drift: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesLimits:
-    """The bounds of metrics with many series: the largest `pairs` of guests, and the `sources` most involved owners of
-    each guest. Names of processes and files are labels with `source_names` only.
-    """
-
-    pairs: int = 20
-    sources: int = 10
-    source_names: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class OpenJournalEntry:
     """An entry of the journal of suspended guests that is not settled: since when (Unix epoch), and what is known."""
 
@@ -118,14 +99,16 @@ class GuestAttribution:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that a scrape can see, consistent in itself. `next_scan` is in seconds of the Unix epoch; `history` has the
+    """All that a scrape can see, consistent in itself. `limits`, `export` and `attribution` are sections of the
+    configuration in force. `next_scan` is in seconds of the Unix epoch; `history` has the
     scans of the last day, oldest first; `sources` has of each guest the newest, which may be some scans old; `paused`
     is how long each guest was suspended. `names` has the guests' names, which differ.
     """
 
     config: ConfigStatus
-    limits: Limits | None = None
-    series: SeriesLimits = SeriesLimits()
+    limits: ScanConfig | None = None
+    export: ExportConfig = field(default_factory=ExportConfig)
+    attribution: SourcesConfig = field(default_factory=SourcesConfig)
     merging: Merging | None = None
     recording: TraceStats | None = None
     open_entries: tuple[OpenJournalEntry, ...] = ()

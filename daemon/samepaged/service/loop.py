@@ -17,8 +17,7 @@ from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.ksm import read_merging
-from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import Interrupted, best_hasher
+from samepaged.memory.hashing import Hashing, Interrupted, best_hasher
 from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.attribution_report import answers_of, still_shown
 from samepaged.scan.circuit_breaker import CircuitBreaker
@@ -28,9 +27,7 @@ from samepaged.scan.host import HostRound, known_after, report, scan_all
 from samepaged.scan.snapshot import (
     ConfigStatus,
     GuestAttribution,
-    Limits,
     OpenJournalEntry,
-    SeriesLimits,
     Snapshot,
     TraceStats,
 )
@@ -76,7 +73,7 @@ class Service:
         self._path = path
         self._signals = signals
         loaded = ConfigStatus(successful=True, loaded=time.time())
-        self._store = SnapshotStore(Snapshot(loaded, _limits(config), _series(config)))
+        self._store = SnapshotStore(Snapshot(loaded, config.scan, config.export, config.sources))
         self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._gone, self._stop)
         self._schedule = Schedule(config.scan.interval, config.scan.jitter)
         self._backoff = Backoff()
@@ -349,22 +346,15 @@ class Service:
         self._store.update(
             lambda snapshot: replace(
                 snapshot,
-                limits=_limits(config),
-                series=_series(config),
+                limits=config.scan,
+                export=config.export,
+                attribution=config.sources,
                 next_scan=self._due(),
                 sources=still_shown(snapshot.sources, config.sources),
             )
         )
         logging.getLogger("samepaged").setLevel(config.log.level.upper())
         self._config = config
-
-
-def _series(config: Config) -> SeriesLimits:
-    return SeriesLimits(config.export.pairs, config.sources.top, config.sources.name_labels)
-
-
-def _limits(config: Config) -> Limits:
-    return Limits(config.scan.max_pause, config.scan.interval, config.scan.max_drift)
 
 
 def _release_memory() -> None:

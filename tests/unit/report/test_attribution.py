@@ -12,18 +12,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from samepaged.attribution.document import attribution_document
 from samepaged.attribution.page_owners import KINDS
 from samepaged.attribution.report import CopiedPage, Owner
+from samepaged.config import SourcesConfig
 from samepaged.metrics.exposition import families, render
 from samepaged.page import Page
 from samepaged.report.attribution import sources_text
 from samepaged.scan.label_values import KINDS as WORDS
-from samepaged.scan.snapshot import GuestAttribution, SeriesLimits, Snapshot
+from samepaged.scan.snapshot import GuestAttribution, Snapshot
 from tests.support.results import AWKWARD_NAMES, STARTED, answers, full_snapshot, guest_id
 
 CONTRACT = {"domain", "kernel", "memory_pages", "labelled_ratio", "kinds", "processes", "files", "most_copied"}
 
 
 def series(snapshot: Snapshot, *, top: int = 10, names: bool = False) -> dict[str, dict[tuple[str, ...], float]]:
-    shown = replace(snapshot, series=SeriesLimits(sources=top, source_names=names))
+    shown = replace(snapshot, attribution=SourcesConfig(top=top, names=names, name_labels=names))
     text = render(families(shown), openmetrics=False).decode()
     return {
         family.name: {tuple(sample.labels.values()): sample.value for sample in family.samples}
