@@ -107,7 +107,7 @@ def rows() -> list[Row]:
             without.scan(plain, domain)
             scanned = with_.scan(asking, domain)
             began = time.monotonic()
-            answers_of({scanned.scan.name: scanned}, names=True)
+            answers_of({scanned.scan.guest_id: scanned}, names=True)
             answering.append(time.monotonic() - began)
         guard.close()
         hypervisor.close()

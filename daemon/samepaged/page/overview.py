@@ -142,9 +142,10 @@ def operation(snapshot: Snapshot) -> Operation:
 
 
 def _suspended_most(snapshot: Snapshot, limits: ScanConfig | None) -> SuspendedMost | None:
-    if not snapshot.paused:
+    paused = snapshot.by_name(snapshot.paused)
+    if not paused:
         return None
-    name, most = max(snapshot.paused.items(), key=lambda item: item[1].ratio)
+    name, most = max(paused.items(), key=lambda item: item[1].ratio)
     return SuspendedMost(name, most.ratio, over_limit=limits is not None and most.ratio > limits.max_drift)
 
 

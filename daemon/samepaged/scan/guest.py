@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from samepaged.attribution.session import AttributionSession
     from samepaged.config import Config
     from samepaged.guard.client import GuardClient
+    from samepaged.guest_id import GuestId
     from samepaged.hypervisor.protocol import Domain, Hypervisor
     from samepaged.hypervisor.qemu_process import QemuProcess
     from samepaged.memory.hashing import Hashing
@@ -60,6 +61,10 @@ class ScannedGuest:
     ownership: PageOwners | None = None
     digest: PageDigest | None = None
 
+    def renamed(self, name: str) -> ScannedGuest:
+        """The same under the name that the domain has now."""
+        return self if name == self.scan.name else replace(self, scan=replace(self.scan, name=name))
+
     def lean(self) -> ScannedGuest:
         """Without what only this round's analysis needs, and what takes as much memory again."""
         return replace(self, lasting=None, by_page_size={}, ownership=None, digest=None)
@@ -80,7 +85,7 @@ class GuestScanner:
         guard: GuardClient,
         config: Config,
         hashing: Hashing,
-        kept: dict[str, ScanState],
+        kept: dict[GuestId, ScanState],
         breaker: CircuitBreaker | None = None,
         record: Callable[[Record], None] | None = None,
         attribution: AttributionSchedule | None = None,
@@ -114,7 +119,7 @@ class GuestScanner:
         guest = describe(domain, self._processes)
         check_links(guest, self._config.scan.mode, self._config.scan.macvtap)
         if self._breaker is not None:
-            self._breaker.check(guest.uuid, guest.name, time.monotonic())
+            self._breaker.check(guest.guest_id, guest.name, time.monotonic())
         kept = self._keeping(guest)
         pauses = [] if pauses is None else pauses
         suspender = Suspender(
@@ -138,7 +143,7 @@ class GuestScanner:
         scan = self._config.scan
         wanted = scan.sync_clock == "agent" and sum(suspender.pauses) > scan.sync_clock_above
         if self._clocks is not None and wanted and not suspender.failed:
-            self._clocks.sync.request(self._hypervisor.uri, guest.uuid, guest.name)
+            self._clocks.sync.request(guest.guest_id, guest.name)
 
     def _check_open_entry(self, domain: Domain) -> None:
         # Paused, it is not paused by another client; running, it may be suspended at any moment.
@@ -213,16 +218,16 @@ class GuestScanner:
             return  # it was not suspended, and so proved nothing
         longest, bound = max(suspender.pauses, default=0.0), self._config.scan.max_pause
         if self._breaker is not None and self._breaker.note(
-            guest.uuid, time.monotonic(), failed=suspender.failed, longest_pause=longest, max_pause=bound
+            guest.guest_id, time.monotonic(), failed=suspender.failed, longest_pause=longest, max_pause=bound
         ):
             log.error("domain %r: its pauses failed or were too long, it is left alone for an hour", guest.name)
 
     def _keeping(self, guest: Guest) -> ScanState:
         """What is kept of this guest; of an earlier process of it, only its throughput."""
-        kept = self._kept.get(guest.uuid)
+        kept = self._kept.get(guest.guest_id)
         if kept is None or kept.start_time != guest.process.start_time:
             kept = ScanState(guest.process.start_time, kept.throughput if kept else ThroughputModel())
-            self._kept[guest.uuid] = kept
+            self._kept[guest.guest_id] = kept
         return kept
 
     def begin(self) -> None:
@@ -231,10 +236,10 @@ class GuestScanner:
         if self._attribution is not None:
             self._attribution.begin()
 
-    def tidy(self, running: Collection[str]) -> None:
-        """Forget guests that are gone (`running`: UUIDs), and what takes more memory than it may."""
-        for uuid in self._kept.keys() - set(running):
-            del self._kept[uuid]
+    def tidy(self, running: Collection[GuestId]) -> None:
+        """Forget guests that are not `running`, and what takes more memory than it may."""
+        for guest_id in self._kept.keys() - set(running):
+            del self._kept[guest_id]
         if self._breaker is not None:
             self._breaker.forget(set(running))
         if self._clocks is not None:
@@ -254,7 +259,7 @@ class GuestScanner:
     ) -> GuestScan:
         return GuestScan(
             name=guest.name,
-            uuid=guest.uuid,
+            guest_id=guest.guest_id,
             group=self._config.group_of(guest.name, guest.metadata_groups),
             mode=captured.mode,
             reader=captured.reader,

@@ -21,7 +21,7 @@ from samepaged.scan.results import HostScan, SkippedGuest
 from samepaged.scan.snapshot import ConfigStatus, Histogram, Snapshot
 from samepaged.service.snapshot_store import SnapshotStore
 from samepaged.sharing import GroupSharing, PageSizeSharing, PairSharing
-from tests.support.results import AWKWARD_NAMES, STARTED, full_snapshot, host_scan, snapshot, stable_report
+from tests.support.results import AWKWARD_NAMES, STARTED, full_snapshot, guest_id, host_scan, snapshot, stable_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -217,7 +217,7 @@ def test_paused_time_is_given_for_every_guest_that_runs() -> None:
     assert of(found, "domain_paused_seconds_total") == {("web-1",): 1.5, ("web-2",): 0.25}
     assert of(found, "domain_paused_ratio") == {("web-1",): 0.0004, ("web-2",): 0.00002}
     assert of(found, "config_max_drift_ratio") == {(): 0.0005}
-    assert of(series(full_snapshot().without("web-1")), "domain_paused_ratio") == {("web-2",): 0.00002}
+    assert of(series(full_snapshot().without(guest_id("web-1"))), "domain_paused_ratio") == {("web-2",): 0.00002}
 
 
 def test_a_domain_that_is_gone_is_gone_from_the_next_scrape() -> None:
@@ -231,7 +231,7 @@ def test_a_domain_that_is_gone_is_gone_from_the_next_scrape() -> None:
     )
     store = SnapshotStore(snapshot(scan, domains=("a", "b")))
     before = series(store.snapshot)
-    store.remove("b")
+    store.remove(guest_id("b"))
     after = series(store.snapshot)
 
     assert domains_in(before) == {"a", "b"}

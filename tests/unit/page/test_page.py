@@ -29,7 +29,7 @@ from samepaged.sharing import SharingReport
 from samepaged.text_layout import elided
 from tests.support import hosts
 from tests.support.hosts import NOW
-from tests.support.results import AWKWARD_NAMES, full_snapshot
+from tests.support.results import AWKWARD_NAMES, full_snapshot, guest_id
 from tests.support.results import snapshot as bare
 
 TREE = Path(__file__).parents[3]
@@ -172,7 +172,7 @@ def test_the_figures_of_the_host_are_those_of_the_scan() -> None:
 
 
 def test_of_a_guest_that_left_the_totals_speak_and_nothing_else() -> None:
-    root = tree(hosts.small().without("db"))
+    root = tree(hosts.small().without(guest_id("db")))
     assert "2 guests, and 1 that left since" in text(root)
     assert "db" not in [one.text for one in root.iter("bdi")]
 

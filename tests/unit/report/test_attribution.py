@@ -18,7 +18,7 @@ from samepaged.page import Page
 from samepaged.report.attribution import sources_text
 from samepaged.scan.label_values import KINDS as WORDS
 from samepaged.scan.snapshot import GuestAttribution, Snapshot
-from tests.support.results import AWKWARD_NAMES, STARTED, answers, full_snapshot
+from tests.support.results import AWKWARD_NAMES, STARTED, answers, full_snapshot, guest_id
 
 CONTRACT = {"domain", "kernel", "memory_pages", "labelled_ratio", "kinds", "processes", "files", "most_copied"}
 
@@ -85,7 +85,7 @@ def test_whatever_the_guest_calls_its_programs_the_text_stays_lines_and_the_json
     text = sources_text(hostile)
     assert all(character.isprintable() or character == "\n" for character in text)
     assert len(text.splitlines()) == len(sources_text(replace(hostile, kernel="x")).splitlines())
-    shown = replace(full_snapshot(), sources={"web-1": GuestAttribution(hostile, STARTED)})
+    shown = replace(full_snapshot(), sources={guest_id("web-1"): GuestAttribution(hostile, STARTED)})
     assert b"<script" not in Page()(shown, STARTED)
     ET.fromstring(Page()(shown, STARTED).decode().removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own page
 
@@ -124,9 +124,9 @@ def test_names_are_labels_where_that_is_configured_and_bounded_too() -> None:
 
 
 def test_a_guest_that_is_gone_has_no_sources_left() -> None:
-    assert {labels[0] for labels in series(full_snapshot().without("web-1"))["samepage_source_split_bytes"]} == {
-        "web-2"
-    }
+    assert {
+        labels[0] for labels in series(full_snapshot().without(guest_id("web-1")))["samepage_source_split_bytes"]
+    } == {"web-2"}
 
 
 def test_the_page_shows_each_guest_with_its_owners() -> None:
@@ -137,7 +137,7 @@ def test_the_page_shows_each_guest_with_its_owners() -> None:
 
 
 def test_the_page_without_names_shows_kinds_and_no_name() -> None:
-    kept_back = {"web-1": GuestAttribution(answers("web-1", names=False), STARTED)}
+    kept_back = {guest_id("web-1"): GuestAttribution(answers("web-1", names=False), STARTED)}
     html = Page()(replace(full_snapshot(), sources=kept_back), STARTED).decode()
     assert "library" in html
     assert "apache2" not in html
