@@ -39,7 +39,7 @@ class Command:
     def run(self, args: argparse.Namespace) -> int:
         """Survey both, compare, and show it."""
         if args.seed < 0:
-            raise UsageError(f"--seed {args.seed} is negative; give 0 or more")
+            raise UsageError(f"--seed {args.seed} is negative", "give 0 or more")
         check_installed()
         if args.out is not None:
             begin_drawing(args.out)

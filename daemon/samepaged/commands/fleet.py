@@ -106,7 +106,7 @@ def _share(args: argparse.Namespace) -> int:
         found = fleet(args.place, lambda: spark_engine(args.master or LOCAL_MASTER), sample=args.sample)
     else:
         if args.master is not None:
-            raise UsageError("--master is Spark's; add --engine spark")
+            raise UsageError("--master is Spark's", "add --engine spark")
         found = fleet(args.place, duckdb_engine, sample=args.sample)
     if args.json:
         sys.stdout.writelines(_json(found))

@@ -10,7 +10,7 @@ from samepaged.analysis.placement.limits import hosts_of
 from samepaged.analysis.placement.place import Guest, lowest, place
 from samepaged.commands.command import quantity, sample, taken_by
 from samepaged.config import quantities
-from samepaged.errors import UsageError
+from samepaged.errors import InvalidValueError, UsageError
 from samepaged.formatting import size
 from samepaged.sharing.parallel import in_threads
 from samepaged.text_layout import aligned
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     hosts = hosts_of(abouts, _limits(args.limit), args.memory)
     for pattern in args.keep:
         if not any(fnmatchcase(about.domain, pattern) for about in abouts):
-            raise UsageError(f"--keep: no guest's name is like {pattern!r}; correct it, or leave it out")
+            raise UsageError(f"--keep: no guest's name is like {pattern!r}", "correct it, or leave it out")
     guests = [
         Guest(one.domain, one.host, one.memory_pages, any(fnmatchcase(one.domain, pattern) for pattern in args.keep))
         for one in abouts
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 def _limit(text: str) -> tuple[str, int]:
     host, equals, amount = text.rpartition("=")
     if not equals:
-        raise ValueError(f"{text!r} is no limit of a host; write HOST=SIZE, such as host-1=64GiB")
+        raise InvalidValueError(f"{text!r} is no limit of a host", "write HOST=SIZE, such as host-1=64GiB")
     return host, _amount(amount)
 
 
@@ -112,13 +112,13 @@ def _limits(given: Sequence[tuple[str, int]]) -> dict[str, int]:
     limits: dict[str, int] = {}
     for host, amount in given:
         if limits.setdefault(host, amount) != amount:
-            raise UsageError(f"--limit: {host!r} has two limits; give one")
+            raise UsageError(f"--limit: {host!r} has two limits", "give one")
     return limits
 
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
-        raise ValueError(f"{text!r} is not a number; use 0 or more")
+        raise InvalidValueError(f"{text!r} is not a number", "use 0 or more")
     return int(text)
 
 

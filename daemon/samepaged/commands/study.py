@@ -51,9 +51,9 @@ class Command:
     def run(self, args: argparse.Namespace) -> int:
         """Survey, study, and show it."""
         if args.pairs is not None and not 1 <= args.pairs <= _MOST_DRAWS:
-            raise UsageError(f"--pairs {args.pairs} is no number of pairs; give one from 1 to {_MOST_DRAWS}")
+            raise UsageError(f"--pairs {args.pairs} is no number of pairs", f"give one from 1 to {_MOST_DRAWS}")
         if args.seed < 0:
-            raise UsageError(f"--seed {args.seed} is negative; give 0 or more")
+            raise UsageError(f"--seed {args.seed} is negative", "give 0 or more")
         check_installed()
         if args.out is not None:
             begin_drawing(args.out)
@@ -78,7 +78,7 @@ def begin_drawing(directory: Path) -> None:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
         raise UsageError(
-            "--out draws with matplotlib, which is not installed; run pip install 'samepaged[study]'"
+            "--out draws with matplotlib, which is not installed", "run pip install 'samepaged[study]'"
         ) from None
     prepare(directory)
 

@@ -134,7 +134,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _prune(args: argparse.Namespace) -> int:
     if args.max_age is None and args.max_bytes is None:
-        raise UsageError("traces prune needs --max-age or --max-bytes; use --max-age 30d, for one")
+        raise UsageError("traces prune needs --max-age or --max-bytes", "use --max-age 30d, for one")
     if not args.directory.is_dir():
         raise TraceError(args.directory, "is no directory", "give the one that traces.directory names")
     for path in Store(args.directory).prune(time.time(), age=args.max_age, most_bytes=args.max_bytes):

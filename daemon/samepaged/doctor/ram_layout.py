@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.doctor.check import Check, failure, ok, parted, warning
+from samepaged.doctor.check import Check, failure, ok, one_line, warning
 from samepaged.errors import GuestError
 from samepaged.hypervisor import hmp
 
@@ -53,7 +53,5 @@ def verify(hypervisor: Hypervisor, domain: Any, mappings: Sequence[RamMapping]) 
     try:
         return compared(name, mappings, hmp.ram_of(hypervisor, domain, [mapping.size for mapping in mappings]))
     except GuestError as error:
-        what, remedy = parted(" ".join(str(error).split()))
-        return warning(
-            NAME, f"could not be checked: {what}", remedy or "run as root, on a host with libvirt-qemu", name
-        )
+        remedy = error.remedy or "run as root, on a host with libvirt-qemu"
+        return warning(NAME, one_line(f"could not be checked: {error.problem}"), remedy, name)

@@ -136,8 +136,9 @@ class Journal:
                 raise no_resources(f"the journal in {self.path.parent}", error) from error
             raise GuestError(
                 Reason.NO_JOURNAL,
-                f"domain {entry.name!r} is not suspended, as this cannot be noted in {self.path.parent} "
-                f"({error.strerror}); make room there, or set runtime_directory",
+                f"is not suspended, as this cannot be noted in {self.path.parent} ({error.strerror})",
+                "make room there, or set runtime_directory",
+                domain=entry.name,
             ) from error
 
     def clear(self) -> None:
@@ -244,7 +245,7 @@ def open_entries(
     except FileNotFoundError:
         return
     except OSError as error:
-        yield JournalError(f"{directory} cannot be read ({error.strerror}); run `samepaged recover` as root")
+        yield JournalError(f"{directory} cannot be read ({error.strerror})", "run `samepaged recover` as root")
         return
     for path in paths:
         name = FileName.parse(path.name)
@@ -265,9 +266,9 @@ def open_entries(
             continue  # settled meanwhile
         except JournalError as error:
             yield JournalError(
-                f"{path} is left as it is: {error}; see which guests are paused (`virsh list`), remove it"
+                f"{path} is left as it is: {error}", "see which guests are paused (`virsh list`), remove it"
             )
         except (OSError, GuestError) as error:
-            yield JournalError(f"{path} cannot be read or removed ({error}); run `samepaged recover` as root")
+            yield JournalError(f"{path} cannot be read or removed ({error})", "run `samepaged recover` as root")
         else:
             yield found

@@ -82,7 +82,7 @@ class Hypervisor:
         if opened.driver != "QEMU":
             opened.close()
             raise HypervisorError(
-                f"{self.uri!r} is libvirt's driver {opened.driver!r}; use QEMU's, such as qemu:///system"
+                f"{self.uri!r} is libvirt's driver {opened.driver!r}", "use QEMU's, such as qemu:///system"
             )
         self._opened, self._resumes = opened, resumes
 
@@ -117,20 +117,21 @@ class Hypervisor:
 
     def _unreachable(self, why: object) -> HypervisorError:
         return HypervisorError(
-            f"libvirt at {self.uri!r} cannot be reached: {one_line(why)}; check that libvirtd or virtqemud runs, the "
-            "URI, and that this user may use its socket (membership of group 'libvirt', or root)"
+            f"libvirt at {self.uri!r} cannot be reached: {one_line(why)}",
+            "check that libvirtd or virtqemud runs, the URI, and that this user may use its socket (membership of "
+            "group 'libvirt', or root)",
         )
 
     def _refuse_uri(self) -> None:
         if not self.uri.strip() or not self.uri.isprintable():
-            raise HypervisorError(f"libvirt's URI {self.uri!r} is empty or not printable; use qemu:///system")
+            raise HypervisorError(f"libvirt's URI {self.uri!r} is empty or not printable", "use qemu:///system")
         try:
             host = urlsplit(self.uri).hostname
         except ValueError:
             host = None  # libvirt has the better message for what is no URI
         if host:
             raise HypervisorError(
-                f"{self.uri!r} is on host {host!r}; guest memory is read where the guest runs: run samepaged there"
+                f"{self.uri!r} is on host {host!r}", "guest memory is read where the guest runs: run samepaged there"
             )
 
     def _lifecycle(self, _: object, domain: Any, event: int, _detail: int, resumes: Resumes) -> None:  # noqa: ANN401 - libvirt's
@@ -184,21 +185,29 @@ class Hypervisor:
         with contextlib.suppress(HypervisorError):  # then the next call finds none, as after a loss
             self.connect(REPLACE_SECONDS)
 
-    def call(self, what: str, function: Callable[[], Any], seconds: float | None = CALL_SECONDS) -> Any:  # noqa: ANN401 - whatever libvirt returns
+    def call(
+        self,
+        what: str,
+        function: Callable[[], Any],
+        seconds: float | None = CALL_SECONDS,
+        *,
+        names_domain: bool = True,
+    ) -> Any:  # noqa: ANN401 - whatever libvirt returns
         """Call into libvirt; its errors become GuestError, or HypervisorError if the connection was lost. `what` names
-        the act and the domain. After so many seconds the call is left to itself: GuestError with Reason.NO_ANSWER. With
-        None it is made in the calling thread, without a bound.
+        the act and, with `names_domain`, the domain. After so many seconds the call is left to itself: GuestError with
+        Reason.NO_ANSWER. With None it is made in the calling thread, without a bound.
         """
         try:
             return self._without_bound(function) if seconds is None else self._bounded(function, seconds)
         except Unanswered:
             raise GuestError(
                 Reason.NO_ANSWER,
-                f"{what}: libvirt has not answered for {seconds:g} s; see whether QEMU or libvirtd hangs (virsh "
-                "domcontrol), and on what",
+                f"{what}: libvirt has not answered for {seconds:g} s",
+                "see whether QEMU or libvirtd hangs (virsh domcontrol), and on what",
+                names_domain=names_domain,
             ) from None
         except libvirt.libvirtError as error:
-            raise failure(what, error, alive=self.alive) from error
+            raise failure(what, error, alive=self.alive, names_domain=names_domain) from error
 
     def _bounded(self, function: Callable[[], Any], seconds: float) -> Any:  # noqa: ANN401 - as call
         opened = self._opened
@@ -265,7 +274,7 @@ class Hypervisor:
     def by_uuid(self, uuid: str) -> Any:  # noqa: ANN401 - libvirt's type
         """The domain with this UUID. Raises GuestError where there is none."""
         connection = self._connected()
-        return self.call(f"looking up domain {uuid}", lambda: connection.lookupByUUIDString(uuid))
+        return self.call(f"looking up domain {uuid}", lambda: connection.lookupByUUIDString(uuid), names_domain=False)
 
     def domain(self, uuid: str, name: str) -> LibvirtDomain:
         """The domain with this UUID, for suspending and resuming; `name` is for messages. Raises GuestError if there
@@ -288,4 +297,9 @@ class Hypervisor:
             except libvirt.libvirtError as error:
                 if not self.alive:
                     raise lost(f"looking up {name!r}", error) from error
-        raise GuestError(Reason.NO_SUCH_DOMAIN, f"there is no domain {name!r}; `virsh list` shows those that run")
+        raise GuestError(
+            Reason.NO_SUCH_DOMAIN,
+            f"there is no domain {name!r}",
+            "`virsh list` shows those that run",
+            names_domain=True,
+        )

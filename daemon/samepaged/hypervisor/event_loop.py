@@ -40,7 +40,7 @@ def start_event_loop() -> None:
                 libvirt.virEventRegisterDefaultImpl()
             except libvirt.libvirtError as error:
                 raise HypervisorError(
-                    f"libvirt's event loop cannot be started ({error}); raise LimitNOFILE= or `ulimit -n`"
+                    f"libvirt's event loop cannot be started ({error})", "raise LimitNOFILE= or `ulimit -n`"
                 ) from error
             loop = threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True)
             threads.start(loop, HypervisorError)

@@ -88,20 +88,22 @@ def describe(
     paused = state == libvirt.VIR_DOMAIN_PAUSED
     if not paused and state not in {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED}:
         reason, text = OTHER_STATES.get(state, (Reason.NOT_RUNNING, "is not running"))
-        raise GuestError(reason, f"domain {name!r} {text}")
+        raise GuestError(reason, text, domain=name)
     if paused and why in BUSY_PAUSES:
         reason, text = BUSY_PAUSES[why]
-        raise GuestError(reason, f"domain {name!r} {text}")
+        raise GuestError(reason, text, domain=name)
     check_monitor(LibvirtDomain(hypervisor.call, domain, name), name)
     xml = hypervisor.call(f"reading the XML of domain {name!r}", domain.XMLDesc)
     parsed = domain_xml.parse(xml)
     if parsed.opt_out is not None:
-        raise GuestError(Reason.OPTED_OUT, f"domain {name!r} is not to be scanned: its metadata says {parsed.opt_out}")
+        raise GuestError(Reason.OPTED_OUT, f"is not to be scanned: its metadata says {parsed.opt_out}", domain=name)
     if parsed.encryption is not None:
         raise GuestError(
             Reason.ENCRYPTED,
-            f"domain {name!r} has encrypted memory (launch security {parsed.encryption!r}): the host sees only "
-            "ciphertext, which never repeats; exclude it (guests.exclude)",
+            f"has encrypted memory (launch security {parsed.encryption!r}): the host sees only ciphertext, which never "
+            "repeats",
+            "exclude it (guests.exclude)",
+            domain=name,
         )
     uuid: str = domain.UUIDString()
     return Guest(

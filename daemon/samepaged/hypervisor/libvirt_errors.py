@@ -29,15 +29,16 @@ def one_line(text: object) -> str:
 def lost(what: str, error: object) -> HypervisorError:
     """The error of a connection that was lost."""
     return HypervisorError(
-        f"the connection to libvirt was lost while {what}: {one_line(error)}; check that libvirtd or virtqemud runs"
+        f"the connection to libvirt was lost while {what}: {one_line(error)}", "check that libvirtd or virtqemud runs"
     )
 
 
-def failure(what: str, error: libvirt.libvirtError, *, alive: bool) -> SamepagedError:
-    """The error of a call: a GuestError, or HypervisorError if the connection was lost. `what` names the act and the
-    domain; `alive` says whether the connection is open.
+def failure(what: str, error: libvirt.libvirtError, *, alive: bool, names_domain: bool = True) -> SamepagedError:
+    """The error of a call: a GuestError, or HypervisorError if the connection was lost. `what` names the act and, with
+    `names_domain`, the domain; `alive` says whether the connection is open.
     """
     code = error.get_error_code()
     if (error.get_error_domain() == libvirt.VIR_FROM_RPC or not alive) and code not in GUEST_REASONS:
         return lost(what, error)
-    return GuestError(GUEST_REASONS.get(code, Reason.LIBVIRT), f"{what}: libvirt says: {one_line(error)}")
+    reason = GUEST_REASONS.get(code, Reason.LIBVIRT)
+    return GuestError(reason, f"{what}: libvirt says: {one_line(error)}", names_domain=names_domain)

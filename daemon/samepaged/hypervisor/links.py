@@ -36,6 +36,8 @@ def check_links(guest: Guest, mode: str, allowed: str) -> None:
     value = "allow_passthrough" if passthrough else "allow"
     raise GuestError(
         Reason.MACVTAP,
-        f"domain {guest.name!r} has {interruption(guest.macvtap)}; to scan it all the same, set scan.macvtap: {value}, "
-        "or scan.mode: live (no suspend); else exclude it (guests.exclude)",
+        f"has {interruption(guest.macvtap)}",
+        f"to scan it all the same, set scan.macvtap: {value}, or scan.mode: live (no suspend); else exclude it "
+        "(guests.exclude)",
+        domain=guest.name,
     )

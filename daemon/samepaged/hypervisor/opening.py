@@ -52,7 +52,7 @@ def check_descriptors() -> None:
                 spare.callback(os.close, os.eventfd(0))
         except OSError as error:
             raise HypervisorError(
-                f"libvirt cannot be reached with so few descriptors ({error.strerror}); {remedy(error, 'try again')}"
+                f"libvirt cannot be reached with so few descriptors ({error.strerror})", remedy(error, "try again")
             ) from error
 
 

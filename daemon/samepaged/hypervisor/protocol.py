@@ -97,11 +97,12 @@ def check_monitor(domain: Domain, name: str) -> None:
         if control is Control.READY and not domain.in_job():
             return
         if control is not Control.OCCUPIED:
-            raise GuestError(Reason.IN_JOB, f"domain {name!r} is in a job (migration, backup, save or dump)")
+            raise GuestError(Reason.IN_JOB, "is in a job (migration, backup, save or dump)", domain=name)
         if since > OCCUPIED_SECONDS or time.monotonic() > deadline:
             raise GuestError(
                 Reason.MONITOR_BUSY,
-                f"domain {name!r} is not suspended: its monitor has been busy for {since:.1f} s, so QEMU may hang; "
+                f"is not suspended: its monitor has been busy for {since:.1f} s, so QEMU may hang",
                 "see what it waits for (its log, stuck storage)",
+                domain=name,
             )
         time.sleep(LOOK_SECONDS)

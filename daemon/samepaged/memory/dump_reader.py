@@ -72,7 +72,8 @@ def place(segments: Sequence[Segment], total: int) -> list[tuple[Segment, int]]:
     if end != total:
         raise GuestError(
             Reason.LAYOUT,
-            f"the memory dump has {end} bytes of RAM, the domain's XML {total}; use `--reader process`",
+            f"the memory dump has {end} bytes of RAM, the domain's XML {total}",
+            "use `--reader process`",
         )
     return placed
 
@@ -110,8 +111,8 @@ def _fifo(directory: Path) -> tuple[Path, int]:
                 raise no_resources(f"a FIFO in {directory}", error) from error
             raise GuestError(
                 Reason.DUMP,
-                f"a FIFO for the memory dump cannot be made in {directory} ({error.strerror}); make room there, or set "
-                "runtime_directory",
+                f"a FIFO for the memory dump cannot be made in {directory} ({error.strerror})",
+                "make room there, or set runtime_directory",
             ) from error
         made.pop_all()
         return fifo, descriptor

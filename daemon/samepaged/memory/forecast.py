@@ -202,7 +202,8 @@ def check_dump_mode(policy: Policy, *, paused: bool) -> None:
     if policy.mode in {"sliced", "live"} and not paused:
         raise GuestError(
             Reason.DUMP,
-            f"a dump suspends the guest while all is read; use `--reader process` for mode {policy.mode}",
+            "a dump suspends the guest while all is read",
+            f"use `--reader process` for mode {policy.mode}",
         )
 
 
@@ -224,9 +225,9 @@ def check_dump(
     seconds = dump_seconds(blocks, pace)
     unasked = policy.mode in {"sliced", "live"}
     if unasked or seconds > policy.max_pause:
-        what, _, _ = str(error).rpartition("; ")
         remedy = "use `--mode snapshot --reader dump`" if unasked else "use `--reader dump`"
         raise GuestError(
             Reason.LAYOUT,
-            f"{what}; {remedy} to have it dumped all the same: that would suspend it for about {seconds:.1f} s",
+            error.problem,
+            f"{remedy} to have it dumped all the same: that would suspend it for about {seconds:.1f} s",
         ) from error

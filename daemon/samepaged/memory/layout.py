@@ -119,12 +119,14 @@ def _best(runs: Sequence[list[Vma]], size: int, wanted: int) -> list[RamMapping]
     if len(ranked) < wanted:
         raise GuestError(
             Reason.LAYOUT,
-            f"QEMU has {len(ranked)} mappings of {mib} that could be the guest's RAM, its XML {wanted}; "
+            f"QEMU has {len(ranked)} mappings of {mib} that could be the guest's RAM, its XML {wanted}",
             "use `--reader dump`",
         )
     if len(ranked) > wanted and ranked[wanted - 1][0] == ranked[wanted][0]:
         raise GuestError(
-            Reason.LAYOUT, f"QEMU has more mappings of {mib} than RAM blocks, and they look alike; use `--reader dump`"
+            Reason.LAYOUT,
+            f"QEMU has more mappings of {mib} than RAM blocks, and they look alike",
+            "use `--reader dump`",
         )
     # QEMU allocates blocks in the order of the guest's addresses, and the kernel hands out addresses downwards.
     return [_mapping(part) for part in sorted((part for _, part in ranked[:wanted]), key=lambda p: -p.start)]
@@ -141,7 +143,7 @@ def locate(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, ...]
     mappings = tuple(found[size].pop(0) for size in blocks)
     ordered = sorted(mappings, key=lambda mapping: mapping.start)
     if any(a.start + a.size > b.start for a, b in pairwise(ordered)):
-        raise GuestError(Reason.LAYOUT, "the guest's RAM blocks cannot be told apart in QEMU; use `--reader dump`")
+        raise GuestError(Reason.LAYOUT, "the guest's RAM blocks cannot be told apart in QEMU", "use `--reader dump`")
     return mappings
 
 

@@ -66,12 +66,16 @@ def parse(text: str) -> list[Vma]:
         vma = _header(line)
         if vma is not None:
             if vma.end <= vma.start or (vmas and vma.start < vmas[-1].end):
-                raise GuestError(Reason.LAYOUT, f"smaps has mappings out of order: {line[:80]!r}; use `--reader dump`")
+                raise GuestError(
+                    Reason.LAYOUT, f"smaps has mappings out of order: {line[:80]!r}", "use `--reader dump`"
+                )
             vmas.append(vma)
         elif line.startswith("VmFlags:") and vmas:
             vmas[-1] = replace(vmas[-1], flags=frozenset(line.split()[1:]))
         elif line and not re.match(r"[A-Za-z_]+:", line):
-            raise GuestError(Reason.LAYOUT, f"smaps has a line that is no mapping: {line[:80]!r}; use `--reader dump`")
+            raise GuestError(
+                Reason.LAYOUT, f"smaps has a line that is no mapping: {line[:80]!r}", "use `--reader dump`"
+            )
     return vmas
 
 

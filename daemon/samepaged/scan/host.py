@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.errors import GuestError, HypervisorError, Reason, excluded
 from samepaged.memory.hashing import Interrupted
 from samepaged.os_errors import exhausted, memory_error, no_resources
 from samepaged.scan.guest import PAGE_SIZE, GuestScanner, ScannedGuest
@@ -97,8 +97,7 @@ def _skip(name: str, error: Exception) -> SkippedGuest:
     elif isinstance(error, OSError) and exhausted(error):
         error = no_resources(str(error.filename or "a file"), error)
     if isinstance(error, GuestError):
-        told = str(error)
-        return SkippedGuest(name, error.reason, told if repr(name) in told else f"domain {name!r}: {told}")
+        return SkippedGuest(name, error.reason, error.about(name))
     log.error("domain %r: an error that was not foreseen; please report it", name, exc_info=error)
     return SkippedGuest(
         name, Reason.INTERNAL, f"domain {name!r}: {type(error).__name__}; please report it, with the log"
@@ -158,6 +157,5 @@ def _selected(hypervisor: Hypervisor, config: Config, round_: HostRound) -> dict
         if config.selects(name):
             found[domain.UUIDString()] = name
         else:
-            text = f"domain {name!r} is excluded by the configuration (guests)"
-            round_.skipped.append(SkippedGuest(name, Reason.EXCLUDED, text))
+            round_.skipped.append(SkippedGuest(name, Reason.EXCLUDED, str(excluded(name))))
     return found

@@ -57,7 +57,7 @@ def main() -> int:
 def _inherited() -> socket.socket:
     """The feed of a child. Its ends are closed in every program that is started from here."""
     if not stat.S_ISSOCK(os.fstat(0).st_mode):
-        raise UsageError("standard input is no socket; `samepaged run` starts this, or give --feed PATH")
+        raise UsageError("standard input is no socket", "`samepaged run` starts this, or give --feed PATH")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends with the scanner, which may have a guest to resume first
     feed = socket.socket(fileno=os.dup(0))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged import threads
 from samepaged.backoff import Backoff
-from samepaged.errors import ConfigError, SamepagedError
+from samepaged.errors import ConfigError, Fault, SamepagedError
 from samepaged.escape import printable
 from samepaged.os_errors import no_resources
 from samepaged.web.address import written
@@ -100,7 +100,7 @@ class WebClient:
                 self._settings = replace(before, number=before.number + 2)
             self._poke()
             if answer is None:
-                raise SamepagedError("the web process does not answer; is it stopped?")
+                raise SamepagedError("the web process does not answer", "is it stopped?")
             _check(answer)
 
     def changed(self) -> None:
@@ -244,4 +244,4 @@ def _check(answer: Answer) -> None:
     """Raise what the web process objects to. It is on the network: what it says is not trusted to be one line."""
     if answer.error:
         error = printable(answer.error)
-        raise ConfigError(error) if answer.misconfigured else SamepagedError(error)
+        raise ConfigError(Fault(error)) if answer.misconfigured else SamepagedError(error)

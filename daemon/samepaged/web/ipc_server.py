@@ -143,7 +143,7 @@ def feed_socket(path: Path) -> socket.socket:
     except (OSError, ValueError) as error:
         listener.close()
         why = getattr(error, "strerror", None) or str(error)
-        raise SamepagedError(f"cannot listen on {path}: {why}; name a path in a directory of this user") from error
+        raise SamepagedError(f"cannot listen on {path}: {why}", "name a path in a directory of this user") from error
     listener.setblocking(False)
     return listener
 

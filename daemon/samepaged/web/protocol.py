@@ -100,7 +100,7 @@ def encode(message: Message) -> list[bytes]:
     text = json.dumps(header).encode()
     length = sum(map(len, bodies))
     if len(text) > LONGEST_HEADER or len(bodies) > MOST_DOCUMENTS or length > LARGEST_BODIES:
-        raise FeedError(f"the documents for the web process take {length} bytes; it takes {LARGEST_BODIES} at most")
+        raise FeedError(f"the documents for the web process take {length} bytes", f"it takes {LARGEST_BODIES} at most")
     return [LENGTHS.pack(len(text), length) + text, *bodies]
 
 
@@ -120,7 +120,7 @@ class FrameReader:
         while len(self._buffer) >= LENGTHS.size:
             header, bodies = LENGTHS.unpack_from(self._buffer)
             if header > LONGEST_HEADER or bodies > self._largest:
-                raise FeedError("a frame is too long; do scanner and web process have the same version?")
+                raise FeedError("a frame is too long", "do scanner and web process have the same version?")
             end = LENGTHS.size + header
             if len(self._buffer) < end + bodies:
                 return
@@ -135,7 +135,7 @@ def _decode(header: bytes, bodies: memoryview) -> Message:
         with bodies:
             return _message(json.loads(header), bodies)
     except (ValueError, TypeError, RecursionError) as error:
-        raise FeedError("a frame makes no sense; do scanner and web process have the same version?") from error
+        raise FeedError("a frame makes no sense", "do scanner and web process have the same version?") from error
 
 
 def _message(header: object, bodies: memoryview) -> Message:

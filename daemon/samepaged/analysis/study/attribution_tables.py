@@ -8,7 +8,7 @@ from samepaged.analysis.study.attribution import is_library
 from samepaged.analysis.study.formatting import DASH, amount, named, percent
 from samepaged.analysis.study.table import Table
 from samepaged.attribution.guest_ram import PAGE
-from samepaged.config.problem import one_line
+from samepaged.escape import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def owner_tables(found: StudyAttribution | None) -> Iterator[Table]:
 def _row(one: Involved) -> tuple[str, ...]:
     ratio = one.ratio
     return (
-        one_line(one.name),
+        printable(one.name),
         *(percent(value) for value in (ratio.min, ratio.avg, ratio.max, one.own, one.inter, one.split)),
     )
 
@@ -79,7 +79,7 @@ def _by_guest(found: StudyAttribution) -> Table:
         rows.append(
             (
                 named(one.domain or ""),
-                one_line(one.processes[0].name) if one.processes else DASH,
+                printable(one.processes[0].name) if one.processes else DASH,
                 str(one.traces),
                 amount(one.sharing.avg * PAGE),
                 percent(one.labelled.avg),

@@ -19,8 +19,8 @@ from samepaged.analysis.study.hash_reader import HashReader
 from samepaged.analysis.study.min_avg_max import MinAvgMax
 from samepaged.analysis.study.sampling import all_groups, drawn_guests, number_of_groups
 from samepaged.analysis.study.table import Table
-from samepaged.config.problem import one_line
 from samepaged.errors import TraceError
+from samepaged.escape import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -128,7 +128,7 @@ class Comparison:
         return Table(
             key="fig14-reduction",
             figure="Figure 14",
-            title=f"reduction of sharing from {one_line(first.place)} to {one_line(second.place)}",
+            title=f"reduction of sharing from {printable(first.place)} to {printable(second.place)}",
             headings=("sharing", "first", "second", "reduction", "min", "max"),
             rows=tuple(self._row(kind) for kind in KINDS),
             note=" ".join(notes),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from samepaged.config.problem import one_line
+from samepaged.escape import printable
 
 __all__ = ["DASH", "amount", "named", "percent", "span"]
 
@@ -25,7 +25,7 @@ def amount(octets: float) -> str:
 
 def named(domain: str) -> str:
     """A domain's name, on one line."""
-    return one_line(domain) or "(no name)"
+    return printable(domain) or "(no name)"
 
 
 def percent(ratio: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged.analysis.study.attribution_tables import owner_tables
 from samepaged.analysis.study.formatting import DASH, amount, named, percent, span
 from samepaged.analysis.study.table import Table
-from samepaged.config.problem import one_line
+from samepaged.escape import printable
 from samepaged.traces.collisions import expected_self, expected_shared
 
 if TYPE_CHECKING:
@@ -189,8 +189,8 @@ def _platforms(study: Study) -> Iterator[Table]:
         headings=("platform", "setup", "guests", "avg", "avg"),
         rows=tuple(
             (
-                one_line(one.platform),
-                one_line(one.setup),
+                printable(one.platform),
+                printable(one.setup),
                 str(one.guests),
                 percent(one.self_ratio),
                 amount(one.self_pages * page),
@@ -207,7 +207,7 @@ def _platforms(study: Study) -> Iterator[Table]:
         headings=("platform", "platform", "setup", "pairs", "inter-VM", "self", "self/total"),
         rows=tuple(
             (
-                *map(one_line, (*one.platforms, one.setup)),
+                *map(printable, (*one.platforms, one.setup)),
                 str(one.pairs),
                 amount(one.inter_pages * page),
                 amount(one.self_pages * page),

@@ -41,7 +41,7 @@ class Segment:
 
 
 def _bad(what: str) -> GuestError:
-    return GuestError(Reason.DUMP, f"the memory dump {what}; is this libvirt's memory-only dump, and complete?")
+    return GuestError(Reason.DUMP, f"the memory dump {what}", "is this libvirt's memory-only dump, and complete?")
 
 
 class ElfStream:
