@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from samepaged.errors import Fault, GuestError, Reason
 from samepaged.guard.channel import Channel, Closed
-from samepaged.guard.journal import Entry, Journal, boot_id
-from samepaged.os_errors import remedy
+from samepaged.guard.journal import Entry, Journal
+from samepaged.os_errors import no_resources, remedy
+from samepaged.procfs import BOOT_ID, boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,10 @@ class GuardClient:
         self._channel: Channel | None = None
         self._pid: int | None = None
         self._number = 0
-        self._boot = boot_id()
+        try:
+            self._boot = boot_id()
+        except OSError as error:
+            raise no_resources(str(BOOT_ID), error) from error
 
     def start(self) -> None:
         """Start the process, and do not wait for it. Raises OSError."""

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from samepaged import hash_seed
+from samepaged import hash_seed, sd_notify
 from samepaged.backoff import Backoff
 from samepaged.config import load
 from samepaged.errors import HypervisorError, Reason, SamepagedError
@@ -27,7 +27,6 @@ from samepaged.scan.host import HostRound, report, scan_all
 from samepaged.scan.ksm import read_merging
 from samepaged.scan.snapshot import ConfigStatus, GuestAttribution, Limits, OpenJournalEntry, Snapshot, TraceStats
 from samepaged.scan.trace_recorder import TraceRecorder
-from samepaged.service import systemd
 from samepaged.service.history import accounts, extended, moment
 from samepaged.service.malloc import release_memory
 from samepaged.service.outputs import Outputs
@@ -96,12 +95,12 @@ class Service:
         """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
         try:
             self._serving.start(self._stop)
-            systemd.notify("READY=1", "STATUS=waiting for the first scan")
+            sd_notify.notify("READY=1", "STATUS=waiting for the first scan")
             self._recovery.start()
             while not self._signals.stopping:
                 self._step()
         finally:
-            systemd.notify("STOPPING=1")
+            sd_notify.notify("STOPPING=1")
             self._serving.stop()
             self._recorder.close()
             try:
@@ -144,14 +143,14 @@ class Service:
 
     def _patience(self) -> float:
         """The longest wait: systemd wants to hear from the loop, and a lost connection to be noticed."""
-        return min(systemd.watchdog_interval() or 5.0, 5.0)
+        return min(sd_notify.watchdog_interval() or 5.0, 5.0)
 
     def _beat(self) -> None:
         """Tell the watchdog that the loop is alive, not more often than it wants to hear."""
-        interval = systemd.watchdog_interval()
+        interval = sd_notify.watchdog_interval()
         now = time.monotonic()
         if interval is not None and now >= self._next_beat:
-            systemd.notify("WATCHDOG=1")
+            sd_notify.notify("WATCHDOG=1")
             self._next_beat = now + interval / 2
 
     def _stop(self) -> bool:
@@ -174,7 +173,7 @@ class Service:
         wait = self._backoff.failed()
         log.warning("%s; trying again in %.1f s", error, wait)
         self._board.publish(libvirt_up=False)
-        systemd.notify("STATUS=libvirt is away")
+        sd_notify.notify("STATUS=libvirt is away")
         deadline = time.monotonic() + wait
         while not self._signals.stopping and (left := deadline - time.monotonic()) > 0:
             self._beat()
@@ -201,7 +200,7 @@ class Service:
         self._board.publish(latest=replace(fresh, stable=latest.stable, page_sizes=latest.page_sizes))
 
     def _scan(self) -> None:
-        systemd.notify("STATUS=scanning")
+        sd_notify.notify("STATUS=scanning")
         began = time.monotonic()
         hashing = Hashing(best(), self._seed, self._config.scan.thread_count, self._stop)
         guard, record = self._guarded(), self._recorder.offer
@@ -245,7 +244,7 @@ class Service:
             **accounts(before, round_, self._known, latest.duration_seconds),
         )
         self._forget_departed()
-        systemd.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} not scanned")
+        sd_notify.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} not scanned")
         log.info("scanned %d guests in %.1f s", len(round_.scanned), latest.duration_seconds)
 
     def _sources(self, round_: HostRound) -> dict[str, GuestAttribution]:
@@ -300,7 +299,7 @@ class Service:
 
     def _reload(self) -> None:
         """Take over the configuration as it is now on disk; one that is bad, or cannot be applied, changes nothing."""
-        systemd.notify("RELOADING=1")
+        sd_notify.notify("RELOADING=1")
         try:
             config = load(self._path)
             self._apply(config)
@@ -311,7 +310,7 @@ class Service:
         else:
             log.info("configuration reloaded")
             self._board.publish(config=ConfigStatus(successful=True, loaded=time.time()))
-        systemd.notify("READY=1")
+        sd_notify.notify("READY=1")
 
     def _apply(self, config: Config) -> None:
         new_seed = hash_seed.load(config.hashing.seed, config.state_directory)

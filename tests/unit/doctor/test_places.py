@@ -28,7 +28,8 @@ from samepaged.doctor.storage import (
     traces,
 )
 from samepaged.errors import ConfigError, Fault
-from samepaged.guard.journal import Entry, JournalError, OpenEntry, boot_id
+from samepaged.guard.journal import Entry, JournalError, OpenEntry
+from samepaged.procfs import boot_id
 from samepaged.web.config_file import LoadedConfig
 from samepaged.web.config_schema import WebConfig
 

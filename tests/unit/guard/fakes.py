@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from samepaged.errors import GuestError, HypervisorError, Reason
-from samepaged.guard.journal import Entry, OpenEntry, boot_id
+from samepaged.guard.journal import Entry, OpenEntry
 from samepaged.hypervisor.guest import Guest
 from samepaged.hypervisor.protocol import Control, RunState
 from samepaged.hypervisor.qemu_process import QemuProcess
 from samepaged.hypervisor.resume_events import Resumes
+from samepaged.procfs import boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
