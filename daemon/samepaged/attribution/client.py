@@ -17,8 +17,9 @@ from samepaged.attribution.guest_ram import PAGE
 from samepaged.attribution.messages import CHECKED, answers, ascending, ownership_from, regions_of
 from samepaged.attribution.page_buffer import PageBuffer
 from samepaged.attribution.sandbox import PROGRAM, Limits, SandboxedProcess
-from samepaged.attribution.wire import Channel, WireError
+from samepaged.attribution.wire import Channel
 from samepaged.escape import printable
+from samepaged.ipc import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,7 +77,7 @@ class Prepared:
 
 class WorkerClient:
     """With one process about one guest, of `layouts` (the likeliest first). `copied` is what it reads. Methods raise
-    WireError where it is no use to go on; __init__ raises OSError where there can be no process.
+    ProtocolError where it is no use to go on; __init__ raises OSError where there can be no process.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class WorkerClient:
             else:
                 asked += 1
                 if asked > len(self._layouts):  # once for each of them that shows a kernel
-                    raise WireError("it asked for types again and again")
+                    raise ProtocolError("it asked for types again and again")
                 types = types_of(self._terms.btf_directory, message.fields["build"])
                 self._channel.send("types", {"types": np.frombuffer(types, dtype=np.uint8)}, deadline=deadline)
 
@@ -179,5 +180,5 @@ class WorkerClient:
             )
         for name in CHECKED.get(message.kind, ()):
             if not ascending(message.arrays[name], self._pages):
-                raise WireError(f"its {name} are no pages of the guest")
+                raise ProtocolError(f"its {name} are no pages of the guest")
         return message

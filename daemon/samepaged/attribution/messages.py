@@ -8,8 +8,8 @@ import numpy as np
 
 from samepaged.attribution.btf_files import MOST_TYPES
 from samepaged.attribution.ownership import FILE_KINDS, KIND, KINDS, PageOwners
-from samepaged.attribution.wire import Array, Form, Line, Number, WireError
 from samepaged.escape import printable
+from samepaged.ipc import Array, Form, Number, ProtocolError, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,17 +80,21 @@ def answers(pages: int) -> dict[str, Form]:
     `prepared`: the kernel's profile, the pages that hold its struct pages, those that it would choose (slabs and
     tables), and others that it needed. `selected` is its choice, `ownership` what it found; `failed` ends all.
     """
-    numbers = Array("<i8", pages)
+    numbers, line = Array("<i8", pages), Text(LONGEST_LINE, optional=True)
     return {
         "fetch": Form(arrays={"pages": numbers}),
-        "types": Form({"build": Line(64)}),
+        "types": Form({"build": Text(64, optional=True)}),
         "prepared": Form(
             {},
             {"profile": Array("u1", MOST_PROFILE), "array": numbers, "selection": numbers, "others": numbers},
         ),
         "selected": Form(arrays={"pages": numbers}),
         "ownership": Form(
-            {"kernel": Line(LONGEST_LINE), "note": Line(LONGEST_LINE), "missing": Number(0, pages)},
+            {
+                "kernel": line,
+                "note": line,
+                "missing": Number(0, pages),
+            },
             {
                 "kinds": Array("u1", pages, exact=True),
                 "labels": Array("<i4", pages, exact=True),
@@ -103,7 +107,7 @@ def answers(pages: int) -> dict[str, Form]:
                 "others": numbers,
             },
         ),
-        "failed": Form({"why": Line(LONGEST_LINE), "linux": Number(0, 1)}),
+        "failed": Form({"why": line, "linux": Number(0, 1)}),
     }
 
 
@@ -175,12 +179,12 @@ def ownership_parts(ownership: PageOwners) -> tuple[dict[str, int | str | None],
 
 
 def ownership_from(fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> PageOwners:
-    """The Ownership in a message that is as its form says. Raises WireError where it contradicts itself."""
+    """The Ownership in a message that is as its form says. Raises ProtocolError where it contradicts itself."""
     names = _split(arrays["names"], MOST_NAMES, LONGEST_NAME)
     processes = _split(arrays["processes"], MOST_PROCESSES, LONGEST_PROCESS)
     pages, used_pages, used_by = len(arrays["kinds"]), arrays["used_pages"], arrays["used_by"]
     if len(used_pages) != len(used_by):
-        raise WireError("its users are of other pages")
+        raise ProtocolError("its users are of other pages")
     for name, array, least, most in (
         ("kinds", arrays["kinds"], 0, len(KINDS)),
         ("labels", arrays["labels"], -1, len(names)),
@@ -189,10 +193,10 @@ def ownership_from(fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
         ("users", used_by, 0, len(processes)),
     ):
         if len(array) and not (least <= array.min() and array.max() < most):
-            raise WireError(f"its {name} are out of range")
+            raise ProtocolError(f"its {name} are out of range")
     again = used_pages[1:] == used_pages[:-1]
     if np.any(used_pages[1:] < used_pages[:-1]) or np.any(again & (used_by[1:] <= used_by[:-1])):
-        raise WireError("its users are not in order")
+        raise ProtocolError("its users are not in order")
     return PageOwners(
         kinds=arrays["kinds"],
         labels=arrays["labels"],
@@ -238,5 +242,5 @@ def _split(raw: NDArray[np.uint8], most: int, longest: int) -> tuple[str, ...]:
         return ()
     ends = np.flatnonzero(raw == 0)
     if len(ends) > most or not len(ends) or ends[-1] != len(raw) - 1 or np.diff(ends, prepend=-1).max() > longest + 1:
-        raise WireError("its names are too many or too long")
+        raise ProtocolError("its names are too many or too long")
     return tuple(name.decode("utf-8", "replace") for name in raw.tobytes()[:-1].split(b"\0"))

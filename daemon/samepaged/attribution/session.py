@@ -19,7 +19,7 @@ from samepaged.attribution.guest_ram import PAGE
 from samepaged.attribution.messages import BLOCK, MOST_NOTES
 from samepaged.attribution.ownership import KIND, PageOwners
 from samepaged.attribution.sandbox import PROGRAM
-from samepaged.attribution.wire import GoneError, WireError
+from samepaged.ipc import GoneError, ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -138,7 +138,7 @@ class AttributionSession:
             yield
         except WorkerRefused as error:
             self.decline(self._reason(error))
-        except WireError as error:
+        except ProtocolError as error:
             told = self._talk.last_words() if isinstance(error, GoneError) and self._talk is not None else ""
             self.decline(f"the process that read it was given up: {told or error}")
         except (OSError, MemoryError) as error:

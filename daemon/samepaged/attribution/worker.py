@@ -20,7 +20,8 @@ from samepaged.attribution.messages import BLOCK, LONGEST_LINE, nameless, orders
 from samepaged.attribution.ownership import KIND
 from samepaged.attribution.ram_map import Layout, Region
 from samepaged.attribution.sandbox import confine
-from samepaged.attribution.wire import Channel, WireError
+from samepaged.attribution.wire import Channel
+from samepaged.ipc import ProtocolError
 from samepaged.privileges import PrivilegeError
 
 if TYPE_CHECKING:
@@ -55,12 +56,12 @@ class Worker:
         self._opened: tuple[Ram, Any] | None = None
 
     def run(self) -> None:
-        """Do as it is told, until nobody tells it anything any more. Raises WireError."""
+        """Do as it is told, until nobody tells it anything any more. Raises ProtocolError."""
         while True:
             order = self._channel.receive(orders(self._pages))
             try:
                 self._do(order)
-            except WireError:
+            except ProtocolError:
                 raise
             except Unreadable as error:
                 self._fail(str(error), linux=order.kind != "begin")
@@ -78,7 +79,7 @@ class Worker:
             case "think":
                 self._think(order)
             case _:
-                raise WireError("it answered what nobody asked")
+                raise ProtocolError("it answered what nobody asked")
 
     def _prepare(self, order: Message) -> None:
         self._slots.fill(-1)
@@ -145,7 +146,7 @@ class Worker:
 
     def _needed(self) -> tuple[Ram, Any]:
         if self._opened is None:
-            raise WireError("it has not been told of the guest")
+            raise ProtocolError("it has not been told of the guest")
         return self._opened
 
     def _spare(self, found: PageOwners, ram: Ram) -> PageOwners:
@@ -164,7 +165,7 @@ class Worker:
             self._channel.send("fetch", {"pages": pages.astype("<i8")})
             slots = self._channel.receive({"answer": orders(self._pages)["answer"]}).arrays["slots"]
             if len(slots) != len(pages):
-                raise WireError("it answered something else")
+                raise ProtocolError("it answered something else")
             self._slots[pages] = slots
 
     def _types(self, build: str) -> bytes | None:
@@ -208,7 +209,7 @@ def main(analysis: Analysis[Any], arguments: Sequence[str] = ()) -> None:
         reader.run()
     except PrivilegeError as error:
         channel.send("failed", fields={"why": str(error)[:LONGEST_LINE], "linux": 1})
-    except WireError:
+    except ProtocolError:
         pass  # the daemon has what it wanted, or wants no more
 
 

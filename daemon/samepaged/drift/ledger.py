@@ -28,8 +28,8 @@ from samepaged.drift.window import (
 from samepaged.procfs import boot_id
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 __all__ = ["DriftAccount", "PauseLedger", "PausedTime"]
 

@@ -21,8 +21,8 @@ from samepaged.os_errors import exhausted, no_resources
 from samepaged.procfs import boot_id, names_living, start_time
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 __all__ = ["Entry", "FileName", "Journal", "JournalError", "OpenEntry", "of_dead_processes", "open_entries"]
 

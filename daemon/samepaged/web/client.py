@@ -220,7 +220,7 @@ class WebClient:
         else:
             self._retry = time.monotonic() + self._backoff.failed()
             if not awaited and answer.error != self._complaint:
-                log.error("no metrics: %s", printable(answer.error))
+                log.error("no metrics: %s", _fault(answer))
                 self._complaint = answer.error
         with self._state:
             self._away, self._answer = False, answer
@@ -240,8 +240,12 @@ def _settings(number: int, wanted: WebListener) -> Settings:
     return Settings(number, wanted.host, wanted.port, None if file is None else str(file))
 
 
+def _fault(answer: Answer) -> Fault:
+    return Fault(printable(answer.error), None if answer.remedy is None else printable(answer.remedy))
+
+
 def _check(answer: Answer) -> None:
     """Raise what the web process objects to. It is on the network: what it says is not trusted to be one line."""
     if answer.error:
-        error = printable(answer.error)
-        raise ConfigError(Fault(error)) if answer.misconfigured else SamepagedError(error)
+        fault = _fault(answer)
+        raise ConfigError(fault) if answer.misconfigured else SamepagedError(fault.problem, fault.remedy)

@@ -97,7 +97,8 @@ class IpcServer:
             config = ReloadingConfig(path, self.report)
             host, port = self._server.listen(settings.host, settings.port)
         except SamepagedError as error:
-            return Answer(settings.number, error=str(error), misconfigured=isinstance(error, ConfigError))
+            blame = isinstance(error, ConfigError)
+            return Answer(settings.number, error=error.problem, remedy=error.remedy, misconfigured=blame)
         self._server.config = config
         self._warn()
         return Answer(settings.number, host, port, tls=config.current().loaded.tls is not None)

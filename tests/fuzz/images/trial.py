@@ -13,8 +13,9 @@ import numpy as np
 from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.kernel_analysis import Linux
 from samepaged.attribution.messages import CHECKED, MOST_NOTES, answers, ascending, ownership_from, regions_of
-from samepaged.attribution.wire import Channel, WireError
+from samepaged.attribution.wire import Channel
 from samepaged.attribution.worker import Worker
+from samepaged.ipc import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +125,7 @@ class _Daemon:
         message = self._channel.receive(forms)
         for name in CHECKED.get(message.kind, ()):
             if not ascending(message.arrays[name], self._layout.pages):
-                raise WireError(f"its {name} are no pages of the guest")
+                raise ProtocolError(f"its {name} are no pages of the guest")
         match message.kind:
             case "failed":
                 self.refused = message.fields["why"] or ""
@@ -196,7 +197,7 @@ def attempt(
     kind, why = "crash", ""
     try:
         reader.run()
-    except WireError as error:
+    except ProtocolError as error:
         # Either both have said all; or the process said what the daemon does not take.
         kind, why = _kind(daemon, str(error))
     except HangError as error:

@@ -11,7 +11,8 @@ import numpy as np
 
 from samepaged.attribution.messages import CHECKED, answers, ascending, ownership_from, ownership_parts
 from samepaged.attribution.ownership import KIND, KINDS, PageOwners
-from samepaged.attribution.wire import MAGIC, START, Channel, WireError
+from samepaged.attribution.wire import Channel
+from samepaged.ipc import MAGIC, START, ProtocolError
 from tests.fuzz.target import Target
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def check(data: bytes) -> None:
         assert len(array) == shape.most if shape.exact else len(array) <= shape.most
     for name in CHECKED.get(message.kind, ()):
         if not ascending(message.arrays[name], PAGES):
-            raise WireError("its pages are none")
+            raise ProtocolError("its pages are none")
         np.zeros(PAGES)[message.arrays[name]] = 1
     if message.kind == "ownership":
         _check_ownership(ownership_from(message.fields, message.arrays))
