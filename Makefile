@@ -4,6 +4,9 @@ PYTHON ?= python3
 PREFIX ?= /usr/local
 DESTDIR ?=
 PYTEST_ARGS ?=
+# Processes that share the tests. Guests are waited for more than computed with, so that a processor bears two of them.
+WORKERS ?= $(shell nproc)
+GUEST_WORKERS ?= $(shell expr 2 '*' $(WORKERS))
 FUZZ_INPUTS ?= 1000000
 FUZZ_TARGETS ?=
 FUZZ_IMAGES ?= 100000
@@ -13,6 +16,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Touched when the virtual environment is newer than all that decides what is in it.
 STAMP := $(VENV)/.up-to-date
+# A worker takes whole files, in the order of tests/conftest.py. `PYTEST_ARGS=-n0` runs all tests in one process.
+PARALLEL = -n $(1) --dist loadfile --no-loadscope-reorder
 NATIVE := $(wildcard setup.py daemon/samepaged/memory/_pagehash*.[ch])
 
 export PYTHON PREFIX DESTDIR
@@ -71,13 +76,13 @@ check-rules:
 	@tools/check-rules
 
 test: deps $(STAMP) ## every test, those with real guests too (as root; a quarter of an hour at most)
-	$(BIN)/pytest $(PYTEST_ARGS) tests/unit tests/system tests/chaos
+	$(BIN)/pytest $(call PARALLEL,$(GUEST_WORKERS)) $(PYTEST_ARGS) tests/unit tests/system tests/chaos
 
 test-unit: $(STAMP) ## the tests that need no guest
-	$(BIN)/pytest $(PYTEST_ARGS) tests/unit
+	$(BIN)/pytest $(call PARALLEL,$(WORKERS)) $(PYTEST_ARGS) tests/unit
 
 test-system: deps $(STAMP) ## the tests with real guests (as root)
-	$(BIN)/pytest $(PYTEST_ARGS) tests/system tests/chaos
+	$(BIN)/pytest $(call PARALLEL,$(GUEST_WORKERS)) $(PYTEST_ARGS) tests/system tests/chaos
 
 test-e2e: deps $(VENV)/.spark ## alerts at a real Alertmanager, a study of guests, a fleet on Spark (as root; some minutes)
 	$(BIN)/pytest $(PYTEST_ARGS) tests/e2e

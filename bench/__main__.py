@@ -13,7 +13,7 @@ from bench.row import line
 if TYPE_CHECKING:
     from bench.row import Row
 
-PARTS = ("hashing", "pauses", "analysis", "traces", "study", "precopy", "placement", "fleet", "sources")
+PARTS = ("hashing", "pauses", "analysis", "traces", "study", "precopy", "placement", "fleet", "sources", "modules")
 RESULTS = Path(__file__).parent / "results.json"
 
 

@@ -91,8 +91,16 @@ def write_fleet(place: Path, hosts: int) -> None:
 
 
 def ask(place: Path) -> tuple[float, int]:
-    """What `samepaged fleet` takes, in seconds, and how many pairs of hosts it finds."""
-    command = [str(Path(sys.executable).with_name("samepaged")), "fleet", "--json", "--engine", "duckdb", str(place)]
+    """What `samepaged fleet sharing` takes, in seconds, and how many pairs of hosts it finds."""
+    command = [
+        str(Path(sys.executable).with_name("samepaged")),
+        "fleet",
+        "sharing",
+        "--json",
+        "--engine",
+        "duckdb",
+        str(place),
+    ]
     start = time.perf_counter()
     said = subprocess.check_output(command)
     took = time.perf_counter() - start

@@ -13,9 +13,9 @@ import libvirt
 
 from samepaged.config import Config
 from samepaged.guard.client import GuardClient
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.scan.guest import GuestScanner
 from tests.support.guests import Spec, running
 from tests.support.libvirtd import private_libvirtd
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.row import Row
+    from samepaged.hypervisor.protocol import Domain
     from tests.support.guests import Writer
 
 __all__ = ["rows"]
@@ -49,8 +50,8 @@ def _guest() -> Iterator[tuple[str, Writer]]:
             yield daemon.uri, writer
 
 
-def _snapshot(scanner: GuestScanner, writer: Writer) -> float:
-    return scanner.scan(writer.domain).scan.longest_pause_seconds
+def _snapshot(scanner: GuestScanner, domain: Domain) -> float:
+    return scanner.scan(domain).scan.longest_pause_seconds
 
 
 def _dump(writer: Writer, directory: Path) -> float:
@@ -68,19 +69,20 @@ def rows() -> list[Row]:
     pauses: dict[int, list[float]] = {threads: [] for threads in THREADS}
     dumps: list[float] = []
     with _guest() as (uri, writer), tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:
-        hypervisor = Hypervisor(uri)
+        hypervisor = LibvirtHypervisor(uri)
         hypervisor.connect()
         config = Config.model_validate({"scan": {"mode": "snapshot"}})
         guard = GuardClient(uri, Path(tmpfs))
         scanners = {
-            threads: GuestScanner(hypervisor, guard, config, Hashing(best(), 7, threads, lambda: False), {})
+            threads: GuestScanner(hypervisor, guard, config, Hashing(best_hasher(), 7, threads, lambda: False), {})
             for threads in THREADS
         }
-        scanned = scanners[1].scan(writer.domain)
+        domain = hypervisor.by_uuid(writer.domain.UUIDString())
+        scanned = scanners[1].scan(domain)
         backed = scanned.contents.memory_pages - scanned.contents.absent_pages
         for _ in range(REPEATS):
             for threads, scanner in scanners.items():
-                pauses[threads].append(_snapshot(scanner, writer))
+                pauses[threads].append(_snapshot(scanner, domain))
             dumps.append(_dump(writer, Path(tmpfs)))
         guard.close()
         hypervisor.close()

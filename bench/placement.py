@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 import numpy as np
 
-from samepaged.analysis.placement.place import Guest, Host, place
+from samepaged.analysis.placement.plan import Guest, Host, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,9 +14,9 @@ import libvirt
 
 from samepaged.config import Config, SourcesConfig
 from samepaged.guard.client import GuardClient
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.attribution_report import answers_of
 from samepaged.scan.guest import GuestScanner
@@ -24,11 +24,13 @@ from tests.support.attribution.guests import initramfs
 from tests.support.attribution.memory_image import IDLE, image
 from tests.support.guests import Spec
 from tests.support.libvirtd import private_libvirtd
+from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.row import Row
+    from samepaged.hypervisor.protocol import Domain
     from samepaged.scan.guest import ScannedGuest
 
 __all__ = ["rows"]
@@ -64,7 +66,7 @@ class _Taken:
     pauses: list[float] = field(default_factory=list)
     rests: list[float] = field(default_factory=list)
 
-    def scan(self, scanner: GuestScanner, domain: libvirt.virDomain) -> ScannedGuest:
+    def scan(self, scanner: GuestScanner, domain: Domain) -> ScannedGuest:
         began = time.monotonic()
         scanned = scanner.scan(domain)
         self.pauses.append(scanned.scan.longest_pause_seconds)
@@ -72,16 +74,16 @@ class _Taken:
         return scanned
 
 
-def _filled(scanner: GuestScanner, domain: libvirt.virDomain) -> ScannedGuest:
+def _filled(scanner: GuestScanner, domain: Domain) -> ScannedGuest:
     """A scan of the guest with all its memory written."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
+
+    def filled() -> ScannedGuest | None:
         scanned = scanner.scan(domain)
-        if scanned.contents.absent_pages < scanned.contents.memory_pages // 16:
-            return scanned
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the guest has not written its memory after {PATIENCE:g} s")
-        time.sleep(5)
+        return scanned if scanned.contents.absent_pages < scanned.contents.memory_pages // 16 else None
+
+    scanned = wait_for(filled, PATIENCE, "the guest has written its memory", every=5)
+    assert scanned is not None  # wait_for raises instead
+    return scanned
 
 
 def rows() -> list[Row]:
@@ -89,12 +91,13 @@ def rows() -> list[Row]:
     of the scan, by another process: what counts is how much later the scan ends.
     """
     without, with_, answering = _Taken(), _Taken(), []
-    with _guest() as (uri, domain), tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:
-        hypervisor = Hypervisor(uri)
+    with _guest() as (uri, native), tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:
+        hypervisor = LibvirtHypervisor(uri)
         hypervisor.connect()
+        domain = hypervisor.by_uuid(native.UUIDString())
         config = Config.model_validate({"scan": {"mode": "snapshot"}})
         guard = GuardClient(uri, Path(tmpfs))
-        hashing = Hashing(best(), 7, 1, lambda: False)
+        hashing = Hashing(best_hasher(), 7, 1, lambda: False)
         plain = GuestScanner(hypervisor, guard, config, hashing, {})
         attribution = AttributionSchedule(SourcesConfig(enabled=True, every=1, names=True))
         asking = GuestScanner(hypervisor, guard, config, hashing, {}, attribution=attribution)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import libvirt
 
 from demo.guests import PREFIX, UPDATE_AFTER, Machines, booted, ours
-from demo.host import MACHINE, boots_with_kvm, hypervisor
+from demo.host import KVM_PATIENCE, MACHINE, boots_with_kvm, hypervisor
+from demo.progress import elapsed, say
 from demo.stop import Stop, Stopped
 
 if TYPE_CHECKING:
@@ -28,15 +29,12 @@ SAMEPAGED = ("setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "samepaged"
 INTERVAL = 5
 # As long as the first scan of three small guests may take on a busy machine.
 FIRST_SCAN_PATIENCE = 60.0
+# Between two lines of the minute in which the daemon measures.
+PROGRESS_SECONDS = 15.0
 
 
 class DemoError(Exception):
     """The demo cannot go on; the message is for people."""
-
-
-def say(line: str) -> None:
-    """Print `line` at once: what follows it may take a while, or be another program's output."""
-    print(line, flush=True)  # noqa: T201  # this is what a demo is for
 
 
 def free_port() -> int:
@@ -139,13 +137,17 @@ def show(uri: str, seconds: float, directory: Path, stop: Stop) -> None:
     config, log = write_config(directory, uri, port), directory / "samepaged.log"
     url = f"http://127.0.0.1:{port}/metrics"
     show_table(config, stop)
+    say("\nstarting samepaged run, and waiting for its first scan")
     with daemon(config, log) as process:
         started = time.monotonic()
         text = first_scan(process, url, log, stop)
         samples = sum(line.startswith("samepage_") for line in text.splitlines())
-        say(f"\nsamepaged run scans every {INTERVAL} s; {samples} samples are at:\n$ curl -s {url}")
+        say(f"samepaged run scans every {INTERVAL} s; {samples} samples are at:\n$ curl -s {url}")
         say(f"\nweb-2 replaces its site {UPDATE_AFTER} s after its boot. {seconds:g} s (DEMO_SECONDS), or Ctrl-C:")
-        wait_while_alive(process, max(0.0, seconds - (time.monotonic() - started)), log, stop)
+        while (left := seconds - (time.monotonic() - started)) > 0:
+            wait_while_alive(process, min(left, PROGRESS_SECONDS), log, stop)
+            if left > PROGRESS_SECONDS:
+                say(f"  {left - PROGRESS_SECONDS:.0f} s left")
     show_table(config, stop)
 
 
@@ -155,7 +157,9 @@ def demo(seconds: float, stop: Stop) -> None:
         # Not below /tmp: QEMU's user need not see root's, nor an AppArmor profile allow it.
         path = stack.enter_context(tempfile.TemporaryDirectory(prefix="samepaged-demo-", dir="/var/tmp"))
         directory = Path(path)
+        say("preparing the guests' kernel and images")
         machines = Machines(directory)
+        say("connecting to libvirt")
         uri = stack.enter_context(hypervisor(directory / "libvirt", stop))
         stop.check()
         connection = stack.enter_context(contextlib.closing(libvirt.open(uri)))
@@ -165,10 +169,13 @@ def demo(seconds: float, stop: Stop) -> None:
             raise DemoError(message)
         whose = "the machine's own" if uri == MACHINE else "started for the demo alone"
         say(f"libvirt: {uri} ({whose})")
+        say(f"trying KVM, for {KVM_PATIENCE:.0f} s at most")
         kvm = boots_with_kvm(connection, machines.kernel, machines.web, stop)
         say(f"booting three guests, {'under KVM' if kvm else 'emulated, since KVM boots none here'}")
         stack.enter_context(booted(connection, machines, "kvm" if kvm else "qemu", stop))
+        say(f"all guests are up after {elapsed()}")
         show(uri, seconds, directory, stop)
+        say("\nending the guests")
 
 
 def refused() -> str | None:

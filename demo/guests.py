@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from demo.host import UP
+from demo.progress import elapsed, say
 from tests.support import images
 from tests.support.guests import Spec
 
@@ -145,3 +146,5 @@ def _wait_until_up(consoles: dict[str, int], stop: Stop) -> None:
             # EIO: QEMU has not opened its end, or has gone; the deadline tells.
             with contextlib.suppress(OSError):
                 heard[name] += os.read(consoles[name], 4096)
+            if UP in heard[name]:
+                say(f"  {name.removeprefix(PREFIX)} is up after {elapsed()}")

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final
 import libvirt
 
 from experiments.build import image
+from experiments.cell_run import FieldError, Place, overlay, run_cell
 from experiments.guest import Boot, debian_cmdline
 from experiments.matrix import MATRIX, Cell, picked
 from experiments.payload import pack
 from experiments.recipe import recipe
 from experiments.report import write
-from experiments.running import FieldError, Place, overlay, run_cell
 from experiments.tracing import Samepaged, write_config
 from tests.support.libvirtd import private_libvirtd
 from tests.support.vm.recipe import PROJECT

@@ -6,10 +6,10 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from experiments import owners, tables
+from experiments import attribution_tables, tables
+from experiments.cell_run import FieldError, outcomes
 from experiments.contents import filled_pages, most_repeated
 from experiments.matrix import ARCHITECTURES, BOOTS, MATRIX, RELEASES, SETUPS
-from experiments.running import FieldError, outcomes
 from experiments.tracing import SEED, samepaged
 from samepaged.traces.attribution_file import owners_of
 from samepaged.traces.parquet import read
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from experiments.cell_run import Place
     from experiments.contents import Repeated
-    from experiments.running import Place
 
 __all__ = ["PAGE", "filled", "labels", "write"]
 
@@ -128,18 +128,18 @@ def _contents(place: Place) -> dict[str, list[Repeated]]:
 
 def _sources(place: Place, study: dict[str, Any], contents: Mapping[str, Sequence[Repeated]]) -> dict[str, str]:
     """The tables about whose pages are shared, where any trace of the setups tells it."""
-    found = owners.known(study, SETUPS)
+    found = attribution_tables.known(study, SETUPS)
     if not found:
         return {}
     answers = {one.domain: one for _, one in owners_of(survey(place.traces("setups")))}
     shown = [answers[one["domain"]] for one in found]
     return {
-        "sources": owners.guests(shown),
-        "sources by kind": owners.by_kind(found),
-        "sources by library": owners.by_file(found, libraries=True),
-        "sources by file": owners.by_file(found, libraries=False),
-        "sources by process": owners.by_process(found),
-        "most copied pages": owners.most_copied((one, contents[one.domain]) for one in shown),
+        "sources": attribution_tables.guests(shown),
+        "sources by kind": attribution_tables.by_kind(found),
+        "sources by library": attribution_tables.by_file(found, libraries=True),
+        "sources by file": attribution_tables.by_file(found, libraries=False),
+        "sources by process": attribution_tables.by_process(found),
+        "most copied pages": attribution_tables.most_copied((one, contents[one.domain]) for one in shown),
     }
 
 

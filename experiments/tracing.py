@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
-from experiments.running import FieldError
+from experiments.cell_run import FieldError
 
 if TYPE_CHECKING:
     from pathlib import Path

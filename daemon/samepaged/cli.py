@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from samepaged import __version__
+from samepaged.commands.interface import add_commands
 from samepaged.errors import SamepagedError
 from samepaged.journald import configure_logging
 from samepaged.os_errors import exhausted, no_resources
@@ -19,9 +20,8 @@ from samepaged.os_errors import exhausted, no_resources
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from samepaged.commands.command import Runnable
 
-__all__ = ["main"]
+__all__ = ["command_parser", "main"]
 
 COMMANDS: Final = (
     "run",
@@ -38,22 +38,27 @@ COMMANDS: Final = (
 )
 
 
-def _parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """Of the command that `words` begin with, or of all: a command need not wait for what the others import."""
+def command_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of the command that `words` begin with, or of all commands. A command does not wait for the imports of
+    the others.
+    """
     parser = argparse.ArgumentParser(
-        prog="samepaged", description="How much memory the guests of a KVM host could share.", allow_abbrev=False
+        prog="samepaged",
+        description="Measure how much memory the guests of a KVM host could share.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     named = tuple(module for module in COMMANDS if module.replace("_", "-") in words[:1])
-    for module in named or COMMANDS:
-        command: Runnable = import_module(f"samepaged.commands.{module}").Command()
-        subparser = subparsers.add_parser(
-            command.name, help=command.help, description=type(command).__doc__, allow_abbrev=False
-        )
-        command.prepare_parser(subparser)
-        subparser.set_defaults(run=command.run)
+    add_commands(parser, (import_module(f"samepaged.commands.{module}").Command() for module in named or COMMANDS))
     return parser
+
+
+def _with_subcommand(words: Sequence[str]) -> Sequence[str]:
+    """`words`, with the subcommand that `samepaged fleet PLACE` meant before `fleet` had subcommands."""
+    if words[:1] != ["fleet"] or not words[1:] or not {"sharing", "place", "-h", "--help"}.isdisjoint(words):
+        return words
+    print("samepaged: `samepaged fleet PLACE` is deprecated; use `samepaged fleet sharing PLACE`", file=sys.stderr)
+    return ["fleet", "sharing", *words[1:]]
 
 
 def _silence_stdout() -> None:
@@ -69,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a domain's name may be anything
-    words = sys.argv[1:] if arguments is None else arguments
-    args = _parser(words).parse_args(words)
+    words = _with_subcommand(sys.argv[1:] if arguments is None else arguments)
+    args = command_parser(words).parse_args(words)
     try:
         status: int = args.run(args)
         sys.stdout.flush()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
 
-__all__ = ["ppm", "rfc3339", "seconds", "size"]
+__all__ = ["clock", "duration", "percent", "plural", "ppm", "rfc3339", "seconds", "size", "time_of_day"]
+
+_DAY_SECONDS: Final = 86400
 
 
 def size(amount: int) -> str:
-    """`amount` of bytes in at most 8 characters: whole KiB, or three digits of MiB, GiB or TiB."""
+    """`amount` of bytes in at most 8 characters and a minus sign: whole KiB, or three digits of MiB, GiB or TiB."""
+    if amount < 0:
+        return f"\N{MINUS SIGN}{size(-amount)}"
     if amount < 1 << 20:
         return f"{amount / 1024:.0f} KiB"
     value = amount / (1 << 20)
@@ -39,3 +44,36 @@ def ppm(ratio: float) -> str:
 def rfc3339(epoch: float) -> str:
     """A time in seconds of the Unix epoch as RFC 3339 has it, in UTC, to the millisecond."""
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def percent(part: float, whole: float = 1.0) -> str:
+    """`part` of `whole` in percent: two digits, or one and a decimal. A dash if `whole` is 0."""
+    if not whole:
+        return "\N{EN DASH}"
+    ratio = part / whole
+    return f"{ratio:.0%}" if ratio == 0 or ratio >= 0.0995 else f"{ratio:.1%}"  # noqa: PLR2004 - 9.95% rounds to 10%
+
+
+def duration(amount: float) -> str:
+    """`amount` of seconds in one unit, rounded: 12 s, 4 min, 3 h, 2 days."""
+    for length, unit, limit in ((1, "s", 100), (60, "min", 100), (3600, "h", 48)):
+        if round(amount / length) < limit:
+            return f"{max(round(amount / length), 0)} {unit}"
+    return f"{round(amount / _DAY_SECONDS)} days"
+
+
+def clock(epoch: float, now: float) -> str:
+    """A time in seconds of the Unix epoch: time of day if it is the day of `now`, else date and time. In UTC."""
+    at = datetime.fromtimestamp(epoch, UTC)
+    same_day = epoch // _DAY_SECONDS == now // _DAY_SECONDS
+    return f"{at:%H:%M:%S} UTC" if same_day else f"{at.day} {at:%B, %H:%M} UTC"
+
+
+def time_of_day(epoch: float) -> str:
+    """A time in seconds of the Unix epoch as hours and minutes, in UTC."""
+    return f"{datetime.fromtimestamp(epoch, UTC):%H:%M}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 guest`, `2 guests`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

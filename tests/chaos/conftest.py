@@ -13,7 +13,6 @@ import libvirt
 import pytest
 
 from tests.chaos.figures import LINES
-from tests.chaos.processes import qemu
 from tests.chaos.scale import SCALE, SEED
 from tests.chaos.witness import Witness
 from tests.support.guests import Spec, Writer, running
@@ -27,6 +26,8 @@ NAMES: Final = [f"samepaged-chaos-{letter}" for letter in "abc"]
 BYSTANDER: Final = "samepaged-chaos-bystander"
 # In MiB: what a guest has, and what of it is filled. Reading it takes some 50 ms.
 MEMORY, REGION = 384, 256
+
+FIGURES: Final = "chaos figures"
 
 # Scans follow each other at once, and their pauses are as long as they get.
 RESTLESS: Final = "scan: {{interval: 1s, jitter: 0, max_drift: 1, {}}}"
@@ -69,7 +70,7 @@ def root() -> Iterator[Path]:
         yield Path(path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def host(root: Path) -> Iterator[Host]:
     if os.geteuid() != 0:
         pytest.skip("starts libvirtd, which takes root")
@@ -83,7 +84,7 @@ def host(root: Path) -> Iterator[Host]:
                 yield Host(libvirtd, root, witness, writers)
             finally:
                 for writer in writers:  # libvirt would ask each first, and wait for two seconds
-                    with contextlib.suppress(LookupError), qemu(writer.domain.UUIDString()) as process:
+                    with contextlib.suppress(LookupError), writer.process() as process:
                         process.kill()
 
 
@@ -100,6 +101,18 @@ def nobody_is_left_paused(request: pytest.FixtureRequest) -> Iterator[None]:
         host: Host = request.getfixturevalue("host")
         assert host.witness.paused() == []
         assert host.bystander_is_left_alone()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker of pytest-xdist: hand the figures to the process that prints the summary."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[FIGURES] = LINES
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker has ended: take its figures."""
+    LINES.extend(getattr(node, "workeroutput", {}).get(FIGURES, []))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -9,12 +9,13 @@ import signal
 import struct
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from resource import RLIMIT_NOFILE, prlimit
 from typing import TYPE_CHECKING, Final
 
 import pytest
+
+from tests.support.waiting import happens, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,18 +115,17 @@ class NoForks:
 
 def _remove(group: Path) -> None:
     """Remove a control group as soon as its last process has ended, and see to it that they do."""
-    deadline = time.monotonic() + 10
-    while True:
-        try:
+
+    def removed() -> bool:
+        with contextlib.suppress(OSError):
             group.rmdir()
-        except OSError:
-            late = time.monotonic() > deadline
-            for pid in (group / "cgroup.procs").read_text().split() if late else ():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-            time.sleep(0.05)
-        else:
-            return
+        return not group.exists()
+
+    if not happens(removed, 10, every=0.05):
+        for pid in (group / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        wait_for(removed, 10, f"{group} is empty")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -26,6 +27,10 @@ def at_most(limit: float | None, name: str, value: float, unit: str) -> None:
     LINES.append(line(row))
     path = DIRECTORY / ("results.json" if FULL else "short.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = json.loads(path.read_text()) if path.exists() else []
-    path.write_text(json.dumps([other for other in rows if other["name"] != name] + [row], indent=1) + "\n")
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # against other workers
+        file.seek(0)
+        rows = json.loads(file.read() or "[]")
+        file.truncate(0)
+        file.write(json.dumps([other for other in rows if other["name"] != name] + [row], indent=1) + "\n")
     assert limit is None or value <= limit, LINES[-1]

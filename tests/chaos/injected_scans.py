@@ -13,20 +13,21 @@ import os
 import resource
 import sys
 import tempfile
-import time
 import traceback
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import libvirt
 
-from samepaged.commands.on_demand import Scans
+from samepaged.commands.scan_session import ScanSession
 from samepaged.config import load
 from samepaged.errors import Reason, SamepagedError
 from samepaged.memory import softdirty
 from samepaged.service.signals import Signals
 from tests.chaos.injection import Injection, Kind
+from tests.support.waiting import happens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +54,10 @@ class Tally:
     left_paused: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
     not_recovered: list[str] = field(default_factory=list)
+
+
+def _runs(domain: Any) -> bool:
+    return bool(domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING)
 
 
 class Run:
@@ -114,14 +119,10 @@ class Run:
         tally.unexplained += [f"{what}: {line}" for line in messages if "; " not in line or "\n" in line]
         if messages:
             tally.messages[what] = " | ".join(messages)
-        deadline = time.monotonic() + PATIENCE
         for domain in self._domains:
-            while domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
-                if time.monotonic() > deadline:
-                    tally.left_paused.append(f"{what}: {domain.name()}")
-                    domain.resume()
-                    break
-                time.sleep(0.01)
+            if not happens(partial(_runs, domain), PATIENCE):
+                tally.left_paused.append(f"{what}: {domain.name()}")
+                domain.resume()
 
     def starve(self, step: int) -> None:
         """Scan with one descriptor fewer at a time, until none is left: with a new connection to libvirt, and with
@@ -180,7 +181,7 @@ def main(config: str, step: str, offset: str, *names: str) -> None:
         standard_error(log := Path(directory) / "log"),
         Signals() as signals,
         contextlib.closing(libvirt.open(settings.libvirt.uri)) as connection,
-        Scans(settings, list(names), signals) as scans,
+        ScanSession(settings, list(names), signals) as scans,
     ):
         logging.basicConfig(stream=sys.stderr, level=logging.INFO)
         run = Run(scans, injection, list(names), log, connection)

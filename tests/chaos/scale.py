@@ -73,6 +73,7 @@ def _chosen() -> Scale:
 
 
 SCALE: Final = _chosen()
-SEED: Final = int(os.environ.get("SAMEPAGED_CHAOS_SEED") or random.randrange(2**32))
+# In the environment for the workers of pytest-xdist, too.
+SEED: Final = int(os.environ.setdefault("SAMEPAGED_CHAOS_SEED", str(random.randrange(2**32))))
 # The moments at which something is broken. What the machine does meanwhile is not repeated by the same seed.
 RANDOM: Final = random.Random(SEED)

@@ -23,9 +23,9 @@ import pytest
 
 from tests.chaos.conftest import BYSTANDER, RESTLESS, Host
 from tests.chaos.figures import at_most
-from tests.chaos.processes import Family
 from tests.chaos.scale import FULL, SCALE
 from tests.support.daemon import daemon
+from tests.support.processes import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,10 +13,10 @@ import pytest
 
 from tests.chaos.conftest import RESTLESS, Host
 from tests.chaos.figures import at_most
-from tests.chaos.processes import Family
 from tests.chaos.scale import FULL, RANDOM, SCALE
 from tests.support.daemon import daemon
 from tests.support.guests import Spec, running
+from tests.support.processes import Family
 
 if TYPE_CHECKING:
     from tests.system.conftest import Samepaged

@@ -14,8 +14,9 @@ import pytest
 
 from tests.chaos.conftest import BYSTANDER, NAMES, RESTLESS, Host
 from tests.chaos.faults import Disk, clock, few_descriptors, small_disk, task_group
-from tests.chaos.processes import GUARD, WEB, Family, wait_for_child
 from tests.support.daemon import Daemon, daemon
+from tests.support.processes import GUARD, WEB, Family, wait_for_child
+from tests.support.waiting import holds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,11 +54,9 @@ def known(one: Daemon) -> dict[str, float]:
 def scanned_again(one: Daemon, timeout: float = 60) -> None:
     """Each guest is scanned once more."""
     before = {name: one.metric(SUCCESS, domain=name) for name in NAMES}
-    deadline = time.monotonic() + timeout
-    while any(one.metric(SUCCESS, domain=name) == before[name] for name in NAMES):
-        assert one.process.poll() is None, one.log
-        assert time.monotonic() < deadline, one.log[-3000:]
-        time.sleep(0.05)
+    one.wait_until(
+        lambda: all(one.metric(SUCCESS, domain=name) != before[name] for name in NAMES), timeout, "scanned again"
+    )
 
 
 def complaints(one: Daemon, since: int) -> list[str]:
@@ -69,19 +68,18 @@ def complaints(one: Daemon, since: int) -> list[str]:
 
 def complained(one: Daemon, since: int, words: str, again: Callable[[], None] = lambda: None) -> None:
     """Wait until a line of the log from this place on says the words."""
-    deadline = time.monotonic() + 30
-    while not any(words in line for line in complaints(one, since)):
-        assert one.process.poll() is None, one.log
-        assert time.monotonic() < deadline, one.log[since:]
+
+    def heard() -> bool:
+        if any(words in line for line in complaints(one, since)):
+            return True
         again()
-        time.sleep(0.05)
+        return False
+
+    one.wait_until(heard, 30, words)
 
 
 def nobody_is_suspended(host: Host, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert host.witness.paused() == []
-        time.sleep(0.002)
+    assert holds(lambda: host.witness.paused() == [], seconds, every=0.002)
 
 
 def kill_while_suspended(host: Host, samepaged: Samepaged, one: Daemon, more: dict[str, str]) -> None:
@@ -201,15 +199,15 @@ def test_a_web_process_that_cannot_be_started_stops_no_scan(host: Host, samepage
             for _ in range(2):  # scans go on without anybody to tell
                 host.witness.next_pause()
             assert one.process.poll() is None, one.log
+
         # the address is the same, the figures are there, and the counters go on from where they were
-        deadline = time.monotonic() + 30
-        while True:
+        def served() -> bool:
             with contextlib.suppress(OSError):
                 assert one.address == address
-                if (one.metric("samepage_scan_duration_seconds_count") or 0) > 2:
-                    break
-            assert time.monotonic() < deadline, one.log
-            time.sleep(0.1)
+                return (one.metric("samepage_scan_duration_seconds_count") or 0) > 2
+            return False
+
+        one.wait_until(served, 30)
         assert set(known(one)) == set(NAMES)
 
 

@@ -17,11 +17,11 @@ import pytest
 
 from tests.chaos.conftest import RESTLESS, fill, large
 from tests.chaos.figures import at_most
-from tests.chaos.processes import GUARD, Process, children, qemu
 from tests.chaos.scale import RANDOM, SCALE
 from tests.chaos.witness import Witness
 from tests.support.daemon import Daemon
 from tests.support.guests import running
+from tests.support.processes import GUARD, Process, children, qemu
 from tests.system.conftest import Samepaged
 
 if TYPE_CHECKING:
@@ -216,13 +216,13 @@ def test_one_hung_guest_hardly_delays_the_others(host: Host, samepaged: Samepage
         for _ in range(SCALE.delays):
             host.witness.next_pause()
             time.sleep(RANDOM.uniform(0, 0.3))
-            with qemu(a.domain.UUIDString()) as it:
+            with a.process() as it:
                 it.send(signal.SIGSTOP)
                 try:
                     delays.append(_longest_gap(one, b.name, 3) - usual)
                 finally:
                     it.send(signal.SIGCONT)
-            _scanned_again(one, a.name)
+            one.wait_higher(SUCCESS, timeout=60, domain=a.name)
         assert one.process.poll() is None, one.log
         one.stop()
     finally:
@@ -236,17 +236,7 @@ def _longest_gap(one: Daemon, name: str, scans: int) -> float:
     """The longest time between two successful scans of a guest, of the next few."""
     last, at, longest = one.metric(SUCCESS, domain=name) or 0.0, time.monotonic(), 0.0
     for _ in range(scans):
-        deadline = time.monotonic() + 60
-        while (now := one.metric(SUCCESS, domain=name) or 0.0) <= last:
-            assert time.monotonic() < deadline, one.log
-            time.sleep(0.05)
-        longest = max(longest, time.monotonic() - at)
-        last, at = now, time.monotonic()
+        last = one.wait_higher(SUCCESS, last, timeout=60, domain=name)
+        now = time.monotonic()
+        longest, at = max(longest, now - at), now
     return longest
-
-
-def _scanned_again(one: Daemon, name: str) -> None:
-    before, deadline = one.metric(SUCCESS, domain=name) or 0.0, time.monotonic() + 60
-    while (one.metric(SUCCESS, domain=name) or 0.0) <= before:
-        assert time.monotonic() < deadline, one.log
-        time.sleep(0.1)

@@ -12,11 +12,11 @@ import pytest
 
 from tests.chaos.conftest import BYSTANDER, NAMES, RESTLESS, Host, fill, large
 from tests.chaos.figures import at_most
-from tests.chaos.processes import Family, qemu
 from tests.chaos.scale import RANDOM, SCALE
 from tests.chaos.witness import Witness
 from tests.support.daemon import daemon
 from tests.support.guests import running
+from tests.support.processes import Family
 
 if TYPE_CHECKING:
     from tests.system.conftest import Samepaged
@@ -66,7 +66,7 @@ def test_qemu_may_be_killed_while_its_guest_is_suspended(host: Host, samepaged: 
         with Family(one.process.pid) as family, contextlib.closing(Witness(host.libvirtd, [name])) as witness:
             before = family.held
             for _ in range(SCALE.qemu_kills):
-                with running(connection, host.root, large(name)) as (victim,), qemu(victim.domain.UUIDString()) as it:
+                with running(connection, host.root, large(name)) as (victim,), victim.process() as it:
                     fill(victim)
                     witness.next_pause()
                     it.kill()

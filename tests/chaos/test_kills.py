@@ -14,9 +14,10 @@ import pytest
 
 from tests.chaos.conftest import BYSTANDER, RESTLESS
 from tests.chaos.figures import at_most
-from tests.chaos.processes import GUARD, Process, children, wait_for_child
 from tests.chaos.scale import RANDOM, SCALE
 from tests.support.daemon import Daemon
+from tests.support.processes import GUARD, Process, children, wait_for_child
+from tests.support.waiting import happens, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,9 +114,7 @@ class Run:
             return
         self.host.witness.next_pause(unless)
         if "dump" in self._way and RANDOM.random() < 0.5:
-            deadline = time.monotonic() + 5
-            while not list(self.samepaged.root.glob("run/dump-*")) and time.monotonic() < deadline:
-                time.sleep(0.0002)
+            happens(lambda: list(self.samepaged.root.glob("run/dump-*")), 5, every=0.0002)
         time.sleep(RANDOM.choice((0, RANDOM.uniform(0, 0.05))))
 
     @contextlib.contextmanager
@@ -224,24 +223,15 @@ def _stop_while_suspended(host: Host, one: Daemon) -> float:
         while True:
             pause = host.witness.next_pause()
             scanner.send(signal.SIGSTOP)
-            while scanner.state != "T":
-                time.sleep(0.0005)
+            wait_for(lambda: scanner.state == "T", 30, "the scanner stands still", every=0.0005)
             if host.witness.is_paused(pause.name):
                 break
             scanner.send(signal.SIGCONT)  # too late: it had been resumed
         try:
-            deadline = time.monotonic() + 30
-            while host.witness.is_paused(pause.name):
-                assert time.monotonic() < deadline, f"{pause.name} is left paused by a scanner that is stopped"
-                time.sleep(0.001)
+            wait_for(lambda: not host.witness.is_paused(pause.name), 30, f"{pause.name} runs again", every=0.001)
             stood = time.monotonic() - pause.after
         finally:
             scanner.send(signal.SIGCONT)
     one.wait_metric(1, "samepage_scan_failures_total", domain=pause.name, reason="overdue")
-    success = "samepage_domain_last_scan_success_timestamp_seconds"
-    before = one.metric(success, domain=pause.name) or 0.0
-    deadline = time.monotonic() + 30
-    while (one.metric(success, domain=pause.name) or 0.0) <= before:
-        assert time.monotonic() < deadline, one.log
-        time.sleep(0.05)
+    one.wait_higher("samepage_domain_last_scan_success_timestamp_seconds", domain=pause.name)
     return stood

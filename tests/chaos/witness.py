@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import libvirt
 
+from tests.support.waiting import happens, wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,6 +22,8 @@ __all__ = ["Pause", "Witness"]
 
 # Seconds within which libvirtd answers, unless it hangs.
 ANSWER: Final = 20.0
+# Between two looks: pauses of the large guests are some 20 ms and longer.
+POLL_SECONDS: Final = 0.002
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,8 @@ class Witness:
     def next_pause(self, unless: Callable[[], object] = lambda: None, timeout: float = 60) -> Pause:
         """Wait until a guest is suspended that was seen running. `unless` may raise."""
         ran: dict[str, float] = {}
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
+
+        def pause() -> Pause | None:
             for name in self.names:
                 asked = time.monotonic()
                 if self.is_running(name):
@@ -137,18 +141,23 @@ class Witness:
                 elif name in ran and self.is_paused(name):
                     return Pause(name, ran[name], time.monotonic())
             unless()
-            time.sleep(0.0005)
-        raise TimeoutError(f"none of {self.names} was suspended for {timeout:.0f} s")
+            return None
+
+        seen = wait_for(pause, timeout, f"one of {self.names} is suspended", every=POLL_SECONDS)
+        assert seen is not None
+        return seen
 
     def wait_until_each_ran(self, timeout: float) -> dict[str, float]:
         """When each guest was first seen running; those that were not within `timeout` seconds are left out."""
         seen: dict[str, float] = {}
-        deadline = time.monotonic() + timeout
-        while len(seen) < len(self.names) and time.monotonic() < deadline:
+
+        def all_ran() -> bool:
             for name in self.names:
                 if name not in seen and self.is_running(name):
                     seen[name] = time.monotonic()
-            time.sleep(0.001)
+            return len(seen) == len(self.names)
+
+        happens(all_ran, timeout, every=POLL_SECONDS)
         return seen
 
     def left_paused(self, timeout: float) -> list[str]:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import shutil
-import time
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pytest
 import yaml
 
 from tests.support.prometheus import Prometheus, free_port, prometheus
+from tests.support.waiting import wait_for
 from tests.support.web_server import answering
 from tests.system.conftest import connection, every_guest_runs_on, libvirtd, root, samepaged
 
@@ -75,11 +75,13 @@ class Alertmanager:
 
     def wait_for(self, name: str, *, firing: bool, timeout: float = 60) -> list[dict[str, Any]]:
         """Wait until there is such an alert, or none."""
-        deadline = time.monotonic() + timeout
-        while bool(found := self.alerts(name)) != firing:
-            assert time.monotonic() < deadline, f"{name}: {found or 'no alert'} after {timeout:.0f} s"
-            time.sleep(0.2)
-        return found
+        wait_for(
+            lambda: bool(self.alerts(name)) == firing,
+            timeout,
+            lambda: f"{name} is {'' if firing else 'not '}firing: {self.alerts(name)}",
+            every=0.2,
+        )
+        return self.alerts(name)
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ import pytest
 
 from tests.e2e.conftest import COMPRESSED, Watch
 from tests.support.daemon import daemon
-from tests.support.guests import Spec, running
-from tests.system.test_exactness import KSM, held, ksm_runs_to_completion, mergeable_by_others
+from tests.support.guests import Spec, held, running
+from tests.support.ksm import KSM, ksm_runs_to_completion, mergeable_by_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +81,7 @@ def test_ksm_turned_on_captures_nearly_all_of_guests_that_are_held_still(
     samepaged: Samepaged, connection: Any, root: Path, watch: Callable[[str], Watch]
 ) -> None:
     specs = [Spec(f"samepaged-test-merged-{name}", cmdline="region=16") for name in "ab"]
-    others = mergeable_by_others({spec.name for spec in specs})
+    others = sorted(mergeable_by_others())
     if others:
         pytest.skip(f"KSM is not this test's alone: processes {others} offer memory to it, too")
     host = 'samepage_ksm_capture_ratio{domain=""}'

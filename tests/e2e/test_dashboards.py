@@ -8,7 +8,6 @@ import math
 import os
 import re
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ from tests.support.daemon import daemon
 from tests.support.guests import Spec, running
 from tests.support.libvirtd import private_libvirtd
 from tests.support.prometheus import Prometheus, prometheus
+from tests.support.waiting import happens
 from tests.system.conftest import Samepaged, in_a_job
 
 if TYPE_CHECKING:
@@ -61,12 +61,14 @@ class Scraped:
     def values(self, query: str, timeout: float = 30) -> list[dict[str, Any]]:
         """The series of a query of a dashboard that have a value."""
         asked = query.replace("$instance", self._instance).replace("$domain", ODD)
-        deadline = time.monotonic() + timeout
-        while True:
-            found = [one for one in self._server.query(asked) if math.isfinite(float(one["value"][1]))]
-            if found or time.monotonic() > deadline:
-                return found
-            time.sleep(0.5)
+        found: list[dict[str, Any]] = []
+
+        def finite() -> bool:
+            found[:] = [one for one in self._server.query(asked) if math.isfinite(float(one["value"][1]))]
+            return bool(found)
+
+        happens(finite, timeout, every=0.5)
+        return found
 
 
 @pytest.fixture(scope="module")

@@ -118,6 +118,7 @@ def test_the_command_says_the_same_and_leaves_nothing_behind(tmp_path: Path) -> 
         command: list[str | Path] = [
             Path(sys.executable).with_name("samepaged"),
             "fleet",
+            "sharing",
             "--json",
             "--engine",
             *engine,
@@ -142,6 +143,7 @@ def test_a_master_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
     command: list[str | Path] = [
         Path(sys.executable).with_name("samepaged"),
         "fleet",
+        "sharing",
         "--engine",
         "spark",
         "--master",

@@ -9,17 +9,19 @@ import signal
 import subprocess
 import time
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-import libvirt
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.waiting import wait_for
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tests.support.guests import Writer
     from tests.system.conftest import Samepaged
+
+T = TypeVar("T")
 
 
 class Daemon:
@@ -48,48 +50,65 @@ class Daemon:
     def log(self) -> str:
         return self._log.read_text()
 
+    def wait_until(
+        self, condition: Callable[[], T], seconds: float = 30, message: str = "", *, every: float = 0.05
+    ) -> T:
+        """The first true value of the condition, while the daemon runs. A failure shows the log."""
+
+        def while_alive() -> T:
+            value = condition()
+            assert value or self.process.poll() is None, self.log
+            return value
+
+        return wait_for(while_alive, seconds, lambda: f"{message}; the log ends with {self.log[-3000:]}", every=every)
+
     def wait(self, text: str, timeout: float = 30) -> re.Match[str]:
-        deadline = time.monotonic() + timeout
-        while not (found := re.search(text, self.log)):
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.02)
+        """Wait until the log matches the regular expression."""
+        found = self.wait_until(lambda: re.search(text, self.log), timeout, text, every=0.02)
+        assert found is not None
         return found
 
     @property
     def address(self) -> str:
         return self.wait(r"http://(127\.0\.0\.1:\d+)/metrics")[1]
 
-    def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    def exposition(self) -> str:
+        """The text of /metrics."""
         try:
             with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=5) as answer:
-                text = answer.read().decode()
+                return str(answer.read().decode())
         except OSError as error:
             error.add_note(self.log)
             raise
-        return {
-            (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
+
+    def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        """All samples."""
+        return _samples(self.exposition())
 
     def metric(self, name: str, **labels: str) -> float | None:
-        return self.metrics().get((name, frozenset(labels.items())))
+        """One sample's value. Only its lines are parsed: a test asks many times a second."""
+        lines = [line for line in self.exposition().splitlines() if line.startswith((f"{name}{{", f"{name} "))]
+        return _samples("\n".join(lines) + "\n").get((name, frozenset(labels.items())))
 
     def wait_metric(self, value: float | None, name: str, *, timeout: float = 30, **labels: str) -> None:
-        deadline = time.monotonic() + timeout
-        while (got := self.metric(name, **labels)) != value:
-            assert time.monotonic() < deadline, f"{name}{labels} is {got}, not {value}; {self.log[-2000:]}"
-            time.sleep(0.05)
+        """Wait until the sample has this value, or for None, until it is gone."""
+        self.wait_until(lambda: self.metric(name, **labels) == value, timeout, f"{name}{labels} is not {value}")
+
+    def wait_higher(self, name: str, than: float | None = None, *, timeout: float = 30, **labels: str) -> float:
+        """Wait until the sample exists and exceeds `than`, by default its value of now; its value then."""
+        least = (self.metric(name, **labels) or 0.0) if than is None else than
+        value = self.wait_until(
+            lambda: found if (found := self.metric(name, **labels) or 0.0) > least else None,
+            timeout,
+            f"{name}{labels} is not above {least}",
+        )
+        assert value is not None
+        return value
 
     def wait_scans(self, count: int) -> None:
         """Wait until so many more scans of all guests are done."""
         name = "samepage_scan_duration_seconds_count"
-        deadline = time.monotonic() + 60
-        wanted = (self.metric(name) or 0) + count
-        while (self.metric(name) or 0) < wanted:
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.05)
+        self.wait_higher(name, (self.metric(name) or 0) + count - 1, timeout=60)
 
     def stop(self) -> float:
         """End it as systemd does, and tell how many seconds it took."""
@@ -99,14 +118,12 @@ class Daemon:
         return time.monotonic() - began
 
 
-def runs_within(writer: Writer, seconds: float) -> bool:
-    """Whether the guest runs, now or within so many seconds."""
-    deadline = time.monotonic() + seconds
-    while writer.domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
+def _samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
 
 
 @contextlib.contextmanager

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
+import libvirt
+
 from tests.support import images
+from tests.support.processes import Process, qemu
+from tests.support.waiting import happens, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import libvirt
+    from collections.abc import Callable, Iterator
 
 # x2apic and cmpxchg16b are not what QEMU 7's TCG does best; without cx16 also newer kernels boot under it.
 CPU = (
@@ -77,6 +79,27 @@ class Spec:
 </domain>"""
 
 
+def wait_until_answered(port: socket.socket, timeout: float, name: str) -> None:
+    """Wait until the first process of guest `name` answers at its serial port."""
+    heard = b""
+    numbers = itertools.count()
+    port.settimeout(0.25)
+
+    def answered() -> bool:
+        nonlocal heard
+        # What was sent before the port was open is lost, or is answered late: only the newest answer counts.
+        # (And a guest that is slow to boot takes none: then the socket is full at some time, which is no error.)
+        number = next(numbers)
+        with contextlib.suppress(TimeoutError):
+            port.sendall(b"ping %d\n" % number)
+            while not heard.endswith(b"pong %d\n" % number):
+                heard += port.recv(4096)
+            return True
+        return False
+
+    wait_for(answered, timeout, lambda: f"guest {name} answers; it sent {heard[-500:]!r}", every=0)
+
+
 class Writer:
     """A running writer guest: tells its first process what to hold (the protocol is in guest_init.c)."""
 
@@ -86,22 +109,33 @@ class Writer:
         self._port = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._port.connect(str(serial))
 
+    @property
+    def suspended(self) -> bool:
+        """Whether the guest is paused."""
+        paused: int = libvirt.VIR_DOMAIN_PAUSED
+        return bool(self.domain.state()[0] == paused)
+
+    @property
+    def runs(self) -> bool:
+        """Whether the guest is running."""
+        running: int = libvirt.VIR_DOMAIN_RUNNING
+        return bool(self.domain.state()[0] == running)
+
+    def process(self) -> Process:
+        """The guest's QEMU, to be closed."""
+        return qemu(self.domain.UUIDString())
+
+    def wait_until_suspended(self, seconds: float = 30, message: str | Callable[[], object] = "") -> None:
+        """Wait for the next pause, which is short: return as soon as there is one."""
+        wait_for(lambda: self.suspended, seconds, message or f"{self.name} is suspended", every=0.0005)
+
+    def runs_within(self, seconds: float) -> bool:
+        """Whether the guest runs, now or within so many seconds."""
+        return happens(lambda: self.runs, seconds)
+
     def wait_until_up(self, timeout: float = 120) -> None:
         """Wait until the guest's first process answers."""
-        deadline = time.monotonic() + timeout
-        heard = b""
-        self._port.settimeout(0.25)
-        for attempt in itertools.count():
-            # What was sent before the port was open is lost, or is answered late: only the newest answer counts.
-            # (And a guest that is slow to boot takes none: then the socket is full at some time, which is no error.)
-            with contextlib.suppress(TimeoutError):
-                self._port.sendall(b"ping %d\n" % attempt)
-                while not heard.endswith(b"pong %d\n" % attempt):
-                    heard += self._port.recv(4096)
-                return
-            if time.monotonic() > deadline:
-                message = f"guest {self.name} does not answer; it said {heard[-500:]!r}"
-                raise TimeoutError(message)
+        wait_until_answered(self._port, timeout, self.name)
 
     def tell(self, command: str, timeout: float = 120) -> None:
         """Send one command and wait for its answer."""
@@ -157,3 +191,13 @@ def running(connection: libvirt.virConnect, directory: Path, *specs: Spec) -> It
             writer.close()
             with contextlib.suppress(Exception):
                 writer.domain.destroy()
+
+
+@contextlib.contextmanager
+def held(*writers: Writer) -> Iterator[None]:
+    """Guests that a client other than samepaged has paused."""
+    with contextlib.ExitStack() as stack:
+        for writer in writers:
+            writer.domain.suspend()
+            stack.callback(writer.domain.resume)
+        yield

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -109,13 +110,23 @@ def pack(name: str, entries: list[Entry]) -> Path:
     return _install(gzip.compress(newc(entries), compresslevel=1, mtime=0), CACHE / f"{name}.img")
 
 
-def writer_image() -> Path:
-    """An initramfs whose only process is `guest_init.c`: a guest that holds exactly what it is told to hold."""
-    source, binary = HERE / "guest_init.c", CACHE / "guest_init"
-    CACHE.mkdir(parents=True, exist_ok=True)
+def compiled(source: Path, *options: str) -> Path:
+    """The program of a C source, in the cache; made again if the source is newer."""
+    binary = CACHE / source.stem
     if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
-        _run("cc", "-O2", "-Wall", "-static", "-o", str(binary), str(source))
-    return pack("writer", [directory("dev"), directory("proc"), program("init", binary.read_bytes())])
+        CACHE.mkdir(parents=True, exist_ok=True)
+        # Another process may do the same, or read the program.
+        partial = binary.with_suffix(f".{os.getpid()}")
+        _run("cc", "-O2", "-Wall", *options, "-o", str(partial), str(source))
+        partial.rename(binary)
+    return binary
+
+
+@cache
+def writer_image() -> Path:
+    """An initramfs with one process, `guest_init.c`: the guest holds exactly the contents that the test asks for."""
+    init = compiled(HERE / "guest_init.c", "-static").read_bytes()
+    return pack("writer", [directory("dev"), directory("proc"), program("init", init)])
 
 
 SHELL_INIT = """\

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE, Ram
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import Ram
 from samepaged.attribution.linux.kernel import Kernel
 from samepaged.attribution.linux.labelling import label_pages
-from samepaged.attribution.ownership import KIND, KINDS
-from samepaged.attribution.ram_map import layouts
+from samepaged.attribution.page_owners import KIND, KINDS
+from samepaged.attribution.ram_map import ram_maps
 from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ownership import PageOwners
-    from samepaged.attribution.ram_map import Layout
+    from samepaged.attribution.page_owners import PageOwners
+    from samepaged.attribution.ram_map import RamMap
     from samepaged.hypervisor.guest import Guest
     from samepaged.memory.observer import PageAccess, PageObserver
-    from samepaged.memory.pause import Pause
+    from samepaged.memory.reader import Pause
     from samepaged.memory.scan_state import ScanState
 
 __all__ = ["differences", "scanned", "whole"]
@@ -49,32 +50,32 @@ class Whole:
         with self.inner.held(copies, written):
             yield
         pages = np.arange(copies.pages, dtype=np.int64)
-        buffer = bytearray(copies.pages * PAGE)
+        buffer = bytearray(copies.pages * PAGE_SIZE)
         places = copies.copy(pages, memoryview(buffer))
         held = places >= 0
-        self.words = np.zeros((copies.pages, PAGE // 8), dtype=np.uint64)
-        self.words[held] = np.frombuffer(buffer, dtype=np.uint64).reshape(-1, PAGE // 8)[places[held]]
+        self.words = np.zeros((copies.pages, PAGE_SIZE // 8), dtype=np.uint64)
+        self.words[held] = np.frombuffer(buffer, dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)[places[held]]
 
 
 def scanned(
     guest: Guest, pause: Pause, kept: ScanState, known: GuestKernelCache, mode: str, directory: Path
 ) -> tuple[Capture, PageOwners, PageOwners]:
     """One scan of a guest: what it found, whose it says that the pages are, and whose they are by all of the memory."""
-    layout = next(layouts(guest.machine, guest.memory))
+    layout = next(ram_maps(guest.machine, guest.memory))
     attendant = AttributionSession(known, [layout], WorkerLimits(1 << 30, 60, names=True), lambda: False)
     source = GuestMemory(guest.process.pid, guest.blocks, False, False, pause, lambda _: None, directory)
     policy = Policy(mode, "process", 60.0, 1.0, 0, still_ksm=False)
     with attendant:
         whole_ = Whole(attendant)
         witness: PageObserver = whole_  # type: ignore[assignment]  # the rest of it is the attendant's
-        found = capture(source, Hashing(best(), 7, 1, lambda: False), policy, kept, witness)
+        found = capture(source, Hashing(best_hasher(), 7, 1, lambda: False), policy, kept, witness)
         attendant.think()
         owned = attendant.conclude()
     assert whole_.words is not None
     return found, owned, whole(whole_.words, layout)
 
 
-def whole(words: NDArray[np.uint64], layout: Layout) -> PageOwners:
+def whole(words: NDArray[np.uint64], layout: RamMap) -> PageOwners:
     """Whose the pages of a whole memory are."""
     ram = Ram(words, layout)
     return label_pages(Kernel.open(ram, np.flatnonzero(words[:, 0] == MARK).tolist(), None, None))

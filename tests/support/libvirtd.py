@@ -7,12 +7,14 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import libvirt
+
+from tests.support.images import CACHE
+from tests.support.waiting import happens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,9 @@ PRIVATE = (
     ("/var/cache/libvirt", "cache"),
     ("/etc/libvirt", "etc"),
 )
+
+# What libvirt has asked QEMU, which takes seconds of computing.
+CAPABILITIES = CACHE / "capabilities"
 
 LIBVIRTD_CONF = """\
 unix_sock_dir = "{root}/sock"
@@ -72,6 +77,12 @@ class Libvirtd:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         (self.root / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(root=self.root))
         (self.root / "etc/qemu.conf").write_text(QEMU_CONF.format(root=self.root))
+        if CAPABILITIES.is_dir():
+            shutil.copytree(CAPABILITIES, self._capabilities, dirs_exist_ok=True)
+
+    @property
+    def _capabilities(self) -> Path:
+        return self.root / "cache/qemu/capabilities"
 
     @property
     def uri(self) -> str:
@@ -92,19 +103,20 @@ class Libvirtd:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                libvirt.open(self.uri).close()
-            except libvirt.libvirtError:
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    self.process.kill()
-                    self.process.wait()
-                    message = f"libvirtd did not start: {(self.root / 'libvirtd.log').read_text()[-2000:]}"
-                    raise RuntimeError(message) from None
-                time.sleep(0.05)
-            else:
-                return
+        process = self.process
+        happens(lambda: process.poll() is not None or self._answers(), timeout, every=0.05)
+        if process.poll() is not None or not self._answers():
+            process.kill()
+            process.wait()
+            message = f"libvirtd did not start: {(self.root / 'libvirtd.log').read_text()[-2000:]}"
+            raise RuntimeError(message)
+
+    def _answers(self) -> bool:
+        try:
+            libvirt.open(self.uri).close()
+        except libvirt.libvirtError:
+            return False
+        return True
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End this libvirtd (its guests run on)."""
@@ -112,6 +124,19 @@ class Libvirtd:
             self.process.send_signal(how)
             self.process.wait(30)
             self.process = None
+            self._keep_capabilities()
+
+    def _keep_capabilities(self) -> None:
+        """Lay the answers of QEMU where the next private libvirtd finds them. libvirt itself sees if they are outdated:
+        then it asks QEMU again, and that is what is kept.
+        """
+        CAPABILITIES.mkdir(parents=True, exist_ok=True)
+        for answers in self._capabilities.glob("*.xml"):
+            kept = CAPABILITIES / answers.name
+            if not kept.exists() or kept.read_bytes() != answers.read_bytes():
+                partial = kept.with_suffix(f".{os.getpid()}")
+                shutil.copyfile(answers, partial)
+                partial.replace(kept)
 
     def destroy_guests(self) -> None:
         """End every guest of this libvirtd."""

@@ -6,10 +6,11 @@ import contextlib
 import os
 import re
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,10 +80,8 @@ def standing(pid: int) -> Iterator[None]:
     """Hold a process still, all its threads."""
     os.kill(pid, signal.SIGSTOP)
     try:
-        deadline = time.monotonic() + 10
-        while not all(_stands(task) for task in Path(f"/proc/{pid}/task").iterdir()):
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        tasks = Path(f"/proc/{pid}/task")
+        wait_for(lambda: all(map(_stands, tasks.iterdir())), 10, f"process {pid} stands still", every=0.001)
         yield
     finally:
         os.kill(pid, signal.SIGCONT)

@@ -7,11 +7,12 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,17 +50,14 @@ class Prometheus:
         return result
 
     def wait_for(self, expression: str, timeout: float = 30) -> list[dict[str, Any]]:
-        """Ask until the query has a result."""
-        deadline = time.monotonic() + timeout
-        while True:
+        """The result of the query, as soon as it has one."""
+
+        def result() -> list[dict[str, Any]]:
             with contextlib.suppress(OSError):
-                result = self.query(expression)
-                if result:
-                    return result
-            if time.monotonic() > deadline:
-                message = f"Prometheus has no result for {expression} after {timeout:.0f} s"
-                raise TimeoutError(message)
-            time.sleep(0.2)
+                return self.query(expression)
+            return []
+
+        return wait_for(result, timeout, f"Prometheus has a result for {expression}", every=0.2)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,11 +109,7 @@ def test_where_no_port_may_be_opened_the_metrics_are_in_a_file(
     assert after
     samepaged.config.write_text(f"{before}export: {{textfile: {path}, listen: null}}\n{after.partition('}')[2]}")
     with daemon(samepaged) as one:
-        deadline = time.monotonic() + 60
-        while not (path.exists() and "samepage_host_inter_sharing_bytes" in path.read_text()):
-            assert one.process.poll() is None, one.log
-            assert time.monotonic() < deadline, one.log
-            time.sleep(0.1)
+        one.wait_until(lambda: path.exists() and "samepage_host_inter_sharing_bytes" in path.read_text(), 60)
         names = {sample.labels.get("domain") for family in parse_text(path.read_text()) for sample in family.samples}
         assert {writer.name for writer in pair} <= names
         assert "metrics at" not in one.log

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from samepaged.attribution.ownership import KINDS
+from samepaged.attribution.page_owners import KINDS
 from samepaged.traces import Store
 from samepaged.traces.attribution_file import owners_of
 from samepaged.traces.survey import survey

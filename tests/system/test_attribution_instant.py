@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from samepaged.attribution.ownership import KIND
+from samepaged.attribution.page_owners import KIND
 from samepaged.attribution.session import GuestKernelCache
 from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import Suspender
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.scan_state import ScanState
 from samepaged.sharing import FIRST_HASH
 from tests.support.guests import Spec, running
@@ -38,7 +38,7 @@ def guest(connection: Any, root: Path) -> Iterator[Writer]:
 def test_what_was_copied_of_a_guest_that_writes_and_maps_says_what_all_its_memory_says(
     libvirtd: Libvirtd, guest: Writer, tmp_path: Path
 ) -> None:
-    hypervisor = Hypervisor(libvirtd.uri)
+    hypervisor = LibvirtHypervisor(libvirtd.uri)
     hypervisor.connect()
     guard = GuardClient(libvirtd.uri, tmp_path)
     kept, known = ScanState(start_time=0), GuestKernelCache(start_time=0)
@@ -47,7 +47,7 @@ def test_what_was_copied_of_a_guest_that_writes_and_maps_says_what_all_its_memor
             guest.tell(f"dirty {dirty}")
             # More of its memory is mapped each time: tables, struct pages and free lists change.
             guest.fill(0, (number + 1) * REGION * 64, number, 4096)
-            described = describe(hypervisor, guest.domain)
+            described = describe(hypervisor.by_uuid(guest.domain.UUIDString()))
             suspender = Suspender(hypervisor, described, guard, 60, lambda: False)
             found, owned, truth = scanned(described, suspender, kept, known, "snapshot", tmp_path)
             assert owned.note is None

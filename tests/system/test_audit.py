@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from typing import TYPE_CHECKING, Any
 
 import libvirt
@@ -75,12 +74,6 @@ def test_a_guest_that_is_skipped_before_it_is_suspended_has_no_line(
     assert {line["domain"] for line in trail(one.log)} == {b.name}
 
 
-def wait_until_suspended(domain: Any) -> None:
-    deadline = time.monotonic() + 30
-    while domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
-        assert time.monotonic() < deadline
-
-
 def test_scans_that_fail_or_are_interrupted_after_a_pause_have_a_line(
     samepaged: Samepaged, connection: Any, root: Path
 ) -> None:
@@ -90,14 +83,15 @@ def test_scans_that_fail_or_are_interrupted_after_a_pause_have_a_line(
     with running(connection, root, Spec(LARGE, memory=512, cmdline="region=256")) as (large,):
         large.fill(0, 256 * 256, 5, 256 * 256)
         with daemon(samepaged) as one:
-            deadline = time.monotonic() + 60
-            while "result=resumed_by_others" not in one.log:
-                assert time.monotonic() < deadline, one.log
-                wait_until_suspended(large.domain)
+
+            def resumed_by_others() -> bool:
+                large.wait_until_suspended()
                 with contextlib.suppress(libvirt.libvirtError):  # the scanner was quicker
                     large.domain.resume()
-                time.sleep(0.2)
-            wait_until_suspended(large.domain)
+                return "result=resumed_by_others" in one.log
+
+            one.wait_until(resumed_by_others, 60, every=0.2)
+            large.wait_until_suspended()
             one.stop()
     *failed, interrupted = [line for line in trail(one.log) if line["result"] != "scanned"]
     assert {(line["result"], line["pauses"], line["mode"]) for line in failed} == {("resumed_by_others", "1", None)}

@@ -9,7 +9,6 @@ import pty
 import socket
 import subprocess
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import libvirt
@@ -17,6 +16,7 @@ import pytest
 
 from tests.support.daemon import daemon
 from tests.support.guests import Spec, running
+from tests.support.waiting import wait_for
 from tests.system.conftest import in_a_job
 
 if TYPE_CHECKING:
@@ -60,22 +60,24 @@ def suspensions(uri: str, marker: Writer, log: Path) -> Iterator[Callable[[], in
         return log.read_text().count("Suspended")
 
     def mark() -> None:
-        before = log.read_text().count(f"'{marker.name}': Suspended")
-        deadline = time.monotonic() + 30
+        line = f"'{marker.name}': Suspended"
+        before = log.read_text().count(line)
         marker.domain.suspend()
         marker.domain.resume()
-        while log.read_text().count(f"'{marker.name}': Suspended") == before:
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
+        wait_for(lambda: log.read_text().count(line) > before, 30, log.read_text)
+
+    def listens() -> bool:
+        assert listener.poll() is None
+        if "Suspended" in log.read_text():
+            return True
+        marker.domain.suspend()
+        marker.domain.resume()
+        return False
 
     words = ["stdbuf", "-oL", "virsh", "--connect", uri, "event", "--loop", "--event", "lifecycle"]
     with log.open("w") as output, subprocess.Popen(words, stdout=output) as listener:
         try:
-            while "Suspended" not in log.read_text():  # it may not listen yet
-                assert listener.poll() is None
-                marker.domain.suspend()
-                marker.domain.resume()
-                time.sleep(0.3)
+            wait_for(listens, 30, every=0.3)
             mark()
             marks, begun = 0, heard()
 

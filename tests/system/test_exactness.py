@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import subprocess
-import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import libvirt
 import pytest
 
-from tests.support.guests import Spec, running
+from tests.support.guests import Spec, held, running
 from tests.system.conftest import REGION, REGION_PAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.guests import Writer
     from tests.system.conftest import Samepaged
 
 PAGE = 4096
-KSM = Path("/sys/kernel/mm/ksm")
-
-
-@contextmanager
-def held(*writers: Writer) -> Iterator[None]:
-    """Guests paused by somebody else than samepaged."""
-    with ExitStack() as stack:
-        for writer in writers:
-            writer.domain.suspend()
-            stack.callback(writer.domain.resume)
-        yield
 
 
 def by_name(scan: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -134,59 +119,3 @@ def test_scan_of_suspended_guests_equals_a_count_over_their_dumps(
         assert domain["duplicate_pages"] == held_pages.total() - len(held_pages)
     a, b = contents.values()
     assert scan["inter_sharing_pages"] == len(a.keys() & b.keys())
-
-
-def ksm(name: str) -> int:
-    return int((KSM / name).read_text())
-
-
-@contextmanager
-def ksm_runs_to_completion() -> Iterator[None]:
-    """KSM merges all that it finds (Documentation/admin-guide/mm/ksm.rst), and is put back as it was."""
-    wanted = {"smart_scan": 0, "max_page_sharing": 1000000, "use_zero_pages": 1, "pages_to_scan": 100000}
-    wanted |= {"sleep_millisecs": 0}
-    (KSM / "run").write_text("2")  # max_page_sharing can only be set while nothing is merged
-    before = {name: (KSM / name).read_text() for name in wanted if (KSM / name).exists()}
-    try:
-        for name in before:
-            (KSM / name).write_text(str(wanted[name]))
-        scans = ksm("full_scans")
-        (KSM / "run").write_text("1")
-        deadline = time.monotonic() + 120
-        while ksm("full_scans") < scans + 6:
-            assert time.monotonic() < deadline, "KSM does not scan"
-            time.sleep(0.1)
-        yield
-    finally:
-        (KSM / "run").write_text("2")
-        (KSM / "run").write_text("0")
-        for name, value in before.items():
-            (KSM / name).write_text(value)
-
-
-def mergeable_by_others(names: set[str]) -> list[int]:
-    """Other processes that offer memory to KSM: its counters would count theirs, and unmerging would cost them."""
-    found = []
-    for smaps in Path("/proc").glob("[0-9]*/smaps"):
-        with contextlib.suppress(OSError):
-            command = smaps.with_name("cmdline").read_bytes().decode(errors="replace")
-            own = any(f"guest={name}," in command for name in names)
-            if not own and re.search(r"^VmFlags:.* mg\b", smaps.read_text(errors="replace"), re.MULTILINE):
-                found.append(int(smaps.parent.name))
-    return found
-
-
-@pytest.mark.skipif(not KSM.exists(), reason="this kernel has no KSM")
-def test_ksm_merges_what_the_scan_says_can_be_merged(samepaged: Samepaged, pair: list[Writer]) -> None:
-    a, b = pair
-    others = mergeable_by_others({a.name, b.name})
-    if others:
-        pytest.skip(f"KSM is not this test's alone: processes {others} offer memory to it, too")
-    a.fill(0, 2000, 21, 100)
-    b.fill(0, 1500, 21, 150)
-    with held(a, b):
-        scan = samepaged.scan("--reader", "process")
-        with ksm_runs_to_completion():
-            merged = ksm("pages_sharing")
-    assert scan["total_sharing_pages"] > 3000
-    assert merged == pytest.approx(scan["total_sharing_pages"], rel=0.01)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 import pytest
 
-from tests.support.daemon import Daemon, daemon, runs_within
+from tests.support.daemon import Daemon, daemon
 from tests.support.guests import Spec, running
+from tests.support.processes import GUARD, children
+from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,25 +41,27 @@ def large(connection: Any, root: Path) -> Iterator[Writer]:
 
 
 def guard_of(one: Daemon) -> int | None:
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            stat = (path / "stat").read_text().rpartition(")")[2].split()
-            words = (path / "cmdline").read_bytes().split(b"\0")
-            if int(stat[1]) == one.process.pid and stat[0] != "Z" and b"samepaged.guard.server" in words:
-                return int(path.name)
-    return None
+    """The running guard of a daemon."""
+    return next(iter(children(one.process.pid, GUARD)), None)
+
+
+def wait_for_another_guard(one: Daemon, than: int) -> None:
+    one.wait_until(lambda: guard_of(one) not in {than, None}, 60)
 
 
 def catch(writer: Writer, one: Daemon) -> None:
     """Stop the scanner in the middle of a pause."""
-    deadline = time.monotonic() + 60
-    while True:
-        assert time.monotonic() < deadline, one.log
-        if writer.domain.state()[0] == PAUSED:
-            one.process.send_signal(signal.SIGSTOP)
-            if writer.domain.state()[0] == PAUSED:
-                return
+
+    def caught() -> bool:
+        if not writer.suspended:
+            return False
+        one.process.send_signal(signal.SIGSTOP)
+        if not writer.suspended:
             one.process.send_signal(signal.SIGCONT)
+            return False
+        return True
+
+    one.wait_until(caught, 60, every=0.0005)
 
 
 def lose(samepaged: Samepaged, writer: Writer) -> None:
@@ -82,7 +85,7 @@ def test_a_scanner_that_hangs_loses_the_guest_and_the_scan(samepaged: Samepaged,
     with daemon(samepaged) as one:
         one.wait_scans(1)
         catch(large, one)
-        assert runs_within(large, DEADLINE)
+        assert large.runs_within(DEADLINE)
         one.wait("the guard did")
         one.process.send_signal(signal.SIGCONT)
         one.wait_metric(1, "samepage_scan_failures_total", domain=NAME, reason="overdue")
@@ -98,11 +101,8 @@ def test_the_guest_of_a_scanner_that_is_killed_is_resumed_by_the_guard(samepaged
         catch(large, one)
         one.process.kill()
         one.process.wait()
-        assert runs_within(large, 1)
-        deadline = time.monotonic() + 10
-        while Path(f"/proc/{guard}").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        assert large.runs_within(1)
+        wait_for(lambda: not Path(f"/proc/{guard}").exists(), 10, "the guard has ended")
         assert journal(samepaged) == []
 
 
@@ -135,10 +135,7 @@ def test_a_guard_that_is_killed_or_stopped_is_replaced_before_the_next_pause(
             first = guard_of(one)
             assert first is not None
             os.kill(first, number)
-            deadline = time.monotonic() + 60
-            while guard_of(one) in {first, None}:
-                assert time.monotonic() < deadline, one.log
-                time.sleep(0.05)
+            wait_for_another_guard(one, first)
             one.wait_scans(1)
         assert one.metric("samepage_domain_self_sharing_bytes", domain=NAME) is not None
 
@@ -149,8 +146,7 @@ def test_a_guest_that_somebody_else_paused_is_not_touched_by_guard_or_recover(
     samepaged.configure(CONFIG)
     with daemon(samepaged) as one:
         one.wait_scans(1)
-        while journal(samepaged) or large.domain.state()[0] == PAUSED:
-            time.sleep(0.01)
+        one.wait_until(lambda: not journal(samepaged) and large.runs, every=0.01)
         large.domain.suspend()
         one.wait_scans(1)
         one.process.kill()
@@ -215,4 +211,4 @@ def test_a_guard_that_systemds_watchdog_hits_too_resumes_the_guest(samepaged: Sa
             os.kill(pid, signal.SIGABRT)
         one.process.send_signal(signal.SIGCONT)
         one.process.wait()
-        assert runs_within(large, 1)
+        assert large.runs_within(1)

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 import pytest
 
-from tests.chaos.processes import qemu
-from tests.support.daemon import Daemon, daemon, runs_within
+from tests.support.daemon import daemon
 from tests.support.guests import Spec, running
+from tests.support.waiting import happens, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.chaos.processes import Process
     from tests.support.guests import Writer
+    from tests.support.processes import Process
     from tests.system.conftest import Samepaged
 
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
@@ -45,7 +45,7 @@ def guests(connection: Any, root: Path) -> Iterator[list[Writer]]:
 @contextlib.contextmanager
 def stopped(writer: Writer) -> Iterator[Process]:
     """Its QEMU hangs until the end of the context, or until the test lets it go on."""
-    with qemu(writer.domain.UUIDString()) as process:
+    with writer.process() as process:
         process.send(signal.SIGSTOP)
         try:
             yield process
@@ -56,13 +56,6 @@ def stopped(writer: Writer) -> Iterator[Process]:
 def entries(samepaged: Samepaged) -> list[Path]:
     """The files of open entries: those of the current suspension have no number."""
     return sorted((samepaged.root / "run").glob("suspended-*-*-*"))
-
-
-def wait_for(condition: Any, seconds: float, one: Daemon | None = None) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, one and one.log
-        time.sleep(0.02)
 
 
 def suspend_from_a_client_that_dies(samepaged: Samepaged, writer: Writer) -> None:
@@ -108,8 +101,8 @@ def test_a_queued_suspend_call_is_undone_by_a_later_daemon(samepaged: Samepaged,
             process.send(signal.SIGCONT)
             one.wait_metric(0, "samepage_journal_open_entries")
             assert one.metric("samepage_journal_open_entry_timestamp_seconds", domain=HUNG) is None
-            assert runs_within(hung, 2)
-            wait_for(lambda: one.metric(SUCCESS, domain=HUNG), 20, one)  # and is scanned again
+            assert hung.runs_within(2)
+            one.wait_higher(SUCCESS, 0, timeout=20, domain=HUNG)  # and is scanned again
             assert "Traceback" not in one.log
 
 
@@ -125,8 +118,7 @@ def test_a_guest_whose_monitor_is_busy_is_skipped_at_once(samepaged: Samepaged, 
             one.wait_scans(3)
             assert time.monotonic() - began < 5, one.log
             assert entries(samepaged) == []
-        before = one.metric(SUCCESS, domain=HUNG) or 0
-        wait_for(lambda: (one.metric(SUCCESS, domain=HUNG) or 0) > before, 20, one)
+        one.wait_higher(SUCCESS, timeout=20, domain=HUNG)
 
 
 @pytest.mark.parametrize("reader", ["process", "dump"])
@@ -139,23 +131,16 @@ def test_a_hang_while_suspended_holds_up_no_other_guest(
         one.wait_scans(1)
         caught = False
         while not caught:
-            wait_for(lambda: hung.domain.state()[0] == PAUSED, 20, one)
+            hung.wait_until_suspended(20, lambda: one.log)
             with stopped(hung) as process:
-                deadline = time.monotonic() + 5
-                while not caught and time.monotonic() < deadline and one.process.poll() is None:
-                    caught = bool(entries(samepaged))
-                    time.sleep(0.02)
+                caught = happens(lambda: entries(samepaged), 5)
                 if caught:
-                    before = one.metric(SUCCESS, domain=OTHER) or 0
-                    began = time.monotonic()
-                    wait_for(lambda before=before: (one.metric(SUCCESS, domain=OTHER) or 0) > before, 10, one)
-                    assert time.monotonic() - began < 5
+                    one.wait_higher(SUCCESS, timeout=5, domain=OTHER)
                     one.wait_metric(1, "samepage_journal_open_entries", timeout=3)
                     process.send(signal.SIGCONT)
-                    assert runs_within(hung, 5)
+                    assert hung.runs_within(5)
                     one.wait_metric(0, "samepage_journal_open_entries")
-        before = one.metric(SUCCESS, domain=HUNG) or 0
-        wait_for(lambda: (one.metric(SUCCESS, domain=HUNG) or 0) > before, 20, one)
+        one.wait_higher(SUCCESS, timeout=20, domain=HUNG)
         assert "Traceback" not in one.log
 
 
@@ -165,11 +150,9 @@ def test_a_stop_does_not_wait_for_a_hung_guest(samepaged: Samepaged, guests: lis
     with daemon(samepaged) as one:
         one.wait_scans(1)
         while True:
-            wait_for(lambda: hung.domain.state()[0] == PAUSED, 20, one)
+            hung.wait_until_suspended(20, lambda: one.log)
             with stopped(hung) as process:
-                with contextlib.suppress(AssertionError):
-                    wait_for(lambda: entries(samepaged), 5)
-                if not entries(samepaged):
+                if not happens(lambda: entries(samepaged), 5):
                     continue  # it was resumed in the moment before
                 began = time.monotonic()
                 one.process.send_signal(signal.SIGTERM)
@@ -178,6 +161,6 @@ def test_a_stop_does_not_wait_for_a_hung_guest(samepaged: Samepaged, guests: lis
                 assert "stays open" in one.log
                 process.send(signal.SIGCONT)
                 # The guard goes on without the scanner.
-                assert runs_within(hung, 5)
+                assert hung.runs_within(5)
                 wait_for(lambda: not entries(samepaged), 20)
             return

@@ -17,9 +17,10 @@ import pytest
 
 from tests.support.guests import Spec, running
 from tests.support.libvirtd import Libvirtd
+from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 NAME = "samepaged-test-leased"
 DISK = (
@@ -42,13 +43,6 @@ sys.stdin.readline()
 PATH = os.environ.get("PATH", "") + ":/usr/sbin"
 
 
-def wait_until(done: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def lockd() -> Iterator[Libvirtd]:
     """A libvirtd whose lock manager is virtlockd."""
@@ -66,7 +60,7 @@ def lockd() -> Iterator[Libvirtd]:
         locker = subprocess.Popen(["nsenter", "--mount", f"--target={daemon.process.pid}", virtlockd])
         stack.callback(locker.wait, 30)
         stack.callback(locker.terminate)
-        wait_until((Path(directory) / "run/virtlockd-sock").exists)
+        wait_for((Path(directory) / "run/virtlockd-sock").exists)
         yield daemon
 
 

@@ -10,13 +10,13 @@ import libvirt
 import numpy as np
 import pytest
 
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
-from samepaged.memory import smaps
-from samepaged.memory.dump_reader import DumpReader
-from samepaged.memory.hashing import best
-from samepaged.memory.layout import locate
-from samepaged.memory.process_reader import ProcessReader
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
+from samepaged.memory import ram_location
+from samepaged.memory.dump_reader import DumpStream
+from samepaged.memory.hashing import best_hasher
+from samepaged.memory.process_ram import ProcessRam
+from samepaged.memory.ram_location import locate_ram
 from samepaged.sharing import ABSENT, SWAPPED, ZERO
 from tests.support.guests import Spec, running
 
@@ -64,26 +64,28 @@ HIDDEN = slice(0xA0, 0xC0)
 
 
 @pytest.fixture
-def hypervisor(libvirtd: Libvirtd) -> Iterator[Hypervisor]:
-    hypervisor = Hypervisor(libvirtd.uri)
+def hypervisor(libvirtd: Libvirtd) -> Iterator[LibvirtHypervisor]:
+    hypervisor = LibvirtHypervisor(libvirtd.uri)
     hypervisor.connect()
     yield hypervisor
     hypervisor.close()
 
 
 @contextlib.contextmanager
-def suspended_guest(hypervisor: Hypervisor, connection: Any, root: Path, spec: Spec) -> Iterator[tuple[Any, Guest]]:
+def suspended_guest(
+    hypervisor: LibvirtHypervisor, connection: Any, root: Path, spec: Spec
+) -> Iterator[tuple[Any, Guest]]:
     with running(connection, root, spec) as (writer,):
         if "dimm" in spec.name:
             writer.domain.attachDeviceFlags(DIMM, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         writer.fill(0, 300, 3, 100)
         writer.domain.suspend()
-        yield writer.domain, describe(hypervisor, writer.domain)
+        yield writer.domain, describe(hypervisor.by_uuid(writer.domain.UUIDString()))
 
 
 def read_process(guest: Guest) -> NDArray[np.uint64]:
-    mappings = locate(smaps.read(guest.process.pid), guest.blocks)
-    with ProcessReader(guest.process.pid, mappings, hasher=best(), seed=7, threads=1, stop=lambda: False) as reader:
+    mappings = locate_ram(ram_location.read_smaps(guest.process.pid), guest.blocks)
+    with ProcessRam(guest.process.pid, mappings, hasher=best_hasher(), seed=7, threads=1, stop=lambda: False) as reader:
         return reader.read()
 
 
@@ -91,13 +93,13 @@ def read_dump(domain: Any, guest: Guest, directory: Path) -> NDArray[np.uint64]:
     def dump(path: Path) -> None:
         domain.coreDumpWithFormat(str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY)
 
-    return DumpReader(dump, directory, guest.blocks, hasher=best(), seed=7, stop=lambda: False).read()
+    return DumpStream(dump, directory, guest.blocks, hasher=best_hasher(), seed=7, stop=lambda: False).read()
 
 
 @pytest.mark.leaves_paused
 @pytest.mark.parametrize("layout", SPECS)
 def test_both_readers_give_the_same_digest(
-    hypervisor: Hypervisor, connection: Any, root: Path, tmp_path: Path, layout: str
+    hypervisor: LibvirtHypervisor, connection: Any, root: Path, tmp_path: Path, layout: str
 ) -> None:
     with suspended_guest(hypervisor, connection, root, SPECS[layout]) as (domain, guest):
         by_process = read_process(guest)
@@ -136,7 +138,7 @@ BACKINGS = {
 @pytest.mark.leaves_paused
 @pytest.mark.parametrize("backing", BACKINGS)
 def test_reading_does_not_grow_the_hosts_memory(
-    hypervisor: Hypervisor, connection: Any, root: Path, backing: str
+    hypervisor: LibvirtHypervisor, connection: Any, root: Path, backing: str
 ) -> None:
     # Freshly booted, with most of its RAM never touched: 256 MiB, of which a fifth or so is backed.
     spec = Spec("samepaged-test-fresh", memory=256, cmdline="init_on_free=0", memory_backing=BACKINGS[backing])

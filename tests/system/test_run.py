@@ -18,6 +18,7 @@ from tests.support.daemon import daemon
 from tests.support.guests import Spec, running
 from tests.support.libvirtd import Libvirtd, private_libvirtd
 from tests.support.prometheus import prometheus
+from tests.support.waiting import wait_for
 from tests.system.conftest import Samepaged, in_a_job
 
 if TYPE_CHECKING:
@@ -141,11 +142,9 @@ def test_sigterm_while_a_guest_is_suspended_leaves_it_running_within_a_second(
     with running(connection, root, Spec("samepaged-test-large", memory=512, cmdline="region=256")) as (large,):
         large.fill(0, 256 * 256, 5, 256 * 256)
         with daemon(samepaged) as one:
-            deadline = time.monotonic() + 30
-            while large.domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
-                assert time.monotonic() < deadline
+            large.wait_until_suspended()
             assert one.stop() < 1.5
-            assert large.domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+            assert large.runs
 
 
 @pytest.fixture
@@ -221,8 +220,7 @@ def test_sigterm_while_libvirt_is_away_leaves_the_guest_to_the_guard(
         with running(connection, another_libvirtd.root, spec) as (large,):
             large.fill(0, 256 * 256, 5, 256 * 256)
             with daemon(samepaged) as one:
-                while large.domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
-                    assert one.process.poll() is None
+                large.wait_until_suspended(30, lambda: one.log)
                 another_libvirtd.stop(signal.SIGKILL)
                 time.sleep(0.3)
                 one.process.send_signal(signal.SIGTERM)
@@ -231,10 +229,7 @@ def test_sigterm_while_libvirt_is_away_leaves_the_guest_to_the_guard(
                 another_libvirtd.start()
             with contextlib.closing(libvirt.open(another_libvirtd.uri)) as again:
                 domain = again.lookupByName(spec.name)
-                deadline = time.monotonic() + 10
-                while domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
-                    assert time.monotonic() < deadline, one.log
-                    time.sleep(0.05)
+                wait_for(lambda: domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING, 10, lambda: one.log)
                 domain.destroy()
 
 
@@ -273,7 +268,8 @@ def test_no_descriptor_and_no_thread_is_left_of_a_libvirtd_that_restarted(
             another_libvirtd.start()
             one.wait_metric(1, "samepage_libvirt_up")
         one.wait_scans(1)
-        deadline = time.monotonic() + 10
-        while any(now > was for now, was in zip(held(one.process.pid), before, strict=True)):
-            assert time.monotonic() < deadline, (held(one.process.pid), before)
-            time.sleep(0.2)
+
+        def nothing_more() -> bool:
+            return all(now <= was for now, was in zip(held(one.process.pid), before, strict=True))
+
+        wait_for(nothing_more, 10, lambda: (held(one.process.pid), before), every=0.2)

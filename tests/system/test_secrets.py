@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.hashing import PythonHasher
 from tests.support.daemon import daemon
 from tests.support.guests import Spec, running
 from tests.support.process_memory import holders, mappings, standing
+from tests.support.waiting import wait_for
 from tests.system.conftest import Samepaged
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 PAGE = 4096
 PLANTED = 0x5EC7E7
+# Most looks meet a scan before the secret is in its buffer, or after that.
+ATTEMPTS = 200
 MEMORY, REGION = 128, 48  # MiB
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern").read_text().strip()
 CORES_GO_ELSEWHERE = "/" in CORE_PATTERN or not CORE_PATTERN.startswith("core")
@@ -110,11 +113,9 @@ def prepare(started: Started, way: str, guests: dict[str, Writer], more: str = "
 @contextlib.contextmanager
 def caught(pid: int) -> Iterator[list[Mapping]]:
     """The process standing in the middle of a scan, and the mappings in which it has the secret."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if b" lo " not in Path(f"/proc/{pid}/smaps").read_bytes():
-            time.sleep(0.001)
-            continue
+    smaps = Path(f"/proc/{pid}/smaps")
+    for _ in range(ATTEMPTS):
+        wait_for(lambda: b" lo " in smaps.read_bytes(), 60, "a scan has locked memory", every=0.001)
         with standing(pid):
             # The search in all its memory takes longer than a guest should stand still for nothing.
             locked = [one for one in mappings(pid) if "lo" in one.flags]
@@ -137,10 +138,10 @@ def files(*directories: Path) -> bytes:
 
 
 def qemu(guest: Writer, libvirtd: Libvirtd) -> int:
-    hypervisor = Hypervisor(libvirtd.uri)
+    hypervisor = LibvirtHypervisor(libvirtd.uri)
     hypervisor.connect()
     with contextlib.closing(hypervisor):
-        return describe(hypervisor, guest.domain).process.pid
+        return describe(hypervisor.by_uuid(guest.domain.UUIDString())).process.pid
 
 
 @pytest.mark.parametrize("where", ["anonymous", "memfd"])
@@ -163,15 +164,16 @@ def test_what_is_read_of_a_guest_is_only_in_memory_that_is_neither_dumped_nor_sw
                 assert [mapping for mapping in held if not mapping.secluded] == []
                 assert [child for child in children(pid) if holders(child, NEEDLES)] == []
                 assert not any(needle in files(started.root) for needle in NEEDLES)
-        between_scans = False
-        deadline = time.monotonic() + 60
-        while not between_scans and time.monotonic() < deadline:
+
+        def nothing_between_scans() -> bool:
             # It has to get on with its scan between two looks: each takes it long to stand, and us to read.
             time.sleep(random.uniform(0, 0.5))
             with standing(pid):
                 between_scans = not any(mapping.secluded for mapping in mappings(pid))
                 assert not between_scans or holders(pid, NEEDLES) == []
-        assert between_scans
+            return between_scans
+
+        wait_for(nothing_between_scans, 60, "a look between two scans")
 
 
 def written(number: int) -> list[bytes]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import libvirt
 
-from samepaged.commands import traces_import
+from samepaged.commands.traces import import_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,14 +39,14 @@ def test_an_imported_dump_counts_as_a_scan_of_the_suspended_guest_does(
         guest.domain.resume()
     (scanned,) = scan["domains"]
 
-    monkeypatch.setattr(traces_import, "seal", lambda: None)  # for good, and of the test run
+    monkeypatch.setattr(import_file, "seal", lambda: None)  # for good, and of the test run
     parser = argparse.ArgumentParser()
-    traces_import.prepare_parser(parser)
+    import_file.Command().prepare_parser(parser)
     words = ["--into", str(tmp_path / "traces"), "--host", "kvm-1", "--config", str(config), "--json", str(path)]
     for more in ((), ("--memory", "96MiB")):  # with the domain's size, and without it
         domain = f"imported{len(more)}"
         args = parser.parse_args([*words, "--domain", domain, "--page-sizes", "1024,8192", *more])
-        assert traces_import.run(args) == 0
+        assert import_file.Command().run(args) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["format"] == "elf"
         assert found["memory_pages"] == scanned["memory_pages"] == 96 * 256

@@ -18,7 +18,7 @@ import tempfile
 import time
 from base64 import b64encode
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import bcrypt
 import pytest
@@ -29,11 +29,13 @@ from samepaged.web.process import ChildProcess, SystemdService
 from samepaged.web.protocol import Document
 from tests.support.certificates import Authority, Pair
 from tests.support.daemon import Daemon, daemon
+from tests.support.processes import WEB, children
 from tests.support.prometheus import prometheus
+from tests.support.waiting import wait_for
 from tests.system.conftest import Samepaged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.support.guests import Writer
 
@@ -43,15 +45,6 @@ PAGES = [
     Document("/-/ready", "text/plain; charset=utf-8", b"samepaged is ready\n"),
 ]
 PATIENCE = 30.0
-
-
-def eventually(what: Callable[[], Any], why: Callable[[], object] = str) -> Any:
-    """What is true, once it is."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := what()):
-        assert time.monotonic() < deadline, why()
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture
@@ -168,8 +161,8 @@ def test_it_inherits_nothing_but_its_feed_and_where_to_complain() -> None:
         os.set_inheritable(secret.fileno(), True)
         os.kill(one.pid, signal.SIGKILL)
         before = one.pid
-        eventually(lambda: one.pid != before)
-        eventually(lambda: one.publisher._away is False)
+        wait_for(lambda: one.pid != before)
+        wait_for(lambda: one.publisher._away is False)
         held = {str(path.readlink()) for path in Path(f"/proc/{one.pid}/fd").iterdir()}
         assert {name for name in held if not name.startswith(("socket:", "anon_inode:"))} <= {
             "/dev/null",
@@ -291,7 +284,7 @@ def test_a_renewed_certificate_is_used_and_a_bad_one_is_not(
         renewed = authority.sign("renewed", "IP:127.0.0.1")
         shutil.copy(renewed.certificate, public / "server.crt")
         shutil.copy(renewed.key, public / "server.key")
-        eventually(lambda: shown() != first)
+        wait_for(lambda: shown() != first)
         assert one.ask(tls=trusting(authority))[0].status == 200
     said = capfd.readouterr().err
     assert "certificate and key are no pair in PEM" in said
@@ -343,7 +336,7 @@ class Service:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-m", "samepaged.web", "--feed", str(feed)], stderr=output, env=environment
             )
-        eventually(self._listens, lambda: self.log)
+        wait_for(self._listens, PATIENCE, lambda: self.log)
 
     @property
     def log(self) -> str:
@@ -380,7 +373,7 @@ def test_a_service_outlives_its_scanner_and_says_that_it_is_away(tmp_path: Path)
         with scanner(one.feed) as publisher:
             port = publisher._settings.port
             assert ask(port)[1] == b"samepage_up 1\n"
-        eventually(lambda: ask(port)[0].status == 503)
+        wait_for(lambda: ask(port)[0].status == 503)
         for path in ("/metrics", "/-/ready"):
             assert ask(port, path)[1] == b"samepaged's scanner is away\n"
         assert ask(port, "/-/healthy")[0].status == 200
@@ -447,18 +440,8 @@ def test_a_second_service_does_not_take_the_first_one_s_place(tmp_path: Path) ->
 
 
 def child_of(one: Daemon) -> int:
-    """The web process of a daemon."""
-
-    def found() -> int | None:
-        for children in Path(f"/proc/{one.process.pid}/task").glob("*/children"):
-            for pid in children.read_text().split():
-                with contextlib.suppress(FileNotFoundError):
-                    if b"samepaged.web" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        return int(pid)
-        return None
-
-    pid: int = eventually(found)
-    return pid
+    """The running web process of a daemon."""
+    return wait_for(lambda: children(one.process.pid, WEB))[0]
 
 
 def scans(one: Daemon) -> int:
@@ -468,7 +451,7 @@ def scans(one: Daemon) -> int:
 def wait_scans(one: Daemon, more: int) -> None:
     """Without the metrics: there may be none now."""
     wanted = scans(one) + more
-    eventually(lambda: scans(one) >= wanted, lambda: one.log)
+    wait_for(lambda: scans(one) >= wanted, PATIENCE, lambda: one.log)
 
 
 def test_a_web_process_that_is_killed_is_back_while_the_scans_go_on(samepaged: Samepaged, pair: list[Writer]) -> None:
@@ -486,8 +469,8 @@ def test_a_web_process_that_is_killed_is_back_while_the_scans_go_on(samepaged: S
             killed.add(child_of(one))
             before = scans(one)
             os.kill(child_of(one), signal.SIGKILL)
-            eventually(lambda: child_of(one) not in killed)
-            eventually(served, lambda: one.log)  # at the same address
+            wait_for(lambda: child_of(one) not in killed)
+            wait_for(served, PATIENCE, lambda: one.log)  # at the same address
             wait_scans(one, 1)
             assert scans(one) > before
         assert one.log.count("it was killed by SIGKILL") == 3
@@ -510,7 +493,7 @@ def test_a_web_process_that_is_stopped_delays_no_scan_and_shows_the_newest_when_
         finally:
             os.kill(pid, signal.SIGCONT)
         done = scans(one)
-        eventually(lambda: (one.metric("samepage_scan_duration_seconds_count") or 0) >= done)
+        wait_for(lambda: (one.metric("samepage_scan_duration_seconds_count") or 0) >= done)
         assert child_of(one) == pid
         os.kill(pid, signal.SIGSTOP)
         assert one.stop() < 3  # stopped or not, it does not outlive the scanner
@@ -617,8 +600,8 @@ def test_a_daemon_finds_the_web_service_whenever_that_comes(samepaged: Samepaged
         one.wait("the web process is gone")
         wait_scans(one, 2)
         with service(tmp_path):
-            eventually(lambda: one.log.count("metrics at ") == 2, lambda: one.log)
+            wait_for(lambda: one.log.count("metrics at ") == 2, PATIENCE, lambda: one.log)
             assert int(re.findall(r"metrics at http://127\.0\.0\.1:(\d+)", one.log)[-1]) == port
             assert ask(port)[0].status == 200
             one.stop()
-            eventually(lambda: ask(port)[0].status == 503)
+            wait_for(lambda: ask(port)[0].status == 503)

@@ -6,7 +6,8 @@ import argparse
 
 import pytest
 
-from samepaged.commands.on_demand import add_arguments, bound_by_drift
+from samepaged.commands.arguments import add_scan_arguments
+from samepaged.commands.scan_session import bound_by_drift
 
 
 @pytest.mark.parametrize(
@@ -24,5 +25,5 @@ from samepaged.commands.on_demand import add_arguments, bound_by_drift
 )
 def test_a_mode_or_a_dump_on_the_command_line_is_the_operators_decision(words: str, bound: bool) -> None:  # noqa: FBT001 - a parameter
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
+    add_scan_arguments(parser)
     assert bound_by_drift(parser.parse_args(words.split())) is bound

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from observability.grafana.generator import committed
+from observability.grafana.generator import dashboard_files
 from samepaged.scan.label_values import OBSTACLES
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TREE = Path(__file__).parents[2]
 GRAFANA = TREE / "observability" / "grafana"
-BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(committed.DASHBOARDS.glob("*.json"))}
+BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(dashboard_files.DASHBOARDS.glob("*.json"))}
 PARTS_OF_HISTOGRAMS = ("_bucket", "_sum", "_count")
 # What Grafana puts in the place of variables.
 VARIABLES = {"$instance": "127.0.0.1:9953", "$domain": "web-1"}
@@ -62,19 +62,19 @@ def test_there_are_a_dashboard_of_the_host_and_one_of_a_guest() -> None:
 
 
 def test_the_committed_dashboards_are_what_the_generator_makes() -> None:
-    assert committed.outdated() == [], "run `make dashboards`"
+    assert dashboard_files.outdated() == [], "run `make dashboards`"
 
 
 def test_a_changed_a_missing_and_a_needless_file_are_found_and_mended(tmp_path: Path) -> None:
-    committed.write(tmp_path)
-    assert committed.outdated(tmp_path) == []
+    dashboard_files.write(tmp_path)
+    assert dashboard_files.outdated(tmp_path) == []
     changed, missing, needless = (tmp_path / f"{name}.json" for name in (*sorted(BOARDS), "needless"))
     changed.write_text(changed.read_text().replace("bytes", "bits"))
     missing.unlink()
     needless.write_text("{}")
-    assert committed.outdated(tmp_path) == sorted([changed, missing, needless])
-    committed.write(tmp_path)
-    assert committed.outdated(tmp_path) == []
+    assert dashboard_files.outdated(tmp_path) == sorted([changed, missing, needless])
+    dashboard_files.write(tmp_path)
+    assert dashboard_files.outdated(tmp_path) == []
     assert not needless.exists()
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from samepaged.attribution.guest_ram import PAGE, WORDS, Unreadable
-from samepaged.attribution.ownership import PageOwners
-from samepaged.attribution.ram_map import Layout, Region
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import WORDS, Unreadable
+from samepaged.attribution.page_owners import PageOwners
+from samepaged.attribution.ram_map import RamMap, RamRegion
 from tests.fuzz.images.trial import Plan, attempt
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def no_garbage_is_collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def outcome(find: Callable[[], PageOwners]) -> str:
-    layout = Layout((Region(0, PAGES * PAGE),))
+    layout = RamMap((RamRegion(0, PAGES * PAGE_SIZE),))
     plan = Plan(b"{}", None, cold=False, names=True, blocks=np.ones(1, dtype=np.bool_))
     words = np.zeros((PAGES, WORDS), dtype=np.uint64)
     return attempt(words, layout, NO_PAGES, plan, Reader(find)).kind

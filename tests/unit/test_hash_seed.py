@@ -4,7 +4,7 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from samepaged import hash_seed
@@ -41,6 +41,7 @@ def test_a_damaged_seed_is_an_error_that_says_what_to_do(tmp_path: Path, text: s
 
 
 @given(content=st.binary(max_size=40))
+@example(content=b"00000000000000ff\n")
 def test_any_content_of_the_file_is_a_seed_or_a_typed_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
@@ -50,6 +51,7 @@ def test_any_content_of_the_file_is_a_seed_or_a_typed_error(
         assert 0 <= hash_seed.load(None, path) < 2**64
     except ConfigError as error:
         assert "\n" not in str(error)
+        assert content != b"00000000000000ff\n"
 
 
 def test_where_no_seed_can_be_kept_it_says_so_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

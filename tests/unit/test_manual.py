@@ -39,7 +39,7 @@ def _words(parser: argparse.ArgumentParser) -> dict[str, Callable[[str], argpars
     return {word: made for action in parser._actions for word, made in getattr(action, "words", {}).items()}
 
 
-PARSER = cli._parser()
+PARSER = cli.command_parser()
 COMMANDS = _commands(PARSER)
 
 

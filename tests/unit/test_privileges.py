@@ -88,8 +88,8 @@ def test_a_sealed_process_leaves_no_core(lines: list[str], cores: int, tmp_path:
 @pytest.mark.parametrize("command", ["run", "scan"])
 def test_a_command_that_reads_memory_is_sealed_before_anything_else(command: str) -> None:
     program = (
-        "import os, resource, samepaged.privileges as p; from samepaged.cli import main, _parser\n"
-        "_parser()  # imports all commands, which another user may not be able to read\n"
+        "import os, resource, samepaged.privileges as p; from samepaged.cli import command_parser, main\n"
+        "command_parser()  # imports all commands, which another user may not be able to read\n"
         "owner = lambda: os.stat('/proc/self/environ').st_uid\n"
         "p.become('nobody'); p._prctl('PR_SET_DUMPABLE', 4, 1); before = owner()\n"
         f"status = main([{command!r}, '--config', '/nonexistent'])\n"

@@ -11,7 +11,7 @@ TREE = Path(__file__).parents[2]
 DAEMON = TREE / "daemon"
 LONGEST_LINES = 500
 
-NOT_OURS = {"__pycache__", "build", "dist", "node_modules"}
+NOT_OURS = {".git", "__pycache__", "build", "dist", "node_modules"}
 BUILT = {".egg-info", ".so"}
 # The paths of a developer's machine. Preceded by more of a path or by a variable, the same letters are something else.
 MACHINE_PATH = re.compile(rb"(?<![\w/.$})-])/(?:root|work)/")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.support.guests import Spec, Writer, running
+from tests.support.waiting import wait_for
 from tests.vm.writer_process import PAGE, WriterProcess, writer_process
 
 if TYPE_CHECKING:
@@ -80,11 +80,8 @@ def the_guest_runs_on(request: pytest.FixtureRequest) -> Iterator[None]:
     """Whatever a test did, the nested guest is not left paused."""
     yield
     if "kvm_guest" in request.fixturenames:
-        domain = request.getfixturevalue("kvm_guest").domain
-        deadline = time.monotonic() + 30  # a service that the test has left running may be scanning it
-        while domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
-            assert time.monotonic() < deadline, "the guest is left paused"
-            time.sleep(0.01)
+        # A service that the test has left running may be scanning it.
+        assert request.getfixturevalue("kvm_guest").runs_within(30), "the guest is left paused"
 
 
 @pytest.fixture
@@ -152,10 +149,7 @@ class Ksm:
 
     def wait_until(self, done: Callable[[], bool], timeout: float = 60) -> None:
         """Wait until KSM has come so far."""
-        deadline = time.monotonic() + timeout
-        while not done():
-            assert time.monotonic() < deadline, {path.name: path.read_text() for path in KSM.iterdir()}
-            time.sleep(0.05)
+        wait_for(done, timeout, lambda: {path.name: path.read_text() for path in KSM.iterdir()}, every=0.05)
 
 
 @pytest.fixture

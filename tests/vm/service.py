@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import libvirt
 
+from tests.support.waiting import wait_for
 from tests.vm.conftest import URI
 
 if TYPE_CHECKING:
@@ -35,10 +36,7 @@ def systemctl(*words: str) -> str:
 
 
 def wait_until(what: str, done: Callable[[], object], seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, f"after {seconds} s not: {what}\n{log()}"
-        time.sleep(0.2)
+    wait_for(done, seconds, lambda: f"{what}\n{log()}", every=0.2)
 
 
 def log(lines: int = 60) -> str:

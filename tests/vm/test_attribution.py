@@ -9,8 +9,8 @@ import pytest
 from samepaged.attribution.session import GuestKernelCache
 from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import Suspender
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.scan_state import ScanState
 from tests.support.instant import differences, scanned
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def hypervisor() -> Iterator[Hypervisor]:
-    found = Hypervisor("qemu:///system")
+def hypervisor() -> Iterator[LibvirtHypervisor]:
+    found = LibvirtHypervisor("qemu:///system")
     found.connect()
     yield found
     found.close()
 
 
 def test_what_was_copied_ahead_says_what_all_memory_says_at_the_instant_of_the_digest(
-    kvm_guest: Writer, hypervisor: Hypervisor, tmp_path: Path
+    kvm_guest: Writer, hypervisor: LibvirtHypervisor, tmp_path: Path
 ) -> None:
-    guest = describe(hypervisor, kvm_guest.domain)
+    guest = describe(hypervisor.by_uuid(kvm_guest.domain.UUIDString()))
     guard = GuardClient(hypervisor.uri, tmp_path)
     suspender = Suspender(hypervisor, guest, guard, 3600, lambda: False)
     kept, known = ScanState(start_time=0), GuestKernelCache(start_time=0)

@@ -17,9 +17,9 @@ import pytest
 
 from samepaged.config import Config
 from samepaged.guard.client import GuardClient
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.scan.guest import GuestScanner
 from tests.support.guests import Spec, Writer, running
 
@@ -60,14 +60,15 @@ def guest(connection: Any, *, huge: bool) -> Iterator[Writer]:
 
 def scans(writer: Writer, mode: str, directory: Path) -> list[GuestScan]:
     """Scans in a row by one scanner, as the daemon's are."""
-    hypervisor = Hypervisor("qemu:///system")
+    hypervisor = LibvirtHypervisor("qemu:///system")
     hypervisor.connect()
     settings = {"scan": {"mode": mode, "max_pause": "1h", "verify_every": 0}}
     config = Config.model_validate(settings)
     guard = GuardClient(hypervisor.uri, directory)
-    scanner = GuestScanner(hypervisor, guard, config, Hashing(best(), 7, 1, lambda: False), {})
+    scanner = GuestScanner(hypervisor, guard, config, Hashing(best_hasher(), 7, 1, lambda: False), {})
     try:
-        return [scanner.scan(writer.domain).scan for _ in range(SCANS)]
+        domain = hypervisor.by_uuid(writer.domain.UUIDString())
+        return [scanner.scan(domain).scan for _ in range(SCANS)]
     finally:
         guard.close()
         hypervisor.close()

@@ -15,6 +15,7 @@ import libvirt
 
 import samepaged
 from samepaged.memory import hashing
+from tests.support.waiting import wait_for
 from tests.vm.conftest import GUEST_MEMORY, REGION_PAGES, URI
 from tests.vm.writer_process import HUGE_PAGE, PAGE
 
@@ -59,9 +60,7 @@ def test_a_process_that_writes_all_the_time_does_not_while_it_is_suspended(
         soft_dirty.clear(process.pid)
         time.sleep(0.2)
         assert soft_dirty.pages(process) == []
-    deadline = time.monotonic() + 20
-    while not soft_dirty.pages(process):
-        assert time.monotonic() < deadline
+    wait_for(lambda: soft_dirty.pages(process), 20)
     process.stop_writing()
 
 
@@ -121,9 +120,7 @@ def test_libvirt_suspends_the_guest_which_then_writes_nothing_and_resumes_it(
     finally:
         kvm_guest.domain.resume()
     assert kvm_guest.domain.state()[0] == RUNNING
-    deadline = time.monotonic() + 20
-    while not soft_dirty.within(*where):
-        assert time.monotonic() < deadline
+    wait_for(lambda: soft_dirty.within(*where), 20)
     kvm_guest.tell("dirty 0")
 
 

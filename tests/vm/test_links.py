@@ -8,7 +8,6 @@ import re
 import subprocess
 import tempfile
 import threading
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import pytest
 
 from samepaged.hypervisor.domain_xml import parse
 from tests.support.guests import Spec, running
+from tests.support.waiting import wait_for
 from tests.vm.conftest import URI
 
 if TYPE_CHECKING:
@@ -98,12 +98,15 @@ class Monitor:
     def settle(self) -> None:
         """Wait until all events until now are here: the kernel sends them in order, so until one of our own is."""
         self._mtu += 1
-        deadline = time.monotonic() + 20
-        while not any(one["name"] == SIGNAL and int(one["mtu"]) == self._mtu for one in self._events()):
-            assert time.monotonic() < deadline, self._lines
+
+        def heard() -> bool:
+            if any(one["name"] == SIGNAL and int(one["mtu"]) == self._mtu for one in self._events()):
+                return True
             ip("link", "set", SIGNAL, "mtu", str(1500))  # again, if the monitor had not started yet
             ip("link", "set", SIGNAL, "mtu", str(self._mtu))
-            time.sleep(0.1)
+            return False
+
+        wait_for(heard, 20, lambda: self._lines, every=0.1)
 
     def of(self, name: str) -> list[bool]:
         """The changes of the device `name`, which was up at the start: False for down, True for up."""

@@ -13,7 +13,6 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import libvirt
 import pytest
 
 from samepaged import __version__
@@ -64,10 +63,6 @@ def access(path: Path) -> tuple[str, str, int]:
     return path.owner(), path.group(), path.stat().st_mode & 0o777
 
 
-def is_paused(guest: Writer) -> bool:
-    return bool(guest.domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED)
-
-
 @pytest.fixture(scope="module")
 def package() -> Iterator[Path]:
     (built,) = BUILT.glob("samepaged_*.deb")
@@ -106,6 +101,10 @@ def running(package: Path, kvm_guest: Writer) -> None:
     systemctl("enable", "--now", "samepaged")
 
 
+# The scanner may resume the guest before it stands still.
+ATTEMPTS = 20
+
+
 @pytest.fixture
 def suspended(running: None, kvm_guest: Writer) -> int:
     """The pid of a scanner that stands still (SIGSTOP) in the middle of a scan, the guest suspended."""
@@ -114,16 +113,15 @@ def suspended(running: None, kvm_guest: Writer) -> int:
         "scan: {interval: 2s, jitter: 0, max_drift: 1, mode: snapshot, max_pause: 60s}\n"
     )
     systemctl("reload", "samepaged")
-    deadline = time.monotonic() + 120
-    while True:
-        while not is_paused(kvm_guest):  # at every moment: a pause is short
-            assert time.monotonic() < deadline, log()
+    for _ in range(ATTEMPTS):
+        kvm_guest.wait_until_suspended(120, log)
         pid = int(show("MainPID"))
         os.kill(pid, signal.SIGSTOP)
         time.sleep(0.3)  # for a resume that was already on its way
-        if is_paused(kvm_guest):
+        if kvm_guest.suspended:
             return pid
         os.kill(pid, signal.SIGCONT)
+    pytest.fail(log())
 
 
 def test_an_install_gives_a_running_service(package: Path, kvm_guest: Writer) -> None:
@@ -164,7 +162,7 @@ def test_an_upgrade_in_the_middle_of_a_scan_resumes_the_guest_and_keeps_an_edite
     assert CONFIG.read_text() == edited
     assert access(CONFIG) == ("root", "samepaged", 0o640)
     assert "Of a later version" in CONFIG.with_name("config.yaml.dpkg-dist").read_text()
-    wait_until("the guest runs", lambda: not is_paused(kvm_guest))
+    wait_until("the guest runs", lambda: not kvm_guest.suspended)
     wait_until("it is scanned", scanned)
 
 
@@ -179,7 +177,7 @@ def test_a_removal_in_the_middle_of_a_scan_resumes_the_guest_and_a_purge_leaves_
 ) -> None:
     configured = CONFIG.read_text()
     assert dpkg("--remove", "samepaged").returncode == 0, log()
-    assert not is_paused(kvm_guest)
+    assert not kvm_guest.suspended
     assert not Path(f"/proc/{suspended}").exists()
     assert (show("ActiveState"), show("ActiveState", "samepaged-web")) == ("inactive", "inactive")
     assert not PROGRAM.exists()

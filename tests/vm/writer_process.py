@@ -16,9 +16,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -98,12 +99,13 @@ class WriterProcess:
         """Stopped, for sure: kill(2) only asks for it."""
         os.kill(self.pid, signal.SIGSTOP)
         try:
-            deadline = time.monotonic() + 30
-            while {task.read_text().rpartition(")")[2].split()[0] for task in self._tasks()} != {"T"}:
-                assert time.monotonic() < deadline, f"process {self.pid} does not stop"
+            wait_for(self._stands_still, 30, f"process {self.pid} stands still", every=0.001)
             yield
         finally:
             os.kill(self.pid, signal.SIGCONT)
+
+    def _stands_still(self) -> bool:
+        return {task.read_text().rpartition(")")[2].split()[0] for task in self._tasks()} == {"T"}
 
     def _tasks(self) -> Iterator[Path]:
         return Path(f"/proc/{self.pid}/task").glob("*/stat")

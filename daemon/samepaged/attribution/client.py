@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.btf_files import types_of
-from samepaged.attribution.guest_ram import PAGE
 from samepaged.attribution.messages import CHECKED, answers, ascending, ownership_from, regions_of
 from samepaged.attribution.page_buffer import PageBuffer
 from samepaged.attribution.sandbox import PROGRAM, Limits, SandboxedProcess
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ownership import PageOwners
     from samepaged.attribution.page_buffer import PageSource
-    from samepaged.attribution.ram_map import Layout
+    from samepaged.attribution.page_owners import PageOwners
+    from samepaged.attribution.ram_map import RamMap
     from samepaged.attribution.wire import Message
 
 __all__ = ["Prepared", "WorkerClient", "WorkerLimits", "WorkerRefused"]
@@ -81,12 +81,12 @@ class WorkerClient:
     """
 
     def __init__(
-        self, layouts: Sequence[Layout], terms: WorkerLimits, stop: Callable[[], bool], program: Sequence[str] = PROGRAM
+        self, layouts: Sequence[RamMap], terms: WorkerLimits, stop: Callable[[], bool], program: Sequence[str] = PROGRAM
     ) -> None:
         self._layouts = layouts
         self._terms = terms
         pages = layouts[0].pages
-        most = max(1, min(terms.memory_limit // PAGE, pages))
+        most = max(1, min(terms.memory_limit // PAGE_SIZE, pages))
         self.copied = PageBuffer(pages, most)
         try:
             limits = Limits.of(2 * terms.time_limit, pages, most, seccomp=terms.seccomp)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.attribution.guest_ram import PAGE
+from samepaged.arch import PAGE_SIZE
 from samepaged.escape import valid
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def sources_document(answers: AttributionReport) -> dict[str, Any]:
         "schema": SCHEMA,
         "domain": valid(answers.domain),
         "kernel": None if answers.kernel is None else valid(answers.kernel),
-        "page_size": PAGE,
+        "page_size": PAGE_SIZE,
         "memory_pages": answers.memory_pages,
         "in_use_pages": answers.in_use_pages,
         "labelled_ratio": answers.labelled_ratio,

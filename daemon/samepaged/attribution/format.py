@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.ownership import FILE_KINDS, KINDS, permissions
+from samepaged.attribution.page_owners import FILE_KINDS, KINDS, permissions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_owners import PageOwners
 
 __all__ = ["line", "lines"]
 

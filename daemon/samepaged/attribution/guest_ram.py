@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from samepaged.arch import PAGE_SHIFT, PAGE_SIZE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ram_map import Layout
+    from samepaged.attribution.ram_map import RamMap
 
-__all__ = ["PAGE", "PAGE_SHIFT", "WORDS", "Ram", "Unreadable"]
+__all__ = ["WORDS", "Ram", "Unreadable"]
 
-PAGE: Final = 4096
-PAGE_SHIFT: Final = 12
-WORDS: Final = PAGE // 8
+WORDS: Final = PAGE_SIZE // 8
 
 
 class Unreadable(Exception):  # noqa: N818 - it is no error of ours: the guest's memory says something impossible
@@ -36,7 +36,7 @@ class Ram:
     def __init__(
         self,
         words: NDArray[np.uint64],
-        layout: Layout,
+        layout: RamMap,
         slots: NDArray[np.int32] | NDArray[np.int64] | None = None,
         fetch: Callable[[NDArray[np.int64]], None] | None = None,
     ) -> None:
@@ -74,8 +74,8 @@ class Ram:
         them could be read (bool, (n,)); the others are zeros. An address must be a multiple of 8, and what is at it may
         not go past its page.
         """
-        within = addresses & (PAGE - 1)
-        ok = (addresses >= 0) & (within % 8 == 0) & (within + size <= PAGE)
+        within = addresses & (PAGE_SIZE - 1)
+        ok = (addresses >= 0) & (within % 8 == 0) & (within + size <= PAGE_SIZE)
         slots = self.hold(np.where(ok, self.layout.page_of(addresses), -1))
         ok &= slots >= 0
         first = np.where(ok, slots * WORDS + (within >> 3), 0)
@@ -96,7 +96,7 @@ class Ram:
         if slot < 0:
             slot = int(self.hold(np.array([page], dtype=np.int64))[0])
         self.touched[page] = True
-        return None if slot < 0 else int(self.words[slot, (address & (PAGE - 1)) >> 3])
+        return None if slot < 0 else int(self.words[slot, (address & (PAGE_SIZE - 1)) >> 3])
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at a guest-physical address, which may go over pages. Raises Unreadable."""
@@ -111,5 +111,5 @@ class Ram:
         slots = self.hold(self.layout.page_of(frames))
         if np.any(slots < 0):
             raise Unreadable(f"{size} bytes at {address:#x}")
-        start = address & (PAGE - 1)
+        start = address & (PAGE_SIZE - 1)
         return self.words[slots].tobytes()[start : start + size]

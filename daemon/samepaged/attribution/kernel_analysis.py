@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE_SHIFT, Unreadable
+from samepaged.arch import PAGE_SHIFT
+from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux.kernel import Kernel
 from samepaged.attribution.linux.labelling import label_pages
 from samepaged.attribution.linux.mem_map import find_mem_map
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.guest_ram import Ram
-    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_owners import PageOwners
 
 __all__ = ["Analysis", "Linux"]
 

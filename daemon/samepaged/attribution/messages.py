@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from samepaged.attribution.btf_files import MOST_TYPES
-from samepaged.attribution.ownership import FILE_KINDS, KIND, KINDS, PageOwners
+from samepaged.attribution.page_owners import FILE_KINDS, KIND, KINDS, PageOwners
 from samepaged.escape import printable
 from samepaged.ipc import Array, Form, Number, ProtocolError, Text
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ram_map import Layout
+    from samepaged.attribution.ram_map import RamMap
 
 __all__ = [
     "BLOCK",
@@ -90,11 +90,7 @@ def answers(pages: int) -> dict[str, Form]:
         ),
         "selected": Form(arrays={"pages": numbers}),
         "ownership": Form(
-            {
-                "kernel": line,
-                "note": line,
-                "missing": Number(0, pages),
-            },
+            {"kernel": line, "note": line, "missing": Number(0, pages)},
             {
                 "kinds": Array("u1", pages, exact=True),
                 "labels": Array("<i4", pages, exact=True),
@@ -127,7 +123,7 @@ def ascending(numbers: NDArray[np.int64], pages: int) -> bool:
     return bool(numbers[0] >= 0 and numbers[-1] < pages and np.all(numbers[1:] > numbers[:-1]))
 
 
-def regions_of(layouts: Sequence[Layout]) -> NDArray[np.int64]:
+def regions_of(layouts: Sequence[RamMap]) -> NDArray[np.int64]:
     """Layouts as rows of their number, a region's start and its size: int64, flat."""
     rows = [(number, region.start, region.size) for number, layout in enumerate(layouts) for region in layout.regions]
     return np.array(rows[:MOST_REGIONS], dtype=np.int64).reshape(-1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE
+from samepaged.arch import PAGE_SIZE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,8 +71,8 @@ class PageBuffer:
         self._locked = True
         self.file = os.memfd_create("samepaged-copy", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(self.file, (most + 1) * PAGE)
-            self._area = mmap.mmap(self.file, (most + 1) * PAGE, mmap.MAP_SHARED)
+            os.ftruncate(self.file, (most + 1) * PAGE_SIZE)
+            self._area = mmap.mmap(self.file, (most + 1) * PAGE_SIZE, mmap.MAP_SHARED)
             seals = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL | F_SEAL_FUTURE_WRITE
             fcntl.fcntl(self.file, fcntl.F_ADD_SEALS, seals)
         except BaseException:
@@ -96,7 +96,7 @@ class PageBuffer:
         last = min(self.used + pages, self.most + 1)
         if last <= self._ready:
             return
-        start, size = self._ready * PAGE, (last - self._ready) * PAGE
+        start, size = self._ready * PAGE_SIZE, (last - self._ready) * PAGE_SIZE
         os.posix_fallocate(self.file, start, size)
         anchor = ctypes.c_char.from_buffer(self._area)
         try:
@@ -116,7 +116,7 @@ class PageBuffer:
         """
         within = pages[: self.room]
         self.ready(len(within))
-        view = memoryview(self._area)[self.used * PAGE : (self.used + len(within)) * PAGE]
+        view = memoryview(self._area)[self.used * PAGE_SIZE : (self.used + len(within)) * PAGE_SIZE]
         places = source.copy(within, view)
         held = places >= 0
         slots = np.full(len(pages), -1, dtype=np.int32)

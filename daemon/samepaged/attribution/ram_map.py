@@ -1,27 +1,26 @@
-"""Where a guest's RAM lies in its guest-physical addresses: below the hole that PCI needs under 4 GiB, and above it."""
+"""The guest's RAM in guest-physical addresses: page numbers of addresses, and the reverse."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from samepaged.arch import PAGE_SHIFT
+from samepaged.arch.x86_64 import ram_regions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Layout", "Region", "layouts"]
-
-PAGE_SHIFT: Final = 12
-MIB: Final = 1 << 20
-GIB: Final = 1 << 30
+__all__ = ["RamMap", "RamRegion", "ram_maps"]
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class RamRegion:
     """A stretch of guest-physical addresses with RAM behind it: where it starts and how long it is, in bytes."""
 
     start: int
@@ -29,10 +28,10 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class RamMap:
     """Where the RAM lies, in the order in which its pages are counted (that of the RAM blocks, as in PageDigest)."""
 
-    regions: tuple[Region, ...]
+    regions: tuple[RamRegion, ...]
 
     def __post_init__(self) -> None:
         ordered = sorted(self.regions, key=lambda region: region.start)
@@ -81,24 +80,9 @@ class Layout:
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
-def layouts(machine: str | None, memory: int, dimms: Sequence[Region] = ()) -> Iterator[Layout]:
-    """How a guest of `memory` bytes (without its DIMMs, which say themselves where they lie) may be laid out, the
-    likeliest first; `machine` is libvirt's machine type. QEMU: pc_q35_init and pc_init1.
+def ram_maps(machine: str | None, memory: int, dimms: Sequence[RamRegion] = ()) -> Iterator[RamMap]:
+    """The possible maps of a guest of `memory` bytes (without its DIMMs, which have an address of their own), the
+    likeliest first; `machine` is libvirt's machine type. Raises ValueError if regions overlap.
     """
-    q35 = _split(memory, low=2 * GIB, most=2816 * MIB)
-    i440fx = _split(memory, low=3 * GIB, most=3584 * MIB)
-    i440fx_old = _split(memory, low=3584 * MIB, most=3584 * MIB)
-    named = machine or ""
-    first = [q35, i440fx, i440fx_old] if "q35" in named or "pc" not in named else [i440fx, i440fx_old, q35]
-    seen: list[tuple[Region, ...]] = []
-    for regions in first:
-        if regions not in seen:
-            seen.append(regions)
-            yield Layout((*regions, *dimms))
-
-
-def _split(memory: int, low: int, most: int) -> tuple[Region, ...]:
-    """All of it below the hole where that is big enough for `most` bytes; else `low` bytes below it."""
-    if memory < most or memory <= low:
-        return (Region(0, memory),)
-    return Region(0, low), Region(4 * GIB, memory - low)
+    for regions in ram_regions(machine, memory):
+        yield RamMap((*(RamRegion(start, size) for start, size in regions), *dimms))

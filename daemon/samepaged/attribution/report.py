@@ -9,7 +9,7 @@ import numpy as np
 
 from samepaged.attribution.format import lines
 from samepaged.attribution.involvement import involvement, shared_pages
-from samepaged.attribution.ownership import FILE_KINDS, KIND, KINDS, UNUSED
+from samepaged.attribution.page_owners import FILE_KINDS, KIND, KINDS, UNUSED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.involvement import SharedPages
-    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_owners import PageOwners
 
 __all__ = ["AttributionReport", "CopiedPage", "Owner", "answer"]
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged import privileges
+from samepaged.arch import PAGE_SIZE
 from samepaged.attribution import seccomp
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Limits:
     @classmethod
     def of(cls, seconds: float, pages: int, copied: int, *, seccomp: bool) -> Limits:
         """For a guest of so many pages, of which so many may be copied."""
-        return cls(seconds, BASE_MEMORY + MEMORY_A_PAGE * pages + (copied + 1) * 4096, seccomp)
+        return cls(seconds, BASE_MEMORY + MEMORY_A_PAGE * pages + (copied + 1) * PAGE_SIZE, seccomp)
 
 
 class SandboxedProcess:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.client import WorkerClient, WorkerLimits, WorkerRefused
-from samepaged.attribution.guest_ram import PAGE
 from samepaged.attribution.messages import BLOCK, MOST_NOTES
-from samepaged.attribution.ownership import KIND, PageOwners
+from samepaged.attribution.page_owners import KIND, PageOwners
 from samepaged.attribution.sandbox import PROGRAM
 from samepaged.ipc import GoneError, ProtocolError
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.page_buffer import PageSource
-    from samepaged.attribution.ram_map import Layout
+    from samepaged.attribution.ram_map import RamMap
 
 __all__ = ["AttributionSession", "GuestKernelCache", "WorkerLimits"]
 
@@ -88,7 +88,7 @@ class AttributionSession:
     def __init__(
         self,
         known: GuestKernelCache,
-        layouts: Sequence[Layout],
+        layouts: Sequence[RamMap],
         terms: WorkerLimits,
         stop: Callable[[], bool],
         program: Sequence[str] = PROGRAM,
@@ -203,7 +203,7 @@ class AttributionSession:
     def _make_ready(self, talk: WorkerClient) -> None:
         talk.copied.forget()
         if len(self._needed) > talk.copied.most:
-            needed, limit = len(self._needed) * PAGE >> 20, self._terms.memory_limit >> 20
+            needed, limit = len(self._needed) * PAGE_SIZE >> 20, self._terms.memory_limit >> 20
             self.decline(f"{needed} MiB of it would have to be copied, and more; sources.memory_limit is {limit} MiB")
             return
         talk.copied.ready(self.expected(None))

@@ -17,8 +17,8 @@ import numpy.ma  # np.unique loads it when it is first called, and then it is to
 
 from samepaged.attribution.guest_ram import WORDS, Ram, Unreadable
 from samepaged.attribution.messages import BLOCK, LONGEST_LINE, nameless, orders, ownership_parts
-from samepaged.attribution.ownership import KIND
-from samepaged.attribution.ram_map import Layout, Region
+from samepaged.attribution.page_owners import KIND
+from samepaged.attribution.ram_map import RamMap, RamRegion
 from samepaged.attribution.sandbox import confine
 from samepaged.attribution.wire import Channel
 from samepaged.ipc import ProtocolError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.kernel_analysis import Analysis
-    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.wire import Message
 
 __all__ = ["Worker", "main"]
@@ -111,7 +111,7 @@ class Worker:
             },
         )
 
-    def _open(self, layouts: Sequence[Layout], profile: bytes) -> tuple[Ram, Any]:
+    def _open(self, layouts: Sequence[RamMap], profile: bytes) -> tuple[Ram, Any]:
         """The kernel, by the first of the layouts that shows one."""
         trouble: Unreadable | None = None
         for layout in layouts:
@@ -179,11 +179,11 @@ class Worker:
         self._channel.send("failed", fields={"why": " ".join(why.split())[:LONGEST_LINE], "linux": int(linux)})
 
 
-def _layouts(rows: NDArray[np.int64]) -> list[Layout]:
-    regions: dict[int, list[Region]] = {}
+def _layouts(rows: NDArray[np.int64]) -> list[RamMap]:
+    regions: dict[int, list[RamRegion]] = {}
     for number, start, size in rows[: len(rows) // COLUMNS * COLUMNS].reshape(-1, COLUMNS).tolist():
-        regions.setdefault(number, []).append(Region(start, size))
-    return [Layout(tuple(found)) for found in regions.values()]
+        regions.setdefault(number, []).append(RamRegion(start, size))
+    return [RamMap(tuple(found)) for found in regions.values()]
 
 
 def _told(error: Exception) -> str:

@@ -1,11 +1,12 @@
-"""samepaged advise: would KSM pay here, for whom, what stands in its way, and what would it cost?"""
+"""The command `samepaged advise`."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
-from samepaged.commands.on_demand import Scans, add_arguments, bound_by_drift, configured, interrupted, status
+from samepaged.commands.arguments import add_json, add_scan_arguments
+from samepaged.commands.scan_session import ScanSession, bound_by_drift, configured, exit_status, report_interrupted
 from samepaged.memory.hashing import Interrupted
 from samepaged.report.advice import Advice
 from samepaged.service.signals import Signals
@@ -17,25 +18,28 @@ __all__ = ["Command"]
 
 
 class Command:
-    """Scan every guest once, or the named ones, and say what merging their memory (KSM) would gain and cost."""
+    """Scan guests as `samepaged scan` does, and print the memory that KSM would save on this host, in total and by
+    guest, the obstacles on each guest, and the cost.
+    """
 
     name = "advise"
-    help = "say what merging memory (KSM) would gain here, and what it would cost"
+    help = "estimate the gain and the cost of KSM on this host"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments."""
-        add_arguments(parser)
-        parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+        """Add the arguments of the command."""
+        add_scan_arguments(parser)
+        add_json(parser)
+        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Scan, print, and return 1 where a guest was skipped that was not to be."""
+        """Scan and print; returns 1 after an unintended skip."""
         config = configured(args)
         with Signals() as signals:
             try:
-                with Scans(config, args.domains, signals, bound=bound_by_drift(args)) as scans:
+                with ScanSession(config, args.domains, signals, bound=bound_by_drift(args)) as scans:
                     scan = scans.scan()
                     advice = Advice.of(scan, scans.merging())
             except Interrupted:
-                return interrupted()
+                return report_interrupted()
         print(json.dumps(advice.document(), indent=2) if args.json else advice.text())
-        return status(scan)
+        return exit_status(scan)

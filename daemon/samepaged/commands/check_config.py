@@ -1,4 +1,4 @@
-"""`samepaged check-config FILE`: is this configuration good?"""
+"""The command `samepaged check-config`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samepaged.commands.arguments import add_json
 from samepaged.config import load
 from samepaged.errors import ConfigError
 from samepaged.escape import printable, valid
@@ -17,18 +18,19 @@ __all__ = ["Command"]
 
 
 class Command:
-    """Says `FILE: ok`, or raises `ConfigError` with all that is wrong. With --json both are an object."""
+    """Check a configuration file, and print every error with its line and column."""
 
     name = "check-config"
-    help = "check a configuration file, and name every error with its line and column"
+    help = "check a configuration file, and print every error with its line and column"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments to `parser`."""
-        parser.add_argument("file", metavar="FILE", type=Path, help="the configuration, in YAML")
-        parser.add_argument("--json", action="store_true", help="print one JSON object, with every problem")
+        """Add the arguments of the command."""
+        parser.add_argument("file", metavar="FILE", type=Path, help="configuration file, in YAML")
+        add_json(parser, "print one JSON object with every problem instead of lines")
+        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Check `args.file`; the exit status."""
+        """Print `FILE: ok`, or raise ConfigError with every problem. With --json, print both as an object."""
         problems: tuple[str, ...] = ()
         try:
             load(args.file)

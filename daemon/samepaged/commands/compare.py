@@ -1,4 +1,4 @@
-"""samepaged compare: what sharing is lost from one set of traces to another."""
+"""The command `samepaged compare`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samepaged.analysis.study.comparison import compare
+from samepaged.commands.arguments import add_json
 from samepaged.commands.study import begin_drawing, printed
 from samepaged.errors import UsageError
 from samepaged.escape import valid
@@ -21,20 +22,34 @@ __all__ = ["Command"]
 
 
 class Command:
-    """Compare the sharing of two sets of traces, such as of guests without and with address space layout randomisation:
-    by how much total sharing, self-sharing and inter-VM sharing are reduced from A to B.
+    """Compare the sharing of two sets of traces, such as guests without and with address space layout randomisation:
+    the reduction of total sharing, self-sharing and inter-VM sharing from A to B. The comparison uses groups with one
+    trace of each guest; the traces of a set with a single guest count as traces of different guests.
     """
 
     name = "compare"
-    help = "what sharing is lost from one set of traces to another"
+    help = "compare the sharing of two sets of traces"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments."""
-        parser.add_argument("first", metavar="A", help="the traces to begin with")
-        parser.add_argument("second", metavar="B", help="the traces to compare with them")
-        parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-        parser.add_argument("--out", metavar="D", type=Path, help="write the figure, an HTML report and JSON into D")
-        parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the random choice of traces (0)")
+        """Add the arguments of the command."""
+        parser.add_argument("first", metavar="A", help="directory of traces")
+        parser.add_argument("second", metavar="B", help="directory of traces to compare with A")
+        add_json(parser, "print one JSON object instead of a table")
+        parser.add_argument(
+            "--out",
+            metavar="DIR",
+            type=Path,
+            help="write the figure as PNG and SVG, a self-contained HTML report and the JSON object into this "
+            "directory; needs matplotlib",
+        )
+        parser.add_argument(
+            "--seed",
+            metavar="N",
+            type=int,
+            default=0,
+            help="seed of the random choice of traces (default: %(default)s)",
+        )
+        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Survey both, compare, and show it."""

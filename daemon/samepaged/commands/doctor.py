@@ -1,14 +1,14 @@
-"""samepaged doctor: will it work here, and if not, what helps?"""
+"""The command `samepaged doctor`."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samepaged.doctor.examination import examination
+from samepaged.commands.arguments import add_config, add_connect, add_json
+from samepaged.doctor.checks import examination
 from samepaged.doctor.report import document, text
 
 if TYPE_CHECKING:
@@ -18,24 +18,25 @@ __all__ = ["Command"]
 
 
 class Command:
-    """Check the configuration, libvirt, rights, the kernel, the units and every guest. No guest is suspended or read,
-    and nothing is changed. Exit status: 0 all is well, perhaps with warnings; 1 a failure; 2 the configuration cannot
-    be used; 3 libvirt cannot be reached.
+    """Check the configuration, libvirt, privileges, the kernel, the systemd units and every guest, and print a remedy
+    for each problem. No guest is suspended or read, and nothing is changed. Exit status: 0 without failures, 1 after a
+    failure, 2 if the configuration is invalid, 3 if libvirt cannot be reached.
     """
 
     name = "doctor"
-    help = "check whether everything is in place, and say what helps where it is not"
+    help = "check the host's setup, and print a remedy for each problem"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments."""
-        parser.add_argument("--config", metavar="F", type=Path, help="the configuration file (default: none)")
-        parser.add_argument("--connect", metavar="URI", help="libvirt's URI, instead of the configured one")
-        parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+        """Add the arguments of the command."""
+        add_config(parser)
+        add_connect(parser)
+        add_json(parser)
         parser.add_argument(
             "--verify-layout",
             action="store_true",
-            help="ask QEMU's monitor where each guest's RAM lies; libvirt marks the guests as tainted for that",
+            help="read the RAM layout of each guest from the QEMU monitor; libvirt then marks the guests as tainted",
         )
+        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Check, print, and return the exit status."""
@@ -48,5 +49,5 @@ class Command:
 
 
 def _coloured() -> bool:
-    """Whether the terminal shows colours, and whoever reads it wants them (no-color.org)."""
+    """Whether stdout is a terminal with colours, and NO_COLOR (no-color.org) is not set."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

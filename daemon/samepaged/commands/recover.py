@@ -1,4 +1,4 @@
-"""samepaged recover: settle the open entries of the journal."""
+"""The command `samepaged recover`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from samepaged.commands.arguments import add_config, add_connect
 from samepaged.config import Config, load
 from samepaged.errors import ConfigError, UsageError
 from samepaged.guard.recover import recover
@@ -24,25 +25,26 @@ LONGEST_WAIT_SECONDS: Final = 86_400
 
 
 class Command:
-    """Resume each guest that a samepaged which ended has left suspended, and wait until no suspend call of it is under
-    way. Without an open journal entry it does nothing. Exit status 1: an entry is still open.
+    """Resume every guest that an ended samepaged has left suspended, according to the journal, and wait until none of
+    its suspend calls can be pending in libvirt. Without an open journal entry, do nothing. The exit status is 1 if an
+    entry is still open at the end: the guest may be suspended, or may become suspended when its QEMU responds again.
     """
 
     name = "recover"
-    help = "resume guests that a samepaged which ended has left suspended"
+    help = "resume guests that an ended samepaged has left suspended"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments."""
-        parser.add_argument("--config", metavar="F", type=Path, help="the configuration file (default: none)")
-        parser.add_argument("--connect", metavar="URI", help="libvirt's URI, instead of the journal's")
-
+        """Add the arguments of the command."""
+        add_config(parser, ", for runtime_directory; if it is invalid, the default directory is used")
+        add_connect(parser, "the URI in the journal")
         parser.add_argument(
             "--wait",
             metavar="SECONDS",
             type=float,
             default=WAIT_SECONDS,
-            help="give up after so many seconds, and leave the entry open (default: %(default)g)",
+            help="time limit, after which an entry stays open (default: %(default)g)",
         )
+        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Settle the entries, and return 1 if one is still open."""

@@ -1,4 +1,4 @@
-"""samepaged run: the daemon."""
+"""The command `samepaged run`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samepaged.commands.arguments import add_config
 from samepaged.config import load
 from samepaged.memory import softdirty
 from samepaged.privileges import seal
@@ -20,20 +21,23 @@ __all__ = ["Command"]
 
 
 class Command:
-    """Scan at intervals and export metrics, until SIGTERM."""
+    """Scan all guests at intervals and export Prometheus metrics, until a signal arrives. The systemd service runs
+    this command. For each guest and scan it logs, at level info, the number and length of the suspensions.
+    """
 
     name = "run"
-    help = "scan at intervals and export Prometheus metrics"
+    help = "scan guests at intervals and export Prometheus metrics"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments."""
-        parser.add_argument("--config", metavar="F", type=Path, required=True, help="the configuration file")
+        """Add the arguments of the command."""
+        add_config(parser, "; {} is a complete configuration", required=True)
         parser.add_argument(
             "--web-socket",
             metavar="PATH",
             type=Path,
             help="feed the web process that listens on this Unix socket, instead of starting one",
         )
+        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Run the daemon."""

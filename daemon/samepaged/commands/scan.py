@@ -1,4 +1,4 @@
-"""samepaged scan: one scan, shown; or one after another."""
+"""The command `samepaged scan`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from samepaged.commands.on_demand import Scans, add_arguments, bound_by_drift, configured, interrupted, status
-from samepaged.commands.trace_option import Keeping, add_traces
+from samepaged.commands.arguments import add_json, add_scan_arguments, add_traces
+from samepaged.commands.scan_session import ScanSession, bound_by_drift, configured, exit_status, report_interrupted
+from samepaged.commands.trace_output import TraceOutput
 from samepaged.errors import UsageError
 from samepaged.memory.hashing import Interrupted
 from samepaged.report.scan_json import document
@@ -29,37 +30,39 @@ CLEAR: Final = "\x1b[2J\x1b[H"
 
 
 class Command:
-    """Scan every guest once, or the named ones, and print what they could share."""
+    """Scan all running guests, or the named ones, and print how much memory they could share."""
 
     name = "scan"
-    help = "scan guests once and print what they could share"
+    help = "scan guests and print how much memory they could share"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments."""
-        add_arguments(parser)
-        parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+        """Add the arguments of the command."""
+        add_scan_arguments(parser)
+        add_json(parser, "print one JSON object instead of a table")
         parser.add_argument(
             "--watch",
             metavar="SECONDS",
             type=float,
-            help="scan again every so many seconds, at least 1, until interrupted; with --json, an object a line",
+            help="repeat the scan at this interval, at least 1 second, until interrupted. With --json, each scan "
+            "prints one object on a line of its own",
         )
         add_traces(parser)
+        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Scan, print, and return 1 where a guest was skipped that was not to be."""
+        """Scan and print; returns 1 after an unintended skip."""
         if args.watch is not None and not 1 <= args.watch <= 365 * 86_400:
             raise UsageError(f"--watch {args.watch:g} is no number of seconds from 1 to a year", "use 10, for one")
         config = configured(args)
-        kept = None if args.traces is None else Keeping(config, args.traces)
+        kept = None if args.traces is None else TraceOutput(config, args.traces)
         with Signals() as signals:
             try:
-                with Scans(config, args.domains, signals, kept, bound=bound_by_drift(args)) as scans:
+                with ScanSession(config, args.domains, signals, kept, bound=bound_by_drift(args)) as scans:
                     while True:
                         due = time.monotonic() + (args.watch or 0)
                         scan = scans.scan()
                         _show(scan, scans.paused(), args)
-                        found = max(status(scan), 1 if kept is not None and kept.failed else 0)
+                        found = max(exit_status(scan), 1 if kept is not None and kept.failed else 0)
                         if args.watch is None:
                             return found
                         while not signals.stopping and (left := due - time.monotonic()) > 0:
@@ -67,7 +70,7 @@ class Command:
                         if signals.stopping:
                             return found
             except Interrupted:
-                return interrupted()
+                return report_interrupted()
 
 
 def _show(scan: HostScan, paused: Mapping[str, PausedTime], args: argparse.Namespace) -> None:

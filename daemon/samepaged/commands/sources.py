@@ -1,4 +1,4 @@
-"""samepaged sources: whose is the memory that a guest could share?"""
+"""The command `samepaged sources`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from samepaged.attribution.document import sources_document
-from samepaged.commands.on_demand import Scans, add_arguments, bound_by_drift, configured, interrupted, status
-from samepaged.commands.trace_option import Keeping, add_traces
+from samepaged.commands.arguments import add_json, add_scan_arguments, add_traces
+from samepaged.commands.scan_session import ScanSession, bound_by_drift, configured, exit_status, report_interrupted
+from samepaged.commands.trace_output import TraceOutput
 from samepaged.escape import printable
 from samepaged.memory.hashing import Interrupted
 from samepaged.report.attribution import sources_text
@@ -25,22 +26,27 @@ LONGEST_PAUSE: Final = 2.0
 
 
 class Command:
-    """Scan the named guests, and say of each which kinds of pages, processes and files its sharing involves."""
+    """Scan the named guests once and attribute the sharing of each: the kinds of pages, the processes and the files
+    that it involves, and the owners of the most copied pages, according to the guest's own Linux kernel. Sharing
+    between guests covers the named guests only. A guest is suspended for at most scan.max_pause, or 2 seconds without
+    --config; a guest that is expected to need longer is skipped, unless --mode snapshot is given. Attribution needs
+    the mode snapshot or precopy and the reader process.
+    """
 
     name = "sources"
-    help = "say which processes, files and kinds of pages a guest's sharing comes from"
+    help = "attribute a guest's sharing to processes, files and kinds of pages"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments."""
-        add_arguments(parser, named=True)
-        parser.add_argument("--json", action="store_true", help="print JSON: an object, or one for each of several")
+        """Add the arguments of the command."""
+        add_scan_arguments(parser, named=True)
+        add_json(parser, "print JSON: one object, or with several guests one object that holds all of them")
         parser.add_argument(
             "--no-names",
             action="store_true",
-            help="kinds of pages only: no name of a process or a file leaves the guest",
+            help="report kinds of pages only; names of processes and files do not leave the guest",
         )
-
-        add_traces(parser)
+        add_traces(parser, ", with its page owners for samepaged study")
+        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Scan, print, and return 1 where a guest was skipped that was not to be, or has no answer."""
@@ -51,14 +57,16 @@ class Command:
             config = config.model_copy(update={"scan": longer})
         # Whoever asks by hand is told the names, unless they say otherwise: the configuration is about what is kept.
         asked = config.sources.model_copy(update={"enabled": True, "every": 1, "names": not args.no_names})
-        keeping = None if args.traces is None else Keeping(config, args.traces)
+        keeping = None if args.traces is None else TraceOutput(config, args.traces)
         with Signals() as signals:
             try:
-                with Scans(config, args.domains, signals, keeping, sources=asked, bound=bound_by_drift(args)) as scans:
+                with ScanSession(
+                    config, args.domains, signals, keeping, sources=asked, bound=bound_by_drift(args)
+                ) as scans:
                     scan = scans.scan()
                     answers = scans.answers(names=not args.no_names)
             except Interrupted:
-                return interrupted()
+                return report_interrupted()
         if keeping is not None:
             began = {one.name: one.started for one in scan.scans}
             for name, one in answers.items():
@@ -81,4 +89,4 @@ class Command:
                 "alone, or raise sources.memory_limit",
                 file=sys.stderr,
             )
-        return max(status(scan), 1 if unanswered or (keeping is not None and keeping.failed) else 0)
+        return max(exit_status(scan), 1 if unanswered or (keeping is not None and keeping.failed) else 0)

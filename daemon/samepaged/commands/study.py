@@ -1,4 +1,4 @@
-"""samepaged study: from traces to the tables and figures of the paper."""
+"""The command `samepaged study`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from samepaged.analysis.study.document import document
 from samepaged.analysis.study.labels import load_labels
 from samepaged.analysis.study.study import MOST_PAIRS, study
 from samepaged.analysis.study.tables import tables
+from samepaged.commands.arguments import add_json
 from samepaged.errors import UsageError
 from samepaged.text_layout import aligned, columns, elided, wrapped
 from samepaged.traces.database import check_installed
@@ -30,23 +31,47 @@ _MOST_DRAWS = 1_000_000
 
 
 class Command:
-    """Study the traces of a directory: what each guest shares within itself, what every two of them and groups of
-    them share, with and without zero pages, by page size, by platform, and what of it lasts.
+    """Study the traces below a directory and print the tables of the paper, each with the number of its figure: the
+    self-sharing of each guest, the inter-VM sharing of every pair and of groups of guests, sharing with and without
+    zero pages, by page size and by platform, and its stability over time. For each pair of guests, all pairs of their
+    traces are compared, or a random sample of them.
     """
 
     name = "study"
-    help = "from traces to the tables and figures of the paper"
+    help = "compute the tables and figures of the paper from traces"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments."""
-        parser.add_argument("directory", metavar="DIR", help="the traces")
-        parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-        parser.add_argument("--out", metavar="D", type=Path, help="write figures, an HTML report and JSON into D")
-        parser.add_argument("--labels", metavar="F", type=Path, help="a file of platforms and setups, in YAML")
+        """Add the arguments of the command."""
+        parser.add_argument("directory", metavar="DIR", help="directory of traces")
+        add_json(parser, "print one JSON object instead of tables")
         parser.add_argument(
-            "--pairs", metavar="N", type=int, help="pairs of traces to compare of each pair of guests (300)"
+            "--out",
+            metavar="DIR",
+            type=Path,
+            help="write each figure as PNG and SVG, a self-contained HTML report and the JSON object into this "
+            "directory; needs matplotlib",
         )
-        parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the random choice of traces (0)")
+        parser.add_argument(
+            "--labels",
+            metavar="FILE",
+            type=Path,
+            help="YAML file with the platforms and setups of guests: lists `platforms` and `setups` of items with "
+            "`name` and `match`, patterns for guest names",
+        )
+        parser.add_argument(
+            "--pairs",
+            metavar="N",
+            type=int,
+            help=f"maximum number of trace pairs to compare for each pair of guests (default: {MOST_PAIRS})",
+        )
+        parser.add_argument(
+            "--seed",
+            metavar="N",
+            type=int,
+            default=0,
+            help="seed of the random choice of traces (default: %(default)s)",
+        )
+        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Survey, study, and show it."""

@@ -79,14 +79,16 @@ class GroupingConfig(Section):
     names: tuple[Template, ...] = ()
     """Templates such as `{group}-*` for names of domains; the first that fits counts. Default none."""
 
-    def group_of(self, name: str, claims: Mapping[str, str]) -> str | None:
-        """The group of the domain `name`. `claims` is what metadata says of it, by `MetadataSource`."""
-        found = (_claimed(source, claims.get(source, "")) for source in self.metadata)
-        named = (group_in(name, template) for template in self.names)
-        return next((group for group in (*found, *named) if group is not None), None)
+    def group_of(self, name: str, metadata_groups: Mapping[str, str]) -> str | None:
+        """The group of the domain `name`. `metadata_groups` has the groups in its metadata, by
+        `MetadataSource`.
+        """
+        by_metadata = (_metadata_group(source, metadata_groups.get(source, "")) for source in self.metadata)
+        by_name = (group_in(name, template) for template in self.names)
+        return next((group for group in (*by_metadata, *by_name) if group is not None), None)
 
 
-def _claimed(source: MetadataSource, claim: str) -> str | None:
+def _metadata_group(source: MetadataSource, name: str) -> str | None:
     # Whoever may choose a project or a Kubernetes namespace must not thereby get into a group of another origin.
-    group = claim if source == "samepaged" else f"{source}:{claim}"
-    return group if is_group_name(claim) and is_group_name(group) else None
+    group = name if source == "samepaged" else f"{source}:{name}"
+    return group if is_group_name(name) and is_group_name(group) else None

@@ -299,12 +299,12 @@ class Config(Section):
         """Whether the domain `name` is to be scanned."""
         return self.guests.selects(name)
 
-    def group_of(self, name: str, claims: Mapping[str, str] = MappingProxyType({})) -> str:
+    def group_of(self, name: str, metadata_groups: Mapping[str, str] = MappingProxyType({})) -> str:
         """The group of the domain `name`: the first of `groups` that matches, else what `grouping` finds, else
-        `DEFAULT_GROUP`. `claims` is what metadata in the domain's XML says of it, by `MetadataSource`.
+        `DEFAULT_GROUP`. `metadata_groups` is what metadata in the domain's XML says of it, by `MetadataSource`.
         """
         configured = next((group.name for group in self.groups if matches(name, group.match)), None)
-        return configured or self.grouping.group_of(name, claims) or DEFAULT_GROUP
+        return configured or self.grouping.group_of(name, metadata_groups) or DEFAULT_GROUP
 
 
 def schema_keys(model: type[BaseModel] = Config, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.doctor.check import Check, Status, ok, one_line, warning
 from samepaged.doctor.clock import clock_forecast
 from samepaged.drift.budget import UNLIMITED, FixedBudget, hourly_limit
 from samepaged.errors import GuestError, HypervisorError, Reason, excluded
 from samepaged.formatting import seconds, size
-from samepaged.hypervisor.guest import describe
-from samepaged.hypervisor.links import check_links, interruption
+from samepaged.hypervisor.guest import check_links, describe, interruption
 from samepaged.memory.forecast import Policy, forecast
 from samepaged.memory.scan_state import ScanState
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from samepaged.config import Config, ScanConfig
     from samepaged.doctor.clock import ClockForecast
     from samepaged.drift.budget import DriftBudget
-    from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.guest import Guest
+    from samepaged.hypervisor.protocol import Domain, Hypervisor
     from samepaged.hypervisor.qemu_process import ProcessTable
     from samepaged.memory.forecast import Forecast
 
@@ -29,7 +29,6 @@ __all__ = ["Examined", "examine", "judged", "links", "policy", "skipped"]
 
 NAME: Final = "guest"
 LINKS: Final = "links"
-SMALLEST_PAGE: Final = 4096
 # What passes by itself, or is the guest's own state: the next scan may find it otherwise.
 PASSING: Final = frozenset(
     {
@@ -82,7 +81,7 @@ def policy(scan: ScanConfig, budget: DriftBudget = UNLIMITED) -> Policy:
         max_duty=scan.max_duty,
         verify_pages=0,
         still_ksm=scan.still_ksm,
-        finer_sizes=tuple(one for one in scan.page_sizes if one < SMALLEST_PAGE),
+        finer_sizes=tuple(one for one in scan.page_sizes if one < PAGE_SIZE),
         budget=budget,
     )
 
@@ -176,17 +175,16 @@ def _forecast_within(guest: Guest, config: Config, budget: DriftBudget) -> Forec
 def examine(
     hypervisor: Hypervisor,
     config: Config,
-    domain: Any,  # noqa: ANN401 - libvirt's type
+    domain: Domain,
     processes: ProcessTable,
 ) -> Examined:
     """Look at one domain. It is neither suspended nor read. Raises HypervisorError where libvirt is lost."""
-    name: str = domain.name()
-    uuid: str = domain.UUIDString()
+    name, uuid = domain.name, domain.uuid
     guest: Guest | None = None
     try:
         if not config.selects(name):
             raise excluded(name)
-        guest = describe(hypervisor, domain, processes)
+        guest = describe(domain, processes)
         check_links(guest, config.scan.mode, config.scan.macvtap)
         found = _forecast(guest, config)
         guest.process.check()

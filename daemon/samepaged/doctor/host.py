@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from samepaged import ksm
+from samepaged.arch import PAGE_SIZE
 from samepaged.doctor.check import Check, failure, from_error, ok, warning
 from samepaged.errors import GuestError
 from samepaged.memory import softdirty
-from samepaged.memory.hashing import best
-from samepaged.memory.pagemap import PAGE, PRESENT, Pagemap
+from samepaged.memory.hashing import best_hasher
+from samepaged.memory.pagemap import PRESENT, Pagemap
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -140,7 +141,7 @@ def merging(state: KsmState, scan: ScanConfig, *, soft_dirty: bool) -> Check:
             "a samepaged that is no more has held it still, and it still stands",
             "samepaged recover, as root",
         )
-    merged = f"{state.pages_sharing * PAGE >> 20} MiB are merged"
+    merged = f"{state.pages_sharing * PAGE_SIZE >> 20} MiB are merged"
     if state.run != "1":
         return ok(name, f"does not run ({merged}): precopy is not disturbed")
     if not (soft_dirty and uses_soft_dirty(scan)):
@@ -183,12 +184,12 @@ def hashing(kernel: HashingKernel) -> Check:
 
 
 def _own_entry() -> int | GuestError:
-    with mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
+    with mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
         page[0] = 1
         address = ctypes.addressof(ctypes.c_char.from_buffer(page))
         try:
             with Pagemap(os.getpid()) as own:
-                return int(own.entries(address, PAGE)[0])
+                return int(own.entries(address, PAGE_SIZE)[0])
         except GuestError as error:
             return error
 
@@ -212,5 +213,5 @@ def host(scan: ScanConfig, runtime_directory: Path, held: Collection[str]) -> li
         soft_dirty(scan, supported=supported),
         merging(_ksm_state(runtime_directory), scan, soft_dirty=supported),
         huge_pages(_read(HUGE_PAGES), soft_dirty=supported),
-        hashing(HashingKernel(best().name, scan.thread_count)),
+        hashing(HashingKernel(best_hasher().name, scan.thread_count)),
     ]

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.doctor.check import Check, failure, from_error, ok, warning
 from samepaged.errors import GuestError, HypervisorError
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from samepaged.hypervisor.protocol import Hypervisor
 
 __all__ = ["Access", "access", "connected", "reach"]
 
@@ -71,13 +73,13 @@ def connected(found: Access, user: str) -> list[Check]:
 @contextmanager
 def reach(uri: str) -> Iterator[tuple[Hypervisor | None, Access]]:
     """Connect, for reading only where that is all that may be: the connection is closed on leaving."""
-    hypervisor = Hypervisor(uri)
+    hypervisor = LibvirtHypervisor(uri)
     refused: Exception | None = None
     try:
         hypervisor.connect()
     except HypervisorError as error:
         refused = error
-        hypervisor = Hypervisor(uri, read_only=True)
+        hypervisor = LibvirtHypervisor(uri, read_only=True)
         try:
             hypervisor.connect()
         except HypervisorError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from samepaged.doctor.check import Check, failure, ok, one_line, warning
 from samepaged.errors import GuestError
@@ -11,9 +11,9 @@ from samepaged.hypervisor import hmp
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from samepaged.hypervisor.connection import Hypervisor
     from samepaged.hypervisor.hmp import RamBlock
-    from samepaged.memory.layout import RamMapping
+    from samepaged.hypervisor.protocol import Domain
+    from samepaged.memory.ram_location import RamMapping
 
 __all__ = ["compared", "verify"]
 
@@ -47,11 +47,11 @@ def _listed(places: Sequence[tuple[int, int]]) -> str:
     return ", ".join(f"{size >> 20} MiB at {start:#x}" for start, size in places)
 
 
-def verify(hypervisor: Hypervisor, domain: Any, mappings: Sequence[RamMapping]) -> Check:  # noqa: ANN401 - libvirt's type
+def verify(domain: Domain, mappings: Sequence[RamMapping]) -> Check:
     """Ask the monitor of a domain. Raises HypervisorError where libvirt is lost."""
-    name: str = domain.name()
+    name = domain.name
     try:
-        return compared(name, mappings, hmp.ram_of(hypervisor, domain, [mapping.size for mapping in mappings]))
+        return compared(name, mappings, hmp.guest_ram_blocks(domain, [mapping.size for mapping in mappings]))
     except GuestError as error:
         remedy = error.remedy or "run as root, on a host with libvirt-qemu"
         return warning(NAME, one_line(f"could not be checked: {error.problem}"), remedy, name)

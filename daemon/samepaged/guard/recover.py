@@ -13,7 +13,7 @@ from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import HypervisorError, OpenEntriesError
 from samepaged.guard.directories import places
 from samepaged.guard.journal import FileName, OpenEntry, of_dead_processes, open_entries
-from samepaged.guard.settle import OpenEntries
+from samepaged.guard.resume_queue import OpenEntries
 from samepaged.hypervisor.abandoned_dumps import release
 from samepaged.procfs import start_time
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from samepaged.guard.settle import PendingEntry, SettledEntry
+    from samepaged.guard.resume_queue import PendingEntry, SettledEntry
 
 __all__ = ["Recovery", "recover"]
 

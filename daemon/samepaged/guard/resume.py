@@ -16,13 +16,13 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import GuestError, HypervisorError, Reason
-from samepaged.hypervisor.protocol import Control, RunState
+from samepaged.hypervisor.protocol import ControlState, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from samepaged.guard.journal import OpenEntry
-    from samepaged.hypervisor.protocol import Domain, Domains
+    from samepaged.hypervisor.protocol import Domain, Hypervisor
 
 __all__ = ["PASSING", "EntrySettlement", "ResumeOutcome"]
 
@@ -79,7 +79,7 @@ class EntrySettlement:
     """
 
     found: OpenEntry
-    hypervisor: Domains
+    hypervisor: Hypervisor
     in_flight: bool = True
     clock: Callable[[], float] = time.monotonic
     other_uri: bool = False
@@ -147,7 +147,7 @@ class EntrySettlement:
             return ResumeOutcome.ELSEWHERE
         self.hypervisor.connect(CONNECT_SECONDS)
         try:
-            domain = self.hypervisor.domain(entry.uuid, entry.name)
+            domain = self.hypervisor.by_uuid(entry.uuid)
             if domain.id != entry.id:
                 return self._gone()
             return self._settle(domain)
@@ -166,7 +166,7 @@ class EntrySettlement:
         control, since = domain.control()
         state = domain.state()
         self._time(state)
-        if control is Control.OCCUPIED:
+        if control is ControlState.OCCUPIED:
             # An error of the control interface has no time.
             if not 0 < since < BRIEF_SECONDS:
                 self._disturbed()
@@ -193,7 +193,7 @@ class EntrySettlement:
         # A suspend call that was seen to wait may be another one than that which has suspended it.
         return None if self._contended and self.in_flight else ResumeOutcome.RUNNING
 
-    def _is_quiet(self, domain: Domain, control: Control) -> bool:
+    def _is_quiet(self, domain: Domain, control: ControlState) -> bool:
         """Whether no suspend call can be under way any more."""
         if not self._may_ask():
             return False
@@ -201,7 +201,7 @@ class EntrySettlement:
             domain.ping()
             self._asked, self._answered = None, True
             return False
-        job = control is Control.JOB or domain.in_job()
+        job = control is ControlState.JOB or domain.in_job()
         self._asked = None
         now = self.clock()
         if job:

@@ -26,16 +26,16 @@ from samepaged.errors import HypervisorError, SamepagedError
 from samepaged.guard.channel import Channel, Closed
 from samepaged.guard.journal import Entry, OpenEntry
 from samepaged.guard.resume import EntrySettlement, ResumeOutcome
-from samepaged.guard.settle import OpenEntries
+from samepaged.guard.resume_queue import OpenEntries
 from samepaged.hypervisor.abandoned_dumps import release
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.journald import about, configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from samepaged.guard.journal import FileName
-    from samepaged.hypervisor.protocol import Domains
+    from samepaged.hypervisor.protocol import Hypervisor
 
 __all__ = ["Guard", "main"]
 
@@ -79,7 +79,7 @@ class Guard:
     def __init__(
         self,
         channel: Channel,
-        hypervisor: Domains,
+        hypervisor: Hypervisor,
         journal: Path,
         scanner: int,
         kill_scanner: Callable[[], None],
@@ -294,7 +294,7 @@ def main(uri: str, journal: str, scanner: str) -> None:
         return name.number is not None and f"suspended-{name.pid}-{name.start_time}" == path.name
 
     open_entries = OpenEntries(lambda: [path.parent], left_open, uri=uri)
-    Guard(channel, Hypervisor(uri), path, pid, kill_scanner, open_entries).run()
+    Guard(channel, LibvirtHypervisor(uri), path, pid, kill_scanner, open_entries).run()
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from samepaged.drift.budget import exhausted
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guard.client import GUARD_MARGIN_SECONDS
 from samepaged.guard.resume import PASSING
-from samepaged.hypervisor.calls import NotMadeError
-from samepaged.hypervisor.protocol import RunState, check_monitor
+from samepaged.hypervisor.protocol import CallNotMadeError, RunState, check_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from samepaged.drift.ledger import DriftAccount
     from samepaged.guard.client import Guard
     from samepaged.hypervisor.guest import Guest
-    from samepaged.hypervisor.protocol import Domain, Domains
+    from samepaged.hypervisor.protocol import Domain, Hypervisor
 
 __all__ = ["LeftOpenError", "SuspendedDomain", "Suspender"]
 
@@ -66,7 +65,7 @@ class Suspender:
     one that takes a second more. `give_up` says that samepaged is to end.
     """
 
-    hypervisor: Domains
+    hypervisor: Hypervisor
     guest: Guest
     guard: Guard
     max_pause: float
@@ -184,7 +183,7 @@ class Suspender:
 
     def _domain(self) -> Domain:
         """Looked up anew: the connection may be another one."""
-        return self.hypervisor.domain(self.guest.uuid, self.guest.name)
+        return self.hypervisor.by_uuid(self.guest.uuid)
 
     def _check_paused_by_others(self) -> None:
         state = self._domain().state()
@@ -205,7 +204,7 @@ class Suspender:
                 domain=name,
             )
         domain = self._domain()
-        check_monitor(domain, name)
+        check_monitor(domain)
         try:
             domain.ping()
         except GuestError as error:
@@ -222,13 +221,13 @@ class Suspender:
         name = self.guest.name
         domain = self._domain()
         # A suspension in the middle of a migration would be the migration's, and not ours to end.
-        check_monitor(domain, name)
+        check_monitor(domain)
         if domain.state() is not RunState.RUNNING:
             # Another client was quicker: it has paused the guest, and is to resume it.
             raise GuestError(Reason.SUSPEND, "stopped running before it was suspended", domain=name)
         try:
             domain.suspend()
-        except NotMadeError:
+        except CallNotMadeError:
             raise
         except HypervisorError as error:
             raise LeftOpenError(name, "the answer to the suspend call was lost", error) from error
@@ -277,15 +276,15 @@ class Suspender:
         if state is not RunState.PAUSED:
             raise GuestError(Reason.SUSPEND, "went into another state while suspended; left as it is", domain=name)
         others = self._resumed_by_others()
-        self.hypervisor.resumes.own(self.guest.uuid)
+        self.hypervisor.resumes.count_call(self.guest.uuid)
         try:
             domain.resume()
         except GuestError as error:
             if error.reason is not Reason.NO_ANSWER:
-                self.hypervisor.resumes.not_own(self.guest.uuid)
+                self.hypervisor.resumes.uncount_call(self.guest.uuid)
             raise
         self._resumed_at = time.monotonic()
         # The guest runs: now there is time for an event that was late.
-        self.hypervisor.resumes.wait(self.guest.uuid)
+        self.hypervisor.resumes.wait_for_event(self.guest.uuid)
         if self._resumed_by_others() or others:
             raise GuestError(Reason.RESUMED_BY_OTHERS, "ran for a while during its scan: it is void", domain=name)

@@ -10,39 +10,37 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 from samepaged import threads
-from samepaged.errors import HypervisorError
+from samepaged.hypervisor.protocol import CallNotMadeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Calls", "NotMadeError", "Unanswered"]
+__all__ = ["CallTimeoutError", "Calls"]
 
-# Between two calls of `beat` while an answer is waited for.
+# Between two calls of `beat` during a call.
 BEAT_SECONDS: Final = 0.2
 # So much of one turn of that loop counts as waiting at most.
-MOST_WAITED_SECONDS: Final = 0.5
+MAX_WAIT_SECONDS: Final = 0.5
+
+T = TypeVar("T")
 
 
-class NotMadeError(HypervisorError):
-    """No thread could be started, so the call was not made."""
-
-
-class Unanswered(Exception):  # noqa: N818 - the caller turns it into a GuestError that names the call
+class CallTimeoutError(Exception):
     """The call has not returned in time. It goes on in its own thread."""
 
 
 @dataclass(slots=True, eq=False)
-class _Call:
+class _Call(Generic[T]):
     """One call and its result, or the exception that it raised."""
 
-    function: Callable[[], Any]
+    function: Callable[[], T]
     returned: threading.Event = field(default_factory=threading.Event)
-    result: Any = None
+    result: T | None = None
     error: BaseException | None = None
-    given_up: Callable[[], object] | None = None
+    on_return: Callable[[], object] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def make(self) -> None:
@@ -52,15 +50,15 @@ class _Call:
             self.error = error
         with self.lock:
             self.returned.set()
-        if self.given_up is not None:
-            self.given_up()
+        if self.on_return is not None:
+            self.on_return()
 
-    def give_up(self, afterwards: Callable[[], object]) -> bool:
-        """Do not wait any longer: `afterwards` is called when it returns. False if it has returned already."""
+    def give_up(self, on_return: Callable[[], object]) -> bool:
+        """Do not wait any longer: the call's return calls `on_return`. False if it has returned already."""
         with self.lock:
             if self.returned.is_set():
                 return False
-            self.given_up = afterwards
+            self.on_return = on_return
             return True
 
 
@@ -69,11 +67,11 @@ class _Worker:
 
     def __init__(self, idle: deque[_Worker]) -> None:
         self._idle = idle
-        self._call: _Call | None = None
+        self._call: Callable[[], None] | None = None
         self._given = threading.Semaphore(0)
-        threads.Worker(self._run).start(NotMadeError)
+        threads.Worker(self._run).start(CallNotMadeError)
 
-    def make(self, call: _Call | None) -> None:
+    def make(self, call: Callable[[], None] | None) -> None:
         """Make a call; None ends the thread."""
         self._call = call
         self._given.release()
@@ -84,35 +82,36 @@ class _Worker:
             call, self._call = self._call, None
             if call is None:
                 return
-            call.make()
+            call()
             del call
             self._idle.append(self)
 
 
 class Calls:
-    """Makes calls with a bound in time. `beat` is called while an answer is waited for."""
+    """Makes calls with a bound in time, and calls `beat` again and again meanwhile."""
 
     def __init__(self, beat: Callable[[], object] = lambda: None) -> None:
         self._beat = beat
         self._idle: deque[_Worker] = deque()
-        self._unanswered: list[_Call] = []
+        self._unanswered: list[threading.Event] = []
 
     @property
     def unanswered(self) -> int:
-        """The number of calls that were given up and have not returned since."""
-        self._unanswered = [call for call in self._unanswered if not call.returned.is_set()]
+        """The number of calls that timed out and have not returned since."""
+        self._unanswered = [returned for returned in self._unanswered if not returned.is_set()]
         return len(self._unanswered)
 
-    def make(self, function: Callable[[], Any], seconds: float, afterwards: Callable[[], object] = lambda: None) -> Any:  # noqa: ANN401 - whatever the call returns
-        """Call `function` and give what it returns or raises. Raises Unanswered after so many seconds; `afterwards` is
-        then called in the call's thread when it returns. Raises NotMadeError if no thread can be started.
+    def make(self, function: Callable[[], T], seconds: float, afterwards: Callable[[], object] = lambda: None) -> T:
+        """Call `function` and give its result, or raise its exception. Raises CallTimeoutError after so many seconds;
+        the call's own thread then calls `afterwards` when it returns. Raises CallNotMadeError if no thread can be
+        started.
         """
         try:
             worker = self._idle.pop()
         except IndexError:
             worker = _Worker(self._idle)
         call = _Call(function)
-        worker.make(call)
+        worker.make(call.make)
         left = seconds
         while True:
             began = time.monotonic()
@@ -120,13 +119,13 @@ class Calls:
                 break
             self._beat()
             # A process that was stopped meanwhile (SIGSTOP) has not waited: the answer may be there already.
-            left -= min(time.monotonic() - began, MOST_WAITED_SECONDS)
+            left -= min(time.monotonic() - began, MAX_WAIT_SECONDS)
             if left <= 0 and call.give_up(afterwards):
-                self._unanswered.append(call)
-                raise Unanswered
+                self._unanswered.append(call.returned)
+                raise CallTimeoutError
         if call.error is not None:
             raise call.error
-        return call.result
+        return cast("T", call.result)
 
     def close(self) -> None:
         """End the idle threads. A thread whose call has not returned ends with the process."""

@@ -1,49 +1,31 @@
-"""Guests: libvirt's domains as values, and which of them may be scanned now."""
+"""Guests: domains as values, which of them may be scanned now, and the network links that a suspend interrupts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
-
-import libvirt
+from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import GuestError, Reason
 from samepaged.hypervisor import domain_xml
-from samepaged.hypervisor.libvirt_domain import LibvirtDomain
 from samepaged.hypervisor.protocol import check_monitor
 from samepaged.hypervisor.qemu_process import ProcessTable, QemuProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.protocol import Domain
 
-__all__ = ["Guest", "describe"]
+__all__ = ["Guest", "check_links", "describe", "interruption"]
 
-# A paused guest is scanned as it stands, but not while somebody is at work on it.
-BUSY_PAUSES: Final = {
-    libvirt.VIR_DOMAIN_PAUSED_MIGRATION: (Reason.IN_JOB, "is being migrated"),
-    libvirt.VIR_DOMAIN_PAUSED_SAVE: (Reason.IN_JOB, "is being saved"),
-    libvirt.VIR_DOMAIN_PAUSED_DUMP: (Reason.IN_JOB, "is being dumped"),
-    libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT: (Reason.IN_JOB, "is being snapshotted"),
-    libvirt.VIR_DOMAIN_PAUSED_POSTCOPY: (Reason.IN_JOB, "is being migrated (post-copy)"),
-    libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED: (Reason.IN_JOB, "is in a post-copy migration that failed"),
-    libvirt.VIR_DOMAIN_PAUSED_STARTING_UP: (Reason.NOT_RUNNING, "is starting"),
-    libvirt.VIR_DOMAIN_PAUSED_SHUTTING_DOWN: (Reason.NOT_RUNNING, "is shutting down"),
-}
-OTHER_STATES: Final = {
-    libvirt.VIR_DOMAIN_PMSUSPENDED: (Reason.PM_SUSPENDED, "is suspended by its own power management"),
-    libvirt.VIR_DOMAIN_CRASHED: (Reason.CRASHED, "has crashed"),
-    libvirt.VIR_DOMAIN_SHUTDOWN: (Reason.NOT_RUNNING, "is shutting down"),
-}
+# Mode of a macvtap interface whose host device a suspend sets down as well.
+PASSTHROUGH: Final = "passthrough"
 
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """A domain that can be scanned. `id` is libvirt's, new with each start of the domain; `paused` says that somebody
-    else has paused it; `blocks` are its RAM's sizes in bytes; `nosharepages` that KSM is to stay away from it;
-    `claims` the groups that its metadata names, by whose metadata it is (`owner.claims`). `vfio`,
-    `machine`, `dimms`, `device_writes` and `macvtap` are those of `Hardware`.
+    """A domain that can be scanned. `id` is libvirt's, new with each start of the domain. `paused`: another client has
+    paused it. `blocks` are the sizes of its RAM in bytes. `nosharepages`: KSM must not merge its memory. The other
+    fields are those of `DomainXml`.
     """
 
     name: str
@@ -54,7 +36,7 @@ class Guest:
     blocks: tuple[int, ...]
     vfio: bool
     nosharepages: bool = False
-    claims: Mapping[str, str] = field(default_factory=dict)
+    metadata_groups: Mapping[str, str] = field(default_factory=dict)
     machine: str | None = None
     dimms: tuple[tuple[int, int], ...] = ()
     device_writes: bool = False
@@ -75,26 +57,16 @@ class Guest:
         return "nosharepages" if self.nosharepages else None
 
 
-def describe(
-    hypervisor: Hypervisor,
-    domain: Any,  # noqa: ANN401 - libvirt's type
-    processes: ProcessTable | None = None,
-) -> Guest:
+def describe(domain: Domain, processes: ProcessTable | None = None) -> Guest:
     """The guest of a domain. `processes` is the table of this round, if more than one domain is described. Raises
-    GuestError with the reason why it must not or cannot be scanned.
+    GuestError with the reason if it must not or cannot be scanned.
     """
-    name: str = domain.name()
-    state, why = hypervisor.call(f"asking for the state of domain {name!r}", domain.state)
-    paused = state == libvirt.VIR_DOMAIN_PAUSED
-    if not paused and state not in {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED}:
-        reason, text = OTHER_STATES.get(state, (Reason.NOT_RUNNING, "is not running"))
-        raise GuestError(reason, text, domain=name)
-    if paused and why in BUSY_PAUSES:
-        reason, text = BUSY_PAUSES[why]
-        raise GuestError(reason, text, domain=name)
-    check_monitor(LibvirtDomain(hypervisor.call, domain, name), name)
-    xml = hypervisor.call(f"reading the XML of domain {name!r}", domain.XMLDesc)
-    parsed = domain_xml.parse(xml)
+    name = domain.name
+    paused, obstacle = domain.scan_state()
+    if obstacle is not None:
+        raise GuestError(obstacle.reason, obstacle.text, domain=name)
+    check_monitor(domain)
+    parsed = domain_xml.parse(domain.xml())
     if parsed.opt_out is not None:
         raise GuestError(Reason.OPTED_OUT, f"is not to be scanned: its metadata says {parsed.opt_out}", domain=name)
     if parsed.encryption is not None:
@@ -105,19 +77,48 @@ def describe(
             "exclude it (guests.exclude)",
             domain=name,
         )
-    uuid: str = domain.UUIDString()
     return Guest(
         name=name,
-        uuid=uuid,
-        id=domain.ID(),
+        uuid=domain.uuid,
+        id=domain.id,
         paused=paused,
-        process=(processes or ProcessTable()).find(name, uuid),
+        process=(processes or ProcessTable()).find(name, domain.uuid),
         blocks=parsed.blocks,
         vfio=parsed.vfio,
         nosharepages=parsed.nosharepages,
-        claims=parsed.claims,
+        metadata_groups=parsed.metadata_groups,
         machine=parsed.machine,
         dimms=parsed.dimms,
         device_writes=parsed.device_writes,
         macvtap=parsed.macvtap,
+    )
+
+
+def interruption(modes: tuple[str, ...]) -> str:
+    """The effect of a suspend on macvtap interfaces in these modes (at least one), as a clause. libvirt sets a macvtap
+    link down when it suspends the guest, and up when it resumes it; in mode passthrough also the host's network device
+    below (libvirt: qemuInterfaceStopDevice).
+    """
+    named = f"a macvtap interface (mode {', '.join(modes)}), and libvirt sets its link down at each suspend"
+    if PASSTHROUGH in modes:
+        named += ", the host's network device as well"
+    return f"{named}, and up at the resume"
+
+
+def check_links(guest: Guest, mode: str, allowed: str) -> None:
+    """Raise GuestError if a scan in `mode` (scan.mode) would interrupt a link that `allowed` (scan.macvtap) protects.
+    Mode live suspends no guest, and a guest that is paused already is not suspended again.
+    """
+    if not guest.macvtap or guest.paused or mode == "live" or allowed == "allow_passthrough":
+        return
+    passthrough = PASSTHROUGH in guest.macvtap
+    if allowed == "allow" and not passthrough:
+        return
+    value = "allow_passthrough" if passthrough else "allow"
+    raise GuestError(
+        Reason.MACVTAP,
+        f"has {interruption(guest.macvtap)}",
+        f"to scan it all the same, set scan.macvtap: {value}, or scan.mode: live (no suspend); else exclude it "
+        "(guests.exclude)",
+        domain=guest.name,
     )

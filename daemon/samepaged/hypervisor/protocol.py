@@ -1,21 +1,37 @@
-"""A domain and its hypervisor as suspending and resuming see them. Tests put fakes in their place."""
+"""The protocols `Hypervisor` and `Domain`: all that other packages see of libvirt. Tests put fakes in their place."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, Protocol
 
-from samepaged.errors import GuestError, Reason
+from samepaged.errors import GuestError, HypervisorError, Reason
 
 if TYPE_CHECKING:
-    from samepaged.hypervisor.resume_events import Resumes
+    from collections.abc import Sequence
+    from pathlib import Path
 
-__all__ = ["Control", "Domain", "Domains", "RunState", "check_monitor"]
+    from samepaged.hypervisor.resume_events import ResumeCounter
+
+__all__ = [
+    "CallNotMadeError",
+    "ControlState",
+    "Domain",
+    "Hypervisor",
+    "RunState",
+    "ScanObstacle",
+    "check_monitor",
+]
 
 # Another client's query occupies the monitor for milliseconds: it is looked at again before the guest is skipped.
 OCCUPIED_SECONDS: Final = 0.5
 LOOK_SECONDS: Final = 0.02
+
+
+class CallNotMadeError(HypervisorError):
+    """No thread could be started, so the call was not made."""
 
 
 class RunState(Enum):
@@ -30,8 +46,8 @@ class RunState(Enum):
     """It shuts down, has crashed, or the like."""
 
 
-class Control(Enum):
-    """What virDomainGetControlInfo says of libvirt's control interface to a domain."""
+class ControlState(Enum):
+    """State of libvirt's control interface to a domain (virDomainGetControlInfo)."""
 
     READY = auto()
     JOB = auto()
@@ -40,10 +56,26 @@ class Control(Enum):
     """Another call waits for the monitor's answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class ScanObstacle:
+    """A state of a domain that forbids a scan: the reason, and a predicate for people ("is being migrated")."""
+
+    reason: Reason
+    text: str
+
+
 class Domain(Protocol):
     """One domain. Each method raises GuestError, also with Reason.NO_ANSWER if the call does not return in time, and
-    HypervisorError if the connection is lost.
+    HypervisorError if the connection is lost. The properties make no call.
     """
+
+    @property
+    def name(self) -> str:
+        """Name at the time of the lookup. libvirt renames only domains that do not run."""
+
+    @property
+    def uuid(self) -> str:
+        """UUID: the identity of the domain on its host."""
 
     @property
     def id(self) -> int:
@@ -52,7 +84,10 @@ class Domain(Protocol):
     def state(self) -> RunState:
         """Whether it runs. Does not wait for the monitor."""
 
-    def control(self) -> tuple[Control, float]:
+    def scan_state(self) -> tuple[bool, ScanObstacle | None]:
+        """Whether it is paused, and the obstacle to a scan in its state. Does not wait for the monitor."""
+
+    def control(self) -> tuple[ControlState, float]:
         """The state of the control interface, and the seconds since it changed. Does not wait for the monitor."""
 
     def in_job(self) -> bool:
@@ -67,42 +102,84 @@ class Domain(Protocol):
     def resume(self) -> None:
         """Resume it (virDomainResume)."""
 
+    def xml(self) -> str:
+        """Its live XML (virDomainGetXMLDesc)."""
 
-class Domains(Protocol):
-    """A connection to a hypervisor, as far as suspending and resuming need it."""
+    def dump(self, path: Path) -> None:
+        """Write an ELF core of its memory to `path`, in the calling thread and without a bound in time: a dump takes
+        as long as its reader (virDomainCoreDumpWithFormat).
+        """
+
+    def sync_time(self) -> None:
+        """Have its guest agent set the guest's clock by the virtual hardware's (virDomainSetTime), in the calling
+        thread and without a bound in time: an agent may never answer.
+        """
+
+    def monitor_command(self, command: str) -> str:
+        """The human monitor's answer to a command. Marks the domain as tainted, for as long as it runs
+        (virDomainQemuMonitorCommand).
+        """
+
+
+class Hypervisor(Protocol):
+    """A connection to a hypervisor, which may be lost and made again. Each call is bounded in time, unless its
+    description excepts it, and no two threads call over one connection at a time.
+    """
 
     @property
-    def resumes(self) -> Resumes:
+    def uri(self) -> str:
+        """URI of the connection."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is open and was not seen to break."""
+
+    @property
+    def resumes(self) -> ResumeCounter:
         """Resumes of each domain, by libvirt's events."""
 
     @property
     def unanswered(self) -> int:
-        """The number of calls that were given up and have not returned since."""
+        """The number of calls that timed out and have not returned since."""
 
     def connect(self, seconds: float = ...) -> None:
-        """Connect if there is no connection. Raises HypervisorError."""
+        """Connect within so many seconds if there is no connection. Raises HypervisorError."""
 
     def close(self) -> None:
         """Close the connection; harmless if there is none."""
 
-    def domain(self, uuid: str, name: str) -> Domain:
-        """The domain with this UUID; `name` is for messages. Raises GuestError, HypervisorError."""
+    def versions(self) -> tuple[str, str]:
+        """Versions of libvirt and QEMU, as "9.0.0". Raises GuestError, HypervisorError."""
+
+    def may_change(self) -> bool:
+        """Whether libvirt accepts calls over this connection that change something. Raises HypervisorError."""
+
+    def running(self) -> Sequence[Domain]:
+        """The domains that have a process now (running or paused), sorted by name. Raises GuestError,
+        HypervisorError.
+        """
+
+    def by_uuid(self, uuid: str) -> Domain:
+        """The domain with this UUID. Raises GuestError if there is none, HypervisorError."""
+
+    def by_name(self, name: str) -> Domain:
+        """The domain with this name or UUID. Raises GuestError if there is none, HypervisorError."""
 
 
-def check_monitor(domain: Domain, name: str) -> None:
+def check_monitor(domain: Domain) -> None:
     """Raise GuestError if the domain's monitor is busy, or a job holds the domain: then it must not be suspended."""
     deadline = time.monotonic() + OCCUPIED_SECONDS
     while True:
         control, since = domain.control()
-        if control is Control.READY and not domain.in_job():
+        if control is ControlState.READY and not domain.in_job():
             return
-        if control is not Control.OCCUPIED:
-            raise GuestError(Reason.IN_JOB, "is in a job (migration, backup, save or dump)", domain=name)
+        if control is not ControlState.OCCUPIED:
+            raise GuestError(Reason.IN_JOB, "is in a job (migration, backup, save or dump)", domain=domain.name)
         if since > OCCUPIED_SECONDS or time.monotonic() > deadline:
             raise GuestError(
                 Reason.MONITOR_BUSY,
                 f"is not suspended: its monitor has been busy for {since:.1f} s, so QEMU may hang",
                 "see what it waits for (its log, stuck storage)",
-                domain=name,
+                domain=domain.name,
             )
         time.sleep(LOOK_SECONDS)

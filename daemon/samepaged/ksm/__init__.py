@@ -5,10 +5,20 @@ still.
 from __future__ import annotations
 
 from samepaged.ksm.control import activity, left_still, paused, restore, running
-from samepaged.ksm.counters import HostMerging, ProcessMerging, at_work, expected_profit, host_merging, process_merging
+from samepaged.ksm.counters import (
+    HostMerging,
+    Merging,
+    ProcessMerging,
+    at_work,
+    expected_profit,
+    host_merging,
+    process_merging,
+    read_merging,
+)
 
 __all__ = [
     "HostMerging",
+    "Merging",
     "ProcessMerging",
     "activity",
     "at_work",
@@ -17,6 +27,7 @@ __all__ = [
     "left_still",
     "paused",
     "process_merging",
+    "read_merging",
     "restore",
     "running",
 ]

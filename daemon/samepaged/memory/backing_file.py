@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
-from samepaged.memory.pagemap import PAGE
 from samepaged.os_errors import exhausted, no_resources, process_error
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.layout import RamMapping
+    from samepaged.memory.ram_location import RamMapping
 
 __all__ = ["BackingFile"]
 
@@ -115,8 +115,8 @@ class BackingFile:
     def holds_data(self, pages: slice) -> NDArray[np.bool_]:
         """Which of the mapping's pages from start to stop the file has data for: bool. Holes read as zeros."""
         held = np.zeros(pages.stop - pages.start, dtype=np.bool_)
-        begin = self._mapping.offset + pages.start * PAGE
-        end = min(begin + len(held) * PAGE, os.fstat(self._descriptor).st_size)
+        begin = self._mapping.offset + pages.start * PAGE_SIZE
+        end = min(begin + len(held) * PAGE_SIZE, os.fstat(self._descriptor).st_size)
         position = begin
         while position < end:
             try:
@@ -133,8 +133,8 @@ class BackingFile:
                         "try again",
                     ) from error
                 start, position = position, end  # this file system does not know; all of it may be data
-            first = max(start - begin, 0) // PAGE
-            last = -(-(min(position, end) - begin) // PAGE)
+            first = max(start - begin, 0) // PAGE_SIZE
+            last = -(-(min(position, end) - begin) // PAGE_SIZE)
             held[first:last] = True
         return held
 
@@ -146,8 +146,8 @@ class BackingFile:
         count = pages.stop - pages.start
         if mapping.hugetlb:  # never swapped
             return np.ones(count, dtype=np.bool_)
-        begin = mapping.offset + pages.start * PAGE
-        length = min(count * PAGE, os.fstat(self._descriptor).st_size - begin)
+        begin = mapping.offset + pages.start * PAGE_SIZE
+        length = min(count * PAGE_SIZE, os.fstat(self._descriptor).st_size - begin)
         resident = np.zeros(count, dtype=np.uint8)
         if length > 0:
             _mincore(self._descriptor, begin, length, resident)
@@ -156,7 +156,7 @@ class BackingFile:
     def read_into(self, buffer: memoryview, page: int) -> None:
         """Fill `buffer` from page number `page` of the mapping on; past the end of the file there are zeros."""
         filled = 0
-        position = self._mapping.offset + page * PAGE
+        position = self._mapping.offset + page * PAGE_SIZE
         while filled < len(buffer):
             count = os.preadv(self._descriptor, [buffer[filled:]], position + filled)
             if count == 0:

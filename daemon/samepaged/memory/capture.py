@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged import ksm
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
-from samepaged.memory import smaps
-from samepaged.memory.absent_pages import absent_pages, private_mappings
-from samepaged.memory.calibration import calibrate
-from samepaged.memory.claim import LockHeld
-from samepaged.memory.dump_reader import DumpReader
+from samepaged.memory import ram_location
+from samepaged.memory.dump_reader import DumpStream, absent_pages, private_mappings
 from samepaged.memory.forecast import (
     TOO_BUSY,
     Policy,
@@ -27,17 +25,17 @@ from samepaged.memory.forecast import (
     snapshot_seconds,
     within,
 )
-from samepaged.memory.layout import locate, merge_obstacle
+from samepaged.memory.modes import FallbackReason, Workload, fallback_plan
 from samepaged.memory.observer import NullObserver, PageAccess
-from samepaged.memory.pagemap import PAGE
-from samepaged.memory.pause import PauseMeter
-from samepaged.memory.plan import FallbackReason, fall_back
-from samepaged.memory.precopy import TOO_LONG, DoesNotConverge, Precopy, Verification
-from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.precopy import COPY_TOO_LONG, DoesNotConverge, Precopy, Verification
+from samepaged.memory.process_ram import ProcessRam
+from samepaged.memory.ram_location import locate_ram, merge_obstacle
+from samepaged.memory.reader import PauseMeter
 from samepaged.memory.scan_state import ScanState, SoftDirtyEpoch
 from samepaged.memory.sliced import read_sliced
+from samepaged.memory.softdirty import LockHeld
 from samepaged.memory.subpages import SubpageDigests
-from samepaged.memory.suspension import Workload
+from samepaged.memory.throughput import calibrate
 from samepaged.sharing.digest import PageDigest
 
 if TYPE_CHECKING:
@@ -47,9 +45,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.memory.hashing import Hasher
+    from samepaged.memory.modes import Plan
     from samepaged.memory.observer import PageObserver
-    from samepaged.memory.pause import Pause
-    from samepaged.memory.plan import Plan, ThroughputModel
+    from samepaged.memory.reader import Pause
+    from samepaged.memory.throughput import ThroughputModel
 
 __all__ = ["Capture", "GuestMemory", "Hashing", "Policy", "capture"]
 
@@ -87,7 +86,7 @@ class Hashing:
 class Capture:
     """What a scan found and how: the mode and the reader used, bytes read, and why it was not what was asked for.
     `finer` are the digests in the sizes below a page's. `merge_obstacle` is why KSM cannot merge the memory, as far as
-    its mappings tell; `not_exclusive` counts pages as ProcessReader.count_not_exclusive does.
+    its mappings tell; `not_exclusive` counts pages as ProcessRam.count_not_exclusive does.
     """
 
     digest: PageDigest
@@ -112,7 +111,7 @@ def capture(
     finer = None
     if policy.finer_sizes:
         known = epoch = None  # hashes of the parts are not kept
-        finer = SubpageDigests(sum(source.blocks) // PAGE, policy.finer_sizes, hashing.hasher, hashing.seed)
+        finer = SubpageDigests(sum(source.blocks) // PAGE_SIZE, policy.finer_sizes, hashing.hasher, hashing.seed)
     if policy.reader == "dump":
         check_dump_mode(policy, paused=source.paused)
         with kept.restored_if_refused(known, epoch):
@@ -121,7 +120,7 @@ def capture(
         found = _by_dump(source, hashing, finer, kept.pace, None)
     else:
         try:
-            mappings = locate(smaps.read(source.pid), source.blocks)
+            mappings = locate_ram(ram_location.read_smaps(source.pid), source.blocks)
         except GuestError as error:
             if policy.reader != "auto" or error.reason is not Reason.LAYOUT:
                 raise
@@ -131,7 +130,7 @@ def capture(
             witness.decline(DUMPED)
             found = _by_dump(source, hashing, finer, kept.pace, FallbackReason("layout", str(error)))
         else:
-            with ProcessReader(
+            with ProcessRam(
                 source.pid,
                 mappings,
                 hasher=hashing.hasher,
@@ -159,7 +158,7 @@ class _Scan:
     hashing: Hashing
     policy: Policy
     kept: ScanState
-    reader: ProcessReader
+    reader: ProcessRam
     witness: PageObserver
 
     def run(self, known: NDArray[np.uint64] | None, epoch: SoftDirtyEpoch | None) -> Capture:
@@ -191,7 +190,7 @@ class _Scan:
             if pace.measured and budget.left() < budget.limit:
                 raise
             hashing = self.hashing
-            with ProcessReader(
+            with ProcessRam(
                 source.pid,
                 self.reader.mappings,
                 hasher=hashing.hasher,
@@ -212,14 +211,14 @@ class _Scan:
             except (DoesNotConverge, LockHeld) as error:
                 obstacle = CLAIMED if isinstance(error, LockHeld) else TOO_BUSY
                 seconds = snapshot_seconds(self.reader, self.kept.pace)
-                chosen = fall_back(seconds, self.policy.max_pause, obstacle)
+                chosen = fallback_plan(seconds, self.policy.max_pause, obstacle)
                 work = Workload(self.reader.pages, self.reader.count_backed(), first=True)
                 chosen = within(chosen, work, self.policy, self.kept.pace, obstacle=obstacle)
         if pages is None:
             if chosen.mode == "sliced" and self.policy.one_instant:
                 raise self._too_long()
             pages = self._read(chosen.mode)
-        return Capture(PageDigest(pages, PAGE), chosen.mode, "process", self.reader.bytes_read, chosen.fallback)
+        return Capture(PageDigest(pages, PAGE_SIZE), chosen.mode, "process", self.reader.bytes_read, chosen.fallback)
 
     def _too_long(self) -> GuestError:
         seconds = snapshot_seconds(self.reader, self.kept.pace)
@@ -258,7 +257,7 @@ class _Scan:
         if not self.source.paused and any(alone <= bound < alone + copying for bound in bounds):
             if self.policy.one_instant:
                 raise self._too_long()
-            self.witness.decline(TOO_LONG)
+            self.witness.decline(COPY_TOO_LONG)
             pace.reconsider_copying()
             copying = 0.0
         expected = alone + copying
@@ -274,7 +273,7 @@ class _Scan:
             ended = time.monotonic()
         if not self.source.paused:
             pace.learn_overhead(held.seconds - (ended - began))
-        pace.learn((reader.bytes_read - before) // PAGE, read - copied + looked - began)
+        pace.learn((reader.bytes_read - before) // PAGE_SIZE, read - copied + looked - began)
         pace.learn_copying(copies.copied, copied - looked + ended - read)
         return pages
 
@@ -329,7 +328,7 @@ def _by_dump(
     pace: ThroughputModel,
     fallback: FallbackReason | None,
 ) -> Capture:
-    reader = DumpReader(
+    reader = DumpStream(
         source.dump,
         source.directory,
         source.blocks,
@@ -344,4 +343,4 @@ def _by_dump(
         began = time.monotonic()
         pages = reader.read(absent)
         pace.learn_dump(reader.bytes_read, time.monotonic() - began)
-    return Capture(PageDigest(pages, PAGE), "snapshot", "dump", reader.bytes_read, fallback)
+    return Capture(PageDigest(pages, PAGE_SIZE), "snapshot", "dump", reader.bytes_read, fallback)

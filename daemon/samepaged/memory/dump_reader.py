@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.hashing import Interrupted
-from samepaged.memory.images.elf_stream import ElfStream, Segment
+from samepaged.memory.images.elf_stream import ElfStream, Segment, ram_segments
 from samepaged.memory.locked_buffer import locked_buffer
-from samepaged.memory.pagemap import PAGE
+from samepaged.memory.pagemap import PRESENT, Pagemap
+from samepaged.memory.pagemap import SWAPPED as SWAPPED_ENTRY
+from samepaged.memory.ram_location import locate_ram, read_smaps
 from samepaged.os_errors import exhausted, no_resources
 from samepaged.sharing.digest import ABSENT, SWAPPED, ZERO
 from samepaged.threads import Worker
@@ -34,48 +37,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.memory.hashing import Hasher
+    from samepaged.memory.ram_location import RamMapping
     from samepaged.memory.subpages import SubpageDigests
 
-__all__ = ["DumpReader", "place"]
+__all__ = ["DumpStream", "absent_pages", "private_mappings"]
 
-FOUR_GIB: Final = 1 << 32
-# A display adapter's legacy window hides this much of a PC's RAM, from the dump too.
-VGA_WINDOW: Final = (0xA0000, 0xC0000)
-PIPE_SIZE: Final = 1 << 20
+PIPE_BYTES: Final = 1 << 20
 CHUNK_PAGES: Final = 256
 POLL_SECONDS: Final = 0.02
 # For so long a dump that is not read any more may take to end, while the guest is suspended.
 END_SECONDS: Final = 0.3
-
-
-def place(segments: Sequence[Segment], total: int) -> list[tuple[Segment, int]]:
-    """Which of a dump's segments are the guest's RAM, and the offset in its RAM (bytes) at which each begins.
-
-    A dump also holds the memory of devices: video RAM and ROMs below 4 GiB, and 64-bit BARs above. RAM begins at 0,
-    goes on at 4 GiB (QEMU, hw/i386/pc.c), and comes before any BAR. Raises GuestError where the sum does not match.
-    """
-    placed: list[tuple[Segment, int]] = []
-    end = 0
-    for segment in sorted(segments, key=lambda segment: segment.address):
-        if end == total:  # what comes now may lie right behind, as video RAM does
-            break
-        if segment.address % PAGE or segment.size % PAGE:
-            raise GuestError(Reason.DUMP, f"the memory dump has part of a page at {segment.address:#x}")
-        if segment.address < FOUR_GIB:
-            if segment.address not in (end, VGA_WINDOW[1] if end == VGA_WINDOW[0] else end):
-                continue
-            offset = segment.address
-        else:
-            offset = end
-        placed.append((segment, offset))
-        end = offset + segment.size
-    if end != total:
-        raise GuestError(
-            Reason.LAYOUT,
-            f"the memory dump has {end} bytes of RAM, the domain's XML {total}",
-            "use `--reader process`",
-        )
-    return placed
 
 
 def _end(writer: Worker, fifo: Path, seconds: float = math.inf) -> bool:
@@ -125,7 +96,7 @@ def _remove(fifo: Path) -> None:
             remove()
 
 
-class DumpReader:
+class DumpStream:
     """Reads a guest through `dump(path)`, which writes the dump into the FIFO at `path` and returns when it is done.
     The FIFO lies in a directory of its own below `directory`. Raises GuestError.
     """
@@ -164,7 +135,7 @@ class DumpReader:
             try:
                 # Refused to a user whose pipes hold much already (pipe(7), pipe-user-pages-soft): then it is slower.
                 with contextlib.suppress(PermissionError):
-                    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+                    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
                 writer.start(partial(GuestError, Reason.NO_RESOURCES))
                 pages = self._hash(ElfStream(lambda buffer: self._readinto(descriptor, buffer, writer)))
                 self._drain(descriptor, writer)
@@ -215,29 +186,59 @@ class DumpReader:
                 return 0
 
     def _drain(self, descriptor: int, writer: Worker) -> None:
-        rest = locked_buffer(PIPE_SIZE)
+        rest = locked_buffer(PIPE_BYTES)
         while self._readinto(descriptor, rest, writer):
             pass
 
     def _hash(self, stream: ElfStream) -> NDArray[np.uint64]:
-        pages = np.full(self._total // PAGE, SWAPPED, dtype=np.uint64)
-        placed = sorted(place(stream.segments, self._total), key=lambda item: item[0].offset)
-        buffer = locked_buffer(CHUNK_PAGES * PAGE)
+        pages = np.full(self._total // PAGE_SIZE, SWAPPED, dtype=np.uint64)
+        placed = sorted(ram_segments(stream.segments, self._total), key=lambda item: item[0].offset)
+        buffer = locked_buffer(CHUNK_PAGES * PAGE_SIZE)
         for segment, offset in placed:
             stream.skip_to(segment.offset)
-            self._hash_segment(stream, segment, offset // PAGE, pages, buffer)
+            self._hash_segment(stream, segment, offset // PAGE_SIZE, pages, buffer)
         return pages
 
     def _hash_segment(
         self, stream: ElfStream, segment: Segment, page: int, out: NDArray[np.uint64], buffer: memoryview
     ) -> None:
-        count = segment.size // PAGE
+        count = segment.size // PAGE_SIZE
         for first in range(0, count, CHUNK_PAGES):
             pages = min(CHUNK_PAGES, count - first)
-            window = buffer[: pages * PAGE]
+            window = buffer[: pages * PAGE_SIZE]
             stream.fill(window)
             at = page + first
-            self._hasher.hash_buffer(window, out[at : at + pages], PAGE, self._seed)
+            self._hasher.hash_buffer(window, out[at : at + pages], PAGE_SIZE, self._seed)
             if self._finer is not None:
                 self._finer.hash(window, np.arange(at, at + pages))
             self.bytes_read += len(window)
+
+
+def private_mappings(pid: int, blocks: Sequence[int]) -> tuple[RamMapping, ...]:
+    """The guest's RAM, where this may be asked and where its pagemap alone says what is absent; else nothing. Raises
+    GuestError if a resource is exhausted: then the next scan would call other pages absent.
+    """
+    try:
+        mappings = locate_ram(read_smaps(pid), blocks)
+    except GuestError as error:
+        if error.reason is Reason.NO_RESOURCES:
+            raise
+        return ()
+    return () if any(mapping.has_file for mapping in mappings) else mappings
+
+
+def absent_pages(pid: int, mappings: Sequence[RamMapping]) -> NDArray[np.bool_] | None:
+    """Which pages are absent, where this may be asked: the dump reader needs no right to the process, and does
+    without. Raises GuestError as `private_mappings` does.
+    """
+    if not mappings:
+        return None
+    try:
+        with Pagemap(pid) as pagemap:
+            entries = np.concatenate([pagemap.entries(mapping.start, mapping.size) for mapping in mappings])
+    except GuestError as error:
+        if error.reason is Reason.NO_RESOURCES:
+            raise
+        return None
+    absent: NDArray[np.bool_] = (entries & (PRESENT | SWAPPED_ENTRY)) == 0
+    return absent

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 import xxhash
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.memory.locked_buffer import locked_buffer
-from samepaged.memory.process_vm import READ_PAGE, copy_process
+from samepaged.memory.process_vm import copy_process
 from samepaged.sharing.digest import FIRST_HASH, ZERO
 from samepaged.sharing.parallel import together
 
@@ -28,14 +29,14 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
     from numpy.typing import NDArray
 
-__all__ = ["READ_PAGE", "Hasher", "Interrupted", "NativeHasher", "PythonHasher", "best", "read_by"]
+__all__ = ["PAGE_SIZE", "Hasher", "Interrupted", "NativeHasher", "PythonHasher", "best_hasher", "hash_copied_pages"]
 
 SMALLEST_PAGE: Final = 512
 LARGEST_SEED: Final = 2**64 - 1
 
 # Pages read between two looks at `stop` (64 MiB): ten milliseconds or so. Coming back to Python takes microseconds.
-PAGES_A_STEP: Final = 16384
-FEWEST_PAGES_A_STEP: Final = 256
+STEP_PAGES: Final = 16384
+MIN_STEP_PAGES: Final = 256
 
 # What one system call reads (2 MiB, _pagehash_kernel.h says why), and so what a thread needs to read into.
 CHUNK_PAGES: Final = 512
@@ -134,7 +135,7 @@ class PythonHasher:
                 )
             for index in range(len(out)):
                 page = octets[index * page_size : (index + 1) * page_size]
-                out[index] = ZERO if page == zeros else unreserved(xxhash.xxh3_64_intdigest(page, seed))
+                out[index] = ZERO if page == zeros else avoid_reserved(xxhash.xxh3_64_intdigest(page, seed))
 
     def read_process(
         self,
@@ -148,10 +149,10 @@ class PythonHasher:
     ) -> None:
         """As in Hasher."""
         _check_read(pid, addresses, out, page_size, seed)
-        read_by(partial(copy_process, pid), self, addresses, out, page_size, seed, threads, stop)
+        hash_copied_pages(partial(copy_process, pid), self, addresses, out, page_size, seed, threads, stop)
 
 
-def read_by(
+def hash_copied_pages(
     copy: Callable[[NDArray[np.uint64], memoryview], None],
     hasher: Hasher,
     addresses: NDArray[np.uint64],
@@ -162,7 +163,7 @@ def read_by(
     stop: Callable[[], bool] = _never,
 ) -> None:
     """As Hasher.read_process, of pages that `copy(addresses, scratch)` puts into the scratch one after the other."""
-    parts = READ_PAGE // page_size
+    parts = PAGE_SIZE // page_size
 
     def step(start: int, end: int, locked_buffer: memoryview) -> None:
         for first in range(start, end, CHUNK_PAGES):
@@ -173,12 +174,12 @@ def read_by(
     _in_steps(step, len(addresses), threads, stop)
 
 
-def best() -> Hasher:
+def best_hasher() -> Hasher:
     """The native hasher where it was built, else the one in Python."""
     return PythonHasher() if _pagehash is None else NativeHasher()
 
 
-def unreserved(value: int) -> int:
+def avoid_reserved(value: int) -> int:
     """A hash that is none of the values which stand for a page without one."""
     return value + FIRST_HASH if value < FIRST_HASH else value
 
@@ -186,14 +187,14 @@ def unreserved(value: int) -> int:
 def _in_steps(step: Callable[[int, int, memoryview], None], pages: int, threads: int, stop: Callable[[], bool]) -> None:
     """Call `step(start, end, scratch)` until all `pages` are done, on `threads` threads, each with its own scratch."""
     # Small reads are shared out too: they are what a guest is suspended for.
-    size = max(FEWEST_PAGES_A_STEP, min(PAGES_A_STEP, pages // (4 * max(threads, 1))))
+    size = max(MIN_STEP_PAGES, min(STEP_PAGES, pages // (4 * max(threads, 1))))
     steps = -(-pages // size)
     following = count()
     failed = False
 
     def work() -> None:
         nonlocal failed
-        own = locked_buffer(min(CHUNK_PAGES, size, pages) * READ_PAGE)
+        own = locked_buffer(min(CHUNK_PAGES, size, pages) * PAGE_SIZE)
         while not failed and (index := next(following)) < steps:
             try:
                 if stop():
@@ -223,13 +224,13 @@ def _check_array(array: NDArray[np.uint64], name: str, *, writable: bool = False
 
 
 def _check_read(pid: int, addresses: NDArray[np.uint64], out: NDArray[np.uint64], page_size: int, seed: int) -> int:
-    """Check the arguments of read_process; the number of hashes that a page of READ_PAGE gives."""
-    _check(page_size, seed, READ_PAGE)
+    """Check the arguments of read_process; the number of hashes that a page of PAGE_SIZE gives."""
+    _check(page_size, seed, PAGE_SIZE)
     _check_array(addresses, "addresses")
     _check_array(out, "out", writable=True)
     if pid <= 0:
         raise ValueError(f"{pid} is not the id of a process")
-    parts = READ_PAGE // page_size
+    parts = PAGE_SIZE // page_size
     if len(out) != len(addresses) * parts:
         raise ValueError(f"{len(addresses)} pages give {parts} hashes each; out has room for {len(out)} in all")
     return parts

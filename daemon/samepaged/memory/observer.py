@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.memory.locked_buffer import locked_buffer
-from samepaged.memory.pagemap import PAGE
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.process_reader import ProcessReader
+    from samepaged.memory.process_ram import ProcessRam
     from samepaged.memory.residency import Residency
 
 __all__ = ["ABSENT", "SWAPPED", "NullObserver", "PageAccess", "PageObserver"]
@@ -24,7 +24,7 @@ __all__ = ["ABSENT", "SWAPPED", "NullObserver", "PageAccess", "PageObserver"]
 ABSENT: Final = -1
 SWAPPED: Final = -2
 # Pages that are copied at a time to look for something in them: 2 MiB.
-CHUNK: Final = 512
+CHUNK_PAGES: Final = 512
 
 
 class PageAccess:
@@ -32,7 +32,7 @@ class PageAccess:
     for if it is not given; absent ones are not touched, and swapped ones are not brought in.
     """
 
-    def __init__(self, reader: ProcessReader, where: Residency | None = None) -> None:
+    def __init__(self, reader: ProcessRam, where: Residency | None = None) -> None:
         self._reader = reader
         self._looked = where
         self.copied = 0
@@ -63,7 +63,7 @@ class PageAccess:
             own = np.flatnonzero(held[pages])
             own = own[np.argsort(pages[own], kind="stable")]
             if len(own):
-                copy(pages[own].astype(np.intp), out[done * PAGE : (done + len(own)) * PAGE])
+                copy(pages[own].astype(np.intp), out[done * PAGE_SIZE : (done + len(own)) * PAGE_SIZE])
                 places[own] = np.arange(done, done + len(own), dtype=np.int32)
                 done += len(own)
         self.copied += done
@@ -81,14 +81,14 @@ class PageAccess:
 
     def starting_with(self, mark: bytes) -> NDArray[np.int64]:
         """The pages that begin with these bytes: int64, ascending. Raises as `copy` does."""
-        buffer = locked_buffer(CHUNK * PAGE)
+        buffer = locked_buffer(CHUNK_PAGES * PAGE_SIZE)
         wanted = np.frombuffer(mark, dtype=np.uint8)
         found = []
         held = np.flatnonzero(self.present)
-        for start in range(0, len(held), CHUNK):
-            chunk = held[start : start + CHUNK]
+        for start in range(0, len(held), CHUNK_PAGES):
+            chunk = held[start : start + CHUNK_PAGES]
             places = self.copy(chunk, buffer)
-            begins = np.frombuffer(buffer, dtype=np.uint8).reshape(CHUNK, PAGE)[: len(chunk), : len(wanted)]
+            begins = np.frombuffer(buffer, dtype=np.uint8).reshape(CHUNK_PAGES, PAGE_SIZE)[: len(chunk), : len(wanted)]
             found.append(chunk[(begins == wanted).all(axis=1)[places]])
         return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 

@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.os_errors import process_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["READ_PAGE", "ProcessMemory", "copy_process"]
+__all__ = ["ProcessMemory", "copy_process"]
 
-# The unit of reading, whatever the page size that is hashed.
-READ_PAGE: Final = 4096
 LARGEST_ADDRESS: Final = 2**64 - 1
 # Each may be a range of its own, and a call takes no more than 1024 of them (IOV_MAX).
-PAGES_A_CALL: Final = 1024
+CALL_PAGES: Final = 1024
 
 
 class _Range(ctypes.Structure):
@@ -56,24 +55,24 @@ def copy_process(pid: int, addresses: NDArray[np.uint64], scratch: memoryview) -
         base = ctypes.addressof(anchor)
         done = 0
         while done < len(addresses):
-            ranges = _ranges(addresses[done : done + PAGES_A_CALL])
-            local = _Range(base + done * READ_PAGE, int(ranges[:, 1].sum()))
+            ranges = _ranges(addresses[done : done + CALL_PAGES])
+            local = _Range(base + done * PAGE_SIZE, int(ranges[:, 1].sum()))
             got = _libc.process_vm_readv(pid, ctypes.byref(local), 1, ranges.ctypes.data, len(ranges), 0)
-            if got < READ_PAGE:
+            if got < PAGE_SIZE:
                 why = ctypes.get_errno() if got < 0 else errno.EFAULT
                 raise OSError(why, f"cannot read process {pid} at {int(addresses[done]):#x}: {os.strerror(why)}")
             # A short read ends at a page that cannot be read: the next round meets it first, and learns why.
-            done += got // READ_PAGE
+            done += got // PAGE_SIZE
     finally:
         del anchor  # else the scratch cannot be closed
 
 
 def _ranges(addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Where the runs of neighbouring pages start, and how many bytes each has: rows that are of struct iovec's form."""
-    firsts = np.flatnonzero(np.diff(addresses, prepend=addresses[:1]) != READ_PAGE)
+    firsts = np.flatnonzero(np.diff(addresses, prepend=addresses[:1]) != PAGE_SIZE)
     ranges = np.empty((len(firsts), 2), dtype=np.uint64)
     ranges[:, 0] = addresses[firsts]
-    ranges[:, 1] = np.diff(firsts, append=len(addresses)) * READ_PAGE
+    ranges[:, 1] = np.diff(firsts, append=len(addresses)) * PAGE_SIZE
     return ranges
 
 
@@ -109,5 +108,5 @@ class ProcessMemory:
 
 
 def _check(addresses: NDArray[np.uint64]) -> None:
-    if np.any(addresses % READ_PAGE) or np.any(addresses > LARGEST_ADDRESS - READ_PAGE):
+    if np.any(addresses % PAGE_SIZE) or np.any(addresses > LARGEST_ADDRESS - PAGE_SIZE):
         raise ValueError("an address is not the address of a page")

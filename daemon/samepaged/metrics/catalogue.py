@@ -1,6 +1,4 @@
-"""All metrics that samepaged exports, with their documentation. HELP and docs/reference/metrics.md are generated from
-the catalogue, and the collectors fill these entries alone.
-"""
+"""All metrics that samepaged exports. HELP texts, docs/reference/metrics.md and /metrics come from this catalogue."""
 
 from __future__ import annotations
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+import platform
+from typing import TYPE_CHECKING, Final
 
-from samepaged.metrics.families import COUNTER, GAUGE, INFO
-from samepaged.metrics.metric import Metric, Unit
+import samepaged
+from samepaged.metrics.metric import COUNTER, GAUGE, INFO, Metric, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from samepaged.scan.snapshot import Limits, Snapshot, TraceStats
 
 BUILD: Final = Metric(
     INFO,
@@ -14,6 +20,7 @@ BUILD: Final = Metric(
     Unit.ONE,
     "The version of samepaged, and of the Python that runs it; always 1.",
     example="count by (version) (samepage_build_info)",
+    values=lambda _: {(samepaged.__version__, platform.python_version()): 1},
 )
 LIBVIRT_UP: Final = Metric(
     GAUGE,
@@ -22,6 +29,7 @@ LIBVIRT_UP: Final = Metric(
     Unit.TRUTH,
     "Whether samepaged is connected to libvirt: 1 or 0.",
     example="samepage_libvirt_up == 0",
+    values=lambda snapshot: {(): snapshot.libvirt_up},
 )
 OPEN_ENTRIES: Final = Metric(
     GAUGE,
@@ -30,7 +38,15 @@ OPEN_ENTRIES: Final = Metric(
     Unit.ENTRIES,
     "Journal entries that are not settled: their guests may be suspended, or a suspend call may be queued in libvirt.",
     example="samepage_journal_open_entries > 0",
+    values=lambda snapshot: {(): len(snapshot.open_entries)},
 )
+
+
+def _open_since(snapshot: Snapshot) -> dict[tuple[str], float]:
+    # Entries are in the order of their age: the oldest entry of a domain is the last to set its value.
+    return {(one.domain,): one.since for one in reversed(snapshot.open_entries)}
+
+
 OPEN_ENTRY_SINCE: Final = Metric(
     GAUGE,
     "samepage_journal_open_entry_timestamp_seconds",
@@ -39,6 +55,7 @@ OPEN_ENTRY_SINCE: Final = Metric(
     "Time of the suspend call of the domain's oldest open journal entry, in seconds of the Unix epoch. Settled entries "
     "have no series.",
     example="time() - min by (instance) (samepage_journal_open_entry_timestamp_seconds)",
+    values=_open_since,
 )
 RELOAD_SUCCESSFUL: Final = Metric(
     GAUGE,
@@ -47,6 +64,7 @@ RELOAD_SUCCESSFUL: Final = Metric(
     Unit.TRUTH,
     "Whether the last load of the configuration succeeded: 1 or 0. After a failure the old one stays in force.",
     example="samepage_config_last_reload_successful == 0",
+    values=lambda snapshot: {(): snapshot.config.successful},
 )
 RELOAD_SUCCESS: Final = Metric(
     GAUGE,
@@ -55,7 +73,14 @@ RELOAD_SUCCESS: Final = Metric(
     Unit.EPOCH,
     "When the configuration in force was loaded, in seconds of the Unix epoch.",
     example="changes(samepage_config_last_reload_success_timestamp_seconds[1d])",
+    values=lambda snapshot: {(): snapshot.config.loaded},
 )
+
+
+def _of_limits(value: Callable[[Limits], float]) -> Callable[[Snapshot], dict[tuple[()], float]]:
+    return lambda snapshot: {} if snapshot.limits is None else {(): value(snapshot.limits)}
+
+
 MAX_PAUSE: Final = Metric(
     GAUGE,
     "samepage_config_max_pause_seconds",
@@ -63,6 +88,7 @@ MAX_PAUSE: Final = Metric(
     Unit.SECONDS,
     "`scan.max_pause` in force: seconds that a guest may stand suspended at a time.",
     example="samepage_domain_last_pause_seconds > on (instance) group_left samepage_config_max_pause_seconds",
+    values=_of_limits(lambda limits: limits.max_pause),
 )
 MAX_DRIFT: Final = Metric(
     GAUGE,
@@ -71,6 +97,7 @@ MAX_DRIFT: Final = Metric(
     Unit.RATIO,
     "`scan.max_drift` in force: the part of any hour for which all scans together may suspend a guest.",
     example="samepage_domain_paused_ratio > on (instance) group_left samepage_config_max_drift_ratio",
+    values=_of_limits(lambda limits: limits.max_drift),
 )
 SCAN_INTERVAL: Final = Metric(
     GAUGE,
@@ -79,7 +106,15 @@ SCAN_INTERVAL: Final = Metric(
     Unit.SECONDS,
     "`scan.interval` in force: seconds from the start of a scan of the host to the start of the next.",
     example="time() - samepage_last_scan_timestamp_seconds > 2 * samepage_config_scan_interval_seconds",
+    values=_of_limits(lambda limits: limits.interval),
 )
+
+
+def _of_traces(value: Callable[[TraceStats], float]) -> Callable[[Snapshot], dict[tuple[()], float]]:
+    """The value of the trace recorder; none if the daemon does not record traces."""
+    return lambda snapshot: {} if snapshot.recording is None else {(): value(snapshot.recording)}
+
+
 TRACES_WRITTEN: Final = Metric(
     COUNTER,
     "samepage_traces_written_total",
@@ -87,6 +122,7 @@ TRACES_WRITTEN: Final = Metric(
     Unit.TRACES,
     "Traces written since samepaged started; there are none where `traces.enabled` is false.",
     example="rate(samepage_traces_written_total[1h]) * 3600",
+    values=_of_traces(lambda traces: traces.written),
 )
 TRACES_LOST: Final = Metric(
     COUNTER,
@@ -95,6 +131,7 @@ TRACES_LOST: Final = Metric(
     Unit.TRACES,
     "Traces that could not be written, or not in time; the log says why.",
     example="increase(samepage_traces_lost_total[6h]) > 0",
+    values=_of_traces(lambda traces: traces.lost),
 )
 TRACES_STORED: Final = Metric(
     GAUGE,
@@ -103,4 +140,5 @@ TRACES_STORED: Final = Metric(
     Unit.BYTES,
     "What all traces in `traces.directory` take on disk, after the last pruning.",
     example="samepage_traces_stored_bytes / 2^30",
+    values=_of_traces(lambda traces: traces.stored_bytes),
 )

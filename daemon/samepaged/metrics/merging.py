@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from samepaged.metrics.families import COUNTER, GAUGE, INFO
-from samepaged.metrics.metric import Metric, Unit
+from samepaged.metrics.metric import COUNTER, GAUGE, INFO, Metric, Unit, of_scan
 from samepaged.scan.label_values import OBSTACLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from samepaged.ksm import Merging
+    from samepaged.scan.snapshot import Snapshot
+
+Labels = TypeVar("Labels", bound=tuple[str, ...])
+Value = TypeVar("Value")
+
+
+def _of_ksm(values: Callable[[Merging], Mapping[Labels, Value]]) -> Callable[[Snapshot], Mapping[Labels, Value]]:
+    """Values of the kernel's counters; none if the kernel has no KSM, or before its counters are read."""
+    return lambda snapshot: {} if snapshot.merging is None else values(snapshot.merging)
+
 
 KSM_RUNNING: Final = Metric(
     GAUGE,
@@ -15,6 +29,7 @@ KSM_RUNNING: Final = Metric(
     Unit.TRUTH,
     "Whether KSM, the kernel's samepage merging, merges pages now: 1 or 0.",
     example="samepage_ksm_running == 0",
+    values=_of_ksm(lambda merging: {(): merging.host.running}),
 )
 KSM_MERGED: Final = Metric(
     GAUGE,
@@ -23,6 +38,7 @@ KSM_MERGED: Final = Metric(
     Unit.BYTES,
     "Bytes that KSM saves now, on the whole host (`pages_sharing` and `ksm_zero_pages`).",
     example="samepage_ksm_merged_bytes",
+    values=_of_ksm(lambda merging: {(): merging.host.merged_bytes}),
 )
 KSM_POTENTIAL: Final = Metric(
     GAUGE,
@@ -33,6 +49,7 @@ KSM_POTENTIAL: Final = Metric(
     "pages that take memory, which it merges like others.",
     symbol="Σ S_self(V) + S_inter(G) + zero pages",
     example="samepage_ksm_potential_bytes - samepage_ksm_merged_bytes",
+    values=of_scan(lambda scan: {(): scan.potential_pages * scan.report.page_size}),
 )
 KSM_ATTAINABLE: Final = Metric(
     GAUGE,
@@ -43,7 +60,24 @@ KSM_ATTAINABLE: Final = Metric(
     "(`samepage_domain_merge_obstacle_info` tells why the others' cannot be).",
     symbol="the same over these V",
     example="samepage_ksm_potential_bytes - samepage_ksm_attainable_bytes",
+    values=of_scan(lambda scan: {(): scan.attainable_pages * scan.report.page_size}),
 )
+
+
+def _captured(snapshot: Snapshot) -> dict[tuple[str], float]:
+    scan, merging = snapshot.latest, snapshot.merging
+    if scan is None or merging is None:
+        return {}
+    captured: dict[tuple[str], float] = {}
+    if scan.potential_pages:
+        # Prometheus takes an empty label for a missing one: this is the host's series.
+        captured["",] = merging.host.merged_pages / scan.potential_pages
+    for name, potential in scan.mergeable_pages.items():
+        if name in merging.guests and potential:
+            captured[name,] = merging.guests[name].merged_pages / potential
+    return captured
+
+
 KSM_CAPTURE: Final = Metric(
     GAUGE,
     "samepage_ksm_capture_ratio",
@@ -52,6 +86,7 @@ KSM_CAPTURE: Final = Metric(
     "What KSM has merged as a part of what could be merged: without a label of the host, with one of a guest. 1 is "
     "all; KSM also merges what is no guest's memory, so it may be more.",
     example='samepage_ksm_capture_ratio{domain=""}',
+    values=_captured,
 )
 KSM_PROFIT: Final = Metric(
     GAUGE,
@@ -61,6 +96,7 @@ KSM_PROFIT: Final = Metric(
     "Bytes that KSM saves now less what its bookkeeping takes: the kernel's formula, 64 bytes for each page that it "
     "looks after.",
     example="samepage_ksm_profit_bytes < 0",
+    values=_of_ksm(lambda merging: {(): merging.host.profit_bytes}),
 )
 KSM_EXPECTED_PROFIT: Final = Metric(
     GAUGE,
@@ -70,6 +106,7 @@ KSM_EXPECTED_PROFIT: Final = Metric(
     "What turning KSM on is worth: the bytes that it would save had it merged all that is attainable, less what its "
     "bookkeeping takes, by the kernel's formula.",
     example="samepage_ksm_expected_profit_bytes > 1e9",
+    values=of_scan(lambda scan: {(): scan.expected_profit_bytes}),
 )
 KSM_FULL_SCANS: Final = Metric(
     COUNTER,
@@ -78,6 +115,7 @@ KSM_FULL_SCANS: Final = Metric(
     Unit.PASSES,
     "How often KSM has been through all that it looks after.",
     example="rate(samepage_ksm_full_scans_total[1h]) * 3600",
+    values=_of_ksm(lambda merging: {(): merging.host.full_scans}),
 )
 DOMAIN_KSM_MERGED: Final = Metric(
     GAUGE,
@@ -86,6 +124,7 @@ DOMAIN_KSM_MERGED: Final = Metric(
     Unit.BYTES,
     "Bytes of the guest's process that are mapped to a page of KSM's, or to the kernel's page of zeros.",
     example="topk(5, samepage_domain_ksm_merged_bytes)",
+    values=_of_ksm(lambda merging: {(name,): one.merged_bytes for name, one in merging.guests.items()}),
 )
 DOMAIN_KSM_POTENTIAL: Final = Metric(
     GAUGE,
@@ -95,6 +134,9 @@ DOMAIN_KSM_POTENTIAL: Final = Metric(
     "Bytes of the guest's pages that KSM would map to a page of its own: those whose content is on the host more than "
     "once, and zero pages that take memory. One page of each content stays, so this does not add up to what is saved.",
     example="samepage_domain_ksm_potential_bytes - samepage_domain_ksm_merged_bytes",
+    values=of_scan(
+        lambda scan: {(name,): pages * scan.report.page_size for name, pages in scan.mergeable_pages.items()}
+    ),
 )
 DOMAIN_KSM_PROFIT: Final = Metric(
     GAUGE,
@@ -104,6 +146,7 @@ DOMAIN_KSM_PROFIT: Final = Metric(
     "The kernel's `ksm_process_profit`, for the guest's process: the merged bytes less what KSM's bookkeeping takes. "
     "It counts no page as kept for others.",
     example="samepage_domain_ksm_profit_bytes < 0",
+    values=_of_ksm(lambda merging: {(name,): one.profit_bytes for name, one in merging.guests.items()}),
 )
 DOMAIN_MERGE_OBSTACLE: Final = Metric(
     INFO,
@@ -113,4 +156,7 @@ DOMAIN_MERGE_OBSTACLE: Final = Metric(
     "Why KSM cannot merge the guest's memory, where it cannot; always 1.",
     example="count by (reason) (samepage_domain_merge_obstacle_info)",
     words={"reason": OBSTACLES},
+    values=of_scan(
+        lambda scan: {(one.name, one.merge_obstacle): 1 for one in scan.scans if one.merge_obstacle is not None}
+    ),
 )

@@ -1,29 +1,35 @@
-"""What is told of a metric, and how a collector gives it values."""
+"""The definition of a metric: its documentation, and the code that fills it from a snapshot."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.utils import floatToGoString
 
 from samepaged.escape import valid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from prometheus_client import Metric as Family
 
-    from samepaged.metrics.families import Kind
     from samepaged.scan.label_values import Words
+    from samepaged.scan.results import HostScan
+    from samepaged.scan.snapshot import Histogram, Snapshot
 
-__all__ = ["Metric", "Unit"]
+__all__ = ["COUNTER", "GAUGE", "HISTOGRAM", "INFO", "Kind", "Metric", "Unit", "of_scan"]
 
 Labels = TypeVar("Labels", bound=tuple[str, ...])
 Value = TypeVar("Value")
+_Names: TypeAlias = tuple[str, ...]
 
 
 class Unit(StrEnum):
-    """What the numbers of a metric are, in the words of the page."""
+    """The unit of a metric's values, as docs/reference/metrics.md has it."""
 
     BYTES = "bytes"
     SECONDS = "seconds"
@@ -39,7 +45,7 @@ class Unit(StrEnum):
 
     @property
     def base(self) -> str:
-        """The unit as OpenMetrics names it, which is the end of the metric's name; empty where it has none."""
+        """The unit as OpenMetrics names it, which ends the metric's name; empty for a number without one."""
         return _BASES.get(self, "")
 
 
@@ -47,10 +53,21 @@ _BASES: Final = {Unit.BYTES: "bytes", Unit.SECONDS: "seconds", Unit.EPOCH: "seco
 
 
 @dataclass(frozen=True, slots=True)
+class Kind(Generic[Value]):
+    """A type of metric, by its name in the text format. `family` makes one from its name, HELP, labels, unit (or an
+    empty string) and values by label values.
+    """
+
+    type: Literal["gauge", "counter", "histogram"]
+    family: Callable[[str, str, _Names, str, Mapping[_Names, Value]], Family]
+
+
+@dataclass(frozen=True, slots=True)
 class Metric(Generic[Labels, Value]):
-    """One metric: `name` is that of the text format, `_total` and `_info` included. `meaning` is a sentence or two that
-    make sense alone, without markup other than backticks; `symbol` is that of the paper, `example` a query in PromQL.
-    `words` tells the values of those labels that have few.
+    """One metric. `name` is that of the text format, `_total` and `_info` included. `meaning` is a sentence or two that
+    stand alone, without markup other than backticks; `symbol` is that of the paper, `example` a query in PromQL.
+    `values` takes a snapshot and returns the value of each series by its label values; a metric without values is not
+    exported. `words` documents the values of a label that has few.
     """
 
     kind: Kind[Value]
@@ -59,6 +76,7 @@ class Metric(Generic[Labels, Value]):
     unit: Unit
     meaning: str
     example: str
+    values: Callable[[Snapshot], Mapping[Labels, Value]]
     symbol: str = ""
     words: Mapping[str, Words] = field(default_factory=dict)
 
@@ -68,7 +86,49 @@ class Metric(Generic[Labels, Value]):
         words = (f" {label.capitalize()} is one of {', '.join(values)}." for label, values in self.words.items())
         return self.meaning.replace("`", "") + "".join(words)
 
-    def family(self, values: Mapping[Labels, Value]) -> Family:
-        """The metric as it is exported, with one series for each of `values`, by the values of its labels."""
-        series = {tuple(map(valid, at)): value for at, value in values.items()}
-        return self.kind.family(self.name, self.help, self.labels, self.unit.base, series)
+    def family(self, snapshot: Snapshot) -> Family | None:
+        """The metric as it is exported, with its series of `snapshot`; None without series."""
+        series = {tuple(map(valid, at)): value for at, value in self.values(snapshot).items()}
+        return self.kind.family(self.name, self.help, self.labels, self.unit.base, series) if series else None
+
+
+def of_scan(values: Callable[[HostScan], Mapping[Labels, Value]]) -> Callable[[Snapshot], Mapping[Labels, Value]]:
+    """Values of the latest scan; none before the first scan."""
+    return lambda snapshot: {} if snapshot.latest is None else values(snapshot.latest)
+
+
+def _gauge(name: str, text: str, labels: _Names, unit: str, values: Mapping[_Names, float]) -> Family:
+    family = GaugeMetricFamily(name, text, labels=labels, unit=unit)
+    for at, value in values.items():
+        family.add_metric(at, value)
+    return family
+
+
+def _counter(name: str, text: str, labels: _Names, unit: str, values: Mapping[_Names, float]) -> Family:
+    family = CounterMetricFamily(name, text, labels=labels, unit=unit)
+    for at, value in values.items():
+        family.add_metric(at, value)
+    return family
+
+
+def _info(name: str, text: str, labels: _Names, _: str, values: Mapping[_Names, Literal[1]]) -> Family:
+    family = InfoMetricFamily(name.removesuffix("_info"), text, labels=labels)
+    for at in values:
+        family.add_metric(at, {})
+    return family
+
+
+def _histogram(name: str, text: str, labels: _Names, unit: str, values: Mapping[_Names, Histogram]) -> Family:
+    family = HistogramMetricFamily(name, text, labels=labels, unit=unit)
+    for at, histogram in values.items():
+        bounds = (*map(floatToGoString, histogram.bounds), "+Inf")
+        counts = histogram.counts or (0,) * len(bounds)
+        family.add_metric(at, list(zip(bounds, accumulate(counts), strict=True)), histogram.total)
+    return family
+
+
+GAUGE: Final = Kind("gauge", _gauge)
+COUNTER: Final = Kind("counter", _counter)
+HISTOGRAM: Final = Kind("histogram", _histogram)
+INFO: Final = Kind("gauge", _info)
+"""A gauge with the constant value 1; its labels carry the information."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from samepaged.metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO
-from samepaged.metrics.metric import Metric, Unit
+from samepaged.metrics.metric import COUNTER, GAUGE, HISTOGRAM, INFO, Metric, Unit, of_scan
 from samepaged.scan.label_values import FAILURES, FALLBACKS, MODES, READERS, RESULTS
+
+if TYPE_CHECKING:
+    from samepaged.scan.results import HostScan
 
 DOMAIN_INFO: Final = Metric(
     INFO,
@@ -16,6 +18,7 @@ DOMAIN_INFO: Final = Metric(
     "The domain's UUID and group (guests that may share), and the mode and reader of its last scan; always 1.",
     example="samepage_domain_last_pause_seconds * on (instance, domain) group_left (mode) samepage_domain_info",
     words={"mode": MODES, "reader": READERS},
+    values=of_scan(lambda scan: {(one.name, one.uuid, one.group, one.mode, one.reader): 1 for one in scan.scans}),
 )
 DOMAIN_SCAN_DURATION: Final = Metric(
     GAUGE,
@@ -24,6 +27,7 @@ DOMAIN_SCAN_DURATION: Final = Metric(
     Unit.SECONDS,
     "Seconds that the domain's last scan took.",
     example="topk(3, samepage_domain_scan_duration_seconds)",
+    values=of_scan(lambda scan: {(one.name,): one.duration_seconds for one in scan.scans}),
 )
 DOMAIN_DEVICE_WRITES: Final = Metric(
     GAUGE,
@@ -33,6 +37,7 @@ DOMAIN_DEVICE_WRITES: Final = Metric(
     "1 if a passed-through device (VFIO, vDPA) may have written to the domain's memory during the last scan, also "
     "while the domain was suspended: then a snapshot is not of one instant. Else 0.",
     example="samepage_domain_device_writes == 1",
+    values=of_scan(lambda scan: {(one.name,): one.device_writes for one in scan.scans}),
 )
 DOMAIN_LAST_PAUSE: Final = Metric(
     GAUGE,
@@ -41,6 +46,7 @@ DOMAIN_LAST_PAUSE: Final = Metric(
     Unit.SECONDS,
     "Seconds of the longest time that the domain's last scan kept it suspended.",
     example="max(samepage_domain_last_pause_seconds)",
+    values=of_scan(lambda scan: {(one.name,): one.longest_pause_seconds for one in scan.scans}),
 )
 DOMAIN_READ: Final = Metric(
     GAUGE,
@@ -49,6 +55,7 @@ DOMAIN_READ: Final = Metric(
     Unit.BYTES,
     "Bytes of memory that the domain's last scan read.",
     example="sum(samepage_domain_read_bytes)",
+    values=of_scan(lambda scan: {(one.name,): one.bytes_read for one in scan.scans}),
 )
 DOMAIN_LAST_SUCCESS: Final = Metric(
     GAUGE,
@@ -57,6 +64,7 @@ DOMAIN_LAST_SUCCESS: Final = Metric(
     Unit.EPOCH,
     "When the domain was last scanned with success, in seconds of the Unix epoch.",
     example="time() - samepage_domain_last_scan_success_timestamp_seconds > 7200",
+    values=lambda snapshot: {(domain,): when for domain, when in snapshot.last_success.items()},
 )
 PAUSE_DURATION: Final = Metric(
     HISTOGRAM,
@@ -65,6 +73,7 @@ PAUSE_DURATION: Final = Metric(
     Unit.SECONDS,
     "Seconds that the guest stood suspended for samepaged, each pause by itself.",
     example="histogram_quantile(0.99, sum by (le) (rate(samepage_pause_duration_seconds_bucket[1d])))",
+    values=lambda snapshot: {(domain,): histogram for domain, histogram in snapshot.pauses.items()},
 )
 DOMAIN_PAUSED_SECONDS: Final = Metric(
     COUNTER,
@@ -73,6 +82,7 @@ DOMAIN_PAUSED_SECONDS: Final = Metric(
     Unit.SECONDS,
     "Seconds for which samepaged suspended the guest since its own start, failed scans included; its clock loses them.",
     example="topk(3, increase(samepage_domain_paused_seconds_total[1d]))",
+    values=lambda snapshot: {(domain,): paused.total_seconds for domain, paused in snapshot.paused.items()},
 )
 DOMAIN_PAUSED_RATIO: Final = Metric(
     GAUGE,
@@ -81,6 +91,7 @@ DOMAIN_PAUSED_RATIO: Final = Metric(
     Unit.RATIO,
     "Part of the last hour for which samepaged suspended the guest, all processes of samepaged on the host together.",
     example="samepage_domain_paused_ratio * 1e6",
+    values=lambda snapshot: {(domain,): paused.ratio for domain, paused in snapshot.paused.items()},
 )
 SCAN_DURATION: Final = Metric(
     HISTOGRAM,
@@ -89,6 +100,7 @@ SCAN_DURATION: Final = Metric(
     Unit.SECONDS,
     "Seconds that a scan of all guests of the host took, analysis included.",
     example="rate(samepage_scan_duration_seconds_sum[1d]) / rate(samepage_scan_duration_seconds_count[1d])",
+    values=lambda snapshot: {} if snapshot.scan_durations is None else {(): snapshot.scan_durations},
 )
 LAST_SCAN: Final = Metric(
     GAUGE,
@@ -97,6 +109,7 @@ LAST_SCAN: Final = Metric(
     Unit.EPOCH,
     "When the last scan of the host ended, in seconds of the Unix epoch.",
     example="time() - samepage_last_scan_timestamp_seconds",
+    values=of_scan(lambda scan: {(): scan.started + scan.duration_seconds}),
 )
 NEXT_SCAN: Final = Metric(
     GAUGE,
@@ -105,7 +118,16 @@ NEXT_SCAN: Final = Metric(
     Unit.EPOCH,
     "When the next scan of the host is due, in seconds of the Unix epoch.",
     example="samepage_next_scan_timestamp_seconds - time()",
+    values=lambda snapshot: {} if snapshot.next_scan is None else {(): snapshot.next_scan},
 )
+
+
+def _domains_by_result(scan: HostScan) -> dict[tuple[str], int]:
+    # A skipped guest can still have a row, of an earlier scan.
+    skipped = {one.name for one in scan.skipped}
+    return {("scanned",): sum(one.name not in skipped for one in scan.scans), ("skipped",): len(skipped)}
+
+
 DOMAINS: Final = Metric(
     GAUGE,
     "samepage_domains",
@@ -114,6 +136,7 @@ DOMAINS: Final = Metric(
     "Domains that the last scan of the host scanned, and those that it skipped.",
     example='samepage_domains{result="skipped"} > 0',
     words={"result": RESULTS},
+    values=of_scan(_domains_by_result),
 )
 DOMAIN_FALLBACK: Final = Metric(
     INFO,
@@ -123,6 +146,9 @@ DOMAIN_FALLBACK: Final = Metric(
     "Why the domain's last scan was done in another way than the one preferred, where it was; always 1.",
     example="count by (reason) (samepage_domain_fallback_info)",
     words={"reason": FALLBACKS},
+    values=of_scan(
+        lambda scan: {(one.name, one.fallback_code): 1 for one in scan.scans if one.fallback_code is not None}
+    ),
 )
 SCAN_FAILURES: Final = Metric(
     COUNTER,
@@ -132,4 +158,5 @@ SCAN_FAILURES: Final = Metric(
     "Scans of the domain that failed, by reason, since samepaged started.",
     example="sum by (reason) (increase(samepage_scan_failures_total[1d])) > 0",
     words={"reason": FAILURES},
+    values=lambda snapshot: {(domain, reason.value): count for (domain, reason), count in snapshot.failures.items()},
 )

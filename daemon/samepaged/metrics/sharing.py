@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Final
+import heapq
+from collections import Counter
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from samepaged.metrics.families import GAUGE
-from samepaged.metrics.metric import Metric, Unit
+from samepaged.metrics.metric import GAUGE, Metric, Unit, of_scan
 from samepaged.scan.label_values import STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from samepaged.scan.results import HostScan
+    from samepaged.scan.snapshot import Snapshot
+    from samepaged.sharing import GuestSharing, SharingReport
+
+Labels = TypeVar("Labels", bound=tuple[str, ...])
+
+
+def _pages_by_state(guests: Iterable[GuestSharing]) -> Counter[str]:
+    pages = Counter(dict.fromkeys(STATES, 0))
+    for guest in guests:
+        for state in STATES:
+            pages[state] += getattr(guest, f"{state}_pages")
+    return pages
+
+
+def _domain_memory(scan: HostScan) -> dict[tuple[str, str], int]:
+    size = scan.report.page_size
+    return {
+        (guest.name, state): pages * size
+        for guest in scan.report.guests
+        for state, pages in _pages_by_state((guest,)).items()
+    }
+
 
 DOMAIN_MEMORY: Final = Metric(
     GAUGE,
@@ -17,6 +46,7 @@ DOMAIN_MEMORY: Final = Metric(
     symbol="distinct: |U(V)|; duplicate: S_self(V)",
     example='sum by (instance, domain) (samepage_domain_memory_bytes{state=~"zero|absent"})',
     words={"state": STATES},
+    values=of_scan(_domain_memory),
 )
 DOMAIN_SELF_SHARING: Final = Metric(
     GAUGE,
@@ -26,6 +56,9 @@ DOMAIN_SELF_SHARING: Final = Metric(
     "Bytes that the guest could share within itself: what its duplicate pages take, zero pages left out.",
     symbol="S_self(V)",
     example="topk(5, samepage_domain_self_sharing_bytes)",
+    values=of_scan(
+        lambda scan: {(one.name,): one.duplicate_pages * scan.report.page_size for one in scan.report.guests}
+    ),
 )
 DOMAIN_SHARED_WITH_OTHERS: Final = Metric(
     GAUGE,
@@ -37,6 +70,9 @@ DOMAIN_SHARED_WITH_OTHERS: Final = Metric(
     symbol="|U(V) ∩ ∪ U(W)|, W the others of V's group",  # noqa: RUF001 - the union of sets is meant
     example="samepage_domain_shared_with_others_bytes / on (instance, domain) "
     "sum by (instance, domain) (samepage_domain_memory_bytes)",
+    values=of_scan(
+        lambda scan: {(one.name,): one.shared_with_others_pages * scan.report.page_size for one in scan.report.guests}
+    ),
 )
 GROUP_SELF_SHARING: Final = Metric(
     GAUGE,
@@ -46,6 +82,9 @@ GROUP_SELF_SHARING: Final = Metric(
     "Bytes of self-sharing of the guests of the group, added up.",
     symbol="Σ S_self(V), V in G",
     example="sum(samepage_group_self_sharing_bytes)",
+    values=of_scan(
+        lambda scan: {(one.name,): one.self_sharing_pages * scan.report.page_size for one in scan.report.groups}
+    ),
 )
 GROUP_INTER_SHARING: Final = Metric(
     GAUGE,
@@ -55,7 +94,20 @@ GROUP_INTER_SHARING: Final = Metric(
     "Bytes that the guests of the group could share only because they are on the same host.",
     symbol="S_inter(G)",
     example="samepage_group_inter_sharing_bytes + samepage_group_self_sharing_bytes",
+    values=of_scan(
+        lambda scan: {(one.name,): one.inter_sharing_pages * scan.report.page_size for one in scan.report.groups}
+    ),
 )
+
+
+def _largest_pairs(snapshot: Snapshot) -> dict[tuple[str, str], int]:
+    if snapshot.latest is None:
+        return {}
+    report = snapshot.latest.report
+    largest = heapq.nlargest(snapshot.series.pairs, report.pairs, key=attrgetter("inter_sharing_pages"))
+    return {pair.domains: pair.inter_sharing_pages * report.page_size for pair in largest}
+
+
 PAIR_INTER_SHARING: Final = Metric(
     GAUGE,
     "samepage_pair_inter_sharing_bytes",
@@ -64,7 +116,15 @@ PAIR_INTER_SHARING: Final = Metric(
     "Bytes of contents that both guests have, whatever their groups. Only the largest pairs have a series.",
     symbol="S_inter({A, B}) = |U(A) ∩ U(B)|",
     example="topk(10, samepage_pair_inter_sharing_bytes)",
+    values=_largest_pairs,
 )
+
+
+def _host_memory(scan: HostScan) -> dict[tuple[str], int]:
+    pages_by_state = _pages_by_state((*scan.report.guests, *scan.departed))
+    return {(state,): pages * scan.report.page_size for state, pages in pages_by_state.items()}
+
+
 HOST_MEMORY: Final = Metric(
     GAUGE,
     "samepage_host_memory_bytes",
@@ -74,6 +134,7 @@ HOST_MEMORY: Final = Metric(
     symbol="Σ over V",
     example="sum by (instance) (samepage_host_memory_bytes)",
     words={"state": STATES},
+    values=of_scan(_host_memory),
 )
 HOST_SELF_SHARING: Final = Metric(
     GAUGE,
@@ -83,6 +144,7 @@ HOST_SELF_SHARING: Final = Metric(
     "Bytes of self-sharing of all scanned guests, added up.",
     symbol="Σ S_self(V)",
     example="samepage_host_self_sharing_bytes / (samepage_host_self_sharing_bytes + samepage_host_inter_sharing_bytes)",
+    values=of_scan(lambda scan: {(): scan.report.self_sharing_pages * scan.report.page_size}),
 )
 HOST_INTER_SHARING: Final = Metric(
     GAUGE,
@@ -92,7 +154,15 @@ HOST_INTER_SHARING: Final = Metric(
     "Bytes that all scanned guests could share only because they are on the same host, across groups too.",
     symbol="S_inter(G), G all guests",
     example="samepage_host_inter_sharing_bytes - on (instance) sum by (instance) (samepage_group_inter_sharing_bytes)",
+    values=of_scan(lambda scan: {(): scan.report.inter_sharing_pages * scan.report.page_size}),
 )
+
+
+def _sharing_ratio(scan: HostScan) -> dict[tuple[()], float]:
+    memory = sum(guest.memory_pages for guest in (*scan.report.guests, *scan.departed))
+    return {(): scan.report.total_sharing_pages / memory} if memory else {}
+
+
 HOST_SHARING_RATIO: Final = Metric(
     GAUGE,
     "samepage_host_sharing_ratio",
@@ -101,7 +171,15 @@ HOST_SHARING_RATIO: Final = Metric(
     "Total sharing (self-sharing and inter-VM sharing of the host) as a part of the guests' memory, 0 to 1.",
     symbol="(Σ S_self(V) + S_inter(G)) ÷ memory",
     example="samepage_host_sharing_ratio < 0.05",
+    values=of_scan(_sharing_ratio),
 )
+
+
+def _of_stable(values: Callable[[SharingReport], Mapping[Labels, int]]) -> Callable[[Snapshot], Mapping[Labels, int]]:
+    """Values of the stable sharing; none until two consecutive scans of a guest succeed."""
+    return of_scan(lambda scan: {} if scan.stable is None else values(scan.stable))
+
+
 HOST_STABLE_SELF_SHARING: Final = Metric(
     GAUGE,
     "samepage_host_stable_self_sharing_bytes",
@@ -111,6 +189,7 @@ HOST_STABLE_SELF_SHARING: Final = Metric(
     "guests of which that is known are in it.",
     symbol="Σ S_self(V), V as its stable pages",
     example="samepage_host_stable_self_sharing_bytes / samepage_host_self_sharing_bytes",
+    values=_of_stable(lambda stable: {(): stable.self_sharing_pages * stable.page_size}),
 )
 HOST_STABLE_INTER_SHARING: Final = Metric(
     GAUGE,
@@ -121,6 +200,7 @@ HOST_STABLE_INTER_SHARING: Final = Metric(
     "kept their content since the scan before. Only guests of which that is known are in it.",
     symbol="S_inter(G), G all guests as their stable pages",
     example="samepage_host_stable_inter_sharing_bytes / samepage_host_inter_sharing_bytes",
+    values=_of_stable(lambda stable: {(): stable.inter_sharing_pages * stable.page_size}),
 )
 DOMAIN_STABLE_SELF_SHARING: Final = Metric(
     GAUGE,
@@ -131,6 +211,7 @@ DOMAIN_STABLE_SELF_SHARING: Final = Metric(
     "Only for guests of which that is known.",
     symbol="S_self(V), V as its stable pages",
     example="samepage_domain_self_sharing_bytes - samepage_domain_stable_self_sharing_bytes",
+    values=_of_stable(lambda stable: {(one.name,): one.duplicate_pages * stable.page_size for one in stable.guests}),
 )
 PAGE_SIZE_SELF_SHARING: Final = Metric(
     GAUGE,
@@ -141,6 +222,9 @@ PAGE_SIZE_SELF_SHARING: Final = Metric(
     "are the same throughout.",
     symbol="Σ S_self(V), section 4.4",
     example='samepage_page_size_self_sharing_bytes{page_size="2097152"}',
+    values=of_scan(
+        lambda scan: {(str(one.page_size),): one.self_sharing_pages * one.page_size for one in scan.by_page_size}
+    ),
 )
 PAGE_SIZE_INTER_SHARING: Final = Metric(
     GAUGE,
@@ -152,4 +236,7 @@ PAGE_SIZE_INTER_SHARING: Final = Metric(
     symbol="S_inter(G), G all guests, section 4.4",
     example="samepage_page_size_inter_sharing_bytes / ignoring (page_size) group_left "
     "samepage_host_inter_sharing_bytes",
+    values=of_scan(
+        lambda scan: {(str(one.page_size),): one.inter_sharing_pages * one.page_size for one in scan.by_page_size}
+    ),
 )

@@ -1,4 +1,4 @@
-"""The page at `/`: a snapshot as HTML that asks for nothing, runs no script, and can be read without its colours."""
+"""The status page at `/`: one HTML document without scripts, readable without colours."""
 
 from __future__ import annotations
 

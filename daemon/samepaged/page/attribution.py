@@ -1,33 +1,28 @@
-"""Where sharing comes from: what kinds of pages the guests' sharing involves and, where names may be shown, whose."""
+"""Page attribution: the kinds of pages that share, and their processes and files if the configuration shows names."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from samepaged.attribution.guest_ram import PAGE
-from samepaged.escape import printable
-from samepaged.page.charts import Part, bar, legend
-from samepaged.page.markup import Html, amount, element, joined, named, noun, share, when
-from samepaged.text_layout import elided
+from samepaged.arch import PAGE_SIZE
+from samepaged.page.charts import Bar, Part, stacked_bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
-    from samepaged.scan.results import HostScan
     from samepaged.scan.snapshot import GuestAttribution
 
-__all__ = ["sources"]
+__all__ = ["Attribution", "GuestRow", "OwnerRow", "OwnerTable", "attribution"]
 
-_AT_ONCE: Final = 25
-_MOST: Final = 200
-_OWNERS: Final = 8
-_COPIED: Final = 5
-_LINES: Final = 3
-_LONGEST: Final = 60
-# The kinds in so many colours: their class in the style, what they are together, and which.
+_OPEN_GUESTS: Final = 25
+_MOST_GUESTS: Final = 200
+_MOST_OWNERS: Final = 8
+_MOST_COPIED: Final = 5
+# The colours of the bars: class in the style sheet, name, and kinds of pages. All other kinds are the kernel's.
 _COLOURS: Final = (
     ("from-process", "memory of processes", ("heap", "stack", "anonymous", "private_file", "shmem")),
     ("from-file", "files", ("library", "executable", "mapped_file", "special", "page_cache")),
@@ -37,131 +32,134 @@ _COLOURS: Final = (
 _KERNEL: Final = ("from-kernel", "the kernel's own")
 
 
-def sources(found: Mapping[str, GuestAttribution], scan: HostScan) -> Html:
-    """The section on owners; nothing where no guest was looked at. Times are told as on the day of `scan`."""
+@dataclass(frozen=True, slots=True)
+class OwnerRow:
+    """A kind, process or file: the sharing in bytes that involves it, and ratios of all sharing, `split` with each
+    content's copies in equal parts.
+    """
+
+    name: str
+    involved: int
+    involved_ratio: float
+    split_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerTable:
+    """A table of owners: its caption, and the heading of the first column."""
+
+    caption: str
+    heading: str
+    rows: tuple[OwnerRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRow:
+    """The attribution of a guest: `shared` in bytes, `scanned` in seconds of the Unix epoch."""
+
+    name: str
+    shared: int
+    bar: Bar
+    kernel: str | None
+    labelled_ratio: float
+    scanned: float
+    note: str | None
+    tables: tuple[OwnerTable, ...]
+    most_copied: tuple[CopiedPage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """The section: `kinds` is of all guests together, `later` guests are folded. `scan_started` is in seconds of the
+    Unix epoch; `legend` has classes of the style sheet, each with its name.
+    """
+
+    guests: int
+    kinds: tuple[OwnerRow, ...]
+    first: tuple[GuestRow, ...]
+    later: tuple[GuestRow, ...]
+    scan_started: float
+    legend: tuple[tuple[str, str], ...]
+
+
+def attribution(found: Mapping[str, GuestAttribution], scan_started: float) -> Attribution | None:
+    """The section on page attribution; None if no guest has one."""
     if not found:
-        return Html()
-    order = sorted(found.items(), key=lambda item: (-item[1].answers.sharing_pages, item[0]))
-    body = [_guest(domain, one, scan.started) for domain, one in order[:_MOST]]
-    later = body[_AT_ONCE:]
-    shown = element("details", element("summary", noun(len(later), "more guest")), *later) if later else Html()
-    return element(
-        "section",
-        element("h2", "Where sharing comes from", id="sources-title"),
-        element(
-            "p",
-            "What the pages are that guests share inside themselves and with others of their group, as each guest's "
-            "own kernel has it. A content may have copies of several kinds: it involves each of them, so involvement "
-            "does not add up. In the bars it is split, in equal parts over a content's copies.",
-        ),
-        _kinds([one.answers for one in found.values()]),
-        legend(*((kind, name) for kind, name, _ in _COLOURS), _KERNEL),
-        *body[:_AT_ONCE],
-        shown,
-        id="sources",
-        aria_labelledby="sources-title",
+        return None
+    ordered = sorted(found.items(), key=lambda item: (-item[1].answers.sharing_pages, item[0]))
+    rows = tuple(_guest(name, one) for name, one in ordered[:_MOST_GUESTS])
+    return Attribution(
+        guests=len(found),
+        kinds=_kinds([one.answers for one in found.values()]),
+        first=rows[:_OPEN_GUESTS],
+        later=rows[_OPEN_GUESTS:],
+        scan_started=scan_started,
+        legend=(*((kind, name) for kind, name, _ in _COLOURS), _KERNEL),
     )
 
 
-def _kinds(answers: Sequence[AttributionReport]) -> Html:
-    """All guests together, by kind."""
+def _kinds(reports: Sequence[AttributionReport]) -> tuple[OwnerRow, ...]:
+    """The kinds of all guests together, most involved first."""
     involved: Counter[str] = Counter()
     split: Counter[str] = Counter()
-    for one in answers:
-        for kind in one.kinds:
+    for report in reports:
+        for kind in report.kinds:
             involved[kind.name] += kind.sharing_pages
             split[kind.name] += round(kind.split_pages)
-    whole = sum(one.sharing_pages for one in answers)
-    rows = [
-        (name.replace("_", " "), amount(pages * PAGE), share(pages, whole), share(split[name], whole))
-        for name, pages in involved.most_common(_OWNERS)
+    whole = sum(report.sharing_pages for report in reports)
+    return tuple(
+        OwnerRow(name.replace("_", " "), pages * PAGE_SIZE, _ratio(pages, whole), _ratio(split[name], whole))
+        for name, pages in involved.most_common(_MOST_OWNERS)
         if pages
-    ]
-    if not rows:
-        return element("p", "These guests share nothing.")
-    return _table(f"{noun(len(answers), 'guest')} together", ("kind", "involved in", "of the sharing", "split"), rows)
-
-
-def _guest(domain: str, sourced: GuestAttribution, now: float) -> Html:
-    answers = sourced.answers
-    kernel = "Kernel unknown" if answers.kernel is None else f"Linux {elided(printable(answers.kernel), 40)}"
-    note = Html() if answers.note is None else element("p", elided(printable(answers.note), 200))
-    return element(
-        "details",
-        element(
-            "summary",
-            named(domain),
-            f": {amount(answers.sharing_pages * PAGE)} shared",
-            bar(_parts(answers), f"The sharing of {elided(printable(domain), _LONGEST)} by what it is of", 12),
-        ),
-        element(
-            "p",
-            f"{kernel}; the owner of {answers.labelled_ratio:.0%} of the pages in use is known; as of ",
-            when(sourced.scanned, now),
-            ".",
-        ),
-        note,
-        element(
-            "div",
-            _owners("kinds of pages", "kind", answers.kinds, answers),
-            Html() if answers.processes is None else _owners("processes", "process", answers.processes, answers),
-            Html() if answers.files is None else _owners("files", "file", answers.files, answers),
-            class_="columns",
-        ),
-        _copied(answers.most_copied),
     )
 
 
-def _parts(answers: AttributionReport) -> tuple[Part, ...]:
-    split = {one.name: one.split_pages for one in answers.kinds}
-    parts, told = [], 0
+def _guest(name: str, attributed: GuestAttribution) -> GuestRow:
+    report = attributed.answers
+    owners = (
+        ("kinds of pages", "kind", report.kinds),
+        ("processes", "process", report.processes),
+        ("files", "file", report.files),
+    )
+    return GuestRow(
+        name=name,
+        shared=report.sharing_pages * PAGE_SIZE,
+        bar=_bar(report),
+        kernel=report.kernel,
+        labelled_ratio=report.labelled_ratio,
+        scanned=attributed.scanned,
+        note=report.note,
+        tables=tuple(
+            OwnerTable(caption, heading, rows)
+            for caption, heading, listed in owners
+            if (rows := _owners(listed or (), report.sharing_pages))
+        ),
+        most_copied=report.most_copied[:_MOST_COPIED],
+    )
+
+
+def _bar(report: AttributionReport) -> Bar:
+    split = {kind.name: kind.split_pages for kind in report.kinds}
+    parts, coloured = [], 0
     for colour, name, kinds in _COLOURS:
         pages = round(sum(split.get(kind, 0.0) for kind in kinds))
-        parts.append(Part(colour, name, pages * PAGE))
-        told += pages
-    return (*parts, Part(*_KERNEL, max(answers.sharing_pages - told, 0) * PAGE))
+        parts.append(Part(colour, name, pages * PAGE_SIZE))
+        coloured += pages
+    return stacked_bar([*parts, Part(*_KERNEL, max(report.sharing_pages - coloured, 0) * PAGE_SIZE)])
 
 
-def _owners(caption: str, what: str, owners: Iterable[Owner], answers: AttributionReport) -> Html:
+def _owners(owners: Iterable[Owner], sharing_pages: int) -> tuple[OwnerRow, ...]:
     ordered = sorted((one for one in owners if one.sharing_pages), key=attrgetter("sharing_pages"), reverse=True)
-    if not ordered:
-        return Html()
-    rows = [
-        (
-            elided(printable(one.name), _LONGEST),
-            amount(one.sharing_pages * PAGE),
-            share(one.sharing_pages, answers.sharing_pages),
-            share(one.split_pages, answers.sharing_pages),
+    return tuple(
+        OwnerRow(
+            one.name,
+            one.sharing_pages * PAGE_SIZE,
+            _ratio(one.sharing_pages, sharing_pages),
+            _ratio(one.split_pages, sharing_pages),
         )
-        for one in ordered[:_OWNERS]
-    ]
-    return _table(caption, (what, "involved in", "of the sharing", "split"), rows)
-
-
-def _table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Html:
-    head = [element("th", heading, scope="col", class_="number" if at else None) for at, heading in enumerate(headings)]
-    body = [
-        element("tr", *(element("td", cell, class_="number" if at else None) for at, cell in enumerate(row)))
-        for row in rows
-    ]
-    return element(
-        "table", element("caption", caption), element("thead", element("tr", *head)), element("tbody", *body)
+        for one in ordered[:_MOST_OWNERS]
     )
 
 
-def _copied(copied: Sequence[CopiedPage]) -> Html:
-    if not copied:
-        return Html()
-    items = [
-        element(
-            "li",
-            f"{one.copies} copies: ",
-            joined((element("code", _short(line)) for line in one.owners[:_LINES]), ", "),
-        )
-        for one in copied[:_COPIED]
-    ]
-    return element("div", element("p", "The most copied pages:"), element("ul", *items))
-
-
-def _short(line: str) -> str:
-    return elided(printable(line), _LONGEST)
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0

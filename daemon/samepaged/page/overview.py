@@ -1,73 +1,101 @@
-"""What is seen first: whether all is well, and the figures of the host."""
+"""The first section: problems, and the figures of the host."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from samepaged.formatting import ppm, seconds
-from samepaged.page.charts import Part, bar, legend
-from samepaged.page.markup import Html, amount, element, joined, named, noun, share, span, when
+from samepaged.page.charts import Bar, Part, stacked_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from samepaged.scan.results import HostScan
-    from samepaged.scan.snapshot import Snapshot
+    from samepaged.scan.snapshot import Limits, Snapshot
 
-__all__ = ["notes", "operation", "totals"]
+__all__ = ["Operation", "Problems", "SuspendedMost", "Totals", "operation", "problems", "totals"]
 
-
-def notes(snapshot: Snapshot, now: float) -> Html:
-    """What is not as it should be, a line each with its remedy; nothing where all is well."""
-    found = [element("li", *line) for line in _notes(snapshot, now)]
-    return element("ul", *found, class_="notes", aria_label="What is not as it should be") if found else Html()
+_OVERDUE_INTERVALS: Final = 3
 
 
-def _notes(snapshot: Snapshot, now: float) -> Iterator[tuple[str, ...]]:
-    strong = element("strong", "libvirt is away. ")
-    latest = snapshot.latest
-    if not snapshot.libvirt_up:
-        shown = "What is shown is from before." if latest else "Nothing can be scanned."
-        yield strong, shown, " samepaged keeps trying to connect; is libvirtd running?"
-    if not snapshot.config.successful:
-        yield (
-            element("strong", "The configuration was not reloaded. "),
-            "The one of ",
-            when(snapshot.config.loaded, now),
-            " is in force; ",
-            element("code", "samepaged check-config"),
-            " tells every mistake in the new one.",
-        )
-    if latest is None:
-        yield element("strong", "The first scan is not finished. "), "Sharing is shown from then on."
-        return
-    limits = snapshot.limits
-    if limits is not None and now - _ended(latest) > 3 * limits.interval + latest.duration_seconds:
-        told = (
-            f"The last scan is {span(now - _ended(latest))} old, though one is wanted every {span(limits.interval)}. "
-        )
-        yield element("strong", told), "The log of samepaged says why."
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """Problems of the service. `config_loaded` is the load time (Unix epoch) of the configuration in force if the last
+    reload failed; `overdue_seconds` is the age of the last scan if the next one is long overdue.
+    """
+
+    libvirt_down: bool
+    config_loaded: float | None
+    never_scanned: bool
+    overdue_seconds: float | None
+    interval_seconds: float
+
+    def __bool__(self) -> bool:
+        failed_reload, overdue = self.config_loaded is not None, self.overdue_seconds is not None
+        return self.libvirt_down or failed_reload or self.never_scanned or overdue
 
 
-def totals(scan: HostScan) -> Html:
-    """How much there is to share."""
-    report = scan.report
-    page = report.page_size
-    memory = sum(guest.memory_pages for guest in (*report.guests, *scan.departed)) * page
-    shared = report.total_sharing_pages * page
-    stable = "" if scan.stable is None else f", {amount(scan.stable.total_sharing_pages * page)} of it stable"
-    figures = _figures(
-        ("", "Memory of the guests", amount(memory), _with_departed(scan)),
-        ("", "Total sharing", amount(shared), f"{share(shared, memory)} of the memory{stable}"),
-        _part("self", "Self-sharing", report.self_sharing_pages * page, memory, "within each guest"),
-        _part("inter", "Inter-VM sharing", report.inter_sharing_pages * page, memory, "between guests"),
-        _part("zero", "Zero pages", scan.zero_pages * page, memory, "beside the sharing"),
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sharing of the host in bytes. `departed` guests have left since the scan; the totals include them."""
+
+    guests: int
+    departed: int
+    memory: int
+    total_sharing: int
+    stable_sharing: int | None
+    self_sharing: int
+    inter_sharing: int
+    zero: int
+    bar: Bar
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendedMost:
+    """The guest that was suspended longest in the last hour, and the ratio of that hour."""
+
+    name: str
+    ratio: float
+    over_limit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """The last scan and the next: times in seconds of the Unix epoch, pauses in seconds."""
+
+    next_scan: float | None
+    suspended_most: SuspendedMost | None
+    scanned: bool
+    ended: float = 0.0
+    duration_seconds: float = 0.0
+    guests: int = 0
+    skipped: int = 0
+    failed: bool = False
+    longest_pause_seconds: float = 0.0
+    max_pause_seconds: float | None = None
+
+    @property
+    def pause_over_limit(self) -> bool:
+        """Whether a guest was suspended longer than the configuration allows."""
+        return self.max_pause_seconds is not None and self.longest_pause_seconds > self.max_pause_seconds
+
+
+def problems(snapshot: Snapshot, now: float) -> Problems:
+    """The problems at `now` (Unix epoch)."""
+    scan, limits = snapshot.latest, snapshot.limits
+    overdue = None
+    if scan is not None and limits is not None:
+        age = now - _ended(scan)
+        overdue = age if age > _OVERDUE_INTERVALS * limits.interval + scan.duration_seconds else None
+    return Problems(
+        libvirt_down=not snapshot.libvirt_up,
+        config_loaded=None if snapshot.config.successful else snapshot.config.loaded,
+        never_scanned=scan is None,
+        overdue_seconds=overdue,
+        interval_seconds=0.0 if limits is None else limits.interval,
     )
-    return joined([figures, _memory(scan)])
 
 
-def _memory(scan: HostScan) -> Html:
-    """All guests' memory as one bar: what is shared is what would be freed, not what takes part in it."""
+def totals(scan: HostScan) -> Totals:
+    """The sharing that the last scan found."""
     report, page = scan.report, scan.report.page_size
     guests = (*report.guests, *scan.departed)
     distinct = sum(guest.distinct_pages for guest in guests)
@@ -79,58 +107,45 @@ def _memory(scan: HostScan) -> Html:
         Part("absent", "absent", sum(guest.absent_pages for guest in guests) * page),
         Part("swapped", "swapped", sum(guest.swapped_pages for guest in guests) * page),
     )
-    if not guests:
-        return Html()
-    drawn = bar(parts, "Memory of all guests", 22)
-    return joined([drawn, legend(*((part.kind, part.name) for part in parts if part.value))])
+    return Totals(
+        guests=len(report.guests),
+        departed=len(scan.departed),
+        memory=sum(guest.memory_pages for guest in guests) * page,
+        total_sharing=report.total_sharing_pages * page,
+        stable_sharing=None if scan.stable is None else scan.stable.total_sharing_pages * page,
+        self_sharing=report.self_sharing_pages * page,
+        inter_sharing=report.inter_sharing_pages * page,
+        zero=scan.zero_pages * page,
+        bar=stacked_bar(parts),
+    )
 
 
-def operation(snapshot: Snapshot, now: float) -> Html:
-    """When the last scan was and the next is, and what the guests felt."""
+def operation(snapshot: Snapshot) -> Operation:
+    """The times of the scans, and their effect on the guests."""
     scan, limits = snapshot.latest, snapshot.limits
-    figures: list[tuple[str, str, str, str]] = []
-    if scan is not None:
-        ended = _ended(scan)
-        took = joined([when(ended, now), f", took {seconds(scan.duration_seconds)}"])
-        figures.append(("", "Last scan", f"{span(now - ended)} ago", took))
-    if snapshot.next_scan is not None:
-        due = snapshot.next_scan - now
-        figures.append(("", "Next scan", f"in {span(due)}" if due > 0 else "due", when(snapshot.next_scan, now)))
-    if scan is not None:
-        failed = [one for one in scan.skipped if not one.reason.intended]
-        skipped = element("a", f"{len(scan.skipped)} not scanned", href="#skipped") if scan.skipped else "none skipped"
-        figures.append(("bad" if failed else "", "Guests scanned", str(len(scan.scans)), skipped))
-        longest = max((one.longest_pause_seconds for one in scan.scans), default=0.0)
-        over = limits is not None and longest > limits.max_pause
-        bound = "" if limits is None else f"{'over' if over else 'within'} the limit of {seconds(limits.max_pause)}"
-        figures.append(("bad" if over else "", "Longest pause", seconds(longest), bound))
-    if snapshot.paused:
-        name, most = max(snapshot.paused.items(), key=lambda item: item[1].ratio)
-        over = limits is not None and most.ratio > limits.max_drift
-        bound = joined(["of the last hour, guest ", named(name)]) if most.ratio else "no guest in the last hour"
-        figures.append(("bad" if over else "", "Suspended most", ppm(most.ratio), bound))
-    return _figures(*figures)
+    most = _suspended_most(snapshot, limits)
+    if scan is None:
+        return Operation(snapshot.next_scan, most, scanned=False)
+    return Operation(
+        snapshot.next_scan,
+        most,
+        scanned=True,
+        ended=_ended(scan),
+        duration_seconds=scan.duration_seconds,
+        guests=len(scan.scans),
+        skipped=len(scan.skipped),
+        failed=any(not one.reason.intended for one in scan.skipped),
+        longest_pause_seconds=max((one.longest_pause_seconds for one in scan.scans), default=0.0),
+        max_pause_seconds=None if limits is None else limits.max_pause,
+    )
 
 
-def _part(kind: str, name: str, value: int, memory: int, what: str) -> tuple[str, str, str, str]:
-    return kind, name, amount(value), f"{share(value, memory)}, {what}"
-
-
-def _with_departed(scan: HostScan) -> str:
-    guests = noun(len(scan.report.guests), "guest")
-    return f"{guests}, and {len(scan.departed)} that left since" if scan.departed else guests
+def _suspended_most(snapshot: Snapshot, limits: Limits | None) -> SuspendedMost | None:
+    if not snapshot.paused:
+        return None
+    name, most = max(snapshot.paused.items(), key=lambda item: item[1].ratio)
+    return SuspendedMost(name, most.ratio, over_limit=limits is not None and most.ratio > limits.max_drift)
 
 
 def _ended(scan: HostScan) -> float:
     return scan.started + scan.duration_seconds
-
-
-def _figures(*figures: tuple[str, str, str, str]) -> Html:
-    return element(
-        "dl",
-        *(
-            element("div", element("dt", name), element("dd", element("strong", value), more), class_=kind or None)
-            for kind, name, value, more in figures
-        ),
-        class_="figures",
-    )

@@ -1,11 +1,9 @@
-"""What was not scanned, and what was scanned in another way than preferred: each with the reason."""
+"""Guests that were not scanned, or not in the preferred mode, each with the reason."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-
-from samepaged.escape import printable
-from samepaged.page.markup import Html, element, joined, named, noun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,68 +11,70 @@ if TYPE_CHECKING:
     from samepaged.errors import Reason
     from samepaged.scan.results import HostScan
 
-__all__ = ["fallbacks", "skipped"]
+__all__ = ["Fallback", "Skipped", "SkippedRow", "fallbacks", "skipped"]
 
-_MOST: Final = 500
-_NAMED: Final = 12
+_MOST_ROWS: Final = 500
+_MOST_NAMES: Final = 12
 
 
-def skipped(scan: HostScan, failures: Mapping[tuple[str, Reason], int]) -> Html:
-    """The guests that were not scanned: those that failed first, then those that were left out on purpose."""
-    if not scan.skipped:
-        return Html()
-    order = sorted(scan.skipped, key=lambda one: (one.reason.intended, one.name))
-    rows = [
-        element(
-            "tr",
-            element("th", named(one.name), scope="row"),
-            element("td", "as asked for" if one.reason.intended else "failed", element("small", one.reason.value)),
-            element("td", printable(one.message), _times(failures.get((one.name, one.reason), 0))),
+@dataclass(frozen=True, slots=True)
+class SkippedRow:
+    """A guest that was not scanned. `failures` counts those for the same reason since samepaged started."""
+
+    name: str
+    intended: bool
+    reason: str
+    message: str
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The skipped guests, failures first; `total` counts those without a row too."""
+
+    rows: tuple[SkippedRow, ...]
+    total: int
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """A reason for another mode than the preferred one, and the guests that it concerns: `names`, and `more` others."""
+
+    code: str
+    reason: str | None
+    names: tuple[str, ...]
+    more: int
+    all_guests: int | None
+
+
+def skipped(scan: HostScan, failures: Mapping[tuple[str, Reason], int]) -> Skipped:
+    """The section on guests that were not scanned."""
+    ordered = sorted(scan.skipped, key=lambda one: (one.reason.intended, one.name))
+    rows = tuple(
+        SkippedRow(
+            one.name, one.reason.intended, one.reason.value, one.message, failures.get((one.name, one.reason), 0)
         )
-        for one in order[:_MOST]
-    ]
-    head = element("tr", *(element("th", name, scope="col") for name in ("guest", "not scanned", "why")))
-    more = f"{_MOST} of {len(order)}." if len(order) > _MOST else ""
-    return element(
-        "section",
-        element("h2", "Not scanned", id="skipped-title"),
-        element("table", element("caption", more) if more else Html(), element("thead", head), element("tbody", *rows)),
-        id="skipped",
-        aria_labelledby="skipped-title",
+        for one in ordered[:_MOST_ROWS]
     )
+    return Skipped(rows, len(ordered))
 
 
-def fallbacks(scan: HostScan) -> Html:
-    """Which guests were scanned in another way than preferred. A reason that many share is told once."""
-    names: dict[tuple[str, str], list[str]] = {}
+def fallbacks(scan: HostScan) -> tuple[Fallback, ...]:
+    """The section on fallbacks: one entry for all guests with the same reason."""
+    names: dict[tuple[str, str | None], list[str]] = {}
     for one in scan.scans:
         if one.fallback_code is not None:
-            names.setdefault((one.fallback_code, one.fallback_reason or "no more is known"), []).append(one.name)
-    if not names:
-        return Html()
-    items = [
-        element("li", element("strong", _who(who, len(scan.scans))), f" ({printable(code)}): {printable(reason)}")
-        for (code, reason), who in list(names.items())[:_MOST]
-    ]
-    return element(
-        "section",
-        element("h2", "Not in the preferred way", id="fallbacks-title"),
-        element("p", "These guests were scanned, but not as the configuration would rather have it."),
-        element("ul", *items),
-        id="fallbacks",
-        aria_labelledby="fallbacks-title",
+            names.setdefault((one.fallback_code, one.fallback_reason), []).append(one.name)
+    return tuple(
+        Fallback(
+            code,
+            reason,
+            tuple(concerned[:_MOST_NAMES]),
+            max(len(concerned) - _MOST_NAMES, 0),
+            len(concerned) if len(concerned) == len(scan.scans) > 1 else None,
+        )
+        for (code, reason), concerned in list(names.items())[:_MOST_ROWS]
     )
-
-
-def _who(names: list[str], of: int) -> Html:
-    if len(names) == of > 1:
-        return Html(f"all {of} guests")
-    shown = joined((named(name) for name in names[:_NAMED]), ", ")
-    rest = len(names) - _NAMED
-    return joined([shown, f" and {rest} more"]) if rest > 0 else shown
-
-
-def _times(count: int) -> Html:
-    if count < 2:  # noqa: PLR2004 - the one that is told
-        return Html()
-    return element("small", f"{noun(count, 'time')} since samepaged was started", class_="soft")

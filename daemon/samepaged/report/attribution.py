@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.attribution.guest_ram import PAGE
+from samepaged.arch import PAGE_SIZE
 from samepaged.escape import printable
 from samepaged.formatting import size
 from samepaged.text_layout import aligned, elided, wrapped
@@ -39,12 +39,12 @@ def _parts(answers: AttributionReport) -> Iterator[Iterator[str]]:
 
 def _head(answers: AttributionReport) -> Iterator[str]:
     kernel = "kernel unknown" if answers.kernel is None else f"Linux {printable(answers.kernel)}"
-    yield f"{elided(printable(answers.domain), LONGEST_NAME)}: {kernel}, {size(answers.memory_pages * PAGE)}"
+    yield f"{elided(printable(answers.domain), LONGEST_NAME)}: {kernel}, {size(answers.memory_pages * PAGE_SIZE)}"
     yield (
-        f"in use {size(answers.in_use_pages * PAGE)}, of which {answers.labelled_ratio:.1%} have a known owner; "
-        f"self-sharing {size(answers.self_sharing_pages * PAGE)} "
-        f"({size(answers.in_use_self_sharing_pages * PAGE)} of it in use), "
-        f"with others {size(answers.inter_sharing_pages * PAGE)}"
+        f"in use {size(answers.in_use_pages * PAGE_SIZE)}, of which {answers.labelled_ratio:.1%} have a known owner; "
+        f"self-sharing {size(answers.self_sharing_pages * PAGE_SIZE)} "
+        f"({size(answers.in_use_self_sharing_pages * PAGE_SIZE)} of it in use), "
+        f"with others {size(answers.inter_sharing_pages * PAGE_SIZE)}"
     )
     if answers.missing_pages:
         yield f"{answers.missing_pages} pages that would have told more were not copied"
@@ -61,11 +61,11 @@ def _table(what: str, owners: Sequence[Owner], answers: AttributionReport) -> It
     rows += [
         (
             elided(printable(one.name), LONGEST_NAME),
-            size(one.pages * PAGE),
-            size(one.sharing_pages * PAGE),
+            size(one.pages * PAGE_SIZE),
+            size(one.sharing_pages * PAGE_SIZE),
             f"{one.sharing_pages / answers.sharing_pages:.1%}",
-            size(one.self_sharing_pages * PAGE),
-            size(one.inter_sharing_pages * PAGE),
+            size(one.self_sharing_pages * PAGE_SIZE),
+            size(one.inter_sharing_pages * PAGE_SIZE),
             f"{one.split_pages / answers.sharing_pages:.1%}",
         )
         for one in involved[:MOST_OWNERS]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.attribution.guest_ram import PAGE
-from samepaged.attribution.ram_map import Layout, Region, layouts
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.ram_map import RamMap, RamRegion, ram_maps
 from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class AttributionSchedule:
         self._seen.add(guest.uuid)
         if not config.enabled or (scans % config.every and not late):
             return None
-        takes = guest.memory // PAGE * BYTES_A_PAGE
+        takes = guest.memory // PAGE_SIZE * BYTES_A_PAGE
         spoken_for = self._taken + (0 if late else sum(self._first.values()))
         if spoken_for and spoken_for + takes > config.memory_limit:
             self._late[guest.uuid] = takes
@@ -76,13 +76,13 @@ class AttributionSchedule:
             btf_directory=config.btf_directory,
         )
         boot = guest.memory - sum(size for _, size in guest.dimms)
-        dimms = [Region(start, size) for start, size in guest.dimms]
+        dimms = [RamRegion(start, size) for start, size in guest.dimms]
         try:
-            found = list(layouts(guest.machine, boot, dimms))
+            found = list(ram_maps(guest.machine, boot, dimms))
         except ValueError:
             found = []
         told = found and all(start >= 0 for start, _ in guest.dimms)
-        attendant = AttributionSession(known, found if told else [Layout((Region(0, guest.memory),))], terms, stop)
+        attendant = AttributionSession(known, found if told else [RamMap((RamRegion(0, guest.memory),))], terms, stop)
         if not told:
             attendant.decline("where its memory devices lie is not told")
         return attendant

@@ -6,20 +6,18 @@ import logging
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import libvirt
-
+from samepaged.arch import PAGE_SIZE
 from samepaged.drift.budget import UNLIMITED
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import Suspender
-from samepaged.hypervisor.guest import Guest, describe
-from samepaged.hypervisor.links import check_links
+from samepaged.hypervisor.guest import Guest, check_links, describe
 from samepaged.hypervisor.qemu_process import ProcessTable
 from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.plan import ThroughputModel
-from samepaged.memory.scan_state import ScanState, limit
+from samepaged.memory.scan_state import ScanState, limit_memory
+from samepaged.memory.throughput import ThroughputModel
 from samepaged.scan import audit
 from samepaged.scan.results import GuestScan
 from samepaged.scan.trace_recorder import Record
@@ -29,23 +27,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.session import AttributionSession
     from samepaged.config import Config
     from samepaged.drift.budget import DriftBudget
     from samepaged.guard.client import GuardClient
-    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.protocol import Domain, Hypervisor
     from samepaged.hypervisor.qemu_process import QemuProcess
     from samepaged.memory.observer import PageObserver
     from samepaged.scan.attribution import AttributionSchedule
     from samepaged.scan.circuit_breaker import CircuitBreaker
     from samepaged.scan.clocks import Clocks
 
-__all__ = ["PAGE_SIZE", "GuestScanner", "ScannedGuest"]
+__all__ = ["GuestScanner", "ScannedGuest"]
 
 log = logging.getLogger(__name__)
-
-PAGE_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +104,13 @@ class GuestScanner:
         self._processes = ProcessTable()
         self._multiples = [size for size in config.scan.page_sizes if size > PAGE_SIZE]
 
-    def scan(self, domain: Any, pauses: list[float] | None = None) -> ScannedGuest:  # noqa: ANN401 - libvirt's type
+    def scan(self, domain: Domain, pauses: list[float] | None = None) -> ScannedGuest:
         """Scan one guest; the seconds of each pause are added to `pauses`, also when it fails. Raises GuestError,
         HypervisorError or Interrupted. The guest runs again, unless the error is LeftOpenError: then its journal entry
         is open, and is worked on.
         """
         self._check_open_entry(domain)
-        guest = describe(self._hypervisor, domain, self._processes)
+        guest = describe(domain, self._processes)
         check_links(guest, self._config.scan.mode, self._config.scan.macvtap)
         if self._breaker is not None:
             self._breaker.check(guest.uuid, guest.name, time.monotonic())
@@ -143,15 +139,15 @@ class GuestScanner:
         if self._clocks is not None and wanted and not suspender.failed:
             self._clocks.sync.request(self._hypervisor.uri, guest.uuid, guest.name)
 
-    def _check_open_entry(self, domain: Any) -> None:  # noqa: ANN401 - libvirt's type
+    def _check_open_entry(self, domain: Domain) -> None:
         # Paused, it is not paused by another client; running, it may be suspended at any moment.
-        if self._has_open_entry(domain.UUIDString()):
+        if self._has_open_entry(domain.uuid):
             raise GuestError(
                 Reason.OPEN_ENTRY,
                 "is not scanned: a journal entry of it is open, so a suspend call of an earlier scan may still be "
                 "queued in libvirt",
                 "see docs/operate/runbooks.md#samepagejournalentryopen",
-                domain=domain.name(),
+                domain=domain.name,
             )
 
     def _scan(
@@ -268,19 +264,13 @@ class GuestScanner:
             self._clocks.sync.forget(set(running))
         if self._attribution is not None:
             self._attribution.forget(set(running))
-        forgotten = limit(self._kept.values(), self._config.scan.memory_limit)
+        forgotten = limit_memory(self._kept.values(), self._config.scan.memory_limit)
         if forgotten:
             log.warning("scan.memory_limit: %d guests will be read whole at the next scan", forgotten)
 
     def _dump(self, guest: Guest, path: Path) -> None:
-        domain = self._hypervisor.by_uuid(guest.uuid)
-        self._hypervisor.call(
-            f"dumping domain {guest.name!r}",
-            lambda: domain.coreDumpWithFormat(
-                str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY
-            ),
-            None,  # it takes as long as its reader, in a thread of the reader's
-        )
+        # Looked up anew: the connection may be another one.
+        self._hypervisor.by_uuid(guest.uuid).dump(path)
 
     def _describe(
         self, guest: Guest, captured: Capture, pauses: Sequence[float], started: float, duration: float
@@ -288,7 +278,7 @@ class GuestScanner:
         return GuestScan(
             name=guest.name,
             uuid=guest.uuid,
-            group=self._config.group_of(guest.name, guest.claims),
+            group=self._config.group_of(guest.name, guest.metadata_groups),
             mode=captured.mode,
             reader=captured.reader,
             started=started,

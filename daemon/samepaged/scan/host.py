@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, HypervisorError, Reason, excluded
 from samepaged.memory.hashing import Interrupted
 from samepaged.os_errors import exhausted, memory_error, no_resources
-from samepaged.scan.guest import PAGE_SIZE, GuestScanner, ScannedGuest
 from samepaged.scan.results import HostScan, SkippedGuest
 from samepaged.sharing import Member, PageSizeSharing, SharingReport, analyse
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from samepaged.config import Config
-    from samepaged.hypervisor.connection import Hypervisor
+    from samepaged.hypervisor.protocol import Hypervisor
+    from samepaged.scan.guest import GuestScanner, ScannedGuest
 
 __all__ = ["HostRound", "report", "scan_all"]
 
@@ -144,7 +145,7 @@ def _named(hypervisor: Hypervisor, names: Sequence[str], round_: HostRound) -> d
         except GuestError as error:
             round_.skipped.append(_skip(name, error))
         else:
-            found[domain.UUIDString()] = domain.name()
+            found[domain.uuid] = domain.name
     return found
 
 
@@ -152,10 +153,10 @@ def _selected(hypervisor: Hypervisor, config: Config, round_: HostRound) -> dict
     """The UUIDs of the domains that run and that the configuration selects, and their names."""
     found: dict[str, str] = {}
     for domain in hypervisor.running():
-        name: str = domain.name()
-        round_.running[domain.UUIDString()] = name
+        name = domain.name
+        round_.running[domain.uuid] = name
         if config.selects(name):
-            found[domain.UUIDString()] = name
+            found[domain.uuid] = name
         else:
             round_.skipped.append(SkippedGuest(name, Reason.EXCLUDED, str(excluded(name))))
     return found

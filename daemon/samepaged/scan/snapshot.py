@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from samepaged.attribution.report import AttributionReport
     from samepaged.drift.ledger import PausedTime
     from samepaged.errors import Reason
-    from samepaged.ksm import HostMerging, ProcessMerging
+    from samepaged.ksm import Merging
     from samepaged.scan.results import HostScan
 
 __all__ = [
@@ -21,8 +21,8 @@ __all__ = [
     "Histogram",
     "HistoryPoint",
     "Limits",
-    "Merging",
     "OpenJournalEntry",
+    "SeriesLimits",
     "Snapshot",
     "TraceStats",
 ]
@@ -52,18 +52,6 @@ class ConfigStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Merging:
-    """What KSM has merged: of the host, and of each scanned guest whose counters may be read, by name."""
-
-    host: HostMerging
-    guests: Mapping[str, ProcessMerging] = field(default_factory=dict)
-
-    def without(self, name: str) -> Merging:
-        """The same without the domain `name`."""
-        return replace(self, guests={domain: one for domain, one in self.guests.items() if domain != name})
-
-
-@dataclass(frozen=True, slots=True)
 class HistoryPoint:
     """One scan of the host, as its history keeps it: when it ended (Unix epoch), and bytes."""
 
@@ -82,6 +70,17 @@ class Limits:
     max_pause: float
     interval: float
     max_drift: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesLimits:
+    """The bounds of metrics with many series: the largest `pairs` of guests, and the `sources` most involved owners of
+    each guest. Names of processes and files are labels with `source_names` only.
+    """
+
+    pairs: int = 20
+    sources: int = 10
+    source_names: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +118,7 @@ class Snapshot:
 
     config: ConfigStatus
     limits: Limits | None = None
+    series: SeriesLimits = SeriesLimits()
     merging: Merging | None = None
     recording: TraceStats | None = None
     open_entries: tuple[OpenJournalEntry, ...] = ()

@@ -1,4 +1,4 @@
-"""What the web process shows: the snapshot, in all the forms that it is asked for."""
+"""The documents of the web process: the snapshot in each form that clients request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged.attribution.document import sources_document
 from samepaged.escape import printable
 from samepaged.formatting import rfc3339
-from samepaged.metrics.collector import render
+from samepaged.metrics.exposition import MetricsText
 from samepaged.page import Page
 from samepaged.report.scan_json import document
 from samepaged.web.protocol import Document
@@ -20,13 +20,11 @@ from samepaged.web.protocol import Document
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from prometheus_client import CollectorRegistry
-
     from samepaged.drift.ledger import PausedTime
     from samepaged.scan.results import HostScan
     from samepaged.scan.snapshot import GuestAttribution, Snapshot
 
-__all__ = ["Documents"]
+__all__ = ["DocumentRenderer"]
 
 log = logging.getLogger(__name__)
 
@@ -39,29 +37,36 @@ SOURCES: Final = "/api/v1/sources"
 # Five of them, and one of LARGEST_SOURCES, in one frame are within what the web process takes (web/protocol.py).
 LARGEST: Final = 12 << 20
 LARGEST_SOURCES: Final = 4 << 20
+# The page has ages, such as "3 min ago", besides the time at which it was made.
+PAGE_SECONDS: Final = 60.0
 
 
-class Documents:
-    """Makes the documents of the moment. `snapshot` gives what is known, `registry` the metrics of the same."""
+class DocumentRenderer:
+    """Makes the documents of the current snapshot, which `snapshot` returns. A document is made again when the part of
+    the snapshot that it shows is another; the page also when its ages are a minute old, and the metrics of this process
+    each time. `clock` is in seconds of the Unix epoch.
+    """
 
-    def __init__(self, registry: CollectorRegistry, snapshot: Callable[[], Snapshot]) -> None:
-        self._registry = registry
+    def __init__(self, snapshot: Callable[[], Snapshot], clock: Callable[[], float] = time.time) -> None:
         self._snapshot = snapshot
+        self._clock = clock
+        self._metrics_text = MetricsText()
         self._scan: HostScan | None = None
         self._paused: Mapping[str, PausedTime] = {}
         self._sourced: Mapping[str, GuestAttribution] | None = None
         self._sources_made = Document(SOURCES, JSON, b"")
         self._page = Page(printable(platform.node()))
+        self._page_made: tuple[Snapshot, float, Document] | None = None
         self._failed: set[str] = set()
         self._json = _line(
             "/api/v1/snapshot", HTTPStatus.SERVICE_UNAVAILABLE, "samepaged has not finished its first scan"
         )
 
     def __call__(self) -> list[Document]:
-        """All documents. One that cannot be made is replaced by a line that says so, and the log says why."""
+        """All documents. A line of text replaces a document that cannot be made; the log has the error."""
         snapshot = self._snapshot()
         made = [
-            *self._tried("page", ("/",), lambda: [Document("/", HTML, self._page(snapshot, time.time()))]),
+            *self._tried("page", ("/",), lambda: [self._status_page(snapshot)]),
             _readiness(ready=snapshot.latest is not None),
             *self._tried("metrics", ("/metrics", self._json.path), lambda: self._metrics(snapshot)),
             *self._tried("sources", (SOURCES,), lambda: [self._sources(snapshot.sources)]),
@@ -84,10 +89,21 @@ class Documents:
         self._failed.discard(what)
         return made
 
+    def _status_page(self, snapshot: Snapshot) -> Document:
+        now = self._clock()
+        if self._page_made is not None:
+            shown, made, page = self._page_made
+            if shown is snapshot and abs(now - made) < PAGE_SECONDS:
+                return page
+        page = Document("/", HTML, self._page(snapshot, now))
+        self._page_made = snapshot, now, page
+        return page
+
     def _metrics(self, snapshot: Snapshot) -> list[Document]:
+        text, openmetrics = self._metrics_text(snapshot)
         return [
-            Document("/metrics", TEXT, render(self._registry, openmetrics=False)),
-            Document("/metrics", OPENMETRICS, render(self._registry, openmetrics=True)),
+            Document("/metrics", TEXT, text),
+            Document("/metrics", OPENMETRICS, openmetrics),
             self._last_scan(snapshot.latest, snapshot.paused),
         ]
 

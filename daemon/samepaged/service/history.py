@@ -1,7 +1,8 @@
-"""What is carried on from scan to scan: counters, histograms, the history of a day."""
+"""The parts of a snapshot that one scan adds to: counters, histograms, the history of a day."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from samepaged.scan.snapshot import Histogram, HistoryPoint
@@ -9,11 +10,12 @@ from samepaged.scan.snapshot import Histogram, HistoryPoint
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from samepaged.ksm import Merging
     from samepaged.scan.host import HostRound
     from samepaged.scan.results import HostScan
-    from samepaged.scan.snapshot import Merging, Snapshot
+    from samepaged.scan.snapshot import Snapshot
 
-__all__ = ["accounts", "extended", "moment"]
+__all__ = ["counted", "extended", "history_point"]
 
 SCAN_BOUNDS: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 PAUSE_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -22,8 +24,10 @@ DAY: Final = 86_400.0
 STEP: Final = 300.0
 
 
-def accounts(before: Snapshot, round_: HostRound, known: Container[str], duration: float) -> dict[str, object]:
-    """Counters and histograms after one more scan of so many seconds, for the domains that run and are known."""
+def counted(before: Snapshot, round_: HostRound, known: Container[str], duration: float) -> Snapshot:
+    """`before` with one more scan of `duration` seconds in its counters and histograms. Domains that no longer run lose
+    their counters; a domain that is not `known` loses the time of its last success.
+    """
     running = set(round_.running.values())
     pauses = {name: histogram for name, histogram in before.pauses.items() if name in running}
     for name, taken in round_.pauses.items():
@@ -36,16 +40,12 @@ def accounts(before: Snapshot, round_: HostRound, known: Container[str], duratio
             failures[key] = failures.get(key, 0) + 1
     success = {name: seconds for name, seconds in before.last_success.items() if name in known}
     success |= {name: one.scan.started for name, one in round_.scanned.items()}
-    return {
-        "pauses": pauses,
-        "failures": failures,
-        "last_success": success,
-        "scan_durations": (before.scan_durations or Histogram(SCAN_BOUNDS)).add(duration),
-    }
+    durations = (before.scan_durations or Histogram(SCAN_BOUNDS)).add(duration)
+    return replace(before, pauses=pauses, failures=failures, last_success=success, scan_durations=durations)
 
 
-def moment(scan: HostScan, merging: Merging | None) -> HistoryPoint:
-    """What the history keeps of a scan."""
+def history_point(scan: HostScan, merging: Merging | None) -> HistoryPoint:
+    """The point of the history for `scan`, with KSM's counters after it."""
     size = scan.report.page_size
     return HistoryPoint(
         ended=scan.started + scan.duration_seconds,
@@ -58,8 +58,8 @@ def moment(scan: HostScan, merging: Merging | None) -> HistoryPoint:
 
 
 def extended(history: tuple[HistoryPoint, ...], newest: HistoryPoint) -> tuple[HistoryPoint, ...]:
-    """The history with one more moment: those of the last day, and not more than 290. A clock that was set back ends
-    what it had of the future.
+    """The history with one more point: the points of the last day, at most 290. After the clock is set back, points in
+    the future are dropped.
     """
     kept = [one for one in history if newest.ended - DAY < one.ended < newest.ended]
     if len(kept) > 1 and kept[-1].ended - kept[-2].ended < STEP:

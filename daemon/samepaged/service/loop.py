@@ -1,7 +1,8 @@
-"""The daemon's loop: connect, scan, publish, wait; act on signals; tell systemd."""
+"""The daemon's loop: connect, scan, update the snapshot, wait; handle signals; notify systemd."""
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import time
 from dataclasses import replace
@@ -14,21 +15,27 @@ from samepaged.errors import HypervisorError, Reason, SamepagedError
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
+from samepaged.ksm import read_merging
 from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import Interrupted, best
-from samepaged.metrics.collector import SnapshotCollector
+from samepaged.memory.hashing import Interrupted, best_hasher
 from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.attribution_report import answers_of, still_shown
 from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks
 from samepaged.scan.guest import GuestScanner, ScannedGuest
 from samepaged.scan.host import HostRound, report, scan_all
-from samepaged.scan.ksm import read_merging
-from samepaged.scan.snapshot import ConfigStatus, GuestAttribution, Limits, OpenJournalEntry, Snapshot, TraceStats
+from samepaged.scan.snapshot import (
+    ConfigStatus,
+    GuestAttribution,
+    Limits,
+    OpenJournalEntry,
+    SeriesLimits,
+    Snapshot,
+    TraceStats,
+)
 from samepaged.scan.trace_recorder import TraceRecorder
-from samepaged.service.history import accounts, extended, moment
-from samepaged.service.malloc import release_memory
+from samepaged.service.history import counted, extended, history_point
 from samepaged.service.outputs import Outputs
 from samepaged.service.schedule import Schedule
 from samepaged.service.snapshot_store import SnapshotStore
@@ -39,8 +46,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from samepaged.config import Config
-    from samepaged.guard.settle import PendingEntry
+    from samepaged.guard.resume_queue import PendingEntry
+    from samepaged.ksm import Merging
     from samepaged.memory.scan_state import ScanState
+    from samepaged.scan.results import HostScan
     from samepaged.service.signals import Signals
     from samepaged.web.process import WebProcess
 
@@ -68,9 +77,8 @@ class Service:
         self._path = path
         self._signals = signals
         loaded = ConfigStatus(successful=True, loaded=time.time())
-        collector = SnapshotCollector(Snapshot(loaded, _limits(config)))
-        _choose(collector, config)
-        self._hypervisor = Hypervisor(config.libvirt.uri, self._gone, self._stop)
+        self._store = SnapshotStore(Snapshot(loaded, _limits(config), _series(config)))
+        self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._gone, self._stop)
         self._schedule = Schedule(config.scan.interval, config.scan.jitter)
         self._backoff = Backoff()
         self._known: dict[str, ScannedGuest] = {}
@@ -85,8 +93,7 @@ class Service:
         self._clocks = Clocks()
         self._attribution = AttributionSchedule(config.sources)
         self._guard: GuardClient | None = None
-        self._serving = Outputs(collector, web or ChildProcess(), config)
-        self._board = SnapshotStore(collector, self._serving.changed)
+        self._outputs = Outputs(self._store, web or ChildProcess(), config)
         self._recovery = Recovery(
             config.runtime_directory, changed=self._show_open_entries, settled=self._clocks.add_settled
         )
@@ -94,14 +101,14 @@ class Service:
     def run(self) -> None:
         """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
         try:
-            self._serving.start(self._stop)
+            self._outputs.start(self._stop)
             sd_notify.notify("READY=1", "STATUS=waiting for the first scan")
             self._recovery.start()
             while not self._signals.stopping:
                 self._step()
         finally:
             sd_notify.notify("STOPPING=1")
-            self._serving.stop()
+            self._outputs.stop()
             self._recorder.close()
             try:
                 self._recovery.close(CLOSE_SECONDS)
@@ -114,11 +121,11 @@ class Service:
     def _show_open_entries(self, pending: tuple[PendingEntry, ...]) -> None:
         """The open journal entries have changed (called in the recovery's thread)."""
         entries = tuple(OpenJournalEntry(one.name, one.since, one.progress) for one in pending)
-        self._board.publish(open_entries=entries)
+        self._store.update(lambda snapshot: replace(snapshot, open_entries=entries))
 
     def _step(self) -> None:
         self._beat()
-        self._serving.write()
+        self._outputs.write()
         self._recovery.step_if_alone()
         if self._signals.take_reload():
             self._reload()
@@ -133,7 +140,7 @@ class Service:
         self._schedule.started(now)
         try:
             self._scan()
-            release_memory()
+            _release_memory()
         except Interrupted:
             log.info("the scan was interrupted%s", "" if self._recovery.pending else "; every guest runs on")
         except HypervisorError as error:
@@ -166,13 +173,13 @@ class Service:
             return False
         self._backoff.succeeded()
         log.info("connected to libvirt at %s", self._config.libvirt.uri)
-        self._board.publish(libvirt_up=True)
+        self._store.update(lambda snapshot: replace(snapshot, libvirt_up=True))
         return True
 
     def _lost(self, error: HypervisorError) -> None:
         wait = self._backoff.failed()
         log.warning("%s; trying again in %.1f s", error, wait)
-        self._board.publish(libvirt_up=False)
+        self._store.update(lambda snapshot: replace(snapshot, libvirt_up=False))
         sd_notify.notify("STATUS=libvirt is away")
         deadline = time.monotonic() + wait
         while not self._signals.stopping and (left := deadline - time.monotonic()) > 0:
@@ -183,13 +190,13 @@ class Service:
 
     def _gone(self, name: str) -> None:
         """A domain ended (called in libvirt's event loop)."""
-        self._board.gone(name)
+        self._store.remove(name)
         self._signals.wake()
 
     def _forget_departed(self) -> None:
         """Analyse anew without the guests that ended since."""
-        departed = self._board.departed()
-        latest = self._board.snapshot.latest
+        departed = self._store.take_departed()
+        latest = self._store.snapshot.latest
         known = departed & self._known.keys()
         if latest is None or not known:
             return
@@ -197,12 +204,13 @@ class Service:
             del self._known[name]
         fresh = report(self._known, latest.skipped, latest.started, latest.duration_seconds)
         # What took more than one scan's contents to compute stays as it was, less the guest's own rows.
-        self._board.publish(latest=replace(fresh, stable=latest.stable, page_sizes=latest.page_sizes))
+        fresh = replace(fresh, stable=latest.stable, page_sizes=latest.page_sizes)
+        self._store.update(lambda snapshot: replace(snapshot, latest=fresh))
 
     def _scan(self) -> None:
         sd_notify.notify("STATUS=scanning")
         began = time.monotonic()
-        hashing = Hashing(best(), self._seed, self._config.scan.thread_count, self._stop)
+        hashing = Hashing(best_hasher(), self._seed, self._config.scan.thread_count, self._stop)
         guard, record = self._guarded(), self._recorder.offer
         self._clocks.ledger.use(guard.directory)
         scanner = GuestScanner(
@@ -230,22 +238,28 @@ class Service:
         latest = report(self._known | round_.scanned, round_.skipped, round_.started, 0.0)
         # How long it took: reading all guests, and analysing what was read.
         latest = replace(latest, duration_seconds=time.monotonic() - began)
-        before = self._board.snapshot
-        merging = read_merging(self._known, before.merging)
-        self._board.publish(
-            latest=latest,
-            merging=merging,
-            sources=self._sources(round_),
-            recording=self._recording(),
-            paused=self._clocks.paused(),
-            history=extended(before.history, moment(latest, merging)),
-            next_scan=self._due(),
-            libvirt_up=True,
-            **accounts(before, round_, self._known, latest.duration_seconds),
-        )
+        self._show(round_, latest)
         self._forget_departed()
         sd_notify.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} not scanned")
         log.info("scanned %d guests in %.1f s", len(round_.scanned), latest.duration_seconds)
+
+    def _show(self, round_: HostRound, latest: HostScan) -> None:
+        """Update the snapshot with a scan of all guests."""
+        merging = self._read_merging(self._store.snapshot)
+        sources, recording, paused = self._sources(round_), self._recording(), self._clocks.paused()
+        self._store.update(
+            lambda before: replace(
+                counted(before, round_, self._known, latest.duration_seconds),
+                latest=latest,
+                merging=merging,
+                sources=sources,
+                recording=recording,
+                paused=paused,
+                history=extended(before.history, history_point(latest, merging)),
+                next_scan=self._due(),
+                libvirt_up=True,
+            )
+        )
 
     def _sources(self, round_: HostRound) -> dict[str, GuestAttribution]:
         """Where sharing comes from: of each known guest the newest that is known of that."""
@@ -259,16 +273,22 @@ class Service:
             started = everybody[name].scan.started
             self._recorder.offer(GuestAttribution(one, started))
             fresh[name] = GuestAttribution(one.shortened(MOST_OWNERS), started)
-        return {name: one for name, one in self._board.snapshot.sources.items() if name in self._known} | fresh
+        return {name: one for name, one in self._store.snapshot.sources.items() if name in self._known} | fresh
+
+    def _read_merging(self, before: Snapshot) -> Merging | None:
+        """KSM's counters of the host and of the processes of the known guests."""
+        return read_merging({name: one.process for name, one in self._known.items()}, before.merging)
 
     def _look_at_merging(self, now: float) -> None:
         """KSM goes on between two scans, and so does the writing of traces."""
         if now >= self._merging_due:
             self._merging_due = now + MERGING_SECONDS
-            recording, shown, paused = self._recording(), self._board.snapshot, self._clocks.paused()
-            merging = read_merging(self._known, shown.merging)
+            recording, shown, paused = self._recording(), self._store.snapshot, self._clocks.paused()
+            merging = self._read_merging(shown)
             if (merging, recording, paused) != (shown.merging, shown.recording, shown.paused):
-                self._board.publish(merging=merging, recording=recording, paused=paused)
+                self._store.update(
+                    lambda snapshot: replace(snapshot, merging=merging, recording=recording, paused=paused)
+                )
 
     def _recording(self) -> TraceStats | None:
         """How the traces do, which are written beside the loop; None where there are none."""
@@ -306,38 +326,52 @@ class Service:
         except SamepagedError as error:
             for line in str(error).splitlines():
                 log.error("configuration not reloaded: %s", line)  # noqa: TRY400 - the lines say all
-            self._board.publish(config=replace(self._board.snapshot.config, successful=False))
+            self._store.update(lambda snapshot: replace(snapshot, config=replace(snapshot.config, successful=False)))
         else:
             log.info("configuration reloaded")
-            self._board.publish(config=ConfigStatus(successful=True, loaded=time.time()))
+            loaded = ConfigStatus(successful=True, loaded=time.time())
+            self._store.update(lambda snapshot: replace(snapshot, config=loaded))
         sd_notify.notify("READY=1")
 
     def _apply(self, config: Config) -> None:
         new_seed = hash_seed.load(config.hashing.seed, config.state_directory)
         if config.traces.enabled:
             check_installed()
-        self._serving.change(config, self._stop)
+        self._outputs.change(config, self._stop)
         if config.libvirt.uri != self._config.libvirt.uri:
             self._hypervisor.close()
-            self._hypervisor = Hypervisor(config.libvirt.uri, self._gone, self._stop)
+            self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._gone, self._stop)
         if new_seed != self._seed:
             self._seed, self._known, self._kept = new_seed, {}, {}
         self._recovery.also(config.runtime_directory)
         self._recorder.change(config.traces)
         self._attribution.change(config.sources)
         self._schedule.change(config.scan.interval, config.scan.jitter, time.monotonic())
-        _choose(self._board.collector, config)
-        sources = still_shown(self._board.snapshot.sources, config.sources)
-        self._board.publish(limits=_limits(config), next_scan=self._due(), sources=sources)
+        self._store.update(
+            lambda snapshot: replace(
+                snapshot,
+                limits=_limits(config),
+                series=_series(config),
+                next_scan=self._due(),
+                sources=still_shown(snapshot.sources, config.sources),
+            )
+        )
         logging.getLogger("samepaged").setLevel(config.log.level.upper())
         self._config = config
 
 
-def _choose(collector: SnapshotCollector, config: Config) -> None:
-    """Which series there are, of those of which there may be many."""
-    collector.pairs, collector.sources = config.export.pairs, config.sources.top
-    collector.source_names = config.sources.name_labels
+def _series(config: Config) -> SeriesLimits:
+    return SeriesLimits(config.export.pairs, config.sources.top, config.sources.name_labels)
 
 
 def _limits(config: Config) -> Limits:
     return Limits(config.scan.max_pause, config.scan.interval, config.scan.max_drift)
+
+
+def _release_memory() -> None:
+    """Return memory that a scan freed to the host (malloc_trim(3), if the C library has it): malloc keeps free memory
+    below a block in use.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

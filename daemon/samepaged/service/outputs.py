@@ -1,35 +1,43 @@
-"""Where the snapshot goes: to a web process, into a file, to both, or to neither."""
+"""The outputs of the daemon: the web process, the textfile, both, or none."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from typing import TYPE_CHECKING
 
+from samepaged.atomic_write import whole_file
 from samepaged.errors import SamepagedError
-from samepaged.metrics.collector import registry
-from samepaged.service.documents import Documents
-from samepaged.service.textfile import Textfile
+from samepaged.metrics.exposition import families, render
+from samepaged.service.documents import DocumentRenderer
 from samepaged.web.client import WebClient, WebListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from samepaged.config import Config
-    from samepaged.metrics.collector import SnapshotCollector
+    from samepaged.scan.snapshot import Snapshot
+    from samepaged.service.snapshot_store import SnapshotStore
     from samepaged.web.process import WebProcess
 
-__all__ = ["Outputs"]
+__all__ = ["Outputs", "Textfile"]
+
+log = logging.getLogger(__name__)
 
 
 class Outputs:
-    """Shows what `collector` has, as the configuration says; `web` leads to the web process."""
+    """Exports the snapshots of `store`, as configured; `web` connects to the web process."""
 
-    def __init__(self, collector: SnapshotCollector, web: WebProcess, config: Config) -> None:
+    def __init__(self, store: SnapshotStore, web: WebProcess, config: Config) -> None:
         self._web = web
-        self._documents = Documents(registry(collector), lambda: collector.snapshot)
-        self._textfile = Textfile(collector)
+        self._store = store
+        self._documents = DocumentRenderer(lambda: store.snapshot)
+        self._textfile = Textfile()
         self._wanted = _wanted(config)
         self._file = config.export.textfile
         self._publisher = self._publishing(self._wanted)
+        store.listen(self._changed)
 
     def _publishing(self, wanted: WebListener | None) -> WebClient | None:
         return None if wanted is None else WebClient(self._web, self._documents, wanted)
@@ -55,15 +63,15 @@ class Outputs:
                 publisher.change(wanted, stop)
         self._wanted, self._file = wanted, config.export.textfile
 
-    def changed(self) -> None:
-        """There is something new (called in any thread)."""
+    def _changed(self) -> None:
+        """Have the documents of a new snapshot made (called in any thread)."""
         publisher = self._publisher
         if publisher is not None:
             publisher.changed()
 
     def write(self) -> None:
-        """Bring the file up to date."""
-        self._textfile.write(self._file)
+        """Write the textfile, if the snapshot is new."""
+        self._textfile.write(self._file, self._store.snapshot)
 
     def stop(self) -> None:
         """Show nothing any more."""
@@ -84,3 +92,45 @@ def _wanted(config: Config) -> WebListener | None:
     """What the web process is to be told; None where there is to be none."""
     address = config.export.address
     return None if address is None else WebListener(*address, config.export.web_config_file)
+
+
+class Textfile:
+    """Writes each new snapshot to a file, in one step: node_exporter never reads half a file. A failure is logged once,
+    and the next call repeats the write. The file leaves out samepaged's own process_ and python_ metrics, because
+    node_exporter exports its own under these names.
+    """
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._written: Snapshot | None = None
+        self._complaint = ""
+
+    def write(self, path: Path | None, snapshot: Snapshot) -> None:
+        """Write `snapshot` to the file `path`, if it is new; None writes nothing. A file at the path before is
+        removed.
+        """
+        if path != self._path:
+            self.remove()
+            self._path = path
+        if path is None or snapshot is self._written:
+            return
+        try:
+            # A crash may lose it, as each start writes it anew. node_exporter ignores the temporary file beside it.
+            with whole_file(path, 0o644, lasting=False) as beside:
+                beside.write_bytes(render(families(snapshot), openmetrics=False))
+        except OSError as error:
+            complaint = (
+                f"{path} cannot be written ({error.strerror}); let samepaged write there, or set export.textfile"
+            )
+            if complaint != self._complaint:
+                log.warning("%s", complaint)
+            self._complaint = complaint
+        else:
+            self._written, self._complaint = snapshot, ""
+
+    def remove(self) -> None:
+        """Remove the file, so that no stale metrics remain."""
+        if self._path is not None and self._written is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        self._written = None

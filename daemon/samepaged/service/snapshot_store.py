@@ -1,55 +1,61 @@
-"""What is shown: one snapshot, replaced as a whole, so that nobody ever sees halves."""
+"""The current snapshot: replaced as a whole, so that readers in any thread see a consistent one."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from samepaged.metrics.collector import SnapshotCollector
     from samepaged.scan.snapshot import Snapshot
 
 __all__ = ["SnapshotStore"]
 
 
 class SnapshotStore:
-    """The snapshot and its collector; `changed` is called after each change. libvirt's event loop, a thread of its own,
-    takes guests out.
-    """
+    """Holds the current snapshot. Any thread may read and update it; libvirt's event loop removes domains."""
 
-    def __init__(self, collector: SnapshotCollector, changed: Callable[[], None]) -> None:
-        self.collector = collector
-        self._changed = changed
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._listeners: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._departed: set[str] = set()
 
     @property
     def snapshot(self) -> Snapshot:
-        """What is shown now."""
-        return self.collector.snapshot
+        """The current snapshot."""
+        return self._snapshot
 
-    def publish(self, **changes: object) -> None:
-        """Show other values of these fields of the snapshot."""
-        with self._lock:
-            self.collector.snapshot = replace(self.snapshot, **changes)  # type: ignore[arg-type]  # fields by name
-        self._changed()
+    def listen(self, changed: Callable[[], None]) -> None:
+        """Call `changed` after each change, in the thread that makes it."""
+        self._listeners.append(changed)
 
-    def gone(self, name: str) -> None:
-        """A domain ended: its series end with the next scrape."""
+    def update(self, change: Callable[[Snapshot], Snapshot]) -> None:
+        """Replace the snapshot by `change` of it. `change` runs under a lock: it must be short."""
         with self._lock:
-            self.collector.snapshot = self.snapshot.without(name)
+            self._snapshot = change(self._snapshot)
+        self._notify()
+
+    def remove(self, name: str) -> None:
+        """Remove the domain `name`, which ended."""
+        with self._lock:
+            self._snapshot = self._snapshot.without(name)
             self._departed.add(name)
-        self._changed()
+        self._notify()
 
-    def departed(self) -> set[str]:
-        """The domains that ended since this was last asked. They are out of the snapshot, even if a scan that ended
-        after they did has brought them back.
+    def take_departed(self) -> set[str]:
+        """The domains removed since the previous call. This removes them again, because a scan that ended after a
+        domain did restores its series.
         """
         with self._lock:
             departed, self._departed = self._departed, set()
             for name in departed:
-                self.collector.snapshot = self.snapshot.without(name)
+                self._snapshot = self._snapshot.without(name)
+        if departed:
+            self._notify()
         return departed
+
+    def _notify(self) -> None:
+        for changed in self._listeners:
+            changed()

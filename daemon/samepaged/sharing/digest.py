@@ -1,4 +1,4 @@
-"""One guest's memory as hashes, a page each, and what is in it."""
+"""One guest's memory as one hash for each page, its contents, and the pages that keep their content between scans."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ABSENT", "FIRST_HASH", "SWAPPED", "ZERO", "Contents", "PageDigest", "contents_of_all", "starts_of_states"]
+__all__ = [
+    "ABSENT",
+    "FIRST_HASH",
+    "SWAPPED",
+    "ZERO",
+    "Contents",
+    "PageDigest",
+    "contents_of_all",
+    "stable",
+    "starts_of_states",
+]
 
 # A page without a hash has one of three reserved values in the hash's place, so that hash and state are one number
 # of 8 bytes a page, and sort together. A content whose hash happens to be reserved has FIRST_HASH added to it
@@ -86,6 +96,20 @@ class Contents:
             zero_pages=first - zero,
             duplicate_pages=memory_pages - first - distinct_pages,
         )
+
+
+def stable(previous: PageDigest, current: PageDigest) -> PageDigest:
+    """The pages of a guest that are in `current` what they were in `previous`, the digest of the scan before.
+
+    The others are left out rather than marked: they have a state, but no say in what lasts. So the result is as long
+    as there are such pages, and its order means nothing more. The `Contents` of it, for all guests, make `analyse`
+    give the stable sharing; its `memory_pages` is what kept its state, and swapped pages among them are as unknown as
+    before. If the guest's memory or the page size is another than in the scan before, no page can be told from its
+    successor, and the result is empty.
+    """
+    if len(previous.pages) != len(current.pages) or previous.page_size != current.page_size:
+        return PageDigest(np.empty(0, dtype=np.uint64), current.page_size)
+    return PageDigest(current.pages[previous.pages == current.pages], current.page_size)
 
 
 def starts_of_states(ordered: NDArray[np.uint64]) -> tuple[int, int, int]:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.atomic_write import whole_file
-from samepaged.attribution.guest_ram import PAGE
 from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 from samepaged.errors import TraceError
 from samepaged.traces.parquet import not_written
@@ -164,7 +164,7 @@ def _found(told: Mapping[str, Any]) -> _Found:
     """Raises KeyError, TypeError or ValueError where it cannot be: the sum shows damage, and this what another program
     made.
     """
-    if _count(told["page_size"]) != PAGE:
+    if _count(told["page_size"]) != PAGE_SIZE:
         raise ValueError("page size")
     scanned_at = _number(told["scanned_at"])
     answers = AttributionReport(

@@ -2,7 +2,7 @@
 
 A row is a distinct content: host, domain, scanned_at, hash (signed 64 bits), pages; sorted by hash as it is stored. The
 file's metadata says the rest (metadata.py). Beside a trace there may be another file, which says whose its pages were
-(owners.py) and goes with it.
+(attribution_file.py) and goes with it.
 """
 
 from __future__ import annotations

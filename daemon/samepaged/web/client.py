@@ -1,13 +1,18 @@
-"""Feeds the web process from a thread of its own: whatever becomes of that process, no scan waits for it."""
+"""The scanner's end of the feed: a thread sends documents to the web process, so that no scan waits for it."""
 
 from __future__ import annotations
 
+import errno
 import logging
+import math
 import os
 import select
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from samepaged import threads
@@ -16,24 +21,29 @@ from samepaged.errors import ConfigError, Fault, SamepagedError
 from samepaged.escape import printable
 from samepaged.os_errors import no_resources
 from samepaged.web.address import written
-from samepaged.web.frame_writer import FrameWriter
-from samepaged.web.protocol import Answer, FeedError, Report, Settings
+from samepaged.web.protocol import Answer, Documents, FeedError, FrameReader, Report, Settings, encode
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from samepaged.web.process import WebProcess
     from samepaged.web.protocol import Document, Message
 
-__all__ = ["WebClient", "WebListener"]
+__all__ = ["FeedSchedule", "FrameWriter", "WebClient", "WebListener"]
 
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS: Final = 5.0
-"""The web process says that the scanner is away when it has not heard of it for a minute."""
+"""The longest silence on the feed. After a minute of it the web process reports that the scanner is away."""
 
-GAP_SECONDS: Final = 0.1  # between two renderings, however often something changes
+REFRESH_SECONDS: Final = 15.0
+"""Time between two renderings without a change, for ages and the metrics of this process: a usual scrape interval."""
+
+GAP_SECONDS: Final = 0.1  # between two renderings, however often the snapshot changes
+HUNG_SECONDS: Final = 60.0
+PIECE: Final = 1 << 14
 ANSWER_SECONDS: Final = 10.0
 POLL_SECONDS: Final = 0.5
 LONGEST_WAIT: Final = 30.0
@@ -46,6 +56,22 @@ class WebListener:
     host: str
     port: int
     web_config_file: Path | None = None
+
+
+@dataclass(slots=True)
+class FeedSchedule:
+    """When the feed's documents are rendered, and when a keep-alive goes out. Times are of the monotonic clock."""
+
+    rendered: float = -math.inf
+    sent: float = -math.inf
+
+    def render_due(self, *, changed: bool) -> float:
+        """When to render; `changed`: something is new."""
+        return self.rendered + (GAP_SECONDS if changed else REFRESH_SECONDS)
+
+    def keep_alive_due(self) -> float:
+        """When the web process must hear from the scanner."""
+        return self.sent + BEAT_SECONDS
 
 
 class WebClient:
@@ -155,19 +181,23 @@ class WebClient:
                 self._lost(f"the web process is gone ({ended or why})")
 
     def _serve(self, feed: FrameWriter) -> None:
-        """Push what is new, and once in a while that we are alive, until the other side is gone."""
+        """Send new documents, settings and keep-alives, until the other side is gone."""
         told = 0  # the number of the settings that it was told last
-        rendered = -BEAT_SECONDS
+        schedule = FeedSchedule()
         while not self._stopping:
             now = time.monotonic()
-            if feed.idle and now - rendered >= (GAP_SECONDS if self._stale else BEAT_SECONDS):
-                self._stale, rendered = False, now
+            if feed.idle and now >= schedule.render_due(changed=self._stale):
+                self._stale = False
+                schedule.rendered = schedule.sent = now
                 feed.show(self._render())
             elif feed.idle and (self._settings.number != told or 0 < self._retry <= now):
                 settings, self._retry = self._settings, 0.0
                 feed.put(settings)
                 told = settings.number
-            due = [rendered + (GAP_SECONDS if self._stale else BEAT_SECONDS), self._retry or now + BEAT_SECONDS]
+            elif feed.idle and now >= schedule.keep_alive_due():
+                schedule.sent = now
+                feed.put(Documents())
+            due = (schedule.render_due(changed=self._stale), schedule.keep_alive_due(), self._retry or math.inf)
             wait = 0.0 if feed.idle and self._settings.number != told else max(min(due) - now, 0.0)
             for message in feed.move(self._sleep(wait if feed.idle else BEAT_SECONDS, feed.interest)):
                 self._hear(message)
@@ -249,3 +279,58 @@ def _check(answer: Answer) -> None:
     if answer.error:
         fault = _fault(answer)
         raise ConfigError(fault) if answer.misconfigured else SamepagedError(fault.problem, fault.remedy)
+
+
+class FrameWriter:
+    """The scanner's end. It holds one frame at most: nothing piles up for a web process that does not listen."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._left: deque[memoryview] = deque()
+        self._reader = FrameReader(largest=0)
+        self._shown: dict[str, list[Document]] = {}
+        self._moved = time.monotonic()
+
+    @property
+    def interest(self) -> tuple[int, int]:
+        """The descriptor, and the events of poll(2) that matter now."""
+        return self._socket.fileno(), select.POLLIN | (select.POLLOUT if self._left else 0)
+
+    @property
+    def idle(self) -> bool:
+        """Whether all has been taken: only then there is room for a message."""
+        return not self._left
+
+    def put(self, message: Message) -> None:
+        """Send this from now on. Raises FeedError where it is too large."""
+        self._left.extend(memoryview(part) for part in encode(message) if part)
+        self._moved = time.monotonic()
+
+    def show(self, documents: Iterable[Document]) -> None:
+        """Send those of the documents that it does not have yet. Raises FeedError."""
+        paths = {path: list(ones) for path, ones in groupby(documents, attrgetter("path"))}
+        new = {path: ones for path, ones in paths.items() if self._shown.get(path) != ones}
+        self._shown |= new
+        self.put(Documents(tuple(one for ones in new.values() for one in ones)))
+
+    def move(self, events: int) -> list[Message]:
+        """Send and receive what can be without waiting, after poll(2) told `events`. Raises OSError where the other
+        side is gone, or takes nothing for a minute, and FeedError.
+        """
+        heard: list[Message] = []
+        if events & ~select.POLLOUT:
+            data = self._socket.recv(PIECE)
+            if not data:
+                raise OSError(errno.ECONNRESET, "it closed the feed")
+            heard = self._reader.feed(data)
+        try:
+            while self._left:
+                sent = self._socket.send(self._left[0])
+                self._moved = time.monotonic()
+                self._left[0] = self._left[0][sent:]
+                if not self._left[0]:
+                    self._left.popleft()
+        except BlockingIOError:
+            if time.monotonic() - self._moved > HUNG_SECONDS:
+                raise OSError(errno.ETIMEDOUT, "it takes nothing any more") from None
+        return heard

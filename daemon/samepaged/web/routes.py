@@ -10,8 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from samepaged.web.auth import Busy
-from samepaged.web.negotiation import choose, takes_gzip
-from samepaged.web.request import Reply, Request
+from samepaged.web.request import Reply, Request, choose, takes_gzip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from observability.grafana.generator.committed import outdated, write
+from observability.grafana.generator.dashboard_files import outdated, write
 
 
 def main() -> int:

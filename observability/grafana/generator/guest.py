@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from observability.grafana.generator.both import (
+from observability.grafana.generator.attribution_panels import involved, known, looked_at, split
+from observability.grafana.generator.dashboard import GUEST_UID, HOST_UID, chooser, frame, row
+from observability.grafana.generator.panels import Line, Said, bars, figure, grid, lines, own
+from observability.grafana.generator.promql import drift, guest, host, new_failures, pause_quantile
+from observability.grafana.generator.shared_panels import (
     COST,
     INTER,
     LIMIT,
@@ -17,10 +21,6 @@ from observability.grafana.generator.both import (
     organised,
     reasons,
 )
-from observability.grafana.generator.frame import GUEST_UID, HOST_UID, chooser, frame, row
-from observability.grafana.generator.owners import involved, known, looked_at, split
-from observability.grafana.generator.panels import Line, Said, bars, figure, grid, lines, own
-from observability.grafana.generator.queries import drift, guest, host, new_failures, pause_quantile
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import bargauge, dashboard, stat, table, timeseries

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from observability.grafana.generator.both import (
+from observability.grafana.generator.attribution_panels import labelled, most_involved, split
+from observability.grafana.generator.dashboard import GUEST_UID, HOST_UID, frame, row
+from observability.grafana.generator.host_guests import (
+    group_inter_sharing,
+    group_self_sharing,
+    guests,
+    matrix,
+    page_sizes,
+    pairs,
+)
+from observability.grafana.generator.panels import Line, Said, bars, figure, fixed, lines
+from observability.grafana.generator.promql import WINDOW, host, new_failures, pause_quantile
+from observability.grafana.generator.shared_panels import (
     COST,
     INTER,
     LIMIT,
@@ -17,18 +29,6 @@ from observability.grafana.generator.both import (
     memory_by_state,
     reasons,
 )
-from observability.grafana.generator.frame import GUEST_UID, HOST_UID, frame, row
-from observability.grafana.generator.host_guests import (
-    group_inter_sharing,
-    group_self_sharing,
-    guests,
-    matrix,
-    page_sizes,
-    pairs,
-)
-from observability.grafana.generator.owners import labelled, most_involved, split
-from observability.grafana.generator.panels import Line, Said, bars, figure, fixed, lines
-from observability.grafana.generator.queries import WINDOW, host, new_failures, pause_quantile
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import bargauge, dashboard, stat, table, timeseries

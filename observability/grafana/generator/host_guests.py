@@ -12,10 +12,10 @@ from grafana_foundation_sdk.models.dashboard import (
     ValueMappingResult,
 )
 
-from observability.grafana.generator.both import MERGED, organised
-from observability.grafana.generator.frame import GUEST_UID
+from observability.grafana.generator.dashboard import GUEST_UID
 from observability.grafana.generator.panels import Line, Said, bars, grid, lines, own, shaded
-from observability.grafana.generator.queries import REF_IDS, drift, host
+from observability.grafana.generator.promql import REF_IDS, drift, host
+from observability.grafana.generator.shared_panels import MERGED, organised
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import bargauge, table, timeseries

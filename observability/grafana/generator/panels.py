@@ -33,8 +33,8 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from observability.grafana.generator.frame import DATASOURCE
-from observability.grafana.generator.queries import REF_IDS
+from observability.grafana.generator.dashboard import DATASOURCE
+from observability.grafana.generator.promql import REF_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE, WORDS
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import WORDS
 from tests.fuzz.images.damage import some
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def areas(scene: Scene, random: Random) -> None:
     if not crowd.count:
         return
     maps = random.permutation(scene.maps)
-    starts = (np.arange(crowd.count, dtype=np.uint64) + np.uint64(0x400)) * np.uint64(PAGE)
-    length = int(random.choice([PAGE, PAGE, 4 * PAGE, 1 << 40]))
+    starts = (np.arange(crowd.count, dtype=np.uint64) + np.uint64(0x400)) * np.uint64(PAGE_SIZE)
+    length = int(random.choice([PAGE_SIZE, PAGE_SIZE, 4 * PAGE_SIZE, 1 << 40]))
     for name, values in (
         ("vm_start", starts),
         ("vm_end", starts + np.uint64(length)),
@@ -129,9 +130,9 @@ def vmalloc_areas(scene: Scene, random: Random) -> None:
     crowd = _Crowd(_Room(scene), some(random, 400_000), [*names.values(), *links])
     if not crowd.count:
         return
-    starts = np.uint64(0xFFFF800000000000) + np.arange(crowd.count, dtype=np.uint64) * np.uint64(PAGE)
+    starts = np.uint64(0xFFFF800000000000) + np.arange(crowd.count, dtype=np.uint64) * np.uint64(PAGE_SIZE)
     crowd.set(names["va_start"], starts)
-    crowd.set(names["va_end"], starts + np.uint64(PAGE))
+    crowd.set(names["va_end"], starts + np.uint64(PAGE_SIZE))
     crowd.set(names["vm"], scene.image.at(scene.pointers))
     _binary(crowd, crowd.addresses + np.uint64(node), links[0], links[1])
     scene.image.put(scene.place(np.array([root], dtype=np.uint64)), crowd.addresses[:1] + np.uint64(node))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE, WORDS
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import WORDS
 from tests.fuzz.images.damage import numbers, some
 
 if TYPE_CHECKING:
@@ -44,18 +45,20 @@ def tables(scene: Scene, random: Random) -> None:
         row = scene.image.page(number)
         start = int(random.choice([0, 0, 256, 511, int(random.integers(WORDS))]))
         if how == 0:
-            row[start:] = number * PAGE | flags
+            row[start:] = number * PAGE_SIZE | flags
         elif how == 1:
-            row[start:] = goal * PAGE | flags
+            row[start:] = goal * PAGE_SIZE | flags
         elif how == 2:
-            row[start:] = random.choice(frames, WORDS - start).astype(np.uint64) * np.uint64(PAGE) | np.uint64(flags)
+            row[start:] = random.choice(frames, WORDS - start).astype(np.uint64) * np.uint64(PAGE_SIZE) | np.uint64(
+                flags
+            )
         elif how == 3:
-            row[start:] = np.arange(start, WORDS, dtype=np.uint64) * np.uint64(PAGE) | np.uint64(flags)
+            row[start:] = np.arange(start, WORDS, dtype=np.uint64) * np.uint64(PAGE_SIZE) | np.uint64(flags)
         elif how == 4:
             some_rows = random.integers(0, WORDS, 20)
             row[some_rows] = row[random.integers(0, WORDS, 20)]
         else:
-            row[random.integers(0, WORDS)] = goal * PAGE | flags
+            row[random.integers(0, WORDS)] = goal * PAGE_SIZE | flags
 
 
 def explosion(scene: Scene, random: Random) -> None:
@@ -70,13 +73,13 @@ def explosion(scene: Scene, random: Random) -> None:
             continue
         for page in level.tolist():
             entries = np.resize(np.roll(below, -int(random.integers(len(below)))), WORDS)
-            scene.image.page(page)[:] = entries.astype(np.uint64) * np.uint64(PAGE) | np.uint64(flags)
+            scene.image.page(page)[:] = entries.astype(np.uint64) * np.uint64(PAGE_SIZE) | np.uint64(flags)
     for root in scene.roots[scene.roots > 0].tolist():
-        entries = np.resize(levels[0], WORDS // 2).astype(np.uint64) * np.uint64(PAGE) | np.uint64(PRESENT_TABLE)
-        scene.image.page(root // PAGE)[: WORDS // 2] = entries
+        entries = np.resize(levels[0], WORDS // 2).astype(np.uint64) * np.uint64(PAGE_SIZE) | np.uint64(PRESENT_TABLE)
+        scene.image.page(root // PAGE_SIZE)[: WORDS // 2] = entries
     if random.random() < 0.1:  # and the kernel's own
         physical = scene.kernel.info.physical(scene.kernel.info.symbol("swapper_pg_dir"))
-        half = scene.image.page(physical // PAGE)[WORDS // 2 :]
+        half = scene.image.page(physical // PAGE_SIZE)[WORDS // 2 :]
         half[half == 0] = entries[: int(np.count_nonzero(half == 0))]
 
 
@@ -133,8 +136,8 @@ def note(scene: Scene, random: Random) -> None:
             case _:
                 worst = WORST_TEXTS[int(random.integers(len(WORST_TEXTS)))]
                 lines[place] = lines[place][: int(random.integers(len(lines[place]) + 1))] + worst
-    text = b"\n".join(lines)[: PAGE if random.random() < 0.9 else int(random.integers(PAGE))]
-    scene.image.page(page)[:] = np.frombuffer(text.ljust(PAGE, b"\0"), dtype=np.uint64)
+    text = b"\n".join(lines)[: PAGE_SIZE if random.random() < 0.9 else int(random.integers(PAGE_SIZE))]
+    scene.image.page(page)[:] = np.frombuffer(text.ljust(PAGE_SIZE, b"\0"), dtype=np.uint64)
 
 
 def many_notes(scene: Scene, random: Random) -> None:
@@ -183,7 +186,7 @@ def texts(scene: Scene, random: Random) -> None:
     places = np.unique(scene.place(random.choice(scene.strings, some(random, len(scene.strings)))))
     for place in places[places >= 0].tolist():
         worst = WORST_TEXTS[int(random.integers(len(WORST_TEXTS)))]
-        text = (worst * int(random.choice([1, 1, 3, 50, 2000])))[: int(random.choice([8, 16, 256, PAGE]))]
+        text = (worst * int(random.choice([1, 1, 3, 50, 2000])))[: int(random.choice([8, 16, 256, PAGE_SIZE]))]
         raw = np.frombuffer(text.ljust((len(text) + 7) & ~7, b"x"), dtype=np.uint64)
         scene.image.put(place + np.arange(len(raw)), raw)
 
@@ -199,8 +202,8 @@ def symbol_table(scene: Scene, random: Random) -> None:
         return
     for number in random.choice(pages, some(random, 10)).tolist():
         row = scene.image.page(number).view(np.uint8)
-        start = int(random.integers(PAGE))
-        row[start : start + some(random, PAGE)] = int(random.choice([0, 1, 127, 128, 255, 48]))
+        start = int(random.integers(PAGE_SIZE))
+        row[start : start + some(random, PAGE_SIZE)] = int(random.choice([0, 1, 127, 128, 255, 48]))
 
 
 def types(scene: Scene, random: Random) -> None:
@@ -210,7 +213,7 @@ def types(scene: Scene, random: Random) -> None:
     start = raw.find(b"\x9f\xeb\x01\0")
     if start < 0:  # another damage was here
         return
-    first = int(pages[0]) * PAGE + start
+    first = int(pages[0]) * PAGE_SIZE + start
     header = np.frombuffer(raw, dtype="<u4", count=6, offset=start)
     if random.random() < 0.3:
         place = first + 4 * int(random.integers(0, 6))
@@ -251,8 +254,8 @@ def profile(document: bytes, random: Random) -> bytes:
 
 
 def _put32(scene: Scene, physical: int, value: int) -> None:
-    if 0 <= physical < scene.image.pages * PAGE:
-        scene.image.page(physical // PAGE).view("<u4")[physical % PAGE // 4] = value
+    if 0 <= physical < scene.image.pages * PAGE_SIZE:
+        scene.image.page(physical // PAGE_SIZE).view("<u4")[physical % PAGE_SIZE // 4] = value
 
 
 LIES: Final[dict[Callable[[Scene, Random], None], float]] = {

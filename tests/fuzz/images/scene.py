@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE, WORDS, Ram
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import WORDS, Ram
 from samepaged.attribution.kernel_analysis import Linux
-from samepaged.attribution.linux.kallsyms_search import by_shape
+from samepaged.attribution.linux.kallsyms.search import by_shape
 from samepaged.attribution.linux.kernel import Kernel
 from samepaged.attribution.linux.labelling import label_pages
 from samepaged.attribution.linux.mem_map import find_mem_map
@@ -21,13 +22,13 @@ from samepaged.attribution.linux.profile import Profile
 from samepaged.attribution.linux.struct_reader import columns
 from samepaged.attribution.linux.vmas import areas
 from samepaged.attribution.linux.vmcoreinfo import MARK
-from samepaged.attribution.ram_map import layouts
+from samepaged.attribution.ram_map import ram_maps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ownership import PageOwners
-    from samepaged.attribution.ram_map import Layout
+    from samepaged.attribution.page_owners import PageOwners
+    from samepaged.attribution.ram_map import RamMap
 
 __all__ = ["Image", "Read", "Scene"]
 
@@ -151,7 +152,7 @@ class Scene:
 
     def __init__(self, path: Path) -> None:
         image = self.image = Image(path)
-        self.layout: Layout = next(layouts("q35", image.pages * PAGE))
+        self.layout: RamMap = next(ram_maps("q35", image.pages * PAGE_SIZE))
         self.notes = self.find_notes()
         _LOG.reads.clear()
         _LOG.words.clear()
@@ -181,7 +182,7 @@ class Scene:
                 self.reads[module].append(Read(addresses, size))
         self.strings = np.unique(np.concatenate(texts))
         mapped = self.kernel.mapped
-        real = mapped.physical < image.pages * PAGE
+        real = mapped.physical < image.pages * PAGE_SIZE
         bases, which = np.unique((mapped.addresses - mapped.physical)[real], return_inverse=True)
         self.direct = int(bases[np.bincount(which, weights=mapped.pages[real]).argmax()]) % (1 << 64)
         self.array = find_mem_map(self.kernel)
@@ -199,7 +200,7 @@ class Scene:
     def place(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The places of the words at virtual addresses, as the kernel mapped them; -1 for none."""
         physical = self.kernel.translate(addresses)
-        return np.where((physical >= 0) & (physical < self.image.pages * PAGE), physical >> 3, -1)
+        return np.where((physical >= 0) & (physical < self.image.pages * PAGE_SIZE), physical >> 3, -1)
 
     def address(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The virtual addresses of words, in the kernel's map of all memory."""
@@ -214,7 +215,7 @@ class Scene:
         """Pages of the symbols' tables and of the types."""
         image, kernel = self.image, self.kernel
         start = image.words.tobytes().find(BTF_HEADER)
-        found = {"btf": np.arange(start // PAGE, min(start // PAGE + BTF_PAGES, image.pages))}
+        found = {"btf": np.arange(start // PAGE_SIZE, min(start // PAGE_SIZE + BTF_PAGES, image.pages))}
         tables = {name: at for name, at in kernel.info.symbols.items() if name.startswith("kallsyms_")}
         tables = tables or by_shape(kernel, kernel.mapped, kernel.info.symbol("_stext"))
         edges = np.array([min(tables.values()) & ~7, max(tables.values()) & ~7], dtype=np.uint64)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.kernel_analysis import Analysis
-    from samepaged.attribution.ownership import PageOwners
-    from samepaged.attribution.ram_map import Layout
+    from samepaged.attribution.page_owners import PageOwners
+    from samepaged.attribution.ram_map import RamMap
 
 __all__ = ["SECONDS", "HangError", "Outcome", "Plan", "Telling", "attempt"]
 
@@ -94,7 +94,7 @@ class _End:
 class _Daemon:
     """What the daemon says to the process, in its turn (conversation.py, attendant.py)."""
 
-    def __init__(self, channel: Channel, layout: Layout, notes: NDArray[np.int64], plan: Plan) -> None:
+    def __init__(self, channel: Channel, layout: RamMap, notes: NDArray[np.int64], plan: Plan) -> None:
         self.ownership: PageOwners | None = None
         self.refused: str | None = None
         self.profile = b""
@@ -177,7 +177,7 @@ class Telling(Linux):
 
 def attempt(
     words: NDArray[np.uint64],
-    layout: Layout,
+    layout: RamMap,
     notes: NDArray[np.int64],
     plan: Plan,
     analysis: Analysis[Any] | None = None,

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.memory.dump_reader import FOUR_GIB, VGA_WINDOW, DumpReader, place
-from samepaged.memory.hashing import best
-from samepaged.memory.images.elf_stream import ElfStream
-from samepaged.memory.pagemap import PAGE
+from samepaged.arch import PAGE_SIZE
+from samepaged.arch.x86_64 import HIGH_RAM_START, VGA_WINDOW_END, VGA_WINDOW_START
+from samepaged.memory.dump_reader import DumpStream
+from samepaged.memory.hashing import best_hasher
+from samepaged.memory.images.elf_stream import ElfStream, ram_segments
 from samepaged.sharing.digest import SWAPPED
 from tests.fuzz.target import Target, seed_files
 
@@ -30,7 +31,7 @@ REST: Final = np.random.default_rng(0).bytes(0xE8000 + 1)
 SHORT_REST: Final = REST[: 0x10000 + 1]
 SEED: Final = 7
 ROMS: Final = 0xF0000000
-HASHER: Final = best()
+HASHER: Final = best_hasher()
 
 # Of the first octet:
 SEGMENTS: Final = 0x0F  # so many, and one, are RAM
@@ -47,7 +48,7 @@ def check(data: bytes) -> None:
     assert all(segment.size > 0 <= segment.address and segment.offset >= 0 for segment in segments)
     assert [segment.offset for segment in segments] == sorted(segment.offset for segment in segments)
     total = _total(segments, chosen)
-    placed = place(segments, total)
+    placed = ram_segments(segments, total)
     _check_placed(placed, total)
     if total <= len(rest):
         read = _reader(total)._hash(stream)
@@ -73,34 +74,34 @@ def _stream(head: bytes, rest: bytes, *, pieces: bool) -> Callable[[memoryview],
 
 def _total(segments: tuple[Segment, ...], chosen: int) -> int:
     """What the domain's XML may have said: mostly what there is."""
-    sizes = [s.size for s in sorted(segments, key=lambda s: s.address) if not ROMS <= s.address < FOUR_GIB]
+    sizes = [s.size for s in sorted(segments, key=lambda s: s.address) if not ROMS <= s.address < HIGH_RAM_START]
     total = sum(sizes[: (chosen & SEGMENTS) + 1])
-    total += VGA_WINDOW[1] - VGA_WINDOW[0] if chosen & WINDOW else 0
+    total += VGA_WINDOW_END - VGA_WINDOW_START if chosen & WINDOW else 0
     return total + 1 if chosen & ODD_SIZE else total
 
 
 def _check_placed(placed: list[tuple[Segment, int]], total: int) -> None:
     end = 0
     for segment, offset in placed:
-        assert offset % PAGE == segment.size % PAGE == 0
-        assert offset == end or (end, offset) == VGA_WINDOW
-        assert segment.address == offset or segment.address >= FOUR_GIB
+        assert offset % PAGE_SIZE == segment.size % PAGE_SIZE == 0
+        assert offset == end or (end, offset) == (VGA_WINDOW_START, VGA_WINDOW_END)
+        assert segment.address == offset or segment.address >= HIGH_RAM_START
         end = offset + segment.size
     assert end == total
 
 
 @cache
-def _reader(total: int) -> DumpReader:
-    return DumpReader(lambda _: None, Path("/nowhere"), [total], hasher=HASHER, seed=SEED, stop=lambda: False)
+def _reader(total: int) -> DumpStream:
+    return DumpStream(lambda _: None, Path("/nowhere"), [total], hasher=HASHER, seed=SEED, stop=lambda: False)
 
 
 def _expected(placed: list[tuple[Segment, int]], whole: bytes, total: int) -> NDArray[np.uint64]:
     """The hashes of what the segments' offsets say, without the stream; what no segment has was not read."""
-    pages = np.full(total // PAGE, SWAPPED, dtype=np.uint64)
+    pages = np.full(total // PAGE_SIZE, SWAPPED, dtype=np.uint64)
     for segment, offset in placed:
         content = whole[segment.offset : segment.offset + segment.size]
-        first = offset // PAGE
-        HASHER.hash_buffer(memoryview(content), pages[first : first + segment.size // PAGE], PAGE, SEED)
+        first = offset // PAGE_SIZE
+        HASHER.hash_buffer(memoryview(content), pages[first : first + segment.size // PAGE_SIZE], PAGE_SIZE, SEED)
     return pages
 
 

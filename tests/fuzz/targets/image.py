@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import TraceError
-from samepaged.memory.hashing import best
-from samepaged.memory.images.image import image, image_format, read
-from samepaged.memory.pagemap import PAGE
+from samepaged.memory.hashing import best_hasher
+from samepaged.memory.images.image import hash_image, image_format, open_image
 from samepaged.sharing.digest import FIRST_HASH, SWAPPED, ZERO
 from tests.fuzz.target import Target
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 REST: Final = 1 << 16
 PATH: Final = Path("image")
 SEED: Final = 7
-HASHER: Final = best()
+HASHER: Final = best_hasher()
 
 # Of the first octet:
 TOLD: Final = 0x0F  # how many pages of memory are told; none for 0
@@ -42,8 +42,8 @@ def rest() -> bytes:
     """Memory with holes in it, which begin and end within pages."""
     made = bytearray(REST)
     random = np.random.default_rng(0)
-    for at in (0, 3 * PAGE + 17, 0x9000, REST - PAGE - 1):
-        made[at : at + PAGE] = random.bytes(len(made[at : at + PAGE]))
+    for at in (0, 3 * PAGE_SIZE + 17, 0x9000, REST - PAGE_SIZE - 1):
+        made[at : at + PAGE_SIZE] = random.bytes(len(made[at : at + PAGE_SIZE]))
     return bytes(made)
 
 
@@ -52,16 +52,16 @@ def check(data: bytes) -> None:
     whole = head + rest()
     form = image_format(PATH, head)
     if chosen & RAW or form is None:
-        form, whole = "raw", whole[: len(whole) // PAGE * PAGE]
+        form, whole = "raw", whole[: len(whole) // PAGE_SIZE * PAGE_SIZE]
     descriptor = os.memfd_create("image")
     try:
         _write(descriptor, whole)
-        found = image(PATH, descriptor, len(whole), form, (chosen & TOLD) * PAGE or None)
+        found = open_image(PATH, descriptor, len(whole), form, (chosen & TOLD) * PAGE_SIZE or None)
         _check_spans(found, len(whole))
-        digests = read(found, HASHER, SEED, (2048, 8192))
+        digests = hash_image(found, HASHER, SEED, (2048, 8192))
     finally:
         os.close(descriptor)
-    expected = _expected(found, whole, PAGE)
+    expected = _expected(found, whole, PAGE_SIZE)
     assert (digests.digest.pages == expected).all()
     half, double = digests.others
     assert (half.pages == _expected(found, whole, 2048)).all()
@@ -72,16 +72,16 @@ def check(data: bytes) -> None:
 def _write(descriptor: int, whole: bytes) -> None:
     """With holes where whole blocks are zeros, as in a sparse file."""
     os.ftruncate(descriptor, len(whole))
-    for at in range(0, len(whole), PAGE):
-        if any(whole[at : at + PAGE]):
-            os.pwrite(descriptor, whole[at : at + PAGE], at)
+    for at in range(0, len(whole), PAGE_SIZE):
+        if any(whole[at : at + PAGE_SIZE]):
+            os.pwrite(descriptor, whole[at : at + PAGE_SIZE], at)
 
 
 def _check_spans(found: Image, size: int) -> None:
     end = 0
     for span in found.spans:
         assert span.size > 0
-        assert span.address % PAGE == span.size % PAGE == 0
+        assert span.address % PAGE_SIZE == span.size % PAGE_SIZE == 0
         assert span.address >= end
         assert span.offset is None or 0 <= span.offset <= size - span.size
         end = span.end
@@ -96,7 +96,7 @@ def _expected(found: Image, whole: bytes, size: int) -> NDArray[np.uint64]:
             HASHER.hash_buffer(whole[span.offset : span.offset + span.size], pages, size, SEED)
         parts.append(pages)
     expected = np.concatenate(parts)
-    if size < PAGE:  # parts of a page of zeros are zero, too
+    if size < PAGE_SIZE:  # parts of a page of zeros are zero, too
         assert ((expected == ZERO) | (expected == SWAPPED) | (expected >= FIRST_HASH)).all()
     return expected
 
@@ -127,11 +127,11 @@ def grow(random: Random) -> bytes:
     segments = []
     offset = address = 0
     for _ in range(random.randint(1, 6)):
-        filed = random.choice((0, 100, PAGE, 5 * PAGE, 0x8000))
-        held = filed + random.choice((0, 0, 0, PAGE, 3))
+        filed = random.choice((0, 100, PAGE_SIZE, 5 * PAGE_SIZE, 0x8000))
+        held = filed + random.choice((0, 0, 0, PAGE_SIZE, 3))
         segments.append((offset, address, filed, held))
         offset += filed
-        address += held + random.choice((0, 0, PAGE, 0x60000, 1))
+        address += held + random.choice((0, 0, PAGE_SIZE, 0x60000, 1))
     return b"\0" + _elf(segments, wide=bool(random.getrandbits(1)), order=random.choice("<>"))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from samepaged.attribution.messages import CHECKED, answers, ascending, ownership_from, ownership_parts
-from samepaged.attribution.ownership import KIND, KINDS, PageOwners
+from samepaged.attribution.page_owners import KIND, KINDS, PageOwners
 from samepaged.attribution.wire import Channel
 from samepaged.ipc import MAGIC, START, ProtocolError
 from tests.fuzz.target import Target

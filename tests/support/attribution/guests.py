@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import itertools
 import json
 import re
 import socket
 import subprocess
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from xml.sax.saxutils import escape, quoteattr
@@ -18,9 +16,11 @@ import libvirt
 import libvirt_qemu
 
 from experiments.guest import CMDLINE as DEBIAN_CMDLINE
-from tests.support.attribution.memory_image import compiled
-from tests.support.guests import CPU
+from tests.support.attribution.memory_image import OWNERS_SOURCE
+from tests.support.guests import CPU, wait_until_answered
+from tests.support.images import compiled
 from tests.support.vm.boot import MASKED
+from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,30 +64,20 @@ class InitramfsGuest:
 
     def wait_until_up(self, timeout: float = 120) -> None:
         """Wait until process 1 answers and its tenants have come to rest."""
-        deadline, heard = time.monotonic() + timeout, b""
-        self.port.settimeout(0.5)
-        for attempt in itertools.count():
-            with contextlib.suppress(TimeoutError):
-                self.port.sendall(b"ping %d\n" % attempt)
-                while not heard.endswith(b"pong %d\n" % attempt):
-                    heard += self.port.recv(4096)
-                break
-            if time.monotonic() > deadline:
-                message = f"guest {self.name} does not answer; it said {heard[-500:]!r}"
-                raise TimeoutError(message)
+        wait_until_answered(self.port, timeout, self.name)
         self._settle()
 
     def _settle(self) -> None:
         """Two tellings of the same rows, but for the kernel's own: the tenants have what they want."""
         before: set[bytes] = set()
-        for _ in range(30):
+
+        def at_rest() -> bool:
+            nonlocal before
             told = {line for line in self.tell() if line.startswith(b'{"type":"mapping"') and b'"busy' not in line}
-            if told == before:
-                return
-            before = told
-            time.sleep(1)
-        message = f"guest {self.name} does not come to rest"
-        raise TimeoutError(message)
+            same, before = told == before, told
+            return same
+
+        wait_for(at_rest, 60, f"guest {self.name} is at rest", every=1)
 
     def tell(self) -> list[bytes]:
         self.port.settimeout(120)
@@ -137,30 +127,30 @@ class DebianGuest:
         """The output of a program in the guest."""
         asked = {"path": command[0], "arg": list(command[1:]), "capture-output": True}
         process = self.ask("guest-exec", **asked)["pid"]
-        deadline = time.monotonic() + timeout
-        while not (said := self.ask("guest-exec-status", pid=process))["exited"]:
-            if time.monotonic() > deadline:
-                message = f"{command[0]} in guest {self.name} does not end"
-                raise TimeoutError(message)
-            time.sleep(0.5)
-        return base64.b64decode(said.get("out-data", ""))
+
+        def ended() -> Any:
+            status = self.ask("guest-exec-status", pid=process)
+            return status if status["exited"] else None
+
+        status = wait_for(ended, timeout, f"{command[0]} in guest {self.name} ends", every=0.5)
+        return base64.b64decode(status.get("out-data", ""))
 
     def wait_until_up(self, timeout: float = 600) -> None:
         """Wait until all that the guest is for runs, and then until no process comes or goes for half a minute (what
         a database does after its first start takes some time).
         """
-        deadline = time.monotonic() + timeout
         before, same = "", 0
-        while same < RESTS:
+
+        def at_rest() -> bool:
+            nonlocal before, same
             now = ""
             with contextlib.suppress(libvirt.libvirtError):
                 now = self._processes()
             up = all(re.search(rf" ({wanted})$", now, re.MULTILINE) for wanted in WANTED)
             before, same = now, same + 1 if up and now == before else 0
-            if time.monotonic() > deadline:
-                message = f"guest {self.name} does not come to rest; it runs {now}"
-                raise TimeoutError(message)
-            time.sleep(REST_SECONDS)
+            return same >= RESTS
+
+        wait_for(at_rest, timeout, lambda: f"guest {self.name} is at rest; it runs {before}", every=REST_SECONDS)
 
     def _processes(self) -> str:
         """Ids and names, without the kernel's threads."""
@@ -196,7 +186,7 @@ def debian(
 def _debian_xml(name: str, image: Image, memory: int, backing: str, layer: Path, directory: Path) -> str:
     masked = " ".join(f"systemd.mask={unit}" for unit in MASKED.split())
     teller = layer.with_suffix(".teller")
-    content = compiled("guest_owners", "-static").read_bytes()
+    content = compiled(OWNERS_SOURCE, "-static").read_bytes()
     teller.write_bytes(content + bytes(-len(content) % 512))
     cmdline = DEBIAN_CMDLINE.replace(" systemd.wants=field.service", "")
     return f"""

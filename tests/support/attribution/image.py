@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.ownership import FILE_KINDS, KIND, KINDS, permissions
+from samepaged.attribution.page_owners import FILE_KINDS, KIND, KINDS, permissions
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_owners import PageOwners
     from tests.support.attribution.truth import Truth
 
 __all__ = ["Comparison", "compare"]

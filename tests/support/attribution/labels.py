@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from samepaged.attribution.ram_map import layouts
+from samepaged.attribution.ram_map import ram_maps
 from tests.support.attribution.image import compare
 from tests.support.attribution.scan import owners
 from tests.support.attribution.truth import truth
@@ -34,7 +34,7 @@ def compared(
     """Ask the guest (of this type of machine, with so many bytes of memory), scan it, and ask it again. What goes for
     every guest is asserted: which kernel it has, and that 97% of the pages that are not free are labelled.
     """
-    layout = next(layouts(*machine))
+    layout = next(ram_maps(*machine))
     before = truth(guest.tell(), layout)
     found, _ = owners(samepaged.config, directory, guest.name)[guest.name]
     after = truth(guest.tell(), layout)

@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.support.images import CACHE, character_device, directory, pack, program
+from tests.support.images import character_device, compiled, directory, pack, program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BUSY", "IDLE", "PLANTED", "compiled", "image", "planted_library"]
+__all__ = ["BUSY", "IDLE", "OWNERS_SOURCE", "PLANTED", "image", "planted_library"]
+
+OWNERS_SOURCE: Final = Path(__file__).with_name("guest_owners.c")
+TENANT_SOURCE: Final = Path(__file__).with_name("guest_tenant.c")
 
 # Where the planted library lies in a guest that has one.
 PLANTED: Final = "/usr/lib/libplanted.so.1"
@@ -37,8 +40,8 @@ def image(name: str, tenants: Sequence[str], library: Path | None = None) -> Pat
     file to plant, which one more process maps.
     """
     programs = {
-        "init": compiled("guest_owners", "-static"),
-        "bin/tenant": compiled("guest_tenant", "-pthread"),
+        "init": compiled(OWNERS_SOURCE, "-static"),
+        "bin/tenant": compiled(TENANT_SOURCE, "-pthread"),
         "bin/sleep": _found("sleep"),
         "bin/bash": _found("bash"),
         "bin/python3": _python(),
@@ -70,17 +73,6 @@ def planted_library(directory_: Path, pages: int = 64) -> Path:
     path = directory_ / "libplanted.so.1"
     path.write_bytes(b"".join((b"planted page %d. " % number * 400)[:4096] for number in range(pages)))
     return path
-
-
-def compiled(name: str, *options: str) -> Path:
-    """A program of the guest, made of its C source anew where that changed."""
-    source, binary = Path(__file__).parent / f"{name}.c", CACHE / name
-    CACHE.mkdir(parents=True, exist_ok=True)
-    if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
-        subprocess.run(
-            ["cc", "-O2", "-Wall", *options, "-o", str(binary), str(source)], check=True, capture_output=True
-        )
-    return binary
 
 
 def _python() -> Path:

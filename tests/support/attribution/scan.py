@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from samepaged.attribution.ownership import PageOwners
+from samepaged.attribution.page_owners import PageOwners
 from samepaged.config import load
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
-from samepaged.hypervisor.connection import Hypervisor
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.privileges import seal
 from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.circuit_breaker import CircuitBreaker
@@ -57,10 +57,10 @@ def _scan(config_file: Path, directory: Path, domains: Sequence[str]) -> None:
     seal()
     config = load(config_file)
     sources = config.sources.model_copy(update={"enabled": True, "every": 1, "names": True})
-    hypervisor = Hypervisor(config.libvirt.uri, stop=_never)
+    hypervisor = LibvirtHypervisor(config.libvirt.uri, stop=_never)
     hypervisor.connect()
     guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, _never)
-    hashing = Hashing(best(), 1, config.scan.thread_count, _never)
+    hashing = Hashing(best_hasher(), 1, config.scan.thread_count, _never)
     try:
         scanner = GuestScanner(
             hypervisor, guard, config, hashing, {}, CircuitBreaker(), None, AttributionSchedule(sources)

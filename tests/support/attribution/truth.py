@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from samepaged.attribution.ownership import KIND
+from samepaged.attribution.page_owners import KIND
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.ram_map import Layout
+    from samepaged.attribution.ram_map import RamMap
 
 __all__ = ["FLAG_KINDS", "FileRow", "Row", "Truth", "truth"]
 
@@ -68,7 +68,7 @@ class Truth:
     release: str
 
 
-def truth(lines: Iterable[str | bytes], layout: Layout) -> Truth:
+def truth(lines: Iterable[str | bytes], layout: RamMap) -> Truth:
     """A telling, in RAM pages: what is not RAM is left out."""
     told = [json.loads(line) for line in lines]
     texts = {one["path"]: one["lines"] for one in told if one["type"] == "text"}
@@ -101,11 +101,11 @@ def _device(numbers: str) -> str:
     return ":".join(str(int(number, 16)) for number in numbers.split(":"))
 
 
-def _pages(first: int, count: int, layout: Layout) -> NDArray[np.int64]:
+def _pages(first: int, count: int, layout: RamMap) -> NDArray[np.int64]:
     return layout.page_of(np.arange(first, first + count, dtype=np.int64) * PAGE)
 
 
-def _rows(mapping: dict[str, Any], layout: Layout, tmpfs: set[str]) -> Iterable[Row]:
+def _rows(mapping: dict[str, Any], layout: RamMap, tmpfs: set[str]) -> Iterable[Row]:
     """The rows of one line of /proc/PID/maps."""
     who, path, start = (mapping["comm"], mapping["pid"]), mapping["path"], mapping["start"]
     for index, frame, count, shared in mapping["runs"]:
@@ -134,14 +134,14 @@ def _executable(row: Row, executed: set[str]) -> Row:
     return row._replace(kind="executable") if row.kind == "mapped_file" and row.label in executed else row
 
 
-def _cached(file: dict[str, Any], layout: Layout) -> Iterable[FileRow]:
+def _cached(file: dict[str, Any], layout: RamMap) -> Iterable[FileRow]:
     for index, frame, count, _ in file["runs"]:
         for k, page in enumerate(_pages(frame, count, layout).tolist(), start=index):
             if page >= 0:
                 yield FileRow(page, file["path"], k * PAGE)
 
 
-def _flagged(runs: list[list[int]], bit: int, layout: Layout) -> NDArray[np.bool_]:
+def _flagged(runs: list[list[int]], bit: int, layout: RamMap) -> NDArray[np.bool_]:
     """Which RAM pages have this flag."""
     found = np.zeros(layout.pages, dtype=np.bool_)
     for first, count, flags in runs:

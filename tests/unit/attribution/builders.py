@@ -7,20 +7,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE, Ram
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import Ram
 from samepaged.attribution.linux.vmcoreinfo import IMAGE
-from samepaged.attribution.ram_map import Layout, Region
+from samepaged.attribution.ram_map import RamMap, RamRegion
 
 PRESENT, WRITE, USER, LARGE, NO_RIGHTS = 1 << 0, 1 << 1, 1 << 2, 1 << 7, 1 << 8
-SHIFTS = {PAGE: 12, 2 << 20: 21, 1 << 30: 30}
+SHIFTS = {PAGE_SIZE: 12, 2 << 20: 21, 1 << 30: 30}
 
 
 class Machine:
     """RAM that is being filled. Page tables and what else needs a page take it from the top downwards."""
 
-    def __init__(self, pages: int = 1024, layout: Layout | None = None) -> None:
-        self.layout = layout or Layout((Region(0, pages * PAGE),))
-        self.bytes = bytearray(self.layout.pages * PAGE)
+    def __init__(self, pages: int = 1024, layout: RamMap | None = None) -> None:
+        self.layout = layout or RamMap((RamRegion(0, pages * PAGE_SIZE),))
+        self.bytes = bytearray(self.layout.pages * PAGE_SIZE)
         self._next = self.layout.pages
 
     def page(self) -> int:
@@ -35,7 +36,7 @@ class Machine:
 
     def put(self, physical: int, data: bytes) -> int:
         """Bytes at a guest-physical address; they lie in one region."""
-        at = int(self.layout.page_of(np.array([physical]))[0]) * PAGE + physical % PAGE
+        at = int(self.layout.page_of(np.array([physical]))[0]) * PAGE_SIZE + physical % PAGE_SIZE
         assert 0 <= at <= len(self.bytes) - len(data)
         self.bytes[at : at + len(data)] = data
         return physical
@@ -44,11 +45,17 @@ class Machine:
         """The 8 bytes there; put there first, where they are given."""
         if value is not None:
             self.put(physical, struct.pack("<Q", value))
-        at = int(self.layout.page_of(np.array([physical]))[0]) * PAGE + physical % PAGE
+        at = int(self.layout.page_of(np.array([physical]))[0]) * PAGE_SIZE + physical % PAGE_SIZE
         return int.from_bytes(self.bytes[at : at + 8], "little")
 
     def map(
-        self, root: int, virtual: int, physical: int, size: int = PAGE, flags: int = PRESENT | WRITE, levels: int = 4
+        self,
+        root: int,
+        virtual: int,
+        physical: int,
+        size: int = PAGE_SIZE,
+        flags: int = PRESENT | WRITE,
+        levels: int = 4,
     ) -> None:
         """One leaf of `size` (4 KiB, 2 MiB, 1 GiB) under the table at `root`, and the tables on the way to it."""
         table = root
@@ -58,10 +65,10 @@ class Machine:
                 self.word(entry, self.page() | PRESENT | WRITE | USER)
             table = self.word(entry) & ~0xFFF
         entry = table + 8 * (virtual >> SHIFTS[size] & 511)
-        self.word(entry, physical | flags | (LARGE if size > PAGE else 0))
+        self.word(entry, physical | flags | (LARGE if size > PAGE_SIZE else 0))
 
     def ram(self) -> Ram:
-        return Ram(np.frombuffer(bytes(self.bytes), dtype=np.uint64).reshape(-1, PAGE // 8), self.layout)
+        return Ram(np.frombuffer(bytes(self.bytes), dtype=np.uint64).reshape(-1, PAGE_SIZE // 8), self.layout)
 
 
 @dataclass
@@ -245,7 +252,7 @@ def linux(
     machine.put(physical + 0x3000 + 64, b"swapper/0\0")
     machine.put(physical + 0x10000, btf)
     machine.put(physical + 0x20000, tables)
-    for offset in range(0, 1 << 20, PAGE):
+    for offset in range(0, 1 << 20, PAGE_SIZE):
         machine.map(root, image + offset, physical + offset, levels=levels)
     known = {name: symbols[name] for name in ("_stext", "swapper_pg_dir", "init_uts_ns")}
     if named:
@@ -253,4 +260,4 @@ def linux(
     page = machine.page()
     more = ["SIZE(page)=64", "OFFSET(page.flags)=0", f"NUMBER(pgtable_l5_enabled)={int(levels == 5)}"]
     machine.put(page, note(release, known, physical - (image - IMAGE), *more))
-    return Linux(machine, page // PAGE, symbols, root)
+    return Linux(machine, page // PAGE_SIZE, symbols, root)

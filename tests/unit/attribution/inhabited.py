@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE
+from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.linux import kernel_schema
 from samepaged.attribution.linux.kernel import Kernel
 from samepaged.attribution.linux.paging import Mapped
@@ -36,14 +36,14 @@ class Inhabited:
         self.new, self.typed = new, typed
         self.machine = Machine(PAGES)
         self.offsets = offsets(NEVER | (OLD if new else NEW))
-        self._next = OBJECTS * PAGE
+        self._next = OBJECTS * PAGE_SIZE
         self.symbols: dict[str, int] = {}
         self.callers = [(TEXT + 0x100, TEXT + 0x200, "copy_process"), (TEXT + 0x200, TEXT + 0x300, "load_module")]
         for number, name in enumerate(kernel_schema.SYMBOLS):
             if name not in NEVER | (OLD if new else NEW):
-                self.symbols[name] = TEXT + DATA_PAGE * PAGE - TEXT_PAGE * PAGE + 256 * number
-        self.symbols |= {"_text": TEXT, "_stext": TEXT, "_etext": TEXT + 4 * PAGE, "_end": TEXT + 16 * PAGE}
-        self.symbols |= {"init_task": TEXT + 12 * PAGE, "empty_zero_page": TEXT + 11 * PAGE}
+                self.symbols[name] = TEXT + DATA_PAGE * PAGE_SIZE - TEXT_PAGE * PAGE_SIZE + 256 * number
+        self.symbols |= {"_text": TEXT, "_stext": TEXT, "_etext": TEXT + 4 * PAGE_SIZE, "_end": TEXT + 16 * PAGE_SIZE}
+        self.symbols |= {"init_task": TEXT + 12 * PAGE_SIZE, "empty_zero_page": TEXT + 11 * PAGE_SIZE}
         for page in range(PAGES):
             self.frame(page, references=0)
         for page in range(TEXT_PAGE, TEXT_PAGE + 16):
@@ -61,14 +61,14 @@ class Inhabited:
         module = self.take(0x200)
         self.machine.put(self.physical(module) + self.offsets["module.name"], b"ext4\0")
         self.word(module + 0x80, MODULE)
-        self.word(module + 0x88, PAGE)
+        self.word(module + 0x88, PAGE_SIZE)
         self.list_head(self.symbols["modules"], module + self.offsets["module.list"])
         self.super, self.root, self.mount = self.file_system("ext4")
         self._free_lists()
         self._areas()
 
     def physical(self, address: int) -> int:
-        return address - DIRECT if address < ARRAY else address - TEXT + TEXT_PAGE * PAGE
+        return address - DIRECT if address < ARRAY else address - TEXT + TEXT_PAGE * PAGE_SIZE
 
     def word(self, address: int, value: int) -> None:
         self.machine.word(self.physical(address), value % (1 << 64))
@@ -112,12 +112,12 @@ class Inhabited:
         kind: int = NO_TYPE, head: int = 0, private: int = 0, link: int = 0,
     ) -> None:  # fmt: skip
         raw = struct.pack("<QQQQQQIi", flags, head or link, 0, mapping, index, private, kind, references)
-        self.machine.put(ARRAY_PAGE * PAGE + page * 64, raw.ljust(64, b"\0"))
+        self.machine.put(ARRAY_PAGE * PAGE_SIZE + page * 64, raw.ljust(64, b"\0"))
 
     def slab(self, page: int) -> None:
         if self.new:
             self.frame(page, kind=0xF500_0000)
-            self.machine.word(ARRAY_PAGE * PAGE + page * 64 + self.offsets["slab.slab_cache"] % 64, self.cache)
+            self.machine.word(ARRAY_PAGE * PAGE_SIZE + page * 64 + self.offsets["slab.slab_cache"] % 64, self.cache)
         else:
             self.frame(page, flags=SLAB_FLAG, mapping=self.cache)
 
@@ -172,7 +172,7 @@ class Inhabited:
         """
         root = self.machine.page()
         for address, page in pages.items():
-            self.machine.map(root, address, page * PAGE, flags=PRESENT | WRITE | USER)
+            self.machine.map(root, address, page * PAGE_SIZE, flags=PRESENT | WRITE | USER)
         mm = self.make("mm_struct", pgd=DIRECT + root, **bounds)
         structs = [
             self.make(
@@ -286,7 +286,7 @@ class Inhabited:
         areas = []
         for start, caller in ((VMALLOC, TEXT + 0x110), (MODULE, TEXT + 0x210)):
             vm = self.make("vm_struct", caller=caller)
-            areas.append(self.make("vmap_area", va_start=start, va_end=start + 2 * PAGE, vm=vm) + link)
+            areas.append(self.make("vmap_area", va_start=start, va_end=start + 2 * PAGE_SIZE, vm=vm) + link)
         root = self.balanced(areas)
         self.area = areas[0]
         self.frame(STACK_PAGE)
@@ -306,10 +306,10 @@ class Inhabited:
             (address - (1 << 64), physical, pages)
             for address, physical, pages in (
                 (DIRECT, 0, PAGES),
-                (ARRAY, ARRAY_PAGE * PAGE, PAGES * 64 // PAGE),
-                (VMALLOC, STACK_PAGE * PAGE, 1),
-                (TEXT, TEXT_PAGE * PAGE, 16),
-                (MODULE, MODULE_PAGE * PAGE, 1),
+                (ARRAY, ARRAY_PAGE * PAGE_SIZE, PAGES * 64 // PAGE_SIZE),
+                (VMALLOC, STACK_PAGE * PAGE_SIZE, 1),
+                (TEXT, TEXT_PAGE * PAGE_SIZE, 16),
+                (MODULE, MODULE_PAGE * PAGE_SIZE, 1),
             )
         )
         mapped = Mapped(
@@ -317,7 +317,7 @@ class Inhabited:
             physical=np.array([physical for _, physical, _ in leaves], dtype=np.int64),
             pages=np.array([pages for _, _, pages in leaves], dtype=np.int64),
             entries=np.zeros(len(leaves), dtype=np.uint64),
-            tables=np.array([1000 * PAGE], dtype=np.int64),
+            tables=np.array([1000 * PAGE_SIZE], dtype=np.int64),
         )
         numbers = {"PAGE_BUDDY_MAPCOUNT_VALUE": -(16 << 24) if self.new else -129, "PG_slab": 9}
         if self.new:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samepaged.attribution.ownership import KIND, PageOwners
+from samepaged.attribution.page_owners import KIND, PageOwners
 
 
 @dataclass(frozen=True)

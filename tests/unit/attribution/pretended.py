@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.attribution import messages, worker
-from samepaged.attribution.guest_ram import PAGE, WORDS, Ram, Unreadable
-from samepaged.attribution.ownership import KIND, PageOwners
-from samepaged.attribution.ram_map import Layout, Region
+from samepaged.attribution.guest_ram import WORDS, Ram, Unreadable
+from samepaged.attribution.page_owners import KIND, PageOwners
+from samepaged.attribution.ram_map import RamMap, RamRegion
 from samepaged.attribution.wire import Channel
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 MARK = b"OSRELEASE="
 PAGES = 256
-LAYOUTS = [Layout((Region(0, PAGES * PAGE),))]
+LAYOUTS = [RamMap((RamRegion(0, PAGES * PAGE_SIZE),))]
 NOTE, ARRAY, ARRAY_PAGES, OTHER = 7, 20, 4, 99
 CHOSEN = (50, 51, 60)
 
@@ -75,7 +76,7 @@ class Guest:
             if page in self.swapped:
                 places[at] = -2
             elif page not in self.unbacked:
-                out[done * PAGE : (done + 1) * PAGE] = self.words[page].tobytes()
+                out[done * PAGE_SIZE : (done + 1) * PAGE_SIZE] = self.words[page].tobytes()
                 places[at] = done
                 done += 1
         return places
@@ -102,7 +103,7 @@ class Pretended:
     ) -> tuple[Ram, list[int]]:
         del profile, types
         for note in notes:
-            words, ok = ram.gather(np.array([note * PAGE], dtype=np.int64), 40)
+            words, ok = ram.gather(np.array([note * PAGE_SIZE], dtype=np.int64), 40)
             if ok[0] and words[0, 2]:
                 return ram, words[0, 2:5].tolist()
         raise Unreadable("no kernel in any of the notes")
@@ -122,14 +123,14 @@ class Pretended:
 
     def selected(self, opened: tuple[Ram, list[int]]) -> NDArray[np.int64]:
         ram, _ = opened
-        words, _ = ram.gather(self._array(opened) * PAGE, PAGE)
+        words, _ = ram.gather(self._array(opened) * PAGE_SIZE, PAGE_SIZE)
         return np.unique(words[words != 0]).astype(np.int64)
 
     def attribute(self, opened: tuple[Ram, list[int]]) -> PageOwners:
         ram, (_, _, other) = opened
         found = PageOwners.unknown(ram.pages, "", "pretended")
         chosen = self.selected(opened)
-        words, ok = ram.gather(np.append(chosen, other) * PAGE, 8)
+        words, ok = ram.gather(np.append(chosen, other) * PAGE_SIZE, 8)
         found.kinds[chosen[ok[:-1]]] = words[:-1][ok[:-1], 0].astype(np.uint8)
         found.labels[chosen] = 0
         found.kinds[other], found.labels[other], found.offsets[other] = KIND["library"], 1, int(words[-1, 0])

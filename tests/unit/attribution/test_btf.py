@@ -3,7 +3,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from samepaged.attribution.guest_ram import Unreadable
@@ -11,6 +11,8 @@ from samepaged.attribution.linux.btf import Btf
 from tests.unit.attribution.builders import Types, types
 
 RAW = types().raw()
+# The size of its types, and the place of its strings behind them (struct btf_header).
+WHOLE_SIZES = struct.unpack_from("<II", RAW, 12)
 
 
 def test_members_are_found_through_unnamed_structs_unions_and_typedefs() -> None:
@@ -148,11 +150,13 @@ def test_what_is_no_btf_is_unreadable(raw: bytes) -> None:
         Btf(raw)
 
 
-def ask_everything(raw: bytes) -> None:
+def ask_everything(raw: bytes) -> int:
+    """The number of questions that are answered; all others end in Unreadable."""
+    answers = 0
     try:
         btf = Btf(raw)
     except Unreadable:
-        return
+        return answers
     for ask, name in [
         *((btf.offset, f"page.{name}") for name in ("flags", "lru.prev", "index", "_refcount")),
         *((btf.size, name) for name in ("page", "flags_t", "task_struct.comm", "pageflags")),
@@ -160,22 +164,26 @@ def ask_everything(raw: bytes) -> None:
     ]:
         try:
             assert -(1 << 63) <= ask(name) < 1 << 64
+            answers += 1
         except Unreadable as error:
             assert str(error)
+    return answers
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(RAW) - 1), st.integers(0, 255)), min_size=1, max_size=10))
+@example([])
 def test_damaged_btf_answers_or_is_unreadable(damage: list[tuple[int, int]]) -> None:
     raw = bytearray(RAW)
     for at, value in damage:
         raw[at] = value
-    ask_everything(bytes(raw))
+    assert ask_everything(bytes(raw)) > 0 or damage
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=400), st.integers(0, 400), st.integers(0, 400))
+@example(RAW[24:], *WHOLE_SIZES)
 def test_any_bytes_as_btf_answer_or_are_unreadable(raw: bytes, types_size: int, strings: int) -> None:
     header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, types_size, strings, max(0, len(raw) - strings))
-    ask_everything(header + raw)
+    assert ask_everything(header + raw) > 0 or raw != RAW[24:]
     ask_everything(header + raw + b"\0page\0flags\0PG_slab\0")

@@ -3,11 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samepaged.attribution.guest_ram import PAGE, WORDS, Ram, Unreadable
-from samepaged.attribution.ram_map import Layout, Region
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import WORDS, Ram, Unreadable
+from samepaged.attribution.ram_map import RamMap, RamRegion
 
 # Two pages at 0, two at 1 MiB. Each word says which it is.
-LAYOUT = Layout((Region(0, 2 * PAGE), Region(1 << 20, 2 * PAGE)))
+LAYOUT = RamMap((RamRegion(0, 2 * PAGE_SIZE), RamRegion(1 << 20, 2 * PAGE_SIZE)))
 ALL = np.arange(4 * WORDS, dtype=np.uint64).reshape(4, WORDS)
 
 
@@ -23,14 +24,16 @@ def test_words_are_found_by_guest_physical_address() -> None:
     assert found.tolist() == [[1, 2], [2 * WORDS + 2, 2 * WORDS + 3]]
 
 
-@pytest.mark.parametrize("address", [-8, 4, PAGE - 8, 2 * PAGE, (1 << 20) + 2 * PAGE, 1 << 60])
+@pytest.mark.parametrize("address", [-8, 4, PAGE_SIZE - 8, 2 * PAGE_SIZE, (1 << 20) + 2 * PAGE_SIZE, 1 << 60])
 def test_what_cannot_be_gathered_is_zeros_and_told(address: int) -> None:
     found, ok = Ram(ALL, LAYOUT).gather(np.array([address, 8]), 16)
     assert ok.tolist() == [False, True]
     assert found.tolist() == [[0, 0], [1, 2]]
 
 
-@pytest.mark.parametrize("address", [0, 8, PAGE - 8, (1 << 20) + PAGE, -8, 4, 2 * PAGE, (1 << 20) + 2 * PAGE, 1 << 60])
+@pytest.mark.parametrize(
+    "address", [0, 8, PAGE_SIZE - 8, (1 << 20) + PAGE_SIZE, -8, 4, 2 * PAGE_SIZE, (1 << 20) + 2 * PAGE_SIZE, 1 << 60]
+)
 @pytest.mark.parametrize("held", [(0, 1, 2, 3), (3, 0)])
 def test_one_word_is_what_gathering_it_gives(address: int, held: tuple[int, ...]) -> None:
     ram, other = partial(*held), partial(*held)
@@ -42,9 +45,9 @@ def test_one_word_is_what_gathering_it_gives(address: int, held: tuple[int, ...]
 
 def test_bytes_may_go_over_pages_but_not_into_a_hole() -> None:
     ram = Ram(ALL, LAYOUT)
-    assert ram.read(PAGE - 8, 16) == ALL.tobytes()[PAGE - 8 : PAGE + 8]
-    assert ram.read(PAGE, 0) == b""
-    for address, size in [(PAGE, PAGE + 1), (-1, 4), (0, -1), (0, 1 << 50), (1 << 51, 1 << 51)]:
+    assert ram.read(PAGE_SIZE - 8, 16) == ALL.tobytes()[PAGE_SIZE - 8 : PAGE_SIZE + 8]
+    assert ram.read(PAGE_SIZE, 0) == b""
+    for address, size in [(PAGE_SIZE, PAGE_SIZE + 1), (-1, 4), (0, -1), (0, 1 << 50), (1 << 51, 1 << 51)]:
         with pytest.raises(Unreadable):
             ram.read(address, size)
 

@@ -5,19 +5,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from samepaged.attribution.guest_ram import PAGE, Unreadable
-from samepaged.attribution.linux.kallsyms import symbols
-from samepaged.attribution.linux.kallsyms_names import PackedNames, name_starts, tokens
-from samepaged.attribution.linux.kallsyms_search import by_shape
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import Unreadable
+from samepaged.attribution.linux.kallsyms.names import PackedNames, name_starts, tokens
+from samepaged.attribution.linux.kallsyms.search import by_shape
+from samepaged.attribution.linux.kallsyms.symbols import symbols
 from samepaged.attribution.linux.paging import Mapped
 from samepaged.attribution.linux.vmcoreinfo import IMAGE, VmCoreInfo
 from tests.unit.attribution.builders import packed, symbol_tables
 
 if TYPE_CHECKING:
-    from samepaged.attribution.linux.kallsyms import Symbols
+    from samepaged.attribution.linux.kallsyms.symbols import Symbols
 
 BASE = IMAGE + (16 << 20)
 AT = BASE + 0x40000
@@ -37,7 +38,7 @@ class Flat:
 
     def __init__(self, data: bytes) -> None:
         size = AT - BASE + len(data) + (1 << 15)
-        self.data = (bytes(AT - BASE) + data).ljust(size + -size % PAGE, b"\0")
+        self.data = (bytes(AT - BASE) + data).ljust(size + -size % PAGE_SIZE, b"\0")
 
     def read(self, address: int, size: int) -> bytes:
         if size < 0 or not BASE <= address <= address + size <= BASE + len(self.data):
@@ -50,9 +51,11 @@ def told(where: dict[str, int]) -> VmCoreInfo:
 
 
 def mapping(size: int) -> Mapped:
-    pages = np.arange(-(-size // PAGE), dtype=np.int64)
+    pages = np.arange(-(-size // PAGE_SIZE), dtype=np.int64)
     ones = np.ones(len(pages), dtype=np.int64)
-    return Mapped(BASE - (1 << 64) + pages * PAGE, pages * PAGE, ones, ones.astype(np.uint64), np.zeros(1, np.int64))
+    return Mapped(
+        BASE - (1 << 64) + pages * PAGE_SIZE, pages * PAGE_SIZE, ones, ones.astype(np.uint64), np.zeros(1, np.int64)
+    )
 
 
 def table(listed: list[tuple[str, int]], encoding: str = "percpu", *, named: bool = True) -> Symbols:
@@ -148,6 +151,8 @@ DATA, WHERE = symbol_tables(MANY, AT)
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(DATA) - 1), st.integers(0, 255)), min_size=1, max_size=8), st.booleans())
+@example([], True)
+@example([], False)
 def test_damaged_tables_are_symbols_or_unreadable(damage: list[tuple[int, int]], named: bool) -> None:  # noqa: FBT001 - drawn
     data = bytearray(DATA)
     for at, value in damage:
@@ -156,6 +161,7 @@ def test_damaged_tables_are_symbols_or_unreadable(damage: list[tuple[int, int]],
     try:
         found = symbols(memory, told(WHERE if named else {}), mapping(len(memory.data)))
     except Unreadable:
+        assert damage
         return
     assert len(found.addresses) == len(MANY)
 

@@ -4,10 +4,11 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from samepaged.attribution.guest_ram import PAGE, Ram, Unreadable
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import Ram, Unreadable
 from samepaged.attribution.linux.kernel import Kernel
 from tests.unit.attribution.builders import Linux, linux
 
@@ -52,15 +53,15 @@ def test_a_note_whose_page_tables_do_not_map_its_text_is_not_believed() -> None:
 def test_another_note_is_tried_after_one_that_leads_nowhere() -> None:
     guest = linux()
     false = guest.machine.page()
-    at = guest.note_page * PAGE
-    note = bytes(guest.machine.bytes[at : at + PAGE])
+    at = guest.note_page * PAGE_SIZE
+    note = bytes(guest.machine.bytes[at : at + PAGE_SIZE])
     guest.machine.put(false, note.replace(b"SYMBOL(swapper_pg_dir)", b"SYMBOL(swapper_pg_dix)"))
     broken = guest.machine.page()
     root = f"SYMBOL(swapper_pg_dir)={guest.symbols['swapper_pg_dir']:x}".encode()
     assert root in note
     moved = f"SYMBOL(swapper_pg_dir)={guest.symbols['init_task']:x}".encode()
     guest.machine.put(broken, note.replace(root, moved))
-    kernel = Kernel.open(guest.machine.ram(), [false // PAGE, broken // PAGE, guest.note_page])
+    kernel = Kernel.open(guest.machine.ram(), [false // PAGE_SIZE, broken // PAGE_SIZE, guest.note_page])
     assert kernel.info.page == guest.note_page
 
 
@@ -71,7 +72,7 @@ def test_pages_that_only_a_profile_needs_are_no_part_of_the_footprint() -> None:
     again = Kernel.open(warm, [guest.note_page], kernel.profile)
     assert again.profile == kernel.profile
     assert np.array_equal(cold.touched, warm.touched)
-    assert not warm.touched[(IMAGE_AT + 0x10000) // PAGE]  # BTF
+    assert not warm.touched[(IMAGE_AT + 0x10000) // PAGE_SIZE]  # BTF
 
 
 def test_a_profile_of_another_build_is_not_used() -> None:
@@ -85,13 +86,19 @@ GUEST = linux()
 RAW = bytes(GUEST.machine.bytes)
 # Where something is: the page tables, and the kernel's image with its tables.
 PLACES = [
-    *(page * PAGE + at for page in GUEST.machine.taken for at in range(0, PAGE, 8) if any(RAW[page * PAGE + at :][:8])),
+    *(
+        page * PAGE_SIZE + at
+        for page in GUEST.machine.taken
+        for at in range(0, PAGE_SIZE, 8)
+        if any(RAW[page * PAGE_SIZE + at :][:8])
+    ),
     *(at for at in range(IMAGE_AT, IMAGE_AT + (1 << 20)) if RAW[at]),
 ]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from([0, 0xFF, None]))
+@example(0, 0, None)
 def test_a_damaged_guest_is_a_kernel_or_unreadable(seed: int, times: int, value: int | None) -> None:
     draw = random.Random(seed)
     damaged = bytearray(RAW)
@@ -101,5 +108,6 @@ def test_a_damaged_guest_is_a_kernel_or_unreadable(seed: int, times: int, value:
     try:
         kernel = Kernel.open(ram, [GUEST.note_page])
     except Unreadable:
+        assert times
         return
     assert kernel.translate(np.array([kernel.profile.stext], dtype=np.uint64))[0] >= 0

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from samepaged.attribution.guest_ram import PAGE
+from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.linux import kernel_buffers
 from samepaged.attribution.linux.block_requests import block_requests
 from samepaged.attribution.linux.labelling import label_pages
 from samepaged.attribution.linux.page_labels import PageLabels
 from samepaged.attribution.linux.struct_page import StructPages
-from samepaged.attribution.ownership import KIND
+from samepaged.attribution.page_owners import KIND
 from tests.unit.attribution.inhabited import ARRAY, DIRECT, Inhabited
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def compound(guest: Inhabited, first: int, pages: int) -> int:
     guest.frame(first)
     for page in range(first + 1, first + pages):
         guest.frame(page, head=ARRAY + first * 64 + 1)
-    return DIRECT + first * PAGE
+    return DIRECT + first * PAGE_SIZE
 
 
 def tags(guest: Inhabited, **blocks: int) -> int:
@@ -123,16 +123,16 @@ def test_requests_that_are_told_to_be_more_than_a_block_are_one_page(guest: Inha
 def test_tables_are_as_long_as_the_kernel_says_or_the_compound_that_they_are(guest: Inhabited) -> None:
     for page in range(400, 440):
         guest.frame(page)
-    guest.variable("ip_idents", DIRECT + 400 * PAGE)
-    guest.variable("ip_tstamps", DIRECT + 402 * PAGE)
-    guest.variable("ip_idents_mask", 2 * PAGE // 4 - 1)
+    guest.variable("ip_idents", DIRECT + 400 * PAGE_SIZE)
+    guest.variable("ip_tstamps", DIRECT + 402 * PAGE_SIZE)
+    guest.variable("ip_idents_mask", 2 * PAGE_SIZE // 4 - 1)
     hashes = guest.symbols["tcp_hashinfo"]
-    guest.set(hashes, "inet_hashinfo.ehash", DIRECT + 410 * PAGE)
-    guest.set(hashes, "inet_hashinfo.ehash_mask", 3 * PAGE // 8 - 1)
-    guest.set(hashes, "inet_hashinfo.bhash", DIRECT + 414 * PAGE)
-    guest.set(hashes, "inet_hashinfo.bhash_size", PAGE // 16)
+    guest.set(hashes, "inet_hashinfo.ehash", DIRECT + 410 * PAGE_SIZE)
+    guest.set(hashes, "inet_hashinfo.ehash_mask", 3 * PAGE_SIZE // 8 - 1)
+    guest.set(hashes, "inet_hashinfo.bhash", DIRECT + 414 * PAGE_SIZE)
+    guest.set(hashes, "inet_hashinfo.bhash_size", PAGE_SIZE // 16)
     guest.variable("tcp_metrics_hash", compound(guest, 420, 4))
-    guest.variable("table_perturb", DIRECT + 426 * PAGE)
+    guest.variable("table_perturb", DIRECT + 426 * PAGE_SIZE)
     assert buffers(guest) == {
         "IP identifiers": {400, 401, 402, 403},
         "TCP hash table": {410, 411, 412, 414},
@@ -143,13 +143,13 @@ def test_tables_are_as_long_as_the_kernel_says_or_the_compound_that_they_are(gue
 def test_the_tracers_names_are_a_block_of_the_page_allocator(guest: Inhabited) -> None:
     for page in range(400, 410):
         guest.frame(page)
-    guest.variable("savedcmd", DIRECT + 400 * PAGE)
-    guest.machine.word(400 * PAGE + guest.offsets["saved_cmdlines_buffer.cmdline_num"], 2 * PAGE // 16)
+    guest.variable("savedcmd", DIRECT + 400 * PAGE_SIZE)
+    guest.machine.word(400 * PAGE_SIZE + guest.offsets["saved_cmdlines_buffer.cmdline_num"], 2 * PAGE_SIZE // 16)
     assert buffers(guest) == {"names of traced tasks": {400, 401, 402, 403}}
 
 
 def test_types_are_the_compounds_that_the_kernels_and_the_modules_btf_have(guest: Inhabited) -> None:
-    guest.variable("btf_vmlinux", guest.make("btf", types=compound(guest, 400, 8), data=DIRECT + 450 * PAGE + 64))
+    guest.variable("btf_vmlinux", guest.make("btf", types=compound(guest, 400, 8), data=DIRECT + 450 * PAGE_SIZE + 64))
     module = guest.make("btf", data=compound(guest, 410, 4), resolved_ids=compound(guest, 416, 2))
     guest.word(guest.symbols["btf_idr"] + guest.offsets["idr.idr_rt.xa_head"], module)
     guest.frame(450)
@@ -194,7 +194,7 @@ def inode_device(guest: Inhabited, inode: int) -> int:
 
 def test_a_table_that_is_longer_than_any_block_is_left_to_others(guest: Inhabited) -> None:
     guest.frame(400)
-    guest.variable("ip_idents", DIRECT + 400 * PAGE)
+    guest.variable("ip_idents", DIRECT + 400 * PAGE_SIZE)
     guest.variable("ip_idents_mask", (1 << 32) - 1)
     kernel, frames, ledger = parts(guest)
     kernel_buffers.tables(kernel, frames, ledger)

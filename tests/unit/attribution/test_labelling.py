@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samepaged.attribution.guest_ram import PAGE, Ram, Unreadable
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import Ram, Unreadable
 from samepaged.attribution.linux.labelling import label_pages
-from samepaged.attribution.ownership import KINDS, PageOwners, permissions
+from samepaged.attribution.page_owners import KINDS, PageOwners, permissions
 from tests.unit.attribution.inhabited import DIRECT, MODULE_PAGE, STACK_PAGE, TEXT_PAGE, Inhabited
 
 R, W, X, S = 1, 2, 4, 8
@@ -16,7 +17,11 @@ GUESTS = [pytest.param(True, id="maple trees"), pytest.param(False, id="red-blac
 def told(owned: PageOwners, page: int) -> tuple[str, str | None, int]:
     """What is told of a page: its kind, its label, the page of the file."""
     label, offset = int(owned.labels[page]), int(owned.offsets[page])
-    return KINDS[owned.kinds[page]], None if label < 0 else owned.names[label], offset // PAGE if offset >= 0 else -1
+    return (
+        KINDS[owned.kinds[page]],
+        None if label < 0 else owned.names[label],
+        offset // PAGE_SIZE if offset >= 0 else -1,
+    )
 
 
 def modes(owned: PageOwners, page: int) -> set[str]:
@@ -44,16 +49,16 @@ def test_a_process_has_its_program_its_copies_of_it_its_heap_its_stack_and_the_r
     guest.process(
         "program",
         [
-            (CODE, CODE + 4 * PAGE, R | X, program, 0),
-            (COPY, COPY + 4 * PAGE, R | W, program, 4),
-            (HEAP, HEAP + 4 * PAGE, R | W, 0, 0),
-            (PLAIN, PLAIN + 4 * PAGE, R, 0, 0),
-            (STACK, STACK + 4 * PAGE, R | W, 0, 0),
+            (CODE, CODE + 4 * PAGE_SIZE, R | X, program, 0),
+            (COPY, COPY + 4 * PAGE_SIZE, R | W, program, 4),
+            (HEAP, HEAP + 4 * PAGE_SIZE, R | W, 0, 0),
+            (PLAIN, PLAIN + 4 * PAGE_SIZE, R, 0, 0),
+            (STACK, STACK + 4 * PAGE_SIZE, R | W, 0, 0),
         ],
-        {CODE + 2 * PAGE: 400, COPY + PAGE: 401, HEAP: 402, PLAIN: 403, STACK + 3 * PAGE: 404},
+        {CODE + 2 * PAGE_SIZE: 400, COPY + PAGE_SIZE: 401, HEAP: 402, PLAIN: 403, STACK + 3 * PAGE_SIZE: 404},
         start_brk=HEAP,
-        brk=HEAP + 3 * PAGE,
-        start_stack=STACK + 3 * PAGE + 8,
+        brk=HEAP + 3 * PAGE_SIZE,
+        start_stack=STACK + 3 * PAGE_SIZE + 8,
     )
     owned = label_pages(guest.kernel())
     assert owned.note is None
@@ -70,7 +75,7 @@ def test_a_page_that_many_map_has_all_of_them_and_all_their_permissions(guest: I
     library, mapping = guest.file("lib", "libc.so.6")
     guest.frame(400, mapping=mapping)
     for name, mode in (("apache2", R | X), ("apache2", R), ("sshd", R | W | S)):
-        guest.process(name, [(CODE, CODE + PAGE, mode, library, 0)], {CODE: 400})
+        guest.process(name, [(CODE, CODE + PAGE_SIZE, mode, library, 0)], {CODE: 400})
     owned = label_pages(guest.kernel())
     assert told(owned, 400) == ("library", "/lib/libc.so.6", 0)
     assert modes(owned, 400) == {"r-xp", "r--p", "rw-s"}
@@ -78,7 +83,7 @@ def test_a_page_that_many_map_has_all_of_them_and_all_their_permissions(guest: I
 
 
 def test_the_zero_page_is_the_kernels_whoever_maps_it(guest: Inhabited) -> None:
-    guest.process("reader", [(ZERO, ZERO + PAGE, R | W, 0, 0)], {ZERO: TEXT_PAGE + 11})
+    guest.process("reader", [(ZERO, ZERO + PAGE_SIZE, R | W, 0, 0)], {ZERO: TEXT_PAGE + 11})
     owned = label_pages(guest.kernel())
     assert told(owned, TEXT_PAGE + 11) == ("kernel_data", "zero page", -1)
     assert users(owned, TEXT_PAGE + 11) == []
@@ -101,7 +106,7 @@ def test_files_without_a_disk_are_shared_memory(guest: Inhabited) -> None:
     guest.super, guest.root, guest.mount = guest.file_system("tmpfs")
     memfd, mapping = guest.file("memfd:seg", purpose=True)
     guest.frame(400, mapping=mapping, index=1)
-    guest.process("postgres", [(CODE, CODE + 2 * PAGE, R | W | S, memfd, 0)], {CODE + PAGE: 400})
+    guest.process("postgres", [(CODE, CODE + 2 * PAGE_SIZE, R | W | S, memfd, 0)], {CODE + PAGE_SIZE: 400})
     assert told(label_pages(guest.kernel()), 400) == ("shmem", "/memfd:seg (deleted)", 1)
 
 
@@ -129,9 +134,9 @@ def test_the_kernel_has_its_image_its_stacks_its_modules_its_slabs_its_tables(gu
 
 
 def test_what_the_kernel_took_at_its_start_for_its_tracer_and_its_devices_is_told(guest: Inhabited) -> None:
-    second = guest.make("ftrace_page", records=DIRECT + 410 * PAGE, order=1)
-    first = guest.make("ftrace_page", records=DIRECT + 408 * PAGE, order=0, next=second)
-    chunk = guest.make("gen_pool_chunk", start_addr=DIRECT + 420 * PAGE, end_addr=DIRECT + 422 * PAGE - 1)
+    second = guest.make("ftrace_page", records=DIRECT + 410 * PAGE_SIZE, order=1)
+    first = guest.make("ftrace_page", records=DIRECT + 408 * PAGE_SIZE, order=0, next=second)
+    chunk = guest.make("gen_pool_chunk", start_addr=DIRECT + 420 * PAGE_SIZE, end_addr=DIRECT + 422 * PAGE_SIZE - 1)
     pool = guest.make("gen_pool")
     guest.list_head(pool + guest.offsets["gen_pool.chunks"], chunk + guest.offsets["gen_pool_chunk.next_chunk"])
     for name, value in (("ftrace_pages_start", first), ("atomic_pool_dma", pool)):
@@ -145,7 +150,7 @@ def test_what_the_kernel_took_at_its_start_for_its_tracer_and_its_devices_is_tol
 
 
 def test_page_tables_are_of_the_process_that_they_are_for(guest: Inhabited) -> None:
-    guest.process("sh", [(PLAIN, PLAIN + PAGE, R, 0, 0)], {PLAIN: 400})
+    guest.process("sh", [(PLAIN, PLAIN + PAGE_SIZE, R, 0, 0)], {PLAIN: 400})
     owned = label_pages(guest.kernel())
     tables = [page for page in guest.machine.taken if told(owned, page)[0] == "page_table"]
     assert len(tables) == 4
@@ -154,7 +159,7 @@ def test_page_tables_are_of_the_process_that_they_are_for(guest: Inhabited) -> N
 
 def test_a_process_whose_first_task_has_ended_goes_on_under_its_name(guest: Inhabited) -> None:
     anonymous(guest, 400)
-    mm = guest.process("daemon", [(PLAIN, PLAIN + PAGE, R, 0, 0)], {PLAIN: 400})
+    mm = guest.process("daemon", [(PLAIN, PLAIN + PAGE_SIZE, R, 0, 0)], {PLAIN: 400})
     leader = guest._tasks[-1]
     other = guest.task("worker", mm)
     guest.set(leader, "task_struct.mm", 0)
@@ -181,7 +186,7 @@ def test_without_types_free_slab_anonymous_and_file_pages_are_told_and_why_no_mo
 def test_what_was_not_copied_costs_its_own_pages_and_is_counted(guest: Inhabited) -> None:
     program, mapping = guest.file("bin", "sh")
     guest.frame(400, mapping=mapping)
-    guest.process("sh", [(CODE, CODE + PAGE, R | X, program, 0)], {CODE: 400})
+    guest.process("sh", [(CODE, CODE + PAGE_SIZE, R | X, program, 0)], {CODE: 400})
     kernel = guest.kernel()
     slots = np.arange(kernel.ram.pages)
     slots[128:192] = -1
@@ -201,7 +206,7 @@ def test_a_guest_without_struct_pages_is_unreadable(guest: Inhabited) -> None:
 
 def test_a_memory_map_that_two_processes_have_is_of_both(guest: Inhabited) -> None:
     anonymous(guest, 400)
-    mm = guest.process("shell", [(PLAIN, PLAIN + PAGE, R, 0, 0)], {PLAIN: 400})
+    mm = guest.process("shell", [(PLAIN, PLAIN + PAGE_SIZE, R, 0, 0)], {PLAIN: 400})
     guest._tasks.append(guest.task("started", mm))
     guest._process_end()
     assert users(label_pages(guest.kernel()), 400) == ["shell", "started"]

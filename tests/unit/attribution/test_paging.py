@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samepaged.attribution.guest_ram import PAGE
-from samepaged.attribution.linux.paging import NO_EXECUTE, Mapped, MappedBy, walk, walk_many, walk_pieces
+from samepaged.arch import PAGE_SIZE
+from samepaged.arch.x86_64 import PTE_NO_EXECUTE
+from samepaged.attribution.linux.paging import Mapped, MappedBy, walk, walk_many, walk_pieces
 from tests.unit.attribution.builders import NO_RIGHTS, PRESENT, USER, WRITE, Machine
 
 MASK = 0x000F_FFFF_FFFF_F000
@@ -30,15 +31,15 @@ def test_pages_of_all_sizes_are_found_by_ascending_address(levels: int, lowest: 
     machine = Machine()
     root = machine.page()
     places = [
-        (lowest, 0x5000, PAGE),
+        (lowest, 0x5000, PAGE_SIZE),
         (-(1 << 40), GIB, GIB),
         (-(1 << 38) + MIB2, 8 * MIB2, MIB2),
-        (-PAGE, 0x7000, PAGE),
+        (-PAGE_SIZE, 0x7000, PAGE_SIZE),
     ]
     for virtual, physical, size in reversed(places):
         machine.map(root, virtual % (1 << 64), physical, size, levels=levels)
     mapped = kernel(machine, root, levels)
-    assert list(zip(mapped.addresses, mapped.physical, mapped.pages * PAGE, strict=True)) == places
+    assert list(zip(mapped.addresses, mapped.physical, mapped.pages * PAGE_SIZE, strict=True)) == places
     assert mapped.tables.tolist() == [machine.layout.address_of(page) for page in machine.taken]
     inside = np.array([lowest, lowest + 4095, -(1 << 40) + 0x12345678, -(1 << 38) + MIB2 + 5, -1])
     assert mapped.translate(inside).tolist() == [0x5000, 0x5FFF, GIB + 0x12345678, 8 * MIB2 + 5, 0x7FFF]
@@ -61,7 +62,7 @@ def test_the_halves_are_apart() -> None:
 def test_the_entry_tells_the_flags_and_the_encryption_bit_is_no_address() -> None:
     machine = Machine()
     root = machine.page()
-    entry = 0x3000 | PRESENT | WRITE | NO_EXECUTE | 1 << 47
+    entry = 0x3000 | PRESENT | WRITE | PTE_NO_EXECUTE | 1 << 47
     machine.map(root, 0xFFFF_8880_0000_0000, 0x3000, flags=entry & ~0x3000)
     mapped = kernel(machine, root, mask=MASK & ~(1 << 47))
     assert (mapped.entries.tolist(), mapped.physical.tolist()) == ([entry], [0x3000])

@@ -4,10 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from samepaged.attribution.guest_ram import PAGE, Unreadable
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux.kernel import Kernel
 from samepaged.attribution.linux.profile import Profile
 from tests.unit.attribution.builders import Linux, linux, types
@@ -89,8 +90,8 @@ def test_types_of_another_kernel_are_not_taken() -> None:
     grown = other[:-1] + b"\0page\0"
     assert opened(without_types(), btf=grown[: len(other)]).typed  # nothing of it contradicts
     guest = without_types()
-    at = guest.note_page * PAGE
-    note = bytes(guest.machine.bytes[at : at + PAGE])
+    at = guest.note_page * PAGE_SIZE
+    note = bytes(guest.machine.bytes[at : at + PAGE_SIZE])
     guest.machine.put(at, note.replace(b"SIZE(page)=64", b"SIZE(page)=56"))
     assert not opened(guest, btf=types().raw()).typed
     assert not opened(guest, btf=b"no BTF").typed
@@ -132,11 +133,13 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(sorted(json.loads(DOCUMENT))), json_values) | json_values)
+@example({})
 def test_any_document_is_a_profile_or_unreadable(change: object) -> None:
     document = json.loads(DOCUMENT) | change if isinstance(change, dict) else change
     try:
         profile = Profile.from_document(document)
     except Unreadable:
+        assert change != {}
         return
     assert Profile.from_document(json.loads(json.dumps(profile.to_document()))) == profile
 

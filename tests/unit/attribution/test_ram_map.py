@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.attribution.ram_map import Layout, Region, layouts
+from samepaged.attribution.ram_map import RamMap, RamRegion, ram_maps
 
 MIB, GIB = 1 << 20, 1 << 30
 
 
 def first(machine: str | None, memory: int) -> list[tuple[int, int]]:
-    return [(region.start, region.size) for region in next(layouts(machine, memory)).regions]
+    return [(region.start, region.size) for region in next(ram_maps(machine, memory)).regions]
 
 
 @pytest.mark.parametrize("machine", ["q35", "pc-q35-7.2", None])
@@ -26,26 +26,26 @@ def test_i440fx_moves_what_is_above_3_gib_only_for_guests_of_3584_mib_and_more()
 
 
 def test_other_layouts_are_offered_after_the_likeliest_each_once() -> None:
-    assert len(list(layouts("q35", GIB))) == 1
-    offered = list(layouts("q35", 8 * GIB))
+    assert len(list(ram_maps("q35", GIB))) == 1
+    offered = list(ram_maps("q35", 8 * GIB))
     assert len({layout.regions for layout in offered}) == len(offered) == 3
     assert {layout.pages for layout in offered} == {8 * GIB // 4096}
 
 
 def test_a_dimm_has_the_pages_after_the_rest() -> None:
-    layout = next(layouts("q35", GIB, [Region(8 * GIB, 4 * MIB)]))
+    layout = next(ram_maps("q35", GIB, [RamRegion(8 * GIB, 4 * MIB)]))
     assert layout.page_of(np.array([8 * GIB + 4096])).tolist() == [GIB // 4096 + 1]
 
 
 def test_where_no_ram_is_there_is_no_page() -> None:
-    layout = next(layouts("q35", 4 * GIB))
+    layout = next(ram_maps("q35", 4 * GIB))
     assert layout.page_of(np.array([-1, 2 * GIB, 4 * GIB - 1, 6 * GIB, 1 << 62])).tolist() == [-1] * 5
     assert layout.address_of(-1) == layout.address_of(layout.pages) == -1
 
 
 def test_regions_do_not_overlap() -> None:
     with pytest.raises(ValueError, match="overlap"):
-        Layout((Region(0, 8192), Region(4096, 4096)))
+        RamMap((RamRegion(0, 8192), RamRegion(4096, 4096)))
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
@@ -55,7 +55,7 @@ def test_addresses_pages_and_frames_are_each_others_inverse(sizes: list[int], da
         at += data.draw(st.integers(0, 3))
         starts.append(at)
         at += size
-    layout = Layout(tuple(Region(start * 4096, size * 4096) for start, size in zip(starts, sizes, strict=True)))
+    layout = RamMap(tuple(RamRegion(start * 4096, size * 4096) for start, size in zip(starts, sizes, strict=True)))
     addresses = np.array([layout.address_of(page) for page in range(layout.pages)])
     assert (addresses >> 12).tolist() == layout.frames().tolist()
     assert layout.page_of(addresses + 4095).tolist() == list(range(layout.pages))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.attribution.ownership import KINDS, PageOwners, permissions
+from samepaged.attribution.page_owners import KINDS, PageOwners, permissions
 from samepaged.attribution.report import MOST_COPIED, MOST_OWNERS, AttributionReport, answer
 from samepaged.sharing import ABSENT, SWAPPED, ZERO, Contents, PageDigest
-from samepaged.sharing.elsewhere import elsewhere
+from samepaged.sharing.overlap import elsewhere
 from tests.unit.attribution.owned import Page, digest, ownership
 
 LIBC = "/usr/lib/libc.so.6"

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.attribution import sandbox, seccomp
 from samepaged.attribution.client import WorkerClient, WorkerLimits, WorkerRefused
-from samepaged.attribution.guest_ram import PAGE
 from samepaged.attribution.messages import answers, regions_of
 from samepaged.attribution.page_buffer import PageBuffer
 from samepaged.attribution.sandbox import Limits, SandboxedProcess
 from samepaged.attribution.wire import Channel
 from samepaged.privileges import PrivilegeError
+from tests.support.waiting import wait_for
 from tests.unit.attribution.pretended import LAYOUTS, NOTE, PAGES, Guest, program
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def test_a_copy_can_be_mapped_for_reading_only_and_keeps_its_size() -> None:
         with pytest.raises(PermissionError):
             fcntl.fcntl(copied.file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
         copied.add(Guest(), np.array([NOTE]))  # which goes on all the same
-        assert os.pread(copied.file, 10, PAGE) == b"OSRELEASE="
+        assert os.pread(copied.file, 10, PAGE_SIZE) == b"OSRELEASE="
     finally:
         copied.close()
 
@@ -179,9 +180,9 @@ def filtered(call: str) -> int:
         try:
             seccomp.allow_only(sandbox.CALLS, sandbox.MASKED, sandbox.REFUSED)
             if call == "run":
-                ctypes.CDLL(None).mmap(None, PAGE, 5, 0x22, -1, 0)
+                ctypes.CDLL(None).mmap(None, PAGE_SIZE, 5, 0x22, -1, 0)
             elif call == "map":
-                mmap.mmap(-1, PAGE)
+                mmap.mmap(-1, PAGE_SIZE)
             elif call == "open":
                 os.open("/", os.O_RDONLY)
             else:
@@ -235,7 +236,8 @@ def test_it_does_not_outlive_whoever_started_it_even_where_that_is_killed() -> N
         child = Path("/proc") / parent.stdout.readline().strip()
         assert child.exists()
         parent.kill()
-    deadline = time.monotonic() + 10
-    while child.exists() and status(int(child.name)).get("State", "")[:1] != "Z":
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+
+    def ended() -> bool:
+        return not child.exists() or status(int(child.name)).get("State", "")[:1] == "Z"
+
+    wait_for(ended, 10)

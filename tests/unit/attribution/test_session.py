@@ -14,7 +14,7 @@ import pytest
 
 from samepaged.attribution import client, messages, page_buffer, sandbox
 from samepaged.attribution import session as module
-from samepaged.attribution.ownership import KIND
+from samepaged.attribution.page_owners import KIND
 from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
 from tests.unit.attribution.pretended import (
     ARRAY,
@@ -32,7 +32,7 @@ from tests.unit.attribution.pretended import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from samepaged.attribution.ownership import PageOwners
+    from samepaged.attribution.page_owners import PageOwners
 
 TERMS = WorkerLimits(memory_limit=1 << 20, time_limit=20.0, names=True)
 IMPATIENT = WorkerLimits(memory_limit=1 << 20, time_limit=0.5)

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from samepaged.attribution.guest_ram import PAGE, Unreadable
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux.vmcoreinfo import IMAGE, MARK, candidates, parse
 from tests.unit.attribution.builders import linux, note
 
@@ -13,7 +14,7 @@ WHOLE = note("6.1.0", SYMBOLS, 0x400000, "SIZE(page)=64", "OFFSET(page.flags)=0"
 
 
 def test_a_note_says_what_it_is_of_and_where_things_are() -> None:
-    info = parse(WHOLE.ljust(PAGE, b"\0"), page=7)
+    info = parse(WHOLE.ljust(PAGE_SIZE, b"\0"), page=7)
     assert (info.release, info.build_id, info.page) == ("6.1.0", "ab" * 20, 7)
     assert info.symbols == SYMBOLS
     assert (info.sizes, info.offsets, info.lengths) == ({"page": 64}, {"page.flags": 0}, {"zone.free_area": 11})
@@ -60,20 +61,24 @@ def test_what_is_no_note_of_a_kernel_for_x86_64_is_refused(raw: bytes) -> None:
         parse(raw)
 
 
-@given(st.binary(max_size=PAGE))
+@given(st.binary(max_size=PAGE_SIZE))
+@example(WHOLE.removeprefix(MARK))
 def test_any_bytes_are_a_note_or_unreadable(raw: bytes) -> None:
     try:
         info = parse(MARK + raw)
     except Unreadable:
+        assert MARK + raw != WHOLE
         return
     assert info.fingerprint
 
 
 @given(st.integers(10, len(WHOLE) - 1), st.binary(min_size=1, max_size=24))
+@example(10, b"")
 def test_a_damaged_note_is_a_note_or_unreadable(at: int, damage: bytes) -> None:
     try:
         info = parse(WHOLE[:at] + damage + WHOLE[at + len(damage) :])
     except Unreadable:
+        assert damage
         return
     assert 0 <= info.mask < 1 << 52
     assert all(0 <= address < 1 << 64 for address in info.symbols.values())
@@ -81,10 +86,10 @@ def test_a_damaged_note_is_a_note_or_unreadable(at: int, damage: bytes) -> None:
 
 def test_only_the_note_of_the_running_kernel_counts() -> None:
     guest = linux("6.1.0-test")
-    live = guest.note_page * PAGE
+    live = guest.note_page * PAGE_SIZE
     stale, torn = guest.machine.page(), guest.machine.page()
-    raw = bytes(guest.machine.bytes[live : live + PAGE])
+    raw = bytes(guest.machine.bytes[live : live + PAGE_SIZE])
     guest.machine.put(stale, raw.replace(b"6.1.0-test", b"6.0.0-test"))
     guest.machine.put(torn, raw[:200])
-    pages = [0, stale // PAGE, torn // PAGE, guest.note_page, 1 << 40, -1]
+    pages = [0, stale // PAGE_SIZE, torn // PAGE_SIZE, guest.note_page, 1 << 40, -1]
     assert [info.page for info in candidates(guest.machine.ram(), pages)] == [guest.note_page]

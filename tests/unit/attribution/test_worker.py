@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from samepaged.attribution.guest_ram import PAGE, WORDS, Ram, Unreadable
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import WORDS, Ram, Unreadable
 from samepaged.attribution.messages import answers, regions_of
-from samepaged.attribution.ram_map import Layout, Region
+from samepaged.attribution.ram_map import RamMap, RamRegion
 from samepaged.attribution.wire import Channel
 from samepaged.attribution.worker import Worker
 from samepaged.ipc import ProtocolError
@@ -38,7 +39,7 @@ class Daemon:
         fields = {name: part for name, part in parts.items() if isinstance(part, int)}
         self._channel.send(kind, {name: part for name, part in parts.items() if name not in fields}, fields)
 
-    def begin(self, layouts: Sequence[Layout] = LAYOUTS, cold: int = 0, names: int = 1) -> Message:
+    def begin(self, layouts: Sequence[RamMap] = LAYOUTS, cold: int = 0, names: int = 1) -> Message:
         blocks, notes = np.ones(1, dtype=np.uint8), np.array([NOTE])
         self.tell(
             "begin", regions=regions_of(layouts), notes=notes, profile=NOTHING, blocks=blocks, cold=cold, names=names
@@ -99,7 +100,7 @@ def test_layouts_are_tried_in_turn_until_one_shows_a_kernel() -> None:
                 raise Unreadable("not so")
             return super().open(ram, *rest)
 
-    high = Layout((Region(0, 128 * PAGE), Region(1 << 32, 128 * PAGE)))
+    high = RamMap((RamRegion(0, 128 * PAGE_SIZE), RamRegion(1 << 32, 128 * PAGE_SIZE)))
     with reading(Guest(), Picky()) as daemon:
         assert daemon.begin([*LAYOUTS, high]).kind == "prepared"
         refused = daemon.begin(LAYOUTS)

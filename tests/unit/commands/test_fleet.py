@@ -1,4 +1,4 @@
-"""`samepaged fleet` as it is typed, and what it prints."""
+"""`samepaged fleet sharing` on the command line, and its output."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def place(tmp_path: Path) -> str:
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
-    assert cli.main(["fleet", *words]) == 0
+    assert cli.main(["fleet", "sharing", *words]) == 0
     found = json.loads(capsys.readouterr().out)
     assert isinstance(found, dict)
     return found
@@ -80,28 +80,29 @@ def test_a_sample_that_has_more_than_its_part_never_makes_sharing_negative(
 def test_the_tables_name_hosts_without_letting_them_write_to_the_terminal(
     place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["fleet", place]) == 0
+    assert cli.main(["fleet", "sharing", place]) == 0
     said = capsys.readouterr().out
     assert "3 hosts, 3 guests, traces from 2023-11-14T22:13:20Z" in said
     assert "12 KiB  kvm-1 + kvm-2" in said
     assert "kvm\\x1b3" in said
     assert "\x1b" not in said
     assert "1/" not in said
-    assert cli.main(["fleet", "--sample", "4", place]) == 0
+    assert cli.main(["fleet", "sharing", "--sample", "4", place]) == 0
     assert "1/4 of the contents" in capsys.readouterr().out
 
 
 def test_hosts_that_share_nothing_are_no_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parquet.write(tmp_path / "x.parquet", [guest("a", "x", [7]), guest("b", "x", [8])])
     assert printed(capsys, "--json", str(tmp_path))["host_pairs"] == []
-    assert cli.main(["fleet", str(tmp_path)]) == 0
+    assert cli.main(["fleet", "sharing", str(tmp_path)]) == 0
     assert "No two hosts share anything." in capsys.readouterr().out
 
 
-def test_the_word_place_is_a_command_and_a_directory_of_that_name_is_not(
+def test_place_without_a_slash_is_the_command(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert set(printed(capsys, "place", "--json", place)) >= {"moves", "gain_pages"}
+    assert cli.main(["fleet", "place", "--json", place]) == 0
+    assert set(json.loads(capsys.readouterr().out)) >= {"moves", "gain_pages"}
     (tmp_path / "place").mkdir()
     monkeypatch.chdir(tmp_path)
     Store(tmp_path / "place").write(guest("elsewhere", "x", [7]))
@@ -117,20 +118,34 @@ def test_what_it_does_not_know_is_refused_before_and_after_the_place(
 ) -> None:
     for line in ([*words, place], [place, *words]):
         with pytest.raises(SystemExit) as caught:
-            cli.main(["fleet", *line])
+            cli.main(["fleet", "sharing", *line])
         assert caught.value.code == 2
         assert words[-1].removesuffix("=1GiB") in capsys.readouterr().err or words == ["more"]
 
 
-def test_options_of_the_command_place_come_after_the_word(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("options", [["--json"], ["--sample", "4"], ["--engine=duckdb"]])
+def test_the_spelling_without_a_subcommand_is_deprecated(
+    place: str, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["fleet", "sharing", *options, place]) == 0
+    expected = capsys.readouterr()
+    assert expected.err == ""
+    for words in ([*options, place], [place, *options]):
+        assert cli.main(["fleet", *words]) == 0
+        found = capsys.readouterr()
+        assert found.out == expected.out
+        assert found.err == ("samepaged: `samepaged fleet PLACE` is deprecated; use `samepaged fleet sharing PLACE`\n")
+
+
+def test_options_before_the_subcommand_are_refused(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["fleet", "--json", "place", place])
     assert caught.value.code == 2
-    assert "put --json after the word place" in capsys.readouterr().err
+    assert "unrecognized arguments: --json" in capsys.readouterr().err
 
 
 def test_a_master_without_spark_is_an_error(place: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["fleet", "--master", "local[2]", place]) == 2
+    assert cli.main(["fleet", "sharing", "--master", "local[2]", place]) == 2
     assert "add --engine spark" in capsys.readouterr().err
 
 
@@ -138,10 +153,10 @@ def test_spark_that_is_not_installed_is_an_error_that_says_what_to_install(
     place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(spark_engine, "pyspark", None)
-    assert cli.main(["fleet", "--engine", "spark", place]) == 2
+    assert cli.main(["fleet", "sharing", "--engine", "spark", place]) == 2
     assert "pip install 'samepaged[spark]'" in capsys.readouterr().err
 
 
 def test_a_place_without_traces_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["fleet", str(tmp_path)]) == 1
+    assert cli.main(["fleet", "sharing", str(tmp_path)]) == 1
     assert "has no traces" in capsys.readouterr().err

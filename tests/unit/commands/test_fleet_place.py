@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from samepaged.commands import fleet_place
+from samepaged.commands.fleet.place import Command
 from samepaged.errors import TraceError, UsageError
 from samepaged.sharing import PageDigest
 from samepaged.traces import Store, Trace, seed_id
@@ -49,8 +49,8 @@ def place(tmp_path: Path) -> Path:
 
 def printed(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    fleet_place.prepare_parser(parser)
-    assert fleet_place.run(parser.parse_args([str(word) for word in words])) == 0
+    Command().prepare_parser(parser)
+    assert Command().run(parser.parse_args([str(word) for word in words])) == 0
     return capsys.readouterr().out
 
 

@@ -31,7 +31,7 @@ def asked(
         yield SimpleNamespace(scan=lambda: scan, answers=lambda **_: {})
 
     monkeypatch.setattr(sources, "configured", lambda _: config or Config())
-    monkeypatch.setattr(sources, "Scans", scans)
+    monkeypatch.setattr(sources, "ScanSession", scans)
     args = SimpleNamespace(
         mode=None, reader=None, no_names=False, traces=None, domains=["web"], json=False, config=path
     )

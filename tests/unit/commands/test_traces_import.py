@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from samepaged.commands import traces_import
+from samepaged.commands.traces import import_file
 from samepaged.errors import TraceError, UsageError
 from samepaged.sharing import PageDigest, SharingReport, analyse, contents_of_all
 from samepaged.sharing.model import Member
@@ -41,14 +41,14 @@ class Import:
         path.write_bytes(content)
         os.utime(path, (WHEN, WHEN))
         before = set(self.store.files())
-        assert traces_import.run(self.parsed(str(path), "--domain", domain, *words)) == 0
+        assert import_file.Command().run(self.parsed(str(path), "--domain", domain, *words)) == 0
         (written,) = set(self.store.files()) - before
         (trace,) = read(written)
         return trace
 
     def parsed(self, *words: str) -> argparse.Namespace:
         parser = argparse.ArgumentParser(allow_abbrev=False)
-        traces_import.prepare_parser(parser)
+        import_file.Command().prepare_parser(parser)
         config = str(self.directory / "config.yaml")
         return parser.parse_args(["--into", str(self.store.root), "--host", "kvm-1", "--config", config, *words])
 
@@ -65,7 +65,7 @@ class Import:
 @pytest.fixture
 def import_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Import:
     # It would hold for this process, and there is no way back.
-    monkeypatch.setattr(traces_import, "seal", lambda: None)
+    monkeypatch.setattr(import_file, "seal", lambda: None)
     return Import(tmp_path)
 
 
@@ -317,9 +317,9 @@ def test_an_import_that_is_interrupted_leaves_nothing(
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(traces_import, "Signals", Stopping)
+    monkeypatch.setattr(import_file, "Signals", Stopping)
     path = import_.directory / "file"
     path.write_bytes(P)
-    assert traces_import.run(import_.parsed(str(path), "--domain", "web-1")) == 130
+    assert import_file.Command().run(import_.parsed(str(path), "--domain", "web-1")) == 130
     assert list(import_.store.files()) == []
     assert "interrupted" in capsys.readouterr().err

@@ -38,6 +38,10 @@ VALUES = st.recursive(
 )
 
 
+# Of each property one configuration that is accepted.
+ANCHORS = ("scan: {mode: live}", b"scan: {mode: live}", yaml.safe_dump({"scan": {"mode": "live"}}))
+
+
 def judge(text: str | bytes, name: str = "f") -> None:
     """A configuration, or problems of one line each, with a place and a remedy; and nothing else is raised."""
     try:
@@ -46,6 +50,7 @@ def judge(text: str | bytes, name: str = "f") -> None:
         problems = error.problems
     else:
         return
+    assert text not in ANCHORS
     assert problems
     for line in problems:
         assert line.isprintable()
@@ -57,6 +62,7 @@ def judge(text: str | bytes, name: str = "f") -> None:
 
 @unhurried
 @given(TEXTS)
+@example(ANCHORS[0])
 @example("a: &x 1\nb: &x 2\n")
 @example("%TAG ! !\n---\n!<%FF> x")
 @example('"\\xZZ"')
@@ -66,18 +72,21 @@ def test_any_text_is_a_configuration_or_has_problems_of_one_line(text: str) -> N
 
 @unhurried
 @given(st.one_of(st.binary(), TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass"))))
+@example(ANCHORS[1])
 def test_any_bytes_are_a_configuration_or_have_problems_of_one_line(octets: bytes) -> None:
     judge(octets)
 
 
 @unhurried
 @given(st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=9))
+@example({"scan": {"mode": "live"}})
 def test_any_values_are_a_configuration_or_have_problems_of_one_line(data: dict[str, Any]) -> None:
     judge(yaml.safe_dump(data, allow_unicode=True))
 
 
 @unhurried
 @given(key=st.sampled_from(sorted(schema_keys())), value=VALUES)
+@example(key=("scan", "mode"), value="live")
 def test_any_value_of_any_key_is_taken_or_has_problems_of_one_line(key: tuple[str, ...], value: object) -> None:
     for step in reversed(key):
         value = {step: value}

@@ -19,8 +19,8 @@ from samepaged.doctor.report import document, text
 from samepaged.errors import GuestError, Reason
 from samepaged.hypervisor.hmp import RamBlock
 from samepaged.memory.forecast import Forecast
-from samepaged.memory.layout import RamMapping
-from samepaged.memory.plan import FallbackReason
+from samepaged.memory.modes import FallbackReason
+from samepaged.memory.ram_location import RamMapping
 from samepaged.text_layout import columns
 
 GIB = 1 << 30

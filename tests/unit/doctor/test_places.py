@@ -7,7 +7,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from samepaged.config import Config, ExportConfig
@@ -252,10 +252,12 @@ def test_all_addresses_and_one_stand_in_each_others_way(ip: str, port: int, hold
 
 
 @given(st.text(alphabet="0123456789ABCDEF: \n", max_size=200))
+@example(TCP.partition("\n")[2])
 def test_no_table_is_a_riddle(text: str) -> None:
     try:
         found = listeners("header\n" + text)
     except ValueError:
+        assert not TCP.endswith("\n" + text)
         return
     assert all(port >= 0 for _, port in found)
 

@@ -149,7 +149,7 @@ class Connection:
 
 
 def test_who_may_only_read_is_connected_for_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libvirtd, "Hypervisor", Connection)
+    monkeypatch.setattr(libvirtd, "LibvirtHypervisor", Connection)
     with reach(URI) as (hypervisor, access):
         assert hypervisor is not None
         assert (access.versions, access.may_change) == (VERSIONS, False)

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from samepaged.drift.budget import FixedBudget, hourly_limit, needed_ppm, refusal
@@ -57,11 +57,13 @@ def damaged(rows: Any) -> bytes:
 
 
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()) | st.lists(JSON).map(damaged))
+@example(damaged([]))
 def test_damaged_files_are_refused(content: bytes) -> None:
     try:
         assert parse_pauses(content, "boot", NOW) == {}
     except ValueError as error:
         assert str(error)
+        assert content != damaged([])
 
 
 @pytest.mark.parametrize(

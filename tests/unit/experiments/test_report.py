@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from experiments import tables
+from experiments.cell_run import FieldError
 from experiments.contents import Repeated, filled_pages, most_repeated
 from experiments.matrix import MATRIX, SETUPS
 from experiments.report import PAGE, filled, labels
-from experiments.running import FieldError
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.sharing.digest import PageDigest
 from samepaged.traces.trace import Trace
 
@@ -177,7 +177,7 @@ def test_the_page_in_the_docs_has_a_place_for_each_table() -> None:
 def test_a_page_that_one_byte_or_pixel_fills_is_known_by_its_hash() -> None:
     known = filled_pages(7, 4096)
     own = np.zeros(3, dtype=np.uint64)
-    best().hash_buffer(b"\xcc" * 4096 + b"\xc0\xc0\xc0\xff" * 1024 + b"ab" * 2048, own, 4096, 7)
+    best_hasher().hash_buffer(b"\xcc" * 4096 + b"\xc0\xc0\xc0\xff" * 1024 + b"ab" * 2048, own, 4096, 7)
     assert [known.get(one) for one in own.tolist()] == ["0xcc", "pixels #c0c0c0", None]
     assert own[0] not in filled_pages(8, 4096)
 

@@ -13,7 +13,7 @@ from samepaged.guard import client as module
 from samepaged.guard.channel import Channel, Closed
 from samepaged.guard.client import GuardClient
 from samepaged.guard.journal import Entry
-from tests.unit.guard.fakes import UUID
+from tests.support.hypervisor import UUID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

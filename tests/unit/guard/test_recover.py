@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,31 +10,38 @@ import pytest
 
 from samepaged.errors import OpenEntriesError, Reason
 from samepaged.guard import recover as module
-from samepaged.guard import resume, settle
+from samepaged.guard import resume, resume_queue
 from samepaged.guard.journal import Journal
 from samepaged.guard.recover import Recovery, recover
-from samepaged.hypervisor.protocol import Control, RunState
+from samepaged.hypervisor.protocol import ControlState, RunState
 from samepaged.procfs import start_time
-from tests.unit.guard.fakes import ENTRY, UUID, FakeHypervisor, error, open_entry
+from tests.support.hypervisor import UUID, FakeHypervisor, error
+from tests.support.waiting import wait_for
+from tests.unit.guard.fakes import ENTRY, open_entry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from samepaged.guard.settle import PendingEntry, SettledEntry
+    from samepaged.guard.resume_queue import PendingEntry, SettledEntry
 
 
 @pytest.fixture
 def hypervisor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHypervisor:
     """In the place of each connection to libvirt; only one directory has journals."""
     one = FakeHypervisor()
-    monkeypatch.setattr(settle, "Hypervisor", lambda *_, **__: one)
+    monkeypatch.setattr(resume_queue, "LibvirtHypervisor", lambda *_, **__: one)
     monkeypatch.setattr(resume, "IN_FLIGHT_SECONDS", 0.2)
     monkeypatch.setattr(module, "places", lambda configured: [configured])
     return one
 
 
-def for_seconds(seconds: float) -> float:
-    return time.monotonic() + seconds
+def step_until_gone(step: Callable[[], object], path: Path) -> None:
+    def gone() -> bool:
+        step()
+        return not path.exists()
+
+    wait_for(gone, every=0)
 
 
 def test_without_an_entry_libvirt_is_not_asked(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
@@ -53,9 +59,9 @@ def test_recover_resumes_and_removes_the_file(tmp_path: Path, hypervisor: FakeHy
 
 def test_recover_that_gives_up_leaves_the_entry(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     found = open_entry(tmp_path)
-    hypervisor.it.control_state = Control.OCCUPIED
-    until = for_seconds(0.3)
-    (line,) = recover(tmp_path, lambda: time.monotonic() > until)
+    hypervisor.it.control_state = ControlState.OCCUPIED
+    looks = iter((False, False, True))
+    (line,) = recover(tmp_path, lambda: next(looks, True))
     assert "'web-1'" in line
     assert "may still be queued in libvirt" in line
     assert found.path.exists()
@@ -103,15 +109,13 @@ def test_the_daemon_works_on_entries_of_dead_and_own(tmp_path: Path, hypervisor:
     left = journal.leave_open()
     assert left is not None
     assert recovery.holds(UUID)
-    hypervisor.it.control_state = Control.OCCUPIED
+    hypervisor.it.control_state = ControlState.OCCUPIED
     recovery.start()
     try:
         assert [one.name for one in recovery.pending] == ["web-1"]
         assert shown[-1][0].uuid == UUID
-        hypervisor.it.run_state, hypervisor.it.control_state = RunState.PAUSED, Control.READY
-        until = for_seconds(20)
-        while recovery.pending and time.monotonic() < until:
-            time.sleep(0.02)
+        hypervisor.it.run_state, hypervisor.it.control_state = RunState.PAUSED, ControlState.READY
+        wait_for(lambda: not recovery.pending, 20)
     finally:
         recovery.close(1)
     assert hypervisor.it.run_state is RunState.RUNNING
@@ -126,7 +130,7 @@ def test_an_end_with_an_open_entry_says_so(tmp_path: Path, hypervisor: FakeHyper
     journal = Journal(tmp_path)
     journal.write(ENTRY)
     journal.leave_open()
-    hypervisor.it.control_state = Control.OCCUPIED
+    hypervisor.it.control_state = ControlState.OCCUPIED
     with pytest.raises(OpenEntriesError, match="samepaged recover") as caught:
         recovery.close(0.2)
     assert caught.value.exit_status == 1
@@ -143,9 +147,7 @@ def test_without_a_thread_the_loop_does_the_work(
     recovery.start()
     found = open_entry(tmp_path)
     hypervisor.it.run_state = RunState.PAUSED
-    until = for_seconds(10)
-    while found.path.exists() and time.monotonic() < until:
-        recovery.step_if_alone()
+    step_until_gone(recovery.step_if_alone, found.path)
     assert hypervisor.it.run_state is RunState.RUNNING
     recovery.close(0)
 
@@ -187,8 +189,6 @@ def test_a_fault_of_one_look_does_not_end_the_work(
     hypervisor.it.run_state = RunState.PAUSED
     hypervisor.it.failures["control"] = [error(Reason.INTERNAL), ZeroDivisionError("a fault of ours")]
     recovery = Recovery(tmp_path)
-    until = for_seconds(10)
-    while found.path.exists() and time.monotonic() < until:
-        recovery.step()
+    step_until_gone(recovery.step, found.path)
     assert hypervisor.it.run_state is RunState.RUNNING
     assert "trying on" in caplog.text

@@ -17,8 +17,9 @@ from samepaged.guard.resume import (
     EntrySettlement,
     ResumeOutcome,
 )
-from samepaged.hypervisor.protocol import Control, RunState
-from tests.unit.guard.fakes import ENTRY, Clock, FakeHypervisor, error, open_entry
+from samepaged.hypervisor.protocol import ControlState, RunState
+from tests.support.hypervisor import FakeHypervisor, error
+from tests.unit.guard.fakes import ENTRY, Clock, open_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,22 +78,22 @@ def test_a_returned_suspend_call_needs_no_watching(tmp_path: Path, hypervisor: F
 
 @pytest.mark.parametrize("hang", [1.0, 60.0, 600.0])
 def test_an_entry_stays_open_while_the_monitor_is_busy(tmp_path: Path, hypervisor: FakeHypervisor, hang: float) -> None:
-    hypervisor.it.control_state = Control.OCCUPIED
+    hypervisor.it.control_state = ControlState.OCCUPIED
     watched = Watched(tmp_path, hypervisor)
     assert watched.look_for(hang) is None
     assert "queued" in watched.settling.progress
     # No further call is queued behind the hang: these two do not wait for QEMU.
     assert set(hypervisor.it.calls) == {"control", "state"}
-    hypervisor.it.control_state, hypervisor.it.run_state = Control.READY, RunState.PAUSED
+    hypervisor.it.control_state, hypervisor.it.run_state = ControlState.READY, RunState.PAUSED
     assert watched.look_for(2 * IN_FLIGHT_SECONDS) is ResumeOutcome.RESUMED
 
 
 def test_after_a_hang_a_second_suspend_is_undone_as_well(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     """Two calls waited: that of another client was first, and ours is carried out after the resume."""
-    hypervisor.it.control_state = Control.OCCUPIED
+    hypervisor.it.control_state = ControlState.OCCUPIED
     watched = Watched(tmp_path, hypervisor)
     watched.look_for(10)
-    hypervisor.it.control_state, hypervisor.it.run_state = Control.READY, RunState.PAUSED
+    hypervisor.it.control_state, hypervisor.it.run_state = ControlState.READY, RunState.PAUSED
     assert watched.look_for(1) is None
     assert watched.settling.resumed
     hypervisor.it.run_state = RunState.PAUSED
@@ -104,9 +105,9 @@ def test_after_a_hang_a_second_suspend_is_undone_as_well(tmp_path: Path, hypervi
 def test_a_hang_during_the_watch_begins_it_again(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     watched = Watched(tmp_path, hypervisor)
     assert watched.look_for(IN_FLIGHT_SECONDS - 0.5) is None
-    hypervisor.it.control_state = Control.OCCUPIED
+    hypervisor.it.control_state = ControlState.OCCUPIED
     assert watched.look_for(1) is None
-    hypervisor.it.control_state = Control.READY
+    hypervisor.it.control_state = ControlState.READY
     assert watched.look_for(IN_FLIGHT_SECONDS - 0.5) is None
     assert watched.look_for(1) is ResumeOutcome.RUNNING
 
@@ -118,8 +119,10 @@ def test_a_ping_without_an_answer_settles_nothing(tmp_path: Path, hypervisor: Fa
     assert watched.look_for(2 * IN_FLIGHT_SECONDS) is ResumeOutcome.RUNNING
 
 
-@pytest.mark.parametrize("control", [Control.JOB, Control.READY])
-def test_behind_a_long_job_no_call_waits_for_ever(tmp_path: Path, hypervisor: FakeHypervisor, control: Control) -> None:
+@pytest.mark.parametrize("control", [ControlState.JOB, ControlState.READY])
+def test_behind_a_long_job_no_call_waits_for_ever(
+    tmp_path: Path, hypervisor: FakeHypervisor, control: ControlState
+) -> None:
     hypervisor.it.control_state, hypervisor.it.job = control, True
     watched = Watched(tmp_path, hypervisor)
     assert watched.look_for(BEHIND_JOB_SECONDS - 1) is None
@@ -154,7 +157,7 @@ def test_while_libvirt_is_away_the_entry_stays_open(tmp_path: Path, hypervisor: 
 
 
 def test_a_guest_that_is_gone_is_not_ours(tmp_path: Path) -> None:
-    assert Watched(tmp_path, FakeHypervisor(None)).settling.look() is ResumeOutcome.NOT_OURS
+    assert Watched(tmp_path, FakeHypervisor([])).settling.look() is ResumeOutcome.NOT_OURS
 
 
 def test_another_life_of_the_domain_is_not_ours(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
@@ -191,7 +194,7 @@ def test_a_suspend_call_behind_a_snapshot_is_undone(tmp_path: Path, hypervisor: 
 def test_a_hang_within_a_job_settles_nothing(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     """Our suspend call hangs in the monitor, and the control interface names the job around it."""
     domain = hypervisor.it
-    domain.control_state = Control.JOB
+    domain.control_state = ControlState.JOB
 
     def hang() -> None:
         hypervisor.unanswered = 1
@@ -224,14 +227,14 @@ def test_short_queries_of_other_clients_disturb_nothing(tmp_path: Path, hypervis
 
     def query() -> None:
         number = domain.calls.count("control")
-        domain.control_state = Control.OCCUPIED if number % 2 else Control.READY
+        domain.control_state = ControlState.OCCUPIED if number % 2 else ControlState.READY
 
     domain.then["control"] = query
     assert Watched(tmp_path, hypervisor).look_for(2 * IN_FLIGHT_SECONDS) is ResumeOutcome.RUNNING
 
 
 def test_another_uri_that_does_not_know_the_domain_settles_nothing(tmp_path: Path) -> None:
-    settling = EntrySettlement(open_entry(tmp_path), FakeHypervisor(None), clock=Clock(), other_uri=True)
+    settling = EntrySettlement(open_entry(tmp_path), FakeHypervisor([]), clock=Clock(), other_uri=True)
     assert settling.look() is None
     assert ENTRY.uri in settling.progress
 
@@ -266,10 +269,10 @@ def test_the_time_seen_paused_is_added_up(tmp_path: Path, hypervisor: FakeHyperv
 
 def test_a_hang_while_suspended_counts_as_a_pause(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     domain = hypervisor.it
-    domain.run_state, domain.control_state = RunState.PAUSED, Control.OCCUPIED
+    domain.run_state, domain.control_state = RunState.PAUSED, ControlState.OCCUPIED
     watched = Watched(tmp_path, hypervisor)
     watched.look_for(120)
-    domain.run_state, domain.control_state = RunState.RUNNING, Control.READY  # the queued resume call
+    domain.run_state, domain.control_state = RunState.RUNNING, ControlState.READY  # the queued resume call
     assert watched.look_for(20) is ResumeOutcome.RUNNING
     assert 118 < watched.settling.paused_seconds < 122
 
@@ -290,13 +293,13 @@ def test_a_settled_guest_runs_and_stays_running(
     """Whatever happens: an entry with one queued suspend call is settled only after that was carried out and undone."""
     hypervisor = FakeHypervisor()
     domain = hypervisor.it
-    domain.control_state = Control.OCCUPIED  # the call of the entry is under way
+    domain.control_state = ControlState.OCCUPIED  # the call of the entry is under way
     watched = Watched(tmp_path_factory.mktemp("journal"), hypervisor)
     queued = True
 
     def answer() -> None:
         nonlocal queued
-        domain.control_state = Control.READY
+        domain.control_state = ControlState.READY
         if queued:
             queued, domain.run_state = False, RunState.PAUSED
 
@@ -304,7 +307,7 @@ def test_a_settled_guest_runs_and_stays_running(
     for event, seconds in events:
         match event:
             case "hang":
-                domain.control_state = Control.OCCUPIED
+                domain.control_state = ControlState.OCCUPIED
             case "go on":
                 answer()
             case "libvirt away":

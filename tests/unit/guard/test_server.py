@@ -14,13 +14,15 @@ from samepaged.errors import Reason
 from samepaged.guard import resume, server
 from samepaged.guard.channel import Channel
 from samepaged.guard.journal import FileName, Journal
+from samepaged.guard.resume_queue import OpenEntries
 from samepaged.guard.server import Guard
-from samepaged.guard.settle import OpenEntries
-from samepaged.hypervisor.protocol import Control, RunState
-from tests.unit.guard.fakes import ENTRY, FakeHypervisor, error
+from samepaged.hypervisor.protocol import ControlState, RunState
+from tests.support.hypervisor import FakeHypervisor, error
+from tests.support.waiting import wait_for
+from tests.unit.guard.fakes import ENTRY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 # Seconds for which a test waits until something is so.
@@ -29,13 +31,6 @@ PATIENCE = 10.0
 AT_ONCE, NEVER = 0.01, 1000.0
 # Shorter than in earnest, and longer than what a test does meanwhile.
 IN_FLIGHT_SECONDS = 1.0
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 class Running:
@@ -113,16 +108,16 @@ def test_a_pause_in_time_is_the_scanners(running: Running) -> None:
 def test_an_overdue_guest_is_resumed_and_told(running: Running) -> None:
     running.arm(AT_ONCE)
     running.suspend()
-    eventually(lambda: running.runs)
+    wait_for(lambda: running.runs)
     assert running.disarm() == {"disarmed": 1, "resumed": True}
 
 
 def test_a_suspension_after_the_deadline_is_ended(running: Running) -> None:
     """A scanner that stood still before its suspend call makes it when it goes on."""
     running.arm(AT_ONCE)
-    eventually(lambda: "state" in running.hypervisor.it.calls)
+    wait_for(lambda: "state" in running.hypervisor.it.calls)
     running.hypervisor.it.run_state = RunState.PAUSED
-    eventually(lambda: running.runs)
+    wait_for(lambda: running.runs)
     assert running.disarm() == {"disarmed": 1, "resumed": True}
 
 
@@ -130,16 +125,16 @@ def test_an_overdue_resume_is_tried_until_it_succeeds(running: Running) -> None:
     running.hypervisor.it.failures["resume"] = [error(Reason.IN_JOB)] * 3
     running.arm(AT_ONCE)
     running.suspend()
-    eventually(lambda: running.runs)
+    wait_for(lambda: running.runs)
 
 
 def test_a_scanner_that_hangs_in_a_dump_is_killed(running: Running) -> None:
     running.arm(AT_ONCE, dumping=True)
     running.suspend()
-    eventually(lambda: running.killed)
+    wait_for(lambda: running.killed)
     assert not running.runs  # QEMU waits for its reader: it cannot be resumed before
     running.scanner.send(dump_ended=1)
-    eventually(lambda: running.runs)
+    wait_for(lambda: running.runs)
 
 
 def test_the_guest_of_a_dead_scanner_is_resumed(running: Running) -> None:
@@ -195,24 +190,24 @@ def test_a_fault_of_one_look_does_not_end_the_guard(running: Running, caplog: py
     running.hypervisor.it.failures["control"] = [ZeroDivisionError("a fault of ours")]
     running.arm(AT_ONCE)
     running.suspend()
-    eventually(lambda: running.runs)
+    wait_for(lambda: running.runs)
     assert "trying on" in caplog.text
 
 
 def test_an_unnamed_open_entry_is_worked_on_from_memory(running: Running) -> None:
-    running.hypervisor.it.control_state = Control.OCCUPIED
+    running.hypervisor.it.control_state = ControlState.OCCUPIED
     running.arm()
     running.scanner.send(left_open=1, path=None)
     running.scanner.send(arm=2, entry=asdict(ENTRY), seconds=NEVER, dumping=False)
     assert running.scanner.receive(PATIENCE) == {"armed": 2}
-    running.hypervisor.it.run_state, running.hypervisor.it.control_state = RunState.PAUSED, Control.READY
-    eventually(lambda: running.runs)
+    running.hypervisor.it.run_state, running.hypervisor.it.control_state = RunState.PAUSED, ControlState.READY
+    wait_for(lambda: running.runs)
     assert running.journal.path.exists()  # it is the scanner's
 
 
 def test_an_open_entry_does_not_hold_up_the_next_guest(running: Running) -> None:
     domain = running.hypervisor.it
-    domain.control_state = Control.OCCUPIED
+    domain.control_state = ControlState.OCCUPIED
     running.arm()
     path = running.journal.leave_open()
     assert path is not None
@@ -223,20 +218,20 @@ def test_an_open_entry_does_not_hold_up_the_next_guest(running: Running) -> None
         running.scanner.send(disarm=number)
         assert running.scanner.receive(PATIENCE) == {"disarmed": number, "resumed": False}
     assert path.exists()
-    domain.run_state, domain.control_state = RunState.PAUSED, Control.READY
-    eventually(lambda: running.runs)
+    domain.run_state, domain.control_state = RunState.PAUSED, ControlState.READY
+    wait_for(lambda: running.runs)
 
 
 def test_an_open_entry_is_settled_after_the_scanners_end(running: Running) -> None:
     domain = running.hypervisor.it
-    domain.control_state = Control.OCCUPIED
+    domain.control_state = ControlState.OCCUPIED
     running.arm()
     path = running.journal.leave_open()
     assert path is not None
     running.scanner.send(left_open=1, path=str(path))
 
     def go_on() -> None:
-        domain.run_state, domain.control_state = RunState.PAUSED, Control.READY
+        domain.run_state, domain.control_state = RunState.PAUSED, ControlState.READY
 
     threading.Timer(0.5, go_on).start()
     running.scanner_ends()

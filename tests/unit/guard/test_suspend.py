@@ -12,9 +12,9 @@ from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guard import suspend
 from samepaged.guard.suspend import RESUME_SECONDS, LeftOpenError, Suspender
 from samepaged.hypervisor import protocol
-from samepaged.hypervisor.calls import NotMadeError
-from samepaged.hypervisor.protocol import Control, RunState
-from tests.unit.guard.fakes import UUID, Clock, FakeGuard, FakeHypervisor, error, guest
+from samepaged.hypervisor.protocol import CallNotMadeError, ControlState, RunState
+from tests.support.hypervisor import UUID, FakeHypervisor, error
+from tests.unit.guard.fakes import Clock, FakeGuard, guest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,10 +91,10 @@ def test_the_guest_is_resumed_when_reading_fails(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     ("control", "since", "reason"),
-    [(Control.OCCUPIED, 60.0, Reason.MONITOR_BUSY), (Control.JOB, 60.0, Reason.IN_JOB)],
+    [(ControlState.OCCUPIED, 60.0, Reason.MONITOR_BUSY), (ControlState.JOB, 60.0, Reason.IN_JOB)],
 )
 def test_a_busy_domain_is_skipped_before_the_guard(
-    scene: Scene, control: Control, since: float, reason: Reason
+    scene: Scene, control: ControlState, since: float, reason: Reason
 ) -> None:
     scene.hypervisor.it.control_state, scene.hypervisor.it.since = control, since
     scene.fails(reason)
@@ -111,11 +111,11 @@ def test_a_job_without_a_call_under_way_prevents_the_suspension(scene: Scene) ->
 
 def test_a_short_query_of_another_client_is_waited_for(scene: Scene) -> None:
     domain = scene.hypervisor.it
-    domain.control_state, domain.since = Control.OCCUPIED, 0.001
+    domain.control_state, domain.since = ControlState.OCCUPIED, 0.001
 
     def free() -> None:
         if domain.calls.count("control") > 3:
-            domain.control_state = Control.READY
+            domain.control_state = ControlState.READY
 
     domain.then["control"] = free
     scene.suspend()
@@ -123,7 +123,7 @@ def test_a_short_query_of_another_client_is_waited_for(scene: Scene) -> None:
 
 
 def test_many_short_queries_end_in_a_skip(scene: Scene) -> None:
-    scene.hypervisor.it.control_state, scene.hypervisor.it.since = Control.OCCUPIED, 0.001
+    scene.hypervisor.it.control_state, scene.hypervisor.it.since = ControlState.OCCUPIED, 0.001
     scene.fails(Reason.MONITOR_BUSY)
     assert scene.clock.now - Clock().now < 1
 
@@ -137,7 +137,7 @@ def test_a_qemu_that_does_not_answer_is_not_suspended(scene: Scene) -> None:
 
 def test_a_job_that_begins_after_arming_prevents_the_suspension(scene: Scene) -> None:
     domain = scene.hypervisor.it
-    domain.then["ping"] = lambda: setattr(domain, "control_state", Control.JOB)
+    domain.then["ping"] = lambda: setattr(domain, "control_state", ControlState.JOB)
     scene.fails(Reason.IN_JOB)
     assert scene.guard.calls == ["arm", "disarm"]
     assert "suspend" not in domain.calls
@@ -207,8 +207,8 @@ def test_a_suspend_call_that_is_cut_off_leaves_the_entry_open(scene: Scene) -> N
 
 
 def test_a_suspend_call_that_was_not_made_opens_no_entry(scene: Scene) -> None:
-    scene.hypervisor.it.failures["suspend"] = [NotMadeError("no thread can be started")]
-    with pytest.raises(NotMadeError):
+    scene.hypervisor.it.failures["suspend"] = [CallNotMadeError("no thread can be started")]
+    with pytest.raises(CallNotMadeError):
         scene.suspend()
     assert scene.guard.calls[-1] == "disarm"
 
@@ -261,7 +261,7 @@ def test_a_failed_resume_call_is_not_counted_as_ours(scene: Scene) -> None:
     """Otherwise as many resumes of another client would go unnoticed later."""
     scene.hypervisor.it.failures["resume"] = [error(Reason.IN_JOB)] * 3
     scene.suspend()
-    scene.fails(Reason.RESUMED_BY_OTHERS, lambda: scene.hypervisor.resumes.seen(UUID))
+    scene.fails(Reason.RESUMED_BY_OTHERS, lambda: scene.hypervisor.resumes.count_event(UUID))
 
 
 def test_a_resume_call_that_hangs_leaves_the_entry_open(scene: Scene) -> None:
@@ -323,7 +323,7 @@ def test_a_guest_resumed_by_others_is_void(scene: Scene) -> None:
 
 
 def test_a_guest_resumed_and_paused_by_others_is_void(scene: Scene) -> None:
-    scene.fails(Reason.RESUMED_BY_OTHERS, lambda: scene.hypervisor.resumes.seen(UUID))
+    scene.fails(Reason.RESUMED_BY_OTHERS, lambda: scene.hypervisor.resumes.count_event(UUID))
     assert scene.hypervisor.it.run_state is RunState.RUNNING
 
 
@@ -332,8 +332,8 @@ def test_a_late_event_of_another_client_is_waited_for(scene: Scene) -> None:
     resumes = scene.hypervisor.resumes
 
     def both() -> None:
-        resumes.seen(UUID)
-        resumes.seen(UUID)
+        resumes.count_event(UUID)
+        resumes.count_event(UUID)
 
     def late() -> None:
         threading.Timer(0.005, both).start()

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from samepaged.errors import HypervisorError
-from samepaged.hypervisor.calls import Calls, Unanswered
+from samepaged.hypervisor.calls import Calls, CallTimeoutError
 
 
 def test_results_and_errors_come_back() -> None:
@@ -28,7 +28,7 @@ def test_one_thread_makes_one_call_after_another() -> None:
 
 def test_a_call_that_does_not_return_is_left_behind() -> None:
     calls, release, after = Calls(), threading.Event(), threading.Event()
-    with pytest.raises(Unanswered):
+    with pytest.raises(CallTimeoutError):
         calls.make(release.wait, 0.05, after.set)
     assert calls.unanswered == 1
     assert calls.make(lambda: "next", 5) == "next"
@@ -42,7 +42,7 @@ def test_a_call_that_does_not_return_is_left_behind() -> None:
 def test_the_caller_is_heard_while_it_waits() -> None:
     beats: list[int] = []
     calls, release = Calls(lambda: beats.append(1)), threading.Event()
-    with pytest.raises(Unanswered):
+    with pytest.raises(CallTimeoutError):
         calls.make(release.wait, 0.5)
     assert beats
     release.set()

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Any, cast
 
 import libvirt
 import pytest
 
 from samepaged.errors import GuestError, HypervisorError, Reason
-from samepaged.hypervisor import connection as module
-from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.opening import Opened
+from samepaged.hypervisor import libvirt_hypervisor as module
+from samepaged.hypervisor.connection import Connection
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
+from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from samepaged.hypervisor.resume_events import Resumes
+    from samepaged.hypervisor.resume_events import ResumeCounter
 
 
 class Link:
     """A connection of a libvirt that is not there; `closed` says whether it was closed."""
 
-    def __init__(self, resumes: Resumes) -> None:
+    def __init__(self, resumes: ResumeCounter) -> None:
         self.resumes = resumes
         self.closed = False
 
@@ -37,21 +37,27 @@ class Link:
         return uuid, self
 
 
-class Resumed:
+class Domain:
     """The domain of an event."""
 
     def UUIDString(self) -> str:  # noqa: N802 - libvirt's name
         return "u-1"
 
 
+def resumed(hypervisor: LibvirtHypervisor, link: Link) -> None:
+    """Deliver the event of a resume over a connection."""
+    domain = cast("libvirt.virDomain", Domain())
+    hypervisor._lifecycle(None, domain, libvirt.VIR_DOMAIN_EVENT_RESUMED, 0, link.resumes)
+
+
 @pytest.fixture
 def links(monkeypatch: pytest.MonkeyPatch) -> list[Link]:
     found: list[Link] = []
 
-    def opening(uri: str, lifecycle: Callable[..., None], resumes: Resumes, *, read_only: bool) -> Opened:
+    def opening(uri: str, lifecycle: Callable[..., None], resumes: ResumeCounter, *, read_only: bool) -> Connection:
         link = Link(resumes)
         found.append(link)
-        return Opened(link, "QEMU", None)
+        return Connection(cast("libvirt.virConnect", link), "QEMU", None)
 
     monkeypatch.setattr(module, "open_connection", opening)
     monkeypatch.setattr(module, "start_event_loop", lambda: None)
@@ -59,58 +65,52 @@ def links(monkeypatch: pytest.MonkeyPatch) -> list[Link]:
 
 
 @pytest.fixture
-def hypervisor(links: list[Link]) -> Iterator[Hypervisor]:
-    one = Hypervisor("qemu:///system")
+def hypervisor(links: list[Link]) -> Iterator[LibvirtHypervisor]:
+    one = LibvirtHypervisor("qemu:///system")
     one.connect()
     yield one
     one.close()
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def test_a_connection_is_kept_while_calls_return(hypervisor: Hypervisor, links: list[Link]) -> None:
+def test_a_connection_is_kept_while_calls_return(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
     for _ in range(5):
         assert hypervisor.call("asking", lambda: 7) == 7
         hypervisor.connect()
     assert len(links) == 1
 
 
-def test_a_call_that_does_not_return_keeps_its_connection(hypervisor: Hypervisor, links: list[Link]) -> None:
+def test_a_call_that_does_not_return_keeps_its_connection(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
     release = threading.Event()
     with pytest.raises(GuestError) as caught:
         hypervisor.call("suspending domain 'web-1'", release.wait, 0.05)
     assert caught.value.reason is Reason.NO_ANSWER
     assert "suspending domain 'web-1'" in str(caught.value)
     # The next call has another connection: libvirt's client loses answers if two threads call over one.
-    assert hypervisor.by_uuid("u-1") == ("u-1", links[1])
+    found: Any = hypervisor.by_uuid("u-1").native
+    assert found == ("u-1", links[1])
     assert hypervisor.unanswered == 1
     assert not links[0].closed
     release.set()
-    eventually(lambda: links[0].closed)
+    wait_for(lambda: links[0].closed)
     assert hypervisor.unanswered == 0
     assert not links[1].closed
 
 
-def test_events_of_an_abandoned_connection_do_not_count(hypervisor: Hypervisor, links: list[Link]) -> None:
+def test_events_of_an_abandoned_connection_do_not_count(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
     release = threading.Event()
     with pytest.raises(GuestError):
         hypervisor.call("asking", release.wait, 0.05)
     assert not hypervisor.resumes.by_others("u-1")
-    hypervisor.resumes.own("u-1")
+    hypervisor.resumes.count_call("u-1")
     for link in links:  # libvirtd tells both of our resume
-        hypervisor._lifecycle(None, Resumed(), libvirt.VIR_DOMAIN_EVENT_RESUMED, 0, link.resumes)
+        resumed(hypervisor, link)
     assert not hypervisor.resumes.by_others("u-1")
-    hypervisor._lifecycle(None, Resumed(), libvirt.VIR_DOMAIN_EVENT_RESUMED, 0, links[1].resumes)
+    resumed(hypervisor, links[1])
     assert hypervisor.resumes.by_others("u-1")
     release.set()
 
 
-def test_a_dump_keeps_its_connection_and_is_closed_after_it(hypervisor: Hypervisor, links: list[Link]) -> None:
+def test_a_dump_keeps_its_connection_and_is_closed_after_it(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
     release, begun = threading.Event(), threading.Event()
 
     def dump() -> None:
@@ -130,9 +130,9 @@ def test_a_dump_keeps_its_connection_and_is_closed_after_it(hypervisor: Hypervis
 
 
 def test_without_another_connection_the_next_call_says_so(
-    hypervisor: Hypervisor, links: list[Link], monkeypatch: pytest.MonkeyPatch
+    hypervisor: LibvirtHypervisor, links: list[Link], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> Opened:
+    def refuse(*_: object, **__: object) -> Connection:
         raise cast("Exception", libvirt.libvirtError("connection refused"))
 
     monkeypatch.setattr(module, "open_connection", refuse)
@@ -143,17 +143,17 @@ def test_without_another_connection_the_next_call_says_so(
     with pytest.raises(HypervisorError, match="no connection"):
         hypervisor.by_uuid("u-1")
     release.set()
-    eventually(lambda: links[0].closed)
+    wait_for(lambda: links[0].closed)
 
 
 def test_a_libvirtd_that_never_accepts_is_given_up(links: list[Link], monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
-    def hang(*_: object, **__: object) -> Opened:
+    def hang(*_: object, **__: object) -> Connection:
         release.wait()
         raise cast("Exception", libvirt.libvirtError("late"))
 
     monkeypatch.setattr(module, "open_connection", hang)
     with pytest.raises(HypervisorError, match="does not answer"):
-        Hypervisor("qemu:///system").connect(0.2)
+        LibvirtHypervisor("qemu:///system").connect(0.2)
     release.set()

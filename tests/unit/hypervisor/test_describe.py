@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import libvirt
 import pytest
 
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.hypervisor import qemu_process
-from samepaged.hypervisor.connection import Hypervisor
 from samepaged.hypervisor.guest import describe
+from samepaged.hypervisor.libvirt_domain import LibvirtDomain
+from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.procfs import start_time
 from tests.support.descriptors import no_descriptors
 
@@ -50,8 +51,8 @@ class Said:
         return XML.format(self._more)
 
 
-def hypervisor() -> Hypervisor:
-    return Hypervisor("qemu:///system")
+def hypervisor() -> LibvirtHypervisor:
+    return LibvirtHypervisor("qemu:///system")
 
 
 @pytest.mark.parametrize(
@@ -74,13 +75,13 @@ def hypervisor() -> Hypervisor:
 )
 def test_a_guest_that_must_not_be_touched_is_refused_with_its_reason(domain: Said, reason: Reason) -> None:
     with pytest.raises(GuestError) as caught:
-        describe(hypervisor(), domain)
+        describe(LibvirtDomain(hypervisor().call, cast("libvirt.virDomain", domain)))
     assert caught.value.reason is reason
     assert "'said'" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def failing(code: int, source: int = libvirt.VIR_FROM_QEMU) -> Callable[[], Any]:
+def failing(code: int, source: int = libvirt.VIR_FROM_QEMU) -> Callable[[], None]:
     def call() -> None:
         error = libvirt.libvirtError("two\nlines")
         error.err = (code, source, "two\nlines", 2, None, None, None, 0, 0)

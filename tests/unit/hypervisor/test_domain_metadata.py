@@ -4,7 +4,7 @@ from typing import get_args
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from samepaged.config import DEFAULT_GROUP, Config, GroupingConfig, MetadataSource
@@ -60,7 +60,7 @@ OWN = "<metadata><samepaged:scan xmlns:samepaged='urn:samepaged:domain:1' {}/></
 
 
 def claims(inside: str) -> dict[str, str]:
-    return dict(parse(f"<domain type='kvm' id='3'>{inside}<memory unit='KiB'>131072</memory></domain>").claims)
+    return dict(parse(f"<domain type='kvm' id='3'>{inside}<memory unit='KiB'>131072</memory></domain>").metadata_groups)
 
 
 @pytest.mark.parametrize("namespace", [NOVA_1_1, NOVA_1_0])
@@ -170,6 +170,7 @@ METADATA = st.lists(CLAIMS, max_size=3).map(lambda claims: [element("metadata", 
 
 
 @given(st.one_of(CHILDREN, METADATA), st.one_of(TEXTS, st.from_regex(r"[a-z0-9-]{1,70}[_-]x", fullmatch=True)))
+@example([element("metadata", {}, "", [nova(["0a1b"])])], "web-1")
 def test_any_metadata_gives_a_group_that_is_a_label_or_none(children: list[ET.Element], name: str) -> None:
     root = ET.Element("domain")
     ET.SubElement(root, "name").text = name
@@ -178,20 +179,23 @@ def test_any_metadata_gives_a_group_that_is_a_label_or_none(children: list[ET.El
     try:
         hardware = parse(ET.tostring(root, encoding="unicode"))
     except GuestError:
+        assert name != "web-1"
         return
-    group = EVERY_SOURCE.group_of(name, hardware.claims)
+    group = EVERY_SOURCE.group_of(name, hardware.metadata_groups)
     assert 0 < len(group) <= 128
     assert group.isprintable()
     assert group == group.strip()
-    claimed = hardware.claims
+    claimed = hardware.metadata_groups
     origins = {f"openstack:{claimed.get('openstack')}", f"kubevirt:{claimed.get('kubevirt')}", DEFAULT_GROUP}
     assert group in origins | {claimed.get("samepaged")} or name.startswith(f"{group}-")
 
 
 @given(st.text(alphabet="<>/='\" :metadatnovpscgru_{}", max_size=120))
+@example(f"<s:scan xmlns:s='{'urn:samepaged:domain:1'}' group='a'/>")
 def test_any_text_within_the_metadata_is_hardware_or_the_typed_error(text: str) -> None:
     try:
         found = claims(f"<metadata>{text}</metadata>")
     except GuestError:
+        assert "group='a'" not in text
         return
     assert found.keys() <= {"openstack", "kubevirt", "samepaged"}

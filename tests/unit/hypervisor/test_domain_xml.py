@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
@@ -159,11 +159,13 @@ def test_any_text_is_hardware_or_a_typed_error(text: str) -> None:
 
 
 @given(st.text(alphabet="<>/'=0123456789 abcdeimnoruy", max_size=80))
+@example("<name>a</name>")
 def test_any_inside_of_a_domain_is_hardware_or_a_typed_error(text: str) -> None:
     try:
         hardware = parse(f"<domain><memory>4096</memory>{text}</domain>")
     except GuestError as error:
         assert error.reason is Reason.LAYOUT
+        assert text != "<name>a</name>"
     else:
         assert hardware.memory > 0
 

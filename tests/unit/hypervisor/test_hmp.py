@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import libvirt_qemu
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError
-from samepaged.hypervisor.connection import Hypervisor
-from samepaged.hypervisor.hmp import RamBlock, Stretch, host_address, ram_blocks, ram_of, stretches
+from samepaged.hypervisor.hmp import FlatRange, RamBlock, flat_ranges, guest_ram_blocks, host_address, ram_blocks
+from tests.support.hypervisor import FakeDomain
 
 # QEMU 7.2, a guest with two NUMA nodes of 48 MiB.
 BLOCKS = """\
@@ -69,10 +66,10 @@ def test_the_blocks_of_either_qemu_are_read() -> None:
 
 
 def test_only_what_the_guests_processors_see_counts() -> None:
-    assert list(stretches(TREE)) == [
-        Stretch("ram-node0", 0, 0),
-        Stretch("ram-node0", 0xC3000, 0xC3000),
-        Stretch("ram-node1", 0x3001000, 0x1000),
+    assert list(flat_ranges(TREE)) == [
+        FlatRange("ram-node0", 0, 0),
+        FlatRange("ram-node0", 0xC3000, 0xC3000),
+        FlatRange("ram-node1", 0x3001000, 0x1000),
     ]
 
 
@@ -86,34 +83,27 @@ def test_an_address_is_of_the_block_that_was_asked_for() -> None:
 @given(st.text(alphabet='0123456789abcdefx -(),:"@.AS\n', max_size=300))
 def test_whatever_the_monitor_says_it_is_no_riddle(text: str) -> None:
     ram_blocks(text)
-    list(stretches(text))
+    list(flat_ranges(text))
     host_address(text, "pc.ram")
 
 
-class Domain:
-    def name(self) -> str:
-        return "web-1"
+def asking(answers: dict[str, str], *sizes: int) -> list[RamBlock]:
+    return guest_ram_blocks(FakeDomain(answers=answers), sizes)
 
 
-def asking(monkeypatch: pytest.MonkeyPatch, answers: dict[str, str], *sizes: int) -> list[RamBlock]:
-    monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", lambda _domain, command, _flags: answers[command])
-    found: Any = ram_of(Hypervisor("qemu:///system"), Domain(), sizes)
-    return list(found)
-
-
-def test_where_each_block_begins_is_found_though_only_a_part_of_it_is_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert asking(monkeypatch, ANSWERS, 48 << 20) == [
+def test_where_each_block_begins_is_found_though_only_a_part_of_it_is_mapped() -> None:
+    assert asking(ANSWERS, 48 << 20) == [
         RamBlock("ram-node0", 48 << 20, 0x7FA360E00000),
         RamBlock("ram-node1", 48 << 20, 0x7FA35DC00000),
     ]
 
 
-def test_a_newer_qemu_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert asking(monkeypatch, {"info ramblock": NEWER}, 1 << 30) == [RamBlock("pc.ram", 1 << 30, 0x7F6AABE00000)]
+def test_a_newer_qemu_is_asked_once() -> None:
+    assert asking({"info ramblock": NEWER}, 1 << 30) == [RamBlock("pc.ram", 1 << 30, 0x7F6AABE00000)]
 
 
-def test_what_qemu_does_not_tell_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = asking(monkeypatch, ANSWERS | {"info mtree -f": "unknown command"}, 48 << 20)
+def test_what_qemu_does_not_tell_is_left_open() -> None:
+    blocks = asking(ANSWERS | {"info mtree -f": "unknown command"}, 48 << 20)
     assert [block.address for block in blocks] == [None, None]
     with pytest.raises(GuestError, match="names no RAM"):
-        asking(monkeypatch, ANSWERS, 7)
+        asking(ANSWERS, 7)

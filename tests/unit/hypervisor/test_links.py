@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor.guest import Guest
-from samepaged.hypervisor.links import check_links
+from samepaged.hypervisor.guest import Guest, check_links
 from samepaged.hypervisor.qemu_process import QemuProcess
 
 

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import forecast as module
 from samepaged.memory import softdirty
 from samepaged.memory.forecast import Policy, forecast
-from samepaged.memory.pagemap import PAGE
-from samepaged.memory.plan import FallbackReason
+from samepaged.memory.modes import FallbackReason
 from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:
-    from samepaged.memory.process_reader import ProcessReader
+    from samepaged.memory.process_ram import ProcessRam
 
 OBSTACLE = FallbackReason("shared", "its memory is shared")
 # At the pace that is taken for granted, 1 GiB takes 0.73 s.
-GIB = (1 << 30) // PAGE
+GIB = (1 << 30) // PAGE_SIZE
 
 
 class Backed:
@@ -51,9 +51,9 @@ def foreseen(
     **more: Any,
 ) -> tuple[str, float, str | None]:
     monkeypatch.setattr(softdirty, "obstacle", lambda *_, **__: obstacle)
-    reader = cast("ProcessReader", Backed(backed))
+    reader = cast("ProcessRam", Backed(backed))
     found = module._of_process(reader, policy(**more), ScanState(0), paused=paused, vfio=False)
-    assert (found.backed, found.reader) == (backed * PAGE, "process")
+    assert (found.backed, found.reader) == (backed * PAGE_SIZE, "process")
     return found.mode, found.pause, None if found.obstacle is None else found.obstacle.code
 
 
@@ -94,7 +94,7 @@ def test_a_guest_that_others_paused_stands_no_longer_for_us(monkeypatch: pytest.
 
 def ram(pages: int) -> mmap.mmap:
     """Memory of our own as QEMU has a guest's: of a size that nothing else has, and not there in a child."""
-    area = mmap.mmap(-1, pages * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    area = mmap.mmap(-1, pages * PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     area.madvise(mmap.MADV_DONTFORK)
     area.madvise(mmap.MADV_NOHUGEPAGE)
     return area
@@ -103,15 +103,15 @@ def ram(pages: int) -> mmap.mmap:
 def test_a_process_is_looked_at_and_not_touched() -> None:
     with ram(1237) as area:
         for page in range(100):
-            area[page * PAGE] = 1
+            area[page * PAGE_SIZE] = 1
         for _ in range(2):  # the first look backs no page that the second would see
-            found = forecast(os.getpid(), [1237 * PAGE], policy(), ScanState(0), paused=False, vfio=False)
-            assert (found.mode, found.reader, found.backed) == ("snapshot", "process", 100 * PAGE)
-            assert [mapping.size for mapping in found.mappings] == [1237 * PAGE]
+            found = forecast(os.getpid(), [1237 * PAGE_SIZE], policy(), ScanState(0), paused=False, vfio=False)
+            assert (found.mode, found.reader, found.backed) == ("snapshot", "process", 100 * PAGE_SIZE)
+            assert [mapping.size for mapping in found.mappings] == [1237 * PAGE_SIZE]
 
 
 def test_where_the_memory_is_not_found_a_dump_stands_in_if_it_may() -> None:
-    size = [4999 * PAGE]
+    size = [4999 * PAGE_SIZE]
     found = forecast(os.getpid(), size, policy(), ScanState(0), paused=False, vfio=False)
     assert (found.mode, found.reader, found.backed) == ("snapshot", "dump", None)
     assert found.pause == found.snapshot > 0
@@ -134,7 +134,7 @@ def test_a_process_whose_memory_may_not_be_read_is_no_guest_to_scan(monkeypatch:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("samepaged.memory.process_reader.copy_process", refuse)
+    monkeypatch.setattr("samepaged.memory.process_ram.copy_process", refuse)
     with ram(1237), pytest.raises(GuestError) as caught:
-        forecast(os.getpid(), [1237 * PAGE], policy(), ScanState(0), paused=False, vfio=False)
+        forecast(os.getpid(), [1237 * PAGE_SIZE], policy(), ScanState(0), paused=False, vfio=False)
     assert caught.value.reason is Reason.NO_PERMISSION

@@ -19,8 +19,9 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.memory import hashing
-from samepaged.memory.hashing import READ_PAGE, Interrupted, NativeHasher, PythonHasher, best, unreserved
+from samepaged.memory.hashing import Interrupted, NativeHasher, PythonHasher, avoid_reserved, best_hasher
 from samepaged.sharing.digest import FIRST_HASH, ZERO
 
 try:
@@ -74,14 +75,14 @@ def hashes(hasher: Hasher, buffer: bytes | bytearray | memoryview, page_size: in
 
 def expected(content: bytes, page_size: int, seed: int) -> list[int]:
     pages = [content[start : start + page_size] for start in range(0, len(content), page_size)]
-    return [unreserved(xxhash.xxh3_64_intdigest(page, seed)) if any(page) else ZERO for page in pages]
+    return [avoid_reserved(xxhash.xxh3_64_intdigest(page, seed)) if any(page) else ZERO for page in pages]
 
 
 class Memory:
     """Anonymous memory of this process, every page another content but for `zeros`."""
 
     def __init__(self, pages: int, zeros: tuple[int, ...] = ()) -> None:
-        self.area = mmap.mmap(-1, pages * READ_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.area = mmap.mmap(-1, pages * PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         words = np.frombuffer(self.area, dtype=np.uint64)
         words[:] = np.random.default_rng(pages).integers(0, 2**64, size=len(words), dtype=np.uint64)
         for zero in zeros:
@@ -90,30 +91,30 @@ class Memory:
         self.pages = pages
 
     def addresses(self) -> Words:
-        return np.arange(self.start, self.start + self.pages * READ_PAGE, READ_PAGE, dtype=np.uint64)
+        return np.arange(self.start, self.start + self.pages * PAGE_SIZE, PAGE_SIZE, dtype=np.uint64)
 
     def page(self, address: int) -> bytes:
-        return self.area[address - self.start : address - self.start + READ_PAGE]
+        return self.area[address - self.start : address - self.start + PAGE_SIZE]
 
     def forbid(self, page: int) -> int:
         """Make a page unreadable; its address."""
-        address = self.start + page * READ_PAGE
+        address = self.start + page * PAGE_SIZE
         libc = ctypes.CDLL(None, use_errno=True)
-        assert libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(READ_PAGE), 0) == 0
+        assert libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(PAGE_SIZE), 0) == 0
         return address
 
 
 def read(
     hasher: Hasher,
     addresses: Words,
-    page_size: int = READ_PAGE,
+    page_size: int = PAGE_SIZE,
     seed: int = 1,
     *,
     pid: int | None = None,
     threads: int = 1,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[int]:
-    out = np.zeros(len(addresses) * READ_PAGE // page_size, dtype=np.uint64)
+    out = np.zeros(len(addresses) * PAGE_SIZE // page_size, dtype=np.uint64)
     hasher.read_process(pid or os.getpid(), addresses, out, page_size, seed, threads=threads, stop=stop)
     return [int(one) for one in out]
 
@@ -152,7 +153,7 @@ def test_a_content_whose_hash_is_reserved_gets_another(hasher: Hasher, value: in
 
 
 def test_a_hash_that_is_not_reserved_stays() -> None:
-    assert [unreserved(value) for value in (0, 1, 2, 3, LARGEST_SEED)] == [3, 4, 5, 3, LARGEST_SEED]
+    assert [avoid_reserved(value) for value in (0, 1, 2, 3, LARGEST_SEED)] == [3, 4, 5, 3, LARGEST_SEED]
 
 
 @given(
@@ -185,12 +186,12 @@ def test_no_pages_are_no_hashes(hasher: Hasher) -> None:
 
 @native
 def test_the_native_module_is_preferred() -> None:
-    assert best().name == "native"
+    assert best_hasher().name == "native"
 
 
 def test_without_the_native_module_python_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashing, "_pagehash", None)
-    assert best().name == "python"
+    assert best_hasher().name == "python"
     with pytest.raises(ImportError, match="libxxhash-dev"):
         NativeHasher()
 
@@ -227,8 +228,8 @@ def test_a_page_may_be_asked_for_twice(hasher: Hasher) -> None:
 
 @native
 def test_more_than_a_step_is_read_the_same_by_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashing, "PAGES_A_STEP", 700)
-    monkeypatch.setattr(hashing, "FEWEST_PAGES_A_STEP", 3)
+    monkeypatch.setattr(hashing, "STEP_PAGES", 700)
+    monkeypatch.setattr(hashing, "MIN_STEP_PAGES", 3)
     memory = Memory(9001, zeros=(256, 700, 4096))
     one, many = (read(NativeHasher(), memory.addresses(), threads=threads) for threads in (1, 4))
     assert one == many == read(PythonHasher(), memory.addresses(), threads=2)
@@ -279,8 +280,8 @@ def test_the_last_page_of_the_address_space_cannot_be_read(hasher: Hasher) -> No
 
 
 def test_an_error_in_one_thread_ends_them_all(hasher: Hasher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashing, "FEWEST_PAGES_A_STEP", 1)
-    monkeypatch.setattr(hashing, "PAGES_A_STEP", 1)
+    monkeypatch.setattr(hashing, "MIN_STEP_PAGES", 1)
+    monkeypatch.setattr(hashing, "STEP_PAGES", 1)
     memory = Memory(2000)
     memory.forbid(0)
     asked = 0
@@ -302,8 +303,8 @@ def test_an_error_in_one_thread_ends_them_all(hasher: Hasher, monkeypatch: pytes
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_read_is_given_up_when_asked(hasher: Hasher, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashing, "PAGES_A_STEP", 10)
-    monkeypatch.setattr(hashing, "FEWEST_PAGES_A_STEP", 10)
+    monkeypatch.setattr(hashing, "STEP_PAGES", 10)
+    monkeypatch.setattr(hashing, "MIN_STEP_PAGES", 10)
     memory = Memory(200)
     out = np.zeros(200, dtype=np.uint64)
     asked = count()

@@ -16,11 +16,11 @@ import pytest
 import samepaged
 from samepaged.errors import GuestError
 from samepaged.memory.capture import Hashing
-from samepaged.memory.dump_reader import DumpReader
+from samepaged.memory.dump_reader import DumpStream
 from samepaged.memory.hashing import NativeHasher, PythonHasher
-from samepaged.memory.layout import RamMapping
 from samepaged.memory.locked_buffer import locked_buffer
-from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.process_ram import ProcessRam
+from samepaged.memory.ram_location import RamMapping
 from samepaged.memory.subpages import SubpageDigests
 from tests.support.process_memory import holders, mappings
 from tests.unit.memory.test_dump import core
@@ -118,7 +118,7 @@ class Planted:
 def fail_in_the_process(hasher: Hasher, threads: int, sizes: tuple[int, ...], _: Path) -> None:
     planted = Planted()
     finer = SubpageDigests(Planted.COUNT, sizes, hasher, SEED) if sizes else None
-    with ProcessReader(
+    with ProcessRam(
         os.getpid(), [planted.mapping()], hasher=hasher, seed=SEED, threads=threads, stop=lambda: False, finer=finer
     ) as reader:
         reader.read()
@@ -131,7 +131,7 @@ def fail_in_the_dump(hasher: Hasher, _: int, sizes: tuple[int, ...], directory: 
 
     finer = SubpageDigests(Planted.COUNT, sizes, hasher, SEED) if sizes else None
     blocks = [Planted.COUNT * PAGE]
-    DumpReader(dump, directory, blocks, hasher=hasher, seed=SEED, stop=lambda: False, finer=finer).read()
+    DumpStream(dump, directory, blocks, hasher=hasher, seed=SEED, stop=lambda: False, finer=finer).read()
 
 
 def told(error: BaseException | None) -> Iterator[str]:
@@ -156,7 +156,7 @@ def test_an_error_met_while_a_buffer_is_full_tells_neither_its_content_nor_the_s
     with pytest.raises(GuestError) as caught:
         fail(hasher(), threads, sizes, tmp_path)
     text = "\n".join(told(caught.value))
-    assert "hash_buffer" in text or "reader" in text.lower()  # our functions' variables are in it
+    assert "hash_buffer" in text or "ProcessRam" in text or "DumpStream" in text  # the variables of our functions
     assert "guest-guest" not in text
     assert "!!!!" not in text
     # What holds content as long as the error is kept is secluded.

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
-from samepaged.memory import smaps
+from samepaged.memory import ram_location
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.hashing import Interrupted, best
-from samepaged.memory.layout import locate
+from samepaged.memory.hashing import Interrupted, best_hasher
 from samepaged.memory.observer import ABSENT, PageAccess
-from samepaged.memory.pagemap import PAGE, PRESENT, Pagemap
-from samepaged.memory.plan import ThroughputModel
-from samepaged.memory.process_reader import ProcessReader
+from samepaged.memory.pagemap import PRESENT, Pagemap
+from samepaged.memory.process_ram import ProcessRam
+from samepaged.memory.ram_location import locate_ram
 from samepaged.memory.scan_state import ScanState
+from samepaged.memory.throughput import ThroughputModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,8 +41,8 @@ GUEST = f"""
 import mmap, os, sys
 file = {{file}}
 if file >= 0:
-    os.ftruncate(file, {PAGES * PAGE})
-memory = mmap.mmap(file, {PAGES * PAGE}, mmap.MAP_PRIVATE if file < 0 else mmap.MAP_SHARED)
+    os.ftruncate(file, {PAGES * PAGE_SIZE})
+memory = mmap.mmap(file, {PAGES * PAGE_SIZE}, mmap.MAP_PRIVATE if file < 0 else mmap.MAP_SHARED)
 memory.madvise(15)  # MADV_NOHUGEPAGE
 memory.madvise(mmap.MADV_DONTFORK)  # as QEMU does, by which its RAM is known
 for page in range({PAGES}):
@@ -64,13 +65,15 @@ def guest(file: str = PRIVATE) -> Iterator[int]:
         process.kill()
 
 
-def reader(pid: int, threads: int = 2, stop: Callable[[], bool] = lambda: False) -> ProcessReader:
-    mappings = locate(smaps.read(pid), (PAGES * PAGE,))
-    return ProcessReader(pid, mappings, hasher=best(), seed=7, threads=threads, stop=stop)
+def reader(pid: int, threads: int = 2, stop: Callable[[], bool] = lambda: False) -> ProcessRam:
+    mappings = locate_ram(ram_location.read_smaps(pid), (PAGES * PAGE_SIZE,))
+    return ProcessRam(pid, mappings, hasher=best_hasher(), seed=7, threads=threads, stop=stop)
 
 
 def beginnings(buffer: memoryview, places: NDArray[np.int32]) -> list[bytes | None]:
-    return [bytes(buffer[place * PAGE : place * PAGE + 16]) if place >= 0 else None for place in places.tolist()]
+    return [
+        bytes(buffer[place * PAGE_SIZE : place * PAGE_SIZE + 16]) if place >= 0 else None for place in places.tolist()
+    ]
 
 
 @pytest.mark.parametrize("file", [PRIVATE, SHARED])
@@ -78,7 +81,7 @@ def test_pages_are_copied_in_the_order_asked_for_and_absent_ones_are_not_touched
     with guest(file) as pid, reader(pid) as one:
         copies = PageAccess(one, one.look())
         wanted = np.random.default_rng(3).permutation(PAGES)
-        buffer = memoryview(bytearray(PAGES * PAGE))
+        buffer = memoryview(bytearray(PAGES * PAGE_SIZE))
         places = copies.copy(wanted, buffer)
         expected = [b"page %11d" % page if page % 3 else None for page in wanted.tolist()]
         assert beginnings(buffer, places) == expected
@@ -95,11 +98,11 @@ def test_where_pages_are_is_looked_up_when_somebody_asks_and_then_once(monkeypat
         looks: list[None] = []
         look = one.look
 
-        def noted(_: ProcessReader) -> Residency:
+        def noted(_: ProcessRam) -> Residency:
             looks.append(None)
             return look()
 
-        monkeypatch.setattr(ProcessReader, "look", noted)
+        monkeypatch.setattr(ProcessRam, "look", noted)
         copies = PageAccess(one)
         assert looks == []
         assert np.count_nonzero(copies.present) + np.count_nonzero(copies.absent) == copies.pages
@@ -111,12 +114,12 @@ def test_pages_are_found_by_how_they_begin() -> None:
         copies = PageAccess(one, one.look())
         assert copies.starting_with(b"page %11d" % 4001).tolist() == [4001]
         assert copies.starting_with(b"page %10d" % 400).tolist() == [page for page in range(4000, 4010) if page % 3]
-        assert copies.starting_with(b"PAGE").tolist() == []
+        assert copies.starting_with(b"PAGE_SIZE").tolist() == []
 
 
 def test_copying_stops_when_it_is_told_to_and_tells_of_a_process_that_is_gone() -> None:
     stopping = False
-    buffer = memoryview(bytearray(PAGES * PAGE))
+    buffer = memoryview(bytearray(PAGES * PAGE_SIZE))
     with guest() as pid, reader(pid, stop=lambda: stopping) as one:
         copies = PageAccess(one, one.look())
         stopping = True
@@ -158,7 +161,7 @@ class Noting:
         if self.declined:
             yield
             return
-        buffer = memoryview(bytearray(PAGES * PAGE))
+        buffer = memoryview(bytearray(PAGES * PAGE_SIZE))
         self.content = beginnings(buffer, copies.copy(np.arange(PAGES), buffer))
         self.log.append("held")
         yield
@@ -191,10 +194,10 @@ def captured(
         yield held
         witness.log.append("resume")
 
-    source = GuestMemory(pid, (PAGES * PAGE,), False, False, pause, lambda _: None, directory)
+    source = GuestMemory(pid, (PAGES * PAGE_SIZE,), False, False, pause, lambda _: None, directory)
     policy = Policy(mode, "process", max_pause, 0.5, verify_pages=0, still_ksm=False, one_instant=one_instant)
     kept = ScanState(0, pace or ThroughputModel())
-    found = capture(source, Hashing(best(), 7, 1, lambda: False), policy, kept, witness)
+    found = capture(source, Hashing(best_hasher(), 7, 1, lambda: False), policy, kept, witness)
     return found, kept, asked
 
 
@@ -206,7 +209,7 @@ def test_a_witness_is_prepared_before_the_guest_is_suspended_and_copies_while_it
         assert log == ["prepare", "suspend", "held", "read", "resume"]
         assert witness.content == [b"page %11d" % page if page % 3 else None for page in range(PAGES)]
         assert found.mode == "snapshot"
-        assert found.bytes_read == sum(page % 3 > 0 for page in range(PAGES)) * PAGE  # copies are no part of it
+        assert found.bytes_read == sum(page % 3 > 0 for page in range(PAGES)) * PAGE_SIZE  # copies are no part of it
         assert kept.pace.copy_rate != ThroughputModel().copy_rate
 
 
@@ -248,7 +251,7 @@ def test_who_wants_one_instant_or_nothing_gets_nothing_where_that_takes_too_long
 def test_a_long_snapshot_that_was_asked_for_is_announced_with_what_copying_takes(tmp_path: Path) -> None:
     with guest() as pid:
         witness = Noting([])
-        slow = ThroughputModel(rate=1e6, copy_rate=PAGES * PAGE / 100.0)
+        slow = ThroughputModel(rate=1e6, copy_rate=PAGES * PAGE_SIZE / 100.0)
         _, _, asked = captured(pid, tmp_path, "snapshot", witness, slow)
         assert asked > 100.0
         assert witness.content

@@ -11,14 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import precopy, softdirty
 from samepaged.memory.observer import NullObserver, PageAccess
-from samepaged.memory.pagemap import EXCLUSIVE, PAGE, PRESENT, SOFT_DIRTY, SWAPPED
-from samepaged.memory.plan import ThroughputModel
-from samepaged.memory.precopy import CHECKED_WHILE_MERGING, DoesNotConverge, Precopy, Verification
+from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, SOFT_DIRTY, SWAPPED
+from samepaged.memory.precopy import SAMPLE_PAGES_WHILE_MERGING, DoesNotConverge, Precopy, Verification
 from samepaged.memory.residency import Residency
+from samepaged.memory.throughput import ThroughputModel
 from samepaged.sharing import FIRST_HASH
 from samepaged.sharing import SWAPPED as SWAPPED_PAGE
 
@@ -88,17 +89,17 @@ class Machine:
     def copy_pages(self, pages: NDArray[np.intp], out: memoryview) -> None:
         self.log.append("copy")
         for at, part in enumerate(np.array_split(pages, 4)):
-            words = np.frombuffer(out, dtype=np.uint64).reshape(-1, PAGE // 8)
+            words = np.frombuffer(out, dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
             first = sum(len(one) for one in np.array_split(pages, 4)[:at])
             words[first : first + len(part), 0] = self.content[part]
-            self.pass_time(len(part) * PAGE / self.rate)
+            self.pass_time(len(part) * PAGE_SIZE / self.rate)
 
     def hash_pages(self, pages: NDArray[np.intp], out: NDArray[np.uint64]) -> None:
         self.log.append("read")
         self.hashed += len(pages)
         for part in np.array_split(pages, 16):
             out[part] = self.content[part]
-            self.pass_time(len(part) * PAGE / self.rate)
+            self.pass_time(len(part) * PAGE_SIZE / self.rate)
 
     def clear(self, _: int) -> None:
         self.log.append("clear")
@@ -246,7 +247,7 @@ def test_while_ksm_merges_a_sample_is_checked_at_each_scan() -> None:
     known = machine.scan(known)
     assert machine.hashed == 0
     machine.scan(known, merging=lambda: True)
-    assert machine.hashed == CHECKED_WHILE_MERGING
+    assert machine.hashed == SAMPLE_PAGES_WHILE_MERGING
 
 
 def test_pages_that_ksm_merged_just_before_their_bits_were_read_are_read_again() -> None:
@@ -309,10 +310,10 @@ class Copying:
 
     def _copy(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
         own = np.flatnonzero(written[self.pages])
-        buffer = memoryview(bytearray(len(own) * PAGE))
+        buffer = memoryview(bytearray(len(own) * PAGE_SIZE))
         places = copies.copy(self.pages[own], buffer)
         assert places.min(initial=0) >= 0
-        words = np.frombuffer(buffer, dtype=np.uint64).reshape(-1, PAGE // 8)
+        words = np.frombuffer(buffer, dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
         self.content[own] = words[places, 0]
 
 

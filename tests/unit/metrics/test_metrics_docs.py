@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
-from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from samepaged.config.schema import Mode, Reader
 from samepaged.errors import Reason
 from samepaged.metrics.catalogue import SECTIONS
-from samepaged.metrics.collector import SnapshotCollector, render
+from samepaged.metrics.exposition import families, render
 from samepaged.scan.label_values import (
     FAILURES,
     FALLBACKS,
@@ -29,6 +28,7 @@ from samepaged.scan.label_values import (
     SHORT_OBSTACLES,
     STATES,
 )
+from samepaged.scan.snapshot import SeriesLimits
 from samepaged.sharing import GuestSharing, PageSizeSharing
 from tests.support.results import full_snapshot
 from tools.metrics_page import PAGE, REMEDY, made, tables
@@ -50,9 +50,8 @@ def scraped(*, openmetrics: bool = False) -> str:
     shown = full_snapshot()
     assert shown.latest is not None
     shown = replace(shown, latest=replace(shown.latest, page_sizes=(PageSizeSharing(2 << 20, 3, 0, 1, 0),)))
-    source = CollectorRegistry()
-    source.register(SnapshotCollector(shown, sources=2, source_names=True))
-    return render(source, openmetrics=openmetrics).decode()
+    shown = replace(shown, series=SeriesLimits(sources=2, source_names=True))
+    return render(families(shown), openmetrics=openmetrics).decode()
 
 
 def exported() -> dict[str, Family]:
@@ -136,10 +135,10 @@ def test_the_help_of_a_scrape_names_every_value_of_a_label_that_has_few() -> Non
 
 
 def test_every_unit_is_the_one_in_the_name() -> None:
-    families = {family.name: family for family in parse_openmetrics(scraped(openmetrics=True))}  # type: ignore[no-untyped-call]  # not annotated there
+    found = {family.name: family for family in parse_openmetrics(scraped(openmetrics=True))}  # type: ignore[no-untyped-call]  # not annotated there
     for metric in CATALOGUE:
         base = re.search(r"_(bytes|seconds|ratio)$", ADDED.sub("", metric.name))
-        unit = families[ADDED.sub("", metric.name)].unit
+        unit = found[ADDED.sub("", metric.name)].unit
         assert unit == metric.unit.base == (base[1] if base else "")
 
 
@@ -177,7 +176,7 @@ def test_no_metric_is_made_but_from_the_catalogue() -> None:
     makers = {path for path, name, _ in calls() if name.endswith("MetricFamily")}
     entries = [path for path, name, _ in calls() if name == "Metric"]
 
-    assert makers == {DAEMON / "metrics" / "families.py"}
+    assert makers == {DAEMON / "metrics" / "metric.py"}
     assert set(entries) == {DAEMON / "metrics" / f"{section}.py" for section in SECTIONS}
     assert len(entries) == len(CATALOGUE)
 

@@ -7,26 +7,24 @@ from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
-from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from samepaged.attribution.document import sources_document
-from samepaged.attribution.ownership import KINDS
+from samepaged.attribution.page_owners import KINDS
 from samepaged.attribution.report import CopiedPage, Owner
-from samepaged.metrics.collector import SnapshotCollector, render
+from samepaged.metrics.exposition import families, render
 from samepaged.page import Page
 from samepaged.report.attribution import sources_text
 from samepaged.scan.label_values import KINDS as WORDS
-from samepaged.scan.snapshot import GuestAttribution, Snapshot
+from samepaged.scan.snapshot import GuestAttribution, SeriesLimits, Snapshot
 from tests.support.results import AWKWARD_NAMES, STARTED, answers, full_snapshot
 
 CONTRACT = {"domain", "kernel", "memory_pages", "labelled_ratio", "kinds", "processes", "files", "most_copied"}
 
 
 def series(snapshot: Snapshot, *, top: int = 10, names: bool = False) -> dict[str, dict[tuple[str, ...], float]]:
-    registry = CollectorRegistry()
-    registry.register(SnapshotCollector(snapshot, sources=top, source_names=names))
-    text = render(registry, openmetrics=False).decode()
+    shown = replace(snapshot, series=SeriesLimits(sources=top, source_names=names))
+    text = render(families(shown), openmetrics=False).decode()
     return {
         family.name: {tuple(sample.labels.values()): sample.value for sample in family.samples}
         for family in text_string_to_metric_families(text)

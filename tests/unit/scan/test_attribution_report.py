@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from samepaged.attribution.document import sources_document
-from samepaged.attribution.ownership import KIND, PageOwners
+from samepaged.attribution.page_owners import KIND, PageOwners
 from samepaged.attribution.report import AttributionReport, answer
 from samepaged.config import SourcesConfig
 from samepaged.scan import attribution_report

@@ -2,53 +2,35 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
 
-import libvirt
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.scan.clock_sync import MOST_UNDER_WAY, ClockSync
+from samepaged.scan.clocks import MOST_UNDER_WAY, ClockSync
+from tests.support.hypervisor import FakeDomain, FakeHypervisor
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from samepaged.hypervisor.connection import Hypervisor
+UUIDS = [f"u-{number}" for number in range(2 * MOST_UNDER_WAY)]
 
 
 class Agents:
-    """A hypervisor whose guests' agents answer as told, and note the calls."""
+    """The guest agents of a hypervisor, which answer as told; `calls` has the UUIDs of the guests asked."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, dict[str, int], int]] = []
+        self.calls: list[str] = []
         self.error: GuestError | None = None
-        self.open = 0
         self.answer = threading.Event()
         self.answer.set()
+        self.hypervisor = FakeHypervisor([self._domain(uuid) for uuid in UUIDS])
 
-    def connect(self) -> None:
-        self.open += 1
+    def _domain(self, uuid: str) -> FakeDomain:
+        return FakeDomain(uuid=uuid, then={"sync_time": partial(self._set_time, uuid)})
 
-    def close(self) -> None:
-        self.open -= 1
-
-    def by_uuid(self, uuid: str) -> Any:
-        agents = self
-
-        class Domain:
-            def setTime(self, time: dict[str, int], flags: int) -> int:  # noqa: N802 - libvirt's name
-                agents.calls.append((uuid, time, flags))
-                assert agents.answer.wait(30)
-                if agents.error is not None:
-                    raise agents.error
-                return 0
-
-        return Domain()
-
-    def call(self, what: str, function: Callable[[], Any], seconds: float | None = 30.0) -> Any:
-        assert "setting the clock of domain 'web" in what
-        assert seconds is None
-        return function()
+    def _set_time(self, uuid: str) -> None:
+        self.calls.append(uuid)
+        assert self.answer.wait(30)
+        if self.error is not None:
+            raise self.error
 
 
 @pytest.fixture
@@ -57,7 +39,7 @@ def agents() -> Agents:
 
 
 def clock_sync(agents: Agents) -> ClockSync:
-    return ClockSync(lambda _: cast("Hypervisor", agents))
+    return ClockSync(lambda _: agents.hypervisor)
 
 
 def request(sync: ClockSync, agents: Agents, uuid: str = "u-1") -> None:
@@ -68,8 +50,10 @@ def test_the_agent_is_asked_to_set_the_clock(agents: Agents) -> None:
     sync = clock_sync(agents)
     request(sync, agents)
     sync.wait(30)
-    assert agents.open == 0  # a connection of its own: libvirt's client loses answers if two threads call over one
-    assert agents.calls == [("u-1", {"seconds": 0, "nseconds": 0}, libvirt.VIR_DOMAIN_TIME_SYNC)]
+    assert (
+        agents.hypervisor.connections == 0
+    )  # a connection of its own: libvirt's client loses answers if two threads call over one
+    assert agents.calls == ["u-1"]
 
 
 def test_a_failure_is_one_line_until_it_has_worked(agents: Agents, caplog: pytest.LogCaptureFixture) -> None:

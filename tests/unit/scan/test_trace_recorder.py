@@ -19,6 +19,7 @@ from samepaged.sharing import Contents, PageDigest
 from samepaged.traces import seed_id, survey
 from samepaged.traces.attribution_file import owners_of
 from tests.support.results import STARTED, answers, guest_scan
+from tests.support.waiting import wait_for
 
 
 def record(name: str = "web-1") -> Record:
@@ -27,10 +28,7 @@ def record(name: str = "web-1") -> Record:
 
 
 def wait(recorder: TraceRecorder, count: int) -> None:
-    deadline = time.monotonic() + 30
-    while recorder.recording.written + recorder.recording.lost < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(lambda: recorder.recording.written + recorder.recording.lost >= count, every=0.005)
 
 
 def never() -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from samepaged.drift.ledger import PausedTime
-from samepaged.metrics.collector import SnapshotCollector, registry
+from samepaged.metrics import exposition
 from samepaged.report.scan_json import document
 from samepaged.service import documents as module
-from samepaged.service.documents import Documents
-from tests.support.results import full_snapshot, snapshot
+from samepaged.service.documents import PAGE_SECONDS, DocumentRenderer
+from tests.support.results import STARTED, full_snapshot, snapshot
 
 if TYPE_CHECKING:
     from samepaged.web.protocol import Document
@@ -25,11 +26,10 @@ class Made:
 
     def __init__(self) -> None:
         self.snapshot = snapshot()
-        self._collector = SnapshotCollector(self.snapshot)
-        self._documents = Documents(registry(self._collector), lambda: self.snapshot)
+        self.now = STARTED
+        self._documents = DocumentRenderer(lambda: self.snapshot, lambda: self.now)
 
     def all(self) -> list[Document]:
-        self._collector.snapshot = self.snapshot
         return self._documents()
 
     def __getitem__(self, path: str) -> Document:
@@ -66,6 +66,46 @@ def test_a_snapshot_is_made_once_and_anew_when_another_is_there(made: Made) -> N
     assert json.loads(made["/api/v1/snapshot"].body)["duration_seconds"] == 99.0
 
 
+def test_without_a_change_only_the_metrics_of_the_process_are_made(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.snapshot = full_snapshot()
+    calls: Counter[str] = Counter()
+
+    def count(owner: object, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counting(*args: object) -> object:
+            calls[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(exposition, "families")
+    count(module, "document")
+    count(made._documents, "_page")
+    first = made.all()
+    assert calls == {"families": 1, "document": 1, "_page": 1}
+    made.now += PAGE_SECONDS - 1
+    again = made.all()
+    assert calls == {"families": 1, "document": 1, "_page": 1}
+    assert [one for one in again if one.path != "/metrics"] == [one for one in first if one.path != "/metrics"]
+    made.snapshot = replace(made.snapshot, libvirt_up=False)
+    made.all()
+    assert calls == {"families": 2, "document": 1, "_page": 2}
+
+
+def test_the_ages_on_the_page_are_made_again_after_a_minute(made: Made) -> None:
+    made.snapshot = full_snapshot()
+    made.now = STARTED + 100
+    first = made["/"]
+    made.now += PAGE_SECONDS - 1
+    assert made["/"] is first
+    made.now += 1
+    assert made["/"].body != first.body
+    made.now -= 3600  # the clock is set back
+    assert b"as of" in made["/"].body
+    assert made["/"].body != first.body
+
+
 def test_the_snapshot_follows_the_paused_times(made: Made) -> None:
     made.snapshot = full_snapshot()
     assert json.loads(made["/api/v1/snapshot"].body)["domains"][0]["paused_ratio"] == 0.0004
@@ -91,7 +131,7 @@ def test_what_cannot_be_made_is_said_and_the_log_says_why_once(
         raise ZeroDivisionError(openmetrics)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "render", broken)
+        patch.setattr(exposition, "render", broken)
         for _ in range(3):
             assert made["/metrics"].status == made["/api/v1/snapshot"].status == 500
             assert b"ZeroDivision" not in made["/metrics"].body

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from samepaged.attribution.ownership import KIND, PageOwners
-from samepaged.attribution.ram_map import GIB, Layout, Region
+from samepaged.attribution.page_owners import KIND, PageOwners
+from samepaged.attribution.ram_map import RamMap, RamRegion
 from tests.support.attribution.image import compare
 from tests.support.attribution.truth import FileRow, Row, truth
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 Said = tuple[int, str, str, int, str, str]
 
 PAGE = 4096
+GIB = 1 << 30
 # Twenty pages, of which four lie above the hole below 4 GiB.
-LAYOUT = Layout((Region(0, 16 * PAGE), Region(4 * GIB, 4 * PAGE)))
+LAYOUT = RamMap((RamRegion(0, 16 * PAGE), RamRegion(4 * GIB, 4 * PAGE)))
 HIGH = 4 * GIB // PAGE
 LIBRARY = "/usr/lib/libc.so.6"
 SLAB, BUDDY, TABLES, ANONYMOUS, ZERO = (1 << bit for bit in (7, 10, 26, 12, 24))

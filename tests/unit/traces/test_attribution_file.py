@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from samepaged.attribution.document import sources_document
-from samepaged.attribution.ownership import KINDS
+from samepaged.attribution.page_owners import KINDS
 from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 from samepaged.cli import main
 from samepaged.errors import TraceError
@@ -21,6 +21,7 @@ from samepaged.sharing import PageDigest
 from samepaged.traces import Store, Trace, attribution_file, seed_id, survey
 from samepaged.traces.attribution_file import MOST, MOST_BYTES, MOST_OWNERS, owners_of, read, sidecar, write
 from samepaged.traces.parquet import write as write_file
+from tests.support.damage import damaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,20 +110,17 @@ def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, answ
 
 
 @settings(max_examples=200)
-@given(st.data())
+@given(st.floats(0, 1, exclude_max=True), st.integers(1, 255) | st.none())
+@example(0.5, 0)
 def test_a_damaged_file_is_an_error_that_names_it_and_never_a_wrong_number(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, place: float, damage: int | None
 ) -> None:
     path = write(tmp_path_factory.mktemp("x") / "a.parquet", document())
-    content = bytearray(path.read_bytes())
-    if data.draw(st.booleans(), label="cut"):
-        del content[data.draw(st.integers(0, len(content) - 2)) :]
-    else:
-        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
-    path.write_bytes(content)
+    path.write_bytes(damaged(path.read_bytes(), place, damage))
     try:
         found = read(path)
     except TraceError as error:
+        assert damage != 0
         assert str(error).startswith(f"{path}: ")
         assert "\n" not in str(error)
     else:
@@ -177,6 +175,7 @@ def test_what_another_program_wrote_is_answers_or_an_error_whatever_it_says(
     try:
         typed(read(path))
     except TraceError as error:
+        assert told != document()
         assert str(error).startswith(f"{path}: ")
         assert "\n" not in str(error)
 

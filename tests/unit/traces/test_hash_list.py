@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from samepaged.errors import TraceError
@@ -153,8 +153,13 @@ def test_a_file_that_is_no_list_is_refused_in_a_line(content: bytes, options: di
     assert str(caught.value).isprintable()
 
 
+# A list in text, and four hashes of 32 bits.
+ANCHOR = b"00000000000000ff"
+
+
 @settings(max_examples=300)
 @given(st.binary(max_size=200) | st.text(alphabet="0123456789abcdefx-# \n", max_size=100).map(str.encode))
+@example(ANCHOR)
 def test_any_bytes_are_a_list_or_a_typed_error(content: bytes) -> None:
     list_format(content)
     for read in (text, binary):
@@ -162,6 +167,7 @@ def test_any_bytes_are_a_list_or_a_typed_error(content: bytes) -> None:
             found = read(content)
         except TraceError as error:
             assert str(error).isprintable()
+            assert content != ANCHOR
         else:
             assert 0 < len(found.hashes) <= len(content)
 

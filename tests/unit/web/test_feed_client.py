@@ -13,9 +13,9 @@ import pytest
 
 from samepaged.errors import ConfigError, SamepagedError
 from samepaged.web import client as publishing
-from samepaged.web import frame_writer as feeds
-from samepaged.web.client import WebClient, WebListener
+from samepaged.web.client import BEAT_SECONDS, GAP_SECONDS, REFRESH_SECONDS, FeedSchedule, WebClient, WebListener
 from samepaged.web.protocol import Answer, Document, Documents, FrameReader, Message, Report, Settings, encode
+from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,14 +213,34 @@ def test_what_stays_as_it_was_is_not_sent_again_and_that_we_live_is(
     assert web.documents() == {}
 
 
+def test_without_a_change_no_document_is_rendered_and_keep_alives_go_out(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(publishing, "REFRESH_SECONDS", 3600.0)
+    web = scene.started()
+    for _ in range(20):
+        assert web.documents() == {}
+    assert scene.pages.renderings == 1
+    scene.publisher.changed()
+    while scene.pages.renderings < 2:
+        assert web.documents() == {}
+
+
+def test_a_change_is_due_at_once_a_refresh_and_a_keep_alive_later() -> None:
+    schedule = FeedSchedule()
+    assert schedule.render_due(changed=False) < 0
+    schedule.rendered = schedule.sent = 100.0
+    assert schedule.render_due(changed=True) == 100 + GAP_SECONDS
+    assert schedule.render_due(changed=False) == 100 + REFRESH_SECONDS
+    assert schedule.keep_alive_due() == 100 + BEAT_SECONDS
+
+
 def test_a_web_process_that_does_not_listen_holds_nothing_up_and_costs_one_frame(scene: Scene) -> None:
     web = scene.started()
     scene.pages.body = bytes(8 << 20)
     scene.publisher.changed()
-    deadline = time.monotonic() + 30
-    while scene.pages.renderings < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_for(lambda: scene.pages.renderings >= 2)
     rendered = scene.pages.renderings
     for number in range(200):
         scene.pages.body = b"%d\n" % number
@@ -234,7 +254,7 @@ def test_a_web_process_that_does_not_listen_holds_nothing_up_and_costs_one_frame
 
 def test_one_that_takes_nothing_for_long_is_given_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.started()
-    monkeypatch.setattr(feeds, "HUNG_SECONDS", 0.05)
+    monkeypatch.setattr(publishing, "HUNG_SECONDS", 0.05)
     monkeypatch.setattr(publishing, "BEAT_SECONDS", 0.1)
     scene.pages.body = bytes(8 << 20)
     scene.publisher.changed()
@@ -316,10 +336,7 @@ def test_what_is_wrong_with_a_changed_web_configuration_is_logged(
 ) -> None:
     web = scene.started()
     web.say(Report("/etc/web.yaml: is not\nYAML"))
-    deadline = time.monotonic() + 30
-    while r"keeps its old configuration: /etc/web.yaml: is not\nYAML" not in caplog.text:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: r"keeps its old configuration: /etc/web.yaml: is not\nYAML" in caplog.text)
 
 
 def test_stopping_before_and_after_the_start_is_no_harm(scene: Scene) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.web.negotiation import choose, quality, takes_gzip
+from samepaged.web.request import choose, quality, takes_gzip
 from tests.unit.web.client import OPENMETRICS, TEXT
 
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from samepaged.ipc import MAGIC, MOST_HEADER_BYTES, START
@@ -47,14 +47,19 @@ def test_messages_come_out_as_they_went_in_whatever_pieces_the_stream_is_in(
     assert heard == messages
 
 
+ANCHOR = [bytes(part) for part in encode(Report("a line"))]
+
+
 @given(st.lists(st.binary(max_size=100)))
+@example(ANCHOR)
 def test_whatever_comes_is_messages_or_a_feed_error(pieces: list[bytes]) -> None:
     reader = FrameReader()
     try:
-        for piece in pieces:
-            reader.feed(piece)
+        messages = [message for piece in pieces for message in reader.feed(piece)]
     except FeedError as error:
         assert "\n" not in str(error)
+    else:
+        assert messages or pieces != ANCHOR
 
 
 JSON = st.recursive(
@@ -75,13 +80,18 @@ HEADER = st.fixed_dictionaries(
 )
 
 
+REPORT = {"kind": "report", "fields": {"error": ""}, "lengths": {}}
+
+
 @given(HEADER | st.dictionaries(KINDS, JSON, max_size=2) | JSON, st.binary(max_size=20))
+@example(REPORT, b"")
 def test_a_header_that_makes_no_sense_is_a_feed_error(header: Any, bodies: bytes) -> None:
     text = json.dumps(header).encode()
     reader = FrameReader()
     try:
         (message,) = reader.feed(START.pack(MAGIC, len(text)) + text + bodies)
     except FeedError:
+        assert header != REPORT
         return
     if isinstance(message, Documents):
         assert sum(len(one.body) for one in message.documents) == len(bodies)
@@ -101,7 +111,6 @@ def documents(*rows: list[Any], bodies: bytes = b"") -> bytes:
 
 
 SETTINGS = {"number": 1, "host": "a", "port": 80, "web_config_file": None}
-REPORT = {"kind": "report", "fields": {"error": ""}, "lengths": {}}
 
 
 def test_frames_of_the_tests_are_messages() -> None:

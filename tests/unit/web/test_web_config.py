@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from samepaged.errors import ConfigError
@@ -149,12 +149,17 @@ def test_a_mistake_is_one_line_that_names_it_and_the_remedy(text: str | bytes, p
     assert problem in refused(text)
 
 
+ANCHOR = {"basic_auth_users": {"alice": HASH}}
+
+
 @given(st.binary(max_size=300))
+@example(yaml.safe_dump(ANCHOR).encode())
 def test_whatever_the_bytes_they_are_a_configuration_or_a_line(text: bytes) -> None:
     try:
         parse(text)
     except Unusable as unusable:
         assert "\n" not in str(unusable)
+        assert text != yaml.safe_dump(ANCHOR).encode()
 
 
 KEYS = [
@@ -176,11 +181,13 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4))
+@example(ANCHOR)
 def test_whatever_the_keys_hold_they_are_a_configuration_or_a_line(data: object) -> None:
     try:
         parse(yaml.safe_dump(data).encode())
     except Unusable as unusable:
         assert "\n" not in str(unusable)
+        assert data != ANCHOR
 
 
 def loaded(path: Path) -> str:

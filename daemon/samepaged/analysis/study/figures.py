@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from samepaged.analysis.study.attribution_figures import owner_figures
+from samepaged.analysis.study.attribution.figures import owner_figures
 from samepaged.analysis.study.comparison import KINDS
 from samepaged.analysis.study.drawing import (
     COLOURS,

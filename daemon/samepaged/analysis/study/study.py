@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.analysis.study.attribution import StudyAttribution, sources
+from samepaged.analysis.study.attribution.involvement import StudyAttribution, sources
 from samepaged.analysis.study.groups import GroupSharing, groups_of_each_size
 from samepaged.analysis.study.guests import guests_of
 from samepaged.analysis.study.hash_reader import HashReader

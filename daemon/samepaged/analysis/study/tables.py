@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from samepaged.analysis.study.attribution_tables import owner_tables
+from samepaged.analysis.study.attribution.tables import owner_tables
 from samepaged.analysis.study.formatting import DASH, amount, named, percent, span
 from samepaged.analysis.study.table import Table
 from samepaged.escape import printable

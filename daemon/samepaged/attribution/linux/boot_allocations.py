@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE, Unreadable
+from samepaged.arch import PAGE_SIZE
+from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux.struct_reader import HALF, chain, columns
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ __all__ = ["dma_pools", "ftrace_records"]
 
 MOST_PARTS: Final = 1 << 12
 # A block of the page allocator.
-BIGGEST: Final = PAGE << 10
+BIGGEST: Final = PAGE_SIZE << 10
 
 
 def ftrace_records(kernel: Kernel, ledger: PageLabels) -> None:
@@ -35,7 +36,7 @@ def ftrace_records(kernel: Kernel, ledger: PageLabels) -> None:
     (starts, amounts), ok = columns(kernel, parts, (records, amount))
     amounts = amounts[ok] & HALF
     if by_order:
-        lengths = np.uint64(PAGE) << np.minimum(amounts, np.uint64(BIGGEST.bit_length()))
+        lengths = np.uint64(PAGE_SIZE) << np.minimum(amounts, np.uint64(BIGGEST.bit_length()))
     else:
         lengths = amounts * np.uint64(profile.size("dyn_ftrace"))
     _put(kernel, ledger, starts[ok], lengths, ("kernel_data", "ftrace records"))
@@ -61,10 +62,10 @@ def _put(
     lengths: NDArray[np.uint64],
     what: tuple[str, str],
 ) -> None:
-    if np.any(lengths > BIGGEST) or int(lengths.sum()) > kernel.ram.pages * PAGE:
+    if np.any(lengths > BIGGEST) or int(lengths.sum()) > kernel.ram.pages * PAGE_SIZE:
         raise Unreadable("more is kept than there can be")
     parts = [
-        np.arange(start & -PAGE, start + length, PAGE, dtype=np.uint64)
+        np.arange(start & -PAGE_SIZE, start + length, PAGE_SIZE, dtype=np.uint64)
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)
     ]
     if parts:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE, PAGE_SHIFT, Unreadable
+from samepaged.arch import PAGE_SHIFT, PAGE_SIZE
+from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux.struct_reader import HALF, chain, columns
 from samepaged.attribution.linux.trees import red_black
 
@@ -52,7 +53,7 @@ def image(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
         ("kernel_text", "kernel text", start, end_of_text),
         ("kernel_data", "kernel data", end_of_text, end),
     ):
-        pages = _ram_pages(kernel, np.arange(first & -PAGE, last, PAGE, dtype=np.uint64))
+        pages = _ram_pages(kernel, np.arange(first & -PAGE_SIZE, last, PAGE_SIZE, dtype=np.uint64))
         pages = pages[pages >= 0]
         # What was for the start only is ordinary memory now. It lies behind the text.
         kept = frames.reserved[pages] if np.any(frames.reserved) else np.full(len(pages), kind == "kernel_text")
@@ -96,7 +97,7 @@ def per_cpu(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     offsets, ok = kernel.words(np.uint64(table) + np.arange(cpus, dtype=np.uint64) * np.uint64(POINTER))
     if size >> PAGE_SHIFT > kernel.ram.pages:
         raise Unreadable("the size of a CPU's memory")
-    within = np.arange(0, size, PAGE, dtype=np.uint64)
+    within = np.arange(0, size, PAGE_SIZE, dtype=np.uint64)
     starts = np.uint64(base) + np.unique(offsets[ok])
     starts = starts[: max(kernel.ram.pages // max(len(within), 1), 1)]
     pages = _ram_pages(kernel, (starts[:, None] + within).reshape(-1))
@@ -144,7 +145,7 @@ def _small_mappings(kernel: Kernel, frames: StructPages) -> tuple[NDArray[np.int
     # The image is mapped by large pages, of whose last what is not needed is given back.
     end = (symbols["_end"] - WRAP + LARGE_PAGE - 1) & -LARGE_PAGE if "_end" in symbols else 0
     in_vmalloc = (mapped.addresses >= first) & (mapped.addresses < frames.array.base)
-    in_modules = (mapped.addresses >= end) & (mapped.addresses < -PAGE)
+    in_modules = (mapped.addresses >= end) & (mapped.addresses < -PAGE_SIZE)
     in_ram = kernel.ram.layout.page_of(mapped.physical) >= 0
     chosen = np.flatnonzero((in_vmalloc | in_modules) & in_ram)
     lengths = mapped.pages[chosen]
@@ -213,7 +214,7 @@ def _name_modules(kernel: Kernel, addresses: NDArray[np.int64], pages: NDArray[n
         (bases, sizes), ok = columns(kernel, modules, (at_base, at_size))
         for start, length, name in zip(bases[ok].tolist(), (sizes[ok] & HALF).tolist(), _kept(names, ok), strict=True):
             if start >= SIGN and name:
-                low, high = np.searchsorted(addresses, (start - WRAP & -PAGE, start - WRAP + length))
+                low, high = np.searchsorted(addresses, (start - WRAP & -PAGE_SIZE, start - WRAP + length))
                 ledger.put(pages[low:high], "module", f"module {name}")
 
 

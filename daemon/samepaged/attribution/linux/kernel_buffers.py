@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE
+from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.linux.struct_reader import columns, is_kernel
 from samepaged.attribution.linux.trees import xarray
 
@@ -87,7 +87,13 @@ def tables(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
         names = kernel.u32((buffer + profile.offset("saved_cmdlines_buffer.cmdline_num")) % WRAP)
         length = profile.size("saved_cmdlines_buffer") + names * profile.size("task_struct.comm")
         # What is taken is a block of the page allocator (kernel/trace, allocate_cmdlines_buffer).
-        _put(kernel, frames, ledger, (buffer, PAGE << (-(-length // PAGE) - 1).bit_length()), "names of traced tasks")
+        _put(
+            kernel,
+            frames,
+            ledger,
+            (buffer, PAGE_SIZE << (-(-length // PAGE_SIZE) - 1).bit_length()),
+            "names of traced tasks",
+        )
 
 
 def types(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
@@ -106,7 +112,7 @@ def types(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     wanted = [profile.offset(f"btf.{name}") for name in ("data", "types", "resolved_ids", "resolved_sizes")]
     pointers, _ = columns(kernel, structs, wanted)
     # What is smaller than a page is in a slab; the kernel's own types are in its image.
-    pages = _pages(kernel, np.unique(pointers[pointers & np.uint64(PAGE - 1) == 0]))
+    pages = _pages(kernel, np.unique(pointers[pointers & np.uint64(PAGE_SIZE - 1) == 0]))
     pages = pages[pages >= 0]
     for page in pages[(ledger.kinds[pages] == 0) & (frames.head[pages] == pages)].tolist():
         ledger.put_new(_compound(frames, page), "kernel_buffer", "BTF")
@@ -124,12 +130,12 @@ def _put(kernel: Kernel, frames: StructPages, ledger: PageLabels, span: tuple[in
     """What is at a start and so many bytes long: the compound that starts there, or else these pages."""
     start, length = span
     first = _pages(kernel, np.array([start & -POINTER], dtype=np.uint64))
-    if start % PAGE or first[0] < 0:
+    if start % PAGE_SIZE or first[0] < 0:
         return
     pages = _compound(frames, int(first[0]))
     # What is longer than a block of the page allocator is the work of others.
-    if len(pages) == 1 and 0 < length <= BIGGEST * PAGE:
-        pages = _pages(kernel, np.uint64(start) + np.arange(0, length, PAGE, dtype=np.uint64))
+    if len(pages) == 1 and 0 < length <= BIGGEST * PAGE_SIZE:
+        pages = _pages(kernel, np.uint64(start) + np.arange(0, length, PAGE_SIZE, dtype=np.uint64))
     elif len(pages) == 1:
         return
     ledger.put_new(pages, "kernel_buffer", name)

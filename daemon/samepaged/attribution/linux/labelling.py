@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE_SHIFT, Unreadable
+from samepaged.arch import PAGE_SHIFT
+from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux import kernel_areas, kernel_buffers
 from samepaged.attribution.linux.block_requests import block_requests
 from samepaged.attribution.linux.boot_allocations import dma_pools, ftrace_records
@@ -19,7 +20,7 @@ from samepaged.attribution.linux.struct_page import TOP_BYTE, StructPages
 from samepaged.attribution.linux.struct_reader import KERNEL_HALF
 from samepaged.attribution.linux.user_pages import label_users, sort_files
 from samepaged.attribution.linux.vmas import areas
-from samepaged.attribution.ownership import KIND, PageOwners
+from samepaged.attribution.page_owners import KIND, PageOwners
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE, PAGE_SHIFT, Unreadable
+from samepaged.arch import PAGE_SHIFT, PAGE_SIZE
+from samepaged.attribution.guest_ram import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,7 @@ class MemMap:
         """CHUNK structs at a time: the RAM pages that they are of, the structs (uint64, (n, size // 8)), which are
         held; but not where none is.
         """
-        step = CHUNK * self.size // PAGE
+        step = CHUNK * self.size // PAGE_SIZE
         starts = np.arange(CHUNK, dtype=np.int64) * self.size
         begins, ends = starts >> PAGE_SHIFT, (starts + self.size - 1) >> PAGE_SHIFT
         for first, count, pages in self.parts:
@@ -113,9 +114,9 @@ def find_mem_map(kernel: Kernel) -> MemMap:
     for region in kernel.ram.layout.regions:
         count = region.size >> PAGE_SHIFT
         start = base + (region.start >> PAGE_SHIFT) * size
-        if start % PAGE or base < -SIGN:
+        if start % PAGE_SIZE or base < -SIGN:
             raise Unreadable(f"struct pages at {start:#x}")
-        addresses = start + np.arange(0, count * size, PAGE, dtype=np.int64)
+        addresses = start + np.arange(0, count * size, PAGE_SIZE, dtype=np.int64)
         held = kernel.translate(addresses.view(np.uint64))
         parts.append((first, count, kernel.ram.layout.page_of(held)))
         first += count
@@ -133,7 +134,7 @@ def _base(kernel: Kernel) -> int:
     offset = kernel.info.offsets.get("mem_section.section_mem_map", 0)
     sections = kernel.u64(roots)
     each = max(kernel.info.sizes.get("mem_section", 16), 8)
-    for number in range(min(MOST_SECTIONS, PAGE // each)):
+    for number in range(min(MOST_SECTIONS, PAGE_SIZE // each)):
         value = kernel.u64(sections + number * each + offset) & ~SECTION_FLAGS
         if value & SIGN:
             return value - WRAP

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.ownership import KIND, PageOwners
+from samepaged.attribution.page_owners import KIND, PageOwners
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE, PAGE_SHIFT, WORDS
+from samepaged.arch import PAGE_SHIFT, PAGE_SIZE
+from samepaged.arch.x86_64 import (
+    LARGEST_PAGE_SHIFT,
+    PTE_INDEX_BITS,
+    PTE_LARGE,
+    PTE_PRESENT,
+    PTE_PROT_NONE,
+)
+from samepaged.attribution.guest_ram import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,19 +24,9 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.guest_ram import Ram
 
-__all__ = ["NO_EXECUTE", "USER", "WRITE", "Mapped", "MappedBy", "find_leaf", "walk", "walk_many", "walk_pieces"]
+__all__ = ["Mapped", "MappedBy", "find_leaf", "walk", "walk_many", "walk_pieces"]
 
 Number = TypeVar("Number", bound=np.generic)
-PRESENT: Final = 1 << 0
-WRITE: Final = 1 << 1
-USER: Final = 1 << 2
-LARGE: Final = 1 << 7
-# In a user's entry that is not present: mapped all the same, without any right, and with the frame's bits inverted
-# (arch/x86/include/asm/pgtable-invert.h; _PAGE_PROTNONE).
-NO_RIGHTS: Final = 1 << 8
-NO_EXECUTE: Final = 1 << 63
-LARGEST_SHIFT: Final = 30
-INDEX_BITS: Final = 9
 # So many tables are read at once: 2 MiB of entries.
 CHUNK: Final = 512
 # A guest's memory is mapped once by its kernel, and by as many processes as share it. What a lie can make us hold is a
@@ -185,27 +183,27 @@ def walk_pieces(ram: Ram, roots: NDArray[np.int64], levels: int, *, upper: bool,
 
 def _level(ram: Ram, tables: _Tables, level: int, how: _How) -> tuple[MappedBy, _Tables]:
     """The leaves in some tables of a level, and the tables of the next one. Tables that cannot be read have none."""
-    rows, _ = ram.gather(tables.physical, PAGE)
+    rows, _ = ram.gather(tables.physical, PAGE_SIZE)
     if level == how.levels:
         rows[:, slice(0, WORDS // 2) if how.upper else slice(WORDS // 2, WORDS)] = 0
     flat = rows.reshape(-1)
     place = np.flatnonzero(flat)
     entries = flat[place]
-    shift = PAGE_SHIFT + INDEX_BITS * (level - 1)
+    shift = PAGE_SHIFT + PTE_INDEX_BITS * (level - 1)
     signed = entries.view(np.int64)
-    present = (signed & PRESENT) != 0
+    present = (signed & PTE_PRESENT) != 0
     # Of the lowest level all are leaves, and the bit means something else.
-    large = (signed & LARGE) != 0 if level > 1 else np.ones(len(entries), dtype=np.bool_)
+    large = (signed & PTE_LARGE) != 0 if level > 1 else np.ones(len(entries), dtype=np.bool_)
     leaf, bits = np.zeros(len(entries), dtype=np.bool_), signed
-    if shift <= LARGEST_SHIFT:
+    if shift <= LARGEST_PAGE_SHIFT:
         leaf = present & large
         if not how.upper:
-            without = ~present & large & ((signed & NO_RIGHTS) != 0)
+            without = ~present & large & ((signed & PTE_PROT_NONE) != 0)
             leaf, bits = leaf | without, np.where(without, ~signed, signed)
-    row, index = place >> INDEX_BITS, place & (WORDS - 1)
+    row, index = place >> PTE_INDEX_BITS, place & (WORDS - 1)
     addresses = tables.bases[row] | (index << shift)
     if level == how.levels and how.upper:
-        addresses |= -1 << (shift + INDEX_BITS)
+        addresses |= -1 << (shift + PTE_INDEX_BITS)
     leaves = MappedBy(
         addresses=addresses[leaf],
         physical=bits[leaf] & (how.mask & -(1 << shift)),
@@ -222,7 +220,7 @@ def _level(ram: Ram, tables: _Tables, level: int, how: _How) -> tuple[MappedBy, 
 def _in_ram(ram: Ram, physical: NDArray[np.int64], owners: NDArray[np.int32]) -> NDArray[np.int64]:
     """Which of these tables lie in RAM, each once for each owner: the first. Ascending."""
     page = ram.layout.page_of(physical)
-    inside = np.flatnonzero((page >= 0) & (physical & (PAGE - 1) == 0))
+    inside = np.flatnonzero((page >= 0) & (physical & (PAGE_SIZE - 1) == 0))
     keys = owners[inside].astype(np.int64) * ram.pages + page[inside]
     _, first = np.unique(keys, return_index=True)
     return np.sort(inside[first])

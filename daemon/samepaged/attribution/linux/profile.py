@@ -12,13 +12,13 @@ import numpy as np
 from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux import kernel_schema
 from samepaged.attribution.linux.btf import MOST_BTF, Btf
-from samepaged.attribution.linux.kallsyms import symbols
+from samepaged.attribution.linux.kallsyms.symbols import symbols
 from samepaged.attribution.linux.vmcoreinfo import IMAGE, IMAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from samepaged.attribution.linux.kallsyms import Symbols
+    from samepaged.attribution.linux.kallsyms.symbols import Symbols
     from samepaged.attribution.linux.paging import Mapped
     from samepaged.attribution.linux.virtual_memory import Memory
     from samepaged.attribution.linux.vmcoreinfo import VmCoreInfo

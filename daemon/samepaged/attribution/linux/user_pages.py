@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE, PAGE_SHIFT
+from samepaged.arch import PAGE_SHIFT, PAGE_SIZE
+from samepaged.arch.x86_64 import PTE_NO_EXECUTE
 from samepaged.attribution.linux.paging import walk_pieces
 from samepaged.attribution.linux.vmas import find_areas
-from samepaged.attribution.ownership import KIND
+from samepaged.attribution.page_owners import KIND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ EXECUTE: Final = 4
 MODES: Final = 16
 ANONYMOUS: Final = np.uint64(1)
 USER_HALF: Final = 256
-NO_EXECUTE: Final = np.uint64(1 << 63)
+NO_EXECUTE: Final = np.uint64(PTE_NO_EXECUTE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +196,11 @@ def _label(
 
 def _second_tables(kernel: Kernel, maps: Maps, ledger: PageLabels) -> None:
     """Where kernel and user have tables of their own (page table isolation), the user's root is beside the kernel's."""
-    all_roots = np.unique(maps.roots[(maps.roots >= 0) & (maps.roots & PAGE == 0)])
+    all_roots = np.unique(maps.roots[(maps.roots >= 0) & (maps.roots & PAGE_SIZE == 0)])
     for first in range(0, len(all_roots), ROOTS_TOGETHER):
         roots = all_roots[first : first + ROOTS_TOGETHER]
-        ours, held = kernel.ram.gather(roots, PAGE)
-        theirs, there = kernel.ram.gather(roots | PAGE, PAGE)
+        ours, held = kernel.ram.gather(roots, PAGE_SIZE)
+        theirs, there = kernel.ram.gather(roots | PAGE_SIZE, PAGE_SIZE)
         ours, theirs = ours[:, :USER_HALF] & ~NO_EXECUTE, theirs[:, :USER_HALF] & ~NO_EXECUTE
         same = held & there & np.all(ours == theirs, axis=1) & np.any(ours != 0, axis=1)
-        ledger.put_new(kernel.ram.layout.page_of(roots[same] | PAGE), "page_table", "page tables")
+        ledger.put_new(kernel.ram.layout.page_of(roots[same] | PAGE_SIZE), "page_table", "page tables")

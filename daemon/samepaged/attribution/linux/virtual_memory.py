@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE, PAGE_SHIFT, WORDS, Unreadable
+from samepaged.arch import PAGE_SHIFT, PAGE_SIZE
+from samepaged.attribution.guest_ram import WORDS, Unreadable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +47,7 @@ class VirtualMemory:
         """`size` bytes (a multiple of 8) at each address (a multiple of 8; may go over pages): uint64 of shape
         (n, size // 8), and which could be read (bool, (n,)); the others are zeros.
         """
-        over = (addresses & np.uint64(PAGE - 1)) + np.uint64(size) > PAGE
+        over = (addresses & np.uint64(PAGE_SIZE - 1)) + np.uint64(size) > PAGE_SIZE
         if not over.any():
             return self.ram.gather(self.translate(addresses), size)
         found = np.zeros((len(addresses), size >> 3), dtype=np.uint64)
@@ -117,9 +118,9 @@ class VirtualMemory:
             raise Unreadable(f"{size} bytes at {address:#x}")
         if not size:
             return b""
-        start = address & (PAGE - 1)
-        count = (start + size + PAGE - 1) >> PAGE_SHIFT
-        pages = np.uint64(address - start) + np.arange(count, dtype=np.uint64) * np.uint64(PAGE)
+        start = address & (PAGE_SIZE - 1)
+        count = (start + size + PAGE_SIZE - 1) >> PAGE_SHIFT
+        pages = np.uint64(address - start) + np.arange(count, dtype=np.uint64) * np.uint64(PAGE_SIZE)
         slots = self.ram.hold(self.ram.layout.page_of(self.translate(pages)))
         if np.any(slots < 0):
             raise Unreadable(f"{size} bytes at {address:#x}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import PAGE_SHIFT
+from samepaged.arch import PAGE_SHIFT
 from samepaged.attribution.linux.struct_reader import columns, is_kernel
 from samepaged.attribution.linux.trees import maple, red_black
 

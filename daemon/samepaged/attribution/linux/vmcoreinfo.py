@@ -7,7 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from samepaged.attribution.guest_ram import PAGE, Unreadable
+from samepaged.arch import PAGE_SIZE
+from samepaged.arch.x86_64 import PTE_ADDRESS_MASK
+from samepaged.attribution.guest_ram import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +27,6 @@ IMAGE_SIZE: Final = 1 << 30
 MOST_NOTES: Final = 4096
 # Where init_uts_ns has the release: after the names of the system and the node, 65 bytes each (new_utsname).
 UTS_SIZE: Final = 512
-ADDRESS_BITS: Final = 0x000F_FFFF_FFFF_F000
 LINE: Final = re.compile(r"(SYMBOL|OFFSET|SIZE|NUMBER|LENGTH)\(([^()]{1,120})\)=(-?[0-9A-Fa-fx]{1,20})")
 BUILD_ID: Final = re.compile(r"[0-9a-f]{8,64}")
 RELEASE: Final = re.compile(r"[!-~]{1,64}")
@@ -70,7 +71,7 @@ class VmCoreInfo:
     @property
     def mask(self) -> int:
         """The bits of a page table's entry that are an address (AMD's memory encryption bit is none)."""
-        return ADDRESS_BITS & ~self.numbers.get("sme_mask", 0)
+        return PTE_ADDRESS_MASK & ~self.numbers.get("sme_mask", 0)
 
     @property
     def fingerprint(self) -> str:
@@ -91,7 +92,7 @@ def parse(raw: bytes, page: int = -1) -> VmCoreInfo:
     """The note in a page's bytes. Raises Unreadable where there is none that can be used."""
     if not raw.startswith(MARK):
         raise Unreadable("no VMCOREINFO")
-    lines = raw[:PAGE].partition(b"\0")[0].decode("ascii", "replace").split("\n")
+    lines = raw[:PAGE_SIZE].partition(b"\0")[0].decode("ascii", "replace").split("\n")
     release = lines[0].removeprefix(MARK.decode())
     if not RELEASE.fullmatch(release):
         raise Unreadable("VMCOREINFO without a release")
@@ -125,7 +126,7 @@ def candidates(ram: Ram, pages: Sequence[int]) -> list[VmCoreInfo]:
     found = []
     for page in pages[:MOST_NOTES]:
         try:
-            info = parse(ram.read(ram.layout.address_of(page), PAGE), page)
+            info = parse(ram.read(ram.layout.address_of(page), PAGE_SIZE), page)
             uts = ram.read(info.physical(info.symbol("init_uts_ns")), UTS_SIZE)
         except Unreadable:
             continue

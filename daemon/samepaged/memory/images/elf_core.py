@@ -10,9 +10,17 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from samepaged.arch.x86_64 import HIGH_RAM_START, VGA_WINDOW_END, VGA_WINDOW_START
 from samepaged.errors import GuestError, TraceError
-from samepaged.memory.dump_reader import FOUR_GIB, VGA_WINDOW, place
-from samepaged.memory.images.elf_stream import ET_CORE, HEADERS, MAX_SEGMENTS, PN_XNUM, PT_LOAD, SECTION_INFO, Segment
+from samepaged.memory.images.elf_stream import (
+    ET_CORE,
+    HEADERS,
+    MAX_SEGMENTS,
+    PN_XNUM,
+    PT_LOAD,
+    SECTION_INFO,
+    ram_segments,
+)
 from samepaged.memory.images.span import Span, damaged
 
 if TYPE_CHECKING:
@@ -131,9 +139,9 @@ def _of_pc(path: Path, spans: tuple[Span, ...]) -> Ram:
     devices: list[Span] = []
     end = 0
     for span in sorted(spans, key=lambda span: span.address):
-        if end == VGA_WINDOW[0] and span.address == VGA_WINDOW[1]:
+        if end == VGA_WINDOW_START and span.address == VGA_WINDOW_END:
             found.append(_window())
-        elif span.address != end and not end <= FOUR_GIB == span.address:
+        elif span.address != end and not end <= HIGH_RAM_START == span.address:
             devices.append(span)
             continue
         found.append(span)
@@ -144,19 +152,18 @@ def _of_pc(path: Path, spans: tuple[Span, ...]) -> Ram:
 
 
 def _placed(path: Path, spans: tuple[Span, ...], memory: int) -> Ram:
-    segments = {Segment(-1 if span.offset is None else span.offset, span.address, span.size): span for span in spans}
     try:
-        placed = [segments[segment] for segment, _ in place(list(segments), memory)]
+        placed = [span for span, _ in ram_segments(spans, memory)]
     except GuestError as error:
         raise TraceError(
             path,
             f"does not have {memory} bytes of RAM where a PC has its RAM",
             "give the domain's memory as --memory, or leave that out",
         ) from error
-    window = [_window()] if any(span.address == VGA_WINDOW[1] for span in placed[1:]) else []
+    window = [_window()] if any(span.address == VGA_WINDOW_END for span in placed[1:]) else []
     return Ram((*placed, *window), tuple(span for span in spans if span not in placed))
 
 
 def _window() -> Span:
     """RAM that a display adapter hides: the guest has it, the dump does not."""
-    return Span(VGA_WINDOW[0], VGA_WINDOW[1] - VGA_WINDOW[0], None)
+    return Span(VGA_WINDOW_START, VGA_WINDOW_END - VGA_WINDOW_START, None)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
+from samepaged.arch import PAGE_SIZE
+from samepaged.arch.x86_64 import HIGH_RAM_START, VGA_WINDOW_END, VGA_WINDOW_START
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.locked_buffer import locked_buffer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-__all__ = ["ElfStream", "Segment"]
+__all__ = ["ElfStream", "Segment", "ram_segments"]
 
 PT_LOAD: Final = 1
 ET_CORE: Final = 4
@@ -28,7 +30,7 @@ HEADERS: Final = {
 }
 SECTION_INFO: Final = {1: (struct.Struct("<28xI8x"), 40), 2: (struct.Struct("<44xI16x"), 64)}
 MAX_SEGMENTS: Final = 1 << 20
-SKIP: Final = 1 << 20
+SKIP_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,19 @@ class Segment:
     offset: int
     address: int
     size: int
+
+
+class _Extent(Protocol):
+    """A range of guest-physical addresses in a dump, in bytes."""
+
+    @property
+    def address(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+Extent = TypeVar("Extent", bound=_Extent)
 
 
 def _bad(what: str) -> GuestError:
@@ -73,7 +88,7 @@ class ElfStream:
             raise _bad("has segments out of order")
         if offset == self._position:
             return
-        skipped = locked_buffer(min(SKIP, offset - self._position))
+        skipped = locked_buffer(min(SKIP_BYTES, offset - self._position))
         while self._position < offset:
             self.fill(skipped[: min(len(skipped), offset - self._position)])
 
@@ -108,3 +123,33 @@ class ElfStream:
         self.skip_to(shoff)
         count: int = section.unpack(self._take(size))[0]
         return count
+
+
+def ram_segments(segments: Sequence[Extent], total: int) -> list[tuple[Extent, int]]:
+    """The segments of a PC's dump that are its RAM, `total` bytes, each with the offset in RAM (bytes) of its start.
+
+    A dump also holds the memory of devices: video RAM and ROMs below 4 GiB, and 64-bit BARs above. RAM precedes every
+    BAR. Raises GuestError if the sizes do not add up to `total`.
+    """
+    placed: list[tuple[Extent, int]] = []
+    end = 0
+    for segment in sorted(segments, key=lambda segment: segment.address):
+        if end == total:  # the next segment may be adjacent, as video RAM is
+            break
+        if segment.address % PAGE_SIZE or segment.size % PAGE_SIZE:
+            raise GuestError(Reason.DUMP, f"the memory dump has part of a page at {segment.address:#x}")
+        if segment.address < HIGH_RAM_START:
+            if segment.address not in (end, VGA_WINDOW_END if end == VGA_WINDOW_START else end):
+                continue
+            offset = segment.address
+        else:
+            offset = end
+        placed.append((segment, offset))
+        end = offset + segment.size
+    if end != total:
+        raise GuestError(
+            Reason.LAYOUT,
+            f"the memory dump has {end} bytes of RAM, the domain's XML {total}",
+            "use `--reader process`",
+        )
+    return placed

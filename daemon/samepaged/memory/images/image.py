@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import TraceError
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.images import elf_core, lime
 from samepaged.memory.images.span import Span, damaged, whole_pages
 from samepaged.memory.locked_buffer import locked_buffer
-from samepaged.memory.pagemap import PAGE
 from samepaged.memory.subpages import SubpageDigests
 from samepaged.sharing.digest import SWAPPED, ZERO, PageDigest
 from samepaged.sharing.page_sizes import coarser
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from samepaged.memory.hashing import Hasher
 
-__all__ = ["Image", "ImageDigests", "image", "image_format", "opened", "read"]
+__all__ = ["Image", "ImageDigests", "hash_image", "image_format", "open_file", "open_image"]
 
 CHUNK_PAGES: Final = 512
 # What a trace can count (its `pages` are int32), 8 TiB; and what one takes while it is made: a digest, sorted once.
@@ -78,7 +78,7 @@ class Image:
     @property
     def pages(self) -> int:
         """All pages of the memory."""
-        return sum(span.size for span in self.spans) // PAGE
+        return sum(span.size for span in self.spans) // PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class ImageDigests:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[int, int]]:
+def open_file(path: Path) -> Iterator[tuple[int, int]]:
     """A descriptor of the regular file, and its size in bytes. Raises TraceError."""
     try:
         # A FIFO would otherwise keep us waiting before it could be refused.
@@ -122,7 +122,7 @@ def image_format(path: Path, head: bytes) -> str | None:
     return "lime" if head.startswith(lime.MAGIC) else None
 
 
-def image(path: Path, descriptor: int, size: int, form: str, memory: int | None = None) -> Image:
+def open_image(path: Path, descriptor: int, size: int, form: str, memory: int | None = None) -> Image:
     """The image in an open file of `size` bytes; `form` is "raw", "elf" or "lime". `memory` is how much RAM the guest
     has, in bytes, which tells a PC's RAM from memory of its devices. Raises TraceError.
     """
@@ -132,7 +132,7 @@ def image(path: Path, descriptor: int, size: int, form: str, memory: int | None 
         spans, devices = ram.spans, ram.devices
     elif form == "lime":
         spans = lime.ranges(descriptor, size, path)
-    elif size % PAGE:
+    elif size % PAGE_SIZE:
         raise damaged(path, f"has {size} bytes, which are no whole number of pages")
     else:
         spans = (Span(0, size, 0),)
@@ -140,10 +140,10 @@ def image(path: Path, descriptor: int, size: int, form: str, memory: int | None 
     if devices:  # checked together with the rest, then left out
         whole, partial = whole_pages(path, spans, size)
     found = Image(path, descriptor, whole, sum(span.size for span in devices), partial)
-    if memory is not None and found.pages * PAGE != memory:
+    if memory is not None and found.pages * PAGE_SIZE != memory:
         raise TraceError(
             path,
-            f"has {found.pages * PAGE} bytes of RAM, not {memory}",
+            f"has {found.pages * PAGE_SIZE} bytes of RAM, not {memory}",
             "give the domain's memory as --memory, or leave that out",
         )
     _check_size(found)
@@ -154,8 +154,8 @@ def _check_size(found: Image) -> None:
     if not found.pages:
         raise damaged(found.path, "has no page of memory")
     held = sum(span.size for span in found.spans if span.offset is not None)
-    if held * LEAST_PART < found.pages * PAGE:
-        raise damaged(found.path, f"has {held} bytes in the file of {found.pages * PAGE} bytes of memory")
+    if held * LEAST_PART < found.pages * PAGE_SIZE:
+        raise damaged(found.path, f"has {held} bytes in the file of {found.pages * PAGE_SIZE} bytes of memory")
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if found.pages > MOST_PAGES or found.pages * BYTES_A_PAGE > physical:
         raise TraceError(
@@ -165,7 +165,7 @@ def _check_size(found: Image) -> None:
         )
 
 
-def read(
+def hash_image(
     found: Image, hasher: Hasher, seed: int, sizes: Sequence[int] = (), stop: Callable[[], bool] = lambda: False
 ) -> ImageDigests:
     """Hash the pages: 8 bytes each, and 8 for each page of each of `sizes` (bytes; powers of two). A hole in the file
@@ -173,16 +173,16 @@ def read(
     """
     try:
         pages = np.empty(found.pages, dtype=np.uint64)
-        finer = SubpageDigests(found.pages, [size for size in sizes if size < PAGE], hasher, seed)
+        finer = SubpageDigests(found.pages, [size for size in sizes if size < PAGE_SIZE], hasher, seed)
         reader = _Reader(found, hasher, seed, finer, stop)
         first = 0
         for span in found.spans:
-            reader.read(span, first, pages[first : first + span.size // PAGE])
-            first += span.size // PAGE
+            reader.read(span, first, pages[first : first + span.size // PAGE_SIZE])
+            first += span.size // PAGE_SIZE
         finer.settle(pages)
-        digest = PageDigest(pages, PAGE)
+        digest = PageDigest(pages, PAGE_SIZE)
         others = [
-            PageDigest(finer.parts[size], size) if size < PAGE else _coarser(digest, found.spans, size)
+            PageDigest(finer.parts[size], size) if size < PAGE_SIZE else _coarser(digest, found.spans, size)
             for size in sizes
         ]
     except MemoryError as error:
@@ -203,7 +203,7 @@ class _Reader:
         self._seed = seed
         self._finer = finer
         self._stop = stop
-        self._buffer = locked_buffer(min(CHUNK_PAGES, found.pages) * PAGE)
+        self._buffer = locked_buffer(min(CHUNK_PAGES, found.pages) * PAGE_SIZE)
 
     def read(self, span: Span, first: int, out: NDArray[np.uint64]) -> None:
         """The pages of a span, of which the first is the memory's page `first`."""
@@ -216,9 +216,9 @@ class _Reader:
                 if self._stop():
                     raise Interrupted
                 to = min(at + CHUNK_PAGES, end)
-                window = self._buffer[: (to - at) * PAGE]
-                self._fill(window, span.offset + at * PAGE)
-                self._hasher.hash_buffer(window, out[at:to], PAGE, self._seed)
+                window = self._buffer[: (to - at) * PAGE_SIZE]
+                self._fill(window, span.offset + at * PAGE_SIZE)
+                self._hasher.hash_buffer(window, out[at:to], PAGE_SIZE, self._seed)
                 if self._finer.parts:
                     self._finer.hash(window, np.arange(first + at, first + to))
         # What was cut meanwhile would pass for a hole.
@@ -246,8 +246,8 @@ def _data(descriptor: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
             if error.errno == errno.ENXIO:  # a hole up to the end
                 return
             raise
-        first = max(done, (min(data, behind) - offset) // PAGE)
-        done = -(-(min(at, behind) - offset) // PAGE)
+        first = max(done, (min(data, behind) - offset) // PAGE_SIZE)
+        done = -(-(min(at, behind) - offset) // PAGE_SIZE)
         if first < done:
             yield first, done
 
@@ -256,12 +256,12 @@ def _coarser(digest: PageDigest, spans: Sequence[Span], size: int) -> PageDigest
     """The same memory in larger pages, each at a multiple of its size, and none across a gap: of each run of addresses
     as much as fills them.
     """
-    ratio = size // PAGE
+    ratio = size // PAGE_SIZE
     parts: list[NDArray[np.uint64]] = []
     for address, first, count in _runs(spans):
-        skipped = -(address // PAGE) % ratio
+        skipped = -(address // PAGE_SIZE) % ratio
         run = digest.pages[first + skipped : max(first + count, first + skipped)]
-        parts.append(coarser(PageDigest(run, PAGE), size).pages)
+        parts.append(coarser(PageDigest(run, PAGE_SIZE), size).pages)
     return PageDigest(np.concatenate(parts), size)
 
 
@@ -269,7 +269,7 @@ def _runs(spans: Sequence[Span]) -> Iterator[tuple[int, int, int]]:
     """Where spans follow each other: the address, the number of the first page in the digest, and of pages."""
     first = begin = 0
     for number, span in enumerate(spans):
-        first += span.size // PAGE
+        first += span.size // PAGE_SIZE
         if number + 1 == len(spans) or spans[number + 1].address != span.end:
-            yield span.end - (first - begin) * PAGE, begin, first - begin
+            yield span.end - (first - begin) * PAGE_SIZE, begin, first - begin
             begin = first

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.errors import TraceError
-from samepaged.memory.pagemap import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,5 +76,5 @@ def _behind(span: Span) -> int | None:
 
 
 def _cut(span: Span) -> Span:
-    start, end = -(-span.address // PAGE) * PAGE, span.end // PAGE * PAGE
+    start, end = -(-span.address // PAGE_SIZE) * PAGE_SIZE, span.end // PAGE_SIZE * PAGE_SIZE
     return Span(start, end - start, None if span.offset is None else span.offset + start - span.address)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from hypothesis import strategies as st
 
-from samepaged.analysis.placement.place import Guest, Host
+from samepaged.analysis.placement.plan import Guest, Host
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from samepaged.analysis.placement.place import Move, Placement
+    from samepaged.analysis.placement.plan import Move, Placement
 
 HOSTS = ("a", "b\u202e=", "", "d")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samepaged.analysis.placement.place import Guest, Host, lowest, place
+from samepaged.analysis.placement.plan import Guest, Host, lowest, place
 from samepaged.analysis.placement.search import Effort
 from samepaged.traces.trace import threshold
 from tests.unit.analysis.placement.oracle import Fleet, fleet, fleets

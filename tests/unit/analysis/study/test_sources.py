@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.analysis.study.attribution import LIBRARIES, is_library, sources
+from samepaged.analysis.study.attribution.involvement import LIBRARIES, is_library, sources
 from samepaged.attribution.document import sources_document
 from samepaged.attribution.report import AttributionReport, Owner, answer
 from samepaged.cli import main

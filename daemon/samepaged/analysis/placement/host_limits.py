@@ -1,0 +1,44 @@
+"""How much memory the guests of each host may have: what was asked for, or what the traces know."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from samepaged.analysis.placement.plan import Host
+from samepaged.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from samepaged.traces.trace import About
+
+__all__ = ["hosts_of"]
+
+
+def hosts_of(guests: Iterable[About], limits: Mapping[str, int], memory: int | None) -> list[Host]:
+    """The hosts of these guests, in the order of their names. A host's limit is the first of: that in `limits`;
+    `memory`; the host's own, as its newest trace that tells has it; what its guests have now, so that it takes no more.
+
+    `limits` and `memory` are in bytes. Raises UsageError where a limit is of a host without guests.
+    """
+    of_host: defaultdict[str, list[About]] = defaultdict(list)
+    for about in guests:
+        of_host[about.host].append(about)
+    for name in limits:
+        if name not in of_host:
+            known = ", ".join(repr(host) for host in sorted(of_host)[:5])
+            raise UsageError(f"--limit: no trace is of a host {name!r}", f"name one that has traces, such as {known}")
+    return [_host(name, of_host[name], limits.get(name), memory) for name in sorted(of_host)]
+
+
+def _host(name: str, guests: list[About], limit: int | None, memory: int | None) -> Host:
+    page_size = guests[0].page_size
+    if limit is not None:
+        return Host(name, limit // page_size, "--limit")
+    if memory is not None:
+        return Host(name, memory // page_size, "--memory")
+    told = [(about.scanned_at, about.host_memory) for about in guests if about.host_memory is not None]
+    if told:
+        return Host(name, max(told)[1] // page_size, "traces")
+    return Host(name, sum(about.memory_pages for about in guests), "now")

@@ -1,0 +1,94 @@
+"""Figures 11 and 12: where sharing comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from samepaged.analysis.study.attribution.involvement import is_library
+from samepaged.analysis.study.drawing import (
+    INK,
+    INTER,
+    SELF,
+    SOFT,
+    Drawn,
+    canvas,
+    drawn,
+    height_of,
+    label,
+    percent_axis,
+)
+from samepaged.analysis.study.formatting import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from matplotlib.axes import Axes
+
+    from samepaged.analysis.study.attribution.involvement import GuestInvolvement, Involved
+
+__all__ = ["owner_figures"]
+
+_KINDS: Final = 12
+_LIBRARIES: Final = 8
+_PROCESSES: Final = 20
+# A kind with less is not drawn: the average, of total sharing.
+_LEAST: Final = 0.001
+
+
+def owner_figures(together: GuestInvolvement) -> Iterator[Drawn]:
+    """Those for which there is something to draw."""
+    yield _content(together)
+    if together.processes:
+        yield _by_process(together.processes[:_PROCESSES])
+
+
+def _content(together: GuestInvolvement) -> Drawn:
+    title = "Figure 11: sharing by content as a percentage of total sharing"
+    kinds = [one for one in together.kinds if one.ratio.avg >= _LEAST][:_KINDS]
+    files = [one for one in together.files or () if is_library(one.name)][:_LIBRARIES]
+    rows = [*kinds, *together.combined, *files]
+    with canvas(title, height_of(len(rows))) as (figure, (axes,)):
+        _involved(axes, rows)
+        return drawn("fig11-content", title, figure)
+
+
+def _by_process(processes: Sequence[Involved]) -> Drawn:
+    title = "Figure 12: sharing by process as a percentage of total sharing"
+    with canvas(title, height_of(len(processes))) as (figure, (axes,)):
+        _involved(axes, processes)
+        return drawn("fig12-process", title, figure)
+
+
+def _involved(axes: Axes, rows: Sequence[Involved]) -> None:
+    """Rows from above: the average in its two parts, a line from the least to the most, and what there is to note."""
+    places = range(len(rows))
+    own = [one.own for one in rows]
+    axes.barh(places, own, height=0.62, color=SELF, alpha=0.85, label="self-sharing")
+    axes.barh(
+        places,
+        [one.inter for one in rows],
+        left=own,
+        height=0.62,
+        color=INTER,
+        alpha=0.85,
+        label="inter-VM sharing",
+    )
+    for at, one in zip(places, rows, strict=True):
+        axes.plot([one.ratio.min, one.ratio.max], [at, at], color=INK, linewidth=1.4, marker="|", markersize=7)
+        axes.annotate(
+            f"{percent(one.ratio.avg)}, split {percent(one.split)}",
+            (one.ratio.max, at),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            color=SOFT,
+            fontsize=8.5,
+        )
+    axes.set_yticks(places, [label(one.name.rpartition("/")[2] or one.name) for one in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, max(one.ratio.max for one in rows) * 1.3)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("of total sharing: the average, and from least to most; this does not add up, the split does")
+    percent_axis(axes, "x")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)

@@ -1,0 +1,99 @@
+"""Figures 11 and 12 as tables: where sharing comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from samepaged.analysis.study.attribution.involvement import is_library
+from samepaged.analysis.study.formatting import DASH, amount, named, percent
+from samepaged.analysis.study.table import Table
+from samepaged.arch import PAGE_SIZE
+from samepaged.escape import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from samepaged.analysis.study.attribution.involvement import GuestInvolvement, Involved, StudyAttribution
+
+__all__ = ["owner_tables"]
+
+# Rows of each kind; JSON has more.
+_LIBRARIES: Final = 12
+_OTHERS: Final = 8
+_PROCESSES: Final = 20
+_GUESTS: Final = 40
+_HEADINGS: Final = ("min", "avg", "max", "self", "inter", "split")
+_ADDITIVE: Final = (
+    "In per cent of total sharing: what involves it, over traces, and of the average its self-sharing and its inter-VM "
+    "sharing. A content involves all that have it: this does not add up. Split, in equal parts over its copies, does."
+)
+
+
+def owner_tables(found: StudyAttribution | None) -> Iterator[Table]:
+    """Those for which there is something to tell."""
+    if found is None:
+        return
+    together = found.together
+    yield _content(together, len(found.guests))
+    if together.processes is not None:
+        yield Table(
+            key="fig12-process",
+            figure="Figure 12",
+            title="where sharing comes from, by process",
+            headings=("process", *_HEADINGS),
+            rows=tuple(_row(one) for one in together.processes[:_PROCESSES]),
+            note=_ADDITIVE,
+        )
+    yield _by_guest(found)
+
+
+def _row(one: Involved) -> tuple[str, ...]:
+    ratio = one.ratio
+    return (
+        printable(one.name),
+        *(percent(value) for value in (ratio.min, ratio.avg, ratio.max, one.own, one.inter, one.split)),
+    )
+
+
+def _content(together: GuestInvolvement, guests: int) -> Table:
+    files = together.files or ()
+    libraries = [one for one in files if is_library(one.name)][:_LIBRARIES]
+    others = [one for one in files if not is_library(one.name)][:_OTHERS]
+    rows = [_row(one) for one in (*together.kinds, *together.combined, *libraries, *others)]
+    return Table(
+        key="fig11-content",
+        figure="Figure 11",
+        title="where sharing comes from, by kind of page, by library and by other file",
+        headings=("content", *_HEADINGS),
+        rows=tuple(rows),
+        note=f"Of {together.traces} traces of {guests} guests that have owners, each alike. {_ADDITIVE} Libraries "
+        "as the paper has them are library+private_file: pages as in the file, and as a process has changed them.",
+    )
+
+
+def _by_guest(found: StudyAttribution) -> Table:
+    shown = sorted(found.guests, key=lambda one: (-one.sharing.avg, one.domain or ""))[:_GUESTS]
+    rows = []
+    for one in shown:
+        kinds = {kind.name: kind.ratio.avg for kind in one.kinds}
+        rows.append(
+            (
+                named(one.domain or ""),
+                printable(one.processes[0].name) if one.processes else DASH,
+                str(one.traces),
+                amount(one.sharing.avg * PAGE_SIZE),
+                percent(one.labelled.avg),
+                *(percent(kinds.get(kind, 0.0)) for kind in ("heap", "stack", "library")),
+            )
+        )
+    left = len(found.guests) - len(shown)
+    return Table(
+        key="sec52-sources",
+        figure="Section 5.2",
+        title="where each guest's sharing comes from",
+        headings=("guest", "process", "traces", "sharing", "labelled", "heap", "stack", "library"),
+        rows=tuple(rows),
+        names=2,
+        note="The process that is involved most; averages over traces. Labelled: of the pages in use, those whose kind "
+        "is known." + (f" {left} guests that share less are in --json." if left else ""),
+    )

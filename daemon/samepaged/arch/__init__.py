@@ -1,0 +1,8 @@
+"""Facts of a processor architecture: page size, physical memory map, page-table format. One module an architecture.
+
+KVM guests have the architecture of their host, so there is one page size.
+"""
+
+from samepaged.arch.x86_64 import PAGE_SHIFT, PAGE_SIZE
+
+__all__ = ["PAGE_SHIFT", "PAGE_SIZE"]

@@ -1,0 +1,165 @@
+"""The symbol tables of kernels before 6.0, which do not say where they are: found by the shape of the token table.
+
+The tables lie one after the other, each at a multiple of 8 (scripts/kallsyms.c, 4.20 to 6.3): offsets, relative base,
+number, names, markers (where every 256th name begins, 4 bytes each), tokens, token index.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.arch import PAGE_SHIFT
+from samepaged.attribution.guest_ram import Unreadable
+from samepaged.attribution.linux.kallsyms.names import MOST_SYMBOLS, TOKENS, name_starts
+from samepaged.attribution.linux.vmcoreinfo import IMAGE, IMAGE_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from samepaged.attribution.linux.paging import Mapped
+    from samepaged.attribution.linux.virtual_memory import Memory
+
+__all__ = ["by_shape"]
+
+# The tokens of the digits stand for themselves.
+DIGITS: Final = b"".join(b"%d\0" % digit for digit in range(10))
+MARKER_STEP: Final = 256
+MOST_MARKERS: Final = MOST_SYMBOLS // MARKER_STEP
+# The whole of a kernel's image is far smaller; that of a table is, too.
+MOST_SEARCHED: Final = 256 << 20
+STEP: Final = 1 << 18
+TABLE: Final = 1 << 14
+LONGEST_PACKED: Final = 128
+# Places that look like the digits' tokens are cheap to look at; tables that hold together, and numbers that could be
+# that of their names, are not, and there is only one of each.
+MOST_DIGITS: Final = 256
+MOST_TRIED: Final = 4
+
+
+def by_shape(memory: Memory, mapped: Mapped, stext: int) -> dict[str, int]:
+    """The addresses of the tables under the names that VMCOREINFO has for them since 6.0. Raises Unreadable."""
+    tried = 0
+    for digits in islice(_digits(memory, mapped, stext), MOST_DIGITS):
+        try:
+            table, index = _token_table(memory, digits)
+        except Unreadable:
+            continue
+        with suppress(Unreadable):
+            return _tables(memory, table, index)
+        tried += 1
+        if tried == MOST_TRIED:
+            break
+    raise Unreadable("no symbol table in the kernel's image")
+
+
+def _stretches(mapped: Mapped, stext: int) -> Iterator[tuple[int, int]]:
+    """What is mapped without a gap, from the image's text on."""
+    first = (stext & -(1 << 21)) - (1 << 64)
+    inside = (mapped.addresses >= first) & (mapped.addresses < IMAGE + IMAGE_SIZE - (1 << 64))
+    starts = mapped.addresses[inside]
+    if not len(starts):
+        return
+    ends = starts + (mapped.pages[inside] << PAGE_SHIFT)
+    breaks = np.flatnonzero(starts[1:] != ends[:-1]) + 1
+    firsts, lasts = np.r_[0, breaks], np.r_[breaks, len(starts)] - 1
+    for start, end in zip(starts[firsts].tolist(), ends[lasts].tolist(), strict=True):
+        yield start + (1 << 64), end + (1 << 64)
+
+
+def _digits(memory: Memory, mapped: Mapped, stext: int) -> Iterator[int]:
+    """Where the digits' tokens are."""
+    searched = 0
+    for start, end in _stretches(mapped, stext):
+        for at in range(start, end, STEP):
+            size = min(STEP + len(DIGITS), end - at)
+            searched += size
+            if searched > MOST_SEARCHED:
+                return
+            try:
+                raw = memory.read(at, size)
+            except Unreadable:
+                continue
+            found = raw.find(DIGITS)
+            while 0 <= found < STEP:
+                yield at + found
+                found = raw.find(DIGITS, found + 1)
+
+
+def _tables(memory: Memory, table: int, index: int) -> dict[str, int]:
+    markers, at = _markers(memory, table)
+    base, count = _count(memory, at, markers)
+    return {
+        "kallsyms_token_table": table,
+        "kallsyms_token_index": index,
+        "kallsyms_num_syms": base + 8,
+        "kallsyms_names": base + 16,
+        "kallsyms_relative_base": base,
+        "kallsyms_offsets": base - (4 * count + 7 & -8),
+    }
+
+
+def _token_table(memory: Memory, digits: int) -> tuple[int, int]:
+    """Where the table begins that has the digits' tokens, and where its index does."""
+    before, after = memory.read(digits - TABLE, TABLE), memory.read(digits, TABLE)
+    start = len(before)
+    for _ in range(ord("0")):
+        start = before.rfind(b"\0", 0, max(start - 1, 0)) + 1
+        if not start:
+            raise Unreadable("no token table")
+    # What is before the first token may be zeros that fill up to a multiple of 8.
+    table = digits - TABLE + start + 7 & -8
+    text = before[table - digits + TABLE :] + after
+    offsets, at = [], 0
+    for _ in range(TOKENS):
+        offsets.append(at)
+        at = text.find(b"\0", at) + 1
+        if not at:
+            raise Unreadable("no token table")
+    wanted = np.array(offsets, dtype=np.int64).astype("<u2").tobytes()
+    index = text.find(wanted, at, at + len(wanted) + 64)
+    if index < 0 or index % 8:
+        raise Unreadable("no token table")
+    return table, table + index
+
+
+def _markers(memory: Memory, end: int) -> tuple[list[int], int]:
+    """The markers before this address, and where they begin: backwards they fall, to 0."""
+    found: list[int] = []
+    raw = b""
+    at = end
+    while len(found) <= MOST_MARKERS:
+        if not raw:
+            raw = memory.read(at - 1024, 1024)
+        at -= 4
+        value = int.from_bytes(raw[-4:], "little")
+        raw = raw[:-4]
+        if not found and not value and end - at == 4:  # noqa: PLR2004 - what fills up to a multiple of 8
+            continue
+        if found and value >= found[-1]:
+            break
+        found.append(value)
+        if not value:
+            return found[::-1], at
+    raise Unreadable("no markers of names")
+
+
+def _count(memory: Memory, end: int, markers: list[int]) -> tuple[int, int]:
+    """Where the relative base is whose number and names go up to the markers at `end`; and that number."""
+    last = end - markers[-1] - 8
+    first = last - MARKER_STEP * LONGEST_PACKED & -8
+    raw = memory.read(first, last + 8 - first)
+    numbers = np.frombuffer(raw[: len(raw) & -8], dtype="<u8")
+    fits = (numbers > MARKER_STEP * (len(markers) - 1)) & (numbers <= MARKER_STEP * len(markers))
+    for place in np.flatnonzero(fits)[:MOST_TRIED].tolist():
+        number, count = first + 8 * place, int(numbers[place])
+        try:
+            starts = name_starts(memory.read(number + 8, end - number - 8), count)
+        except Unreadable:
+            continue
+        if starts[:-1:MARKER_STEP].tolist() == markers and end - number - 8 - int(starts[-1]) < 8:  # noqa: PLR2004 - filling
+            return number - 8, count
+    raise Unreadable("no names of symbols")

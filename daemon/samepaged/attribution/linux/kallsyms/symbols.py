@@ -1,0 +1,111 @@
+"""The kernel's table of its own symbols (kernel/kallsyms.c): packed names, and addresses in one of three encodings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from samepaged.attribution.guest_ram import Unreadable
+from samepaged.attribution.linux.kallsyms.names import MOST_SYMBOLS, TOKENS, PackedNames, name_starts, tokens
+from samepaged.attribution.linux.kallsyms.search import by_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from samepaged.attribution.linux.paging import Mapped
+    from samepaged.attribution.linux.virtual_memory import Memory
+    from samepaged.attribution.linux.vmcoreinfo import VmCoreInfo
+
+__all__ = ["Symbols", "symbols"]
+
+# Of packed names: more than any kernel has. And of the table of tokens, whose places are 16 bits.
+MOST_NAMES: Final = 8 << 20
+MOST_TOKENS: Final = 1 << 16
+NAMED: Final = (
+    "kallsyms_names",
+    "kallsyms_num_syms",
+    "kallsyms_token_table",
+    "kallsyms_token_index",
+    "kallsyms_offsets",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Symbols:
+    """All symbols: `addresses` (uint64, (n,)), in no order, and as many names."""
+
+    addresses: NDArray[np.uint64]
+    names: PackedNames
+
+    def find(self, stems: Collection[str]) -> list[tuple[str, int]]:
+        """The name and address of every symbol whose name, up to its first dot, is one of these: compilers add the rest
+        (`copy_process.isra.0`). Raises Unreadable.
+        """
+        return [(name, int(self.addresses[number])) for number, name in self.names.find(stems)]
+
+    def ends(self, addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Where the next symbol begins after each address; the address itself where none does."""
+        ordered = np.unique(self.addresses)
+        place = np.searchsorted(ordered, addresses, side="right")
+        return np.where(place < len(ordered), ordered[np.minimum(place, len(ordered) - 1)], addresses)
+
+
+def symbols(memory: Memory, info: VmCoreInfo, mapped: Mapped) -> Symbols:
+    """Raises Unreadable where there are none, or none that agree with VMCOREINFO."""
+    where: Mapping[str, int] = info.symbols  # since 6.0
+    if not all(name in where for name in NAMED):
+        where = by_shape(memory, mapped, info.symbol("_stext"))
+    count = int.from_bytes(memory.read(where["kallsyms_num_syms"], 4), "little")
+    if not 0 < count <= MOST_SYMBOLS:
+        raise Unreadable(f"{count} symbols")
+    index = np.frombuffer(memory.read(where["kallsyms_token_index"], 2 * TOKENS), dtype="<u2")
+    table = memory.read(where["kallsyms_token_table"], _room(where, "kallsyms_token_table", MOST_TOKENS))
+    raw = _names(memory, where, count)
+    names = PackedNames(raw, name_starts(raw, count), tokens(table, index))
+    known = {name: info.symbol(name) for name in ("_stext", "swapper_pg_dir", "init_uts_ns")}
+    places = {name: number for number, name in names.find(known) if name in known}
+    if "_stext" not in places:
+        raise Unreadable("symbols without _stext")
+    for addresses in _encodings(memory, where, count):
+        if all(int(addresses[number]) == known[name] for name, number in places.items()):
+            return Symbols(addresses, names)
+    raise Unreadable("the addresses of symbols are not those of VMCOREINFO")
+
+
+def _room(where: Mapping[str, int], name: str, most: int) -> int:
+    """How much there is until the next of the tables."""
+    start = where[name]
+    after = [other for key, other in where.items() if key.startswith("kallsyms_") and other > start]
+    return min([most, *(other - start for other in after)])
+
+
+def _names(memory: Memory, where: Mapping[str, int], count: int) -> bytes:
+    room = _room(where, "kallsyms_names", MOST_NAMES)
+    # What is mapped may end before the most that names could take, where no table is known to follow.
+    for size in (min(room, 24 * count), min(room, 64 * count), room):
+        raw = memory.read(where["kallsyms_names"], size)
+        try:
+            name_starts(raw, count)
+        except Unreadable:
+            continue
+        return raw
+    raise Unreadable("the names of symbols end early")
+
+
+def _encodings(memory: Memory, where: Mapping[str, int], count: int) -> Iterator[NDArray[np.uint64]]:
+    """The addresses in each of the encodings that there have been."""
+    at = where["kallsyms_offsets"]
+    # Unsigned, and arrays all: they wrap as addresses do, whatever the guest says.
+    offsets = np.frombuffer(memory.read(at, 4 * count), dtype="<i4")
+    signed = offsets.astype(np.int64).view(np.uint64)
+    if "kallsyms_relative_base" in where:
+        base = np.frombuffer(memory.read(where["kallsyms_relative_base"], 8), dtype="<u8")
+        # With CONFIG_KALLSYMS_ABSOLUTE_PERCPU what is not negative is an address, such as those of per-CPU variables.
+        yield np.where(offsets < 0, base - np.uint64(1) - signed, signed)
+        yield base + offsets.view(np.uint32)
+    # Since 7.0 an offset is from its own place.
+    yield np.array([at], dtype=np.uint64) + np.arange(count, dtype=np.uint64) * np.uint64(4) + signed

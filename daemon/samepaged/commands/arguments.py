@@ -1,0 +1,116 @@
+"""Arguments that several commands take, and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar, get_args
+
+from samepaged.config import Mode, Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["add_config", "add_connect", "add_json", "add_place", "add_scan_arguments", "add_traces"]
+__all__ += ["argument_type", "quantity", "sample"]
+
+Value = TypeVar("Value")
+
+LARGEST_SAMPLE: Final = 1 << 16
+
+
+def argument_type(parse: Callable[[str], Value]) -> Callable[[str], Value]:
+    """`parse` as the type of an argument: the usage error has the message of its ValueError."""
+
+    def parsed(text: str) -> Value:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parsed
+
+
+def quantity(parse: Callable[[object], Value]) -> Callable[[str], Value]:
+    """As `argument_type`, for a quantity in the form of the configuration file: `512MiB`, or a number."""
+    return argument_type(lambda text: parse(int(text) if text.isascii() and text.isdecimal() else text))
+
+
+def sample(text: str) -> int:
+    """The N of a sample of 1/N of the contents, as the type of an argument."""
+    value = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST_SAMPLE)) else 0
+    if value.bit_count() != 1 or value > LARGEST_SAMPLE:
+        raise argparse.ArgumentTypeError(
+            f"a sample is 1/N for N a power of two up to {LARGEST_SAMPLE}, not {text!r}; use 256, for one"
+        )
+    return value
+
+
+def add_config(parser: argparse.ArgumentParser, purpose: str = "", *, required: bool = False) -> None:
+    """`--config`. `purpose` is added to its help text."""
+    default = "" if required else " (default: built-in defaults)"
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        required=required,
+        help=f"configuration file{purpose}{default}",
+    )
+
+
+def add_connect(parser: argparse.ArgumentParser, replaced: str = "libvirt.uri from the configuration") -> None:
+    """`--connect`."""
+    parser.add_argument(
+        "--connect", metavar="URI", help=f"libvirt connection URI of this host's QEMU driver (default: {replaced})"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser, form: str = "print one JSON object instead of text") -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help=form)
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """PLACE: the traces that a command reads."""
+    parser.add_argument(
+        "place",
+        metavar="PLACE",
+        help="traces: a directory, a file, a quoted pattern, or an address that DuckDB can read, such as an object "
+        "store's",
+    )
+
+
+def add_scan_arguments(parser: argparse.ArgumentParser, *, named: bool = False) -> None:
+    """The guests to scan, and how to scan them. If `named`, at least one guest is required."""
+    if named:
+        parser.add_argument("domains", metavar="DOMAIN", nargs="+", help="name or UUID of a guest")
+    else:
+        parser.add_argument(
+            "domains", metavar="DOMAIN", nargs="*", help="name or UUID of a guest (default: all running guests)"
+        )
+    add_config(parser)
+    add_connect(parser)
+    parser.add_argument(
+        "--mode",
+        choices=get_args(Mode),
+        help="consistency mode (default: scan.mode from the configuration). snapshot suspends the guest for the whole "
+        "read, precopy for a second read of the pages written meanwhile, sliced for many short slices, live never, "
+        "without a guarantee. auto takes the most exact of the first three whose predicted pause fits scan.max_pause",
+    )
+    parser.add_argument(
+        "--reader",
+        choices=get_args(Reader),
+        help="reader of guest memory (default: scan.reader from the configuration). process reads the memory of the "
+        "QEMU process, dump uses libvirt's memory dump, auto takes process if it supports the guest's memory layout, "
+        "otherwise dump",
+    )
+
+
+def add_traces(parser: argparse.ArgumentParser, addition: str = "") -> None:
+    """`--traces`. `addition` is added to its help text."""
+    parser.add_argument(
+        "--traces",
+        metavar="DIR",
+        type=Path,
+        help=f"write a trace of each guest below this directory{addition}, whether or not traces.enabled is set",
+    )

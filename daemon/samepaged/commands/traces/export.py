@@ -1,0 +1,76 @@
+"""The command `samepaged traces export`."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from samepaged.commands.arguments import add_place, sample
+from samepaged.errors import TraceError
+from samepaged.traces import guest, newest, read, survey
+from samepaged.traces.parquet import write
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["Command"]
+
+
+class Command:
+    """Write traces into one file, which `samepaged study` and `samepaged fleet` read like a directory of traces."""
+
+    name = "export"
+    help = "write traces into one file, whole or as a sample"
+
+    def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments of the command."""
+        parser.add_argument(
+            "--into", metavar="FILE", type=Path, required=True, help="file to write; it must not exist yet"
+        )
+        parser.add_argument(
+            "--sample",
+            metavar="N",
+            type=sample,
+            default=1,
+            help="export only the lowest 1/N of the hash space; N is a power of two (default: %(default)s). A sample "
+            "keeps the number of copies of each content, and samples of several hosts select the same contents",
+        )
+        parser.add_argument("--newest", action="store_true", help="export only the newest trace of each guest")
+        parser.add_argument(
+            "--host", metavar="PATTERN", default="*", help="export only traces of matching hosts (default: %(default)s)"
+        )
+        parser.add_argument(
+            "--domain",
+            metavar="PATTERN",
+            default="*",
+            help="export only traces of matching guests (default: %(default)s)",
+        )
+        add_place(parser)
+        parser.set_defaults(run=self.run)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Write the file. Raises TraceError."""
+        if args.into.exists():
+            raise TraceError(args.into, "is there already", "remove it, or name another file")
+        files = survey(args.place)
+        rows = newest(files) if args.newest else [(file, about) for file in files for about in file.traces]
+        wanted = {
+            (guest(about), about.scanned_at)
+            for _, about in rows
+            if fnmatch.fnmatchcase(about.host, args.host) and fnmatch.fnmatchcase(about.domain, args.domain)
+        }
+        found = [
+            trace.sampled(args.sample)
+            for file in files
+            if any((guest(about), about.scanned_at) in wanted for about in file.traces)
+            for trace in read(file.path)
+            if (guest(trace.about), trace.about.scanned_at) in wanted
+        ]
+        if not found:
+            raise TraceError(
+                args.place, "has no traces of such hosts and guests", "see what `samepaged traces ls` shows"
+            )
+        write(args.into, found)
+        print(f"{len(found)} traces, {sum(len(trace.hashes) for trace in found)} contents: {args.into}")
+        return 0

@@ -1,0 +1,53 @@
+"""Trace files as the `samepaged traces` commands read and report them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from samepaged.errors import TraceError
+from samepaged.traces.parquet import look
+from samepaged.traces.survey import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from samepaged.traces import About, TraceFile
+
+__all__ = ["description", "report_unusable", "usable_files"]
+
+
+def usable_files(place: str, failures: list[TraceError]) -> Iterator[TraceFile]:
+    """The trace files of a place. Errors of the others are appended to `failures`."""
+    for file in _files(place):
+        if isinstance(file, TraceError):
+            failures.append(file)
+        else:
+            yield file
+
+
+def _files(place: str) -> Iterator[TraceFile | TraceError]:
+    """The trace files of a place; an unusable file is returned as its error."""
+    found = list(paths(place))
+    try:
+        yield from look(found)
+    except TraceError:
+        for path in found:
+            try:
+                yield from look([path])
+            except TraceError as error:
+                yield error
+
+
+def description(file: TraceFile, about: About) -> dict[str, Any]:
+    """The JSON object of one trace."""
+    derived = {"memory_pages": about.memory_pages, "duplicate_pages": about.duplicate_pages}
+    return asdict(about) | derived | {"sample": file.sample, "file": file.path, "file_bytes": file.size}
+
+
+def report_unusable(failures: Sequence[TraceError]) -> int:
+    """Print the errors; returns the exit status."""
+    for failure in failures:
+        print(f"samepaged: {failure}", file=sys.stderr)
+    return 1 if failures else 0

@@ -1,0 +1,42 @@
+"""The command `samepaged traces verify`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from samepaged.commands.arguments import add_place
+from samepaged.commands.traces.files import report_unusable, usable_files
+from samepaged.errors import TraceError
+from samepaged.traces import read
+from samepaged.traces.attribution_file import owners_of
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["Command"]
+
+
+class Command:
+    """Read every row of every trace, and compare it with the checksums in the file."""
+
+    name = "verify"
+    help = "verify the checksums of traces"
+
+    def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments of the command."""
+        add_place(parser)
+        parser.set_defaults(run=self.run)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Verify the files; returns 1 if one is unusable."""
+        failures: list[TraceError] = []
+        whole = owned = 0
+        for file in usable_files(args.place, failures):
+            try:
+                whole += len(read(file.path))
+                owned += len(list(owners_of([file])))
+            except TraceError as error:
+                failures.append(error)
+        with_owners = f", {owned} of them with owners" if owned else ""
+        print(f"{whole} traces are as they were written{with_owners}")
+        return report_unusable(failures)

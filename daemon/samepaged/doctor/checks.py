@@ -1,0 +1,102 @@
+"""All checks, one after the other: nothing is suspended, read or changed, and none keeps another from being made."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from samepaged import privileges
+from samepaged.doctor.attribution import sources
+from samepaged.doctor.check import Check, Status, from_error, worst
+from samepaged.doctor.guests import Examined, examine
+from samepaged.doctor.host import host
+from samepaged.doctor.leases import leases
+from samepaged.doctor.libvirtd import connected, reach
+from samepaged.doctor.network import network
+from samepaged.doctor.process import process, user_name
+from samepaged.doctor.ram_layout import verify
+from samepaged.doctor.storage import read_configuration, storage
+from samepaged.doctor.unit import units
+from samepaged.errors import ConfigError, GuestError, HypervisorError
+from samepaged.hypervisor.qemu_process import ProcessTable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from samepaged.config import Config
+    from samepaged.hypervisor.protocol import Domain
+
+__all__ = ["Examination", "examination"]
+
+FAILED: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was found, and the exit status that it ends in."""
+
+    checks: tuple[Check, ...]
+    guests: tuple[Examined, ...]
+    exit_status: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Libvirt:
+    """What was found over the connection; `reached` says that there was one."""
+
+    reached: bool
+    checks: list[Check]
+    guests: list[Examined]
+    about_guests: list[Check]
+
+
+def examination(path: Path | None, uri: str | None, *, verify_layout: bool) -> Examination:
+    """Check this host against the configuration in the file `path` (None: the defaults), with libvirt at `uri` (None:
+    the configured one). With `verify_layout` QEMU's monitor is asked, which taints the domains.
+    """
+    config, configuration = read_configuration(path)
+    if uri is not None:
+        config = config.model_copy(update={"libvirt": config.libvirt.model_copy(update={"uri": uri})})
+    held = privileges.held()
+    user = user_name(os.geteuid())
+    kept = storage(config, user)
+    kernel = [*host(config.scan, config.runtime_directory, held), *sources(config.sources)]
+    address = network(config.export, held)
+    unit = units(config.scan)
+    libvirt = _libvirt(config, user, verify_layout=verify_layout)
+    own = process(config.scan, config.libvirt.uri, held)  # the last: it closes our own pagemap
+    leased = leases(config.libvirt.uri)
+    checks = (*configuration, *kept, *libvirt.checks, *leased, *own, *unit, *kernel, *address, *libvirt.about_guests)
+    if worst(configuration) is Status.FAILURE:
+        status = ConfigError.exit_status
+    elif not libvirt.reached:
+        status = HypervisorError.exit_status
+    else:
+        status = FAILED if worst(checks) is Status.FAILURE else 0
+    return Examination(checks, tuple(libvirt.guests), status)
+
+
+def _libvirt(config: Config, user: str, *, verify_layout: bool) -> _Libvirt:
+    with reach(config.libvirt.uri) as (hypervisor, access):
+        found = _Libvirt(access.versions is not None, connected(access, user), [], [])
+        if hypervisor is None or not found.reached:
+            return found
+        try:
+            processes = ProcessTable()
+            for domain in hypervisor.running():
+                guest = examine(hypervisor, config, domain, processes)
+                found.guests.append(guest)
+                found.about_guests.extend(one for one in (guest.check, guest.links) if one is not None)
+                if verify_layout:
+                    found.about_guests.extend(_verified(domain, guest))
+        except (GuestError, HypervisorError) as error:
+            found.checks.append(from_error("guests", error, "see that libvirtd runs, and try again"))
+        return found
+
+
+def _verified(domain: Domain, guest: Examined) -> list[Check]:
+    """Whether the RAM of a guest lies where it was found, where it was to be found at all."""
+    if guest.forecast is None or not guest.forecast.mappings:
+        return []
+    return [verify(domain, guest.forecast.mappings)]

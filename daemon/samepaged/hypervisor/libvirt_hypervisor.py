@@ -1,0 +1,308 @@
+"""One connection to libvirt that may be lost and made again, and libvirt's events."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import urlsplit
+
+import libvirt
+
+from samepaged import threads
+from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.hypervisor.calls import Calls, CallTimeoutError
+from samepaged.hypervisor.connection import (
+    Connection,
+    check_descriptors,
+    connection_lost,
+    libvirt_error,
+    one_line,
+    open_connection,
+    start_event_loop,
+)
+from samepaged.hypervisor.libvirt_domain import LibvirtDomain
+from samepaged.hypervisor.resume_events import ResumeCounter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["LibvirtHypervisor"]
+
+log = logging.getLogger(__name__)
+
+# Seconds that libvirt may take to accept a connection.
+OPEN_SECONDS: Final = 15.0
+
+# Seconds in which libvirt must answer a call. The few calls that need QEMU or a job have a bound of their own.
+CALL_SECONDS: Final = 3.0
+# Seconds for which the caller waits for the connection's end.
+CLOSE_SECONDS: Final = 1.0
+# Seconds that opening another connection may take, in place of one with a call that does not return.
+REPLACE_SECONDS: Final = 2.0
+# Path of no file. libvirt may log its absence.
+UNLIKELY_FILE: Final = "/samepaged doctor asks whether it may use this connection for more than reading"
+
+T = TypeVar("T")
+
+GONE_EVENTS: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED})
+
+
+class LibvirtHypervisor:
+    """`Hypervisor` over QEMU's driver of the libvirt at `uri`. When a domain ends, the event loop's thread calls
+    `on_gone` with its name. A wait for libvirt ends once `stop` returns True. A `read_only` connection, which more
+    users may have, can ask and change nothing.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        on_gone: Callable[[str], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        *,
+        read_only: bool = False,
+    ) -> None:
+        self.uri = uri
+        self._read_only = read_only
+        self._on_gone = on_gone
+        self._stop = stop
+        self._connection: Connection | None = None
+        self._resumes = ResumeCounter()
+        self._calls = Calls(self._stop)
+        self._use = threading.Lock()
+        self._in_use = False  # by a call without a bound
+        self._pending_closes: list[Callable[[], object]] = []  # ends the connection of such a call
+
+    def connect(self, seconds: float = OPEN_SECONDS) -> None:
+        """As in Hypervisor: within so many seconds."""
+        if self.alive and not self._in_use:
+            return
+        self.close()
+        self._check_uri()
+        check_descriptors()
+        start_event_loop()
+        resumes = ResumeCounter()
+        connection = self._open(seconds, resumes)
+        if connection.driver != "QEMU":
+            connection.close()
+            raise HypervisorError(
+                f"{self.uri!r} is libvirt's driver {connection.driver!r}", "use QEMU's, such as qemu:///system"
+            )
+        self._connection, self._resumes = connection, resumes
+
+    def _open(self, seconds: float, resumes: ResumeCounter) -> Connection:
+        """Open in a thread of its own: a libvirtd that hangs lets a client wait for ever, as yet without keepalive."""
+        answers: queue.SimpleQueue[Connection | Exception] = queue.SimpleQueue()
+        given_up = threading.Event()
+
+        def work() -> None:
+            answer: Connection | Exception
+            try:
+                answer = open_connection(self.uri, self._lifecycle, resumes, read_only=self._read_only)
+            except (libvirt.libvirtError, ValueError) as error:
+                answer = error
+            answers.put(answer)
+            if given_up.is_set() and isinstance(answer, Connection):
+                answer.close()
+
+        threads.Worker(work).start(HypervisorError)
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                answer = answers.get(timeout=0.1)
+            except queue.Empty:
+                if self._stop() or time.monotonic() > deadline:
+                    given_up.set()
+                    raise self._unreachable("it does not answer") from None
+            else:
+                if isinstance(answer, Exception):
+                    raise self._unreachable(answer) from answer
+                return answer
+
+    def _unreachable(self, why: object) -> HypervisorError:
+        return HypervisorError(
+            f"libvirt at {self.uri!r} cannot be reached: {one_line(why)}",
+            "check that libvirtd or virtqemud runs, the URI, and that this user may use its socket (membership of "
+            "group 'libvirt', or root)",
+        )
+
+    def _check_uri(self) -> None:
+        if not self.uri.strip() or not self.uri.isprintable():
+            raise HypervisorError(f"libvirt's URI {self.uri!r} is empty or not printable", "use qemu:///system")
+        try:
+            host = urlsplit(self.uri).hostname
+        except ValueError:
+            host = None  # libvirt has the better message for what is no URI
+        if host:
+            raise HypervisorError(
+                f"{self.uri!r} is on host {host!r}", "guest memory is read where the guest runs: run samepaged there"
+            )
+
+    def _lifecycle(
+        self, _: object, domain: libvirt.virDomain, event: int, _detail: int, resumes: ResumeCounter
+    ) -> None:
+        # A connection that was left to a call delivers events, too, into counts that nothing asks for any more.
+        if event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
+            resumes.count_event(domain.UUIDString())
+        if event in GONE_EVENTS and self._on_gone is not None:
+            self._on_gone(domain.name())
+
+    @property
+    def resumes(self) -> ResumeCounter:
+        """As in Hypervisor: resumes since the connection was made."""
+        return self._resumes
+
+    @property
+    def unanswered(self) -> int:
+        """As in Hypervisor."""
+        return self._calls.unanswered
+
+    @property
+    def alive(self) -> bool:
+        """As in Hypervisor."""
+        try:
+            return self._native is not None and bool(self._native.isAlive())
+        except libvirt.libvirtError:
+            return False
+
+    def close(self) -> None:
+        """As in Hypervisor."""
+        with self._use:
+            in_use, end = self._in_use, self._detach()
+            if end is not None and in_use:
+                self._pending_closes.append(end)
+        if end is not None and not in_use:
+            with contextlib.suppress(CallTimeoutError, HypervisorError):
+                self._calls.make(end, CLOSE_SECONDS)
+        self._calls.close()
+
+    def _detach(self) -> Callable[[], object] | None:
+        """Give the connection up. The result closes it, and must not be called during a call over it."""
+        connection, self._connection = self._connection, None
+        self._in_use = False
+        return None if connection is None else connection.close
+
+    def _replace(self) -> None:
+        """Leave the connection to a call that does not return, and open another one. libvirt's client (9.0) loses
+        wake-ups, and then answers, if two threads call over one connection; and libvirtd takes no further request of a
+        connection with five open ones.
+        """
+        self._detach()
+        with contextlib.suppress(HypervisorError):  # then the next call finds none, as after a loss
+            self.connect(REPLACE_SECONDS)
+
+    def call(
+        self,
+        what: str,
+        function: Callable[[], T],
+        seconds: float | None = CALL_SECONDS,
+        *,
+        names_domain: bool = True,
+    ) -> T:
+        """Call into libvirt; its errors become GuestError, or HypervisorError if the connection was lost. `what` names
+        the act and, with `names_domain`, the domain. After so many seconds the call is left to itself: GuestError with
+        Reason.NO_ANSWER. With None it is made in the calling thread, without a bound.
+        """
+        try:
+            return self._without_bound(function) if seconds is None else self._bounded(function, seconds)
+        except CallTimeoutError:
+            raise GuestError(
+                Reason.NO_ANSWER,
+                f"{what}: libvirt has not answered for {seconds:g} s",
+                "see whether QEMU or libvirtd hangs (virsh domcontrol), and on what",
+                names_domain=names_domain,
+            ) from None
+        except libvirt.libvirtError as error:
+            raise libvirt_error(what, error, alive=self.alive, names_domain=names_domain) from error
+
+    def _bounded(self, function: Callable[[], T], seconds: float) -> T:
+        connection = self._connection
+        try:
+            return self._calls.make(function, seconds, connection.close if connection else lambda: None)
+        except CallTimeoutError:
+            if self._connection is connection:  # the call's thread closes it, when the call returns
+                self._replace()
+            raise
+
+    def _without_bound(self, function: Callable[[], T]) -> T:
+        with self._use:
+            self._in_use, native = True, self._native
+        try:
+            return function()
+        finally:
+            with self._use:
+                if self._native is native:
+                    self._in_use = False
+                ends, self._pending_closes = self._pending_closes, []
+            for end in ends:
+                end()
+
+    @property
+    def _native(self) -> libvirt.virConnect | None:
+        return None if self._connection is None else self._connection.native
+
+    def _open_native(self) -> libvirt.virConnect:
+        native = self._native
+        if native is None:
+            raise HypervisorError(f"there is no connection to libvirt at {self.uri!r}")
+        return native
+
+    def versions(self) -> tuple[str, str]:
+        """As in Hypervisor."""
+        native = self._open_native()
+        numbers = self.call(
+            "asking for versions",
+            lambda: (native.getLibVersion(), native.getVersion()),
+            OPEN_SECONDS,  # libvirt may probe QEMU's capabilities first
+        )
+        libvirts, qemus = (f"{number // 10**6}.{number // 1000 % 1000}.{number % 1000}" for number in numbers)
+        return libvirts, qemus
+
+    def may_change(self) -> bool:
+        """As in Hypervisor. A read-only socket can be opened for writing too, and only then refuses each call that
+        changes something: so one of them is made, which changes nothing.
+        """
+        native = self._open_native()
+        try:
+            self.call("asking for rights", lambda: native.saveImageGetXMLDesc(UNLIKELY_FILE, 0))
+        except GuestError as error:
+            return error.reason is not Reason.NO_PERMISSION
+        return True
+
+    def running(self) -> list[LibvirtDomain]:
+        """As in Hypervisor."""
+        native = self._open_native()
+        domains = self.call("listing domains", lambda: native.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE))
+        return sorted((LibvirtDomain(self.call, domain) for domain in domains), key=lambda domain: domain.name)
+
+    def by_uuid(self, uuid: str) -> LibvirtDomain:
+        """As in Hypervisor."""
+        native = self._open_native()
+        found = self.call(f"looking up domain {uuid}", lambda: native.lookupByUUIDString(uuid), names_domain=False)
+        return LibvirtDomain(self.call, found)
+
+    def by_name(self, name: str) -> LibvirtDomain:
+        """As in Hypervisor."""
+        native = self._open_native()
+        for lookup in (native.lookupByName, native.lookupByUUIDString):
+            try:
+                return LibvirtDomain(self.call, self._calls.make(partial(lookup, name), CALL_SECONDS))
+            except CallTimeoutError:
+                raise HypervisorError(
+                    f"libvirt has not answered for {CALL_SECONDS:g} s while {name!r} was looked up"
+                ) from None
+            except UnicodeEncodeError:
+                break  # no name that libvirt could have
+            except libvirt.libvirtError as error:
+                if not self.alive:
+                    raise connection_lost(f"looking up {name!r}", error) from error
+        raise GuestError(
+            Reason.NO_SUCH_DOMAIN,
+            f"there is no domain {name!r}",
+            "`virsh list` shows those that run",
+            names_domain=True,
+        )

@@ -1,0 +1,200 @@
+"""Tables of docs/analysis/study.md about page attribution (the paper, section 5.2)."""
+
+from __future__ import annotations
+
+import re
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Final
+
+from experiments.tables import markdown, mib, percent
+from samepaged.analysis.study.attribution.involvement import is_library
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from experiments.contents import Repeated
+    from samepaged.attribution.report import AttributionReport, CopiedPage
+
+__all__ = ["by_file", "by_kind", "by_process", "guests", "known", "most_copied"]
+
+Document = dict[str, Any]
+
+KIND: Final = "kinds", "kind"
+TOGETHER: Final = "together", "kinds"
+PROCESS: Final = "processes", "process"
+FILE: Final = "files", "path"
+# What the paper says of its desktop (section 5.2, Figures 11 and 12), of owners and of several of them together.
+PAPER_KINDS: Final = {
+    "heap": "over 50 %",
+    "heap+anonymous": "over 50 % (heap)",
+    "stack": "less than 5 %",
+    "library+private_file": "43 % (libraries)",
+}
+PAPER_FILES: Final = {"libxul.so": "the most of all"}
+PAPER_PROCESSES: Final = {"soffice.bin": "38 % (OpenOffice)", "Xvfb": "31 % (X server)"}
+# The names that Firefox's processes give themselves, and the desktop's programs that are made with GTK.
+FIREFOX: Final = (
+    *("firefox-esr", "crashhelper", "Chroot Helper", "Web Content", "Isolated Web Co", "file:// Content"),
+    *("WebExtensions", "Privileged Cont", "Socket Process", "RDD Process", "Utility Process"),
+)
+GTK: Final = ("mousepad", "thunar", "evince", "evinced", "dconf-service")
+PROCESSES_TOGETHER: Final = {
+    "Firefox, all of its processes": (FIREFOX, "nearly half"),
+    "mousepad, thunar, evince and what they start": (GTK, "31 % (Gnome)"),
+}
+# Of each guest, the owners that are involved most.
+MOST: Final = 8
+LEAST: Final = 0.005
+LEAST_COPIED: Final = 0.01
+PAGE: Final = 4096
+LINES: Final = 3
+# What all paths of modules begin with.
+MODULES: Final = re.compile(r"^/(?:usr/)?lib/modules/[^/]+/kernel/")
+
+
+def known(study: Document, setups: Sequence[str]) -> list[Document]:
+    """The guests whose traces tell it, those of the last setup first: the desktop, as the paper's."""
+    found = study.get("sources", {}).get("domains", [])
+    order = {setup: -at for at, setup in enumerate(setups)}
+    return sorted(found, key=lambda one: (order.get(one["domain"].rpartition("-")[2], 1), one["domain"]))
+
+
+def guests(found: Iterable[AttributionReport]) -> str:
+    """What there is to tell of each guest: its kernel, how much it uses and shares, and how much of it is known."""
+    return markdown(
+        (
+            *("guest", "kernel", "in use, MiB", "of that with a known owner"),
+            *("self-sharing, MiB", "of the pages in use alone, MiB"),
+        ),
+        (
+            (
+                one.domain,
+                one.kernel or "-",
+                mib(one.in_use_pages, {"page_size": PAGE}),
+                percent(one.labelled_ratio),
+                mib(one.self_sharing_pages, {"page_size": PAGE}),
+                mib(one.in_use_self_sharing_pages, {"page_size": PAGE}),
+            )
+            for one in found
+        ),
+    )
+
+
+def by_kind(found: Sequence[Document]) -> str:
+    """Figure 11: how much sharing involves each kind of page, and some of them together; what the paper names first."""
+    told = [_parts(one, TOGETHER) | _parts(one, KIND) for one in found]
+    kinds = dict.fromkeys((*PAPER_KINDS, *_most(told)))
+    rows = [(kind, *(_cell(parts.get(kind)) for parts in told), PAPER_KINDS.get(kind, "-")) for kind in kinds]
+    return markdown(("pages", *_names(found), "the paper's desktop"), rows)
+
+
+def by_file(found: Sequence[Document], *, libraries: bool) -> str:
+    """Figure 11's libraries, those most involved in each guest; or, if not `libraries`, the other files."""
+    paper = PAPER_FILES if libraries else {}
+    return _owners(found, FILE, paper, "library" if libraries else "file", lambda path: is_library(path) is libraries)
+
+
+def by_process(found: Sequence[Document]) -> str:
+    """Figure 12: how much sharing involves each process, those most involved in each guest."""
+    told = [_parts(one, PROCESS) for one in found]
+    return _owners(
+        found, PROCESS, PAPER_PROCESSES, "process", lambda _: True, first=_together(told, PROCESSES_TOGETHER)
+    )
+
+
+def most_copied(found: Iterable[tuple[AttributionReport, Sequence[Repeated]]]) -> str:
+    """The pages with most copies of each guest: what fills them, as the trace's hashes tell, and whose they are. Those
+    with next to no part in the guest's self-sharing are left out.
+    """
+    rows = []
+    for answers, contents in found:
+        # Both are in the order of copies, then of hashes.
+        for copied, content in zip(answers.most_copied, contents, strict=False):
+            if content.part < LEAST_COPIED:
+                break
+            what = content.what if content.copies == copied.copies else "-"
+            size = mib(copied.copies, {"page_size": PAGE})
+            rows.append((answers.domain, f"{copied.copies:,}", size, percent(content.part), what, _lines(copied)))
+    head = ("guest", "copies", "MiB", "of its self-sharing", "every byte or pixel is", "whose they are")
+    return markdown(head, rows)
+
+
+def _lines(copied: CopiedPage) -> str:
+    """The owners of most of the copies, and which part of the copies is theirs, where all are known."""
+    total = 0 if copied.more_owners else sum(copied.pages)
+    parts = [f" {100 * pages / total:.0f} %" if total > pages else "" for pages in copied.pages]
+    told = [f"`{line}`{part}" for line, part in zip_longest(copied.owners, parts, fillvalue="") if part != " 0 %"]
+    more = len(copied.owners) > len(told[:LINES]) or copied.more_owners
+    return "; ".join(told[:LINES]) + (" and others" if more else "")
+
+
+def _names(found: Sequence[Document]) -> list[str]:
+    return [one["domain"] for one in found]
+
+
+def _parts(guest: Document, which: tuple[str, str]) -> dict[str, tuple[float, float]]:
+    """By owner, what part of the guest's sharing involves it, and its part in the split; the most involved first."""
+    key, name = which
+    return {one[name]: (one["sharing_ratio"]["avg"], one["split_ratio"]) for one in guest[key] or ()}
+
+
+def _together(
+    told: Sequence[Mapping[str, tuple[float, float]]], groups: Mapping[str, tuple[Sequence[str], str]]
+) -> list[tuple[str, ...]]:
+    """A row for several owners together that any guest has: at least what the most involved of them is, as involvements
+    overlap, and at most the sum, if that is not more than all. Their parts of the split add up.
+    """
+    rows = []
+    for name, (members, paper) in groups.items():
+        here = [[parts[member] for member in members if member in parts] for parts in told]
+        if any(here):
+            rows.append((name, *(_range(parts) for parts in here), paper))
+    return rows
+
+
+def _range(parts: Sequence[tuple[float, float]]) -> str:
+    if not parts:
+        return "-"
+    least, most = max(part for part, _ in parts), sum(part for part, _ in parts)
+    if percent(least) == percent(most):
+        involved = percent(least)
+    else:
+        involved = f"{percent(least)} or more" if most >= 1 else f"{percent(least)} to {percent(most)}"
+    return f"{involved} ({percent(sum(split for _, split in parts))})"
+
+
+def _most(told: Sequence[Mapping[str, tuple[float, float]]]) -> list[str]:
+    """Owners that have a part worth a row in any of the guests, in the order of the first guest, and so on."""
+    return list(dict.fromkeys(name for parts in told for name, (part, _) in parts.items() if part >= LEAST))
+
+
+def _owners(
+    found: Sequence[Document],
+    which: tuple[str, str],
+    paper: Mapping[str, str],
+    head: str,
+    wanted: Callable[[str], bool],
+    first: Sequence[tuple[str, ...]] = (),
+) -> str:
+    told: list[dict[str, tuple[float, float]]] = []
+    for one in found:
+        parts: dict[str, tuple[float, float]] = {}
+        for name, part in _parts(one, which).items():
+            if wanted(name):
+                # Releases have the same library in different directories; a guest's own other one is a small thing.
+                parts.setdefault(_short(name), part)
+        told.append(parts)
+    rows = list(first)
+    for name in _most([dict(list(parts.items())[:MOST]) for parts in told]):
+        said = [paper.get(name, "-")] if paper else []
+        rows.append((name, *(_cell(parts.get(name)) for parts in told), *said))
+    return markdown((head, *_names(found), *(["the paper's desktop"] if paper else [])), rows)
+
+
+def _short(name: str) -> str:
+    """A library by its name alone, a module without the directory of all modules."""
+    return name.rpartition("/")[2] if is_library(name) else MODULES.sub("", name)
+
+
+def _cell(part: tuple[float, float] | None) -> str:
+    return "-" if part is None else f"{percent(part[0])} ({percent(part[1])})"
