@@ -19,6 +19,7 @@ from samepaged.attribution.client import WorkerClient, WorkerLimits, WorkerRefus
 from samepaged.attribution.messages import BLOCK, MOST_NOTES
 from samepaged.attribution.page_owners import KIND, PageOwners
 from samepaged.attribution.sandbox import PROGRAM
+from samepaged.formatting import size
 from samepaged.ipc import GoneError, ProtocolError
 
 if TYPE_CHECKING:
@@ -146,8 +147,8 @@ class AttributionSession:
 
     def _reason(self, error: WorkerRefused) -> str:
         if self._talk is not None and not self._talk.copied.room and self._talk.copied.most < len(self._stale):
-            limit = self._terms.memory_limit >> 20
-            return f"more of it would have to be copied than sources.memory_limit, which is {limit} MiB"
+            limit = size(self._terms.memory_limit)
+            return f"more of it would have to be copied than sources.memory_limit, which is {limit}"
         return str(error) if error.linux else f"{NO_LINUX}: {error}"
 
     def prepare(self, copies: PageSource) -> None:
@@ -203,8 +204,8 @@ class AttributionSession:
     def _make_ready(self, talk: WorkerClient) -> None:
         talk.copied.forget()
         if len(self._needed) > talk.copied.most:
-            needed, limit = len(self._needed) * PAGE_SIZE >> 20, self._terms.memory_limit >> 20
-            self.decline(f"{needed} MiB of it would have to be copied, and more; sources.memory_limit is {limit} MiB")
+            needed, limit = size(len(self._needed) * PAGE_SIZE), size(self._terms.memory_limit)
+            self.decline(f"{needed} of it would have to be copied, and more; sources.memory_limit is {limit}")
             return
         talk.copied.ready(self.expected(None))
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.doctor.check import Check, failure, ok, one_line, warning
 from samepaged.errors import GuestError
+from samepaged.formatting import size
 from samepaged.hypervisor import hmp
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def compared(name: str, mappings: Sequence[RamMapping], blocks: Sequence[RamBloc
 
 
 def _listed(places: Sequence[tuple[int, int]]) -> str:
-    return ", ".join(f"{size >> 20} MiB at {start:#x}" for start, size in places)
+    return ", ".join(f"{size(length)} at {start:#x}" for start, length in places)
 
 
 def verify(domain: Domain, mappings: Sequence[RamMapping]) -> Check:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from samepaged import formatting
 from samepaged.errors import GuestError, Reason
 from samepaged.os_errors import process_error
 
@@ -197,17 +198,17 @@ def _mapping(found: _Part) -> RamMapping:
 def _best(runs: Sequence[list[Vma]], size: int, wanted: int) -> list[RamMapping]:
     ranked = sorted(((part.rank(), part) for run in runs for part in _parts(run, size)), key=lambda r: r[0])
     ranked.reverse()
-    mib = f"{size / (1 << 20):g} MiB"
+    told = formatting.size(size)
     if len(ranked) < wanted:
         raise GuestError(
             Reason.LAYOUT,
-            f"QEMU has {len(ranked)} mappings of {mib} that could be the guest's RAM, its XML {wanted}",
+            f"QEMU has {len(ranked)} mappings of {told} that could be the guest's RAM, its XML {wanted}",
             "use `--reader dump`",
         )
     if len(ranked) > wanted and ranked[wanted - 1][0] == ranked[wanted][0]:
         raise GuestError(
             Reason.LAYOUT,
-            f"QEMU has more mappings of {mib} than RAM blocks, and they look alike",
+            f"QEMU has more mappings of {told} than RAM blocks, and they look alike",
             "use `--reader dump`",
         )
     # QEMU allocates blocks in the order of the guest's addresses, and the kernel hands out addresses downwards.

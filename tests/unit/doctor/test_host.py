@@ -97,7 +97,7 @@ STILL = ScanConfig(still_ksm=True)
         (KsmState(None, 0, writable=False, paused=False), AUTO, "ok", "none"),
         (KsmState("0", 0, writable=False, paused=False), AUTO, "ok", "does not run"),
         (KsmState("0", 0, writable=True, paused=True), AUTO, "warning", "still stands"),
-        (KsmState("1", 512, writable=True, paused=True), AUTO, "ok", "2 MiB are merged"),
+        (KsmState("1", 512, writable=True, paused=True), AUTO, "ok", "2.00 MiB are merged"),
         (KsmState("1", 512, writable=False, paused=False), AUTO, "ok", "reads again"),
         (KsmState("1", 512, writable=False, paused=False), STILL, "warning", "may not write"),
         (KsmState("1", 512, writable=True, paused=False), STILL, "ok", "held still"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from samepaged.analysis.study.formatting import amount, named
+from samepaged.analysis.study.formatting import named
 from samepaged.analysis.study.groups import inter_sharing
 from samepaged.analysis.study.guests import guests_of
 from samepaged.analysis.study.hash_reader import HashReader
@@ -21,6 +21,7 @@ from samepaged.analysis.study.sampling import all_groups, drawn_guests, number_o
 from samepaged.analysis.study.table import Table
 from samepaged.errors import TraceError
 from samepaged.escape import printable
+from samepaged.formatting import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -140,7 +141,7 @@ class Comparison:
         return ("inter-VM" if kind == "inter" else kind, *(self._amount(one, kind) for one in self.sets), *told)
 
     def _amount(self, one: SetSharing, kind: str) -> str:
-        return amount(one.sharing[kind].avg * self.page_size)
+        return size(one.sharing[kind].avg * self.page_size)
 
 
 def compare(
