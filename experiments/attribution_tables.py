@@ -121,8 +121,8 @@ def most_copied(found: Iterable[tuple[AttributionReport, Sequence[Repeated]]]) -
 
 def _lines(copied: CopiedPage) -> str:
     """The owners of most of the copies, and which part of the copies is theirs, where all are known."""
-    total = 0 if copied.more_owners else sum(copied.pages)
-    parts = [f" {100 * pages / total:.0f} %" if total > pages else "" for pages in copied.pages]
+    total = 0 if copied.more_owners else sum(copied.owner_pages)
+    parts = [f" {100 * pages / total:.0f} %" if total > pages else "" for pages in copied.owner_pages]
     told = [f"`{line}`{part}" for line, part in zip_longest(copied.owners, parts, fillvalue="") if part != " 0 %"]
     more = len(copied.owners) > len(told[:LINES]) or copied.more_owners
     return "; ".join(told[:LINES]) + (" and others" if more else "")

@@ -127,16 +127,8 @@ class TraceError(SamepagedError):
         super().__init__(f"{name}: {problem}", remedy)
 
 
-class InvalidValueError(ValueError):
-    """A value of a configuration key or an option is not accepted: the problem and the remedy, as in `Fault`."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(problem, remedy)
-        self.problem = problem
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        return str(Fault(self.problem, self.remedy))
+class InvalidValueError(UsageError, ValueError):
+    """A value of a configuration key or an option is not accepted. pydantic and argparse collect it as a ValueError."""
 
 
 class HypervisorError(SamepagedError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.attribution.guest_ram import Ram
+from samepaged.attribution.guest_ram import GuestRam
 from samepaged.attribution.linux.kernel import Kernel
 from samepaged.attribution.linux.labelling import label_pages
 from samepaged.attribution.page_owners import KIND, KINDS
@@ -69,15 +69,15 @@ def scanned(
         whole_ = Whole(attendant)
         witness: PageObserver = whole_  # type: ignore[assignment]  # the rest of it is the attendant's
         found = capture(source, Hashing(best_hasher(), 7, 1, lambda: False), policy, kept, witness)
-        attendant.think()
-        owned = attendant.conclude()
+        attendant.start_attribution()
+        owned = attendant.finish()
     assert whole_.words is not None
     return found, owned, whole(whole_.words, layout)
 
 
 def whole(words: NDArray[np.uint64], layout: RamMap) -> PageOwners:
     """Whose the pages of a whole memory are."""
-    ram = Ram(words, layout)
+    ram = GuestRam(words, layout)
     return label_pages(Kernel.open(ram, np.flatnonzero(words[:, 0] == MARK).tolist(), None, None))
 
 

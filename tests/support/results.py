@@ -194,10 +194,12 @@ def answers(domain: str, *, names: bool = True, kinds: int = 3) -> AttributionRe
         kinds=(*owners[:kinds], Owner("free", 200, 0, 0, 0.0)),
         processes=(Owner("apache2", 150, 40, 20, 50.0), Owner("sshd", 20, 5, 0, 2.5)) if names else None,
         files=(Owner("/usr/lib/libc.so.6", 90, 20, 10, 15.0),) if names else None,
-        most_copied=(CopiedPage(12, others=True, owners=("[libc.so.6 000b6000 r-xp]: apache2 sshd",), more_owners=1),)
+        most_copied=(
+            CopiedPage(12, shared_with_others=True, owners=("[libc.so.6 000b6000 r-xp]: apache2 sshd",), more_owners=1),
+        )
         if names
-        else (CopiedPage(12, others=True, owners=("[library]",)),),
-        together=(Owner("heap+anonymous", 300, 50, 20, 60.0),),
+        else (CopiedPage(12, shared_with_others=True, owners=("[library]",)),),
+        combined_kinds=(Owner("heap+anonymous", 300, 50, 20, 60.0),),
         in_use_self_sharing_pages=40,
     )
 

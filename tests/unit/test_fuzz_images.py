@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.attribution.guest_ram import WORDS, Unreadable
+from samepaged.attribution.guest_ram import PAGE_WORDS, Unreadable
 from samepaged.attribution.page_owners import PageOwners
 from samepaged.attribution.ram_map import RamMap, RamRegion
 from tests.fuzz.images.trial import Plan, attempt
@@ -35,10 +35,10 @@ class Reader:
     def profile(self, _: Any) -> bytes:
         return b"{}"
 
-    def array_pages(self, *_: Any) -> Any:
+    def struct_page_pages(self, *_: Any) -> Any:
         return NO_PAGES, NO_PAGES
 
-    def selected(self, _: Any) -> Any:
+    def slab_and_table_pages(self, _: Any) -> Any:
         return NO_PAGES
 
     def attribute(self, _: Any) -> PageOwners:
@@ -57,7 +57,7 @@ def no_garbage_is_collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def outcome(find: Callable[[], PageOwners]) -> str:
     layout = RamMap((RamRegion(0, PAGES * PAGE_SIZE),))
     plan = Plan(b"{}", None, cold=False, names=True, blocks=np.ones(1, dtype=np.bool_))
-    words = np.zeros((PAGES, WORDS), dtype=np.uint64)
+    words = np.zeros((PAGES, PAGE_WORDS), dtype=np.uint64)
     return attempt(words, layout, NO_PAGES, plan, Reader(find)).kind
 
 

@@ -9,30 +9,30 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["MOST_TYPES", "types_of"]
+__all__ = ["MAX_BTF_FILE_BYTES", "read_btf_file"]
 
 log = logging.getLogger(__name__)
 
 # Bytes; a distribution's kernel has 5 MiB.
-MOST_TYPES: Final = 1 << 26
+MAX_BTF_FILE_BYTES: Final = 1 << 26
 # As in VMCOREINFO. It comes from the guest, and becomes a part of a path.
-BUILD: Final = re.compile(r"[0-9a-f]{8,64}")
+BUILD_ID: Final = re.compile(r"[0-9a-f]{8,64}")
 
 
-def types_of(directory: Path | None, build: str | None) -> bytes:
+def read_btf_file(directory: Path | None, build_id: str | None) -> bytes:
     """The file for this build, or nothing."""
-    if directory is None or build is None or not BUILD.fullmatch(build):
+    if directory is None or build_id is None or not BUILD_ID.fullmatch(build_id):
         return b""
-    path = directory / f"{build}.btf"
+    path = directory / f"{build_id}.btf"
     try:
         with path.open("rb") as file:
-            raw = file.read(MOST_TYPES + 1)
+            raw = file.read(MAX_BTF_FILE_BYTES + 1)
     except FileNotFoundError:
         return b""
     except OSError as error:
         log.warning("%s cannot be read (%s): the kernel's types stay unknown", path, error.strerror)
         return b""
-    if len(raw) > MOST_TYPES:
-        log.warning("%s has more than %d bytes, and is no file of types", path, MOST_TYPES)
+    if len(raw) > MAX_BTF_FILE_BYTES:
+        log.warning("%s has more than %d bytes, and is no file of types", path, MAX_BTF_FILE_BYTES)
         return b""
     return raw

@@ -1,7 +1,6 @@
-"""What the daemon has the process that reads a guest's memory do: it asks, waits as long as it may, and checks.
+"""The client of the attribution worker: sends requests, waits up to a deadline, and checks the replies.
 
-Whatever the process says, it is the guest's word at best: numbers of pages are of that guest, and nothing is kept that
-would be used for another.
+Replies are untrusted: page numbers must lie in that guest, and no reply is used for another guest.
 """
 
 from __future__ import annotations
@@ -13,8 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.attribution.btf_files import types_of
-from samepaged.attribution.messages import CHECKED, answers, ascending, ownership_from, regions_of
+from samepaged.attribution.btf_files import read_btf_file
+from samepaged.attribution.messages import (
+    PAGE_NUMBER_ARRAYS,
+    are_page_numbers,
+    page_owners_from_message,
+    regions_of,
+    replies,
+)
 from samepaged.attribution.page_buffer import PageBuffer
 from samepaged.attribution.sandbox import PROGRAM, Limits, SandboxedProcess
 from samepaged.attribution.wire import Channel
@@ -27,33 +32,33 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.page_buffer import PageSource
+    from samepaged.attribution.page_buffer import PageProvider
     from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.ram_map import RamMap
     from samepaged.attribution.wire import Message
 
-__all__ = ["Prepared", "WorkerClient", "WorkerLimits", "WorkerRefused"]
+__all__ = ["GuestInspection", "WorkerClient", "WorkerLimits", "WorkerRefused"]
 
-# Seconds in which a process that is gone from its socket has to be gone altogether, so that its status tells why.
-PARTING: Final = 0.1
-# Pages that are had ready at a time for what is asked for one by one.
-READY: Final = 1024
-# Seconds in which an answer is taken that may have been there for long before it was asked for.
-TAKING: Final = 5.0
+# A worker that closed its socket must exit within this time, so that its exit status gives the reason.
+EXIT_SECONDS: Final = 0.1
+# Pages to preallocate at a time for `fetch` requests.
+PREALLOCATED_PAGES: Final = 1024
+# Minimum time to receive a reply that may have arrived before the call.
+MIN_RECEIVE_SECONDS: Final = 5.0
 
 
 class WorkerRefused(Exception):  # noqa: N818 - no error of ours: the guest's memory does not make sense
-    """The process could not do it, and said why. `linux` says whether it had found a kernel."""
+    """The worker replied with an error. `linux` is true if it had found a kernel."""
 
-    def __init__(self, why: str, *, linux: bool) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, *, linux: bool) -> None:
+        super().__init__(reason)
         self.linux = linux
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
-    """What a scan may take: bytes of the guest, seconds of thinking before and after the pause; whether the process
-    must be under a filter, whether names are wanted, and where types are that kernels do not have themselves.
+    """Limits of one attribution: bytes copied, seconds of analysis before and after the pause; whether a seccomp
+    filter is mandatory, whether names are wanted, and the directory of BTF files for kernels without BTF.
     """
 
     memory_limit: int
@@ -64,68 +69,72 @@ class WorkerLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """What was seen of the running guest: its profile (uint8, in no form of ours), and pages (int64, ascending): those
-    that hold its struct pages, those that these chose (slabs, tables), and others that were needed.
+class GuestInspection:
+    """Result of inspecting the running guest: its profile (uint8, opaque), and page numbers (int64, ascending) of the
+    struct pages, of the slabs and page tables that these select, and of further pages that the analysis read.
     """
 
     profile: NDArray[np.uint8]
-    array: NDArray[np.int64]
-    selection: NDArray[np.int64]
-    others: NDArray[np.int64]
+    struct_pages: NDArray[np.int64]
+    selected_pages: NDArray[np.int64]
+    extra_pages: NDArray[np.int64]
 
 
 class WorkerClient:
-    """With one process about one guest, of `layouts` (the likeliest first). `copied` is what it reads. Methods raise
-    ProtocolError where it is no use to go on; __init__ raises OSError where there can be no process.
+    """One worker process for one guest with one of `layouts` (the likeliest first). The worker reads `page_buffer`.
+    Methods raise ProtocolError if the worker is unusable; __init__ raises OSError if it cannot start.
     """
 
     def __init__(
-        self, layouts: Sequence[RamMap], terms: WorkerLimits, stop: Callable[[], bool], program: Sequence[str] = PROGRAM
+        self,
+        layouts: Sequence[RamMap],
+        worker_limits: WorkerLimits,
+        stop: Callable[[], bool],
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self._layouts = layouts
-        self._terms = terms
+        self._limits = worker_limits
         pages = layouts[0].pages
-        most = max(1, min(terms.memory_limit // PAGE_SIZE, pages))
-        self.copied = PageBuffer(pages, most)
+        most = max(1, min(worker_limits.memory_limit // PAGE_SIZE, pages))
+        self.page_buffer = PageBuffer(pages, most)
         try:
-            limits = Limits.of(2 * terms.time_limit, pages, most, seccomp=terms.seccomp)
-            self._child = SandboxedProcess(self.copied.file, pages, limits, program)
+            limits = Limits.of(2 * worker_limits.time_limit, pages, most, seccomp=worker_limits.seccomp)
+            self._process = SandboxedProcess(self.page_buffer.file, pages, limits, program)
         except BaseException:
-            self.copied.close()
+            self.page_buffer.close()
             raise
-        self._channel = Channel(self._child.socket, stop)
-        self._forms = answers(pages)
+        self._channel = Channel(self._process.socket, stop)
+        self._forms = replies(pages)
         self._pages = pages
-        self._asked = 0.0
+        self._request_deadline = 0.0
 
-    def last_words(self) -> str:
-        """What is worth saying of how the process ended that is gone, or nothing."""
-        return self._child.status(PARTING)
+    def exit_description(self) -> str:
+        """How the worker exited, if that is unusual; else an empty string."""
+        return self._process.exit_description(EXIT_SECONDS)
 
     def kill(self) -> None:
-        """Let it do nothing any more; this takes no time, and `end` is still to be called."""
-        self._child.kill()
+        """Kill the worker without waiting; call `close` later."""
+        self._process.kill()
 
-    def end(self) -> None:
-        """See the process end, and give the memory back."""
-        self._child.end()
-        self.copied.close()
+    def close(self) -> None:
+        """Wait for the worker's end, and free the page buffer."""
+        self._process.close()
+        self.page_buffer.close()
 
-    def look(
+    def inspect(
         self,
-        source: PageSource,
+        provider: PageProvider,
         notes: NDArray[np.int64],
         profile: NDArray[np.uint8],
         blocks: NDArray[np.bool_],
         *,
-        cold: bool,
-    ) -> Prepared:
-        """Have the running guest looked at, page by page; `blocks` says which blocks of its pages the host backs, of
-        the others no struct pages are needed. Raises Refused.
+        full: bool,
+    ) -> GuestInspection:
+        """Inspect the running guest. `blocks` (bool) are the blocks of pages that the host backs; struct pages of other
+        blocks are not needed. `full` runs the whole analysis, to learn which pages it reads. Raises WorkerRefused.
         """
         deadline = self._deadline()
-        self.copied.forget()
+        self.page_buffer.clear()
         asked = 0
         arrays: dict[str, NDArray[Any]] = {
             "regions": regions_of(self._layouts),
@@ -133,52 +142,54 @@ class WorkerClient:
             "profile": profile,
             "blocks": blocks.astype(np.uint8),
         }
-        fields = {"cold": int(cold), "names": int(self._terms.names)}
-        self._channel.send("begin", arrays, fields, deadline)
+        fields = {"full": int(full), "names": int(self._limits.names)}
+        self._channel.send("inspect", arrays, fields, deadline)
         while True:
-            message = self._receive(("fetch", "types", "prepared"), deadline)
-            if message.kind == "prepared":
-                return Prepared(**message.arrays)
+            message = self._receive(("fetch", "find_btf", "inspection"), deadline)
+            if message.kind == "inspection":
+                return GuestInspection(**message.arrays)
             if message.kind == "fetch":
                 pages = message.arrays["pages"]
-                self.copied.ready(max(len(pages), READY))
-                self._channel.send("answer", {"slots": self.copied.add(source, pages)}, deadline=deadline)
+                self.page_buffer.preallocate(max(len(pages), PREALLOCATED_PAGES))
+                self._channel.send("page_slots", {"slots": self.page_buffer.add(provider, pages)}, deadline=deadline)
             else:
                 asked += 1
                 if asked > len(self._layouts):  # once for each of them that shows a kernel
                     raise ProtocolError("it asked for types again and again")
-                types = types_of(self._terms.btf_directory, message.fields["build"])
-                self._channel.send("types", {"types": np.frombuffer(types, dtype=np.uint8)}, deadline=deadline)
+                types = read_btf_file(self._limits.btf_directory, message.fields["build_id"])
+                self._channel.send("btf", {"btf": np.frombuffer(types, dtype=np.uint8)}, deadline=deadline)
 
-    def choose(self, pages: NDArray[np.int64], deadline: float) -> None:
-        """Have it choose by these pages, which are copied; `chosen` is its answer."""
-        self._channel.send("held", {"pages": pages, "slots": self.copied.slots[pages]}, deadline=deadline)
+    def request_selection(self, pages: NDArray[np.int64], deadline: float) -> None:
+        """Request the selection (slabs and page tables) by these copied pages; `receive_selection` has the reply."""
+        self._channel.send("select", {"pages": pages, "slots": self.page_buffer.slots[pages]}, deadline=deadline)
 
-    def chosen(self, deadline: float) -> NDArray[np.int64]:
-        """The pages that it chose. Raises Refused."""
-        pages: NDArray[np.int64] = self._receive(("selected",), deadline).arrays["pages"]
+    def receive_selection(self, deadline: float) -> NDArray[np.int64]:
+        """The selected pages. Raises WorkerRefused."""
+        pages: NDArray[np.int64] = self._receive(("selection",), deadline).arrays["pages"]
         return pages
 
-    def think(self, pages: NDArray[np.int64]) -> None:
-        """Have it think, now that these pages are copied, too; `thought` is its answer."""
-        self._asked = self._deadline()
-        self._channel.send("think", {"pages": pages, "slots": self.copied.slots[pages]}, deadline=self._asked)
+    def request_attribution(self, pages: NDArray[np.int64]) -> None:
+        """Request the attribution, with these pages copied, too; `receive_attribution` has the reply."""
+        self._request_deadline = self._deadline()
+        self._channel.send(
+            "attribute", {"pages": pages, "slots": self.page_buffer.slots[pages]}, deadline=self._request_deadline
+        )
 
-    def thought(self) -> tuple[PageOwners, NDArray[np.int64]]:
-        """What it found, and which pages it needed besides the struct pages and what these chose. Raises Refused."""
-        message = self._receive(("ownership",), max(self._asked, time.monotonic() + TAKING))
-        return ownership_from(message.fields, message.arrays), message.arrays["others"]
+    def receive_attribution(self) -> tuple[PageOwners, NDArray[np.int64]]:
+        """The page owners, and the pages read besides struct pages and the selection. Raises WorkerRefused."""
+        message = self._receive(("attribution",), max(self._request_deadline, time.monotonic() + MIN_RECEIVE_SECONDS))
+        return page_owners_from_message(message.fields, message.arrays), message.arrays["extra_pages"]
 
     def _deadline(self) -> float:
-        return time.monotonic() + self._terms.time_limit
+        return time.monotonic() + self._limits.time_limit
 
     def _receive(self, kinds: Sequence[str], deadline: float) -> Message:
-        message = self._channel.receive({kind: self._forms[kind] for kind in (*kinds, "failed")}, deadline)
-        if message.kind == "failed":
+        message = self._channel.receive({kind: self._forms[kind] for kind in (*kinds, "error")}, deadline)
+        if message.kind == "error":
             raise WorkerRefused(
-                printable(message.fields["why"] or "it did not say why"), linux=message.fields["linux"] == 1
+                printable(message.fields["reason"] or "it gave no reason"), linux=message.fields["linux"] == 1
             )
-        for name in CHECKED.get(message.kind, ()):
-            if not ascending(message.arrays[name], self._pages):
+        for name in PAGE_NUMBER_ARRAYS.get(message.kind, ()):
+            if not are_page_numbers(message.arrays[name], self._pages):
                 raise ProtocolError(f"its {name} are no pages of the guest")
         return message

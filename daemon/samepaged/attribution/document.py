@@ -10,53 +10,53 @@ from samepaged.escape import valid
 if TYPE_CHECKING:
     from samepaged.attribution.report import AttributionReport, Owner
 
-__all__ = ["SCHEMA", "sources_document"]
+__all__ = ["SCHEMA", "attribution_document"]
 
 SCHEMA: Final = 1
 
 
-def sources_document(answers: AttributionReport) -> dict[str, Any]:
-    """`answers` as an object for `json.dumps`: counts in pages of 4096 bytes, ratios from 0 to 1. `sharing_pages` of an
-    owner is the sharing that it is involved in, which does not add up over owners; `split_pages` does. `together` has
-    some kinds as one ("heap+anonymous"). `processes` and `files` are null where names are kept back.
+def attribution_document(report: AttributionReport) -> dict[str, Any]:
+    """`report` as an object for `json.dumps`: counts in pages of 4096 bytes, ratios from 0 to 1. `sharing_pages` of an
+    owner is the sharing that it is involved in, which does not add up over owners; `split_pages` does. `combined_kinds`
+    has some kinds as one ("heap+anonymous"). `processes` and `files` are null where names are kept back.
     """
     return {
         "schema": SCHEMA,
-        "domain": valid(answers.domain),
-        "kernel": None if answers.kernel is None else valid(answers.kernel),
+        "domain": valid(report.domain),
+        "kernel": None if report.kernel is None else valid(report.kernel),
         "page_size": PAGE_SIZE,
-        "memory_pages": answers.memory_pages,
-        "in_use_pages": answers.in_use_pages,
-        "labelled_ratio": answers.labelled_ratio,
-        "missing_pages": answers.missing_pages,
-        "note": None if answers.note is None else valid(answers.note),
-        "self_sharing_pages": answers.self_sharing_pages,
-        "inter_sharing_pages": answers.inter_sharing_pages,
-        "sharing_pages": answers.sharing_pages,
-        "in_use_self_sharing_pages": answers.in_use_self_sharing_pages,
-        "kinds": [_owner("kind", one) for one in answers.kinds],
-        "together": [_owner("kinds", one) for one in answers.together],
-        "processes": None if answers.processes is None else [_owner("process", one) for one in answers.processes],
-        "files": None if answers.files is None else [_owner("path", one) for one in answers.files],
+        "memory_pages": report.memory_pages,
+        "in_use_pages": report.in_use_pages,
+        "labelled_ratio": report.labelled_ratio,
+        "missing_pages": report.missing_pages,
+        "note": None if report.note is None else valid(report.note),
+        "self_sharing_pages": report.self_sharing_pages,
+        "inter_sharing_pages": report.inter_sharing_pages,
+        "sharing_pages": report.sharing_pages,
+        "in_use_self_sharing_pages": report.in_use_self_sharing_pages,
+        "kinds": [_owner("kind", one) for one in report.kinds],
+        "together": [_owner("kinds", one) for one in report.combined_kinds],
+        "processes": None if report.processes is None else [_owner("process", one) for one in report.processes],
+        "files": None if report.files is None else [_owner("path", one) for one in report.files],
         "most_copied": [
             {
                 "copies": one.copies,
-                "others": one.others,
+                "others": one.shared_with_others,
                 "owners": [valid(line) for line in one.owners],
-                "owner_pages": list(one.pages),
+                "owner_pages": list(one.owner_pages),
                 "more_owners": one.more_owners,
             }
-            for one in answers.most_copied
+            for one in report.most_copied
         ],
     }
 
 
-def _owner(what: str, one: Owner) -> dict[str, Any]:
+def _owner(key: str, owner: Owner) -> dict[str, Any]:
     return {
-        what: valid(one.name),
-        "pages": one.pages,
-        "sharing_pages": one.sharing_pages,
-        "self_sharing_pages": one.self_sharing_pages,
-        "inter_sharing_pages": one.inter_sharing_pages,
-        "split_pages": one.split_pages,
+        key: valid(owner.name),
+        "pages": owner.pages,
+        "sharing_pages": owner.sharing_pages,
+        "self_sharing_pages": owner.self_sharing_pages,
+        "inter_sharing_pages": owner.inter_sharing_pages,
+        "split_pages": owner.split_pages,
     }

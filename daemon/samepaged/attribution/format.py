@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.page_owners import PageOwners
 
-__all__ = ["line", "lines"]
+__all__ = ["count_lines", "page_line"]
 
 MODES: Final = 16
 # A content may have millions of copies; what the first of them are tells what they are.
-MOST_LOOKED_AT: Final = 4096
-FEW_PLACES: Final = 4
+MAX_SAMPLED_PAGES: Final = 4096
+MAX_LISTED_OFFSETS: Final = 4
 # A page may have as many users as there are processes; so many of them are named.
-MOST_USERS: Final = 32
+MAX_NAMED_USERS: Final = 32
 
 
-def line(ownership: PageOwners, page: int, *, names: bool = True, offset: bool = True) -> str:
+def page_line(ownership: PageOwners, page: int, *, names: bool = True, offset: bool = True) -> str:
     """The line of one page. Without `names` it is the page's kind alone; `offset`: with the place in the file."""
     kind = KINDS[int(ownership.kinds[page])]
     if not names:
@@ -45,23 +45,23 @@ def line(ownership: PageOwners, page: int, *, names: bool = True, offset: bool =
     # Of the array's own type, as numpy would otherwise copy all of it.
     around = np.array([page, page + 1], dtype=ownership.used_pages.dtype)
     first, last = np.searchsorted(ownership.used_pages, around).tolist()
-    named = min(last, first + MOST_USERS)
+    named = min(last, first + MAX_NAMED_USERS)
     users = sorted({ownership.processes[by] for by in ownership.used_by[first:named].tolist()})
     more = f" and {last - named} more" if last > named else ""
     return f"[{text}]: {' '.join(users)}{more}" if users else f"[{text}]"
 
 
-def lines(ownership: PageOwners, pages: NDArray[np.int64], *, names: bool) -> dict[str, int]:
+def count_lines(ownership: PageOwners, pages: NDArray[np.int64], *, names: bool) -> dict[str, int]:
     """The different lines of these pages (int64, at least one), the most frequent first, and how many have each. Lines
     that differ by their place in a file alone are one, without it, where there are more than a few. Of more than
     MOST_LOOKED_AT pages, as many are looked at, spread over all of them.
     """
-    if len(pages) > MOST_LOOKED_AT:
-        pages = pages[np.linspace(0, len(pages) - 1, MOST_LOOKED_AT).astype(np.int64)]
+    if len(pages) > MAX_SAMPLED_PAGES:
+        pages = pages[np.linspace(0, len(pages) - 1, MAX_SAMPLED_PAGES).astype(np.int64)]
     placed: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for page in pages.tolist():
-        placed[line(ownership, page, names=names, offset=False)][line(ownership, page, names=names)] += 1
+        placed[page_line(ownership, page, names=names, offset=False)][page_line(ownership, page, names=names)] += 1
     counted: Counter[str] = Counter()
     for whole, places in placed.items():
-        counted.update(places if len(places) <= FEW_PLACES else {whole: places.total()})
+        counted.update(places if len(places) <= MAX_LISTED_OFFSETS else {whole: places.total()})
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))

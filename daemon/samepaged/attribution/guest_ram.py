@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.ram_map import RamMap
 
-__all__ = ["WORDS", "Ram", "Unreadable"]
+__all__ = ["PAGE_WORDS", "GuestRam", "Unreadable"]
 
-WORDS: Final = PAGE_SIZE // 8
+PAGE_WORDS: Final = PAGE_SIZE // 8
 
 
 class Unreadable(Exception):  # noqa: N818 - it is no error of ours: the guest's memory says something impossible
     """The guest's memory does not hold what was looked for where it was looked for."""
 
 
-class Ram:
+class GuestRam:
     """A guest's RAM pages, some or all of them. Every address comes from the guest, so each is checked.
 
     `words` is uint64 of shape (slots, 512), read-only; `slots` (int32 or int64 of shape (pages,)) has the slot of each
@@ -52,7 +52,7 @@ class Ram:
         """All pages of the guest's memory, held or not."""
         return self.layout.pages
 
-    def hold(self, pages: NDArray[np.int64]) -> NDArray[np.int64]:
+    def ensure_copied(self, pages: NDArray[np.int64]) -> NDArray[np.int64]:
         """The slots of RAM pages (any order, -1 or beyond the end for none): int64 of their shape, -1 for what is not
         to be had.
         """
@@ -76,9 +76,9 @@ class Ram:
         """
         within = addresses & (PAGE_SIZE - 1)
         ok = (addresses >= 0) & (within % 8 == 0) & (within + size <= PAGE_SIZE)
-        slots = self.hold(np.where(ok, self.layout.page_of(addresses), -1))
+        slots = self.ensure_copied(np.where(ok, self.layout.page_of(addresses), -1))
         ok &= slots >= 0
-        first = np.where(ok, slots * WORDS + (within >> 3), 0)
+        first = np.where(ok, slots * PAGE_WORDS + (within >> 3), 0)
         found = self.words.reshape(-1)[first[:, None] + np.arange(size >> 3)] if len(self.words) else None
         if found is None:
             return np.zeros((len(addresses), size >> 3), dtype=np.uint64), np.zeros(len(addresses), dtype=np.bool_)
@@ -94,7 +94,7 @@ class Ram:
             return None
         slot = int(self.slots[page])
         if slot < 0:
-            slot = int(self.hold(np.array([page], dtype=np.int64))[0])
+            slot = int(self.ensure_copied(np.array([page], dtype=np.int64))[0])
         self.touched[page] = True
         return None if slot < 0 else int(self.words[slot, (address & (PAGE_SIZE - 1)) >> 3])
 
@@ -108,7 +108,7 @@ class Ram:
         if last - first > self.pages:
             raise Unreadable(f"{size} bytes at {address:#x}")
         frames = np.arange(first, last + 1, dtype=np.int64) << PAGE_SHIFT
-        slots = self.hold(self.layout.page_of(frames))
+        slots = self.ensure_copied(self.layout.page_of(frames))
         if np.any(slots < 0):
             raise Unreadable(f"{size} bytes at {address:#x}")
         start = address & (PAGE_SIZE - 1)

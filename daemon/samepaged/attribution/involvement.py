@@ -18,23 +18,23 @@ from samepaged.sharing import FIRST_HASH
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Involvement", "SharedPages", "involvement", "shared_pages"]
+__all__ = ["Involvement", "SharedPages", "count_involvement", "shared_pages"]
 
 
 @dataclass(frozen=True, slots=True)
 class SharedPages:
     """The pages of a guest whose content is shared, and their contents.
 
-    `pages` (int64, (n,)): their numbers, those of a content side by side. `content` (int64, (n,)): the number of each
-    one's content, from 0. By content: `hashes` (uint64), `copies` (int64, how many pages of the guest have it), and
-    `others` (bool, whether another guest has it).
+    `pages` (int64, (n,)): their numbers, those of a content side by side. `content_of_page` (int64, (n,)): the number
+    of each one's content, from 0. By content: `hashes` (uint64), `copies` (int64, how many pages of the guest have it),
+    and `shared_with_others` (bool, whether another guest has it).
     """
 
     pages: NDArray[np.int64]
-    content: NDArray[np.int64]
+    content_of_page: NDArray[np.int64]
     hashes: NDArray[np.uint64]
     copies: NDArray[np.int64]
-    others: NDArray[np.bool_]
+    shared_with_others: NDArray[np.bool_]
 
     @property
     def self_sharing_pages(self) -> int:
@@ -44,30 +44,30 @@ class SharedPages:
     @property
     def inter_sharing_pages(self) -> int:
         """How many contents others have, too."""
-        return int(np.count_nonzero(self.others))
+        return int(np.count_nonzero(self.shared_with_others))
 
 
-def shared_pages(digest: NDArray[np.uint64], others: NDArray[np.bool_]) -> SharedPages:
-    """The shared pages of a guest: `digest` is as in PageDigest, `others` (bool) tells of its contents, in ascending
-    order of their hashes, which of them other guests have. Zero, absent and swapped pages are in no sharing.
+def shared_pages(digest: NDArray[np.uint64], shared_with_others: NDArray[np.bool_]) -> SharedPages:
+    """The shared pages of a guest: `digest` is as in PageDigest, `shared_with_others` (bool) tells of its contents, in
+    ascending order of their hashes, which of them other guests have. Zero, absent and swapped pages are in no sharing.
     """
     order = np.argsort(digest)
     ordered = digest[order]
     first = int(np.searchsorted(ordered, np.uint64(FIRST_HASH)))
     order, ordered = order[first:], ordered[first:]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(ordered) else order
-    if len(starts) != len(others):
-        raise ValueError(f"{len(others)} contents are told of, and the guest has {len(starts)}")
+    if len(starts) != len(shared_with_others):
+        raise ValueError(f"{len(shared_with_others)} contents are told of, and the guest has {len(starts)}")
     copies = np.diff(starts, append=len(ordered))
-    shared = (copies > 1) | others
+    shared = (copies > 1) | shared_with_others
     kept = np.repeat(shared, copies)
     copies = copies[shared].astype(np.int64)
     return SharedPages(
         pages=order[kept].astype(np.int64),
-        content=np.repeat(np.arange(len(copies), dtype=np.int64), copies),
+        content_of_page=np.repeat(np.arange(len(copies), dtype=np.int64), copies),
         hashes=ordered[starts[shared]],
         copies=copies,
-        others=others[shared],
+        shared_with_others=shared_with_others[shared],
     )
 
 
@@ -82,7 +82,7 @@ class Involvement:
     split: NDArray[np.float64]
 
 
-def involvement(
+def count_involvement(
     shared: SharedPages, row: NDArray[np.int64], owner: NDArray[np.int64], owners: int, parts: NDArray[np.int64]
 ) -> Involvement:
     """How much sharing involves each of `owners` owners.
@@ -91,16 +91,16 @@ def involvement(
     pair once. `parts` (by row of `shared.pages`) is among how many owners that page's part of the split is divided; it
     may be more than are asked about here.
     """
-    content = shared.content[row]
+    content = shared.content_of_page[row]
     # Each owner once a content, whichever of its copies it owns.
     pairs = np.unique(content * max(owners, 1) + owner)
     of, by = np.divmod(pairs, max(owners, 1))
-    every = shared.copies - 1 + shared.others
+    every = shared.copies - 1 + shared.shared_with_others
     weight = every[content] / shared.copies[content] / parts[row]
     split: NDArray[np.float64] = np.bincount(owner, weights=weight, minlength=owners).astype(np.float64)
     return Involvement(
         self_sharing=_sums(by, shared.copies[of] - 1, owners),
-        inter_sharing=_sums(by, shared.others[of], owners),
+        inter_sharing=_sums(by, shared.shared_with_others[of], owners),
         split=split,
     )
 

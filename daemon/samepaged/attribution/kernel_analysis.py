@@ -13,7 +13,7 @@ from samepaged.attribution.linux.kernel import Kernel
 from samepaged.attribution.linux.labelling import label_pages
 from samepaged.attribution.linux.mem_map import find_mem_map
 from samepaged.attribution.linux.profile import Profile
-from samepaged.attribution.linux.struct_page import selected
+from samepaged.attribution.linux.struct_page import slab_and_table_pages
 from samepaged.attribution.linux.vmcoreinfo import candidates
 
 if TYPE_CHECKING:
@@ -21,39 +21,45 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.guest_ram import Ram
+    from samepaged.attribution.guest_ram import GuestRam
     from samepaged.attribution.page_owners import PageOwners
 
-__all__ = ["Analysis", "Linux"]
+__all__ = ["KernelAnalysis", "LinuxAnalysis"]
 
-Opened = TypeVar("Opened")
+KernelT = TypeVar("KernelT")
 
 
-class Analysis(Protocol[Opened]):
+class KernelAnalysis(Protocol[KernelT]):
     """Each raises Unreadable where the guest's memory says something impossible."""
 
-    def open(self, ram: Ram, notes: Sequence[int], profile: bytes, types: Callable[[str], bytes | None]) -> Opened:
+    def open(
+        self, ram: GuestRam, notes: Sequence[int], profile: bytes, find_btf: Callable[[str], bytes | None]
+    ) -> KernelT:
         """The kernel that a note in one of these pages is of; `profile` is what is known of it, if anything is, and
-        `types` has the types of a build, if anybody has.
+        `find_btf` has the types of a build, if anybody has.
         """
 
-    def profile(self, opened: Opened) -> bytes:
+    def profile(self, kernel: KernelT) -> bytes:
         """What is known of it now, for `open`."""
 
-    def array_pages(self, opened: Opened, backed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def struct_page_pages(
+        self, kernel: KernelT, backed: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The pages that have the struct pages of these pages (bool, all RAM pages), and the others that have some."""
 
-    def selected(self, opened: Opened) -> NDArray[np.int64]:
+    def slab_and_table_pages(self, kernel: KernelT) -> NDArray[np.int64]:
         """The pages that the struct pages say are slabs and page tables."""
 
-    def attribute(self, opened: Opened) -> PageOwners:
+    def attribute(self, kernel: KernelT) -> PageOwners:
         """Whose the pages are."""
 
 
-class Linux:
+class LinuxAnalysis:
     """An Analysis of Linux."""
 
-    def open(self, ram: Ram, notes: Sequence[int], profile: bytes, types: Callable[[str], bytes | None]) -> Kernel:
+    def open(
+        self, ram: GuestRam, notes: Sequence[int], profile: bytes, find_btf: Callable[[str], bytes | None]
+    ) -> Kernel:
         """As in Analysis."""
         known = None
         if profile:
@@ -62,15 +68,17 @@ class Linux:
             except (Unreadable, ValueError, RecursionError):
                 known = None
         build = None if known else next((info.build_id for info in candidates(ram, notes) if info.build_id), None)
-        return Kernel.open(ram, notes, known, types(build) if build else None)
+        return Kernel.open(ram, notes, known, find_btf(build) if build else None)
 
-    def profile(self, opened: Kernel) -> bytes:
+    def profile(self, kernel: Kernel) -> bytes:
         """As in Analysis."""
-        return json.dumps(opened.profile.to_document(), separators=(",", ":")).encode()
+        return json.dumps(kernel.profile.to_document(), separators=(",", ":")).encode()
 
-    def array_pages(self, opened: Kernel, backed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def struct_page_pages(
+        self, kernel: Kernel, backed: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """As in Analysis."""
-        array = find_mem_map(opened)
+        array = find_mem_map(kernel)
         needed = [np.empty(0, dtype=np.int64)]
         for first, count, pages in array.parts:
             starts = np.flatnonzero(backed[first : first + count]) * array.size
@@ -80,10 +88,10 @@ class Linux:
         held = held[held >= 0]
         return held, np.setdiff1d(array.pages, held, assume_unique=True)
 
-    def selected(self, opened: Kernel) -> NDArray[np.int64]:
+    def slab_and_table_pages(self, kernel: Kernel) -> NDArray[np.int64]:
         """As in Analysis."""
-        return selected(opened)
+        return slab_and_table_pages(kernel)
 
-    def attribute(self, opened: Kernel) -> PageOwners:
+    def attribute(self, kernel: Kernel) -> PageOwners:
         """As in Analysis."""
-        return label_pages(opened)
+        return label_pages(kernel)

@@ -1,4 +1,4 @@
-"""What the daemon and the process that reads a guest's memory say to each other, and how an Ownership passes."""
+"""The messages between daemon and attribution worker, and the encoding of PageOwners."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from samepaged.attribution.btf_files import MOST_TYPES
+from samepaged.attribution.btf_files import MAX_BTF_FILE_BYTES
 from samepaged.attribution.page_owners import FILE_KINDS, KIND, KINDS, PageOwners
 from samepaged.escape import printable
 from samepaged.ipc import Array, Form, Number, ProtocolError, Text
@@ -19,104 +19,110 @@ if TYPE_CHECKING:
     from samepaged.attribution.ram_map import RamMap
 
 __all__ = [
-    "BLOCK",
-    "CHECKED",
-    "LONGEST_LINE",
-    "MOST_NOTES",
-    "answers",
-    "ascending",
-    "nameless",
-    "orders",
-    "ownership_from",
-    "ownership_parts",
+    "BLOCK_PAGES",
+    "MAX_LINE_CHARS",
+    "MAX_NOTES",
+    "PAGE_NUMBER_ARRAYS",
+    "are_page_numbers",
+    "page_owners_from_message",
+    "page_owners_to_message",
     "regions_of",
+    "replies",
+    "requests",
+    "without_names",
 ]
 
 # Pages of the largest block that the kernel's page allocator has (MAX_PAGE_ORDER).
-BLOCK: Final = 1024
-MOST_REGIONS: Final = 1024
+BLOCK_PAGES: Final = 1024
+MAX_REGIONS: Final = 1024
 # Pages that begin as VMCOREINFO does: a guest may have any number of copies of it.
-MOST_NOTES: Final = 256
-MOST_PROFILE: Final = 1 << 16
-MOST_NAMES: Final = 1 << 18
-MOST_PROCESSES: Final = 1 << 15
-LONGEST_NAME: Final = 4096 + len(" (deleted)")
+MAX_NOTES: Final = 256
+MAX_PROFILE_BYTES: Final = 1 << 16
+MAX_NAMES: Final = 1 << 18
+MAX_PROCESSES: Final = 1 << 15
+MAX_NAME_BYTES: Final = 4096 + len(" (deleted)")
 # What task_struct.comm holds, even if each of its fifteen bytes is told by an escape.
-LONGEST_PROCESS: Final = 64
-LONGEST_LINE: Final = 300
+MAX_PROCESS_NAME_BYTES: Final = 64
+MAX_LINE_CHARS: Final = 300
 # What the daemon has to hold at once, whatever the process says: so many, and more for each of the guest's pages. What
 # is beyond it is cut: the last names are empty, and the last pages have no users.
-BYTES_OF_NAMES: Final = (1 << 20, 64)
-USERS: Final = (1 << 18, 4)
+MAX_NAMES_BYTES: Final = (1 << 20, 64)
+MAX_USERS: Final = (1 << 18, 4)
 
 
-def orders(pages: int) -> dict[str, Form]:
-    """What the process is told, for a guest of so many pages.
+def requests(pages: int) -> dict[str, Form]:
+    """Forms of the requests to the worker, for a guest of so many pages.
 
-    `begin`: look at the running guest, of which the host backs these `blocks` of pages. `answer`: to what was asked.
-    `types`: BTF, or nothing. `held`: these pages are of the instant, in these slots. `think`: and these. A slot of -1
-    says that the page is not to be had.
+    `inspect` the running guest, of which the host backs these `blocks` of pages. `page_slots` replies to `fetch`, `btf`
+    (possibly empty) to `find_btf`. `select` slabs and page tables by these pages of the instant, in these slots.
+    `attribute` all pages, with these copied, too. A slot of -1 means that the page is not available.
     """
     numbers, slots = Array("<i8", pages), Array("<i4", pages)
     return {
-        "begin": Form(
-            {"cold": Number(0, 1), "names": Number(0, 1)},
+        "inspect": Form(
+            {"full": Number(0, 1), "names": Number(0, 1)},
             {
-                "regions": Array("<i8", 3 * MOST_REGIONS),
-                "notes": Array("<i8", MOST_NOTES),
-                "blocks": Array("u1", -(-pages // BLOCK), exact=True),
-                "profile": Array("u1", MOST_PROFILE),
+                "regions": Array("<i8", 3 * MAX_REGIONS),
+                "notes": Array("<i8", MAX_NOTES),
+                "blocks": Array("u1", -(-pages // BLOCK_PAGES), exact=True),
+                "profile": Array("u1", MAX_PROFILE_BYTES),
             },
         ),
-        "answer": Form(arrays={"slots": slots}),
-        "types": Form(arrays={"types": Array("u1", MOST_TYPES)}),
-        "held": Form(arrays={"pages": numbers, "slots": slots}),
-        "think": Form(arrays={"pages": numbers, "slots": slots}),
+        "page_slots": Form(arrays={"slots": slots}),
+        "btf": Form(arrays={"btf": Array("u1", MAX_BTF_FILE_BYTES)}),
+        "select": Form(arrays={"pages": numbers, "slots": slots}),
+        "attribute": Form(arrays={"pages": numbers, "slots": slots}),
     }
 
 
-def answers(pages: int) -> dict[str, Form]:
-    """What the process may say. `fetch` and `types` are questions while it looks at the running guest, which ends with
-    `prepared`: the kernel's profile, the pages that hold its struct pages, those that it would choose (slabs and
-    tables), and others that it needed. `selected` is its choice, `ownership` what it found; `failed` ends all.
+def replies(pages: int) -> dict[str, Form]:
+    """Forms of the worker's replies. `fetch` and `find_btf` are its requests while it inspects the running guest, which
+    ends with `inspection`: the kernel's profile, and the pages of its struct pages, of slabs and page tables, and of
+    further structures that it read. `selection` has slabs and page tables, `attribution` the page owners; `error`
+    ends the attribution.
     """
-    numbers, line = Array("<i8", pages), Text(LONGEST_LINE, optional=True)
+    numbers, line = Array("<i8", pages), Text(MAX_LINE_CHARS, optional=True)
     return {
         "fetch": Form(arrays={"pages": numbers}),
-        "types": Form({"build": Text(64, optional=True)}),
-        "prepared": Form(
+        "find_btf": Form({"build_id": Text(64, optional=True)}),
+        "inspection": Form(
             {},
-            {"profile": Array("u1", MOST_PROFILE), "array": numbers, "selection": numbers, "others": numbers},
+            {
+                "profile": Array("u1", MAX_PROFILE_BYTES),
+                "struct_pages": numbers,
+                "selected_pages": numbers,
+                "extra_pages": numbers,
+            },
         ),
-        "selected": Form(arrays={"pages": numbers}),
-        "ownership": Form(
+        "selection": Form(arrays={"pages": numbers}),
+        "attribution": Form(
             {"kernel": line, "note": line, "missing": Number(0, pages)},
             {
                 "kinds": Array("u1", pages, exact=True),
                 "labels": Array("<i4", pages, exact=True),
                 "offsets": Array("<i8", pages, exact=True),
                 "modes": Array("<u2", pages, exact=True),
-                "used_pages": Array("<i4", _most(USERS, pages)),
-                "used_by": Array("<i4", _most(USERS, pages)),
-                "names": Array("u1", _most(BYTES_OF_NAMES, pages)),
-                "processes": Array("u1", MOST_PROCESSES * (LONGEST_PROCESS + 1)),
-                "others": numbers,
+                "used_pages": Array("<i4", _most(MAX_USERS, pages)),
+                "used_by": Array("<i4", _most(MAX_USERS, pages)),
+                "names": Array("u1", _most(MAX_NAMES_BYTES, pages)),
+                "processes": Array("u1", MAX_PROCESSES * (MAX_PROCESS_NAME_BYTES + 1)),
+                "extra_pages": numbers,
             },
         ),
-        "failed": Form({"why": line, "linux": Number(0, 1)}),
+        "error": Form({"reason": line, "linux": Number(0, 1)}),
     }
 
 
-# Names of the arrays that have numbers of pages.
-CHECKED: Final = {
+# Arrays of page numbers, by kind of message.
+PAGE_NUMBER_ARRAYS: Final = {
     "fetch": ("pages",),
-    "prepared": ("array", "selection", "others"),
-    "selected": ("pages",),
-    "ownership": ("others",),
+    "inspection": ("struct_pages", "selected_pages", "extra_pages"),
+    "selection": ("pages",),
+    "attribution": ("extra_pages",),
 }
 
 
-def ascending(numbers: NDArray[np.int64], pages: int) -> bool:
+def are_page_numbers(numbers: NDArray[np.int64], pages: int) -> bool:
     """Whether these are numbers of pages of a guest that has so many, each once, ascending."""
     if not len(numbers):
         return True
@@ -126,10 +132,10 @@ def ascending(numbers: NDArray[np.int64], pages: int) -> bool:
 def regions_of(layouts: Sequence[RamMap]) -> NDArray[np.int64]:
     """Layouts as rows of their number, a region's start and its size: int64, flat."""
     rows = [(number, region.start, region.size) for number, layout in enumerate(layouts) for region in layout.regions]
-    return np.array(rows[:MOST_REGIONS], dtype=np.int64).reshape(-1)
+    return np.array(rows[:MAX_REGIONS], dtype=np.int64).reshape(-1)
 
 
-def nameless(ownership: PageOwners) -> PageOwners:
+def without_names(ownership: PageOwners) -> PageOwners:
     """The same without names of processes and files: kinds, and what the kernel calls its own."""
     of_files = np.isin(ownership.kinds, [KIND[kind] for kind in FILE_KINDS])
     labels = np.where(of_files, -1, ownership.labels)
@@ -150,13 +156,13 @@ def nameless(ownership: PageOwners) -> PageOwners:
     )
 
 
-def ownership_parts(ownership: PageOwners) -> tuple[dict[str, int | str | None], dict[str, NDArray[Any]]]:
-    """Fields and arrays of a message `ownership`, but for `others`. Who uses a page is cut, and so are names, where
-    there is more of it than may be said.
+def page_owners_to_message(ownership: PageOwners) -> tuple[dict[str, int | str | None], dict[str, NDArray[Any]]]:
+    """Fields and arrays of a message `attribution`, but for `extra_pages`. Who uses a page is cut, and so are names,
+    where there is more of it than may be said.
     """
     used = (ownership.used_pages.astype(np.int64) << 32) | ownership.used_by.astype(np.int64)
     pages = len(ownership.kinds)
-    used = np.unique(used)[: _most(USERS, pages)]
+    used = np.unique(used)[: _most(MAX_USERS, pages)]
     fields: dict[str, int | str | None] = {
         "kernel": _line(ownership.kernel),
         "note": _line(ownership.note),
@@ -169,15 +175,17 @@ def ownership_parts(ownership: PageOwners) -> tuple[dict[str, int | str | None],
         "modes": ownership.modes.astype("<u2"),
         "used_pages": (used >> 32).astype("<i4"),
         "used_by": (used & 0xFFFFFFFF).astype("<i4"),
-        "names": _joined(ownership.names, LONGEST_NAME, _most(BYTES_OF_NAMES, pages)),
-        "processes": _joined(ownership.processes, LONGEST_PROCESS, MOST_PROCESSES * (LONGEST_PROCESS + 1)),
+        "names": _join_names(ownership.names, MAX_NAME_BYTES, _most(MAX_NAMES_BYTES, pages)),
+        "processes": _join_names(
+            ownership.processes, MAX_PROCESS_NAME_BYTES, MAX_PROCESSES * (MAX_PROCESS_NAME_BYTES + 1)
+        ),
     }
 
 
-def ownership_from(fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> PageOwners:
+def page_owners_from_message(fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> PageOwners:
     """The Ownership in a message that is as its form says. Raises ProtocolError where it contradicts itself."""
-    names = _split(arrays["names"], MOST_NAMES, LONGEST_NAME)
-    processes = _split(arrays["processes"], MOST_PROCESSES, LONGEST_PROCESS)
+    names = _split_names(arrays["names"], MAX_NAMES, MAX_NAME_BYTES)
+    processes = _split_names(arrays["processes"], MAX_PROCESSES, MAX_PROCESS_NAME_BYTES)
     pages, used_pages, used_by = len(arrays["kinds"]), arrays["used_pages"], arrays["used_by"]
     if len(used_pages) != len(used_by):
         raise ProtocolError("its users are of other pages")
@@ -202,19 +210,19 @@ def ownership_from(fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
         used_pages=used_pages,
         used_by=used_by,
         processes=processes,
-        kernel=_shown(fields["kernel"]),
+        kernel=_printable(fields["kernel"]),
         missing=fields["missing"],
-        note=_shown(fields["note"]),
+        note=_printable(fields["note"]),
     )
 
 
 def _line(text: str | None) -> str | None:
-    return None if text is None else " ".join(text.split())[:LONGEST_LINE]
+    return None if text is None else " ".join(text.split())[:MAX_LINE_CHARS]
 
 
-def _shown(text: str | None) -> str | None:
+def _printable(text: str | None) -> str | None:
     """As it may be logged: it comes from a process that may be the guest's by now."""
-    return None if text is None else printable(text)[:LONGEST_LINE]
+    return None if text is None else printable(text)[:MAX_LINE_CHARS]
 
 
 def _most(bound: tuple[int, int], pages: int) -> int:
@@ -222,7 +230,7 @@ def _most(bound: tuple[int, int], pages: int) -> int:
     return least + a_page * pages
 
 
-def _joined(names: Sequence[str], longest: int, most: int) -> NDArray[np.uint8]:
+def _join_names(names: Sequence[str], longest: int, most: int) -> NDArray[np.uint8]:
     """Each ended by a zero byte; where all of them have more than `most` bytes, the last ones are empty."""
     left = most - len(names)
     parts = []
@@ -233,7 +241,7 @@ def _joined(names: Sequence[str], longest: int, most: int) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(raw + b"\0" for raw in parts), dtype=np.uint8)
 
 
-def _split(raw: NDArray[np.uint8], most: int, longest: int) -> tuple[str, ...]:
+def _split_names(raw: NDArray[np.uint8], most: int, longest: int) -> tuple[str, ...]:
     if not len(raw):
         return ()
     ends = np.flatnonzero(raw == 0)

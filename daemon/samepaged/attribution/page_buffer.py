@@ -17,7 +17,7 @@ from samepaged.arch import PAGE_SIZE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ABSENT", "PageBuffer", "PageSource"]
+__all__ = ["ABSENT", "PageBuffer", "PageProvider"]
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.mlock.argtypes = _libc.munlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
-class PageSource(Protocol):
+class PageProvider(Protocol):
     """Where the pages come from."""
 
     @property
@@ -56,23 +56,23 @@ class PageSource(Protocol):
 
 
 class PageBuffer:
-    """Pages of a guest of `pages` pages, in a file of memory that has room for `most` of them. `file` can be mapped by
-    others for reading only; nobody can change its size. What is in it is not swapped out, where this may be asked, not
-    dumped, and gone with `close` (and the other process).
+    """Pages of a guest of `pages` pages, in a file of memory that has room for `max_pages` of them. `file` can be
+    mapped by others for reading only; nobody can change its size. What is in it is not swapped out, where this may be
+    asked, not dumped, and gone with `close` (and the other process).
 
     `slots` (int32, (pages,)) is where each page is, -1 for those that are not held. Slot 0 is the page of zeros.
     """
 
-    def __init__(self, pages: int, most: int) -> None:
-        self.most = most
+    def __init__(self, pages: int, max_pages: int) -> None:
+        self.max_pages = max_pages
         self.slots = np.full(pages, -1, dtype=np.int32)
         self.used = 1
         self._ready = 0
         self._locked = True
         self.file = os.memfd_create("samepaged-copy", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(self.file, (most + 1) * PAGE_SIZE)
-            self._area = mmap.mmap(self.file, (most + 1) * PAGE_SIZE, mmap.MAP_SHARED)
+            os.ftruncate(self.file, (max_pages + 1) * PAGE_SIZE)
+            self._area = mmap.mmap(self.file, (max_pages + 1) * PAGE_SIZE, mmap.MAP_SHARED)
             seals = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL | F_SEAL_FUTURE_WRITE
             fcntl.fcntl(self.file, fcntl.F_ADD_SEALS, seals)
         except BaseException:
@@ -84,16 +84,16 @@ class PageBuffer:
     @property
     def room(self) -> int:
         """How many more pages it has room for."""
-        return self.most + 1 - self.used
+        return self.max_pages + 1 - self.used
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Hold nothing any more, and have the room again: its reader sees what was there until that is overwritten."""
         self.slots.fill(-1)
         self.used = 1
 
-    def ready(self, pages: int) -> None:
+    def preallocate(self, pages: int) -> None:
         """Have memory for so many more pages, so that copying them meets no page fault. Raises OSError."""
-        last = min(self.used + pages, self.most + 1)
+        last = min(self.used + pages, self.max_pages + 1)
         if last <= self._ready:
             return
         start, size = self._ready * PAGE_SIZE, (last - self._ready) * PAGE_SIZE
@@ -110,14 +110,14 @@ class PageBuffer:
                 self._area.madvise(MADV_POPULATE_WRITE, start, size)
         self._ready = last
 
-    def add(self, source: PageSource, pages: NDArray[np.int64]) -> NDArray[np.int32]:
+    def add(self, provider: PageProvider, pages: NDArray[np.int64]) -> NDArray[np.int32]:
         """Copy pages of these numbers (each once), as far as there is room: int32 of their shape, their slots, -1 for
         what is not to be had. Raises OSError where there is no memory for them.
         """
         within = pages[: self.room]
-        self.ready(len(within))
+        self.preallocate(len(within))
         view = memoryview(self._area)[self.used * PAGE_SIZE : (self.used + len(within)) * PAGE_SIZE]
-        places = source.copy(within, view)
+        places = provider.copy(within, view)
         held = places >= 0
         slots = np.full(len(pages), -1, dtype=np.int32)
         slots[: len(within)] = np.where(held, places + np.int32(self.used), np.where(places == ABSENT, 0, -1))

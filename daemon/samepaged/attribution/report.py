@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.format import lines
-from samepaged.attribution.involvement import involvement, shared_pages
+from samepaged.attribution.format import count_lines
+from samepaged.attribution.involvement import count_involvement, shared_pages
 from samepaged.attribution.page_owners import FILE_KINDS, KIND, KINDS, UNUSED
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from samepaged.attribution.involvement import SharedPages
     from samepaged.attribution.page_owners import PageOwners
 
-__all__ = ["AttributionReport", "CopiedPage", "Owner", "answer"]
+__all__ = ["AttributionReport", "CopiedPage", "Owner", "report_attribution"]
 
-MOST_COPIED: Final = 20
+MAX_COPIED_PAGES: Final = 20
 # Of a content with very many different owners, so many are named.
-MOST_OWNERS: Final = 16
+MAX_NAMED_OWNERS: Final = 16
 # Kinds that the paper (Figure 11) takes for one: what programs allocate, and libraries with what was changed in them.
-TOGETHER: Final = (("heap", "anonymous"), ("library", "private_file"))
+COMBINED_KINDS: Final = (("heap", "anonymous"), ("library", "private_file"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +49,22 @@ class Owner:
 @dataclass(frozen=True, slots=True)
 class CopiedPage:
     """One content, how many copies of it the guest has, whether another guest has it, and whose they are: lines in the
-    seed's format (section 5.1), the most frequent first, each with how many of the copies are its in `pages` (of very
-    many copies, of a sample of them). `more_owners` are not named.
+    seed's format (section 5.1), the most frequent first, each with how many of the copies are its in `owner_pages` (of
+    very many copies, of a sample of them). `more_owners` are not named.
     """
 
     copies: int
-    others: bool
+    shared_with_others: bool
     owners: tuple[str, ...]
     more_owners: int = 0
-    pages: tuple[int, ...] = ()
+    owner_pages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AttributionReport:
     """Where one guest's sharing comes from. `kinds`, `processes` and `files` have the most involved first; `processes`
-    and `files` are None where names are kept back. `together` has some kinds as one, whose involvement cannot be had
-    from theirs, under their names with a + between. `in_use_pages` are neither free nor absent, and
+    and `files` are None where names are kept back. `combined_kinds` has some kinds as one, whose involvement cannot be
+    had from theirs, under their names with a + between. `in_use_pages` are neither free nor absent, and
     `in_use_self_sharing_pages` is the self-sharing of these alone: what is left of it when the guest comes to use its
     free memory. `note` says why less is known than could be.
     """
@@ -82,7 +82,7 @@ class AttributionReport:
     most_copied: tuple[CopiedPage, ...]
     missing_pages: int = 0
     note: str | None = None
-    together: tuple[Owner, ...] = ()
+    combined_kinds: tuple[Owner, ...] = ()
     in_use_self_sharing_pages: int = 0
 
     @property
@@ -90,33 +90,33 @@ class AttributionReport:
         """Of both kinds."""
         return self.self_sharing_pages + self.inter_sharing_pages
 
-    def shortened(self, most: int) -> AttributionReport:
-        """With the first `most` processes and files alone: what is kept and shown for as long as the guest runs."""
-        processes, files = (None if owners is None else owners[:most] for owners in (self.processes, self.files))
+    def truncated(self, max_owners: int) -> AttributionReport:
+        """With only the first `max_owners` processes and files, as it is kept while the guest runs."""
+        processes, files = (None if owners is None else owners[:max_owners] for owners in (self.processes, self.files))
         return replace(self, processes=processes, files=files)
 
-    def nameless(self) -> AttributionReport:
+    def without_names(self) -> AttributionReport:
         """Without all that has names in it that the guest gave."""
         return replace(self, processes=None, files=None, most_copied=())
 
 
-def answer(
+def report_attribution(
     domain: str,
     ownership: PageOwners,
     digest: NDArray[np.uint64],
-    others: NDArray[np.bool_],
+    shared_with_others: NDArray[np.bool_],
     *,
     names: bool,
 ) -> AttributionReport:
     """Join whose the pages are with what they hold.
 
-    `digest` is as in PageDigest (pages of 4 KiB) and in the order of `ownership`; `others` tells of the guest's
-    contents, in ascending order of their hashes, which other guests of its group have, too. Without `names` nothing
-    that the guest calls its own is in the answers: no process, no path.
+    `digest` is as in PageDigest (pages of 4 KiB) and in the order of `ownership`; `shared_with_others` tells of the
+    guest's contents, in ascending order of their hashes, which other guests of its group have, too. Without `names`
+    nothing that the guest calls its own is in the answers: no process, no path.
     """
     if len(digest) != len(ownership.kinds):
         raise ValueError(f"{len(ownership.kinds)} pages have owners, and {len(digest)} have hashes")
-    shared = shared_pages(digest, others)
+    shared = shared_pages(digest, shared_with_others)
     return AttributionReport(
         domain=domain,
         kernel=ownership.kernel,
@@ -131,7 +131,7 @@ def answer(
         most_copied=_most_copied(ownership, shared, names=names),
         missing_pages=ownership.missing,
         note=ownership.note,
-        together=tuple(_together(ownership, shared, kinds) for kinds in TOGETHER),
+        combined_kinds=tuple(_together(ownership, shared, kinds) for kinds in COMBINED_KINDS),
         in_use_self_sharing_pages=_in_use(ownership, shared),
     )
 
@@ -140,7 +140,7 @@ def _together(ownership: PageOwners, shared: SharedPages, kinds: tuple[str, ...]
     """Some kinds as one owner."""
     belongs = np.isin(ownership.kinds, [KIND[kind] for kind in kinds])
     row = np.flatnonzero(belongs[shared.pages])
-    found = involvement(shared, row, np.zeros_like(row), 1, np.ones(len(shared.pages), dtype=np.int64))
+    found = count_involvement(shared, row, np.zeros_like(row), 1, np.ones(len(shared.pages), dtype=np.int64))
     return Owner(
         "+".join(kinds),
         int(np.count_nonzero(belongs)),
@@ -153,7 +153,7 @@ def _together(ownership: PageOwners, shared: SharedPages, kinds: tuple[str, ...]
 def _in_use(ownership: PageOwners, shared: SharedPages) -> int:
     """The self-sharing of the pages in use alone."""
     used = ~np.isin(ownership.kinds[shared.pages], [KIND[kind] for kind in UNUSED])
-    copies = np.bincount(shared.content[used], minlength=len(shared.copies))
+    copies = np.bincount(shared.content_of_page[used], minlength=len(shared.copies))
     return int(np.maximum(copies - 1, 0).sum())
 
 
@@ -193,7 +193,7 @@ def _owners(
     parts: NDArray[np.int64],
 ) -> tuple[Owner, ...]:
     """Those that have any pages, the most involved first."""
-    found = involvement(shared, row, owner, len(names), parts)
+    found = count_involvement(shared, row, owner, len(names), parts)
     owners = [
         Owner(
             names[at],
@@ -209,15 +209,17 @@ def _owners(
 
 def _most_copied(ownership: PageOwners, shared: SharedPages, *, names: bool) -> tuple[CopiedPage, ...]:
     # By hash where two have as many copies: the same scan gives the same answer.
-    order = np.lexsort((shared.hashes, -shared.copies))[:MOST_COPIED]
+    order = np.lexsort((shared.hashes, -shared.copies))[:MAX_COPIED_PAGES]
     ends = np.cumsum(shared.copies)
     found = []
     for at in order.tolist():
         if shared.copies[at] < 2:  # noqa: PLR2004 - one page is no copy of another
             break
         pages = shared.pages[ends[at] - shared.copies[at] : ends[at]]
-        counted = lines(ownership, pages, names=names)
-        owners = tuple(counted)[:MOST_OWNERS]
-        per_owner = tuple(counted.values())[:MOST_OWNERS]
-        found.append(CopiedPage(len(pages), bool(shared.others[at]), owners, len(counted) - len(owners), per_owner))
+        counted = count_lines(ownership, pages, names=names)
+        owners = tuple(counted)[:MAX_NAMED_OWNERS]
+        per_owner = tuple(counted.values())[:MAX_NAMED_OWNERS]
+        found.append(
+            CopiedPage(len(pages), bool(shared.shared_with_others[at]), owners, len(counted) - len(owners), per_owner)
+        )
     return tuple(found)

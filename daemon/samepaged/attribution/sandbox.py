@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged import privileges
-from samepaged.arch import PAGE_SIZE
 from samepaged.attribution import seccomp
 
 if TYPE_CHECKING:
@@ -29,24 +28,24 @@ __all__ = ["Limits", "SandboxedProcess", "confine"]
 PROGRAM: Final = ("-m", "samepaged.attribution.worker")
 # Of threads that numpy's algebra starts when it is loaded, none is needed, and none may be.
 ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
-NOBODY: Final = "nobody"
+UNPRIVILEGED_USER: Final = "nobody"
 NICENESS: Final = 10
 # Bytes of address space: for the interpreter and numpy, and for each page of the guest's memory.
-BASE_MEMORY: Final = 1 << 30
-MEMORY_A_PAGE: Final = 512
-FILES: Final = 8
+BASE_MEMORY_BYTES: Final = 1 << 30
+MEMORY_BYTES_PER_PAGE: Final = 512
+MAX_FILES: Final = 8
 PROT_EXEC: Final = 4
 
 # What Python and numpy need to compute, and to speak through a socket that is open.
-CALLS: Final = (
+ALLOWED_CALLS: Final = (
     *("read", "write", "recvfrom", "sendto", "recvmsg", "sendmsg", "poll", "ppoll", "close"),
     *("brk", "munmap", "mremap", "madvise", "futex", "rt_sigreturn", "rt_sigprocmask", "sigaltstack"),
     *("clock_gettime", "gettimeofday", "getrandom", "sched_yield", "restart_syscall", "exit", "exit_group"),
 )
 # The same, of memory that is not to be run.
-MASKED: Final = {"mmap": (2, PROT_EXEC), "mprotect": (2, PROT_EXEC)}
+MASKED_CALLS: Final = {"mmap": (2, PROT_EXEC), "mprotect": (2, PROT_EXEC)}
 # What may be tried in good faith, such as looking for a module that is imported late.
-REFUSED: Final = (
+REFUSED_CALLS: Final = (
     *(
         "open",
         "openat",
@@ -88,7 +87,7 @@ class Limits:
     @classmethod
     def of(cls, seconds: float, pages: int, copied: int, *, seccomp: bool) -> Limits:
         """For a guest of so many pages, of which so many may be copied."""
-        return cls(seconds, BASE_MEMORY + MEMORY_A_PAGE * pages + (copied + 1) * PAGE_SIZE, seccomp)
+        return cls(seconds, BASE_MEMORY_BYTES + MEMORY_BYTES_PER_PAGE * pages + (copied + 1) * 4096, seccomp)
 
 
 class SandboxedProcess:
@@ -126,16 +125,16 @@ class SandboxedProcess:
         if self._process.poll() is None:
             self._process.kill()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """See it end, whatever it is doing."""
         self.socket.close()
         self.kill()
         self._process.wait()
 
-    def status(self, patience: float) -> str:
+    def exit_description(self, timeout_seconds: float) -> str:
         """What is worth saying of how it ended, or nothing; it has so many seconds to do so."""
         try:
-            status = self._process.wait(patience)
+            status = self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             return ""
         if status >= 0:
@@ -160,17 +159,17 @@ def confine(seconds: int, memory: int, *, must_filter: bool) -> None:
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, FILES),
+        (resource.RLIMIT_NOFILE, MAX_FILES),
     ):
         _limit(name, limit)
     if os.geteuid() == 0:
-        privileges.become(NOBODY)
+        privileges.become(UNPRIVILEGED_USER)
     privileges.die_with_parent()
     privileges.drop()
     privileges.seal()
     _limit(resource.RLIMIT_NPROC, 0)
     try:
-        seccomp.allow_only(CALLS, MASKED, REFUSED)
+        seccomp.allow_only(ALLOWED_CALLS, MASKED_CALLS, REFUSED_CALLS)
     except privileges.PrivilegeError:
         if must_filter:
             raise

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.ma  # np.unique loads it when it is first called, and then it is too late for loading anything
 
-from samepaged.attribution.guest_ram import WORDS, Ram, Unreadable
-from samepaged.attribution.messages import BLOCK, LONGEST_LINE, nameless, orders, ownership_parts
+from samepaged.attribution.guest_ram import PAGE_WORDS, GuestRam, Unreadable
+from samepaged.attribution.messages import BLOCK_PAGES, MAX_LINE_CHARS, page_owners_to_message, requests, without_names
 from samepaged.attribution.page_owners import KIND
 from samepaged.attribution.ram_map import RamMap, RamRegion
 from samepaged.attribution.sandbox import confine
@@ -29,165 +29,169 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.kernel_analysis import Analysis
+    from samepaged.attribution.kernel_analysis import KernelAnalysis
     from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.wire import Message
 
 __all__ = ["Worker", "main"]
 
-COLUMNS: Final = 3  # of a layout's regions: the layout's number, start, size
+REGION_COLUMNS: Final = 3  # of a layout's regions: the layout's number, start, size
 
 
 class Worker:
-    """Looks at a guest twice: while it runs, by pages that it asks for, and at one instant, by what was copied then."""
+    """Serves requests: inspects the running guest by fetched pages, then attributes the pages of one instant."""
 
-    def __init__(self, channel: Channel, words: NDArray[np.uint64], pages: int, analysis: Analysis[Any]) -> None:
+    def __init__(self, channel: Channel, words: NDArray[np.uint64], pages: int, analysis: KernelAnalysis[Any]) -> None:
         self._channel = channel
         self._words = words
         self._analysis = analysis
         self._pages = pages
         self._slots = np.full(pages, -1, dtype=np.int32)
-        self._running = False
-        self._known = np.zeros(pages, dtype=np.bool_)  # in the array of struct pages, or chosen by it
-        self._spared = np.zeros(pages, dtype=np.bool_)  # in that array, for pages that the host does not back
+        self._inspecting = False
+        self._expected_pages = np.zeros(pages, dtype=np.bool_)  # in the array of struct pages, or chosen by it
+        self._unbacked_struct_pages = np.zeros(
+            pages, dtype=np.bool_
+        )  # in that array, for pages that the host does not back
         self._backed = np.ones(pages, dtype=np.bool_)
         self._notes: list[int] = []
         self._names = False
-        self._opened: tuple[Ram, Any] | None = None
+        self._kernel: tuple[GuestRam, Any] | None = None
 
     def run(self) -> None:
-        """Do as it is told, until nobody tells it anything any more. Raises ProtocolError."""
+        """Handle requests until the channel closes. Raises ProtocolError."""
         while True:
-            order = self._channel.receive(orders(self._pages))
+            order = self._channel.receive(requests(self._pages))
             try:
-                self._do(order)
+                self._handle(order)
             except ProtocolError:
                 raise
             except Unreadable as error:
-                self._fail(str(error), linux=order.kind != "begin")
+                self._fail(str(error), linux=order.kind != "inspect")
             except MemoryError:
                 self._fail("it needed more memory than it may have", linux=True)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is of this guest
-                self._fail(_told(error), linux=True)
+                self._fail(_describe(error), linux=True)
 
-    def _do(self, order: Message) -> None:
+    def _handle(self, order: Message) -> None:
         match order.kind:
-            case "begin":
-                self._prepare(order)
-            case "held":
+            case "inspect":
+                self._inspect(order)
+            case "select":
                 self._select(order)
-            case "think":
-                self._think(order)
+            case "attribute":
+                self._attribute(order)
             case _:
-                raise ProtocolError("it answered what nobody asked")
+                raise ProtocolError("it sent a reply without a request")
 
-    def _prepare(self, order: Message) -> None:
+    def _inspect(self, order: Message) -> None:
         self._slots.fill(-1)
-        self._opened = None
+        self._kernel = None
         self._notes = order.arrays["notes"].tolist()
         self._names = bool(order.fields["names"])
-        self._running = True
-        self._backed = np.repeat(order.arrays["blocks"] != 0, BLOCK)[: self._pages]
-        self._spared.fill(False)
-        ram, opened = self._opened = self._open(_layouts(order.arrays["regions"]), order.arrays["profile"].tobytes())
-        array, spared = self._analysis.array_pages(opened, self._backed)
-        self._spared[spared] = True
-        selection = self._analysis.selected(opened)
-        if order.fields["cold"]:
+        self._inspecting = True
+        self._backed = np.repeat(order.arrays["blocks"] != 0, BLOCK_PAGES)[: self._pages]
+        self._unbacked_struct_pages.fill(False)
+        ram, opened = self._kernel = self._open(_layouts(order.arrays["regions"]), order.arrays["profile"].tobytes())
+        array, spared = self._analysis.struct_page_pages(opened, self._backed)
+        self._unbacked_struct_pages[spared] = True
+        selection = self._analysis.slab_and_table_pages(opened)
+        if order.fields["full"]:
             # What it finds is of no instant; which pages it needs for that is what is to be known.
             with contextlib.suppress(Exception):
                 self._analysis.attribute(opened)
-        self._running = False
-        self._known[:] = self._spared
-        self._known[array] = self._known[selection] = True
+        self._inspecting = False
+        self._expected_pages[:] = self._unbacked_struct_pages
+        self._expected_pages[array] = self._expected_pages[selection] = True
         profile = self._analysis.profile(opened)
         self._channel.send(
-            "prepared",
+            "inspection",
             {
                 "profile": np.frombuffer(profile, dtype=np.uint8),
-                "array": array.astype("<i8"),
-                "selection": selection.astype("<i8"),
-                "others": self._others(ram),
+                "struct_pages": array.astype("<i8"),
+                "selected_pages": selection.astype("<i8"),
+                "extra_pages": self._extra_pages(ram),
             },
         )
 
-    def _open(self, layouts: Sequence[RamMap], profile: bytes) -> tuple[Ram, Any]:
+    def _open(self, layouts: Sequence[RamMap], profile: bytes) -> tuple[GuestRam, Any]:
         """The kernel, by the first of the layouts that shows one."""
         trouble: Unreadable | None = None
         for layout in layouts:
-            ram = Ram(self._words, layout, self._slots, self._fetch)
+            ram = GuestRam(self._words, layout, self._slots, self._fetch)
             try:
-                return ram, self._analysis.open(ram, self._notes, profile, self._types)
+                return ram, self._analysis.open(ram, self._notes, profile, self._find_btf)
             except Unreadable as error:
                 trouble = trouble or error
         raise trouble or Unreadable("no layout of its memory")
 
     def _select(self, order: Message) -> None:
-        _, opened = self._needed()
+        _, opened = self._require_kernel()
         self._slots.fill(-1)
         self._slots[order.arrays["pages"]] = order.arrays["slots"]
-        selection = self._analysis.selected(opened)
-        self._known[selection] = True
-        self._channel.send("selected", {"pages": selection.astype("<i8")})
+        selection = self._analysis.slab_and_table_pages(opened)
+        self._expected_pages[selection] = True
+        self._channel.send("selection", {"pages": selection.astype("<i8")})
 
-    def _think(self, order: Message) -> None:
-        before, opened = self._needed()
+    def _attribute(self, order: Message) -> None:
+        before, opened = self._require_kernel()
         self._slots[order.arrays["pages"]] = order.arrays["slots"]
         profile = self._analysis.profile(opened)
-        self._opened = None
+        self._kernel = None
         del opened
         gc.collect()
         ram, fresh = self._open([before.layout], profile)
-        found = self._spare(self._analysis.attribute(fresh), ram)
+        found = self._mark_absent(self._analysis.attribute(fresh), ram)
         if not self._names:
-            found = nameless(found)
-        fields, arrays = ownership_parts(found)
-        self._channel.send("ownership", {**arrays, "others": self._others(ram)}, fields)
+            found = without_names(found)
+        fields, arrays = page_owners_to_message(found)
+        self._channel.send("attribution", {**arrays, "extra_pages": self._extra_pages(ram)}, fields)
 
-    def _needed(self) -> tuple[Ram, Any]:
-        if self._opened is None:
+    def _require_kernel(self) -> tuple[GuestRam, Any]:
+        if self._kernel is None:
             raise ProtocolError("it has not been told of the guest")
-        return self._opened
+        return self._kernel
 
-    def _spare(self, found: PageOwners, ram: Ram) -> PageOwners:
-        """Of pages that the host does not back no struct page was looked at: they have never been used, free or not."""
+    def _mark_absent(self, found: PageOwners, ram: GuestRam) -> PageOwners:
+        """Mark pages that the host does not back: their struct pages were not read."""
         never = ~self._backed & np.isin(found.kinds, [KIND["reserved"], KIND["unknown"]])
         found.kinds[never], found.labels[never] = KIND["absent"], -1
-        return replace(found, missing=int(np.count_nonzero(ram.missing & ~self._spared)))
+        return replace(found, missing=int(np.count_nonzero(ram.missing & ~self._unbacked_struct_pages)))
 
-    def _others(self, ram: Ram) -> NDArray[np.int64]:
-        """What was needed besides the struct pages and what they choose."""
-        return np.flatnonzero(ram.touched & ~self._known).astype("<i8")
+    def _extra_pages(self, ram: GuestRam) -> NDArray[np.int64]:
+        """The pages read besides the struct pages and the selection."""
+        return np.flatnonzero(ram.touched & ~self._expected_pages).astype("<i8")
 
     def _fetch(self, pages: NDArray[np.int64]) -> None:
-        pages = pages[~self._spared[pages]]
-        if self._running and len(pages):
+        pages = pages[~self._unbacked_struct_pages[pages]]
+        if self._inspecting and len(pages):
             self._channel.send("fetch", {"pages": pages.astype("<i8")})
-            slots = self._channel.receive({"answer": orders(self._pages)["answer"]}).arrays["slots"]
+            slots = self._channel.receive({"page_slots": requests(self._pages)["page_slots"]}).arrays["slots"]
             if len(slots) != len(pages):
                 raise ProtocolError("it answered something else")
             self._slots[pages] = slots
 
-    def _types(self, build: str) -> bytes | None:
-        if not self._running:
+    def _find_btf(self, build: str) -> bytes | None:
+        if not self._inspecting:
             return None
-        self._channel.send("types", fields={"build": build})
-        return self._channel.receive({"types": orders(self._pages)["types"]}).arrays["types"].tobytes() or None
+        self._channel.send("find_btf", fields={"build_id": build})
+        return self._channel.receive({"btf": requests(self._pages)["btf"]}).arrays["btf"].tobytes() or None
 
-    def _fail(self, why: str, *, linux: bool) -> None:
-        self._running = False
-        self._channel.send("failed", fields={"why": " ".join(why.split())[:LONGEST_LINE], "linux": int(linux)})
+    def _fail(self, reason: str, *, linux: bool) -> None:
+        self._inspecting = False
+        self._channel.send("error", fields={"reason": " ".join(reason.split())[:MAX_LINE_CHARS], "linux": int(linux)})
 
 
 def _layouts(rows: NDArray[np.int64]) -> list[RamMap]:
     regions: dict[int, list[RamRegion]] = {}
-    for number, start, size in rows[: len(rows) // COLUMNS * COLUMNS].reshape(-1, COLUMNS).tolist():
+    for number, start, size in (
+        rows[: len(rows) // REGION_COLUMNS * REGION_COLUMNS].reshape(-1, REGION_COLUMNS).tolist()
+    ):
         regions.setdefault(number, []).append(RamRegion(start, size))
     return [RamMap(tuple(found)) for found in regions.values()]
 
 
-def _told(error: Exception) -> str:
-    """What an error that nobody foresaw is to be told of: not its text, which may be the guest's."""
+def _describe(error: Exception) -> str:
+    """Type and place of an unexpected error, without its text: that may be the guest's."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -195,25 +199,25 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}{where}; please report it"
 
 
-def main(analysis: Analysis[Any], arguments: Sequence[str] = ()) -> None:
-    """Give up everything, then read; `arguments` are those that sandbox.Child gives. Raises PrivilegeError."""
+def main(analysis: KernelAnalysis[Any], arguments: Sequence[str] = ()) -> None:
+    """Drop all privileges, then serve; SandboxedProcess gives the `arguments`. Raises PrivilegeError."""
     sock, file, pages, seconds, memory, must_filter = map(int, arguments or sys.argv[1:])
     channel = Channel(socket.socket(fileno=sock))
     area = mmap.mmap(file, os.fstat(file).st_size, mmap.MAP_SHARED, mmap.PROT_READ)
     os.close(file)
     area.madvise(mmap.MADV_DONTDUMP)
-    words = np.frombuffer(area, dtype=np.uint64).reshape(-1, WORDS)
+    words = np.frombuffer(area, dtype=np.uint64).reshape(-1, PAGE_WORDS)
     reader = Worker(channel, words, pages, analysis)
     try:
         confine(seconds, memory, must_filter=bool(must_filter))
         reader.run()
     except PrivilegeError as error:
-        channel.send("failed", fields={"why": str(error)[:LONGEST_LINE], "linux": 1})
+        channel.send("error", fields={"reason": str(error)[:MAX_LINE_CHARS], "linux": 1})
     except ProtocolError:
         pass  # the daemon has what it wanted, or wants no more
 
 
 if __name__ == "__main__":
-    from samepaged.attribution.kernel_analysis import Linux
+    from samepaged.attribution.kernel_analysis import LinuxAnalysis
 
-    main(Linux())
+    main(LinuxAnalysis())

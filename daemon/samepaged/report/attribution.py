@@ -29,7 +29,7 @@ def sources_text(answers: AttributionReport) -> str:
 
 def _parts(answers: AttributionReport) -> Iterator[Iterator[str]]:
     yield _head(answers)
-    yield _table("kind", (*answers.kinds, *answers.together), answers)
+    yield _table("kind", (*answers.kinds, *answers.combined_kinds), answers)
     if answers.processes is not None:
         yield _table("process", answers.processes, answers)
     if answers.files is not None:
@@ -88,5 +88,9 @@ def _copied(copied: Sequence[CopiedPage]) -> Iterator[str]:
 def _counted(one: CopiedPage) -> Iterator[str]:
     """Its owners and, where there are several, how many copies each has."""
     for at, line in enumerate(one.owners):
-        count = f" \N{MULTIPLICATION SIGN}{one.pages[at]}" if len(one.owners) > 1 and at < len(one.pages) else ""
+        count = (
+            f" \N{MULTIPLICATION SIGN}{one.owner_pages[at]}"
+            if len(one.owners) > 1 and at < len(one.owner_pages)
+            else ""
+        )
         yield printable(line) + count

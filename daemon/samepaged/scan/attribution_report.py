@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from samepaged.attribution.report import answer
+from samepaged.attribution.report import report_attribution
 from samepaged.sharing.overlap import elsewhere
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def answers_of(
         others = (it.contents.distinct for other, it in scanned.items() if other != name and it.scan.group == group)
         distinct = one.contents.distinct
         try:
-            found[name] = answer(name, one.ownership, one.digest.pages, elsewhere(distinct, others), names=names)
+            found[name] = report_attribution(
+                name, one.ownership, one.digest.pages, elsewhere(distinct, others), names=names
+            )
         except MemoryError:
             log.warning("domain %r: memory ran out over whose its pages are, so this stays as it was", name)
     return found
@@ -50,4 +52,4 @@ def still_shown(sources: Mapping[str, GuestAttribution], config: SourcesConfig) 
         return {}
     if config.names:
         return sources
-    return {domain: replace(one, answers=one.answers.nameless()) for domain, one in sources.items()}
+    return {domain: replace(one, answers=one.answers.without_names()) for domain, one in sources.items()}

@@ -161,7 +161,7 @@ class GuestScanner:
             self._note(guest, suspender)
         guest.process.check()
         if attendant is not None:
-            attendant.think()
+            attendant.start_attribution()
         duration = time.monotonic() - began
         if captured.fallback is not None:
             asked = self._config.scan.mode != "auto" or captured.reader == "dump"
@@ -192,7 +192,7 @@ class GuestScanner:
         return replace(scanned, ownership=self._conclude(guest, attendant), digest=captured.digest)
 
     def _conclude(self, guest: Guest, attendant: AttributionSession) -> PageOwners:
-        ownership = attendant.conclude()
+        ownership = attendant.finish()
         if ownership.note is not None:
             level = logging.DEBUG if ownership.kernel else logging.INFO
             log.log(level, "domain %r: whose its pages are: %s", guest.name, ownership.note)

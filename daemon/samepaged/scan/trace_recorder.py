@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from samepaged import threads
-from samepaged.attribution.document import sources_document
+from samepaged.attribution.document import attribution_document
 from samepaged.errors import SamepagedError
 from samepaged.escape import valid
 from samepaged.scan.snapshot import GuestAttribution, TraceStats
@@ -84,7 +84,7 @@ def write_owners(sourced: GuestAttribution, host: str, directory: Path) -> None:
     answers = sourced.answers
     trace = Store(directory).path_of(valid(host), valid(answers.domain), sourced.scanned)
     if trace.exists():
-        told = sources_document(answers.shortened(attribution_file.MOST_OWNERS))
+        told = attribution_document(answers.truncated(attribution_file.MOST_OWNERS))
         attribution_file.write(trace, {**told, "host": valid(host), "scanned_at": sourced.scanned})
 
 

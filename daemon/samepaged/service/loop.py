@@ -36,9 +36,10 @@ from samepaged.scan.snapshot import (
 )
 from samepaged.scan.trace_recorder import TraceRecorder
 from samepaged.service.history import counted, extended, history_point
-from samepaged.service.outputs import Outputs
 from samepaged.service.schedule import Schedule
 from samepaged.service.snapshot_store import SnapshotStore
+from samepaged.service.textfile import Textfile
+from samepaged.service.web_feed import WebFeed
 from samepaged.traces.database import check_installed
 from samepaged.web.process import ChildProcess
 
@@ -93,7 +94,8 @@ class Service:
         self._clocks = Clocks()
         self._attribution = AttributionSchedule(config.sources)
         self._guard: GuardClient | None = None
-        self._outputs = Outputs(self._store, web or ChildProcess(), config)
+        self._web_feed = WebFeed(self._store, web or ChildProcess(), config)
+        self._textfile = Textfile()
         self._recovery = Recovery(
             config.runtime_directory, changed=self._show_open_entries, settled=self._clocks.add_settled
         )
@@ -101,14 +103,15 @@ class Service:
     def run(self) -> None:
         """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
         try:
-            self._outputs.start(self._stop)
+            self._web_feed.start(self._stop)
             sd_notify.notify("READY=1", "STATUS=waiting for the first scan")
             self._recovery.start()
             while not self._signals.stopping:
                 self._step()
         finally:
             sd_notify.notify("STOPPING=1")
-            self._outputs.stop()
+            self._web_feed.stop()
+            self._textfile.remove()
             self._recorder.close()
             try:
                 self._recovery.close(CLOSE_SECONDS)
@@ -125,7 +128,7 @@ class Service:
 
     def _step(self) -> None:
         self._beat()
-        self._outputs.write()
+        self._textfile.write(self._config.export.textfile, self._store.snapshot)
         self._recovery.step_if_alone()
         if self._signals.take_reload():
             self._reload()
@@ -272,7 +275,7 @@ class Service:
         for name, one in found.items():
             started = everybody[name].scan.started
             self._recorder.offer(GuestAttribution(one, started))
-            fresh[name] = GuestAttribution(one.shortened(MOST_OWNERS), started)
+            fresh[name] = GuestAttribution(one.truncated(MOST_OWNERS), started)
         return {name: one for name, one in self._store.snapshot.sources.items() if name in self._known} | fresh
 
     def _read_merging(self, before: Snapshot) -> Merging | None:
@@ -337,7 +340,7 @@ class Service:
         new_seed = hash_seed.load(config.hashing.seed, config.state_directory)
         if config.traces.enabled:
             check_installed()
-        self._outputs.change(config, self._stop)
+        self._web_feed.change(config, self._stop)
         if config.libvirt.uri != self._config.libvirt.uri:
             self._hypervisor.close()
             self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._gone, self._stop)

@@ -181,14 +181,14 @@ def _found(told: Mapping[str, Any]) -> _Found:
         most_copied=tuple(_copied(one) for one in _list(told["most_copied"])),
         missing_pages=_count(told["missing_pages"]),
         note=None if told["note"] is None else _text(told["note"]),
-        together=_owners(told.get("together", []), "kinds"),
+        combined_kinds=_owners(told.get("together", []), "kinds"),
         in_use_self_sharing_pages=_count(told.get("in_use_self_sharing_pages", 0)),
     )
     if scanned_at > LAST or answers.labelled_ratio > 1:
         raise ValueError("time, ratio")
     if max(answers.in_use_pages, answers.sharing_pages) > answers.memory_pages:
         raise ValueError("more than there is")
-    for one in (*answers.kinds, *answers.together, *(answers.processes or ()), *(answers.files or ())):
+    for one in (*answers.kinds, *answers.combined_kinds, *(answers.processes or ()), *(answers.files or ())):
         if (
             one.pages > answers.memory_pages
             or one.self_sharing_pages > answers.self_sharing_pages

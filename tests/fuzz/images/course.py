@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.messages import BLOCK
+from samepaged.attribution.messages import BLOCK_PAGES
 from tests.fuzz.images import lies, trial
 from tests.fuzz.images.bases import KERNELS
 from tests.fuzz.images.crowds import CROWDS
@@ -63,5 +63,5 @@ def _plan(scene: Scene, random: np.random.Generator) -> tuple[bool, Plan]:
     if known and random.random() < LIED:
         known = lies.profile(known, random)
     others = scene.warm if random.random() < COPIED else None
-    blocks = random.random(-(-scene.image.pages // BLOCK)) < random.choice([1, 1, 1, 0.5])
+    blocks = random.random(-(-scene.image.pages // BLOCK_PAGES)) < random.choice([1, 1, 1, 0.5])
     return unknown, trial.Plan(known, others, cold, bool(random.random() < 0.7), blocks)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.attribution.guest_ram import WORDS
+from samepaged.attribution.guest_ram import PAGE_WORDS
 from tests.fuzz.images.damage import some
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class _Room:
         self.scene = scene
         runs = np.split(scene.room, np.flatnonzero(np.diff(scene.room) != 1) + 1)
         longest = max(runs, key=len)
-        self._next, self._end = int(longest[0]) * WORDS, (int(longest[-1]) + 1) * WORDS
+        self._next, self._end = int(longest[0]) * PAGE_WORDS, (int(longest[-1]) + 1) * PAGE_WORDS
 
     def take(self, words: int) -> NDArray[np.int64]:
         """Places of so many words, or as many as are left."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.guest_ram import WORDS
+from samepaged.attribution.guest_ram import PAGE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ def _flip(scene: Scene, random: Random, places: NDArray[np.int64]) -> None:
 
 
 def bits_anywhere(scene: Scene, random: Random) -> None:
-    _flip(scene, random, random.integers(0, scene.image.pages * WORDS, some(random, 3000)))
+    _flip(scene, random, random.integers(0, scene.image.pages * PAGE_WORDS, some(random, 3000)))
 
 
 def bits_of_words(scene: Scene, random: Random) -> None:
@@ -57,7 +57,7 @@ def bits_of_words(scene: Scene, random: Random) -> None:
 
 def bits_of_pages(scene: Scene, random: Random) -> None:
     pages = random.choice(scene.warm, some(random, 50))
-    _flip(scene, random, (random.choice(pages, 500) << 9) + random.integers(0, WORDS, 500))
+    _flip(scene, random, (random.choice(pages, 500) << 9) + random.integers(0, PAGE_WORDS, 500))
 
 
 def bits_of_structs(scene: Scene, random: Random) -> None:
@@ -68,7 +68,7 @@ def bits_of_structs(scene: Scene, random: Random) -> None:
 def bits_of_the_cold(scene: Scene, random: Random) -> None:
     pages = scene.cold[str(random.choice(sorted(scene.cold)))]
     count = some(random, 200)
-    _flip(scene, random, (random.choice(pages, count) << 9) + random.integers(0, WORDS, count))
+    _flip(scene, random, (random.choice(pages, count) << 9) + random.integers(0, PAGE_WORDS, count))
 
 
 def words(scene: Scene, random: Random) -> None:
@@ -174,11 +174,11 @@ def _fill(scene: Scene, random: Random, row: NDArray[np.uint64], which: int | No
         case 1:
             row[:] = ~np.uint64(0)
         case 2:
-            row[:] = random.integers(0, 1 << 64, WORDS, dtype=np.uint64)
+            row[:] = random.integers(0, 1 << 64, PAGE_WORDS, dtype=np.uint64)
         case 3:
-            row[:] = random.choice(scene.image.at(scene.pointers), WORDS)
+            row[:] = random.choice(scene.image.at(scene.pointers), PAGE_WORDS)
         case _:
-            row[:] = numbers(random, WORDS)
+            row[:] = numbers(random, PAGE_WORDS)
 
 
 def _read(scene: Scene, random: Random) -> Read:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.attribution.guest_ram import WORDS
+from samepaged.attribution.guest_ram import PAGE_WORDS
 from tests.fuzz.images.damage import numbers, some
 
 if TYPE_CHECKING:
@@ -43,22 +43,22 @@ def tables(scene: Scene, random: Random) -> None:
     how = int(random.integers(6))
     for number in np.unique(chosen).tolist():
         row = scene.image.page(number)
-        start = int(random.choice([0, 0, 256, 511, int(random.integers(WORDS))]))
+        start = int(random.choice([0, 0, 256, 511, int(random.integers(PAGE_WORDS))]))
         if how == 0:
             row[start:] = number * PAGE_SIZE | flags
         elif how == 1:
             row[start:] = goal * PAGE_SIZE | flags
         elif how == 2:
-            row[start:] = random.choice(frames, WORDS - start).astype(np.uint64) * np.uint64(PAGE_SIZE) | np.uint64(
-                flags
-            )
+            row[start:] = random.choice(frames, PAGE_WORDS - start).astype(np.uint64) * np.uint64(
+                PAGE_SIZE
+            ) | np.uint64(flags)
         elif how == 3:
-            row[start:] = np.arange(start, WORDS, dtype=np.uint64) * np.uint64(PAGE_SIZE) | np.uint64(flags)
+            row[start:] = np.arange(start, PAGE_WORDS, dtype=np.uint64) * np.uint64(PAGE_SIZE) | np.uint64(flags)
         elif how == 4:
-            some_rows = random.integers(0, WORDS, 20)
-            row[some_rows] = row[random.integers(0, WORDS, 20)]
+            some_rows = random.integers(0, PAGE_WORDS, 20)
+            row[some_rows] = row[random.integers(0, PAGE_WORDS, 20)]
         else:
-            row[random.integers(0, WORDS)] = goal * PAGE_SIZE | flags
+            row[random.integers(0, PAGE_WORDS)] = goal * PAGE_SIZE | flags
 
 
 def explosion(scene: Scene, random: Random) -> None:
@@ -72,14 +72,16 @@ def explosion(scene: Scene, random: Random) -> None:
         if not len(below):
             continue
         for page in level.tolist():
-            entries = np.resize(np.roll(below, -int(random.integers(len(below)))), WORDS)
+            entries = np.resize(np.roll(below, -int(random.integers(len(below)))), PAGE_WORDS)
             scene.image.page(page)[:] = entries.astype(np.uint64) * np.uint64(PAGE_SIZE) | np.uint64(flags)
     for root in scene.roots[scene.roots > 0].tolist():
-        entries = np.resize(levels[0], WORDS // 2).astype(np.uint64) * np.uint64(PAGE_SIZE) | np.uint64(PRESENT_TABLE)
-        scene.image.page(root // PAGE_SIZE)[: WORDS // 2] = entries
+        entries = np.resize(levels[0], PAGE_WORDS // 2).astype(np.uint64) * np.uint64(PAGE_SIZE) | np.uint64(
+            PRESENT_TABLE
+        )
+        scene.image.page(root // PAGE_SIZE)[: PAGE_WORDS // 2] = entries
     if random.random() < 0.1:  # and the kernel's own
         physical = scene.kernel.info.physical(scene.kernel.info.symbol("swapper_pg_dir"))
-        half = scene.image.page(physical // PAGE_SIZE)[WORDS // 2 :]
+        half = scene.image.page(physical // PAGE_SIZE)[PAGE_WORDS // 2 :]
         half[half == 0] = entries[: int(np.count_nonzero(half == 0))]
 
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.attribution.guest_ram import WORDS, Ram
-from samepaged.attribution.kernel_analysis import Linux
-from samepaged.attribution.linux.kallsyms.search import by_shape
+from samepaged.attribution.guest_ram import PAGE_WORDS, GuestRam
+from samepaged.attribution.kernel_analysis import LinuxAnalysis
+from samepaged.attribution.linux.kallsyms.search import find_tables
 from samepaged.attribution.linux.kernel import Kernel
 from samepaged.attribution.linux.labelling import label_pages
 from samepaged.attribution.linux.mem_map import find_mem_map
-from samepaged.attribution.linux.processes import memory_maps
+from samepaged.attribution.linux.processes import read_memory_maps
 from samepaged.attribution.linux.profile import Profile
-from samepaged.attribution.linux.struct_reader import columns
-from samepaged.attribution.linux.vmas import areas
+from samepaged.attribution.linux.struct_reader import read_members
+from samepaged.attribution.linux.vmas import read_areas
 from samepaged.attribution.linux.vmcoreinfo import MARK
 from samepaged.attribution.ram_map import ram_maps
 
@@ -45,7 +45,7 @@ class Image:
 
     def __init__(self, path: Path) -> None:
         # As a plain array: a memmap is slower to look into.
-        self.words: NDArray[np.uint64] = np.asarray(np.memmap(path, dtype=np.uint64, mode="c")).reshape(-1, WORDS)
+        self.words: NDArray[np.uint64] = np.asarray(np.memmap(path, dtype=np.uint64, mode="c")).reshape(-1, PAGE_WORDS)
         self._flat = self.words.reshape(-1)
         self._before: dict[int, NDArray[np.uint64]] = {}
 
@@ -61,7 +61,7 @@ class Image:
         """Change words; places that there are not, are left out."""
         places, values = np.broadcast_arrays(places, values)
         inside = (places >= 0) & (places < len(self._flat))
-        self._keep(np.unique(places[inside] // WORDS))
+        self._keep(np.unique(places[inside] // PAGE_WORDS))
         self._flat[places[inside]] = values[inside]
 
     def page(self, number: int) -> NDArray[np.uint64]:
@@ -110,7 +110,7 @@ class _Log:
 _LOG = _Log()
 
 
-class _WatchedRam(Ram):
+class _WatchedRam(GuestRam):
     def gather(self, addresses: NDArray[np.int64], size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
         found, ok = super().gather(addresses, size)
         _LOG.words.append(((addresses[ok] >> 3)[:, None] + np.arange(size >> 3)).reshape(-1))
@@ -156,11 +156,11 @@ class Scene:
         self.notes = self.find_notes()
         _LOG.reads.clear()
         _LOG.words.clear()
-        cold = Ram(image.words, self.layout)
+        cold = GuestRam(image.words, self.layout)
         self.kernel = Kernel.open(cold, self.notes.tolist())
         # What Profile.read has touched, it does not say.
         self.cold = self._cold_pages()
-        self.profile = Linux().profile(self.kernel)
+        self.profile = LinuxAnalysis().profile(self.kernel)
         ram = _WatchedRam(image.words, self.layout)
         watched = _Watched.open(ram, self.notes.tolist(), Profile.from_document(self.kernel.profile.to_document()))
         self.ownership: PageOwners = label_pages(watched)
@@ -181,15 +181,15 @@ class Scene:
             else:
                 self.reads[module].append(Read(addresses, size))
         self.strings = np.unique(np.concatenate(texts))
-        mapped = self.kernel.mapped
+        mapped = self.kernel.page_tables
         real = mapped.physical < image.pages * PAGE_SIZE
         bases, which = np.unique((mapped.addresses - mapped.physical)[real], return_inverse=True)
         self.direct = int(bases[np.bincount(which, weights=mapped.pages[real]).argmax()]) % (1 << 64)
         self.array = find_mem_map(self.kernel)
-        maps = memory_maps(self.kernel)
+        maps = read_memory_maps(self.kernel)
         self.maps, self.roots = maps.addresses, maps.roots
-        files = areas(self.kernel, maps).files
-        (mounts,), _ = columns(
+        files = read_areas(self.kernel, maps).files
+        (mounts,), _ = read_members(
             self.kernel, np.unique(files[files != 0]), (self.kernel.profile.offset("file.f_path.mnt"),)
         )
         self.mounts = np.unique(mounts)
@@ -217,8 +217,8 @@ class Scene:
         start = image.words.tobytes().find(BTF_HEADER)
         found = {"btf": np.arange(start // PAGE_SIZE, min(start // PAGE_SIZE + BTF_PAGES, image.pages))}
         tables = {name: at for name, at in kernel.info.symbols.items() if name.startswith("kallsyms_")}
-        tables = tables or by_shape(kernel, kernel.mapped, kernel.info.symbol("_stext"))
+        tables = tables or find_tables(kernel, kernel.page_tables, kernel.info.symbol("_stext"))
         edges = np.array([min(tables.values()) & ~7, max(tables.values()) & ~7], dtype=np.uint64)
-        first, last = (self.place(edges) // WORDS).tolist()
+        first, last = (self.place(edges) // PAGE_WORDS).tolist()
         found["kallsyms"] = np.arange(first, min(last + 2, image.pages))
         return found

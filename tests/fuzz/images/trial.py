@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from samepaged.attribution.guest_ram import Unreadable
-from samepaged.attribution.kernel_analysis import Linux
-from samepaged.attribution.messages import CHECKED, MOST_NOTES, answers, ascending, ownership_from, regions_of
+from samepaged.attribution.kernel_analysis import LinuxAnalysis
+from samepaged.attribution.messages import (
+    MAX_NOTES,
+    PAGE_NUMBER_ARRAYS,
+    are_page_numbers,
+    page_owners_from_message,
+    regions_of,
+    replies,
+)
 from samepaged.attribution.wire import Channel
 from samepaged.attribution.worker import Worker
 from samepaged.ipc import ProtocolError
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.kernel_analysis import Analysis
+    from samepaged.attribution.kernel_analysis import KernelAnalysis
     from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.ram_map import RamMap
 
@@ -41,8 +48,8 @@ class HangError(BaseException):
 @dataclass(frozen=True)
 class Plan:
     """How an image is looked at: with what is known of its kernel (`profile`, empty for nothing), and with which pages
-    copied for thinking (`others`, int64; None for all), whether `cold` (the whole of it twice), and with names or not.
-    `blocks` (bool): which the host is said to back.
+    copied for thinking (`extra_pages`, int64; None for all), whether `full` (the whole of it twice), and with names or
+    not. `blocks` (bool): which the host is said to back.
     """
 
     profile: bytes
@@ -92,7 +99,7 @@ class _End:
 
 
 class _Daemon:
-    """What the daemon says to the process, in its turn (conversation.py, attendant.py)."""
+    """What the daemon says to the process, in its turn (client.py, session.py)."""
 
     def __init__(self, channel: Channel, layout: RamMap, notes: NDArray[np.int64], plan: Plan) -> None:
         self.ownership: PageOwners | None = None
@@ -100,9 +107,9 @@ class _Daemon:
         self.profile = b""
         self._channel = channel
         self._layout = layout
-        self._notes = notes[:MOST_NOTES]
+        self._notes = notes[:MAX_NOTES]
         self._plan = plan
-        self._forms = answers(layout.pages)
+        self._forms = replies(layout.pages)
         self._next: tuple[str, ...] = ()
         self._chosen = self._every = np.arange(layout.pages, dtype=np.int64)
 
@@ -116,34 +123,34 @@ class _Daemon:
                 "profile": profile,
                 "blocks": self._plan.blocks.astype(np.uint8),
             }
-            self._say("begin", arrays, {"cold": int(self._plan.cold), "names": int(self._plan.names)})
-            self._next = ("fetch", "types", "prepared")
+            self._say("inspect", arrays, {"full": int(self._plan.cold), "names": int(self._plan.names)})
+            self._next = ("fetch", "find_btf", "inspection")
             return
         if self.ownership is not None or self.refused is not None:
             return
-        forms = {kind: self._forms[kind] for kind in (*self._next, "failed")}
+        forms = {kind: self._forms[kind] for kind in (*self._next, "error")}
         message = self._channel.receive(forms)
-        for name in CHECKED.get(message.kind, ()):
-            if not ascending(message.arrays[name], self._layout.pages):
+        for name in PAGE_NUMBER_ARRAYS.get(message.kind, ()):
+            if not are_page_numbers(message.arrays[name], self._layout.pages):
                 raise ProtocolError(f"its {name} are no pages of the guest")
         match message.kind:
-            case "failed":
-                self.refused = message.fields["why"] or ""
+            case "error":
+                self.refused = message.fields["reason"] or ""
             case "fetch":
-                self._say("answer", {"slots": message.arrays["pages"].astype("<i4")})
-            case "types":
-                self._say("types", {"types": np.empty(0, dtype=np.uint8)})
-            case "prepared":
+                self._say("page_slots", {"slots": message.arrays["pages"].astype("<i4")})
+            case "find_btf":
+                self._say("btf", {"btf": np.empty(0, dtype=np.uint8)})
+            case "inspection":
                 self.profile = message.arrays["profile"].tobytes()
-                held = np.union1d(message.arrays["array"], message.arrays["others"])
+                held = np.union1d(message.arrays["struct_pages"], message.arrays["extra_pages"])
                 held = self._every if self._plan.others is None else np.union1d(held, self._plan.others)
-                self._hold("held", held)
-                self._next = ("selected",)
-            case "selected":
-                self._hold("think", message.arrays["pages"])
-                self._next = ("ownership",)
+                self._hold("select", held)
+                self._next = ("selection",)
+            case "selection":
+                self._hold("attribute", message.arrays["pages"])
+                self._next = ("attribution",)
             case _:
-                self.ownership = ownership_from(message.fields, message.arrays)
+                self.ownership = page_owners_from_message(message.fields, message.arrays)
 
     def _hold(self, kind: str, pages: NDArray[np.int64]) -> None:
         self._say(kind, {"pages": pages, "slots": pages.astype("<i4")})
@@ -154,17 +161,17 @@ class _Daemon:
         self._channel.send(kind, arrays, fields or {})
 
 
-class Telling(Linux):
+class Telling(LinuxAnalysis):
     """The same with what went wrong on the terminal."""
 
     def open(self, *arguments: Any) -> Any:
         return self._told(super().open, *arguments)
 
-    def selected(self, opened: Any) -> Any:
-        return self._told(super().selected, opened)
+    def slab_and_table_pages(self, kernel: Any) -> Any:
+        return self._told(super().slab_and_table_pages, kernel)
 
-    def attribute(self, opened: Any) -> Any:
-        return self._told(super().attribute, opened)
+    def attribute(self, kernel: Any) -> Any:
+        return self._told(super().attribute, kernel)
 
     @staticmethod
     def _told(ask: Any, *arguments: Any) -> Any:
@@ -180,7 +187,7 @@ def attempt(
     layout: RamMap,
     notes: NDArray[np.int64],
     plan: Plan,
-    analysis: Analysis[Any] | None = None,
+    analysis: KernelAnalysis[Any] | None = None,
 ) -> Outcome:
     """Read it: a guest's RAM, uint64 of shape (pages, 512), with pages (int64) that may be notes."""
     child, parent = _End(), _End()
@@ -189,7 +196,7 @@ def attempt(
     child.pump = daemon.turn
     view = words.view()
     view.flags.writeable = False
-    reader = Worker(Channel(child), view, layout.pages, analysis or Linux())  # type: ignore[arg-type] # see above
+    reader = Worker(Channel(child), view, layout.pages, analysis or LinuxAnalysis())  # type: ignore[arg-type] # see above
     before = signal.signal(signal.SIGPROF, _hang)
     start = time.process_time()
     # Again and again: where it comes while garbage is collected, it ends nothing.

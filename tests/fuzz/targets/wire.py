@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from samepaged.attribution.messages import CHECKED, answers, ascending, ownership_from, ownership_parts
+from samepaged.attribution.messages import (
+    PAGE_NUMBER_ARRAYS,
+    are_page_numbers,
+    page_owners_from_message,
+    page_owners_to_message,
+    replies,
+)
 from samepaged.attribution.page_owners import KIND, KINDS, PageOwners
 from samepaged.attribution.wire import Channel
 from samepaged.ipc import MAGIC, START, ProtocolError
@@ -19,7 +25,7 @@ if TYPE_CHECKING:
     from random import Random
 
 PAGES = 4
-FORMS = answers(PAGES)
+FORMS = replies(PAGES)
 # Seconds: all is there when it is read, so nobody waits.
 SOON = 5.0
 
@@ -36,12 +42,12 @@ def check(data: bytes) -> None:
         array = message.arrays[name]
         assert array.dtype == np.dtype(shape.dtype)
         assert len(array) == shape.most if shape.exact else len(array) <= shape.most
-    for name in CHECKED.get(message.kind, ()):
-        if not ascending(message.arrays[name], PAGES):
+    for name in PAGE_NUMBER_ARRAYS.get(message.kind, ()):
+        if not are_page_numbers(message.arrays[name], PAGES):
             raise ProtocolError("its pages are none")
         np.zeros(PAGES)[message.arrays[name]] = 1
-    if message.kind == "ownership":
-        _check_ownership(ownership_from(message.fields, message.arrays))
+    if message.kind == "attribution":
+        _check_ownership(page_owners_from_message(message.fields, message.arrays))
 
 
 def _check_ownership(found: PageOwners) -> None:
@@ -52,7 +58,7 @@ def _check_ownership(found: PageOwners) -> None:
     users = list(zip(found.used_pages.tolist(), found.used_by.tolist(), strict=True))
     assert users == sorted(set(users))
     assert all(0 <= page < PAGES and found.processes[by] is not None and by >= 0 for page, by in users)
-    _, arrays = ownership_parts(found)
+    _, arrays = page_owners_to_message(found)
     assert arrays["kinds"].tolist() == found.kinds.tolist()
     assert 0 <= found.missing <= PAGES
 
@@ -77,28 +83,38 @@ def _ownership(**changes: Any) -> bytes:
         processes=("sshd", "bash"),
         kernel="6.1.0",
     )
-    fields, arrays = ownership_parts(found)
-    return _said("ownership", {**arrays, "others": np.array([2]), **changes}, fields)
+    fields, arrays = page_owners_to_message(found)
+    return _said("attribution", {**arrays, "extra_pages": np.array([2]), **changes}, fields)
 
 
 SEEDS = (
     _said("fetch", {"pages": np.array([0, 2, 3])}),
-    _said("types", fields={"build": "0123456789abcdef"}),
+    _said("find_btf", fields={"build_id": "0123456789abcdef"}),
     _said(
-        "prepared",
+        "inspection",
         {
             "profile": np.frombuffer(b"{}", dtype=np.uint8),
-            "array": np.array([1]),
-            "selection": np.array([2, 3]),
-            "others": np.array([0]),
+            "struct_pages": np.array([1]),
+            "selected_pages": np.array([2, 3]),
+            "extra_pages": np.array([0]),
         },
     ),
-    _said("selected", {"pages": np.array([], dtype=np.int64)}),
-    _said("failed", fields={"why": "a task at 0x123", "linux": 1}),
+    _said("selection", {"pages": np.array([], dtype=np.int64)}),
+    _said("error", fields={"reason": "a task at 0x123", "linux": 1}),
     _ownership(),
 )
 WORDS = (
-    *(b'"kind"', b'"fields"', b'"lengths"', b'"pages"', b'"fetch"', b'"ownership"', b'"others"', b'"missing"', b"null"),
+    *(
+        b'"kind"',
+        b'"fields"',
+        b'"lengths"',
+        b'"pages"',
+        b'"fetch"',
+        b'"attribution"',
+        b'"extra_pages"',
+        b'"missing"',
+        b"null",
+    ),
     *(b"true", b"1e9", b"NaN", b"-1", b"4611686018427387904", b"[[[[[[[[", b'{"a":{"a":', b"\\ud800", MAGIC, bytes(8)),
     *(b"\xff" * 8, b"\0\0\0\x80", (1).to_bytes(8, "little"), (4).to_bytes(4, "little")),
 )

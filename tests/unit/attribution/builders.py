@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.attribution.guest_ram import Ram
+from samepaged.attribution.guest_ram import GuestRam
 from samepaged.attribution.linux.vmcoreinfo import IMAGE
 from samepaged.attribution.ram_map import RamMap, RamRegion
 
@@ -67,8 +67,8 @@ class Machine:
         entry = table + 8 * (virtual >> SHIFTS[size] & 511)
         self.word(entry, physical | flags | (LARGE if size > PAGE_SIZE else 0))
 
-    def ram(self) -> Ram:
-        return Ram(np.frombuffer(bytes(self.bytes), dtype=np.uint64).reshape(-1, PAGE_SIZE // 8), self.layout)
+    def ram(self) -> GuestRam:
+        return GuestRam(np.frombuffer(bytes(self.bytes), dtype=np.uint64).reshape(-1, PAGE_SIZE // 8), self.layout)
 
 
 @dataclass

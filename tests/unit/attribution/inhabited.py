@@ -10,7 +10,7 @@ import numpy as np
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.linux import kernel_schema
 from samepaged.attribution.linux.kernel import Kernel
-from samepaged.attribution.linux.paging import Mapped
+from samepaged.attribution.linux.paging import PageTableLeaves
 from samepaged.attribution.linux.profile import Profile
 from samepaged.attribution.linux.vmcoreinfo import IMAGE, VmCoreInfo
 from tests.unit.attribution.builders import PRESENT, USER, WRITE, Machine
@@ -312,7 +312,7 @@ class Inhabited:
                 (MODULE, MODULE_PAGE * PAGE_SIZE, 1),
             )
         )
-        mapped = Mapped(
+        mapped = PageTableLeaves(
             addresses=np.array([address for address, _, _ in leaves], dtype=np.int64),
             physical=np.array([physical for _, physical, _ in leaves], dtype=np.int64),
             pages=np.array([pages for _, _, pages in leaves], dtype=np.int64),
@@ -332,6 +332,6 @@ class Inhabited:
             enumerators=enumerators,
             symbols=self.symbols,
             callers=tuple(self.callers) if self.typed else (),
-            typed=self.typed,
+            has_types=self.typed,
         )
         return Kernel(self.machine.ram(), mapped, info=info, profile=profile)

@@ -22,7 +22,7 @@ import numpy as np
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution import messages, worker
-from samepaged.attribution.guest_ram import WORDS, Ram, Unreadable
+from samepaged.attribution.guest_ram import PAGE_WORDS, GuestRam, Unreadable
 from samepaged.attribution.page_owners import KIND, PageOwners
 from samepaged.attribution.ram_map import RamMap, RamRegion
 from samepaged.attribution.wire import Channel
@@ -47,7 +47,7 @@ def program(how: str) -> tuple[str, str]:
 class Guest:
     """A Source; `asked` has the pages that were copied, in order."""
 
-    words: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((PAGES, WORDS), dtype=np.uint64))
+    words: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((PAGES, PAGE_WORDS), dtype=np.uint64))
     unbacked: frozenset[int] = frozenset()
     swapped: frozenset[int] = frozenset()
     asked: list[int] = field(default_factory=list)
@@ -99,8 +99,8 @@ class Pretended:
     """An Analysis of it."""
 
     def open(
-        self, ram: Ram, notes: Sequence[int], profile: bytes, types: Callable[[str], bytes | None]
-    ) -> tuple[Ram, list[int]]:
+        self, ram: GuestRam, notes: Sequence[int], profile: bytes, types: Callable[[str], bytes | None]
+    ) -> tuple[GuestRam, list[int]]:
         del profile, types
         for note in notes:
             words, ok = ram.gather(np.array([note * PAGE_SIZE], dtype=np.int64), 40)
@@ -108,28 +108,28 @@ class Pretended:
                 return ram, words[0, 2:5].tolist()
         raise Unreadable("no kernel in any of the notes")
 
-    def profile(self, opened: tuple[Ram, list[int]]) -> bytes:
-        return json.dumps(opened[1]).encode()
+    def profile(self, kernel: tuple[GuestRam, list[int]]) -> bytes:
+        return json.dumps(kernel[1]).encode()
 
-    def array_pages(
-        self, opened: tuple[Ram, list[int]], backed: NDArray[np.bool_]
+    def struct_page_pages(
+        self, kernel: tuple[GuestRam, list[int]], backed: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        array = self._array(opened)
+        array = self._array(kernel)
         return array[backed[array]], array[~backed[array]]
 
-    def _array(self, opened: tuple[Ram, list[int]]) -> NDArray[np.int64]:
-        _, (first, count, _) = opened
+    def _array(self, kernel: tuple[GuestRam, list[int]]) -> NDArray[np.int64]:
+        _, (first, count, _) = kernel
         return np.arange(first, first + count, dtype=np.int64)
 
-    def selected(self, opened: tuple[Ram, list[int]]) -> NDArray[np.int64]:
-        ram, _ = opened
-        words, _ = ram.gather(self._array(opened) * PAGE_SIZE, PAGE_SIZE)
+    def slab_and_table_pages(self, kernel: tuple[GuestRam, list[int]]) -> NDArray[np.int64]:
+        ram, _ = kernel
+        words, _ = ram.gather(self._array(kernel) * PAGE_SIZE, PAGE_SIZE)
         return np.unique(words[words != 0]).astype(np.int64)
 
-    def attribute(self, opened: tuple[Ram, list[int]]) -> PageOwners:
-        ram, (_, _, other) = opened
+    def attribute(self, kernel: tuple[GuestRam, list[int]]) -> PageOwners:
+        ram, (_, _, other) = kernel
         found = PageOwners.unknown(ram.pages, "", "pretended")
-        chosen = self.selected(opened)
+        chosen = self.slab_and_table_pages(kernel)
         words, ok = ram.gather(np.append(chosen, other) * PAGE_SIZE, 8)
         found.kinds[chosen[ok[:-1]]] = words[:-1][ok[:-1], 0].astype(np.uint8)
         found.labels[chosen] = 0
@@ -230,31 +230,31 @@ class Bad(Pretended):
         self._how = how
         self._choices = 0
 
-    def selected(self, opened: Any) -> NDArray[np.int64]:
+    def slab_and_table_pages(self, kernel: Any) -> NDArray[np.int64]:
         self._choices += 1
         if self._how.endswith("-choosing") and self._choices > 2:
             HOW[self._how.removesuffix("-choosing")]()
-        return super().selected(opened)
+        return super().slab_and_table_pages(kernel)
 
-    def open(self, ram: Ram, notes: Sequence[int], profile: bytes, types: Callable[[str], bytes | None]) -> Any:
+    def open(self, ram: GuestRam, notes: Sequence[int], profile: bytes, types: Callable[[str], bytes | None]) -> Any:
         while self._how == "asking":
             types("0123456789abcdef")
         if self._how == "lost":  # from the beginning
             _hang()
         return super().open(ram, notes, profile, types)
 
-    def profile(self, opened: Any) -> bytes:
+    def profile(self, kernel: Any) -> bytes:
         if self._how == "deaf":  # from when this is sent on
             Channel.receive = lambda *_: _hang()  # type: ignore[method-assign,assignment]
-        return super().profile(opened)
+        return super().profile(kernel)
 
-    def attribute(self, opened: Any) -> PageOwners:
+    def attribute(self, kernel: Any) -> PageOwners:
         if self._how in HOW:
             HOW[self._how]()
-        return super().attribute(opened)
+        return super().attribute(kernel)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "by-twos":
-        worker.BLOCK = messages.BLOCK = 2  # type: ignore[attr-defined,misc] # blocks that a small guest has several of
+        worker.BLOCK_PAGES = messages.BLOCK_PAGES = 2  # type: ignore[attr-defined,misc] # blocks that a small guest has several of
     worker.main(Bad(sys.argv[1]), sys.argv[2:])

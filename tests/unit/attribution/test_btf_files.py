@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from samepaged.attribution import btf_files
-from samepaged.attribution.btf_files import types_of
+from samepaged.attribution.btf_files import read_btf_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,10 +18,10 @@ BUILD = "0123456789abcdef"
 
 def test_the_file_of_a_build_is_read(tmp_path: Path) -> None:
     (tmp_path / f"{BUILD}.btf").write_bytes(b"types")
-    assert types_of(tmp_path, BUILD) == b"types"
-    assert types_of(tmp_path, BUILD[::-1]) == b""
-    assert types_of(None, BUILD) == b""
-    assert types_of(tmp_path, None) == b""
+    assert read_btf_file(tmp_path, BUILD) == b"types"
+    assert read_btf_file(tmp_path, BUILD[::-1]) == b""
+    assert read_btf_file(None, BUILD) == b""
+    assert read_btf_file(tmp_path, None) == b""
 
 
 @pytest.mark.parametrize(
@@ -32,17 +32,17 @@ def test_no_other_file_is_read_whatever_the_guest_calls_its_build(build: str, tm
     inside.mkdir()
     for path in (tmp_path / "secret.btf", inside / f"{build.strip('./') or 'x'}.btf".replace("/", "_")):
         path.write_bytes(b"secret")
-    assert types_of(inside, build) == b""
+    assert read_btf_file(inside, build) == b""
 
 
 def test_a_file_that_is_too_large_or_cannot_be_read_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(btf_files, "MOST_TYPES", 3)
+    monkeypatch.setattr(btf_files, "MAX_BTF_FILE_BYTES", 3)
     (tmp_path / f"{BUILD}.btf").write_bytes(b"types")
     (tmp_path / f"{BUILD[::-1]}.btf").mkdir()
     with caplog.at_level(logging.WARNING):
-        assert types_of(tmp_path, BUILD) == b""
-        assert types_of(tmp_path, BUILD[::-1]) == b""
+        assert read_btf_file(tmp_path, BUILD) == b""
+        assert read_btf_file(tmp_path, BUILD[::-1]) == b""
     assert "no file of types" in caplog.text
     assert "cannot be read" in caplog.text

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samepaged.attribution.linux.dentries import paths, unlinked
+from samepaged.attribution.linux.dentries import are_unlinked, paths
 from tests.unit.attribution.inhabited import DIRECT, Inhabited
 
 NAMES = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=40), max_size=12)
@@ -76,4 +76,4 @@ def test_what_is_in_no_directory_any_more_is_unlinked_but_a_root_is_not() -> Non
     guest.set(gone, "dentry.d_hash.pprev", 0)
     guest.set(guest.root, "dentry.d_hash.pprev", 0)
     entries = np.array([gone, there, guest.root, 0x10], dtype=np.uint64)
-    assert unlinked(guest.kernel(), entries).tolist() == [True, False, False, False]
+    assert are_unlinked(guest.kernel(), entries).tolist() == [True, False, False, False]

@@ -4,35 +4,36 @@ import numpy as np
 import pytest
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.attribution.guest_ram import WORDS, Ram, Unreadable
+from samepaged.attribution.guest_ram import PAGE_WORDS, GuestRam, Unreadable
 from samepaged.attribution.ram_map import RamMap, RamRegion
 
 # Two pages at 0, two at 1 MiB. Each word says which it is.
 LAYOUT = RamMap((RamRegion(0, 2 * PAGE_SIZE), RamRegion(1 << 20, 2 * PAGE_SIZE)))
-ALL = np.arange(4 * WORDS, dtype=np.uint64).reshape(4, WORDS)
+ALL = np.arange(4 * PAGE_WORDS, dtype=np.uint64).reshape(4, PAGE_WORDS)
 
 
-def partial(*held: int) -> Ram:
+def partial(*held: int) -> GuestRam:
     slots = np.full(4, -1, dtype=np.int32)
     slots[list(held)] = np.arange(len(held))
-    return Ram(ALL[list(held)], LAYOUT, slots)
+    return GuestRam(ALL[list(held)], LAYOUT, slots)
 
 
 def test_words_are_found_by_guest_physical_address() -> None:
-    found, ok = Ram(ALL, LAYOUT).gather(np.array([8, (1 << 20) + 16]), 16)
+    found, ok = GuestRam(ALL, LAYOUT).gather(np.array([8, (1 << 20) + 16]), 16)
     assert ok.all()
-    assert found.tolist() == [[1, 2], [2 * WORDS + 2, 2 * WORDS + 3]]
+    assert found.tolist() == [[1, 2], [2 * PAGE_WORDS + 2, 2 * PAGE_WORDS + 3]]
 
 
 @pytest.mark.parametrize("address", [-8, 4, PAGE_SIZE - 8, 2 * PAGE_SIZE, (1 << 20) + 2 * PAGE_SIZE, 1 << 60])
 def test_what_cannot_be_gathered_is_zeros_and_told(address: int) -> None:
-    found, ok = Ram(ALL, LAYOUT).gather(np.array([address, 8]), 16)
+    found, ok = GuestRam(ALL, LAYOUT).gather(np.array([address, 8]), 16)
     assert ok.tolist() == [False, True]
     assert found.tolist() == [[0, 0], [1, 2]]
 
 
 @pytest.mark.parametrize(
-    "address", [0, 8, PAGE_SIZE - 8, (1 << 20) + PAGE_SIZE, -8, 4, 2 * PAGE_SIZE, (1 << 20) + 2 * PAGE_SIZE, 1 << 60]
+    "address",
+    [0, 8, PAGE_SIZE - 8, (1 << 20) + PAGE_SIZE, -8, 4, 2 * PAGE_SIZE, (1 << 20) + 2 * PAGE_SIZE, 1 << 60],
 )
 @pytest.mark.parametrize("held", [(0, 1, 2, 3), (3, 0)])
 def test_one_word_is_what_gathering_it_gives(address: int, held: tuple[int, ...]) -> None:
@@ -44,7 +45,7 @@ def test_one_word_is_what_gathering_it_gives(address: int, held: tuple[int, ...]
 
 
 def test_bytes_may_go_over_pages_but_not_into_a_hole() -> None:
-    ram = Ram(ALL, LAYOUT)
+    ram = GuestRam(ALL, LAYOUT)
     assert ram.read(PAGE_SIZE - 8, 16) == ALL.tobytes()[PAGE_SIZE - 8 : PAGE_SIZE + 8]
     assert ram.read(PAGE_SIZE, 0) == b""
     for address, size in [(PAGE_SIZE, PAGE_SIZE + 1), (-1, 4), (0, -1), (0, 1 << 50), (1 << 51, 1 << 51)]:
@@ -54,7 +55,7 @@ def test_bytes_may_go_over_pages_but_not_into_a_hole() -> None:
 
 def test_pages_that_were_needed_are_marked_and_so_are_those_that_are_missing() -> None:
     ram = partial(2)
-    assert ram.hold(np.array([2, 0, -1, 4, 2])).tolist() == [0, -1, -1, -1, 0]
+    assert ram.ensure_copied(np.array([2, 0, -1, 4, 2])).tolist() == [0, -1, -1, -1, 0]
     assert ram.touched.tolist() == [True, False, True, False]
     assert ram.missing.tolist() == [True, False, False, False]
 
@@ -65,7 +66,7 @@ def test_without_any_page_nothing_can_be_read() -> None:
 
 
 def test_pages_that_are_not_held_are_fetched_each_once() -> None:
-    words, slots = np.zeros((4, WORDS), dtype=np.uint64), np.full(4, -1, dtype=np.int64)
+    words, slots = np.zeros((4, PAGE_WORDS), dtype=np.uint64), np.full(4, -1, dtype=np.int64)
     asked = []
 
     def fetch(pages: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
@@ -74,8 +75,8 @@ def test_pages_that_are_not_held_are_fetched_each_once() -> None:
         words[have] = ALL[have]
         slots[have] = have
 
-    ram = Ram(words, LAYOUT, slots, fetch)
-    assert ram.hold(np.array([3, 0, 3, 1])).tolist() == [3, 0, 3, -1]
+    ram = GuestRam(words, LAYOUT, slots, fetch)
+    assert ram.ensure_copied(np.array([3, 0, 3, 1])).tolist() == [3, 0, 3, -1]
     assert ram.read(0, 16) == ALL.tobytes()[:16]
     assert asked == [[0, 1, 3]]
     assert ram.missing.tolist() == [False, True, False, False]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux.kallsyms.names import PackedNames, name_starts, tokens
-from samepaged.attribution.linux.kallsyms.search import by_shape
-from samepaged.attribution.linux.kallsyms.symbols import symbols
-from samepaged.attribution.linux.paging import Mapped
+from samepaged.attribution.linux.kallsyms.search import find_tables
+from samepaged.attribution.linux.kallsyms.symbols import read_symbols
+from samepaged.attribution.linux.paging import PageTableLeaves
 from samepaged.attribution.linux.vmcoreinfo import IMAGE, VmCoreInfo
 from tests.unit.attribution.builders import packed, symbol_tables
 
@@ -50,10 +50,10 @@ def told(where: dict[str, int]) -> VmCoreInfo:
     return VmCoreInfo("6.1.0", None, CORE | where, {}, {}, {"phys_base": 0}, {})
 
 
-def mapping(size: int) -> Mapped:
+def mapping(size: int) -> PageTableLeaves:
     pages = np.arange(-(-size // PAGE_SIZE), dtype=np.int64)
     ones = np.ones(len(pages), dtype=np.int64)
-    return Mapped(
+    return PageTableLeaves(
         BASE - (1 << 64) + pages * PAGE_SIZE, pages * PAGE_SIZE, ones, ones.astype(np.uint64), np.zeros(1, np.int64)
     )
 
@@ -61,7 +61,7 @@ def mapping(size: int) -> Mapped:
 def table(listed: list[tuple[str, int]], encoding: str = "percpu", *, named: bool = True) -> Symbols:
     data, where = symbol_tables(listed, AT, encoding)
     memory = Flat(data)
-    return symbols(memory, told(where if named else {}), mapping(len(memory.data)))
+    return read_symbols(memory, told(where if named else {}), mapping(len(memory.data)))
 
 
 @pytest.mark.parametrize("encoding", ["percpu", "relative", "own place"])
@@ -93,14 +93,16 @@ def test_tables_that_vmcoreinfo_does_not_name_are_found_by_their_shape() -> None
     decoy = b"".join(b"%d\0" % digit for digit in range(10))
     memory = Flat(data)
     memory.data = decoy * 3 + memory.data[len(decoy) * 3 :]
-    assert by_shape(memory, mapping(len(memory.data)), BASE) == where
-    assert symbols(memory, told({}), mapping(len(memory.data))).find({"last_test"}) == [("last_test", BASE + 0x9000)]
+    assert find_tables(memory, mapping(len(memory.data)), BASE) == where
+    assert read_symbols(memory, told({}), mapping(len(memory.data))).find({"last_test"}) == [
+        ("last_test", BASE + 0x9000)
+    ]
 
 
 def test_a_kernel_without_tables_is_unreadable() -> None:
     memory = Flat(bytes(1 << 16))
     with pytest.raises(Unreadable):
-        symbols(memory, told({}), mapping(len(memory.data)))
+        read_symbols(memory, told({}), mapping(len(memory.data)))
 
 
 def test_names_of_128_bytes_and_more_have_lengths_of_two() -> None:
@@ -112,7 +114,7 @@ def test_symbols_that_contradict_vmcoreinfo_are_not_believed() -> None:
     data, where = symbol_tables(MANY, AT)
     info = told(where)
     with pytest.raises(Unreadable):
-        symbols(Flat(data), replace(info, symbols=info.symbols | {"init_uts_ns": BASE + 0x4008}), mapping(1 << 20))
+        read_symbols(Flat(data), replace(info, symbols=info.symbols | {"init_uts_ns": BASE + 0x4008}), mapping(1 << 20))
 
 
 @pytest.mark.parametrize("count", [0, 5000, (1 << 32) - 1])
@@ -120,7 +122,7 @@ def test_a_number_of_symbols_that_cannot_be_is_unreadable(count: int) -> None:
     data, where = symbol_tables(MANY, AT)
     at = where["kallsyms_num_syms"] - AT
     with pytest.raises(Unreadable):
-        symbols(Flat(data[:at] + count.to_bytes(4, "little") + data[at + 4 :]), told(where), mapping(1 << 20))
+        read_symbols(Flat(data[:at] + count.to_bytes(4, "little") + data[at + 4 :]), told(where), mapping(1 << 20))
 
 
 def test_tokens_without_an_end_and_names_that_grow_without_one_are_unreadable() -> None:
@@ -159,7 +161,7 @@ def test_damaged_tables_are_symbols_or_unreadable(damage: list[tuple[int, int]],
         data[at] = value
     memory = Flat(bytes(data))
     try:
-        found = symbols(memory, told(WHERE if named else {}), mapping(len(memory.data)))
+        found = read_symbols(memory, told(WHERE if named else {}), mapping(len(memory.data)))
     except Unreadable:
         assert damage
         return
@@ -172,6 +174,6 @@ def test_any_bytes_as_tables_are_symbols_or_unreadable(raw: bytes, data: st.Data
     names = [name for name in WHERE if name != "kallsyms_markers"]
     where = {name: AT + data.draw(st.integers(0, len(raw) - 1)) for name in names}
     try:
-        symbols(Flat(raw), told(where), mapping(1 << 20))
+        read_symbols(Flat(raw), told(where), mapping(1 << 20))
     except Unreadable as error:
         assert str(error)

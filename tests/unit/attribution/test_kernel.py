@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.attribution.guest_ram import Ram, Unreadable
+from samepaged.attribution.guest_ram import GuestRam, Unreadable
 from samepaged.attribution.linux.kernel import Kernel
 from tests.unit.attribution.builders import Linux, linux
 
@@ -37,7 +37,7 @@ def test_a_kernel_is_opened_from_its_note_alone(guest: Linux) -> None:
 
 def test_no_linux_is_found_where_there_is_none() -> None:
     with pytest.raises(Unreadable):
-        Kernel.open(Ram(np.zeros((16, 512), dtype=np.uint64), linux().machine.layout), [])
+        Kernel.open(GuestRam(np.zeros((16, 512), dtype=np.uint64), linux().machine.layout), [])
     guest = linux()
     with pytest.raises(Unreadable):
         Kernel.open(guest.machine.ram(), [0, 1, 2])
@@ -104,7 +104,7 @@ def test_a_damaged_guest_is_a_kernel_or_unreadable(seed: int, times: int, value:
     damaged = bytearray(RAW)
     for _ in range(times):
         damaged[draw.choice(PLACES) + draw.randrange(8)] = draw.randrange(256) if value is None else value
-    ram = Ram(np.frombuffer(bytes(damaged), dtype=np.uint64).reshape(-1, 512), GUEST.machine.layout)
+    ram = GuestRam(np.frombuffer(bytes(damaged), dtype=np.uint64).reshape(-1, 512), GUEST.machine.layout)
     try:
         kernel = Kernel.open(ram, [GUEST.note_page])
     except Unreadable:

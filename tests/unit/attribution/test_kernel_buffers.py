@@ -7,7 +7,7 @@ import pytest
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.linux import kernel_buffers
-from samepaged.attribution.linux.block_requests import block_requests
+from samepaged.attribution.linux.block_requests import label_block_requests
 from samepaged.attribution.linux.labelling import label_pages
 from samepaged.attribution.linux.page_labels import PageLabels
 from samepaged.attribution.linux.struct_page import StructPages
@@ -183,8 +183,8 @@ def test_what_goes_in_a_circle_or_has_no_end_ends(where: str, guest: Inhabited) 
         guest.set(queue, "request_queue.nr_hw_queues", (1 << 32) - 1)
         guest.set(guest.get(queue, "request_queue.tag_set"), "blk_mq_tag_set.nr_hw_queues", (1 << 32) - 1)
     kernel, frames, ledger = parts(guest)
-    block_requests(kernel, frames, ledger)
-    kernel_buffers.types(kernel, frames, ledger)
+    label_block_requests(kernel, frames, ledger)
+    kernel_buffers.label_btf(kernel, frames, ledger)
     assert {400, 401} <= set(np.flatnonzero(ledger.kinds == KIND["kernel_buffer"]).tolist())
 
 
@@ -197,5 +197,5 @@ def test_a_table_that_is_longer_than_any_block_is_left_to_others(guest: Inhabite
     guest.variable("ip_idents", DIRECT + 400 * PAGE_SIZE)
     guest.variable("ip_idents_mask", (1 << 32) - 1)
     kernel, frames, ledger = parts(guest)
-    kernel_buffers.tables(kernel, frames, ledger)
+    kernel_buffers.label_tables(kernel, frames, ledger)
     assert not np.any(ledger.kinds)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.attribution.guest_ram import Ram, Unreadable
+from samepaged.attribution.guest_ram import GuestRam, Unreadable
 from samepaged.attribution.linux.labelling import label_pages
 from samepaged.attribution.page_owners import KINDS, PageOwners, permissions
 from tests.unit.attribution.inhabited import DIRECT, MODULE_PAGE, STACK_PAGE, TEXT_PAGE, Inhabited
@@ -191,7 +191,7 @@ def test_what_was_not_copied_costs_its_own_pages_and_is_counted(guest: Inhabited
     slots = np.arange(kernel.ram.pages)
     slots[128:192] = -1
     whole = kernel.ram
-    object.__setattr__(kernel, "ram", Ram(whole.words, whole.layout, slots))
+    object.__setattr__(kernel, "ram", GuestRam(whole.words, whole.layout, slots))
     owned = label_pages(kernel)
     assert owned.missing > 0
     assert told(owned, TEXT_PAGE)[0] == "kernel_text"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.arch.x86_64 import PTE_NO_EXECUTE
-from samepaged.attribution.linux.paging import Mapped, MappedBy, walk, walk_many, walk_pieces
+from samepaged.attribution.linux.paging import LeavesByRoot, PageTableLeaves, walk, walk_many, walk_pieces
 from tests.unit.attribution.builders import NO_RIGHTS, PRESENT, USER, WRITE, Machine
 
 MASK = 0x000F_FFFF_FFFF_F000
@@ -18,11 +18,11 @@ def signed(address: int) -> int:
     return address - (1 << 64) if address >> 63 else address
 
 
-def kernel(machine: Machine, root: int, levels: int = 4, mask: int = MASK) -> Mapped:
+def kernel(machine: Machine, root: int, levels: int = 4, mask: int = MASK) -> PageTableLeaves:
     return walk(machine.ram(), root, levels, upper=True, mask=mask)
 
 
-def user(machine: Machine, root: int) -> Mapped:
+def user(machine: Machine, root: int) -> PageTableLeaves:
     return walk(machine.ram(), root, 4, upper=False, mask=MASK)
 
 
@@ -111,15 +111,15 @@ def test_many_roots_are_walked_at_once_and_what_they_share_is_each_ones() -> Non
     machine.word(other, machine.word(one))  # all of its tables
     machine.map(other, 1 << 40, 0x2000)
     found = walk_many(machine.ram(), np.array([other, -1, none, one]), 4, upper=False, mask=MASK)
-    leaves = list(zip(found.owners.tolist(), found.addresses.tolist(), found.physical.tolist(), strict=True))
+    leaves = list(zip(found.roots.tolist(), found.addresses.tolist(), found.physical.tolist(), strict=True))
     shared = [(0x400000, 0x1000), (3 * MIB2, MIB2)]
     assert leaves == [*((0, *leaf) for leaf in shared), (0, 1 << 40, 0x2000), *((3, *leaf) for leaf in shared)]
-    each = np.bincount(found.table_owners, minlength=4).tolist()
+    each = np.bincount(found.table_roots, minlength=4).tolist()
     assert each == [1 + 3 + 3, 0, 1, 1 + 3]
     assert found.complete
 
 
-def shared_by(machine: Machine, processes: int) -> MappedBy:
+def shared_by(machine: Machine, processes: int) -> LeavesByRoot:
     """The walk of that many roots with one tree of tables, which maps 512 pages."""
     pages, directory, pointers = machine.page(), machine.page(), machine.page()
     machine.put(pages, (0x5000 | PRESENT).to_bytes(8, "little") * 512)

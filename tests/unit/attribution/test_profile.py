@@ -31,7 +31,7 @@ def without_types() -> Linux:
 
 
 def test_a_kernels_profile_has_what_is_wanted_of_it() -> None:
-    assert PROFILE.typed
+    assert PROFILE.has_types
     assert (PROFILE.offset("task_struct.tasks"), PROFILE.size("page"), PROFILE.enumerator("PG_slab")) == (16, 64, 9)
     assert PROFILE.symbol("init_task") == PLAIN.symbols["init_task"]
     assert not PROFILE.has("filler_1")
@@ -57,7 +57,7 @@ def test_callers_are_functions_and_their_parts() -> None:
 
 def test_a_document_outlives_a_reboot_to_another_place() -> None:
     elsewhere = linux(slide=64 << 20)
-    kept = Profile.from_document(json.loads(DOCUMENT)).at(elsewhere.symbols["_stext"])
+    kept = Profile.from_document(json.loads(DOCUMENT)).relocated(elsewhere.symbols["_stext"])
     assert kept == opened(elsewhere)
     assert kept.symbol("init_task") == PROFILE.symbol("init_task") + (64 << 20)
     assert kept.to_document() == json.loads(DOCUMENT)
@@ -65,18 +65,18 @@ def test_a_document_outlives_a_reboot_to_another_place() -> None:
 
 def test_what_is_an_offset_into_per_cpu_memory_does_not_move() -> None:
     profile = replace(PROFILE, symbols=PROFILE.symbols | {"cpu_number": 0x1C0})
-    assert profile.at(profile.stext + (8 << 20)).symbol("cpu_number") == 0x1C0
+    assert profile.relocated(profile.stext + (8 << 20)).symbol("cpu_number") == 0x1C0
 
 
 def test_a_place_where_no_kernel_can_be_is_refused() -> None:
     for stext in (0, PROFILE.stext + (1 << 30)):
         with pytest.raises(Unreadable):
-            PROFILE.at(stext)
+            PROFILE.relocated(stext)
 
 
 def test_without_types_there_are_symbols_and_what_vmcoreinfo_has() -> None:
     profile = opened(without_types())
-    assert not profile.typed
+    assert not profile.has_types
     assert (profile.offsets, profile.sizes, profile.enumerators) == ({"page.flags": 0}, {"page": 64}, {})
     assert profile.symbols == PROFILE.symbols
 
@@ -88,13 +88,13 @@ def test_types_can_be_given_to_a_kernel_that_has_none() -> None:
 def test_types_of_another_kernel_are_not_taken() -> None:
     other = types().raw().replace(b"\0page\0", b"\0pAge\0")
     grown = other[:-1] + b"\0page\0"
-    assert opened(without_types(), btf=grown[: len(other)]).typed  # nothing of it contradicts
+    assert opened(without_types(), btf=grown[: len(other)]).has_types  # nothing of it contradicts
     guest = without_types()
     at = guest.note_page * PAGE_SIZE
     note = bytes(guest.machine.bytes[at : at + PAGE_SIZE])
     guest.machine.put(at, note.replace(b"SIZE(page)=64", b"SIZE(page)=56"))
-    assert not opened(guest, btf=types().raw()).typed
-    assert not opened(guest, btf=b"no BTF").typed
+    assert not opened(guest, btf=types().raw()).has_types
+    assert not opened(guest, btf=b"no BTF").has_types
 
 
 @pytest.mark.parametrize(

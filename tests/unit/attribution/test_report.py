@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.attribution.page_owners import KINDS, PageOwners, permissions
-from samepaged.attribution.report import MOST_COPIED, MOST_OWNERS, AttributionReport, answer
+from samepaged.attribution.report import MAX_COPIED_PAGES, MAX_NAMED_OWNERS, AttributionReport, report_attribution
 from samepaged.sharing import ABSENT, SWAPPED, ZERO, Contents, PageDigest
 from samepaged.sharing.overlap import elsewhere
 from tests.unit.attribution.owned import Page, digest, ownership
@@ -23,7 +23,7 @@ READ, CODE = 1, 5
 def asked(*pages: Page, others: tuple[int, ...] = (), names: bool = True) -> AttributionReport:
     contents = Contents.of(PageDigest(digest(*pages), 4096)).distinct
     found = elsewhere(contents, [np.array(sorted(others), dtype=np.uint64)])
-    return answer("web", ownership(*pages), digest(*pages), found, names=names)
+    return report_attribution("web", ownership(*pages), digest(*pages), found, names=names)
 
 
 def code(content: int, *users: str, offset: int = 0xB6000) -> Page:
@@ -75,7 +75,7 @@ def test_self_and_inter_are_told_apart() -> None:
 
 def test_kinds_that_the_paper_takes_for_one_are_told_as_one_too() -> None:
     found = asked(heap(P, "a"), Page(P, "anonymous", "anon", users=("a",)), code(P, "a"), heap(Q, "a"), heap(Q, "a"))
-    together = {one.name: (one.pages, one.sharing_pages) for one in found.together}
+    together = {one.name: (one.pages, one.sharing_pages) for one in found.combined_kinds}
     assert together == {"heap+anonymous": (4, 3), "library+private_file": (1, 2)}
 
 
@@ -89,7 +89,7 @@ def test_one_content_at_many_places_of_a_file_is_one_line_and_at_a_few_it_is_tol
     many = [Page(P, "shmem", "/SYSV00000000 (deleted)", place * 4096, (11,), ("Xvfb",)) for place in range(9)]
     (copied,) = asked(*many, heap(P, "b")).most_copied
     assert copied.owners == ("[SYSV00000000 (deleted) rw-s]: Xvfb", "[heap]: b")
-    assert copied.pages == (9, 1)
+    assert copied.owner_pages == (9, 1)
     few = asked(*many[:2]).most_copied[0]
     assert few.owners == (
         "[SYSV00000000 (deleted) 00000000 rw-s]: Xvfb",
@@ -133,17 +133,17 @@ def test_without_names_no_word_of_the_guest_is_in_the_answers() -> None:
 
 
 def test_the_most_copied_and_their_owners_are_bounded_and_say_how_many_are_left_out() -> None:
-    many = [heap(P + number, "sh") for number in range(MOST_COPIED + 5) for _ in range(2)]
-    crowd = [heap(P - 1, f"process-{number}") for number in range(MOST_OWNERS + 7)]
+    many = [heap(P + number, "sh") for number in range(MAX_COPIED_PAGES + 5) for _ in range(2)]
+    crowd = [heap(P - 1, f"process-{number}") for number in range(MAX_NAMED_OWNERS + 7)]
     found = asked(*many, *crowd).most_copied
-    assert len(found) == MOST_COPIED
-    assert (found[0].copies, len(found[0].owners), found[0].more_owners) == (MOST_OWNERS + 7, MOST_OWNERS, 7)
+    assert len(found) == MAX_COPIED_PAGES
+    assert (found[0].copies, len(found[0].owners), found[0].more_owners) == (MAX_NAMED_OWNERS + 7, MAX_NAMED_OWNERS, 7)
 
 
 def test_of_an_unknown_guest_the_sharing_is_known_and_its_owners_are_not() -> None:
     pages = digest(heap(P, "a"), heap(P, "b"), heap(Q, "c"))
     unknown = PageOwners.unknown(3, "no Linux kernel was found in it")
-    found = answer("win", unknown, pages, np.zeros(2, dtype=np.bool_), names=True)
+    found = report_attribution("win", unknown, pages, np.zeros(2, dtype=np.bool_), names=True)
     assert (found.kernel, found.labelled_ratio, found.note) == (None, 0.0, "no Linux kernel was found in it")
     assert [(one.name, one.pages, one.sharing_pages) for one in found.kinds] == [("unknown", 3, 1)]
 
@@ -151,7 +151,7 @@ def test_of_an_unknown_guest_the_sharing_is_known_and_its_owners_are_not() -> No
 def test_owners_of_other_pages_than_were_hashed_are_refused() -> None:
     unknown = PageOwners.unknown(2, "")
     with pytest.raises(ValueError, match="2 pages have owners, and 3 have hashes"):
-        answer("a", unknown, np.zeros(3, np.uint64), np.zeros(0, np.bool_), names=True)
+        report_attribution("a", unknown, np.zeros(3, np.uint64), np.zeros(0, np.bool_), names=True)
 
 
 def test_permissions_are_written_as_proc_maps_writes_them() -> None:

@@ -20,7 +20,7 @@ import pytest
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution import sandbox, seccomp
 from samepaged.attribution.client import WorkerClient, WorkerLimits, WorkerRefused
-from samepaged.attribution.messages import answers, regions_of
+from samepaged.attribution.messages import regions_of, replies
 from samepaged.attribution.page_buffer import PageBuffer
 from samepaged.attribution.sandbox import Limits, SandboxedProcess
 from samepaged.attribution.wire import Channel
@@ -45,15 +45,15 @@ def confined(how: str = "well") -> Iterator[int]:
             "profile": np.empty(0, dtype=np.uint8),
             "blocks": np.ones(1, dtype=np.uint8),
         }
-        channel.send("begin", nothing, {"cold": 0, "names": 0})
+        channel.send("inspect", nothing, {"full": 0, "names": 0})
         if how == "well":
-            asked = channel.receive(answers(PAGES), time.monotonic() + 20)
+            asked = channel.receive(replies(PAGES), time.monotonic() + 20)
             assert asked.kind == "fetch"
         else:
             time.sleep(1)
         yield child.pid
     finally:
-        child.end()
+        child.close()
         copied.close()
 
 
@@ -121,7 +121,7 @@ def test_a_copy_can_be_mapped_for_reading_only_and_keeps_its_size() -> None:
 
 def test_a_copy_is_left_out_of_cores_and_is_given_back() -> None:
     copied = PageBuffer(PAGES, 16)
-    copied.ready(16)
+    copied.preallocate(16)
     area = next(text for text in Path("/proc/self/smaps").read_text().split("VmFlags:") if "samepaged-copy" in text)
     flags = Path("/proc/self/smaps").read_text().split(area)[1].splitlines()[0].split()
     assert {"dd", "dc"} <= set(flags)
@@ -135,7 +135,7 @@ def test_pages_that_were_forgotten_make_room_and_nothing_is_copied_beyond_it() -
         slots = copied.add(Guest(), np.arange(6))
         assert slots.tolist() == [1, 2, 3, 4, -1, -1]
         assert copied.room == 0
-        copied.forget()
+        copied.clear()
         assert (copied.room, copied.slots.max()) == (4, -1)
         assert copied.add(Guest(unbacked=frozenset({1}), swapped=frozenset({2})), np.arange(4)).tolist() == [
             1,
@@ -168,9 +168,11 @@ def test_without_a_filter_it_does_not_begin_where_one_is_asked_for(missing: str,
         talk = WorkerClient(LAYOUTS, WorkerLimits(1 << 20, 20.0, seccomp=must), lambda: False, (str(without),))
         try:
             with pytest.raises(WorkerRefused, match=told):
-                talk.look(Guest(), np.array([NOTE]), np.empty(0, dtype=np.uint8), np.ones(1, dtype=np.bool_), cold=True)
+                talk.inspect(
+                    Guest(), np.array([NOTE]), np.empty(0, dtype=np.uint8), np.ones(1, dtype=np.bool_), full=True
+                )
         finally:
-            talk.end()
+            talk.close()
 
 
 def filtered(call: str) -> int:
@@ -178,7 +180,7 @@ def filtered(call: str) -> int:
     child = os.fork()
     if child == 0:
         try:
-            seccomp.allow_only(sandbox.CALLS, sandbox.MASKED, sandbox.REFUSED)
+            seccomp.allow_only(sandbox.ALLOWED_CALLS, sandbox.MASKED_CALLS, sandbox.REFUSED_CALLS)
             if call == "run":
                 ctypes.CDLL(None).mmap(None, PAGE_SIZE, 5, 0x22, -1, 0)
             elif call == "map":
@@ -203,7 +205,7 @@ def test_system_calls_are_allowed_refused_or_the_end(call: str, end: int) -> Non
 def test_a_filter_comes_after_one_that_forbids_seccomp_itself_as_services_and_containers_may_have_it() -> None:
     inner = (
         "import os; from samepaged.attribution import sandbox, seccomp\n"
-        "seccomp.allow_only(sandbox.CALLS, sandbox.MASKED, sandbox.REFUSED)\n"
+        "seccomp.allow_only(sandbox.ALLOWED_CALLS, sandbox.MASKED_CALLS, sandbox.REFUSED_CALLS)\n"
         "try: os.open('/', os.O_RDONLY)\n"
         "except PermissionError: os._exit(7)\n"
     )

@@ -42,8 +42,8 @@ LONG = 20.0
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHOOSING", LONG)
-    monkeypatch.setattr(sandbox, "BASE_MEMORY", 512 << 20)
+    monkeypatch.setattr(module, "SELECTION_SECONDS", LONG)
+    monkeypatch.setattr(sandbox, "BASE_MEMORY_BYTES", 512 << 20)
 
 
 def attend(
@@ -62,8 +62,8 @@ def attend(
         with attendant.held(guest, None):
             pass
         held = guest.asked.copy()
-        attendant.think()
-        found = attendant.conclude()
+        attendant.start_attribution()
+        found = attendant.finish()
         assert guest.asked == held  # nothing is copied of a guest that runs on
     return found
 
@@ -104,7 +104,7 @@ def test_a_second_scan_knows_what_it_needs_without_a_rehearsal() -> None:
     assert second.kinds.tolist() == first.kinds.tolist()
     assert sorted(guest.asked) == held
     assert OTHER not in looked
-    assert OTHER in known.others
+    assert OTHER in known.extra_pages
 
 
 def test_names_do_not_leave_the_process_that_is_not_asked_for_them() -> None:
@@ -128,7 +128,7 @@ def test_a_process_that_goes_wrong_costs_this_guests_rows_and_nothing_else(how: 
 def test_a_process_that_goes_wrong_while_the_guest_is_held_is_given_up(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHOOSING", 0.5)
+    monkeypatch.setattr(module, "SELECTION_SECONDS", 0.5)
     found = attend(Guest(), how=f"{how}-choosing")
     assert not found.kinds.any()
     assert found.note
@@ -138,8 +138,8 @@ def test_a_guest_that_is_held_does_not_wait_for_a_process_that_does_not_listen(m
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # what is told of more pages than these has no room in it
     monkeypatch.setattr(socket, "socketpair", lambda *_: (ours, theirs))
-    monkeypatch.setattr(module, "CHOOSING", 0.1)
-    known = GuestKernelCache(1, others=np.arange(PAGES, dtype=np.int64))
+    monkeypatch.setattr(module, "SELECTION_SECONDS", 0.1)
+    known = GuestKernelCache(1, extra_pages=np.arange(PAGES, dtype=np.int64))
     found = attend(Guest(), known, WorkerLimits(memory_limit=2 << 20, time_limit=3600.0), how="deaf")
     assert found.note == "the process that read it was given up: it took too long"
 
@@ -157,8 +157,8 @@ def test_a_scan_that_is_stopped_does_not_wait_for_the_process() -> None:
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: True, program("sleep")) as attendant:
         attendant.prepare(Guest())
         assert attendant.expected(None) == 0
-        attendant.think()
-        assert "interrupted" in (attendant.conclude().note or "")
+        attendant.start_attribution()
+        assert "interrupted" in (attendant.finish().note or "")
 
 
 def test_of_a_guest_without_a_note_no_process_is_started_and_it_is_not_searched_each_time(
@@ -193,7 +193,7 @@ def test_a_guest_that_was_starting_is_found_at_the_next_scan_wherever_its_kernel
     guest.words[8, 2] = 0  # and now it is gone for long
     for _ in range(3):
         assert attend(guest, known).note
-    assert known.vain == 2
+    assert known.failures == 2
 
 
 def test_a_kernel_that_was_started_since_is_found_at_the_same_scan() -> None:
@@ -240,7 +240,7 @@ def test_of_what_is_chosen_as_much_is_copied_as_there_is_room_for() -> None:
 
 
 def test_a_guest_cannot_choose_much_more_than_it_chose_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MARGIN", 2)
+    monkeypatch.setattr(module, "EXTRA_SELECTION_PAGES", 2)
     guest = Guest()
     attend(guest, meanwhile=lambda: guest.choose(*range(100, 200)))
     assert len([page for page in guest.asked if 100 <= page < 200]) == len(CHOSEN) + 2
@@ -257,9 +257,9 @@ def test_of_blocks_that_the_host_does_not_back_no_struct_pages_are_copied_and_no
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Blocks of two pages, here and in the process that reads: page 20, which has struct pages, is of no use then.
-    monkeypatch.setattr(module, "BLOCK", 2)
+    monkeypatch.setattr(module, "BLOCK_PAGES", 2)
     guest = Guest(unbacked=frozenset({20, 21, 30, 33}))
-    monkeypatch.setattr(messages, "BLOCK", 2)
+    monkeypatch.setattr(messages, "BLOCK_PAGES", 2)
 
     def one_of_them_is_used() -> None:
         guest.unbacked = frozenset({20, 30, 33})
@@ -290,8 +290,8 @@ def test_what_was_copied_ahead_is_copied_again_where_it_was_written() -> None:
         with attendant.held(guest, written):
             pass
         assert sorted(guest.asked) == [*range(ARRAY, ARRAY + ARRAY_PAGES), 80, OTHER]
-        attendant.think()
-        found = attendant.conclude()
+        attendant.start_attribution()
+        found = attendant.finish()
     assert np.flatnonzero(found.kinds).tolist() == [50, 80, OTHER]
     assert int(found.offsets[OTHER]) == 12
 
@@ -305,8 +305,8 @@ def test_what_was_copied_ahead_and_is_not_there_any_more_is_not_taken_for_what_i
         guest.swapped, guest.unbacked = frozenset({OTHER}), frozenset({60})
         with attendant.held(guest, nothing):
             pass
-        attendant.think()
-        found = attendant.conclude()
+        attendant.start_attribution()
+        found = attendant.finish()
     assert int(found.offsets[OTHER]) != 5
     assert found.kinds[60] == 0
 
@@ -322,8 +322,8 @@ def test_where_there_is_no_room_to_copy_again_all_is_copied_while_the_guest_is_h
         guest.words[OTHER, 0] = 13
         with attendant.held(guest, np.zeros(PAGES, dtype=np.bool_)):
             pass
-        attendant.think()
-        found = attendant.conclude()
+        attendant.start_attribution()
+        found = attendant.finish()
     assert found.note is None
     assert int(found.offsets[OTHER]) == 13
     assert np.flatnonzero(found.kinds).tolist() == [*CHOSEN, OTHER]
@@ -354,14 +354,14 @@ def test_pages_that_are_gone_take_no_room_and_have_nothing_copied_once_more() ->
         with attendant.held(guest, np.zeros(PAGES, dtype=np.bool_)):
             pass
         assert {page for page in guest.asked if page < 100} == set()
-        attendant.think()
-        assert not attendant.conclude().kinds[100:110].any()
+        attendant.start_attribution()
+        assert not attendant.finish().kinds[100:110].any()
 
 
 def test_what_is_chosen_while_the_guest_is_held_is_copied_as_far_as_was_announced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MARGIN", 2)
+    monkeypatch.setattr(module, "EXTRA_SELECTION_PAGES", 2)
     guest = Guest()
     guest.choose(*range(100, 200))
     written = np.zeros(PAGES, dtype=np.bool_)
@@ -374,9 +374,9 @@ def test_what_is_chosen_while_the_guest_is_held_is_copied_as_far_as_was_announce
         announced = attendant.expected(written)
         with attendant.held(guest, written):
             pass
-        assert len(guest.asked) == announced == ARRAY_PAGES + 100 // module.MORE + 2
-        attendant.think()
-        assert "not copied" in (attendant.conclude().note or "")
+        assert len(guest.asked) == announced == ARRAY_PAGES + 100 // module.EXTRA_SELECTION_DIVISOR + 2
+        attendant.start_attribution()
+        assert "not copied" in (attendant.finish().note or "")
 
 
 def test_where_memory_runs_out_while_the_guest_is_held_the_scan_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,16 +385,16 @@ def test_where_memory_runs_out_while_the_guest_is_held_the_scan_goes_on(monkeypa
 
     guest = Guest()
     everything = np.ones(PAGES, dtype=np.bool_)
-    monkeypatch.setattr(module, "MARGIN", 0)
-    monkeypatch.setattr(client, "READY", 1)
+    monkeypatch.setattr(module, "EXTRA_SELECTION_PAGES", 0)
+    monkeypatch.setattr(client, "PREALLOCATED_PAGES", 1)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
         attendant.ahead(guest)
         monkeypatch.setattr(os, "posix_fallocate", full)
         with attendant.held(guest, everything):
             pass
-        attendant.think()
-        assert "No space left" in (attendant.conclude().note or "")
+        attendant.start_attribution()
+        assert "No space left" in (attendant.finish().note or "")
 
 
 def test_an_answer_that_was_there_in_time_counts_however_late_it_is_asked_for() -> None:
@@ -403,10 +403,10 @@ def test_an_answer_that_was_there_in_time_counts_however_late_it_is_asked_for() 
         attendant.prepare(guest)
         with attendant.held(guest, None):
             pass
-        attendant.think()
-        assert attendant._talk is not None
-        attendant._talk._asked = 0.0  # all other work on this scan took so long
-        assert attendant.conclude().note is None
+        attendant.start_attribution()
+        assert attendant._client is not None
+        attendant._client._request_deadline = 0.0  # all other work on this scan took so long
+        assert attendant.finish().note is None
 
 
 def test_memory_that_cannot_be_mapped_ahead_is_there_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,7 +414,7 @@ def test_memory_that_cannot_be_mapped_ahead_is_there_all_the_same(monkeypatch: p
     held = page_buffer.PageBuffer(PAGES, 16)
     monkeypatch.setattr(held, "_locked", False)
     try:
-        held.ready(16)
+        held.preallocate(16)
         assert os.fstat(held.file).st_blocks * 512 >= 17 * 4096
         assert held.add(Guest(), np.array([NOTE, OTHER])).tolist() == [1, 2]
     finally:
@@ -425,7 +425,7 @@ def test_who_was_not_held_says_why_nothing_is_known() -> None:
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.decline("its memory was read by a dump")
         attendant.decline("for another reason")
-        attendant.think()
-        found = attendant.conclude()
+        attendant.start_attribution()
+        found = attendant.finish()
     assert found.note == "its memory was read by a dump"
     assert len(found.kinds) == PAGES

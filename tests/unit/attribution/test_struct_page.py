@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from samepaged.attribution.guest_ram import Ram
+from samepaged.attribution.guest_ram import GuestRam
 from samepaged.attribution.linux.mem_map import find_mem_map
-from samepaged.attribution.linux.struct_page import StructPages, selected
+from samepaged.attribution.linux.struct_page import StructPages, slab_and_table_pages
 from tests.unit.attribution.inhabited import ARRAY, ARRAY_PAGE, OBJECTS, PAGES, Inhabited
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def test_slab_and_table_pages_are_chosen_by_the_array_alone(new: bool) -> None: 
     slots = np.full(PAGES, -1, dtype=np.int64)
     slots[array] = array
     slots[where] = where
-    held = replace(kernel, ram=Ram(kernel.ram.words, kernel.ram.layout, slots))
-    assert selected(held).tolist() == [*range(OBJECTS, OBJECTS + 64), 400, 401, 500]
+    held = replace(kernel, ram=GuestRam(kernel.ram.words, kernel.ram.layout, slots))
+    assert slab_and_table_pages(held).tolist() == [*range(OBJECTS, OBJECTS + 64), 400, 401, 500]
     assert not np.any(held.ram.missing)
 
 
@@ -94,6 +94,6 @@ def test_pages_whose_structs_were_not_copied_are_not_known() -> None:
     kernel = Inhabited().kernel()
     slots = np.arange(PAGES)
     slots[ARRAY_PAGE + 1] = -1
-    frames = StructPages.read(replace(kernel, ram=Ram(kernel.ram.words, kernel.ram.layout, slots)))
-    assert np.flatnonzero(~frames.known).tolist() == list(range(64, 128))
-    assert not np.any(frames.slab & ~frames.known)
+    frames = StructPages.read(replace(kernel, ram=GuestRam(kernel.ram.words, kernel.ram.layout, slots)))
+    assert np.flatnonzero(~frames.readable).tolist() == list(range(64, 128))
+    assert not np.any(frames.slab & ~frames.readable)

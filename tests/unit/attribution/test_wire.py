@@ -15,13 +15,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from samepaged.attribution.messages import (
-    LONGEST_NAME,
-    LONGEST_PROCESS,
-    answers,
-    ascending,
-    nameless,
-    ownership_from,
-    ownership_parts,
+    MAX_NAME_BYTES,
+    MAX_PROCESS_NAME_BYTES,
+    are_page_numbers,
+    page_owners_from_message,
+    page_owners_to_message,
+    replies,
+    without_names,
 )
 from samepaged.attribution.page_owners import KIND, KINDS, PageOwners
 from samepaged.attribution.wire import Channel
@@ -199,14 +199,14 @@ def ownership(**changes: Any) -> PageOwners:
 def passed(found: PageOwners) -> PageOwners:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        fields, arrays = ownership_parts(found)
+        fields, arrays = page_owners_to_message(found)
         sender = threading.Thread(
-            target=lambda: Channel(theirs).send("ownership", {**arrays, "others": np.arange(2)}, fields)
+            target=lambda: Channel(theirs).send("attribution", {**arrays, "extra_pages": np.arange(2)}, fields)
         )
         sender.start()
-        message = Channel(ours, lambda: False).receive(answers(PAGES), time.monotonic() + 10)
+        message = Channel(ours, lambda: False).receive(replies(PAGES), time.monotonic() + 10)
         sender.join()
-    return ownership_from(message.fields, message.arrays)
+    return page_owners_from_message(message.fields, message.arrays)
 
 
 def test_an_ownership_passes_with_its_users_in_order() -> None:
@@ -221,31 +221,31 @@ def test_an_ownership_passes_with_its_users_in_order() -> None:
 
 
 def test_what_a_process_says_of_the_kernel_is_a_line_that_can_be_logged() -> None:
-    fields, arrays = ownership_parts(ownership())
+    fields, arrays = page_owners_to_message(ownership())
     fields |= {"kernel": "6.1\ud800\u202e", "note": "well\n\x1b[2Jdomain 'other': its pages are mine"}
-    found = ownership_from(fields, arrays)
+    found = page_owners_from_message(fields, arrays)
     assert found.kernel == "6.1\\ud800\\u202e"
     assert found.note == "well\\n\\x1b[2Jdomain 'other': its pages are mine"
 
 
 def test_more_names_than_may_be_said_are_empty_and_the_others_are_told() -> None:
-    long = "x" * LONGEST_NAME
+    long = "x" * MAX_NAME_BYTES
     after = passed(ownership(names=("first", *[long] * 400, "last"), processes=("y" * 100, "z")))
     assert after.names[:2] == ("first", long)
     assert after.names[300:] == ("",) * 101 + ("last",)
-    assert after.processes == ("y" * LONGEST_PROCESS, "z")
+    assert after.processes == ("y" * MAX_PROCESS_NAME_BYTES, "z")
 
 
 def test_what_the_daemon_has_to_hold_of_a_guest_is_bounded_by_the_guests_size() -> None:
     pages = 1 << 22
-    held = sum(array.most * np.dtype(array.dtype).itemsize for array in answers(pages)["ownership"].arrays.values())
+    held = sum(array.most * np.dtype(array.dtype).itemsize for array in replies(pages)["attribution"].arrays.values())
     assert held < pages * 128
 
 
 def test_names_too_long_or_with_a_zero_in_them_are_cut_and_mended() -> None:
-    after = passed(ownership(names=("a\0b", "ä" * LONGEST_NAME), processes=("", "x")))
+    after = passed(ownership(names=("a\0b", "ä" * MAX_NAME_BYTES), processes=("", "x")))
     assert after.names[0] == "a b"
-    assert len(after.names[1].encode()) <= LONGEST_NAME + 2  # what was cut in two is a character of its own
+    assert len(after.names[1].encode()) <= MAX_NAME_BYTES + 2  # what was cut in two is a character of its own
     assert after.processes == ("", "x")
 
 
@@ -270,24 +270,24 @@ def test_an_ownership_that_contradicts_itself_is_refused(change: dict[str, Any])
 
 @pytest.mark.parametrize(("pages", "by"), [([3, 3], [1, 1]), ([9, 3], [0, 0]), ([3, 3], [1, 0]), ([3], [0, 1])])
 def test_users_that_are_not_in_order_are_refused(pages: list[int], by: list[int]) -> None:
-    fields, arrays = ownership_parts(ownership())
+    fields, arrays = page_owners_to_message(ownership())
     arrays["used_pages"], arrays["used_by"] = np.array(pages, dtype=np.int32), np.array(by, dtype=np.int32)
     with pytest.raises(ProtocolError):
-        ownership_from(fields, arrays)
+        page_owners_from_message(fields, arrays)
 
 
-@pytest.mark.parametrize("raw", [b"x", b"\0" * 70 + b"x", b"x" * (LONGEST_NAME + 2) + b"\0", bytes((1 << 18) + 1)])
+@pytest.mark.parametrize("raw", [b"x", b"\0" * 70 + b"x", b"x" * (MAX_NAME_BYTES + 2) + b"\0", bytes((1 << 18) + 1)])
 def test_names_that_do_not_end_or_are_too_long_are_refused(raw: bytes) -> None:
-    fields, arrays = ownership_parts(ownership())
+    fields, arrays = page_owners_to_message(ownership())
     arrays["names"] = np.frombuffer(raw, dtype=np.uint8)
     with pytest.raises(ProtocolError):
-        ownership_from(fields, arrays)
+        page_owners_from_message(fields, arrays)
 
 
 @given(st.lists(st.integers(-2, PAGES + 1), max_size=8))
 def test_pages_are_numbers_of_the_guests_each_once_in_order(numbers: list[int]) -> None:
     good = sorted(set(numbers)) == numbers and all(0 <= number < PAGES for number in numbers)
-    assert ascending(np.array(numbers, dtype=np.int64), PAGES) is good
+    assert are_page_numbers(np.array(numbers, dtype=np.int64), PAGES) is good
 
 
 def test_without_names_kinds_stay_and_what_the_kernel_calls_its_own() -> None:
@@ -296,7 +296,7 @@ def test_without_names_kinds_stay_and_what_the_kernel_calls_its_own() -> None:
     labels = np.zeros(PAGES, dtype=np.int32)
     labels[8:] = 1
     labels[15] = -1
-    bare = nameless(ownership(kinds=kinds, labels=labels))
+    bare = without_names(ownership(kinds=kinds, labels=labels))
     assert bare.kinds.tolist() == kinds.tolist()
     assert (bare.names, bare.processes, len(bare.used_pages)) == (("slab dentry",), (), 0)
     assert bare.labels.tolist() == [-1] * 8 + [0] * 7 + [-1]

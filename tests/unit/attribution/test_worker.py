@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.attribution.guest_ram import WORDS, Ram, Unreadable
-from samepaged.attribution.messages import answers, regions_of
+from samepaged.attribution.guest_ram import PAGE_WORDS, GuestRam, Unreadable
+from samepaged.attribution.messages import regions_of, replies
 from samepaged.attribution.ram_map import RamMap, RamRegion
 from samepaged.attribution.wire import Channel
 from samepaged.attribution.worker import Worker
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from samepaged.attribution.wire import Message
 
 NOTHING = np.empty(0, dtype=np.uint8)
-FORMS = answers(PAGES)
+FORMS = replies(PAGES)
 
 
 class Daemon:
@@ -39,22 +39,22 @@ class Daemon:
         fields = {name: part for name, part in parts.items() if isinstance(part, int)}
         self._channel.send(kind, {name: part for name, part in parts.items() if name not in fields}, fields)
 
-    def begin(self, layouts: Sequence[RamMap] = LAYOUTS, cold: int = 0, names: int = 1) -> Message:
+    def begin(self, layouts: Sequence[RamMap] = LAYOUTS, full: int = 0, names: int = 1) -> Message:
         blocks, notes = np.ones(1, dtype=np.uint8), np.array([NOTE])
         self.tell(
-            "begin", regions=regions_of(layouts), notes=notes, profile=NOTHING, blocks=blocks, cold=cold, names=names
+            "inspect", regions=regions_of(layouts), notes=notes, profile=NOTHING, blocks=blocks, full=full, names=names
         )
         return self.hear()
 
     def hear(self) -> Message:
         """What it says, when all that it fetches is given to it."""
         while (message := self._channel.receive(FORMS, time.monotonic() + 20)).kind == "fetch":
-            self.tell("answer", slots=message.arrays["pages"].astype(np.int32))
+            self.tell("page_slots", slots=message.arrays["pages"].astype(np.int32))
         return message
 
     def hold(self, pages: Sequence[int]) -> Message:
         numbers = np.array(pages, dtype=np.int64)
-        self.tell("held", pages=numbers, slots=numbers.astype(np.int32))
+        self.tell("select", pages=numbers, slots=numbers.astype(np.int32))
         return self.hear()
 
 
@@ -84,28 +84,28 @@ def reading(guest: Guest, analysis: Pretended | None = None) -> Iterator[Daemon]
 
 def test_it_fetches_what_it_needs_and_says_what_has_to_be_copied() -> None:
     with reading(Guest()) as daemon:
-        found = daemon.begin(cold=1)
-    assert found.kind == "prepared"
+        found = daemon.begin(full=1)
+    assert found.kind == "inspection"
     assert {name: array.tolist() for name, array in found.arrays.items() if name != "profile"} == {
-        "array": [20, 21, 22, 23],
-        "selection": [50, 51, 60],
-        "others": [NOTE, 99],
+        "struct_pages": [20, 21, 22, 23],
+        "selected_pages": [50, 51, 60],
+        "extra_pages": [NOTE, 99],
     }
 
 
 def test_layouts_are_tried_in_turn_until_one_shows_a_kernel() -> None:
     class Picky(Pretended):
-        def open(self, ram: Ram, *rest: Any) -> tuple[Ram, list[int]]:
+        def open(self, ram: GuestRam, *rest: Any) -> tuple[GuestRam, list[int]]:
             if len(ram.layout.regions) < 2:
                 raise Unreadable("not so")
             return super().open(ram, *rest)
 
     high = RamMap((RamRegion(0, 128 * PAGE_SIZE), RamRegion(1 << 32, 128 * PAGE_SIZE)))
     with reading(Guest(), Picky()) as daemon:
-        assert daemon.begin([*LAYOUTS, high]).kind == "prepared"
+        assert daemon.begin([*LAYOUTS, high]).kind == "inspection"
         refused = daemon.begin(LAYOUTS)
-        assert (refused.kind, refused.fields["linux"], refused.fields["why"]) == ("failed", 0, "not so")
-        assert daemon.begin([high]).kind == "prepared"  # what went before is forgotten
+        assert (refused.kind, refused.fields["linux"], refused.fields["reason"]) == ("error", 0, "not so")
+        assert daemon.begin([high]).kind == "inspection"  # what went before is forgotten
 
 
 def test_it_asks_for_types_of_a_build_and_only_of_a_running_guest() -> None:
@@ -113,19 +113,19 @@ def test_it_asks_for_types_of_a_build_and_only_of_a_running_guest() -> None:
 
     class Typed(Pretended):
         def open(
-            self, ram: Ram, notes: Sequence[int], profile: bytes, types: Callable[[str], bytes | None]
-        ) -> tuple[Ram, list[int]]:
+            self, ram: GuestRam, notes: Sequence[int], profile: bytes, types: Callable[[str], bytes | None]
+        ) -> tuple[GuestRam, list[int]]:
             asked.append(types("0123abcd"))
             return super().open(ram, notes, profile, types)
 
     with reading(Guest(), Typed()) as daemon:
         message = daemon.begin()
-        assert (message.kind, message.fields["build"]) == ("types", "0123abcd")
-        daemon.tell("types", types=np.frombuffer(b"BTF", dtype=np.uint8))
-        assert daemon.hear().kind == "prepared"
+        assert (message.kind, message.fields["build_id"]) == ("find_btf", "0123abcd")
+        daemon.tell("btf", btf=np.frombuffer(b"BTF", dtype=np.uint8))
+        assert daemon.hear().kind == "inspection"
         daemon.hold([NOTE, 20, 21, 22, 23])
-        daemon.tell("think", pages=np.array([50]), slots=np.array([50], dtype=np.int32))
-        assert daemon.hear().kind == "ownership"
+        daemon.tell("attribute", pages=np.array([50]), slots=np.array([50], dtype=np.int32))
+        assert daemon.hear().kind == "attribution"
     assert asked == [b"BTF", None]
 
 
@@ -140,19 +140,19 @@ def test_it_chooses_by_what_is_held_and_not_by_what_it_saw_before() -> None:
 
 def test_an_error_that_nobody_foresaw_is_told_without_the_guests_words() -> None:
     class Broken(Pretended):
-        def attribute(self, opened: Any) -> Any:
-            raise ValueError("the guest's own words", opened)
+        def attribute(self, kernel: Any) -> Any:
+            raise ValueError("the guest's own words", kernel)
 
     with reading(Guest(), Broken()) as daemon:
-        assert daemon.begin(cold=1).kind == "prepared"  # a rehearsal may fail
+        assert daemon.begin(full=1).kind == "inspection"  # a rehearsal may fail
         daemon.hold([NOTE])
-        daemon.tell("think", pages=np.array([50]), slots=np.array([50], dtype=np.int32))
+        daemon.tell("attribute", pages=np.array([50]), slots=np.array([50], dtype=np.int32))
         told = daemon.hear()
-    assert told.kind == "failed"
-    assert told.fields["why"].startswith("ValueError in test_worker.py:")
+    assert told.kind == "error"
+    assert told.fields["reason"].startswith("ValueError in test_worker.py:")
 
 
-@pytest.mark.parametrize("order", ["held", "think"])
+@pytest.mark.parametrize("order", ["select", "attribute"])
 def test_it_ends_where_it_is_told_to_think_of_a_guest_that_it_has_not_seen(order: str) -> None:
     with reading(Guest()) as daemon:
         daemon.tell(order, pages=np.array([1]), slots=np.array([1], dtype=np.int32))
@@ -162,8 +162,8 @@ def test_it_ends_where_it_is_told_to_think_of_a_guest_that_it_has_not_seen(order
 
 def test_a_guest_of_zeros_has_no_kernel() -> None:
     with reading(Guest()) as daemon:
-        assert daemon.begin().kind == "prepared"
+        assert daemon.begin().kind == "inspection"
     empty = Guest()
-    empty.words = np.zeros((PAGES, WORDS), dtype=np.uint64)
+    empty.words = np.zeros((PAGES, PAGE_WORDS), dtype=np.uint64)
     with reading(empty) as daemon:
         assert daemon.begin().fields["linux"] == 0

@@ -35,7 +35,7 @@ def answers(name: str, **changed: Any) -> AttributionReport:
             owner("/usr/lib/firefox-esr/libxul.so", 400, 80),
             owner("/usr/lib/modules/6.1.0-1-amd64/kernel/arch/x86/kvm/kvm.ko", 90, 9),
         ),
-        "most_copied": (CopiedPage(11, others=False, owners=("[a]", "[b]", "[c]", "[d]"), more_owners=2),),
+        "most_copied": (CopiedPage(11, shared_with_others=False, owners=("[a]", "[b]", "[c]", "[d]"), more_owners=2),),
     }
     return AttributionReport(**(told | changed))
 
@@ -95,7 +95,7 @@ def test_kinds_of_next_to_no_sharing_have_no_row_unless_the_paper_names_them() -
 
 def test_kinds_that_the_paper_takes_for_one_are_told_together() -> None:
     both = (owner("heap+anonymous", 560, 276), owner("library+private_file", 70, 30))
-    found = rows(tables.by_kind(tables.known(study(answers("p-desktop", together=both)), SETUPS)))
+    found = rows(tables.by_kind(tables.known(study(answers("p-desktop", combined_kinds=both)), SETUPS)))
     assert found["heap+anonymous"] == ["56.0 % (27.6 %)", "over 50 % (heap)"]
     assert found["library+private_file"] == ["7.0 % (3.0 %)", "43 % (libraries)"]
 
@@ -145,7 +145,10 @@ def test_names_that_were_kept_back_give_rows_to_nobody() -> None:
 
 def lines(*named: str, pages: tuple[int, ...] = (), more: int = 0) -> str:
     """What the table says of a page of these owners."""
-    one = answers("one", most_copied=(CopiedPage(11, others=False, owners=named, more_owners=more, pages=pages),))
+    one = answers(
+        "one",
+        most_copied=(CopiedPage(11, shared_with_others=False, owners=named, more_owners=more, owner_pages=pages),),
+    )
     found = rows(tables.most_copied([(one, [Repeated("one", 11, 0.01, "0xff")])]))
     assert found["one"][:4] == ["11", "0.0", "1.0 %", "0xff"]
     return found["one"][4]

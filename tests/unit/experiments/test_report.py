@@ -13,8 +13,7 @@ from experiments.contents import Repeated, filled_pages, most_repeated
 from experiments.matrix import MATRIX, SETUPS
 from experiments.report import PAGE, filled, labels
 from samepaged.memory.hashing import best_hasher
-from samepaged.sharing.digest import PageDigest
-from samepaged.traces.trace import Trace
+from tests.support.traces import trace
 
 MIB = 256  # pages
 
@@ -183,7 +182,6 @@ def test_a_page_that_one_byte_or_pixel_fills_is_known_by_its_hash() -> None:
 
 
 def test_the_contents_with_most_copies_come_first_with_their_part_of_the_self_sharing() -> None:
-    digest = PageDigest(np.array([5, 5, 5, 5, 9, 9, 7], dtype=np.uint64), 4096)
-    trace = Trace.of(digest, host="h", domain="one", scanned_at=1, seed="s", mode="snapshot")
-    assert most_repeated(trace, {9: "0xcc"}, 2) == [Repeated("one", 4, 0.75, "-"), Repeated("one", 2, 0.25, "0xcc")]
-    assert rows(tables.repeated(most_repeated(trace, {}, 1), 4096)) == {"one": ["4", "0.0", "75.0 %", "-"]}
+    traced = trace([5, 5, 5, 5, 9, 9, 7], domain="one")
+    assert most_repeated(traced, {9: "0xcc"}, 2) == [Repeated("one", 4, 0.75, "-"), Repeated("one", 2, 0.25, "0xcc")]
+    assert rows(tables.repeated(most_repeated(traced, {}, 1), 4096)) == {"one": ["4", "0.0", "75.0 %", "-"]}

@@ -23,7 +23,7 @@ from samepaged.page import Page
 from samepaged.page.style import STYLE
 from samepaged.scan.results import HostScan, SkippedGuest
 from samepaged.scan.snapshot import ConfigStatus, Limits, Snapshot
-from samepaged.service.documents import LARGEST
+from samepaged.service.web_feed import LARGEST
 from samepaged.sharing import SharingReport
 from samepaged.text_layout import elided
 from tests.support import hosts

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from samepaged.attribution.document import sources_document
+from samepaged.attribution.document import attribution_document
 from samepaged.attribution.page_owners import KINDS
 from samepaged.attribution.report import CopiedPage, Owner
 from samepaged.metrics.exposition import families, render
@@ -33,7 +33,7 @@ def series(snapshot: Snapshot, *, top: int = 10, names: bool = False) -> dict[st
 
 
 def test_the_json_has_the_keys_of_the_contract_and_counts_in_pages() -> None:
-    document = json.loads(json.dumps(sources_document(answers("web"))))
+    document = json.loads(json.dumps(attribution_document(answers("web"))))
     assert document.keys() >= CONTRACT
     assert (document["domain"], document["kernel"]) == ("web", "6.1.0-56-cloud-amd64")
     assert document["kinds"][0] == {
@@ -56,7 +56,7 @@ def test_the_json_has_the_keys_of_the_contract_and_counts_in_pages() -> None:
 
 
 def test_where_names_are_kept_back_they_are_null_and_not_empty() -> None:
-    document = sources_document(answers("web", names=False))
+    document = attribution_document(answers("web", names=False))
     assert (document["processes"], document["files"]) == (None, None)
     assert "process" not in sources_text(answers("web", names=False))
 
@@ -78,9 +78,9 @@ def test_whatever_the_guest_calls_its_programs_the_text_stays_lines_and_the_json
         kernel=name,
         processes=(Owner(name, 1, 1, 1, 1.0),),
         files=(Owner(name, 1, 1, 1, 1.0),),
-        most_copied=(CopiedPage(2, others=False, owners=(f"[{name}]",)),),
+        most_copied=(CopiedPage(2, shared_with_others=False, owners=(f"[{name}]",)),),
     )
-    json.dumps(sources_document(hostile)).encode()
+    json.dumps(attribution_document(hostile)).encode()
     text = sources_text(hostile)
     assert all(character.isprintable() or character == "\n" for character in text)
     assert len(text.splitlines()) == len(sources_text(replace(hostile, kernel="x")).splitlines())

@@ -22,7 +22,7 @@ def kept(attribution: AttributionSchedule, guest: Guest = GUEST) -> object:
     """What is kept of a guest, whose next scan is due."""
     attendant = attribution.attend(guest, 0, lambda: False)
     assert attendant is not None
-    return attendant.known
+    return attendant.cache
 
 
 def test_every_nth_scan_of_a_guest_asks_its_first_among_them() -> None:
@@ -77,8 +77,8 @@ def test_of_a_guest_whose_memory_devices_lie_nobody_knows_where_nothing_is_known
 ) -> None:
     attendant = AttributionSchedule(EVERY).attend(replace(GUEST, blocks=blocks, dimms=dimms), 0, lambda: False)
     assert attendant is not None
-    attendant.think()
-    found = attendant.conclude()
+    attendant.start_attribution()
+    found = attendant.finish()
     assert found.note == "where its memory devices lie is not told"
     assert len(found.kinds) == sum(blocks) // 4096
     assert not np.any(found.kinds)

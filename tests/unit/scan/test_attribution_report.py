@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from samepaged.attribution.document import sources_document
+from samepaged.attribution.document import attribution_document
 from samepaged.attribution.page_owners import KIND, PageOwners
-from samepaged.attribution.report import AttributionReport, answer
+from samepaged.attribution.report import AttributionReport, report_attribution
 from samepaged.config import SourcesConfig
 from samepaged.scan import attribution_report
 from samepaged.scan.attribution_report import answers_of, still_shown
@@ -45,7 +45,7 @@ def scanned(group: str, pages: np.ndarray[Any, Any], ownership: PageOwners | Non
 
 
 def found() -> AttributionReport:
-    return answer("web", OWNERSHIP, DIGEST, NOBODY_ELSE, names=True)
+    return report_attribution("web", OWNERSHIP, DIGEST, NOBODY_ELSE, names=True)
 
 
 def test_a_guest_shares_with_all_that_is_known_of_its_group_and_with_no_other() -> None:
@@ -64,9 +64,9 @@ def test_a_guest_over_whom_memory_runs_out_has_no_answers_and_the_others_have(mo
     def out_of_memory(name: str, *rest: Any, **named: Any) -> AttributionReport:
         if name == "web":
             raise MemoryError
-        return answer(name, *rest, **named)
+        return report_attribution(name, *rest, **named)
 
-    monkeypatch.setattr(attribution_report, "answer", out_of_memory)
+    monkeypatch.setattr(attribution_report, "report_attribution", out_of_memory)
     everybody = {name: scanned("a", DIGEST, OWNERSHIP) for name in ("web", "db")}
     assert list(answers_of(everybody, names=False)) == ["db"]
 
@@ -76,8 +76,8 @@ def test_names_that_are_not_to_be_known_any_more_are_shown_no_more() -> None:
     named = SourcesConfig(enabled=True, names=True)
     assert still_shown(shown, named) is shown
     left = still_shown(shown, named.model_copy(update={"names": False}))
-    document = sources_document(left["web"].answers)
-    assert "secret" in str(sources_document(shown["web"].answers))
+    document = attribution_document(left["web"].answers)
+    assert "secret" in str(attribution_document(shown["web"].answers))
     assert "secret" not in str(document)
     assert cast("list[dict[str, Any]]", document["kinds"])[0]["kind"] == "library"
     assert still_shown(shown, named.model_copy(update={"enabled": False})) == {}

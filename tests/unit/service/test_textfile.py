@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from samepaged.service.outputs import Textfile
+from samepaged.service.textfile import Textfile
 from tests.support.results import full_snapshot
 
 if TYPE_CHECKING:

@@ -7,27 +7,25 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from samepaged.attribution.document import sources_document
+from samepaged.attribution.document import attribution_document
 from samepaged.attribution.page_owners import KINDS
 from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 from samepaged.cli import main
 from samepaged.errors import TraceError
-from samepaged.sharing import PageDigest
-from samepaged.traces import Store, Trace, attribution_file, seed_id, survey
+from samepaged.traces import Store, attribution_file, survey
 from samepaged.traces.attribution_file import MOST, MOST_BYTES, MOST_OWNERS, owners_of, read, sidecar, write
 from samepaged.traces.parquet import write as write_file
 from tests.support.damage import damaged
+from tests.support.traces import WHEN, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-WHEN = 1_700_000_000.25
 DAY = 86_400.0
 HOSTILE = "\x1b[2J\u202e</script>\n'\""
 
@@ -85,17 +83,16 @@ ANSWERS = AttributionReport(
     kinds=(Owner("heap", 40, 15, 5, 18.5), Owner("library", 30, 5, 10, 11.5)),
     processes=(Owner(HOSTILE, 40, 15, 5, 18.5),),
     files=(Owner("/usr/lib/libc.so.6", 30, 5, 10, 11.5),),
-    most_copied=(CopiedPage(7, others=True, owners=("[heap]: mysqld",)),),
+    most_copied=(CopiedPage(7, shared_with_others=True, owners=("[heap]: mysqld",)),),
 )
 
 
 def document(answers: AttributionReport = ANSWERS, host: str = "kvm-1", at: float = WHEN) -> dict[str, Any]:
-    return {**sources_document(answers), "host": host, "scanned_at": at}
+    return {**attribution_document(answers), "host": host, "scanned_at": at}
 
 
-def trace(store: Store, domain: str = "web-1", *, host: str = "kvm-1", at: float = WHEN) -> Path:
-    digest = PageDigest(np.array([9, 9, 10], dtype=np.uint64), 4096)
-    return store.write(Trace.of(digest, host=host, domain=domain, scanned_at=at, seed=seed_id(7), mode="snapshot"))
+def write_trace(store: Store, domain: str = "web-1", *, host: str = "kvm-1", at: float = WHEN) -> Path:
+    return store.write(trace([9, 9, 10], host=host, domain=domain, at=at))
 
 
 def signed(told: dict[str, Any]) -> bytes:
@@ -152,7 +149,7 @@ def typed(answers: AttributionReport) -> None:
         assert 0 <= one.split_pages <= answers.memory_pages + 1
     assert 0 <= answers.labelled_ratio <= 1
     assert answers.sharing_pages <= answers.memory_pages
-    json.dumps(sources_document(answers), allow_nan=False, ensure_ascii=False).encode()
+    json.dumps(attribution_document(answers), allow_nan=False, ensure_ascii=False).encode()
 
 
 @settings(max_examples=300)
@@ -249,7 +246,7 @@ def test_a_guest_of_very_many_and_very_long_names_fills_no_disk_and_can_still_be
         kinds=ANSWERS.kinds,
         processes=(Owner("sshd", 1, 1, 1, 1.0),),
         files=(longer, *many),
-        most_copied=(CopiedPage(2, others=False, owners=(line,)),),
+        most_copied=(CopiedPage(2, shared_with_others=False, owners=(line,)),),
         note="x" * 10_000,
     )
     path = write(tmp_path / "a.parquet", document(answers))
@@ -292,7 +289,7 @@ def test_it_is_written_whole_or_not_at_all_and_for_its_group_to_read(
 
 def test_owners_are_found_beside_their_traces(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    first, _, last = (trace(store, at=WHEN + number) for number in range(3))
+    first, _, last = (write_trace(store, at=WHEN + number) for number in range(3))
     for path, at in ((first, WHEN), (last, WHEN + 2)):
         write(path, document(at=at))
     found = list(owners_of(survey(tmp_path)))
@@ -301,19 +298,14 @@ def test_owners_are_found_beside_their_traces(tmp_path: Path) -> None:
 
 
 def test_a_file_of_several_traces_has_no_owners(tmp_path: Path) -> None:
-    digest = PageDigest(np.array([9, 9, 10], dtype=np.uint64), 4096)
-    traces = [
-        Trace.of(digest, host="kvm-1", domain="web-1", scanned_at=WHEN + at, seed=seed_id(7), mode="snapshot")
-        for at in (0, 1)
-    ]
-    write_file(tmp_path / "all.parquet", traces)
+    write_file(tmp_path / "all.parquet", [trace([9, 9, 10], at=WHEN + at) for at in (0, 1)])
     write(tmp_path / "all.parquet", document())
     assert list(owners_of(survey(tmp_path))) == []
 
 
 @pytest.mark.parametrize("other", [{"host": "kvm-2"}, {"at": WHEN + 1}, {"answers": "web-2"}])
 def test_owners_of_another_trace_are_refused(tmp_path: Path, other: dict[str, Any]) -> None:
-    path = trace(Store(tmp_path))
+    path = write_trace(Store(tmp_path))
     told = document(**{key: value for key, value in other.items() if key != "answers"})
     write(path, told | {"domain": other.get("answers", "web-1")})
     with pytest.raises(TraceError, match=r"sources.json: is of another trace than .*parquet; put it beside its own"):
@@ -325,8 +317,8 @@ def store(tmp_path: Path) -> Store:
     """Traces of five days with owners; and of another host one."""
     store = Store(tmp_path)
     for number in range(5):
-        write(trace(store, at=WHEN + number * DAY), document(at=WHEN + number * DAY))
-    write(trace(store, host="kvm-2"), document(host="kvm-2"))
+        write(write_trace(store, at=WHEN + number * DAY), document(at=WHEN + number * DAY))
+    write(write_trace(store, host="kvm-2"), document(host="kvm-2"))
     return store
 
 

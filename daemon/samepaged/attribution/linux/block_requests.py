@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.linux.buddy import blocks
-from samepaged.attribution.linux.struct_reader import HALF, chain, columns, is_kernel
-from samepaged.attribution.linux.trees import xarray
+from samepaged.attribution.linux.buddy import pages_of_blocks
+from samepaged.attribution.linux.struct_reader import HALF, is_kernel, list_entries, read_members
+from samepaged.attribution.linux.trees import xarray_entries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from samepaged.attribution.linux.page_labels import PageLabels
     from samepaged.attribution.linux.struct_page import StructPages
 
-__all__ = ["block_requests"]
+__all__ = ["label_block_requests"]
 
 # More than these are not looked at: partitions count as devices, and each CPU can have a queue of its own.
-MOST_DEVICES: Final = 1 << 12
-MOST_QUEUES: Final = 1 << 13
-MOST_BLOCKS: Final = 1 << 14
-POINTER: Final = 8
+MAX_DEVICES: Final = 1 << 12
+MAX_QUEUES: Final = 1 << 13
+MAX_BLOCKS: Final = 1 << 14
+POINTER_BYTES: Final = 8
 WRAP: Final = 1 << 64
 
 
-def block_requests(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
+def label_block_requests(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     """Those of all block devices. Raises Unreadable."""
     profile = kernel.profile
     if not profile.has("blockdev_superblock"):
@@ -35,7 +35,7 @@ def block_requests(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> N
     disks = np.concatenate((_disks_by_inode(kernel), _disks_by_class(kernel)))
     queues = _pointers(kernel, np.unique(disks), "gendisk.queue")
     sets = _pointers(kernel, queues, "request_queue.tag_set")
-    tags = [_listed(kernel, sets, "blk_mq_tag_set.tags", "blk_mq_tag_set.nr_hw_queues")]
+    tags = [_pointer_arrays(kernel, sets, "blk_mq_tag_set.tags", "blk_mq_tag_set.nr_hw_queues")]
     # A scheduler has its own.
     tags.append(_pointers(kernel, _hardware_queues(kernel, queues), "blk_mq_hw_ctx.sched_tags"))
     if profile.has("request_queue.sched_shared_tags"):
@@ -43,12 +43,14 @@ def block_requests(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> N
     lists = np.unique(np.concatenate(tags)) + np.uint64(profile.offset("blk_mq_tags.page_list"))
     found: list[int] = []
     for at in lists.tolist():
-        found += chain(kernel, at, MOST_BLOCKS - len(found))
+        found += list_entries(kernel, at, MAX_BLOCKS - len(found))
     firsts = frames.pages_at(kernel, np.array(found, dtype=np.uint64) - np.uint64(profile.offset("page.lru")))
     firsts = firsts[firsts >= 0]
     if len(firsts):
         # The block's order is kept there (blk_mq_alloc_rqs).
-        ledger.put_new(blocks(firsts, frames.private[firsts], len(frames.known)), "kernel_buffer", "block requests")
+        ledger.set_kind_of_unknown(
+            pages_of_blocks(firsts, frames.private[firsts], len(frames.readable)), "kernel_buffer", "block requests"
+        )
 
 
 def _disks_by_inode(kernel: Kernel) -> NDArray[np.uint64]:
@@ -58,7 +60,9 @@ def _disks_by_inode(kernel: Kernel) -> NDArray[np.uint64]:
     if not file_system:
         return np.empty(0, dtype=np.uint64)
     head = (file_system + profile.offset("super_block.s_inodes")) % WRAP
-    inodes = np.array(chain(kernel, head, MOST_DEVICES), dtype=np.uint64) - np.uint64(profile.offset("inode.i_sb_list"))
+    inodes = np.array(list_entries(kernel, head, MAX_DEVICES), dtype=np.uint64) - np.uint64(
+        profile.offset("inode.i_sb_list")
+    )
     own, device = profile.offset("bdev_inode.vfs_inode"), profile.offset("bdev_inode.bdev")
     return _pointers(kernel, inodes - np.uint64(own) + np.uint64(device), "block_device.bd_disk")
 
@@ -72,10 +76,10 @@ def _disks_by_class(kernel: Kernel) -> NDArray[np.uint64]:
     subsystem = kernel.u64((profile.symbols["block_class"] + profile.offset("class.p")) % WRAP)
     if subsystem:
         head = (subsystem + profile.offset("subsys_private.klist_devices.k_list")) % WRAP
-        nodes = np.array(chain(kernel, head, MOST_DEVICES), dtype=np.uint64)
+        nodes = np.array(list_entries(kernel, head, MAX_DEVICES), dtype=np.uint64)
         own = nodes - np.uint64(profile.offset("device_private.knode_class.n_node"))
         devices = _pointers(kernel, own, "device_private.device")
-    (types,), _ = columns(kernel, devices, (profile.offset("device.type"),))
+    (types,), _ = read_members(kernel, devices, (profile.offset("device.type"),))
     whole: NDArray[np.uint64] = devices[types == np.uint64(profile.symbols["disk_type"])]
     return whole - np.uint64(profile.offset("gendisk.part0.__dev"))
 
@@ -83,26 +87,26 @@ def _disks_by_class(kernel: Kernel) -> NDArray[np.uint64]:
 def _hardware_queues(kernel: Kernel, queues: NDArray[np.uint64]) -> NDArray[np.uint64]:
     profile = kernel.profile
     if profile.has("request_queue.queue_hw_ctx"):
-        return _listed(kernel, queues, "request_queue.queue_hw_ctx", "request_queue.nr_hw_queues")
+        return _pointer_arrays(kernel, queues, "request_queue.queue_hw_ctx", "request_queue.nr_hw_queues")
     # From 5.18 on, commit 4e5cc99e1e48.
-    (heads,), ok = columns(kernel, queues, (profile.offset("request_queue.hctx_table.xa_head"),))
-    return xarray(kernel, heads[ok], MOST_QUEUES)
+    (heads,), ok = read_members(kernel, queues, (profile.offset("request_queue.hctx_table.xa_head"),))
+    return xarray_entries(kernel, heads[ok], MAX_QUEUES)
 
 
 def _pointers(kernel: Kernel, structs: NDArray[np.uint64], member: str) -> NDArray[np.uint64]:
     """What this member of these structs points at, each once."""
-    (found,), ok = columns(kernel, structs, (kernel.profile.offset(member),))
+    (found,), ok = read_members(kernel, structs, (kernel.profile.offset(member),))
     return np.unique(found[ok & is_kernel(found)])
 
 
-def _listed(kernel: Kernel, structs: NDArray[np.uint64], table: str, count: str) -> NDArray[np.uint64]:
+def _pointer_arrays(kernel: Kernel, structs: NDArray[np.uint64], table: str, count: str) -> NDArray[np.uint64]:
     """What the arrays of pointers at the member `table`, of `count` entries, point at."""
-    (tables, counts), ok = columns(kernel, structs, (kernel.profile.offset(table), kernel.profile.offset(count)))
-    parts, left = [np.empty(0, dtype=np.uint64)], MOST_QUEUES
+    (tables, counts), ok = read_members(kernel, structs, (kernel.profile.offset(table), kernel.profile.offset(count)))
+    parts, left = [np.empty(0, dtype=np.uint64)], MAX_QUEUES
     for start, entries in zip(tables[ok].tolist(), (counts[ok] & HALF).tolist(), strict=True):
         taken = min(entries, left)
         left -= taken
-        parts.append(np.uint64(start) + np.arange(taken, dtype=np.uint64) * np.uint64(POINTER))
+        parts.append(np.uint64(start) + np.arange(taken, dtype=np.uint64) * np.uint64(POINTER_BYTES))
     at = np.concatenate(parts)
     found, there = kernel.words(at[is_kernel(at)])
     return found[there & is_kernel(found)]

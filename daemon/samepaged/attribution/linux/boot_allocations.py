@@ -8,7 +8,7 @@ import numpy as np
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.guest_ram import Unreadable
-from samepaged.attribution.linux.struct_reader import HALF, chain, columns
+from samepaged.attribution.linux.struct_reader import HALF, list_entries, read_members
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,33 +16,35 @@ if TYPE_CHECKING:
     from samepaged.attribution.linux.kernel import Kernel
     from samepaged.attribution.linux.page_labels import PageLabels
 
-__all__ = ["dma_pools", "ftrace_records"]
+__all__ = ["label_dma_pools", "label_ftrace_records"]
 
-MOST_PARTS: Final = 1 << 12
+MAX_PARTS: Final = 1 << 12
 # A block of the page allocator.
-BIGGEST: Final = PAGE_SIZE << 10
+MAX_PART_BYTES: Final = PAGE_SIZE << 10
 
 
-def ftrace_records(kernel: Kernel, ledger: PageLabels) -> None:
+def label_ftrace_records(kernel: Kernel, ledger: PageLabels) -> None:
     """Where each function's call of the tracer is (kernel/trace/ftrace.c). Raises Unreadable."""
     profile = kernel.profile
     if not profile.has("ftrace_pages_start"):
         return
     first = kernel.u64(profile.symbol("ftrace_pages_start"))
-    parts = np.array([first, *chain(kernel, first, MOST_PARTS, profile.offset("ftrace_page.next"))], dtype=np.uint64)
+    parts = np.array(
+        [first, *list_entries(kernel, first, MAX_PARTS, profile.offset("ftrace_page.next"))], dtype=np.uint64
+    )
     records = profile.offset("ftrace_page.records")
     by_order = profile.has("ftrace_page.order")
     amount = profile.offset("ftrace_page.order", "ftrace_page.size")
-    (starts, amounts), ok = columns(kernel, parts, (records, amount))
+    (starts, amounts), ok = read_members(kernel, parts, (records, amount))
     amounts = amounts[ok] & HALF
     if by_order:
-        lengths = np.uint64(PAGE_SIZE) << np.minimum(amounts, np.uint64(BIGGEST.bit_length()))
+        lengths = np.uint64(PAGE_SIZE) << np.minimum(amounts, np.uint64(MAX_PART_BYTES.bit_length()))
     else:
         lengths = amounts * np.uint64(profile.size("dyn_ftrace"))
     _put(kernel, ledger, starts[ok], lengths, ("kernel_data", "ftrace records"))
 
 
-def dma_pools(kernel: Kernel, ledger: PageLabels) -> None:
+def label_dma_pools(kernel: Kernel, ledger: PageLabels) -> None:
     """What is at hand for devices (kernel/dma/pool.c). Raises Unreadable."""
     profile = kernel.profile
     link = profile.offset("gen_pool_chunk.next_chunk")
@@ -50,8 +52,10 @@ def dma_pools(kernel: Kernel, ledger: PageLabels) -> None:
     for name in ("atomic_pool_dma", "atomic_pool_dma32", "atomic_pool_kernel"):
         pool = kernel.u64(profile.symbols[name]) if profile.has(name) else 0
         if pool:
-            chunks = np.array(chain(kernel, pool + profile.offset("gen_pool.chunks"), MOST_PARTS), dtype=np.uint64)
-            (starts, lasts), ok = columns(kernel, chunks - np.uint64(link), ends)
+            chunks = np.array(
+                list_entries(kernel, pool + profile.offset("gen_pool.chunks"), MAX_PARTS), dtype=np.uint64
+            )
+            (starts, lasts), ok = read_members(kernel, chunks - np.uint64(link), ends)
             _put(kernel, ledger, starts[ok], lasts[ok] + np.uint64(1) - starts[ok], ("reserved", "DMA pool"))
 
 
@@ -60,13 +64,13 @@ def _put(
     ledger: PageLabels,
     starts: NDArray[np.uint64],
     lengths: NDArray[np.uint64],
-    what: tuple[str, str],
+    name: tuple[str, str],
 ) -> None:
-    if np.any(lengths > BIGGEST) or int(lengths.sum()) > kernel.ram.pages * PAGE_SIZE:
+    if np.any(lengths > MAX_PART_BYTES) or int(lengths.sum()) > kernel.ram.pages * PAGE_SIZE:
         raise Unreadable("more is kept than there can be")
     parts = [
         np.arange(start & -PAGE_SIZE, start + length, PAGE_SIZE, dtype=np.uint64)
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)
     ]
     if parts:
-        ledger.put_new(kernel.ram.layout.page_of(kernel.translate(np.concatenate(parts))), *what)
+        ledger.set_kind_of_unknown(kernel.ram.layout.page_of(kernel.translate(np.concatenate(parts))), *name)

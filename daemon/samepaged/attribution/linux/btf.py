@@ -16,28 +16,28 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["MOST_BTF", "Btf"]
+__all__ = ["MAX_BTF_BYTES", "Btf"]
 
 MAGIC: Final = 0xEB9F
 HEADER: Final = struct.Struct("<HBBIIIII")
 # A distribution's kernel has 4 to 8 MiB, of which strings are a fifth.
-MOST_BTF: Final = 16 << 20
-MOST_STRINGS: Final = 4 << 20
+MAX_BTF_BYTES: Final = 16 << 20
+MAX_STRING_BYTES: Final = 4 << 20
 # Types that stand for another one (typedefs, const, arrays), one after the other; and structs within structs.
-DEEPEST: Final = 32
+MAX_DEPTH: Final = 32
 # Members that are looked at for all answers together, before it is a lie: a few hundred for each is usual.
-MOST_MEMBERS: Final = 1 << 18
-MOST_SIZE: Final = 1 << 32
+MAX_MEMBERS: Final = 1 << 18
+MAX_TYPE_BYTES: Final = 1 << 32
 # Types of one name that are tried: several files of a kernel may each have a struct of it.
-MOST_NAMESAKES: Final = 64
-POINTER_SIZE: Final = 8
+MAX_SAME_NAME_TYPES: Final = 64
+POINTER_BYTES: Final = 8
 
 INT, POINTER, ARRAY, STRUCT, UNION, ENUM, _FORWARD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(1, 12)
 FUNCTION_PROTOTYPE, VARIABLE, SECTION, FLOAT, DECLARATION_TAG, TYPE_TAG, ENUM64 = range(13, 20)
 LAST_KIND: Final = ENUM64
 # 4-byte words after the three of every type: some for the type, some for each of its members.
-FIXED: Final = {INT: 1, ARRAY: 3, VARIABLE: 1, DECLARATION_TAG: 1}
-EACH: Final = {STRUCT: 3, UNION: 3, ENUM: 2, FUNCTION_PROTOTYPE: 2, SECTION: 3, ENUM64: 3}
+FIXED_WORDS: Final = {INT: 1, ARRAY: 3, VARIABLE: 1, DECLARATION_TAG: 1}
+MEMBER_WORDS: Final = {STRUCT: 3, UNION: 3, ENUM: 2, FUNCTION_PROTOTYPE: 2, SECTION: 3, ENUM64: 3}
 ALIASES: Final = frozenset({TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG})
 AGGREGATES: Final = frozenset({STRUCT, UNION})
 SIZED: Final = frozenset({INT, STRUCT, UNION, ENUM, FLOAT, ENUM64})
@@ -56,13 +56,13 @@ class Btf:
     """
 
     def __init__(self, raw: bytes) -> None:
-        if not HEADER.size <= len(raw) <= MOST_BTF:
+        if not HEADER.size <= len(raw) <= MAX_BTF_BYTES:
             raise Unreadable(f"BTF of {len(raw)} bytes")
         magic, version, _, header, types, types_size, strings, strings_size = HEADER.unpack_from(raw)
         if magic != MAGIC or version != 1:
             raise Unreadable("no BTF")
         end = header + max(types + types_size, strings + strings_size)
-        if end > len(raw) or strings_size > MOST_STRINGS:
+        if end > len(raw) or strings_size > MAX_STRING_BYTES:
             raise Unreadable("BTF that goes beyond its end")
         self._strings = raw[header + strings : header + strings + strings_size]
         count = types_size // 4
@@ -73,7 +73,7 @@ class Btf:
         self._names = first
         self._kinds = (second >> 24 & 31).astype(np.uint8)
         self._counts = (second & 0xFFFF).astype(np.int64)
-        self._left = MOST_MEMBERS
+        self._left = MAX_MEMBERS
         self._known: dict[str, int] = {}
 
     def offset(self, path: str) -> int:
@@ -97,7 +97,7 @@ class Btf:
     def enumerator(self, name: str) -> int:
         """The value of "PG_slab"."""
         # An enumerator's name is some word of the types; which of those are is seen by looking at where they stand.
-        for place in np.flatnonzero(self._words == self._string(name))[:MOST_NAMESAKES].tolist():
+        for place in np.flatnonzero(self._words == self._string(name))[:MAX_SAME_NAME_TYPES].tolist():
             value = self._value(place)
             if value is not None:
                 return value
@@ -110,7 +110,7 @@ class Btf:
             return None
         start, kind, count = self._type(number)
         within = place - start - 3
-        each = EACH[kind] if kind in (ENUM, ENUM64) else 0
+        each = MEMBER_WORDS[kind] if kind in (ENUM, ENUM64) else 0
         if not each or within < 0 or within % each or within // each >= count:
             return None
         signed = bool(int(self._words[start + 1]) >> 31)
@@ -136,7 +136,7 @@ class Btf:
     def _within(self, number: int, members: list[str]) -> tuple[int, int]:
         bits = 0
         for member in members:
-            found = self._find(self._plain(number, through_arrays=True), self._string(member), DEEPEST)
+            found = self._find(self._plain(number, through_arrays=True), self._string(member), MAX_DEPTH)
             if found is None:
                 raise Unreadable(f"no member {member}")
             bits += found.bits
@@ -172,7 +172,7 @@ class Btf:
 
     def _plain(self, number: int, *, through_arrays: bool = False) -> int:
         """The type behind typedefs and such."""
-        for _ in range(DEEPEST):
+        for _ in range(MAX_DEPTH):
             start, kind, _ = self._type(number)
             if kind in ALIASES:
                 number = int(self._words[start + 2])
@@ -184,15 +184,15 @@ class Btf:
 
     def _size(self, number: int) -> int:
         times = 1
-        for _ in range(DEEPEST):
+        for _ in range(MAX_DEPTH):
             number = self._plain(number)
             start, kind, _ = self._type(number)
             if kind == ARRAY:
                 times *= int(self._words[start + 5])
                 number = int(self._words[start + 3])
                 continue
-            size = POINTER_SIZE if kind == POINTER else int(self._words[start + 2]) if kind in SIZED else -1
-            if 0 <= size * times < MOST_SIZE:
+            size = POINTER_BYTES if kind == POINTER else int(self._words[start + 2]) if kind in SIZED else -1
+            if 0 <= size * times < MAX_TYPE_BYTES:
                 return size * times
             break
         raise Unreadable("BTF with a type of no size")
@@ -205,7 +205,7 @@ class Btf:
 
     def _named(self, name: str, kinds: frozenset[int] | set[int]) -> list[int]:
         """The types of this name and these kinds."""
-        same = np.flatnonzero(self._names == self._string(name))[:MOST_NAMESAKES].tolist()
+        same = np.flatnonzero(self._names == self._string(name))[:MAX_SAME_NAME_TYPES].tolist()
         return [number + 1 for number in same if int(self._kinds[number]) in kinds]
 
     def _is_named(self, place: int) -> bool:
@@ -226,8 +226,8 @@ def _no_words() -> NDArray[np.uint32]:
 
 def _starts(words: NDArray[np.uint32]) -> NDArray[np.int64]:
     """The word that each type begins with: int64 of shape (types,). They end where one is of no known kind."""
-    extra = [FIXED.get(kind, 0) + 3 for kind in range(LAST_KIND + 1)]
-    each = [EACH.get(kind, 0) for kind in range(LAST_KIND + 1)]
+    extra = [FIXED_WORDS.get(kind, 0) + 3 for kind in range(LAST_KIND + 1)]
+    each = [MEMBER_WORDS.get(kind, 0) for kind in range(LAST_KIND + 1)]
     found = array("q")
     view = memoryview(words.tobytes()).cast("I")
     at, end = 0, len(words)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.attribution.guest_ram import Unreadable
-from samepaged.attribution.linux.struct_reader import columns
+from samepaged.attribution.linux.struct_reader import read_members
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from samepaged.attribution.linux.kernel import Kernel
     from samepaged.attribution.linux.struct_page import StructPages
 
-__all__ = ["blocks", "buddies", "per_cpu_lists"]
+__all__ = ["free_blocks", "pages_of_blocks", "per_cpu_free_pages"]
 
 # Blocks of 2**10 pages are the biggest on x86-64; a bigger one would be a lie.
-BIGGEST_ORDER: Final = 10
+MAX_ORDER: Final = 10
 WRAP: Final = 1 << 64
-POINTER: Final = 8
-LIST_HEAD: Final = 16
+POINTER_BYTES: Final = 8
+LIST_HEAD_BYTES: Final = 16
 # More than these are not looked at.
-MOST_NODES: Final = 64
-MOST_ZONES: Final = 8
-MOST_CPUS: Final = 4096
-MOST_LISTS: Final = 64
-MOST_LISTS_OF_ALL: Final = 1 << 20
+MAX_NODES: Final = 64
+MAX_ZONES: Final = 8
+MAX_CPUS: Final = 4096
+MAX_LISTS_PER_CPU: Final = 64
+MAX_LISTS: Final = 1 << 20
 # mm/page_alloc.c, order_to_pindex: lists by order (0 to 3) and migrate type, then those of huge pages. Where there are
 # no more lists than migrate types, all pages are single.
 MIGRATE_TYPES: Final = 3
@@ -35,19 +35,19 @@ LOW_ORDERS: Final = 4
 HUGE_ORDER: Final = 9
 
 
-def buddies(frames: StructPages) -> NDArray[np.int64]:
+def free_blocks(frames: StructPages) -> NDArray[np.int64]:
     """All pages of the blocks that the page allocator has (int64, ascending)."""
     heads = np.flatnonzero(frames.free)
-    return blocks(heads, frames.private[heads], len(frames.free))
+    return pages_of_blocks(heads, frames.private[heads], len(frames.free))
 
 
-def per_cpu_lists(kernel: Kernel, frames: StructPages, free: NDArray[np.int64]) -> NDArray[np.int64]:
+def per_cpu_free_pages(kernel: Kernel, frames: StructPages, free: NDArray[np.int64]) -> NDArray[np.int64]:
     """The pages that the CPUs keep at hand (int64, ascending); `free` are those that they do not. Raises Unreadable."""
     heads, numbers, count = _list_heads(kernel)
     possible = frames.idle & ~frames.slab & ~frames.reserved
     possible[free] = False
     candidates = np.flatnonzero(possible)
-    place = np.full(len(frames.known) + 1, -1, dtype=np.int64)
+    place = np.full(len(frames.readable) + 1, -1, dtype=np.int64)
     place[candidates] = np.arange(len(candidates))
     link = np.uint64(kernel.profile.offset("page.lru"))
     following = place[frames.pages_at(kernel, frames.link[candidates] - link)].tolist()
@@ -65,7 +65,7 @@ def per_cpu_lists(kernel: Kernel, frames: StructPages, free: NDArray[np.int64]) 
             start = following[start]  # noqa: PLW2901 - the walk itself
         low = number < LOW_ORDERS * MIGRATE_TYPES
         orders[members] = 0 if single else number // MIGRATE_TYPES if low else HUGE_ORDER
-    return blocks(candidates[found], orders[found], len(frames.known))
+    return pages_of_blocks(candidates[found], orders[found], len(frames.readable))
 
 
 def _list_heads(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.int64], int]:
@@ -75,18 +75,18 @@ def _list_heads(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.int64], 
     sets = profile.offset("zone.per_cpu_pageset", "zone.pageset")
     nested = 0 if "zone.per_cpu_pageset" in profile.offsets else profile.offset("per_cpu_pageset.pcp")
     lists = profile.offset("per_cpu_pages.lists") + nested
-    count = min(profile.size("per_cpu_pages.lists") // LIST_HEAD, MOST_LISTS)
-    cpus = min(kernel.u32(profile.symbol("nr_cpu_ids")), MOST_CPUS)
-    places = profile.symbol("__per_cpu_offset") + np.arange(cpus, dtype=np.uint64) * np.uint64(POINTER)
+    count = min(profile.size("per_cpu_pages.lists") // LIST_HEAD_BYTES, MAX_LISTS_PER_CPU)
+    cpus = min(kernel.u32(profile.symbol("nr_cpu_ids")), MAX_CPUS)
+    places = profile.symbol("__per_cpu_offset") + np.arange(cpus, dtype=np.uint64) * np.uint64(POINTER_BYTES)
     offsets, ok = kernel.words(places)
-    (pointers,), there = columns(kernel, zones, (sets,))
+    (pointers,), there = read_members(kernel, zones, (sets,))
     # Each has its own; and with all of these numbers at their most, there would be too many.
     pointers, offsets = np.unique(pointers[there]), np.unique(offsets[ok])
-    if len(pointers) * len(offsets) * count > MOST_LISTS_OF_ALL:
+    if len(pointers) * len(offsets) * count > MAX_LISTS:
         raise Unreadable("more lists than CPUs can have")
     base = (pointers[:, None] + offsets[None, :]).reshape(-1) + np.uint64(lists)
     numbers = np.arange(count, dtype=np.int64)
-    heads = base[:, None] + numbers.astype(np.uint64) * np.uint64(LIST_HEAD)
+    heads = base[:, None] + numbers.astype(np.uint64) * np.uint64(LIST_HEAD_BYTES)
     return heads.reshape(-1), np.broadcast_to(numbers, heads.shape).reshape(-1), count
 
 
@@ -95,8 +95,8 @@ def _zones(kernel: Kernel) -> NDArray[np.uint64]:
     profile = kernel.profile
     size = profile.size("zone")
     if profile.has("node_data"):
-        nodes = min(max(kernel.u32(profile.symbols["nr_node_ids"]), 1), MOST_NODES) if profile.has("nr_node_ids") else 1
-        table = profile.symbol("node_data") + np.arange(nodes, dtype=np.uint64) * np.uint64(POINTER)
+        nodes = min(max(kernel.u32(profile.symbols["nr_node_ids"]), 1), MAX_NODES) if profile.has("nr_node_ids") else 1
+        table = profile.symbol("node_data") + np.arange(nodes, dtype=np.uint64) * np.uint64(POINTER_BYTES)
         found, _ = kernel.words(table)
         found = found[found != 0]
     else:
@@ -104,15 +104,15 @@ def _zones(kernel: Kernel) -> NDArray[np.uint64]:
     if not len(found):
         raise Unreadable("no memory nodes")
     first = profile.offset("pglist_data.node_zones")
-    zones = min(profile.size("pglist_data.node_zones") // size, MOST_ZONES) if size else 0
+    zones = min(profile.size("pglist_data.node_zones") // size, MAX_ZONES) if size else 0
     within = np.uint64(first) + np.arange(zones, dtype=np.uint64) * np.uint64(size)
     return (found[:, None] + within).reshape(-1)
 
 
-def blocks(heads: NDArray[np.int64], orders: NDArray[np.uint64], pages: int) -> NDArray[np.int64]:
+def pages_of_blocks(heads: NDArray[np.int64], orders: NDArray[np.uint64], pages: int) -> NDArray[np.int64]:
     """All pages (int64, ascending) of blocks of 2**order, given their heads."""
-    lengths = np.int64(1) << np.minimum(orders, np.uint64(BIGGEST_ORDER)).astype(np.int64)
-    lengths[orders > BIGGEST_ORDER] = 1
+    lengths = np.int64(1) << np.minimum(orders, np.uint64(MAX_ORDER)).astype(np.int64)
+    lengths[orders > MAX_ORDER] = 1
     edges = np.zeros(pages + 1, dtype=np.int32)
     np.add.at(edges, heads, 1)
     np.add.at(edges, np.minimum(heads + lengths, pages), -1)

@@ -7,32 +7,32 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.linux.dentries import paths, unlinked
-from samepaged.attribution.linux.struct_reader import HALF, chain, columns, is_kernel
+from samepaged.attribution.linux.dentries import are_unlinked, paths
+from samepaged.attribution.linux.struct_reader import HALF, is_kernel, list_entries, read_members
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.linux.kernel import Kernel
 
-__all__ = ["Cached", "Opened", "cached", "opened"]
+__all__ = ["FileMappings", "OpenFiles", "read_file_mappings", "read_open_files"]
 
 # File systems without a disk, whose pages are shared memory. The first root, where an initramfs lies, is none of them.
-IN_MEMORY: Final = frozenset({"tmpfs", "devtmpfs", "hugetlbfs"})
-BLOCK_DEVICES: Final = "bdev"
-NAMED_BY_PURPOSE: Final = "anon_inodefs"
-LONGEST_NAME: Final = 64
+MEMORY_FILESYSTEMS: Final = frozenset({"tmpfs", "devtmpfs", "hugetlbfs"})
+BLOCK_DEVICE_FILESYSTEM: Final = "bdev"
+ANON_INODE_FILESYSTEM: Final = "anon_inodefs"
+MAX_NAME_BYTES: Final = 64
 # Of a stacked file system: the file that is mapped is not the one that was opened (FMODE_BACKING, include/linux/fs.h).
 BACKING: Final = np.uint64(1 << 25)
 MINOR_BITS: Final = 20
 WRAP: Final = 1 << 64
 # A guest that makes up more than these has the rest without names.
-MOST_SYSTEMS: Final = 4096
-MOST_MOUNTS: Final = 8192
+MAX_SUPER_BLOCKS: Final = 4096
+MAX_MOUNTS: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenFiles:
     """n open files: their paths as /proc/PID/maps has them (None where not to be had), the mapping (struct
     address_space) that has their pages, and whether they are in memory only (bool).
     """
@@ -43,70 +43,74 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Cached:
-    """n mappings: `real` (bool) are those that are what they say; their files' paths, or what stands for one, None
+class FileMappings:
+    """n mappings: `valid` (bool) are those that are what they say; their files' paths, or what stands for one, None
     where there is nothing; whether they are in memory only.
     """
 
-    real: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
     paths: list[str | None]
     in_memory: NDArray[np.bool_]
 
 
-def opened(kernel: Kernel, files: NDArray[np.uint64]) -> Opened:
+def read_open_files(kernel: Kernel, files: NDArray[np.uint64]) -> OpenFiles:
     """Of these struct files. Raises Unreadable."""
     profile = kernel.profile
     wanted = [profile.offset(f"file.{name}") for name in ("f_path.mnt", "f_path.dentry", "f_inode", "f_mapping")]
-    (mounts, dentries, inodes, mappings), _ = columns(kernel, files, wanted)
+    (mounts, dentries, inodes, mappings), _ = read_members(kernel, files, wanted)
     if profile.has("backing_file.user_path.mnt"):
-        (modes,), _ = columns(kernel, files, (profile.offset("file.f_mode"),))
+        (modes,), _ = read_members(kernel, files, (profile.offset("file.f_mode"),))
         stacked = np.flatnonzero(modes & HALF & BACKING)
         wanted = [profile.offset(f"backing_file.user_path.{name}") for name in ("mnt", "dentry")]
-        (mounts[stacked], dentries[stacked]), _ = columns(kernel, files[stacked], wanted)
-    (supers,), _ = columns(kernel, inodes, (profile.offset("inode.i_sb"),))
-    systems = _systems(kernel, supers)
-    return Opened(_named(kernel, mounts, dentries, systems), mappings, np.isin(systems, list(IN_MEMORY)))
+        (mounts[stacked], dentries[stacked]), _ = read_members(kernel, files[stacked], wanted)
+    (supers,), _ = read_members(kernel, inodes, (profile.offset("inode.i_sb"),))
+    systems = _filesystem_types(kernel, supers)
+    return OpenFiles(
+        _file_paths(kernel, mounts, dentries, systems), mappings, np.isin(systems, list(MEMORY_FILESYSTEMS))
+    )
 
 
-def cached(kernel: Kernel, mappings: NDArray[np.uint64]) -> Cached:
+def read_file_mappings(kernel: Kernel, mappings: NDArray[np.uint64]) -> FileMappings:
     """Of these struct address_spaces. Raises Unreadable."""
     profile = kernel.profile
-    (hosts,), _ = columns(kernel, mappings, (profile.offset("address_space.host"),))
+    (hosts,), _ = read_members(kernel, mappings, (profile.offset("address_space.host"),))
     members = ("i_sb", "i_dentry.first", "i_ino", "i_rdev", "i_mapping")
-    (supers, aliases, numbers, devices, own), ok = columns(
+    (supers, aliases, numbers, devices, own), ok = read_members(
         kernel, hosts, [profile.offset(f"inode.{name}") for name in members]
     )
     real = ok & (own == mappings)
-    systems = _systems(kernel, np.where(real, supers, np.uint64(0)))
+    systems = _filesystem_types(kernel, np.where(real, supers, np.uint64(0)))
     found: list[str | None] = [None] * len(mappings)
     with_entry = np.flatnonzero(real & is_kernel(aliases))
     dentries = aliases[with_entry] - np.uint64(profile.offset("dentry.d_u.d_alias", "dentry.d_alias"))
     mounts = _mounts(kernel, supers[with_entry])
-    for place, path in zip(with_entry.tolist(), _named(kernel, mounts, dentries, systems[with_entry]), strict=True):
+    for place, path in zip(
+        with_entry.tolist(), _file_paths(kernel, mounts, dentries, systems[with_entry]), strict=True
+    ):
         found[place] = path
     for place in np.flatnonzero(real & (systems != "")).tolist():
-        if systems[place] == BLOCK_DEVICES:
+        if systems[place] == BLOCK_DEVICE_FILESYSTEM:
             device = int(devices[place] & HALF)
             found[place] = f"block device {device >> MINOR_BITS}:{device & (1 << MINOR_BITS) - 1}"
         elif found[place] is None:
             found[place] = f"{systems[place]} inode {numbers[place]}"
-    return Cached(real, found, np.isin(systems, list(IN_MEMORY)))
+    return FileMappings(real, found, np.isin(systems, list(MEMORY_FILESYSTEMS)))
 
 
-def _systems(kernel: Kernel, supers: NDArray[np.uint64]) -> NDArray[np.str_]:
+def _filesystem_types(kernel: Kernel, supers: NDArray[np.uint64]) -> NDArray[np.str_]:
     """The names of the file systems' types, "" where not to be had."""
     profile = kernel.profile
     distinct, inverse = np.unique(supers, return_inverse=True)
     names = [""] * len(distinct)
-    (types,), _ = columns(kernel, distinct[:MOST_SYSTEMS], (profile.offset("super_block.s_type"),))
-    (pointers,), ok = columns(kernel, types, (profile.offset("file_system_type.name"),))
-    texts = kernel.strings(pointers[ok], LONGEST_NAME)
+    (types,), _ = read_members(kernel, distinct[:MAX_SUPER_BLOCKS], (profile.offset("super_block.s_type"),))
+    (pointers,), ok = read_members(kernel, types, (profile.offset("file_system_type.name"),))
+    texts = kernel.strings(pointers[ok], MAX_NAME_BYTES)
     for place, text in zip(np.flatnonzero(ok).tolist(), texts, strict=True):
         names[place] = text or ""
     return np.array(names, dtype=np.str_)[inverse]
 
 
-def _named(
+def _file_paths(
     kernel: Kernel, mounts: NDArray[np.uint64], dentries: NDArray[np.uint64], systems: NDArray[np.str_]
 ) -> list[str | None]:
     """The paths of these entries, as d_path gives them: with what is told of deleted ones, and of those that never had
@@ -114,14 +118,14 @@ def _named(
     """
     profile = kernel.profile
     found = paths(kernel, mounts, dentries)
-    (operations,), _ = columns(kernel, dentries, (profile.offset("dentry.d_op"),))
-    (functions,), _ = columns(kernel, operations, (profile.offset("dentry_operations.d_dname"),))
+    (operations,), _ = read_members(kernel, dentries, (profile.offset("dentry.d_op"),))
+    (functions,), _ = read_members(kernel, operations, (profile.offset("dentry_operations.d_dname"),))
     placeless = np.flatnonzero(functions)
-    (pointers,), _ = columns(kernel, dentries[placeless], (profile.offset("dentry.d_name.name"),))
+    (pointers,), _ = read_members(kernel, dentries[placeless], (profile.offset("dentry.d_name.name"),))
     for place, name in zip(placeless.tolist(), kernel.strings(pointers), strict=True):
-        by_purpose = systems[place] == NAMED_BY_PURPOSE
+        by_purpose = systems[place] == ANON_INODE_FILESYSTEM
         found[place] = None if name is None else f"anon_inode:{name}" if by_purpose else f"/{name} (deleted)"
-    for place in np.flatnonzero(unlinked(kernel, dentries) & (functions == 0)).tolist():
+    for place in np.flatnonzero(are_unlinked(kernel, dentries) & (functions == 0)).tolist():
         found[place] = found[place] and f"{found[place]} (deleted)"
     return found
 
@@ -132,19 +136,21 @@ def _mounts(kernel: Kernel, supers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """
     profile = kernel.profile
     distinct, inverse = np.unique(supers, return_inverse=True)
-    (spaces,), _ = columns(
+    (spaces,), _ = read_members(
         kernel, np.array([profile.symbol("init_task")], dtype=np.uint64), (profile.offset("task_struct.nsproxy"),)
     )
-    (first,), _ = columns(kernel, spaces, (profile.offset("nsproxy.mnt_ns"),))
-    (whole,), _ = columns(kernel, distinct, (profile.offset("super_block.s_root"),))
+    (first,), _ = read_members(kernel, spaces, (profile.offset("nsproxy.mnt_ns"),))
+    (whole,), _ = read_members(kernel, distinct, (profile.offset("super_block.s_root"),))
     mount = np.uint64(profile.offset("mount.mnt"))
     wanted = (profile.offset("mount.mnt_ns"), profile.offset("vfsmount.mnt_root") + int(mount))
     chosen = np.zeros(len(distinct), dtype=np.uint64)
-    left = MOST_MOUNTS
-    for place, (super_block, root) in enumerate(zip(distinct.tolist()[:MOST_SYSTEMS], whole.tolist(), strict=False)):
+    left = MAX_MOUNTS
+    for place, (super_block, root) in enumerate(
+        zip(distinct.tolist()[:MAX_SUPER_BLOCKS], whole.tolist(), strict=False)
+    ):
         mounts = _mounted(kernel, super_block, left)
         left -= len(mounts)
-        (namespaces, roots), ok = columns(kernel, mounts, wanted)
+        (namespaces, roots), ok = read_members(kernel, mounts, wanted)
         rank = np.where(ok, 1 + 2 * (namespaces == first[0]) + (roots == root), 0)
         if len(rank) and rank.max():
             chosen[place] = mounts[rank.argmax()] + mount
@@ -157,11 +163,11 @@ def _mounted(kernel: Kernel, super_block: int, most: int) -> NDArray[np.uint64]:
     head = (super_block + profile.offset("super_block.s_mounts")) % WRAP
     if profile.has("mount.mnt_instance"):
         link = profile.offset("mount.mnt_instance")
-        entries = chain(kernel, head, most)
+        entries = list_entries(kernel, head, most)
         return np.array(entries, dtype=np.uint64) - np.uint64(link)
     # Later: a pointer to the first, and in each one to the next.
     first, ok = kernel.words(np.array([head], dtype=np.uint64))
     if not ok[0] or not is_kernel(first)[0]:
         return np.empty(0, dtype=np.uint64)
     link = profile.offset("mount.mnt_next_for_sb")
-    return np.array([int(first[0]), *chain(kernel, int(first[0]), most, link)], dtype=np.uint64)
+    return np.array([int(first[0]), *list_entries(kernel, int(first[0]), most, link)], dtype=np.uint64)

@@ -16,13 +16,13 @@ from samepaged.attribution.linux.vmcoreinfo import candidates
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from samepaged.attribution.guest_ram import Ram
+    from samepaged.attribution.guest_ram import GuestRam
     from samepaged.attribution.linux.vmcoreinfo import VmCoreInfo
 
 __all__ = ["Kernel"]
 
 # Notes of the running kernel: there is one, and the copy for a crash kernel.
-MOST_CANDIDATES: Final = 8
+MAX_CANDIDATES: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +34,14 @@ class Kernel(VirtualMemory):
 
     @classmethod
     def open(
-        cls, ram: Ram, note_pages: Sequence[int], profile: Profile | None = None, btf: bytes | None = None
+        cls, ram: GuestRam, note_pages: Sequence[int], profile: Profile | None = None, btf: bytes | None = None
     ) -> Kernel:
         """The Linux whose VMCOREINFO is in one of these RAM pages. A profile of another build is not used; where there
         is none that fits, one is read (from `btf` where the kernel has no types itself), and the pages that only this
         needed do not stay marked in `ram.touched`. Raises Unreadable: no Linux that can be read.
         """
         problem = Unreadable("no VMCOREINFO of a running Linux for x86-64")
-        for info in candidates(ram, note_pages)[:MOST_CANDIDATES]:
+        for info in candidates(ram, note_pages)[:MAX_CANDIDATES]:
             try:
                 return cls._of(ram, info, profile, btf)
             except Unreadable as error:
@@ -49,7 +49,7 @@ class Kernel(VirtualMemory):
         raise problem
 
     @classmethod
-    def _of(cls, ram: Ram, info: VmCoreInfo, profile: Profile | None, btf: bytes | None) -> Kernel:
+    def _of(cls, ram: GuestRam, info: VmCoreInfo, profile: Profile | None, btf: bytes | None) -> Kernel:
         root = info.physical(info.symbol("swapper_pg_dir"))
         mapped = walk(ram, root, info.levels, upper=True, mask=info.mask)
         memory = VirtualMemory(ram, mapped)
@@ -62,4 +62,4 @@ class Kernel(VirtualMemory):
                 profile = Profile.read(memory, info, mapped, btf)
             finally:
                 ram.touched[:] = touched
-        return cls(ram, mapped, info=info, profile=profile.at(stext))
+        return cls(ram, mapped, info=info, profile=profile.relocated(stext))

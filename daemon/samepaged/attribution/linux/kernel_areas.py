@@ -8,8 +8,8 @@ import numpy as np
 
 from samepaged.arch import PAGE_SHIFT, PAGE_SIZE
 from samepaged.attribution.guest_ram import Unreadable
-from samepaged.attribution.linux.struct_reader import HALF, chain, columns
-from samepaged.attribution.linux.trees import red_black
+from samepaged.attribution.linux.struct_reader import HALF, list_entries, read_members
+from samepaged.attribution.linux.trees import rb_nodes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,31 +18,33 @@ if TYPE_CHECKING:
     from samepaged.attribution.linux.page_labels import PageLabels
     from samepaged.attribution.linux.struct_page import StructPages
 
-__all__ = ["image", "page_array_pages", "page_tables", "per_cpu", "vmalloc", "zero_pages"]
+__all__ = ["label_image", "label_mem_map", "label_page_tables", "label_per_cpu", "label_vmalloc", "label_zero_pages"]
 
-POINTER: Final = 8
+POINTER_BYTES: Final = 8
 WRAP: Final = 1 << 64
 SIGN: Final = 1 << 63
-MOST_AREAS: Final = 1 << 18
-MOST_TREES: Final = 1024
-MOST_MODULES: Final = 4096
-MOST_PARTS: Final = 16
-MOST_CPUS: Final = 4096
-LONGEST_NAME: Final = 56
+MAX_AREAS: Final = 1 << 18
+MAX_TREES: Final = 1024
+MAX_MODULES: Final = 4096
+MAX_MODULE_PARTS: Final = 16
+MAX_CPUS: Final = 4096
+MAX_NAME_BYTES: Final = 56
 # The image is at most so big (KERNEL_IMAGE_SIZE), and modules come after it, to the end of the address space.
 IMAGE_START, IMAGE_SIZE = -(1 << 31), 1 << 30
-LARGE_PAGE: Final = 2 << 20
+LARGE_PAGE_BYTES: Final = 2 << 20
 HUGE_ZERO_PAGES: Final = 512
 # The functions that ask for areas of these kinds; all others' are "vmalloc".
-STACKS: Final = frozenset(
+STACK_CALLERS: Final = frozenset(
     {"alloc_thread_stack_node", "dup_task_struct", "copy_process", "kernel_clone", "_do_fork", "init_irq_stack"}
     | {"irq_init_percpu_irqstack", "map_irq_stack"}
 )
-MODULES: Final = frozenset({"load_module", "module_alloc", "move_module", "layout_and_allocate", "module_memory_alloc"})
-PER_CPU: Final = frozenset({"pcpu_create_chunk", "pcpu_get_vm_areas"})
+MODULE_CALLERS: Final = frozenset(
+    {"load_module", "module_alloc", "move_module", "layout_and_allocate", "module_memory_alloc"}
+)
+PER_CPU_CALLERS: Final = frozenset({"pcpu_create_chunk", "pcpu_get_vm_areas"})
 
 
-def image(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
+def label_image(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     """The kernel's text and data; of what was freed after the start, nothing. Raises Unreadable."""
     symbols = kernel.profile.symbols
     start = min(symbols.get("_text", WRAP), kernel.profile.symbol("_stext"))
@@ -57,44 +59,44 @@ def image(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
         pages = pages[pages >= 0]
         # What was for the start only is ordinary memory now. It lies behind the text.
         kept = frames.reserved[pages] if np.any(frames.reserved) else np.full(len(pages), kind == "kernel_text")
-        ledger.put(pages[kept], kind, name)
+        ledger.set_kind(pages[kept], kind, name)
 
 
-def zero_pages(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> NDArray[np.int64]:
+def label_zero_pages(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> NDArray[np.int64]:
     """The pages that everybody maps who has only read: the kernel's, whoever maps them. Raises Unreadable."""
     symbols = kernel.profile.symbols
     pages = _ram_pages(kernel, np.array([kernel.profile.symbol("empty_zero_page")], dtype=np.uint64))
-    ledger.put(pages, "kernel_data", "zero page")
+    ledger.set_kind(pages, "kernel_data", "zero page")
     for name in ("huge_zero_folio", "huge_zero_page"):
         if name in symbols and (pointer := kernel.u64(symbols[name])):
             head = frames.pages_at(kernel, np.array([pointer], dtype=np.uint64))
             if head[0] >= 0:
-                huge = np.arange(head[0], min(head[0] + HUGE_ZERO_PAGES, len(frames.known)), dtype=np.int64)
-                ledger.put(huge, "kernel_data", "huge zero page")
+                huge = np.arange(head[0], min(head[0] + HUGE_ZERO_PAGES, len(frames.readable)), dtype=np.int64)
+                ledger.set_kind(huge, "kernel_data", "huge zero page")
                 pages = np.concatenate((pages, huge))
             break
     return pages[pages >= 0]
 
 
-def page_tables(kernel: Kernel, ledger: PageLabels) -> None:
+def label_page_tables(kernel: Kernel, ledger: PageLabels) -> None:
     """The kernel's own."""
-    ledger.put(kernel.ram.layout.page_of(kernel.mapped.tables), "page_table", "page tables")
+    ledger.set_kind(kernel.ram.layout.page_of(kernel.page_tables.tables), "page_table", "page tables")
 
 
-def page_array_pages(frames: StructPages, ledger: PageLabels) -> None:
+def label_mem_map(frames: StructPages, ledger: PageLabels) -> None:
     """The struct pages themselves."""
-    ledger.put(frames.array.pages, "page_array", "struct pages")
+    ledger.set_kind(frames.mem_map.pages, "page_array", "struct pages")
 
 
-def per_cpu(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
+def label_per_cpu(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     """The first chunk of per-CPU memory, which is taken at boot, and what it does not need given back; later ones are
     areas. Raises Unreadable.
     """
     profile = kernel.profile
     base, size = kernel.u64(profile.symbol("pcpu_base_addr")), kernel.u32(profile.symbol("pcpu_unit_size"))
-    cpus = min(kernel.u32(profile.symbol("nr_cpu_ids")), MOST_CPUS)
+    cpus = min(kernel.u32(profile.symbol("nr_cpu_ids")), MAX_CPUS)
     table = kernel.u64(profile.symbol("pcpu_unit_offsets"))
-    offsets, ok = kernel.words(np.uint64(table) + np.arange(cpus, dtype=np.uint64) * np.uint64(POINTER))
+    offsets, ok = kernel.words(np.uint64(table) + np.arange(cpus, dtype=np.uint64) * np.uint64(POINTER_BYTES))
     if size >> PAGE_SHIFT > kernel.ram.pages:
         raise Unreadable("the size of a CPU's memory")
     within = np.arange(0, size, PAGE_SIZE, dtype=np.uint64)
@@ -102,10 +104,10 @@ def per_cpu(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     starts = starts[: max(kernel.ram.pages // max(len(within), 1), 1)]
     pages = _ram_pages(kernel, (starts[:, None] + within).reshape(-1))
     pages = pages[pages >= 0]
-    ledger.put(pages[frames.reserved[pages]], "per_cpu", "per-CPU memory")
+    ledger.set_kind(pages[frames.reserved[pages]], "per_cpu", "per-CPU memory")
 
 
-def vmalloc(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
+def label_vmalloc(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     """All that the kernel maps outside of its image, its array of struct pages and its map of all memory, by whom it
     was asked for. Raises Unreadable when all that is left is to say by whom.
     """
@@ -113,38 +115,38 @@ def vmalloc(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     known = ledger.kinds[pages] != 0
     addresses, pages = addresses[~known], pages[~known]
     modules = addresses >= IMAGE_START
-    ledger.put(pages[~modules], "vmalloc", "vmalloc")
-    ledger.put(pages[modules], "module", "module")
-    if not kernel.profile.typed:
+    ledger.set_kind(pages[~modules], "vmalloc", "vmalloc")
+    ledger.set_kind(pages[modules], "module", "module")
+    if not kernel.profile.has_types:
         return
     starts, ends, callers = _areas(kernel)
     area = np.searchsorted(starts, addresses, side="right") - 1
     area[addresses >= ends[area]] = -1
-    called = _called(kernel, callers)
+    called = _caller_indices(kernel, callers)
     names = [name for _, _, name in kernel.profile.callers]
     for place in np.unique(called).tolist():
         name = names[place] if place >= 0 else None
         chosen = pages[(area >= 0) & (called[area] == place)]
-        if name in STACKS:
-            ledger.put(chosen, "kernel_stack", "kernel stack")
-        elif name in PER_CPU:
-            ledger.put(chosen, "per_cpu", "per-CPU memory")
-        elif name in MODULES:
-            ledger.put(chosen, "module", "module")
+        if name in STACK_CALLERS:
+            ledger.set_kind(chosen, "kernel_stack", "kernel stack")
+        elif name in PER_CPU_CALLERS:
+            ledger.set_kind(chosen, "per_cpu", "per-CPU memory")
+        elif name in MODULE_CALLERS:
+            ledger.set_kind(chosen, "module", "module")
         elif name is not None:
-            ledger.put(chosen, "vmalloc", f"vmalloc {name}")
+            ledger.set_kind(chosen, "vmalloc", f"vmalloc {name}")
     if kernel.profile.has("modules"):
         _name_modules(kernel, addresses, pages, ledger)
 
 
 def _small_mappings(kernel: Kernel, frames: StructPages) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """What is mapped in the vmalloc and module areas: each page's address (as signed, ascending) and RAM page."""
-    mapped = kernel.mapped
+    mapped = kernel.page_tables
     symbols = kernel.profile.symbols
     first = kernel.u64(symbols["vmalloc_base"]) - WRAP if "vmalloc_base" in symbols else IMAGE_START
     # The image is mapped by large pages, of whose last what is not needed is given back.
-    end = (symbols["_end"] - WRAP + LARGE_PAGE - 1) & -LARGE_PAGE if "_end" in symbols else 0
-    in_vmalloc = (mapped.addresses >= first) & (mapped.addresses < frames.array.base)
+    end = (symbols["_end"] - WRAP + LARGE_PAGE_BYTES - 1) & -LARGE_PAGE_BYTES if "_end" in symbols else 0
+    in_vmalloc = (mapped.addresses >= first) & (mapped.addresses < frames.mem_map.base)
     in_modules = (mapped.addresses >= end) & (mapped.addresses < -PAGE_SIZE)
     in_ram = kernel.ram.layout.page_of(mapped.physical) >= 0
     chosen = np.flatnonzero((in_vmalloc | in_modules) & in_ram)
@@ -162,21 +164,19 @@ def _areas(kernel: Kernel) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArra
     """All areas by start: their starts and ends (as signed), and the address of the code that asked for each."""
     profile = kernel.profile
     if profile.has("vmap_nodes"):  # from 6.9, commit d093602919ad: an array of trees
-        count = min(kernel.u32(profile.symbol("nr_vmap_nodes")), MOST_TREES)
+        count = min(kernel.u32(profile.symbol("nr_vmap_nodes")), MAX_TREES)
         size = profile.size("vmap_node")
         nodes = np.uint64(kernel.u64(profile.symbol("vmap_nodes"))) + np.arange(count, dtype=np.uint64) * np.uint64(
             size
         )
-        (roots,), _ = columns(kernel, nodes, (profile.offset("vmap_node.busy.root.rb_node"),))
+        (roots,), _ = read_members(kernel, nodes, (profile.offset("vmap_node.busy.root.rb_node"),))
     else:
         roots = np.array([kernel.u64(profile.symbol("vmap_area_root"))], dtype=np.uint64)
-    nodes, _ = red_black(
-        kernel, roots, profile.offset("rb_node.rb_left"), profile.offset("rb_node.rb_right"), MOST_AREAS
-    )
+    nodes, _ = rb_nodes(kernel, roots, profile.offset("rb_node.rb_left"), profile.offset("rb_node.rb_right"), MAX_AREAS)
     areas = nodes - np.uint64(profile.offset("vmap_area.rb_node"))
     wanted = [profile.offset(f"vmap_area.{name}") for name in ("va_start", "va_end", "vm")]
-    (starts, ends, structs), ok = columns(kernel, areas, wanted)
-    (callers,), told = columns(kernel, structs, (profile.offset("vm_struct.caller"),))
+    (starts, ends, structs), ok = read_members(kernel, areas, wanted)
+    (callers,), told = read_members(kernel, structs, (profile.offset("vm_struct.caller"),))
     callers[~told] = 0
     ok &= starts < ends
     if not np.any(ok):
@@ -185,7 +185,7 @@ def _areas(kernel: Kernel) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArra
     return starts[order].view(np.int64), ends[order].view(np.int64), callers[order]
 
 
-def _called(kernel: Kernel, callers: NDArray[np.uint64]) -> NDArray[np.int64]:
+def _caller_indices(kernel: Kernel, callers: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Within which of the profile's functions each address is, -1 where in none."""
     known = kernel.profile.callers
     if not known:
@@ -198,27 +198,29 @@ def _called(kernel: Kernel, callers: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 def _name_modules(kernel: Kernel, addresses: NDArray[np.int64], pages: NDArray[np.int64], ledger: PageLabels) -> None:
     profile = kernel.profile
-    entries = chain(kernel, profile.symbol("modules"), MOST_MODULES)
+    entries = list_entries(kernel, profile.symbol("modules"), MAX_MODULES)
     modules = np.array(entries, dtype=np.uint64) - np.uint64(profile.offset("module.list"))
-    names = kernel.strings(modules + np.uint64(profile.offset("module.name")), LONGEST_NAME)
+    names = kernel.strings(modules + np.uint64(profile.offset("module.name")), MAX_NAME_BYTES)
     if profile.has("module_memory.base"):  # from 6.4, commit ac3b43283923
         step = profile.size("module_memory")
         first = profile.offset("module.mem")
-        parts = [first + number * step for number in range(min(profile.size("module.mem") // step, MOST_PARTS))]
+        parts = [first + number * step for number in range(min(profile.size("module.mem") // step, MAX_MODULE_PARTS))]
         base, size = profile.offset("module_memory.base"), profile.offset("module_memory.size")
         spans = [(part + base, part + size) for part in parts]
     else:
         base, size = profile.offset("module.core_layout.base"), profile.offset("module.core_layout.size")
         spans = [(base, size)]
     for at_base, at_size in spans:
-        (bases, sizes), ok = columns(kernel, modules, (at_base, at_size))
-        for start, length, name in zip(bases[ok].tolist(), (sizes[ok] & HALF).tolist(), _kept(names, ok), strict=True):
+        (bases, sizes), ok = read_members(kernel, modules, (at_base, at_size))
+        for start, length, name in zip(
+            bases[ok].tolist(), (sizes[ok] & HALF).tolist(), _mask_names(names, ok), strict=True
+        ):
             if start >= SIGN and name:
                 low, high = np.searchsorted(addresses, (start - WRAP & -PAGE_SIZE, start - WRAP + length))
-                ledger.put(pages[low:high], "module", f"module {name}")
+                ledger.set_kind(pages[low:high], "module", f"module {name}")
 
 
-def _kept(names: list[str | None], ok: NDArray[np.bool_]) -> list[str | None]:
+def _mask_names(names: list[str | None], ok: NDArray[np.bool_]) -> list[str | None]:
     return [name for name, kept in zip(names, ok.tolist(), strict=True) if kept]
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.attribution.linux.struct_reader import columns, is_kernel
-from samepaged.attribution.linux.trees import xarray
+from samepaged.attribution.linux.struct_reader import is_kernel, read_members
+from samepaged.attribution.linux.trees import xarray_entries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from samepaged.attribution.linux.page_labels import PageLabels
     from samepaged.attribution.linux.struct_page import StructPages
 
-__all__ = ["tables", "types"]
+__all__ = ["label_btf", "label_tables"]
 
 # A block of the page allocator.
-BIGGEST: Final = 1 << 10
-MOST_TYPES: Final = 1 << 13
-POINTER: Final = 8
+MAX_PAGES: Final = 1 << 10
+MAX_BTF_MODULES: Final = 1 << 13
+POINTER_BYTES: Final = 8
 WRAP: Final = 1 << 64
 
 
-class _Place(NamedTuple):
+class _Variable(NamedTuple):
     """A variable, or a member of one that is a struct."""
 
     symbol: str
@@ -44,45 +44,45 @@ class _Table(NamedTuple):
     """One of entries of a size (bytes, or a type): as many as `amount` says, or up to the number that `last` says."""
 
     name: str
-    start: _Place
+    start: _Variable
     entry: int | str
-    last: _Place | None = None
-    amount: _Place | None = None
+    last: _Variable | None = None
+    amount: _Variable | None = None
 
 
 TABLES: Final = (
-    _Table("mount hash table", _Place("mount_hashtable"), POINTER, last=_Place("m_hash_mask")),
-    _Table("mount hash table", _Place("mountpoint_hashtable"), POINTER, last=_Place("mp_hash_mask")),
+    _Table("mount hash table", _Variable("mount_hashtable"), POINTER_BYTES, last=_Variable("m_hash_mask")),
+    _Table("mount hash table", _Variable("mountpoint_hashtable"), POINTER_BYTES, last=_Variable("mp_hash_mask")),
     *(
-        _Table("TCP hash table", _Place("tcp_hashinfo", f"inet_hashinfo.{start}"), f"inet_{entry}", last, amount)
+        _Table("TCP hash table", _Variable("tcp_hashinfo", f"inet_hashinfo.{start}"), f"inet_{entry}", last, amount)
         for start, entry, last, amount in (
-            ("ehash", "ehash_bucket", _Place("tcp_hashinfo", "inet_hashinfo.ehash_mask"), None),
-            ("bhash", "bind_hashbucket", None, _Place("tcp_hashinfo", "inet_hashinfo.bhash_size")),
-            ("bhash2", "bind_hashbucket", None, _Place("tcp_hashinfo", "inet_hashinfo.bhash_size")),
+            ("ehash", "ehash_bucket", _Variable("tcp_hashinfo", "inet_hashinfo.ehash_mask"), None),
+            ("bhash", "bind_hashbucket", None, _Variable("tcp_hashinfo", "inet_hashinfo.bhash_size")),
+            ("bhash2", "bind_hashbucket", None, _Variable("tcp_hashinfo", "inet_hashinfo.bhash_size")),
         )
     ),
     *(
-        _Table("UDP hash table", _Place(table, f"udp_table.{part}"), "udp_hslot", _Place(table, "udp_table.mask"))
+        _Table("UDP hash table", _Variable(table, f"udp_table.{part}"), "udp_hslot", _Variable(table, "udp_table.mask"))
         for table in ("udp_table", "udplite_table")
         for part in ("hash", "hash2")
     ),
-    _Table("IP identifiers", _Place("ip_idents"), 4, last=_Place("ip_idents_mask")),
-    _Table("IP identifiers", _Place("ip_tstamps"), 4, last=_Place("ip_idents_mask")),
+    _Table("IP identifiers", _Variable("ip_idents"), 4, last=_Variable("ip_idents_mask")),
+    _Table("IP identifiers", _Variable("ip_tstamps"), 4, last=_Variable("ip_idents_mask")),
     # Of these only what the page allocator says of their size.
-    _Table("TCP port table", _Place("table_perturb"), 0),
-    _Table("TCP metrics", _Place("tcp_metrics_hash"), 0),
-    _Table("kernfs locks", _Place("kernfs_locks"), 0),
+    _Table("TCP port table", _Variable("table_perturb"), 0),
+    _Table("TCP metrics", _Variable("tcp_metrics_hash"), 0),
+    _Table("kernfs locks", _Variable("kernfs_locks"), 0),
 )
 
 
-def tables(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
+def label_tables(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     """Hash tables, and the names that the tracer keeps of processes. Raises Unreadable."""
     for table in TABLES:
         start = table.start.address(kernel)
         if start is not None:
             _put(kernel, frames, ledger, (kernel.u64(start), _length(kernel, table)), table.name)
     profile = kernel.profile
-    saved = _Place("savedcmd").address(kernel)
+    saved = _Variable("savedcmd").address(kernel)
     if saved is not None and (buffer := kernel.u64(saved)) and profile.has("saved_cmdlines_buffer.cmdline_num"):
         names = kernel.u32((buffer + profile.offset("saved_cmdlines_buffer.cmdline_num")) % WRAP)
         length = profile.size("saved_cmdlines_buffer") + names * profile.size("task_struct.comm")
@@ -96,7 +96,7 @@ def tables(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
         )
 
 
-def types(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
+def label_btf(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
     """The kernel's and its modules' BTF, and the indexes into it (kernel/bpf/btf.c). Raises Unreadable."""
     profile = kernel.profile
     known = [np.empty(0, dtype=np.uint64)]
@@ -104,18 +104,18 @@ def types(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
         known.append(np.array([kernel.u64(profile.symbols["btf_vmlinux"])], dtype=np.uint64))
     if profile.has("btf_idr"):
         head = kernel.u64((profile.symbols["btf_idr"] + profile.offset("idr.idr_rt.xa_head")) % WRAP)
-        known.append(xarray(kernel, np.array([head], dtype=np.uint64), MOST_TYPES))
+        known.append(xarray_entries(kernel, np.array([head], dtype=np.uint64), MAX_BTF_MODULES))
     structs = np.unique(np.concatenate(known))
     structs = structs[is_kernel(structs)]
     if not len(structs):
         return
     wanted = [profile.offset(f"btf.{name}") for name in ("data", "types", "resolved_ids", "resolved_sizes")]
-    pointers, _ = columns(kernel, structs, wanted)
+    pointers, _ = read_members(kernel, structs, wanted)
     # What is smaller than a page is in a slab; the kernel's own types are in its image.
     pages = _pages(kernel, np.unique(pointers[pointers & np.uint64(PAGE_SIZE - 1) == 0]))
     pages = pages[pages >= 0]
     for page in pages[(ledger.kinds[pages] == 0) & (frames.head[pages] == pages)].tolist():
-        ledger.put_new(_compound(frames, page), "kernel_buffer", "BTF")
+        ledger.set_kind_of_unknown(_compound(frames, page), "kernel_buffer", "BTF")
 
 
 def _length(kernel: Kernel, table: _Table) -> int:
@@ -129,16 +129,16 @@ def _length(kernel: Kernel, table: _Table) -> int:
 def _put(kernel: Kernel, frames: StructPages, ledger: PageLabels, span: tuple[int, int], name: str) -> None:
     """What is at a start and so many bytes long: the compound that starts there, or else these pages."""
     start, length = span
-    first = _pages(kernel, np.array([start & -POINTER], dtype=np.uint64))
+    first = _pages(kernel, np.array([start & -POINTER_BYTES], dtype=np.uint64))
     if start % PAGE_SIZE or first[0] < 0:
         return
     pages = _compound(frames, int(first[0]))
     # What is longer than a block of the page allocator is the work of others.
-    if len(pages) == 1 and 0 < length <= BIGGEST * PAGE_SIZE:
+    if len(pages) == 1 and 0 < length <= MAX_PAGES * PAGE_SIZE:
         pages = _pages(kernel, np.uint64(start) + np.arange(0, length, PAGE_SIZE, dtype=np.uint64))
     elif len(pages) == 1:
         return
-    ledger.put_new(pages, "kernel_buffer", name)
+    ledger.set_kind_of_unknown(pages, "kernel_buffer", name)
 
 
 def _pages(kernel: Kernel, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -147,4 +147,4 @@ def _pages(kernel: Kernel, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 def _compound(frames: StructPages, first: int) -> NDArray[np.int64]:
     """All pages of the compound that starts with this page; if none does, the page alone."""
-    return np.unique(np.append(first + np.flatnonzero(frames.head[first : first + BIGGEST] == first), first))
+    return np.unique(np.append(first + np.flatnonzero(frames.head[first : first + MAX_PAGES] == first), first))

@@ -9,17 +9,17 @@ import numpy as np
 from samepaged.arch import PAGE_SHIFT
 from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux import kernel_areas, kernel_buffers
-from samepaged.attribution.linux.block_requests import block_requests
-from samepaged.attribution.linux.boot_allocations import dma_pools, ftrace_records
-from samepaged.attribution.linux.buddy import buddies, per_cpu_lists
-from samepaged.attribution.linux.files import cached, opened
+from samepaged.attribution.linux.block_requests import label_block_requests
+from samepaged.attribution.linux.boot_allocations import label_dma_pools, label_ftrace_records
+from samepaged.attribution.linux.buddy import free_blocks, per_cpu_free_pages
+from samepaged.attribution.linux.files import read_file_mappings, read_open_files
 from samepaged.attribution.linux.page_labels import PageLabels
-from samepaged.attribution.linux.processes import memory_maps
+from samepaged.attribution.linux.processes import read_memory_maps
 from samepaged.attribution.linux.slabs import label_slabs
 from samepaged.attribution.linux.struct_page import TOP_BYTE, StructPages
 from samepaged.attribution.linux.struct_reader import KERNEL_HALF
-from samepaged.attribution.linux.user_pages import label_users, sort_files
-from samepaged.attribution.linux.vmas import areas
+from samepaged.attribution.linux.user_pages import classify_file_areas, label_users
+from samepaged.attribution.linux.vmas import read_areas
 from samepaged.attribution.page_owners import KIND, PageOwners
 
 if TYPE_CHECKING:
@@ -34,19 +34,19 @@ __all__ = ["label_pages"]
 Result = TypeVar("Result")
 
 # What impossible memory can make of arithmetic and of look-ups that are made for possible one.
-IMPOSSIBLE: Final = (Unreadable, ArithmeticError, LookupError, ValueError, MemoryError)
+PARSE_ERRORS: Final = (Unreadable, ArithmeticError, LookupError, ValueError, MemoryError)
 # The low bits of a page's mapping: anonymous, or something else that is no file's (include/linux/page-flags.h).
 ANONYMOUS, NO_FILE = np.uint64(1), np.uint64(3)
-MOST_FILES: Final = 1 << 17
+MAX_FILES: Final = 1 << 17
 # Pages with a type of their own, of kernels from 6.12 on: what they are, and what they are called.
-TYPED: Final = {
+PAGE_TYPE_KINDS: Final = {
     "PGTY_offline": ("reserved", "balloon"),
     "PGTY_unaccepted": ("free", "free"),
     "PGTY_large_kmalloc": ("slab", "slab kmalloc-large"),
 }
 
 
-class _Attribution:
+class _Labelling:
     """The steps, of which each costs only its own pages where it fails; `problems` are then why."""
 
     def __init__(self, kernel: Kernel, frames: StructPages) -> None:
@@ -55,61 +55,61 @@ class _Attribution:
         self.ledger = PageLabels(kernel.ram.pages)
         self.problems: list[str] = []
 
-    def attempt(self, what: str, step: Callable[[], Result]) -> Result | None:
+    def attempt(self, subject: str, step: Callable[[], Result]) -> Result | None:
         try:
             return step()
-        except IMPOSSIBLE as error:
-            self.problems.append(f"{what}: {' '.join(str(error).split()) or type(error).__name__}")
+        except PARSE_ERRORS as error:
+            self.problems.append(f"{subject}: {' '.join(str(error).split()) or type(error).__name__}")
             return None
 
     def run(self) -> None:
         kernel, frames, ledger = self.kernel, self.frames, self.ledger
         attempt = self.attempt
-        ledger.put(np.flatnonzero(frames.reserved | ~frames.known), "reserved", "reserved")
-        typed = kernel.profile.typed
+        ledger.set_kind(np.flatnonzero(frames.reserved | ~frames.readable), "reserved", "reserved")
+        typed = kernel.profile.has_types
         if not typed:
             self.problems.append("the kernel does not tell its types (BTF): pages without names, and no processes")
-        free = buddies(frames)
-        at_hand = attempt("free pages of the CPUs", lambda: per_cpu_lists(kernel, frames, free)) if typed else None
+        free = free_blocks(frames)
+        at_hand = attempt("free pages of the CPUs", lambda: per_cpu_free_pages(kernel, frames, free)) if typed else None
         attempt("slabs", lambda: label_slabs(kernel, frames, ledger))
-        ledger.put(np.flatnonzero(frames.table), "page_table", "page tables")
-        attempt("the kernel's image", lambda: kernel_areas.image(kernel, frames, ledger))
-        attempt("per-CPU memory", lambda: kernel_areas.per_cpu(kernel, frames, ledger))
-        kernel_areas.page_array_pages(frames, ledger)
-        zeros = attempt("the zero page", lambda: kernel_areas.zero_pages(kernel, frames, ledger))
+        ledger.set_kind(np.flatnonzero(frames.table), "page_table", "page tables")
+        attempt("the kernel's image", lambda: kernel_areas.label_image(kernel, frames, ledger))
+        attempt("per-CPU memory", lambda: kernel_areas.label_per_cpu(kernel, frames, ledger))
+        kernel_areas.label_mem_map(frames, ledger)
+        zeros = attempt("the zero page", lambda: kernel_areas.label_zero_pages(kernel, frames, ledger))
         for pages in (free, at_hand):
             if pages is not None:
-                ledger.put_new(pages, "free", "free")
+                ledger.set_kind_of_unknown(pages, "free", "free")
         attempt("page cache", self.files)
-        attempt("vmalloc", lambda: kernel_areas.vmalloc(kernel, frames, ledger))
-        kernel_areas.page_tables(kernel, ledger)
+        attempt("vmalloc", lambda: kernel_areas.label_vmalloc(kernel, frames, ledger))
+        kernel_areas.label_page_tables(kernel, ledger)
         if typed:
-            attempt("records of ftrace", lambda: ftrace_records(kernel, ledger))
-            attempt("pools for devices", lambda: dma_pools(kernel, ledger))
-            attempt("block requests", lambda: block_requests(kernel, frames, ledger))
-            attempt("tables", lambda: kernel_buffers.tables(kernel, frames, ledger))
-            attempt("BTF", lambda: kernel_buffers.types(kernel, frames, ledger))
+            attempt("records of ftrace", lambda: label_ftrace_records(kernel, ledger))
+            attempt("pools for devices", lambda: label_dma_pools(kernel, ledger))
+            attempt("block requests", lambda: label_block_requests(kernel, frames, ledger))
+            attempt("tables", lambda: kernel_buffers.label_tables(kernel, frames, ledger))
+            attempt("BTF", lambda: kernel_buffers.label_btf(kernel, frames, ledger))
             attempt("processes", lambda: self.users(zeros if zeros is not None else np.empty(0, dtype=np.int64)))
-        self.rest(told=at_hand is not None)
+        self.rest(per_cpu_known=at_hand is not None)
 
     def files(self) -> None:
         """Pages of files, whoever maps them."""
         frames, ledger = self.frames, self.ledger
         mapping = frames.mapping[frames.head]
         is_file = (mapping >= KERNEL_HALF) & (mapping & NO_FILE == 0) & ~frames.idle & (ledger.kinds == 0)
-        pages = np.flatnonzero(is_file & frames.known)
-        if not self.kernel.profile.typed:
-            ledger.put(pages, "page_cache", None)
+        pages = np.flatnonzero(is_file & frames.readable)
+        if not self.kernel.profile.has_types:
+            ledger.set_kind(pages, "page_cache", None)
             return
         mapping = mapping[pages]
         # Neighbours are mostly of one file.
         turns = np.flatnonzero(np.concatenate(([True], mapping[1:] != mapping[:-1]))) if len(pages) else pages
         distinct, inverse = np.unique(mapping[turns], return_inverse=True)
         which = np.repeat(inverse, np.diff(np.append(turns, len(pages))))
-        known = cached(self.kernel, distinct[:MOST_FILES])
+        known = read_file_mappings(self.kernel, distinct[:MAX_FILES])
         kinds = np.where(known.in_memory, KIND["shmem"], KIND["page_cache"]).astype(np.uint8)
         labels = ledger.labels_of(known.paths)
-        kept = (which < MOST_FILES) & known.real[np.minimum(which, MOST_FILES - 1)]
+        kept = (which < MAX_FILES) & known.valid[np.minimum(which, MAX_FILES - 1)]
         pages, which = pages[kept], which[kept]
         heads = frames.head[pages]
         offsets = (frames.index[heads] << np.uint64(PAGE_SHIFT)).view(np.int64) + ((pages - heads) << PAGE_SHIFT)
@@ -119,30 +119,30 @@ class _Attribution:
 
     def users(self, zeros: NDArray[np.int64]) -> None:
         """Pages that processes map."""
-        maps = memory_maps(self.kernel)
-        known = areas(self.kernel, maps)
+        maps = read_memory_maps(self.kernel)
+        known = read_areas(self.kernel, maps)
         files = np.unique(known.files[known.files != 0])
-        sorted_ = sort_files(known, files, opened(self.kernel, files), self.ledger)
+        sorted_ = classify_file_areas(known, files, read_open_files(self.kernel, files), self.ledger)
         if not label_users(self.kernel, self.frames, maps, (known, sorted_), zeros, self.ledger):
             raise Unreadable("more is mapped than is looked at")
 
-    def rest(self, *, told: bool) -> None:
-        """What is left: by the page's struct alone. `told`: whether the CPUs' free pages are known."""
+    def rest(self, *, per_cpu_known: bool) -> None:
+        """What is left: by the page's struct alone. `per_cpu_known`: whether the CPUs' free pages are known."""
         frames, ledger = self.frames, self.ledger
         mapping = frames.mapping[frames.head]
-        ledger.put_new(np.flatnonzero((mapping & ANONYMOUS != 0) & ~frames.idle), "anonymous", "anon")
-        for name, (kind, label) in TYPED.items():
+        ledger.set_kind_of_unknown(np.flatnonzero((mapping & ANONYMOUS != 0) & ~frames.idle), "anonymous", "anon")
+        for name, (kind, label) in PAGE_TYPE_KINDS.items():
             if name in self.kernel.profile.enumerators:
                 number = self.kernel.profile.enumerators[name]
-                ledger.put_new(np.flatnonzero(frames.types >> np.uint32(TOP_BYTE) == number), kind, label)
+                ledger.set_kind_of_unknown(np.flatnonzero(frames.types >> np.uint32(TOP_BYTE) == number), kind, label)
         # What nobody holds may be at hand for a CPU, or a part of a block whose first page is held.
-        sure = frames.known if told else frames.known & ~frames.idle
-        ledger.put_new(np.flatnonzero(sure), "kernel_other", "kernel")
+        sure = frames.readable if per_cpu_known else frames.readable & ~frames.idle
+        ledger.set_kind_of_unknown(np.flatnonzero(sure), "kernel_other", "kernel")
 
 
 def label_pages(kernel: Kernel) -> PageOwners:
     """What this kernel says of each page of its memory. Raises Unreadable where it has no array of struct pages."""
-    work = _Attribution(kernel, StructPages.read(kernel))
+    work = _Labelling(kernel, StructPages.read(kernel))
     work.run()
     note = "; ".join(work.problems) or None
-    return work.ledger.close(kernel.info.release, int(np.count_nonzero(kernel.ram.missing)), note)
+    return work.ledger.finish(kernel.info.release, int(np.count_nonzero(kernel.ram.missing)), note)

@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.guest_ram import Ram
+    from samepaged.attribution.guest_ram import GuestRam
     from samepaged.attribution.linux.kernel import Kernel
 
 __all__ = ["Columns", "MemMap", "find_mem_map"]
 
 # A struct page is 56 to 96 bytes; more is only for debugging kernels.
-LARGEST: Final = 256
+MAX_STRUCT_BYTES: Final = 256
 # So many structs are looked at together: with their 64 bytes each they fit in a core's cache.
-CHUNK: Final = 4096
+CHUNK_STRUCTS: Final = 4096
 WRAP: Final = 1 << 64
 SIGN: Final = 1 << 63
 # mem_section (VMCOREINFO has the pointer's value): the low bits of section_mem_map are flags; what is left is where the
 # array would start, as if it were one (include/linux/mmzone.h, SPARSEMEM_VMEMMAP).
 SECTION_FLAGS: Final = (1 << 6) - 1
-MOST_SECTIONS: Final = 512
+MAX_SECTIONS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Columns:
 
     wide: dict[int, NDArray[np.uint64]]
     narrow: dict[int, NDArray[np.uint32]]
-    known: NDArray[np.bool_]
+    readable: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +58,31 @@ class MemMap:
         held = np.unique(np.concatenate([pages for _, _, pages in self.parts]))
         return held[held >= 0]
 
-    def chunks(self, ram: Ram) -> Iterator[tuple[slice, NDArray[np.uint64], NDArray[np.bool_]]]:
+    def chunks(self, ram: GuestRam) -> Iterator[tuple[slice, NDArray[np.uint64], NDArray[np.bool_]]]:
         """CHUNK structs at a time: the RAM pages that they are of, the structs (uint64, (n, size // 8)), which are
         held; but not where none is.
         """
-        step = CHUNK * self.size // PAGE_SIZE
-        starts = np.arange(CHUNK, dtype=np.int64) * self.size
+        step = CHUNK_STRUCTS * self.size // PAGE_SIZE
+        starts = np.arange(CHUNK_STRUCTS, dtype=np.int64) * self.size
         begins, ends = starts >> PAGE_SHIFT, (starts + self.size - 1) >> PAGE_SHIFT
         for first, count, pages in self.parts:
-            slots = ram.hold(pages)
-            for done in range(0, count, CHUNK):
-                number = min(CHUNK, count - done)
-                part = slots[done // CHUNK * step :][:step]
+            slots = ram.ensure_copied(pages)
+            for done in range(0, count, CHUNK_STRUCTS):
+                number = min(CHUNK_STRUCTS, count - done)
+                part = slots[done // CHUNK_STRUCTS * step :][:step]
                 held = part >= 0
                 if len(ram.words) and held.any():
                     words = ram.words[np.where(held, part, 0)].reshape(-1)[: number * self.size // 8]
                     ok = held[begins[:number]] & held[ends[:number]]
                     yield slice(first + done, first + done + number), words.reshape(number, -1), ok
 
-    def pages_at(self, ram: Ram, addresses: NDArray[np.int64]) -> NDArray[np.int64]:
+    def pages_at(self, ram: GuestRam, addresses: NDArray[np.int64]) -> NDArray[np.int64]:
         """The RAM pages whose structs are at these addresses (as signed), -1 where there is none."""
         within = addresses - self.base
         found = ram.layout.page_of(within // self.size << PAGE_SHIFT)
         return np.where((within >= 0) & (within % self.size == 0), found, -1)
 
-    def columns(self, ram: Ram, wide: set[int], narrow: set[int]) -> Columns:
+    def columns(self, ram: GuestRam, wide: set[int], narrow: set[int]) -> Columns:
         """The members at these offsets, of 8 bytes (`wide`) and of 4, of all RAM pages' structs. Raises Unreadable."""
         if max(wide, default=0) > self.size - 8 or max(narrow, default=0) > self.size - 4:
             raise Unreadable(f"members of a struct page behind its {self.size} bytes")
@@ -106,7 +106,7 @@ class MemMap:
 def find_mem_map(kernel: Kernel) -> MemMap:
     """Where this kernel has its struct pages. Raises Unreadable."""
     size = kernel.profile.size("page")
-    if not 0 < size <= LARGEST or size % 8:
+    if not 0 < size <= MAX_STRUCT_BYTES or size % 8:
         raise Unreadable(f"a struct page of {size} bytes")
     base = _base(kernel)
     parts = []
@@ -134,7 +134,7 @@ def _base(kernel: Kernel) -> int:
     offset = kernel.info.offsets.get("mem_section.section_mem_map", 0)
     sections = kernel.u64(roots)
     each = max(kernel.info.sizes.get("mem_section", 16), 8)
-    for number in range(min(MOST_SECTIONS, PAGE_SIZE // each)):
+    for number in range(min(MAX_SECTIONS, PAGE_SIZE // each)):
         value = kernel.u64(sections + number * each + offset) & ~SECTION_FLAGS
         if value & SIGN:
             return value - WRAP

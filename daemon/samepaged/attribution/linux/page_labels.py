@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["PageLabels"]
 
 # Bytes. Kernels allow a little more; nobody has it.
-BIGGEST_FILE: Final = 1 << 62
+MAX_FILE_BYTES: Final = 1 << 62
 
 
 class PageLabels:
@@ -39,24 +39,24 @@ class PageLabels:
         """The numbers of names, -1 of None."""
         return np.array([-1 if name is None else self.label(name) for name in names], dtype=np.int32)
 
-    def put(self, pages: NDArray[np.int64], kind: str, name: str | None) -> None:
+    def set_kind(self, pages: NDArray[np.int64], kind: str, name: str | None) -> None:
         """These pages (what is below 0 is none) are of a kind, whatever was known of them."""
         pages = pages[pages >= 0]
         self.kinds[pages] = KIND[kind]
         self.labels[pages] = -1 if name is None else self.label(name)
         self.offsets[pages] = -1
 
-    def put_new(self, pages: NDArray[np.int64], kind: str, name: str | None) -> None:
+    def set_kind_of_unknown(self, pages: NDArray[np.int64], kind: str, name: str | None) -> None:
         """The same of those of which nothing is known yet."""
         pages = pages[pages >= 0]
-        self.put(pages[self.kinds[pages] == 0], kind, name)
+        self.set_kind(pages[self.kinds[pages] == 0], kind, name)
 
-    def use(self, pages: NDArray[np.int64], processes: NDArray[np.int64]) -> None:
+    def add_users(self, pages: NDArray[np.int64], processes: NDArray[np.int64]) -> None:
         """These pages are used by these of `processes`, pair by pair; a pair may come more than once."""
         if len(pages):
             self._uses.append(_distinct(pages * len(self.processes) + processes))
 
-    def close(self, kernel: str | None, missing: int, note: str | None) -> PageOwners:
+    def finish(self, kernel: str | None, missing: int, note: str | None) -> PageOwners:
         """All of it; the book is not written in any more."""
         pairs = np.concatenate(self._uses) if self._uses else np.empty(0, dtype=np.int64)
         pairs = _distinct(pairs) if len(self._uses) > 1 else pairs
@@ -69,7 +69,7 @@ class PageLabels:
         return PageOwners(
             kinds=self.kinds,
             labels=place[self.labels],
-            offsets=np.where((self.offsets >= 0) & (self.offsets < BIGGEST_FILE), self.offsets, -1),
+            offsets=np.where((self.offsets >= 0) & (self.offsets < MAX_FILE_BYTES), self.offsets, -1),
             modes=self.modes,
             names=tuple(names[number] for number in used.tolist()),
             used_pages=(pairs // named).astype(np.int32),

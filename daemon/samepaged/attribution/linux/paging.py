@@ -15,28 +15,35 @@ from samepaged.arch.x86_64 import (
     PTE_PRESENT,
     PTE_PROT_NONE,
 )
-from samepaged.attribution.guest_ram import WORDS
+from samepaged.attribution.guest_ram import PAGE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.guest_ram import Ram
+    from samepaged.attribution.guest_ram import GuestRam
 
-__all__ = ["Mapped", "MappedBy", "find_leaf", "walk", "walk_many", "walk_pieces"]
+__all__ = [
+    "LeavesByRoot",
+    "PageTableLeaves",
+    "find_leaf",
+    "walk",
+    "walk_many",
+    "walk_pieces",
+]
 
 Number = TypeVar("Number", bound=np.generic)
 # So many tables are read at once: 2 MiB of entries.
-CHUNK: Final = 512
+CHUNK_TABLES: Final = 512
 # A guest's memory is mapped once by its kernel, and by as many processes as share it. What a lie can make us hold is a
 # multiple of its RAM, and a little.
-LEAVES_PER_PAGE: Final = 4
-LEAVES_AT_LEAST: Final = 1 << 18
+MAX_LEAVES_PER_PAGE: Final = 4
+MIN_MAX_LEAVES: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
-class Mapped:
+class PageTableLeaves:
     """What one root maps, by ascending address: `addresses` (int64, canonical as signed: the kernel's are negative),
     `physical` (int64, guest-physical, of the first page), `pages` (int64: 1, 512 or 512**2 pages of 4 KiB), `entries`
     (uint64, the table entry with its flags), all (n,). `tables` (int64): where all tables lie, guest-physical, the root
@@ -69,18 +76,18 @@ class Mapped:
 
 
 @dataclass(frozen=True, slots=True)
-class MappedBy:
-    """What many roots map: as Mapped, by owner and then by address. `owners` (int32, (n,)) is each leaf's place among
-    the roots, `table_owners` (int32) each table's; a table that several roots share is there once for each of them.
+class LeavesByRoot:
+    """What many roots map: as Mapped, by owner and then by address. `roots` (int32, (n,)) is each leaf's place among
+    the roots, `table_roots` (int32) each table's; a table that several roots share is there once for each of them.
     """
 
     addresses: NDArray[np.int64]
     physical: NDArray[np.int64]
     pages: NDArray[np.int64]
     entries: NDArray[np.uint64]
-    owners: NDArray[np.int32]
+    roots: NDArray[np.int32]
     tables: NDArray[np.int64]
-    table_owners: NDArray[np.int32]
+    table_roots: NDArray[np.int32]
     complete: bool = True
 
 
@@ -90,17 +97,17 @@ class _Tables:
 
     physical: NDArray[np.int64]
     bases: NDArray[np.int64]
-    owners: NDArray[np.int32]
+    roots: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.physical)
 
     def part(self, chosen: slice | NDArray[np.int64]) -> _Tables:
-        return _Tables(self.physical[chosen], self.bases[chosen], self.owners[chosen])
+        return _Tables(self.physical[chosen], self.bases[chosen], self.roots[chosen])
 
 
 @dataclass(frozen=True, slots=True)
-class _How:
+class _Format:
     levels: int
     upper: bool
     mask: int
@@ -111,20 +118,22 @@ def find_leaf(starts: NDArray[np.int64], addresses: NDArray[np.int64]) -> NDArra
     return np.searchsorted(starts, addresses, side="right") - 1
 
 
-def walk(ram: Ram, root: int, levels: int, *, upper: bool, mask: int) -> Mapped:
+def walk(ram: GuestRam, root: int, levels: int, *, upper: bool, mask: int) -> PageTableLeaves:
     """The kernel's half (`upper`) or the user's of the tables at `root` (guest-physical). `mask` has the bits of an
     entry that are an address.
     """
     found = walk_many(ram, np.array([root], dtype=np.int64), levels, upper=upper, mask=mask)
-    return Mapped(found.addresses, found.physical, found.pages, found.entries, np.unique(found.tables), found.complete)
+    return PageTableLeaves(
+        found.addresses, found.physical, found.pages, found.entries, np.unique(found.tables), found.complete
+    )
 
 
-def walk_many(ram: Ram, roots: NDArray[np.int64], levels: int, *, upper: bool, mask: int) -> MappedBy:
+def walk_many(ram: GuestRam, roots: NDArray[np.int64], levels: int, *, upper: bool, mask: int) -> LeavesByRoot:
     """The same of many roots (int64, guest-physical; -1 or what is no RAM maps nothing). What is more than
     LEAVES_PER_PAGE leaves for each page of the guest's memory is left out.
     """
-    most = max(LEAVES_PER_PAGE * ram.pages, LEAVES_AT_LEAST)
-    pieces: list[MappedBy] = []
+    most = max(MAX_LEAVES_PER_PAGE * ram.pages, MIN_MAX_LEAVES)
+    pieces: list[LeavesByRoot] = []
     leaves = 0
     complete = True
     for piece in walk_pieces(ram, roots, levels, upper=upper, mask=mask):
@@ -134,32 +143,34 @@ def walk_many(ram: Ram, roots: NDArray[np.int64], levels: int, *, upper: bool, m
             break
         pieces.append(piece)
     addresses = _joined([piece.addresses for piece in pieces], np.int64)
-    owners = _joined([piece.owners for piece in pieces], np.int32)
+    owners = _joined([piece.roots for piece in pieces], np.int32)
     # The pieces are runs in ascending order, which is what a stable sort is quick with.
     order = np.argsort(addresses, kind="stable")
     if len(roots) > 1:
         order = order[np.argsort(owners[order], kind="stable")]
-    return MappedBy(
+    return LeavesByRoot(
         addresses=addresses[order],
         physical=_joined([piece.physical for piece in pieces], np.int64)[order],
         pages=_joined([piece.pages for piece in pieces], np.int64)[order],
         entries=_joined([piece.entries for piece in pieces], np.uint64)[order],
-        owners=owners[order],
+        roots=owners[order],
         tables=_joined([piece.tables for piece in pieces], np.int64),
-        table_owners=_joined([piece.table_owners for piece in pieces], np.int32),
+        table_roots=_joined([piece.table_roots for piece in pieces], np.int32),
         complete=complete,
     )
 
 
-def walk_pieces(ram: Ram, roots: NDArray[np.int64], levels: int, *, upper: bool, mask: int) -> Iterator[MappedBy]:
+def walk_pieces(
+    ram: GuestRam, roots: NDArray[np.int64], levels: int, *, upper: bool, mask: int
+) -> Iterator[LeavesByRoot]:
     """The same, of CHUNK tables at a time and without a limit on leaves, so that hundreds of processes with a big
     memory in common can be looked at. A piece is ordered in itself; each table is in one piece for each root. Tables
     are walked once for each root, and no more of them than the guest has pages; the last piece is not `complete` where
     that left some out.
     """
-    how = _How(levels, upper, mask)
+    how = _Format(levels, upper, mask)
     tables = _Tables(roots, np.zeros(len(roots), dtype=np.int64), np.arange(len(roots), dtype=np.int32))
-    tables = tables.part(_in_ram(ram, roots, tables.owners))
+    tables = tables.part(_in_ram(ram, roots, tables.roots))
     left = ram.pages + len(roots)
     complete = True
     for level in range(levels, 0, -1):
@@ -167,12 +178,12 @@ def walk_pieces(ram: Ram, roots: NDArray[np.int64], levels: int, *, upper: bool,
             tables, complete = tables.part(slice(left)), False
         left -= len(tables)
         below: list[_Tables] = []
-        for first in range(0, len(tables), CHUNK):
-            leaves, deeper = _level(ram, tables.part(slice(first, first + CHUNK)), level, how)
+        for first in range(0, len(tables), CHUNK_TABLES):
+            leaves, deeper = _level(ram, tables.part(slice(first, first + CHUNK_TABLES)), level, how)
             yield leaves
             if len(deeper):
-                below.append(deeper.part(_in_ram(ram, deeper.physical, deeper.owners)))
-            if sum(len(part) for part in below) > 2 * left + CHUNK * WORDS:
+                below.append(deeper.part(_in_ram(ram, deeper.physical, deeper.roots)))
+            if sum(len(part) for part in below) > 2 * left + CHUNK_TABLES * PAGE_WORDS:
                 whole = _all(ram, below)
                 complete &= len(whole) <= left
                 below = [whole.part(slice(left))]
@@ -181,11 +192,11 @@ def walk_pieces(ram: Ram, roots: NDArray[np.int64], levels: int, *, upper: bool,
         yield _NOT_ALL
 
 
-def _level(ram: Ram, tables: _Tables, level: int, how: _How) -> tuple[MappedBy, _Tables]:
+def _level(ram: GuestRam, tables: _Tables, level: int, how: _Format) -> tuple[LeavesByRoot, _Tables]:
     """The leaves in some tables of a level, and the tables of the next one. Tables that cannot be read have none."""
     rows, _ = ram.gather(tables.physical, PAGE_SIZE)
     if level == how.levels:
-        rows[:, slice(0, WORDS // 2) if how.upper else slice(WORDS // 2, WORDS)] = 0
+        rows[:, slice(0, PAGE_WORDS // 2) if how.upper else slice(PAGE_WORDS // 2, PAGE_WORDS)] = 0
     flat = rows.reshape(-1)
     place = np.flatnonzero(flat)
     entries = flat[place]
@@ -200,24 +211,24 @@ def _level(ram: Ram, tables: _Tables, level: int, how: _How) -> tuple[MappedBy, 
         if not how.upper:
             without = ~present & large & ((signed & PTE_PROT_NONE) != 0)
             leaf, bits = leaf | without, np.where(without, ~signed, signed)
-    row, index = place >> PTE_INDEX_BITS, place & (WORDS - 1)
+    row, index = place >> PTE_INDEX_BITS, place & (PAGE_WORDS - 1)
     addresses = tables.bases[row] | (index << shift)
     if level == how.levels and how.upper:
         addresses |= -1 << (shift + PTE_INDEX_BITS)
-    leaves = MappedBy(
+    leaves = LeavesByRoot(
         addresses=addresses[leaf],
         physical=bits[leaf] & (how.mask & -(1 << shift)),
         pages=np.full(int(np.count_nonzero(leaf)), 1 << (shift - PAGE_SHIFT), dtype=np.int64),
         entries=entries[leaf],
-        owners=tables.owners[row[leaf]],
+        roots=tables.roots[row[leaf]],
         tables=tables.physical,
-        table_owners=tables.owners,
+        table_roots=tables.roots,
     )
     deeper = present & ~large
-    return leaves, _Tables(signed[deeper] & how.mask, addresses[deeper], tables.owners[row[deeper]])
+    return leaves, _Tables(signed[deeper] & how.mask, addresses[deeper], tables.roots[row[deeper]])
 
 
-def _in_ram(ram: Ram, physical: NDArray[np.int64], owners: NDArray[np.int32]) -> NDArray[np.int64]:
+def _in_ram(ram: GuestRam, physical: NDArray[np.int64], owners: NDArray[np.int32]) -> NDArray[np.int64]:
     """Which of these tables lie in RAM, each once for each owner: the first. Ascending."""
     page = ram.layout.page_of(physical)
     inside = np.flatnonzero((page >= 0) & (physical & (PAGE_SIZE - 1) == 0))
@@ -226,9 +237,9 @@ def _in_ram(ram: Ram, physical: NDArray[np.int64], owners: NDArray[np.int32]) ->
     return np.sort(inside[first])
 
 
-def _all(ram: Ram, parts: list[_Tables]) -> _Tables:
+def _all(ram: GuestRam, parts: list[_Tables]) -> _Tables:
     physical = _joined([part.physical for part in parts], np.int64)
-    owners = _joined([part.owners for part in parts], np.int32)
+    owners = _joined([part.roots for part in parts], np.int32)
     whole = _Tables(physical, _joined([part.bases for part in parts], np.int64), owners)
     return whole.part(_in_ram(ram, physical, owners))
 
@@ -238,7 +249,7 @@ def _joined(parts: list[NDArray[Number]], dtype: type[Number]) -> NDArray[Number
 
 
 _NOTHING: Final = np.empty(0, dtype=np.int64)
-_NOBODY: Final = np.empty(0, dtype=np.int32)
-_NOT_ALL: Final = MappedBy(
-    _NOTHING, _NOTHING, _NOTHING, _NOTHING.view(np.uint64), _NOBODY, _NOTHING, _NOBODY, complete=False
+_NO_ROOTS: Final = np.empty(0, dtype=np.int32)
+_NOT_ALL: Final = LeavesByRoot(
+    _NOTHING, _NOTHING, _NOTHING, _NOTHING.view(np.uint64), _NO_ROOTS, _NOTHING, _NO_ROOTS, complete=False
 )

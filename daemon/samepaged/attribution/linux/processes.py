@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.linux.struct_reader import HALF, chain, columns, is_kernel
+from samepaged.attribution.linux.struct_reader import HALF, is_kernel, list_entries, read_members
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.linux.kernel import Kernel
 
-__all__ = ["Maps", "memory_maps"]
+__all__ = ["MemoryMaps", "read_memory_maps"]
 
-MOST_PROCESSES: Final = 1 << 15
+MAX_PROCESSES: Final = 1 << 15
 # Of a process whose first task has ended so many others are looked at, for one that has not.
-MOST_THREADS: Final = 1024
-LONGEST_NAME: Final = 16
+MAX_THREADS: Final = 1024
+MAX_NAME_BYTES: Final = 16
 # A kernel thread that works with a process's memory for a while (include/linux/sched.h).
 KERNEL_THREAD: Final = np.uint64(0x00200000)
 
 
 @dataclass(frozen=True, slots=True)
-class Maps:
+class MemoryMaps:
     """The memory maps (struct mm_struct) that processes have, n of them, each once.
 
     `addresses` of the structs; `roots` (int64): guest-physical addresses of their page tables, -1 where unknown;
@@ -42,18 +42,18 @@ class Maps:
     users: tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def memory_maps(kernel: Kernel) -> Maps:
+def read_memory_maps(kernel: Kernel) -> MemoryMaps:
     """Those of all processes. Raises Unreadable."""
     profile = kernel.profile
     tasks, leaders, maps = _tasks(kernel)
     mms, which = np.unique(maps, return_inverse=True)
-    comms = kernel.strings(leaders + np.uint64(profile.offset("task_struct.comm")), LONGEST_NAME)
+    comms = kernel.strings(leaders + np.uint64(profile.offset("task_struct.comm")), MAX_NAME_BYTES)
     known: dict[str, int] = {}
     numbers = np.array([known.setdefault(name or "?", len(known)) for name in comms], dtype=np.int64)
     pairs = np.unique(which * max(len(known), 1) + numbers) if len(tasks) else np.empty(0, dtype=np.int64)
     wanted = [profile.offset(f"mm_struct.{name}") for name in ("pgd", "start_brk", "brk", "start_stack")]
-    (roots, heaps, heap_ends, stacks), ok = columns(kernel, mms, wanted)
-    return Maps(
+    (roots, heaps, heap_ends, stacks), ok = read_members(kernel, mms, wanted)
+    return MemoryMaps(
         addresses=mms,
         roots=np.where(ok, kernel.translate(roots), -1),
         heaps=heaps,
@@ -69,15 +69,15 @@ def _tasks(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDAr
     profile = kernel.profile
     link = profile.offset("task_struct.tasks")
     init = profile.symbol("init_task")
-    leaders = np.array(chain(kernel, init + link, MOST_PROCESSES), dtype=np.uint64) - np.uint64(link)
+    leaders = np.array(list_entries(kernel, init + link, MAX_PROCESSES), dtype=np.uint64) - np.uint64(link)
     wanted = [profile.offset(f"task_struct.{name}") for name in ("mm", "flags", "signal")]
-    (maps, flags, signals), ok = columns(kernel, leaders, wanted)
+    (maps, flags, signals), ok = read_members(kernel, leaders, wanted)
     ok &= flags & HALF & KERNEL_THREAD == 0
     leaders, maps, signals = leaders[ok], maps[ok], signals[ok]
     # A first task that has ended has no map any more, but its process's other tasks may go on.
     ended = ~is_kernel(maps)
     others, of = _threads(kernel, leaders[ended], signals[ended])
-    (their,), held = columns(kernel, others, (wanted[0],))
+    (their,), held = read_members(kernel, others, (wanted[0],))
     held &= is_kernel(their)
     return (
         np.concatenate((leaders[~ended], others[held])),
@@ -95,7 +95,7 @@ def _threads(
     node = np.uint64(profile.offset("task_struct.thread_node"))
     found, owned = [], []
     at, ok = kernel.words(np.where(is_kernel(signals), heads, np.uint64(0)))
-    for _ in range(MOST_THREADS):
+    for _ in range(MAX_THREADS):
         ok &= is_kernel(at) & (at != heads)
         at, heads, leaders = at[ok], heads[ok], leaders[ok]
         if not len(at):

@@ -11,15 +11,15 @@ import numpy as np
 
 from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux import kernel_schema
-from samepaged.attribution.linux.btf import MOST_BTF, Btf
-from samepaged.attribution.linux.kallsyms.symbols import symbols
+from samepaged.attribution.linux.btf import MAX_BTF_BYTES, Btf
+from samepaged.attribution.linux.kallsyms.symbols import read_symbols
 from samepaged.attribution.linux.vmcoreinfo import IMAGE, IMAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from samepaged.attribution.linux.kallsyms.symbols import Symbols
-    from samepaged.attribution.linux.paging import Mapped
+    from samepaged.attribution.linux.paging import PageTableLeaves
     from samepaged.attribution.linux.virtual_memory import Memory
     from samepaged.attribution.linux.vmcoreinfo import VmCoreInfo
 
@@ -27,16 +27,16 @@ __all__ = ["Profile"]
 
 Caller = tuple[int, int, str]
 # Of a document: more than there are names to want, and the numbers that there can be.
-MOST_NAMES: Final = 1024
-LONGEST_NAME: Final = 128
-LARGEST: Final = 1 << 32
-DOCUMENT: Final = frozenset({"fingerprint", "typed", "offsets", "sizes", "enumerators", "symbols", "callers"})
+MAX_NAMES: Final = 1024
+MAX_NAME_CHARS: Final = 128
+MAX_OFFSET_BYTES: Final = 1 << 32
+DOCUMENT_KEYS: Final = frozenset({"fingerprint", "typed", "offsets", "sizes", "enumerators", "symbols", "callers"})
 FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 # Where _stext is without KASLR.
-NOMINAL: Final = IMAGE + (16 << 20)
+NOMINAL_STEXT: Final = IMAGE + (16 << 20)
 BTF_ENDS: Final = ("__start_BTF", "__stop_BTF")
 # A function is far smaller; behind the last one of a section is whatever comes next.
-LARGEST_FUNCTION: Final = 1 << 18
+MAX_FUNCTION_BYTES: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Profile:
     bytes), `enumerators`; VMCOREINFO's offsets and sizes are among them under the same names. `symbols` are addresses
     where `stext` (the address of _stext) is as given; per-CPU symbols are offsets, and small. `callers`: functions as
     (start, end, name), ascending, which do not overlap. `fingerprint` is VmCoreInfo's, of the build that it is of.
-    `typed`: whether the kernel's types were known, so that it has more than VMCOREINFO's offsets.
+    `has_types`: whether the kernel's types were known, so that it has more than VMCOREINFO's offsets.
     """
 
     fingerprint: str
@@ -55,7 +55,7 @@ class Profile:
     enumerators: dict[str, int]
     symbols: dict[str, int]
     callers: tuple[Caller, ...]
-    typed: bool = True
+    has_types: bool = True
 
     def offset(self, *names: str) -> int:
         """The offset of the first of these fields that exists. Raises Unreadable where none does."""
@@ -77,7 +77,7 @@ class Profile:
         """Whether there is a field, size, enumerator or symbol of this name."""
         return any(name in known for known in (self.offsets, self.sizes, self.enumerators, self.symbols))
 
-    def at(self, stext: int) -> Profile:
+    def relocated(self, stext: int) -> Profile:
         """The same for a boot with _stext at this address. Raises Unreadable where that cannot be."""
         by = stext - self.stext
         moved = {name: address + by for name, address in self.symbols.items() if _in_image(address)}
@@ -88,10 +88,10 @@ class Profile:
 
     def to_document(self) -> dict[str, object]:
         """For JSON: relative to _stext, so the same whatever KASLR did."""
-        nominal = self.at(NOMINAL)
+        nominal = self.relocated(NOMINAL_STEXT)
         return {
             "fingerprint": self.fingerprint,
-            "typed": self.typed,
+            "typed": self.has_types,
             "offsets": self.offsets,
             "sizes": self.sizes,
             "enumerators": self.enumerators,
@@ -101,31 +101,31 @@ class Profile:
 
     @classmethod
     def from_document(cls, document: object) -> Profile:
-        """Strictly what to_document makes; its addresses are those of a kernel without KASLR: see `at`. Raises
+        """Strictly what to_document makes; its addresses are those of a kernel without KASLR: see `relocated`. Raises
         Unreadable.
         """
-        if not isinstance(document, dict) or set(document) != DOCUMENT:
+        if not isinstance(document, dict) or set(document) != DOCUMENT_KEYS:
             raise Unreadable("no profile")
         fingerprint, typed = document["fingerprint"], document["typed"]
         if not isinstance(fingerprint, str) or not FINGERPRINT.fullmatch(fingerprint) or not isinstance(typed, bool):
             raise Unreadable("a profile of no kernel")
         return cls(
             fingerprint=fingerprint,
-            stext=NOMINAL,
-            offsets=_numbers(document["offsets"], 0, LARGEST),
-            sizes=_numbers(document["sizes"], 0, LARGEST),
+            stext=NOMINAL_STEXT,
+            offsets=_numbers(document["offsets"], 0, MAX_OFFSET_BYTES),
+            sizes=_numbers(document["sizes"], 0, MAX_OFFSET_BYTES),
             enumerators=_numbers(document["enumerators"], -(1 << 63), 1 << 64),
             symbols=_numbers(document["symbols"], 0, 1 << 64),
             callers=_callers(document["callers"]),
-            typed=typed,
+            has_types=typed,
         )
 
     @classmethod
-    def read(cls, memory: Memory, info: VmCoreInfo, mapped: Mapped, btf: bytes | None = None) -> Profile:
+    def read(cls, memory: Memory, info: VmCoreInfo, mapped: PageTableLeaves, btf: bytes | None = None) -> Profile:
         """From the running kernel: its symbols, and its types or, where it has none, the given BTF; else VMCOREINFO's
         offsets and sizes only. Raises Unreadable where it has no symbols that can be read.
         """
-        table = symbols(memory, info, mapped)
+        table = read_symbols(memory, info, mapped)
         found: dict[str, list[int]] = {}
         for name, address in table.find({*kernel_schema.SYMBOLS, *kernel_schema.CALLERS, *BTF_ENDS}):
             found.setdefault(name, []).append(address)
@@ -143,7 +143,7 @@ class Profile:
             enumerators=_known(kernel_schema.ENUMERATORS, types.enumerator if types else None),
             symbols=own | {name: found[name][0] for name in kernel_schema.SYMBOLS if name in found},
             callers=_functions(table, found),
-            typed=types is not None,
+            has_types=types is not None,
         )
 
 
@@ -171,21 +171,21 @@ def _types(memory: Memory, info: VmCoreInfo, found: Mapping[str, Sequence[int]],
     """The kernel's own types, or the given ones, if they are of this kernel: VMCOREINFO's offsets are theirs."""
     start, stop = (found.get(name, [0])[0] for name in BTF_ENDS)
     with suppress(Unreadable):
-        types = Btf(memory.read(start, stop - start if stop - start <= MOST_BTF else 0))
-        if _are_of(types, info):
+        types = Btf(memory.read(start, stop - start if stop - start <= MAX_BTF_BYTES else 0))
+        if _match_vmcoreinfo(types, info):
             return types
     with suppress(Unreadable):
         types = Btf(given or b"")
-        if _are_of(types, info):
+        if _match_vmcoreinfo(types, info):
             return types
     return None
 
 
-def _are_of(types: Btf, info: VmCoreInfo) -> bool:
-    return all(_agrees(types, name, size) for name, size in info.sizes.items())
+def _match_vmcoreinfo(types: Btf, info: VmCoreInfo) -> bool:
+    return all(_size_agrees(types, name, size) for name, size in info.sizes.items())
 
 
-def _agrees(types: Btf, name: str, size: int) -> bool:
+def _size_agrees(types: Btf, name: str, size: int) -> bool:
     try:
         return types.size(name) == size
     except Unreadable:
@@ -199,18 +199,18 @@ def _functions(table: Symbols, found: Mapping[str, Sequence[int]]) -> tuple[Call
     callers: list[Caller] = []
     for start, end in zip(starts.tolist(), table.ends(starts).tolist(), strict=True):
         stem = named[start].partition(".")[0]
-        if stem in kernel_schema.CALLERS and start < end <= start + LARGEST_FUNCTION and _in_image(end):
+        if stem in kernel_schema.CALLERS and start < end <= start + MAX_FUNCTION_BYTES and _in_image(end):
             callers.append((start, end, stem))
-    return tuple(callers[:MOST_NAMES])
+    return tuple(callers[:MAX_NAMES])
 
 
 def _numbers(part: object, least: int, below: int) -> dict[str, int]:
-    if not isinstance(part, dict) or len(part) > MOST_NAMES:
+    if not isinstance(part, dict) or len(part) > MAX_NAMES:
         raise Unreadable("a profile with no numbers")
     for name, value in part.items():
         if (
             not isinstance(name, str)
-            or len(name) > LONGEST_NAME
+            or len(name) > MAX_NAME_CHARS
             or type(value) is not int
             or not least <= value < below
         ):
@@ -219,7 +219,7 @@ def _numbers(part: object, least: int, below: int) -> dict[str, int]:
 
 
 def _callers(part: object) -> tuple[Caller, ...]:
-    if not isinstance(part, list) or len(part) > MOST_NAMES:
+    if not isinstance(part, list) or len(part) > MAX_NAMES:
         raise Unreadable("a profile without callers")
     found: list[Caller] = []
     least = 0
@@ -227,7 +227,7 @@ def _callers(part: object) -> tuple[Caller, ...]:
         if not isinstance(caller, list) or [type(value) for value in caller] != [int, int, str]:
             raise Unreadable("a profile with a caller that cannot be")
         start, end, name = caller
-        if not least <= start < end or not (_in_image(start) and _in_image(end)) or len(name) > LONGEST_NAME:
+        if not least <= start < end or not (_in_image(start) and _in_image(end)) or len(name) > MAX_NAME_CHARS:
             raise Unreadable("a profile with a caller that cannot be")
         least = end
         found.append((start, end, name))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.linux.struct_reader import columns, is_kernel
+from samepaged.attribution.linux.struct_reader import is_kernel, read_members
 
 if TYPE_CHECKING:
     from samepaged.attribution.linux.kernel import Kernel
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["label_slabs"]
 
 # A kernel has a few hundred caches; a guest that makes up more has the rest without names.
-MOST_CACHES: Final = 4096
-LONGEST_NAME: Final = 64
+MAX_CACHES: Final = 4096
+MAX_NAME_BYTES: Final = 64
 
 
 def label_slabs(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
@@ -25,14 +25,14 @@ def label_slabs(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None
     is to name them.
     """
     pages = np.flatnonzero(frames.slab)
-    ledger.put(pages, "slab", "slab")
-    if not kernel.profile.typed:
+    ledger.set_kind(pages, "slab", "slab")
+    if not kernel.profile.has_types:
         return
     name = kernel.profile.offset("kmem_cache.name")
     caches, inverse = np.unique(frames.cache[frames.head[pages]], return_inverse=True)
-    asked = np.flatnonzero(is_kernel(caches))[:MOST_CACHES]
-    (pointers,), ok = columns(kernel, caches[asked], (name,))
+    asked = np.flatnonzero(is_kernel(caches))[:MAX_CACHES]
+    (pointers,), ok = read_members(kernel, caches[asked], (name,))
     labels = np.full(len(caches), ledger.label("slab"), dtype=np.int32)
-    texts = kernel.strings(pointers[ok], LONGEST_NAME)
+    texts = kernel.strings(pointers[ok], MAX_NAME_BYTES)
     labels[asked[ok]] = ledger.labels_of([f"slab {text}" if text else "slab" for text in texts])
     ledger.labels[pages] = labels[inverse]

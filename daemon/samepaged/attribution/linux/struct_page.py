@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from samepaged.attribution.linux.kernel import Kernel
     from samepaged.attribution.linux.mem_map import Columns, MemMap
 
-__all__ = ["TOP_BYTE", "StructPages", "selected"]
+__all__ = ["TOP_BYTE", "StructPages", "slab_and_table_pages"]
 
 TOP_BYTE: Final = 24
 # The types of a page that VMCOREINFO does not name, from one that it does (include/linux/page-flags.h): from 6.12 in
@@ -31,14 +31,14 @@ LATE_BUDDY, LATE_BASE, LATE_TABLE, LATE_FLAGS = 0x40000000, 0x80000000, 0x100000
 class StructPages:
     """What the kernel's structs say of each RAM page, all arrays of shape (RAM pages,).
 
-    `known`: it has a struct page that could be read; `free`, `slab`, `table` by its type (of a slab, all of its pages);
-    `reserved`: was never the page allocator's; `idle`: nobody holds it. `head` (int64): the first page of the compound
-    that it is a part of, or itself. `mapping`, `private`, `index`, `link` (where lists continue), `cache` (of a slab's
-    head) are as in the struct; `types` (uint32) as in its head's struct.
+    `readable`: it has a struct page that could be read; `free`, `slab`, `table` by its type (of a slab, all of its
+    pages); `reserved`: was never the page allocator's; `idle`: nobody holds it. `head` (int64): the first page of the
+    compound that it is a part of, or itself. `mapping`, `private`, `index`, `link` (where lists continue), `cache` (of
+    a slab's head) are as in the struct; `types` (uint32) as in its head's struct.
     """
 
-    array: MemMap
-    known: NDArray[np.bool_]
+    mem_map: MemMap
+    readable: NDArray[np.bool_]
     free: NDArray[np.bool_]
     slab: NDArray[np.bool_]
     table: NDArray[np.bool_]
@@ -61,7 +61,7 @@ class StructPages:
         mapping, private = profile.offset("page.mapping"), profile.offset("page.private")
         # Without types nobody asks for it.
         places = ("page.index", "page.__folio_index", "folio.index")
-        index = profile.offset(*places) if profile.typed else mapping
+        index = profile.offset(*places) if profile.has_types else mapping
         link, references = profile.offset("page.lru"), profile.offset("page._refcount")
         cache = profile.offset("slab.slab_cache", "page.slab_cache") if shape.has_caches else mapping
         wide = {*shape.wide, mapping, private, index, link, cache}
@@ -75,15 +75,15 @@ class StructPages:
         slab, table, idle = shape.is_slab(types, flags), shape.is_table(types), read.narrow[references] == 0
         for said in (slab, table, idle):
             said[tails] = said[heads]
-            said[~read.known] = False
+            said[~read.readable] = False
         types[tails] = types[heads]
         return cls(
-            array=array,
-            known=read.known,
-            free=free & read.known,
+            mem_map=array,
+            readable=read.readable,
+            free=free & read.readable,
             slab=slab,
             table=table,
-            reserved=_bit(flags, shape.reserved) & read.known,
+            reserved=_bit(flags, shape.reserved) & read.readable,
             idle=idle,
             head=head,
             flags=flags,
@@ -97,7 +97,7 @@ class StructPages:
 
     def pages_at(self, kernel: Kernel, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The RAM pages whose structs are at these addresses, -1 where there is none."""
-        return self.array.pages_at(kernel.ram, addresses.view(np.int64))
+        return self.mem_map.pages_at(kernel.ram, addresses.view(np.int64))
 
 
 class _Shape:
@@ -133,19 +133,19 @@ class _Shape:
         return tails[heads >= 0], heads[heads >= 0]
 
     def is_free(self, types: NDArray[np.uint32]) -> NDArray[np.bool_]:
-        return _typed(types, self.buddy_type)
+        return _has_type(types, self.buddy_type)
 
     def is_table(self, types: NDArray[np.uint32]) -> NDArray[np.bool_]:
-        found = _typed(types, None)
+        found = _has_type(types, None)
         for said in self.table_types:
-            found |= _typed(types, said)
+            found |= _has_type(types, said)
         return found
 
     def is_slab(self, types: NDArray[np.uint32], flags: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        return _typed(types, self.slab_type) if self.slab_type is not None else _bit(flags, self.slab_bit)
+        return _has_type(types, self.slab_type) if self.slab_type is not None else _bit(flags, self.slab_bit)
 
 
-def selected(kernel: Kernel) -> NDArray[np.int64]:
+def slab_and_table_pages(kernel: Kernel) -> NDArray[np.int64]:
     """The RAM pages (int64, ascending) of slabs and page tables, where the kernel's lists and trees are: what has to be
     copied besides the array of struct pages, from which alone this is told. Raises Unreadable.
     """
@@ -155,7 +155,7 @@ def selected(kernel: Kernel) -> NDArray[np.int64]:
     types = read.narrow[shape.type]
     wanted = shape.is_slab(types, read.wide[shape.flags]) | shape.is_table(types)
     wanted[tails] = wanted[heads]
-    return np.flatnonzero(wanted & read.known)
+    return np.flatnonzero(wanted & read.readable)
 
 
 def _table_types(kernel: Kernel) -> list[int]:
@@ -172,11 +172,11 @@ def _table_types(kernel: Kernel) -> list[int]:
         return [~LATE_TABLE]
     if flag != OLD_BUDDY:
         return []
-    later = profile.typed and "page.mem_cgroup" not in profile.offsets
+    later = profile.has_types and "page.mem_cgroup" not in profile.offsets
     return [~OLD_TABLE, ~OLDEST_TABLE] if later else [~OLDEST_TABLE]
 
 
-def _typed(types: NDArray[np.uint32], said: int | None) -> NDArray[np.bool_]:
+def _has_type(types: NDArray[np.uint32], said: int | None) -> NDArray[np.bool_]:
     """Which pages are of the type for which VMCOREINFO would say this number."""
     found: NDArray[np.bool_] = np.zeros(types.shape, dtype=np.bool_)
     if said is not None:

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.linux.kernel import Kernel
 
-__all__ = ["HALF", "KERNEL_HALF", "chain", "columns", "is_kernel"]
+__all__ = ["HALF", "KERNEL_HALF", "is_kernel", "list_entries", "read_members"]
 
 # Members that lie within so many bytes are read together.
-TOGETHER: Final = 192
-WORD: Final = 8
+MAX_GATHER_BYTES: Final = 192
+WORD_BYTES: Final = 8
 WRAP: Final = 1 << 64
 # The lower 4 bytes of a column, for members that have no more.
 HALF: Final = np.uint64(0xFFFFFFFF)
@@ -26,11 +26,11 @@ KERNEL_HALF: Final = np.uint64(1 << 63)
 
 def is_kernel(addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Whether these can be addresses of kernel objects: in the upper half, and multiples of 8."""
-    possible: NDArray[np.bool_] = (addresses >= KERNEL_HALF) & (addresses & np.uint64(WORD - 1) == 0)
+    possible: NDArray[np.bool_] = (addresses >= KERNEL_HALF) & (addresses & np.uint64(WORD_BYTES - 1) == 0)
     return possible
 
 
-def columns(
+def read_members(
     kernel: Kernel, addresses: NDArray[np.uint64], offsets: Sequence[int]
 ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
     """The members at these offsets (bytes) of the structs at `addresses`: uint64 of shape (len(offsets), n), and which
@@ -41,20 +41,20 @@ def columns(
     ok = is_kernel(addresses)
     order = sorted(range(len(offsets)), key=lambda place: offsets[place])
     while order:
-        first = offsets[order[0]] & -WORD
-        group = [place for place in order if offsets[place] < first + TOGETHER]
+        first = offsets[order[0]] & -WORD_BYTES
+        group = [place for place in order if offsets[place] < first + MAX_GATHER_BYTES]
         order = order[len(group) :]
-        size = (offsets[group[-1]] & -WORD) + WORD - first
+        size = (offsets[group[-1]] & -WORD_BYTES) + WORD_BYTES - first
         words, held = kernel.gather(addresses + np.uint64(first % WRAP), size)
         ok &= held
         for place in group:
             within = offsets[place] - first
-            found[place] = words[:, within // WORD] >> np.uint64(8 * (within % WORD))
+            found[place] = words[:, within // WORD_BYTES] >> np.uint64(8 * (within % WORD_BYTES))
     found[:, ~ok] = 0
     return found, ok
 
 
-def chain(kernel: Kernel, head: int, most: int, link: int = 0) -> list[int]:
+def list_entries(kernel: Kernel, head: int, most: int, link: int = 0) -> list[int]:
     """The entries of a list_head at `head`, in order: addresses of their list_heads. It ends where it comes back to
     anything, at `most`, and where it cannot be read. `link` is the offset of the pointer to follow.
     """

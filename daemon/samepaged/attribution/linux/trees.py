@@ -6,34 +6,34 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.linux.struct_reader import columns, is_kernel
+from samepaged.attribution.linux.struct_reader import is_kernel, read_members
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.linux.kernel import Kernel
 
-__all__ = ["maple", "red_black", "xarray"]
+__all__ = ["maple_entries", "rb_nodes", "xarray_entries"]
 
 # A red-black tree of 2**32 nodes is no deeper than this; nor is a maple tree of any size (MAPLE_HEIGHT_MAX).
-DEEPEST: Final = 64
-DEEPEST_MAPLE: Final = 31
+MAX_DEPTH: Final = 64
+MAX_MAPLE_DEPTH: Final = 31
 # include/linux/maple_tree.h, lib/maple_tree.c: nodes of 256 bytes, whose type is in bits 3 to 6 of what points at them.
-NODE_SIZE: Final = 256
-WORD: Final = 8
-NODE_MASK: Final = np.uint64(~(NODE_SIZE - 1) % (1 << 64))
+NODE_BYTES: Final = 256
+WORD_BYTES: Final = 8
+NODE_MASK: Final = np.uint64(~(NODE_BYTES - 1) % (1 << 64))
 TYPE_SHIFT: Final = np.uint64(3)
 TYPE_MASK: Final = np.uint64(15)
 ROOT_MASK, ROOT_NODE = np.uint64(3), np.uint64(2)
 # Where BTF has no enumerators of theirs.
 LEAF, RANGE, ARANGE = 1, 2, 3
 # An xarray's nodes have at least 2**4 slots (XA_CHUNK_SHIFT), mostly 2**6, and pointers to them end with these bits.
-DEEPEST_XARRAY: Final = 16
-MOST_SLOTS: Final = 64
+MAX_XARRAY_DEPTH: Final = 16
+MAX_SLOTS: Final = 64
 XARRAY_MASK, XARRAY_NODE = np.uint64(3), np.uint64(2)
 
 
-def red_black(
+def rb_nodes(
     kernel: Kernel, roots: NDArray[np.uint64], left: int, right: int, most: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
     """All nodes below `roots` (0 for an empty tree), each once for each tree, at most `most`: addresses of rb_nodes,
@@ -43,14 +43,14 @@ def red_black(
     owned: list[NDArray[np.int32]] = []
     nodes, owners = roots, np.arange(len(roots), dtype=np.int32)
     left_over = most
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         real = is_kernel(nodes)
         nodes, owners = nodes[real], owners[real]
         kept = _first(nodes, owners, left_over)
         if not len(kept):
             break
         nodes, owners = nodes[kept], owners[kept]
-        (lower, upper), ok = columns(kernel, nodes, (left, right))
+        (lower, upper), ok = read_members(kernel, nodes, (left, right))
         found.append(nodes[ok])
         owned.append(owners[ok])
         left_over -= len(nodes)
@@ -58,7 +58,7 @@ def red_black(
     return _joined(found, owned)
 
 
-def maple(kernel: Kernel, roots: NDArray[np.uint64], most: int) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+def maple_entries(kernel: Kernel, roots: NDArray[np.uint64], most: int) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
     """All entries of maple trees, given their `ma_root`: pointers, and which root each has; at most about `most`."""
     shape = _Shape(kernel)
     owners = np.arange(len(roots), dtype=np.int32)
@@ -69,7 +69,7 @@ def maple(kernel: Kernel, roots: NDArray[np.uint64], most: int) -> tuple[NDArray
     inner = roots & ROOT_MASK == ROOT_NODE
     nodes, owners, highest = roots[inner], owners[inner], np.full(int(inner.sum()), ~np.uint64(0))
     budget = most
-    for _ in range(DEEPEST_MAPLE):
+    for _ in range(MAX_MAPLE_DEPTH):
         is_node = is_kernel(nodes & NODE_MASK)
         nodes, owners, highest = nodes[is_node], owners[is_node], highest[is_node]
         first = _first(nodes & NODE_MASK, owners, budget)
@@ -89,12 +89,12 @@ def maple(kernel: Kernel, roots: NDArray[np.uint64], most: int) -> tuple[NDArray
     return _joined(found, owned)
 
 
-def xarray(kernel: Kernel, heads: NDArray[np.uint64], most: int) -> NDArray[np.uint64]:
+def xarray_entries(kernel: Kernel, heads: NDArray[np.uint64], most: int) -> NDArray[np.uint64]:
     """All entries of xarrays (IDRs are such), given their `xa_head`: pointers, each once, ascending; at most `most`."""
     start, size = kernel.profile.offset("xa_node.slots"), kernel.profile.size("xa_node.slots")
-    slots = range(start, start + min(size, MOST_SLOTS * WORD), WORD)
+    slots = range(start, start + min(size, MAX_SLOTS * WORD_BYTES), WORD_BYTES)
     found, entries, left_over = [np.empty(0, dtype=np.uint64)], heads, most
-    for _ in range(DEEPEST_XARRAY):
+    for _ in range(MAX_XARRAY_DEPTH):
         found.append(entries[is_kernel(entries)])
         inner = entries[entries & XARRAY_MASK == XARRAY_NODE] - XARRAY_NODE
         # What is there besides nodes are small numbers.
@@ -102,7 +102,7 @@ def xarray(kernel: Kernel, heads: NDArray[np.uint64], most: int) -> NDArray[np.u
         if not len(nodes):
             break
         left_over -= len(nodes)
-        entries = np.unique(columns(kernel, nodes, slots)[0])
+        entries = np.unique(read_members(kernel, nodes, slots)[0])
     return np.unique(np.concatenate(found))[:most]
 
 
@@ -117,7 +117,7 @@ class _Shape:
         self.arange = known.get("maple_arange_64", ARANGE)
         self.parts = {
             kind: tuple(
-                slice(start // 8, start // 8 + min(profile.size(f"{kind}.{part}"), NODE_SIZE - start) // 8)
+                slice(start // 8, start // 8 + min(profile.size(f"{kind}.{part}"), NODE_BYTES - start) // 8)
                 for part in ("pivot", "slot")
                 for start in (profile.offset(f"{kind}.{part}"),)
             )
@@ -130,7 +130,7 @@ class _Shape:
         """The entries of each node, 0 where a slot is not used; the highest index below each; and whether the node is
         a leaf.
         """
-        words, ok = kernel.gather(nodes & NODE_MASK, NODE_SIZE)
+        words, ok = kernel.gather(nodes & NODE_MASK, NODE_BYTES)
         kind = (nodes >> TYPE_SHIFT & TYPE_MASK).astype(np.int64)
         widest = max(part.stop - part.start for _, part in self.parts.values())
         slots = np.zeros((len(nodes), widest), dtype=np.uint64)

@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.linux.files import Opened
+    from samepaged.attribution.linux.files import OpenFiles
     from samepaged.attribution.linux.kernel import Kernel
     from samepaged.attribution.linux.page_labels import PageLabels
-    from samepaged.attribution.linux.paging import MappedBy
-    from samepaged.attribution.linux.processes import Maps
+    from samepaged.attribution.linux.paging import LeavesByRoot
+    from samepaged.attribution.linux.processes import MemoryMaps
     from samepaged.attribution.linux.struct_page import StructPages
     from samepaged.attribution.linux.vmas import Areas
 
-__all__ = ["FileAreas", "label_users", "sort_files"]
+__all__ = ["FileAreas", "classify_file_areas", "label_users"]
 
 # Hundreds of processes may have a big memory in common; more mappings than this for each page of it are not looked at.
-MAPPINGS_PER_PAGE: Final = 24
-MAPPINGS_AT_LEAST: Final = 1 << 20
+MAX_MAPPINGS_PER_PAGE: Final = 24
+MIN_MAX_MAPPINGS: Final = 1 << 20
 # Processes of different names may have one memory map, such as a shell and what it is about to start. Of more than
 # these nothing is told.
-MOST_SHARERS: Final = 8
+MAX_SHARERS: Final = 8
 # So many are looked at together.
-TOGETHER: Final = 1 << 18
-ROOTS_TOGETHER: Final = 512
+CHUNK_PAGES: Final = 1 << 18
+CHUNK_ROOTS: Final = 512
 LIBRARY: Final = re.compile(r".*\.so(\.[^/]*)?( \(deleted\))?", re.DOTALL)
 EXECUTE: Final = 4
 MODES: Final = 16
@@ -57,7 +57,7 @@ class FileAreas:
     mappings: NDArray[np.uint64]
 
 
-def sort_files(areas: Areas, files: NDArray[np.uint64], found: Opened, ledger: PageLabels) -> FileAreas:
+def classify_file_areas(areas: Areas, files: NDArray[np.uint64], found: OpenFiles, ledger: PageLabels) -> FileAreas:
     """The areas' kinds and labels, from what is known of their files: `files` are the struct files, ascending, that
     `found` is of.
     """
@@ -89,7 +89,7 @@ def sort_files(areas: Areas, files: NDArray[np.uint64], found: Opened, ledger: P
 def label_users(
     kernel: Kernel,
     frames: StructPages,
-    maps: Maps,
+    maps: MemoryMaps,
     known: tuple[Areas, FileAreas],
     zeros: NDArray[np.int64],
     ledger: PageLabels,
@@ -98,8 +98,8 @@ def label_users(
     where there were too many to look at them all.
     """
     ledger.processes = list(maps.names)
-    uses = _Uses(maps, ledger)
-    left = max(MAPPINGS_PER_PAGE * kernel.ram.pages, MAPPINGS_AT_LEAST)
+    uses = _PageUsers(maps, ledger)
+    left = max(MAX_MAPPINGS_PER_PAGE * kernel.ram.pages, MIN_MAX_MAPPINGS)
     counts = np.ones(kernel.ram.pages + 1, dtype=np.bool_)
     counts[zeros] = False
     counts[-1] = False
@@ -107,8 +107,8 @@ def label_users(
     for piece in walk_pieces(kernel.ram, maps.roots, kernel.info.levels, upper=False, mask=kernel.info.mask):
         complete &= piece.complete
         tables = kernel.ram.layout.page_of(piece.tables)
-        ledger.put(tables, "page_table", "page tables")
-        uses.write(tables, piece.table_owners)
+        ledger.set_kind(tables, "page_table", "page tables")
+        uses.write(tables, piece.table_roots)
         for leaves in _single(piece):
             left -= len(leaves.addresses)
             if left < 0:
@@ -118,35 +118,35 @@ def label_users(
     return complete
 
 
-class _Uses:
+class _PageUsers:
     """Who uses a page: from memory maps to the processes that have them."""
 
-    def __init__(self, maps: Maps, ledger: PageLabels) -> None:
+    def __init__(self, maps: MemoryMaps, ledger: PageLabels) -> None:
         self.ledger = ledger
         by_map, names = maps.users
         # Nearly all maps are of one process. In `names[rank]` is each map's rank-th process, -1 for none.
         rank = np.arange(len(by_map)) - np.searchsorted(by_map, by_map)
-        self.names = np.full((min(int(rank.max(initial=0)) + 1, MOST_SHARERS), len(maps.addresses)), -1, dtype=np.int64)
-        kept = rank < MOST_SHARERS
+        self.names = np.full((min(int(rank.max(initial=0)) + 1, MAX_SHARERS), len(maps.addresses)), -1, dtype=np.int64)
+        kept = rank < MAX_SHARERS
         self.names[rank[kept], by_map[kept]] = names[kept]
 
     def write(self, pages: NDArray[np.int64], maps: NDArray[np.int32]) -> None:
         for named in self.names:
             processes = named[maps]
             if np.all(processes >= 0):
-                self.ledger.use(pages, processes)
+                self.ledger.add_users(pages, processes)
             else:
-                self.ledger.use(pages[processes >= 0], processes[processes >= 0])
+                self.ledger.add_users(pages[processes >= 0], processes[processes >= 0])
 
 
-def _single(piece: MappedBy) -> Iterator[MappedBy]:
-    """The leaves as single pages, TOGETHER at a time or a few more."""
+def _single(piece: LeavesByRoot) -> Iterator[LeavesByRoot]:
+    """The leaves as single pages, CHUNK_PAGES at a time or a few more."""
     if np.all(piece.pages == 1):
         yield piece
         return
     ends = np.cumsum(piece.pages)
-    for start in range(0, int(ends[-1]), TOGETHER):
-        place = np.arange(start, min(start + TOGETHER, int(ends[-1])), dtype=np.int64)
+    for start in range(0, int(ends[-1]), CHUNK_PAGES):
+        place = np.arange(start, min(start + CHUNK_PAGES, int(ends[-1])), dtype=np.int64)
         leaf = np.searchsorted(ends, place, side="right")
         within = (place - (ends[leaf] - piece.pages[leaf])) << PAGE_SHIFT
         yield replace(
@@ -155,7 +155,7 @@ def _single(piece: MappedBy) -> Iterator[MappedBy]:
             physical=piece.physical[leaf] + within,
             pages=np.ones(len(leaf), dtype=np.int64),
             entries=piece.entries[leaf],
-            owners=piece.owners[leaf],
+            roots=piece.roots[leaf],
         )
 
 
@@ -164,15 +164,15 @@ def _label(
     frames: StructPages,
     known: tuple[Areas, FileAreas],
     counts: NDArray[np.bool_],
-    leaves: MappedBy,
-    uses: _Uses,
+    leaves: LeavesByRoot,
+    uses: _PageUsers,
 ) -> None:
     areas, sorted_ = known
     ledger = uses.ledger
     pages = kernel.ram.layout.page_of(leaves.physical)
-    area = find_areas(areas, leaves.owners, leaves.addresses)
+    area = find_areas(areas, leaves.roots, leaves.addresses)
     chosen = np.flatnonzero(counts[pages] & (area >= 0))
-    pages, area, owners = pages[chosen], area[chosen], leaves.owners[chosen]
+    pages, area, owners = pages[chosen], area[chosen], leaves.roots[chosen]
     uses.write(pages, owners)
     modes = areas.modes[area]
     for mode in np.flatnonzero(np.bincount(modes, minlength=MODES)).tolist():
@@ -190,17 +190,17 @@ def _label(
     write = write[own[write]]
     pages, area = pages[write], area[write]
     ledger.labels[pages] = sorted_.labels[area]
-    there = (leaves.addresses[chosen[write]] >> PAGE_SHIFT) - areas.first[area] + areas.within[area]
+    there = (leaves.addresses[chosen[write]] >> PAGE_SHIFT) - areas.first[area] + areas.end_pages[area]
     ledger.offsets[pages] = np.where(backed[write] & (there >= 0), there << PAGE_SHIFT, -1)
 
 
-def _second_tables(kernel: Kernel, maps: Maps, ledger: PageLabels) -> None:
+def _second_tables(kernel: Kernel, maps: MemoryMaps, ledger: PageLabels) -> None:
     """Where kernel and user have tables of their own (page table isolation), the user's root is beside the kernel's."""
     all_roots = np.unique(maps.roots[(maps.roots >= 0) & (maps.roots & PAGE_SIZE == 0)])
-    for first in range(0, len(all_roots), ROOTS_TOGETHER):
-        roots = all_roots[first : first + ROOTS_TOGETHER]
+    for first in range(0, len(all_roots), CHUNK_ROOTS):
+        roots = all_roots[first : first + CHUNK_ROOTS]
         ours, held = kernel.ram.gather(roots, PAGE_SIZE)
         theirs, there = kernel.ram.gather(roots | PAGE_SIZE, PAGE_SIZE)
         ours, theirs = ours[:, :USER_HALF] & ~NO_EXECUTE, theirs[:, :USER_HALF] & ~NO_EXECUTE
         same = held & there & np.all(ours == theirs, axis=1) & np.any(ours != 0, axis=1)
-        ledger.put_new(kernel.ram.layout.page_of(roots[same] | PAGE_SIZE), "page_table", "page tables")
+        ledger.set_kind_of_unknown(kernel.ram.layout.page_of(roots[same] | PAGE_SIZE), "page_table", "page tables")

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 
 from samepaged.arch import PAGE_SHIFT, PAGE_SIZE
-from samepaged.attribution.guest_ram import WORDS, Unreadable
+from samepaged.attribution.guest_ram import PAGE_WORDS, Unreadable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.attribution.guest_ram import Ram
-    from samepaged.attribution.linux.paging import Mapped
+    from samepaged.attribution.guest_ram import GuestRam
+    from samepaged.attribution.linux.paging import PageTableLeaves
 
 __all__ = ["Memory", "VirtualMemory"]
 
 # A read of one piece: more than any table of the kernel's that is read so.
-MOST_READ: Final = 32 << 20
+MAX_READ_BYTES: Final = 32 << 20
 # Strings are read by so many bytes at a time, and of so many addresses.
-STRIDE: Final = 64
-BATCH: Final = 1 << 14
+STRIDE_BYTES: Final = 64
+BATCH_STRINGS: Final = 1 << 14
 
 
 class Memory(Protocol):
@@ -34,14 +34,14 @@ class Memory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VirtualMemory:
-    """What the kernel's tables (`mapped`, the upper half) make of the guest's memory."""
+    """What the kernel's tables (`page_tables`, the upper half) make of the guest's memory."""
 
-    ram: Ram
-    mapped: Mapped
+    ram: GuestRam
+    page_tables: PageTableLeaves
 
     def translate(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Guest-physical addresses of virtual ones, -1 where nothing is mapped; any shape."""
-        return self.mapped.translate(addresses.view(np.int64))
+        return self.page_tables.translate(addresses.view(np.int64))
 
     def gather(self, addresses: NDArray[np.uint64], size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
         """`size` bytes (a multiple of 8) at each address (a multiple of 8; may go over pages): uint64 of shape
@@ -67,7 +67,7 @@ class VirtualMemory:
 
     def word(self, address: int) -> int | None:
         """The 8 bytes at one address (0 to 2**64 - 1, a multiple of 8), None where they cannot be read."""
-        physical = self.mapped.translate_one(address - (address >> 63 << 64))
+        physical = self.page_tables.translate_one(address - (address >> 63 << 64))
         return None if physical < 0 else self.ram.word(physical)
 
     def words32(self, addresses: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
@@ -83,48 +83,50 @@ class VirtualMemory:
         """
         distinct, place = np.unique(addresses, return_inverse=True)
         texts: list[str | None] = []
-        for first in range(0, len(distinct), BATCH):
-            texts += self._strings(distinct[first : first + BATCH], most)
+        for first in range(0, len(distinct), BATCH_STRINGS):
+            texts += self._strings(distinct[first : first + BATCH_STRINGS], most)
         return [texts[number] for number in place.tolist()]
 
     def _strings(self, addresses: NDArray[np.uint64], most: int) -> list[str | None]:
         begun: list[bytes] = [b""] * len(addresses)
         found: list[str | None] = [None] * len(addresses)
         # From the multiple of the stride below it on: then no read goes over a page.
-        skip = (addresses & np.uint64(STRIDE - 1)).astype(np.int64)
-        at = addresses & ~np.uint64(STRIDE - 1)
+        skip = (addresses & np.uint64(STRIDE_BYTES - 1)).astype(np.int64)
+        at = addresses & ~np.uint64(STRIDE_BYTES - 1)
         open_ = np.arange(len(addresses))
         while len(open_):
-            rows, ok = self.ram.gather(self.translate(at[open_]), STRIDE)
+            rows, ok = self.ram.gather(self.translate(at[open_]), STRIDE_BYTES)
             raw = rows.tobytes()
             going = []
             for number, (owner, readable) in enumerate(zip(open_.tolist(), ok.tolist(), strict=True)):
                 if not readable:
                     continue
-                text, end, _ = raw[number * STRIDE + int(skip[owner]) : (number + 1) * STRIDE].partition(b"\0")
+                text, end, _ = raw[number * STRIDE_BYTES + int(skip[owner]) : (number + 1) * STRIDE_BYTES].partition(
+                    b"\0"
+                )
                 begun[owner] += text
                 if end or len(begun[owner]) >= most:
                     found[owner] = begun[owner][:most].decode(errors="replace")
                 else:
                     going.append(owner)
             skip[:] = 0
-            at += np.uint64(STRIDE)
+            at += np.uint64(STRIDE_BYTES)
             open_ = np.array(going, dtype=np.int64)
         return found
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at a virtual address. Raises Unreadable."""
-        if not 0 <= size <= MOST_READ or not 0 <= address <= (1 << 64) - max(size, 1):
+        if not 0 <= size <= MAX_READ_BYTES or not 0 <= address <= (1 << 64) - max(size, 1):
             raise Unreadable(f"{size} bytes at {address:#x}")
         if not size:
             return b""
         start = address & (PAGE_SIZE - 1)
         count = (start + size + PAGE_SIZE - 1) >> PAGE_SHIFT
         pages = np.uint64(address - start) + np.arange(count, dtype=np.uint64) * np.uint64(PAGE_SIZE)
-        slots = self.ram.hold(self.ram.layout.page_of(self.translate(pages)))
+        slots = self.ram.ensure_copied(self.ram.layout.page_of(self.translate(pages)))
         if np.any(slots < 0):
             raise Unreadable(f"{size} bytes at {address:#x}")
-        return self.ram.words[slots].reshape(count * WORDS).tobytes()[start : start + size]
+        return self.ram.words[slots].reshape(count * PAGE_WORDS).tobytes()[start : start + size]
 
     def u64(self, address: int) -> int:
         """The 8 bytes at a virtual address. Raises Unreadable."""

@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.arch import PAGE_SHIFT
-from samepaged.attribution.linux.struct_reader import columns, is_kernel
-from samepaged.attribution.linux.trees import maple, red_black
+from samepaged.attribution.linux.struct_reader import is_kernel, read_members
+from samepaged.attribution.linux.trees import maple_entries, rb_nodes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.linux.kernel import Kernel
-    from samepaged.attribution.linux.processes import Maps
+    from samepaged.attribution.linux.processes import MemoryMaps
 
-__all__ = ["Areas", "areas", "find_areas"]
+__all__ = ["Areas", "find_areas", "read_areas"]
 
 # A process may have 65,530, and all of a guest's together seldom have so many.
-MOST_AREAS: Final = 1 << 20
+MAX_AREAS: Final = 1 << 20
 # A user's addresses have at most 56 bits, of which these count pages; a map's number is put above them.
 PAGE_BITS: Final = 44
 # include/linux/mm.h: the flags of an area for r, w and x are its lowest three. A file that was opened for reading only
 # and is mapped as shared has no VM_SHARED; /proc/PID/maps goes by VM_MAYSHARE.
 RIGHTS: Final = np.uint64(7)
 MAY_SHARE, SHARED = np.uint64(0x80), np.uint64(8)
-LONGEST_NAME: Final = 80
-MOST_NAMED: Final = 1 << 16
+MAX_NAME_BYTES: Final = 80
+MAX_NAMED_AREAS: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Areas:
     """The areas of n maps by map and start; none overlaps another of the same map.
 
     `maps` (int64) is the place among the maps; `first` (int64) a page number (address ÷ 4096); `keys` and `keys_end`
-    (int64) the first page and that after the last, each as map and page number in one; `within` (int64) the page of the
-    file that `first` is; `modes` (uint8) as in ownership.permissions; `files` (uint64) struct files, 0 for none.
+    (int64) the first page and that after the last, each as map and page number in one; `end_pages` (int64) the page of
+    the file that `first` is; `modes` (uint8) as in ownership.permissions; `files` (uint64) struct files, 0 for none.
     `special`, `heap`, `stack` tell what an area without a file is, `names` what it is called, if it is.
     """
 
@@ -45,7 +45,7 @@ class Areas:
     first: NDArray[np.int64]
     keys: NDArray[np.int64]
     keys_end: NDArray[np.int64]
-    within: NDArray[np.int64]
+    end_pages: NDArray[np.int64]
     modes: NDArray[np.uint8]
     files: NDArray[np.uint64]
     special: NDArray[np.bool_]
@@ -54,19 +54,19 @@ class Areas:
     names: list[str | None]
 
 
-def areas(kernel: Kernel, maps: Maps) -> Areas:
+def read_areas(kernel: Kernel, maps: MemoryMaps) -> Areas:
     """Those of all maps. Raises Unreadable."""
     profile = kernel.profile
     structs, found_in = _structs(kernel, maps)
     members = ("vm_start", "vm_end", "vm_flags", "vm_file", "vm_pgoff", "vm_ops", "vm_private_data", "vm_mm")
     wanted = [profile.offset(f"vm_area_struct.{name}") for name in members]
-    (starts, ends, *_, own), ok = columns(kernel, structs, wanted)
+    (starts, ends, *_, own), ok = read_members(kernel, structs, wanted)
     # One that another map's tree led to, or that has been given back since, says so.
     ok &= (own == maps.addresses[found_in]) & (starts < ends) & (ends >> np.uint64(PAGE_SHIFT + PAGE_BITS) == 0)
     structs, owners = structs[ok], found_in[ok].astype(np.int64)
     order = np.lexsort((starts[ok], owners))
     structs, owners = structs[order], owners[order]
-    (starts, ends, flags, files, within, operations, private, _), _ = columns(kernel, structs, wanted)
+    (starts, ends, flags, files, within, operations, private, _), _ = read_members(kernel, structs, wanted)
     first, end = (starts >> np.uint64(PAGE_SHIFT)).astype(np.int64), (ends >> np.uint64(PAGE_SHIFT)).astype(np.int64)
     # Areas that overlap are a lie: what comes first has it.
     previous = np.zeros(len(first), dtype=np.int64)
@@ -82,7 +82,7 @@ def areas(kernel: Kernel, maps: Maps) -> Areas:
         first=first_shown,
         keys=(owners << PAGE_BITS) + first_shown,
         keys_end=keys,
-        within=within.view(np.int64) + (first_shown - first),
+        end_pages=within.view(np.int64) + (first_shown - first),
         modes=(flags & RIGHTS | np.where(flags & MAY_SHARE, SHARED, np.uint64(0))).astype(np.uint8),
         files=np.where(bare, np.uint64(0), files),
         special=special,
@@ -101,14 +101,14 @@ def find_areas(known: Areas, maps: NDArray[np.int32], addresses: NDArray[np.int6
     return np.where((place >= 0) & (keys < known.keys_end[place]), place, -1)
 
 
-def _structs(kernel: Kernel, maps: Maps) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+def _structs(kernel: Kernel, maps: MemoryMaps) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
     profile = kernel.profile
     if profile.has("mm_struct.mm_mt.ma_root"):  # from 6.1, commit d4af56c5c7c6: a maple tree
-        (roots,), _ = columns(kernel, maps.addresses, (profile.offset("mm_struct.mm_mt.ma_root"),))
-        return maple(kernel, roots, MOST_AREAS)
-    (roots,), _ = columns(kernel, maps.addresses, (profile.offset("mm_struct.mm_rb.rb_node"),))
+        (roots,), _ = read_members(kernel, maps.addresses, (profile.offset("mm_struct.mm_mt.ma_root"),))
+        return maple_entries(kernel, roots, MAX_AREAS)
+    (roots,), _ = read_members(kernel, maps.addresses, (profile.offset("mm_struct.mm_rb.rb_node"),))
     left, right = profile.offset("rb_node.rb_left"), profile.offset("rb_node.rb_right")
-    nodes, owners = red_black(kernel, roots, left, right, MOST_AREAS)
+    nodes, owners = rb_nodes(kernel, roots, left, right, MAX_AREAS)
     return nodes - np.uint64(profile.offset("vm_area_struct.vm_rb")), owners
 
 
@@ -124,15 +124,15 @@ def _names(
     names: list[str | None] = [None] * len(bare)
     wanted = [profile.symbols.get(name, 1) for name in ("special_mapping_vmops", "special_mapping_legacy_vmops")]
     special = bare & np.isin(operations, np.array(wanted, dtype=np.uint64))
-    places = np.flatnonzero(special & (operations == wanted[0]))[:MOST_NAMED]
+    places = np.flatnonzero(special & (operations == wanted[0]))[:MAX_NAMED_AREAS]
     if profile.has("vm_special_mapping.name"):
-        (pointers,), _ = columns(kernel, private[places], (profile.offset("vm_special_mapping.name"),))
-        _write(names, places, kernel.strings(pointers, LONGEST_NAME), "{}")
+        (pointers,), _ = read_members(kernel, private[places], (profile.offset("vm_special_mapping.name"),))
+        _write(names, places, kernel.strings(pointers, MAX_NAME_BYTES), "{}")
     if profile.has("vm_area_struct.anon_name") and profile.has("anon_vma_name.name"):
         places = np.flatnonzero(bare & ~special)
-        (pointers,), _ = columns(kernel, structs[places], (profile.offset("vm_area_struct.anon_name"),))
-        named = np.flatnonzero(pointers)[:MOST_NAMED]
-        texts = kernel.strings(pointers[named] + np.uint64(profile.offset("anon_vma_name.name")), LONGEST_NAME)
+        (pointers,), _ = read_members(kernel, structs[places], (profile.offset("vm_area_struct.anon_name"),))
+        named = np.flatnonzero(pointers)[:MAX_NAMED_AREAS]
+        texts = kernel.strings(pointers[named] + np.uint64(profile.offset("anon_vma_name.name")), MAX_NAME_BYTES)
         _write(names, places[named], texts, "anon {}")
     return special, names
 

@@ -14,7 +14,7 @@ from samepaged.attribution.guest_ram import Unreadable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from samepaged.attribution.guest_ram import Ram
+    from samepaged.attribution.guest_ram import GuestRam
 
 __all__ = ["IMAGE", "IMAGE_SIZE", "MARK", "VmCoreInfo", "candidates", "parse"]
 
@@ -24,14 +24,14 @@ MARK: Final = b"OSRELEASE="
 IMAGE: Final = 0xFFFFFFFF80000000
 IMAGE_SIZE: Final = 1 << 30
 # Of a page of old notes and forgeries no more are looked at than this.
-MOST_NOTES: Final = 4096
+MAX_NOTES: Final = 4096
 # Where init_uts_ns has the release: after the names of the system and the node, 65 bytes each (new_utsname).
-UTS_SIZE: Final = 512
+UTS_BYTES: Final = 512
 LINE: Final = re.compile(r"(SYMBOL|OFFSET|SIZE|NUMBER|LENGTH)\(([^()]{1,120})\)=(-?[0-9A-Fa-fx]{1,20})")
 BUILD_ID: Final = re.compile(r"[0-9a-f]{8,64}")
 RELEASE: Final = re.compile(r"[!-~]{1,64}")
 # They differ from boot to boot.
-OF_A_BOOT: Final = frozenset({"phys_base", "sme_mask", "pgtable_l5_enabled"})
+BOOT_SPECIFIC: Final = frozenset({"phys_base", "sme_mask", "pgtable_l5_enabled"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class VmCoreInfo:
     def fingerprint(self) -> str:
         """The same for two boots of one kernel, wherever KASLR put it; another for another kernel. Hexadecimal."""
         stext = self.symbol("_stext")
-        numbers = {name: value for name, value in self.numbers.items() if name not in OF_A_BOOT}
+        numbers = {name: value for name, value in self.numbers.items() if name not in BOOT_SPECIFIC}
         symbols = {
             name: address - stext
             for name, address in self.symbols.items()
@@ -119,15 +119,15 @@ def parse(raw: bytes, page: int = -1) -> VmCoreInfo:
     return info
 
 
-def candidates(ram: Ram, pages: Sequence[int]) -> list[VmCoreInfo]:
+def candidates(ram: GuestRam, pages: Sequence[int]) -> list[VmCoreInfo]:
     """The notes in these RAM pages that are of the running kernel: it has the same release where the note says. Notes
     of kernels that ran before, and copies in files, are not.
     """
     found = []
-    for page in pages[:MOST_NOTES]:
+    for page in pages[:MAX_NOTES]:
         try:
             info = parse(ram.read(ram.layout.address_of(page), PAGE_SIZE), page)
-            uts = ram.read(info.physical(info.symbol("init_uts_ns")), UTS_SIZE)
+            uts = ram.read(info.physical(info.symbol("init_uts_ns")), UTS_BYTES)
         except Unreadable:
             continue
         if b"\0" + info.release.encode() + b"\0" in uts:

@@ -144,7 +144,7 @@ def _add_list_arguments(group: argparse._ArgumentGroup) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A trace, the format of the file that it was made of, and what its user should know about it."""
+    """An imported trace, the format of its file, and notes for the user."""
 
     trace: Trace
     form: str
@@ -152,7 +152,7 @@ class _Found:
 
 
 def _check_free(store: Store, args: argparse.Namespace) -> None:
-    """Raise TraceError where there is a trace of this guest and moment already, before much is read for nothing."""
+    """Raise TraceError if the store has a trace of this guest and time; checked before the file is read."""
     path = store.path(About(args.host, args.domain, args.uuid, args.at, PAGE_SIZE, "", MODE, 64, 0, 0, 0, 0, 0))
     if os.path.lexists(path):
         raise TraceError(path, "is there already, a trace of this guest and moment", "give --at, or remove it")

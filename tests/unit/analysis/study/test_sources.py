@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.analysis.study.attribution.involvement import LIBRARIES, is_library, sources
-from samepaged.attribution.document import sources_document
-from samepaged.attribution.report import AttributionReport, Owner, answer
+from samepaged.attribution.document import attribution_document
+from samepaged.attribution.report import AttributionReport, Owner, report_attribution
 from samepaged.cli import main
-from samepaged.sharing import PageDigest
-from samepaged.traces import Store, Trace, attribution_file, seed_id
+from samepaged.traces import Store, attribution_file
+from tests.support.traces import trace
 from tests.unit.attribution.owned import Page, ownership
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def answers(
         if names
         else None,
         most_copied=(),
-        together=(Owner("library+private_file", 290, 45, 25, 60.0),),
+        combined_kinds=(Owner("library+private_file", 290, 45, 25, 60.0),),
     )
 
 
@@ -119,7 +119,7 @@ pages = st.builds(
 def test_what_involves_libraries_together_is_told(guest: list[Page], others: set[int]) -> None:
     contents = [page.content for page in guest]
     distinct = sorted(set(contents))
-    told = answer(
+    told = report_attribution(
         "a",
         ownership(*guest),
         np.array(contents, dtype=np.uint64),
@@ -145,12 +145,9 @@ def test_libraries_are_told_from_other_files_by_their_names() -> None:
 
 
 def add(place: Path, domain: str, told: AttributionReport | None, at: float = 0) -> Path:
-    digest = PageDigest(np.array([9, 9, 10, 11], dtype=np.uint64), 4096)
-    path = Store(place).write(
-        Trace.of(digest, host="kvm-1", domain=domain, scanned_at=NOON + at, seed=seed_id(7), mode="snapshot")
-    )
+    path = Store(place).write(trace([9, 9, 10, 11], domain=domain, at=NOON + at))
     if told is not None:
-        document = sources_document(replace(told, domain=domain))
+        document = attribution_document(replace(told, domain=domain))
         attribution_file.write(path, {**document, "host": "kvm-1", "scanned_at": NOON + at})
     return path
 

@@ -188,7 +188,7 @@ class _Counted:
         self.kinds.add(answers.kinds, total)
         self.processes.add(answers.processes, total)
         self.files.add(answers.files, total)
-        self.combined.add(answers.together, total)
+        self.combined.add(answers.combined_kinds, total)
 
     def told(self, domain: str | None) -> GuestInvolvement:
         traces = len(self.sharing)

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["MOST_SYMBOLS", "TOKENS", "PackedNames", "name_starts", "tokens"]
+__all__ = ["MAX_SYMBOLS", "TOKENS", "PackedNames", "name_starts", "tokens"]
 
 TOKENS: Final = 256
 # A big kernel has 200,000 symbols, with names of 512 bytes at most (KSYM_NAME_LEN), in three million bytes.
-MOST_SYMBOLS: Final = 1 << 19
-LONGEST_NAME: Final = 512
+MAX_SYMBOLS: Final = 1 << 19
+MAX_NAME_CHARS: Final = 512
 # Unpacked at once: this many packed bytes, to no more than this many.
-CHUNK: Final = 1 << 18
-MOST_UNPACKED: Final = 1 << 23
+CHUNK_SYMBOLS: Final = 1 << 18
+MAX_UNPACKED_CHARS: Final = 1 << 23
 # A length of two bytes has this bit in its first (since 6.1, commit 73bbb94466fd).
 TWO_BYTES: Final = 0x80
 END, NOTHING = TOKENS, TOKENS + 1
@@ -60,13 +60,13 @@ class PackedNames:
         first = 0
         while first < len(self.starts) - 1:
             begin = int(self.starts[first])
-            last = max(first + 1, int(np.searchsorted(self.starts, begin + CHUNK, side="right")) - 1)
+            last = max(first + 1, int(np.searchsorted(self.starts, begin + CHUNK_SYMBOLS, side="right")) - 1)
             end = int(self.starts[last])
             codes = np.frombuffer(self.raw, dtype=np.uint8, count=end - begin, offset=begin).astype(np.uint16)
             heads = self.starts[first:last] - begin
             codes[heads[codes[heads] >= TWO_BYTES] + 1] = NOTHING
             codes[heads] = END
-            if int(lengths[codes].sum()) > MOST_UNPACKED:
+            if int(lengths[codes].sum()) > MAX_UNPACKED_CHARS:
                 raise Unreadable("names of symbols without an end")
             yield b"".join(map(texts.__getitem__, codes.tolist())).split(b"\0")[1:]
             first = last
@@ -74,7 +74,7 @@ class PackedNames:
 
 def name_starts(raw: bytes, count: int) -> NDArray[np.int64]:
     """Where each of `count` names begins, and where the last one ends. Raises Unreadable where they do not fit."""
-    if not 0 < count <= MOST_SYMBOLS:
+    if not 0 < count <= MAX_SYMBOLS:
         raise Unreadable(f"{count} symbols")
     starts = array("q", bytes(8 * (count + 1)))
     at = 0
@@ -85,7 +85,7 @@ def name_starts(raw: bytes, count: int) -> NDArray[np.int64]:
             if length & TWO_BYTES:
                 at += 1
                 length = length & (TWO_BYTES - 1) | raw[at] << 7
-                if length > LONGEST_NAME:
+                if length > MAX_NAME_CHARS:
                     raise Unreadable("the name of a symbol is too long")
             at += 1 + length
     except IndexError:
@@ -100,7 +100,7 @@ def tokens(table: bytes, index: NDArray[np.uint16]) -> tuple[bytes, ...]:
     """The strings at these places (TOKENS of them) of the token table. Raises Unreadable."""
     found = []
     for start in index.tolist():
-        end = table.find(b"\0", start, start + LONGEST_NAME)
+        end = table.find(b"\0", start, start + MAX_NAME_CHARS)
         if end < 0:
             raise Unreadable("a token of the symbols' names has no end")
         found.append(table[start:end])

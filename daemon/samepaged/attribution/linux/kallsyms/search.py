@@ -14,36 +14,36 @@ import numpy as np
 
 from samepaged.arch import PAGE_SHIFT
 from samepaged.attribution.guest_ram import Unreadable
-from samepaged.attribution.linux.kallsyms.names import MOST_SYMBOLS, TOKENS, name_starts
+from samepaged.attribution.linux.kallsyms.names import MAX_SYMBOLS, TOKENS, name_starts
 from samepaged.attribution.linux.vmcoreinfo import IMAGE, IMAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from samepaged.attribution.linux.paging import Mapped
+    from samepaged.attribution.linux.paging import PageTableLeaves
     from samepaged.attribution.linux.virtual_memory import Memory
 
-__all__ = ["by_shape"]
+__all__ = ["find_tables"]
 
 # The tokens of the digits stand for themselves.
 DIGITS: Final = b"".join(b"%d\0" % digit for digit in range(10))
 MARKER_STEP: Final = 256
-MOST_MARKERS: Final = MOST_SYMBOLS // MARKER_STEP
+MAX_MARKERS: Final = MAX_SYMBOLS // MARKER_STEP
 # The whole of a kernel's image is far smaller; that of a table is, too.
-MOST_SEARCHED: Final = 256 << 20
-STEP: Final = 1 << 18
-TABLE: Final = 1 << 14
-LONGEST_PACKED: Final = 128
+MAX_SEARCHED_BYTES: Final = 256 << 20
+STEP_BYTES: Final = 1 << 18
+MAX_TOKEN_TABLE_BYTES: Final = 1 << 14
+MAX_PACKED_NAME_BYTES: Final = 128
 # Places that look like the digits' tokens are cheap to look at; tables that hold together, and numbers that could be
 # that of their names, are not, and there is only one of each.
-MOST_DIGITS: Final = 256
-MOST_TRIED: Final = 4
+MAX_DIGIT_TABLES: Final = 256
+MAX_CANDIDATES: Final = 4
 
 
-def by_shape(memory: Memory, mapped: Mapped, stext: int) -> dict[str, int]:
+def find_tables(memory: Memory, page_tables: PageTableLeaves, stext: int) -> dict[str, int]:
     """The addresses of the tables under the names that VMCOREINFO has for them since 6.0. Raises Unreadable."""
     tried = 0
-    for digits in islice(_digits(memory, mapped, stext), MOST_DIGITS):
+    for digits in islice(_digits(memory, page_tables, stext), MAX_DIGIT_TABLES):
         try:
             table, index = _token_table(memory, digits)
         except Unreadable:
@@ -51,12 +51,12 @@ def by_shape(memory: Memory, mapped: Mapped, stext: int) -> dict[str, int]:
         with suppress(Unreadable):
             return _tables(memory, table, index)
         tried += 1
-        if tried == MOST_TRIED:
+        if tried == MAX_CANDIDATES:
             break
     raise Unreadable("no symbol table in the kernel's image")
 
 
-def _stretches(mapped: Mapped, stext: int) -> Iterator[tuple[int, int]]:
+def _stretches(mapped: PageTableLeaves, stext: int) -> Iterator[tuple[int, int]]:
     """What is mapped without a gap, from the image's text on."""
     first = (stext & -(1 << 21)) - (1 << 64)
     inside = (mapped.addresses >= first) & (mapped.addresses < IMAGE + IMAGE_SIZE - (1 << 64))
@@ -70,21 +70,21 @@ def _stretches(mapped: Mapped, stext: int) -> Iterator[tuple[int, int]]:
         yield start + (1 << 64), end + (1 << 64)
 
 
-def _digits(memory: Memory, mapped: Mapped, stext: int) -> Iterator[int]:
+def _digits(memory: Memory, mapped: PageTableLeaves, stext: int) -> Iterator[int]:
     """Where the digits' tokens are."""
     searched = 0
     for start, end in _stretches(mapped, stext):
-        for at in range(start, end, STEP):
-            size = min(STEP + len(DIGITS), end - at)
+        for at in range(start, end, STEP_BYTES):
+            size = min(STEP_BYTES + len(DIGITS), end - at)
             searched += size
-            if searched > MOST_SEARCHED:
+            if searched > MAX_SEARCHED_BYTES:
                 return
             try:
                 raw = memory.read(at, size)
             except Unreadable:
                 continue
             found = raw.find(DIGITS)
-            while 0 <= found < STEP:
+            while 0 <= found < STEP_BYTES:
                 yield at + found
                 found = raw.find(DIGITS, found + 1)
 
@@ -104,15 +104,18 @@ def _tables(memory: Memory, table: int, index: int) -> dict[str, int]:
 
 def _token_table(memory: Memory, digits: int) -> tuple[int, int]:
     """Where the table begins that has the digits' tokens, and where its index does."""
-    before, after = memory.read(digits - TABLE, TABLE), memory.read(digits, TABLE)
+    before, after = (
+        memory.read(digits - MAX_TOKEN_TABLE_BYTES, MAX_TOKEN_TABLE_BYTES),
+        memory.read(digits, MAX_TOKEN_TABLE_BYTES),
+    )
     start = len(before)
     for _ in range(ord("0")):
         start = before.rfind(b"\0", 0, max(start - 1, 0)) + 1
         if not start:
             raise Unreadable("no token table")
     # What is before the first token may be zeros that fill up to a multiple of 8.
-    table = digits - TABLE + start + 7 & -8
-    text = before[table - digits + TABLE :] + after
+    table = digits - MAX_TOKEN_TABLE_BYTES + start + 7 & -8
+    text = before[table - digits + MAX_TOKEN_TABLE_BYTES :] + after
     offsets, at = [], 0
     for _ in range(TOKENS):
         offsets.append(at)
@@ -131,7 +134,7 @@ def _markers(memory: Memory, end: int) -> tuple[list[int], int]:
     found: list[int] = []
     raw = b""
     at = end
-    while len(found) <= MOST_MARKERS:
+    while len(found) <= MAX_MARKERS:
         if not raw:
             raw = memory.read(at - 1024, 1024)
         at -= 4
@@ -150,11 +153,11 @@ def _markers(memory: Memory, end: int) -> tuple[list[int], int]:
 def _count(memory: Memory, end: int, markers: list[int]) -> tuple[int, int]:
     """Where the relative base is whose number and names go up to the markers at `end`; and that number."""
     last = end - markers[-1] - 8
-    first = last - MARKER_STEP * LONGEST_PACKED & -8
+    first = last - MARKER_STEP * MAX_PACKED_NAME_BYTES & -8
     raw = memory.read(first, last + 8 - first)
     numbers = np.frombuffer(raw[: len(raw) & -8], dtype="<u8")
     fits = (numbers > MARKER_STEP * (len(markers) - 1)) & (numbers <= MARKER_STEP * len(markers))
-    for place in np.flatnonzero(fits)[:MOST_TRIED].tolist():
+    for place in np.flatnonzero(fits)[:MAX_CANDIDATES].tolist():
         number, count = first + 8 * place, int(numbers[place])
         try:
             starts = name_starts(memory.read(number + 8, end - number - 8), count)

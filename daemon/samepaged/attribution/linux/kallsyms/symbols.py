@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.attribution.guest_ram import Unreadable
-from samepaged.attribution.linux.kallsyms.names import MOST_SYMBOLS, TOKENS, PackedNames, name_starts, tokens
-from samepaged.attribution.linux.kallsyms.search import by_shape
+from samepaged.attribution.linux.kallsyms.names import MAX_SYMBOLS, TOKENS, PackedNames, name_starts, tokens
+from samepaged.attribution.linux.kallsyms.search import find_tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from samepaged.attribution.linux.paging import Mapped
+    from samepaged.attribution.linux.paging import PageTableLeaves
     from samepaged.attribution.linux.virtual_memory import Memory
     from samepaged.attribution.linux.vmcoreinfo import VmCoreInfo
 
-__all__ = ["Symbols", "symbols"]
+__all__ = ["Symbols", "read_symbols"]
 
 # Of packed names: more than any kernel has. And of the table of tokens, whose places are 16 bits.
-MOST_NAMES: Final = 8 << 20
-MOST_TOKENS: Final = 1 << 16
-NAMED: Final = (
+MAX_NAMES_BYTES: Final = 8 << 20
+MAX_TOKEN_TABLE_BYTES: Final = 1 << 16
+TABLES: Final = (
     "kallsyms_names",
     "kallsyms_num_syms",
     "kallsyms_token_table",
@@ -54,16 +54,16 @@ class Symbols:
         return np.where(place < len(ordered), ordered[np.minimum(place, len(ordered) - 1)], addresses)
 
 
-def symbols(memory: Memory, info: VmCoreInfo, mapped: Mapped) -> Symbols:
+def read_symbols(memory: Memory, info: VmCoreInfo, page_tables: PageTableLeaves) -> Symbols:
     """Raises Unreadable where there are none, or none that agree with VMCOREINFO."""
     where: Mapping[str, int] = info.symbols  # since 6.0
-    if not all(name in where for name in NAMED):
-        where = by_shape(memory, mapped, info.symbol("_stext"))
+    if not all(name in where for name in TABLES):
+        where = find_tables(memory, page_tables, info.symbol("_stext"))
     count = int.from_bytes(memory.read(where["kallsyms_num_syms"], 4), "little")
-    if not 0 < count <= MOST_SYMBOLS:
+    if not 0 < count <= MAX_SYMBOLS:
         raise Unreadable(f"{count} symbols")
     index = np.frombuffer(memory.read(where["kallsyms_token_index"], 2 * TOKENS), dtype="<u2")
-    table = memory.read(where["kallsyms_token_table"], _room(where, "kallsyms_token_table", MOST_TOKENS))
+    table = memory.read(where["kallsyms_token_table"], _room(where, "kallsyms_token_table", MAX_TOKEN_TABLE_BYTES))
     raw = _names(memory, where, count)
     names = PackedNames(raw, name_starts(raw, count), tokens(table, index))
     known = {name: info.symbol(name) for name in ("_stext", "swapper_pg_dir", "init_uts_ns")}
@@ -84,7 +84,7 @@ def _room(where: Mapping[str, int], name: str, most: int) -> int:
 
 
 def _names(memory: Memory, where: Mapping[str, int], count: int) -> bytes:
-    room = _room(where, "kallsyms_names", MOST_NAMES)
+    room = _room(where, "kallsyms_names", MAX_NAMES_BYTES)
     # What is mapped may end before the most that names could take, where no table is known to follow.
     for size in (min(room, 24 * count), min(room, 64 * count), room):
         raw = memory.read(where["kallsyms_names"], size)
