@@ -88,7 +88,7 @@ class Problem:
     place: Place
     path: Path
     problem: str
-    remedy: str
+    remedy: str | None
     defect: Defect | None = None
 
     def described(self, name: str) -> Fault:
@@ -98,7 +98,8 @@ class Problem:
         key = f"{dotted(self.path)}: " if self.path else ""
         problem = _LONG_NUMBER.sub("...", f"{key}{self.problem}")
         place = f"{printable(name)}:{self.place.line}:{self.place.column}"
-        return Fault(f"{place}: {problem}", _LONG_NUMBER.sub("...", self.remedy))
+        remedy = None if self.remedy is None else _LONG_NUMBER.sub("...", self.remedy)
+        return Fault(f"{place}: {problem}", remedy)
 
 
 class Unreadable(Exception):  # noqa: N818 - the caller turns its problem into a ConfigError
