@@ -181,10 +181,7 @@ class Advice:
                 }
                 for guest in self._ranked()
             ],
-            "skipped": [
-                {"name": valid(one.name), "reason": valid(one.message), "reason_code": one.reason.value}
-                for one in scan.skipped
-            ],
+            "skipped": [one.document() for one in scan.skipped],
         }
 
 

@@ -98,7 +98,7 @@ def _skip(name: str, error: Exception) -> SkippedGuest:
     elif isinstance(error, OSError) and exhausted(error):
         error = no_resources(str(error.filename or "a file"), error)
     if isinstance(error, GuestError):
-        return SkippedGuest(name, error.reason, error.about(name))
+        return SkippedGuest(name, error.reason, error.about(name), error.remedy)
     log.error("domain %r: an error that was not foreseen; please report it", name, exc_info=error)
     return SkippedGuest(
         name, Reason.INTERNAL, f"domain {name!r}: {type(error).__name__}; please report it, with the log"
@@ -130,7 +130,7 @@ def scan_all(
         except HypervisorError as error:
             if not hypervisor.alive:
                 raise
-            round_.skipped.append(SkippedGuest(name, Reason.LIBVIRT, str(error)))
+            round_.skipped.append(SkippedGuest(name, Reason.LIBVIRT, str(error), error.remedy))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other guests
             round_.skipped.append(_skip(name, error))
     return round_

@@ -236,7 +236,7 @@ class Service:
         self._clocks.round_ended(round_.running, round_.skipped)
         for skipped in round_.skipped:
             if not skipped.reason.intended:
-                log.warning("skipped: %s", skipped.message)
+                log.warning("skipped: %s", skipped.message, extra=skipped.journal_fields())
         self._know(round_)
         latest = report(self._known | round_.scanned, round_.skipped, round_.started, 0.0)
         # How long it took: reading all guests, and analysing what was read.
