@@ -32,27 +32,9 @@ from samepaged.yaml_document import shown
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = [
-    "DEFAULT_GROUP",
-    "Config",
-    "ExportConfig",
-    "GroupConfig",
-    "GroupingConfig",
-    "GuestsConfig",
-    "HashingConfig",
-    "LibvirtConfig",
-    "LogConfig",
-    "LogLevel",
-    "Macvtap",
-    "MetadataSource",
-    "Mode",
-    "Reader",
-    "ScanConfig",
-    "SourcesConfig",
-    "SyncClock",
-    "TracesConfig",
-    "schema_keys",
-]
+__all__ = ["DEFAULT_GROUP", "Config", "ExportConfig", "GroupConfig", "GroupingConfig", "GuestsConfig", "HashingConfig"]
+__all__ += ["LibvirtConfig", "LogConfig", "LogLevel", "Macvtap", "MetadataSource", "Mode", "Reader"]
+__all__ += ["ScanConfig", "SourcesConfig", "SyncClock", "TracesConfig", "schema_keys"]
 
 Mode = Literal["auto", "snapshot", "precopy", "sliced", "live"]
 Reader = Literal["auto", "process", "dump"]

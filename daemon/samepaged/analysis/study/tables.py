@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from samepaged.analysis.study.attribution.tables import owner_tables
 from samepaged.analysis.study.formatting import DASH, named, percent
@@ -189,13 +189,7 @@ def _platforms(study: Study) -> Iterator[Table]:
         title="self-sharing by platform and setup",
         headings=("platform", "setup", "guests", "avg", "avg"),
         rows=tuple(
-            (
-                printable(one.platform),
-                printable(one.setup),
-                str(one.guests),
-                percent(one.self_ratio),
-                size(one.self_pages * page),
-            )
+            (printable(one.platform), printable(one.setup), *_averages(one.guests, one, page))
             for one in study.platforms.own
         ),
         names=2,
@@ -221,6 +215,19 @@ def _platforms(study: Study) -> Iterator[Table]:
     )
 
 
+class _SelfSharing(Protocol):
+    @property
+    def self_ratio(self) -> float | None: ...
+
+    @property
+    def self_pages(self) -> float: ...
+
+
+def _averages(count: int, one: _SelfSharing, page_size: int) -> tuple[str, str, str]:
+    """The cells of an average self-sharing: the number of its values, the ratio, and the bytes."""
+    return str(count), percent(one.self_ratio), size(one.self_pages * page_size)
+
+
 def _listed(names: Sequence[str], most: int = 5) -> str:
     shown = ", ".join(map(named, names[:most]))
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
@@ -233,13 +240,7 @@ def _page_sizes(study: Study) -> Table:
         title="self-sharing by page size",
         headings=("guest", "page size", "traces", "avg", "avg"),
         rows=tuple(
-            (
-                named(one.domain),
-                size(one.page_size),
-                str(one.traces),
-                percent(one.self_ratio),
-                size(one.self_pages * one.page_size),
-            )
+            (named(one.domain), size(one.page_size), *_averages(one.traces, one, one.page_size))
             for one in study.page_sizes
         ),
         note="In per cent of the guest's memory, and in bytes.",
