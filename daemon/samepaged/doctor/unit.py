@@ -15,6 +15,7 @@ from samepaged.doctor.check import Check, failure, ok, warning
 from samepaged.doctor.host import uses_soft_dirty
 from samepaged.doctor.process import READING, WRITING, locked_memory_wanted
 from samepaged.formatting import size
+from samepaged.memory.capture import needs_process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,7 +97,7 @@ def _who(user: UnitUser, *, root: bool) -> list[Check]:
 
 def _capabilities(shown: Mapping[str, str], scan: ScanConfig, *, root: bool) -> list[Check]:
     name = "unit rights"
-    if scan.reader == "dump":
+    if not needs_process(scan.reader):
         return []
     if shown.get("PrivateUsers", "no") not in {"no", ""}:
         return [
