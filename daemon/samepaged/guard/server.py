@@ -140,7 +140,7 @@ class Guard:
         try:
             self._hypervisor.connect()
         except HypervisorError as error:
-            self._channel.send(refused=watch.number, why=str(error))
+            self._channel.send(refused=watch.number, why=error.problem, remedy=error.remedy)
             return
         self._watch, self._look_at = watch, 0.0
         self._channel.send(armed=watch.number)

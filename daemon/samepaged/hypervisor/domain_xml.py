@@ -101,7 +101,7 @@ def _driven_by_qemu(root: ET.Element) -> bool:
 
 
 def _layout_error(what: str) -> GuestError:
-    return GuestError(Reason.LAYOUT, f"the domain's XML {what}; use `--reader dump`, and report this as a bug")
+    return GuestError(Reason.LAYOUT, f"the domain's XML {what}", "use `--reader dump`, and report this as a bug")
 
 
 def _size(element: ET.Element, text: str | None) -> int:

@@ -227,11 +227,12 @@ def check_monitor(domain: Domain) -> None:
         if control is ControlState.READY and not domain.in_job():
             return
         if control is not ControlState.OCCUPIED:
-            raise GuestError(Reason.IN_JOB, f"domain {domain.name!r} is in a job (migration, backup, save or dump)")
+            raise GuestError(Reason.IN_JOB, "is in a job (migration, backup, save or dump)", domain=domain.name)
         if since > OCCUPIED_SECONDS or time.monotonic() > deadline:
             raise GuestError(
                 Reason.MONITOR_BUSY,
-                f"domain {domain.name!r} is not suspended: its monitor has been busy for {since:.1f} s, so QEMU may "
-                "hang; see what it waits for (its log, stuck storage)",
+                f"is not suspended: its monitor has been busy for {since:.1f} s, so QEMU may hang",
+                "see what it waits for (its log, stuck storage)",
+                domain=domain.name,
             )
         time.sleep(LOOK_SECONDS)

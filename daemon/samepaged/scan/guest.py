@@ -125,8 +125,10 @@ class GuestScanner:
         if self._has_open_entry(domain.uuid):
             raise GuestError(
                 Reason.OPEN_ENTRY,
-                f"domain {domain.name!r} is not scanned: a journal entry of it is open, so a suspend call of an "
-                "earlier scan may still be queued in libvirt; see docs/operate/runbooks.md#samepagejournalentryopen",
+                "is not scanned: a journal entry of it is open, so a suspend call of an earlier scan may still be "
+                "queued in libvirt",
+                "see docs/operate/runbooks.md#samepagejournalentryopen",
+                domain=domain.name,
             )
 
     def _scan(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from samepaged.escape import valid
 from samepaged.ksm import expected_profit
 from samepaged.sharing import PageSizeSharing
 
@@ -79,12 +80,29 @@ class ScannedGuest:
 
 @dataclass(frozen=True, slots=True)
 class SkippedGuest:
-    """A guest that was not scanned: the reason, and a line for people. `guest_id` is None without such a domain."""
+    """A guest that was not scanned. `message` is a line with the problem and the remedy; `guest_id` is None without
+    such a domain, `remedy` if the problem needs no action.
+    """
 
     name: str
     reason: Reason
     message: str
     guest_id: GuestId | None = None
+    remedy: str | None = None
+
+    def journal_fields(self) -> dict[str, dict[str, str]]:
+        """The `extra` of a log call about the guest, as in `journald.about`."""
+        fields = {"SAMEPAGED_DOMAIN": self.name, "SAMEPAGED_REASON": self.reason.value}
+        return {"journal_fields": fields if self.remedy is None else fields | {"SAMEPAGED_REMEDY": self.remedy}}
+
+    def document(self) -> dict[str, str | None]:
+        """The guest as an object of JSON; each string is valid Unicode."""
+        return {
+            "name": valid(self.name),
+            "reason": valid(self.message),
+            "reason_code": self.reason.value,
+            "remedy": None if self.remedy is None else valid(self.remedy),
+        }
 
 
 @dataclass(frozen=True, slots=True)

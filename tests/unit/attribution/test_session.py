@@ -227,7 +227,7 @@ def test_where_the_limit_is_in_the_way_of_finding_a_kernel_it_is_told_of_and_not
     guest = Guest()
     guest.words[NOTE - 1, :2] = guest.words[NOTE, :2]  # begins as a note does, and is none
     assert attend(guest, terms=SourcesConfig(memory_limit=4096, time_limit=20.0)).note == (
-        "more of it would have to be copied than sources.memory_limit, which is 0 MiB"
+        "more of it would have to be copied than sources.memory_limit, which is 4 KiB"
     )
 
 
