@@ -15,7 +15,7 @@ from samepaged.hypervisor.guest import describe
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory import ram_location
 from samepaged.memory.dump_reader import DumpStream
-from samepaged.memory.hashing import best_hasher
+from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.memory.process_ram import ProcessRam
 from samepaged.memory.ram_location import locate_ram
 from samepaged.sharing import ABSENT, SWAPPED, ZERO
@@ -86,7 +86,7 @@ def suspended_guest(
 
 def read_process(guest: Guest) -> NDArray[np.uint64]:
     mappings = locate_ram(ram_location.read_smaps(guest.process.pid), guest.blocks)
-    with ProcessRam(guest.process.pid, mappings, hasher=best_hasher(), seed=7, threads=1, stop=lambda: False) as reader:
+    with ProcessRam(guest.process.pid, mappings, Hashing(best_hasher(), 7, 1, lambda: False)) as reader:
         return reader.read()
 
 
@@ -94,7 +94,7 @@ def read_dump(domain: Any, guest: Guest, directory: Path) -> NDArray[np.uint64]:
     def dump(path: Path) -> None:
         domain.coreDumpWithFormat(str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY)
 
-    return DumpStream(dump, directory, guest.blocks, hasher=best_hasher(), seed=7, stop=lambda: False).read()
+    return DumpStream(dump, directory, guest.blocks, Hashing(best_hasher(), 7, 1, lambda: False)).read()
 
 
 @pytest.mark.leaves_paused

@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
-from samepaged.config import Mode, Reader
+from samepaged.config import Mode, Reader, ScanConfig
+from samepaged.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["add_config", "add_connect", "add_json", "add_place", "add_scan_arguments", "add_traces"]
-__all__ += ["argument_type", "quantity", "sample"]
+__all__ += ["add_seed", "argument_type", "check_seed", "quantity", "sample"]
 
 Value = TypeVar("Value")
 
@@ -70,6 +71,23 @@ def add_json(parser: argparse.ArgumentParser, form: str = "print one JSON object
     parser.add_argument("--json", action="store_true", help=form)
 
 
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """`--seed`, of a random choice of traces."""
+    parser.add_argument(
+        "--seed",
+        metavar="N",
+        type=int,
+        default=0,
+        help="seed of the random choice of traces (default: %(default)s)",
+    )
+
+
+def check_seed(args: argparse.Namespace) -> None:
+    """Raise UsageError if `--seed` is negative."""
+    if args.seed < 0:
+        raise UsageError(f"--seed {args.seed} is negative", "give 0 or more")
+
+
 def add_place(parser: argparse.ArgumentParser) -> None:
     """PLACE: the traces that a command reads."""
     parser.add_argument(
@@ -100,10 +118,15 @@ def add_scan_arguments(parser: argparse.ArgumentParser, *, named: bool = False) 
     parser.add_argument(
         "--reader",
         choices=get_args(Reader),
-        help="reader of guest memory (default: scan.reader from the configuration). process reads the memory of the "
-        "QEMU process, dump uses libvirt's memory dump, auto takes process if it supports the guest's memory layout, "
-        "otherwise dump",
+        help=f"reader of guest memory (default: scan.reader from the configuration). {_choices_help('reader')}",
     )
+
+
+def _choices_help(key: str) -> str:
+    """The meaning of each value of a key of section `scan`: its list in the schema, as plain text."""
+    text = ScanConfig.model_fields[key].description or ""
+    choices = " ".join(text.partition("\n\n")[2].replace("`", "").split())
+    return choices.removeprefix("- ").replace(". - ", ". ").removesuffix(".")
 
 
 def add_traces(parser: argparse.ArgumentParser, addition: str = "") -> None:

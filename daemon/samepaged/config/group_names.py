@@ -6,8 +6,9 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, StrictStr, WithJsonSchema
 
-from samepaged.config.problem import shown
 from samepaged.config.section import LONGEST_TEXT
+from samepaged.errors import InvalidValueError
+from samepaged.yaml_document import shown
 
 __all__ = ["PLACE", "GroupName", "Template", "group_in", "is_group_name"]
 
@@ -25,27 +26,31 @@ def is_group_name(text: str) -> bool:
 
 def _group_name(text: str) -> str:
     if not text.strip():
-        raise ValueError("is empty; write a text")
+        raise InvalidValueError("is empty", "write a text")
     if len(text) > _LONGEST_NAME:
-        raise ValueError(f"has {len(text)} characters; use at most {_LONGEST_NAME}")
+        raise InvalidValueError(f"has {len(text)} characters", f"use at most {_LONGEST_NAME}")
     if not is_group_name(text):
-        raise ValueError(f"{shown(text)} has a space at its end, or a character that cannot be printed; remove it")
+        raise InvalidValueError(
+            f"{shown(text)} has a space at its end, or a character that cannot be printed", "remove it"
+        )
     return text
 
 
 def _template(text: str) -> str:
     if len(text) > LONGEST_TEXT:
-        raise ValueError(f"has {len(text)} characters; use at most {LONGEST_TEXT}")
+        raise InvalidValueError(f"has {len(text)} characters", f"use at most {LONGEST_TEXT}")
     if text.count(PLACE) != 1:
-        raise ValueError(f"{shown(text)} does not have {PLACE} once; {_ADVICE}")
+        raise InvalidValueError(f"{shown(text)} does not have {PLACE} once", _ADVICE)
     rest = text.replace(PLACE, "")
     if odd := sorted(set("?[]{}").intersection(rest)):
-        raise ValueError(f"{shown(text)} has a {odd[0]}: only {PLACE} and * stand for other text; {_ADVICE}")
+        raise InvalidValueError(f"{shown(text)} has a {odd[0]}: only {PLACE} and * stand for other text", _ADVICE)
     # More than one would make it a matter of taste where the group begins and ends.
     if rest.count("*") > 1:
-        raise ValueError(f"{shown(text)} has more than one *; {_ADVICE}")
+        raise InvalidValueError(f"{shown(text)} has more than one *", _ADVICE)
     if f"*{PLACE}" in text or f"{PLACE}*" in text:
-        raise ValueError(f"{shown(text)} does not say where the group ends; put a text between {PLACE} and the *")
+        raise InvalidValueError(
+            f"{shown(text)} does not say where the group ends", f"put a text between {PLACE} and the *"
+        )
     return text
 
 

@@ -6,14 +6,14 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from samepaged.arch import PAGE_SIZE
-from samepaged.doctor.check import Check, Status, ok, parted, warning
+from samepaged.doctor.check import Check, Status, ok, one_line, warning
 from samepaged.doctor.clock import clock_forecast
 from samepaged.drift.budget import UNLIMITED, FixedBudget, hourly_limit
-from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.errors import GuestError, HypervisorError, Reason, excluded
 from samepaged.formatting import seconds, size
 from samepaged.hypervisor.guest import check_links, describe, interruption
-from samepaged.memory.forecast import Policy, forecast
+from samepaged.memory.capture import AUTO, forecast, stands_in
+from samepaged.memory.reader import GuestMemory, ScanRequest
 from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from samepaged.hypervisor.guest import Guest
     from samepaged.hypervisor.protocol import Domain, Hypervisor
     from samepaged.hypervisor.qemu_process import ProcessTable
-    from samepaged.memory.forecast import Forecast
+    from samepaged.memory.reader import Forecast
 
-__all__ = ["Examined", "examine", "judged", "links", "policy", "skipped"]
+__all__ = ["Examined", "examine", "judged", "links", "skipped"]
 
 NAME: Final = "guest"
 LINKS: Final = "links"
@@ -72,29 +72,14 @@ class Examined:
     clock: ClockForecast | None = None
 
 
-def policy(scan: ScanConfig, budget: DriftBudget = UNLIMITED) -> Policy:
-    """What the configuration asks of a scan."""
-    return Policy(
-        mode=scan.mode,
-        reader=scan.reader,
-        max_pause=scan.max_pause,
-        max_duty=scan.max_duty,
-        verify_pages=0,
-        still_ksm=scan.still_ksm,
-        finer_sizes=tuple(one for one in scan.page_sizes if one < PAGE_SIZE),
-        budget=budget,
-    )
-
-
 def skipped(name: str, error: GuestError) -> Check:
     """A guest that would not be scanned."""
-    message, remedy = parted(" ".join(str(error).split()))
-    message = f"skipped ({error.reason}): {message.removeprefix(f'domain {name!r} ')}"
+    message = one_line(f"skipped ({error.reason}): {error.detail}")
     if error.reason.intended:
         return ok(NAME, message, domain=name)
-    remedy = remedy or REMEDIES.get(error.reason, OTHERWISE).format(name=shlex.quote(name))
+    remedy = error.remedy or REMEDIES.get(error.reason, OTHERWISE).format(name=shlex.quote(name))
     status = Status.WARNING if error.reason in PASSING else Status.FAILURE
-    return Check(NAME, status, message, remedy, name)
+    return Check(NAME, status, message, one_line(remedy), name)
 
 
 def judged(
@@ -103,8 +88,8 @@ def judged(
     """A guest of so many bytes that would be scanned: how, how long it would stand still, why not in a better way."""
     backed = "" if found.backed is None else f" ({size(found.backed)} backed)"
     message = f"{size(memory)}{backed}, {found.mode}{_pauses(found, scan, paused=paused)}"
-    if found.reader == "dump":
-        message += ", by a dump"
+    if stands_in(found.reader, AUTO):
+        message += f", by a {found.reader}"
     if found.obstacle is not None:
         message += f"; no better, as {found.obstacle.text}"
     if found.mode == "precopy":
@@ -115,8 +100,9 @@ def judged(
             return warning(NAME, message, f"set scan.max_drift to {clock.ppm}ppm or more, or scan.mode to live", name)
     if found.pause > scan.max_pause:
         return warning(NAME, message, f"set scan.mode: auto, or scan.max_pause above {seconds(found.pause)}", name)
-    if found.reader == "dump" and scan.reader != "dump":
-        return warning(NAME, message, "set scan.reader: dump, if that is as it should be, or report this", name)
+    if stands_in(found.reader, scan.reader):
+        remedy = f"set scan.reader: {found.reader}, if that is as it should be, or report this"
+        return warning(NAME, message, remedy, name)
     if found.mode == "sliced" and scan.mode != "sliced":
         return warning(
             NAME,
@@ -163,14 +149,8 @@ def _forecast(guest: Guest, config: Config) -> Forecast:
 
 
 def _forecast_within(guest: Guest, config: Config, budget: DriftBudget) -> Forecast:
-    return forecast(
-        guest.process.pid,
-        guest.blocks,
-        policy(config.scan, budget),
-        ScanState(guest.process.start_time),
-        paused=guest.paused,
-        vfio=guest.vfio,
-    )
+    memory = GuestMemory(guest.process.pid, guest.blocks, paused=guest.paused, vfio=guest.vfio)
+    return forecast(memory, ScanRequest(config.scan, budget), ScanState(guest.process.start_time))
 
 
 def examine(
@@ -184,7 +164,7 @@ def examine(
     guest: Guest | None = None
     try:
         if not config.selects(name):
-            raise GuestError(Reason.EXCLUDED, f"domain {name!r} is excluded by the configuration (guests)")  # noqa: TRY301 - one of several
+            raise excluded(name)
         guest = describe(domain, processes)
         check_links(guest, config.scan.mode, config.scan.macvtap)
         found = _forecast(guest, config)
@@ -196,9 +176,8 @@ def examine(
     except HypervisorError as error:
         if not hypervisor.alive:
             raise
-        return Examined(
-            name, uuid, None, False, Reason.LIBVIRT, None, skipped(name, GuestError(Reason.LIBVIRT, str(error)))
-        )
+        refused = GuestError(Reason.LIBVIRT, error.problem, error.remedy)
+        return Examined(name, uuid, None, False, Reason.LIBVIRT, None, skipped(name, refused))
     clock = clock_forecast(found.total, config.scan)
     check = judged(name, guest.memory, found, config.scan, paused=guest.paused, clock=clock)
     interrupted = bool(guest.macvtap) and found.mode != "live" and not guest.paused

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from samepaged.doctor.check import Check, failure, from_error, ok, warning
 from samepaged.doctor.host import uses_soft_dirty
+from samepaged.formatting import size
+from samepaged.memory.capture import needs_process
 from samepaged.privileges import PrivilegeError, seal
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ READING: Final = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
 WRITING: Final = ("CAP_DAC_OVERRIDE",)
 # Bytes that are read into at a time, by each thread and once more (memory/locked_buffer.py).
 BUFFER: Final = 2 << 20
-MIB: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ def is_session(uri: str) -> bool:
 def capabilities(user: User, scan: ScanConfig, uri: str) -> Check:
     """Whether this process holds the capabilities that this configuration needs."""
     name = "rights"
-    if scan.reader == "dump":
-        return ok(name, f"user {user.name}; the dump reader needs no capabilities, only libvirt's right to dump")
+    if not needs_process(scan.reader):
+        return ok(name, f"user {user.name}; the {scan.reader} reader needs no capabilities, only libvirt's rights")
     missing = [one for one in READING if one not in user.held]
     if missing and is_session(uri):
         return ok(name, f"user {user.name}, without {' and '.join(missing)}: enough for QEMUs of the same user")
@@ -95,7 +96,7 @@ def locked_memory(limit: int | None, threads: int, held: Collection[str]) -> Che
     """Whether what is read of guests can be kept out of swap: the limit in bytes (None: none) for so many threads."""
     name = "locked memory"
     wanted = locked_memory_wanted(threads)
-    need = f"{wanted // MIB} MiB for {threads} thread{'s' * (threads != 1)}"
+    need = f"{size(wanted)} for {threads} thread{'s' * (threads != 1)}"
     if "CAP_IPC_LOCK" in held:
         return ok(name, f"not limited for this process; it takes {need}")
     if limit is None:
@@ -103,10 +104,10 @@ def locked_memory(limit: int | None, threads: int, held: Collection[str]) -> Che
     if limit < wanted:
         return warning(
             name,
-            f"limited to {limit // 1024} KiB, and it takes {need}: what is read of guests may be swapped out",
+            f"limited to {size(limit)}, and it takes {need}: what is read of guests may be swapped out",
             "LimitMEMLOCK=infinity in the unit, `ulimit -l unlimited` in a shell; or fewer scan.threads",
         )
-    return ok(name, f"limited to {limit // MIB} MiB; it takes {need}")
+    return ok(name, f"limited to {size(limit)}; it takes {need}")
 
 
 def core(error: PrivilegeError | None) -> Check:

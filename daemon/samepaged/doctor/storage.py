@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged import hash_seed
 from samepaged.config import Config, load
-from samepaged.doctor.check import Check, Status, failure, from_error, ok, warning
-from samepaged.errors import ConfigError
+from samepaged.doctor.check import Check, Status, failure, from_error, from_fault, ok, warning
+from samepaged.errors import ConfigError, Fault
 from samepaged.guard.directories import places
 from samepaged.guard.journal import JournalError, of_dead_processes, open_entries
 from samepaged.traces.database import installed
@@ -68,17 +68,15 @@ class SeedFile:
     trouble: ConfigError | OSError | None
 
 
-def configuration(path: Path | None, problems: Sequence[str], *, exposed: bool, elsewhere: bool) -> list[Check]:
-    """Whether the configuration could be read (`problems`: what is wrong with it), whether it has a seed that others
+def configuration(path: Path | None, faults: Sequence[Fault], *, exposed: bool, elsewhere: bool) -> list[Check]:
+    """Whether the configuration could be read (`faults` are its problems), whether it has a seed that others
     can read (`exposed`), and whether there is one at the usual place that was not asked for (`elsewhere`).
     """
     name = "configuration"
-    if problems:
+    if faults:
         return [
-            from_error(
-                name, ConfigError(problem), "see docs/reference/configuration.md; until then, the defaults are checked"
-            )
-            for problem in problems
+            from_fault(name, fault, "see docs/reference/configuration.md; until then, the defaults are checked")
+            for fault in faults
         ]
     if exposed:
         return [
@@ -271,13 +269,13 @@ def _exposed(path: Path | None) -> bool:
 
 def read_configuration(path: Path | None) -> tuple[Config, list[Check]]:
     """The configuration, or the defaults where it cannot be used, and what there is to say about it."""
-    problems: Sequence[str] = ()
+    faults: Sequence[Fault] = ()
     try:
         config = load(path)
     except ConfigError as error:
-        config, problems = Config(), error.problems
+        config, faults = Config(), error.faults
     exposed = config.hashing.seed is not None and _exposed(path)
-    return config, configuration(path, problems, exposed=exposed, elsewhere=path is None and DEFAULT.exists())
+    return config, configuration(path, faults, exposed=exposed, elsewhere=path is None and DEFAULT.exists())
 
 
 def storage(config: Config, user: str) -> list[Check]:

@@ -13,6 +13,7 @@ from samepaged.hypervisor.qemu_process import ProcessTable, QemuProcess
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from samepaged.guest_id import GuestId
     from samepaged.hypervisor.protocol import Domain
 
 __all__ = ["Guest", "check_links", "describe", "interruption"]
@@ -29,7 +30,7 @@ class Guest:
     """
 
     name: str
-    uuid: str
+    guest_id: GuestId
     id: int
     paused: bool
     process: QemuProcess
@@ -41,6 +42,11 @@ class Guest:
     dimms: tuple[tuple[int, int], ...] = ()
     device_writes: bool = False
     macvtap: tuple[str, ...] = ()
+
+    @property
+    def uuid(self) -> str:
+        """The domain's UUID."""
+        return self.guest_id.uuid
 
     @property
     def memory(self) -> int:
@@ -64,20 +70,22 @@ def describe(domain: Domain, processes: ProcessTable | None = None) -> Guest:
     name = domain.name
     paused, obstacle = domain.scan_state()
     if obstacle is not None:
-        raise GuestError(obstacle.reason, f"domain {name!r} {obstacle.text}")
+        raise GuestError(obstacle.reason, obstacle.text, domain=name)
     check_monitor(domain)
     parsed = domain_xml.parse(domain.xml())
     if parsed.opt_out is not None:
-        raise GuestError(Reason.OPTED_OUT, f"domain {name!r} is not to be scanned: its metadata says {parsed.opt_out}")
+        raise GuestError(Reason.OPTED_OUT, f"is not to be scanned: its metadata says {parsed.opt_out}", domain=name)
     if parsed.encryption is not None:
         raise GuestError(
             Reason.ENCRYPTED,
-            f"domain {name!r} has encrypted memory (launch security {parsed.encryption!r}): the host sees only "
-            "ciphertext, which never repeats; exclude it (guests.exclude)",
+            f"has encrypted memory (launch security {parsed.encryption!r}): the host sees only ciphertext, which never "
+            "repeats",
+            "exclude it (guests.exclude)",
+            domain=name,
         )
     return Guest(
         name=name,
-        uuid=domain.uuid,
+        guest_id=domain.guest_id,
         id=domain.id,
         paused=paused,
         process=(processes or ProcessTable()).find(name, domain.uuid),
@@ -115,6 +123,8 @@ def check_links(guest: Guest, mode: str, allowed: str) -> None:
     value = "allow_passthrough" if passthrough else "allow"
     raise GuestError(
         Reason.MACVTAP,
-        f"domain {guest.name!r} has {interruption(guest.macvtap)}; to scan it all the same, set scan.macvtap: {value}, "
-        "or scan.mode: live (no suspend); else exclude it (guests.exclude)",
+        f"has {interruption(guest.macvtap)}",
+        f"to scan it all the same, set scan.macvtap: {value}, or scan.mode: live (no suspend); else exclude it "
+        "(guests.exclude)",
+        domain=guest.name,
     )

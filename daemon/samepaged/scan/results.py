@@ -6,14 +6,20 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from samepaged.escape import valid
 from samepaged.ksm import expected_profit
 from samepaged.sharing import PageSizeSharing
 
 if TYPE_CHECKING:
-    from samepaged.errors import Reason
-    from samepaged.sharing import GuestSharing, SharingReport
+    from collections.abc import Mapping
 
-__all__ = ["GuestScan", "HostScan", "SkippedGuest", "mergeable_pages"]
+    from samepaged.attribution.page_owners import PageOwners
+    from samepaged.errors import Reason
+    from samepaged.guest_id import GuestId
+    from samepaged.hypervisor.qemu_process import QemuProcess
+    from samepaged.sharing import Contents, GuestSharing, PageDigest, SharingReport
+
+__all__ = ["GuestScan", "HostScan", "ScannedGuest", "SkippedGuest", "mergeable_pages"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,7 @@ class GuestScan:
     """
 
     name: str
-    uuid: str
+    guest_id: GuestId
     group: str
     mode: str
     reader: str
@@ -42,21 +48,68 @@ class GuestScan:
     unbacked_zero_pages: int = 0
     device_writes: bool = False
 
+    @property
+    def uuid(self) -> str:
+        """The domain's UUID."""
+        return self.guest_id.uuid
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedGuest:
+    """One guest's scan, the guest's process, and the contents of its memory. `lasting` has the contents of the pages
+    that are unchanged since the scan before, if there was one; `by_page_size` the contents in other page sizes. If page
+    attribution was due, `ownership` has the owners of the pages of `digest`, both of one instant.
+    """
+
+    scan: GuestScan
+    process: QemuProcess
+    contents: Contents
+    lasting: Contents | None
+    by_page_size: Mapping[int, Contents]
+    ownership: PageOwners | None = None
+    digest: PageDigest | None = None
+
+    def renamed(self, name: str) -> ScannedGuest:
+        """The same under the name that the domain has now."""
+        return self if name == self.scan.name else replace(self, scan=replace(self.scan, name=name))
+
+    def lean(self) -> ScannedGuest:
+        """Without what only this round's analysis needs, and what takes as much memory again."""
+        return replace(self, lasting=None, by_page_size={}, ownership=None, digest=None)
+
 
 @dataclass(frozen=True, slots=True)
 class SkippedGuest:
-    """A guest that was not scanned: why, as a bounded word and as a line for people."""
+    """A guest that was not scanned. `message` is a line with the problem and the remedy; `guest_id` is None without
+    such a domain, `remedy` if the problem needs no action.
+    """
 
     name: str
     reason: Reason
     message: str
+    guest_id: GuestId | None = None
+    remedy: str | None = None
+
+    def journal_fields(self) -> dict[str, dict[str, str]]:
+        """The `extra` of a log call about the guest, as in `journald.about`."""
+        fields = {"SAMEPAGED_DOMAIN": self.name, "SAMEPAGED_REASON": self.reason.value}
+        return {"journal_fields": fields if self.remedy is None else fields | {"SAMEPAGED_REMEDY": self.remedy}}
+
+    def document(self) -> dict[str, str | None]:
+        """The guest as an object of JSON; each string is valid Unicode."""
+        return {
+            "name": valid(self.name),
+            "reason": valid(self.message),
+            "reason_code": self.reason.value,
+            "remedy": None if self.remedy is None else valid(self.remedy),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class HostScan:
-    """One scan of all guests. `report` covers `scans`, and nothing of `skipped`. `stable` covers only the pages that
-    kept their content since the scan before, and only the guests that can be compared with it; `page_sizes` tells
-    sharing in other sizes of page.
+    """One scan of all guests, whose names differ. `report` covers `scans`, and nothing of `skipped`. `stable` covers
+    only pages that kept their content since the scan before, of guests that can be compared with it. `page_sizes` has
+    the sharing in other page sizes.
 
     `departed` are the rows of guests that left after the scan: no longer shown, yet part of the host's totals until
     the next scan computes new ones. `attainable_pages` is what KSM could save, zero pages too, in those guests alone
@@ -74,12 +127,16 @@ class HostScan:
     attainable_pages: int = 0
     attended_pages: int = 0
 
-    def without(self, name: str) -> HostScan:
-        """This scan with the domain `name` departed: its row and pairs are gone, the totals of host and groups stay."""
+    def without(self, guest_id: GuestId) -> HostScan:
+        """This scan after the guest's departure: its row and pairs are gone, the totals of host and groups stay."""
+        skipped = tuple(one for one in self.skipped if one.guest_id != guest_id)
+        name = next((scan.name for scan in self.scans if scan.guest_id == guest_id), None)
+        if name is None:
+            return replace(self, skipped=skipped)
         return replace(
             self,
-            scans=tuple(scan for scan in self.scans if scan.name != name),
-            skipped=tuple(one for one in self.skipped if one.name != name),
+            scans=tuple(scan for scan in self.scans if scan.guest_id != guest_id),
+            skipped=skipped,
             report=_without(self.report, name),
             stable=self.stable and _without(self.stable, name),
             departed=(*self.departed, *(guest for guest in self.report.guests if guest.name == name)),

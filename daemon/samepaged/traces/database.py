@@ -25,7 +25,7 @@ def installed() -> bool:
 def check_installed() -> None:
     """Raises SamepagedError where DuckDB is missing."""
     if not installed():
-        raise SamepagedError("traces need DuckDB, which is not installed; run pip install 'samepaged[traces]'")
+        raise SamepagedError("traces need DuckDB, which is not installed", "run pip install 'samepaged[traces]'")
 
 
 def failures() -> tuple[type[Exception], ...]:

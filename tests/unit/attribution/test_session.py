@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,8 @@ import pytest
 from samepaged.attribution import client, messages, page_buffer, sandbox
 from samepaged.attribution import session as module
 from samepaged.attribution.page_owners import KIND
-from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
+from samepaged.attribution.session import AttributionSession, GuestKernelCache
+from samepaged.config import SourcesConfig
 from tests.unit.attribution.pretended import (
     ARRAY,
     ARRAY_PAGES,
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.page_owners import PageOwners
 
-TERMS = WorkerLimits(memory_limit=1 << 20, time_limit=20.0, names=True)
-IMPATIENT = WorkerLimits(memory_limit=1 << 20, time_limit=0.5)
+TERMS = SourcesConfig(memory_limit=1 << 20, time_limit=20.0, names=True)
+IMPATIENT = SourcesConfig(memory_limit=1 << 20, time_limit=0.5)
 # Whatever the machine is doing: how long a guest may wait is no matter of these tests.
 LONG = 20.0
 
@@ -49,7 +49,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def attend(
     guest: Guest,
     known: GuestKernelCache | None = None,
-    terms: WorkerLimits = TERMS,
+    terms: SourcesConfig = TERMS,
     how: str = "well",
     meanwhile: Callable[[], None] = lambda: None,
 ) -> PageOwners:
@@ -59,7 +59,7 @@ def attend(
         attendant.prepare(guest)
         meanwhile()
         guest.asked.clear()
-        with attendant.held(guest, None):
+        with attendant.while_suspended(guest, None):
             pass
         held = guest.asked.copy()
         attendant.start_attribution()
@@ -108,7 +108,7 @@ def test_a_second_scan_knows_what_it_needs_without_a_rehearsal() -> None:
 
 
 def test_names_do_not_leave_the_process_that_is_not_asked_for_them() -> None:
-    found = attend(Guest(), terms=WorkerLimits(1 << 20, 20.0))
+    found = attend(Guest(), terms=SourcesConfig(memory_limit=1 << 20, time_limit=20.0))
     assert found.names == ("slab of\na kind",)
     assert found.processes == ()
     assert found.kinds[OTHER] == KIND["library"]
@@ -140,12 +140,12 @@ def test_a_guest_that_is_held_does_not_wait_for_a_process_that_does_not_listen(m
     monkeypatch.setattr(socket, "socketpair", lambda *_: (ours, theirs))
     monkeypatch.setattr(module, "SELECTION_SECONDS", 0.1)
     known = GuestKernelCache(1, extra_pages=np.arange(PAGES, dtype=np.int64))
-    found = attend(Guest(), known, WorkerLimits(memory_limit=2 << 20, time_limit=3600.0), how="deaf")
+    found = attend(Guest(), known, SourcesConfig(memory_limit=2 << 20, time_limit=3600.0), how="deaf")
     assert found.note == "the process that read it was given up: it took too long"
 
 
 def test_a_process_is_not_given_types_again_and_again(tmp_path: Path) -> None:
-    found = attend(Guest(), terms=replace(TERMS, btf_directory=tmp_path), how="asking")
+    found = attend(Guest(), terms=TERMS.model_copy(update={"btf_directory": tmp_path}), how="asking")
     assert found.note == "the process that read it was given up: it asked for types again and again"
 
 
@@ -156,7 +156,7 @@ def test_a_process_that_looks_for_files_finds_none() -> None:
 def test_a_scan_that_is_stopped_does_not_wait_for_the_process() -> None:
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: True, program("sleep")) as attendant:
         attendant.prepare(Guest())
-        assert attendant.expected(None) == 0
+        assert attendant.expected_copies(None) == 0
         attendant.start_attribution()
         assert "interrupted" in (attendant.finish().note or "")
 
@@ -218,7 +218,7 @@ def test_what_is_known_of_a_guest_that_makes_no_sense_any_more_is_forgotten() ->
 
 def test_a_guest_that_needs_more_than_the_limit_is_not_copied_at_all() -> None:
     guest = Guest()
-    found = attend(guest, terms=WorkerLimits(memory_limit=5 * 4096, time_limit=20.0))
+    found = attend(guest, terms=SourcesConfig(memory_limit=5 * 4096, time_limit=20.0))
     assert "sources.memory_limit" in (found.note or "")
     assert guest.asked == []
 
@@ -226,15 +226,15 @@ def test_a_guest_that_needs_more_than_the_limit_is_not_copied_at_all() -> None:
 def test_where_the_limit_is_in_the_way_of_finding_a_kernel_it_is_told_of_and_not_the_guest() -> None:
     guest = Guest()
     guest.words[NOTE - 1, :2] = guest.words[NOTE, :2]  # begins as a note does, and is none
-    assert attend(guest, terms=WorkerLimits(memory_limit=4096, time_limit=20.0)).note == (
-        "more of it would have to be copied than sources.memory_limit, which is 0 MiB"
+    assert attend(guest, terms=SourcesConfig(memory_limit=4096, time_limit=20.0)).note == (
+        "more of it would have to be copied than sources.memory_limit, which is 4 KiB"
     )
 
 
 def test_of_what_is_chosen_as_much_is_copied_as_there_is_room_for() -> None:
     guest = Guest()
     guest.choose(*range(100, 200))
-    found = attend(guest, terms=WorkerLimits(memory_limit=16 * 4096, time_limit=20.0))
+    found = attend(guest, terms=SourcesConfig(memory_limit=16 * 4096, time_limit=20.0))
     assert 0 < np.count_nonzero(found.kinds) < 100
     assert "not copied" in (found.note or "")
 
@@ -275,19 +275,19 @@ def test_what_was_copied_ahead_is_copied_again_where_it_was_written() -> None:
     guest = Guest()
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         guest.asked.clear()
         guest.words[OTHER, 0] = 11
         written = np.zeros(PAGES, dtype=np.bool_)
         written[[OTHER, 200]] = True
-        attendant.again(guest, written)
+        attendant.copy_written(guest, written)
         assert guest.asked == [OTHER]
         guest.choose(50, 80)  # of which the struct pages are written, and page 80 is none that was known of
         guest.words[OTHER, 0] = 12
         written[:] = False
         written[[OTHER, 80, *range(ARRAY, ARRAY + ARRAY_PAGES)]] = True
         guest.asked.clear()
-        with attendant.held(guest, written):
+        with attendant.while_suspended(guest, written):
             pass
         assert sorted(guest.asked) == [*range(ARRAY, ARRAY + ARRAY_PAGES), 80, OTHER]
         attendant.start_attribution()
@@ -301,9 +301,9 @@ def test_what_was_copied_ahead_and_is_not_there_any_more_is_not_taken_for_what_i
     nothing = np.zeros(PAGES, dtype=np.bool_)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         guest.swapped, guest.unbacked = frozenset({OTHER}), frozenset({60})
-        with attendant.held(guest, nothing):
+        with attendant.while_suspended(guest, nothing):
             pass
         attendant.start_attribution()
         found = attendant.finish()
@@ -313,14 +313,14 @@ def test_what_was_copied_ahead_and_is_not_there_any_more_is_not_taken_for_what_i
 
 def test_where_there_is_no_room_to_copy_again_all_is_copied_while_the_guest_is_held() -> None:
     guest = Guest()
-    terms = WorkerLimits(memory_limit=12 * 4096, time_limit=20.0, names=True)
+    terms = SourcesConfig(memory_limit=12 * 4096, time_limit=20.0, names=True)
     everything = np.ones(PAGES, dtype=np.bool_)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
-        attendant.again(guest, everything)
+        attendant.copy_running(guest)
+        attendant.copy_written(guest, everything)
         guest.words[OTHER, 0] = 13
-        with attendant.held(guest, np.zeros(PAGES, dtype=np.bool_)):
+        with attendant.while_suspended(guest, np.zeros(PAGES, dtype=np.bool_)):
             pass
         attendant.start_attribution()
         found = attendant.finish()
@@ -331,27 +331,27 @@ def test_where_there_is_no_room_to_copy_again_all_is_copied_while_the_guest_is_h
 
 def test_where_all_is_to_be_copied_once_more_it_is_announced_so() -> None:
     guest = Guest()
-    terms = WorkerLimits(memory_limit=12 * 4096, time_limit=20.0)
+    terms = SourcesConfig(memory_limit=12 * 4096, time_limit=20.0)
     nothing, everything = np.zeros(PAGES, dtype=np.bool_), np.ones(PAGES, dtype=np.bool_)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        whole = attendant.expected(None)
-        attendant.ahead(guest)
-        assert attendant.expected(everything) == whole
-        attendant.again(guest, everything)
-        assert attendant.expected(nothing) == whole
+        whole = attendant.expected_copies(None)
+        attendant.copy_running(guest)
+        assert attendant.expected_copies(everything) == whole
+        attendant.copy_written(guest, everything)
+        assert attendant.expected_copies(nothing) == whole
 
 
 def test_pages_that_are_gone_take_no_room_and_have_nothing_copied_once_more() -> None:
     guest = Guest()
     guest.choose(*range(100, 110))
-    terms = WorkerLimits(memory_limit=20 * 4096, time_limit=20.0)
+    terms = SourcesConfig(memory_limit=20 * 4096, time_limit=20.0)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         guest.unbacked, guest.swapped = frozenset(range(100, 105)), frozenset(range(105, 110))
         guest.asked.clear()
-        with attendant.held(guest, np.zeros(PAGES, dtype=np.bool_)):
+        with attendant.while_suspended(guest, np.zeros(PAGES, dtype=np.bool_)):
             pass
         assert {page for page in guest.asked if page < 100} == set()
         attendant.start_attribution()
@@ -368,11 +368,11 @@ def test_what_is_chosen_while_the_guest_is_held_is_copied_as_far_as_was_announce
     written[ARRAY : ARRAY + ARRAY_PAGES] = True
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         guest.choose(*range(100, 250))
         guest.asked.clear()
-        announced = attendant.expected(written)
-        with attendant.held(guest, written):
+        announced = attendant.expected_copies(written)
+        with attendant.while_suspended(guest, written):
             pass
         assert len(guest.asked) == announced == ARRAY_PAGES + 100 // module.EXTRA_SELECTION_DIVISOR + 2
         attendant.start_attribution()
@@ -389,9 +389,9 @@ def test_where_memory_runs_out_while_the_guest_is_held_the_scan_goes_on(monkeypa
     monkeypatch.setattr(client, "PREALLOCATED_PAGES", 1)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         monkeypatch.setattr(os, "posix_fallocate", full)
-        with attendant.held(guest, everything):
+        with attendant.while_suspended(guest, everything):
             pass
         attendant.start_attribution()
         assert "No space left" in (attendant.finish().note or "")
@@ -401,7 +401,7 @@ def test_an_answer_that_was_there_in_time_counts_however_late_it_is_asked_for() 
     guest = Guest()
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        with attendant.held(guest, None):
+        with attendant.while_suspended(guest, None):
             pass
         attendant.start_attribution()
         assert attendant._client is not None

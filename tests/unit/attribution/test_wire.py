@@ -24,14 +24,16 @@ from samepaged.attribution.messages import (
     without_names,
 )
 from samepaged.attribution.page_owners import KIND, KINDS, PageOwners
-from samepaged.attribution.wire import MAGIC, START, Array, Channel, Form, GoneError, Line, Number, WireError
+from samepaged.attribution.wire import Channel
+from samepaged.ipc import MAGIC, START, Array, Form, GoneError, Number, ProtocolError, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORMS = {
     "found": Form(
-        {"count": Number(0, 9), "note": Line(4)}, {"pages": Array("<i8", 3), "kinds": Array("u1", 2, exact=True)}
+        {"count": Number(0, 9), "note": Text(4, optional=True)},
+        {"pages": Array("<i8", 3), "kinds": Array("u1", 2, exact=True)},
     )
 }
 PAGES = 16
@@ -111,24 +113,24 @@ def test_arrays_are_taken_in_the_order_in_which_they_are_sent() -> None:
     ],
 )
 def test_what_is_not_of_the_form_is_refused_before_anything_is_made_of_it(header: object) -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         said(framed(header, bytes(100)))
 
 
 @pytest.mark.parametrize("raw", [b"[" * 60_000, b'{"kind":' * 8_000, b"1" * 60_000, b"\xff", b'{"kind": NaN}', b""])
 def test_json_that_is_none_is_refused(raw: bytes) -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         said(START.pack(MAGIC, len(raw)) + raw)
 
 
 def test_a_header_longer_than_any_is_not_waited_for() -> None:
-    with pytest.raises(WireError, match="does not speak"):
+    with pytest.raises(ProtocolError, match="malformed"):
         said(START.pack(MAGIC, 1 << 30))
 
 
 @given(st.binary(max_size=200))
 def test_noise_is_refused(raw: bytes) -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         said(raw)
 
 
@@ -139,7 +141,7 @@ def test_a_message_with_a_flipped_bit_is_refused_or_still_of_its_form(at: int, b
     raw[at % len(raw)] ^= 1 << bit
     try:
         taken = said(bytes(raw))
-    except WireError:
+    except ProtocolError:
         assert at != len(raw) - 1  # of the contents, which may be any bytes
         return
     assert 0 <= taken.fields["count"] <= 9
@@ -154,15 +156,15 @@ def test_an_end_in_the_middle_is_an_end() -> None:
 def test_nobody_waits_longer_than_the_deadline_or_past_a_stop() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        with pytest.raises(WireError, match="took too long"):
+        with pytest.raises(ProtocolError, match="took too long"):
             Channel(ours, lambda: False).receive(FORMS, time.monotonic() + 0.01)
-        with pytest.raises(WireError, match="interrupted"):
+        with pytest.raises(ProtocolError, match="interrupted"):
             Channel(ours, lambda: True).receive(FORMS, time.monotonic() + 60)
 
 
 def test_nobody_waits_for_a_process_that_does_not_listen() -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs, pytest.raises(WireError, match="took too long"):
+    with ours, theirs, pytest.raises(ProtocolError, match="took too long"):
         Channel(ours, lambda: False).send(
             "found", {"pages": np.zeros(1 << 20, dtype=np.int64)}, deadline=time.monotonic() + 0.1
         )
@@ -171,9 +173,9 @@ def test_nobody_waits_for_a_process_that_does_not_listen() -> None:
 def test_whoever_listens_slowly_is_waited_for_no_longer_than_whoever_does_not() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:  # there is always room for so little
-        with pytest.raises(WireError, match="took too long"):
+        with pytest.raises(ProtocolError, match="took too long"):
             Channel(ours, lambda: False).send("found", deadline=time.monotonic() - 1)
-        with pytest.raises(WireError, match="interrupted"):
+        with pytest.raises(ProtocolError, match="interrupted"):
             Channel(ours, lambda: True).send("found", deadline=time.monotonic() + 60)
 
 
@@ -262,7 +264,7 @@ def test_names_too_long_or_with_a_zero_in_them_are_cut_and_mended() -> None:
     ],
 )
 def test_an_ownership_that_contradicts_itself_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         passed(ownership(**change))
 
 
@@ -270,7 +272,7 @@ def test_an_ownership_that_contradicts_itself_is_refused(change: dict[str, Any])
 def test_users_that_are_not_in_order_are_refused(pages: list[int], by: list[int]) -> None:
     fields, arrays = page_owners_to_message(ownership())
     arrays["used_pages"], arrays["used_by"] = np.array(pages, dtype=np.int32), np.array(by, dtype=np.int32)
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         page_owners_from_message(fields, arrays)
 
 
@@ -278,7 +280,7 @@ def test_users_that_are_not_in_order_are_refused(pages: list[int], by: list[int]
 def test_names_that_do_not_end_or_are_too_long_are_refused(raw: bytes) -> None:
     fields, arrays = page_owners_to_message(ownership())
     arrays["names"] = np.frombuffer(raw, dtype=np.uint8)
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         page_owners_from_message(fields, arrays)
 
 

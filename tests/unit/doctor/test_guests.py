@@ -18,9 +18,9 @@ from samepaged.doctor.ram_layout import compared
 from samepaged.doctor.report import document, text
 from samepaged.errors import GuestError, Reason
 from samepaged.hypervisor.hmp import RamBlock
-from samepaged.memory.forecast import Forecast
 from samepaged.memory.modes import FallbackReason
 from samepaged.memory.ram_location import RamMapping
+from samepaged.memory.reader import Forecast
 from samepaged.text_layout import columns
 
 GIB = 1 << 30
@@ -92,17 +92,17 @@ def test_a_guest_that_others_paused_is_never_a_trouble() -> None:
 
 @pytest.mark.parametrize("reason", list(Reason))
 def test_every_reason_to_skip_a_guest_has_a_remedy_or_is_intended(reason: Reason) -> None:
-    check = skipped("web'1", GuestError(reason, 'domain "web\'1" is odd'))
+    check = skipped("web'1", GuestError(reason, "is odd", domain="web'1"))
     assert f"skipped ({reason})" in check.message
     assert (check.status == "ok") == reason.intended == (check.remedy is None)
 
 
 def test_what_passes_by_itself_is_a_warning_and_the_rest_a_failure() -> None:
-    assert skipped("a", GuestError(Reason.IN_JOB, "domain 'a' is in a job")).status == "warning"
-    assert skipped("a", GuestError(Reason.IN_JOB, "domain 'a' is in a job")).message == "skipped (in_job): is in a job"
-    check = skipped("a b", GuestError(Reason.NO_PERMISSION, "it may not be read; run as root"))
+    assert skipped("a", GuestError(Reason.IN_JOB, "is in a job", domain="a")).status == "warning"
+    assert skipped("a", GuestError(Reason.IN_JOB, "is in a job", domain="a")).message == "skipped (in_job): is in a job"
+    check = skipped("a b", GuestError(Reason.NO_PERMISSION, "it may not be read", "run as root"))
     assert (check.status, check.remedy) == ("failure", "run as root")
-    assert "'a b'" in str(skipped("a b", GuestError(Reason.CRASHED, "domain 'a b' has crashed")).remedy)
+    assert "'a b'" in str(skipped("a b", GuestError(Reason.CRASHED, "has crashed", domain="a b")).remedy)
 
 
 def mapping(start: int, size: int) -> RamMapping:

@@ -27,8 +27,9 @@ from samepaged.doctor.storage import (
     storage,
     traces,
 )
-from samepaged.errors import ConfigError
-from samepaged.guard.journal import Entry, JournalError, OpenEntry, boot_id
+from samepaged.errors import ConfigError, Fault
+from samepaged.guard.journal import Entry, JournalError, OpenEntry
+from samepaged.procfs import boot_id
 from samepaged.web.config_file import LoadedConfig
 from samepaged.web.config_schema import WebConfig
 
@@ -107,7 +108,10 @@ def test_a_directory_that_is_there_is_never_given_to_another_user() -> None:
         (SeedFile(HERE, exists=True, exposed=False, trouble=None), "ok"),
         (SeedFile(HERE, exists=True, exposed=True, trouble=None), "warning"),
         (SeedFile(HERE, exists=True, exposed=False, trouble=PermissionError(13, "denied")), "warning"),
-        (SeedFile(HERE, exists=True, exposed=False, trouble=ConfigError("holds no seed; remove it")), "failure"),
+        (
+            SeedFile(HERE, exists=True, exposed=False, trouble=ConfigError(Fault("holds no seed", "remove it"))),
+            "failure",
+        ),
     ],
 )
 def test_a_seed_is_a_secret_and_whole(file: SeedFile, status: str) -> None:
@@ -123,11 +127,11 @@ def test_a_guest_that_may_be_left_suspended_is_a_failure_that_recover_mends() ->
     assert (check.status, str(check.remedy)[:17]) == ("failure", "samepaged recover")
     assert "\n" not in check.message
     assert [one.status for one in journal([], [])] == ["ok"]
-    assert [one.status for one in journal([JournalError("it is odd; remove it")], [HERE])] == ["warning", "warning"]
+    assert [one.status for one in journal([JournalError("it is odd", "remove it")], [HERE])] == ["warning", "warning"]
 
 
 def test_every_problem_of_a_configuration_is_a_failure_with_its_remedy() -> None:
-    first, second = configuration(HERE, ["f:1:1: a; b", "f:2:1: c"], exposed=False, elsewhere=False)
+    first, second = configuration(HERE, [Fault("f:1:1: a", "b"), Fault("f:2:1: c")], exposed=False, elsewhere=False)
     assert (first.status, first.message, first.remedy) == ("failure", "f:1:1: a", "b")
     assert second.remedy is not None
 

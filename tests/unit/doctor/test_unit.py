@@ -114,13 +114,13 @@ def test_libvirt_tells_what_it_is_and_whether_guests_may_be_suspended() -> None:
 
 
 def test_a_refusal_to_write_is_quoted_in_a_line() -> None:
-    error = HypervisorError("libvirt cannot be reached: authentication\nunavailable; check")
+    error = HypervisorError("libvirt cannot be reached: authentication\nunavailable", "check")
     _, rights = connected(Access(URI, VERSIONS, may_change=False, error=error), "someone")
     assert "authentication unavailable" in rights.message
 
 
 def test_a_libvirt_that_is_away_is_a_failure_and_the_rest_unknown() -> None:
-    error = HypervisorError("libvirt cannot be reached: no such file; check that libvirtd runs")
+    error = HypervisorError("libvirt cannot be reached: no such file", "check that libvirtd runs")
     first, rest = connected(Access(URI, None, may_change=False, error=error), "someone")
     assert (first.status, first.remedy) == ("failure", "check that libvirtd runs")
     assert (rest.status, "could not be checked" in rest.message) == ("warning", True)
@@ -139,7 +139,7 @@ class Connection:
 
     def connect(self) -> None:
         if self.uri == "nobody" or not self.read_only:
-            raise HypervisorError("libvirt cannot be reached: authentication unavailable; check")
+            raise HypervisorError("libvirt cannot be reached: authentication unavailable", "check")
 
     def versions(self) -> tuple[str, str]:
         return VERSIONS

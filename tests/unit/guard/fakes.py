@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from samepaged.guard.journal import Entry, OpenEntry, boot_id
+from samepaged.guard.journal import Entry, OpenEntry
+from samepaged.guest_id import GuestId
 from samepaged.hypervisor.guest import Guest
 from samepaged.hypervisor.qemu_process import QemuProcess
+from samepaged.procfs import boot_id
 from tests.support.hypervisor import URI, UUID
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class FakeGuard:
 
 
 def guest(*, paused: bool = False) -> Guest:
-    return Guest("web-1", UUID, 7, paused, QemuProcess(1, 1), (1 << 20,), vfio=False)
+    return Guest("web-1", GuestId(URI, UUID), 7, paused, QemuProcess(1, 1), (1 << 20,), vfio=False)
 
 
 def open_entry(directory: Path, entry: Entry = ENTRY) -> OpenEntry:

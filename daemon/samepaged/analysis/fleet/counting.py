@@ -48,13 +48,13 @@ class Guests:
         try:
             threshold(sample)
         except ValueError as error:
-            raise UsageError(f"--sample {sample}: not a power of two up to {1 << MOST_HALVINGS}; try 256") from error
+            raise UsageError(f"--sample {sample}: not a power of two up to {1 << MOST_HALVINGS}", "try 256") from error
         traces = tuple(newest(files))
         sample = max(sample, *(file.sample for file, _ in traces))
         if sample > 1 and traces[0][1].hash_bits < 64:  # noqa: PLR2004 - bits of a whole hash
             raise UsageError(
-                f"--sample {sample}: hashes of {traces[0][1].hash_bits} bits are not spread over the hash space; "
-                "leave --sample out"
+                f"--sample {sample}: hashes of {traces[0][1].hash_bits} bits are not spread over the hash space",
+                "leave --sample out",
             )
         return cls(traces, tuple(sorted({about.host for _, about in traces})), sample)
 
@@ -152,7 +152,7 @@ def fleet(place: Path | str, opened: Callable[[], AbstractContextManager[Engine]
     except EngineError as error:
         for path in guests.paths():
             parquet.read(path)  # raises what names the file, if it is the file
-        raise SamepagedError(f"the query engine failed: {error}; ask again, or with a larger --sample") from error
+        raise SamepagedError(f"the query engine failed: {error}", "ask again, or with a larger --sample") from error
     for guest, (file, known) in enumerate(totals):
         if tally.totals(guest) != known:
             raise TraceError(file.path, "has other rows than were written", parquet.DAMAGED)

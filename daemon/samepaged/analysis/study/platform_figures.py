@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from samepaged.analysis.study.drawing import ROW, Bar, Drawn, bars, canvas, drawn, height_of, label, percent_axis
-from samepaged.analysis.study.formatting import amount, percent
+from samepaged.analysis.study.formatting import percent
+from samepaged.formatting import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,7 @@ def _own(found: ByPlatform, page_size: int) -> Drawn:
     rows = []
     for platform in dict.fromkeys(one.platform for one in found.own):
         there = [known.get((platform, setup)) for setup in found.setups]
-        notes = ["" if one is None else amount(one.self_pages * page_size) for one in there]
+        notes = ["" if one is None else size(one.self_pages * page_size) for one in there]
         rows.append(Bar(label(platform), [None if one is None else one.self_ratio for one in there], notes))
     with canvas(title, _height(rows)) as (figure, (axes,)):
         bars(axes, rows, found.setups, "of the guest's memory (averages)")
@@ -44,7 +45,7 @@ def _own(found: ByPlatform, page_size: int) -> Drawn:
 def _inter(found: ByPlatform, page_size: int) -> Drawn:
     title = "Figure 8: inter-VM sharing of pairs by platform and setup"
     rows = _rows(
-        found, lambda one: one.inter_pages * page_size / (1 << 20), lambda one: amount(one.inter_pages * page_size)
+        found, lambda one: one.inter_pages * page_size / (1 << 20), lambda one: size(one.inter_pages * page_size)
     )
     with canvas(title, _height(rows)) as (figure, (axes,)):
         bars(axes, rows, found.setups, "inter-VM sharing, MiB (averages)")

@@ -89,7 +89,7 @@ class Command:
         hosts = hosts_of(abouts, _limits(args.limit), args.memory)
         for pattern in args.keep:
             if not any(fnmatchcase(about.domain, pattern) for about in abouts):
-                raise UsageError(f"--keep: no guest's name is like {pattern!r}; correct it, or leave it out")
+                raise UsageError(f"--keep: no guest's name is like {pattern!r}", "correct it, or leave it out")
         guests = [
             Guest(
                 one.domain, one.host, one.memory_pages, any(fnmatchcase(one.domain, pattern) for pattern in args.keep)
@@ -124,7 +124,7 @@ def _limits(given: Sequence[tuple[str, int]]) -> dict[str, int]:
     limits: dict[str, int] = {}
     for host, amount in given:
         if limits.setdefault(host, amount) != amount:
-            raise UsageError(f"--limit: {host!r} has two limits; give one")
+            raise UsageError(f"--limit: {host!r} has two limits", "give one")
     return limits
 
 
