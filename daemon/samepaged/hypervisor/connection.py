@@ -18,7 +18,7 @@ from samepaged.os_errors import remedy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from samepaged.hypervisor.resume_events import ResumeCounter
+    from samepaged.hypervisor.protocol import ResumeCounter
 
 __all__ = [
     "Connection",

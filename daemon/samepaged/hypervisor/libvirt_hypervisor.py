@@ -27,7 +27,7 @@ from samepaged.hypervisor.connection import (
     start_event_loop,
 )
 from samepaged.hypervisor.libvirt_domain import LibvirtDomain
-from samepaged.hypervisor.resume_events import ResumeCounter
+from samepaged.hypervisor.protocol import ResumeCounter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

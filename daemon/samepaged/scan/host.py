@@ -11,7 +11,7 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, HypervisorError, Reason, excluded
 from samepaged.memory.hashing import Interrupted
 from samepaged.os_errors import exhausted, memory_error, no_resources
-from samepaged.scan.results import HostScan, SkippedGuest
+from samepaged.scan.results import HostScan, ScannedGuest, SkippedGuest
 from samepaged.sharing import Member, PageSizeSharing, SharingReport, analyse
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from samepaged.config import Config
     from samepaged.guest_id import GuestId
     from samepaged.hypervisor.protocol import Hypervisor
-    from samepaged.scan.guest import GuestScanner, ScannedGuest
+    from samepaged.scan.guest import GuestScanner
 
 __all__ = ["HostRound", "known_after", "report", "scan_all"]
 

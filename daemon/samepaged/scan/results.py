@@ -11,11 +11,15 @@ from samepaged.ksm import expected_profit
 from samepaged.sharing import PageSizeSharing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from samepaged.attribution.page_owners import PageOwners
     from samepaged.errors import Reason
     from samepaged.guest_id import GuestId
-    from samepaged.sharing import GuestSharing, SharingReport
+    from samepaged.hypervisor.qemu_process import QemuProcess
+    from samepaged.sharing import Contents, GuestSharing, PageDigest, SharingReport
 
-__all__ = ["GuestScan", "HostScan", "SkippedGuest", "mergeable_pages"]
+__all__ = ["GuestScan", "HostScan", "ScannedGuest", "SkippedGuest", "mergeable_pages"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,30 @@ class GuestScan:
     def uuid(self) -> str:
         """The domain's UUID."""
         return self.guest_id.uuid
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedGuest:
+    """One guest's scan, the guest's process, and the contents of its memory. `lasting` has the contents of the pages
+    that are unchanged since the scan before, if there was one; `by_page_size` the contents in other page sizes. If page
+    attribution was due, `ownership` has the owners of the pages of `digest`, both of one instant.
+    """
+
+    scan: GuestScan
+    process: QemuProcess
+    contents: Contents
+    lasting: Contents | None
+    by_page_size: Mapping[int, Contents]
+    ownership: PageOwners | None = None
+    digest: PageDigest | None = None
+
+    def renamed(self, name: str) -> ScannedGuest:
+        """The same under the name that the domain has now."""
+        return self if name == self.scan.name else replace(self, scan=replace(self.scan, name=name))
+
+    def lean(self) -> ScannedGuest:
+        """Without what only this round's analysis needs, and what takes as much memory again."""
+        return replace(self, lasting=None, by_page_size={}, ownership=None, digest=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,10 @@ from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.ksm import read_merging
 from samepaged.memory.hashing import Hashing, Interrupted, best_hasher
-from samepaged.scan.attribution import AttributionSchedule
-from samepaged.scan.attribution_report import answers_of, still_shown
+from samepaged.scan.attribution import AttributionSchedule, attribution_reports, visible_attribution
 from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks
-from samepaged.scan.guest import GuestScanner, ScannedGuest
+from samepaged.scan.guest import GuestScanner
 from samepaged.scan.host import HostRound, known_after, report, scan_all
 from samepaged.scan.snapshot import (
     ConfigStatus,
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from samepaged.guest_id import GuestId
     from samepaged.ksm import Merging
     from samepaged.memory.scan_state import ScanState
-    from samepaged.scan.results import HostScan
+    from samepaged.scan.results import HostScan, ScannedGuest
     from samepaged.service.signals import Signals
     from samepaged.web.process import WebProcess
 
@@ -264,7 +263,7 @@ class Service:
         if not config.enabled:
             return {}
         everybody = self._known | round_.scanned
-        found = answers_of(everybody, names=config.names, beat=self._beat)
+        found = attribution_reports(everybody, names=config.names, beat=self._beat)
         fresh = {}
         for guest_id, one in found.items():
             started = everybody[guest_id].scan.started
@@ -349,7 +348,7 @@ class Service:
                 export=config.export,
                 attribution=config.sources,
                 next_scan=self._due(),
-                sources=still_shown(snapshot.sources, config.sources),
+                sources=visible_attribution(snapshot.sources, config.sources),
             )
         )
         logging.getLogger("samepaged").setLevel(config.log.level.upper())
