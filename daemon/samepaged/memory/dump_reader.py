@@ -286,7 +286,7 @@ class DumpReader:
             remedy = "use `--mode snapshot --reader dump`" if unasked else "use `--reader dump`"
             raise GuestError(
                 Reason.LAYOUT,
-                replaced.problem,
+                replaced.detail,
                 f"{remedy} to have it dumped all the same: that would suspend it for about {seconds:.1f} s",
             ) from replaced
 
