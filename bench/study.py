@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.sharing.digest import FIRST_HASH
 from samepaged.traces import About, Store, Trace, seed_id
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["rows"]
 
-PAGE_SIZE: Final = 4096
 PROCESSES: Final = 2
 TICK: Final = 0.1
 HALF_AN_HOUR: Final = 1800

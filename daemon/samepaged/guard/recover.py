@@ -53,8 +53,8 @@ def sweep(configured: Path) -> None:
 
 def _unsettled(pending: PendingEntry) -> str:
     return (
-        f"domain {pending.name!r}: its journal entry stays open: {pending.progress}; run `samepaged recover` once QEMU "
-        "and libvirt answer"
+        f"domain {pending.found.entry.name!r}: its journal entry stays open: {pending.progress}; run "
+        "`samepaged recover` once QEMU and libvirt answer"
     )
 
 

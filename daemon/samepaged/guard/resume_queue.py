@@ -30,11 +30,9 @@ SEARCH_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PendingEntry:
-    """An entry that is not settled: of which guest, since when (seconds of the Unix epoch), and what is known."""
+    """An open entry, and the progress of its settlement in words."""
 
-    name: str
-    uuid: str
-    since: float
+    found: OpenEntry
     progress: str
 
 
@@ -87,10 +85,8 @@ class OpenEntries:
         """The entries that are being worked on, the oldest first."""
         with self._lock:
             work = list(self._work.values())
-        found = [
-            PendingEntry(one.found.entry.name, one.found.entry.uuid, one.found.since, one.progress) for one in work
-        ]
-        return tuple(sorted(found, key=lambda one: one.since))
+        found = [PendingEntry(one.found, one.progress) for one in work]
+        return tuple(sorted(found, key=lambda one: one.found.since))
 
     def holds(self, uuid: str) -> bool:
         """Whether an open entry names the guest, as the files are now, or as they were if they cannot be read."""

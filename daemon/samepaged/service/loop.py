@@ -116,7 +116,7 @@ class Service:
 
     def _show_open_entries(self, pending: tuple[PendingEntry, ...]) -> None:
         """The open journal entries have changed (called in the recovery's thread)."""
-        entries = tuple(OpenJournalEntry(one.name, one.since, one.progress) for one in pending)
+        entries = tuple(OpenJournalEntry(one.found.entry.name, one.found.since, one.progress) for one in pending)
         self._store.update(lambda snapshot: replace(snapshot, open_entries=entries))
 
     def _step(self) -> None:

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.report import AttributionReport, Owner
 
-__all__ = ["LIBRARIES", "GuestInvolvement", "Involved", "StudyAttribution", "is_library", "sources"]
+__all__ = ["LIBRARIES", "MOST_PROCESSES", "GuestInvolvement", "Involved", "StudyAttribution", "is_library", "sources"]
 
 # The kinds of a library's pages: as its file has them, and as a process has changed them. (Of the second some are of
 # executables: their data.)
 LIBRARIES: Final = ("library", "private_file")
 # Processes and files of each guest, and of all, that are told: the most involved.
 _MOST: Final = 200
+MOST_PROCESSES: Final = 20
+"""Processes in Figure 12 and its table."""
 
 
 @dataclass(frozen=True, slots=True)
