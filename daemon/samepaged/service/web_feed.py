@@ -17,7 +17,7 @@ from samepaged.metrics.exposition import MetricsText
 from samepaged.page import Page
 from samepaged.report.scan_json import document
 from samepaged.web.client import WebClient, WebListener
-from samepaged.web.protocol import Document
+from samepaged.web.protocol import Document, MediaType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,11 +34,6 @@ __all__ = ["DocumentRenderer", "WebFeed"]
 
 log = logging.getLogger(__name__)
 
-TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
-OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-PLAIN: Final = "text/plain; charset=utf-8"
-HTML: Final = "text/html; charset=utf-8"
-JSON: Final = "application/json"
 SOURCES: Final = "/api/v1/sources"
 # Five of them, and one of LARGEST_SOURCES, in one frame are within what the web process takes (web/protocol.py).
 LARGEST: Final = 12 << 20
@@ -122,7 +117,7 @@ class DocumentRenderer:
         self._scan: HostScan | None = None
         self._paused: Mapping[str, PausedTime] = {}
         self._sourced: Mapping[GuestId, GuestAttribution] | None = None
-        self._sources_made = Document(SOURCES, JSON, b"")
+        self._sources_made = Document(SOURCES, MediaType.JSON, b"")
         self._page = Page(printable(platform.node()))
         self._page_made: tuple[Snapshot, float, Document] | None = None
         self._failed: set[str] = set()
@@ -163,21 +158,21 @@ class DocumentRenderer:
             shown, made, page = self._page_made
             if shown is snapshot and abs(now - made) < PAGE_SECONDS:
                 return page
-        page = Document("/", HTML, self._page(snapshot, now))
+        page = Document("/", MediaType.HTML, self._page(snapshot, now))
         self._page_made = snapshot, now, page
         return page
 
     def _metrics(self, snapshot: Snapshot) -> list[Document]:
         text, openmetrics = self._metrics_text(snapshot)
         return [
-            Document("/metrics", TEXT, text),
-            Document("/metrics", OPENMETRICS, openmetrics),
+            Document("/metrics", MediaType.TEXT, text),
+            Document("/metrics", MediaType.OPENMETRICS, openmetrics),
             self._last_scan(snapshot.latest, snapshot.by_name(snapshot.paused)),
         ]
 
     def _last_scan(self, latest: HostScan | None, paused: Mapping[str, PausedTime]) -> Document:
         if latest is not None and (latest is not self._scan or paused != self._paused):
-            self._json = Document(self._json.path, JSON, _compact(document(latest, paused)))
+            self._json = Document(self._json.path, MediaType.JSON, _compact(document(latest, paused)))
             self._scan, self._paused = latest, paused
         return self._json
 
@@ -189,7 +184,7 @@ class DocumentRenderer:
             domains = [
                 attribution_document(one.answers) | {"scanned": rfc3339(one.scanned)} for one in sources.values()
             ]
-            self._sources_made = Document(SOURCES, JSON, _compact({"domains": domains}))
+            self._sources_made = Document(SOURCES, MediaType.JSON, _compact({"domains": domains}))
             self._sourced = sources
         return self._sources_made
 
@@ -206,7 +201,7 @@ def _readiness(*, ready: bool) -> Document:
 
 
 def _line(path: str, status: HTTPStatus, text: str) -> Document:
-    return Document(path, PLAIN, f"{text}\n".encode(), status)
+    return Document(path, MediaType.PLAIN, f"{text}\n".encode(), status)
 
 
 def _of_bounded_size(made: Document) -> Document:
