@@ -56,10 +56,10 @@ def parted(message: str) -> tuple[str, str | None]:
     return (what, remedy) if semicolon else (message, None)
 
 
-def from_error(name: str, error: Exception, otherwise: str, status: Status = Status.FAILURE) -> Check:
-    """The check that ended in this error, on one line; `otherwise` is the remedy where its message names none."""
+def from_error(name: str, error: Exception, default_remedy: str, status: Status = Status.FAILURE) -> Check:
+    """The check that ended in this error, on one line; `default_remedy` is the remedy where its message names none."""
     what, remedy = parted(" ".join(str(error).split()))
-    return Check(name, status, what, remedy or otherwise)
+    return Check(name, status, what, remedy or default_remedy)
 
 
 def worst(checks: Iterable[Check]) -> Status:

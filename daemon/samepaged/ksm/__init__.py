@@ -4,19 +4,26 @@ still.
 
 from __future__ import annotations
 
-from samepaged.ksm.control import activity, left_still, paused, restore, running
-from samepaged.ksm.counters import HostMerging, ProcessMerging, at_work, expected_profit, host_merging, process_merging
+from samepaged.ksm.control import activity, is_running, paused, restore, was_left_paused
+from samepaged.ksm.counters import (
+    HostMerging,
+    ProcessMerging,
+    expected_profit,
+    has_merged,
+    host_merging,
+    process_merging,
+)
 
 __all__ = [
     "HostMerging",
     "ProcessMerging",
     "activity",
-    "at_work",
     "expected_profit",
+    "has_merged",
     "host_merging",
-    "left_still",
+    "is_running",
     "paused",
     "process_merging",
     "restore",
-    "running",
+    "was_left_paused",
 ]

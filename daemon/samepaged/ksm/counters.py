@@ -9,12 +9,12 @@ from typing import Final
 from samepaged.arch import PAGE_SIZE
 from samepaged.os_errors import exhausted, no_resources
 
-__all__ = ["HostMerging", "ProcessMerging", "at_work", "expected_profit", "host_merging", "process_merging"]
+__all__ = ["HostMerging", "ProcessMerging", "expected_profit", "has_merged", "host_merging", "process_merging"]
 
 KSM: Final = Path("/sys/kernel/mm/ksm")
 PROC: Final = Path("/proc")
 # sizeof(struct ksm_rmap_item) of mm/ksm.c on 64 bits: what KSM itself takes for each page that it looks after.
-RMAP_ITEM: Final = 64
+RMAP_ITEM_BYTES: Final = 64
 # What its counters count, on x86-64.
 
 
@@ -85,11 +85,11 @@ class ProcessMerging:
         return expected_profit(self.merged_pages, self.rmap_items)
 
 
-def expected_profit(saved_pages: int, looked_after_pages: int, page_size: int = PAGE_SIZE) -> int:
+def expected_profit(saved_pages: int, tracked_pages: int, page_size: int = PAGE_SIZE) -> int:
     """Bytes saved less bytes taken, by the kernel's own formula (Documentation/admin-guide/mm/ksm.rst, 'Monitoring KSM
     profit').
     """
-    return saved_pages * page_size - looked_after_pages * RMAP_ITEM
+    return saved_pages * page_size - tracked_pages * RMAP_ITEM_BYTES
 
 
 def host_merging(directory: Path = KSM) -> HostMerging | None:
@@ -113,7 +113,7 @@ def host_merging(directory: Path = KSM) -> HostMerging | None:
     )
 
 
-def at_work(directory: Path = KSM) -> bool:
+def has_merged(directory: Path = KSM) -> bool:
     """Whether KSM merges pages now, or has merged some. Raises GuestError as `host_merging` does."""
     host = host_merging(directory)
     return host is not None and (host.running or host.shared > 0 or host.zero > 0)

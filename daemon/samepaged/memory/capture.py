@@ -188,7 +188,7 @@ class _Scan:
             if error.reason is not Reason.DRIFT_BUDGET:
                 raise
             pace.reconsider_total()
-            if pace.measured and budget.left() < budget.limit:
+            if pace.measured and budget.remaining_seconds() < budget.limit:
                 raise
             hashing = self.hashing
             with ProcessRam(
@@ -253,7 +253,7 @@ class _Scan:
         # Only where a snapshot was asked for may it be longer than max_pause: else it was taken for being shorter.
         asked = self.policy.mode == "snapshot" and not self.source.paused
         copying = pace.copying_seconds(self.witness.expected(None))
-        bounds = (self.policy.max_pause, self.policy.budget.left())
+        bounds = (self.policy.max_pause, self.policy.budget.remaining_seconds())
         if not self.source.paused and any(alone <= bound < alone + copying for bound in bounds):
             if self.policy.one_instant:
                 raise self._too_long()
@@ -305,7 +305,7 @@ class _Scan:
                 pause=self.source.pause,
                 pace=self.kept.pace,
                 budget=self.policy.max_pause,
-                merging=lambda: mergeable and (ksm.running() or ksm.activity() != idle),
+                merging=lambda: mergeable and (ksm.is_running() or ksm.activity() != idle),
                 verification=self._verification(),
                 witness=self.witness,
             )

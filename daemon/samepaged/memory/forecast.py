@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.drift.budget import UNLIMITED, refusal
+from samepaged.drift.budget import UNLIMITED, budget_error
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import smaps, softdirty
 from samepaged.memory.hashing import best
@@ -207,8 +207,8 @@ def check_dump_mode(policy: Policy, *, paused: bool) -> None:
 def check_dump_budget(blocks: Sequence[int], policy: Policy, pace: ThroughputModel, *, paused: bool) -> None:
     """Raise GuestError if the drift budget has no room for a dump."""
     seconds = dump_seconds(blocks, pace)
-    if not paused and seconds > policy.budget.left():
-        raise refusal(policy.budget, seconds)
+    if not paused and seconds > policy.budget.remaining_seconds():
+        raise budget_error(policy.budget, seconds)
 
 
 def check_dump(

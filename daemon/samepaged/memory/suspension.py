@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from samepaged.drift.budget import refusal
+from samepaged.drift.budget import budget_error
 from samepaged.memory.modes import FallbackReason, Plan
 from samepaged.memory.sliced import AIM
 
@@ -57,7 +57,7 @@ def within_budget(
     """The chosen mode or, with `auto`, a cheaper one, with its predicted total. `snapshot_fits` says whether a snapshot
     is short enough for `auto`, `obstacle` why precopy is not possible. Raises GuestError if no mode fits the budget.
     """
-    left = budget.left()
+    left = budget.remaining_seconds()
     if predicted[chosen.mode] <= left:
         return replace(chosen, total=predicted[chosen.mode])
     possible = {"snapshot": snapshot_fits, "precopy": obstacle is None, "sliced": True}
@@ -65,4 +65,4 @@ def within_budget(
     for mode in others:
         if predicted[mode] <= left:
             return Plan(mode, (obstacle or DRIFT) if mode == "sliced" else None, predicted[mode])
-    raise refusal(budget, min(predicted[mode] for mode in others))
+    raise budget_error(budget, min(predicted[mode] for mode in others))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from samepaged.drift.ledger import PausedTime
-    from samepaged.guard.resume_queue import SettledEntry
+    from samepaged.guard.resume_queue import ResolvedEntry
     from samepaged.scan.results import SkippedGuest
 
 __all__ = ["Clocks", "paused_times"]
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 def paused_times(ledger: PauseLedger, guests: Mapping[str, str]) -> dict[str, PausedTime]:
     """How long each of the guests was suspended, by name; `guests` has names by UUID."""
-    return {name: ledger.paused(uuid) for uuid, name in guests.items()}
+    return {name: ledger.paused_time(uuid) for uuid, name in guests.items()}
 
 
 class Clocks:
@@ -43,10 +43,10 @@ class Clocks:
             log.info("not scanned until it fits the drift budget: %s", refused[name])
         self._waiting = set(refused)
 
-    def add_settled(self, settled: SettledEntry) -> None:
+    def add_settled(self, settled: ResolvedEntry) -> None:
         """Count the time for which a guest with an open journal entry was seen suspended (any thread)."""
         if settled.paused_seconds:
-            self.ledger.add(settled.found.entry.uuid, settled.paused_seconds)
+            self.ledger.add(settled.open_entry.entry.uuid, settled.paused_seconds)
 
     def paused(self) -> dict[str, PausedTime]:
         """How long each guest that runs was suspended, by name."""

@@ -17,41 +17,41 @@ if TYPE_CHECKING:
 __all__ = ["PairCounts"]
 
 # Bytes of the table of owners and contents from which bits are packed: as much as a processor's cache holds.
-CELLS: Final = 1 << 21
+TABLE_CELLS: Final = 1 << 21
 
 
-def _default_long_run(owners: int) -> int:
+def _default_min_long_run(sets: int) -> int:
     """The length from which bits cost less: owners² · 0.015 ns then, length² · 3.5 ns in pairs (measured, AVX-512)."""
-    return 3 + owners // 16
+    return 3 + sets // 16
 
 
 class PairCounts:
-    """Pairs of `owners` owners, numbered from 0. Contents of `long_run` owners or more (None: where it pays) are
-    counted by bits.
+    """Counts for pairs of `sets` sets, numbered from 0. Contents of `min_long_run` sets or more (None: where it pays)
+    are counted by bits.
     """
 
-    def __init__(self, owners: int, long_run: int | None = None) -> None:
-        self._owners = owners
-        self._long_run = _default_long_run(owners) if long_run is None else long_run
-        self._counts = np.zeros((owners, owners), dtype=np.int64)
+    def __init__(self, sets: int, min_long_run: int | None = None) -> None:
+        self._owners = sets
+        self._long_run = _default_min_long_run(sets) if min_long_run is None else min_long_run
+        self._counts = np.zeros((sets, sets), dtype=np.int64)
 
     def result(self) -> NDArray[np.int64]:
         """The contents that a and b have in common, at [a, b] for a < b; zeros elsewhere."""
         return self._counts
 
-    def add(self, owner: NDArray[np.intp], follows: NDArray[np.bool_]) -> None:
+    def add(self, set_numbers: NDArray[np.intp], follows: NDArray[np.bool_]) -> None:
         """Count contents that lie one after the other, each as a run of its owners, ascending.
 
         `follows` says of each element whether it belongs to the run of the one before; every run has two or more.
         """
         if self._long_run > self._owners:
-            self._add_short(owner, follows)
+            self._add_short(set_numbers, follows)
             return
         starts = np.flatnonzero(~follows)
-        lengths = np.diff(starts, append=len(owner))
+        lengths = np.diff(starts, append=len(set_numbers))
         long = np.repeat(lengths >= self._long_run, lengths)
-        self._add_short(owner[~long], follows[~long])
-        self._add_long(owner[long], follows[long])
+        self._add_short(set_numbers[~long], follows[~long])
+        self._add_long(set_numbers[long], follows[long])
 
     def _add_short(self, owner: NDArray[np.intp], follows: NDArray[np.bool_]) -> None:
         """Count neighbours, then those two apart, three apart, until no run is long enough."""
@@ -72,7 +72,7 @@ class PairCounts:
         """
         content = np.cumsum(~follows) - 1
         contents = int(content[-1]) + 1 if len(content) else 0
-        width = max(64, CELLS // self._owners // 64 * 64)
+        width = max(64, TABLE_CELLS // self._owners // 64 * 64)
         for start in range(0, contents, width):
             begin, end = np.searchsorted(content, [start, start + width])
             columns = min(width, (contents - start + 63) // 64 * 64)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sharing.digest import starts_of_states
+from samepaged.sharing.digest import state_starts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,7 +123,7 @@ class Trace:
     ) -> Trace:
         """The trace of a digest, which is left as it is. Takes up to 32 bytes a page meanwhile."""
         ordered = np.sort(digest.pages)
-        swapped, zero, first = starts_of_states(ordered)
+        swapped, zero, first = state_starts(ordered)
         hashed = ordered[first:]
         is_first = np.ones(len(hashed), dtype=np.bool_)
         np.not_equal(hashed[1:], hashed[:-1], out=is_first[1:])

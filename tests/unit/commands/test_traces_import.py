@@ -14,7 +14,7 @@ import pytest
 
 from samepaged.commands.traces import import_file
 from samepaged.errors import TraceError, UsageError
-from samepaged.sharing import PageDigest, SharingReport, analyse, contents_of_all
+from samepaged.sharing import PageDigest, SharingReport, analyse, count_all
 from samepaged.sharing.model import Member
 from samepaged.traces import About, Store, read, seed_id
 from tests.unit.memory.image_files import PAGE, Load, core, lime, page
@@ -77,7 +77,7 @@ def states(about: About) -> tuple[int, int, int, int, int]:
 def analysed(*traces: Trace) -> SharingReport:
     """The model's answer, of the rows of traces alone."""
     digests = [PageDigest(trace.hashes.repeat(trace.pages), trace.about.page_size) for trace in traces]
-    contents = contents_of_all(digests)
+    contents = count_all(digests)
     members = [Member(trace.about.domain, "", content) for trace, content in zip(traces, contents, strict=True)]
     return analyse(members, PAGE)
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from samepaged.config import ScanConfig
 from samepaged.doctor.check import Check, Status, failure, ok, warning
 from samepaged.doctor.clock import clock_forecast
-from samepaged.doctor.guests import Examined, judged, skipped
-from samepaged.doctor.ram_layout import compared
+from samepaged.doctor.guests import GuestResult, scan_check, skipped_check
+from samepaged.doctor.ram_layout import layout_check
 from samepaged.doctor.report import document, text
 from samepaged.errors import GuestError, Reason
 from samepaged.hypervisor.hmp import RamBlock
@@ -51,7 +51,7 @@ def forecast(mode: str = "snapshot", pause: float = 0.03, **more: Any) -> Foreca
 def test_a_guest_is_judged_by_what_a_scan_would_do_to_it(
     found: Forecast, scan: ScanConfig, status: str, word: str
 ) -> None:
-    check = judged("web-1", 2 * GIB, found, scan, paused=False)
+    check = scan_check("web-1", 2 * GIB, found, scan, paused=False)
     assert (check.status, word in check.message, check.domain) == (status, True, "web-1")
     assert check.message.startswith("2.00 GiB")
     assert ("backed" in check.message) == (found.backed is not None)
@@ -75,9 +75,9 @@ def test_the_clock_of_a_guest_is_foreseen(
 ) -> None:
     scan = ScanConfig(**more)
     found = clock_forecast(total, scan)
-    assert found.period == period
-    assert found.loss_per_day == pytest.approx(loss)
-    check = judged("web-1", GIB, forecast(total=total), scan, paused=False, clock=found)
+    assert found.period_seconds == period
+    assert found.loss_seconds_per_day == pytest.approx(loss)
+    check = scan_check("web-1", GIB, forecast(total=total), scan, paused=False, clock=found)
     assert words in check.message
     assert check.status == ("warning" if period is None else "ok")
     if period is None:
@@ -86,23 +86,26 @@ def test_the_clock_of_a_guest_is_foreseen(
 
 def test_a_guest_that_others_paused_is_never_a_trouble() -> None:
     for mode in ("auto", "precopy", "snapshot"):
-        check = judged("a", GIB, forecast(pause=0.0, snapshot=9.0), ScanConfig(mode=mode), paused=True)
+        check = scan_check("a", GIB, forecast(pause=0.0, snapshot=9.0), ScanConfig(mode=mode), paused=True)
         assert (check.status, "somebody else has paused it" in check.message) == ("ok", True)
 
 
 @pytest.mark.parametrize("reason", list(Reason))
 def test_every_reason_to_skip_a_guest_has_a_remedy_or_is_intended(reason: Reason) -> None:
-    check = skipped("web'1", GuestError(reason, 'domain "web\'1" is odd'))
+    check = skipped_check("web'1", GuestError(reason, 'domain "web\'1" is odd'))
     assert f"skipped ({reason})" in check.message
     assert (check.status == "ok") == reason.intended == (check.remedy is None)
 
 
 def test_what_passes_by_itself_is_a_warning_and_the_rest_a_failure() -> None:
-    assert skipped("a", GuestError(Reason.IN_JOB, "domain 'a' is in a job")).status == "warning"
-    assert skipped("a", GuestError(Reason.IN_JOB, "domain 'a' is in a job")).message == "skipped (in_job): is in a job"
-    check = skipped("a b", GuestError(Reason.NO_PERMISSION, "it may not be read; run as root"))
+    assert skipped_check("a", GuestError(Reason.IN_JOB, "domain 'a' is in a job")).status == "warning"
+    assert (
+        skipped_check("a", GuestError(Reason.IN_JOB, "domain 'a' is in a job")).message
+        == "skipped (in_job): is in a job"
+    )
+    check = skipped_check("a b", GuestError(Reason.NO_PERMISSION, "it may not be read; run as root"))
     assert (check.status, check.remedy) == ("failure", "run as root")
-    assert "'a b'" in str(skipped("a b", GuestError(Reason.CRASHED, "domain 'a b' has crashed")).remedy)
+    assert "'a b'" in str(skipped_check("a b", GuestError(Reason.CRASHED, "domain 'a b' has crashed")).remedy)
 
 
 def mapping(start: int, size: int) -> RamMapping:
@@ -112,12 +115,12 @@ def mapping(start: int, size: int) -> RamMapping:
 def test_the_layout_is_right_where_qemu_has_the_same_addresses() -> None:
     ours = [mapping(0x7000_0000, GIB), mapping(0x1000_0000, GIB)]
     qemus = [RamBlock("ram-node0", GIB, 0x7000_0000), RamBlock("ram-node1", GIB, 0x1000_0000)]
-    assert compared("a", ours, qemus).status == "ok"
-    assert compared("a", ours, [*qemus, RamBlock("vga.vram", GIB, 0x5)]).status == "ok"
-    assert compared("a", ours, qemus[:1]).status == "failure"
-    assert compared("a", ours, [qemus[0], RamBlock("ram-node1", GIB, 0x1000_1000)]).status == "failure"
-    assert compared("a", ours, [qemus[0], RamBlock("ram-node1", GIB, None)]).status == "warning"
-    assert all("tainted" in compared("a", ours, blocks).message for blocks in (qemus, qemus[:1]))
+    assert layout_check("a", ours, qemus).status == "ok"
+    assert layout_check("a", ours, [*qemus, RamBlock("vga.vram", GIB, 0x5)]).status == "ok"
+    assert layout_check("a", ours, qemus[:1]).status == "failure"
+    assert layout_check("a", ours, [qemus[0], RamBlock("ram-node1", GIB, 0x1000_1000)]).status == "failure"
+    assert layout_check("a", ours, [qemus[0], RamBlock("ram-node1", GIB, None)]).status == "warning"
+    assert all("tainted" in layout_check("a", ours, blocks).message for blocks in (qemus, qemus[:1]))
 
 
 CHECKS = [
@@ -159,9 +162,9 @@ def test_whatever_names_hold_no_line_is_too_long_or_steers_the_terminal(checks: 
 
 def test_the_document_has_what_the_contract_says() -> None:
     found = forecast("precopy", 0.02, snapshot=2.0, obstacle=SHARED)
-    scanned = Examined("web-1", "u-1", GIB, paused=False, reason=None, forecast=found, check=CHECKS[3])
+    scanned = GuestResult("web-1", "u-1", GIB, paused=False, reason=None, forecast=found, check=CHECKS[3])
     scanned = dataclasses.replace(scanned, clock=clock_forecast(0.1, ScanConfig()))
-    left_out = Examined("w\udcff", "u-2", None, paused=False, reason=Reason.IN_JOB, forecast=None, check=CHECKS[2])
+    left_out = GuestResult("w\udcff", "u-2", None, paused=False, reason=Reason.IN_JOB, forecast=None, check=CHECKS[2])
     told = json.loads(json.dumps(document(CHECKS, [scanned, left_out])))
     assert told["schema"] == 1
     assert told["checks"][2] == {

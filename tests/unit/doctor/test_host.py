@@ -9,19 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.config import ScanConfig, SourcesConfig
-from samepaged.doctor.attribution import kernels, sandbox, sources
+from samepaged.doctor.attribution import attribution, btf_directory, sandbox
 from samepaged.doctor.check import Check, Status, failure, from_error, ok, parted, warning, worst
 from samepaged.doctor.host import (
     HashingKernel,
     KsmState,
-    hashing,
+    hashing_kernel,
     huge_pages,
-    merging,
+    ksm_check,
     pagemap,
     ptrace_scope,
     soft_dirty,
 )
-from samepaged.doctor.process import User, capabilities, core, locked_memory
+from samepaged.doctor.process import User, capabilities, core_dumps, locked_memory
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.pagemap import PRESENT
 from samepaged.privileges import PrivilegeError
@@ -94,23 +94,28 @@ STILL = ScanConfig(still_ksm=True)
 @pytest.mark.parametrize(
     ("state", "scan", "status", "word"),
     [
-        (KsmState(None, 0, writable=False, paused=False), AUTO, "ok", "none"),
-        (KsmState("0", 0, writable=False, paused=False), AUTO, "ok", "does not run"),
-        (KsmState("0", 0, writable=True, paused=True), AUTO, "warning", "still stands"),
-        (KsmState("1", 512, writable=True, paused=True), AUTO, "ok", "2 MiB are merged"),
-        (KsmState("1", 512, writable=False, paused=False), AUTO, "ok", "reads again"),
-        (KsmState("1", 512, writable=False, paused=False), STILL, "warning", "may not write"),
-        (KsmState("1", 512, writable=True, paused=False), STILL, "ok", "held still"),
-        (KsmState("1", 512, writable=False, paused=False), ScanConfig(mode="sliced", still_ksm=True), "ok", "runs"),
+        (KsmState(None, 0, writable=False, paused_by_samepaged=False), AUTO, "ok", "none"),
+        (KsmState("0", 0, writable=False, paused_by_samepaged=False), AUTO, "ok", "does not run"),
+        (KsmState("0", 0, writable=True, paused_by_samepaged=True), AUTO, "warning", "still stands"),
+        (KsmState("1", 512, writable=True, paused_by_samepaged=True), AUTO, "ok", "2 MiB are merged"),
+        (KsmState("1", 512, writable=False, paused_by_samepaged=False), AUTO, "ok", "reads again"),
+        (KsmState("1", 512, writable=False, paused_by_samepaged=False), STILL, "warning", "may not write"),
+        (KsmState("1", 512, writable=True, paused_by_samepaged=False), STILL, "ok", "held still"),
+        (
+            KsmState("1", 512, writable=False, paused_by_samepaged=False),
+            ScanConfig(mode="sliced", still_ksm=True),
+            "ok",
+            "runs",
+        ),
     ],
 )
 def test_what_ksm_means_is_said(state: KsmState, scan: ScanConfig, status: str, word: str) -> None:
-    check = merging(state, scan, soft_dirty=True)
+    check = ksm_check(state, scan, soft_dirty=True)
     assert (said(check), word in check.message) == (status, True)
 
 
 def test_ksm_disturbs_nothing_where_there_are_no_soft_dirty_bits() -> None:
-    check = merging(KsmState("1", 512, writable=False, paused=False), STILL, soft_dirty=False)
+    check = ksm_check(KsmState("1", 512, writable=False, paused_by_samepaged=False), STILL, soft_dirty=False)
     assert said(check) == "ok"
     assert "again" not in check.message
 
@@ -123,8 +128,8 @@ def test_huge_pages_matter_where_writes_are_noted() -> None:
 
 
 def test_hashing_in_python_is_a_warning() -> None:
-    assert said(hashing(HashingKernel("native", 4))) == "ok"
-    check = hashing(HashingKernel("python", 4))
+    assert said(hashing_kernel(HashingKernel("native", 4))) == "ok"
+    check = hashing_kernel(HashingKernel("python", 4))
     assert (said(check), "libxxhash-dev" in str(check.remedy)) == ("warning", True)
 
 
@@ -158,8 +163,8 @@ def test_a_limit_on_locked_memory_is_held_against_the_threads() -> None:
 
 
 def test_a_process_that_cannot_be_sealed_is_a_failure() -> None:
-    assert said(core(None)) == "ok"
-    assert said(core(PrivilegeError("prctl(PR_SET_DUMPABLE) failed: Operation not permitted"))) == "failure"
+    assert said(core_dumps(None)) == "ok"
+    assert said(core_dumps(PrivilegeError("prctl(PR_SET_DUMPABLE) failed: Operation not permitted"))) == "failure"
 
 
 @given(st.text())
@@ -191,18 +196,18 @@ def test_a_sandbox_without_a_filter_is_a_failure_where_one_is_asked_for(
     needed: bool,  # noqa: FBT001
     status: str,
 ) -> None:
-    assert said(sandbox(obstacle, needed=needed)) == status
+    assert said(sandbox(obstacle, required=needed)) == status
 
 
 def test_of_a_sandbox_that_nobody_wants_nothing_is_said() -> None:
-    assert sources(SourcesConfig()) == []
-    assert len(sources(SourcesConfig(enabled=True))) == 1
+    assert attribution(SourcesConfig()) == []
+    assert len(attribution(SourcesConfig(enabled=True))) == 1
 
 
 def test_a_directory_of_kernels_types_that_is_not_there_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "0123456789abcdef.btf").touch()
-    there, nowhere = kernels(tmp_path), kernels(tmp_path / "nowhere")
+    there, nowhere = btf_directory(tmp_path), btf_directory(tmp_path / "nowhere")
     assert (said(there), said(nowhere)) == ("ok", "warning")
     assert "of 1 kernels" in there.message
     assert "No such file" in nowhere.message
-    assert len(sources(SourcesConfig(enabled=True, btf_directory=tmp_path))) == 2
+    assert len(attribution(SourcesConfig(enabled=True, btf_directory=tmp_path))) == 2

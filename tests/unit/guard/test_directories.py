@@ -30,8 +30,8 @@ def test_another_takes_its_place_and_why_is_told(tmp_path: Path, elsewhere: Path
     (tmp_path / "file").touch()
     place = runtime_directory(tmp_path / "file" / "run")
     assert place.path == elsewhere
-    assert str(tmp_path / "file" / "run") in place.trouble
-    assert "Not a directory" in place.trouble
+    assert str(tmp_path / "file" / "run") in place.fallback_reason
+    assert "Not a directory" in place.fallback_reason
 
 
 def test_a_place_that_others_may_write_to_is_not_trusted(tmp_path: Path, elsewhere: Path) -> None:

@@ -166,13 +166,13 @@ def test_an_empty_a_torn_and_another_boots_entry_name_nobody(content: bytes, tmp
     path = of_a_dead_process(tmp_path, content)
     assert entries(tmp_path) == {}
     assert path.exists()
-    assert list(open_entries(tmp_path, tidy=True)) == []
+    assert list(open_entries(tmp_path, remove_closed=True)) == []
     assert not path.exists()
 
 
 def test_a_file_of_nonsense_is_reported_and_stays(tmp_path: Path) -> None:
     path = of_a_dead_process(tmp_path, b"[1, 2]\n")
-    (found,) = open_entries(tmp_path, tidy=True)
+    (found,) = open_entries(tmp_path, remove_closed=True)
     assert isinstance(found, JournalError)
     assert str(path) in str(found)
     assert path.exists()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.sharing import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest, contents_of_all
+from samepaged.sharing import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest, count_all
 from samepaged.sharing import digest as digest_module
 from tests.unit.sharing.oracle import digest, hash_maps, memories, nonzero, self_sharing
 
@@ -72,19 +72,19 @@ def test_equal_hashes_on_both_sides_of_a_block_are_duplicates(
     block: int,
     in_place: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    monkeypatch.setattr(digest_module, "BLOCK", block)
+    monkeypatch.setattr(digest_module, "BLOCK_PAGES", block)
     contents = Contents.of(pages_of(4, 4, 4, 5, 6, 6, 6, 6, 7, 8, 8, ABSENT, ZERO), in_place=in_place)
     assert contents.distinct.tolist() == [4, 5, 6, 7, 8]
-    assert contents.repeated.tolist() == [True, False, True, False, True]
+    assert contents.is_repeated.tolist() == [True, False, True, False, True]
     assert contents.duplicate_pages == 6
 
 
 @pytest.mark.parametrize("threads", [None, 1, 3])
 def test_contents_of_all_are_in_the_order_of_the_digests(threads: int | None) -> None:
     digests = [pages_of(*range(FIRST_HASH, FIRST_HASH + count)) for count in (5, 0, 9, 2)]
-    assert [contents.distinct_pages for contents in contents_of_all(digests, threads=threads)] == [5, 0, 9, 2]
+    assert [contents.distinct_pages for contents in count_all(digests, threads=threads)] == [5, 0, 9, 2]
 
 
 def test_no_threads_at_all_are_refused() -> None:
     with pytest.raises(ValueError, match="0 threads cannot do anything; give at least 1"):
-        contents_of_all([pages_of(3)], threads=0)
+        count_all([pages_of(3)], threads=0)

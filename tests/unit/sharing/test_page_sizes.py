@@ -15,7 +15,7 @@ from samepaged.sharing import (
     PageDigest,
     PageSizeSharing,
     by_page_size,
-    coarser,
+    coarsen,
     page_sizes,
 )
 from tests.unit.sharing.oracle import CONTENTS, ZEROS, digest, hash_maps, inter_sharing, memories, self_sharing
@@ -45,7 +45,7 @@ def larger(unit: list[Page]) -> Page:
 def value(pages: list[Page], ratio: int | None = None) -> int:
     """The hash of one larger page."""
     ratio = ratio or len(pages)
-    return int(coarser(digest(pages, HASHES), ratio * 4096).pages[0])
+    return int(coarsen(digest(pages, HASHES), ratio * 4096).pages[0])
 
 
 @given(few, ratios, hash_maps)
@@ -53,7 +53,7 @@ def test_larger_pages_have_equal_hashes_exactly_when_their_bytes_are_equal(
     pages: list[Page], ratio: int, hashes: Hashes
 ) -> None:
     expected = joined(pages, ratio)
-    found = coarser(digest(pages, hashes), 4096 * ratio)
+    found = coarsen(digest(pages, hashes), 4096 * ratio)
     assert found.page_size == 4096 * ratio
     assert len(found.pages) == len(expected)
     of_value: dict[int, Page] = {ABSENT: b"", SWAPPED: None, ZERO: ZEROS * ratio}
@@ -66,8 +66,8 @@ def test_larger_pages_have_equal_hashes_exactly_when_their_bytes_are_equal(
 @given(few, ratios, ratios)
 def test_doubling_in_steps_gives_the_same_hashes(pages: list[Page], first: int, then: int) -> None:
     base = digest(pages, HASHES)
-    steps = coarser(coarser(base, 4096 * first), 4096 * first * then)
-    assert steps.pages.tolist() == coarser(base, 4096 * first * then).pages.tolist()
+    steps = coarsen(coarsen(base, 4096 * first), 4096 * first * then)
+    assert steps.pages.tolist() == coarsen(base, 4096 * first * then).pages.tolist()
 
 
 @given(st.lists(few, max_size=4), ratios)
@@ -115,31 +115,31 @@ def test_one_swapped_part_makes_the_page_swapped() -> None:
 
 
 def test_what_does_not_fill_a_page_at_the_end_is_left_out() -> None:
-    found = coarser(digest([P, Q, P], HASHES), 8192)
+    found = coarsen(digest([P, Q, P], HASHES), 8192)
     assert found.pages.tolist() == [value([P, Q])]
-    assert len(coarser(digest([P], HASHES), 8192).pages) == 0
+    assert len(coarsen(digest([P], HASHES), 8192).pages) == 0
 
 
 def test_a_combined_hash_is_never_a_reserved_value(monkeypatch: pytest.MonkeyPatch) -> None:
     def constant(values: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
         return np.arange(len(values), dtype=np.uint64)
 
-    monkeypatch.setattr(page_sizes, "_mixed", constant)
-    found = coarser(digest([P, Q] * 4, HASHES), 8192)
+    monkeypatch.setattr(page_sizes, "_mix_bits", constant)
+    found = coarsen(digest([P, Q] * 4, HASHES), 8192)
     assert found.pages.min() >= FIRST_HASH
 
 
 @pytest.mark.parametrize("block", [1, 2, 8])
 def test_the_block_that_is_mixed_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     base = digest([P, Q, ZEROS, P, b"", b"", None, P, Q, Q, P, P] * 5, HASHES)
-    whole = coarser(base, 16384).pages.tolist()
-    monkeypatch.setattr(page_sizes, "BLOCK", block)
-    assert coarser(base, 16384).pages.tolist() == whole
+    whole = coarsen(base, 16384).pages.tolist()
+    monkeypatch.setattr(page_sizes, "BLOCK_PAGES", block)
+    assert coarsen(base, 16384).pages.tolist() == whole
 
 
 def test_random_pairs_do_not_collide_and_their_hashes_use_all_bits() -> None:
     pages = np.random.default_rng(1).integers(FIRST_HASH, 2000, 200_000, dtype=np.uint64)
-    found = coarser(PageDigest(pages, 4096), 8192).pages
+    found = coarsen(PageDigest(pages, 4096), 8192).pages
     assert len(set(found.tolist())) == len(set(zip(pages[0::2].tolist(), pages[1::2].tolist(), strict=True)))
     ones = [int((found >> np.uint64(bit) & np.uint64(1)).sum()) for bit in range(64)]
     assert all(abs(count - 50_000) < 1_000 for count in ones)
@@ -148,12 +148,12 @@ def test_random_pairs_do_not_collide_and_their_hashes_use_all_bits() -> None:
 @pytest.mark.parametrize("page_size", [12288, 2048, 4097, 0, -8192])
 def test_a_size_that_is_not_the_page_doubled_is_refused(page_size: int) -> None:
     with pytest.raises(ValueError, match=f"pages of {page_size} bytes cannot be made of 4096; choose 4096 doubled"):
-        coarser(digest([P], HASHES), page_size)
+        coarsen(digest([P], HASHES), page_size)
 
 
 @given(memories, hash_maps)
 def test_the_same_size_gives_a_copy(pages: list[Page], hashes: Hashes) -> None:
     base = digest(pages, hashes)
-    found = coarser(base, 4096)
+    found = coarsen(base, 4096)
     assert found.pages.tolist() == base.pages.tolist()
     assert not np.shares_memory(found.pages, base.pages)

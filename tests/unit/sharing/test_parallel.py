@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from samepaged.sharing.parallel import in_threads, together
+from samepaged.sharing.parallel import map_in_threads, run_in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ def test_a_thread_that_never_begins_is_not_waited_for(monkeypatch: pytest.Monkey
     late: list[Callable[[], None]] = []
     monkeypatch.setattr(_thread, "start_new_thread", lambda function, _: late.append(function))
     done: list[int] = []
-    together(lambda: done.append(1), 3)
+    run_in_threads(lambda: done.append(1), 3)
     assert done == [1]
     for begin in late:
         begin()
@@ -50,7 +50,7 @@ def test_each_item_is_done_once_and_in_order_however_many_threads_there_are(room
         done.append(item)
         return item * item
 
-    assert in_threads(work, range(count), 4) == [item * item for item in range(count)]
+    assert map_in_threads(work, range(count), 4) == [item * item for item in range(count)]
     assert sorted(done) == list(range(count))
 
 
@@ -59,7 +59,7 @@ def test_what_the_work_raises_is_raised_here(room: int) -> None:
         return 1 // (item - 50)
 
     with pytest.raises(ZeroDivisionError):
-        in_threads(work, range(100), 4)
+        map_in_threads(work, range(100), 4)
 
 
 def test_no_item_is_begun_after_one_has_failed() -> None:
@@ -70,7 +70,7 @@ def test_no_item_is_begun_after_one_has_failed() -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        in_threads(work, range(1000), 2)
+        map_in_threads(work, range(1000), 2)
     assert len(done) <= 2
 
 
@@ -82,7 +82,7 @@ def test_work_is_called_once_in_each_thread_that_there_is(room: int) -> None:
         threads.append(threading.get_ident())
         all_there.wait(10)
 
-    together(work, 3)
+    run_in_threads(work, 3)
     assert len(set(threads)) == min(room + 1, 3)
     assert threading.get_ident() in threads
 
@@ -98,4 +98,4 @@ def test_a_failure_of_another_thread_is_raised_when_all_have_ended() -> None:
             raise LookupError("in the other")
 
     with pytest.raises(LookupError, match="in the other"):
-        together(work, 2)
+        run_in_threads(work, 2)

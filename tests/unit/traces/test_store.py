@@ -52,7 +52,7 @@ def same(one: Trace, other: Trace) -> bool:
 def test_a_trace_counts_as_the_model_does(digest: PageDigest) -> None:
     found, model = trace(digest), Contents.of(digest)
     assert found.hashes.tolist() == model.distinct.tolist()
-    assert (found.pages > 1).tolist() == model.repeated.tolist()
+    assert (found.pages > 1).tolist() == model.is_repeated.tolist()
     about = found.about
     assert about.memory_pages == model.memory_pages
     assert (about.absent_pages, about.swapped_pages) == (model.absent_pages, model.swapped_pages)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sharing.parallel import in_threads, thread_count
+from samepaged.sharing.parallel import map_in_threads, thread_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,7 @@ def shared_contents(
                 most = max(MOST_ENTRIES, 2 * entries)
         return _merged(found, names)
 
-    return _merged(in_threads(work, range(workers), workers), names)
+    return _merged(map_in_threads(work, range(workers), workers), names)
 
 
 def weighed(owners: Sequence[tuple[Sequence[int], int]]) -> Incidence:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from samepaged.analysis.placement.plan import lowest
-from samepaged.sharing.parallel import in_threads
+from samepaged.sharing.parallel import map_in_threads
 from samepaged.traces import read, read_hashes
 
 if TYPE_CHECKING:
@@ -33,5 +33,5 @@ def trace_hashes(found: Sequence[tuple[TraceFile, About]], sample: int) -> list[
         abouts = ((number, found[number][1]) for number in numbers)
         return [(number, lowest(read_of[one.host, one.domain, one.scanned_at], sample)) for number, one in abouts]
 
-    hashes = dict(pair for pairs in in_threads(work, of_file.values(), None) for pair in pairs)
+    hashes = dict(pair for pairs in map_in_threads(work, of_file.values(), None) for pair in pairs)
     return [hashes[number] for number in range(len(found))]
