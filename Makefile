@@ -26,7 +26,7 @@ export PATH := $(CURDIR)/.cache/testbed/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-build deps-guests deps-vm deps-experiments venv check check-units check-rules test test-unit test-system test-e2e test-vm test-package \
-	test-sources test-native fuzz fuzz-sources chaos demo study bench metrics-page dashboards install uninstall wheel deb clean
+	test-sources test-native fuzz fuzz-sources chaos demo study bench generate metrics-page dashboards install uninstall wheel deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,14 +60,16 @@ check: $(STAMP) check-units check-rules ## formatting, lint, types, imports, sys
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m tools.metrics_page --check
-	$(BIN)/python -m observability.grafana.generator --check
+	@$(BIN)/python -m tools.generate --check
 
-metrics-page: $(STAMP) ## the tables of docs/reference/metrics.md, made anew from the catalogue of metrics
-	$(BIN)/python -m tools.metrics_page
+generate: $(STAMP) ## generated files: configuration, metrics, manual page, completion, dashboards
+	@$(BIN)/python -m tools.generate
 
-dashboards: $(STAMP) ## the Grafana dashboards, made anew from observability/grafana/generator
-	$(BIN)/python -m observability.grafana.generator
+metrics-page: $(STAMP) ## only the tables of docs/reference/metrics.md
+	@$(BIN)/python -m tools.generate metrics
+
+dashboards: $(STAMP) ## only the Grafana dashboards
+	@$(BIN)/python -m tools.generate dashboards
 
 check-units: $(STAMP)
 	@tools/check-units $(CURDIR)/$(BIN)/samepaged

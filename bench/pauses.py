@@ -15,7 +15,7 @@ from samepaged.config import Config
 from samepaged.guard.client import GuardClient
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.scan.guest import GuestScanner
 from tests.support.guests import Spec, running
 from tests.support.libvirtd import private_libvirtd
@@ -74,7 +74,7 @@ def rows() -> list[Row]:
         config = Config.model_validate({"scan": {"mode": "snapshot"}})
         guard = GuardClient(uri, Path(tmpfs))
         scanners = {
-            threads: GuestScanner(hypervisor, guard, config, Hashing(best(), 7, threads, lambda: False), {})
+            threads: GuestScanner(hypervisor, guard, config, Hashing(best_hasher(), 7, threads, lambda: False), {})
             for threads in THREADS
         }
         domain = hypervisor.by_uuid(writer.domain.UUIDString())

@@ -16,7 +16,7 @@ from samepaged.config import Config, SourcesConfig
 from samepaged.guard.client import GuardClient
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.attribution_report import answers_of
 from samepaged.scan.guest import GuestScanner
@@ -97,7 +97,7 @@ def rows() -> list[Row]:
         domain = hypervisor.by_uuid(native.UUIDString())
         config = Config.model_validate({"scan": {"mode": "snapshot"}})
         guard = GuardClient(uri, Path(tmpfs))
-        hashing = Hashing(best(), 7, 1, lambda: False)
+        hashing = Hashing(best_hasher(), 7, 1, lambda: False)
         plain = GuestScanner(hypervisor, guard, config, hashing, {})
         attribution = AttributionSchedule(SourcesConfig(enabled=True, every=1, names=True))
         asking = GuestScanner(hypervisor, guard, config, hashing, {}, attribution=attribution)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 
 if TYPE_CHECKING:
     from samepaged.traces.trace import Trace
@@ -38,7 +38,7 @@ def filled_pages(seed: int, page_size: int) -> dict[int, str]:
     } | THEME
     buffer = b"".join(pattern * (page_size // len(pattern)) for pattern in patterns.values())
     hashes = np.zeros(len(patterns), dtype=np.uint64)
-    best().hash_buffer(buffer, hashes, page_size, seed)
+    best_hasher().hash_buffer(buffer, hashes, page_size, seed)
     return dict(zip(hashes.tolist(), patterns, strict=True))
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.conftest import Samepaged, connection, every_guest_runs_on, libvirtd, root
+from tests.support.command import Samepaged
+from tests.support.fixtures import connection, every_guest_runs_on, libvirtd, root
 
 if TYPE_CHECKING:
     from pathlib import Path

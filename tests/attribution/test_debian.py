@@ -14,7 +14,7 @@ from tests.support.attribution.labels import compared
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 MEMORY = 1024
 # A system that is emulated, and the first time its image is made.

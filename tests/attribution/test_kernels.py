@@ -19,7 +19,7 @@ from tests.support.guests import Spec
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 FIVE_LEVELS = "<feature policy='require' name='la57'/>"
 # Of each: kernel, memory in MiB, and what else differs. QEMU splits a guest's memory at 2 GiB (q35) or 3 GiB (pc).

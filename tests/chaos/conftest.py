@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import libvirt
@@ -15,12 +13,16 @@ import pytest
 from tests.chaos.figures import LINES
 from tests.chaos.scale import SCALE, SEED
 from tests.chaos.witness import Witness
+from tests.support.command import Samepaged
+from tests.support.fixtures import root
 from tests.support.guests import Spec, Writer, running
 from tests.support.libvirtd import Libvirtd, private_libvirtd
-from tests.system.conftest import Samepaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["root"]
 
 NAMES: Final = [f"samepaged-chaos-{letter}" for letter in "abc"]
 BYSTANDER: Final = "samepaged-chaos-bystander"
@@ -31,8 +33,6 @@ FIGURES: Final = "chaos figures"
 
 # Scans follow each other at once, and their pauses are as long as they get.
 RESTLESS: Final = "scan: {{interval: 1s, jitter: 0, max_drift: 1, {}}}"
-
-libvirt.registerErrorHandler(lambda *_: None, None)
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,11 @@ def fill(writer: Writer) -> None:
     writer.fill(0, REGION * 256, 7, 1000)
 
 
-@pytest.fixture(scope="session")
-def root() -> Iterator[Path]:
-    # Sockets' names are short (unix(7): 108 bytes), so not pytest's own directories.
-    with tempfile.TemporaryDirectory(prefix="spc-") as path:
-        yield Path(path)
-
-
 @pytest.fixture(scope="package")
 def host(root: Path) -> Iterator[Host]:
     if os.geteuid() != 0:
         pytest.skip("starts libvirtd, which takes root")
-    with private_libvirtd(root / "libvirt") as libvirtd, contextlib.closing(libvirt.open(libvirtd.uri)) as connection:
+    with private_libvirtd(root / "chaos") as libvirtd, contextlib.closing(libvirt.open(libvirtd.uri)) as connection:
         specs = [*(large(name) for name in NAMES), Spec(BYSTANDER, memory=84, cmdline="region=1")]
         with running(connection, root, *specs) as writers, contextlib.closing(Witness(libvirtd, NAMES)) as witness:
             for writer in writers[:-1]:

@@ -30,11 +30,13 @@ from tests.support.processes import Family
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 SCANS: Final = RESTLESS.format("mode: snapshot, max_pause: 5s") + f"\nguests: {{exclude: [{BYSTANDER}]}}"
 # Scrapes a second: more than any Prometheus makes, and fewer than would be a load of their own.
 RATE: Final = 10
+# Scrapes at most, until there have been enough scans.
+MORE: Final = 600
 # Seconds; `make test` may run beside anything.
 PROMPT: Final = 0.1 if FULL else 1.0
 USER: Final = "prometheus"
@@ -80,11 +82,12 @@ class Seen:
 
 
 def watch(scraper: Scraper, scrapes: int) -> Seen:
-    """Scrape so many times."""
+    """Scrape so many times, and on until scans have ended three times."""
     took: list[float] = []
     ends: list[float] = []
     due = time.monotonic()
-    for _ in range(scrapes):
+    while len(took) < scrapes or len(ends) < 3:
+        assert len(took) < scrapes + MORE, f"scans ended {len(ends)} times"
         time.sleep(max(0.0, due - time.monotonic()))
         due += 1 / RATE
         began = time.monotonic()

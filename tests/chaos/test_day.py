@@ -19,7 +19,7 @@ from tests.support.guests import Spec, running
 from tests.support.processes import Family
 
 if TYPE_CHECKING:
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 # Scans after which memory must have found its level, and how many of them tell what that level is.
 SETTLED, SAMPLE = 10, 10

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 SCANS: Final = RESTLESS.format("mode: snapshot, max_pause: 5s") + f"\nguests: {{exclude: [{BYSTANDER}]}}"
 SUCCESS: Final = "samepage_domain_last_scan_success_timestamp_seconds"
@@ -87,8 +87,7 @@ def kill_while_suspended(host: Host, samepaged: Samepaged, one: Daemon, more: di
     with wait_for_child(one.process.pid, GUARD) as guard:
         host.witness.next_pause(lambda: one.process.poll() is None or pytest.fail(one.log))
         guard.kill()
-        one.process.kill()
-        one.process.wait()
+        one.kill()
     with subprocess.Popen(
         samepaged.command("recover", "--config", str(samepaged.config)), env=dict(os.environ) | more
     ) as it:

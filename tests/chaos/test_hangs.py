@@ -19,10 +19,10 @@ from tests.chaos.conftest import RESTLESS, fill, large
 from tests.chaos.figures import at_most
 from tests.chaos.scale import RANDOM, SCALE
 from tests.chaos.witness import Witness
+from tests.support.command import Samepaged
 from tests.support.daemon import Daemon
 from tests.support.guests import running
 from tests.support.processes import GUARD, Process, children, qemu
-from tests.system.conftest import Samepaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,8 +80,7 @@ class Cell:
 
     def _end(self) -> None:
         if self._daemon is not None:
-            self._daemon.process.kill()
-            self._daemon.process.wait()
+            self._daemon.kill()
             self.tally.tracebacks += self._daemon.log.count("Traceback")
             self._daemon = None
 
@@ -226,9 +225,7 @@ def test_one_hung_guest_hardly_delays_the_others(host: Host, samepaged: Samepage
         assert one.process.poll() is None, one.log
         one.stop()
     finally:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.wait()
+        one.kill()
     at_most(5, "delay of the other guest's scan by a hung one, a round", max(delays), "s")
 
 

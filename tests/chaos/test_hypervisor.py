@@ -19,7 +19,7 @@ from tests.support.guests import running
 from tests.support.processes import Family
 
 if TYPE_CHECKING:
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 SNAPSHOT = RESTLESS.format("mode: snapshot, max_pause: 10s")
 

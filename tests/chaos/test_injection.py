@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.chaos.conftest import Host
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 ROOT: Final = Path(__file__).parents[2]
 MEMFD: Final = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
@@ -58,7 +58,7 @@ def test_each_failed_call_ends_in_a_reason(host: Host, samepaged: Samepaged, tmp
     if not (FULL and way == "snapshot"):
         # libvirt's pid files can be read. Without them all of /proc is: a hundred opens more, of one kind.
         (tmp_path / "libvirt/qemu").mkdir(parents=True)
-        (tmp_path / "libvirt/qemu/run").symlink_to(host.root / "libvirt/run/qemu")
+        (tmp_path / "libvirt/qemu/run").symlink_to(host.libvirtd.root / "run/qemu")
         environment["XDG_RUNTIME_DIR"] = str(tmp_path)
     command = [sys.executable, "-m", "tests.chaos.injected_scans", str(samepaged.config)]
     done = subprocess.run(

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import yaml
 
+from tests.support.fixtures import connection, every_guest_runs_on, libvirtd, root, samepaged
 from tests.support.prometheus import Prometheus, free_port, prometheus
 from tests.support.waiting import wait_for
 from tests.support.web_server import answering
-from tests.system.conftest import connection, every_guest_runs_on, libvirtd, root, samepaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,7 +17,7 @@ from tests.support.ksm import KSM, ksm_runs_to_completion, mergeable_by_others
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 TOOLS: Final = Path(__file__).parents[2] / "tools"
 # Whole at once, however busy the machine is: in slices, a scan of these guests may take half a minute.

@@ -5,24 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import libvirt
 import pytest
 
+from tests.support.command import Samepaged
 from tests.support.daemon import daemon
-from tests.support.guests import Spec, running
-from tests.support.libvirtd import private_libvirtd
+from tests.support.guests import Spec, in_a_job, running
 from tests.support.prometheus import Prometheus, prometheus
 from tests.support.waiting import happens
-from tests.system.conftest import Samepaged, in_a_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.libvirtd import Libvirtd
 
 DASHBOARDS: Final = Path(__file__).parents[2] / "observability" / "grafana" / "dashboards"
 BOARDS: Final = {path.stem: json.loads(path.read_text()) for path in sorted(DASHBOARDS.glob("*.json"))}
@@ -72,13 +70,8 @@ class Scraped:
 
 
 @pytest.fixture(scope="module")
-def scraped() -> Iterator[Scraped]:
-    if os.geteuid() != 0:
-        pytest.skip("this starts libvirtd, which takes root")
+def scraped(libvirtd: Libvirtd, connection: Any, root: Path) -> Iterator[Scraped]:
     with contextlib.ExitStack() as stack:
-        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spd-")))
-        libvirtd = stack.enter_context(private_libvirtd(root / "libvirt"))
-        connection = stack.enter_context(contextlib.closing(libvirt.open(libvirtd.uri)))
         plain = [Spec(f"samepaged-test-{name}", cmdline="region=4") for name in "ab"]
         odd = Spec(ODD, cmdline="region=4", memory_backing=MEMFD)
         writers = stack.enter_context(running(connection, root, *plain, odd))

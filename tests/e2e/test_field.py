@@ -15,7 +15,7 @@ from experiments.guest import Boot
 from experiments.matrix import Cell
 from experiments.tables import course, inter
 from experiments.tracing import SEED, Samepaged, samepaged, write_config
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.traces.parquet import read
 from samepaged.traces.store import Store
 from tests.support import images
@@ -53,7 +53,7 @@ def planted(first: int, pages: int) -> NDArray[np.uint64]:
     """The hashes of what `plant` writes."""
     text = b"".join(b"%d\n" % number for number in range(first, first + 410 * pages))[: pages * 4096]
     found = np.zeros(pages, dtype=np.uint64)
-    best().hash_buffer(text, found, 4096, SEED)
+    best_hasher().hash_buffer(text, found, 4096, SEED)
     return found
 
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import libvirt
 import pytest
 import yaml
 
+from tests.support.command import Samepaged
 from tests.support.daemon import daemon
 from tests.support.guests import Spec, running
-from tests.support.libvirtd import private_libvirtd
 from tests.support.prometheus import Prometheus, free_port, prometheus
 from tests.support.web_server import answering
-from tests.system.conftest import Samepaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.libvirtd import Libvirtd
 
 PAGE: Final = (Path(__file__).parents[2] / "docs/operate/joins.md").read_text()
 QUERIES: Final = re.findall(r"```promql\n(.*?)```", PAGE, re.DOTALL)
@@ -62,14 +60,9 @@ def jobs(libvirt_address: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def scraped() -> Iterator[Prometheus]:
+def scraped(libvirtd: Libvirtd, connection: Any, root: Path) -> Iterator[Prometheus]:
     """A Prometheus that has scraped both, of two guests of one project and of one that is not scanned."""
-    if os.geteuid() != 0:
-        pytest.skip("this starts libvirtd, which takes root")
     with contextlib.ExitStack() as stack:
-        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spd-")))
-        libvirtd = stack.enter_context(private_libvirtd(root / "libvirt"))
-        connection = stack.enter_context(contextlib.closing(libvirt.open(libvirtd.uri)))
         specs = [Spec(name, memory=MEMORY, cmdline="region=1", metadata=NOVA) for name in SCANNED]
         excluded = Spec(EXCLUDED, memory=MEMORY, cmdline="region=1")
         stack.enter_context(running(connection, root, *specs, excluded))
@@ -78,7 +71,7 @@ def scraped() -> Iterator[Prometheus]:
         address = stack.enter_context(libvirt_exporter(libvirtd.uri, root))
         one = stack.enter_context(daemon(samepaged))
         one.wait_scans(1)
-        yield stack.enter_context(prometheus(root / "prometheus", one.address, jobs(address)))
+        yield stack.enter_context(prometheus(root / "join", one.address, jobs(address)))
 
 
 def by_domain(series: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -108,6 +108,9 @@ def test_a_file_that_spark_cannot_read_is_named(spark: Engine, tmp_path: Path) -
     assert str(path) in str(caught.value)
 
 
+SHARING = (Path(sys.executable).with_name("samepaged"), "fleet", "sharing")
+
+
 def test_the_command_says_the_same_and_leaves_nothing_behind(tmp_path: Path) -> None:
     write_mixed(tmp_path / "traces", hosts=2, guests=2)
     scratch, here = tmp_path / "scratch", tmp_path / "here"
@@ -115,16 +118,8 @@ def test_the_command_says_the_same_and_leaves_nothing_behind(tmp_path: Path) -> 
     here.mkdir()
     said = {}
     for engine in (["duckdb"], ["spark", "--master", "local[1]"]):
-        command: list[str | Path] = [
-            Path(sys.executable).with_name("samepaged"),
-            "fleet",
-            "sharing",
-            "--json",
-            "--engine",
-            *engine,
-        ]
         done = subprocess.run(
-            [*command, tmp_path / "traces"],
+            [*SHARING, "--json", "--engine", *engine, tmp_path / "traces"],
             check=True,
             capture_output=True,
             text=True,
@@ -140,16 +135,8 @@ def test_the_command_says_the_same_and_leaves_nothing_behind(tmp_path: Path) -> 
 
 def test_a_master_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
     Store(tmp_path).write(guest("a", "x", [7]))
-    command: list[str | Path] = [
-        Path(sys.executable).with_name("samepaged"),
-        "fleet",
-        "sharing",
-        "--engine",
-        "spark",
-        "--master",
-        "nonsense://1",
-    ]
-    done = subprocess.run([*command, tmp_path], check=False, capture_output=True, text=True)
+    engine = ("--engine", "spark", "--master", "nonsense://1")
+    done = subprocess.run([*SHARING, *engine, tmp_path], check=False, capture_output=True, text=True)
     assert done.returncode == SamepagedError.exit_status
     assert len(done.stderr.splitlines()) == 1
     assert "nonsense://1" in done.stderr

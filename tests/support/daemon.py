@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 T = TypeVar("T")
 
@@ -117,6 +117,11 @@ class Daemon:
         assert self.process.wait(10) == 0, self.log
         return time.monotonic() - began
 
+    def kill(self) -> None:
+        """End it by SIGKILL, if it still runs."""
+        self.process.kill()
+        self.process.wait()
+
 
 def _samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     return {
@@ -141,6 +146,4 @@ def daemon(
         if one.process.poll() is None:
             one.stop()
     finally:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.wait()
+        one.kill()

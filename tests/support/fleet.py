@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from samepaged.sharing import FIRST_HASH, ZERO, PageDigest
-from samepaged.traces import Store, Trace, parquet, seed_id
+from samepaged.sharing import FIRST_HASH, ZERO
+from samepaged.traces import Store, Trace, parquet
 from samepaged.traces.database import database, literal
+from tests.support.traces import WHEN, trace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["WHEN", "guest", "rewrite", "write_mixed"]
 
-WHEN: Final = 1_700_000_000.25
-
 
 def guest(
     host: str, domain: str, pages: list[int], *, at: float = WHEN, uuid: str | None = None, hash_bits: int = 64
 ) -> Trace:
     """A trace of a guest whose pages have these hashes."""
-    digest = PageDigest(np.array(pages, dtype=np.uint64), 4096)
-    return Trace.of(
-        digest,
-        host=host,
-        domain=domain,
-        scanned_at=at,
-        seed=seed_id(7),
-        mode="snapshot",
-        uuid=uuid,
-        hash_bits=hash_bits,
-    )
+    return trace(pages, host=host, domain=domain, at=at, uuid=uuid, hash_bits=hash_bits)
 
 
 def synthetic(number: int, *, images: int = 2, image_pages: int = 3000) -> list[int]:

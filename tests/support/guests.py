@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import select
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,3 +204,27 @@ def held(*writers: Writer) -> Iterator[None]:
             writer.domain.suspend()
             stack.callback(writer.domain.resume)
         yield
+
+
+@contextlib.contextmanager
+def in_a_job(writer: Writer, directory: Path) -> Iterator[None]:
+    """A guest in a job of libvirt's: a live dump into a FIFO without a reader."""
+    fifo = directory / "never-read"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+
+    def dump() -> None:
+        flags = libvirt.VIR_DUMP_MEMORY_ONLY | libvirt.VIR_DUMP_LIVE
+        with contextlib.suppress(libvirt.libvirtError):  # its reader leaves
+            writer.domain.coreDumpWithFormat(str(fifo), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, flags)
+
+    thread = threading.Thread(target=dump)
+    thread.start()
+    try:
+        # Not by asking for the job, on the connection that the dump is waiting on.
+        assert select.select([reader], [], [], 20)[0], "no dump has begun"
+        yield
+    finally:
+        os.close(reader)
+        thread.join()
+        fifo.unlink()

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from samepaged.errors import Reason
-from samepaged.ksm import HostMerging, ProcessMerging
+from samepaged.ksm import HostMerging, Merging, ProcessMerging
 from samepaged.scan.results import GuestScan, HostScan, SkippedGuest
-from samepaged.scan.snapshot import ConfigStatus, HistoryPoint, Limits, Merging, Snapshot
+from samepaged.scan.snapshot import ConfigStatus, HistoryPoint, Limits, Snapshot
 from samepaged.sharing import GroupSharing, GuestSharing, PairSharing, SharingReport
 
 if TYPE_CHECKING:

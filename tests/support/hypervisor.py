@@ -107,7 +107,7 @@ class FakeHypervisor:
 
     def __post_init__(self) -> None:
         for domain in self.domains:
-            domain.event = partial(self.resumes.seen, domain.uuid)
+            domain.event = partial(self.resumes.count_event, domain.uuid)
 
     @property
     def it(self) -> FakeDomain:

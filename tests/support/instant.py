@@ -15,7 +15,7 @@ from samepaged.attribution.page_owners import KIND, KINDS
 from samepaged.attribution.ram_map import ram_maps
 from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,7 @@ def scanned(
     with attendant:
         whole_ = Whole(attendant)
         witness: PageObserver = whole_  # type: ignore[assignment]  # the rest of it is the attendant's
-        found = capture(source, Hashing(best(), 7, 1, lambda: False), policy, kept, witness)
+        found = capture(source, Hashing(best_hasher(), 7, 1, lambda: False), policy, kept, witness)
         attendant.start_attribution()
         owned = attendant.finish()
     assert whole_.words is not None

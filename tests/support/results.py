@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
-from samepaged.ksm import HostMerging, ProcessMerging
+from samepaged.ksm import HostMerging, Merging, ProcessMerging
 from samepaged.scan.results import GuestScan, HostScan, SkippedGuest
 from samepaged.scan.snapshot import (
     ConfigStatus,
@@ -16,7 +16,6 @@ from samepaged.scan.snapshot import (
     Histogram,
     HistoryPoint,
     Limits,
-    Merging,
     OpenJournalEntry,
     Snapshot,
     TraceStats,

@@ -17,8 +17,8 @@ from tests.support.guests import Spec, running
 if TYPE_CHECKING:
     from typing import Any
 
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 
 def test_the_advice_is_of_the_scan_and_of_the_kernel_s_counters(samepaged: Samepaged, pair: list[Writer]) -> None:

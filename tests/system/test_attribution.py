@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.attribution.guests import InitramfsGuest
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 MEMORY = 192
 MACHINE = ("q35", MEMORY << 20)

@@ -18,8 +18,8 @@ from tests.support.daemon import daemon
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 # The first process of these guests, and its program.
 PROCESS, PROGRAM = "init", "/init"

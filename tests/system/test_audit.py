@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
-import libvirt
 import pytest
 
 from tests.support.daemon import daemon
-from tests.support.guests import Spec, running
-from tests.system.conftest import in_a_job
+from tests.support.guests import in_a_job
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 LINE = re.compile(
     r'^samepaged: INFO: (?P<verb>suspended|did not suspend) domain="(?P<domain>\S+)" uuid=(?P<uuid>\S+)'
@@ -26,20 +23,25 @@ LINE = re.compile(
     re.MULTILINE,
 )
 ROUND_ENDED = re.compile(r"^samepaged: INFO: scanned \d+ guests in .*\n", re.MULTILINE)
-LARGE = "samepaged-test-audited"
 
 
 def trail(log: str) -> list[dict[str, Any]]:
     return [found.groupdict() for found in LINE.finditer(log)]
 
 
-@pytest.mark.parametrize("mode", ["snapshot", "sliced", "live"])
+# A snapshot of a busy host has room below max_pause, so that the circuit breaker stays closed. Slices take half of it.
+MODES = {
+    "snapshot": "max_pause: 5s",
+    "sliced": "max_pause: 20ms, max_duty: 0.5",
+    "live": "max_pause: 5s",
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_each_scan_of_a_guest_has_one_line_that_agrees_with_the_metrics(
     samepaged: Samepaged, pair: list[Writer], mode: str
 ) -> None:
-    samepaged.configure(
-        f"scan: {{interval: 1s, jitter: 0, max_drift: 1, mode: {mode}, max_pause: 20ms, max_duty: 0.5}}"
-    )
+    samepaged.configure(f"scan: {{interval: 1s, jitter: 0, max_drift: 1, mode: {mode}, {MODES[mode]}}}")
     with daemon(samepaged) as one:
         one.wait_scans(3)
         metrics = one.metrics()
@@ -72,28 +74,3 @@ def test_a_guest_that_is_skipped_before_it_is_suspended_has_no_line(
     with in_a_job(a, tmp_path), daemon(samepaged) as one:
         one.wait_scans(2)
     assert {line["domain"] for line in trail(one.log)} == {b.name}
-
-
-def test_scans_that_fail_or_are_interrupted_after_a_pause_have_a_line(
-    samepaged: Samepaged, connection: Any, root: Path
-) -> None:
-    samepaged.configure(
-        f"scan: {{interval: 1s, jitter: 0, max_drift: 1, mode: snapshot}}\nguests: {{include: [{LARGE}]}}"
-    )
-    with running(connection, root, Spec(LARGE, memory=512, cmdline="region=256")) as (large,):
-        large.fill(0, 256 * 256, 5, 256 * 256)
-        with daemon(samepaged) as one:
-
-            def resumed_by_others() -> bool:
-                large.wait_until_suspended()
-                with contextlib.suppress(libvirt.libvirtError):  # the scanner was quicker
-                    large.domain.resume()
-                return "result=resumed_by_others" in one.log
-
-            one.wait_until(resumed_by_others, 60, every=0.2)
-            large.wait_until_suspended()
-            one.stop()
-    *failed, interrupted = [line for line in trail(one.log) if line["result"] != "scanned"]
-    assert {(line["result"], line["pauses"], line["mode"]) for line in failed} == {("resumed_by_others", "1", None)}
-    assert (interrupted["result"], interrupted["pauses"], interrupted["mode"]) == ("interrupted", "1", None)
-    assert all(float(line["seconds"]) > 0 for line in (*failed, interrupted))

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 NAME = "samepaged-test-clock"
 ONLY = f"guests: {{include: ['{NAME}']}}"
 # In MiB: what the guest has, and what of it is filled, so that reading it dominates each pause.
 MEMORY, REGION = 384, 256
-SCANS = 20
+SCANS = 8
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,9 @@ def guest(connection: Any, root: Path) -> Iterator[Writer]:
         yield writer
 
 
-@pytest.mark.parametrize("mode", ["snapshot", "sliced"])
-def test_the_counter_is_the_clocks_loss(samepaged: Samepaged, guest: Writer, mode: str) -> None:
-    scan = f"mode: {mode}, max_pause: 100ms, max_duty: 0.5, max_drift: 1, threads: 1"
+@pytest.mark.parametrize(("mode", "max_pause"), [("snapshot", "5s"), ("sliced", "100ms")])
+def test_the_counter_is_the_clocks_loss(samepaged: Samepaged, guest: Writer, mode: str, max_pause: str) -> None:
+    scan = f"mode: {mode}, max_pause: {max_pause}, max_duty: 0.5, max_drift: 1, threads: 1"
     samepaged.configure(f"scan: {{interval: 1s, jitter: 0, {scan}}}\n{ONLY}")
     ahead = guest.clock_offset()
     with daemon(samepaged) as one:
@@ -63,9 +63,12 @@ def test_the_budget_outlives_the_daemon(samepaged: Samepaged, guest: Writer) -> 
         one.wait_scans(3)
         counted = one.metric("samepage_domain_paused_seconds_total", domain=NAME)
         assert counted is not None
-        assert 0 < counted <= 0.36 + 0.25  # the last pause may end late on a busy host
+        last = one.metric("samepage_domain_last_pause_seconds", domain=NAME)
+        assert last is not None
+        # A pause begins only if it is expected to fit; on a busy host it takes longer than that.
+        assert counted > 0
+        assert counted - last <= 0.36
         assert not [key for key in one.metrics() if key[0] == "samepage_scan_failures_total"]
-        assert one.metric("samepage_domain_last_pause_seconds", domain=NAME) is not None
         assert len(re.findall("not scanned until", one.log)) == 1
         assert "skipped:" not in one.log
     with daemon(samepaged) as successor:

@@ -15,16 +15,15 @@ import libvirt
 import pytest
 
 from tests.support.daemon import daemon
-from tests.support.guests import Spec, running
+from tests.support.guests import Spec, in_a_job, running
 from tests.support.waiting import wait_for
-from tests.system.conftest import in_a_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 NUMA = (
     "<numa><cell id='0' cpus='0' memory='64' unit='MiB'/><cell id='1' cpus='1' memory='32' unit='MiB'/>"

@@ -16,8 +16,8 @@ from tests.system.conftest import REGION, REGION_PAGES
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 PAGE = 4096
 

@@ -11,8 +11,8 @@ from tests.support.guests import Spec, running
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 PROJECT = "5f0a7c2b9d3e4816a2c4e6f80b1d3579"
 NOVA = f"""

@@ -10,34 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import libvirt
-import pytest
 
 from tests.support.daemon import Daemon, daemon
 from tests.support.guests import Spec, running
 from tests.support.processes import GUARD, children
 from tests.support.waiting import wait_for
+from tests.system.conftest import LARGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
-NAME = "samepaged-test-guarded"
+NAME = LARGE
 CONFIG = (
     f"scan: {{interval: 1s, jitter: 0, max_drift: 1, mode: snapshot, max_pause: 1s}}\nguests: {{include: ['{NAME}']}}"
 )
 # What a pause may take at most (scan.max_pause), the guard's margin, and half a second.
 DEADLINE = 1.0 + 1.0 + 0.5
-
-
-@pytest.fixture(scope="module")
-def large(connection: Any, root: Path) -> Iterator[Writer]:
-    """A guest large enough that its pauses are easy to hit."""
-    with running(connection, root, Spec(NAME, memory=512, cmdline="region=320")) as (writer,):
-        writer.fill(0, 320 * 256, 5, 320 * 256)
-        yield writer
 
 
 def guard_of(one: Daemon) -> int | None:
@@ -72,8 +62,7 @@ def lose(samepaged: Samepaged, writer: Writer) -> None:
         assert guard is not None
         catch(writer, one)
         os.kill(guard, signal.SIGKILL)
-        one.process.kill()
-        one.process.wait()
+        one.kill()
 
 
 def journal(samepaged: Samepaged) -> list[bytes]:
@@ -99,8 +88,7 @@ def test_the_guest_of_a_scanner_that_is_killed_is_resumed_by_the_guard(samepaged
         one.wait_scans(1)
         guard = guard_of(one)
         catch(large, one)
-        one.process.kill()
-        one.process.wait()
+        one.kill()
         assert large.runs_within(1)
         wait_for(lambda: not Path(f"/proc/{guard}").exists(), 10, "the guard has ended")
         assert journal(samepaged) == []
@@ -149,8 +137,7 @@ def test_a_guest_that_somebody_else_paused_is_not_touched_by_guard_or_recover(
         one.wait_until(lambda: not journal(samepaged) and large.runs, every=0.01)
         large.domain.suspend()
         one.wait_scans(1)
-        one.process.kill()
-        one.process.wait()
+        one.kill()
     try:
         time.sleep(1)
         samepaged("recover", "--config", str(samepaged.config))

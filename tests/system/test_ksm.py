@@ -12,8 +12,8 @@ from tests.support.ksm import KSM, ksm, ksm_runs_to_completion, mergeable_by_oth
 from tests.support.waiting import wait_for
 
 if TYPE_CHECKING:
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 
 def other_workers_have_guests(*own: Writer) -> bool:

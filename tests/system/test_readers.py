@@ -12,11 +12,11 @@ import pytest
 
 from samepaged.hypervisor.guest import describe
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
-from samepaged.memory import smaps
+from samepaged.memory import ram_location
 from samepaged.memory.dump_reader import DumpStream
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.memory.process_ram import ProcessRam
-from samepaged.memory.ram_location import locate
+from samepaged.memory.ram_location import locate_ram
 from samepaged.sharing import ABSENT, SWAPPED, ZERO
 from tests.support.guests import Spec, running
 
@@ -84,8 +84,8 @@ def suspended_guest(
 
 
 def read_process(guest: Guest) -> NDArray[np.uint64]:
-    mappings = locate(smaps.read(guest.process.pid), guest.blocks)
-    with ProcessRam(guest.process.pid, mappings, hasher=best(), seed=7, threads=1, stop=lambda: False) as reader:
+    mappings = locate_ram(ram_location.read_smaps(guest.process.pid), guest.blocks)
+    with ProcessRam(guest.process.pid, mappings, hasher=best_hasher(), seed=7, threads=1, stop=lambda: False) as reader:
         return reader.read()
 
 
@@ -93,7 +93,7 @@ def read_dump(domain: Any, guest: Guest, directory: Path) -> NDArray[np.uint64]:
     def dump(path: Path) -> None:
         domain.coreDumpWithFormat(str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY)
 
-    return DumpStream(dump, directory, guest.blocks, hasher=best(), seed=7, stop=lambda: False).read()
+    return DumpStream(dump, directory, guest.blocks, hasher=best_hasher(), seed=7, stop=lambda: False).read()
 
 
 @pytest.mark.leaves_paused

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 import pytest
 
+from tests.support.command import Samepaged
 from tests.support.daemon import daemon
-from tests.support.guests import Spec, running
+from tests.support.guests import Spec, in_a_job, running
 from tests.support.libvirtd import Libvirtd, private_libvirtd
 from tests.support.prometheus import prometheus
 from tests.support.waiting import wait_for
-from tests.system.conftest import Samepaged, in_a_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,18 +135,6 @@ def test_sighup_reloads_and_a_bad_file_changes_nothing(samepaged: Samepaged, pai
         one.wait_metric(1, "samepage_config_last_reload_successful")
 
 
-def test_sigterm_while_a_guest_is_suspended_leaves_it_running_within_a_second(
-    samepaged: Samepaged, connection: Any, root: Path
-) -> None:
-    samepaged.configure("scan: {interval: 1s, jitter: 0, max_drift: 1}\nguests: {include: ['samepaged-test-large']}")
-    with running(connection, root, Spec("samepaged-test-large", memory=512, cmdline="region=256")) as (large,):
-        large.fill(0, 256 * 256, 5, 256 * 256)
-        with daemon(samepaged) as one:
-            large.wait_until_suspended()
-            assert one.stop() < 1.5
-            assert large.runs
-
-
 @pytest.fixture
 def another_libvirtd(root: Path) -> Iterator[Libvirtd]:
     """One that a test may stop: the shared one has other tests' guests."""
@@ -187,18 +175,24 @@ def test_systemd_hears_that_it_is_ready_alive_and_stopping(samepaged: Samepaged,
     path = samepaged.root / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
-        listener.settimeout(20)
+        listener.setblocking(False)
+        heard: list[str] = []
+
+        def listen() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    heard.append(listener.recv(4096).decode())
+            return sum("STATUS=scanned" in one for one in heard) >= 2
+
         with daemon(samepaged, notify=path) as one:
-            one.wait_scans(2)
+            # All the time: the kernel keeps ten datagrams, and the daemon does not wait for room.
+            one.wait_until(listen, 60)
             one.stop()
-        listener.settimeout(0.1)
-        heard = ""
-        with contextlib.suppress(TimeoutError):
-            while True:
-                heard += listener.recv(4096).decode() + "\n"
-    assert "READY=1" in heard
-    assert heard.count("WATCHDOG=1") >= 2
-    assert "STOPPING=1" in heard
+            listen()
+    told = "\n".join(heard)
+    assert "READY=1" in told
+    assert told.count("WATCHDOG=1") >= 2
+    assert "STOPPING=1" in told
 
 
 def test_a_port_in_use_is_said_in_a_line(samepaged: Samepaged) -> None:

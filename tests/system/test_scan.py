@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import signal
 import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
 
-import libvirt
 import pytest
 
-from tests.support.guests import Spec, running
-from tests.support.waiting import happens, wait_for
-from tests.system.conftest import in_a_job
+from tests.support.guests import Spec, in_a_job, running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
-
-# Pauses of the small guests take some 15 ms.
-ATTEMPTS = 10
 
 
 def test_every_guest_is_scanned_once_and_runs_on(samepaged: Samepaged, pair: list[Writer]) -> None:
@@ -84,54 +74,6 @@ def test_a_guest_that_somebody_paused_is_scanned_and_stays_paused(samepaged: Sam
             assert a.suspended
     finally:
         a.domain.resume()
-
-
-def scan_disturbed(samepaged: Samepaged, writer: Writer, disturb: Callable[[], object]) -> dict[str, Any]:
-    """A scan of a guest that fails, as `disturb` is called while the guest is suspended. A pause may end before the
-    call has an effect: then the next scan is disturbed.
-    """
-    ended = threading.Event()
-
-    def as_soon_as_suspended() -> None:
-        wait_for(lambda: ended.is_set() or writer.suspended, 60, every=0.0005)
-        with contextlib.suppress(libvirt.libvirtError):  # it runs again
-            disturb()
-
-    for _ in range(ATTEMPTS):
-        ended.clear()
-        thread = threading.Thread(target=as_soon_as_suspended)
-        thread.start()
-        try:
-            command = ("scan", "--json", "--config", str(samepaged.config), "--mode", "snapshot", writer.name)
-            done = samepaged(*command, expect=None)
-        finally:
-            ended.set()
-            thread.join()
-        # A disturbance between two looks of samepaged ends in a pause by another client, which samepaged leaves alone.
-        if writer.suspended:
-            writer.domain.resume()
-        if done.returncode != 0:
-            scan: dict[str, Any] = json.loads(done.stdout)
-            return scan
-    pytest.fail(f"{ATTEMPTS} scans ended before they were disturbed")
-
-
-def test_a_guest_resumed_by_others_is_void(samepaged: Samepaged, pair: list[Writer]) -> None:
-    a, _ = pair
-    scan = scan_disturbed(samepaged, a, a.domain.resume)
-    assert scan["domains"] == []
-    assert [skipped["reason_code"] for skipped in scan["skipped"]] == ["resumed_by_others"]
-
-
-def test_a_guest_resumed_and_paused_again_is_void(samepaged: Samepaged, pair: list[Writer]) -> None:
-    a, _ = pair
-
-    def resume_and_pause_again() -> None:
-        a.domain.resume()
-        a.domain.suspend()
-
-    scan = scan_disturbed(samepaged, a, resume_and_pause_again)
-    assert [skipped["reason_code"] for skipped in scan["skipped"]] == ["resumed_by_others"]
 
 
 def test_a_guest_in_a_job_is_left_alone_and_the_others_are_scanned(
@@ -227,33 +169,6 @@ def test_a_user_without_the_rights_is_told_which(samepaged: Samepaged, pair: lis
     assert len(done.stderr.splitlines()) == 1
 
 
-def signalled(samepaged: Samepaged, writer: Writer, number: signal.Signals) -> tuple[int, str]:
-    """The exit status and the messages of a scan to which a signal is sent while the guest is suspended. If a pause
-    ends before the signal is sent, the next scan gets it.
-    """
-    command = samepaged.command("scan", "--connect", samepaged.uri, writer.name)
-    for _ in range(ATTEMPTS):
-        met = False
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0
-        ) as process:
-            while not met and process.poll() is None:
-                met = happens(lambda: writer.suspended, 0.1, every=0.0005)
-            process.send_signal(number)
-            _, told = process.communicate(timeout=20)
-        if met:
-            return process.returncode, told
-    pytest.fail(f"{ATTEMPTS} scans ended before they were met")
-
-
-def test_ctrl_c_ends_a_scan_and_leaves_every_guest_running(samepaged: Samepaged, pair: list[Writer]) -> None:
-    a, _ = pair
-    status, told = signalled(samepaged, a, signal.SIGINT)
-    assert status == 130
-    assert "every guest runs on" in told
-    assert a.runs
-
-
 def test_a_sliced_scan_pauses_often_and_sees_what_a_snapshot_sees(samepaged: Samepaged, pair: list[Writer]) -> None:
     a, _ = pair
     a.fill(0, 4096, 11, 512)
@@ -299,15 +214,6 @@ def test_sharing_by_page_size_is_of_one_reading(samepaged: Samepaged, pair: list
     # what two pages share, their halves share; so bytes shared fall as pages grow, zeros aside
     shared = {one["page_size"]: (one["total_sharing_pages"] + one["zero_pages"]) * one["page_size"] for one in sizes}
     assert shared[1024] >= shared[2048] >= shared[4096] >= shared[8192] >= shared[2 << 20]
-
-
-@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTSTP, signal.SIGUSR1])
-def test_no_signal_of_a_terminal_leaves_a_guest_paused(
-    samepaged: Samepaged, pair: list[Writer], number: signal.Signals
-) -> None:
-    a, _ = pair
-    signalled(samepaged, a, number)
-    assert a.runs
 
 
 def test_a_guest_named_twice_is_scanned_once(samepaged: Samepaged, pair: list[Writer]) -> None:

@@ -19,11 +19,11 @@ import pytest
 from samepaged.hypervisor.guest import describe
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.hashing import PythonHasher
+from tests.support.command import Samepaged
 from tests.support.daemon import daemon
 from tests.support.guests import Spec, running
 from tests.support.process_memory import holders, mappings, standing
 from tests.support.waiting import wait_for
-from tests.system.conftest import Samepaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from tests.support.daemon import daemon
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 STATES = ("memory_pages", "absent_pages", "swapped_pages", "zero_pages", "distinct_pages", "duplicate_pages")
 

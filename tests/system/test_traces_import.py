@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from tests.support.command import Samepaged
     from tests.support.guests import Writer
-    from tests.system.conftest import Samepaged
 
 
 def test_an_imported_dump_counts_as_a_scan_of_the_suspended_guest_does(

@@ -28,11 +28,11 @@ from samepaged.web.client import WebClient, WebListener
 from samepaged.web.process import ChildProcess, SystemdService
 from samepaged.web.protocol import Document
 from tests.support.certificates import Authority, Pair
+from tests.support.command import Samepaged
 from tests.support.daemon import Daemon, daemon
 from tests.support.processes import WEB, children
 from tests.support.prometheus import prometheus
 from tests.support.waiting import wait_for
-from tests.system.conftest import Samepaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,6 +14,7 @@ import yaml
 
 from observability.grafana.generator import dashboard_files
 from samepaged.scan.label_values import OBSTACLES
+from tools.generate import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,19 +63,19 @@ def test_there_are_a_dashboard_of_the_host_and_one_of_a_guest() -> None:
 
 
 def test_the_committed_dashboards_are_what_the_generator_makes() -> None:
-    assert dashboard_files.outdated() == [], "run `make dashboards`"
+    assert files.outdated(dashboard_files.generated()) == [], files.REMEDY
 
 
 def test_a_changed_a_missing_and_a_needless_file_are_found_and_mended(tmp_path: Path) -> None:
-    dashboard_files.write(tmp_path)
-    assert dashboard_files.outdated(tmp_path) == []
+    files.write(dashboard_files.generated(tmp_path))
+    assert files.outdated(dashboard_files.generated(tmp_path)) == []
     changed, missing, needless = (tmp_path / f"{name}.json" for name in (*sorted(BOARDS), "needless"))
     changed.write_text(changed.read_text().replace("bytes", "bits"))
     missing.unlink()
     needless.write_text("{}")
-    assert dashboard_files.outdated(tmp_path) == sorted([changed, missing, needless])
-    dashboard_files.write(tmp_path)
-    assert dashboard_files.outdated(tmp_path) == []
+    assert files.outdated(dashboard_files.generated(tmp_path)) == sorted([changed, missing, needless])
+    files.write(dashboard_files.generated(tmp_path))
+    assert files.outdated(dashboard_files.generated(tmp_path)) == []
     assert not needless.exists()
 
 

@@ -26,6 +26,22 @@ def test_a_maintainer_script_is_one_that_any_posix_shell_reads(name: str) -> Non
     subprocess.run(["sh", "-n", script], check=True)
 
 
+def test_install_lays_the_completion_of_every_shell() -> None:
+    script = '. tools/paths; printf "%s\\n" "$manual" "$completion" "$completion_zsh" "$completion_fish"'
+    done = subprocess.run(
+        ["sh", "-c", script], check=True, capture_output=True, text=True, cwd=TREE, env={"PREFIX": "/p"}
+    )
+    assert done.stdout.splitlines() == [
+        "/p/share/man/man8/samepaged.8",
+        "/p/share/bash-completion/completions/samepaged",
+        "/p/share/zsh/site-functions/_samepaged",
+        "/p/share/fish/vendor_completions.d/samepaged.fish",
+    ]
+    source = (TREE / "tools/install").read_text()
+    for path in (TREE / "packaging/completion").iterdir():
+        assert f"packaging/completion/{path.name} " in source
+
+
 def test_uninstall_takes_out_all_that_install_lays_but_the_configuration() -> None:
     def named(tool: str) -> set[str]:
         return set(re.findall(r"\$destdir\$(\w+)", (TREE / "tools" / tool).read_text()))

@@ -1,4 +1,4 @@
-"""The manual page and the completion tell of every command and option of the command line, and of no other."""
+"""The generated manual page and shell completion cover the commands and options of the command line."""
 
 from __future__ import annotations
 
@@ -6,41 +6,34 @@ import argparse
 import re
 import shutil
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from samepaged import cli
+from tools.generate import completion, files, manual
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
-TREE = Path(__file__).parents[2]
-MANUAL = TREE / "packaging/man/samepaged.8"
-COMPLETION = TREE / "packaging/completion/samepaged.bash"
+BASH = completion.DIRECTORY / "samepaged.bash"
+FISH = completion.DIRECTORY / "samepaged.fish"
+ZSH = completion.DIRECTORY / "_samepaged"
 HELP = {"-h", "--help"}  # every parser has them
 
 
-def _commands(parser: argparse.ArgumentParser, before: str = "") -> dict[str, argparse.ArgumentParser]:
-    """Every command by its words: `traces ls` is one, and `traces` alone is none; `fleet` and `fleet place` are two."""
+def commands(parser: argparse.ArgumentParser, before: str = "") -> dict[str, argparse.ArgumentParser]:
+    """Every command by its words: `traces ls` is a command, `traces` alone is not."""
     found: dict[str, argparse.ArgumentParser] = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, inner in action.choices.items():
-                found |= _commands(inner, f"{before}{name} ") or {f"{before}{name}": inner}
-                for word, made in _words(inner).items():
-                    found[f"{before}{name} {word}"] = made(f"samepaged {name} {word}")
+                found |= commands(inner, f"{before}{name} ") or {f"{before}{name}": inner}
     return found
 
 
-def _words(parser: argparse.ArgumentParser) -> dict[str, Callable[[str], argparse.ArgumentParser]]:
-    """Words that can be in the place of an operand and are commands of their own."""
-    return {word: made for action in parser._actions for word, made in getattr(action, "words", {}).items()}
-
-
 PARSER = cli.command_parser()
-COMMANDS = _commands(PARSER)
+COMMANDS = commands(PARSER)
 
 
 def options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
@@ -49,10 +42,8 @@ def options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
     return {name: action for name, action in named.items() if name not in HELP}
 
 
-def shape(parser: argparse.ArgumentParser) -> dict[str, bool]:
-    """Which options it has, and whether they take a value; which operands."""
-    found = {name: action.nargs != 0 for name, action in options(parser).items()}
-    return found | {str(action.metavar): True for action in parser._actions if not action.option_strings}
+def operands(parser: argparse.ArgumentParser) -> set[str]:
+    return {str(action.metavar) for action in parser._actions if not action.option_strings}
 
 
 CHOICES = {
@@ -63,73 +54,62 @@ CHOICES = {
 }
 
 
-# --- the manual page, in mdoc(7): `.Fl -json` is an option, `.Ar URI` an argument, `.Cm scan` a word to type as it is
+# --- the manual page
 
 
-def section(name: str) -> str:
-    (found,) = re.findall(rf"^\.Sh {name}\n(.*?)(?=^\.Sh )", MANUAL.read_text(), re.MULTILINE | re.DOTALL)
-    return str(found)
-
-
-def synopses() -> dict[str, str]:
-    """The synopsis of each command."""
-    return dict(re.findall(r"^\.Nm\n\.Cm (.+)\n((?s:.*?))(?=^\.Nm|\Z)", section("SYNOPSIS"), re.MULTILINE))
+def page() -> str:
+    """The text of the manual page, without roff's escapes."""
+    return re.sub(r"\\f.|\\,|\\/", "", manual.MANUAL.read_text()).replace(r"\-", "-")
 
 
 def chapters() -> dict[str, str]:
-    """What is said of each command; what is said of all of them is under an empty name."""
-    parts = re.split(r"^\.Ss (.+)\n", section("COMMANDS"), flags=re.MULTILINE)
-    return dict(zip(["", *parts[1::2]], parts[::2], strict=True))
+    """The text about each command."""
+    (section,) = re.findall(r"^\.SH\s+COMMANDS\n(.*?)(?=^\.SH )", page(), re.MULTILINE | re.DOTALL)
+    parts = re.split(r"^\.SS samepaged (.+)\n", section, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def items(text: str) -> dict[str, str]:
-    """What a list says of each option, the name of its value included."""
-    found = re.findall(r"^\.It (Fl .*)\n((?:(?!\.It |\.El).*\n)*)", text, re.MULTILINE)
-    return {f"-{name}": f"{head}\n{body}" for head, body in found for name in re.findall(r"Fl ([^\s,]+)", head)}
+def test_manual_and_completion_are_up_to_date() -> None:
+    assert files.outdated(manual.generated() | completion.generated()) == [], files.REMEDY
 
 
-def test_the_manual_page_has_every_command_and_no_other() -> None:
-    assert list(synopses()) == list(chapters())[1:]
-    assert set(synopses()) == set(COMMANDS)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_synopsis_has_every_option_of_a_command_and_no_other(command: str) -> None:
-    assert command in synopses()
-    found: dict[str, bool] = {}
-    for line in synopses()[command].splitlines():
-        words = re.fullmatch(r"\.(?:Op )?(?:Fl (?P<flag>\S+))? ?(?:Ar (?P<value>\S+))?( \.\.\.)?", line)
-        assert words is not None, line
-        found[f"-{words['flag']}" if words["flag"] else words["value"]] = bool(words["value"])
-    assert found == shape(COMMANDS[command])
+def test_the_manual_page_has_every_command() -> None:
+    assert set(COMMANDS) <= set(chapters())
+    assert set(chapters()) - set(COMMANDS) == {"traces", "fleet"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_must_be_told_is_in_no_brackets_in_the_synopsis(command: str) -> None:
-    lines = synopses()[command].splitlines()
-    bare = {"-" + line.split()[1] for line in lines if line.startswith(".Fl ")}
-    assert bare == {name for name, action in options(COMMANDS[command]).items() if action.required}
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_manual_page_says_something_of_every_option_of_a_command_and_of_no_other(command: str) -> None:
-    found = items(chapters().get(command, ""))
-    assert set(found) == set(options(COMMANDS[command]))
-    for name, said in found.items():
-        takes = options(COMMANDS[command])[name].nargs != 0
-        assert ("Ar " in said.splitlines()[0]) == takes, f"{command} {name}"
-        assert len(said.splitlines()) > 1, f"{command} {name}"
-
-
-def test_the_manual_page_says_what_is_common_to_all_commands() -> None:
-    assert set(items(chapters()[""])) == set(options(PARSER)) | HELP
+def test_the_manual_page_describes_every_option(command: str) -> None:
+    text = chapters()[command]
+    described = re.findall(r"^\.TP\n(\S+)(?: (.*))?\n(.+)", text, re.MULTILINE)
+    assert {name for name, _, _ in described} == set(options(COMMANDS[command])) | operands(COMMANDS[command])
+    for name, value, _ in described:
+        if name in options(COMMANDS[command]):
+            assert bool(value) == (options(COMMANDS[command])[name].nargs != 0), name
 
 
 @pytest.mark.parametrize(("command", "option"), CHOICES)
-def test_the_manual_page_names_what_an_option_can_be(command: str, option: str) -> None:
-    words = re.findall(r"^\.Cm (.*)", items(chapters()[command])[option], re.MULTILINE)
-    named = set(re.findall(r"[\w-]+", " ".join(words)))
-    assert named - set(COMMANDS) == CHOICES[command, option]
+def test_the_manual_page_has_every_choice(command: str, option: str) -> None:
+    (found,) = re.findall(rf"^{option} {{(.*)}}$", chapters()[command], re.MULTILINE)
+    assert set(found.split(",")) == CHOICES[command, option]
+
+
+def test_the_manual_page_has_the_hand_written_sections() -> None:
+    headings = re.findall(r"^\.SH\s+(.+)$", page(), re.MULTILINE)
+    assert headings == [
+        "NAME",
+        "SYNOPSIS",
+        "DESCRIPTION",
+        "OPTIONS",
+        "COMMANDS",
+        "ENVIRONMENT",
+        "FILES",
+        "SIGNALS",
+        "EXIT STATUS",
+        "EXAMPLES",
+        "SEE ALSO",
+        "CAVEATS",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -140,13 +120,13 @@ def test_the_manual_page_names_what_an_option_can_be(command: str, option: str) 
 def test_the_manual_page_is_formatted_without_a_warning(checker: tuple[str, ...]) -> None:
     if shutil.which(checker[0]) is None:
         pytest.skip(f"{checker[0]} is not installed")
-    done = subprocess.run([*checker, str(MANUAL)], check=False, capture_output=True, text=True)
+    done = subprocess.run([*checker, str(manual.MANUAL)], check=False, capture_output=True, text=True)
     # Which other pages this machine has is its own business.
     said = [line for line in (done.stderr + done.stdout * (checker[0] == "mandoc")).splitlines() if ".db " not in line]
     assert said == []
 
 
-# --- the completion
+# --- the completion in bash
 
 # bash, with the words of a line of which the last one is being typed.
 COMPLETE = """
@@ -160,7 +140,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 def completed(*words: str, path: Path | None = None) -> set[str]:
     """What is offered for the last of `words`; programs are found in `path` before all others."""
-    command = ["bash", "--norc", "-c", COMPLETE, str(COMPLETION), "samepaged", *words]
+    command = ["bash", "--norc", "-c", COMPLETE, str(BASH), "samepaged", *words]
     environment = {"PATH": f"{path}:/usr/bin:/bin"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=path, timeout=60)
     assert done.stderr == ""
@@ -180,7 +160,8 @@ def host(tmp_path: Path) -> Path:
 
 def test_every_command_is_completed_and_no_other() -> None:
     first = {name.split()[0] for name in COMMANDS}
-    assert completed("") == first | set(options(PARSER)) | {"--help"}
+    assert completed("") == first
+    assert completed("-") == set(options(PARSER)) | HELP
     assert completed("re") == {name for name in first if name.startswith("re")}
     for name in (name.split() for name in COMMANDS if " " in name):
         assert completed(name[0], name[1][:-1]) >= {name[1]}
@@ -188,7 +169,7 @@ def test_every_command_is_completed_and_no_other() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_a_command_is_completed_and_no_other(command: str) -> None:
-    assert completed(*command.split(), "-") == set(options(COMMANDS[command])) | {"--help"}
+    assert completed(*command.split(), "-") == set(options(COMMANDS[command])) | HELP
     assert completed(*command.split(), "--con") == {
         name for name in options(COMMANDS[command]) if name.startswith("--con")
     }
@@ -204,10 +185,10 @@ def test_what_an_option_can_be_is_completed_after_a_blank_and_after_the_sign(com
 
 
 def test_guests_are_completed_where_a_command_takes_some(host: Path) -> None:
-    taking = {name for name, parser in COMMANDS.items() if "DOMAIN" in shape(parser)}
+    taking = {name for name, parser in COMMANDS.items() if "DOMAIN" in operands(parser)}
     assert taking
     for command in COMMANDS:
-        wants_file = not {"FILE", "DIR", "PLACE", "A", "B"}.isdisjoint(shape(COMMANDS[command]))
+        wants_file = not {"FILE", "DIR", "PLACE", "A", "B"}.isdisjoint(operands(COMMANDS[command]))
         offered = set() if wants_file else completed(*command.split(), "--json", "", path=host)
         assert offered == ({"web-1", "web-2", "db.example"} if command in taking else set()), command
     assert completed("scan", "web-1", "w", path=host) == {"web-1", "web-2"}
@@ -226,3 +207,70 @@ def test_a_number_or_a_uri_is_not_guessed(host: Path) -> None:
     for command, parser in COMMANDS.items():
         for name in {"--connect", "--watch"} & set(options(parser)):
             assert completed(*command.split(), name, "", path=host) == set()
+
+
+# --- the completion in fish and zsh
+
+
+def test_fish_completes_commands_options_choices_guests_and_files(host: Path) -> None:
+    fish = shutil.which("fish")
+    if fish is None:
+        pytest.skip("fish is not installed")
+
+    def offered(line: str) -> set[str]:
+        script = f"source {FISH}; complete -C 'samepaged {line}'"
+        environment = {"PATH": f"{host}:/usr/bin:/bin", "HOME": str(host)}
+        command = [fish, "--no-config", "-c", script]
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, env=environment, cwd=host, timeout=60
+        )
+        assert done.stderr == ""
+        return {line.split("\t")[0] for line in done.stdout.splitlines()}
+
+    assert offered("") == {name.split()[0] for name in COMMANDS}
+    assert offered("fleet ") == {"sharing", "place"}
+    for command in COMMANDS:
+        assert offered(f"{command} --") == set(options(COMMANDS[command])) | {"--help"}
+    for (command, option), choices in CHOICES.items():
+        assert offered(f"{command} {option} ") == choices
+    assert offered("scan web-1 ") == {"web-1", "web-2", "db.example"}
+    assert {"config.yaml", "config of old.yaml"} <= {name.replace("\\", "") for name in offered("run --config conf")}
+    assert offered("scan --connect ") == set()
+
+
+# zsh in a terminal of its own, which lists the completions of the line $1 after the tab key. Ends when the terminal has
+# shown all of the other arguments.
+ZSH_COMPLETE = r"""
+zmodload zsh/zpty
+zpty inner zsh -f -i
+zpty -w inner "PROMPT=''; fpath=($0 \$fpath); LISTMAX=10000; zstyle ':completion:*' list-prompt ''"
+zpty -w inner "autoload -U compinit; compinit -u -D; setopt no_auto_menu; print rea''dy"
+zpty -r inner output '*ready*'
+zpty -w -n inner "samepaged $1"$'\t\t'
+for word in "${@:2}"; do
+  until [[ ${output//\\/} == *"$word"* ]]; do
+    zpty -r inner chunk && output+=$chunk
+  done
+done
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", {name.split()[0] for name in COMMANDS}),
+        ("fleet ", {"sharing", "place"}),
+        ("traces import --", {*options(COMMANDS["traces import"]), "--help"}),
+        ("scan --mode ", CHOICES["scan", "--mode"]),
+        ("scan ", {"web-1", "web-2", "db.example"}),
+        ("run --config conf", {"config.yaml", "config of old.yaml"}),
+    ],
+)
+def test_zsh_completes(host: Path, line: str, expected: set[str]) -> None:
+    zsh = shutil.which("zsh")
+    if zsh is None:
+        pytest.skip("zsh is not installed")
+    environment = {"PATH": f"{host}:/usr/bin:/bin", "HOME": str(host), "TERM": "dumb"}
+    command = [zsh, "-f", "-c", ZSH_COMPLETE, str(completion.DIRECTORY), line, *sorted(expected)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=host, timeout=60)
+    assert done.stderr == ""

@@ -16,14 +16,14 @@ from samepaged.hypervisor.qemu_process import ProcessTable, QemuProcess
 from samepaged.ksm import activity, has_merged, is_running, process_merging
 from samepaged.ksm import control as ksm_still
 from samepaged.ksm import counters as ksm_counters
-from samepaged.memory import smaps, softdirty
+from samepaged.memory import ram_location, softdirty
 from samepaged.memory.backing_file import BackingFile
-from samepaged.memory.claim import SoftDirtyLock
 from samepaged.memory.dump_reader import DumpStream
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.memory.pagemap import Pagemap
 from samepaged.memory.process_vm import ProcessMemory
 from samepaged.memory.ram_location import RamMapping
+from samepaged.memory.softdirty import SoftDirtyLock
 from samepaged.os_errors import process_error
 from samepaged.procfs import has_ended, is_alive, names_living, start_time
 from tests.support.descriptors import no_descriptors
@@ -63,7 +63,7 @@ def backing_file(_: Path) -> None:
 
 
 def dump(directory: Path) -> None:
-    DumpStream(lambda _: None, directory, (4096,), hasher=best(), seed=0, stop=lambda: False).read()
+    DumpStream(lambda _: None, directory, (4096,), hasher=best_hasher(), seed=0, stop=lambda: False).read()
 
 
 def supported(_: Path) -> None:
@@ -74,7 +74,7 @@ def supported(_: Path) -> None:
 @pytest.mark.parametrize(
     "opens",
     [
-        lambda _: smaps.read(PID),
+        lambda _: ram_location.read_smaps(PID),
         lambda _: Pagemap(PID),
         lambda _: ProcessMemory(PID),
         lambda _: softdirty.clear(PID),

@@ -19,7 +19,7 @@ from samepaged.config import Config
 from samepaged.guard.client import GuardClient
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.scan.guest import GuestScanner
 from tests.support.guests import Spec, Writer, running
 
@@ -65,7 +65,7 @@ def scans(writer: Writer, mode: str, directory: Path) -> list[GuestScan]:
     settings = {"scan": {"mode": mode, "max_pause": "1h", "verify_every": 0}}
     config = Config.model_validate(settings)
     guard = GuardClient(hypervisor.uri, directory)
-    scanner = GuestScanner(hypervisor, guard, config, Hashing(best(), 7, 1, lambda: False), {})
+    scanner = GuestScanner(hypervisor, guard, config, Hashing(best_hasher(), 7, 1, lambda: False), {})
     try:
         domain = hypervisor.by_uuid(writer.domain.UUIDString())
         return [scanner.scan(domain).scan for _ in range(SCANS)]

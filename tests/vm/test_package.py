@@ -136,6 +136,14 @@ def test_an_install_gives_a_running_service(package: Path, kvm_guest: Writer) ->
     assert access(CONFIG) == ("root", "samepaged", 0o640)
     said = subprocess.run([PROGRAM, "--version"], check=True, capture_output=True, text=True).stdout
     assert said.strip() == f"samepaged {__version__}"
+    share = Path("/usr/share")
+    assert (share / "man/man8/samepaged.8.gz").exists()
+    for completion in (
+        "bash-completion/completions/samepaged",
+        "zsh/vendor-completions/_samepaged",
+        "fish/vendor_completions.d/samepaged.fish",
+    ):
+        assert (share / completion).read_text() != "", completion
 
 
 def test_a_removal_is_refused_while_the_journal_names_a_guest_that_may_be_suspended(running: None) -> None:

@@ -19,13 +19,13 @@ from samepaged.guard.client import GuardClient
 from samepaged.guard.suspend import SuspendedDomain, Suspender
 from samepaged.hypervisor.guest import describe
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
-from samepaged.memory import precopy, smaps, softdirty
+from samepaged.memory import precopy, ram_location, softdirty
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.memory.pagemap import PRESENT, SOFT_DIRTY
 from samepaged.memory.precopy import Precopy
 from samepaged.memory.process_ram import ProcessRam
-from samepaged.memory.ram_location import locate
+from samepaged.memory.ram_location import locate_ram
 from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tests.vm.conftest import Ksm
     from tests.vm.writer_process import WriterProcess
 
-HASHING = Hashing(best(), 7, 1, lambda: False)
+HASHING = Hashing(best_hasher(), 7, 1, lambda: False)
 Digest = "NDArray[np.uint64]"
 
 
@@ -71,7 +71,7 @@ class Witnessed:
         held.seconds = time.monotonic() - began
 
     def reader(self) -> ProcessRam:
-        mappings = locate(smaps.read(self._pid), self._blocks)
+        mappings = locate_ram(ram_location.read_smaps(self._pid), self._blocks)
         return ProcessRam(self._pid, mappings, hasher=HASHING.hasher, seed=7, threads=1, stop=lambda: False)
 
     def scan(self, mode: str = "precopy", *, verify_pages: int = 0, still_ksm: bool = False) -> Capture:
@@ -155,7 +155,7 @@ def test_only_what_was_written_since_is_read_again(
 def naive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Soft-dirty bits taken at their word: without the cures."""
     both = PRESENT | SOFT_DIRTY
-    monkeypatch.setattr(softdirty, "stale", lambda entries, _digest, **_: (entries & both) == both)
+    monkeypatch.setattr(softdirty, "changed_pages", lambda entries, _digest, **_: (entries & both) == both)
 
 
 def once_read(guest: Witnessed, act: Callable[[], None]) -> Callable[[], None]:
@@ -195,7 +195,7 @@ def test_pages_that_ksm_merged_are_read_again(merging: Witnessed) -> None:
 def test_pages_that_ksm_merged_would_be_missed_without_the_cure(
     merging: Witnessed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precopy, "CHECKED_WHILE_MERGING", 0)
+    monkeypatch.setattr(precopy, "SAMPLE_PAGES_WHILE_MERGING", 0)
     assert merging.wrong(merging.scan()) >= 190
 
 

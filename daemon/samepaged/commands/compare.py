@@ -62,7 +62,7 @@ class Command:
             (valid(args.first), valid(args.second)), (survey(args.first), survey(args.second)), seed=args.seed
         )
         if args.out is not None:
-            from samepaged.analysis.study.report import write_comparison  # noqa: PLC0415 - matplotlib, where it is needed
+            from samepaged.analysis.study.report import write_comparison  # noqa: PLC0415 - imports matplotlib
 
             write_comparison(found, args.out)
         if args.json:

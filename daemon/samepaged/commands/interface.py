@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -28,6 +29,6 @@ def add_commands(parser: argparse.ArgumentParser, commands: Iterable[Command]) -
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in commands:
         subparser = subparsers.add_parser(
-            command.name, help=command.help, description=type(command).__doc__, allow_abbrev=False
+            command.name, help=command.help, description=inspect.getdoc(command), allow_abbrev=False
         )
         command.prepare_parser(subparser)

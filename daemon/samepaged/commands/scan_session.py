@@ -14,9 +14,10 @@ from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
+from samepaged.ksm import read_merging
 from samepaged.memory import softdirty
 from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.privileges import seal
 from samepaged.report.scan_table import Progress
 from samepaged.scan.attribution import AttributionSchedule
@@ -25,7 +26,6 @@ from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks, paused_times
 from samepaged.scan.guest import GuestScanner, ScannedGuest
 from samepaged.scan.host import report, scan_all
-from samepaged.scan.ksm import read_merging
 
 if TYPE_CHECKING:
     import argparse
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from samepaged.attribution.report import AttributionReport
     from samepaged.config import Config, SourcesConfig
     from samepaged.drift.ledger import PausedTime
+    from samepaged.ksm import Merging
     from samepaged.scan.results import HostScan
-    from samepaged.scan.snapshot import Merging
     from samepaged.scan.trace_recorder import Record
     from samepaged.service.signals import Signals
 
@@ -88,7 +88,7 @@ class ScanSession:
         self._hypervisor = LibvirtHypervisor(config.libvirt.uri, stop=stop)
         self._hypervisor.connect()
         key = hash_seed.load(config.hashing.seed, config.state_directory)
-        hashing = Hashing(best(), key, config.scan.thread_count, stop)
+        hashing = Hashing(best_hasher(), key, config.scan.thread_count, stop)
         self._guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
         self._clocks = Clocks()
         self._clocks.ledger.set_directory(self._guard.directory)
@@ -137,8 +137,8 @@ class ScanSession:
         return report(round_.scanned, round_.skipped, round_.started, time.monotonic() - began)
 
     def merging(self) -> Merging | None:
-        """Pages of the last scan's guests that KSM has merged; None if the kernel has no KSM."""
-        return read_merging(self._scanned)
+        """KSM's counters for the guests of the last scan; None if the kernel has no KSM."""
+        return read_merging({name: one.process for name, one in self._scanned.items()})
 
     def paused(self) -> dict[str, PausedTime]:
         """Suspended time of the guests of the last scan, by name."""

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Command"]
 
-# Seconds for which a guest may be suspended where no configuration says it. Before anything is known of the guest, a
-# pause is expected to take several times as long as it will.
+# Longest pause in seconds without a configuration file. The first prediction for a guest is several times too long.
 LONGEST_PAUSE: Final = 2.0
 
 
@@ -49,13 +48,13 @@ class Command:
         parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Scan, print, and return 1 where a guest was skipped that was not to be, or has no answer."""
+        """Scan and print; returns 1 after an unintended skip, or if a guest has no result."""
         config = configured(args)
         if args.config is None:
-            # Nobody has said how long a guest may stand still, and it is one that was named.
+            # The configuration has no limit of its own, and the guests are named.
             longer = config.scan.model_copy(update={"max_pause": max(config.scan.max_pause, LONGEST_PAUSE)})
             config = config.model_copy(update={"scan": longer})
-        # Whoever asks by hand is told the names, unless they say otherwise: the configuration is about what is kept.
+        # sources.names limits stored results; this command prints names unless --no-names is given.
         asked = config.sources.model_copy(update={"enabled": True, "every": 1, "names": not args.no_names})
         keeping = None if args.traces is None else TraceOutput(config, args.traces)
         with Signals() as signals:

@@ -85,7 +85,7 @@ class Command:
         labels = None if args.labels is None else load_labels(args.labels)
         found = study(survey(args.directory), most_pairs=args.pairs or MOST_PAIRS, seed=args.seed, labels=labels)
         if args.out is not None:
-            from samepaged.analysis.study.report import write  # noqa: PLC0415 - matplotlib, where it is needed
+            from samepaged.analysis.study.report import write  # noqa: PLC0415 - imports matplotlib
 
             write(found, args.out)
         if args.json:
@@ -96,9 +96,9 @@ class Command:
 
 
 def begin_drawing(directory: Path) -> None:
-    """Make the directory for figures. Raises UsageError where they cannot be drawn, TraceError where not written."""
+    """Create the directory for figures. Raises UsageError without matplotlib, TraceError if it cannot be written."""
     try:
-        from samepaged.analysis.study.report import prepare  # noqa: PLC0415 - matplotlib, where it is needed
+        from samepaged.analysis.study.report import prepare  # noqa: PLC0415 - imports matplotlib
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
@@ -124,7 +124,7 @@ def _lines(table: Table, width: int) -> Iterator[str]:
     widths = [max(columns(line[at]) for line in lines) for at in range(len(table.headings))]
     if table.names:
         room = width - sum(widths[table.names :]) - 2 * (len(widths) - 1)
-        # What a short name does not need is left to a longer one.
+        # A short name leaves its room to the longer ones.
         for left, at in enumerate(sorted(range(table.names), key=widths.__getitem__)):
             widths[at] = min(widths[at], max(_LEAST_NAME, room // (table.names - left)))
             room -= widths[at]

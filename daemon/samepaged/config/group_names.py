@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, StrictStr
+from pydantic import AfterValidator, StrictStr, WithJsonSchema
 
 from samepaged.config.problem import shown
 from samepaged.config.section import LONGEST_TEXT
@@ -72,8 +72,10 @@ def group_in(name: str, template: str) -> str | None:
     return group if is_group_name(group) else None
 
 
-GroupName = Annotated[StrictStr, AfterValidator(_group_name)]
+GroupName = Annotated[
+    StrictStr, AfterValidator(_group_name), WithJsonSchema({"type": "string", "maxLength": _LONGEST_NAME})
+]
 """The name of a group: printable, at most 128 characters."""
 
-Template = Annotated[StrictStr, AfterValidator(_template)]
+Template = Annotated[StrictStr, AfterValidator(_template), WithJsonSchema({"format": "template"})]
 """The form of a domain's name, with `{group}` where its group stands, and at most one `*` for any other text."""

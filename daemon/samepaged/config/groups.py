@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from samepaged.config.group_names import GroupName, Template, group_in, is_group_name
@@ -23,13 +23,13 @@ MetadataSource = Literal["openstack", "kubevirt", "samepaged"]
 
 
 class GroupConfig(Section):
-    """Guests that may share memory with each other: a tenant, a project."""
+    """Guests that may share memory with each other, such as those of a tenant or a project."""
 
     name: GroupName
-    """The group's name, the value of the label `group`. Needed, and different from the other groups' names."""
+    """Name of the group, printable and unique. It is the value of the label `group`."""
 
     match: SomePatterns
-    """Names of domains in the group, as patterns. Needed."""
+    """Names of the domains in the group."""
 
 
 def _distinct_names(value: Any, validate: ValidatorFunctionWrapHandler) -> tuple[GroupConfig, ...]:  # noqa: ANN401 - raw
@@ -68,22 +68,38 @@ def _in_order(sources: tuple[MetadataSource, ...]) -> tuple[MetadataSource, ...]
 
 
 class GroupingConfig(Section):
-    """The group of a domain that no entry of `groups` matches. docs/operate/groups.md has the trust that this takes."""
+    """The group of a guest that no entry of `groups` matches. A guest without a group belongs to the group `default`.
+    Each source of groups trusts its owner with the sharing between tenants; see docs/operate/groups.md.
+    """
 
-    metadata: Annotated[tuple[MetadataSource, ...], AfterValidator(_in_order)] = ("openstack", "kubevirt")
-    """Whose metadata in the domain's XML may name its group, the first first. Default openstack, then kubevirt."""
+    metadata: Annotated[
+        tuple[MetadataSource, ...], AfterValidator(_in_order), Field(json_schema_extra={"uniqueItems": True})
+    ] = ("openstack", "kubevirt")
+    """Sources of the group in the metadata of the domain's XML; the first one that names a group applies. `[]`
+    disables them.
+
+    - `openstack`: the group is `openstack:UUID`, with the UUID of the project.
+    - `kubevirt`: the group is `kubevirt:NAMESPACE`.
+    - `samepaged`: the group is the attribute `group` of `<samepaged:scan xmlns:samepaged="urn:samepaged:domain:1"
+      group="shop"/>`. Anyone with access to the domain's metadata can set it: use it only if tenants have no such
+      access.
+    """
 
     names: tuple[Template, ...] = ()
-    """Templates such as `{group}-*` for names of domains; the first that fits counts. Default none."""
+    """Templates for domain names that begin or end with the tenant; the first one that matches applies. `"{group}-*"`
+    takes the text before the first hyphen, `"*.{group}"` the text after the last dot.
+    """
 
-    def group_of(self, name: str, claims: Mapping[str, str]) -> str | None:
-        """The group of the domain `name`. `claims` is what metadata says of it, by `MetadataSource`."""
-        found = (_claimed(source, claims.get(source, "")) for source in self.metadata)
-        named = (group_in(name, template) for template in self.names)
-        return next((group for group in (*found, *named) if group is not None), None)
+    def group_of(self, name: str, metadata_groups: Mapping[str, str]) -> str | None:
+        """The group of the domain `name`. `metadata_groups` has the groups in its metadata, by
+        `MetadataSource`.
+        """
+        by_metadata = (_metadata_group(source, metadata_groups.get(source, "")) for source in self.metadata)
+        by_name = (group_in(name, template) for template in self.names)
+        return next((group for group in (*by_metadata, *by_name) if group is not None), None)
 
 
-def _claimed(source: MetadataSource, claim: str) -> str | None:
+def _metadata_group(source: MetadataSource, name: str) -> str | None:
     # Whoever may choose a project or a Kubernetes namespace must not thereby get into a group of another origin.
-    group = claim if source == "samepaged" else f"{source}:{claim}"
-    return group if is_group_name(claim) and is_group_name(group) else None
+    group = name if source == "samepaged" else f"{source}:{name}"
+    return group if is_group_name(name) and is_group_name(group) else None

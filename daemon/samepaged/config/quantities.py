@@ -1,6 +1,8 @@
 """Values with a unit or a form of their own: durations, sizes, seeds, directories, addresses.
 
-The types are for fields of pydantic models. What they refuse is a `ValueError` of "what; remedy".
+The types are for fields of pydantic models. They refuse a value with a `ValueError` of the form "problem; remedy".
+Their JSON schema has the name of the form as `format`, and the bounds of the type. `model_dump(mode="json")` returns
+values in the form of a configuration file.
 """
 
 from __future__ import annotations
@@ -11,15 +13,22 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from samepaged.config.problem import shown
 
 __all__ = ["Directory", "Drift", "Duration", "File", "Interval", "Listen", "PageSize", "Seed", "Size", "address"]
-__all__ += ["drift", "duration", "page_size", "size"]
+__all__ += ["DURATION_UNITS", "LONGEST_DURATION", "SIZE_UNITS"]
+__all__ += ["drift", "duration", "duration_text", "page_size", "size", "size_text"]
 
-_SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
-_BYTES: Final = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+DURATION_UNITS: Final = {
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(86400),
+}
+SIZE_UNITS: Final = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _QUANTITY: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)", re.ASCII)
 _HEX_SEED: Final = re.compile(r"0x[0-9A-Fa-f]{1,16}")
 _ADDRESS: Final = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([0-9]{1,5})", re.ASCII)
@@ -31,7 +40,9 @@ _SCOPE: Final = re.compile(rf"(?=.{{1,15}}\Z){_LABEL}(?:\.{_LABEL})*")
 _NUMERIC_HOST: Final = re.compile(r"[0-9.]+")
 
 _SHORTEST_INTERVAL: Final = 1.0
-_LONGEST_DURATION: Final = 365 * 86400.0
+# Drifts up to here are written in ppm, larger ones as a ratio.
+_LARGEST_PPM: Final = 10_000
+LONGEST_DURATION: Final = 365 * 86400.0
 _SMALLEST_PAGE: Final = 2**10
 _LARGEST_PAGE: Final = 2**21
 _LARGEST_SIZE: Final = 2**63 - 1
@@ -45,7 +56,7 @@ def duration(value: object) -> float:
     seconds = _seconds(value)
     if not seconds > 0:  # a NaN is not either
         raise ValueError(f"{shown(value)} is not longer than 0; use a duration such as 250ms or 15m")
-    if seconds > _LONGEST_DURATION:
+    if seconds > LONGEST_DURATION:
         raise ValueError(f"{shown(value)} is too long; use at most 365d")
     return seconds
 
@@ -62,12 +73,12 @@ def _seconds(value: object) -> float:
         # An int may be too large for a float: it stays large enough to be refused as too long.
         return float(max(min(value, 2**63), -1))
     match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
-    if match is None or match[2] not in _SECONDS:
+    if match is None or match[2] not in DURATION_UNITS:
         raise ValueError(
             f"{shown(value)} is not a duration; "
             "write a number and ms, s, m, h or d, such as 90s, or a number of seconds"
         )
-    return float(Decimal(match[1]) * _SECONDS[match[2]])
+    return float(Decimal(match[1]) * DURATION_UNITS[match[2]])
 
 
 def size(value: object) -> int:
@@ -75,8 +86,8 @@ def size(value: object) -> int:
     count: Decimal | int | None = None
     if isinstance(value, int) and not isinstance(value, bool):
         count = value
-    elif isinstance(value, str) and (match := _QUANTITY.fullmatch(value)) and match[2] in _BYTES:
-        count = Decimal(match[1]) * _BYTES[match[2]]
+    elif isinstance(value, str) and (match := _QUANTITY.fullmatch(value)) and match[2] in SIZE_UNITS:
+        count = Decimal(match[1]) * SIZE_UNITS[match[2]]
     if count is None or count != int(count):
         raise ValueError(
             f"{shown(value)} is not a size; "
@@ -170,29 +181,71 @@ def address(text: str) -> tuple[str, int]:
     return host, port
 
 
-Duration = Annotated[float, BeforeValidator(duration)]
+def duration_text(seconds: float) -> str | float:
+    """`seconds` in the largest unit that gives a whole number, such as `15m`; the number itself if no unit does."""
+    exact = Decimal(repr(seconds))
+    for name, unit in reversed(DURATION_UNITS.items()):
+        if exact and not exact % unit:
+            return f"{exact // unit:f}{name}"
+    return seconds
+
+
+def size_text(octets: int) -> str | int:
+    """`octets` in the largest unit above a byte that gives a whole number, such as `1GiB`; else the number itself."""
+    for name, unit in reversed(SIZE_UNITS.items()):
+        if unit > 1 and octets and not octets % unit:
+            return f"{octets // unit}{name}"
+    return octets
+
+
+def _drift_text(ratio: float) -> str | float:
+    parts = Decimal(repr(ratio)) * _MILLION
+    return f"{parts.to_integral():f}ppm" if not parts % 1 and parts < _LARGEST_PPM else ratio
+
+
+_DURATION_TEXT: Final = PlainSerializer(duration_text, when_used="json")
+_SIZE_TEXT: Final = PlainSerializer(size_text, when_used="json")
+
+Duration = Annotated[
+    float, BeforeValidator(duration), _DURATION_TEXT, WithJsonSchema({"format": "duration", "exclusiveMinimum": 0})
+]
 """Seconds, above 0 and at most a year, from `250ms`, `90s`, `15m`, `6h`, `1d`, or a number of seconds."""
 
-Interval = Annotated[float, BeforeValidator(_interval)]
+Interval = Annotated[
+    float,
+    BeforeValidator(_interval),
+    _DURATION_TEXT,
+    WithJsonSchema({"format": "duration", "minimum": duration_text(_SHORTEST_INTERVAL)}),
+]
 """A `Duration` of at least a second."""
 
-Drift = Annotated[float, BeforeValidator(drift)]
+Drift = Annotated[
+    float,
+    BeforeValidator(drift),
+    PlainSerializer(_drift_text, when_used="json"),
+    WithJsonSchema({"format": "drift", "exclusiveMinimum": 0, "maximum": 1}),
+]
 """A ratio above 0, to 1, from `500ppm` or a number."""
 
-Size = Annotated[int, BeforeValidator(size)]
+Size = Annotated[int, BeforeValidator(size), _SIZE_TEXT, WithJsonSchema({"format": "size"})]
 """Bytes, at least 0, from `512MiB` or a number of bytes."""
 
-PageSize = Annotated[int, BeforeValidator(page_size)]
+PageSize = Annotated[
+    int,
+    BeforeValidator(page_size),
+    _SIZE_TEXT,
+    WithJsonSchema({"format": "page size", "minimum": size_text(_SMALLEST_PAGE), "maximum": size_text(_LARGEST_PAGE)}),
+]
 """A `Size` that is a power of two from 1 KiB to 2 MiB."""
 
-Seed = Annotated[int | None, BeforeValidator(_seed)]
+Seed = Annotated[int | None, BeforeValidator(_seed), WithJsonSchema({"format": "seed"})]
 """64 bits, from a number or a text of hexadecimal digits after `0x`."""
 
-Directory = Annotated[Path, BeforeValidator(_directory)]
+Directory = Annotated[Path, BeforeValidator(_directory), WithJsonSchema({"format": "absolute path"})]
 """The absolute path of a directory, which need not exist yet."""
 
-File = Annotated[Path, BeforeValidator(_file)]
+File = Annotated[Path, BeforeValidator(_file), WithJsonSchema({"format": "absolute path"})]
 """The absolute path of a file."""
 
-Listen = Annotated[str, BeforeValidator(_listen)]
+Listen = Annotated[str, BeforeValidator(_listen), WithJsonSchema({"format": "address"})]
 """An address to listen on, kept as it is written; `address` takes it apart."""

@@ -1,4 +1,6 @@
-"""The configuration's keys: what each means, its unit, its default, and what it may be."""
+"""The configuration's keys. docs/reference/configuration.md and config.example.yaml are generated from these types,
+defaults and docstrings: `make generate` after a change.
+"""
 
 from __future__ import annotations
 
@@ -59,20 +61,23 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class LibvirtConfig(Section):
-    """Where the guests are found."""
+    """Connection to libvirt."""
 
     uri: Text = "qemu:///system"
-    """libvirt's connection URI. Default qemu:///system."""
+    """libvirt connection URI. It must name the QEMU driver of this host, because samepaged reads guest memory
+    locally.
+    """
 
 
 class GuestsConfig(Section):
-    """Which guests are scanned. Patterns are the shell's (`*`, `?`, `[abc]`), and case counts."""
+    """Selection of the guests to scan."""
 
     include: SomePatterns = ("*",)
-    """Names of domains to scan, as patterns. Default every domain."""
+    """Names of domains to scan."""
 
     exclude: Patterns = ()
-    """Names of domains never to scan, as patterns, whatever `include` says. Default none."""
+    """Names of domains never to scan, even if `include` matches them. List guests here that must never be suspended.
+    """
 
     def selects(self, name: str) -> bool:
         """Whether the domain `name` is to be scanned."""
@@ -86,57 +91,102 @@ def _each_once(page_sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class ScanConfig(Section):
-    """When and how guests are scanned, and what a scan may cost."""
+    """Schedule, consistency and cost of scans."""
 
     interval: Interval = 900.0
-    """Seconds from the start of a scan of all guests to the start of the next. Default 15m, at least 1s."""
-
-    jitter: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.1
-    """How much of `interval` a scan may come earlier or later by chance: a ratio, 0 to 1. Default 0.1."""
-
-    mode: Mode = "auto"
-    """The consistency mode. Default auto: the most exact of snapshot, precopy and sliced that fits `max_pause`."""
-
-    reader: Reader = "auto"
-    """How memory is read. Default auto: process where the guest's memory layout is understood, else dump."""
-
-    max_pause: Duration = 0.25
-    """The longest a guest may stand still at a time, in seconds. Default 250ms."""
-
-    max_duty: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.01
-    """The share of wall time for which `sliced` may suspend a guest: a ratio above 0, to 1. Default 0.01."""
-
-    max_drift: Drift = 0.0005
-    """How far a guest's scans may set its clock back within any hour: a ratio, or ppm. Default 500ppm; 1: no bound."""
-
-    sync_clock: SyncClock = "none"
-    """How a guest's clock is set right after a scan: not at all, or by the guest agent. Default none."""
-
-    sync_clock_above: Duration = 0.1
-    """Seconds for which a scan has to suspend a guest before its clock is set right. Default 100ms."""
-
-    threads: Annotated[StrictInt, Field(ge=1, le=1024)] | None = None
-    """Threads that hash. Default null: half the cores, at least 1; see `thread_count`."""
-
-    memory_limit: Size = 2**30
-    """Bytes that hashes kept for the next scan may take; the largest guests go first. Default 1GiB; 0 keeps none."""
-
-    still_ksm: StrictBool = False
-    """Whether KSM may be stopped for the seconds in which `precopy` relies on soft-dirty bits. Default false."""
-
-    macvtap: Macvtap = "skip"
-    """Whether guests with macvtap interfaces may be suspended, though libvirt then sets their links down: skip (no),
-    allow (unless an interface is in mode passthrough), allow_passthrough (yes). Default skip.
+    """Time from the start of one scan of all guests to the start of the next. Memory changes slowly: a shorter
+    interval costs more and rarely shows more.
     """
 
-    page_sizes: Annotated[tuple[PageSize, ...], AfterValidator(_each_once)] = ()
-    """Further page sizes to report sharing for, in bytes: powers of two, 1KiB to 2MiB, each once. Default none."""
+    jitter: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.1
+    """Random variation of the interval, as a ratio of it, so that the hosts of a fleet do not scan at the same time. 0
+    disables it.
+    """
+
+    mode: Mode = "auto"
+    """Consistency mode: the suspension of a guest during a scan.
+
+    - `snapshot`: for the whole read; exact at one instant, with the longest pause.
+    - `precopy`: for a second read of the pages that the guest wrote during the first; as exact, with a short pause.
+      Needs soft-dirty bits in the kernel.
+    - `sliced`: for many short slices; each slice is exact, at different times.
+    - `live`: never; no consistency guarantee.
+    - `auto`: the most exact of `snapshot`, `precopy` and `sliced` whose predicted pause fits `max_pause`.
+    """
+
+    reader: Reader = "auto"
+    """Reader of guest memory.
+
+    - `process`: the memory of the QEMU process; fast.
+    - `dump`: libvirt's memory dump; needs no permission to read QEMU's memory.
+    - `auto`: `process` if it supports the guest's memory layout, otherwise `dump`.
+    """
+
+    max_pause: Duration = 0.25
+    """Longest suspension of a guest at a time."""
+
+    max_duty: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.01
+    """Largest share of time for which `sliced` suspends a guest, as a ratio: 0.01 is 10 ms in every second."""
+
+    max_drift: Drift = 0.0005
+    """Largest clock drift that all scans of a guest together may cause within any hour, because the guest's clock
+    stands still during a suspension (docs/operate/what-guests-notice.md#clocks). 500ppm is 1.8 s per hour, the most
+    that ntpd corrects. A guest that would drift further is scanned less often. 1 sets no bound. `samepaged doctor`
+    shows the number of scans that fit, for each guest.
+    """
+
+    sync_clock: SyncClock = "none"
+    """Correction of a guest's clock after a scan. Guests that follow the host's clock, such as with chrony and
+    ptp_kvm, need none (docs/operate/what-guests-notice.md#clocks).
+
+    - `none`: no correction.
+    - `agent`: by the guest agent (qemu-guest-agent), after a scan with a total suspension above `sync_clock_above`.
+    """
+
+    sync_clock_above: Duration = 0.1
+    """Total suspension of a guest in a scan above which `sync_clock` applies."""
+
+    threads: Annotated[StrictInt, Field(ge=1, le=1024)] | None = None
+    """Threads that hash pages. `null` takes half of the available cores, at least one. Fewer threads disturb the
+    guests less; more threads shorten the scan.
+    """
+
+    memory_limit: Size = 2**30
+    """Memory for the hashes that samepaged keeps between scans, 8 bytes for each 4 KiB page: 1GiB is enough for 512
+    GiB of guests. Above the limit, the hashes of the largest guests are dropped, and the next scan reads these guests
+    in full. 0 keeps none.
+    """
+
+    still_ksm: StrictBool = False
+    """Whether samepaged may stop KSM for the seconds in which `precopy` relies on soft-dirty bits, which the kernel
+    loses for pages that KSM merges. samepaged restores KSM afterwards. If false, `precopy` reads again every page
+    that KSM may have merged.
+    """
+
+    macvtap: Macvtap = "skip"
+    """Whether to suspend guests with macvtap interfaces. libvirt sets a macvtap link down when it suspends the guest,
+    and up when it resumes it; in mode passthrough also the host's network device
+    (docs/operate/what-guests-notice.md#links).
+
+    - `skip`: do not scan these guests, except in mode `live`.
+    - `allow`: scan these guests, unless an interface is in mode passthrough.
+    - `allow_passthrough`: scan all of these guests.
+    """
+
+    page_sizes: Annotated[
+        tuple[PageSize, ...], AfterValidator(_each_once), Field(json_schema_extra={"uniqueItems": True})
+    ] = ()
+    """Additional page sizes to report sharing for. `[2KiB, 64KiB, 2MiB]` shows the sharing that remains if the host
+    backs guests with huge pages. Larger sizes add no reading.
+    """
 
     verify_every: Annotated[StrictInt, Field(ge=0)] = 10
-    """Every n-th scan of a guest reads a sample of the pages held to be unchanged. Default 10; 0 means never."""
+    """Interval, in scans of a guest, at which samepaged reads a random sample of the pages that it assumes unchanged. 0
+    disables the check.
+    """
 
     verify_pages: Annotated[StrictInt, Field(ge=1)] = 1024
-    """How many pages such a sample has. Default 1024."""
+    """Number of pages in that sample."""
 
     @property
     def thread_count(self) -> int:
@@ -145,65 +195,93 @@ class ScanConfig(Section):
 
 
 class HashingConfig(Section):
-    """How page contents become hashes."""
+    """Hashing of page contents."""
 
     seed: Seed = Field(default=None, repr=False)
-    """The seed, 64 bits. Default null: made once and kept in `state_directory`. Hosts to be compared need the same."""
+    """Seed of the page hashes. `null` generates a random seed once and keeps it in `state_directory`. Hosts with
+    comparable hashes need the same seed. Keep it secret, and this file readable by samepaged only: with the seed, a
+    hash reveals whether a guest holds a known page.
+    """
 
 
 class TracesConfig(Section):
-    """Page-hash traces: whether each scan leaves one of each guest, and for how long they stay."""
+    """Page-hash traces (docs/reference/traces.md): the page contents of each guest at each scan, 8 bytes for each
+    distinct page, for `samepaged study` and `samepaged fleet`. They need DuckDB: `pip install 'samepaged[traces]'`.
+    """
 
     enabled: StrictBool = False
-    """Whether each scan leaves a trace of each guest. Default false."""
+    """Whether each scan writes a trace of each guest. samepaged writes it during the scan of the next guest."""
 
     directory: Directory = Path("/var/lib/samepaged/traces")
-    """Where they are. An absolute path. Default /var/lib/samepaged/traces."""
+    """Directory of the traces, readable by samepaged only, because hashes reveal which guests hold a known page. A
+    directory outside `state_directory` needs a drop-in for the systemd unit: `ReadWritePaths=/srv/traces`.
+    """
 
     host: Text | None = None
-    """What this host is called in them. Default null: its host name."""
+    """Name of this host in the traces. `null` takes the host name of the machine."""
 
     max_age: Duration = 30 * 86_400.0
-    """Seconds for which a trace stays. Default 30d."""
+    """Age at which a trace is removed."""
 
     max_bytes: Size = 10 * 2**30
-    """Bytes that the traces may take; the oldest go first. Default 10GiB."""
+    """Size of all traces above which the oldest are removed. A trace of a 4 GiB guest takes at most 8 MiB."""
 
     @property
     def host_name(self) -> str:
-        """`host`, or what this machine is called."""
+        """`host`, or the host name of this machine."""
         return self.host or platform.node() or "localhost"
 
 
 class SourcesConfig(Section):
-    """Whose the pages are that are shared, as the guests' own kernels say (docs/analysis/attribution.md)."""
+    """Page attribution (docs/analysis/attribution.md): the stacks, heaps, libraries, page cache and so on to which
+    shared pages belong, according to the kernel of a Linux guest. An unprivileged process reads it from a copy of
+    some of the guest's memory.
+    """
 
     enabled: StrictBool = False
-    """Whether it is asked at all. Default false."""
+    """Whether some of the scans include page attribution."""
 
     every: Annotated[StrictInt, Field(ge=1)] = 10
-    """Every n-th scan of a guest asks, its first among them. Default 10."""
+    """Interval of attributions, in scans of a guest; the first scan includes one. Attribution takes about as long as
+    hashing the guest.
+    """
 
     names: StrictBool = False
-    """Whether names of processes and files in the guests are kept, or only kinds of memory. Default false."""
+    """Whether to report names of processes and paths of files in the guests, which belong to the tenants. If false,
+    only kinds of memory are reported, and the names do not leave the process that reads the copy.
+    """
 
     name_labels: StrictBool = False
-    """Whether these names become labels of metrics, too; `names` has to be true for it. Default false."""
+    """Whether these names are also labels of metrics; requires `names`. A guest that starts programs under ever new
+    names then creates ever new series.
+    """
 
     top: Annotated[StrictInt, Field(ge=1, le=100)] = 10
-    """How many kinds of each guest become series, and where `name_labels` is set, processes and files. Default 10."""
+    """Number of series of a guest for its kinds of memory, and for its processes and files: those with the most
+    sharing.
+    """
 
     memory_limit: Size = 2**30
-    """Bytes of a guest that may be copied for it; needed is a fortieth of the guest's memory. Default 1GiB."""
+    """Memory for the copy of one guest, of which attribution needs about a fortieth of the guest's memory; a guest
+    that needs more gets an incomplete result. It also bounds the results of all guests of a scan; the remaining
+    guests follow at the next scan.
+    """
 
     time_limit: Duration = 30.0
-    """Seconds after which the process that reads the copy is given up, before and after the pause. Default 30s."""
+    """Time limit of the process that reads the copy, both before and after the suspension of the guest. After it, the
+    process is killed, and the guest has no result.
+    """
 
     seccomp: StrictBool = True
-    """Whether that process must be under a filter of system calls, which takes libseccomp. Default true."""
+    """Whether that process must run under a system call filter, which needs libseccomp (libseccomp.so.2). If true and
+    the library is missing, no guest has a result. If false, the process runs without the filter and keeps its other
+    limits.
+    """
 
     btf_directory: Directory | None = None
-    """Where types of kernels without their own are: files BUILD-ID.btf. An absolute path. Default null: nowhere."""
+    """Directory with the types of kernels that do not include their own (CONFIG_DEBUG_INFO_BTF), as files
+    `BUILD-ID.btf`. samepaged trusts these files: use only files that you built.
+    """
 
     @field_validator("name_labels")
     @classmethod
@@ -214,23 +292,27 @@ class SourcesConfig(Section):
 
 
 class ExportConfig(Section):
-    """What Prometheus gets, and where."""
+    """Export of metrics to Prometheus."""
 
     listen: Listen | None = "127.0.0.1:9953"
-    """The address that serves metrics, host:port or [v6]:port; port 0 takes any free one. Default 127.0.0.1:9953; null
-    serves none.
+    """Address of the metrics endpoint. Port 0 takes any free port. On an address other than a loopback one, also set
+    `web_config_file`. `null` opens no port.
     """
 
     textfile: File | None = None
-    """A file to write the metrics into after each scan, for node_exporter's collector `textfile`: an absolute path
-    whose name ends with .prom. Default null: none.
+    """File for the textfile collector of node_exporter, for hosts that must not open a port
+    (docs/reference/metrics.md#without-a-port). samepaged writes the metrics to it after each scan, and removes it at
+    exit. The name must end with `.prom`. The systemd unit needs a drop-in:
+    `ReadWritePaths=/var/lib/prometheus/node-exporter`.
     """
 
     web_config_file: File | None = None
-    """TLS and passwords, in the exporter-toolkit's format (docs/operate/web.md), an absolute path. Default null."""
+    """File with TLS, client certificates and passwords, in the format of the Prometheus exporter-toolkit
+    (docs/operate/web.md). The web process reads it, and reads it again after a change.
+    """
 
     pairs: Annotated[StrictInt, Field(ge=0, le=1000)] = 20
-    """How many pairs of guests, those that share most, become series. Default 20, 0 to 1000."""
+    """Number of pairs of guests with series: those with the most sharing. n guests have n(n-1)/2 pairs."""
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -247,61 +329,55 @@ class ExportConfig(Section):
 
 
 class LogConfig(Section):
-    """What is logged."""
+    """Logging."""
 
     level: LogLevel = "info"
-    """The least severe messages that are logged. Default info."""
+    """Least severe level that is logged. The audit trail (docs/operate/install.md) needs `info`."""
 
 
 class Config(Section):
     """The whole configuration. `Config()` is the built-in defaults."""
 
     libvirt: LibvirtConfig = LibvirtConfig()
-    """Where the guests are found."""
-
     guests: GuestsConfig = GuestsConfig()
-    """Which guests are scanned."""
-
     groups: Groups = ()
-    """Groups of guests that may share with each other; the first that matches counts. Default none."""
+    """Groups of guests that may share memory with each other: one for each tenant or project that trusts itself.
+    Sharing across groups is a side channel, so it is reported separately, for the host. A guest belongs to the first
+    group that matches its name.
+
+        groups:
+          - name: shop
+            match: ["shop-*", "web?"]
+          - name: laboratory
+            match: ["lab-*"]
+    """
 
     grouping: GroupingConfig = GroupingConfig()
-    """Where the group of other guests comes from."""
-
     scan: ScanConfig = ScanConfig()
-    """When and how guests are scanned."""
-
     hashing: HashingConfig = HashingConfig()
-    """How page contents become hashes."""
-
     traces: TracesConfig = TracesConfig()
-    """What each guest held at each scan."""
-
     sources: SourcesConfig = SourcesConfig()
-    """Whose the pages are that are shared."""
-
     state_directory: Directory = Path("/var/lib/samepaged")
-    """What outlives a reboot: the seed. An absolute path. Default /var/lib/samepaged."""
+    """Directory of the state that survives a reboot: the seed."""
 
     runtime_directory: Directory = Path("/run/samepaged")
-    """What does not: the journal of suspended guests. An absolute path. Default /run/samepaged."""
+    """Directory of the journal of suspended guests, from which `samepaged recover` resumes them. It must be the same
+    for every samepaged on this host.
+    """
 
     export: ExportConfig = ExportConfig()
-    """What Prometheus gets."""
-
     log: LogConfig = LogConfig()
-    """What is logged."""
 
     def selects(self, name: str) -> bool:
         """Whether the domain `name` is to be scanned."""
         return self.guests.selects(name)
 
-    def group_of(self, name: str, claims: Mapping[str, str] = MappingProxyType({})) -> str:
-        """The group of the domain `name`: the first of `groups` that matches, else what `grouping` finds, else
-        `DEFAULT_GROUP`. `claims` is what metadata in the domain's XML says of it, by `MetadataSource`.
+    def group_of(self, name: str, metadata_groups: Mapping[str, str] = MappingProxyType({})) -> str:
+        """The group of the domain `name`: the first of `groups` that matches, else the group from `grouping`, else
+        `DEFAULT_GROUP`. `metadata_groups`: groups in the metadata of the domain's XML, by `MetadataSource`.
         """
         configured = next((group.name for group in self.groups if matches(name, group.match)), None)
-        return configured or self.grouping.group_of(name, claims) or DEFAULT_GROUP
+        return configured or self.grouping.group_of(name, metadata_groups) or DEFAULT_GROUP
 
 
 def schema_keys(model: type[BaseModel] = Config, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

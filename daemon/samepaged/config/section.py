@@ -1,11 +1,11 @@
-"""What sections of the configuration are made of: texts, and patterns for names of domains."""
+"""Base of the configuration's sections, and their text values: texts, and patterns for domain names."""
 
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, WithJsonSchema
 
 __all__ = ["LONGEST_TEXT", "Patterns", "Section", "SomePatterns", "Text", "matches"]
 
@@ -29,16 +29,19 @@ def _not_empty(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Text = Annotated[StrictStr, AfterValidator(_reasonable)]
-Patterns = tuple[Text, ...]
-SomePatterns = Annotated[Patterns, AfterValidator(_not_empty)]
+Pattern = Annotated[Text, WithJsonSchema({"format": "pattern"})]
+Patterns = tuple[Pattern, ...]
+SomePatterns = Annotated[Patterns, AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1})]
 
 
 class Section(BaseModel):
-    """A mapping of the configuration: its keys are these and no others, and it is never changed."""
+    """A mapping of the configuration: immutable, and without unknown keys. Docstrings of keys are the reference
+    documentation, in Markdown (tools/generate/configuration.py); a path such as docs/operate/web.md becomes a link.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether one of the shell's patterns is for the domain `name`; case counts."""
+    """Whether one of the shell patterns matches the domain `name`; case counts."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)

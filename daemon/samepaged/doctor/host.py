@@ -14,7 +14,7 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.doctor.check import Check, failure, from_error, ok, warning
 from samepaged.errors import GuestError
 from samepaged.memory import softdirty
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.memory.pagemap import PRESENT, Pagemap
 
 if TYPE_CHECKING:
@@ -213,5 +213,5 @@ def host(scan: ScanConfig, runtime_directory: Path, held: Collection[str]) -> li
         soft_dirty(scan, supported=supported),
         ksm_check(_ksm_state(runtime_directory), scan, soft_dirty=supported),
         huge_pages(_read(HUGE_PAGES), soft_dirty=supported),
-        hashing_kernel(HashingKernel(best().name, scan.thread_count)),
+        hashing_kernel(HashingKernel(best_hasher().name, scan.thread_count)),
     ]

@@ -51,7 +51,7 @@ def verify_layout(domain: Domain, mappings: Sequence[RamMapping]) -> Check:
     """Ask the monitor of a domain. Raises HypervisorError where libvirt is lost."""
     name = domain.name
     try:
-        return layout_check(name, mappings, hmp.ram_of(domain, [mapping.size for mapping in mappings]))
+        return layout_check(name, mappings, hmp.guest_ram_blocks(domain, [mapping.size for mapping in mappings]))
     except GuestError as error:
         what, remedy = parted(" ".join(str(error).split()))
         return warning(

@@ -271,15 +271,15 @@ class Suspender:
         if state is not RunState.PAUSED:
             raise GuestError(Reason.SUSPEND, f"domain {name!r} went into another state while suspended; left as it is")
         others = self._other_client_resumed()
-        self.hypervisor.resumes.own(self.guest.uuid)
+        self.hypervisor.resumes.count_call(self.guest.uuid)
         try:
             domain.resume()
         except GuestError as error:
             if error.reason is not Reason.NO_ANSWER:
-                self.hypervisor.resumes.not_own(self.guest.uuid)
+                self.hypervisor.resumes.uncount_call(self.guest.uuid)
             raise
         self._resumed_at = time.monotonic()
         # The guest runs: now there is time for an event that was late.
-        self.hypervisor.resumes.wait(self.guest.uuid)
+        self.hypervisor.resumes.wait_for_event(self.guest.uuid)
         if self._other_client_resumed() or others:
             raise GuestError(Reason.RESUMED_BY_OTHERS, f"domain {name!r} ran for a while during its scan: it is void")

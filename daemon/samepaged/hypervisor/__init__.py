@@ -1,1 +1,1 @@
-"""libvirt: the connection, the guests, and suspending them."""
+"""The protocols `Hypervisor` and `Domain`, and their libvirt implementation. No other package imports libvirt."""

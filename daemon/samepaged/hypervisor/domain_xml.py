@@ -1,5 +1,5 @@
-"""What a domain's XML says about its memory (libvirt: formatdomain, 'Memory Allocation', 'NUMA', 'Memory devices'),
-about devices that a suspend concerns, and about whose it is.
+"""A live domain's XML: its memory (libvirt: formatdomain, 'Memory Allocation', 'NUMA', 'Memory devices'), the devices
+that a suspend concerns, and its metadata.
 """
 
 from __future__ import annotations
@@ -46,24 +46,26 @@ PASSED_THROUGH: Final = (
 )
 # Disks that QEMU itself drives over VFIO or vDPA. It completes their requests before it stops the guest.
 DRIVEN_BY_QEMU: Final = frozenset({"nvme", "vhostvdpa"})
-# Devices that libvirt passes to QEMU without knowing them (<qemu:commandline>).
+# Devices in arguments that libvirt passes through to QEMU (<qemu:commandline>).
 QEMU_ARGUMENT: Final = "./{http://libvirt.org/schemas/domain/qemu/1.0}commandline/{*}arg"
 DMA_ARGUMENT: Final = re.compile(r"vfio|vdpa")
 # The modes of macvtap, as libvirt names them. In the live XML a network of macvtaps has dev= and mode= as well.
 MACVTAP_MODES: Final = ("vepa", "bridge", "private", "passthrough")
 MACVTAP_DEFAULT: Final = "vepa"
-MACVTAP_WORST: Final = "passthrough"  # assumed of a mode that libvirt may add
+MACVTAP_UNKNOWN: Final = "passthrough"  # assumed of a mode that libvirt may add
 ADDRESS: Final = re.compile(r"0x[0-9a-f]{1,13}")
-LARGEST: Final = 1 << 52  # x86-64 has no more physical addresses
+MAX_ADDRESS: Final = 1 << 52  # x86-64 has no more physical addresses
 
 
 @dataclass(frozen=True, slots=True)
 class DomainXml:
-    """`blocks`: sizes in bytes of the guest's RAM blocks, in the order of its physical addresses. `vfio`: whether a
-    device of the host has the guest's memory mapped for DMA, which pins it. `opt_out`: what the domain's metadata has
-    against a scan. `nosharepages`: whether KSM is told to stay away. `claims`: the groups that its metadata names
-    (`owner.claims`). `machine`: libvirt's name of the machine type. `dimms`: where the last of the blocks lie that were
-    plugged in, their guest-physical address and size in bytes; the address is -1 where it is not told.
+    """The parts of a live domain's XML that a scan needs.
+
+    `blocks`: sizes in bytes of the guest's RAM blocks, in the order of its physical addresses. `vfio`: whether a
+    device of the host has the guest's memory mapped for DMA, which pins it. `opt_out`: the metadata's element against
+    a scan. `nosharepages`: whether KSM must not merge the memory. `metadata_groups`: the groups that the metadata
+    names, by origin (`domain_metadata`). `machine`: libvirt's name of the machine type. `dimms`: guest-physical address
+    and size in bytes of the memory devices, which are the last of the blocks; the address is -1 if the XML has none.
     `device_writes`: whether a passed-through device can write to the blocks while the guest is suspended. `macvtap`:
     the modes of the guest's macvtap interfaces, each once.
     """
@@ -73,7 +75,7 @@ class DomainXml:
     vfio: bool
     opt_out: str | None = None
     nosharepages: bool = False
-    claims: Mapping[str, str] = field(default_factory=dict)
+    metadata_groups: Mapping[str, str] = field(default_factory=dict)
     machine: str | None = None
     dimms: tuple[tuple[int, int], ...] = ()
     device_writes: bool = False
@@ -91,7 +93,7 @@ def _driven_by_qemu(root: ET.Element) -> bool:
     return any(element.get("type") in DRIVEN_BY_QEMU for disk in disks for element in disk.iter())
 
 
-def _bad(what: str) -> GuestError:
+def _layout_error(what: str) -> GuestError:
     return GuestError(Reason.LAYOUT, f"the domain's XML {what}; use `--reader dump`, and report this as a bug")
 
 
@@ -99,11 +101,11 @@ def _size(element: ET.Element, text: str | None) -> int:
     unit = element.get("unit", "KiB")
     factor = UNITS.get(unit.lower())
     digits = (text or "").strip()
-    if factor is None or not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(LARGEST)):
-        raise _bad(f"has a memory size that is none: <{element.tag}> {digits[:40]!r} {unit[:20]!r}")
+    if factor is None or not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(MAX_ADDRESS)):
+        raise _layout_error(f"has a memory size that is none: <{element.tag}> {digits[:40]!r} {unit[:20]!r}")
     size = int(digits) * factor
-    if size > LARGEST:
-        raise _bad(f"has a memory size beyond any machine's: <{element.tag}> {digits} {unit}")
+    if size > MAX_ADDRESS:
+        raise _layout_error(f"has a memory size beyond any machine's: <{element.tag}> {digits} {unit}")
     return size
 
 
@@ -115,7 +117,7 @@ def _ram_devices(root: ET.Element) -> Iterator[tuple[str, int]]:
 
 
 def _addresses(root: ET.Element) -> Iterator[int]:
-    """Where each memory device that is guest RAM lies; -1 where the XML does not tell."""
+    """The guest-physical address of each memory device that is guest RAM; -1 if the XML has none."""
     for device in root.iterfind("./devices/memory"):
         size = device.find("./target/size")
         if size is None or device.get("model", "") not in RAM_DEVICES or not _size(size, size.text):
@@ -139,7 +141,7 @@ def _macvtap(root: ET.Element) -> tuple[str, ...]:
         source = interface.find("./source")
         mode = None if source is None else source.get("mode")
         if interface.get("type") == "direct":
-            found.add(MACVTAP_DEFAULT if mode is None else mode if mode in MACVTAP_MODES else MACVTAP_WORST)
+            found.add(MACVTAP_DEFAULT if mode is None else mode if mode in MACVTAP_MODES else MACVTAP_UNKNOWN)
         elif interface.get("type") == "network" and source is not None and source.get("dev") and mode in MACVTAP_MODES:
             found.add(mode)
     return tuple(mode for mode in MACVTAP_MODES if mode in found)
@@ -148,14 +150,14 @@ def _macvtap(root: ET.Element) -> tuple[str, ...]:
 def parse(xml: str) -> DomainXml:
     """The memory side of a live domain's XML. Raises GuestError."""
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
-        raise _bad("has a document type, which libvirt never writes")
+        raise _layout_error("has a document type, which libvirt never writes")
     try:
         root = ET.fromstring(xml)  # noqa: S314 - what entities could do is refused above
     except (ET.ParseError, ValueError) as error:
-        raise _bad(f"is not well-formed ({error})") from error
+        raise _layout_error(f"is not well-formed ({error})") from error
     memory = root.find("./memory")
     if root.tag != "domain" or memory is None:
-        raise _bad("has no <memory>")
+        raise _layout_error("has no <memory>")
     total = _size(memory, memory.text)
     devices = list(_ram_devices(root))
     storage = sum(size for model, size in devices if model not in RAM_DEVICES)
@@ -164,7 +166,7 @@ def parse(xml: str) -> DomainXml:
     # libvirt counts every memory device in <memory>, and none of them in the cells.
     boot = [size for size in cells if size] or [total - storage - sum(dimms)]
     if min(boot) <= 0 or sum(boot) + sum(dimms) + storage != total:
-        raise _bad(f"has blocks of {sum(boot) + sum(dimms) + storage} bytes in a memory of {total} bytes")
+        raise _layout_error(f"has blocks of {sum(boot) + sum(dimms) + storage} bytes in a memory of {total} bytes")
     machine = root.find("./os/type")
     launch = root.find("./launchSecurity")
     passed_through = _passed_through(root)
@@ -174,7 +176,7 @@ def parse(xml: str) -> DomainXml:
         vfio=passed_through or _driven_by_qemu(root),
         opt_out=domain_metadata.opt_out(root),
         nosharepages=root.find("./memoryBacking/nosharepages") is not None,
-        claims=domain_metadata.claims(root),
+        metadata_groups=domain_metadata.metadata_groups(root),
         machine=None if machine is None else machine.get("machine"),
         dimms=tuple(zip(_addresses(root), dimms, strict=True)),
         device_writes=passed_through,

@@ -36,7 +36,7 @@ class Guest:
     blocks: tuple[int, ...]
     vfio: bool
     nosharepages: bool = False
-    claims: Mapping[str, str] = field(default_factory=dict)
+    metadata_groups: Mapping[str, str] = field(default_factory=dict)
     machine: str | None = None
     dimms: tuple[tuple[int, int], ...] = ()
     device_writes: bool = False
@@ -84,7 +84,7 @@ def describe(domain: Domain, processes: ProcessTable | None = None) -> Guest:
         blocks=parsed.blocks,
         vfio=parsed.vfio,
         nosharepages=parsed.nosharepages,
-        claims=parsed.claims,
+        metadata_groups=parsed.metadata_groups,
         machine=parsed.machine,
         dimms=parsed.dimms,
         device_writes=parsed.device_writes,

@@ -1,5 +1,5 @@
-"""QEMU's own word on where a guest's RAM lies, from its human monitor. Asking it marks the domain as tainted, for as
-long as it runs (virDomainQemuMonitorCommand).
+"""Addresses of a guest's RAM in QEMU, from its human monitor. Each command marks the domain as tainted, for as long as
+it runs (virDomainQemuMonitorCommand).
 """
 
 from __future__ import annotations
@@ -15,27 +15,29 @@ if TYPE_CHECKING:
 
     from samepaged.hypervisor.protocol import Domain
 
-__all__ = ["RamBlock", "Stretch", "host_address", "ram_blocks", "ram_of", "stretches"]
+__all__ = ["FlatRange", "RamBlock", "flat_ranges", "guest_ram_blocks", "host_address", "ram_blocks"]
 
 # `info ramblock`: name, page size, offset, used, total, and since QEMU 8 the host's address and ro or rw.
-BLOCK: Final = re.compile(
+RAM_BLOCK: Final = re.compile(
     r"\s*(?P<name>\S.*?)\s+\d+ [KMG]?i?B\s+0x[0-9a-f]+\s+0x(?P<used>[0-9a-f]+)\s+0x[0-9a-f]+"
     r"(?:\s+0x(?P<address>[0-9a-f]+))?(?:\s+r[ow])?\s*"
 )
 # `info mtree -f`, a line of a flat view: the guest's addresses, and a block's name with the offset in it.
-STRETCH: Final = re.compile(
+FLAT_RANGE: Final = re.compile(
     r"\s*(?P<first>[0-9a-f]{16})-[0-9a-f]{16} \(prio -?\d+, (?:ram|rom)\): "
     r"(?P<name>\S+)(?: @(?P<offset>[0-9a-f]{16}))?(?: .*)?"
 )
 # The view that gpa2hva looks into is that of the address space "memory"; devices may have others.
-VIEW: Final = "FlatView #"
-MEMORY: Final = 'AS "memory"'
-ANSWER: Final = re.compile(r"Host virtual address for 0x[0-9a-f]+ \((?P<name>.*)\) is 0x(?P<address>[0-9a-f]+)\s*")
+FLAT_VIEW: Final = "FlatView #"
+MEMORY_SPACE: Final = 'AS "memory"'
+HOST_ADDRESS: Final = re.compile(
+    r"Host virtual address for 0x[0-9a-f]+ \((?P<name>.*)\) is 0x(?P<address>[0-9a-f]+)\s*"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RamBlock:
-    """A block of memory of QEMU's: its size in bytes, and its address in QEMU, where QEMU tells it there."""
+    """A RAM block of QEMU: its size in bytes, and its address in QEMU's process, if `info ramblock` has it."""
 
     name: str
     size: int
@@ -43,7 +45,7 @@ class RamBlock:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class FlatRange:
     """A part of a block in the guest's address space: the guest's address, and the offset in the block, in bytes."""
 
     name: str
@@ -53,7 +55,7 @@ class Stretch:
 
 def ram_blocks(text: str) -> list[RamBlock]:
     """The blocks in the answer to `info ramblock`."""
-    found = (BLOCK.fullmatch(line) for line in text.splitlines())
+    found = (RAM_BLOCK.fullmatch(line) for line in text.splitlines())
     return [
         RamBlock(one["name"], int(one["used"], 16), None if one["address"] is None else int(one["address"], 16))
         for one in found
@@ -61,25 +63,25 @@ def ram_blocks(text: str) -> list[RamBlock]:
     ]
 
 
-def stretches(text: str) -> Iterator[Stretch]:
+def flat_ranges(text: str) -> Iterator[FlatRange]:
     """The stretches of RAM in the answer to `info mtree -f`."""
     seen = False
     for line in text.splitlines():
-        if line.startswith(VIEW):
+        if line.startswith(FLAT_VIEW):
             seen = False
-        seen |= line.strip().startswith(MEMORY)
-        found = STRETCH.fullmatch(line)
+        seen |= line.strip().startswith(MEMORY_SPACE)
+        found = FLAT_RANGE.fullmatch(line)
         if seen and found is not None:
-            yield Stretch(found["name"], int(found["first"], 16), int(found["offset"] or "0", 16))
+            yield FlatRange(found["name"], int(found["first"], 16), int(found["offset"] or "0", 16))
 
 
 def host_address(text: str, name: str) -> int | None:
-    """The address in the answer to `gpa2hva`, or None where it is of another block, or none."""
-    found = ANSWER.fullmatch(text.strip())
+    """The address in the answer to `gpa2hva`, or None if it is of another block."""
+    found = HOST_ADDRESS.fullmatch(text.strip())
     return int(found["address"], 16) if found is not None and found["name"] == name else None
 
 
-def ram_of(domain: Domain, sizes: Sequence[int]) -> list[RamBlock]:
+def guest_ram_blocks(domain: Domain, sizes: Sequence[int]) -> list[RamBlock]:
     """The blocks that have one of these sizes (bytes), with their addresses as QEMU states them, or None. Raises
     GuestError, and HypervisorError.
     """
@@ -89,13 +91,13 @@ def ram_of(domain: Domain, sizes: Sequence[int]) -> list[RamBlock]:
         raise GuestError(Reason.LAYOUT, f"the monitor of domain {domain.name!r} names no RAM of the sizes in its XML")
     if all(block.address is not None for block in blocks):
         return blocks
-    places: dict[str, Stretch] = {}
-    for place in stretches(ask("info mtree -f")):
+    places: dict[str, FlatRange] = {}
+    for place in flat_ranges(ask("info mtree -f")):
         places.setdefault(place.name, place)
-    return [_placed(block, places.get(block.name), ask) for block in blocks]
+    return [_with_address(block, places.get(block.name), ask) for block in blocks]
 
 
-def _placed(block: RamBlock, place: Stretch | None, ask: Callable[[str], str]) -> RamBlock:
+def _with_address(block: RamBlock, place: FlatRange | None, ask: Callable[[str], str]) -> RamBlock:
     if place is None:
         return block
     address = host_address(ask(f"gpa2hva {place.guest_address:#x}"), block.name)

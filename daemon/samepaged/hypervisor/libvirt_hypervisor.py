@@ -44,7 +44,7 @@ CALL_SECONDS: Final = 3.0
 CLOSE_SECONDS: Final = 1.0
 # Seconds that opening another connection may take, in place of one with a call that does not return.
 REPLACE_SECONDS: Final = 2.0
-# libvirt may look for it and, where it is not, say so in its log.
+# Path of no file. libvirt may log its absence.
 UNLIKELY_FILE: Final = "/samepaged doctor asks whether it may use this connection for more than reading"
 
 T = TypeVar("T")
@@ -75,14 +75,14 @@ class LibvirtHypervisor:
         self._calls = Calls(self._stop)
         self._use = threading.Lock()
         self._in_use = False  # by a call without a bound
-        self._left_behind: list[Callable[[], object]] = []  # ends the connection of such a call
+        self._pending_closes: list[Callable[[], object]] = []  # ends the connection of such a call
 
     def connect(self, seconds: float = OPEN_SECONDS) -> None:
-        """Open the connection within so many seconds, or do nothing if it is alive. Raises HypervisorError."""
+        """As in Hypervisor: within so many seconds."""
         if self.alive and not self._in_use:
             return
         self.close()
-        self._refuse_uri()
+        self._check_uri()
         check_descriptors()
         start_event_loop()
         resumes = ResumeCounter()
@@ -129,7 +129,7 @@ class LibvirtHypervisor:
             "URI, and that this user may use its socket (membership of group 'libvirt', or root)"
         )
 
-    def _refuse_uri(self) -> None:
+    def _check_uri(self) -> None:
         if not self.uri.strip() or not self.uri.isprintable():
             raise HypervisorError(f"libvirt's URI {self.uri!r} is empty or not printable; use qemu:///system")
         try:
@@ -146,41 +146,41 @@ class LibvirtHypervisor:
     ) -> None:
         # A connection that was left to a call delivers events, too, into counts that nothing asks for any more.
         if event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
-            resumes.seen(domain.UUIDString())
+            resumes.count_event(domain.UUIDString())
         if event in GONE_EVENTS and self._on_gone is not None:
             self._on_gone(domain.name())
 
     @property
     def resumes(self) -> ResumeCounter:
-        """Who resumed which domain, since the connection was made."""
+        """As in Hypervisor: resumes since the connection was made."""
         return self._resumes
 
     @property
     def unanswered(self) -> int:
-        """The number of calls that were given up and have not returned since."""
+        """As in Hypervisor."""
         return self._calls.unanswered
 
     @property
     def alive(self) -> bool:
-        """Whether the connection is open and was not lost, as far as is known."""
+        """As in Hypervisor."""
         try:
             return self._native is not None and bool(self._native.isAlive())
         except libvirt.libvirtError:
             return False
 
     def close(self) -> None:
-        """Close the connection; harmless where there is none."""
+        """As in Hypervisor."""
         with self._use:
-            in_use, end = self._in_use, self._give_away()
+            in_use, end = self._in_use, self._detach()
             if end is not None and in_use:
-                self._left_behind.append(end)
+                self._pending_closes.append(end)
         if end is not None and not in_use:
             with contextlib.suppress(CallTimeoutError, HypervisorError):
                 self._calls.make(end, CLOSE_SECONDS)
         self._calls.close()
 
-    def _give_away(self) -> Callable[[], object] | None:
-        """Have no connection any more; what ends it is to be called when no call is under way on it."""
+    def _detach(self) -> Callable[[], object] | None:
+        """Give the connection up. The result closes it, and must not be called during a call over it."""
         connection, self._connection = self._connection, None
         self._in_use = False
         return None if connection is None else connection.close
@@ -190,7 +190,7 @@ class LibvirtHypervisor:
         wake-ups, and then answers, if two threads call over one connection; and libvirtd takes no further request of a
         connection with five open ones.
         """
-        self._give_away()
+        self._detach()
         with contextlib.suppress(HypervisorError):  # then the next call finds none, as after a loss
             self.connect(REPLACE_SECONDS)
 
@@ -228,7 +228,7 @@ class LibvirtHypervisor:
             with self._use:
                 if self._native is native:
                     self._in_use = False
-                ends, self._left_behind = self._left_behind, []
+                ends, self._pending_closes = self._pending_closes, []
             for end in ends:
                 end()
 
@@ -236,7 +236,7 @@ class LibvirtHypervisor:
     def _native(self) -> libvirt.virConnect | None:
         return None if self._connection is None else self._connection.native
 
-    def _connected(self) -> libvirt.virConnect:
+    def _open_native(self) -> libvirt.virConnect:
         native = self._native
         if native is None:
             raise HypervisorError(f"there is no connection to libvirt at {self.uri!r}")
@@ -244,7 +244,7 @@ class LibvirtHypervisor:
 
     def versions(self) -> tuple[str, str]:
         """As in Hypervisor."""
-        native = self._connected()
+        native = self._open_native()
         numbers = self.call(
             "asking for versions",
             lambda: (native.getLibVersion(), native.getVersion()),
@@ -257,7 +257,7 @@ class LibvirtHypervisor:
         """As in Hypervisor. A read-only socket can be opened for writing too, and only then refuses each call that
         changes something: so one of them is made, which changes nothing.
         """
-        native = self._connected()
+        native = self._open_native()
         try:
             self.call("asking for rights", lambda: native.saveImageGetXMLDesc(UNLIKELY_FILE, 0))
         except GuestError as error:
@@ -266,18 +266,18 @@ class LibvirtHypervisor:
 
     def running(self) -> list[LibvirtDomain]:
         """As in Hypervisor."""
-        native = self._connected()
+        native = self._open_native()
         domains = self.call("listing domains", lambda: native.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE))
         return sorted((LibvirtDomain(self.call, domain) for domain in domains), key=lambda domain: domain.name)
 
     def by_uuid(self, uuid: str) -> LibvirtDomain:
         """As in Hypervisor."""
-        native = self._connected()
+        native = self._open_native()
         return LibvirtDomain(self.call, self.call(f"looking up domain {uuid}", lambda: native.lookupByUUIDString(uuid)))
 
     def by_name(self, name: str) -> LibvirtDomain:
         """As in Hypervisor."""
-        native = self._connected()
+        native = self._open_native()
         for lookup in (native.lookupByName, native.lookupByUUIDString):
             try:
                 return LibvirtDomain(self.call, self._calls.make(partial(lookup, name), CALL_SECONDS))

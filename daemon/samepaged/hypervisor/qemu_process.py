@@ -24,7 +24,7 @@ REFRESH_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class QemuProcess:
-    """A pid, and the start time (clock ticks since boot) that tells it from a later process with the same pid."""
+    """A pid, and the start time (clock ticks since boot), which a later process with the same pid does not share."""
 
     pid: int
     start_time: int

@@ -21,37 +21,37 @@ class ResumeCounter:
     """
 
     def __init__(self) -> None:
-        self._seen: Counter[str] = Counter()
-        self._own: Counter[str] = Counter()
-        self._most: Counter[str] = Counter()
+        self._events: Counter[str] = Counter()
+        self._calls: Counter[str] = Counter()
+        self._most_others: Counter[str] = Counter()
         self._event = threading.Condition()
 
-    def seen(self, uuid: str) -> None:
-        """An event says that a domain was resumed (in the event loop's thread)."""
+    def count_event(self, uuid: str) -> None:
+        """Libvirt reports a resume of the domain (in the event loop's thread)."""
         with self._event:
-            self._seen[uuid] += 1
+            self._events[uuid] += 1
             self._event.notify_all()
 
-    def own(self, uuid: str) -> None:
-        """The domain is about to be resumed by samepaged."""
-        self._own[uuid] += 1
+    def count_call(self, uuid: str) -> None:
+        """Samepaged is about to resume the domain."""
+        self._calls[uuid] += 1
 
-    def not_own(self, uuid: str) -> None:
+    def uncount_call(self, uuid: str) -> None:
         """The resume call has failed: no event of it will come."""
-        self._own[uuid] -= 1
+        self._calls[uuid] -= 1
 
-    def wait(self, uuid: str) -> None:
+    def wait_for_event(self, uuid: str) -> None:
         """Wait, after our own resume, for its event, and with it for each event before it."""
         with self._event:
-            self._event.wait_for(lambda: self._others(uuid) >= self._most[uuid], EVENT_SECONDS)
+            self._event.wait_for(lambda: self._others(uuid) >= self._most_others[uuid], EVENT_SECONDS)
         time.sleep(NEXT_EVENT_SECONDS)  # if that was another client's event, ours is behind it
 
     def by_others(self, uuid: str) -> bool:
         """Whether another client has resumed the domain since this was last asked."""
         others = self._others(uuid)
-        more = others > self._most[uuid]
-        self._most[uuid] = max(others, self._most[uuid])
+        more = others > self._most_others[uuid]
+        self._most_others[uuid] = max(others, self._most_others[uuid])
         return more
 
     def _others(self, uuid: str) -> int:
-        return self._seen[uuid] - self._own[uuid]
+        return self._events[uuid] - self._calls[uuid]

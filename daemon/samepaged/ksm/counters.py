@@ -1,21 +1,37 @@
-"""What KSM has merged, by its own counters: of the host in /sys/kernel/mm/ksm, of a process in /proc/PID/ksm_stat."""
+"""KSM's counters: of the host in /sys/kernel/mm/ksm, of a process in /proc/PID/ksm_stat."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from samepaged.arch import PAGE_SIZE
+from samepaged.errors import GuestError
 from samepaged.os_errors import exhausted, no_resources
+from samepaged.procfs import start_time
 
-__all__ = ["HostMerging", "ProcessMerging", "expected_profit", "has_merged", "host_merging", "process_merging"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "HostMerging",
+    "Merging",
+    "ProcessMerging",
+    "expected_profit",
+    "has_merged",
+    "host_merging",
+    "process_merging",
+    "read_merging",
+]
+
+log = logging.getLogger(__name__)
 
 KSM: Final = Path("/sys/kernel/mm/ksm")
 PROC: Final = Path("/proc")
 # sizeof(struct ksm_rmap_item) of mm/ksm.c on 64 bits: what KSM itself takes for each page that it looks after.
 RMAP_ITEM_BYTES: Final = 64
-# What its counters count, on x86-64.
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +101,30 @@ class ProcessMerging:
         return expected_profit(self.merged_pages, self.rmap_items)
 
 
+@dataclass(frozen=True, slots=True)
+class Merging:
+    """KSM's counters of the host, and of each guest's process with readable counters, by domain name."""
+
+    host: HostMerging
+    guests: Mapping[str, ProcessMerging] = field(default_factory=dict)
+
+    def without(self, name: str) -> Merging:
+        """The same without the domain `name`."""
+        return replace(self, guests={domain: one for domain, one in self.guests.items() if domain != name})
+
+
+class Process(Protocol):
+    """A process of a guest; `start_time` is that of proc(5), in clock ticks since boot."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    @property
+    def start_time(self) -> int:
+        """Its start time."""
+
+
 def expected_profit(saved_pages: int, tracked_pages: int, page_size: int = PAGE_SIZE) -> int:
     """Bytes saved less bytes taken, by the kernel's own formula (Documentation/admin-guide/mm/ksm.rst, 'Monitoring KSM
     profit').
@@ -135,6 +175,25 @@ def process_merging(pid: int, proc: Path = PROC) -> ProcessMerging | None:
     if merging is None:
         return None
     return ProcessMerging(merging, told.get("ksm_zero_pages", 0), told.get("ksm_rmap_items", 0))
+
+
+def read_merging(processes: Mapping[str, Process], before: Merging | None = None) -> Merging | None:
+    """KSM's counters of the host and of `processes` (by domain name), without those that ended. None if the kernel has
+    no KSM; `before` if a resource is exhausted.
+    """
+    try:
+        host = host_merging()
+        if host is None:
+            return None
+        guests = {}
+        for name, process in processes.items():
+            merged = process_merging(process.pid)
+            if merged is not None and start_time(process.pid) == process.start_time:
+                guests[name] = merged
+    except (GuestError, OSError) as error:
+        log.warning("KSM's counters stay as they were: %s", error)
+        return before
+    return Merging(host, guests)
 
 
 def _number(path: Path) -> int | None:

@@ -12,10 +12,8 @@ import numpy as np
 from samepaged import ksm
 from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
-from samepaged.memory import smaps
-from samepaged.memory.absent_pages import absent_pages, private_mappings
-from samepaged.memory.claim import LockHeld
-from samepaged.memory.dump_reader import DumpStream
+from samepaged.memory import ram_location
+from samepaged.memory.dump_reader import DumpStream, absent_pages, private_mappings
 from samepaged.memory.forecast import (
     TOO_BUSY,
     Policy,
@@ -27,16 +25,16 @@ from samepaged.memory.forecast import (
     snapshot_seconds,
     within,
 )
-from samepaged.memory.modes import FallbackReason, fall_back
+from samepaged.memory.modes import FallbackReason, Workload, fallback_plan
 from samepaged.memory.observer import NullObserver, PageAccess
-from samepaged.memory.precopy import TOO_LONG, DoesNotConverge, Precopy, Verification
+from samepaged.memory.precopy import COPY_TOO_LONG, DoesNotConverge, Precopy, Verification
 from samepaged.memory.process_ram import ProcessRam
-from samepaged.memory.ram_location import locate, merge_obstacle
+from samepaged.memory.ram_location import locate_ram, merge_obstacle
 from samepaged.memory.reader import PauseMeter
 from samepaged.memory.scan_state import ScanState, SoftDirtyEpoch
 from samepaged.memory.sliced import read_sliced
+from samepaged.memory.softdirty import LockHeld
 from samepaged.memory.subpages import SubpageDigests
-from samepaged.memory.suspension import Workload
 from samepaged.memory.throughput import calibrate
 from samepaged.sharing.digest import PageDigest
 
@@ -47,9 +45,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.memory.hashing import Hasher
-    from samepaged.memory.modes import Plan, ThroughputModel
+    from samepaged.memory.modes import Plan
     from samepaged.memory.observer import PageObserver
     from samepaged.memory.reader import Pause
+    from samepaged.memory.throughput import ThroughputModel
 
 __all__ = ["Capture", "GuestMemory", "Hashing", "Policy", "capture"]
 
@@ -121,7 +120,7 @@ def capture(
         found = _by_dump(source, hashing, finer, kept.pace, None)
     else:
         try:
-            mappings = locate(smaps.read(source.pid), source.blocks)
+            mappings = locate_ram(ram_location.read_smaps(source.pid), source.blocks)
         except GuestError as error:
             if policy.reader != "auto" or error.reason is not Reason.LAYOUT:
                 raise
@@ -212,7 +211,7 @@ class _Scan:
             except (DoesNotConverge, LockHeld) as error:
                 obstacle = CLAIMED if isinstance(error, LockHeld) else TOO_BUSY
                 seconds = snapshot_seconds(self.reader, self.kept.pace)
-                chosen = fall_back(seconds, self.policy.max_pause, obstacle)
+                chosen = fallback_plan(seconds, self.policy.max_pause, obstacle)
                 work = Workload(self.reader.pages, self.reader.count_backed(), first=True)
                 chosen = within(chosen, work, self.policy, self.kept.pace, obstacle=obstacle)
         if pages is None:
@@ -257,7 +256,7 @@ class _Scan:
         if not self.source.paused and any(alone <= bound < alone + copying for bound in bounds):
             if self.policy.one_instant:
                 raise self._too_long()
-            self.witness.decline(TOO_LONG)
+            self.witness.decline(COPY_TOO_LONG)
             pace.reconsider_copying()
             copying = 0.0
         expected = alone + copying

@@ -24,6 +24,9 @@ from samepaged.errors import GuestError, Reason
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.images.elf_stream import ElfStream, Segment, ram_segments
 from samepaged.memory.locked_buffer import locked_buffer
+from samepaged.memory.pagemap import PRESENT, Pagemap
+from samepaged.memory.pagemap import SWAPPED as SWAPPED_ENTRY
+from samepaged.memory.ram_location import locate_ram, read_smaps
 from samepaged.os_errors import exhausted, no_resources
 from samepaged.sharing.digest import ABSENT, SWAPPED, ZERO
 from samepaged.threads import Worker
@@ -34,11 +37,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.memory.hashing import Hasher
+    from samepaged.memory.ram_location import RamMapping
     from samepaged.memory.subpages import SubpageDigests
 
-__all__ = ["DumpStream"]
+__all__ = ["DumpStream", "absent_pages", "private_mappings"]
 
-PIPE_SIZE: Final = 1 << 20
+PIPE_BYTES: Final = 1 << 20
 CHUNK_PAGES: Final = 256
 POLL_SECONDS: Final = 0.02
 # For so long a dump that is not read any more may take to end, while the guest is suspended.
@@ -131,7 +135,7 @@ class DumpStream:
             try:
                 # Refused to a user whose pipes hold much already (pipe(7), pipe-user-pages-soft): then it is slower.
                 with contextlib.suppress(PermissionError):
-                    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+                    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
                 writer.start(partial(GuestError, Reason.NO_RESOURCES))
                 pages = self._hash(ElfStream(lambda buffer: self._readinto(descriptor, buffer, writer)))
                 self._drain(descriptor, writer)
@@ -182,7 +186,7 @@ class DumpStream:
                 return 0
 
     def _drain(self, descriptor: int, writer: Worker) -> None:
-        rest = locked_buffer(PIPE_SIZE)
+        rest = locked_buffer(PIPE_BYTES)
         while self._readinto(descriptor, rest, writer):
             pass
 
@@ -208,3 +212,33 @@ class DumpStream:
             if self._finer is not None:
                 self._finer.hash(window, np.arange(at, at + pages))
             self.bytes_read += len(window)
+
+
+def private_mappings(pid: int, blocks: Sequence[int]) -> tuple[RamMapping, ...]:
+    """The guest's RAM, where this may be asked and where its pagemap alone says what is absent; else nothing. Raises
+    GuestError if a resource is exhausted: then the next scan would call other pages absent.
+    """
+    try:
+        mappings = locate_ram(read_smaps(pid), blocks)
+    except GuestError as error:
+        if error.reason is Reason.NO_RESOURCES:
+            raise
+        return ()
+    return () if any(mapping.has_file for mapping in mappings) else mappings
+
+
+def absent_pages(pid: int, mappings: Sequence[RamMapping]) -> NDArray[np.bool_] | None:
+    """Which pages are absent, where this may be asked: the dump reader needs no right to the process, and does
+    without. Raises GuestError as `private_mappings` does.
+    """
+    if not mappings:
+        return None
+    try:
+        with Pagemap(pid) as pagemap:
+            entries = np.concatenate([pagemap.entries(mapping.start, mapping.size) for mapping in mappings])
+    except GuestError as error:
+        if error.reason is Reason.NO_RESOURCES:
+            raise
+        return None
+    absent: NDArray[np.bool_] = (entries & (PRESENT | SWAPPED_ENTRY)) == 0
+    return absent

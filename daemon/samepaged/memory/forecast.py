@@ -9,21 +9,29 @@ from typing import TYPE_CHECKING, Final
 from samepaged.arch import PAGE_SIZE
 from samepaged.drift.budget import UNLIMITED, budget_error
 from samepaged.errors import GuestError, Reason
-from samepaged.memory import smaps, softdirty
-from samepaged.memory.hashing import best
-from samepaged.memory.modes import SNAPSHOT_IS_SHORT, FallbackReason, Plan, choose, fall_back
+from samepaged.memory import ram_location, softdirty
+from samepaged.memory.hashing import best_hasher
+from samepaged.memory.modes import (
+    SHORT_SNAPSHOT_SECONDS,
+    FallbackReason,
+    Plan,
+    Workload,
+    choose_mode,
+    fallback_plan,
+    fit_budget,
+    total_pause_seconds,
+)
 from samepaged.memory.process_ram import ProcessRam
-from samepaged.memory.ram_location import locate
-from samepaged.memory.sliced import AIM
-from samepaged.memory.suspension import Workload, totals, within_budget
+from samepaged.memory.ram_location import locate_ram
+from samepaged.memory.sliced import SLICE_RATIO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from samepaged.drift.budget import DriftBudget
-    from samepaged.memory.modes import ThroughputModel
     from samepaged.memory.ram_location import RamMapping
     from samepaged.memory.scan_state import ScanState
+    from samepaged.memory.throughput import ThroughputModel
 
 __all__ = [
     "TOO_BUSY",
@@ -92,14 +100,14 @@ def forecast(pid: int, blocks: Sequence[int], policy: Policy, kept: ScanState, *
         check_dump_budget(blocks, policy, kept.pace, paused=paused)
         return _of_dump(blocks, kept.pace, None, paused=paused)
     try:
-        mappings = locate(smaps.read(pid), blocks)
+        mappings = locate_ram(ram_location.read_smaps(pid), blocks)
     except GuestError as error:
         if policy.reader != "auto" or error.reason is not Reason.LAYOUT:
             raise
         check_dump(blocks, policy, kept.pace, error, paused=paused)
         check_dump_budget(blocks, policy, kept.pace, paused=paused)
         return _of_dump(blocks, kept.pace, FallbackReason("layout", str(error)), paused=paused)
-    with ProcessRam(pid, mappings, hasher=best(), seed=0, threads=1, stop=lambda: False) as reader:
+    with ProcessRam(pid, mappings, hasher=best_hasher(), seed=0, threads=1, stop=lambda: False) as reader:
         reader.check_readable()
         return _of_process(reader, policy, kept, paused=paused, vfio=vfio)
 
@@ -117,19 +125,19 @@ def _of_process(reader: ProcessRam, policy: Policy, kept: ScanState, *, paused: 
     chosen = plan(reader, policy, kept, paused=paused, vfio=vfio)
     if chosen.mode == "precopy" and _precopy_seconds(reader, kept.pace) > policy.max_pause:
         work = Workload(reader.pages, reader.count_backed(), first=True)
-        chosen = fall_back(snapshot, policy.max_pause, TOO_BUSY)
+        chosen = fallback_plan(snapshot, policy.max_pause, TOO_BUSY)
         chosen = within(chosen, work, policy, kept.pace, obstacle=TOO_BUSY)
     obstacle = chosen.fallback
-    if obstacle is None and policy.mode == "auto" and chosen.mode == "snapshot" and snapshot > SNAPSHOT_IS_SHORT:
+    if obstacle is None and policy.mode == "auto" and chosen.mode == "snapshot" and snapshot > SHORT_SNAPSHOT_SECONDS:
         obstacle = None if paused else _obstacle(reader, kept, vfio=vfio)
     pauses = {
         "snapshot": snapshot,
         "precopy": _precopy_seconds(reader, kept.pace),
-        "sliced": min(snapshot, kept.pace.overhead + AIM * policy.max_pause),
+        "sliced": min(snapshot, kept.pace.overhead + SLICE_RATIO * policy.max_pause),
         "live": 0.0,
     }
     backed = reader.count_backed()
-    later = totals(Workload(reader.pages, backed, first=False), kept.pace, policy.max_pause)
+    later = total_pause_seconds(Workload(reader.pages, backed, first=False), kept.pace, policy.max_pause)
     return Forecast(
         mode=chosen.mode,
         reader="process",
@@ -148,11 +156,13 @@ def plan(reader: ProcessRam, policy: Policy, kept: ScanState, *, paused: bool, v
     """
     fixed = policy.mode in {"snapshot", "sliced", "live"}
     if paused or policy.mode == "live" or (fixed and math.isinf(policy.budget.limit)):
-        return choose(policy.mode, paused=paused, snapshot_seconds=0, max_pause=0, obstacle=None)
+        return choose_mode(policy.mode, paused=paused, snapshot_seconds=0, max_pause=0, obstacle=None)
     work = Workload(reader.pages, reader.count_backed(), first)
     obstacle = None if fixed else _obstacle(reader, kept, vfio=vfio)
     snapshot = kept.pace.overhead + kept.pace.seconds(work.backed)
-    chosen = choose(policy.mode, paused=False, snapshot_seconds=snapshot, max_pause=policy.max_pause, obstacle=obstacle)
+    chosen = choose_mode(
+        policy.mode, paused=False, snapshot_seconds=snapshot, max_pause=policy.max_pause, obstacle=obstacle
+    )
     return within(chosen, work, policy, kept.pace, obstacle=obstacle)
 
 
@@ -164,9 +174,9 @@ def within(
     """
     if math.isinf(policy.budget.limit):
         return chosen
-    return within_budget(
+    return fit_budget(
         chosen,
-        totals(work, pace, policy.max_pause),
+        total_pause_seconds(work, pace, policy.max_pause),
         policy.budget,
         auto=policy.mode == "auto",
         snapshot_fits=pace.overhead + pace.seconds(work.backed) <= policy.max_pause,

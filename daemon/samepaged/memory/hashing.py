@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
     from numpy.typing import NDArray
 
-__all__ = ["PAGE_SIZE", "Hasher", "Interrupted", "NativeHasher", "PythonHasher", "best", "read_by"]
+__all__ = ["PAGE_SIZE", "Hasher", "Interrupted", "NativeHasher", "PythonHasher", "best_hasher", "hash_copied_pages"]
 
 SMALLEST_PAGE: Final = 512
 LARGEST_SEED: Final = 2**64 - 1
 
 # Pages read between two looks at `stop` (64 MiB): ten milliseconds or so. Coming back to Python takes microseconds.
-PAGES_A_STEP: Final = 16384
-FEWEST_PAGES_A_STEP: Final = 256
+STEP_PAGES: Final = 16384
+MIN_STEP_PAGES: Final = 256
 
 # What one system call reads (2 MiB, _pagehash_kernel.h says why), and so what a thread needs to read into.
 CHUNK_PAGES: Final = 512
@@ -135,7 +135,7 @@ class PythonHasher:
                 )
             for index in range(len(out)):
                 page = octets[index * page_size : (index + 1) * page_size]
-                out[index] = ZERO if page == zeros else unreserved(xxhash.xxh3_64_intdigest(page, seed))
+                out[index] = ZERO if page == zeros else avoid_reserved(xxhash.xxh3_64_intdigest(page, seed))
 
     def read_process(
         self,
@@ -149,10 +149,10 @@ class PythonHasher:
     ) -> None:
         """As in Hasher."""
         _check_read(pid, addresses, out, page_size, seed)
-        read_by(partial(copy_process, pid), self, addresses, out, page_size, seed, threads, stop)
+        hash_copied_pages(partial(copy_process, pid), self, addresses, out, page_size, seed, threads, stop)
 
 
-def read_by(
+def hash_copied_pages(
     copy: Callable[[NDArray[np.uint64], memoryview], None],
     hasher: Hasher,
     addresses: NDArray[np.uint64],
@@ -174,12 +174,12 @@ def read_by(
     _in_steps(step, len(addresses), threads, stop)
 
 
-def best() -> Hasher:
+def best_hasher() -> Hasher:
     """The native hasher where it was built, else the one in Python."""
     return PythonHasher() if _pagehash is None else NativeHasher()
 
 
-def unreserved(value: int) -> int:
+def avoid_reserved(value: int) -> int:
     """A hash that is none of the values which stand for a page without one."""
     return value + FIRST_HASH if value < FIRST_HASH else value
 
@@ -187,7 +187,7 @@ def unreserved(value: int) -> int:
 def _in_steps(step: Callable[[int, int, memoryview], None], pages: int, threads: int, stop: Callable[[], bool]) -> None:
     """Call `step(start, end, scratch)` until all `pages` are done, on `threads` threads, each with its own scratch."""
     # Small reads are shared out too: they are what a guest is suspended for.
-    size = max(FEWEST_PAGES_A_STEP, min(PAGES_A_STEP, pages // (4 * max(threads, 1))))
+    size = max(MIN_STEP_PAGES, min(STEP_PAGES, pages // (4 * max(threads, 1))))
     steps = -(-pages // size)
     following = count()
     failed = False

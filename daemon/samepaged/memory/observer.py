@@ -24,7 +24,7 @@ __all__ = ["ABSENT", "SWAPPED", "NullObserver", "PageAccess", "PageObserver"]
 ABSENT: Final = -1
 SWAPPED: Final = -2
 # Pages that are copied at a time to look for something in them: 2 MiB.
-CHUNK: Final = 512
+CHUNK_PAGES: Final = 512
 
 
 class PageAccess:
@@ -81,14 +81,14 @@ class PageAccess:
 
     def starting_with(self, mark: bytes) -> NDArray[np.int64]:
         """The pages that begin with these bytes: int64, ascending. Raises as `copy` does."""
-        buffer = locked_buffer(CHUNK * PAGE_SIZE)
+        buffer = locked_buffer(CHUNK_PAGES * PAGE_SIZE)
         wanted = np.frombuffer(mark, dtype=np.uint8)
         found = []
         held = np.flatnonzero(self.present)
-        for start in range(0, len(held), CHUNK):
-            chunk = held[start : start + CHUNK]
+        for start in range(0, len(held), CHUNK_PAGES):
+            chunk = held[start : start + CHUNK_PAGES]
             places = self.copy(chunk, buffer)
-            begins = np.frombuffer(buffer, dtype=np.uint8).reshape(CHUNK, PAGE_SIZE)[: len(chunk), : len(wanted)]
+            begins = np.frombuffer(buffer, dtype=np.uint8).reshape(CHUNK_PAGES, PAGE_SIZE)[: len(chunk), : len(wanted)]
             found.append(chunk[(begins == wanted).all(axis=1)[places]])
         return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 

@@ -22,13 +22,13 @@ FILE: Final = np.uint64(1 << 61)
 EXCLUSIVE: Final = np.uint64(1 << 56)
 SOFT_DIRTY: Final = np.uint64(1 << 55)
 
-ENTRY: Final = 8
-CHUNK: Final = 1 << 20
+ENTRY_BYTES: Final = 8
+CHUNK_BYTES: Final = 1 << 20
 
 
 def decode(raw: bytes, pages: int) -> NDArray[np.uint64]:
     """The entries in what was read from a pagemap: uint64 of shape (pages,). Raises GuestError where it is short."""
-    if len(raw) != pages * ENTRY:
+    if len(raw) != pages * ENTRY_BYTES:
         raise GuestError(Reason.GONE, f"pagemap has {len(raw)} bytes for {pages} pages: the process has ended")
     return np.frombuffer(raw, "<u8")
 
@@ -59,12 +59,12 @@ class Pagemap:
 
     def entries(self, start: int, size: int) -> NDArray[np.uint64]:
         """Entries of the pages from address `start`, `size` bytes on: uint64 of shape (size / 4096,)."""
-        end = (start + size) // PAGE_SIZE * ENTRY
-        position = start // PAGE_SIZE * ENTRY
+        end = (start + size) // PAGE_SIZE * ENTRY_BYTES
+        position = start // PAGE_SIZE * ENTRY_BYTES
         parts: list[bytes] = []
         try:
             while position < end:
-                part = os.pread(self._descriptor, min(CHUNK, end - position), position)
+                part = os.pread(self._descriptor, min(CHUNK_BYTES, end - position), position)
                 if not part:
                     break
                 parts.append(part)

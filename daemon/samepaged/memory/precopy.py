@@ -19,7 +19,7 @@ from samepaged.memory import softdirty
 from samepaged.memory.observer import NullObserver, PageAccess
 from samepaged.memory.pagemap import PRESENT
 from samepaged.memory.pagemap import SWAPPED as SWAPPED_ENTRY
-from samepaged.memory.process_ram import BLOCK, blocks_of
+from samepaged.memory.process_ram import BLOCK_PAGES, block_numbers
 from samepaged.memory.residency import Residency
 from samepaged.sharing.digest import ABSENT, SWAPPED
 
@@ -28,25 +28,27 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.modes import ThroughputModel
     from samepaged.memory.observer import PageObserver
     from samepaged.memory.process_ram import ProcessRam
     from samepaged.memory.reader import Pause
+    from samepaged.memory.throughput import ThroughputModel
 
-__all__ = ["TOO_LONG", "DoesNotConverge", "Precopy", "Verification"]
+__all__ = ["COPY_TOO_LONG", "DoesNotConverge", "Precopy", "Verification"]
 
-TOO_LONG: Final = "copying for it would have made the pause longer than scan.max_pause, or than scan.max_drift leaves"
+COPY_TOO_LONG: Final = (
+    "copying for it would have made the pause longer than scan.max_pause, or than scan.max_drift leaves"
+)
 
-ROUNDS: Final = 16
+MAX_ROUNDS: Final = 16
 # A round that leaves more than this part of the round before to read gains too little. It is near 1 for huge pages:
 # with bits of 2 MiB, what is left shrinks slowly at first, as each interval is only a little shorter than the last.
-SHRINKS: Final = 0.9
+MAX_REMAINDER_RATIO: Final = 0.9
 # With fewer pages than this part written, clearing all bits costs the guest more than reading these again next time.
-WORTH_CLEARING: Final = 1 / 256
+MIN_WRITTEN_RATIO: Final = 1 / 256
 # Pages whose bits are looked at together; fresh memory for all at once would cost as much as the looking.
-STRETCH: Final = 1 << 17
+LOOK_PAGES: Final = 1 << 17
 # Pages that are checked at each scan during which KSM merges (softdirty.stale has the reason).
-CHECKED_WHILE_MERGING: Final = 1024
+SAMPLE_PAGES_WHILE_MERGING: Final = 1024
 
 
 class DoesNotConverge(Exception):  # noqa: N818 - no error: the caller takes another mode
@@ -99,14 +101,14 @@ class Precopy:
         if self.witness.expected(None):
             self.witness.ahead(PageAccess(self.reader))
         before = self.reader.pages
-        for round_ in range(ROUNDS):
+        for round_ in range(MAX_ROUNDS):
             expected = self.pace.overhead + self.pace.looking * self.reader.pages
             self._fit(expected)
             with self.pause(expected):
                 look = self._look(digest)
                 count = len(look.stale)
-                shrinking = count <= SHRINKS * before and round_ < ROUNDS - 1
-                clear = known is not None and round_ == 0 and count > WORTH_CLEARING * self.reader.pages
+                shrinking = count <= MAX_REMAINDER_RATIO * before and round_ < MAX_ROUNDS - 1
+                clear = known is not None and round_ == 0 and count > MIN_WRITTEN_RATIO * self.reader.pages
                 if self._enough(count, clear=clear) or not shrinking:
                     self._finish(look, digest, clear=clear)
                     return digest
@@ -165,10 +167,10 @@ class Precopy:
 
     def _read_bits(self, digest: NDArray[np.uint64], *, merging: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         stale, swapped = [], []
-        for first in range(0, self.reader.pages, STRETCH):
-            part = digest[first : first + STRETCH]
+        for first in range(0, self.reader.pages, LOOK_PAGES):
+            part = digest[first : first + LOOK_PAGES]
             entries = self.reader.entries(first, first + len(part))
-            stale.append(np.flatnonzero(softdirty.stale(entries, part, merging=merging)) + first)
+            stale.append(np.flatnonzero(softdirty.changed_pages(entries, part, merging=merging)) + first)
             swapped.append(_settle(entries, part) + first)
         return np.concatenate(stale), np.concatenate(swapped)
 
@@ -186,9 +188,9 @@ class Precopy:
         """Read the rest, if this fits the budget; the guest is suspended."""
         verification = self.verification
         if verification is None and look.merging:
-            verification = Verification(CHECKED_WHILE_MERGING, np.random.default_rng())
+            verification = Verification(SAMPLE_PAGES_WHILE_MERGING, np.random.default_rng())
         checked = 0 if verification is None else verification.pages
-        looked_at_again = len(blocks_of(look.swapped)) * BLOCK
+        looked_at_again = len(block_numbers(look.swapped)) * BLOCK_PAGES
         needed = (
             self.pace.overhead
             + look.seconds
@@ -214,7 +216,7 @@ class Precopy:
             return
         written = self._written(look)
         if needed + self.pace.copying_seconds(self.witness.expected(written)) > self.budget:
-            self.witness.decline(TOO_LONG)
+            self.witness.decline(COPY_TOO_LONG)
             self.pace.reconsider_copying()
             yield
             return

@@ -17,7 +17,7 @@ from samepaged import ksm
 from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.backing_file import BackingFile
-from samepaged.memory.hashing import Interrupted, read_by
+from samepaged.memory.hashing import Interrupted, hash_copied_pages
 from samepaged.memory.locked_buffer import locked_buffer
 from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, Pagemap
 from samepaged.memory.process_vm import ProcessMemory, copy_process
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
     from samepaged.memory.ram_location import RamMapping
     from samepaged.memory.subpages import SubpageDigests
 
-__all__ = ["BLOCK", "ProcessRam", "blocks_of"]
+__all__ = ["BLOCK_PAGES", "ProcessRam", "block_numbers"]
 
 # Pages whose hashes are held apart before they go to their places (2 MiB of hashes).
-BATCH: Final = 1 << 18
-FILE_CHUNK: Final = 256
+BATCH_PAGES: Final = 1 << 18
+FILE_CHUNK_PAGES: Final = 256
 # Pages that a thread copies between two looks at `stop`: 8 MiB.
-PIECE: Final = 2048
+COPY_PAGES: Final = 2048
 # Pages whose entries are looked at together where few are asked for: a page of the pagemap's entries.
-BLOCK: Final = 512
+BLOCK_PAGES: Final = 512
 
 
 class ProcessRam:
@@ -106,8 +106,8 @@ class ProcessRam:
         around them only (blocks_of).
         """
         found = [np.empty(0, dtype=np.intp)]
-        for run in _runs(blocks_of(pages), BATCH // BLOCK):
-            first, last = int(run[0]) * BLOCK, min((int(run[-1]) + 1) * BLOCK, self.pages)
+        for run in _runs(block_numbers(pages), BATCH_PAGES // BLOCK_PAGES):
+            first, last = int(run[0]) * BLOCK_PAGES, min((int(run[-1]) + 1) * BLOCK_PAGES, self.pages)
             own = pages[np.searchsorted(pages, first) : np.searchsorted(pages, last)]
             found.append(own[(self.entries(first, last)[own - first] & PRESENT) != 0])
         return np.concatenate(found)
@@ -168,8 +168,8 @@ class ProcessRam:
         """Hash the pages of these numbers (ascending, all of them present in the process) into their places in `out`,
         which begins at page `first`.
         """
-        for start in range(0, len(pages), BATCH):
-            batch = pages[start : start + BATCH]
+        for start in range(0, len(pages), BATCH_PAGES):
+            batch = pages[start : start + BATCH_PAGES]
             hashes = np.empty(len(batch), dtype=np.uint64)
             try:
                 self._hash_batch(batch, hashes)
@@ -188,10 +188,10 @@ class ProcessRam:
         def piece(start: int) -> None:
             if self._stop():
                 raise Interrupted
-            copy(addresses[start : start + PIECE], out[start * PAGE_SIZE : (start + PIECE) * PAGE_SIZE])
+            copy(addresses[start : start + COPY_PAGES], out[start * PAGE_SIZE : (start + COPY_PAGES) * PAGE_SIZE])
 
         try:
-            map_in_threads(piece, range(0, len(pages), PIECE), self._threads)
+            map_in_threads(piece, range(0, len(pages), COPY_PAGES), self._threads)
         except OSError as error:
             raise _read_error(self.pid, error) from error
 
@@ -209,7 +209,9 @@ class ProcessRam:
             copy = partial(copy_process, self.pid) if memory is None else memory.copy
             self._finer.read_process(copy, addresses, pages, out, self._stop)
         elif memory is not None:
-            read_by(memory.copy, self._hasher, addresses, out, PAGE_SIZE, self._seed, self._threads, self._stop)
+            hash_copied_pages(
+                memory.copy, self._hasher, addresses, out, PAGE_SIZE, self._seed, self._threads, self._stop
+            )
         else:
             self._hasher.read_process(
                 self.pid, addresses, out, PAGE_SIZE, self._seed, threads=self._threads, stop=self._stop
@@ -253,7 +255,7 @@ class ProcessRam:
             self._hash_files(np.flatnonzero(in_file) + first, digest, first)
 
     def _hash_files(self, pages: NDArray[np.intp], out: NDArray[np.uint64], first: int) -> None:
-        buffer = locked_buffer(FILE_CHUNK * PAGE_SIZE)
+        buffer = locked_buffer(FILE_CHUNK_PAGES * PAGE_SIZE)
         for index, run in self._file_runs(pages):
             at = int(run[0]) - first
             window = buffer[: len(run) * PAGE_SIZE]
@@ -268,7 +270,7 @@ class ProcessRam:
         for index in self._files:
             base, end = self._first[index], self._first[index + 1]
             own = pages[np.searchsorted(pages, base) : np.searchsorted(pages, end)]
-            for run in _runs(own, FILE_CHUNK):
+            for run in _runs(own, FILE_CHUNK_PAGES):
                 yield index, run
 
     def _read_file(self, index: int, page: int, buffer: memoryview) -> None:
@@ -280,9 +282,9 @@ class ProcessRam:
             raise GuestError(Reason.READ, f"the file behind the guest's RAM: {error.strerror}; try again") from error
 
 
-def blocks_of(pages: NDArray[np.intp]) -> NDArray[np.intp]:
+def block_numbers(pages: NDArray[np.intp]) -> NDArray[np.intp]:
     """The blocks, of BLOCK pages each, that pages of these numbers lie in: their numbers, ascending."""
-    return np.unique(pages // BLOCK)
+    return np.unique(pages // BLOCK_PAGES)
 
 
 def _runs(numbers: NDArray[np.intp], most: int) -> Iterator[NDArray[np.intp]]:

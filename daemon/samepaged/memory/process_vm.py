@@ -24,7 +24,7 @@ __all__ = ["ProcessMemory", "copy_process"]
 
 LARGEST_ADDRESS: Final = 2**64 - 1
 # Each may be a range of its own, and a call takes no more than 1024 of them (IOV_MAX).
-PAGES_A_CALL: Final = 1024
+CALL_PAGES: Final = 1024
 
 
 class _Range(ctypes.Structure):
@@ -55,7 +55,7 @@ def copy_process(pid: int, addresses: NDArray[np.uint64], scratch: memoryview) -
         base = ctypes.addressof(anchor)
         done = 0
         while done < len(addresses):
-            ranges = _ranges(addresses[done : done + PAGES_A_CALL])
+            ranges = _ranges(addresses[done : done + CALL_PAGES])
             local = _Range(base + done * PAGE_SIZE, int(ranges[:, 1].sum()))
             got = _libc.process_vm_readv(pid, ctypes.byref(local), 1, ranges.ctypes.data, len(ranges), 0)
             if got < PAGE_SIZE:

@@ -1,20 +1,98 @@
-"""Where a guest's RAM lies in its QEMU process."""
+"""The guest's RAM in its QEMU process: mappings from /proc/PID/smaps (Documentation/filesystems/proc.rst)."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import GuestError, Reason
+from samepaged.os_errors import process_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from samepaged.memory.smaps import Vma
 
-__all__ = ["RamMapping", "locate", "merge_obstacle"]
+__all__ = ["RamMapping", "Vma", "locate_ram", "merge_obstacle", "parse_smaps", "read_smaps"]
+
+HEADER: Final = re.compile(
+    r"(?P<start>[0-9a-f]{1,16})-(?P<end>[0-9a-f]{1,16}) (?P<perms>[r-][w-][x-][ps]) (?P<offset>[0-9a-f]{1,16}) "
+    r"(?P<device>[0-9a-f]{2,8}:[0-9a-f]{2,8}) (?P<inode>[0-9]{1,20})(?: +(?P<path>.*))?",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Vma:
+    """One mapping: addresses in bytes, the file behind it (inode 0: none), and the letters of VmFlags."""
+
+    start: int
+    end: int
+    perms: str
+    offset: int
+    device: tuple[int, int]
+    inode: int
+    path: str
+    flags: frozenset[str] = frozenset()
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self.end - self.start
+
+    @property
+    def shared(self) -> bool:
+        """Whether writes reach the file, and with it other mappings of it."""
+        return self.perms[3] == "s"
+
+
+def _header(line: str) -> Vma | None:
+    found = HEADER.fullmatch(line)
+    if found is None:
+        return None
+    major, minor = (int(part, 16) for part in found["device"].split(":"))
+    return Vma(
+        start=int(found["start"], 16),
+        end=int(found["end"], 16),
+        perms=found["perms"],
+        offset=int(found["offset"], 16),
+        device=(major, minor),
+        inode=int(found["inode"]),
+        path=found["path"] or "",
+    )
+
+
+def parse_smaps(text: str) -> list[Vma]:
+    """The mappings in a text of smaps (or of maps, which has no flags), in ascending order. Raises GuestError."""
+    vmas: list[Vma] = []
+    for line in text.split("\n"):
+        vma = _header(line)
+        if vma is not None:
+            if vma.end <= vma.start or (vmas and vma.start < vmas[-1].end):
+                raise GuestError(Reason.LAYOUT, f"smaps has mappings out of order: {line[:80]!r}; use `--reader dump`")
+            vmas.append(vma)
+        elif line.startswith("VmFlags:") and vmas:
+            vmas[-1] = replace(vmas[-1], flags=frozenset(line.split()[1:]))
+        elif line and not re.match(r"[A-Za-z_]+:", line):
+            raise GuestError(Reason.LAYOUT, f"smaps has a line that is no mapping: {line[:80]!r}; use `--reader dump`")
+    return vmas
+
+
+def read_smaps(pid: int) -> list[Vma]:
+    """The mappings of a process. Raises GuestError."""
+    try:
+        # Not read_text, which takes a carriage return for a line's end, too: the kernel lets it stand in a file's name.
+        text = Path(f"/proc/{pid}/smaps").read_bytes().decode("utf-8", errors="surrogateescape")
+    except OSError as error:
+        rights = "run as root or with CAP_SYS_PTRACE, or use `--reader dump`"
+        raise process_error(error, pid, f"/proc/{pid}/smaps", rights) from error
+    if not text:
+        raise GuestError(Reason.GONE, f"process {pid} has ended")
+    return parse_smaps(text)
+
 
 # QEMU sets MADV_DONTFORK on every RAM block that it allocates (ram_block_add), and on no other memory of these kinds.
 RAM_FLAG: Final = "dc"
@@ -130,7 +208,7 @@ def _best(runs: Sequence[list[Vma]], size: int, wanted: int) -> list[RamMapping]
     return [_mapping(part) for part in sorted((part for _, part in ranked[:wanted]), key=lambda p: -p.start)]
 
 
-def locate(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, ...]:
+def locate_ram(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, ...]:
     """The mappings of RAM blocks of these sizes (bytes), in the blocks' order. Raises GuestError where they cannot be
     told from other mappings.
     """

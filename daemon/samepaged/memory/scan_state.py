@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from samepaged import ksm
 from samepaged.errors import GuestError, Reason
-from samepaged.memory.claim import SoftDirtyLock
-from samepaged.memory.modes import ThroughputModel
+from samepaged.memory.softdirty import SoftDirtyLock
+from samepaged.memory.throughput import ThroughputModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from samepaged.memory.ram_location import RamMapping
 
-__all__ = ["ScanState", "SoftDirtyEpoch", "limit"]
+__all__ = ["ScanState", "SoftDirtyEpoch", "limit_memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class ScanState:
         self.digest = self.epoch = None
 
 
-def limit(kept: Iterable[ScanState], most: int) -> int:
+def limit_memory(kept: Iterable[ScanState], most: int) -> int:
     """Forget digests, the largest first, until the rest takes no more than `most` bytes; how many were forgotten."""
     holding = sorted((one for one in kept if one.digest is not None), key=lambda one: -_size(one))
     total = sum(_size(one) for one in holding)

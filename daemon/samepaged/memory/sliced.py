@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from samepaged.memory.process_ram import ProcessRam
     from samepaged.memory.reader import Pause
 
-__all__ = ["AIM", "read_sliced"]
+__all__ = ["SLICE_RATIO", "read_sliced"]
 
 # The part of the longest pause after which a slice ends. The rest is for resuming, and for a machine that is busy.
-AIM: Final = 0.5
+SLICE_RATIO: Final = 0.5
 # Pages between two looks at the clock: 8 MiB, which take a few milliseconds.
-PIECE: Final = 2048
-NAP: Final = 0.05
+STEP_PAGES: Final = 2048
+NAP_SECONDS: Final = 0.05
 # The shortest slice that is worth a suspension, as a part of what suspending and resuming take.
-WORTHWHILE: Final = 0.5
+MIN_SLICE_RATIO: Final = 0.5
 # Seconds that a scan which has used up its drift budget waits for pauses to leave the hour.
-LONGEST_WAIT: Final = 5.0
+LONGEST_WAIT_SECONDS: Final = 5.0
 
 
 def read_sliced(
@@ -49,11 +49,11 @@ def read_sliced(
     digest = np.empty(reader.pages, dtype=np.uint64)
     first = 0
     while True:
-        seconds = min(AIM * max_pause, _left(budget, overhead, stop) - overhead)
+        seconds = min(SLICE_RATIO * max_pause, _left(budget, overhead, stop) - overhead)
         with pause(overhead + seconds) as held:
             began = time.monotonic()  # not before: what precedes the suspension takes nothing of the guest
             while first < reader.pages and time.monotonic() - began < seconds:
-                last = min(reader.pages, first + PIECE)
+                last = min(reader.pages, first + STEP_PAGES)
                 reader.read(first, last, digest[first:last])
                 first = last
         if first >= reader.pages:
@@ -63,11 +63,11 @@ def read_sliced(
 
 def _left(budget: DriftBudget, overhead: float, stop: Callable[[], bool]) -> float:
     """The seconds that the budget has left, after a short wait if that gains a slice."""
-    slice_ = (1 + WORTHWHILE) * overhead
+    slice_ = (1 + MIN_SLICE_RATIO) * overhead
     if (left := budget.remaining_seconds()) > slice_:
         return left
     wait = budget.seconds_until(slice_)
-    if wait > LONGEST_WAIT:
+    if wait > LONGEST_WAIT_SECONDS:
         raise budget_error(budget, slice_)
     _rest(wait, stop)
     return max(budget.remaining_seconds(), slice_)
@@ -78,4 +78,4 @@ def _rest(seconds: float, stop: Callable[[], bool]) -> None:
     while (left := deadline - time.monotonic()) > 0:
         if stop():
             raise Interrupted
-        time.sleep(min(left, NAP))
+        time.sleep(min(left, NAP_SECONDS))

@@ -7,9 +7,12 @@ is lost; so they are cleared either before anything is read, or while the guest 
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import mmap
 import os
+import socket
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
     from samepaged.memory.ram_location import RamMapping
 
-__all__ = ["clear", "obstacle", "stale", "supported"]
+__all__ = ["LockHeld", "SoftDirtyLock", "changed_pages", "clear", "obstacle", "supported"]
 
 
 def clear(pid: int) -> None:
@@ -98,7 +101,7 @@ def obstacle(pid: int, mappings: Sequence[RamMapping], *, vfio: bool) -> Fallbac
     return None
 
 
-def stale(entries: NDArray[np.uint64], digest: NDArray[np.uint64], *, merging: bool) -> NDArray[np.bool_]:
+def changed_pages(entries: NDArray[np.uint64], digest: NDArray[np.uint64], *, merging: bool) -> NDArray[np.bool_]:
     """Which present pages may differ from what `digest` says of them, by their pagemap entries; both of shape (pages,).
     Pages that are not present need no reading: their entry says what they are.
 
@@ -123,3 +126,37 @@ def stale(entries: NDArray[np.uint64], digest: NDArray[np.uint64], *, merging: b
 
 def _unread(digest: NDArray[np.uint64]) -> NDArray[np.bool_]:
     return digest <= SWAPPED_PAGE
+
+
+class LockHeld(Exception):  # noqa: N818 - no error: the caller takes another mode
+    """Another samepaged holds the soft-dirty bits of this process."""
+
+
+class SoftDirtyLock:
+    """Holds the soft-dirty bits of a process against any other samepaged on this host (a `scan` beside the daemon, with
+    whatever configuration), until it is released or forgotten. Raises Claimed, and GuestError.
+
+    It is a name among the abstract sockets (unix(7)): one process can have it, it needs no directory and no right, and
+    it ends with its holder. Two that run in network namespaces of their own do not see each other's; and whoever else
+    takes such a name gains nothing but that the guest is read in another mode.
+    """
+
+    def __init__(self, pid: int) -> None:
+        try:
+            holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        except OSError as error:
+            raise _lock_error(error) from error
+        try:
+            holder.bind(f"\0samepaged-soft-dirty-{pid}")
+        except OSError as error:
+            holder.close()
+            if error.errno == errno.EADDRINUSE:
+                raise LockHeld from error
+            raise _lock_error(error) from error
+        self.release = weakref.finalize(self, holder.close)
+
+
+def _lock_error(error: OSError) -> GuestError:
+    if exhausted(error):
+        return no_resources("the socket that locks the soft-dirty bits", error)
+    return GuestError(Reason.READ, f"its soft-dirty bits cannot be claimed ({error.strerror}); use `--mode snapshot`")

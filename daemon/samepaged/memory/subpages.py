@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SubpageDigests"]
 
-CHUNK: Final = 256
+CHUNK_PAGES: Final = 256
 
 
 class SubpageDigests:
@@ -58,11 +58,11 @@ class SubpageDigests:
         """Read the pages of these numbers at these addresses of a process once, by `copy(addresses, buffer)`, and hash
         them in every size; `out` gets the pages' own hashes. Raises as Hasher.read_process does.
         """
-        buffer = locked_buffer(CHUNK * PAGE_SIZE)
-        for start in range(0, len(pages), CHUNK):
+        buffer = locked_buffer(CHUNK_PAGES * PAGE_SIZE)
+        for start in range(0, len(pages), CHUNK_PAGES):
             if stop():
                 raise Interrupted
-            chunk = pages[start : start + CHUNK]
-            copy(addresses[start : start + CHUNK], buffer)
-            self._hasher.hash_buffer(buffer, out[start : start + CHUNK], PAGE_SIZE, self._seed)
+            chunk = pages[start : start + CHUNK_PAGES]
+            copy(addresses[start : start + CHUNK_PAGES], buffer)
+            self._hasher.hash_buffer(buffer, out[start : start + CHUNK_PAGES], PAGE_SIZE, self._seed)
             self.hash(buffer[: len(chunk) * PAGE_SIZE], chunk)

@@ -10,7 +10,8 @@ from samepaged.scan.label_values import OBSTACLES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from samepaged.scan.snapshot import Merging, Snapshot
+    from samepaged.ksm import Merging
+    from samepaged.scan.snapshot import Snapshot
 
 Labels = TypeVar("Labels", bound=tuple[str, ...])
 Value = TypeVar("Value")

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from samepaged.drift.ledger import PausedTime
+    from samepaged.ksm import Merging
     from samepaged.scan.results import GuestScan, HostScan
-    from samepaged.scan.snapshot import Limits, Merging
+    from samepaged.scan.snapshot import Limits
     from samepaged.sharing import GuestSharing
 
 __all__ = ["GroupRow", "GuestRow", "Guests", "groups", "guests"]
@@ -96,7 +97,7 @@ def guests(scan: HostScan, merging: Merging | None, limits: Limits | None, pause
 
 
 def groups(scan: HostScan) -> Sequence[GroupRow]:
-    """The section on groups: empty on a host with one, where the host's figures are the group's."""
+    """The section on groups. Empty with a single group: its figures are those of the host."""
     if len(scan.report.groups) < 2:  # noqa: PLR2004
         return ()
     page = scan.report.page_size

@@ -69,7 +69,7 @@ class Chart:
 @dataclass(frozen=True, slots=True)
 class History:
     """The scans of the last day: the first, the last, those with least and most sharing, and the rows of the table.
-    `chart` is None with fewer than two scans; `merged` tells whether KSM's counters could be read at any of them.
+    `merged` is true if the KSM counters were readable at any scan; `chart` is None with fewer than two scans.
     """
 
     first: HistoryPoint

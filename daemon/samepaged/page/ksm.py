@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from samepaged.page.charts import Bar, Part, stacked_bar
 
 if TYPE_CHECKING:
+    from samepaged.ksm import Merging
     from samepaged.scan.results import HostScan
-    from samepaged.scan.snapshot import Merging
 
 __all__ = ["Kernel", "Ksm", "ksm"]
 

@@ -18,9 +18,8 @@ from samepaged.text_layout import elided, wrapped
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from samepaged.ksm import HostMerging
+    from samepaged.ksm import HostMerging, Merging
     from samepaged.scan.results import HostScan
-    from samepaged.scan.snapshot import Merging
     from samepaged.sharing import GuestSharing
 
 __all__ = ["Advice"]

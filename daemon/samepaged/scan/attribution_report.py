@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from samepaged.attribution.report import report_attribution
-from samepaged.sharing.elsewhere import elsewhere
+from samepaged.sharing.overlap import elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -16,8 +16,8 @@ from samepaged.hypervisor.guest import Guest, check_links, describe
 from samepaged.hypervisor.qemu_process import ProcessTable
 from samepaged.ksm import process_merging
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.modes import ThroughputModel
-from samepaged.memory.scan_state import ScanState, limit
+from samepaged.memory.scan_state import ScanState, limit_memory
+from samepaged.memory.throughput import ThroughputModel
 from samepaged.scan import audit
 from samepaged.scan.results import GuestScan
 from samepaged.scan.trace_recorder import Record
@@ -262,7 +262,7 @@ class GuestScanner:
             self._clocks.sync.forget(set(running))
         if self._attribution is not None:
             self._attribution.forget(set(running))
-        forgotten = limit(self._kept.values(), self._config.scan.memory_limit)
+        forgotten = limit_memory(self._kept.values(), self._config.scan.memory_limit)
         if forgotten:
             log.warning("scan.memory_limit: %d guests will be read whole at the next scan", forgotten)
 
@@ -276,7 +276,7 @@ class GuestScanner:
         return GuestScan(
             name=guest.name,
             uuid=guest.uuid,
-            group=self._config.group_of(guest.name, guest.claims),
+            group=self._config.group_of(guest.name, guest.metadata_groups),
             mode=captured.mode,
             reader=captured.reader,
             started=started,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from samepaged.attribution.report import AttributionReport
     from samepaged.drift.ledger import PausedTime
     from samepaged.errors import Reason
-    from samepaged.ksm import HostMerging, ProcessMerging
+    from samepaged.ksm import Merging
     from samepaged.scan.results import HostScan
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "Histogram",
     "HistoryPoint",
     "Limits",
-    "Merging",
     "OpenJournalEntry",
     "SeriesLimits",
     "Snapshot",
@@ -50,18 +49,6 @@ class ConfigStatus:
 
     successful: bool
     loaded: float
-
-
-@dataclass(frozen=True, slots=True)
-class Merging:
-    """What KSM has merged: of the host, and of each scanned guest whose counters may be read, by name."""
-
-    host: HostMerging
-    guests: Mapping[str, ProcessMerging] = field(default_factory=dict)
-
-    def without(self, name: str) -> Merging:
-        """The same without the domain `name`."""
-        return replace(self, guests={domain: one for domain, one in self.guests.items() if domain != name})
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from samepaged.scan.snapshot import Histogram, HistoryPoint
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from samepaged.ksm import Merging
     from samepaged.scan.host import HostRound
     from samepaged.scan.results import HostScan
-    from samepaged.scan.snapshot import Merging, Snapshot
+    from samepaged.scan.snapshot import Snapshot
 
 __all__ = ["counted", "extended", "history_point"]
 

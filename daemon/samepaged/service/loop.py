@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import time
 from dataclasses import replace
@@ -15,15 +16,15 @@ from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
+from samepaged.ksm import read_merging
 from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import Interrupted, best
+from samepaged.memory.hashing import Interrupted, best_hasher
 from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.attribution_report import answers_of, still_shown
 from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks
 from samepaged.scan.guest import GuestScanner, ScannedGuest
 from samepaged.scan.host import HostRound, report, scan_all
-from samepaged.scan.ksm import read_merging
 from samepaged.scan.snapshot import (
     ConfigStatus,
     GuestAttribution,
@@ -36,10 +37,10 @@ from samepaged.scan.snapshot import (
 from samepaged.scan.trace_recorder import TraceRecorder
 from samepaged.service import systemd
 from samepaged.service.history import counted, extended, history_point
-from samepaged.service.malloc import release_memory
-from samepaged.service.outputs import Outputs
 from samepaged.service.schedule import Schedule
 from samepaged.service.snapshot_store import SnapshotStore
+from samepaged.service.textfile import Textfile
+from samepaged.service.web_feed import WebFeed
 from samepaged.traces.database import check_installed
 from samepaged.web.process import ChildProcess
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
     from samepaged.config import Config
     from samepaged.guard.resume_queue import PendingEntry
+    from samepaged.ksm import Merging
     from samepaged.memory.scan_state import ScanState
     from samepaged.scan.results import HostScan
     from samepaged.service.signals import Signals
@@ -93,7 +95,8 @@ class Service:
         self._clocks = Clocks()
         self._attribution = AttributionSchedule(config.sources)
         self._guard: GuardClient | None = None
-        self._outputs = Outputs(self._store, web or ChildProcess(), config)
+        self._web_feed = WebFeed(self._store, web or ChildProcess(), config)
+        self._textfile = Textfile()
         self._recovery = Recovery(
             config.runtime_directory, on_change=self._show_open_entries, on_settled=self._clocks.add_settled
         )
@@ -101,14 +104,15 @@ class Service:
     def run(self) -> None:
         """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
         try:
-            self._outputs.start(self._stop)
+            self._web_feed.start(self._stop)
             systemd.notify("READY=1", "STATUS=waiting for the first scan")
             self._recovery.start()
             while not self._signals.stopping:
                 self._step()
         finally:
             systemd.notify("STOPPING=1")
-            self._outputs.stop()
+            self._web_feed.stop()
+            self._textfile.remove()
             self._recorder.close()
             try:
                 self._recovery.close(CLOSE_SECONDS)
@@ -125,7 +129,7 @@ class Service:
 
     def _step(self) -> None:
         self._beat()
-        self._outputs.write()
+        self._textfile.write(self._config.export.textfile, self._store.snapshot)
         self._recovery.step_without_thread()
         if self._signals.take_reload():
             self._reload()
@@ -140,7 +144,7 @@ class Service:
         self._schedule.started(now)
         try:
             self._scan()
-            release_memory()
+            _release_memory()
         except Interrupted:
             log.info("the scan was interrupted%s", "" if self._recovery.pending else "; every guest runs on")
         except HypervisorError as error:
@@ -210,7 +214,7 @@ class Service:
     def _scan(self) -> None:
         systemd.notify("STATUS=scanning")
         began = time.monotonic()
-        hashing = Hashing(best(), self._seed, self._config.scan.thread_count, self._stop)
+        hashing = Hashing(best_hasher(), self._seed, self._config.scan.thread_count, self._stop)
         guard, record = self._guarded(), self._recorder.offer
         self._clocks.ledger.set_directory(guard.directory)
         scanner = GuestScanner(
@@ -245,7 +249,7 @@ class Service:
 
     def _show(self, round_: HostRound, latest: HostScan) -> None:
         """Update the snapshot with a scan of all guests."""
-        merging = read_merging(self._known, self._store.snapshot.merging)
+        merging = self._read_merging(self._store.snapshot)
         sources, recording, paused = self._sources(round_), self._recording(), self._clocks.paused()
         self._store.update(
             lambda before: replace(
@@ -275,12 +279,16 @@ class Service:
             fresh[name] = GuestAttribution(one.truncated(MOST_OWNERS), started)
         return {name: one for name, one in self._store.snapshot.sources.items() if name in self._known} | fresh
 
+    def _read_merging(self, before: Snapshot) -> Merging | None:
+        """KSM's counters of the host and of the processes of the known guests."""
+        return read_merging({name: one.process for name, one in self._known.items()}, before.merging)
+
     def _look_at_merging(self, now: float) -> None:
         """KSM goes on between two scans, and so does the writing of traces."""
         if now >= self._merging_due:
             self._merging_due = now + MERGING_SECONDS
             recording, shown, paused = self._recording(), self._store.snapshot, self._clocks.paused()
-            merging = read_merging(self._known, shown.merging)
+            merging = self._read_merging(shown)
             if (merging, recording, paused) != (shown.merging, shown.recording, shown.paused):
                 self._store.update(
                     lambda snapshot: replace(snapshot, merging=merging, recording=recording, paused=paused)
@@ -335,7 +343,7 @@ class Service:
         new_seed = hash_seed.load(config.hashing.seed, config.state_directory)
         if config.traces.enabled:
             check_installed()
-        self._outputs.change(config, self._stop)
+        self._web_feed.change(config, self._stop)
         if config.libvirt.uri != self._config.libvirt.uri:
             self._hypervisor.close()
             self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._gone, self._stop)
@@ -364,3 +372,12 @@ def _series(config: Config) -> SeriesLimits:
 
 def _limits(config: Config) -> Limits:
     return Limits(config.scan.max_pause, config.scan.interval, config.scan.max_drift)
+
+
+def _release_memory() -> None:
+    """Return memory that a scan freed to the host (malloc_trim(3), if the C library has it): malloc keeps free memory
+    below a block in use.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,4 +1,4 @@
-"""The metrics in a file, for node_exporter's collector `textfile`, where no port may be opened."""
+"""The metrics in a file, for node_exporter's textfile collector, on hosts that open no port."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """The sharing model of Barker et al. (USENIX ATC 2012, section 3): arrays in, frozen dataclasses out."""
 
-from samepaged.sharing.digest import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest, count_all
+from samepaged.sharing.digest import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest, count_all, stable
 from samepaged.sharing.model import GroupSharing, GuestSharing, Member, PairSharing, SharingReport, analyse
 from samepaged.sharing.page_sizes import PageSizeSharing, by_page_size, coarsen
-from samepaged.sharing.stability import stable
 
 __all__ = [
     "ABSENT",

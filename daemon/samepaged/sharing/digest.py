@@ -1,4 +1,4 @@
-"""One guest's memory as hashes, a page each, and what is in it."""
+"""One guest's memory as one hash for each page, its contents, and the pages that keep their content between scans."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ABSENT", "FIRST_HASH", "SWAPPED", "ZERO", "Contents", "PageDigest", "count_all", "state_starts"]
+__all__ = [
+    "ABSENT",
+    "FIRST_HASH",
+    "SWAPPED",
+    "ZERO",
+    "Contents",
+    "PageDigest",
+    "count_all",
+    "stable",
+    "state_starts",
+]
 
 # A page without a hash has one of three reserved values in the hash's place, so that hash and state are one number
 # of 8 bytes a page, and sort together. A content whose hash happens to be reserved has FIRST_HASH added to it
@@ -69,9 +79,9 @@ class Contents:
         ordered.sort()
         swapped, zero, first = state_starts(ordered)
         memory_pages = len(ordered)
-        repeated = np.zeros(memory_pages - first, dtype=np.bool_)
-        distinct_pages = _compact(ordered, first, repeated)
-        repeated.resize(distinct_pages, refcheck=False)
+        is_repeated = np.zeros(memory_pages - first, dtype=np.bool_)
+        distinct_pages = _compact(ordered, first, is_repeated)
+        is_repeated.resize(distinct_pages, refcheck=False)
         if in_place:
             ordered = ordered[:distinct_pages]
         else:
@@ -79,13 +89,27 @@ class Contents:
             ordered.resize(distinct_pages, refcheck=False)
         return cls(
             distinct=ordered,
-            is_repeated=repeated,
+            is_repeated=is_repeated,
             memory_pages=memory_pages,
             absent_pages=swapped,
             swapped_pages=zero - swapped,
             zero_pages=first - zero,
             duplicate_pages=memory_pages - first - distinct_pages,
         )
+
+
+def stable(previous: PageDigest, current: PageDigest) -> PageDigest:
+    """The pages of a guest that are in `current` what they were in `previous`, the digest of the scan before.
+
+    The others are left out rather than marked: they have a state, but no say in what lasts. So the result is as long
+    as there are such pages, and its order means nothing more. The `Contents` of it, for all guests, make `analyse`
+    give the stable sharing; its `memory_pages` is what kept its state, and swapped pages among them are as unknown as
+    before. If the guest's memory or the page size is another than in the scan before, no page can be told from its
+    successor, and the result is empty.
+    """
+    if len(previous.pages) != len(current.pages) or previous.page_size != current.page_size:
+        return PageDigest(np.empty(0, dtype=np.uint64), current.page_size)
+    return PageDigest(current.pages[previous.pages == current.pages], current.page_size)
 
 
 def state_starts(ordered: NDArray[np.uint64]) -> tuple[int, int, int]:
@@ -105,7 +129,7 @@ def count_all(digests: Iterable[PageDigest], *, threads: int | None = None, in_p
     return map_in_threads(lambda digest: Contents.of(digest, in_place=in_place), digests, threads)
 
 
-def _compact(ordered: NDArray[np.uint64], first: int, repeated: NDArray[np.bool_]) -> int:
+def _compact(ordered: NDArray[np.uint64], first: int, is_repeated: NDArray[np.bool_]) -> int:
     """Move one of each value in the sorted `ordered[first:]` to the front of it, count them, and set in `is_repeated`
     those that were there more than once.
 
@@ -120,11 +144,11 @@ def _compact(ordered: NDArray[np.uint64], first: int, repeated: NDArray[np.bool_
         np.not_equal(block[1:], block[:-1], out=new[1:])
         before = block[-1]
         if not new[0]:
-            repeated[kept - 1] = True
+            is_repeated[kept - 1] = True
         starts = np.flatnonzero(new)
         values = block[starts]
         # A value's further copies in this block lie between it and the next value.
-        repeated[kept : kept + len(values)] = np.diff(starts, append=len(block)) > 1
+        is_repeated[kept : kept + len(values)] = np.diff(starts, append=len(block)) > 1
         ordered[kept : kept + len(values)] = values
         kept += len(values)
     return kept

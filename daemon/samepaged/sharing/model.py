@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from samepaged.sharing.merge import overlap
+from samepaged.sharing.overlap import overlap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

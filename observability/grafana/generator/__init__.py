@@ -1,1 +1,1 @@
-"""Makes samepaged's Grafana dashboards: `python -m observability.grafana.generator` writes them, `--check` compares."""
+"""Generator of samepaged's Grafana dashboards: `make dashboards`."""

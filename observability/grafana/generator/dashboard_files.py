@@ -1,4 +1,4 @@
-"""The dashboards as the JSON that is committed: what a new one is compared with."""
+"""The dashboards as the JSON files that are committed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from observability.grafana.generator.guest import guest_dashboard
 from observability.grafana.generator.host import host_dashboard
 
-__all__ = ["DASHBOARDS", "documents", "outdated", "write"]
+__all__ = ["DASHBOARDS", "documents", "generated"]
 
 DASHBOARDS: Final = Path(__file__).parents[1] / "dashboards"
 
 
 def documents() -> dict[str, str]:
-    """The text of each dashboard by its file's name."""
+    """The text of each dashboard by file name."""
     encoder = JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False)
     return {
         f"{dashboard.uid}.json": encoder.encode(dashboard) + "\n"
@@ -24,25 +24,7 @@ def documents() -> dict[str, str]:
     }
 
 
-def outdated(directory: Path = DASHBOARDS) -> list[Path]:
-    """Files of `directory` that are not what `documents` makes: changed, missing, or of a dashboard that is no more."""
-    made = documents()
-    wrong = {path for path in directory.glob("*.json") if path.name not in made}
-    for name, text in made.items():
-        path = directory / name
-        if not path.is_file() or path.read_text("utf-8") != text:
-            wrong.add(path)
-    return sorted(wrong)
-
-
-def write(directory: Path = DASHBOARDS) -> list[Path]:
-    """Bring `directory` up to date; the files that were changed."""
-    changed = outdated(directory)
-    made = documents()
-    directory.mkdir(parents=True, exist_ok=True)
-    for path in changed:
-        if path.name in made:
-            path.write_text(made[path.name], "utf-8")
-        else:
-            path.unlink()
-    return changed
+def generated(directory: Path = DASHBOARDS) -> dict[Path, str | None]:
+    """The files of `directory`; None for a file of a dashboard that no longer exists."""
+    made = {directory / name: text for name, text in documents().items()}
+    return {**dict.fromkeys(directory.glob("*.json")), **made}

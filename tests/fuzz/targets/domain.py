@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
 from samepaged.hypervisor import domain_xml
-from samepaged.memory.ram_location import RAM_FLAG, locate
-from samepaged.memory.smaps import Vma
+from samepaged.memory.ram_location import RAM_FLAG, Vma, locate_ram
 from tests.fuzz.target import Target, seed_files
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def check(data: bytes) -> None:
         Vma(end - size, end, "rw-p", 0, (0, 0), 0, "", frozenset({RAM_FLAG, f"{index % 2}"}))
         for index, (size, end) in enumerate(zip(found.blocks, starts, strict=True))
     ]
-    assert sorted(mapping.size for mapping in locate(vmas, found.blocks)) == sorted(found.blocks)
+    assert sorted(mapping.size for mapping in locate_ram(vmas, found.blocks)) == sorted(found.blocks)
 
 
 def _forbids(element: ET.Element) -> bool:

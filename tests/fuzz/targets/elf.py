@@ -15,7 +15,7 @@ import numpy as np
 from samepaged.arch import PAGE_SIZE
 from samepaged.arch.x86_64 import HIGH_RAM_START, VGA_WINDOW_END, VGA_WINDOW_START
 from samepaged.memory.dump_reader import DumpStream
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.memory.images.elf_stream import ElfStream, ram_segments
 from samepaged.sharing.digest import SWAPPED
 from tests.fuzz.target import Target, seed_files
@@ -31,7 +31,7 @@ REST: Final = np.random.default_rng(0).bytes(0xE8000 + 1)
 SHORT_REST: Final = REST[: 0x10000 + 1]
 SEED: Final = 7
 ROMS: Final = 0xF0000000
-HASHER: Final = best()
+HASHER: Final = best_hasher()
 
 # Of the first octet:
 SEGMENTS: Final = 0x0F  # so many, and one, are RAM

@@ -15,8 +15,8 @@ import numpy as np
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.errors import TraceError
-from samepaged.memory.hashing import best
-from samepaged.memory.images.image import image, image_format, read
+from samepaged.memory.hashing import best_hasher
+from samepaged.memory.images.image import hash_image, image_format, open_image
 from samepaged.sharing.digest import FIRST_HASH, SWAPPED, ZERO
 from tests.fuzz.target import Target
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 REST: Final = 1 << 16
 PATH: Final = Path("image")
 SEED: Final = 7
-HASHER: Final = best()
+HASHER: Final = best_hasher()
 
 # Of the first octet:
 TOLD: Final = 0x0F  # how many pages of memory are told; none for 0
@@ -56,9 +56,9 @@ def check(data: bytes) -> None:
     descriptor = os.memfd_create("image")
     try:
         _write(descriptor, whole)
-        found = image(PATH, descriptor, len(whole), form, (chosen & TOLD) * PAGE_SIZE or None)
+        found = open_image(PATH, descriptor, len(whole), form, (chosen & TOLD) * PAGE_SIZE or None)
         _check_spans(found, len(whole))
-        digests = read(found, HASHER, SEED, (2048, 8192))
+        digests = hash_image(found, HASHER, SEED, (2048, 8192))
     finally:
         os.close(descriptor)
     expected = _expected(found, whole, PAGE_SIZE)

@@ -13,7 +13,7 @@ import numpy as np
 
 from samepaged.memory.pagemap import decode
 from samepaged.memory.residency import residency
-from samepaged.memory.softdirty import stale
+from samepaged.memory.softdirty import changed_pages
 from samepaged.sharing.digest import FIRST_HASH, SWAPPED, ZERO
 from tests.fuzz.target import Target
 
@@ -47,7 +47,7 @@ def check(data: bytes) -> None:
     _check_residence(residency(entries, held, resident, shared=shared), plain, (held, resident), shared=shared)
     digest = np.minimum((entries >> 2) & 7, FIRST_HASH)
     merging = bool(kind & MERGING)
-    found = stale(entries, digest, merging=merging)
+    found = changed_pages(entries, digest, merging=merging)
     assert found.tolist() == [_stale(*pair, merging=merging) for pair in zip(plain, digest.tolist(), strict=True)]
 
 

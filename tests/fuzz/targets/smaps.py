@@ -10,16 +10,15 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from samepaged.memory import smaps
-from samepaged.memory.ram_location import RAM_FLAG, locate
+from samepaged.memory import ram_location
+from samepaged.memory.ram_location import RAM_FLAG, locate_ram
 from tests.fuzz.target import Target, seed_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
-    from samepaged.memory.ram_location import RamMapping
-    from samepaged.memory.smaps import Vma
+    from samepaged.memory.ram_location import RamMapping, Vma
 
 BLOCKS: Final = re.compile(r"^Blocks:((?: [0-9]{1,16}){1,16})$", re.MULTILINE | re.ASCII)
 WORDS: Final = (
@@ -42,20 +41,20 @@ WORDS: Final = (
 
 def check(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
-    vmas = smaps.parse(text)
+    vmas = ram_location.parse_smaps(text)
     _check_vmas(vmas)
     said = BLOCKS.search(text)
     if said is not None:
         blocks = [int(size) for size in said[1].split()]
     else:
         blocks = [vma.size for vma in vmas if vma.perms.startswith("rw-")][:1]
-    _check_located(locate(vmas, blocks), vmas, blocks)
+    _check_located(locate_ram(vmas, blocks), vmas, blocks)
 
 
 def _check_vmas(vmas: list[Vma]) -> None:
     assert all(0 <= vma.start < vma.end < 1 << 64 for vma in vmas)
     assert all(a.end <= b.start for a, b in pairwise(vmas))
-    assert smaps.parse("\n".join(_line(vma) for vma in vmas)) == vmas
+    assert ram_location.parse_smaps("\n".join(_line(vma) for vma in vmas)) == vmas
 
 
 def _line(vma: Vma) -> str:
@@ -89,7 +88,7 @@ def grow(random: Random) -> bytes:
         inode, path = random.choice(((0, ""), (0, ""), (7, "/memfd:pc.ram (deleted)"), (0, "[heap]"), (9, "/a\rb c")))
         perms = random.choice(("rw-p", "rw-p", "rw-s", "r--p", "rwxp"))
         flags = frozenset(random.choice(("rd wr dc", "rd wr dc", "rd wr dc hg mg", "rd wr", "")).split())
-        vmas.append(smaps.Vma(at, end, perms, random.choice((0, at % (1 << 32))), (0, 1), inode, path, flags))
+        vmas.append(ram_location.Vma(at, end, perms, random.choice((0, at % (1 << 32))), (0, 1), inode, path, flags))
         at = end
     blocks = []
     for _ in range(random.randint(1, 3)):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tests.support.attribution.guests import Teller
     from tests.support.attribution.image import Comparison
-    from tests.system.conftest import Samepaged
+    from tests.support.command import Samepaged
 
 __all__ = ["BUSY_ONES", "compared"]
 

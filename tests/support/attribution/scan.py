@@ -17,7 +17,7 @@ from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.privileges import seal
 from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.circuit_breaker import CircuitBreaker
@@ -60,7 +60,7 @@ def _scan(config_file: Path, directory: Path, domains: Sequence[str]) -> None:
     hypervisor = LibvirtHypervisor(config.libvirt.uri, stop=_never)
     hypervisor.connect()
     guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, _never)
-    hashing = Hashing(best(), 1, config.scan.thread_count, _never)
+    hashing = Hashing(best_hasher(), 1, config.scan.thread_count, _never)
     try:
         scanner = GuestScanner(
             hypervisor, guard, config, hashing, {}, CircuitBreaker(), None, AttributionSchedule(sources)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from samepaged.attribution.page_owners import KINDS, PageOwners, permissions
 from samepaged.attribution.report import MAX_COPIED_PAGES, MAX_NAMED_OWNERS, AttributionReport, report_attribution
 from samepaged.sharing import ABSENT, SWAPPED, ZERO, Contents, PageDigest
-from samepaged.sharing.elsewhere import elsewhere
+from samepaged.sharing.overlap import elsewhere
 from tests.unit.attribution.owned import Page, digest, ownership
 
 LIBC = "/usr/lib/libc.so.6"

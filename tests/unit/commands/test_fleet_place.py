@@ -11,9 +11,9 @@ import pytest
 
 from samepaged.commands.fleet.place import Command
 from samepaged.errors import TraceError, UsageError
-from samepaged.sharing import PageDigest
-from samepaged.traces import Store, Trace, seed_id
+from samepaged.traces import Store, Trace
 from samepaged.traces.parquet import write
+from tests.support.traces import WHEN, trace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,19 +21,17 @@ if TYPE_CHECKING:
 MIB = 256
 
 
-def trace(
+def guest_trace(
     number: int, host: str, image: int, *, at: float = 0.0, domain: str | None = None, host_mib: int | None = None
 ) -> Trace:
     """A guest of 4 MiB: half of it is its image, which others have, a quarter its own."""
     shared = np.random.default_rng(image).integers(3, 2**64, 2 * MIB, dtype=np.uint64)
     own = np.random.default_rng(1000 + number).integers(3, 2**64, MIB, dtype=np.uint64)
-    return Trace.of(
-        PageDigest(np.concatenate([shared, own, np.zeros(MIB, dtype=np.uint64)]), 4096),
+    return trace(
+        np.concatenate([shared, own, np.zeros(MIB, dtype=np.uint64)]),
         host=host,
         domain=domain or f"vm-{number}",
-        scanned_at=1_700_000_000.0 + at,
-        seed=seed_id(7),
-        mode="snapshot",
+        at=WHEN + at,
         uuid=str(number),
         host_memory=None if host_mib is None else host_mib << 20,
     )
@@ -43,7 +41,7 @@ def trace(
 def place(tmp_path: Path) -> Path:
     """Two images, a guest of each on each of two hosts: two moves bring them together."""
     for number in range(4):
-        Store(tmp_path).write(trace(number, f"kvm-{number // 2}", number % 2))
+        Store(tmp_path).write(guest_trace(number, f"kvm-{number // 2}", number % 2))
     return tmp_path
 
 
@@ -86,7 +84,7 @@ def test_a_limit_is_of_its_host_then_of_all_then_what_the_traces_know(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number, host in enumerate(("a=b", "kvm-1", "kvm-2")):
-        Store(tmp_path).write(trace(number, host, 0, host_mib=9 if host == "kvm-1" else None))
+        Store(tmp_path).write(guest_trace(number, host, 0, host_mib=9 if host == "kvm-1" else None))
     sources = {one["host"]: (one["limit_from"], one["limit_bytes"] >> 20) for one in told(capsys, tmp_path)["hosts"]}
     assert sources == {"a=b": ("now", 4), "kvm-1": ("traces", 9), "kvm-2": ("now", 4)}
     found = told(capsys, "--memory", "8MiB", "--limit", "a=b=6MiB", tmp_path)
@@ -112,7 +110,7 @@ def test_guests_that_are_kept_do_not_move(place: Path, capsys: pytest.CaptureFix
 def test_a_guest_that_has_moved_is_where_its_newest_trace_was_taken(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Store(place).write(trace(2, "kvm-0", 0, at=60))
+    Store(place).write(guest_trace(2, "kvm-0", 0, at=60))
     found = told(capsys, "--memory", "16MiB", place)
     assert found["guests"] == 4
     before = {one["host"]: one["memory_bytes_before"] >> 20 for one in found["hosts"]}
@@ -120,7 +118,7 @@ def test_a_guest_that_has_moved_is_where_its_newest_trace_was_taken(
 
 
 def test_traces_of_one_file_and_samples_are_read_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    traces = [trace(number, f"kvm-{number // 2}", number % 2).sampled(4) for number in range(4)]
+    traces = [guest_trace(number, f"kvm-{number // 2}", number % 2).sampled(4) for number in range(4)]
     write(tmp_path / "all.parquet", traces)
     found = told(capsys, "--memory", "12MiB", tmp_path)
     assert found["sample"] == 4
@@ -133,7 +131,7 @@ def test_names_are_shown_so_that_they_cannot_write_to_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number, host in enumerate(("\x1b[2J", "\u202ekvm")):
-        Store(tmp_path).write(trace(number, host, 0, domain="a\nb\x07" + str(number)))
+        Store(tmp_path).write(guest_trace(number, host, 0, domain="a\nb\x07" + str(number)))
     text = printed(capsys, "--memory", "1GiB", tmp_path)
     assert "a\\nb\\x07" in text
     assert all(character.isprintable() or character == "\n" for character in text)

@@ -15,8 +15,9 @@ import pytest
 
 from samepaged.cli import main
 from samepaged.sharing import ABSENT, SWAPPED, ZERO, PageDigest
-from samepaged.traces import PageSizeCounts, Store, Trace, seed_id
+from samepaged.traces import PageSizeCounts, Store, Trace
 from samepaged.traces.parquet import write as write_file
+from tests.support.traces import trace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,12 +27,12 @@ HOSTILE = "<script>alert(1)</script> $\\frac{$ & \"'\u202e\n"
 P, Q, R = 101, 2**63 + 5, 2**64 - 9
 
 
-def trace(domain: str, *pages: int, host: str = "kvm-1", at: float = 0, seed: int = 7, page_size: int = 4096) -> Trace:
+def guest_trace(
+    domain: str, *pages: int, host: str = "kvm-1", at: float = 0, seed: int = 7, page_size: int = 4096
+) -> Trace:
     digest = PageDigest(np.array(pages, dtype=np.uint64), page_size)
     sizes = (PageSizeCounts(2 * page_size, len(pages) // 2, 0, 1, 0),)
-    return Trace.of(
-        digest, host=host, domain=domain, scanned_at=NOON + at, seed=seed_id(seed), mode="snapshot", by_page_size=sizes
-    )
+    return trace(digest, host=host, domain=domain, at=NOON + at, seed=seed, by_page_size=sizes)
 
 
 def add(place: Path, *traces: Trace) -> None:
@@ -52,7 +53,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
 def test_three_copies_in_a_and_in_b_and_three_of_another_in_c(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add(tmp_path, trace("A", P, P, P), trace("B", P, P, P, host="kvm-2"), trace("C", Q, Q, Q))
+    add(tmp_path, guest_trace("A", P, P, P), guest_trace("B", P, P, P, host="kvm-2"), guest_trace("C", Q, Q, Q))
     found = told(capsys, "study", tmp_path)
     assert {one["domain"]: one["self_sharing_pages"]["avg"] for one in found["domains"]} == {"A": 2, "B": 2, "C": 2}
     assert [(one["domains"], one["inter_sharing_pages"]) for one in found["pairs"]] == [
@@ -68,8 +69,8 @@ def test_three_copies_in_a_and_in_b_and_three_of_another_in_c(
 
 def test_ten_pages_in_two_guests_and_the_same_tripled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ten = list(range(1000, 1010))
-    add(tmp_path / "once", trace("A", *ten), trace("B", *ten))
-    add(tmp_path / "thrice", trace("A", *ten * 3), trace("B", *ten * 3))
+    add(tmp_path / "once", guest_trace("A", *ten), guest_trace("B", *ten))
+    add(tmp_path / "thrice", guest_trace("A", *ten * 3), guest_trace("B", *ten * 3))
     once, thrice = told(capsys, "study", tmp_path / "once"), told(capsys, "study", tmp_path / "thrice")
     (pair,) = once["pairs"]
     assert (pair["self_sharing_pages"], pair["inter_sharing_pages"]["avg"]) == (0, 10)
@@ -86,11 +87,11 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Traces of four guests, one of them with a name that means harm. Not to be changed."""
     place: Path = tmp_path_factory.mktemp("traces")
     for number in range(3):
-        add(place, trace("web-1", P, P, Q, ZERO, ZERO, ABSENT, at=number))
+        add(place, guest_trace("web-1", P, P, Q, ZERO, ZERO, ABSENT, at=number))
     for number in range(2):
-        add(place, trace("web-2", P, R, R, R + number, ZERO, ZERO, at=number))
-        add(place, trace("db", Q, Q + number, SWAPPED, ZERO, at=number))
-    add(place, trace(HOSTILE, P, P, P, P))
+        add(place, guest_trace("web-2", P, R, R, R + number, ZERO, ZERO, at=number))
+        add(place, guest_trace("db", Q, Q + number, SWAPPED, ZERO, at=number))
+    add(place, guest_trace(HOSTILE, P, P, P, P))
     return place
 
 
@@ -167,7 +168,7 @@ def test_a_label_of_no_guest_is_refused(traces: Path, tmp_path: Path, capsys: py
 
 
 def test_rows_of_long_names_can_be_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    add(tmp_path, *(trace(f"webserver-{number}", P, P, Q) for number in range(12)))
+    add(tmp_path, *(guest_trace(f"webserver-{number}", P, P, Q) for number in range(12)))
     assert main(["study", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.split("\n\n")[1].splitlines()
     rows = [line.split()[:2] for line in lines if line.startswith("webserver-")]
@@ -177,7 +178,7 @@ def test_rows_of_long_names_can_be_told_apart(tmp_path: Path, capsys: pytest.Cap
 def test_a_file_of_several_traces_is_studied_as_files_of_one_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    traces = [trace(name, P, P, Q, 200 + at, at=at) for name in ("a", "b") for at in range(3)]
+    traces = [guest_trace(name, P, P, Q, 200 + at, at=at) for name in ("a", "b") for at in range(3)]
     add(tmp_path / "apart", *traces)
     (tmp_path / "together").mkdir()
     write_file(tmp_path / "together" / "all.parquet", traces)
@@ -187,10 +188,7 @@ def test_a_file_of_several_traces_is_studied_as_files_of_one_are(
 def test_collisions_are_told_where_hashes_are_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digest = PageDigest(np.arange(100, 50_100, dtype=np.uint64), 4096)
     for name in ("a", "b"):
-        add(
-            tmp_path,
-            Trace.of(digest, host="h", domain=name, scanned_at=NOON, seed="foreign-x", mode="import", hash_bits=32),
-        )
+        add(tmp_path, trace(digest, host="h", domain=name, at=NOON, seed="foreign-x", mode="import", hash_bits=32))
     found = told(capsys, "study", tmp_path)
     assert found["pairs"][0]["inter_sharing_collisions_pages"] == pytest.approx(50_000**2 / 2**32)
     assert found["domains"][0]["self_sharing_collisions_pages"] == pytest.approx(50_000**2 / 2 / 2**32, rel=0.01)
@@ -212,9 +210,9 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object, status: int = 1)
 @pytest.mark.parametrize(
     ("odd", "problem"),
     [
-        (trace("odd", P, seed=8), "has seed"),
-        (trace("odd", P, page_size=8192), "has page size 8192"),
-        (trace("web-1", P, host="kvm-9").sampled(2), "has sample 2"),
+        (guest_trace("odd", P, seed=8), "has seed"),
+        (guest_trace("odd", P, page_size=8192), "has page size 8192"),
+        (guest_trace("web-1", P, host="kvm-9").sampled(2), "has sample 2"),
     ],
 )
 @pytest.mark.parametrize("command", ["study", "compare"])
@@ -241,7 +239,7 @@ def test_a_truncated_file_is_refused(place: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_file_of_which_a_row_was_changed_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = Store(place).write(trace("many", *range(3, 3000)))
+    path = Store(place).write(guest_trace("many", *range(3, 3000)))
     octets = bytearray(path.read_bytes())
     octets[len(octets) // 3] ^= 0x40
     path.write_bytes(octets)
@@ -335,7 +333,7 @@ def test_the_same_traces_give_the_same_files(traces: Path, out: Path, tmp_path: 
 
 
 def test_one_guest_of_one_trace_is_drawn_as_far_as_there_is_something(tmp_path: Path) -> None:
-    add(tmp_path / "traces", trace("alone", ABSENT, ABSENT))
+    add(tmp_path / "traces", guest_trace("alone", ABSENT, ABSENT))
     assert main(["study", "--out", str(tmp_path / "out"), str(tmp_path / "traces")]) == 0
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".png", ".svg", ".html", ".json"}
 

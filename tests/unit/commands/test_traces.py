@@ -6,12 +6,11 @@ import json
 import stat
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
 from samepaged.cli import main
-from samepaged.sharing import PageDigest
-from samepaged.traces import Store, Trace, read, seed_id, survey
+from samepaged.traces import Store, read, survey
+from tests.support.traces import trace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,9 +19,8 @@ NOON = 1_700_000_000.0
 
 
 def add(place: Path, domain: str = "web-1", *pages: int, host: str = "kvm-1", at: float = NOON, seed: int = 7) -> Path:
-    digest = PageDigest(np.array(pages or (0, 2, 2, 9, 9, 2**63 + 1), dtype=np.uint64), 4096)
-    trace = Trace.of(digest, host=host, domain=domain, scanned_at=at, seed=seed_id(seed), mode="snapshot")
-    return Store(place).write(trace)
+    written = trace(pages or (0, 2, 2, 9, 9, 2**63 + 1), host=host, domain=domain, at=at, seed=seed)
+    return Store(place).write(written)
 
 
 def listed(capsys: pytest.CaptureFixture[str], place: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,9 @@ import yaml
 from samepaged.commands.check_config import Command
 from samepaged.config import Config, load, parse, schema_keys
 from samepaged.errors import ConfigError
+from tools.generate import configuration, files
 
-TREE = Path(__file__).parents[3]
-EXAMPLE = TREE / "config.example.yaml"
+EXAMPLE = configuration.EXAMPLE
 KEYS = {".".join(key) for key in schema_keys()}
 
 
@@ -100,46 +101,66 @@ def test_the_example_is_the_defaults() -> None:
     assert load(EXAMPLE) == Config()
 
 
+def test_reference_and_example_are_up_to_date() -> None:
+    assert files.outdated(configuration.generated()) == [], files.REMEDY
+
+
 def test_the_example_has_every_key() -> None:
     written = yaml.safe_load(EXAMPLE.read_text())
     keys = {*written} | {f"{name}.{key}" for name, part in written.items() if isinstance(part, dict) for key in part}
     assert keys == KEYS - {"groups.name", "groups.match"}
 
 
-def test_the_example_shows_groups_that_can_be_used_as_they_stand() -> None:
+def test_the_groups_of_the_example_are_valid() -> None:
     lines = EXAMPLE.read_text().splitlines()
     first = lines.index("#   groups:")
     block = "\n".join(line.removeprefix("#   ") for line in lines[first : lines.index("groups: []")])
     assert [group.name for group in parse(block, "example").groups] == ["shop", "laboratory"]
 
 
-def documented() -> dict[str, str]:
-    """The table of keys in the documentation: each key's default as it is written there."""
-    rows = [
-        line.split("|")
-        for line in (TREE / "docs/reference/configuration.md").read_text().splitlines()
+def rows() -> dict[str, list[str]]:
+    """The value, default and description of each key on the reference page."""
+    lines = [
+        re.split(r"(?<!\\)\|", line)[1:-1]
+        for line in configuration.PAGE.read_text().splitlines()
         if line.startswith("| `")
     ]
-    return {row[1].strip().strip("`"): row[2].strip().strip("`") for row in rows}
+    return {key.strip(" `"): [cell.strip() for cell in cells] for key, *cells in lines}
 
 
-def test_every_key_is_documented_and_no_other() -> None:
-    assert set(documented()) == KEYS
+@pytest.mark.parametrize(
+    ("key", "value", "default"),
+    [
+        ("libvirt.uri", "text", "`qemu:///system`"),
+        ("guests.include", "list of patterns, at least one", "`['*']`"),
+        ("groups[].name", "text of at most 128 characters", "required"),
+        ("grouping.metadata", "list of `openstack`, `kubevirt` or `samepaged`, each once", "`[openstack, kubevirt]`"),
+        ("scan.interval", "duration, at least 1s", "`15m`"),
+        ("scan.jitter", "number, 0 to 1", "`0.1`"),
+        ("scan.max_duty", "number above 0, at most 1", "`0.01`"),
+        ("scan.max_drift", "drift above 0, at most 1", "`500ppm`"),
+        ("scan.mode", "`auto`, `snapshot`, `precopy`, `sliced` or `live`", "`auto`"),
+        ("scan.threads", "whole number, 1 to 1024, or `null`", "`null`"),
+        ("scan.page_sizes", "list of page sizes, 1KiB to 2MiB, each once", "`[]`"),
+        ("scan.still_ksm", "`true` or `false`", "`false`"),
+        ("traces.max_age", "duration above 0", "`30d`"),
+        ("traces.max_bytes", "size", "`10GiB`"),
+        ("export.listen", "address or `null`", "`127.0.0.1:9953`"),
+        ("runtime_directory", "absolute path", "`/run/samepaged`"),
+    ],
+)
+def test_the_reference_has_types_bounds_and_defaults(key: str, value: str, default: str) -> None:
+    assert rows()[key][:2] == [value, default]
+    assert rows()[key][2].endswith(".")
 
 
-@pytest.mark.parametrize("key", sorted(KEYS))
-def test_the_documented_default_is_the_default(key: str) -> None:
-    default = documented()[key]
-    if default not in {"", "needed"}:
-        section, _, name = key.partition(".")
-        text = f"{section}: {{{name}: {default}}}" if name else f"{section}: {default}"
-        assert parse(text, "docs") == Config()
+def test_every_format_is_explained() -> None:
+    used = re.findall(r'"format": "([^"]+)"', json.dumps(Config.model_json_schema()))
+    assert set(used) == set(configuration.FORMATS)
 
 
 def test_the_documented_errors_are_those_that_are_told() -> None:
-    shown = [
-        line for line in (TREE / "docs/reference/configuration.md").read_text().splitlines() if "bad.yaml:" in line
-    ]
+    shown = [line for line in configuration.PAGE.read_text().splitlines() if "bad.yaml:" in line]
     with pytest.raises(ConfigError) as raised:
         parse("scan:\n  intervall: 15m\n  max_pause: 0s\n  mode: slice\n", "bad.yaml")
     assert [f"samepaged: {line}" for line in raised.value.problems] == shown

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from pydantic_core import to_jsonable_python
 
 from samepaged.config import Config, parse, schema_keys
 from samepaged.errors import ConfigError
@@ -151,8 +152,9 @@ VALID = st.fixed_dictionaries(
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """What was set in a configuration, as YAML has it."""
-    return config.model_dump(mode="json", exclude_unset=True)
+    """The values that a configuration sets, in the types of YAML."""
+    found: dict[str, Any] = to_jsonable_python(config.model_dump(exclude_unset=True))
+    return found
 
 
 @unhurried
@@ -163,6 +165,7 @@ def test_a_valid_configuration_comes_back_as_it_was_written(data: dict[str, Any]
         if name in data:
             data[name] = str(Path(data[name]))
     assert plain(config) == data
+    assert parse(yaml.safe_dump(config.model_dump(mode="json")), "written") == config
     assert parse(yaml.safe_dump(plain(config)), "f") == config
 
 

@@ -12,9 +12,8 @@ from experiments.cell_run import FieldError
 from experiments.contents import Repeated, filled_pages, most_repeated
 from experiments.matrix import MATRIX, SETUPS
 from experiments.report import PAGE, filled, labels
-from samepaged.memory.hashing import best
-from samepaged.sharing.digest import PageDigest
-from samepaged.traces.trace import Trace
+from samepaged.memory.hashing import best_hasher
+from tests.support.traces import trace
 
 MIB = 256  # pages
 
@@ -177,13 +176,12 @@ def test_the_page_in_the_docs_has_a_place_for_each_table() -> None:
 def test_a_page_that_one_byte_or_pixel_fills_is_known_by_its_hash() -> None:
     known = filled_pages(7, 4096)
     own = np.zeros(3, dtype=np.uint64)
-    best().hash_buffer(b"\xcc" * 4096 + b"\xc0\xc0\xc0\xff" * 1024 + b"ab" * 2048, own, 4096, 7)
+    best_hasher().hash_buffer(b"\xcc" * 4096 + b"\xc0\xc0\xc0\xff" * 1024 + b"ab" * 2048, own, 4096, 7)
     assert [known.get(one) for one in own.tolist()] == ["0xcc", "pixels #c0c0c0", None]
     assert own[0] not in filled_pages(8, 4096)
 
 
 def test_the_contents_with_most_copies_come_first_with_their_part_of_the_self_sharing() -> None:
-    digest = PageDigest(np.array([5, 5, 5, 5, 9, 9, 7], dtype=np.uint64), 4096)
-    trace = Trace.of(digest, host="h", domain="one", scanned_at=1, seed="s", mode="snapshot")
-    assert most_repeated(trace, {9: "0xcc"}, 2) == [Repeated("one", 4, 0.75, "-"), Repeated("one", 2, 0.25, "0xcc")]
-    assert rows(tables.repeated(most_repeated(trace, {}, 1), 4096)) == {"one": ["4", "0.0", "75.0 %", "-"]}
+    traced = trace([5, 5, 5, 5, 9, 9, 7], domain="one")
+    assert most_repeated(traced, {9: "0xcc"}, 2) == [Repeated("one", 4, 0.75, "-"), Repeated("one", 2, 0.25, "0xcc")]
+    assert rows(tables.repeated(most_repeated(traced, {}, 1), 4096)) == {"one": ["4", "0.0", "75.0 %", "-"]}

@@ -17,7 +17,7 @@ from samepaged.guard.journal import FileName, Journal
 from samepaged.guard.resume_queue import ResumeQueue
 from samepaged.guard.server import GuardServer
 from samepaged.hypervisor.protocol import ControlState, RunState
-from tests.support.hypervisor import FakeHypervisor, error
+from tests.support.hypervisor import FakeDomain, FakeHypervisor, error
 from tests.support.waiting import wait_for
 from tests.unit.guard.fakes import ENTRY
 
@@ -205,13 +205,19 @@ def test_an_unnamed_open_entry_is_worked_on_from_memory(running: Running) -> Non
     assert running.journal.path.exists()  # it is the scanner's
 
 
-def test_an_open_entry_does_not_hold_up_the_next_guest(running: Running) -> None:
+def leave_open(running: Running) -> tuple[FakeDomain, Path]:
+    """A scanner leaves the entry of a guest open, as the monitor is busy."""
     domain = running.hypervisor.it
     domain.control_state = ControlState.OCCUPIED
     running.arm()
     path = running.journal.leave_open()
     assert path is not None
     running.scanner.send(left_open=1, path=str(path))
+    return domain, path
+
+
+def test_an_open_entry_does_not_hold_up_the_next_guest(running: Running) -> None:
+    domain, path = leave_open(running)
     for number in (2, 3):
         running.scanner.send(arm=number, entry=asdict(replace(ENTRY, id=8)), seconds=NEVER, dumping=False)
         assert running.scanner.receive(PATIENCE) == {"armed": number}
@@ -223,12 +229,7 @@ def test_an_open_entry_does_not_hold_up_the_next_guest(running: Running) -> None
 
 
 def test_an_open_entry_is_settled_after_the_scanners_end(running: Running) -> None:
-    domain = running.hypervisor.it
-    domain.control_state = ControlState.OCCUPIED
-    running.arm()
-    path = running.journal.leave_open()
-    assert path is not None
-    running.scanner.send(left_open=1, path=str(path))
+    domain, path = leave_open(running)
 
     def go_on() -> None:
         domain.run_state, domain.control_state = RunState.PAUSED, ControlState.READY

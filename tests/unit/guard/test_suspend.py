@@ -261,7 +261,7 @@ def test_a_failed_resume_call_is_not_counted_as_ours(scene: Scene) -> None:
     """Otherwise as many resumes of another client would go unnoticed later."""
     scene.hypervisor.it.failures["resume"] = [error(Reason.IN_JOB)] * 3
     scene.suspend()
-    scene.fails(Reason.RESUMED_BY_OTHERS, lambda: scene.hypervisor.resumes.seen(UUID))
+    scene.fails(Reason.RESUMED_BY_OTHERS, lambda: scene.hypervisor.resumes.count_event(UUID))
 
 
 def test_a_resume_call_that_hangs_leaves_the_entry_open(scene: Scene) -> None:
@@ -323,7 +323,7 @@ def test_a_guest_resumed_by_others_is_void(scene: Scene) -> None:
 
 
 def test_a_guest_resumed_and_paused_by_others_is_void(scene: Scene) -> None:
-    scene.fails(Reason.RESUMED_BY_OTHERS, lambda: scene.hypervisor.resumes.seen(UUID))
+    scene.fails(Reason.RESUMED_BY_OTHERS, lambda: scene.hypervisor.resumes.count_event(UUID))
     assert scene.hypervisor.it.run_state is RunState.RUNNING
 
 
@@ -332,8 +332,8 @@ def test_a_late_event_of_another_client_is_waited_for(scene: Scene) -> None:
     resumes = scene.hypervisor.resumes
 
     def both() -> None:
-        resumes.seen(UUID)
-        resumes.seen(UUID)
+        resumes.count_event(UUID)
+        resumes.count_event(UUID)
 
     def late() -> None:
         threading.Timer(0.005, both).start()

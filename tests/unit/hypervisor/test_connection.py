@@ -101,7 +101,7 @@ def test_events_of_an_abandoned_connection_do_not_count(hypervisor: LibvirtHyper
     with pytest.raises(GuestError):
         hypervisor.call("asking", release.wait, 0.05)
     assert not hypervisor.resumes.by_others("u-1")
-    hypervisor.resumes.own("u-1")
+    hypervisor.resumes.count_call("u-1")
     for link in links:  # libvirtd tells both of our resume
         resumed(hypervisor, link)
     assert not hypervisor.resumes.by_others("u-1")

@@ -60,7 +60,7 @@ OWN = "<metadata><samepaged:scan xmlns:samepaged='urn:samepaged:domain:1' {}/></
 
 
 def claims(inside: str) -> dict[str, str]:
-    return dict(parse(f"<domain type='kvm' id='3'>{inside}<memory unit='KiB'>131072</memory></domain>").claims)
+    return dict(parse(f"<domain type='kvm' id='3'>{inside}<memory unit='KiB'>131072</memory></domain>").metadata_groups)
 
 
 @pytest.mark.parametrize("namespace", [NOVA_1_1, NOVA_1_0])
@@ -181,11 +181,11 @@ def test_any_metadata_gives_a_group_that_is_a_label_or_none(children: list[ET.El
     except GuestError:
         assert name != "web-1"
         return
-    group = EVERY_SOURCE.group_of(name, hardware.claims)
+    group = EVERY_SOURCE.group_of(name, hardware.metadata_groups)
     assert 0 < len(group) <= 128
     assert group.isprintable()
     assert group == group.strip()
-    claimed = hardware.claims
+    claimed = hardware.metadata_groups
     origins = {f"openstack:{claimed.get('openstack')}", f"kubevirt:{claimed.get('kubevirt')}", DEFAULT_GROUP}
     assert group in origins | {claimed.get("samepaged")} or name.startswith(f"{group}-")
 

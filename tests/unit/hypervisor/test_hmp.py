@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError
-from samepaged.hypervisor.hmp import RamBlock, Stretch, host_address, ram_blocks, ram_of, stretches
+from samepaged.hypervisor.hmp import FlatRange, RamBlock, flat_ranges, guest_ram_blocks, host_address, ram_blocks
 from tests.support.hypervisor import FakeDomain
 
 # QEMU 7.2, a guest with two NUMA nodes of 48 MiB.
@@ -66,10 +66,10 @@ def test_the_blocks_of_either_qemu_are_read() -> None:
 
 
 def test_only_what_the_guests_processors_see_counts() -> None:
-    assert list(stretches(TREE)) == [
-        Stretch("ram-node0", 0, 0),
-        Stretch("ram-node0", 0xC3000, 0xC3000),
-        Stretch("ram-node1", 0x3001000, 0x1000),
+    assert list(flat_ranges(TREE)) == [
+        FlatRange("ram-node0", 0, 0),
+        FlatRange("ram-node0", 0xC3000, 0xC3000),
+        FlatRange("ram-node1", 0x3001000, 0x1000),
     ]
 
 
@@ -83,12 +83,12 @@ def test_an_address_is_of_the_block_that_was_asked_for() -> None:
 @given(st.text(alphabet='0123456789abcdefx -(),:"@.AS\n', max_size=300))
 def test_whatever_the_monitor_says_it_is_no_riddle(text: str) -> None:
     ram_blocks(text)
-    list(stretches(text))
+    list(flat_ranges(text))
     host_address(text, "pc.ram")
 
 
 def asking(answers: dict[str, str], *sizes: int) -> list[RamBlock]:
-    return ram_of(FakeDomain(answers=answers), sizes)
+    return guest_ram_blocks(FakeDomain(answers=answers), sizes)
 
 
 def test_where_each_block_begins_is_found_though_only_a_part_of_it_is_mapped() -> None:

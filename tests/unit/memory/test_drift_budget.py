@@ -18,12 +18,12 @@ from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import capture as module
 from samepaged.memory.capture import GuestMemory, Hashing, Policy, capture
-from samepaged.memory.hashing import best
-from samepaged.memory.modes import FallbackReason, Plan, ThroughputModel
+from samepaged.memory.hashing import best_hasher
+from samepaged.memory.modes import FallbackReason, Plan, Workload, fit_budget, total_pause_seconds
 from samepaged.memory.reader import PauseMeter
 from samepaged.memory.scan_state import ScanState
-from samepaged.memory.sliced import LONGEST_WAIT, read_sliced
-from samepaged.memory.suspension import Workload, totals, within_budget
+from samepaged.memory.sliced import LONGEST_WAIT_SECONDS, read_sliced
+from samepaged.memory.throughput import ThroughputModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ PAGES = 1237
 def chosen(
     mode: str, left: float, *, auto: bool = True, fits: bool = True, obstacle: FallbackReason | None = None
 ) -> Plan:
-    return within_budget(Plan(mode), COSTS, FixedBudget(left), auto=auto, snapshot_fits=fits, obstacle=obstacle)
+    return fit_budget(Plan(mode), COSTS, FixedBudget(left), auto=auto, snapshot_fits=fits, obstacle=obstacle)
 
 
 def test_a_mode_that_fits_is_taken() -> None:
@@ -49,11 +49,11 @@ def test_a_mode_that_fits_is_taken() -> None:
 
 def test_auto_takes_a_cheaper_mode() -> None:
     assert chosen("snapshot", 0.25) == Plan("precopy", None, 0.2)
-    assert within_budget(
+    assert fit_budget(
         Plan("precopy"), COSTS | {"precopy": 0.5}, FixedBudget(0.35), auto=True, snapshot_fits=True, obstacle=None
     ) == Plan("snapshot", None, 0.3)
     dear = COSTS | {"precopy": 0.5}
-    found = within_budget(Plan("precopy"), dear, FixedBudget(0.45), auto=True, snapshot_fits=False, obstacle=None)
+    found = fit_budget(Plan("precopy"), dear, FixedBudget(0.45), auto=True, snapshot_fits=False, obstacle=None)
     assert found.mode == "sliced"
     assert found.fallback is not None
     assert found.fallback.code == "drift"
@@ -71,14 +71,16 @@ def test_the_refusal_names_the_least_that_a_scan_takes(mode: str, left: float, a
 
 def test_totals_add_up_all_pauses_of_a_scan() -> None:
     pace = ThroughputModel(rate=1e9, overhead=0.01, looking=1e-7, clearing=1e-7)
-    found = totals(Workload(pages=1_000_000, backed=244_141, first=True), pace, max_pause=0.2)
+    found = total_pause_seconds(Workload(pages=1_000_000, backed=244_141, first=True), pace, max_pause=0.2)
     assert found["snapshot"] == pytest.approx(1.01, rel=0.01)
     assert found["sliced"] == pytest.approx(1.1, rel=0.01)  # ten slices or eleven
     assert found["precopy"] == pytest.approx(0.33, rel=0.01)
-    later = totals(Workload(pages=1_000_000, backed=244_141, first=False), pace, max_pause=0.2)
+    later = total_pause_seconds(Workload(pages=1_000_000, backed=244_141, first=False), pace, max_pause=0.2)
     assert found["precopy"] - later["precopy"] == pytest.approx(0.01)
     pace.learn_total(1.0, 2.0)
-    assert totals(Workload(1_000_000, 244_141, first=True), pace, 0.2)["snapshot"] == pytest.approx(2.02, rel=0.01)
+    assert total_pause_seconds(Workload(1_000_000, 244_141, first=True), pace, 0.2)["snapshot"] == pytest.approx(
+        2.02, rel=0.01
+    )
 
 
 def test_a_prediction_that_was_too_short_is_corrected_at_once_and_the_other_way_slowly() -> None:
@@ -132,7 +134,7 @@ class Ram:
 
     def scan(self, kept: ScanState, limit: float, mode: str = "auto") -> str:
         policy = Policy(mode, "process", 0.25, 0.5, verify_pages=0, still_ksm=False, budget=FixedBudget(limit))
-        return capture(self.source, Hashing(best(), 7, 1, lambda: False), policy, kept).mode
+        return capture(self.source, Hashing(best_hasher(), 7, 1, lambda: False), policy, kept).mode
 
 
 @pytest.fixture
@@ -181,7 +183,7 @@ def test_a_dump_is_refused_alike(ram: Ram) -> None:
     policy = Policy("snapshot", "dump", 0.25, 0.5, verify_pages=0, still_ksm=False, budget=FixedBudget(0.001))
     kept = ScanState(0, digest=np.zeros(1, np.uint64))
     with pytest.raises(GuestError) as caught:
-        capture(ram.source, Hashing(best(), 7, 1, lambda: False), policy, kept)
+        capture(ram.source, Hashing(best_hasher(), 7, 1, lambda: False), policy, kept)
     assert caught.value.reason is Reason.DRIFT_BUDGET
     assert kept.digest is not None
     assert ram.pauses == []
@@ -209,7 +211,7 @@ class Budget(FixedBudget):
 
     def seconds_until(self, seconds: float) -> float:
         self.waits += 1
-        if self.wait_seconds <= LONGEST_WAIT:
+        if self.wait_seconds <= LONGEST_WAIT_SECONDS:
             self.now_left = 1.0
         return self.wait_seconds
 
@@ -249,7 +251,7 @@ def test_a_slice_ends_with_the_budget_and_a_short_wait_is_made() -> None:
 
 
 def test_slices_end_with_a_budget_that_stays_empty() -> None:
-    budget = Budget(0.008, wait_seconds=LONGEST_WAIT + 1)
+    budget = Budget(0.008, wait_seconds=LONGEST_WAIT_SECONDS + 1)
     with pytest.raises(GuestError) as caught:
         slices(budget)
     assert caught.value.reason is Reason.DRIFT_BUDGET

@@ -20,9 +20,8 @@ from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import sliced, softdirty
 from samepaged.memory.forecast import TOO_BUSY, Policy, plan, within
-from samepaged.memory.modes import FallbackReason, Plan, fall_back
+from samepaged.memory.modes import FallbackReason, Plan, Workload, fallback_plan
 from samepaged.memory.scan_state import ScanState
-from samepaged.memory.suspension import Workload
 from samepaged.service.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def _carry_out(host: Host, kept: ScanState, policy: Policy, chosen: Plan, *, fir
     if chosen.mode == "precopy":
         if _precopy(host, kept, policy, first=first):
             return "precopy"
-        chosen = fall_back(pace.overhead + pace.seconds(host.count_backed()), policy.max_pause, TOO_BUSY)
+        chosen = fallback_plan(pace.overhead + pace.seconds(host.count_backed()), policy.max_pause, TOO_BUSY)
         work = Workload(host.pages, host.count_backed(), first=True)
         chosen = within(chosen, work, policy, pace, obstacle=TOO_BUSY)
     if chosen.mode == "snapshot":
@@ -181,13 +180,13 @@ def day(host: Host, patch: pytest.MonkeyPatch) -> None:
     """Scan the guest for a day, under the default configuration."""
     settings_ = ScanConfig()
     patch.setattr(softdirty, "obstacle", lambda *_, **__: None if host.soft_dirty else NO_BITS)
-    patch.setattr(sliced, "PIECE", sliced.PIECE // SCALE)
+    patch.setattr(sliced, "STEP_PAGES", sliced.STEP_PAGES // SCALE)
 
     def sleep(seconds: float) -> None:
         host.now += seconds
 
     patch.setattr(sliced, "time", SimpleNamespace(monotonic=lambda: host.now, sleep=sleep))
-    patch.setattr(sliced, "NAP", 10.0)
+    patch.setattr(sliced, "NAP_SECONDS", 10.0)
     ledger = PauseLedger(clock=lambda: host.now)
     host.account = ledger.account(GUEST, settings_.max_drift)
     policy = Policy(

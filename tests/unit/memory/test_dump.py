@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.hashing import best
+from samepaged.memory.hashing import best_hasher
 from samepaged.memory.images.elf_stream import ElfStream, Segment, ram_segments
 from samepaged.memory.scan_state import ScanState
 
@@ -176,7 +176,7 @@ def by_dump(
 
     source = GuestMemory(os.getpid(), blocks, paused, False, at_once, dump, directory)
     policy = Policy(mode, reader, max_pause=0.25, max_duty=0.01, verify_pages=0, still_ksm=False)
-    return capture(source, Hashing(best(), 7, 1, lambda: False), policy, ScanState(start_time=0))
+    return capture(source, Hashing(best_hasher(), 7, 1, lambda: False), policy, ScanState(start_time=0))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.memory import hashing
-from samepaged.memory.hashing import Interrupted, NativeHasher, PythonHasher, best, unreserved
+from samepaged.memory.hashing import Interrupted, NativeHasher, PythonHasher, avoid_reserved, best_hasher
 from samepaged.sharing.digest import FIRST_HASH, ZERO
 
 try:
@@ -75,7 +75,7 @@ def hashes(hasher: Hasher, buffer: bytes | bytearray | memoryview, page_size: in
 
 def expected(content: bytes, page_size: int, seed: int) -> list[int]:
     pages = [content[start : start + page_size] for start in range(0, len(content), page_size)]
-    return [unreserved(xxhash.xxh3_64_intdigest(page, seed)) if any(page) else ZERO for page in pages]
+    return [avoid_reserved(xxhash.xxh3_64_intdigest(page, seed)) if any(page) else ZERO for page in pages]
 
 
 class Memory:
@@ -153,7 +153,7 @@ def test_a_content_whose_hash_is_reserved_gets_another(hasher: Hasher, value: in
 
 
 def test_a_hash_that_is_not_reserved_stays() -> None:
-    assert [unreserved(value) for value in (0, 1, 2, 3, LARGEST_SEED)] == [3, 4, 5, 3, LARGEST_SEED]
+    assert [avoid_reserved(value) for value in (0, 1, 2, 3, LARGEST_SEED)] == [3, 4, 5, 3, LARGEST_SEED]
 
 
 @given(
@@ -186,12 +186,12 @@ def test_no_pages_are_no_hashes(hasher: Hasher) -> None:
 
 @native
 def test_the_native_module_is_preferred() -> None:
-    assert best().name == "native"
+    assert best_hasher().name == "native"
 
 
 def test_without_the_native_module_python_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashing, "_pagehash", None)
-    assert best().name == "python"
+    assert best_hasher().name == "python"
     with pytest.raises(ImportError, match="libxxhash-dev"):
         NativeHasher()
 
@@ -228,8 +228,8 @@ def test_a_page_may_be_asked_for_twice(hasher: Hasher) -> None:
 
 @native
 def test_more_than_a_step_is_read_the_same_by_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashing, "PAGES_A_STEP", 700)
-    monkeypatch.setattr(hashing, "FEWEST_PAGES_A_STEP", 3)
+    monkeypatch.setattr(hashing, "STEP_PAGES", 700)
+    monkeypatch.setattr(hashing, "MIN_STEP_PAGES", 3)
     memory = Memory(9001, zeros=(256, 700, 4096))
     one, many = (read(NativeHasher(), memory.addresses(), threads=threads) for threads in (1, 4))
     assert one == many == read(PythonHasher(), memory.addresses(), threads=2)
@@ -280,8 +280,8 @@ def test_the_last_page_of_the_address_space_cannot_be_read(hasher: Hasher) -> No
 
 
 def test_an_error_in_one_thread_ends_them_all(hasher: Hasher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashing, "FEWEST_PAGES_A_STEP", 1)
-    monkeypatch.setattr(hashing, "PAGES_A_STEP", 1)
+    monkeypatch.setattr(hashing, "MIN_STEP_PAGES", 1)
+    monkeypatch.setattr(hashing, "STEP_PAGES", 1)
     memory = Memory(2000)
     memory.forbid(0)
     asked = 0
@@ -303,8 +303,8 @@ def test_an_error_in_one_thread_ends_them_all(hasher: Hasher, monkeypatch: pytes
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_read_is_given_up_when_asked(hasher: Hasher, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashing, "PAGES_A_STEP", 10)
-    monkeypatch.setattr(hashing, "FEWEST_PAGES_A_STEP", 10)
+    monkeypatch.setattr(hashing, "STEP_PAGES", 10)
+    monkeypatch.setattr(hashing, "MIN_STEP_PAGES", 10)
     memory = Memory(200)
     out = np.zeros(200, dtype=np.uint64)
     asked = count()

@@ -14,8 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from samepaged.errors import TraceError
-from samepaged.memory.hashing import Interrupted, PythonHasher, best
-from samepaged.memory.images.image import image, image_format, opened, read
+from samepaged.memory.hashing import Interrupted, PythonHasher, best_hasher
+from samepaged.memory.images.image import hash_image, image_format, open_file, open_image
 from samepaged.sharing import FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest
 from tests.unit.memory.image_files import PAGE, Load, core, lime, page
 
@@ -37,9 +37,9 @@ def found(content: bytes, *, memory: int | None = None, sizes: tuple[int, ...] =
 
 
 def of_file(path: Path, *, memory: int | None = None, sizes: tuple[int, ...] = ()) -> list[PageDigest]:
-    with opened(path) as (descriptor, size):
+    with open_file(path) as (descriptor, size):
         form = image_format(path, os.pread(descriptor, 64, 0)) or "raw"
-        digests = read(image(path, descriptor, size, form, memory), best(), 7, sizes)
+        digests = hash_image(open_image(path, descriptor, size, form, memory), best_hasher(), 7, sizes)
     return [digests.digest, *digests.others]
 
 
@@ -118,10 +118,10 @@ def test_ranges_of_lime_are_inclusive_and_gaps_between_them_are_no_memory() -> N
 def test_a_page_that_a_range_has_only_a_part_of_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "lime"
     path.write_bytes(lime((0x800, bytes(0x800) + P + b"x" * 0xC00), (0x100000, Q)))
-    with opened(path) as (descriptor, size):
-        one = image(path, descriptor, size, "lime")
+    with open_file(path) as (descriptor, size):
+        one = open_image(path, descriptor, size, "lime")
         assert (one.pages, one.partial) == (2, 0x800 + 0xC00)
-        assert states(read(one, best(), 7).digest) == "ab"
+        assert states(hash_image(one, best_hasher(), 7).digest) == "ab"
 
 
 def test_a_page_that_two_segments_have_a_half_of_is_a_page() -> None:
@@ -236,29 +236,29 @@ def test_only_a_regular_file_is_an_image(tmp_path: Path) -> None:
         ("none", "cannot be opened"),
         ("a\0b", "cannot be opened"),
     ):
-        with pytest.raises(TraceError, match=words), opened(tmp_path / path):
+        with pytest.raises(TraceError, match=words), open_file(tmp_path / path):
             pass
 
 
 def test_a_read_is_given_up_when_it_is_to_stop(tmp_path: Path) -> None:
     path = tmp_path / "raw"
     path.write_bytes(P)
-    with opened(path) as (descriptor, size), pytest.raises(Interrupted):
-        read(image(path, descriptor, size, "raw"), best(), 7, stop=lambda: True)
+    with open_file(path) as (descriptor, size), pytest.raises(Interrupted):
+        hash_image(open_image(path, descriptor, size, "raw"), best_hasher(), 7, stop=lambda: True)
 
 
 def test_an_image_that_is_cut_while_it_is_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "raw"
     path.write_bytes(P * 4)
-    with opened(path) as (descriptor, size):
-        one = image(path, descriptor, size, "raw")
+    with open_file(path) as (descriptor, size):
+        one = open_image(path, descriptor, size, "raw")
 
         def stop() -> bool:
             os.truncate(path, PAGE)
             return False
 
         with pytest.raises(TraceError, match="was cut while it was read"):
-            read(one, best(), 7, stop=stop)
+            hash_image(one, best_hasher(), 7, stop=stop)
 
 
 def counts(digest: PageDigest) -> tuple[int, int, int]:

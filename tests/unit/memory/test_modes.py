@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.ksm import control as ksm
 from samepaged.memory import softdirty
-from samepaged.memory.claim import LockHeld, SoftDirtyLock
 from samepaged.memory.hashing import Interrupted
-from samepaged.memory.modes import FallbackReason, ThroughputModel, choose
+from samepaged.memory.modes import FallbackReason, choose_mode
 from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, SOFT_DIRTY, SWAPPED
 from samepaged.memory.ram_location import RamMapping
-from samepaged.memory.scan_state import ScanState, SoftDirtyEpoch, limit
+from samepaged.memory.scan_state import ScanState, SoftDirtyEpoch, limit_memory
 from samepaged.memory.sliced import read_sliced
+from samepaged.memory.softdirty import LockHeld, SoftDirtyLock
+from samepaged.memory.throughput import ThroughputModel
 from samepaged.sharing import ABSENT, FIRST_HASH, ZERO
 from samepaged.sharing import SWAPPED as SWAPPED_PAGE
 
@@ -39,7 +40,7 @@ MAPPING = RamMapping(0, 4096 * 8, (0, 0), 0, 0, "", shared=False, hugetlb=False,
 def plan(
     mode: str, seconds: float, obstacle: FallbackReason | None = None, *, paused: bool = False
 ) -> tuple[str, str | None]:
-    chosen = choose(mode, paused=paused, snapshot_seconds=seconds, max_pause=0.25, obstacle=obstacle)
+    chosen = choose_mode(mode, paused=paused, snapshot_seconds=seconds, max_pause=0.25, obstacle=obstacle)
     return chosen.mode, None if chosen.fallback is None else chosen.fallback.code
 
 
@@ -119,7 +120,7 @@ CLEAN = int(PRESENT | EXCLUSIVE)
     ],
 )
 def test_what_may_have_changed_is_read_again(entry: int, known: int, merging: bool, reread: bool) -> None:  # noqa: FBT001
-    found = softdirty.stale(np.array([entry], np.uint64), np.array([known], np.uint64), merging=merging)
+    found = softdirty.changed_pages(np.array([entry], np.uint64), np.array([known], np.uint64), merging=merging)
     assert found.tolist() == [reread]
 
 
@@ -219,7 +220,8 @@ def test_an_epoch_keeps_others_from_the_bits_until_it_is_forgotten() -> None:
 
 def test_bits_that_another_process_holds_are_claimed_until_it_ends() -> None:
     hold = (
-        f"from samepaged.memory.claim import SoftDirtyLock; held = SoftDirtyLock({PID}); print(1, flush=True); input()"
+        "from samepaged.memory.softdirty import SoftDirtyLock; "
+        f"held = SoftDirtyLock({PID}); print(1, flush=True); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ
@@ -281,7 +283,7 @@ def test_ksm_that_somebody_stopped_is_left_stopped(tmp_path: Path, monkeypatch: 
 @given(st.lists(st.integers(0, 50), max_size=8), st.integers(0, 200))
 def test_the_largest_digests_go_first_until_the_rest_fits(sizes: list[int], most: int) -> None:
     kept = [ScanState(0, digest=np.zeros(size, dtype=np.uint64)) for size in sizes]
-    limit(kept, most * 8)
+    limit_memory(kept, most * 8)
     left = [len(one.digest) for one in kept if one.digest is not None]
     gone = [size for one, size in zip(kept, sizes, strict=True) if one.digest is None]
     assert sum(left) <= most

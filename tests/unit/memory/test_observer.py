@@ -16,15 +16,15 @@ import pytest
 from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
-from samepaged.memory import smaps
+from samepaged.memory import ram_location
 from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.hashing import Interrupted, best
-from samepaged.memory.modes import ThroughputModel
+from samepaged.memory.hashing import Interrupted, best_hasher
 from samepaged.memory.observer import ABSENT, PageAccess
 from samepaged.memory.pagemap import PRESENT, Pagemap
 from samepaged.memory.process_ram import ProcessRam
-from samepaged.memory.ram_location import locate
+from samepaged.memory.ram_location import locate_ram
 from samepaged.memory.scan_state import ScanState
+from samepaged.memory.throughput import ThroughputModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,8 +66,8 @@ def guest(file: str = PRIVATE) -> Iterator[int]:
 
 
 def reader(pid: int, threads: int = 2, stop: Callable[[], bool] = lambda: False) -> ProcessRam:
-    mappings = locate(smaps.read(pid), (PAGES * PAGE_SIZE,))
-    return ProcessRam(pid, mappings, hasher=best(), seed=7, threads=threads, stop=stop)
+    mappings = locate_ram(ram_location.read_smaps(pid), (PAGES * PAGE_SIZE,))
+    return ProcessRam(pid, mappings, hasher=best_hasher(), seed=7, threads=threads, stop=stop)
 
 
 def beginnings(buffer: memoryview, places: NDArray[np.int32]) -> list[bytes | None]:
@@ -197,7 +197,7 @@ def captured(
     source = GuestMemory(pid, (PAGES * PAGE_SIZE,), False, False, pause, lambda _: None, directory)
     policy = Policy(mode, "process", max_pause, 0.5, verify_pages=0, still_ksm=False, one_instant=one_instant)
     kept = ScanState(0, pace or ThroughputModel())
-    found = capture(source, Hashing(best(), 7, 1, lambda: False), policy, kept, witness)
+    found = capture(source, Hashing(best_hasher(), 7, 1, lambda: False), policy, kept, witness)
     return found, kept, asked
 
 

@@ -15,11 +15,11 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import precopy, softdirty
-from samepaged.memory.modes import ThroughputModel
 from samepaged.memory.observer import NullObserver, PageAccess
 from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, SOFT_DIRTY, SWAPPED
-from samepaged.memory.precopy import CHECKED_WHILE_MERGING, DoesNotConverge, Precopy, Verification
+from samepaged.memory.precopy import SAMPLE_PAGES_WHILE_MERGING, DoesNotConverge, Precopy, Verification
 from samepaged.memory.residency import Residency
+from samepaged.memory.throughput import ThroughputModel
 from samepaged.sharing import FIRST_HASH
 from samepaged.sharing import SWAPPED as SWAPPED_PAGE
 
@@ -247,7 +247,7 @@ def test_while_ksm_merges_a_sample_is_checked_at_each_scan() -> None:
     known = machine.scan(known)
     assert machine.hashed == 0
     machine.scan(known, merging=lambda: True)
-    assert machine.hashed == CHECKED_WHILE_MERGING
+    assert machine.hashed == SAMPLE_PAGES_WHILE_MERGING
 
 
 def test_pages_that_ksm_merged_just_before_their_bits_were_read_are_read_again() -> None:

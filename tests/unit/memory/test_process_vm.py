@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.memory.hashing import PythonHasher, best, read_by
+from samepaged.memory.hashing import PythonHasher, best_hasher, hash_copied_pages
 from samepaged.memory.process_vm import ProcessMemory, copy_process
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def test_any_pages_have_the_same_hashes_either_way(threads: int) -> None:
     with sharing() as (child, addresses, _), ProcessMemory(child) as memory:
         some = addresses[np.flatnonzero(rng.integers(0, 2, PAGES))]
         found, twin = np.empty(len(some), dtype=np.uint64), np.empty(len(some), dtype=np.uint64)
-        read_by(memory.copy, best(), some, found, PAGE, 7, threads)
+        hash_copied_pages(memory.copy, best_hasher(), some, found, PAGE, 7, threads)
         PythonHasher().read_process(child, some, twin, PAGE, 7)
         assert (found == twin).all()
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from samepaged.errors import GuestError, Reason
-from samepaged.memory import smaps
+from samepaged.memory import ram_location
 from samepaged.memory.backing_file import BackingFile
 from samepaged.memory.pagemap import PRESENT, SWAPPED, Pagemap, decode
-from samepaged.memory.ram_location import RamMapping, locate
+from samepaged.memory.ram_location import RamMapping, locate_ram
 from samepaged.memory.residency import residency
 
 PAGE = 4096
@@ -56,8 +56,8 @@ def test_a_page_of_a_shared_file_that_is_out_of_memory_is_swapped_whatever_the_p
 def own_mapping(area: mmap.mmap) -> RamMapping:
     area.madvise(mmap.MADV_DONTFORK)  # as QEMU marks RAM
     address = np.frombuffer(area, np.uint8).ctypes.data
-    (vma,) = [one for one in smaps.read(os.getpid()) if one.start <= address < one.end]
-    return replace(locate([vma], [vma.size])[0], start=address, size=len(area))
+    (vma,) = [one for one in ram_location.read_smaps(os.getpid()) if one.start <= address < one.end]
+    return replace(locate_ram([vma], [vma.size])[0], start=address, size=len(area))
 
 
 def test_pagemap_tells_touched_pages_from_others() -> None:

@@ -11,9 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
-from samepaged.memory import smaps
-from samepaged.memory.ram_location import locate
-from samepaged.memory.smaps import Vma
+from samepaged.memory import ram_location
+from samepaged.memory.ram_location import Vma, locate_ram
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +42,7 @@ def vma(start: int, size: int, **more: object) -> Vma:
 
 
 def test_smaps_gives_addresses_files_and_flags() -> None:
-    heap, code, ram, memfd = smaps.parse(TEXT)
+    heap, code, ram, memfd = ram_location.parse_smaps(TEXT)
     assert heap.path == "[heap]"
     assert code.perms == "rwxp"
     assert (ram.start, ram.size) == (0x7FBCA9E00000, 96 * MIB)
@@ -54,20 +53,20 @@ def test_smaps_gives_addresses_files_and_flags() -> None:
 
 
 def test_smaps_of_a_running_process_has_its_stack() -> None:
-    assert any(one.path == "[stack]" for one in smaps.read(os.getpid()))
+    assert any(one.path == "[stack]" for one in ram_location.read_smaps(os.getpid()))
 
 
 def test_the_name_of_a_mapped_file_cannot_look_like_a_mapping(tmp_path: Path) -> None:
     named = tmp_path / "a\r0-1000 rw-p 00000000 00:00 0\nb"
     named.write_bytes(bytes(mmap.PAGESIZE))
     with named.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
-        (mapping,) = [one for one in smaps.read(os.getpid()) if one.path.startswith(str(tmp_path))]
+        (mapping,) = [one for one in ram_location.read_smaps(os.getpid()) if one.path.startswith(str(tmp_path))]
     assert mapping.path == str(named).replace("\n", "\\012")
 
 
 def test_smaps_of_no_process_says_that_it_ended() -> None:
     with pytest.raises(GuestError, match="has ended") as caught:
-        smaps.read(2**22 + 1)
+        ram_location.read_smaps(2**22 + 1)
     assert caught.value.reason is Reason.GONE
 
 
@@ -75,7 +74,7 @@ def test_smaps_of_no_process_says_that_it_ended() -> None:
 @example(TEXT)
 def test_smaps_of_any_text_is_mappings_or_an_error_of_one_line(text: str) -> None:
     try:
-        vmas = smaps.parse(text)
+        vmas = ram_location.parse_smaps(text)
     except GuestError as error:
         assert "\n" not in str(error)
         assert text != TEXT
@@ -87,68 +86,70 @@ def test_smaps_of_any_text_is_mappings_or_an_error_of_one_line(text: str) -> Non
 @example("")
 def test_smaps_of_text_that_looks_like_it(text: str) -> None:
     try:
-        smaps.parse(text)
+        ram_location.parse_smaps(text)
     except GuestError as error:
         assert error.reason is Reason.LAYOUT
         assert text
 
 
 def test_ram_is_the_mapping_of_its_size_and_not_the_translators_buffer() -> None:
-    (ram,) = locate(smaps.parse(TEXT.replace("7fbca9e00000-7fbcafe00000", "7fbcb0000000-7fbcb0100000")), [96 * MIB])
+    (ram,) = locate_ram(
+        ram_location.parse_smaps(TEXT.replace("7fbca9e00000-7fbcafe00000", "7fbcb0000000-7fbcb0100000")), [96 * MIB]
+    )
     assert ram.path.startswith("/memfd:")
     assert ram.shared
 
 
 def test_a_mapping_that_the_kernel_split_is_one_block() -> None:
     parts = [vma(0, MIB), vma(MIB, 3 * MIB, flags=RAM | {"nh"}), vma(8 * MIB, MIB)]
-    (ram,) = locate(parts, [4 * MIB])
+    (ram,) = locate_ram(parts, [4 * MIB])
     assert (ram.start, ram.size) == (0, 4 * MIB)
 
 
 def test_parts_of_a_file_belong_together_only_where_their_offsets_go_on() -> None:
     file = {"inode": 7, "device": (8, 1), "path": "/ram"}
     together = [vma(0, MIB, **file), vma(MIB, MIB, offset=MIB, **file)]
-    assert locate(together, [2 * MIB])[0].size == 2 * MIB
+    assert locate_ram(together, [2 * MIB])[0].size == 2 * MIB
     apart = [vma(0, MIB, **file), vma(MIB, MIB, offset=5 * MIB, **file)]
     with pytest.raises(GuestError) as caught:
-        locate(apart, [2 * MIB])
+        locate_ram(apart, [2 * MIB])
     assert caught.value.reason is Reason.LAYOUT
 
 
 def test_ram_that_touches_another_mapping_is_still_found() -> None:
-    (ram,) = locate([vma(0, MIB, flags=frozenset()), vma(MIB, 64 * MIB)], [64 * MIB])
+    (ram,) = locate_ram([vma(0, MIB, flags=frozenset()), vma(MIB, 64 * MIB)], [64 * MIB])
     assert ram.start == MIB
 
 
 def test_what_qemu_would_not_fork_is_ram_rather_than_what_it_would() -> None:
     plain = vma(0, 64 * MIB, flags=PLAIN)
-    assert locate([plain, vma(100 * MIB, 64 * MIB)], [64 * MIB])[0].start == 100 * MIB
+    assert locate_ram([plain, vma(100 * MIB, 64 * MIB)], [64 * MIB])[0].start == 100 * MIB
 
 
 def test_ram_is_found_by_its_size_alone_where_there_are_no_flags() -> None:
     unflagged = [vma(0, MIB, flags=frozenset()), vma(8 * MIB, 64 * MIB, flags=frozenset())]
-    assert locate(unflagged, [64 * MIB])[0].start == 8 * MIB
+    assert locate_ram(unflagged, [64 * MIB])[0].start == 8 * MIB
 
 
 def test_blocks_of_one_size_of_which_one_has_the_name_of_ram_are_told_apart() -> None:
     named = vma(0, MIB, inode=7, path="/memfd:pc.ram (deleted)")
-    assert locate([named, vma(8 * MIB, MIB)], [MIB])[0].inode == 7
+    assert locate_ram([named, vma(8 * MIB, MIB)], [MIB])[0].inode == 7
 
 
 def test_ram_of_which_a_part_may_be_merged_is_mergeable() -> None:
     parts = [vma(0, MIB, flags=RAM - {"mg"}), vma(MIB, MIB)]
-    assert locate(parts, [2 * MIB])[0].mergeable
-    assert not locate(parts[:1], [MIB])[0].mergeable
+    assert locate_ram(parts, [2 * MIB])[0].mergeable
+    assert not locate_ram(parts[:1], [MIB])[0].mergeable
 
 
 def test_two_cells_of_one_size_are_both_found_the_first_at_the_higher_address() -> None:
-    cells = locate([vma(0, 64 * MIB), vma(100 * MIB, 64 * MIB)], [64 * MIB, 64 * MIB])
+    cells = locate_ram([vma(0, 64 * MIB), vma(100 * MIB, 64 * MIB)], [64 * MIB, 64 * MIB])
     assert [cell.start for cell in cells] == [100 * MIB, 0]
 
 
 def test_blocks_keep_their_order_whatever_their_sizes() -> None:
     sizes = [64 * MIB, 96 * MIB, 64 * MIB]
-    mappings = locate([vma(0, 64 * MIB), vma(100 * MIB, 96 * MIB), vma(200 * MIB, 64 * MIB)], sizes)
+    mappings = locate_ram([vma(0, 64 * MIB), vma(100 * MIB, 96 * MIB), vma(200 * MIB, 64 * MIB)], sizes)
     assert [mapping.size for mapping in mappings] == sizes
 
 
@@ -168,7 +169,7 @@ def test_blocks_keep_their_order_whatever_their_sizes() -> None:
 )
 def test_ram_that_cannot_be_told_is_refused_with_the_remedy(vmas: list[Vma], blocks: list[int], words: str) -> None:
     with pytest.raises(GuestError, match=words) as caught:
-        locate(vmas, blocks)
+        locate_ram(vmas, blocks)
     assert caught.value.reason is Reason.LAYOUT
     assert "--reader dump" in str(caught.value)
 
@@ -177,7 +178,7 @@ def test_a_mapping_in_thousands_of_parts_takes_little_memory_to_search() -> None
     parts = [vma(index * 4096, 4096) for index in range(4000)]
     tracemalloc.start()
     with pytest.raises(GuestError, match="look alike"):
-        locate(parts, [2000 * 4096])
+        locate_ram(parts, [2000 * 4096])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 * MIB
@@ -192,7 +193,7 @@ def test_located_blocks_have_the_sizes_asked_for_and_do_not_overlap(gaps: list[i
         at += size + gap % 2 * MIB
     blocks = data.draw(st.lists(st.integers(1, 4).map(lambda n: n * MIB), min_size=1, max_size=3))
     try:
-        mappings = locate(vmas, blocks)
+        mappings = locate_ram(vmas, blocks)
     except GuestError:
         return
     assert [mapping.size for mapping in mappings] == blocks

@@ -9,7 +9,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.memory.hashing import PythonHasher, best, unreserved
+from samepaged.memory.hashing import PythonHasher, avoid_reserved, best_hasher
 from samepaged.memory.process_vm import copy_process
 from samepaged.memory.subpages import SubpageDigests
 from samepaged.sharing import ABSENT, SWAPPED, ZERO
@@ -25,7 +25,7 @@ def test_parts_have_the_hashes_of_their_own_bytes(fills: list[bytes], size: int)
     finer.settle(np.array([ABSENT, 99, SWAPPED, 99], dtype=np.uint64))
 
     def expected(part: bytes) -> int:
-        return unreserved(xxhash.xxh3_64_intdigest(part, 7)) if part.strip(b"\0") else ZERO
+        return avoid_reserved(xxhash.xxh3_64_intdigest(part, 7)) if part.strip(b"\0") else ZERO
 
     ratio = PAGE // size
     parts = [expected(content[at : at + size]) for at in range(0, len(content), size)]
@@ -39,7 +39,7 @@ def test_a_process_is_read_once_for_all_sizes() -> None:
             area[page * PAGE : page * PAGE + 3000] = page.to_bytes(2, "little") * 1500
         start = np.frombuffer(area, np.uint8).ctypes.data
         pages = np.arange(0, count, 3)
-        finer = SubpageDigests(count, [1024, 2048], best(), 7)
+        finer = SubpageDigests(count, [1024, 2048], best_hasher(), 7)
         out = np.empty(len(pages), dtype=np.uint64)
         addresses = (start + pages * PAGE).astype(np.uint64)
         finer.read_process(partial(copy_process, os.getpid()), addresses, pages, out, lambda: False)

@@ -31,7 +31,8 @@ from samepaged.scan.label_values import (
 from samepaged.scan.snapshot import SeriesLimits
 from samepaged.sharing import GuestSharing, PageSizeSharing
 from tests.support.results import full_snapshot
-from tools.metrics_page import PAGE, REMEDY, made, tables
+from tools.generate.files import REMEDY, outdated, with_parts
+from tools.generate.metrics import PAGE, generated, tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,9 +97,7 @@ def obstacles_to_merging() -> set[str]:
 
 
 def test_the_page_is_what_the_code_makes() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-
-    assert made(page) == page, REMEDY
+    assert outdated(generated()) == [], REMEDY
 
 
 def test_a_scrape_has_every_metric_of_the_catalogue_and_no_other_with_its_type_and_labels() -> None:
@@ -215,11 +214,11 @@ PLACES = "".join(f"<!-- from the code: {name} -->\nold\n<!-- end -->\n" for name
 
 
 def test_what_is_written_by_hand_stays_and_what_was_made_goes() -> None:
-    page = made(f"before\n{PLACES}after\n")
+    page = with_parts("page", f"before\n{PLACES}after\n", tables())
 
     assert (page[:7], page[-6:]) == ("before\n", "after\n")
     assert "old" not in page.splitlines()
-    assert made(page) == page
+    assert with_parts("page", page, tables()) == page
 
 
 @pytest.mark.parametrize(
@@ -232,7 +231,7 @@ def test_what_is_written_by_hand_stays_and_what_was_made_goes() -> None:
 )
 def test_a_table_that_has_no_place_or_two_and_a_place_without_a_table_are_told(page: str, said: str) -> None:
     with pytest.raises(SystemExit, match=re.escape(said)):
-        made(page)
+        with_parts("page", page, tables())
 
 
 def test_every_obstacle_to_merging_has_words_for_little_room_too() -> None:

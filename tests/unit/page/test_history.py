@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.page.history import history, thinned
-from samepaged.page.page import Section
+from samepaged.page import Page
+from samepaged.page.history import thinned
 from samepaged.scan.snapshot import HistoryPoint
+from tests.support import hosts
 
 START = 1_772_600_400.0
 GIB = 1 << 30
@@ -20,8 +22,10 @@ def moment(minutes: float, own: int = GIB, inter: int = GIB, merged: int | None 
 
 
 def drawn(moments: list[HistoryPoint]) -> ET.Element:
-    section = Section("history", "The last day", "history.html", history)
-    return ET.fromstring(section.render(moments))  # noqa: S314 - it is ours
+    page = Page()(replace(hosts.small(), history=tuple(moments)), hosts.NOW)
+    section = ET.fromstring(page.decode()).find(".//section[@id='history']")  # noqa: S314 - it is ours
+    assert section is not None
+    return section
 
 
 def paths(root: ET.Element, kind: str) -> list[str]:

@@ -11,7 +11,6 @@ from hashlib import sha256
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -21,12 +20,10 @@ from hypothesis import strategies as st
 from samepaged.errors import Reason
 from samepaged.escape import printable
 from samepaged.page import Page
-from samepaged.page import page as page_module
-from samepaged.page.guests import Guests, guests
 from samepaged.page.style import STYLE
 from samepaged.scan.results import HostScan, SkippedGuest
 from samepaged.scan.snapshot import ConfigStatus, Limits, Snapshot
-from samepaged.service.documents import LARGEST
+from samepaged.service.web_feed import LARGEST
 from samepaged.sharing import SharingReport
 from samepaged.text_layout import elided
 from tests.support import hosts
@@ -330,21 +327,6 @@ def test_a_long_name_is_whole_in_its_tooltip(name: str) -> None:
     bdi = root.find(".//section[@id='guests']//tr/th/bdi[@title]")
     assert bdi is not None
     assert (bdi.text, bdi.get("title")) == (elided(name, 60), name)
-
-
-def test_what_did_not_change_is_not_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-
-    def counted(*of: Any) -> Guests:
-        made.append(of)
-        return replace(guests(*of), total=1000 + len(made))
-
-    monkeypatch.setattr(page_module, "guests", counted)
-    show, snapshot = Page(), hosts.small()
-    assert b" of 1001 guests" in show(snapshot, NOW)
-    assert b" of 1001 guests" in show(replace(snapshot, libvirt_up=False), NOW + 5)
-    assert b" of 1002 guests" in show(replace(snapshot, limits=Limits(1, 2)), NOW + 10)
-    assert b" of 1003 guests" in show(snapshot.without("db"), NOW + 10)
 
 
 def luminance(colour: str) -> float:

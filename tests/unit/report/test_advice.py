@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from samepaged.ksm import Merging
 from samepaged.report.advice import Advice
 from samepaged.scan.label_values import OBSTACLES
-from samepaged.scan.snapshot import Merging
 from samepaged.sharing import GroupSharing
 from samepaged.text_layout import columns
 from tests.support.results import AWKWARD_NAMES, host_scan, merging

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.scan.clock_sync import MOST_UNDER_WAY, ClockSync
+from samepaged.scan.clocks import MOST_UNDER_WAY, ClockSync
 from tests.support.hypervisor import FakeDomain, FakeHypervisor
 
 UUIDS = [f"u-{number}" for number in range(2 * MOST_UNDER_WAY)]

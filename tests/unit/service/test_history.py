@@ -5,9 +5,12 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from samepaged.errors import Reason
+from samepaged.scan.host import HostRound
+from samepaged.scan.results import SkippedGuest
 from samepaged.scan.snapshot import HistoryPoint
-from samepaged.service.history import DAY, STEP, extended, history_point
-from tests.support.results import STARTED, host_scan, merging
+from samepaged.service.history import DAY, STEP, counted, extended, history_point
+from tests.support.results import STARTED, host_scan, merging, snapshot
 
 
 def at(ended: float) -> HistoryPoint:
@@ -52,3 +55,23 @@ def test_scans_every_second_leave_one_in_five_minutes() -> None:
 def test_a_clock_that_was_set_back_ends_what_it_had_of_the_future() -> None:
     history = extended(extended((), at(5000.0)), at(1000.0))
     assert [one.ended for one in history] == [1000.0]
+
+
+def test_one_more_scan_counts_for_domains_that_run() -> None:
+    before = snapshot(domains=("web", "gone"))
+    round_ = HostRound(
+        STARTED,
+        running={"1": "web", "2": "new"},
+        pauses={"web": [0.03], "new": [0.2, 0.3]},
+        skipped=[
+            SkippedGuest("web", Reason.READ, "unreadable"),
+            SkippedGuest("new", Reason.EXCLUDED, "excluded"),
+        ],
+    )
+    after = counted(before, round_, {"web"}, 7.0)
+    assert {name: sum(one.counts) for name, one in after.pauses.items()} == {"web": 2, "new": 2}
+    assert after.failures == {("web", Reason.READ): 4}
+    assert after.last_success == {"web": STARTED + 2}
+    assert after.scan_durations is not None
+    assert sum(after.scan_durations.counts) == 3
+    assert (after.config, after.latest) == (before.config, before.latest)

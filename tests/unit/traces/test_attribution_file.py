@@ -7,7 +7,6 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -17,17 +16,16 @@ from samepaged.attribution.page_owners import KINDS
 from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 from samepaged.cli import main
 from samepaged.errors import TraceError
-from samepaged.sharing import PageDigest
-from samepaged.traces import Store, Trace, attribution_file, seed_id, survey
+from samepaged.traces import Store, attribution_file, survey
 from samepaged.traces.attribution_file import MOST, MOST_BYTES, MOST_OWNERS, owners_of, read, sidecar, write
 from samepaged.traces.parquet import write as write_file
 from tests.support.damage import damaged
+from tests.support.traces import WHEN, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-WHEN = 1_700_000_000.25
 DAY = 86_400.0
 HOSTILE = "\x1b[2J\u202e</script>\n'\""
 
@@ -93,9 +91,8 @@ def document(answers: AttributionReport = ANSWERS, host: str = "kvm-1", at: floa
     return {**attribution_document(answers), "host": host, "scanned_at": at}
 
 
-def trace(store: Store, domain: str = "web-1", *, host: str = "kvm-1", at: float = WHEN) -> Path:
-    digest = PageDigest(np.array([9, 9, 10], dtype=np.uint64), 4096)
-    return store.write(Trace.of(digest, host=host, domain=domain, scanned_at=at, seed=seed_id(7), mode="snapshot"))
+def write_trace(store: Store, domain: str = "web-1", *, host: str = "kvm-1", at: float = WHEN) -> Path:
+    return store.write(trace([9, 9, 10], host=host, domain=domain, at=at))
 
 
 def signed(told: dict[str, Any]) -> bytes:
@@ -292,7 +289,7 @@ def test_it_is_written_whole_or_not_at_all_and_for_its_group_to_read(
 
 def test_owners_are_found_beside_their_traces(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    first, _, last = (trace(store, at=WHEN + number) for number in range(3))
+    first, _, last = (write_trace(store, at=WHEN + number) for number in range(3))
     for path, at in ((first, WHEN), (last, WHEN + 2)):
         write(path, document(at=at))
     found = list(owners_of(survey(tmp_path)))
@@ -301,19 +298,14 @@ def test_owners_are_found_beside_their_traces(tmp_path: Path) -> None:
 
 
 def test_a_file_of_several_traces_has_no_owners(tmp_path: Path) -> None:
-    digest = PageDigest(np.array([9, 9, 10], dtype=np.uint64), 4096)
-    traces = [
-        Trace.of(digest, host="kvm-1", domain="web-1", scanned_at=WHEN + at, seed=seed_id(7), mode="snapshot")
-        for at in (0, 1)
-    ]
-    write_file(tmp_path / "all.parquet", traces)
+    write_file(tmp_path / "all.parquet", [trace([9, 9, 10], at=WHEN + at) for at in (0, 1)])
     write(tmp_path / "all.parquet", document())
     assert list(owners_of(survey(tmp_path))) == []
 
 
 @pytest.mark.parametrize("other", [{"host": "kvm-2"}, {"at": WHEN + 1}, {"answers": "web-2"}])
 def test_owners_of_another_trace_are_refused(tmp_path: Path, other: dict[str, Any]) -> None:
-    path = trace(Store(tmp_path))
+    path = write_trace(Store(tmp_path))
     told = document(**{key: value for key, value in other.items() if key != "answers"})
     write(path, told | {"domain": other.get("answers", "web-1")})
     with pytest.raises(TraceError, match=r"sources.json: is of another trace than .*parquet; put it beside its own"):
@@ -325,8 +317,8 @@ def store(tmp_path: Path) -> Store:
     """Traces of five days with owners; and of another host one."""
     store = Store(tmp_path)
     for number in range(5):
-        write(trace(store, at=WHEN + number * DAY), document(at=WHEN + number * DAY))
-    write(trace(store, host="kvm-2"), document(host="kvm-2"))
+        write(write_trace(store, at=WHEN + number * DAY), document(at=WHEN + number * DAY))
+    write(write_trace(store, host="kvm-2"), document(host="kvm-2"))
     return store
 
 

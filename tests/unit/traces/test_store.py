@@ -18,22 +18,10 @@ from samepaged.traces import About, PageSizeCounts, Store, Trace, newest, read, 
 from samepaged.traces.metadata import PRIME, _sum, described, parse
 from samepaged.traces.parquet import look, write
 from tests.support.damage import damaged
+from tests.support.traces import WHEN, trace
 
-WHEN = 1_700_000_000.25
 values = st.sampled_from([ABSENT, SWAPPED, ZERO]) | st.integers(FIRST_HASH, 2**64 - 1) | st.integers(FIRST_HASH, 9)
 digests = st.lists(values, max_size=60).map(lambda pages: PageDigest(np.array(pages, dtype=np.uint64), 4096))
-
-
-def trace(
-    digest: PageDigest,
-    *,
-    host: str = "kvm-1",
-    domain: str = "web-1",
-    at: float = WHEN,
-    seed: int = 7,
-    uuid: str | None = None,
-) -> Trace:
-    return Trace.of(digest, host=host, domain=domain, scanned_at=at, seed=seed_id(seed), mode="snapshot", uuid=uuid)
 
 
 def digest_of(*pages: int, page_size: int = 4096) -> PageDigest:
@@ -203,12 +191,10 @@ def test_a_directory_whose_name_looks_like_a_pattern_is_one(tmp_path: Path) -> N
 def test_counts_in_other_page_sizes_are_kept(tmp_path: Path) -> None:
     counts = (PageSizeCounts(2048, 4, 1, 2, 1), PageSizeCounts(8192, 1, 0, 1, 0))
     digest = digest_of(9, 9)
-    written = Trace.of(
+    written = trace(
         digest,
         host="h",
         domain="d",
-        scanned_at=WHEN,
-        seed=seed_id(7),
         mode="precopy",
         uuid="u",
         by_page_size=counts,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.analysis.study.min_avg_max import MinAvgMax
 from samepaged.analysis.study.sampling import all_groups, chosen_sizes, drawn_guests, number_of_groups, tuples
-from samepaged.sharing.merge import overlap
+from samepaged.sharing.overlap import overlap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -13,7 +13,7 @@ import numpy as np
 
 from samepaged.analysis.study.min_avg_max import MinAvgMax
 from samepaged.analysis.study.sampling import exact_pairs, tuples
-from samepaged.sharing.merge import overlap
+from samepaged.sharing.overlap import overlap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

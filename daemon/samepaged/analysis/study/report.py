@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import re
 from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
+
+from markupsafe import Markup
 
 from samepaged.analysis.study.document import document
 from samepaged.analysis.study.figures import comparison_figure, figures
 from samepaged.analysis.study.tables import tables
 from samepaged.errors import TraceError
+from samepaged.templating import load_templates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from samepaged.analysis.study.comparison import Comparison
@@ -24,23 +29,21 @@ if TYPE_CHECKING:
 
 __all__ = ["prepare", "write", "write_comparison"]
 
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
-_STYLE: Final = """
-body{margin:0 auto;max-width:64rem;padding:1rem;background:#fff;color:#1b2128;overflow-wrap:anywhere;
-font:100%/1.45 system-ui,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif;font-variant-numeric:tabular-nums}
-h1{font-size:1.4rem}h2{font-size:1.1rem;margin:2.2rem 0 .6rem}figure{margin:1rem 0}figure svg{width:100%;height:auto}
-p{max-width:72ch}.soft{color:#55606c}nav ul{columns:2;padding-left:1.2rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;min-width:60%}
-th,td{text-align:right;padding:.25rem .9rem .25rem 0;border-bottom:1px solid #d5dbe1;white-space:nowrap}
-.name{text-align:left;white-space:normal;min-width:6rem}thead th{color:#55606c}
-details summary{cursor:pointer;color:#0a5ea8}
-@media print{details{display:block}}
-"""
+_STYLE: Final = (files("samepaged.analysis.study") / "style.css").read_text(encoding="utf-8")
+_TEMPLATE: Final = load_templates("samepaged.analysis.study", {}).get_template("report.html")
 # matplotlib's prologue, and the names of XML's dialects, which HTML knows.
 _PROLOGUE: Final = re.compile(r"^.*?(?=<svg)", re.DOTALL)
 _DIALECTS: Final = re.compile(r' xmlns(:\w+)?="[^"]*"')
 # Its rule for all elements is meant for the figure's alone.
 _RULE: Final = re.compile(r"<style[^>]*>\s*\*\{")
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A table, and the figures beside it as SVG elements."""
+
+    table: Table
+    figures: tuple[Markup, ...]
 
 
 def prepare(directory: Path) -> None:
@@ -75,13 +78,13 @@ def _write(
     drawn: Sequence[Drawn],
     found: dict[str, Any],
 ) -> None:
-    files = {f"{one.key}.png": one.png for one in drawn}
-    files |= {f"{one.key}.svg": one.svg.encode() for one in drawn}
-    files["report.html"] = _page(title, introduction, told, drawn).encode()
-    files[f"{name}.json"] = (json.dumps(found, indent=2) + "\n").encode()
+    content = {f"{one.key}.png": one.png for one in drawn}
+    content |= {f"{one.key}.svg": one.svg.encode() for one in drawn}
+    content["report.html"] = _page(title, introduction, told, drawn).encode()
+    content[f"{name}.json"] = (json.dumps(found, indent=2) + "\n").encode()
     with _writing(directory):
-        for file, content in files.items():
-            (directory / file).write_bytes(content)
+        for file, data in content.items():
+            (directory / file).write_bytes(data)
 
 
 @contextmanager
@@ -94,24 +97,16 @@ def _writing(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def _page(title: str, introduction: str, told: Sequence[Table], drawn: Sequence[Drawn]) -> str:
+def _page(title: str, introduction: str, listed: Sequence[Table], drawn: Sequence[Drawn]) -> str:
     left = list(drawn)
     sections = []
-    for table in told:
+    for table in listed:
         # Figures 8 and 9 have a table in common.
-        mine = [one for one in left if one.key == table.key or _numbers(one.key) & _numbers(table.key)]
-        left = [one for one in left if one not in mine]
-        sections.append(_section(table, mine))
-    links = "".join(f'<li><a href="#{table.key}">{escape(f"{table.figure}: {table.title}")}</a></li>' for table in told)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
-        f"<p>{escape(introduction)}</p>\n<nav><ul>{links}</ul></nav>\n<main>\n{''.join(sections)}</main>\n"
-        '<p class="soft">Figures are named after those of Barker, Wood, Shenoy and Sitaraman, <cite>An Empirical Study '
-        "of Memory Sharing in Virtual Machines</cite> (USENIX ATC 2012). Made by samepaged.</p>\n</body>\n</html>\n"
-    )
+        beside = [one for one in left if one.key == table.key or _numbers(one.key) & _numbers(table.key)]
+        left = [one for one in left if one not in beside]
+        sections.append(_Section(table, tuple(_inline(one) for one in beside)))
+    style = Markup(_STYLE)  # noqa: S704 - a file of the package
+    return f"{_TEMPLATE.render(title=title, introduction=introduction, sections=sections, style=style)}\n"
 
 
 def _numbers(key: str) -> set[str]:
@@ -119,27 +114,10 @@ def _numbers(key: str) -> set[str]:
     return set(re.findall(r"(?<![\w])(?:fig)?(\d\d)(?=-)", key))
 
 
-def _section(table: Table, drawn: Iterable[Drawn]) -> str:
-    shown = "".join(f"<figure>{_inline(one)}</figure>\n" for one in drawn)
-    head = "".join(f"<th{_kind(at, table)}>{escape(text)}</th>" for at, text in enumerate(table.headings))
-    rows = "\n".join(
-        f"<tr>{''.join(f'<td{_kind(at, table)}>{escape(cell)}</td>' for at, cell in enumerate(row))}</tr>"
-        for row in table.rows
-    )
-    return (
-        f'<section id="{table.key}">\n<h2>{escape(f"{table.figure}: {table.title}")}</h2>\n{shown}'
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n'
-        f'<p class="soft">{escape(table.note)}</p>\n</section>\n'
-    )
-
-
-def _kind(at: int, table: Table) -> str:
-    return ' class="name"' if at < table.names else ""
-
-
-def _inline(drawn: Drawn) -> str:
+def _inline(drawn: Drawn) -> Markup:
     """An SVG as a part of HTML: without what makes it a document, and its names apart from the other figures'."""
     text = _DIALECTS.sub("", _PROLOGUE.sub("", drawn.svg, count=1))
     text = _RULE.sub(f"<style>.{drawn.key} *{{", text)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{drawn.key}-", text)
-    return text.replace("<svg ", f'<svg class="{drawn.key}" role="img" aria-label="{escape(drawn.title)}" ', 1)
+    text = text.replace("<svg ", f'<svg class="{drawn.key}" role="img" aria-label="{escape(drawn.title)}" ', 1)
+    return Markup(text)  # noqa: S704 - matplotlib has escaped it

@@ -19,7 +19,7 @@ from samepaged.commands.arguments import add_config, add_json, quantity
 from samepaged.commands.interface import INTERRUPTED
 from samepaged.config import load, quantities
 from samepaged.errors import TraceError, UsageError
-from samepaged.memory.hashing import Interrupted, best
+from samepaged.memory.hashing import Interrupted, best_hasher
 from samepaged.memory.images import image
 from samepaged.privileges import seal
 from samepaged.service.signals import Signals
@@ -81,7 +81,7 @@ class Command:
         # The process reads guest memory from here on.
         seal()
         store = Store(args.into)
-        with Signals() as signals, image.opened(args.file) as (descriptor, size):
+        with Signals() as signals, image.open_file(args.file) as (descriptor, size):
             if args.at is None:
                 args.at = os.fstat(descriptor).st_mtime
             _check_free(store, args)
@@ -144,7 +144,7 @@ def _add_list_arguments(group: argparse._ArgumentGroup) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A trace, the format of the file that it was made of, and what its user should know about it."""
+    """An imported trace, the format of its file, and notes for the user."""
 
     trace: Trace
     form: str
@@ -152,7 +152,7 @@ class _Found:
 
 
 def _check_free(store: Store, args: argparse.Namespace) -> None:
-    """Raise TraceError where there is a trace of this guest and moment already, before much is read for nothing."""
+    """Raise TraceError if the store has a trace of this guest and time; checked before the file is read."""
     path = store.path(About(args.host, args.domain, args.uuid, args.at, PAGE_SIZE, "", MODE, 64, 0, 0, 0, 0, 0))
     if os.path.lexists(path):
         raise TraceError(path, "is there already, a trace of this guest and moment", "give --at, or remove it")
@@ -187,11 +187,11 @@ def _recognised(args: argparse.Namespace, head: bytes, size: int) -> str:
 
 
 def _of_image(args: argparse.Namespace, form: str, descriptor: int, size: int, stop: Callable[[], bool]) -> _Found:
-    found = image.image(args.file, descriptor, size, form, args.memory)
+    found = image.open_image(args.file, descriptor, size, form, args.memory)
     config = load(args.config)
     key = hash_seed.load(config.hashing.seed, config.state_directory)
     sizes = args.page_sizes or ()
-    read = image.read(found, best(), key, sizes, stop)
+    read = image.hash_image(found, best_hasher(), key, sizes, stop)
     counts = [PageSizeCounts.of(Contents.of(other, in_place=True), other.page_size) for other in read.others]
     trace = Trace.of(
         read.digest,

@@ -30,7 +30,7 @@ HEADERS: Final = {
 }
 SECTION_INFO: Final = {1: (struct.Struct("<28xI8x"), 40), 2: (struct.Struct("<44xI16x"), 64)}
 MAX_SEGMENTS: Final = 1 << 20
-SKIP: Final = 1 << 20
+SKIP_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class ElfStream:
             raise _bad("has segments out of order")
         if offset == self._position:
             return
-        skipped = locked_buffer(min(SKIP, offset - self._position))
+        skipped = locked_buffer(min(SKIP_BYTES, offset - self._position))
         while self._position < offset:
             self.fill(skipped[: min(len(skipped), offset - self._position)])
 

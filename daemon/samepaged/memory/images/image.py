@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from samepaged.memory.hashing import Hasher
 
-__all__ = ["Image", "ImageDigests", "image", "image_format", "opened", "read"]
+__all__ = ["Image", "ImageDigests", "hash_image", "image_format", "open_file", "open_image"]
 
 CHUNK_PAGES: Final = 512
 # What a trace can count (its `pages` are int32), 8 TiB; and what one takes while it is made: a digest, sorted once.
@@ -90,7 +90,7 @@ class ImageDigests:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[int, int]]:
+def open_file(path: Path) -> Iterator[tuple[int, int]]:
     """A descriptor of the regular file, and its size in bytes. Raises TraceError."""
     try:
         # A FIFO would otherwise keep us waiting before it could be refused.
@@ -122,7 +122,7 @@ def image_format(path: Path, head: bytes) -> str | None:
     return "lime" if head.startswith(lime.MAGIC) else None
 
 
-def image(path: Path, descriptor: int, size: int, form: str, memory: int | None = None) -> Image:
+def open_image(path: Path, descriptor: int, size: int, form: str, memory: int | None = None) -> Image:
     """The image in an open file of `size` bytes; `form` is "raw", "elf" or "lime". `memory` is how much RAM the guest
     has, in bytes, which tells a PC's RAM from memory of its devices. Raises TraceError.
     """
@@ -165,7 +165,7 @@ def _check_size(found: Image) -> None:
         )
 
 
-def read(
+def hash_image(
     found: Image, hasher: Hasher, seed: int, sizes: Sequence[int] = (), stop: Callable[[], bool] = lambda: False
 ) -> ImageDigests:
     """Hash the pages: 8 bytes each, and 8 for each page of each of `sizes` (bytes; powers of two). A hole in the file

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 
 from samepaged.analysis.study.guests import Guest, TraceRef, guests_of
-from samepaged.traces import Totals, Trace, TraceFile, seed_id
+from samepaged.traces import Totals, Trace, TraceFile
+from tests.support.traces import trace
 from tests.unit.sharing import oracle
 
 if TYPE_CHECKING:
@@ -35,18 +36,12 @@ class Memory:
         self.files = []
         for domain, history in histories.items():
             for number, pages in enumerate(history):
-                whole = Trace.of(
-                    oracle.digest(pages, HASHES),
-                    host=host,
-                    domain=domain,
-                    scanned_at=1000.0 + 60 * number,
-                    seed=seed_id(1),
-                    mode="snapshot",
-                )
-                trace = whole.sampled(sample)
+                digest = oracle.digest(pages, HASHES)
+                whole = trace(digest, host=host, domain=domain, at=1000.0 + 60 * number, seed=1)
+                sampled = whole.sampled(sample)
                 path = f"{host}/{domain}/{number}"
-                self.traces_by_path[path] = trace
-                self.files.append(file_of(path, trace, sample))
+                self.traces_by_path[path] = sampled
+                self.files.append(file_of(path, sampled, sample))
 
     @property
     def guests(self) -> tuple[Guest, ...]:

@@ -15,8 +15,8 @@ from samepaged.analysis.study.attribution.involvement import LIBRARIES, is_libra
 from samepaged.attribution.document import attribution_document
 from samepaged.attribution.report import AttributionReport, Owner, report_attribution
 from samepaged.cli import main
-from samepaged.sharing import PageDigest
-from samepaged.traces import Store, Trace, attribution_file, seed_id
+from samepaged.traces import Store, attribution_file
+from tests.support.traces import trace
 from tests.unit.attribution.owned import Page, ownership
 
 if TYPE_CHECKING:
@@ -145,10 +145,7 @@ def test_libraries_are_told_from_other_files_by_their_names() -> None:
 
 
 def add(place: Path, domain: str, told: AttributionReport | None, at: float = 0) -> Path:
-    digest = PageDigest(np.array([9, 9, 10, 11], dtype=np.uint64), 4096)
-    path = Store(place).write(
-        Trace.of(digest, host="kvm-1", domain=domain, scanned_at=NOON + at, seed=seed_id(7), mode="snapshot")
-    )
+    path = Store(place).write(trace([9, 9, 10, 11], domain=domain, at=NOON + at))
     if told is not None:
         document = attribution_document(replace(told, domain=domain))
         attribution_file.write(path, {**document, "host": "kvm-1", "scanned_at": NOON + at})

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from samepaged.drift.ledger import PausedTime
 from samepaged.metrics import exposition
 from samepaged.report.scan_json import document
-from samepaged.service import documents as module
-from samepaged.service.documents import PAGE_SECONDS, DocumentRenderer
+from samepaged.service import web_feed as module
+from samepaged.service.web_feed import PAGE_SECONDS, DocumentRenderer
 from tests.support.results import STARTED, full_snapshot, snapshot
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The documents of the web process: the snapshot in each form that clients request."""
+"""The feed of the web process: its documents, which show the snapshot in each form that clients request."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from samepaged.attribution.document import attribution_document
+from samepaged.errors import SamepagedError
 from samepaged.escape import printable
 from samepaged.formatting import rfc3339
 from samepaged.metrics.exposition import MetricsText
 from samepaged.page import Page
 from samepaged.report.scan_json import document
+from samepaged.web.client import WebClient, WebListener
 from samepaged.web.protocol import Document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from samepaged.config import Config
     from samepaged.drift.ledger import PausedTime
     from samepaged.scan.results import HostScan
     from samepaged.scan.snapshot import GuestAttribution, Snapshot
+    from samepaged.service.snapshot_store import SnapshotStore
+    from samepaged.web.process import WebProcess
 
-__all__ = ["DocumentRenderer"]
+__all__ = ["DocumentRenderer", "WebFeed"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +44,68 @@ LARGEST: Final = 12 << 20
 LARGEST_SOURCES: Final = 4 << 20
 # The page has ages, such as "3 min ago", besides the time at which it was made.
 PAGE_SECONDS: Final = 60.0
+
+
+class WebFeed:
+    """Feeds the web process with the snapshots of `store`, if the configuration has an address to listen on. `web`
+    connects to the web process.
+    """
+
+    def __init__(self, store: SnapshotStore, web: WebProcess, config: Config) -> None:
+        self._web = web
+        self._documents = DocumentRenderer(lambda: store.snapshot)
+        self._listener = _listener(config)
+        self._client = self._connected(self._listener)
+        store.listen(self._changed)
+
+    def start(self, stop: Callable[[], bool]) -> None:
+        """Start the feed. Raises SamepagedError if the web process cannot listen on the address."""
+        if self._client is not None:
+            self._client.start(stop)
+
+    def change(self, config: Config, stop: Callable[[], bool]) -> None:
+        """Apply a configuration. Raises SamepagedError if the web process refuses it: the feed does not change then."""
+        listener, client = _listener(config), self._client
+        if listener != self._listener:
+            if client is None:
+                client = self._connected(listener)
+                if client is not None:
+                    _start(client, stop)
+                self._client = client
+            elif listener is None:
+                self._client = None
+                client.stop()
+            else:
+                client.change(listener, stop)
+        self._listener = listener
+
+    def stop(self) -> None:
+        """Stop the feed."""
+        if self._client is not None:
+            self._client.stop()
+
+    def _connected(self, listener: WebListener | None) -> WebClient | None:
+        return None if listener is None else WebClient(self._web, self._documents, listener)
+
+    def _changed(self) -> None:
+        """Have the documents of a new snapshot made (called in any thread)."""
+        client = self._client
+        if client is not None:
+            client.changed()
+
+
+def _start(client: WebClient, stop: Callable[[], bool]) -> None:
+    try:
+        client.start(stop)
+    except SamepagedError:
+        client.stop()
+        raise
+
+
+def _listener(config: Config) -> WebListener | None:
+    """The settings of the web process; None if the configuration has no address."""
+    address = config.export.address
+    return None if address is None else WebListener(*address, config.export.web_config_file)
 
 
 class DocumentRenderer:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.sharing import merge, pairs
+from samepaged.sharing import overlap
 from tests.unit.sharing.oracle import hash_values
 
 # From few hashes, so that many sets have the same.
@@ -23,11 +23,11 @@ def overlap_of(
     groups: list[int] | None = None,
     *,
     threads: int = 1,
-    part_size: int = merge.PART_HASHES,
+    part_size: int = overlap.PART_SIZE,
     long_run: int | None = None,
-) -> merge.Overlap:
+) -> overlap.Overlap:
     arrays = [np.array(sorted(values), dtype=np.uint64) for values in family]
-    return merge.overlap(arrays, groups or [0] * len(family), threads=threads, part_size=part_size, long_run=long_run)
+    return overlap.overlap(arrays, groups or [0] * len(family), threads=threads, part_size=part_size, long_run=long_run)
 
 
 def expected_pairs(family: list[set[int]]) -> dict[tuple[int, int], int]:
@@ -51,7 +51,7 @@ def test_the_size_of_a_part_and_the_threads_change_nothing(
 @given(families, st.integers(2, 21), st.sampled_from([1, 1 << 21]))
 def test_pairs_are_counted_alike_one_by_one_and_by_bits(family: list[set[int]], long_run: int, cells: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs, "TABLE_CELLS", cells)
+        patch.setattr(overlap, "TABLE_CELLS", cells)
         assert listed(overlap_of(family, long_run=long_run).pairs) == expected_pairs(family)
 
 
@@ -60,7 +60,7 @@ def test_pairs_are_counted_alike_one_by_one_and_by_bits(family: list[set[int]], 
 def test_hundreds_of_contents_in_one_table_of_bits_or_in_several(
     monkeypatch: pytest.MonkeyPatch, long_run: int, cells: int
 ) -> None:
-    monkeypatch.setattr(pairs, "TABLE_CELLS", cells)
+    monkeypatch.setattr(overlap, "TABLE_CELLS", cells)
     # Small hashes, so that all of them fall into one part.
     family = [set(range(3, 703 - 5 * number)) for number in range(80)]
     found = listed(overlap_of(family, long_run=long_run).pairs)
