@@ -23,7 +23,7 @@ def overlap_of(
     groups: list[int] | None = None,
     *,
     threads: int = 1,
-    part_size: int = overlap.PART_SIZE,
+    part_size: int = overlap.PART_HASHES,
     long_run: int | None = None,
 ) -> overlap.Overlap:
     arrays = [np.array(sorted(values), dtype=np.uint64) for values in family]
