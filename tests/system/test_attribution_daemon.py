@@ -37,9 +37,7 @@ def configured(samepaged: Samepaged, tmp_path: Path, more: str) -> None:
     samepaged.configure(f"{scan}\nsources: {{enabled: true, every: 2, {more}}}\n{traces}")
 
 
-def test_names_of_processes_and_files_are_nowhere_unless_they_are_asked_for(
-    samepaged: Samepaged, pair: list[Writer], tmp_path: Path
-) -> None:
+def test_names_are_hidden_by_default(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
     configured(samepaged, tmp_path, "names: false")
     with daemon(samepaged) as one:
         one.wait_scans(3)
@@ -68,7 +66,7 @@ def test_names_of_processes_and_files_are_nowhere_unless_they_are_asked_for(
         assert f'"{PROCESS}"' not in told
 
 
-def test_names_are_shown_where_they_are_asked_for(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
+def test_names_are_shown_if_enabled(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
     configured(samepaged, tmp_path, "names: true, name_labels: true")
     with daemon(samepaged) as one:
         one.wait_scans(2)
@@ -86,7 +84,7 @@ def test_names_are_shown_where_they_are_asked_for(samepaged: Samepaged, pair: li
     assert all(PROCESS in {one.name for one in answers.processes or ()} for _, answers in owned)
 
 
-def test_where_nobody_asks_there_is_nothing_to_be_had(samepaged: Samepaged, pair: list[Writer]) -> None:
+def test_disabled_attribution_exports_nothing(samepaged: Samepaged, pair: list[Writer]) -> None:
     assert pair
     samepaged.configure("scan: {interval: 1s, jitter: 0, max_drift: 1}")
     with daemon(samepaged) as one:

@@ -157,6 +157,6 @@ def test_spark_that_is_not_installed_is_an_error_that_says_what_to_install(
     assert "pip install 'samepaged[spark]'" in capsys.readouterr().err
 
 
-def test_a_place_without_traces_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_path_without_traces_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fleet", "sharing", str(tmp_path)]) == 1
     assert "has no traces" in capsys.readouterr().err

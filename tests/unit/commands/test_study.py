@@ -50,9 +50,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
 # The paper's own examples (section 3).
 
 
-def test_three_copies_in_a_and_in_b_and_three_of_another_in_c(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_paper_example_of_three_guests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     add(tmp_path, guest_trace("A", P, P, P), guest_trace("B", P, P, P, host="kvm-2"), guest_trace("C", Q, Q, Q))
     found = told(capsys, "study", tmp_path)
     assert {one["domain"]: one["self_sharing_pages"]["avg"] for one in found["domains"]} == {"A": 2, "B": 2, "C": 2}

@@ -16,7 +16,7 @@ from samepaged.commands.traces import import_file
 from samepaged.errors import TraceError, UsageError
 from samepaged.sharing import PageDigest, SharingReport, analyse, count_all
 from samepaged.sharing.model import Member
-from samepaged.traces import About, Store, read, seed_id
+from samepaged.traces import TraceInfo, Store, read, seed_id
 from tests.unit.memory.image_files import PAGE, Load, core, lime, page
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def import_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Import:
     return Import(tmp_path)
 
 
-def states(about: About) -> tuple[int, int, int, int, int]:
+def states(about: TraceInfo) -> tuple[int, int, int, int, int]:
     """Absent, swapped, zero, distinct, duplicate."""
     return about.absent_pages, about.swapped_pages, about.zero_pages, about.distinct_pages, about.duplicate_pages
 
@@ -155,7 +155,7 @@ def test_a_moment_that_has_a_trace_already_wants_another(import_: Import) -> Non
     assert import_(Q, "--at", "2026-01-31T12:00:00Z").about.distinct_pages == 1
 
 
-def test_counts_in_other_page_sizes_are_kept(import_: Import) -> None:
+def test_page_size_counts_round_trip(import_: Import) -> None:
     found = import_(P + P + Q + bytes(PAGE), "--page-sizes", "8KiB,1024,2048,4096").about.by_page_size
     assert [(one.page_size, one.zero_pages, one.distinct_pages, one.duplicate_pages) for one in found] == [
         (1024, 4, 2, 10),

@@ -48,9 +48,7 @@ def forecast(mode: str = "snapshot", pause: float = 0.03, **more: Any) -> Foreca
         (forecast(reader="dump", backed=None), ScanConfig(mode="snapshot"), "warning", "by a dump"),
     ],
 )
-def test_a_guest_is_judged_by_what_a_scan_would_do_to_it(
-    found: Forecast, scan: ScanConfig, status: str, word: str
-) -> None:
+def test_guest_check_follows_the_forecast(found: Forecast, scan: ScanConfig, status: str, word: str) -> None:
     check = scan_check("web-1", 2 * GIB, found, scan, paused=False)
     assert (check.status, word in check.message, check.domain) == (status, True, "web-1")
     assert check.message.startswith("2.00 GiB")
@@ -70,7 +68,7 @@ def test_a_guest_is_judged_by_what_a_scan_would_do_to_it(
         (0.1, {"interval": 7200}, 7200, 1.2, "1.20 s a day"),
     ],
 )
-def test_the_clock_of_a_guest_is_foreseen(
+def test_clock_drift_is_forecast(
     total: float, more: dict[str, float], period: float | None, loss: float, words: str
 ) -> None:
     scan = ScanConfig(**more)
@@ -84,20 +82,20 @@ def test_the_clock_of_a_guest_is_foreseen(
         assert check.remedy == "set scan.max_drift to 530ppm or more, or scan.mode to live"
 
 
-def test_a_guest_that_others_paused_is_never_a_trouble() -> None:
+def test_guest_paused_by_others_is_ok() -> None:
     for mode in ("auto", "precopy", "snapshot"):
         check = scan_check("a", GIB, forecast(pause=0.0, snapshot=9.0), ScanConfig(mode=mode), paused=True)
         assert (check.status, "somebody else has paused it" in check.message) == ("ok", True)
 
 
 @pytest.mark.parametrize("reason", list(Reason))
-def test_every_reason_to_skip_a_guest_has_a_remedy_or_is_intended(reason: Reason) -> None:
+def test_every_skip_reason_has_a_remedy(reason: Reason) -> None:
     check = skipped_check("web'1", GuestError(reason, 'domain "web\'1" is odd'))
     assert f"skipped ({reason})" in check.message
     assert (check.status == "ok") == reason.intended == (check.remedy is None)
 
 
-def test_what_passes_by_itself_is_a_warning_and_the_rest_a_failure() -> None:
+def test_transient_reasons_are_warnings() -> None:
     assert skipped_check("a", GuestError(Reason.IN_JOB, "domain 'a' is in a job")).status == "warning"
     assert (
         skipped_check("a", GuestError(Reason.IN_JOB, "domain 'a' is in a job")).message
@@ -112,7 +110,7 @@ def mapping(start: int, size: int) -> RamMapping:
     return RamMapping(start, size, (0, 0), 0, 0, "", shared=False, hugetlb=False, mergeable=False)
 
 
-def test_the_layout_is_right_where_qemu_has_the_same_addresses() -> None:
+def test_layout_matches_qemu_addresses() -> None:
     ours = [mapping(0x7000_0000, GIB), mapping(0x1000_0000, GIB)]
     qemus = [RamBlock("ram-node0", GIB, 0x7000_0000), RamBlock("ram-node1", GIB, 0x1000_0000)]
     assert layout_check("a", ours, qemus).status == "ok"
@@ -131,7 +129,7 @@ CHECKS = [
 ]
 
 
-def test_each_check_is_a_line_with_its_remedy_indented_below_and_guests_apart() -> None:
+def test_report_has_a_line_per_check() -> None:
     lines = text(CHECKS, coloured=False).splitlines()
     assert lines[0] == "ok       configuration: /etc/samepaged/config.yaml"
     assert lines[1].startswith("warning  soft-dirty: this kernel")
@@ -144,7 +142,7 @@ def test_each_check_is_a_line_with_its_remedy_indented_below_and_guests_apart() 
     ]
 
 
-def test_colours_are_on_the_status_alone() -> None:
+def test_only_the_status_is_coloured() -> None:
     first, *_ = text(CHECKS, coloured=True).splitlines()
     assert first == "\x1b[32mok       \x1b[0mconfiguration: /etc/samepaged/config.yaml"
 
@@ -153,14 +151,14 @@ TEXTS = st.text(max_size=200)
 
 
 @given(st.lists(st.builds(Check, TEXTS, st.sampled_from(Status), TEXTS, st.none() | TEXTS, st.none() | TEXTS)))
-def test_whatever_names_hold_no_line_is_too_long_or_steers_the_terminal(checks: list[Check]) -> None:
+def test_report_lines_are_short_and_escaped(checks: list[Check]) -> None:
     lines = text(checks, coloured=False).split("\n")
     assert max(map(columns, lines)) <= 80
     assert all(line.isprintable() for line in lines)
     json.dumps(document(checks, []), ensure_ascii=False).encode()
 
 
-def test_the_document_has_what_the_contract_says() -> None:
+def test_document_has_the_contract_keys() -> None:
     found = forecast("precopy", 0.02, snapshot=2.0, obstacle=SHARED)
     scanned = GuestResult("web-1", "u-1", GIB, paused=False, reason=None, forecast=found, check=CHECKS[3])
     scanned = dataclasses.replace(scanned, clock=clock_forecast(0.1, ScanConfig()))

@@ -52,7 +52,7 @@ LINES = st.one_of(
 
 
 @given(st.lists(LINES), st.lists(LINES), st.sampled_from(["lockd", "sanlock", None]), SPACE, st.sampled_from("\"'"))
-def test_any_configuration_gives_the_value_that_is_in_it(
+def test_arbitrary_lock_manager_value_is_found(
     before: list[str], after: list[str], manager: str | None, space: str, quote: str
 ) -> None:
     setting = [] if manager is None else [f"{space}lock_manager{space}={space}{quote}{manager}{quote}"]
@@ -60,7 +60,7 @@ def test_any_configuration_gives_the_value_that_is_in_it(
 
 
 @given(st.text())
-def test_any_text_is_read_without_an_error(text: str) -> None:
+def test_arbitrary_qemu_conf_is_read(text: str) -> None:
     found = lock_manager(text)
     assert found is None or found in text
 
@@ -72,7 +72,7 @@ def test_a_lock_manager_is_a_warning_with_a_remedy() -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "#lock_manager"])
-def test_no_lock_manager_is_well(text: str | None) -> None:
+def test_no_lock_manager_is_ok(text: str | None) -> None:
     assert (lease_check(PATH, text).status, "no lock manager" in lease_check(PATH, text).message) == ("ok", True)
 
 
@@ -81,7 +81,7 @@ def test_an_unreadable_file_is_a_note() -> None:
     assert (check.status, check.remedy, "not checked" in check.message) == ("ok", None, True)
 
 
-def test_the_file_is_that_of_the_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_qemu_conf_path_by_uri(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     system, session = tmp_path / "system.conf", tmp_path / "libvirt/qemu.conf"
     session.parent.mkdir()
     session.write_text('lock_manager = "lockd"')

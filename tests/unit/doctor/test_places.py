@@ -73,7 +73,7 @@ ELSEWHERE = DirectoryState(
         (FULL, True, "ok"),
     ],
 )
-def test_without_a_place_for_the_seed_hashes_of_runs_do_not_compare(
+def test_unusable_state_directory_is_a_warning(
     directory: DirectoryState,
     seeded: bool,  # noqa: FBT001 - a case
     status: str,
@@ -94,7 +94,7 @@ def test_without_a_place_for_the_seed_hashes_of_runs_do_not_compare(
         ([OPEN], "warning"),
     ],
 )
-def test_without_a_place_for_the_journal_nobody_is_suspended(candidates: list[DirectoryState], status: str) -> None:
+def test_unusable_runtime_directory_is_a_failure(candidates: list[DirectoryState], status: str) -> None:
     assert runtime_directory(candidates, "someone").status == status
 
 
@@ -102,19 +102,19 @@ def test_without_a_place_for_the_journal_nobody_is_suspended(candidates: list[Di
     ("directory", "status"),
     [(GOOD, "ok"), (TO_MAKE, "ok"), (SHUT, "warning"), (MISSING, "warning"), (FULL, "warning"), (OPEN, "warning")],
 )
-def test_traces_that_are_wanted_need_a_place_of_their_own(directory: DirectoryState, status: str) -> None:
+def test_enabled_traces_need_a_directory(directory: DirectoryState, status: str) -> None:
     check = traces(directory, "samepaged", installed=True)
     assert check.status == Status(status)
     assert bool(check.remedy) == (status != "ok")
 
 
-def test_traces_that_are_wanted_need_duckdb() -> None:
+def test_enabled_traces_need_duckdb() -> None:
     check = traces(GOOD, "samepaged", installed=False)
     assert check.status is Status.FAILURE
     assert "pip install 'samepaged[traces]'" in str(check.remedy)
 
 
-def test_a_directory_that_is_there_is_never_given_to_another_user() -> None:
+def test_existing_directory_keeps_its_owner() -> None:
     assert "install" not in str(runtime_directory([SHUT], "someone").remedy)
     assert "install -d -m 700 -o someone /run/samepaged" in str(runtime_directory([MISSING], "someone").remedy)
 
@@ -132,7 +132,7 @@ def test_a_directory_that_is_there_is_never_given_to_another_user() -> None:
         ),
     ],
 )
-def test_a_seed_is_a_secret_and_whole(file: SeedFileState, status: str) -> None:
+def test_seed_file_is_private_and_valid(file: SeedFileState, status: str) -> None:
     assert seed(file, seeded=False).status == status
     assert seed(file, seeded=True).status is Status.OK
 
@@ -140,7 +140,7 @@ def test_a_seed_is_a_secret_and_whole(file: SeedFileState, status: str) -> None:
 ENTRY = Entry("qemu:///system", "0" * 32, 3, "web\n1", "boot")
 
 
-def test_a_guest_that_may_be_left_suspended_is_a_failure_that_recover_mends() -> None:
+def test_open_journal_entry_is_a_failure() -> None:
     (check,) = journal([OpenEntry(HERE, ENTRY, 0.0)], [])
     assert (check.status, str(check.remedy)[:17]) == ("failure", "samepaged recover")
     assert "\n" not in check.message
@@ -148,19 +148,19 @@ def test_a_guest_that_may_be_left_suspended_is_a_failure_that_recover_mends() ->
     assert [one.status for one in journal([JournalError("it is odd; remove it")], [HERE])] == ["warning", "warning"]
 
 
-def test_every_problem_of_a_configuration_is_a_failure_with_its_remedy() -> None:
+def test_configuration_problems_are_failures() -> None:
     first, second = configuration(HERE, ["f:1:1: a; b", "f:2:1: c"], readable_by_others=False, other_file=False)
     assert (first.status, first.message, first.remedy) == ("failure", "f:1:1: a", "b")
     assert second.remedy is not None
 
 
-def test_a_configuration_that_was_not_asked_for_is_pointed_at() -> None:
+def test_default_configuration_is_named() -> None:
     (check,) = configuration(None, [], readable_by_others=False, other_file=True)
     assert (check.status, check.remedy) == ("warning", "samepaged doctor --config /etc/samepaged/config.yaml")
     assert [one.status for one in configuration(None, [], readable_by_others=False, other_file=False)] == ["ok"]
 
 
-def test_a_seed_in_a_configuration_that_all_may_read_is_a_warning(tmp_path: Path) -> None:
+def test_readable_seed_is_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "with a space.yaml"
     path.write_text("hashing: {seed: 7}")
     path.chmod(0o644)
@@ -171,12 +171,12 @@ def test_a_seed_in_a_configuration_that_all_may_read_is_a_warning(tmp_path: Path
     assert (check.status, config.hashing.seed) == (Status.OK, 7)
 
 
-def test_a_configuration_that_cannot_be_used_leaves_the_defaults(tmp_path: Path) -> None:
+def test_invalid_configuration_uses_defaults(tmp_path: Path) -> None:
     config, checks = read_configuration(tmp_path / "none.yaml")
     assert (worst(checks), config) == (Status.FAILURE, Config())
 
 
-def test_looking_at_a_directory_makes_nothing(tmp_path: Path) -> None:
+def test_directory_check_creates_nothing(tmp_path: Path) -> None:
     assert directory_state(tmp_path / "a" / "b").creatable
     assert not (tmp_path / "a").exists()
     found = directory_state(tmp_path)
@@ -188,7 +188,7 @@ def test_looking_at_a_directory_makes_nothing(tmp_path: Path) -> None:
     assert not directory_state(file / "below").creatable
 
 
-def test_the_journal_of_a_process_that_is_no_more_is_read_and_left(tmp_path: Path) -> None:
+def test_orphaned_journal_is_read_only(tmp_path: Path) -> None:
     config = Config(state_directory=tmp_path / "state", runtime_directory=tmp_path)
     entry = Entry("qemu:///system", "0" * 32, 3, "web-1", boot_id())
     file = tmp_path / "suspended-999999999-1"
@@ -224,7 +224,7 @@ WIDE = Address("0.0.0.0:9953", 9953, loopback=False, bind_error=None, listener=L
         (Address("h:9", 9953, loopback=False, bind_error=None, listener=Listener.OTHER), False, ["failure", "warning"]),
     ],
 )
-def test_an_address_is_to_be_had_and_not_open_to_all(
+def test_listen_address_is_free_and_private(
     address: Address,
     encrypted: bool,  # noqa: FBT001 - a case
     statuses: list[str],
@@ -232,7 +232,7 @@ def test_an_address_is_to_be_had_and_not_open_to_all(
     assert [check.status for check in listen_address(address, set(), encrypted=encrypted)] == statuses
 
 
-def test_a_low_port_is_no_failure_with_its_capability() -> None:
+def test_low_port_with_capability_is_ok() -> None:
     low = Address("h:80", 80, loopback=True, bind_error=None, listener=Listener.NONE)
     assert [check.status for check in listen_address(low, {"CAP_NET_BIND_SERVICE"}, encrypted=False)] == ["ok"]
 
@@ -251,7 +251,7 @@ TCP6 = """\
 """
 
 
-def test_listening_sockets_are_read_from_the_kernels_tables() -> None:
+def test_listening_sockets_are_parsed() -> None:
     assert parse_listeners(TCP) == {("127.0.0.1", 9953), (ANY, 22)}
     assert parse_listeners(TCP6) == {("::1", 9953), ("fe80::fe:ff:200:1", 5000)}
     assert parse_listeners("") == set()
@@ -269,13 +269,13 @@ def test_listening_sockets_are_read_from_the_kernels_tables() -> None:
         ("fe80::1%eth0", 9953, None),
     ],
 )
-def test_all_addresses_and_one_stand_in_each_others_way(ip: str, port: int, holder: str | None) -> None:
+def test_wildcard_and_single_address_conflict(ip: str, port: int, holder: str | None) -> None:
     assert conflicting_listener(ip, port, parse_listeners(TCP)) == holder
 
 
 @given(st.text(alphabet="0123456789ABCDEF: \n", max_size=200))
 @example(TCP.partition("\n")[2])
-def test_no_table_is_a_riddle(text: str) -> None:
+def test_arbitrary_socket_table_is_parsed(text: str) -> None:
     try:
         found = parse_listeners("header\n" + text)
     except ValueError:
@@ -284,7 +284,7 @@ def test_no_table_is_a_riddle(text: str) -> None:
     assert all(port >= 0 for _, port in found)
 
 
-def test_a_socket_of_somebody_else_is_found_and_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_listener_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_module, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:  # it takes connections, and says nothing
         at = f"127.0.0.1:{server.getsockname()[1]}"
@@ -294,12 +294,12 @@ def test_a_socket_of_somebody_else_is_found_and_not_disturbed(monkeypatch: pytes
     assert check.status == "ok"
 
 
-def test_an_address_that_this_host_has_not_is_a_failure() -> None:
+def test_foreign_address_is_a_failure() -> None:
     (check,) = network(ExportConfig(listen="203.0.113.77:9953"), set())
     assert (check.status, "127.0.0.1" in str(check.remedy)) == ("failure", True)
 
 
-def test_a_web_configuration_is_loaded_and_what_it_has_is_said(tmp_path: Path) -> None:
+def test_web_configuration_is_described(tmp_path: Path) -> None:
     assert web_configuration(None, None) == []
     bad = tmp_path / "web.yaml"
     bad.write_text("nonsense: 1")
@@ -311,7 +311,7 @@ def test_a_web_configuration_is_loaded_and_what_it_has_is_said(tmp_path: Path) -
     assert (check.status, "neither TLS nor passwords" in check.message) == ("ok", True)
 
 
-def test_an_address_with_tls_may_be_reached_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls_address_may_be_public(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = LoadedConfig(WebConfig(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     monkeypatch.setattr(network_module, "load", lambda *_: loaded)
     checks = network(ExportConfig(listen="0.0.0.0:0", web_config_file=tmp_path / "web.yaml"), set())

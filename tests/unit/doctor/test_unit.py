@@ -39,7 +39,7 @@ def statuses(checks: list[Check]) -> list[str]:
     return [str(check.status) for check in checks]
 
 
-def test_the_unit_as_it_is_installed_is_well() -> None:
+def test_installed_unit_is_ok() -> None:
     (check,) = scanner_unit(GOOD, USER, AUTO)
     assert check.status == "ok"
     assert "active" in check.message
@@ -47,7 +47,7 @@ def test_the_unit_as_it_is_installed_is_well() -> None:
     assert statuses(web_unit(WEB, GOOD)) == ["ok"]
 
 
-def test_a_unit_that_is_not_installed_is_a_warning_that_says_how() -> None:
+def test_missing_unit_is_a_warning() -> None:
     (check,) = scanner_unit(parse_properties("LoadState=not-found\nActiveState=inactive\n"), USER, AUTO)
     assert (check.status, "make install" in str(check.remedy)) == ("warning", True)
     assert web_unit({"LoadState": "not-found"}, GOOD) == []
@@ -72,14 +72,12 @@ DUMP = ScanConfig(reader="dump", threads=3)
         ({"LimitMEMLOCK": str(8 << 20)}, AUTO, "ok", ""),
     ],
 )
-def test_what_a_unit_lacks_is_named_with_the_setting_that_mends_it(
-    changed: dict[str, str], scan: ScanConfig, status: str, remedy: str
-) -> None:
+def test_unit_problems_have_remedies(changed: dict[str, str], scan: ScanConfig, status: str, remedy: str) -> None:
     (check,) = scanner_unit(GOOD | changed, USER, scan)
     assert (check.status, remedy in (check.remedy or "")) == (status, True)
 
 
-def test_a_unit_that_runs_as_root_needs_no_ambient_capabilities_and_is_warned_about() -> None:
+def test_root_unit_is_a_warning() -> None:
     root = UnitUser("", exists=False, in_group=False, allowed_by_polkit=False)
     checks = scanner_unit(GOOD | {"User": "", "AmbientCapabilities": ""}, root, AUTO)
     assert statuses(checks) == ["warning"]
@@ -87,7 +85,7 @@ def test_a_unit_that_runs_as_root_needs_no_ambient_capabilities_and_is_warned_ab
     assert statuses(checks) == ["warning", "failure"]
 
 
-def test_a_user_that_libvirt_does_not_know_is_a_failure() -> None:
+def test_user_without_libvirt_access_fails() -> None:
     assert statuses(scanner_unit(GOOD, UnitUser("x", exists=False, in_group=False, allowed_by_polkit=False), AUTO)) == [
         "failure"
     ]
@@ -99,11 +97,11 @@ def test_a_user_that_libvirt_does_not_know_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize("changed", [{"User": ""}, {"User": "samepaged"}, {"AmbientCapabilities": "cap_sys_ptrace"}])
-def test_a_web_process_with_the_scanners_rights_is_a_warning(changed: dict[str, str]) -> None:
+def test_privileged_web_unit_is_a_warning(changed: dict[str, str]) -> None:
     assert statuses(web_unit(WEB | changed, GOOD)) == ["warning"]
 
 
-def test_what_systemctl_prints_may_be_anything() -> None:
+def test_arbitrary_systemctl_output_is_parsed() -> None:
     assert parse_properties("a=b=c\nnothing\n=x\n\nempty=") == {"a": "b=c", "": "x", "empty": ""}
     assert statuses(scanner_unit({}, USER, AUTO)) == ["warning"]
 
@@ -112,20 +110,20 @@ VERSIONS = ("9.0.0", "7.2.22")
 URI = "qemu:///system"
 
 
-def test_libvirt_tells_what_it_is_and_whether_guests_may_be_suspended() -> None:
+def test_libvirt_versions_and_rights() -> None:
     assert statuses(connection_checks(Access(URI, VERSIONS, may_change=True), "someone")) == ["ok", "ok"]
     first, rights = connection_checks(Access(URI, VERSIONS, may_change=False), "someone")
     assert "QEMU 7.2.22" in first.message
     assert (rights.status, "as root" in str(rights.remedy)) == ("failure", True)
 
 
-def test_a_refusal_to_write_is_quoted_in_a_line() -> None:
+def test_read_only_refusal_is_quoted() -> None:
     error = HypervisorError("libvirt cannot be reached: authentication\nunavailable; check")
     _, rights = connection_checks(Access(URI, VERSIONS, may_change=False, error=error), "someone")
     assert "authentication unavailable" in rights.message
 
 
-def test_a_libvirt_that_is_away_is_a_failure_and_the_rest_unknown() -> None:
+def test_unreachable_libvirt_is_a_failure() -> None:
     error = HypervisorError("libvirt cannot be reached: no such file; check that libvirtd runs")
     first, rest = connection_checks(Access(URI, None, may_change=False, error=error), "someone")
     assert (first.status, first.remedy) == ("failure", "check that libvirtd runs")
@@ -154,7 +152,7 @@ class Connection:
         self.closed = True
 
 
-def test_who_may_only_read_is_connected_for_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_user_connects_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libvirtd, "LibvirtHypervisor", Connection)
     with connect(URI) as (hypervisor, access):
         assert hypervisor is not None

@@ -123,7 +123,7 @@ def test_a_directory_that_is_gone_is_one_warning(tmp_path: Path, caplog: pytest.
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_a_lock_that_hangs_holds_nothing_up(
+def test_hanging_lock_does_not_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "LOCK_TIMEOUT_SECONDS", 0.02)
@@ -155,7 +155,7 @@ def test_threads_lose_no_pause(tmp_path: Path) -> None:
     assert PauseLedger(tmp_path, Clock()).remaining_seconds(GUEST, 1.8) == pytest.approx(1.6)
 
 
-def test_a_fifo_in_the_files_place_blocks_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_fifo_in_place_of_file_does_not_block(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     os.mkfifo(tmp_path / "pauses.json")
     ledger = PauseLedger(tmp_path)
     ledger.add("u-1", 0.5)

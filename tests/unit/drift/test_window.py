@@ -108,7 +108,7 @@ def test_a_pause_counts_for_an_hour() -> None:
 
 
 @given(PAUSES, st.floats(0.01, 20), st.floats(0.01, 20))
-def test_the_wait_is_long_enough_and_no_longer(pauses: Pauses, limit: float, seconds: float) -> None:
+def test_wait_is_exact(pauses: Pauses, limit: float, seconds: float) -> None:
     needed = seconds_until(pauses, GUEST, NOW, limit=limit, seconds=seconds)
     if seconds > limit:
         assert needed == math.inf

@@ -84,7 +84,7 @@ def test_one_unsettled_guest_does_not_hold_up_another(tmp_path: Path, hypervisor
     assert not found.path.exists()
 
 
-def test_a_settled_file_that_stays_is_told_once(
+def test_undeletable_file_is_reported_once(
     tmp_path: Path, hypervisor: FakeHypervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_entry(tmp_path)

@@ -137,7 +137,7 @@ def test_a_failed_resume_is_tried_again(tmp_path: Path, hypervisor: FakeHypervis
     assert hypervisor.it.run_state is RunState.RUNNING
 
 
-def test_a_guest_that_another_client_resumed_is_settled(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
+def test_guest_resumed_by_another_client_is_resolved(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     def other() -> None:
         hypervisor.it.run_state = RunState.RUNNING
 

@@ -90,7 +90,7 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
         one.journal.close()
 
 
-def test_it_promises_only_with_a_connection(running: Running) -> None:
+def test_arming_needs_a_connection(running: Running) -> None:
     running.hypervisor.reachable = False
     assert running.arm() == {"refused": 1, "why": "libvirt is away"}
     running.hypervisor.reachable = True

@@ -351,7 +351,7 @@ def test_a_guest_in_another_state_is_left_as_it_is(scene: Scene) -> None:
     assert "resume" not in scene.hypervisor.it.calls
 
 
-def test_the_guard_hears_that_a_dump_has_ended(scene: Scene) -> None:
+def test_guard_is_told_of_dump_end(scene: Scene) -> None:
     with scene.suspender(1.0, dumping=True):
         pass
     assert scene.guard.calls == ["arm", "suspended", "dump_ended", "disarm"]

@@ -30,7 +30,7 @@ def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int
     return room
 
 
-def test_a_thread_that_never_begins_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unstarted_thread_is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a thread has no memory for its first object: the call that starts it has succeeded."""
     late: list[Callable[[], None]] = []
     monkeypatch.setattr(_thread, "start_new_thread", lambda function, _: late.append(function))
@@ -43,7 +43,7 @@ def test_a_thread_that_never_begins_is_not_waited_for(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 100])
-def test_each_item_is_done_once_and_in_order_however_many_threads_there_are(room: int, count: int) -> None:
+def test_items_are_mapped_once_in_order(room: int, count: int) -> None:
     done: list[int] = []
 
     def work(item: int) -> int:
@@ -54,7 +54,7 @@ def test_each_item_is_done_once_and_in_order_however_many_threads_there_are(room
     assert sorted(done) == list(range(count))
 
 
-def test_what_the_work_raises_is_raised_here(room: int) -> None:
+def test_work_errors_are_raised(room: int) -> None:
     def work(item: int) -> int:
         return 1 // (item - 50)
 
@@ -62,7 +62,7 @@ def test_what_the_work_raises_is_raised_here(room: int) -> None:
         map_in_threads(work, range(100), 4)
 
 
-def test_no_item_is_begun_after_one_has_failed() -> None:
+def test_failure_stops_further_items() -> None:
     done: list[int] = []
 
     def work(item: int) -> None:
@@ -74,7 +74,7 @@ def test_no_item_is_begun_after_one_has_failed() -> None:
     assert len(done) <= 2
 
 
-def test_work_is_called_once_in_each_thread_that_there_is(room: int) -> None:
+def test_work_runs_once_per_thread(room: int) -> None:
     threads: list[int] = []
     all_there = threading.Barrier(min(room + 1, 3))
 
@@ -87,7 +87,7 @@ def test_work_is_called_once_in_each_thread_that_there_is(room: int) -> None:
     assert threading.get_ident() in threads
 
 
-def test_a_failure_of_another_thread_is_raised_when_all_have_ended() -> None:
+def test_thread_failure_is_raised_at_the_end() -> None:
     ended = threading.Event()
 
     def work() -> None:

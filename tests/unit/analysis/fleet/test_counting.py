@@ -51,7 +51,7 @@ def by_sets(traces: list[Trace]) -> dict[tuple[str, str], int]:
     return {pair: count for pair, count in pairs.items() if count}
 
 
-def test_the_papers_example_on_two_hosts(tmp_path: Path) -> None:
+def test_paper_example_on_two_hosts(tmp_path: Path) -> None:
     # A and B hold three copies of P, C three of Q: self 2 + 2 + 2, inter 1.
     store = Store(tmp_path)
     store.write(guest("kvm-1", "A", [P, P, P]))
@@ -77,7 +77,7 @@ guests = st.tuples(
 
 @settings(max_examples=12)
 @given(st.lists(guests, min_size=1, max_size=6))
-def test_any_fleet_is_counted_as_sets_are(
+def test_fleet_counts_equal_set_counts(
     tmp_path_factory: pytest.TempPathFactory, members: list[tuple[str, list[int]]]
 ) -> None:
     traces = [guest(host, f"guest-{number}", pages) for number, (host, pages) in enumerate(members)]
@@ -94,7 +94,7 @@ def test_any_fleet_is_counted_as_sets_are(
 
 @settings(max_examples=12)
 @given(st.lists(guests, min_size=1, max_size=6), st.sampled_from([1, 2, 64]))
-def test_no_estimate_is_more_than_the_guests_have(
+def test_estimates_are_bounded_by_guests(
     tmp_path_factory: pytest.TempPathFactory, members: list[tuple[str, list[int]]], sample: int
 ) -> None:
     traces = [guest(host, f"guest-{number}", pages) for number, (host, pages) in enumerate(members)]
@@ -114,7 +114,7 @@ def test_no_estimate_is_more_than_the_guests_have(
         assert low <= found.shared_pages_of(pair) <= high <= min(most[name] for name in pair.hosts)
 
 
-def test_pairs_that_share_most_come_first_and_those_alike_by_name(tmp_path: Path) -> None:
+def test_pairs_are_sorted_by_sharing(tmp_path: Path) -> None:
     pages = {"d": [9, 10, 11], "c": [9, 10], "b": [9, 10], "a": [9], "e": [99]}
     parquet.write(tmp_path / "x.parquet", [guest(host, host, held) for host, held in pages.items()])
     order = ["b c", "b d", "c d", "a b", "a c", "a d"]
@@ -134,7 +134,7 @@ def newest_traces(place: Path) -> list[Trace]:
     return [one for one in traces if (one.about.host, one.about.domain, one.about.scanned_at) in wanted]
 
 
-def test_exports_and_single_traces_count_together_each_guest_by_its_newest(mixed: Path) -> None:
+def test_newest_trace_of_each_guest_counts(mixed: Path) -> None:
     traces = newest_traces(mixed)
     assert len(traces) == 16
     found = fleet(mixed, duckdb_engine)
@@ -142,7 +142,7 @@ def test_exports_and_single_traces_count_together_each_guest_by_its_newest(mixed
     assert found.sample == 1
 
 
-def test_a_sample_counts_the_lowest_hashes_and_says_how_far_it_may_be_off(mixed: Path) -> None:
+def test_sample_has_error_bounds(mixed: Path) -> None:
     whole, found = fleet(mixed, duckdb_engine), fleet(mixed, duckdb_engine, sample=4)
     assert shared(found) == by_sets([trace.sampled(4) for trace in newest_traces(mixed)])
     assert (found.hashed_pages, found.self_sharing_pages) == (whole.hashed_pages, whole.self_sharing_pages)
@@ -156,7 +156,7 @@ def test_a_sample_counts_the_lowest_hashes_and_says_how_far_it_may_be_off(mixed:
         assert found.error_of(pair) == pytest.approx(math.sqrt(0.75 / pair.shared))
 
 
-def test_files_that_are_samples_decide_how_much_is_counted(tmp_path: Path) -> None:
+def test_sampled_files_set_the_sample(tmp_path: Path) -> None:
     store = Store(tmp_path)
     traces = [guest(host, "x", list(range(2**63, 2**64, 2**55))) for host in "ab"]
     store.write(traces[0])
@@ -169,13 +169,13 @@ def test_files_that_are_samples_decide_how_much_is_counted(tmp_path: Path) -> No
         assert shared(found) == {("a", "b"): (most + 2**63) // 2**55}
 
 
-def test_however_many_rows_are_worked_on_at_once_the_answer_is_the_same(mixed: Path) -> None:
+def test_part_size_changes_nothing(mixed: Path) -> None:
     once = fleet(mixed, duckdb_engine)
     assert fleet(mixed, engine_of(10_000)) == once
     assert fleet(mixed, engine_of(1_000), sample=2) == fleet(mixed, duckdb_engine, sample=2)
 
 
-def test_a_guest_that_has_moved_is_where_it_was_last(tmp_path: Path) -> None:
+def test_moved_guest_counts_on_last_host(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write(guest("old", "x", [7, 8], uuid="u"))
     store.write(guest("new", "x", [7], uuid="u", at=WHEN + 60))
@@ -185,13 +185,13 @@ def test_a_guest_that_has_moved_is_where_it_was_last(tmp_path: Path) -> None:
     assert found.distinct_pages == 1
 
 
-def test_a_fleet_of_one_host_has_no_pairs(tmp_path: Path) -> None:
+def test_one_host_has_no_pairs(tmp_path: Path) -> None:
     Store(tmp_path).write(guest("only", "x", [7, 7, 8]))
     found = fleet(tmp_path, duckdb_engine)
     assert (found.pairs, found.widespread, found.distinct_pages, found.duplicate_pages) == ((), (), 2, 1)
 
 
-def test_a_guest_without_any_contents_counts_as_a_guest(tmp_path: Path) -> None:
+def test_guest_without_contents_is_counted(tmp_path: Path) -> None:
     Store(tmp_path).write(guest("only", "x", [0, 0, 2]))
     found = fleet(tmp_path, duckdb_engine, sample=4)
     assert (found.hosts[0].guests, found.hosts[0].memory_pages, found.distinct_pages) == (1, 3, 0)
@@ -207,7 +207,7 @@ def test_a_guest_without_any_contents_counts_as_a_guest(tmp_path: Path) -> None:
         "scanned_at + INTERVAL 1 MICROSECOND AS scanned_at",
     ],
 )
-def test_a_file_with_other_rows_than_were_written_gives_an_error_that_names_it(tmp_path: Path, change: str) -> None:
+def test_altered_rows_name_the_file(tmp_path: Path, change: str) -> None:
     store = Store(tmp_path)
     store.write(guest("kvm-1", "x", [7, 8]))
     path = store.write(guest("kvm-2", "x", [7, 8]))
@@ -217,7 +217,7 @@ def test_a_file_with_other_rows_than_were_written_gives_an_error_that_names_it(t
     assert str(path) in str(caught.value)
 
 
-def test_a_file_that_the_engine_cannot_read_gives_an_error_that_names_it(tmp_path: Path) -> None:
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write(guest("kvm-1", "x", [7, 8]))
     path = store.write(guest("kvm-2", "x", list(range(7, 4000))))
@@ -236,7 +236,7 @@ class Broken(DuckDbEngine):
         return super().rows(f"SELECT 1 / nothing FROM ({query})")  # noqa: S608 - a test's own words
 
 
-def test_where_the_engine_fails_and_every_file_is_whole_the_engine_is_named(tmp_path: Path) -> None:
+def test_engine_failure_names_the_engine(tmp_path: Path) -> None:
     Store(tmp_path).write(guest("kvm-1", "x", [7, 8]))
 
     @contextlib.contextmanager
@@ -250,13 +250,13 @@ def test_where_the_engine_fails_and_every_file_is_whole_the_engine_is_named(tmp_
 
 
 @pytest.mark.parametrize("sample", [3, 0, 1 << 17])
-def test_a_sample_that_is_none_is_an_error(tmp_path: Path, sample: int) -> None:
+def test_invalid_sample_is_an_error(tmp_path: Path, sample: int) -> None:
     Store(tmp_path).write(guest("kvm-1", "x", [7, 8]))
     with pytest.raises(UsageError, match="power of two"):
         fleet(tmp_path, duckdb_engine, sample=sample)
 
 
-def test_hashes_of_32_bits_are_counted_whole_and_never_as_a_sample(tmp_path: Path) -> None:
+def test_hashes_of_32_bits_are_not_sampled(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for host in "ab":
         store.write(guest(host, "x", [7, 2**31 + 5], hash_bits=32))
@@ -265,7 +265,7 @@ def test_hashes_of_32_bits_are_counted_whole_and_never_as_a_sample(tmp_path: Pat
         fleet(tmp_path, duckdb_engine, sample=2)
 
 
-def test_two_guests_of_one_name_and_moment_are_refused(tmp_path: Path) -> None:
+def test_ambiguous_guests_are_refused(tmp_path: Path) -> None:
     for number, uuid in enumerate(("u", "v")):
         parquet.write(tmp_path / f"{number}.parquet", [guest("a", "x", [7 + number], uuid=uuid)])
     with pytest.raises(TraceError, match=r"has a trace that .* has, too"):

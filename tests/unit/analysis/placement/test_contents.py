@@ -33,7 +33,7 @@ def arrays(sets: list[frozenset[int]]) -> list[np.ndarray[tuple[int], np.dtype[n
 
 @settings(max_examples=50, deadline=None)
 @given(owner_sets, st.integers(1, 40), st.integers(1, 3))
-def test_contents_of_the_same_guests_are_one_class(sets: list[frozenset[int]], part_size: int, threads: int) -> None:
+def test_equal_guest_sets_are_one_class(sets: list[frozenset[int]], part_size: int, threads: int) -> None:
     found = shared_contents(arrays(sets), part_size=part_size, threads=threads)
     assert classes_of(found) == expected(sets)
     whole = shared_contents(arrays(sets), threads=1)
@@ -43,14 +43,14 @@ def test_contents_of_the_same_guests_are_one_class(sets: list[frozenset[int]], p
 
 @settings(max_examples=30, deadline=None)
 @given(owner_sets)
-def test_classes_of_many_parts_are_put_together_on_the_way(sets: list[frozenset[int]]) -> None:
+def test_classes_of_parts_are_merged(sets: list[frozenset[int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contents, "MOST_ENTRIES", 1)
         found = shared_contents(arrays(sets), part_size=2, threads=2)
     assert classes_of(found) == expected(sets)
 
 
-def test_chosen_classes_keep_their_owners_and_weights() -> None:
+def test_selected_classes_keep_guests_and_weights() -> None:
     incidence = weighed([((0, 1), 5), ((1, 2, 3), 7), ((0, 3), 9)])
     assert classes_of(incidence) == {(0, 1): 5, (1, 2, 3): 7, (0, 3): 9}
     assert classes_of(incidence.chosen(slice(1, None))) == {(1, 2, 3): 7, (0, 3): 9}

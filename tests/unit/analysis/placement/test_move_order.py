@@ -29,12 +29,12 @@ def ends(yard: Terms, steps: list[Step]) -> list[int]:
     return at
 
 
-def test_room_is_made_before_it_is_taken() -> None:
+def test_moves_free_memory_first() -> None:
     # 1 has to leave b for c before 0 has room there.
     assert order(terms([0, 1], [4, 4], [4, 4, 4]), [1, 2]) == [(1, 2), (0, 1)]
 
 
-def test_a_circle_of_full_hosts_is_opened_with_one_detour() -> None:
+def test_full_hosts_swap_by_one_detour() -> None:
     yard = terms([0, 1, 2], [4, 4, 4], [4, 4, 4, 4])
     steps = order(yard, [1, 2, 0])
     assert steps is not None
@@ -43,13 +43,13 @@ def test_a_circle_of_full_hosts_is_opened_with_one_detour() -> None:
     assert ends(yard, steps) == [1, 2, 0]
 
 
-def test_a_bystander_steps_aside_and_comes_back() -> None:
+def test_uninvolved_guest_detours_and_returns() -> None:
     # 0 and 1 change places: there is only room for it while 2 is on the third host, where neither of them fits.
     yard = terms([0, 1, 1], [4, 4, 3], [4, 8, 3])
     assert order(yard, [1, 0, 1]) == [(2, 2), (0, 1), (1, 0), (2, 1)]
 
 
-def test_there_is_no_order_without_room_or_without_enough_moves() -> None:
+def test_impossible_order_is_none() -> None:
     full = terms([0, 1], [4, 4], [4, 4])
     assert order(full, [1, 0]) is None
     spare = terms([0, 1], [4, 4], [4, 4, 4])
@@ -57,7 +57,7 @@ def test_there_is_no_order_without_room_or_without_enough_moves() -> None:
     assert order(spare, [1, 0], most_moves=3) is not None
 
 
-def test_rivals_change_places_without_meeting() -> None:
+def test_rivals_swap_without_meeting() -> None:
     yard = terms([0, 1], [1, 1], [9, 9, 9], ((1,), (0,)))
     steps = order(yard, [1, 0])
     assert steps is not None
@@ -77,7 +77,7 @@ yards = st.integers(1, 6).flatmap(
 
 @settings(deadline=None)
 @given(yards)
-def test_steps_keep_to_the_terms_and_end_where_they_shall(yard: tuple[list[int], ...]) -> None:
+def test_steps_meet_constraints_and_target(yard: tuple[list[int], ...]) -> None:
     origin, memory, limits, target = yard
     drawn = terms(origin, memory, limits)
     steps = order(drawn, target)
@@ -88,7 +88,7 @@ def test_steps_keep_to_the_terms_and_end_where_they_shall(yard: tuple[list[int],
 
 @settings(deadline=None)
 @given(yards, st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), max_size=30))
-def test_a_shorter_way_is_a_way_to_the_same_end(yard: tuple[list[int], ...], wanted: list[Step]) -> None:
+def test_shortened_steps_reach_the_target(yard: tuple[list[int], ...], wanted: list[Step]) -> None:
     origin, memory, limits, _ = yard
     drawn = terms(origin, memory, limits)
     walk: list[Step] = []
@@ -101,7 +101,7 @@ def test_a_shorter_way_is_a_way_to_the_same_end(yard: tuple[list[int], ...], wan
     assert ends(drawn, short) == ends(drawn, walk)
 
 
-def test_a_way_that_comes_back_is_cut_short() -> None:
+def test_circular_steps_are_removed() -> None:
     yard = terms([0, 1], [1, 1], [9, 9, 9])
     assert shortened(yard, [(0, 1), (0, 2), (0, 0), (1, 2)]) == [(1, 2)]
     assert shortened(yard, [(0, 1), (1, 0), (0, 2)]) in ([(1, 0), (0, 2)], [(0, 2), (1, 0)])

@@ -34,7 +34,7 @@ def possible(found: Histories, size: int) -> list[tuple[Pages, ...]]:
 
 @settings(max_examples=50)
 @given(histories)
-def test_groups_of_each_size_are_told_exactly_where_there_are_few(found: Histories) -> None:
+def test_few_groups_are_exact(found: Histories) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(groups_module, "_GROUPS", 1000)
         memory = Memory(found)
@@ -58,7 +58,7 @@ def test_groups_of_each_size_are_told_exactly_where_there_are_few(found: Histori
 
 @settings(max_examples=50)
 @given(histories, st.integers(0, 9))
-def test_of_many_groups_some_are_drawn(found: Histories, seed: int) -> None:
+def test_many_groups_are_sampled(found: Histories, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(groups_module, "_GROUPS", 5)
         memory = Memory(found)
@@ -71,12 +71,12 @@ def test_of_many_groups_some_are_drawn(found: Histories, seed: int) -> None:
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(1, 5))
-def test_the_number_of_groups_is_that_of_all_that_there_are(traces: list[int], size: int) -> None:
+def test_number_of_groups_is_exact(traces: list[int], size: int) -> None:
     groups = list(all_groups(traces, size))
     assert number_of_groups(traces, size) == len(groups) == len(set(groups))
 
 
-def test_groups_are_drawn_as_often_as_they_are_among_all() -> None:
+def test_group_sampling_is_uniform() -> None:
     traces, draws = [1, 2, 5, 3], 20_000
     every = Counter(tuple(guest for guest, _ in group) for group in all_groups(traces, 2))
     drawn = Counter(map(tuple, drawn_guests(traces, 2, draws, np.random.default_rng(1))))
@@ -86,14 +86,14 @@ def test_groups_are_drawn_as_often_as_they_are_among_all() -> None:
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.data())
-def test_a_drawn_group_has_so_many_guests(traces: list[int], data: st.DataObject) -> None:
+def test_sampled_group_has_its_size(traces: list[int], data: st.DataObject) -> None:
     size = data.draw(st.integers(1, len(traces)))
     for group in drawn_guests(traces, size, 3, np.random.default_rng(0)):
         assert len(group) == size
         assert group == sorted(set(group))
 
 
-def test_small_groups_are_looked_at_in_every_size_and_the_largest_too() -> None:
+def test_group_sizes_include_small_and_largest() -> None:
     assert chosen_sizes(1) == []
     assert chosen_sizes(2) == [2]
     assert chosen_sizes(7) == [2, 3, 4, 5, 6, 7]
@@ -102,7 +102,7 @@ def test_small_groups_are_looked_at_in_every_size_and_the_largest_too() -> None:
 
 
 @given(st.lists(oracle.memories, min_size=1, max_size=6))
-def test_what_lasts_is_what_the_later_trace_still_has(history: list[Pages]) -> None:
+def test_stability_counts_kept_contents(history: list[Pages]) -> None:
     memory = Memory({"a": history})
     found = {one.lag: one for one in what_lasts(memory.guests, memory, np.random.default_rng(0))}
     last = len(history) - 1
@@ -123,7 +123,7 @@ def test_what_lasts_is_what_the_later_trace_still_has(history: list[Pages]) -> N
                 )
 
 
-def test_a_guest_of_one_trace_has_nothing_that_could_last() -> None:
+def test_one_trace_has_no_stability() -> None:
     memory = Memory({"a": [[P]], "b": [[P, P, Q], [P, P, Q]]})
     (found,) = what_lasts(memory.guests, memory, np.random.default_rng(0))
     assert (found.domain, found.lag) == ("b", 1)
@@ -131,7 +131,7 @@ def test_a_guest_of_one_trace_has_nothing_that_could_last() -> None:
     assert found.content_ratio.avg == 1
 
 
-def test_of_many_guests_so_many_are_looked_at_for_what_lasts() -> None:
+def test_stability_samples_guests() -> None:
     memory = Memory({f"guest-{number}": [[P], [P]] for number in range(50)})
     found = what_lasts(memory.guests, memory, np.random.default_rng(0))
     assert len({one.domain for one in found}) == len(found) == 32
