@@ -4,7 +4,7 @@ PYTHON ?= python3
 PREFIX ?= /usr/local
 DESTDIR ?=
 PYTEST_ARGS ?=
-# Processes that share the tests. Guests are waited for more than computed with, so that a processor bears two of them.
+# Processes that share the tests. Those with guests wait more than they compute: a processor bears two of them.
 WORKERS ?= $(shell nproc)
 GUEST_WORKERS ?= $(shell expr 2 '*' $(WORKERS))
 FUZZ_INPUTS ?= 1000000
@@ -52,7 +52,8 @@ venv: $(STAMP) ## a virtual environment with a working .venv/bin/samepaged
 $(STAMP): pyproject.toml $(NATIVE)
 	@tools/provision build
 	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@echo "installing samepaged and its tools into $(VENV), which takes about a minute"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 check: $(STAMP) check-units check-rules ## formatting, lint, types, imports, systemd units, Prometheus rules, generated files
@@ -77,10 +78,10 @@ check-units: $(STAMP)
 check-rules:
 	@tools/check-rules
 
-test: deps $(STAMP) ## every test, those with real guests too (as root; a quarter of an hour at most)
+test: deps $(STAMP) ## every test, those with real guests too (as root; about seven minutes)
 	$(BIN)/pytest $(call PARALLEL,$(GUEST_WORKERS)) $(PYTEST_ARGS) tests/unit tests/system tests/chaos
 
-test-unit: $(STAMP) ## the tests that need no guest
+test-unit: $(STAMP) ## the tests that need no guest (a minute and a half)
 	$(BIN)/pytest $(call PARALLEL,$(WORKERS)) $(PYTEST_ARGS) tests/unit
 
 test-system: deps $(STAMP) ## the tests with real guests (as root)

@@ -15,8 +15,7 @@ import libvirt
 from samepaged.config import Config, SourcesConfig
 from samepaged.guard.client import GuardClient
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
-from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best_hasher
+from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.attribution_report import answers_of
 from samepaged.scan.guest import GuestScanner
@@ -108,7 +107,7 @@ def rows() -> list[Row]:
             without.scan(plain, domain)
             scanned = with_.scan(asking, domain)
             began = time.monotonic()
-            answers_of({scanned.scan.name: scanned}, names=True)
+            answers_of({scanned.scan.guest_id: scanned}, names=True)
             answering.append(time.monotonic() - began)
         guard.close()
         hypervisor.close()

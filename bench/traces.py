@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.analysis import guest_digest
 from samepaged.config import TracesConfig
+from samepaged.guest_id import GuestId
 from samepaged.scan.results import GuestScan
 from samepaged.scan.trace_recorder import Record, TraceRecorder
 from samepaged.traces import survey
@@ -28,7 +29,7 @@ ROUNDS = 5
 def guest_scan(number: int) -> GuestScan:
     return GuestScan(
         name="guest",
-        uuid="00000000-0000-4000-8000-000000000000",
+        guest_id=GuestId("qemu:///system", "00000000-0000-4000-8000-000000000000"),
         group="default",
         mode="snapshot",
         reader="process",

@@ -6,11 +6,13 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from samepaged.config import ScanConfig
 from samepaged.errors import Reason
 from samepaged.ksm import HostMerging, Merging, ProcessMerging
 from samepaged.scan.results import GuestScan, HostScan, SkippedGuest
-from samepaged.scan.snapshot import ConfigStatus, HistoryPoint, Limits, Snapshot
+from samepaged.scan.snapshot import ConfigStatus, HistoryPoint, Snapshot
 from samepaged.sharing import GroupSharing, GuestSharing, PairSharing, SharingReport
+from tests.support.results import guest_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +40,7 @@ def scanned(guest: GuestSharing, at: int, *, many: bool) -> GuestScan:
     fell_back = many and at % 11 == 3
     return GuestScan(
         name=guest.name,
-        uuid=f"8d6f2a0e-0000-4000-8000-{at:012d}",
+        guest_id=guest_id(guest.name),
         group=guest.group,
         mode="sliced" if fell_back else "precopy",
         reader="process",
@@ -118,7 +120,7 @@ def merging(of: HostScan, *, run: int = 1, part: float = 0.62) -> Merging:
     return Merging(
         host,
         {
-            guest.name: ProcessMerging(
+            guest_id(guest.name): ProcessMerging(
                 int(guest.recurring_pages * part), int(guest.zero_pages * part), guest.memory_pages
             )
             if guest.name in reached
@@ -132,12 +134,13 @@ def snapshot(of: HostScan | None, merged: Merging | None = None) -> Snapshot:
     """All that is known of a host whose last scan was `of`."""
     return Snapshot(
         config=ConfigStatus(successful=True, loaded=NOW - 86000),
-        limits=Limits(max_pause=0.25, interval=900.0),
+        limits=ScanConfig(max_pause=0.25, interval=900.0, max_drift=1),
         merging=merged,
         history=() if of is None else history(of),
         next_scan=NOW + 652,
         libvirt_up=True,
         latest=of,
+        names={} if of is None else {one.guest_id: one.name for one in of.scans},
     )
 
 
@@ -167,9 +170,12 @@ def large(count: int = 200) -> Snapshot:
         skipped=(
             SkippedGuest("vault", Reason.OPTED_OUT, "domain vault is opted out by its owner's metadata"),
             SkippedGuest(
-                "moving", Reason.IN_JOB, "domain moving is in a job (migration out); it is scanned when that is done"
+                "moving",
+                Reason.IN_JOB,
+                "domain moving is in a job (migration out); it is scanned when that is done",
+                guest_id("moving"),
             ),
             SkippedGuest("enclave", Reason.ENCRYPTED, "memory of domain enclave is encrypted; exclude it"),
         ),
     )
-    return replace(snapshot(of, merging(of, part=0.31)), failures={("moving", Reason.IN_JOB): 4})
+    return replace(snapshot(of, merging(of, part=0.31)), failures={(guest_id("moving"), Reason.IN_JOB): 4})

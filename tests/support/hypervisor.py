@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.guest_id import GuestId
 from samepaged.hypervisor.protocol import ControlState, RunState, ScanObstacle
 from samepaged.hypervisor.resume_events import ResumeCounter
 
@@ -43,6 +44,10 @@ class FakeDomain:
     """The event of a resume."""
     then: dict[str, Callable[[], None]] = field(default_factory=dict)
     """Called with a method of that name."""
+
+    @property
+    def guest_id(self) -> GuestId:
+        return GuestId(URI, self.uuid)
 
     def _call(self, name: str) -> None:
         self.calls.append(name)

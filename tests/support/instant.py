@@ -13,9 +13,12 @@ from samepaged.attribution.linux.kernel import Kernel
 from samepaged.attribution.linux.labelling import label_pages
 from samepaged.attribution.page_owners import KIND, KINDS
 from samepaged.attribution.ram_map import ram_maps
-from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
-from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.hashing import best_hasher
+from samepaged.attribution.session import AttributionSession, GuestKernelCache
+from samepaged.config import SourcesConfig
+from samepaged.memory.capture import capture
+from samepaged.memory.hashing import Hashing, best_hasher
+from samepaged.memory.reader import Capture, GuestControl, GuestMemory
+from tests.support.scan_request import scan_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,8 +49,8 @@ class Whole:
         return getattr(self.inner, name)
 
     @contextlib.contextmanager
-    def held(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> Iterator[None]:
-        with self.inner.held(copies, written):
+    def while_suspended(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> Iterator[None]:
+        with self.inner.while_suspended(copies, written):
             yield
         pages = np.arange(copies.pages, dtype=np.int64)
         buffer = bytearray(copies.pages * PAGE_SIZE)
@@ -62,13 +65,16 @@ def scanned(
 ) -> tuple[Capture, PageOwners, PageOwners]:
     """One scan of a guest: what it found, whose it says that the pages are, and whose they are by all of the memory."""
     layout = next(ram_maps(guest.machine, guest.memory))
-    attendant = AttributionSession(known, [layout], WorkerLimits(1 << 30, 60, names=True), lambda: False)
-    source = GuestMemory(guest.process.pid, guest.blocks, False, False, pause, lambda _: None, directory)
-    policy = Policy(mode, "process", 60.0, 1.0, 0, still_ksm=False)
+    attendant = AttributionSession(
+        known, [layout], SourcesConfig(memory_limit=1 << 30, time_limit=60, names=True), lambda: False
+    )
+    source = GuestMemory(guest.process.pid, guest.blocks, paused=False, vfio=False)
+    control = GuestControl(pause, lambda _: None, directory)
+    request = scan_request(mode, "process", 60.0, 1.0)
     with attendant:
         whole_ = Whole(attendant)
         witness: PageObserver = whole_  # type: ignore[assignment]  # the rest of it is the attendant's
-        found = capture(source, Hashing(best_hasher(), 7, 1, lambda: False), policy, kept, witness)
+        found = capture(source, control, Hashing(best_hasher(), 7, 1, lambda: False), request, kept, witness)
         attendant.start_attribution()
         owned = attendant.finish()
     assert whole_.words is not None

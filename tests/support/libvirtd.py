@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ PRIVATE = (
 )
 
 # What libvirt has asked QEMU, which takes seconds of computing.
+MEMORY = Path("/dev/shm")  # noqa: S108
 CAPABILITIES = CACHE / "capabilities"
 
 LIBVIRTD_CONF = """\
@@ -71,6 +73,10 @@ class Libvirtd:
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        # On a host this is a tmpfs: libvirtd syncs a guest's state there at each suspend and resume call.
+        if not (self.root / "run").exists() and MEMORY.is_dir():
+            (self.root / "run").symlink_to(tempfile.mkdtemp(prefix="samepaged-run-", dir=MEMORY))
         for _, name in PRIVATE:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         for name in ("sock", "ram", "lib/qemu", "etc/qemu"):
@@ -138,6 +144,11 @@ class Libvirtd:
                 shutil.copyfile(answers, partial)
                 partial.replace(kept)
 
+    def clear(self) -> None:
+        """Remove the files that are not below the root."""
+        if (self.root / "run").is_symlink():
+            shutil.rmtree((self.root / "run").readlink())
+
     def destroy_guests(self) -> None:
         """End every guest of this libvirtd."""
         with contextlib.closing(libvirt.open(self.uri)) as connection:
@@ -158,3 +169,4 @@ def private_libvirtd(root: Path) -> Iterator[Libvirtd]:
             daemon.start()
         daemon.destroy_guests()
         daemon.stop()
+        daemon.clear()

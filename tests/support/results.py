@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
+from samepaged.config import ScanConfig
 from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
+from samepaged.guest_id import GuestId
 from samepaged.ksm import HostMerging, Merging, ProcessMerging
 from samepaged.scan.results import GuestScan, HostScan, SkippedGuest
 from samepaged.scan.snapshot import (
@@ -15,7 +18,6 @@ from samepaged.scan.snapshot import (
     GuestAttribution,
     Histogram,
     HistoryPoint,
-    Limits,
     OpenJournalEntry,
     Snapshot,
     TraceStats,
@@ -37,6 +39,12 @@ AWKWARD_NAMES = (
     " spaces ",
     "",
 )
+
+
+def guest_id(name: str) -> GuestId:
+    """The identity of the test's guest of this name."""
+    number = zlib.crc32(name.encode("utf-8", "surrogatepass"))
+    return GuestId("qemu:///system", f"8d6f2a0e-0000-4000-8000-{number:012x}")
 
 
 def guest_sharing(name: str, group: str = "tenant", *, pages: int = 1000) -> GuestSharing:
@@ -70,7 +78,7 @@ def guest_scan(
     code, reason = fallback or (None, None)
     return GuestScan(
         name=name,
-        uuid="8d6f2a0e-0000-4000-8000-000000000001",
+        guest_id=guest_id(name),
         group=group,
         mode="snapshot",
         reader="process",
@@ -149,9 +157,10 @@ def snapshot(scan: HostScan | None = None, *, domains: tuple[str, ...] = ()) -> 
         libvirt_up=True,
         latest=scan,
         scan_durations=Histogram((0.5, 1.0, 5.0)).add(0.25).add(2.5),
-        pauses={name: Histogram((0.01, 0.1)).add(0.03125) for name in domains},
-        failures={(name, Reason.READ): 3 for name in domains},
-        last_success=dict.fromkeys(domains, STARTED + 2),
+        names={guest_id(name): name for name in domains},
+        pauses={guest_id(name): Histogram((0.01, 0.1)).add(0.03125) for name in domains},
+        failures={(guest_id(name), Reason.READ): 3 for name in domains},
+        last_success={guest_id(name): STARTED + 2 for name in domains},
     )
 
 
@@ -169,14 +178,14 @@ def full_snapshot() -> Snapshot:
     )
     return replace(
         snapshot(scan, domains=("web-1", "web-2")),
-        limits=Limits(0.25, 900.0, 0.0005),
-        paused={"web-1": PausedTime(1.5, 0.0004), "web-2": PausedTime(0.25, 0.00002)},
+        limits=ScanConfig(max_pause=0.25, interval=900.0, max_drift=0.0005),
+        paused={guest_id("web-1"): PausedTime(1.5, 0.0004), guest_id("web-2"): PausedTime(0.25, 0.00002)},
         merging=merging("web-1", "web-2"),
         history=(HistoryPoint(STARTED - 900, 8 << 20, 1 << 20, 2 << 20, 1 << 19, 1 << 20),),
         next_scan=STARTED + 900,
         recording=TraceStats(written=7, lost=1, stored_bytes=1 << 20),
         open_entries=(OpenJournalEntry("hung", 1.0, "the monitor is busy"),),
-        sources={name: GuestAttribution(answers(name), STARTED - 900) for name in ("web-1", "web-2")},
+        sources={guest_id(name): GuestAttribution(answers(name), STARTED - 900) for name in ("web-1", "web-2")},
     )
 
 
@@ -217,4 +226,4 @@ def merging(*names: str, merged: int = 45) -> Merging:
         pages_to_scan=100,
         sleep_milliseconds=20,
     )
-    return Merging(host, {name: ProcessMerging(merged, 10, 500) for name in names})
+    return Merging(host, {guest_id(name): ProcessMerging(merged, 10, 500) for name in names})

@@ -54,6 +54,7 @@ def lockd() -> Iterator[Libvirtd]:
         config = Path(directory) / "etc/qemu.conf"
         config.write_text(config.read_text() + 'lock_manager = "lockd"\n')
         daemon.start()
+        stack.callback(daemon.clear)
         stack.callback(daemon.stop)
         stack.callback(daemon.destroy_guests)
         assert daemon.process is not None

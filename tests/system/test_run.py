@@ -15,7 +15,7 @@ import libvirt
 import pytest
 
 from tests.support.command import Samepaged
-from tests.support.daemon import daemon
+from tests.support.daemon import Daemon, daemon
 from tests.support.guests import Spec, in_a_job, running
 from tests.support.libvirtd import Libvirtd, private_libvirtd
 from tests.support.prometheus import prometheus
@@ -91,6 +91,40 @@ def test_a_domain_that_ends_is_gone_from_the_next_scrape(
         one.wait_metric(host - own, "samepage_host_self_sharing_bytes", timeout=5)
         assert one.metric("samepage_domain_self_sharing_bytes", domain=pair[0].name) is not None
         assert not any(spec.name in dict(labels).values() for _, labels in one.metrics())
+
+
+def paused_seconds(one: Daemon, name: str) -> tuple[float, float]:
+    """Suspended time of a domain: since the daemon's start, and since the start of its series."""
+    metrics, labels = one.metrics(), frozenset({("domain", name)})
+    total = metrics.get(("samepage_domain_paused_seconds_total", labels), 0.0)
+    return total, metrics.get(("samepage_pause_duration_seconds_sum", labels), 0.0)
+
+
+def test_a_renamed_domain_is_the_same_guest(samepaged: Samepaged, connection: Any, root: Path) -> None:
+    samepaged.configure(FAST)
+    before, after = "samepaged-test-before", "samepaged-test-after"
+    domains = [connection.defineXML(Spec(before, memory=64).xml(root / "renamed-1.serial"))]
+    try:
+        with daemon(samepaged) as one:
+            domains[0].create()
+            one.wait_higher("samepage_domain_paused_seconds_total", domain=before)
+            domains[0].destroy()
+            one.wait_metric(None, "samepage_domain_paused_seconds_total", domain=before)
+            domains[0].rename(after)
+            domains.append(connection.defineXML(Spec(before, memory=64).xml(root / "renamed-2.serial")))
+            for domain in domains:
+                domain.create()
+            for name in (before, after):
+                one.wait_higher("samepage_pause_duration_seconds_count", domain=name)
+            total, own = paused_seconds(one, after)
+            assert total > own + 1e-6
+            total, own = paused_seconds(one, before)
+            assert total == pytest.approx(own, abs=1e-6)
+    finally:
+        for domain in domains:
+            with contextlib.suppress(libvirt.libvirtError):
+                domain.destroy()
+            domain.undefine()
 
 
 def test_a_failure_is_counted_with_its_reason_and_the_others_are_exported(

@@ -19,7 +19,7 @@ from samepaged.ksm import counters as ksm_counters
 from samepaged.memory import ram_location, softdirty
 from samepaged.memory.backing_file import BackingFile
 from samepaged.memory.dump_reader import DumpStream
-from samepaged.memory.hashing import best_hasher
+from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.memory.pagemap import Pagemap
 from samepaged.memory.process_vm import ProcessMemory
 from samepaged.memory.ram_location import RamMapping
@@ -63,7 +63,7 @@ def backing_file(_: Path) -> None:
 
 
 def dump(directory: Path) -> None:
-    DumpStream(lambda _: None, directory, (4096,), hasher=best_hasher(), seed=0, stop=lambda: False).read()
+    DumpStream(lambda _: None, directory, (4096,), Hashing(best_hasher(), 0, 1, lambda: False)).read()
 
 
 def supported(_: Path) -> None:

@@ -18,8 +18,7 @@ import pytest
 from samepaged.config import Config
 from samepaged.guard.client import GuardClient
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
-from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best_hasher
+from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.scan.guest import GuestScanner
 from tests.support.guests import Spec, Writer, running
 

@@ -20,13 +20,15 @@ from samepaged.guard.suspend import SuspendedDomain, Suspender
 from samepaged.hypervisor.guest import describe
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory import precopy, ram_location, softdirty
-from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.hashing import best_hasher
+from samepaged.memory.capture import capture
+from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.memory.pagemap import PRESENT, SOFT_DIRTY
 from samepaged.memory.precopy import Precopy
 from samepaged.memory.process_ram import ProcessRam
 from samepaged.memory.ram_location import locate_ram
+from samepaged.memory.reader import Capture, GuestControl, GuestMemory
 from samepaged.memory.scan_state import ScanState
+from tests.support.scan_request import scan_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,13 +74,14 @@ class Witnessed:
 
     def reader(self) -> ProcessRam:
         mappings = locate_ram(ram_location.read_smaps(self._pid), self._blocks)
-        return ProcessRam(self._pid, mappings, hasher=HASHING.hasher, seed=7, threads=1, stop=lambda: False)
+        return ProcessRam(self._pid, mappings, HASHING)
 
     def scan(self, mode: str = "precopy", *, verify_pages: int = 0, still_ksm: bool = False) -> Capture:
         self.pauses = 0
-        source = GuestMemory(self._pid, self._blocks, False, False, self._pause, lambda _: None, self._directory)
-        policy = Policy(mode, "process", 60.0, 1.0, verify_pages, still_ksm)
-        return capture(source, HASHING, policy, self.kept)
+        source = GuestMemory(self._pid, self._blocks, paused=False, vfio=False)
+        control = GuestControl(self._pause, lambda _: None, self._directory)
+        request = scan_request(mode, "process", 60.0, 1.0, verify_pages=verify_pages, still_ksm=still_ksm)
+        return capture(source, control, HASHING, request, self.kept)
 
     def wrong(self, found: Capture) -> int:
         """How many pages of a digest are not what they were."""

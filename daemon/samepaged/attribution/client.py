@@ -27,7 +27,6 @@ from samepaged.escape import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -35,8 +34,9 @@ if TYPE_CHECKING:
     from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.ram_map import RamMap
     from samepaged.attribution.wire import Message
+    from samepaged.config import SourcesConfig
 
-__all__ = ["GuestInspection", "WorkerClient", "WorkerLimits", "WorkerRefused"]
+__all__ = ["GuestInspection", "WorkerClient", "WorkerRefused"]
 
 # A worker that closed its socket must exit within this time, so that its exit status gives the reason.
 EXIT_SECONDS: Final = 0.1
@@ -52,19 +52,6 @@ class WorkerRefused(Exception):  # noqa: N818 - no error of ours: the guest's me
     def __init__(self, reason: str, *, linux: bool) -> None:
         super().__init__(reason)
         self.linux = linux
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLimits:
-    """Limits of one attribution: bytes copied, seconds of analysis before and after the pause; whether a seccomp
-    filter is mandatory, whether names are wanted, and the directory of BTF files for kernels without BTF.
-    """
-
-    memory_limit: int
-    time_limit: float
-    seccomp: bool = True
-    names: bool = False
-    btf_directory: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +74,17 @@ class WorkerClient:
     def __init__(
         self,
         layouts: Sequence[RamMap],
-        worker_limits: WorkerLimits,
+        config: SourcesConfig,
         stop: Callable[[], bool],
         program: Sequence[str] = PROGRAM,
     ) -> None:
         self._layouts = layouts
-        self._limits = worker_limits
+        self._config = config
         pages = layouts[0].pages
-        most = max(1, min(worker_limits.memory_limit // PAGE_SIZE, pages))
+        most = max(1, min(config.memory_limit // PAGE_SIZE, pages))
         self.page_buffer = PageBuffer(pages, most)
         try:
-            limits = Limits.of(2 * worker_limits.time_limit, pages, most, seccomp=worker_limits.seccomp)
+            limits = Limits.of(2 * config.time_limit, pages, most, seccomp=config.seccomp)
             self._process = SandboxedProcess(self.page_buffer.file, pages, limits, program)
         except BaseException:
             self.page_buffer.close()
@@ -141,7 +128,7 @@ class WorkerClient:
             "profile": profile,
             "blocks": blocks.astype(np.uint8),
         }
-        fields = {"full": int(full), "names": int(self._limits.names)}
+        fields = {"full": int(full), "names": int(self._config.names)}
         self._channel.send("inspect", arrays, fields, deadline)
         while True:
             message = self._receive(("fetch", "find_btf", "inspection"), deadline)
@@ -155,7 +142,7 @@ class WorkerClient:
                 asked += 1
                 if asked > len(self._layouts):  # once for each of them that shows a kernel
                     raise WireError("it asked for types again and again")
-                types = read_btf_file(self._limits.btf_directory, message.fields["build_id"])
+                types = read_btf_file(self._config.btf_directory, message.fields["build_id"])
                 self._channel.send("btf", {"btf": np.frombuffer(types, dtype=np.uint8)}, deadline=deadline)
 
     def request_selection(self, pages: NDArray[np.int64], deadline: float) -> None:
@@ -180,7 +167,7 @@ class WorkerClient:
         return page_owners_from_message(message.fields, message.arrays), message.arrays["extra_pages"]
 
     def _deadline(self) -> float:
-        return time.monotonic() + self._limits.time_limit
+        return time.monotonic() + self._config.time_limit
 
     def _receive(self, kinds: Sequence[str], deadline: float) -> Message:
         message = self._channel.receive({kind: self._forms[kind] for kind in (*kinds, "error")}, deadline)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.attribution.client import WorkerClient, WorkerLimits, WorkerRefused
+from samepaged.attribution.client import WorkerClient, WorkerRefused
 from samepaged.attribution.messages import BLOCK_PAGES, MAX_NOTES
 from samepaged.attribution.page_owners import KIND, PageOwners
 from samepaged.attribution.sandbox import PROGRAM
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.page_buffer import PageProvider
     from samepaged.attribution.ram_map import RamMap
+    from samepaged.config import SourcesConfig
 
-__all__ = ["AttributionSession", "GuestKernelCache", "WorkerLimits"]
+__all__ = ["AttributionSession", "GuestKernelCache"]
 
 # The first line of VMCOREINFO, which is at the start of a page (kernel/vmcore_info.c).
 MARK: Final = b"OSRELEASE="
@@ -89,13 +90,13 @@ class AttributionSession:
         self,
         cache: GuestKernelCache,
         layouts: Sequence[RamMap],
-        limits: WorkerLimits,
+        config: SourcesConfig,
         stop: Callable[[], bool],
         program: Sequence[str] = PROGRAM,
     ) -> None:
         self.cache = cache
         self._layouts = layouts
-        self._limits = limits
+        self._config = config
         self._stop = stop
         self._program = program
         self._client: WorkerClient | None = None
@@ -150,7 +151,7 @@ class AttributionSession:
             and not self._client.page_buffer.room
             and self._client.page_buffer.max_pages < len(self._stale)
         ):
-            limit = self._limits.memory_limit >> 20
+            limit = self._config.memory_limit >> 20
             return f"more of it would have to be copied than sources.memory_limit, which is {limit} MiB"
         return str(error) if error.linux else f"{NO_LINUX}: {error}"
 
@@ -175,7 +176,7 @@ class AttributionSession:
         notes = known.notes if warm and known.notes is not None else self._search(copies)
         if not len(notes):
             return
-        talk = self._client = WorkerClient(self._layouts, self._limits, self._stop, self._program)
+        talk = self._client = WorkerClient(self._layouts, self._config, self._stop, self._program)
         try:
             self._inspect(talk, copies, notes, cold=not warm)
         except WorkerRefused:
@@ -207,12 +208,12 @@ class AttributionSession:
     def _preallocate(self, client: WorkerClient) -> None:
         client.page_buffer.clear()
         if len(self._needed) > client.page_buffer.max_pages:
-            needed, limit = len(self._needed) * PAGE_SIZE >> 20, self._limits.memory_limit >> 20
+            needed, limit = len(self._needed) * PAGE_SIZE >> 20, self._config.memory_limit >> 20
             self.decline(f"{needed} MiB of it would have to be copied, and more; sources.memory_limit is {limit} MiB")
             return
-        client.page_buffer.preallocate(self.expected(None))
+        client.page_buffer.preallocate(self.expected_copies(None))
 
-    def expected(self, written: NDArray[np.bool_] | None) -> int:
+    def expected_copies(self, written: NDArray[np.bool_] | None) -> int:
         """As in PageObserver."""
         if self._client is None:
             return 0
@@ -221,7 +222,7 @@ class AttributionSession:
         stale = written | self._stale
         count = np.count_nonzero(stale[self._needed]) + np.count_nonzero(stale[self._selected])
         if count > self._client.page_buffer.room or self._stale.any():
-            return self.expected(None)  # all of it anew: there is no room beside what there is (_renew)
+            return self.expected_copies(None)  # all of it anew: there is no room beside what there is (_renew)
         return min(int(count) + self._max_extra_selection, self._client.page_buffer.max_pages)
 
     @property
@@ -233,7 +234,7 @@ class AttributionSession:
     def _max_selection(self) -> int:
         return len(self._selected) + self._max_extra_selection
 
-    def ahead(self, copies: PageProvider) -> None:
+    def copy_running(self, copies: PageProvider) -> None:
         """As in PageObserver."""
         with self._attribution_errors():
             if self._client is not None:
@@ -241,7 +242,7 @@ class AttributionSession:
                 self._stale.fill(False)
                 self._client.page_buffer.add(copies, np.concatenate([self._needed, self._selected]))
 
-    def again(self, copies: PageProvider, written: NDArray[np.bool_]) -> None:
+    def copy_written(self, copies: PageProvider, written: NDArray[np.bool_]) -> None:
         """As in PageObserver."""
         with self._attribution_errors():
             if self._client is not None:
@@ -261,7 +262,7 @@ class AttributionSession:
         self._stale[pages] = False
 
     @contextmanager
-    def held(self, copies: PageProvider, written: NDArray[np.bool_] | None) -> Iterator[None]:
+    def while_suspended(self, copies: PageProvider, written: NDArray[np.bool_] | None) -> Iterator[None]:
         """As in PageObserver."""
         with self._attribution_errors():
             self._copy(copies, written)

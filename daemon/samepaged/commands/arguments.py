@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
-from samepaged.config import Mode, Reader
+from samepaged.config import Mode, Reader, ScanConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,10 +100,15 @@ def add_scan_arguments(parser: argparse.ArgumentParser, *, named: bool = False) 
     parser.add_argument(
         "--reader",
         choices=get_args(Reader),
-        help="reader of guest memory (default: scan.reader from the configuration). process reads the memory of the "
-        "QEMU process, dump uses libvirt's memory dump, auto takes process if it supports the guest's memory layout, "
-        "otherwise dump",
+        help=f"reader of guest memory (default: scan.reader from the configuration). {_choices_help('reader')}",
     )
+
+
+def _choices_help(key: str) -> str:
+    """The meaning of each value of a key of section `scan`: its list in the schema, as plain text."""
+    text = ScanConfig.model_fields[key].description or ""
+    choices = " ".join(text.partition("\n\n")[2].replace("`", "").split())
+    return choices.removeprefix("- ").replace(". - ", ". ").removesuffix(".")
 
 
 def add_traces(parser: argparse.ArgumentParser, addition: str = "") -> None:

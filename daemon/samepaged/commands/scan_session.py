@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from samepaged import hash_seed
 from samepaged.commands.interface import INTERRUPTED
@@ -15,9 +15,8 @@ from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.ksm import read_merging
-from samepaged.memory import softdirty
-from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best_hasher
+from samepaged.memory import capture, softdirty
+from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.privileges import seal
 from samepaged.report.scan_table import Progress
 from samepaged.scan.attribution import AttributionSchedule
@@ -29,11 +28,12 @@ from samepaged.scan.host import report, scan_all
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from samepaged.attribution.report import AttributionReport
     from samepaged.config import Config, SourcesConfig
     from samepaged.drift.ledger import PausedTime
+    from samepaged.guest_id import GuestId
     from samepaged.ksm import Merging
     from samepaged.scan.results import HostScan
     from samepaged.scan.trace_recorder import Record
@@ -43,6 +43,8 @@ __all__ = ["ScanSession", "bound_by_drift", "configured", "exit_status", "report
 
 # Time limit at the end of a command, for a guest that could not be resumed immediately.
 CLOSE_SECONDS: Final = 3.0
+
+Value = TypeVar("Value")
 
 
 def configured(args: argparse.Namespace) -> Config:
@@ -59,8 +61,11 @@ def configured(args: argparse.Namespace) -> Config:
 
 
 def bound_by_drift(args: argparse.Namespace) -> bool:
-    """Whether scan.max_drift applies to the scans of a command: not if the command line selects a mode or a dump."""
-    return args.mode is None and args.reader != "dump"
+    """Whether scan.max_drift holds for the scans of a command: not if its options choose a mode, or a reader that has
+    one mode only.
+    """
+    reader = capture.READERS.get(args.reader)
+    return args.mode is None and (reader is None or len(reader.modes) > 1)
 
 
 class ScanSession:
@@ -110,8 +115,8 @@ class ScanSession:
             bound=bound,
             has_open_entry=self._recovery.has_guest,
         )
-        self._scanned: dict[str, ScannedGuest] = {}
-        self._running: set[str] = set()
+        self._scanned: dict[GuestId, ScannedGuest] = {}
+        self._running: set[GuestId] = set()
 
     def __enter__(self) -> Self:
         self._recovery.start()
@@ -133,20 +138,23 @@ class ScanSession:
         with Progress(sys.stderr) as progress:
             round_ = scan_all(self._hypervisor, self._config, self._scanner, self._names, progress.show)
         self._scanned = round_.scanned
-        self._running = set(round_.running) or {one.scan.uuid for one in round_.scanned.values()}
-        return report(round_.scanned, round_.skipped, round_.started, time.monotonic() - began)
+        self._running = set(round_.running or round_.scanned)
+        return report(round_.scanned.values(), round_.skipped, round_.started, time.monotonic() - began)
 
     def merging(self) -> Merging | None:
         """KSM's counters for the guests of the last scan; None if the kernel has no KSM."""
-        return read_merging({name: one.process for name, one in self._scanned.items()})
+        return read_merging({guest_id: one.process for guest_id, one in self._scanned.items()})
 
     def paused(self) -> dict[str, PausedTime]:
         """Suspended time of the guests of the last scan, by name."""
-        return paused_times(self._clocks.ledger, {one.scan.uuid: name for name, one in self._scanned.items()})
+        return self._by_name(paused_times(self._clocks.ledger, self._scanned))
 
     def answers(self, *, names: bool) -> dict[str, AttributionReport]:
-        """Page attribution of the guests of the last scan, by domain."""
-        return answers_of(self._scanned, names=names)
+        """Page attribution of the guests of the last scan, by name."""
+        return self._by_name(answers_of(self._scanned, names=names))
+
+    def _by_name(self, values: Mapping[GuestId, Value]) -> dict[str, Value]:
+        return {self._scanned[guest_id].scan.name: value for guest_id, value in values.items()}
 
 
 def report_interrupted() -> int:

@@ -6,14 +6,14 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from samepaged.arch import PAGE_SIZE
 from samepaged.doctor.check import Check, Status, ok, parted, warning
 from samepaged.doctor.clock import clock_forecast
 from samepaged.drift.budget import UNLIMITED, FixedBudget, hourly_limit
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.formatting import seconds, size
 from samepaged.hypervisor.guest import check_links, describe, interruption
-from samepaged.memory.forecast import Policy, forecast
+from samepaged.memory.capture import AUTO, forecast, stands_in
+from samepaged.memory.reader import GuestMemory, ScanRequest
 from samepaged.memory.scan_state import ScanState
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from samepaged.hypervisor.guest import Guest
     from samepaged.hypervisor.protocol import Domain, Hypervisor
     from samepaged.hypervisor.qemu_process import ProcessTable
-    from samepaged.memory.forecast import Forecast
+    from samepaged.memory.reader import Forecast
 
-__all__ = ["GuestResult", "check_guest", "link_check", "scan_check", "scan_policy", "skipped_check"]
+__all__ = ["GuestResult", "check_guest", "link_check", "scan_check", "skipped_check"]
 
 NAME: Final = "guest"
 LINKS: Final = "links"
@@ -72,20 +72,6 @@ class GuestResult:
     clock: ClockForecast | None = None
 
 
-def scan_policy(scan: ScanConfig, budget: DriftBudget = UNLIMITED) -> Policy:
-    """What the configuration asks of a scan."""
-    return Policy(
-        mode=scan.mode,
-        reader=scan.reader,
-        max_pause=scan.max_pause,
-        max_duty=scan.max_duty,
-        verify_pages=0,
-        still_ksm=scan.still_ksm,
-        finer_sizes=tuple(one for one in scan.page_sizes if one < PAGE_SIZE),
-        budget=budget,
-    )
-
-
 def skipped_check(name: str, error: GuestError) -> Check:
     """A guest that would not be scanned."""
     message, remedy = parted(" ".join(str(error).split()))
@@ -103,8 +89,8 @@ def scan_check(
     """A guest of so many bytes that would be scanned: how, how long it would stand still, why not in a better way."""
     backed = "" if forecast.backed is None else f" ({size(forecast.backed)} backed)"
     message = f"{size(memory)}{backed}, {forecast.mode}{_pauses(forecast, scan, paused=paused)}"
-    if forecast.reader == "dump":
-        message += ", by a dump"
+    if stands_in(forecast.reader, AUTO):
+        message += f", by a {forecast.reader}"
     if forecast.obstacle is not None:
         message += f"; no better, as {forecast.obstacle.text}"
     if forecast.mode == "precopy":
@@ -115,8 +101,9 @@ def scan_check(
             return warning(NAME, message, f"set scan.max_drift to {clock.ppm}ppm or more, or scan.mode to live", name)
     if forecast.pause > scan.max_pause:
         return warning(NAME, message, f"set scan.mode: auto, or scan.max_pause above {seconds(forecast.pause)}", name)
-    if forecast.reader == "dump" and scan.reader != "dump":
-        return warning(NAME, message, "set scan.reader: dump, if that is as it should be, or report this", name)
+    if stands_in(forecast.reader, scan.reader):
+        remedy = f"set scan.reader: {forecast.reader}, if that is as it should be, or report this"
+        return warning(NAME, message, remedy, name)
     if forecast.mode == "sliced" and scan.mode != "sliced":
         return warning(
             NAME,
@@ -164,14 +151,8 @@ def _forecast(guest: Guest, config: Config) -> Forecast:
 
 
 def _forecast_within(guest: Guest, config: Config, budget: DriftBudget) -> Forecast:
-    return forecast(
-        guest.process.pid,
-        guest.blocks,
-        scan_policy(config.scan, budget),
-        ScanState(guest.process.start_time),
-        paused=guest.paused,
-        vfio=guest.vfio,
-    )
+    memory = GuestMemory(guest.process.pid, guest.blocks, paused=guest.paused, vfio=guest.vfio)
+    return forecast(memory, ScanRequest(config.scan, budget), ScanState(guest.process.start_time))
 
 
 def check_guest(

@@ -14,6 +14,7 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.doctor.check import Check, failure, from_error, ok, warning
 from samepaged.errors import GuestError
 from samepaged.memory import softdirty
+from samepaged.memory.capture import candidates, needs_process
 from samepaged.memory.hashing import best_hasher
 from samepaged.memory.pagemap import PRESENT, Pagemap
 
@@ -64,7 +65,7 @@ class HashingKernel:
 
 def uses_soft_dirty(scan: ScanConfig) -> bool:
     """Whether this configuration would have a guest read by its soft-dirty bits."""
-    return scan.mode in {"auto", "precopy"} and scan.reader != "dump"
+    return scan.mode in {"auto", "precopy"} and any("precopy" in one.modes for one in candidates(scan.reader))
 
 
 def _read(path: Path) -> str | None:
@@ -79,8 +80,8 @@ def ptrace_scope(text: str | None, held: Collection[str], reader: str) -> Check:
     name = "ptrace scope"
     if text is None:
         return ok(name, "the kernel has no Yama: capabilities alone decide who may read QEMU's memory")
-    if reader == "dump":
-        return ok(name, f"{text}; not asked, as scan.reader is dump")
+    if not needs_process(reader):
+        return ok(name, f"{text}; not asked, as scan.reader is {reader}")
     if not text.isdecimal() or int(text) >= NO_ATTACH:
         return failure(
             name,
@@ -102,8 +103,8 @@ def pagemap(entry: int | GuestError, reader: str) -> Check:
     """Whether pagemap says what is true, by the entry of a page of our own that was written."""
     name = "pagemap"
     if isinstance(entry, GuestError):
-        if reader == "dump":
-            return ok(name, "cannot be read; not needed, as scan.reader is dump")
+        if not needs_process(reader):
+            return ok(name, f"cannot be read; not needed, as scan.reader is {reader}")
         return from_error(name, entry, "run as root")
     if not entry & int(PRESENT):
         return failure(

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from samepaged.doctor.check import Check, failure, from_error, ok, warning
 from samepaged.doctor.host import uses_soft_dirty
+from samepaged.memory.capture import needs_process
 from samepaged.privileges import PrivilegeError, seal
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def is_session(uri: str) -> bool:
 def capabilities(user: User, scan: ScanConfig, uri: str) -> Check:
     """Whether this process holds the capabilities that this configuration needs."""
     name = "rights"
-    if scan.reader == "dump":
-        return ok(name, f"user {user.name}; the dump reader needs no capabilities, only libvirt's right to dump")
+    if not needs_process(scan.reader):
+        return ok(name, f"user {user.name}; the {scan.reader} reader needs no capabilities, only libvirt's rights")
     missing = [one for one in READING if one not in user.held]
     if missing and is_session(uri):
         return ok(name, f"user {user.name}, without {' and '.join(missing)}: enough for QEMUs of the same user")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged.doctor.check import Check, failure, ok, warning
 from samepaged.doctor.host import uses_soft_dirty
 from samepaged.doctor.process import MIB, READING, WRITING, locked_memory_bytes
+from samepaged.memory.capture import needs_process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +99,7 @@ def _user_checks(user: UnitUser, *, root: bool) -> list[Check]:
 
 def _capabilities(shown: Mapping[str, str], scan: ScanConfig, *, root: bool) -> list[Check]:
     name = "unit rights"
-    if scan.reader == "dump":
+    if not needs_process(scan.reader):
         return []
     if shown.get("PrivateUsers", "no") not in {"no", ""}:
         return [

@@ -13,6 +13,7 @@ from samepaged.hypervisor.qemu_process import ProcessTable, QemuProcess
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from samepaged.guest_id import GuestId
     from samepaged.hypervisor.protocol import Domain
 
 __all__ = ["Guest", "check_links", "describe", "interruption"]
@@ -29,7 +30,7 @@ class Guest:
     """
 
     name: str
-    uuid: str
+    guest_id: GuestId
     id: int
     paused: bool
     process: QemuProcess
@@ -41,6 +42,11 @@ class Guest:
     dimms: tuple[tuple[int, int], ...] = ()
     device_writes: bool = False
     macvtap: tuple[str, ...] = ()
+
+    @property
+    def uuid(self) -> str:
+        """The domain's UUID."""
+        return self.guest_id.uuid
 
     @property
     def memory(self) -> int:
@@ -77,7 +83,7 @@ def describe(domain: Domain, processes: ProcessTable | None = None) -> Guest:
         )
     return Guest(
         name=name,
-        uuid=domain.uuid,
+        guest_id=domain.guest_id,
         id=domain.id,
         paused=paused,
         process=(processes or ProcessTable()).find(name, domain.uuid),

@@ -9,6 +9,7 @@ import libvirt
 import libvirt_qemu
 
 from samepaged.errors import GuestError, Reason
+from samepaged.guest_id import GuestId
 from samepaged.hypervisor.protocol import ControlState, RunState, ScanObstacle
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ class Call(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LibvirtDomain:
-    """A virDomain (`native`), and the `call` of the LibvirtHypervisor that looked it up."""
+    """A virDomain (`native`), the URI and the `call` of the LibvirtHypervisor that looked it up."""
 
+    uri: str
     call: Call
     native: libvirt.virDomain
 
@@ -66,6 +68,11 @@ class LibvirtDomain:
     def uuid(self) -> str:
         """As in Domain."""
         return self.native.UUIDString()
+
+    @property
+    def guest_id(self) -> GuestId:
+        """As in Domain."""
+        return GuestId(self.uri, self.uuid)
 
     @property
     def id(self) -> int:

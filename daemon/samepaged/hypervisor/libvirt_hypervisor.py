@@ -15,6 +15,7 @@ import libvirt
 
 from samepaged import threads
 from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.guest_id import GuestId
 from samepaged.hypervisor.calls import Calls, CallTimeoutError
 from samepaged.hypervisor.connection import (
     Connection,
@@ -54,14 +55,14 @@ GONE_EVENTS: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DO
 
 class LibvirtHypervisor:
     """`Hypervisor` over QEMU's driver of the libvirt at `uri`. When a domain ends, the event loop's thread calls
-    `on_gone` with its name. A wait for libvirt ends once `stop` returns True. A `read_only` connection, which more
+    `on_gone`. A wait for libvirt ends once `stop` returns True. A `read_only` connection, which more
     users may have, can ask and change nothing.
     """
 
     def __init__(
         self,
         uri: str,
-        on_gone: Callable[[str], None] | None = None,
+        on_gone: Callable[[GuestId], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
         *,
         read_only: bool = False,
@@ -148,7 +149,7 @@ class LibvirtHypervisor:
         if event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
             resumes.count_event(domain.UUIDString())
         if event in GONE_EVENTS and self._on_gone is not None:
-            self._on_gone(domain.name())
+            self._on_gone(GuestId(self.uri, domain.UUIDString()))
 
     @property
     def resumes(self) -> ResumeCounter:
@@ -264,23 +265,26 @@ class LibvirtHypervisor:
             return error.reason is not Reason.NO_PERMISSION
         return True
 
+    def _domain(self, native: libvirt.virDomain) -> LibvirtDomain:
+        return LibvirtDomain(self.uri, self.call, native)
+
     def running(self) -> list[LibvirtDomain]:
         """As in Hypervisor."""
         native = self._open_native()
         domains = self.call("listing domains", lambda: native.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE))
-        return sorted((LibvirtDomain(self.call, domain) for domain in domains), key=lambda domain: domain.name)
+        return sorted(map(self._domain, domains), key=lambda domain: domain.name)
 
     def by_uuid(self, uuid: str) -> LibvirtDomain:
         """As in Hypervisor."""
         native = self._open_native()
-        return LibvirtDomain(self.call, self.call(f"looking up domain {uuid}", lambda: native.lookupByUUIDString(uuid)))
+        return self._domain(self.call(f"looking up domain {uuid}", lambda: native.lookupByUUIDString(uuid)))
 
     def by_name(self, name: str) -> LibvirtDomain:
         """As in Hypervisor."""
         native = self._open_native()
         for lookup in (native.lookupByName, native.lookupByUUIDString):
             try:
-                return LibvirtDomain(self.call, self._calls.make(partial(lookup, name), CALL_SECONDS))
+                return self._domain(self._calls.make(partial(lookup, name), CALL_SECONDS))
             except CallTimeoutError:
                 raise HypervisorError(
                     f"libvirt has not answered for {CALL_SECONDS:g} s while {name!r} was looked up"

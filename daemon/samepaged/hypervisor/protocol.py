@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from samepaged.guest_id import GuestId
     from samepaged.hypervisor.resume_events import ResumeCounter
 
 __all__ = [
@@ -75,7 +76,11 @@ class Domain(Protocol):
 
     @property
     def uuid(self) -> str:
-        """UUID: the identity of the domain on its host."""
+        """The domain's UUID."""
+
+    @property
+    def guest_id(self) -> GuestId:
+        """Key of all state about the guest."""
 
     @property
     def id(self) -> int:

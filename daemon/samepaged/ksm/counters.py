@@ -15,6 +15,8 @@ from samepaged.procfs import start_time
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from samepaged.guest_id import GuestId
+
 __all__ = [
     "HostMerging",
     "Merging",
@@ -103,14 +105,14 @@ class ProcessMerging:
 
 @dataclass(frozen=True, slots=True)
 class Merging:
-    """KSM's counters of the host, and of each guest's process with readable counters, by domain name."""
+    """KSM's counters of the host, and of each guest's process with readable counters."""
 
     host: HostMerging
-    guests: Mapping[str, ProcessMerging] = field(default_factory=dict)
+    guests: Mapping[GuestId, ProcessMerging] = field(default_factory=dict)
 
-    def without(self, name: str) -> Merging:
-        """The same without the domain `name`."""
-        return replace(self, guests={domain: one for domain, one in self.guests.items() if domain != name})
+    def without(self, guest_id: GuestId) -> Merging:
+        """The same without one guest."""
+        return replace(self, guests={key: one for key, one in self.guests.items() if key != guest_id})
 
 
 class Process(Protocol):
@@ -177,8 +179,8 @@ def process_merging(pid: int, proc: Path = PROC) -> ProcessMerging | None:
     return ProcessMerging(merging, told.get("ksm_zero_pages", 0), told.get("ksm_rmap_items", 0))
 
 
-def read_merging(processes: Mapping[str, Process], before: Merging | None = None) -> Merging | None:
-    """KSM's counters of the host and of `processes` (by domain name), without those that ended. None if the kernel has
+def read_merging(processes: Mapping[GuestId, Process], before: Merging | None = None) -> Merging | None:
+    """KSM's counters of the host and of the guests' `processes`, without those that ended. None if the kernel has
     no KSM; `before` if a resource is exhausted.
     """
     try:
@@ -186,10 +188,10 @@ def read_merging(processes: Mapping[str, Process], before: Merging | None = None
         if host is None:
             return None
         guests = {}
-        for name, process in processes.items():
+        for guest_id, process in processes.items():
             merged = process_merging(process.pid)
             if merged is not None and start_time(process.pid) == process.start_time:
-                guests[name] = merged
+                guests[guest_id] = merged
     except (GuestError, OSError) as error:
         log.warning("KSM's counters stay as they were: %s", error)
         return before

@@ -1,4 +1,5 @@
-"""Reading a guest's RAM from libvirt's memory-only dump: through a FIFO, hashed as it comes, nothing on disk.
+"""The reader `dump`: a guest's RAM from libvirt's memory-only dump, through a FIFO, hashed as it comes, nothing on
+disk.
 
 This is the seed's method to the letter (section 3.2). It needs no right to the QEMU process, but QEMU touches every
 page to write it: pages that were never backed are mapped, and holes of shared memory are allocated.
@@ -15,20 +16,23 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
 from samepaged.arch import PAGE_SIZE
+from samepaged.drift.budget import budget_error
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.images.elf_stream import ElfStream, Segment, ram_segments
 from samepaged.memory.locked_buffer import locked_buffer
+from samepaged.memory.modes import FallbackReason
 from samepaged.memory.pagemap import PRESENT, Pagemap
 from samepaged.memory.pagemap import SWAPPED as SWAPPED_ENTRY
 from samepaged.memory.ram_location import locate_ram, read_smaps
+from samepaged.memory.reader import Capture, Forecast
 from samepaged.os_errors import exhausted, no_resources
-from samepaged.sharing.digest import ABSENT, SWAPPED, ZERO
+from samepaged.sharing.digest import ABSENT, SWAPPED, ZERO, PageDigest
 from samepaged.threads import Worker
 
 if TYPE_CHECKING:
@@ -36,11 +40,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.hashing import Hasher
+    from samepaged.memory.hashing import Hashing
+    from samepaged.memory.observer import PageObserver
     from samepaged.memory.ram_location import RamMapping
-    from samepaged.memory.subpages import SubpageDigests
+    from samepaged.memory.reader import GuestControl, GuestMemory, ScanRequest
+    from samepaged.memory.scan_state import EarlierScan, ScanState
 
-__all__ = ["DumpStream", "absent_pages", "private_mappings"]
+__all__ = ["DumpReader", "DumpStream"]
 
 PIPE_BYTES: Final = 1 << 20
 CHUNK_PAGES: Final = 256
@@ -106,19 +112,15 @@ class DumpStream:
         dump: Callable[[Path], None],
         directory: Path,
         blocks: Sequence[int],
-        *,
-        hasher: Hasher,
-        seed: int,
-        stop: Callable[[], bool],
-        finer: SubpageDigests | None = None,
+        hashing: Hashing,
     ) -> None:
         self._dump = dump
         self._directory = directory
         self._total = sum(blocks)
-        self._hasher = hasher
-        self._seed = seed
-        self._stop = stop
-        self._finer = finer
+        self._hasher = hashing.hasher
+        self._seed = hashing.seed
+        self._stop = hashing.stop
+        self._subpages = hashing.subpages
         self._failure: BaseException | None = None
         self.bytes_read = 0
 
@@ -209,12 +211,87 @@ class DumpStream:
             stream.fill(window)
             at = page + first
             self._hasher.hash_buffer(window, out[at : at + pages], PAGE_SIZE, self._seed)
-            if self._finer is not None:
-                self._finer.hash(window, np.arange(at, at + pages))
+            if self._subpages is not None:
+                self._subpages.hash(window, np.arange(at, at + pages))
             self.bytes_read += len(window)
 
 
-def private_mappings(pid: int, blocks: Sequence[int]) -> tuple[RamMapping, ...]:
+class DumpReader:
+    """A `Reader` of libvirt's memory-only dump, which suspends the guest while all of its memory is written."""
+
+    name: ClassVar[str] = "dump"
+    label: ClassVar[str] = "was dumped by libvirt"
+    modes: ClassVar[frozenset[str]] = frozenset({"snapshot"})
+    needs_process: ClassVar[bool] = False
+
+    def __init__(
+        self, guest: GuestMemory, request: ScanRequest, state: ScanState, replaced: GuestError | None = None
+    ) -> None:
+        self._guest = guest
+        self._request = request
+        self._state = state
+        self._fallback = None if replaced is None else FallbackReason("layout", str(replaced))
+        if replaced is None:
+            self._check_mode()
+        else:
+            self._check_stand_in(replaced)
+
+    def forecast(self) -> Forecast:
+        """As in Reader."""
+        self._check_budget()
+        seconds = self._seconds()
+        pause = 0.0 if self._guest.paused else seconds
+        return Forecast("snapshot", self.name, pause, seconds, None, self._fallback, pause)
+
+    def read(self, control: GuestControl, hashing: Hashing, observer: PageObserver, earlier: EarlierScan) -> Capture:
+        """As in Reader."""
+        with self._state.restored_if_refused(earlier):
+            self._check_budget()
+        observer.decline("its memory was read by a dump")
+        stream = DumpStream(control.dump, control.directory, self._guest.blocks, hashing)
+        mappings = _private_mappings(self._guest.pid, self._guest.blocks)  # found while the guest still runs
+        with control.pause(self._seconds(), dumping=True):
+            absent = _absent_pages(self._guest.pid, mappings)
+            began = time.monotonic()
+            pages = stream.read(absent)
+            self._state.throughput.learn_dump(stream.bytes_read, time.monotonic() - began)
+        return Capture(PageDigest(pages, PAGE_SIZE), "snapshot", self.name, stream.bytes_read, self._fallback)
+
+    def _seconds(self) -> float:
+        """Predicted pause: all of the memory is written, backed by the host or not."""
+        throughput = self._state.throughput
+        return throughput.overhead + sum(self._guest.blocks) / throughput.dump_rate
+
+    def _check_mode(self) -> None:
+        mode = self._request.config.mode
+        if mode in {"sliced", "live"} and not self._guest.paused:
+            raise GuestError(
+                Reason.DUMP, f"a dump suspends the guest while all is read; use `--reader process` for mode {mode}"
+            )
+
+    def _check_budget(self) -> None:
+        """Raise GuestError if the drift budget has no room for a dump."""
+        seconds = self._seconds()
+        if not self._guest.paused and seconds > self._request.budget.remaining_seconds():
+            raise budget_error(self._request.budget, seconds)
+
+    def _check_stand_in(self, replaced: GuestError) -> None:
+        """Raise the error of the replaced reader if a dump would suspend the guest against the configuration."""
+        config = self._request.config
+        if self._guest.paused or config.mode == "snapshot":
+            return
+        seconds = self._seconds()
+        unasked = config.mode in {"sliced", "live"}
+        if unasked or seconds > config.max_pause:
+            what, _, _ = str(replaced).rpartition("; ")
+            remedy = "use `--mode snapshot --reader dump`" if unasked else "use `--reader dump`"
+            raise GuestError(
+                Reason.LAYOUT,
+                f"{what}; {remedy} to have it dumped all the same: that would suspend it for about {seconds:.1f} s",
+            ) from replaced
+
+
+def _private_mappings(pid: int, blocks: Sequence[int]) -> tuple[RamMapping, ...]:
     """The guest's RAM, where this may be asked and where its pagemap alone says what is absent; else nothing. Raises
     GuestError if a resource is exhausted: then the next scan would call other pages absent.
     """
@@ -227,9 +304,9 @@ def private_mappings(pid: int, blocks: Sequence[int]) -> tuple[RamMapping, ...]:
     return () if any(mapping.has_file for mapping in mappings) else mappings
 
 
-def absent_pages(pid: int, mappings: Sequence[RamMapping]) -> NDArray[np.bool_] | None:
+def _absent_pages(pid: int, mappings: Sequence[RamMapping]) -> NDArray[np.bool_] | None:
     """Which pages are absent, where this may be asked: the dump reader needs no right to the process, and does
-    without. Raises GuestError as `private_mappings` does.
+    without. Raises GuestError as `_private_mappings` does.
     """
     if not mappings:
         return None

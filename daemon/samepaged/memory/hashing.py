@@ -1,10 +1,12 @@
-"""Page hashes: of a buffer, and of another process's memory; natively, or in Python with the same results.
+"""Page hashes: of a buffer, and of another process's memory, whole or in parts; natively, or in Python with the same
+results.
 
 A page of zeros is `ZERO`; any other has the seeded XXH3-64 of its bytes, moved out of the reserved values.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol
@@ -24,12 +26,21 @@ except ImportError:  # the package was built without a C compiler or without lib
     _pagehash = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from _typeshed import ReadableBuffer
     from numpy.typing import NDArray
 
-__all__ = ["PAGE_SIZE", "Hasher", "Interrupted", "NativeHasher", "PythonHasher", "best_hasher", "hash_copied_pages"]
+__all__ = [
+    "Hasher",
+    "Hashing",
+    "Interrupted",
+    "NativeHasher",
+    "PythonHasher",
+    "SubpageDigests",
+    "best_hasher",
+    "hash_copied_pages",
+]
 
 SMALLEST_PAGE: Final = 512
 LARGEST_SEED: Final = 2**64 - 1
@@ -40,6 +51,7 @@ MIN_STEP_PAGES: Final = 256
 
 # What one system call reads (2 MiB, _pagehash_kernel.h says why), and so what a thread needs to read into.
 CHUNK_PAGES: Final = 512
+SUBPAGE_CHUNK_PAGES: Final = 256
 
 
 class Interrupted(Exception):  # noqa: N818  not an error: what the caller asked for through `stop`
@@ -111,9 +123,9 @@ class NativeHasher:
         """As in Hasher."""
         parts = _check_read(pid, addresses, out, page_size, seed)
 
-        def step(start: int, end: int, locked_buffer: memoryview) -> None:
+        def step(start: int, end: int, buffer: memoryview) -> None:
             hashes = out[start * parts : end * parts]
-            _pagehash.hash_process(pid, addresses[start:end], hashes, locked_buffer, page_size, seed)
+            _pagehash.hash_process(pid, addresses[start:end], hashes, buffer, page_size, seed)
 
         _in_steps(step, len(addresses), threads, stop)
 
@@ -165,13 +177,72 @@ def hash_copied_pages(
     """As Hasher.read_process, of pages that `copy(addresses, scratch)` puts into the scratch one after the other."""
     parts = PAGE_SIZE // page_size
 
-    def step(start: int, end: int, locked_buffer: memoryview) -> None:
+    def step(start: int, end: int, buffer: memoryview) -> None:
         for first in range(start, end, CHUNK_PAGES):
             last = min(first + CHUNK_PAGES, end)
-            copy(addresses[first:last], locked_buffer)
-            hasher.hash_buffer(locked_buffer, out[first * parts : last * parts], page_size, seed)
+            copy(addresses[first:last], buffer)
+            hasher.hash_buffer(buffer, out[first * parts : last * parts], page_size, seed)
 
     _in_steps(step, len(addresses), threads, stop)
+
+
+class SubpageDigests:
+    """Digests of the same memory in parts of pages, made from the same bytes as the pages' own (the seed, section 4.4):
+    `parts[size]` is uint64 of shape (pages * 4096 / size,). A reader passes the bytes of each page that it hashes to
+    `hash`; `settle` then sets the parts of the other pages.
+    """
+
+    def __init__(self, pages: int, sizes: Sequence[int], hasher: Hasher, seed: int) -> None:
+        self.parts = {size: np.zeros(pages * (PAGE_SIZE // size), dtype=np.uint64) for size in sizes}
+        self._hasher = hasher
+        self._seed = seed
+
+    def hash(self, buffer: memoryview, pages: NDArray[np.intp]) -> None:
+        """Hash the parts of the pages of these numbers, whose bytes follow each other in the buffer."""
+        for size, parts in self.parts.items():
+            ratio = PAGE_SIZE // size
+            hashes = np.empty(len(pages) * ratio, dtype=np.uint64)
+            self._hasher.hash_buffer(buffer, hashes, size, self._seed)
+            parts.reshape(-1, ratio)[pages] = hashes.reshape(-1, ratio)
+
+    def settle(self, digest: NDArray[np.uint64]) -> None:
+        """Parts of a page that has no hash are what the page is: absent, swapped, or zero."""
+        for size, parts in self.parts.items():
+            marked = np.flatnonzero(digest < FIRST_HASH)
+            parts.reshape(-1, PAGE_SIZE // size)[marked] = digest[marked, np.newaxis]
+
+    def read_process(
+        self,
+        copy: Callable[[NDArray[np.uint64], memoryview], None],
+        addresses: NDArray[np.uint64],
+        pages: NDArray[np.intp],
+        out: NDArray[np.uint64],
+        stop: Callable[[], bool],
+    ) -> None:
+        """Read the pages of these numbers at these addresses of a process once, by `copy(addresses, buffer)`, and hash
+        them in every size; `out` gets the pages' own hashes. Raises as Hasher.read_process does.
+        """
+        buffer = locked_buffer(SUBPAGE_CHUNK_PAGES * PAGE_SIZE)
+        for start in range(0, len(pages), SUBPAGE_CHUNK_PAGES):
+            if stop():
+                raise Interrupted
+            chunk = pages[start : start + SUBPAGE_CHUNK_PAGES]
+            copy(addresses[start : start + SUBPAGE_CHUNK_PAGES], buffer)
+            self._hasher.hash_buffer(buffer, out[start : start + SUBPAGE_CHUNK_PAGES], PAGE_SIZE, self._seed)
+            self.hash(buffer[: len(chunk) * PAGE_SIZE], chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class Hashing:
+    """How a scan hashes pages, on how many threads, and when it stops reading. With `subpages`, parts of pages are
+    hashed as well.
+    """
+
+    hasher: Hasher
+    seed: int = field(repr=False)  # with it, a hash proves the content of a page
+    threads: int
+    stop: Callable[[], bool]
+    subpages: SubpageDigests | None = None
 
 
 def best_hasher() -> Hasher:

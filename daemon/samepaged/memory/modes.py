@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from samepaged.drift.budget import budget_error
-from samepaged.memory.sliced import SLICE_RATIO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DRIFT",
+    "SHORT_SNAPSHOT_SECONDS",
+    "SLICE_RATIO",
     "FallbackReason",
     "Plan",
     "Workload",
@@ -26,13 +27,13 @@ __all__ = [
     "total_pause_seconds",
 ]
 
-# Below this, suspending and resuming are most of a snapshot's pause, and rounds of their own would make it no shorter.
+# Below this, suspending and resuming are most of a snapshot's pause, and the rounds of precopy do not shorten it.
 SHORT_SNAPSHOT_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class FallbackReason:
-    """Why a guest cannot be read in the way that was asked for: a word for metrics, a line for people."""
+    """The reason for another mode or reader than the preferred one: a word for metrics, a line for people."""
 
     code: str
     text: str
@@ -40,8 +41,8 @@ class FallbackReason:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The mode to take, why it is not a better one, and for how many seconds it is predicted to suspend the guest in
-    all (0 if nothing depends on that).
+    """The chosen mode, the reason against a better one, and the predicted sum of its pauses in seconds (0 if nothing
+    depends on it).
     """
 
     mode: str
@@ -50,30 +51,32 @@ class Plan:
 
 
 DRIFT: Final = FallbackReason("drift", "precopy would suspend it for longer than scan.max_drift leaves for this hour")
-# Times that precopy looks at the bits: to find what is left to read, and to find that little was written meanwhile.
+# The part of scan.max_pause after which a slice ends. The rest is for resuming, and for a busy host.
+SLICE_RATIO: Final = 0.5
+# Looks of precopy at the soft-dirty bits: one finds the pages left to read, one finds that few were written meanwhile.
 PRECOPY_LOOKS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Pages of a guest's memory, those that a scan would read now, and whether precopy has no scan to begin from."""
+    """Pages of a guest's memory, pages that the host backs, and whether precopy has no earlier scan to start from."""
 
     pages: int
     backed: int
     first: bool
 
 
-def total_pause_seconds(work: Workload, pace: ThroughputModel, max_pause: float) -> dict[str, float]:
-    """Seconds for which a scan suspends the guest in all, by mode."""
-    read = pace.seconds(work.backed)
-    looking, clearing = pace.looking * work.pages, pace.clearing * work.pages
+def total_pause_seconds(work: Workload, throughput: ThroughputModel, max_pause: float) -> dict[str, float]:
+    """Predicted sum of a scan's pauses in seconds, by mode."""
+    read = throughput.seconds(work.backed)
+    looking, clearing = throughput.looking * work.pages, throughput.clearing * work.pages
     slices = max(1, math.ceil(read / (SLICE_RATIO * max_pause)))
     predicted = {
-        "snapshot": pace.overhead + read,
-        "precopy": work.first * pace.overhead + PRECOPY_LOOKS * (pace.overhead + looking) + clearing,
-        "sliced": slices * pace.overhead + read,
+        "snapshot": throughput.overhead + read,
+        "precopy": work.first * throughput.overhead + PRECOPY_LOOKS * (throughput.overhead + looking) + clearing,
+        "sliced": slices * throughput.overhead + read,
     }
-    return {mode: pace.correction * seconds for mode, seconds in predicted.items()} | {"live": 0.0}
+    return {mode: throughput.correction * seconds for mode, seconds in predicted.items()} | {"live": 0.0}
 
 
 def fit_budget(
@@ -85,8 +88,8 @@ def fit_budget(
     snapshot_fits: bool,
     obstacle: FallbackReason | None,
 ) -> Plan:
-    """The chosen mode or, with `auto`, a cheaper one, with its predicted total. `snapshot_fits` says whether a snapshot
-    is short enough for `auto`, `obstacle` why precopy is not possible. Raises GuestError if no mode fits the budget.
+    """The chosen mode or, with `auto`, a cheaper one, with its predicted total. `snapshot_fits`: whether a snapshot
+    is short enough for `auto`. `obstacle` is the reason against precopy. Raises GuestError if no mode fits the budget.
     """
     left = budget.remaining_seconds()
     if predicted[chosen.mode] <= left:
@@ -100,18 +103,18 @@ def fit_budget(
 
 
 def fallback_plan(snapshot_seconds: float, max_pause: float, obstacle: FallbackReason) -> Plan:
-    """What is taken where precopy cannot be: a snapshot if it is short enough, which is as exact, else slices."""
+    """The plan without precopy: a snapshot, which is as exact, if it is short enough; else slices."""
     return Plan("snapshot" if snapshot_seconds <= max_pause else "sliced", obstacle)
 
 
 def choose_mode(
     mode: str, *, paused: bool, snapshot_seconds: float, max_pause: float, obstacle: FallbackReason | None
 ) -> Plan:
-    """The mode for a scan: the one asked for where it is possible; for `auto`, the most exact of those whose predicted
-    pause fits `max_pause`, and of two as exact the shorter. `obstacle` says why precopy is not possible.
+    """The mode for a scan: the one asked for if it is possible; for `auto`, the most exact mode whose predicted pause
+    fits `max_pause`, and of two equally exact ones the shorter. `obstacle` is the reason against precopy.
     """
     if paused:
-        # It stands still anyway; reading it at once is exact, and takes nothing from it.
+        # A snapshot of a paused guest is exact, and costs it nothing.
         return Plan("snapshot")
     if mode == "precopy":
         return Plan("precopy") if obstacle is None else fallback_plan(snapshot_seconds, max_pause, obstacle)
@@ -121,5 +124,5 @@ def choose_mode(
         return Plan("snapshot")
     if obstacle is None:
         return Plan("precopy")
-    # A snapshot that fits is one of auto's own answers, and nothing to explain; slices, being less exact, are.
+    # A snapshot that fits needs no explanation; slices, which are less exact, do.
     return Plan("snapshot") if snapshot_seconds <= max_pause else Plan("sliced", obstacle)

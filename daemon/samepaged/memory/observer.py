@@ -1,4 +1,4 @@
-"""Whoever else needs some of the guest's pages as they were at the instant of its digest, and what they are handed."""
+"""Copies of some of a guest's pages at the instant of its digest: the protocol of an observer, and its access."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ABSENT", "SWAPPED", "NullObserver", "PageAccess", "PageObserver"]
 
-# What Copies.copy says of a page that it did not copy.
+# Results of PageAccess.copy for a page that it did not copy.
 ABSENT: Final = -1
 SWAPPED: Final = -2
 # Pages that are copied at a time to look for something in them: 2 MiB.
@@ -28,37 +28,37 @@ CHUNK_PAGES: Final = 512
 
 
 class PageAccess:
-    """Pages of a guest, to be had as copies. `where` is where each page is, which is looked up when it is first asked
-    for if it is not given; absent ones are not touched, and swapped ones are not brought in.
+    """Copies of a guest's pages. `residency` is looked up on first use if it is not given. Absent pages are not
+    touched, and swapped ones are not read in.
     """
 
-    def __init__(self, reader: ProcessRam, where: Residency | None = None) -> None:
-        self._reader = reader
-        self._looked = where
+    def __init__(self, ram: ProcessRam, residency: Residency | None = None) -> None:
+        self._ram = ram
+        self._known_residency = residency
         self.copied = 0
 
     @property
-    def _where(self) -> Residency:
-        # Most scans have nobody as their witness, who asks for nothing.
-        if self._looked is None:
-            self._looked = self._reader.look()
-        return self._looked
+    def _residency(self) -> Residency:
+        # Most scans have a NullObserver, which never needs it.
+        if self._known_residency is None:
+            self._known_residency = self._ram.look()
+        return self._known_residency
 
     @property
     def pages(self) -> int:
         """The guest's memory in pages."""
-        return self._reader.pages
+        return self._ram.pages
 
     def copy(self, pages: NDArray[np.int64], out: memoryview) -> NDArray[np.int32]:
-        """Copy pages of these numbers (each once) one after the other to `out`, which has room for all: int32 of their
-        shape, which place each has there, `ABSENT` (it reads as zeros) or `SWAPPED` (it is not to be had). Raises
+        """Copy pages of these numbers (each once) one after the other to `out`, which has room for all. Returns int32
+        of their shape: the place of each in `out`, `ABSENT` (it reads as zeros) or `SWAPPED` (not available). Raises
         GuestError, and Interrupted.
         """
-        places = np.where(self._where.swapped[pages], SWAPPED, ABSENT).astype(np.int32)
+        places = np.where(self._residency.swapped[pages], SWAPPED, ABSENT).astype(np.int32)
         done = 0
         for held, copy in (
-            (self._where.in_process, self._reader.copy_pages),
-            (self._where.in_file, self._reader.copy_file_pages),
+            (self._residency.in_process, self._ram.copy_pages),
+            (self._residency.in_file, self._ram.copy_file_pages),
         ):
             own = np.flatnonzero(held[pages])
             own = own[np.argsort(pages[own], kind="stable")]
@@ -71,73 +71,73 @@ class PageAccess:
 
     @property
     def present(self) -> NDArray[np.bool_]:
-        """Which pages would be copied: bool, (pages,)."""
-        return self._where.in_process | self._where.in_file
+        """The pages that can be copied: bool, (pages,)."""
+        return self._residency.in_process | self._residency.in_file
 
     @property
     def absent(self) -> NDArray[np.bool_]:
-        """Which pages the host does not back: bool, (pages,)."""
-        return ~(self._where.in_process | self._where.in_file | self._where.swapped)
+        """The pages that the host does not back: bool, (pages,)."""
+        return ~(self._residency.in_process | self._residency.in_file | self._residency.swapped)
 
     def starting_with(self, mark: bytes) -> NDArray[np.int64]:
         """The pages that begin with these bytes: int64, ascending. Raises as `copy` does."""
         buffer = locked_buffer(CHUNK_PAGES * PAGE_SIZE)
-        wanted = np.frombuffer(mark, dtype=np.uint8)
+        prefix = np.frombuffer(mark, dtype=np.uint8)
         found = []
         held = np.flatnonzero(self.present)
         for start in range(0, len(held), CHUNK_PAGES):
             chunk = held[start : start + CHUNK_PAGES]
             places = self.copy(chunk, buffer)
-            begins = np.frombuffer(buffer, dtype=np.uint8).reshape(CHUNK_PAGES, PAGE_SIZE)[: len(chunk), : len(wanted)]
-            found.append(chunk[(begins == wanted).all(axis=1)[places]])
+            begins = np.frombuffer(buffer, dtype=np.uint8).reshape(CHUNK_PAGES, PAGE_SIZE)[: len(chunk), : len(prefix)]
+            found.append(chunk[(begins == prefix).all(axis=1)[places]])
         return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
 
 class PageObserver(Protocol):
-    """Copies what it needs of a guest. Nothing that goes wrong with what it does with the copies is raised here, for
-    that is no reason to give up a scan. GuestError and Interrupted, which Copies raises, are.
+    """Copies the pages that it needs of a guest. It raises the GuestError and Interrupted of PageAccess, and nothing
+    else: a fault in the use of the copies does not end a scan.
     """
 
     def prepare(self, copies: PageAccess) -> None:
-        """The guest runs, and is going to be suspended; this may take seconds."""
+        """Prepare while the guest runs, before it is suspended; this may take seconds."""
 
-    def expected(self, written: NDArray[np.bool_] | None) -> int:
-        """How many pages it is going to copy while the guest is suspended. `written` (bool, all pages) are those that
-        may have changed since `ahead` or, later, `again`; None where neither was called.
+    def expected_copies(self, written: NDArray[np.bool_] | None) -> int:
+        """The number of pages to be copied while the guest is suspended. `written` (bool, all pages) are those that may
+        have changed since `copy_running` or, later, `copy_written`; None if neither was called.
         """
 
-    def ahead(self, copies: PageAccess) -> None:
-        """Copy while the guest runs; what is written from here on, and before, too, is told."""
+    def copy_running(self, copies: PageAccess) -> None:
+        """Copy while the guest runs; `copy_written` or `while_suspended` gets the pages written meanwhile."""
 
-    def again(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
-        """Copy these anew, while the guest runs."""
+    def copy_written(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
+        """Copy the written pages again, while the guest runs."""
 
-    def held(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> AbstractContextManager[None]:
-        """The guest is suspended, at the instant of its digest, while this context is entered: for its reading."""
+    def while_suspended(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> AbstractContextManager[None]:
+        """A context around the reading of the guest, which is suspended at the instant of its digest."""
 
     def decline(self, why: str) -> None:
-        """There is no such instant in this scan, or not the time to copy anything in it."""
+        """This scan has not one instant, or not the time to copy at it; `why` is the reason, a line for people."""
 
 
 class NullObserver:
     """Copies nothing."""
 
     def prepare(self, copies: PageAccess) -> None:
-        """As in Witness."""
+        """As in PageObserver."""
 
-    def expected(self, written: NDArray[np.bool_] | None) -> int:  # noqa: ARG002 - a Witness's
-        """As in Witness."""
+    def expected_copies(self, written: NDArray[np.bool_] | None) -> int:  # noqa: ARG002 - the protocol's
+        """As in PageObserver."""
         return 0
 
-    def ahead(self, copies: PageAccess) -> None:
-        """As in Witness."""
+    def copy_running(self, copies: PageAccess) -> None:
+        """As in PageObserver."""
 
-    def again(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
-        """As in Witness."""
+    def copy_written(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
+        """As in PageObserver."""
 
-    def held(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> AbstractContextManager[None]:  # noqa: ARG002
-        """As in Witness."""
+    def while_suspended(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> AbstractContextManager[None]:  # noqa: ARG002
+        """As in PageObserver."""
         return nullcontext()
 
     def decline(self, why: str) -> None:
-        """As in Witness."""
+        """As in PageObserver."""

@@ -1,4 +1,4 @@
-"""Reading a guest while it runs, and suspended only what it wrote meanwhile: the same bytes as of one instant.
+"""Mode `precopy`: reads a guest while it runs, then, suspended, the pages written meanwhile: a digest of one instant.
 
 As live migration does with its dirty log (Clark et al., NSDI 2005), with soft-dirty bits for the log. Each round ends
 in a pause in which the bits are read: if what was written is little enough to be read at once, it is, and the digest is
@@ -47,7 +47,7 @@ MAX_REMAINDER_RATIO: Final = 0.9
 MIN_WRITTEN_RATIO: Final = 1 / 256
 # Pages whose bits are looked at together; fresh memory for all at once would cost as much as the looking.
 LOOK_PAGES: Final = 1 << 17
-# Pages that are checked at each scan during which KSM merges (softdirty.stale has the reason).
+# Pages that are checked at each scan during which KSM merges (softdirty.changed_pages has the reason).
 SAMPLE_PAGES_WHILE_MERGING: Final = 1024
 
 
@@ -57,8 +57,8 @@ class DoesNotConverge(Exception):  # noqa: N818 - no error: the caller takes ano
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """How many pages, drawn at random of those that were not read again, are read all the same while suspended; a wrong
-    hash that nobody notices would be the worst of faults.
+    """The number of pages, drawn at random from those held to be unchanged, that are read again while the guest is
+    suspended: an unnoticed wrong hash would be the worst fault.
     """
 
     pages: int
@@ -67,11 +67,11 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What the bits said: page numbers, ascending, of those to read and of those that seem swapped; whether KSM was
-    merging; and the seconds that looking took.
+    """The result of looking at the soft-dirty bits: page numbers, ascending, of the pages to read and of those that
+    seem swapped; whether KSM was merging; and the seconds that looking took.
     """
 
-    stale: NDArray[np.intp]
+    changed: NDArray[np.intp]
     swapped: NDArray[np.intp]
     merging: bool
     seconds: float
@@ -79,44 +79,44 @@ class _Look:
 
 @dataclass(slots=True)
 class Precopy:
-    """One precopy scan. `merging` says whether KSM has been at work since it began, and was not held still. `budget` is
-    the longest pause, in seconds. What it learns of the guest's pace goes into `pace`.
+    """One precopy scan. `merging` tells whether KSM was active since the scan began. `max_pause` is the longest pause,
+    in seconds. Measured speeds go into `throughput`.
     """
 
-    reader: ProcessRam
+    ram: ProcessRam
     pause: Pause
-    pace: ThroughputModel
-    budget: float
+    throughput: ThroughputModel
+    max_pause: float
     merging: Callable[[], bool]
     verification: Verification | None
-    witness: PageObserver = field(default_factory=NullObserver)
+    observer: PageObserver = field(default_factory=NullObserver)
 
     def run(self, known: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
         """The digest of the instant of the last pause: uint64 of shape (pages,), as in PageDigest.
 
-        `known`, where given, is the digest of an earlier scan from which on the bits were kept, and is changed in
-        place: then only what was written since is read. Raises GuestError, and DoesNotConverge.
+        `known` is the digest of an earlier scan, whose epoch of soft-dirty bits lasts, and is changed in place: then
+        only pages written since are read. Raises GuestError, and DoesNotConverge.
         """
         digest = self._first_pass() if known is None else known
-        if self.witness.expected(None):
-            self.witness.ahead(PageAccess(self.reader))
-        before = self.reader.pages
+        if self.observer.expected_copies(None):
+            self.observer.copy_running(PageAccess(self.ram))
+        before = self.ram.pages
         for round_ in range(MAX_ROUNDS):
-            expected = self.pace.overhead + self.pace.looking * self.reader.pages
+            expected = self.throughput.overhead + self.throughput.looking * self.ram.pages
             self._fit(expected)
             with self.pause(expected):
                 look = self._look(digest)
-                count = len(look.stale)
+                count = len(look.changed)
                 shrinking = count <= MAX_REMAINDER_RATIO * before and round_ < MAX_ROUNDS - 1
-                clear = known is not None and round_ == 0 and count > MIN_WRITTEN_RATIO * self.reader.pages
+                clear = known is not None and round_ == 0 and count > MIN_WRITTEN_RATIO * self.ram.pages
                 if self._enough(count, clear=clear) or not shrinking:
                     self._finish(look, digest, clear=clear)
                     return digest
-                self._fit(self.pace.overhead + look.seconds + self._clearing)
+                self._fit(self.throughput.overhead + look.seconds + self._clearing)
                 self._clear()
-            if self.witness.expected(None):
-                self.witness.again(self._copies(look, digest), self._written(look))
-            self._hash(look.stale, digest)
+            if self.observer.expected_copies(None):
+                self.observer.copy_written(self._copies(look, digest), self._written(look))
+            self._hash(look.changed, digest)
             before = count
         raise DoesNotConverge
 
@@ -126,129 +126,129 @@ class Precopy:
         # But for what the host's disks were writing into pages pinned before: it lands after the bit was cleared, and
         # sets none (O_DIRECT; mm/gup.c). Suspending waits for block I/O in flight (vm_stop drains it), so all of it has
         # landed before anything is read. Later the bits are cleared while suspended, and nothing is in flight then.
-        with self.pause(self.pace.overhead) as held:
+        with self.pause(self.throughput.overhead) as held:
             pass
-        self.pace.learn_overhead(held.seconds)
-        digest = np.full(self.reader.pages, ABSENT, dtype=np.uint64)
+        self.throughput.learn_overhead(held.seconds)
+        digest = np.full(self.ram.pages, ABSENT, dtype=np.uint64)
         began = time.monotonic()
-        entries = self.reader.entries()
+        entries = self.ram.entries()
         _settle(entries, digest)
         present = np.flatnonzero(entries >= PRESENT)
-        self.pace.learn_looking(self.reader.pages, time.monotonic() - began)
-        self._fit(self.pace.overhead + self.pace.looking * self.reader.pages)
+        self.throughput.learn_looking(self.ram.pages, time.monotonic() - began)
+        self._fit(self.throughput.overhead + self.throughput.looking * self.ram.pages)
         self._hash(present, digest)
         return digest
 
     def _fit(self, seconds: float) -> None:
-        if seconds > self.budget:
+        if seconds > self.max_pause:
             raise DoesNotConverge
 
     @property
     def _clearing(self) -> float:
-        return self.pace.clearing * self.reader.pages
+        return self.throughput.clearing * self.ram.pages
 
     def _enough(self, count: int, *, clear: bool) -> bool:
         """Whether to read so many pages at once (and to `clear` the bits then) takes no longer than a further round
         would take of the guest, which begins with clearing.
         """
-        another = self.pace.overhead + self.pace.looking * self.reader.pages + self._clearing
-        return self.pace.seconds(count) + clear * self._clearing <= another
+        another = self.throughput.overhead + self.throughput.looking * self.ram.pages + self._clearing
+        return self.throughput.seconds(count) + clear * self._clearing <= another
 
     def _look(self, digest: NDArray[np.uint64]) -> _Look:
         began = time.monotonic()
         merging = self.merging()
-        stale, swapped = self._read_bits(digest, merging=merging)
+        changed, swapped = self._read_bits(digest, merging=merging)
         if not merging and self.merging():  # it began after that, and may have dropped bits before they were read
             merging = True
-            stale, swapped = self._read_bits(digest, merging=True)
+            changed, swapped = self._read_bits(digest, merging=True)
         seconds = time.monotonic() - began
-        self.pace.learn_looking(self.reader.pages, seconds)
-        return _Look(stale, swapped, merging, seconds)
+        self.throughput.learn_looking(self.ram.pages, seconds)
+        return _Look(changed, swapped, merging, seconds)
 
     def _read_bits(self, digest: NDArray[np.uint64], *, merging: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        stale, swapped = [], []
-        for first in range(0, self.reader.pages, LOOK_PAGES):
+        changed, swapped = [], []
+        for first in range(0, self.ram.pages, LOOK_PAGES):
             part = digest[first : first + LOOK_PAGES]
-            entries = self.reader.entries(first, first + len(part))
-            stale.append(np.flatnonzero(softdirty.changed_pages(entries, part, merging=merging)) + first)
+            entries = self.ram.entries(first, first + len(part))
+            changed.append(np.flatnonzero(softdirty.changed_pages(entries, part, merging=merging)) + first)
             swapped.append(_settle(entries, part) + first)
-        return np.concatenate(stale), np.concatenate(swapped)
+        return np.concatenate(changed), np.concatenate(swapped)
 
     def _clear(self) -> None:
         began = time.monotonic()
-        softdirty.clear(self.reader.pid)
-        self.pace.learn_clearing(self.reader.pages, time.monotonic() - began)
+        softdirty.clear(self.ram.pid)
+        self.throughput.learn_clearing(self.ram.pages, time.monotonic() - began)
 
     def _hash(self, pages: NDArray[np.intp], digest: NDArray[np.uint64]) -> None:
         began = time.monotonic()
-        self.reader.hash_pages(pages, digest)
-        self.pace.learn(len(pages), time.monotonic() - began)
+        self.ram.hash_pages(pages, digest)
+        self.throughput.learn(len(pages), time.monotonic() - began)
 
     def _finish(self, look: _Look, digest: NDArray[np.uint64], *, clear: bool) -> None:
-        """Read the rest, if this fits the budget; the guest is suspended."""
+        """Read the changed pages, if this fits max_pause; the guest is suspended."""
         verification = self.verification
         if verification is None and look.merging:
             verification = Verification(SAMPLE_PAGES_WHILE_MERGING, np.random.default_rng())
         checked = 0 if verification is None else verification.pages
         looked_at_again = len(block_numbers(look.swapped)) * BLOCK_PAGES
         needed = (
-            self.pace.overhead
+            self.throughput.overhead
             + look.seconds
-            + self.pace.seconds(len(look.stale) + checked)
-            + self.pace.looking * looked_at_again
+            + self.throughput.seconds(len(look.changed) + checked)
+            + self.throughput.looking * looked_at_again
             + clear * self._clearing
         )
         self._fit(needed)
-        with self._witnessed(look, digest, needed):
-            self._hash(look.stale, digest)
+        with self._observed(look, digest, needed):
+            self._hash(look.changed, digest)
             # Entries of pages that are being migrated look like those of swapped ones, for a moment (process_ram).
-            self._hash(self.reader.now_present(look.swapped), digest)
+            self._hash(self.ram.now_present(look.swapped), digest)
         if verification is not None:
             self._verify(verification, look, digest)
         if clear:
             self._clear()
 
     @contextmanager
-    def _witnessed(self, look: _Look, digest: NDArray[np.uint64], needed: float) -> Iterator[None]:
-        """For the reading of the rest, which takes so many seconds: with the witness, if this fits the budget, too."""
-        if not self.witness.expected(None):
+    def _observed(self, look: _Look, digest: NDArray[np.uint64], needed: float) -> Iterator[None]:
+        """For the last read, which takes `needed` seconds: with the observer, if its copying fits max_pause as well."""
+        if not self.observer.expected_copies(None):
             yield
             return
         written = self._written(look)
-        if needed + self.pace.copying_seconds(self.witness.expected(written)) > self.budget:
-            self.witness.decline(COPY_TOO_LONG)
-            self.pace.reconsider_copying()
+        if needed + self.throughput.copying_seconds(self.observer.expected_copies(written)) > self.max_pause:
+            self.observer.decline(COPY_TOO_LONG)
+            self.throughput.reconsider_copying()
             yield
             return
         copies = self._copies(look, digest)
         began = time.monotonic()
-        with self.witness.held(copies, written):
+        with self.observer.while_suspended(copies, written):
             read = time.monotonic()
             yield
             ended = time.monotonic()
-        self.pace.learn_copying(copies.copied, time.monotonic() - ended + read - began)
+        self.throughput.learn_copying(copies.copied, time.monotonic() - ended + read - began)
 
     def _written(self, look: _Look) -> NDArray[np.bool_]:
-        written = np.zeros(self.reader.pages, dtype=np.bool_)
-        written[look.stale] = True
+        written = np.zeros(self.ram.pages, dtype=np.bool_)
+        written[look.changed] = True
         return written
 
     def _copies(self, look: _Look, digest: NDArray[np.uint64]) -> PageAccess:
-        """The pages as the bits' entries told: those that are not present have settled in the digest."""
+        """Access by the entries that `look` saw: the digest has the state of the pages that are not present."""
         swapped = digest == SWAPPED
         present = digest > SWAPPED
-        swapped[look.stale], present[look.stale] = False, True
-        return PageAccess(self.reader, Residency(present, np.zeros_like(present), swapped))
+        swapped[look.changed], present[look.changed] = False, True
+        return PageAccess(self.ram, Residency(present, np.zeros_like(present), swapped))
 
     def _verify(self, verification: Verification, look: _Look, digest: NDArray[np.uint64]) -> None:
         unread = digest > SWAPPED
-        unread[look.stale] = False
+        unread[look.changed] = False
         candidates = np.flatnonzero(unread)
         count = min(verification.pages, len(candidates))
         drawn = verification.random.choice(len(candidates), count, replace=False, shuffle=False)
         chosen = candidates[np.sort(drawn)]
         held = digest[chosen]
-        self.reader.hash_pages(chosen, digest)
+        self.ram.hash_pages(chosen, digest)
         wrong = int(np.count_nonzero(digest[chosen] != held))
         if wrong:
             raise GuestError(

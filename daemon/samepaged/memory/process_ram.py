@@ -1,4 +1,4 @@
-"""Reading a guest's RAM out of its QEMU process, without changing what the host backs.
+"""The RAM of a guest in its QEMU process: read without changing which pages the host backs.
 
 Pages are numbered through all of the guest's RAM mappings, in the mappings' order.
 """
@@ -27,48 +27,42 @@ from samepaged.sharing.digest import ABSENT, SWAPPED
 from samepaged.sharing.parallel import map_in_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.hashing import Hasher
+    from samepaged.memory.hashing import Hashing
     from samepaged.memory.ram_location import RamMapping
-    from samepaged.memory.subpages import SubpageDigests
 
 __all__ = ["BLOCK_PAGES", "ProcessRam", "block_numbers"]
 
-# Pages whose hashes are held apart before they go to their places (2 MiB of hashes).
+# Pages hashed into one array before the hashes go to their places (2 MiB of hashes).
 BATCH_PAGES: Final = 1 << 18
 FILE_CHUNK_PAGES: Final = 256
 # Pages that a thread copies between two looks at `stop`: 8 MiB.
 COPY_PAGES: Final = 2048
-# Pages whose entries are looked at together where few are asked for: a page of the pagemap's entries.
+# Pages whose pagemap entries are read together when few are needed: one page of entries.
 BLOCK_PAGES: Final = 512
 
 
 class ProcessRam:
-    """Reads the RAM mappings of process `pid`. Keeps the files open that this takes; use it as a context manager.
-    Raises GuestError.
+    """The RAM mappings of process `pid`: which pages the host backs, their hashes, and copies of them. It keeps
+    /proc/PID/pagemap and the files behind the RAM open; use it as a context manager. Raises GuestError.
     """
 
     def __init__(
         self,
         pid: int,
         mappings: Sequence[RamMapping],
-        *,
-        hasher: Hasher,
-        seed: int,
-        threads: int,
-        stop: Callable[[], bool],
-        finer: SubpageDigests | None = None,
+        hashing: Hashing,
     ) -> None:
         self.pid = pid
         self.mappings = tuple(mappings)
-        self._hasher = hasher
-        self._seed = seed
-        self._threads = threads
-        self._stop = stop
-        self._finer = finer
+        self._hasher = hashing.hasher
+        self._seed = hashing.seed
+        self._threads = hashing.threads
+        self._stop = hashing.stop
+        self._subpages = hashing.subpages
         self.bytes_read = 0
         sizes = [mapping.size // PAGE_SIZE for mapping in self.mappings]
         self._first = np.concatenate(([0], np.cumsum(sizes))).astype(np.intp)
@@ -102,8 +96,8 @@ class ProcessRam:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def now_present(self, pages: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Which of the pages of these numbers (ascending) are present in the process now, by looking at these and those
-        around them only (blocks_of).
+        """The pages of these numbers (ascending) that are present in the process now, by the entries of their blocks
+        (block_numbers).
         """
         found = [np.empty(0, dtype=np.intp)]
         for run in _runs(block_numbers(pages), BATCH_PAGES // BLOCK_PAGES):
@@ -113,8 +107,8 @@ class ProcessRam:
         return np.concatenate(found)
 
     def check_readable(self) -> None:
-        """Raise GuestError where reading the process's memory is refused. Nothing is read: it is asked for an address
-        at which there is none, and rights are looked at first (mm/process_vm_access.c).
+        """Raise GuestError if reading the process's memory is refused. Nothing is read: the address is unmapped, and
+        the kernel checks rights first (mm/process_vm_access.c).
         """
         try:
             copy_process(self.pid, np.zeros(1, dtype=np.uint64), memoryview(bytearray(PAGE_SIZE)))
@@ -123,7 +117,7 @@ class ProcessRam:
                 raise _read_error(self.pid, error) from error
 
     def count_not_exclusive(self) -> int:
-        """How many present pages of its private memory are not this process's alone: KSM has merged them, or they are
+        """The number of present pages of its private memory that the process shares: KSM has merged them, or they are
         the kernel's page of zeros, which takes no memory.
         """
         return sum(
@@ -133,11 +127,11 @@ class ProcessRam:
         )
 
     def look(self) -> Residency:
-        """Where each page is now."""
+        """The residency of all pages now."""
         return self._look(0, self.pages)
 
     def count_backed(self) -> int:
-        """How many pages would be read now."""
+        """The number of pages that a read would hash now."""
         where = self.look()
         return int(np.count_nonzero(where.in_process) + np.count_nonzero(where.in_file))
 
@@ -149,7 +143,7 @@ class ProcessRam:
         where: Residency | None = None,
     ) -> NDArray[np.uint64]:
         """Hash pages first … last (all of them) once: uint64 of shape (last - first,), as in PageDigest; into `out`,
-        where given. `where` is what was seen of them just now, if anybody has looked.
+        if given. `where` is their residency, if it was just looked up.
         """
         last = self.pages if last is None else last
         digest = np.empty(last - first, dtype=np.uint64) if out is None else out
@@ -205,9 +199,9 @@ class ProcessRam:
     def _hash_batch(self, pages: NDArray[np.intp], out: NDArray[np.uint64]) -> None:
         addresses = self._addresses(pages)
         memory = self._memory
-        if self._finer is not None:
+        if self._subpages is not None:
             copy = partial(copy_process, self.pid) if memory is None else memory.copy
-            self._finer.read_process(copy, addresses, pages, out, self._stop)
+            self._subpages.read_process(copy, addresses, pages, out, self._stop)
         elif memory is not None:
             hash_copied_pages(
                 memory.copy, self._hasher, addresses, out, PAGE_SIZE, self._seed, self._threads, self._stop
@@ -262,8 +256,8 @@ class ProcessRam:
             self._read_file(index, int(run[0]), window)
             self._hasher.hash_buffer(window, out[at : at + len(run)], PAGE_SIZE, self._seed)
             self.bytes_read += len(window)
-            if self._finer is not None:
-                self._finer.hash(window, run)
+            if self._subpages is not None:
+                self._subpages.hash(window, run)
 
     def _file_runs(self, pages: NDArray[np.intp]) -> Iterator[tuple[int, NDArray[np.intp]]]:
         """Which mapping's file to read, and which pages of it at once."""
@@ -283,7 +277,7 @@ class ProcessRam:
 
 
 def block_numbers(pages: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The blocks, of BLOCK pages each, that pages of these numbers lie in: their numbers, ascending."""
+    """The blocks, of BLOCK_PAGES each, that pages of these numbers lie in: their numbers, ascending."""
     return np.unique(pages // BLOCK_PAGES)
 
 

@@ -1,6 +1,4 @@
-"""What is kept of a guest from one scan to the next: its hashes, how fast it is read, and whether the kernel has noted
-every write since.
-"""
+"""The state of a guest between scans: its digest, its throughput, and the epoch of its soft-dirty bits."""
 
 from __future__ import annotations
 
@@ -21,30 +19,30 @@ if TYPE_CHECKING:
 
     from samepaged.memory.ram_location import RamMapping
 
-__all__ = ["ScanState", "SoftDirtyEpoch", "limit_memory"]
+__all__ = ["EarlierScan", "ScanState", "SoftDirtyEpoch", "limit_memory"]
 
 
 @dataclass(frozen=True, slots=True)
 class SoftDirtyEpoch:
     """A stretch of time in which the soft-dirty bits of one process tell all its writes.
 
-    It holds the claim to them for as long as it is kept, so that no other samepaged clears them meanwhile. KSM drops
+    It holds their lock, so that no other samepaged clears them meanwhile. KSM drops
     bits as it merges pages, so an epoch also ends where KSM has been at work.
     """
 
     pid: int
     mappings: tuple[RamMapping, ...]
-    claim: SoftDirtyLock
+    lock: SoftDirtyLock
     ksm_activity: tuple[str | None, ...]
 
     @classmethod
     def begin(cls, pid: int, mappings: tuple[RamMapping, ...]) -> SoftDirtyEpoch:
-        """Claim the bits of a process; they are cleared after this. Raises Claimed, and GuestError."""
+        """Lock the bits of a process; they are cleared after this. Raises LockHeld, and GuestError."""
         return cls(pid, mappings, SoftDirtyLock(pid), ksm.activity())
 
     def end(self) -> None:
-        """Let others have the bits."""
-        self.claim.release()
+        """Release the lock."""
+        self.lock.release()
 
     def lasts(self, pid: int, mappings: tuple[RamMapping, ...]) -> bool:
         """Whether the bits still tell all writes to these mappings."""
@@ -54,27 +52,41 @@ class SoftDirtyEpoch:
         return not (mergeable and (ksm.is_running() or ksm.activity() != self.ksm_activity))
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierScan:
+    """What precopy starts from: the digest of the last scan, and the epoch since."""
+
+    digest: NDArray[np.uint64] | None = None
+    epoch: SoftDirtyEpoch | None = None
+
+
 @dataclass(slots=True)
 class ScanState:
-    """Of one guest (one process of it): the digest of its last scan, the epoch since, and what was learnt of it.
-    `distrusted` says that its bits were found to lie; then it is read whole.
+    """State of one guest (one process of it): the digest of its last scan, the epoch since, and its throughput.
+    `distrusted`: its soft-dirty bits were found to miss writes, so it is read whole.
     """
 
     start_time: int
-    pace: ThroughputModel = field(default_factory=ThroughputModel)
+    throughput: ThroughputModel = field(default_factory=ThroughputModel)
     digest: NDArray[np.uint64] | None = None
     epoch: SoftDirtyEpoch | None = None
     scans: int = 0
     distrusted: bool = False
 
+    def take(self) -> EarlierScan:
+        """Remove the digest and the epoch, for a scan to start from. A scan that fails leaves neither."""
+        earlier = EarlierScan(self.digest, self.epoch)
+        self.digest = self.epoch = None
+        return earlier
+
     @contextmanager
-    def restored_if_refused(self, digest: NDArray[np.uint64] | None, epoch: SoftDirtyEpoch | None) -> Iterator[None]:
-        """A scan that the drift budget refuses before it begins takes nothing from the next one: these are kept."""
+    def restored_if_refused(self, earlier: EarlierScan) -> Iterator[None]:
+        """Put `earlier` back if the drift budget refuses the scan before it begins."""
         try:
             yield
         except GuestError as error:
             if error.reason is Reason.DRIFT_BUDGET:
-                self.digest, self.epoch = digest, epoch
+                self.digest, self.epoch = earlier.digest, earlier.epoch
             raise
 
     def forget(self) -> None:
@@ -84,9 +96,9 @@ class ScanState:
         self.digest = self.epoch = None
 
 
-def limit_memory(kept: Iterable[ScanState], most: int) -> int:
+def limit_memory(states: Iterable[ScanState], most: int) -> int:
     """Forget digests, the largest first, until the rest takes no more than `most` bytes; how many were forgotten."""
-    holding = sorted((one for one in kept if one.digest is not None), key=lambda one: -_size(one))
+    holding = sorted((one for one in states if one.digest is not None), key=lambda one: -_size(one))
     total = sum(_size(one) for one in holding)
     forgotten = 0
     for one in holding:
@@ -98,5 +110,5 @@ def limit_memory(kept: Iterable[ScanState], most: int) -> int:
     return forgotten
 
 
-def _size(kept: ScanState) -> int:
-    return 0 if kept.digest is None else kept.digest.nbytes
+def _size(state: ScanState) -> int:
+    return 0 if state.digest is None else state.digest.nbytes

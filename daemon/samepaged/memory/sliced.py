@@ -9,6 +9,7 @@ import numpy as np
 
 from samepaged.drift.budget import UNLIMITED, budget_error
 from samepaged.memory.hashing import Interrupted
+from samepaged.memory.modes import SLICE_RATIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
     from samepaged.memory.process_ram import ProcessRam
     from samepaged.memory.reader import Pause
 
-__all__ = ["SLICE_RATIO", "read_sliced"]
+__all__ = ["read_sliced"]
 
-# The part of the longest pause after which a slice ends. The rest is for resuming, and for a machine that is busy.
-SLICE_RATIO: Final = 0.5
 # Pages between two looks at the clock: 8 MiB, which take a few milliseconds.
 STEP_PAGES: Final = 2048
 NAP_SECONDS: Final = 0.05
@@ -33,7 +32,7 @@ LONGEST_WAIT_SECONDS: Final = 5.0
 
 
 def read_sliced(
-    reader: ProcessRam,
+    ram: ProcessRam,
     pause: Pause,
     *,
     max_pause: float,
@@ -46,17 +45,17 @@ def read_sliced(
     together no more than the part `max_duty` of the wall time, nor more than the `budget`. `overhead` is what
     suspending and resuming take, in seconds. Raises GuestError, and Interrupted.
     """
-    digest = np.empty(reader.pages, dtype=np.uint64)
+    digest = np.empty(ram.pages, dtype=np.uint64)
     first = 0
     while True:
         seconds = min(SLICE_RATIO * max_pause, _left(budget, overhead, stop) - overhead)
         with pause(overhead + seconds) as held:
             began = time.monotonic()  # not before: what precedes the suspension takes nothing of the guest
-            while first < reader.pages and time.monotonic() - began < seconds:
-                last = min(reader.pages, first + STEP_PAGES)
-                reader.read(first, last, digest[first:last])
+            while first < ram.pages and time.monotonic() - began < seconds:
+                last = min(ram.pages, first + STEP_PAGES)
+                ram.read(first, last, digest[first:last])
                 first = last
-        if first >= reader.pages:
+        if first >= ram.pages:
             return digest
         _rest(held.seconds * (1 / max_duty - 1), stop)
 

@@ -102,7 +102,7 @@ def obstacle(pid: int, mappings: Sequence[RamMapping], *, vfio: bool) -> Fallbac
 
 
 def changed_pages(entries: NDArray[np.uint64], digest: NDArray[np.uint64], *, merging: bool) -> NDArray[np.bool_]:
-    """Which present pages may differ from what `digest` says of them, by their pagemap entries; both of shape (pages,).
+    """The present pages that may differ from `digest`, by their pagemap entries; both of shape (pages,).
     Pages that are not present need no reading: their entry says what they are.
 
     Besides the written ones: pages that were not read before, and pages whose bit may have been dropped. KSM drops a
@@ -134,7 +134,7 @@ class LockHeld(Exception):  # noqa: N818 - no error: the caller takes another mo
 
 class SoftDirtyLock:
     """Holds the soft-dirty bits of a process against any other samepaged on this host (a `scan` beside the daemon, with
-    whatever configuration), until it is released or forgotten. Raises Claimed, and GuestError.
+    whatever configuration), until it is released or forgotten. Raises LockHeld, and GuestError.
 
     It is a name among the abstract sockets (unix(7)): one process can have it, it needs no directory and no right, and
     it ends with its holder. Two that run in network namespaces of their own do not see each other's; and whoever else

@@ -11,7 +11,8 @@ from samepaged.metrics.metric import COUNTER, GAUGE, INFO, Metric, Unit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from samepaged.scan.snapshot import Limits, Snapshot, TraceStats
+    from samepaged.config import ScanConfig
+    from samepaged.scan.snapshot import Snapshot, TraceStats
 
 BUILD: Final = Metric(
     INFO,
@@ -77,7 +78,7 @@ RELOAD_SUCCESS: Final = Metric(
 )
 
 
-def _of_limits(value: Callable[[Limits], float]) -> Callable[[Snapshot], dict[tuple[()], float]]:
+def _of_limits(value: Callable[[ScanConfig], float]) -> Callable[[Snapshot], dict[tuple[()], float]]:
     return lambda snapshot: {} if snapshot.limits is None else {(): value(snapshot.limits)}
 
 

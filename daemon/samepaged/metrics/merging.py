@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from samepaged.metrics.metric import COUNTER, GAUGE, INFO, Metric, Unit, of_scan
+from samepaged.metrics.metric import COUNTER, GAUGE, INFO, Metric, Unit, of_guests, of_scan
 from samepaged.scan.label_values import OBSTACLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from samepaged.ksm import Merging
+    from samepaged.guest_id import GuestId
+    from samepaged.ksm import Merging, ProcessMerging
     from samepaged.scan.snapshot import Snapshot
 
 Labels = TypeVar("Labels", bound=tuple[str, ...])
@@ -20,6 +21,10 @@ Value = TypeVar("Value")
 def _of_ksm(values: Callable[[Merging], Mapping[Labels, Value]]) -> Callable[[Snapshot], Mapping[Labels, Value]]:
     """Values of the kernel's counters; none if the kernel has no KSM, or before its counters are read."""
     return lambda snapshot: {} if snapshot.merging is None else values(snapshot.merging)
+
+
+def _processes(snapshot: Snapshot) -> Mapping[GuestId, ProcessMerging]:
+    return {} if snapshot.merging is None else snapshot.merging.guests
 
 
 KSM_RUNNING: Final = Metric(
@@ -72,9 +77,10 @@ def _captured(snapshot: Snapshot) -> dict[tuple[str], float]:
     if scan.potential_pages:
         # Prometheus takes an empty label for a missing one: this is the host's series.
         captured["",] = merging.host.merged_pages / scan.potential_pages
+    guests = snapshot.by_name(merging.guests)
     for name, potential in scan.mergeable_pages.items():
-        if name in merging.guests and potential:
-            captured[name,] = merging.guests[name].merged_pages / potential
+        if name in guests and potential:
+            captured[name,] = guests[name].merged_pages / potential
     return captured
 
 
@@ -124,7 +130,7 @@ DOMAIN_KSM_MERGED: Final = Metric(
     Unit.BYTES,
     "Bytes of the guest's process that are mapped to a page of KSM's, or to the kernel's page of zeros.",
     example="topk(5, samepage_domain_ksm_merged_bytes)",
-    values=_of_ksm(lambda merging: {(name,): one.merged_bytes for name, one in merging.guests.items()}),
+    values=of_guests(_processes, lambda process: process.merged_bytes),
 )
 DOMAIN_KSM_POTENTIAL: Final = Metric(
     GAUGE,
@@ -146,7 +152,7 @@ DOMAIN_KSM_PROFIT: Final = Metric(
     "The kernel's `ksm_process_profit`, for the guest's process: the merged bytes less what KSM's bookkeeping takes. "
     "It counts no page as kept for others.",
     example="samepage_domain_ksm_profit_bytes < 0",
-    values=_of_ksm(lambda merging: {(name,): one.profit_bytes for name, one in merging.guests.items()}),
+    values=of_guests(_processes, lambda process: process.profit_bytes),
 )
 DOMAIN_MERGE_OBSTACLE: Final = Metric(
     INFO,

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric as Family
 
+    from samepaged.guest_id import GuestId
     from samepaged.scan.label_values import Words
     from samepaged.scan.results import HostScan
     from samepaged.scan.snapshot import Histogram, Snapshot
 
-__all__ = ["COUNTER", "GAUGE", "HISTOGRAM", "INFO", "Kind", "Metric", "Unit", "of_scan"]
+__all__ = ["COUNTER", "GAUGE", "HISTOGRAM", "INFO", "Kind", "Metric", "Unit", "of_guests", "of_scan"]
 
 Labels = TypeVar("Labels", bound=tuple[str, ...])
 Value = TypeVar("Value")
+Item = TypeVar("Item")
 _Names: TypeAlias = tuple[str, ...]
 
 
@@ -95,6 +97,13 @@ class Metric(Generic[Labels, Value]):
 def of_scan(values: Callable[[HostScan], Mapping[Labels, Value]]) -> Callable[[Snapshot], Mapping[Labels, Value]]:
     """Values of the latest scan; none before the first scan."""
     return lambda snapshot: {} if snapshot.latest is None else values(snapshot.latest)
+
+
+def of_guests(
+    items: Callable[[Snapshot], Mapping[GuestId, Item]], value: Callable[[Item], Value]
+) -> Callable[[Snapshot], Mapping[tuple[str], Value]]:
+    """The values of a metric with the label `domain` alone: the `value` of each guest's item in `items`."""
+    return lambda snapshot: {(name,): value(item) for name, item in snapshot.by_name(items(snapshot)).items()}
 
 
 def _gauge(name: str, text: str, labels: _Names, unit: str, values: Mapping[_Names, float]) -> Family:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.metrics.metric import COUNTER, GAUGE, HISTOGRAM, INFO, Metric, Unit, of_scan
+from samepaged.metrics.metric import COUNTER, GAUGE, HISTOGRAM, INFO, Metric, Unit, of_guests, of_scan
 from samepaged.scan.label_values import FAILURES, FALLBACKS, MODES, READERS, RESULTS
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ DOMAIN_LAST_SUCCESS: Final = Metric(
     Unit.EPOCH,
     "When the domain was last scanned with success, in seconds of the Unix epoch.",
     example="time() - samepage_domain_last_scan_success_timestamp_seconds > 7200",
-    values=lambda snapshot: {(domain,): when for domain, when in snapshot.last_success.items()},
+    values=of_guests(lambda snapshot: snapshot.last_success, lambda when: when),
 )
 PAUSE_DURATION: Final = Metric(
     HISTOGRAM,
@@ -73,7 +73,7 @@ PAUSE_DURATION: Final = Metric(
     Unit.SECONDS,
     "Seconds that the guest stood suspended for samepaged, each pause by itself.",
     example="histogram_quantile(0.99, sum by (le) (rate(samepage_pause_duration_seconds_bucket[1d])))",
-    values=lambda snapshot: {(domain,): histogram for domain, histogram in snapshot.pauses.items()},
+    values=of_guests(lambda snapshot: snapshot.pauses, lambda histogram: histogram),
 )
 DOMAIN_PAUSED_SECONDS: Final = Metric(
     COUNTER,
@@ -82,7 +82,9 @@ DOMAIN_PAUSED_SECONDS: Final = Metric(
     Unit.SECONDS,
     "Seconds for which samepaged suspended the guest since its own start, failed scans included; its clock loses them.",
     example="topk(3, increase(samepage_domain_paused_seconds_total[1d]))",
-    values=lambda snapshot: {(domain,): paused.total_seconds for domain, paused in snapshot.paused.items()},
+    values=lambda snapshot: {
+        (domain,): paused.total_seconds for domain, paused in snapshot.by_name(snapshot.paused).items()
+    },
 )
 DOMAIN_PAUSED_RATIO: Final = Metric(
     GAUGE,
@@ -91,7 +93,7 @@ DOMAIN_PAUSED_RATIO: Final = Metric(
     Unit.RATIO,
     "Part of the last hour for which samepaged suspended the guest, all processes of samepaged on the host together.",
     example="samepage_domain_paused_ratio * 1e6",
-    values=lambda snapshot: {(domain,): paused.ratio for domain, paused in snapshot.paused.items()},
+    values=of_guests(lambda snapshot: snapshot.paused, lambda paused: paused.ratio),
 )
 SCAN_DURATION: Final = Metric(
     HISTOGRAM,
@@ -158,5 +160,9 @@ SCAN_FAILURES: Final = Metric(
     "Scans of the domain that failed, by reason, since samepaged started.",
     example="sum by (reason) (increase(samepage_scan_failures_total[1d])) > 0",
     words={"reason": FAILURES},
-    values=lambda snapshot: {(domain, reason.value): count for (domain, reason), count in snapshot.failures.items()},
+    values=lambda snapshot: {
+        (snapshot.names[guest_id], reason.value): count
+        for (guest_id, reason), count in snapshot.failures.items()
+        if guest_id in snapshot.names
+    },
 )

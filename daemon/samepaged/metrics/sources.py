@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.metrics.metric import GAUGE, Metric, Unit
+from samepaged.metrics.metric import GAUGE, Metric, Unit, of_guests
 from samepaged.scan.label_values import KINDS
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ def _involved(snapshot: Snapshot, owners: Callable[[AttributionReport], Sequence
     """Bytes of sharing by domain and owner, of the `series.sources` most involved owners of each guest."""
     return {
         (domain, owner.name): owner.sharing_pages * PAGE_SIZE
-        for domain, one in snapshot.sources.items()
-        for owner in owners(one.answers)[: snapshot.series.sources]
+        for domain, one in snapshot.by_name(snapshot.sources).items()
+        for owner in owners(one.answers)[: snapshot.attribution.top]
         if owner.sharing_pages
     }
 
@@ -43,10 +43,10 @@ SOURCE_SHARING: Final = Metric(
 
 def _split(snapshot: Snapshot) -> dict[tuple[str, str], float]:
     values: dict[tuple[str, str], float] = {}
-    for domain, one in snapshot.sources.items():
+    for domain, one in snapshot.by_name(snapshot.sources).items():
         report = one.answers
         sharing = [owner for owner in report.kinds if owner.sharing_pages]
-        shown = [owner for owner in report.kinds[: snapshot.series.sources] if owner.sharing_pages]
+        shown = [owner for owner in report.kinds[: snapshot.attribution.top] if owner.sharing_pages]
         values |= {(domain, owner.name): owner.split_pages * PAGE_SIZE for owner in shown}
         if len(shown) < len(sharing):
             rest = report.sharing_pages - sum(owner.split_pages for owner in shown)
@@ -71,7 +71,7 @@ def _of_names(
     owners: Callable[[AttributionReport], Sequence[Owner]],
 ) -> Callable[[Snapshot], dict[tuple[str, str], int]]:
     """Bytes of sharing by domain and name, if the configuration allows names as labels."""
-    return lambda snapshot: _involved(snapshot, owners) if snapshot.series.source_names else {}
+    return lambda snapshot: _involved(snapshot, owners) if snapshot.attribution.name_labels else {}
 
 
 SOURCE_PROCESS: Final = Metric(
@@ -101,7 +101,9 @@ SOURCE_LABELLED: Final = Metric(
     Unit.RATIO,
     "Of the guest's pages that are in use, the part whose kind is known; 0 where no Linux kernel was found in it.",
     example="samepage_source_labelled_ratio < 0.9",
-    values=lambda snapshot: {(name,): one.answers.labelled_ratio for name, one in snapshot.sources.items()},
+    values=lambda snapshot: {
+        (name,): one.answers.labelled_ratio for name, one in snapshot.by_name(snapshot.sources).items()
+    },
 )
 SOURCE_LAST: Final = Metric(
     GAUGE,
@@ -110,5 +112,5 @@ SOURCE_LAST: Final = Metric(
     Unit.EPOCH,
     "When the scan began whose pages these owners are of.",
     example="time() - samepage_source_last_scan_timestamp_seconds",
-    values=lambda snapshot: {(name,): one.scanned for name, one in snapshot.sources.items()},
+    values=of_guests(lambda snapshot: snapshot.sources, lambda one: one.scanned),
 )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
+    from samepaged.guest_id import GuestId
     from samepaged.scan.snapshot import GuestAttribution
 
 __all__ = ["Attribution", "GuestRow", "OwnerRow", "OwnerTable", "attribution"]
@@ -82,12 +83,12 @@ class Attribution:
     legend: tuple[tuple[str, str], ...]
 
 
-def attribution(found: Mapping[str, GuestAttribution], scan_started: float) -> Attribution | None:
+def attribution(found: Mapping[GuestId, GuestAttribution], scan_started: float) -> Attribution | None:
     """The section on page attribution; None if no guest has one."""
     if not found:
         return None
-    ordered = sorted(found.items(), key=lambda item: (-item[1].answers.sharing_pages, item[0]))
-    rows = tuple(_guest(name, one) for name, one in ordered[:_MOST_GUESTS])
+    ordered = sorted(found.values(), key=lambda one: (-one.answers.sharing_pages, one.answers.domain))
+    rows = tuple(map(_guest, ordered[:_MOST_GUESTS]))
     return Attribution(
         guests=len(found),
         kinds=_kinds([one.answers for one in found.values()]),
@@ -114,7 +115,7 @@ def _kinds(reports: Sequence[AttributionReport]) -> tuple[OwnerRow, ...]:
     )
 
 
-def _guest(name: str, attributed: GuestAttribution) -> GuestRow:
+def _guest(attributed: GuestAttribution) -> GuestRow:
     report = attributed.answers
     owners = (
         ("kinds of pages", "kind", report.kinds),
@@ -122,7 +123,7 @@ def _guest(name: str, attributed: GuestAttribution) -> GuestRow:
         ("files", "file", report.files),
     )
     return GuestRow(
-        name=name,
+        name=report.domain,
         shared=report.sharing_pages * PAGE_SIZE,
         bar=_bar(report),
         kernel=report.kernel,

@@ -12,10 +12,11 @@ from samepaged.scan.results import mergeable_pages
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from samepaged.config import ScanConfig
     from samepaged.drift.ledger import PausedTime
+    from samepaged.guest_id import GuestId
     from samepaged.ksm import Merging
     from samepaged.scan.results import GuestScan, HostScan
-    from samepaged.scan.snapshot import Limits
     from samepaged.sharing import GuestSharing
 
 __all__ = ["GroupRow", "GuestRow", "Guests", "groups", "guests"]
@@ -79,12 +80,16 @@ class GroupRow:
     inter_sharing: int
 
 
-def guests(scan: HostScan, merging: Merging | None, limits: Limits | None, paused: Mapping[str, PausedTime]) -> Guests:
+def guests(
+    scan: HostScan, merging: Merging | None, limits: ScanConfig | None, paused: Mapping[GuestId, PausedTime]
+) -> Guests:
     """The section on guests."""
     scans = {one.name: one for one in scan.scans}
     ordered = sorted(scan.report.guests, key=lambda guest: (-_sharing(guest), guest.name))
     rows = tuple(
-        _row(guest, scans[guest.name], scan, merging, limits, paused.get(guest.name)) for guest in ordered[:_MOST_ROWS]
+        _row(guest, result, scan, merging, limits, paused.get(result.guest_id))
+        for guest in ordered[:_MOST_ROWS]
+        for result in (scans[guest.name],)
     )
     drawn = {segment.kind for row in rows for segment in row.bar.segments}
     return Guests(
@@ -119,11 +124,11 @@ def _row(
     result: GuestScan,
     scan: HostScan,
     merging: Merging | None,
-    limits: Limits | None,
+    limits: ScanConfig | None,
     paused: PausedTime | None,
 ) -> GuestRow:
     page = scan.report.page_size
-    merged = None if merging is None else merging.guests.get(guest.name)
+    merged = None if merging is None else merging.guests.get(result.guest_id)
     obstacle = result.merge_obstacle
     over_limit = limits is not None and result.longest_pause_seconds > limits.max_pause
     return GuestRow(

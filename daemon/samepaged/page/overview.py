@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from samepaged.page.charts import Bar, Part, stacked_bar
 
 if TYPE_CHECKING:
+    from samepaged.config import ScanConfig
     from samepaged.scan.results import HostScan
-    from samepaged.scan.snapshot import Limits, Snapshot
+    from samepaged.scan.snapshot import Snapshot
 
 __all__ = ["Operation", "Problems", "SuspendedMost", "Totals", "operation", "problems", "totals"]
 
@@ -140,10 +141,11 @@ def operation(snapshot: Snapshot) -> Operation:
     )
 
 
-def _suspended_most(snapshot: Snapshot, limits: Limits | None) -> SuspendedMost | None:
-    if not snapshot.paused:
+def _suspended_most(snapshot: Snapshot, limits: ScanConfig | None) -> SuspendedMost | None:
+    paused = snapshot.by_name(snapshot.paused)
+    if not paused:
         return None
-    name, most = max(snapshot.paused.items(), key=lambda item: item[1].ratio)
+    name, most = max(paused.items(), key=lambda item: item[1].ratio)
     return SuspendedMost(name, most.ratio, over_limit=limits is not None and most.ratio > limits.max_drift)
 
 

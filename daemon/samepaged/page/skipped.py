@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from samepaged.errors import Reason
+    from samepaged.guest_id import GuestId
     from samepaged.scan.results import HostScan
 
 __all__ = ["Fallback", "Skipped", "SkippedRow", "fallbacks", "skipped"]
@@ -50,12 +51,16 @@ class Fallback:
     all_guests: int | None
 
 
-def skipped(scan: HostScan, failures: Mapping[tuple[str, Reason], int]) -> Skipped:
+def skipped(scan: HostScan, failures: Mapping[tuple[GuestId, Reason], int]) -> Skipped:
     """The section on guests that were not scanned."""
     ordered = sorted(scan.skipped, key=lambda one: (one.reason.intended, one.name))
     rows = tuple(
         SkippedRow(
-            one.name, one.reason.intended, one.reason.value, one.message, failures.get((one.name, one.reason), 0)
+            one.name,
+            one.reason.intended,
+            one.reason.value,
+            one.message,
+            0 if one.guest_id is None else failures.get((one.guest_id, one.reason), 0),
         )
         for one in ordered[:_MOST_ROWS]
     )

@@ -158,7 +158,8 @@ class Advice:
         """The same as an object for `json.dumps`: counts in pages of `page_size` bytes, each string valid Unicode."""
         report, scan = self.scan.report, self.scan
         words = {one.name: one.merge_obstacle for one in scan.scans}
-        guests = {} if self.merging is None else self.merging.guests
+        processes = {} if self.merging is None else self.merging.guests
+        merged = {one.name: processes.get(one.guest_id) for one in scan.scans}
         return {
             "schema": SCHEMA,
             "page_size": self._page,
@@ -177,7 +178,7 @@ class Advice:
                 {
                     "name": valid(guest.name),
                     "potential_pages": self.pages[guest.name],
-                    "merged_pages": guests[guest.name].merged_pages if guest.name in guests else None,
+                    "merged_pages": None if (process := merged[guest.name]) is None else process.merged_pages,
                     "obstacle": words[guest.name],
                 }
                 for guest in self._ranked()

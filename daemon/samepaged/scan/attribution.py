@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.ram_map import RamMap, RamRegion, ram_maps
-from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
+from samepaged.attribution.session import AttributionSession, GuestKernelCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from samepaged.config import SourcesConfig
+    from samepaged.guest_id import GuestId
     from samepaged.hypervisor.guest import Guest
 
 __all__ = ["AttributionSchedule"]
@@ -29,18 +30,18 @@ class AttributionSchedule:
 
     def __init__(self, config: SourcesConfig) -> None:
         self._config = config
-        self._known: dict[str, GuestKernelCache] = {}
-        # By UUID, what is found of each takes in bytes: of those that are late, and of those of them whose turn in this
-        # round is still to come.
-        self._late: dict[str, int] = {}
-        self._first: dict[str, int] = {}
-        self._seen: set[str] = set()
+        self._known: dict[GuestId, GuestKernelCache] = {}
+        # Bytes that the result of each guest takes: of the late guests, and of those of them that are still to come in
+        # this round.
+        self._late: dict[GuestId, int] = {}
+        self._first: dict[GuestId, int] = {}
+        self._seen: set[GuestId] = set()
         self._taken = 0
 
     def begin(self) -> None:
         """A round begins, however the one before has ended."""
         # Not those whose scans fail before they are asked for here: room that is kept for them is nobody's.
-        self._first = {uuid: takes for uuid, takes in self._late.items() if uuid in self._seen}
+        self._first = {guest_id: takes for guest_id, takes in self._late.items() if guest_id in self._seen}
         self._seen.clear()
         self._taken = 0
 
@@ -53,28 +54,21 @@ class AttributionSchedule:
     def attend(self, guest: Guest, scans: int, stop: Callable[[], bool]) -> AttributionSession | None:
         """Who attends a guest's next scan, of which so many were made before; None where it is not due."""
         config = self._config
-        late = guest.uuid in self._late
-        self._first.pop(guest.uuid, None)
-        self._seen.add(guest.uuid)
+        late = guest.guest_id in self._late
+        self._first.pop(guest.guest_id, None)
+        self._seen.add(guest.guest_id)
         if not config.enabled or (scans % config.every and not late):
             return None
         takes = guest.memory // PAGE_SIZE * BYTES_A_PAGE
         spoken_for = self._taken + (0 if late else sum(self._first.values()))
         if spoken_for and spoken_for + takes > config.memory_limit:
-            self._late[guest.uuid] = takes
+            self._late[guest.guest_id] = takes
             return None
-        self._late.pop(guest.uuid, None)
+        self._late.pop(guest.guest_id, None)
         self._taken += takes
-        known = self._known.get(guest.uuid)
+        known = self._known.get(guest.guest_id)
         if known is None or known.start_time != guest.process.start_time:
-            known = self._known[guest.uuid] = GuestKernelCache(guest.process.start_time)
-        terms = WorkerLimits(
-            memory_limit=config.memory_limit,
-            time_limit=config.time_limit,
-            seccomp=config.seccomp,
-            names=config.names,
-            btf_directory=config.btf_directory,
-        )
+            known = self._known[guest.guest_id] = GuestKernelCache(guest.process.start_time)
         boot = guest.memory - sum(size for _, size in guest.dimms)
         dimms = [RamRegion(start, size) for start, size in guest.dimms]
         try:
@@ -82,13 +76,13 @@ class AttributionSchedule:
         except ValueError:
             found = []
         told = found and all(start >= 0 for start, _ in guest.dimms)
-        attendant = AttributionSession(known, found if told else [RamMap((RamRegion(0, guest.memory),))], terms, stop)
+        attendant = AttributionSession(known, found if told else [RamMap((RamRegion(0, guest.memory),))], config, stop)
         if not told:
             attendant.decline("where its memory devices lie is not told")
         return attendant
 
-    def forget(self, running: Collection[str]) -> None:
-        """What is kept of guests other than these (UUIDs)."""
+    def forget(self, running: Collection[GuestId]) -> None:
+        """Forget guests other than these."""
         for kept in (self._known, self._late):
-            for uuid in kept.keys() - set(running):
-                del kept[uuid]
+            for guest_id in kept.keys() - set(running):
+                del kept[guest_id]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.report import AttributionReport
     from samepaged.config import SourcesConfig
+    from samepaged.guest_id import GuestId
     from samepaged.scan.guest import ScannedGuest
     from samepaged.scan.snapshot import GuestAttribution
 
@@ -23,22 +24,22 @@ log = logging.getLogger(__name__)
 
 
 def answers_of(
-    scanned: Mapping[str, ScannedGuest], *, names: bool, beat: Callable[[], None] = lambda: None
-) -> dict[str, AttributionReport]:
-    """The answers for each guest whose pages' owners are known, by domain. All of `scanned` of its group are the others
+    scanned: Mapping[GuestId, ScannedGuest], *, names: bool, beat: Callable[[], None] = lambda: None
+) -> dict[GuestId, AttributionReport]:
+    """The answers for each guest whose pages' owners are known. All of `scanned` of its group are the others
     with whom it shares. `beat` is called between two guests. How much there is to join is the guest's word: where
     memory runs out over it, that guest has no answers.
     """
     found = {}
-    for name, one in scanned.items():
+    for guest_id, one in scanned.items():
         if one.ownership is None or one.digest is None:
             continue
         beat()
         group = one.scan.group
-        others = (it.contents.distinct for other, it in scanned.items() if other != name and it.scan.group == group)
-        distinct = one.contents.distinct
+        others = (it.contents.distinct for other, it in scanned.items() if other != guest_id and it.scan.group == group)
+        distinct, name = one.contents.distinct, one.scan.name
         try:
-            found[name] = report_attribution(
+            found[guest_id] = report_attribution(
                 name, one.ownership, one.digest.pages, elsewhere(distinct, others), names=names
             )
         except MemoryError:
@@ -46,10 +47,12 @@ def answers_of(
     return found
 
 
-def still_shown(sources: Mapping[str, GuestAttribution], config: SourcesConfig) -> Mapping[str, GuestAttribution]:
+def still_shown(
+    sources: Mapping[GuestId, GuestAttribution], config: SourcesConfig
+) -> Mapping[GuestId, GuestAttribution]:
     """What may be shown by this configuration of what was found by another."""
     if not config.enabled:
         return {}
     if config.names:
         return sources
-    return {domain: replace(one, answers=one.answers.without_names()) for domain, one in sources.items()}
+    return {guest_id: replace(one, answers=one.answers.without_names()) for guest_id, one in sources.items()}

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import GuestError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from samepaged.guest_id import GuestId
 
 __all__ = ["CircuitBreaker"]
 
@@ -17,38 +22,38 @@ TOLERANCE: Final = 1.5
 
 @dataclass
 class CircuitBreaker:
-    """A circuit breaker a guest (by UUID): after three scans running in which a pause failed or took too long, it is
+    """A circuit breaker a guest: after three scans running in which a pause failed or took too long, it is
     left alone for an hour. Times are of the monotonic clock, in seconds.
     """
 
-    _failures: dict[str, int] = field(default_factory=dict)
-    _until: dict[str, float] = field(default_factory=dict)
+    _failures: dict[GuestId, int] = field(default_factory=dict)
+    _until: dict[GuestId, float] = field(default_factory=dict)
 
-    def check(self, uuid: str, name: str, now: float) -> None:
+    def check(self, guest_id: GuestId, name: str, now: float) -> None:
         """Raise GuestError where the guest is to be left alone now."""
-        left = self._until.get(uuid, now) - now
+        left = self._until.get(guest_id, now) - now
         if left > 0:
             raise GuestError(
                 Reason.LEFT_ALONE,
                 f"domain {name!r} is left alone for {left / 60:.0f} more minutes: in its last {FAILURES} scans a pause "
                 "failed or took much longer than scan.max_pause; raise that, or set scan.mode to auto",
             )
-        self._until.pop(uuid, None)
+        self._until.pop(guest_id, None)
 
-    def note(self, uuid: str, now: float, *, failed: bool, longest_pause: float, max_pause: float) -> bool:
+    def note(self, guest_id: GuestId, now: float, *, failed: bool, longest_pause: float, max_pause: float) -> bool:
         """A scan of the guest ended, in which suspending it `failed` or not. Whether it is left alone from now on."""
         if not failed and longest_pause <= TOLERANCE * max_pause:
-            self._failures.pop(uuid, None)
+            self._failures.pop(guest_id, None)
             return False
-        self._failures[uuid] = self._failures.get(uuid, 0) + 1
-        if self._failures[uuid] < FAILURES:
+        self._failures[guest_id] = self._failures.get(guest_id, 0) + 1
+        if self._failures[guest_id] < FAILURES:
             return False
-        del self._failures[uuid]
-        self._until[uuid] = now + LEFT_ALONE
+        del self._failures[guest_id]
+        self._until[guest_id] = now + LEFT_ALONE
         return True
 
-    def forget(self, running: set[str]) -> None:
+    def forget(self, running: AbstractSet[GuestId]) -> None:
         """Forget the guests that are gone."""
         for kept in (self._failures, self._until):
-            for uuid in kept.keys() - running:
-                del kept[uuid]
+            for guest_id in kept.keys() - running:
+                del kept[guest_id]

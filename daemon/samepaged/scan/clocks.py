@@ -14,10 +14,12 @@ from samepaged.errors import HypervisorError, Reason
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
+    from collections.abc import Set as AbstractSet
 
     from samepaged.drift.ledger import PausedTime
     from samepaged.guard.resume_queue import ResolvedEntry
+    from samepaged.guest_id import GuestId
     from samepaged.hypervisor.protocol import Hypervisor
     from samepaged.scan.results import SkippedGuest
 
@@ -29,9 +31,9 @@ log = logging.getLogger(__name__)
 MOST_UNDER_WAY: Final = 4
 
 
-def paused_times(ledger: PauseLedger, guests: Mapping[str, str]) -> dict[str, PausedTime]:
-    """How long each of the guests was suspended, by name; `guests` has names by UUID."""
-    return {name: ledger.paused_time(uuid) for uuid, name in guests.items()}
+def paused_times(ledger: PauseLedger, guests: Iterable[GuestId]) -> dict[GuestId, PausedTime]:
+    """The time for which samepaged kept each of the guests suspended."""
+    return {guest_id: ledger.paused_time(guest_id.uuid) for guest_id in guests}
 
 
 class Clocks:
@@ -40,15 +42,19 @@ class Clocks:
     def __init__(self) -> None:
         self.ledger = PauseLedger()
         self.sync = ClockSync()
-        self._guests: dict[str, str] = {}
-        self._waiting: set[str] = set()
+        self._guests: tuple[GuestId, ...] = ()
+        self._waiting: set[GuestId] = set()
 
-    def round_ended(self, running: Mapping[str, str], skipped: Iterable[SkippedGuest]) -> None:
-        """Take over which guests run (names by UUID), and log the beginning of each wait for the drift budget once."""
-        self._guests = dict(running)
-        refused = {one.name: one.message for one in skipped if one.reason is Reason.DRIFT_BUDGET}
-        for name in refused.keys() - self._waiting:
-            log.info("not scanned until it fits the drift budget: %s", refused[name])
+    def round_ended(self, running: Iterable[GuestId], skipped: Iterable[SkippedGuest]) -> None:
+        """Take over the guests that run, and log the beginning of each wait for the drift budget once."""
+        self._guests = tuple(running)
+        refused = {
+            one.guest_id: one.message
+            for one in skipped
+            if one.guest_id is not None and one.reason is Reason.DRIFT_BUDGET
+        }
+        for guest_id in refused.keys() - self._waiting:
+            log.info("not scanned until it fits the drift budget: %s", refused[guest_id])
         self._waiting = set(refused)
 
     def add_settled(self, settled: ResolvedEntry) -> None:
@@ -56,34 +62,34 @@ class Clocks:
         if settled.paused_seconds:
             self.ledger.add(settled.open_entry.entry.uuid, settled.paused_seconds)
 
-    def paused(self) -> dict[str, PausedTime]:
-        """How long each guest that runs was suspended, by name."""
+    def paused(self) -> dict[GuestId, PausedTime]:
+        """The time for which samepaged kept each guest that runs suspended."""
         return paused_times(self.ledger, self._guests)
 
 
 class ClockSync:
-    """Asks guest agents to set their guests' clocks (Domain.sync_time). An agent may never answer, so each call has its
-    own thread and its own connection. A guest is not asked while its last call is under way, and no guest is asked
-    while MOST_UNDER_WAY calls are.
+    """Asks guest agents to set their guests' clocks (Domain.sync_time). An agent may never
+    answer, so each call has its own thread and its own connection. A guest is not asked while its last call is under
+    way, and no guest is asked while MOST_UNDER_WAY calls are.
     """
 
     def __init__(self, connect: Callable[[str], Hypervisor] = LibvirtHypervisor) -> None:
         self._connect = connect
         self._lock = threading.Lock()
-        self._under_way: dict[str, threads.Worker] = {}
-        self._failed: set[str] = set()
+        self._under_way: dict[GuestId, threads.Worker] = {}
+        self._failed: set[GuestId] = set()
 
-    def request(self, uri: str, uuid: str, name: str) -> None:
-        """Ask the agent of a guest that runs, of the libvirt at `uri`. Returns at once."""
-        work = threads.Worker(partial(self._sync, uri, uuid, name))
+    def request(self, guest_id: GuestId, name: str) -> None:
+        """Ask the agent of a guest that runs. Returns at once."""
+        work = threads.Worker(partial(self._sync, guest_id, name))
         with self._lock:
-            if uuid in self._under_way or len(self._under_way) >= MOST_UNDER_WAY:
+            if guest_id in self._under_way or len(self._under_way) >= MOST_UNDER_WAY:
                 return
-            self._under_way[uuid] = work
+            self._under_way[guest_id] = work
         try:
             work.start(HypervisorError)
         except HypervisorError as error:
-            self._ended(uuid, name, error)
+            self._ended(guest_id, name, error)
 
     def wait(self, seconds: float) -> None:
         """Wait for the calls that are under way, for at most so many seconds."""
@@ -93,34 +99,34 @@ class ClockSync:
         for thread in threads_:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def forget(self, running: set[str]) -> None:
-        """Forget the failures of guests that are gone (`running`: UUIDs)."""
+    def forget(self, running: AbstractSet[GuestId]) -> None:
+        """Forget the failures of guests that are not `running`."""
         with self._lock:
             self._failed &= running
 
-    def _sync(self, uri: str, uuid: str, name: str) -> None:
+    def _sync(self, guest_id: GuestId, name: str) -> None:
         try:
-            self._set_time(uri, uuid)
+            self._set_time(guest_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, the guest's next call must not wait for it
-            self._ended(uuid, name, error)
+            self._ended(guest_id, name, error)
         else:
-            self._ended(uuid, name, None)
+            self._ended(guest_id, name, None)
 
-    def _set_time(self, uri: str, uuid: str) -> None:
-        hypervisor = self._connect(uri)
+    def _set_time(self, guest_id: GuestId) -> None:
+        hypervisor = self._connect(guest_id.uri)
         try:
             hypervisor.connect()
-            hypervisor.by_uuid(uuid).sync_time()  # may never return: this thread is then left behind
+            hypervisor.by_uuid(guest_id.uuid).sync_time()  # may never return: this thread is then left behind
         finally:
             hypervisor.close()
 
-    def _ended(self, uuid: str, name: str, error: Exception | None) -> None:
+    def _ended(self, guest_id: GuestId, name: str, error: Exception | None) -> None:
         with self._lock:
-            first = error is not None and uuid not in self._failed
+            first = error is not None and guest_id not in self._failed
             if error is None:
-                self._failed.discard(uuid)
+                self._failed.discard(guest_id)
             else:
-                self._failed.add(uuid)
+                self._failed.add(guest_id)
         if first:
             log.warning(
                 "domain %r: its guest agent did not set its clock after a scan (%s); start qemu-guest-agent in the "
@@ -129,4 +135,4 @@ class ClockSync:
                 error,
             )
         with self._lock:
-            self._under_way.pop(uuid, None)
+            self._under_way.pop(guest_id, None)

@@ -15,7 +15,8 @@ from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.guest import Guest, check_links, describe
 from samepaged.hypervisor.qemu_process import ProcessTable
 from samepaged.ksm import process_merging
-from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
+from samepaged.memory.capture import capture, stands_in
+from samepaged.memory.reader import Capture, GuestControl, GuestMemory, ScanRequest
 from samepaged.memory.scan_state import ScanState, limit_memory
 from samepaged.memory.throughput import ThroughputModel
 from samepaged.scan import audit
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from samepaged.attribution.page_owners import PageOwners
     from samepaged.attribution.session import AttributionSession
     from samepaged.config import Config
-    from samepaged.drift.budget import DriftBudget
     from samepaged.guard.client import GuardClient
+    from samepaged.guest_id import GuestId
     from samepaged.hypervisor.protocol import Domain, Hypervisor
     from samepaged.hypervisor.qemu_process import QemuProcess
+    from samepaged.memory.hashing import Hashing
     from samepaged.memory.observer import PageObserver
     from samepaged.scan.attribution import AttributionSchedule
     from samepaged.scan.circuit_breaker import CircuitBreaker
@@ -59,6 +61,10 @@ class ScannedGuest:
     ownership: PageOwners | None = None
     digest: PageDigest | None = None
 
+    def renamed(self, name: str) -> ScannedGuest:
+        """The same under the name that the domain has now."""
+        return self if name == self.scan.name else replace(self, scan=replace(self.scan, name=name))
+
     def lean(self) -> ScannedGuest:
         """Without what only this round's analysis needs, and what takes as much memory again."""
         return replace(self, lasting=None, by_page_size={}, ownership=None, digest=None)
@@ -68,7 +74,7 @@ class GuestScanner:
     """Scans guests, one after another: never are two suspended at once. Keeps what makes the next scan cheaper.
 
     `record` is handed each scan, once the guest runs on; `attribution` says which of them ask whose the pages are;
-    `one_instant` is as in Policy. The ledger in `clocks` counts the pauses; with `bound` they keep to
+    `one_instant` is as in ScanRequest. The ledger in `clocks` counts the pauses; with `bound` they keep to
     scan.max_drift.
     `has_open_entry` says whether an open journal entry names the guest with a UUID.
     """
@@ -79,7 +85,7 @@ class GuestScanner:
         guard: GuardClient,
         config: Config,
         hashing: Hashing,
-        kept: dict[str, ScanState],
+        kept: dict[GuestId, ScanState],
         breaker: CircuitBreaker | None = None,
         record: Callable[[Record], None] | None = None,
         attribution: AttributionSchedule | None = None,
@@ -113,7 +119,7 @@ class GuestScanner:
         guest = describe(domain, self._processes)
         check_links(guest, self._config.scan.mode, self._config.scan.macvtap)
         if self._breaker is not None:
-            self._breaker.check(guest.uuid, guest.name, time.monotonic())
+            self._breaker.check(guest.guest_id, guest.name, time.monotonic())
         kept = self._keeping(guest)
         pauses = [] if pauses is None else pauses
         suspender = Suspender(
@@ -137,7 +143,7 @@ class GuestScanner:
         scan = self._config.scan
         wanted = scan.sync_clock == "agent" and sum(suspender.pauses) > scan.sync_clock_above
         if self._clocks is not None and wanted and not suspender.failed:
-            self._clocks.sync.request(self._hypervisor.uri, guest.uuid, guest.name)
+            self._clocks.sync.request(guest.guest_id, guest.name)
 
     def _check_open_entry(self, domain: Domain) -> None:
         # Paused, it is not paused by another client; running, it may be suspended at any moment.
@@ -162,7 +168,7 @@ class GuestScanner:
             attendant.start_attribution()
         duration = time.monotonic() - began
         if captured.fallback is not None:
-            asked = self._config.scan.mode != "auto" or captured.reader == "dump"
+            asked = self._config.scan.mode != "auto" or stands_in(captured.reader, self._config.scan.reader)
             log.log(
                 logging.WARNING if asked else logging.DEBUG,
                 "domain %r: scanned in mode %s by the %s reader: %s",
@@ -181,7 +187,7 @@ class GuestScanner:
         )
         lasting = None if known is None else Contents.of(stable(PageDigest(known, PAGE_SIZE), captured.digest))
         sizes = {size: Contents.of(coarsen(captured.digest, size)) for size in self._multiples}
-        sizes |= {parts.page_size: Contents.of(parts, in_place=True) for parts in captured.finer}
+        sizes |= {parts.page_size: Contents.of(parts, in_place=True) for parts in captured.subpages}
         if self._record is not None:
             self._record(Record.of(captured.digest, scan, sizes, self._hashing.seed))
         scanned = ScannedGuest(scan, guest.process, contents, lasting, sizes)
@@ -198,17 +204,10 @@ class GuestScanner:
 
     def _capture(self, guest: Guest, suspender: Suspender, kept: ScanState, witness: PageObserver | None) -> Capture:
         return capture(
-            GuestMemory(
-                pid=guest.process.pid,
-                blocks=guest.blocks,
-                paused=guest.paused,
-                vfio=guest.vfio,
-                pause=suspender,
-                dump=lambda path: self._dump(guest, path),
-                directory=self._guard.directory,
-            ),
+            GuestMemory(guest.process.pid, guest.blocks, paused=guest.paused, vfio=guest.vfio),
+            GuestControl(suspender, lambda path: self._dump(guest, path), self._guard.directory),
             replace(self._hashing, stop=suspender.stop),
-            self._policy(kept, suspender.account or UNLIMITED),
+            ScanRequest(self._config.scan, suspender.account or UNLIMITED, one_instant=self._one_instant),
             kept,
             witness,
         )
@@ -219,32 +218,17 @@ class GuestScanner:
             return  # it was not suspended, and so proved nothing
         longest, bound = max(suspender.pauses, default=0.0), self._config.scan.max_pause
         if self._breaker is not None and self._breaker.note(
-            guest.uuid, time.monotonic(), failed=suspender.failed, longest_pause=longest, max_pause=bound
+            guest.guest_id, time.monotonic(), failed=suspender.failed, longest_pause=longest, max_pause=bound
         ):
             log.error("domain %r: its pauses failed or were too long, it is left alone for an hour", guest.name)
 
     def _keeping(self, guest: Guest) -> ScanState:
-        """What is kept of this guest; of an earlier process of it, only the pace."""
-        kept = self._kept.get(guest.uuid)
+        """What is kept of this guest; of an earlier process of it, only its throughput."""
+        kept = self._kept.get(guest.guest_id)
         if kept is None or kept.start_time != guest.process.start_time:
-            kept = ScanState(guest.process.start_time, kept.pace if kept else ThroughputModel())
-            self._kept[guest.uuid] = kept
+            kept = ScanState(guest.process.start_time, kept.throughput if kept else ThroughputModel())
+            self._kept[guest.guest_id] = kept
         return kept
-
-    def _policy(self, kept: ScanState, budget: DriftBudget) -> Policy:
-        scan = self._config.scan
-        verify = scan.verify_every and kept.scans % scan.verify_every == 0
-        return Policy(
-            mode=scan.mode,
-            reader=scan.reader,
-            max_pause=scan.max_pause,
-            max_duty=scan.max_duty,
-            verify_pages=scan.verify_pages if verify else 0,
-            still_ksm=scan.still_ksm,
-            finer_sizes=tuple(size for size in scan.page_sizes if size < PAGE_SIZE),
-            one_instant=self._one_instant,
-            budget=budget,
-        )
 
     def begin(self) -> None:
         """A round of scans begins."""
@@ -252,10 +236,10 @@ class GuestScanner:
         if self._attribution is not None:
             self._attribution.begin()
 
-    def tidy(self, running: Collection[str]) -> None:
-        """Forget guests that are gone (`running`: UUIDs), and what takes more memory than it may."""
-        for uuid in self._kept.keys() - set(running):
-            del self._kept[uuid]
+    def tidy(self, running: Collection[GuestId]) -> None:
+        """Forget guests that are not `running`, and what takes more memory than it may."""
+        for guest_id in self._kept.keys() - set(running):
+            del self._kept[guest_id]
         if self._breaker is not None:
             self._breaker.forget(set(running))
         if self._clocks is not None:
@@ -275,7 +259,7 @@ class GuestScanner:
     ) -> GuestScan:
         return GuestScan(
             name=guest.name,
-            uuid=guest.uuid,
+            guest_id=guest.guest_id,
             group=self._config.group_of(guest.name, guest.metadata_groups),
             mode=captured.mode,
             reader=captured.reader,

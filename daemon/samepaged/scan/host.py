@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, HypervisorError, Reason
@@ -15,35 +15,68 @@ from samepaged.scan.results import HostScan, SkippedGuest
 from samepaged.sharing import Member, PageSizeSharing, SharingReport, analyse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from samepaged.config import Config
+    from samepaged.guest_id import GuestId
     from samepaged.hypervisor.protocol import Hypervisor
     from samepaged.scan.guest import GuestScanner, ScannedGuest
 
-__all__ = ["HostRound", "report", "scan_all"]
+__all__ = ["HostRound", "known_after", "report", "scan_all"]
 
 log = logging.getLogger(__name__)
+
+# Reasons of a failed scan after which the guest's earlier scan does not count any more.
+FORGET: Final = frozenset(
+    {Reason.GONE, Reason.NOT_RUNNING, Reason.ENCRYPTED, Reason.CRASHED, Reason.EXCLUDED, Reason.OPTED_OUT}
+)
 
 
 @dataclass(slots=True)
 class HostRound:
-    """One scan of all guests while it is being made. `running` has the UUID and name of each domain that
-    libvirt says runs; `pauses` has
-    those of failed scans, too, in seconds.
+    """One scan of all guests in progress. `running` has the name of each domain that libvirt lists as running; `pauses`
+    also has those of failed scans, in seconds.
     """
 
     started: float
-    running: dict[str, str] = field(default_factory=dict)
-    scanned: dict[str, ScannedGuest] = field(default_factory=dict)
-    pauses: dict[str, list[float]] = field(default_factory=dict)
+    running: dict[GuestId, str] = field(default_factory=dict)
+    scanned: dict[GuestId, ScannedGuest] = field(default_factory=dict)
+    pauses: dict[GuestId, list[float]] = field(default_factory=dict)
     skipped: list[SkippedGuest] = field(default_factory=list)
+
+    @property
+    def names(self) -> dict[GuestId, str]:
+        """Names for display, each of one guest: the names that the scans found, which are newer than the list's."""
+        scanned = {guest_id: one.scan.name for guest_id, one in self.scanned.items()}
+        owners = {name: guest_id for guest_id, name in scanned.items()}
+        return {
+            guest_id: name
+            for guest_id, name in (self.running | scanned).items()
+            if owners.get(name, guest_id) == guest_id
+        }
+
+
+def known_after(known: Mapping[GuestId, ScannedGuest], round_: HostRound) -> dict[GuestId, ScannedGuest]:
+    """The latest scan of each guest after a round: those of the round, and of the guests in `known` that run and that
+    the round failed to scan, under their names of now.
+    """
+    failed = {skipped.guest_id for skipped in round_.skipped if skipped.reason not in FORGET}
+    kept = {
+        guest_id: one.renamed(round_.running[guest_id])
+        for guest_id, one in known.items()
+        if guest_id in failed and guest_id in round_.running
+    }
+    return kept | {guest_id: one.lean() for guest_id, one in round_.scanned.items()}
 
 
 def report(
-    scanned: Mapping[str, ScannedGuest], skipped: Sequence[SkippedGuest], started: float, duration: float
+    guests: Iterable[ScannedGuest], skipped: Sequence[SkippedGuest], started: float, duration: float
 ) -> HostScan:
-    """Analyse what was scanned. `started` is in seconds of the Unix epoch, `duration` in seconds."""
+    """Analyse the scans of these guests. `started` is in seconds of the Unix epoch, `duration` in seconds.
+
+    Names are unique within the result: of two guests with one name in turn, the later scan counts.
+    """
+    scanned = {one.scan.name: one for one in sorted(guests, key=lambda one: one.scan.started)}
     members = [Member(name, one.scan.group, one.contents) for name, one in sorted(scanned.items())]
     whole = analyse(members, PAGE_SIZE)
     attainable, attended = _attainable(scanned, whole)
@@ -92,18 +125,18 @@ def _page_sizes(scanned: Mapping[str, ScannedGuest]) -> Iterator[PageSizeSharing
         yield PageSizeSharing.of(analyse(members, size, pairs=False))
 
 
-def _skip(name: str, error: Exception) -> SkippedGuest:
+def _skip(name: str, guest_id: GuestId | None, error: Exception) -> SkippedGuest:
     if isinstance(error, MemoryError):
         error = memory_error()
     elif isinstance(error, OSError) and exhausted(error):
         error = no_resources(str(error.filename or "a file"), error)
     if isinstance(error, GuestError):
         told = str(error)
-        return SkippedGuest(name, error.reason, told if repr(name) in told else f"domain {name!r}: {told}")
+        told = told if repr(name) in told else f"domain {name!r}: {told}"
+        return SkippedGuest(name, error.reason, told, guest_id)
     log.error("domain %r: an error that was not foreseen; please report it", name, exc_info=error)
-    return SkippedGuest(
-        name, Reason.INTERNAL, f"domain {name!r}: {type(error).__name__}; please report it, with the log"
-    )
+    text = f"domain {name!r}: {type(error).__name__}; please report it, with the log"
+    return SkippedGuest(name, Reason.INTERNAL, text, guest_id)
 
 
 def scan_all(
@@ -118,47 +151,47 @@ def scan_all(
     """
     round_ = HostRound(time.time())
     scanner.begin()
-    uuids = _named(hypervisor, names, round_) if names else _selected(hypervisor, config, round_)
-    for number, (uuid, name) in enumerate(uuids.items(), start=1):
+    guests = _named(hypervisor, names, round_) if names else _selected(hypervisor, config, round_)
+    for number, (guest_id, name) in enumerate(guests.items(), start=1):
         if progress is not None:
-            progress(number, len(uuids), name)
-        pauses = round_.pauses.setdefault(name, [])
+            progress(number, len(guests), name)
+        pauses = round_.pauses.setdefault(guest_id, [])
         try:
             # Looked up anew: the connection may have been lost, and made again, since the domains were listed.
-            round_.scanned[name] = scanner.scan(hypervisor.by_uuid(uuid), pauses)
+            round_.scanned[guest_id] = scanner.scan(hypervisor.by_uuid(guest_id.uuid), pauses)
         except Interrupted:
             raise
         except HypervisorError as error:
             if not hypervisor.alive:
                 raise
-            round_.skipped.append(SkippedGuest(name, Reason.LIBVIRT, str(error)))
+            round_.skipped.append(SkippedGuest(name, Reason.LIBVIRT, str(error), guest_id))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other guests
-            round_.skipped.append(_skip(name, error))
+            round_.skipped.append(_skip(name, guest_id, error))
     return round_
 
 
-def _named(hypervisor: Hypervisor, names: Sequence[str], round_: HostRound) -> dict[str, str]:
-    """The UUIDs of the named domains, each once, and their names."""
-    found: dict[str, str] = {}
+def _named(hypervisor: Hypervisor, names: Sequence[str], round_: HostRound) -> dict[GuestId, str]:
+    """The named domains, each once, and their names."""
+    found: dict[GuestId, str] = {}
     for name in names:
         try:
             domain = hypervisor.by_name(name)
         except GuestError as error:
-            round_.skipped.append(_skip(name, error))
+            round_.skipped.append(_skip(name, None, error))
         else:
-            found[domain.uuid] = domain.name
+            found[domain.guest_id] = domain.name
     return found
 
 
-def _selected(hypervisor: Hypervisor, config: Config, round_: HostRound) -> dict[str, str]:
-    """The UUIDs of the domains that run and that the configuration selects, and their names."""
-    found: dict[str, str] = {}
+def _selected(hypervisor: Hypervisor, config: Config, round_: HostRound) -> dict[GuestId, str]:
+    """The domains that run and that the configuration selects, and their names."""
+    found: dict[GuestId, str] = {}
     for domain in hypervisor.running():
         name = domain.name
-        round_.running[domain.uuid] = name
+        round_.running[domain.guest_id] = name
         if config.selects(name):
-            found[domain.uuid] = name
+            found[domain.guest_id] = name
         else:
             text = f"domain {name!r} is excluded by the configuration (guests)"
-            round_.skipped.append(SkippedGuest(name, Reason.EXCLUDED, text))
+            round_.skipped.append(SkippedGuest(name, Reason.EXCLUDED, text, domain.guest_id))
     return found

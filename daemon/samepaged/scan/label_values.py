@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from samepaged.errors import Reason
+from samepaged.memory import capture
 
 __all__ = [
     "FAILURES",
@@ -74,10 +75,7 @@ MODES: Final[Words] = {
     "live": "was not suspended: without a guarantee",
 }
 
-READERS: Final[Words] = {
-    "process": "was read from its QEMU process",
-    "dump": "was dumped by libvirt",
-}
+READERS: Final[Words] = {name: reader.label for name, reader in capture.READERS.items()}
 
 FAILURES: Final[Words] = {
     Reason.GONE: "went away during the scan",

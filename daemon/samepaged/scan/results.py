@@ -11,6 +11,7 @@ from samepaged.sharing import PageSizeSharing
 
 if TYPE_CHECKING:
     from samepaged.errors import Reason
+    from samepaged.guest_id import GuestId
     from samepaged.sharing import GuestSharing, SharingReport
 
 __all__ = ["GuestScan", "HostScan", "SkippedGuest", "mergeable_pages"]
@@ -26,7 +27,7 @@ class GuestScan:
     """
 
     name: str
-    uuid: str
+    guest_id: GuestId
     group: str
     mode: str
     reader: str
@@ -42,21 +43,27 @@ class GuestScan:
     unbacked_zero_pages: int = 0
     device_writes: bool = False
 
+    @property
+    def uuid(self) -> str:
+        """The domain's UUID."""
+        return self.guest_id.uuid
+
 
 @dataclass(frozen=True, slots=True)
 class SkippedGuest:
-    """A guest that was not scanned: why, as a bounded word and as a line for people."""
+    """A guest that was not scanned: the reason, and a line for people. `guest_id` is None without such a domain."""
 
     name: str
     reason: Reason
     message: str
+    guest_id: GuestId | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HostScan:
-    """One scan of all guests. `report` covers `scans`, and nothing of `skipped`. `stable` covers only the pages that
-    kept their content since the scan before, and only the guests that can be compared with it; `page_sizes` tells
-    sharing in other sizes of page.
+    """One scan of all guests, whose names differ. `report` covers `scans`, and nothing of `skipped`. `stable` covers
+    only pages that kept their content since the scan before, of guests that can be compared with it. `page_sizes` has
+    the sharing in other page sizes.
 
     `departed` are the rows of guests that left after the scan: no longer shown, yet part of the host's totals until
     the next scan computes new ones. `attainable_pages` is what KSM could save, zero pages too, in those guests alone
@@ -74,12 +81,16 @@ class HostScan:
     attainable_pages: int = 0
     attended_pages: int = 0
 
-    def without(self, name: str) -> HostScan:
-        """This scan with the domain `name` departed: its row and pairs are gone, the totals of host and groups stay."""
+    def without(self, guest_id: GuestId) -> HostScan:
+        """This scan after the guest's departure: its row and pairs are gone, the totals of host and groups stay."""
+        skipped = tuple(one for one in self.skipped if one.guest_id != guest_id)
+        name = next((scan.name for scan in self.scans if scan.guest_id == guest_id), None)
+        if name is None:
+            return replace(self, skipped=skipped)
         return replace(
             self,
-            scans=tuple(scan for scan in self.scans if scan.name != name),
-            skipped=tuple(one for one in self.skipped if one.name != name),
+            scans=tuple(scan for scan in self.scans if scan.guest_id != guest_id),
+            skipped=skipped,
             report=_without(self.report, name),
             stable=self.stable and _without(self.stable, name),
             departed=(*self.departed, *(guest for guest in self.report.guests if guest.name == name)),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from samepaged.config import ExportConfig, SourcesConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from samepaged.attribution.report import AttributionReport
+    from samepaged.config import ScanConfig
     from samepaged.drift.ledger import PausedTime
     from samepaged.errors import Reason
+    from samepaged.guest_id import GuestId
     from samepaged.ksm import Merging
     from samepaged.scan.results import HostScan
 
@@ -20,12 +24,12 @@ __all__ = [
     "GuestAttribution",
     "Histogram",
     "HistoryPoint",
-    "Limits",
     "OpenJournalEntry",
-    "SeriesLimits",
     "Snapshot",
     "TraceStats",
 ]
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +68,6 @@ class HistoryPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What the configuration in force allows: seconds, and `max_drift`, a ratio."""
-
-    max_pause: float
-    interval: float
-    max_drift: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesLimits:
-    """The bounds of metrics with many series: the largest `pairs` of guests, and the `sources` most involved owners of
-    each guest. Names of processes and files are labels with `source_names` only.
-    """
-
-    pairs: int = 20
-    sources: int = 10
-    source_names: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class OpenJournalEntry:
     """An entry of the journal of suspended guests that is not settled: since when (Unix epoch), and what is known."""
 
@@ -108,17 +92,23 @@ class GuestAttribution:
     answers: AttributionReport = field(repr=False)
     scanned: float
 
+    def renamed(self, name: str) -> GuestAttribution:
+        """The same under the name that the domain has now."""
+        return self if name == self.answers.domain else replace(self, answers=replace(self.answers, domain=name))
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that a scrape can see, consistent in itself. `next_scan` is in seconds of the Unix epoch; `history` has the
+    """All that a scrape can see, consistent in itself. `limits`, `export` and `attribution` are sections of the
+    configuration in force. `next_scan` is in seconds of the Unix epoch; `history` has the
     scans of the last day, oldest first; `sources` has of each guest the newest, which may be some scans old; `paused`
-    is how long each guest was suspended.
+    is how long each guest was suspended. `names` has the guests' names, which differ.
     """
 
     config: ConfigStatus
-    limits: Limits | None = None
-    series: SeriesLimits = SeriesLimits()
+    limits: ScanConfig | None = None
+    export: ExportConfig = field(default_factory=ExportConfig)
+    attribution: SourcesConfig = field(default_factory=SourcesConfig)
     merging: Merging | None = None
     recording: TraceStats | None = None
     open_entries: tuple[OpenJournalEntry, ...] = ()
@@ -127,23 +117,33 @@ class Snapshot:
     libvirt_up: bool = False
     latest: HostScan | None = None
     scan_durations: Histogram | None = None
-    pauses: Mapping[str, Histogram] = field(default_factory=dict)
-    failures: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
-    last_success: Mapping[str, float] = field(default_factory=dict)
-    sources: Mapping[str, GuestAttribution] = field(default_factory=dict)
-    paused: Mapping[str, PausedTime] = field(default_factory=dict)
+    names: Mapping[GuestId, str] = field(default_factory=dict)
+    pauses: Mapping[GuestId, Histogram] = field(default_factory=dict)
+    failures: Mapping[tuple[GuestId, Reason], int] = field(default_factory=dict)
+    last_success: Mapping[GuestId, float] = field(default_factory=dict)
+    sources: Mapping[GuestId, GuestAttribution] = field(default_factory=dict)
+    paused: Mapping[GuestId, PausedTime] = field(default_factory=dict)
 
-    def without(self, name: str) -> Snapshot:
-        """This snapshot after the domain `name` is gone: no series of it is left; the totals of host and groups
-        stay as the last scan found them.
+    def by_name(self, values: Mapping[GuestId, Value]) -> dict[str, Value]:
+        """`values` by the guests' names, for output; without guests that have none here."""
+        return {self.names[guest_id]: value for guest_id, value in values.items() if guest_id in self.names}
+
+    def without(self, guest_id: GuestId) -> Snapshot:
+        """This snapshot after the guest's departure: it has no series, and the totals of host and groups stay as the
+        last scan found them.
         """
         return replace(
             self,
-            latest=self.latest and self.latest.without(name),
-            merging=self.merging and self.merging.without(name),
-            pauses={domain: pauses for domain, pauses in self.pauses.items() if domain != name},
-            failures={key: count for key, count in self.failures.items() if key[0] != name},
-            last_success={domain: when for domain, when in self.last_success.items() if domain != name},
-            sources={domain: sourced for domain, sourced in self.sources.items() if domain != name},
-            paused={domain: paused for domain, paused in self.paused.items() if domain != name},
+            latest=self.latest and self.latest.without(guest_id),
+            merging=self.merging and self.merging.without(guest_id),
+            names=_without(self.names, guest_id),
+            pauses=_without(self.pauses, guest_id),
+            failures={key: count for key, count in self.failures.items() if key[0] != guest_id},
+            last_success=_without(self.last_success, guest_id),
+            sources=_without(self.sources, guest_id),
+            paused=_without(self.paused, guest_id),
         )
+
+
+def _without(values: Mapping[GuestId, Value], guest_id: GuestId) -> dict[GuestId, Value]:
+    return {key: value for key, value in values.items() if key != guest_id}

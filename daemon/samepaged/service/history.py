@@ -10,6 +10,7 @@ from samepaged.scan.snapshot import Histogram, HistoryPoint
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from samepaged.guest_id import GuestId
     from samepaged.ksm import Merging
     from samepaged.scan.host import HostRound
     from samepaged.scan.results import HostScan
@@ -24,24 +25,31 @@ DAY: Final = 86_400.0
 STEP: Final = 300.0
 
 
-def counted(before: Snapshot, round_: HostRound, known: Container[str], duration: float) -> Snapshot:
-    """`before` with one more scan of `duration` seconds in its counters and histograms. Domains that no longer run lose
-    their counters; a domain that is not `known` loses the time of its last success.
+def counted(before: Snapshot, round_: HostRound, known: Container[GuestId], duration: float) -> Snapshot:
+    """`before` with one more scan of `duration` seconds in its counters and histograms. Guests that no longer run lose
+    their counters; a guest that is not `known` loses the time of its last success.
     """
-    running = set(round_.running.values())
-    pauses = {name: histogram for name, histogram in before.pauses.items() if name in running}
-    for name, taken in round_.pauses.items():
+    running = round_.running.keys()
+    pauses = {guest_id: histogram for guest_id, histogram in before.pauses.items() if guest_id in running}
+    for guest_id, taken in round_.pauses.items():
         for seconds in taken:
-            pauses[name] = pauses.get(name, Histogram(PAUSE_BOUNDS)).add(seconds)
+            pauses[guest_id] = pauses.get(guest_id, Histogram(PAUSE_BOUNDS)).add(seconds)
     failures = {key: count for key, count in before.failures.items() if key[0] in running}
     for skipped in round_.skipped:
-        if not skipped.reason.intended:
-            key = (skipped.name, skipped.reason)
+        if skipped.guest_id is not None and not skipped.reason.intended:
+            key = (skipped.guest_id, skipped.reason)
             failures[key] = failures.get(key, 0) + 1
-    success = {name: seconds for name, seconds in before.last_success.items() if name in known}
-    success |= {name: one.scan.started for name, one in round_.scanned.items()}
+    success = {guest_id: seconds for guest_id, seconds in before.last_success.items() if guest_id in known}
+    success |= {guest_id: one.scan.started for guest_id, one in round_.scanned.items()}
     durations = (before.scan_durations or Histogram(SCAN_BOUNDS)).add(duration)
-    return replace(before, pauses=pauses, failures=failures, last_success=success, scan_durations=durations)
+    return replace(
+        before,
+        names=round_.names,
+        pauses=pauses,
+        failures=failures,
+        last_success=success,
+        scan_durations=durations,
+    )
 
 
 def history_point(scan: HostScan, merging: Merging | None) -> HistoryPoint:

@@ -11,26 +11,23 @@ from typing import TYPE_CHECKING, Final
 from samepaged import hash_seed
 from samepaged.backoff import Backoff
 from samepaged.config import load
-from samepaged.errors import HypervisorError, Reason, SamepagedError
+from samepaged.errors import HypervisorError, SamepagedError
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.ksm import read_merging
-from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import Interrupted, best_hasher
+from samepaged.memory.hashing import Hashing, Interrupted, best_hasher
 from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.attribution_report import answers_of, still_shown
 from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks
 from samepaged.scan.guest import GuestScanner, ScannedGuest
-from samepaged.scan.host import HostRound, report, scan_all
+from samepaged.scan.host import HostRound, known_after, report, scan_all
 from samepaged.scan.snapshot import (
     ConfigStatus,
     GuestAttribution,
-    Limits,
     OpenJournalEntry,
-    SeriesLimits,
     Snapshot,
     TraceStats,
 )
@@ -49,6 +46,7 @@ if TYPE_CHECKING:
 
     from samepaged.config import Config
     from samepaged.guard.resume_queue import PendingEntry
+    from samepaged.guest_id import GuestId
     from samepaged.ksm import Merging
     from samepaged.memory.scan_state import ScanState
     from samepaged.scan.results import HostScan
@@ -59,10 +57,6 @@ __all__ = ["Service"]
 
 log = logging.getLogger(__name__)
 
-# The guests of a failed scan keep what was last known of them, unless the failure says that there is no such guest.
-FORGET: Final = frozenset(
-    {Reason.GONE, Reason.NOT_RUNNING, Reason.ENCRYPTED, Reason.CRASHED, Reason.EXCLUDED, Reason.OPTED_OUT}
-)
 # For so long the end waits for a guest that could not be resumed at once. The guard and ExecStopPost= go on after it.
 CLOSE_SECONDS: Final = 3.0
 # KSM's counters are read as often while nothing is scanned.
@@ -79,18 +73,18 @@ class Service:
         self._path = path
         self._signals = signals
         loaded = ConfigStatus(successful=True, loaded=time.time())
-        self._store = SnapshotStore(Snapshot(loaded, _limits(config), _series(config)))
+        self._store = SnapshotStore(Snapshot(loaded, config.scan, config.export, config.sources))
         self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._gone, self._stop)
         self._schedule = Schedule(config.scan.interval, config.scan.jitter)
         self._backoff = Backoff()
-        self._known: dict[str, ScannedGuest] = {}
+        self._known: dict[GuestId, ScannedGuest] = {}
         self._merging_due = 0.0
         self._next_beat = 0.0
         self._seed = hash_seed.load(config.hashing.seed, config.state_directory)
         if config.traces.enabled:
             check_installed()
         self._recorder = TraceRecorder(config.traces, self._stop)
-        self._kept: dict[str, ScanState] = {}
+        self._kept: dict[GuestId, ScanState] = {}
         self._breaker = CircuitBreaker()
         self._clocks = Clocks()
         self._attribution = AttributionSchedule(config.sources)
@@ -192,9 +186,9 @@ class Service:
             if self._signals.take_reload():
                 self._reload()
 
-    def _gone(self, name: str) -> None:
+    def _gone(self, guest_id: GuestId) -> None:
         """A domain ended (called in libvirt's event loop)."""
-        self._store.remove(name)
+        self._store.remove(guest_id)
         self._signals.wake()
 
     def _forget_departed(self) -> None:
@@ -204,9 +198,9 @@ class Service:
         known = departed & self._known.keys()
         if latest is None or not known:
             return
-        for name in known:
-            del self._known[name]
-        fresh = report(self._known, latest.skipped, latest.started, latest.duration_seconds)
+        for guest_id in known:
+            del self._known[guest_id]
+        fresh = report(self._known.values(), latest.skipped, latest.started, latest.duration_seconds)
         # What took more than one scan's contents to compute stays as it was, less the guest's own rows.
         fresh = replace(fresh, stable=latest.stable, page_sizes=latest.page_sizes)
         self._store.update(lambda snapshot: replace(snapshot, latest=fresh))
@@ -238,8 +232,8 @@ class Service:
         for skipped in round_.skipped:
             if not skipped.reason.intended:
                 log.warning("skipped: %s", skipped.message)
-        self._know(round_)
-        latest = report(self._known | round_.scanned, round_.skipped, round_.started, 0.0)
+        self._known = known_after(self._known, round_)
+        latest = report((self._known | round_.scanned).values(), round_.skipped, round_.started, 0.0)
         # How long it took: reading all guests, and analysing what was read.
         latest = replace(latest, duration_seconds=time.monotonic() - began)
         self._show(round_, latest)
@@ -265,7 +259,7 @@ class Service:
             )
         )
 
-    def _sources(self, round_: HostRound) -> dict[str, GuestAttribution]:
+    def _sources(self, round_: HostRound) -> dict[GuestId, GuestAttribution]:
         """Where sharing comes from: of each known guest the newest that is known of that."""
         config = self._config.sources
         if not config.enabled:
@@ -273,15 +267,20 @@ class Service:
         everybody = self._known | round_.scanned
         found = answers_of(everybody, names=config.names, beat=self._beat)
         fresh = {}
-        for name, one in found.items():
-            started = everybody[name].scan.started
+        for guest_id, one in found.items():
+            started = everybody[guest_id].scan.started
             self._recorder.offer(GuestAttribution(one, started))
-            fresh[name] = GuestAttribution(one.truncated(MOST_OWNERS), started)
-        return {name: one for name, one in self._store.snapshot.sources.items() if name in self._known} | fresh
+            fresh[guest_id] = GuestAttribution(one.truncated(MOST_OWNERS), started)
+        earlier = self._store.snapshot.sources.items()
+        return {
+            guest_id: one.renamed(self._known[guest_id].scan.name)
+            for guest_id, one in earlier
+            if guest_id in self._known
+        } | fresh
 
     def _read_merging(self, before: Snapshot) -> Merging | None:
         """KSM's counters of the host and of the processes of the known guests."""
-        return read_merging({name: one.process for name, one in self._known.items()}, before.merging)
+        return read_merging({guest_id: one.process for guest_id, one in self._known.items()}, before.merging)
 
     def _look_at_merging(self, now: float) -> None:
         """KSM goes on between two scans, and so does the writing of traces."""
@@ -316,13 +315,6 @@ class Service:
             self._guard = GuardClient(uri, directory, self._stop)
         return self._guard
 
-    def _know(self, round_: HostRound) -> None:
-        kept = {skipped.name for skipped in round_.skipped if skipped.reason not in FORGET}
-        running = set(round_.running.values())
-        self._known = {name: one for name, one in self._known.items() if name in kept & running} | {
-            name: one.lean() for name, one in round_.scanned.items()
-        }
-
     def _reload(self) -> None:
         """Take over the configuration as it is now on disk; one that is bad, or cannot be applied, changes nothing."""
         systemd.notify("RELOADING=1")
@@ -356,22 +348,15 @@ class Service:
         self._store.update(
             lambda snapshot: replace(
                 snapshot,
-                limits=_limits(config),
-                series=_series(config),
+                limits=config.scan,
+                export=config.export,
+                attribution=config.sources,
                 next_scan=self._due(),
                 sources=still_shown(snapshot.sources, config.sources),
             )
         )
         logging.getLogger("samepaged").setLevel(config.log.level.upper())
         self._config = config
-
-
-def _series(config: Config) -> SeriesLimits:
-    return SeriesLimits(config.export.pairs, config.sources.top, config.sources.name_labels)
-
-
-def _limits(config: Config) -> Limits:
-    return Limits(config.scan.max_pause, config.scan.interval, config.scan.max_drift)
 
 
 def _release_memory() -> None:

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from samepaged.guest_id import GuestId
     from samepaged.scan.snapshot import Snapshot
 
 __all__ = ["SnapshotStore"]
 
 
 class SnapshotStore:
-    """Holds the current snapshot. Any thread may read and update it; libvirt's event loop removes domains."""
+    """Holds the current snapshot. Any thread may read and update it; libvirt's event loop removes guests."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._listeners: list[Callable[[], None]] = []
         self._lock = threading.Lock()
-        self._departed: set[str] = set()
+        self._departed: set[GuestId] = set()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -37,21 +38,21 @@ class SnapshotStore:
             self._snapshot = change(self._snapshot)
         self._notify()
 
-    def remove(self, name: str) -> None:
-        """Remove the domain `name`, which ended."""
+    def remove(self, guest_id: GuestId) -> None:
+        """Remove a guest that ended."""
         with self._lock:
-            self._snapshot = self._snapshot.without(name)
-            self._departed.add(name)
+            self._snapshot = self._snapshot.without(guest_id)
+            self._departed.add(guest_id)
         self._notify()
 
-    def take_departed(self) -> set[str]:
-        """The domains removed since the previous call. This removes them again, because a scan that ended after a
-        domain did restores its series.
+    def take_departed(self) -> set[GuestId]:
+        """The guests removed since the previous call. This removes them again, because a scan that ended after a
+        guest did restores its series.
         """
         with self._lock:
             departed, self._departed = self._departed, set()
-            for name in departed:
-                self._snapshot = self._snapshot.without(name)
+            for guest_id in departed:
+                self._snapshot = self._snapshot.without(guest_id)
         if departed:
             self._notify()
         return departed

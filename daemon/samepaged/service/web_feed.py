@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from samepaged.config import Config
     from samepaged.drift.ledger import PausedTime
+    from samepaged.guest_id import GuestId
     from samepaged.scan.results import HostScan
     from samepaged.scan.snapshot import GuestAttribution, Snapshot
     from samepaged.service.snapshot_store import SnapshotStore
@@ -120,7 +121,7 @@ class DocumentRenderer:
         self._metrics_text = MetricsText()
         self._scan: HostScan | None = None
         self._paused: Mapping[str, PausedTime] = {}
-        self._sourced: Mapping[str, GuestAttribution] | None = None
+        self._sourced: Mapping[GuestId, GuestAttribution] | None = None
         self._sources_made = Document(SOURCES, JSON, b"")
         self._page = Page(printable(platform.node()))
         self._page_made: tuple[Snapshot, float, Document] | None = None
@@ -171,7 +172,7 @@ class DocumentRenderer:
         return [
             Document("/metrics", TEXT, text),
             Document("/metrics", OPENMETRICS, openmetrics),
-            self._last_scan(snapshot.latest, snapshot.paused),
+            self._last_scan(snapshot.latest, snapshot.by_name(snapshot.paused)),
         ]
 
     def _last_scan(self, latest: HostScan | None, paused: Mapping[str, PausedTime]) -> Document:
@@ -180,7 +181,7 @@ class DocumentRenderer:
             self._scan, self._paused = latest, paused
         return self._json
 
-    def _sources(self, sources: Mapping[str, GuestAttribution]) -> Document:
+    def _sources(self, sources: Mapping[GuestId, GuestAttribution]) -> Document:
         if not sources:
             text = "no guest's pages have been looked at for their owners; see `sources` in the configuration"
             return _line(SOURCES, HTTPStatus.NOT_FOUND, text)

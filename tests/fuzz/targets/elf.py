@@ -15,7 +15,7 @@ import numpy as np
 from samepaged.arch import PAGE_SIZE
 from samepaged.arch.x86_64 import HIGH_RAM_START, VGA_WINDOW_END, VGA_WINDOW_START
 from samepaged.memory.dump_reader import DumpStream
-from samepaged.memory.hashing import best_hasher
+from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.memory.images.elf_stream import ElfStream, ram_segments
 from samepaged.sharing.digest import SWAPPED
 from tests.fuzz.target import Target, seed_files
@@ -92,7 +92,7 @@ def _check_placed(placed: list[tuple[Segment, int]], total: int) -> None:
 
 @cache
 def _reader(total: int) -> DumpStream:
-    return DumpStream(lambda _: None, Path("/nowhere"), [total], hasher=HASHER, seed=SEED, stop=lambda: False)
+    return DumpStream(lambda _: None, Path("/nowhere"), [total], Hashing(HASHER, SEED, 1, lambda: False))
 
 
 def _expected(placed: list[tuple[Segment, int]], whole: bytes, total: int) -> NDArray[np.uint64]:

@@ -16,8 +16,7 @@ from samepaged.config import load
 from samepaged.guard.client import GuardClient
 from samepaged.guard.directories import runtime_directory
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
-from samepaged.memory.capture import Hashing
-from samepaged.memory.hashing import best_hasher
+from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.privileges import seal
 from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.circuit_breaker import CircuitBreaker

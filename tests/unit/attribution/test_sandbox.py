@@ -19,11 +19,12 @@ import pytest
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution import sandbox, seccomp
-from samepaged.attribution.client import WorkerClient, WorkerLimits, WorkerRefused
+from samepaged.attribution.client import WorkerClient, WorkerRefused
 from samepaged.attribution.messages import regions_of, replies
 from samepaged.attribution.page_buffer import PageBuffer
 from samepaged.attribution.sandbox import Limits, SandboxedProcess
 from samepaged.attribution.wire import Channel
+from samepaged.config import SourcesConfig
 from samepaged.privileges import PrivilegeError
 from tests.support.waiting import wait_for
 from tests.unit.attribution.pretended import LAYOUTS, NOTE, PAGES, Guest, program
@@ -165,7 +166,9 @@ def test_worker_refuses_to_run_without_seccomp(missing: str, why: str, tmp_path:
         "worker.main(None, sys.argv[1:])\n"
     )
     for must, told in ((True, why), (False, "AttributeError")):
-        talk = WorkerClient(LAYOUTS, WorkerLimits(1 << 20, 20.0, seccomp=must), lambda: False, (str(without),))
+        talk = WorkerClient(
+            LAYOUTS, SourcesConfig(memory_limit=1 << 20, time_limit=20.0, seccomp=must), lambda: False, (str(without),)
+        )
         try:
             with pytest.raises(WorkerRefused, match=told):
                 talk.inspect(

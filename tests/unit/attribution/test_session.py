@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,8 @@ import pytest
 from samepaged.attribution import client, messages, page_buffer, sandbox
 from samepaged.attribution import session as module
 from samepaged.attribution.page_owners import KIND
-from samepaged.attribution.session import AttributionSession, GuestKernelCache, WorkerLimits
+from samepaged.attribution.session import AttributionSession, GuestKernelCache
+from samepaged.config import SourcesConfig
 from tests.unit.attribution.pretended import (
     ARRAY,
     ARRAY_PAGES,
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.page_owners import PageOwners
 
-TERMS = WorkerLimits(memory_limit=1 << 20, time_limit=20.0, names=True)
-IMPATIENT = WorkerLimits(memory_limit=1 << 20, time_limit=0.5)
+TERMS = SourcesConfig(memory_limit=1 << 20, time_limit=20.0, names=True)
+IMPATIENT = SourcesConfig(memory_limit=1 << 20, time_limit=0.5)
 # Whatever the machine is doing: how long a guest may wait is no matter of these tests.
 LONG = 20.0
 
@@ -49,7 +49,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def attend(
     guest: Guest,
     known: GuestKernelCache | None = None,
-    terms: WorkerLimits = TERMS,
+    terms: SourcesConfig = TERMS,
     how: str = "well",
     meanwhile: Callable[[], None] = lambda: None,
 ) -> PageOwners:
@@ -59,7 +59,7 @@ def attend(
         attendant.prepare(guest)
         meanwhile()
         guest.asked.clear()
-        with attendant.held(guest, None):
+        with attendant.while_suspended(guest, None):
             pass
         held = guest.asked.copy()
         attendant.start_attribution()
@@ -108,7 +108,7 @@ def test_second_scan_reuses_the_page_list() -> None:
 
 
 def test_names_stay_in_the_worker() -> None:
-    found = attend(Guest(), terms=WorkerLimits(1 << 20, 20.0))
+    found = attend(Guest(), terms=SourcesConfig(memory_limit=1 << 20, time_limit=20.0))
     assert found.names == ("slab of\na kind",)
     assert found.processes == ()
     assert found.kinds[OTHER] == KIND["library"]
@@ -138,12 +138,12 @@ def test_pause_does_not_wait_for_the_worker(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(socket, "socketpair", lambda *_: (ours, theirs))
     monkeypatch.setattr(module, "SELECTION_SECONDS", 0.1)
     known = GuestKernelCache(1, extra_pages=np.arange(PAGES, dtype=np.int64))
-    found = attend(Guest(), known, WorkerLimits(memory_limit=2 << 20, time_limit=3600.0), how="deaf")
+    found = attend(Guest(), known, SourcesConfig(memory_limit=2 << 20, time_limit=3600.0), how="deaf")
     assert found.note == "the process that read it was given up: it took too long"
 
 
 def test_btf_requests_are_bounded(tmp_path: Path) -> None:
-    found = attend(Guest(), terms=replace(TERMS, btf_directory=tmp_path), how="asking")
+    found = attend(Guest(), terms=TERMS.model_copy(update={"btf_directory": tmp_path}), how="asking")
     assert found.note == "the process that read it was given up: it asked for types again and again"
 
 
@@ -154,7 +154,7 @@ def test_worker_finds_no_files() -> None:
 def test_stopped_scan_does_not_wait_for_worker() -> None:
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: True, program("sleep")) as attendant:
         attendant.prepare(Guest())
-        assert attendant.expected(None) == 0
+        assert attendant.expected_copies(None) == 0
         attendant.start_attribution()
         assert "interrupted" in (attendant.finish().note or "")
 
@@ -216,7 +216,7 @@ def test_failed_attribution_clears_the_cache() -> None:
 
 def test_guest_beyond_memory_limit_is_not_copied() -> None:
     guest = Guest()
-    found = attend(guest, terms=WorkerLimits(memory_limit=5 * 4096, time_limit=20.0))
+    found = attend(guest, terms=SourcesConfig(memory_limit=5 * 4096, time_limit=20.0))
     assert "sources.memory_limit" in (found.note or "")
     assert guest.asked == []
 
@@ -224,7 +224,7 @@ def test_guest_beyond_memory_limit_is_not_copied() -> None:
 def test_memory_limit_is_named_as_reason() -> None:
     guest = Guest()
     guest.words[NOTE - 1, :2] = guest.words[NOTE, :2]  # begins as a note does, and is none
-    assert attend(guest, terms=WorkerLimits(memory_limit=4096, time_limit=20.0)).note == (
+    assert attend(guest, terms=SourcesConfig(memory_limit=4096, time_limit=20.0)).note == (
         "more of it would have to be copied than sources.memory_limit, which is 0 MiB"
     )
 
@@ -232,7 +232,7 @@ def test_memory_limit_is_named_as_reason() -> None:
 def test_selected_pages_are_copied_up_to_the_room() -> None:
     guest = Guest()
     guest.choose(*range(100, 200))
-    found = attend(guest, terms=WorkerLimits(memory_limit=16 * 4096, time_limit=20.0))
+    found = attend(guest, terms=SourcesConfig(memory_limit=16 * 4096, time_limit=20.0))
     assert 0 < np.count_nonzero(found.kinds) < 100
     assert "not copied" in (found.note or "")
 
@@ -273,19 +273,19 @@ def test_written_pages_are_copied_again() -> None:
     guest = Guest()
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         guest.asked.clear()
         guest.words[OTHER, 0] = 11
         written = np.zeros(PAGES, dtype=np.bool_)
         written[[OTHER, 200]] = True
-        attendant.again(guest, written)
+        attendant.copy_written(guest, written)
         assert guest.asked == [OTHER]
         guest.choose(50, 80)  # of which the struct pages are written, and page 80 is none that was known of
         guest.words[OTHER, 0] = 12
         written[:] = False
         written[[OTHER, 80, *range(ARRAY, ARRAY + ARRAY_PAGES)]] = True
         guest.asked.clear()
-        with attendant.held(guest, written):
+        with attendant.while_suspended(guest, written):
             pass
         assert sorted(guest.asked) == [*range(ARRAY, ARRAY + ARRAY_PAGES), 80, OTHER]
         attendant.start_attribution()
@@ -299,9 +299,9 @@ def test_discarded_pages_are_not_stale() -> None:
     nothing = np.zeros(PAGES, dtype=np.bool_)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         guest.swapped, guest.unbacked = frozenset({OTHER}), frozenset({60})
-        with attendant.held(guest, nothing):
+        with attendant.while_suspended(guest, nothing):
             pass
         attendant.start_attribution()
         found = attendant.finish()
@@ -311,14 +311,14 @@ def test_discarded_pages_are_not_stale() -> None:
 
 def test_full_buffer_is_recopied_during_the_pause() -> None:
     guest = Guest()
-    terms = WorkerLimits(memory_limit=12 * 4096, time_limit=20.0, names=True)
+    terms = SourcesConfig(memory_limit=12 * 4096, time_limit=20.0, names=True)
     everything = np.ones(PAGES, dtype=np.bool_)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
-        attendant.again(guest, everything)
+        attendant.copy_running(guest)
+        attendant.copy_written(guest, everything)
         guest.words[OTHER, 0] = 13
-        with attendant.held(guest, np.zeros(PAGES, dtype=np.bool_)):
+        with attendant.while_suspended(guest, np.zeros(PAGES, dtype=np.bool_)):
             pass
         attendant.start_attribution()
         found = attendant.finish()
@@ -329,27 +329,27 @@ def test_full_buffer_is_recopied_during_the_pause() -> None:
 
 def test_full_recopy_is_forecast() -> None:
     guest = Guest()
-    terms = WorkerLimits(memory_limit=12 * 4096, time_limit=20.0)
+    terms = SourcesConfig(memory_limit=12 * 4096, time_limit=20.0)
     nothing, everything = np.zeros(PAGES, dtype=np.bool_), np.ones(PAGES, dtype=np.bool_)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        whole = attendant.expected(None)
-        attendant.ahead(guest)
-        assert attendant.expected(everything) == whole
-        attendant.again(guest, everything)
-        assert attendant.expected(nothing) == whole
+        whole = attendant.expected_copies(None)
+        attendant.copy_running(guest)
+        assert attendant.expected_copies(everything) == whole
+        attendant.copy_written(guest, everything)
+        assert attendant.expected_copies(nothing) == whole
 
 
 def test_discarded_pages_take_no_room() -> None:
     guest = Guest()
     guest.choose(*range(100, 110))
-    terms = WorkerLimits(memory_limit=20 * 4096, time_limit=20.0)
+    terms = SourcesConfig(memory_limit=20 * 4096, time_limit=20.0)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, terms, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         guest.unbacked, guest.swapped = frozenset(range(100, 105)), frozenset(range(105, 110))
         guest.asked.clear()
-        with attendant.held(guest, np.zeros(PAGES, dtype=np.bool_)):
+        with attendant.while_suspended(guest, np.zeros(PAGES, dtype=np.bool_)):
             pass
         assert {page for page in guest.asked if page < 100} == set()
         attendant.start_attribution()
@@ -366,11 +366,11 @@ def test_selection_during_the_pause_is_bounded(
     written[ARRAY : ARRAY + ARRAY_PAGES] = True
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         guest.choose(*range(100, 250))
         guest.asked.clear()
-        announced = attendant.expected(written)
-        with attendant.held(guest, written):
+        announced = attendant.expected_copies(written)
+        with attendant.while_suspended(guest, written):
             pass
         assert len(guest.asked) == announced == ARRAY_PAGES + 100 // module.EXTRA_SELECTION_DIVISOR + 2
         attendant.start_attribution()
@@ -387,9 +387,9 @@ def test_scan_survives_memory_shortage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "PREALLOCATED_PAGES", 1)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        attendant.ahead(guest)
+        attendant.copy_running(guest)
         monkeypatch.setattr(os, "posix_fallocate", full)
-        with attendant.held(guest, everything):
+        with attendant.while_suspended(guest, everything):
             pass
         attendant.start_attribution()
         assert "No space left" in (attendant.finish().note or "")
@@ -399,7 +399,7 @@ def test_timely_reply_counts_when_read_late() -> None:
     guest = Guest()
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
-        with attendant.held(guest, None):
+        with attendant.while_suspended(guest, None):
             pass
         attendant.start_attribution()
         assert attendant._client is not None

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from samepaged.attribution.linux.mapletree import maple_entries
+from samepaged.attribution.linux.rbtree import rb_nodes
 from samepaged.attribution.linux.struct_reader import list_entries
-from samepaged.attribution.linux.trees import maple_entries, rb_nodes, xarray_entries
+from samepaged.attribution.linux.xarray import xarray_entries
 from tests.unit.attribution.inhabited import DIRECT, Inhabited
 
 # Ascending places at which areas begin and end, in turns; none is at 1, since a last index of 0 would be none.

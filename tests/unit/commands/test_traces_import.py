@@ -16,7 +16,7 @@ from samepaged.commands.traces import import_file
 from samepaged.errors import TraceError, UsageError
 from samepaged.sharing import PageDigest, SharingReport, analyse, count_all
 from samepaged.sharing.model import Member
-from samepaged.traces import TraceInfo, Store, read, seed_id
+from samepaged.traces import Store, TraceInfo, read, seed_id
 from tests.unit.memory.image_files import PAGE, Load, core, lime, page
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from samepaged.doctor.ram_layout import layout_check
 from samepaged.doctor.report import document, text
 from samepaged.errors import GuestError, Reason
 from samepaged.hypervisor.hmp import RamBlock
-from samepaged.memory.forecast import Forecast
 from samepaged.memory.modes import FallbackReason
 from samepaged.memory.ram_location import RamMapping
+from samepaged.memory.reader import Forecast
 from samepaged.text_layout import columns
 
 GIB = 1 << 30

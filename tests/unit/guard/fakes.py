@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from samepaged.guard.journal import Entry, OpenEntry, boot_id
+from samepaged.guest_id import GuestId
 from samepaged.hypervisor.guest import Guest
 from samepaged.hypervisor.qemu_process import QemuProcess
 from tests.support.hypervisor import URI, UUID
@@ -60,7 +61,7 @@ class FakeGuard:
 
 
 def guest(*, paused: bool = False) -> Guest:
-    return Guest("web-1", UUID, 7, paused, QemuProcess(1, 1), (1 << 20,), vfio=False)
+    return Guest("web-1", GuestId(URI, UUID), 7, paused, QemuProcess(1, 1), (1 << 20,), vfio=False)
 
 
 def open_entry(directory: Path, entry: Entry = ENTRY) -> OpenEntry:

@@ -75,7 +75,7 @@ def hypervisor() -> LibvirtHypervisor:
 )
 def test_a_guest_that_must_not_be_touched_is_refused_with_its_reason(domain: Said, reason: Reason) -> None:
     with pytest.raises(GuestError) as caught:
-        describe(LibvirtDomain(hypervisor().call, cast("libvirt.virDomain", domain)))
+        describe(LibvirtDomain("qemu:///system", hypervisor().call, cast("libvirt.virDomain", domain)))
     assert caught.value.reason is reason
     assert "'said'" in str(caught.value)
     assert "\n" not in str(caught.value)

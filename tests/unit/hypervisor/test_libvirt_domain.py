@@ -57,7 +57,7 @@ class Scene:
 
     @property
     def domain(self) -> LibvirtDomain:
-        return LibvirtDomain(self.call, cast("libvirt.virDomain", self.native))
+        return LibvirtDomain("qemu:///system", self.call, cast("libvirt.virDomain", self.native))
 
 
 def test_only_dump_and_clock_have_no_bound() -> None:

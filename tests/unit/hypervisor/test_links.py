@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 
 from samepaged.errors import GuestError, Reason
+from samepaged.guest_id import GuestId
 from samepaged.hypervisor.guest import Guest, check_links
 from samepaged.hypervisor.qemu_process import QemuProcess
+from tests.support.hypervisor import URI, UUID
 
 
 def guest(*modes: str, paused: bool = False, vfio: bool = False, nosharepages: bool = False) -> Guest:
     return Guest(
         name="web",
-        uuid="3f0c1e0a-0000-0000-0000-000000000000",
+        guest_id=GuestId(URI, UUID),
         id=7,
         paused=paused,
         process=QemuProcess(1, 1),

@@ -16,14 +16,15 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.drift.budget import FixedBudget
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
-from samepaged.memory import capture as module
-from samepaged.memory.capture import GuestMemory, Hashing, Policy, capture
-from samepaged.memory.hashing import best_hasher
+from samepaged.memory import process_reader as module
+from samepaged.memory.capture import capture
+from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.memory.modes import FallbackReason, Plan, Workload, fit_budget, total_pause_seconds
-from samepaged.memory.reader import PauseMeter
+from samepaged.memory.reader import GuestControl, GuestMemory, PauseMeter
 from samepaged.memory.scan_state import ScanState
 from samepaged.memory.sliced import LONGEST_WAIT_SECONDS, read_sliced
 from samepaged.memory.throughput import ThroughputModel
+from tests.support.scan_request import scan_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,9 +121,8 @@ class Ram:
         for page in range(PAGES):
             self.area[page * PAGE_SIZE] = 1
         self.pauses: list[float] = []
-        self.source = GuestMemory(
-            os.getpid(), (PAGES * PAGE_SIZE,), False, False, self.pause, lambda _: None, directory
-        )
+        self.source = GuestMemory(os.getpid(), (PAGES * PAGE_SIZE,), paused=False, vfio=False)
+        self.control = GuestControl(self.pause, lambda _: None, directory)
 
     @contextlib.contextmanager
     def pause(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
@@ -133,8 +133,8 @@ class Ram:
         held.seconds = 0.125
 
     def scan(self, kept: ScanState, limit: float, mode: str = "auto") -> str:
-        policy = Policy(mode, "process", 0.25, 0.5, verify_pages=0, still_ksm=False, budget=FixedBudget(limit))
-        return capture(self.source, Hashing(best_hasher(), 7, 1, lambda: False), policy, kept).mode
+        request = scan_request(mode, "process", 0.25, 0.5, budget=FixedBudget(limit))
+        return capture(self.source, self.control, Hashing(best_hasher(), 7, 1, lambda: False), request, kept).mode
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_a_refused_scan_suspends_nothing_and_takes_nothing_from_the_next(ram: Ra
 def test_a_speed_that_was_only_assumed_is_measured_before_a_refusal(ram: Ram) -> None:
     slow = ScanState(0, ThroughputModel(rate=1e6))
     assert ram.scan(slow, 1.8, "snapshot") == "snapshot"
-    assert slow.pace.measured
+    assert slow.throughput.measured
     assert len(ram.pauses) == 1
 
 
@@ -176,14 +176,14 @@ def test_measuring_suspends_nothing(ram: Ram, monkeypatch: pytest.MonkeyPatch) -
 def test_the_correction_is_learnt_from_a_scan(ram: Ram) -> None:
     kept = ScanState(0, ThroughputModel(rate=1e9, overhead=0.01))
     ram.scan(kept, 1.8, "snapshot")
-    assert kept.pace.correction == pytest.approx(0.125 / (0.01 + PAGES * PAGE_SIZE / 1e9), rel=0.01)
+    assert kept.throughput.correction == pytest.approx(0.125 / (0.01 + PAGES * PAGE_SIZE / 1e9), rel=0.01)
 
 
 def test_a_dump_is_refused_alike(ram: Ram) -> None:
-    policy = Policy("snapshot", "dump", 0.25, 0.5, verify_pages=0, still_ksm=False, budget=FixedBudget(0.001))
+    request = scan_request("snapshot", "dump", 0.25, 0.5, budget=FixedBudget(0.001))
     kept = ScanState(0, digest=np.zeros(1, np.uint64))
     with pytest.raises(GuestError) as caught:
-        capture(ram.source, Hashing(best_hasher(), 7, 1, lambda: False), policy, kept)
+        capture(ram.source, ram.control, Hashing(best_hasher(), 7, 1, lambda: False), request, kept)
     assert caught.value.reason is Reason.DRIFT_BUDGET
     assert kept.digest is not None
     assert ram.pauses == []

@@ -19,8 +19,9 @@ from samepaged.drift.ledger import DriftAccount, PauseLedger
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import sliced, softdirty
-from samepaged.memory.forecast import TOO_BUSY, Policy, plan, within
 from samepaged.memory.modes import FallbackReason, Plan, Workload, fallback_plan
+from samepaged.memory.process_reader import BUSY, fit_request, plan_scan
+from samepaged.memory.reader import GuestMemory, ScanRequest
 from samepaged.memory.scan_state import ScanState
 from samepaged.service.schedule import Schedule
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 from contextlib import contextmanager
 
+GUEST_MEMORY = GuestMemory(1, (), paused=False, vfio=False)
 GUEST = "3f0c1e0a-0000-0000-0000-000000000001"
 GIB = 1 << 30
 DAY, HOUR = 86_400.0, 3600.0
@@ -106,20 +108,20 @@ class Host:
         self.spend(self.reading((last - first) * SCALE))
 
 
-def scan(host: Host, kept: ScanState, policy: Policy, *, first: bool) -> str:
+def scan(host: Host, kept: ScanState, request: ScanRequest, *, first: bool) -> str:
     """One scan, as memory.capture makes it. Raises GuestError."""
-    reader, pace = cast("Any", host), kept.pace
+    reader, pace = cast("Any", host), kept.throughput
     try:
-        chosen = plan(reader, policy, kept, paused=False, vfio=False, first=first)
+        chosen = plan_scan(reader, GUEST_MEMORY, request, kept, first=first)
     except GuestError:
         pace.reconsider_total()
-        if pace.measured and policy.budget.remaining_seconds() < policy.budget.limit:
+        if pace.measured and request.budget.remaining_seconds() < request.budget.limit:
             raise
         pace.calibrate(1 << 14, host.reading(1 << 14), host.looking / host.pages)
-        chosen = plan(reader, policy, kept, paused=False, vfio=False, first=first)
+        chosen = plan_scan(reader, GUEST_MEMORY, request, kept, first=first)
     spent = len(host.log)
     try:
-        mode = _carry_out(host, kept, policy, chosen, first=first)
+        mode = _carry_out(host, kept, request, chosen, first=first)
     except GuestError:
         pace.learn_total(chosen.total, 2 * math.fsum(seconds for _, seconds in host.log[spent:]))
         raise
@@ -128,16 +130,16 @@ def scan(host: Host, kept: ScanState, policy: Policy, *, first: bool) -> str:
     return mode
 
 
-def _carry_out(host: Host, kept: ScanState, policy: Policy, chosen: Plan, *, first: bool) -> str:
-    pace = kept.pace
+def _carry_out(host: Host, kept: ScanState, request: ScanRequest, chosen: Plan, *, first: bool) -> str:
+    pace = kept.throughput
     if chosen.mode == "precopy":
-        if _precopy(host, kept, policy, first=first):
+        if _precopy(host, kept, request, first=first):
             return "precopy"
-        chosen = fallback_plan(pace.overhead + pace.seconds(host.count_backed()), policy.max_pause, TOO_BUSY)
+        chosen = fallback_plan(pace.overhead + pace.seconds(host.count_backed()), request.config.max_pause, BUSY)
         work = Workload(host.pages, host.count_backed(), first=True)
-        chosen = within(chosen, work, policy, pace, obstacle=TOO_BUSY)
+        chosen = fit_request(chosen, work, request, pace, obstacle=BUSY)
     if chosen.mode == "snapshot":
-        with host.pause(min(policy.max_pause, pace.overhead + pace.seconds(host.count_backed()))) as held:
+        with host.pause(min(request.config.max_pause, pace.overhead + pace.seconds(host.count_backed()))) as held:
             host.spend(host.looking + host.reading(host.count_backed()))
         pace.learn_overhead(held.seconds - host.looking - host.reading(host.count_backed()))
         pace.learn(host.count_backed(), host.reading(host.count_backed()))
@@ -147,18 +149,18 @@ def _carry_out(host: Host, kept: ScanState, policy: Policy, chosen: Plan, *, fir
     sliced.read_sliced(
         cast("Any", reader),
         host.pause,
-        max_pause=policy.max_pause,
-        max_duty=policy.max_duty,
+        max_pause=request.config.max_pause,
+        max_duty=request.config.max_duty,
         stop=lambda: False,
-        budget=policy.budget,
+        budget=request.budget,
         overhead=pace.overhead,
     )
     return "sliced"
 
 
-def _precopy(host: Host, kept: ScanState, policy: Policy, *, first: bool) -> bool:
+def _precopy(host: Host, kept: ScanState, request: ScanRequest, *, first: bool) -> bool:
     """Whether it converged, in 1 to 4 looks."""
-    pace = kept.pace
+    pace = kept.throughput
     if first:
         with host.pause(pace.overhead) as held:
             pass
@@ -167,7 +169,7 @@ def _precopy(host: Host, kept: ScanState, policy: Policy, *, first: bool) -> boo
         host.now += host.reading(host.count_backed())
     for _ in range(host.random.choice([1, 2, 2, 2, 4])):
         expected = pace.overhead + pace.looking * host.pages
-        if expected > policy.max_pause:
+        if expected > request.config.max_pause:
             return False
         with host.pause(expected):
             host.spend(host.looking)
@@ -189,15 +191,7 @@ def day(host: Host, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sliced, "NAP_SECONDS", 10.0)
     ledger = PauseLedger(clock=lambda: host.now)
     host.account = ledger.account(GUEST, settings_.max_drift)
-    policy = Policy(
-        settings_.mode,
-        settings_.reader,
-        settings_.max_pause,
-        settings_.max_duty,
-        verify_pages=0,
-        still_ksm=False,
-        budget=host.account,
-    )
+    request = ScanRequest(settings_.model_copy(update={"verify_every": 0}), host.account)
     schedule = Schedule(settings_.interval, settings_.jitter, host.random)
     kept, first, began = ScanState(0), True, host.now
     while host.now < began + DAY:
@@ -205,7 +199,7 @@ def day(host: Host, patch: pytest.MonkeyPatch) -> None:
         # A host is busy at times, in ways that the last scan did not show.
         host.slow = host.random.choice([1, 1, 1, 1.2, 2, 4])
         try:
-            host.scans.append(scan(host, kept, policy, first=first))
+            host.scans.append(scan(host, kept, request, first=first))
             first = host.scans[-1] != "precopy"
         except GuestError as error:
             assert error.reason is Reason.DRIFT_BUDGET

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
-from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.hashing import best_hasher
+from samepaged.memory.capture import capture
+from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.memory.images.elf_stream import ElfStream, Segment, ram_segments
+from samepaged.memory.reader import Capture, GuestControl, GuestMemory
 from samepaged.memory.scan_state import ScanState
+from tests.support.scan_request import scan_request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -174,9 +176,10 @@ def by_dump(
         with path.open("wb") as fifo:
             fifo.write(core((0, MEMORY)))
 
-    source = GuestMemory(os.getpid(), blocks, paused, False, at_once, dump, directory)
-    policy = Policy(mode, reader, max_pause=0.25, max_duty=0.01, verify_pages=0, still_ksm=False)
-    return capture(source, Hashing(best_hasher(), 7, 1, lambda: False), policy, ScanState(start_time=0))
+    source = GuestMemory(os.getpid(), blocks, paused=paused, vfio=False)
+    control = GuestControl(at_once, dump, directory)
+    request = scan_request(mode, reader)
+    return capture(source, control, Hashing(best_hasher(), 7, 1, lambda: False), request, ScanState(start_time=0))
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,13 @@ import pytest
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
-from samepaged.memory import forecast as module
 from samepaged.memory import softdirty
-from samepaged.memory.forecast import Policy, forecast
+from samepaged.memory.capture import forecast
 from samepaged.memory.modes import FallbackReason
+from samepaged.memory.process_reader import forecast_scan
+from samepaged.memory.reader import GuestMemory
 from samepaged.memory.scan_state import ScanState
+from tests.support.scan_request import scan_request
 
 if TYPE_CHECKING:
     from samepaged.memory.process_ram import ProcessRam
@@ -38,8 +40,8 @@ class Backed:
         return self.backed
 
 
-def policy(mode: str = "auto", reader: str = "auto", max_pause: float = 0.25) -> Policy:
-    return Policy(mode, reader, max_pause, max_duty=0.01, verify_pages=0, still_ksm=False)
+def guest(pid: int, pages: int) -> GuestMemory:
+    return GuestMemory(pid, (pages * PAGE_SIZE,), paused=False, vfio=False)
 
 
 def foreseen(
@@ -52,7 +54,8 @@ def foreseen(
 ) -> tuple[str, float, str | None]:
     monkeypatch.setattr(softdirty, "obstacle", lambda *_, **__: obstacle)
     reader = cast("ProcessRam", Backed(backed))
-    found = module._of_process(reader, policy(**more), ScanState(0), paused=paused, vfio=False)
+    guest = GuestMemory(1, (), paused=paused, vfio=False)
+    found = forecast_scan(reader, guest, scan_request(**more), ScanState(0))
     assert (found.backed, found.reader) == (backed * PAGE_SIZE, "process")
     return found.mode, found.pause, None if found.obstacle is None else found.obstacle.code
 
@@ -105,29 +108,29 @@ def test_a_process_is_looked_at_and_not_touched() -> None:
         for page in range(100):
             area[page * PAGE_SIZE] = 1
         for _ in range(2):  # the first look backs no page that the second would see
-            found = forecast(os.getpid(), [1237 * PAGE_SIZE], policy(), ScanState(0), paused=False, vfio=False)
+            found = forecast(guest(os.getpid(), 1237), scan_request(), ScanState(0))
             assert (found.mode, found.reader, found.backed) == ("snapshot", "process", 100 * PAGE_SIZE)
             assert [mapping.size for mapping in found.mappings] == [1237 * PAGE_SIZE]
 
 
 def test_where_the_memory_is_not_found_a_dump_stands_in_if_it_may() -> None:
-    size = [4999 * PAGE_SIZE]
-    found = forecast(os.getpid(), size, policy(), ScanState(0), paused=False, vfio=False)
+    lost = guest(os.getpid(), 4999)
+    found = forecast(lost, scan_request(), ScanState(0))
     assert (found.mode, found.reader, found.backed) == ("snapshot", "dump", None)
     assert found.pause == found.snapshot > 0
     assert found.obstacle is not None
     assert found.obstacle.code == "layout"
-    for asked in (policy(reader="process"), policy(mode="live"), policy(max_pause=0.001)):
+    for asked in (scan_request(reader="process"), scan_request(mode="live"), scan_request(max_pause=0.001)):
         with pytest.raises(GuestError) as caught:
-            forecast(os.getpid(), size, asked, ScanState(0), paused=False, vfio=False)
+            forecast(lost, asked, ScanState(0))
         assert caught.value.reason is Reason.LAYOUT
 
 
 def test_a_dump_that_was_asked_for_looks_at_no_process() -> None:
-    found = forecast(-1, [1 << 30], policy("snapshot", "dump"), ScanState(0), paused=False, vfio=False)
+    found = forecast(guest(-1, GIB), scan_request("snapshot", "dump"), ScanState(0))
     assert found.pause == pytest.approx(1.08, rel=0.01)
     with pytest.raises(GuestError, match="mode live"):
-        forecast(-1, [1 << 30], policy("live", "dump"), ScanState(0), paused=False, vfio=False)
+        forecast(guest(-1, GIB), scan_request("live", "dump"), ScanState(0))
 
 
 def test_a_process_whose_memory_may_not_be_read_is_no_guest_to_scan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,5 +139,5 @@ def test_a_process_whose_memory_may_not_be_read_is_no_guest_to_scan(monkeypatch:
 
     monkeypatch.setattr("samepaged.memory.process_ram.copy_process", refuse)
     with ram(1237), pytest.raises(GuestError) as caught:
-        forecast(os.getpid(), [1237 * PAGE_SIZE], policy(), ScanState(0), paused=False, vfio=False)
+        forecast(guest(os.getpid(), 1237), scan_request(), ScanState(0))
     assert caught.value.reason is Reason.NO_PERMISSION

@@ -15,13 +15,11 @@ import pytest
 
 import samepaged
 from samepaged.errors import GuestError
-from samepaged.memory.capture import Hashing
 from samepaged.memory.dump_reader import DumpStream
-from samepaged.memory.hashing import NativeHasher, PythonHasher
+from samepaged.memory.hashing import Hashing, NativeHasher, PythonHasher, SubpageDigests
 from samepaged.memory.locked_buffer import locked_buffer
 from samepaged.memory.process_ram import ProcessRam
 from samepaged.memory.ram_location import RamMapping
-from samepaged.memory.subpages import SubpageDigests
 from tests.support.process_memory import holders, mappings
 from tests.unit.memory.test_dump import core
 
@@ -118,9 +116,7 @@ class Planted:
 def fail_in_the_process(hasher: Hasher, threads: int, sizes: tuple[int, ...], _: Path) -> None:
     planted = Planted()
     finer = SubpageDigests(Planted.COUNT, sizes, hasher, SEED) if sizes else None
-    with ProcessRam(
-        os.getpid(), [planted.mapping()], hasher=hasher, seed=SEED, threads=threads, stop=lambda: False, finer=finer
-    ) as reader:
+    with ProcessRam(os.getpid(), [planted.mapping()], Hashing(hasher, SEED, threads, lambda: False, finer)) as reader:
         reader.read()
 
 
@@ -131,7 +127,7 @@ def fail_in_the_dump(hasher: Hasher, _: int, sizes: tuple[int, ...], directory: 
 
     finer = SubpageDigests(Planted.COUNT, sizes, hasher, SEED) if sizes else None
     blocks = [Planted.COUNT * PAGE]
-    DumpStream(dump, directory, blocks, hasher=hasher, seed=SEED, stop=lambda: False, finer=finer).read()
+    DumpStream(dump, directory, blocks, Hashing(hasher, SEED, 1, lambda: False, finer)).read()
 
 
 def told(error: BaseException | None) -> Iterator[str]:

@@ -17,14 +17,16 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import ram_location
-from samepaged.memory.capture import Capture, GuestMemory, Hashing, Policy, capture
-from samepaged.memory.hashing import Interrupted, best_hasher
+from samepaged.memory.capture import capture
+from samepaged.memory.hashing import Hashing, Interrupted, best_hasher
 from samepaged.memory.observer import ABSENT, PageAccess
 from samepaged.memory.pagemap import PRESENT, Pagemap
 from samepaged.memory.process_ram import ProcessRam
 from samepaged.memory.ram_location import locate_ram
+from samepaged.memory.reader import Capture, GuestControl, GuestMemory
 from samepaged.memory.scan_state import ScanState
 from samepaged.memory.throughput import ThroughputModel
+from tests.support.scan_request import scan_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,7 +69,7 @@ def guest(file: str = PRIVATE) -> Iterator[int]:
 
 def reader(pid: int, threads: int = 2, stop: Callable[[], bool] = lambda: False) -> ProcessRam:
     mappings = locate_ram(ram_location.read_smaps(pid), (PAGES * PAGE_SIZE,))
-    return ProcessRam(pid, mappings, hasher=best_hasher(), seed=7, threads=threads, stop=stop)
+    return ProcessRam(pid, mappings, Hashing(best_hasher(), 7, threads, stop))
 
 
 def beginnings(buffer: memoryview, places: NDArray[np.int32]) -> list[bytes | None]:
@@ -145,18 +147,18 @@ class Noting:
         assert copies.pages == PAGES
         self.log.append("prepare")
 
-    def expected(self, written: NDArray[np.bool_] | None) -> int:
+    def expected_copies(self, written: NDArray[np.bool_] | None) -> int:
         del written
         return 0 if self.declined else self.pages
 
-    def ahead(self, copies: PageAccess) -> None:
+    def copy_running(self, copies: PageAccess) -> None:
         raise AssertionError(copies)
 
-    def again(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
+    def copy_written(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
         raise AssertionError(copies, written)
 
     @contextlib.contextmanager
-    def held(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> Iterator[None]:
+    def while_suspended(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> Iterator[None]:
         assert written is None
         if self.declined:
             yield
@@ -194,10 +196,11 @@ def captured(
         yield held
         witness.log.append("resume")
 
-    source = GuestMemory(pid, (PAGES * PAGE_SIZE,), False, False, pause, lambda _: None, directory)
-    policy = Policy(mode, "process", max_pause, 0.5, verify_pages=0, still_ksm=False, one_instant=one_instant)
+    source = GuestMemory(pid, (PAGES * PAGE_SIZE,), paused=False, vfio=False)
+    control = GuestControl(pause, lambda _: None, directory)
+    request = scan_request(mode, "process", max_pause, 0.5, one_instant=one_instant)
     kept = ScanState(0, pace or ThroughputModel())
-    found = capture(source, Hashing(best_hasher(), 7, 1, lambda: False), policy, kept, witness)
+    found = capture(source, control, Hashing(best_hasher(), 7, 1, lambda: False), request, kept, witness)
     return found, kept, asked
 
 
@@ -210,7 +213,7 @@ def test_a_witness_is_prepared_before_the_guest_is_suspended_and_copies_while_it
         assert witness.content == [b"page %11d" % page if page % 3 else None for page in range(PAGES)]
         assert found.mode == "snapshot"
         assert found.bytes_read == sum(page % 3 > 0 for page in range(PAGES)) * PAGE_SIZE  # copies are no part of it
-        assert kept.pace.copy_rate != ThroughputModel().copy_rate
+        assert kept.throughput.copy_rate != ThroughputModel().copy_rate
 
 
 @pytest.mark.parametrize("mode", ["sliced", "live"])
@@ -229,7 +232,7 @@ def test_a_witness_that_would_make_the_pause_too_long_is_sent_away_and_not_for_e
         witness = Noting(log)
         found, kept, _ = captured(pid, tmp_path, "auto", witness, ThroughputModel(copy_rate=1e6))
         assert log == ["prepare", "declined", "suspend", "resume"]
-        assert kept.pace.copy_rate > 1e6
+        assert kept.throughput.copy_rate > 1e6
         assert found.mode == "snapshot"
         assert "max_pause" in (witness.declined or "")
 

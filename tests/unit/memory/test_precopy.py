@@ -287,19 +287,19 @@ class Copying:
     def prepare(self, copies: PageAccess) -> None:
         raise AssertionError(copies)
 
-    def expected(self, written: NDArray[np.bool_] | None) -> int:
+    def expected_copies(self, written: NDArray[np.bool_] | None) -> int:
         if self.declined:
             return 0
         return len(self.pages) if written is None else int(np.count_nonzero(written[self.pages]))
 
-    def ahead(self, copies: PageAccess) -> None:
+    def copy_running(self, copies: PageAccess) -> None:
         self._copy(copies, np.ones(copies.pages, dtype=np.bool_))
 
-    def again(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
+    def copy_written(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
         self._copy(copies, written)
 
     @contextlib.contextmanager
-    def held(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> Iterator[None]:
+    def while_suspended(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> Iterator[None]:
         assert written is not None
         self._copy(copies, written)
         yield

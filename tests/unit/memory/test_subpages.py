@@ -9,9 +9,8 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.memory.hashing import PythonHasher, avoid_reserved, best_hasher
+from samepaged.memory.hashing import PythonHasher, SubpageDigests, avoid_reserved, best_hasher
 from samepaged.memory.process_vm import copy_process
-from samepaged.memory.subpages import SubpageDigests
 from samepaged.sharing import ABSENT, SWAPPED, ZERO
 
 PAGE = 4096

@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from samepaged.config import ExportConfig
 from samepaged.errors import Reason
 from samepaged.escape import valid
 from samepaged.metrics.exposition import MetricsText
 from samepaged.metrics.metric import Metric
 from samepaged.scan.results import HostScan, SkippedGuest
-from samepaged.scan.snapshot import ConfigStatus, Histogram, SeriesLimits, Snapshot
+from samepaged.scan.snapshot import ConfigStatus, Histogram, Snapshot
 from samepaged.service.snapshot_store import SnapshotStore
 from samepaged.sharing import GroupSharing, PageSizeSharing, PairSharing
-from tests.support.results import AWKWARD_NAMES, STARTED, full_snapshot, host_scan, snapshot, stable_report
+from tests.support.results import AWKWARD_NAMES, STARTED, full_snapshot, guest_id, host_scan, snapshot, stable_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,7 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def exposition(shown: Snapshot, *, pairs: int = 20, openmetrics: bool = False) -> str:
-    return MetricsText()(dataclasses.replace(shown, series=SeriesLimits(pairs)))[openmetrics].decode("utf-8")
+    return MetricsText()(dataclasses.replace(shown, export=ExportConfig(pairs=pairs)))[openmetrics].decode("utf-8")
 
 
 def series(shown: Snapshot, *, pairs: int = 20, openmetrics: bool = False) -> Series:
@@ -198,9 +199,9 @@ def test_a_guest_that_is_shown_as_the_scan_before_found_it_counts_as_skipped_onl
 def test_the_number_of_pairs_can_be_changed_between_scrapes() -> None:
     store = SnapshotStore(snapshot(host_scan("a", "b", pairs=(PairSharing(("a", "b"), 40),))))
     text = MetricsText()
-    store.update(lambda shown: dataclasses.replace(shown, series=SeriesLimits(pairs=0)))
+    store.update(lambda shown: dataclasses.replace(shown, export=ExportConfig(pairs=0)))
     assert b"pair_inter" not in text(store.snapshot)[0]
-    store.update(lambda shown: dataclasses.replace(shown, series=SeriesLimits(pairs=1)))
+    store.update(lambda shown: dataclasses.replace(shown, export=ExportConfig(pairs=1)))
     assert b"pair_inter" in text(store.snapshot)[0]
 
 
@@ -216,7 +217,7 @@ def test_paused_time_is_given_for_every_guest_that_runs() -> None:
     assert of(found, "domain_paused_seconds_total") == {("web-1",): 1.5, ("web-2",): 0.25}
     assert of(found, "domain_paused_ratio") == {("web-1",): 0.0004, ("web-2",): 0.00002}
     assert of(found, "config_max_drift_ratio") == {(): 0.0005}
-    assert of(series(full_snapshot().without("web-1")), "domain_paused_ratio") == {("web-2",): 0.00002}
+    assert of(series(full_snapshot().without(guest_id("web-1"))), "domain_paused_ratio") == {("web-2",): 0.00002}
 
 
 def test_a_domain_that_is_gone_is_gone_from_the_next_scrape() -> None:
@@ -230,7 +231,7 @@ def test_a_domain_that_is_gone_is_gone_from_the_next_scrape() -> None:
     )
     store = SnapshotStore(snapshot(scan, domains=("a", "b")))
     before = series(store.snapshot)
-    store.remove("b")
+    store.remove(guest_id("b"))
     after = series(store.snapshot)
 
     assert domains_in(before) == {"a", "b"}

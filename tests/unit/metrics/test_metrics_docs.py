@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from samepaged.config import SourcesConfig
 from samepaged.config.schema import Mode, Reader
 from samepaged.errors import Reason
 from samepaged.metrics.catalogue import SECTIONS
@@ -28,7 +29,6 @@ from samepaged.scan.label_values import (
     SHORT_OBSTACLES,
     STATES,
 )
-from samepaged.scan.snapshot import SeriesLimits
 from samepaged.sharing import GuestSharing, PageSizeSharing
 from tests.support.results import full_snapshot
 from tools.generate.files import REMEDY, outdated, with_parts
@@ -51,7 +51,7 @@ def scraped(*, openmetrics: bool = False) -> str:
     shown = full_snapshot()
     assert shown.latest is not None
     shown = replace(shown, latest=replace(shown.latest, page_sizes=(PageSizeSharing(2 << 20, 3, 0, 1, 0),)))
-    shown = replace(shown, series=SeriesLimits(sources=2, source_names=True))
+    shown = replace(shown, attribution=SourcesConfig(top=2, names=True, name_labels=True))
     return render(families(shown), openmetrics=openmetrics).decode()
 
 

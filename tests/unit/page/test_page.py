@@ -17,18 +17,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from samepaged.config import ScanConfig
 from samepaged.errors import Reason
 from samepaged.escape import printable
 from samepaged.page import Page
 from samepaged.page.style import STYLE
 from samepaged.scan.results import HostScan, SkippedGuest
-from samepaged.scan.snapshot import ConfigStatus, Limits, Snapshot
+from samepaged.scan.snapshot import ConfigStatus, Snapshot
 from samepaged.service.web_feed import LARGEST
 from samepaged.sharing import SharingReport
 from samepaged.text_layout import elided
 from tests.support import hosts
 from tests.support.hosts import NOW
-from tests.support.results import AWKWARD_NAMES, full_snapshot
+from tests.support.results import AWKWARD_NAMES, full_snapshot, guest_id
 from tests.support.results import snapshot as bare
 
 TREE = Path(__file__).parents[3]
@@ -99,7 +100,7 @@ def test_the_guest_suspended_longest_is_shown() -> None:
     shown = tree(full_snapshot())
     assert "Suspended most 400 ppm of the last hour, guest web-1" in text(shown)
     assert "400 ppm of the last hour" in text(section(shown, "guests"))
-    over = replace(full_snapshot(), limits=Limits(0.25, 900.0, 0.0003))
+    over = replace(full_snapshot(), limits=ScanConfig(max_pause=0.25, interval=900.0, max_drift=0.0003))
     assert "bad" in {one.get("class") for one in tree(over).iter("div") if "Suspended most" in text(one)}
 
 
@@ -171,7 +172,7 @@ def test_the_figures_of_the_host_are_those_of_the_scan() -> None:
 
 
 def test_of_a_guest_that_left_the_totals_speak_and_nothing_else() -> None:
-    root = tree(hosts.small().without("db"))
+    root = tree(hosts.small().without(guest_id("db")))
     assert "2 guests, and 1 that left since" in text(root)
     assert "db" not in [one.text for one in root.iter("bdi")]
 
@@ -220,7 +221,7 @@ def test_device_writes_are_marked() -> None:
 
 
 def test_a_pause_over_the_limit_is_told() -> None:
-    limits = Limits(max_pause=0.05, interval=900)
+    limits = ScanConfig(max_pause=0.05, interval=900, max_drift=1)
     assert "over the limit of 50.0 ms" in text(tree(replace(hosts.small(), limits=limits)))
     assert "within the limit of 250 ms" in text(tree(hosts.small()))
 

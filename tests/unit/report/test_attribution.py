@@ -12,18 +12,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from samepaged.attribution.document import attribution_document
 from samepaged.attribution.page_owners import KINDS
 from samepaged.attribution.report import CopiedPage, Owner
+from samepaged.config import SourcesConfig
 from samepaged.metrics.exposition import families, render
 from samepaged.page import Page
 from samepaged.report.attribution import sources_text
 from samepaged.scan.label_values import KINDS as WORDS
-from samepaged.scan.snapshot import GuestAttribution, SeriesLimits, Snapshot
-from tests.support.results import AWKWARD_NAMES, STARTED, answers, full_snapshot
+from samepaged.scan.snapshot import GuestAttribution, Snapshot
+from tests.support.results import AWKWARD_NAMES, STARTED, answers, full_snapshot, guest_id
 
 CONTRACT = {"domain", "kernel", "memory_pages", "labelled_ratio", "kinds", "processes", "files", "most_copied"}
 
 
 def series(snapshot: Snapshot, *, top: int = 10, names: bool = False) -> dict[str, dict[tuple[str, ...], float]]:
-    shown = replace(snapshot, series=SeriesLimits(sources=top, source_names=names))
+    shown = replace(snapshot, attribution=SourcesConfig(top=top, names=names, name_labels=names))
     text = render(families(shown), openmetrics=False).decode()
     return {
         family.name: {tuple(sample.labels.values()): sample.value for sample in family.samples}
@@ -84,7 +85,7 @@ def test_whatever_the_guest_calls_its_programs_the_text_stays_lines_and_the_json
     text = sources_text(hostile)
     assert all(character.isprintable() or character == "\n" for character in text)
     assert len(text.splitlines()) == len(sources_text(replace(hostile, kernel="x")).splitlines())
-    shown = replace(full_snapshot(), sources={"web-1": GuestAttribution(hostile, STARTED)})
+    shown = replace(full_snapshot(), sources={guest_id("web-1"): GuestAttribution(hostile, STARTED)})
     assert b"<script" not in Page()(shown, STARTED)
     ET.fromstring(Page()(shown, STARTED).decode().removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own page
 
@@ -123,9 +124,9 @@ def test_names_are_labels_where_that_is_configured_and_bounded_too() -> None:
 
 
 def test_a_guest_that_is_gone_has_no_sources_left() -> None:
-    assert {labels[0] for labels in series(full_snapshot().without("web-1"))["samepage_source_split_bytes"]} == {
-        "web-2"
-    }
+    assert {
+        labels[0] for labels in series(full_snapshot().without(guest_id("web-1")))["samepage_source_split_bytes"]
+    } == {"web-2"}
 
 
 def test_the_page_shows_each_guest_with_its_owners() -> None:
@@ -136,7 +137,7 @@ def test_the_page_shows_each_guest_with_its_owners() -> None:
 
 
 def test_the_page_without_names_shows_kinds_and_no_name() -> None:
-    kept_back = {"web-1": GuestAttribution(answers("web-1", names=False), STARTED)}
+    kept_back = {guest_id("web-1"): GuestAttribution(answers("web-1", names=False), STARTED)}
     html = Page()(replace(full_snapshot(), sources=kept_back), STARTED).decode()
     assert "library" in html
     assert "apache2" not in html

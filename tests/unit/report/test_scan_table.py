@@ -17,7 +17,7 @@ from samepaged.report.scan_table import Progress, table
 from samepaged.scan.results import SkippedGuest
 from samepaged.sharing import GroupSharing, PageSizeSharing, PairSharing
 from samepaged.text_layout import columns
-from tests.support.results import AWKWARD_NAMES, host_scan, stable_report
+from tests.support.results import AWKWARD_NAMES, guest_id, host_scan, stable_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -317,6 +317,6 @@ def test_progress_that_was_never_shown_wipes_nothing(
 
 
 def test_the_row_of_a_departed_guest_is_not_shown() -> None:
-    scan = host_scan("stays", "leaves").without("leaves")
+    scan = host_scan("stays", "leaves").without(guest_id("leaves"))
 
     assert "leaves" not in table(scan)

@@ -12,10 +12,11 @@ from samepaged.config import SourcesConfig
 from samepaged.hypervisor.guest import Guest
 from samepaged.hypervisor.qemu_process import QemuProcess
 from samepaged.scan.attribution import AttributionSchedule
+from tests.support.results import guest_id
 
 GIB = 1 << 30
 EVERY = SourcesConfig(enabled=True, every=3)
-GUEST = Guest("web", "uuid-1", 1, False, QemuProcess(7, 100), (4 * GIB,), False, machine="pc-q35-7.2")
+GUEST = Guest("web", guest_id("web"), 1, False, QemuProcess(7, 100), (4 * GIB,), False, machine="pc-q35-7.2")
 
 
 def kept(attribution: AttributionSchedule, guest: Guest = GUEST) -> object:
@@ -39,8 +40,8 @@ def test_what_is_kept_is_of_one_process_of_one_guest_and_goes_with_it() -> None:
     attribution = AttributionSchedule(EVERY)
     first = kept(attribution)
     assert kept(attribution) is first
-    assert kept(attribution, replace(GUEST, uuid="uuid-2", name="db")) is not first
-    attribution.forget({"uuid-1"})
+    assert kept(attribution, replace(GUEST, guest_id=guest_id("db"), name="db")) is not first
+    attribution.forget({guest_id("web")})
     assert kept(attribution) is first
     restarted = kept(attribution, replace(GUEST, process=QemuProcess(8, 101)))
     assert restarted is not first
@@ -88,12 +89,14 @@ def asked(attribution: AttributionSchedule, guests: list[Guest], scans: int = 0)
     """Of a round, which of the guests are asked."""
     attribution.begin()
     found = [one.name for one in guests if attribution.attend(one, scans, lambda: False) is not None]
-    attribution.forget({one.uuid for one in guests})
+    attribution.forget({one.guest_id for one in guests})
     return found
 
 
 def guests(*gib: int) -> list[Guest]:
-    return [replace(GUEST, name=str(at), uuid=f"uuid-{at}", blocks=(size * GIB,)) for at, size in enumerate(gib)]
+    return [
+        replace(GUEST, name=str(at), guest_id=guest_id(str(at)), blocks=(size * GIB,)) for at, size in enumerate(gib)
+    ]
 
 
 # What is found of 4 GiB of a guest takes 32 MiB.
@@ -121,7 +124,7 @@ def test_a_guest_larger_than_the_limit_takes_its_turn_alone() -> None:
 def test_no_room_is_kept_for_a_late_guest_whose_scans_fail() -> None:
     attribution, all_of = AttributionSchedule(NARROW), guests(4, 4, 4)
     assert asked(attribution, all_of) == ["0", "1"]
-    running = {one.uuid for one in all_of}
+    running = {one.guest_id for one in all_of}
     for _ in range(3):
         attribution.begin()
         late = [attribution.attend(one, 0, lambda: False) is not None for one in all_of[:2]]

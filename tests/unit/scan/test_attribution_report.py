@@ -15,6 +15,7 @@ from samepaged.scan import attribution_report
 from samepaged.scan.attribution_report import answers_of, still_shown
 from samepaged.scan.snapshot import GuestAttribution
 from samepaged.sharing import Contents, PageDigest
+from tests.support.results import guest_id
 
 if TYPE_CHECKING:
     import pytest
@@ -31,15 +32,16 @@ OWNERSHIP = PageOwners(
     processes=("secretd",),
     kernel="6.1.0",
 )
+WEB = guest_id("web")
 NOBODY_ELSE = np.zeros(3, dtype=np.bool_)
 
 
-def scanned(group: str, pages: np.ndarray[Any, Any], ownership: PageOwners | None = None) -> Any:
+def scanned(name: str, group: str, pages: np.ndarray[Any, Any], ownership: PageOwners | None = None) -> Any:
     digest = PageDigest(pages, 4096)
     return SimpleNamespace(
         ownership=ownership,
         digest=None if ownership is None else digest,
-        scan=SimpleNamespace(group=group),
+        scan=SimpleNamespace(name=name, group=group),
         contents=Contents.of(digest),
     )
 
@@ -51,13 +53,14 @@ def found() -> AttributionReport:
 def test_a_guest_shares_with_all_that_is_known_of_its_group_and_with_no_other() -> None:
     older, foreign = np.array([72, 90], dtype=np.uint64), np.array([71, 70], dtype=np.uint64)
     everybody = {
-        "web": scanned("a", DIGEST, OWNERSHIP),
-        "db": scanned("a", older),
-        "alien": scanned("b", foreign),
+        guest_id("web"): scanned("web", "a", DIGEST, OWNERSHIP),
+        guest_id("db"): scanned("db", "a", older),
+        guest_id("alien"): scanned("alien", "b", foreign),
     }
     answers = answers_of(everybody, names=True)
-    assert list(answers) == ["web"]
-    assert (answers["web"].self_sharing_pages, answers["web"].inter_sharing_pages) == (1, 1)
+    assert list(answers) == [guest_id("web")]
+    web = answers[guest_id("web")]
+    assert (web.self_sharing_pages, web.inter_sharing_pages) == (1, 1)
 
 
 def test_a_guest_over_whom_memory_runs_out_has_no_answers_and_the_others_have(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,17 +70,17 @@ def test_a_guest_over_whom_memory_runs_out_has_no_answers_and_the_others_have(mo
         return report_attribution(name, *rest, **named)
 
     monkeypatch.setattr(attribution_report, "report_attribution", out_of_memory)
-    everybody = {name: scanned("a", DIGEST, OWNERSHIP) for name in ("web", "db")}
-    assert list(answers_of(everybody, names=False)) == ["db"]
+    everybody = {guest_id(name): scanned(name, "a", DIGEST, OWNERSHIP) for name in ("web", "db")}
+    assert list(answers_of(everybody, names=False)) == [guest_id("db")]
 
 
 def test_names_that_are_not_to_be_known_any_more_are_shown_no_more() -> None:
-    shown = {"web": GuestAttribution(found(), 1.0)}
+    shown = {WEB: GuestAttribution(found(), 1.0)}
     named = SourcesConfig(enabled=True, names=True)
     assert still_shown(shown, named) is shown
     left = still_shown(shown, named.model_copy(update={"names": False}))
-    document = attribution_document(left["web"].answers)
-    assert "secret" in str(attribution_document(shown["web"].answers))
+    document = attribution_document(left[WEB].answers)
+    assert "secret" in str(attribution_document(shown[WEB].answers))
     assert "secret" not in str(document)
     assert cast("list[dict[str, Any]]", document["kinds"])[0]["kind"] == "library"
     assert still_shown(shown, named.model_copy(update={"enabled": False})) == {}

@@ -4,10 +4,13 @@ import pytest
 
 from samepaged.errors import GuestError, Reason
 from samepaged.scan.circuit_breaker import LEFT_ALONE, CircuitBreaker
+from tests.support.results import guest_id
+
+GUEST, OTHER = guest_id("web"), guest_id("db")
 
 
 def note(breaker: CircuitBreaker, now: float, *, failed: bool = False, longest: float = 0.1) -> bool:
-    return breaker.note("u", now, failed=failed, longest_pause=longest, max_pause=0.25)
+    return breaker.note(GUEST, now, failed=failed, longest_pause=longest, max_pause=0.25)
 
 
 def test_after_three_bad_scans_running_a_guest_is_left_alone_for_an_hour() -> None:
@@ -18,17 +21,17 @@ def test_after_three_bad_scans_running_a_guest_is_left_alone_for_an_hour() -> No
         True,
     ]
     with pytest.raises(GuestError, match=r"'web'.*60 more minutes") as caught:
-        breaker.check("u", "web", 4)
+        breaker.check(GUEST, "web", 4)
     assert caught.value.reason is Reason.LEFT_ALONE
-    breaker.check("another", "db", 4)
-    breaker.check("u", "web", 3 + LEFT_ALONE)
+    breaker.check(OTHER, "db", 4)
+    breaker.check(GUEST, "web", 3 + LEFT_ALONE)
 
 
 def test_a_good_scan_between_two_bad_ones_is_a_new_beginning() -> None:
     breaker = CircuitBreaker()
     for now, failed in enumerate([True, True, False, True, True]):
         assert not note(breaker, now, failed=failed)
-    breaker.check("u", "web", 9)
+    breaker.check(GUEST, "web", 9)
 
 
 def test_after_the_hour_it_takes_three_more() -> None:
@@ -36,9 +39,9 @@ def test_after_the_hour_it_takes_three_more() -> None:
     for now in range(3):
         note(breaker, now, failed=True)
     later = 2 + LEFT_ALONE
-    breaker.check("u", "web", later)
+    breaker.check(GUEST, "web", later)
     assert not note(breaker, later, failed=True)
-    breaker.check("u", "web", later)
+    breaker.check(GUEST, "web", later)
 
 
 def test_a_pause_a_little_too_long_counts_as_good() -> None:
@@ -51,4 +54,4 @@ def test_a_guest_that_went_is_forgotten() -> None:
     for now in range(3):
         note(breaker, now, failed=True)
     breaker.forget(set())
-    breaker.check("u", "web", 4)
+    breaker.check(GUEST, "web", 4)

@@ -7,8 +7,9 @@ from functools import partial
 import pytest
 
 from samepaged.errors import GuestError, Reason
+from samepaged.guest_id import GuestId
 from samepaged.scan.clocks import MOST_UNDER_WAY, ClockSync
-from tests.support.hypervisor import FakeDomain, FakeHypervisor
+from tests.support.hypervisor import URI, FakeDomain, FakeHypervisor
 
 UUIDS = [f"u-{number}" for number in range(2 * MOST_UNDER_WAY)]
 
@@ -43,7 +44,7 @@ def clock_sync(agents: Agents) -> ClockSync:
 
 
 def request(sync: ClockSync, agents: Agents, uuid: str = "u-1") -> None:
-    sync.request("qemu:///system", uuid, f"web-{uuid}")
+    sync.request(GuestId(URI, uuid), f"web-{uuid}")
 
 
 def test_the_agent_is_asked_to_set_the_clock(agents: Agents) -> None:
@@ -71,7 +72,7 @@ def test_a_failure_is_one_line_until_it_has_worked(agents: Agents, caplog: pytes
         agents.error = again
         request(sync, agents)
         sync.wait(30)
-        sync.forget({"u-1"})
+        sync.forget({GuestId(URI, "u-1")})
         request(sync, agents, "u-2")
         sync.wait(30)
     assert len(caplog.records) == 4

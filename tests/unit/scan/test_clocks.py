@@ -7,17 +7,17 @@ from samepaged.drift.ledger import PausedTime
 from samepaged.errors import Reason
 from samepaged.scan.clocks import Clocks
 from samepaged.scan.results import SkippedGuest
+from tests.support.results import guest_id
 
 if TYPE_CHECKING:
     import pytest
 
-GUEST = "3f0c1e0a-0000-0000-0000-000000000001"
-OTHER = "3f0c1e0a-0000-0000-0000-000000000002"
+GUEST, OTHER = guest_id("web"), guest_id("db")
 
 
 def end_round(clocks: Clocks, *refused: str) -> None:
-    skipped = [SkippedGuest(name, Reason.DRIFT_BUDGET, f"domain {name!r}: no room") for name in refused]
-    clocks.round_ended({GUEST: "web", OTHER: "db"}, [*skipped, SkippedGuest("x", Reason.READ, "x")])
+    skipped = [SkippedGuest(name, Reason.DRIFT_BUDGET, f"domain {name!r}: no room", guest_id(name)) for name in refused]
+    clocks.round_ended([GUEST, OTHER], [*skipped, SkippedGuest("x", Reason.READ, "x", guest_id("x"))])
 
 
 def test_a_wait_for_the_budget_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -37,5 +37,5 @@ def test_every_guest_that_runs_has_its_paused_time() -> None:
     clocks = Clocks()
     assert clocks.paused() == {}
     end_round(clocks)
-    clocks.ledger.add(GUEST, 1.8)
-    assert clocks.paused() == {"web": PausedTime(1.8, 1.8 / 3600), "db": PausedTime(0.0, 0.0)}
+    clocks.ledger.add(GUEST.uuid, 1.8)
+    assert clocks.paused() == {GUEST: PausedTime(1.8, 1.8 / 3600), OTHER: PausedTime(0.0, 0.0)}

@@ -6,26 +6,26 @@ from samepaged.errors import Reason
 from samepaged.scan.results import SkippedGuest
 from samepaged.scan.snapshot import Histogram
 from samepaged.sharing import PageSizeSharing, PairSharing
-from tests.support.results import guest_sharing, host_scan, snapshot, stable_report
+from tests.support.results import guest_id, guest_sharing, host_scan, snapshot, stable_report
 
 
 def test_a_domain_that_is_gone_is_nowhere_in_the_snapshot() -> None:
     scan = host_scan(
         "a", "b", "c", pairs=(PairSharing(("a", "b"), 7), PairSharing(("b", "c"), 5), PairSharing(("a", "c"), 3))
     )
-    left = snapshot(scan, domains=("a", "b", "c")).without("b")
+    left = snapshot(scan, domains=("a", "b", "c")).without(guest_id("b"))
 
     assert left.latest is not None
     assert [one.name for one in left.latest.scans] == ["a", "c"]
     assert [guest.name for guest in left.latest.report.guests] == ["a", "c"]
     assert left.latest.report.pairs == (PairSharing(("a", "c"), 3),)
-    assert set(left.pauses) == set(left.last_success) == {"a", "c"}
-    assert set(left.failures) == {("a", Reason.READ), ("c", Reason.READ)}
+    assert set(left.pauses) == set(left.last_success) == {guest_id("a"), guest_id("c")}
+    assert set(left.failures) == {(guest_id("a"), Reason.READ), (guest_id("c"), Reason.READ)}
 
 
 def test_the_totals_stay_until_the_next_analysis() -> None:
     before = host_scan("a", "b")
-    left = snapshot(before, domains=("a", "b")).without("b").latest
+    left = snapshot(before, domains=("a", "b")).without(guest_id("b")).latest
 
     assert left is not None
     assert left.report.self_sharing_pages == before.report.self_sharing_pages
@@ -36,7 +36,7 @@ def test_the_totals_stay_until_the_next_analysis() -> None:
 
 def test_a_domain_that_is_gone_is_gone_from_stable_sharing_and_its_totals_stay() -> None:
     stable = dataclasses.replace(stable_report("a", "b", "c"), pairs=(PairSharing(("a", "b"), 7),))
-    left = host_scan("a", "b", "c", stable=stable).without("b").stable
+    left = host_scan("a", "b", "c", stable=stable).without(guest_id("b")).stable
 
     assert left is not None
     assert [guest.name for guest in left.guests] == ["a", "c"]
@@ -47,7 +47,7 @@ def test_a_domain_that_is_gone_is_gone_from_stable_sharing_and_its_totals_stay()
 def test_sharing_by_page_size_stays_until_the_next_analysis() -> None:
     whole = host_scan("a", "b", page_sizes=(PageSizeSharing(8192, 1000, 150, 60, 10),))
 
-    assert whole.without("a").without("b").by_page_size == whole.by_page_size
+    assert whole.without(guest_id("a")).without(guest_id("b")).by_page_size == whole.by_page_size
 
 
 def test_no_page_size_is_told_twice() -> None:
@@ -57,8 +57,8 @@ def test_no_page_size_is_told_twice() -> None:
 
 
 def test_a_skipped_domain_that_is_gone_is_no_longer_skipped() -> None:
-    scan = host_scan("a", skipped=(SkippedGuest("b", Reason.IN_JOB, "busy"), SkippedGuest("c", Reason.IN_JOB, "busy")))
-    left = scan.without("b")
+    scan = host_scan("a", skipped=tuple(SkippedGuest(name, Reason.IN_JOB, "busy", guest_id(name)) for name in "bc"))
+    left = scan.without(guest_id("b"))
 
     assert [one.name for one in left.skipped] == ["c"]
     assert left.departed == ()
@@ -67,13 +67,13 @@ def test_a_skipped_domain_that_is_gone_is_no_longer_skipped() -> None:
 def test_without_an_unknown_domain_the_snapshot_is_the_same() -> None:
     whole = snapshot(host_scan("a"), domains=("a",))
 
-    assert whole.without("z") == whole
-    assert snapshot().without("z") == snapshot()
+    assert whole.without(guest_id("z")) == whole
+    assert snapshot().without(guest_id("z")) == snapshot()
 
 
 def test_without_leaves_the_snapshot_that_it_was_asked_of_alone() -> None:
     whole = snapshot(host_scan("a", "b"), domains=("a", "b"))
-    whole.without("a")
+    whole.without(guest_id("a"))
 
     assert whole == snapshot(host_scan("a", "b"), domains=("a", "b"))
 

@@ -10,7 +10,9 @@ from samepaged.scan.host import HostRound
 from samepaged.scan.results import SkippedGuest
 from samepaged.scan.snapshot import HistoryPoint
 from samepaged.service.history import DAY, STEP, counted, extended, history_point
-from tests.support.results import STARTED, host_scan, merging, snapshot
+from tests.support.results import STARTED, guest_id, host_scan, merging, snapshot
+
+WEB, NEW = guest_id("web"), guest_id("new")
 
 
 def at(ended: float) -> HistoryPoint:
@@ -61,17 +63,17 @@ def test_one_more_scan_counts_for_domains_that_run() -> None:
     before = snapshot(domains=("web", "gone"))
     round_ = HostRound(
         STARTED,
-        running={"1": "web", "2": "new"},
-        pauses={"web": [0.03], "new": [0.2, 0.3]},
+        running={WEB: "web", NEW: "new"},
+        pauses={WEB: [0.03], NEW: [0.2, 0.3]},
         skipped=[
-            SkippedGuest("web", Reason.READ, "unreadable"),
-            SkippedGuest("new", Reason.EXCLUDED, "excluded"),
+            SkippedGuest("web", Reason.READ, "unreadable", WEB),
+            SkippedGuest("new", Reason.EXCLUDED, "excluded", NEW),
         ],
     )
-    after = counted(before, round_, {"web"}, 7.0)
-    assert {name: sum(one.counts) for name, one in after.pauses.items()} == {"web": 2, "new": 2}
-    assert after.failures == {("web", Reason.READ): 4}
-    assert after.last_success == {"web": STARTED + 2}
+    after = counted(before, round_, {WEB}, 7.0)
+    assert {guest: sum(one.counts) for guest, one in after.pauses.items()} == {WEB: 2, NEW: 2}
+    assert after.failures == {(WEB, Reason.READ): 4}
+    assert after.last_success == {WEB: STARTED + 2}
     assert after.scan_durations is not None
     assert sum(after.scan_durations.counts) == 3
     assert (after.config, after.latest) == (before.config, before.latest)

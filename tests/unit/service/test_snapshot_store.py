@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from samepaged.service.snapshot_store import SnapshotStore
-from tests.support.results import full_snapshot, snapshot
+from tests.support.results import full_snapshot, guest_id, snapshot
 
 
 class Changes:
@@ -48,16 +48,16 @@ def test_a_failed_update_changes_nothing(store: SnapshotStore, changes: Changes)
 
 
 def test_a_removed_domain_has_no_series(store: SnapshotStore, changes: Changes) -> None:
-    store.remove("web-1")
-    assert set(store.snapshot.paused) == {"web-2"}
+    store.remove(guest_id("web-1"))
+    assert set(store.snapshot.paused) == {guest_id("web-2")}
     assert changes.count == 1
 
 
 def test_a_scan_does_not_restore_a_removed_domain(store: SnapshotStore, changes: Changes) -> None:
-    store.remove("web-1")
+    store.remove(guest_id("web-1"))
     store.update(lambda _: full_snapshot())
-    assert store.take_departed() == {"web-1"}
-    assert set(store.snapshot.paused) == {"web-2"}
+    assert store.take_departed() == {guest_id("web-1")}
+    assert set(store.snapshot.paused) == {guest_id("web-2")}
     assert changes.count == 3
     assert store.take_departed() == set()
     assert changes.count == 3

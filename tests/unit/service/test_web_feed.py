@@ -15,7 +15,7 @@ from samepaged.metrics import exposition
 from samepaged.report.scan_json import document
 from samepaged.service import web_feed as module
 from samepaged.service.web_feed import PAGE_SECONDS, DocumentRenderer
-from tests.support.results import STARTED, full_snapshot, snapshot
+from tests.support.results import STARTED, full_snapshot, guest_id, snapshot
 
 if TYPE_CHECKING:
     from samepaged.web.protocol import Document
@@ -54,7 +54,7 @@ def test_after_it_the_snapshot_is_what_scan_json_prints(made: Made) -> None:
     assert latest is not None
     assert made["/-/ready"].status == 200
     assert made["/api/v1/snapshot"].media_type == "application/json"
-    assert json.loads(made["/api/v1/snapshot"].body) == document(latest, made.snapshot.paused)
+    assert json.loads(made["/api/v1/snapshot"].body) == document(latest, made.snapshot.by_name(made.snapshot.paused))
 
 
 def test_a_snapshot_is_made_once_and_anew_when_another_is_there(made: Made) -> None:
@@ -109,7 +109,7 @@ def test_the_ages_on_the_page_are_made_again_after_a_minute(made: Made) -> None:
 def test_the_snapshot_follows_the_paused_times(made: Made) -> None:
     made.snapshot = full_snapshot()
     assert json.loads(made["/api/v1/snapshot"].body)["domains"][0]["paused_ratio"] == 0.0004
-    made.snapshot = replace(made.snapshot, paused={"web-1": PausedTime(1.5, 0.0)})
+    made.snapshot = replace(made.snapshot, paused={guest_id("web-1"): PausedTime(1.5, 0.0)})
     assert json.loads(made["/api/v1/snapshot"].body)["domains"][0]["paused_ratio"] == 0
 
 

@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 
 from samepaged.errors import TraceError
 from samepaged.sharing import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest
-from samepaged.traces import TraceInfo, PageSizeCounts, Store, Trace, newest, read, read_hashes, seed_id, survey, threshold
+from samepaged.traces import (
+    PageSizeCounts,
+    Store,
+    Trace,
+    TraceInfo,
+    newest,
+    read,
+    read_hashes,
+    seed_id,
+    survey,
+    threshold,
+)
 from samepaged.traces.metadata import PRIME, _sum, described, parse
 from samepaged.traces.parquet import look, write
 from tests.support.damage import damaged

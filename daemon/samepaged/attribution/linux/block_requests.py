@@ -8,7 +8,7 @@ import numpy as np
 
 from samepaged.attribution.linux.buddy import pages_of_blocks
 from samepaged.attribution.linux.struct_reader import HALF, is_kernel, list_entries, read_members
-from samepaged.attribution.linux.trees import xarray_entries
+from samepaged.attribution.linux.xarray import xarray_entries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

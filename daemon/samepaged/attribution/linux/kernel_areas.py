@@ -8,8 +8,8 @@ import numpy as np
 
 from samepaged.arch import PAGE_SHIFT, PAGE_SIZE
 from samepaged.attribution.guest_ram import Unreadable
+from samepaged.attribution.linux.rbtree import rb_nodes
 from samepaged.attribution.linux.struct_reader import HALF, list_entries, read_members
-from samepaged.attribution.linux.trees import rb_nodes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,7 @@ import numpy as np
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.linux.struct_reader import is_kernel, read_members
-from samepaged.attribution.linux.trees import xarray_entries
+from samepaged.attribution.linux.xarray import xarray_entries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

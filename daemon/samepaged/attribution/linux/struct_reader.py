@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.linux.kernel import Kernel
 
-__all__ = ["HALF", "KERNEL_HALF", "is_kernel", "list_entries", "read_members"]
+__all__ = ["HALF", "KERNEL_HALF", "distinct_nodes", "is_kernel", "join_nodes", "list_entries", "read_members"]
 
 # Members that lie within so many bytes are read together.
 MAX_GATHER_BYTES: Final = 192
@@ -64,3 +64,22 @@ def list_entries(kernel: Kernel, head: int, most: int, link: int = 0) -> list[in
         found[entry] = None
         entry = kernel.word((entry + link) % WRAP)
     return list(found)
+
+
+def distinct_nodes(nodes: NDArray[np.uint64], owners: NDArray[np.int32], most: int) -> NDArray[np.intp]:
+    """The place of the first occurrence of each pair of owner and node, at most `most`; in the order of the pairs."""
+    order = np.lexsort((nodes, owners))
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (np.diff(nodes[order]) != 0) | (np.diff(owners[order]) != 0)
+    return order[new][: max(most, 0)]
+
+
+def join_nodes(
+    found: list[NDArray[np.uint64]], owned: list[NDArray[np.int32]]
+) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    """Nodes that were found level by level, and the owner of each: every pair once."""
+    if not found:
+        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int32)
+    nodes, owners = np.concatenate(found), np.concatenate(owned)
+    kept = distinct_nodes(nodes, owners, len(nodes))
+    return nodes[kept], owners[kept]

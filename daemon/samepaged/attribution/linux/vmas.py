@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.arch import PAGE_SHIFT
+from samepaged.attribution.linux.mapletree import maple_entries
+from samepaged.attribution.linux.rbtree import rb_nodes
 from samepaged.attribution.linux.struct_reader import is_kernel, read_members
-from samepaged.attribution.linux.trees import maple_entries, rb_nodes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

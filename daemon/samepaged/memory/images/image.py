@@ -12,11 +12,10 @@ import numpy as np
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.errors import TraceError
-from samepaged.memory.hashing import Interrupted
+from samepaged.memory.hashing import Interrupted, SubpageDigests
 from samepaged.memory.images import elf_core, lime
 from samepaged.memory.images.span import Span, damaged, whole_pages
 from samepaged.memory.locked_buffer import locked_buffer
-from samepaged.memory.subpages import SubpageDigests
 from samepaged.sharing.digest import SWAPPED, ZERO, PageDigest
 from samepaged.sharing.page_sizes import coarsen
 
@@ -173,16 +172,16 @@ def hash_image(
     """
     try:
         pages = np.empty(found.pages, dtype=np.uint64)
-        finer = SubpageDigests(found.pages, [size for size in sizes if size < PAGE_SIZE], hasher, seed)
-        reader = _Reader(found, hasher, seed, finer, stop)
+        subpages = SubpageDigests(found.pages, [size for size in sizes if size < PAGE_SIZE], hasher, seed)
+        reader = _Reader(found, hasher, seed, subpages, stop)
         first = 0
         for span in found.spans:
             reader.read(span, first, pages[first : first + span.size // PAGE_SIZE])
             first += span.size // PAGE_SIZE
-        finer.settle(pages)
+        subpages.settle(pages)
         digest = PageDigest(pages, PAGE_SIZE)
         others = [
-            PageDigest(finer.parts[size], size) if size < PAGE_SIZE else _coarser(digest, found.spans, size)
+            PageDigest(subpages.parts[size], size) if size < PAGE_SIZE else _coarser(digest, found.spans, size)
             for size in sizes
         ]
     except MemoryError as error:
@@ -196,12 +195,12 @@ class _Reader:
     """Hashes the pages of spans, in every size."""
 
     def __init__(
-        self, found: Image, hasher: Hasher, seed: int, finer: SubpageDigests, stop: Callable[[], bool]
+        self, found: Image, hasher: Hasher, seed: int, subpages: SubpageDigests, stop: Callable[[], bool]
     ) -> None:
         self._found = found
         self._hasher = hasher
         self._seed = seed
-        self._finer = finer
+        self._subpages = subpages
         self._stop = stop
         self._buffer = locked_buffer(min(CHUNK_PAGES, found.pages) * PAGE_SIZE)
 
@@ -219,8 +218,8 @@ class _Reader:
                 window = self._buffer[: (to - at) * PAGE_SIZE]
                 self._fill(window, span.offset + at * PAGE_SIZE)
                 self._hasher.hash_buffer(window, out[at:to], PAGE_SIZE, self._seed)
-                if self._finer.parts:
-                    self._finer.hash(window, np.arange(first + at, first + to))
+                if self._subpages.parts:
+                    self._subpages.hash(window, np.arange(first + at, first + to))
         # What was cut meanwhile would pass for a hole.
         if os.fstat(self._found.descriptor).st_size < span.offset + span.size:
             raise damaged(self._found.path, "was cut while it was read")

@@ -1,4 +1,4 @@
-"""The kernel's trees, walked a level at a time, any number of them at once: red-black and maple trees, and xarrays."""
+"""Maple trees (lib/maple_tree.c), walked a level at a time, any number of them at once."""
 
 from __future__ import annotations
 
@@ -6,56 +6,25 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.attribution.linux.struct_reader import is_kernel, read_members
+from samepaged.attribution.linux.struct_reader import distinct_nodes, is_kernel, join_nodes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.attribution.linux.kernel import Kernel
 
-__all__ = ["maple_entries", "rb_nodes", "xarray_entries"]
+__all__ = ["maple_entries"]
 
-# A red-black tree of 2**32 nodes is no deeper than this; nor is a maple tree of any size (MAPLE_HEIGHT_MAX).
-MAX_DEPTH: Final = 64
-MAX_MAPLE_DEPTH: Final = 31
-# include/linux/maple_tree.h, lib/maple_tree.c: nodes of 256 bytes, whose type is in bits 3 to 6 of what points at them.
+# No maple tree is deeper (MAPLE_HEIGHT_MAX).
+MAX_DEPTH: Final = 31
+# include/linux/maple_tree.h, lib/maple_tree.c: nodes of 256 bytes; bits 3 to 6 of a pointer are the node's type.
 NODE_BYTES: Final = 256
-WORD_BYTES: Final = 8
 NODE_MASK: Final = np.uint64(~(NODE_BYTES - 1) % (1 << 64))
 TYPE_SHIFT: Final = np.uint64(3)
 TYPE_MASK: Final = np.uint64(15)
 ROOT_MASK, ROOT_NODE = np.uint64(3), np.uint64(2)
-# Where BTF has no enumerators of theirs.
+# Types of nodes, if BTF does not have the enumerators.
 LEAF, RANGE, ARANGE = 1, 2, 3
-# An xarray's nodes have at least 2**4 slots (XA_CHUNK_SHIFT), mostly 2**6, and pointers to them end with these bits.
-MAX_XARRAY_DEPTH: Final = 16
-MAX_SLOTS: Final = 64
-XARRAY_MASK, XARRAY_NODE = np.uint64(3), np.uint64(2)
-
-
-def rb_nodes(
-    kernel: Kernel, roots: NDArray[np.uint64], left: int, right: int, most: int
-) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
-    """All nodes below `roots` (0 for an empty tree), each once for each tree, at most `most`: addresses of rb_nodes,
-    and which root each has. `left` and `right` are the offsets of rb_left and rb_right.
-    """
-    found: list[NDArray[np.uint64]] = []
-    owned: list[NDArray[np.int32]] = []
-    nodes, owners = roots, np.arange(len(roots), dtype=np.int32)
-    left_over = most
-    for _ in range(MAX_DEPTH):
-        real = is_kernel(nodes)
-        nodes, owners = nodes[real], owners[real]
-        kept = _first(nodes, owners, left_over)
-        if not len(kept):
-            break
-        nodes, owners = nodes[kept], owners[kept]
-        (lower, upper), ok = read_members(kernel, nodes, (left, right))
-        found.append(nodes[ok])
-        owned.append(owners[ok])
-        left_over -= len(nodes)
-        nodes, owners = np.concatenate((lower, upper)), np.concatenate((owners, owners))
-    return _joined(found, owned)
 
 
 def maple_entries(kernel: Kernel, roots: NDArray[np.uint64], most: int) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
@@ -69,10 +38,10 @@ def maple_entries(kernel: Kernel, roots: NDArray[np.uint64], most: int) -> tuple
     inner = roots & ROOT_MASK == ROOT_NODE
     nodes, owners, highest = roots[inner], owners[inner], np.full(int(inner.sum()), ~np.uint64(0))
     budget = most
-    for _ in range(MAX_MAPLE_DEPTH):
+    for _ in range(MAX_DEPTH):
         is_node = is_kernel(nodes & NODE_MASK)
         nodes, owners, highest = nodes[is_node], owners[is_node], highest[is_node]
-        first = _first(nodes & NODE_MASK, owners, budget)
+        first = distinct_nodes(nodes & NODE_MASK, owners, budget)
         if not len(first):
             break
         nodes, owners, highest = nodes[first], owners[first], highest[first]
@@ -86,24 +55,7 @@ def maple_entries(kernel: Kernel, roots: NDArray[np.uint64], most: int) -> tuple
         owned.append(of[kept])
         budget -= int(kept.sum())
         nodes, owners, highest = entries[~bottom], of[~bottom], below[~bottom]
-    return _joined(found, owned)
-
-
-def xarray_entries(kernel: Kernel, heads: NDArray[np.uint64], most: int) -> NDArray[np.uint64]:
-    """All entries of xarrays (IDRs are such), given their `xa_head`: pointers, each once, ascending; at most `most`."""
-    start, size = kernel.profile.offset("xa_node.slots"), kernel.profile.size("xa_node.slots")
-    slots = range(start, start + min(size, MAX_SLOTS * WORD_BYTES), WORD_BYTES)
-    found, entries, left_over = [np.empty(0, dtype=np.uint64)], heads, most
-    for _ in range(MAX_XARRAY_DEPTH):
-        found.append(entries[is_kernel(entries)])
-        inner = entries[entries & XARRAY_MASK == XARRAY_NODE] - XARRAY_NODE
-        # What is there besides nodes are small numbers.
-        nodes = np.unique(inner[is_kernel(inner)])[:left_over]
-        if not len(nodes):
-            break
-        left_over -= len(nodes)
-        entries = np.unique(read_members(kernel, nodes, slots)[0])
-    return np.unique(np.concatenate(found))[:most]
+    return join_nodes(found, owned)
 
 
 class _Shape:
@@ -148,21 +100,3 @@ class _Shape:
             slots[chosen, :width] = np.where(used, words[chosen, slot], 0)
             tops[chosen, :width] = np.where(going_on, pivots, limit)
         return slots, tops, kind == self.leaf
-
-
-def _first(nodes: NDArray[np.uint64], owners: NDArray[np.int32], most: int) -> NDArray[np.intp]:
-    """The place of each pair's first occurrence, by owner and node, at most `most`."""
-    order = np.lexsort((nodes, owners))
-    new = np.ones(len(order), dtype=np.bool_)
-    new[1:] = (np.diff(nodes[order]) != 0) | (np.diff(owners[order]) != 0)
-    return order[new][: max(most, 0)]
-
-
-def _joined(
-    found: list[NDArray[np.uint64]], owned: list[NDArray[np.int32]]
-) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
-    if not found:
-        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int32)
-    nodes, owners = np.concatenate(found), np.concatenate(owned)
-    kept = _first(nodes, owners, len(nodes))
-    return nodes[kept], owners[kept]
