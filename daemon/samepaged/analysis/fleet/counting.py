@@ -154,8 +154,8 @@ def analyse_fleet(
                 engine.materialize("numbered", queries.numbered_rows(first, end))
                 tally.add(engine)
     except EngineError as error:
-        for path in guests.paths():
-            parquet.read(path)  # raises what names the file, if it is the file
+        for file_path in guests.paths():
+            parquet.read(file_path)  # raises what names the file, if it is the file
         raise SamepagedError(f"the query engine failed: {error}; ask again, or with a larger --sample") from error
     for guest, (file, known) in enumerate(totals):
         if tally.totals(guest) != known:
