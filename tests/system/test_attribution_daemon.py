@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from samepaged.attribution.page_owners import KINDS
-from samepaged.traces import Store
-from samepaged.traces.attribution_file import owners_of
+from samepaged.traces import TraceStore
+from samepaged.traces.attribution_file import read_beside_traces
 from samepaged.traces.survey import survey
 from tests.support.daemon import daemon
 
@@ -77,8 +77,8 @@ def test_names_are_shown_if_enabled(samepaged: Samepaged, pair: list[Writer], tm
         assert PROGRAM in {file["path"] for file in document["files"]}
     assert {name for name, _ in metrics} >= {"samepage_source_process_sharing_bytes"}
     # Each second scan asked, and left its answers beside its trace.
-    traces = len(list(Store(tmp_path / "traces").files()))
-    owned = [(file.traces[0].domain, answers) for file, answers in owners_of(survey(tmp_path / "traces"))]
+    traces = len(list(TraceStore(tmp_path / "traces").files()))
+    owned = [(file.traces[0].domain, answers) for file, answers in read_beside_traces(survey(tmp_path / "traces"))]
     assert 0 < len(owned) < traces
     assert {domain for domain, _ in owned} == {writer.name for writer in pair}
     assert all(PROCESS in {one.name for one in answers.processes or ()} for _, answers in owned)

@@ -6,7 +6,7 @@ import json
 import resource
 from typing import TYPE_CHECKING, Any
 
-from samepaged.traces import newest, read, survey
+from samepaged.traces import newest_traces, read, survey
 from tests.support.daemon import daemon
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def test_traces_equal_the_scan_report(samepaged: Samepaged, pair: list[Writer], 
     config = samepaged.configure("scan: {page_sizes: [2KiB, 8KiB]}\ntraces: {host: kvm-7}\n")
     place = tmp_path / "traces"
     scan = samepaged.scan("--config", str(config), "--traces", str(place))
-    found = {about.domain: (file, about) for file, about in newest(survey(place))}
+    found = {about.domain: (file, about) for file, about in newest_traces(survey(place))}
     assert sorted(found) == sorted(writer.name for writer in pair)
     for domain in scan["domains"]:
         file, about = found[domain["name"]]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from samepaged.config.problem import Path, Place, Problem, dotted, one_line, shown
+from samepaged.config.problem import Path, Position, Problem, dotted_path, one_line, quote_value
 from samepaged.config.schema import Config, schema_keys
 from samepaged.config.yaml_document import MAX_BYTES, Document, Unreadable, read_document
 from samepaged.errors import ConfigError
@@ -50,7 +50,7 @@ def load(path: pathlib.Path | None) -> Config:
         problem = f"cannot be read: {one_line(str(error))}; correct its name"
     else:
         return parse(octets, str(path))
-    raise ConfigError(Problem(Place(1, 1), (), problem).described(str(path)))
+    raise ConfigError(Problem(Position(1, 1), (), problem).describe(str(path)))
 
 
 def _remedy(error: OSError) -> str:
@@ -66,7 +66,7 @@ def parse(text: str | bytes, name: str) -> Config:
     try:
         document = read_document(text)
     except Unreadable as unreadable:
-        raise ConfigError(unreadable.problem.described(name)) from None
+        raise ConfigError(unreadable.problem.describe(name)) from None
     problems = list(document.problems)
     try:
         config = Config.model_validate(document.data)
@@ -74,15 +74,15 @@ def parse(text: str | bytes, name: str) -> Config:
         problems += [
             _problem(error, document)
             for error in invalid.errors(include_url=False)
-            if not _told(error["loc"], document)
+            if not _is_reported(error["loc"], document)
         ]
     if problems:
-        problems.sort(key=lambda problem: problem.place)
-        raise ConfigError(*(problem.described(name) for problem in problems))
+        problems.sort(key=lambda problem: problem.position)
+        raise ConfigError(*(problem.describe(name) for problem in problems))
     return config
 
 
-def _told(path: Path, document: Document) -> bool:
+def _is_reported(path: Path, document: Document) -> bool:
     """Whether the document's own problems include why there is nothing good at `path`."""
     return any(path[:length] in document.refused for length in range(len(path) + 1))
 
@@ -96,9 +96,9 @@ def _problem(error: ErrorDetails, document: Document) -> Problem:
         where = where[:-1]
     template = _TEXTS.get(error["type"])
     if template is None:
-        text = f"{one_line(error['msg'])}; correct {shown(error['input'])}"
+        text = f"{one_line(error['msg'])}; correct {quote_value(error['input'])}"
     else:
-        text = template.format_map({**error.get("ctx", {}), "value": shown(error["input"])})
+        text = template.format_map({**error.get("ctx", {}), "value": quote_value(error["input"])})
     return Problem(document.values[where], path, text)
 
 
@@ -109,5 +109,5 @@ def _unknown(path: Path) -> str:
     if close := get_close_matches(wrong, known, n=1):
         return f"unknown key; did you mean {close[0]}?"
     if elsewhere := [key for key in schema_keys() if key[-1] == wrong]:
-        return f"unknown key here; did you mean {' or '.join(map(dotted, elsewhere))}?"
+        return f"unknown key here; did you mean {' or '.join(map(dotted_path, elsewhere))}?"
     return f"unknown key; remove it, or use one of {', '.join(known)}"

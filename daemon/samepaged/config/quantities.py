@@ -15,7 +15,7 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-from samepaged.config.problem import shown
+from samepaged.config.problem import quote_value
 
 __all__ = ["Directory", "Drift", "Duration", "File", "Interval", "Listen", "PageSize", "Seed", "Size", "address"]
 __all__ += ["DURATION_UNITS", "LONGEST_DURATION", "SIZE_UNITS"]
@@ -39,15 +39,15 @@ _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 _SCOPE: Final = re.compile(rf"(?=.{{1,15}}\Z){_LABEL}(?:\.{_LABEL})*")
 _NUMERIC_HOST: Final = re.compile(r"[0-9.]+")
 
-_SHORTEST_INTERVAL: Final = 1.0
+_MIN_INTERVAL_SECONDS: Final = 1.0
 # Drifts up to here are written in ppm, larger ones as a ratio.
 _LARGEST_PPM: Final = 10_000
 LONGEST_DURATION: Final = 365 * 86400.0
-_SMALLEST_PAGE: Final = 2**10
-_LARGEST_PAGE: Final = 2**21
-_LARGEST_SIZE: Final = 2**63 - 1
-_LARGEST_SEED: Final = 2**64 - 1
-_LARGEST_PORT: Final = 2**16 - 1
+_MIN_PAGE_BYTES: Final = 2**10
+_MAX_PAGE_BYTES: Final = 2**21
+_MAX_SIZE_BYTES: Final = 2**63 - 1
+_MAX_SEED: Final = 2**64 - 1
+_MAX_PORT: Final = 2**16 - 1
 _MILLION: Final = 10**6
 
 
@@ -55,16 +55,16 @@ def duration(value: object) -> float:
     """Seconds: a number of them, or a number and a unit as in `90s`. ValueError for others."""
     seconds = _seconds(value)
     if not seconds > 0:  # a NaN is not either
-        raise ValueError(f"{shown(value)} is not longer than 0; use a duration such as 250ms or 15m")
+        raise ValueError(f"{quote_value(value)} is not longer than 0; use a duration such as 250ms or 15m")
     if seconds > LONGEST_DURATION:
-        raise ValueError(f"{shown(value)} is too long; use at most 365d")
+        raise ValueError(f"{quote_value(value)} is too long; use at most 365d")
     return seconds
 
 
 def _interval(value: object) -> float:
     seconds = duration(value)
-    if seconds < _SHORTEST_INTERVAL:
-        raise ValueError(f"{shown(value)} is too short; use at least 1s")
+    if seconds < _MIN_INTERVAL_SECONDS:
+        raise ValueError(f"{quote_value(value)} is too short; use at least 1s")
     return seconds
 
 
@@ -75,7 +75,7 @@ def _seconds(value: object) -> float:
     match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
     if match is None or match[2] not in DURATION_UNITS:
         raise ValueError(
-            f"{shown(value)} is not a duration; "
+            f"{quote_value(value)} is not a duration; "
             "write a number and ms, s, m, h or d, such as 90s, or a number of seconds"
         )
     return float(Decimal(match[1]) * DURATION_UNITS[match[2]])
@@ -90,11 +90,11 @@ def size(value: object) -> int:
         count = Decimal(match[1]) * SIZE_UNITS[match[2]]
     if count is None or count != int(count):
         raise ValueError(
-            f"{shown(value)} is not a size; "
+            f"{quote_value(value)} is not a size; "
             "write a number and B, KiB, MiB, GiB or TiB, such as 512MiB, or a whole number of bytes"
         )
-    if not 0 <= count <= _LARGEST_SIZE:
-        raise ValueError(f"{shown(value)} is out of range; use a size from 0 to {_LARGEST_SIZE} bytes")
+    if not 0 <= count <= _MAX_SIZE_BYTES:
+        raise ValueError(f"{quote_value(value)} is out of range; use a size from 0 to {_MAX_SIZE_BYTES} bytes")
     return int(count)
 
 
@@ -106,24 +106,24 @@ def drift(value: object) -> float:
     elif isinstance(value, str) and (match := _QUANTITY.fullmatch(value)) and match[2] == "ppm":
         ratio = float(Decimal(match[1]) / _MILLION)
     if ratio is None:
-        raise ValueError(f"{shown(value)} is not a drift; write a number and ppm, such as 500ppm, or a ratio")
+        raise ValueError(f"{quote_value(value)} is not a drift; write a number and ppm, such as 500ppm, or a ratio")
     if not 0 < ratio <= 1:  # a NaN is not either
-        raise ValueError(f"{shown(value)} is out of range; use a drift above 0ppm, to 1000000ppm (a ratio of 1)")
+        raise ValueError(f"{quote_value(value)} is out of range; use a drift above 0ppm, to 1000000ppm (a ratio of 1)")
     return ratio
 
 
 def page_size(value: object) -> int:
     """Bytes, of a size that pages can have. ValueError for others."""
     found = size(value)
-    if found.bit_count() != 1 or not _SMALLEST_PAGE <= found <= _LARGEST_PAGE:
-        raise ValueError(f"{shown(value)} is not a page size; use a power of two from 1KiB to 2MiB")
+    if found.bit_count() != 1 or not _MIN_PAGE_BYTES <= found <= _MAX_PAGE_BYTES:
+        raise ValueError(f"{quote_value(value)} is not a page size; use a power of two from 1KiB to 2MiB")
     return found
 
 
 def _seed(value: object) -> int | None:
     if value is None:
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_SEED:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SEED:
         return value
     if isinstance(value, str) and _HEX_SEED.fullmatch(value):
         return int(value, 16)
@@ -144,13 +144,13 @@ def _file(value: object) -> Path:
 
 def _absolute(value: object, what: str) -> Path:
     if not isinstance(value, str | Path) or "\0" in str(value) or not Path(value).is_absolute():
-        raise ValueError(f"{shown(value)} is not an absolute path; write the path of a {what} that begins with /")
+        raise ValueError(f"{quote_value(value)} is not an absolute path; write the path of a {what} that begins with /")
     return Path(value)
 
 
 def _listen(value: object) -> str:
     if not isinstance(value, str):
-        text = f'{shown(value)} is not an address; write "host:port" in quotes, such as "127.0.0.1:9953"'
+        text = f'{quote_value(value)} is not an address; write "host:port" in quotes, such as "127.0.0.1:9953"'
         raise ValueError(text)  # noqa: TRY004 - pydantic collects ValueError only
     address(value)
     return value
@@ -160,24 +160,28 @@ def address(text: str) -> tuple[str, int]:
     """Host (an IPv6 address without its brackets) and port of `host:port` or `[v6]:port`; `ValueError` for others."""
     match = _ADDRESS.fullmatch(text)
     if match is None:
-        raise ValueError(f'{shown(text)} is not an address; write "host:port", or "[address]:port" for IPv6')
+        raise ValueError(f'{quote_value(text)} is not an address; write "host:port", or "[address]:port" for IPv6')
     v6, host, port = match[1], match[2], int(match[3])
-    if port > _LARGEST_PORT:
-        raise ValueError(f"{port} is not a port; use 0 to {_LARGEST_PORT}, where 0 takes any free one")
+    if port > _MAX_PORT:
+        raise ValueError(f"{port} is not a port; use 0 to {_MAX_PORT}, where 0 takes any free one")
     try:
         scope = None if v6 is None else IPv6Address(v6).scope_id
         if host is not None and _NUMERIC_HOST.fullmatch(host):
             IPv4Address(host)
     except AddressValueError:
-        raise ValueError(f"{shown(v6 or host)} is not an IP address; correct it") from None
+        raise ValueError(f"{quote_value(v6 or host)} is not an IP address; correct it") from None
     if scope is not None and not _SCOPE.fullmatch(scope):
-        raise ValueError(f"{shown(scope)} is not the name of a network interface; correct what is behind the %")
+        raise ValueError(f"{quote_value(scope)} is not the name of a network interface; correct what is behind the %")
     if v6 is not None:
         return v6, port
     if not host:
-        raise ValueError(f'{shown(text)} names no host; write "0.0.0.0:{port}" or "[::]:{port}" for all addresses')
+        raise ValueError(
+            f'{quote_value(text)} names no host; write "0.0.0.0:{port}" or "[::]:{port}" for all addresses'
+        )
     if not _HOST_NAME.fullmatch(host):
-        raise ValueError(f"{shown(host)} is not a host name; use letters, digits, dots and hyphens, or an IP address")
+        raise ValueError(
+            f"{quote_value(host)} is not a host name; use letters, digits, dots and hyphens, or an IP address"
+        )
     return host, port
 
 
@@ -215,7 +219,7 @@ Interval = Annotated[
     float,
     BeforeValidator(_interval),
     _DURATION_TEXT,
-    WithJsonSchema({"format": "duration", "minimum": duration_text(_SHORTEST_INTERVAL)}),
+    WithJsonSchema({"format": "duration", "minimum": duration_text(_MIN_INTERVAL_SECONDS)}),
 ]
 """A `Duration` of at least a second."""
 
@@ -234,7 +238,9 @@ PageSize = Annotated[
     int,
     BeforeValidator(page_size),
     _SIZE_TEXT,
-    WithJsonSchema({"format": "page size", "minimum": size_text(_SMALLEST_PAGE), "maximum": size_text(_LARGEST_PAGE)}),
+    WithJsonSchema(
+        {"format": "page size", "minimum": size_text(_MIN_PAGE_BYTES), "maximum": size_text(_MAX_PAGE_BYTES)}
+    ),
 ]
 """A `Size` that is a power of two from 1 KiB to 2 MiB."""
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt, ValidationInfo, field_validator
 
-from samepaged.config.groups import DEFAULT_GROUP, GroupConfig, GroupingConfig, Groups, MetadataSource
-from samepaged.config.problem import shown
+from samepaged.config.groups import DEFAULT_GROUP, GroupConfig, GroupingConfig, Groups, MetadataOrigin
+from samepaged.config.problem import quote_value
 from samepaged.config.quantities import (
     Directory,
     Drift,
@@ -43,7 +43,7 @@ __all__ = [
     "LogConfig",
     "LogLevel",
     "Macvtap",
-    "MetadataSource",
+    "MetadataOrigin",
     "Mode",
     "Reader",
     "ScanConfig",
@@ -324,7 +324,9 @@ class ExportConfig(Section):
     def _collected(cls, path: Path | None) -> Path | None:
         # node_exporter's collector looks at no other files.
         if path is not None and path.suffix != ".prom":
-            raise ValueError(f"{shown(str(path))} is not collected by node_exporter; use a name that ends with .prom")
+            raise ValueError(
+                f"{quote_value(str(path))} is not collected by node_exporter; use a name that ends with .prom"
+            )
         return path
 
 

@@ -7,17 +7,17 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, WithJsonSchema
 
-__all__ = ["LONGEST_TEXT", "Patterns", "Section", "SomePatterns", "Text", "matches"]
+__all__ = ["MAX_TEXT_CHARS", "Patterns", "Section", "SomePatterns", "Text", "matches"]
 
-LONGEST_TEXT: Final = 1000
+MAX_TEXT_CHARS: Final = 1000
 
 
 def _reasonable(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty; write a text")
     # No name or URI comes near it, and a pattern's cost grows with the square of its length.
-    if len(text) > LONGEST_TEXT:
-        raise ValueError(f"has {len(text)} characters; use at most {LONGEST_TEXT}")
+    if len(text) > MAX_TEXT_CHARS:
+        raise ValueError(f"has {len(text)} characters; use at most {MAX_TEXT_CHARS}")
     return text
 
 

@@ -18,7 +18,7 @@ from yaml.reader import Reader, ReaderError
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
-from samepaged.config.problem import Path, Place, Problem, one_line, shown
+from samepaged.config.problem import Path, Position, Problem, one_line, quote_value
 
 if TYPE_CHECKING:
     from yaml.error import Mark
@@ -45,7 +45,7 @@ _QUOTE: Final = "check the indentation, and put a value that holds any of :#[]{}
 class Unreadable(Exception):  # noqa: N818 - not an error that users see: it carries the problem that they do
     """The text is no document at all: `problem` says why."""
 
-    def __init__(self, place: Place, text: str) -> None:
+    def __init__(self, place: Position, text: str) -> None:
         super().__init__(text)
         self.problem = Problem(place, (), text)
 
@@ -58,8 +58,8 @@ class Document:
     """
 
     data: object
-    keys: dict[Path, Place] = field(default_factory=dict)
-    values: dict[Path, Place] = field(default_factory=dict)
+    keys: dict[Path, Position] = field(default_factory=dict)
+    values: dict[Path, Position] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     refused: set[Path] = field(default_factory=set)
 
@@ -86,10 +86,12 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
         reason = None
         if isinstance(event, yaml.AliasEvent):
             self.get_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
-            reason = f"{shown(f'*{event.anchor}')} is an alias; write the value itself, or a pattern in quotes"
+            reason = f"{quote_value(f'*{event.anchor}')} is an alias; write the value itself, or a pattern in quotes"
             return _RefusedNode("", reason, start, end)
         if event.tag is not None:
-            reason = f"the tag {shown(event.tag)} is not taken; remove it, or put a value that begins with ! in quotes"
+            reason = (
+                f"the tag {quote_value(event.tag)} is not taken; remove it, or put a value that begins with ! in quotes"
+            )
         event.anchor = None  # Nothing can refer to it.
         self._count += 1
         if self._count > MAX_VALUES:
@@ -106,18 +108,20 @@ def read_document(text: str | bytes) -> Document:
     """Read one YAML document (bytes are UTF-8). Raises `Unreadable` where nothing can be said of its parts."""
     node = _compose(_decoded(text))
     if node is None:
-        raise Unreadable(Place(1, 1), "is empty; write {} where the defaults are meant")
+        raise Unreadable(Position(1, 1), "is empty; write {} where the defaults are meant")
     document = Document(None)
     data = _plain(node, (), document)
     if not isinstance(data, dict) and () not in document.refused:
-        raise Unreadable(_place(node.start_mark), f"{shown(data)} is not a mapping; write lines of the form key: value")
+        raise Unreadable(
+            _place(node.start_mark), f"{quote_value(data)} is not a mapping; write lines of the form key: value"
+        )
     return Document(data, document.keys, document.values, document.problems, document.refused)
 
 
 def _decoded(text: str | bytes) -> str:
     octets = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if len(octets) > MAX_BYTES:
-        raise Unreadable(Place(1, 1), f"is larger than {MAX_BYTES} bytes; shorten it")
+        raise Unreadable(Position(1, 1), f"is larger than {MAX_BYTES} bytes; shorten it")
     if isinstance(text, str):
         return text
     try:
@@ -194,7 +198,9 @@ def _refusal(node: yaml.ScalarNode) -> str | None:
     if isinstance(node, _RefusedNode):
         return str(node.value)
     if _SURROGATE.search(node.value):
-        return f"{shown(node.value)} holds half a character; write \\U and eight digits for a character above U+FFFF"
+        return (
+            f"{quote_value(node.value)} holds half a character; write \\U and eight digits for a character above U+FFFF"
+        )
     return None
 
 
@@ -210,10 +216,10 @@ def _scalar(text: str) -> object:
     return text
 
 
-def _place(mark: Mark) -> Place:
-    return Place(mark.line + 1, mark.column + 1)
+def _place(mark: Mark) -> Position:
+    return Position(mark.line + 1, mark.column + 1)
 
 
-def _end(text: str) -> Place:
+def _end(text: str) -> Position:
     lines = _LINE_BREAK.split(text)
-    return Place(len(lines), len(lines[-1]) + 1)
+    return Position(len(lines), len(lines[-1]) + 1)

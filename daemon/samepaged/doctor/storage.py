@@ -16,7 +16,7 @@ from samepaged.doctor.check import Check, Status, failure, from_error, ok, warni
 from samepaged.errors import ConfigError
 from samepaged.guard.directories import candidate_directories
 from samepaged.guard.journal import JournalError, is_orphaned, open_entries
-from samepaged.traces.database import installed
+from samepaged.traces.database import is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -311,7 +311,7 @@ def storage(config: Config, user: str) -> list[Check]:
         runtime_directory([directory_state(path) for path in candidates], user),
         *journal(found, unreadable),
         *(
-            [traces(directory_state(config.traces.directory), user, installed=installed())]
+            [traces(directory_state(config.traces.directory), user, installed=is_installed())]
             if config.traces.enabled
             else []
         ),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from experiments import attribution_tables as tables
-from experiments.contents import Repeated
+from experiments.contents import RepeatedContent
 from experiments.matrix import MATRIX, SETUPS
 from experiments.report import PAGE
-from samepaged.analysis.study.attribution.involvement import sources
+from samepaged.analysis.study.attribution.involvement import attribution
 from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 
 MIB = 256  # pages
@@ -42,7 +42,7 @@ def answers(name: str, **changed: Any) -> AttributionReport:
 
 def study(*guests: AttributionReport) -> dict[str, Any]:
     """The object of `samepaged study --json`, as far as these tables need it."""
-    found = sources((one.domain, [one]) for one in guests)
+    found = attribution((one.domain, [one]) for one in guests)
     return {} if found is None else {"sources": found.document()}
 
 
@@ -54,16 +54,16 @@ def rows(table: str) -> dict[str, list[str]]:
 
 
 def test_traces_without_attribution_have_no_table() -> None:
-    assert tables.known({"domains": []}, SETUPS) == []
+    assert tables.attributed_guests({"domains": []}, SETUPS) == []
 
 
 def test_desktop_comes_first() -> None:
-    found = tables.known(study(*(answers(f"p-{setup}") for setup in SETUPS)), SETUPS)
+    found = tables.attributed_guests(study(*(answers(f"p-{setup}") for setup in SETUPS)), SETUPS)
     assert [one["domain"] for one in found] == ["p-desktop", "p-server", "p-plain"]
 
 
 def test_only_64_bit_setup_guests_are_attributed() -> None:
-    asked = {cell.name for cell in MATRIX if cell.sources}
+    asked = {cell.name for cell in MATRIX if cell.attributed}
     assert asked == {f"{release}-amd64-{setup}" for release in ("bookworm", "bullseye") for setup in SETUPS}
 
 
@@ -82,26 +82,26 @@ def test_guest_without_kernel_is_shown() -> None:
 
 
 def test_kinds_beside_the_papers_values() -> None:
-    found = rows(tables.by_kind(tables.known(study(answers("p-desktop")), SETUPS)))
+    found = rows(tables.by_kind(tables.attributed_guests(study(answers("p-desktop")), SETUPS)))
     assert found["heap"] == ["50.0 % (25.0 %)", "over 50 %"]
     assert found["free"] == ["90.0 % (50.0 %)", "-"]
 
 
 def test_negligible_kinds_are_left_out() -> None:
-    found = rows(tables.by_kind(tables.known(study(answers("p-desktop")), SETUPS)))
+    found = rows(tables.by_kind(tables.attributed_guests(study(answers("p-desktop")), SETUPS)))
     assert found["stack"] == ["-", "less than 5 %"]
     assert "shmem" not in found
 
 
 def test_combined_kinds_have_a_row() -> None:
     both = (owner("heap+anonymous", 560, 276), owner("library+private_file", 70, 30))
-    found = rows(tables.by_kind(tables.known(study(answers("p-desktop", combined_kinds=both)), SETUPS)))
+    found = rows(tables.by_kind(tables.attributed_guests(study(answers("p-desktop", combined_kinds=both)), SETUPS)))
     assert found["heap+anonymous"] == ["56.0 % (27.6 %)", "over 50 % (heap)"]
     assert found["library+private_file"] == ["7.0 % (3.0 %)", "43 % (libraries)"]
 
 
 def firefox(*processes: Owner) -> str:
-    found = tables.known(study(answers("p-desktop", processes=processes)), SETUPS)
+    found = tables.attributed_guests(study(answers("p-desktop", processes=processes)), SETUPS)
     return rows(tables.by_process(found))["Firefox, all of its processes"][0]
 
 
@@ -115,7 +115,7 @@ def test_upper_bound_is_capped() -> None:
 
 
 def test_libraries_and_files_have_separate_tables() -> None:
-    found = tables.known(study(answers("p-desktop")), SETUPS)
+    found = tables.attributed_guests(study(answers("p-desktop")), SETUPS)
     assert rows(tables.by_file(found, libraries=True)) == {"libxul.so": ["40.0 % (8.0 %)", "the most of all"]}
     assert rows(tables.by_file(found, libraries=False)) == {"arch/x86/kvm/kvm.ko": ["9.0 % (0.9 %)"]}
 
@@ -123,12 +123,12 @@ def test_libraries_and_files_have_separate_tables() -> None:
 def test_library_rows_ignore_the_directory() -> None:
     first = answers("p-desktop", files=(owner("/usr/lib/libm.so.6", 100, 50),))
     second = answers("q-server", files=(owner("/lib/libm.so.6", 200, 20),))
-    found = tables.known(study(first, second), SETUPS)
+    found = tables.attributed_guests(study(first, second), SETUPS)
     assert rows(tables.by_file(found, libraries=True)) == {"libm.so.6": ["10.0 % (5.0 %)", "20.0 % (2.0 %)", "-"]}
 
 
 def test_processes_beside_the_papers_values() -> None:
-    found = tables.known(
+    found = tables.attributed_guests(
         study(answers("p-desktop"), answers("p-plain", processes=(owner("systemd", 100, 10),))), SETUPS
     )
     assert rows(tables.by_process(found)) == {
@@ -139,7 +139,7 @@ def test_processes_beside_the_papers_values() -> None:
 
 
 def test_hidden_names_have_no_rows() -> None:
-    found = tables.known(study(answers("p-desktop", processes=None, files=None)), SETUPS)
+    found = tables.attributed_guests(study(answers("p-desktop", processes=None, files=None)), SETUPS)
     assert rows(tables.by_process(found)) == {}
 
 
@@ -149,7 +149,7 @@ def lines(*named: str, pages: tuple[int, ...] = (), more: int = 0) -> str:
         "one",
         most_copied=(CopiedPage(11, shared_with_others=False, owners=named, more_owners=more, owner_pages=pages),),
     )
-    found = rows(tables.most_copied([(one, [Repeated("one", 11, 0.01, "0xff")])]))
+    found = rows(tables.most_copied([(one, [RepeatedContent("one", 11, 0.01, "0xff")])]))
     assert found["one"][:4] == ["11", "0.0", "1.0 %", "0xff"]
     return found["one"][4]
 
@@ -168,11 +168,11 @@ def test_most_copied_pages_have_owner_shares() -> None:
 
 
 def test_few_copies_are_left_out() -> None:
-    assert rows(tables.most_copied([(answers("one"), [Repeated("one", 11, 0.009, "0xff")])])) == {}
+    assert rows(tables.most_copied([(answers("one"), [RepeatedContent("one", 11, 0.009, "0xff")])])) == {}
 
 
 def test_fill_is_matched_by_content() -> None:
-    shown = rows(tables.most_copied([(answers("one"), [Repeated("one", 12, 0.01, "0xff")])]))
+    shown = rows(tables.most_copied([(answers("one"), [RepeatedContent("one", 12, 0.01, "0xff")])]))
     assert shown["one"][3] == "-"
 
 

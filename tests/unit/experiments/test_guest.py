@@ -11,8 +11,8 @@ import pytest
 
 from experiments.build import release_sources
 from experiments.documents import write_documents
-from experiments.guest import Boot, debian_cmdline, domain_xml, heard
-from experiments.matrix import BOOTS, MATRIX, RELEASES, SETUPS, Cell, picked
+from experiments.guest import Boot, console_messages, debian_cmdline, domain_xml
+from experiments.matrix import BOOTS, MATRIX, RELEASES, SETUPS, Cell, select_cells
 from experiments.payload import pack
 from experiments.recipe import recipe
 from tests.support.vm.steps import LabError
@@ -48,8 +48,8 @@ def test_aslr_boots_differ_by_cmdline(kind: str, without: tuple[str, ...]) -> No
 
 
 def test_cells_are_selected_by_prefix() -> None:
-    assert [cell.name for cell in picked(MATRIX, ["compile", "aslr-1"])] == ["compile-1", "compile-2", "aslr-1"]
-    assert picked(MATRIX, []) == list(MATRIX)
+    assert [cell.name for cell in select_cells(MATRIX, ["compile", "aslr-1"])] == ["compile-1", "compile-2", "aslr-1"]
+    assert select_cells(MATRIX, []) == list(MATRIX)
 
 
 def test_setups_of_a_platform_share_an_image() -> None:
@@ -101,11 +101,11 @@ def test_a_guest_may_have_no_disk() -> None:
 
 def test_guest_messages_differ_from_kernel_log() -> None:
     console = "[    0.1] field: not this\r\nfield: mark 1\r\n\nfield: no window News\nMemFree: 1 kB\nfield: done\r\nfie"
-    assert heard(console) == ["mark 1", "no window News", "done"]
+    assert console_messages(console) == ["mark 1", "no window News", "done"]
 
 
 def test_incomplete_line_is_ignored() -> None:
-    assert heard("field: mark 1\nfield: do") == ["mark 1"]
+    assert console_messages("field: mark 1\nfield: do") == ["mark 1"]
 
 
 def test_kernel_words_name_setup_and_variant() -> None:

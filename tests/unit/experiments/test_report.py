@@ -9,9 +9,9 @@ import pytest
 
 from experiments import tables
 from experiments.cell_run import FieldError
-from experiments.contents import Repeated, filled_pages, most_repeated
+from experiments.contents import RepeatedContent, filled_pages, most_repeated_contents
 from experiments.matrix import MATRIX, SETUPS
-from experiments.report import PAGE, filled, labels
+from experiments.report import PAGE, fill_tables, labels
 from samepaged.memory.hashing import best_hasher
 from tests.support.traces import trace
 
@@ -157,14 +157,14 @@ def test_labels_cover_booted_guests_only() -> None:
 
 def test_page_keeps_prose_and_old_tables() -> None:
     page = "Before.\n<!-- measured: a -->\nold a\n<!-- end -->\nBetween.\n<!-- measured: b -->\nold b\n<!-- end -->\n"
-    new = filled(page, {"a": "new a\n"})
+    new = fill_tables(page, {"a": "new a\n"})
     assert new == page.replace("old a\n", "\nnew a\n\n")
-    assert filled(new, {"a": "new a\n"}) == new
+    assert fill_tables(new, {"a": "new a\n"}) == new
 
 
 def test_table_without_marker_is_an_error() -> None:
     with pytest.raises(FieldError, match="measured: groups"):
-        filled("no marker", {"groups": "x"})
+        fill_tables("no marker", {"groups": "x"})
 
 
 def test_docs_page_has_every_table() -> None:
@@ -183,5 +183,8 @@ def test_filled_pages_are_recognized() -> None:
 
 def test_most_repeated_contents_are_sorted() -> None:
     traced = trace([5, 5, 5, 5, 9, 9, 7], domain="one")
-    assert most_repeated(traced, {9: "0xcc"}, 2) == [Repeated("one", 4, 0.75, "-"), Repeated("one", 2, 0.25, "0xcc")]
-    assert rows(tables.repeated(most_repeated(traced, {}, 1), 4096)) == {"one": ["4", "0.0", "75.0 %", "-"]}
+    assert most_repeated_contents(traced, {9: "0xcc"}, 2) == [
+        RepeatedContent("one", 4, 0.75, "-"),
+        RepeatedContent("one", 2, 0.25, "0xcc"),
+    ]
+    assert rows(tables.repeated(most_repeated_contents(traced, {}, 1), 4096)) == {"one": ["4", "0.0", "75.0 %", "-"]}

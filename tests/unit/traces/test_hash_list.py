@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from samepaged.errors import TraceError
 from samepaged.sharing import FIRST_HASH, ZERO, Contents
-from samepaged.traces import threshold
-from samepaged.traces.hash_list import HashList, digest, list_format, original, read_binary, read_text
+from samepaged.traces import sample_threshold
+from samepaged.traces.hash_list import HashList, list_format, listed_hash, read_binary, read_text, to_digest
 
 HEADER = b"Darwin host 9.4.0\nPID COMMAND\n1 launchd\n10 kextd\n"
 
@@ -71,7 +71,7 @@ def test_one_letter_makes_all_lines_hexadecimal() -> None:
 
 def test_text_before_first_hash_is_header() -> None:
     found = text(b"host kvm-1\n\n# pages\nhash,\nff\n10\n")
-    assert (found.hashes.tolist(), found.header) == ([255, 16], 4)
+    assert (found.hashes.tolist(), found.header_bytes) == ([255, 16], 4)
 
 
 @pytest.mark.parametrize(
@@ -117,13 +117,13 @@ def words(count: int = 200) -> list[int]:
 def test_hashes_after_text_header_are_found() -> None:
     written = words()
     found = binary(HEADER + struct.pack(f"<{len(written)}I", *written))
-    assert (found.hashes.tolist(), found.header) == (written, len(HEADER))
+    assert (found.hashes.tolist(), found.header_bytes) == (written, len(HEADER))
 
 
 def test_headerless_list_loses_no_hash() -> None:
     written = [int.from_bytes(b"ab\ncd"[at : at + 4], "little") for at in (0, 1)] + words()
     found = binary(struct.pack(f"<{len(written)}I", *written))
-    assert (found.hashes.tolist(), found.header) == (written, 0)
+    assert (found.hashes.tolist(), found.header_bytes) == (written, 0)
 
 
 def test_misaligned_hashes_are_refused() -> None:
@@ -194,17 +194,17 @@ def test_list_format_by_first_bytes(head: bytes, form: str | None) -> None:
 def test_hash_mapping_is_injective(bits: int, data: st.DataObject) -> None:
     written = data.draw(hashes[bits])
     zero = data.draw(st.none() | st.sampled_from(written))
-    pages = digest(HashList(np.array(written, dtype=np.uint64), bits, 0), 4096, zero).pages
+    pages = to_digest(HashList(np.array(written, dtype=np.uint64), bits, 0), 4096, zero).pages
     contents = Counter(written)
     zeros = 0 if zero is None else contents.pop(zero)
-    found = Contents.of(digest(HashList(np.array(written, dtype=np.uint64), bits, 0), 4096, zero))
+    found = Contents.of(to_digest(HashList(np.array(written, dtype=np.uint64), bits, 0), 4096, zero))
     assert (found.zero_pages, found.absent_pages, found.swapped_pages) == (zeros, 0, 0)
     assert (found.distinct_pages, found.duplicate_pages) == (len(contents), contents.total() - len(contents))
-    assert [original(int(page)) for page in pages if page != ZERO] == [value for value in written if value != zero]
+    assert [listed_hash(int(page)) for page in pages if page != ZERO] == [value for value in written if value != zero]
 
 
 def test_hashes_of_32_bits_avoid_reserved_values() -> None:
-    assert all(original(reserved) >= 2**32 for reserved in range(FIRST_HASH))
+    assert all(listed_hash(reserved) >= 2**32 for reserved in range(FIRST_HASH))
 
 
 @pytest.mark.parametrize("taken", ["at random", "one after the other", "the upper half of them"])
@@ -214,8 +214,8 @@ def test_sample_of_an_imported_list(taken: str) -> None:
         "one after the other": np.arange(100_000, dtype=np.uint64),
         "the upper half of them": np.arange(100_000, dtype=np.uint64) << np.uint64(14),
     }[taken]
-    signed = digest(HashList(values, 32, 0), 4096).pages.view(np.int64)
+    signed = to_digest(HashList(values, 32, 0), 4096).pages.view(np.int64)
     for sample in (2, 16, 256):
-        most = threshold(sample)
+        most = sample_threshold(sample)
         assert most is not None
         assert np.count_nonzero(signed < most) == pytest.approx(100_000 / sample, rel=0.2)

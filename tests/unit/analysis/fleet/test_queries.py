@@ -52,7 +52,7 @@ def number(engine: DuckDbEngine, rows: Rows) -> None:
     table: NDArray[np.int64] = np.array(rows, dtype=np.int64).reshape(-1, 2)
     columns = {"guest": table[:, 0].astype(np.int32), "hash": table[:, 1], "host": (table[:, 0] % HOSTS)}
     engine._connection.register("columns", columns)
-    engine.keep(
+    engine.materialize(
         "numbered", "SELECT guest, CAST(host AS INTEGER) AS host, hash, CAST(2 AS INTEGER) AS pages FROM columns"
     )
     engine._connection.unregister("columns")
@@ -131,5 +131,5 @@ def test_sparse_word_uses_explicit_pairs(engine: DuckDbEngine) -> None:
 
 
 def test_hash_range_is_half_open(engine: DuckDbEngine) -> None:
-    assert "WHERE" not in queries.numbered(None, None)
-    assert queries.numbered(-5, 7).endswith("WHERE traces.hash >= -5 AND traces.hash < 7")
+    assert "WHERE" not in queries.numbered_rows(None, None)
+    assert queries.numbered_rows(-5, 7).endswith("WHERE traces.hash >= -5 AND traces.hash < 7")

@@ -4,12 +4,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samepaged.analysis.placement.constraints import Step, Terms, keeps_to
-from samepaged.analysis.placement.move_order import in_order, shortened
+from samepaged.analysis.placement.constraints import Constraints, Step, is_feasible
+from samepaged.analysis.placement.move_order import order_moves, shorten
 
 
-def terms(origin: list[int], memory: list[int], limits: list[int], rivals: tuple[tuple[int, ...], ...] = ()) -> Terms:
-    return Terms(
+def terms(
+    origin: list[int], memory: list[int], limits: list[int], rivals: tuple[tuple[int, ...], ...] = ()
+) -> Constraints:
+    return Constraints(
         np.array(origin),
         np.array(memory),
         np.array(limits),
@@ -18,11 +20,11 @@ def terms(origin: list[int], memory: list[int], limits: list[int], rivals: tuple
     )
 
 
-def order(yard: Terms, target: list[int], most_moves: int | None = None) -> list[Step] | None:
-    return in_order(yard, np.array(target), most_moves=most_moves)
+def order(yard: Constraints, target: list[int], most_moves: int | None = None) -> list[Step] | None:
+    return order_moves(yard, np.array(target), max_moves=most_moves)
 
 
-def ends(yard: Terms, steps: list[Step]) -> list[int]:
+def ends(yard: Constraints, steps: list[Step]) -> list[int]:
     at: list[int] = yard.origin.tolist()
     for guest, host in steps:
         at[guest] = host
@@ -39,7 +41,7 @@ def test_full_hosts_swap_by_one_detour() -> None:
     steps = order(yard, [1, 2, 0])
     assert steps is not None
     assert len(steps) == 4
-    assert keeps_to(yard, steps)
+    assert is_feasible(yard, steps)
     assert ends(yard, steps) == [1, 2, 0]
 
 
@@ -62,7 +64,7 @@ def test_rivals_swap_without_meeting() -> None:
     steps = order(yard, [1, 0])
     assert steps is not None
     assert len(steps) == 3
-    assert keeps_to(yard, steps)
+    assert is_feasible(yard, steps)
 
 
 yards = st.integers(1, 6).flatmap(
@@ -82,7 +84,7 @@ def test_steps_meet_constraints_and_target(yard: tuple[list[int], ...]) -> None:
     drawn = terms(origin, memory, limits)
     steps = order(drawn, target)
     if steps is not None:
-        assert keeps_to(drawn, steps)
+        assert is_feasible(drawn, steps)
         assert ends(drawn, steps) == target
 
 
@@ -93,15 +95,15 @@ def test_shortened_steps_reach_the_target(yard: tuple[list[int], ...], wanted: l
     drawn = terms(origin, memory, limits)
     walk: list[Step] = []
     for step in wanted:
-        if step[0] < len(origin) and keeps_to(drawn, [*walk, step]):
+        if step[0] < len(origin) and is_feasible(drawn, [*walk, step]):
             walk.append(step)
-    short = shortened(drawn, walk)
+    short = shorten(drawn, walk)
     assert len(short) <= len(walk)
-    assert keeps_to(drawn, short)
+    assert is_feasible(drawn, short)
     assert ends(drawn, short) == ends(drawn, walk)
 
 
 def test_circular_steps_are_removed() -> None:
     yard = terms([0, 1], [1, 1], [9, 9, 9])
-    assert shortened(yard, [(0, 1), (0, 2), (0, 0), (1, 2)]) == [(1, 2)]
-    assert shortened(yard, [(0, 1), (1, 0), (0, 2)]) in ([(1, 0), (0, 2)], [(0, 2), (1, 0)])
+    assert shorten(yard, [(0, 1), (0, 2), (0, 0), (1, 2)]) == [(1, 2)]
+    assert shorten(yard, [(0, 1), (1, 0), (0, 2)]) in ([(1, 0), (0, 2)], [(0, 2), (1, 0)])

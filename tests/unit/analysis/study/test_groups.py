@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from samepaged.analysis.study import groups as groups_module
 from samepaged.analysis.study.groups import groups_of_each_size
-from samepaged.analysis.study.sampling import all_groups, chosen_sizes, drawn_guests, number_of_groups
-from samepaged.analysis.study.stability import what_lasts
+from samepaged.analysis.study.sampling import all_groups, group_sizes, number_of_groups, sample_groups
+from samepaged.analysis.study.stability import stability
 from tests.unit.analysis.study.memory import Memory, histories, lasting
 from tests.unit.sharing import oracle
 
@@ -36,7 +36,7 @@ def possible(found: Histories, size: int) -> list[tuple[Pages, ...]]:
 @given(histories)
 def test_few_groups_are_exact(found: Histories) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(groups_module, "_GROUPS", 1000)
+        patch.setattr(groups_module, "_MAX_GROUPS", 1000)
         memory = Memory(found)
         groups = groups_of_each_size(memory.guests, memory, np.random.default_rng(0))
     assert [group.guests for group in groups] == list(range(2, len(found) + 1))
@@ -60,7 +60,7 @@ def test_few_groups_are_exact(found: Histories) -> None:
 @given(histories, st.integers(0, 9))
 def test_many_groups_are_sampled(found: Histories, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(groups_module, "_GROUPS", 5)
+        patch.setattr(groups_module, "_MAX_GROUPS", 5)
         memory = Memory(found)
         groups = groups_of_each_size(memory.guests, memory, np.random.default_rng(seed))
     for group in groups:
@@ -79,7 +79,7 @@ def test_number_of_groups_is_exact(traces: list[int], size: int) -> None:
 def test_group_sampling_is_uniform() -> None:
     traces, draws = [1, 2, 5, 3], 20_000
     every = Counter(tuple(guest for guest, _ in group) for group in all_groups(traces, 2))
-    drawn = Counter(map(tuple, drawn_guests(traces, 2, draws, np.random.default_rng(1))))
+    drawn = Counter(map(tuple, sample_groups(traces, 2, draws, np.random.default_rng(1))))
     assert drawn.keys() == every.keys()
     for group, count in every.items():
         assert drawn[group] / draws == pytest.approx(count / every.total(), abs=0.015)
@@ -88,23 +88,23 @@ def test_group_sampling_is_uniform() -> None:
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.data())
 def test_sampled_group_has_its_size(traces: list[int], data: st.DataObject) -> None:
     size = data.draw(st.integers(1, len(traces)))
-    for group in drawn_guests(traces, size, 3, np.random.default_rng(0)):
+    for group in sample_groups(traces, size, 3, np.random.default_rng(0)):
         assert len(group) == size
         assert group == sorted(set(group))
 
 
 def test_group_sizes_include_small_and_largest() -> None:
-    assert chosen_sizes(1) == []
-    assert chosen_sizes(2) == [2]
-    assert chosen_sizes(7) == [2, 3, 4, 5, 6, 7]
-    assert chosen_sizes(9) == [2, 3, 4, 5, 6, 7, 8, 9]
-    assert chosen_sizes(200) == [2, 3, 4, 5, 6, 7, 8, 12, 18, 27, 40, 60, 90, 135, 200]
+    assert group_sizes(1) == []
+    assert group_sizes(2) == [2]
+    assert group_sizes(7) == [2, 3, 4, 5, 6, 7]
+    assert group_sizes(9) == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert group_sizes(200) == [2, 3, 4, 5, 6, 7, 8, 12, 18, 27, 40, 60, 90, 135, 200]
 
 
 @given(st.lists(oracle.memories, min_size=1, max_size=6))
 def test_stability_counts_kept_contents(history: list[Pages]) -> None:
     memory = Memory({"a": history})
-    found = {one.lag: one for one in what_lasts(memory.guests, memory, np.random.default_rng(0))}
+    found = {one.lag: one for one in stability(memory.guests, memory, np.random.default_rng(0))}
     last = len(history) - 1
     bases = sorted({0, last // 4, last // 2} - {last})
     assert set(found) == {lag for base in bases for lag in (1, 2, 4) if base + lag <= last}
@@ -125,7 +125,7 @@ def test_stability_counts_kept_contents(history: list[Pages]) -> None:
 
 def test_one_trace_has_no_stability() -> None:
     memory = Memory({"a": [[P]], "b": [[P, P, Q], [P, P, Q]]})
-    (found,) = what_lasts(memory.guests, memory, np.random.default_rng(0))
+    (found,) = stability(memory.guests, memory, np.random.default_rng(0))
     assert (found.domain, found.lag) == ("b", 1)
     assert found.content_ratio is not None
     assert found.content_ratio.avg == 1
@@ -133,5 +133,5 @@ def test_one_trace_has_no_stability() -> None:
 
 def test_stability_samples_guests() -> None:
     memory = Memory({f"guest-{number}": [[P], [P]] for number in range(50)})
-    found = what_lasts(memory.guests, memory, np.random.default_rng(0))
+    found = stability(memory.guests, memory, np.random.default_rng(0))
     assert len({one.domain for one in found}) == len(found) == 32

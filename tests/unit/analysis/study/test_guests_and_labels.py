@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from samepaged.analysis.study.guests import guests_of
-from samepaged.analysis.study.labels import by_platform, check_labels, load_labels
-from samepaged.analysis.study.pairs import all_pairs
+from samepaged.analysis.study.labels import check_labels, load_labels, sharing_by_platform
+from samepaged.analysis.study.pairs import compare_pairs
 from samepaged.analysis.study.self_sharing import by_page_size, self_sharing
 from samepaged.errors import ConfigError, TraceError, UsageError
 from samepaged.traces.trace import PageSizeCounts
@@ -64,7 +64,7 @@ def test_swapped_guests_stay_distinct() -> None:
             file("web", "kvm-1", uuid="2", at=1),
         ]
     )
-    assert [(guest.name, {ref.about.uuid for ref in guest.traces}) for guest in found] == [
+    assert [(guest.name, {ref.info.uuid for ref in guest.traces}) for guest in found] == [
         ("kvm-1/web", {"2"}),
         ("kvm-2/web", {"1"}),
     ]
@@ -93,7 +93,7 @@ def test_traces_are_ordered_by_time() -> None:
             file("web", "kvm-2", uuid="1", at=3),
         ]
     )
-    assert [ref.about.scanned_at for ref in guest.traces] == [1, 2, 3]
+    assert [ref.info.scanned_at for ref in guest.traces] == [1, 2, 3]
     assert guest.host == "kvm-2"
 
 
@@ -151,11 +151,11 @@ def test_sharing_by_platform_and_setup(tmp_path: Path) -> None:
         }
     )
     guests = memory.guests
-    pairs = all_pairs(guests, memory, most=300, random=np.random.default_rng(0))
-    found = by_platform(labels, guests, [self_sharing(guest) for guest in guests], pairs)
+    pairs = compare_pairs(guests, memory, max_pairs=300, random=np.random.default_rng(0))
+    found = sharing_by_platform(labels, guests, [self_sharing(guest) for guest in guests], pairs)
     assert found.setups == ("plain", "server")
     assert found.unlabelled == ("nobody",)
-    own = [(one.platform, one.setup, one.guests, one.self_pages) for one in found.own]
+    own = [(one.platform, one.setup, one.guests, one.self_pages) for one in found.self_sharing]
     assert own == [("new", "plain", 1, 1), ("new", "server", 1, 2), ("old", "plain", 2, 2)]
     told = [(one.platforms, one.setup, one.pairs, one.inter_pages) for one in found.pairs]
     assert told == [(("new", "old"), "plain", 2, 1), (("old", "old"), "plain", 1, 2)]
@@ -165,8 +165,8 @@ def test_sharing_by_platform_and_setup(tmp_path: Path) -> None:
 def test_labels_without_setups(tmp_path: Path) -> None:
     labels = load_labels(written(tmp_path, "platforms: [{name: all of them, match: ['*']}]"))
     memory = Memory({"a": [[P, P]], "b": [[P]]})
-    found = by_platform(labels, memory.guests, [self_sharing(guest) for guest in memory.guests], [])
-    assert [(one.platform, one.setup, one.guests) for one in found.own] == [("all of them", "all", 2)]
+    found = sharing_by_platform(labels, memory.guests, [self_sharing(guest) for guest in memory.guests], [])
+    assert [(one.platform, one.setup, one.guests) for one in found.self_sharing] == [("all of them", "all", 2)]
 
 
 @pytest.mark.parametrize("kind", ["platform", "setup"])

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samepaged.analysis.study import pairs as pairs_module
-from samepaged.analysis.study.pairs import PairSharing, all_pairs
-from samepaged.analysis.study.sampling import exact_pairs, tuples
+from samepaged.analysis.study.pairs import PairSharing, compare_pairs
+from samepaged.analysis.study.sampling import are_exact_pairs, sample_tuples
 from tests.unit.analysis.study.memory import Memory, histories, with_zeros
 from tests.unit.sharing import oracle
 
@@ -30,7 +30,8 @@ P, Q, R = oracle.CONTENTS[:3]
 def studied(found: Histories, most: int = 300, seed: int = 0) -> dict[tuple[str, str], PairSharing]:
     memory = Memory(found)
     return {
-        pair.domains: pair for pair in all_pairs(memory.guests, memory, most=most, random=np.random.default_rng(seed))
+        pair.domains: pair
+        for pair in compare_pairs(memory.guests, memory, max_pairs=most, random=np.random.default_rng(seed))
     }
 
 
@@ -104,7 +105,7 @@ def test_seed_determines_the_sample() -> None:
 
 
 def test_tuples_give_random_trace_pairs() -> None:
-    drawn = tuples([2, 3, 1], 6000, np.random.default_rng(3))
+    drawn = sample_tuples([2, 3, 1], 6000, np.random.default_rng(3))
     counts = {(a, b): 0 for a in range(2) for b in range(3)}
     for a, b, _ in drawn.tolist():
         counts[a, b] += 1
@@ -112,13 +113,13 @@ def test_tuples_give_random_trace_pairs() -> None:
 
 
 def test_traces_are_sampled_evenly() -> None:
-    drawn = tuples([4, 7], 8, np.random.default_rng(0))
+    drawn = sample_tuples([4, 7], 8, np.random.default_rng(0))
     assert sorted(drawn[:4, 0].tolist()) == sorted(drawn[4:, 0].tolist()) == [0, 1, 2, 3]
     assert sorted(drawn[:7, 1].tolist()) == list(range(7))
 
 
 def test_exact_and_sampled_pairs_coexist() -> None:
-    assert exact_pairs([1, 20, 20], 300).tolist() == [
+    assert are_exact_pairs([1, 20, 20], 300).tolist() == [
         [False, True, True],
         [False, False, False],
         [False, False, False],
@@ -132,7 +133,7 @@ def test_exact_and_sampled_pairs_coexist() -> None:
 def test_sampled_intersections_are_scaled() -> None:
     contents = list(oracle.CONTENTS)
     memory = Memory({"a": [contents], "b": [contents]}, sample=2)
-    (pair,) = all_pairs(memory.guests, memory, most=1, random=np.random.default_rng(0))
+    (pair,) = compare_pairs(memory.guests, memory, max_pairs=1, random=np.random.default_rng(0))
     rows = len(memory.hashes(memory.guests[0].traces[0]))
     assert 0 < rows < len(contents)
     assert pair.inter_pages.avg == 2 * rows

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.analysis.study.attribution.involvement import LIBRARIES, is_library, sources
+from samepaged.analysis.study.attribution.involvement import LIBRARIES, attribution, is_library
 from samepaged.attribution.document import attribution_document
 from samepaged.attribution.report import AttributionReport, Owner, report_attribution
 from samepaged.cli import main
-from samepaged.traces import Store, attribution_file
+from samepaged.traces import TraceStore, attribution_file
 from tests.support.traces import trace
 from tests.unit.attribution.owned import Page, ownership
 
@@ -57,12 +57,12 @@ SOME = answers(HEAP, LIBRARY, Owner(COPIES, 90, 30, 5, 25.0))
 
 
 def test_min_avg_max_over_traces() -> None:
-    found = sources([("web-1", [SOME, answers(replace(HEAP, self_sharing_pages=10), own=20, inter=20)])])
+    found = attribution([("web-1", [SOME, answers(replace(HEAP, self_sharing_pages=10), own=20, inter=20)])])
     assert found is not None
     (guest,) = found.guests
     heap = guest.kinds[0]
     assert (heap.name, heap.ratio.min, heap.ratio.avg, heap.ratio.max) == ("heap", 0.5, 0.55, 0.6)
-    assert [heap.own, heap.inter] == pytest.approx([0.375, 0.175])
+    assert [heap.self_sharing, heap.inter_sharing] == pytest.approx([0.375, 0.175])
     library = guest.kinds[1]
     assert (library.name, library.ratio.min, library.ratio.max) == ("library", 0.0, 0.5)
     assert library.ratio.avg == pytest.approx(0.25)
@@ -70,41 +70,41 @@ def test_min_avg_max_over_traces() -> None:
 
 
 def test_split_sums_to_total_sharing() -> None:
-    found = sources([("web-1", [SOME])])
+    found = attribution([("web-1", [SOME])])
     assert found is not None
-    assert sum(one.split for one in found.together.kinds) == pytest.approx(1)
-    assert sum(one.ratio.avg for one in found.together.kinds) > 1
+    assert sum(one.split for one in found.all_guests.kinds) == pytest.approx(1)
+    assert sum(one.ratio.avg for one in found.all_guests.kinds) > 1
 
 
 def test_combined_guests_cover_all_traces() -> None:
-    found = sources([("a", [SOME]), ("b", [answers(HEAP, own=80, inter=120)] * 2), ("c", [])])
+    found = attribution([("a", [SOME]), ("b", [answers(HEAP, own=80, inter=120)] * 2), ("c", [])])
     assert found is not None
     assert [(one.domain, one.traces) for one in found.guests] == [("a", 1), ("b", 2)]
-    heap = found.together.kinds[0]
+    heap = found.all_guests.kinds[0]
     assert [heap.ratio.min, heap.ratio.avg, heap.ratio.max] == pytest.approx([0.3, 0.4, 0.6])
 
 
 def test_traces_without_names_are_skipped() -> None:
-    found = sources([("a", [SOME, answers(HEAP, names=False)]), ("b", [answers(HEAP, names=False)])])
+    found = attribution([("a", [SOME, answers(HEAP, names=False)]), ("b", [answers(HEAP, names=False)])])
     assert found is not None
     a, b = found.guests
     assert a.processes is not None
     assert [(one.name, one.ratio.min) for one in a.processes] == [("apache2", 0.3), (HOSTILE, 0.02)]
     assert (b.processes, b.files) == (None, None)
-    assert found.together.processes == a.processes
+    assert found.all_guests.processes == a.processes
 
 
 def test_traces_without_sharing_have_no_ratios() -> None:
     nothing = answers(Owner("heap", 10, 0, 0, 0.0), own=0, inter=0)
-    assert sources([("a", [replace(nothing, processes=None, files=None)])]) is None
-    assert sources([]) is None
+    assert attribution([("a", [replace(nothing, processes=None, files=None)])]) is None
+    assert attribution([]) is None
 
 
 def test_equal_printed_names_count_once() -> None:
-    found = sources([("a", [replace(SOME, processes=(Owner("x", 9, 40, 0, 1.0), Owner("x", 9, 1, 0, 1.0)))])])
+    found = attribution([("a", [replace(SOME, processes=(Owner("x", 9, 40, 0, 1.0), Owner("x", 9, 1, 0, 1.0)))])])
     assert found is not None
-    assert found.together.processes is not None
-    assert [(one.name, one.ratio.avg) for one in found.together.processes] == [("x", 0.4)]
+    assert found.all_guests.processes is not None
+    assert [(one.name, one.ratio.avg) for one in found.all_guests.processes] == [("x", 0.4)]
 
 
 pages = st.builds(
@@ -126,13 +126,13 @@ def test_library_involvement_is_combined(guest: list[Page], others: set[int]) ->
         np.array([content in others for content in distinct], dtype=np.bool_),
         names=True,
     )
-    found = sources([("a", [told])])
+    found = attribution([("a", [told])])
     of_libraries = {page.content for page in guest if page.kind in LIBRARIES}
     involved = sum(contents.count(content) - 1 + (content in others) for content in of_libraries)
     if found is None:
         assert involved == 0
         return
-    combined = {one.name: one.ratio.avg for one in found.together.combined}
+    combined = {one.name: one.ratio.avg for one in found.all_guests.combined}
     assert combined.get("library+private_file", 0.0) == pytest.approx(involved / told.sharing_pages)
 
 
@@ -145,7 +145,7 @@ def test_libraries_are_recognized_by_name() -> None:
 
 
 def add(place: Path, domain: str, told: AttributionReport | None, at: float = 0) -> Path:
-    path = Store(place).write(trace([9, 9, 10, 11], domain=domain, at=NOON + at))
+    path = TraceStore(place).write(trace([9, 9, 10, 11], domain=domain, at=NOON + at))
     if told is not None:
         document = attribution_document(replace(told, domain=domain))
         attribution_file.write(path, {**document, "host": "kvm-1", "scanned_at": NOON + at})

@@ -13,9 +13,9 @@ from samepaged.config.problem import one_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from samepaged.analysis.study.attribution.involvement import GuestInvolvement, Involved, StudyAttribution
+    from samepaged.analysis.study.attribution.involvement import GuestInvolvement, OwnerInvolvement, StudyAttribution
 
-__all__ = ["owner_tables"]
+__all__ = ["attribution_tables"]
 
 # Rows of each kind; JSON has more.
 _LIBRARIES: Final = 12
@@ -29,11 +29,11 @@ _ADDITIVE: Final = (
 )
 
 
-def owner_tables(found: StudyAttribution | None) -> Iterator[Table]:
+def attribution_tables(found: StudyAttribution | None) -> Iterator[Table]:
     """Those for which there is something to tell."""
     if found is None:
         return
-    together = found.together
+    together = found.all_guests
     yield _content(together, len(found.guests))
     if together.processes is not None:
         yield Table(
@@ -47,11 +47,14 @@ def owner_tables(found: StudyAttribution | None) -> Iterator[Table]:
     yield _by_guest(found)
 
 
-def _row(one: Involved) -> tuple[str, ...]:
+def _row(one: OwnerInvolvement) -> tuple[str, ...]:
     ratio = one.ratio
     return (
         one_line(one.name),
-        *(percent(value) for value in (ratio.min, ratio.avg, ratio.max, one.own, one.inter, one.split)),
+        *(
+            percent(value)
+            for value in (ratio.min, ratio.avg, ratio.max, one.self_sharing, one.inter_sharing, one.split)
+        ),
     )
 
 
