@@ -63,8 +63,9 @@ def rewrite(path: Path, change: str) -> None:
         ((told,),) = connection.execute(
             "SELECT value FROM parquet_kv_metadata(?) WHERE key = 'samepaged'", [str(path)]
         ).fetchall()
+        rows = f"read_parquet({sql_literal(str(path))}, hive_partitioning = false)"
         connection.execute(
-            f"COPY (SELECT * REPLACE ({change}) FROM read_parquet({sql_literal(str(path))}, hive_partitioning = false)) "  # noqa: S608 - a test
+            f"COPY (SELECT * REPLACE ({change}) FROM {rows}) "  # noqa: S608 - a test's own words
             f"TO {sql_literal(str(other))} (FORMAT parquet, KV_METADATA {{samepaged: {sql_literal(told.decode())}}})"
         )
     other.replace(path)
