@@ -16,8 +16,7 @@ from samepaged.config import Config, SourcesConfig
 from samepaged.guard.client import GuardClient
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.hashing import Hashing, best_hasher
-from samepaged.scan.attribution import AttributionSchedule
-from samepaged.scan.attribution_report import answers_of
+from samepaged.scan.attribution import AttributionSchedule, attribution_reports
 from samepaged.scan.guest import GuestScanner
 from tests.support.attribution.guests import initramfs
 from tests.support.attribution.memory_image import IDLE, image
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from bench.row import Row
     from samepaged.hypervisor.protocol import Domain
-    from samepaged.scan.guest import ScannedGuest
+    from samepaged.scan.results import ScannedGuest
 
 __all__ = ["rows"]
 
@@ -107,7 +106,7 @@ def rows() -> list[Row]:
             without.scan(plain, domain)
             scanned = with_.scan(asking, domain)
             began = time.monotonic()
-            answers_of({scanned.scan.guest_id: scanned}, names=True)
+            attribution_reports({scanned.scan.guest_id: scanned}, names=True)
             answering.append(time.monotonic() - began)
         guard.close()
         hypervisor.close()

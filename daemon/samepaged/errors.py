@@ -1,23 +1,27 @@
-"""Every error that a user can meet: one root, a few children, each with the exit status that it ends in.
+"""The errors that samepaged reports to its users, each with its exit status.
 
-A message is one line that names the thing and, after a semicolon, the remedy.
+An error carries the problem and its remedy as fields. As text it is one line: the problem, a semicolon, the remedy.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 from samepaged.escape import printable
 
 __all__ = [
     "ConfigError",
+    "Fault",
     "GuestError",
     "HypervisorError",
+    "InvalidValueError",
     "OpenEntriesError",
     "Reason",
     "SamepagedError",
     "TraceError",
     "UsageError",
+    "excluded",
 ]
 
 
@@ -62,40 +66,73 @@ class Reason(StrEnum):
         return self in {Reason.EXCLUDED, Reason.OPTED_OUT, Reason.DRIFT_BUDGET}
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One problem, in a line, and its remedy: a command or a setting."""
+
+    problem: str
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        return self.problem if self.remedy is None else f"{self.problem}; {self.remedy}"
+
+
 class SamepagedError(Exception):
-    """The root of what samepaged raises on purpose."""
+    """The base of the errors that samepaged raises. `problem` is a line that names its subject; `remedy` is None if the
+    problem needs no action or has several causes.
+    """
 
     exit_status = 1
 
+    def __init__(self, problem: str, remedy: str | None = None) -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return str(Fault(self.problem, self.remedy))
+
 
 class UsageError(SamepagedError):
-    """The command line asks for something that does not exist."""
+    """The command line has an option or a value that samepaged does not accept."""
 
     exit_status = 2
 
 
 class ConfigError(SamepagedError):
-    """The configuration cannot be used. `problems` has one line each: file, line, column, what, remedy."""
+    """The configuration is not usable. A fault's problem has the file, the line, the column and the key. As text, each
+    fault has a line.
+    """
 
     exit_status = 2
 
-    def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+    def __init__(self, *faults: Fault) -> None:
+        if len(faults) == 1:
+            super().__init__(faults[0].problem, faults[0].remedy)
+        else:
+            super().__init__("\n".join(map(str, faults)))
+        self.faults = faults
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The faults as lines."""
+        return tuple(map(str, self.faults))
 
 
 class TraceError(SamepagedError):
-    """A trace cannot be written, read or understood: its file, what is wrong, and the remedy. What comes from the file
-    or its name cannot write on a terminal.
-    """
+    """samepaged cannot write, read or interpret a trace. Text from the file, or its name, cannot control a terminal."""
 
     def __init__(self, path: object, problem: str, remedy: str) -> None:
-        what, problem = (printable(" ".join(text.split())) for text in (str(path), problem))
-        super().__init__(f"{what}: {problem}; {remedy}")
+        name, problem = (printable(" ".join(text.split())) for text in (str(path), problem))
+        super().__init__(f"{name}: {problem}", remedy)
+
+
+class InvalidValueError(UsageError, ValueError):
+    """A value of a configuration key or an option is not accepted. pydantic and argparse collect it as a ValueError."""
 
 
 class HypervisorError(SamepagedError):
-    """libvirt cannot be reached, or was lost."""
+    """libvirt cannot be reached, or the connection was lost."""
 
     exit_status = 3
 
@@ -105,8 +142,32 @@ class OpenEntriesError(SamepagedError):
 
 
 class GuestError(SamepagedError):
-    """One guest could not be scanned; the others can."""
+    """The scan of one guest failed, or samepaged skipped it; other guests are not affected.
 
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
+    With `domain`, a name, `detail` is a predicate of that domain, such as "is in a job". Without, `detail` is a clause,
+    and `names_domain` is true if it contains the domain's name. `problem` is the sentence of both.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str,
+        remedy: str | None = None,
+        *,
+        domain: str | None = None,
+        names_domain: bool = False,
+    ) -> None:
+        super().__init__(detail if domain is None else f"domain {domain!r} {detail}", remedy)
         self.reason = reason
+        self.detail = detail
+        self.domain = domain
+        self._names_domain = names_domain or domain is not None
+
+    def about(self, domain: str) -> str:
+        """The error as a line that names `domain`."""
+        return str(self) if self._names_domain else f"domain {domain!r}: {self}"
+
+
+def excluded(domain: str) -> GuestError:
+    """The error of a domain that the configuration does not select."""
+    return GuestError(Reason.EXCLUDED, "is excluded by the configuration (guests)", domain=domain)

@@ -10,15 +10,16 @@ __all__ = ["clock", "duration", "percent", "plural", "ppm", "rfc3339", "seconds"
 _DAY_SECONDS: Final = 86400
 
 
-def size(amount: int) -> str:
+def size(amount: float) -> str:
     """`amount` of bytes in at most 8 characters and a minus sign: whole KiB, or three digits of MiB, GiB or TiB."""
     if amount < 0:
         return f"\N{MINUS SIGN}{size(-amount)}"
-    if amount < 1 << 20:
-        return f"{amount / 1024:.0f} KiB"
-    value = amount / (1 << 20)
+    value = amount / 1024
+    if value < 1023.5:  # noqa: PLR2004 - 1024 of a unit are 1 of the next
+        return f"{value:.0f} KiB"
+    value /= 1024
     for unit in ("MiB", "GiB"):
-        if value < 1023.5:  # noqa: PLR2004 - what would be printed as 1024 is 1 of the next unit
+        if value < 1023.5:  # noqa: PLR2004 - as above
             return f"{_three_digits(value)} {unit}"
         value /= 1024
     return f"{_three_digits(value)} TiB"

@@ -8,7 +8,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING
 
-from samepaged.errors import ConfigError
+from samepaged.errors import ConfigError, Fault
 from samepaged.os_errors import exhausted, no_resources
 
 if TYPE_CHECKING:
@@ -48,8 +48,11 @@ def read(path: Path) -> int:
     text = path.read_bytes().strip()
     if re.fullmatch(rb"[0-9a-f]{16}", text) is None:
         raise ConfigError(
-            f"{path}: holds no seed of 16 hexadecimal digits; remove it to have a new one made "
-            "(hashes of before do not compare with those of after), or set hashing.seed"
+            Fault(
+                f"{path}: holds no seed of 16 hexadecimal digits",
+                "remove it to have a new one made (hashes of before do not compare with those of after), or set "
+                "hashing.seed",
+            )
         )
     return int(text, 16)
 

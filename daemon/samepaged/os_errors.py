@@ -34,13 +34,15 @@ def remedy(error: OSError, otherwise: str) -> str:
 def no_resources(subject: str, error: OSError, act: str = "opened") -> GuestError:
     """The error of a call on `subject` that failed because a resource is exhausted."""
     fix = remedy(error, "try again")
-    return GuestError(Reason.NO_RESOURCES, f"{subject} cannot be {act} ({_cause(error)}); {fix}")
+    return GuestError(Reason.NO_RESOURCES, f"{subject} cannot be {act} ({_cause(error)})", fix)
 
 
 def memory_error() -> GuestError:
     """The error of an allocation that failed."""
     return GuestError(
-        Reason.NO_RESOURCES, f"memory for the scan cannot be allocated; {REMEDIES[errno.ENOMEM]}, or lower scan.threads"
+        Reason.NO_RESOURCES,
+        "memory for the scan cannot be allocated",
+        f"{REMEDIES[errno.ENOMEM]}, or lower scan.threads",
     )
 
 
@@ -52,9 +54,9 @@ def process_error(error: OSError, pid: int, subject: str, rights: str) -> GuestE
         case errno.ENOENT | errno.ESRCH:
             return GuestError(Reason.GONE, f"process {pid} has ended")
         case errno.EACCES | errno.EPERM:
-            return GuestError(Reason.NO_PERMISSION, f"{subject} cannot be opened ({_cause(error)}); {rights}")
+            return GuestError(Reason.NO_PERMISSION, f"{subject} cannot be opened ({_cause(error)})", rights)
         case _:
-            return GuestError(Reason.READ, f"{subject} cannot be opened ({_cause(error)}); try again")
+            return GuestError(Reason.READ, f"{subject} cannot be opened ({_cause(error)})", "try again")
 
 
 def _cause(error: OSError) -> str:

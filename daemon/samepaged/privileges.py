@@ -106,11 +106,11 @@ def become(user: str) -> None:
     try:
         entry = pwd.getpwnam(user)
     except KeyError as error:
-        raise PrivilegeError(f"there is no user {user!r}; create it, or name another") from error
+        raise PrivilegeError(f"there is no user {user!r}", "create it, or name another") from error
     if os.geteuid() == entry.pw_uid:
         return
     if os.geteuid() != 0:
-        raise PrivilegeError(f"only root can become user {user!r}; start samepaged as root, or as that user")
+        raise PrivilegeError(f"only root can become user {user!r}", "start samepaged as root, or as that user")
     sealed = _libc.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0
     try:
         os.setgroups([])
@@ -138,7 +138,7 @@ def _bits(names: Collection[str]) -> int:
 
 def _failed(call: str) -> PrivilegeError:
     why = os.strerror(ctypes.get_errno())
-    return PrivilegeError(f"{call} failed: {why}; is this process under a system call filter that forbids it?")
+    return PrivilegeError(f"{call} failed: {why}", "is this process under a system call filter that forbids it?")
 
 
 def _prctl(name: str, option: int, argument: int) -> None:

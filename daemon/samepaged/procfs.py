@@ -1,18 +1,26 @@
-"""The state and start time of a process, from /proc (proc_pid_stat(5))."""
+"""The state and start time of a process, from /proc (proc_pid_stat(5)), and the id of the host's boot."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PROC", "has_ended", "is_alive", "names_living", "start_time"]
+__all__ = ["BOOT_ID", "PROC", "boot_id", "has_ended", "is_alive", "names_living", "start_time"]
 
 PROC: Final = Path("/proc")
+BOOT_ID: Final = PROC / "sys/kernel/random/boot_id"
 # Indices of fields 3 and 22 of the line, counted after the command's name.
 STATE: Final = 0
 START_TIME: Final = 19
 # States of a process that has ended and was not waited for.
 ENDED: Final = frozenset({b"Z", b"X", b"x"})
+
+
+@cache
+def boot_id() -> str:
+    """The kernel's id of this boot of the host (random(4)). Raises OSError."""
+    return BOOT_ID.read_text().strip()
 
 
 def _fields(pid: int, proc: Path) -> list[bytes]:

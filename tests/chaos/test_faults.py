@@ -144,12 +144,15 @@ def test_wall_clock_jumps_change_no_deadline(host: Host, samepaged: Samepaged, t
     samepaged.configure(SCANS)
     with daemon(samepaged, more=wall.environment) as one:
         one.wait_scans(1)
+        began = time.monotonic()
+        one.wait_scans(3)
+        usual = time.monotonic() - began
         for ahead in (DAY, -DAY, 20 * 365 * DAY, -int(time.time()), 0):
             host.witness.next_pause()
             wall.set(ahead)
             began = time.monotonic()
             one.wait_scans(3)
-            assert time.monotonic() - began < 15
+            assert time.monotonic() - began < max(15, 4 * usual)
             # what is exported is of the clock as it is now
             exported = one.metric(SUCCESS, domain=NAMES[0]) or 0.0
             assert abs(exported - (time.time() + ahead)) < 15

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guest_id import GuestId
-from samepaged.hypervisor.protocol import ControlState, RunState, ScanObstacle
-from samepaged.hypervisor.resume_events import ResumeCounter
+from samepaged.hypervisor.protocol import ControlState, ResumeCounter, RunState, ScanObstacle
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -148,6 +148,7 @@ class Libvirtd:
         """Remove the files that are not below the root."""
         if (self.root / "run").is_symlink():
             shutil.rmtree((self.root / "run").readlink())
+            (self.root / "run").unlink()
 
     def destroy_guests(self) -> None:
         """End every guest of this libvirtd."""

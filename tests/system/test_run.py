@@ -103,7 +103,7 @@ def paused_seconds(one: Daemon, name: str) -> tuple[float, float]:
 def test_a_renamed_domain_is_the_same_guest(samepaged: Samepaged, connection: Any, root: Path) -> None:
     samepaged.configure(FAST)
     before, after = "samepaged-test-before", "samepaged-test-after"
-    domains = [connection.defineXML(Spec(before, memory=64).xml(root / "renamed-1.serial"))]
+    domains = [connection.defineXML(Spec(before, memory=84, cmdline="region=1").xml(root / "renamed-1.serial"))]
     try:
         with daemon(samepaged) as one:
             domains[0].create()
@@ -111,7 +111,9 @@ def test_a_renamed_domain_is_the_same_guest(samepaged: Samepaged, connection: An
             domains[0].destroy()
             one.wait_metric(None, "samepage_domain_paused_seconds_total", domain=before)
             domains[0].rename(after)
-            domains.append(connection.defineXML(Spec(before, memory=64).xml(root / "renamed-2.serial")))
+            domains.append(
+                connection.defineXML(Spec(before, memory=84, cmdline="region=1").xml(root / "renamed-2.serial"))
+            )
             for domain in domains:
                 domain.create()
             for name in (before, after):

@@ -22,8 +22,9 @@ from samepaged.attribution.messages import (
 )
 from samepaged.attribution.page_buffer import PageBuffer
 from samepaged.attribution.sandbox import PROGRAM, Limits, SandboxedProcess
-from samepaged.attribution.wire import Channel, WireError
+from samepaged.attribution.wire import Channel
 from samepaged.escape import printable
+from samepaged.ipc import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,7 +69,7 @@ class GuestInspection:
 
 class WorkerClient:
     """One worker process for one guest with one of `layouts` (the likeliest first). The worker reads `page_buffer`.
-    Methods raise WireError if the worker is unusable; __init__ raises OSError if it cannot start.
+    Methods raise ProtocolError if the worker is unusable; __init__ raises OSError if it cannot start.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class WorkerClient:
             else:
                 asked += 1
                 if asked > len(self._layouts):  # once for each of them that shows a kernel
-                    raise WireError("it asked for types again and again")
+                    raise ProtocolError("it asked for types again and again")
                 types = read_btf_file(self._config.btf_directory, message.fields["build_id"])
                 self._channel.send("btf", {"btf": np.frombuffer(types, dtype=np.uint8)}, deadline=deadline)
 
@@ -177,5 +178,5 @@ class WorkerClient:
             )
         for name in PAGE_NUMBER_ARRAYS.get(message.kind, ()):
             if not are_page_numbers(message.arrays[name], self._pages):
-                raise WireError(f"its {name} are no pages of the guest")
+                raise ProtocolError(f"its {name} are no pages of the guest")
         return message

@@ -8,8 +8,8 @@ import numpy as np
 
 from samepaged.attribution.btf_files import MAX_BTF_FILE_BYTES
 from samepaged.attribution.page_owners import FILE_KINDS, KIND, KINDS, PageOwners
-from samepaged.attribution.wire import Array, Form, Line, Number, WireError
 from samepaged.escape import printable
+from samepaged.ipc import Array, Form, Number, ProtocolError, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,10 +81,10 @@ def replies(pages: int) -> dict[str, Form]:
     further structures that it read. `selection` has slabs and page tables, `attribution` the page owners; `error`
     ends the attribution.
     """
-    numbers = Array("<i8", pages)
+    numbers, line = Array("<i8", pages), Text(MAX_LINE_CHARS, optional=True)
     return {
         "fetch": Form(arrays={"pages": numbers}),
-        "find_btf": Form({"build_id": Line(64)}),
+        "find_btf": Form({"build_id": Text(64, optional=True)}),
         "inspection": Form(
             {},
             {
@@ -96,7 +96,7 @@ def replies(pages: int) -> dict[str, Form]:
         ),
         "selection": Form(arrays={"pages": numbers}),
         "attribution": Form(
-            {"kernel": Line(MAX_LINE_CHARS), "note": Line(MAX_LINE_CHARS), "missing": Number(0, pages)},
+            {"kernel": line, "note": line, "missing": Number(0, pages)},
             {
                 "kinds": Array("u1", pages, exact=True),
                 "labels": Array("<i4", pages, exact=True),
@@ -109,7 +109,7 @@ def replies(pages: int) -> dict[str, Form]:
                 "extra_pages": numbers,
             },
         ),
-        "error": Form({"reason": Line(MAX_LINE_CHARS), "linux": Number(0, 1)}),
+        "error": Form({"reason": line, "linux": Number(0, 1)}),
     }
 
 
@@ -183,12 +183,12 @@ def page_owners_to_message(ownership: PageOwners) -> tuple[dict[str, int | str |
 
 
 def page_owners_from_message(fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> PageOwners:
-    """The Ownership in a message that is as its form says. Raises WireError where it contradicts itself."""
+    """The Ownership in a message that is as its form says. Raises ProtocolError where it contradicts itself."""
     names = _split_names(arrays["names"], MAX_NAMES, MAX_NAME_BYTES)
     processes = _split_names(arrays["processes"], MAX_PROCESSES, MAX_PROCESS_NAME_BYTES)
     pages, used_pages, used_by = len(arrays["kinds"]), arrays["used_pages"], arrays["used_by"]
     if len(used_pages) != len(used_by):
-        raise WireError("its users are of other pages")
+        raise ProtocolError("its users are of other pages")
     for name, array, least, most in (
         ("kinds", arrays["kinds"], 0, len(KINDS)),
         ("labels", arrays["labels"], -1, len(names)),
@@ -197,10 +197,10 @@ def page_owners_from_message(fields: Mapping[str, Any], arrays: Mapping[str, NDA
         ("users", used_by, 0, len(processes)),
     ):
         if len(array) and not (least <= array.min() and array.max() < most):
-            raise WireError(f"its {name} are out of range")
+            raise ProtocolError(f"its {name} are out of range")
     again = used_pages[1:] == used_pages[:-1]
     if np.any(used_pages[1:] < used_pages[:-1]) or np.any(again & (used_by[1:] <= used_by[:-1])):
-        raise WireError("its users are not in order")
+        raise ProtocolError("its users are not in order")
     return PageOwners(
         kinds=arrays["kinds"],
         labels=arrays["labels"],
@@ -246,5 +246,5 @@ def _split_names(raw: NDArray[np.uint8], most: int, longest: int) -> tuple[str, 
         return ()
     ends = np.flatnonzero(raw == 0)
     if len(ends) > most or not len(ends) or ends[-1] != len(raw) - 1 or np.diff(ends, prepend=-1).max() > longest + 1:
-        raise WireError("its names are too many or too long")
+        raise ProtocolError("its names are too many or too long")
     return tuple(name.decode("utf-8", "replace") for name in raw.tobytes()[:-1].split(b"\0"))

@@ -19,7 +19,8 @@ from samepaged.attribution.client import WorkerClient, WorkerRefused
 from samepaged.attribution.messages import BLOCK_PAGES, MAX_NOTES
 from samepaged.attribution.page_owners import KIND, PageOwners
 from samepaged.attribution.sandbox import PROGRAM
-from samepaged.attribution.wire import GoneError, WireError
+from samepaged.formatting import size
+from samepaged.ipc import GoneError, ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -139,7 +140,7 @@ class AttributionSession:
             yield
         except WorkerRefused as error:
             self.decline(self._reason(error))
-        except WireError as error:
+        except ProtocolError as error:
             told = self._client.exit_description() if isinstance(error, GoneError) and self._client is not None else ""
             self.decline(f"the process that read it was given up: {told or error}")
         except (OSError, MemoryError) as error:
@@ -151,8 +152,8 @@ class AttributionSession:
             and not self._client.page_buffer.room
             and self._client.page_buffer.max_pages < len(self._stale)
         ):
-            limit = self._config.memory_limit >> 20
-            return f"more of it would have to be copied than sources.memory_limit, which is {limit} MiB"
+            limit = size(self._config.memory_limit)
+            return f"more of it would have to be copied than sources.memory_limit, which is {limit}"
         return str(error) if error.linux else f"{NO_LINUX}: {error}"
 
     def prepare(self, copies: PageProvider) -> None:
@@ -208,8 +209,8 @@ class AttributionSession:
     def _preallocate(self, client: WorkerClient) -> None:
         client.page_buffer.clear()
         if len(self._needed) > client.page_buffer.max_pages:
-            needed, limit = len(self._needed) * PAGE_SIZE >> 20, self._config.memory_limit >> 20
-            self.decline(f"{needed} MiB of it would have to be copied, and more; sources.memory_limit is {limit} MiB")
+            needed, limit = size(len(self._needed) * PAGE_SIZE), size(self._config.memory_limit)
+            self.decline(f"{needed} of it would have to be copied, and more; sources.memory_limit is {limit}")
             return
         client.page_buffer.preallocate(self.expected_copies(None))
 

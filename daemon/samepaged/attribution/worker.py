@@ -20,7 +20,8 @@ from samepaged.attribution.messages import BLOCK_PAGES, MAX_LINE_CHARS, page_own
 from samepaged.attribution.page_owners import KIND
 from samepaged.attribution.ram_map import RamMap, RamRegion
 from samepaged.attribution.sandbox import confine
-from samepaged.attribution.wire import Channel, WireError
+from samepaged.attribution.wire import Channel
+from samepaged.ipc import ProtocolError
 from samepaged.privileges import PrivilegeError
 
 if TYPE_CHECKING:
@@ -57,12 +58,12 @@ class Worker:
         self._kernel: tuple[GuestRam, Any] | None = None
 
     def run(self) -> None:
-        """Handle requests until the channel closes. Raises WireError."""
+        """Handle requests until the channel closes. Raises ProtocolError."""
         while True:
             order = self._channel.receive(requests(self._pages))
             try:
                 self._handle(order)
-            except WireError:
+            except ProtocolError:
                 raise
             except Unreadable as error:
                 self._fail(str(error), linux=order.kind != "inspect")
@@ -80,7 +81,7 @@ class Worker:
             case "attribute":
                 self._attribute(order)
             case _:
-                raise WireError("it sent a reply without a request")
+                raise ProtocolError("it sent a reply without a request")
 
     def _inspect(self, order: Message) -> None:
         self._slots.fill(-1)
@@ -147,7 +148,7 @@ class Worker:
 
     def _require_kernel(self) -> tuple[GuestRam, Any]:
         if self._kernel is None:
-            raise WireError("it has not been told of the guest")
+            raise ProtocolError("it has not been told of the guest")
         return self._kernel
 
     def _mark_absent(self, found: PageOwners, ram: GuestRam) -> PageOwners:
@@ -166,7 +167,7 @@ class Worker:
             self._channel.send("fetch", {"pages": pages.astype("<i8")})
             slots = self._channel.receive({"page_slots": requests(self._pages)["page_slots"]}).arrays["slots"]
             if len(slots) != len(pages):
-                raise WireError("it answered something else")
+                raise ProtocolError("it answered something else")
             self._slots[pages] = slots
 
     def _find_btf(self, build: str) -> bytes | None:
@@ -212,7 +213,7 @@ def main(analysis: KernelAnalysis[Any], arguments: Sequence[str] = ()) -> None:
         reader.run()
     except PrivilegeError as error:
         channel.send("error", fields={"reason": str(error)[:MAX_LINE_CHARS], "linux": 1})
-    except WireError:
+    except ProtocolError:
         pass  # the daemon has what it wanted, or wants no more
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
 from samepaged.config import Mode, Reader, ScanConfig
+from samepaged.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["add_config", "add_connect", "add_json", "add_place", "add_scan_arguments", "add_traces"]
-__all__ += ["argument_type", "quantity", "sample"]
+__all__ += ["add_seed", "argument_type", "check_seed", "quantity", "sample"]
 
 Value = TypeVar("Value")
 
@@ -68,6 +69,23 @@ def add_connect(parser: argparse.ArgumentParser, replaced: str = "libvirt.uri fr
 def add_json(parser: argparse.ArgumentParser, form: str = "print one JSON object instead of text") -> None:
     """`--json`."""
     parser.add_argument("--json", action="store_true", help=form)
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """`--seed`, of a random choice of traces."""
+    parser.add_argument(
+        "--seed",
+        metavar="N",
+        type=int,
+        default=0,
+        help="seed of the random choice of traces (default: %(default)s)",
+    )
+
+
+def check_seed(args: argparse.Namespace) -> None:
+    """Raise UsageError if `--seed` is negative."""
+    if args.seed < 0:
+        raise UsageError(f"--seed {args.seed} is negative", "give 0 or more")
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:

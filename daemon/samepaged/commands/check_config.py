@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from samepaged.commands.arguments import add_json
 from samepaged.config import load
-from samepaged.config.problem import one_line
 from samepaged.errors import ConfigError
-from samepaged.escape import valid
+from samepaged.escape import printable, valid
 
 if TYPE_CHECKING:
     import argparse
@@ -42,5 +41,5 @@ class Command:
         if args.json:
             print(json.dumps({"schema": 1, "file": valid(str(args.file)), "ok": not problems, "problems": problems}))
         else:
-            print(f"{one_line(str(args.file))}: ok")
+            print(f"{printable(str(args.file))}: ok")
         return ConfigError.exit_status if problems else 0

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samepaged.analysis.study.comparison import compare
-from samepaged.commands.arguments import add_json
+from samepaged.commands.arguments import add_json, add_seed, check_seed
 from samepaged.commands.study import begin_drawing, printed
-from samepaged.errors import UsageError
 from samepaged.escape import valid
 from samepaged.traces.database import check_installed
 from samepaged.traces.survey import survey
@@ -42,19 +41,12 @@ class Command:
             help="write the figure as PNG and SVG, a self-contained HTML report and the JSON object into this "
             "directory; needs matplotlib",
         )
-        parser.add_argument(
-            "--seed",
-            metavar="N",
-            type=int,
-            default=0,
-            help="seed of the random choice of traces (default: %(default)s)",
-        )
+        add_seed(parser)
         parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Survey both, compare, and show it."""
-        if args.seed < 0:
-            raise UsageError(f"--seed {args.seed} is negative; give 0 or more")
+        check_seed(args)
         check_installed()
         if args.out is not None:
             begin_drawing(args.out)

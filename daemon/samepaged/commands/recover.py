@@ -49,7 +49,7 @@ class Command:
     def run(self, args: argparse.Namespace) -> int:
         """Settle the entries, and return 1 if one is still open."""
         if not 0 <= args.wait <= LONGEST_WAIT_SECONDS:
-            raise UsageError(f"--wait {args.wait:g} is not a number of seconds from 0 to a day; use 45, for one")
+            raise UsageError(f"--wait {args.wait:g} is not a number of seconds from 0 to a day", "use 45, for one")
         try:
             directory = load(args.config).runtime_directory
         except ConfigError as error:

@@ -52,7 +52,7 @@ class Command:
     def run(self, args: argparse.Namespace) -> int:
         """Scan and print; returns 1 after an unintended skip."""
         if args.watch is not None and not 1 <= args.watch <= 365 * 86_400:
-            raise UsageError(f"--watch {args.watch:g} is no number of seconds from 1 to a year; use 10, for one")
+            raise UsageError(f"--watch {args.watch:g} is no number of seconds from 1 to a year", "use 10, for one")
         config = configured(args)
         kept = None if args.traces is None else TraceOutput(config, args.traces)
         with Signals() as signals:

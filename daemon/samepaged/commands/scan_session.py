@@ -19,11 +19,10 @@ from samepaged.memory import capture, softdirty
 from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.privileges import seal
 from samepaged.report.scan_table import Progress
-from samepaged.scan.attribution import AttributionSchedule
-from samepaged.scan.attribution_report import answers_of
+from samepaged.scan.attribution import AttributionSchedule, attribution_reports
 from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks, paused_times
-from samepaged.scan.guest import GuestScanner, ScannedGuest
+from samepaged.scan.guest import GuestScanner
 from samepaged.scan.host import report, scan_all
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from samepaged.drift.ledger import PausedTime
     from samepaged.guest_id import GuestId
     from samepaged.ksm import Merging
-    from samepaged.scan.results import HostScan
+    from samepaged.scan.results import HostScan, ScannedGuest
     from samepaged.scan.trace_recorder import Record
     from samepaged.service.signals import Signals
 
@@ -151,7 +150,7 @@ class ScanSession:
 
     def answers(self, *, names: bool) -> dict[str, AttributionReport]:
         """Page attribution of the guests of the last scan, by name."""
-        return self._by_name(answers_of(self._scanned, names=names))
+        return self._by_name(attribution_reports(self._scanned, names=names))
 
     def _by_name(self, values: Mapping[GuestId, Value]) -> dict[str, Value]:
         return {self._scanned[guest_id].scan.name: value for guest_id, value in values.items()}

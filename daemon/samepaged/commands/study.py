@@ -11,7 +11,7 @@ from samepaged.analysis.study.document import document
 from samepaged.analysis.study.labels import load_labels
 from samepaged.analysis.study.study import MAX_PAIRS, run_study
 from samepaged.analysis.study.tables import tables
-from samepaged.commands.arguments import add_json
+from samepaged.commands.arguments import add_json, add_seed, check_seed
 from samepaged.errors import UsageError
 from samepaged.text_layout import aligned, columns, elided, wrapped
 from samepaged.traces.database import check_installed
@@ -64,21 +64,14 @@ class Command:
             type=int,
             help=f"maximum number of trace pairs to compare for each pair of guests (default: {MAX_PAIRS})",
         )
-        parser.add_argument(
-            "--seed",
-            metavar="N",
-            type=int,
-            default=0,
-            help="seed of the random choice of traces (default: %(default)s)",
-        )
+        add_seed(parser)
         parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Survey, study, and show it."""
         if args.pairs is not None and not 1 <= args.pairs <= _MOST_DRAWS:
-            raise UsageError(f"--pairs {args.pairs} is no number of pairs; give one from 1 to {_MOST_DRAWS}")
-        if args.seed < 0:
-            raise UsageError(f"--seed {args.seed} is negative; give 0 or more")
+            raise UsageError(f"--pairs {args.pairs} is no number of pairs", f"give one from 1 to {_MOST_DRAWS}")
+        check_seed(args)
         check_installed()
         if args.out is not None:
             begin_drawing(args.out)
@@ -103,7 +96,7 @@ def begin_drawing(directory: Path) -> None:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
         raise UsageError(
-            "--out draws with matplotlib, which is not installed; run pip install 'samepaged[study]'"
+            "--out draws with matplotlib, which is not installed", "run pip install 'samepaged[study]'"
         ) from None
     prepare(directory)
 

@@ -6,8 +6,9 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, StrictStr, WithJsonSchema
 
-from samepaged.config.problem import quote_value
 from samepaged.config.section import MAX_TEXT_CHARS
+from samepaged.errors import InvalidValueError
+from samepaged.yaml_document import shown
 
 __all__ = ["PLACEHOLDER", "GroupName", "Template", "group_in", "is_group_name"]
 
@@ -25,32 +26,30 @@ def is_group_name(text: str) -> bool:
 
 def _group_name(text: str) -> str:
     if not text.strip():
-        raise ValueError("is empty; write a text")
+        raise InvalidValueError("is empty", "write a text")
     if len(text) > _MAX_NAME_CHARS:
-        raise ValueError(f"has {len(text)} characters; use at most {_MAX_NAME_CHARS}")
+        raise InvalidValueError(f"has {len(text)} characters", f"use at most {_MAX_NAME_CHARS}")
     if not is_group_name(text):
-        raise ValueError(
-            f"{quote_value(text)} has a space at its end, or a character that cannot be printed; remove it"
+        raise InvalidValueError(
+            f"{shown(text)} has a space at its end, or a character that cannot be printed", "remove it"
         )
     return text
 
 
 def _template(text: str) -> str:
     if len(text) > MAX_TEXT_CHARS:
-        raise ValueError(f"has {len(text)} characters; use at most {MAX_TEXT_CHARS}")
+        raise InvalidValueError(f"has {len(text)} characters", f"use at most {MAX_TEXT_CHARS}")
     if text.count(PLACEHOLDER) != 1:
-        raise ValueError(f"{quote_value(text)} does not have {PLACEHOLDER} once; {_ADVICE}")
+        raise InvalidValueError(f"{shown(text)} does not have {PLACEHOLDER} once", _ADVICE)
     rest = text.replace(PLACEHOLDER, "")
     if odd := sorted(set("?[]{}").intersection(rest)):
-        raise ValueError(
-            f"{quote_value(text)} has a {odd[0]}: only {PLACEHOLDER} and * stand for other text; {_ADVICE}"
-        )
+        raise InvalidValueError(f"{shown(text)} has a {odd[0]}: only {PLACEHOLDER} and * stand for other text", _ADVICE)
     # More than one would make it a matter of taste where the group begins and ends.
     if rest.count("*") > 1:
-        raise ValueError(f"{quote_value(text)} has more than one *; {_ADVICE}")
+        raise InvalidValueError(f"{shown(text)} has more than one *", _ADVICE)
     if f"*{PLACEHOLDER}" in text or f"{PLACEHOLDER}*" in text:
-        raise ValueError(
-            f"{quote_value(text)} does not say where the group ends; put a text between {PLACEHOLDER} and the *"
+        raise InvalidValueError(
+            f"{shown(text)} does not say where the group ends", f"put a text between {PLACEHOLDER} and the *"
         )
     return text
 

@@ -8,8 +8,9 @@ from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWr
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from samepaged.config.group_names import GroupName, Template, group_in, is_group_name
-from samepaged.config.problem import quote_value
 from samepaged.config.section import Section, SomePatterns
+from samepaged.errors import InvalidValueError
+from samepaged.yaml_document import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,8 +49,10 @@ def _distinct_names(value: Any, validate: ValidatorFunctionWrapHandler) -> tuple
         if not isinstance(name, str):
             continue
         if name in seen:
-            message = f"{quote_value(name)} is the name of an earlier group; give each group a name of its own"
-            kind = PydanticCustomError("value_error", "{error}", {"error": message})
+            reason = InvalidValueError(
+                f"{shown(name)} is the name of an earlier group", "give each group a name of its own"
+            )
+            kind = PydanticCustomError("value_error", "{error}", {"error": reason})
             wrong.append(InitErrorDetails(type=kind, loc=(index, "name"), input=name))
         seen.add(name)
     if wrong:
@@ -63,7 +66,7 @@ Groups = Annotated[tuple[GroupConfig, ...], WrapValidator(_distinct_names)]
 
 def _in_order(sources: tuple[MetadataOrigin, ...]) -> tuple[MetadataOrigin, ...]:
     if len(set(sources)) < len(sources):
-        raise ValueError("lists a source twice; list each once")
+        raise InvalidValueError("lists a source twice", "list each once")
     return sources
 
 

@@ -7,50 +7,51 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from samepaged.config.problem import Path, Position, Problem, dotted_path, one_line, quote_value
+from samepaged import os_errors
 from samepaged.config.schema import Config, schema_keys
-from samepaged.config.yaml_document import MAX_BYTES, Document, Unreadable, read_document
-from samepaged.errors import ConfigError
-from samepaged.os_errors import remedy
+from samepaged.errors import ConfigError, InvalidValueError
+from samepaged.escape import printable
+from samepaged.yaml_document import MAX_BYTES, Document, Path, Place, Problem, Unreadable, dotted, read_document, shown
 
 if TYPE_CHECKING:
     import pathlib
 
     from pydantic_core import ErrorDetails
 
-__all__ = ["load", "parse"]
+__all__ = ["load", "parse", "place_of", "read_file"]
 
 # By pydantic's type of error. {value} is what was written, the other names are pydantic's context of that type.
 _TEXTS: Final = {
-    "missing": "is missing; add it",
-    "model_type": "must be a mapping, not {value}; write its keys below it, or leave it out",
-    "tuple_type": "must be a list, not {value}; write it in [ ], or a line beginning with - for each item",
-    "string_type": "must be a text, not {value}; put it in quotes",
-    "bool_type": "must be true or false, not {value}; write one of the two",
-    "int_type": "must be a whole number, not {value}; write digits without quotes",
-    "float_type": "must be a number, not {value}; write digits without quotes",
-    "literal_error": "{value} is not known; use {expected}",
-    "greater_than": "{value} is too small; use a number above {gt}",
-    "greater_than_equal": "{value} is too small; use at least {ge}",
-    "less_than_equal": "{value} is too large; use at most {le}",
-    "value_error": "{error}",
+    "missing": ("is missing", "add it"),
+    "model_type": ("must be a mapping, not {value}", "write its keys below it, or leave it out"),
+    "tuple_type": ("must be a list, not {value}", "write it in [ ], or a line beginning with - for each item"),
+    "string_type": ("must be a text, not {value}", "put it in quotes"),
+    "bool_type": ("must be true or false, not {value}", "write one of the two"),
+    "int_type": ("must be a whole number, not {value}", "write digits without quotes"),
+    "float_type": ("must be a number, not {value}", "write digits without quotes"),
+    "literal_error": ("{value} is not known", "use {expected}"),
+    "greater_than": ("{value} is too small", "use a number above {gt}"),
+    "greater_than_equal": ("{value} is too small", "use at least {ge}"),
+    "less_than_equal": ("{value} is too large", "use at most {le}"),
 }
 
 
 def load(path: pathlib.Path | None) -> Config:
     """The configuration in the file `path`, or the built-in defaults for None. Raises `ConfigError`."""
-    if path is None:
-        return Config()
+    return Config() if path is None else parse(read_file(path), str(path))
+
+
+def read_file(path: pathlib.Path) -> bytes:
+    """The octets of a YAML file, at most one more than `read_document` accepts. Raises `ConfigError`."""
     try:
         with path.open("rb") as file:
-            octets = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
-        problem = f"cannot be read: {one_line(error.strerror or str(error))}; {_remedy(error)}"
+        why, remedy = error.strerror or str(error), _remedy(error)
     except ValueError as error:  # a name with a NUL in it
-        problem = f"cannot be read: {one_line(str(error))}; correct its name"
-    else:
-        return parse(octets, str(path))
-    raise ConfigError(Problem(Position(1, 1), (), problem).describe(str(path)))
+        why, remedy = str(error), "correct its name"
+    problem = Problem(Place(1, 1), (), f"cannot be read: {printable(why)}", remedy)
+    raise ConfigError(problem.described(str(path)))
 
 
 def _remedy(error: OSError) -> str:
@@ -58,7 +59,7 @@ def _remedy(error: OSError) -> str:
         return "correct its name, or create it"
     if isinstance(error, PermissionError):
         return "run as a user who may read it, or change its permissions"
-    return remedy(error, "name a readable file")
+    return os_errors.remedy(error, "name a readable file")
 
 
 def parse(text: str | bytes, name: str) -> Config:
@@ -66,7 +67,7 @@ def parse(text: str | bytes, name: str) -> Config:
     try:
         document = read_document(text)
     except Unreadable as unreadable:
-        raise ConfigError(unreadable.problem.describe(name)) from None
+        raise ConfigError(unreadable.problem.described(name)) from None
     problems = list(document.problems)
     try:
         config = Config.model_validate(document.data)
@@ -77,8 +78,8 @@ def parse(text: str | bytes, name: str) -> Config:
             if not _is_reported(error["loc"], document)
         ]
     if problems:
-        problems.sort(key=lambda problem: problem.position)
-        raise ConfigError(*(problem.describe(name) for problem in problems))
+        problems.sort(key=lambda problem: problem.place)
+        raise ConfigError(*(problem.described(name) for problem in problems))
     return config
 
 
@@ -90,24 +91,32 @@ def _is_reported(path: Path, document: Document) -> bool:
 def _problem(error: ErrorDetails, document: Document) -> Problem:
     path = error["loc"]
     if error["type"] == "extra_forbidden":
-        return Problem(document.keys[path], path, _unknown(path))
-    where = path
-    while where not in document.values:  # a key that is missing has the place of what it is missing in
-        where = where[:-1]
-    template = _TEXTS.get(error["type"])
-    if template is None:
-        text = f"{one_line(error['msg'])}; correct {quote_value(error['input'])}"
+        return Problem(document.keys[path], path, *_unknown(path))
+    context, value = error.get("ctx", {}), shown(error["input"])
+    reason, texts = context.get("error"), _TEXTS.get(error["type"])
+    if isinstance(reason, InvalidValueError):
+        problem, remedy = reason.problem, reason.remedy
+    elif texts is not None:
+        problem, remedy = (text.format_map({**context, "value": value}) for text in texts)
     else:
-        text = template.format_map({**error.get("ctx", {}), "value": quote_value(error["input"])})
-    return Problem(document.values[where], path, text)
+        problem, remedy = printable(error["msg"]), f"correct {value}"
+    return Problem(place_of(path, document), path, problem, remedy)
 
 
-def _unknown(path: Path) -> str:
+def place_of(path: Path, document: Document) -> Place:
+    """The place of a value; of a missing key, that of the mapping without it."""
+    while path not in document.values:
+        path = path[:-1]
+    return document.values[path]
+
+
+def _unknown(path: Path) -> tuple[str, str]:
+    """The problem and the remedy of an unknown key."""
     section = tuple(step for step in path[:-1] if isinstance(step, str))
     known = {key[-1]: key for key in schema_keys() if key[:-1] == section}
     wrong = str(path[-1])
     if close := get_close_matches(wrong, known, n=1):
-        return f"unknown key; did you mean {close[0]}?"
+        return "unknown key", f"did you mean {close[0]}?"
     if elsewhere := [key for key in schema_keys() if key[-1] == wrong]:
-        return f"unknown key here; did you mean {' or '.join(map(dotted_path, elsewhere))}?"
-    return f"unknown key; remove it, or use one of {', '.join(known)}"
+        return "unknown key here", f"did you mean {' or '.join(map(dotted, elsewhere))}?"
+    return "unknown key", f"remove it, or use one of {', '.join(known)}"

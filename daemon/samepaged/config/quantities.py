@@ -1,6 +1,6 @@
 """Values with a unit or a form of their own: durations, sizes, seeds, directories, addresses.
 
-The types are for fields of pydantic models. They refuse a value with a `ValueError` of the form "problem; remedy".
+The types are for fields of pydantic models. They refuse a value with an `InvalidValueError`.
 Their JSON schema has the name of the form as `format`, and the bounds of the type. `model_dump(mode="json")` returns
 values in the form of a configuration file.
 """
@@ -15,7 +15,8 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-from samepaged.config.problem import quote_value
+from samepaged.errors import InvalidValueError
+from samepaged.yaml_document import shown
 
 __all__ = ["Directory", "Drift", "Duration", "File", "Interval", "Listen", "PageSize", "Seed", "Size", "address"]
 __all__ += ["DURATION_UNITS", "LONGEST_DURATION", "SIZE_UNITS"]
@@ -55,16 +56,16 @@ def duration(value: object) -> float:
     """Seconds: a number of them, or a number and a unit as in `90s`. ValueError for others."""
     seconds = _seconds(value)
     if not seconds > 0:  # a NaN is not either
-        raise ValueError(f"{quote_value(value)} is not longer than 0; use a duration such as 250ms or 15m")
+        raise InvalidValueError(f"{shown(value)} is not longer than 0", "use a duration such as 250ms or 15m")
     if seconds > LONGEST_DURATION:
-        raise ValueError(f"{quote_value(value)} is too long; use at most 365d")
+        raise InvalidValueError(f"{shown(value)} is too long", "use at most 365d")
     return seconds
 
 
 def _interval(value: object) -> float:
     seconds = duration(value)
     if seconds < _MIN_INTERVAL_SECONDS:
-        raise ValueError(f"{quote_value(value)} is too short; use at least 1s")
+        raise InvalidValueError(f"{shown(value)} is too short", "use at least 1s")
     return seconds
 
 
@@ -74,9 +75,9 @@ def _seconds(value: object) -> float:
         return float(max(min(value, 2**63), -1))
     match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
     if match is None or match[2] not in DURATION_UNITS:
-        raise ValueError(
-            f"{quote_value(value)} is not a duration; "
-            "write a number and ms, s, m, h or d, such as 90s, or a number of seconds"
+        raise InvalidValueError(
+            f"{shown(value)} is not a duration",
+            "write a number and ms, s, m, h or d, such as 90s, or a number of seconds",
         )
     return float(Decimal(match[1]) * DURATION_UNITS[match[2]])
 
@@ -89,12 +90,12 @@ def size(value: object) -> int:
     elif isinstance(value, str) and (match := _QUANTITY.fullmatch(value)) and match[2] in SIZE_UNITS:
         count = Decimal(match[1]) * SIZE_UNITS[match[2]]
     if count is None or count != int(count):
-        raise ValueError(
-            f"{quote_value(value)} is not a size; "
-            "write a number and B, KiB, MiB, GiB or TiB, such as 512MiB, or a whole number of bytes"
+        raise InvalidValueError(
+            f"{shown(value)} is not a size",
+            "write a number and B, KiB, MiB, GiB or TiB, such as 512MiB, or a whole number of bytes",
         )
     if not 0 <= count <= _MAX_SIZE_BYTES:
-        raise ValueError(f"{quote_value(value)} is out of range; use a size from 0 to {_MAX_SIZE_BYTES} bytes")
+        raise InvalidValueError(f"{shown(value)} is out of range", f"use a size from 0 to {_MAX_SIZE_BYTES} bytes")
     return int(count)
 
 
@@ -106,9 +107,11 @@ def drift(value: object) -> float:
     elif isinstance(value, str) and (match := _QUANTITY.fullmatch(value)) and match[2] == "ppm":
         ratio = float(Decimal(match[1]) / _MILLION)
     if ratio is None:
-        raise ValueError(f"{quote_value(value)} is not a drift; write a number and ppm, such as 500ppm, or a ratio")
+        raise InvalidValueError(f"{shown(value)} is not a drift", "write a number and ppm, such as 500ppm, or a ratio")
     if not 0 < ratio <= 1:  # a NaN is not either
-        raise ValueError(f"{quote_value(value)} is out of range; use a drift above 0ppm, to 1000000ppm (a ratio of 1)")
+        raise InvalidValueError(
+            f"{shown(value)} is out of range", "use a drift above 0ppm, to 1000000ppm (a ratio of 1)"
+        )
     return ratio
 
 
@@ -116,7 +119,7 @@ def page_size(value: object) -> int:
     """Bytes, of a size that pages can have. ValueError for others."""
     found = size(value)
     if found.bit_count() != 1 or not _MIN_PAGE_BYTES <= found <= _MAX_PAGE_BYTES:
-        raise ValueError(f"{quote_value(value)} is not a page size; use a power of two from 1KiB to 2MiB")
+        raise InvalidValueError(f"{shown(value)} is not a page size", "use a power of two from 1KiB to 2MiB")
     return found
 
 
@@ -128,8 +131,9 @@ def _seed(value: object) -> int | None:
     if isinstance(value, str) and _HEX_SEED.fullmatch(value):
         return int(value, 16)
     # The value is not quoted: it may be the secret that it was meant to be, mistyped.
-    raise ValueError(
-        'is not a seed of 64 bits; use a whole number from 0 to 2**64-1, "0x" and up to 16 hexadecimal digits, or null'
+    raise InvalidValueError(
+        "is not a seed of 64 bits",
+        'use a whole number from 0 to 2**64-1, "0x" and up to 16 hexadecimal digits, or null',
     )
 
 
@@ -144,14 +148,16 @@ def _file(value: object) -> Path:
 
 def _absolute(value: object, what: str) -> Path:
     if not isinstance(value, str | Path) or "\0" in str(value) or not Path(value).is_absolute():
-        raise ValueError(f"{quote_value(value)} is not an absolute path; write the path of a {what} that begins with /")
+        raise InvalidValueError(
+            f"{shown(value)} is not an absolute path", f"write the path of a {what} that begins with /"
+        )
     return Path(value)
 
 
 def _listen(value: object) -> str:
     if not isinstance(value, str):
-        text = f'{quote_value(value)} is not an address; write "host:port" in quotes, such as "127.0.0.1:9953"'
-        raise ValueError(text)  # noqa: TRY004 - pydantic collects ValueError only
+        remedy = 'write "host:port" in quotes, such as "127.0.0.1:9953"'
+        raise InvalidValueError(f"{shown(value)} is not an address", remedy)
     address(value)
     return value
 
@@ -160,27 +166,29 @@ def address(text: str) -> tuple[str, int]:
     """Host (an IPv6 address without its brackets) and port of `host:port` or `[v6]:port`; `ValueError` for others."""
     match = _ADDRESS.fullmatch(text)
     if match is None:
-        raise ValueError(f'{quote_value(text)} is not an address; write "host:port", or "[address]:port" for IPv6')
+        raise InvalidValueError(f"{shown(text)} is not an address", 'write "host:port", or "[address]:port" for IPv6')
     v6, host, port = match[1], match[2], int(match[3])
     if port > _MAX_PORT:
-        raise ValueError(f"{port} is not a port; use 0 to {_MAX_PORT}, where 0 takes any free one")
+        raise InvalidValueError(f"{port} is not a port", f"use 0 to {_MAX_PORT}, where 0 takes any free one")
     try:
         scope = None if v6 is None else IPv6Address(v6).scope_id
         if host is not None and _NUMERIC_HOST.fullmatch(host):
             IPv4Address(host)
     except AddressValueError:
-        raise ValueError(f"{quote_value(v6 or host)} is not an IP address; correct it") from None
+        raise InvalidValueError(f"{shown(v6 or host)} is not an IP address", "correct it") from None
     if scope is not None and not _SCOPE.fullmatch(scope):
-        raise ValueError(f"{quote_value(scope)} is not the name of a network interface; correct what is behind the %")
+        raise InvalidValueError(
+            f"{shown(scope)} is not the name of a network interface", "correct what is behind the %"
+        )
     if v6 is not None:
         return v6, port
     if not host:
-        raise ValueError(
-            f'{quote_value(text)} names no host; write "0.0.0.0:{port}" or "[::]:{port}" for all addresses'
+        raise InvalidValueError(
+            f"{shown(text)} names no host", f'write "0.0.0.0:{port}" or "[::]:{port}" for all addresses'
         )
     if not _HOST_NAME.fullmatch(host):
-        raise ValueError(
-            f"{quote_value(host)} is not a host name; use letters, digits, dots and hyphens, or an IP address"
+        raise InvalidValueError(
+            f"{shown(host)} is not a host name", "use letters, digits, dots and hyphens, or an IP address"
         )
     return host, port
 

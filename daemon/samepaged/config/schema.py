@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt, ValidationInfo, field_validator
 
 from samepaged.config.groups import DEFAULT_GROUP, GroupConfig, GroupingConfig, Groups, MetadataOrigin
-from samepaged.config.problem import quote_value
 from samepaged.config.quantities import (
     Directory,
     Drift,
@@ -27,31 +26,15 @@ from samepaged.config.quantities import (
     address,
 )
 from samepaged.config.section import Patterns, Section, SomePatterns, Text, matches
+from samepaged.errors import InvalidValueError
+from samepaged.yaml_document import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = [
-    "DEFAULT_GROUP",
-    "Config",
-    "ExportConfig",
-    "GroupConfig",
-    "GroupingConfig",
-    "GuestsConfig",
-    "HashingConfig",
-    "LibvirtConfig",
-    "LogConfig",
-    "LogLevel",
-    "Macvtap",
-    "MetadataOrigin",
-    "Mode",
-    "Reader",
-    "ScanConfig",
-    "SourcesConfig",
-    "SyncClock",
-    "TracesConfig",
-    "schema_keys",
-]
+__all__ = ["DEFAULT_GROUP", "Config", "ExportConfig", "GroupConfig", "GroupingConfig", "GuestsConfig", "HashingConfig"]
+__all__ += ["LibvirtConfig", "LogConfig", "LogLevel", "Macvtap", "MetadataOrigin", "Mode", "Reader"]
+__all__ += ["ScanConfig", "SourcesConfig", "SyncClock", "TracesConfig", "schema_keys"]
 
 Mode = Literal["auto", "snapshot", "precopy", "sliced", "live"]
 Reader = Literal["auto", "process", "dump"]
@@ -86,7 +69,7 @@ class GuestsConfig(Section):
 
 def _each_once(page_sizes: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(page_sizes)) < len(page_sizes):
-        raise ValueError("lists a page size twice; list each once")
+        raise InvalidValueError("lists a page size twice", "list each once")
     return page_sizes
 
 
@@ -287,7 +270,7 @@ class SourcesConfig(Section):
     @classmethod
     def _names_are_known(cls, labels: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic hands it so
         if labels and not info.data.get("names"):
-            raise ValueError("there are no names to be labels: sources.names is false; set it, too")
+            raise InvalidValueError("there are no names to be labels: sources.names is false", "set it, too")
         return labels
 
 
@@ -324,8 +307,8 @@ class ExportConfig(Section):
     def _collected(cls, path: Path | None) -> Path | None:
         # node_exporter's collector looks at no other files.
         if path is not None and path.suffix != ".prom":
-            raise ValueError(
-                f"{quote_value(str(path))} is not collected by node_exporter; use a name that ends with .prom"
+            raise InvalidValueError(
+                f"{shown(str(path))} is not collected by node_exporter", "use a name that ends with .prom"
             )
         return path
 

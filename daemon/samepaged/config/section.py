@@ -7,6 +7,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, WithJsonSchema
 
+from samepaged.errors import InvalidValueError
+
 __all__ = ["MAX_TEXT_CHARS", "Patterns", "Section", "SomePatterns", "Text", "matches"]
 
 MAX_TEXT_CHARS: Final = 1000
@@ -14,17 +16,17 @@ MAX_TEXT_CHARS: Final = 1000
 
 def _reasonable(text: str) -> str:
     if not text.strip():
-        raise ValueError("is empty; write a text")
+        raise InvalidValueError("is empty", "write a text")
     # No name or URI comes near it, and a pattern's cost grows with the square of its length.
     if len(text) > MAX_TEXT_CHARS:
-        raise ValueError(f"has {len(text)} characters; use at most {MAX_TEXT_CHARS}")
+        raise InvalidValueError(f"has {len(text)} characters", f"use at most {MAX_TEXT_CHARS}")
     return text
 
 
 def _not_empty(patterns: tuple[str, ...]) -> tuple[str, ...]:
     # pydantic's own min_length counts items after validation: it would blame a list whose one item is bad twice.
     if not patterns:
-        raise ValueError("is an empty list; write at least one pattern")
+        raise InvalidValueError("is an empty list", "write at least one pattern")
     return patterns
 
 

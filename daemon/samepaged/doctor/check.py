@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from samepaged.errors import Fault, SamepagedError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Check", "Status", "failure", "from_error", "ok", "parted", "warning", "worst"]
+__all__ = ["Check", "Status", "failure", "from_error", "from_fault", "ok", "one_line", "warning", "worst"]
 
 
 class Status(StrEnum):
@@ -50,16 +52,20 @@ def failure(name: str, message: str, remedy: str, domain: str | None = None) -> 
     return Check(name, Status.FAILURE, message, remedy, domain)
 
 
-def parted(message: str) -> tuple[str, str | None]:
-    """An error's message as what and remedy: they are parted by the last semicolon (errors.py)."""
-    what, semicolon, remedy = message.rpartition("; ")
-    return (what, remedy) if semicolon else (message, None)
+def from_error(name: str, error: Exception, otherwise: str, status: Status = Status.FAILURE) -> Check:
+    """The check that ended in this error, on one line; `otherwise` is the remedy if the error has none."""
+    fault = Fault(error.problem, error.remedy) if isinstance(error, SamepagedError) else Fault(str(error))
+    return from_fault(name, fault, otherwise, status)
 
 
-def from_error(name: str, error: Exception, default_remedy: str, status: Status = Status.FAILURE) -> Check:
-    """The check that ended in this error, on one line; `default_remedy` is the remedy where its message names none."""
-    what, remedy = parted(" ".join(str(error).split()))
-    return Check(name, status, what, remedy or default_remedy)
+def from_fault(name: str, fault: Fault, default_remedy: str, status: Status = Status.FAILURE) -> Check:
+    """The check that found this fault, on one line; `default_remedy` is the remedy if the fault has none."""
+    return Check(name, status, one_line(fault.problem), one_line(fault.remedy or default_remedy))
+
+
+def one_line(text: str) -> str:
+    """`text` with each run of white space as one space."""
+    return " ".join(text.split())
 
 
 def worst(checks: Iterable[Check]) -> Status:

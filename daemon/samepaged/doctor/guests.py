@@ -6,10 +6,10 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from samepaged.doctor.check import Check, Status, ok, parted, warning
+from samepaged.doctor.check import Check, Status, ok, one_line, warning
 from samepaged.doctor.clock import clock_forecast
 from samepaged.drift.budget import UNLIMITED, FixedBudget, hourly_limit
-from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.errors import GuestError, HypervisorError, Reason, excluded
 from samepaged.formatting import seconds, size
 from samepaged.hypervisor.guest import check_links, describe, interruption
 from samepaged.memory.capture import AUTO, forecast, stands_in
@@ -74,13 +74,12 @@ class GuestResult:
 
 def skipped_check(name: str, error: GuestError) -> Check:
     """A guest that would not be scanned."""
-    message, remedy = parted(" ".join(str(error).split()))
-    message = f"skipped ({error.reason}): {message.removeprefix(f'domain {name!r} ')}"
+    message = one_line(f"skipped ({error.reason}): {error.detail}")
     if error.reason.intended:
         return ok(NAME, message, domain=name)
-    remedy = remedy or REMEDIES.get(error.reason, DEFAULT_REMEDY).format(name=shlex.quote(name))
+    remedy = error.remedy or REMEDIES.get(error.reason, DEFAULT_REMEDY).format(name=shlex.quote(name))
     status = Status.WARNING if error.reason in TRANSIENT_REASONS else Status.FAILURE
-    return Check(NAME, status, message, remedy, name)
+    return Check(NAME, status, message, one_line(remedy), name)
 
 
 def scan_check(
@@ -166,7 +165,7 @@ def check_guest(
     guest: Guest | None = None
     try:
         if not config.selects(name):
-            raise GuestError(Reason.EXCLUDED, f"domain {name!r} is excluded by the configuration (guests)")  # noqa: TRY301 - one of several
+            raise excluded(name)
         guest = describe(domain, processes)
         check_links(guest, config.scan.mode, config.scan.macvtap)
         found = _forecast(guest, config)
@@ -178,9 +177,8 @@ def check_guest(
     except HypervisorError as error:
         if not hypervisor.alive:
             raise
-        return GuestResult(
-            name, uuid, None, False, Reason.LIBVIRT, None, skipped_check(name, GuestError(Reason.LIBVIRT, str(error)))
-        )
+        refused = GuestError(Reason.LIBVIRT, error.problem, error.remedy)
+        return GuestResult(name, uuid, None, False, Reason.LIBVIRT, None, skipped_check(name, refused))
     clock = clock_forecast(found.total, config.scan)
     check = scan_check(name, guest.memory, found, config.scan, paused=guest.paused, clock=clock)
     interrupted = bool(guest.macvtap) and found.mode != "live" and not guest.paused

@@ -13,6 +13,7 @@ from samepaged import ksm
 from samepaged.arch import PAGE_SIZE
 from samepaged.doctor.check import Check, failure, from_error, ok, warning
 from samepaged.errors import GuestError
+from samepaged.formatting import size
 from samepaged.memory import softdirty
 from samepaged.memory.capture import candidates, needs_process
 from samepaged.memory.hashing import best_hasher
@@ -142,7 +143,7 @@ def ksm_check(state: KsmState, scan: ScanConfig, *, soft_dirty: bool) -> Check:
             "a samepaged that is no more has held it still, and it still stands",
             "samepaged recover, as root",
         )
-    merged = f"{state.pages_sharing * PAGE_SIZE >> 20} MiB are merged"
+    merged = f"{size(state.pages_sharing * PAGE_SIZE)} are merged"
     if state.run != "1":
         return ok(name, f"does not run ({merged}): precopy is not disturbed")
     if not (soft_dirty and uses_soft_dirty(scan)):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from samepaged.doctor.check import Check, failure, from_error, ok, warning
 from samepaged.doctor.host import uses_soft_dirty
+from samepaged.formatting import size
 from samepaged.memory.capture import needs_process
 from samepaged.privileges import PrivilegeError, seal
 
@@ -35,7 +36,6 @@ READING: Final = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
 WRITING: Final = ("CAP_DAC_OVERRIDE",)
 # Bytes that are read into at a time, by each thread and once more (memory/locked_buffer.py).
 BUFFER_BYTES: Final = 2 << 20
-MIB: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def locked_memory(limit: int | None, threads: int, held: Collection[str]) -> Che
     """Whether what is read of guests can be kept out of swap: the limit in bytes (None: none) for so many threads."""
     name = "locked memory"
     wanted = locked_memory_bytes(threads)
-    need = f"{wanted // MIB} MiB for {threads} thread{'s' * (threads != 1)}"
+    need = f"{size(wanted)} for {threads} thread{'s' * (threads != 1)}"
     if "CAP_IPC_LOCK" in held:
         return ok(name, f"not limited for this process; it takes {need}")
     if limit is None:
@@ -104,10 +104,10 @@ def locked_memory(limit: int | None, threads: int, held: Collection[str]) -> Che
     if limit < wanted:
         return warning(
             name,
-            f"limited to {limit // 1024} KiB, and it takes {need}: what is read of guests may be swapped out",
+            f"limited to {size(limit)}, and it takes {need}: what is read of guests may be swapped out",
             "LimitMEMLOCK=infinity in the unit, `ulimit -l unlimited` in a shell; or fewer scan.threads",
         )
-    return ok(name, f"limited to {limit // MIB} MiB; it takes {need}")
+    return ok(name, f"limited to {size(limit)}; it takes {need}")
 
 
 def core_dumps(error: PrivilegeError | None) -> Check:

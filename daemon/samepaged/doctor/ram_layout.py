@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.doctor.check import Check, failure, ok, parted, warning
+from samepaged.doctor.check import Check, failure, ok, one_line, warning
 from samepaged.errors import GuestError
+from samepaged.formatting import size
 from samepaged.hypervisor import hmp
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def layout_check(name: str, mappings: Sequence[RamMapping], blocks: Sequence[Ram
 
 
 def _format_blocks(places: Sequence[tuple[int, int]]) -> str:
-    return ", ".join(f"{size >> 20} MiB at {start:#x}" for start, size in places)
+    return ", ".join(f"{size(length)} at {start:#x}" for start, length in places)
 
 
 def verify_layout(domain: Domain, mappings: Sequence[RamMapping]) -> Check:
@@ -53,7 +54,5 @@ def verify_layout(domain: Domain, mappings: Sequence[RamMapping]) -> Check:
     try:
         return layout_check(name, mappings, hmp.guest_ram_blocks(domain, [mapping.size for mapping in mappings]))
     except GuestError as error:
-        what, remedy = parted(" ".join(str(error).split()))
-        return warning(
-            NAME, f"could not be checked: {what}", remedy or "run as root, on a host with libvirt-qemu", name
-        )
+        remedy = error.remedy or "run as root, on a host with libvirt-qemu"
+        return warning(NAME, one_line(f"could not be checked: {error.problem}"), remedy, name)

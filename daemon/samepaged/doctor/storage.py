@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged import hash_seed
 from samepaged.config import Config, load
-from samepaged.doctor.check import Check, Status, failure, from_error, ok, warning
-from samepaged.errors import ConfigError
+from samepaged.doctor.check import Check, Status, failure, from_error, from_fault, ok, warning
+from samepaged.errors import ConfigError, Fault
 from samepaged.guard.directories import candidate_directories
 from samepaged.guard.journal import JournalError, is_orphaned, open_entries
 from samepaged.traces.database import is_installed
@@ -69,18 +69,16 @@ class SeedFileState:
 
 
 def configuration(
-    path: Path | None, problems: Sequence[str], *, readable_by_others: bool, other_file: bool
+    path: Path | None, faults: Sequence[Fault], *, readable_by_others: bool, other_file: bool
 ) -> list[Check]:
-    """Whether the configuration could be read (`problems`: what is wrong with it), whether it has a seed that others
+    """Whether the configuration could be read (`faults` are its problems), whether it has a seed that others
     can read (`readable_by_others`), and whether there is one at the usual place that was not asked for (`other_file`).
     """
     name = "configuration"
-    if problems:
+    if faults:
         return [
-            from_error(
-                name, ConfigError(problem), "see docs/reference/configuration.md; until then, the defaults are checked"
-            )
-            for problem in problems
+            from_fault(name, fault, "see docs/reference/configuration.md; until then, the defaults are checked")
+            for fault in faults
         ]
     if readable_by_others:
         return [
@@ -277,14 +275,14 @@ def _readable_by_others(path: Path | None) -> bool:
 
 def read_configuration(path: Path | None) -> tuple[Config, list[Check]]:
     """The configuration, or the defaults where it cannot be used, and what there is to say about it."""
-    problems: Sequence[str] = ()
+    faults: Sequence[Fault] = ()
     try:
         config = load(path)
     except ConfigError as error:
-        config, problems = Config(), error.problems
+        config, faults = Config(), error.faults
     exposed = config.hashing.seed is not None and _readable_by_others(path)
     return config, configuration(
-        path, problems, readable_by_others=exposed, other_file=path is None and DEFAULT_CONFIG.exists()
+        path, faults, readable_by_others=exposed, other_file=path is None and DEFAULT_CONFIG.exists()
     )
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.doctor.check import Check, failure, ok, warning
 from samepaged.doctor.host import uses_soft_dirty
-from samepaged.doctor.process import MIB, READING, WRITING, locked_memory_bytes
+from samepaged.doctor.process import READING, WRITING, locked_memory_bytes
+from samepaged.formatting import size
 from samepaged.memory.capture import needs_process
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _limits(shown: Mapping[str, str], scan: ScanConfig) -> list[Check]:
         checks.append(
             warning(
                 "unit limits",
-                f"{SCANNER} may lock {int(locked) // 1024} KiB, and takes {wanted // MIB} MiB: what is read of guests "
+                f"{SCANNER} may lock {size(int(locked))}, and takes {size(wanted)}: what is read of guests "
                 "may be swapped out",
                 _edit(SCANNER, "LimitMEMLOCK=infinity"),
             )

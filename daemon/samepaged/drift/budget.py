@@ -64,13 +64,13 @@ def budget_error(budget: DriftBudget, seconds: float) -> GuestError:
     if math.isinf(wait):
         return GuestError(
             Reason.DRIFT_BUDGET,
-            f"a scan would suspend it for about {seconds_text(seconds)} in all, and {allowed}; set scan.max_drift to "
-            f"{min_drift_ppm(seconds)}ppm or more, or scan.mode to live",
+            f"a scan would suspend it for about {seconds_text(seconds)} in all, and {allowed}",
+            f"set scan.max_drift to {min_drift_ppm(seconds)}ppm or more, or scan.mode to live",
         )
     return GuestError(
         Reason.DRIFT_BUDGET,
         f"a scan would suspend it for about {seconds_text(seconds)} in all, {allowed}, and "
-        f"{seconds_text(budget.remaining_seconds())} of these are left; "
+        f"{seconds_text(budget.remaining_seconds())} of these are left",
         f"the next scan fits in {max(1, math.ceil(wait / 60))} min",
     )
 

@@ -10,7 +10,6 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from samepaged.atomic_write import whole_file
@@ -26,9 +25,11 @@ from samepaged.drift.window import (
     spent_seconds,
     unexpired,
 )
+from samepaged.procfs import boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 __all__ = ["DriftAccount", "PauseLedger", "PausedTime"]
 
@@ -41,7 +42,6 @@ MAX_FILE_BYTES: Final = 8 << 20
 # Another process holds the lock for a read and a write of a small file. It may hang: the ledger then goes on without.
 LOCK_TIMEOUT_SECONDS: Final = 0.2
 LOCK_POLL_SECONDS: Final = 0.005
-BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class PauseLedger:
         try:
             with _directory_lock(self._directory):
                 self._merge(self._read())
-                content = format_pauses(self._pauses, _boot_id())
+                content = format_pauses(self._pauses, boot_id())
                 with whole_file(self._directory / FILE_NAME, 0o644, lasting=False) as path:
                     path.write_bytes(content)
         except OSError as error:
@@ -138,7 +138,7 @@ class PauseLedger:
                 content = file.read(MAX_FILE_BYTES + 1)
             if len(content) > MAX_FILE_BYTES:
                 raise ValueError("it is too large")  # noqa: TRY301 - as for all other damage
-            return parse_pauses(content, _boot_id(), self._clock())
+            return parse_pauses(content, boot_id(), self._clock())
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -179,10 +179,6 @@ class DriftAccount:
     def add(self, seconds: float) -> None:
         """A pause of so many seconds has ended now."""
         self.ledger.add(self.uuid, seconds)
-
-
-def _boot_id() -> str:
-    return BOOT_ID.read_text().strip()
 
 
 @contextlib.contextmanager

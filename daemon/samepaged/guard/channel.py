@@ -1,4 +1,9 @@
-"""What scanner and guard say to each other: JSON objects, over a pair of sockets that keeps messages whole."""
+"""Messages between scanner and guard: JSON objects over a pair of SOCK_SEQPACKET sockets.
+
+Unlike the streams of ipc.py, such a socket sends a message whole or not at all, without blocking. A scanner that dies
+while it writes cannot leave half a message, and each side notices the other's end at once. Both processes run the same
+code with the same rights, so the messages need no forms.
+"""
 
 from __future__ import annotations
 

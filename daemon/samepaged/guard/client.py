@@ -13,10 +13,11 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from samepaged.errors import GuestError, Reason
+from samepaged.errors import Fault, GuestError, Reason
 from samepaged.guard.channel import Channel, ChannelClosed
-from samepaged.guard.journal import Entry, Journal, boot_id
-from samepaged.os_errors import remedy
+from samepaged.guard.journal import Entry, Journal
+from samepaged.os_errors import no_resources, remedy
+from samepaged.procfs import BOOT_ID, boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,10 @@ class GuardClient:
         self._channel: Channel | None = None
         self._pid: int | None = None
         self._number = 0
-        self._boot = boot_id()
+        try:
+            self._boot = boot_id()
+        except OSError as error:
+            raise no_resources(str(BOOT_ID), error) from error
 
     def start(self) -> None:
         """Start the process, and do not wait for it. Raises OSError."""
@@ -117,19 +121,24 @@ class GuardClient:
                 self.abandon()
                 if attempt == 1:
                     continue
-                why = "it ends at once; the log may say why"
+                why = Fault("it ends at once", "the log may say why")
             except OSError as error:
                 self.abandon()
-                why = f"no process can be started ({error.strerror}); {remedy(error, 'try again')}"
+                why = Fault(f"no process can be started ({error.strerror})", remedy(error, "try again"))
             else:
                 if answer is not None and answer.get("armed") == self._number:
                     return
-                why = "it does not answer" if answer is None else str(answer.get("why"))
                 if answer is None:
                     self.abandon()
+                    why = Fault("it does not answer")
+                else:
+                    why = Fault(str(answer.get("why")), answer.get("remedy"))
             break
         raise GuestError(
-            Reason.NO_GUARD, f"domain {entry.name!r} is not suspended, as there is no guard that would resume it: {why}"
+            Reason.NO_GUARD,
+            f"is not suspended, as there is no guard that would resume it: {why.problem}",
+            why.remedy,
+            domain=entry.name,
         )
 
     def suspended(self, name: str) -> None:
@@ -140,7 +149,7 @@ class GuardClient:
             self._send(suspended=self._number)
         except ChannelClosed as error:
             raise GuestError(
-                Reason.NO_GUARD, f"domain {name!r} was resumed at once: the guard that would do so had ended"
+                Reason.NO_GUARD, "was resumed at once: the guard that would do so had ended", domain=name
             ) from error
 
     def dump_ended(self) -> None:

@@ -51,7 +51,7 @@ def runtime_directory(configured: Path) -> RuntimeDirectory:
             if exhausted(error):  # the same everywhere: another directory would not help
                 raise no_resources(f"a file in {path}", error) from error
             troubles.append(f"{path} ({error.strerror or error})")
-    raise SamepagedError(f"no file can be made in {', nor in '.join(troubles)}; make room, or set runtime_directory")
+    raise SamepagedError(f"no file can be made in {', nor in '.join(troubles)}", "make room, or set runtime_directory")
 
 
 def _check_owner(path: Path) -> None:

@@ -9,25 +9,23 @@ that the guest is not paused by samepaged. Only then is its file removed.
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import json
 import os
 import re
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from samepaged.errors import GuestError, Reason, SamepagedError
 from samepaged.os_errors import exhausted, no_resources
-from samepaged.procfs import names_living, start_time
+from samepaged.procfs import boot_id, names_living, start_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-__all__ = ["Entry", "FileName", "Journal", "JournalError", "OpenEntry", "boot_id", "is_orphaned", "open_entries"]
+__all__ = ["Entry", "FileName", "Journal", "JournalError", "OpenEntry", "is_orphaned", "open_entries"]
 
-BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 PATTERN: Final = "suspended-*-*"
 # An entry is a few hundred bytes; what is longer is not ours.
 MAX_FILE_BYTES: Final = 1 << 16
@@ -37,15 +35,6 @@ MAX_DOMAIN_ID: Final = 2**31 - 1
 
 class JournalError(SamepagedError):
     """A file of the journal says nothing that can be understood."""
-
-
-@functools.cache
-def boot_id() -> str:
-    """The kernel's name for this boot of the host: after another one, no entry means anything. Raises GuestError."""
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError as error:
-        raise no_resources(str(BOOT_ID), error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +125,9 @@ class Journal:
                 raise no_resources(f"the journal in {self.path.parent}", error) from error
             raise GuestError(
                 Reason.NO_JOURNAL,
-                f"domain {entry.name!r} is not suspended, as this cannot be noted in {self.path.parent} "
-                f"({error.strerror}); make room there, or set runtime_directory",
+                f"is not suspended, as this cannot be noted in {self.path.parent} ({error.strerror})",
+                "make room there, or set runtime_directory",
+                domain=entry.name,
             ) from error
 
     def clear(self) -> None:
@@ -245,7 +235,7 @@ def open_entries(
     except FileNotFoundError:
         return
     except OSError as error:
-        yield JournalError(f"{directory} cannot be read ({error.strerror}); run `samepaged recover` as root")
+        yield JournalError(f"{directory} cannot be read ({error.strerror})", "run `samepaged recover` as root")
         return
     for path in paths:
         name = FileName.parse(path.name)
@@ -266,9 +256,9 @@ def open_entries(
             continue  # settled meanwhile
         except JournalError as error:
             yield JournalError(
-                f"{path} is left as it is: {error}; see which guests are paused (`virsh list`), remove it"
+                f"{path} is left as it is: {error}", "see which guests are paused (`virsh list`), remove it"
             )
-        except (OSError, GuestError) as error:
-            yield JournalError(f"{path} cannot be read or removed ({error}); run `samepaged recover` as root")
+        except OSError as error:
+            yield JournalError(f"{path} cannot be read or removed ({error})", "run `samepaged recover` as root")
         else:
             yield found

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, Final
 from samepaged import ksm, privileges, threads
 from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import HypervisorError, SamepagedError
+from samepaged.guard.abandoned_dumps import release
 from samepaged.guard.channel import Channel, ChannelClosed
 from samepaged.guard.journal import Entry, OpenEntry
 from samepaged.guard.resume import ResumeOutcome, ResumeTask
 from samepaged.guard.resume_queue import ResumeQueue
-from samepaged.hypervisor.abandoned_dumps import release
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.journald import about, configure_logging
 
@@ -140,7 +140,7 @@ class GuardServer:
         try:
             self._hypervisor.connect()
         except HypervisorError as error:
-            self._channel.send(refused=watch.number, why=str(error))
+            self._channel.send(refused=watch.number, why=error.problem, remedy=error.remedy)
             return
         self._watch, self._look_at = watch, 0.0
         self._channel.send(armed=watch.number)

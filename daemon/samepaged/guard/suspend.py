@@ -49,6 +49,7 @@ class LeftOpenError(GuestError):
         super().__init__(
             Reason.NO_ANSWER,
             f"domain {name!r}: {known}; its journal entry stays open until the guest is known to run ({error})",
+            names_domain=True,
         )
 
 
@@ -166,8 +167,9 @@ class Suspender:
         self.failed = True
         return GuestError(
             Reason.OVERDUE,
-            f"domain {self.guest.name!r} was resumed before it was read, its pause took too long: this scan is void; "
+            "was resumed before it was read, its pause took too long: this scan is void",
             "raise scan.max_pause, or have it read in another mode",
+            domain=self.guest.name,
         )
 
     def stop(self) -> bool:
@@ -189,7 +191,7 @@ class Suspender:
         state = self._domain().state()
         if state not in {RunState.PAUSED, RunState.PAUSED_OTHERWISE} or self._other_client_resumed():
             raise GuestError(
-                Reason.RESUMED_BY_OTHERS, f"domain {self.guest.name!r} was resumed by another client during its scan"
+                Reason.RESUMED_BY_OTHERS, "was resumed by another client during its scan", domain=self.guest.name
             )
 
     def _check_monitor(self) -> None:
@@ -198,8 +200,10 @@ class Suspender:
         if unanswered >= MAX_UNANSWERED_CALLS:
             raise GuestError(
                 Reason.MONITOR_BUSY,
-                f"domain {name!r} is not suspended: {unanswered} calls for other domains have not returned, and each "
-                "occupies a worker of libvirtd; see what their QEMUs wait for",
+                f"is not suspended: {unanswered} calls for other domains have not returned, and each occupies a worker "
+                "of libvirtd",
+                "see what their QEMUs wait for",
+                domain=name,
             )
         domain = self._domain()
         check_monitor(domain)
@@ -209,7 +213,10 @@ class Suspender:
             if error.reason not in {Reason.NO_ANSWER, Reason.IN_JOB}:
                 raise
             raise GuestError(
-                Reason.MONITOR_BUSY, f"domain {name!r} is not suspended, as its QEMU does not answer: {error}"
+                Reason.MONITOR_BUSY,
+                f"is not suspended, as its QEMU does not answer: {error.problem}",
+                error.remedy,
+                domain=name,
             ) from error
 
     def _suspend(self) -> None:
@@ -219,7 +226,7 @@ class Suspender:
         check_monitor(domain)
         if domain.state() is not RunState.RUNNING:
             # Another client was quicker: it has paused the guest, and is to resume it.
-            raise GuestError(Reason.SUSPEND, f"domain {name!r} stopped running before it was suspended")
+            raise GuestError(Reason.SUSPEND, "stopped running before it was suspended", domain=name)
         try:
             domain.suspend()
         except CallNotMadeError:
@@ -267,9 +274,9 @@ class Suspender:
             if even_if_running:
                 return
             self._guard_resumed = True
-            raise GuestError(Reason.RESUMED_BY_OTHERS, f"domain {name!r} was resumed by another client during its scan")
+            raise GuestError(Reason.RESUMED_BY_OTHERS, "was resumed by another client during its scan", domain=name)
         if state is not RunState.PAUSED:
-            raise GuestError(Reason.SUSPEND, f"domain {name!r} went into another state while suspended; left as it is")
+            raise GuestError(Reason.SUSPEND, "went into another state while suspended; left as it is", domain=name)
         others = self._other_client_resumed()
         self.hypervisor.resumes.count_call(self.guest.uuid)
         try:
@@ -282,4 +289,4 @@ class Suspender:
         # The guest runs: now there is time for an event that was late.
         self.hypervisor.resumes.wait_for_event(self.guest.uuid)
         if self._other_client_resumed() or others:
-            raise GuestError(Reason.RESUMED_BY_OTHERS, f"domain {name!r} ran for a while during its scan: it is void")
+            raise GuestError(Reason.RESUMED_BY_OTHERS, "ran for a while during its scan: it is void", domain=name)

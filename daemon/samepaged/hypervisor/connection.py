@@ -18,7 +18,7 @@ from samepaged.os_errors import remedy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from samepaged.hypervisor.resume_events import ResumeCounter
+    from samepaged.hypervisor.protocol import ResumeCounter
 
 __all__ = [
     "Connection",
@@ -81,7 +81,7 @@ def check_descriptors() -> None:
                 spare.callback(os.close, os.eventfd(0))
         except OSError as error:
             raise HypervisorError(
-                f"libvirt cannot be reached with so few descriptors ({error.strerror}); {remedy(error, 'try again')}"
+                f"libvirt cannot be reached with so few descriptors ({error.strerror})", remedy(error, "try again")
             ) from error
 
 
@@ -130,7 +130,7 @@ def start_event_loop() -> None:
                 libvirt.virEventRegisterDefaultImpl()
             except libvirt.libvirtError as error:
                 raise HypervisorError(
-                    f"libvirt's event loop cannot be started ({error}); raise LimitNOFILE= or `ulimit -n`"
+                    f"libvirt's event loop cannot be started ({error})", "raise LimitNOFILE= or `ulimit -n`"
                 ) from error
             loop = threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True)
             threads.start(loop, HypervisorError)
@@ -145,16 +145,16 @@ def one_line(text: object) -> str:
 def connection_lost(what: str, error: object) -> HypervisorError:
     """The error of a connection that was lost."""
     return HypervisorError(
-        f"the connection to libvirt was lost while {what}: {one_line(error)}; check that libvirtd or virtqemud runs"
+        f"the connection to libvirt was lost while {what}: {one_line(error)}", "check that libvirtd or virtqemud runs"
     )
 
 
-def libvirt_error(what: str, error: libvirt.libvirtError, *, alive: bool) -> SamepagedError:
-    """The error of a call: a GuestError, or HypervisorError if the connection was lost. `what` names the act and the
-    domain; `alive`: whether the connection is open.
+def libvirt_error(what: str, error: libvirt.libvirtError, *, alive: bool, names_domain: bool = True) -> SamepagedError:
+    """The error of a call: a GuestError, or HypervisorError if the connection was lost. `what` names the act and,
+    with `names_domain`, the domain; `alive`: whether the connection is open.
     """
     code = error.get_error_code()
     reason = None if code is None else GUEST_REASONS.get(code)
     if reason is None and (error.get_error_domain() == libvirt.VIR_FROM_RPC or not alive):
         return connection_lost(what, error)
-    return GuestError(reason or Reason.LIBVIRT, f"{what}: libvirt says: {one_line(error)}")
+    return GuestError(reason or Reason.LIBVIRT, f"{what}: libvirt says: {one_line(error)}", names_domain=names_domain)

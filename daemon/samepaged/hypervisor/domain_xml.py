@@ -1,5 +1,5 @@
 """A live domain's XML: its memory (libvirt: formatdomain, 'Memory Allocation', 'NUMA', 'Memory devices'), the devices
-that a suspend concerns, and its metadata.
+that a suspend concerns, and its metadata ('General metadata': a group, an opt-out).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor import domain_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,6 +54,14 @@ MACVTAP_DEFAULT: Final = "vepa"
 MACVTAP_UNKNOWN: Final = "passthrough"  # assumed of a mode that libvirt may add
 ADDRESS: Final = re.compile(r"0x[0-9a-f]{1,13}")
 MAX_ADDRESS: Final = 1 << 52  # x86-64 has no more physical addresses
+# libvirt keeps one element of a namespace, so one element has all attributes: <scan enabled="no" group="a"/>.
+NAMESPACE: Final = "urn:samepaged:domain:1"
+# As nova/virt/libvirt/config.py writes them; an instance keeps what it was started with.
+NOVA: Final = ("http://openstack.org/xmlns/libvirt/nova/1.1", "http://openstack.org/xmlns/libvirt/nova/1.0")
+KUBEVIRT: Final = "http://kubevirt.io"
+# NAMESPACE_NAME. A Kubernetes namespace is a label (RFC 1123, 2.1), without underscores: there is one way to read it.
+KUBEVIRT_NAME: Final = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)_")
+YES: Final = frozenset({"yes", "true", "on", "1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ class DomainXml:
     `blocks`: sizes in bytes of the guest's RAM blocks, in the order of its physical addresses. `vfio`: whether a
     device of the host has the guest's memory mapped for DMA, which pins it. `opt_out`: the metadata's element against
     a scan. `nosharepages`: whether KSM must not merge the memory. `metadata_groups`: the groups that the metadata
-    names, by origin (`domain_metadata`). `machine`: libvirt's name of the machine type. `dimms`: guest-physical address
+    names, by origin. `machine`: libvirt's name of the machine type. `dimms`: guest-physical address
     and size in bytes of the memory devices, which are the last of the blocks; the address is -1 if the XML has none.
     `device_writes`: whether a passed-through device can write to the blocks while the guest is suspended. `macvtap`:
     the modes of the guest's macvtap interfaces, each once.
@@ -94,7 +101,7 @@ def _driven_by_qemu(root: ET.Element) -> bool:
 
 
 def _layout_error(what: str) -> GuestError:
-    return GuestError(Reason.LAYOUT, f"the domain's XML {what}; use `--reader dump`, and report this as a bug")
+    return GuestError(Reason.LAYOUT, f"the domain's XML {what}", "use `--reader dump`, and report this as a bug")
 
 
 def _size(element: ET.Element, text: str | None) -> int:
@@ -147,6 +154,43 @@ def _macvtap(root: ET.Element) -> tuple[str, ...]:
     return tuple(mode for mode in MACVTAP_MODES if mode in found)
 
 
+def _metadata_groups(root: ET.Element) -> dict[str, str]:
+    """The group in each kind of metadata of the domain `root`: `openstack` (the project's UUID: its name is unique only
+    within a domain of Keystone), `kubevirt` (the namespace), `samepaged` (as written). A kind of metadata that names
+    no group, or more than one, is left out.
+    """
+    named = {
+        "openstack": set(_projects(root)),
+        "kubevirt": {_kubernetes_namespace(root)},
+        "samepaged": {scan.get("group", "").strip() for scan in root.iterfind(f"./metadata/{{{NAMESPACE}}}scan")},
+    }
+    return {source: next(iter(groups)) for source, groups in named.items() if len(groups) == 1 and "" not in groups}
+
+
+def _projects(root: ET.Element) -> Iterator[str]:
+    for nova in NOVA:
+        path = "/".join(f"{{{nova}}}{tag}" for tag in ("instance", "owner", "project"))
+        for project in root.iterfind(f"./metadata/{path}"):
+            yield project.get("uuid", "").strip()
+
+
+def _kubernetes_namespace(root: ET.Element) -> str:
+    # The namespace is in the name alone; the element proves that KubeVirt chose the name.
+    name = KUBEVIRT_NAME.match(root.findtext("./name") or "")
+    return name[1] if name and root.find(f"./metadata/{{{KUBEVIRT}}}kubevirt") is not None else ""
+
+
+def _opt_out(root: ET.Element) -> str | None:
+    """The metadata's element against a scan, or None. Any value of `enabled` other than a clear yes opts out."""
+    for element in root.iterfind("./metadata/*"):
+        namespace, _, tag = element.tag.rpartition("}")
+        enabled = element.get("enabled", "yes").strip().lower()
+        # A mistake in the last part of the namespace does not undo the opt-out.
+        if tag == "scan" and "samepaged" in namespace.lower() and enabled not in YES:
+            return f"<samepaged:scan enabled={enabled[:20]!r}>"
+    return None
+
+
 def parse(xml: str) -> DomainXml:
     """The memory side of a live domain's XML. Raises GuestError."""
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
@@ -174,9 +218,9 @@ def parse(xml: str) -> DomainXml:
         blocks=(*boot, *dimms),
         encryption=None if launch is None else launch.get("type", "unknown"),
         vfio=passed_through or _driven_by_qemu(root),
-        opt_out=domain_metadata.opt_out(root),
+        opt_out=_opt_out(root),
         nosharepages=root.find("./memoryBacking/nosharepages") is not None,
-        metadata_groups=domain_metadata.metadata_groups(root),
+        metadata_groups=_metadata_groups(root),
         machine=None if machine is None else machine.get("machine"),
         dimms=tuple(zip(_addresses(root), dimms, strict=True)),
         device_writes=passed_through,

@@ -70,16 +70,18 @@ def describe(domain: Domain, processes: ProcessTable | None = None) -> Guest:
     name = domain.name
     paused, obstacle = domain.scan_state()
     if obstacle is not None:
-        raise GuestError(obstacle.reason, f"domain {name!r} {obstacle.text}")
+        raise GuestError(obstacle.reason, obstacle.text, domain=name)
     check_monitor(domain)
     parsed = domain_xml.parse(domain.xml())
     if parsed.opt_out is not None:
-        raise GuestError(Reason.OPTED_OUT, f"domain {name!r} is not to be scanned: its metadata says {parsed.opt_out}")
+        raise GuestError(Reason.OPTED_OUT, f"is not to be scanned: its metadata says {parsed.opt_out}", domain=name)
     if parsed.encryption is not None:
         raise GuestError(
             Reason.ENCRYPTED,
-            f"domain {name!r} has encrypted memory (launch security {parsed.encryption!r}): the host sees only "
-            "ciphertext, which never repeats; exclude it (guests.exclude)",
+            f"has encrypted memory (launch security {parsed.encryption!r}): the host sees only ciphertext, which never "
+            "repeats",
+            "exclude it (guests.exclude)",
+            domain=name,
         )
     return Guest(
         name=name,
@@ -121,6 +123,8 @@ def check_links(guest: Guest, mode: str, allowed: str) -> None:
     value = "allow_passthrough" if passthrough else "allow"
     raise GuestError(
         Reason.MACVTAP,
-        f"domain {guest.name!r} has {interruption(guest.macvtap)}; to scan it all the same, set scan.macvtap: {value}, "
-        "or scan.mode: live (no suspend); else exclude it (guests.exclude)",
+        f"has {interruption(guest.macvtap)}",
+        f"to scan it all the same, set scan.macvtap: {value}, or scan.mode: live (no suspend); else exclude it "
+        "(guests.exclude)",
+        domain=guest.name,
     )

@@ -88,7 +88,11 @@ def guest_ram_blocks(domain: Domain, sizes: Sequence[int]) -> list[RamBlock]:
     ask = domain.monitor_command
     blocks = [block for block in ram_blocks(ask("info ramblock")) if block.size in sizes]
     if not blocks:
-        raise GuestError(Reason.LAYOUT, f"the monitor of domain {domain.name!r} names no RAM of the sizes in its XML")
+        raise GuestError(
+            Reason.LAYOUT,
+            f"the monitor of domain {domain.name!r} names no RAM of the sizes in its XML",
+            names_domain=True,
+        )
     if all(block.address is not None for block in blocks):
         return blocks
     places: dict[str, FlatRange] = {}

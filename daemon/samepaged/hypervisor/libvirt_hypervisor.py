@@ -27,7 +27,7 @@ from samepaged.hypervisor.connection import (
     start_event_loop,
 )
 from samepaged.hypervisor.libvirt_domain import LibvirtDomain
-from samepaged.hypervisor.resume_events import ResumeCounter
+from samepaged.hypervisor.protocol import ResumeCounter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,7 @@ class LibvirtHypervisor:
         if connection.driver != "QEMU":
             connection.close()
             raise HypervisorError(
-                f"{self.uri!r} is libvirt's driver {connection.driver!r}; use QEMU's, such as qemu:///system"
+                f"{self.uri!r} is libvirt's driver {connection.driver!r}", "use QEMU's, such as qemu:///system"
             )
         self._connection, self._resumes = connection, resumes
 
@@ -126,20 +126,21 @@ class LibvirtHypervisor:
 
     def _unreachable(self, why: object) -> HypervisorError:
         return HypervisorError(
-            f"libvirt at {self.uri!r} cannot be reached: {one_line(why)}; check that libvirtd or virtqemud runs, the "
-            "URI, and that this user may use its socket (membership of group 'libvirt', or root)"
+            f"libvirt at {self.uri!r} cannot be reached: {one_line(why)}",
+            "check that libvirtd or virtqemud runs, the URI, and that this user may use its socket (membership of "
+            "group 'libvirt', or root)",
         )
 
     def _check_uri(self) -> None:
         if not self.uri.strip() or not self.uri.isprintable():
-            raise HypervisorError(f"libvirt's URI {self.uri!r} is empty or not printable; use qemu:///system")
+            raise HypervisorError(f"libvirt's URI {self.uri!r} is empty or not printable", "use qemu:///system")
         try:
             host = urlsplit(self.uri).hostname
         except ValueError:
             host = None  # libvirt has the better message for what is no URI
         if host:
             raise HypervisorError(
-                f"{self.uri!r} is on host {host!r}; guest memory is read where the guest runs: run samepaged there"
+                f"{self.uri!r} is on host {host!r}", "guest memory is read where the guest runs: run samepaged there"
             )
 
     def _lifecycle(
@@ -195,21 +196,29 @@ class LibvirtHypervisor:
         with contextlib.suppress(HypervisorError):  # then the next call finds none, as after a loss
             self.connect(REPLACE_SECONDS)
 
-    def call(self, what: str, function: Callable[[], T], seconds: float | None = CALL_SECONDS) -> T:
+    def call(
+        self,
+        what: str,
+        function: Callable[[], T],
+        seconds: float | None = CALL_SECONDS,
+        *,
+        names_domain: bool = True,
+    ) -> T:
         """Call into libvirt; its errors become GuestError, or HypervisorError if the connection was lost. `what` names
-        the act and the domain. After so many seconds the call is left to itself: GuestError with Reason.NO_ANSWER. With
-        None it is made in the calling thread, without a bound.
+        the act and, with `names_domain`, the domain. After so many seconds the call is left to itself: GuestError with
+        Reason.NO_ANSWER. With None it is made in the calling thread, without a bound.
         """
         try:
             return self._without_bound(function) if seconds is None else self._bounded(function, seconds)
         except CallTimeoutError:
             raise GuestError(
                 Reason.NO_ANSWER,
-                f"{what}: libvirt has not answered for {seconds:g} s; see whether QEMU or libvirtd hangs (virsh "
-                "domcontrol), and on what",
+                f"{what}: libvirt has not answered for {seconds:g} s",
+                "see whether QEMU or libvirtd hangs (virsh domcontrol), and on what",
+                names_domain=names_domain,
             ) from None
         except libvirt.libvirtError as error:
-            raise libvirt_error(what, error, alive=self.alive) from error
+            raise libvirt_error(what, error, alive=self.alive, names_domain=names_domain) from error
 
     def _bounded(self, function: Callable[[], T], seconds: float) -> T:
         connection = self._connection
@@ -277,7 +286,8 @@ class LibvirtHypervisor:
     def by_uuid(self, uuid: str) -> LibvirtDomain:
         """As in Hypervisor."""
         native = self._open_native()
-        return self._domain(self.call(f"looking up domain {uuid}", lambda: native.lookupByUUIDString(uuid)))
+        found = self.call(f"looking up domain {uuid}", lambda: native.lookupByUUIDString(uuid), names_domain=False)
+        return self._domain(found)
 
     def by_name(self, name: str) -> LibvirtDomain:
         """As in Hypervisor."""
@@ -294,4 +304,9 @@ class LibvirtHypervisor:
             except libvirt.libvirtError as error:
                 if not self.alive:
                     raise connection_lost(f"looking up {name!r}", error) from error
-        raise GuestError(Reason.NO_SUCH_DOMAIN, f"there is no domain {name!r}; `virsh list` shows those that run")
+        raise GuestError(
+            Reason.NO_SUCH_DOMAIN,
+            f"there is no domain {name!r}",
+            "`virsh list` shows those that run",
+            names_domain=True,
+        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, Protocol
@@ -14,13 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from samepaged.guest_id import GuestId
-    from samepaged.hypervisor.resume_events import ResumeCounter
 
 __all__ = [
     "CallNotMadeError",
     "ControlState",
     "Domain",
     "Hypervisor",
+    "ResumeCounter",
     "RunState",
     "ScanObstacle",
     "check_monitor",
@@ -29,6 +31,10 @@ __all__ = [
 # Another client's query occupies the monitor for milliseconds: it is looked at again before the guest is skipped.
 OCCUPIED_SECONDS: Final = 0.5
 LOOK_SECONDS: Final = 0.02
+# libvirtd sends the event of a resume within milliseconds of the call's return.
+EVENT_SECONDS: Final = 0.05
+# Events come in order: behind another client's event, ours is not far.
+NEXT_EVENT_SECONDS: Final = 0.002
 
 
 class CallNotMadeError(HypervisorError):
@@ -63,6 +69,48 @@ class ScanObstacle:
 
     reason: Reason
     text: str
+
+
+class ResumeCounter:
+    """Counts of resumes: by libvirt's events, and by our own calls. Events come late, but none comes before its resume:
+    another client has resumed a domain if there are more events than calls, and more of these than ever before.
+    """
+
+    def __init__(self) -> None:
+        self._events: Counter[str] = Counter()
+        self._calls: Counter[str] = Counter()
+        self._most_others: Counter[str] = Counter()
+        self._event = threading.Condition()
+
+    def count_event(self, uuid: str) -> None:
+        """Libvirt reports a resume of the domain (in the event loop's thread)."""
+        with self._event:
+            self._events[uuid] += 1
+            self._event.notify_all()
+
+    def count_call(self, uuid: str) -> None:
+        """Samepaged is about to resume the domain."""
+        self._calls[uuid] += 1
+
+    def uncount_call(self, uuid: str) -> None:
+        """The resume call has failed: no event of it will come."""
+        self._calls[uuid] -= 1
+
+    def wait_for_event(self, uuid: str) -> None:
+        """Wait, after our own resume, for its event, and with it for each event before it."""
+        with self._event:
+            self._event.wait_for(lambda: self._others(uuid) >= self._most_others[uuid], EVENT_SECONDS)
+        time.sleep(NEXT_EVENT_SECONDS)  # if that was another client's event, ours is behind it
+
+    def by_others(self, uuid: str) -> bool:
+        """Whether another client has resumed the domain since this was last asked."""
+        others = self._others(uuid)
+        more = others > self._most_others[uuid]
+        self._most_others[uuid] = max(others, self._most_others[uuid])
+        return more
+
+    def _others(self, uuid: str) -> int:
+        return self._events[uuid] - self._calls[uuid]
 
 
 class Domain(Protocol):
@@ -179,11 +227,12 @@ def check_monitor(domain: Domain) -> None:
         if control is ControlState.READY and not domain.in_job():
             return
         if control is not ControlState.OCCUPIED:
-            raise GuestError(Reason.IN_JOB, f"domain {domain.name!r} is in a job (migration, backup, save or dump)")
+            raise GuestError(Reason.IN_JOB, "is in a job (migration, backup, save or dump)", domain=domain.name)
         if since > OCCUPIED_SECONDS or time.monotonic() > deadline:
             raise GuestError(
                 Reason.MONITOR_BUSY,
-                f"domain {domain.name!r} is not suspended: its monitor has been busy for {since:.1f} s, so QEMU may "
-                "hang; see what it waits for (its log, stuck storage)",
+                f"is not suspended: its monitor has been busy for {since:.1f} s, so QEMU may hang",
+                "see what it waits for (its log, stuck storage)",
+                domain=domain.name,
             )
         time.sleep(LOOK_SECONDS)

@@ -73,8 +73,10 @@ class ProcessTable:
             return found
         raise GuestError(
             Reason.NO_PID,
-            f"no process of domain {name!r} is visible; run samepaged on the host itself, in its pid namespace, "
-            "and where /proc is mounted with hidepid, as root or in the group that it names",
+            f"no process of domain {name!r} is visible",
+            "run samepaged on the host itself, in its pid namespace, and where /proc is mounted with hidepid, as root "
+            "or in the group that it names",
+            names_domain=True,
         )
 
     def _listed_process(self, uuid: str) -> QemuProcess | None:

@@ -70,7 +70,7 @@ def _failed(call: str) -> GuestError:
     error = OSError(ctypes.get_errno(), why)
     if exhausted(error):
         return no_resources("a mapping of the file behind the guest's RAM", error, "made")
-    return GuestError(Reason.READ, f"{call} of the file behind the guest's RAM failed: {why}; try again")
+    return GuestError(Reason.READ, f"{call} of the file behind the guest's RAM failed: {why}", "try again")
 
 
 def _same_file(path: Path, mapping: RamMapping) -> bool:
@@ -102,7 +102,7 @@ class BackingFile:
                     raise process_error(error, pid, subject, RIGHTS) from error
         raise GuestError(
             Reason.NO_PERMISSION,
-            f"the guest's RAM is in {self._mapping.path!r}, which cannot be found among the files of process {pid}; "
+            f"the guest's RAM is in {self._mapping.path!r}, which cannot be found among the files of process {pid}",
             "run as root or with CAP_SYS_PTRACE, or use `--reader dump`",
         )
 
@@ -129,7 +129,8 @@ class BackingFile:
                     raise GuestError(
                         Reason.READ,
                         f"the holes of {self._mapping.path!r}, the file behind the guest's RAM, cannot be found "
-                        f"({error.strerror}); try again",
+                        f"({error.strerror})",
+                        "try again",
                     ) from error
                 start, position = position, end  # this file system does not know; all of it may be data
             first = max(start - begin, 0) // PAGE_SIZE

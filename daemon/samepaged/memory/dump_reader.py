@@ -88,8 +88,8 @@ def _fifo(directory: Path) -> tuple[Path, int]:
                 raise no_resources(f"a FIFO in {directory}", error) from error
             raise GuestError(
                 Reason.DUMP,
-                f"a FIFO for the memory dump cannot be made in {directory} ({error.strerror}); make room there, or set "
-                "runtime_directory",
+                f"a FIFO for the memory dump cannot be made in {directory} ({error.strerror})",
+                "make room there, or set runtime_directory",
             ) from error
         made.pop_all()
         return fifo, descriptor
@@ -266,7 +266,7 @@ class DumpReader:
         mode = self._request.config.mode
         if mode in {"sliced", "live"} and not self._guest.paused:
             raise GuestError(
-                Reason.DUMP, f"a dump suspends the guest while all is read; use `--reader process` for mode {mode}"
+                Reason.DUMP, "a dump suspends the guest while all is read", f"use `--reader process` for mode {mode}"
             )
 
     def _check_budget(self) -> None:
@@ -283,11 +283,11 @@ class DumpReader:
         seconds = self._seconds()
         unasked = config.mode in {"sliced", "live"}
         if unasked or seconds > config.max_pause:
-            what, _, _ = str(replaced).rpartition("; ")
             remedy = "use `--mode snapshot --reader dump`" if unasked else "use `--reader dump`"
             raise GuestError(
                 Reason.LAYOUT,
-                f"{what}; {remedy} to have it dumped all the same: that would suspend it for about {seconds:.1f} s",
+                replaced.detail,
+                f"{remedy} to have it dumped all the same: that would suspend it for about {seconds:.1f} s",
             ) from replaced
 
 

@@ -254,7 +254,8 @@ class Precopy:
             raise GuestError(
                 Reason.VERIFICATION,
                 f"{wrong} of {len(chosen)} pages that were held to be unchanged were not: this scan is void, and the "
-                "guest is read whole from now on; please report it, with the kernel's version",
+                "guest is read whole from now on",
+                "please report it, with the kernel's version",
             )
 
 

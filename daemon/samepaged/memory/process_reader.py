@@ -259,7 +259,8 @@ class _ProcessScan:
         return GuestError(
             Reason.TOO_LONG,
             f"reading it at one instant may take {seconds:.1f} s, and it may be suspended for "
-            f"{self._max_pause:g} s (scan.max_pause); allow that with `--mode snapshot`",
+            f"{self._max_pause:g} s (scan.max_pause)",
+            "allow that with `--mode snapshot`",
         )
 
     def _read(self, mode: str) -> NDArray[np.uint64]:

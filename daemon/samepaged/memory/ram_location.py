@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from samepaged import formatting
 from samepaged.errors import GuestError, Reason
 from samepaged.os_errors import process_error
 
@@ -72,12 +73,16 @@ def parse_smaps(text: str) -> list[Vma]:
         vma = _header(line)
         if vma is not None:
             if vma.end <= vma.start or (vmas and vma.start < vmas[-1].end):
-                raise GuestError(Reason.LAYOUT, f"smaps has mappings out of order: {line[:80]!r}; use `--reader dump`")
+                raise GuestError(
+                    Reason.LAYOUT, f"smaps has mappings out of order: {line[:80]!r}", "use `--reader dump`"
+                )
             vmas.append(vma)
         elif line.startswith("VmFlags:") and vmas:
             vmas[-1] = replace(vmas[-1], flags=frozenset(line.split()[1:]))
         elif line and not re.match(r"[A-Za-z_]+:", line):
-            raise GuestError(Reason.LAYOUT, f"smaps has a line that is no mapping: {line[:80]!r}; use `--reader dump`")
+            raise GuestError(
+                Reason.LAYOUT, f"smaps has a line that is no mapping: {line[:80]!r}", "use `--reader dump`"
+            )
     return vmas
 
 
@@ -193,16 +198,18 @@ def _mapping(found: _Part) -> RamMapping:
 def _best(runs: Sequence[list[Vma]], size: int, wanted: int) -> list[RamMapping]:
     ranked = sorted(((part.rank(), part) for run in runs for part in _parts(run, size)), key=lambda r: r[0])
     ranked.reverse()
-    mib = f"{size / (1 << 20):g} MiB"
+    told = formatting.size(size)
     if len(ranked) < wanted:
         raise GuestError(
             Reason.LAYOUT,
-            f"QEMU has {len(ranked)} mappings of {mib} that could be the guest's RAM, its XML {wanted}; "
+            f"QEMU has {len(ranked)} mappings of {told} that could be the guest's RAM, its XML {wanted}",
             "use `--reader dump`",
         )
     if len(ranked) > wanted and ranked[wanted - 1][0] == ranked[wanted][0]:
         raise GuestError(
-            Reason.LAYOUT, f"QEMU has more mappings of {mib} than RAM blocks, and they look alike; use `--reader dump`"
+            Reason.LAYOUT,
+            f"QEMU has more mappings of {told} than RAM blocks, and they look alike",
+            "use `--reader dump`",
         )
     # QEMU allocates blocks in the order of the guest's addresses, and the kernel hands out addresses downwards.
     return [_mapping(part) for part in sorted((part for _, part in ranked[:wanted]), key=lambda p: -p.start)]
@@ -219,7 +226,7 @@ def locate_ram(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, 
     mappings = tuple(found[size].pop(0) for size in blocks)
     ordered = sorted(mappings, key=lambda mapping: mapping.start)
     if any(a.start + a.size > b.start for a, b in pairwise(ordered)):
-        raise GuestError(Reason.LAYOUT, "the guest's RAM blocks cannot be told apart in QEMU; use `--reader dump`")
+        raise GuestError(Reason.LAYOUT, "the guest's RAM blocks cannot be told apart in QEMU", "use `--reader dump`")
     return mappings
 
 

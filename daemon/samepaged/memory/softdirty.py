@@ -159,4 +159,4 @@ class SoftDirtyLock:
 def _lock_error(error: OSError) -> GuestError:
     if exhausted(error):
         return no_resources("the socket that locks the soft-dirty bits", error)
-    return GuestError(Reason.READ, f"its soft-dirty bits cannot be claimed ({error.strerror}); use `--mode snapshot`")
+    return GuestError(Reason.READ, f"its soft-dirty bits cannot be claimed ({error.strerror})", "use `--mode snapshot`")

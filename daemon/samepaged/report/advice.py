@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from samepaged.escape import printable, valid
-from samepaged.formatting import size
+from samepaged.formatting import duration, size
 from samepaged.ksm import expected_profit
 from samepaged.scan.label_values import SHORT_OBSTACLES
 from samepaged.text_layout import elided, wrapped
@@ -32,7 +32,6 @@ GOOD_PASS: Final = 900.0
 # Below so much of the guests' memory, and of it in bytes, nobody should turn it on.
 WORTH_RATIO: Final = 0.02
 WORTH_BYTES: Final = 64 << 20
-DAY: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +136,11 @@ class Advice:
         rate = host.pages_to_scan * 1000 / host.sleep_milliseconds
         yield (
             f"Cost: KSM reads {size(int(rate * self._page))}/s (pages_to_scan={host.pages_to_scan}): two passes of "
-            f"{_duration(attended / rate)} to merge"
+            f"{duration(attended / rate)} to merge"
         )
         if attended / rate > 2 * GOOD_PASS:
             enough = math.ceil(attended / GOOD_PASS * host.sleep_milliseconds / 1000 / 100) * 100
-            yield f"  pages_to_scan={enough} would make that {_duration(GOOD_PASS)}, for more of a processor"
+            yield f"  pages_to_scan={enough} would make that {duration(GOOD_PASS)}, for more of a processor"
 
     def _size(self, pages: int) -> str:
         return size(pages * self._page)
@@ -183,10 +182,7 @@ class Advice:
                 }
                 for guest in self._ranked()
             ],
-            "skipped": [
-                {"name": valid(one.name), "reason": valid(one.message), "reason_code": one.reason.value}
-                for one in scan.skipped
-            ],
+            "skipped": [one.document() for one in scan.skipped],
         }
 
 
@@ -199,12 +195,3 @@ def _state_of(host: HostMerging) -> dict[str, int | bool]:
         "pages_to_scan": host.pages_to_scan,
         "sleep_milliseconds": host.sleep_milliseconds,
     }
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 2 * DAY:
-        return f"{seconds / DAY:.0f} days"
-    for name, length in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {name}"
-    return f"{seconds:.0f} s"

@@ -34,10 +34,7 @@ def document(scan: HostScan, paused: Mapping[str, PausedTime] | None = None) -> 
         "started": rfc3339(scan.started),
         "duration_seconds": scan.duration_seconds,
         "domains": [_domain(guest, how[guest.name], times.get(guest.name)) for guest in report.guests],
-        "skipped": [
-            {"name": valid(one.name), "reason": valid(one.message), "reason_code": one.reason.value}
-            for one in scan.skipped
-        ],
+        "skipped": [one.document() for one in scan.skipped],
         **_sums(report),
         "groups": [
             {

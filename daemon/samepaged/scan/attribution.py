@@ -1,21 +1,30 @@
-"""Which scans ask whose a guest's pages are, and what is kept of each guest for that."""
+"""Page attribution of guests: the scans that include it, and the reports after a round of scans."""
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.ram_map import RamMap, RamRegion, ram_maps
+from samepaged.attribution.report import report_attribution
 from samepaged.attribution.session import AttributionSession, GuestKernelCache
+from samepaged.sharing.overlap import elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
+    from samepaged.attribution.report import AttributionReport
     from samepaged.config import SourcesConfig
     from samepaged.guest_id import GuestId
     from samepaged.hypervisor.guest import Guest
+    from samepaged.scan.results import ScannedGuest
+    from samepaged.scan.snapshot import GuestAttribution
 
-__all__ = ["AttributionSchedule"]
+__all__ = ["AttributionSchedule", "attribution_reports", "visible_attribution"]
+
+log = logging.getLogger(__name__)
 
 # What is found of a guest waits, with its digest, until all guests are scanned.
 BYTES_A_PAGE: Final = 32
@@ -86,3 +95,38 @@ class AttributionSchedule:
         for kept in (self._known, self._late):
             for guest_id in kept.keys() - set(running):
                 del kept[guest_id]
+
+
+def attribution_reports(
+    scanned: Mapping[GuestId, ScannedGuest], *, names: bool, beat: Callable[[], None] = lambda: None
+) -> dict[GuestId, AttributionReport]:
+    """The report of each guest with attributed pages. Guests of `scanned` of the same group count as the others that it
+    shares with. `beat` is called between two guests. A guest controls the size of its report: a guest that exhausts the
+    memory has none.
+    """
+    found = {}
+    for guest_id, one in scanned.items():
+        if one.ownership is None or one.digest is None:
+            continue
+        beat()
+        group = one.scan.group
+        others = (it.contents.distinct for other, it in scanned.items() if other != guest_id and it.scan.group == group)
+        distinct, name = one.contents.distinct, one.scan.name
+        try:
+            found[guest_id] = report_attribution(
+                name, one.ownership, one.digest.pages, elsewhere(distinct, others), names=names
+            )
+        except MemoryError:
+            log.warning("domain %r: memory ran out over whose its pages are, so this stays as it was", name)
+    return found
+
+
+def visible_attribution(
+    sources: Mapping[GuestId, GuestAttribution], config: SourcesConfig
+) -> Mapping[GuestId, GuestAttribution]:
+    """The part of `sources`, found under another configuration, that this configuration allows."""
+    if not config.enabled:
+        return {}
+    if config.names:
+        return sources
+    return {guest_id: replace(one, answers=one.answers.without_names()) for guest_id, one in sources.items()}

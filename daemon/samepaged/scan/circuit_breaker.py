@@ -35,8 +35,10 @@ class CircuitBreaker:
         if left > 0:
             raise GuestError(
                 Reason.LEFT_ALONE,
-                f"domain {name!r} is left alone for {left / 60:.0f} more minutes: in its last {FAILURES} scans a pause "
-                "failed or took much longer than scan.max_pause; raise that, or set scan.mode to auto",
+                f"is left alone for {left / 60:.0f} more minutes: in its last {FAILURES} scans a pause failed or took "
+                "much longer than scan.max_pause",
+                "raise that, or set scan.mode to auto",
+                domain=name,
             )
         self._until.pop(guest_id, None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from samepaged.arch import PAGE_SIZE
@@ -20,12 +20,12 @@ from samepaged.memory.reader import Capture, GuestControl, GuestMemory, ScanRequ
 from samepaged.memory.scan_state import ScanState, limit_memory
 from samepaged.memory.throughput import ThroughputModel
 from samepaged.scan import audit
-from samepaged.scan.results import GuestScan
+from samepaged.scan.results import GuestScan, ScannedGuest
 from samepaged.scan.trace_recorder import Record
 from samepaged.sharing import Contents, PageDigest, coarsen, stable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from samepaged.attribution.page_owners import PageOwners
@@ -34,40 +34,15 @@ if TYPE_CHECKING:
     from samepaged.guard.client import GuardClient
     from samepaged.guest_id import GuestId
     from samepaged.hypervisor.protocol import Domain, Hypervisor
-    from samepaged.hypervisor.qemu_process import QemuProcess
     from samepaged.memory.hashing import Hashing
     from samepaged.memory.observer import PageObserver
     from samepaged.scan.attribution import AttributionSchedule
     from samepaged.scan.circuit_breaker import CircuitBreaker
     from samepaged.scan.clocks import Clocks
 
-__all__ = ["GuestScanner", "ScannedGuest"]
+__all__ = ["GuestScanner"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ScannedGuest:
-    """One guest's scan: how it went, of which process, and what it found. `lasting` is what the pages hold that kept
-    their content since the scan before, where there was one; `by_page_size` the contents in other sizes. `ownership` is
-    whose the pages of `digest` are, both of one instant, where this scan asked.
-    """
-
-    scan: GuestScan
-    process: QemuProcess
-    contents: Contents
-    lasting: Contents | None
-    by_page_size: Mapping[int, Contents]
-    ownership: PageOwners | None = None
-    digest: PageDigest | None = None
-
-    def renamed(self, name: str) -> ScannedGuest:
-        """The same under the name that the domain has now."""
-        return self if name == self.scan.name else replace(self, scan=replace(self.scan, name=name))
-
-    def lean(self) -> ScannedGuest:
-        """Without what only this round's analysis needs, and what takes as much memory again."""
-        return replace(self, lasting=None, by_page_size={}, ownership=None, digest=None)
 
 
 class GuestScanner:
@@ -150,8 +125,10 @@ class GuestScanner:
         if self._has_open_entry(domain.uuid):
             raise GuestError(
                 Reason.OPEN_ENTRY,
-                f"domain {domain.name!r} is not scanned: a journal entry of it is open, so a suspend call of an "
-                "earlier scan may still be queued in libvirt; see docs/operate/runbooks.md#samepagejournalentryopen",
+                "is not scanned: a journal entry of it is open, so a suspend call of an earlier scan may still be "
+                "queued in libvirt",
+                "see docs/operate/runbooks.md#samepagejournalentryopen",
+                domain=domain.name,
             )
 
     def _scan(

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.errors import GuestError, HypervisorError, Reason
+from samepaged.errors import GuestError, HypervisorError, Reason, excluded
 from samepaged.memory.hashing import Interrupted
 from samepaged.os_errors import exhausted, memory_error, no_resources
-from samepaged.scan.results import HostScan, SkippedGuest
+from samepaged.scan.results import HostScan, ScannedGuest, SkippedGuest
 from samepaged.sharing import Member, PageSizeSharing, SharingReport, analyse
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from samepaged.config import Config
     from samepaged.guest_id import GuestId
     from samepaged.hypervisor.protocol import Hypervisor
-    from samepaged.scan.guest import GuestScanner, ScannedGuest
+    from samepaged.scan.guest import GuestScanner
 
 __all__ = ["HostRound", "known_after", "report", "scan_all"]
 
@@ -131,9 +131,7 @@ def _skip(name: str, guest_id: GuestId | None, error: Exception) -> SkippedGuest
     elif isinstance(error, OSError) and exhausted(error):
         error = no_resources(str(error.filename or "a file"), error)
     if isinstance(error, GuestError):
-        told = str(error)
-        told = told if repr(name) in told else f"domain {name!r}: {told}"
-        return SkippedGuest(name, error.reason, told, guest_id)
+        return SkippedGuest(name, error.reason, error.about(name), guest_id, error.remedy)
     log.error("domain %r: an error that was not foreseen; please report it", name, exc_info=error)
     text = f"domain {name!r}: {type(error).__name__}; please report it, with the log"
     return SkippedGuest(name, Reason.INTERNAL, text, guest_id)
@@ -164,7 +162,7 @@ def scan_all(
         except HypervisorError as error:
             if not hypervisor.alive:
                 raise
-            round_.skipped.append(SkippedGuest(name, Reason.LIBVIRT, str(error), guest_id))
+            round_.skipped.append(SkippedGuest(name, Reason.LIBVIRT, str(error), guest_id, error.remedy))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other guests
             round_.skipped.append(_skip(name, guest_id, error))
     return round_
@@ -192,6 +190,5 @@ def _selected(hypervisor: Hypervisor, config: Config, round_: HostRound) -> dict
         if config.selects(name):
             found[domain.guest_id] = name
         else:
-            text = f"domain {name!r} is excluded by the configuration (guests)"
-            round_.skipped.append(SkippedGuest(name, Reason.EXCLUDED, text, domain.guest_id))
+            round_.skipped.append(SkippedGuest(name, Reason.EXCLUDED, str(excluded(name)), domain.guest_id))
     return found

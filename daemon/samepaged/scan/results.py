@@ -6,15 +6,20 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from samepaged.escape import valid
 from samepaged.ksm import expected_profit
 from samepaged.sharing import PageSizeSharing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from samepaged.attribution.page_owners import PageOwners
     from samepaged.errors import Reason
     from samepaged.guest_id import GuestId
-    from samepaged.sharing import GuestSharing, SharingReport
+    from samepaged.hypervisor.qemu_process import QemuProcess
+    from samepaged.sharing import Contents, GuestSharing, PageDigest, SharingReport
 
-__all__ = ["GuestScan", "HostScan", "SkippedGuest", "mergeable_pages"]
+__all__ = ["GuestScan", "HostScan", "ScannedGuest", "SkippedGuest", "mergeable_pages"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +55,54 @@ class GuestScan:
 
 
 @dataclass(frozen=True, slots=True)
+class ScannedGuest:
+    """One guest's scan, the guest's process, and the contents of its memory. `lasting` has the contents of the pages
+    that are unchanged since the scan before, if there was one; `by_page_size` the contents in other page sizes. If page
+    attribution was due, `ownership` has the owners of the pages of `digest`, both of one instant.
+    """
+
+    scan: GuestScan
+    process: QemuProcess
+    contents: Contents
+    lasting: Contents | None
+    by_page_size: Mapping[int, Contents]
+    ownership: PageOwners | None = None
+    digest: PageDigest | None = None
+
+    def renamed(self, name: str) -> ScannedGuest:
+        """The same under the name that the domain has now."""
+        return self if name == self.scan.name else replace(self, scan=replace(self.scan, name=name))
+
+    def lean(self) -> ScannedGuest:
+        """Without what only this round's analysis needs, and what takes as much memory again."""
+        return replace(self, lasting=None, by_page_size={}, ownership=None, digest=None)
+
+
+@dataclass(frozen=True, slots=True)
 class SkippedGuest:
-    """A guest that was not scanned: the reason, and a line for people. `guest_id` is None without such a domain."""
+    """A guest that was not scanned. `message` is a line with the problem and the remedy; `guest_id` is None without
+    such a domain, `remedy` if the problem needs no action.
+    """
 
     name: str
     reason: Reason
     message: str
     guest_id: GuestId | None = None
+    remedy: str | None = None
+
+    def journal_fields(self) -> dict[str, dict[str, str]]:
+        """The `extra` of a log call about the guest, as in `journald.about`."""
+        fields = {"SAMEPAGED_DOMAIN": self.name, "SAMEPAGED_REASON": self.reason.value}
+        return {"journal_fields": fields if self.remedy is None else fields | {"SAMEPAGED_REMEDY": self.remedy}}
+
+    def document(self) -> dict[str, str | None]:
+        """The guest as an object of JSON; each string is valid Unicode."""
+        return {
+            "name": valid(self.name),
+            "reason": valid(self.message),
+            "reason_code": self.reason.value,
+            "remedy": None if self.remedy is None else valid(self.remedy),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from samepaged import hash_seed
+from samepaged import hash_seed, sd_notify
 from samepaged.backoff import Backoff
 from samepaged.config import load
 from samepaged.errors import HypervisorError, SamepagedError
@@ -18,11 +18,10 @@ from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.ksm import read_merging
 from samepaged.memory.hashing import Hashing, Interrupted, best_hasher
-from samepaged.scan.attribution import AttributionSchedule
-from samepaged.scan.attribution_report import answers_of, still_shown
+from samepaged.scan.attribution import AttributionSchedule, attribution_reports, visible_attribution
 from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks
-from samepaged.scan.guest import GuestScanner, ScannedGuest
+from samepaged.scan.guest import GuestScanner
 from samepaged.scan.host import HostRound, known_after, report, scan_all
 from samepaged.scan.snapshot import (
     ConfigStatus,
@@ -32,7 +31,6 @@ from samepaged.scan.snapshot import (
     TraceStats,
 )
 from samepaged.scan.trace_recorder import TraceRecorder
-from samepaged.service import systemd
 from samepaged.service.history import counted, extended, history_point
 from samepaged.service.schedule import Schedule
 from samepaged.service.snapshot_store import SnapshotStore
@@ -49,7 +47,7 @@ if TYPE_CHECKING:
     from samepaged.guest_id import GuestId
     from samepaged.ksm import Merging
     from samepaged.memory.scan_state import ScanState
-    from samepaged.scan.results import HostScan
+    from samepaged.scan.results import HostScan, ScannedGuest
     from samepaged.service.signals import Signals
     from samepaged.web.process import WebProcess
 
@@ -99,12 +97,12 @@ class Service:
         """Scan until a signal says to stop. Raises SamepagedError where it cannot begin."""
         try:
             self._web_feed.start(self._stop)
-            systemd.notify("READY=1", "STATUS=waiting for the first scan")
+            sd_notify.notify("READY=1", "STATUS=waiting for the first scan")
             self._recovery.start()
             while not self._signals.stopping:
                 self._step()
         finally:
-            systemd.notify("STOPPING=1")
+            sd_notify.notify("STOPPING=1")
             self._web_feed.stop()
             self._textfile.remove()
             self._recorder.close()
@@ -148,14 +146,14 @@ class Service:
 
     def _patience(self) -> float:
         """The longest wait: systemd wants to hear from the loop, and a lost connection to be noticed."""
-        return min(systemd.watchdog_interval() or 5.0, 5.0)
+        return min(sd_notify.watchdog_interval() or 5.0, 5.0)
 
     def _beat(self) -> None:
         """Tell the watchdog that the loop is alive, not more often than it wants to hear."""
-        interval = systemd.watchdog_interval()
+        interval = sd_notify.watchdog_interval()
         now = time.monotonic()
         if interval is not None and now >= self._next_beat:
-            systemd.notify("WATCHDOG=1")
+            sd_notify.notify("WATCHDOG=1")
             self._next_beat = now + interval / 2
 
     def _stop(self) -> bool:
@@ -178,7 +176,7 @@ class Service:
         wait = self._backoff.failed()
         log.warning("%s; trying again in %.1f s", error, wait)
         self._store.update(lambda snapshot: replace(snapshot, libvirt_up=False))
-        systemd.notify("STATUS=libvirt is away")
+        sd_notify.notify("STATUS=libvirt is away")
         deadline = time.monotonic() + wait
         while not self._signals.stopping and (left := deadline - time.monotonic()) > 0:
             self._beat()
@@ -206,7 +204,7 @@ class Service:
         self._store.update(lambda snapshot: replace(snapshot, latest=fresh))
 
     def _scan(self) -> None:
-        systemd.notify("STATUS=scanning")
+        sd_notify.notify("STATUS=scanning")
         began = time.monotonic()
         hashing = Hashing(best_hasher(), self._seed, self._config.scan.thread_count, self._stop)
         guard, record = self._guarded(), self._recorder.offer
@@ -231,14 +229,14 @@ class Service:
         self._clocks.round_ended(round_.running, round_.skipped)
         for skipped in round_.skipped:
             if not skipped.reason.intended:
-                log.warning("skipped: %s", skipped.message)
+                log.warning("skipped: %s", skipped.message, extra=skipped.journal_fields())
         self._known = known_after(self._known, round_)
         latest = report((self._known | round_.scanned).values(), round_.skipped, round_.started, 0.0)
         # How long it took: reading all guests, and analysing what was read.
         latest = replace(latest, duration_seconds=time.monotonic() - began)
         self._show(round_, latest)
         self._forget_departed()
-        systemd.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} not scanned")
+        sd_notify.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} not scanned")
         log.info("scanned %d guests in %.1f s", len(round_.scanned), latest.duration_seconds)
 
     def _show(self, round_: HostRound, latest: HostScan) -> None:
@@ -265,7 +263,7 @@ class Service:
         if not config.enabled:
             return {}
         everybody = self._known | round_.scanned
-        found = answers_of(everybody, names=config.names, beat=self._beat)
+        found = attribution_reports(everybody, names=config.names, beat=self._beat)
         fresh = {}
         for guest_id, one in found.items():
             started = everybody[guest_id].scan.started
@@ -317,7 +315,7 @@ class Service:
 
     def _reload(self) -> None:
         """Take over the configuration as it is now on disk; one that is bad, or cannot be applied, changes nothing."""
-        systemd.notify("RELOADING=1")
+        sd_notify.notify("RELOADING=1")
         try:
             config = load(self._path)
             self._apply(config)
@@ -329,7 +327,7 @@ class Service:
             log.info("configuration reloaded")
             loaded = ConfigStatus(successful=True, loaded=time.time())
             self._store.update(lambda snapshot: replace(snapshot, config=loaded))
-        systemd.notify("READY=1")
+        sd_notify.notify("READY=1")
 
     def _apply(self, config: Config) -> None:
         new_seed = hash_seed.load(config.hashing.seed, config.state_directory)
@@ -352,7 +350,7 @@ class Service:
                 export=config.export,
                 attribution=config.sources,
                 next_scan=self._due(),
-                sources=still_shown(snapshot.sources, config.sources),
+                sources=visible_attribution(snapshot.sources, config.sources),
             )
         )
         logging.getLogger("samepaged").setLevel(config.log.level.upper())

@@ -14,17 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = [
-    "ABSENT",
-    "FIRST_HASH",
-    "SWAPPED",
-    "ZERO",
-    "Contents",
-    "PageDigest",
-    "count_all",
-    "stable",
-    "state_starts",
-]
+__all__ = ["ABSENT", "FIRST_HASH", "SWAPPED", "ZERO", "Contents", "PageDigest"]
+__all__ += ["count_all", "stable", "state_starts"]
 
 # A page without a hash has one of three reserved values in the hash's place, so that hash and state are one number
 # of 8 bytes a page, and sort together. A content whose hash happens to be reserved has FIRST_HASH added to it

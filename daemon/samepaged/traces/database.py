@@ -25,7 +25,7 @@ def is_installed() -> bool:
 def check_installed() -> None:
     """Raises SamepagedError where DuckDB is missing."""
     if not is_installed():
-        raise SamepagedError("traces need DuckDB, which is not installed; run pip install 'samepaged[traces]'")
+        raise SamepagedError("traces need DuckDB, which is not installed", "run pip install 'samepaged[traces]'")
 
 
 def duckdb_errors() -> tuple[type[Exception], ...]:

@@ -23,6 +23,7 @@ from typing import Final
 
 from samepaged import privileges
 from samepaged.errors import SamepagedError, UsageError
+from samepaged.sd_notify import notify
 from samepaged.web.config_reload import ReloadingConfig
 from samepaged.web.ipc_server import IpcServer, feed_socket, take_scanners
 from samepaged.web.routes import Routes
@@ -57,7 +58,7 @@ def main() -> int:
 def _inherited() -> socket.socket:
     """The feed of a child. Its ends are closed in every program that is started from here."""
     if not stat.S_ISSOCK(os.fstat(0).st_mode):
-        raise UsageError("standard input is no socket; `samepaged run` starts this, or give --feed PATH")
+        raise UsageError("standard input is no socket", "`samepaged run` starts this, or give --feed PATH")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends with the scanner, which may have a guest to resume first
     feed = socket.socket(fileno=os.dup(0))
@@ -99,19 +100,10 @@ async def _service(listener: socket.socket) -> None:
         loop.add_signal_handler(number, stopped.set)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     scanners = loop.create_task(take_scanners(listener, _house()))
-    _notify("READY=1")
+    notify("READY=1")
     await stopped.wait()
-    _notify("STOPPING=1")
+    notify("STOPPING=1")
     scanners.cancel()
-
-
-def _notify(state: str) -> None:
-    """sd_notify(3), where there is a service manager to tell."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address[:1] in {"/", "@"}:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)
-            channel.sendall(state.encode())
 
 
 if __name__ == "__main__":

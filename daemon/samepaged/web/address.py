@@ -70,4 +70,4 @@ def is_loopback(host: str) -> bool:
 
 def _refusal(name: str, error: OSError | UnicodeError | OverflowError) -> SamepagedError:
     number, what = (error.errno, error.strerror) if isinstance(error, OSError) else (None, str(error))
-    return SamepagedError(f"cannot listen on {name}: {what}; {REMEDIES.get(number or 0, OTHER_REMEDY)}")
+    return SamepagedError(f"cannot listen on {name}: {what}", REMEDIES.get(number or 0, OTHER_REMEDY))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged import threads
 from samepaged.backoff import Backoff
-from samepaged.errors import ConfigError, SamepagedError
+from samepaged.errors import ConfigError, Fault, SamepagedError
 from samepaged.escape import printable
 from samepaged.os_errors import no_resources
 from samepaged.web.address import written
@@ -126,7 +126,7 @@ class WebClient:
                 self._settings = replace(before, number=before.number + 2)
             self._poke()
             if answer is None:
-                raise SamepagedError("the web process does not answer; is it stopped?")
+                raise SamepagedError("the web process does not answer", "is it stopped?")
             _check(answer)
 
     def changed(self) -> None:
@@ -250,7 +250,7 @@ class WebClient:
         else:
             self._retry = time.monotonic() + self._backoff.failed()
             if not awaited and answer.error != self._complaint:
-                log.error("no metrics: %s", printable(answer.error))
+                log.error("no metrics: %s", _fault(answer))
                 self._complaint = answer.error
         with self._state:
             self._away, self._answer = False, answer
@@ -270,11 +270,15 @@ def _settings(number: int, wanted: WebListener) -> Settings:
     return Settings(number, wanted.host, wanted.port, None if file is None else str(file))
 
 
+def _fault(answer: Answer) -> Fault:
+    return Fault(printable(answer.error), None if answer.remedy is None else printable(answer.remedy))
+
+
 def _check(answer: Answer) -> None:
     """Raise what the web process objects to. It is on the network: what it says is not trusted to be one line."""
     if answer.error:
-        error = printable(answer.error)
-        raise ConfigError(error) if answer.misconfigured else SamepagedError(error)
+        fault = _fault(answer)
+        raise ConfigError(fault) if answer.misconfigured else SamepagedError(fault.problem, fault.remedy)
 
 
 class FrameWriter:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import yaml
 from pydantic import ValidationError
 
-from samepaged.errors import ConfigError
+from samepaged.errors import ConfigError, Fault, InvalidValueError
+from samepaged.escape import printable
 from samepaged.web.config_schema import WebConfig
 from samepaged.web.tls import Unusable, context
+from samepaged.yaml_document import MAX_BYTES, Defect, Problem, Unreadable, read_document
 
 if TYPE_CHECKING:
     import ssl
@@ -22,20 +23,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Identity", "LoadedConfig", "identity", "load", "parse"]
 
-LARGEST: Final = 1 << 20
-DEEPEST: Final = 16
-# By pydantic's type of error. No text repeats what was written: it may be a key or a password's hash.
+# Texts that quote no value of the file, because it may be a key or a password's hash.
+DEFECTS: Final = {
+    Defect.NOT_YAML: ("is not YAML", "correct it"),
+    Defect.NOT_A_MAPPING: ("must be a mapping", "write lines of the form key: value"),
+    Defect.TOO_LARGE: ("has too many keys and values", "see docs/operate/web.md for what it may have"),
+    Defect.TOO_DEEP: ("is nested too deeply", "see docs/operate/web.md for what it may have"),
+    Defect.ALIAS: ("has an alias (*name)", "write the value where it belongs"),
+    Defect.TAG: ("has a tag (!name)", "remove it"),
+    Defect.DUPLICATE_KEY: ("has a key twice in one mapping", "remove one of the two"),
+    Defect.KEY_NOT_A_TEXT: ("has a key that is not a text", "write keys as plain words"),
+    Defect.HALF_A_CHARACTER: ("has half a character", r"write \U and eight digits for a character above U+FFFF"),
+}
+# By pydantic's type of error. These quote no value, either.
 TEXTS: Final = {
-    "missing": "is missing; add it",
-    "model_type": "must be a mapping; write its keys below it, or leave it out",
-    "dict_type": "must be a mapping; write its keys below it, or leave it out",
-    "tuple_type": "must be a list; write it in [ ], or a line beginning with - for each item",
-    "string_type": "must be a text; put it in quotes",
-    "bool_type": "must be true or false; write one of the two",
-    "int_type": "must be a whole number; write digits without quotes",
-    "greater_than_equal": "is too small; use at least {ge}",
-    "less_than_equal": "is too large; use at most {le}",
-    "value_error": "{error}",
+    "missing": ("is missing", "add it"),
+    "model_type": ("must be a mapping", "write its keys below it, or leave it out"),
+    "dict_type": ("must be a mapping", "write its keys below it, or leave it out"),
+    "tuple_type": ("must be a list", "write it in [ ], or a line beginning with - for each item"),
+    "string_type": ("must be a text", "put it in quotes"),
+    "bool_type": ("must be true or false", "write one of the two"),
+    "int_type": ("must be a whole number", "write digits without quotes"),
+    "greater_than_equal": ("is too small", "use at least {ge}"),
+    "less_than_equal": ("is too large", "use at most {le}"),
+    "extra_forbidden": ("unknown key", "remove it, or see docs/operate/web.md for its right name"),
 }
 
 
@@ -51,50 +62,30 @@ class LoadedConfig:
     tls: ssl.SSLContext | None
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses what the toolkit's strict decoder refuses, too: a key that is there twice; and aliases, and depth."""
-
-    _depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise Unusable("has an alias (*name); write the value where it belongs")
-        self._depth += 1
-        if self._depth > DEEPEST:
-            raise Unusable("is nested too deeply; see docs/operate/web.md for what it may have")
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - as in yaml
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if len(set(keys)) < len(keys):
-            raise Unusable("has a key twice in one mapping; remove one of the two")
-        return super().construct_mapping(node, deep)
-
-
 def load(path: Path, seen: dict[Path, Identity]) -> LoadedConfig:
     """Read the file `path` and those that it names, and note in `seen` which files these were. Raises ConfigError."""
     try:
         config = parse(_read(path, seen))
         return LoadedConfig(config, _encryption(config, path.parent, seen))
     except Unusable as unusable:
-        raise ConfigError(_one_line(f"{path}: {unusable}")) from None
+        problem = printable(f"{path}: {unusable.problem}")
+        raise ConfigError(Fault(problem, unusable.remedy)) from None
 
 
 def parse(text: bytes) -> WebConfig:
     """The configuration in `text`, without a look at the files that it names. Raises Unusable."""
     try:
-        data = yaml.load(text, _Loader)  # noqa: S506 - a child of the safe loader
-    # The last ones are what PyYAML makes of a number out of range, and of a tag without its value: !!timestamp x.
-    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError, AttributeError, LookupError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark is not None else ""
-        raise Unusable(f"{where}is not YAML; correct it") from None
+        document = read_document(text, yes_and_no=True)
+    except Unreadable as unreadable:
+        if unreadable.problem.defect is Defect.EMPTY:
+            return WebConfig()
+        raise _unusable(unreadable.problem) from None
+    if document.problems:
+        raise _unusable(document.problems[0])
     try:
-        return WebConfig.model_validate({} if data is None else data)
+        return WebConfig.model_validate(document.data)
     except ValidationError as invalid:
-        raise Unusable(_problem(invalid.errors(include_url=False, include_input=False)[0])) from None
+        raise _invalid(invalid.errors(include_url=False, include_input=False)[0]) from None
 
 
 def identity(path: Path) -> Identity:
@@ -117,14 +108,16 @@ def _read(path: Path, seen: dict[Path, Identity]) -> bytes:
         with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                raise Unusable("is no regular file; name one")
+                raise Unusable("is no regular file", "name one")
             seen[path] = _identity(found)
-            octets = file.read(LARGEST + 1)
+            octets = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or "that is no name of a file"
-        raise Unusable(f"cannot be read: {why}; correct its name, or let the user of the web process read it") from None
-    if len(octets) > LARGEST:
-        raise Unusable(f"is larger than {LARGEST} bytes; is it the right file?")
+        raise Unusable(
+            f"cannot be read: {why}", "correct its name, or let the user of the web process read it"
+        ) from None
+    if len(octets) > MAX_BYTES:
+        raise Unusable(f"is larger than {MAX_BYTES} bytes", "is it the right file?")
     return octets
 
 
@@ -138,21 +131,26 @@ def _encryption(config: WebConfig, directory: Path, seen: dict[Path, Identity]) 
         try:
             parts[name] = _read(directory / file, seen) if file else inline.encode()
         except Unusable as unusable:
-            raise Unusable(f"tls_server_config.{name}_file: {directory / file} {unusable}") from None
+            problem = f"tls_server_config.{name}_file: {directory / file} {unusable.problem}"
+            raise Unusable(problem, unusable.remedy) from None
     return context(tls, **parts)
 
 
-def _problem(error: ErrorDetails) -> str:
+def _unusable(problem: Problem) -> Unusable:
+    if problem.defect is None:
+        return Unusable(problem.problem, problem.remedy)
+    text, remedy = DEFECTS[problem.defect]
+    return Unusable(f"line {problem.place.line}: {text}", remedy)
+
+
+def _invalid(error: ErrorDetails) -> Unusable:
     path = ".".join(str(step) for step in error["loc"] if isinstance(step, str))
-    template = TEXTS.get(error["type"])
-    if error["type"] == "extra_forbidden":
-        text = "unknown key; remove it, or see docs/operate/web.md for its right name"
-    elif template is None:
-        text = f"{error['msg']}; correct it"
+    context = error.get("ctx", {})
+    reason, texts = context.get("error"), TEXTS.get(error["type"])
+    if isinstance(reason, InvalidValueError):
+        problem, remedy = reason.problem, reason.remedy
+    elif texts is not None:
+        problem, remedy = (text.format_map(context) for text in texts)
     else:
-        text = template.format_map(error.get("ctx", {}))
-    return f"{path}: {text}" if path else text
-
-
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+        problem, remedy = error["msg"], "correct it"
+    return Unusable(f"{path}: {problem}" if path else problem, remedy)

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 from pydantic import model_validator as whole
 
+from samepaged.errors import InvalidValueError
+
 __all__ = ["CIPHERS", "CURVES", "HttpServer", "RateLimiting", "TlsServer", "TlsVersion", "WebConfig"]
 
 # Go's names of the cipher suites that its crypto/tls holds to be secure; what OpenSSL calls them. Those of TLS 1.3
@@ -53,53 +55,57 @@ LONGEST_INTERVAL: Final = 86400.0
 
 def _verified(name: str) -> str:
     if name in UNVERIFIED:
-        raise ValueError(f"{name} takes certificates that nobody has verified; use {UNVERIFIED[name]}")
+        raise InvalidValueError(f"{name} takes certificates that nobody has verified", f"use {UNVERIFIED[name]}")
     known = ("NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert")
     if name not in ("", *known):
-        raise ValueError(f"is not known; use {', '.join(known[:-1])} or {known[-1]}")
+        raise InvalidValueError("is not known", f"use {', '.join(known[:-1])} or {known[-1]}")
     return name or known[0]
 
 
 def _cipher(name: str) -> str:
     if name not in CIPHERS:
-        raise ValueError(f"is not known, or not secure; use some of {', '.join(CIPHERS)}")
+        raise InvalidValueError("is not known, or not secure", f"use some of {', '.join(CIPHERS)}")
     return name
 
 
 def _curve(name: str) -> str:
     if name not in CURVES:
-        raise ValueError(f"is not known; use {', '.join(CURVES)}")
+        raise InvalidValueError("is not known", f"use {', '.join(CURVES)}")
     return name
 
 
 def _version(name: str) -> str:
     if name in {"TLS10", "TLS11"}:
-        raise ValueError(f"{name} is not spoken here; use TLS12 or TLS13")
+        raise InvalidValueError(f"{name} is not spoken here", "use TLS12 or TLS13")
     if name not in {"TLS12", "TLS13"}:
-        raise ValueError("is not known; use TLS12 or TLS13")
+        raise InvalidValueError("is not known", "use TLS12 or TLS13")
     return name
 
 
 def _header_values(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if name not in HEADERS:
-            raise ValueError(f"one of them cannot be set; use some of {', '.join(HEADERS)}")
+            raise InvalidValueError("one of them cannot be set", f"use some of {', '.join(HEADERS)}")
         if HEADERS[name] and value not in ("", *HEADERS[name]):
-            raise ValueError(f"{name} has another value than {' or '.join(HEADERS[name])}; use that")
+            raise InvalidValueError(f"{name} has another value than {' or '.join(HEADERS[name])}", "use that")
         if not (value.isascii() and value.isprintable()):
-            raise ValueError(f"{name} has a character that a header cannot have; write ASCII, in one line")
+            raise InvalidValueError(f"{name} has a character that a header cannot have", "write ASCII, in one line")
     return {name: value.strip() for name, value in headers.items() if value.strip()}
 
 
 def _hashes(users: dict[str, str]) -> dict[str, str]:
     for number, (name, hashed) in enumerate(users.items(), start=1):
         if ":" in name:
-            raise ValueError(f"the name of user {number} has a colon in it; choose another")
+            raise InvalidValueError(f"the name of user {number} has a colon in it", "choose another")
         found = BCRYPT.fullmatch(hashed)
         if not found:
-            raise ValueError(f"what user {number} has is no bcrypt hash; make one with `htpasswd -nBC 10 NAME`")
+            raise InvalidValueError(
+                f"what user {number} has is no bcrypt hash", "make one with `htpasswd -nBC 10 NAME`"
+            )
         if int(found[1]) not in COSTS:
-            raise ValueError(f"the hash of user {number} has a cost outside {COSTS[0]} to {COSTS[-1]}; use 10 to 12")
+            raise InvalidValueError(
+                f"the hash of user {number} has a cost outside {COSTS[0]} to {COSTS[-1]}", "use 10 to 12"
+            )
     return users
 
 
@@ -108,14 +114,14 @@ def _seconds(value: object) -> float:
     if isinstance(value, str) and value != "0":
         parts = GO_DURATION.findall(value)
         if not parts or "".join(number + unit for number, unit in parts) != value:
-            raise ValueError("is no duration; write one such as 1s, 500ms or 1m30s")
+            raise InvalidValueError("is no duration", "write one such as 1s, 500ms or 1m30s")
         seconds = sum(float(number) * GO_UNITS[unit] for number, unit in parts)
         if not seconds <= LONGEST_INTERVAL:
-            raise ValueError("is longer than a day; use less")
+            raise InvalidValueError("is longer than a day", "use less")
         return seconds
     if value in (0, "0") and not isinstance(value, bool):
         return 0.0
-    raise ValueError("is no duration; write one such as 1s, 500ms or 1m30s")
+    raise InvalidValueError("is no duration", "write one such as 1s, 500ms or 1m30s")
 
 
 TlsVersion = Literal["TLS12", "TLS13"]
@@ -148,22 +154,24 @@ class TlsServer(_Section):
         for name in ("cert", "key"):
             inline, file = getattr(self, name), getattr(self, f"{name}_file")
             if not inline and not file:
-                raise ValueError(f"{name}_file is missing; name it, or leave tls_server_config out")
+                raise InvalidValueError(f"{name}_file is missing", "name it, or leave tls_server_config out")
             if inline and file:
-                raise ValueError(f"{name} and {name}_file are both there; leave one out")
+                raise InvalidValueError(f"{name} and {name}_file are both there", "leave one out")
         authority = self.client_ca or self.client_ca_file
         if self.client_ca and self.client_ca_file:
-            raise ValueError("client_ca and client_ca_file are both there; leave one out")
+            raise InvalidValueError("client_ca and client_ca_file are both there", "leave one out")
         if authority and self.client_auth_type == "NoClientCert":
-            raise ValueError(
-                "client_ca_file is of no use with client_auth_type NoClientCert; use RequireAndVerifyClientCert"
+            raise InvalidValueError(
+                "client_ca_file is of no use with client_auth_type NoClientCert", "use RequireAndVerifyClientCert"
             )
         if not authority and self.client_auth_type != "NoClientCert":
-            raise ValueError(f"client_auth_type {self.client_auth_type} takes a client_ca_file; name it")
+            raise InvalidValueError(f"client_auth_type {self.client_auth_type} takes a client_ca_file", "name it")
         if self.client_allowed_sans is not None and self.client_auth_type == "NoClientCert":
-            raise ValueError("client_allowed_sans takes a client_auth_type of RequireAndVerifyClientCert; set it")
+            raise InvalidValueError(
+                "client_allowed_sans takes a client_auth_type of RequireAndVerifyClientCert", "set it"
+            )
         if self.min_version > self.max_version:
-            raise ValueError("max_version is below min_version; raise it")
+            raise InvalidValueError("max_version is below min_version", "raise it")
         return self
 
 
@@ -183,7 +191,7 @@ class RateLimiting(_Section):
     @whole(mode="after")
     def _lets_somebody_in(self) -> Self:
         if self.interval and not self.burst:
-            raise ValueError("burst is 0, which lets nobody in; use at least 1")
+            raise InvalidValueError("burst is 0, which lets nobody in", "use at least 1")
         return self
 
 

@@ -97,7 +97,8 @@ class IpcServer:
             config = ReloadingConfig(path, self.report)
             host, port = self._server.listen(settings.host, settings.port)
         except SamepagedError as error:
-            return Answer(settings.number, error=str(error), misconfigured=isinstance(error, ConfigError))
+            blame = isinstance(error, ConfigError)
+            return Answer(settings.number, error=error.problem, remedy=error.remedy, misconfigured=blame)
         self._server.config = config
         self._warn()
         return Answer(settings.number, host, port, tls=config.current().loaded.tls is not None)
@@ -143,7 +144,7 @@ def feed_socket(path: Path) -> socket.socket:
     except (OSError, ValueError) as error:
         listener.close()
         why = getattr(error, "strerror", None) or str(error)
-        raise SamepagedError(f"cannot listen on {path}: {why}; name a path in a directory of this user") from error
+        raise SamepagedError(f"cannot listen on {path}: {why}", "name a path in a directory of this user") from error
     listener.setblocking(False)
     return listener
 

@@ -1,30 +1,52 @@
-"""What scanner and web process say to each other, over a stream: frames of a JSON header and, for documents, bodies.
-
-A frame is eight bytes (the header's length and the bodies', both big-endian), the header, and the bodies one after
-another. Neither side trusts the other's lengths, nor what a header says.
-"""
+"""Messages between the scanner and the web process (ipc.py), and a reader of a stream that arrives in pieces."""
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
-from samepaged.errors import SamepagedError
+from samepaged.ipc import START, Array, Flag, Form, Number, ProtocolError, Rows, Text, header_length, pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from samepaged.ipc import Header
 
 __all__ = ["Answer", "Document", "Documents", "FeedError", "FrameReader", "Message", "Report", "Settings", "encode"]
 
-LENGTHS: Final = struct.Struct("!II")
-LONGEST_HEADER: Final = 1 << 16
 LARGEST_BODIES: Final = 1 << 26
 MOST_DOCUMENTS: Final = 64
 LONGEST_TEXT: Final = 4096
+SAME_VERSION: Final = "do scanner and web process have the same version?"
+_NUMBER: Final = Number(0, (1 << 63) - 1)
+_TEXT: Final = Text(LONGEST_TEXT)
+_PORT: Final = Number(0, (1 << 16) - 1)
+_FINAL_STATUS: Final = Number(200, 599)
+FORMS: Final = {
+    "documents": Form(
+        {"documents": Rows(MOST_DOCUMENTS, (_TEXT, _TEXT, _FINAL_STATUS, Number(0, LARGEST_BODIES)))},
+        {"bodies": Array("u1", LARGEST_BODIES)},
+    ),
+    "settings": Form(
+        {"number": _NUMBER, "host": _TEXT, "port": _PORT, "web_config_file": Text(LONGEST_TEXT, optional=True)}
+    ),
+    "answer": Form(
+        {
+            "number": _NUMBER,
+            "host": _TEXT,
+            "port": _PORT,
+            "tls": Flag(),
+            "error": _TEXT,
+            "remedy": Text(LONGEST_TEXT, optional=True),
+            "misconfigured": Flag(),
+        }
+    ),
+    "report": Form({"error": _TEXT}),
+}
 
 
-class FeedError(SamepagedError):
-    """The other side does not keep to the protocol: it is another version, or out of its mind."""
+class FeedError(ProtocolError):
+    """The peer violated the feed protocol, for example because it runs another version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +91,7 @@ class Answer:
     port: int = 0
     tls: bool = False
     error: str = ""
+    remedy: str | None = None
     misconfigured: bool = False
 
 
@@ -83,102 +106,92 @@ Message = Documents | Settings | Answer | Report
 
 
 def encode(message: Message) -> list[bytes]:
-    """The frame of `message` in parts; bodies are not copied. Raises FeedError where it is too large to be sent."""
+    """The frame of `message` in parts; bodies are not copied. Raises FeedError if it is too large."""
     bodies: list[bytes] = []
     match message:
         case Documents(documents):
-            bodies = [document.body for document in documents]
-            header: dict[str, Any] = {
-                "documents": [[one.path, one.media_type, one.status, len(one.body)] for one in documents]
-            }
-        case Settings(number, host, port, path):
-            header = {"settings": [number, host, port, path]}
-        case Answer(number, host, port, tls, error, misconfigured):
-            header = {"answer": [number, host, port, tls, error[:LONGEST_TEXT], misconfigured]}
-        case Report(error):
-            header = {"report": [error[:LONGEST_TEXT]]}
-    text = json.dumps(header).encode()
+            kind, bodies = "documents", [document.body for document in documents]
+            rows = [[one.path, one.media_type, one.status, len(one.body)] for one in documents]
+            fields: dict[str, Any] = {"documents": rows}
+        case Settings():
+            kind, fields = "settings", _fields("settings", message)
+        case Answer():
+            kind, fields = "answer", _fields("answer", message)
+        case Report():
+            kind, fields = "report", _fields("report", message)
     length = sum(map(len, bodies))
-    if len(text) > LONGEST_HEADER or len(bodies) > MOST_DOCUMENTS or length > LARGEST_BODIES:
-        raise FeedError(f"the documents for the web process take {length} bytes; it takes {LARGEST_BODIES} at most")
-    return [LENGTHS.pack(len(text), length) + text, *bodies]
+    too_large = len(bodies) > MOST_DOCUMENTS or length > LARGEST_BODIES
+    try:
+        start = b"" if too_large else pack(kind, fields, {"bodies": length} if kind == "documents" else {})
+    except ProtocolError:
+        too_large = True
+    if too_large:
+        raise FeedError(f"the documents for the web process take {length} bytes", f"it takes {LARGEST_BODIES} at most")
+    return [start, *bodies]
+
+
+def _fields(kind: str, message: Settings | Answer | Report) -> dict[str, Any]:
+    values = [value[:LONGEST_TEXT] if isinstance(value, str) else value for value in astuple(message)]
+    return dict(zip(FORMS[kind].fields, values, strict=True))
 
 
 class FrameReader:
-    """Messages out of a stream that is fed in pieces. `largest` is what the bodies of one frame may have together."""
+    """Messages out of a stream that is fed in pieces. `largest` bounds the bodies of one frame together, in bytes."""
 
     def __init__(self, largest: int = LARGEST_BODIES) -> None:
-        self._largest = largest
+        documents = replace(FORMS["documents"], arrays={"bodies": Array("u1", largest)})
+        self._forms = {**FORMS, "documents": documents}
         self._buffer = bytearray()
+        self._header: Header | None = None  # of the frame whose bodies are awaited
 
     def feed(self, data: bytes) -> list[Message]:
-        """The messages that are whole now. Raises FeedError; the stream is of no use then."""
+        """The messages that are complete now. Raises FeedError; the stream is not usable after that."""
         self._buffer += data
-        return list(self._frames())
+        try:
+            return list(self._frames())
+        except ProtocolError as error:
+            raise FeedError(error.problem, SAME_VERSION) from error
 
     def _frames(self) -> Iterator[Message]:
-        while len(self._buffer) >= LENGTHS.size:
-            header, bodies = LENGTHS.unpack_from(self._buffer)
-            if header > LONGEST_HEADER or bodies > self._largest:
-                raise FeedError("a frame is too long; do scanner and web process have the same version?")
-            end = LENGTHS.size + header
-            if len(self._buffer) < end + bodies:
+        while (header := self._header or self._next_header()) is not None:
+            self._header = header
+            length = sum(header.lengths.values())
+            if len(self._buffer) < length:
                 return
-            with memoryview(self._buffer) as view:
-                message = _decode(bytes(view[LENGTHS.size : end]), view[end : end + bodies])
-            del self._buffer[: end + bodies]
+            with memoryview(self._buffer) as view, view[:length] as bodies:
+                message = _message(header, bodies)
+            del self._buffer[:length]
+            self._header = None
             yield message
 
+    def _next_header(self) -> Header | None:
+        """The header at the start of the buffer, which is taken off; None if it is not complete."""
+        if len(self._buffer) < START.size:
+            return None
+        end = START.size + header_length(self._buffer[: START.size])
+        if len(self._buffer) < end:
+            return None
+        header = unpack(self._buffer[START.size : end], self._forms)
+        del self._buffer[:end]
+        return header
 
-def _decode(header: bytes, bodies: memoryview) -> Message:
-    try:
-        with bodies:
-            return _message(json.loads(header), bodies)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise FeedError("a frame makes no sense; do scanner and web process have the same version?") from error
 
-
-def _message(header: object, bodies: memoryview) -> Message:
-    if not isinstance(header, Mapping) or len(header) != 1:
-        raise ValueError("not one message")
-    ((kind, fields),) = header.items()
-    if not isinstance(fields, list):
-        raise TypeError(kind)
-    match kind:
+def _message(header: Header, bodies: memoryview) -> Message:
+    match header.kind:
         case "documents":
-            return Documents(tuple(_documents(fields, bodies)))
+            return Documents(tuple(_documents(header.fields["documents"], bodies)))
         case "settings":
-            number, host, port, path = _typed(fields, int, str, int, (str, type(None)))
-            return Settings(number, host, port, path)
+            return Settings(**header.fields)
         case "answer":
-            return Answer(*_typed(fields, int, str, int, bool, str, bool))
-        case "report":
-            return Report(*_typed(fields, str))
+            return Answer(**header.fields)
         case _:
-            raise ValueError(kind)
+            return Report(**header.fields)
 
 
-def _documents(fields: Sequence[object], bodies: memoryview) -> Iterator[Document]:
-    if len(fields) > MOST_DOCUMENTS:
-        raise ValueError("too many documents")
+def _documents(rows: list[tuple[str, str, int, int]], bodies: memoryview) -> Iterator[Document]:
+    if sum(length for *_, length in rows) != len(bodies):
+        raise ProtocolError("the length of bodies is not that of the documents")
     start = 0
-    for one in fields:
-        if not isinstance(one, list):
-            raise TypeError("not a document")
-        path, media_type, status, length = _typed(one, str, str, int, int)
-        if length < 0 or start + length > len(bodies) or not 200 <= status <= 599:  # noqa: PLR2004 - final statuses
-            raise ValueError("not a document")
+    for path, media_type, status, length in rows:
         yield Document(path, media_type, bytes(bodies[start : start + length]), status)
         start += length
-    if start != len(bodies):
-        raise ValueError("more bodies than documents")
-
-
-def _typed(fields: Sequence[Any], *types: type | tuple[type, ...]) -> Sequence[Any]:
-    """`fields`, if they are of these types and no others. A bool is no number."""
-    if len(fields) != len(types):
-        raise ValueError("not so many fields")
-    for field, kind in zip(fields, types, strict=True):
-        if not isinstance(field, kind) or (isinstance(field, bool) and kind is not bool):
-            raise TypeError("a field of another type")
-    return fields

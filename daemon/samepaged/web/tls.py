@@ -7,6 +7,7 @@ import os
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
+from samepaged.errors import SamepagedError
 from samepaged.web.config_schema import CIPHERS, CURVES
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ VERIFY: Final = {
 }
 
 
-class Unusable(Exception):  # noqa: N818 - what is wrong with the file, without its name
-    """The web configuration file cannot be used; the message lacks its name."""
+class Unusable(SamepagedError):  # noqa: N818 - ConfigError, once the file's name is added
+    """The web configuration file is not usable; `problem` lacks its name."""
 
 
 def context(tls: TlsServer, *, cert: bytes, key: bytes, client_ca: bytes) -> ssl.SSLContext:
@@ -44,7 +45,7 @@ def context(tls: TlsServer, *, cert: bytes, key: bytes, client_ca: bytes) -> ssl
             made.load_verify_locations(cadata=client_ca.decode("ascii"))
         except (ssl.SSLError, ValueError) as error:
             raise Unusable(
-                f"tls_server_config.client_ca: no certificates in PEM{_reason(error)}; correct the file"
+                f"tls_server_config.client_ca: no certificates in PEM{_reason(error)}", "correct the file"
             ) from None
     _load_certificate(made, cert, key)
     return made
@@ -77,11 +78,11 @@ def _choose_ciphers(made: ssl.SSLContext, tls: TlsServer) -> None:
         try:
             made.set_ciphers(":".join(names))
         except ssl.SSLError:
-            raise Unusable("tls_server_config.cipher_suites: OpenSSL has none of them; name others") from None
+            raise Unusable("tls_server_config.cipher_suites: OpenSSL has none of them", "name others") from None
     elif tls.max_version == "TLS13":
         made.minimum_version = ssl.TLSVersion.TLSv1_3  # no suite of TLS 1.2 is allowed
     else:
-        raise Unusable("tls_server_config.cipher_suites: none is of TLS 1.2; add one, or let max_version be TLS13")
+        raise Unusable("tls_server_config.cipher_suites: none is of TLS 1.2", "add one, or let max_version be TLS13")
 
 
 def _choose_curves(made: ssl.SSLContext, tls: TlsServer) -> None:
@@ -95,8 +96,8 @@ def _choose_curves(made: ssl.SSLContext, tls: TlsServer) -> None:
         made.set_ecdh_curve(names[0])
     else:
         raise Unusable(
-            "tls_server_config.curve_preferences: this Python can set one curve only; name one, or leave it out for "
-            "all that are secure"
+            "tls_server_config.curve_preferences: this Python can set one curve only",
+            "name one, or leave it out for all that are secure",
         )
 
 
@@ -110,8 +111,8 @@ def _load_certificate(made: ssl.SSLContext, cert: bytes, key: bytes) -> None:
         made.load_cert_chain(f"/proc/self/fd/{descriptor}", password=lambda: b"")
     except (ssl.SSLError, OSError, ValueError) as error:
         raise Unusable(
-            f"tls_server_config: certificate and key are no pair in PEM, or the key is encrypted{_reason(error)}; "
-            "correct cert_file or key_file"
+            f"tls_server_config: certificate and key are no pair in PEM, or the key is encrypted{_reason(error)}",
+            "correct cert_file or key_file",
         ) from None
     finally:
         os.close(descriptor)

@@ -20,8 +20,9 @@ from samepaged.attribution.messages import (
     regions_of,
     replies,
 )
-from samepaged.attribution.wire import Channel, WireError
+from samepaged.attribution.wire import Channel
 from samepaged.attribution.worker import Worker
+from samepaged.ipc import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +132,7 @@ class _Daemon:
         message = self._channel.receive(forms)
         for name in PAGE_NUMBER_ARRAYS.get(message.kind, ()):
             if not are_page_numbers(message.arrays[name], self._layout.pages):
-                raise WireError(f"its {name} are no pages of the guest")
+                raise ProtocolError(f"its {name} are no pages of the guest")
         match message.kind:
             case "error":
                 self.refused = message.fields["reason"] or ""
@@ -203,7 +204,7 @@ def attempt(
     kind, why = "crash", ""
     try:
         reader.run()
-    except WireError as error:
+    except ProtocolError as error:
         # Either both have said all; or the process said what the daemon does not take.
         kind, why = _kind(daemon, str(error))
     except HangError as error:

@@ -1,11 +1,11 @@
-"""What scanner and web process say to each other: frames, whole and in pieces."""
+"""Messages between scanner and web process: frames, whole and in pieces."""
 
 from __future__ import annotations
 
 import json
-import struct
 from typing import Final
 
+from samepaged.ipc import MAGIC, START
 from samepaged.web.protocol import (
     Answer,
     Document,
@@ -22,12 +22,14 @@ from tests.fuzz.target import Target
 LARGEST: Final = 1 << 16
 WORDS: Final = (
     *(
-        b'{"documents": [',
-        b'{"settings": [',
-        b'{"answer": [',
-        b'{"report": [',
-        b'"report"',
+        b'{"kind": "documents", "fields": {"documents": [',
+        b'"fields": {"number": 1, "host": "", "port": 1, "web_config_file": null}',
+        b'"lengths": {"bodies": ',
+        b'"settings"',
+        b'"answer"',
+        b'{"kind": "report", "fields": {"error": ""}, "lengths": {}}',
         b"]}",
+        MAGIC,
         b"null",
         b"true",
         b"1.0",
@@ -62,7 +64,7 @@ def _frame(*messages: Message) -> bytes:
 
 def _raw(header: object, bodies: bytes = b"") -> bytes:
     text = json.dumps(header).encode()
-    return struct.pack("!II", len(text), len(bodies)) + text + bodies
+    return START.pack(MAGIC, len(text)) + text + bodies
 
 
 TARGET = Target(
@@ -74,7 +76,14 @@ TARGET = Target(
         _frame(
             Answer(1, "127.0.0.1", 9953, tls=True), Answer(2, error="é", misconfigured=True), Report(), Report("no")
         ),
-        _raw({"documents": [["/", "a", 200, 2], ["/", "b", 200, 3]]}, b"aabbb"),
+        _raw(
+            {
+                "kind": "documents",
+                "fields": {"documents": [["/", "a", 200, 2], ["/", "b", 200, 3]]},
+                "lengths": {"bodies": 5},
+            },
+            b"aabbb",
+        ),
     ),
     words=WORDS,
     refusals=(FeedError,),

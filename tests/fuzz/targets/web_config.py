@@ -6,8 +6,8 @@ from typing import Final
 
 import bcrypt
 
-from samepaged.config.problem import one_line
-from samepaged.errors import ConfigError
+from samepaged.errors import ConfigError, Fault
+from samepaged.escape import printable
 from samepaged.web.auth import Authenticator, RateLimit
 from samepaged.web.config_file import parse
 from samepaged.web.config_schema import CIPHERS, COSTS, CURVES, HEADERS
@@ -95,7 +95,7 @@ def check(data: bytes) -> None:
     try:
         config = parse(data)
     except Unusable as unusable:
-        raise ConfigError(one_line(str(unusable))) from None  # as config_file.load does
+        raise ConfigError(Fault(printable(unusable.problem), unusable.remedy)) from None  # as config_file.load does
     tls = config.tls_server_config
     if tls is not None:
         assert tls.cert or tls.cert_file

@@ -17,7 +17,8 @@ from samepaged.attribution.messages import (
     replies,
 )
 from samepaged.attribution.page_owners import KIND, KINDS, PageOwners
-from samepaged.attribution.wire import MAGIC, START, Channel, WireError
+from samepaged.attribution.wire import Channel
+from samepaged.ipc import MAGIC, START, ProtocolError
 from tests.fuzz.target import Target
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def check(data: bytes) -> None:
         assert len(array) == shape.most if shape.exact else len(array) <= shape.most
     for name in PAGE_NUMBER_ARRAYS.get(message.kind, ()):
         if not are_page_numbers(message.arrays[name], PAGES):
-            raise WireError("its pages are none")
+            raise ProtocolError("its pages are none")
         np.zeros(PAGES)[message.arrays[name]] = 1
     if message.kind == "attribution":
         _check_ownership(page_owners_from_message(message.fields, message.arrays))

@@ -225,7 +225,7 @@ def test_memory_limit_is_named_as_reason() -> None:
     guest = Guest()
     guest.words[NOTE - 1, :2] = guest.words[NOTE, :2]  # begins as a note does, and is none
     assert attend(guest, terms=SourcesConfig(memory_limit=4096, time_limit=20.0)).note == (
-        "more of it would have to be copied than sources.memory_limit, which is 0 MiB"
+        "more of it would have to be copied than sources.memory_limit, which is 4 KiB"
     )
 
 

@@ -24,14 +24,16 @@ from samepaged.attribution.messages import (
     without_names,
 )
 from samepaged.attribution.page_owners import KIND, KINDS, PageOwners
-from samepaged.attribution.wire import MAGIC, START, Array, Channel, Form, GoneError, Line, Number, WireError
+from samepaged.attribution.wire import Channel
+from samepaged.ipc import MAGIC, START, Array, Form, GoneError, Number, ProtocolError, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORMS = {
     "found": Form(
-        {"count": Number(0, 9), "note": Line(4)}, {"pages": Array("<i8", 3), "kinds": Array("u1", 2, exact=True)}
+        {"count": Number(0, 9), "note": Text(4, optional=True)},
+        {"pages": Array("<i8", 3), "kinds": Array("u1", 2, exact=True)},
     )
 }
 PAGES = 16
@@ -111,24 +113,24 @@ def test_array_order_is_kept() -> None:
     ],
 )
 def test_message_outside_its_form_is_refused(header: object) -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         said(framed(header, bytes(100)))
 
 
 @pytest.mark.parametrize("raw", [b"[" * 60_000, b'{"kind":' * 8_000, b"1" * 60_000, b"\xff", b'{"kind": NaN}', b""])
 def test_invalid_json_is_refused(raw: bytes) -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         said(START.pack(MAGIC, len(raw)) + raw)
 
 
 def test_oversized_header_is_refused() -> None:
-    with pytest.raises(WireError, match="does not speak"):
+    with pytest.raises(ProtocolError, match="malformed"):
         said(START.pack(MAGIC, 1 << 30))
 
 
 @given(st.binary(max_size=200))
 def test_noise_is_refused(raw: bytes) -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         said(raw)
 
 
@@ -139,7 +141,7 @@ def test_flipped_bit_is_refused_or_valid(at: int, bit: int) -> None:
     raw[at % len(raw)] ^= 1 << bit
     try:
         taken = said(bytes(raw))
-    except WireError:
+    except ProtocolError:
         assert at != len(raw) - 1  # of the contents, which may be any bytes
         return
     assert 0 <= taken.fields["count"] <= 9
@@ -154,15 +156,15 @@ def test_truncated_message_is_an_end() -> None:
 def test_receive_ends_at_deadline_or_stop() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        with pytest.raises(WireError, match="took too long"):
+        with pytest.raises(ProtocolError, match="took too long"):
             Channel(ours, lambda: False).receive(FORMS, time.monotonic() + 0.01)
-        with pytest.raises(WireError, match="interrupted"):
+        with pytest.raises(ProtocolError, match="interrupted"):
             Channel(ours, lambda: True).receive(FORMS, time.monotonic() + 60)
 
 
 def test_send_ends_at_deadline() -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs, pytest.raises(WireError, match="took too long"):
+    with ours, theirs, pytest.raises(ProtocolError, match="took too long"):
         Channel(ours, lambda: False).send(
             "found", {"pages": np.zeros(1 << 20, dtype=np.int64)}, deadline=time.monotonic() + 0.1
         )
@@ -171,9 +173,9 @@ def test_send_ends_at_deadline() -> None:
 def test_slow_reader_does_not_extend_deadline() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:  # there is always room for so little
-        with pytest.raises(WireError, match="took too long"):
+        with pytest.raises(ProtocolError, match="took too long"):
             Channel(ours, lambda: False).send("found", deadline=time.monotonic() - 1)
-        with pytest.raises(WireError, match="interrupted"):
+        with pytest.raises(ProtocolError, match="interrupted"):
             Channel(ours, lambda: True).send("found", deadline=time.monotonic() + 60)
 
 
@@ -262,7 +264,7 @@ def test_long_and_zero_names_are_sanitized() -> None:
     ],
 )
 def test_contradictory_page_owners_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         passed(ownership(**change))
 
 
@@ -270,7 +272,7 @@ def test_contradictory_page_owners_are_refused(change: dict[str, Any]) -> None:
 def test_unordered_users_are_refused(pages: list[int], by: list[int]) -> None:
     fields, arrays = page_owners_to_message(ownership())
     arrays["used_pages"], arrays["used_by"] = np.array(pages, dtype=np.int32), np.array(by, dtype=np.int32)
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         page_owners_from_message(fields, arrays)
 
 
@@ -278,7 +280,7 @@ def test_unordered_users_are_refused(pages: list[int], by: list[int]) -> None:
 def test_unterminated_names_are_refused(raw: bytes) -> None:
     fields, arrays = page_owners_to_message(ownership())
     arrays["names"] = np.frombuffer(raw, dtype=np.uint8)
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         page_owners_from_message(fields, arrays)
 
 

@@ -15,8 +15,9 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.guest_ram import PAGE_WORDS, GuestRam, Unreadable
 from samepaged.attribution.messages import regions_of, replies
 from samepaged.attribution.ram_map import RamMap, RamRegion
-from samepaged.attribution.wire import Channel, WireError
+from samepaged.attribution.wire import Channel
 from samepaged.attribution.worker import Worker
+from samepaged.ipc import ProtocolError
 from tests.unit.attribution.pretended import LAYOUTS, NOTE, PAGES, Guest, Pretended
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def reading(guest: Guest, analysis: Pretended | None = None) -> Iterator[Daemon]
     def run() -> None:
         try:
             Worker(Channel(theirs), guest.words, PAGES, analysis or Pretended()).run()
-        except WireError:
+        except ProtocolError:
             pass
         except BaseException as error:  # noqa: BLE001 - raised below
             failures.append(error)
@@ -155,7 +156,7 @@ def test_unexpected_error_hides_guest_text() -> None:
 def test_request_without_inspection_ends_worker(order: str) -> None:
     with reading(Guest()) as daemon:
         daemon.tell(order, pages=np.array([1]), slots=np.array([1], dtype=np.int32))
-        with pytest.raises(WireError, match="gone"):
+        with pytest.raises(ProtocolError, match="gone"):
             daemon.hear()
 
 

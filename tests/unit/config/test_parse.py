@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from samepaged.config import parse
-from samepaged.config.yaml_document import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 from samepaged.errors import ConfigError
+from samepaged.yaml_document import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 
 
 def problems(text: str | bytes, name: str = "f") -> list[str]:

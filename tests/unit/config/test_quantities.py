@@ -10,7 +10,20 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from samepaged.config.quantities import Directory, Duration, Interval, Listen, PageSize, Seed, Size, address
+from samepaged import formatting
+from samepaged.config.quantities import (
+    Directory,
+    Duration,
+    Interval,
+    Listen,
+    PageSize,
+    Seed,
+    Size,
+    address,
+    drift,
+    duration,
+    size,
+)
 
 # How long an example takes is the machine's business.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -248,3 +261,19 @@ def test_arbitrary_quantity_is_read_or_refused(kind: object, value: object) -> N
         assert value != ANCHOR
         (error,) = invalid.errors()
         assert re.fullmatch("[^\n\r]{1,250}; [^\n\r]{1,150}", str(error["ctx"]["error"]))
+
+
+@given(st.integers(1, 999), st.sampled_from(["KiB", "MiB", "GiB", "TiB"]))
+def test_formatted_size_parses_back(count: int, unit: str) -> None:
+    octets = size(f"{count} {unit}")
+    assert size(formatting.size(octets)) == octets
+
+
+@given(st.floats(0.001, 999))
+def test_formatted_seconds_parse_back(amount: float) -> None:
+    assert duration(formatting.seconds(amount)) == pytest.approx(amount, rel=0.006)
+
+
+@given(st.integers(1, 1_000_000))
+def test_formatted_drift_parses_back(millionths: int) -> None:
+    assert drift(formatting.ppm(millionths / 1_000_000)) == pytest.approx(millionths / 1_000_000)

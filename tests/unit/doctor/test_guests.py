@@ -90,20 +90,20 @@ def test_guest_paused_by_others_is_ok() -> None:
 
 @pytest.mark.parametrize("reason", list(Reason))
 def test_every_skip_reason_has_a_remedy(reason: Reason) -> None:
-    check = skipped_check("web'1", GuestError(reason, 'domain "web\'1" is odd'))
+    check = skipped_check("web'1", GuestError(reason, "is odd", domain="web'1"))
     assert f"skipped ({reason})" in check.message
     assert (check.status == "ok") == reason.intended == (check.remedy is None)
 
 
 def test_transient_reasons_are_warnings() -> None:
-    assert skipped_check("a", GuestError(Reason.IN_JOB, "domain 'a' is in a job")).status == "warning"
+    assert skipped_check("a", GuestError(Reason.IN_JOB, "is in a job", domain="a")).status == "warning"
     assert (
-        skipped_check("a", GuestError(Reason.IN_JOB, "domain 'a' is in a job")).message
+        skipped_check("a", GuestError(Reason.IN_JOB, "is in a job", domain="a")).message
         == "skipped (in_job): is in a job"
     )
-    check = skipped_check("a b", GuestError(Reason.NO_PERMISSION, "it may not be read; run as root"))
+    check = skipped_check("a b", GuestError(Reason.NO_PERMISSION, "it may not be read", "run as root"))
     assert (check.status, check.remedy) == ("failure", "run as root")
-    assert "'a b'" in str(skipped_check("a b", GuestError(Reason.CRASHED, "domain 'a b' has crashed")).remedy)
+    assert "'a b'" in str(skipped_check("a b", GuestError(Reason.CRASHED, "has crashed", domain="a b")).remedy)
 
 
 def mapping(start: int, size: int) -> RamMapping:

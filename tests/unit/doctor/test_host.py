@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from samepaged.config import ScanConfig, SourcesConfig
 from samepaged.doctor.attribution import attribution, btf_directory, sandbox
-from samepaged.doctor.check import Check, Status, failure, from_error, ok, parted, warning, worst
+from samepaged.doctor.check import Check, Status, failure, from_error, ok, one_line, warning, worst
 from samepaged.doctor.host import (
     HashingKernel,
     KsmState,
@@ -63,7 +63,7 @@ def test_ptrace_scope_by_capability(text: str | None, held: set[str], reader: st
 def test_hidden_pagemap_is_a_failure() -> None:
     assert said(pagemap(int(PRESENT), "auto")) == "ok"
     assert said(pagemap(0, "auto")) == "failure"
-    denied = GuestError(Reason.NO_PERMISSION, "/proc/7/pagemap may not be read; run as root")
+    denied = GuestError(Reason.NO_PERMISSION, "/proc/7/pagemap may not be read", "run as root")
     assert said(pagemap(denied, "auto")) == "failure"
     assert said(pagemap(denied, "dump")) == "ok"
 
@@ -95,7 +95,7 @@ STILL = ScanConfig(still_ksm=True)
         (KsmState(None, 0, writable=False, paused_by_samepaged=False), AUTO, "ok", "none"),
         (KsmState("0", 0, writable=False, paused_by_samepaged=False), AUTO, "ok", "does not run"),
         (KsmState("0", 0, writable=True, paused_by_samepaged=True), AUTO, "warning", "still stands"),
-        (KsmState("1", 512, writable=True, paused_by_samepaged=True), AUTO, "ok", "2 MiB are merged"),
+        (KsmState("1", 512, writable=True, paused_by_samepaged=True), AUTO, "ok", "2.00 MiB are merged"),
         (KsmState("1", 512, writable=False, paused_by_samepaged=False), AUTO, "ok", "reads again"),
         (KsmState("1", 512, writable=False, paused_by_samepaged=False), STILL, "warning", "may not write"),
         (KsmState("1", 512, writable=True, paused_by_samepaged=False), STILL, "ok", "held still"),
@@ -163,15 +163,16 @@ def test_core_dump_protection_failure() -> None:
     assert said(core_dumps(PrivilegeError("prctl(PR_SET_DUMPABLE) failed: Operation not permitted"))) == "failure"
 
 
-@given(st.text())
-def test_error_splits_into_message_and_remedy(text: str) -> None:
-    what, remedy = parted(text)
-    assert what + ("" if remedy is None else f"; {remedy}") == text
-    assert "; " not in (remedy or "")
+@given(st.text(), st.none() | st.text())
+def test_check_has_problem_and_remedy(problem: str, remedy: str | None) -> None:
+    error = GuestError(Reason.LIBVIRT, problem, remedy)
+    check = from_error("x", error, "nothing")
+    assert str(error) == problem + ("" if remedy is None else f"; {remedy}")
+    assert (check.message, check.remedy) == (one_line(problem), one_line(remedy or "nothing"))
 
 
 def test_multiline_error_becomes_one_line() -> None:
-    check = from_error("x", GuestError(Reason.LIBVIRT, "a\nb; do\nthis"), "nothing")
+    check = from_error("x", GuestError(Reason.LIBVIRT, "a\nb", "do\nthis"), "nothing")
     assert (check.message, check.remedy) == ("a b", "do this")
     assert from_error("x", GuestError(Reason.LIBVIRT, "a"), "that").remedy == "that"
 

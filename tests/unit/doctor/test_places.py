@@ -35,8 +35,9 @@ from samepaged.doctor.storage import (
     storage,
     traces,
 )
-from samepaged.errors import ConfigError
-from samepaged.guard.journal import Entry, JournalError, OpenEntry, boot_id
+from samepaged.errors import ConfigError, Fault
+from samepaged.guard.journal import Entry, JournalError, OpenEntry
+from samepaged.procfs import boot_id
 from samepaged.web.config_file import LoadedConfig
 from samepaged.web.config_schema import WebConfig
 
@@ -127,7 +128,9 @@ def test_existing_directory_keeps_its_owner() -> None:
         (SeedFileState(HERE, exists=True, readable_by_others=True, error=None), "warning"),
         (SeedFileState(HERE, exists=True, readable_by_others=False, error=PermissionError(13, "denied")), "warning"),
         (
-            SeedFileState(HERE, exists=True, readable_by_others=False, error=ConfigError("holds no seed; remove it")),
+            SeedFileState(
+                HERE, exists=True, readable_by_others=False, error=ConfigError(Fault("holds no seed", "remove it"))
+            ),
             "failure",
         ),
     ],
@@ -145,11 +148,13 @@ def test_open_journal_entry_is_a_failure() -> None:
     assert (check.status, str(check.remedy)[:17]) == ("failure", "samepaged recover")
     assert "\n" not in check.message
     assert [one.status for one in journal([], [])] == ["ok"]
-    assert [one.status for one in journal([JournalError("it is odd; remove it")], [HERE])] == ["warning", "warning"]
+    assert [one.status for one in journal([JournalError("it is odd", "remove it")], [HERE])] == ["warning", "warning"]
 
 
 def test_configuration_problems_are_failures() -> None:
-    first, second = configuration(HERE, ["f:1:1: a; b", "f:2:1: c"], readable_by_others=False, other_file=False)
+    first, second = configuration(
+        HERE, [Fault("f:1:1: a", "b"), Fault("f:2:1: c")], readable_by_others=False, other_file=False
+    )
     assert (first.status, first.message, first.remedy) == ("failure", "f:1:1: a", "b")
     assert second.remedy is not None
 

@@ -118,13 +118,13 @@ def test_libvirt_versions_and_rights() -> None:
 
 
 def test_read_only_refusal_is_quoted() -> None:
-    error = HypervisorError("libvirt cannot be reached: authentication\nunavailable; check")
+    error = HypervisorError("libvirt cannot be reached: authentication\nunavailable", "check")
     _, rights = connection_checks(Access(URI, VERSIONS, may_change=False, error=error), "someone")
     assert "authentication unavailable" in rights.message
 
 
 def test_unreachable_libvirt_is_a_failure() -> None:
-    error = HypervisorError("libvirt cannot be reached: no such file; check that libvirtd runs")
+    error = HypervisorError("libvirt cannot be reached: no such file", "check that libvirtd runs")
     first, rest = connection_checks(Access(URI, None, may_change=False, error=error), "someone")
     assert (first.status, first.remedy) == ("failure", "check that libvirtd runs")
     assert (rest.status, "could not be checked" in rest.message) == ("warning", True)
@@ -143,7 +143,7 @@ class Connection:
 
     def connect(self) -> None:
         if self.uri == "nobody" or not self.read_only:
-            raise HypervisorError("libvirt cannot be reached: authentication unavailable; check")
+            raise HypervisorError("libvirt cannot be reached: authentication unavailable", "check")
 
     def versions(self) -> tuple[str, str]:
         return VERSIONS

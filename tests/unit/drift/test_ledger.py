@@ -4,7 +4,6 @@ import fcntl
 import logging
 import os
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from samepaged.drift import ledger as module
 from samepaged.drift.ledger import FILE_NAME, PauseLedger
 from samepaged.errors import GuestError, Reason
+from tests.support.clock import Clock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,18 +19,12 @@ if TYPE_CHECKING:
 GUEST = "3f0c1e0a-0000-0000-0000-000000000001"
 OTHER = "3f0c1e0a-0000-0000-0000-000000000002"
 DEFAULT = 0.0005
-
-
-@dataclass
-class Clock:
-    now: float = 50_000.0
-
-    def __call__(self) -> float:
-        return self.now
+# More than a window after the boot.
+START = 50_000.0
 
 
 def test_pauses_are_summed_for_each_guest() -> None:
-    clock = Clock()
+    clock = Clock(START)
     ledger = PauseLedger(clock=clock)
     ledger.add(GUEST, 0.5)
     ledger.add(GUEST, 0.4)
@@ -43,7 +37,7 @@ def test_pauses_are_summed_for_each_guest() -> None:
 
 
 def test_the_account_refuses_until_the_hour_has_passed() -> None:
-    clock = Clock()
+    clock = Clock(START)
     ledger = PauseLedger(clock=clock)
     account = ledger.account(GUEST, DEFAULT)
     assert account.check(1.8) == pytest.approx(1.8)
@@ -57,21 +51,21 @@ def test_the_account_refuses_until_the_hour_has_passed() -> None:
 
 
 def test_an_empty_account_refuses_any_pause() -> None:
-    account = PauseLedger(clock=Clock()).account(GUEST, DEFAULT)
+    account = PauseLedger(clock=Clock(START)).account(GUEST, DEFAULT)
     account.add(2)
     with pytest.raises(GuestError):
         account.check(0)
 
 
 def test_a_ratio_of_one_sets_no_bound() -> None:
-    account = PauseLedger(clock=Clock()).account(GUEST, 1)
+    account = PauseLedger(clock=Clock(START)).account(GUEST, 1)
     account.add(4000)
     account.check(1e9)
     assert account.ledger.paused_time(GUEST).ratio == 1
 
 
 def test_two_processes_share_one_budget(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(START)
     daemon, command = PauseLedger(tmp_path, clock), PauseLedger(tmp_path, clock)
     daemon.add(GUEST, 1.0)
     command.add(GUEST, 0.5)
@@ -86,7 +80,7 @@ def test_two_processes_share_one_budget(tmp_path: Path) -> None:
 
 
 def test_pauses_from_before_the_directory_are_shared(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(START)
     ledger = PauseLedger(clock=clock)
     ledger.add(GUEST, 1.0)
     ledger.set_directory(tmp_path)
@@ -98,25 +92,25 @@ def test_pauses_from_before_the_directory_are_shared(tmp_path: Path) -> None:
 def test_a_damaged_file_is_one_warning(content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
     with caplog.at_level(logging.WARNING):
-        ledger = PauseLedger(tmp_path, Clock())
+        ledger = PauseLedger(tmp_path, Clock(START))
         ledger.refresh()
         ledger.add(GUEST, 1.0)
     assert len(caplog.records) == 1
     assert "damaged" in caplog.text
-    assert PauseLedger(tmp_path, Clock()).remaining_seconds(GUEST, 1.8) == pytest.approx(0.8)
+    assert PauseLedger(tmp_path, Clock(START)).remaining_seconds(GUEST, 1.8) == pytest.approx(0.8)
 
 
 def test_a_file_too_large_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    PauseLedger(tmp_path, Clock()).add(GUEST, 1.0)
+    PauseLedger(tmp_path, Clock(START)).add(GUEST, 1.0)
     monkeypatch.setattr(module, "MAX_FILE_BYTES", 10)
-    assert PauseLedger(tmp_path, Clock()).remaining_seconds(GUEST, 1.8) == 1.8
+    assert PauseLedger(tmp_path, Clock(START)).remaining_seconds(GUEST, 1.8) == 1.8
     assert "too large" in caplog.text
 
 
 def test_a_directory_that_is_gone_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ledger = PauseLedger(tmp_path / "gone", Clock())
+    ledger = PauseLedger(tmp_path / "gone", Clock(START))
     ledger.add(GUEST, 1.0)
     ledger.add(GUEST, 0.1)
     assert ledger.remaining_seconds(GUEST, 1.8) == pytest.approx(0.7)
@@ -127,7 +121,7 @@ def test_hanging_lock_does_not_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "LOCK_TIMEOUT_SECONDS", 0.02)
-    ledger = PauseLedger(tmp_path, Clock())
+    ledger = PauseLedger(tmp_path, Clock(START))
     descriptor = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -136,11 +130,11 @@ def test_hanging_lock_does_not_block(
         os.close(descriptor)
     assert "cannot be written" in caplog.text
     ledger.add(GUEST, 0.1)
-    assert PauseLedger(tmp_path, Clock()).remaining_seconds(GUEST, 1.8) == pytest.approx(0.7)
+    assert PauseLedger(tmp_path, Clock(START)).remaining_seconds(GUEST, 1.8) == pytest.approx(0.7)
 
 
 def test_threads_lose_no_pause(tmp_path: Path) -> None:
-    ledger = PauseLedger(tmp_path, Clock())
+    ledger = PauseLedger(tmp_path, Clock(START))
 
     def work() -> None:
         for _ in range(50):
@@ -152,7 +146,7 @@ def test_threads_lose_no_pause(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert ledger.paused_time(GUEST).total_seconds == pytest.approx(0.2)
-    assert PauseLedger(tmp_path, Clock()).remaining_seconds(GUEST, 1.8) == pytest.approx(1.6)
+    assert PauseLedger(tmp_path, Clock(START)).remaining_seconds(GUEST, 1.8) == pytest.approx(1.6)
 
 
 def test_fifo_in_place_of_file_does_not_block(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

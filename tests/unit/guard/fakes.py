@@ -1,33 +1,21 @@
-"""A guard, a clock, a guest and its journal entry, for tests of suspending and resuming."""
+"""A guard, a guest and its journal entry, for tests of suspending and resuming."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from samepaged.guard.journal import Entry, OpenEntry, boot_id
+from samepaged.guard.journal import Entry, OpenEntry
 from samepaged.guest_id import GuestId
 from samepaged.hypervisor.guest import Guest
 from samepaged.hypervisor.qemu_process import QemuProcess
+from samepaged.procfs import boot_id
 from tests.support.hypervisor import URI, UUID
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ENTRY = Entry(URI, UUID, 7, "web-1", boot_id())
-
-
-@dataclass
-class Clock:
-    """Monotonic seconds that pass when a test says so; sleeping passes them, too."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @dataclass

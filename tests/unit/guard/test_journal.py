@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
-from samepaged.guard.journal import Entry, FileName, Journal, JournalError, OpenEntry, boot_id, open_entries
-from samepaged.procfs import start_time
+from samepaged.guard.journal import Entry, FileName, Journal, JournalError, OpenEntry, open_entries
+from samepaged.procfs import boot_id, start_time
 
 ENTRY = Entry("qemu:///system", "3f0c1e0a-0000-0000-0000-000000000000", 7, "web-1", boot_id())
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))

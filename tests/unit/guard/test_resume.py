@@ -18,8 +18,9 @@ from samepaged.guard.resume import (
     ResumeTask,
 )
 from samepaged.hypervisor.protocol import ControlState, RunState
+from tests.support.clock import Clock
 from tests.support.hypervisor import FakeHypervisor, error
-from tests.unit.guard.fakes import ENTRY, Clock, open_entry
+from tests.unit.guard.fakes import ENTRY, open_entry
 
 if TYPE_CHECKING:
     from pathlib import Path

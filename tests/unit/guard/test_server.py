@@ -92,7 +92,7 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
 
 def test_arming_needs_a_connection(running: Running) -> None:
     running.hypervisor.reachable = False
-    assert running.arm() == {"refused": 1, "why": "libvirt is away"}
+    assert running.arm() == {"refused": 1, "why": "libvirt is away", "remedy": None}
     running.hypervisor.reachable = True
     assert running.arm() == {"armed": 1}
 

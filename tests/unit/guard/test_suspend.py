@@ -13,8 +13,9 @@ from samepaged.guard import suspend
 from samepaged.guard.suspend import RESUME_SECONDS, LeftOpenError, Suspender
 from samepaged.hypervisor import protocol
 from samepaged.hypervisor.protocol import CallNotMadeError, ControlState, RunState
+from tests.support.clock import Clock
 from tests.support.hypervisor import UUID, FakeHypervisor, error
-from tests.unit.guard.fakes import Clock, FakeGuard, guest
+from tests.unit.guard.fakes import FakeGuard, guest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

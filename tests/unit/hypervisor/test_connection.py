@@ -17,7 +17,7 @@ from tests.support.waiting import wait_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from samepaged.hypervisor.resume_events import ResumeCounter
+    from samepaged.hypervisor.protocol import ResumeCounter
 
 
 class Link:

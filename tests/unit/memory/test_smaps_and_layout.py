@@ -156,15 +156,15 @@ def test_blocks_keep_their_order_whatever_their_sizes() -> None:
 @pytest.mark.parametrize(
     ("vmas", "blocks", "words"),
     [
-        ([], [64 * MIB], "0 mappings of 64 MiB"),
-        ([vma(0, 64 * MIB)], [64 * MIB, 64 * MIB], "1 mappings of 64 MiB"),
+        ([], [64 * MIB], "0 mappings of 64.0 MiB"),
+        ([vma(0, 64 * MIB)], [64 * MIB, 64 * MIB], "1 mappings of 64.0 MiB"),
         ([vma(0, 64 * MIB), vma(100 * MIB, 64 * MIB)], [64 * MIB], "look alike"),
         ([vma(0, 64 * MIB, perms="r--p")], [64 * MIB], "0 mappings"),
         ([vma(0, 64 * MIB, path="[heap]")], [64 * MIB], "0 mappings"),
         ([vma(0, 8 * MIB), vma(8 * MIB, 8 * MIB, flags=RAM | {"nh"})], [8 * MIB, 16 * MIB], "look alike"),
-        ([vma(0, 8 * MIB), vma(8 * MIB, 8 * MIB, flags=frozenset())], [8 * MIB, 16 * MIB], "0 mappings of 16 MiB"),
-        ([vma(0, MIB), vma(MIB, MIB)], [0], "0 mappings of 0 MiB"),
-        ([vma(0, 8 * MIB, flags=frozenset()), vma(8 * MIB, MIB, flags=PLAIN)], [8 * MIB], "0 mappings of 8 MiB"),
+        ([vma(0, 8 * MIB), vma(8 * MIB, 8 * MIB, flags=frozenset())], [8 * MIB, 16 * MIB], "0 mappings of 16.0 MiB"),
+        ([vma(0, MIB), vma(MIB, MIB)], [0], "0 mappings of 0 KiB"),
+        ([vma(0, 8 * MIB, flags=frozenset()), vma(8 * MIB, MIB, flags=PLAIN)], [8 * MIB], "0 mappings of 8.00 MiB"),
     ],
 )
 def test_ram_that_cannot_be_told_is_refused_with_the_remedy(vmas: list[Vma], blocks: list[int], words: str) -> None:

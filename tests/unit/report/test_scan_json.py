@@ -88,7 +88,9 @@ def test_the_values_are_those_of_the_scan() -> None:
     assert (shown["self_sharing_pages"], shown["inter_sharing_pages"], shown["total_sharing_pages"]) == (180, 40, 220)
     assert shown["groups"] == [{"name": "tenant", "self_sharing_pages": 180, "inter_sharing_pages": 40}]
     assert shown["pairs"] == [{"domains": ["a", "b"], "inter_sharing_pages": 40}]
-    assert shown["skipped"] == [{"name": "c", "reason": "domain c has no pid; start it", "reason_code": "no_pid"}]
+    assert shown["skipped"] == [
+        {"name": "c", "reason": "domain c has no pid; start it", "reason_code": "no_pid", "remedy": None}
+    ]
     assert [domain["name"] for domain in shown["domains"]] == ["a", "b"]
     assert [domain["fallback_reason"] for domain in shown["domains"]] == ["too busy", None]
     assert [domain["fallback_code"] for domain in shown["domains"]] == ["busy", None]

@@ -11,8 +11,8 @@ from samepaged.attribution.document import attribution_document
 from samepaged.attribution.page_owners import KIND, PageOwners
 from samepaged.attribution.report import AttributionReport, report_attribution
 from samepaged.config import SourcesConfig
-from samepaged.scan import attribution_report
-from samepaged.scan.attribution_report import answers_of, still_shown
+from samepaged.scan import attribution
+from samepaged.scan.attribution import attribution_reports, visible_attribution
 from samepaged.scan.snapshot import GuestAttribution
 from samepaged.sharing import Contents, PageDigest
 from tests.support.results import guest_id
@@ -57,7 +57,7 @@ def test_a_guest_shares_with_all_that_is_known_of_its_group_and_with_no_other() 
         guest_id("db"): scanned("db", "a", older),
         guest_id("alien"): scanned("alien", "b", foreign),
     }
-    answers = answers_of(everybody, names=True)
+    answers = attribution_reports(everybody, names=True)
     assert list(answers) == [guest_id("web")]
     web = answers[guest_id("web")]
     assert (web.self_sharing_pages, web.inter_sharing_pages) == (1, 1)
@@ -69,18 +69,18 @@ def test_a_guest_over_whom_memory_runs_out_has_no_answers_and_the_others_have(mo
             raise MemoryError
         return report_attribution(name, *rest, **named)
 
-    monkeypatch.setattr(attribution_report, "report_attribution", out_of_memory)
+    monkeypatch.setattr(attribution, "report_attribution", out_of_memory)
     everybody = {guest_id(name): scanned(name, "a", DIGEST, OWNERSHIP) for name in ("web", "db")}
-    assert list(answers_of(everybody, names=False)) == [guest_id("db")]
+    assert list(attribution_reports(everybody, names=False)) == [guest_id("db")]
 
 
 def test_names_that_are_not_to_be_known_any_more_are_shown_no_more() -> None:
     shown = {WEB: GuestAttribution(found(), 1.0)}
     named = SourcesConfig(enabled=True, names=True)
-    assert still_shown(shown, named) is shown
-    left = still_shown(shown, named.model_copy(update={"names": False}))
+    assert visible_attribution(shown, named) is shown
+    left = visible_attribution(shown, named.model_copy(update={"names": False}))
     document = attribution_document(left[WEB].answers)
     assert "secret" in str(attribution_document(shown[WEB].answers))
     assert "secret" not in str(document)
     assert cast("list[dict[str, Any]]", document["kinds"])[0]["kind"] == "library"
-    assert still_shown(shown, named.model_copy(update={"enabled": False})) == {}
+    assert visible_attribution(shown, named.model_copy(update={"enabled": False})) == {}

@@ -14,8 +14,9 @@ from samepaged.guest_id import GuestId
 from samepaged.ksm import HostMerging, Merging, ProcessMerging
 from samepaged.memory.scan_state import ScanState
 from samepaged.metrics.exposition import families
-from samepaged.scan.guest import GuestScanner, ScannedGuest
+from samepaged.scan.guest import GuestScanner
 from samepaged.scan.host import HostRound, known_after, report, scan_all
+from samepaged.scan.results import ScannedGuest
 from samepaged.scan.snapshot import ConfigStatus, Snapshot
 from samepaged.service.history import counted
 from samepaged.sharing import Contents, PageDigest

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
 import json
-import struct
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from samepaged.ipc import MAGIC, MOST_HEADER_BYTES, START
 from samepaged.web.protocol import (
     LARGEST_BODIES,
-    LONGEST_HEADER,
     Answer,
     Document,
     Documents,
@@ -28,7 +27,7 @@ DOCUMENT = st.builds(Document, TEXTS, TEXTS, st.binary(max_size=200), st.integer
 MESSAGE = st.one_of(
     st.builds(Documents, st.lists(DOCUMENT, max_size=5).map(tuple)),
     st.builds(Settings, NUMBERS, TEXTS, st.integers(0, 65535), st.none() | TEXTS),
-    st.builds(Answer, NUMBERS, TEXTS, st.integers(0, 65535), st.booleans(), TEXTS, st.booleans()),
+    st.builds(Answer, NUMBERS, TEXTS, st.integers(0, 65535), st.booleans(), TEXTS, st.none() | TEXTS, st.booleans()),
     st.builds(Report, TEXTS),
 )
 
@@ -71,39 +70,76 @@ JSON = st.recursive(
 KINDS = st.sampled_from(["documents", "settings", "answer", "report", "other"])
 
 
-@given(st.dictionaries(KINDS, JSON, max_size=2) | JSON, st.binary(max_size=20))
-@example({"report": ["a line"]}, b"")
+FIELDS = st.sampled_from(["documents", "number", "host", "port", "web_config_file", "error", "tls"])
+HEADER = st.fixed_dictionaries(
+    {
+        "kind": KINDS,
+        "fields": st.dictionaries(FIELDS, JSON, max_size=4),
+        "lengths": st.just({}) | st.fixed_dictionaries({"bodies": st.integers(-1, 20)}),
+    }
+)
+
+
+REPORT = {"kind": "report", "fields": {"error": ""}, "lengths": {}}
+
+
+@given(HEADER | st.dictionaries(KINDS, JSON, max_size=2) | JSON, st.binary(max_size=20))
+@example(REPORT, b"")
 def test_a_header_that_makes_no_sense_is_a_feed_error(header: Any, bodies: bytes) -> None:
     text = json.dumps(header).encode()
     reader = FrameReader()
     try:
-        (message,) = reader.feed(struct.pack("!II", len(text), len(bodies)) + text + bodies)
+        (message,) = reader.feed(START.pack(MAGIC, len(text)) + text + bodies)
     except FeedError:
-        assert header != {"report": ["a line"]}
+        assert header != REPORT
         return
     if isinstance(message, Documents):
         assert sum(len(one.body) for one in message.documents) == len(bodies)
 
 
-def frame(header: str, bodies: bytes = b"") -> bytes:
-    return struct.pack("!II", len(header), len(bodies)) + header.encode() + bodies
+def raw(header: str, bodies: bytes = b"") -> bytes:
+    return START.pack(MAGIC, len(header)) + header.encode() + bodies
+
+
+def frame(kind: str, fields: dict[str, Any], bodies: bytes = b"", length: int | None = None) -> bytes:
+    lengths = {"bodies": len(bodies) if length is None else length} if kind == "documents" else {}
+    return raw(json.dumps({"kind": kind, "fields": fields, "lengths": lengths}), bodies)
+
+
+def documents(*rows: list[Any], bodies: bytes = b"") -> bytes:
+    return frame("documents", {"documents": list(rows)}, bodies)
+
+
+SETTINGS = {"number": 1, "host": "a", "port": 80, "web_config_file": None}
+
+
+def test_frames_of_the_tests_are_messages() -> None:
+    stream = documents(["/", "a", 200, 2], bodies=b"ab") + frame("settings", SETTINGS) + raw(json.dumps(REPORT))
+    assert FrameReader().feed(stream) == [
+        Documents((Document("/", "a", b"ab"),)),
+        Settings(1, "a", 80),
+        Report(""),
+    ]
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        frame("[" * 50_000),
-        frame('{"documents": [["/", "a", 200, 3]]}', b"ab"),
-        frame('{"documents": [["/", "a", 200, 1]]}', b"ab"),
-        frame('{"documents": [["/", "a", 200, -1]]}'),
-        frame('{"documents": [["/", "a", 100, 0]]}'),
-        frame('{"documents": [["/", "a", true, 0]]}'),
-        frame('{"settings": [1, "a", "80", null]}'),
-        frame('{"settings": [1, "a", 80]}'),
-        frame('{"settings": [1, "a", 80, null], "report": [""]}'),
-        frame('{{"documents": {}}}'.format(json.dumps([["/", "a", 200, 0]] * 65))),
-        struct.pack("!II", LONGEST_HEADER + 1, 0),
-        struct.pack("!II", 2, LARGEST_BODIES + 1),
+        raw("[" * 50_000),
+        documents(["/", "a", 200, 3], bodies=b"ab"),
+        documents(["/", "a", 200, 1], bodies=b"ab"),
+        documents(["/", "a", 200, -1]),
+        documents(["/", "a", 100, 0]),
+        documents(["/", "a", True, 0]),
+        documents(["/", "a", 200]),
+        frame("settings", {**SETTINGS, "port": "80"}),
+        frame("settings", {"number": 1, "host": "a", "port": 80}),
+        raw(json.dumps({**REPORT, "more": 1})),
+        raw(json.dumps({**REPORT, "lengths": {"bodies": 0}})),
+        documents(*[["/", "a", 200, 0]] * 65),
+        START.pack(MAGIC, MOST_HEADER_BYTES + 1),
+        START.pack(b"SPS0", 2),
+        frame("documents", {"documents": []}, length=LARGEST_BODIES + 1),
     ],
 )
 def test_what_is_against_the_protocol_is_a_feed_error(data: bytes) -> None:
@@ -113,7 +149,7 @@ def test_what_is_against_the_protocol_is_a_feed_error(data: bytes) -> None:
 
 def test_the_scanner_takes_no_bodies() -> None:
     with pytest.raises(FeedError):
-        FrameReader(largest=0).feed(frame('{"documents": [["/", "a", 200, 1]]}', b"a"))
+        FrameReader(largest=0).feed(documents(["/", "a", 200, 1], bodies=b"a"))
 
 
 def test_too_much_is_not_sent() -> None:

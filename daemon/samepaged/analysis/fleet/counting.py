@@ -49,14 +49,14 @@ class FleetTraces:
             sample_threshold(sample)
         except ValueError as error:
             raise UsageError(
-                f"--sample {sample}: not a power of two up to {1 << MAX_SAMPLE_HALVINGS}; try 256"
+                f"--sample {sample}: not a power of two up to {1 << MAX_SAMPLE_HALVINGS}", "try 256"
             ) from error
         traces = tuple(newest_traces(files))
         sample = max(sample, *(file.sample for file, _ in traces))
         if sample > 1 and traces[0][1].hash_bits < 64:  # noqa: PLR2004 - bits of a whole hash
             raise UsageError(
-                f"--sample {sample}: hashes of {traces[0][1].hash_bits} bits are not spread over the hash space; "
-                "leave --sample out"
+                f"--sample {sample}: hashes of {traces[0][1].hash_bits} bits are not spread over the hash space",
+                "leave --sample out",
             )
         return cls(traces, tuple(sorted({about.host for _, about in traces})), sample)
 
@@ -156,7 +156,7 @@ def analyse_fleet(
     except EngineError as error:
         for file_path in guests.paths():
             parquet.read(file_path)  # raises what names the file, if it is the file
-        raise SamepagedError(f"the query engine failed: {error}; ask again, or with a larger --sample") from error
+        raise SamepagedError(f"the query engine failed: {error}", "ask again, or with a larger --sample") from error
     for guest, (file, known) in enumerate(totals):
         if tally.totals(guest) != known:
             raise TraceError(file.path, "has other rows than were written", parquet.DAMAGED)

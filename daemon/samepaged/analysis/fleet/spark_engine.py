@@ -87,7 +87,7 @@ def spark_engine(master: str) -> Iterator[SparkEngine]:
     Raises UsageError where pyspark or Java is missing, SamepagedError where the master does not answer.
     """
     if pyspark is None:
-        raise UsageError("--engine spark needs pyspark, which is not installed; run pip install 'samepaged[spark]'")
+        raise UsageError("--engine spark needs pyspark, which is not installed", "run pip install 'samepaged[spark]'")
     with tempfile.TemporaryDirectory(prefix="samepaged-") as directory:
         scratch = Path(directory)
         with _environment(master, scratch):
@@ -126,7 +126,8 @@ def _session(master: str, scratch: Path) -> SparkSession:
         lines = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
         last = f" ({lines[-1][:200]})" if lines else ""
         raise SamepagedError(
-            f"Spark does not start at {master}: {_line(error)}{last}; see that Java 17 is there, and --master is right"
+            f"Spark does not start at {master}: {_line(error)}{last}",
+            "see that Java 17 is there, and --master is right",
         ) from error
     session.sparkContext.setLogLevel("OFF")
     return session

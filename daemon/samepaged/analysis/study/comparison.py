@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from samepaged.analysis.study.formatting import amount, named
+from samepaged.analysis.study.formatting import named
 from samepaged.analysis.study.groups import inter_sharing
 from samepaged.analysis.study.guests import guests_of
 from samepaged.analysis.study.hash_reader import HashReader
 from samepaged.analysis.study.min_avg_max import MinAvgMax
 from samepaged.analysis.study.sampling import all_groups, number_of_groups, sample_groups
 from samepaged.analysis.study.table import Table
-from samepaged.config.problem import one_line
 from samepaged.errors import TraceError
+from samepaged.escape import printable
+from samepaged.formatting import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -128,7 +129,7 @@ class Comparison:
         return Table(
             key="fig14-reduction",
             figure="Figure 14",
-            title=f"reduction of sharing from {one_line(first.path)} to {one_line(second.path)}",
+            title=f"reduction of sharing from {printable(first.path)} to {printable(second.path)}",
             headings=("sharing", "first", "second", "reduction", "min", "max"),
             rows=tuple(self._row(kind) for kind in KINDS),
             note=" ".join(notes),
@@ -140,7 +141,7 @@ class Comparison:
         return ("inter-VM" if kind == "inter" else kind, *(self._amount(one, kind) for one in self.sets), *told)
 
     def _amount(self, one: SetSharing, kind: str) -> str:
-        return amount(one.sharing[kind].avg * self.page_size)
+        return size(one.sharing[kind].avg * self.page_size)
 
 
 def compare(

@@ -172,15 +172,7 @@ def draw_ranges(axes: Axes, rows: Sequence[RangeRow], colour: str, axis_label: s
     axes.barh(places, [row.spread.avg for row in rows], height=0.62, color=colour, alpha=0.85, label="average")
     for at, row in zip(places, rows, strict=True):
         axes.plot([row.spread.min, row.spread.max], [at, at], color=INK, linewidth=1.4, marker="|", markersize=7)
-        axes.annotate(
-            row.note,
-            (max(row.spread.max, row.spread.avg), at),
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            color=SOFT,
-            fontsize=8.5,
-        )
+        _annotate(axes, row.note, (max(row.spread.max, row.spread.avg), at), points=6, size=8.5)
     _label_rows(axes, [row.name for row in rows])
     longest = max((len(row.note) for row in rows), default=0)
     _make_room(axes, max((row.spread.max for row in rows), default=0), 1.04 + longest / 100)
@@ -204,15 +196,7 @@ def draw_bars(axes: Axes, rows: Sequence[BarRow], kinds: Sequence[str], axis_lab
             label=label(kind),
         )
         for at, value, note in there:
-            axes.annotate(
-                note,
-                (value, at),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                color=SOFT,
-                fontsize=8,
-            )
+            _annotate(axes, note, (value, at), points=4, size=8)
     _label_rows(axes, [row.name for row in rows])
     _make_room(axes, max((value for row in rows for value in row.values if value is not None), default=0))
     axes.set_xlabel(axis_label)
@@ -224,6 +208,11 @@ def percent_axis(axes: Axes, direction: str) -> None:
     """Ratios are told in per cent."""
     axis = axes.xaxis if direction == "x" else axes.yaxis
     axis.set_major_formatter(PercentFormatter(xmax=1))
+
+
+def _annotate(axes: Axes, note: str, at: tuple[float, float], *, points: float, size: float) -> None:
+    """A note in type of this size, so many points to the right of a place."""
+    axes.annotate(note, at, xytext=(points, 0), textcoords="offset points", va="center", color=SOFT, fontsize=size)
 
 
 def _label_rows(axes: Axes, names: Sequence[str]) -> None:

@@ -23,8 +23,9 @@ from samepaged.analysis.study.drawing import (
     percent_axis,
     render,
 )
-from samepaged.analysis.study.formatting import amount, percent, span
+from samepaged.analysis.study.formatting import percent
 from samepaged.analysis.study.platform_figures import platform_figures
+from samepaged.formatting import duration, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +99,7 @@ def _self_sharing(study: Study) -> RenderedFigure:
         RangeRow(
             label(one.domain),
             one.ratio,
-            " / ".join(amount(pages * study.page_size) for pages in (one.pages.min, one.pages.avg, one.pages.max)),
+            " / ".join(size(pages * study.page_size) for pages in (one.pages.min, one.pages.avg, one.pages.max)),
         )
         for one in guests
     ]
@@ -118,7 +119,7 @@ def _pairs(study: Study) -> RenderedFigure:
         RangeRow(
             " + ".join(label(name, 20) for name in one.domains),
             one.inter_ratio,
-            f"at most {amount(one.inter_pages.max * study.page_size)}",
+            f"at most {size(one.inter_pages.max * study.page_size)}",
         )
         for one in pairs
     ]
@@ -187,7 +188,7 @@ def _zeros(study: Study) -> RenderedFigure:
                 total = own + inter
                 most = max(most, total * unit)
                 axes.annotate(
-                    f"{amount(total * study.page_size)}, {percent(own / total if total else None)} self ({name})",
+                    f"{size(total * study.page_size)}, {percent(own / total if total else None)} self ({name})",
                     (total * unit, at + shift),
                     xytext=(4, 0),
                     textcoords="offset points",
@@ -211,12 +212,12 @@ def _page_sizes(study: Study) -> RenderedFigure:
     for one in study.page_sizes:
         lines[one.domain].append((one.page_size, one.self_ratio))
         sums[one.page_size].append(one.self_ratio)
-    average = [(size, sum(ratios) / len(ratios)) for size, ratios in sorted(sums.items())]
+    average = [(page_size, sum(ratios) / len(ratios)) for page_size, ratios in sorted(sums.items())]
     with canvas(title, 4.2) as (figure, (axes,)):
         _lines(axes, lines, average)
         sizes = sorted({one.page_size for one in study.page_sizes})
         axes.set_xscale("log", base=2)
-        axes.set_xticks(sizes, [amount(size) for size in sizes])
+        axes.set_xticks(sizes, [size(one) for one in sizes])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_ylim(bottom=0)
         axes.set_xlabel("page size")
@@ -239,7 +240,7 @@ def _stability(study: Study) -> RenderedFigure:
                     lags[one.lag].append((one.seconds, ratio.avg))
             _lines(axes, lines, [_mean(points) for _, points in sorted(lags.items())])
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: span(value)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: duration(value)))
             times = sorted({at for line in lines.values() for at, _ in line})
             axes.set_xticks(_log_ticks(times))
             axes.xaxis.set_minor_locator(NullLocator())

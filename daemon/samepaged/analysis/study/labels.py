@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from samepaged.config.problem import Position, Problem, one_line
+from samepaged.config.loading import place_of, read_file
 from samepaged.config.section import Section, SomePatterns, Text, matches
-from samepaged.config.yaml_document import MAX_BYTES, Unreadable, read_document
 from samepaged.errors import ConfigError, UsageError
+from samepaged.escape import printable
+from samepaged.yaml_document import Defect, Place, Problem, Unreadable, read_document
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ __all__ = [
 # The label of every guest, where the file has no platforms or no setups.
 _ALL: Final = "all"
 _NO_LABEL: Final = Problem(
-    Position(1, 1), (), "has no label; write platforms: [{name: NAME, match: ['PATTERN']}], or setups:"
+    Place(1, 1), (), "has no label", "write platforms: [{name: NAME, match: ['PATTERN']}], or setups:"
 )
 
 
@@ -88,31 +89,23 @@ def load_labels(path: Path) -> Labels:
     """Read a file of labels. Raises ConfigError with every problem in it."""
     name = str(path)
     try:
-        with path.open("rb") as file:
-            document = read_document(file.read(MAX_BYTES + 1))
-    except (OSError, ValueError) as error:
-        what = one_line(getattr(error, "strerror", None) or str(error))
-        problem = Problem(Position(1, 1), (), f"cannot be read: {what}; name a readable file")
-        raise ConfigError(problem.describe(name)) from None
+        document = read_document(read_file(path))
     except Unreadable as unreadable:
-        if unreadable.problem.text.startswith("is empty"):
-            raise ConfigError(_NO_LABEL.describe(name)) from None
-        raise ConfigError(unreadable.problem.describe(name)) from None
+        problem = _NO_LABEL if unreadable.problem.defect is Defect.EMPTY else unreadable.problem
+        raise ConfigError(problem.described(name)) from None
     problems = list(document.problems)
     labels = Labels()
     try:
         labels = Labels.model_validate(document.data)
     except ValidationError as invalid:
         for one in invalid.errors(include_url=False):
-            where = one["loc"]
-            while where not in document.values:  # a key that is missing has the place of what it is missing in
-                where = where[:-1]
             remedy = "a file of labels has lists of {name: N, match: [PATTERN]}: platforms, setups"
-            problems.append(Problem(document.values[where], one["loc"], f"{one_line(one['msg'])}; {remedy}"))
+            place = place_of(one["loc"], document)
+            problems.append(Problem(place, one["loc"], printable(one["msg"]), remedy))
     if not problems and not labels.platforms and not labels.setups:
         problems.append(_NO_LABEL)
     if problems:
-        raise ConfigError(*(problem.describe(name) for problem in sorted(problems, key=lambda one: one.position)))
+        raise ConfigError(*(problem.described(name) for problem in sorted(problems, key=lambda one: one.place)))
     return labels
 
 
@@ -121,10 +114,11 @@ def check_labels(labels: Labels, guests: Sequence[Guest]) -> None:
     for kind, some in (("platform", labels.platforms), ("setup", labels.setups)):
         for label in some:
             if not any(_matches(guest, label) for guest in guests):
-                patterns = ", ".join(map(one_line, label.match))
+                patterns = ", ".join(map(printable, label.match))
                 raise UsageError(
-                    f"--labels: the {kind} {one_line(label.name)} ({patterns}) matches none of {len(guests)} guests;"
-                    f" patterns are for names such as {one_line(guests[0].domain)}; mend it or take it out"
+                    f"--labels: the {kind} {printable(label.name)} ({patterns}) matches none of {len(guests)} guests;"
+                    f" patterns are for names such as {printable(guests[0].domain)}",
+                    "mend it or take it out",
                 )
 
 

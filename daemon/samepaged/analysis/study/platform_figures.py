@@ -15,7 +15,8 @@ from samepaged.analysis.study.drawing import (
     percent_axis,
     render,
 )
-from samepaged.analysis.study.formatting import amount, percent
+from samepaged.analysis.study.formatting import percent
+from samepaged.formatting import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +44,7 @@ def _self_sharing(found: PlatformSharing, page_size: int) -> RenderedFigure:
     rows = []
     for platform in dict.fromkeys(one.platform for one in found.self_sharing):
         there = [known.get((platform, setup)) for setup in found.setups]
-        notes = ["" if one is None else amount(one.self_pages * page_size) for one in there]
+        notes = ["" if one is None else size(one.self_pages * page_size) for one in there]
         rows.append(BarRow(label(platform), [None if one is None else one.self_ratio for one in there], notes))
     with canvas(title, _height(rows)) as (figure, (axes,)):
         draw_bars(axes, rows, found.setups, "of the guest's memory (averages)")
@@ -54,7 +55,7 @@ def _self_sharing(found: PlatformSharing, page_size: int) -> RenderedFigure:
 def _inter(found: PlatformSharing, page_size: int) -> RenderedFigure:
     title = "Figure 8: inter-VM sharing of pairs by platform and setup"
     rows = _rows(
-        found, lambda one: one.inter_pages * page_size / (1 << 20), lambda one: amount(one.inter_pages * page_size)
+        found, lambda one: one.inter_pages * page_size / (1 << 20), lambda one: size(one.inter_pages * page_size)
     )
     with canvas(title, _height(rows)) as (figure, (axes,)):
         draw_bars(axes, rows, found.setups, "inter-VM sharing, MiB (averages)")

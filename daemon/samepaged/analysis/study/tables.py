@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from samepaged.analysis.study.attribution.tables import attribution_tables
-from samepaged.analysis.study.formatting import DASH, amount, named, percent, span
+from samepaged.analysis.study.formatting import DASH, named, percent
 from samepaged.analysis.study.table import Table
-from samepaged.config.problem import one_line
+from samepaged.escape import printable
+from samepaged.formatting import duration, size
 from samepaged.traces.collisions import expected_self_collisions, expected_shared_collisions
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _average_and_min(spread: MinAvgMax | None) -> tuple[str, ...]:
 
 
 def _amounts(spread: MinAvgMax, page_size: int) -> tuple[str, ...]:
-    return tuple(amount(one * page_size) for one in (spread.min, spread.avg, spread.max))
+    return tuple(size(one * page_size) for one in (spread.min, spread.avg, spread.max))
 
 
 def _self_sharing(study: Study) -> Table:
@@ -61,7 +62,7 @@ def _self_sharing(study: Study) -> Table:
             (
                 named(one.domain),
                 str(one.traces),
-                amount(one.memory.avg * page),
+                size(one.memory.avg * page),
                 *_percents(one.ratio),
                 *_amounts(one.pages, page),
             )
@@ -111,7 +112,7 @@ def _collisions(study: Study, *, own: bool) -> str:
         pages = expected_shared_collisions(sizes[0], sizes[1], study.hash_bits)
     else:
         return ""
-    most = "all" if math.isinf(pages) else amount(pages * study.page_size)
+    most = "all" if math.isinf(pages) else size(pages * study.page_size)
     return f" Hashes have {study.hash_bits} bits: up to {most} of a figure may be collisions; --json says it of each."
 
 
@@ -137,8 +138,8 @@ def _groups(study: Study) -> Table:
                 "all" if one.exact else f"{one.possible:.3g}",
                 percent(one.total_ratio.avg),
                 *_percents(one.inter_ratio),
-                amount(one.self_pages * page),
-                amount(one.inter_pages.avg * page),
+                size(one.self_pages * page),
+                size(one.inter_pages.avg * page),
                 percent(one.inter_over_total),
             )
             for one in study.groups
@@ -158,9 +159,9 @@ def _zeros(study: Study) -> Table:
         rows.append(
             (
                 *map(named, one.domains),
-                amount(one.total_pages * page),
+                size(one.total_pages * page),
                 percent(one.self_pages / one.total_pages if one.total_pages else None),
-                amount(with_zeros * page),
+                size(with_zeros * page),
                 percent(one.self_with_zeros / with_zeros if with_zeros else None),
             )
         )
@@ -188,13 +189,7 @@ def _platforms(study: Study) -> Iterator[Table]:
         title="self-sharing by platform and setup",
         headings=("platform", "setup", "guests", "avg", "avg"),
         rows=tuple(
-            (
-                one_line(one.platform),
-                one_line(one.setup),
-                str(one.guests),
-                percent(one.self_ratio),
-                amount(one.self_pages * page),
-            )
+            (printable(one.platform), printable(one.setup), *_averages(one.guests, one, page))
             for one in study.platforms.self_sharing
         ),
         names=2,
@@ -207,10 +202,10 @@ def _platforms(study: Study) -> Iterator[Table]:
         headings=("platform", "platform", "setup", "pairs", "inter-VM", "self", "self/total"),
         rows=tuple(
             (
-                *map(one_line, (*one.platforms, one.setup)),
+                *map(printable, (*one.platforms, one.setup)),
                 str(one.pairs),
-                amount(one.inter_pages * page),
-                amount(one.self_pages * page),
+                size(one.inter_pages * page),
+                size(one.self_pages * page),
                 percent(one.self_over_total),
             )
             for one in study.platforms.pairs
@@ -218,6 +213,19 @@ def _platforms(study: Study) -> Iterator[Table]:
         names=3,
         note=f"Averages over pairs of guests of the same setup. {note}".rstrip(),
     )
+
+
+class _SelfSharing(Protocol):
+    @property
+    def self_ratio(self) -> float | None: ...
+
+    @property
+    def self_pages(self) -> float: ...
+
+
+def _averages(count: int, one: _SelfSharing, page_size: int) -> tuple[str, str, str]:
+    """The cells of an average self-sharing: the number of its values, the ratio, and the bytes."""
+    return str(count), percent(one.self_ratio), size(one.self_pages * page_size)
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:
@@ -232,13 +240,7 @@ def _page_sizes(study: Study) -> Table:
         title="self-sharing by page size",
         headings=("guest", "page size", "traces", "avg", "avg"),
         rows=tuple(
-            (
-                named(one.domain),
-                amount(one.page_size),
-                str(one.traces),
-                percent(one.self_ratio),
-                amount(one.self_pages * one.page_size),
-            )
+            (named(one.domain), size(one.page_size), *_averages(one.traces, one, one.page_size))
             for one in study.page_sizes
         ),
         note="In per cent of the guest's memory, and in bytes.",
@@ -254,7 +256,7 @@ def _stability(study: Study) -> Table:
         rows=tuple(
             (
                 named(one.domain),
-                span(one.seconds),
+                duration(one.seconds),
                 str(one.lag),
                 str(one.pairs),
                 *_average_and_min(one.content_ratio),

@@ -12,7 +12,7 @@ from samepaged.analysis.placement.report import document, text_lines
 from samepaged.analysis.placement.trace_hashes import trace_hashes
 from samepaged.commands.arguments import add_json, add_place, argument_type, quantity, sample
 from samepaged.config import quantities
-from samepaged.errors import UsageError
+from samepaged.errors import InvalidValueError, UsageError
 from samepaged.traces import newest_traces, survey
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Command:
         hosts = hosts_with_limits(abouts, _limits(args.limit), args.memory)
         for pattern in args.keep:
             if not any(fnmatchcase(about.domain, pattern) for about in abouts):
-                raise UsageError(f"--keep: no guest's name is like {pattern!r}; correct it, or leave it out")
+                raise UsageError(f"--keep: no guest's name is like {pattern!r}", "correct it, or leave it out")
         guests = [
             Guest(
                 one.domain, one.host, one.memory_pages, any(fnmatchcase(one.domain, pattern) for pattern in args.keep)
@@ -116,7 +116,7 @@ class Command:
 def _limit(text: str) -> tuple[str, int]:
     host, equals, amount = text.rpartition("=")
     if not equals:
-        raise ValueError(f"{text!r} is no limit of a host; write HOST=SIZE, such as host-1=64GiB")
+        raise InvalidValueError(f"{text!r} is no limit of a host", "write HOST=SIZE, such as host-1=64GiB")
     return host, _size(amount)
 
 
@@ -124,11 +124,11 @@ def _limits(given: Sequence[tuple[str, int]]) -> dict[str, int]:
     limits: dict[str, int] = {}
     for host, amount in given:
         if limits.setdefault(host, amount) != amount:
-            raise UsageError(f"--limit: {host!r} has two limits; give one")
+            raise UsageError(f"--limit: {host!r} has two limits", "give one")
     return limits
 
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
-        raise ValueError(f"{text!r} is not a number; use 0 or more")
+        raise InvalidValueError(f"{text!r} is not a number", "use 0 or more")
     return int(text)

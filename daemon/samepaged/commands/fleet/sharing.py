@@ -61,7 +61,7 @@ class Command:
             found = analyse_fleet(args.place, lambda: spark_engine(args.master or LOCAL_MASTER), sample=args.sample)
         else:
             if args.master is not None:
-                raise UsageError("--master is Spark's; add --engine spark")
+                raise UsageError("--master is Spark's", "add --engine spark")
             found = analyse_fleet(args.place, duckdb_engine, sample=args.sample)
         if args.json:
             sys.stdout.writelines(document_lines(found))

@@ -162,7 +162,9 @@ def _found(args: argparse.Namespace, descriptor: int, size: int, stop: Callable[
     form = args.format or _recognised(args, os.pread(descriptor, hash_list.HEAD_BYTES, 0), size)
     other = OF_LISTS if form in IMAGES else OF_IMAGES
     if given := [f"--{name.replace('_', '-')}" for name in other if getattr(args, name) is not None]:
-        raise UsageError(f"{args.file} is {form}, which takes no {', '.join(given)}; leave that out, or give --format")
+        raise UsageError(
+            f"{args.file} is {form}, which takes no {', '.join(given)}", "leave that out, or give --format"
+        )
     return _of_image(args, form, descriptor, size, stop) if form in IMAGES else _of_list(args, form)
 
 
@@ -217,14 +219,14 @@ def _of_image(args: argparse.Namespace, form: str, descriptor: int, size: int, s
 def _of_list(args: argparse.Namespace, form: str) -> _Found:
     if form == "hashes-text":
         if given := [word for word in ("skip", "count", "big_endian") if getattr(args, word) is not None]:
-            raise UsageError(f"--{given[0].replace('_', '-')} is for --format hashes-binary; leave it out")
+            raise UsageError(f"--{given[0].replace('_', '-')} is for --format hashes-binary", "leave it out")
         found = hash_list.read_text(args.file, args.bits)
     else:
         found = hash_list.read_binary(
             args.file, args.bits or 32, big_endian=bool(args.big_endian), skip=args.skip, count=args.count
         )
     if args.zero_hash is not None and args.zero_hash >> found.bits:
-        raise UsageError(f"--zero-hash {args.zero_hash:x} has more than the {found.bits} bits of a hash; correct it")
+        raise UsageError(f"--zero-hash {args.zero_hash:x} has more than the {found.bits} bits of a hash", "correct it")
     trace = Trace.of(
         hash_list.to_digest(found, args.page_size or PAGE_SIZE, args.zero_hash),
         host=args.host,

@@ -40,7 +40,7 @@ class Command:
     def run(self, args: argparse.Namespace) -> int:
         """Remove, and print each removed path."""
         if args.max_age is None and args.max_bytes is None:
-            raise UsageError("traces prune needs --max-age or --max-bytes; use --max-age 30d, for one")
+            raise UsageError("traces prune needs --max-age or --max-bytes", "use --max-age 30d, for one")
         if not args.directory.is_dir():
             raise TraceError(args.directory, "is no directory", "give the one that traces.directory names")
         for path in TraceStore(args.directory).prune(time.time(), max_age=args.max_age, max_bytes=args.max_bytes):

@@ -56,7 +56,7 @@ Extent = TypeVar("Extent", bound=_Extent)
 
 
 def _bad(what: str) -> GuestError:
-    return GuestError(Reason.DUMP, f"the memory dump {what}; is this libvirt's memory-only dump, and complete?")
+    return GuestError(Reason.DUMP, f"the memory dump {what}", "is this libvirt's memory-only dump, and complete?")
 
 
 class ElfStream:
@@ -149,6 +149,7 @@ def ram_segments(segments: Sequence[Extent], total: int) -> list[tuple[Extent, i
     if end != total:
         raise GuestError(
             Reason.LAYOUT,
-            f"the memory dump has {end} bytes of RAM, the domain's XML {total}; use `--reader process`",
+            f"the memory dump has {end} bytes of RAM, the domain's XML {total}",
+            "use `--reader process`",
         )
     return placed

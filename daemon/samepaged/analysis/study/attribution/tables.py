@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from samepaged.analysis.study.attribution.involvement import is_library
-from samepaged.analysis.study.formatting import DASH, amount, named, percent
+from samepaged.analysis.study.formatting import DASH, named, percent
 from samepaged.analysis.study.table import Table
 from samepaged.arch import PAGE_SIZE
-from samepaged.config.problem import one_line
+from samepaged.escape import printable
+from samepaged.formatting import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ def attribution_tables(found: StudyAttribution | None) -> Iterator[Table]:
 def _row(one: OwnerInvolvement) -> tuple[str, ...]:
     ratio = one.ratio
     return (
-        one_line(one.name),
+        printable(one.name),
         *(
             percent(value)
             for value in (ratio.min, ratio.avg, ratio.max, one.self_sharing, one.inter_sharing, one.split)
@@ -82,9 +83,9 @@ def _by_guest(found: StudyAttribution) -> Table:
         rows.append(
             (
                 named(one.domain or ""),
-                one_line(one.processes[0].name) if one.processes else DASH,
+                printable(one.processes[0].name) if one.processes else DASH,
                 str(one.traces),
-                amount(one.sharing.avg * PAGE_SIZE),
+                size(one.sharing.avg * PAGE_SIZE),
                 percent(one.labelled.avg),
                 *(percent(kinds.get(kind, 0.0)) for kind in ("heap", "stack", "library")),
             )

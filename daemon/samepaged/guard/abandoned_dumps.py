@@ -1,4 +1,4 @@
-"""Dumps that nobody reads from any more: libvirt waits for a reader, and holds the domain meanwhile."""
+"""Dumps without a reader: libvirt waits for one, and holds the domain meanwhile."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["release"]
 
 log = logging.getLogger(__name__)
 
-# Seconds for which a pipe has a reader again: for a writer that had found it, and was yet to open it.
-HELD: Final = 0.1
+# Seconds for which a pipe has a reader again: for a writer that is about to open it.
+READER_SECONDS: Final = 0.1
 # Seconds for which opening is retried while the host has no descriptor left, and between two attempts.
-PATIENCE: Final = 5.0
+PATIENCE_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 0.05
 
 
 def release(directory: Path, ended: int | None = None) -> None:
-    """Remove what dumps of samepaged's processes that are no more, or of pid `ended`, have left in `directory`. Whoever
-    waits to write into one (fifo(7)) gets a reader for a moment, and fails then; who comes later finds none.
+    """Remove the pipes that dumps of ended samepaged processes, or of pid `ended`, left in `directory`. A writer that
+    waits for a reader (fifo(7)) gets one for a moment, and then fails; a later writer finds no pipe.
     """
     readers: list[int] = []
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             _take(directory, ended, readers)
@@ -41,14 +41,14 @@ def release(directory: Path, ended: int | None = None) -> None:
             log.warning("dumps left in %s cannot be removed (%s); run `samepaged recover`", directory, error)
         break
     if readers:
-        time.sleep(HELD)
+        time.sleep(READER_SECONDS)
     for reader in readers:
         os.close(reader)
 
 
 def _take(directory: Path, ended: int | None, readers: list[int]) -> None:
-    """Open the pipe in each directory, and remove both. Raises OSError where one has to be tried again: without a
-    reader, libvirt would wait for ever on a pipe that has no name any more.
+    """Open the pipe in each directory, and remove both. Raises OSError if one must be tried again: without a reader,
+    libvirt would wait for ever on a pipe without a name.
     """
     for left in [path for path in directory.iterdir() if path.match("dump-*-*")]:
         pid = left.name.split("-")[1]

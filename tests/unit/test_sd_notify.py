@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from samepaged.service import systemd
+from samepaged import sd_notify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,17 +32,17 @@ def no_service_manager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_assignments_arrive_as_one_message_of_lines(manager: socket.socket) -> None:
-    systemd.notify("READY=1", "STATUS=three guests")
+    sd_notify.notify("READY=1", "STATUS=three guests")
     assert manager.recv(4096) == b"READY=1\nSTATUS=three guests"
 
 
 def test_a_line_break_in_a_status_does_not_become_another_assignment(manager: socket.socket) -> None:
-    systemd.notify("STATUS=scanning evil\nMAINPID=1", "WATCHDOG=1")
+    sd_notify.notify("STATUS=scanning evil\nMAINPID=1", "WATCHDOG=1")
     assert manager.recv(4096) == b"STATUS=scanning evil MAINPID=1\nWATCHDOG=1"
 
 
 def test_a_name_that_is_not_unicode_is_sent_all_the_same(manager: socket.socket) -> None:
-    systemd.notify("STATUS=scanning \udcff")
+    sd_notify.notify("STATUS=scanning \udcff")
     assert manager.recv(4096) == b"STATUS=scanning ?"
 
 
@@ -50,7 +50,7 @@ def test_without_a_service_manager_nothing_is_sent_and_nothing_fails(
     manager: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET")
-    systemd.notify("READY=1")
+    sd_notify.notify("READY=1")
     manager.settimeout(0)
     with pytest.raises(BlockingIOError):
         manager.recv(1)
@@ -59,13 +59,13 @@ def test_without_a_service_manager_nothing_is_sent_and_nothing_fails(
 @pytest.mark.parametrize("address", ["{dir}/gone", "{dir}/" + "x" * 200, "@samepaged-nobody-listens", "vsock:2:1", ""])
 def test_a_lost_socket_is_no_error(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address.format(dir=tmp_path))
-    systemd.notify("WATCHDOG=1")
+    sd_notify.notify("WATCHDOG=1")
 
 
 def test_a_service_manager_that_does_not_read_stops_nothing(
     manager: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(systemd, "SEND_TIMEOUT", 0.01)
+    monkeypatch.setattr(sd_notify, "SEND_SECONDS", 0.01)
     sent = 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
         filler.setblocking(False)
@@ -76,25 +76,25 @@ def test_a_service_manager_that_does_not_read_stops_nothing(
             except BlockingIOError:
                 break
             sent += 1
-    systemd.notify("WATCHDOG=1")
+    sd_notify.notify("WATCHDOG=1")
     assert {manager.recv(16) for _ in range(sent)} == {b"x"}
 
 
 def test_the_watchdog_is_fed_twice_as_often_as_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "60000000")
-    assert systemd.watchdog_interval() == 30
+    assert sd_notify.watchdog_interval() == 30
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
-    assert systemd.watchdog_interval() == 30
+    assert sd_notify.watchdog_interval() == 30
 
 
 def test_another_process_is_not_the_one_that_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "60000000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getppid()))
-    assert systemd.watchdog_interval() is None
+    assert sd_notify.watchdog_interval() is None
 
 
 @pytest.mark.parametrize("allowed", [None, "", "0", "-1", "soon"])
 def test_no_usable_watchdog_is_no_watchdog(allowed: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if allowed is not None:
         monkeypatch.setenv("WATCHDOG_USEC", allowed)
-    assert systemd.watchdog_interval() is None
+    assert sd_notify.watchdog_interval() is None

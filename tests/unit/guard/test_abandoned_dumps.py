@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from samepaged.hypervisor.abandoned_dumps import release
+from samepaged.guard.abandoned_dumps import release
 
 if TYPE_CHECKING:
     from pathlib import Path
