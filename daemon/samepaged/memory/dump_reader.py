@@ -283,11 +283,10 @@ class DumpReader:
         seconds = self._seconds()
         unasked = config.mode in {"sliced", "live"}
         if unasked or seconds > config.max_pause:
-            what, _, _ = str(replaced).rpartition("; ")
             remedy = "use `--mode snapshot --reader dump`" if unasked else "use `--reader dump`"
             raise GuestError(
                 Reason.LAYOUT,
-                f"{what}",
+                replaced.detail,
                 f"{remedy} to have it dumped all the same: that would suspend it for about {seconds:.1f} s",
             ) from replaced
 

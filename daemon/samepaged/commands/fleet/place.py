@@ -12,7 +12,7 @@ from samepaged.analysis.placement.report import document, text_lines
 from samepaged.analysis.placement.trace_hashes import trace_hashes
 from samepaged.commands.arguments import add_json, add_place, argument_type, quantity, sample
 from samepaged.config import quantities
-from samepaged.errors import UsageError
+from samepaged.errors import InvalidValueError, UsageError
 from samepaged.traces import newest, survey
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Command:
 def _limit(text: str) -> tuple[str, int]:
     host, equals, amount = text.rpartition("=")
     if not equals:
-        raise ValueError(f"{text!r} is no limit of a host; write HOST=SIZE, such as host-1=64GiB")
+        raise InvalidValueError(f"{text!r} is no limit of a host", "write HOST=SIZE, such as host-1=64GiB")
     return host, _size(amount)
 
 
@@ -130,5 +130,5 @@ def _limits(given: Sequence[tuple[str, int]]) -> dict[str, int]:
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
-        raise ValueError(f"{text!r} is not a number; use 0 or more")
+        raise InvalidValueError(f"{text!r} is not a number", "use 0 or more")
     return int(text)
