@@ -11,6 +11,7 @@ from samepaged.analysis.study.document import document
 from samepaged.analysis.study.labels import load_labels
 from samepaged.analysis.study.study import MAX_PAIRS, run_study
 from samepaged.analysis.study.tables import tables
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_json, add_seed, check_seed
 from samepaged.errors import UsageError
 from samepaged.text_layout import aligned, columns, elided, wrapped
@@ -30,14 +31,13 @@ _LEAST_NAME = 16
 _MOST_DRAWS = 1_000_000
 
 
-class Command:
+class Command(interface.Command):
     """Study the traces below a directory and print the tables of the paper, each with the number of its figure: the
     self-sharing of each guest, the inter-VM sharing of every pair and of groups of guests, sharing with and without
     zero pages, by page size and by platform, and its stability over time. For each pair of guests, all pairs of their
     traces are compared, or a random sample of them.
     """
 
-    name = "study"
     help = "compute the tables and figures of the paper from traces"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,6 @@ class Command:
             help=f"maximum number of trace pairs to compare for each pair of guests (default: {MAX_PAIRS})",
         )
         add_seed(parser)
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Survey, study, and show it."""

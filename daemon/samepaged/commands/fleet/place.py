@@ -10,6 +10,7 @@ from samepaged.analysis.placement.host_limits import hosts_with_limits
 from samepaged.analysis.placement.plan import Guest, plan_placement
 from samepaged.analysis.placement.report import document, text_lines
 from samepaged.analysis.placement.trace_hashes import trace_hashes
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_json, add_place, argument_type, quantity, sample
 from samepaged.config import quantities
 from samepaged.errors import InvalidValueError, UsageError
@@ -26,12 +27,11 @@ MOST_DIGITS: Final = 18
 _size = quantity(quantities.size)
 
 
-class Command:
+class Command(interface.Command):
     """Propose moves of guests between hosts that increase the sharing on each host, within the memory of each host.
     Nothing is moved. The command reads the newest trace of each guest.
     """
 
-    name = "place"
     help = "propose moves of guests that increase sharing, within the hosts' memory"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -80,7 +80,6 @@ class Command:
             help="seed of the random search; the same seed gives the same moves (default: %(default)s)",
         )
         add_place(parser)
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Read the newest trace of each guest, search for moves, and print them. Raises TraceError and UsageError."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged.analysis.fleet.counting import analyse_fleet
 from samepaged.analysis.fleet.duckdb_engine import duckdb_engine
 from samepaged.analysis.fleet.report import document_lines, text_lines
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_json, add_place, sample
 from samepaged.errors import UsageError
 
@@ -19,12 +20,11 @@ __all__ = ["Command"]
 LOCAL_MASTER: Final = "local[*]"
 
 
-class Command:
+class Command(interface.Command):
     """Report the duplicate memory of a fleet and the sharing between every two hosts, from the newest trace of each
     guest.
     """
 
-    name = "sharing"
     help = "report the duplicate memory of a fleet, and the sharing between every two hosts"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,6 @@ class Command:
             "of two (default: %(default)s). Traces that are samples keep their own N",
         )
         add_place(parser)
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Count and print. Raises TraceError and UsageError."""

@@ -6,6 +6,7 @@ import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_place, sample
 from samepaged.errors import TraceError
 from samepaged.traces import guest_key, newest_traces, read, survey
@@ -17,10 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Command"]
 
 
-class Command:
+class Command(interface.Command):
     """Write traces into one file, which `samepaged study` and `samepaged fleet` read like a directory of traces."""
 
-    name = "export"
     help = "write traces into one file, whole or as a sample"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,6 @@ class Command:
             help="export only traces of matching guests (default: %(default)s)",
         )
         add_place(parser)
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Write the file. Raises TraceError."""

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from samepaged import hash_seed
 from samepaged.arch import PAGE_SIZE
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_config, add_json, quantity
 from samepaged.commands.interface import INTERRUPTED
 from samepaged.config import load, quantities
@@ -46,7 +47,7 @@ OF_IMAGES: Final = ("memory", "page_sizes")
 OF_LISTS: Final = ("bits", "zero_hash", "hash_name", "page_size", "skip", "count", "big_endian")
 
 
-class Command:
+class Command(interface.Command):
     """Create a trace from a file that another tool made: a memory image (an ELF core of `virsh dump --memory-only`,
     LiME or raw), or a list with a hash for each page. The format is detected from the content.
     """
@@ -74,7 +75,6 @@ class Command:
         add_json(parser, "print one JSON object instead of a line")
         _add_image_arguments(parser.add_argument_group("memory images"))
         _add_list_arguments(parser.add_argument_group("lists of hashes"))
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Import, and print a summary. Raises TraceError and UsageError before anything is written."""

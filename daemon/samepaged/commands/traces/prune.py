@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samepaged.commands import interface
 from samepaged.commands.arguments import quantity
 from samepaged.config import quantities
 from samepaged.errors import TraceError, UsageError
@@ -18,10 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["Command"]
 
 
-class Command:
+class Command(interface.Command):
     """Remove old traces, and print their paths. At least one of the two options is required."""
 
-    name = "prune"
     help = "remove old traces"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,6 @@ class Command:
             help="then remove the oldest traces until the others take at most this much: 10GiB",
         )
         parser.add_argument("directory", metavar="DIR", type=Path, help="directory of traces")
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Remove, and print each removed path."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_place
 from samepaged.commands.traces.files import report_unusable, usable_files
 from samepaged.errors import TraceError
@@ -16,16 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["Command"]
 
 
-class Command:
+class Command(interface.Command):
     """Read every row of every trace, and compare it with the checksums in the file."""
 
-    name = "verify"
     help = "verify the checksums of traces"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of the command."""
         add_place(parser)
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Verify the files; returns 1 if one is unusable."""
