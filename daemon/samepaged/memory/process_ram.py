@@ -19,9 +19,8 @@ from samepaged.errors import GuestError, Reason
 from samepaged.memory.backing_file import BackingFile
 from samepaged.memory.hashing import Interrupted, hash_copied_pages
 from samepaged.memory.locked_buffer import locked_buffer
-from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, Pagemap
+from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, Pagemap, Residency, residency
 from samepaged.memory.process_vm import ProcessMemory, copy_process
-from samepaged.memory.residency import Residency, residency
 from samepaged.os_errors import exhausted, no_resources
 from samepaged.sharing.digest import ABSENT, SWAPPED
 from samepaged.sharing.parallel import map_in_threads
