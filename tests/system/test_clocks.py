@@ -24,7 +24,7 @@ NAME = "samepaged-test-clock"
 ONLY = f"guests: {{include: ['{NAME}']}}"
 # In MiB: what the guest has, and what of it is filled, so that reading it dominates each pause.
 MEMORY, REGION = 384, 256
-SCANS = 8
+SCANS = 20
 
 
 @pytest.fixture(scope="module")
