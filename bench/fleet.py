@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.traces import About, Trace, seed_id
+from samepaged.traces import Trace, TraceInfo, seed_id
 from samepaged.traces.parquet import write
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def guest(number: int, host: str, applications: int) -> Trace:
         parts.append(own[random.random(Kind.APPLICATION.count) < 0.95])
     hashes = np.unique(np.concatenate([*parts, contents(Kind.OWN, number)]))
     pages = (1 + (random.random(len(hashes)) < 0.05)).astype(np.int32)
-    about = About(
+    about = TraceInfo(
         host=host,
         domain=f"guest-{number}",
         uuid=f"00000000-0000-4000-8000-{number:012}",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from samepaged.commands import interface
 from samepaged.commands.arguments import add_config, add_connect, add_json
-from samepaged.doctor.checks import examination
+from samepaged.doctor.checks import run_checks
 from samepaged.doctor.report import document, text
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Command(interface.Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Check, print, and return the exit status."""
-        found = examination(args.config, args.connect, verify_layout=args.verify_layout)
+        found = run_checks(args.config, args.connect, verify_layout=args.verify_layout)
         if args.json:
             print(json.dumps(document(found.checks, found.guests), indent=2))
         else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from samepaged.analysis.study.document import document
 from samepaged.analysis.study.labels import load_labels
-from samepaged.analysis.study.study import MOST_PAIRS, study
+from samepaged.analysis.study.study import MAX_PAIRS, run_study
 from samepaged.analysis.study.tables import tables
 from samepaged.commands import interface
 from samepaged.commands.arguments import add_json, add_out, add_seed, check_seed
@@ -56,7 +56,7 @@ class Command(interface.Command):
             "--pairs",
             metavar="N",
             type=int,
-            help=f"maximum number of trace pairs to compare for each pair of guests (default: {MOST_PAIRS})",
+            help=f"maximum number of trace pairs to compare for each pair of guests (default: {MAX_PAIRS})",
         )
         add_seed(parser)
 
@@ -69,7 +69,7 @@ class Command(interface.Command):
         if args.out is not None:
             begin_drawing(args.out)
         labels = None if args.labels is None else load_labels(args.labels)
-        found = study(survey(args.directory), most_pairs=args.pairs or MOST_PAIRS, seed=args.seed, labels=labels)
+        found = run_study(survey(args.directory), max_pairs=args.pairs or MAX_PAIRS, seed=args.seed, labels=labels)
         if args.out is not None:
             from samepaged.analysis.study.report import write  # noqa: PLC0415 - imports matplotlib
 

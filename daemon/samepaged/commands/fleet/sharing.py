@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from samepaged.analysis.fleet.counting import fleet
+from samepaged.analysis.fleet.counting import analyse_fleet
 from samepaged.analysis.fleet.duckdb_engine import duckdb_engine
 from samepaged.analysis.fleet.report import document_lines, text_lines
 from samepaged.commands import interface
@@ -57,11 +57,11 @@ class Command(interface.Command):
         if args.engine == "spark":
             from samepaged.analysis.fleet.spark_engine import spark_engine  # noqa: PLC0415 - imports PySpark
 
-            found = fleet(args.place, lambda: spark_engine(args.master or LOCAL_MASTER), sample=args.sample)
+            found = analyse_fleet(args.place, lambda: spark_engine(args.master or LOCAL_MASTER), sample=args.sample)
         else:
             if args.master is not None:
                 raise UsageError("--master is Spark's", "add --engine spark")
-            found = fleet(args.place, duckdb_engine, sample=args.sample)
+            found = analyse_fleet(args.place, duckdb_engine, sample=args.sample)
         if args.json:
             sys.stdout.writelines(document_lines(found))
         else:

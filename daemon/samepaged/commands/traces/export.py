@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from samepaged.commands import interface
 from samepaged.commands.arguments import add_place, sample
 from samepaged.errors import TraceError
-from samepaged.traces import guest, newest, read, survey
+from samepaged.traces import guest_key, newest_traces, read, survey
 from samepaged.traces.parquet import write
 
 if TYPE_CHECKING:
@@ -53,18 +53,18 @@ class Command(interface.Command):
         if args.into.exists():
             raise TraceError(args.into, "is there already", "remove it, or name another file")
         files = survey(args.place)
-        rows = newest(files) if args.newest else [(file, about) for file in files for about in file.traces]
+        rows = newest_traces(files) if args.newest else [(file, about) for file in files for about in file.traces]
         wanted = {
-            (guest(about), about.scanned_at)
+            (guest_key(about), about.scanned_at)
             for _, about in rows
             if fnmatch.fnmatchcase(about.host, args.host) and fnmatch.fnmatchcase(about.domain, args.domain)
         }
         found = [
             trace.sampled(args.sample)
             for file in files
-            if any((guest(about), about.scanned_at) in wanted for about in file.traces)
+            if any((guest_key(about), about.scanned_at) in wanted for about in file.traces)
             for trace in read(file.path)
-            if (guest(trace.about), trace.about.scanned_at) in wanted
+            if (guest_key(trace.info), trace.info.scanned_at) in wanted
         ]
         if not found:
             raise TraceError(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import argparse
 
     from samepaged.errors import TraceError
-    from samepaged.traces import About, TraceFile
+    from samepaged.traces import TraceFile, TraceInfo
 
 __all__ = ["Command"]
 
@@ -45,7 +45,7 @@ class Command(interface.Command):
         return report_unusable(failures)
 
 
-def _cells(file: TraceFile, about: About) -> tuple[str, ...]:
+def _cells(file: TraceFile, about: TraceInfo) -> tuple[str, ...]:
     def pages(count: int) -> str:
         return size(count * about.page_size)
 

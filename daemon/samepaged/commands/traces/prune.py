@@ -11,7 +11,7 @@ from samepaged.commands.arguments import quantity
 from samepaged.config import quantities
 from samepaged.errors import TraceError, UsageError
 from samepaged.escape import printable
-from samepaged.traces import Store
+from samepaged.traces import TraceStore
 
 if TYPE_CHECKING:
     import argparse
@@ -42,6 +42,6 @@ class Command(interface.Command):
             raise UsageError("traces prune needs --max-age or --max-bytes", "use --max-age 30d, for one")
         if not args.directory.is_dir():
             raise TraceError(args.directory, "is no directory", "give the one that traces.directory names")
-        for path in Store(args.directory).prune(time.time(), age=args.max_age, most_bytes=args.max_bytes):
+        for path in TraceStore(args.directory).prune(time.time(), max_age=args.max_age, max_bytes=args.max_bytes):
             print(printable(str(path)))
         return 0

@@ -9,7 +9,7 @@ from samepaged.commands.arguments import add_place
 from samepaged.commands.traces.files import report_unusable, usable_files
 from samepaged.errors import TraceError
 from samepaged.traces import read
-from samepaged.traces.attribution_file import owners_of
+from samepaged.traces.attribution_file import read_beside_traces
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +33,7 @@ class Command(interface.Command):
         for file in usable_files(args.place, failures):
             try:
                 whole += len(read(file.path))
-                owned += len(list(owners_of([file])))
+                owned += len(list(read_beside_traces([file])))
             except TraceError as error:
                 failures.append(error)
         with_owners = f", {owned} of them with owners" if owned else ""
