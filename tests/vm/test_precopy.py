@@ -312,8 +312,8 @@ def test_kvm_guest_digest_is_of_one_instant(kvm_guest: Writer, tmp_path: Path) -
     guest = describe(hypervisor.by_uuid(kvm_guest.domain.UUIDString()))
     guard = GuardClient(hypervisor.uri, tmp_path)
     suspender = Suspender(hypervisor, guest, guard, 3600, lambda: False)
-    witnessed = Witnessed(guest.process.pid, guest.blocks, suspender, tmp_path)
-    whole = sum(guest.blocks)
+    witnessed = Witnessed(guest.process.pid, guest.xml.blocks, suspender, tmp_path)
+    whole = sum(guest.xml.blocks)
     try:
         for rate in (0, 50, 500, 0, 0):
             kvm_guest.tell(f"dirty {rate}")

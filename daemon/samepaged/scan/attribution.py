@@ -68,7 +68,7 @@ class AttributionSchedule:
         self._seen.add(guest.guest_id)
         if not config.enabled or (scans % config.every and not late):
             return None
-        takes = guest.memory // PAGE_SIZE * BYTES_A_PAGE
+        takes = guest.xml.memory // PAGE_SIZE * BYTES_A_PAGE
         spoken_for = self._taken + (0 if late else sum(self._first.values()))
         if spoken_for and spoken_for + takes > config.memory_limit:
             self._late[guest.guest_id] = takes
@@ -78,14 +78,16 @@ class AttributionSchedule:
         known = self._known.get(guest.guest_id)
         if known is None or known.start_time != guest.process.start_time:
             known = self._known[guest.guest_id] = GuestKernelCache(guest.process.start_time)
-        boot = guest.memory - sum(size for _, size in guest.dimms)
-        dimms = [RamRegion(start, size) for start, size in guest.dimms]
+        boot = guest.xml.memory - sum(size for _, size in guest.xml.dimms)
+        dimms = [RamRegion(start, size) for start, size in guest.xml.dimms]
         try:
-            found = list(ram_maps(guest.machine, boot, dimms))
+            found = list(ram_maps(guest.xml.machine, boot, dimms))
         except ValueError:
             found = []
-        told = found and all(start >= 0 for start, _ in guest.dimms)
-        attendant = AttributionSession(known, found if told else [RamMap((RamRegion(0, guest.memory),))], config, stop)
+        told = found and all(start >= 0 for start, _ in guest.xml.dimms)
+        attendant = AttributionSession(
+            known, found if told else [RamMap((RamRegion(0, guest.xml.memory),))], config, stop
+        )
         if not told:
             attendant.decline("where its memory devices lie is not told")
         return attendant
