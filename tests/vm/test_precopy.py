@@ -198,27 +198,26 @@ def test_ksm_pages_are_missed_without_workaround(merging: Witnessed, monkeypatch
     assert merging.wrong(merging.scan()) >= 190
 
 
-def test_ksm_can_be_held_still_for_the_scan(
-    process: WriterProcess, ksm: Ksm, witnessed: Callable[[WriterProcess], Witnessed]
-) -> None:
+@pytest.fixture
+def offered(process: WriterProcess, ksm: Ksm, witnessed: Callable[[WriterProcess], Witnessed]) -> Witnessed:
+    """The process, whose memory KSM may merge, while KSM runs."""
     guest = witnessed(process)
     process.offer_to_ksm()
     ksm.start()
+    return guest
+
+
+def test_ksm_can_be_held_still_for_the_scan(offered: Witnessed, ksm: Ksm) -> None:
     seen: list[int] = []
-    guest.before = lambda: seen.append(ksm.value("run"))
-    assert guest.wrong(guest.scan(still_ksm=True)) == 0
+    offered.before = lambda: seen.append(ksm.value("run"))
+    assert offered.wrong(offered.scan(still_ksm=True)) == 0
     assert seen == [0, 0]
     assert ksm.value("run") == 1
 
 
-def test_while_ksm_runs_nothing_is_taken_as_unchanged(
-    process: WriterProcess, ksm: Ksm, witnessed: Callable[[WriterProcess], Witnessed]
-) -> None:
-    guest = witnessed(process)
-    process.offer_to_ksm()
-    ksm.start()
-    guest.scan()
-    assert guest.scan().bytes_read >= process.size
+def test_while_ksm_runs_nothing_is_taken_as_unchanged(offered: Witnessed, process: WriterProcess) -> None:
+    offered.scan()
+    assert offered.scan().bytes_read >= process.size
 
 
 @pytest.mark.usefixtures("naive")
