@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from bench.synthetic import FIRST_SCAN, trace_info
 from samepaged.arch import PAGE_SIZE
-from samepaged.traces import Trace, TraceInfo, seed_id
+from samepaged.traces import Trace
 from samepaged.traces.parquet import write
 
 if TYPE_CHECKING:
@@ -69,17 +70,11 @@ def guest(number: int, host: str, applications: int) -> Trace:
         parts.append(own[random.random(Kind.APPLICATION.count) < 0.95])
     hashes = np.unique(np.concatenate([*parts, contents(Kind.OWN, number)]))
     pages = (1 + (random.random(len(hashes)) < 0.05)).astype(np.int32)
-    about = TraceInfo(
+    about = trace_info(
         host=host,
         domain=f"guest-{number}",
         uuid=f"00000000-0000-4000-8000-{number:012}",
-        scanned_at=1_700_000_000.0 + number,
-        page_size=PAGE_SIZE,
-        seed=seed_id(1),
-        mode="snapshot",
-        hash_bits=64,
-        absent_pages=0,
-        swapped_pages=0,
+        scanned_at=FIRST_SCAN + number,
         zero_pages=0,
         hashed_pages=GUEST_BYTES // PAGE_SIZE,
         distinct_pages=len(hashes) * SAMPLE,
