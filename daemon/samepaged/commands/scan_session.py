@@ -11,7 +11,7 @@ from samepaged import hash_seed
 from samepaged.commands.interface import INTERRUPTED
 from samepaged.config import load
 from samepaged.guard.client import GuardClient
-from samepaged.guard.directories import runtime_directory
+from samepaged.guard.journal import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.ksm import read_merging

@@ -14,8 +14,7 @@ from samepaged import hash_seed
 from samepaged.config import Config, load
 from samepaged.doctor.check import Check, Status, failure, from_error, from_fault, ok, warning
 from samepaged.errors import ConfigError, Fault
-from samepaged.guard.directories import places
-from samepaged.guard.journal import JournalError, of_dead_processes, open_entries
+from samepaged.guard.journal import JournalError, of_dead_processes, open_entries, places
 from samepaged.traces.database import installed
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from samepaged import ksm, threads
 from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import HypervisorError, OpenEntriesError
 from samepaged.guard.abandoned_dumps import release
-from samepaged.guard.directories import places
-from samepaged.guard.journal import FileName, OpenEntry, of_dead_processes, open_entries
+from samepaged.guard.journal import FileName, OpenEntry, of_dead_processes, open_entries, places
 from samepaged.guard.resume_queue import OpenEntries
 from samepaged.procfs import start_time
 

@@ -13,7 +13,7 @@ from samepaged.backoff import Backoff
 from samepaged.config import load
 from samepaged.errors import HypervisorError, SamepagedError
 from samepaged.guard.client import GuardClient
-from samepaged.guard.directories import runtime_directory
+from samepaged.guard.journal import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.ksm import read_merging

@@ -14,7 +14,7 @@ import numpy as np
 from samepaged.attribution.page_owners import PageOwners
 from samepaged.config import load
 from samepaged.guard.client import GuardClient
-from samepaged.guard.directories import runtime_directory
+from samepaged.guard.journal import runtime_directory
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.privileges import seal
