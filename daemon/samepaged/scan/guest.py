@@ -16,9 +16,9 @@ from samepaged.hypervisor.guest import Guest, check_links, describe
 from samepaged.hypervisor.qemu_process import ProcessTable
 from samepaged.ksm import process_merging
 from samepaged.memory.capture import capture, stands_in
+from samepaged.memory.modes import ThroughputModel
 from samepaged.memory.reader import Capture, GuestControl, GuestMemory, ScanRequest
 from samepaged.memory.scan_state import ScanState, limit_memory
-from samepaged.memory.throughput import ThroughputModel
 from samepaged.scan import audit
 from samepaged.scan.results import GuestScan, ScannedGuest
 from samepaged.scan.trace_recorder import Record
