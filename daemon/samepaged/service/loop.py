@@ -28,12 +28,12 @@ from samepaged.scan.snapshot import (
     GuestAttribution,
     OpenJournalEntry,
     Snapshot,
+    SnapshotStore,
     TraceStats,
 )
 from samepaged.scan.trace_recorder import TraceRecorder
 from samepaged.service.history import counted, extended, history_point
 from samepaged.service.schedule import Schedule
-from samepaged.service.snapshot_store import SnapshotStore
 from samepaged.service.textfile import Textfile
 from samepaged.service.web_feed import WebFeed
 from samepaged.traces.database import check_installed
