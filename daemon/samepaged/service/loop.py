@@ -19,9 +19,8 @@ from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.ksm import read_merging
 from samepaged.memory.hashing import Hashing, Interrupted, best_hasher
 from samepaged.scan.attribution import AttributionSchedule, attribution_reports, visible_attribution
-from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks
-from samepaged.scan.guest import GuestScanner
+from samepaged.scan.guest import CircuitBreaker, GuestScanner
 from samepaged.scan.host import HostRound, known_after, report, scan_all
 from samepaged.scan.snapshot import (
     ConfigStatus,
