@@ -1,4 +1,4 @@
-"""Scanning one guest: the hall where hypervisor, memory and sharing meet."""
+"""The scan of one guest, which joins hypervisor, memory and sharing, and the circuit breaker that stops such scans."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ TOLERANCE: Final = 1.5
 
 @dataclass
 class CircuitBreaker:
-    """A circuit breaker a guest: after three scans running in which a pause failed or took too long, it is
+    """One circuit breaker for each guest: after three scans running in which a pause failed or took too long, it is
     left alone for an hour. Times are of the monotonic clock, in seconds.
     """
 
@@ -58,7 +58,7 @@ class CircuitBreaker:
     _until: dict[GuestId, float] = field(default_factory=dict)
 
     def check(self, guest_id: GuestId, name: str, now: float) -> None:
-        """Raise GuestError where the guest is to be left alone now."""
+        """Raise GuestError if the guest is to be left alone now."""
         left = self._until.get(guest_id, now) - now
         if left > 0:
             raise GuestError(
