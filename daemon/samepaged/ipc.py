@@ -31,7 +31,7 @@ __all__ = [
     "START",
     "Array",
     "Channel",
-    "Closed",
+    "ChannelClosed",
     "Flag",
     "Form",
     "GoneError",
@@ -253,17 +253,17 @@ class Stream:
 MOST_CHANNEL_BYTES: Final = 1 << 16
 
 
-class Closed(Exception):  # noqa: N818 - the other side has ended, as it may
+class ChannelClosed(Exception):  # noqa: N818 - the other side has ended, as it may
     """The other side has closed its end: its process has ended."""
 
 
 class Channel:
     """One end of a pair of SOCK_SEQPACKET sockets."""
 
-    def __init__(self, end: socket.socket) -> None:
-        self._end = end
+    def __init__(self, sock: socket.socket) -> None:
+        self._end = sock
         self._poll = select.poll()
-        self._poll.register(end, select.POLLIN)
+        self._poll.register(sock, select.POLLIN)
 
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
@@ -272,22 +272,22 @@ class Channel:
         return cls(mine), other
 
     def send(self, **message: Any) -> None:  # noqa: ANN401 - values of JSON
-        """Send a message. Raises Closed, also if the other side has not read for so long that the socket is full."""
+        """Send a message. Raises ChannelClosed, also if the socket is full: the other side has not read it."""
         try:
             self._end.send(json.dumps(message).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError as error:
-            raise Closed from error
+            raise ChannelClosed from error
 
     def receive(self, seconds: float | None) -> dict[str, Any] | None:
-        """The next message; None if none came in so many seconds. Raises Closed."""
+        """The next message; None if none came in so many seconds. Raises ChannelClosed."""
         try:
             if not self._poll.poll(None if seconds is None else max(seconds, 0) * 1000):
                 return None
             raw = self._end.recv(MOST_CHANNEL_BYTES)
         except OSError as error:
-            raise Closed from error
+            raise ChannelClosed from error
         if not raw:
-            raise Closed
+            raise ChannelClosed
         message: dict[str, Any] = json.loads(raw)
         return message
 

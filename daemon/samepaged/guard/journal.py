@@ -33,22 +33,22 @@ __all__ = [
     "JournalError",
     "OpenEntry",
     "RuntimeDirectory",
-    "of_dead_processes",
+    "candidate_directories",
+    "is_orphaned",
     "open_entries",
-    "places",
     "runtime_directory",
 ]
 
 
 @dataclass(frozen=True)
 class RuntimeDirectory:
-    """A directory in which files can be made. `trouble` is the reason against the configured directory, or empty."""
+    """A directory in which files can be made. `fallback_reason`: why it is not the configured one; empty if it is."""
 
     path: Path
-    trouble: str
+    fallback_reason: str
 
 
-def places(configured: Path) -> list[Path]:
+def candidate_directories(configured: Path) -> list[Path]:
     """The directories of a run's files, in order: the configured one, then the substitutes if it cannot be used. Files
     that an earlier run left may be in any of them.
     """
@@ -62,11 +62,11 @@ def places(configured: Path) -> list[Path]:
 def runtime_directory(configured: Path) -> RuntimeDirectory:
     """The first of the places in which files can be made. Raises SamepagedError if there is none."""
     troubles: list[str] = []
-    for path in places(configured):
+    for path in candidate_directories(configured):
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path != configured:
-                _check_ours(path)
+                _check_owner(path)
             with tempfile.TemporaryFile(dir=path, buffering=0) as file:
                 file.write(bytes(512))  # a disk may have an inode left, and no block
                 return RuntimeDirectory(
@@ -79,7 +79,7 @@ def runtime_directory(configured: Path) -> RuntimeDirectory:
     raise SamepagedError(f"no file can be made in {', nor in '.join(troubles)}", "make room, or set runtime_directory")
 
 
-def _check_ours(path: Path) -> None:
+def _check_owner(path: Path) -> None:
     # In a directory that all may write to, somebody else may have been quicker.
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
@@ -88,9 +88,9 @@ def _check_ours(path: Path) -> None:
 
 PATTERN: Final = "suspended-*-*"
 # An entry is a few hundred bytes; what is longer is not ours.
-LONGEST: Final = 1 << 16
+MAX_FILE_BYTES: Final = 1 << 16
 UUID: Final = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")  # as libvirt reads them
-LARGEST_ID: Final = 2**31 - 1
+MAX_DOMAIN_ID: Final = 2**31 - 1
 
 
 class JournalError(SamepagedError):
@@ -117,20 +117,20 @@ class Entry:
     def parse(cls, line: bytes) -> Self:
         """The entry of a file's content. Raises JournalError."""
         try:
-            found: Any = json.loads(line) if line.endswith(b"\n") and len(line) <= LONGEST else None
+            found: Any = json.loads(line) if line.endswith(b"\n") and len(line) <= MAX_FILE_BYTES else None
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict) or found.keys() != {field.name for field in fields(cls)}:
             raise JournalError("it is not an entry of samepaged's journal")
         texts = [value for key, value in found.items() if key != "id"]
-        if not all(isinstance(text, str) and _is_c(text) for text in texts) or type(found["id"]) is not int:
+        if not all(isinstance(text, str) and is_c_string(text) for text in texts) or type(found["id"]) is not int:
             raise JournalError("it has an entry of samepaged's journal with values of other kinds")
-        if not UUID.fullmatch(found["uuid"]) or not 0 < found["id"] <= LARGEST_ID:
+        if not UUID.fullmatch(found["uuid"]) or not 0 < found["id"] <= MAX_DOMAIN_ID:
             raise JournalError("it has an entry of samepaged's journal that names no domain")
         return cls(**found)
 
 
-def _is_c(text: str) -> bool:
+def is_c_string(text: str) -> bool:
     """Whether libvirt can be told it: whoever recovers must not fail on what it cannot even ask about."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
@@ -277,16 +277,17 @@ class OpenEntry:
         self.path.unlink(missing_ok=True)
 
 
-def of_dead_processes(name: FileName) -> bool:
-    """Whether the process that wrote the file has ended."""
+def is_orphaned(name: FileName) -> bool:
+    """Whether the process that wrote the file has ended; no other process works on its entry."""
     return not names_living(name.pid, name.start_time)
 
 
 def open_entries(
-    directory: Path, mine: Callable[[FileName], bool] = of_dead_processes, *, tidy: bool = False
+    directory: Path, selects: Callable[[FileName], bool] = is_orphaned, *, remove_closed: bool = False
 ) -> Iterator[OpenEntry | JournalError]:
-    """The open entries in the files that are `mine`. A file that cannot be understood is given as an error, and stays.
-    `tidy` removes files of ended processes without an entry, or with one of another boot, whose guests are gone.
+    """The open entries in the files whose names `selects` accepts. A file that cannot be understood is given as an
+    error, and stays. `remove_closed` removes files of ended processes without an entry, or with one of another boot,
+    whose guests are gone.
     """
     try:
         # Not Path.glob, which from Python 3.13 on takes a directory that cannot be opened for an empty one.
@@ -298,7 +299,7 @@ def open_entries(
         return
     for path in paths:
         name = FileName.parse(path.name)
-        if not mine(name):
+        if not selects(name):
             continue
         try:
             content = path.read_bytes()
@@ -308,7 +309,7 @@ def open_entries(
             if entry is not None and entry.boot == boot_id():
                 found = OpenEntry(path, entry, since)
             else:
-                if tidy and of_dead_processes(name):
+                if remove_closed and is_orphaned(name):
                     path.unlink(missing_ok=True)
                 continue
         except FileNotFoundError:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.drift.budget import refusal
+from samepaged.drift.budget import budget_error
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.images.elf_stream import ElfStream, Segment, ram_segments
@@ -272,8 +272,8 @@ class DumpReader:
     def _check_budget(self) -> None:
         """Raise GuestError if the drift budget has no room for a dump."""
         seconds = self._seconds()
-        if not self._guest.paused and seconds > self._request.budget.left():
-            raise refusal(self._request.budget, seconds)
+        if not self._guest.paused and seconds > self._request.budget.remaining_seconds():
+            raise budget_error(self._request.budget, seconds)
 
     def _check_stand_in(self, replaced: GuestError) -> None:
         """Raise the error of the replaced reader if a dump would suspend the guest against the configuration."""

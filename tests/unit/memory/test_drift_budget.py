@@ -209,10 +209,10 @@ class Budget(FixedBudget):
         super().__init__(1.0)
         self.now_left, self.wait_seconds, self.waits = left, wait_seconds, 0
 
-    def left(self) -> float:
+    def remaining_seconds(self) -> float:
         return self.now_left
 
-    def wait(self, seconds: float) -> float:
+    def seconds_until(self, seconds: float) -> float:
         self.waits += 1
         if self.wait_seconds <= LONGEST_WAIT_SECONDS:
             self.now_left = 1.0

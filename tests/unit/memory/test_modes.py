@@ -261,7 +261,7 @@ def test_an_epoch_of_mergeable_memory_ends_when_ksm_was_at_work(
 
 def test_ksm_is_held_still_and_put_back_also_after_a_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ksm, "KSM", tmp_path)
-    run, journal = tmp_path / "run", tmp_path / ksm.JOURNAL
+    run, journal = tmp_path / "run", tmp_path / ksm.JOURNAL_NAME
     run.write_text("1\n")
     with ksm.paused(tmp_path) as still:
         assert still
@@ -283,7 +283,7 @@ def test_ksm_that_somebody_stopped_is_left_stopped(tmp_path: Path, monkeypatch: 
     with ksm.paused(tmp_path) as still:
         assert still
     assert (tmp_path / "run").read_text() == "2\n"
-    (tmp_path / ksm.JOURNAL).write_text("1\n")
+    (tmp_path / ksm.JOURNAL_NAME).write_text("1\n")
     ksm.restore(tmp_path)
     assert (tmp_path / "run").read_text() == "2\n"
 

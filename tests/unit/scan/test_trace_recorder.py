@@ -17,7 +17,7 @@ from samepaged.scan.snapshot import GuestAttribution
 from samepaged.scan.trace_recorder import Record, TraceRecorder
 from samepaged.sharing import Contents, PageDigest
 from samepaged.traces import seed_id, survey
-from samepaged.traces.attribution_file import owners_of
+from samepaged.traces.attribution_file import read_beside_traces
 from tests.support.results import STARTED, answers, guest_scan
 from tests.support.waiting import wait_for
 
@@ -54,7 +54,7 @@ def test_whose_the_pages_were_is_beside_the_trace(tmp_path: Path) -> None:
     recorder.offer(record())
     recorder.offer(GuestAttribution(answers("web-1"), STARTED))
     recorder.close()
-    ((file, found),) = owners_of(survey(tmp_path))
+    ((file, found),) = read_beside_traces(survey(tmp_path))
     assert (file.traces[0].domain, found) == ("web-1", answers("web-1"))
     assert (recorder.recording.written, recorder.recording.lost) == (1, 0)
 
