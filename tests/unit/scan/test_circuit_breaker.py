@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.scan.circuit_breaker import LEFT_ALONE, CircuitBreaker
+from samepaged.scan.guest import LEFT_ALONE, CircuitBreaker
 from tests.support.results import guest_id
 
 GUEST, OTHER = guest_id("web"), guest_id("db")
