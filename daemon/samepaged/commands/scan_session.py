@@ -23,7 +23,7 @@ from samepaged.scan.attribution import AttributionSchedule, attribution_reports
 from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks, paused_times
 from samepaged.scan.guest import GuestScanner
-from samepaged.scan.host import report, scan_all
+from samepaged.scan.host import analyse_host, scan_host
 
 if TYPE_CHECKING:
     import argparse
@@ -132,13 +132,13 @@ class ScanSession:
     def scan(self) -> HostScan:
         """Scan the guests once."""
         self._hypervisor.connect()
-        self._scanner.tidy(self._running)  # the guests of the previous scan
+        self._scanner.prune(self._running)  # the guests of the previous scan
         began = time.monotonic()
         with Progress(sys.stderr) as progress:
-            round_ = scan_all(self._hypervisor, self._config, self._scanner, self._names, progress.show)
+            round_ = scan_host(self._hypervisor, self._config, self._scanner, self._names, progress.show)
         self._scanned = round_.scanned
         self._running = set(round_.running or round_.scanned)
-        return report(round_.scanned.values(), round_.skipped, round_.started, time.monotonic() - began)
+        return analyse_host(round_.scanned.values(), round_.skipped, round_.started, time.monotonic() - began)
 
     def merging(self) -> Merging | None:
         """KSM's counters for the guests of the last scan; None if the kernel has no KSM."""

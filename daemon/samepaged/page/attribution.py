@@ -56,14 +56,14 @@ class OwnerTable:
 
 @dataclass(frozen=True, slots=True)
 class GuestRow:
-    """The attribution of a guest: `shared` in bytes, `scanned` in seconds of the Unix epoch."""
+    """The attribution of a guest: `shared` in bytes, `scanned_at` in seconds of the Unix epoch."""
 
     name: str
     shared: int
     bar: Bar
     kernel: str | None
     labelled_ratio: float
-    scanned: float
+    scanned_at: float
     note: str | None
     tables: tuple[OwnerTable, ...]
     most_copied: tuple[CopiedPage, ...]
@@ -87,11 +87,11 @@ def attribution(found: Mapping[GuestId, GuestAttribution], scan_started: float) 
     """The section on page attribution; None if no guest has one."""
     if not found:
         return None
-    ordered = sorted(found.values(), key=lambda one: (-one.answers.sharing_pages, one.answers.domain))
+    ordered = sorted(found.values(), key=lambda one: (-one.report.sharing_pages, one.report.domain))
     rows = tuple(map(_guest, ordered[:_MOST_GUESTS]))
     return Attribution(
         guests=len(found),
-        kinds=_kinds([one.answers for one in found.values()]),
+        kinds=_kinds([one.report for one in found.values()]),
         first=rows[:_OPEN_GUESTS],
         later=rows[_OPEN_GUESTS:],
         scan_started=scan_started,
@@ -116,7 +116,7 @@ def _kinds(reports: Sequence[AttributionReport]) -> tuple[OwnerRow, ...]:
 
 
 def _guest(attributed: GuestAttribution) -> GuestRow:
-    report = attributed.answers
+    report = attributed.report
     owners = (
         ("kinds of pages", "kind", report.kinds),
         ("processes", "process", report.processes),
@@ -128,7 +128,7 @@ def _guest(attributed: GuestAttribution) -> GuestRow:
         bar=_bar(report),
         kernel=report.kernel,
         labelled_ratio=report.labelled_ratio,
-        scanned=attributed.scanned,
+        scanned_at=attributed.scanned_at,
         note=report.note,
         tables=tuple(
             OwnerTable(caption, heading, rows)

@@ -121,7 +121,7 @@ class DocumentRenderer:
         self._metrics_text = MetricsText()
         self._scan: HostScan | None = None
         self._paused: Mapping[str, PausedTime] = {}
-        self._sourced: Mapping[GuestId, GuestAttribution] | None = None
+        self._attributions: Mapping[GuestId, GuestAttribution] | None = None
         self._sources_made = Document(SOURCES, JSON, b"")
         self._page = Page(printable(platform.node()))
         self._page_made: tuple[Snapshot, float, Document] | None = None
@@ -137,7 +137,7 @@ class DocumentRenderer:
             *self._tried("page", ("/",), lambda: [self._status_page(snapshot)]),
             _readiness(ready=snapshot.latest is not None),
             *self._tried("metrics", ("/metrics", self._json.path), lambda: self._metrics(snapshot)),
-            *self._tried("sources", (SOURCES,), lambda: [self._sources(snapshot.sources)]),
+            *self._tried("sources", (SOURCES,), lambda: [self._attribution_document(snapshot.attributions)]),
         ]
         return [_of_bounded_size(one) for one in made]
 
@@ -181,16 +181,16 @@ class DocumentRenderer:
             self._scan, self._paused = latest, paused
         return self._json
 
-    def _sources(self, sources: Mapping[GuestId, GuestAttribution]) -> Document:
+    def _attribution_document(self, sources: Mapping[GuestId, GuestAttribution]) -> Document:
         if not sources:
             text = "no guest's pages have been looked at for their owners; see `sources` in the configuration"
             return _line(SOURCES, HTTPStatus.NOT_FOUND, text)
-        if sources is not self._sourced:
+        if sources is not self._attributions:
             domains = [
-                attribution_document(one.answers) | {"scanned": rfc3339(one.scanned)} for one in sources.values()
+                attribution_document(one.report) | {"scanned": rfc3339(one.scanned_at)} for one in sources.values()
             ]
             self._sources_made = Document(SOURCES, JSON, _compact({"domains": domains}))
-            self._sourced = sources
+            self._attributions = sources
         return self._sources_made
 
 

@@ -32,7 +32,8 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def exposition(shown: Snapshot, *, pairs: int = 20, openmetrics: bool = False) -> str:
-    return MetricsText()(dataclasses.replace(shown, export=ExportConfig(pairs=pairs)))[openmetrics].decode("utf-8")
+    bounded = dataclasses.replace(shown, export_config=ExportConfig(pairs=pairs))
+    return MetricsText()(bounded)[openmetrics].decode("utf-8")
 
 
 def series(shown: Snapshot, *, pairs: int = 20, openmetrics: bool = False) -> Series:
@@ -57,7 +58,7 @@ def domains_in(found: Series) -> set[str]:
 
 
 def test_before_the_first_scan_there_is_health_and_nothing_else() -> None:
-    found = series(Snapshot(config=ConfigStatus(successful=False, loaded=STARTED)))
+    found = series(Snapshot(config=ConfigStatus(last_load_successful=False, loaded_at=STARTED)))
 
     assert {name for name, _ in found} == {
         "samepage_build_info",
@@ -199,9 +200,9 @@ def test_a_guest_that_is_shown_as_the_scan_before_found_it_counts_as_skipped_onl
 def test_the_number_of_pairs_can_be_changed_between_scrapes() -> None:
     store = SnapshotStore(snapshot(host_scan("a", "b", pairs=(PairSharing(("a", "b"), 40),))))
     text = MetricsText()
-    store.update(lambda shown: dataclasses.replace(shown, export=ExportConfig(pairs=0)))
+    store.update(lambda shown: dataclasses.replace(shown, export_config=ExportConfig(pairs=0)))
     assert b"pair_inter" not in text(store.snapshot)[0]
-    store.update(lambda shown: dataclasses.replace(shown, export=ExportConfig(pairs=1)))
+    store.update(lambda shown: dataclasses.replace(shown, export_config=ExportConfig(pairs=1)))
     assert b"pair_inter" in text(store.snapshot)[0]
 
 
@@ -360,7 +361,7 @@ def largest() -> HostScan:
     [
         full_snapshot(),
         snapshot(largest(), domains=AWKWARD_NAMES),
-        Snapshot(config=ConfigStatus(successful=True, loaded=0)),
+        Snapshot(config=ConfigStatus(last_load_successful=True, loaded_at=0)),
     ],
     ids=["full", "awkward names", "before the first scan"],
 )

@@ -51,7 +51,7 @@ def scraped(*, openmetrics: bool = False) -> str:
     shown = full_snapshot()
     assert shown.latest is not None
     shown = replace(shown, latest=replace(shown.latest, page_sizes=(PageSizeSharing(2 << 20, 3, 0, 1, 0),)))
-    shown = replace(shown, attribution=SourcesConfig(top=2, names=True, name_labels=True))
+    shown = replace(shown, attribution_config=SourcesConfig(top=2, names=True, name_labels=True))
     return render(families(shown), openmetrics=openmetrics).decode()
 
 

@@ -94,7 +94,7 @@ moments = st.lists(
     min_size=1,
     max_size=400,
 )
-in_order = moments.map(lambda found: sorted(found, key=lambda one: one.ended))
+in_order = moments.map(lambda found: sorted(found, key=lambda one: one.ended_at))
 
 
 @given(in_order, st.integers(1, 50))
@@ -102,7 +102,7 @@ def test_thinning_keeps_the_order_the_deepest_drop_and_the_last_scan(found: list
     kept = thinned(found, most)
     assert len(kept) <= most + 1
     assert kept[-1] is found[-1]
-    assert [one.ended for one in kept] == sorted(one.ended for one in kept)
+    assert [one.ended_at for one in kept] == sorted(one.ended_at for one in kept)
     assert min(one.self_sharing + one.inter_sharing for one in kept) == min(
         one.self_sharing + one.inter_sharing for one in found
     )

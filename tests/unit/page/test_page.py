@@ -100,7 +100,7 @@ def test_the_guest_suspended_longest_is_shown() -> None:
     shown = tree(full_snapshot())
     assert "Suspended most 400 ppm of the last hour, guest web-1" in text(shown)
     assert "400 ppm of the last hour" in text(section(shown, "guests"))
-    over = replace(full_snapshot(), limits=ScanConfig(max_pause=0.25, interval=900.0, max_drift=0.0003))
+    over = replace(full_snapshot(), scan_config=ScanConfig(max_pause=0.25, interval=900.0, max_drift=0.0003))
     assert "bad" in {one.get("class") for one in tree(over).iter("div") if "Suspended most" in text(one)}
 
 
@@ -153,7 +153,8 @@ def test_it_tells_when_the_last_scan_was_and_the_next_is() -> None:
 
 def test_what_is_not_as_it_should_be_stands_first() -> None:
     assert tree(hosts.small()).find(".//ul[@class='notes']") is None
-    bad = replace(hosts.small(), libvirt_up=False, config=ConfigStatus(successful=False, loaded=NOW - 90000))
+    status = ConfigStatus(last_load_successful=False, loaded_at=NOW - 90000)
+    bad = replace(hosts.small(), libvirt_up=False, config=status)
     notes = [text(one) for one in tree(bad, NOW + 7200).findall(".//ul[@class='notes']/li")]
     assert [note.split(". ")[0] for note in notes] == [
         "libvirt is away",
@@ -222,7 +223,7 @@ def test_device_writes_are_marked() -> None:
 
 def test_a_pause_over_the_limit_is_told() -> None:
     limits = ScanConfig(max_pause=0.05, interval=900, max_drift=1)
-    assert "over the limit of 50.0 ms" in text(tree(replace(hosts.small(), limits=limits)))
+    assert "over the limit of 50.0 ms" in text(tree(replace(hosts.small(), scan_config=limits)))
     assert "within the limit of 250 ms" in text(tree(hosts.small()))
 
 

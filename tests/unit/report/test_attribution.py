@@ -24,7 +24,7 @@ CONTRACT = {"domain", "kernel", "memory_pages", "labelled_ratio", "kinds", "proc
 
 
 def series(snapshot: Snapshot, *, top: int = 10, names: bool = False) -> dict[str, dict[tuple[str, ...], float]]:
-    shown = replace(snapshot, attribution=SourcesConfig(top=top, names=names, name_labels=names))
+    shown = replace(snapshot, attribution_config=SourcesConfig(top=top, names=names, name_labels=names))
     text = render(families(shown), openmetrics=False).decode()
     return {
         family.name: {tuple(sample.labels.values()): sample.value for sample in family.samples}
@@ -85,7 +85,7 @@ def test_whatever_the_guest_calls_its_programs_the_text_stays_lines_and_the_json
     text = sources_text(hostile)
     assert all(character.isprintable() or character == "\n" for character in text)
     assert len(text.splitlines()) == len(sources_text(replace(hostile, kernel="x")).splitlines())
-    shown = replace(full_snapshot(), sources={guest_id("web-1"): GuestAttribution(hostile, STARTED)})
+    shown = replace(full_snapshot(), attributions={guest_id("web-1"): GuestAttribution(hostile, STARTED)})
     assert b"<script" not in Page()(shown, STARTED)
     ET.fromstring(Page()(shown, STARTED).decode().removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own page
 
@@ -138,11 +138,11 @@ def test_the_page_shows_each_guest_with_its_owners() -> None:
 
 def test_the_page_without_names_shows_kinds_and_no_name() -> None:
     kept_back = {guest_id("web-1"): GuestAttribution(answers("web-1", names=False), STARTED)}
-    html = Page()(replace(full_snapshot(), sources=kept_back), STARTED).decode()
+    html = Page()(replace(full_snapshot(), attributions=kept_back), STARTED).decode()
     assert "library" in html
     assert "apache2" not in html
     assert "libc" not in html
 
 
 def test_where_no_guest_was_looked_at_the_page_has_no_such_section() -> None:
-    assert "Where sharing comes from" not in Page()(replace(full_snapshot(), sources={}), STARTED).decode()
+    assert "Where sharing comes from" not in Page()(replace(full_snapshot(), attributions={}), STARTED).decode()

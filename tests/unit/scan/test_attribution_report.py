@@ -79,8 +79,8 @@ def test_names_that_are_not_to_be_known_any_more_are_shown_no_more() -> None:
     named = SourcesConfig(enabled=True, names=True)
     assert visible_attribution(shown, named) is shown
     left = visible_attribution(shown, named.model_copy(update={"names": False}))
-    document = attribution_document(left[WEB].answers)
-    assert "secret" in str(attribution_document(shown[WEB].answers))
+    document = attribution_document(left[WEB].report)
+    assert "secret" in str(attribution_document(shown[WEB].report))
     assert "secret" not in str(document)
     assert cast("list[dict[str, Any]]", document["kinds"])[0]["kind"] == "library"
     assert visible_attribution(shown, named.model_copy(update={"enabled": False})) == {}

@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.scan.circuit_breaker import LEFT_ALONE, CircuitBreaker
+from samepaged.scan.circuit_breaker import OPEN_SECONDS, CircuitBreaker
 from tests.support.results import guest_id
 
 GUEST, OTHER = guest_id("web"), guest_id("db")
 
 
 def note(breaker: CircuitBreaker, now: float, *, failed: bool = False, longest: float = 0.1) -> bool:
-    return breaker.note(GUEST, now, failed=failed, longest_pause=longest, max_pause=0.25)
+    return breaker.record(GUEST, now, failed=failed, longest_pause=longest, max_pause=0.25)
 
 
 def test_after_three_bad_scans_running_a_guest_is_left_alone_for_an_hour() -> None:
@@ -24,7 +24,7 @@ def test_after_three_bad_scans_running_a_guest_is_left_alone_for_an_hour() -> No
         breaker.check(GUEST, "web", 4)
     assert caught.value.reason is Reason.LEFT_ALONE
     breaker.check(OTHER, "db", 4)
-    breaker.check(GUEST, "web", 3 + LEFT_ALONE)
+    breaker.check(GUEST, "web", 3 + OPEN_SECONDS)
 
 
 def test_a_good_scan_between_two_bad_ones_is_a_new_beginning() -> None:
@@ -38,7 +38,7 @@ def test_after_the_hour_it_takes_three_more() -> None:
     breaker = CircuitBreaker()
     for now in range(3):
         note(breaker, now, failed=True)
-    later = 2 + LEFT_ALONE
+    later = 2 + OPEN_SECONDS
     breaker.check(GUEST, "web", later)
     assert not note(breaker, later, failed=True)
     breaker.check(GUEST, "web", later)

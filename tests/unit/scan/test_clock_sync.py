@@ -8,10 +8,10 @@ import pytest
 
 from samepaged.errors import GuestError, Reason
 from samepaged.guest_id import GuestId
-from samepaged.scan.clocks import MOST_UNDER_WAY, ClockSync
+from samepaged.scan.clocks import MAX_AGENT_CALLS, ClockSync
 from tests.support.hypervisor import URI, FakeDomain, FakeHypervisor
 
-UUIDS = [f"u-{number}" for number in range(2 * MOST_UNDER_WAY)]
+UUIDS = [f"u-{number}" for number in range(2 * MAX_AGENT_CALLS)]
 
 
 class Agents:
@@ -82,14 +82,14 @@ def test_a_hanging_agent_holds_nothing_up(agents: Agents) -> None:
     sync = clock_sync(agents)
     agents.answer.clear()
     try:
-        for number in range(2 * MOST_UNDER_WAY):
+        for number in range(2 * MAX_AGENT_CALLS):
             request(sync, agents, f"u-{number}")
             request(sync, agents, f"u-{number}")
         sync.wait(0.05)
-        assert len(agents.calls) == MOST_UNDER_WAY
+        assert len(agents.calls) == MAX_AGENT_CALLS
     finally:
         agents.answer.set()
     sync.wait(30)
     request(sync, agents)
     sync.wait(30)
-    assert len(agents.calls) == MOST_UNDER_WAY + 1
+    assert len(agents.calls) == MAX_AGENT_CALLS + 1

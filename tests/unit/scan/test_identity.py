@@ -15,10 +15,10 @@ from samepaged.ksm import HostMerging, Merging, ProcessMerging
 from samepaged.memory.scan_state import ScanState
 from samepaged.metrics.exposition import families
 from samepaged.scan.guest import GuestScanner
-from samepaged.scan.host import HostRound, known_after, report, scan_all
+from samepaged.scan.host import HostRound, analyse_host, latest_scans, scan_host
 from samepaged.scan.results import ScannedGuest
 from samepaged.scan.snapshot import ConfigStatus, Snapshot
-from samepaged.service.history import counted
+from samepaged.service.history import with_counts
 from samepaged.sharing import Contents, PageDigest
 from tests.support.hypervisor import URI, FakeDomain, FakeHypervisor
 from tests.support.results import STARTED, guest_scan
@@ -39,7 +39,7 @@ class Scanner:
     started: float = STARTED
     asked: list[GuestId] = field(default_factory=list)
 
-    def begin(self) -> None:
+    def begin_round(self) -> None:
         self.started += 900
 
     def scan(self, domain: Domain, pauses: list[float]) -> ScannedGuest:
@@ -58,14 +58,16 @@ class Host:
     domains: list[FakeDomain]
     scanner: Scanner = field(default_factory=Scanner)
     known: dict[GuestId, ScannedGuest] = field(default_factory=dict)
-    snapshot: Snapshot = field(default_factory=lambda: Snapshot(ConfigStatus(successful=True, loaded=STARTED)))
+    snapshot: Snapshot = field(
+        default_factory=lambda: Snapshot(ConfigStatus(last_load_successful=True, loaded_at=STARTED))
+    )
 
     def round(self) -> HostRound:
-        round_ = scan_all(FakeHypervisor(self.domains), Config(), cast("GuestScanner", self.scanner))
-        self.known = known_after(self.known, round_)
-        latest = report(self.known.values(), round_.skipped, round_.started, 1.0)
+        round_ = scan_host(FakeHypervisor(self.domains), Config(), cast("GuestScanner", self.scanner))
+        self.known = latest_scans(self.known, round_)
+        latest = analyse_host(self.known.values(), round_.skipped, round_.started, 1.0)
         merging = Merging(HOST_MERGING, {guest_id: ProcessMerging(7, 0, 9) for guest_id in self.known})
-        self.snapshot = replace(counted(self.snapshot, round_, self.known, 1.0), latest=latest, merging=merging)
+        self.snapshot = replace(with_counts(self.snapshot, round_, self.known, 1.0), latest=latest, merging=merging)
         return round_
 
     def series(self, name: str) -> dict[str, float]:
@@ -155,5 +157,5 @@ def test_state_between_scans_is_of_one_domain() -> None:
     scanner = GuestScanner(
         cast("Any", None), cast("Any", None), Config(), cast("Any", None), kept, attribution=None, clocks=None
     )
-    scanner.tidy([NEW])
+    scanner.prune([NEW])
     assert kept == {}
