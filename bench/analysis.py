@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 import numpy as np
 
-from samepaged.sharing import ZERO, Member, PageDigest, analyse, contents_of_all
+from samepaged.sharing import ZERO, Member, PageDigest, analyse, count_all
 from samepaged.sharing.digest import FIRST_HASH
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def measure(guests: int, guest_pages: int, *, in_place: bool) -> Cost:
     memory = status("VmRSS")
     digests = [guest_digest(guest, guest_pages) for guest in range(guests)]
     start = time.perf_counter()
-    contents = contents_of_all(digests, threads=THREADS, in_place=in_place)
+    contents = count_all(digests, threads=THREADS, in_place=in_place)
     members = [Member(f"guest{number}", f"group{number % 3}", content) for number, content in enumerate(contents)]
     report = analyse(members, PAGE_SIZE, threads=THREADS)
     seconds = time.perf_counter() - start

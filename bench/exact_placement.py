@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import highspy
 import numpy as np
 
-from samepaged.analysis.placement.constraints import Terms, keeps_to
-from samepaged.analysis.placement.contents import weighed
-from samepaged.analysis.placement.gain import gains
-from samepaged.analysis.placement.search import Effort, steps_to_better
+from samepaged.analysis.placement.constraints import Constraints, is_feasible
+from samepaged.analysis.placement.contents import incidence_of
+from samepaged.analysis.placement.gain import count_gains
+from samepaged.analysis.placement.search import Effort, find_steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["best_gain", "best_in_reach", "found_gain", "small_fleet"]
 
 
-def small_fleet(random: np.random.Generator, guests: int, hosts: int, slack: float) -> tuple[Incidence, Terms]:
+def small_fleet(random: np.random.Generator, guests: int, hosts: int, slack: float) -> tuple[Incidence, Constraints]:
     """Guests of three images and contents of anybody's; each host has room for its part of all memory and `slack` more,
     or what it has.
     """
@@ -41,29 +41,29 @@ def small_fleet(random: np.random.Generator, guests: int, hosts: int, slack: flo
         owners = tuple(np.flatnonzero(random.random(guests) < chance).tolist())
         if len(owners) > 1:
             classes[owners] = classes.get(owners, 0) + int(random.integers(1, 2000))
-    terms = Terms(origin, memory, limits, np.ones(guests, dtype=np.bool_), ((),) * guests)
-    return weighed(list(classes.items())), terms
+    terms = Constraints(origin, memory, limits, np.ones(guests, dtype=np.bool_), ((),) * guests)
+    return incidence_of(list(classes.items())), terms
 
 
 def sharing(incidence: Incidence, hosts_of: NDArray[np.int64]) -> NDArray[np.int64]:
     """Σ S_inter over the hosts of arrangements, one a row: int64 (rows,)."""
     found = np.zeros(len(hosts_of), dtype=np.int64)
     for number, weight in enumerate(incidence.weights.tolist()):
-        owners = incidence.owners[incidence.starts[number] : incidence.starts[number + 1]]
+        owners = incidence.guests[incidence.starts[number] : incidence.starts[number + 1]]
         on = np.sort(hosts_of[:, owners], axis=1)
         found += weight * np.count_nonzero(on[:, 1:] == on[:, :-1], axis=1)
     return found
 
 
-def found_gain(incidence: Incidence, terms: Terms, effort: Effort | None = None) -> int:
+def found_gain(incidence: Incidence, terms: Constraints, effort: Effort | None = None) -> int:
     """What our search gains, by moves that keep to the terms."""
     effort = effort or Effort.for_guests(len(terms.origin))
-    steps = steps_to_better(incidence, terms, effort=effort)
-    assert keeps_to(terms, steps), "a plan breaks a limit"
-    return int(gains(incidence, terms, steps).of_steps.sum())
+    steps = find_steps(incidence, terms, effort=effort)
+    assert is_feasible(terms, steps), "a plan breaks a limit"
+    return int(count_gains(incidence, terms, steps).step_gains.sum())
 
 
-def best_gain(incidence: Incidence, terms: Terms, seconds: float = 60) -> int:
+def best_gain(incidence: Incidence, terms: Constraints, seconds: float = 60) -> int:
     """What the best arrangement within the limits gains, or the best that HiGHS finds in so many seconds."""
     guests, hosts = range(len(terms.origin)), range(len(terms.limits))
     solver = highspy.Highs()  # type: ignore[no-untyped-call]  # it has no types
@@ -77,7 +77,7 @@ def best_gain(incidence: Incidence, terms: Terms, seconds: float = 60) -> int:
     for host in hosts:
         used = solver.qsum(int(terms.memory[guest]) * x[guest][host] for guest in guests)
         solver.addConstr(used <= int(terms.limits[host]))
-    for number, on in zip(incidence.class_of_entries().tolist(), incidence.owners.tolist(), strict=True):
+    for number, on in zip(incidence.class_of_entries().tolist(), incidence.guests.tolist(), strict=True):
         for host in hosts:
             solver.addConstr(y[number][host] >= x[on][host])
     weights = incidence.weights.tolist()
@@ -87,7 +87,7 @@ def best_gain(incidence: Incidence, terms: Terms, seconds: float = 60) -> int:
     return int((sharing(incidence, at) - sharing(incidence, terms.origin[None]))[0])
 
 
-def best_in_reach(incidence: Incidence, terms: Terms) -> int:
+def best_in_reach(incidence: Incidence, terms: Constraints) -> int:
     """What the best arrangement gains to which moves lead that each keep to the limits: all of these are looked at."""
     start = tuple(terms.origin.tolist())
     memory, limits = terms.memory.tolist(), terms.limits.tolist()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.traces import About, Trace, seed_id
+from samepaged.traces import Trace, TraceInfo, seed_id
 from samepaged.traces.parquet import write
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def guest(number: int, host: str, applications: int) -> Trace:
         parts.append(own[random.random(APPLICATION) < 0.95])
     hashes = np.unique(np.concatenate([*parts, contents(2, number, OWN)]))
     pages = (1 + (random.random(len(hashes)) < 0.05)).astype(np.int32)
-    about = About(
+    about = TraceInfo(
         host=host,
         domain=f"guest-{number}",
         uuid=f"00000000-0000-4000-8000-{number:012}",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 import numpy as np
 
-from samepaged.analysis.placement.plan import Guest, Host, place
+from samepaged.analysis.placement.plan import Guest, Host, plan_placement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,7 @@ def measure() -> Cost:
     hosts = [Host(f"host{number}", most * GUEST_PAGES, "--memory") for number in range(HOSTS)]
     sets = large_fleet(np.random.default_rng(1))
     start = time.perf_counter()
-    placement = place(guests, hosts, sets, threads=2)
+    placement = plan_placement(guests, hosts, sets, threads=2)
     seconds = time.perf_counter() - start
     held = dict.fromkeys((host.name for host in hosts), GUESTS // HOSTS)
     broken = 0
@@ -83,7 +83,7 @@ def measure() -> Cost:
         "seconds": seconds,
         "mib": peak / 1024,
         "gain_gib": placement.gain_pages / MIB_PAGES / 1024,
-        "of_bound": placement.gain_pages / placement.at_most_pages,
+        "of_bound": placement.gain_pages / placement.upper_bound_pages,
         "moves": len(placement.moves),
         "broken": broken,
     }

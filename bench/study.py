@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.sharing.digest import FIRST_HASH
-from samepaged.traces import About, Store, Trace, seed_id
+from samepaged.traces import Trace, TraceInfo, TraceStore, seed_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ def record(machine: Machine, place: Path, scale: int) -> int:
     contents = np.concatenate(
         [hashes(int(pages * IMAGE), [machine.image]), hashes(distinct - int(pages * IMAGE), [seed])]
     )
-    store = Store(place)
+    store = TraceStore(place)
     for at in range(number):
         new = int(distinct * REPLACED)
         where = np.random.default_rng([seed, at]).integers(0, distinct, new)
@@ -85,7 +85,7 @@ def record(machine: Machine, place: Path, scale: int) -> int:
         found = found[np.append(True, found[1:] != found[:-1])]
         counts = np.ones(len(found), dtype=np.int32)
         counts[: copies // 8] += 8
-        about = About(
+        about = TraceInfo(
             host="kvm-1",
             domain=machine.name,
             uuid=None,

@@ -18,7 +18,7 @@ import libvirt
 from experiments.build import image
 from experiments.cell_run import FieldError, Place, overlay, run_cell
 from experiments.guest import Boot, debian_cmdline
-from experiments.matrix import MATRIX, Cell, picked
+from experiments.matrix import MATRIX, Cell, select_cells
 from experiments.payload import pack
 from experiments.recipe import recipe
 from experiments.report import write
@@ -53,7 +53,7 @@ def main() -> int:
             fcntl.flock(lock, fcntl.LOCK_EX)
             failed = 0
             if not words.report:
-                cells = [cell for cell in picked(MATRIX, words.cells) if not place.outcome(cell).exists()]
+                cells = [cell for cell in select_cells(MATRIX, words.cells) if not place.outcome(cell).exists()]
                 failed = boot_all(cells, place, words.at_once)
             write(place)
             return FAILED if failed else 0

@@ -12,15 +12,15 @@ from samepaged.analysis.study.attribution.involvement import is_library
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from experiments.contents import Repeated
+    from experiments.contents import RepeatedContent
     from samepaged.attribution.report import AttributionReport, CopiedPage
 
-__all__ = ["by_file", "by_kind", "by_process", "guests", "known", "most_copied"]
+__all__ = ["attributed_guests", "by_file", "by_kind", "by_process", "guests", "most_copied"]
 
 Document = dict[str, Any]
 
 KIND: Final = "kinds", "kind"
-TOGETHER: Final = "together", "kinds"
+COMBINED_KINDS: Final = "together", "kinds"
 PROCESS: Final = "processes", "process"
 FILE: Final = "files", "path"
 # What the paper says of its desktop (section 5.2, Figures 11 and 12), of owners and of several of them together.
@@ -38,21 +38,21 @@ FIREFOX: Final = (
     *("WebExtensions", "Privileged Cont", "Socket Process", "RDD Process", "Utility Process"),
 )
 GTK: Final = ("mousepad", "thunar", "evince", "evinced", "dconf-service")
-PROCESSES_TOGETHER: Final = {
+COMBINED_PROCESSES: Final = {
     "Firefox, all of its processes": (FIREFOX, "nearly half"),
     "mousepad, thunar, evince and what they start": (GTK, "31 % (Gnome)"),
 }
 # Of each guest, the owners that are involved most.
-MOST: Final = 8
-LEAST: Final = 0.005
-LEAST_COPIED: Final = 0.01
+MAX_ROWS: Final = 8
+MIN_RATIO: Final = 0.005
+MIN_COPIED_RATIO: Final = 0.01
 PAGE: Final = 4096
-LINES: Final = 3
+MAX_LINES: Final = 3
 # What all paths of modules begin with.
 MODULES: Final = re.compile(r"^/(?:usr/)?lib/modules/[^/]+/kernel/")
 
 
-def known(study: Document, setups: Sequence[str]) -> list[Document]:
+def attributed_guests(study: Document, setups: Sequence[str]) -> list[Document]:
     """The guests whose traces tell it, those of the last setup first: the desktop, as the paper's."""
     found = study.get("sources", {}).get("domains", [])
     order = {setup: -at for at, setup in enumerate(setups)}
@@ -82,7 +82,7 @@ def guests(found: Iterable[AttributionReport]) -> str:
 
 def by_kind(found: Sequence[Document]) -> str:
     """Figure 11: how much sharing involves each kind of page, and some of them together; what the paper names first."""
-    told = [_parts(one, TOGETHER) | _parts(one, KIND) for one in found]
+    told = [_parts(one, COMBINED_KINDS) | _parts(one, KIND) for one in found]
     kinds = dict.fromkeys((*PAPER_KINDS, *_most(told)))
     rows = [(kind, *(_cell(parts.get(kind)) for parts in told), PAPER_KINDS.get(kind, "-")) for kind in kinds]
     return markdown(("pages", *_names(found), "the paper's desktop"), rows)
@@ -98,11 +98,11 @@ def by_process(found: Sequence[Document]) -> str:
     """Figure 12: how much sharing involves each process, those most involved in each guest."""
     told = [_parts(one, PROCESS) for one in found]
     return _owners(
-        found, PROCESS, PAPER_PROCESSES, "process", lambda _: True, first=_together(told, PROCESSES_TOGETHER)
+        found, PROCESS, PAPER_PROCESSES, "process", lambda _: True, first=_together(told, COMBINED_PROCESSES)
     )
 
 
-def most_copied(found: Iterable[tuple[AttributionReport, Sequence[Repeated]]]) -> str:
+def most_copied(found: Iterable[tuple[AttributionReport, Sequence[RepeatedContent]]]) -> str:
     """The pages with most copies of each guest: what fills them, as the trace's hashes tell, and whose they are. Those
     with next to no part in the guest's self-sharing are left out.
     """
@@ -110,11 +110,13 @@ def most_copied(found: Iterable[tuple[AttributionReport, Sequence[Repeated]]]) -
     for answers, contents in found:
         # Both are in the order of copies, then of hashes.
         for copied, content in zip(answers.most_copied, contents, strict=False):
-            if content.part < LEAST_COPIED:
+            if content.self_sharing_ratio < MIN_COPIED_RATIO:
                 break
-            what = content.what if content.copies == copied.copies else "-"
+            what = content.fill if content.copies == copied.copies else "-"
             size = mib(copied.copies, {"page_size": PAGE})
-            rows.append((answers.domain, f"{copied.copies:,}", size, percent(content.part), what, _lines(copied)))
+            rows.append(
+                (answers.domain, f"{copied.copies:,}", size, percent(content.self_sharing_ratio), what, _lines(copied))
+            )
     head = ("guest", "copies", "MiB", "of its self-sharing", "every byte or pixel is", "whose they are")
     return markdown(head, rows)
 
@@ -124,8 +126,8 @@ def _lines(copied: CopiedPage) -> str:
     total = 0 if copied.more_owners else sum(copied.owner_pages)
     parts = [f" {100 * pages / total:.0f} %" if total > pages else "" for pages in copied.owner_pages]
     told = [f"`{line}`{part}" for line, part in zip_longest(copied.owners, parts, fillvalue="") if part != " 0 %"]
-    more = len(copied.owners) > len(told[:LINES]) or copied.more_owners
-    return "; ".join(told[:LINES]) + (" and others" if more else "")
+    more = len(copied.owners) > len(told[:MAX_LINES]) or copied.more_owners
+    return "; ".join(told[:MAX_LINES]) + (" and others" if more else "")
 
 
 def _names(found: Sequence[Document]) -> list[str]:
@@ -165,7 +167,7 @@ def _range(parts: Sequence[tuple[float, float]]) -> str:
 
 def _most(told: Sequence[Mapping[str, tuple[float, float]]]) -> list[str]:
     """Owners that have a part worth a row in any of the guests, in the order of the first guest, and so on."""
-    return list(dict.fromkeys(name for parts in told for name, (part, _) in parts.items() if part >= LEAST))
+    return list(dict.fromkeys(name for parts in told for name, (part, _) in parts.items() if part >= MIN_RATIO))
 
 
 def _owners(
@@ -185,7 +187,7 @@ def _owners(
                 parts.setdefault(_short(name), part)
         told.append(parts)
     rows = list(first)
-    for name in _most([dict(list(parts.items())[:MOST]) for parts in told]):
+    for name in _most([dict(list(parts.items())[:MAX_ROWS]) for parts in told]):
         said = [paper.get(name, "-")] if paper else []
         rows.append((name, *(_cell(parts.get(name)) for parts in told), *said))
     return markdown((head, *_names(found), *(["the paper's desktop"] if paper else [])), rows)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import libvirt
 
-from experiments.guest import domain_xml, heard
+from experiments.guest import console_messages, domain_xml
 from tests.support.vm.steps import LabError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FieldError", "Outcome", "Place", "Tracer", "outcomes", "run_cell"]
 
-LOOK_EVERY: Final = 0.5
+POLL_SECONDS: Final = 0.5
 
 
 class FieldError(LabError):
@@ -83,42 +83,44 @@ def run_cell(cell: Cell, boot: Boot, place: Place, uri: str, tracer: Tracer, sto
     with contextlib.closing(libvirt.open(uri)) as connection:
         domain = connection.createXML(domain_xml(cell.name, cell.memory, boot, own / "console.log"))
         try:
-            outcome = _followed(cell, domain, own, tracer, stopping)
+            outcome = _follow_guest(cell, domain, own, tracer, stopping)
         finally:
             with contextlib.suppress(libvirt.libvirtError):
                 domain.destroy()
     for kind in cell.sets:
         shutil.copytree(own / "last", place.traces(kind), dirs_exist_ok=True)
-    if cell.course is not None:
+    if cell.trace_set is not None:
         for part in ("marks", "last"):
             if (own / part).exists():
-                shutil.copytree(own / part, place.traces(cell.course), dirs_exist_ok=True)
+                shutil.copytree(own / part, place.traces(cell.trace_set), dirs_exist_ok=True)
     place.outcome(cell).write_text(json.dumps(asdict(outcome), indent=2) + "\n")
     return outcome
 
 
-def _followed(cell: Cell, domain: libvirt.virDomain, own: Path, tracer: Tracer, stopping: threading.Event) -> Outcome:
+def _follow_guest(
+    cell: Cell, domain: libvirt.virDomain, own: Path, tracer: Tracer, stopping: threading.Event
+) -> Outcome:
     console, began = own / "console.log", time.monotonic()
     done = marks = 0
     notes: list[str] = []
     while True:
         said = console.read_text(errors="replace") if console.exists() else ""
-        for line in heard(said)[done:]:
+        for line in console_messages(said)[done:]:
             done += 1
             if line == "done":
                 seconds = time.monotonic() - began
-                tracer(cell.name, own / "last", sources=cell.sources)
+                tracer(cell.name, own / "last", sources=cell.attributed)
                 return Outcome(cell.name, round(seconds, 1), marks, tuple(notes))
             if not line.startswith("mark"):
                 notes.append(line)
-            elif cell.course is not None:
+            elif cell.trace_set is not None:
                 tracer(cell.name, own / "marks", sources=False)
                 marks += 1
-        if time.monotonic() - began > cell.patience:
-            raise FieldError(f"{cell.name}: not done after {cell.patience:g} s; {_last_words(said, console)}")
+        if time.monotonic() - began > cell.timeout_seconds:
+            raise FieldError(f"{cell.name}: not done after {cell.timeout_seconds:g} s; {_last_words(said, console)}")
         if not _runs(domain):
             raise FieldError(f"{cell.name}: the guest ended; {_last_words(said, console)}")
-        if stopping.wait(LOOK_EVERY):
+        if stopping.wait(POLL_SECONDS):
             raise FieldError(f"{cell.name}: stopped before it was done")
 
 

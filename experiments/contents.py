@@ -12,20 +12,20 @@ from samepaged.memory.hashing import best_hasher
 if TYPE_CHECKING:
     from samepaged.traces.trace import Trace
 
-__all__ = ["Repeated", "filled_pages", "most_repeated"]
+__all__ = ["RepeatedContent", "filled_pages", "most_repeated_contents"]
 
 # The colours that GTK's theme has most of, as blue, green, red, alpha in memory.
 THEME: Final = {"pixels #f6f5f4": bytes.fromhex("f4f5f6ff")}
 
 
 @dataclass(frozen=True, slots=True)
-class Repeated:
+class RepeatedContent:
     """A content of a guest, its copies, their part in the guest's self-sharing, and what fills it, if that is known."""
 
     domain: str
     copies: int
-    part: float
-    what: str
+    self_sharing_ratio: float
+    fill: str
 
 
 def filled_pages(seed: int, page_size: int) -> dict[int, str]:
@@ -42,13 +42,13 @@ def filled_pages(seed: int, page_size: int) -> dict[int, str]:
     return dict(zip(hashes.tolist(), patterns, strict=True))
 
 
-def most_repeated(trace: Trace, known: dict[int, str], most: int) -> list[Repeated]:
+def most_repeated_contents(trace: Trace, fills: dict[int, str], max_contents: int) -> list[RepeatedContent]:
     """The contents with most copies, at most so many, first the most repeated."""
-    order = np.argsort(-trace.pages, kind="stable")[:most].tolist()
-    own = max(1, trace.about.duplicate_pages)
+    order = np.argsort(-trace.pages, kind="stable")[:max_contents].tolist()
+    own = max(1, trace.info.duplicate_pages)
     found = []
     for at in order:
         copies = int(trace.pages[at])
-        what = known.get(int(trace.hashes[at]), "-")
-        found.append(Repeated(trace.about.domain, copies, (copies - 1) / own, what))
+        what = fills.get(int(trace.hashes[at]), "-")
+        found.append(RepeatedContent(trace.info.domain, copies, (copies - 1) / own, what))
     return found

@@ -13,7 +13,7 @@ from tests.support.vm.boot import MASKED
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Boot", "debian_cmdline", "domain_xml", "heard"]
+__all__ = ["Boot", "console_messages", "debian_cmdline", "domain_xml"]
 
 CMDLINE: Final = (
     "root=/dev/vda rw console=ttyS0 quiet loglevel=3 panic=-1 systemd.show_status=0 systemd.wants=field.service"
@@ -77,6 +77,6 @@ def domain_xml(name: str, memory: int, boot: Boot, console: Path) -> str:
 </domain>"""
 
 
-def heard(console: str) -> list[str]:
+def console_messages(console: str) -> list[str]:
     """What a guest has said so far, without the "field: " in front: "mark 1", "done", and notes."""
     return LINE.findall(console)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["ARCHITECTURES", "BOOTS", "MATRIX", "RELEASES", "SETUPS", "Cell", "aslr", "clones", "picked", "platforms"]
+__all__ = [
+    "ARCHITECTURES",
+    "BOOTS",
+    "MATRIX",
+    "RELEASES",
+    "SETUPS",
+    "Cell",
+    "aslr",
+    "clones",
+    "platforms",
+    "select_cells",
+]
 
 RELEASES: Final = ("bookworm", "bullseye")
 ARCHITECTURES: Final = ("amd64", "i386")
@@ -14,13 +25,13 @@ SETUPS: Final = ("plain", "server", "desktop")
 BOOTS: Final = 4
 # With these, the kernel places processes (and with the second, itself) at the same addresses at every boot.
 # The desktop but for its browser and its spreadsheet, which on an emulated processor take most of the time.
-FEW: Final = "field.programs=few"
+FEW_PROGRAMS: Final = "field.programs=few"
 WORDS: Final = {"aslr": "", "noaslr": "norandmaps", "nokaslr": "norandmaps nokaslr"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One guest from boot to its last trace. `sets` are the sets of traces that its last trace belongs to; `course`
+    """One guest from boot to its last trace. `sets` are the sets of traces that its last trace belongs to; `trace_set`
     is the set of all of its traces, those from under way too, if they are kept.
     """
 
@@ -29,12 +40,12 @@ class Cell:
     architecture: str
     setup: str
     sets: tuple[str, ...]
-    course: str | None = None
+    trace_set: str | None = None
     variant: int = 0
     kernel_words: str = ""
     memory: int = 1024
     # Seconds from boot to the last trace, on a busy machine; a guest that takes longer is given up.
-    patience: float = 5400
+    timeout_seconds: float = 5400
 
     @property
     def platform(self) -> str:
@@ -42,7 +53,7 @@ class Cell:
         return f"{self.release}-{self.architecture}"
 
     @property
-    def sources(self) -> bool:
+    def attributed(self) -> bool:
         """Whether its last trace also tells whose its pages are: of 32-bit kernels that is not to be had."""
         return "setups" in self.sets and self.architecture == "amd64"
 
@@ -78,7 +89,13 @@ def aslr() -> list[Cell]:
     neither = [("nokaslr", boot) for boot in range(1, BOOTS + 1)]
     return [
         Cell(
-            f"{kind}-{boot}", "bookworm", "amd64", "desktop", (kind,), variant=boot, kernel_words=f"{FEW} {WORDS[kind]}"
+            f"{kind}-{boot}",
+            "bookworm",
+            "amd64",
+            "desktop",
+            (kind,),
+            variant=boot,
+            kernel_words=f"{FEW_PROGRAMS} {WORDS[kind]}",
         )
         for kind, boot in (*with_and_without, *neither)
     ]
@@ -88,6 +105,6 @@ def aslr() -> list[Cell]:
 MATRIX: Final = (*clones(), *platforms(), *aslr())
 
 
-def picked(cells: tuple[Cell, ...], patterns: list[str]) -> list[Cell]:
+def select_cells(cells: tuple[Cell, ...], patterns: list[str]) -> list[Cell]:
     """The cells whose name begins with one of `patterns`; without any, all."""
     return [cell for cell in cells if not patterns or any(cell.name.startswith(one) for one in patterns)]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["pack"]
 
 # A disk has whole sectors.
-SECTORS: Final = 1 << 20
+DISK_BYTES: Final = 1 << 20
 
 
 def pack(disk: Path, scratch: Path) -> Path:
@@ -26,7 +26,7 @@ def pack(disk: Path, scratch: Path) -> Path:
     with tarfile.open(disk, "w") as archive:
         archive.add(load, arcname=".", filter=_for_all)
     with disk.open("r+b") as file:
-        file.truncate(-(-disk.stat().st_size // SECTORS) * SECTORS)
+        file.truncate(-(-disk.stat().st_size // DISK_BYTES) * DISK_BYTES)
     return disk
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from experiments import attribution_tables, tables
 from experiments.cell_run import FieldError, outcomes
-from experiments.contents import filled_pages, most_repeated
+from experiments.contents import filled_pages, most_repeated_contents
 from experiments.matrix import ARCHITECTURES, BOOTS, MATRIX, RELEASES, SETUPS
 from experiments.tracing import SEED, samepaged
-from samepaged.traces.attribution_file import owners_of
+from samepaged.traces.attribution_file import read_beside_traces
 from samepaged.traces.parquet import read
-from samepaged.traces.store import Store
+from samepaged.traces.store import TraceStore
 from samepaged.traces.survey import survey
 from tests.support.vm.recipe import PROJECT
 from tests.support.vm.steps import say
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from experiments.cell_run import Place
-    from experiments.contents import Repeated
+    from experiments.contents import RepeatedContent
 
-__all__ = ["PAGE", "filled", "labels", "write"]
+__all__ = ["PAGE", "fill_tables", "labels", "write"]
 
 PAGE: Final = PROJECT / "docs/analysis/study.md"
-MARKED: Final = re.compile(r"(<!-- measured: ([^>]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
+MARKED_TABLE: Final = re.compile(r"(<!-- measured: ([^>]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 FOR_PAGE_SIZES: Final = tuple(f"bookworm-amd64-{setup}" for setup in SETUPS)
 PAGE_SIZE: Final = 4096
-MOST_REPEATED: Final = 2
-MOST_COPIED: Final = 6
+MAX_REPEATED: Final = 2
+MAX_COPIED: Final = 6
 PAPER_ASLR: Final = "10 % (Linux), self and inter-VM both less"
 
 
@@ -46,15 +46,15 @@ def labels(guests: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def filled(page: str, wanted: Mapping[str, str]) -> str:
+def fill_tables(page: str, wanted: Mapping[str, str]) -> str:
     """`page` with each table between markers made anew; one that was not measured keeps what it had. FieldError where
     a table has no place, or more than one.
     """
-    places = [name for _, name, _ in MARKED.findall(page)]
+    places = [name for _, name, _ in MARKED_TABLE.findall(page)]
     for name in wanted:
         if places.count(name) != 1:
             raise FieldError(f"{PAGE}: the marker `measured: {name}` is there {places.count(name)} times; have it once")
-    return MARKED.sub(
+    return MARKED_TABLE.sub(
         lambda marked: f"{marked[1]}\n{wanted[marked[2]]}\n{marked[3]}" if marked[2] in wanted else marked[0], page
     )
 
@@ -72,7 +72,7 @@ def write(place: Place) -> None:
         if place.traces(kind).exists():
             say(f"studying {kind}")
             words = ("--labels", studies / "labels.yaml") if kind == "setups" else ()
-            found = _kept(studies / f"{kind}.json", samepaged("study", "--json", *words, place.traces(kind)))
+            found = _write_document(studies / f"{kind}.json", samepaged("study", "--json", *words, place.traces(kind)))
             measured.update({name: make(found) for name, make in made.items()})
 
     study("compile", {"compile": tables.kernels, "compile, one by one": tables.course})
@@ -96,7 +96,7 @@ def write(place: Place) -> None:
     if place.traces("setups").exists():
         contents = _contents(place)
         measured["repeated contents"] = tables.repeated(
-            (one for guest in contents.values() for one in guest[:MOST_REPEATED]), PAGE_SIZE
+            (one for guest in contents.values() for one in guest[:MAX_REPEATED]), PAGE_SIZE
         )
         measured.update(_sources(place, json.loads((studies / "setups.json").read_text()), contents))
     comparisons = []
@@ -107,7 +107,7 @@ def write(place: Place) -> None:
     ):
         if place.traces(first).exists() and place.traces(second).exists():
             said = samepaged("compare", "--json", place.traces(first), place.traces(second))
-            comparisons.append((what, _kept(studies / f"{first}-{second}.json", said), paper))
+            comparisons.append((what, _write_document(studies / f"{first}-{second}.json", said), paper))
     if comparisons:
         measured["randomisation"] = tables.aslr(comparisons)
     ended = outcomes(place)
@@ -115,23 +115,23 @@ def write(place: Place) -> None:
     missing = sorted({cell.name for cell in MATRIX} - {one.name for one in ended})
     if missing:
         say(f"not in the report, as they have not come to their end: {', '.join(missing)}")
-    PAGE.write_text(filled(PAGE.read_text(), measured))
+    PAGE.write_text(fill_tables(PAGE.read_text(), measured))
     say(f"wrote {PAGE}; {BOOTS} boots of each kind were asked for")
 
 
-def _contents(place: Place) -> dict[str, list[Repeated]]:
+def _contents(place: Place) -> dict[str, list[RepeatedContent]]:
     """The contents with most copies in each guest of the setups."""
     known = filled_pages(SEED, PAGE_SIZE)
-    traces = [trace for path in Store(place.traces("setups")).files() for trace in read(path)]
-    return {trace.about.domain: most_repeated(trace, known, MOST_COPIED) for trace in traces}
+    traces = [trace for path in TraceStore(place.traces("setups")).files() for trace in read(path)]
+    return {trace.info.domain: most_repeated_contents(trace, known, MAX_COPIED) for trace in traces}
 
 
-def _sources(place: Place, study: dict[str, Any], contents: Mapping[str, Sequence[Repeated]]) -> dict[str, str]:
+def _sources(place: Place, study: dict[str, Any], contents: Mapping[str, Sequence[RepeatedContent]]) -> dict[str, str]:
     """The tables about whose pages are shared, where any trace of the setups tells it."""
-    found = attribution_tables.known(study, SETUPS)
+    found = attribution_tables.attributed_guests(study, SETUPS)
     if not found:
         return {}
-    answers = {one.domain: one for _, one in owners_of(survey(place.traces("setups")))}
+    answers = {one.domain: one for _, one in read_beside_traces(survey(place.traces("setups")))}
     shown = [answers[one["domain"]] for one in found]
     return {
         "sources": attribution_tables.guests(shown),
@@ -143,7 +143,7 @@ def _sources(place: Place, study: dict[str, Any], contents: Mapping[str, Sequenc
     }
 
 
-def _kept(path: Path, said: str) -> dict[str, Any]:
+def _write_document(path: Path, said: str) -> dict[str, Any]:
     path.write_text(said)
     found: dict[str, Any] = json.loads(said)
     return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from experiments.contents import Repeated
+    from experiments.contents import RepeatedContent
 
 __all__ = [
     "aslr",
@@ -29,7 +29,7 @@ __all__ = [
 
 Document = dict[str, Any]
 # A pair of guests for each pair of platforms would be too many rows: those with the most sharing, and the least.
-_SHOWN = 12
+_MAX_ROWS = 12
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -138,7 +138,7 @@ def inter(study: Document) -> str:
                 mib(pair["inter_sharing_pages"]["max"], study),
                 percent(pair["self_over_total_ratio"]),
             )
-            for pair in ordered[:_SHOWN]
+            for pair in ordered[:_MAX_ROWS]
         ),
     )
 
@@ -218,12 +218,18 @@ def aslr(comparisons: Sequence[tuple[str, Document, str]]) -> str:
     return markdown(("", "total MiB without", "with", "total, %", "self, %", "inter-VM, %", "the paper"), rows)
 
 
-def repeated(found: Iterable[Repeated], page_size: int) -> str:
+def repeated(found: Iterable[RepeatedContent], page_size: int) -> str:
     """The contents with most copies in each guest."""
     return markdown(
         ("guest", "copies", "MiB", "of its self-sharing", "every byte or pixel is"),
         (
-            (one.domain, f"{one.copies:,}", mib(one.copies, {"page_size": page_size}), percent(one.part), one.what)
+            (
+                one.domain,
+                f"{one.copies:,}",
+                mib(one.copies, {"page_size": page_size}),
+                percent(one.self_sharing_ratio),
+                one.fill,
+            )
             for one in found
         ),
     )

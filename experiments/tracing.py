@@ -19,7 +19,7 @@ __all__ = ["PAGE_SIZES", "SEED", "Samepaged", "samepaged", "write_config"]
 PAGE_SIZES: Final = ("1KiB", "2KiB", "8KiB", "16KiB", "64KiB", "2MiB")
 # Of no secret: what the guests hold is Debian's and ours.
 SEED: Final = 0x5EED
-PATIENCE: Final = 300.0
+TIMEOUT_SECONDS: Final = 300.0
 
 
 def write_config(directory: Path, uri: str, page_sizes: tuple[str, ...] = PAGE_SIZES) -> Path:

@@ -42,8 +42,8 @@ def _rank(item: pytest.Item, *, parallel: bool) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A worker takes whole files, as with `--dist loadfile`; and all files of a group, whose guests are large."""
-    from xdist.scheduler import LoadFileScheduling  # noqa: PLC0415 - not installed where no tests run in parallel
+    """A worker takes whole files, as with `--dist loadfile`, or all files of one of the GROUPS."""
+    from xdist.scheduler import LoadFileScheduling  # noqa: PLC0415 - an extra of the tests
 
     class FileScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
         def _split_scope(self, nodeid: str) -> str:

@@ -15,14 +15,15 @@ __all__ = ["Worker", "start"]
 
 # Seconds in which a thread must begin.
 START_SECONDS: Final = 0.5
+NO_THREAD_REMEDY: Final = "raise TasksMax= or `ulimit -u`"
 
 
-def start(thread: threading.Thread, refusal: Callable[[str], SamepagedError]) -> None:
-    """Start a thread, or raise what `refusal` makes of the message."""
+def start(thread: threading.Thread, refusal: Callable[[str, str], SamepagedError]) -> None:
+    """Start a thread, or raise what `refusal` makes of problem and remedy."""
     try:
         thread.start()
     except RuntimeError as error:
-        raise refusal(_refused(error)) from error
+        raise refusal(f"no thread can be started ({error})", NO_THREAD_REMEDY) from error
 
 
 class Worker:
@@ -40,20 +41,20 @@ class Worker:
         self._ended = threading.Event()
         self._ended.set()
 
-    def start(self, refusal: Callable[[str], SamepagedError]) -> None:
-        """Start it, or raise what `refusal` makes of the message; then `target` is never called."""
+    def start(self, refusal: Callable[[str, str], SamepagedError]) -> None:
+        """Start it, or raise what `refusal` makes of problem and remedy; then `target` is never called."""
         self._ended.clear()
         try:
             _thread.start_new_thread(self._run, ())
         except RuntimeError as error:
             self._ended.set()
-            raise refusal(_refused(error)) from error
+            raise refusal(f"no thread can be started ({error})", NO_THREAD_REMEDY) from error
         if not self._begun.wait(START_SECONDS):
             with self._lock:
                 self._abandoned = not self._begun.is_set()
             if self._abandoned:
                 self._ended.set()
-                raise refusal("a thread was started and did not begin; free memory on the host, or raise MemoryMax=")
+                raise refusal("a thread was started and did not begin", "free memory on the host, or raise MemoryMax=")
 
     def is_alive(self) -> bool:
         """Whether it was started and has not ended."""
@@ -72,7 +73,3 @@ class Worker:
             self._target()
         finally:
             self._ended.set()
-
-
-def _refused(error: RuntimeError) -> str:
-    return f"no thread can be started ({error}); raise TasksMax= or `ulimit -u`"

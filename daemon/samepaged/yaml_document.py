@@ -195,9 +195,10 @@ def _decoded(text: str | bytes) -> str:
     if isinstance(text, str):
         return text
     try:
-        return text.decode("utf-8-sig")
+        # Without the byte order mark. (Not by the codec utf-8-sig: Python imports it late, and the web process cannot
+        # read Python's files once it has given up its rights.)
+        return text.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        # The codec may have cut off a byte order mark before it counted.
         before = error.object[: error.start].decode("utf-8", "replace")
         octet = error.object[error.start]
         problem = f"the byte 0x{octet:02x} is not UTF-8"

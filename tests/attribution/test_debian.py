@@ -24,7 +24,7 @@ TELLERS = ("qemu-ga", "guest_owners")
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_every_page_is_whose_the_guest_says_it_is(
+def test_page_owners_match_the_guest(
     release: str, samepaged: Samepaged, connection: Any, root: Path, tmp_path: Path
 ) -> None:
     with debian(connection, root, f"owners-{release}", image(release), MEMORY) as guest:

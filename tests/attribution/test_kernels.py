@@ -37,7 +37,7 @@ MACHINES = {
 
 
 @pytest.mark.parametrize("which", MACHINES)
-def test_of_a_guest_at_rest_every_page_is_whose_the_guest_says_it_is(
+def test_page_owners_match_the_idle_guest(
     which: str, samepaged: Samepaged, connection: Any, root: Path, tmp_path: Path
 ) -> None:
     series = which.partition(" ")[0]
@@ -52,7 +52,7 @@ def test_of_a_guest_at_rest_every_page_is_whose_the_guest_says_it_is(
 
 
 @pytest.mark.parametrize("series", SUITES)
-def test_of_a_busy_guest_every_difference_is_what_happened_between_the_guests_word_and_the_scan(
+def test_page_owners_match_the_busy_guest(
     series: str, samepaged: Samepaged, connection: Any, root: Path, tmp_path: Path
 ) -> None:
     image = memory_image.image("busy", BUSY)
@@ -68,9 +68,7 @@ def test_of_a_busy_guest_every_difference_is_what_happened_between_the_guests_wo
             assert found.explained < found.rows / 4, str(found)
 
 
-def test_of_a_guest_without_linux_nothing_is_said(
-    samepaged: Samepaged, connection: Any, root: Path, tmp_path: Path
-) -> None:
+def test_guest_without_linux_has_no_owners(samepaged: Samepaged, connection: Any, root: Path, tmp_path: Path) -> None:
     xml = Spec("owners-none", 256).xml(root / "none.serial")
     domain = connection.createXML(re.sub(r"<(kernel|initrd|cmdline)>.*?</\1>", "", xml))
     try:

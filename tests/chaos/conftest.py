@@ -29,6 +29,9 @@ BYSTANDER: Final = "samepaged-chaos-bystander"
 # In MiB: what a guest has, and what of it is filled. Reading it takes some 50 ms.
 MEMORY, REGION = 384, 256
 
+# They stay until the process of the tests ends, and the test of KSM counts all guests that it may merge.
+NOT_MERGEABLE: Final = "<memoryBacking><nosharepages/></memoryBacking>"
+
 FIGURES: Final = "chaos figures"
 
 # Scans follow each other at once, and their pauses are as long as they get.
@@ -56,19 +59,22 @@ class Host:
 
 
 def large(name: str) -> Spec:
-    return Spec(name, memory=MEMORY, cmdline=f"region={REGION}")
+    return Spec(name, memory=MEMORY, cmdline=f"region={REGION}", memory_backing=NOT_MERGEABLE)
 
 
 def fill(writer: Writer) -> None:
     writer.fill(0, REGION * 256, 7, 1000)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def host(root: Path) -> Iterator[Host]:
     if os.geteuid() != 0:
         pytest.skip("starts libvirtd, which takes root")
     with private_libvirtd(root / "chaos") as libvirtd, contextlib.closing(libvirt.open(libvirtd.uri)) as connection:
-        specs = [*(large(name) for name in NAMES), Spec(BYSTANDER, memory=84, cmdline="region=1")]
+        specs = [
+            *(large(name) for name in NAMES),
+            Spec(BYSTANDER, memory=84, cmdline="region=1", memory_backing=NOT_MERGEABLE),
+        ]
         with running(connection, root, *specs) as writers, contextlib.closing(Witness(libvirtd, NAMES)) as witness:
             for writer in writers[:-1]:
                 fill(writer)

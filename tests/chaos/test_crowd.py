@@ -145,7 +145,7 @@ def beset(kind: str, scraper: Scraper, family: Family) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_crowd_of_half_open_and_slow_clients_delays_neither_scrape_nor_scan(host: Host, samepaged: Samepaged) -> None:
+def test_slow_clients_delay_nothing(host: Host, samepaged: Samepaged) -> None:
     samepaged.configure(SCANS)
     with daemon(samepaged) as one:
         one.wait_scans(2)
@@ -171,7 +171,7 @@ def web_config() -> Iterator[Path]:
 
 
 @pytest.mark.timeout(600)
-def test_nor_does_it_with_tls_and_passwords(host: Host, samepaged: Samepaged, web_config: Path) -> None:
+def test_slow_tls_clients_delay_nothing(host: Host, samepaged: Samepaged, web_config: Path) -> None:
     samepaged.configure(SCANS)
     text = samepaged.config.read_text()
     samepaged.config.write_text(text.replace("export: {", f"export: {{web_config_file: {web_config}, "))

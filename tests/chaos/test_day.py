@@ -32,7 +32,7 @@ def write(host: Host, number: int) -> None:
 
 @pytest.mark.skipif(not FULL, reason="a few scans show no growth: make chaos")
 @pytest.mark.timeout(1800)
-def test_no_process_grows_over_a_day(host: Host, samepaged: Samepaged) -> None:
+def test_memory_is_bounded_over_a_day(host: Host, samepaged: Samepaged) -> None:
     samepaged.configure(RESTLESS.format("mode: snapshot, page_sizes: [2KiB, 64KiB]"))
     resident: dict[str, list[int]] = {}
     with daemon(samepaged) as one, contextlib.ExitStack() as guests:

@@ -106,9 +106,7 @@ def broken(disk: Disk, how: str) -> Iterator[str]:
         (disk.free if how == "full" else disk.writable)()
 
 
-def test_a_disk_that_fills_up_loses_no_figure_and_no_guest(
-    host: Host, samepaged: Samepaged, disk: Disk, tmp_path: Path
-) -> None:
+def test_full_disk_loses_no_guest(host: Host, samepaged: Samepaged, disk: Disk, tmp_path: Path) -> None:
     on(disk, samepaged)
     more = {"TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": ""}
     with daemon(samepaged, more=more) as one:
@@ -127,7 +125,7 @@ def test_a_disk_that_fills_up_loses_no_figure_and_no_guest(
 
 
 @pytest.mark.parametrize("how", ["full", "read-only"])
-def test_a_daemon_that_can_write_to_neither_directory_says_so_and_scans(
+def test_unwritable_directories_do_not_stop_scans(
     host: Host, samepaged: Samepaged, disk: Disk, tmp_path: Path, how: str
 ) -> None:
     on(disk, samepaged)
@@ -141,19 +139,20 @@ def test_a_daemon_that_can_write_to_neither_directory_says_so_and_scans(
         kill_while_suspended(host, samepaged, one, more)
 
 
-def test_a_wall_clock_that_jumps_moves_no_scan_and_no_deadline(
-    host: Host, samepaged: Samepaged, tmp_path: Path
-) -> None:
+def test_wall_clock_jumps_change_no_deadline(host: Host, samepaged: Samepaged, tmp_path: Path) -> None:
     wall = clock(tmp_path)
     samepaged.configure(SCANS)
     with daemon(samepaged, more=wall.environment) as one:
         one.wait_scans(1)
+        began = time.monotonic()
+        one.wait_scans(3)
+        usual = time.monotonic() - began
         for ahead in (DAY, -DAY, 20 * 365 * DAY, -int(time.time()), 0):
             host.witness.next_pause()
             wall.set(ahead)
             began = time.monotonic()
             one.wait_scans(3)
-            assert time.monotonic() - began < 15
+            assert time.monotonic() - began < max(15, 4 * usual)
             # what is exported is of the clock as it is now
             exported = one.metric(SUCCESS, domain=NAMES[0]) or 0.0
             assert abs(exported - (time.time() + ahead)) < 15
@@ -162,7 +161,7 @@ def test_a_wall_clock_that_jumps_moves_no_scan_and_no_deadline(
 
 
 @pytest.mark.parametrize("room", [0, 1], ids=["no process", "a process without threads"])
-def test_while_no_guard_can_be_started_nobody_is_suspended(host: Host, samepaged: Samepaged, room: int) -> None:
+def test_no_guard_means_no_suspension(host: Host, samepaged: Samepaged, room: int) -> None:
     samepaged.configure(SCANS)
     with task_group() as group, daemon(samepaged, before=group.before) as one:
         one.wait_scans(2)
@@ -187,7 +186,7 @@ def test_while_no_guard_can_be_started_nobody_is_suspended(host: Host, samepaged
         wait_for_child(one.process.pid, GUARD).__exit__()
 
 
-def test_a_web_process_that_cannot_be_started_stops_no_scan(host: Host, samepaged: Samepaged) -> None:
+def test_missing_web_process_stops_no_scan(host: Host, samepaged: Samepaged) -> None:
     samepaged.configure(SCANS)
     with task_group() as group, daemon(samepaged, before=group.before) as one:
         one.wait_scans(2)
@@ -210,7 +209,7 @@ def test_a_web_process_that_cannot_be_started_stops_no_scan(host: Host, samepage
         assert set(known(one)) == set(NAMES)
 
 
-def test_64_descriptors_are_enough_and_none_is_survived(host: Host, samepaged: Samepaged) -> None:
+def test_descriptor_exhaustion_is_survived(host: Host, samepaged: Samepaged) -> None:
     samepaged.configure(SCANS)
     with daemon(samepaged, before=("prlimit", "--nofile=64")) as one:
         one.wait_scans(2)

@@ -182,7 +182,7 @@ def cells(host: Host, tmp_path: Path, tally: Tally, count: int) -> Iterator[list
 
 
 @pytest.mark.timeout(7200)
-def test_a_qemu_that_hangs_leaves_no_guest_paused(host: Host, tmp_path: Path) -> None:
+def test_hanging_qemu_leaves_no_guest_paused(host: Host, tmp_path: Path) -> None:
     tally = Tally()
     plan = [(KINDS[number % len(KINDS)], RANDOM.uniform(*SCALE.hang_seconds)) for number in range(SCALE.hangs)]
     plan += [(KINDS[-1 - number % len(KINDS)], 120.0) for number in range(SCALE.long_hangs)]
@@ -203,7 +203,7 @@ def test_a_qemu_that_hangs_leaves_no_guest_paused(host: Host, tmp_path: Path) ->
 
 
 @pytest.mark.timeout(1800)
-def test_one_hung_guest_hardly_delays_the_others(host: Host, samepaged: Samepaged, tmp_path: Path) -> None:
+def test_one_hung_guest_does_not_delay_others(host: Host, samepaged: Samepaged, tmp_path: Path) -> None:
     """The longest round with a guest whose QEMU hangs, beside the longest without one."""
     a, b = host.writers[:2]
     samepaged.configure(RESTLESS.format(WAYS[0]) + f"\nguests: {{include: [{a.name}, {b.name}]}}")

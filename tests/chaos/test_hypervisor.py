@@ -25,7 +25,7 @@ SNAPSHOT = RESTLESS.format("mode: snapshot, max_pause: 10s")
 
 
 @pytest.mark.timeout(1800)
-def test_libvirtd_may_be_killed_and_restarted_during_scans(host: Host, samepaged: Samepaged) -> None:
+def test_libvirtd_restart_during_scans(host: Host, samepaged: Samepaged) -> None:
     samepaged.configure(f"{SNAPSHOT}\nguests: {{exclude: [{BYSTANDER}]}}")
     suspended, left_paused, exits = 0, [], []
     with daemon(samepaged) as one:
@@ -56,7 +56,7 @@ def test_libvirtd_may_be_killed_and_restarted_during_scans(host: Host, samepaged
 
 
 @pytest.mark.timeout(1800)
-def test_qemu_may_be_killed_while_its_guest_is_suspended(host: Host, samepaged: Samepaged) -> None:
+def test_qemu_killed_during_suspension(host: Host, samepaged: Samepaged) -> None:
     name = "samepaged-chaos-victim"
     samepaged.configure(f"{SNAPSHOT}\nguests: {{include: [{name}, {NAMES[0]}]}}")
     exits: list[str] = []

@@ -52,7 +52,7 @@ def small_guests(host: Host) -> Iterator[None]:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.usefixtures("small_guests")
-def test_each_failed_call_ends_in_a_reason(host: Host, samepaged: Samepaged, tmp_path: Path, way: str) -> None:
+def test_failed_calls_have_a_reason(host: Host, samepaged: Samepaged, tmp_path: Path, way: str) -> None:
     samepaged.configure(WAYS[way])
     environment = dict(os.environ) | build(tmp_path)
     if not (FULL and way == "snapshot"):

@@ -150,7 +150,7 @@ class Run:
 
 
 @pytest.mark.timeout(3600)
-def test_no_guest_is_left_paused_by_kills_at_any_moment(host: Host, samepaged: Samepaged) -> None:
+def test_kills_leave_no_guest_paused(host: Host, samepaged: Samepaged) -> None:
     run = Run(host, samepaged)
     kinds = cycle(("scanner", "guard", "both"))
     try:
@@ -171,9 +171,7 @@ def test_no_guest_is_left_paused_by_kills_at_any_moment(host: Host, samepaged: S
 
 
 @pytest.mark.timeout(1800)
-def test_a_scanner_that_dies_while_libvirt_is_asked_for_a_dump_leaves_nothing_that_hangs(
-    host: Host, samepaged: Samepaged
-) -> None:
+def test_scanner_killed_during_dump_leaves_no_hang(host: Host, samepaged: Samepaged) -> None:
     samepaged.configure(RESTLESS.format(WAYS[-1]) + f"\nguests: {{exclude: [{BYSTANDER}]}}")
     hung: list[str] = []
     for _ in range(SCALE.dumps):
@@ -197,7 +195,7 @@ DEADLINE: Final = 0.5 + 1.0  # scan.max_pause and the guard's margin
 
 
 @pytest.mark.timeout(3600)
-def test_a_scanner_that_is_stopped_holds_no_guest_beyond_the_deadline(host: Host, samepaged: Samepaged) -> None:
+def test_stopped_scanner_loses_the_guest(host: Host, samepaged: Samepaged) -> None:
     samepaged.configure(RESTLESS.format("mode: snapshot, max_pause: 500ms"))
     late = -DEADLINE
     for _ in range(SCALE.stops):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from experiments.attribution_tables import by_file, known
+from experiments.attribution_tables import attributed_guests, by_file
 from experiments.cell_run import FieldError, Place, outcomes, run_cell
 from experiments.guest import Boot
 from experiments.matrix import Cell
@@ -17,7 +17,7 @@ from experiments.tables import course, inter
 from experiments.tracing import SEED, Samepaged, samepaged, write_config
 from samepaged.memory.hashing import best_hasher
 from samepaged.traces.parquet import read
-from samepaged.traces.store import Store
+from samepaged.traces.store import TraceStore
 from tests.support import images
 from tests.support.guests import CMDLINE
 
@@ -65,7 +65,9 @@ def place(libvirtd: Libvirtd, root: Path, tmp_path_factory: pytest.TempPathFacto
     for name, own in OWN.items():
         image = images.busybox_image(name, SCRIPT.format(common=COMMON, own=own, copies=COPIES))
         boot = Boot(images.kernel(), image, CMDLINE.format(""))
-        cell = Cell(name, "busybox", ARCHITECTURES[name], "plain", ("setups",), "course", memory=96, patience=240)
+        cell = Cell(
+            name, "busybox", ARCHITECTURES[name], "plain", ("setups",), "course", memory=96, timeout_seconds=240
+        )
         run_cell(cell, boot, place, libvirtd.uri, tracer, threading.Event())
     return place
 
@@ -73,10 +75,10 @@ def place(libvirtd: Libvirtd, root: Path, tmp_path_factory: pytest.TempPathFacto
 def traces(place: Place, kind: str) -> dict[str, list[dict[int, int]]]:
     """By domain, its traces by time: how many pages have each content."""
     found: dict[str, list[dict[int, int]]] = {}
-    read_all = [trace for path in Store(place.traces(kind)).files() for trace in read(path)]
-    for trace in sorted(read_all, key=lambda one: one.about.scanned_at):
+    read_all = [trace for path in TraceStore(place.traces(kind)).files() for trace in read(path)]
+    for trace in sorted(read_all, key=lambda one: one.info.scanned_at):
         contents = dict(zip(trace.hashes.tolist(), trace.pages.tolist(), strict=True))
-        found.setdefault(trace.about.domain, []).append(contents)
+        found.setdefault(trace.info.domain, []).append(contents)
     return found
 
 
@@ -133,7 +135,7 @@ def test_the_study_says_what_the_scans_said_and_what_sets_come_to(place: Place) 
 
 
 def test_the_trace_at_the_end_tells_whose_the_copies_are(place: Place) -> None:
-    found = known(json.loads(samepaged("study", "--json", place.traces("setups"))), ("plain",))
+    found = attributed_guests(json.loads(samepaged("study", "--json", place.traces("setups"))), ("plain",))
     assert [one["domain"] for one in found] == ["field-a"]
     table = by_file(found, libraries=False)
     assert "/tmp/copies" in table  # noqa: S108  # in the guest
@@ -148,7 +150,7 @@ def test_a_cell_that_ends_early_says_so_and_leaves_no_trace_in_a_set(
     image = images.busybox_image(
         "field-lost", 'echo; echo "field: mark 1"; /bin/busybox sleep 10; /bin/busybox poweroff -f'
     )
-    cell = Cell("field-lost", "busybox", "amd64", "plain", ("setups",), "course", memory=96, patience=240)
+    cell = Cell("field-lost", "busybox", "amd64", "plain", ("setups",), "course", memory=96, timeout_seconds=240)
     tracer = Samepaged(write_config(root / "field", libvirtd.uri, ()))
     with pytest.raises(FieldError, match="field-lost"):
         run_cell(cell, Boot(images.kernel(), image, CMDLINE.format("")), place, libvirtd.uri, tracer, threading.Event())

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from samepaged.analysis.fleet.counting import fleet
+from samepaged.analysis.fleet.counting import analyse_fleet
 from samepaged.analysis.fleet.duckdb_engine import duckdb_engine
 from samepaged.analysis.fleet.spark_engine import spark_engine
 from samepaged.errors import SamepagedError, TraceError
-from samepaged.traces import Store, parquet
+from samepaged.traces import TraceStore, parquet
 from tests.support.fleet import guest, rewrite, write_mixed
 
 if TYPE_CHECKING:
@@ -63,17 +63,17 @@ def spark() -> Iterator[Engine]:
 
 
 def test_the_executors_are_processes_of_their_own(spark: Engine, tmp_path: Path) -> None:
-    Store(tmp_path).write(guest("a", "x", [7]))
-    fleet(tmp_path, lambda: contextlib.nullcontext(spark))
+    TraceStore(tmp_path).write(guest("a", "x", [7]))
+    analyse_fleet(tmp_path, lambda: contextlib.nullcontext(spark))
     assert sum("CoarseGrainedExecutorBackend" in said for said in children().values()) == 2
 
 
 @pytest.mark.parametrize(("written", "asked"), [(1, 1), (1, 8), (4, 1)], ids=["exact", "sampled", "of samples"])
 def test_spark_and_duckdb_give_identical_results(spark: Engine, tmp_path: Path, written: int, asked: int) -> None:
     write_mixed(tmp_path, sample=written)
-    expected = fleet(tmp_path, duckdb_engine, sample=asked)
+    expected = analyse_fleet(tmp_path, duckdb_engine, sample=asked)
     assert len(expected.pairs) == 10
-    assert fleet(tmp_path, lambda: contextlib.nullcontext(spark), sample=asked) == expected
+    assert analyse_fleet(tmp_path, lambda: contextlib.nullcontext(spark), sample=asked) == expected
 
 
 def test_contents_of_very_many_guests_count_the_same(spark: Engine, tmp_path: Path) -> None:
@@ -83,28 +83,28 @@ def test_contents_of_very_many_guests_count_the_same(spark: Engine, tmp_path: Pa
         tmp_path / "x.parquet",
         [guest(f"host-{number % 7}", f"{number}", [*common, 7 + number % 200]) for number in range(520)],
     )
-    expected = fleet(tmp_path, duckdb_engine)
+    expected = analyse_fleet(tmp_path, duckdb_engine)
     assert expected.pairs[0].shared > 300
-    assert fleet(tmp_path, lambda: contextlib.nullcontext(spark)) == expected
+    assert analyse_fleet(tmp_path, lambda: contextlib.nullcontext(spark)) == expected
 
 
 def test_a_file_with_other_rows_than_were_written_is_named_by_spark_too(spark: Engine, tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = TraceStore(tmp_path)
     store.write(guest("a", "x", [7, 8]))
     path = store.write(guest("b", "x", [7, 8]))
     rewrite(path, "CASE WHEN hash = 8 THEN 9 ELSE hash END AS hash")
     with pytest.raises(TraceError, match="has other rows than were written") as caught:
-        fleet(tmp_path, lambda: contextlib.nullcontext(spark))
+        analyse_fleet(tmp_path, lambda: contextlib.nullcontext(spark))
     assert str(path) in str(caught.value)
 
 
 def test_a_file_that_spark_cannot_read_is_named(spark: Engine, tmp_path: Path) -> None:
-    path = Store(tmp_path).write(guest("a", "x", list(range(7, 4000))))
+    path = TraceStore(tmp_path).write(guest("a", "x", list(range(7, 4000))))
     damaged = bytearray(path.read_bytes())
     damaged[40:400] = bytes(360)
     path.write_bytes(damaged)
     with pytest.raises(TraceError) as caught:
-        fleet(tmp_path, lambda: contextlib.nullcontext(spark))
+        analyse_fleet(tmp_path, lambda: contextlib.nullcontext(spark))
     assert str(path) in str(caught.value)
 
 
@@ -134,7 +134,7 @@ def test_the_command_says_the_same_and_leaves_nothing_behind(tmp_path: Path) -> 
 
 
 def test_a_master_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
-    Store(tmp_path).write(guest("a", "x", [7]))
+    TraceStore(tmp_path).write(guest("a", "x", [7]))
     engine = ("--engine", "spark", "--master", "nonsense://1")
     done = subprocess.run([*SHARING, *engine, tmp_path], check=False, capture_output=True, text=True)
     assert done.returncode == SamepagedError.exit_status

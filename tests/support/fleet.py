@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from samepaged.sharing import FIRST_HASH, ZERO
-from samepaged.traces import Store, Trace, parquet
-from samepaged.traces.database import database, literal
+from samepaged.traces import Trace, TraceStore, parquet
+from samepaged.traces.database import database, sql_literal
 from tests.support.traces import WHEN, trace
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def write_mixed(place: Path, *, hosts: int = 5, guests: int = 8, sample: int = 1
     """A fleet: of each host some guests in one export, with older traces of the others beside them, and these in files
     of their own, as the daemon leaves them. Names are such that need care on the way to an engine.
     """
-    store = Store(place / "recorded [1]")
+    store = TraceStore(place / "recorded [1]")
     for host in range(hosts):
         name = f"_host {host}%20*"
         exported = []
@@ -63,8 +63,9 @@ def rewrite(path: Path, change: str) -> None:
         ((told,),) = connection.execute(
             "SELECT value FROM parquet_kv_metadata(?) WHERE key = 'samepaged'", [str(path)]
         ).fetchall()
+        rows = f"read_parquet({sql_literal(str(path))}, hive_partitioning = false)"
         connection.execute(
-            f"COPY (SELECT * REPLACE ({change}) FROM read_parquet({literal(str(path))}, hive_partitioning = false)) "  # noqa: S608 - a test's own words
-            f"TO {literal(str(other))} (FORMAT parquet, KV_METADATA {{samepaged: {literal(told.decode())}}})"
+            f"COPY (SELECT * REPLACE ({change}) FROM {rows}) "  # noqa: S608 - a test's own words
+            f"TO {sql_literal(str(other))} (FORMAT parquet, KV_METADATA {{samepaged: {sql_literal(told.decode())}}})"
         )
     other.replace(path)

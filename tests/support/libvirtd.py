@@ -29,7 +29,7 @@ PRIVATE = (
     ("/etc/libvirt", "etc"),
 )
 
-# What libvirt has asked QEMU, which takes seconds of computing.
+# libvirt's cache of QEMU's capabilities: to ask QEMU takes four seconds of computing.
 MEMORY = Path("/dev/shm")  # noqa: S108
 CAPABILITIES = CACHE / "capabilities"
 
@@ -133,8 +133,8 @@ class Libvirtd:
             self._keep_capabilities()
 
     def _keep_capabilities(self) -> None:
-        """Lay the answers of QEMU where the next private libvirtd finds them. libvirt itself sees if they are outdated:
-        then it asks QEMU again, and that is what is kept.
+        """Keep the capabilities of QEMU for later private libvirtds. libvirt asks QEMU again if they are outdated, and
+        then replaces the file.
         """
         CAPABILITIES.mkdir(parents=True, exist_ok=True)
         for answers in self._capabilities.glob("*.xml"):
@@ -148,6 +148,7 @@ class Libvirtd:
         """Remove the files that are not below the root."""
         if (self.root / "run").is_symlink():
             shutil.rmtree((self.root / "run").readlink())
+            (self.root / "run").unlink()
 
     def destroy_guests(self) -> None:
         """End every guest of this libvirtd."""

@@ -36,9 +36,7 @@ def guests(connection: Any, root: Path, tmp_path_factory: pytest.TempPathFactory
         yield running
 
 
-def test_of_a_guest_at_rest_every_page_is_whose_the_guest_says_it_is(
-    samepaged: Samepaged, guests: list[InitramfsGuest], tmp_path: Path
-) -> None:
+def test_page_owners_match_the_idle_guest(samepaged: Samepaged, guests: list[InitramfsGuest], tmp_path: Path) -> None:
     found = compared(samepaged, guests[0], MACHINE, tmp_path)
     assert found.wrong == 0, str(found)
     assert found.rows > 8000
@@ -47,18 +45,14 @@ def test_of_a_guest_at_rest_every_page_is_whose_the_guest_says_it_is(
     assert found.explained < found.rows / 10, str(found)
 
 
-def test_of_a_busy_guest_every_difference_is_what_happened_between_the_guests_word_and_the_scan(
-    samepaged: Samepaged, guests: list[InitramfsGuest], tmp_path: Path
-) -> None:
+def test_page_owners_match_the_busy_guest(samepaged: Samepaged, guests: list[InitramfsGuest], tmp_path: Path) -> None:
     found = compared(samepaged, guests[1], MACHINE, tmp_path, BUSY_ONES)
     assert found.wrong == 0, str(found)
     assert found.rows > 8000
     assert found.explained < found.rows / 4, str(found)
 
 
-def test_pages_of_a_library_that_two_guests_share_have_its_name_and_their_offsets_in_both(
-    samepaged: Samepaged, guests: list[InitramfsGuest], tmp_path: Path
-) -> None:
+def test_shared_library_pages_have_names(samepaged: Samepaged, guests: list[InitramfsGuest], tmp_path: Path) -> None:
     names = [guest.name for guest in guests]
     done = samepaged("sources", "--json", "--config", str(samepaged.config), *names)
     documents = {one["domain"]: one for one in json.loads(done.stdout)["domains"]}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from samepaged.attribution.page_owners import KINDS
-from samepaged.traces import Store
-from samepaged.traces.attribution_file import owners_of
+from samepaged.traces import TraceStore
+from samepaged.traces.attribution_file import read_beside_traces
 from samepaged.traces.survey import survey
 from tests.support.daemon import daemon
 
@@ -37,9 +37,7 @@ def configured(samepaged: Samepaged, tmp_path: Path, more: str) -> None:
     samepaged.configure(f"{scan}\nsources: {{enabled: true, every: 2, {more}}}\n{traces}")
 
 
-def test_names_of_processes_and_files_are_nowhere_unless_they_are_asked_for(
-    samepaged: Samepaged, pair: list[Writer], tmp_path: Path
-) -> None:
+def test_names_are_hidden_by_default(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
     configured(samepaged, tmp_path, "names: false")
     with daemon(samepaged) as one:
         one.wait_scans(3)
@@ -68,7 +66,7 @@ def test_names_of_processes_and_files_are_nowhere_unless_they_are_asked_for(
         assert f'"{PROCESS}"' not in told
 
 
-def test_names_are_shown_where_they_are_asked_for(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
+def test_names_are_shown_if_enabled(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
     configured(samepaged, tmp_path, "names: true, name_labels: true")
     with daemon(samepaged) as one:
         one.wait_scans(2)
@@ -79,14 +77,14 @@ def test_names_are_shown_where_they_are_asked_for(samepaged: Samepaged, pair: li
         assert PROGRAM in {file["path"] for file in document["files"]}
     assert {name for name, _ in metrics} >= {"samepage_source_process_sharing_bytes"}
     # Each second scan asked, and left its answers beside its trace.
-    traces = len(list(Store(tmp_path / "traces").files()))
-    owned = [(file.traces[0].domain, answers) for file, answers in owners_of(survey(tmp_path / "traces"))]
+    traces = len(list(TraceStore(tmp_path / "traces").files()))
+    owned = [(file.traces[0].domain, answers) for file, answers in read_beside_traces(survey(tmp_path / "traces"))]
     assert 0 < len(owned) < traces
     assert {domain for domain, _ in owned} == {writer.name for writer in pair}
     assert all(PROCESS in {one.name for one in answers.processes or ()} for _, answers in owned)
 
 
-def test_where_nobody_asks_there_is_nothing_to_be_had(samepaged: Samepaged, pair: list[Writer]) -> None:
+def test_disabled_attribution_exports_nothing(samepaged: Samepaged, pair: list[Writer]) -> None:
     assert pair
     samepaged.configure("scan: {interval: 1s, jitter: 0, max_drift: 1}")
     with daemon(samepaged) as one:

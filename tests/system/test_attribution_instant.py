@@ -35,9 +35,7 @@ def guest(connection: Any, root: Path) -> Iterator[Writer]:
         yield writer
 
 
-def test_what_was_copied_of_a_guest_that_writes_and_maps_says_what_all_its_memory_says(
-    libvirtd: Libvirtd, guest: Writer, tmp_path: Path
-) -> None:
+def test_copied_pages_equal_full_memory(libvirtd: Libvirtd, guest: Writer, tmp_path: Path) -> None:
     hypervisor = LibvirtHypervisor(libvirtd.uri)
     hypervisor.connect()
     guard = GuardClient(libvirtd.uri, tmp_path)

@@ -91,7 +91,7 @@ def suspensions(uri: str, marker: Writer, log: Path) -> Iterator[Callable[[], in
             listener.terminate()
 
 
-def test_nobody_is_suspended_and_nothing_is_made(
+def test_doctor_suspends_and_creates_nothing(
     samepaged: Samepaged, pair: list[Writer], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     a, b = pair
@@ -105,9 +105,7 @@ def test_nobody_is_suspended_and_nothing_is_made(
     assert [one["name"] for one in found["guests"]] == [writer.name for writer in pair]
 
 
-def test_a_host_in_order_has_no_failure_and_a_line_for_each_guest_in_80_columns(
-    samepaged: Samepaged, pair: list[Writer]
-) -> None:
+def test_healthy_host_has_no_failures(samepaged: Samepaged, pair: list[Writer]) -> None:
     done = samepaged("doctor", "--config", str(samepaged.config))
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
@@ -119,9 +117,7 @@ def test_a_host_in_order_has_no_failure_and_a_line_for_each_guest_in_80_columns(
     assert done.stderr == ""
 
 
-def test_every_guest_has_the_mode_that_its_scan_then_takes(
-    samepaged: Samepaged, pair: list[Writer], connection: Any, root: Path
-) -> None:
+def test_forecast_mode_equals_scan_mode(samepaged: Samepaged, pair: list[Writer], connection: Any, root: Path) -> None:
     a, _ = pair
     with running(connection, root, Spec("samepaged-test-memfd", memory_backing=MEMFD)) as (shared,):
         for asked in (
@@ -145,7 +141,7 @@ def test_every_guest_has_the_mode_that_its_scan_then_takes(
                     assert predicted["backed_bytes"] == pytest.approx(backed * 4096, rel=0.1)
 
 
-def test_why_a_guest_gets_no_better_mode_is_said(samepaged: Samepaged, connection: Any, root: Path) -> None:
+def test_fallback_reason_is_shown(samepaged: Samepaged, connection: Any, root: Path) -> None:
     samepaged.configure("scan: {max_pause: 5ms}")
     with running(connection, root, Spec("samepaged-test-memfd", memory_backing=MEMFD)) as (shared,):
         found = doctor(samepaged)
@@ -156,9 +152,7 @@ def test_why_a_guest_gets_no_better_mode_is_said(samepaged: Samepaged, connectio
     assert guest(found, shared.name)["obstacle_code"] == "shared"
 
 
-def test_guests_that_would_be_skipped_are_named_with_the_reason(
-    samepaged: Samepaged, pair: list[Writer], tmp_path: Path
-) -> None:
+def test_skipped_guests_have_a_reason(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
     a, b = pair
     samepaged.configure(f"guests: {{exclude: ['{b.name}']}}")
     with in_a_job(a, tmp_path):
@@ -171,7 +165,7 @@ def test_guests_that_would_be_skipped_are_named_with_the_reason(
 
 
 @pytest.mark.leaves_paused
-def test_a_guest_that_somebody_paused_would_be_read_as_it_stands(samepaged: Samepaged, pair: list[Writer]) -> None:
+def test_paused_guest_is_forecast(samepaged: Samepaged, pair: list[Writer]) -> None:
     a, _ = pair
     a.domain.suspend()
     try:
@@ -184,7 +178,7 @@ def test_a_guest_that_somebody_paused_would_be_read_as_it_stands(samepaged: Same
     assert "somebody else has paused it" in named(found, "guest", a.name)["message"]
 
 
-def test_a_bad_configuration_is_a_failure_and_all_else_is_checked(samepaged: Samepaged, pair: list[Writer]) -> None:
+def test_invalid_configuration_keeps_other_checks(samepaged: Samepaged, pair: list[Writer]) -> None:
     samepaged.configure("scan: {interval: soon, mod: live}")
     found = doctor(samepaged, "--connect", samepaged.uri, expect=2)
     problems = [check for check in found["checks"] if check["name"] == "configuration"]
@@ -194,7 +188,7 @@ def test_a_bad_configuration_is_a_failure_and_all_else_is_checked(samepaged: Sam
     assert {one["name"] for one in found["guests"]} == {writer.name for writer in pair}
 
 
-def test_a_libvirt_that_is_not_there_is_a_failure_and_the_host_is_checked(samepaged: Samepaged) -> None:
+def test_missing_libvirt_keeps_host_checks(samepaged: Samepaged) -> None:
     found = doctor(samepaged, "--connect", "qemu:///system?socket=/nowhere/at-all", expect=3)
     assert named(found, "libvirt")["status"] == "failure"
     assert "could not be checked" in named(found, "libvirt rights")["message"]
@@ -202,12 +196,12 @@ def test_a_libvirt_that_is_not_there_is_a_failure_and_the_host_is_checked(samepa
     assert found["guests"] == []
 
 
-def test_another_driver_than_qemus_is_a_failure(samepaged: Samepaged) -> None:
+def test_non_qemu_driver_is_a_failure(samepaged: Samepaged) -> None:
     found = doctor(samepaged, "--connect", "test:///default", expect=3)
     assert "use QEMU's" in named(found, "libvirt")["remedy"] or "QEMU" in named(found, "libvirt")["message"]
 
 
-def test_rights_to_read_only_are_a_failure_and_guests_are_looked_at(samepaged: Samepaged, pair: list[Writer]) -> None:
+def test_read_only_rights_are_a_failure(samepaged: Samepaged, pair: list[Writer]) -> None:
     # It can be opened as if for writing, and refuses each change.
     uri = samepaged.uri.replace("libvirt-sock", "libvirt-sock-ro")
     found = doctor(samepaged, "--connect", uri, expect=1)
@@ -217,7 +211,7 @@ def test_rights_to_read_only_are_a_failure_and_guests_are_looked_at(samepaged: S
     assert {one["mode"] for one in found["guests"]} == {"snapshot"}
 
 
-def test_without_the_capabilities_it_says_which_and_checks_all_else(samepaged: Samepaged, pair: list[Writer]) -> None:
+def test_missing_capabilities_are_named(samepaged: Samepaged, pair: list[Writer]) -> None:
     without = ["setpriv", "--bounding-set=-sys_ptrace,-dac_override"]
     done = subprocess.run(
         [*without, *samepaged.command("doctor", "--json", "--config", str(samepaged.config))],
@@ -235,9 +229,7 @@ def test_without_the_capabilities_it_says_which_and_checks_all_else(samepaged: S
         assert (check["status"], guest(found, writer.name)["skipped_reason_code"]) == ("failure", "no_permission")
 
 
-def test_verify_layout_finds_the_ram_where_samepaged_does_and_taints_the_guest(
-    samepaged: Samepaged, connection: Any, root: Path
-) -> None:
+def test_verify_layout_agrees_and_taints(samepaged: Samepaged, connection: Any, root: Path) -> None:
     specs = [
         Spec("samepaged-test-plain", machine="pc"),
         Spec("samepaged-test-numa", memory=128, numa=NUMA, vcpus=2),
@@ -257,9 +249,7 @@ def test_verify_layout_finds_the_ram_where_samepaged_does_and_taints_the_guest(
     assert named(found, "layout", "samepaged-test-numa")["message"].count(" MiB at 0x") == 3
 
 
-def test_names_that_need_quoting_are_shown_as_they_are_and_quoted_in_commands(
-    samepaged: Samepaged, connection: Any, root: Path, tmp_path: Path
-) -> None:
+def test_names_are_quoted_in_commands(samepaged: Samepaged, connection: Any, root: Path, tmp_path: Path) -> None:
     name = "semi;co'lon ünï-名"
     with running(connection, root, Spec(name, memory=84, cmdline="region=1")) as (odd,):
         assert guest(doctor(samepaged), name)["mode"] == "snapshot"
@@ -269,9 +259,7 @@ def test_names_that_need_quoting_are_shown_as_they_are_and_quoted_in_commands(
     assert "virsh domjobinfo 'semi;co'\"'\"'lon" in done.stdout
 
 
-def test_a_port_that_samepaged_has_is_well_and_one_that_another_has_is_not(
-    samepaged: Samepaged, pair: list[Writer]
-) -> None:
+def test_port_of_samepaged_is_ok(samepaged: Samepaged, pair: list[Writer]) -> None:
     with daemon(samepaged) as service:
         port = service.address.rpartition(":")[2]
         other = samepaged.root / "other.yaml"
@@ -300,7 +288,7 @@ def answer(server: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
 )
-def test_colours_are_for_terminals_that_want_them(
+def test_colours_only_on_terminals(
     samepaged: Samepaged,
     environment: dict[str, str],
     coloured: bool,  # noqa: FBT001 - a case's expectation

@@ -69,7 +69,7 @@ def journal(samepaged: Samepaged) -> list[bytes]:
     return [content for path in (samepaged.root / "run").glob("suspended-*") if (content := path.read_bytes())]
 
 
-def test_a_scanner_that_hangs_loses_the_guest_and_the_scan(samepaged: Samepaged, large: Writer) -> None:
+def test_hanging_scanner_loses_guest_and_scan(samepaged: Samepaged, large: Writer) -> None:
     samepaged.configure(CONFIG)
     with daemon(samepaged) as one:
         one.wait_scans(1)
@@ -82,7 +82,7 @@ def test_a_scanner_that_hangs_loses_the_guest_and_the_scan(samepaged: Samepaged,
         assert one.metric("samepage_domain_self_sharing_bytes", domain=NAME) is not None
 
 
-def test_the_guest_of_a_scanner_that_is_killed_is_resumed_by_the_guard(samepaged: Samepaged, large: Writer) -> None:
+def test_guard_resumes_after_scanner_kill(samepaged: Samepaged, large: Writer) -> None:
     samepaged.configure(CONFIG)
     with daemon(samepaged) as one:
         one.wait_scans(1)
@@ -94,7 +94,7 @@ def test_the_guest_of_a_scanner_that_is_killed_is_resumed_by_the_guard(samepaged
         assert journal(samepaged) == []
 
 
-def test_without_a_scanner_and_a_guard_recover_resumes_from_the_journal(samepaged: Samepaged, large: Writer) -> None:
+def test_recover_resumes_from_the_journal(samepaged: Samepaged, large: Writer) -> None:
     samepaged.configure(CONFIG)
     lose(samepaged, large)
     assert large.domain.state()[0] == PAUSED
@@ -104,7 +104,7 @@ def test_without_a_scanner_and_a_guard_recover_resumes_from_the_journal(samepage
     assert list((samepaged.root / "run").glob("suspended-*")) == []
 
 
-def test_the_daemon_itself_resumes_what_one_before_it_left(samepaged: Samepaged, large: Writer) -> None:
+def test_daemon_resumes_leftover_guests(samepaged: Samepaged, large: Writer) -> None:
     samepaged.configure(CONFIG)
     lose(samepaged, large)
     with daemon(samepaged) as one:
@@ -113,9 +113,7 @@ def test_the_daemon_itself_resumes_what_one_before_it_left(samepaged: Samepaged,
     assert large.domain.state()[0] == RUNNING
 
 
-def test_a_guard_that_is_killed_or_stopped_is_replaced_before_the_next_pause(
-    samepaged: Samepaged, large: Writer
-) -> None:
+def test_dead_guard_is_replaced(samepaged: Samepaged, large: Writer) -> None:
     samepaged.configure(CONFIG)
     with daemon(samepaged) as one:
         one.wait_scans(1)
@@ -128,9 +126,7 @@ def test_a_guard_that_is_killed_or_stopped_is_replaced_before_the_next_pause(
         assert one.metric("samepage_domain_self_sharing_bytes", domain=NAME) is not None
 
 
-def test_a_guest_that_somebody_else_paused_is_not_touched_by_guard_or_recover(
-    samepaged: Samepaged, large: Writer
-) -> None:
+def test_guest_paused_by_others_stays_paused(samepaged: Samepaged, large: Writer) -> None:
     samepaged.configure(CONFIG)
     with daemon(samepaged) as one:
         one.wait_scans(1)
@@ -146,7 +142,7 @@ def test_a_guest_that_somebody_else_paused_is_not_touched_by_guard_or_recover(
         large.domain.resume()
 
 
-def test_a_stale_entry_resumes_nobody(samepaged: Samepaged, large: Writer) -> None:
+def test_stale_entry_resumes_no_guest(samepaged: Samepaged, large: Writer) -> None:
     """Another life of the same domain has another id: what was noted of the earlier one says nothing of it."""
     run = samepaged.root / "run"
     run.mkdir()
@@ -164,7 +160,7 @@ def test_a_stale_entry_resumes_nobody(samepaged: Samepaged, large: Writer) -> No
     assert list(run.glob("suspended-*")) == []
 
 
-def test_recover_with_a_broken_configuration_still_recovers_and_says_so(samepaged: Samepaged, large: Writer) -> None:
+def test_recover_with_broken_configuration(samepaged: Samepaged, large: Writer) -> None:
     run = samepaged.root / "run"
     run.mkdir()
     samepaged.config.write_text("scan: {intervall: 1s}\n")
@@ -178,7 +174,7 @@ def test_recover_with_a_broken_configuration_still_recovers_and_says_so(samepage
     assert "intervall" in done.stderr
 
 
-def test_a_guest_whose_owner_opted_out_is_not_touched(samepaged: Samepaged, connection: Any, root: Path) -> None:
+def test_opted_out_guest_is_not_suspended(samepaged: Samepaged, connection: Any, root: Path) -> None:
     metadata = '<metadata><samepaged:scan xmlns:samepaged="urn:samepaged:domain:1" enabled="no"/></metadata>'
     spec = Spec("samepaged-test-private", memory=84, cmdline="region=1", metadata=metadata)
     with running(connection, root, spec):
@@ -187,7 +183,7 @@ def test_a_guest_whose_owner_opted_out_is_not_touched(samepaged: Samepaged, conn
         assert scan["domains"] == []
 
 
-def test_a_guard_that_systemds_watchdog_hits_too_resumes_the_guest(samepaged: Samepaged, large: Writer) -> None:
+def test_guard_survives_the_watchdog_signal(samepaged: Samepaged, large: Writer) -> None:
     samepaged.configure(CONFIG)
     with daemon(samepaged) as one:
         one.wait_scans(1)

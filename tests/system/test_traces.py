@@ -6,7 +6,7 @@ import json
 import resource
 from typing import TYPE_CHECKING, Any
 
-from samepaged.traces import newest, read, survey
+from samepaged.traces import newest_traces, read, survey
 from tests.support.daemon import daemon
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 STATES = ("memory_pages", "absent_pages", "swapped_pages", "zero_pages", "distinct_pages", "duplicate_pages")
 
 
-def test_a_scan_s_traces_say_what_it_says(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
+def test_traces_equal_the_scan_report(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
     config = samepaged.configure("scan: {page_sizes: [2KiB, 8KiB]}\ntraces: {host: kvm-7}\n")
     place = tmp_path / "traces"
     scan = samepaged.scan("--config", str(config), "--traces", str(place))
-    found = {about.domain: (file, about) for file, about in newest(survey(place))}
+    found = {about.domain: (file, about) for file, about in newest_traces(survey(place))}
     assert sorted(found) == sorted(writer.name for writer in pair)
     for domain in scan["domains"]:
         file, about = found[domain["name"]]
@@ -35,9 +35,7 @@ def test_a_scan_s_traces_say_what_it_says(samepaged: Samepaged, pair: list[Write
     assert len(set(one.hashes.tolist()) & set(other.hashes.tolist())) == both["inter_sharing_pages"]
 
 
-def test_the_daemon_leaves_a_trace_of_each_guest_at_each_scan(
-    samepaged: Samepaged, pair: list[Writer], tmp_path: Path
-) -> None:
+def test_daemon_writes_traces(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
     place = tmp_path / "traces"
     samepaged.configure(
         f"scan: {{interval: 1s, jitter: 0, max_drift: 1}}\ntraces: {{enabled: true, directory: {place}}}\n"
@@ -55,9 +53,7 @@ def test_the_daemon_leaves_a_trace_of_each_guest_at_each_scan(
     assert samepaged("traces", "verify", str(place)).stdout == f"{len(traces)} traces are as they were written\n"
 
 
-def test_traces_that_cannot_be_written_are_counted_and_scans_go_on(
-    samepaged: Samepaged, pair: list[Writer], tmp_path: Path
-) -> None:
+def test_trace_write_failures_are_counted(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     config = samepaged.configure(
@@ -73,7 +69,7 @@ def test_traces_that_cannot_be_written_are_counted_and_scans_go_on(
     assert done.stderr.count("no trace: ") == 2
 
 
-def test_old_traces_make_room_for_new_ones(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
+def test_old_traces_are_pruned(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
     place = tmp_path / "traces"
     samepaged.scan("--traces", str(place))
     size = sum(file.size for file in survey(place))
@@ -91,7 +87,7 @@ def small_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 
 
-def test_a_disk_that_fills_up_leaves_no_half_trace(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
+def test_full_disk_leaves_no_partial_trace(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:
     place = tmp_path / "traces"
     options: dict[str, Any] = {"preexec_fn": small_files}
     done = samepaged("scan", "--json", "--connect", samepaged.uri, "--traces", str(place), expect=1, **options)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.guests import Writer
 
 
-def test_an_imported_dump_counts_as_a_scan_of_the_suspended_guest_does(
+def test_imported_dump_equals_scan(
     samepaged: Samepaged,
     pair: list[Writer],
     tmp_path: Path,

@@ -23,7 +23,7 @@ from samepaged.commands.scan_session import bound_by_drift
         ("--mode sliced --reader process", False),
     ],
 )
-def test_a_mode_or_a_dump_on_the_command_line_is_the_operators_decision(words: str, bound: bool) -> None:  # noqa: FBT001 - a parameter
+def test_command_line_mode_is_not_bounded(words: str, bound: bool) -> None:  # noqa: FBT001 - a parameter
     parser = argparse.ArgumentParser()
     add_scan_arguments(parser)
     assert bound_by_drift(parser.parse_args(words.split())) is bound

@@ -57,16 +57,16 @@ def exported() -> set[str]:
     return known | {name + part for name, kind in names if kind == "histogram" for part in PARTS_OF_HISTOGRAMS}
 
 
-def test_there_are_a_dashboard_of_the_host_and_one_of_a_guest() -> None:
+def test_host_and_guest_dashboards_exist() -> None:
     assert set(BOARDS) == {"samepaged-host", "samepaged-guest"}
     assert {board["uid"] for board in BOARDS.values()} == set(BOARDS)
 
 
-def test_the_committed_dashboards_are_what_the_generator_makes() -> None:
+def test_committed_dashboards_are_current() -> None:
     assert files.outdated(dashboard_files.generated()) == [], files.REMEDY
 
 
-def test_a_changed_a_missing_and_a_needless_file_are_found_and_mended(tmp_path: Path) -> None:
+def test_outdated_files_are_rewritten(tmp_path: Path) -> None:
     files.write(dashboard_files.generated(tmp_path))
     assert files.outdated(dashboard_files.generated(tmp_path)) == []
     changed, missing, needless = (tmp_path / f"{name}.json" for name in (*sorted(BOARDS), "needless"))
@@ -80,7 +80,7 @@ def test_a_changed_a_missing_and_a_needless_file_are_found_and_mended(tmp_path: 
 
 
 @pytest.mark.parametrize("panel", PANELS)
-def test_every_panel_says_what_it_shows_in_which_unit(panel: dict[str, Any]) -> None:
+def test_panels_have_description_and_unit(panel: dict[str, Any]) -> None:
     assert panel["title"].strip()
     assert panel["description"].endswith(".")
     assert panel["fieldConfig"]["defaults"]["unit"]
@@ -88,7 +88,7 @@ def test_every_panel_says_what_it_shows_in_which_unit(panel: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("panel", PANELS)
-def test_every_panel_asks_the_chosen_data_source_of_the_chosen_host(panel: dict[str, Any]) -> None:
+def test_panels_use_the_selected_host(panel: dict[str, Any]) -> None:
     for asked in (panel, *panel["targets"]):
         assert asked["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     for target in panel["targets"]:
@@ -105,7 +105,7 @@ def test_variables_are_defined_before_they_are_used(board: str) -> None:
     assert used | {"datasource"} == known
 
 
-def test_the_two_dashboards_lead_to_each_other_with_what_was_chosen() -> None:
+def test_dashboards_link_to_each_other() -> None:
     for board, other in (("samepaged-host", "samepaged-guest"), ("samepaged-guest", "samepaged-host")):
         (link,) = BOARDS[board]["links"]
         assert link["url"] == f"/d/{other}"
@@ -129,24 +129,24 @@ def test_panels_neither_overlap_nor_leave_the_grid(board: str) -> None:
     assert 0 not in numbers
 
 
-def test_every_metric_that_is_asked_for_is_exported() -> None:
+def test_queried_metrics_are_exported() -> None:
     asked = {metric for query in every_query() for metric in selected(query)}
     assert asked
     assert asked - {"ALERTS"} <= exported()
 
 
 @pytest.mark.parametrize("board", BOARDS)
-def test_every_obstacle_to_merging_is_explained_where_obstacles_are_shown(board: str) -> None:
+def test_merging_obstacles_are_explained(board: str) -> None:
     (panel,) = (one for one in panels(board) if "samepage_domain_merge_obstacle_info" in one["targets"][0]["expr"])
     assert {word for word in OBSTACLES if f" {word}: " not in panel["description"]} == set()
 
 
-def test_a_query_of_no_metric_is_seen() -> None:
+def test_query_of_unknown_metric_is_found() -> None:
     assert all(selected(query) for query in every_query())
     assert selected('sum(a_b{x="1"}) / c:d{x="1"}') == {"a_b", "c:d"}
 
 
-def test_promtool_understands_every_query(tmp_path: Path) -> None:
+def test_promtool_accepts_every_query(tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is missing: it is in the package prometheus")
@@ -163,7 +163,7 @@ def test_promtool_understands_every_query(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((GRAFANA / "provisioning").rglob("*.yaml")), ids=lambda path: path.parent.name)
-def test_the_provisioning_files_are_of_grafanas_form(path: Path) -> None:
+def test_provisioning_files_are_valid(path: Path) -> None:
     said = yaml.safe_load(path.read_text())
     assert said["apiVersion"] == 1
     (entry,) = said["providers" if path.parent.name == "dashboards" else "datasources"]

@@ -73,7 +73,7 @@ def hang() -> PageOwners:
         pass
 
 
-def test_what_is_found_or_refused_is_none() -> None:
+def test_valid_and_refused_images_are_no_fault() -> None:
     assert outcome(lambda: GOOD) == "attributed"
     assert outcome(lambda: replace(GOOD, note="slabs: 8 bytes at 0x0")) == "partly"
     assert outcome(raising(Unreadable("no Linux"))) == "refused"
@@ -92,9 +92,7 @@ def test_what_is_found_or_refused_is_none() -> None:
         (hang, "hang"),
     ],
 )
-def test_a_crash_a_hang_too_much_memory_and_an_impossible_result_are_found(
-    find: Callable[[], PageOwners], kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_image_fuzzer_finds_faults(find: Callable[[], PageOwners], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if find is hang:
         monkeypatch.setattr("tests.fuzz.images.trial.SECONDS", 0.2)
     assert outcome(find) == kind

@@ -13,7 +13,7 @@ from samepaged.guard.directories import runtime_directory
 from samepaged.guard.journal import Entry, Journal, JournalError, open_entries
 from samepaged.hash_seed import load
 from samepaged.hypervisor.qemu_process import ProcessTable, QemuProcess
-from samepaged.ksm import activity, at_work, process_merging, running
+from samepaged.ksm import activity, has_merged, is_running, process_merging
 from samepaged.ksm import control as ksm_still
 from samepaged.ksm import counters as ksm_counters
 from samepaged.memory import ram_location, softdirty
@@ -84,8 +84,8 @@ def supported(_: Path) -> None:
         dump,
         lambda _: ProcessTable().find("web-1", UUID),
         lambda _: QemuProcess(PID, 1).check(),
-        lambda _: at_work(),
-        lambda _: running(),
+        lambda _: has_merged(),
+        lambda _: is_running(),
         lambda _: activity(),
         lambda _: process_merging(PID),
         runtime_directory,

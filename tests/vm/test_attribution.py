@@ -29,9 +29,7 @@ def hypervisor() -> Iterator[LibvirtHypervisor]:
     found.close()
 
 
-def test_what_was_copied_ahead_says_what_all_memory_says_at_the_instant_of_the_digest(
-    kvm_guest: Writer, hypervisor: LibvirtHypervisor, tmp_path: Path
-) -> None:
+def test_precopied_pages_equal_full_memory(kvm_guest: Writer, hypervisor: LibvirtHypervisor, tmp_path: Path) -> None:
     guest = describe(hypervisor.by_uuid(kvm_guest.domain.UUIDString()))
     guard = GuardClient(hypervisor.uri, tmp_path)
     suspender = Suspender(hypervisor, guest, guard, 3600, lambda: False)

@@ -52,9 +52,7 @@ def test_a_huge_page_is_soft_dirty_as_a_whole(
     assert soft_dirty.pages(process) == list(range(512, 1024))
 
 
-def test_a_process_that_writes_all_the_time_does_not_while_it_is_suspended(
-    process: WriterProcess, soft_dirty: SoftDirty
-) -> None:
+def test_suspended_process_does_not_write(process: WriterProcess, soft_dirty: SoftDirty) -> None:
     process.keep_writing(seed=1, pages_a_second=1000)
     with process.suspended():
         soft_dirty.clear(process.pid)
@@ -78,13 +76,13 @@ def test_a_second_mapping_writes_what_the_process_reads(start_process: Callable[
     assert process.content()[7] == b"x" * PAGE
 
 
-def test_hugetlb_pages_are_to_be_had(start_process: Callable[..., WriterProcess]) -> None:
+def test_hugetlb_pages_are_available(start_process: Callable[..., WriterProcess]) -> None:
     process = start_process(2 * HUGE_PAGE // PAGE, "hugetlb")
     smaps = Path(f"/proc/{process.pid}/smaps").read_text()
     assert f"Private_Hugetlb:{2 * HUGE_PAGE >> 10:8} kB" in smaps
 
 
-def test_ksm_merges_what_a_process_offers(process: WriterProcess, ksm: Ksm) -> None:
+def test_ksm_merges_madvised_pages(process: WriterProcess, ksm: Ksm) -> None:
     process.fill(0, 100, seed=7, distinct=1)
     process.offer_to_ksm()
     ksm.start()
@@ -106,9 +104,7 @@ def ram(pid: int) -> int:
     return start
 
 
-def test_libvirt_suspends_the_guest_which_then_writes_nothing_and_resumes_it(
-    kvm_guest: Writer, kvm_guest_pid: int, soft_dirty: SoftDirty
-) -> None:
+def test_libvirt_suspends_and_resumes_the_guest(kvm_guest: Writer, kvm_guest_pid: int, soft_dirty: SoftDirty) -> None:
     where = kvm_guest_pid, ram(kvm_guest_pid), GUEST_MEMORY * 256
     kvm_guest.tell("dirty 500")
     kvm_guest.domain.suspend()
@@ -127,7 +123,7 @@ def test_libvirt_suspends_the_guest_which_then_writes_nothing_and_resumes_it(
 # --- samepaged, from its wheel
 
 
-def test_samepaged_is_the_installed_wheel_with_its_native_module() -> None:
+def test_samepaged_is_the_installed_wheel() -> None:
     assert Path(samepaged.__file__).is_relative_to(sys.prefix)
     assert hashing.NativeHasher().name == "native"
     assert Path(SAMEPAGED).resolve().is_relative_to(sys.prefix)
@@ -142,7 +138,7 @@ def scan(*words: str) -> dict[str, Any]:
     return result
 
 
-def test_samepaged_counts_what_the_nested_guest_was_told_to_hold(kvm_guest: Writer) -> None:
+def test_samepaged_counts_the_nested_guest(kvm_guest: Writer) -> None:
     def domain() -> dict[str, Any]:
         (found,) = scan("--connect", URI, kvm_guest.name)["domains"]
         return dict(found)

@@ -146,7 +146,7 @@ def test_an_install_gives_a_running_service(package: Path, kvm_guest: Writer) ->
         assert (share / completion).read_text() != "", completion
 
 
-def test_a_removal_is_refused_while_the_journal_names_a_guest_that_may_be_suspended(running: None) -> None:
+def test_removal_is_refused_with_open_entry(running: None) -> None:
     entry = Path("/run/samepaged/suspended-1-1")
     entry.write_text("what nobody understands\n")
     done = dpkg("--remove", "samepaged")
@@ -159,9 +159,7 @@ def test_a_removal_is_refused_while_the_journal_names_a_guest_that_may_be_suspen
     assert show("ActiveState") == "active", log()
 
 
-def test_an_upgrade_in_the_middle_of_a_scan_resumes_the_guest_and_keeps_an_edited_configuration(
-    newer: Path, kvm_guest: Writer, suspended: int
-) -> None:
+def test_upgrade_during_scan_resumes_the_guest(newer: Path, kvm_guest: Writer, suspended: int) -> None:
     edited = CONFIG.read_text()
     install(newer)
     assert status() == f"installed {__version__}+later"
@@ -174,15 +172,13 @@ def test_an_upgrade_in_the_middle_of_a_scan_resumes_the_guest_and_keeps_an_edite
     wait_until("it is scanned", scanned)
 
 
-def test_a_service_that_was_disabled_stays_so_over_an_upgrade(package: Path, running: None) -> None:
+def test_upgrade_keeps_the_service_disabled(package: Path, running: None) -> None:
     systemctl("disable", "--now", "samepaged")
     install(package)
     assert (show("ActiveState"), show("UnitFileState")) == ("inactive", "disabled")
 
 
-def test_a_removal_in_the_middle_of_a_scan_resumes_the_guest_and_a_purge_leaves_nothing(
-    kvm_guest: Writer, suspended: int
-) -> None:
+def test_removal_during_scan_resumes_the_guest(kvm_guest: Writer, suspended: int) -> None:
     configured = CONFIG.read_text()
     assert dpkg("--remove", "samepaged").returncode == 0, log()
     assert not kvm_guest.suspended

@@ -104,7 +104,7 @@ def all_rounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.usefixtures("all_rounds")
 @pytest.mark.parametrize("kind", ["private", "huge"])
 @pytest.mark.parametrize("seed", range(3))
-def test_digests_are_of_one_instant_under_a_random_writer(
+def test_precopy_digest_is_of_one_instant(
     start_process: Any, witnessed: Callable[[WriterProcess], Witnessed], kind: str, seed: int
 ) -> None:
     process = start_process(4096, kind)
@@ -129,9 +129,7 @@ def test_digests_are_of_one_instant_under_a_random_writer(
                 getattr(process, act)(range(first, first + count))
 
 
-def test_a_rescan_of_idle_memory_reads_next_to_nothing(
-    start_process: Any, witnessed: Callable[[WriterProcess], Witnessed]
-) -> None:
+def test_idle_rescan_reads_almost_nothing(start_process: Any, witnessed: Callable[[WriterProcess], Witnessed]) -> None:
     process = start_process(8192)
     guest = witnessed(process)
     assert guest.scan().bytes_read >= process.size
@@ -195,9 +193,7 @@ def test_pages_that_ksm_merged_are_read_again(merging: Witnessed) -> None:
 
 
 @pytest.mark.usefixtures("naive")
-def test_pages_that_ksm_merged_would_be_missed_without_the_cure(
-    merging: Witnessed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ksm_pages_are_missed_without_workaround(merging: Witnessed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precopy, "SAMPLE_PAGES_WHILE_MERGING", 0)
     assert merging.wrong(merging.scan()) >= 190
 
@@ -227,7 +223,7 @@ def test_while_ksm_runs_nothing_is_taken_as_unchanged(
 
 @pytest.mark.usefixtures("naive")
 @pytest.mark.parametrize("verify_pages", [4096, 0], ids=["asked to check", "not asked, but KSM merges"])
-def test_a_kernel_that_lies_is_found_out_and_not_trusted_again(merging: Witnessed, verify_pages: int) -> None:
+def test_wrong_soft_dirty_bits_are_detected(merging: Witnessed, verify_pages: int) -> None:
     with pytest.raises(GuestError, match="held to be unchanged") as caught:
         merging.scan(verify_pages=verify_pages)
     assert caught.value.reason is Reason.VERIFICATION
@@ -247,16 +243,14 @@ def dropped_meanwhile(process: WriterProcess) -> Callable[[], None]:
     return act
 
 
-def test_pages_that_a_balloon_dropped_are_seen(
-    process: WriterProcess, witnessed: Callable[[WriterProcess], Witnessed]
-) -> None:
+def test_ballooned_pages_are_seen(process: WriterProcess, witnessed: Callable[[WriterProcess], Witnessed]) -> None:
     guest = witnessed(process)
     guest.before = once_read(guest, dropped_meanwhile(process))
     assert guest.wrong(guest.scan()) == 0
 
 
 @pytest.mark.usefixtures("naive")
-def test_pages_that_a_balloon_dropped_would_be_missed_without_the_cure(
+def test_ballooned_pages_are_missed_without_workaround(
     process: WriterProcess, witnessed: Callable[[WriterProcess], Witnessed]
 ) -> None:
     guest = witnessed(process)
@@ -265,7 +259,7 @@ def test_pages_that_a_balloon_dropped_would_be_missed_without_the_cure(
 
 
 @pytest.mark.parametrize(("kind", "code"), [("memfd", "shared"), ("hugetlb", "hugetlb")])
-def test_memory_whose_writes_leave_no_bit_is_not_precopied(
+def test_untracked_memory_is_not_precopied(
     start_process: Any, witnessed: Callable[[WriterProcess], Witnessed], kind: str, code: str
 ) -> None:
     guest = witnessed(start_process(1024, kind))
@@ -276,7 +270,7 @@ def test_memory_whose_writes_leave_no_bit_is_not_precopied(
     assert guest.wrong(found) == 0
 
 
-def test_shared_memory_that_a_second_process_writes_is_refused_and_read_at_once(
+def test_shared_memory_falls_back_to_snapshot(
     start_process: Any, witnessed: Callable[[WriterProcess], Witnessed]
 ) -> None:
     process = start_process(1024, "memfd")
@@ -292,7 +286,7 @@ def test_shared_memory_that_a_second_process_writes_is_refused_and_read_at_once(
     assert guest.wrong(found) == 0
 
 
-def test_bits_that_another_samepaged_relies_on_are_not_cleared(
+def test_soft_dirty_bits_of_others_are_kept(
     process: WriterProcess, witnessed: Callable[[WriterProcess], Witnessed]
 ) -> None:
     daemon, beside = witnessed(process), witnessed(process)
@@ -311,7 +305,7 @@ def test_bits_that_another_samepaged_relies_on_are_not_cleared(
     assert beside.scan().mode == "precopy"
 
 
-def test_digests_of_a_guest_under_kvm_are_of_one_instant(kvm_guest: Writer, tmp_path: Path) -> None:
+def test_kvm_guest_digest_is_of_one_instant(kvm_guest: Writer, tmp_path: Path) -> None:
     hypervisor = LibvirtHypervisor("qemu:///system")
     hypervisor.connect()
     kvm_guest.fill(0, 4096, 5, 512)

@@ -164,7 +164,7 @@ CAPABILITIES = {"cap_dac_override": 1, "cap_dac_read_search": 2, "cap_sys_ptrace
 SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
-def test_the_scanner_has_the_unit_s_capabilities_at_most_and_the_web_process_none(service: Service) -> None:
+def test_process_capabilities_match_the_unit(service: Service) -> None:
     asked = sum(1 << CAPABILITIES[name] for name in show("AmbientCapabilities").split())
     assert asked > 0
     assert all(int(status(service.pid, kind), 16) & ~asked == 0 for kind in SETS)
@@ -173,7 +173,7 @@ def test_the_scanner_has_the_unit_s_capabilities_at_most_and_the_web_process_non
     assert [int(status(web, kind), 16) for kind in SETS] == [0] * len(SETS)
 
 
-def test_each_process_runs_as_its_own_user_and_the_web_process_s_is_a_member_of_nothing(service: Service) -> None:
+def test_processes_run_as_separate_users(service: Service) -> None:
     for unit in UNITS:
         user = subprocess.check_output(["id", "--user", unit], text=True).strip()
         assert status(int(show("MainPID", unit)), "Uid").split() == [user] * 4
@@ -195,7 +195,7 @@ def test_only_the_web_process_listens_on_the_network(service: Service) -> None:
 
 
 @pytest.mark.parametrize("unit", sorted(UNITS))
-def test_its_exposure_is_at_most_two_as_systemd_sees_it_running(service: Service, unit: str) -> None:
+def test_systemd_exposure_is_bounded(service: Service, unit: str) -> None:
     said = subprocess.check_output(["systemd-analyze", "security", "--no-pager", unit], text=True)
     assert float(said.splitlines()[-1].split(":")[1].split()[0]) <= 2.0, said
 
@@ -231,7 +231,7 @@ REFUSED_CALLS = {
 }
 
 
-def test_what_the_scanner_may_do_and_what_not(service: Service) -> None:
+def test_scanner_permissions(service: Service) -> None:
     found = probe(
         "samepaged",
         *("make /var/lib/samepaged", "make /run/samepaged", "read /etc/samepaged/config.yaml", f"write {KSM}/run"),
@@ -256,7 +256,7 @@ def test_what_the_scanner_may_do_and_what_not(service: Service) -> None:
     assert others == {name: expected[name.split()[0]] for name in others}
 
 
-def test_what_the_web_process_may_do_and_what_not(service: Service) -> None:
+def test_web_process_permissions(service: Service) -> None:
     found = probe(
         "samepaged-web",
         *("make /run/samepaged-web", "read /etc/samepaged/web.yaml", "stream AF_INET", "stream AF_INET6"),
@@ -300,9 +300,7 @@ def as_samepaged(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
 
 
-def test_with_libvirt_s_access_driver_guests_are_scanned_and_nothing_else_is_allowed(
-    service: Service, access_driver: None
-) -> None:
+def test_libvirt_access_driver_allows_only_scans(service: Service, access_driver: None) -> None:
     service.wait_for_a_scan()
     service.wait_for_a_scan()
     assert denials() == []
@@ -321,7 +319,7 @@ def test_with_libvirt_s_access_driver_guests_are_scanned_and_nothing_else_is_all
 # --- ends, each while the guest is suspended
 
 
-def test_a_stop_resumes_the_guest_before_the_scanner_leaves(service: Service, subject: Subject, suspended: int) -> None:
+def test_stop_resumes_the_guest(service: Service, subject: Subject, suspended: int) -> None:
     systemctl("stop", "samepaged")  # systemd lets a stopped process go on, to hear of it
     assert subject.is_in(RUNNING)
     assert (show("ActiveState"), show("Result")) == ("inactive", "success")
@@ -331,9 +329,7 @@ def test_a_stop_resumes_the_guest_before_the_scanner_leaves(service: Service, su
     wait_until("the web process goes with it", lambda: show("ActiveState", "samepaged-web") == "inactive")
 
 
-def test_a_reload_in_the_middle_of_a_scan_ends_neither_the_scan_nor_the_process(
-    service: Service, subject: Subject, suspended: int
-) -> None:
+def test_reload_does_not_end_the_scan(service: Service, subject: Subject, suspended: int) -> None:
     service.configure(reader="dump")
     systemctl("--no-block", "reload", "samepaged")
     os.kill(suspended, signal.SIGCONT)
@@ -341,9 +337,7 @@ def test_a_reload_in_the_middle_of_a_scan_ends_neither_the_scan_nor_the_process(
     assert service.pid == suspended
 
 
-def test_a_scanner_that_hangs_loses_the_guest_to_the_guard_and_is_then_ended_by_the_watchdog(
-    service: Service, subject: Subject
-) -> None:
+def test_watchdog_ends_the_hanging_scanner(service: Service, subject: Subject) -> None:
     service.configure(max_pause="1s")
     with service.drop_in(WatchdogSec="20", RestartSec="1"):
         systemctl("restart", "samepaged")
@@ -361,9 +355,7 @@ def test_a_scanner_that_hangs_loses_the_guest_to_the_guard_and_is_then_ended_by_
     service.wait_for_a_scan()
 
 
-def test_when_all_its_processes_are_killed_recover_resumes_the_guest_at_once(
-    service: Service, subject: Subject, suspended: int
-) -> None:
+def test_recover_resumes_after_total_kill(service: Service, subject: Subject, suspended: int) -> None:
     # So late that the next start has no part in it.
     with service.drop_in(RestartSec="300"):
         systemctl("kill", "--signal=KILL", "samepaged")
@@ -372,17 +364,13 @@ def test_when_all_its_processes_are_killed_recover_resumes_the_guest_at_once(
         assert subject.is_in(RUNNING)
 
 
-def test_when_the_scanner_is_killed_the_guard_resumes_the_guest_and_the_service_starts_again(
-    service: Service, subject: Subject, suspended: int
-) -> None:
+def test_service_restarts_after_scanner_kill(service: Service, subject: Subject, suspended: int) -> None:
     os.kill(suspended, signal.SIGKILL)
     wait_until("the guest runs", lambda: subject.is_in(RUNNING), 20)
     wait_until("another scanner is up", lambda: service.pid not in {0, suspended} and show("ActiveState") == "active")
 
 
-def test_when_the_guard_is_killed_the_scanner_goes_on_with_another(
-    service: Service, subject: Subject, suspended: int
-) -> None:
+def test_scanner_survives_guard_kill(service: Service, subject: Subject, suspended: int) -> None:
     (guard,) = service.guards()
     os.kill(guard, signal.SIGKILL)
     os.kill(suspended, signal.SIGCONT)
@@ -393,9 +381,7 @@ def test_when_the_guard_is_killed_the_scanner_goes_on_with_another(
     assert another != guard
 
 
-def test_a_restart_of_libvirt_in_the_middle_of_a_scan_ends_neither_scanner_nor_guard(
-    service: Service, subject: Subject, suspended: int
-) -> None:
+def test_libvirt_restart_ends_no_process(service: Service, subject: Subject, suspended: int) -> None:
     systemctl("restart", "libvirtd")
     wait_until("libvirt is back, and the guest is still suspended", lambda: subject.is_in(PAUSED))
     os.kill(suspended, signal.SIGCONT)
@@ -414,9 +400,7 @@ def libvirt_away() -> Iterator[None]:
         systemctl("start", *reversed(units))
 
 
-def test_when_all_are_killed_while_libvirt_is_away_the_guest_is_resumed_once_libvirt_is_back(
-    service: Service, subject: Subject, suspended: int
-) -> None:
+def test_recovery_waits_for_libvirt(service: Service, subject: Subject, suspended: int) -> None:
     with libvirt_away():
         systemctl("kill", "--signal=KILL", "samepaged")
         wait_until("the scanner is gone", lambda: service.pid != suspended)
@@ -424,9 +408,7 @@ def test_when_all_are_killed_while_libvirt_is_away_the_guest_is_resumed_once_lib
     wait_until("the service is up again", lambda: show("ActiveState") == "active")
 
 
-def test_a_stop_while_libvirt_is_away_waits_for_it_and_resumes_the_guest(
-    service: Service, subject: Subject, suspended: int
-) -> None:
+def test_stop_waits_for_libvirt(service: Service, subject: Subject, suspended: int) -> None:
     with libvirt_away():
         systemctl("--no-block", "stop", "samepaged")
         wait_until("the service is being stopped", lambda: show("ActiveState") == "deactivating")
@@ -438,9 +420,7 @@ def test_a_stop_while_libvirt_is_away_waits_for_it_and_resumes_the_guest(
     assert show("Result") == "success"
 
 
-def test_a_stop_while_qemu_hangs_leaves_the_guard_to_resume_the_guest(
-    service: Service, subject: Subject, suspended: int
-) -> None:
+def test_stop_leaves_hanging_qemu_to_guard(service: Service, subject: Subject, suspended: int) -> None:
     qemu = int(Path(f"/run/libvirt/qemu/{NAME}.pid").read_text())
     os.kill(qemu, signal.SIGSTOP)
     try:

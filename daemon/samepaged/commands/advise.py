@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_json, add_scan_arguments
 from samepaged.commands.scan_session import ScanSession, bound_by_drift, configured, exit_status, report_interrupted
 from samepaged.memory.hashing import Interrupted
@@ -17,19 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["Command"]
 
 
-class Command:
+class Command(interface.Command):
     """Scan guests as `samepaged scan` does, and print the memory that KSM would save on this host, in total and by
     guest, the obstacles on each guest, and the cost.
     """
 
-    name = "advise"
     help = "estimate the gain and the cost of KSM on this host"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of the command."""
         add_scan_arguments(parser)
         add_json(parser)
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Scan and print; returns 1 after an unintended skip."""

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_json
 from samepaged.config import load
 from samepaged.errors import ConfigError
@@ -17,17 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["Command"]
 
 
-class Command:
+class Command(interface.Command):
     """Check a configuration file, and print every error with its line and column."""
 
-    name = "check-config"
     help = "check a configuration file, and print every error with its line and column"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of the command."""
         parser.add_argument("file", metavar="FILE", type=Path, help="configuration file, in YAML")
         add_json(parser, "print one JSON object with every problem instead of lines")
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Print `FILE: ok`, or raise ConfigError with every problem. With --json, print both as an object."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samepaged.analysis.study.comparison import compare
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_json, add_seed, check_seed
 from samepaged.commands.study import begin_drawing, printed
 from samepaged.escape import valid
@@ -20,13 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["Command"]
 
 
-class Command:
+class Command(interface.Command):
     """Compare the sharing of two sets of traces, such as guests without and with address space layout randomisation:
     the reduction of total sharing, self-sharing and inter-VM sharing from A to B. The comparison uses groups with one
     trace of each guest; the traces of a set with a single guest count as traces of different guests.
     """
 
-    name = "compare"
     help = "compare the sharing of two sets of traces"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,6 @@ class Command:
             "directory; needs matplotlib",
         )
         add_seed(parser)
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Survey both, compare, and show it."""

@@ -7,8 +7,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_config, add_connect, add_json
-from samepaged.doctor.checks import examination
+from samepaged.doctor.checks import run_checks
 from samepaged.doctor.report import document, text
 
 if TYPE_CHECKING:
@@ -17,13 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["Command"]
 
 
-class Command:
+class Command(interface.Command):
     """Check the configuration, libvirt, privileges, the kernel, the systemd units and every guest, and print a remedy
     for each problem. No guest is suspended or read, and nothing is changed. Exit status: 0 without failures, 1 after a
     failure, 2 if the configuration is invalid, 3 if libvirt cannot be reached.
     """
 
-    name = "doctor"
     help = "check the host's setup, and print a remedy for each problem"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -36,11 +36,10 @@ class Command:
             action="store_true",
             help="read the RAM layout of each guest from the QEMU monitor; libvirt then marks the guests as tainted",
         )
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Check, print, and return the exit status."""
-        found = examination(args.config, args.connect, verify_layout=args.verify_layout)
+        found = run_checks(args.config, args.connect, verify_layout=args.verify_layout)
         if args.json:
             print(json.dumps(document(found.checks, found.guests), indent=2))
         else:

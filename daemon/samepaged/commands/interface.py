@@ -3,32 +3,59 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Final, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
-__all__ = ["INTERRUPTED", "Command", "add_commands"]
+__all__ = ["INTERRUPTED", "Command", "CommandGroup", "add_commands"]
 
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
 
 
-class Command(Protocol):
-    """A command, or a group of commands. The docstring of the class is the description in `--help`."""
+class _Named:
+    """The name, the line in the list of commands, and the docstring of the class as the description in `--help`.
 
-    name: str
-    help: str
+    The module names the command: `check_config` is `check-config`. A module with another name sets `name`.
+    """
 
+    name: ClassVar[str]
+    help: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        """Set `name`, unless the class does."""
+        cls.name = cls.__dict__.get("name", cls.__module__.rpartition(".")[2].replace("_", "-"))
+
+
+class Command(_Named, ABC):
+    """A command with arguments."""
+
+    @abstractmethod
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments and set the default `run`: a function from the parsed arguments to the exit status."""
+        """Add the arguments."""
+
+    @abstractmethod
+    def run(self, args: argparse.Namespace) -> int:
+        """Run the command with the parsed arguments; returns the exit status."""
 
 
-def add_commands(parser: argparse.ArgumentParser, commands: Iterable[Command]) -> None:
-    """Give `parser` one subcommand for each of `commands`."""
+class CommandGroup(_Named):
+    """A command with subcommands, in the order of `--help`."""
+
+    commands: ClassVar[tuple[Command, ...]]
+
+
+def add_commands(parser: argparse.ArgumentParser, commands: Iterable[Command | CommandGroup]) -> None:
+    """Give `parser` one subcommand for each of `commands`. `run` of the parsed arguments is the command's method."""
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in commands:
         subparser = subparsers.add_parser(
             command.name, help=command.help, description=inspect.getdoc(command), allow_abbrev=False
         )
-        command.prepare_parser(subparser)
+        if isinstance(command, CommandGroup):
+            add_commands(subparser, command.commands)
+        else:
+            command.prepare_parser(subparser)
+            subparser.set_defaults(run=command.run)

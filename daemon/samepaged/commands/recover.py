@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_config, add_connect
 from samepaged.config import Config, load
 from samepaged.errors import ConfigError, UsageError
@@ -24,13 +25,12 @@ WAIT_SECONDS: Final = 45.0
 LONGEST_WAIT_SECONDS: Final = 86_400
 
 
-class Command:
+class Command(interface.Command):
     """Resume every guest that an ended samepaged has left suspended, according to the journal, and wait until none of
     its suspend calls can be pending in libvirt. Without an open journal entry, do nothing. The exit status is 1 if an
     entry is still open at the end: the guest may be suspended, or may become suspended when its QEMU responds again.
     """
 
-    name = "recover"
     help = "resume guests that an ended samepaged has left suspended"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,6 @@ class Command:
             default=WAIT_SECONDS,
             help="time limit, after which an entry stays open (default: %(default)g)",
         )
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Settle the entries, and return 1 if one is still open."""

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_config
 from samepaged.config import load
 from samepaged.memory import softdirty
@@ -20,12 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["Command"]
 
 
-class Command:
+class Command(interface.Command):
     """Scan all guests at intervals and export Prometheus metrics, until a signal arrives. The systemd service runs
     this command. For each guest and scan it logs, at level info, the number and length of the suspensions.
     """
 
-    name = "run"
     help = "scan guests at intervals and export Prometheus metrics"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,6 @@ class Command:
             type=Path,
             help="feed the web process that listens on this Unix socket, instead of starting one",
         )
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Run the daemon."""

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_json, add_scan_arguments, add_traces
 from samepaged.commands.scan_session import ScanSession, bound_by_drift, configured, exit_status, report_interrupted
 from samepaged.commands.trace_output import TraceOutput
@@ -29,10 +30,9 @@ __all__ = ["Command"]
 CLEAR: Final = "\x1b[2J\x1b[H"
 
 
-class Command:
+class Command(interface.Command):
     """Scan all running guests, or the named ones, and print how much memory they could share."""
 
-    name = "scan"
     help = "scan guests and print how much memory they could share"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,6 @@ class Command:
             "prints one object on a line of its own",
         )
         add_traces(parser)
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Scan and print; returns 1 after an unintended skip."""

@@ -95,11 +95,11 @@ class ScanSession:
         hashing = Hashing(best_hasher(), key, config.scan.thread_count, stop)
         self._guard = GuardClient(config.libvirt.uri, runtime_directory(config.runtime_directory).path, stop)
         self._clocks = Clocks()
-        self._clocks.ledger.use(self._guard.directory)
+        self._clocks.ledger.set_directory(self._guard.directory)
         attribution = None if sources is None else AttributionSchedule(sources)
         # Attribution needs one instant, so mode auto does not choose `sliced`.
         instant = sources is not None and config.scan.mode == "auto"
-        self._recovery = Recovery(config.runtime_directory, settled=self._clocks.add_settled)
+        self._recovery = Recovery(config.runtime_directory, on_settled=self._clocks.add_settled)
         self._scanner = GuestScanner(
             self._hypervisor,
             self._guard,
@@ -112,7 +112,7 @@ class ScanSession:
             one_instant=instant,
             clocks=self._clocks,
             bound=bound,
-            has_open_entry=self._recovery.holds,
+            has_open_entry=self._recovery.has_guest,
         )
         self._scanned: dict[GuestId, ScannedGuest] = {}
         self._running: set[GuestId] = set()

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from samepaged.attribution.document import attribution_document
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_json, add_scan_arguments, add_traces
 from samepaged.commands.scan_session import ScanSession, bound_by_drift, configured, exit_status, report_interrupted
 from samepaged.commands.trace_output import TraceOutput
@@ -24,7 +25,7 @@ __all__ = ["Command"]
 LONGEST_PAUSE: Final = 2.0
 
 
-class Command:
+class Command(interface.Command):
     """Scan the named guests once and attribute the sharing of each: the kinds of pages, the processes and the files
     that it involves, and the owners of the most copied pages, according to the guest's own Linux kernel. Sharing
     between guests covers the named guests only. A guest is suspended for at most scan.max_pause, or 2 seconds without
@@ -32,7 +33,6 @@ class Command:
     the mode snapshot or precopy and the reader process.
     """
 
-    name = "sources"
     help = "attribute a guest's sharing to processes, files and kinds of pages"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,6 @@ class Command:
             help="report kinds of pages only; names of processes and files do not leave the guest",
         )
         add_traces(parser, ", with its page owners for samepaged study")
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Scan and print; returns 1 after an unintended skip, or if a guest has no result."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from samepaged.analysis.study.document import document
 from samepaged.analysis.study.labels import load_labels
-from samepaged.analysis.study.study import MOST_PAIRS, study
+from samepaged.analysis.study.study import MAX_PAIRS, run_study
 from samepaged.analysis.study.tables import tables
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_json, add_seed, check_seed
 from samepaged.errors import UsageError
 from samepaged.text_layout import aligned, columns, elided, wrapped
@@ -30,14 +31,13 @@ _LEAST_NAME = 16
 _MOST_DRAWS = 1_000_000
 
 
-class Command:
+class Command(interface.Command):
     """Study the traces below a directory and print the tables of the paper, each with the number of its figure: the
     self-sharing of each guest, the inter-VM sharing of every pair and of groups of guests, sharing with and without
     zero pages, by page size and by platform, and its stability over time. For each pair of guests, all pairs of their
     traces are compared, or a random sample of them.
     """
 
-    name = "study"
     help = "compute the tables and figures of the paper from traces"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -62,10 +62,9 @@ class Command:
             "--pairs",
             metavar="N",
             type=int,
-            help=f"maximum number of trace pairs to compare for each pair of guests (default: {MOST_PAIRS})",
+            help=f"maximum number of trace pairs to compare for each pair of guests (default: {MAX_PAIRS})",
         )
         add_seed(parser)
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Survey, study, and show it."""
@@ -76,7 +75,7 @@ class Command:
         if args.out is not None:
             begin_drawing(args.out)
         labels = None if args.labels is None else load_labels(args.labels)
-        found = study(survey(args.directory), most_pairs=args.pairs or MOST_PAIRS, seed=args.seed, labels=labels)
+        found = run_study(survey(args.directory), max_pairs=args.pairs or MAX_PAIRS, seed=args.seed, labels=labels)
         if args.out is not None:
             from samepaged.analysis.study.report import write  # noqa: PLC0415 - imports matplotlib
 

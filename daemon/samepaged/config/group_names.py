@@ -6,29 +6,29 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, StrictStr, WithJsonSchema
 
-from samepaged.config.section import LONGEST_TEXT
+from samepaged.config.section import MAX_TEXT_CHARS
 from samepaged.errors import InvalidValueError
 from samepaged.yaml_document import shown
 
-__all__ = ["PLACE", "GroupName", "Template", "group_in", "is_group_name"]
+__all__ = ["PLACEHOLDER", "GroupName", "Template", "group_in", "is_group_name"]
 
-PLACE: Final = "{group}"
+PLACEHOLDER: Final = "{group}"
 """Stands in a template where the group's name stands in a domain's."""
 
-_LONGEST_NAME: Final = 128
-_ADVICE: Final = f'write a template such as "{PLACE}-*"'
+_MAX_NAME_CHARS: Final = 128
+_ADVICE: Final = f'write a template such as "{PLACEHOLDER}-*"'
 
 
 def is_group_name(text: str) -> bool:
     """Whether a group may be called `text`: it is the value of a label, and read by people."""
-    return 0 < len(text) <= _LONGEST_NAME and text.isprintable() and text == text.strip()
+    return 0 < len(text) <= _MAX_NAME_CHARS and text.isprintable() and text == text.strip()
 
 
 def _group_name(text: str) -> str:
     if not text.strip():
         raise InvalidValueError("is empty", "write a text")
-    if len(text) > _LONGEST_NAME:
-        raise InvalidValueError(f"has {len(text)} characters", f"use at most {_LONGEST_NAME}")
+    if len(text) > _MAX_NAME_CHARS:
+        raise InvalidValueError(f"has {len(text)} characters", f"use at most {_MAX_NAME_CHARS}")
     if not is_group_name(text):
         raise InvalidValueError(
             f"{shown(text)} has a space at its end, or a character that cannot be printed", "remove it"
@@ -37,19 +37,19 @@ def _group_name(text: str) -> str:
 
 
 def _template(text: str) -> str:
-    if len(text) > LONGEST_TEXT:
-        raise InvalidValueError(f"has {len(text)} characters", f"use at most {LONGEST_TEXT}")
-    if text.count(PLACE) != 1:
-        raise InvalidValueError(f"{shown(text)} does not have {PLACE} once", _ADVICE)
-    rest = text.replace(PLACE, "")
+    if len(text) > MAX_TEXT_CHARS:
+        raise InvalidValueError(f"has {len(text)} characters", f"use at most {MAX_TEXT_CHARS}")
+    if text.count(PLACEHOLDER) != 1:
+        raise InvalidValueError(f"{shown(text)} does not have {PLACEHOLDER} once", _ADVICE)
+    rest = text.replace(PLACEHOLDER, "")
     if odd := sorted(set("?[]{}").intersection(rest)):
-        raise InvalidValueError(f"{shown(text)} has a {odd[0]}: only {PLACE} and * stand for other text", _ADVICE)
+        raise InvalidValueError(f"{shown(text)} has a {odd[0]}: only {PLACEHOLDER} and * stand for other text", _ADVICE)
     # More than one would make it a matter of taste where the group begins and ends.
     if rest.count("*") > 1:
         raise InvalidValueError(f"{shown(text)} has more than one *", _ADVICE)
-    if f"*{PLACE}" in text or f"{PLACE}*" in text:
+    if f"*{PLACEHOLDER}" in text or f"{PLACEHOLDER}*" in text:
         raise InvalidValueError(
-            f"{shown(text)} does not say where the group ends", f"put a text between {PLACE} and the *"
+            f"{shown(text)} does not say where the group ends", f"put a text between {PLACEHOLDER} and the *"
         )
     return text
 
@@ -60,7 +60,7 @@ def group_in(name: str, template: str) -> str | None:
     The group is as short as it can be: `{group}-*` ends it at the first hyphen, `*-{group}` begins it after the last.
     Takes time in proportion to the name's length.
     """
-    before, _, after = template.partition(PLACE)
+    before, _, after = template.partition(PLACEHOLDER)
     if "*" in before:
         head, _, before = before.partition("*")
         stop = len(name) - len(after)
@@ -78,7 +78,7 @@ def group_in(name: str, template: str) -> str | None:
 
 
 GroupName = Annotated[
-    StrictStr, AfterValidator(_group_name), WithJsonSchema({"type": "string", "maxLength": _LONGEST_NAME})
+    StrictStr, AfterValidator(_group_name), WithJsonSchema({"type": "string", "maxLength": _MAX_NAME_CHARS})
 ]
 """The name of a group: printable, at most 128 characters."""
 

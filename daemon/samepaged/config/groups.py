@@ -15,12 +15,12 @@ from samepaged.yaml_document import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DEFAULT_GROUP", "GroupConfig", "GroupingConfig", "Groups", "MetadataSource"]
+__all__ = ["DEFAULT_GROUP", "GroupConfig", "GroupingConfig", "Groups", "MetadataOrigin"]
 
 DEFAULT_GROUP: Final = "default"
 """The group of guests that nothing names a group for."""
 
-MetadataSource = Literal["openstack", "kubevirt", "samepaged"]
+MetadataOrigin = Literal["openstack", "kubevirt", "samepaged"]
 
 
 class GroupConfig(Section):
@@ -64,7 +64,7 @@ Groups = Annotated[tuple[GroupConfig, ...], WrapValidator(_distinct_names)]
 """Groups, each with a name of its own."""
 
 
-def _in_order(sources: tuple[MetadataSource, ...]) -> tuple[MetadataSource, ...]:
+def _in_order(sources: tuple[MetadataOrigin, ...]) -> tuple[MetadataOrigin, ...]:
     if len(set(sources)) < len(sources):
         raise InvalidValueError("lists a source twice", "list each once")
     return sources
@@ -76,7 +76,7 @@ class GroupingConfig(Section):
     """
 
     metadata: Annotated[
-        tuple[MetadataSource, ...], AfterValidator(_in_order), Field(json_schema_extra={"uniqueItems": True})
+        tuple[MetadataOrigin, ...], AfterValidator(_in_order), Field(json_schema_extra={"uniqueItems": True})
     ] = ("openstack", "kubevirt")
     """Sources of the group in the metadata of the domain's XML; the first one that names a group applies. `[]`
     disables them.
@@ -95,14 +95,14 @@ class GroupingConfig(Section):
 
     def group_of(self, name: str, metadata_groups: Mapping[str, str]) -> str | None:
         """The group of the domain `name`. `metadata_groups` has the groups in its metadata, by
-        `MetadataSource`.
+        `MetadataOrigin`.
         """
         by_metadata = (_metadata_group(source, metadata_groups.get(source, "")) for source in self.metadata)
         by_name = (group_in(name, template) for template in self.names)
         return next((group for group in (*by_metadata, *by_name) if group is not None), None)
 
 
-def _metadata_group(source: MetadataSource, name: str) -> str | None:
+def _metadata_group(source: MetadataOrigin, name: str) -> str | None:
     # Whoever may choose a project or a Kubernetes namespace must not thereby get into a group of another origin.
     group = name if source == "samepaged" else f"{source}:{name}"
     return group if is_group_name(name) and is_group_name(group) else None

@@ -75,7 +75,7 @@ def parse(text: str | bytes, name: str) -> Config:
         problems += [
             _problem(error, document)
             for error in invalid.errors(include_url=False)
-            if not _told(error["loc"], document)
+            if not _is_reported(error["loc"], document)
         ]
     if problems:
         problems.sort(key=lambda problem: problem.place)
@@ -83,7 +83,7 @@ def parse(text: str | bytes, name: str) -> Config:
     return config
 
 
-def _told(path: Path, document: Document) -> bool:
+def _is_reported(path: Path, document: Document) -> bool:
     """Whether the document's own problems include why there is nothing good at `path`."""
     return any(path[:length] in document.refused for length in range(len(path) + 1))
 

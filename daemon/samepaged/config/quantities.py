@@ -40,15 +40,15 @@ _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 _SCOPE: Final = re.compile(rf"(?=.{{1,15}}\Z){_LABEL}(?:\.{_LABEL})*")
 _NUMERIC_HOST: Final = re.compile(r"[0-9.]+")
 
-_SHORTEST_INTERVAL: Final = 1.0
+_MIN_INTERVAL_SECONDS: Final = 1.0
 # Drifts up to here are written in ppm, larger ones as a ratio.
 _LARGEST_PPM: Final = 10_000
 LONGEST_DURATION: Final = 365 * 86400.0
-_SMALLEST_PAGE: Final = 2**10
-_LARGEST_PAGE: Final = 2**21
-_LARGEST_SIZE: Final = 2**63 - 1
-_LARGEST_SEED: Final = 2**64 - 1
-_LARGEST_PORT: Final = 2**16 - 1
+_MIN_PAGE_BYTES: Final = 2**10
+_MAX_PAGE_BYTES: Final = 2**21
+_MAX_SIZE_BYTES: Final = 2**63 - 1
+_MAX_SEED: Final = 2**64 - 1
+_MAX_PORT: Final = 2**16 - 1
 _MILLION: Final = 10**6
 
 
@@ -64,7 +64,7 @@ def duration(value: object) -> float:
 
 def _interval(value: object) -> float:
     seconds = duration(value)
-    if seconds < _SHORTEST_INTERVAL:
+    if seconds < _MIN_INTERVAL_SECONDS:
         raise InvalidValueError(f"{shown(value)} is too short", "use at least 1s")
     return seconds
 
@@ -94,8 +94,8 @@ def size(value: object) -> int:
             f"{shown(value)} is not a size",
             "write a number and B, KiB, MiB, GiB or TiB, such as 512MiB, or a whole number of bytes",
         )
-    if not 0 <= count <= _LARGEST_SIZE:
-        raise InvalidValueError(f"{shown(value)} is out of range", f"use a size from 0 to {_LARGEST_SIZE} bytes")
+    if not 0 <= count <= _MAX_SIZE_BYTES:
+        raise InvalidValueError(f"{shown(value)} is out of range", f"use a size from 0 to {_MAX_SIZE_BYTES} bytes")
     return int(count)
 
 
@@ -118,7 +118,7 @@ def drift(value: object) -> float:
 def page_size(value: object) -> int:
     """Bytes, of a size that pages can have. ValueError for others."""
     found = size(value)
-    if found.bit_count() != 1 or not _SMALLEST_PAGE <= found <= _LARGEST_PAGE:
+    if found.bit_count() != 1 or not _MIN_PAGE_BYTES <= found <= _MAX_PAGE_BYTES:
         raise InvalidValueError(f"{shown(value)} is not a page size", "use a power of two from 1KiB to 2MiB")
     return found
 
@@ -126,7 +126,7 @@ def page_size(value: object) -> int:
 def _seed(value: object) -> int | None:
     if value is None:
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_SEED:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SEED:
         return value
     if isinstance(value, str) and _HEX_SEED.fullmatch(value):
         return int(value, 16)
@@ -168,8 +168,8 @@ def address(text: str) -> tuple[str, int]:
     if match is None:
         raise InvalidValueError(f"{shown(text)} is not an address", 'write "host:port", or "[address]:port" for IPv6')
     v6, host, port = match[1], match[2], int(match[3])
-    if port > _LARGEST_PORT:
-        raise InvalidValueError(f"{port} is not a port", f"use 0 to {_LARGEST_PORT}, where 0 takes any free one")
+    if port > _MAX_PORT:
+        raise InvalidValueError(f"{port} is not a port", f"use 0 to {_MAX_PORT}, where 0 takes any free one")
     try:
         scope = None if v6 is None else IPv6Address(v6).scope_id
         if host is not None and _NUMERIC_HOST.fullmatch(host):
@@ -227,7 +227,7 @@ Interval = Annotated[
     float,
     BeforeValidator(_interval),
     _DURATION_TEXT,
-    WithJsonSchema({"format": "duration", "minimum": duration_text(_SHORTEST_INTERVAL)}),
+    WithJsonSchema({"format": "duration", "minimum": duration_text(_MIN_INTERVAL_SECONDS)}),
 ]
 """A `Duration` of at least a second."""
 
@@ -246,7 +246,9 @@ PageSize = Annotated[
     int,
     BeforeValidator(page_size),
     _SIZE_TEXT,
-    WithJsonSchema({"format": "page size", "minimum": size_text(_SMALLEST_PAGE), "maximum": size_text(_LARGEST_PAGE)}),
+    WithJsonSchema(
+        {"format": "page size", "minimum": size_text(_MIN_PAGE_BYTES), "maximum": size_text(_MAX_PAGE_BYTES)}
+    ),
 ]
 """A `Size` that is a power of two from 1 KiB to 2 MiB."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt, ValidationInfo, field_validator
 
-from samepaged.config.groups import DEFAULT_GROUP, GroupConfig, GroupingConfig, Groups, MetadataSource
+from samepaged.config.groups import DEFAULT_GROUP, GroupConfig, GroupingConfig, Groups, MetadataOrigin
 from samepaged.config.quantities import (
     Directory,
     Drift,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = ["DEFAULT_GROUP", "Config", "ExportConfig", "GroupConfig", "GroupingConfig", "GuestsConfig", "HashingConfig"]
-__all__ += ["LibvirtConfig", "LogConfig", "LogLevel", "Macvtap", "MetadataSource", "Mode", "Reader"]
+__all__ += ["LibvirtConfig", "LogConfig", "LogLevel", "Macvtap", "MetadataOrigin", "Mode", "Reader"]
 __all__ += ["ScanConfig", "SourcesConfig", "SyncClock", "TracesConfig", "schema_keys"]
 
 Mode = Literal["auto", "snapshot", "precopy", "sliced", "live"]

@@ -9,17 +9,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, Wi
 
 from samepaged.errors import InvalidValueError
 
-__all__ = ["LONGEST_TEXT", "Patterns", "Section", "SomePatterns", "Text", "matches"]
+__all__ = ["MAX_TEXT_CHARS", "Patterns", "Section", "SomePatterns", "Text", "matches"]
 
-LONGEST_TEXT: Final = 1000
+MAX_TEXT_CHARS: Final = 1000
 
 
 def _reasonable(text: str) -> str:
     if not text.strip():
         raise InvalidValueError("is empty", "write a text")
     # No name or URI comes near it, and a pattern's cost grows with the square of its length.
-    if len(text) > LONGEST_TEXT:
-        raise InvalidValueError(f"has {len(text)} characters", f"use at most {LONGEST_TEXT}")
+    if len(text) > MAX_TEXT_CHARS:
+        raise InvalidValueError(f"has {len(text)} characters", f"use at most {MAX_TEXT_CHARS}")
     return text
 
 

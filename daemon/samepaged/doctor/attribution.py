@@ -12,23 +12,26 @@ if TYPE_CHECKING:
 
     from samepaged.config import SourcesConfig
 
-__all__ = ["kernels", "sandbox", "sources"]
+__all__ = ["attribution", "btf_directory", "sandbox"]
 
 
-def sandbox(obstacle: str | None, *, needed: bool) -> Check:
-    """Whether the process that reads a guest's memory can be put under a filter; `obstacle` is why not."""
+def sandbox(seccomp_error: str | None, *, required: bool) -> Check:
+    """Whether the process that reads a guest's memory can be put under a filter; `seccomp_error` is why not."""
     name = "sandbox"
-    if obstacle is None:
+    if seccomp_error is None:
         return ok(name, "the process that reads a copy of a guest's memory is under a filter of system calls")
-    what = f"{obstacle}: the process that reads a copy of a guest's memory cannot be put under a filter of system calls"
-    if needed:
+    what = (
+        f"{seccomp_error}: the process that reads a copy of a guest's memory cannot be put under a filter of system "
+        "calls"
+    )
+    if required:
         return failure(
             name, f"{what}, and does not begin", "apt-get install libseccomp2, or set sources.seccomp: false"
         )
     return warning(name, f"{what}, and does without", "apt-get install libseccomp2")
 
 
-def kernels(directory: Path) -> Check:
+def btf_directory(directory: Path) -> Check:
     """Whether there are types of kernels that do not bring their own."""
     name = "kernel types"
     try:
@@ -42,9 +45,9 @@ def kernels(directory: Path) -> Check:
     return ok(name, f"{directory} has those of {found} kernels")
 
 
-def sources(config: SourcesConfig) -> list[Check]:
+def attribution(config: SourcesConfig) -> list[Check]:
     """All checks of it, where it is wanted."""
     if not config.enabled:
         return []
-    types = [] if config.btf_directory is None else [kernels(config.btf_directory)]
-    return [sandbox(available(), needed=config.seccomp), *types]
+    types = [] if config.btf_directory is None else [btf_directory(config.btf_directory)]
+    return [sandbox(available(), required=config.seccomp), *types]

@@ -58,9 +58,9 @@ def from_error(name: str, error: Exception, otherwise: str, status: Status = Sta
     return from_fault(name, fault, otherwise, status)
 
 
-def from_fault(name: str, fault: Fault, otherwise: str, status: Status = Status.FAILURE) -> Check:
-    """The check that found this fault, on one line; `otherwise` is the remedy if the fault has none."""
-    return Check(name, status, one_line(fault.problem), one_line(fault.remedy or otherwise))
+def from_fault(name: str, fault: Fault, default_remedy: str, status: Status = Status.FAILURE) -> Check:
+    """The check that found this fault, on one line; `default_remedy` is the remedy if the fault has none."""
+    return Check(name, status, one_line(fault.problem), one_line(fault.remedy or default_remedy))
 
 
 def one_line(text: str) -> str:

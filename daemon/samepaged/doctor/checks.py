@@ -1,4 +1,4 @@
-"""All checks, one after the other: nothing is suspended, read or changed, and none keeps another from being made."""
+"""All checks of `samepaged doctor`, in order: they suspend, read and change nothing; a failed check stops no other."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged import privileges
-from samepaged.doctor.attribution import sources
+from samepaged.doctor.attribution import attribution
 from samepaged.doctor.check import Check, Status, from_error, worst
-from samepaged.doctor.guests import Examined, examine
+from samepaged.doctor.guests import GuestResult, check_guest
 from samepaged.doctor.host import host
 from samepaged.doctor.leases import leases
-from samepaged.doctor.libvirtd import connected, reach
+from samepaged.doctor.libvirtd import connect, connection_checks
 from samepaged.doctor.network import network
 from samepaged.doctor.process import process, user_name
-from samepaged.doctor.ram_layout import verify
+from samepaged.doctor.ram_layout import verify_layout
 from samepaged.doctor.storage import read_configuration, storage
 from samepaged.doctor.unit import units
 from samepaged.errors import ConfigError, GuestError, HypervisorError
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
     from samepaged.config import Config
     from samepaged.hypervisor.protocol import Domain
 
-__all__ = ["Examination", "examination"]
+__all__ = ["DoctorResult", "run_checks"]
 
-FAILED: Final = 1
+FAILED_STATUS: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
+class DoctorResult:
     """What was found, and the exit status that it ends in."""
 
     checks: tuple[Check, ...]
-    guests: tuple[Examined, ...]
+    guests: tuple[GuestResult, ...]
     exit_status: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Libvirt:
-    """What was found over the connection; `reached` says that there was one."""
+class _LibvirtResult:
+    """What was found over the connection; `connected` says that there was one."""
 
-    reached: bool
+    connected: bool
     checks: list[Check]
-    guests: list[Examined]
-    about_guests: list[Check]
+    guests: list[GuestResult]
+    guest_checks: list[Check]
 
 
-def examination(path: Path | None, uri: str | None, *, verify_layout: bool) -> Examination:
+def run_checks(path: Path | None, uri: str | None, *, verify_layout: bool) -> DoctorResult:
     """Check this host against the configuration in the file `path` (None: the defaults), with libvirt at `uri` (None:
     the configured one). With `verify_layout` QEMU's monitor is asked, which taints the domains.
     """
@@ -61,42 +61,42 @@ def examination(path: Path | None, uri: str | None, *, verify_layout: bool) -> E
     held = privileges.held()
     user = user_name(os.geteuid())
     kept = storage(config, user)
-    kernel = [*host(config.scan, config.runtime_directory, held), *sources(config.sources)]
+    kernel = [*host(config.scan, config.runtime_directory, held), *attribution(config.sources)]
     address = network(config.export, held)
     unit = units(config.scan)
-    libvirt = _libvirt(config, user, verify_layout=verify_layout)
+    libvirt = _check_libvirt(config, user, verify_layout=verify_layout)
     own = process(config.scan, config.libvirt.uri, held)  # the last: it closes our own pagemap
     leased = leases(config.libvirt.uri)
-    checks = (*configuration, *kept, *libvirt.checks, *leased, *own, *unit, *kernel, *address, *libvirt.about_guests)
+    checks = (*configuration, *kept, *libvirt.checks, *leased, *own, *unit, *kernel, *address, *libvirt.guest_checks)
     if worst(configuration) is Status.FAILURE:
         status = ConfigError.exit_status
-    elif not libvirt.reached:
+    elif not libvirt.connected:
         status = HypervisorError.exit_status
     else:
-        status = FAILED if worst(checks) is Status.FAILURE else 0
-    return Examination(checks, tuple(libvirt.guests), status)
+        status = FAILED_STATUS if worst(checks) is Status.FAILURE else 0
+    return DoctorResult(checks, tuple(libvirt.guests), status)
 
 
-def _libvirt(config: Config, user: str, *, verify_layout: bool) -> _Libvirt:
-    with reach(config.libvirt.uri) as (hypervisor, access):
-        found = _Libvirt(access.versions is not None, connected(access, user), [], [])
-        if hypervisor is None or not found.reached:
+def _check_libvirt(config: Config, user: str, *, verify_layout: bool) -> _LibvirtResult:
+    with connect(config.libvirt.uri) as (hypervisor, access):
+        found = _LibvirtResult(access.versions is not None, connection_checks(access, user), [], [])
+        if hypervisor is None or not found.connected:
             return found
         try:
             processes = ProcessTable()
             for domain in hypervisor.running():
-                guest = examine(hypervisor, config, domain, processes)
+                guest = check_guest(hypervisor, config, domain, processes)
                 found.guests.append(guest)
-                found.about_guests.extend(one for one in (guest.check, guest.links) if one is not None)
+                found.guest_checks.extend(one for one in (guest.check, guest.links) if one is not None)
                 if verify_layout:
-                    found.about_guests.extend(_verified(domain, guest))
+                    found.guest_checks.extend(_check_ram_layout(domain, guest))
         except (GuestError, HypervisorError) as error:
             found.checks.append(from_error("guests", error, "see that libvirtd runs, and try again"))
         return found
 
 
-def _verified(domain: Domain, guest: Examined) -> list[Check]:
+def _check_ram_layout(domain: Domain, guest: GuestResult) -> list[Check]:
     """Whether the RAM of a guest lies where it was found, where it was to be found at all."""
     if guest.forecast is None or not guest.forecast.mappings:
         return []
-    return [verify(domain, guest.forecast.mappings)]
+    return [verify_layout(domain, guest.forecast.mappings)]

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from samepaged.hypervisor.qemu_process import ProcessTable
     from samepaged.memory.reader import Forecast
 
-__all__ = ["Examined", "examine", "judged", "links", "skipped"]
+__all__ = ["GuestResult", "check_guest", "link_check", "scan_check", "skipped_check"]
 
 NAME: Final = "guest"
 LINKS: Final = "links"
 # What passes by itself, or is the guest's own state: the next scan may find it otherwise.
-PASSING: Final = frozenset(
+TRANSIENT_REASONS: Final = frozenset(
     {
         Reason.GONE,
         Reason.NOT_RUNNING,
@@ -51,14 +51,14 @@ REMEDIES: Final = {
     Reason.NO_PERMISSION: "run as root; docs/operate/libvirt-access.md names the rights that it takes",
     Reason.READ: "try again; if it lasts, exclude the guest (guests.exclude)",
 }
-OTHERWISE: Final = "exclude the guest (guests.exclude) or report this as a bug"
+DEFAULT_REMEDY: Final = "exclude the guest (guests.exclude) or report this as a bug"
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class GuestResult:
     """One guest: what a scan would do (`forecast`), or why it would be left out (`reason`). `memory` is in bytes, None
-    where it is not known. `links` warns about links that the scan would interrupt; `clock` is what scans will take of
-    its clock.
+    where it is not known. `link_check` warns about links that the scan would interrupt; `clock` is what scans will take
+    of its clock.
     """
 
     name: str
@@ -72,50 +72,51 @@ class Examined:
     clock: ClockForecast | None = None
 
 
-def skipped(name: str, error: GuestError) -> Check:
+def skipped_check(name: str, error: GuestError) -> Check:
     """A guest that would not be scanned."""
     message = one_line(f"skipped ({error.reason}): {error.detail}")
     if error.reason.intended:
         return ok(NAME, message, domain=name)
-    remedy = error.remedy or REMEDIES.get(error.reason, OTHERWISE).format(name=shlex.quote(name))
-    status = Status.WARNING if error.reason in PASSING else Status.FAILURE
+    remedy = error.remedy or REMEDIES.get(error.reason, DEFAULT_REMEDY).format(name=shlex.quote(name))
+    status = Status.WARNING if error.reason in TRANSIENT_REASONS else Status.FAILURE
     return Check(NAME, status, message, one_line(remedy), name)
 
 
-def judged(
-    name: str, memory: int, found: Forecast, scan: ScanConfig, *, paused: bool, clock: ClockForecast | None = None
+def scan_check(
+    name: str, memory: int, forecast: Forecast, scan: ScanConfig, *, paused: bool, clock: ClockForecast | None = None
 ) -> Check:
     """A guest of so many bytes that would be scanned: how, how long it would stand still, why not in a better way."""
-    backed = "" if found.backed is None else f" ({size(found.backed)} backed)"
-    message = f"{size(memory)}{backed}, {found.mode}{_pauses(found, scan, paused=paused)}"
-    if stands_in(found.reader, AUTO):
-        message += f", by a {found.reader}"
-    if found.obstacle is not None:
-        message += f"; no better, as {found.obstacle.text}"
-    if found.mode == "precopy":
-        message += f"; a snapshot would take {seconds(found.snapshot)}"
+    backed = "" if forecast.backed is None else f" ({size(forecast.backed)} backed)"
+    message = f"{size(memory)}{backed}, {forecast.mode}{_pauses(forecast, scan, paused=paused)}"
+    if stands_in(forecast.reader, AUTO):
+        message += f", by a {forecast.reader}"
+    if forecast.obstacle is not None:
+        message += f"; no better, as {forecast.obstacle.text}"
+    if forecast.mode == "precopy":
+        message += f"; a snapshot would take {seconds(forecast.snapshot)}"
     if clock is not None and clock.scan_seconds:
         message += f"; {clock.text}"
-        if clock.period is None:
+        if clock.period_seconds is None:
             return warning(NAME, message, f"set scan.max_drift to {clock.ppm}ppm or more, or scan.mode to live", name)
-    if found.pause > scan.max_pause:
-        return warning(NAME, message, f"set scan.mode: auto, or scan.max_pause above {seconds(found.pause)}", name)
-    if stands_in(found.reader, scan.reader):
-        remedy = f"set scan.reader: {found.reader}, if that is as it should be, or report this"
+    if forecast.pause > scan.max_pause:
+        return warning(NAME, message, f"set scan.mode: auto, or scan.max_pause above {seconds(forecast.pause)}", name)
+    if stands_in(forecast.reader, scan.reader):
+        remedy = f"set scan.reader: {forecast.reader}, if that is as it should be, or report this"
         return warning(NAME, message, remedy, name)
-    if found.mode == "sliced" and scan.mode != "sliced":
+    if forecast.mode == "sliced" and scan.mode != "sliced":
         return warning(
             NAME,
             message,
-            f"set scan.max_pause above {seconds(found.snapshot)} if it may stand still so long, or remove the reason",
+            f"set scan.max_pause above {seconds(forecast.snapshot)} if it may stand still so long, or remove the "
+            "reason",
             name,
         )
-    if scan.mode == "precopy" and found.mode != "precopy" and not paused:
+    if scan.mode == "precopy" and forecast.mode != "precopy" and not paused:
         return warning(NAME, message, "set scan.mode: auto, if that is as it should be, or remove the reason", name)
     return ok(NAME, message, name)
 
 
-def links(name: str, modes: tuple[str, ...]) -> Check:
+def link_check(name: str, modes: tuple[str, ...]) -> Check:
     """A guest with macvtap interfaces in these modes that a scan would suspend, as scan.macvtap allows."""
     return warning(
         LINKS,
@@ -125,15 +126,15 @@ def links(name: str, modes: tuple[str, ...]) -> Check:
     )
 
 
-def _pauses(found: Forecast, scan: ScanConfig, *, paused: bool) -> str:
+def _pauses(forecast: Forecast, scan: ScanConfig, *, paused: bool) -> str:
     if paused:
         return ", as it stands: somebody else has paused it"
-    if found.mode == "live":
+    if forecast.mode == "live":
         return ", without a pause"
-    about = seconds(found.pause)
-    if found.mode == "precopy":
+    about = seconds(forecast.pause)
+    if forecast.mode == "precopy":
         return f", pauses of about {about}, and no longer than {seconds(scan.max_pause)}"
-    if found.mode == "sliced":
+    if forecast.mode == "sliced":
         return f", many pauses of about {about}"
     return f", a pause of about {about}"
 
@@ -153,12 +154,12 @@ def _forecast_within(guest: Guest, config: Config, budget: DriftBudget) -> Forec
     return forecast(memory, ScanRequest(config.scan, budget), ScanState(guest.process.start_time))
 
 
-def examine(
+def check_guest(
     hypervisor: Hypervisor,
     config: Config,
     domain: Domain,
     processes: ProcessTable,
-) -> Examined:
+) -> GuestResult:
     """Look at one domain. It is neither suspended nor read. Raises HypervisorError where libvirt is lost."""
     name, uuid = domain.name, domain.uuid
     guest: Guest | None = None
@@ -172,15 +173,15 @@ def examine(
     except GuestError as error:
         memory = None if guest is None else guest.memory
         paused = guest is not None and guest.paused
-        return Examined(name, uuid, memory, paused, error.reason, None, skipped(name, error))
+        return GuestResult(name, uuid, memory, paused, error.reason, None, skipped_check(name, error))
     except HypervisorError as error:
         if not hypervisor.alive:
             raise
         refused = GuestError(Reason.LIBVIRT, error.problem, error.remedy)
-        return Examined(name, uuid, None, False, Reason.LIBVIRT, None, skipped(name, refused))
+        return GuestResult(name, uuid, None, False, Reason.LIBVIRT, None, skipped_check(name, refused))
     clock = clock_forecast(found.total, config.scan)
-    check = judged(name, guest.memory, found, config.scan, paused=guest.paused, clock=clock)
+    check = scan_check(name, guest.memory, found, config.scan, paused=guest.paused, clock=clock)
     interrupted = bool(guest.macvtap) and found.mode != "live" and not guest.paused
-    warned = links(name, guest.macvtap) if interrupted else None
-    reason = None if clock.period is not None else Reason.DRIFT_BUDGET
-    return Examined(name, uuid, guest.memory, guest.paused, reason, found, check, warned, clock)
+    warned = link_check(name, guest.macvtap) if interrupted else None
+    reason = None if clock.period_seconds is not None else Reason.DRIFT_BUDGET
+    return GuestResult(name, uuid, guest.memory, guest.paused, reason, found, check, warned, clock)

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 __all__ = [
     "HashingKernel",
     "KsmState",
-    "hashing",
+    "hashing_kernel",
     "host",
     "huge_pages",
-    "merging",
+    "ksm_check",
     "pagemap",
     "ptrace_scope",
     "soft_dirty",
@@ -47,13 +47,13 @@ NO_ATTACH: Final = 3
 @dataclass(frozen=True, slots=True)
 class KsmState:
     """`run` as the kernel says it (None: it has no KSM), pages that are merged away, and whether `run` may be written.
-    `paused` says that a samepaged that is no more held KSM still, and nobody has set it going again.
+    `paused_by_samepaged` says that a samepaged that is no more held KSM still, and nobody has set it going again.
     """
 
     run: str | None
     pages_sharing: int
     writable: bool
-    paused: bool
+    paused_by_samepaged: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +132,12 @@ def soft_dirty(scan: ScanConfig, *, supported: bool) -> Check:
     )
 
 
-def merging(state: KsmState, scan: ScanConfig, *, soft_dirty: bool) -> Check:
+def ksm_check(state: KsmState, scan: ScanConfig, *, soft_dirty: bool) -> Check:
     """What KSM does, and what that means for precopy."""
     name = "KSM"
     if state.run is None:
         return ok(name, "the kernel has none, or does not show it: nothing is merged, and precopy not disturbed")
-    if state.paused and state.run == "0":
+    if state.paused_by_samepaged and state.run == "0":
         return warning(
             name,
             "a samepaged that is no more has held it still, and it still stands",
@@ -173,7 +173,7 @@ def huge_pages(text: str | None, *, soft_dirty: bool) -> Check:
     return ok(name, f"transparent huge pages ({chosen}) may back guests{more}")
 
 
-def hashing(kernel: HashingKernel) -> Check:
+def hashing_kernel(kernel: HashingKernel) -> Check:
     """Whether pages are hashed as fast as they can be."""
     name = "hashing"
     if kernel.name == "native":
@@ -185,7 +185,7 @@ def hashing(kernel: HashingKernel) -> Check:
     )
 
 
-def _own_entry() -> int | GuestError:
+def _own_pagemap_entry() -> int | GuestError:
     with mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
         page[0] = 1
         address = ctypes.addressof(ctypes.c_char.from_buffer(page))
@@ -202,7 +202,7 @@ def _ksm_state(runtime_directory: Path) -> KsmState:
         run=_read(KSM / "run"),
         pages_sharing=int(sharing) if sharing.isdecimal() else 0,
         writable=os.access(KSM / "run", os.W_OK, effective_ids=True),
-        paused=ksm.left_still(runtime_directory),
+        paused_by_samepaged=ksm.was_left_paused(runtime_directory),
     )
 
 
@@ -211,9 +211,9 @@ def host(scan: ScanConfig, runtime_directory: Path, held: Collection[str]) -> li
     supported = softdirty.supported()
     return [
         ptrace_scope(_read(PTRACE_SCOPE), held, scan.reader),
-        pagemap(_own_entry(), scan.reader),
+        pagemap(_own_pagemap_entry(), scan.reader),
         soft_dirty(scan, supported=supported),
-        merging(_ksm_state(runtime_directory), scan, soft_dirty=supported),
+        ksm_check(_ksm_state(runtime_directory), scan, soft_dirty=supported),
         huge_pages(_read(HUGE_PAGES), soft_dirty=supported),
-        hashing(HashingKernel(best_hasher().name, scan.thread_count)),
+        hashing_kernel(HashingKernel(best_hasher().name, scan.thread_count)),
     ]

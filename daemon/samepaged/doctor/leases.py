@@ -37,7 +37,7 @@ def lock_manager(text: str) -> str | None:
     return None
 
 
-def judged(path: Path, text: str | OSError | None) -> Check:
+def lease_check(path: Path, text: str | OSError | None) -> Check:
     """What the text of qemu.conf means for suspended guests: None if there is no such file."""
     if isinstance(text, OSError):
         return ok(NAME, f"not checked: {path} cannot be read by this user ({text.strerror}); root can read it")
@@ -53,7 +53,7 @@ def judged(path: Path, text: str | OSError | None) -> Check:
     )
 
 
-def _file(uri: str) -> Path:
+def _qemu_conf(uri: str) -> Path:
     """The qemu.conf of the daemon at `uri`. Root has no session daemon: its sessions are the system's."""
     if urlsplit(uri).path == "/session" and os.geteuid():
         base = os.environ.get("XDG_CONFIG_HOME")
@@ -63,10 +63,10 @@ def _file(uri: str) -> Path:
 
 def leases(uri: str) -> list[Check]:
     """Whether a suspend releases leases, as far as this user can read libvirt's configuration."""
-    path = _file(uri)
+    path = _qemu_conf(uri)
     try:
-        return [judged(path, path.read_text(encoding="utf-8", errors="replace"))]
+        return [lease_check(path, path.read_text(encoding="utf-8", errors="replace"))]
     except FileNotFoundError:
-        return [judged(path, None)]
+        return [lease_check(path, None)]
     except OSError as error:
-        return [judged(path, error)]
+        return [lease_check(path, error)]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from samepaged.hypervisor.protocol import Hypervisor
 
-__all__ = ["Access", "access", "connected", "reach"]
+__all__ = ["Access", "connect", "connection_checks", "probe_access"]
 
 NAME: Final = "libvirt"
 RIGHTS: Final = "libvirt rights"
@@ -33,12 +33,12 @@ class Access:
     error: Exception | None = None
 
 
-def connected(found: Access, user: str) -> list[Check]:
+def connection_checks(access: Access, user: str) -> list[Check]:
     """Whether libvirt answers with QEMU's driver, and whether this user may suspend guests, as far as it tells without
     doing it.
     """
-    if found.versions is None:
-        error = found.error or HypervisorError(f"libvirt at {found.uri!r} cannot be reached")
+    if access.versions is None:
+        error = access.error or HypervisorError(f"libvirt at {access.uri!r} cannot be reached")
         return [
             from_error(NAME, error, "systemctl start libvirtd (or virtqemud), and check libvirt.uri"),
             warning(
@@ -47,9 +47,9 @@ def connected(found: Access, user: str) -> list[Check]:
                 "make libvirt reachable first",
             ),
         ]
-    libvirt, qemu = found.versions
-    first = ok(NAME, f"{found.uri}: libvirt {libvirt}, QEMU {qemu}")
-    if found.may_change:
+    libvirt, qemu = access.versions
+    first = ok(NAME, f"{access.uri}: libvirt {libvirt}, QEMU {qemu}")
+    if access.may_change:
         return [
             first,
             ok(
@@ -58,7 +58,7 @@ def connected(found: Access, user: str) -> list[Check]:
                 "driver is on (access_drivers)",
             ),
         ]
-    why = "" if found.error is None else f" ({' '.join(str(found.error).split())})"
+    why = "" if access.error is None else f" ({' '.join(str(access.error).split())})"
     return [
         first,
         failure(
@@ -71,7 +71,7 @@ def connected(found: Access, user: str) -> list[Check]:
 
 
 @contextmanager
-def reach(uri: str) -> Iterator[tuple[Hypervisor | None, Access]]:
+def connect(uri: str) -> Iterator[tuple[Hypervisor | None, Access]]:
     """Connect, for reading only where that is all that may be: the connection is closed on leaving."""
     hypervisor = LibvirtHypervisor(uri)
     refused: Exception | None = None
@@ -86,16 +86,16 @@ def reach(uri: str) -> Iterator[tuple[Hypervisor | None, Access]]:
             yield None, Access(uri, None, may_change=False, error=refused)
             return
     try:
-        yield hypervisor, access(hypervisor, refused)
+        yield hypervisor, probe_access(hypervisor, refused)
     finally:
         hypervisor.close()
 
 
-def access(hypervisor: Hypervisor, refused: Exception | None) -> Access:
-    """What an open connection is good for; `refused` is why it is one for reading only."""
+def probe_access(hypervisor: Hypervisor, read_only_error: Exception | None) -> Access:
+    """What an open connection is good for; `read_only_error` is why it is one for reading only."""
     try:
         versions = hypervisor.versions()
-        may_change = refused is None and hypervisor.may_change()
+        may_change = read_only_error is None and hypervisor.may_change()
     except (GuestError, HypervisorError) as error:
         return Access(hypervisor.uri, None, may_change=False, error=error)
-    return Access(hypervisor.uri, versions, may_change=may_change, error=refused)
+    return Access(hypervisor.uri, versions, may_change=may_change, error=read_only_error)

@@ -22,23 +22,31 @@ if TYPE_CHECKING:
     from samepaged.config import ExportConfig
     from samepaged.web.config_file import LoadedConfig
 
-__all__ = ["Address", "Holder", "listen", "listeners", "network", "taken", "web_configuration"]
+__all__ = [
+    "Address",
+    "Listener",
+    "conflicting_listener",
+    "listen_address",
+    "network",
+    "parse_listeners",
+    "web_configuration",
+]
 
 TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 PRIVILEGED: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 # The state in these tables (include/net/tcp_states.h).
 LISTENING: Final = "0A"
-PATIENCE: Final = 2.0
+TIMEOUT_SECONDS: Final = 2.0
 # More than the page that says so has.
-ENOUGH: Final = 1 << 14
+MAX_RESPONSE_BYTES: Final = 1 << 14
 
 
-class Holder(Enum):
+class Listener(Enum):
     """Who listens at an address already."""
 
-    NOBODY = auto()
+    NONE = auto()
     SAMEPAGED = auto()
-    ANOTHER = auto()
+    OTHER = auto()
     UNKNOWN = auto()
     """Somebody who does not say."""
 
@@ -52,24 +60,24 @@ class Address:
     listen: str
     port: int
     loopback: bool
-    refusal: str | None
-    holder: Holder
-    unprivileged: int = 1024
+    bind_error: str | None
+    listener: Listener
+    min_unprivileged_port: int = 1024
 
 
-def listen(address: Address, held: Collection[str], *, encrypted: bool) -> list[Check]:
+def listen_address(address: Address, held: Collection[str], *, encrypted: bool) -> list[Check]:
     """Whether the metrics can be served there, and who can read them on their way."""
     name = "listen address"
     checks = []
-    if address.refusal is not None:
+    if address.bind_error is not None:
         checks.append(
             failure(
                 name,
-                f"{address.listen} cannot be listened on: {address.refusal}",
+                f"{address.listen} cannot be listened on: {address.bind_error}",
                 "set export.listen to an address that this host has, such as 127.0.0.1:9953",
             )
         )
-    elif address.holder is Holder.ANOTHER:
+    elif address.listener is Listener.OTHER:
         checks.append(
             failure(
                 name,
@@ -77,7 +85,7 @@ def listen(address: Address, held: Collection[str], *, encrypted: bool) -> list[
                 f"see what it is (ss -ltnp 'sport = :{address.port}'), or set export.listen to another port",
             )
         )
-    elif address.holder is Holder.UNKNOWN:
+    elif address.listener is Listener.UNKNOWN:
         checks.append(
             warning(
                 name,
@@ -85,15 +93,15 @@ def listen(address: Address, held: Collection[str], *, encrypted: bool) -> list[
                 f"see what it is: ss -ltnp 'sport = :{address.port}'",
             )
         )
-    elif 0 < address.port < address.unprivileged and "CAP_NET_BIND_SERVICE" not in held:
+    elif 0 < address.port < address.min_unprivileged_port and "CAP_NET_BIND_SERVICE" not in held:
         checks.append(
             failure(
                 name,
                 f"{address.listen} is a port that takes CAP_NET_BIND_SERVICE, which this process has not",
-                f"set export.listen to a port from {address.unprivileged} upwards",
+                f"set export.listen to a port from {address.min_unprivileged_port} upwards",
             )
         )
-    if not (address.loopback or encrypted or address.refusal):
+    if not (address.loopback or encrypted or address.bind_error):
         checks.append(
             warning(
                 name,
@@ -104,7 +112,7 @@ def listen(address: Address, held: Collection[str], *, encrypted: bool) -> list[
         )
     if checks:
         return checks
-    taken = ", where samepaged listens now" if address.holder is Holder.SAMEPAGED else ""
+    taken = ", where samepaged listens now" if address.listener is Listener.SAMEPAGED else ""
     kind = "this host only" if address.loopback else "encrypted"
     return [ok(name, f"{address.listen}, {kind}{taken}")]
 
@@ -123,7 +131,7 @@ def web_configuration(path: Path | None, loaded: LoadedConfig | ConfigError | No
     return [ok(name, f"{path}: {' and '.join(has) or 'neither TLS nor passwords'}")]
 
 
-def listeners(table: str) -> set[tuple[str, int]]:
+def parse_listeners(table: str) -> set[tuple[str, int]]:
     """The addresses and ports that are listened on, by a text of /proc/net/tcp or tcp6 (proc(5))."""
     found = set()
     for line in table.splitlines()[1:]:
@@ -136,17 +144,17 @@ def listeners(table: str) -> set[tuple[str, int]]:
     return found
 
 
-def taken(ip: str, port: int, listened: Collection[tuple[str, int]]) -> str | None:
+def conflicting_listener(ip: str, port: int, listening: Collection[tuple[str, int]]) -> str | None:
     """The address at which somebody listens who stands in the way of listening at `ip`."""
     own = ipaddress.ip_address(ip.partition("%")[0])
-    for one, at in sorted(listened):
+    for one, at in sorted(listening):
         other = ipaddress.ip_address(one)
         if at == port and (own == other or own.is_unspecified or other.is_unspecified):
             return one
     return None
 
 
-def _refusal(family: int, ip: str) -> str | None:
+def _bind_error(family: int, ip: str) -> str | None:
     """Why nobody can listen at an address of this host, whatever the port: by taking any free one, and letting go."""
     try:
         with socket.socket(family, socket.SOCK_STREAM) as own:
@@ -156,43 +164,43 @@ def _refusal(family: int, ip: str) -> str | None:
     return None
 
 
-def _listened() -> set[tuple[str, int]]:
+def _listening() -> set[tuple[str, int]]:
     found: set[tuple[str, int]] = set()
     for table in TABLES:
         try:
-            found |= listeners(table.read_text())
+            found |= parse_listeners(table.read_text())
         except (OSError, ValueError):
             continue
     return found
 
 
-def _ask(connection: http.client.HTTPConnection) -> Holder | None:
+def _identify(connection: http.client.HTTPConnection) -> Listener | None:
     """Who answers; None where the answer is not of this protocol."""
     try:
         connection.request("GET", "/-/healthy")
         answer = connection.getresponse()
-        said = f"{answer.headers}".encode() + answer.read(ENOUGH)
+        said = f"{answer.headers}".encode() + answer.read(MAX_RESPONSE_BYTES)
     except (OSError, http.client.HTTPException):
         return None
     finally:
         connection.close()
     if b"samepaged" in said:
-        return Holder.SAMEPAGED
+        return Listener.SAMEPAGED
     # Who wants a password first may be anybody.
-    return Holder.UNKNOWN if answer.status == http.client.UNAUTHORIZED else Holder.ANOTHER
+    return Listener.UNKNOWN if answer.status == http.client.UNAUTHORIZED else Listener.OTHER
 
 
-def _holder(ip: str, port: int) -> Holder:
+def _find_listener(ip: str, port: int) -> Listener:
     """Who listens there, by asking for what samepaged answers."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)  # noqa: S104 - all addresses: asked at one of them
     unverified = ssl._create_unverified_context()  # noqa: S323, SLF001 - nothing is told to it, and nothing believed
-    found = _ask(http.client.HTTPConnection(host, port, timeout=PATIENCE))
-    if found is not Holder.SAMEPAGED:  # servers of TLS answer plain text in their own ways
-        found = _ask(http.client.HTTPSConnection(host, port, timeout=PATIENCE, context=unverified)) or found
-    return found or Holder.UNKNOWN
+    found = _identify(http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS))
+    if found is not Listener.SAMEPAGED:  # servers of TLS answer plain text in their own ways
+        found = _identify(http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=unverified)) or found
+    return found or Listener.UNKNOWN
 
 
-def _unprivileged() -> int:
+def _min_unprivileged_port() -> int:
     try:
         return int(PRIVILEGED.read_text())
     except (OSError, ValueError):
@@ -222,13 +230,13 @@ def _address(written: str, address: tuple[str, int], held: Collection[str], *, e
     except SamepagedError as error:
         return [from_error("listen address", error, "set export.listen to an address that this host has")]
     ip, port = resolved.address[:2]
-    at = taken(ip, port, _listened()) if port else None
+    at = conflicting_listener(ip, port, _listening()) if port else None
     found = Address(
         listen=written,
         port=port,
         loopback=is_loopback(ip),
-        refusal=_refusal(resolved.family, ip),
-        holder=Holder.NOBODY if at is None else _holder(at, port),
-        unprivileged=_unprivileged(),
+        bind_error=_bind_error(resolved.family, ip),
+        listener=Listener.NONE if at is None else _find_listener(at, port),
+        min_unprivileged_port=_min_unprivileged_port(),
     )
-    return listen(found, held, encrypted=encrypted)
+    return listen_address(found, held, encrypted=encrypted)

@@ -24,9 +24,9 @@ __all__ = [
     "READING",
     "WRITING",
     "capabilities",
-    "core",
+    "core_dumps",
     "locked_memory",
-    "locked_memory_wanted",
+    "locked_memory_bytes",
     "process",
     "user_name",
 ]
@@ -35,7 +35,7 @@ __all__ = [
 READING: Final = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
 WRITING: Final = ("CAP_DAC_OVERRIDE",)
 # Bytes that are read into at a time, by each thread and once more (memory/locked_buffer.py).
-BUFFER: Final = 2 << 20
+BUFFER_BYTES: Final = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +87,15 @@ def capabilities(user: User, scan: ScanConfig, uri: str) -> Check:
     return ok(name, f"user {user.name}, with {', '.join([*READING, *(one for one in WRITING if one in user.held)])}")
 
 
-def locked_memory_wanted(threads: int) -> int:
+def locked_memory_bytes(threads: int) -> int:
     """Bytes that samepaged locks into memory on so many threads."""
-    return BUFFER * (threads + 1)
+    return BUFFER_BYTES * (threads + 1)
 
 
 def locked_memory(limit: int | None, threads: int, held: Collection[str]) -> Check:
     """Whether what is read of guests can be kept out of swap: the limit in bytes (None: none) for so many threads."""
     name = "locked memory"
-    wanted = locked_memory_wanted(threads)
+    wanted = locked_memory_bytes(threads)
     need = f"{size(wanted)} for {threads} thread{'s' * (threads != 1)}"
     if "CAP_IPC_LOCK" in held:
         return ok(name, f"not limited for this process; it takes {need}")
@@ -110,7 +110,7 @@ def locked_memory(limit: int | None, threads: int, held: Collection[str]) -> Che
     return ok(name, f"limited to {size(limit)}; it takes {need}")
 
 
-def core(error: PrivilegeError | None) -> Check:
+def core_dumps(error: PrivilegeError | None) -> Check:
     """Whether a crash would leave a core, by what came of preventing it."""
     name = "core dumps"
     if error is not None:
@@ -118,7 +118,7 @@ def core(error: PrivilegeError | None) -> Check:
     return ok(name, "none: a process of samepaged sets its core limit to 0 and is not dumpable")
 
 
-def _sealed() -> PrivilegeError | None:
+def _seal_process() -> PrivilegeError | None:
     """Do for this process what `run` and `scan` do for theirs. Its own files in /proc are root's afterwards."""
     try:
         seal()
@@ -133,5 +133,5 @@ def process(scan: ScanConfig, uri: str, held: Collection[str]) -> list[Check]:
     return [
         capabilities(User(user_name(os.geteuid()), held), scan, uri),
         locked_memory(None if soft == resource.RLIM_INFINITY else soft, scan.thread_count, held),
-        core(_sealed()),
+        core_dumps(_seal_process()),
     ]

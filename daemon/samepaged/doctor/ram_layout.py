@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from samepaged.hypervisor.protocol import Domain
     from samepaged.memory.ram_location import RamMapping
 
-__all__ = ["compared", "verify"]
+__all__ = ["layout_check", "verify_layout"]
 
 NAME: Final = "layout"
 TAINTED: Final = "libvirt marks it as tainted (custom-monitor) until it is shut down"
 
 
-def compared(name: str, mappings: Sequence[RamMapping], blocks: Sequence[RamBlock]) -> Check:
+def layout_check(name: str, mappings: Sequence[RamMapping], blocks: Sequence[RamBlock]) -> Check:
     """What samepaged found in smaps against the blocks that QEMU names."""
     ours = sorted((mapping.start, mapping.size) for mapping in mappings)
     qemus = sorted((block.address, block.size) for block in blocks if block.address is not None)
     if set(ours) <= set(qemus):  # other memory may be of the same size by chance
-        return ok(NAME, f"QEMU has its RAM where it was found, {_listed(ours)}; {TAINTED}", name)
+        return ok(NAME, f"QEMU has its RAM where it was found, {_format_blocks(ours)}; {TAINTED}", name)
     unknown = [block.name for block in blocks if block.address is None]
     if unknown:
         return warning(
@@ -38,21 +38,21 @@ def compared(name: str, mappings: Sequence[RamMapping], blocks: Sequence[RamBloc
         )
     return failure(
         NAME,
-        f"the RAM is not where it was found: {_listed(ours)}, by QEMU {_listed(qemus)}; {TAINTED}",
+        f"the RAM is not where it was found: {_format_blocks(ours)}, by QEMU {_format_blocks(qemus)}; {TAINTED}",
         "set scan.reader: dump, and report this as a bug",
         name,
     )
 
 
-def _listed(places: Sequence[tuple[int, int]]) -> str:
+def _format_blocks(places: Sequence[tuple[int, int]]) -> str:
     return ", ".join(f"{size(length)} at {start:#x}" for start, length in places)
 
 
-def verify(domain: Domain, mappings: Sequence[RamMapping]) -> Check:
+def verify_layout(domain: Domain, mappings: Sequence[RamMapping]) -> Check:
     """Ask the monitor of a domain. Raises HypervisorError where libvirt is lost."""
     name = domain.name
     try:
-        return compared(name, mappings, hmp.guest_ram_blocks(domain, [mapping.size for mapping in mappings]))
+        return layout_check(name, mappings, hmp.guest_ram_blocks(domain, [mapping.size for mapping in mappings]))
     except GuestError as error:
         remedy = error.remedy or "run as root, on a host with libvirt-qemu"
         return warning(NAME, one_line(f"could not be checked: {error.problem}"), remedy, name)

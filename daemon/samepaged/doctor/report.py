@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from samepaged.doctor.check import Check
-    from samepaged.doctor.guests import Examined
+    from samepaged.doctor.guests import GuestResult
 
 __all__ = ["document", "text"]
 
@@ -52,7 +52,7 @@ def _summary(checks: Sequence[Check]) -> str:
     return f"{ok} ok, {warnings} warning{'s' * (warnings != 1)}, {failures} failure{'s' * (failures != 1)}"
 
 
-def document(checks: Sequence[Check], guests: Sequence[Examined]) -> dict[str, Any]:
+def document(checks: Sequence[Check], guests: Sequence[GuestResult]) -> dict[str, Any]:
     """The same as one JSON object. Keys may be added, never renamed."""
     return {
         "schema": 1,
@@ -70,7 +70,7 @@ def document(checks: Sequence[Check], guests: Sequence[Examined]) -> dict[str, A
     }
 
 
-def _guest(guest: Examined) -> dict[str, Any]:
+def _guest(guest: GuestResult) -> dict[str, Any]:
     found, clock = guest.forecast, guest.clock
     obstacle = None if found is None else found.obstacle
     return {
@@ -85,8 +85,8 @@ def _guest(guest: Examined) -> dict[str, Any]:
         "predicted_pause_seconds": None if found is None else found.pause,
         "predicted_snapshot_seconds": None if found is None else found.snapshot,
         "predicted_paused_seconds": None if clock is None else clock.scan_seconds,
-        "predicted_scan_period_seconds": None if clock is None else clock.period,
-        "predicted_clock_loss_seconds_per_day": None if clock is None else clock.loss_per_day,
+        "predicted_scan_period_seconds": None if clock is None else clock.period_seconds,
+        "predicted_clock_loss_seconds_per_day": None if clock is None else clock.loss_seconds_per_day,
         "obstacle_code": None if obstacle is None else obstacle.code,
         "obstacle": None if obstacle is None else valid(obstacle.text),
     }

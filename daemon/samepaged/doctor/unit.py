@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.doctor.check import Check, failure, ok, warning
 from samepaged.doctor.host import uses_soft_dirty
-from samepaged.doctor.process import READING, WRITING, locked_memory_wanted
+from samepaged.doctor.process import READING, WRITING, locked_memory_bytes
 from samepaged.formatting import size
 from samepaged.memory.capture import needs_process
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from samepaged.config import ScanConfig
 
-__all__ = ["UnitUser", "properties", "scanner_unit", "units", "web_unit"]
+__all__ = ["UnitUser", "parse_properties", "scanner_unit", "units", "web_unit"]
 
 SYSTEMD: Final = Path("/run/systemd/system")
 SCANNER: Final = "samepaged.service"
@@ -31,7 +31,7 @@ GROUP: Final = "libvirt"
 RULES: Final = tuple(
     Path(above) / "polkit-1/rules.d/50-samepaged.rules" for above in ("/etc", "/run", "/usr/local/share", "/usr/share")
 )
-SHOWN: Final = (
+PROPERTIES: Final = (
     "LoadState",
     "ActiveState",
     "User",
@@ -50,10 +50,10 @@ class UnitUser:
     name: str
     exists: bool
     in_group: bool
-    ruled: bool
+    allowed_by_polkit: bool
 
 
-def properties(text: str) -> dict[str, str]:
+def parse_properties(text: str) -> dict[str, str]:
     """What `systemctl show` prints."""
     return dict(line.partition("=")[::2] for line in text.splitlines() if "=" in line)
 
@@ -62,28 +62,31 @@ def _edit(unit: str, *settings: str) -> str:
     return f"systemctl edit {unit}, and there in [Service]: {' and '.join(settings)}"
 
 
-def scanner_unit(shown: Mapping[str, str], user: UnitUser, scan: ScanConfig) -> list[Check]:
+def scanner_unit(properties: Mapping[str, str], user: UnitUser, scan: ScanConfig) -> list[Check]:
     """Whether samepaged.service gives its process what this configuration needs, and no more."""
     name = "unit"
-    if shown.get("LoadState") != "loaded":
+    if properties.get("LoadState") != "loaded":
         return [
             warning(name, f"{SCANNER} is not installed here", "make install, then: systemctl enable --now samepaged")
         ]
-    checks = [*_who(user, root=user.name in {"", "root"}), *_capabilities(shown, scan, root=user.name in {"", "root"})]
-    checks += _limits(shown, scan)
+    checks = [
+        *_user_checks(user, root=user.name in {"", "root"}),
+        *_capabilities(properties, scan, root=user.name in {"", "root"}),
+    ]
+    checks += _limits(properties, scan)
     if checks:
         return checks
-    held = ", ".join(sorted(shown.get("AmbientCapabilities", "").upper().split())) or "no capabilities"
-    return [ok(name, f"{SCANNER} ({shown.get('ActiveState', '?')}) runs as user {user.name}, with {held}")]
+    held = ", ".join(sorted(properties.get("AmbientCapabilities", "").upper().split())) or "no capabilities"
+    return [ok(name, f"{SCANNER} ({properties.get('ActiveState', '?')}) runs as user {user.name}, with {held}")]
 
 
-def _who(user: UnitUser, *, root: bool) -> list[Check]:
+def _user_checks(user: UnitUser, *, root: bool) -> list[Check]:
     name = "unit user"
     if root:
         return [warning(name, f"{SCANNER} runs as root, which it need not", _edit(SCANNER, "User=samepaged"))]
     if not user.exists:
         return [failure(name, f"{SCANNER} runs as user {user.name!r}, whom there is not", "systemd-sysusers")]
-    if not (user.in_group or user.ruled):
+    if not (user.in_group or user.allowed_by_polkit):
         return [
             failure(
                 name,
@@ -131,7 +134,7 @@ def _limits(shown: Mapping[str, str], scan: ScanConfig) -> list[Check]:
             )
         )
     locked = shown.get("LimitMEMLOCK", "infinity")
-    wanted = locked_memory_wanted(scan.thread_count)
+    wanted = locked_memory_bytes(scan.thread_count)
     if locked.isdecimal() and int(locked) < wanted:
         checks.append(
             warning(
@@ -144,12 +147,12 @@ def _limits(shown: Mapping[str, str], scan: ScanConfig) -> list[Check]:
     return checks
 
 
-def web_unit(shown: Mapping[str, str], scanner: Mapping[str, str]) -> list[Check]:
+def web_unit(properties: Mapping[str, str], scanner: Mapping[str, str]) -> list[Check]:
     """Whether the process that is connected to the network is apart from the one that reads memory."""
     name = "web unit"
-    if scanner.get("LoadState") != "loaded" or shown.get("LoadState") != "loaded":
+    if scanner.get("LoadState") != "loaded" or properties.get("LoadState") != "loaded":
         return []
-    user = shown.get("User", "")
+    user = properties.get("User", "")
     if user in {"", "root", scanner.get("User", "")}:
         return [
             warning(
@@ -158,10 +161,10 @@ def web_unit(shown: Mapping[str, str], scanner: Mapping[str, str]) -> list[Check
                 _edit(WEB, "User=samepaged-web"),
             )
         ]
-    held = shown.get("AmbientCapabilities", "").upper()
+    held = properties.get("AmbientCapabilities", "").upper()
     if held:
         return [warning(name, f"{WEB} has {held}, and needs none", _edit(WEB, "AmbientCapabilities="))]
-    return [ok(name, f"{WEB} ({shown.get('ActiveState', '?')}) runs as user {user}, without capabilities")]
+    return [ok(name, f"{WEB} ({properties.get('ActiveState', '?')}) runs as user {user}, without capabilities")]
 
 
 def _show(unit: str) -> dict[str, str] | None:
@@ -169,7 +172,7 @@ def _show(unit: str) -> dict[str, str] | None:
     program = shutil.which("systemctl") or "systemctl"
     try:
         done = subprocess.run(
-            [program, "show", unit, f"--property={','.join(SHOWN)}"],
+            [program, "show", unit, f"--property={','.join(PROPERTIES)}"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -178,7 +181,7 @@ def _show(unit: str) -> dict[str, str] | None:
         )
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    return properties(done.stdout)
+    return parse_properties(done.stdout)
 
 
 def _unit_user(name: str) -> UnitUser:
@@ -187,12 +190,12 @@ def _unit_user(name: str) -> UnitUser:
         entry = pwd.getpwnam(name)
         groups = os.getgrouplist(name, entry.pw_gid)
     except KeyError:
-        return UnitUser(name, exists=False, in_group=False, ruled=ruled)
+        return UnitUser(name, exists=False, in_group=False, allowed_by_polkit=ruled)
     try:
         in_group = grp.getgrnam(GROUP).gr_gid in groups
     except KeyError:
         in_group = False
-    return UnitUser(name, exists=True, in_group=in_group, ruled=ruled)
+    return UnitUser(name, exists=True, in_group=in_group, allowed_by_polkit=ruled)
 
 
 def units(scan: ScanConfig) -> list[Check]:

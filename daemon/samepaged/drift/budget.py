@@ -9,7 +9,15 @@ from samepaged.drift.window import WINDOW_SECONDS
 from samepaged.errors import GuestError, Reason
 from samepaged.formatting import seconds as seconds_text
 
-__all__ = ["UNLIMITED", "DriftBudget", "FixedBudget", "exhausted", "hourly_limit", "needed_ppm", "refusal"]
+__all__ = [
+    "UNLIMITED",
+    "DriftBudget",
+    "FixedBudget",
+    "budget_error",
+    "exhausted_error",
+    "hourly_limit",
+    "min_drift_ppm",
+]
 
 
 class DriftBudget(Protocol):
@@ -19,10 +27,10 @@ class DriftBudget(Protocol):
     def limit(self) -> float:
         """Seconds within any hour; infinite without a bound."""
 
-    def left(self) -> float:
+    def remaining_seconds(self) -> float:
         """Seconds that are left now: 0 or more."""
 
-    def wait(self, seconds: float) -> float:
+    def seconds_until(self, seconds: float) -> float:
         """Seconds until so many are left; infinite if the hour's limit is smaller."""
 
 
@@ -32,11 +40,11 @@ class FixedBudget:
     def __init__(self, limit: float) -> None:
         self.limit = limit
 
-    def left(self) -> float:
+    def remaining_seconds(self) -> float:
         """All of it."""
         return self.limit
 
-    def wait(self, seconds: float) -> float:
+    def seconds_until(self, seconds: float) -> float:
         """None, or for ever."""
         return 0.0 if seconds <= self.limit else math.inf
 
@@ -49,25 +57,25 @@ def hourly_limit(max_drift: float) -> float:
     return math.inf if max_drift >= 1 else max_drift * WINDOW_SECONDS
 
 
-def refusal(budget: DriftBudget, seconds: float) -> GuestError:
+def budget_error(budget: DriftBudget, seconds: float) -> GuestError:
     """The error for a scan that would suspend the guest for so many seconds in all, which the budget has not left."""
-    wait = budget.wait(seconds)
+    wait = budget.seconds_until(seconds)
     allowed = f"scan.max_drift allows {seconds_text(budget.limit)} within an hour"
     if math.isinf(wait):
         return GuestError(
             Reason.DRIFT_BUDGET,
             f"a scan would suspend it for about {seconds_text(seconds)} in all, and {allowed}",
-            f"set scan.max_drift to {needed_ppm(seconds)}ppm or more, or scan.mode to live",
+            f"set scan.max_drift to {min_drift_ppm(seconds)}ppm or more, or scan.mode to live",
         )
     return GuestError(
         Reason.DRIFT_BUDGET,
         f"a scan would suspend it for about {seconds_text(seconds)} in all, {allowed}, and "
-        f"{seconds_text(budget.left())} of these are left",
+        f"{seconds_text(budget.remaining_seconds())} of these are left",
         f"the next scan fits in {max(1, math.ceil(wait / 60))} min",
     )
 
 
-def exhausted() -> GuestError:
+def exhausted_error() -> GuestError:
     """The error for a pause that took longer than predicted, until the budget was used up."""
     return GuestError(
         Reason.DRIFT_BUDGET,
@@ -76,7 +84,7 @@ def exhausted() -> GuestError:
     )
 
 
-def needed_ppm(seconds: float) -> int:
+def min_drift_ppm(seconds: float) -> int:
     """The smallest `scan.max_drift` with two digits, in parts per million, in which one such scan an hour fits."""
     ppm = seconds / WINDOW_SECONDS * 1e6
     step: int = 10 ** max(0, math.floor(math.log10(max(ppm, 1))) - 1)

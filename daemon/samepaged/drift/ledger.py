@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged.atomic_write import whole_file
-from samepaged.drift.budget import hourly_limit, refusal
+from samepaged.drift.budget import budget_error, hourly_limit
 from samepaged.drift.window import (
     WINDOW_SECONDS,
     Pauses,
-    bucket,
+    bucket_number,
     format_pauses,
-    live,
     merge,
     parse_pauses,
-    spent,
-    wait,
+    seconds_until,
+    spent_seconds,
+    unexpired,
 )
 from samepaged.procfs import boot_id
 
@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 FILE_NAME: Final = "pauses.json"
 # A part of what is left, computed from it, may exceed it by a rounding error.
 ROUNDING_SECONDS: Final = 1e-9
-LARGEST_FILE: Final = 8 << 20
+MAX_FILE_BYTES: Final = 8 << 20
 # Another process holds the lock for a read and a write of a small file. It may hang: the ledger then goes on without.
-LOCK_SECONDS: Final = 0.2
+LOCK_TIMEOUT_SECONDS: Final = 0.2
 LOCK_POLL_SECONDS: Final = 0.005
 
 
@@ -69,7 +69,7 @@ class PauseLedger:
         self._warned = False
         self.refresh()
 
-    def use(self, directory: Path) -> None:
+    def set_directory(self, directory: Path) -> None:
         """Share the file in this directory from now on."""
         with self._lock:
             if directory == self._directory:
@@ -88,39 +88,39 @@ class PauseLedger:
             return
         with self._lock:
             self._totals[uuid] = self._totals.get(uuid, 0.0) + seconds
-            key = (uuid, self._writer, bucket(self._clock()))
+            key = (uuid, self._writer, bucket_number(self._clock()))
             self._pauses[key] = self._pauses.get(key, 0.0) + seconds
             self._share()
 
-    def paused(self, uuid: str) -> PausedTime:
+    def paused_time(self, uuid: str) -> PausedTime:
         """How long this guest was suspended."""
         with self._lock:
-            hour = spent(self._pauses, uuid, self._clock())
+            hour = spent_seconds(self._pauses, uuid, self._clock())
             return PausedTime(self._totals.get(uuid, 0.0), min(1.0, hour / WINDOW_SECONDS))
 
     def account(self, uuid: str, max_drift: float) -> DriftAccount:
         """The guest's account, bounded by `scan.max_drift` (a ratio; 1: not bounded)."""
         return DriftAccount(self, uuid, hourly_limit(max_drift))
 
-    def left(self, uuid: str, limit: float) -> float:
+    def remaining_seconds(self, uuid: str, limit: float) -> float:
         """Seconds of `limit` that the guest's pauses of the last hour leave."""
         with self._lock:
-            return max(0.0, limit - spent(self._pauses, uuid, self._clock()))
+            return max(0.0, limit - spent_seconds(self._pauses, uuid, self._clock()))
 
-    def wait(self, uuid: str, limit: float, seconds: float) -> float:
+    def seconds_until(self, uuid: str, limit: float, seconds: float) -> float:
         """Seconds until so many of `limit` are left; infinite if `limit` is smaller."""
         with self._lock:
-            return wait(self._pauses, uuid, self._clock(), limit=limit, seconds=seconds)
+            return seconds_until(self._pauses, uuid, self._clock(), limit=limit, seconds=seconds)
 
     def _merge(self, others: Pauses) -> None:
-        self._pauses = live(merge(self._pauses, others), self._clock())
+        self._pauses = unexpired(merge(self._pauses, others), self._clock())
 
     def _share(self) -> None:
         if self._directory is None:
             self._merge({})
             return
         try:
-            with _locked(self._directory):
+            with _directory_lock(self._directory):
                 self._merge(self._read())
                 content = format_pauses(self._pauses, boot_id())
                 with whole_file(self._directory / FILE_NAME, 0o644, lasting=False) as path:
@@ -135,8 +135,8 @@ class PauseLedger:
             # A FIFO in its place must not block, nor a link lead elsewhere.
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
             with open(self._directory / FILE_NAME, "rb", opener=lambda path, _: os.open(path, flags)) as file:
-                content = file.read(LARGEST_FILE + 1)
-            if len(content) > LARGEST_FILE:
+                content = file.read(MAX_FILE_BYTES + 1)
+            if len(content) > MAX_FILE_BYTES:
                 raise ValueError("it is too large")  # noqa: TRY301 - as for all other damage
             return parse_pauses(content, boot_id(), self._clock())
         except FileNotFoundError:
@@ -161,19 +161,19 @@ class DriftAccount:
     uuid: str
     limit: float
 
-    def left(self) -> float:
+    def remaining_seconds(self) -> float:
         """Seconds for which the guest may still be suspended now."""
-        return self.ledger.left(self.uuid, self.limit)
+        return self.ledger.remaining_seconds(self.uuid, self.limit)
 
-    def wait(self, seconds: float) -> float:
+    def seconds_until(self, seconds: float) -> float:
         """Seconds until so many are left; infinite if the hour's limit is smaller."""
-        return self.ledger.wait(self.uuid, self.limit, seconds)
+        return self.ledger.seconds_until(self.uuid, self.limit, seconds)
 
     def check(self, expected: float) -> float:
         """The seconds that are left. Raises GuestError if a pause of so many expected seconds does not fit."""
-        left = self.left()
+        left = self.remaining_seconds()
         if left <= 0 or expected > left + ROUNDING_SECONDS:
-            raise refusal(self, expected)
+            raise budget_error(self, expected)
         return left
 
     def add(self, seconds: float) -> None:
@@ -182,11 +182,11 @@ class DriftAccount:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def _directory_lock(directory: Path) -> Iterator[None]:
     """Hold the directory's lock, which a process that ends releases. Raises OSError where another one keeps it."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        deadline = time.monotonic() + LOCK_SECONDS
+        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

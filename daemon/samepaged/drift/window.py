@@ -14,13 +14,13 @@ __all__ = [
     "BUCKET_SECONDS",
     "WINDOW_SECONDS",
     "Pauses",
-    "bucket",
+    "bucket_number",
     "format_pauses",
-    "live",
     "merge",
     "parse_pauses",
-    "spent",
-    "wait",
+    "seconds_until",
+    "spent_seconds",
+    "unexpired",
 ]
 
 WINDOW_SECONDS: Final = 3600.0
@@ -32,7 +32,7 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASC
 _WRITER: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
 _FIELDS: Final = 4
 # No pause and no sum of pauses within one bucket is longer than a day.
-_LONGEST: Final = 86_400.0
+_MAX_PAUSE_SECONDS: Final = 86_400.0
 
 Pauses: TypeAlias = dict[tuple[str, str, int], float]
 """Seconds suspended, by guest (UUID), writer (a random name of the process) and bucket. Only the writer raises an
@@ -40,40 +40,42 @@ entry, so merging two copies takes the larger value of each.
 """
 
 
-def bucket(now: float) -> int:
+def bucket_number(now: float) -> int:
     """The number of the bucket in which the time `now` (CLOCK_MONOTONIC) lies."""
     return int(now // BUCKET_SECONDS)
 
 
-def expiry(number: int) -> float:
+def expiry_time(number: int) -> float:
     """When a bucket leaves the window: an hour after the last pause that it can hold."""
     return (number + 1) * BUCKET_SECONDS + WINDOW_SECONDS
 
 
-def live(pauses: Mapping[tuple[str, str, int], float], now: float) -> Pauses:
+def unexpired(pauses: Mapping[tuple[str, str, int], float], now: float) -> Pauses:
     """The entries that have not left the window."""
-    return {key: seconds for key, seconds in pauses.items() if expiry(key[2]) > now}
+    return {key: seconds for key, seconds in pauses.items() if expiry_time(key[2]) > now}
 
 
-def merge(one: Mapping[tuple[str, str, int], float], other: Mapping[tuple[str, str, int], float]) -> Pauses:
+def merge(first: Mapping[tuple[str, str, int], float], second: Mapping[tuple[str, str, int], float]) -> Pauses:
     """All entries of both copies."""
-    merged = dict(one)
-    for key, seconds in other.items():
+    merged = dict(first)
+    for key, seconds in second.items():
         merged[key] = max(seconds, merged.get(key, 0.0))
     return merged
 
 
-def spent(pauses: Mapping[tuple[str, str, int], float], uuid: str, now: float) -> float:
+def spent_seconds(pauses: Mapping[tuple[str, str, int], float], uuid: str, now: float) -> float:
     """Seconds for which the guest was suspended within the window."""
-    return math.fsum(seconds for key, seconds in pauses.items() if key[0] == uuid and expiry(key[2]) > now)
+    return math.fsum(seconds for key, seconds in pauses.items() if key[0] == uuid and expiry_time(key[2]) > now)
 
 
-def wait(pauses: Mapping[tuple[str, str, int], float], uuid: str, now: float, *, limit: float, seconds: float) -> float:
+def seconds_until(
+    pauses: Mapping[tuple[str, str, int], float], uuid: str, now: float, *, limit: float, seconds: float
+) -> float:
     """Seconds until so many of `limit` are not spent; infinite if `limit` is smaller."""
     if seconds > limit:
         return math.inf
-    excess, until = spent(pauses, uuid, now) + seconds - limit, now
-    for leaves, paused in sorted((expiry(key[2]), one) for key, one in pauses.items() if key[0] == uuid):
+    excess, until = spent_seconds(pauses, uuid, now) + seconds - limit, now
+    for leaves, paused in sorted((expiry_time(key[2]), one) for key, one in pauses.items() if key[0] == uuid):
         if leaves <= now:
             continue
         if excess <= 0:
@@ -103,7 +105,7 @@ def parse_pauses(content: bytes, boot_id: str, now: float) -> Pauses:
     rows = document.get("pauses")
     if not isinstance(rows, list):
         raise ValueError("it has no list of pauses")  # noqa: TRY004 - one error for all damage
-    latest = bucket(now)
+    latest = bucket_number(now)
     found: Pauses = {}
     for row in rows:
         key, seconds = _entry(row)
@@ -111,7 +113,7 @@ def parse_pauses(content: bytes, boot_id: str, now: float) -> Pauses:
         if key[2] > latest:
             raise ValueError("a pause ends in the future")
         found[key] = max(seconds, found.get(key, 0.0))
-    return live(found, now)
+    return unexpired(found, now)
 
 
 def _entry(row: object) -> tuple[tuple[str, str, int], float]:
@@ -122,6 +124,6 @@ def _entry(row: object) -> tuple[tuple[str, str, int], float]:
         raise ValueError("a pause has no UUID, or no writer")
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise ValueError("the bucket of a pause is not a whole number")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _MAX_PAUSE_SECONDS:
         raise ValueError("the length of a pause is not a number of seconds")
     return (uuid, writer, number), float(seconds)

@@ -12,22 +12,22 @@ import select
 import socket
 from typing import Any, Final
 
-__all__ = ["Channel", "Closed"]
+__all__ = ["Channel", "ChannelClosed"]
 
-LONGEST: Final = 1 << 16
+MAX_MESSAGE_BYTES: Final = 1 << 16
 
 
-class Closed(Exception):  # noqa: N818 - no error: the other side has ended
+class ChannelClosed(Exception):  # noqa: N818 - no error: the other side has ended
     """The other side has closed its end: its process is no more."""
 
 
 class Channel:
     """One end of the pair."""
 
-    def __init__(self, end: socket.socket) -> None:
-        self._end = end
+    def __init__(self, sock: socket.socket) -> None:
+        self._end = sock
         self._poll = select.poll()
-        self._poll.register(end, select.POLLIN)
+        self._poll.register(sock, select.POLLIN)
 
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
@@ -40,18 +40,18 @@ class Channel:
         try:
             self._end.send(json.dumps(message).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError as error:
-            raise Closed from error
+            raise ChannelClosed from error
 
     def receive(self, seconds: float | None) -> dict[str, Any] | None:
         """The next message; None where none came in so many seconds. Raises Closed."""
         try:
             if not self._poll.poll(None if seconds is None else max(seconds, 0) * 1000):
                 return None
-            said = self._end.recv(LONGEST)
+            said = self._end.recv(MAX_MESSAGE_BYTES)
         except OSError as error:
-            raise Closed from error
+            raise ChannelClosed from error
         if not said:
-            raise Closed
+            raise ChannelClosed
         message: dict[str, Any] = json.loads(said)
         return message
 

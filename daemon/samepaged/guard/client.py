@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from samepaged.errors import Fault, GuestError, Reason
-from samepaged.guard.channel import Channel, Closed
+from samepaged.guard.channel import Channel, ChannelClosed
 from samepaged.guard.journal import Entry, Journal
 from samepaged.os_errors import no_resources, remedy
 from samepaged.procfs import BOOT_ID, boot_id
@@ -34,7 +34,7 @@ GUARD_MARGIN_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 20.0
 # One that was asked to forget a guest does nothing else first.
 SHORT_ANSWER_SECONDS: Final = 5.0
-NAP_SECONDS: Final = 0.1
+POLL_SECONDS: Final = 0.1
 
 
 class Guard(Protocol):
@@ -115,8 +115,8 @@ class GuardClient:
                     self.start()
                 self._number += 1
                 self._send(arm=self._number, entry=asdict(entry), seconds=seconds, dumping=dumping)
-                answer = self._answer(ANSWER_SECONDS)
-            except Closed:
+                answer = self._receive(ANSWER_SECONDS)
+            except ChannelClosed:
                 log.warning("the guard has ended; another one is started")
                 self.abandon()
                 if attempt == 1:
@@ -147,28 +147,28 @@ class GuardClient:
         """
         try:
             self._send(suspended=self._number)
-        except Closed as error:
+        except ChannelClosed as error:
             raise GuestError(
                 Reason.NO_GUARD, "was resumed at once: the guard that would do so had ended", domain=name
             ) from error
 
     def dump_ended(self) -> None:
         """The dump is not read any more: from here on the guard resumes the guest itself if it is overdue."""
-        with contextlib.suppress(Closed):
+        with contextlib.suppress(ChannelClosed):
             self._send(dump_ended=self._number)
 
     def leave_open(self) -> None:
         """The guest is not known to run: the journal keeps the entry, and the guard works on it, too."""
         path = self._journal.leave_open()
-        with contextlib.suppress(Closed):
+        with contextlib.suppress(ChannelClosed):
             self._send(left_open=self._number, path=None if path is None else str(path))
 
     def disarm(self) -> bool:
         """The guest runs again. Whether it was the guard that resumed it."""
         try:
             self._send(disarm=self._number)
-            answer = self._answer(SHORT_ANSWER_SECONDS, even_if_stopping=True)
-        except Closed:
+            answer = self._receive(SHORT_ANSWER_SECONDS, even_if_stopping=True)
+        except ChannelClosed:
             self.abandon()
             answer = {}
         if answer is None:  # it hangs: the next suspension gets another
@@ -178,16 +178,16 @@ class GuardClient:
 
     def _send(self, **message: Any) -> None:  # noqa: ANN401 - what JSON can say
         if self._channel is None:
-            raise Closed
+            raise ChannelClosed
         self._channel.send(**message)
 
-    def _answer(self, seconds: float, *, even_if_stopping: bool = False) -> dict[str, Any] | None:
+    def _receive(self, seconds: float, *, even_if_stopping: bool = False) -> dict[str, Any] | None:
         """The answer to what was asked last; None where it does not come."""
         if self._channel is None:
-            raise Closed
+            raise ChannelClosed
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            answer = self._channel.receive(min(left, NAP_SECONDS))
+            answer = self._channel.receive(min(left, POLL_SECONDS))
             if answer is not None and self._number in answer.values():
                 return answer
             if self._give_up() and not even_if_stopping:

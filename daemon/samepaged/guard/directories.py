@@ -12,18 +12,18 @@ from pathlib import Path
 from samepaged.errors import SamepagedError
 from samepaged.os_errors import exhausted, no_resources
 
-__all__ = ["RuntimeDirectory", "places", "runtime_directory"]
+__all__ = ["RuntimeDirectory", "candidate_directories", "runtime_directory"]
 
 
 @dataclass(frozen=True)
 class RuntimeDirectory:
-    """Where files can be made. `trouble` says why it is not the configured directory; empty where it is."""
+    """Where files can be made. `fallback_reason` says why it is not the configured directory; empty where it is."""
 
     path: Path
-    trouble: str
+    fallback_reason: str
 
 
-def places(configured: Path) -> list[Path]:
+def candidate_directories(configured: Path) -> list[Path]:
     """Where a run's files may lie, in order: the configured directory, then those that take its place where it cannot
     be used. What a run left is looked for in all of them.
     """
@@ -37,11 +37,11 @@ def places(configured: Path) -> list[Path]:
 def runtime_directory(configured: Path) -> RuntimeDirectory:
     """The first of the places in which files can be made. Raises SamepagedError where there is none."""
     troubles: list[str] = []
-    for path in places(configured):
+    for path in candidate_directories(configured):
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path != configured:
-                _check_ours(path)
+                _check_owner(path)
             with tempfile.TemporaryFile(dir=path, buffering=0) as file:
                 file.write(bytes(512))  # a disk may have an inode left, and no block
                 return RuntimeDirectory(
@@ -54,7 +54,7 @@ def runtime_directory(configured: Path) -> RuntimeDirectory:
     raise SamepagedError(f"no file can be made in {', nor in '.join(troubles)}", "make room, or set runtime_directory")
 
 
-def _check_ours(path: Path) -> None:
+def _check_owner(path: Path) -> None:
     # In a directory that all may write to, somebody else may have been quicker.
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:

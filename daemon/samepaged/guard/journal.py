@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["Entry", "FileName", "Journal", "JournalError", "OpenEntry", "of_dead_processes", "open_entries"]
+__all__ = ["Entry", "FileName", "Journal", "JournalError", "OpenEntry", "is_orphaned", "open_entries"]
 
 PATTERN: Final = "suspended-*-*"
 # An entry is a few hundred bytes; what is longer is not ours.
-LONGEST: Final = 1 << 16
+MAX_FILE_BYTES: Final = 1 << 16
 UUID: Final = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")  # as libvirt reads them
-LARGEST_ID: Final = 2**31 - 1
+MAX_DOMAIN_ID: Final = 2**31 - 1
 
 
 class JournalError(SamepagedError):
@@ -57,20 +57,20 @@ class Entry:
     def parse(cls, line: bytes) -> Self:
         """The entry of a file's content. Raises JournalError."""
         try:
-            found: Any = json.loads(line) if line.endswith(b"\n") and len(line) <= LONGEST else None
+            found: Any = json.loads(line) if line.endswith(b"\n") and len(line) <= MAX_FILE_BYTES else None
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict) or found.keys() != {field.name for field in fields(cls)}:
             raise JournalError("it is not an entry of samepaged's journal")
         texts = [value for key, value in found.items() if key != "id"]
-        if not all(isinstance(text, str) and _is_c(text) for text in texts) or type(found["id"]) is not int:
+        if not all(isinstance(text, str) and is_c_string(text) for text in texts) or type(found["id"]) is not int:
             raise JournalError("it has an entry of samepaged's journal with values of other kinds")
-        if not UUID.fullmatch(found["uuid"]) or not 0 < found["id"] <= LARGEST_ID:
+        if not UUID.fullmatch(found["uuid"]) or not 0 < found["id"] <= MAX_DOMAIN_ID:
             raise JournalError("it has an entry of samepaged's journal that names no domain")
         return cls(**found)
 
 
-def _is_c(text: str) -> bool:
+def is_c_string(text: str) -> bool:
     """Whether libvirt can be told it: whoever recovers must not fail on what it cannot even ask about."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
@@ -217,16 +217,17 @@ class OpenEntry:
         self.path.unlink(missing_ok=True)
 
 
-def of_dead_processes(name: FileName) -> bool:
-    """Whether the process that wrote the file has ended."""
+def is_orphaned(name: FileName) -> bool:
+    """Whether the process that wrote the file has ended; no other process works on its entry."""
     return not names_living(name.pid, name.start_time)
 
 
 def open_entries(
-    directory: Path, mine: Callable[[FileName], bool] = of_dead_processes, *, tidy: bool = False
+    directory: Path, selects: Callable[[FileName], bool] = is_orphaned, *, remove_closed: bool = False
 ) -> Iterator[OpenEntry | JournalError]:
-    """The open entries in the files that are `mine`. A file that cannot be understood is given as an error, and stays.
-    `tidy` removes files of ended processes without an entry, or with one of another boot, whose guests are gone.
+    """The open entries in the files whose names `selects` accepts. A file that cannot be understood is given as an
+    error, and stays. `remove_closed` removes files of ended processes without an entry, or with one of another boot,
+    whose guests are gone.
     """
     try:
         # Not Path.glob, which from Python 3.13 on takes a directory that cannot be opened for an empty one.
@@ -238,7 +239,7 @@ def open_entries(
         return
     for path in paths:
         name = FileName.parse(path.name)
-        if not mine(name):
+        if not selects(name):
             continue
         try:
             content = path.read_bytes()
@@ -248,7 +249,7 @@ def open_entries(
             if entry is not None and entry.boot == boot_id():
                 found = OpenEntry(path, entry, since)
             else:
-                if tidy and of_dead_processes(name):
+                if remove_closed and is_orphaned(name):
                     path.unlink(missing_ok=True)
                 continue
         except FileNotFoundError:

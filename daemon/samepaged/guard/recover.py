@@ -1,4 +1,4 @@
-"""Settling what a samepaged that has ended left behind, and what a living one could not settle at once."""
+"""Recovery: resumes the guests of open journal entries, of ended processes and of this one."""
 
 from __future__ import annotations
 
@@ -12,63 +12,63 @@ from samepaged import ksm, threads
 from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import HypervisorError, OpenEntriesError
 from samepaged.guard.abandoned_dumps import release
-from samepaged.guard.directories import places
-from samepaged.guard.journal import FileName, OpenEntry, of_dead_processes, open_entries
-from samepaged.guard.resume_queue import OpenEntries
+from samepaged.guard.directories import candidate_directories
+from samepaged.guard.journal import FileName, OpenEntry, is_orphaned, open_entries
+from samepaged.guard.resume_queue import ResumeQueue
 from samepaged.procfs import start_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from samepaged.guard.resume_queue import PendingEntry, SettledEntry
+    from samepaged.guard.resume_queue import PendingEntry, ResolvedEntry
 
 __all__ = ["Recovery", "recover"]
 
 log = logging.getLogger(__name__)
 
 # Between two steps: the least wait, and the most while there is an entry, and while there is none.
-STEP_SECONDS: Final = 0.01
-BUSY_SECONDS: Final = 0.3
+MIN_STEP_SECONDS: Final = 0.01
+MAX_BUSY_STEP_SECONDS: Final = 0.3
 # After this, no further entry is looked at before the thread is started.
-FIRST_STEP_SECONDS: Final = 5.0
-IDLE_SECONDS: Final = 1.0
+MAX_FIRST_STEP_SECONDS: Final = 5.0
+MAX_IDLE_STEP_SECONDS: Final = 1.0
 
 
-def directories(configured: Path) -> Iterator[Path]:
-    """The directories in which journals may lie. A directory of another user below one that all users may write to is
+def journal_directories(configured: Path) -> Iterator[Path]:
+    """The directories of journals. A directory of another user below one that all users may write to is
     not trusted.
     """
-    for directory in places(configured):
+    for directory in candidate_directories(configured):
         if directory.is_dir() and (directory == configured or directory.stat().st_uid == os.geteuid()):
             yield directory
 
 
-def sweep(configured: Path) -> None:
-    """Set KSM going again if a process that has ended held it still, and end its dumps, which hold their guests."""
-    for directory in directories(configured):
+def restore_ksm_and_dumps(configured: Path) -> None:
+    """Undo what ended processes left: restart KSM, and end their dumps, which keep guests paused."""
+    for directory in journal_directories(configured):
         ksm.restore(directory)
         release(directory)
 
 
-def _unsettled(pending: PendingEntry) -> str:
+def _pending_line(pending: PendingEntry) -> str:
     return (
         f"domain {pending.name!r}: its journal entry stays open: {pending.progress}; run `samepaged recover` once QEMU "
         "and libvirt answer"
     )
 
 
-def _charge(settled: Iterable[SettledEntry]) -> None:
+def _charge(settled: Iterable[ResolvedEntry]) -> None:
     """Take the time for which guests were seen suspended off their drift budgets."""
     for one in settled:
         if one.paused_seconds:
-            PauseLedger(one.found.path.parent).add(one.found.entry.uuid, one.paused_seconds)
+            PauseLedger(one.open_entry.path.parent).add(one.open_entry.entry.uuid, one.paused_seconds)
 
 
-def _of_living_processes(configured: Path) -> Iterator[str]:
+def _living_process_lines(configured: Path) -> Iterator[str]:
     """A line for each open entry that a living process works on."""
-    for directory in directories(configured):
-        for found in open_entries(directory, lambda name: name.number is not None and not of_dead_processes(name)):
+    for directory in journal_directories(configured):
+        for found in open_entries(directory, lambda name: name.number is not None and not is_orphaned(name)):
             if isinstance(found, OpenEntry):
                 pid = FileName.parse(found.path.name).pid
                 yield f"domain {found.entry.name!r}: its journal entry is open; samepaged works on it (process {pid})"
@@ -79,17 +79,17 @@ def recover(configured: Path, give_up: Callable[[], bool], uri: str | None = Non
     says. Gives a line for each that is still open, and for each file that could not be dealt with. Without an entry,
     libvirt is not asked.
     """
-    sweep(configured)
-    entries = OpenEntries(lambda: directories(configured), uri=uri, stop=give_up)
+    restore_ksm_and_dumps(configured)
+    entries = ResumeQueue(lambda: journal_directories(configured), uri=uri, stop=give_up)
     try:
         _charge(entries.step())
         while entries.pending and not give_up():
-            time.sleep(min(max(entries.due - time.monotonic(), STEP_SECONDS), BUSY_SECONDS))
+            time.sleep(min(max(entries.due_time - time.monotonic(), MIN_STEP_SECONDS), MAX_BUSY_STEP_SECONDS))
             _charge(entries.step())
-        lines = [_unsettled(one) for one in entries.pending] + list(_of_living_processes(configured))
+        lines = [_pending_line(one) for one in entries.pending] + list(_living_process_lines(configured))
         for line in lines:
             log.error(line)
-        return [*entries.troubles, *lines]
+        return [*entries.problems, *lines]
     finally:
         entries.close()
 
@@ -98,37 +98,37 @@ class Recovery:
     """Works on open entries beside the scans, for as long as samepaged runs: on those that processes which have ended
     left in `configured` and its substitutes, and on those that this process leaves open.
 
-    `changed` is called in the recovery's thread with what is pending, whenever that changes, and `settled` with each
-    settled entry.
+    `on_change` is called in the recovery's thread with what is pending, whenever that changes, and `on_settled` with
+    each settled entry.
     """
 
     def __init__(
         self,
         configured: Path,
-        changed: Callable[[tuple[PendingEntry, ...]], None] = lambda _: None,
-        settled: Callable[[SettledEntry], None] = lambda _: None,
+        on_change: Callable[[tuple[PendingEntry, ...]], None] = lambda _: None,
+        on_settled: Callable[[ResolvedEntry], None] = lambda _: None,
     ) -> None:
         self._configured = [configured]
-        self._changed, self._settled = changed, settled
-        self._ending = threading.Event()
+        self._changed, self._settled = on_change, on_settled
+        self._stopping = threading.Event()
         self._pid, self._start_time = str(os.getpid()), str(start_time(os.getpid()))
-        self._until: float | None = None  # the first step, in the caller's thread, has a bound
-        self._entries = OpenEntries(self._directories, self._mine, stop=self._is_over)
+        self._step_deadline: float | None = None  # the first step, in the caller's thread, has a bound
+        self._queue = ResumeQueue(self._directories, self._selects, stop=self._step_expired)
         self._thread: threads.Worker | None = None
-        self._shown: tuple[PendingEntry, ...] = ()
+        self._reported: tuple[PendingEntry, ...] = ()
 
-    def _is_over(self) -> bool:
-        return self._until is not None and time.monotonic() > self._until
+    def _step_expired(self) -> bool:
+        return self._step_deadline is not None and time.monotonic() > self._step_deadline
 
     def _directories(self) -> Iterator[Path]:
-        found = dict.fromkeys(path for configured in self._configured for path in directories(configured))
+        found = dict.fromkeys(path for configured in self._configured for path in journal_directories(configured))
         yield from found
 
-    def _mine(self, name: FileName) -> bool:
+    def _selects(self, name: FileName) -> bool:
         own = (name.pid, name.start_time) == (self._pid, self._start_time)
-        return name.number is not None if own else of_dead_processes(name)
+        return name.number is not None if own else is_orphaned(name)
 
-    def also(self, configured: Path) -> None:
+    def add_directory(self, configured: Path) -> None:
         """Another directory is configured from now on. What is open in the earlier ones is worked on all the same."""
         if configured not in self._configured:
             self._configured.append(configured)
@@ -136,18 +136,18 @@ class Recovery:
     @property
     def pending(self) -> tuple[PendingEntry, ...]:
         """The open entries that are not settled, the oldest first."""
-        return self._entries.pending
+        return self._queue.pending
 
-    def holds(self, uuid: str) -> bool:
+    def has_guest(self, uuid: str) -> bool:
         """Whether an open entry names the guest."""
-        return self._entries.holds(uuid)
+        return self._queue.has_guest(uuid)
 
     def start(self) -> None:
         """Look at each entry once, and go on in a thread. If none can be started, `step` has to be called."""
-        sweep(self._configured[-1])
-        self._until = time.monotonic() + FIRST_STEP_SECONDS
+        restore_ksm_and_dumps(self._configured[-1])
+        self._step_deadline = time.monotonic() + MAX_FIRST_STEP_SECONDS
         self.step()
-        self._until = None
+        self._step_deadline = None
         thread = threads.Worker(self._run)
         try:
             thread.start(HypervisorError)
@@ -157,12 +157,12 @@ class Recovery:
             self._thread = thread
 
     def _run(self) -> None:
-        while not self._ending.is_set():
+        while not self._stopping.is_set():
             self.step()
-            least = BUSY_SECONDS if self.pending else IDLE_SECONDS
-            self._ending.wait(min(max(self._entries.due - time.monotonic(), STEP_SECONDS), least))
+            least = MAX_BUSY_STEP_SECONDS if self.pending else MAX_IDLE_STEP_SECONDS
+            self._stopping.wait(min(max(self._queue.due_time - time.monotonic(), MIN_STEP_SECONDS), least))
 
-    def step_if_alone(self) -> None:
+    def step_without_thread(self) -> None:
         """One step, unless a thread of its own does it."""
         if self._thread is None:
             self.step()
@@ -170,11 +170,11 @@ class Recovery:
     def step(self, *, search: bool = False) -> None:
         """Look at each entry that is due, as OpenEntries.step does."""
         try:
-            for one in self._entries.step(search=search):
+            for one in self._queue.step(search=search):
                 self._settled(one)
             pending = self.pending
-            if pending != self._shown:
-                self._shown = pending
+            if pending != self._reported:
+                self._reported = pending
                 self._changed(pending)
         except Exception:  # the thread must outlive any fault of one step
             log.exception("open journal entries could not be worked on, trying on")
@@ -183,16 +183,16 @@ class Recovery:
         """Work on the open entries for so many seconds at most, then leave them to the guard and to `samepaged
         recover`. Raises OpenEntriesError if there are any left.
         """
-        self._ending.set()
+        self._stopping.set()
         if self._thread is not None:
             self._thread.join(seconds)
         if self._thread is None or not self._thread.is_alive():
             deadline = time.monotonic() + seconds
             self.step(search=True)
             while self.pending and time.monotonic() < deadline:
-                time.sleep(BUSY_SECONDS)
+                time.sleep(MAX_BUSY_STEP_SECONDS)
                 self.step()
-            self._entries.close()
-        lines = [_unsettled(one) for one in self.pending]
+            self._queue.close()
+        lines = [_pending_line(one) for one in self.pending]
         if lines:
             raise OpenEntriesError("\n".join(lines))

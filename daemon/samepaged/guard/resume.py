@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from samepaged.guard.journal import OpenEntry
     from samepaged.hypervisor.protocol import Domain, Hypervisor
 
-__all__ = ["PASSING", "EntrySettlement", "ResumeOutcome"]
+__all__ = ["TRANSIENT_REASONS", "ResumeOutcome", "ResumeTask"]
 
 log = logging.getLogger(__name__)
 
 # Failures of a resume that may pass. The others say that the guest is not ours to resume any more.
-PASSING: Final = frozenset(
+TRANSIENT_REASONS: Final = frozenset(
     {
         *(Reason.LIBVIRT, Reason.IN_JOB, Reason.NO_ANSWER, Reason.MONITOR_BUSY),
         *(Reason.NO_PERMISSION, Reason.NO_RESOURCES, Reason.INTERNAL),
@@ -42,24 +42,24 @@ IN_FLIGHT_SECONDS: Final = 5.0
 # migration, none of ours is left.
 BEHIND_JOB_SECONDS: Final = 40.0
 # So long a query of another client may occupy the monitor without being taken for a hang.
-BRIEF_SECONDS: Final = 0.5
+SHORT_JOB_SECONDS: Final = 0.5
 # A call of ours that has not returned is not made again for so long: libvirt waits for the job as long, and each call
 # occupies one of libvirtd's workers.
 UNANSWERED_SECONDS: Final = 31.0
 # Between two looks: while the end is near, and once the guest has been hanging for longer.
-LOOK_SECONDS: Final = 0.03
-SLOW_LOOK_SECONDS: Final = 0.3
-SOON_SECONDS: Final = 10.0
+POLL_SECONDS: Final = 0.03
+SLOW_POLL_SECONDS: Final = 0.3
+FAST_POLL_SECONDS: Final = 10.0
 # After a failure: the first and the longest wait.
 RETRY_SECONDS: Final = (0.05, 1.0)
 CONNECT_SECONDS: Final = 5.0
 
-QUEUED: Final = "a suspend or resume call may still be queued in libvirt, as QEMU's monitor is busy"
-WATCHED: Final = "the guest is not paused by samepaged; whether a suspend call is still under way is being watched"
+QUEUED_TEXT: Final = "a suspend or resume call may still be queued in libvirt, as QEMU's monitor is busy"
+WATCHED_TEXT: Final = "the guest is not paused by samepaged; whether a suspend call is still under way is being watched"
 
 
 class ResumeOutcome(Enum):
-    """How an entry was settled."""
+    """How an entry was resolved."""
 
     RESUMED = auto()
     """The guest was suspended, and has been resumed."""
@@ -67,110 +67,115 @@ class ResumeOutcome(Enum):
     """It runs, and no suspend call is under way."""
     NOT_OURS = auto()
     """It is gone, has been started anew, or is in a state that is not a pause by samepaged: it stays so."""
-    ELSEWHERE = auto()
+    RESOLVED_ELSEWHERE = auto()
     """Another process of samepaged has settled the entry."""
 
 
 @dataclass
-class EntrySettlement:
-    """The work on one open entry. `look` is to be called at `due` (of `clock`, in seconds) until it gives an outcome.
+class ResumeTask:
+    """Resumes the guest of one open entry. Call `poll` at `due_time` (of `clock`, in seconds) until it gives an
+    outcome.
 
     With `in_flight` the suspend call may be yet to come; without, it is known to have returned.
     """
 
-    found: OpenEntry
+    open_entry: OpenEntry
     hypervisor: Hypervisor
     in_flight: bool = True
     clock: Callable[[], float] = time.monotonic
     other_uri: bool = False
     """Whether another libvirt is asked than that of the entry: it may not know the domain."""
-    due: float = field(default=0.0, init=False)
+    due_time: float = field(default=0.0, init=False)
     progress: str = field(default="not looked at yet", init=False)
     """What is known, as a phrase for people."""
     paused_seconds: float = field(default=0.0, init=False)
     """For how long the guest was seen paused."""
     resumed: bool = field(default=False, init=False)
     """Whether the guest was resumed here."""
-    _began: float = field(default=0.0, init=False)
+    _started: float = field(default=0.0, init=False)
     _quiet_since: float | None = field(default=None, init=False)
     _behind_since: float | None = field(default=None, init=False)
     _answered: bool = field(default=False, init=False)
     _contended: bool = field(default=False, init=False)
-    _asked: float | None = field(default=None, init=False)
+    _call_started: float | None = field(default=None, init=False)
     _paused_since: float | None = field(default=None, init=False)
-    _wait: float = field(default=RETRY_SECONDS[0], init=False)
-    _warned: str = field(default="", init=False)
+    _retry_seconds: float = field(default=RETRY_SECONDS[0], init=False)
+    _last_warning: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
-        self._began = self.due = self.clock()
+        self._started = self.due_time = self.clock()
 
-    def look(self) -> ResumeOutcome | None:
+    def poll(self) -> ResumeOutcome | None:
         """Look once, and resume the guest if it is paused. Gives the outcome once the entry is settled."""
         try:
-            outcome = self._look()
+            outcome = self._poll()
         except (GuestError, HypervisorError) as error:
-            self._failed(error)
+            self._record_failure(error)
             return None
-        self._wait = RETRY_SECONDS[0]
+        self._retry_seconds = RETRY_SECONDS[0]
         now = self.clock()
-        self.due = now + (LOOK_SECONDS if now - self._began < SOON_SECONDS else SLOW_LOOK_SECONDS)
+        self.due_time = now + (POLL_SECONDS if now - self._started < FAST_POLL_SECONDS else SLOW_POLL_SECONDS)
         if outcome is ResumeOutcome.RUNNING and self.resumed:
             return ResumeOutcome.RESUMED
         return outcome
 
-    def _failed(self, error: Exception) -> None:
-        self._disturbed()
+    def _record_failure(self, error: Exception) -> None:
+        self._restart_watch()
         self.progress = f"it could not be settled, trying on: {error}"
-        if self.progress != self._warned:
-            log.warning("domain %r: open journal entry: %s", self.found.entry.name, self.progress)
-            self._warned = self.progress
-        self.due = self.clock() + self._wait
-        self._wait = min(2 * self._wait, RETRY_SECONDS[1])
+        if self.progress != self._last_warning:
+            log.warning("domain %r: open journal entry: %s", self.open_entry.entry.name, self.progress)
+            self._last_warning = self.progress
+        self.due_time = self.clock() + self._retry_seconds
+        self._retry_seconds = min(2 * self._retry_seconds, RETRY_SECONDS[1])
 
-    def _disturbed(self) -> None:
+    def _restart_watch(self) -> None:
         self._quiet_since, self._behind_since, self._answered, self._contended = None, None, False, True
 
-    def _may_ask(self) -> bool:
+    def _may_call(self) -> bool:
         """Whether to make a call that may wait for QEMU or for the domain's job: not while an earlier one has not
-        returned. `_asked` is reset after the call.
+        returned. `_call_started` is reset after the call.
         """
-        if self._asked is not None and self.hypervisor.unanswered and self.clock() - self._asked < UNANSWERED_SECONDS:
-            self._disturbed()
-            self.progress = QUEUED
+        if (
+            self._call_started is not None
+            and self.hypervisor.unanswered
+            and self.clock() - self._call_started < UNANSWERED_SECONDS
+        ):
+            self._restart_watch()
+            self.progress = QUEUED_TEXT
             return False
-        self._asked = self.clock()
+        self._call_started = self.clock()
         return True
 
-    def _look(self) -> ResumeOutcome | None:
-        entry = self.found.entry
-        if not self.found.is_open:
-            return ResumeOutcome.ELSEWHERE
+    def _poll(self) -> ResumeOutcome | None:
+        entry = self.open_entry.entry
+        if not self.open_entry.is_open:
+            return ResumeOutcome.RESOLVED_ELSEWHERE
         self.hypervisor.connect(CONNECT_SECONDS)
         try:
             domain = self.hypervisor.by_uuid(entry.uuid)
             if domain.id != entry.id:
-                return self._gone()
-            return self._settle(domain)
+                return self._other_domain()
+            return self._resume_if_paused(domain)
         except GuestError as error:
-            if error.reason in PASSING or error.reason is Reason.NOT_RUNNING:
+            if error.reason in TRANSIENT_REASONS or error.reason is Reason.NOT_RUNNING:
                 raise
-            return self._gone()
+            return self._other_domain()
 
-    def _gone(self) -> ResumeOutcome:
+    def _other_domain(self) -> ResumeOutcome:
         if self.other_uri:
-            name, uri = self.found.entry.name, self.found.entry.uri
+            name, uri = self.open_entry.entry.name, self.open_entry.entry.uri
             raise HypervisorError(f"domain {name!r} is not the one of the entry here; its libvirt was {uri!r}")
         return ResumeOutcome.NOT_OURS
 
-    def _settle(self, domain: Domain) -> ResumeOutcome | None:
+    def _resume_if_paused(self, domain: Domain) -> ResumeOutcome | None:
         control, since = domain.control()
         state = domain.state()
-        self._time(state)
+        self._add_paused_time(state)
         if control is ControlState.OCCUPIED:
             # An error of the control interface has no time.
-            if not 0 < since < BRIEF_SECONDS:
-                self._disturbed()
-                self.progress = QUEUED
+            if not 0 < since < SHORT_JOB_SECONDS:
+                self._restart_watch()
+                self.progress = QUEUED_TEXT
             return None
         if state is RunState.PAUSED:
             return self._resume(domain)
@@ -179,30 +184,30 @@ class EntrySettlement:
         done = ResumeOutcome.RUNNING if state is RunState.RUNNING else ResumeOutcome.NOT_OURS
         if not self.in_flight:
             return done
-        self.progress = WATCHED
+        self.progress = WATCHED_TEXT
         return done if self._is_quiet(domain, control) else None
 
     def _resume(self, domain: Domain) -> ResumeOutcome | None:
         self.progress = "the guest is suspended, and is being resumed"
-        if not self._may_ask():
+        if not self._may_call():
             return None
         domain.resume()
-        self._asked = None
+        self._call_started = None
         self.resumed = True
-        self._time(RunState.RUNNING)
+        self._add_paused_time(RunState.RUNNING)
         # A suspend call that was seen to wait may be another one than that which has suspended it.
         return None if self._contended and self.in_flight else ResumeOutcome.RUNNING
 
     def _is_quiet(self, domain: Domain, control: ControlState) -> bool:
         """Whether no suspend call can be under way any more."""
-        if not self._may_ask():
+        if not self._may_call():
             return False
         if not self._answered:
             domain.ping()
-            self._asked, self._answered = None, True
+            self._call_started, self._answered = None, True
             return False
         job = control is ControlState.JOB or domain.in_job()
-        self._asked = None
+        self._call_started = None
         now = self.clock()
         if job:
             self._quiet_since, self._behind_since = None, self._behind_since or now
@@ -210,7 +215,7 @@ class EntrySettlement:
         self._quiet_since, self._behind_since = self._quiet_since or now, None
         return now - self._quiet_since >= IN_FLIGHT_SECONDS
 
-    def _time(self, state: RunState) -> None:
+    def _add_paused_time(self, state: RunState) -> None:
         """Add up for how long the guest is seen paused."""
         now = self.clock()
         if self._paused_since is not None:

@@ -1,4 +1,4 @@
-"""Working on all open journal entries at once: what guard, daemon and `samepaged recover` have in common."""
+"""The queue of open journal entries whose guests are to be resumed: for guard, daemon and `samepaged recover`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from samepaged.guard.journal import JournalError, OpenEntry, of_dead_processes, open_entries
-from samepaged.guard.resume import EntrySettlement, ResumeOutcome
+from samepaged.guard.journal import JournalError, OpenEntry, is_orphaned, open_entries
+from samepaged.guard.resume import ResumeOutcome, ResumeTask
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.journald import about
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from samepaged.guard.journal import FileName
     from samepaged.hypervisor.protocol import Hypervisor
 
-__all__ = ["OpenEntries", "PendingEntry", "SettledEntry"]
+__all__ = ["PendingEntry", "ResolvedEntry", "ResumeQueue"]
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ SEARCH_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PendingEntry:
-    """An entry that is not settled: of which guest, since when (seconds of the Unix epoch), and what is known."""
+    """An unresolved entry: its guest, its time (seconds of the Unix epoch), and the progress as a phrase."""
 
     name: str
     uuid: str
@@ -39,37 +39,37 @@ class PendingEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class SettledEntry:
-    """A settled entry, its outcome, and the seconds for which the guest was seen paused until then."""
+class ResolvedEntry:
+    """A resolved entry, its outcome, and the seconds for which the guest was seen paused."""
 
-    found: OpenEntry
+    open_entry: OpenEntry
     outcome: ResumeOutcome
     paused_seconds: float
 
 
-class OpenEntries:
-    """The open entries below `directories` whose files are `mine`, and the work on them. libvirt is asked at `uri`, or
-    at the URI of the entry. `stop` is asked while libvirt is waited for.
+class ResumeQueue:
+    """Resumes the guests of the open entries below `directories` whose file names `selects` accepts. It connects to
+    `uri`, or to the URI of the entry. `stop` is polled while it waits for libvirt.
 
-    `step` is for one thread; `pending` and `holds` for any.
+    `step` is for one thread; `pending` and `has_guest` for any.
     """
 
     def __init__(
         self,
         directories: Callable[[], Iterable[Path]],
-        mine: Callable[[FileName], bool] = of_dead_processes,
+        selects: Callable[[FileName], bool] = is_orphaned,
         *,
         uri: str | None = None,
         stop: Callable[[], bool] = lambda: False,
         connect: Callable[[str], Hypervisor] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._directories, self._mine = directories, mine
+        self._directories, self._selects = directories, selects
         self._uri, self._stop, self._clock = uri, stop, clock
         self._connect = connect or self._hypervisor
         self._hypervisors: dict[str, Hypervisor] = {}
-        self._work: dict[Path, EntrySettlement] = {}
-        self._troubles: dict[str, None] = {}
+        self._tasks: dict[Path, ResumeTask] = {}
+        self._problems: dict[str, None] = {}
         self._unremovable: set[Path] = set()  # settled, though their files stay
         self._search_due = 0.0
         self._lock = threading.Lock()
@@ -78,53 +78,54 @@ class OpenEntries:
         return LibvirtHypervisor(uri, stop=self._stop)
 
     @property
-    def troubles(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Files that could not be read, understood or removed: a line each."""
-        return list(self._troubles)
+        return list(self._problems)
 
     @property
     def pending(self) -> tuple[PendingEntry, ...]:
-        """The entries that are being worked on, the oldest first."""
+        """The unresolved entries, the oldest first."""
         with self._lock:
-            work = list(self._work.values())
+            work = list(self._tasks.values())
         found = [
-            PendingEntry(one.found.entry.name, one.found.entry.uuid, one.found.since, one.progress) for one in work
+            PendingEntry(one.open_entry.entry.name, one.open_entry.entry.uuid, one.open_entry.since, one.progress)
+            for one in work
         ]
         return tuple(sorted(found, key=lambda one: one.since))
 
-    def holds(self, uuid: str) -> bool:
+    def has_guest(self, uuid: str) -> bool:
         """Whether an open entry names the guest, as the files are now, or as they were if they cannot be read."""
         with self._lock:
-            known = any(work.found.entry.uuid == uuid for work in self._work.values())
+            known = any(work.open_entry.entry.uuid == uuid for work in self._tasks.values())
         return known or any(found.entry.uuid == uuid for found in self._read())
 
-    def add(self, found: OpenEntry, *, in_flight: bool = True) -> None:
-        """Work on an entry: one of a file, or one that is known otherwise. Does nothing if that is begun."""
-        uri = self._uri or found.entry.uri
+    def add(self, open_entry: OpenEntry, *, in_flight: bool = True) -> None:
+        """Add an entry, of a file or of memory, unless it is in the queue."""
+        uri = self._uri or open_entry.entry.uri
         with self._lock:
-            if found.path in self._work:
+            if open_entry.path in self._tasks:
                 return
             hypervisor = self._hypervisors.get(uri)
             if hypervisor is None:
                 hypervisor = self._hypervisors[uri] = self._connect(uri)
-            other_uri = self._uri not in {None, found.entry.uri}
-            self._work[found.path] = EntrySettlement(found, hypervisor, in_flight, self._clock, other_uri)
+            other_uri = self._uri not in {None, open_entry.entry.uri}
+            self._tasks[open_entry.path] = ResumeTask(open_entry, hypervisor, in_flight, self._clock, other_uri)
 
     def _read(self) -> Iterator[OpenEntry]:
         for directory in self._directories():
-            for found in open_entries(directory, self._mine, tidy=True):
+            for found in open_entries(directory, self._selects, remove_closed=True):
                 if isinstance(found, JournalError):
-                    self._trouble(str(found))
+                    self._report_problem(str(found))
                 elif found.path not in self._unremovable:
                     yield found
 
-    def _trouble(self, line: str) -> None:
-        if line not in self._troubles:
-            self._troubles[line] = None
+    def _report_problem(self, line: str) -> None:
+        if line not in self._problems:
+            self._problems[line] = None
             log.error(line)
 
-    def step(self, *, search: bool = False) -> list[SettledEntry]:
-        """Look at each entry that is due, once; gives those that were settled. New entries are looked for every
+    def step(self, *, search: bool = False) -> list[ResolvedEntry]:
+        """Poll each entry that is due, once; gives the resolved ones. New entries are searched for every
         SEARCH_SECONDS, or now with `search`.
         """
         now = self._clock()
@@ -133,18 +134,18 @@ class OpenEntries:
             for found in self._read():
                 self.add(found)
         settled = []
-        for number, (path, work) in enumerate(list(self._work.items())):
+        for number, (path, work) in enumerate(list(self._tasks.items())):
             if number and self._stop():  # the first is looked at in any case
                 break
-            if work.due <= self._clock():
-                outcome = work.look()
+            if work.due_time <= self._clock():
+                outcome = work.poll()
                 if outcome is not None:
-                    settled.append(SettledEntry(work.found, outcome, work.paused_seconds))
-                    self._end(path, work, outcome)
+                    settled.append(ResolvedEntry(work.open_entry, outcome, work.paused_seconds))
+                    self._remove(path, work, outcome)
         return settled
 
-    def _end(self, path: Path, work: EntrySettlement, outcome: ResumeOutcome) -> None:
-        name, extra = work.found.entry.name, about(work.found.entry.name, work.found.entry.uuid)
+    def _remove(self, path: Path, work: ResumeTask, outcome: ResumeOutcome) -> None:
+        name, extra = work.open_entry.entry.name, about(work.open_entry.entry.name, work.open_entry.entry.uuid)
         if outcome is ResumeOutcome.NOT_OURS and work.paused_seconds:
             text = (
                 "domain %r was migrated, saved or ended while samepaged held it suspended; if it is paused where it is "
@@ -154,20 +155,20 @@ class OpenEntries:
         elif outcome is ResumeOutcome.RESUMED:
             text = "domain %r: an open journal entry named it: it was suspended, and has been resumed"
             log.error(text, name, extra=extra)
-        elif outcome is not ResumeOutcome.ELSEWHERE:
+        elif outcome is not ResumeOutcome.RESOLVED_ELSEWHERE:
             log.info("domain %r: its open journal entry is settled: %s", name, outcome.name.lower(), extra=extra)
         try:
-            work.found.clear()
+            work.open_entry.clear()
         except OSError as error:
             self._unremovable.add(path)
-            self._trouble(f"{path} cannot be removed ({error.strerror}); remove it")
+            self._report_problem(f"{path} cannot be removed ({error.strerror}); remove it")
         with self._lock:
-            del self._work[path]
+            del self._tasks[path]
 
     @property
-    def due(self) -> float:
+    def due_time(self) -> float:
         """When `step` is to be called next, of the clock."""
-        return min([self._search_due, *(work.due for work in self._work.values())])
+        return min([self._search_due, *(work.due_time for work in self._tasks.values())])
 
     def close(self) -> None:
         """Close the connections. The entries stay."""

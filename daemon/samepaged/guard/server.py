@@ -24,10 +24,10 @@ from samepaged import ksm, privileges, threads
 from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import HypervisorError, SamepagedError
 from samepaged.guard.abandoned_dumps import release
-from samepaged.guard.channel import Channel, Closed
+from samepaged.guard.channel import Channel, ChannelClosed
 from samepaged.guard.journal import Entry, OpenEntry
-from samepaged.guard.resume import EntrySettlement, ResumeOutcome
-from samepaged.guard.resume_queue import OpenEntries
+from samepaged.guard.resume import ResumeOutcome, ResumeTask
+from samepaged.guard.resume_queue import ResumeQueue
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.journald import about, configure_logging
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from samepaged.guard.journal import FileName
     from samepaged.hypervisor.protocol import Hypervisor
 
-__all__ = ["Guard", "main"]
+__all__ = ["GuardServer", "main"]
 
 log = logging.getLogger(__name__)
 
 # What a terminal, a shell or a service manager sends to all of a group: the guard outlives the scanner, then it leaves.
-DEAF: Final = (
+IGNORED_SIGNALS: Final = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTOU),
     signal.SIGABRT,  # systemd's watchdog sends it to all of the unit, and not to the process that hangs alone
 )
@@ -51,7 +51,7 @@ DEAF: Final = (
 # After the deadline, for which a scanner in a dump may take to end it: QEMU may hang, and the host may be busy.
 DUMP_SECONDS: Final = 2.0
 # Between two looks at a scanner that hangs in a dump and was killed.
-LOOK_SECONDS: Final = 1.0
+POLL_SECONDS: Final = 1.0
 # Between two steps of the work on open entries.
 STEP_SECONDS: Final = (0.01, 0.3)
 
@@ -67,11 +67,11 @@ class _Watch:
     dumping: bool
     suspended: bool = False
     resumed: bool = False
-    settled: bool = False
-    settling: EntrySettlement | None = None
+    resolved: bool = False
+    resume_task: ResumeTask | None = None
 
 
-class Guard:
+class GuardServer:
     """Acts on the scanner's messages. `kill_scanner` ends a scanner that hangs in the middle of a dump: QEMU then waits
     for it to read, and cannot be resumed before.
     """
@@ -83,7 +83,7 @@ class Guard:
         journal: Path,
         scanner: int,
         kill_scanner: Callable[[], None],
-        open_entries: OpenEntries,
+        open_entries: ResumeQueue,
     ) -> None:
         self._channel = channel
         self._scanner = scanner
@@ -101,21 +101,21 @@ class Guard:
         """Listen until the scanner has ended; then settle what it left."""
         try:
             while True:
-                message = self._channel.receive(self._patience())
+                message = self._channel.receive(self._timeout_seconds())
                 if message is None:
-                    self._overdue()
+                    self._resume_overdue()
                 else:
-                    self._act(message)
-        except Closed:
-            self._inherit()
+                    self._handle(message)
+        except ChannelClosed:
+            self._take_over()
 
-    def _patience(self) -> float | None:
+    def _timeout_seconds(self) -> float | None:
         watch = self._watch
-        if watch is None or watch.settled:
+        if watch is None or watch.resolved:
             return None
         return max(watch.deadline, self._look_at) - time.monotonic()
 
-    def _act(self, message: dict[str, Any]) -> None:
+    def _handle(self, message: dict[str, Any]) -> None:
         watch = self._watch
         match message:
             case {"arm": number, "entry": entry, "seconds": seconds, "dumping": dumping}:
@@ -129,7 +129,7 @@ class Guard:
             case {"left_open": number, "path": path} if watch is not None and watch.number == number:
                 self._watch = None
                 self._open.add(self._left_open(watch, path))
-                self._settle_beside()
+                self._start_queue_thread()
             case {"disarm": number}:
                 resumed = watch is not None and watch.number == number and watch.resumed
                 self._watch = None
@@ -145,7 +145,7 @@ class Guard:
         self._watch, self._look_at = watch, 0.0
         self._channel.send(armed=watch.number)
 
-    def _overdue(self) -> None:
+    def _resume_overdue(self) -> None:
         """The deadline has passed, and the scanner has not said that it resumed the guest."""
         watch = self._watch
         if watch is None:
@@ -157,33 +157,33 @@ class Guard:
         if watch.dumping:
             log.critical("domain %r: the scanner hangs in the middle of a dump, and is ended", watch.entry.name)
             self._kill_scanner()
-            self._look_at = time.monotonic() + LOOK_SECONDS
+            self._look_at = time.monotonic() + POLL_SECONDS
             return
-        if watch.settling is None:
-            watch.settling = self._settling(watch)
-        outcome = self._look(watch.settling)
+        if watch.resume_task is None:
+            watch.resume_task = self._resume_task(watch)
+        outcome = self._poll(watch.resume_task)
         # One that runs is looked at again: a scanner that stood still before it called may yet suspend it.
-        self._look_at = watch.settling.due
-        if watch.settling.resumed and not watch.resumed:
+        self._look_at = watch.resume_task.due_time
+        if watch.resume_task.resumed and not watch.resumed:
             entry = watch.entry
             extra = about(entry.name, entry.uuid)
             log.error("domain %r: the scanner did not resume it in time, the guard did", entry.name, extra=extra)
             watch.resumed = True
         # The scanner clears the journal when it disarms: its file may have another entry by now.
-        watch.settled = outcome in {ResumeOutcome.RESUMED, ResumeOutcome.NOT_OURS}
+        watch.resolved = outcome in {ResumeOutcome.RESUMED, ResumeOutcome.NOT_OURS}
         if outcome is ResumeOutcome.RUNNING:
-            watch.settling = None
+            watch.resume_task = None
 
-    def _settling(self, watch: _Watch) -> EntrySettlement:
-        return EntrySettlement(self._entry(watch), self._hypervisor, in_flight=not watch.suspended)
+    def _resume_task(self, watch: _Watch) -> ResumeTask:
+        return ResumeTask(self._entry(watch), self._hypervisor, in_flight=not watch.suspended)
 
     @staticmethod
-    def _look(settling: EntrySettlement) -> ResumeOutcome | None:
+    def _poll(settling: ResumeTask) -> ResumeOutcome | None:
         try:
-            return settling.look()
+            return settling.poll()
         except Exception:  # no fault of one look may end the guard
-            log.exception("domain %r could not be looked at, trying on", settling.found.entry.name)
-            settling.due = time.monotonic() + LOOK_SECONDS
+            log.exception("domain %r could not be looked at, trying on", settling.open_entry.entry.name)
+            settling.due_time = time.monotonic() + POLL_SECONDS
             return None
 
     def _left_open(self, watch: _Watch, path: str | None) -> OpenEntry:
@@ -197,11 +197,11 @@ class Guard:
         # By the scanner's message alone: the file may have been lost.
         return OpenEntry(self._journal, watch.entry, time.time(), in_memory=True)
 
-    def _settle_beside(self) -> None:
+    def _start_queue_thread(self) -> None:
         """Work on open entries in a thread of its own: messages of the scanner must not wait for it."""
         if self._settler is not None and self._settler.is_alive():
             return
-        settler = threads.Worker(self._settle)
+        settler = threads.Worker(self._run_queue)
         try:
             settler.start(HypervisorError)
         except HypervisorError as error:
@@ -210,24 +210,24 @@ class Guard:
         else:
             self._settler = settler
 
-    def _settle(self) -> None:
+    def _run_queue(self) -> None:
         """Work on the open entries until there is none, or until the main thread does it."""
         while self._open.pending and not self._scanner_ended.is_set():
             self._step()
-            self._rest()
+            self._finish_queue()
 
     def _step(self) -> None:
         try:
-            if self._journal in {one.found.path for one in self._open.step()}:
+            if self._journal in {one.open_entry.path for one in self._open.step()}:
                 self._settled_at = time.monotonic()
         except Exception:  # no fault of one step may end the guard
             log.exception("open journal entries could not be worked on, trying on")
 
-    def _rest(self) -> None:
+    def _finish_queue(self) -> None:
         least, most = STEP_SECONDS
-        self._scanner_ended.wait(min(max(self._open.due - time.monotonic(), least), most))
+        self._scanner_ended.wait(min(max(self._open.due_time - time.monotonic(), least), most))
 
-    def _inherit(self) -> None:
+    def _take_over(self) -> None:
         """The scanner has ended."""
         # First what holds a guest or the host otherwise: a dump without a reader, and KSM that was held still.
         for undo in (release, ksm.restore):
@@ -239,16 +239,16 @@ class Guard:
         while self._settler is not None and self._settler.is_alive():
             self._settler.join(1.0)
         watch, self._settled_at = self._watch, time.monotonic()
-        if watch is not None and watch.settled:
+        if watch is not None and watch.resolved:
             self._clear_journal()
         elif watch is not None:
             self._open.add(self._entry(watch), in_flight=not watch.suspended)
         self._scanner_ended.clear()
         self._step()  # finds the files of other entries that the scanner left
         while self._open.pending:
-            self._rest()
+            self._finish_queue()
             self._step()
-        if watch is not None and watch.suspended and not watch.settled:
+        if watch is not None and watch.suspended and not watch.resolved:
             self._charge(watch)
 
     def _charge(self, watch: _Watch) -> None:
@@ -268,7 +268,7 @@ def main(uri: str, journal: str, scanner: str) -> None:
     """The process: its end of the channel is standard input."""
     configure_logging("guard")
     logging.raiseExceptions = False  # where the log went may end before we do
-    for number in DEAF:
+    for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=os.dup(0)))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -293,8 +293,8 @@ def main(uri: str, journal: str, scanner: str) -> None:
         # The file of its current suspension is left to the scanner's messages.
         return name.number is not None and f"suspended-{name.pid}-{name.start_time}" == path.name
 
-    open_entries = OpenEntries(lambda: [path.parent], left_open, uri=uri)
-    Guard(channel, LibvirtHypervisor(uri), path, pid, kill_scanner, open_entries).run()
+    open_entries = ResumeQueue(lambda: [path.parent], left_open, uri=uri)
+    GuardServer(channel, LibvirtHypervisor(uri), path, pid, kill_scanner, open_entries).run()
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from samepaged.drift.budget import exhausted
+from samepaged.drift.budget import exhausted_error
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guard.client import GUARD_MARGIN_SECONDS
-from samepaged.guard.resume import PASSING
+from samepaged.guard.resume import TRANSIENT_REASONS
 from samepaged.hypervisor.protocol import CallNotMadeError, RunState, check_monitor
 
 if TYPE_CHECKING:
@@ -33,11 +33,13 @@ RESUME_SECONDS: Final = 3.0
 # Between two attempts: the first and the longest wait.
 RETRY_SECONDS: Final = (0.05, 0.5)
 # A pause that failed for one of these reasons is a fault; a resume by another client is not.
-FAULTS: Final = frozenset({Reason.SUSPEND, Reason.LIBVIRT, Reason.NO_ANSWER, Reason.NO_PERMISSION, Reason.OVERDUE})
+SUSPEND_FAILURES: Final = frozenset(
+    {Reason.SUSPEND, Reason.LIBVIRT, Reason.NO_ANSWER, Reason.NO_PERMISSION, Reason.OVERDUE}
+)
 # Before the guard would step in, at which a scanner that is alive gives the scan up by itself.
-BEFORE_GUARD_SECONDS: Final = GUARD_MARGIN_SECONDS / 2
+LEAD_SECONDS: Final = GUARD_MARGIN_SECONDS / 2
 # Each call that does not return occupies one of libvirtd's workers (max_workers is 20): other clients need them, too.
-MOST_UNANSWERED: Final = 4
+MAX_UNANSWERED_CALLS: Final = 4
 
 
 class LeftOpenError(GuestError):
@@ -76,11 +78,11 @@ class Suspender:
     failed: bool = field(default=False, init=False)
     """Whether suspending or resuming went wrong, or a pause was ended as overdue."""
     account: DriftAccount | None = None
-    _latest: float | None = field(default=None, init=False)
+    _resume_deadline: float | None = field(default=None, init=False)
     _drift_spent: float | None = field(default=None, init=False)
     _began_at: float = field(default=0.0, init=False)
     _resumed_at: float | None = field(default=None, init=False)
-    _resumed_elsewhere: bool = field(default=False, init=False)
+    _guard_resumed: bool = field(default=False, init=False)
 
     @contextmanager
     def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
@@ -91,7 +93,7 @@ class Suspender:
         """
         held = SuspendedDomain()
         if self.guest.paused:
-            self._resumed_by_others()
+            self._other_client_resumed()
             self._check_paused_by_others()
             yield held
             self._check_paused_by_others()
@@ -99,10 +101,10 @@ class Suspender:
         left = math.inf if self.account is None else self.account.check(expected)
         self._check_monitor()
         seconds = self.max_pause if expected <= self.max_pause else 2 * expected
-        with self._guarded(seconds + GUARD_MARGIN_SECONDS, dumping=dumping):
+        with self._armed(seconds + GUARD_MARGIN_SECONDS, dumping=dumping):
             # Both ends of the measure are outside of libvirt's calls: the guest stood still for no longer than this.
             began, self._began_at = time.monotonic(), time.time()
-            self._resumed_at, self._resumed_elsewhere = None, False
+            self._resumed_at, self._guard_resumed = None, False
             try:
                 self._suspend()
             except GuestError as error:
@@ -110,20 +112,20 @@ class Suspender:
                 if isinstance(error, LeftOpenError) or error.reason is Reason.LIBVIRT:
                     self._charge(time.monotonic() - began)
                 raise
-            self._latest, self._drift_spent = began + seconds + BEFORE_GUARD_SECONDS, began + left
+            self._resume_deadline, self._drift_spent = began + seconds + LEAD_SECONDS, began + left
             try:
                 self.guard.suspended(self.guest.name)
-                self._resumed_by_others()  # what was before does not count
+                self._other_client_resumed()  # what was before does not count
                 yield held
             finally:
-                self._latest = self._drift_spent = None
+                self._resume_deadline = self._drift_spent = None
                 if dumping:
                     self.guard.dump_ended()
                 try:
                     self._resume()
                 finally:
                     held.seconds = (self._resumed_at or time.monotonic()) - began
-                    if self._resumed_elsewhere:
+                    if self._guard_resumed:
                         # A scanner that stood still itself has not seen when: the guard resumes it in this time.
                         held.seconds = min(held.seconds, seconds + 2 * GUARD_MARGIN_SECONDS)
                     self._count(held.seconds)
@@ -143,7 +145,7 @@ class Suspender:
                 log.exception("domain %r: a pause of %.3f s could not be counted", self.guest.name, seconds)
 
     @contextmanager
-    def _guarded(self, seconds: float, *, dumping: bool) -> Iterator[None]:
+    def _armed(self, seconds: float, *, dumping: bool) -> Iterator[None]:
         guest = self.guest
         self.guard.arm(guest.name, guest.uuid, guest.id, seconds, dumping=dumping)
         try:
@@ -154,14 +156,14 @@ class Suspender:
             log.error(error)  # noqa: TRY400 - the line says all
             raise
         except BaseException as error:
-            self.failed |= isinstance(error, GuestError) and error.reason in FAULTS
+            self.failed |= isinstance(error, GuestError) and error.reason in SUSPEND_FAILURES
             if self.guard.disarm():
-                raise self._overdue() from error
+                raise self._overdue_error() from error
             raise
         if self.guard.disarm():
-            raise self._overdue()
+            raise self._overdue_error()
 
-    def _overdue(self) -> GuestError:
+    def _overdue_error(self) -> GuestError:
         self.failed = True
         return GuestError(
             Reason.OVERDUE,
@@ -172,13 +174,13 @@ class Suspender:
 
     def stop(self) -> bool:
         """Asked by the code that reads: whether to stop. Raises GuestError if the guest has to be resumed now."""
-        if self._latest is not None and time.monotonic() > self._latest:
-            raise self._overdue()
+        if self._resume_deadline is not None and time.monotonic() > self._resume_deadline:
+            raise self._overdue_error()
         if self._drift_spent is not None and time.monotonic() > self._drift_spent:
-            raise exhausted()
+            raise exhausted_error()
         return self.give_up()
 
-    def _resumed_by_others(self) -> bool:
+    def _other_client_resumed(self) -> bool:
         return self.hypervisor.resumes.by_others(self.guest.uuid)
 
     def _domain(self) -> Domain:
@@ -187,7 +189,7 @@ class Suspender:
 
     def _check_paused_by_others(self) -> None:
         state = self._domain().state()
-        if state not in {RunState.PAUSED, RunState.PAUSED_OTHERWISE} or self._resumed_by_others():
+        if state not in {RunState.PAUSED, RunState.PAUSED_OTHERWISE} or self._other_client_resumed():
             raise GuestError(
                 Reason.RESUMED_BY_OTHERS, "was resumed by another client during its scan", domain=self.guest.name
             )
@@ -195,7 +197,7 @@ class Suspender:
     def _check_monitor(self) -> None:
         """Raise GuestError unless QEMU answers now: a suspend call that it does not answer cannot be taken back."""
         name, unanswered = self.guest.name, self.hypervisor.unanswered
-        if unanswered >= MOST_UNANSWERED:
+        if unanswered >= MAX_UNANSWERED_CALLS:
             raise GuestError(
                 Reason.MONITOR_BUSY,
                 f"is not suspended: {unanswered} calls for other domains have not returned, and each occupies a worker "
@@ -250,7 +252,7 @@ class Suspender:
                 self.hypervisor.connect(RESUME_SECONDS)
                 self._resume_once(even_if_running=even_if_running)
             except Exception as error:
-                if isinstance(error, GuestError) and error.reason not in PASSING:
+                if isinstance(error, GuestError) and error.reason not in TRANSIENT_REASONS:
                     raise
                 if isinstance(error, GuestError) and error.reason is Reason.NO_ANSWER:
                     raise LeftOpenError(
@@ -271,11 +273,11 @@ class Suspender:
         if state is RunState.RUNNING:
             if even_if_running:
                 return
-            self._resumed_elsewhere = True
+            self._guard_resumed = True
             raise GuestError(Reason.RESUMED_BY_OTHERS, "was resumed by another client during its scan", domain=name)
         if state is not RunState.PAUSED:
             raise GuestError(Reason.SUSPEND, "went into another state while suspended; left as it is", domain=name)
-        others = self._resumed_by_others()
+        others = self._other_client_resumed()
         self.hypervisor.resumes.count_call(self.guest.uuid)
         try:
             domain.resume()
@@ -286,5 +288,5 @@ class Suspender:
         self._resumed_at = time.monotonic()
         # The guest runs: now there is time for an event that was late.
         self.hypervisor.resumes.wait_for_event(self.guest.uuid)
-        if self._resumed_by_others() or others:
+        if self._other_client_resumed() or others:
             raise GuestError(Reason.RESUMED_BY_OTHERS, "ran for a while during its scan: it is void", domain=name)

@@ -4,13 +4,13 @@ still.
 
 from __future__ import annotations
 
-from samepaged.ksm.control import activity, left_still, paused, restore, running
+from samepaged.ksm.control import activity, is_running, paused, restore, was_left_paused
 from samepaged.ksm.counters import (
     HostMerging,
     Merging,
     ProcessMerging,
-    at_work,
     expected_profit,
+    has_merged,
     host_merging,
     process_merging,
     read_merging,
@@ -21,13 +21,13 @@ __all__ = [
     "Merging",
     "ProcessMerging",
     "activity",
-    "at_work",
     "expected_profit",
+    "has_merged",
     "host_merging",
-    "left_still",
+    "is_running",
     "paused",
     "process_merging",
     "read_merging",
     "restore",
-    "running",
+    "was_left_paused",
 ]

@@ -15,14 +15,14 @@ from samepaged.procfs import names_living, start_time
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["activity", "left_still", "paused", "restore", "running"]
+__all__ = ["activity", "is_running", "paused", "restore", "was_left_paused"]
 
 log = logging.getLogger(__name__)
 
 KSM: Final = Path("/sys/kernel/mm/ksm")
 # What grows or changes whenever KSM has looked at pages.
 COUNTERS: Final = ("full_scans", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_scanned")
-JOURNAL: Final = "ksm-run"
+JOURNAL_NAME: Final = "ksm-run"
 
 
 def _read(name: str) -> str | None:
@@ -35,25 +35,25 @@ def _read(name: str) -> str | None:
         return None
 
 
-def running() -> bool:
+def is_running() -> bool:
     """Whether KSM merges pages now. Raises GuestError if this cannot be read."""
     return _read("run") == "1"
 
 
 def activity() -> tuple[str | None, ...]:
-    """A value that differs from an earlier one if KSM has been at work in between. Raises GuestError as `running`."""
+    """A value that differs from an earlier one if KSM has worked in between. Raises GuestError as `is_running`."""
     return tuple(_read(name) for name in ("run", *COUNTERS))
 
 
 @contextlib.contextmanager
 def paused(directory: Path) -> Iterator[bool]:
     """Hold KSM still, and set it going again; whether this could be done. What it was is noted in `directory` first, so
-    that `restore` can undo it after we died. Raises GuestError as `running`.
+    that `restore` can undo it after we died. Raises GuestError as `is_running`.
     """
-    if not running():
+    if not is_running():
         yield True
         return
-    journal = directory / JOURNAL
+    journal = directory / JOURNAL_NAME
     with contextlib.ExitStack() as opened:
         try:
             # Kept open, so that setting KSM going again needs no descriptor that may not be there by then.
@@ -74,15 +74,15 @@ def paused(directory: Path) -> Iterator[bool]:
         try:
             yield True
         finally:
-            _set_going(run, journal)
+            _restore_run(run, journal)
 
 
 def restore(directory: Path, ended: int | None = None) -> None:
     """Set KSM going again, if it was held still from this directory by a process that is no more, or by pid `ended`."""
-    journal = directory / JOURNAL
+    journal = directory / JOURNAL_NAME
     try:
         holder = journal.read_text().split()
-        if holder[:1] != [str(ended)] and _lives(holder):
+        if holder[:1] != [str(ended)] and _is_alive(holder):
             return
         # Somebody else may have written to it since; only what `paused` wrote is undone.
         if _read("run") == "0":
@@ -94,7 +94,7 @@ def restore(directory: Path, ended: int | None = None) -> None:
         log.critical("KSM may have been held still (%s): write 1 to %s/run", error, KSM)
 
 
-def _set_going(run: int, journal: Path) -> None:
+def _restore_run(run: int, journal: Path) -> None:
     """Undo what `paused` wrote, unless somebody else has written to the file since."""
     try:
         if os.pread(run, 8, 0).strip() == b"0":
@@ -104,13 +104,13 @@ def _set_going(run: int, journal: Path) -> None:
         log.critical("KSM was held still and cannot be set going again (%s): write 1 to %s/run", error.strerror, KSM)
 
 
-def left_still(directory: Path) -> bool:
+def was_left_paused(directory: Path) -> bool:
     """Whether it was held still from this directory by a process that is no more."""
     try:
-        return not _lives((directory / JOURNAL).read_text().split())
+        return not _is_alive((directory / JOURNAL_NAME).read_text().split())
     except OSError:
         return False
 
 
-def _lives(holder: list[str]) -> bool:
+def _is_alive(holder: list[str]) -> bool:
     return len(holder) == len(("pid", "start time")) and names_living(*holder)

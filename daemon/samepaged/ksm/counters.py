@@ -21,8 +21,8 @@ __all__ = [
     "HostMerging",
     "Merging",
     "ProcessMerging",
-    "at_work",
     "expected_profit",
+    "has_merged",
     "host_merging",
     "process_merging",
     "read_merging",
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 KSM: Final = Path("/sys/kernel/mm/ksm")
 PROC: Final = Path("/proc")
 # sizeof(struct ksm_rmap_item) of mm/ksm.c on 64 bits: what KSM itself takes for each page that it looks after.
-RMAP_ITEM: Final = 64
+RMAP_ITEM_BYTES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +127,11 @@ class Process(Protocol):
         """Its start time."""
 
 
-def expected_profit(saved_pages: int, looked_after_pages: int, page_size: int = PAGE_SIZE) -> int:
+def expected_profit(saved_pages: int, tracked_pages: int, page_size: int = PAGE_SIZE) -> int:
     """Bytes saved less bytes taken, by the kernel's own formula (Documentation/admin-guide/mm/ksm.rst, 'Monitoring KSM
     profit').
     """
-    return saved_pages * page_size - looked_after_pages * RMAP_ITEM
+    return saved_pages * page_size - tracked_pages * RMAP_ITEM_BYTES
 
 
 def host_merging(directory: Path = KSM) -> HostMerging | None:
@@ -155,7 +155,7 @@ def host_merging(directory: Path = KSM) -> HostMerging | None:
     )
 
 
-def at_work(directory: Path = KSM) -> bool:
+def has_merged(directory: Path = KSM) -> bool:
     """Whether KSM merges pages now, or has merged some. Raises GuestError as `host_merging` does."""
     host = host_merging(directory)
     return host is not None and (host.running or host.shared > 0 or host.zero > 0)

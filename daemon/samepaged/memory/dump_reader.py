@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 
 from samepaged.arch import PAGE_SIZE
-from samepaged.drift.budget import refusal
+from samepaged.drift.budget import budget_error
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.images.elf_stream import ElfStream, Segment, ram_segments
@@ -272,8 +272,8 @@ class DumpReader:
     def _check_budget(self) -> None:
         """Raise GuestError if the drift budget has no room for a dump."""
         seconds = self._seconds()
-        if not self._guest.paused and seconds > self._request.budget.left():
-            raise refusal(self._request.budget, seconds)
+        if not self._guest.paused and seconds > self._request.budget.remaining_seconds():
+            raise budget_error(self._request.budget, seconds)
 
     def _check_stand_in(self, replaced: GuestError) -> None:
         """Raise the error of the replaced reader if a dump would suspend the guest against the configuration."""
@@ -283,11 +283,10 @@ class DumpReader:
         seconds = self._seconds()
         unasked = config.mode in {"sliced", "live"}
         if unasked or seconds > config.max_pause:
-            what, _, _ = str(replaced).rpartition("; ")
             remedy = "use `--mode snapshot --reader dump`" if unasked else "use `--reader dump`"
             raise GuestError(
                 Reason.LAYOUT,
-                f"{what}",
+                replaced.detail,
                 f"{remedy} to have it dumped all the same: that would suspend it for about {seconds:.1f} s",
             ) from replaced
 

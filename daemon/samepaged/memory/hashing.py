@@ -18,7 +18,7 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.memory.locked_buffer import locked_buffer
 from samepaged.memory.process_vm import copy_process
 from samepaged.sharing.digest import FIRST_HASH, ZERO
-from samepaged.sharing.parallel import together
+from samepaged.sharing.parallel import run_in_threads
 
 try:
     from samepaged.memory import _pagehash
@@ -276,7 +276,7 @@ def _in_steps(step: Callable[[int, int, memoryview], None], pages: int, threads:
                 raise
 
     if steps:
-        together(work, min(threads, steps))
+        run_in_threads(work, min(threads, steps))
 
 
 def _check(page_size: int, seed: int, most: int | None = None) -> None:

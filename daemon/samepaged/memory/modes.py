@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from samepaged.drift.budget import refusal
+from samepaged.drift.budget import budget_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +91,7 @@ def fit_budget(
     """The chosen mode or, with `auto`, a cheaper one, with its predicted total. `snapshot_fits`: whether a snapshot
     is short enough for `auto`. `obstacle` is the reason against precopy. Raises GuestError if no mode fits the budget.
     """
-    left = budget.left()
+    left = budget.remaining_seconds()
     if predicted[chosen.mode] <= left:
         return replace(chosen, total=predicted[chosen.mode])
     possible = {"snapshot": snapshot_fits, "precopy": obstacle is None, "sliced": True}
@@ -99,7 +99,7 @@ def fit_budget(
     for mode in others:
         if predicted[mode] <= left:
             return Plan(mode, (obstacle or DRIFT) if mode == "sliced" else None, predicted[mode])
-    raise refusal(budget, min(predicted[mode] for mode in others))
+    raise budget_error(budget, min(predicted[mode] for mode in others))
 
 
 def fallback_plan(snapshot_seconds: float, max_pause: float, obstacle: FallbackReason) -> Plan:

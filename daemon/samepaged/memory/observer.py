@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from samepaged.memory.pagemap import Residency
     from samepaged.memory.process_ram import ProcessRam
-    from samepaged.memory.residency import Residency
 
 __all__ = ["ABSENT", "SWAPPED", "NullObserver", "PageAccess", "PageObserver"]
 

@@ -1,8 +1,11 @@
-"""Which pages of a process are backed (Documentation/admin-guide/mm/pagemap.rst)."""
+"""Entries of a process's pagemap (Documentation/admin-guide/mm/pagemap.rst), and the place of each page that follows
+from them: in the process, in the file behind it, or in swap.
+"""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
@@ -12,9 +15,11 @@ from samepaged.errors import GuestError, Reason
 from samepaged.os_errors import process_error
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-__all__ = ["EXCLUSIVE", "FILE", "PRESENT", "SOFT_DIRTY", "SWAPPED", "Pagemap", "decode"]
+__all__ = ["EXCLUSIVE", "FILE", "PRESENT", "SOFT_DIRTY", "SWAPPED", "Pagemap", "Residency", "decode", "residency"]
 
 PRESENT: Final = np.uint64(1 << 63)
 SWAPPED: Final = np.uint64(1 << 62)
@@ -72,3 +77,45 @@ class Pagemap:
         except OSError as error:
             raise self._failed(error) from error
         return decode(b"".join(parts), size // PAGE_SIZE)
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """Three bool arrays of shape (pages,), of which at most one is true for a page. A page in none is absent."""
+
+    in_process: NDArray[np.bool_]
+    in_file: NDArray[np.bool_]
+    swapped: NDArray[np.bool_]
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """The parts one after another."""
+        return cls(
+            np.concatenate([part.in_process for part in parts]),
+            np.concatenate([part.in_file for part in parts]),
+            np.concatenate([part.swapped for part in parts]),
+        )
+
+
+def residency(
+    entries: NDArray[np.uint64],
+    held: NDArray[np.bool_] | None,
+    resident: NDArray[np.bool_] | None,
+    *,
+    shared: bool,
+) -> Residency:
+    """The places of the pages of a mapping, from its pagemap entries. For a mapping with a file, `held` are the pages
+    that the file has, and `resident` those of them that are in memory.
+
+    A private page is in the process once it was written; before that, and always where the mapping is shared, it is
+    the file's.
+    """
+    if held is None or resident is None:
+        present = (entries & PRESENT) != 0
+        return Residency(present, np.zeros_like(present), (entries & SWAPPED) != 0)
+    if shared:
+        own = out = np.zeros(len(entries), dtype=np.bool_)
+    else:
+        own, out = (entries & PRESENT) != 0, (entries & SWAPPED) != 0
+    theirs = held & ~own & ~out
+    return Residency(own, theirs & resident, out | (theirs & ~resident))

@@ -17,10 +17,9 @@ import numpy as np
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import softdirty
 from samepaged.memory.observer import NullObserver, PageAccess
-from samepaged.memory.pagemap import PRESENT
+from samepaged.memory.pagemap import PRESENT, Residency
 from samepaged.memory.pagemap import SWAPPED as SWAPPED_ENTRY
 from samepaged.memory.process_ram import BLOCK_PAGES, block_numbers
-from samepaged.memory.residency import Residency
 from samepaged.sharing.digest import ABSENT, SWAPPED
 
 if TYPE_CHECKING:

@@ -19,12 +19,11 @@ from samepaged.errors import GuestError, Reason
 from samepaged.memory.backing_file import BackingFile
 from samepaged.memory.hashing import Interrupted, hash_copied_pages
 from samepaged.memory.locked_buffer import locked_buffer
-from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, Pagemap
+from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, Pagemap, Residency, residency
 from samepaged.memory.process_vm import ProcessMemory, copy_process
-from samepaged.memory.residency import Residency, residency
 from samepaged.os_errors import exhausted, no_resources
 from samepaged.sharing.digest import ABSENT, SWAPPED
-from samepaged.sharing.parallel import in_threads
+from samepaged.sharing.parallel import map_in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,7 +68,7 @@ class ProcessRam:
         with ExitStack() as opened:
             self._pagemap = opened.enter_context(Pagemap(pid))
             # Where KSM has merged pages, or may while we read, they are copied in the way that leaves them so.
-            merged = any(mapping.mergeable for mapping in self.mappings) and ksm.at_work()
+            merged = any(mapping.mergeable for mapping in self.mappings) and ksm.has_merged()
             self._memory = opened.enter_context(ProcessMemory(pid)) if merged else None
             self._files = {
                 index: opened.enter_context(BackingFile(pid, mapping))
@@ -185,7 +184,7 @@ class ProcessRam:
             copy(addresses[start : start + COPY_PAGES], out[start * PAGE_SIZE : (start + COPY_PAGES) * PAGE_SIZE])
 
         try:
-            in_threads(piece, range(0, len(pages), COPY_PAGES), self._threads)
+            map_in_threads(piece, range(0, len(pages), COPY_PAGES), self._threads)
         except OSError as error:
             raise _read_error(self.pid, error) from error
 

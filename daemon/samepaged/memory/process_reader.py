@@ -231,7 +231,7 @@ class _ProcessScan:
                 raise
             throughput = self.state.throughput
             throughput.reconsider_total()
-            if throughput.measured and self._budget.left() < self._budget.limit:
+            if throughput.measured and self._budget.remaining_seconds() < self._budget.limit:
                 raise
             with ProcessRam(self.guest.pid, self.ram.mappings, replace(self.hashing, subpages=None)) as sample:
                 calibrate(sample, throughput)
@@ -287,7 +287,7 @@ class _ProcessScan:
         # Only a snapshot that was asked for may exceed max_pause: `auto` chose it for being shorter.
         asked = self.request.config.mode == "snapshot" and not paused
         copying = throughput.copying_seconds(self.observer.expected_copies(None))
-        bounds = (self._max_pause, self._budget.left())
+        bounds = (self._max_pause, self._budget.remaining_seconds())
         if not paused and any(alone <= bound < alone + copying for bound in bounds):
             if self.request.one_instant:
                 raise self._too_long()
@@ -340,7 +340,7 @@ class _ProcessScan:
                 pause=self.control.pause,
                 throughput=self.state.throughput,
                 max_pause=self._max_pause,
-                merging=lambda: mergeable and (ksm.running() or ksm.activity() != idle),
+                merging=lambda: mergeable and (ksm.is_running() or ksm.activity() != idle),
                 verification=self._verification(),
                 observer=self.observer,
             )

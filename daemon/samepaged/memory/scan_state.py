@@ -49,7 +49,7 @@ class SoftDirtyEpoch:
         if (self.pid, self.mappings) != (pid, mappings):
             return False
         mergeable = any(mapping.mergeable for mapping in mappings)
-        return not (mergeable and (ksm.running() or ksm.activity() != self.ksm_activity))
+        return not (mergeable and (ksm.is_running() or ksm.activity() != self.ksm_activity))
 
 
 @dataclass(frozen=True, slots=True)

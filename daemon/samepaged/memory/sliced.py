@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.drift.budget import UNLIMITED, refusal
+from samepaged.drift.budget import UNLIMITED, budget_error
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.modes import SLICE_RATIO
 
@@ -63,13 +63,13 @@ def read_sliced(
 def _left(budget: DriftBudget, overhead: float, stop: Callable[[], bool]) -> float:
     """The seconds that the budget has left, after a short wait if that gains a slice."""
     slice_ = (1 + MIN_SLICE_RATIO) * overhead
-    if (left := budget.left()) > slice_:
+    if (left := budget.remaining_seconds()) > slice_:
         return left
-    wait = budget.wait(slice_)
+    wait = budget.seconds_until(slice_)
     if wait > LONGEST_WAIT_SECONDS:
-        raise refusal(budget, slice_)
+        raise budget_error(budget, slice_)
     _rest(wait, stop)
-    return max(budget.left(), slice_)
+    return max(budget.remaining_seconds(), slice_)
 
 
 def _rest(seconds: float, stop: Callable[[], bool]) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from samepaged.drift.ledger import PausedTime
-    from samepaged.guard.resume_queue import SettledEntry
+    from samepaged.guard.resume_queue import ResolvedEntry
     from samepaged.guest_id import GuestId
     from samepaged.hypervisor.protocol import Hypervisor
     from samepaged.scan.results import SkippedGuest
@@ -33,7 +33,7 @@ MAX_AGENT_CALLS: Final = 4
 
 def paused_times(ledger: PauseLedger, guests: Iterable[GuestId]) -> dict[GuestId, PausedTime]:
     """The time for which samepaged kept each of the guests suspended."""
-    return {guest_id: ledger.paused(guest_id.uuid) for guest_id in guests}
+    return {guest_id: ledger.paused_time(guest_id.uuid) for guest_id in guests}
 
 
 class Clocks:
@@ -57,10 +57,10 @@ class Clocks:
             log.info("not scanned until it fits the drift budget: %s", refused[guest_id])
         self._over_budget = set(refused)
 
-    def add_settled(self, settled: SettledEntry) -> None:
+    def add_settled(self, settled: ResolvedEntry) -> None:
         """Count the time for which a guest with an open journal entry was seen suspended (any thread)."""
         if settled.paused_seconds:
-            self.ledger.add(settled.found.entry.uuid, settled.paused_seconds)
+            self.ledger.add(settled.open_entry.entry.uuid, settled.paused_seconds)
 
     def paused(self) -> dict[GuestId, PausedTime]:
         """The time for which samepaged kept each guest that runs suspended."""

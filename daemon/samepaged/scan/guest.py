@@ -22,7 +22,7 @@ from samepaged.memory.throughput import ThroughputModel
 from samepaged.scan import audit
 from samepaged.scan.results import GuestScan, ScannedGuest
 from samepaged.scan.trace_recorder import Record
-from samepaged.sharing import Contents, PageDigest, coarser, stable
+from samepaged.sharing import Contents, PageDigest, coarsen, stable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -162,7 +162,7 @@ class GuestScanner:
             unbacked_zero_pages=min(max(unbacked, 0), contents.zero_pages),
         )
         lasting = None if known is None else Contents.of(stable(PageDigest(known, PAGE_SIZE), captured.digest))
-        sizes = {size: Contents.of(coarser(captured.digest, size)) for size in self._multiples}
+        sizes = {size: Contents.of(coarsen(captured.digest, size)) for size in self._multiples}
         sizes |= {parts.page_size: Contents.of(parts, in_place=True) for parts in captured.subpages}
         if self._record is not None:
             self._record(Record.of(captured.digest, scan, sizes, self._hashing.seed))

@@ -15,7 +15,7 @@ from samepaged.attribution.document import attribution_document
 from samepaged.errors import SamepagedError
 from samepaged.escape import valid
 from samepaged.scan.snapshot import GuestAttribution, TraceStats
-from samepaged.traces import PageSizeCounts, Store, Trace, attribution_file, seed_id
+from samepaged.traces import PageSizeCounts, Trace, TraceStore, attribution_file, seed_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,7 +62,7 @@ class Record:
 def write_trace(record: Record, host: str, directory: Path) -> None:
     """Write a trace below `directory`. Raises SamepagedError."""
     scan = record.scan
-    Store(directory).write(
+    TraceStore(directory).write(
         Trace.of(
             record.digest,
             host=host,
@@ -82,9 +82,9 @@ def write_owners(attribution: GuestAttribution, host: str, directory: Path) -> N
     scanned. Nothing where it was lost. Raises SamepagedError.
     """
     report = attribution.report
-    trace = Store(directory).path_of(valid(host), valid(report.domain), attribution.scanned_at)
+    trace = TraceStore(directory).path_of(valid(host), valid(report.domain), attribution.scanned_at)
     if trace.exists():
-        told = attribution_document(report.truncated(attribution_file.MOST_OWNERS))
+        told = attribution_document(report.truncated(attribution_file.MAX_OWNERS))
         attribution_file.write(trace, {**told, "host": valid(host), "scanned_at": attribution.scanned_at})
 
 
@@ -177,9 +177,9 @@ class TraceRecorder:
                 self._waiting.task_done()
 
     def _prune(self, config: TracesConfig) -> None:
-        store, host = Store(config.directory), config.host_name
+        store, host = TraceStore(config.directory), config.host_name
         try:
-            removed = store.prune(time.time(), age=config.max_age, most_bytes=config.max_bytes, host=host)
+            removed = store.prune(time.time(), max_age=config.max_age, max_bytes=config.max_bytes, host=host)
             if removed:
                 log.info("%d old traces removed", len(removed))
         finally:

@@ -90,7 +90,7 @@ class Service:
         self._web_feed = WebFeed(self._store, web or ChildProcess(), config)
         self._textfile = Textfile()
         self._recovery = Recovery(
-            config.runtime_directory, changed=self._show_open_entries, settled=self._clocks.add_settled
+            config.runtime_directory, on_change=self._show_open_entries, on_settled=self._clocks.add_settled
         )
 
     def run(self) -> None:
@@ -122,7 +122,7 @@ class Service:
     def _step(self) -> None:
         self._notify_watchdog()
         self._textfile.write(self._config.export.textfile, self._store.snapshot)
-        self._recovery.step_if_alone()
+        self._recovery.step_without_thread()
         if self._signals.take_reload():
             self._reload()
         if not self._hypervisor.alive and not self._connect():
@@ -208,7 +208,7 @@ class Service:
         began = time.monotonic()
         hashing = Hashing(best_hasher(), self._seed, self._config.scan.thread_count, self._stop)
         guard, record = self._guard_client(), self._recorder.offer
-        self._clocks.ledger.use(guard.directory)
+        self._clocks.ledger.set_directory(guard.directory)
         scanner = GuestScanner(
             self._hypervisor,
             guard,
@@ -219,7 +219,7 @@ class Service:
             record,
             self._attribution,
             clocks=self._clocks,
-            has_open_entry=self._recovery.holds,
+            has_open_entry=self._recovery.has_guest,
         )
         try:
             round_ = scan_host(self._hypervisor, self._config, scanner)
@@ -304,8 +304,10 @@ class Service:
         uri, place = self._config.libvirt.uri, runtime_directory(self._config.runtime_directory)
         directory = place.path
         if self._guard is None or (self._guard.uri, self._guard.directory) != (uri, directory):
-            if place.trouble:
-                log.warning("%s; make room there, or set runtime_directory: %s is used", place.trouble, directory)
+            if place.fallback_reason:
+                log.warning(
+                    "%s; make room there, or set runtime_directory: %s is used", place.fallback_reason, directory
+                )
             if self._guard is not None:
                 self._guard.close()
             self._guard = GuardClient(uri, directory, self._stop)
@@ -339,7 +341,7 @@ class Service:
             self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._remove_guest, self._stop)
         if new_seed != self._seed:
             self._seed, self._latest_scans, self._scan_states = new_seed, {}, {}
-        self._recovery.also(config.runtime_directory)
+        self._recovery.add_directory(config.runtime_directory)
         self._recorder.change(config.traces)
         self._attribution.change(config.sources)
         self._schedule.change(config.scan.interval, config.scan.jitter, time.monotonic())

@@ -1,8 +1,8 @@
 """The sharing model of Barker et al. (USENIX ATC 2012, section 3): arrays in, frozen dataclasses out."""
 
-from samepaged.sharing.digest import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest, contents_of_all, stable
+from samepaged.sharing.digest import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest, count_all, stable
 from samepaged.sharing.model import GroupSharing, GuestSharing, Member, PairSharing, SharingReport, analyse
-from samepaged.sharing.page_sizes import PageSizeSharing, by_page_size, coarser
+from samepaged.sharing.page_sizes import PageSizeSharing, by_page_size, coarsen
 
 __all__ = [
     "ABSENT",
@@ -19,7 +19,7 @@ __all__ = [
     "SharingReport",
     "analyse",
     "by_page_size",
-    "coarser",
-    "contents_of_all",
+    "coarsen",
+    "count_all",
     "stable",
 ]

@@ -92,7 +92,7 @@ def analyse(
     those that share nothing; none at all, and in less time, if `pairs` is False). `inter_sharing_pages` is that of
     the host, as if its guests were one group. `threads`: None for one a processor, up to 8.
     """
-    _refuse_same_names(members)
+    _check_distinct_names(members)
     # Guests of a group get neighbouring numbers: the merge relies on it.
     order = sorted(members, key=lambda member: (member.group, member.name))
     group_names = sorted({member.group for member in members})
@@ -100,7 +100,7 @@ def analyse(
     found = overlap(
         [member.contents.distinct for member in order],
         [number[member.group] for member in order],
-        marks=[member.contents.repeated for member in order],
+        marks=[member.contents.is_repeated for member in order],
         pairs=pairs,
         threads=threads,
     )
@@ -124,7 +124,7 @@ def analyse(
     )
 
 
-def _refuse_same_names(members: Sequence[Member]) -> None:
+def _check_distinct_names(members: Sequence[Member]) -> None:
     seen: set[str] = set()
     for member in members:
         if member.name in seen:
@@ -144,7 +144,7 @@ def _guest(member: Member, shared_with_others_pages: int, only_elsewhere: int) -
         distinct_pages=contents.distinct_pages,
         duplicate_pages=contents.duplicate_pages,
         shared_with_others_pages=shared_with_others_pages,
-        recurring_pages=contents.duplicate_pages + int(np.count_nonzero(contents.repeated)) + only_elsewhere,
+        recurring_pages=contents.duplicate_pages + int(np.count_nonzero(contents.is_repeated)) + only_elsewhere,
     )
 
 

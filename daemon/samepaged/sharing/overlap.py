@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sharing.parallel import in_threads, thread_count
+from samepaged.sharing.parallel import map_in_threads, thread_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["Overlap", "PairCounts", "elsewhere", "overlap"]
 
 # Keys of a part: with what is derived from them they fill a few megabytes a thread, and mostly stay in its cache.
-PART_SIZE: Final = 1 << 18
+PART_HASHES: Final = 1 << 18
 
 # Bytes of the table of owners and contents from which bits are packed: as much as a processor's cache holds.
-CELLS: Final = 1 << 21
+TABLE_CELLS: Final = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def overlap(
     marks: Sequence[NDArray[np.bool_]] | None = None,
     pairs: bool = True,
     threads: int | None = None,
-    part_size: int = PART_SIZE,
+    part_size: int = PART_HASHES,
     long_run: int | None = None,
 ) -> Overlap:
     """Compare sets, each a sorted uint64 array of hashes without repetition.
@@ -77,7 +77,7 @@ def overlap(
     workers = min(thread_count(threads), parts)
     tallies = [_Tally(group_of, PairCounts(count, long_run) if pairs else None) for _ in range(workers)]
     if count > 1:
-        cuts = _cuts(sets, bits)
+        cuts = _part_starts(sets, bits)
 
         def work(worker: int) -> None:
             keys = np.empty(0, dtype=np.uint64)
@@ -85,9 +85,9 @@ def overlap(
                 size = int((cuts[:, part + 1] - cuts[:, part]).sum())
                 if size > len(keys):
                     keys = np.empty(size, dtype=np.uint64)
-                tallies[worker].add(_merged(sets, marks, cuts[:, part], cuts[:, part + 1], bits, keys[:size]), bits)
+                tallies[worker].add(_merge_part(sets, marks, cuts[:, part], cuts[:, part + 1], bits, keys[:size]), bits)
 
-        in_threads(work, range(workers), workers)
+        map_in_threads(work, range(workers), workers)
     return Overlap(
         across=sum(tally.across for tally in tallies),
         within=np.sum([tally.within for tally in tallies], axis=0, dtype=np.int64),
@@ -98,7 +98,7 @@ def overlap(
     )
 
 
-def _cuts(sets: Sequence[NDArray[np.uint64]], bits: int) -> NDArray[np.intp]:
+def _part_starts(sets: Sequence[NDArray[np.uint64]], bits: int) -> NDArray[np.intp]:
     """Where each part begins in each set: shape (sets, 2^bits + 1), the last column being the sets' lengths."""
     edges = np.arange(1, 1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
     cuts = np.zeros((len(sets), (1 << bits) + 1), dtype=np.intp)
@@ -108,7 +108,7 @@ def _cuts(sets: Sequence[NDArray[np.uint64]], bits: int) -> NDArray[np.intp]:
     return cuts
 
 
-def _merged(
+def _merge_part(
     sets: Sequence[NDArray[np.uint64]],
     marks: Sequence[NDArray[np.bool_]] | None,
     starts: NDArray[np.intp],
@@ -229,7 +229,7 @@ class PairCounts:
         """
         content = np.cumsum(~follows) - 1
         contents = int(content[-1]) + 1 if len(content) else 0
-        width = max(64, CELLS // self._owners // 64 * 64)
+        width = max(64, TABLE_CELLS // self._owners // 64 * 64)
         for start in range(0, contents, width):
             begin, end = np.searchsorted(content, [start, start + width])
             columns = min(width, (contents - start + 63) // 64 * 64)

@@ -13,17 +13,17 @@ import numpy as np
 
 from samepaged.sharing.digest import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest
 from samepaged.sharing.model import Member, SharingReport, analyse
-from samepaged.sharing.parallel import in_threads
+from samepaged.sharing.parallel import map_in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["PageSizeSharing", "by_page_size", "coarser"]
+__all__ = ["PageSizeSharing", "by_page_size", "coarsen"]
 
 # Hashes combined at a time: few enough for a processor's cache, which the many passes of the mixing need.
-BLOCK: Final = 1 << 16
+BLOCK_PAGES: Final = 1 << 16
 
 # The finaliser of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014), and
 # its increment. Fixed, because digests of several hosts and of several days are compared.
@@ -64,26 +64,26 @@ def by_page_size(
 ) -> tuple[PageSizeSharing, ...]:
     """The sharing of the guests of `digests` (one digest each) for each of `page_sizes`, in that order.
 
-    The digests stay as they are. ValueError where `coarser` has one. For each size in turn it takes 8 bytes for each
+    The digests stay as they are. ValueError where `coarsen` has one. For each size in turn it takes 8 bytes for each
     page of that size.
     """
-    return tuple(_at(digests, page_size, threads) for page_size in page_sizes)
+    return tuple(_sharing_at(digests, page_size, threads) for page_size in page_sizes)
 
 
-def _at(digests: Sequence[PageDigest], page_size: int, threads: int | None) -> PageSizeSharing:
-    contents = in_threads(lambda digest: Contents.of(coarser(digest, page_size), in_place=True), digests, threads)
+def _sharing_at(digests: Sequence[PageDigest], page_size: int, threads: int | None) -> PageSizeSharing:
+    contents = map_in_threads(lambda digest: Contents.of(coarsen(digest, page_size), in_place=True), digests, threads)
     members = [Member(str(index), "", content) for index, content in enumerate(contents)]
     return PageSizeSharing.of(analyse(members, page_size, pairs=False, threads=threads))
 
 
-def coarser(digest: PageDigest, page_size: int) -> PageDigest:
+def coarsen(digest: PageDigest, page_size: int) -> PageDigest:
     """The digest of the same memory in pages of `page_size` bytes: that of `digest` doubled some times, or ValueError.
 
     A page with a swapped part is swapped: its content is unknown. A page of absent parts is absent; otherwise an
     absent part counts as the zeros that the guest would read there. What is left at the end of the memory and does
     not fill a page is left out, as the host could not back it with one. RAM blocks are taken to follow each other
     without a gap, each beginning at a multiple of `page_size`: blocks of guests are multiples of 2 MiB. The hashes
-    are comparable with those that `coarser` makes from the same hash and page size, and with no others.
+    are comparable with those that `coarsen` makes from the same hash and page size, and with no others.
     """
     ratio = page_size // digest.page_size
     if ratio < 1 or ratio.bit_count() != 1 or ratio * digest.page_size != page_size:
@@ -91,17 +91,17 @@ def coarser(digest: PageDigest, page_size: int) -> PageDigest:
             f"pages of {page_size} bytes cannot be made of {digest.page_size}; choose {digest.page_size} doubled"
         )
     pages = np.empty(len(digest.pages) // ratio, dtype=np.uint64)
-    rows = max(1, BLOCK // ratio)
+    rows = max(1, BLOCK_PAGES // ratio)
     for start in range(0, len(pages), rows):
         target = pages[start : start + rows]
         parts = digest.pages[start * ratio : (start + len(target)) * ratio]
         while len(parts) > len(target):
-            parts = _joined(parts[0::2], parts[1::2])
+            parts = _join_halves(parts[0::2], parts[1::2])
         target[:] = parts
     return PageDigest(pages, page_size)
 
 
-def _joined(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _join_halves(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Hashes of pages, each of a `first` and a `second` half."""
     both_absent = np.maximum(first, second) == ABSENT
     swapped = (first == SWAPPED) | (second == SWAPPED)
@@ -109,7 +109,7 @@ def _joined(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np
     a, b = np.maximum(first, np.uint64(ZERO)), np.maximum(second, np.uint64(ZERO))
     both_zero = np.maximum(a, b) == ZERO
     # The first half is mixed before the second comes in, so that the order of the halves counts.
-    joined = _mixed(_mixed(a + _INCREMENT) + b)
+    joined = _mix_bits(_mix_bits(a + _INCREMENT) + b)
     joined[joined < FIRST_HASH] += np.uint64(FIRST_HASH)
     joined[both_zero] = ZERO
     joined[both_absent] = ABSENT
@@ -117,7 +117,7 @@ def _joined(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np
     return joined
 
 
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix_bits(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Every bit of `values` spread over all 64 (a bijection), in place."""
     for shift, factor in zip(_SHIFTS, _FACTORS, strict=False):
         values ^= values >> shift

@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["in_threads", "thread_count", "together"]
+__all__ = ["map_in_threads", "run_in_threads", "thread_count"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # What is not sorting holds the lock, so more threads than this only wait for each other.
-MOST_THREADS: Final = 8
+MAX_THREADS: Final = 8
 
 
 def thread_count(threads: int | None) -> int:
     """`threads` if given (at least 1), else one for each processor that this process may use, up to 8."""
     if threads is None:
-        return min(len(os.sched_getaffinity(0)), MOST_THREADS)
+        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
     if threads < 1:
         raise ValueError(f"{threads} threads cannot do anything; give at least 1")
     return threads
 
 
-def together(work: Callable[[], None], threads: int) -> None:
+def run_in_threads(work: Callable[[], None], threads: int) -> None:
     """Call `work` once in each of up to `threads` threads, the calling one among them, and wait for those that have
     begun. Raises what the calling thread's call raises, or else what the first of the others that failed did.
 
@@ -72,7 +72,7 @@ def together(work: Callable[[], None], threads: int) -> None:
         raise failures[0]
 
 
-def in_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: int | None) -> list[Result]:
+def map_in_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: int | None) -> list[Result]:
     """`work` of each item, in the order of `items`. What `work` raises is raised here, and no other item begun."""
     todo = list(items)
     results: dict[int, Result] = {}
@@ -89,5 +89,5 @@ def in_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: i
             failed.set()
             raise
 
-    together(some, min(thread_count(threads), len(todo)))
+    run_in_threads(some, min(thread_count(threads), len(todo)))
     return [results[index] for index in range(len(todo))]

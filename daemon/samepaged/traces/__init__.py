@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from samepaged.traces.metadata import Totals, TraceFile
 from samepaged.traces.parquet import read, read_hashes
-from samepaged.traces.store import Store
-from samepaged.traces.survey import guest, newest, survey
-from samepaged.traces.trace import About, PageSizeCounts, Trace, seed_id, threshold, utc
+from samepaged.traces.store import TraceStore
+from samepaged.traces.survey import guest_key, newest_traces, survey
+from samepaged.traces.trace import PageSizeCounts, Trace, TraceInfo, sample_threshold, seed_id, utc
 
 __all__ = [
-    "About",
     "PageSizeCounts",
-    "Store",
     "Totals",
     "Trace",
     "TraceFile",
-    "guest",
-    "newest",
+    "TraceInfo",
+    "TraceStore",
+    "guest_key",
+    "newest_traces",
     "read",
     "read_hashes",
+    "sample_threshold",
     "seed_id",
     "survey",
-    "threshold",
     "utc",
 ]

@@ -20,31 +20,31 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.atomic_write import whole_file
 from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 from samepaged.errors import TraceError
-from samepaged.traces.parquet import not_written
+from samepaged.traces.parquet import write_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from samepaged.traces.metadata import TraceFile
 
-__all__ = ["MOST_OWNERS", "SUFFIX", "owners_of", "read", "sidecar", "write"]
+__all__ = ["MAX_OWNERS", "SUFFIX", "attribution_path", "read", "read_beside_traces", "write"]
 
 SUFFIX: Final = ".sources.json"
 # Processes and files that a file names, the most involved ones.
-MOST_OWNERS: Final = 1000
-MOST_BYTES: Final = 1 << 24
+MAX_OWNERS: Final = 1000
+MAX_FILE_BYTES: Final = 1 << 24
 # Pages that there can be.
-MOST: Final = 1 << 48
-LONGEST_NAME: Final = 4096
-LAST: Final = 253_402_300_799  # the end of the year 9999
+MAX_COUNT: Final = 1 << 48
+MAX_NAME_CHARS: Final = 4096
+MAX_TIME_SECONDS: Final = 253_402_300_799  # the end of the year 9999
 SCHEMA: Final = 1
 # Parts of a split are rounded to this much of a page, and are sums of many floats.
-ROUNDED: Final = 0.001
-INEXACT: Final = 1e-6
+MAX_ROUNDING_ERROR: Final = 0.001
+MAX_RELATIVE_ERROR: Final = 1e-6
 DAMAGED: Final = "remove it, or restore it from a copy"
 
 
-def sidecar(trace: Path) -> Path:
+def attribution_path(trace: Path) -> Path:
     """Where the owners of the trace of this path are, or would be."""
     return trace.with_suffix(SUFFIX)
 
@@ -56,7 +56,7 @@ def write(trace: Path, document: Mapping[str, Any]) -> Path:
     MOST_OWNERS first are kept, and fewer where the names are so long that the file would be larger than is read. What
     would not be read again is an error here: it costs one guest's owners, and not a study.
     """
-    path = sidecar(trace)
+    path = attribution_path(trace)
     content = _content(document)
     _parsed(path, content)
     try:
@@ -65,7 +65,7 @@ def write(trace: Path, document: Mapping[str, Any]) -> Path:
             with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(content)
     except OSError as error:
-        raise not_written(path, error) from error
+        raise write_error(path, error) from error
     return path
 
 
@@ -77,14 +77,14 @@ def read(path: Path) -> AttributionReport:
     return _parsed(path, raw).answers
 
 
-def owners_of(files: Iterable[TraceFile]) -> Iterator[tuple[TraceFile, AttributionReport]]:
+def read_beside_traces(files: Iterable[TraceFile]) -> Iterator[tuple[TraceFile, AttributionReport]]:
     """Of these trace files those that have owners beside them, one after the other, with these. Raises TraceError
     where they are damaged, or another trace's.
     """
     for file in files:
         if len(file.traces) != 1 or "://" in file.path:
             continue
-        path = sidecar(Path(file.path))
+        path = attribution_path(Path(file.path))
         raw = _raw(path)
         if raw is None:
             continue
@@ -96,27 +96,27 @@ def owners_of(files: Iterable[TraceFile]) -> Iterator[tuple[TraceFile, Attributi
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Content:
     host: str
     scanned_at: float
     answers: AttributionReport
 
 
 def _content(document: Mapping[str, Any]) -> bytes:
-    for halvings in range(MOST_OWNERS.bit_length() + 1):
-        most = MOST_OWNERS >> halvings
+    for halvings in range(MAX_OWNERS.bit_length() + 1):
+        most = MAX_OWNERS >> halvings
         told: dict[str, Any] = {
-            key: one[:LONGEST_NAME] if isinstance(one, str) else one for key, one in document.items()
+            key: one[:MAX_NAME_CHARS] if isinstance(one, str) else one for key, one in document.items()
         }
         for key, name in (("processes", "process"), ("files", "path")):
             if told[key] is not None:
                 # Linux has no longer path.
-                told[key] = [one for one in told[key] if len(one[name]) <= LONGEST_NAME][:most]
+                told[key] = [one for one in told[key] if len(one[name]) <= MAX_NAME_CHARS][:most]
         told["most_copied"] = [
-            {**one, "owners": [line[:LONGEST_NAME] for line in one["owners"]]} for one in told["most_copied"]
+            {**one, "owners": [line[:MAX_NAME_CHARS] for line in one["owners"]]} for one in told["most_copied"]
         ]
         content = json.dumps({**told, "sum": _sum(told)}, ensure_ascii=False).encode()
-        if len(content) <= MOST_BYTES:
+        if len(content) <= MAX_FILE_BYTES:
             break
     return content + b"\n"
 
@@ -132,17 +132,17 @@ def _raw(path: Path) -> bytes | None:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise TraceError(path, "is no file", "keep other things elsewhere")
-            raw = file.read(MOST_BYTES + 2)
+            raw = file.read(MAX_FILE_BYTES + 2)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise TraceError(path, f"cannot be read ({error.strerror})", "let the user who asks read it") from error
-    if len(raw) > MOST_BYTES + 1:
-        raise TraceError(path, f"has more than {MOST_BYTES} bytes", DAMAGED)
+    if len(raw) > MAX_FILE_BYTES + 1:
+        raise TraceError(path, f"has more than {MAX_FILE_BYTES} bytes", DAMAGED)
     return raw
 
 
-def _parsed(path: Path, raw: bytes) -> _Found:
+def _parsed(path: Path, raw: bytes) -> _Content:
     try:
         told = json.loads(raw, parse_constant=_no_number)
         intact = told.pop("sum") == _sum(told)
@@ -155,12 +155,12 @@ def _parsed(path: Path, raw: bytes) -> _Found:
             path, f"has schema {str(told.get('schema'))[:20]}, which is of another samepaged", "read it with that one"
         )
     try:
-        return _found(told)
+        return _content_from(told)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TraceError(path, "has owners that contradict themselves", DAMAGED) from error
 
 
-def _found(told: Mapping[str, Any]) -> _Found:
+def _content_from(told: Mapping[str, Any]) -> _Content:
     """Raises KeyError, TypeError or ValueError where it cannot be: the sum shows damage, and this what another program
     made.
     """
@@ -178,13 +178,13 @@ def _found(told: Mapping[str, Any]) -> _Found:
         kinds=_owners(told["kinds"], "kind"),
         processes=None if told["processes"] is None else _owners(told["processes"], "process"),
         files=None if told["files"] is None else _owners(told["files"], "path"),
-        most_copied=tuple(_copied(one) for one in _list(told["most_copied"])),
+        most_copied=tuple(_copied_page(one) for one in _list(told["most_copied"])),
         missing_pages=_count(told["missing_pages"]),
         note=None if told["note"] is None else _text(told["note"]),
         combined_kinds=_owners(told.get("together", []), "kinds"),
         in_use_self_sharing_pages=_count(told.get("in_use_self_sharing_pages", 0)),
     )
-    if scanned_at > LAST or answers.labelled_ratio > 1:
+    if scanned_at > MAX_TIME_SECONDS or answers.labelled_ratio > 1:
         raise ValueError("time, ratio")
     if max(answers.in_use_pages, answers.sharing_pages) > answers.memory_pages:
         raise ValueError("more than there is")
@@ -193,12 +193,12 @@ def _found(told: Mapping[str, Any]) -> _Found:
             one.pages > answers.memory_pages
             or one.self_sharing_pages > answers.self_sharing_pages
             or one.inter_sharing_pages > answers.inter_sharing_pages
-            or one.split_pages > one.sharing_pages * (1 + INEXACT) + ROUNDED
+            or one.split_pages > one.sharing_pages * (1 + MAX_RELATIVE_ERROR) + MAX_ROUNDING_ERROR
         ):
             raise ValueError("involved in more than there is")
     if any(one.copies > answers.memory_pages for one in answers.most_copied):
         raise ValueError("more copies than pages")
-    return _Found(_text(told["host"]), scanned_at, answers)
+    return _Content(_text(told["host"]), scanned_at, answers)
 
 
 def _owners(told: object, key: str) -> tuple[Owner, ...]:
@@ -214,7 +214,7 @@ def _owners(told: object, key: str) -> tuple[Owner, ...]:
     )
 
 
-def _copied(told: Mapping[str, Any]) -> CopiedPage:
+def _copied_page(told: Mapping[str, Any]) -> CopiedPage:
     if type(told["others"]) is not bool:
         raise TypeError("others")
     owners = tuple(_text(line) for line in _list(told["owners"]))
@@ -232,7 +232,7 @@ def _count(told: object) -> int:
     # True is an int, too.
     if type(told) is not int:
         raise TypeError("no whole number")
-    if not 0 <= told < MOST:
+    if not 0 <= told < MAX_COUNT:
         raise ValueError("no number of pages")
     return told
 
@@ -240,7 +240,7 @@ def _count(told: object) -> int:
 def _number(told: object) -> float:
     if type(told) is not float and type(told) is not int:
         raise TypeError("no number")
-    if not 0 <= told < MOST or not math.isfinite(told):
+    if not 0 <= told < MAX_COUNT or not math.isfinite(told):
         raise ValueError("no number of pages")
     return float(told)
 
@@ -248,7 +248,7 @@ def _number(told: object) -> float:
 def _text(told: object) -> str:
     if not isinstance(told, str):
         raise TypeError("no text")
-    if len(told) > LONGEST_NAME:
+    if len(told) > MAX_NAME_CHARS:
         raise ValueError("a name that is too long")
     told.encode()  # a lone surrogate could be printed nowhere
     return told

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from typing import Final
 
-__all__ = ["expected_self", "expected_shared"]
+__all__ = ["expected_self_collisions", "expected_shared_collisions"]
 
 # Below this part of the hash space a series says it: the difference of two logarithms would have no digits left.
-SMALL: Final = 1e-2
+SMALL_PART: Final = 1e-2
 
 
-def expected_self(distinct: int, bits: int) -> float:
+def expected_self_collisions(distinct: int, bits: int) -> float:
     """How many contents of a guest are expected to have been taken for copies of another, where `distinct` different
     hashes of `bits` bits were found in it: that many too many pages are in its self-sharing, and too few in |U(V)|.
 
@@ -28,19 +28,19 @@ def expected_self(distinct: int, bits: int) -> float:
     part = distinct / space
     if part == 1:
         return math.inf
-    if part < SMALL:
+    if part < SMALL_PART:
         # -log(1 - x)/x and the same of 1/space, less the 1 of each
         found, one = (_tail(value) for value in (part, 1 / space))
         return distinct * (found - one) / (1 + one)
     return math.log1p(-part) / math.log1p(-1 / space) - distinct
 
 
-def expected_shared(one: int, other: int, bits: int) -> float:
+def expected_shared_collisions(first: int, second: int, bits: int) -> float:
     """How many hashes two guests are expected to have in common by chance, with so many different hashes of `bits` bits
     each and no common content: that much of their inter-VM sharing may be collisions, and less the more they share.
     ValueError where there cannot be so many.
     """
-    return one * other / max(_space(one, bits), _space(other, bits))
+    return first * second / max(_space(first, bits), _space(second, bits))
 
 
 def _tail(part: float) -> float:

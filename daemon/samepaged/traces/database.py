@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-__all__ = ["check_installed", "database", "escaped", "failures", "installed", "literal", "one_line"]
+__all__ = ["check_installed", "database", "duckdb_errors", "escape_pattern", "is_installed", "one_line", "sql_literal"]
 
 
-def installed() -> bool:
+def is_installed() -> bool:
     """Whether DuckDB is there. It is loaded when a database is opened, and not before: it takes 30 MiB."""
     return find_spec("duckdb") is not None
 
 
 def check_installed() -> None:
     """Raises SamepagedError where DuckDB is missing."""
-    if not installed():
+    if not is_installed():
         raise SamepagedError("traces need DuckDB, which is not installed", "run pip install 'samepaged[traces]'")
 
 
-def failures() -> tuple[type[Exception], ...]:
+def duckdb_errors() -> tuple[type[Exception], ...]:
     """What it raises where files cannot be read or written; of DuckDB's own, once it is loaded."""
     duckdb = sys.modules.get("duckdb")
     return (OSError,) if duckdb is None else (OSError, duckdb.Error)
@@ -38,7 +38,7 @@ def failures() -> tuple[type[Exception], ...]:
 def database(threads: int = 1) -> Iterator[DuckDBPyConnection]:
     """A database in memory, on so many threads; times are in UTC. It downloads nothing by itself."""
     check_installed()
-    import duckdb  # noqa: PLC0415 - see `installed`
+    import duckdb  # noqa: PLC0415 - see `is_installed`
 
     with duckdb.connect(
         ":memory:", config={"threads": str(threads), "autoinstall_known_extensions": "false"}
@@ -47,12 +47,12 @@ def database(threads: int = 1) -> Iterator[DuckDBPyConnection]:
         yield connection
 
 
-def escaped(path: str) -> str:
+def escape_pattern(path: str) -> str:
     """A path that DuckDB takes as it is, and not as a pattern."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path)
 
 
-def literal(text: str) -> str:
+def sql_literal(text: str) -> str:
     """A string in SQL."""
     return "'" + text.replace("'", "''") + "'"
 

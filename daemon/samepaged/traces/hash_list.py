@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["HEAD", "HashList", "digest", "list_format", "original", "read_binary", "read_text"]
+__all__ = ["HEAD_BYTES", "HashList", "list_format", "listed_hash", "read_binary", "read_text", "to_digest"]
 
 # How much of a file's beginning is looked at.
-HEAD: Final = 1 << 20
-LONGEST_LINE: Final = 4096
+HEAD_BYTES: Final = 1 << 20
+MAX_LINE_BYTES: Final = 4096
 # Fewer printable octets than these before a line's end happen by chance in binary hashes.
-SHORTEST_HEADER: Final = 16
+MIN_HEADER_BYTES: Final = 16
 TEXT: Final = re.compile(rb"[\t\n\r\f\x20-\x7e]*")
 HEX: Final = re.compile(rb"(?:0[xX])?[0-9A-Fa-f]{1,16}")
 DECIMAL: Final = re.compile(rb"-?[0-9]{1,20}")
@@ -41,20 +41,20 @@ WIDTHS: Final = ({8}, {16})
 FACTOR: Final = 0x9E3779B97F4A7C15
 OFFSET: Final = 0xD1B54A32D192ED03
 ALL: Final = 2**64 - 1
-ALIGNMENT_SAMPLE: Final = 1 << 18
+ALIGNMENT_SAMPLE_HASHES: Final = 1 << 18
 # What a trace can count: its `pages` are int32.
-MOST_PAGES: Final = 2**31 - 1
+MAX_PAGES: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class HashList:
-    """The hashes as they stand in the file (uint64, in its order), of `bits` bits. `header` is what was not taken for
-    hashes at its beginning: so many lines of a text, or bytes of a binary file. `base` is that of a text's numbers.
+    """The hashes as they stand in the file (uint64, in its order), of `bits` bits. `header_bytes` is what was not taken
+    for hashes at its beginning: so many lines of a text, or bytes of a binary file. `base` is that of a text's numbers.
     """
 
     hashes: NDArray[np.uint64] = field(repr=False)
     bits: int
-    header: int
+    header_bytes: int
     base: int | None = None
 
 
@@ -112,7 +112,7 @@ class _Numbering:
             self._lengths.add(len(digits))
         elif not DECIMAL.fullmatch(line):
             if self._hashes:
-                raise _no_hash(path, number)
+                raise _not_a_hash(path, number)
             self.header = number
             return
         else:
@@ -134,9 +134,9 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with path.open("rb") as file:
             number = 0
-            while line := file.readline(LONGEST_LINE):
+            while line := file.readline(MAX_LINE_BYTES):
                 number += 1
-                if not line.endswith(b"\n") and len(line) == LONGEST_LINE:
+                if not line.endswith(b"\n") and len(line) == MAX_LINE_BYTES:
                     raise TraceError(path, f"has a line {number} that is too long", "one hash a line")
                 line = line.strip()
                 if line and not line.startswith(COMMENT):
@@ -147,11 +147,11 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _value(path: Path, number: int, line: bytes, base: int) -> int:
     if (HEX if base == 16 else DECIMAL).fullmatch(line) is None:  # noqa: PLR2004
-        raise _no_hash(path, number)
+        raise _not_a_hash(path, number)
     return int(line, base)
 
 
-def _no_hash(path: Path, number: int) -> TraceError:
+def _not_a_hash(path: Path, number: int) -> TraceError:
     return TraceError(path, f"has no hash in line {number}", "one hash a line; # begins a comment")
 
 
@@ -168,7 +168,7 @@ def read_binary(
     width = bits // 8
     try:
         with path.open("rb") as file:
-            head = file.read(HEAD)
+            head = file.read(HEAD_BYTES)
             size = file.seek(0, os.SEEK_END)
             start = _header(head) if skip is None else skip
             rest = size - start
@@ -179,7 +179,7 @@ def read_binary(
                     "say where they begin and how many they are: --skip BYTES, --count N",
                 )
             wanted = rest // width if count is None else count
-            if wanted > MOST_PAGES:
+            if wanted > MAX_PAGES:
                 raise TraceError(path, f"has {wanted} hashes, more than a trace counts", "is it a list of hashes?")
             if not 0 < wanted * width <= rest:
                 raise TraceError(
@@ -204,14 +204,14 @@ def _header(head: bytes) -> int:
     if found is None or found.end() == len(head):
         return 0
     length = head.rfind(b"\n", 0, found.end()) + 1
-    return length if length >= SHORTEST_HEADER else 0
+    return length if length >= MIN_HEADER_BYTES else 0
 
 
 def _check_alignment(path: Path, found: NDArray[np.generic], start: int, width: int) -> None:
     """Refuse hashes that repeat more when they are read from some bytes later on: then they begin there, and the header
     did not end where its last line did.
     """
-    octets = found[:ALIGNMENT_SAMPLE].tobytes()
+    octets = found[:ALIGNMENT_SAMPLE_HASHES].tobytes()
     whole = len(octets) - width
 
     def repeats(shift: int) -> int:
@@ -227,17 +227,17 @@ def _check_alignment(path: Path, found: NDArray[np.generic], start: int, width: 
         )
 
 
-def digest(found: HashList, page_size: int, zero_hash: int | None = None) -> PageDigest:
+def to_digest(hash_list: HashList, page_size: int, zero_hash: int | None = None) -> PageDigest:
     """The list's pages, in its order; those with `zero_hash` are zero. Without it, zero pages cannot be told: they
     count as copies of one content.
     """
-    pages = found.hashes * np.uint64(FACTOR) + np.uint64(OFFSET)
+    pages = hash_list.hashes * np.uint64(FACTOR) + np.uint64(OFFSET)
     pages[pages < FIRST_HASH] += np.uint64(FIRST_HASH)
     if zero_hash is not None:
-        pages[found.hashes == np.uint64(zero_hash)] = ZERO
+        pages[hash_list.hashes == np.uint64(zero_hash)] = ZERO
     return PageDigest(pages, page_size)
 
 
-def original(hash_: int) -> int:
-    """The hash in the list of which `digest` made this one."""
+def listed_hash(hash_: int) -> int:
+    """The hash in the list of which `to_digest` made this one."""
     return (hash_ - OFFSET) * pow(FACTOR, -1, 2**64) % 2**64

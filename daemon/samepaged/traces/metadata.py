@@ -15,7 +15,7 @@ import numpy as np
 import xxhash
 
 from samepaged.errors import TraceError
-from samepaged.traces.trace import MOST_HALVINGS, About, PageSizeCounts, threshold
+from samepaged.traces.trace import MAX_SAMPLE_HALVINGS, PageSizeCounts, TraceInfo, sample_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
     from samepaged.traces.trace import Trace
 
-__all__ = ["KEY", "Totals", "TraceFile", "column_sum", "described", "parse"]
+__all__ = ["KEY", "Totals", "TraceFile", "column_sum", "format_metadata", "parse_metadata"]
 
 KEY: Final = "samepaged"
 # The largest prime below 2^32.
 PRIME: Final = 4_294_967_291
 # Counts, sizes and times that a trace can have.
-MOST: Final = 2**53
-LAST: Final = 253_402_300_799  # the end of the year 9999
+MAX_COUNT: Final = 2**53
+MAX_TIME_SECONDS: Final = 253_402_300_799  # the end of the year 9999
 FORMAT: Final = 1
 HASH_BITS: Final = (32, 64)
 
@@ -59,7 +59,7 @@ class TraceFile:
     path: str
     size: int
     sample: int
-    traces: tuple[About, ...]
+    traces: tuple[TraceInfo, ...]
     totals: tuple[tuple[Totals | None, ...], ...]
     sums: tuple[tuple[str, str], ...]
 
@@ -75,18 +75,18 @@ def column_sum(column: NDArray[np.int64] | NDArray[np.int32]) -> str:
     return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(column).data)
 
 
-def described(columns: Sequence[tuple[Trace, NDArray[np.int64], NDArray[np.int32]]], sample: int) -> str:
+def format_metadata(columns: Sequence[tuple[Trace, NDArray[np.int64], NDArray[np.int32]]], sample: int) -> str:
     """The metadata of a file with these traces, each with its rows in ascending signed order."""
     told = {
         "format": FORMAT,
         "sample": sample,
         "traces": [
-            asdict(trace.about)
+            asdict(trace.info)
             | {
                 "sums": (column_sum(hashes), column_sum(pages)),
                 "totals": [
                     None if 1 << halvings < sample else _totals(hashes, pages, 1 << halvings)
-                    for halvings in range(MOST_HALVINGS + 1)
+                    for halvings in range(MAX_SAMPLE_HALVINGS + 1)
                 ],
             }
             for trace, hashes, pages in columns
@@ -95,7 +95,7 @@ def described(columns: Sequence[tuple[Trace, NDArray[np.int64], NDArray[np.int32
     return json.dumps(told | {"sum": _sum(told)})
 
 
-def parse(path: str, size: int, value: bytes) -> TraceFile:
+def parse_metadata(path: str, size: int, value: bytes) -> TraceFile:
     """The reverse. Raises TraceError where it is not as it was written."""
     try:
         told: dict[str, Any] = json.loads(value)
@@ -133,21 +133,21 @@ def _file(path: str, size: int, told: Mapping[str, Any]) -> TraceFile:
 
 def _check(file: TraceFile) -> None:
     """Raises ValueError or TypeError where it cannot be: the sum shows damage, and this what another program made."""
-    threshold(file.sample)
+    sample_threshold(file.sample)
     if not file.traces:
         raise ValueError("no trace")
     for about, totals in zip(file.traces, file.totals, strict=True):
         words = (about.host, about.domain, about.seed, about.mode, "" if about.uuid is None else about.uuid)
-        if not all(isinstance(word, str) for word in words) or not 0 <= float(about.scanned_at) <= LAST:
+        if not all(isinstance(word, str) for word in words) or not 0 <= float(about.scanned_at) <= MAX_TIME_SECONDS:
             raise TypeError("names and times")
         sizes = [value for one in about.by_page_size for value in astuple(one)]
         counts = (about.absent_pages, about.swapped_pages, about.zero_pages, about.hashed_pages, about.distinct_pages)
         if not all(
-            type(value) is int and 0 <= value <= MOST
+            type(value) is int and 0 <= value <= MAX_COUNT
             for value in (*counts, *sizes, 0 if about.host_memory is None else about.host_memory)
         ):
             raise ValueError("counts")
-        if about.page_size < 1 or about.hash_bits not in HASH_BITS or len(totals) != MOST_HALVINGS + 1:
+        if about.page_size < 1 or about.hash_bits not in HASH_BITS or len(totals) != MAX_SAMPLE_HALVINGS + 1:
             raise ValueError("page size, hash bits, totals")
         known = totals[file.sample.bit_length() - 1]
         if known is None or not all(type(value) is int for value in astuple(known)):
@@ -156,14 +156,14 @@ def _check(file: TraceFile) -> None:
             raise ValueError("rows")
 
 
-def _about(told: Mapping[str, Any]) -> About:
-    fields = {name: told[name] for name in About.__dataclass_fields__}
+def _about(told: Mapping[str, Any]) -> TraceInfo:
+    fields = {name: told[name] for name in TraceInfo.__dataclass_fields__}
     fields["by_page_size"] = tuple(PageSizeCounts(**counts) for counts in told["by_page_size"])
-    return About(**fields)
+    return TraceInfo(**fields)
 
 
 def _totals(hashes: NDArray[np.int64], pages: NDArray[np.int32], sample: int) -> tuple[int, int, int, int]:
-    most = threshold(sample)
+    most = sample_threshold(sample)
     end = len(hashes) if most is None else int(np.searchsorted(hashes, np.int64(most)))
     xor = int(np.bitwise_xor.reduce(hashes[:end], initial=0))
     return end, int(pages[:end].sum(dtype=np.int64)), xor, int(np.fmod(hashes[:end], PRIME).sum(dtype=np.int64))

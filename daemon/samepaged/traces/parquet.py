@@ -9,8 +9,8 @@ import numpy as np
 
 from samepaged.atomic_write import whole_file
 from samepaged.errors import TraceError
-from samepaged.traces.database import database, escaped, failures, literal, one_line
-from samepaged.traces.metadata import KEY, TraceFile, column_sum, described, parse
+from samepaged.traces.database import database, duckdb_errors, escape_pattern, one_line, sql_literal
+from samepaged.traces.metadata import KEY, TraceFile, column_sum, format_metadata, parse_metadata
 from samepaged.traces.trace import Trace
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
     from numpy.typing import NDArray
 
-__all__ = ["fetch_hashes", "look", "not_written", "read", "read_hashes", "write"]
+__all__ = ["fetch_hashes", "read", "read_hashes", "read_metadata", "write", "write_error"]
 
 # Each column's name, and its type as parquet_schema() has it.
 SCHEMA: Final = [
@@ -39,25 +39,25 @@ def write(path: Path, traces: Sequence[Trace]) -> None:
     try:
         with whole_file(path, 0o600) as beside:  # hashes tell who holds a known page
             _copy(traces, beside)
-    except failures() as error:
-        raise not_written(path, error) from error
+    except duckdb_errors() as error:
+        raise write_error(path, error) from error
 
 
-def not_written(path: Path, error: Exception) -> TraceError:
+def write_error(path: Path, error: Exception) -> TraceError:
     """Why a file could not be written."""
     return TraceError(path, f"cannot be written ({one_line(error)})", "make room, or let samepaged write there")
 
 
-def look(paths: Sequence[str]) -> list[TraceFile]:
+def read_metadata(paths: Sequence[str]) -> list[TraceFile]:
     """What files say of themselves, in their order. Rows are not read. Raises TraceError for the first that is none."""
     with database() as connection:
-        return _look(connection, list(paths))
+        return _read_metadata(connection, list(paths))
 
 
 def read(path: str | Path) -> tuple[Trace, ...]:
     """The traces of a file, checked: a file that was changed or cut gives an error, and never a wrong number."""
     with database() as connection:
-        (file,) = _look(connection, [str(path)])
+        (file,) = _read_metadata(connection, [str(path)])
         rows = _fetch(
             connection,
             path,
@@ -67,7 +67,7 @@ def read(path: str | Path) -> tuple[Trace, ...]:
             "unnest($domains) AS domain, make_timestamptz(unnest($times)) AS scanned_at) "
             "USING (host, domain, scanned_at) ORDER BY number, hash",
             {
-                "path": escaped(str(path)),
+                "path": escape_pattern(str(path)),
                 "hosts": [about.host for about in file.traces],
                 "domains": [about.domain for about in file.traces],
                 "times": [microseconds(about.scanned_at) for about in file.traces],
@@ -103,7 +103,7 @@ def fetch_hashes(connection: DuckDBPyConnection, file: TraceFile) -> NDArray[np.
         connection,
         file.path,
         "SELECT hash FROM read_parquet($path, hive_partitioning = false)",
-        {"path": escaped(file.path)},
+        {"path": escape_pattern(file.path)},
     )
     hashes = rows["hash"]
     if hashes.dtype != np.int64 or column_sum(hashes) != file.sums[0][0]:
@@ -125,10 +125,10 @@ def microseconds(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
-def _look(connection: DuckDBPyConnection, paths: list[str]) -> list[TraceFile]:
+def _read_metadata(connection: DuckDBPyConnection, paths: list[str]) -> list[TraceFile]:
     if not paths:
         return []
-    names = [escaped(path) for path in paths]
+    names = [escape_pattern(path) for path in paths]
     try:
         told = connection.execute(
             "SELECT file_name, value FROM parquet_kv_metadata($names) WHERE key = $key", {"names": names, "key": KEY}
@@ -141,12 +141,12 @@ def _look(connection: DuckDBPyConnection, paths: list[str]) -> list[TraceFile]:
             {"names": names},
         ).fetchall():
             columns.setdefault(path, []).append((column[0], column[1], column[2]))
-    except failures() as error:
+    except duckdb_errors() as error:
         if len(paths) > 1:  # which of them?
             middle = len(paths) // 2
-            return _look(connection, paths[:middle]) + _look(connection, paths[middle:])
+            return _read_metadata(connection, paths[:middle]) + _read_metadata(connection, paths[middle:])
         if "://" not in paths[0] and not Path(paths[0]).exists():
-            raise _gone(paths[0]) from error
+            raise _missing_error(paths[0]) from error
         raise TraceError(paths[0], f"is no Parquet file ({one_line(error)})", DAMAGED) from error
     values: dict[str, list[bytes]] = {}
     for path, value in told:
@@ -155,7 +155,7 @@ def _look(connection: DuckDBPyConnection, paths: list[str]) -> list[TraceFile]:
     for path in paths:
         if len(values.get(path, [])) != 1 or columns.get(path) != SCHEMA:
             raise TraceError(path, "is no trace of samepaged", "import it, or keep other files elsewhere")
-        file = parse(path, _size(path), values[path][0])
+        file = parse_metadata(path, _size(path), values[path][0])
         if counts.get(path) != file.rows:
             raise TraceError(path, "has other rows than were written", DAMAGED)
         found.append(file)
@@ -166,10 +166,10 @@ def _size(path: str) -> int:
     try:
         return 0 if "://" in path else Path(path).stat().st_size
     except OSError as error:
-        raise _gone(path) from error
+        raise _missing_error(path) from error
 
 
-def _gone(path: str) -> TraceError:
+def _missing_error(path: str) -> TraceError:
     return TraceError(path, "is not there any more", "ask again, or keep traces for longer (traces.max_age)")
 
 
@@ -178,7 +178,7 @@ def _fetch(
 ) -> dict[str, NDArray[Any]]:
     try:
         found = connection.execute(query, parameters).fetchnumpy()
-    except failures() as error:
+    except duckdb_errors() as error:
         raise TraceError(path, f"cannot be read ({one_line(error)})", DAMAGED) from error
     return {name: np.asarray(column) for name, column in found.items()}
 
@@ -188,7 +188,7 @@ def _copy(traces: Sequence[Trace], path: Path) -> None:
     for trace in traces:
         first = int(np.searchsorted(trace.hashes, np.uint64(1 << 63)))
         columns.append((trace, _rotated(trace.hashes.view(np.int64), first), _rotated(trace.pages, first)))
-    told = described(columns, traces[0].sample)
+    told = format_metadata(columns, traces[0].sample)
     if len(columns) == 1:  # the rows are in order as they are, and nothing as long as they are is made beside them
         rows = {"hash": columns[0][1], "pages": columns[0][2]}
         number, order = "0", ""
@@ -200,9 +200,9 @@ def _copy(traces: Sequence[Trace], path: Path) -> None:
         }
         number, order = "number", "ORDER BY hash, number"
     names = {
-        "hosts": [trace.about.host for trace in traces],
-        "domains": [trace.about.domain for trace in traces],
-        "times": [microseconds(trace.about.scanned_at) for trace in traces],
+        "hosts": [trace.info.host for trace in traces],
+        "domains": [trace.info.domain for trace in traces],
+        "times": [microseconds(trace.info.scanned_at) for trace in traces],
     }
     with database() as connection:
         connection.register("rows", rows)
@@ -210,6 +210,7 @@ def _copy(traces: Sequence[Trace], path: Path) -> None:
             # COPY takes no parameters for these; both are quoted.
             f"COPY (SELECT $hosts[{number} + 1] AS host, $domains[{number} + 1] AS domain, "  # noqa: S608
             f"make_timestamptz($times[{number} + 1]) AS scanned_at, hash, pages FROM rows {order}) "
-            f"TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{KEY}: {literal(told)}}})",
+            f"TO {sql_literal(str(path))} "
+            f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{KEY}: {sql_literal(told)}}})",
             names,
         )

@@ -16,32 +16,32 @@ from urllib.parse import quote
 
 from samepaged.errors import TraceError
 from samepaged.traces import parquet
-from samepaged.traces.attribution_file import SUFFIX, sidecar
+from samepaged.traces.attribution_file import SUFFIX, attribution_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from samepaged.traces.trace import About, Trace
+    from samepaged.traces.trace import Trace, TraceInfo
 
-__all__ = ["Store"]
+__all__ = ["TraceStore"]
 
 NAME: Final = re.compile(
     r"date=([0-9]{4}-[01][0-9]-[0-3][0-9])/.*\.([0-2][0-9][0-5][0-9][0-5][0-9]\.[0-9]{6})\.parquet"
 )
 # Seconds after which nobody is still writing a file.
-STALE: Final = 3600
+STALE_SECONDS: Final = 3600
 # The longest name of a file, in bytes, on any file system that Linux is likely to have.
-LONGEST_NAME: Final = 200
+MAX_NAME_BYTES: Final = 200
 
 
-class Store:
+class TraceStore:
     """The traces below `root`. Raises TraceError, which names the file."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def path(self, about: About) -> Path:
+    def path(self, about: TraceInfo) -> Path:
         """Where this trace is, or would be."""
         return self.path_of(about.host, about.domain, about.scanned_at)
 
@@ -53,19 +53,19 @@ class Store:
             raise TraceError(
                 self.root, f"a trace of the time {scanned_at}", "give seconds of the Unix epoch"
             ) from error
-        directory = self.root / f"host={_safe(host)}" / f"date={when:%Y-%m-%d}"
-        return directory / f"{_safe(domain)}.{when:%H%M%S.%f}.parquet"
+        directory = self.root / f"host={_escape_name(host)}" / f"date={when:%Y-%m-%d}"
+        return directory / f"{_escape_name(domain)}.{when:%H%M%S.%f}.parquet"
 
     def write(self, trace: Trace) -> Path:
         """Add a trace: all of its file appears at once, or nothing. One of the same guest and moment is an error."""
-        path = self.path(trace.about)
+        path = self.path(trace.info)
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             if path.exists():
                 raise TraceError(path, "is there already", "give the trace another time, or remove that one")
         except OSError as error:
-            raise parquet.not_written(path, error) from error
+            raise parquet.write_error(path, error) from error
         try:
             parquet.write(path, [trace])
         except TraceError:
@@ -80,7 +80,7 @@ class Store:
         others keep here is none of them.
         """
         for path in sorted(self.root.glob(f"{_pattern(host)}/date=*/*.parquet")):
-            if not path.name.startswith(".") and _when(path) is not None and path.is_file():
+            if not path.name.startswith(".") and _scan_time(path) is not None and path.is_file():
                 yield path
 
     def size(self, host: str | None = None) -> int:
@@ -88,21 +88,21 @@ class Store:
         return sum(size for _, size in _sizes(self.files(host)))
 
     def prune(
-        self, now: float, *, age: float | None = None, most_bytes: int | None = None, host: str | None = None
+        self, now: float, *, max_age: float | None = None, max_bytes: int | None = None, host: str | None = None
     ) -> list[Path]:
-        """Remove traces (of `host` alone, if given) older than `age` seconds, then the oldest until all take no more
-        than `most_bytes`, with their owners. By the time in the files' names: what cannot be read is pruned, too.
+        """Remove traces (of `host` alone, if given) older than `max_age` seconds, then the oldest until all take no
+        more than `max_bytes`, with their owners. By the time in the files' names: what cannot be read is pruned, too.
         Returns the traces removed. Where a file cannot be removed, the others are, and then it is a TraceError.
         """
         sizes = dict(_sizes(self.files(host)))
         kept = sum(sizes.values())
         removed = []
         failure: TraceError | None = None
-        for when, path in sorted((_when(path) or 0.0, path) for path in sizes):
-            if (age is not None and when < now - age) or (most_bytes is not None and kept > most_bytes):
+        for when, path in sorted((_scan_time(path) or 0.0, path) for path in sizes):
+            if (max_age is not None and when < now - max_age) or (max_bytes is not None and kept > max_bytes):
                 try:
                     # First, so that no names outlive their trace.
-                    sidecar(path).unlink(missing_ok=True)
+                    attribution_path(path).unlink(missing_ok=True)
                     path.unlink(missing_ok=True)
                 except OSError as error:
                     why = f"cannot be removed ({error.strerror})"
@@ -124,16 +124,16 @@ class Store:
         left = [*self.root.glob("host=*/date=*/.*.parquet.*"), *self.root.glob(f"host=*/date=*/.*{SUFFIX}.*")]
         for path in self.root.glob(f"{_pattern(host)}/date=*/*{SUFFIX}"):
             trace = path.with_name(f"{path.name.removesuffix(SUFFIX)}.parquet")
-            if _when(trace) is not None and not trace.exists():
+            if _scan_time(trace) is not None and not trace.exists():
                 left.append(path)
         for path in left:
             with contextlib.suppress(OSError):
-                if path.stat().st_mtime < now - STALE:
+                if path.stat().st_mtime < now - STALE_SECONDS:
                     path.unlink()
 
 
 def _pattern(host: str | None) -> str:
-    return "host=*" if host is None else f"host={_safe(host)}"
+    return "host=*" if host is None else f"host={_escape_name(host)}"
 
 
 def _sizes(paths: Iterator[Path]) -> Iterator[tuple[Path, int]]:
@@ -141,12 +141,12 @@ def _sizes(paths: Iterator[Path]) -> Iterator[tuple[Path, int]]:
     for path in paths:
         size = 0
         with contextlib.suppress(OSError):  # it has none
-            size = sidecar(path).stat().st_size
+            size = attribution_path(path).stat().st_size
         with contextlib.suppress(OSError):  # another has just pruned it
             yield path, path.stat().st_size + size
 
 
-def _when(path: Path) -> float | None:
+def _scan_time(path: Path) -> float | None:
     """When the trace was taken, by its date's directory and its name; None where they are not a trace's."""
     found = NAME.fullmatch(f"{path.parent.name}/{path.name}")
     if found is None:
@@ -157,11 +157,11 @@ def _when(path: Path) -> float | None:
         return None
 
 
-def _safe(name: str) -> str:
+def _escape_name(name: str) -> str:
     """A name as a part of a path: any other name has another one."""
     quoted = quote(name, safe="", errors="surrogatepass").replace(".", "%2E")
     if quoted.startswith("_"):  # Spark passes over such files
         quoted = f"%5F{quoted[1:]}"
-    if len(quoted) > LONGEST_NAME:
+    if len(quoted) > MAX_NAME_BYTES:
         quoted = f"{quoted[:120]}%~{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
     return quoted or "%"

@@ -7,67 +7,67 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import TraceError
-from samepaged.traces.database import database, failures, one_line
-from samepaged.traces.parquet import look
+from samepaged.traces.database import database, duckdb_errors, one_line
+from samepaged.traces.parquet import read_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from samepaged.traces.metadata import TraceFile
-    from samepaged.traces.trace import About
+    from samepaged.traces.trace import TraceInfo
 
-__all__ = ["guest", "newest", "paths", "survey"]
+__all__ = ["find_paths", "guest_key", "newest_traces", "survey"]
 
 # What all traces that are compared have to have in common, as an error calls it.
-COMMON: Final = ("seed", "page size", "hash bits", "sample")
+COMMON_PROPERTIES: Final = ("seed", "page size", "hash bits", "sample")
 
 
 def survey(place: Path | str, *, mixed_samples: bool = False) -> tuple[TraceFile, ...]:
-    """The trace files of a place, as `paths` finds them.
+    """The trace files of a place, as `find_paths` finds them.
 
     Looked at, not read; in the order of their first traces' hosts, domains and times. Raises TraceError where one is
     none, where one's hashes cannot be compared with the others' (with `mixed_samples`, samples of different sizes
     can), where two have the same trace, and where there is none.
     """
-    files = look(list(paths(str(place))))
+    files = read_metadata(list(find_paths(str(place))))
     if not files:
         raise TraceError(place, "has no traces", "record some (traces.enabled), or import them")
     _check_common(files, mixed_samples=mixed_samples)
     seen: dict[tuple[object, ...], str] = {}
     for file in files:
         for about in file.traces:
-            for key in {guest(about), (about.host, about.domain)}:
+            for key in {guest_key(about), (about.host, about.domain)}:
                 other = seen.setdefault((*key, about.scanned_at), file.path)
                 if other != file.path:
                     raise TraceError(file.path, f"has a trace that {other} has, too", "keep one of them")
     return tuple(sorted(files, key=lambda file: [(one.host, one.domain, one.scanned_at) for one in file.traces[:1]]))
 
 
-def guest(about: About) -> tuple[str, ...]:
+def guest_key(about: TraceInfo) -> tuple[str, ...]:
     """Tells guests apart: by UUID, where it is known, else by host and domain."""
     return (about.host, about.domain) if about.uuid is None else (about.uuid,)
 
 
-def newest(files: Iterable[TraceFile]) -> list[tuple[TraceFile, About]]:
+def newest_traces(files: Iterable[TraceFile]) -> list[tuple[TraceFile, TraceInfo]]:
     """Each guest's newest trace, in the order of hosts and domains. A guest that has moved is where it was last, and of
     those that were defined anew under the same name of a host, the last is there.
     """
     # By name first: an older definition of the same domain is gone.
-    here: dict[tuple[str, ...], tuple[TraceFile, About]] = {}
+    here: dict[tuple[str, ...], tuple[TraceFile, TraceInfo]] = {}
     for file in files:
         for about in file.traces:
             known = here.get((about.host, about.domain))
             if known is None or known[1].scanned_at < about.scanned_at:
                 here[about.host, about.domain] = file, about
-    found: dict[tuple[str, ...], tuple[TraceFile, About]] = {}
+    found: dict[tuple[str, ...], tuple[TraceFile, TraceInfo]] = {}
     for file, about in here.values():
-        known = found.get(guest(about))
+        known = found.get(guest_key(about))
         if known is None or known[1].scanned_at < about.scanned_at:
-            found[guest(about)] = file, about
+            found[guest_key(about)] = file, about
     return sorted(found.values(), key=lambda one: (one[1].host, one[1].domain, one[1].scanned_at))
 
 
-def paths(place: str) -> Iterator[str]:
+def find_paths(place: str) -> Iterator[str]:
     """The Parquet files below a directory, or a single file, or those of a pattern or an address that DuckDB knows.
     Raises TraceError where there is no such place.
     """
@@ -94,7 +94,7 @@ def _globbed(pattern: str) -> list[str]:
             return [
                 row[0] for row in connection.execute("SELECT file FROM glob(?) ORDER BY file", [pattern]).fetchall()
             ]
-        except failures() as error:
+        except duckdb_errors() as error:
             raise TraceError(
                 pattern, f"cannot be listed ({one_line(error)})", "see what DuckDB needs for it"
             ) from error
@@ -111,7 +111,7 @@ def _check_common(files: list[TraceFile], *, mixed_samples: bool) -> None:
     paths = [file.path for file in files for _ in file.traces]
     usual = Counter(kinds).most_common(1)[0][0]
     for path, kind in zip(paths, kinds, strict=True):
-        for what, value, others in zip(COMMON, kind, usual, strict=True):
+        for what, value, others in zip(COMMON_PROPERTIES, kind, usual, strict=True):
             if value != others:
                 raise TraceError(
                     path, f"has {what} {value}, and others {others}", "study what can be compared, each in its place"

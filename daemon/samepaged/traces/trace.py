@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sharing.digest import starts_of_states
+from samepaged.sharing.digest import state_starts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.sharing.digest import Contents, PageDigest
 
-__all__ = ["MOST_HALVINGS", "About", "PageSizeCounts", "Trace", "seed_id", "threshold", "utc"]
+__all__ = ["MAX_SAMPLE_HALVINGS", "PageSizeCounts", "Trace", "TraceInfo", "sample_threshold", "seed_id", "utc"]
 
 # A sample has the lowest 1/N of the hashes, N being 1, 2, 4, up to 2 to this power.
-MOST_HALVINGS: Final = 16
+MAX_SAMPLE_HALVINGS: Final = 16
 
 
 def seed_id(seed: int) -> str:
@@ -32,12 +32,12 @@ def utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def threshold(sample: int) -> int | None:
+def sample_threshold(sample: int) -> int | None:
     """The rows of a sample of 1/`sample` are those whose hash, as a signed integer, is below this; None for all.
     ValueError where `sample` is no power of two from 1 to 2**MOST_HALVINGS.
     """
-    if sample < 1 or sample.bit_count() != 1 or sample > 1 << MOST_HALVINGS:
-        raise ValueError(f"a sample is 1/N for N a power of two up to {1 << MOST_HALVINGS}, not {sample}")
+    if sample < 1 or sample.bit_count() != 1 or sample > 1 << MAX_SAMPLE_HALVINGS:
+        raise ValueError(f"a sample is 1/N for N a power of two up to {1 << MAX_SAMPLE_HALVINGS}, not {sample}")
     return None if sample == 1 else (1 << 64) // sample - (1 << 63)
 
 
@@ -60,7 +60,7 @@ class PageSizeCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class TraceInfo:
     """Whose a trace is, and its counts: of the whole guest, also where only a sample of its rows is at hand.
 
     `scanned_at` is in seconds of the Unix epoch, `page_size` and `host_memory` (all of the host's) in bytes; `seed` is
@@ -98,10 +98,10 @@ class About:
 @dataclass(frozen=True, slots=True)
 class Trace:
     """`hashes` (uint64, ascending, each once) and how many `pages` (int32) have each; of all contents, or with
-    `sample` N of those of the lowest 1/N of the hashes (`threshold`).
+    `sample` N of those of the lowest 1/N of the hashes (`sample_threshold`).
     """
 
-    about: About
+    info: TraceInfo
     hashes: NDArray[np.uint64] = field(repr=False)
     pages: NDArray[np.int32] = field(repr=False)
     sample: int = 1
@@ -123,16 +123,16 @@ class Trace:
     ) -> Trace:
         """The trace of a digest, which is left as it is. Takes up to 32 bytes a page meanwhile."""
         ordered = np.sort(digest.pages)
-        swapped, zero, first = starts_of_states(ordered)
+        swapped, zero, first = state_starts(ordered)
         hashed = ordered[first:]
         is_first = np.ones(len(hashed), dtype=np.bool_)
         np.not_equal(hashed[1:], hashed[:-1], out=is_first[1:])
         hashes, starts = hashed[is_first], np.flatnonzero(is_first)
         hashed_pages = len(hashed)
         del ordered, hashed, is_first
-        about = About(
-            host=_valid(host),
-            domain=_valid(domain),
+        about = TraceInfo(
+            host=_valid_unicode(host),
+            domain=_valid_unicode(domain),
             uuid=uuid,
             scanned_at=scanned_at,
             page_size=digest.page_size,
@@ -151,13 +151,13 @@ class Trace:
 
     def sampled(self, sample: int) -> Trace:
         """The same, with the contents of the lowest 1/`sample` of the hashes, or fewer where it has fewer."""
-        most = threshold(sample)
+        most = sample_threshold(sample)
         if sample <= self.sample or most is None:
             return self
         kept = self.hashes.view(np.int64) < most
-        return Trace(self.about, self.hashes[kept], self.pages[kept], sample)
+        return Trace(self.info, self.hashes[kept], self.pages[kept], sample)
 
 
-def _valid(name: str) -> str:
+def _valid_unicode(name: str) -> str:
     """A name as valid Unicode, which Parquet requires; as in text_layout.py."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from observability.grafana.generator.panels import Line, Said, bars, figure, fixed, grid, lines, own, shaded
+from observability.grafana.generator.panels import (
+    PanelOptions,
+    Target,
+    bar_gauge,
+    colour_scheme,
+    column_overrides,
+    stat_panel,
+    table_panel,
+    time_series,
+    with_colours,
+)
 from observability.grafana.generator.promql import guest, host
-from observability.grafana.generator.shared_panels import INTER, MERGED, organised
+from observability.grafana.generator.shared_panels import INTER, MERGED, organize_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from grafana_foundation_sdk.builders import bargauge, stat, table, timeseries
 
-__all__ = ["involved", "known", "labelled", "looked_at", "most_involved", "split"]
+__all__ = [
+    "involvement_panel",
+    "labelled_ratio_by_guest_panel",
+    "labelled_ratio_panel",
+    "most_involved_panel",
+    "scan_time_panel",
+    "split_panel",
+]
 
-MOST: Final = 20
+MAX_ROWS: Final = 20
 # Those that are most of it, in one colour each wherever they are shown.
 COLOURS: Final = {
     "heap": "green",
@@ -33,43 +50,45 @@ COLOURS: Final = {
     "unknown": "#8e8e8e",
     "other": "#bababa",
 }
-ASKED: Final = "Of guests that were asked (sources.enabled); docs/reference/metrics.md lists the kinds."
+ATTRIBUTED_GUESTS: Final = "Of guests that were asked (sources.enabled); docs/reference/metrics.md lists the kinds."
 
 
-def split(metric: Callable[..., str], width: int) -> timeseries.Panel:
+def split_panel(metric: Callable[..., str], width: int) -> timeseries.Panel:
     """A stack of the kinds; `metric` makes a selector of a metric's name."""
-    said = Said(
+    said = PanelOptions(
         "Sharing by kind of page",
         "Self-sharing and what is shared with others, by what the pages are, split so that it adds up: each content's "
-        f"in equal parts over its pages. Kinds of little sharing are under other. {ASKED}",
+        f"in equal parts over its pages. Kinds of little sharing are under other. {ATTRIBUTED_GUESTS}",
         "bytes",
         width,
         9,
     )
     query = f"sum by (kind) ({metric('samepage_source_split_bytes')})"
-    return fixed(lines(said, Line(query, "{{kind}}"), stacked=True), COLOURS)
+    return with_colours(time_series(said, Target(query, "{{kind}}"), stacked=True), COLOURS)
 
 
-def most_involved() -> table.Panel:
+def most_involved_panel() -> table.Panel:
     """The guests' kinds with the most sharing."""
-    said = Said(
+    said = PanelOptions(
         "What shares most",
-        f"Sharing that involves pages of a kind; the {MOST} largest of all guests. A content may have copies of "
+        f"Sharing that involves pages of a kind; the {MAX_ROWS} largest of all guests. A content may have copies of "
         "several kinds, so this does not add up.",
         "bytes",
         7,
         9,
     )
-    query = f"sort_desc(topk({MOST}, sum by (domain, kind) ({host('samepage_source_sharing_bytes')})))"
-    panel = grid(said, [query], organised({"domain": "Guest", "kind": "Kind", "Value": "Involved"}))
+    query = f"sort_desc(topk({MAX_ROWS}, sum by (domain, kind) ({host('samepage_source_sharing_bytes')})))"
+    panel = table_panel(said, [query], organize_fields({"domain": "Guest", "kind": "Kind", "Value": "Involved"}))
     gauge = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
-    panel.override_by_name("Involved", [*own("bytes", 150, cellOptions=gauge), *shaded("continuous-BlPu")])
+    panel.override_by_name(
+        "Involved", [*column_overrides("bytes", 150, cellOptions=gauge), *colour_scheme("continuous-BlPu")]
+    )
     return panel
 
 
-def labelled() -> bargauge.Panel:
+def labelled_ratio_by_guest_panel() -> bargauge.Panel:
     """The guests of whose pages the least is known."""
-    said = Said(
+    said = PanelOptions(
         "Least known",
         "Of a guest's pages in use, the part whose kind is known; the ten guests with the least. 0: no Linux kernel "
         "was found in it.",
@@ -78,12 +97,12 @@ def labelled() -> bargauge.Panel:
         9,
     )
     query = f"sort(bottomk(10, max by (domain) ({host('samepage_source_labelled_ratio')})))"
-    return bars(said, query, "{{domain}}", MERGED).max(1)
+    return bar_gauge(said, query, "{{domain}}", MERGED).max(1)
 
 
-def involved() -> bargauge.Panel:
+def involvement_panel() -> bargauge.Panel:
     """The guest's kinds with the most sharing."""
-    said = Said(
+    said = PanelOptions(
         "Sharing that involves",
         "Sharing that involves pages of each kind; a content may have copies of several, so this does not add up.",
         "bytes",
@@ -91,16 +110,18 @@ def involved() -> bargauge.Panel:
         9,
     )
     query = f"sort_desc(sum by (kind) ({guest('samepage_source_sharing_bytes')}))"
-    return bars(said, query, "{{kind}}", INTER)
+    return bar_gauge(said, query, "{{kind}}", INTER)
 
 
-def known() -> stat.Panel:
+def labelled_ratio_panel() -> stat.Panel:
     """How much is known of the guest's pages."""
-    said = Said("Known", "Of the guest's pages in use, the part whose kind is known.", "percentunit", 5, 4)
-    return figure(said, guest("samepage_source_labelled_ratio"))
+    said = PanelOptions("Known", "Of the guest's pages in use, the part whose kind is known.", "percentunit", 5, 4)
+    return stat_panel(said, guest("samepage_source_labelled_ratio"))
 
 
-def looked_at() -> stat.Panel:
+def scan_time_panel() -> stat.Panel:
     """When that was last asked."""
-    said = Said("Looked at", "When the scan began whose pages these are: every n-th asks.", "dateTimeFromNow", 5, 5)
-    return figure(said, f"{guest('samepage_source_last_scan_timestamp_seconds')} * 1000")
+    said = PanelOptions(
+        "Looked at", "When the scan began whose pages these are: every n-th asks.", "dateTimeFromNow", 5, 5
+    )
+    return stat_panel(said, f"{guest('samepage_source_last_scan_timestamp_seconds')} * 1000")

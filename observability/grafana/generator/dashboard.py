@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from grafana_foundation_sdk.cog.builder import Builder
     from grafana_foundation_sdk.models.dashboard import Panel
 
-__all__ = ["DATASOURCE", "GUEST_UID", "HOST_UID", "chooser", "frame", "row"]
+__all__ = ["DATASOURCE", "GUEST_UID", "HOST_UID", "add_row", "new_dashboard", "query_variable"]
 
 HOST_UID: Final = "samepaged-host"
 GUEST_UID: Final = "samepaged-guest"
@@ -28,7 +28,7 @@ DATASOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 ALERTS: Final = 'ALERTS{alertname=~"Samepage.*", alertstate="firing", instance=~"$instance|"}'
 
 
-def frame(uid: str, title: str, description: str, other: tuple[str, str]) -> build.Dashboard:
+def new_dashboard(uid: str, title: str, description: str, other: tuple[str, str]) -> build.Dashboard:
     """An empty dashboard of one samepaged, with a link to the `other` (its uid and title)."""
     return (
         build.Dashboard(title)
@@ -47,11 +47,11 @@ def frame(uid: str, title: str, description: str, other: tuple[str, str]) -> bui
             .type("prometheus")
             .current(VariableOption(text="default", value="default"))
         )
-        .with_variable(chooser("instance", "Host", "label_values(samepage_build_info, instance)"))
+        .with_variable(query_variable("instance", "Host", "label_values(samepage_build_info, instance)"))
     )
 
 
-def chooser(name: str, label: str, query: str) -> build.QueryVariable:
+def query_variable(name: str, label: str, query: str) -> build.QueryVariable:
     """A variable with one of the values that `query` gives."""
     return (
         build.QueryVariable(name)
@@ -63,7 +63,7 @@ def chooser(name: str, label: str, query: str) -> build.QueryVariable:
     )
 
 
-def row(dashboard: build.Dashboard, title: str, panels: Sequence[Builder[Panel]]) -> build.Dashboard:
+def add_row(dashboard: build.Dashboard, title: str, panels: Sequence[Builder[Panel]]) -> build.Dashboard:
     """`dashboard` with one more row, open, of these panels."""
     dashboard.with_row(build.Row(title))
     for panel in panels:

@@ -10,12 +10,12 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from observability.grafana.generator.guest import guest_dashboard
 from observability.grafana.generator.host import host_dashboard
 
-__all__ = ["DASHBOARDS", "documents", "generated"]
+__all__ = ["DASHBOARDS", "dashboard_documents", "generated"]
 
 DASHBOARDS: Final = Path(__file__).parents[1] / "dashboards"
 
 
-def documents() -> dict[str, str]:
+def dashboard_documents() -> dict[str, str]:
     """The text of each dashboard by file name."""
     encoder = JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False)
     return {
@@ -26,5 +26,5 @@ def documents() -> dict[str, str]:
 
 def generated(directory: Path = DASHBOARDS) -> dict[Path, str | None]:
     """The files of `directory`; None for a file of a dashboard that no longer exists."""
-    made = {directory / name: text for name, text in documents().items()}
+    made = {directory / name: text for name, text in dashboard_documents().items()}
     return {**dict.fromkeys(directory.glob("*.json")), **made}

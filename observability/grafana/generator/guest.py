@@ -4,22 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from observability.grafana.generator.attribution_panels import involved, known, looked_at, split
-from observability.grafana.generator.dashboard import GUEST_UID, HOST_UID, chooser, frame, row
-from observability.grafana.generator.panels import Line, Said, bars, figure, grid, lines, own
+from observability.grafana.generator.attribution_panels import (
+    involvement_panel,
+    labelled_ratio_panel,
+    scan_time_panel,
+    split_panel,
+)
+from observability.grafana.generator.dashboard import GUEST_UID, HOST_UID, add_row, new_dashboard, query_variable
+from observability.grafana.generator.panels import (
+    PanelOptions,
+    Target,
+    bar_gauge,
+    column_overrides,
+    stat_panel,
+    table_panel,
+    time_series,
+)
 from observability.grafana.generator.promql import drift, guest, host, new_failures, pause_quantile
 from observability.grafana.generator.shared_panels import (
     COST,
     INTER,
     LIMIT,
     MERGED,
-    OBSTACLES,
+    OBSTACLE_DESCRIPTIONS,
     SELF,
     STABLE,
-    failures,
-    memory_by_state,
-    organised,
-    reasons,
+    failures_panel,
+    memory_by_state_panel,
+    organize_fields,
+    reasons_panel,
 )
 
 if TYPE_CHECKING:
@@ -34,18 +47,22 @@ PAIR: Final = "samepage_pair_inter_sharing_bytes"
 
 def guest_dashboard() -> dashboard.Dashboard:
     """Guest: six rows."""
-    board = frame(
+    board = new_dashboard(
         GUEST_UID,
         "samepaged: guest",
         "How much memory one guest could share, with which others, and how much of it KSM has merged.",
         (HOST_UID, "The host"),
-    ).with_variable(chooser("domain", "Guest", f"label_values({host('samepage_domain_info')}, domain)"))
-    row(board, "Now", _now())
-    row(board, "Memory and sharing", [_memory(), _sharing(), _others()])
-    row(board, "KSM beside what is possible", [_merging(), _capture(), _obstacle()])
-    row(board, "Where sharing comes from", [split(guest, 12), involved(), known(), looked_at()])
-    row(board, "Pauses", [_pauses(), _drift()])
-    return row(board, "Scans", [_info(), _fallback(), _duration(), _read(), failures(_failures(), 8)])
+    ).with_variable(query_variable("domain", "Guest", f"label_values({host('samepage_domain_info')}, domain)"))
+    add_row(board, "Now", _now())
+    add_row(board, "Memory and sharing", [_memory(), _sharing(), _others()])
+    add_row(board, "KSM beside what is possible", [_merging(), _capture(), _obstacle()])
+    add_row(
+        board,
+        "Where sharing comes from",
+        [split_panel(guest, 12), involvement_panel(), labelled_ratio_panel(), scan_time_panel()],
+    )
+    add_row(board, "Pauses", [_pauses(), _drift()])
+    return add_row(board, "Scans", [_info(), _fallback(), _duration(), _read(), failures_panel(_failures(), 8)])
 
 
 def _failures() -> str:
@@ -54,13 +71,13 @@ def _failures() -> str:
 
 def _now() -> list[stat.Panel]:
     return [
-        figure(Said("Memory", "What the guest was given.", "bytes", 4, 4), f"sum({MEMORY})"),
-        figure(
-            Said("Self-sharing", "What the guest could share within itself.", "bytes", 4, 4),
+        stat_panel(PanelOptions("Memory", "What the guest was given.", "bytes", 4, 4), f"sum({MEMORY})"),
+        stat_panel(
+            PanelOptions("Self-sharing", "What the guest could share within itself.", "bytes", 4, 4),
             guest("samepage_domain_self_sharing_bytes"),
         ),
-        figure(
-            Said(
+        stat_panel(
+            PanelOptions(
                 "Shared with others",
                 "Contents that some other guest of its group has too: what would be lost if it left.",
                 "bytes",
@@ -69,12 +86,12 @@ def _now() -> list[stat.Panel]:
             ),
             guest("samepage_domain_shared_with_others_bytes"),
         ),
-        figure(
-            Said("Merged by KSM", "Pages of the guest that KSM has merged now, zero pages too.", "bytes", 4, 4),
+        stat_panel(
+            PanelOptions("Merged by KSM", "Pages of the guest that KSM has merged now, zero pages too.", "bytes", 4, 4),
             guest("samepage_domain_ksm_merged_bytes"),
         ),
-        figure(
-            Said(
+        stat_panel(
+            PanelOptions(
                 "Capture",
                 "Pages that KSM has merged, as a part of those whose content recurs on the host, zero pages too.",
                 "percentunit",
@@ -83,19 +100,19 @@ def _now() -> list[stat.Panel]:
             ),
             guest("samepage_ksm_capture_ratio"),
         ),
-        figure(
-            Said("Last scan", "When the guest was last scanned with success.", "dateTimeFromNow", 4, 4),
+        stat_panel(
+            PanelOptions("Last scan", "When the guest was last scanned with success.", "dateTimeFromNow", 4, 4),
             f"{guest('samepage_domain_last_scan_success_timestamp_seconds')} * 1000",
         ),
     ]
 
 
 def _memory() -> timeseries.Panel:
-    return memory_by_state(guest, "samepage_domain_memory_bytes", 9)
+    return memory_by_state_panel(guest, "samepage_domain_memory_bytes", 9)
 
 
 def _sharing() -> timeseries.Panel:
-    said = Said(
+    said = PanelOptions(
         "Sharing",
         "Self-sharing is within the guest. Shared with others are its distinct contents that some other guest of its "
         "group has too. Stable is the part of self-sharing whose pages kept their content since the scan before: KSM "
@@ -104,16 +121,16 @@ def _sharing() -> timeseries.Panel:
         9,
         9,
     )
-    return lines(
+    return time_series(
         said,
-        Line(guest("samepage_domain_self_sharing_bytes"), "self-sharing", SELF),
-        Line(guest("samepage_domain_shared_with_others_bytes"), "shared with others", INTER),
-        Line(guest("samepage_domain_stable_self_sharing_bytes"), "stable self-sharing", STABLE, limit=True),
+        Target(guest("samepage_domain_self_sharing_bytes"), "self-sharing", SELF),
+        Target(guest("samepage_domain_shared_with_others_bytes"), "shared with others", INTER),
+        Target(guest("samepage_domain_stable_self_sharing_bytes"), "stable self-sharing", STABLE, limit=True),
     )
 
 
 def _others() -> bargauge.Panel:
-    said = Said(
+    said = PanelOptions(
         "Shares most with",
         "Contents that this guest and another both have. Only the host's largest pairs are known (export.pairs).",
         "bytes",
@@ -125,89 +142,91 @@ def _others() -> bargauge.Panel:
     pairs = " or ".join(
         f'sum by (other) (label_replace({side}, "other", "$1", "{other}", "(.*)"))' for side, other in sides
     )
-    return bars(said, f"sort_desc({pairs})", "{{other}}", INTER)
+    return bar_gauge(said, f"sort_desc({pairs})", "{{other}}", INTER)
 
 
 def _merging() -> timeseries.Panel:
-    said = Said(
+    said = PanelOptions(
         "Merged and potential",
         "Merged: pages of the guest that KSM has merged now. Potential: its pages whose content recurs on the host, "
         "zero pages too. Profit: merged less what KSM's bookkeeping takes for this guest, by the kernel's formula.",
         "bytes",
         9,
     )
-    return lines(
+    return time_series(
         said,
-        Line(guest("samepage_domain_ksm_potential_bytes"), "potential", INTER),
-        Line(guest("samepage_domain_ksm_merged_bytes"), "merged", MERGED),
-        Line(guest("samepage_domain_ksm_profit_bytes"), "profit", SELF, limit=True),
+        Target(guest("samepage_domain_ksm_potential_bytes"), "potential", INTER),
+        Target(guest("samepage_domain_ksm_merged_bytes"), "merged", MERGED),
+        Target(guest("samepage_domain_ksm_profit_bytes"), "profit", SELF, limit=True),
     )
 
 
 def _capture() -> timeseries.Panel:
-    said = Said("Capture", "Merged, as a part of the potential: of this guest and of the host.", "percentunit", 9)
-    return lines(
+    said = PanelOptions(
+        "Capture", "Merged, as a part of the potential: of this guest and of the host.", "percentunit", 9
+    )
+    return time_series(
         said,
-        Line(guest("samepage_ksm_capture_ratio"), "guest", MERGED),
-        Line(host("samepage_ksm_capture_ratio", 'domain=""'), "host", INTER, limit=True),
+        Target(guest("samepage_ksm_capture_ratio"), "guest", MERGED),
+        Target(host("samepage_ksm_capture_ratio", 'domain=""'), "host", INTER, limit=True),
     ).max(1)
 
 
 def _obstacle() -> table.Panel:
-    said = Said(
+    said = PanelOptions(
         "What stands in KSM's way",
-        f"Why KSM cannot merge this guest's memory, if it cannot. {OBSTACLES}",
+        f"Why KSM cannot merge this guest's memory, if it cannot. {OBSTACLE_DESCRIPTIONS}",
         "string",
         6,
     )
-    return reasons(said, guest("samepage_domain_merge_obstacle_info"), "Obstacle")
+    return reasons_panel(said, guest("samepage_domain_merge_obstacle_info"), "Obstacle")
 
 
 def _pauses() -> timeseries.Panel:
-    said = Said(
+    said = PanelOptions(
         "Pauses",
         "How long the guest stood still for samepaged: the median and the 99th percentile of the six hours before (a "
         "histogram: read them as up to), the longest of the last scan, and the limit (scan.max_pause).",
         "s",
         12,
     )
-    return lines(
+    return time_series(
         said,
-        Line(guest("samepage_domain_last_pause_seconds"), "longest, last scan", COST),
-        Line(pause_quantile(0.99, PAUSES), "99th percentile", INTER),
-        Line(pause_quantile(0.5, PAUSES), "median", SELF),
-        Line(host("samepage_config_max_pause_seconds"), "limit", LIMIT, limit=True),
+        Target(guest("samepage_domain_last_pause_seconds"), "longest, last scan", COST),
+        Target(pause_quantile(0.99, PAUSES), "99th percentile", INTER),
+        Target(pause_quantile(0.5, PAUSES), "median", SELF),
+        Target(host("samepage_config_max_pause_seconds"), "limit", LIMIT, limit=True),
     )
 
 
 def _drift() -> timeseries.Panel:
-    said = Said(
+    said = PanelOptions(
         "Clock drift",
         "The part of the last hour for which samepaged suspended the guest, in parts per million: its clock loses this "
         "time. The limit is scan.max_drift, if it is below 1.",
         "conppm",
         12,
     )
-    return lines(
+    return time_series(
         said,
-        Line(drift(guest("samepage_domain_paused_ratio")), "last hour", COST),
-        Line(drift(f"({host('samepage_config_max_drift_ratio')} < 1)"), "limit", LIMIT, limit=True),
+        Target(drift(guest("samepage_domain_paused_ratio")), "last hour", COST),
+        Target(drift(f"({host('samepage_config_max_drift_ratio')} < 1)"), "limit", LIMIT, limit=True),
     )
 
 
 def _info() -> table.Panel:
-    said = Said(
+    said = PanelOptions(
         "How it was scanned", "The guest's UUID and group, and the mode and reader of its last scan.", "string", 16, 4
     )
     query = f"max by (group, mode, reader, uuid) ({guest('samepage_domain_info')})"
     names = {"group": "Group", "mode": "Mode", "reader": "Reader", "uuid": "UUID"}
-    panel = grid(said, [query], organised(names, ["Value"]))
-    panel.override_by_name("UUID", own(width=320))
+    panel = table_panel(said, [query], organize_fields(names, ["Value"]))
+    panel.override_by_name("UUID", column_overrides(width=320))
     return panel
 
 
 def _fallback() -> table.Panel:
-    said = Said(
+    said = PanelOptions(
         "Not as preferred, because",
         "Why the last scan was not done in the mode or by the reader that was preferred, where it was not "
         "(docs/reference/metrics.md lists the reasons).",
@@ -215,20 +234,20 @@ def _fallback() -> table.Panel:
         8,
         4,
     )
-    return reasons(said, guest("samepage_domain_fallback_info"), "Reason")
+    return reasons_panel(said, guest("samepage_domain_fallback_info"), "Reason")
 
 
 def _duration() -> timeseries.Panel:
-    said = Said("Duration of a scan", "What the last scan of the guest took.", "s", 8)
-    return lines(said, Line(guest("samepage_domain_scan_duration_seconds"), "last scan", MERGED))
+    said = PanelOptions("Duration of a scan", "What the last scan of the guest took.", "s", 8)
+    return time_series(said, Target(guest("samepage_domain_scan_duration_seconds"), "last scan", MERGED))
 
 
 def _read() -> timeseries.Panel:
-    said = Said(
+    said = PanelOptions(
         "Memory read",
         "Memory that the guest's last scan read. A rescan by the kernel's soft-dirty bits reads what was written "
         "since.",
         "bytes",
         8,
     )
-    return lines(said, Line(guest("samepage_domain_read_bytes"), "last scan", MERGED))
+    return time_series(said, Target(guest("samepage_domain_read_bytes"), "last scan", MERGED))

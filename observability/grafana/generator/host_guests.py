@@ -13,14 +13,29 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from observability.grafana.generator.dashboard import GUEST_UID
-from observability.grafana.generator.panels import Line, Said, bars, grid, lines, own, shaded
+from observability.grafana.generator.panels import (
+    PanelOptions,
+    Target,
+    bar_gauge,
+    colour_scheme,
+    column_overrides,
+    table_panel,
+    time_series,
+)
 from observability.grafana.generator.promql import REF_IDS, drift, host
-from observability.grafana.generator.shared_panels import MERGED, organised
+from observability.grafana.generator.shared_panels import MERGED, organize_fields
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import bargauge, table, timeseries
 
-__all__ = ["group_inter_sharing", "group_self_sharing", "guests", "matrix", "page_sizes", "pairs"]
+__all__ = [
+    "group_inter_sharing_panel",
+    "group_self_sharing_panel",
+    "guests_panel",
+    "page_sizes_panel",
+    "pair_heatmap_panel",
+    "pairs_panel",
+]
 
 PAIRS: Final = host("samepage_pair_inter_sharing_bytes")
 LINK: Final = {
@@ -32,20 +47,24 @@ SHADE: Final = "continuous-BlPu"
 GAUGE: Final = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
 # The columns of the table of guests: name, query, properties.
 COLUMNS: Final = (
-    ("Memory", host("samepage_domain_memory_bytes"), own("bytes")),
-    ("Self-sharing", host("samepage_domain_self_sharing_bytes"), own("bytes")),
-    ("Shared with others", host("samepage_domain_shared_with_others_bytes"), own("bytes", 150)),
-    ("Merged by KSM", host("samepage_domain_ksm_merged_bytes"), own("bytes", 130)),
-    ("Capture", host("samepage_ksm_capture_ratio", 'domain!=""'), own("percentunit")),
-    ("Longest pause", host("samepage_domain_last_pause_seconds"), own("s", 120)),
-    ("Clock drift", drift(host("samepage_domain_paused_ratio")), own("conppm", 110)),
-    ("Scanned", f"1000 * {host('samepage_domain_last_scan_success_timestamp_seconds')}", own("dateTimeFromNow", 150)),
+    ("Memory", host("samepage_domain_memory_bytes"), column_overrides("bytes")),
+    ("Self-sharing", host("samepage_domain_self_sharing_bytes"), column_overrides("bytes")),
+    ("Shared with others", host("samepage_domain_shared_with_others_bytes"), column_overrides("bytes", 150)),
+    ("Merged by KSM", host("samepage_domain_ksm_merged_bytes"), column_overrides("bytes", 130)),
+    ("Capture", host("samepage_ksm_capture_ratio", 'domain!=""'), column_overrides("percentunit")),
+    ("Longest pause", host("samepage_domain_last_pause_seconds"), column_overrides("s", 120)),
+    ("Clock drift", drift(host("samepage_domain_paused_ratio")), column_overrides("conppm", 110)),
+    (
+        "Scanned",
+        f"1000 * {host('samepage_domain_last_scan_success_timestamp_seconds')}",
+        column_overrides("dateTimeFromNow", 150),
+    ),
 )
 
 
-def guests() -> table.Panel:
+def guests_panel() -> table.Panel:
     """One row a guest."""
-    said = Said(
+    said = PanelOptions(
         "Guests",
         "Each guest as the last scan that reached it found it. Shared with others: what would be lost if it left; this "
         "does not add up. Longest pause: of the last scan. Clock drift: the part of the last hour for which "
@@ -61,16 +80,16 @@ def guests() -> table.Panel:
     names = {"domain": "Guest", "group": "Group"}
     names |= {f"Value #{ref_id}": name for ref_id, (name, _, _) in zip(REF_IDS[1:], COLUMNS, strict=False)}
     names |= {"mode": "Mode", "reader": "Reader"}
-    panel = grid(said, queries, ("merge", {}), organised(names, ["Value #A"]))
+    panel = table_panel(said, queries, ("merge", {}), organize_fields(names, ["Value #A"]))
     for name, _, properties in COLUMNS:
         panel.override_by_name(name, properties)
-    panel.override_by_name("Guest", [*own("string", 220), DynamicConfigValue("links", [LINK])])
+    panel.override_by_name("Guest", [*column_overrides("string", 220), DynamicConfigValue("links", [LINK])])
     return panel
 
 
-def pairs() -> table.Panel:
+def pairs_panel() -> table.Panel:
     """The largest pairs, as a list."""
-    said = Said(
+    said = PanelOptions(
         "Pairs that share most",
         "Contents that both guests have, whatever their groups: what is lost if the two are parted. Only the largest "
         "pairs are exported (export.pairs).",
@@ -79,14 +98,18 @@ def pairs() -> table.Panel:
         10,
     )
     query = f"sort_desc(sum by (domain_a, domain_b) ({PAIRS}))"
-    panel = grid(said, [query], organised({"domain_a": "Guest", "domain_b": "and", "Value": "Inter-VM sharing"}))
-    panel.override_by_name("Inter-VM sharing", [*own("bytes", 200, cellOptions=GAUGE), *shaded(SHADE)])
+    panel = table_panel(
+        said, [query], organize_fields({"domain_a": "Guest", "domain_b": "and", "Value": "Inter-VM sharing"})
+    )
+    panel.override_by_name(
+        "Inter-VM sharing", [*column_overrides("bytes", 200, cellOptions=GAUGE), *colour_scheme(SHADE)]
+    )
     return panel
 
 
-def matrix() -> table.Panel:
+def pair_heatmap_panel() -> table.Panel:
     """The largest pairs, as a heat map."""
-    said = Said(
+    said = PanelOptions(
         "Who shares with whom",
         "The same pairs as a heat map: a guest a row, a guest a column. A cell without a value is a pair that is not "
         "among the largest.",
@@ -101,7 +124,7 @@ def matrix() -> table.Panel:
     query = " or ".join(f"sum by (domain_a, domain_b) ({series})" for series in (PAIRS, swapped))
     cells = {"columnField": "domain_b", "rowField": "domain_a", "valueField": "Value", "emptyValue": "null"}
     corner = r"domain_a\domain_b"  # what Grafana calls the column of the rows' names
-    panel = grid(
+    panel = table_panel(
         said,
         [query],
         ("sortBy", {"sort": [{"field": "domain_b"}]}),
@@ -111,16 +134,16 @@ def matrix() -> table.Panel:
     )
     panel.override_by_field_type(
         "number",
-        [*own("bytes", cellOptions={"type": "color-background", "mode": "basic"}), *shaded(SHADE)],
+        [*column_overrides("bytes", cellOptions={"type": "color-background", "mode": "basic"}), *colour_scheme(SHADE)],
     )
     # A pair that is not among the largest: empty, not the colour of zero.
     nothing = ValueMappingResult(text="", color="transparent")
     return panel.mappings([SpecialValueMap(DashboardSpecialValueMapOptions(SpecialValueMatch.NULL, nothing))])
 
 
-def group_inter_sharing() -> timeseries.Panel:
+def group_inter_sharing_panel() -> timeseries.Panel:
     """Inter-VM sharing by group, and across them."""
-    said = Said(
+    said = PanelOptions(
         "Inter-VM sharing by group",
         "What the guests of each group could share only because they are on the same host, and what would come on top "
         "if groups shared with each other (which is a side channel between them).",
@@ -129,23 +152,23 @@ def group_inter_sharing() -> timeseries.Panel:
     )
     groups = f"sum by (group) ({host('samepage_group_inter_sharing_bytes')})"
     across = f"sum({host('samepage_host_inter_sharing_bytes')}) - sum({groups})"
-    return lines(said, Line(groups, "{{group}}"), Line(across, "(across groups)", "#8e8e8e"), stacked=True)
+    return time_series(said, Target(groups, "{{group}}"), Target(across, "(across groups)", "#8e8e8e"), stacked=True)
 
 
-def group_self_sharing() -> timeseries.Panel:
+def group_self_sharing_panel() -> timeseries.Panel:
     """Self-sharing by group."""
-    said = Said("Self-sharing by group", "Self-sharing of the guests of each group, added up.", "bytes", 9)
+    said = PanelOptions("Self-sharing by group", "Self-sharing of the guests of each group, added up.", "bytes", 9)
     query = f"sum by (group) ({host('samepage_group_self_sharing_bytes')})"
-    return lines(said, Line(query, "{{group}}"), stacked=True)
+    return time_series(said, Target(query, "{{group}}"), stacked=True)
 
 
-def page_sizes() -> bargauge.Panel:
+def page_sizes_panel() -> bargauge.Panel:
     """What larger pages would leave of the sharing."""
-    said = Said(
+    said = PanelOptions(
         "Total sharing by page size",
         "What could be shared if the host's pages had another size (scan.page_sizes); huge pages leave little of it.",
         "bytes",
         6,
     )
     parts = (host(f"samepage_page_size_{kind}_sharing_bytes") for kind in ("self", "inter"))
-    return bars(said, f"sort_desc(sum by (page_size) ({' + '.join(parts)}))", "{{page_size}} B", MERGED)
+    return bar_gauge(said, f"sort_desc(sum by (page_size) ({' + '.join(parts)}))", "{{page_size}} B", MERGED)

@@ -39,15 +39,26 @@ from observability.grafana.generator.promql import REF_IDS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Line", "Said", "bars", "figure", "fixed", "grid", "lines", "one_of", "own", "shaded"]
+__all__ = [
+    "PanelOptions",
+    "Target",
+    "bar_gauge",
+    "colour_scheme",
+    "column_overrides",
+    "stat_panel",
+    "table_panel",
+    "time_series",
+    "value_mapping_panel",
+    "with_colours",
+]
 
 # Below a graph's lines an area of this many percent, and of this many where areas are stacked.
-TINT: Final = 8
-SOLID: Final = 55
+TINT_PERCENT: Final = 8
+SOLID_PERCENT: Final = 55
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class PanelOptions:
     """What a panel says of itself. `unit` is one of Grafana's: bytes (powers of 1024), s, percentunit (0 to 1), …"""
 
     title: str
@@ -58,7 +69,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Target:
     """One query of a graph; `colour` is for a query of one series. A `limit` is dashed."""
 
     query: str
@@ -67,14 +78,14 @@ class Line:
     limit: bool = False
 
 
-def lines(said: Said, *all_lines: Line, stacked: bool = False) -> timeseries.Panel:
+def time_series(options: PanelOptions, *targets: Target, stacked: bool = False) -> timeseries.Panel:
     """A graph over time."""
     panel: timeseries.Panel = (
-        _placed(timeseries.Panel(), said)
+        _placed(timeseries.Panel(), options)
         .axis_soft_min(0)
         .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
         .line_width(1)
-        .fill_opacity(SOLID if stacked else TINT)
+        .fill_opacity(SOLID_PERCENT if stacked else TINT_PERCENT)
         .line_interpolation(LineInterpolation.STEP_AFTER)
         .draw_style(GraphDrawStyle.LINE)
         .show_points(VisibilityMode.NEVER)
@@ -89,7 +100,7 @@ def lines(said: Said, *all_lines: Line, stacked: bool = False) -> timeseries.Pan
     )
     if stacked:
         panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
-    for ref_id, line in zip(REF_IDS, all_lines, strict=False):
+    for ref_id, line in zip(REF_IDS, targets, strict=False):
         panel.with_target(_query(line.query, ref_id).range().legend_format(line.legend))
         properties = [] if line.colour is None else [_colour(line.colour)]
         if line.limit:
@@ -103,19 +114,21 @@ def lines(said: Said, *all_lines: Line, stacked: bool = False) -> timeseries.Pan
     return panel
 
 
-def fixed(panel: timeseries.Panel, colours: Mapping[str, str]) -> timeseries.Panel:
+def with_colours(panel: timeseries.Panel, colours: Mapping[str, str]) -> timeseries.Panel:
     """`panel` with the colour of each series that is named."""
     for name, colour in colours.items():
         panel.override_by_name(name, [_colour(colour)])
     return panel
 
 
-def figure(said: Said, query: str, *, base: str = "text", steps: Sequence[tuple[float, str]] = ()) -> stat.Panel:
+def stat_panel(
+    options: PanelOptions, query: str, *, base: str = "text", steps: Sequence[tuple[float, str]] = ()
+) -> stat.Panel:
     """One number, large. It has the colour of the last of `steps` (from which value on, colour) that it reaches, below
     all of them that of `base`.
     """
     panel: stat.Panel = (
-        _placed(stat.Panel(), said)
+        _placed(stat.Panel(), options)
         .with_target(_query(query, REF_IDS[0]).instant())
         .graph_mode(BigValueGraphMode.NONE)
         .color_mode(BigValueColorMode.VALUE if steps else BigValueColorMode.NONE)
@@ -129,9 +142,9 @@ def figure(said: Said, query: str, *, base: str = "text", steps: Sequence[tuple[
     return panel
 
 
-def one_of(said: Said, query: str, words: Mapping[int, tuple[str, str]]) -> stat.Panel:
+def value_mapping_panel(options: PanelOptions, query: str, words: Mapping[int, tuple[str, str]]) -> stat.Panel:
     """One word, large, for a number: `words` has the word and its colour."""
-    panel = figure(said, query, steps=[(0, "text")])
+    panel = stat_panel(options, query, steps=[(0, "text")])
     results = {
         str(number): ValueMappingResult(text=word, color=colour, index=number)
         for number, (word, colour) in words.items()
@@ -139,10 +152,10 @@ def one_of(said: Said, query: str, words: Mapping[int, tuple[str, str]]) -> stat
     return panel.mappings([ValueMap(options=results)])
 
 
-def bars(said: Said, query: str, legend: str, colour: str) -> bargauge.Panel:
+def bar_gauge(options: PanelOptions, query: str, legend: str, colour: str) -> bargauge.Panel:
     """A bar for each series of now, one below the other."""
     panel: bargauge.Panel = (
-        _placed(bargauge.Panel(), said)
+        _placed(bargauge.Panel(), options)
         .with_target(_query(query, REF_IDS[0]).instant().legend_format(legend))
         .orientation(VizOrientation.HORIZONTAL)
         .display_mode(BarGaugeDisplayMode.BASIC)
@@ -156,17 +169,19 @@ def bars(said: Said, query: str, legend: str, colour: str) -> bargauge.Panel:
     return panel
 
 
-def grid(said: Said, queries: Sequence[str], *steps: tuple[str, Mapping[str, Any]], empty: str = "none") -> table.Panel:
+def table_panel(
+    options: PanelOptions, queries: Sequence[str], *steps: tuple[str, Mapping[str, Any]], empty: str = "none"
+) -> table.Panel:
     """A table of now. The answers go through Grafana's transformations `steps`: id and options."""
-    panel: table.Panel = _placed(table.Panel(), said).no_value(empty).show_header(show_header=True).min_width(80)
+    panel: table.Panel = _placed(table.Panel(), options).no_value(empty).show_header(show_header=True).min_width(80)
     for ref_id, query in zip(REF_IDS, queries, strict=False):
         panel.with_target(_query(query, ref_id).instant().format(PromQueryFormat.TABLE))
-    for identity, options in steps:
-        panel.with_transformation(DataTransformerConfig(identity, options=dict(options)))
+    for identity, settings in steps:
+        panel.with_transformation(DataTransformerConfig(identity, options=dict(settings)))
     return panel
 
 
-def own(unit: str | None = None, width: int | None = None, **more: object) -> list[DynamicConfigValue]:
+def column_overrides(unit: str | None = None, width: int | None = None, **more: object) -> list[DynamicConfigValue]:
     """What a column of a table has of its own. `more` are properties of `custom`."""
     properties = [] if unit is None else [DynamicConfigValue("unit", unit)]
     if width is not None:
@@ -174,12 +189,12 @@ def own(unit: str | None = None, width: int | None = None, **more: object) -> li
     return properties + [DynamicConfigValue(f"custom.{name}", value) for name, value in more.items()]
 
 
-def shaded(scheme: str) -> list[DynamicConfigValue]:
+def colour_scheme(scheme: str) -> list[DynamicConfigValue]:
     """A column's colours: Grafana's continuous `scheme`, from 0 to the largest value."""
     return [DynamicConfigValue("color", {"mode": scheme}), DynamicConfigValue("min", 0)]
 
 
-def _placed(panel: Any, said: Said) -> Any:  # noqa: ANN401 - the panels' builders have these methods, yet no base
+def _placed(panel: Any, said: PanelOptions) -> Any:  # noqa: ANN401 - the panels' builders have these methods, yet no base
     return (
         panel.title(said.title)
         .description(said.description)

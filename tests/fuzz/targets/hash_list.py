@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import TraceError
 from samepaged.sharing.digest import FIRST_HASH, ZERO, Contents
-from samepaged.traces.hash_list import digest, list_format, original, read_binary, read_text
+from samepaged.traces.hash_list import list_format, listed_hash, read_binary, read_text, to_digest
 from tests.fuzz.target import Target
 
 if TYPE_CHECKING:
@@ -39,18 +39,18 @@ def check(data: bytes) -> None:
         else:
             given = {"skip": len(content) // 2, "count": len(content) // 20} if chosen & GIVEN else {}
             found = read_binary(path, bits, big_endian=bool(chosen & BIG_ENDIAN), **given)
-            assert len(found.hashes) * bits // 8 + found.header <= len(content)
+            assert len(found.hashes) * bits // 8 + found.header_bytes <= len(content)
     finally:
         os.close(descriptor)
     assert len(found.hashes) > 0
     assert not any(value >> found.bits for value in found.hashes.tolist())
     zero = int(found.hashes[0])
-    pages = digest(found, 4096, zero)
+    pages = to_digest(found, 4096, zero)
     for page, value in zip(pages.pages.tolist(), found.hashes.tolist(), strict=True):
         # Those of 64 bits that fall on a reserved value are moved, and three in 2**64 do.
         assert (page == ZERO) == (value == zero)
         assert page == ZERO or page >= FIRST_HASH
-        assert page == ZERO or original(page) == value or page < 2 * FIRST_HASH
+        assert page == ZERO or listed_hash(page) == value or page < 2 * FIRST_HASH
     counted = Contents.of(pages)
     assert counted.absent_pages == counted.swapped_pages == 0
 

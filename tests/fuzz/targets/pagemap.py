@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.memory.pagemap import decode
-from samepaged.memory.residency import residency
+from samepaged.memory.pagemap import decode, residency
 from samepaged.memory.softdirty import changed_pages
 from samepaged.sharing.digest import FIRST_HASH, SWAPPED, ZERO
 from tests.fuzz.target import Target
@@ -20,7 +19,7 @@ from tests.fuzz.target import Target
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.memory.residency import Residency
+    from samepaged.memory.pagemap import Residency
 
 # Documentation/admin-guide/mm/pagemap.rst
 PRESENT: Final = 1 << 63

@@ -68,7 +68,8 @@ def _scan(config_file: Path, directory: Path, domains: Sequence[str]) -> None:
     finally:
         guard.close()
         hypervisor.close()
-    for name, one in round_.scanned.items():
+    for one in round_.scanned.values():
+        name = one.scan.name
         if one.ownership is None:
             raise SystemExit(f"{name}: nobody asked whose its pages are")
         np.savez(directory / f"{name}.npz", **{key: getattr(one.ownership, key) for key in ARRAYS})

@@ -15,7 +15,7 @@ RAW = types().raw()
 WHOLE_SIZES = struct.unpack_from("<II", RAW, 12)
 
 
-def test_members_are_found_through_unnamed_structs_unions_and_typedefs() -> None:
+def test_members_of_unnamed_structs_are_found() -> None:
     btf = Btf(RAW)
     assert [btf.offset(f"page.{name}") for name in ("flags", "lru", "lru.prev", "mapping", "index", "_refcount")] == [
         *(0, 8, 16, 8, 16, 52)
@@ -23,14 +23,14 @@ def test_members_are_found_through_unnamed_structs_unions_and_typedefs() -> None
     assert btf.offset("task_struct.tasks.prev") == 24
 
 
-def test_sizes_are_those_of_types_and_of_members() -> None:
+def test_sizes_of_types_and_members() -> None:
     btf = Btf(RAW)
     assert [
         btf.size(name) for name in ("page", "int", "flags_t", "pageflags", "task_struct.comm", "page.lru.next")
     ] == [*(64, 4, 8, 4, 16, 8)]
 
 
-def test_enumerators_have_their_signs() -> None:
+def test_enumerators_keep_their_signs() -> None:
     made = types()
     made.enum64("big", FIRST=1 << 40, BELOW=-5)
     btf = Btf(made.raw())
@@ -53,12 +53,12 @@ def test_enumerators_have_their_signs() -> None:
         lambda btf: btf.enumerator(""),
     ],
 )
-def test_what_is_not_there_is_unreadable(ask: object) -> None:
+def test_missing_name_is_unreadable(ask: object) -> None:
     with pytest.raises(Unreadable):
         ask(Btf(RAW))  # type: ignore[operator]
 
 
-def test_bit_fields_have_no_offset_but_do_not_hide_the_others() -> None:
+def test_bit_fields_have_no_offset() -> None:
     made = Types()
     number = made.integer("int", 4)
     made.struct("odd", 8, ("bit", number, 3 | 1 << 24), ("whole", number, 32), bits=True)
@@ -68,7 +68,7 @@ def test_bit_fields_have_no_offset_but_do_not_hide_the_others() -> None:
         btf.offset("odd.bit")
 
 
-def test_an_array_is_as_long_as_all_its_elements_and_its_members_are_the_firsts() -> None:
+def test_array_size_and_members() -> None:
     made = Types()
     inner = made.struct("inner", 24, ("a", made.integer("int", 4), 8))
     made.struct("outer", 200, ("all", made.array(made.array(inner, 4), 2), 8))
@@ -76,7 +76,7 @@ def test_an_array_is_as_long_as_all_its_elements_and_its_members_are_the_firsts(
     assert (btf.size("outer.all"), btf.offset("outer.all.a")) == (24 * 8, 16)
 
 
-def test_of_two_structs_of_one_name_the_one_that_has_the_member_counts() -> None:
+def test_struct_with_the_member_is_chosen() -> None:
     made = Types()
     number = made.integer("int", 4)
     made.struct("node", 8, ("a", number, 0))
@@ -84,7 +84,7 @@ def test_of_two_structs_of_one_name_the_one_that_has_the_member_counts() -> None
     assert Btf(made.raw()).offset("node.b") == 12
 
 
-def test_a_name_is_no_part_of_another() -> None:
+def test_names_match_as_a_whole() -> None:
     made = Types()
     made.struct("thread_info_page", 8, ("index_page", made.integer("int", 4), 0))
     for ask in (Btf(made.raw()).size, Btf(made.raw()).enumerator):
@@ -92,7 +92,7 @@ def test_a_name_is_no_part_of_another() -> None:
             ask("page")
 
 
-def test_types_that_stand_for_each_other_end() -> None:
+def test_circular_typedefs_terminate() -> None:
     made = Types()
     made.typedef("a", 2)
     made.typedef("b", 1)
@@ -107,7 +107,7 @@ def test_types_that_stand_for_each_other_end() -> None:
             btf.offset(path)
 
 
-def test_unnamed_structs_that_hold_each_other_end() -> None:
+def test_circular_structs_terminate() -> None:
     made = Types()
     for _ in range(3):
         made.struct("", 8, *[("", number, 0) for number in (1, 2, 3)] * 50)
@@ -122,7 +122,7 @@ def test_unnamed_structs_that_hold_each_other_end() -> None:
             btf.offset("s.made")
 
 
-def test_types_after_one_of_an_unknown_kind_are_left_out() -> None:
+def test_types_after_unknown_kind_are_dropped() -> None:
     made = Types()
     made.struct("before", 8)
     made.add(31, "later", 0, [])
@@ -145,7 +145,7 @@ def test_types_after_one_of_an_unknown_kind_are_left_out() -> None:
         bytes(17 << 20),
     ],
 )
-def test_what_is_no_btf_is_unreadable(raw: bytes) -> None:
+def test_non_btf_is_unreadable(raw: bytes) -> None:
     with pytest.raises(Unreadable):
         Btf(raw)
 
@@ -173,7 +173,7 @@ def ask_everything(raw: bytes) -> int:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(RAW) - 1), st.integers(0, 255)), min_size=1, max_size=10))
 @example([])
-def test_damaged_btf_answers_or_is_unreadable(damage: list[tuple[int, int]]) -> None:
+def test_damaged_btf_is_parsed_or_unreadable(damage: list[tuple[int, int]]) -> None:
     raw = bytearray(RAW)
     for at, value in damage:
         raw[at] = value
@@ -183,7 +183,7 @@ def test_damaged_btf_answers_or_is_unreadable(damage: list[tuple[int, int]]) -> 
 @settings(deadline=None)
 @given(st.binary(max_size=400), st.integers(0, 400), st.integers(0, 400))
 @example(RAW[24:], *WHOLE_SIZES)
-def test_any_bytes_as_btf_answer_or_are_unreadable(raw: bytes, types_size: int, strings: int) -> None:
+def test_arbitrary_btf_is_parsed_or_unreadable(raw: bytes, types_size: int, strings: int) -> None:
     header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, types_size, strings, max(0, len(raw) - strings))
     assert ask_everything(header + raw) > 0 or raw != RAW[24:]
     ask_everything(header + raw + b"\0page\0flags\0PG_slab\0")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BUILD = "0123456789abcdef"
 
 
-def test_the_file_of_a_build_is_read(tmp_path: Path) -> None:
+def test_file_of_the_build_id_is_read(tmp_path: Path) -> None:
     (tmp_path / f"{BUILD}.btf").write_bytes(b"types")
     assert read_btf_file(tmp_path, BUILD) == b"types"
     assert read_btf_file(tmp_path, BUILD[::-1]) == b""
@@ -27,7 +27,7 @@ def test_the_file_of_a_build_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "build", ["../secret", "../../etc/passwd", "", "0123", "0123456789ABCDEF", BUILD + "\n", "a" * 65]
 )
-def test_no_other_file_is_read_whatever_the_guest_calls_its_build(build: str, tmp_path: Path) -> None:
+def test_hostile_build_id_reads_no_file(build: str, tmp_path: Path) -> None:
     inside = tmp_path / "types"
     inside.mkdir()
     for path in (tmp_path / "secret.btf", inside / f"{build.strip('./') or 'x'}.btf".replace("/", "_")):
@@ -35,7 +35,7 @@ def test_no_other_file_is_read_whatever_the_guest_calls_its_build(build: str, tm
     assert read_btf_file(inside, build) == b""
 
 
-def test_a_file_that_is_too_large_or_cannot_be_read_is_told_of(
+def test_unusable_btf_file_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(btf_files, "MAX_BTF_FILE_BYTES", 3)

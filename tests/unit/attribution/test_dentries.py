@@ -17,7 +17,7 @@ def path(guest: Inhabited, mount: int, entry: int) -> str | None:
 
 @given(names=NAMES)
 @settings(deadline=None, max_examples=25)
-def test_a_path_is_the_names_from_the_root_down(names: list[str]) -> None:
+def test_path_joins_names_from_root(names: list[str]) -> None:
     guest = Inhabited()
     entry = guest.root
     for name in names:
@@ -27,7 +27,7 @@ def test_a_path_is_the_names_from_the_root_down(names: list[str]) -> None:
     assert path(guest, 0, entry) == expected
 
 
-def test_a_path_goes_on_where_its_file_system_is_mounted() -> None:
+def test_path_crosses_mount_points() -> None:
     guest = Inhabited()
     point, top = guest.directory("data", guest.directory("srv", guest.root)), guest.mount
     _, root, mount = guest.file_system("xfs")
@@ -40,7 +40,7 @@ def test_a_path_goes_on_where_its_file_system_is_mounted() -> None:
     assert path(guest, mount, root) == "/srv/data"
 
 
-def test_a_directory_in_itself_a_mount_on_itself_and_a_name_that_is_nowhere_have_no_path_and_end() -> None:
+def test_circular_dentries_have_no_path() -> None:
     guest = Inhabited()
     first = guest.directory("a", guest.root)
     second = guest.directory("b", first)
@@ -62,7 +62,7 @@ def test_a_directory_in_itself_a_mount_on_itself_and_a_name_that_is_nowhere_have
     assert found[4] == "/good"
 
 
-def test_directories_deeper_than_any_are_not_followed_for_ever() -> None:
+def test_path_depth_is_bounded() -> None:
     guest = Inhabited()
     entry = guest.root
     for _ in range(200):
@@ -70,7 +70,7 @@ def test_directories_deeper_than_any_are_not_followed_for_ever() -> None:
     assert path(guest, guest.mount, entry) is None
 
 
-def test_what_is_in_no_directory_any_more_is_unlinked_but_a_root_is_not() -> None:
+def test_unhashed_dentries_are_unlinked() -> None:
     guest = Inhabited()
     gone, there = guest.directory("gone", guest.root), guest.directory("there", guest.root)
     guest.set(gone, "dentry.d_hash.pprev", 0)

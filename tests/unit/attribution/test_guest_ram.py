@@ -18,14 +18,14 @@ def partial(*held: int) -> GuestRam:
     return GuestRam(ALL[list(held)], LAYOUT, slots)
 
 
-def test_words_are_found_by_guest_physical_address() -> None:
+def test_words_by_guest_physical_address() -> None:
     found, ok = GuestRam(ALL, LAYOUT).gather(np.array([8, (1 << 20) + 16]), 16)
     assert ok.all()
     assert found.tolist() == [[1, 2], [2 * PAGE_WORDS + 2, 2 * PAGE_WORDS + 3]]
 
 
 @pytest.mark.parametrize("address", [-8, 4, PAGE_SIZE - 8, 2 * PAGE_SIZE, (1 << 20) + 2 * PAGE_SIZE, 1 << 60])
-def test_what_cannot_be_gathered_is_zeros_and_told(address: int) -> None:
+def test_unreadable_pieces_are_zeros(address: int) -> None:
     found, ok = GuestRam(ALL, LAYOUT).gather(np.array([address, 8]), 16)
     assert ok.tolist() == [False, True]
     assert found.tolist() == [[0, 0], [1, 2]]
@@ -36,7 +36,7 @@ def test_what_cannot_be_gathered_is_zeros_and_told(address: int) -> None:
     [0, 8, PAGE_SIZE - 8, (1 << 20) + PAGE_SIZE, -8, 4, 2 * PAGE_SIZE, (1 << 20) + 2 * PAGE_SIZE, 1 << 60],
 )
 @pytest.mark.parametrize("held", [(0, 1, 2, 3), (3, 0)])
-def test_one_word_is_what_gathering_it_gives(address: int, held: tuple[int, ...]) -> None:
+def test_one_word_equals_gathered_word(address: int, held: tuple[int, ...]) -> None:
     ram, other = partial(*held), partial(*held)
     (found,), ok = other.gather(np.array([address]), 8)
     assert ram.word(address) == (int(found[0]) if ok[0] else None)
@@ -44,7 +44,7 @@ def test_one_word_is_what_gathering_it_gives(address: int, held: tuple[int, ...]
     assert ram.missing.tolist() == other.missing.tolist()
 
 
-def test_bytes_may_go_over_pages_but_not_into_a_hole() -> None:
+def test_reads_cross_pages_not_holes() -> None:
     ram = GuestRam(ALL, LAYOUT)
     assert ram.read(PAGE_SIZE - 8, 16) == ALL.tobytes()[PAGE_SIZE - 8 : PAGE_SIZE + 8]
     assert ram.read(PAGE_SIZE, 0) == b""
@@ -53,19 +53,19 @@ def test_bytes_may_go_over_pages_but_not_into_a_hole() -> None:
             ram.read(address, size)
 
 
-def test_pages_that_were_needed_are_marked_and_so_are_those_that_are_missing() -> None:
+def test_touched_and_missing_pages_are_marked() -> None:
     ram = partial(2)
     assert ram.ensure_copied(np.array([2, 0, -1, 4, 2])).tolist() == [0, -1, -1, -1, 0]
     assert ram.touched.tolist() == [True, False, True, False]
     assert ram.missing.tolist() == [True, False, False, False]
 
 
-def test_without_any_page_nothing_can_be_read() -> None:
+def test_no_pages_means_unreadable() -> None:
     found, ok = partial().gather(np.array([0]), 8)
     assert (found.tolist(), ok.tolist()) == ([[0]], [False])
 
 
-def test_pages_that_are_not_held_are_fetched_each_once() -> None:
+def test_missing_pages_are_fetched_once() -> None:
     words, slots = np.zeros((4, PAGE_WORDS), dtype=np.uint64), np.full(4, -1, dtype=np.int64)
     asked = []
 

@@ -63,7 +63,7 @@ def check(owned: PageOwners) -> None:
 @pytest.mark.parametrize("new", [True, False])
 @given(damage=st.lists(st.tuples(st.integers(0, PAGE_SIZE * 6 // 8 - 1), VALUES), min_size=1, max_size=30))
 @settings(deadline=None, max_examples=50)
-def test_whatever_the_kernels_objects_hold_it_ends_in_an_ownership(
+def test_hostile_kernel_objects_end_in_page_owners(
     new: bool,  # noqa: FBT001
     damage: list[tuple[int, int]],
 ) -> None:
@@ -90,7 +90,7 @@ def test_whatever_the_kernels_objects_hold_it_ends_in_an_ownership(
 )
 @example(damage=[])
 @settings(deadline=None, max_examples=50)
-def test_whatever_struct_pages_variables_and_page_tables_hold_it_ends_in_an_ownership_or_unreadable(
+def test_hostile_struct_pages_are_labelled_or_unreadable(
     new: bool,  # noqa: FBT001
     damage: list[tuple[int, int]],
 ) -> None:
@@ -113,7 +113,7 @@ PROFILE = peopled(new=True).kernel().profile
 )
 @example(sizes={}, offsets={})
 @settings(deadline=None, max_examples=40)
-def test_whatever_the_kernel_says_of_its_own_types_it_ends_in_an_ownership_or_unreadable(
+def test_hostile_btf_is_labelled_or_unreadable(
     new: bool,  # noqa: FBT001
     sizes: dict[str, int],
     offsets: dict[str, int],
@@ -134,7 +134,7 @@ def kinds_of_the_kernel(owned: PageOwners) -> set[str]:
 
 @pytest.mark.parametrize("new", [True, False])
 @pytest.mark.parametrize("where", ["tasks", "threads", "areas", "free", "vmalloc", "mounts", "modules"])
-def test_a_structure_that_goes_in_a_circle_costs_only_what_it_holds(where: str, new: bool) -> None:  # noqa: FBT001
+def test_circular_structure_loses_only_its_pages(where: str, new: bool) -> None:  # noqa: FBT001
     guest = peopled(new=new)
     task = guest._tasks[1]
     mm = guest.get(task, "task_struct.mm")
@@ -175,7 +175,7 @@ def test_a_structure_that_goes_in_a_circle_costs_only_what_it_holds(where: str, 
 
 
 @pytest.mark.parametrize("new", [True, False])
-def test_areas_of_one_map_that_lie_over_each_other_are_no_riddle(new: bool) -> None:  # noqa: FBT001
+def test_overlapping_areas_are_resolved(new: bool) -> None:  # noqa: FBT001
     guest = peopled(new=new)
     guest.frame(402, mapping=DIRECT | 1)
     guest.process(
@@ -188,7 +188,7 @@ def test_areas_of_one_map_that_lie_over_each_other_are_no_riddle(new: bool) -> N
     assert KINDS[owned.kinds[402]] == "anonymous"
 
 
-def test_one_process_cannot_take_the_areas_of_another() -> None:
+def test_process_cannot_claim_foreign_areas() -> None:
     guest = peopled(new=True)
     honest, liar = (guest.get(task, "task_struct.mm") for task in guest._tasks[1:3])
     guest.set(liar, "mm_struct.mm_mt.ma_root", guest.get(honest, "mm_struct.mm_mt.ma_root"))

@@ -65,29 +65,29 @@ def table(listed: list[tuple[str, int]], encoding: str = "percpu", *, named: boo
 
 
 @pytest.mark.parametrize("encoding", ["percpu", "relative", "own place"])
-def test_every_symbol_is_found_at_its_address_however_that_is_encoded(encoding: str) -> None:
+def test_symbols_of_every_address_encoding(encoding: str) -> None:
     found = table(MANY, encoding)
     assert sorted(found.find({name.partition(".")[0] for name, _ in MANY})) == sorted(MANY)
     assert found.find({"nothing", "symbol"}) == []
 
 
-def test_what_is_small_is_the_offset_of_a_per_cpu_variable() -> None:
+def test_small_addresses_are_per_cpu_offsets() -> None:
     assert table([*MANY, ("pcpu_hot", 0x1C0)], "percpu").find({"pcpu_hot"}) == [("pcpu_hot", 0x1C0)]
 
 
-def test_what_a_compiler_adds_to_a_name_does_not_hide_it() -> None:
+def test_compiler_suffixes_are_ignored() -> None:
     assert sorted(table(MANY).find({"copy_process"})) == [
         ("copy_process", BASE + 0x600),
         ("copy_process.isra.0", BASE + 0x500),
     ]
 
 
-def test_a_symbol_ends_where_the_next_one_begins() -> None:
+def test_symbol_ends_at_next_symbol() -> None:
     starts = np.array([BASE, BASE + 0x500, BASE + 0x600, BASE + 0x9000], dtype=np.uint64)
     assert table(MANY).ends(starts).tolist() == [BASE + 0x500, BASE + 0x600, BASE + 0x3000, BASE + 0x9000]
 
 
-def test_tables_that_vmcoreinfo_does_not_name_are_found_by_their_shape() -> None:
+def test_unnamed_tables_are_found_by_shape() -> None:
     data, where = symbol_tables(MANY, AT)
     del where["kallsyms_markers"]
     decoy = b"".join(b"%d\0" % digit for digit in range(10))
@@ -99,18 +99,18 @@ def test_tables_that_vmcoreinfo_does_not_name_are_found_by_their_shape() -> None
     ]
 
 
-def test_a_kernel_without_tables_is_unreadable() -> None:
+def test_kernel_without_tables_is_unreadable() -> None:
     memory = Flat(bytes(1 << 16))
     with pytest.raises(Unreadable):
         read_symbols(memory, told({}), mapping(len(memory.data)))
 
 
-def test_names_of_128_bytes_and_more_have_lengths_of_two() -> None:
+def test_long_names_have_two_length_bytes() -> None:
     name = "_ZN4core3fmt" + "x" * 200
     assert table([*MANY, (name, BASE + 0x9999)]).find({name}) == [(name, BASE + 0x9999)]
 
 
-def test_symbols_that_contradict_vmcoreinfo_are_not_believed() -> None:
+def test_symbols_contradicting_vmcoreinfo_are_refused() -> None:
     data, where = symbol_tables(MANY, AT)
     info = told(where)
     with pytest.raises(Unreadable):
@@ -118,14 +118,14 @@ def test_symbols_that_contradict_vmcoreinfo_are_not_believed() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 5000, (1 << 32) - 1])
-def test_a_number_of_symbols_that_cannot_be_is_unreadable(count: int) -> None:
+def test_impossible_symbol_count_is_unreadable(count: int) -> None:
     data, where = symbol_tables(MANY, AT)
     at = where["kallsyms_num_syms"] - AT
     with pytest.raises(Unreadable):
         read_symbols(Flat(data[:at] + count.to_bytes(4, "little") + data[at + 4 :]), told(where), mapping(1 << 20))
 
 
-def test_tokens_without_an_end_and_names_that_grow_without_one_are_unreadable() -> None:
+def test_unbounded_tokens_are_unreadable() -> None:
     with pytest.raises(Unreadable):
         tokens(b"abc", np.zeros(256, dtype=np.uint16))
     with pytest.raises(Unreadable):
@@ -137,7 +137,7 @@ def test_tokens_without_an_end_and_names_that_grow_without_one_are_unreadable() 
 
 
 @given(st.lists(st.text("Tabst_0123.", min_size=1, max_size=140), max_size=600))
-def test_names_come_out_as_they_were_packed(names: list[str]) -> None:
+def test_packed_names_round_trip(names: list[str]) -> None:
     names = ["t" + name for name in names] + ["Tend"]
     raw, markers, table, index = packed(names)
     starts = name_starts(raw, len(names))
@@ -155,7 +155,7 @@ DATA, WHERE = symbol_tables(MANY, AT)
 @given(st.lists(st.tuples(st.integers(0, len(DATA) - 1), st.integers(0, 255)), min_size=1, max_size=8), st.booleans())
 @example([], True)
 @example([], False)
-def test_damaged_tables_are_symbols_or_unreadable(damage: list[tuple[int, int]], named: bool) -> None:  # noqa: FBT001 - drawn
+def test_damaged_tables_are_parsed_or_unreadable(damage: list[tuple[int, int]], named: bool) -> None:  # noqa: FBT001 - drawn
     data = bytearray(DATA)
     for at, value in damage:
         data[at] = value
@@ -170,7 +170,7 @@ def test_damaged_tables_are_symbols_or_unreadable(damage: list[tuple[int, int]],
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(min_size=2000, max_size=4000), st.data())
-def test_any_bytes_as_tables_are_symbols_or_unreadable(raw: bytes, data: st.DataObject) -> None:
+def test_arbitrary_tables_are_parsed_or_unreadable(raw: bytes, data: st.DataObject) -> None:
     names = [name for name in WHERE if name != "kallsyms_markers"]
     where = {name: AT + data.draw(st.integers(0, len(raw) - 1)) for name in names}
     try:

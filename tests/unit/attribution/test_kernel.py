@@ -27,7 +27,7 @@ IMAGE_AT = 4 << 20
         linux(named=False),
     ],
 )
-def test_a_kernel_is_opened_from_its_note_alone(guest: Linux) -> None:
+def test_kernel_opens_from_vmcoreinfo(guest: Linux) -> None:
     kernel = Kernel.open(guest.machine.ram(), [guest.note_page])
     assert kernel.info.release == "6.1.0-test"
     task = kernel.profile.symbol("init_task")
@@ -35,7 +35,7 @@ def test_a_kernel_is_opened_from_its_note_alone(guest: Linux) -> None:
     assert kernel.read(task + kernel.profile.offset("task_struct.comm"), 9) == b"swapper/0"
 
 
-def test_no_linux_is_found_where_there_is_none() -> None:
+def test_memory_without_linux_has_no_kernel() -> None:
     with pytest.raises(Unreadable):
         Kernel.open(GuestRam(np.zeros((16, 512), dtype=np.uint64), linux().machine.layout), [])
     guest = linux()
@@ -43,14 +43,14 @@ def test_no_linux_is_found_where_there_is_none() -> None:
         Kernel.open(guest.machine.ram(), [0, 1, 2])
 
 
-def test_a_note_whose_page_tables_do_not_map_its_text_is_not_believed() -> None:
+def test_note_with_wrong_page_tables_is_refused() -> None:
     guest = linux()
     guest.machine.word(guest.root + 8 * 511, 0)
     with pytest.raises(Unreadable, match="page tables"):
         Kernel.open(guest.machine.ram(), [guest.note_page])
 
 
-def test_another_note_is_tried_after_one_that_leads_nowhere() -> None:
+def test_next_note_is_tried() -> None:
     guest = linux()
     false = guest.machine.page()
     at = guest.note_page * PAGE_SIZE
@@ -65,7 +65,7 @@ def test_another_note_is_tried_after_one_that_leads_nowhere() -> None:
     assert kernel.info.page == guest.note_page
 
 
-def test_pages_that_only_a_profile_needs_are_no_part_of_the_footprint() -> None:
+def test_profile_pages_are_outside_the_footprint() -> None:
     guest = linux()
     cold, warm = guest.machine.ram(), guest.machine.ram()
     kernel = Kernel.open(cold, [guest.note_page])
@@ -75,7 +75,7 @@ def test_pages_that_only_a_profile_needs_are_no_part_of_the_footprint() -> None:
     assert not warm.touched[(IMAGE_AT + 0x10000) // PAGE_SIZE]  # BTF
 
 
-def test_a_profile_of_another_build_is_not_used() -> None:
+def test_profile_of_another_build_is_ignored() -> None:
     other, guest = linux("6.1.0-other"), linux()
     profile = Kernel.open(other.machine.ram(), [other.note_page]).profile
     kernel = Kernel.open(guest.machine.ram(), [guest.note_page], profile)
@@ -99,7 +99,7 @@ PLACES = [
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from([0, 0xFF, None]))
 @example(0, 0, None)
-def test_a_damaged_guest_is_a_kernel_or_unreadable(seed: int, times: int, value: int | None) -> None:
+def test_damaged_guest_is_opened_or_unreadable(seed: int, times: int, value: int | None) -> None:
     draw = random.Random(seed)
     damaged = bytearray(RAW)
     for _ in range(times):

@@ -93,7 +93,7 @@ def devices(guest: Inhabited, *inodes: int) -> None:
     guest.variable("blockdev_superblock", file_system)
 
 
-def test_the_requests_of_a_block_device_are_in_its_tags_and_its_schedulers_blocks_of_pages(guest: Inhabited) -> None:
+def test_block_requests_of_tags_and_scheduler(guest: Inhabited) -> None:
     first = disk(guest, [tags(guest, p400=2, p408=0), tags(guest, p416=1)], [tags(guest, p420=0)])
     # A disk that nobody has opened, and one that shares its tags.
     second = disk(guest, [tags(guest, p430=0)], [0, 0])
@@ -101,7 +101,7 @@ def test_the_requests_of_a_block_device_are_in_its_tags_and_its_schedulers_block
     assert buffers(guest) == {"block requests": {400, 401, 402, 403, 408, 416, 417, 420, 430}}
 
 
-def test_before_devices_all_had_inodes_their_class_has_the_disks() -> None:
+def test_disks_by_device_class() -> None:
     guest = Inhabited(new=False)
     open_, closed, partition = (disk(guest, [tags(guest, **{f"p{page}": 0})], []) for page in (400, 402, 404))
     devices(guest, open_)
@@ -115,12 +115,12 @@ def test_before_devices_all_had_inodes_their_class_has_the_disks() -> None:
     assert buffers(guest) == {"block requests": {400, 402}}
 
 
-def test_requests_that_are_told_to_be_more_than_a_block_are_one_page(guest: Inhabited) -> None:
+def test_oversized_requests_are_one_page(guest: Inhabited) -> None:
     devices(guest, disk(guest, [tags(guest, p400=11)], []))
     assert buffers(guest) == {"block requests": {400}}
 
 
-def test_tables_are_as_long_as_the_kernel_says_or_the_compound_that_they_are(guest: Inhabited) -> None:
+def test_table_length_by_variable_or_compound(guest: Inhabited) -> None:
     for page in range(400, 440):
         guest.frame(page)
     guest.variable("ip_idents", DIRECT + 400 * PAGE_SIZE)
@@ -140,7 +140,7 @@ def test_tables_are_as_long_as_the_kernel_says_or_the_compound_that_they_are(gue
     }
 
 
-def test_the_tracers_names_are_a_block_of_the_page_allocator(guest: Inhabited) -> None:
+def test_tracer_names_are_one_block(guest: Inhabited) -> None:
     for page in range(400, 410):
         guest.frame(page)
     guest.variable("savedcmd", DIRECT + 400 * PAGE_SIZE)
@@ -148,7 +148,7 @@ def test_the_tracers_names_are_a_block_of_the_page_allocator(guest: Inhabited) -
     assert buffers(guest) == {"names of traced tasks": {400, 401, 402, 403}}
 
 
-def test_types_are_the_compounds_that_the_kernels_and_the_modules_btf_have(guest: Inhabited) -> None:
+def test_btf_of_kernel_and_modules_is_labelled(guest: Inhabited) -> None:
     guest.variable("btf_vmlinux", guest.make("btf", types=compound(guest, 400, 8), data=DIRECT + 450 * PAGE_SIZE + 64))
     module = guest.make("btf", data=compound(guest, 410, 4), resolved_ids=compound(guest, 416, 2))
     guest.word(guest.symbols["btf_idr"] + guest.offsets["idr.idr_rt.xa_head"], module)
@@ -162,7 +162,7 @@ def parts(guest: Inhabited) -> tuple[Kernel, StructPages, PageLabels]:
 
 
 @pytest.mark.parametrize("where", ["devices", "blocks", "queues", "counts", "types"])
-def test_what_goes_in_a_circle_or_has_no_end_ends(where: str, guest: Inhabited) -> None:
+def test_circular_lists_terminate(where: str, guest: Inhabited) -> None:
     made = tags(guest, p400=0, p401=0)
     inode = disk(guest, [made], [made])
     devices(guest, inode)
@@ -192,7 +192,7 @@ def inode_device(guest: Inhabited, inode: int) -> int:
     return inode - guest.offsets["inode.i_sb_list"] - guest.offsets["bdev_inode.vfs_inode"]
 
 
-def test_a_table_that_is_longer_than_any_block_is_left_to_others(guest: Inhabited) -> None:
+def test_oversized_table_is_not_labelled(guest: Inhabited) -> None:
     guest.frame(400)
     guest.variable("ip_idents", DIRECT + 400 * PAGE_SIZE)
     guest.variable("ip_idents_mask", (1 << 32) - 1)

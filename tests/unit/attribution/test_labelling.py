@@ -42,7 +42,7 @@ def guest(request: pytest.FixtureRequest) -> Inhabited:
     return Inhabited(new=request.param)
 
 
-def test_a_process_has_its_program_its_copies_of_it_its_heap_its_stack_and_the_rest(guest: Inhabited) -> None:
+def test_process_page_kinds(guest: Inhabited) -> None:
     program, mapping = guest.file("usr", "bin", "program")
     guest.frame(400, mapping=mapping, index=2)
     anonymous(guest, 401, 402, 403, 404)
@@ -71,7 +71,7 @@ def test_a_process_has_its_program_its_copies_of_it_its_heap_its_stack_and_the_r
     assert [users(owned, page) for page in (400, 404, 405)] == [["program"], ["program"], []]
 
 
-def test_a_page_that_many_map_has_all_of_them_and_all_their_permissions(guest: Inhabited) -> None:
+def test_shared_page_has_all_users(guest: Inhabited) -> None:
     library, mapping = guest.file("lib", "libc.so.6")
     guest.frame(400, mapping=mapping)
     for name, mode in (("apache2", R | X), ("apache2", R), ("sshd", R | W | S)):
@@ -82,14 +82,14 @@ def test_a_page_that_many_map_has_all_of_them_and_all_their_permissions(guest: I
     assert users(owned, 400) == ["apache2", "sshd"]
 
 
-def test_the_zero_page_is_the_kernels_whoever_maps_it(guest: Inhabited) -> None:
+def test_zero_page_belongs_to_the_kernel(guest: Inhabited) -> None:
     guest.process("reader", [(ZERO, ZERO + PAGE_SIZE, R | W, 0, 0)], {ZERO: TEXT_PAGE + 11})
     owned = label_pages(guest.kernel())
     assert told(owned, TEXT_PAGE + 11) == ("kernel_data", "zero page", -1)
     assert users(owned, TEXT_PAGE + 11) == []
 
 
-def test_file_pages_that_nobody_maps_are_page_cache_with_their_place_in_the_file(guest: Inhabited) -> None:
+def test_unmapped_file_pages_are_page_cache(guest: Inhabited) -> None:
     _, mapping = guest.file("var", "log", "syslog")
     _, gone = guest.file("var", "gone", deleted=True)
     guest.frame(400, mapping=mapping, index=7)
@@ -102,7 +102,7 @@ def test_file_pages_that_nobody_maps_are_page_cache_with_their_place_in_the_file
     assert told(owned, 403) == ("page_cache", "/var/gone (deleted)", 5)
 
 
-def test_files_without_a_disk_are_shared_memory(guest: Inhabited) -> None:
+def test_tmpfs_files_are_shared_memory(guest: Inhabited) -> None:
     guest.super, guest.root, guest.mount = guest.file_system("tmpfs")
     memfd, mapping = guest.file("memfd:seg", purpose=True)
     guest.frame(400, mapping=mapping, index=1)
@@ -110,7 +110,7 @@ def test_files_without_a_disk_are_shared_memory(guest: Inhabited) -> None:
     assert told(label_pages(guest.kernel()), 400) == ("shmem", "/memfd:seg (deleted)", 1)
 
 
-def test_free_pages_are_those_of_the_allocator_and_those_at_hand(guest: Inhabited) -> None:
+def test_free_pages_of_buddy_and_cpus(guest: Inhabited) -> None:
     guest.free(512, 5)
     guest.free(1000, 9)
     guest.at_hand(600, 603)
@@ -120,7 +120,7 @@ def test_free_pages_are_those_of_the_allocator_and_those_at_hand(guest: Inhabite
     assert free - {1000, *range(1000, 1024)} == {*range(512, 544), 600, 603}
 
 
-def test_the_kernel_has_its_image_its_stacks_its_modules_its_slabs_its_tables(guest: Inhabited) -> None:
+def test_kernel_page_kinds(guest: Inhabited) -> None:
     owned = label_pages(guest.kernel())
     assert told(owned, TEXT_PAGE) == ("kernel_text", "kernel text", -1)
     assert told(owned, TEXT_PAGE + 5) == ("kernel_data", "kernel data", -1)
@@ -133,7 +133,7 @@ def test_the_kernel_has_its_image_its_stacks_its_modules_its_slabs_its_tables(gu
     assert owned.kernel.endswith("-made")
 
 
-def test_what_the_kernel_took_at_its_start_for_its_tracer_and_its_devices_is_told(guest: Inhabited) -> None:
+def test_boot_allocations_are_labelled(guest: Inhabited) -> None:
     second = guest.make("ftrace_page", records=DIRECT + 410 * PAGE_SIZE, order=1)
     first = guest.make("ftrace_page", records=DIRECT + 408 * PAGE_SIZE, order=0, next=second)
     chunk = guest.make("gen_pool_chunk", start_addr=DIRECT + 420 * PAGE_SIZE, end_addr=DIRECT + 422 * PAGE_SIZE - 1)
@@ -149,7 +149,7 @@ def test_what_the_kernel_took_at_its_start_for_its_tracer_and_its_devices_is_tol
     assert labels == [other, records, other, records, records, other, other, devices, devices, other]
 
 
-def test_page_tables_are_of_the_process_that_they_are_for(guest: Inhabited) -> None:
+def test_page_tables_belong_to_their_process(guest: Inhabited) -> None:
     guest.process("sh", [(PLAIN, PLAIN + PAGE_SIZE, R, 0, 0)], {PLAIN: 400})
     owned = label_pages(guest.kernel())
     tables = [page for page in guest.machine.taken if told(owned, page)[0] == "page_table"]
@@ -157,7 +157,7 @@ def test_page_tables_are_of_the_process_that_they_are_for(guest: Inhabited) -> N
     assert {tuple(users(owned, page)) for page in tables} == {("sh",)}
 
 
-def test_a_process_whose_first_task_has_ended_goes_on_under_its_name(guest: Inhabited) -> None:
+def test_process_survives_its_first_task(guest: Inhabited) -> None:
     anonymous(guest, 400)
     mm = guest.process("daemon", [(PLAIN, PLAIN + PAGE_SIZE, R, 0, 0)], {PLAIN: 400})
     leader = guest._tasks[-1]
@@ -170,7 +170,7 @@ def test_a_process_whose_first_task_has_ended_goes_on_under_its_name(guest: Inha
 
 
 @pytest.mark.parametrize("new", [True, False])
-def test_without_types_free_slab_anonymous_and_file_pages_are_told_and_why_no_more(new: bool) -> None:  # noqa: FBT001
+def test_kernel_without_btf_is_labelled_partly(new: bool) -> None:  # noqa: FBT001
     guest = Inhabited(new=new, typed=False)
     _, mapping = guest.file("a")
     guest.frame(400, mapping=mapping)
@@ -183,7 +183,7 @@ def test_without_types_free_slab_anonymous_and_file_pages_are_told_and_why_no_mo
     assert "BTF" in owned.note
 
 
-def test_what_was_not_copied_costs_its_own_pages_and_is_counted(guest: Inhabited) -> None:
+def test_uncopied_pages_are_counted_missing(guest: Inhabited) -> None:
     program, mapping = guest.file("bin", "sh")
     guest.frame(400, mapping=mapping)
     guest.process("sh", [(CODE, CODE + PAGE_SIZE, R | X, program, 0)], {CODE: 400})
@@ -198,13 +198,13 @@ def test_what_was_not_copied_costs_its_own_pages_and_is_counted(guest: Inhabited
     assert told(owned, 400)[0] == "kernel_other"
 
 
-def test_a_guest_without_struct_pages_is_unreadable(guest: Inhabited) -> None:
+def test_guest_without_struct_pages_is_unreadable(guest: Inhabited) -> None:
     guest.variable("vmemmap_base", 0xFFFFEB0000000000)
     with pytest.raises(Unreadable):
         label_pages(guest.kernel())
 
 
-def test_a_memory_map_that_two_processes_have_is_of_both(guest: Inhabited) -> None:
+def test_shared_memory_map_has_both_processes(guest: Inhabited) -> None:
     anonymous(guest, 400)
     mm = guest.process("shell", [(PLAIN, PLAIN + PAGE_SIZE, R, 0, 0)], {PLAIN: 400})
     guest._tasks.append(guest.task("started", mm))

@@ -27,7 +27,7 @@ def user(machine: Machine, root: int) -> PageTableLeaves:
 
 
 @pytest.mark.parametrize(("levels", "lowest"), [(4, -(1 << 47)), (5, -(1 << 56))])
-def test_pages_of_all_sizes_are_found_by_ascending_address(levels: int, lowest: int) -> None:
+def test_leaves_ascend_by_address(levels: int, lowest: int) -> None:
     machine = Machine()
     root = machine.page()
     places = [
@@ -49,7 +49,7 @@ def test_pages_of_all_sizes_are_found_by_ascending_address(levels: int, lowest: 
         assert mapped.translate_one(address) == mapped.translate(np.array([address]))[0]
 
 
-def test_the_halves_are_apart() -> None:
+def test_kernel_and_user_halves_are_separate() -> None:
     machine = Machine()
     root = machine.page()
     machine.map(root, 0x400000, 0x1000, flags=PRESENT | USER)
@@ -59,7 +59,7 @@ def test_the_halves_are_apart() -> None:
     assert len(user(machine, root).tables) == len(kernel(machine, root).tables) == 4
 
 
-def test_the_entry_tells_the_flags_and_the_encryption_bit_is_no_address() -> None:
+def test_entry_flags_and_encryption_bit() -> None:
     machine = Machine()
     root = machine.page()
     entry = 0x3000 | PRESENT | WRITE | PTE_NO_EXECUTE | 1 << 47
@@ -68,14 +68,14 @@ def test_the_entry_tells_the_flags_and_the_encryption_bit_is_no_address() -> Non
     assert (mapped.entries.tolist(), mapped.physical.tolist()) == ([entry], [0x3000])
 
 
-def test_a_large_page_has_no_address_bits_below_its_size() -> None:
+def test_large_page_address_is_aligned() -> None:
     machine = Machine()
     root = machine.page()
     machine.map(root, 0xFFFF_8880_0000_0000, MIB2, MIB2, flags=PRESENT | 1 << 12)  # bit 12 is its memory type
     assert kernel(machine, root).physical.tolist() == [MIB2]
 
 
-def test_a_users_page_without_any_right_is_mapped_with_its_address_inverted() -> None:
+def test_inverted_prot_none_entry_is_mapped() -> None:
     machine = Machine()
     root = machine.page()
     machine.map(root, 0x400000, ~0x5000 & MASK, flags=NO_RIGHTS)
@@ -83,7 +83,7 @@ def test_a_users_page_without_any_right_is_mapped_with_its_address_inverted() ->
     assert user(machine, root).physical.tolist() == [0x5000]
 
 
-def test_tables_that_lie_nowhere_or_are_not_there_map_nothing() -> None:
+def test_missing_tables_map_nothing() -> None:
     machine = Machine()
     root = machine.page()
     machine.word(root, 1 << 40 | PRESENT)
@@ -94,7 +94,7 @@ def test_tables_that_lie_nowhere_or_are_not_there_map_nothing() -> None:
     assert len(walk(machine.ram(), 0x1008, 4, upper=False, mask=MASK).tables) == 0
 
 
-def test_a_table_that_is_its_own_child_everywhere_ends_at_once() -> None:
+def test_recursive_table_terminates() -> None:
     machine = Machine()
     root = machine.page()
     machine.put(root, (root | PRESENT | WRITE | USER).to_bytes(8, "little") * 512)
@@ -103,7 +103,7 @@ def test_a_table_that_is_its_own_child_everywhere_ends_at_once() -> None:
     assert mapped.tables.tolist() == [root]
 
 
-def test_many_roots_are_walked_at_once_and_what_they_share_is_each_ones() -> None:
+def test_shared_tables_count_for_each_root() -> None:
     machine = Machine()
     one, other, none = machine.page(), machine.page(), machine.page()
     machine.map(one, 0x400000, 0x1000)
@@ -131,7 +131,7 @@ def shared_by(machine: Machine, processes: int) -> LeavesByRoot:
     return walk_many(machine.ram(), roots, 4, upper=False, mask=MASK)
 
 
-def test_what_can_be_mapped_is_bounded_by_the_guests_ram_and_what_is_left_out_is_told() -> None:
+def test_leaves_are_bounded_by_ram() -> None:
     usual, tables, leaves = (shared_by(Machine(4096), processes) for processes in (20, 2000, 1000))
     assert (len(usual.addresses), usual.complete) == (20 * 512, True)
     assert not tables.complete
@@ -145,7 +145,7 @@ places = st.tuples(st.integers(0, 2**35 - 1), st.integers(0, 2**35 - 1))
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(places, max_size=20, unique_by=lambda place: place[0]), st.sampled_from([4, 5]))
-def test_every_mapped_page_is_found_where_it_was_mapped(pages: list[tuple[int, int]], levels: int) -> None:
+def test_mapped_pages_are_found(pages: list[tuple[int, int]], levels: int) -> None:
     machine = Machine()
     root = machine.page()
     for virtual, physical in pages:
@@ -158,7 +158,7 @@ def test_every_mapped_page_is_found_where_it_was_mapped(pages: list[tuple[int, i
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([4, 5]), st.sampled_from(["upper", "lower"]))
-def test_any_words_as_tables_map_something_within_bounds(seed: int, levels: int, half: str) -> None:
+def test_arbitrary_tables_stay_within_bounds(seed: int, levels: int, half: str) -> None:
     draw = np.random.default_rng(seed).integers
     words = draw(64, size=64 * 512) << 12 | draw(1 << 12, size=64 * 512) | draw(2, size=64 * 512) << 40
     machine = Machine(64)

@@ -30,7 +30,7 @@ def without_types() -> Linux:
     return guest
 
 
-def test_a_kernels_profile_has_what_is_wanted_of_it() -> None:
+def test_profile_has_the_schema_names() -> None:
     assert PROFILE.has_types
     assert (PROFILE.offset("task_struct.tasks"), PROFILE.size("page"), PROFILE.enumerator("PG_slab")) == (16, 64, 9)
     assert PROFILE.symbol("init_task") == PLAIN.symbols["init_task"]
@@ -38,7 +38,7 @@ def test_a_kernels_profile_has_what_is_wanted_of_it() -> None:
     assert not PROFILE.has("mm_struct.pgd")
 
 
-def test_the_first_name_that_a_kernel_has_counts() -> None:
+def test_first_existing_name_is_used() -> None:
     assert PROFILE.offset("folio.index", "page.index", "page.flags") == 16
     assert PROFILE.symbol("contig_page_data", "init_task") == PLAIN.symbols["init_task"]
     for ask in (PROFILE.offset, PROFILE.size, PROFILE.enumerator, PROFILE.symbol):
@@ -46,7 +46,7 @@ def test_the_first_name_that_a_kernel_has_counts() -> None:
             ask("folio.nothing", "folio.none")
 
 
-def test_callers_are_functions_and_their_parts() -> None:
+def test_callers_include_function_parts() -> None:
     text = PLAIN.symbols["_stext"]
     assert [(start - text, end - text, name) for start, end, name in PROFILE.callers] == [
         (0x100, 0x180, "copy_process"),
@@ -55,7 +55,7 @@ def test_callers_are_functions_and_their_parts() -> None:
     ]
 
 
-def test_a_document_outlives_a_reboot_to_another_place() -> None:
+def test_profile_survives_kaslr() -> None:
     elsewhere = linux(slide=64 << 20)
     kept = Profile.from_document(json.loads(DOCUMENT)).relocated(elsewhere.symbols["_stext"])
     assert kept == opened(elsewhere)
@@ -63,29 +63,29 @@ def test_a_document_outlives_a_reboot_to_another_place() -> None:
     assert kept.to_document() == json.loads(DOCUMENT)
 
 
-def test_what_is_an_offset_into_per_cpu_memory_does_not_move() -> None:
+def test_per_cpu_offsets_are_not_relocated() -> None:
     profile = replace(PROFILE, symbols=PROFILE.symbols | {"cpu_number": 0x1C0})
     assert profile.relocated(profile.stext + (8 << 20)).symbol("cpu_number") == 0x1C0
 
 
-def test_a_place_where_no_kernel_can_be_is_refused() -> None:
+def test_impossible_stext_is_refused() -> None:
     for stext in (0, PROFILE.stext + (1 << 30)):
         with pytest.raises(Unreadable):
             PROFILE.relocated(stext)
 
 
-def test_without_types_there_are_symbols_and_what_vmcoreinfo_has() -> None:
+def test_profile_without_btf() -> None:
     profile = opened(without_types())
     assert not profile.has_types
     assert (profile.offsets, profile.sizes, profile.enumerators) == ({"page.flags": 0}, {"page": 64}, {})
     assert profile.symbols == PROFILE.symbols
 
 
-def test_types_can_be_given_to_a_kernel_that_has_none() -> None:
+def test_external_btf_is_used() -> None:
     assert opened(without_types(), btf=types().raw()) == PROFILE
 
 
-def test_types_of_another_kernel_are_not_taken() -> None:
+def test_btf_of_another_kernel_is_refused() -> None:
     other = types().raw().replace(b"\0page\0", b"\0pAge\0")
     grown = other[:-1] + b"\0page\0"
     assert opened(without_types(), btf=grown[: len(other)]).has_types  # nothing of it contradicts
@@ -121,7 +121,7 @@ def test_types_of_another_kernel_are_not_taken() -> None:
         {"more": 1},
     ],
 )
-def test_a_document_is_taken_only_as_it_is_made(change: dict[str, object]) -> None:
+def test_altered_profile_document_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(Unreadable):
         Profile.from_document(json.loads(DOCUMENT) | change)
 
@@ -134,7 +134,7 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(sorted(json.loads(DOCUMENT))), json_values) | json_values)
 @example({})
-def test_any_document_is_a_profile_or_unreadable(change: object) -> None:
+def test_arbitrary_document_is_profile_or_unreadable(change: object) -> None:
     document = json.loads(DOCUMENT) | change if isinstance(change, dict) else change
     try:
         profile = Profile.from_document(document)
@@ -144,7 +144,7 @@ def test_any_document_is_a_profile_or_unreadable(change: object) -> None:
     assert Profile.from_document(json.loads(json.dumps(profile.to_document()))) == profile
 
 
-def test_a_profile_knows_which_build_it_is_of() -> None:
+def test_profile_has_the_build_fingerprint() -> None:
     assert PROFILE.fingerprint == opened(linux(slide=32 << 20)).fingerprint
     assert PROFILE.fingerprint != opened(linux("6.1.0-other")).fingerprint
     assert replace(PROFILE, fingerprint="0" * 64) != PROFILE

@@ -34,7 +34,7 @@ def heap(content: int, user: str) -> Page:
     return Page(content, "heap", "heap", users=(user,))
 
 
-def test_a_heap_page_and_a_library_page_with_one_content_are_both_involved_in_it() -> None:
+def test_one_content_involves_both_owners() -> None:
     found = asked(code(P, "sshd", "apache2"), heap(P, "mysqld"), heap(P, "mysqld"))
     assert found.self_sharing_pages == found.sharing_pages == 2
     assert {one.name: (one.pages, one.sharing_pages) for one in found.kinds} == {"library": (1, 2), "heap": (2, 2)}
@@ -44,14 +44,14 @@ def test_a_heap_page_and_a_library_page_with_one_content_are_both_involved_in_it
     assert [(one.name, one.pages, one.sharing_pages) for one in found.files] == [(LIBC, 1, 2)]
 
 
-def test_of_very_many_users_of_a_page_some_are_named_and_the_others_counted() -> None:
+def test_page_users_are_truncated() -> None:
     users = [f"worker-{number:04}" for number in range(1000)]
     found = asked(code(P, *users), code(P, *users))
     (copied,) = found.most_copied
     assert copied.owners == (f"[libc.so.6 000b6000 r-xp]: {' '.join(users[:32])} and 968 more",)
 
 
-def test_the_split_adds_up_where_the_involvement_does_not() -> None:
+def test_split_adds_up() -> None:
     found = asked(code(P, "sshd", "apache2"), heap(P, "mysqld"), heap(P, "mysqld"))
     split = {one.name: one.split_pages for one in found.kinds}
     assert split == {"library": pytest.approx(2 / 3, abs=1e-3), "heap": pytest.approx(4 / 3, abs=1e-3)}
@@ -64,7 +64,7 @@ def test_the_split_adds_up_where_the_involvement_does_not() -> None:
     }
 
 
-def test_self_and_inter_are_told_apart() -> None:
+def test_self_and_inter_sharing_are_separate() -> None:
     found = asked(code(P, "sshd"), heap(Q, "mysqld"), heap(Q, "mysqld"), heap(R, "sshd"), others=(P, Q))
     assert (found.self_sharing_pages, found.inter_sharing_pages) == (1, 2)
     assert {one.name: (one.self_sharing_pages, one.inter_sharing_pages) for one in found.kinds} == {
@@ -73,19 +73,19 @@ def test_self_and_inter_are_told_apart() -> None:
     }
 
 
-def test_kinds_that_the_paper_takes_for_one_are_told_as_one_too() -> None:
+def test_combined_kinds_are_reported() -> None:
     found = asked(heap(P, "a"), Page(P, "anonymous", "anon", users=("a",)), code(P, "a"), heap(Q, "a"), heap(Q, "a"))
     together = {one.name: (one.pages, one.sharing_pages) for one in found.combined_kinds}
     assert together == {"heap+anonymous": (4, 3), "library+private_file": (1, 2)}
 
 
-def test_what_is_shared_with_free_pages_is_not_what_is_shared_in_use() -> None:
+def test_in_use_sharing_excludes_free_pages() -> None:
     free = [Page(P, "free"), Page(P, "free"), Page(Q, "free")]
     found = asked(*free, heap(P, "a"), heap(P, "a"), heap(Q, "a"))
     assert (found.self_sharing_pages, found.in_use_self_sharing_pages) == (4, 1)
 
 
-def test_one_content_at_many_places_of_a_file_is_one_line_and_at_a_few_it_is_told_where() -> None:
+def test_many_offsets_become_one_line() -> None:
     many = [Page(P, "shmem", "/SYSV00000000 (deleted)", place * 4096, (11,), ("Xvfb",)) for place in range(9)]
     (copied,) = asked(*many, heap(P, "b")).most_copied
     assert copied.owners == ("[SYSV00000000 (deleted) rw-s]: Xvfb", "[heap]: b")
@@ -97,7 +97,7 @@ def test_one_content_at_many_places_of_a_file_is_one_line_and_at_a_few_it_is_tol
     )
 
 
-def test_pages_that_are_absent_swapped_or_zero_are_in_no_sharing() -> None:
+def test_absent_swapped_and_zero_pages_are_not_shared() -> None:
     pages = [Page(state, "heap", "heap", users=("sh",)) for state in (ABSENT, SWAPPED, ZERO) for _ in range(3)]
     found = asked(*pages, Page(ZERO, "free"))
     assert found.sharing_pages == 0
@@ -106,7 +106,7 @@ def test_pages_that_are_absent_swapped_or_zero_are_in_no_sharing() -> None:
     assert (found.memory_pages, found.in_use_pages) == (10, 9)
 
 
-def test_the_most_copied_come_first_with_their_owners_in_the_seeds_format() -> None:
+def test_most_copied_pages_are_sorted() -> None:
     found = asked(heap(Q, "mysqld"), heap(Q, "mysqld"), code(P, "sshd", "apache2"), heap(P, "Xorg"), heap(P, "Xorg"))
     assert [(one.copies, one.owners) for one in found.most_copied] == [
         (3, ("[heap]: Xorg", "[libc.so.6 000b6000 r-xp]: apache2 sshd")),
@@ -114,7 +114,7 @@ def test_the_most_copied_come_first_with_their_owners_in_the_seeds_format() -> N
     ]
 
 
-def test_a_page_mapped_with_several_permissions_says_all_of_them() -> None:
+def test_all_permissions_are_listed() -> None:
     twice = Page(P, "library", LIBC, 0x1000, (READ, CODE), ("a", "b"))
     cached = Page(P, "page_cache", "/var/log/syslog", 0x2000)
     assert asked(twice, cached).most_copied[0].owners == (
@@ -123,7 +123,7 @@ def test_a_page_mapped_with_several_permissions_says_all_of_them() -> None:
     )
 
 
-def test_without_names_no_word_of_the_guest_is_in_the_answers() -> None:
+def test_report_without_guest_names() -> None:
     pages = code(P, "secret-program"), heap(P, "secret-program"), Page(P, "slab", "slab secret-cache")
     found = asked(*pages, names=False)
     assert "secret" not in repr(found)
@@ -132,7 +132,7 @@ def test_without_names_no_word_of_the_guest_is_in_the_answers() -> None:
     assert found.most_copied[0].owners == ("[heap]", "[library]", "[slab]")
 
 
-def test_the_most_copied_and_their_owners_are_bounded_and_say_how_many_are_left_out() -> None:
+def test_copied_pages_and_owners_are_bounded() -> None:
     many = [heap(P + number, "sh") for number in range(MAX_COPIED_PAGES + 5) for _ in range(2)]
     crowd = [heap(P - 1, f"process-{number}") for number in range(MAX_NAMED_OWNERS + 7)]
     found = asked(*many, *crowd).most_copied
@@ -140,7 +140,7 @@ def test_the_most_copied_and_their_owners_are_bounded_and_say_how_many_are_left_
     assert (found[0].copies, len(found[0].owners), found[0].more_owners) == (MAX_NAMED_OWNERS + 7, MAX_NAMED_OWNERS, 7)
 
 
-def test_of_an_unknown_guest_the_sharing_is_known_and_its_owners_are_not() -> None:
+def test_unknown_owners_keep_the_sharing() -> None:
     pages = digest(heap(P, "a"), heap(P, "b"), heap(Q, "c"))
     unknown = PageOwners.unknown(3, "no Linux kernel was found in it")
     found = report_attribution("win", unknown, pages, np.zeros(2, dtype=np.bool_), names=True)
@@ -148,13 +148,13 @@ def test_of_an_unknown_guest_the_sharing_is_known_and_its_owners_are_not() -> No
     assert [(one.name, one.pages, one.sharing_pages) for one in found.kinds] == [("unknown", 3, 1)]
 
 
-def test_owners_of_other_pages_than_were_hashed_are_refused() -> None:
+def test_mismatched_page_count_is_refused() -> None:
     unknown = PageOwners.unknown(2, "")
     with pytest.raises(ValueError, match="2 pages have owners, and 3 have hashes"):
         report_attribution("a", unknown, np.zeros(3, np.uint64), np.zeros(0, np.bool_), names=True)
 
 
-def test_permissions_are_written_as_proc_maps_writes_them() -> None:
+def test_permissions_as_in_proc_maps() -> None:
     assert [permissions(mask) for mask in (0, 1, 3, 5, 15)] == ["---p", "r--p", "rw-p", "r-xp", "rwxs"]
 
 
@@ -173,7 +173,7 @@ PAGES = st.lists(
 
 
 @given(PAGES, st.sets(st.integers(10, 17)))
-def test_involvement_is_what_counting_page_by_page_gives(pages: list[Page], others: set[int]) -> None:
+def test_involvement_equals_page_by_page_count(pages: list[Page], others: set[int]) -> None:
     found = asked(*pages, others=tuple(others))
     by_content = defaultdict(list)
     for page in pages:
@@ -199,7 +199,7 @@ def test_involvement_is_what_counting_page_by_page_gives(pages: list[Page], othe
 
 
 @given(st.sets(st.integers(0, 60)), st.lists(st.sets(st.integers(0, 60)), max_size=4))
-def test_elsewhere_is_what_the_union_of_the_others_has(own: set[int], others: list[set[int]]) -> None:
+def test_elsewhere_equals_union_membership(own: set[int], others: list[set[int]]) -> None:
     arrays = [np.array(sorted(one), dtype=np.uint64) for one in (own, *others)]
     union = set().union(*others)
     assert elsewhere(arrays[0], arrays[1:]).tolist() == [content in union for content in sorted(own)]

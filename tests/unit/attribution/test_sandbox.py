@@ -63,7 +63,7 @@ def status(pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def test_it_has_no_privileges_no_way_to_get_any_and_a_filter() -> None:
+def test_worker_has_no_privileges() -> None:
     with confined() as pid:
         has = status(pid)
         assert {has[name] for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {"0" * 16}
@@ -73,7 +73,7 @@ def test_it_has_no_privileges_no_way_to_get_any_and_a_filter() -> None:
             assert has["Groups"] == ""
 
 
-def test_it_has_limits_of_all_that_it_could_take() -> None:
+def test_worker_has_resource_limits() -> None:
     with confined() as pid:
         limits = {
             line[:25].strip(): line[26:].split()[:2] for line in Path(f"/proc/{pid}/limits").read_text().splitlines()
@@ -90,7 +90,7 @@ def test_it_has_limits_of_all_that_it_could_take() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the files of a process that is not dumpable are root's")
-def test_it_has_one_socket_open_and_the_copy_for_reading_and_nothing_of_our_environment() -> None:
+def test_worker_inherits_only_socket_and_buffer() -> None:
     with confined() as pid:
         opened = sorted(str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir())
         assert [name.partition(":")[0] for name in opened] == ["/dev/null"] * 3 + ["/memfd", "socket"]
@@ -102,7 +102,7 @@ def test_it_has_one_socket_open_and_the_copy_for_reading_and_nothing_of_our_envi
         )
 
 
-def test_a_copy_can_be_mapped_for_reading_only_and_keeps_its_size() -> None:
+def test_page_buffer_is_sealed_read_only() -> None:
     copied = PageBuffer(PAGES, 16)
     try:
         with pytest.raises(PermissionError):
@@ -120,7 +120,7 @@ def test_a_copy_can_be_mapped_for_reading_only_and_keeps_its_size() -> None:
         copied.close()
 
 
-def test_a_copy_is_left_out_of_cores_and_is_given_back() -> None:
+def test_page_buffer_is_not_dumped() -> None:
     copied = PageBuffer(PAGES, 16)
     copied.preallocate(16)
     area = next(text for text in Path("/proc/self/smaps").read_text().split("VmFlags:") if "samepaged-copy" in text)
@@ -130,7 +130,7 @@ def test_a_copy_is_left_out_of_cores_and_is_given_back() -> None:
     assert "samepaged-copy" not in Path("/proc/self/maps").read_text()
 
 
-def test_pages_that_were_forgotten_make_room_and_nothing_is_copied_beyond_it() -> None:
+def test_cleared_page_buffer_has_room() -> None:
     copied = PageBuffer(PAGES, 4)
     try:
         slots = copied.add(Guest(), np.arange(6))
@@ -155,7 +155,7 @@ def test_pages_that_were_forgotten_make_room_and_nothing_is_copied_beyond_it() -
         ("seccomp.allow_only = refuse", "refused by this kernel"),
     ],
 )
-def test_without_a_filter_it_does_not_begin_where_one_is_asked_for(missing: str, why: str, tmp_path: Path) -> None:
+def test_worker_refuses_to_run_without_seccomp(missing: str, why: str, tmp_path: Path) -> None:
     without = tmp_path / "without.py"
     without.write_text(
         "import sys\n"
@@ -201,11 +201,11 @@ def filtered(call: str) -> int:
 @pytest.mark.parametrize(
     ("call", "end"), [("map", 0), ("yield", 0), ("open", errno.EPERM), ("pipe", -31), ("run", -31)]
 )
-def test_system_calls_are_allowed_refused_or_the_end(call: str, end: int) -> None:
+def test_system_calls_are_allowed_refused_or_fatal(call: str, end: int) -> None:
     assert filtered(call) == end
 
 
-def test_a_filter_comes_after_one_that_forbids_seccomp_itself_as_services_and_containers_may_have_it() -> None:
+def test_filter_loads_below_a_seccomp_filter() -> None:
     inner = (
         "import os; from samepaged.attribution import sandbox, seccomp\n"
         "seccomp.allow_only(sandbox.ALLOWED_CALLS, sandbox.MASKED_CALLS, sandbox.REFUSED_CALLS)\n"
@@ -222,7 +222,7 @@ def test_a_filter_comes_after_one_that_forbids_seccomp_itself_as_services_and_co
     assert subprocess.run([sys.executable, "-c", outer], check=False).returncode == 7
 
 
-def test_a_library_that_is_not_there_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_libseccomp_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seccomp.available() is None
     monkeypatch.setattr(seccomp, "LIBRARY", "libnothing.so")
     assert "libnothing.so" in (seccomp.available() or "")
@@ -230,7 +230,7 @@ def test_a_library_that_is_not_there_is_told_of(monkeypatch: pytest.MonkeyPatch)
         seccomp.allow_only((), {}, ())
 
 
-def test_it_does_not_outlive_whoever_started_it_even_where_that_is_killed() -> None:
+def test_worker_dies_with_its_parent() -> None:
     starts = (
         "import time; from tests.unit.attribution.test_sandbox import confined\n"
         "with confined('lost') as pid:\n    print(pid, flush=True); time.sleep(60)"

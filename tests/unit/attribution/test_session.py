@@ -72,7 +72,7 @@ def children() -> set[str]:
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
-def test_what_is_found_is_of_the_instant_and_not_of_before() -> None:
+def test_owners_are_of_the_captured_instant() -> None:
     guest = Guest()
 
     def change() -> None:
@@ -89,13 +89,13 @@ def test_what_is_found_is_of_the_instant_and_not_of_before() -> None:
     assert [found.processes[by] for by in found.used_by] == ["sshd", "apache2"]
 
 
-def test_while_the_guest_is_held_only_what_is_needed_is_copied_once() -> None:
+def test_suspended_guest_copies_only_needed_pages() -> None:
     guest = Guest()
     attend(guest)
     assert sorted(guest.asked) == sorted({NOTE, OTHER, *range(ARRAY, ARRAY + ARRAY_PAGES), *CHOSEN})
 
 
-def test_a_second_scan_knows_what_it_needs_without_a_rehearsal() -> None:
+def test_second_scan_reuses_the_page_list() -> None:
     guest, known = Guest(), GuestKernelCache(1)
     first = attend(guest, known)
     held = sorted(guest.asked)
@@ -107,7 +107,7 @@ def test_a_second_scan_knows_what_it_needs_without_a_rehearsal() -> None:
     assert OTHER in known.extra_pages
 
 
-def test_names_do_not_leave_the_process_that_is_not_asked_for_them() -> None:
+def test_names_stay_in_the_worker() -> None:
     found = attend(Guest(), terms=SourcesConfig(memory_limit=1 << 20, time_limit=20.0))
     assert found.names == ("slab of\na kind",)
     assert found.processes == ()
@@ -115,7 +115,7 @@ def test_names_do_not_leave_the_process_that_is_not_asked_for_them() -> None:
 
 
 @pytest.mark.parametrize("how", sorted(set(HOW) - {"open"}))
-def test_a_process_that_goes_wrong_costs_this_guests_rows_and_nothing_else(how: str) -> None:
+def test_failed_worker_costs_one_attribution(how: str) -> None:
     before = children()
     found = attend(Guest(), terms=IMPATIENT if how in {"hang", "sleep"} else TERMS, how=how)
     assert not found.kinds.any()
@@ -125,16 +125,14 @@ def test_a_process_that_goes_wrong_costs_this_guests_rows_and_nothing_else(how: 
 
 
 @pytest.mark.parametrize("how", ["raise", "hang", "rubbish", "leave", "connect"])
-def test_a_process_that_goes_wrong_while_the_guest_is_held_is_given_up(
-    how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_worker_failing_during_the_pause_is_dropped(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SELECTION_SECONDS", 0.5)
     found = attend(Guest(), how=f"{how}-choosing")
     assert not found.kinds.any()
     assert found.note
 
 
-def test_a_guest_that_is_held_does_not_wait_for_a_process_that_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pause_does_not_wait_for_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # what is told of more pages than these has no room in it
     monkeypatch.setattr(socket, "socketpair", lambda *_: (ours, theirs))
@@ -144,16 +142,16 @@ def test_a_guest_that_is_held_does_not_wait_for_a_process_that_does_not_listen(m
     assert found.note == "the process that read it was given up: it took too long"
 
 
-def test_a_process_is_not_given_types_again_and_again(tmp_path: Path) -> None:
+def test_btf_requests_are_bounded(tmp_path: Path) -> None:
     found = attend(Guest(), terms=TERMS.model_copy(update={"btf_directory": tmp_path}), how="asking")
     assert found.note == "the process that read it was given up: it asked for types again and again"
 
 
-def test_a_process_that_looks_for_files_finds_none() -> None:
+def test_worker_finds_no_files() -> None:
     assert attend(Guest(), how="open").note is None
 
 
-def test_a_scan_that_is_stopped_does_not_wait_for_the_process() -> None:
+def test_stopped_scan_does_not_wait_for_worker() -> None:
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: True, program("sleep")) as attendant:
         attendant.prepare(Guest())
         assert attendant.expected_copies(None) == 0
@@ -161,7 +159,7 @@ def test_a_scan_that_is_stopped_does_not_wait_for_the_process() -> None:
         assert "interrupted" in (attendant.finish().note or "")
 
 
-def test_of_a_guest_without_a_note_no_process_is_started_and_it_is_not_searched_each_time(
+def test_guest_without_vmcoreinfo_starts_no_worker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     guest, known = Guest(), GuestKernelCache(1)
@@ -183,7 +181,7 @@ def test_of_a_guest_without_a_note_no_process_is_started_and_it_is_not_searched_
     assert [1 + seen.index(count) for count in range(1, searches + 1)] == [1, 2, 4, 8, 16, 26, 36]
 
 
-def test_a_guest_that_was_starting_is_found_at_the_next_scan_wherever_its_kernel_is_then() -> None:
+def test_booting_guest_is_found_next_scan() -> None:
     guest, known = Guest(), GuestKernelCache(1)
     array, guest.words[NOTE, 2] = int(guest.words[NOTE, 2]), 0
     assert "no kernel in any of the notes" in (attend(guest, known).note or "")
@@ -196,7 +194,7 @@ def test_a_guest_that_was_starting_is_found_at_the_next_scan_wherever_its_kernel
     assert known.failures == 2
 
 
-def test_a_kernel_that_was_started_since_is_found_at_the_same_scan() -> None:
+def test_rebooted_kernel_is_found_at_once() -> None:
     guest, known = Guest(), GuestKernelCache(1)
     attend(guest, known)
     guest.words[8], guest.words[NOTE] = guest.words[NOTE], 0
@@ -207,7 +205,7 @@ def test_a_kernel_that_was_started_since_is_found_at_the_same_scan() -> None:
     assert known.notes.tolist() == [8]
 
 
-def test_what_is_known_of_a_guest_that_makes_no_sense_any_more_is_forgotten() -> None:
+def test_failed_attribution_clears_the_cache() -> None:
     guest, known = Guest(), GuestKernelCache(1)
     attend(guest, known)
     guest.words[NOTE, 2] = 0
@@ -216,14 +214,14 @@ def test_what_is_known_of_a_guest_that_makes_no_sense_any_more_is_forgotten() ->
     assert len(known.profile) == 0
 
 
-def test_a_guest_that_needs_more_than_the_limit_is_not_copied_at_all() -> None:
+def test_guest_beyond_memory_limit_is_not_copied() -> None:
     guest = Guest()
     found = attend(guest, terms=SourcesConfig(memory_limit=5 * 4096, time_limit=20.0))
     assert "sources.memory_limit" in (found.note or "")
     assert guest.asked == []
 
 
-def test_where_the_limit_is_in_the_way_of_finding_a_kernel_it_is_told_of_and_not_the_guest() -> None:
+def test_memory_limit_is_named_as_reason() -> None:
     guest = Guest()
     guest.words[NOTE - 1, :2] = guest.words[NOTE, :2]  # begins as a note does, and is none
     assert attend(guest, terms=SourcesConfig(memory_limit=4096, time_limit=20.0)).note == (
@@ -231,7 +229,7 @@ def test_where_the_limit_is_in_the_way_of_finding_a_kernel_it_is_told_of_and_not
     )
 
 
-def test_of_what_is_chosen_as_much_is_copied_as_there_is_room_for() -> None:
+def test_selected_pages_are_copied_up_to_the_room() -> None:
     guest = Guest()
     guest.choose(*range(100, 200))
     found = attend(guest, terms=SourcesConfig(memory_limit=16 * 4096, time_limit=20.0))
@@ -239,21 +237,21 @@ def test_of_what_is_chosen_as_much_is_copied_as_there_is_room_for() -> None:
     assert "not copied" in (found.note or "")
 
 
-def test_a_guest_cannot_choose_much_more_than_it_chose_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growth_of_the_selection_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EXTRA_SELECTION_PAGES", 2)
     guest = Guest()
     attend(guest, meanwhile=lambda: guest.choose(*range(100, 200)))
     assert len([page for page in guest.asked if 100 <= page < 200]) == len(CHOSEN) + 2
 
 
-def test_absent_pages_are_zeros_and_swapped_ones_are_missing() -> None:
+def test_absent_pages_read_zero_swapped_pages_are_missing() -> None:
     guest = Guest(unbacked=frozenset({51}), swapped=frozenset({60, OTHER}))
     found = attend(guest)
     assert found.kinds[[50, 51, 60]].tolist() == [KIND["slab"], 0, 0]
     assert found.missing == 2
 
 
-def test_of_blocks_that_the_host_does_not_back_no_struct_pages_are_copied_and_nobody_uses_them(
+def test_unbacked_blocks_need_no_struct_pages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Blocks of two pages, here and in the process that reads: page 20, which has struct pages, is of no use then.
@@ -271,7 +269,7 @@ def test_of_blocks_that_the_host_does_not_back_no_struct_pages_are_copied_and_no
     assert found.missing == 0
 
 
-def test_what_was_copied_ahead_is_copied_again_where_it_was_written() -> None:
+def test_written_pages_are_copied_again() -> None:
     guest = Guest()
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
@@ -296,7 +294,7 @@ def test_what_was_copied_ahead_is_copied_again_where_it_was_written() -> None:
     assert int(found.offsets[OTHER]) == 12
 
 
-def test_what_was_copied_ahead_and_is_not_there_any_more_is_not_taken_for_what_it_was() -> None:
+def test_discarded_pages_are_not_stale() -> None:
     guest = Guest()
     nothing = np.zeros(PAGES, dtype=np.bool_)
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
@@ -311,7 +309,7 @@ def test_what_was_copied_ahead_and_is_not_there_any_more_is_not_taken_for_what_i
     assert found.kinds[60] == 0
 
 
-def test_where_there_is_no_room_to_copy_again_all_is_copied_while_the_guest_is_held() -> None:
+def test_full_buffer_is_recopied_during_the_pause() -> None:
     guest = Guest()
     terms = SourcesConfig(memory_limit=12 * 4096, time_limit=20.0, names=True)
     everything = np.ones(PAGES, dtype=np.bool_)
@@ -329,7 +327,7 @@ def test_where_there_is_no_room_to_copy_again_all_is_copied_while_the_guest_is_h
     assert np.flatnonzero(found.kinds).tolist() == [*CHOSEN, OTHER]
 
 
-def test_where_all_is_to_be_copied_once_more_it_is_announced_so() -> None:
+def test_full_recopy_is_forecast() -> None:
     guest = Guest()
     terms = SourcesConfig(memory_limit=12 * 4096, time_limit=20.0)
     nothing, everything = np.zeros(PAGES, dtype=np.bool_), np.ones(PAGES, dtype=np.bool_)
@@ -342,7 +340,7 @@ def test_where_all_is_to_be_copied_once_more_it_is_announced_so() -> None:
         assert attendant.expected_copies(nothing) == whole
 
 
-def test_pages_that_are_gone_take_no_room_and_have_nothing_copied_once_more() -> None:
+def test_discarded_pages_take_no_room() -> None:
     guest = Guest()
     guest.choose(*range(100, 110))
     terms = SourcesConfig(memory_limit=20 * 4096, time_limit=20.0)
@@ -358,7 +356,7 @@ def test_pages_that_are_gone_take_no_room_and_have_nothing_copied_once_more() ->
         assert not attendant.finish().kinds[100:110].any()
 
 
-def test_what_is_chosen_while_the_guest_is_held_is_copied_as_far_as_was_announced(
+def test_selection_during_the_pause_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "EXTRA_SELECTION_PAGES", 2)
@@ -379,7 +377,7 @@ def test_what_is_chosen_while_the_guest_is_held_is_copied_as_far_as_was_announce
         assert "not copied" in (attendant.finish().note or "")
 
 
-def test_where_memory_runs_out_while_the_guest_is_held_the_scan_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scan_survives_memory_shortage(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -397,7 +395,7 @@ def test_where_memory_runs_out_while_the_guest_is_held_the_scan_goes_on(monkeypa
         assert "No space left" in (attendant.finish().note or "")
 
 
-def test_an_answer_that_was_there_in_time_counts_however_late_it_is_asked_for() -> None:
+def test_timely_reply_counts_when_read_late() -> None:
     guest = Guest()
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.prepare(guest)
@@ -409,7 +407,7 @@ def test_an_answer_that_was_there_in_time_counts_however_late_it_is_asked_for() 
         assert attendant.finish().note is None
 
 
-def test_memory_that_cannot_be_mapped_ahead_is_there_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_populate_failure_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_buffer, "MADV_POPULATE_WRITE", 9999)  # as a kernel says that does not know it
     held = page_buffer.PageBuffer(PAGES, 16)
     monkeypatch.setattr(held, "_locked", False)
@@ -421,7 +419,7 @@ def test_memory_that_cannot_be_mapped_ahead_is_there_all_the_same(monkeypatch: p
         held.close()
 
 
-def test_who_was_not_held_says_why_nothing_is_known() -> None:
+def test_unread_guest_has_a_reason() -> None:
     with AttributionSession(GuestKernelCache(1), LAYOUTS, TERMS, lambda: False, program("well")) as attendant:
         attendant.decline("its memory was read by a dump")
         attendant.decline("for another reason")

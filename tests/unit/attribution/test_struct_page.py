@@ -34,7 +34,7 @@ def with_numbers(kernel: Kernel, numbers: dict[str, int], **offsets: int) -> Ker
         pytest.param(-129, 0xFFFFFF7F, 0xFFFFFDFF, 0xFFFFFEFF, id="from 5.11"),
     ],
 )
-def test_a_pages_type_is_read_in_each_of_its_ways(buddy: int, free: int, table: int, neither: int) -> None:
+def test_page_types_of_every_kernel(buddy: int, free: int, table: int, neither: int) -> None:
     guest = Inhabited(new=False)
     for page, kind in ((400, free), (401, table), (402, neither), (403, 0xFFFFFFFF), (404, 3)):
         guest.frame(page, kind=kind)
@@ -43,7 +43,7 @@ def test_a_pages_type_is_read_in_each_of_its_ways(buddy: int, free: int, table: 
     assert np.flatnonzero(frames.table).tolist() == [401]
 
 
-def test_before_5_11_what_a_control_group_pays_for_is_no_page_table() -> None:
+def test_old_kmemcg_pages_are_not_tables() -> None:
     guest = Inhabited(new=False)
     guest.frame(400, kind=0xFFFFFDFF)
     guest.frame(401, kind=0xFFFFFBFF)
@@ -51,7 +51,7 @@ def test_before_5_11_what_a_control_group_pays_for_is_no_page_table() -> None:
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_the_pages_of_a_compound_have_the_head_that_they_point_at_or_that_their_mask_leaves(masks: bool) -> None:  # noqa: FBT001
+def test_compound_heads_by_pointer_or_mask(masks: bool) -> None:  # noqa: FBT001
     guest = Inhabited()
     for page in range(401, 408):
         guest.frame(page, head=(-64 * 8 % (1 << 64) if masks else ARRAY + 400 * 64) + TAIL)
@@ -63,7 +63,7 @@ def test_the_pages_of_a_compound_have_the_head_that_they_point_at_or_that_their_
     assert frames.head[400:410].tolist() == [400] * 8 + [408, 409]
 
 
-def test_a_head_that_cannot_be_leaves_the_page_alone() -> None:
+def test_impossible_compound_head_is_ignored() -> None:
     guest = Inhabited()
     for page, head in ((400, 1), (401, 0xFFFFFFFFFFFFFFFF), (402, ARRAY + 63), (403, ARRAY + PAGES * 64 + 1)):
         guest.frame(page, head=head)
@@ -71,7 +71,7 @@ def test_a_head_that_cannot_be_leaves_the_page_alone() -> None:
 
 
 @pytest.mark.parametrize("new", [True, False])
-def test_slab_and_table_pages_are_chosen_by_the_array_alone(new: bool) -> None:  # noqa: FBT001
+def test_slab_and_table_pages_are_selected(new: bool) -> None:  # noqa: FBT001
     guest = Inhabited(new=new)
     guest.slab(400)
     guest.frame(401, head=ARRAY + 400 * 64 + TAIL)
@@ -90,7 +90,7 @@ def test_slab_and_table_pages_are_chosen_by_the_array_alone(new: bool) -> None: 
     assert not np.any(held.ram.missing)
 
 
-def test_pages_whose_structs_were_not_copied_are_not_known() -> None:
+def test_pages_without_struct_are_unknown() -> None:
     kernel = Inhabited().kernel()
     slots = np.arange(PAGES)
     slots[ARRAY_PAGE + 1] = -1

@@ -17,7 +17,7 @@ PLACES = st.lists(st.integers(2, 1 << 40), unique=True, max_size=120).map(sorted
 
 @given(places=PLACES, wide=st.integers(2, 15))
 @settings(deadline=None, max_examples=40)
-def test_a_maple_tree_gives_each_of_its_entries_once(places: list[int], wide: int) -> None:
+def test_maple_tree_entries_are_distinct(places: list[int], wide: int) -> None:
     guest = Inhabited()
     starts, ends = places[::2][: len(places) // 2], places[1::2]
     entries = [(last, DIRECT + 8 * number) for number, last in enumerate(ends)]
@@ -31,7 +31,7 @@ def test_a_maple_tree_gives_each_of_its_entries_once(places: list[int], wide: in
 
 @given(count=st.integers(0, 100))
 @settings(deadline=None, max_examples=20)
-def test_a_red_black_tree_gives_each_of_its_nodes_once(count: int) -> None:
+def test_red_black_tree_nodes_are_distinct(count: int) -> None:
     guest = Inhabited(new=False)
     nodes = [guest.make("rb_node") for _ in range(count)]
     root = guest.balanced(nodes)
@@ -41,13 +41,13 @@ def test_a_red_black_tree_gives_each_of_its_nodes_once(count: int) -> None:
     assert not np.any(owners)
 
 
-def test_a_tree_of_one_entry_is_that_entry() -> None:
+def test_tree_of_one_entry() -> None:
     found, _ = maple_entries(Inhabited().kernel(), np.array([DIRECT + 64], dtype=np.uint64), 8)
     assert found.tolist() == [DIRECT + 64]
 
 
 @pytest.mark.parametrize("back", ["itself", "its root"])
-def test_a_red_black_tree_that_comes_back_to_itself_ends(back: str) -> None:
+def test_circular_red_black_tree_terminates(back: str) -> None:
     guest = Inhabited(new=False)
     nodes = [guest.make("rb_node") for _ in range(9)]
     root = guest.balanced(nodes)
@@ -58,7 +58,7 @@ def test_a_red_black_tree_that_comes_back_to_itself_ends(back: str) -> None:
     assert sorted(found.tolist()) == nodes
 
 
-def test_a_maple_tree_of_a_node_that_has_itself_in_all_slots_ends() -> None:
+def test_circular_maple_tree_terminates() -> None:
     guest = Inhabited()
     address = guest.take(256, 256)
     for number in range(10):
@@ -68,7 +68,7 @@ def test_a_maple_tree_of_a_node_that_has_itself_in_all_slots_ends() -> None:
     assert not len(found)
 
 
-def test_no_more_is_taken_from_a_tree_than_is_wanted() -> None:
+def test_tree_entries_are_bounded() -> None:
     guest = Inhabited(new=False)
     root = guest.balanced([guest.make("rb_node") for _ in range(50)])
     places = guest.offsets["rb_node.rb_left"], guest.offsets["rb_node.rb_right"]
@@ -77,7 +77,7 @@ def test_no_more_is_taken_from_a_tree_than_is_wanted() -> None:
 
 
 @pytest.mark.parametrize("to", [0, 1, 2])
-def test_a_list_ends_where_it_comes_back_to_any_of_its_entries(to: int) -> None:
+def test_circular_list_terminates(to: int) -> None:
     guest = Inhabited()
     entries = [guest.take(16) for _ in range(4)]
     guest.list_head(entries[0], *entries[1:])
@@ -85,7 +85,7 @@ def test_a_list_ends_where_it_comes_back_to_any_of_its_entries(to: int) -> None:
     assert list_entries(guest.kernel(), entries[0], 100) == entries[1:]
 
 
-def test_a_list_ends_where_it_leaves_memory() -> None:
+def test_list_ends_outside_memory() -> None:
     guest = Inhabited()
     first, second = guest.take(16), guest.take(16)
     guest.word(first, second)
@@ -93,7 +93,7 @@ def test_a_list_ends_where_it_leaves_memory() -> None:
     assert list_entries(guest.kernel(), first, 100) == [second, 0xDEAD000000000100]
 
 
-def test_an_xarray_gives_its_pointers_from_all_levels_and_nothing_else() -> None:
+def test_xarray_entries_of_all_levels() -> None:
     guest = Inhabited()
     slots = guest.offsets["xa_node.slots"]
     top, below = guest.take(128), guest.take(128)
@@ -105,7 +105,7 @@ def test_an_xarray_gives_its_pointers_from_all_levels_and_nothing_else() -> None
     assert found.tolist() == [DIRECT + 64, DIRECT + 128, DIRECT + 256]
 
 
-def test_an_xarray_of_a_node_that_has_itself_in_all_slots_ends() -> None:
+def test_circular_xarray_terminates() -> None:
     guest = Inhabited()
     node = guest.take(128)
     for number in range(8):

@@ -35,7 +35,7 @@ def at(*offsets: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     return np.array([START + offset for offset in offsets], dtype=np.uint64)
 
 
-def test_pieces_are_gathered_over_pages() -> None:
+def test_gathered_pieces_cross_pages() -> None:
     found, ok = MEMORY.gather(at(8, PAGE_SIZE - 8, 2 * PAGE_SIZE - 16, 4 * PAGE_SIZE), 24)
     assert ok.all()
     assert [row.tobytes() for row in found] == [
@@ -43,26 +43,26 @@ def test_pieces_are_gathered_over_pages() -> None:
     ]
 
 
-def test_pieces_that_go_into_a_hole_are_zeros() -> None:
+def test_pieces_in_a_hole_are_zeros() -> None:
     found, ok = MEMORY.gather(at(0, 3 * PAGE_SIZE - 8, 3 * PAGE_SIZE, -8, 5 * PAGE_SIZE - 8), 16)
     assert ok.tolist() == [True, False, False, False, False]
     assert not found[1:].any()
 
 
-def test_nothing_is_gathered_of_nothing() -> None:
+def test_gather_of_no_addresses() -> None:
     found, ok = MEMORY.gather(np.empty(0, dtype=np.uint64), 16)
     assert (found.shape, ok.shape) == ((0, 2), (0,))
     assert MEMORY.strings(np.empty(0, dtype=np.uint64)) == []
 
 
-def test_one_word_is_what_many_are() -> None:
+def test_one_word_equals_many() -> None:
     for offset in (0, 16, PAGE_SIZE - 8, 2 * PAGE_SIZE + 8, 3 * PAGE_SIZE, 4, 4 * PAGE_SIZE, 5 * PAGE_SIZE, -8):
         (word,), (ok,) = MEMORY.words(at(offset))
         assert MEMORY.word(START + offset) == (int(word) if ok else None)
     assert MEMORY.word(0x400000) is None
 
 
-def test_words_of_8_and_of_4_bytes() -> None:
+def test_words_of_8_and_4_bytes() -> None:
     words, ok = MEMORY.words(at(16, 3 * PAGE_SIZE, 4))
     assert (words.tolist(), ok.tolist()) == ([int.from_bytes(CONTENT[16:24], "little"), 0, 0], [True, False, False])
     halves, ok = MEMORY.words32(at(16, 20, PAGE_SIZE - 4, 3 * PAGE_SIZE, 18))
@@ -73,7 +73,7 @@ def test_words_of_8_and_of_4_bytes() -> None:
 
 
 @given(st.integers(0, 3 * PAGE_SIZE), st.integers(0, 3 * PAGE_SIZE))
-def test_bytes_are_read_over_pages_and_not_into_holes(start: int, size: int) -> None:
+def test_virtual_reads_cross_pages_not_holes(start: int, size: int) -> None:
     if start + size <= 3 * PAGE_SIZE:
         assert MEMORY.read(START + start, size) == CONTENT[start : start + size]
     elif size:
@@ -84,12 +84,12 @@ def test_bytes_are_read_over_pages_and_not_into_holes(start: int, size: int) -> 
 @pytest.mark.parametrize(
     ("address", "size"), [(-1, 1), (1 << 64, 1), ((1 << 64) - 1, 2), (START, -1), (START, 1 << 40)]
 )
-def test_what_is_no_address_is_unreadable(address: int, size: int) -> None:
+def test_unmapped_address_is_unreadable(address: int, size: int) -> None:
     with pytest.raises(Unreadable):
         MEMORY.read(address, size)
 
 
-def test_strings_end_where_they_end_or_where_they_are_cut() -> None:
+def test_strings_end_at_zero_or_limit() -> None:
     machine = Machine(64)
     root = machine.page()
     for number in range(2):

@@ -13,7 +13,7 @@ SYMBOLS = {"_stext": IMAGE, "swapper_pg_dir": IMAGE + 0x1000, "init_uts_ns": IMA
 WHOLE = note("6.1.0", SYMBOLS, 0x400000, "SIZE(page)=64", "OFFSET(page.flags)=0", "LENGTH(zone.free_area)=11")
 
 
-def test_a_note_says_what_it_is_of_and_where_things_are() -> None:
+def test_vmcoreinfo_is_parsed() -> None:
     info = parse(WHOLE.ljust(PAGE_SIZE, b"\0"), page=7)
     assert (info.release, info.build_id, info.page) == ("6.1.0", "ab" * 20, 7)
     assert info.symbols == SYMBOLS
@@ -22,7 +22,7 @@ def test_a_note_says_what_it_is_of_and_where_things_are() -> None:
     assert (info.levels, info.mask) == (4, 0x000F_FFFF_FFFF_F000)
 
 
-def test_what_differs_from_boot_to_boot_is_read_from_it() -> None:
+def test_boot_specific_values_are_read() -> None:
     more = ("NUMBER(pgtable_l5_enabled)=1", f"NUMBER(sme_mask)={1 << 47}")
     moved = {name: address + 0x1000000 for name, address in SYMBOLS.items()}
     info = parse(note("6.1.0", moved, -0x800000, *more))
@@ -30,14 +30,14 @@ def test_what_differs_from_boot_to_boot_is_read_from_it() -> None:
     assert info.physical(info.symbol("_stext")) == 0x800000
 
 
-def test_what_is_not_in_the_kernels_image_has_no_place_in_ram() -> None:
+def test_address_outside_the_image_is_unreadable() -> None:
     info = parse(WHOLE)
     for address in (0, IMAGE - 1, IMAGE + (1 << 30), 1 << 64):
         with pytest.raises(Unreadable):
             info.physical(address)
 
 
-def test_the_fingerprint_outlives_a_reboot_and_tells_kernels_apart() -> None:
+def test_fingerprint_is_per_kernel_build() -> None:
     moved = {name: address + (32 << 20) for name, address in SYMBOLS.items()} | {"mem_section": 0xFFFF888000000000}
     rebooted = note("6.1.0", moved, 0x123000, "SIZE(page)=64", "OFFSET(page.flags)=0", "LENGTH(zone.free_area)=11")
     other = WHOLE.replace(b"SIZE(page)=64", b"SIZE(page)=56")
@@ -56,14 +56,14 @@ def test_the_fingerprint_outlives_a_reboot_and_tells_kernels_apart() -> None:
         WHOLE.replace(b"6.1.0", b"6 1 0"),
     ],
 )
-def test_what_is_no_note_of_a_kernel_for_x86_64_is_refused(raw: bytes) -> None:
+def test_foreign_vmcoreinfo_is_refused(raw: bytes) -> None:
     with pytest.raises(Unreadable):
         parse(raw)
 
 
 @given(st.binary(max_size=PAGE_SIZE))
 @example(WHOLE.removeprefix(MARK))
-def test_any_bytes_are_a_note_or_unreadable(raw: bytes) -> None:
+def test_arbitrary_vmcoreinfo_is_parsed_or_unreadable(raw: bytes) -> None:
     try:
         info = parse(MARK + raw)
     except Unreadable:
@@ -74,7 +74,7 @@ def test_any_bytes_are_a_note_or_unreadable(raw: bytes) -> None:
 
 @given(st.integers(10, len(WHOLE) - 1), st.binary(min_size=1, max_size=24))
 @example(10, b"")
-def test_a_damaged_note_is_a_note_or_unreadable(at: int, damage: bytes) -> None:
+def test_damaged_vmcoreinfo_is_parsed_or_unreadable(at: int, damage: bytes) -> None:
     try:
         info = parse(WHOLE[:at] + damage + WHOLE[at + len(damage) :])
     except Unreadable:
@@ -84,7 +84,7 @@ def test_a_damaged_note_is_a_note_or_unreadable(at: int, damage: bytes) -> None:
     assert all(0 <= address < 1 << 64 for address in info.symbols.values())
 
 
-def test_only_the_note_of_the_running_kernel_counts() -> None:
+def test_vmcoreinfo_of_the_running_kernel_is_used() -> None:
     guest = linux("6.1.0-test")
     live = guest.note_page * PAGE_SIZE
     stale, torn = guest.machine.page(), guest.machine.page()

@@ -66,7 +66,7 @@ def framed(header: object, arrays: bytes = b"") -> bytes:
 GOOD = {"kind": "found", "fields": {"count": 1, "note": None}, "lengths": {"pages": 1, "kinds": 2}}
 
 
-def test_a_message_arrives_as_it_was_sent() -> None:
+def test_message_round_trips() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         arrays: dict[str, Any] = {
@@ -80,7 +80,7 @@ def test_a_message_arrives_as_it_was_sent() -> None:
     assert taken.arrays["kinds"].tolist() == [1, 2]
 
 
-def test_arrays_are_taken_in_the_order_in_which_they_are_sent() -> None:
+def test_array_order_is_kept() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         arrays: dict[str, Any] = {"kinds": np.array([1, 2], dtype=np.uint8), "pages": np.array([5, 6], dtype=np.int64)}
@@ -112,18 +112,18 @@ def test_arrays_are_taken_in_the_order_in_which_they_are_sent() -> None:
         {**GOOD, "lengths": {"kinds": 2}},
     ],
 )
-def test_what_is_not_of_the_form_is_refused_before_anything_is_made_of_it(header: object) -> None:
+def test_message_outside_its_form_is_refused(header: object) -> None:
     with pytest.raises(ProtocolError):
         said(framed(header, bytes(100)))
 
 
 @pytest.mark.parametrize("raw", [b"[" * 60_000, b'{"kind":' * 8_000, b"1" * 60_000, b"\xff", b'{"kind": NaN}', b""])
-def test_json_that_is_none_is_refused(raw: bytes) -> None:
+def test_invalid_json_is_refused(raw: bytes) -> None:
     with pytest.raises(ProtocolError):
         said(START.pack(MAGIC, len(raw)) + raw)
 
 
-def test_a_header_longer_than_any_is_not_waited_for() -> None:
+def test_oversized_header_is_refused() -> None:
     with pytest.raises(ProtocolError, match="malformed"):
         said(START.pack(MAGIC, 1 << 30))
 
@@ -136,7 +136,7 @@ def test_noise_is_refused(raw: bytes) -> None:
 
 @given(at=st.integers(0, 120), bit=st.integers(0, 7))
 @example(at=len(framed(GOOD, bytes(8 + 2))) - 1, bit=0)
-def test_a_message_with_a_flipped_bit_is_refused_or_still_of_its_form(at: int, bit: int) -> None:
+def test_flipped_bit_is_refused_or_valid(at: int, bit: int) -> None:
     raw = bytearray(framed(GOOD, bytes(8 + 2)))
     raw[at % len(raw)] ^= 1 << bit
     try:
@@ -148,12 +148,12 @@ def test_a_message_with_a_flipped_bit_is_refused_or_still_of_its_form(at: int, b
     assert (len(taken.arrays["pages"]), len(taken.arrays["kinds"])) in {(length, 2) for length in range(4)}
 
 
-def test_an_end_in_the_middle_is_an_end() -> None:
+def test_truncated_message_is_an_end() -> None:
     with pytest.raises(GoneError):
         said(framed(GOOD, bytes(3)))
 
 
-def test_nobody_waits_longer_than_the_deadline_or_past_a_stop() -> None:
+def test_receive_ends_at_deadline_or_stop() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         with pytest.raises(ProtocolError, match="took too long"):
@@ -162,7 +162,7 @@ def test_nobody_waits_longer_than_the_deadline_or_past_a_stop() -> None:
             Channel(ours, lambda: True).receive(FORMS, time.monotonic() + 60)
 
 
-def test_nobody_waits_for_a_process_that_does_not_listen() -> None:
+def test_send_ends_at_deadline() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(ProtocolError, match="took too long"):
         Channel(ours, lambda: False).send(
@@ -170,7 +170,7 @@ def test_nobody_waits_for_a_process_that_does_not_listen() -> None:
         )
 
 
-def test_whoever_listens_slowly_is_waited_for_no_longer_than_whoever_does_not() -> None:
+def test_slow_reader_does_not_extend_deadline() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:  # there is always room for so little
         with pytest.raises(ProtocolError, match="took too long"):
@@ -209,7 +209,7 @@ def passed(found: PageOwners) -> PageOwners:
     return page_owners_from_message(message.fields, message.arrays)
 
 
-def test_an_ownership_passes_with_its_users_in_order() -> None:
+def test_page_owners_round_trip() -> None:
     before, after = ownership(), passed(ownership())
     for name in ("kinds", "labels", "offsets", "modes"):
         assert getattr(after, name).tolist() == getattr(before, name).tolist()
@@ -220,7 +220,7 @@ def test_an_ownership_passes_with_its_users_in_order() -> None:
     assert (after.kernel, after.missing, after.note) == ("6.1.0", 2, None)
 
 
-def test_what_a_process_says_of_the_kernel_is_a_line_that_can_be_logged() -> None:
+def test_kernel_text_is_printable() -> None:
     fields, arrays = page_owners_to_message(ownership())
     fields |= {"kernel": "6.1\ud800\u202e", "note": "well\n\x1b[2Jdomain 'other': its pages are mine"}
     found = page_owners_from_message(fields, arrays)
@@ -228,7 +228,7 @@ def test_what_a_process_says_of_the_kernel_is_a_line_that_can_be_logged() -> Non
     assert found.note == "well\\n\\x1b[2Jdomain 'other': its pages are mine"
 
 
-def test_more_names_than_may_be_said_are_empty_and_the_others_are_told() -> None:
+def test_excess_names_are_empty() -> None:
     long = "x" * MAX_NAME_BYTES
     after = passed(ownership(names=("first", *[long] * 400, "last"), processes=("y" * 100, "z")))
     assert after.names[:2] == ("first", long)
@@ -236,13 +236,13 @@ def test_more_names_than_may_be_said_are_empty_and_the_others_are_told() -> None
     assert after.processes == ("y" * MAX_PROCESS_NAME_BYTES, "z")
 
 
-def test_what_the_daemon_has_to_hold_of_a_guest_is_bounded_by_the_guests_size() -> None:
+def test_message_size_is_bounded_by_guest() -> None:
     pages = 1 << 22
     held = sum(array.most * np.dtype(array.dtype).itemsize for array in replies(pages)["attribution"].arrays.values())
     assert held < pages * 128
 
 
-def test_names_too_long_or_with_a_zero_in_them_are_cut_and_mended() -> None:
+def test_long_and_zero_names_are_sanitized() -> None:
     after = passed(ownership(names=("a\0b", "ä" * MAX_NAME_BYTES), processes=("", "x")))
     assert after.names[0] == "a b"
     assert len(after.names[1].encode()) <= MAX_NAME_BYTES + 2  # what was cut in two is a character of its own
@@ -263,13 +263,13 @@ def test_names_too_long_or_with_a_zero_in_them_are_cut_and_mended() -> None:
         {"processes": ()},
     ],
 )
-def test_an_ownership_that_contradicts_itself_is_refused(change: dict[str, Any]) -> None:
+def test_contradictory_page_owners_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError):
         passed(ownership(**change))
 
 
 @pytest.mark.parametrize(("pages", "by"), [([3, 3], [1, 1]), ([9, 3], [0, 0]), ([3, 3], [1, 0]), ([3], [0, 1])])
-def test_users_that_are_not_in_order_are_refused(pages: list[int], by: list[int]) -> None:
+def test_unordered_users_are_refused(pages: list[int], by: list[int]) -> None:
     fields, arrays = page_owners_to_message(ownership())
     arrays["used_pages"], arrays["used_by"] = np.array(pages, dtype=np.int32), np.array(by, dtype=np.int32)
     with pytest.raises(ProtocolError):
@@ -277,7 +277,7 @@ def test_users_that_are_not_in_order_are_refused(pages: list[int], by: list[int]
 
 
 @pytest.mark.parametrize("raw", [b"x", b"\0" * 70 + b"x", b"x" * (MAX_NAME_BYTES + 2) + b"\0", bytes((1 << 18) + 1)])
-def test_names_that_do_not_end_or_are_too_long_are_refused(raw: bytes) -> None:
+def test_unterminated_names_are_refused(raw: bytes) -> None:
     fields, arrays = page_owners_to_message(ownership())
     arrays["names"] = np.frombuffer(raw, dtype=np.uint8)
     with pytest.raises(ProtocolError):
@@ -285,12 +285,12 @@ def test_names_that_do_not_end_or_are_too_long_are_refused(raw: bytes) -> None:
 
 
 @given(st.lists(st.integers(-2, PAGES + 1), max_size=8))
-def test_pages_are_numbers_of_the_guests_each_once_in_order(numbers: list[int]) -> None:
+def test_page_numbers_are_strictly_ascending(numbers: list[int]) -> None:
     good = sorted(set(numbers)) == numbers and all(0 <= number < PAGES for number in numbers)
     assert are_page_numbers(np.array(numbers, dtype=np.int64), PAGES) is good
 
 
-def test_without_names_kinds_stay_and_what_the_kernel_calls_its_own() -> None:
+def test_without_names_keeps_kinds() -> None:
     kinds = np.full(PAGES, KIND["slab"], dtype=np.uint8)
     kinds[:8] = KIND["library"]
     labels = np.zeros(PAGES, dtype=np.int32)

@@ -82,7 +82,7 @@ def reading(guest: Guest, analysis: Pretended | None = None) -> Iterator[Daemon]
     assert failures == []
 
 
-def test_it_fetches_what_it_needs_and_says_what_has_to_be_copied() -> None:
+def test_worker_fetches_and_lists_pages() -> None:
     with reading(Guest()) as daemon:
         found = daemon.begin(full=1)
     assert found.kind == "inspection"
@@ -93,7 +93,7 @@ def test_it_fetches_what_it_needs_and_says_what_has_to_be_copied() -> None:
     }
 
 
-def test_layouts_are_tried_in_turn_until_one_shows_a_kernel() -> None:
+def test_layouts_are_tried_in_order() -> None:
     class Picky(Pretended):
         def open(self, ram: GuestRam, *rest: Any) -> tuple[GuestRam, list[int]]:
             if len(ram.layout.regions) < 2:
@@ -108,7 +108,7 @@ def test_layouts_are_tried_in_turn_until_one_shows_a_kernel() -> None:
         assert daemon.begin([high]).kind == "inspection"  # what went before is forgotten
 
 
-def test_it_asks_for_types_of_a_build_and_only_of_a_running_guest() -> None:
+def test_worker_requests_btf_while_inspecting() -> None:
     asked: list[bytes | None] = []
 
     class Typed(Pretended):
@@ -129,7 +129,7 @@ def test_it_asks_for_types_of_a_build_and_only_of_a_running_guest() -> None:
     assert asked == [b"BTF", None]
 
 
-def test_it_chooses_by_what_is_held_and_not_by_what_it_saw_before() -> None:
+def test_selection_uses_the_captured_pages() -> None:
     guest = Guest()
     with reading(guest) as daemon:
         daemon.begin()
@@ -138,7 +138,7 @@ def test_it_chooses_by_what_is_held_and_not_by_what_it_saw_before() -> None:
         assert daemon.hold([NOTE, 21, 22, 23]).arrays["pages"].tolist() == []  # page 20 tells of page 70
 
 
-def test_an_error_that_nobody_foresaw_is_told_without_the_guests_words() -> None:
+def test_unexpected_error_hides_guest_text() -> None:
     class Broken(Pretended):
         def attribute(self, kernel: Any) -> Any:
             raise ValueError("the guest's own words", kernel)
@@ -153,14 +153,14 @@ def test_an_error_that_nobody_foresaw_is_told_without_the_guests_words() -> None
 
 
 @pytest.mark.parametrize("order", ["select", "attribute"])
-def test_it_ends_where_it_is_told_to_think_of_a_guest_that_it_has_not_seen(order: str) -> None:
+def test_request_without_inspection_ends_worker(order: str) -> None:
     with reading(Guest()) as daemon:
         daemon.tell(order, pages=np.array([1]), slots=np.array([1], dtype=np.int32))
         with pytest.raises(ProtocolError, match="gone"):
             daemon.hear()
 
 
-def test_a_guest_of_zeros_has_no_kernel() -> None:
+def test_guest_of_zeros_has_no_kernel() -> None:
     with reading(Guest()) as daemon:
         assert daemon.begin().kind == "inspection"
     empty = Guest()

@@ -9,7 +9,7 @@ import pytest
 
 from samepaged import cli
 from samepaged.analysis.fleet import spark_engine
-from samepaged.traces import Store, parquet
+from samepaged.traces import TraceStore, parquet
 from tests.support.fleet import guest
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ LOWEST = 1 << 63  # as a signed integer: in every sample
 
 @pytest.fixture
 def place(tmp_path: Path) -> str:
-    store = Store(tmp_path)
+    store = TraceStore(tmp_path)
     store.write(guest("kvm-1", "web", [LOWEST, LOWEST, LOWEST + 1, 7, 0]))
     store.write(guest("kvm-2", "db", [LOWEST, LOWEST + 1, 7, 8]))
     store.write(guest("kvm\x1b3", "db", [LOWEST + 1, 9]))
@@ -69,7 +69,7 @@ def test_a_sample_that_has_more_than_its_part_never_makes_sharing_negative(
     # All of each guest's contents are in the sample, each twice: scaled up, there would be 64 times as many.
     for number in range(3):
         contents = range(LOWEST + 48 * number, LOWEST + 48 * (number + 1))
-        Store(tmp_path).write(guest(f"kvm-{number}", "x", [*contents, *contents]))
+        TraceStore(tmp_path).write(guest(f"kvm-{number}", "x", [*contents, *contents]))
     found = printed(capsys, "--json", "--sample", "64", str(tmp_path))
     assert (found["hashed_pages"], found["distinct_pages"], found["distinct_pages_bounds"]) == (288, 144, [144, 144])
     assert (found["duplicate_pages"], found["self_sharing_pages"], found["inter_sharing_pages"]) == (144, 144, 0)
@@ -105,7 +105,7 @@ def test_place_without_a_slash_is_the_command(
     assert set(json.loads(capsys.readouterr().out)) >= {"moves", "gain_pages"}
     (tmp_path / "place").mkdir()
     monkeypatch.chdir(tmp_path)
-    Store(tmp_path / "place").write(guest("elsewhere", "x", [7]))
+    TraceStore(tmp_path / "place").write(guest("elsewhere", "x", [7]))
     assert [one["host"] for one in printed(capsys, "--json", "./place")["hosts"]] == ["elsewhere"]
 
 
@@ -157,6 +157,6 @@ def test_spark_that_is_not_installed_is_an_error_that_says_what_to_install(
     assert "pip install 'samepaged[spark]'" in capsys.readouterr().err
 
 
-def test_a_place_without_traces_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_path_without_traces_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fleet", "sharing", str(tmp_path)]) == 1
     assert "has no traces" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import pytest
 
 from samepaged.commands.fleet.place import Command
 from samepaged.errors import TraceError, UsageError
-from samepaged.traces import Store, Trace
+from samepaged.traces import Trace, TraceStore
 from samepaged.traces.parquet import write
 from tests.support.traces import WHEN, trace
 
@@ -41,7 +41,7 @@ def guest_trace(
 def place(tmp_path: Path) -> Path:
     """Two images, a guest of each on each of two hosts: two moves bring them together."""
     for number in range(4):
-        Store(tmp_path).write(guest_trace(number, f"kvm-{number // 2}", number % 2))
+        TraceStore(tmp_path).write(guest_trace(number, f"kvm-{number // 2}", number % 2))
     return tmp_path
 
 
@@ -84,7 +84,7 @@ def test_a_limit_is_of_its_host_then_of_all_then_what_the_traces_know(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number, host in enumerate(("a=b", "kvm-1", "kvm-2")):
-        Store(tmp_path).write(guest_trace(number, host, 0, host_mib=9 if host == "kvm-1" else None))
+        TraceStore(tmp_path).write(guest_trace(number, host, 0, host_mib=9 if host == "kvm-1" else None))
     sources = {one["host"]: (one["limit_from"], one["limit_bytes"] >> 20) for one in told(capsys, tmp_path)["hosts"]}
     assert sources == {"a=b": ("now", 4), "kvm-1": ("traces", 9), "kvm-2": ("now", 4)}
     found = told(capsys, "--memory", "8MiB", "--limit", "a=b=6MiB", tmp_path)
@@ -110,7 +110,7 @@ def test_guests_that_are_kept_do_not_move(place: Path, capsys: pytest.CaptureFix
 def test_a_guest_that_has_moved_is_where_its_newest_trace_was_taken(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Store(place).write(guest_trace(2, "kvm-0", 0, at=60))
+    TraceStore(place).write(guest_trace(2, "kvm-0", 0, at=60))
     found = told(capsys, "--memory", "16MiB", place)
     assert found["guests"] == 4
     before = {one["host"]: one["memory_bytes_before"] >> 20 for one in found["hosts"]}
@@ -131,7 +131,7 @@ def test_names_are_shown_so_that_they_cannot_write_to_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number, host in enumerate(("\x1b[2J", "\u202ekvm")):
-        Store(tmp_path).write(guest_trace(number, host, 0, domain="a\nb\x07" + str(number)))
+        TraceStore(tmp_path).write(guest_trace(number, host, 0, domain="a\nb\x07" + str(number)))
     text = printed(capsys, "--memory", "1GiB", tmp_path)
     assert "a\\nb\\x07" in text
     assert all(character.isprintable() or character == "\n" for character in text)

@@ -15,7 +15,7 @@ import pytest
 
 from samepaged.cli import main
 from samepaged.sharing import ABSENT, SWAPPED, ZERO, PageDigest
-from samepaged.traces import PageSizeCounts, Store, Trace
+from samepaged.traces import PageSizeCounts, Trace, TraceStore
 from samepaged.traces.parquet import write as write_file
 from tests.support.traces import trace
 
@@ -37,7 +37,7 @@ def guest_trace(
 
 def add(place: Path, *traces: Trace) -> None:
     for one in traces:
-        Store(place).write(one)
+        TraceStore(place).write(one)
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
@@ -50,9 +50,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
 # The paper's own examples (section 3).
 
 
-def test_three_copies_in_a_and_in_b_and_three_of_another_in_c(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_paper_example_of_three_guests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     add(tmp_path, guest_trace("A", P, P, P), guest_trace("B", P, P, P, host="kvm-2"), guest_trace("C", Q, Q, Q))
     found = told(capsys, "study", tmp_path)
     assert {one["domain"]: one["self_sharing_pages"]["avg"] for one in found["domains"]} == {"A": 2, "B": 2, "C": 2}
@@ -219,7 +217,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object, status: int = 1)
 def test_mixed_traces_are_refused(
     command: str, odd: Trace, problem: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = Store(place).write(odd)
+    path = TraceStore(place).write(odd)
     words = [command, "--json", place] + [place] * (command == "compare")
     said = refused(capsys, *words)
     assert str(path) in said
@@ -239,7 +237,7 @@ def test_a_truncated_file_is_refused(place: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_file_of_which_a_row_was_changed_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = Store(place).write(guest_trace("many", *range(3, 3000)))
+    path = TraceStore(place).write(guest_trace("many", *range(3, 3000)))
     octets = bytearray(path.read_bytes())
     octets[len(octets) // 3] ^= 0x40
     path.write_bytes(octets)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from samepaged.cli import main
-from samepaged.traces import Store, read, survey
+from samepaged.traces import TraceStore, read, survey
 from tests.support.traces import trace
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ NOON = 1_700_000_000.0
 
 def add(place: Path, domain: str = "web-1", *pages: int, host: str = "kvm-1", at: float = NOON, seed: int = 7) -> Path:
     written = trace(pages or (0, 2, 2, 9, 9, 2**63 + 1), host=host, domain=domain, at=at, seed=seed)
-    return Store(place).write(written)
+    return TraceStore(place).write(written)
 
 
 def listed(capsys: pytest.CaptureFixture[str], place: Path) -> list[dict[str, Any]]:
@@ -82,9 +82,9 @@ def test_an_export_has_the_chosen_traces_and_can_be_read_as_such(
     command = ["traces", "export", "--newest", "--host", "kvm-1", "--domain", "w*", "--into", str(into), str(place)]
     assert main(command) == 0
     ((trace,), (file,)) = read(into), survey(into)
-    assert (trace.about.domain, trace.about.scanned_at) == ("web-1", NOON + 2)
+    assert (trace.info.domain, trace.info.scanned_at) == ("web-1", NOON + 2)
     assert trace.hashes.tolist() == list(range(9, 42))
-    assert file.traces == (trace.about,)
+    assert file.traces == (trace.info,)
     assert stat.S_IMODE(into.stat().st_mode) == 0o600
     capsys.readouterr()
     assert main(command) == 1
@@ -100,7 +100,7 @@ def test_a_sample_keeps_the_lowest_hashes_and_the_whole_guest_s_counts(tmp_path:
     assert main(["traces", "export", "--sample", "256", "--into", str(into), str(place)]) == 0
     (trace,) = read(into)
     assert (trace.hashes.tolist(), trace.pages.tolist()) == ([2**63, 2**63 + 5], [1, 2])
-    assert (trace.about.distinct_pages, trace.about.duplicate_pages, trace.sample) == (13, 1, 256)
+    assert (trace.info.distinct_pages, trace.info.duplicate_pages, trace.sample) == (13, 1, 256)
 
 
 @pytest.mark.parametrize("sample", ["0", "3", "-4", "x", "131072", "²"])

@@ -14,9 +14,9 @@ import pytest
 
 from samepaged.commands.traces import import_file
 from samepaged.errors import TraceError, UsageError
-from samepaged.sharing import PageDigest, SharingReport, analyse, contents_of_all
+from samepaged.sharing import PageDigest, SharingReport, analyse, count_all
 from samepaged.sharing.model import Member
-from samepaged.traces import About, Store, read, seed_id
+from samepaged.traces import TraceInfo, TraceStore, read, seed_id
 from tests.unit.memory.image_files import PAGE, Load, core, lime, page
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Import:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.store = Store(directory / "traces")
+        self.store = TraceStore(directory / "traces")
         (directory / "config.yaml").write_text("hashing: {seed: 7}\n")
 
     def __call__(self, content: bytes, *words: str, domain: str = "web-1") -> Trace:
@@ -69,16 +69,16 @@ def import_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Import:
     return Import(tmp_path)
 
 
-def states(about: About) -> tuple[int, int, int, int, int]:
+def states(about: TraceInfo) -> tuple[int, int, int, int, int]:
     """Absent, swapped, zero, distinct, duplicate."""
     return about.absent_pages, about.swapped_pages, about.zero_pages, about.distinct_pages, about.duplicate_pages
 
 
 def analysed(*traces: Trace) -> SharingReport:
     """The model's answer, of the rows of traces alone."""
-    digests = [PageDigest(trace.hashes.repeat(trace.pages), trace.about.page_size) for trace in traces]
-    contents = contents_of_all(digests)
-    members = [Member(trace.about.domain, "", content) for trace, content in zip(traces, contents, strict=True)]
+    digests = [PageDigest(trace.hashes.repeat(trace.pages), trace.info.page_size) for trace in traces]
+    contents = count_all(digests)
+    members = [Member(trace.info.domain, "", content) for trace, content in zip(traces, contents, strict=True)]
     return analyse(members, PAGE)
 
 
@@ -117,7 +117,7 @@ def test_self_sharing_and_inter_vm_sharing_of_the_papers_a_b_and_c(import_: Impo
     file = FORMS[form]
     traces = [import_(file(pages), domain=name) for name, pages in (("A", [P] * 3), ("B", [P] * 3), ("C", [Q] * 3))]
     report = analysed(*traces)
-    assert [trace.about.duplicate_pages for trace in traces] == [2, 2, 2]
+    assert [trace.info.duplicate_pages for trace in traces] == [2, 2, 2]
     assert (report.self_sharing_pages, report.inter_sharing_pages) == (6, 1)
 
 
@@ -129,16 +129,16 @@ def test_two_guests_with_the_same_ten_pages(import_: Import, form: str, copies: 
     report = analysed(*traces)
     assert (report.self_sharing_pages, report.inter_sharing_pages) == (self_, 10)
     assert report.self_sharing_pages + report.inter_sharing_pages == total
-    assert sum(trace.about.memory_pages for trace in traces) == 20 * copies
+    assert sum(trace.info.memory_pages for trace in traces) == 20 * copies
 
 
 def test_a_trace_says_whose_it_is_and_when(import_: Import) -> None:
-    about = import_(P + bytes(PAGE)).about
+    about = import_(P + bytes(PAGE)).info
     assert (about.host, about.domain, about.uuid, about.scanned_at) == ("kvm-1", "web-1", None, WHEN)
     assert (about.seed, about.hash_bits, about.page_size, about.mode) == (seed_id(7), 64, PAGE, "imported")
     assert states(about) == (0, 0, 1, 1, 0)
     uuid = "71ebb48b-aaed-46d8-bce8-3cf9fc5e385e"
-    about = import_(P, "--at", "2026-01-31T12:00:00+01:00", "--uuid", uuid.upper()).about
+    about = import_(P, "--at", "2026-01-31T12:00:00+01:00", "--uuid", uuid.upper()).info
     assert (about.uuid, about.scanned_at) == (uuid, datetime(2026, 1, 31, 11, tzinfo=UTC).timestamp())
 
 
@@ -152,11 +152,11 @@ def test_the_same_memory_has_the_same_rows_whatever_it_was_dumped_as(import_: Im
 def test_a_moment_that_has_a_trace_already_wants_another(import_: Import) -> None:
     import_(P)
     assert "--at" in import_.refused(Q)
-    assert import_(Q, "--at", "2026-01-31T12:00:00Z").about.distinct_pages == 1
+    assert import_(Q, "--at", "2026-01-31T12:00:00Z").info.distinct_pages == 1
 
 
-def test_counts_in_other_page_sizes_are_kept(import_: Import) -> None:
-    found = import_(P + P + Q + bytes(PAGE), "--page-sizes", "8KiB,1024,2048,4096").about.by_page_size
+def test_page_size_counts_round_trip(import_: Import) -> None:
+    found = import_(P + P + Q + bytes(PAGE), "--page-sizes", "8KiB,1024,2048,4096").info.by_page_size
     assert [(one.page_size, one.zero_pages, one.distinct_pages, one.duplicate_pages) for one in found] == [
         (1024, 4, 2, 10),
         (2048, 2, 2, 4),
@@ -165,9 +165,9 @@ def test_counts_in_other_page_sizes_are_kept(import_: Import) -> None:
 
 
 def test_hashes_of_other_tools_are_no_ones_but_theirs(import_: Import) -> None:
-    first = import_(as_text([P, Q]), domain="a").about
-    named = import_(as_text([P, Q]), "--hash-name", "superfast", domain="b").about
-    wide = import_(as_text([P, Q]), "--bits", "64", domain="c").about
+    first = import_(as_text([P, Q]), domain="a").info
+    named = import_(as_text([P, Q]), "--hash-name", "superfast", domain="b").info
+    wide = import_(as_text([P, Q]), "--bits", "64", domain="c").info
     assert [(one.seed, one.hash_bits) for one in (first, named, wide)] == [
         ("foreign-32", 32),
         ("foreign-superfast", 32),
@@ -178,9 +178,9 @@ def test_hashes_of_other_tools_are_no_ones_but_theirs(import_: Import) -> None:
 def test_zero_pages_of_a_list_are_told_by_their_hash(import_: Import, capsys: pytest.CaptureFixture[str]) -> None:
     content = as_text([P, Q, Q, bytes(PAGE), bytes(PAGE), bytes(PAGE)])
     zero = f"{hash_of(bytes(PAGE)):08x}"
-    assert states(import_(content).about) == (0, 0, 0, 3, 3)
+    assert states(import_(content).info) == (0, 0, 0, 3, 3)
     assert f"the most frequent hash, of 3 pages, is {zero}" in capsys.readouterr().err
-    assert states(import_(content, "--zero-hash", f"0x{zero}", domain="told").about) == (0, 0, 3, 2, 1)
+    assert states(import_(content, "--zero-hash", f"0x{zero}", domain="told").info) == (0, 0, 3, 2, 1)
     assert "most frequent" not in capsys.readouterr().err
 
 
@@ -189,7 +189,7 @@ def test_a_hash_of_zeros_that_is_longer_than_the_hashes_is_refused(import_: Impo
 
 
 def test_a_list_of_zero_pages_alone_is_a_trace_without_rows(import_: Import) -> None:
-    assert states(import_(b"aa\naa\n", "--zero-hash", "aa").about) == (0, 0, 2, 0, 0)
+    assert states(import_(b"aa\naa\n", "--zero-hash", "aa").info) == (0, 0, 2, 0, 0)
 
 
 def test_what_may_be_collisions_is_said_of_short_hashes_only(
@@ -255,10 +255,10 @@ def test_what_is_damaged_leaves_nothing_in_the_store(import_: Import, content: b
 
 def test_a_user_may_say_what_a_file_is(import_: Import) -> None:
     content = as_binary([P] * 10) + bytes(-len(HEADED) % PAGE)
-    assert import_(content, "--format", "raw", domain="raw").about.memory_pages == 1
-    found = import_(content, "--format", "hashes-binary", "--count", "10", domain="list").about
+    assert import_(content, "--format", "raw", domain="raw").info.memory_pages == 1
+    found = import_(content, "--format", "hashes-binary", "--count", "10", domain="list").info
     assert states(found) == (0, 0, 0, 1, 9)
-    assert import_(P, "--format", "hashes-binary", "--bits", "64", domain="bare").about.memory_pages == 512
+    assert import_(P, "--format", "hashes-binary", "--bits", "64", domain="bare").info.memory_pages == 512
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ PAGE = (Path(__file__).parents[3] / "docs/operate/groups.md").read_text()
         ("{group}-*", f"{'a' * 129}-1", None),
     ],
 )
-def test_a_template_finds_the_group_in_a_name(template: str, name: str, group: str | None) -> None:
+def test_template_finds_the_group(template: str, name: str, group: str | None) -> None:
     assert GroupingConfig(names=(template,)).group_of(name, {}) == group
 
 
@@ -66,7 +66,7 @@ FORMS = st.one_of(
 
 
 @given(FORMS, st.text(alphabet="ab-.", max_size=12))
-def test_a_template_finds_what_the_regular_expression_of_it_finds(form: tuple[str, ...], name: str) -> None:
+def test_template_equals_regular_expression(form: tuple[str, ...], name: str) -> None:
     template = "".join(form)
     lazy = form.index("*") > 1 if "*" in form else True
     written = {"{group}": "(.*?)" if lazy else "(.*)", "*": ".*"}
@@ -75,13 +75,13 @@ def test_a_template_finds_what_the_regular_expression_of_it_finds(form: tuple[st
 
 
 @given(FORMS, st.text(max_size=40), st.text(max_size=40))
-def test_whatever_a_template_finds_can_be_a_label(form: tuple[str, ...], group: str, other: str) -> None:
+def test_template_result_is_a_valid_label(form: tuple[str, ...], group: str, other: str) -> None:
     template = "".join(form)
     found = group_in(template.replace("{group}", group).replace("*", other), template)
     assert found is None or is_group_name(found)
 
 
-def test_a_name_without_end_is_matched_like_a_short_one() -> None:
+def test_long_name_matches_in_bounded_time() -> None:
     template = "{group}" + "a" * 400 + "*b"
     assert group_in("a" * 100_000, template) is None
     assert group_in("c" + "a" * 100_000 + "b", template) == "c"
@@ -109,20 +109,18 @@ CLAIMS = {"openstack": "0a1b", "kubevirt": "shop", "samepaged": "own"}
         (Config(groups=GROUPS, grouping=GroupingConfig(names=("{group}-*",))), "vm-1", {}, "mine"),
     ],
 )
-def test_groups_come_before_metadata_and_metadata_before_names(
-    config: Config, name: str, claims: dict[str, str], group: str
-) -> None:
+def test_group_precedence(config: Config, name: str, claims: dict[str, str], group: str) -> None:
     assert config.group_of(name, claims) == group
 
 
 @pytest.mark.parametrize("claim", ["", " ", " a", "a\nb", "a\u200b", "\udcff", "x" * 129])
-def test_a_claim_that_cannot_be_a_label_is_none(claim: str) -> None:
+def test_invalid_claim_is_ignored(claim: str) -> None:
     grouping = GroupingConfig(metadata=("openstack", "kubevirt", "samepaged"))
     claims = {"openstack": claim, "kubevirt": claim, "samepaged": claim}
     assert Config(grouping=grouping).group_of("vm-1", claims) == DEFAULT_GROUP
 
 
-def test_a_project_or_a_namespace_is_never_in_a_group_of_another_origin() -> None:
+def test_metadata_origins_do_not_mix() -> None:
     config = Config(groups=(GroupConfig(name="shop", match=("web-*",)),), grouping=GroupingConfig(names=("{group}-*",)))
     groups = [
         config.group_of("web-1"),
@@ -134,13 +132,13 @@ def test_a_project_or_a_namespace_is_never_in_a_group_of_another_origin() -> Non
     assert len(set(groups)) == len(groups)
 
 
-def test_the_pages_configuration_can_be_used_as_it_stands() -> None:
+def test_documented_groups_configuration_is_valid() -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     config = parse(block, "groups.md")
     assert [config.group_of(name) for name in ("dns-1", "shop-web")] == ["infrastructure", "shop"]
 
 
-def test_the_pages_templates_find_what_it_says() -> None:
+def test_documented_templates_find_groups() -> None:
     rows = [[cell.strip(' `"') for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if "|" in line]
     first = next(index for index, row in enumerate(rows) if row[0] == "template")
     (_, *names), _, *shown = rows[first:]

@@ -40,7 +40,7 @@ def test_a_directory_is_a_problem(tmp_path: Path) -> None:
     assert problem(tmp_path) == f"{tmp_path}:1:1: cannot be read: Is a directory; name a readable file"
 
 
-def test_a_file_that_may_not_be_read_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -51,15 +51,15 @@ def test_a_file_that_may_not_be_read_is_a_problem(tmp_path: Path, monkeypatch: p
     )
 
 
-def test_a_name_that_no_file_can_have_is_a_problem() -> None:
+def test_impossible_file_name_is_a_problem() -> None:
     assert problem(Path("a\0b")) == "a\\x00b:1:1: cannot be read: embedded null byte; correct its name"
 
 
-def test_a_file_without_end_is_read_no_further_than_the_bound() -> None:
+def test_endless_configuration_is_bounded() -> None:
     assert problem(Path("/dev/zero")).startswith("/dev/zero:1:1: is larger than 1048576 bytes")
 
 
-def test_a_file_that_is_not_utf_8_is_a_problem(tmp_path: Path) -> None:
+def test_non_utf_8_file_is_a_problem(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_bytes(b"log:\n  level: inf\xf6\n")
     assert problem(path) == f"{path}:2:13: the byte 0xf6 is not UTF-8; save the file as UTF-8"
@@ -72,12 +72,12 @@ def check(path: Path, *words: str) -> int:
     return command.run(parser.parse_args([str(path), *words]))
 
 
-def test_check_config_says_that_a_good_file_is_ok(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_config_accepts_a_valid_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert check(EXAMPLE) == 0
     assert capsys.readouterr().out == f"{EXAMPLE}: ok\n"
 
 
-def test_check_config_leaves_the_errors_of_a_bad_file_to_the_command_line(tmp_path: Path) -> None:
+def test_check_config_raises_config_error(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("scan: {mode: x}\nlogg: {}\n")
     with pytest.raises(ConfigError) as raised:
@@ -85,9 +85,7 @@ def test_check_config_leaves_the_errors_of_a_bad_file_to_the_command_line(tmp_pa
     assert [line.split(": ")[0] for line in raised.value.problems] == [f"{path}:1:14", f"{path}:2:1"]
 
 
-def test_check_config_has_it_all_in_an_object_where_that_is_wanted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_config_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("scan: {mode: x}\nlogg: {}\n")
     assert check(path, "--json") == 2
@@ -159,7 +157,7 @@ def test_every_format_is_explained() -> None:
     assert set(used) == set(configuration.FORMATS)
 
 
-def test_the_documented_errors_are_those_that_are_told() -> None:
+def test_documented_errors_are_current() -> None:
     shown = [line for line in configuration.PAGE.read_text().splitlines() if "bad.yaml:" in line]
     with pytest.raises(ConfigError) as raised:
         parse("scan:\n  intervall: 15m\n  max_pause: 0s\n  mode: slice\n", "bad.yaml")

@@ -67,28 +67,28 @@ def judge(text: str | bytes, name: str = "f") -> None:
 @example("a: &x 1\nb: &x 2\n")
 @example("%TAG ! !\n---\n!<%FF> x")
 @example('"\\xZZ"')
-def test_any_text_is_a_configuration_or_has_problems_of_one_line(text: str) -> None:
+def test_arbitrary_text_is_parsed_or_refused(text: str) -> None:
     judge(text)
 
 
 @unhurried
 @given(st.one_of(st.binary(), TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass"))))
 @example(ANCHORS[1])
-def test_any_bytes_are_a_configuration_or_have_problems_of_one_line(octets: bytes) -> None:
+def test_arbitrary_bytes_are_parsed_or_refused(octets: bytes) -> None:
     judge(octets)
 
 
 @unhurried
 @given(st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=9))
 @example({"scan": {"mode": "live"}})
-def test_any_values_are_a_configuration_or_have_problems_of_one_line(data: dict[str, Any]) -> None:
+def test_arbitrary_values_are_parsed_or_refused(data: dict[str, Any]) -> None:
     judge(yaml.safe_dump(data, allow_unicode=True))
 
 
 @unhurried
 @given(key=st.sampled_from(sorted(schema_keys())), value=VALUES)
 @example(key=("scan", "mode"), value="live")
-def test_any_value_of_any_key_is_taken_or_has_problems_of_one_line(key: tuple[str, ...], value: object) -> None:
+def test_arbitrary_key_values_are_parsed_or_refused(key: tuple[str, ...], value: object) -> None:
     for step in reversed(key):
         value = {step: value}
     judge(yaml.safe_dump(value))
@@ -159,7 +159,7 @@ def plain(config: Config) -> dict[str, Any]:
 
 @unhurried
 @given(VALID, st.booleans())
-def test_a_valid_configuration_comes_back_as_it_was_written(data: dict[str, Any], flow: bool) -> None:  # noqa: FBT001 - hypothesis passes it
+def test_configuration_round_trips(data: dict[str, Any], flow: bool) -> None:  # noqa: FBT001 - hypothesis passes it
     config = parse(yaml.safe_dump(data, allow_unicode=True, default_flow_style=flow), "f")
     for name in ("state_directory", "runtime_directory"):
         if name in data:

@@ -83,13 +83,13 @@ def test_a_duration_is_seconds(written: object, seconds: float) -> None:
         "9" * 50 + "s",
     ],
 )
-def test_what_is_not_a_duration_is_refused(written: object) -> None:
+def test_invalid_duration_is_refused(written: object) -> None:
     message = refusal(Duration, written)
     assert "is not a duration; write a number and ms, s, m, h or d" in message
 
 
 @pytest.mark.parametrize("written", [0, "0s", 0.0, -1, -(10**400), -math.inf, math.nan])
-def test_a_duration_is_longer_than_nothing(written: object) -> None:
+def test_duration_is_positive(written: object) -> None:
     assert "is not longer than 0; use" in refusal(Duration, written)
 
 
@@ -124,7 +124,7 @@ def test_a_size_is_bytes(written: object, octets: int) -> None:
 @pytest.mark.parametrize(
     "written", ["512", "512MB", "512mib", "1G", "MiB", "0.3B", "", -1.5, 1.0, math.inf, True, None, []]
 )
-def test_what_is_not_a_size_is_refused(written: object) -> None:
+def test_invalid_size_is_refused(written: object) -> None:
     assert "is not a size; write a number and B, KiB, MiB, GiB or TiB" in refusal(Size, written)
 
 
@@ -134,13 +134,13 @@ def test_a_size_is_in_range(written: object) -> None:
 
 
 @pytest.mark.parametrize("exponent", range(10, 22))
-def test_a_page_size_is_a_power_of_two_from_1_kib_to_2_mib(exponent: int) -> None:
+def test_page_size_is_a_power_of_two(exponent: int) -> None:
     assert read(PageSize, 2**exponent) == 2**exponent
     assert "use a power of two from 1KiB to 2MiB" in refusal(PageSize, 2**exponent + 1)
 
 
 @pytest.mark.parametrize("written", [0, 1, 512, "4MiB", 2**40])
-def test_a_page_size_outside_of_1_kib_to_2_mib_is_refused(written: object) -> None:
+def test_page_size_out_of_range_is_refused(written: object) -> None:
     assert refusal(PageSize, written).endswith("is not a page size; use a power of two from 1KiB to 2MiB")
 
 
@@ -162,7 +162,7 @@ def test_a_seed_has_64_bits(written: object, seed: int | None) -> None:
 @pytest.mark.parametrize(
     "written", [-1, 2**64, "0x", "0x" + "f" * 17, "12345678", "0xsecret", "", 1.0, True, [], "0x1\n", "0x1_2"]
 )
-def test_what_is_no_seed_is_refused_and_not_quoted(written: object) -> None:
+def test_invalid_seed_is_not_quoted(written: object) -> None:
     message = refusal(Seed, written)
     assert message.startswith("is not a seed of 64 bits; use a whole number from 0 to 2**64-1")
     assert "secret" not in message
@@ -174,7 +174,7 @@ def test_a_directory_is_an_absolute_path() -> None:
 
 
 @pytest.mark.parametrize("written", ["run/samepaged", "", ".", "~/x", "/run/\0", 5, None])
-def test_a_directory_that_depends_on_where_one_stands_is_refused(written: object) -> None:
+def test_relative_directory_is_refused(written: object) -> None:
     assert refusal(Directory, written).endswith(
         "is not an absolute path; write the path of a directory that begins with /"
     )
@@ -231,7 +231,7 @@ def test_an_address_has_a_host_and_a_port(written: str, host: str, port: int) ->
         (f"[fe80::1%{'a' * 16}]:9953", "is not the name of a network interface; correct what is behind the %"),
     ],
 )
-def test_what_is_no_address_is_refused(written: object, complaint: str) -> None:
+def test_invalid_address_is_refused(written: object, complaint: str) -> None:
     assert complaint in refusal(Listen, written)
 
 
@@ -254,7 +254,7 @@ ANCHOR = "a value that is readable"
     value=st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.text(), max_size=3))
 )
 @example(value=ANCHOR)
-def test_any_value_is_read_or_refused_in_one_line_with_a_remedy(kind: object, value: object) -> None:
+def test_arbitrary_quantity_is_read_or_refused(kind: object, value: object) -> None:
     try:
         read(kind, READABLE[kind] if value == ANCHOR else value)
     except ValidationError as invalid:

@@ -15,7 +15,7 @@ from samepaged.config.schema import HashingConfig
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def test_the_defaults_are_those_that_are_promised() -> None:
+def test_defaults_are_documented_values() -> None:
     config = load(None)
     assert config == Config()
     assert config.libvirt.uri == "qemu:///system"
@@ -38,12 +38,12 @@ def test_the_defaults_are_those_that_are_promised() -> None:
     assert config.log.level == "info"
 
 
-def test_a_configuration_is_never_changed() -> None:
+def test_configuration_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Config().scan.mode = "live"  # type: ignore[misc]  # that it is frozen is the point
 
 
-def test_every_key_says_what_it_means() -> None:
+def test_every_key_has_a_description() -> None:
     def undescribed(model: type[BaseModel]) -> list[str]:
         sections = {name for name, value in Config() if isinstance(value, BaseModel)} if model is Config else set()
         return [name for name, field in model.model_fields.items() if not (field.description or name in sections)]
@@ -52,7 +52,7 @@ def test_every_key_says_what_it_means() -> None:
     assert [undescribed(model) for model in (Config, GroupConfig, *map(type, sections)) if undescribed(model)] == []
 
 
-def test_the_keys_of_sections_and_of_lists_are_known() -> None:
+def test_schema_keys_of_sections_and_lists() -> None:
     keys = set(schema_keys())
     assert {("scan",), ("scan", "max_pause"), ("groups", "name"), ("state_directory",)} <= keys
     defaults = Config().model_dump()
@@ -63,14 +63,14 @@ def test_the_keys_of_sections_and_of_lists_are_known() -> None:
     assert written <= keys
 
 
-def test_threads_are_half_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_threads_are_half_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, threads in ((1, 1), (2, 1), (3, 1), (16, 8)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
         assert ScanConfig().thread_count == threads
     assert ScanConfig(threads=5).thread_count == 5
 
 
-def test_a_guest_is_selected_by_include_without_exclude() -> None:
+def test_guest_selection_by_include_and_exclude() -> None:
     config = Config(guests=GuestsConfig(include=("web-*", "db?"), exclude=("*-old", "db[89]")))
     assert [name for name in ("web-1", "db1", "mail", "web-old", "db9", "WEB-1", "xweb-1") if config.selects(name)] == [
         "web-1",
@@ -78,7 +78,7 @@ def test_a_guest_is_selected_by_include_without_exclude() -> None:
     ]
 
 
-def test_the_first_group_that_matches_counts_and_others_are_in_default() -> None:
+def test_first_matching_group_is_used() -> None:
     config = Config(groups=(GroupConfig(name="a", match=("a-*", "b-1")), GroupConfig(name="b", match=("b-*",))))
     assert [config.group_of(name) for name in ("a-1", "b-1", "b-2", "c", "A-1")] == [
         "a",
@@ -91,22 +91,22 @@ def test_the_first_group_that_matches_counts_and_others_are_in_default() -> None
 
 @unhurried
 @given(st.lists(st.text(min_size=1), min_size=1), st.text())
-def test_no_pattern_or_name_is_too_strange_to_be_matched(patterns: list[str], name: str) -> None:
+def test_arbitrary_patterns_match_safely(patterns: list[str], name: str) -> None:
     guests = GuestsConfig.model_construct(include=tuple(patterns), exclude=())
     assert guests.selects(name) in {True, False}
 
 
-def test_groups_made_in_code_need_distinct_names_too() -> None:
+def test_groups_need_distinct_names() -> None:
     group = GroupConfig(name="a", match=("*",))
     with pytest.raises(ValidationError, match="'a' is the name of an earlier group; give each group a name of its own"):
         Config(groups=(group, group))
 
 
-def test_the_seed_is_not_shown_where_a_configuration_is_logged() -> None:
+def test_seed_is_not_logged() -> None:
     assert "12345678" not in repr(Config(hashing=HashingConfig(seed=12345678)))
 
 
-def test_names_become_labels_only_where_they_may_be_known() -> None:
+def test_name_labels_need_names() -> None:
     assert Config.model_validate({"sources": {"names": True, "name_labels": True}}).sources.name_labels
     with pytest.raises(ValidationError, match=r"sources\.names is false; set it, too"):
         Config.model_validate({"sources": {"name_labels": True}})

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from samepaged.config import ScanConfig
 from samepaged.doctor.check import Check, Status, failure, ok, warning
 from samepaged.doctor.clock import clock_forecast
-from samepaged.doctor.guests import Examined, judged, skipped
-from samepaged.doctor.ram_layout import compared
+from samepaged.doctor.guests import GuestResult, scan_check, skipped_check
+from samepaged.doctor.ram_layout import layout_check
 from samepaged.doctor.report import document, text
 from samepaged.errors import GuestError, Reason
 from samepaged.hypervisor.hmp import RamBlock
@@ -48,10 +48,8 @@ def forecast(mode: str = "snapshot", pause: float = 0.03, **more: Any) -> Foreca
         (forecast(reader="dump", backed=None), ScanConfig(mode="snapshot"), "warning", "by a dump"),
     ],
 )
-def test_a_guest_is_judged_by_what_a_scan_would_do_to_it(
-    found: Forecast, scan: ScanConfig, status: str, word: str
-) -> None:
-    check = judged("web-1", 2 * GIB, found, scan, paused=False)
+def test_guest_check_follows_the_forecast(found: Forecast, scan: ScanConfig, status: str, word: str) -> None:
+    check = scan_check("web-1", 2 * GIB, found, scan, paused=False)
     assert (check.status, word in check.message, check.domain) == (status, True, "web-1")
     assert check.message.startswith("2.00 GiB")
     assert ("backed" in check.message) == (found.backed is not None)
@@ -70,54 +68,57 @@ def test_a_guest_is_judged_by_what_a_scan_would_do_to_it(
         (0.1, {"interval": 7200}, 7200, 1.2, "1.20 s a day"),
     ],
 )
-def test_the_clock_of_a_guest_is_foreseen(
+def test_clock_drift_is_forecast(
     total: float, more: dict[str, float], period: float | None, loss: float, words: str
 ) -> None:
     scan = ScanConfig(**more)
     found = clock_forecast(total, scan)
-    assert found.period == period
-    assert found.loss_per_day == pytest.approx(loss)
-    check = judged("web-1", GIB, forecast(total=total), scan, paused=False, clock=found)
+    assert found.period_seconds == period
+    assert found.loss_seconds_per_day == pytest.approx(loss)
+    check = scan_check("web-1", GIB, forecast(total=total), scan, paused=False, clock=found)
     assert words in check.message
     assert check.status == ("warning" if period is None else "ok")
     if period is None:
         assert check.remedy == "set scan.max_drift to 530ppm or more, or scan.mode to live"
 
 
-def test_a_guest_that_others_paused_is_never_a_trouble() -> None:
+def test_guest_paused_by_others_is_ok() -> None:
     for mode in ("auto", "precopy", "snapshot"):
-        check = judged("a", GIB, forecast(pause=0.0, snapshot=9.0), ScanConfig(mode=mode), paused=True)
+        check = scan_check("a", GIB, forecast(pause=0.0, snapshot=9.0), ScanConfig(mode=mode), paused=True)
         assert (check.status, "somebody else has paused it" in check.message) == ("ok", True)
 
 
 @pytest.mark.parametrize("reason", list(Reason))
-def test_every_reason_to_skip_a_guest_has_a_remedy_or_is_intended(reason: Reason) -> None:
-    check = skipped("web'1", GuestError(reason, "is odd", domain="web'1"))
+def test_every_skip_reason_has_a_remedy(reason: Reason) -> None:
+    check = skipped_check("web'1", GuestError(reason, "is odd", domain="web'1"))
     assert f"skipped ({reason})" in check.message
     assert (check.status == "ok") == reason.intended == (check.remedy is None)
 
 
-def test_what_passes_by_itself_is_a_warning_and_the_rest_a_failure() -> None:
-    assert skipped("a", GuestError(Reason.IN_JOB, "is in a job", domain="a")).status == "warning"
-    assert skipped("a", GuestError(Reason.IN_JOB, "is in a job", domain="a")).message == "skipped (in_job): is in a job"
-    check = skipped("a b", GuestError(Reason.NO_PERMISSION, "it may not be read", "run as root"))
+def test_transient_reasons_are_warnings() -> None:
+    assert skipped_check("a", GuestError(Reason.IN_JOB, "is in a job", domain="a")).status == "warning"
+    assert (
+        skipped_check("a", GuestError(Reason.IN_JOB, "is in a job", domain="a")).message
+        == "skipped (in_job): is in a job"
+    )
+    check = skipped_check("a b", GuestError(Reason.NO_PERMISSION, "it may not be read", "run as root"))
     assert (check.status, check.remedy) == ("failure", "run as root")
-    assert "'a b'" in str(skipped("a b", GuestError(Reason.CRASHED, "has crashed", domain="a b")).remedy)
+    assert "'a b'" in str(skipped_check("a b", GuestError(Reason.CRASHED, "has crashed", domain="a b")).remedy)
 
 
 def mapping(start: int, size: int) -> RamMapping:
     return RamMapping(start, size, (0, 0), 0, 0, "", shared=False, hugetlb=False, mergeable=False)
 
 
-def test_the_layout_is_right_where_qemu_has_the_same_addresses() -> None:
+def test_layout_matches_qemu_addresses() -> None:
     ours = [mapping(0x7000_0000, GIB), mapping(0x1000_0000, GIB)]
     qemus = [RamBlock("ram-node0", GIB, 0x7000_0000), RamBlock("ram-node1", GIB, 0x1000_0000)]
-    assert compared("a", ours, qemus).status == "ok"
-    assert compared("a", ours, [*qemus, RamBlock("vga.vram", GIB, 0x5)]).status == "ok"
-    assert compared("a", ours, qemus[:1]).status == "failure"
-    assert compared("a", ours, [qemus[0], RamBlock("ram-node1", GIB, 0x1000_1000)]).status == "failure"
-    assert compared("a", ours, [qemus[0], RamBlock("ram-node1", GIB, None)]).status == "warning"
-    assert all("tainted" in compared("a", ours, blocks).message for blocks in (qemus, qemus[:1]))
+    assert layout_check("a", ours, qemus).status == "ok"
+    assert layout_check("a", ours, [*qemus, RamBlock("vga.vram", GIB, 0x5)]).status == "ok"
+    assert layout_check("a", ours, qemus[:1]).status == "failure"
+    assert layout_check("a", ours, [qemus[0], RamBlock("ram-node1", GIB, 0x1000_1000)]).status == "failure"
+    assert layout_check("a", ours, [qemus[0], RamBlock("ram-node1", GIB, None)]).status == "warning"
+    assert all("tainted" in layout_check("a", ours, blocks).message for blocks in (qemus, qemus[:1]))
 
 
 CHECKS = [
@@ -128,7 +129,7 @@ CHECKS = [
 ]
 
 
-def test_each_check_is_a_line_with_its_remedy_indented_below_and_guests_apart() -> None:
+def test_report_has_a_line_per_check() -> None:
     lines = text(CHECKS, coloured=False).splitlines()
     assert lines[0] == "ok       configuration: /etc/samepaged/config.yaml"
     assert lines[1].startswith("warning  soft-dirty: this kernel")
@@ -141,7 +142,7 @@ def test_each_check_is_a_line_with_its_remedy_indented_below_and_guests_apart() 
     ]
 
 
-def test_colours_are_on_the_status_alone() -> None:
+def test_only_the_status_is_coloured() -> None:
     first, *_ = text(CHECKS, coloured=True).splitlines()
     assert first == "\x1b[32mok       \x1b[0mconfiguration: /etc/samepaged/config.yaml"
 
@@ -150,18 +151,18 @@ TEXTS = st.text(max_size=200)
 
 
 @given(st.lists(st.builds(Check, TEXTS, st.sampled_from(Status), TEXTS, st.none() | TEXTS, st.none() | TEXTS)))
-def test_whatever_names_hold_no_line_is_too_long_or_steers_the_terminal(checks: list[Check]) -> None:
+def test_report_lines_are_short_and_escaped(checks: list[Check]) -> None:
     lines = text(checks, coloured=False).split("\n")
     assert max(map(columns, lines)) <= 80
     assert all(line.isprintable() for line in lines)
     json.dumps(document(checks, []), ensure_ascii=False).encode()
 
 
-def test_the_document_has_what_the_contract_says() -> None:
+def test_document_has_the_contract_keys() -> None:
     found = forecast("precopy", 0.02, snapshot=2.0, obstacle=SHARED)
-    scanned = Examined("web-1", "u-1", GIB, paused=False, reason=None, forecast=found, check=CHECKS[3])
+    scanned = GuestResult("web-1", "u-1", GIB, paused=False, reason=None, forecast=found, check=CHECKS[3])
     scanned = dataclasses.replace(scanned, clock=clock_forecast(0.1, ScanConfig()))
-    left_out = Examined("w\udcff", "u-2", None, paused=False, reason=Reason.IN_JOB, forecast=None, check=CHECKS[2])
+    left_out = GuestResult("w\udcff", "u-2", None, paused=False, reason=Reason.IN_JOB, forecast=None, check=CHECKS[2])
     told = json.loads(json.dumps(document(CHECKS, [scanned, left_out])))
     assert told["schema"] == 1
     assert told["checks"][2] == {

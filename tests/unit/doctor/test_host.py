@@ -9,19 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.config import ScanConfig, SourcesConfig
-from samepaged.doctor.attribution import kernels, sandbox, sources
+from samepaged.doctor.attribution import attribution, btf_directory, sandbox
 from samepaged.doctor.check import Check, Status, failure, from_error, ok, one_line, warning, worst
 from samepaged.doctor.host import (
     HashingKernel,
     KsmState,
-    hashing,
+    hashing_kernel,
     huge_pages,
-    merging,
+    ksm_check,
     pagemap,
     ptrace_scope,
     soft_dirty,
 )
-from samepaged.doctor.process import User, capabilities, core, locked_memory
+from samepaged.doctor.process import User, capabilities, core_dumps, locked_memory
 from samepaged.errors import GuestError, Reason
 from samepaged.memory.pagemap import PRESENT
 from samepaged.privileges import PrivilegeError
@@ -56,13 +56,11 @@ def said(check: Check) -> str:
         ("garbage", ALL, "auto", "failure"),
     ],
 )
-def test_yama_is_no_matter_with_the_capability_and_the_end_at_three(
-    text: str | None, held: set[str], reader: str, status: str
-) -> None:
+def test_ptrace_scope_by_capability(text: str | None, held: set[str], reader: str, status: str) -> None:
     assert said(ptrace_scope(text, held, reader)) == status
 
 
-def test_a_pagemap_that_hides_what_is_present_is_a_failure() -> None:
+def test_hidden_pagemap_is_a_failure() -> None:
     assert said(pagemap(int(PRESENT), "auto")) == "ok"
     assert said(pagemap(0, "auto")) == "failure"
     denied = GuestError(Reason.NO_PERMISSION, "/proc/7/pagemap may not be read", "run as root")
@@ -80,7 +78,7 @@ def test_a_pagemap_that_hides_what_is_present_is_a_failure() -> None:
         (DUMP, False, "ok"),
     ],
 )
-def test_soft_dirty_bits_are_missed_only_where_they_would_be_used(
+def test_missing_soft_dirty_matters_for_precopy(
     scan: ScanConfig,
     supported: bool,  # noqa: FBT001 - a case
     status: str,
@@ -94,28 +92,33 @@ STILL = ScanConfig(still_ksm=True)
 @pytest.mark.parametrize(
     ("state", "scan", "status", "word"),
     [
-        (KsmState(None, 0, writable=False, paused=False), AUTO, "ok", "none"),
-        (KsmState("0", 0, writable=False, paused=False), AUTO, "ok", "does not run"),
-        (KsmState("0", 0, writable=True, paused=True), AUTO, "warning", "still stands"),
-        (KsmState("1", 512, writable=True, paused=True), AUTO, "ok", "2.00 MiB are merged"),
-        (KsmState("1", 512, writable=False, paused=False), AUTO, "ok", "reads again"),
-        (KsmState("1", 512, writable=False, paused=False), STILL, "warning", "may not write"),
-        (KsmState("1", 512, writable=True, paused=False), STILL, "ok", "held still"),
-        (KsmState("1", 512, writable=False, paused=False), ScanConfig(mode="sliced", still_ksm=True), "ok", "runs"),
+        (KsmState(None, 0, writable=False, paused_by_samepaged=False), AUTO, "ok", "none"),
+        (KsmState("0", 0, writable=False, paused_by_samepaged=False), AUTO, "ok", "does not run"),
+        (KsmState("0", 0, writable=True, paused_by_samepaged=True), AUTO, "warning", "still stands"),
+        (KsmState("1", 512, writable=True, paused_by_samepaged=True), AUTO, "ok", "2.00 MiB are merged"),
+        (KsmState("1", 512, writable=False, paused_by_samepaged=False), AUTO, "ok", "reads again"),
+        (KsmState("1", 512, writable=False, paused_by_samepaged=False), STILL, "warning", "may not write"),
+        (KsmState("1", 512, writable=True, paused_by_samepaged=False), STILL, "ok", "held still"),
+        (
+            KsmState("1", 512, writable=False, paused_by_samepaged=False),
+            ScanConfig(mode="sliced", still_ksm=True),
+            "ok",
+            "runs",
+        ),
     ],
 )
-def test_what_ksm_means_is_said(state: KsmState, scan: ScanConfig, status: str, word: str) -> None:
-    check = merging(state, scan, soft_dirty=True)
+def test_ksm_state_is_explained(state: KsmState, scan: ScanConfig, status: str, word: str) -> None:
+    check = ksm_check(state, scan, soft_dirty=True)
     assert (said(check), word in check.message) == (status, True)
 
 
-def test_ksm_disturbs_nothing_where_there_are_no_soft_dirty_bits() -> None:
-    check = merging(KsmState("1", 512, writable=False, paused=False), STILL, soft_dirty=False)
+def test_ksm_is_ok_without_soft_dirty() -> None:
+    check = ksm_check(KsmState("1", 512, writable=False, paused_by_samepaged=False), STILL, soft_dirty=False)
     assert said(check) == "ok"
     assert "again" not in check.message
 
 
-def test_huge_pages_matter_where_writes_are_noted() -> None:
+def test_huge_pages_matter_for_precopy() -> None:
     assert "2 MiB" in huge_pages("always [madvise] never", soft_dirty=True).message
     assert "2 MiB" not in huge_pages("[always] madvise never", soft_dirty=False).message
     for text in ("always madvise [never]", None, "nonsense"):
@@ -123,8 +126,8 @@ def test_huge_pages_matter_where_writes_are_noted() -> None:
 
 
 def test_hashing_in_python_is_a_warning() -> None:
-    assert said(hashing(HashingKernel("native", 4))) == "ok"
-    check = hashing(HashingKernel("python", 4))
+    assert said(hashing_kernel(HashingKernel("native", 4))) == "ok"
+    check = hashing_kernel(HashingKernel("python", 4))
     assert (said(check), "libxxhash-dev" in str(check.remedy)) == ("warning", True)
 
 
@@ -141,25 +144,23 @@ def test_hashing_in_python_is_a_warning() -> None:
         (set(), AUTO, "qemu:///session?socket=/run/user/1000/libvirt/libvirt-sock", "ok"),
     ],
 )
-def test_the_capabilities_that_a_configuration_needs_are_asked_for(
-    held: set[str], scan: ScanConfig, uri: str, status: str
-) -> None:
+def test_needed_capabilities_are_checked(held: set[str], scan: ScanConfig, uri: str, status: str) -> None:
     check = capabilities(User("someone", held), scan, uri)
     assert said(check) == status
     if status == "failure":
         assert all(one in check.message for one in {"CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"} - held)
 
 
-def test_a_limit_on_locked_memory_is_held_against_the_threads() -> None:
+def test_locked_memory_limit_is_checked() -> None:
     assert said(locked_memory(None, 64, set())) == "ok"
     assert said(locked_memory(8 << 20, 3, set())) == "ok"
     assert said(locked_memory((8 << 20) - 1, 3, set())) == "warning"
     assert said(locked_memory(0, 3, {"CAP_IPC_LOCK"})) == "ok"
 
 
-def test_a_process_that_cannot_be_sealed_is_a_failure() -> None:
-    assert said(core(None)) == "ok"
-    assert said(core(PrivilegeError("prctl(PR_SET_DUMPABLE) failed: Operation not permitted"))) == "failure"
+def test_core_dump_protection_failure() -> None:
+    assert said(core_dumps(None)) == "ok"
+    assert said(core_dumps(PrivilegeError("prctl(PR_SET_DUMPABLE) failed: Operation not permitted"))) == "failure"
 
 
 @given(st.text(), st.none() | st.text())
@@ -170,13 +171,13 @@ def test_check_has_problem_and_remedy(problem: str, remedy: str | None) -> None:
     assert (check.message, check.remedy) == (one_line(problem), one_line(remedy or "nothing"))
 
 
-def test_an_error_of_many_lines_is_one() -> None:
+def test_multiline_error_becomes_one_line() -> None:
     check = from_error("x", GuestError(Reason.LIBVIRT, "a\nb", "do\nthis"), "nothing")
     assert (check.message, check.remedy) == ("a b", "do this")
     assert from_error("x", GuestError(Reason.LIBVIRT, "a"), "that").remedy == "that"
 
 
-def test_a_failure_is_worse_than_a_warning_and_that_than_nothing() -> None:
+def test_statuses_are_ordered() -> None:
     good, bad, worse = ok("x", "y"), warning("x", "y", "z"), failure("x", "y", "z")
     assert worst([]) is worst([good]) is Status.OK
     assert worst([good, bad, good]) is Status.WARNING
@@ -187,23 +188,23 @@ def test_a_failure_is_worse_than_a_warning_and_that_than_nothing() -> None:
     ("obstacle", "needed", "status"),
     [(None, True, "ok"), (None, False, "ok"), ("no library", True, "failure"), ("no library", False, "warning")],
 )
-def test_a_sandbox_without_a_filter_is_a_failure_where_one_is_asked_for(
+def test_missing_seccomp_is_a_failure(
     obstacle: str | None,
     needed: bool,  # noqa: FBT001
     status: str,
 ) -> None:
-    assert said(sandbox(obstacle, needed=needed)) == status
+    assert said(sandbox(obstacle, required=needed)) == status
 
 
-def test_of_a_sandbox_that_nobody_wants_nothing_is_said() -> None:
-    assert sources(SourcesConfig()) == []
-    assert len(sources(SourcesConfig(enabled=True))) == 1
+def test_disabled_attribution_has_no_checks() -> None:
+    assert attribution(SourcesConfig()) == []
+    assert len(attribution(SourcesConfig(enabled=True))) == 1
 
 
-def test_a_directory_of_kernels_types_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+def test_missing_btf_directory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "0123456789abcdef.btf").touch()
-    there, nowhere = kernels(tmp_path), kernels(tmp_path / "nowhere")
+    there, nowhere = btf_directory(tmp_path), btf_directory(tmp_path / "nowhere")
     assert (said(there), said(nowhere)) == ("ok", "warning")
     assert "of 1 kernels" in there.message
     assert "No such file" in nowhere.message
-    assert len(sources(SourcesConfig(enabled=True, btf_directory=tmp_path))) == 2
+    assert len(attribution(SourcesConfig(enabled=True, btf_directory=tmp_path))) == 2

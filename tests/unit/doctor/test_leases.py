@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samepaged.doctor import leases
-from samepaged.doctor.guests import links
-from samepaged.doctor.leases import judged, lock_manager
+from samepaged.doctor.guests import link_check
+from samepaged.doctor.leases import lease_check, lock_manager
 
 PATH = Path("/etc/libvirt/qemu.conf")
 
@@ -52,7 +52,7 @@ LINES = st.one_of(
 
 
 @given(st.lists(LINES), st.lists(LINES), st.sampled_from(["lockd", "sanlock", None]), SPACE, st.sampled_from("\"'"))
-def test_any_configuration_gives_the_value_that_is_in_it(
+def test_arbitrary_lock_manager_value_is_found(
     before: list[str], after: list[str], manager: str | None, space: str, quote: str
 ) -> None:
     setting = [] if manager is None else [f"{space}lock_manager{space}={space}{quote}{manager}{quote}"]
@@ -60,28 +60,28 @@ def test_any_configuration_gives_the_value_that_is_in_it(
 
 
 @given(st.text())
-def test_any_text_is_read_without_an_error(text: str) -> None:
+def test_arbitrary_qemu_conf_is_read(text: str) -> None:
     found = lock_manager(text)
     assert found is None or found in text
 
 
 def test_a_lock_manager_is_a_warning_with_a_remedy() -> None:
-    check = judged(PATH, 'lock_manager = "sanlock"')
+    check = lease_check(PATH, 'lock_manager = "sanlock"')
     assert (check.status, "sanlock" in check.message, str(PATH) in check.message) == ("warning", True, True)
     assert check.remedy
 
 
 @pytest.mark.parametrize("text", [None, "", "#lock_manager"])
-def test_no_lock_manager_is_well(text: str | None) -> None:
-    assert (judged(PATH, text).status, "no lock manager" in judged(PATH, text).message) == ("ok", True)
+def test_no_lock_manager_is_ok(text: str | None) -> None:
+    assert (lease_check(PATH, text).status, "no lock manager" in lease_check(PATH, text).message) == ("ok", True)
 
 
 def test_an_unreadable_file_is_a_note() -> None:
-    check = judged(PATH, PermissionError(13, "Permission denied"))
+    check = lease_check(PATH, PermissionError(13, "Permission denied"))
     assert (check.status, check.remedy, "not checked" in check.message) == ("ok", None, True)
 
 
-def test_the_file_is_that_of_the_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_qemu_conf_path_by_uri(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     system, session = tmp_path / "system.conf", tmp_path / "libvirt/qemu.conf"
     session.parent.mkdir()
     session.write_text('lock_manager = "lockd"')
@@ -98,8 +98,8 @@ def test_the_file_is_that_of_the_daemon(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_an_interrupted_link_is_a_warning() -> None:
-    check = links("web", ("bridge", "passthrough"))
+    check = link_check("web", ("bridge", "passthrough"))
     assert (check.status, check.domain, check.remedy is None) == ("warning", "web", False)
     assert "bridge, passthrough" in check.message
     assert "host's network device" in check.message
-    assert "host's network device" not in links("web", ("bridge",)).message
+    assert "host's network device" not in link_check("web", ("bridge",)).message

@@ -13,16 +13,24 @@ from hypothesis import strategies as st
 from samepaged.config import Config, ExportConfig
 from samepaged.doctor import network as network_module
 from samepaged.doctor.check import Status, worst
-from samepaged.doctor.network import Address, Holder, listen, listeners, network, taken, web_configuration
+from samepaged.doctor.network import (
+    Address,
+    Listener,
+    conflicting_listener,
+    listen_address,
+    network,
+    parse_listeners,
+    web_configuration,
+)
 from samepaged.doctor.storage import (
-    Directory,
-    SeedFile,
+    DirectoryState,
+    SeedFileState,
     configuration,
+    directory_state,
     journal,
-    look,
     read_configuration,
     runtime_directory,
-    seed_kept,
+    seed,
     state_directory,
     storage,
     traces,
@@ -34,13 +42,24 @@ from samepaged.web.config_file import LoadedConfig
 from samepaged.web.config_schema import WebConfig
 
 HERE = Path("/run/samepaged")
-GOOD = Directory(HERE, exists=True, usable=True, makeable=False, free=1 << 30, exposed=False)
-SHUT = Directory(HERE, exists=True, usable=False, makeable=False, free=1 << 30, exposed=False)
-MISSING = Directory(HERE, exists=False, usable=False, makeable=False, free=1 << 30, exposed=False)
-TO_MAKE = Directory(HERE, exists=False, usable=False, makeable=True, free=1 << 30, exposed=False)
-FULL = Directory(HERE, exists=True, usable=True, makeable=False, free=0, exposed=False)
-OPEN = Directory(HERE, exists=True, usable=True, makeable=False, free=None, exposed=True)
-ELSEWHERE = Directory(Path("/run/user/7/samepaged"), exists=True, usable=True, makeable=False, free=None, exposed=False)
+GOOD = DirectoryState(HERE, exists=True, writable=True, creatable=False, free_bytes=1 << 30, readable_by_others=False)
+SHUT = DirectoryState(HERE, exists=True, writable=False, creatable=False, free_bytes=1 << 30, readable_by_others=False)
+MISSING = DirectoryState(
+    HERE, exists=False, writable=False, creatable=False, free_bytes=1 << 30, readable_by_others=False
+)
+TO_MAKE = DirectoryState(
+    HERE, exists=False, writable=False, creatable=True, free_bytes=1 << 30, readable_by_others=False
+)
+FULL = DirectoryState(HERE, exists=True, writable=True, creatable=False, free_bytes=0, readable_by_others=False)
+OPEN = DirectoryState(HERE, exists=True, writable=True, creatable=False, free_bytes=None, readable_by_others=True)
+ELSEWHERE = DirectoryState(
+    Path("/run/user/7/samepaged"),
+    exists=True,
+    writable=True,
+    creatable=False,
+    free_bytes=None,
+    readable_by_others=False,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +74,8 @@ ELSEWHERE = Directory(Path("/run/user/7/samepaged"), exists=True, usable=True, m
         (FULL, True, "ok"),
     ],
 )
-def test_without_a_place_for_the_seed_hashes_of_runs_do_not_compare(
-    directory: Directory,
+def test_unusable_state_directory_is_a_warning(
+    directory: DirectoryState,
     seeded: bool,  # noqa: FBT001 - a case
     status: str,
 ) -> None:
@@ -76,7 +95,7 @@ def test_without_a_place_for_the_seed_hashes_of_runs_do_not_compare(
         ([OPEN], "warning"),
     ],
 )
-def test_without_a_place_for_the_journal_nobody_is_suspended(candidates: list[Directory], status: str) -> None:
+def test_unusable_runtime_directory_is_a_failure(candidates: list[DirectoryState], status: str) -> None:
     assert runtime_directory(candidates, "someone").status == status
 
 
@@ -84,19 +103,19 @@ def test_without_a_place_for_the_journal_nobody_is_suspended(candidates: list[Di
     ("directory", "status"),
     [(GOOD, "ok"), (TO_MAKE, "ok"), (SHUT, "warning"), (MISSING, "warning"), (FULL, "warning"), (OPEN, "warning")],
 )
-def test_traces_that_are_wanted_need_a_place_of_their_own(directory: Directory, status: str) -> None:
+def test_enabled_traces_need_a_directory(directory: DirectoryState, status: str) -> None:
     check = traces(directory, "samepaged", installed=True)
     assert check.status == Status(status)
     assert bool(check.remedy) == (status != "ok")
 
 
-def test_traces_that_are_wanted_need_duckdb() -> None:
+def test_enabled_traces_need_duckdb() -> None:
     check = traces(GOOD, "samepaged", installed=False)
     assert check.status is Status.FAILURE
     assert "pip install 'samepaged[traces]'" in str(check.remedy)
 
 
-def test_a_directory_that_is_there_is_never_given_to_another_user() -> None:
+def test_existing_directory_keeps_its_owner() -> None:
     assert "install" not in str(runtime_directory([SHUT], "someone").remedy)
     assert "install -d -m 700 -o someone /run/samepaged" in str(runtime_directory([MISSING], "someone").remedy)
 
@@ -104,25 +123,27 @@ def test_a_directory_that_is_there_is_never_given_to_another_user() -> None:
 @pytest.mark.parametrize(
     ("file", "status"),
     [
-        (SeedFile(HERE, exists=False, exposed=False, trouble=None), "ok"),
-        (SeedFile(HERE, exists=True, exposed=False, trouble=None), "ok"),
-        (SeedFile(HERE, exists=True, exposed=True, trouble=None), "warning"),
-        (SeedFile(HERE, exists=True, exposed=False, trouble=PermissionError(13, "denied")), "warning"),
+        (SeedFileState(HERE, exists=False, readable_by_others=False, error=None), "ok"),
+        (SeedFileState(HERE, exists=True, readable_by_others=False, error=None), "ok"),
+        (SeedFileState(HERE, exists=True, readable_by_others=True, error=None), "warning"),
+        (SeedFileState(HERE, exists=True, readable_by_others=False, error=PermissionError(13, "denied")), "warning"),
         (
-            SeedFile(HERE, exists=True, exposed=False, trouble=ConfigError(Fault("holds no seed", "remove it"))),
+            SeedFileState(
+                HERE, exists=True, readable_by_others=False, error=ConfigError(Fault("holds no seed", "remove it"))
+            ),
             "failure",
         ),
     ],
 )
-def test_a_seed_is_a_secret_and_whole(file: SeedFile, status: str) -> None:
-    assert seed_kept(file, seeded=False).status == status
-    assert seed_kept(file, seeded=True).status is Status.OK
+def test_seed_file_is_private_and_valid(file: SeedFileState, status: str) -> None:
+    assert seed(file, seeded=False).status == status
+    assert seed(file, seeded=True).status is Status.OK
 
 
 ENTRY = Entry("qemu:///system", "0" * 32, 3, "web\n1", "boot")
 
 
-def test_a_guest_that_may_be_left_suspended_is_a_failure_that_recover_mends() -> None:
+def test_open_journal_entry_is_a_failure() -> None:
     (check,) = journal([OpenEntry(HERE, ENTRY, 0.0)], [])
     assert (check.status, str(check.remedy)[:17]) == ("failure", "samepaged recover")
     assert "\n" not in check.message
@@ -130,19 +151,21 @@ def test_a_guest_that_may_be_left_suspended_is_a_failure_that_recover_mends() ->
     assert [one.status for one in journal([JournalError("it is odd", "remove it")], [HERE])] == ["warning", "warning"]
 
 
-def test_every_problem_of_a_configuration_is_a_failure_with_its_remedy() -> None:
-    first, second = configuration(HERE, [Fault("f:1:1: a", "b"), Fault("f:2:1: c")], exposed=False, elsewhere=False)
+def test_configuration_problems_are_failures() -> None:
+    first, second = configuration(
+        HERE, [Fault("f:1:1: a", "b"), Fault("f:2:1: c")], readable_by_others=False, other_file=False
+    )
     assert (first.status, first.message, first.remedy) == ("failure", "f:1:1: a", "b")
     assert second.remedy is not None
 
 
-def test_a_configuration_that_was_not_asked_for_is_pointed_at() -> None:
-    (check,) = configuration(None, [], exposed=False, elsewhere=True)
+def test_default_configuration_is_named() -> None:
+    (check,) = configuration(None, [], readable_by_others=False, other_file=True)
     assert (check.status, check.remedy) == ("warning", "samepaged doctor --config /etc/samepaged/config.yaml")
-    assert [one.status for one in configuration(None, [], exposed=False, elsewhere=False)] == ["ok"]
+    assert [one.status for one in configuration(None, [], readable_by_others=False, other_file=False)] == ["ok"]
 
 
-def test_a_seed_in_a_configuration_that_all_may_read_is_a_warning(tmp_path: Path) -> None:
+def test_readable_seed_is_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "with a space.yaml"
     path.write_text("hashing: {seed: 7}")
     path.chmod(0o644)
@@ -153,24 +176,24 @@ def test_a_seed_in_a_configuration_that_all_may_read_is_a_warning(tmp_path: Path
     assert (check.status, config.hashing.seed) == (Status.OK, 7)
 
 
-def test_a_configuration_that_cannot_be_used_leaves_the_defaults(tmp_path: Path) -> None:
+def test_invalid_configuration_uses_defaults(tmp_path: Path) -> None:
     config, checks = read_configuration(tmp_path / "none.yaml")
     assert (worst(checks), config) == (Status.FAILURE, Config())
 
 
-def test_looking_at_a_directory_makes_nothing(tmp_path: Path) -> None:
-    assert look(tmp_path / "a" / "b").makeable
+def test_directory_check_creates_nothing(tmp_path: Path) -> None:
+    assert directory_state(tmp_path / "a" / "b").creatable
     assert not (tmp_path / "a").exists()
-    found = look(tmp_path)
-    assert (found.exists, found.usable) == (True, True)
-    assert found.free is not None
+    found = directory_state(tmp_path)
+    assert (found.exists, found.writable) == (True, True)
+    assert found.free_bytes is not None
     file = tmp_path / "file"
     file.touch()
-    assert not look(file).usable
-    assert not look(file / "below").makeable
+    assert not directory_state(file).writable
+    assert not directory_state(file / "below").creatable
 
 
-def test_the_journal_of_a_process_that_is_no_more_is_read_and_left(tmp_path: Path) -> None:
+def test_orphaned_journal_is_read_only(tmp_path: Path) -> None:
     config = Config(state_directory=tmp_path / "state", runtime_directory=tmp_path)
     entry = Entry("qemu:///system", "0" * 32, 3, "web-1", boot_id())
     file = tmp_path / "suspended-999999999-1"
@@ -181,8 +204,8 @@ def test_the_journal_of_a_process_that_is_no_more_is_read_and_left(tmp_path: Pat
     assert not (tmp_path / "state").exists()
 
 
-LOCAL = Address("127.0.0.1:9953", 9953, loopback=True, refusal=None, holder=Holder.NOBODY)
-WIDE = Address("0.0.0.0:9953", 9953, loopback=False, refusal=None, holder=Holder.NOBODY)
+LOCAL = Address("127.0.0.1:9953", 9953, loopback=True, bind_error=None, listener=Listener.NONE)
+WIDE = Address("0.0.0.0:9953", 9953, loopback=False, bind_error=None, listener=Listener.NONE)
 
 
 @pytest.mark.parametrize(
@@ -191,28 +214,32 @@ WIDE = Address("0.0.0.0:9953", 9953, loopback=False, refusal=None, holder=Holder
         (LOCAL, False, ["ok"]),
         (WIDE, False, ["warning"]),
         (WIDE, True, ["ok"]),
-        (Address("h:1", 1, loopback=True, refusal="no", holder=Holder.NOBODY), False, ["failure"]),
-        (Address("h:1", 1, loopback=False, refusal="no", holder=Holder.NOBODY), False, ["failure"]),
-        (Address("h:80", 80, loopback=True, refusal=None, holder=Holder.NOBODY), False, ["failure"]),
-        (Address("h:80", 80, loopback=True, refusal=None, holder=Holder.NOBODY, unprivileged=80), False, ["ok"]),
-        (Address("h:0", 0, loopback=True, refusal=None, holder=Holder.NOBODY), False, ["ok"]),
-        (Address("h:9", 9953, loopback=True, refusal=None, holder=Holder.SAMEPAGED), False, ["ok"]),
-        (Address("h:9", 9953, loopback=True, refusal=None, holder=Holder.ANOTHER), False, ["failure"]),
-        (Address("h:9", 9953, loopback=True, refusal=None, holder=Holder.UNKNOWN), False, ["warning"]),
-        (Address("h:9", 9953, loopback=False, refusal=None, holder=Holder.ANOTHER), False, ["failure", "warning"]),
+        (Address("h:1", 1, loopback=True, bind_error="no", listener=Listener.NONE), False, ["failure"]),
+        (Address("h:1", 1, loopback=False, bind_error="no", listener=Listener.NONE), False, ["failure"]),
+        (Address("h:80", 80, loopback=True, bind_error=None, listener=Listener.NONE), False, ["failure"]),
+        (
+            Address("h:80", 80, loopback=True, bind_error=None, listener=Listener.NONE, min_unprivileged_port=80),
+            False,
+            ["ok"],
+        ),
+        (Address("h:0", 0, loopback=True, bind_error=None, listener=Listener.NONE), False, ["ok"]),
+        (Address("h:9", 9953, loopback=True, bind_error=None, listener=Listener.SAMEPAGED), False, ["ok"]),
+        (Address("h:9", 9953, loopback=True, bind_error=None, listener=Listener.OTHER), False, ["failure"]),
+        (Address("h:9", 9953, loopback=True, bind_error=None, listener=Listener.UNKNOWN), False, ["warning"]),
+        (Address("h:9", 9953, loopback=False, bind_error=None, listener=Listener.OTHER), False, ["failure", "warning"]),
     ],
 )
-def test_an_address_is_to_be_had_and_not_open_to_all(
+def test_listen_address_is_free_and_private(
     address: Address,
     encrypted: bool,  # noqa: FBT001 - a case
     statuses: list[str],
 ) -> None:
-    assert [check.status for check in listen(address, set(), encrypted=encrypted)] == statuses
+    assert [check.status for check in listen_address(address, set(), encrypted=encrypted)] == statuses
 
 
-def test_a_low_port_is_no_failure_with_its_capability() -> None:
-    low = Address("h:80", 80, loopback=True, refusal=None, holder=Holder.NOBODY)
-    assert [check.status for check in listen(low, {"CAP_NET_BIND_SERVICE"}, encrypted=False)] == ["ok"]
+def test_low_port_with_capability_is_ok() -> None:
+    low = Address("h:80", 80, loopback=True, bind_error=None, listener=Listener.NONE)
+    assert [check.status for check in listen_address(low, {"CAP_NET_BIND_SERVICE"}, encrypted=False)] == ["ok"]
 
 
 ANY = "0.0.0.0"  # noqa: S104 - nothing is bound to it
@@ -229,10 +256,10 @@ TCP6 = """\
 """
 
 
-def test_listening_sockets_are_read_from_the_kernels_tables() -> None:
-    assert listeners(TCP) == {("127.0.0.1", 9953), (ANY, 22)}
-    assert listeners(TCP6) == {("::1", 9953), ("fe80::fe:ff:200:1", 5000)}
-    assert listeners("") == set()
+def test_listening_sockets_are_parsed() -> None:
+    assert parse_listeners(TCP) == {("127.0.0.1", 9953), (ANY, 22)}
+    assert parse_listeners(TCP6) == {("::1", 9953), ("fe80::fe:ff:200:1", 5000)}
+    assert parse_listeners("") == set()
 
 
 @pytest.mark.parametrize(
@@ -247,23 +274,23 @@ def test_listening_sockets_are_read_from_the_kernels_tables() -> None:
         ("fe80::1%eth0", 9953, None),
     ],
 )
-def test_all_addresses_and_one_stand_in_each_others_way(ip: str, port: int, holder: str | None) -> None:
-    assert taken(ip, port, listeners(TCP)) == holder
+def test_wildcard_and_single_address_conflict(ip: str, port: int, holder: str | None) -> None:
+    assert conflicting_listener(ip, port, parse_listeners(TCP)) == holder
 
 
 @given(st.text(alphabet="0123456789ABCDEF: \n", max_size=200))
 @example(TCP.partition("\n")[2])
-def test_no_table_is_a_riddle(text: str) -> None:
+def test_arbitrary_socket_table_is_parsed(text: str) -> None:
     try:
-        found = listeners("header\n" + text)
+        found = parse_listeners("header\n" + text)
     except ValueError:
         assert not TCP.endswith("\n" + text)
         return
     assert all(port >= 0 for _, port in found)
 
 
-def test_a_socket_of_somebody_else_is_found_and_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_module, "PATIENCE", 0.2)
+def test_foreign_listener_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_module, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:  # it takes connections, and says nothing
         at = f"127.0.0.1:{server.getsockname()[1]}"
         (check,) = network(ExportConfig(listen=at), set())
@@ -272,12 +299,12 @@ def test_a_socket_of_somebody_else_is_found_and_not_disturbed(monkeypatch: pytes
     assert check.status == "ok"
 
 
-def test_an_address_that_this_host_has_not_is_a_failure() -> None:
+def test_foreign_address_is_a_failure() -> None:
     (check,) = network(ExportConfig(listen="203.0.113.77:9953"), set())
     assert (check.status, "127.0.0.1" in str(check.remedy)) == ("failure", True)
 
 
-def test_a_web_configuration_is_loaded_and_what_it_has_is_said(tmp_path: Path) -> None:
+def test_web_configuration_is_described(tmp_path: Path) -> None:
     assert web_configuration(None, None) == []
     bad = tmp_path / "web.yaml"
     bad.write_text("nonsense: 1")
@@ -289,7 +316,7 @@ def test_a_web_configuration_is_loaded_and_what_it_has_is_said(tmp_path: Path) -
     assert (check.status, "neither TLS nor passwords" in check.message) == ("ok", True)
 
 
-def test_an_address_with_tls_may_be_reached_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls_address_may_be_public(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = LoadedConfig(WebConfig(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     monkeypatch.setattr(network_module, "load", lambda *_: loaded)
     checks = network(ExportConfig(listen="0.0.0.0:0", web_config_file=tmp_path / "web.yaml"), set())

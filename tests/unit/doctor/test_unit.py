@@ -8,8 +8,8 @@ import pytest
 
 from samepaged.config import ScanConfig
 from samepaged.doctor import libvirtd
-from samepaged.doctor.libvirtd import Access, connected, reach
-from samepaged.doctor.unit import UnitUser, properties, scanner_unit, web_unit
+from samepaged.doctor.libvirtd import Access, connect, connection_checks
+from samepaged.doctor.unit import UnitUser, parse_properties, scanner_unit, web_unit
 from samepaged.errors import HypervisorError
 
 if TYPE_CHECKING:
@@ -26,9 +26,11 @@ LimitCORE=0
 LimitMEMLOCK=infinity
 PrivateUsers=no
 """
-GOOD = properties(SHOWN)
-WEB = properties("LoadState=loaded\nActiveState=active\nUser=samepaged-web\nAmbientCapabilities=\nPrivateUsers=yes\n")
-USER = UnitUser("samepaged", exists=True, in_group=True, ruled=True)
+GOOD = parse_properties(SHOWN)
+WEB = parse_properties(
+    "LoadState=loaded\nActiveState=active\nUser=samepaged-web\nAmbientCapabilities=\nPrivateUsers=yes\n"
+)
+USER = UnitUser("samepaged", exists=True, in_group=True, allowed_by_polkit=True)
 AUTO = ScanConfig(threads=3)
 
 
@@ -37,7 +39,7 @@ def statuses(checks: list[Check]) -> list[str]:
     return [str(check.status) for check in checks]
 
 
-def test_the_unit_as_it_is_installed_is_well() -> None:
+def test_installed_unit_is_ok() -> None:
     (check,) = scanner_unit(GOOD, USER, AUTO)
     assert check.status == "ok"
     assert "active" in check.message
@@ -45,8 +47,8 @@ def test_the_unit_as_it_is_installed_is_well() -> None:
     assert statuses(web_unit(WEB, GOOD)) == ["ok"]
 
 
-def test_a_unit_that_is_not_installed_is_a_warning_that_says_how() -> None:
-    (check,) = scanner_unit(properties("LoadState=not-found\nActiveState=inactive\n"), USER, AUTO)
+def test_missing_unit_is_a_warning() -> None:
+    (check,) = scanner_unit(parse_properties("LoadState=not-found\nActiveState=inactive\n"), USER, AUTO)
     assert (check.status, "make install" in str(check.remedy)) == ("warning", True)
     assert web_unit({"LoadState": "not-found"}, GOOD) == []
 
@@ -70,35 +72,37 @@ DUMP = ScanConfig(reader="dump", threads=3)
         ({"LimitMEMLOCK": str(8 << 20)}, AUTO, "ok", ""),
     ],
 )
-def test_what_a_unit_lacks_is_named_with_the_setting_that_mends_it(
-    changed: dict[str, str], scan: ScanConfig, status: str, remedy: str
-) -> None:
+def test_unit_problems_have_remedies(changed: dict[str, str], scan: ScanConfig, status: str, remedy: str) -> None:
     (check,) = scanner_unit(GOOD | changed, USER, scan)
     assert (check.status, remedy in (check.remedy or "")) == (status, True)
 
 
-def test_a_unit_that_runs_as_root_needs_no_ambient_capabilities_and_is_warned_about() -> None:
-    root = UnitUser("", exists=False, in_group=False, ruled=False)
+def test_root_unit_is_a_warning() -> None:
+    root = UnitUser("", exists=False, in_group=False, allowed_by_polkit=False)
     checks = scanner_unit(GOOD | {"User": "", "AmbientCapabilities": ""}, root, AUTO)
     assert statuses(checks) == ["warning"]
     checks = scanner_unit(GOOD | {"User": "", "CapabilityBoundingSet": ""}, root, AUTO)
     assert statuses(checks) == ["warning", "failure"]
 
 
-def test_a_user_that_libvirt_does_not_know_is_a_failure() -> None:
-    assert statuses(scanner_unit(GOOD, UnitUser("x", exists=False, in_group=False, ruled=False), AUTO)) == ["failure"]
-    (check,) = scanner_unit(GOOD, UnitUser("x", exists=True, in_group=False, ruled=False), AUTO)
+def test_user_without_libvirt_access_fails() -> None:
+    assert statuses(scanner_unit(GOOD, UnitUser("x", exists=False, in_group=False, allowed_by_polkit=False), AUTO)) == [
+        "failure"
+    ]
+    (check,) = scanner_unit(GOOD, UnitUser("x", exists=True, in_group=False, allowed_by_polkit=False), AUTO)
     assert (check.status, "usermod --append --groups libvirt x" in str(check.remedy)) == ("failure", True)
-    assert statuses(scanner_unit(GOOD, UnitUser("x", exists=True, in_group=False, ruled=True), AUTO)) == ["ok"]
+    assert statuses(scanner_unit(GOOD, UnitUser("x", exists=True, in_group=False, allowed_by_polkit=True), AUTO)) == [
+        "ok"
+    ]
 
 
 @pytest.mark.parametrize("changed", [{"User": ""}, {"User": "samepaged"}, {"AmbientCapabilities": "cap_sys_ptrace"}])
-def test_a_web_process_with_the_scanners_rights_is_a_warning(changed: dict[str, str]) -> None:
+def test_privileged_web_unit_is_a_warning(changed: dict[str, str]) -> None:
     assert statuses(web_unit(WEB | changed, GOOD)) == ["warning"]
 
 
-def test_what_systemctl_prints_may_be_anything() -> None:
-    assert properties("a=b=c\nnothing\n=x\n\nempty=") == {"a": "b=c", "": "x", "empty": ""}
+def test_arbitrary_systemctl_output_is_parsed() -> None:
+    assert parse_properties("a=b=c\nnothing\n=x\n\nempty=") == {"a": "b=c", "": "x", "empty": ""}
     assert statuses(scanner_unit({}, USER, AUTO)) == ["warning"]
 
 
@@ -106,22 +110,22 @@ VERSIONS = ("9.0.0", "7.2.22")
 URI = "qemu:///system"
 
 
-def test_libvirt_tells_what_it_is_and_whether_guests_may_be_suspended() -> None:
-    assert statuses(connected(Access(URI, VERSIONS, may_change=True), "someone")) == ["ok", "ok"]
-    first, rights = connected(Access(URI, VERSIONS, may_change=False), "someone")
+def test_libvirt_versions_and_rights() -> None:
+    assert statuses(connection_checks(Access(URI, VERSIONS, may_change=True), "someone")) == ["ok", "ok"]
+    first, rights = connection_checks(Access(URI, VERSIONS, may_change=False), "someone")
     assert "QEMU 7.2.22" in first.message
     assert (rights.status, "as root" in str(rights.remedy)) == ("failure", True)
 
 
-def test_a_refusal_to_write_is_quoted_in_a_line() -> None:
+def test_read_only_refusal_is_quoted() -> None:
     error = HypervisorError("libvirt cannot be reached: authentication\nunavailable", "check")
-    _, rights = connected(Access(URI, VERSIONS, may_change=False, error=error), "someone")
+    _, rights = connection_checks(Access(URI, VERSIONS, may_change=False, error=error), "someone")
     assert "authentication unavailable" in rights.message
 
 
-def test_a_libvirt_that_is_away_is_a_failure_and_the_rest_unknown() -> None:
+def test_unreachable_libvirt_is_a_failure() -> None:
     error = HypervisorError("libvirt cannot be reached: no such file", "check that libvirtd runs")
-    first, rest = connected(Access(URI, None, may_change=False, error=error), "someone")
+    first, rest = connection_checks(Access(URI, None, may_change=False, error=error), "someone")
     assert (first.status, first.remedy) == ("failure", "check that libvirtd runs")
     assert (rest.status, "could not be checked" in rest.message) == ("warning", True)
 
@@ -148,13 +152,13 @@ class Connection:
         self.closed = True
 
 
-def test_who_may_only_read_is_connected_for_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_user_connects_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libvirtd, "LibvirtHypervisor", Connection)
-    with reach(URI) as (hypervisor, access):
+    with connect(URI) as (hypervisor, access):
         assert hypervisor is not None
         assert (access.versions, access.may_change) == (VERSIONS, False)
         assert "authentication unavailable" in str(access.error)
         assert not Connection.made[-1].closed
     assert Connection.made[-1].closed
-    with reach("nobody") as (hypervisor, access):
+    with connect("nobody") as (hypervisor, access):
         assert (hypervisor, access.versions) == (None, None)

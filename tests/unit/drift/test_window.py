@@ -8,18 +8,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from samepaged.drift.budget import FixedBudget, hourly_limit, needed_ppm, refusal
+from samepaged.drift.budget import FixedBudget, budget_error, hourly_limit, min_drift_ppm
 from samepaged.drift.window import (
     BUCKET_SECONDS,
     WINDOW_SECONDS,
     Pauses,
-    bucket,
+    bucket_number,
     format_pauses,
-    live,
     merge,
     parse_pauses,
-    spent,
-    wait,
+    seconds_until,
+    spent_seconds,
+    unexpired,
 )
 from samepaged.errors import Reason
 
@@ -31,18 +31,18 @@ NOW = 100_000.0
 KEYS = st.tuples(
     st.sampled_from([GUEST, OTHER]),
     st.sampled_from([WRITER, WRITER[::-1]]),
-    st.integers(bucket(NOW - 2 * WINDOW_SECONDS), bucket(NOW)),
+    st.integers(bucket_number(NOW - 2 * WINDOW_SECONDS), bucket_number(NOW)),
 )
 PAUSES = st.dictionaries(KEYS, st.floats(0.001, 10), max_size=20)
 
 
 @given(PAUSES)
 def test_pauses_of_the_window_survive_the_file(pauses: Pauses) -> None:
-    assert parse_pauses(format_pauses(pauses, "boot"), "boot", NOW) == live(pauses, NOW)
+    assert parse_pauses(format_pauses(pauses, "boot"), "boot", NOW) == unexpired(pauses, NOW)
 
 
 def test_another_boot_has_no_pauses() -> None:
-    content = format_pauses({(GUEST, WRITER, bucket(NOW)): 1.0}, "boot")
+    content = format_pauses({(GUEST, WRITER, bucket_number(NOW)): 1.0}, "boot")
     assert parse_pauses(content, "another", NOW) == {}
 
 
@@ -75,7 +75,7 @@ def test_damaged_files_are_refused(content: bytes) -> None:
         [GUEST, "x", 1, 1.0],
         [GUEST, WRITER, -1, 1.0],
         [GUEST, WRITER, True, 1.0],
-        [GUEST, WRITER, bucket(NOW) + 1, 1.0],
+        [GUEST, WRITER, bucket_number(NOW) + 1, 1.0],
         [GUEST, WRITER, 10**30, 1.0],
         [GUEST, WRITER, 1, -1.0],
         [GUEST, WRITER, 1, math.nan],
@@ -87,7 +87,7 @@ def test_damaged_files_are_refused(content: bytes) -> None:
     ],
 )
 def test_entries_of_other_values_are_refused(row: Any) -> None:
-    good = [GUEST, WRITER, bucket(NOW), 1.0]
+    good = [GUEST, WRITER, bucket_number(NOW), 1.0]
     with pytest.raises(ValueError, match="pause"):
         parse_pauses(damaged([good, row]), "boot", NOW)
     with pytest.raises(ValueError, match="nested"):
@@ -101,26 +101,26 @@ def test_copies_merge_in_any_order(one: Pauses, two: Pauses, three: Pauses) -> N
 
 
 def test_a_pause_counts_for_an_hour() -> None:
-    pauses = {(GUEST, WRITER, bucket(NOW)): 1.5}
-    assert spent(pauses, GUEST, NOW + WINDOW_SECONDS - 1) == 1.5
-    assert spent(pauses, OTHER, NOW) == 0
-    assert spent(pauses, GUEST, NOW + WINDOW_SECONDS + BUCKET_SECONDS) == 0
+    pauses = {(GUEST, WRITER, bucket_number(NOW)): 1.5}
+    assert spent_seconds(pauses, GUEST, NOW + WINDOW_SECONDS - 1) == 1.5
+    assert spent_seconds(pauses, OTHER, NOW) == 0
+    assert spent_seconds(pauses, GUEST, NOW + WINDOW_SECONDS + BUCKET_SECONDS) == 0
 
 
 @given(PAUSES, st.floats(0.01, 20), st.floats(0.01, 20))
-def test_the_wait_is_long_enough_and_no_longer(pauses: Pauses, limit: float, seconds: float) -> None:
-    needed = wait(pauses, GUEST, NOW, limit=limit, seconds=seconds)
+def test_wait_is_exact(pauses: Pauses, limit: float, seconds: float) -> None:
+    needed = seconds_until(pauses, GUEST, NOW, limit=limit, seconds=seconds)
     if seconds > limit:
         assert needed == math.inf
         return
     assert 0 <= needed <= WINDOW_SECONDS + BUCKET_SECONDS
-    assert spent(pauses, GUEST, NOW + needed) + seconds <= limit + 1e-9
+    assert spent_seconds(pauses, GUEST, NOW + needed) + seconds <= limit + 1e-9
     if needed:
-        assert spent(pauses, GUEST, NOW + needed - 0.001) + seconds > limit - 1e-9
+        assert spent_seconds(pauses, GUEST, NOW + needed - 0.001) + seconds > limit - 1e-9
 
 
 def test_the_refusal_names_a_bound_that_is_enough() -> None:
-    error = refusal(FixedBudget(hourly_limit(0.0005)), 3.7)
+    error = budget_error(FixedBudget(hourly_limit(0.0005)), 3.7)
     assert error.reason is Reason.DRIFT_BUDGET
     assert error.reason.intended
     assert str(error) == (
@@ -131,6 +131,6 @@ def test_the_refusal_names_a_bound_that_is_enough() -> None:
 
 @given(st.floats(0.0001, 3600))
 def test_the_needed_bound_fits_one_scan(seconds: float) -> None:
-    ppm = needed_ppm(seconds)
+    ppm = min_drift_ppm(seconds)
     assert hourly_limit(ppm / 1e6) >= seconds * (1 - 1e-12)
     assert ppm <= max(1.0, seconds / WINDOW_SECONDS * 1e6 * 1.11 + 1)

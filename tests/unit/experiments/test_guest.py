@@ -11,14 +11,14 @@ import pytest
 
 from experiments.build import release_sources
 from experiments.documents import write_documents
-from experiments.guest import Boot, debian_cmdline, domain_xml, heard
-from experiments.matrix import BOOTS, MATRIX, RELEASES, SETUPS, Cell, picked
+from experiments.guest import Boot, console_messages, debian_cmdline, domain_xml
+from experiments.matrix import BOOTS, MATRIX, RELEASES, SETUPS, Cell, select_cells
 from experiments.payload import pack
 from experiments.recipe import recipe
 from tests.support.vm.steps import LabError
 
 
-def test_every_cell_has_a_name_of_its_own() -> None:
+def test_cell_names_are_unique() -> None:
     assert max(Counter(cell.name for cell in MATRIX).values()) == 1
 
 
@@ -29,7 +29,7 @@ def test_each_platform_has_each_setup() -> None:
     }
 
 
-def test_clones_come_one_after_the_other_so_that_they_run_at_the_same_time() -> None:
+def test_clones_are_adjacent() -> None:
     compiling = [number for number, cell in enumerate(MATRIX) if cell.setup == "compile"]
     assert [after - before for before, after in pairwise(compiling)] == [1]
     assert len({MATRIX[number].words for number in compiling}) == 2
@@ -38,9 +38,7 @@ def test_clones_come_one_after_the_other_so_that_they_run_at_the_same_time() -> 
 @pytest.mark.parametrize(
     ("kind", "without"), [("aslr", ()), ("noaslr", ("norandmaps",)), ("nokaslr", ("norandmaps", "nokaslr"))]
 )
-def test_boots_with_and_without_randomisation_differ_by_the_kernels_words_alone(
-    kind: str, without: tuple[str, ...]
-) -> None:
+def test_aslr_boots_differ_by_cmdline(kind: str, without: tuple[str, ...]) -> None:
     boots = [cell for cell in MATRIX if cell.sets == (kind,)]
     assert len(boots) == BOOTS
     for cell in boots:
@@ -49,41 +47,41 @@ def test_boots_with_and_without_randomisation_differ_by_the_kernels_words_alone(
         assert [word for word in words if word in ("norandmaps", "nokaslr")] == list(without)
 
 
-def test_cells_are_picked_by_how_their_names_begin() -> None:
-    assert [cell.name for cell in picked(MATRIX, ["compile", "aslr-1"])] == ["compile-1", "compile-2", "aslr-1"]
-    assert picked(MATRIX, []) == list(MATRIX)
+def test_cells_are_selected_by_prefix() -> None:
+    assert [cell.name for cell in select_cells(MATRIX, ["compile", "aslr-1"])] == ["compile-1", "compile-2", "aslr-1"]
+    assert select_cells(MATRIX, []) == list(MATRIX)
 
 
-def test_all_setups_of_a_platform_boot_one_image() -> None:
+def test_setups_of_a_platform_share_an_image() -> None:
     images = {recipe("bullseye", "i386", setup) for setup in SETUPS}
     assert len(images) == 1
     assert "linux-image-686-pae" in images.pop().packages
 
 
-def test_only_a_compile_takes_an_image_with_a_compiler() -> None:
+def test_compiler_is_only_in_compile_image() -> None:
     assert "gcc" in recipe("bookworm", "amd64", "compile").packages
     assert "gcc" not in recipe("bookworm", "amd64", "desktop").packages
 
 
-def test_images_of_other_packages_have_other_keys() -> None:
+def test_image_key_follows_packages() -> None:
     keys = {recipe(*words).key() for words in (("bookworm", "amd64", "plain"), ("bookworm", "amd64", "compile"))}
     assert len(keys) == 2
     assert recipe("bookworm", "amd64", "plain").key() in keys
 
 
-def test_a_release_comes_from_the_machines_own_archive_without_its_updates() -> None:
+def test_release_uses_the_local_archive() -> None:
     listing = (
         "deb http://a/debian bookworm main\ndeb http://a/debian bookworm-updates main\ndeb http://s bookworm main\n"
     )
     assert release_sources(listing, "bullseye") == "deb http://a/debian bullseye main\ndeb http://s bullseye main\n"
 
 
-def test_a_machine_without_such_an_archive_is_told_so() -> None:
+def test_missing_archive_is_an_error() -> None:
     with pytest.raises(LabError, match="knows no archive"):
         release_sources("deb http://a/debian trixie main\n", "bullseye")
 
 
-def test_a_guest_has_its_layer_its_payload_and_a_console_in_a_file() -> None:
+def test_guest_has_overlay_payload_and_console() -> None:
     boot = Boot(Path("/k"), Path("/i"), "a=1 b=<2>", Path("/over&above.qcow2"), Path("/load.tar"))
     domain = ET.fromstring(domain_xml("one", 512, boot, Path("/console.log")))  # noqa: S314  # our own
     assert domain.get("type") == "qemu"
@@ -101,21 +99,21 @@ def test_a_guest_may_have_no_disk() -> None:
     assert domain.findall("devices/disk") == []
 
 
-def test_what_a_guest_says_is_told_from_what_its_kernel_says() -> None:
+def test_guest_messages_differ_from_kernel_log() -> None:
     console = "[    0.1] field: not this\r\nfield: mark 1\r\n\nfield: no window News\nMemFree: 1 kB\nfield: done\r\nfie"
-    assert heard(console) == ["mark 1", "no window News", "done"]
+    assert console_messages(console) == ["mark 1", "no window News", "done"]
 
 
-def test_a_line_that_is_not_whole_yet_is_not_heard() -> None:
-    assert heard("field: mark 1\nfield: do") == ["mark 1"]
+def test_incomplete_line_is_ignored() -> None:
+    assert console_messages("field: mark 1\nfield: do") == ["mark 1"]
 
 
-def test_a_cells_words_name_its_setup_and_variant() -> None:
+def test_kernel_words_name_setup_and_variant() -> None:
     cell = Cell("one", "bookworm", "amd64", "server", (), variant=3, kernel_words="nokaslr")
     assert cell.words == "field.setup=server field.variant=3 nokaslr"
 
 
-def test_every_guest_finds_the_same_documents(tmp_path: Path) -> None:
+def test_documents_are_deterministic(tmp_path: Path) -> None:
     first, second = tmp_path / "1", tmp_path / "2"
     for directory in (first, second):
         write_documents(directory)
@@ -124,7 +122,7 @@ def test_every_guest_finds_the_same_documents(tmp_path: Path) -> None:
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
 
 
-def test_the_payload_is_the_same_at_each_run(tmp_path: Path) -> None:
+def test_payload_is_deterministic(tmp_path: Path) -> None:
     packed = []
     for number in range(2):
         scratch = tmp_path / str(number)

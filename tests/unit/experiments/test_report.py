@@ -9,9 +9,9 @@ import pytest
 
 from experiments import tables
 from experiments.cell_run import FieldError
-from experiments.contents import Repeated, filled_pages, most_repeated
+from experiments.contents import RepeatedContent, filled_pages, most_repeated_contents
 from experiments.matrix import MATRIX, SETUPS
-from experiments.report import PAGE, filled, labels
+from experiments.report import PAGE, fill_tables, labels
 from samepaged.memory.hashing import best_hasher
 from tests.support.traces import trace
 
@@ -51,7 +51,7 @@ def rows(table: str) -> dict[str, list[str]]:
     return {line[0]: line[1:] for line in lines[2:]}
 
 
-def test_a_compile_is_shown_with_and_without_zero_pages() -> None:
+def test_compile_table_with_and_without_zero_pages() -> None:
     guests = [guest("a", 150 * MIB, memory=650 * MIB), guest("b", 150 * MIB, memory=650 * MIB)]
     study = {"page_size": 4096, "pairs": [pair("a", "b", own=300 * MIB, common=100 * MIB)], "domains": guests}
     found = rows(tables.kernels(study))
@@ -59,7 +59,7 @@ def test_a_compile_is_shown_with_and_without_zero_pages() -> None:
     assert found["with zero pages"][:4] == ["500.0", "400.0", "100.0", "80.0 %"]
 
 
-def test_self_sharing_by_setup_is_of_the_memory_and_of_what_is_not_zero() -> None:
+def test_self_sharing_by_setup() -> None:
     study = {
         "page_size": 4096,
         "domains": [guest("bookworm-i386-plain", 64 * MIB)],
@@ -77,18 +77,18 @@ def test_self_sharing_by_setup_is_of_the_memory_and_of_what_is_not_zero() -> Non
     assert rows(tables.by_setup(study, SETUPS))["bookworm-i386"] == ["64.0 (6.2 %; 25.0 %)", "-", "-"]
 
 
-def test_pairs_of_platforms_show_what_they_share_and_how_much_of_the_total_is_their_own() -> None:
+def test_platform_pairs_table() -> None:
     told = {"inter_sharing_pages": 10 * MIB, "self_over_total_ratio": 0.9, "setup": "server"}
     study = {"page_size": 4096, "platforms": {"pairs": [{"platforms": ["p", "q"], **told}]}}
     assert rows(tables.pairs(study, SETUPS))["p / q"] == ["-", "10.0 (90.0 %)", "-"]
 
 
-def test_pairs_that_share_most_come_first() -> None:
+def test_pairs_are_sorted() -> None:
     pairs = [pair("a", "b", own=1, common=10), pair("a", "c", own=1, common=30), pair("b", "c", own=1, common=20)]
     assert list(rows(tables.inter({"page_size": 4096, "pairs": pairs}))) == ["a / c", "b / c", "a / b"]
 
 
-def test_a_guest_is_shown_over_its_traces() -> None:
+def test_guest_course_over_traces() -> None:
     found = rows(tables.course({"page_size": 4096, "domains": [guest("one", 128 * MIB)]}))
     assert found["one"] == ["2", "6.2 %", "12.5 %", "25.0 %", "128.0", "512.0"]
 
@@ -105,7 +105,7 @@ def test_page_sizes_are_compared_by_bytes() -> None:
     assert found == {"2 KiB": ["2", "2.0 (2.00)"], "4 KiB": ["1", "1.0 (1.00)"]}
 
 
-def test_groups_show_how_much_of_the_total_is_inter_vm_sharing() -> None:
+def test_groups_table_has_inter_ratio() -> None:
     told = {
         "guests": 3,
         "groups": 40,
@@ -119,13 +119,13 @@ def test_groups_show_how_much_of_the_total_is_inter_vm_sharing() -> None:
     assert found["server"] == ["3", "40 of 1,000", "20.0 %", "5.0 %", "-"]
 
 
-def test_what_lasts_is_shown_from_one_trace_to_the_next() -> None:
+def test_stability_table() -> None:
     one = {"domain": "one", "lag_seconds": 41.6, "distinct_pages_ratio": spread(0, 0.5, 1), "self_sharing_ratio": None}
     study = {"stability": [one | {"lag_traces": 1}, one | {"lag_traces": 2, "domain": "two"}]}
     assert rows(tables.lasting(study)) == {"one": ["42", "50.0 %", "-"]}
 
 
-def test_randomisation_is_shown_as_a_reduction_with_its_spread() -> None:
+def test_aslr_table_has_reductions() -> None:
     compared = {
         "page_size": 4096,
         "sets": [{"total_sharing_pages": spread(0, pages, 0)} for pages in (400 * MIB, 300 * MIB)],
@@ -135,12 +135,12 @@ def test_randomisation_is_shown_as_a_reduction_with_its_spread() -> None:
     assert found["processes"] == ["400.0", "300.0", "25.0 (20.0 to 30.0)", "0.0 (-1.0 to 1.0)", "-", "10 %"]
 
 
-def test_notes_of_a_guest_are_shown_but_not_each_window() -> None:
+def test_window_notes_are_left_out() -> None:
     found = rows(tables.runs([("one", 61.5, 2, ("shows letter", "no window News"))]))
     assert found["one"] == ["62", "3", "no window News"]
 
 
-def test_every_guest_of_the_setups_has_a_platform_and_a_setup() -> None:
+def test_every_guest_has_labels() -> None:
     cells = [cell for cell in MATRIX if "setups" in cell.sets]
     made = labels(cell.name for cell in cells)
     for cell in cells:
@@ -148,32 +148,32 @@ def test_every_guest_of_the_setups_has_a_platform_and_a_setup() -> None:
         assert {"name": cell.setup, "match": [f"*-{cell.setup}"]} in made["setups"]
 
 
-def test_where_only_some_guests_were_booted_no_other_platform_or_setup_is_named() -> None:
+def test_labels_cover_booted_guests_only() -> None:
     assert labels(["bookworm-amd64-server"]) == {
         "platforms": [{"name": "bookworm-amd64", "match": ["bookworm-amd64-*"]}],
         "setups": [{"name": "server", "match": ["*-server"]}],
     }
 
 
-def test_the_page_keeps_its_prose_and_what_was_not_measured_now() -> None:
+def test_page_keeps_prose_and_old_tables() -> None:
     page = "Before.\n<!-- measured: a -->\nold a\n<!-- end -->\nBetween.\n<!-- measured: b -->\nold b\n<!-- end -->\n"
-    new = filled(page, {"a": "new a\n"})
+    new = fill_tables(page, {"a": "new a\n"})
     assert new == page.replace("old a\n", "\nnew a\n\n")
-    assert filled(new, {"a": "new a\n"}) == new
+    assert fill_tables(new, {"a": "new a\n"}) == new
 
 
-def test_a_table_without_a_place_on_the_page_is_an_error() -> None:
+def test_table_without_marker_is_an_error() -> None:
     with pytest.raises(FieldError, match="measured: groups"):
-        filled("no marker", {"groups": "x"})
+        fill_tables("no marker", {"groups": "x"})
 
 
-def test_the_page_in_the_docs_has_a_place_for_each_table() -> None:
+def test_docs_page_has_every_table() -> None:
     page = PAGE.read_text()
     names = ("compile", "self-sharing", "self-sharing by setup", "pairs", "groups", "page sizes", "randomisation")
     assert all(page.count(f"<!-- measured: {name} -->") == 1 for name in names)
 
 
-def test_a_page_that_one_byte_or_pixel_fills_is_known_by_its_hash() -> None:
+def test_filled_pages_are_recognized() -> None:
     known = filled_pages(7, 4096)
     own = np.zeros(3, dtype=np.uint64)
     best_hasher().hash_buffer(b"\xcc" * 4096 + b"\xc0\xc0\xc0\xff" * 1024 + b"ab" * 2048, own, 4096, 7)
@@ -181,7 +181,10 @@ def test_a_page_that_one_byte_or_pixel_fills_is_known_by_its_hash() -> None:
     assert own[0] not in filled_pages(8, 4096)
 
 
-def test_the_contents_with_most_copies_come_first_with_their_part_of_the_self_sharing() -> None:
+def test_most_repeated_contents_are_sorted() -> None:
     traced = trace([5, 5, 5, 5, 9, 9, 7], domain="one")
-    assert most_repeated(traced, {9: "0xcc"}, 2) == [Repeated("one", 4, 0.75, "-"), Repeated("one", 2, 0.25, "0xcc")]
-    assert rows(tables.repeated(most_repeated(traced, {}, 1), 4096)) == {"one": ["4", "0.0", "75.0 %", "-"]}
+    assert most_repeated_contents(traced, {9: "0xcc"}, 2) == [
+        RepeatedContent("one", 4, 0.75, "-"),
+        RepeatedContent("one", 2, 0.25, "0xcc"),
+    ]
+    assert rows(tables.repeated(most_repeated_contents(traced, {}, 1), 4096)) == {"one": ["4", "0.0", "75.0 %", "-"]}

@@ -1,4 +1,4 @@
-"""A guard, a clock, a guest and its journal entry, for tests of suspending and resuming."""
+"""A guard, a guest and its journal entry, for tests of suspending and resuming."""
 
 from __future__ import annotations
 
@@ -16,19 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENTRY = Entry(URI, UUID, 7, "web-1", boot_id())
-
-
-@dataclass
-class Clock:
-    """Monotonic seconds that pass when a test says so; sleeping passes them, too."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @dataclass

@@ -10,7 +10,7 @@ import pytest
 
 from samepaged.errors import GuestError, Reason
 from samepaged.guard import client as module
-from samepaged.guard.channel import Channel, Closed
+from samepaged.guard.channel import Channel, ChannelClosed
 from samepaged.guard.client import GuardClient
 from samepaged.guard.journal import Entry
 from tests.support.hypervisor import UUID
@@ -45,7 +45,7 @@ class Guards:
         thread.start()
 
     def _run(self, end: Channel) -> None:
-        with contextlib.suppress(Closed):
+        with contextlib.suppress(ChannelClosed):
             while True:
                 message = end.receive(None)
                 assert message is not None
@@ -125,7 +125,7 @@ def test_a_guard_that_died_is_replaced(guards: Guards) -> None:
 
     def die_once(message: dict[str, Any]) -> Answer:
         guards.answer = usual
-        raise Closed
+        raise ChannelClosed
 
     guards.answer = die_once
     arm(guards)
@@ -134,7 +134,7 @@ def test_a_guard_that_died_is_replaced(guards: Guards) -> None:
 
 def test_a_guard_that_dies_again_is_none(guards: Guards) -> None:
     def die(_: dict[str, Any]) -> Answer:
-        raise Closed
+        raise ChannelClosed
 
     guards.answer = die
     assert "ends at once" in refused(guards)
@@ -158,7 +158,7 @@ def test_a_guard_that_ended_before_the_pause_is_noticed(guards: Guards) -> None:
     arm(guards)
 
     def die(_: dict[str, Any]) -> Answer:
-        raise Closed
+        raise ChannelClosed
 
     guards.answer = die
     with contextlib.suppress(GuestError):

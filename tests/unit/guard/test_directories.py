@@ -20,21 +20,21 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / f"samepaged-{tmp_path.stat().st_uid}"
 
 
-def test_the_configured_directory_is_made_and_used(tmp_path: Path) -> None:
+def test_configured_directory_is_created(tmp_path: Path) -> None:
     configured = tmp_path / "a" / "run"
     assert runtime_directory(configured) == RuntimeDirectory(configured, "")
     assert list(configured.iterdir()) == []
 
 
-def test_another_takes_its_place_and_why_is_told(tmp_path: Path, elsewhere: Path) -> None:
+def test_fallback_directory_has_a_reason(tmp_path: Path, elsewhere: Path) -> None:
     (tmp_path / "file").touch()
     place = runtime_directory(tmp_path / "file" / "run")
     assert place.path == elsewhere
-    assert str(tmp_path / "file" / "run") in place.trouble
-    assert "Not a directory" in place.trouble
+    assert str(tmp_path / "file" / "run") in place.fallback_reason
+    assert "Not a directory" in place.fallback_reason
 
 
-def test_a_place_that_others_may_write_to_is_not_trusted(tmp_path: Path, elsewhere: Path) -> None:
+def test_foreign_directory_is_not_trusted(tmp_path: Path, elsewhere: Path) -> None:
     (tmp_path / "file").touch()
     elsewhere.mkdir()
     elsewhere.chmod(0o777)

@@ -28,7 +28,7 @@ def of_a_dead_process(directory: Path, content: bytes) -> Path:
 
 
 @given(st.builds(Entry, TEXTS, st.uuids().map(str), st.integers(1, 2**31 - 1), TEXTS, TEXTS))
-def test_an_entry_is_read_as_it_was_written(entry: Entry) -> None:
+def test_entry_round_trips(entry: Entry) -> None:
     assert Entry.parse(entry.line()) == entry
 
 
@@ -36,7 +36,7 @@ def test_an_entry_is_read_as_it_was_written(entry: Entry) -> None:
     st.binary()
     | st.recursive(st.none() | st.integers() | TEXTS, st.lists).map(lambda v: json.dumps(v).encode() + b"\n")
 )
-def test_what_is_no_entry_is_refused(content: bytes) -> None:
+def test_invalid_entry_is_refused(content: bytes) -> None:
     with pytest.raises(JournalError):
         Entry.parse(content)
 
@@ -48,13 +48,13 @@ def test_what_is_no_entry_is_refused(content: bytes) -> None:
         *({"uuid": ""}, {"uuid": "web-1"}, {"uuid": ENTRY.uuid + "\n"}, {"uri": "a\0b"}, {"name": "\ud800"}),
     ],
 )
-def test_an_entry_of_other_values_is_refused(wrong: dict[str, object]) -> None:
+def test_entry_with_wrong_types_is_refused(wrong: dict[str, object]) -> None:
     content = json.loads(ENTRY.line()) | wrong
     with pytest.raises(JournalError):
         Entry.parse(json.dumps(content).encode() + b"\n")
 
 
-def test_the_entry_is_on_disk_until_it_is_cleared_and_the_file_goes_at_the_end(tmp_path: Path) -> None:
+def test_entry_is_on_disk_until_cleared(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     assert not journal.path.exists()
     journal.write(ENTRY)
@@ -66,7 +66,7 @@ def test_the_entry_is_on_disk_until_it_is_cleared_and_the_file_goes_at_the_end(t
     assert not journal.path.exists()
 
 
-def test_an_entry_survives_a_directory_that_was_swept_meanwhile(tmp_path: Path) -> None:
+def test_entry_survives_directory_cleanup(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.write(ENTRY)
     journal.path.unlink()
@@ -129,7 +129,7 @@ def test_an_open_entry_that_cannot_be_renamed_is_not_written_over(
     assert Entry.parse(left.read_bytes()) == ENTRY
 
 
-def test_a_guest_that_cannot_be_noted_is_not_suspended(tmp_path: Path) -> None:
+def test_unwritable_journal_prevents_suspension(tmp_path: Path) -> None:
     with pytest.raises(GuestError, match=r"web-1.*runtime_directory") as caught:
         Journal(tmp_path / "missing").write(ENTRY)
     assert caught.value.reason is Reason.NO_JOURNAL
@@ -141,7 +141,7 @@ def entries(directory: Path) -> dict[Path, Entry]:
     return {one.path: one.entry for one in found if isinstance(one, OpenEntry)}
 
 
-def test_only_what_a_dead_process_left_is_found(tmp_path: Path) -> None:
+def test_only_orphaned_entries_are_found(tmp_path: Path) -> None:
     living = tmp_path / f"suspended-{os.getpid()}-{start_time(os.getpid())}"
     living.write_bytes(ENTRY.line())
     assert list(open_entries(tmp_path)) == []
@@ -149,7 +149,7 @@ def test_only_what_a_dead_process_left_is_found(tmp_path: Path) -> None:
     assert entries(tmp_path) == {path: ENTRY}
 
 
-def test_a_process_that_ended_and_was_not_waited_for_is_dead(tmp_path: Path) -> None:
+def test_zombie_process_counts_as_dead(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         path = tmp_path / f"suspended-{process.pid}-{start_time(process.pid)}"
         path.write_bytes(ENTRY.line())
@@ -162,17 +162,17 @@ def test_a_process_that_ended_and_was_not_waited_for_is_dead(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "content", [b"", ENTRY.line()[:-10], ENTRY.line().replace(boot_id().encode(), b"another boot")]
 )
-def test_an_empty_a_torn_and_another_boots_entry_name_nobody(content: bytes, tmp_path: Path) -> None:
+def test_stale_and_torn_entries_are_ignored(content: bytes, tmp_path: Path) -> None:
     path = of_a_dead_process(tmp_path, content)
     assert entries(tmp_path) == {}
     assert path.exists()
-    assert list(open_entries(tmp_path, tidy=True)) == []
+    assert list(open_entries(tmp_path, remove_closed=True)) == []
     assert not path.exists()
 
 
-def test_a_file_of_nonsense_is_reported_and_stays(tmp_path: Path) -> None:
+def test_invalid_file_is_reported_and_kept(tmp_path: Path) -> None:
     path = of_a_dead_process(tmp_path, b"[1, 2]\n")
-    (found,) = open_entries(tmp_path, tidy=True)
+    (found,) = open_entries(tmp_path, remove_closed=True)
     assert isinstance(found, JournalError)
     assert str(path) in str(found)
     assert path.exists()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from samepaged.guard.resume_queue import PendingEntry, SettledEntry
+    from samepaged.guard.resume_queue import PendingEntry, ResolvedEntry
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def hypervisor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHyperviso
     one = FakeHypervisor()
     monkeypatch.setattr(resume_queue, "LibvirtHypervisor", lambda *_, **__: one)
     monkeypatch.setattr(resume, "IN_FLIGHT_SECONDS", 0.2)
-    monkeypatch.setattr(module, "places", lambda configured: [configured])
+    monkeypatch.setattr(module, "candidate_directories", lambda configured: [configured])
     return one
 
 
@@ -84,7 +84,7 @@ def test_one_unsettled_guest_does_not_hold_up_another(tmp_path: Path, hypervisor
     assert not found.path.exists()
 
 
-def test_a_settled_file_that_stays_is_told_once(
+def test_undeletable_file_is_reported_once(
     tmp_path: Path, hypervisor: FakeHypervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_entry(tmp_path)
@@ -101,14 +101,14 @@ def test_a_settled_file_that_stays_is_told_once(
 
 def test_the_daemon_works_on_entries_of_dead_and_own(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     shown: list[tuple[PendingEntry, ...]] = []
-    settled: list[SettledEntry] = []
+    settled: list[ResolvedEntry] = []
     recovery = Recovery(tmp_path, shown.append, settled.append)
     journal = Journal(tmp_path)
     journal.write(ENTRY)
-    assert not recovery.holds(UUID)  # the current suspension is the scanner's and the guard's
+    assert not recovery.has_guest(UUID)  # the current suspension is the scanner's and the guard's
     left = journal.leave_open()
     assert left is not None
-    assert recovery.holds(UUID)
+    assert recovery.has_guest(UUID)
     hypervisor.it.control_state = ControlState.OCCUPIED
     recovery.start()
     try:
@@ -119,7 +119,7 @@ def test_the_daemon_works_on_entries_of_dead_and_own(tmp_path: Path, hypervisor:
     finally:
         recovery.close(1)
     assert hypervisor.it.run_state is RunState.RUNNING
-    assert [one.found.path for one in settled] == [left]
+    assert [one.open_entry.path for one in settled] == [left]
     assert not left.exists()
     assert shown[-1] == ()
 
@@ -147,7 +147,7 @@ def test_without_a_thread_the_loop_does_the_work(
     recovery.start()
     found = open_entry(tmp_path)
     hypervisor.it.run_state = RunState.PAUSED
-    step_until_gone(recovery.step_if_alone, found.path)
+    step_until_gone(recovery.step_without_thread, found.path)
     assert hypervisor.it.run_state is RunState.RUNNING
     recovery.close(0)
 
@@ -177,9 +177,9 @@ def test_a_later_directory_is_worked_on_as_well(tmp_path: Path, hypervisor: Fake
     for directory in (first, second):
         directory.mkdir()
     recovery = Recovery(first)
-    recovery.also(second)
+    recovery.add_directory(second)
     open_entry(second, replace(ENTRY, name="web-2"))
-    assert recovery.holds(UUID)
+    assert recovery.has_guest(UUID)
 
 
 def test_a_fault_of_one_look_does_not_end_the_work(

@@ -12,14 +12,15 @@ from samepaged.errors import HypervisorError, Reason
 from samepaged.guard.resume import (
     BEHIND_JOB_SECONDS,
     IN_FLIGHT_SECONDS,
-    PASSING,
+    TRANSIENT_REASONS,
     UNANSWERED_SECONDS,
-    EntrySettlement,
     ResumeOutcome,
+    ResumeTask,
 )
 from samepaged.hypervisor.protocol import ControlState, RunState
+from tests.support.clock import Clock
 from tests.support.hypervisor import FakeHypervisor, error
-from tests.unit.guard.fakes import ENTRY, Clock, open_entry
+from tests.unit.guard.fakes import ENTRY, open_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,17 +32,17 @@ class Watched:
     def __init__(self, directory: Path, hypervisor: FakeHypervisor, *, in_flight: bool = True) -> None:
         self.clock = Clock()
         self.hypervisor = hypervisor
-        self.settling = EntrySettlement(open_entry(directory), hypervisor, in_flight, self.clock)
+        self.settling = ResumeTask(open_entry(directory), hypervisor, in_flight, self.clock)
 
     def look_for(self, seconds: float) -> ResumeOutcome | None:
         """Look whenever it is due, for so long at most."""
         end = self.clock.now + seconds
         while self.clock.now <= end:
-            outcome = self.settling.look()
+            outcome = self.settling.poll()
             if outcome is not None:
                 return outcome
-            assert self.settling.due > self.clock.now
-            self.clock.now = self.settling.due
+            assert self.settling.due_time > self.clock.now
+            self.clock.now = self.settling.due_time
         return None
 
 
@@ -52,7 +53,7 @@ def hypervisor() -> FakeHypervisor:
 
 def test_a_suspended_guest_is_resumed_at_once(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     hypervisor.it.run_state = RunState.PAUSED
-    assert Watched(tmp_path, hypervisor).settling.look() is ResumeOutcome.RESUMED
+    assert Watched(tmp_path, hypervisor).settling.poll() is ResumeOutcome.RESUMED
     assert hypervisor.it.run_state is RunState.RUNNING
 
 
@@ -73,7 +74,7 @@ def test_a_running_guest_with_a_free_monitor_is_settled(tmp_path: Path, hypervis
 
 
 def test_a_returned_suspend_call_needs_no_watching(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
-    assert Watched(tmp_path, hypervisor, in_flight=False).settling.look() is ResumeOutcome.RUNNING
+    assert Watched(tmp_path, hypervisor, in_flight=False).settling.poll() is ResumeOutcome.RUNNING
 
 
 @pytest.mark.parametrize("hang", [1.0, 60.0, 600.0])
@@ -129,7 +130,7 @@ def test_behind_a_long_job_no_call_waits_for_ever(
     assert watched.look_for(2) is ResumeOutcome.RUNNING
 
 
-@pytest.mark.parametrize("reason", sorted(PASSING))
+@pytest.mark.parametrize("reason", sorted(TRANSIENT_REASONS))
 def test_a_failed_resume_is_tried_again(tmp_path: Path, hypervisor: FakeHypervisor, reason: Reason) -> None:
     hypervisor.it.run_state = RunState.PAUSED
     hypervisor.it.failures["resume"] = [error(reason)] * 5
@@ -137,7 +138,7 @@ def test_a_failed_resume_is_tried_again(tmp_path: Path, hypervisor: FakeHypervis
     assert hypervisor.it.run_state is RunState.RUNNING
 
 
-def test_a_guest_that_another_client_resumed_is_settled(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
+def test_guest_resumed_by_another_client_is_resolved(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     def other() -> None:
         hypervisor.it.run_state = RunState.RUNNING
 
@@ -157,25 +158,25 @@ def test_while_libvirt_is_away_the_entry_stays_open(tmp_path: Path, hypervisor: 
 
 
 def test_a_guest_that_is_gone_is_not_ours(tmp_path: Path) -> None:
-    assert Watched(tmp_path, FakeHypervisor([])).settling.look() is ResumeOutcome.NOT_OURS
+    assert Watched(tmp_path, FakeHypervisor([])).settling.poll() is ResumeOutcome.NOT_OURS
 
 
 def test_another_life_of_the_domain_is_not_ours(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     hypervisor.it.run_state, hypervisor.it.id = RunState.PAUSED, ENTRY.id + 1
-    assert Watched(tmp_path, hypervisor).settling.look() is ResumeOutcome.NOT_OURS
+    assert Watched(tmp_path, hypervisor).settling.poll() is ResumeOutcome.NOT_OURS
     assert hypervisor.it.run_state is RunState.PAUSED
 
 
 def test_a_pause_for_another_reason_is_not_ours(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     hypervisor.it.run_state = RunState.PAUSED_OTHERWISE
-    assert Watched(tmp_path, hypervisor, in_flight=False).settling.look() is ResumeOutcome.NOT_OURS
+    assert Watched(tmp_path, hypervisor, in_flight=False).settling.poll() is ResumeOutcome.NOT_OURS
     assert Watched(tmp_path, hypervisor).look_for(2 * IN_FLIGHT_SECONDS) is ResumeOutcome.NOT_OURS
     assert "resume" not in hypervisor.it.calls
 
 
 def test_a_guest_that_ended_is_not_ours(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     hypervisor.it.run_state = RunState.OTHER
-    assert Watched(tmp_path, hypervisor).settling.look() is ResumeOutcome.NOT_OURS
+    assert Watched(tmp_path, hypervisor).settling.poll() is ResumeOutcome.NOT_OURS
 
 
 def test_a_suspend_call_behind_a_snapshot_is_undone(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
@@ -234,8 +235,8 @@ def test_short_queries_of_other_clients_disturb_nothing(tmp_path: Path, hypervis
 
 
 def test_another_uri_that_does_not_know_the_domain_settles_nothing(tmp_path: Path) -> None:
-    settling = EntrySettlement(open_entry(tmp_path), FakeHypervisor([]), clock=Clock(), other_uri=True)
-    assert settling.look() is None
+    settling = ResumeTask(open_entry(tmp_path), FakeHypervisor([]), clock=Clock(), other_uri=True)
+    assert settling.poll() is None
     assert ENTRY.uri in settling.progress
 
 
@@ -251,8 +252,8 @@ def test_a_lasting_failure_is_logged_once(
 def test_an_entry_settled_by_another_process_is_left_alone(tmp_path: Path, hypervisor: FakeHypervisor) -> None:
     hypervisor.it.run_state = RunState.PAUSED
     watched = Watched(tmp_path, hypervisor)
-    watched.settling.found.clear()
-    assert watched.settling.look() is ResumeOutcome.ELSEWHERE
+    watched.settling.open_entry.clear()
+    assert watched.settling.poll() is ResumeOutcome.RESOLVED_ELSEWHERE
     assert "resume" not in hypervisor.it.calls
 
 

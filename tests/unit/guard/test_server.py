@@ -14,8 +14,8 @@ from samepaged.errors import Reason
 from samepaged.guard import resume, server
 from samepaged.guard.channel import Channel
 from samepaged.guard.journal import FileName, Journal
-from samepaged.guard.resume_queue import OpenEntries
-from samepaged.guard.server import Guard
+from samepaged.guard.resume_queue import ResumeQueue
+from samepaged.guard.server import GuardServer
 from samepaged.hypervisor.protocol import ControlState, RunState
 from tests.support.hypervisor import FakeDomain, FakeHypervisor, error
 from tests.support.waiting import wait_for
@@ -42,9 +42,9 @@ class Running:
         self.journal.write(ENTRY)
         self.killed = 0
         self.scanner, other = Channel.pair()
-        entries = OpenEntries(lambda: [directory], self._left_open, connect=lambda _: self.hypervisor)
+        entries = ResumeQueue(lambda: [directory], self._left_open, connect=lambda _: self.hypervisor)
         self.end = Channel(other)
-        self.guard = Guard(self.end, self.hypervisor, self.journal.path, 4_194_000, self._kill, entries)
+        self.guard = GuardServer(self.end, self.hypervisor, self.journal.path, 4_194_000, self._kill, entries)
         self.thread = threading.Thread(target=self.guard.run)
         self.thread.start()
 
@@ -90,7 +90,7 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
         one.journal.close()
 
 
-def test_it_promises_only_with_a_connection(running: Running) -> None:
+def test_arming_needs_a_connection(running: Running) -> None:
     running.hypervisor.reachable = False
     assert running.arm() == {"refused": 1, "why": "libvirt is away", "remedy": None}
     running.hypervisor.reachable = True
@@ -173,7 +173,7 @@ def test_the_pause_of_a_dead_scanner_is_charged(running: Running, tmp_path: Path
     running.suspend()
     time.sleep(0.2)
     running.scanner_ends()
-    left = PauseLedger(tmp_path).account(ENTRY.uuid, 0.0005).left()
+    left = PauseLedger(tmp_path).account(ENTRY.uuid, 0.0005).remaining_seconds()
     assert 0 < 1.8 - left < 1.0
     assert 1.8 - left >= 0.2
 

@@ -13,8 +13,9 @@ from samepaged.guard import suspend
 from samepaged.guard.suspend import RESUME_SECONDS, LeftOpenError, Suspender
 from samepaged.hypervisor import protocol
 from samepaged.hypervisor.protocol import CallNotMadeError, ControlState, RunState
+from tests.support.clock import Clock
 from tests.support.hypervisor import UUID, FakeHypervisor, error
-from tests.unit.guard.fakes import Clock, FakeGuard, guest
+from tests.unit.guard.fakes import FakeGuard, guest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +145,7 @@ def test_a_job_that_begins_after_arming_prevents_the_suspension(scene: Scene) ->
 
 
 def test_too_many_hung_calls_prevent_further_suspensions(scene: Scene) -> None:
-    scene.hypervisor.unanswered = suspend.MOST_UNANSWERED
+    scene.hypervisor.unanswered = suspend.MAX_UNANSWERED_CALLS
     scene.fails(Reason.MONITOR_BUSY)
     assert scene.hypervisor.it.calls == []
 
@@ -308,7 +309,7 @@ def test_a_pause_that_the_guard_ended_is_void(scene: Scene) -> None:
 def test_a_scanner_gives_up_before_the_guard_acts(scene: Scene) -> None:
     def read() -> None:
         assert not scene.suspender.stop()
-        scene.clock.now += MAX_PAUSE + suspend.BEFORE_GUARD_SECONDS + 0.01
+        scene.clock.now += MAX_PAUSE + suspend.LEAD_SECONDS + 0.01
         scene.suspender.stop()
 
     scene.fails(Reason.OVERDUE, read)
@@ -351,7 +352,7 @@ def test_a_guest_in_another_state_is_left_as_it_is(scene: Scene) -> None:
     assert "resume" not in scene.hypervisor.it.calls
 
 
-def test_the_guard_hears_that_a_dump_has_ended(scene: Scene) -> None:
+def test_guard_is_told_of_dump_end(scene: Scene) -> None:
     with scene.suspender(1.0, dumping=True):
         pass
     assert scene.guard.calls == ["arm", "suspended", "dump_ended", "disarm"]

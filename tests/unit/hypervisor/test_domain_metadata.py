@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from samepaged.config import DEFAULT_GROUP, Config, GroupingConfig, MetadataSource
+from samepaged.config import DEFAULT_GROUP, Config, GroupingConfig, MetadataOrigin
 from samepaged.errors import GuestError
 from samepaged.hypervisor.domain_xml import parse
 
@@ -129,7 +129,7 @@ def test_each_source_of_the_configuration_is_one_that_is_read() -> None:
     found = claims(
         KUBEVIRT.format(name="shop_web") + NOVA.format(namespace=NOVA_1_1, project=PROJECT) + OWN.format("group='a'")
     )
-    assert set(found) == set(get_args(MetadataSource))
+    assert set(found) == set(get_args(MetadataOrigin))
 
 
 NAMES = st.sampled_from(

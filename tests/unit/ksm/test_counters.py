@@ -37,20 +37,20 @@ def laid(directory: Path, files: dict[str, str]) -> Path:
     return directory
 
 
-def test_the_host_s_counters_are_read(tmp_path: Path) -> None:
+def test_host_counters_are_read(tmp_path: Path) -> None:
     found = host_merging(laid(tmp_path, NEW))
     assert found == HostMerging(1, 10, 90, 300, 5, 20, 7, 100, 20)
     assert found.running
     assert found.merged_pages == 110
 
 
-def test_the_host_s_profit_is_the_kernel_s_formula(tmp_path: Path) -> None:
+def test_host_profit_formula(tmp_path: Path) -> None:
     found = host_merging(laid(tmp_path, NEW))
     assert found is not None
     assert found.profit_bytes == 110 * 4096 - (10 + 90 + 300 + 5) * 64
 
 
-def test_an_older_kernel_that_tells_less_has_zeros_there(tmp_path: Path) -> None:
+def test_missing_counters_are_zero(tmp_path: Path) -> None:
     old = {name: text for name, text in NEW.items() if name != "ksm_zero_pages"}
     found = host_merging(laid(tmp_path, old))
     assert found is not None
@@ -73,26 +73,24 @@ def process(proc: Path, files: dict[str, str]) -> ProcessMerging | None:
     return process_merging(42, proc)
 
 
-def test_a_process_s_counters_are_read_and_its_profit_is_the_kernel_s(tmp_path: Path) -> None:
+def test_process_counters_and_profit(tmp_path: Path) -> None:
     found = process(tmp_path, {"ksm_stat": STAT})
     assert found == ProcessMerging(merging=90, zero=20, rmap_items=500)
     assert found.profit_bytes == 418560
 
 
-def test_linux_6_1_tells_of_a_process_what_is_merging(tmp_path: Path) -> None:
+def test_process_counters_of_linux_6_1(tmp_path: Path) -> None:
     found = process(tmp_path, {"ksm_stat": "ksm_rmap_items 500", "ksm_merging_pages": "90"})
     assert found == ProcessMerging(merging=90, zero=0, rmap_items=500)
 
 
-def test_a_process_that_is_gone_or_tells_nothing_has_no_counters(tmp_path: Path) -> None:
+def test_unreadable_process_has_no_counters(tmp_path: Path) -> None:
     assert process_merging(42, tmp_path) is None
     assert process(tmp_path, {"ksm_stat": "nonsense"}) is None
 
 
 @given(st.binary(max_size=200))
-def test_whatever_is_in_the_files_it_is_counters_or_none(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
+def test_arbitrary_files_are_counters_or_none(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     proc = tmp_path_factory.mktemp("proc")
     (proc / "42").mkdir()
     (proc / "42" / "ksm_stat").write_bytes(b"ksm_merging_pages " + content)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from samepaged.drift.budget import FixedBudget
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import process_reader as module
+from samepaged.memory import sliced
 from samepaged.memory.capture import capture
 from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.memory.modes import FallbackReason, Plan, Workload, fit_budget, total_pause_seconds
@@ -24,6 +24,7 @@ from samepaged.memory.reader import GuestControl, GuestMemory, PauseMeter
 from samepaged.memory.scan_state import ScanState
 from samepaged.memory.sliced import LONGEST_WAIT_SECONDS, read_sliced
 from samepaged.memory.throughput import ThroughputModel
+from tests.support.clock import Clock
 from tests.support.scan_request import scan_request
 
 if TYPE_CHECKING:
@@ -190,12 +191,15 @@ def test_a_dump_is_refused_alike(ram: Ram) -> None:
 
 
 class Reader:
-    """Pieces of some milliseconds each."""
+    """Pieces of four milliseconds each."""
 
     pages = 2048 * 8
 
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
     def read(self, first: int, last: int, out: NDArray[np.uint64]) -> None:
-        time.sleep(0.004)
+        self._clock.sleep(0.004)
         out[:] = np.arange(first, last)
 
 
@@ -206,32 +210,34 @@ class Budget(FixedBudget):
         super().__init__(1.0)
         self.now_left, self.wait_seconds, self.waits = left, wait_seconds, 0
 
-    def left(self) -> float:
+    def remaining_seconds(self) -> float:
         return self.now_left
 
-    def wait(self, seconds: float) -> float:
+    def seconds_until(self, seconds: float) -> float:
         self.waits += 1
         if self.wait_seconds <= LONGEST_WAIT_SECONDS:
             self.now_left = 1.0
         return self.wait_seconds
 
 
-def slices(budget: Budget) -> list[float]:
+def slices(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The lengths of the slices of one guest."""
     found: list[float] = []
+    clock = Clock()
+    monkeypatch.setattr(sliced, "time", clock)
 
     @contextlib.contextmanager
     def pause(expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
         assert not dumping
         assert expected <= budget.now_left + 1e-9
-        held, began = SuspendedDomain(), time.monotonic()
+        held, began = SuspendedDomain(), clock.now
         yield held
-        held.seconds = time.monotonic() - began
+        held.seconds = clock.now - began
         found.append(held.seconds)
         budget.now_left -= held.seconds
 
     digest = read_sliced(
-        Reader(),  # type: ignore[arg-type] # stands for a reader
+        Reader(clock),  # type: ignore[arg-type] # stands for a reader
         pause,
         max_pause=0.05,
         max_duty=1.0,
@@ -243,17 +249,17 @@ def slices(budget: Budget) -> list[float]:
     return found
 
 
-def test_a_slice_ends_with_the_budget_and_a_short_wait_is_made() -> None:
+def test_a_slice_ends_with_the_budget_and_a_short_wait_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     budget = Budget(0.008, wait_seconds=0.01)
-    found = slices(budget)
+    found = slices(budget, monkeypatch)
     assert budget.waits == 1
     assert found[0] < 0.02
 
 
-def test_slices_end_with_a_budget_that_stays_empty() -> None:
+def test_slices_end_with_a_budget_that_stays_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     budget = Budget(0.008, wait_seconds=LONGEST_WAIT_SECONDS + 1)
     with pytest.raises(GuestError) as caught:
-        slices(budget)
+        slices(budget, monkeypatch)
     assert caught.value.reason is Reason.DRIFT_BUDGET
     assert budget.waits > 0
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.config import ScanConfig
-from samepaged.drift.budget import exhausted
+from samepaged.drift.budget import exhausted_error
 from samepaged.drift.ledger import DriftAccount, PauseLedger
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
@@ -78,7 +78,7 @@ class Host:
         """Time passes while the guest is suspended, until the scan is told to stop."""
         if self._left is not None and seconds > self._left:
             self.now += self._left
-            raise exhausted()
+            raise exhausted_error()
         if self._left is not None:
             self._left -= seconds
         self.now += seconds
@@ -115,7 +115,7 @@ def scan(host: Host, kept: ScanState, request: ScanRequest, *, first: bool) -> s
         chosen = plan_scan(reader, GUEST_MEMORY, request, kept, first=first)
     except GuestError:
         pace.reconsider_total()
-        if pace.measured and request.budget.left() < request.budget.limit:
+        if pace.measured and request.budget.remaining_seconds() < request.budget.limit:
             raise
         pace.calibrate(1 << 14, host.reading(1 << 14), host.looking / host.pages)
         chosen = plan_scan(reader, GUEST_MEMORY, request, kept, first=first)

@@ -4,7 +4,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.ksm import control as ksm
-from samepaged.memory import softdirty
+from samepaged.memory import sliced, softdirty
 from samepaged.memory.hashing import Interrupted
 from samepaged.memory.modes import FallbackReason, choose_mode
 from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, SOFT_DIRTY, SWAPPED
@@ -26,6 +25,7 @@ from samepaged.memory.softdirty import LockHeld, SoftDirtyLock
 from samepaged.memory.throughput import ThroughputModel
 from samepaged.sharing import ABSENT, FIRST_HASH, ZERO
 from samepaged.sharing import SWAPPED as SWAPPED_PAGE
+from tests.support.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,35 +148,44 @@ def test_whether_the_kernel_keeps_bits_is_found_out_on_a_page_of_our_own() -> No
 class SlowReader:
     """Pages that take their time."""
 
-    def __init__(self, pages: int, seconds_a_piece: float) -> None:
+    def __init__(self, pages: int, seconds_a_piece: float, clock: Clock) -> None:
         self.pages = pages
         self._seconds = seconds_a_piece
+        self._clock = clock
 
     def read(self, first: int, last: int, out: NDArray[np.uint64]) -> None:
-        time.sleep(self._seconds)
+        self._clock.sleep(self._seconds)
         out[:] = np.arange(first, last) + FIRST_HASH
 
 
 class Pauses:
     """Notes when it was entered and left."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.spans: list[tuple[float, float]] = []
+        self._clock = clock
 
     @contextlib.contextmanager
     def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> Iterator[SuspendedDomain]:
         del expected, dumping
-        began = time.monotonic()
+        began = self._clock.now
         held = SuspendedDomain()
         yield held
-        ended = time.monotonic()
+        ended = self._clock.now
         held.seconds = ended - began
         self.spans.append((began, ended))
 
 
-def test_slices_cover_every_page_once_and_leave_the_guest_its_time() -> None:
-    pauses = Pauses()
-    reader = SlowReader(2048 * 12 + 5, 0.004)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(sliced, "time", clock)
+    return clock
+
+
+def test_slices_cover_every_page_once_and_leave_the_guest_its_time(clock: Clock) -> None:
+    pauses = Pauses(clock)
+    reader = SlowReader(2048 * 12 + 5, 0.004, clock)
     digest = read_sliced(reader, pauses, max_pause=0.02, max_duty=0.25, stop=lambda: False)  # type: ignore[arg-type]
     assert digest.tolist() == list(range(FIRST_HASH, FIRST_HASH + reader.pages))
     assert len(pauses.spans) > 2
@@ -184,11 +193,11 @@ def test_slices_cover_every_page_once_and_leave_the_guest_its_time() -> None:
         assert following - ended >= 2.9 * (ended - began)
 
 
-def test_a_stop_ends_the_rest_between_slices() -> None:
+def test_a_stop_ends_the_rest_between_slices(clock: Clock) -> None:
     with pytest.raises(Interrupted):
         read_sliced(
-            SlowReader(2048 * 4, 0.01),  # type: ignore[arg-type]
-            Pauses(),
+            SlowReader(2048 * 4, 0.01, clock),  # type: ignore[arg-type]
+            Pauses(clock),
             max_pause=0.01,
             max_duty=0.001,
             stop=lambda: True,
@@ -253,7 +262,7 @@ def test_an_epoch_of_mergeable_memory_ends_when_ksm_was_at_work(
 
 def test_ksm_is_held_still_and_put_back_also_after_a_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ksm, "KSM", tmp_path)
-    run, journal = tmp_path / "run", tmp_path / ksm.JOURNAL
+    run, journal = tmp_path / "run", tmp_path / ksm.JOURNAL_NAME
     run.write_text("1\n")
     with ksm.paused(tmp_path) as still:
         assert still
@@ -275,7 +284,7 @@ def test_ksm_that_somebody_stopped_is_left_stopped(tmp_path: Path, monkeypatch: 
     with ksm.paused(tmp_path) as still:
         assert still
     assert (tmp_path / "run").read_text() == "2\n"
-    (tmp_path / ksm.JOURNAL).write_text("1\n")
+    (tmp_path / ksm.JOURNAL_NAME).write_text("1\n")
     ksm.restore(tmp_path)
     assert (tmp_path / "run").read_text() == "2\n"
 

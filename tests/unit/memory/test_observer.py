@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.memory.residency import Residency
+    from samepaged.memory.pagemap import Residency
 
 # Of no other mapping's size.
 PAGES = 5003

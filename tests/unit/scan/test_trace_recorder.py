@@ -17,7 +17,7 @@ from samepaged.scan.snapshot import GuestAttribution
 from samepaged.scan.trace_recorder import Record, TraceRecorder
 from samepaged.sharing import Contents, PageDigest
 from samepaged.traces import seed_id, survey
-from samepaged.traces.attribution_file import owners_of
+from samepaged.traces.attribution_file import read_beside_traces
 from tests.support.results import STARTED, answers, guest_scan
 from tests.support.waiting import wait_for
 
@@ -54,7 +54,7 @@ def test_whose_the_pages_were_is_beside_the_trace(tmp_path: Path) -> None:
     recorder.offer(record())
     recorder.offer(GuestAttribution(answers("web-1"), STARTED))
     recorder.close()
-    ((file, found),) = owners_of(survey(tmp_path))
+    ((file, found),) = read_beside_traces(survey(tmp_path))
     assert (file.traces[0].domain, found) == ("web-1", answers("web-1"))
     assert (recorder.stats.written, recorder.stats.lost) == (1, 0)
 
@@ -80,7 +80,7 @@ def test_a_disk_that_hangs_holds_up_a_scan_for_a_while_and_then_no_more(
     hanging = threading.Event()
     monkeypatch.setattr(module, "write_trace", lambda *_: hanging.wait(60))
     monkeypatch.setattr(module, "MAX_WAIT_SECONDS", 0.3)
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
     asked: list[float] = []
 
     def stop() -> bool:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.sharing import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest, contents_of_all
+from samepaged.sharing import ABSENT, FIRST_HASH, SWAPPED, ZERO, Contents, PageDigest, count_all
 from samepaged.sharing import digest as digest_module
 from tests.unit.sharing.oracle import digest, hash_maps, memories, nonzero, self_sharing
 
@@ -37,7 +37,7 @@ def test_the_five_states_add_up_to_the_memory(pages: list[Page], hashes: Hashes)
     assert sum(states) + contents.distinct_pages + contents.duplicate_pages == contents.memory_pages
 
 
-def test_hashes_beyond_the_signed_range_are_kept_to_the_last_bit() -> None:
+def test_large_hashes_keep_every_bit() -> None:
     top = 2**64 - 1
     contents = Contents.of(pages_of(top, top - 1, top, 2**63, FIRST_HASH, ZERO, SWAPPED, ABSENT))
     assert contents.distinct.dtype == np.uint64
@@ -45,20 +45,20 @@ def test_hashes_beyond_the_signed_range_are_kept_to_the_last_bit() -> None:
     assert contents.duplicate_pages == 1
 
 
-def test_a_digest_is_left_as_it_was() -> None:
+def test_digest_is_not_modified() -> None:
     found = pages_of(9, 3, 9, ZERO)
     contents = Contents.of(found)
     assert found.pages.tolist() == [9, 3, 9, ZERO]
     assert not np.shares_memory(contents.distinct, found.pages)
 
 
-def test_a_digest_that_cannot_be_written_to_is_counted_all_the_same() -> None:
+def test_read_only_digest_is_counted() -> None:
     found = pages_of(9, 3, 9)
     found.pages.flags.writeable = False
     assert Contents.of(found).distinct.tolist() == [3, 9]
 
 
-def test_in_place_takes_no_memory_for_the_distinct_pages() -> None:
+def test_in_place_count_allocates_nothing() -> None:
     found = pages_of(9, ZERO, 3, 9, 7)
     contents = Contents.of(found, in_place=True)
     assert contents.distinct.tolist() == [3, 7, 9]
@@ -67,24 +67,24 @@ def test_in_place_takes_no_memory_for_the_distinct_pages() -> None:
 
 @pytest.mark.parametrize("block", [1, 2, 3, 5])
 @pytest.mark.parametrize("in_place", [False, True])
-def test_equal_hashes_on_both_sides_of_a_block_are_duplicates(
+def test_duplicates_across_blocks_are_counted(
     monkeypatch: pytest.MonkeyPatch,
     block: int,
     in_place: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    monkeypatch.setattr(digest_module, "BLOCK", block)
+    monkeypatch.setattr(digest_module, "BLOCK_PAGES", block)
     contents = Contents.of(pages_of(4, 4, 4, 5, 6, 6, 6, 6, 7, 8, 8, ABSENT, ZERO), in_place=in_place)
     assert contents.distinct.tolist() == [4, 5, 6, 7, 8]
-    assert contents.repeated.tolist() == [True, False, True, False, True]
+    assert contents.is_repeated.tolist() == [True, False, True, False, True]
     assert contents.duplicate_pages == 6
 
 
 @pytest.mark.parametrize("threads", [None, 1, 3])
-def test_contents_of_all_are_in_the_order_of_the_digests(threads: int | None) -> None:
+def test_count_all_keeps_the_order(threads: int | None) -> None:
     digests = [pages_of(*range(FIRST_HASH, FIRST_HASH + count)) for count in (5, 0, 9, 2)]
-    assert [contents.distinct_pages for contents in contents_of_all(digests, threads=threads)] == [5, 0, 9, 2]
+    assert [contents.distinct_pages for contents in count_all(digests, threads=threads)] == [5, 0, 9, 2]
 
 
-def test_no_threads_at_all_are_refused() -> None:
+def test_zero_threads_are_refused() -> None:
     with pytest.raises(ValueError, match="0 threads cannot do anything; give at least 1"):
-        contents_of_all([pages_of(3)], threads=0)
+        count_all([pages_of(3)], threads=0)

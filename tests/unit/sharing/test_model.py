@@ -30,7 +30,7 @@ def report_of(host: Host, hashes: Hashes = HASHES, *, pairs: bool = True, thread
 # The paper's own examples.
 
 
-def test_three_copies_in_a_and_in_b_and_three_of_another_in_c() -> None:
+def test_paper_example_of_three_guests() -> None:
     report = report_of({"A": ("", [P] * 3), "B": ("", [P] * 3), "C": ("", [Q] * 3)})
     assert [guest.duplicate_pages for guest in report.guests] == [2, 2, 2]
     assert report.self_sharing_pages == 6
@@ -39,14 +39,14 @@ def test_three_copies_in_a_and_in_b_and_three_of_another_in_c() -> None:
     assert report.pairs == (PairSharing(("A", "B"), 1),)
 
 
-def test_two_guests_with_the_same_ten_pages_share_half_of_the_memory_and_only_with_each_other() -> None:
+def test_paper_example_of_identical_guests() -> None:
     ten = list(HASHES)[:10]
     report = report_of({"A": ("", ten), "B": ("", ten)})
     assert (report.self_sharing_pages, report.inter_sharing_pages) == (0, 10)
     assert report.total_sharing_pages / sum(guest.memory_pages for guest in report.guests) == 0.5
 
 
-def test_tripled_memory_shares_two_thirds_with_itself_and_a_sixth_with_the_other_guest() -> None:
+def test_paper_example_of_tripled_memory() -> None:
     thirty = list(HASHES)[:10] * 3
     report = report_of({"A": ("", thirty), "B": ("", thirty)})
     memory = sum(guest.memory_pages for guest in report.guests)
@@ -59,7 +59,7 @@ def test_tripled_memory_shares_two_thirds_with_itself_and_a_sixth_with_the_other
 
 
 @given(hosts(), hash_maps, st.sampled_from([1, 2]))
-def test_a_host_is_counted_as_its_bytes_are(host: Host, hashes: Hashes, threads: int) -> None:
+def test_host_sharing_equals_byte_comparison(host: Host, hashes: Hashes, threads: int) -> None:
     report = report_of(host, hashes, threads=threads)
     memories = [pages for _, pages in host.values()]
     assert report.self_sharing_pages == sum(self_sharing(pages) for pages in memories)
@@ -67,7 +67,7 @@ def test_a_host_is_counted_as_its_bytes_are(host: Host, hashes: Hashes, threads:
 
 
 @given(hosts(), hash_maps)
-def test_a_group_is_counted_as_the_bytes_of_its_guests_are(host: Host, hashes: Hashes) -> None:
+def test_group_sharing_equals_byte_comparison(host: Host, hashes: Hashes) -> None:
     report = report_of(host, hashes)
     assert [group.name for group in report.groups] == sorted({group for group, _ in host.values()})
     for group in report.groups:
@@ -77,7 +77,7 @@ def test_a_group_is_counted_as_the_bytes_of_its_guests_are(host: Host, hashes: H
 
 
 @given(hosts(), hash_maps)
-def test_every_pair_that_shares_is_listed_across_groups_the_largest_first(host: Host, hashes: Hashes) -> None:
+def test_sharing_pairs_are_sorted(host: Host, hashes: Hashes) -> None:
     report = report_of(host, hashes)
     expected = oracle.pairs({name: pages for name, (_, pages) in host.items()})
     assert {pair.domains: pair.inter_sharing_pages for pair in report.pairs} == expected
@@ -86,21 +86,21 @@ def test_every_pair_that_shares_is_listed_across_groups_the_largest_first(host: 
 
 
 @given(hosts(), hash_maps)
-def test_shared_with_others_is_what_another_guest_of_the_group_has_too(host: Host, hashes: Hashes) -> None:
+def test_shared_with_others_is_per_group(host: Host, hashes: Hashes) -> None:
     for guest in report_of(host, hashes).guests:
         others = [pages for name, (group, pages) in host.items() if name != guest.name and group == guest.group]
         assert guest.shared_with_others_pages == oracle.shared_with(host[guest.name][1], others)
 
 
 @given(hosts(), hash_maps)
-def test_a_page_recurs_whose_content_is_on_the_host_again_in_whatever_guest(host: Host, hashes: Hashes) -> None:
+def test_recurring_pages_across_the_host(host: Host, hashes: Hashes) -> None:
     for guest in report_of(host, hashes).guests:
         others = [pages for name, (_, pages) in host.items() if name != guest.name]
         assert guest.recurring_pages == oracle.recurring(host[guest.name][1], others)
 
 
 @given(hosts(), hash_maps)
-def test_guests_are_reported_in_the_order_given_with_their_pages_by_state(host: Host, hashes: Hashes) -> None:
+def test_guests_keep_order_and_states(host: Host, hashes: Hashes) -> None:
     report = report_of(host, hashes)
     assert [(guest.name, guest.group) for guest in report.guests] == [(name, host[name][0]) for name in host]
     for guest in report.guests:
@@ -117,16 +117,14 @@ def test_guests_are_reported_in_the_order_given_with_their_pages_by_state(host: 
 
 
 @given(hosts(), hash_maps)
-def test_sharing_is_never_negative_nor_more_than_all_distinct_pages_but_the_largest_guests(
-    host: Host, hashes: Hashes
-) -> None:
+def test_sharing_is_bounded(host: Host, hashes: Hashes) -> None:
     report = report_of(host, hashes)
     distinct = [guest.distinct_pages for guest in report.guests]
     assert 0 <= report.inter_sharing_pages <= sum(distinct) - max(distinct, default=0)
 
 
 @given(hosts(), hash_maps, st.randoms(use_true_random=False))
-def test_the_order_of_guests_and_of_pages_changes_nothing(host: Host, hashes: Hashes, random: object) -> None:
+def test_order_changes_nothing(host: Host, hashes: Hashes, random: object) -> None:
     shuffle = random.shuffle  # type: ignore[attr-defined] # hypothesis draws a random.Random
     items = [(name, (group, list(pages))) for name, (group, pages) in host.items()]
     shuffle(items)
@@ -140,7 +138,7 @@ def test_the_order_of_guests_and_of_pages_changes_nothing(host: Host, hashes: Ha
 
 
 @given(hosts(), hash_maps)
-def test_merging_two_groups_never_lowers_what_is_shared_within_groups(host: Host, hashes: Hashes) -> None:
+def test_merging_groups_never_lowers_sharing(host: Host, hashes: Hashes) -> None:
     def within(guests: Host) -> int:
         return sum(group.inter_sharing_pages for group in report_of(guests, hashes).groups)
 
@@ -150,7 +148,7 @@ def test_merging_two_groups_never_lowers_what_is_shared_within_groups(host: Host
 
 
 @given(hosts(), hash_maps)
-def test_leaving_out_the_pairs_changes_nothing_else(host: Host, hashes: Hashes) -> None:
+def test_pairs_are_optional(host: Host, hashes: Hashes) -> None:
     whole, without = report_of(host, hashes), report_of(host, hashes, pairs=False)
     assert without.pairs == ()
     assert (without.guests, without.groups) == (whole.guests, whole.groups)
@@ -160,25 +158,25 @@ def test_leaving_out_the_pairs_changes_nothing_else(host: Host, hashes: Hashes) 
 # Edges.
 
 
-def test_no_guests_share_nothing() -> None:
+def test_no_guests_have_no_sharing() -> None:
     report = analyse([], 4096)
     assert (report.page_size, report.guests, report.groups, report.pairs) == (4096, (), (), ())
     assert report.total_sharing_pages == 0
 
 
-def test_a_single_guest_has_only_self_sharing() -> None:
+def test_single_guest_has_only_self_sharing() -> None:
     report = report_of({"A": ("", [P, P, Q])})
     assert (report.self_sharing_pages, report.inter_sharing_pages) == (1, 0)
 
 
-def test_zero_absent_and_swapped_pages_are_in_no_sharing() -> None:
+def test_unhashed_pages_are_not_shared() -> None:
     idle = [oracle.ZEROS, b"", None] * 5
     report = report_of({"A": ("", idle), "B": ("", idle)})
     assert report.total_sharing_pages == 0
     assert report.pairs == ()
 
 
-def test_guests_of_two_groups_share_on_the_host_but_in_neither_group() -> None:
+def test_cross_group_sharing_is_host_only() -> None:
     report = report_of({"A": ("red", [P, Q]), "B": ("blue", [Q])})
     assert report.inter_sharing_pages == 1
     assert [(group.name, group.inter_sharing_pages) for group in report.groups] == [("blue", 0), ("red", 0)]
@@ -186,13 +184,13 @@ def test_guests_of_two_groups_share_on_the_host_but_in_neither_group() -> None:
     assert report.pairs == (PairSharing(("A", "B"), 1),)
 
 
-def test_two_guests_of_one_name_are_refused() -> None:
+def test_repeated_guest_name_is_refused() -> None:
     twins = [member("web", group, [P], HASHES) for group in ("red", "blue")]
     with pytest.raises(ValueError, match="two guests are named 'web'; give each a name of its own"):
         analyse(twins, 4096)
 
 
-def test_many_guests_each_sharing_one_page_with_the_next() -> None:
+def test_chain_of_pairwise_sharing() -> None:
     hashes = {number.to_bytes(2, "big"): 2**60 + 2**50 * number for number in range(1, 202)}
     contents = list(hashes)
     host = {f"guest{number:03}": ("", contents[number : number + 2]) for number in range(200)}

@@ -23,7 +23,7 @@ def overlap_of(
     groups: list[int] | None = None,
     *,
     threads: int = 1,
-    part_size: int = overlap.PART_SIZE,
+    part_size: int = overlap.PART_HASHES,
     long_run: int | None = None,
 ) -> overlap.Overlap:
     arrays = [np.array(sorted(values), dtype=np.uint64) for values in family]
@@ -40,27 +40,23 @@ def listed(counts: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> dict[tupl
 
 
 @given(families, st.sampled_from([1, 2, 7, 1 << 18]), st.sampled_from([1, 3]))
-def test_the_size_of_a_part_and_the_threads_change_nothing(
-    family: list[set[int]], part_size: int, threads: int
-) -> None:
+def test_part_size_and_threads_change_nothing(family: list[set[int]], part_size: int, threads: int) -> None:
     found = overlap_of(family, part_size=part_size, threads=threads)
     assert found.across == sum(map(len, family)) - len(set().union(*family))
     assert listed(found.pairs) == expected_pairs(family)
 
 
 @given(families, st.integers(2, 21), st.sampled_from([1, 1 << 21]))
-def test_pairs_are_counted_alike_one_by_one_and_by_bits(family: list[set[int]], long_run: int, cells: int) -> None:
+def test_pair_counting_methods_agree(family: list[set[int]], long_run: int, cells: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(overlap, "CELLS", cells)
+        patch.setattr(overlap, "TABLE_CELLS", cells)
         assert listed(overlap_of(family, long_run=long_run).pairs) == expected_pairs(family)
 
 
 @pytest.mark.parametrize("cells", [80 * 128, 1 << 21])
 @pytest.mark.parametrize("long_run", [2, 40, 81])
-def test_hundreds_of_contents_in_one_table_of_bits_or_in_several(
-    monkeypatch: pytest.MonkeyPatch, long_run: int, cells: int
-) -> None:
-    monkeypatch.setattr(overlap, "CELLS", cells)
+def test_bit_tables_of_several_sizes_agree(monkeypatch: pytest.MonkeyPatch, long_run: int, cells: int) -> None:
+    monkeypatch.setattr(overlap, "TABLE_CELLS", cells)
     # Small hashes, so that all of them fall into one part.
     family = [set(range(3, 703 - 5 * number)) for number in range(80)]
     found = listed(overlap_of(family, long_run=long_run).pairs)
@@ -68,7 +64,7 @@ def test_hundreds_of_contents_in_one_table_of_bits_or_in_several(
 
 
 @given(families, st.data())
-def test_groups_are_counted_apart(family: list[set[int]], data: st.DataObject) -> None:
+def test_groups_are_counted_separately(family: list[set[int]], data: st.DataObject) -> None:
     groups = sorted(data.draw(st.lists(st.integers(0, 3), min_size=len(family), max_size=len(family))))
     found = overlap_of(family, groups)
     for group in range(max(groups) + 1):
@@ -80,14 +76,14 @@ def test_groups_are_counted_apart(family: list[set[int]], data: st.DataObject) -
 
 
 @pytest.mark.parametrize("base", [0x5555_5555_5555_5555, 0xAAAA_AAAA_AAAA_AAAA, 2**64 - 1, 3])
-def test_hashes_that_differ_in_one_bit_are_told_apart_whichever_bit_it_is(base: int) -> None:
+def test_single_bit_difference_is_distinct(base: int) -> None:
     near = {base ^ (1 << bit) for bit in range(64)}
     family = [{base}, near, {base} | near, set()]
     for part_size in (1, 1 << 18):
         assert listed(overlap_of(family, part_size=part_size).pairs) == {(0, 2): 1, (1, 2): 64}
 
 
-def test_no_sets_and_one_set_overlap_with_nothing() -> None:
+def test_zero_and_one_set_have_no_overlap() -> None:
     for family in ([], [{3, 4}]):
         found = overlap_of(family)
         assert found.across == 0

@@ -15,7 +15,7 @@ from samepaged.sharing import (
     PageDigest,
     PageSizeSharing,
     by_page_size,
-    coarser,
+    coarsen,
     page_sizes,
 )
 from tests.unit.sharing.oracle import CONTENTS, ZEROS, digest, hash_maps, inter_sharing, memories, self_sharing
@@ -45,15 +45,13 @@ def larger(unit: list[Page]) -> Page:
 def value(pages: list[Page], ratio: int | None = None) -> int:
     """The hash of one larger page."""
     ratio = ratio or len(pages)
-    return int(coarser(digest(pages, HASHES), ratio * 4096).pages[0])
+    return int(coarsen(digest(pages, HASHES), ratio * 4096).pages[0])
 
 
 @given(few, ratios, hash_maps)
-def test_larger_pages_have_equal_hashes_exactly_when_their_bytes_are_equal(
-    pages: list[Page], ratio: int, hashes: Hashes
-) -> None:
+def test_combined_hashes_equal_iff_bytes_equal(pages: list[Page], ratio: int, hashes: Hashes) -> None:
     expected = joined(pages, ratio)
-    found = coarser(digest(pages, hashes), 4096 * ratio)
+    found = coarsen(digest(pages, hashes), 4096 * ratio)
     assert found.page_size == 4096 * ratio
     assert len(found.pages) == len(expected)
     of_value: dict[int, Page] = {ABSENT: b"", SWAPPED: None, ZERO: ZEROS * ratio}
@@ -64,14 +62,14 @@ def test_larger_pages_have_equal_hashes_exactly_when_their_bytes_are_equal(
 
 
 @given(few, ratios, ratios)
-def test_doubling_in_steps_gives_the_same_hashes(pages: list[Page], first: int, then: int) -> None:
+def test_doubling_is_associative(pages: list[Page], first: int, then: int) -> None:
     base = digest(pages, HASHES)
-    steps = coarser(coarser(base, 4096 * first), 4096 * first * then)
-    assert steps.pages.tolist() == coarser(base, 4096 * first * then).pages.tolist()
+    steps = coarsen(coarsen(base, 4096 * first), 4096 * first * then)
+    assert steps.pages.tolist() == coarsen(base, 4096 * first * then).pages.tolist()
 
 
 @given(st.lists(few, max_size=4), ratios)
-def test_sharing_by_page_size_is_that_of_the_bytes(guests: list[list[Page]], ratio: int) -> None:
+def test_page_size_sharing_equals_byte_comparison(guests: list[list[Page]], ratio: int) -> None:
     digests = [digest(pages, HASHES) for pages in guests]
     before = [found.pages.tolist() for found in digests]
     (found,) = by_page_size(digests, [4096 * ratio], threads=1)
@@ -83,7 +81,7 @@ def test_sharing_by_page_size_is_that_of_the_bytes(guests: list[list[Page]], rat
     assert [found.pages.tolist() for found in digests] == before
 
 
-def test_one_report_a_page_size_in_the_order_asked_for() -> None:
+def test_reports_keep_page_size_order() -> None:
     digests = [digest([P, Q] * 4, HASHES)] * 2
     assert by_page_size(digests, [16384, 8192, 4096]) == (
         PageSizeSharing(16384, memory_pages=4, zero_pages=0, self_sharing_pages=2, inter_sharing_pages=1),
@@ -92,68 +90,68 @@ def test_one_report_a_page_size_in_the_order_asked_for() -> None:
     )
 
 
-def test_the_order_of_the_parts_counts() -> None:
+def test_half_order_changes_the_hash() -> None:
     assert len({value([P, Q]), value([Q, P]), value([P, P]), value([Q, Q])}) == 4
     assert value([P, Q, P, P]) != value([P, P, P, Q])
 
 
-def test_a_page_beside_zeros_is_another_content_in_each_place() -> None:
+def test_zero_half_position_changes_the_hash() -> None:
     places = [[P if at == place else ZEROS for at in range(8)] for place in range(8)]
     assert len({value(list(pages)) for pages in places}) == 8
 
 
-def test_absent_parts_are_zeros_unless_all_are_absent() -> None:
+def test_absent_halves_read_as_zeros() -> None:
     assert value([b"", b""]) == ABSENT
     assert value([b"", ZEROS]) == value([ZEROS, b""]) == value([ZEROS, ZEROS]) == ZERO
     assert value([P, b""]) == value([P, ZEROS])
     assert value([b"", b"", P, b""]) == value([ZEROS, ZEROS, P, ZEROS])
 
 
-def test_one_swapped_part_makes_the_page_swapped() -> None:
+def test_swapped_half_makes_page_swapped() -> None:
     for pages in ([None, P], [P, None], [None, b""], [ZEROS, None], [P, P, P, None], [b"", b"", None, b""]):
         assert value(list(pages)) == SWAPPED
 
 
-def test_what_does_not_fill_a_page_at_the_end_is_left_out() -> None:
-    found = coarser(digest([P, Q, P], HASHES), 8192)
+def test_incomplete_last_page_is_dropped() -> None:
+    found = coarsen(digest([P, Q, P], HASHES), 8192)
     assert found.pages.tolist() == [value([P, Q])]
-    assert len(coarser(digest([P], HASHES), 8192).pages) == 0
+    assert len(coarsen(digest([P], HASHES), 8192).pages) == 0
 
 
-def test_a_combined_hash_is_never_a_reserved_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_combined_hash_avoids_reserved_values(monkeypatch: pytest.MonkeyPatch) -> None:
     def constant(values: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
         return np.arange(len(values), dtype=np.uint64)
 
-    monkeypatch.setattr(page_sizes, "_mixed", constant)
-    found = coarser(digest([P, Q] * 4, HASHES), 8192)
+    monkeypatch.setattr(page_sizes, "_mix_bits", constant)
+    found = coarsen(digest([P, Q] * 4, HASHES), 8192)
     assert found.pages.min() >= FIRST_HASH
 
 
 @pytest.mark.parametrize("block", [1, 2, 8])
-def test_the_block_that_is_mixed_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_block_size_does_not_change_hashes(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     base = digest([P, Q, ZEROS, P, b"", b"", None, P, Q, Q, P, P] * 5, HASHES)
-    whole = coarser(base, 16384).pages.tolist()
-    monkeypatch.setattr(page_sizes, "BLOCK", block)
-    assert coarser(base, 16384).pages.tolist() == whole
+    whole = coarsen(base, 16384).pages.tolist()
+    monkeypatch.setattr(page_sizes, "BLOCK_PAGES", block)
+    assert coarsen(base, 16384).pages.tolist() == whole
 
 
-def test_random_pairs_do_not_collide_and_their_hashes_use_all_bits() -> None:
+def test_combined_hashes_use_all_bits() -> None:
     pages = np.random.default_rng(1).integers(FIRST_HASH, 2000, 200_000, dtype=np.uint64)
-    found = coarser(PageDigest(pages, 4096), 8192).pages
+    found = coarsen(PageDigest(pages, 4096), 8192).pages
     assert len(set(found.tolist())) == len(set(zip(pages[0::2].tolist(), pages[1::2].tolist(), strict=True)))
     ones = [int((found >> np.uint64(bit) & np.uint64(1)).sum()) for bit in range(64)]
     assert all(abs(count - 50_000) < 1_000 for count in ones)
 
 
 @pytest.mark.parametrize("page_size", [12288, 2048, 4097, 0, -8192])
-def test_a_size_that_is_not_the_page_doubled_is_refused(page_size: int) -> None:
+def test_page_size_must_be_doubled(page_size: int) -> None:
     with pytest.raises(ValueError, match=f"pages of {page_size} bytes cannot be made of 4096; choose 4096 doubled"):
-        coarser(digest([P], HASHES), page_size)
+        coarsen(digest([P], HASHES), page_size)
 
 
 @given(memories, hash_maps)
-def test_the_same_size_gives_a_copy(pages: list[Page], hashes: Hashes) -> None:
+def test_same_page_size_gives_a_copy(pages: list[Page], hashes: Hashes) -> None:
     base = digest(pages, hashes)
-    found = coarser(base, 4096)
+    found = coarsen(base, 4096)
     assert found.pages.tolist() == base.pages.tolist()
     assert not np.shares_memory(found.pages, base.pages)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from samepaged.sharing.parallel import in_threads, together
+from samepaged.sharing.parallel import map_in_threads, run_in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,12 +30,12 @@ def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int
     return room
 
 
-def test_a_thread_that_never_begins_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unstarted_thread_is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a thread has no memory for its first object: the call that starts it has succeeded."""
     late: list[Callable[[], None]] = []
     monkeypatch.setattr(_thread, "start_new_thread", lambda function, _: late.append(function))
     done: list[int] = []
-    together(lambda: done.append(1), 3)
+    run_in_threads(lambda: done.append(1), 3)
     assert done == [1]
     for begin in late:
         begin()
@@ -43,26 +43,26 @@ def test_a_thread_that_never_begins_is_not_waited_for(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 100])
-def test_each_item_is_done_once_and_in_order_however_many_threads_there_are(room: int, count: int) -> None:
+def test_items_are_mapped_once_in_order(room: int, count: int) -> None:
     done: list[int] = []
 
     def work(item: int) -> int:
         done.append(item)
         return item * item
 
-    assert in_threads(work, range(count), 4) == [item * item for item in range(count)]
+    assert map_in_threads(work, range(count), 4) == [item * item for item in range(count)]
     assert sorted(done) == list(range(count))
 
 
-def test_what_the_work_raises_is_raised_here(room: int) -> None:
+def test_work_errors_are_raised(room: int) -> None:
     def work(item: int) -> int:
         return 1 // (item - 50)
 
     with pytest.raises(ZeroDivisionError):
-        in_threads(work, range(100), 4)
+        map_in_threads(work, range(100), 4)
 
 
-def test_no_item_is_begun_after_one_has_failed() -> None:
+def test_failure_stops_further_items() -> None:
     done: list[int] = []
 
     def work(item: int) -> None:
@@ -70,11 +70,11 @@ def test_no_item_is_begun_after_one_has_failed() -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        in_threads(work, range(1000), 2)
+        map_in_threads(work, range(1000), 2)
     assert len(done) <= 2
 
 
-def test_work_is_called_once_in_each_thread_that_there_is(room: int) -> None:
+def test_work_runs_once_per_thread(room: int) -> None:
     threads: list[int] = []
     all_there = threading.Barrier(min(room + 1, 3))
 
@@ -82,12 +82,12 @@ def test_work_is_called_once_in_each_thread_that_there_is(room: int) -> None:
         threads.append(threading.get_ident())
         all_there.wait(10)
 
-    together(work, 3)
+    run_in_threads(work, 3)
     assert len(set(threads)) == min(room + 1, 3)
     assert threading.get_ident() in threads
 
 
-def test_a_failure_of_another_thread_is_raised_when_all_have_ended() -> None:
+def test_thread_failure_is_raised_at_the_end() -> None:
     ended = threading.Event()
 
     def work() -> None:
@@ -98,4 +98,4 @@ def test_a_failure_of_another_thread_is_raised_when_all_have_ended() -> None:
             raise LookupError("in the other")
 
     with pytest.raises(LookupError, match="in the other"):
-        together(work, 2)
+        run_in_threads(work, 2)

@@ -23,9 +23,7 @@ def stable_contents(before: list[Page], after: list[Page], hashes: Hashes = HASH
 
 
 @given(st.lists(histories, max_size=5), hash_maps)
-def test_stable_sharing_is_that_of_the_pages_which_kept_their_bytes(
-    guests: list[list[tuple[Page, Page]]], hashes: Hashes
-) -> None:
+def test_stable_sharing_equals_unchanged_bytes(guests: list[list[tuple[Page, Page]]], hashes: Hashes) -> None:
     kept = [[after for before, after in history if before == after] for history in guests]
     members = [
         Member(str(number), "", stable_contents([was for was, _ in history], [now for _, now in history], hashes))
@@ -43,7 +41,7 @@ def test_stable_sharing_is_part_of_the_sharing(before: list[Page], after: list[P
 
 
 @given(memories, hash_maps)
-def test_of_a_guest_that_changed_nothing_all_is_stable(pages: list[Page], hashes: Hashes) -> None:
+def test_unchanged_guest_is_all_stable(pages: list[Page], hashes: Hashes) -> None:
     assert stable_contents(pages, pages, hashes).memory_pages == len(pages)
 
 
@@ -56,10 +54,10 @@ def test_pages_that_changed_places_are_not_stable() -> None:
     assert stable_contents([P, Q], [Q, P]).memory_pages == 0
 
 
-def test_a_guest_whose_memory_grew_has_nothing_stable() -> None:
+def test_grown_guest_has_no_stable_sharing() -> None:
     assert stable_contents([P, P], [P, P, P]).memory_pages == 0
 
 
-def test_digests_of_different_page_sizes_have_nothing_in_common() -> None:
+def test_page_size_change_has_no_stable_sharing() -> None:
     found = stable(digest([P, P], HASHES, page_size=8192), digest([P, P], HASHES, page_size=4096))
     assert (len(found.pages), found.page_size) == (0, 4096)

@@ -16,8 +16,16 @@ from samepaged.attribution.page_owners import KINDS
 from samepaged.attribution.report import AttributionReport, CopiedPage, Owner
 from samepaged.cli import main
 from samepaged.errors import TraceError
-from samepaged.traces import Store, attribution_file, survey
-from samepaged.traces.attribution_file import MOST, MOST_BYTES, MOST_OWNERS, owners_of, read, sidecar, write
+from samepaged.traces import TraceStore, attribution_file, survey
+from samepaged.traces.attribution_file import (
+    MAX_COUNT,
+    MAX_FILE_BYTES,
+    MAX_OWNERS,
+    attribution_path,
+    read,
+    read_beside_traces,
+    write,
+)
 from samepaged.traces.parquet import write as write_file
 from tests.support.damage import damaged
 from tests.support.traces import WHEN, trace
@@ -91,7 +99,7 @@ def document(answers: AttributionReport = ANSWERS, host: str = "kvm-1", at: floa
     return {**attribution_document(answers), "host": host, "scanned_at": at}
 
 
-def write_trace(store: Store, domain: str = "web-1", *, host: str = "kvm-1", at: float = WHEN) -> Path:
+def write_trace(store: TraceStore, domain: str = "web-1", *, host: str = "kvm-1", at: float = WHEN) -> Path:
     return store.write(trace([9, 9, 10], host=host, domain=domain, at=at))
 
 
@@ -101,7 +109,7 @@ def signed(told: dict[str, Any]) -> bytes:
 
 
 @given(told())
-def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, answers: AttributionReport) -> None:
+def test_written_attribution_is_read(tmp_path_factory: pytest.TempPathFactory, answers: AttributionReport) -> None:
     path = write(tmp_path_factory.mktemp("x") / "a.parquet", document(answers))
     assert read(path) == answers
 
@@ -109,7 +117,7 @@ def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, answ
 @settings(max_examples=200)
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 255) | st.none())
 @example(0.5, 0)
-def test_a_damaged_file_is_an_error_that_names_it_and_never_a_wrong_number(
+def test_damaged_file_is_a_named_error(
     tmp_path_factory: pytest.TempPathFactory, place: float, damage: int | None
 ) -> None:
     path = write(tmp_path_factory.mktemp("x") / "a.parquet", document())
@@ -142,7 +150,7 @@ def typed(answers: AttributionReport) -> None:
     for one in (*answers.kinds, *(answers.processes or ()), *(answers.files or ())):
         assert type(one.name) is str
         assert all(
-            type(count) is int and 0 <= count <= answers.memory_pages < MOST
+            type(count) is int and 0 <= count <= answers.memory_pages < MAX_COUNT
             for count in (one.pages, one.self_sharing_pages, one.inter_sharing_pages)
         )
         assert type(one.split_pages) is float
@@ -154,9 +162,7 @@ def typed(answers: AttributionReport) -> None:
 
 @settings(max_examples=300)
 @given(st.data())
-def test_what_another_program_wrote_is_answers_or_an_error_whatever_it_says(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_foreign_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     told = copy.deepcopy(document())
     for _ in range(data.draw(st.integers(1, 3))):
         *way, last = data.draw(st.sampled_from(places(told)[1:]))
@@ -193,14 +199,14 @@ FORGED: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in FORGED.items() for value in values])
-def test_what_cannot_be_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+def test_impossible_values_are_refused(tmp_path: Path, key: str, value: Any) -> None:
     path = tmp_path / "a.sources.json"
     path.write_bytes(signed({**document(), key: value}))
     with pytest.raises(TraceError, match=r"contradict themselves|another samepaged"):
         read(path)
 
 
-def test_keys_that_a_later_samepaged_adds_are_let_pass(tmp_path: Path) -> None:
+def test_unknown_keys_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "a.sources.json"
     told = document()
     told["kinds"][0]["more"] = [1]
@@ -212,14 +218,14 @@ def test_keys_that_a_later_samepaged_adds_are_let_pass(tmp_path: Path) -> None:
     "content",
     [b"", b"[]", b"1", b"[" * 100_000, b'{"sum": NaN}', b"\xff\xfe", b'{"memory_pages": ' + b"9" * 5000 + b"}"],
 )
-def test_what_is_no_such_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.sources.json"
     path.write_bytes(content)
     with pytest.raises(TraceError, match="is not as it was written; remove it"):
         read(path)
 
 
-def test_a_file_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
+def test_endless_file_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "a.sources.json"
     with path.open("wb") as file:
         file.truncate(1 << 40)
@@ -227,14 +233,14 @@ def test_a_file_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
         read(path)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_fifo_does_not_block(tmp_path: Path) -> None:
     path = tmp_path / "a.sources.json"
     os.mkfifo(path)
     with pytest.raises(TraceError, match="is no file"):
         read(path)
 
 
-def test_a_guest_of_very_many_and_very_long_names_fills_no_disk_and_can_still_be_read(tmp_path: Path) -> None:
+def test_many_long_names_are_bounded(tmp_path: Path) -> None:
     many = tuple(Owner(f"{number:05}" + "\x01" * 4000, 1, 0, 0, 0.0) for number in range(5000))
     longer = Owner("/" * 5000, 1, 1, 1, 1.0)
     line = "[heap]: " + " ".join(["x" * 15] * 1000)
@@ -250,16 +256,16 @@ def test_a_guest_of_very_many_and_very_long_names_fills_no_disk_and_can_still_be
         note="x" * 10_000,
     )
     path = write(tmp_path / "a.parquet", document(answers))
-    assert path.stat().st_size <= MOST_BYTES + 1
+    assert path.stat().st_size <= MAX_FILE_BYTES + 1
     found = read(path)
     assert found.files is not None
-    assert 100 < len(found.files) <= MOST_OWNERS
+    assert 100 < len(found.files) <= MAX_OWNERS
     assert found.files == many[: len(found.files)]
     assert found.kinds == ANSWERS.kinds
     assert found.most_copied[0].owners == (line[:4096],)
 
 
-def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+def test_unreadable_content_is_not_written(tmp_path: Path) -> None:
     told = document()
     told["kinds"][0]["pages"] = 101
     with pytest.raises(TraceError, match="contradict themselves"):
@@ -267,9 +273,7 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_is_written_whole_or_not_at_all_and_for_its_group_to_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_is_atomic_and_group_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.parquet", document())
     assert (path.name, path.stat().st_mode & 0o777) == ("a.sources.json", 0o640)
     before = path.read_bytes()
@@ -287,93 +291,93 @@ def test_it_is_written_whole_or_not_at_all_and_for_its_group_to_read(
 # Beside traces.
 
 
-def test_owners_are_found_beside_their_traces(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_attribution_is_found_beside_traces(tmp_path: Path) -> None:
+    store = TraceStore(tmp_path)
     first, _, last = (write_trace(store, at=WHEN + number) for number in range(3))
     for path, at in ((first, WHEN), (last, WHEN + 2)):
         write(path, document(at=at))
-    found = list(owners_of(survey(tmp_path)))
+    found = list(read_beside_traces(survey(tmp_path)))
     assert [file.path for file, _ in found] == [str(first), str(last)]
     assert [answers for _, answers in found] == [ANSWERS, ANSWERS]
 
 
-def test_a_file_of_several_traces_has_no_owners(tmp_path: Path) -> None:
+def test_file_of_several_traces_has_no_attribution(tmp_path: Path) -> None:
     write_file(tmp_path / "all.parquet", [trace([9, 9, 10], at=WHEN + at) for at in (0, 1)])
     write(tmp_path / "all.parquet", document())
-    assert list(owners_of(survey(tmp_path))) == []
+    assert list(read_beside_traces(survey(tmp_path))) == []
 
 
 @pytest.mark.parametrize("other", [{"host": "kvm-2"}, {"at": WHEN + 1}, {"answers": "web-2"}])
-def test_owners_of_another_trace_are_refused(tmp_path: Path, other: dict[str, Any]) -> None:
-    path = write_trace(Store(tmp_path))
+def test_attribution_of_another_trace_is_refused(tmp_path: Path, other: dict[str, Any]) -> None:
+    path = write_trace(TraceStore(tmp_path))
     told = document(**{key: value for key, value in other.items() if key != "answers"})
     write(path, told | {"domain": other.get("answers", "web-1")})
     with pytest.raises(TraceError, match=r"sources.json: is of another trace than .*parquet; put it beside its own"):
-        list(owners_of(survey(tmp_path)))
+        list(read_beside_traces(survey(tmp_path)))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> TraceStore:
     """Traces of five days with owners; and of another host one."""
-    store = Store(tmp_path)
+    store = TraceStore(tmp_path)
     for number in range(5):
         write(write_trace(store, at=WHEN + number * DAY), document(at=WHEN + number * DAY))
     write(write_trace(store, host="kvm-2"), document(host="kvm-2"))
     return store
 
 
-def left(store: Store) -> tuple[int, int]:
+def left(store: TraceStore) -> tuple[int, int]:
     """How many traces and how many owners are there."""
     return len(list(store.root.rglob("*.parquet"))), len(list(store.root.rglob("*.sources.json")))
 
 
-def test_owners_count_with_their_traces_and_go_with_them(store: Store) -> None:
+def test_attribution_is_pruned_with_its_trace(store: TraceStore) -> None:
     paths = list(store.files("kvm-1"))
     assert all(path.suffix == ".parquet" for path in paths)
-    size = sum(path.stat().st_size + sidecar(path).stat().st_size for path in paths)
+    size = sum(path.stat().st_size + attribution_path(path).stat().st_size for path in paths)
     assert store.size("kvm-1") == size
-    assert store.prune(WHEN + 4 * DAY, age=3.5 * DAY, host="kvm-1") == paths[:1]
+    assert store.prune(WHEN + 4 * DAY, max_age=3.5 * DAY, host="kvm-1") == paths[:1]
     assert left(store) == (5, 5)
-    one = paths[-1].stat().st_size + sidecar(paths[-1]).stat().st_size
-    assert store.prune(WHEN + 4 * DAY, most_bytes=2 * one + 20, host="kvm-1") == paths[1:3]
+    one = paths[-1].stat().st_size + attribution_path(paths[-1]).stat().st_size
+    assert store.prune(WHEN + 4 * DAY, max_bytes=2 * one + 20, host="kvm-1") == paths[1:3]
     assert left(store) == (3, 3)
     assert not paths[0].parent.exists() or list(store.files("kvm-2"))
-    store.prune(WHEN + 4 * DAY, most_bytes=0)
+    store.prune(WHEN + 4 * DAY, max_bytes=0)
     assert list(store.root.iterdir()) == []
 
 
-def test_a_trace_whose_names_cannot_be_removed_stays_and_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undeletable_attribution_keeps_its_trace(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = list(store.files("kvm-1"))
     unlink: Callable[..., None] = type(paths[0]).unlink
 
     def refusing(path: Path, *, missing_ok: bool = False) -> None:
-        if path == sidecar(paths[0]):
+        if path == attribution_path(paths[0]):
             raise PermissionError(1, "Operation not permitted")
         unlink(path, missing_ok=missing_ok)
 
     monkeypatch.setattr(type(paths[0]), "unlink", refusing)
     with pytest.raises(TraceError, match="cannot be removed"):
-        store.prune(WHEN + 9 * DAY, age=1.0, host="kvm-1")
+        store.prune(WHEN + 9 * DAY, max_age=1.0, host="kvm-1")
     assert left(store) == (2, 2)
     assert paths[0].exists()
 
 
-def test_names_whose_trace_is_gone_do_not_stay_and_another_host_s_do(store: Store) -> None:
+def test_orphaned_attribution_is_pruned_per_host(store: TraceStore) -> None:
     paths = [next(store.files("kvm-1")), *store.files("kvm-2")]
     for path in paths:
         path.unlink()
     theirs = paths[0].with_name("notes.sources.json")
     theirs.write_text("{}")
-    now = sidecar(paths[0]).stat().st_mtime
+    now = attribution_path(paths[0]).stat().st_mtime
     store.prune(now, host="kvm-1")
-    assert sidecar(paths[0]).exists()  # its trace may be on its way, where traces are copied
+    assert attribution_path(paths[0]).exists()  # its trace may be on its way, where traces are copied
     store.prune(now + 3601, host="kvm-1")
-    assert [sidecar(path).exists() for path in paths] == [False, True]
+    assert [attribution_path(path).exists() for path in paths] == [False, True]
     assert theirs.exists()
 
 
-def test_what_a_killed_writer_left_is_tidied_up(store: Store) -> None:
-    path = sidecar(next(store.files()))
+def test_leftovers_of_killed_writer_are_removed(store: TraceStore) -> None:
+    path = attribution_path(next(store.files()))
     half = path.with_name(f".{path.name}.123")
     half.write_bytes(b"half")
     store.prune(half.stat().st_mtime + 3601)
@@ -381,10 +385,10 @@ def test_what_a_killed_writer_left_is_tidied_up(store: Store) -> None:
     assert left(store) == (6, 6)
 
 
-def test_verify_checks_owners_too(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_checks_attribution(store: TraceStore, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["traces", "verify", str(store.root)]) == 0
     assert capsys.readouterr().out == "6 traces are as they were written, 6 of them with owners\n"
-    path = sidecar(next(store.files()))
+    path = attribution_path(next(store.files()))
     path.write_bytes(path.read_bytes().replace(b"heap", b"heat", 1))
     assert main(["traces", "verify", str(store.root)]) == 1
     shown = capsys.readouterr()
@@ -392,7 +396,7 @@ def test_verify_checks_owners_too(store: Store, capsys: pytest.CaptureFixture[st
     assert shown.out == "6 traces are as they were written, 5 of them with owners\n"
 
 
-def test_an_export_takes_no_names_along(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_has_no_names(store: TraceStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     into = tmp_path / "elsewhere" / "all.parquet"
     into.parent.mkdir()
     assert main(["traces", "export", "--into", str(into), str(store.root)]) == 0

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.traces.collisions import expected_self, expected_shared
+from samepaged.traces.collisions import expected_self_collisions, expected_shared_collisions
 
 
 def thrown(contents: int, bits: int, random: Random) -> set[int]:
@@ -20,11 +20,11 @@ def thrown(contents: int, bits: int, random: Random) -> set[int]:
 
 
 @pytest.mark.parametrize(("contents", "bits"), [(50, 12), (2000, 12), (10_000, 12), (300, 8), (500, 8), (3000, 16)])
-def test_a_guests_collisions_are_as_many_as_when_dice_are_thrown(contents: int, bits: int) -> None:
+def test_self_collisions_match_simulation(contents: int, bits: int) -> None:
     random = Random(contents)
     found = [len(thrown(contents, bits, random)) for _ in range(400)]
     lost = sum(contents - distinct for distinct in found) / len(found)
-    expected = sum(expected_self(distinct, bits) for distinct in found) / len(found)
+    expected = sum(expected_self_collisions(distinct, bits) for distinct in found) / len(found)
     assert expected == pytest.approx(lost, rel=0.05, abs=0.1)
 
 
@@ -36,62 +36,62 @@ def mean_distinct(contents: int, bits: int) -> float:
 
 
 @pytest.mark.parametrize(("contents", "bits"), [(1, 3), (2, 3), (3, 3), (4, 3), (5, 3), (6, 2), (8, 1)])
-def test_as_many_hashes_as_contents_have_on_average_give_the_contents_back(contents: int, bits: int) -> None:
+def test_expected_hashes_invert_to_contents(contents: int, bits: int) -> None:
     # The function is for whole numbers; between two of them it is nearly straight.
     mean = mean_distinct(contents, bits)
     low = math.floor(mean)
     high = min(low + 1, 1 << bits)
-    below, above = low + expected_self(low, bits), high + expected_self(high, bits)
+    below, above = low + expected_self_collisions(low, bits), high + expected_self_collisions(high, bits)
     assert below <= contents <= above + 1e-9
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "bits"), [(100, 3000, 12), (2000, 2000, 12), (200, 100, 8), (6000, 900, 16)]
 )
-def test_hashes_that_two_guests_have_in_common_by_chance(ours: int, theirs: int, bits: int) -> None:
+def test_chance_hits_between_guests(ours: int, theirs: int, bits: int) -> None:
     random = Random(ours)
     shared = expected = 0.0
     for _ in range(200):
         one, other = thrown(ours, bits, random), thrown(theirs, bits, random)
         shared += len(one & other)
-        expected += expected_shared(len(one), len(other), bits)
+        expected += expected_shared_collisions(len(one), len(other), bits)
     assert expected == pytest.approx(shared, rel=0.05)
 
 
 @given(st.integers(2, 10**9), st.sampled_from([32, 64]))
-def test_a_few_collisions_are_pairs(distinct: int, bits: int) -> None:
+def test_few_collisions_are_pairs(distinct: int, bits: int) -> None:
     pairs = distinct * (distinct - 1) / 2 / 2**bits
-    assert expected_self(distinct, bits) >= pairs * (1 - 1e-9)
+    assert expected_self_collisions(distinct, bits) >= pairs * (1 - 1e-9)
     if distinct / 2**bits < 1e-3:
-        assert expected_self(distinct, bits) == pytest.approx(pairs, rel=1e-3)
+        assert expected_self_collisions(distinct, bits) == pytest.approx(pairs, rel=1e-3)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 2**20))
 def test_more_hashes_have_more_collisions(distinct: int, more: int) -> None:
     larger = min(distinct + more, 2**32)
-    assert expected_self(distinct, 32) <= expected_self(larger, 32)
-    assert expected_shared(distinct, 1000, 32) <= expected_shared(larger, 1000, 32)
+    assert expected_self_collisions(distinct, 32) <= expected_self_collisions(larger, 32)
+    assert expected_shared_collisions(distinct, 1000, 32) <= expected_shared_collisions(larger, 1000, 32)
 
 
-def test_where_the_series_ends_the_logarithm_goes_on() -> None:
+def test_series_and_logarithm_agree() -> None:
     at = 2**32 // 100
-    below, above = expected_self(at, 32), expected_self(at + 1, 32)
+    below, above = expected_self_collisions(at, 32), expected_self_collisions(at + 1, 32)
     assert 0 < above - below < 0.02
 
 
-def test_a_guest_of_8_gib_has_hundreds_with_32_bits_and_none_with_64() -> None:
-    assert expected_self(2 << 20, 32) == pytest.approx(512, rel=1e-3)
-    assert expected_self(2 << 20, 64) < 1e-6
-    assert expected_shared(2 << 20, 2 << 20, 32) == 1024
+def test_collisions_of_an_8_gib_guest() -> None:
+    assert expected_self_collisions(2 << 20, 32) == pytest.approx(512, rel=1e-3)
+    assert expected_self_collisions(2 << 20, 64) < 1e-6
+    assert expected_shared_collisions(2 << 20, 2 << 20, 32) == 1024
 
 
-def test_where_every_hash_is_taken_nothing_is_known() -> None:
-    assert expected_self(2**32, 32) == math.inf
+def test_saturated_hash_space_is_refused() -> None:
+    assert expected_self_collisions(2**32, 32) == math.inf
 
 
 @pytest.mark.parametrize(("distinct", "bits"), [(-1, 32), (2**32 + 1, 32), (1, 0), (1, 65)])
-def test_what_cannot_be_is_refused(distinct: int, bits: int) -> None:
+def test_impossible_values_are_refused(distinct: int, bits: int) -> None:
     with pytest.raises(ValueError, match="hash"):
-        expected_self(distinct, bits)
+        expected_self_collisions(distinct, bits)
     with pytest.raises(ValueError, match="hash"):
-        expected_shared(1, distinct, bits)
+        expected_shared_collisions(1, distinct, bits)

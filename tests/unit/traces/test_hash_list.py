@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from samepaged.errors import TraceError
 from samepaged.sharing import FIRST_HASH, ZERO, Contents
-from samepaged.traces import threshold
-from samepaged.traces.hash_list import HashList, digest, list_format, original, read_binary, read_text
+from samepaged.traces import sample_threshold
+from samepaged.traces.hash_list import HashList, list_format, listed_hash, read_binary, read_text, to_digest
 
 HEADER = b"Darwin host 9.4.0\nPID COMMAND\n1 launchd\n10 kextd\n"
 
@@ -63,15 +63,15 @@ def test_negative_lines_are_hashes_as_c_prints_them(written: list[int]) -> None:
     assert found.hashes.tolist() == [value % 2**32 for value in [-1, *written]]
 
 
-def test_one_line_with_a_letter_says_that_all_are_hexadecimal() -> None:
+def test_one_letter_makes_all_lines_hexadecimal() -> None:
     assert text(b"10\n20\nff\n").hashes.tolist() == [16, 32, 255]
     assert text(b"10\n20\n").hashes.tolist() == [10, 20]
     assert text(b"00000010\n00000020\n").hashes.tolist() == [16, 32]
 
 
-def test_what_stands_before_the_first_hash_is_a_header() -> None:
+def test_text_before_first_hash_is_header() -> None:
     found = text(b"host kvm-1\n\n# pages\nhash,\nff\n10\n")
-    assert (found.hashes.tolist(), found.header) == ([255, 16], 4)
+    assert (found.hashes.tolist(), found.header_bytes) == ([255, 16], 4)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_stands_before_the_first_hash_is_a_header() -> None:
         (b"1" * 5000, None, "too long"),
     ],
 )
-def test_a_text_that_is_no_list_is_refused_with_its_line(content: bytes, bits: int | None, words: str) -> None:
+def test_invalid_text_is_refused_with_line(content: bytes, bits: int | None, words: str) -> None:
     with pytest.raises(TraceError, match=words) as caught:
         text(content, bits)
     assert str(caught.value).isprintable()
@@ -114,19 +114,19 @@ def words(count: int = 200) -> list[int]:
     return [0x90909090, *contents, *random.sample(contents, count // 2)]
 
 
-def test_hashes_behind_a_header_of_text_are_found() -> None:
+def test_hashes_after_text_header_are_found() -> None:
     written = words()
     found = binary(HEADER + struct.pack(f"<{len(written)}I", *written))
-    assert (found.hashes.tolist(), found.header) == (written, len(HEADER))
+    assert (found.hashes.tolist(), found.header_bytes) == (written, len(HEADER))
 
 
-def test_a_list_without_a_header_has_none_taken_for_one() -> None:
+def test_headerless_list_loses_no_hash() -> None:
     written = [int.from_bytes(b"ab\ncd"[at : at + 4], "little") for at in (0, 1)] + words()
     found = binary(struct.pack(f"<{len(written)}I", *written))
-    assert (found.hashes.tolist(), found.header) == (written, 0)
+    assert (found.hashes.tolist(), found.header_bytes) == (written, 0)
 
 
-def test_hashes_that_begin_later_than_the_text_ends_are_not_read_askew() -> None:
+def test_misaligned_hashes_are_refused() -> None:
     written = words()
     content = HEADER + b"\0\1" + struct.pack(f"<{len(written)}I", *written) + b"\0\0"
     with pytest.raises(TraceError, match=f"--skip {len(HEADER) + 2}"):
@@ -147,7 +147,7 @@ def test_hashes_that_begin_later_than_the_text_ends_are_not_read_askew() -> None
         (b"", {}, "--skip"),
     ],
 )
-def test_a_file_that_is_no_list_is_refused_in_a_line(content: bytes, options: dict[str, Any], words_: str) -> None:
+def test_non_list_is_refused_in_one_line(content: bytes, options: dict[str, Any], words_: str) -> None:
     with pytest.raises(TraceError, match=words_) as caught:
         binary(content, **options)
     assert str(caught.value).isprintable()
@@ -160,7 +160,7 @@ ANCHOR = b"00000000000000ff"
 @settings(max_examples=300)
 @given(st.binary(max_size=200) | st.text(alphabet="0123456789abcdefx-# \n", max_size=100).map(str.encode))
 @example(ANCHOR)
-def test_any_bytes_are_a_list_or_a_typed_error(content: bytes) -> None:
+def test_arbitrary_bytes_are_list_or_error(content: bytes) -> None:
     list_format(content)
     for read in (text, binary):
         try:
@@ -185,37 +185,37 @@ def test_any_bytes_are_a_list_or_a_typed_error(content: bytes) -> None:
         (b"", None),
     ],
 )
-def test_a_list_is_known_by_its_beginning(head: bytes, form: str | None) -> None:
+def test_list_format_by_first_bytes(head: bytes, form: str | None) -> None:
     assert list_format(head) == form
 
 
 @pytest.mark.parametrize("bits", [32, 64])
 @given(st.data())
-def test_hashes_keep_apart_and_together_in_our_hash_space(bits: int, data: st.DataObject) -> None:
+def test_hash_mapping_is_injective(bits: int, data: st.DataObject) -> None:
     written = data.draw(hashes[bits])
     zero = data.draw(st.none() | st.sampled_from(written))
-    pages = digest(HashList(np.array(written, dtype=np.uint64), bits, 0), 4096, zero).pages
+    pages = to_digest(HashList(np.array(written, dtype=np.uint64), bits, 0), 4096, zero).pages
     contents = Counter(written)
     zeros = 0 if zero is None else contents.pop(zero)
-    found = Contents.of(digest(HashList(np.array(written, dtype=np.uint64), bits, 0), 4096, zero))
+    found = Contents.of(to_digest(HashList(np.array(written, dtype=np.uint64), bits, 0), 4096, zero))
     assert (found.zero_pages, found.absent_pages, found.swapped_pages) == (zeros, 0, 0)
     assert (found.distinct_pages, found.duplicate_pages) == (len(contents), contents.total() - len(contents))
-    assert [original(int(page)) for page in pages if page != ZERO] == [value for value in written if value != zero]
+    assert [listed_hash(int(page)) for page in pages if page != ZERO] == [value for value in written if value != zero]
 
 
-def test_no_hash_of_32_bits_is_moved_out_of_a_reserved_value() -> None:
-    assert all(original(reserved) >= 2**32 for reserved in range(FIRST_HASH))
+def test_hashes_of_32_bits_avoid_reserved_values() -> None:
+    assert all(listed_hash(reserved) >= 2**32 for reserved in range(FIRST_HASH))
 
 
 @pytest.mark.parametrize("taken", ["at random", "one after the other", "the upper half of them"])
-def test_a_sample_by_hash_is_one_of_a_foreign_list(taken: str) -> None:
+def test_sample_of_an_imported_list(taken: str) -> None:
     values = {
         "at random": np.random.default_rng(0).integers(0, 2**32, 100_000, dtype=np.uint64),
         "one after the other": np.arange(100_000, dtype=np.uint64),
         "the upper half of them": np.arange(100_000, dtype=np.uint64) << np.uint64(14),
     }[taken]
-    signed = digest(HashList(values, 32, 0), 4096).pages.view(np.int64)
+    signed = to_digest(HashList(values, 32, 0), 4096).pages.view(np.int64)
     for sample in (2, 16, 256):
-        most = threshold(sample)
+        most = sample_threshold(sample)
         assert most is not None
         assert np.count_nonzero(signed < most) == pytest.approx(100_000 / sample, rel=0.2)

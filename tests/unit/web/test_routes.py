@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from dataclasses import dataclass
 
 import pytest
 
@@ -14,19 +13,12 @@ from samepaged.web.config_schema import WebConfig
 from samepaged.web.protocol import Document
 from samepaged.web.request import Reply, Request
 from samepaged.web.routes import STALE_SECONDS, Routes
+from tests.support.clock import Clock
 from tests.unit.web.client import OPENMETRICS, PAGES
 
 ALICE = "$2b$04$" + "." * 53
 OPEN = ActiveConfig(LoadedConfig(WebConfig(), None), Authenticator({}), RateLimit(0, 0))
 PATHS = ("/", "/metrics", "/-/ready", "/-/healthy", "/nothing")
-
-
-@dataclass
-class Clock:
-    now: float = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

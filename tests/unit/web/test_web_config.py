@@ -213,7 +213,7 @@ def test_a_problem_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+def test_non_files_are_not_read(tmp_path: Path) -> None:
     assert "is no regular file; name one" in loaded(Path("/dev/zero"))
     assert "cannot be read: that is no name of a file" in loaded(Path("a\0b"))
     large = tmp_path / "large"

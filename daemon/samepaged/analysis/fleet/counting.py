@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.analysis.fleet import queries
-from samepaged.analysis.fleet.engine import Counted, EngineError
-from samepaged.analysis.fleet.result import Fleet, Host, HostPair, Widespread
+from samepaged.analysis.fleet.engine import EngineError, FleetTrace
+from samepaged.analysis.fleet.result import CommonContent, Fleet, Host, HostPair
 from samepaged.errors import SamepagedError, TraceError, UsageError
 from samepaged.traces import parquet
 from samepaged.traces.metadata import Totals
-from samepaged.traces.survey import newest, survey
-from samepaged.traces.trace import MOST_HALVINGS, threshold
+from samepaged.traces.survey import newest_traces, survey
+from samepaged.traces.trace import MAX_SAMPLE_HALVINGS, sample_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,29 +27,31 @@ if TYPE_CHECKING:
 
     from samepaged.analysis.fleet.engine import Engine
     from samepaged.traces.metadata import TraceFile
-    from samepaged.traces.trace import About
+    from samepaged.traces.trace import TraceInfo
 
-__all__ = ["fleet"]
+__all__ = ["analyse_fleet"]
 
-MOST_WIDESPREAD: Final = 10
+MAX_COMMON_CONTENTS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Guests:
+class FleetTraces:
     """The traces that count, with the files that have them; the names of their hosts, in order."""
 
-    traces: tuple[tuple[TraceFile, About], ...]
+    traces: tuple[tuple[TraceFile, TraceInfo], ...]
     hosts: tuple[str, ...]
     sample: int
 
     @classmethod
-    def of(cls, files: Sequence[TraceFile], sample: int) -> Guests:
+    def of(cls, files: Sequence[TraceFile], sample: int) -> FleetTraces:
         """Each guest's newest trace. Raises UsageError for a sample that is none, or cannot be taken."""
         try:
-            threshold(sample)
+            sample_threshold(sample)
         except ValueError as error:
-            raise UsageError(f"--sample {sample}: not a power of two up to {1 << MOST_HALVINGS}", "try 256") from error
-        traces = tuple(newest(files))
+            raise UsageError(
+                f"--sample {sample}: not a power of two up to {1 << MAX_SAMPLE_HALVINGS}", "try 256"
+            ) from error
+        traces = tuple(newest_traces(files))
         sample = max(sample, *(file.sample for file, _ in traces))
         if sample > 1 and traces[0][1].hash_bits < 64:  # noqa: PLR2004 - bits of a whole hash
             raise UsageError(
@@ -58,12 +60,12 @@ class Guests:
             )
         return cls(traces, tuple(sorted({about.host for _, about in traces})), sample)
 
-    def counted(self) -> list[Counted]:
+    def engine_rows(self) -> list[FleetTrace]:
         """As an engine wants them. Raises TraceError where two cannot be told apart."""
         numbers = {host: number for number, host in enumerate(self.hosts)}
-        found: dict[Counted, str] = {}
+        found: dict[FleetTrace, str] = {}
         for file, about in self.traces:
-            one = Counted(numbers[about.host], about.host, about.domain, parquet.microseconds(about.scanned_at))
+            one = FleetTrace(numbers[about.host], about.host, about.domain, parquet.microseconds(about.scanned_at))
             if one in found:
                 raise TraceError(file.path, f"has the same guest at the same time as {found[one]}", "keep one of them")
             found[one] = file.path
@@ -106,14 +108,14 @@ class Tally:
             self.hashes[guest] ^= hashes
             self.remainders[guest] += remainders
         for name, query in queries.STEPS.items():
-            engine.keep(name, query)
+            engine.materialize(name, query)
         for host, held, alone in engine.rows(queries.HOSTS):
             self.held[host] += held
             self.alone[host] += alone
         self.shared += engine.rows(queries.SHARED)[0][0]
         # (hash, hosts, guests, pages): the hash decides between those of as many guests, whatever part they are in.
-        found = [(hash_, hosts, guests, pages) for hash_, hosts, guests, pages in engine.rows(queries.WIDESPREAD)]
-        self.widespread = sorted([*self.widespread, *found], key=lambda one: (-one[2], one[0]))[:MOST_WIDESPREAD]
+        found = [(hash_, hosts, guests, pages) for hash_, hosts, guests, pages in engine.rows(queries.COMMON_CONTENTS)]
+        self.widespread = sorted([*self.widespread, *found], key=lambda one: (-one[2], one[0]))[:MAX_COMMON_CONTENTS]
         pairs = np.array(engine.rows(queries.PAIRS), dtype=np.int64).reshape(-1, 3)
         self._pairs.append((pairs[:, 0] * self._hosts + pairs[:, 1], pairs[:, 2]))
 
@@ -133,25 +135,27 @@ class Tally:
             yield first, second, int(shared[at])
 
 
-def fleet(place: Path | str, opened: Callable[[], AbstractContextManager[Engine]], *, sample: int = 1) -> Fleet:
-    """What the hosts share whose traces are at `place` (as `survey` takes it), by each guest's newest trace.
+def analyse_fleet(
+    path: Path | str, open_engine: Callable[[], AbstractContextManager[Engine]], *, sample: int = 1
+) -> Fleet:
+    """What the hosts share whose traces are at `path` (as `survey` takes it), by each guest's newest trace.
 
     With a `sample` of N only the contents of the lowest 1/N of the hashes are counted; where files are smaller samples,
     by theirs. Raises TraceError, UsageError, and SamepagedError where the engine cannot answer.
     """
-    guests = Guests.of(survey(place, mixed_samples=True), sample)
-    counted = guests.counted()
+    guests = FleetTraces.of(survey(path, mixed_samples=True), sample)
+    counted = guests.engine_rows()
     totals = list(guests.totals())
     tally = Tally(len(counted), len(guests.hosts))
     try:
-        with opened() as engine:
+        with open_engine() as engine:
             engine.open(guests.paths(), counted)
             for first, end in _parts(guests.sample, sum(known.rows for _, known in totals), engine.rows_at_once):
-                engine.keep("numbered", queries.numbered(first, end))
+                engine.materialize("numbered", queries.numbered_rows(first, end))
                 tally.add(engine)
     except EngineError as error:
-        for path in guests.paths():
-            parquet.read(path)  # raises what names the file, if it is the file
+        for file_path in guests.paths():
+            parquet.read(file_path)  # raises what names the file, if it is the file
         raise SamepagedError(f"the query engine failed: {error}", "ask again, or with a larger --sample") from error
     for guest, (file, known) in enumerate(totals):
         if tally.totals(guest) != known:
@@ -164,11 +168,11 @@ def _parts(sample: int, rows: int, at_once: int) -> Iterator[tuple[int | None, i
     count = max(1, math.ceil(rows / at_once))
     span = (1 << 64) // sample
     inner = [span * part // count - (1 << 63) for part in range(1, count)]
-    yield from pairwise([None, *inner, threshold(sample)])
+    yield from pairwise([None, *inner, sample_threshold(sample)])
 
 
-def _result(guests: Guests, tally: Tally) -> Fleet:
-    by_host: dict[str, list[About]] = {name: [] for name in guests.hosts}
+def _result(guests: FleetTraces, tally: Tally) -> Fleet:
+    by_host: dict[str, list[TraceInfo]] = {name: [] for name in guests.hosts}
     for _, about in guests.traces:
         by_host[about.host].append(about)
     times = [about.scanned_at for _, about in guests.traces]
@@ -186,13 +190,13 @@ def _result(guests: Guests, tally: Tally) -> Fleet:
                 memory_pages=sum(about.memory_pages for about in abouts),
                 self_sharing_pages=sum(about.duplicate_pages for about in abouts),
                 summed_distinct_pages=sum(about.distinct_pages for about in abouts),
-                held=tally.held[number],
-                alone=tally.alone[number],
+                sampled_contents=tally.held[number],
+                exclusive_contents=tally.alone[number],
             )
             for number, (name, abouts) in enumerate(by_host.items())
         ),
         pairs=tuple(
             HostPair((guests.hosts[first], guests.hosts[second]), shared) for first, second, shared in tally.pairs()
         ),
-        widespread=tuple(Widespread(*counts) for _, *counts in tally.widespread),
+        common_contents=tuple(CommonContent(*counts) for _, *counts in tally.widespread),
     )

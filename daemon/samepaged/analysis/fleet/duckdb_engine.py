@@ -8,14 +8,14 @@ import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
 from samepaged.analysis.fleet.engine import EngineError
-from samepaged.traces.database import database, escaped, failures, literal, one_line
+from samepaged.traces.database import database, duckdb_errors, escape_pattern, one_line, sql_literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from duckdb import DuckDBPyConnection
 
-    from samepaged.analysis.fleet.engine import Counted
+    from samepaged.analysis.fleet.engine import FleetTrace
 
 __all__ = ["DuckDbEngine", "duckdb_engine"]
 
@@ -30,9 +30,9 @@ class DuckDbEngine:
         self._connection = connection
         self.rows_at_once = rows_at_once
 
-    def open(self, paths: Sequence[str], guests: Sequence[Counted]) -> None:
+    def open(self, paths: Sequence[str], guests: Sequence[FleetTrace]) -> None:
         """Make `traces` a view, and `guests` a table."""
-        files = ", ".join(literal(escaped(path)) for path in paths)
+        files = ", ".join(sql_literal(escape_pattern(path)) for path in paths)
         self._run(
             "CREATE OR REPLACE TEMP VIEW traces AS SELECT host, domain, scanned_at, hash, pages "  # noqa: S608 - quoted
             f"FROM read_parquet([{files}], hive_partitioning = false)"
@@ -46,11 +46,11 @@ class DuckDbEngine:
                 "numbers": [guest.host_number for guest in guests],
                 "hosts": [guest.host for guest in guests],
                 "domains": [guest.domain for guest in guests],
-                "times": [guest.micros for guest in guests],
+                "times": [guest.microseconds for guest in guests],
             },
         )
 
-    def keep(self, name: str, query: str) -> None:
+    def materialize(self, name: str, query: str) -> None:
         """Make a table of what a query finds."""
         # First the old one, which may be large, and then the new one.
         self._run(f"DROP TABLE IF EXISTS {name}")
@@ -63,7 +63,7 @@ class DuckDbEngine:
     def _run(self, query: str, parameters: dict[str, Any] | None = None) -> DuckDBPyConnection:
         try:
             return self._connection.execute(query, parameters)
-        except failures() as error:
+        except duckdb_errors() as error:
             raise EngineError(one_line(error)) from error
 
 
@@ -72,6 +72,6 @@ def duckdb_engine() -> Iterator[DuckDbEngine]:
     """On all processors that this process may use. What does not fit in memory goes into a temporary directory."""
     processors = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="samepaged-") as directory, database(threads=processors) as connection:
-        connection.execute(f"SET temp_directory = {literal(directory)}")
+        connection.execute(f"SET temp_directory = {sql_literal(directory)}")
         connection.execute("SET preserve_insertion_order = false")
         yield DuckDbEngine(connection)

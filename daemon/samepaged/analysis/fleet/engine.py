@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Counted", "Engine", "EngineError"]
+__all__ = ["Engine", "EngineError", "FleetTrace"]
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """A trace that counts: its host's number, and what its rows are known by; `micros` since the Unix epoch."""
+class FleetTrace:
+    """A trace that counts: its host's number, and what its rows are known by; `microseconds` since the Unix epoch."""
 
     host_number: int
     host: str
     domain: str
-    micros: int
+    microseconds: int
 
 
 class EngineError(Exception):
@@ -31,10 +31,10 @@ class Engine(Protocol):
     # How many rows of files are best worked on together.
     rows_at_once: int
 
-    def open(self, paths: Sequence[str], guests: Sequence[Counted]) -> None:
+    def open(self, paths: Sequence[str], guests: Sequence[FleetTrace]) -> None:
         """Make `traces` of these files, and `guests` (a guest's number is its index), as queries.py wants them."""
 
-    def keep(self, name: str, query: str) -> None:
+    def materialize(self, name: str, query: str) -> None:
         """Make a relation of what a query finds, in the place of what had that name before."""
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:

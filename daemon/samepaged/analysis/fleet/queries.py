@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["GUESTS", "HOSTS", "PAIRS", "SHARED", "STEPS", "WIDESPREAD", "numbered"]
+__all__ = ["COMMON_CONTENTS", "GUESTS", "HOSTS", "PAIRS", "SHARED", "STEPS", "numbered_rows"]
 
 # Contents of a word, and of a block of 16 words. The queries have these numbers written out.
-WORD: Final = 62
+WORD_CONTENTS: Final = 62
 BLOCK_WORDS: Final = 16
 
 # What is read of the files, once: the rows of the traces that count.
-NUMBERED: Final = """
+NUMBERED_ROWS: Final = """
 SELECT guests.guest, guests.host_number AS host, traces.hash, traces.pages
 FROM traces JOIN guests
   ON traces.host = guests.host AND traces.domain = guests.domain AND traces.scanned_at = guests.scanned_at
@@ -91,13 +91,13 @@ FROM numbered JOIN (
 BLOCKS: Final = (
     "SELECT host, word - word % 68719476736 % 992 AS block, "  # noqa: S608 - of this module's own constants
     + ", ".join(
-        f"max(CASE WHEN word % 68719476736 % 992 = {WORD * at} THEN bits ELSE 0 END) AS bits{at}"
+        f"max(CASE WHEN word % 68719476736 % 992 = {WORD_CONTENTS * at} THEN bits ELSE 0 END) AS bits{at}"
         for at in range(BLOCK_WORDS)
     )
     + " FROM dense WHERE word >= 2305843009213693952 GROUP BY host, word - word % 68719476736 % 992"
 )
 
-# Before NUMBERED comes which part of the hashes it is about (`numbered`), after it these.
+# Before NUMBERED comes which part of the hashes it is about (`numbered_rows`), after it these.
 STEPS: Final = {
     "contents": CONTENTS,
     "placed": PLACED,
@@ -131,7 +131,7 @@ GROUP BY host
 SHARED: Final = "SELECT count(*) AS shared FROM contents WHERE hash IS NOT NULL"
 
 # (hash, hosts, guests, pages) of the contents that most guests have, of those that several hosts have.
-WIDESPREAD: Final = """
+COMMON_CONTENTS: Final = """
 SELECT numbered.hash, count(DISTINCT numbered.host) AS hosts, count(*) AS guests,
   CAST(sum(numbered.pages) AS BIGINT) AS pages
 FROM numbered JOIN (
@@ -155,8 +155,8 @@ PAIRS: Final = (
 )
 
 
-def numbered(first: int | None, end: int | None) -> str:
+def numbered_rows(first: int | None, end: int | None) -> str:
     """NUMBERED, of the hashes (signed) from `first` to below `end`; None is an end of all hashes."""
     bounds = [f"traces.hash >= {first}"] if first is not None else []
     bounds += [f"traces.hash < {end}"] if end is not None else []
-    return NUMBERED + (f"WHERE {' AND '.join(bounds)}" if bounds else "")
+    return NUMBERED_ROWS + (f"WHERE {' AND '.join(bounds)}" if bounds else "")

@@ -46,7 +46,7 @@ def document_lines(found: Fleet) -> Iterator[str]:
             "self_sharing_pages": host.self_sharing_pages,
             "inter_sharing_pages": found.inter_sharing_of(host),
             "distinct_pages": found.distinct_pages_of(host),
-            "only_here_pages": found.only_here_pages_of(host),
+            "only_here_pages": found.exclusive_pages_of(host),
         }
         for host in found.hosts
     )
@@ -62,7 +62,7 @@ def document_lines(found: Fleet) -> Iterator[str]:
     )
     yield from _lines("host_pairs", pairs)
     yield from _lines(
-        "widespread", ({"hosts": one.hosts, "guests": one.guests, "pages": one.pages} for one in found.widespread)
+        "widespread", ({"hosts": one.hosts, "guests": one.guests, "pages": one.pages} for one in found.common_contents)
     )
     yield "\n}\n"
 
@@ -118,7 +118,7 @@ def text_lines(found: Fleet) -> Iterator[str]:
             shown(host.memory_pages),
             shown(host.self_sharing_pages),
             shown(found.inter_sharing_of(host)),
-            shown(found.only_here_pages_of(host)),
+            shown(found.exclusive_pages_of(host)),
         )
         for host in ordered[:MOST_SHOWN]
     ]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from samepaged.analysis.fleet.sampling import bounds, relative_error
+from samepaged.analysis.fleet.sampling import confidence_bounds, relative_error
 
-__all__ = ["Fleet", "Host", "HostPair", "Widespread"]
+__all__ = ["CommonContent", "Fleet", "Host", "HostPair"]
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
     """One host: its guests, all their pages, S_self of each guest added up, and |U(V)| added up: these are exact.
-    Of its contents `held` are in the sample, and `alone` of those are on no other host.
+    Of its contents `sampled_contents` are in the sample, and `exclusive_contents` of those are on no other host.
     """
 
     name: str
@@ -20,8 +20,8 @@ class Host:
     memory_pages: int
     self_sharing_pages: int
     summed_distinct_pages: int
-    held: int
-    alone: int
+    sampled_contents: int
+    exclusive_contents: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class HostPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Widespread:
+class CommonContent:
     """A content that many guests have: on how many hosts, in how many guests, and all its pages. Exact."""
 
     hosts: int
@@ -59,7 +59,7 @@ class Fleet:
     contents: int
     hosts: tuple[Host, ...]
     pairs: tuple[HostPair, ...]
-    widespread: tuple[Widespread, ...]
+    common_contents: tuple[CommonContent, ...]
     _known: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -107,28 +107,28 @@ class Fleet:
 
     def distinct_pages_of(self, host: Host) -> int:
         """Contents of a host's guests, each once."""
-        return min(host.held * self.sample, host.summed_distinct_pages)
+        return min(host.sampled_contents * self.sample, host.summed_distinct_pages)
 
-    def only_here_pages_of(self, host: Host) -> int:
+    def exclusive_pages_of(self, host: Host) -> int:
         """Those that no other host has."""
-        return min(host.alone * self.sample, host.summed_distinct_pages)
+        return min(host.exclusive_contents * self.sample, host.summed_distinct_pages)
 
     def shared_pages_of(self, pair: HostPair) -> int:
         """Contents that both hosts of a pair have."""
-        return min(pair.shared * self.sample, self._most_of(pair))
+        return min(pair.shared * self.sample, self._max_shared_of(pair))
 
     def bounds_of(self, pair: HostPair) -> tuple[int, int]:
         """Between what a pair shares, with 95% confidence."""
-        return _bounds(pair.shared, self.sample, self._most_of(pair))
+        return _bounds(pair.shared, self.sample, self._max_shared_of(pair))
 
     def error_of(self, pair: HostPair) -> float | None:
         """The relative standard error of what a pair shares."""
         return relative_error(pair.shared, self.sample)
 
-    def _most_of(self, pair: HostPair) -> int:
+    def _max_shared_of(self, pair: HostPair) -> int:
         return min(self._known[name] for name in pair.hosts)
 
 
 def _bounds(found: int, sample: int, most: int) -> tuple[int, int]:
-    low, high = bounds(found, sample)
+    low, high = confidence_bounds(found, sample)
     return min(low, most), min(high, most)

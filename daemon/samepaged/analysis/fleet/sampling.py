@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from typing import Final
 
-__all__ = ["bounds", "relative_error"]
+__all__ = ["confidence_bounds", "relative_error"]
 
 # Of the normal distribution, 95% are within so many standard deviations of its mean.
-DEVIATIONS: Final = 1.959964
+CONFIDENCE_DEVIATIONS: Final = 1.959964
 
 
 def relative_error(found: int, sample: int) -> float | None:
@@ -21,13 +21,13 @@ def relative_error(found: int, sample: int) -> float | None:
     return math.sqrt((1 - 1 / sample) / found) if found else 0.0 if sample == 1 else None
 
 
-def bounds(found: int, sample: int) -> tuple[int, int]:
+def confidence_bounds(found: int, sample: int) -> tuple[int, int]:
     """Between what a count is, with 95% confidence, of which `found` contents are in the sample: the score interval,
     which holds for few contents, too. D is in it where |k - D/N| <= 1.96 · sqrt(D/N · (1 - 1/N)).
     """
     if sample == 1:
         return found, found
-    variance = DEVIATIONS * DEVIATIONS * (1 - 1 / sample)
+    variance = CONFIDENCE_DEVIATIONS * CONFIDENCE_DEVIATIONS * (1 - 1 / sample)
     middle, half = found + variance / 2, math.sqrt(found * variance + variance * variance / 4)
     # What the sample has is there.
     return max(found, math.floor(sample * (middle - half))), math.ceil(sample * (middle + half))

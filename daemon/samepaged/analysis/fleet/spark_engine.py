@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame
 
-    from samepaged.analysis.fleet.engine import Counted
+    from samepaged.analysis.fleet.engine import FleetTrace
 
 __all__ = ["SparkEngine", "spark_engine"]
 
@@ -47,7 +47,7 @@ class SparkEngine:
         self._kept: dict[str, DataFrame] = {}
         self.rows_at_once = rows_at_once
 
-    def open(self, paths: Sequence[str], guests: Sequence[Counted]) -> None:
+    def open(self, paths: Sequence[str], guests: Sequence[FleetTrace]) -> None:
         """Make `traces` and `guests` views."""
         for path in paths:
             if Path(path).name.startswith("_"):
@@ -60,13 +60,13 @@ class SparkEngine:
             ).createOrReplaceTempView("traces")
             self._session.createDataFrame(
                 [
-                    (number, one.host_number, one.host, one.domain, EPOCH + timedelta(microseconds=one.micros))
+                    (number, one.host_number, one.host, one.domain, EPOCH + timedelta(microseconds=one.microseconds))
                     for number, one in enumerate(guests)
                 ],
                 "guest int, host_number int, host string, domain string, scanned_at timestamp",
             ).createOrReplaceTempView("guests")
 
-    def keep(self, name: str, query: str) -> None:
+    def materialize(self, name: str, query: str) -> None:
         """Make a view of what a query finds."""
         with _named():
             if name in self._kept:
@@ -120,7 +120,7 @@ def _session(master: str, scratch: Path) -> SparkSession:
         builder = builder.config(key, value)
     said = scratch / "said"
     try:
-        with _apart(said):
+        with _redirect_output(said):
             session = builder.getOrCreate()
     except FAILURES as error:
         lines = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
@@ -177,7 +177,7 @@ def _environment(master: str, scratch: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _apart(path: Path) -> Iterator[None]:
+def _redirect_output(path: Path) -> Iterator[None]:
     """What the JVM prints as long as it runs goes into a file: it begins with warnings that nobody can heed."""
     kept = [os.dup(descriptor) for descriptor in (1, 2)]
     with path.open("wb") as file:

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.analysis.placement.contents import gathered
+from samepaged.analysis.placement.contents import gather_slices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.analysis.placement.constraints import Terms
+    from samepaged.analysis.placement.constraints import Constraints
     from samepaged.analysis.placement.contents import Incidence
 
-__all__ = ["NOWHERE", "Arrangement"]
+__all__ = ["UNPLACED", "Arrangement"]
 
-NOWHERE: Final = -1
+UNPLACED: Final = -1
 
 
 class Arrangement:
@@ -26,31 +26,31 @@ class Arrangement:
     among them where it is one of these. `sharing` is the sum of S_inter over the hosts.
     """
 
-    def __init__(self, incidence: Incidence, terms: Terms) -> None:
+    def __init__(self, incidence: Incidence, terms: Constraints) -> None:
         self.terms = terms
-        self.host_of = np.full(len(terms.origin), NOWHERE, dtype=np.int64)
-        self.found = np.zeros((len(terms.origin), len(terms.limits)), dtype=np.int64)
+        self.host_of = np.full(len(terms.origin), UNPLACED, dtype=np.int64)
+        self.contents_at_host = np.zeros((len(terms.origin), len(terms.limits)), dtype=np.int64)
         self.sharing = 0
         self._incidence = incidence
-        self._lengths = incidence.lengths
+        self._lengths = incidence.guest_counts
         self._memory: list[int] = terms.memory.tolist()
         self._origin: list[int] = terms.origin.tolist()
-        order = np.argsort(incidence.owners, kind="stable")
-        cuts = np.searchsorted(incidence.owners[order], np.arange(len(terms.origin) + 1))
+        order = np.argsort(incidence.guests, kind="stable")
+        cuts = np.searchsorted(incidence.guests[order], np.arange(len(terms.origin) + 1))
         classes = incidence.class_of_entries()[order]
         self._classes = [classes[cuts[guest] : cuts[guest + 1]] for guest in range(len(terms.origin))]
         self._count = np.zeros((len(terms.limits), len(incidence.weights)), dtype=np.int32)
         self._load = np.zeros(len(terms.limits), dtype=np.int64)
-        self._strangers = np.zeros(len(terms.limits), dtype=np.int64)
-        self._rivals_at = np.zeros(self.found.shape, dtype=np.int32)
+        self._arrivals = np.zeros(len(terms.limits), dtype=np.int64)
+        self._rivals_at = np.zeros(self.contents_at_host.shape, dtype=np.int32)
         for guest, host in enumerate(self._origin):
-            self.put(guest, host)
+            self.place(guest, host)
 
-    def kin(self, guest: int) -> NDArray[np.int64]:
+    def common_contents(self, guest: int) -> NDArray[np.int64]:
         """How many contents the guest has in common with each guest: int64 (guests,)."""
-        return self._owners(self._classes[guest])
+        return self._guest_counts(self._classes[guest])
 
-    def open_to(self, guest: int) -> NDArray[np.bool_]:
+    def feasible_hosts(self, guest: int) -> NDArray[np.bool_]:
         """The hosts that may have the guest, which is nowhere: bool (hosts,).
 
         A host over its limit may have what it had, as long as there is nothing else.
@@ -58,54 +58,54 @@ class Arrangement:
         terms = self.terms
         room = self._load + self._memory[guest] <= terms.limits
         origin = self._origin[guest]
-        if self._strangers[origin] == 0:
+        if self._arrivals[origin] == 0:
             room[origin] = True
         if terms.rivals[guest]:
             room &= self._rivals_at[guest] == 0
             # Two of a name that are on one host already: one of them may have gone, and its trace be left.
-            room[origin] |= self._strangers[origin] == 0
+            room[origin] |= self._arrivals[origin] == 0
         return room
 
-    def put(self, guest: int, host: int) -> None:
+    def place(self, guest: int, host: int) -> None:
         """Put a guest that is nowhere on a host."""
         classes = self._classes[guest]
         before = self._count[host, classes]
         self._count[host, classes] = before + 1
-        self.sharing += int(self.found[guest, host])
-        self.found[:, host] += self._owners(classes[before == 0])
-        self._account(guest, host, 1)
+        self.sharing += int(self.contents_at_host[guest, host])
+        self.contents_at_host[:, host] += self._guest_counts(classes[before == 0])
+        self._update_load(guest, host, 1)
         self.host_of[guest] = host
 
-    def take(self, guest: int) -> None:
+    def remove(self, guest: int) -> None:
         """Take a guest out of its host."""
         host = int(self.host_of[guest])
         classes = self._classes[guest]
         after = self._count[host, classes] - 1
         self._count[host, classes] = after
-        self.found[:, host] -= self._owners(classes[after == 0])
-        self.sharing -= int(self.found[guest, host])
-        self._account(guest, host, -1)
-        self.host_of[guest] = NOWHERE
+        self.contents_at_host[:, host] -= self._guest_counts(classes[after == 0])
+        self.sharing -= int(self.contents_at_host[guest, host])
+        self._update_load(guest, host, -1)
+        self.host_of[guest] = UNPLACED
 
-    def arrange(self, hosts: NDArray[np.int64]) -> None:
+    def restore(self, hosts: NDArray[np.int64]) -> None:
         """Put every guest where `hosts` says: an arrangement that was there before."""
         others = np.flatnonzero(self.host_of != hosts).tolist()
         for guest in others:
-            if self.host_of[guest] != NOWHERE:
-                self.take(guest)
+            if self.host_of[guest] != UNPLACED:
+                self.remove(guest)
         for guest in others:
-            self.put(guest, int(hosts[guest]))
+            self.place(guest, int(hosts[guest]))
 
-    def _account(self, guest: int, host: int, sign: int) -> None:
+    def _update_load(self, guest: int, host: int, sign: int) -> None:
         self._load[host] += sign * self._memory[guest]
-        self._strangers[host] += sign * (host != self._origin[guest])
+        self._arrivals[host] += sign * (host != self._origin[guest])
         if rivals := self.terms.rivals[guest]:
             self._rivals_at[list(rivals), host] += sign
 
-    def _owners(self, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _guest_counts(self, classes: NDArray[np.int64]) -> NDArray[np.int64]:
         """The contents in `classes` that each guest has."""
         lengths = self._lengths[classes]
-        owners = self._incidence.owners[gathered(self._incidence.starts[classes], lengths)]
+        owners = self._incidence.guests[gather_slices(self._incidence.starts[classes], lengths)]
         weights = np.repeat(self._incidence.weights[classes], lengths)
         # Sums of floats are exact here: a fleet has fewer than 2^53 pages.
         return np.bincount(owners, weights, minlength=len(self.host_of)).astype(np.int64)

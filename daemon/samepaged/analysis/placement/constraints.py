@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Step", "Terms", "keeps_to"]
+__all__ = ["Constraints", "Step", "is_feasible"]
 
 Step = tuple[int, int]
 """A move: the guest and the host that it goes to, by their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Constraints:
     """Guests and hosts by number. `origin` is int64 (guests,), the host that each is on now; `memory` int64 (guests,)
     and `limits` int64 (hosts,), in one unit. `movable` is bool (guests,).
 
@@ -41,7 +41,7 @@ class Terms:
         """The memory of the guests that each host has now."""
         return self.load_of(self.origin)
 
-    def any_step(self) -> bool:
+    def has_feasible_step(self) -> bool:
         """Whether any guest could be moved now, if there were no rivals."""
         room = self.limits - self.load
         elsewhere = np.arange(len(room)) != self.origin[self.movable, None]
@@ -54,18 +54,18 @@ class Terms:
         return load
 
 
-def keeps_to(terms: Terms, steps: Sequence[Step]) -> bool:
+def is_feasible(constraints: Constraints, steps: Sequence[Step]) -> bool:
     """Whether the steps can be made one after the other."""
-    hosts, load = terms.origin.copy(), terms.load
+    hosts, load = constraints.origin.copy(), constraints.load
     for guest, host in steps:
         if (
-            not terms.movable[guest]
+            not constraints.movable[guest]
             or hosts[guest] == host
-            or load[host] + terms.memory[guest] > terms.limits[host]
-            or any(hosts[rival] == host for rival in terms.rivals[guest])
+            or load[host] + constraints.memory[guest] > constraints.limits[host]
+            or any(hosts[rival] == host for rival in constraints.rivals[guest])
         ):
             return False
-        load[hosts[guest]] -= terms.memory[guest]
-        load[host] += terms.memory[guest]
+        load[hosts[guest]] -= constraints.memory[guest]
+        load[host] += constraints.memory[guest]
         hosts[guest] = host
     return True

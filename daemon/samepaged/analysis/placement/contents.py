@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.sharing.parallel import in_threads, thread_count
+from samepaged.sharing.parallel import map_in_threads, thread_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Incidence", "gathered", "shared_contents", "weighed"]
+__all__ = ["Incidence", "gather_slices", "incidence_of", "shared_contents"]
 
 # Hashes merged at a time, and entries kept before classes of several parts are made one: both bound the memory.
-PART_SIZE: Final = 1 << 19
-MOST_ENTRIES: Final = 1 << 22
+PART_HASHES: Final = 1 << 19
+MAX_ENTRIES: Final = 1 << 22
 HASH_SPACE: Final = 1 << 64
 # Any numbers will do, as long as they are the same in every run: the order of classes decides what a search finds.
 NAMES_SEED: Final = 0x5A3E
@@ -38,31 +38,31 @@ class Incidence:
 
     weights: NDArray[np.int64]
     starts: NDArray[np.int64]
-    owners: NDArray[np.int32]
+    guests: NDArray[np.int32]
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
+    def guest_counts(self) -> NDArray[np.int64]:
         """How many owners each class has: int64 (classes,)."""
         return np.diff(self.starts)
 
     def class_of_entries(self) -> NDArray[np.int64]:
-        """The class that each of `owners` stands for."""
-        return np.repeat(np.arange(len(self.weights)), self.lengths)
+        """The class that each of `guests` stands for."""
+        return np.repeat(np.arange(len(self.weights)), self.guest_counts)
 
-    def chosen(self, classes: NDArray[np.int64] | slice) -> Incidence:
+    def select(self, classes: NDArray[np.int64] | slice) -> Incidence:
         """These classes alone, in this order."""
-        starts, lengths = self.starts[:-1][classes], self.lengths[classes]
-        return _incidence(self.weights[classes], lengths, self.owners[gathered(starts, lengths)])
+        starts, lengths = self.starts[:-1][classes], self.guest_counts[classes]
+        return _incidence(self.weights[classes], lengths, self.guests[gather_slices(starts, lengths)])
 
 
-def gathered(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def gather_slices(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """The indices of several slices, one slice after the other."""
     ends = np.cumsum(lengths)
     return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
 
 
 def shared_contents(
-    sets: Sequence[NDArray[np.uint64]], *, threads: int | None = None, part_size: int = PART_SIZE
+    sets: Sequence[NDArray[np.uint64]], *, threads: int | None = None, part_size: int = PART_HASHES
 ) -> Incidence:
     """The contents that two or more of `sets` have, in classes. Each set is U(V) of a guest: uint64, ascending, each
     hash once.
@@ -71,25 +71,25 @@ def shared_contents(
     neither `threads` nor `part_size` (hashes merged at a time) changes.
     """
     names = np.random.default_rng(NAMES_SEED).integers(0, HASH_SPACE, len(sets), dtype=np.uint64)
-    edges, bits = _edges(sets, part_size)
+    edges, bits = _part_bounds(sets, part_size)
     workers = min(thread_count(threads), max(len(edges) - 1, 1))
 
     def work(worker: int) -> Incidence:
         found: list[Incidence] = []
-        entries, most = 0, MOST_ENTRIES
+        entries, most = 0, MAX_ENTRIES
         for part in range(worker, len(edges) - 1, workers):
-            found.append(_merged([_part(sets, edges[part], edges[part + 1], bits)], names))
-            entries += len(found[-1].owners)
+            found.append(_merge_classes([_part(sets, edges[part], edges[part + 1], bits)], names))
+            entries += len(found[-1].guests)
             if entries > most:
-                found = [_merged(found, names)]
-                entries = len(found[0].owners)
-                most = max(MOST_ENTRIES, 2 * entries)
-        return _merged(found, names)
+                found = [_merge_classes(found, names)]
+                entries = len(found[0].guests)
+                most = max(MAX_ENTRIES, 2 * entries)
+        return _merge_classes(found, names)
 
-    return _merged(in_threads(work, range(workers), workers), names)
+    return _merge_classes(map_in_threads(work, range(workers), workers), names)
 
 
-def weighed(owners: Sequence[tuple[Sequence[int], int]]) -> Incidence:
+def incidence_of(owners: Sequence[tuple[Sequence[int], int]]) -> Incidence:
     """From classes written out: each its owners, ascending, and its weight."""
     lengths = np.array([len(one) for one, _ in owners], dtype=np.int64)
     flat = np.array([owner for one, _ in owners for owner in one], dtype=np.int32)
@@ -102,7 +102,7 @@ def _incidence(weights: NDArray[np.int64], lengths: NDArray[np.int64], owners: N
     return Incidence(weights, starts, owners)
 
 
-def _edges(sets: Sequence[NDArray[np.uint64]], part_size: int) -> tuple[list[int], int]:
+def _part_bounds(sets: Sequence[NDArray[np.uint64]], part_size: int) -> tuple[list[int], int]:
     """Where the parts begin and the last one ends, and the bits that the number of a set takes.
 
     A part is so narrow that its hashes, counted from its edge, leave these bits free. Hashes of a sample, or of 32
@@ -140,19 +140,19 @@ def _part(sets: Sequence[NDArray[np.uint64]], low: int, high: int, bits: int) ->
     return Incidence(np.ones(len(starts) - 1, dtype=np.int64), starts, owners)
 
 
-def _merged(found: Sequence[Incidence], names: NDArray[np.uint64]) -> Incidence:
+def _merge_classes(found: Sequence[Incidence], names: NDArray[np.uint64]) -> Incidence:
     """Classes of the same owners made one, in the order of the hash of their owners."""
     found = [one for one in found if len(one.weights)]
     if not found:
         empty = np.empty(0, dtype=np.int64)
         return _incidence(empty, empty, np.empty(0, dtype=np.int32))
-    owner_sets = np.concatenate([np.add.reduceat(names[one.owners], one.starts[:-1]) for one in found])
+    owner_sets = np.concatenate([np.add.reduceat(names[one.guests], one.starts[:-1]) for one in found])
     order = np.argsort(owner_sets, kind="stable")
     owner_sets = owner_sets[order]
     first = np.flatnonzero(np.append(True, owner_sets[1:] != owner_sets[:-1]))
     weights = np.add.reduceat(np.concatenate([one.weights for one in found])[order], first)
-    lengths = np.concatenate([one.lengths for one in found])
-    owners = np.concatenate([one.owners for one in found]) if len(found) > 1 else found[0].owners
+    lengths = np.concatenate([one.guest_counts for one in found])
+    owners = np.concatenate([one.guests for one in found]) if len(found) > 1 else found[0].guests
     kept = order[first]
     starts = np.cumsum(lengths) - lengths
-    return _incidence(weights, lengths[kept], owners[gathered(starts[kept], lengths[kept])])
+    return _incidence(weights, lengths[kept], owners[gather_slices(starts[kept], lengths[kept])])

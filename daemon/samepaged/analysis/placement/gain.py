@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from samepaged.analysis.placement.constraints import Step, Terms
+    from samepaged.analysis.placement.constraints import Constraints, Step
     from samepaged.analysis.placement.contents import Incidence
 
-__all__ = ["Gains", "gains"]
+__all__ = ["Gains", "count_gains"]
 
 # Hosts times classes that are counted at a time, four bytes each.
-CELLS: Final = 1 << 24
+TABLE_CELLS: Final = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,39 +30,41 @@ class Gains:
     squares: the sum over the contents of the squares of what each gains, for the error of a sample.
     """
 
-    of_steps: NDArray[np.int64]
+    step_gains: NDArray[np.int64]
     before: NDArray[np.int64]
     after: NDArray[np.int64]
-    at_most: int
+    upper_bound: int
     squares: int
 
 
-def gains(incidence: Incidence, terms: Terms, steps: Sequence[Step], *, most_moves: int | None = None) -> Gains:
+def count_gains(
+    incidence: Incidence, terms: Constraints, steps: Sequence[Step], *, max_moves: int | None = None
+) -> Gains:
     """Count what `steps` gain, made one after the other from where the guests are."""
     of_steps = np.zeros(len(steps), dtype=np.int64)
     before, after = np.zeros((2, len(terms.limits)), dtype=np.int64)
     held = np.zeros(len(terms.origin), dtype=np.int64)
     at_most = squares = 0
-    for part in _parts(incidence, CELLS // max(len(terms.limits), 1)):
+    for part in _parts(incidence, TABLE_CELLS // max(len(terms.limits), 1)):
         class_of = part.class_of_entries()
-        counts = _counts(class_of, terms.origin[part.owners], len(terms.limits), len(part.weights))
+        counts = _counts(class_of, terms.origin[part.guests], len(terms.limits), len(part.weights))
         hosts_before = np.count_nonzero(counts, axis=0)
-        np.add.at(held, part.owners, part.weights[class_of])
-        before += _within(counts, part.weights)
-        at_most += int(part.weights @ _most_fewer(part, terms, class_of, hosts_before, most_moves))
-        _make(steps, part, terms, class_of, counts, of_steps)
-        after += _within(counts, part.weights)
+        np.add.at(held, part.guests, part.weights[class_of])
+        before += _inter_sharing(counts, part.weights)
+        at_most += int(part.weights @ _max_reduction(part, terms, class_of, hosts_before, max_moves))
+        _apply_steps(steps, part, terms, class_of, counts, of_steps)
+        after += _inter_sharing(counts, part.weights)
         fewer = hosts_before - np.count_nonzero(counts, axis=0)
         squares += int(part.weights @ fewer**2)
-    if most_moves is not None:
+    if max_moves is not None:
         # A move gains no more than all that its guest has and others have.
-        at_most = min(at_most, most_moves * int(held[terms.movable].max(initial=0)))
+        at_most = min(at_most, max_moves * int(held[terms.movable].max(initial=0)))
     return Gains(of_steps, before, after, at_most, squares)
 
 
 def _parts(incidence: Incidence, size: int) -> Iterator[Incidence]:
     for start in range(0, len(incidence.weights), max(size, 1)):
-        yield incidence.chosen(slice(start, start + max(size, 1)))
+        yield incidence.select(slice(start, start + max(size, 1)))
 
 
 def _counts(class_of: NDArray[np.int64], host_of: NDArray[np.int64], hosts: int, classes: int) -> NDArray[np.int32]:
@@ -71,23 +73,23 @@ def _counts(class_of: NDArray[np.int64], host_of: NDArray[np.int64], hosts: int,
     return flat.astype(np.int32).reshape(hosts, classes)
 
 
-def _within(counts: NDArray[np.int32], weights: NDArray[np.int64]) -> NDArray[np.int64]:
+def _inter_sharing(counts: NDArray[np.int32], weights: NDArray[np.int64]) -> NDArray[np.int64]:
     """S_inter of each host: a content of n of its guests is n - 1 pages that it could do without."""
     found: NDArray[np.int64] = np.maximum(counts - 1, 0) @ weights
     return found
 
 
-def _make(
+def _apply_steps(
     steps: Sequence[Step],
     part: Incidence,
-    terms: Terms,
+    terms: Constraints,
     class_of: NDArray[np.int64],
     counts: NDArray[np.int32],
     of_steps: NDArray[np.int64],
 ) -> None:
-    """Make the steps in `counts`, and add what each gains to `of_steps`."""
-    order = np.argsort(part.owners, kind="stable")
-    cuts = np.searchsorted(part.owners[order], np.arange(len(terms.origin) + 1))
+    """Make the steps in `counts`, and add what each gains to `step_gains`."""
+    order = np.argsort(part.guests, kind="stable")
+    cuts = np.searchsorted(part.guests[order], np.arange(len(terms.origin) + 1))
     at = terms.origin.copy()
     for number, (guest, host) in enumerate(steps):
         classes = class_of[order[cuts[guest] : cuts[guest + 1]]]
@@ -99,21 +101,21 @@ def _make(
         at[guest] = host
 
 
-def _most_fewer(
+def _max_reduction(
     part: Incidence,
-    terms: Terms,
+    terms: Constraints,
     class_of: NDArray[np.int64],
     hosts_before: NDArray[np.int64],
     most_moves: int | None,
 ) -> NDArray[np.int64]:
     """How many fewer hosts each class could be on at best: its owners need memory, and some of them stay."""
-    if not terms.any_step():
+    if not terms.has_feasible_step():
         return np.zeros_like(part.weights)
     room = np.cumsum(np.sort(np.maximum(terms.limits, terms.load))[::-1])
-    memory = np.add.reduceat(terms.memory[part.owners], part.starts[:-1])
+    memory = np.add.reduceat(terms.memory[part.guests], part.starts[:-1])
     needed = np.searchsorted(room, memory) + 1
-    stays = ~terms.movable[part.owners]
-    kept = _counts(class_of[stays], terms.origin[part.owners[stays]], len(terms.limits), len(part.weights))
+    stays = ~terms.movable[part.guests]
+    kept = _counts(class_of[stays], terms.origin[part.guests[stays]], len(terms.limits), len(part.weights))
     needed = np.maximum(needed, np.count_nonzero(kept, axis=0))
     fewer: NDArray[np.int64] = np.maximum(hosts_before - needed, 0)
     if most_moves is not None:

@@ -11,18 +11,18 @@ from samepaged.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from samepaged.traces.trace import About
+    from samepaged.traces.trace import TraceInfo
 
-__all__ = ["hosts_of"]
+__all__ = ["hosts_with_limits"]
 
 
-def hosts_of(guests: Iterable[About], limits: Mapping[str, int], memory: int | None) -> list[Host]:
+def hosts_with_limits(guests: Iterable[TraceInfo], limits: Mapping[str, int], memory: int | None) -> list[Host]:
     """The hosts of these guests, in the order of their names. A host's limit is the first of: that in `limits`;
     `memory`; the host's own, as its newest trace that tells has it; what its guests have now, so that it takes no more.
 
     `limits` and `memory` are in bytes. Raises UsageError where a limit is of a host without guests.
     """
-    of_host: defaultdict[str, list[About]] = defaultdict(list)
+    of_host: defaultdict[str, list[TraceInfo]] = defaultdict(list)
     for about in guests:
         of_host[about.host].append(about)
     for name in limits:
@@ -32,7 +32,7 @@ def hosts_of(guests: Iterable[About], limits: Mapping[str, int], memory: int | N
     return [_host(name, of_host[name], limits.get(name), memory) for name in sorted(of_host)]
 
 
-def _host(name: str, guests: list[About], limit: int | None, memory: int | None) -> Host:
+def _host(name: str, guests: list[TraceInfo], limit: int | None, memory: int | None) -> Host:
     page_size = guests[0].page_size
     if limit is not None:
         return Host(name, limit // page_size, "--limit")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Final
 
-from samepaged.analysis.placement.constraints import keeps_to
+from samepaged.analysis.placement.constraints import is_feasible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from samepaged.analysis.placement.constraints import Step, Terms
+    from samepaged.analysis.placement.constraints import Constraints, Step
 
-__all__ = ["MOST_TRIES", "in_order", "shortened"]
+__all__ = ["MAX_TRIES", "order_moves", "shorten"]
 
-MOST_TRIES: Final = 200
+MAX_TRIES: Final = 200
 
 
-def in_order(
-    terms: Terms, target: NDArray[np.int64], *, most_moves: int | None = None, tries: int = MOST_TRIES
+def order_moves(
+    terms: Constraints, target: NDArray[np.int64], *, max_moves: int | None = None, tries: int = MAX_TRIES
 ) -> list[Step] | None:
-    """Steps from where guests are to `target` (int64 (guests,)), at most `most_moves`; None where none were found.
+    """Steps from where guests are to `target` (int64 (guests,)), at most `max_moves`; None where none were found.
 
     Direct moves are made as long as there are any. Where none is left, each detour is a try, the most promising first.
     """
     wanted: list[int] = target.tolist()
     origin: list[int] = terms.origin.tolist()
     pending = [guest for guest, host in enumerate(wanted) if origin[guest] != host]
-    most = len(wanted) * len(terms.limits) if most_moves is None else most_moves
+    most = len(wanted) * len(terms.limits) if max_moves is None else max_moves
     if len(pending) > most:
         return None
-    yard = _Yard(terms, wanted)
+    yard = _OrderSearch(terms, wanted)
     for priority in yard.priorities():
         steps = yard.search(pending, priority, most, tries)
         if steps is not None:
@@ -45,11 +45,11 @@ def in_order(
     return None
 
 
-def shortened(terms: Terms, steps: Sequence[Step]) -> list[Step]:
+def shorten(terms: Constraints, steps: Sequence[Step]) -> list[Step]:
     """Steps that end where `steps` do, without those on the way that are not needed: circles, and guests that move
     twice where they could go straight to the second host, then or at once.
     """
-    kept = _without_circles(terms, steps)
+    kept = _remove_cycles(terms, steps)
     number = 0
     while number < len(kept):
         guest, _ = kept[number]
@@ -62,7 +62,7 @@ def shortened(terms: Terms, steps: Sequence[Step]) -> list[Step]:
             start = next((to for other, to in reversed(before) if other == guest), int(terms.origin[guest]))
             if start == beyond:
                 shorter = [[*before, *after[:again], *after[again + 1 :]]]
-        better = next((one for one in shorter if keeps_to(terms, one)), None)
+        better = next((one for one in shorter if is_feasible(terms, one)), None)
         if better is None:
             number += 1
         else:
@@ -70,7 +70,7 @@ def shortened(terms: Terms, steps: Sequence[Step]) -> list[Step]:
     return kept
 
 
-def _without_circles(terms: Terms, steps: Sequence[Step]) -> list[Step]:
+def _remove_cycles(terms: Constraints, steps: Sequence[Step]) -> list[Step]:
     at: list[int] = terms.origin.tolist()
     kept: list[Step] = []
     met = {tuple(at): 0}
@@ -87,23 +87,23 @@ def _without_circles(terms: Terms, steps: Sequence[Step]) -> list[Step]:
 class _State:
     """Where the guests are after some steps."""
 
-    __slots__ = ("at", "free", "steps")
+    __slots__ = ("free_memory", "host_of", "steps")
 
     def __init__(self, at: list[int], free: list[int], steps: list[Step]) -> None:
-        self.at, self.free, self.steps = at, free, steps
+        self.host_of, self.free_memory, self.steps = at, free, steps
 
     def copy(self) -> _State:
-        return _State(self.at.copy(), self.free.copy(), self.steps.copy())
+        return _State(self.host_of.copy(), self.free_memory.copy(), self.steps.copy())
 
 
-class _Yard:
+class _OrderSearch:
     """The terms in Python's own numbers, which are faster one at a time."""
 
-    def __init__(self, terms: Terms, wanted: list[int]) -> None:
+    def __init__(self, terms: Constraints, wanted: list[int]) -> None:
         self.terms = terms
         self.memory: list[int] = terms.memory.tolist()
         self.movable: list[bool] = terms.movable.tolist()
-        self.wanted = wanted
+        self.target = wanted
 
     def priorities(self) -> Iterator[Callable[[int], int]]:
         """Which of several possible moves comes first: large guests while there is room, or small ones."""
@@ -116,9 +116,9 @@ class _Yard:
         """Best first: the fewest guests left to move, with the fewest moves made."""
         free = [int(room) for room in self.terms.limits - self.terms.load]
         first = _State(self.terms.origin.tolist(), free, [])
-        left = self.settle(first, sorted(pending, key=priority))
+        left = self.apply_direct_moves(first, sorted(pending, key=priority))
         heap: list[tuple[int, int, _State, list[int]]] = [(0, 0, first, left)]
-        seen = {tuple(first.at)}
+        seen = {tuple(first.host_of)}
         made = 0
         while heap:
             _, _, state, left = heapq.heappop(heap)
@@ -135,14 +135,14 @@ class _Yard:
                 self.move(beyond, guest, host)
                 others = left if guest in left else sorted([*left, guest], key=priority)
                 # Not at once back to where it came from.
-                still = self.settle(beyond, others, last=guest)
-                key = tuple(beyond.at)
+                still = self.apply_direct_moves(beyond, others, last=guest)
+                key = tuple(beyond.host_of)
                 if key not in seen:
                     seen.add(key)
                     heapq.heappush(heap, (2 * len(still) + len(beyond.steps), made, beyond, still))
         return None
 
-    def settle(self, state: _State, left: list[int], last: int | None = None) -> list[int]:
+    def apply_direct_moves(self, state: _State, left: list[int], last: int | None = None) -> list[int]:
         """Make the direct moves that can be made, `last` after the others, and return the guests that wait."""
         if last is not None:
             left = [guest for guest in left if guest != last] + [last]
@@ -150,39 +150,39 @@ class _Yard:
         while moved:
             waiting = []
             for guest in left:
-                if self.takes(state, guest, self.wanted[guest]):
-                    self.move(state, guest, self.wanted[guest])
+                if self.can_move(state, guest, self.target[guest]):
+                    self.move(state, guest, self.target[guest])
                 else:
                     waiting.append(guest)
             moved = len(waiting) < len(left)
             left = waiting
         return left
 
-    def takes(self, state: _State, guest: int, host: int) -> bool:
-        return self.memory[guest] <= state.free[host] and not any(
-            state.at[rival] == host for rival in self.terms.rivals[guest]
+    def can_move(self, state: _State, guest: int, host: int) -> bool:
+        return self.memory[guest] <= state.free_memory[host] and not any(
+            state.host_of[rival] == host for rival in self.terms.rivals[guest]
         )
 
     def move(self, state: _State, guest: int, host: int) -> None:
-        state.free[state.at[guest]] += self.memory[guest]
-        state.free[host] -= self.memory[guest]
-        state.at[guest] = host
+        state.free_memory[state.host_of[guest]] += self.memory[guest]
+        state.free_memory[host] -= self.memory[guest]
+        state.host_of[guest] = host
         state.steps.append((guest, host))
 
     def detours(self, state: _State, left: list[int]) -> Iterator[Step]:
         """Guests that wait, to any host with room; then others, from the hosts that those wait for."""
-        blocked = {self.wanted[guest] for guest in left}
+        blocked = {self.target[guest] for guest in left}
         waiting = set(left)
         others = [
             guest
-            for guest, host in enumerate(state.at)
+            for guest, host in enumerate(state.host_of)
             if self.movable[guest] and host in blocked and guest not in waiting
         ]
-        roomiest = sorted(range(len(state.free)), key=lambda host: -state.free[host])
+        roomiest = sorted(range(len(state.free_memory)), key=lambda host: -state.free_memory[host])
         for guests in (left, others):
             for guest in guests:
                 for host in roomiest:
-                    if state.free[host] < self.memory[guest]:
+                    if state.free_memory[host] < self.memory[guest]:
                         break
-                    if host != state.at[guest] and self.takes(state, guest, host):
+                    if host != state.host_of[guest] and self.can_move(state, guest, host):
                         yield guest, host

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.analysis.placement.constraints import Terms
+from samepaged.analysis.placement.constraints import Constraints
 from samepaged.analysis.placement.contents import shared_contents
-from samepaged.analysis.placement.gain import gains
-from samepaged.analysis.placement.search import Effort, steps_to_better
+from samepaged.analysis.placement.gain import count_gains
+from samepaged.analysis.placement.search import Effort, find_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from samepaged.analysis.placement.contents import Incidence
     from samepaged.analysis.placement.gain import Gains
 
-__all__ = ["Guest", "Host", "HostOutcome", "Move", "Placement", "lowest", "place", "terms_of"]
+__all__ = ["Guest", "Host", "HostOutcome", "Move", "Placement", "constraints_of", "lowest_hashes", "plan_placement"]
 
 # Entries (a class and one of its owners) that a search goes through without a sample.
-MOST_SEARCHED: Final = 1 << 19
+MAX_SEARCHED_CONTENTS: Final = 1 << 19
 MIDDLE: Final = 1 << 63
 
 
@@ -42,7 +42,7 @@ class Guest:
     domain: str
     host: str
     memory_pages: int
-    stays: bool = False
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Host:
 
     name: str
     limit_pages: int
-    limit_from: str
+    limit_origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class HostOutcome:
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Moves in the order in which they are to be made. `gain_pages` is the sum of theirs; no moves within the limits
-    could gain more than `at_most_pages`, and perhaps none as much.
+    could gain more than `upper_bound_pages`, and perhaps none as much.
 
     sample: 1/N of the contents were at hand, and all that is counted in shared pages is scaled by N. gain_error_pages
     is the standard error of the gain then, and 0 where all were. search_sample: moves were looked for in 1/N of them.
@@ -85,20 +85,20 @@ class Placement:
     moves: tuple[Move, ...]
     gain_pages: int
     gain_error_pages: float
-    at_most_pages: int
+    upper_bound_pages: int
     hosts: tuple[HostOutcome, ...]
     sample: int
     search_sample: int
 
 
-def place(
+def plan_placement(
     guests: Sequence[Guest],
     hosts: Sequence[Host],
     sets: Sequence[NDArray[np.uint64]],
     *,
     sample: int = 1,
     search_sample: int | None = None,
-    most_moves: int | None = None,
+    max_moves: int | None = None,
     effort: Effort | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -106,50 +106,50 @@ def place(
     """Propose moves. `sets` has U(V) of each of `guests` (uint64, ascending), or its contents of the lowest 1/`sample`
     of the hashes, as traces have it.
 
-    At most `most_moves` moves are made (None: any number). The search goes through 1/`search_sample` of the contents
+    At most `max_moves` moves are made (None: any number). The search goes through 1/`search_sample` of the contents
     (None: as few as it takes to end in a minute or so); what is proposed is then counted in all of `sets`. The same
     arguments give the same plan.
     """
-    terms = terms_of(guests, hosts)
+    terms = constraints_of(guests, hosts)
     incidence = shared_contents(sets, threads=threads)
     if search_sample is None:
-        over = -(-len(incidence.owners) // MOST_SEARCHED)
+        over = -(-len(incidence.guests) // MAX_SEARCHED_CONTENTS)
         search_sample = sample << max(over - 1, 0).bit_length()
     searched = incidence
     if search_sample > sample:
-        searched = shared_contents([lowest(hashes, search_sample) for hashes in sets], threads=threads)
+        searched = shared_contents([lowest_hashes(hashes, search_sample) for hashes in sets], threads=threads)
     effort = effort or Effort.for_guests(int(np.count_nonzero(terms.movable)))
-    steps = steps_to_better(searched, terms, effort=effort, most_moves=most_moves, seed=seed)
-    steps, found = _worthwhile(incidence, terms, steps, most_moves)
+    steps = find_steps(searched, terms, effort=effort, max_moves=max_moves, seed=seed)
+    steps, found = _best_prefix(incidence, terms, steps, max_moves)
     return Placement(
         moves=tuple(_moves(guests, hosts, terms, steps, found, sample)),
-        gain_pages=int(found.of_steps.sum()) * sample,
+        gain_pages=int(found.step_gains.sum()) * sample,
         gain_error_pages=sample * math.sqrt((1 - 1 / sample) * found.squares),
-        at_most_pages=found.at_most * sample,
+        upper_bound_pages=found.upper_bound * sample,
         hosts=tuple(_outcomes(hosts, terms, steps, found, sample)),
         sample=sample,
         search_sample=max(search_sample, sample),
     )
 
 
-def terms_of(guests: Sequence[Guest], hosts: Sequence[Host]) -> Terms:
+def constraints_of(guests: Sequence[Guest], hosts: Sequence[Host]) -> Constraints:
     """Guests and hosts by number, memory in pages."""
     number = {host.name: index for index, host in enumerate(hosts)}
     of_name: dict[str, list[int]] = {}
     for index, guest in enumerate(guests):
         of_name.setdefault(guest.domain, []).append(index)
-    return Terms(
+    return Constraints(
         origin=np.array([number[guest.host] for guest in guests], dtype=np.int64),
         memory=np.array([guest.memory_pages for guest in guests], dtype=np.int64),
         limits=np.array([host.limit_pages for host in hosts], dtype=np.int64),
-        movable=np.array([not guest.stays for guest in guests], dtype=np.bool_),
+        movable=np.array([not guest.pinned for guest in guests], dtype=np.bool_),
         rivals=tuple(
             tuple(other for other in of_name[guest.domain] if other != index) for index, guest in enumerate(guests)
         ),
     )
 
 
-def lowest(hashes: NDArray[np.uint64], sample: int) -> NDArray[np.uint64]:
+def lowest_hashes(hashes: NDArray[np.uint64], sample: int) -> NDArray[np.uint64]:
     """Those of the lowest 1/`sample` of the hashes as signed numbers (`threshold`): a view, ascending as they are."""
     if sample == 1:
         return hashes
@@ -157,31 +157,31 @@ def lowest(hashes: NDArray[np.uint64], sample: int) -> NDArray[np.uint64]:
     return hashes[np.searchsorted(hashes, bounds[0]) : np.searchsorted(hashes, bounds[1], side="right")]
 
 
-def _worthwhile(
-    incidence: Incidence, terms: Terms, steps: list[Step], most_moves: int | None
+def _best_prefix(
+    incidence: Incidence, terms: Constraints, steps: list[Step], most_moves: int | None
 ) -> tuple[list[Step], Gains]:
     """The steps up to where they have gained most, and what they gain."""
-    found = gains(incidence, terms, steps, most_moves=most_moves)
-    totals = np.cumsum(np.append(0, found.of_steps))
+    found = count_gains(incidence, terms, steps, max_moves=most_moves)
+    totals = np.cumsum(np.append(0, found.step_gains))
     best = int(np.argmax(totals))
     if best == len(steps):
         return steps, found
-    return steps[:best], gains(incidence, terms, steps[:best], most_moves=most_moves)
+    return steps[:best], count_gains(incidence, terms, steps[:best], max_moves=most_moves)
 
 
 def _moves(
-    guests: Sequence[Guest], hosts: Sequence[Host], terms: Terms, steps: Sequence[Step], found: Gains, sample: int
+    guests: Sequence[Guest], hosts: Sequence[Host], terms: Constraints, steps: Sequence[Step], found: Gains, sample: int
 ) -> list[Move]:
     at = terms.origin.tolist()
     moves = []
-    for (guest, host), gain in zip(steps, found.of_steps.tolist(), strict=True):
+    for (guest, host), gain in zip(steps, found.step_gains.tolist(), strict=True):
         moves.append(Move(guests[guest].domain, hosts[at[guest]].name, hosts[host].name, gain * sample))
         at[guest] = host
     return moves
 
 
 def _outcomes(
-    hosts: Sequence[Host], terms: Terms, steps: Sequence[Step], found: Gains, sample: int
+    hosts: Sequence[Host], terms: Constraints, steps: Sequence[Step], found: Gains, sample: int
 ) -> list[HostOutcome]:
     at = terms.origin.copy()
     for guest, host in steps:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from samepaged.analysis.placement.plan import HostOutcome, Placement
-    from samepaged.traces import About
+    from samepaged.traces import TraceInfo
 
 __all__ = ["document", "text_lines"]
 
@@ -24,7 +24,7 @@ LIMITS: Final = {
 }
 
 
-def document(placement: Placement, abouts: Sequence[About]) -> dict[str, Any]:
+def document(placement: Placement, abouts: Sequence[TraceInfo]) -> dict[str, Any]:
     """The JSON object. `abouts` describe the traces."""
     page_size = abouts[0].page_size
     return {
@@ -41,12 +41,12 @@ def document(placement: Placement, abouts: Sequence[About]) -> dict[str, Any]:
         ],
         "gain_pages": placement.gain_pages,
         "gain_error_pages": round(placement.gain_error_pages),
-        "at_most_pages": placement.at_most_pages,
+        "at_most_pages": placement.upper_bound_pages,
         "hosts": [
             {
                 "host": one.host.name,
                 "limit_bytes": one.host.limit_pages * page_size,
-                "limit_from": one.host.limit_from,
+                "limit_from": one.host.limit_origin,
                 "memory_bytes_before": one.memory_pages[0] * page_size,
                 "memory_bytes_after": one.memory_pages[1] * page_size,
                 "inter_sharing_pages_before": one.inter_sharing_pages[0],
@@ -57,7 +57,7 @@ def document(placement: Placement, abouts: Sequence[About]) -> dict[str, Any]:
     }
 
 
-def text_lines(placement: Placement, abouts: Sequence[About]) -> Iterator[str]:
+def text_lines(placement: Placement, abouts: Sequence[TraceInfo]) -> Iterator[str]:
     """The text, in lines. `abouts` describe the traces."""
     page_size = abouts[0].page_size
 
@@ -72,12 +72,12 @@ def text_lines(placement: Placement, abouts: Sequence[About]) -> Iterator[str]:
         yield f"{_moves(len(placement.moves))} {shown(placement.gain_pages)}{error} of inter-VM sharing."
     else:
         yield "No moves were found that gain inter-VM sharing within the limits."
-    yield f"More than {shown(placement.at_most_pages)} cannot be gained within the limits."
+    yield f"More than {shown(placement.upper_bound_pages)} cannot be gained within the limits."
     if placement.sample > 1:
         yield f"The traces have 1/{placement.sample} of the contents: shared memory is an estimate."
     elif placement.search_sample > 1:
         yield f"Moves were looked for in 1/{placement.search_sample} of the contents, and counted in all."
-    if any(one.host.limit_from == "now" for one in placement.hosts):
+    if any(one.host.limit_origin == "now" for one in placement.hosts):
         yield "Hosts of unknown memory take no more than they have now; give --memory or --limit."
     times = [about.scanned_at for about in abouts]
     yield f"Traces from {utc(min(times))} to {utc(max(times))}."
@@ -93,4 +93,4 @@ def _moves(count: int) -> str:
 def _outcome(one: HostOutcome, page_size: int) -> tuple[str, ...]:
     amounts = (*one.memory_pages, one.host.limit_pages, *one.inter_sharing_pages)
     over = ", which it is over" if one.memory_pages[1] > one.host.limit_pages else ""
-    return one.host.name, *(size(pages * page_size) for pages in amounts), LIMITS[one.host.limit_from] + over
+    return one.host.name, *(size(pages * page_size) for pages in amounts), LIMITS[one.host.limit_origin] + over

@@ -14,33 +14,33 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from samepaged.analysis.placement.arrangement import Arrangement
-from samepaged.analysis.placement.move_order import MOST_TRIES, in_order, shortened
+from samepaged.analysis.placement.move_order import MAX_TRIES, order_moves, shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from samepaged.analysis.placement.constraints import Step, Terms
+    from samepaged.analysis.placement.constraints import Constraints, Step
     from samepaged.analysis.placement.contents import Incidence
 
-__all__ = ["Effort", "steps_to_better"]
+__all__ = ["Effort", "find_steps"]
 
 # The guests that a step takes out, at most; how often the best host is passed over; the share of a guest's sharing that
 # a step may lose at first, and at last.
-MOST_TAKEN: Final = 10
-PASSED_OVER: Final = 0.05
-WARM: Final = 0.1
-COLD: Final = 0.0005
+MAX_REMOVED_GUESTS: Final = 10
+BLINK_RATE: Final = 0.05
+INITIAL_TEMPERATURE: Final = 0.1
+FINAL_TEMPERATURE: Final = 0.0005
 # A search that walks wanders, too: half of its steps are a few moves that can be made, whatever they bring, and it may
 # lose more, since in narrow places the way to what is better leads through what is worse.
-WANDERED: Final = 0.5
-WARM_WALK: Final = 0.5
+RANDOM_WALK_RATE: Final = 0.5
+WALK_INITIAL_TEMPERATURE: Final = 0.5
 # A better arrangement is one only if there is a way to it. That is looked for now and then, and not at each step.
-LOOK_EVERY: Final = 16
+PATH_CHECK_STEPS: Final = 16
 # Fewer guests than this can have more rounds, each of them being short.
-FEW: Final = 50
+SMALL_FLEET_GUESTS: Final = 50
 # Tries for the way of one step, where the search walks, and the length from which its path is no way to be proposed.
-SHORT_WAY: Final = 20
-LONG_WAY: Final = 400
+STEP_TRIES: Final = 20
+MAX_PATH_STEPS: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +49,23 @@ class Effort:
 
     steps: int
     rounds: int = 2
-    tries: int = MOST_TRIES
+    tries: int = MAX_TRIES
 
     @classmethod
     def for_guests(cls, movable: int) -> Effort:
         """Enough for as many guests that may move; few of them can have more."""
-        return cls(steps=1000 + 20 * movable, rounds=4 if movable < FEW else 2)
+        return cls(steps=1000 + 20 * movable, rounds=4 if movable < SMALL_FLEET_GUESTS else 2)
 
 
-def steps_to_better(
-    incidence: Incidence, terms: Terms, *, effort: Effort, most_moves: int | None = None, seed: int = 0
+def find_steps(
+    incidence: Incidence, terms: Constraints, *, effort: Effort, max_moves: int | None = None, seed: int = 0
 ) -> list[Step]:
     """Steps, in an order in which each keeps to the terms, to the best arrangement found; none where none is better.
 
     The same for the same arguments.
     """
     movable = np.flatnonzero(terms.movable)
-    if not len(incidence.weights) or len(terms.limits) < 2 or not len(movable) or most_moves == 0:  # noqa: PLR2004
+    if not len(incidence.weights) or len(terms.limits) < 2 or not len(movable) or max_moves == 0:  # noqa: PLR2004
         return []
     best: list[Step] = []
     score = 0
@@ -73,11 +73,11 @@ def steps_to_better(
     for number in range(effort.rounds):
         random = np.random.default_rng([seed, number])
         # Where there was no way to what a search found, the next one goes only where it has a way.
-        search = _Search(incidence, terms, movable, most_moves, random, walks=barred)
+        search = _Search(incidence, terms, movable, max_moves, random, walks=barred)
         search.run(effort)
-        barred = barred or search.missed > search.reached
-        if search.reached > score:
-            best, score = search.steps, search.reached
+        barred = barred or search.unreachable_score > search.best_score
+        if search.best_score > score:
+            best, score = search.steps, search.best_score
     return best
 
 
@@ -87,7 +87,7 @@ class _Search:
     def __init__(
         self,
         incidence: Incidence,
-        terms: Terms,
+        terms: Constraints,
         movable: NDArray[np.int64],
         most_moves: int | None,
         random: np.random.Generator,
@@ -96,102 +96,102 @@ class _Search:
     ) -> None:
         self.terms = terms
         self.movable = movable
-        self.most_away = len(movable) if most_moves is None else min(most_moves, len(movable))
-        self.most_moves = most_moves
+        self.max_moved = len(movable) if most_moves is None else min(most_moves, len(movable))
+        self.max_moves = most_moves
         self.random = random
         self.arrangement = Arrangement(incidence, terms)
         self.unit = len(terms.origin) + 1
         self.sharing = self.arrangement.sharing
-        self.away = 0
-        self.reached = 0
+        self.moved = 0
+        self.best_score = 0
         self.steps: list[Step] = []
-        self.missed = 0
-        self.walks = walks
+        self.unreachable_score = 0
+        self.keeps_path = walks
         self.path: list[Step] = []
 
     def score(self) -> int:
-        return (self.arrangement.sharing - self.sharing) * self.unit - self.away
+        return (self.arrangement.sharing - self.sharing) * self.unit - self.moved
 
     def run(self, effort: Effort) -> None:
         arrangement = self.arrangement
-        typical = self.unit * float(arrangement.found[self.movable].max(axis=1).mean())
-        warm = WARM_WALK if self.walks else WARM
+        typical = self.unit * float(arrangement.contents_at_host[self.movable].max(axis=1).mean())
+        warm = WALK_INITIAL_TEMPERATURE if self.keeps_path else INITIAL_TEMPERATURE
         score = tried = 0
         unseen: tuple[int, NDArray[np.int64], list[Step]] | None = None
         for number in range(effort.steps):
-            warmth = typical * warm * (COLD / warm) ** (number / effort.steps)
+            warmth = typical * warm * (FINAL_TEMPERATURE / warm) ** (number / effort.steps)
             before = arrangement.host_of.copy()
-            away = self.away
-            wanders = self.walks and self.random.random() < WANDERED
-            changed = self.wander() if wanders else self.exchange(self.chosen())
+            away = self.moved
+            wanders = self.keeps_path and self.random.random() < RANDOM_WALK_RATE
+            changed = self.random_walk() if wanders else self.recreate(self.ruin())
             after = self.score() if changed else None
             if (
                 after is None
                 or after < score - warmth * self.random.exponential()
-                or (self.walks and not self.walk(before))
+                or (self.keeps_path and not self.extend_path(before))
             ):
-                arrangement.arrange(before)
-                self.away = away
+                arrangement.restore(before)
+                self.moved = away
                 continue
             score = after
-            if score > max(self.reached, tried):
-                unseen, tried = (score, arrangement.host_of.copy(), self.path[:LONG_WAY]), score
-            if unseen is not None and (number % LOOK_EVERY == 0 or number >= effort.steps - 1):
-                if not self.look(*unseen, effort.tries):
-                    tried = self.reached
+            if score > max(self.best_score, tried):
+                unseen, tried = (score, arrangement.host_of.copy(), self.path[:MAX_PATH_STEPS]), score
+            if unseen is not None and (number % PATH_CHECK_STEPS == 0 or number >= effort.steps - 1):
+                if not self.record_if_reachable(*unseen, effort.tries):
+                    tried = self.best_score
                 unseen = None
         if unseen is not None:
-            self.look(*unseen, effort.tries)
+            self.record_if_reachable(*unseen, effort.tries)
 
-    def look(self, score: int, hosts: NDArray[np.int64], path: list[Step], tries: int) -> bool:
+    def record_if_reachable(self, score: int, hosts: NDArray[np.int64], path: list[Step], tries: int) -> bool:
         """Look for a way to `hosts`, and remember it: straight, or by way of the best so far, or that of the walk."""
-        most = len(hosts) * len(self.terms.limits) if self.most_moves is None else self.most_moves
-        steps = in_order(self.terms, hosts, most_moves=most, tries=tries)
+        most = len(hosts) * len(self.terms.limits) if self.max_moves is None else self.max_moves
+        steps = order_moves(self.terms, hosts, max_moves=most, tries=tries)
         if steps is None and self.steps:
             middle = self.terms.origin.copy()
             for guest, host in self.steps:
                 middle[guest] = host
-            onwards = in_order(replace(self.terms, origin=middle), hosts, most_moves=most, tries=tries)
-            steps = onwards and shortened(self.terms, [*self.steps, *onwards])
-        if steps is None and 0 < len(path) < LONG_WAY:
-            steps = shortened(self.terms, path)
+            onwards = order_moves(replace(self.terms, origin=middle), hosts, max_moves=most, tries=tries)
+            steps = onwards and shorten(self.terms, [*self.steps, *onwards])
+        if steps is None and 0 < len(path) < MAX_PATH_STEPS:
+            steps = shorten(self.terms, path)
         if steps is None or len(steps) > most:
-            self.missed = max(self.missed, score)
+            self.unreachable_score = max(self.unreachable_score, score)
             return False
-        self.steps, self.reached = steps, score
+        self.steps, self.best_score = steps, score
         return True
 
-    def walk(self, before: NDArray[np.int64]) -> bool:
+    def extend_path(self, before: NDArray[np.int64]) -> bool:
         """Go on from `before` to what is arranged now, if there is a way."""
         after = self.arrangement.host_of
-        steps = in_order(replace(self.terms, origin=before), after, tries=SHORT_WAY)
+        steps = order_moves(replace(self.terms, origin=before), after, tries=STEP_TRIES)
         self.path += steps or []
         return steps is not None
 
-    def wander(self) -> bool:
+    def random_walk(self) -> bool:
         """Make a few moves that can be made, whatever they bring."""
         arrangement, terms, random = self.arrangement, self.terms, self.random
         changed = False
         for _ in range(int(random.integers(1, 5))):
             guest = int(random.choice(self.movable))
             here, origin = int(arrangement.host_of[guest]), int(terms.origin[guest])
-            arrangement.take(guest)
-            room = arrangement.open_to(guest)
+            arrangement.remove(guest)
+            room = arrangement.feasible_hosts(guest)
             room[here] = False
-            away = self.away - int(here != origin)
-            if away >= self.most_away:
+            away = self.moved - int(here != origin)
+            if away >= self.max_moved:
                 room &= np.arange(len(room)) == origin
             there = np.flatnonzero(room)
             host = int(random.choice(there)) if len(there) else here
-            arrangement.put(guest, host)
-            self.away = away + int(host != origin)
+            arrangement.place(guest, host)
+            self.moved = away + int(host != origin)
             changed = changed or host != here
         return changed
 
-    def chosen(self) -> list[int]:
+    def ruin(self) -> list[int]:
         """Guests to take out."""
         random, movable, host_of = self.random, self.movable, self.arrangement.host_of
-        count = min(int(random.integers(1, MOST_TAKEN + 1)), len(movable))
+        count = min(int(random.integers(1, MAX_REMOVED_GUESTS + 1)), len(movable))
         way = random.random()
         if way < 0.3:  # noqa: PLR2004 - one of three ways
             chosen = random.choice(movable, count, replace=False)
@@ -199,40 +199,40 @@ class _Search:
             first = int(random.choice(movable))
             if way < 0.65:  # noqa: PLR2004
                 # Those of its host, and of one where it would find much.
-                found = self.arrangement.found[first] * random.random(len(self.terms.limits))
+                found = self.arrangement.contents_at_host[first] * random.random(len(self.terms.limits))
                 found[host_of[first]] = -1
                 hosts = host_of[movable]
                 near = movable[(hosts == host_of[first]) | (hosts == np.argmax(found))]
                 chosen = random.choice(near, min(count, len(near)), replace=False)
             else:
-                kin = self.arrangement.kin(first)[movable] * (random.random() + random.random(len(movable)))
+                kin = self.arrangement.common_contents(first)[movable] * (random.random() + random.random(len(movable)))
                 chosen = movable[np.argsort(-kin)[:count]]
         return [int(guest) for guest in chosen]
 
-    def exchange(self, guests: list[int]) -> bool:
+    def recreate(self, guests: list[int]) -> bool:
         """Take guests out and put them back, one after the other; False, with some nowhere, where there is no room."""
         arrangement, terms, random = self.arrangement, self.terms, self.random
         for guest in guests:
-            self.away -= int(arrangement.host_of[guest] != terms.origin[guest])
-            arrangement.take(guest)
+            self.moved -= int(arrangement.host_of[guest] != terms.origin[guest])
+            arrangement.remove(guest)
         way = random.integers(4)
         if way == 0:
             random.shuffle(guests)
         elif way == 1:
             guests.sort(key=lambda guest: -int(terms.memory[guest]))
         elif way == 2:  # noqa: PLR2004 - one of four ways
-            guests.sort(key=lambda guest: -int(arrangement.found[guest].max()))
+            guests.sort(key=lambda guest: -int(arrangement.contents_at_host[guest].max()))
         else:
-            kin = arrangement.kin(guests[0])
+            kin = arrangement.common_contents(guests[0])
             guests.sort(key=lambda guest: -int(kin[guest]))
         # Nobody finds anything on an empty host: one goes there by chance, so that its kin finds that one.
         pioneers = way == 3  # noqa: PLR2004
         for guest in guests:
-            room = arrangement.open_to(guest)
+            room = arrangement.feasible_hosts(guest)
             origin = int(terms.origin[guest])
-            if self.away >= self.most_away:
+            if self.moved >= self.max_moved:
                 room &= np.arange(len(room)) == origin
-            value = arrangement.found[guest] * self.unit
+            value = arrangement.contents_at_host[guest] * self.unit
             value[origin] += 1
             value[~room] = -1
             host = int(np.argmax(value))
@@ -240,10 +240,10 @@ class _Search:
                 return False
             if pioneers:
                 host, pioneers = int(random.choice(np.flatnonzero(room))), False
-            elif random.random() < PASSED_OVER:
+            elif random.random() < BLINK_RATE:
                 value[host] = -1
                 second = int(np.argmax(value))
                 host = second if value[second] >= 0 else host
-            arrangement.put(guest, host)
-            self.away += int(host != origin)
+            arrangement.place(guest, host)
+            self.moved += int(host != origin)
         return True

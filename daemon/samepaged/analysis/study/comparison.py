@@ -17,7 +17,7 @@ from samepaged.analysis.study.groups import inter_sharing
 from samepaged.analysis.study.guests import guests_of
 from samepaged.analysis.study.hash_reader import HashReader
 from samepaged.analysis.study.min_avg_max import MinAvgMax
-from samepaged.analysis.study.sampling import all_groups, drawn_guests, number_of_groups
+from samepaged.analysis.study.sampling import all_groups, number_of_groups, sample_groups
 from samepaged.analysis.study.table import Table
 from samepaged.errors import TraceError
 from samepaged.escape import printable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from samepaged.analysis.study.guests import Guest, TraceRef
-    from samepaged.analysis.study.pairs import Hashes
+    from samepaged.analysis.study.pairs import TraceHashes
     from samepaged.traces.metadata import TraceFile
 
 __all__ = ["KINDS", "Comparison", "SetSharing", "compare"]
@@ -35,16 +35,16 @@ __all__ = ["KINDS", "Comparison", "SetSharing", "compare"]
 KINDS: Final = ("total", "self", "inter")
 # Groups that are looked at in each set, at most, and traces of one guest that are taken for as many guests.
 _GROUPS: Final = 60
-_MOST_MEMBERS: Final = 8
+_MAX_MEMBERS: Final = 8
 # With fewer, a group without one of its members is no group.
-_FEWEST_TO_LEAVE_ONE: Final = 3
+_MIN_TO_LEAVE_ONE_OUT: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class SetSharing:
     """One set: `groups` of its `possible` groups of so many traces, and their sharing in pages, by `KINDS`."""
 
-    place: str
+    path: str
     domains: tuple[str, ...]
     traces: int
     groups: int
@@ -54,7 +54,7 @@ class SetSharing:
 
 @dataclass(frozen=True, slots=True)
 class _Members:
-    of: tuple[list[Sequence[TraceRef]], list[Sequence[TraceRef]]]
+    by_set: tuple[list[Sequence[TraceRef]], list[Sequence[TraceRef]]]
     left_out: tuple[str, ...]
     of_traces: bool
     in_common: bool
@@ -97,7 +97,7 @@ class Comparison:
             "left_out": list(self.left_out),
             "sets": [
                 {
-                    "directory": one.place,
+                    "directory": one.path,
                     "domains": list(one.domains),
                     "traces": one.traces,
                     "groups": one.groups,
@@ -129,7 +129,7 @@ class Comparison:
         return Table(
             key="fig14-reduction",
             figure="Figure 14",
-            title=f"reduction of sharing from {printable(first.place)} to {printable(second.place)}",
+            title=f"reduction of sharing from {printable(first.path)} to {printable(second.path)}",
             headings=("sharing", "first", "second", "reduction", "min", "max"),
             rows=tuple(self._row(kind) for kind in KINDS),
             note=" ".join(notes),
@@ -145,43 +145,43 @@ class Comparison:
 
 
 def compare(
-    places: tuple[str, str], files: tuple[Sequence[TraceFile], Sequence[TraceFile]], *, seed: int = 0
+    paths: tuple[str, str], files: tuple[Sequence[TraceFile], Sequence[TraceFile]], *, seed: int = 0
 ) -> Comparison:
-    """Compare two surveys, of the directories `places`. Raises TraceError where they are of different kinds, or where
+    """Compare two surveys, of the directories `paths`. Raises TraceError where they are of different kinds, or where
     one has a single guest that the other, of several, does not have.
     """
     sets = guests_of(files[0]), guests_of(files[1])
     traces = [guests[0].traces[0] for guests in sets]
-    kinds = [(ref.about.page_size, ref.about.hash_bits, ref.file.sample) for ref in traces]
+    kinds = [(ref.info.page_size, ref.info.hash_bits, ref.file.sample) for ref in traces]
     if kinds[0] != kinds[1]:
         what = "page size {}, hash bits {} and sample {}"
         raise TraceError(
-            places[1],
-            f"has traces of {what.format(*kinds[1])}, {places[0]} of {what.format(*kinds[0])}",
+            paths[1],
+            f"has traces of {what.format(*kinds[1])}, {paths[0]} of {what.format(*kinds[0])}",
             "compare traces of one kind",
         )
-    chosen = _members(places, sets)
-    members = chosen.of
+    chosen = _members(paths, sets)
+    members = chosen.by_set
     size = min(len(one) for one in members)
     if chosen.of_traces:
-        size = min(size, _MOST_MEMBERS)
+        size = min(size, _MAX_MEMBERS)
     less: list[list[dict[str, int]]] = []
     with HashReader() as reader:
         # The same draws: where the sets are alike, groups of the same guests are compared.
         found = [_groups(one, size, reader, np.random.default_rng(seed)) for one in members]
-        less_one = size >= _FEWEST_TO_LEAVE_ONE and all(len(groups) == 1 for groups in found)
+        less_one = size >= _MIN_TO_LEAVE_ONE_OUT and all(len(groups) == 1 for groups in found)
         if less_one:
             less = [_groups(one, size - 1, reader, np.random.default_rng(seed)) for one in members]
     told = [
         SetSharing(
-            place=place,
+            path=place,
             domains=tuple(guest.name for guest in guests),
             traces=sum(len(guest.traces) for guest in guests),
             groups=len(groups),
             possible=number_of_groups([len(traces) for traces in one], size),
             sharing={kind: MinAvgMax.of(group[kind] for group in groups) for kind in KINDS},
         )
-        for place, guests, groups, one in zip(places, sets, found, members, strict=True)
+        for place, guests, groups, one in zip(paths, sets, found, members, strict=True)
     ]
     return Comparison(
         page_size=kinds[0][0],
@@ -199,7 +199,7 @@ def compare(
 
 def _members(places: tuple[str, str], sets: tuple[tuple[Guest, ...], tuple[Guest, ...]]) -> _Members:
     """What groups are made of in each set: guests, with the traces that each has."""
-    pairs = _in_common(*sets)
+    pairs = _common_guests(*sets)
     if not pairs and 1 in (len(sets[0]), len(sets[1])) and len(sets[0]) != len(sets[1]):
         raise TraceError(
             places[1],
@@ -217,13 +217,13 @@ def _members(places: tuple[str, str], sets: tuple[tuple[Guest, ...], tuple[Guest
     return _Members((list(members[0]), list(members[1])), tuple(sorted(left_out)), of_traces, in_common=True)
 
 
-def _in_common(first: Sequence[Guest], second: Sequence[Guest]) -> list[tuple[Guest, Guest]]:
+def _common_guests(first: Sequence[Guest], second: Sequence[Guest]) -> list[tuple[Guest, Guest]]:
     """The guests that both sets have, by name: the same domain of the same host, else of another.
 
     A guest's name in a set depends on who else is in it, and says nothing.
     """
     keys: tuple[Callable[[Guest], object], ...] = (
-        lambda guest: (guest.host, guest.domain, guest.traces[-1].about.uuid),
+        lambda guest: (guest.host, guest.domain, guest.traces[-1].info.uuid),
         lambda guest: (guest.host, guest.domain),
         lambda guest: guest.domain,
     )
@@ -238,7 +238,7 @@ def _in_common(first: Sequence[Guest], second: Sequence[Guest]) -> list[tuple[Gu
 
 
 def _groups(
-    members: Sequence[Sequence[TraceRef]], size: int, reader: Hashes, random: np.random.Generator
+    members: Sequence[Sequence[TraceRef]], size: int, reader: TraceHashes, random: np.random.Generator
 ) -> list[dict[str, int]]:
     """The sharing of groups of `size` members: all groups, or so many at random."""
     counts = [len(traces) for traces in members]
@@ -247,12 +247,12 @@ def _groups(
     else:
         chosen = [
             tuple((at, int(random.integers(counts[at]))) for at in group)
-            for group in drawn_guests(counts, size, _GROUPS, random)
+            for group in sample_groups(counts, size, _GROUPS, random)
         ]
     groups = [[members[member][at] for member, at in group] for group in chosen]
     found = []
-    for refs, sets in zip(groups, reader.each(groups), strict=True):
-        own = sum(ref.about.duplicate_pages for ref in refs)
+    for refs, sets in zip(groups, reader.hash_lists(groups), strict=True):
+        own = sum(ref.info.duplicate_pages for ref in refs)
         inter = inter_sharing(sets) * refs[0].file.sample
         found.append({"total": own + inter, "self": own, "inter": inter})
     return found

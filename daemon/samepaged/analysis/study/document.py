@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from samepaged.traces.collisions import expected_self, expected_shared
+from samepaged.traces.collisions import expected_self_collisions, expected_shared_collisions
 from samepaged.traces.trace import utc
 
 if TYPE_CHECKING:
     from samepaged.analysis.study.groups import GroupSharing
-    from samepaged.analysis.study.labels import ByPlatform
+    from samepaged.analysis.study.labels import PlatformSharing
     from samepaged.analysis.study.pairs import PairSharing
     from samepaged.analysis.study.self_sharing import SelfSharing
-    from samepaged.analysis.study.stability import Lasting
+    from samepaged.analysis.study.stability import Stability
     from samepaged.analysis.study.study import Study
 
 __all__ = ["document"]
@@ -27,7 +27,7 @@ def document(study: Study) -> dict[str, Any]:
         "hash_bits": study.hash_bits,
         "sample": study.sample,
         "traces": study.traces,
-        "pairs_limit": study.most_pairs,
+        "pairs_limit": study.max_pairs,
         "seed": study.seed,
         "domains": [_guest(guest, study.hash_bits) for guest in study.guests],
         "pairs": [_pair(pair) for pair in study.pairs],
@@ -42,17 +42,17 @@ def document(study: Study) -> dict[str, Any]:
             }
             for one in study.page_sizes
         ],
-        "stability": [_lasting(one) for one in study.lasting],
+        "stability": [_stability(one) for one in study.stability],
     }
     if study.hash_bits < 64:  # noqa: PLR2004 - whole hashes do not collide
         distinct = {guest.domain: round(guest.distinct.avg) for guest in study.guests}
         for pair in found["pairs"]:
             first, second = (distinct[name] for name in pair["domains"])
-            pair["inter_sharing_collisions_pages"] = expected_shared(first, second, study.hash_bits)
+            pair["inter_sharing_collisions_pages"] = expected_shared_collisions(first, second, study.hash_bits)
     if study.platforms is not None:
         found["platforms"] = _platforms(study.platforms)
-    if study.sources is not None:
-        found["sources"] = study.sources.document()
+    if study.attribution is not None:
+        found["sources"] = study.attribution.document()
     return found
 
 
@@ -70,7 +70,7 @@ def _guest(guest: SelfSharing, hash_bits: int) -> dict[str, Any]:
         "distinct_pages": guest.distinct.document(),
     }
     if hash_bits < 64:  # noqa: PLR2004 - whole hashes do not collide
-        expected = expected_self(round(guest.distinct.avg), hash_bits)
+        expected = expected_self_collisions(round(guest.distinct.avg), hash_bits)
         found["self_sharing_collisions_pages"] = None if math.isinf(expected) else expected
     return found
 
@@ -107,7 +107,7 @@ def _group(group: GroupSharing) -> dict[str, Any]:
     }
 
 
-def _lasting(one: Lasting) -> dict[str, Any]:
+def _stability(one: Stability) -> dict[str, Any]:
     return {
         "domain": one.domain,
         "lag_traces": one.lag,
@@ -118,7 +118,7 @@ def _lasting(one: Lasting) -> dict[str, Any]:
     }
 
 
-def _platforms(found: ByPlatform) -> dict[str, Any]:
+def _platforms(found: PlatformSharing) -> dict[str, Any]:
     return {
         "self_sharing": [
             {
@@ -128,7 +128,7 @@ def _platforms(found: ByPlatform) -> dict[str, Any]:
                 "self_sharing_pages": one.self_pages,
                 "self_sharing_ratio": one.self_ratio,
             }
-            for one in found.own
+            for one in found.self_sharing
         ],
         "pairs": [
             {

@@ -28,18 +28,18 @@ __all__ = [
     "COLOURS",
     "INK",
     "INTER",
-    "ROW",
+    "ROW_INCHES",
     "SELF",
-    "Bar",
-    "Drawn",
-    "Range",
-    "bars",
+    "BarRow",
+    "RangeRow",
+    "RenderedFigure",
     "canvas",
-    "drawn",
+    "draw_bars",
+    "draw_ranges",
     "height_of",
     "label",
     "percent_axis",
-    "ranges",
+    "render",
 ]
 
 SELF: Final = "#0b6bb8"
@@ -59,9 +59,9 @@ COLOURS: Final = (
     "#117733",
     "#999933",
 )
-LONGEST_LABEL: Final = 30
-WIDTH: Final = 9.0
-ROW: Final = 0.3
+MAX_LABEL_CHARS: Final = 30
+WIDTH_INCHES: Final = 9.0
+ROW_INCHES: Final = 0.3
 STYLE: Final[dict[str, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "samepaged",
@@ -88,7 +88,7 @@ STYLE: Final[dict[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class RangeRow:
     """A row: its name, its spread, and what is written behind it."""
 
     name: str
@@ -97,7 +97,7 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class BarRow:
     """A row of bars: its name; of each kind of bar how long it is, and what is written behind it."""
 
     name: str
@@ -106,7 +106,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class RenderedFigure:
     """A figure, finished: `key` is its table's, or a file name of its own; `title` tells what it is."""
 
     key: str
@@ -123,20 +123,20 @@ def canvas(title: str, height: float, panels: int = 1) -> Iterator[tuple[Figure,
     with mpl.rc_context(style), warnings.catch_warnings():
         # A name may have characters that the font lacks; SVG has them all the same.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=(WIDTH, height), facecolor="white")
+        figure = Figure(figsize=(WIDTH_INCHES, height), facecolor="white")
         found = figure.subplots(1, panels, squeeze=False)[0]
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
         yield figure, list(found)
 
 
-def drawn(key: str, title: str, figure: Figure) -> Drawn:
+def render(key: str, title: str, figure: Figure) -> RenderedFigure:
     """The figure, finished."""
     picture = _png(figure)
     figure.set_layout_engine("none")  # all has its place
-    return Drawn(key, title, picture, _svg(figure))
+    return RenderedFigure(key, title, picture, _svg(figure))
 
 
-def height_of(rows: int, row: float = ROW) -> float:
+def height_of(rows: int, row: float = ROW_INCHES) -> float:
     """The height in inches of a figure of so many rows."""
     return 1.5 + row * max(rows, 2)
 
@@ -158,7 +158,7 @@ def _svg(figure: Figure) -> str:
     return re.sub(r"[ \t]+$", "", found.getvalue(), flags=re.MULTILINE)
 
 
-def label(name: str, longest: int = LONGEST_LABEL) -> str:
+def label(name: str, longest: int = MAX_LABEL_CHARS) -> str:
     """A name as it is written into a figure: on one line, and its end and its start if it is long."""
     text = named(name)
     # matplotlib leaves what begins with _ out of legends.
@@ -166,20 +166,20 @@ def label(name: str, longest: int = LONGEST_LABEL) -> str:
     return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-(longest - longest // 2 - 1) :]}"
 
 
-def ranges(axes: Axes, rows: Sequence[Range], colour: str, what: str) -> None:
+def draw_ranges(axes: Axes, rows: Sequence[RangeRow], colour: str, axis_label: str) -> None:
     """Rows from above: a bar as long as the average, a line from the least to the greatest, and a note."""
     places = range(len(rows))
     axes.barh(places, [row.spread.avg for row in rows], height=0.62, color=colour, alpha=0.85, label="average")
     for at, row in zip(places, rows, strict=True):
         axes.plot([row.spread.min, row.spread.max], [at, at], color=INK, linewidth=1.4, marker="|", markersize=7)
         _annotate(axes, row.note, (max(row.spread.max, row.spread.avg), at), points=6, size=8.5)
-    _named(axes, [row.name for row in rows])
+    _label_rows(axes, [row.name for row in rows])
     longest = max((len(row.note) for row in rows), default=0)
-    _room(axes, max((row.spread.max for row in rows), default=0), 1.04 + longest / 100)
-    axes.set_xlabel(what)
+    _make_room(axes, max((row.spread.max for row in rows), default=0), 1.04 + longest / 100)
+    axes.set_xlabel(axis_label)
 
 
-def bars(axes: Axes, rows: Sequence[Bar], kinds: Sequence[str], what: str) -> None:
+def draw_bars(axes: Axes, rows: Sequence[BarRow], kinds: Sequence[str], axis_label: str) -> None:
     """Rows from above, each of a bar a kind, with its note behind it; a bar of None is not there."""
     height = 0.8 / len(kinds)
     for number, kind in enumerate(kinds):
@@ -197,9 +197,9 @@ def bars(axes: Axes, rows: Sequence[Bar], kinds: Sequence[str], what: str) -> No
         )
         for at, value, note in there:
             _annotate(axes, note, (value, at), points=4, size=8)
-    _named(axes, [row.name for row in rows])
-    _room(axes, max((value for row in rows for value in row.values if value is not None), default=0))
-    axes.set_xlabel(what)
+    _label_rows(axes, [row.name for row in rows])
+    _make_room(axes, max((value for row in rows for value in row.values if value is not None), default=0))
+    axes.set_xlabel(axis_label)
     if len(kinds) > 1:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(kinds), 4), borderaxespad=0.2)
 
@@ -215,13 +215,13 @@ def _annotate(axes: Axes, note: str, at: tuple[float, float], *, points: float, 
     axes.annotate(note, at, xytext=(points, 0), textcoords="offset points", va="center", color=SOFT, fontsize=size)
 
 
-def _named(axes: Axes, names: Sequence[str]) -> None:
+def _label_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
 
 
-def _room(axes: Axes, most: float, times: float = 1.18) -> None:
+def _make_room(axes: Axes, most: float, times: float = 1.18) -> None:
     """Room for the notes, also where everything is nothing."""
     axes.set_xlim(0, most * times if most > 0 else 1)

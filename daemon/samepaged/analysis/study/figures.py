@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from samepaged.analysis.study.attribution.figures import owner_figures
+from samepaged.analysis.study.attribution.figures import attribution_figures
 from samepaged.analysis.study.comparison import KINDS
 from samepaged.analysis.study.drawing import (
     COLOURS,
     INK,
     INTER,
     SELF,
-    Drawn,
-    Range,
+    RangeRow,
+    RenderedFigure,
     canvas,
-    drawn,
+    draw_ranges,
     height_of,
     label,
     percent_axis,
-    ranges,
+    render,
 )
 from samepaged.analysis.study.formatting import percent
 from samepaged.analysis.study.platform_figures import platform_figures
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 __all__ = ["comparison_figure", "figures"]
 
 # More rows than these are no figure any more; the largest are drawn.
-_MOST_ROWS: Final = 40
-_MOST_ZERO_PAIRS: Final = 12
+_MAX_ROWS: Final = 40
+_MAX_ZERO_PAIRS: Final = 12
 _MARKERS: Final = "osD^vP*Xhp"
 
 
-def figures(study: Study) -> Iterator[Drawn]:
+def figures(study: Study) -> Iterator[RenderedFigure]:
     """Those for which there is something to draw, in the order of the tables."""
-    yield _own(study)
+    yield _self_sharing(study)
     if study.pairs:
         yield _pairs(study)
     if study.groups:
@@ -57,13 +57,13 @@ def figures(study: Study) -> Iterator[Drawn]:
         yield from platform_figures(study.platforms, study.page_size)
     if study.page_sizes:
         yield _page_sizes(study)
-    if study.sources is not None:
-        yield from owner_figures(study.sources.together)
-    if study.lasting:
-        yield _lasting(study)
+    if study.attribution is not None:
+        yield from attribution_figures(study.attribution.all_guests)
+    if study.stability:
+        yield _stability(study)
 
 
-def comparison_figure(comparison: Comparison) -> Drawn:
+def comparison_figure(comparison: Comparison) -> RenderedFigure:
     """Figure 14."""
     title = "Figure 14: reduction of sharing from the first to the second set of traces"
     with canvas(title, 3.2) as (figure, (axes,)):
@@ -83,20 +83,20 @@ def comparison_figure(comparison: Comparison) -> Drawn:
         axes.margins(x=0.12)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
         axes.set_xlabel("reduction of the average; the line is from the least to the greatest")
-        return drawn("fig14-reduction", title, figure)
+        return render("fig14-reduction", title, figure)
 
 
 def _largest(shown: int, of: int, what: str) -> str:
     return "" if shown == of else f" (the {shown} largest of {of} {what})"
 
 
-def _own(study: Study) -> Drawn:
+def _self_sharing(study: Study) -> RenderedFigure:
     guests = study.guests
-    if len(guests) > _MOST_ROWS:
-        guests = tuple(sorted(guests, key=lambda one: (-one.ratio.avg, one.domain))[:_MOST_ROWS])
+    if len(guests) > _MAX_ROWS:
+        guests = tuple(sorted(guests, key=lambda one: (-one.ratio.avg, one.domain))[:_MAX_ROWS])
     title = f"Figure 5: self-sharing of each guest{_largest(len(guests), len(study.guests), 'guests')}"
     rows = [
-        Range(
+        RangeRow(
             label(one.domain),
             one.ratio,
             " / ".join(size(pages * study.page_size) for pages in (one.pages.min, one.pages.avg, one.pages.max)),
@@ -104,19 +104,19 @@ def _own(study: Study) -> Drawn:
         for one in guests
     ]
     with canvas(title, height_of(len(rows))) as (figure, (axes,)):
-        ranges(
+        draw_ranges(
             axes, rows, SELF, "of the guest's memory: the average, and from least to most; in bytes: min / avg / max"
         )
         percent_axis(axes, "x")
-        return drawn("fig05-self-sharing", title, figure)
+        return render("fig05-self-sharing", title, figure)
 
 
-def _pairs(study: Study) -> Drawn:
+def _pairs(study: Study) -> RenderedFigure:
     ordered = sorted(study.pairs, key=lambda one: (-one.inter_ratio.avg, one.domains))
-    pairs = ordered[:_MOST_ROWS]
+    pairs = ordered[:_MAX_ROWS]
     title = f"Figure 6: inter-VM sharing of pairs of guests{_largest(len(pairs), len(ordered), 'pairs')}"
     rows = [
-        Range(
+        RangeRow(
             " + ".join(label(name, 20) for name in one.domains),
             one.inter_ratio,
             f"at most {size(one.inter_pages.max * study.page_size)}",
@@ -124,12 +124,12 @@ def _pairs(study: Study) -> Drawn:
         for one in pairs
     ]
     with canvas(title, height_of(len(rows))) as (figure, (axes,)):
-        ranges(axes, rows, INTER, "of the memory of both: average, and from least to most")
+        draw_ranges(axes, rows, INTER, "of the memory of both: average, and from least to most")
         percent_axis(axes, "x")
-        return drawn("fig06-inter-vm-sharing", title, figure)
+        return render("fig06-inter-vm-sharing", title, figure)
 
 
-def _groups(study: Study) -> Drawn:
+def _groups(study: Study) -> RenderedFigure:
     title = "Section 4.2.2: sharing of groups of guests"
     groups = study.groups
     with canvas(title, 4.2) as (figure, (axes,)):
@@ -159,12 +159,12 @@ def _groups(study: Study) -> Drawn:
         axes.set_ylabel("of the group's memory")
         percent_axis(axes, "y")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
-        return drawn("sec422-groups", title, figure)
+        return render("sec422-groups", title, figure)
 
 
-def _zeros(study: Study) -> Drawn:
+def _zeros(study: Study) -> RenderedFigure:
     ordered = sorted(study.pairs, key=lambda one: (-one.total_pages, one.domains))
-    pairs = ordered[:_MOST_ZERO_PAIRS]
+    pairs = ordered[:_MAX_ZERO_PAIRS]
     title = f"Figure 2: without and with zero pages{_largest(len(pairs), len(ordered), 'pairs')}"
     unit = study.page_size / (1 << 20)
     with canvas(title, height_of(len(pairs), 0.5)) as (figure, (axes,)):
@@ -202,10 +202,10 @@ def _zeros(study: Study) -> Drawn:
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("sharing of the pair, MiB (averages)")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
-        return drawn("fig02-zero-pages", title, figure)
+        return render("fig02-zero-pages", title, figure)
 
 
-def _page_sizes(study: Study) -> Drawn:
+def _page_sizes(study: Study) -> RenderedFigure:
     title = "Figure 10: self-sharing by page size"
     lines: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     sums: defaultdict[float, list[float]] = defaultdict(list)
@@ -224,16 +224,16 @@ def _page_sizes(study: Study) -> Drawn:
         axes.set_ylabel("of the guest's memory (averages)")
         percent_axis(axes, "y")
         _legend(figure, axes)
-        return drawn("fig10-page-size", title, figure)
+        return render("fig10-page-size", title, figure)
 
 
-def _lasting(study: Study) -> Drawn:
+def _stability(study: Study) -> RenderedFigure:
     title = "What lasts: the part of a trace that a later one of the guest still has"
     with canvas(title, 4.2, panels=2) as (figure, panels):
         for axes, what in zip(panels, ("distinct contents", "self-sharing"), strict=True):
             lines: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
             lags: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
-            for one in study.lasting:
+            for one in study.stability:
                 ratio = one.content_ratio if axes is panels[0] else one.sharing_ratio
                 if ratio is not None and one.seconds > 0:
                     lines[one.domain].append((one.seconds, ratio.avg))
@@ -242,14 +242,14 @@ def _lasting(study: Study) -> Drawn:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: duration(value)))
             times = sorted({at for line in lines.values() for at, _ in line})
-            axes.set_xticks(_spaced(times))
+            axes.set_xticks(_log_ticks(times))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set_ylim(0, 1.03)
             axes.set_xlabel("later by")
             axes.set_ylabel(f"{what} still there")
             percent_axis(axes, "y")
         _legend(figure, panels[0])
-        return drawn("stability", title, figure)
+        return render("stability", title, figure)
 
 
 def _mean(points: list[tuple[float, float]]) -> tuple[float, float]:
@@ -257,7 +257,7 @@ def _mean(points: list[tuple[float, float]]) -> tuple[float, float]:
     return sum(at for at, _ in points) / len(points), sum(value for _, value in points) / len(points)
 
 
-def _spaced(times: list[float], most: int = 5) -> list[float]:
+def _log_ticks(times: list[float], most: int = 5) -> list[float]:
     """Some of `times`, for ticks: evenly far apart in the logarithm, as the lags are."""
     kept: list[float] = []
     for at in times:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from samepaged.traces.metadata import TraceFile
-    from samepaged.traces.trace import About
+    from samepaged.traces.trace import TraceInfo
 
 __all__ = ["Guest", "TraceRef", "guests_of"]
 
@@ -25,7 +25,7 @@ class TraceRef:
     index: int
 
     @property
-    def about(self) -> About:
+    def info(self) -> TraceInfo:
         """What its file says of it."""
         return self.file.traces[self.index]
 
@@ -61,32 +61,32 @@ def guests_of(files: Sequence[TraceFile]) -> tuple[Guest, ...]:
             traces[about.host, about.domain].append(TraceRef(file, index))
     if not traces:
         raise TraceError(files[0].path, "has no trace in it", "record some (traces.enabled), or import them")
-    apart = _apart(traces)
+    apart = _split_by_guest(traces)
     guests = [
-        Guest(name, refs[-1].about.host, refs[-1].about.domain, tuple(refs))
-        for name, refs in zip(_names([refs[-1].about for refs in apart]), apart, strict=True)
+        Guest(name, refs[-1].info.host, refs[-1].info.domain, tuple(refs))
+        for name, refs in zip(_names([refs[-1].info for refs in apart]), apart, strict=True)
     ]
     return tuple(sorted(guests, key=lambda guest: guest.name))
 
 
-def _apart(traces: dict[tuple[str, str], list[TraceRef]]) -> list[list[TraceRef]]:
+def _split_by_guest(traces: dict[tuple[str, str], list[TraceRef]]) -> list[list[TraceRef]]:
     """One list a guest, by time."""
     hosts: defaultdict[tuple[str, str | None], set[str]] = defaultdict(set)
     for (host, domain), refs in traces.items():
         for ref in refs:
-            hosts[domain, ref.about.uuid].add(host)
+            hosts[domain, ref.info.uuid].add(host)
     found: defaultdict[tuple[str, str, str], list[TraceRef]] = defaultdict(list)
     for (host, domain), refs in sorted(traces.items()):
-        uuids = {ref.about.uuid for ref in refs} - {None}
+        uuids = {ref.info.uuid for ref in refs} - {None}
         for ref in refs:
             # A trace that has no UUID is of the only one that is known.
-            uuid = next(iter(uuids)) if len(uuids) == 1 else ref.about.uuid
+            uuid = next(iter(uuids)) if len(uuids) == 1 else ref.info.uuid
             moved = uuid is not None and len(hosts[domain, uuid]) > 1
             found["" if moved else host, domain, uuid if moved and uuid is not None else ""].append(ref)
-    return [sorted(refs, key=lambda ref: (ref.about.scanned_at, ref.about.host)) for refs in found.values()]
+    return [sorted(refs, key=lambda ref: (ref.info.scanned_at, ref.info.host)) for refs in found.values()]
 
 
-def _names(guests: Sequence[About]) -> list[str]:
+def _names(guests: Sequence[TraceInfo]) -> list[str]:
     """A name each: as short as tells them apart."""
     longer = [
         (

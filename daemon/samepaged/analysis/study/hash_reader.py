@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["HashReader"]
 
 # Bytes of hashes that are kept: enough that a trace a guest of a small host is read once.
-_KEPT: Final = 1 << 29
+_CACHE_BYTES: Final = 1 << 29
 # Traces of more rows than these, all together, are not read while the ones before them are being compared.
 _AHEAD_ROWS: Final = 1 << 25
 _THREADS: Final = 2
@@ -39,7 +39,7 @@ class HashReader:
     are laid aside in a temporary directory.
     """
 
-    def __init__(self, kept: int = _KEPT) -> None:
+    def __init__(self, kept: int = _CACHE_BYTES) -> None:
         self._room = kept
         self._hashes: dict[Key, NDArray[np.uint64]] = {}
         self._lock = threading.Lock()
@@ -77,7 +77,7 @@ class HashReader:
         for start in range(0, len(refs), _THREADS):
             yield from self._pool.map(self._trace, refs[start : start + _THREADS])
 
-    def each(self, lists: Iterable[Sequence[TraceRef]]) -> Iterator[list[NDArray[np.uint64]]]:
+    def hash_lists(self, lists: Iterable[Sequence[TraceRef]]) -> Iterator[list[NDArray[np.uint64]]]:
         """The hashes of each of `lists`, the next being read while one is looked at."""
         following = iter(lists)
         wanted = next(following, None)
@@ -96,13 +96,13 @@ class HashReader:
         if len(ref.file.traces) == 1:
             (whole,) = read(ref.file.path)
             return whole.hashes, whole.pages
-        directory = self._laid_aside(ref)
+        directory = self._spill_file(ref)
         return np.load(directory / f"{ref.index}.hashes.npy"), np.load(directory / f"{ref.index}.pages.npy")
 
     def _read(self, ref: TraceRef) -> NDArray[np.uint64]:
         if len(ref.file.traces) == 1:
             return fetch_hashes(self._connection(), ref.file)
-        found: NDArray[np.uint64] = np.load(self._laid_aside(ref) / f"{ref.index}.hashes.npy")
+        found: NDArray[np.uint64] = np.load(self._spill_file(ref) / f"{ref.index}.hashes.npy")
         return found
 
     def _connection(self) -> DuckDBPyConnection:
@@ -113,7 +113,7 @@ class HashReader:
                 known = self._local.connection = self._stack.enter_context(database())
         return known
 
-    def _laid_aside(self, ref: TraceRef) -> Path:
+    def _spill_file(self, ref: TraceRef) -> Path:
         with self._lock:
             directory = self._aside.get(ref.file.path)
             if directory is None:

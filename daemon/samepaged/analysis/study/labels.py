@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from samepaged.analysis.study.pairs import PairSharing
     from samepaged.analysis.study.self_sharing import SelfSharing
 
-__all__ = ["ByPlatform", "Labels", "PlatformPair", "PlatformSelf", "by_platform", "check_labels", "load_labels"]
+__all__ = [
+    "Labels",
+    "PlatformPairSharing",
+    "PlatformSelfSharing",
+    "PlatformSharing",
+    "check_labels",
+    "load_labels",
+    "sharing_by_platform",
+]
 
 # The label of every guest, where the file has no platforms or no setups.
 _ALL: Final = "all"
@@ -45,7 +53,7 @@ class Labels(Section):
 
 
 @dataclass(frozen=True, slots=True)
-class PlatformSelf:
+class PlatformSelfSharing:
     """The self-sharing of the guests of one platform and setup: the averages of theirs (Fig. 7)."""
 
     platform: str
@@ -56,7 +64,7 @@ class PlatformSelf:
 
 
 @dataclass(frozen=True, slots=True)
-class PlatformPair:
+class PlatformPairSharing:
     """Pairs of guests of two platforms in one setup: averages of theirs (Fig. 8, 9); `pairs` is their number."""
 
     platforms: tuple[str, str]
@@ -68,12 +76,12 @@ class PlatformPair:
 
 
 @dataclass(frozen=True, slots=True)
-class ByPlatform:
+class PlatformSharing:
     """All of it, in the order of the file; `unlabelled` are the guests that have no platform or no setup."""
 
     setups: tuple[str, ...]
-    own: tuple[PlatformSelf, ...]
-    pairs: tuple[PlatformPair, ...]
+    self_sharing: tuple[PlatformSelfSharing, ...]
+    pairs: tuple[PlatformPairSharing, ...]
     unlabelled: tuple[str, ...]
 
 
@@ -114,16 +122,16 @@ def check_labels(labels: Labels, guests: Sequence[Guest]) -> None:
                 )
 
 
-def by_platform(
-    labels: Labels, guests: Sequence[Guest], own: Sequence[SelfSharing], pairs: Sequence[PairSharing]
-) -> ByPlatform:
+def sharing_by_platform(
+    labels: Labels, guests: Sequence[Guest], self_sharing: Sequence[SelfSharing], pairs: Sequence[PairSharing]
+) -> PlatformSharing:
     """What was found, guest by guest and pair by pair, by platform and setup. Pairs are of guests of one setup, as in
     the paper (4.3.2).
     """
     label = {guest.name: (_label(guest, labels.platforms), _label(guest, labels.setups)) for guest in guests}
     known = {name: (one[0], one[1]) for name, one in label.items() if one[0] is not None and one[1] is not None}
     of_own: dict[tuple[str, str], list[SelfSharing]] = {}
-    for guest in own:
+    for guest in self_sharing:
         if guest.domain in known:
             of_own.setdefault(known[guest.domain], []).append(guest)
     platforms, setups = (
@@ -141,9 +149,9 @@ def by_platform(
         return (*(platforms[name] for name in names[:-1]), setups[names[-1]])
 
     there = {setup for _, setup in known.values()}
-    return ByPlatform(
+    return PlatformSharing(
         setups=tuple(setup for setup in setups if setup in there),
-        own=tuple(_platform_self(key, of_own[key]) for key in sorted(of_own, key=order)),
+        self_sharing=tuple(_platform_self(key, of_own[key]) for key in sorted(of_own, key=order)),
         pairs=tuple(_platform_pair(key, of_pairs[key]) for key in sorted(of_pairs, key=order)),
         unlabelled=tuple(name for name in label if name not in known),
     )
@@ -159,16 +167,16 @@ def _matches(guest: Guest, label: Label) -> bool:
     return any(matches(name, label.match) for name in (guest.domain, f"{guest.host}/{guest.domain}"))
 
 
-def _platform_self(key: tuple[str, str], guests: Sequence[SelfSharing]) -> PlatformSelf:
+def _platform_self(key: tuple[str, str], guests: Sequence[SelfSharing]) -> PlatformSelfSharing:
     count = len(guests)
     pages, ratio = sum(one.pages.avg for one in guests), sum(one.ratio.avg for one in guests)
-    return PlatformSelf(*key, count, pages / count, ratio / count)
+    return PlatformSelfSharing(*key, count, pages / count, ratio / count)
 
 
-def _platform_pair(key: tuple[str, str, str], pairs: Sequence[PairSharing]) -> PlatformPair:
+def _platform_pair(key: tuple[str, str, str], pairs: Sequence[PairSharing]) -> PlatformPairSharing:
     count = len(pairs)
     parts = [one.self_over_total for one in pairs if one.self_over_total is not None]
-    return PlatformPair(
+    return PlatformPairSharing(
         platforms=key[:2],
         setup=key[2],
         pairs=count,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 
 from samepaged.analysis.study.min_avg_max import MinAvgMax
-from samepaged.analysis.study.sampling import exact_pairs, tuples
+from samepaged.analysis.study.sampling import are_exact_pairs, sample_tuples
 from samepaged.sharing.overlap import overlap
 
 if TYPE_CHECKING:
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
     from samepaged.analysis.study.guests import Guest, TraceRef
 
-__all__ = ["Hashes", "PairSharing", "all_pairs", "common"]
+__all__ = ["PairSharing", "TraceHashes", "common_counts", "compare_pairs"]
 
 # Rows, and traces, of which all pairs are compared in one pass.
 _BLOCK_ROWS: Final = 1 << 25
 _BLOCK_TRACES: Final = 128
-_NOTHING_YET: Final = np.iinfo(np.int64).max
+_NO_MINIMUM: Final = np.iinfo(np.int64).max
 
 
-class Hashes(Protocol):
+class TraceHashes(Protocol):
     """What reads the contents of traces (`Reader`)."""
 
     def hashes(self, ref: TraceRef) -> NDArray[np.uint64]:
         """The contents of one trace: uint64, ascending, each once."""
 
-    def each(self, lists: Iterable[Sequence[TraceRef]]) -> Iterator[list[NDArray[np.uint64]]]:
+    def hash_lists(self, lists: Iterable[Sequence[TraceRef]]) -> Iterator[list[NDArray[np.uint64]]]:
         """The contents of lists of traces, one list after the other."""
 
 
@@ -66,38 +66,38 @@ class PairSharing:
         return self.self_pages + self.inter_pages.avg
 
 
-def all_pairs(
-    guests: Sequence[Guest], reader: Hashes, *, most: int, random: np.random.Generator
+def compare_pairs(
+    guests: Sequence[Guest], reader: TraceHashes, *, max_pairs: int, random: np.random.Generator
 ) -> tuple[PairSharing, ...]:
     """Every pair of `guests`, also those that share nothing, in the order of `guests`: over all pairs of their traces
-    where these are at most `most`, else over `most` random ones.
+    where these are at most `max_pairs`, else over `max_pairs` random ones.
     """
     counts = [len(guest.traces) for guest in guests]
-    exact = exact_pairs(counts, most)
+    exact = are_exact_pairs(counts, max_pairs)
     tally = _Tally(guests)
     _blocks(guests, reader, exact, tally)
     drawn = np.triu(~exact, 1)
     among = np.flatnonzero(drawn.any(axis=0) | drawn.any(axis=1))
     if len(among):
         some = [guests[guest] for guest in among.tolist()]
-        chosen = tuples([len(guest.traces) for guest in some], most, random)
+        chosen = sample_tuples([len(guest.traces) for guest in some], max_pairs, random)
         lists = ([guest.traces[at] for guest, at in zip(some, row.tolist(), strict=True)] for row in chosen)
-        for row, found in zip(chosen, reader.each(lists), strict=True):
-            tally.add(among, row, common(found), drawn)
+        for row, found in zip(chosen, reader.hash_lists(lists), strict=True):
+            tally.add(among, row, common_counts(found), drawn)
     return tuple(tally.pair(a, b, bool(exact[a, b])) for a in range(len(guests)) for b in range(a + 1, len(guests)))
 
 
-def common(sets: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
+def common_counts(sets: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
     """|U(a) ∩ U(b)| at [a, b] for a < b, zeros elsewhere."""
     return overlap(sets, [0] * len(sets)).pairs
 
 
-def _blocks(guests: Sequence[Guest], reader: Hashes, wanted: NDArray[np.bool_], tally: _Tally) -> None:
+def _blocks(guests: Sequence[Guest], reader: TraceHashes, wanted: NDArray[np.bool_], tally: _Tally) -> None:
     """Compare all traces of guests that `wanted` pairs up, some at a time."""
     among = np.flatnonzero(wanted.any(axis=0) | wanted.any(axis=1))
     # Those with few traces come together, as they are wanted with most others.
     ordered = sorted(among.tolist(), key=lambda guest: len(guests[guest].traces))
-    blocks = _cut([(guest, at) for guest in ordered for at in range(len(guests[guest].traces))], guests)
+    blocks = _trace_blocks([(guest, at) for guest in ordered for at in range(len(guests[guest].traces))], guests)
 
     def needed(first: Sequence[tuple[int, int]], second: Sequence[tuple[int, int]]) -> bool:
         a, b = (np.unique([guest for guest, _ in block]) for block in (first, second))
@@ -107,20 +107,20 @@ def _blocks(guests: Sequence[Guest], reader: Hashes, wanted: NDArray[np.bool_], 
         others = [second for second in blocks[number + 1 :] if needed(first, second)]
         if not others and not needed(first, first):
             continue
-        (mine,) = reader.each([[guests[guest].traces[at] for guest, at in first]])
+        (mine,) = reader.hash_lists([[guests[guest].traces[at] for guest, at in first]])
         owners, traces = np.array(first).T
         if needed(first, first):
-            tally.add(owners, traces, common(mine), wanted)
+            tally.add(owners, traces, common_counts(mine), wanted)
         lists = ([guests[guest].traces[at] for guest, at in second] for second in others)
-        for second, found in zip(others, reader.each(lists), strict=True):
-            counts = common([*mine, *found])
+        for second, found in zip(others, reader.hash_lists(lists), strict=True):
+            counts = common_counts([*mine, *found])
             across = np.zeros_like(counts, dtype=np.bool_)
             across[: len(first), len(first) :] = True
             owners, traces = np.array([*first, *second]).T
             tally.add(owners, traces, counts, wanted, across)
 
 
-def _cut(traces: Sequence[tuple[int, int]], guests: Sequence[Guest]) -> list[list[tuple[int, int]]]:
+def _trace_blocks(traces: Sequence[tuple[int, int]], guests: Sequence[Guest]) -> list[list[tuple[int, int]]]:
     """Traces (guest, which of its), in blocks that fit in memory two at a time."""
     blocks: list[list[tuple[int, int]]] = []
     rows = 0
@@ -139,7 +139,7 @@ class _Tally:
 
     def __init__(self, guests: Sequence[Guest]) -> None:
         self._names = [guest.name for guest in guests]
-        abouts = [ref.about for guest in guests for ref in guest.traces]
+        abouts = [ref.info for guest in guests for ref in guest.traces]
         self._first = np.cumsum([0, *(len(guest.traces) for guest in guests)])
         self._own = np.array([about.duplicate_pages for about in abouts], dtype=np.int64)
         # What the host has never backed reads as zeros: a memory image has zero pages there.
@@ -151,7 +151,7 @@ class _Tally:
         self._count, self._sum, self._most, self._memory_sum, self._self, self._zero_self, self._zero_inter = (
             np.zeros(shape, dtype=np.int64) for _ in range(7)
         )
-        self._least = np.full(shape, _NOTHING_YET)
+        self._least = np.full(shape, _NO_MINIMUM)
         self._ratio_least, self._ratio_most, self._ratio_sum = np.full(shape, np.inf), np.zeros(shape), np.zeros(shape)
         self._part_sum, self._parts = np.zeros(shape), np.zeros(shape, dtype=np.int64)
 
@@ -163,7 +163,9 @@ class _Tally:
         wanted: NDArray[np.bool_],
         chosen: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Add what the `traces` of the guests `owners` have in `common`, for the pairs of guests that are `wanted`."""
+        """Add what the `traces` of the guests `owners` have in `common_counts`, for the pairs of guests that are
+        `wanted`.
+        """
         low, high = np.minimum.outer(owners, owners), np.maximum.outer(owners, owners)
         mask = wanted[low, high] & np.triu(np.ones_like(counts, dtype=np.bool_), 1)
         if chosen is not None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from samepaged.analysis.study.comparison import Comparison
-    from samepaged.analysis.study.drawing import Drawn
+    from samepaged.analysis.study.drawing import RenderedFigure
     from samepaged.analysis.study.study import Study
     from samepaged.analysis.study.table import Table
 
@@ -75,7 +75,7 @@ def _write(
     title: str,
     introduction: str,
     told: Sequence[Table],
-    drawn: Sequence[Drawn],
+    drawn: Sequence[RenderedFigure],
     found: dict[str, Any],
 ) -> None:
     content = {f"{one.key}.png": one.png for one in drawn}
@@ -97,7 +97,7 @@ def _writing(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def _page(title: str, introduction: str, listed: Sequence[Table], drawn: Sequence[Drawn]) -> str:
+def _page(title: str, introduction: str, listed: Sequence[Table], drawn: Sequence[RenderedFigure]) -> str:
     left = list(drawn)
     sections = []
     for table in listed:
@@ -114,7 +114,7 @@ def _numbers(key: str) -> set[str]:
     return set(re.findall(r"(?<![\w])(?:fig)?(\d\d)(?=-)", key))
 
 
-def _inline(drawn: Drawn) -> Markup:
+def _inline(drawn: RenderedFigure) -> Markup:
     """An SVG as a part of HTML: without what makes it a document, and its names apart from the other figures'."""
     text = _DIALECTS.sub("", _PROLOGUE.sub("", drawn.svg, count=1))
     text = _RULE.sub(f"<style>.{drawn.key} *{{", text)

@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["all_groups", "chosen_sizes", "drawn_guests", "exact_pairs", "number_of_groups", "tuples"]
+__all__ = ["all_groups", "are_exact_pairs", "group_sizes", "number_of_groups", "sample_groups", "sample_tuples"]
 
 # Groups of up to this many are each looked at; of larger ones, every size half as large again.
-_EACH_SIZE = 8
+_CONSECUTIVE_SIZES = 8
 
 
-def exact_pairs(traces: Sequence[int], most: int) -> NDArray[np.bool_]:
-    """Which pairs of guests have at most `most` combinations of their traces; `traces` are their numbers.
+def are_exact_pairs(traces: Sequence[int], max_pairs: int) -> NDArray[np.bool_]:
+    """Which pairs of guests have at most `max_pairs` combinations of their traces; `traces` are their numbers.
 
     Bool of shape (guests, guests), above the diagonal.
     """
     counts = np.asarray(traces, dtype=np.int64)
-    return np.triu(np.multiply.outer(counts, counts) <= most, 1)
+    return np.triu(np.multiply.outer(counts, counts) <= max_pairs, 1)
 
 
-def tuples(traces: Sequence[int], number: int, random: np.random.Generator) -> NDArray[np.intp]:
+def sample_tuples(traces: Sequence[int], number: int, random: np.random.Generator) -> NDArray[np.intp]:
     """`number` tuples of one trace of each guest, int of shape (number, guests).
 
     Any two guests' traces are a uniformly random pair in each tuple (4.2.2 of the paper draws pairs one by one). A
@@ -48,7 +48,7 @@ def number_of_groups(traces: Sequence[int], size: int) -> int:
     return ways[size]
 
 
-def drawn_guests(traces: Sequence[int], size: int, number: int, random: np.random.Generator) -> list[list[int]]:
+def sample_groups(traces: Sequence[int], size: int, number: int, random: np.random.Generator) -> list[list[int]]:
     """The guests of `number` groups of `size`, ascending: each as likely as it has groups among `all_groups`.
 
     With a random trace of each of them it is a uniformly random one of these, so that what is told of a draw and what
@@ -78,10 +78,10 @@ def all_groups(traces: Sequence[int], size: int) -> Iterator[tuple[tuple[int, in
             yield tuple(zip(guests, chosen, strict=True))
 
 
-def chosen_sizes(guests: int) -> list[int]:
+def group_sizes(guests: int) -> list[int]:
     """The sizes of groups to look at, from 2 to all `guests`."""
     sizes, size = [], 2
-    while size < guests and (size <= _EACH_SIZE or size * 5 < guests * 4):
+    while size < guests and (size <= _CONSECUTIVE_SIZES or size * 5 < guests * 4):
         sizes.append(size)
-        size = size + 1 if size < _EACH_SIZE else size * 3 // 2
+        size = size + 1 if size < _CONSECUTIVE_SIZES else size * 3 // 2
     return [*sizes, guests] if guests > 1 else []

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from samepaged.analysis.study.guests import Guest
-    from samepaged.traces.trace import About
+    from samepaged.traces.trace import TraceInfo
 
 __all__ = ["PageSizeSharing", "SelfSharing", "by_page_size", "self_sharing"]
 
@@ -49,7 +49,7 @@ class PageSizeSharing:
 
 def self_sharing(guest: Guest) -> SelfSharing:
     """The spread of S_self(V) over the guest's traces."""
-    abouts = [ref.about for ref in guest.traces]
+    abouts = [ref.info for ref in guest.traces]
     return SelfSharing(
         domain=guest.name,
         host=guest.host,
@@ -70,7 +70,7 @@ def by_page_size(guests: Sequence[Guest]) -> tuple[PageSizeSharing, ...]:
     for guest in guests:
         sizes: dict[int, list[tuple[int, int]]] = {}
         for ref in guest.traces:
-            for size, counts in _counts(ref.about).items():
+            for size, counts in _counts(ref.info).items():
                 sizes.setdefault(size, []).append(counts)
         found += [
             PageSizeSharing(
@@ -85,7 +85,7 @@ def by_page_size(guests: Sequence[Guest]) -> tuple[PageSizeSharing, ...]:
     return tuple(found) if len({one.page_size for one in found}) > 1 else ()
 
 
-def _counts(about: About) -> dict[int, tuple[int, int]]:
+def _counts(about: TraceInfo) -> dict[int, tuple[int, int]]:
     """Duplicates and all pages, by page size."""
     found = {one.page_size: (one.duplicate_pages, one.memory_pages) for one in about.by_page_size}
     return found | {about.page_size: (about.duplicate_pages, about.memory_pages)}

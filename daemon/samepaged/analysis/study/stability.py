@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from samepaged.analysis.study.guests import Guest, TraceRef
 
-__all__ = ["Lasting", "TraceReader", "what_lasts"]
+__all__ = ["Stability", "TraceReader", "stability"]
 
 # Traces of a guest from which one looks ahead: over its time, so that long lags have some, too.
-_BASES: Final = 3
+_MAX_BASES: Final = 3
 # Guests that are looked at, of many: each costs the reading of some twenty traces.
-_GUESTS: Final = 32
+_MAX_GUESTS: Final = 32
 
 
 class TraceReader(Protocol):
@@ -36,7 +36,7 @@ class TraceReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Lasting:
+class Stability:
     """A guest's traces `lag` traces apart, `seconds` on average: `pairs` of them were compared.
 
     `content_ratio` is the part of the earlier one's distinct contents that the later one still has, `sharing_ratio`
@@ -51,28 +51,28 @@ class Lasting:
     sharing_ratio: MinAvgMax | None
 
 
-def what_lasts(guests: Sequence[Guest], reader: TraceReader, random: np.random.Generator) -> tuple[Lasting, ...]:
+def stability(guests: Sequence[Guest], reader: TraceReader, random: np.random.Generator) -> tuple[Stability, ...]:
     """For each guest with several traces (32 of them at random, if there are more), and lags of 1, 2, 4, 8, ..."""
     some = [guest for guest in guests if len(guest.traces) > 1]
-    if len(some) > _GUESTS:
-        some = [some[at] for at in np.sort(random.permutation(len(some))[:_GUESTS])]
+    if len(some) > _MAX_GUESTS:
+        some = [some[at] for at in np.sort(random.permutation(len(some))[:_MAX_GUESTS])]
     return tuple(lasting for guest in some for lasting in _of_guest(guest, reader))
 
 
-def _of_guest(guest: Guest, reader: TraceReader) -> Iterator[Lasting]:
+def _of_guest(guest: Guest, reader: TraceReader) -> Iterator[Stability]:
     last = len(guest.traces) - 1
     seconds: dict[int, list[float]] = {}
     contents: dict[int, list[float]] = {}
     sharing: dict[int, list[float]] = {}
-    for base in sorted({last * number // (2 * (_BASES - 1)) for number in range(_BASES)} - {last}):
+    for base in sorted({last * number // (2 * (_MAX_BASES - 1)) for number in range(_MAX_BASES)} - {last}):
         lags = [1 << power for power in range((last - base).bit_length())]
         following = [guest.traces[base + lag] for lag in lags]
-        about = guest.traces[base].about
+        about = guest.traces[base].info
         reading = reader.traces([guest.traces[base], *following])
         before = next(reading)
         for lag, ref, after in zip(lags, following, reading, strict=True):
-            kept, copies = _kept(before, after)
-            seconds.setdefault(lag, []).append(ref.about.scanned_at - about.scanned_at)
+            kept, copies = _kept_counts(before, after)
+            seconds.setdefault(lag, []).append(ref.info.scanned_at - about.scanned_at)
             distinct = len(before[0])
             own = int(before[1].sum(dtype=np.int64)) - distinct
             if distinct:
@@ -80,7 +80,7 @@ def _of_guest(guest: Guest, reader: TraceReader) -> Iterator[Lasting]:
             if own:
                 sharing.setdefault(lag, []).append(copies / own)
     for lag, spans in sorted(seconds.items()):
-        yield Lasting(
+        yield Stability(
             domain=guest.name,
             lag=lag,
             seconds=sum(spans) / len(spans),
@@ -90,7 +90,7 @@ def _of_guest(guest: Guest, reader: TraceReader) -> Iterator[Lasting]:
         )
 
 
-def _kept(
+def _kept_counts(
     before: tuple[NDArray[np.uint64], NDArray[np.int32]], after: tuple[NDArray[np.uint64], NDArray[np.int32]]
 ) -> tuple[int, int]:
     """How many contents both have, and how many further copies of these both have."""

@@ -7,31 +7,31 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.analysis.study.attribution.involvement import StudyAttribution, sources
+from samepaged.analysis.study.attribution.involvement import StudyAttribution, attribution
 from samepaged.analysis.study.groups import GroupSharing, groups_of_each_size
 from samepaged.analysis.study.guests import guests_of
 from samepaged.analysis.study.hash_reader import HashReader
-from samepaged.analysis.study.labels import ByPlatform, Labels, by_platform, check_labels
-from samepaged.analysis.study.pairs import PairSharing, all_pairs
+from samepaged.analysis.study.labels import Labels, PlatformSharing, check_labels, sharing_by_platform
+from samepaged.analysis.study.pairs import PairSharing, compare_pairs
 from samepaged.analysis.study.self_sharing import PageSizeSharing, SelfSharing, by_page_size, self_sharing
-from samepaged.analysis.study.stability import Lasting, what_lasts
-from samepaged.traces.attribution_file import owners_of
+from samepaged.analysis.study.stability import Stability, stability
+from samepaged.traces.attribution_file import read_beside_traces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from samepaged.traces.metadata import TraceFile
 
-__all__ = ["MOST_PAIRS", "Study", "study"]
+__all__ = ["MAX_PAIRS", "Study", "run_study"]
 
-MOST_PAIRS: Final = 300
+MAX_PAIRS: Final = 300
 """Pairs of traces that are looked at of each pair of guests: several hundred, as in the paper."""
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What was found. `seed` (of the draws) and `most_pairs` make it again; `sample` N: inter-VM sharing is estimated
-    from 1/N of the contents. `sources` is None where no trace has owners beside it.
+    """What was found. `seed` (of the draws) and `max_pairs` make it again; `sample` N: inter-VM sharing is estimated
+    from 1/N of the contents. `attribution` is None where no trace has owners beside it.
     """
 
     page_size: int
@@ -39,18 +39,18 @@ class Study:
     sample: int
     traces: int
     seed: int
-    most_pairs: int
+    max_pairs: int
     guests: tuple[SelfSharing, ...]
     pairs: tuple[PairSharing, ...]
     groups: tuple[GroupSharing, ...]
     page_sizes: tuple[PageSizeSharing, ...]
-    lasting: tuple[Lasting, ...]
-    platforms: ByPlatform | None
-    sources: StudyAttribution | None
+    stability: tuple[Stability, ...]
+    platforms: PlatformSharing | None
+    attribution: StudyAttribution | None
 
 
-def study(
-    files: Sequence[TraceFile], *, most_pairs: int = MOST_PAIRS, seed: int = 0, labels: Labels | None = None
+def run_study(
+    files: Sequence[TraceFile], *, max_pairs: int = MAX_PAIRS, seed: int = 0, labels: Labels | None = None
 ) -> Study:
     """Study the traces of a `survey`. Raises TraceError where one cannot be read, UsageError where a label matches no
     guest.
@@ -58,29 +58,30 @@ def study(
     guests = guests_of(files)
     if labels is not None:
         check_labels(labels, guests)
-    about = guests[0].traces[0].about
+    about = guests[0].traces[0].info
     own = tuple(self_sharing(guest) for guest in guests)
-    owned = sources(
-        (guest.name, (answers for _, answers in owners_of(ref.file for ref in guest.traces))) for guest in guests
+    owned = attribution(
+        (guest.name, (answers for _, answers in read_beside_traces(ref.file for ref in guest.traces)))
+        for guest in guests
     )
     # A generator each, so that one part's draws do not depend on another's.
     for_pairs, for_groups, for_lasting = (np.random.default_rng([seed, part]) for part in range(3))
     with HashReader() as reader:
-        pairs = all_pairs(guests, reader, most=most_pairs, random=for_pairs)
+        pairs = compare_pairs(guests, reader, max_pairs=max_pairs, random=for_pairs)
         groups = groups_of_each_size(guests, reader, for_groups)
-        lasting = what_lasts(guests, reader, for_lasting)
+        lasting = stability(guests, reader, for_lasting)
     return Study(
         page_size=about.page_size,
         hash_bits=about.hash_bits,
         sample=files[0].sample,
         traces=sum(len(guest.traces) for guest in guests),
         seed=seed,
-        most_pairs=most_pairs,
+        max_pairs=max_pairs,
         guests=own,
         pairs=pairs,
         groups=groups,
         page_sizes=by_page_size(guests),
-        lasting=lasting,
-        platforms=None if labels is None else by_platform(labels, guests, own, pairs),
-        sources=owned,
+        stability=lasting,
+        platforms=None if labels is None else sharing_by_platform(labels, guests, own, pairs),
+        attribution=owned,
     )

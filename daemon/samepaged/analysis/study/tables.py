@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, Protocol
 
-from samepaged.analysis.study.attribution.tables import owner_tables
+from samepaged.analysis.study.attribution.tables import attribution_tables
 from samepaged.analysis.study.formatting import DASH, named, percent
 from samepaged.analysis.study.table import Table
 from samepaged.escape import printable
 from samepaged.formatting import duration, size
-from samepaged.traces.collisions import expected_self, expected_shared
+from samepaged.traces.collisions import expected_self_collisions, expected_shared_collisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 __all__ = ["tables"]
 
 # Rows of a table of pairs; JSON has them all.
-_MOST_ROWS: Final = 40
+_MAX_ROWS: Final = 40
 
 
 def tables(study: Study) -> tuple[Table, ...]:
     """Those for which there is something to tell."""
     found = (
-        _own(study),
+        _self_sharing(study),
         _pairs(study),
         _groups(study),
         _zeros(study),
         *_platforms(study),
         _page_sizes(study),
-        *owner_tables(study.sources),
-        _lasting(study),
+        *attribution_tables(study.attribution),
+        _stability(study),
     )
     return tuple(table for table in found if table.rows)
 
@@ -43,7 +43,7 @@ def _percents(spread: MinAvgMax | None) -> tuple[str, ...]:
     return (DASH,) * 3 if spread is None else tuple(percent(one) for one in (spread.min, spread.avg, spread.max))
 
 
-def _average_and_least(spread: MinAvgMax | None) -> tuple[str, ...]:
+def _average_and_min(spread: MinAvgMax | None) -> tuple[str, ...]:
     return (DASH,) * 2 if spread is None else (percent(spread.avg), percent(spread.min))
 
 
@@ -51,7 +51,7 @@ def _amounts(spread: MinAvgMax, page_size: int) -> tuple[str, ...]:
     return tuple(size(one * page_size) for one in (spread.min, spread.avg, spread.max))
 
 
-def _own(study: Study) -> Table:
+def _self_sharing(study: Study) -> Table:
     page = study.page_size
     return Table(
         key="fig05-self-sharing",
@@ -76,8 +76,8 @@ def _own(study: Study) -> Table:
 def _pairs(study: Study) -> Table:
     page = study.page_size
     ordered = sorted(study.pairs, key=lambda one: (-one.inter_pages.avg, one.domains))
-    shown = ordered[:_MOST_ROWS]
-    note = _how_many(study)
+    shown = ordered[:_MAX_ROWS]
+    note = _sample_note(study)
     if len(shown) < len(ordered):
         note += f" The {len(shown)} largest of {len(ordered)} pairs; --json has all."
     if study.sample > 1:
@@ -107,21 +107,21 @@ def _collisions(study: Study, *, own: bool) -> str:
         return ""
     sizes = sorted((round(guest.distinct.avg) for guest in study.guests), reverse=True)
     if own:
-        pages = expected_self(sizes[0], study.hash_bits)
+        pages = expected_self_collisions(sizes[0], study.hash_bits)
     elif len(sizes) > 1:
-        pages = expected_shared(sizes[0], sizes[1], study.hash_bits)
+        pages = expected_shared_collisions(sizes[0], sizes[1], study.hash_bits)
     else:
         return ""
     most = "all" if math.isinf(pages) else size(pages * study.page_size)
     return f" Hashes have {study.hash_bits} bits: up to {most} of a figure may be collisions; --json says it of each."
 
 
-def _how_many(study: Study) -> str:
+def _sample_note(study: Study) -> str:
     drawn = sum(not one.exact for one in study.pairs)
     if not drawn:
         return "All pairs of traces."
     of = "" if drawn == len(study.pairs) else f" for {drawn} of the {len(study.pairs)} pairs of guests, else all"
-    return f"{study.most_pairs} random pairs of traces{of} (--seed {study.seed})."
+    return f"{study.max_pairs} random pairs of traces{of} (--seed {study.seed})."
 
 
 def _groups(study: Study) -> Table:
@@ -152,7 +152,7 @@ def _groups(study: Study) -> Table:
 
 def _zeros(study: Study) -> Table:
     page = study.page_size
-    ordered = sorted(study.pairs, key=lambda one: (-one.total_pages, one.domains))[:_MOST_ROWS]
+    ordered = sorted(study.pairs, key=lambda one: (-one.total_pages, one.domains))[:_MAX_ROWS]
     rows = []
     for one in ordered:
         with_zeros = one.self_with_zeros + one.inter_with_zeros
@@ -190,7 +190,7 @@ def _platforms(study: Study) -> Iterator[Table]:
         headings=("platform", "setup", "guests", "avg", "avg"),
         rows=tuple(
             (printable(one.platform), printable(one.setup), *_averages(one.guests, one, page))
-            for one in study.platforms.own
+            for one in study.platforms.self_sharing
         ),
         names=2,
         note=f"In per cent of memory, and in bytes. {note}".rstrip(),
@@ -247,7 +247,7 @@ def _page_sizes(study: Study) -> Table:
     )
 
 
-def _lasting(study: Study) -> Table:
+def _stability(study: Study) -> Table:
     return Table(
         key="stability",
         figure="Section 7",
@@ -259,10 +259,10 @@ def _lasting(study: Study) -> Table:
                 duration(one.seconds),
                 str(one.lag),
                 str(one.pairs),
-                *_average_and_least(one.content_ratio),
-                *_average_and_least(one.sharing_ratio),
+                *_average_and_min(one.content_ratio),
+                *_average_and_min(one.sharing_ratio),
             )
-            for one in study.lasting
+            for one in study.stability
         ),
         note="Averages, and the least.",
     )

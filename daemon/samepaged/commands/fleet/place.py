@@ -6,14 +6,15 @@ import json
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from samepaged.analysis.placement.host_limits import hosts_of
-from samepaged.analysis.placement.plan import Guest, place
+from samepaged.analysis.placement.host_limits import hosts_with_limits
+from samepaged.analysis.placement.plan import Guest, plan_placement
 from samepaged.analysis.placement.report import document, text_lines
 from samepaged.analysis.placement.trace_hashes import trace_hashes
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_json, add_place, argument_type, quantity, sample
 from samepaged.config import quantities
-from samepaged.errors import UsageError
-from samepaged.traces import newest, survey
+from samepaged.errors import InvalidValueError, UsageError
+from samepaged.traces import newest_traces, survey
 
 if TYPE_CHECKING:
     import argparse
@@ -26,12 +27,11 @@ MOST_DIGITS: Final = 18
 _size = quantity(quantities.size)
 
 
-class Command:
+class Command(interface.Command):
     """Propose moves of guests between hosts that increase the sharing on each host, within the memory of each host.
     Nothing is moved. The command reads the newest trace of each guest.
     """
 
-    name = "place"
     help = "propose moves of guests that increase sharing, within the hosts' memory"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -80,13 +80,12 @@ class Command:
             help="seed of the random search; the same seed gives the same moves (default: %(default)s)",
         )
         add_place(parser)
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Read the newest trace of each guest, search for moves, and print them. Raises TraceError and UsageError."""
-        found = newest(survey(args.place, mixed_samples=True))
+        found = newest_traces(survey(args.place, mixed_samples=True))
         abouts = [about for _, about in found]
-        hosts = hosts_of(abouts, _limits(args.limit), args.memory)
+        hosts = hosts_with_limits(abouts, _limits(args.limit), args.memory)
         for pattern in args.keep:
             if not any(fnmatchcase(about.domain, pattern) for about in abouts):
                 raise UsageError(f"--keep: no guest's name is like {pattern!r}", "correct it, or leave it out")
@@ -97,13 +96,13 @@ class Command:
             for one in abouts
         ]
         traces_sample = max(file.sample for file, _ in found)
-        placement = place(
+        placement = plan_placement(
             guests,
             hosts,
             trace_hashes(found, traces_sample),
             sample=traces_sample,
             search_sample=args.search_sample,
-            most_moves=args.moves,
+            max_moves=args.moves,
             seed=args.seed,
         )
         if args.json:
@@ -116,7 +115,7 @@ class Command:
 def _limit(text: str) -> tuple[str, int]:
     host, equals, amount = text.rpartition("=")
     if not equals:
-        raise ValueError(f"{text!r} is no limit of a host; write HOST=SIZE, such as host-1=64GiB")
+        raise InvalidValueError(f"{text!r} is no limit of a host", "write HOST=SIZE, such as host-1=64GiB")
     return host, _size(amount)
 
 
@@ -130,5 +129,5 @@ def _limits(given: Sequence[tuple[str, int]]) -> dict[str, int]:
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
-        raise ValueError(f"{text!r} is not a number; use 0 or more")
+        raise InvalidValueError(f"{text!r} is not a number", "use 0 or more")
     return int(text)

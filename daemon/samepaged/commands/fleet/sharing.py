@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from samepaged.analysis.fleet.counting import fleet
+from samepaged.analysis.fleet.counting import analyse_fleet
 from samepaged.analysis.fleet.duckdb_engine import duckdb_engine
 from samepaged.analysis.fleet.report import document_lines, text_lines
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_json, add_place, sample
 from samepaged.errors import UsageError
 
@@ -19,12 +20,11 @@ __all__ = ["Command"]
 LOCAL_MASTER: Final = "local[*]"
 
 
-class Command:
+class Command(interface.Command):
     """Report the duplicate memory of a fleet and the sharing between every two hosts, from the newest trace of each
     guest.
     """
 
-    name = "sharing"
     help = "report the duplicate memory of a fleet, and the sharing between every two hosts"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -51,18 +51,17 @@ class Command:
             "of two (default: %(default)s). Traces that are samples keep their own N",
         )
         add_place(parser)
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Count and print. Raises TraceError and UsageError."""
         if args.engine == "spark":
             from samepaged.analysis.fleet.spark_engine import spark_engine  # noqa: PLC0415 - imports PySpark
 
-            found = fleet(args.place, lambda: spark_engine(args.master or LOCAL_MASTER), sample=args.sample)
+            found = analyse_fleet(args.place, lambda: spark_engine(args.master or LOCAL_MASTER), sample=args.sample)
         else:
             if args.master is not None:
                 raise UsageError("--master is Spark's", "add --engine spark")
-            found = fleet(args.place, duckdb_engine, sample=args.sample)
+            found = analyse_fleet(args.place, duckdb_engine, sample=args.sample)
         if args.json:
             sys.stdout.writelines(document_lines(found))
         else:

@@ -6,9 +6,10 @@ import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_place, sample
 from samepaged.errors import TraceError
-from samepaged.traces import guest, newest, read, survey
+from samepaged.traces import guest_key, newest_traces, read, survey
 from samepaged.traces.parquet import write
 
 if TYPE_CHECKING:
@@ -17,10 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Command"]
 
 
-class Command:
+class Command(interface.Command):
     """Write traces into one file, which `samepaged study` and `samepaged fleet` read like a directory of traces."""
 
-    name = "export"
     help = "write traces into one file, whole or as a sample"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -47,25 +47,24 @@ class Command:
             help="export only traces of matching guests (default: %(default)s)",
         )
         add_place(parser)
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Write the file. Raises TraceError."""
         if args.into.exists():
             raise TraceError(args.into, "is there already", "remove it, or name another file")
         files = survey(args.place)
-        rows = newest(files) if args.newest else [(file, about) for file in files for about in file.traces]
+        rows = newest_traces(files) if args.newest else [(file, about) for file in files for about in file.traces]
         wanted = {
-            (guest(about), about.scanned_at)
+            (guest_key(about), about.scanned_at)
             for _, about in rows
             if fnmatch.fnmatchcase(about.host, args.host) and fnmatch.fnmatchcase(about.domain, args.domain)
         }
         found = [
             trace.sampled(args.sample)
             for file in files
-            if any((guest(about), about.scanned_at) in wanted for about in file.traces)
+            if any((guest_key(about), about.scanned_at) in wanted for about in file.traces)
             for trace in read(file.path)
-            if (guest(trace.about), trace.about.scanned_at) in wanted
+            if (guest_key(trace.info), trace.info.scanned_at) in wanted
         ]
         if not found:
             raise TraceError(

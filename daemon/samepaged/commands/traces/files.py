@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from samepaged.errors import TraceError
-from samepaged.traces.parquet import look
-from samepaged.traces.survey import paths
+from samepaged.traces.parquet import read_metadata
+from samepaged.traces.survey import find_paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from samepaged.traces import About, TraceFile
+    from samepaged.traces import TraceFile, TraceInfo
 
 __all__ = ["description", "report_unusable", "usable_files"]
 
@@ -29,18 +29,18 @@ def usable_files(place: str, failures: list[TraceError]) -> Iterator[TraceFile]:
 
 def _files(place: str) -> Iterator[TraceFile | TraceError]:
     """The trace files of a place; an unusable file is returned as its error."""
-    found = list(paths(place))
+    found = list(find_paths(place))
     try:
-        yield from look(found)
+        yield from read_metadata(found)
     except TraceError:
         for path in found:
             try:
-                yield from look([path])
+                yield from read_metadata([path])
             except TraceError as error:
                 yield error
 
 
-def description(file: TraceFile, about: About) -> dict[str, Any]:
+def description(file: TraceFile, about: TraceInfo) -> dict[str, Any]:
     """The JSON object of one trace."""
     derived = {"memory_pages": about.memory_pages, "duplicate_pages": about.duplicate_pages}
     return asdict(about) | derived | {"sample": file.sample, "file": file.path, "file_bytes": file.size}

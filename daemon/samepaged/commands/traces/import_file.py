@@ -15,6 +15,7 @@ from uuid import UUID
 
 from samepaged import hash_seed
 from samepaged.arch import PAGE_SIZE
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_config, add_json, quantity
 from samepaged.commands.interface import INTERRUPTED
 from samepaged.config import load, quantities
@@ -24,8 +25,8 @@ from samepaged.memory.images import image
 from samepaged.privileges import seal
 from samepaged.service.signals import Signals
 from samepaged.sharing import Contents
-from samepaged.traces import About, PageSizeCounts, Store, Trace, hash_list, seed_id
-from samepaged.traces.collisions import expected_self
+from samepaged.traces import PageSizeCounts, Trace, TraceInfo, TraceStore, hash_list, seed_id
+from samepaged.traces.collisions import expected_self_collisions
 
 if TYPE_CHECKING:
     import argparse
@@ -46,7 +47,7 @@ OF_IMAGES: Final = ("memory", "page_sizes")
 OF_LISTS: Final = ("bits", "zero_hash", "hash_name", "page_size", "skip", "count", "big_endian")
 
 
-class Command:
+class Command(interface.Command):
     """Create a trace from a file that another tool made: a memory image (an ELF core of `virsh dump --memory-only`,
     LiME or raw), or a list with a hash for each page. The format is detected from the content.
     """
@@ -74,13 +75,12 @@ class Command:
         add_json(parser, "print one JSON object instead of a line")
         _add_image_arguments(parser.add_argument_group("memory images"))
         _add_list_arguments(parser.add_argument_group("lists of hashes"))
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Import, and print a summary. Raises TraceError and UsageError before anything is written."""
         # The process reads guest memory from here on.
         seal()
-        store = Store(args.into)
+        store = TraceStore(args.into)
         with Signals() as signals, image.open_file(args.file) as (descriptor, size):
             if args.at is None:
                 args.at = os.fstat(descriptor).st_mtime
@@ -95,7 +95,7 @@ class Command:
                     args.file, "is too large for this machine's memory", "import it on a larger one"
                 ) from error
             path = store.write(found.trace)
-        about = found.trace.about
+        about = found.trace.info
         for note in found.notes:
             print(f"samepaged: note: {note}", file=sys.stderr)
         if args.json:
@@ -151,15 +151,15 @@ class _Found:
     notes: tuple[str, ...]
 
 
-def _check_free(store: Store, args: argparse.Namespace) -> None:
+def _check_free(store: TraceStore, args: argparse.Namespace) -> None:
     """Raise TraceError if the store has a trace of this guest and time; checked before the file is read."""
-    path = store.path(About(args.host, args.domain, args.uuid, args.at, PAGE_SIZE, "", MODE, 64, 0, 0, 0, 0, 0))
+    path = store.path(TraceInfo(args.host, args.domain, args.uuid, args.at, PAGE_SIZE, "", MODE, 64, 0, 0, 0, 0, 0))
     if os.path.lexists(path):
         raise TraceError(path, "is there already, a trace of this guest and moment", "give --at, or remove it")
 
 
 def _found(args: argparse.Namespace, descriptor: int, size: int, stop: Callable[[], bool]) -> _Found:
-    form = args.format or _recognised(args, os.pread(descriptor, hash_list.HEAD, 0), size)
+    form = args.format or _recognised(args, os.pread(descriptor, hash_list.HEAD_BYTES, 0), size)
     other = OF_LISTS if form in IMAGES else OF_IMAGES
     if given := [f"--{name.replace('_', '-')}" for name in other if getattr(args, name) is not None]:
         raise UsageError(
@@ -228,7 +228,7 @@ def _of_list(args: argparse.Namespace, form: str) -> _Found:
     if args.zero_hash is not None and args.zero_hash >> found.bits:
         raise UsageError(f"--zero-hash {args.zero_hash:x} has more than the {found.bits} bits of a hash", "correct it")
     trace = Trace.of(
-        hash_list.digest(found, args.page_size or PAGE_SIZE, args.zero_hash),
+        hash_list.to_digest(found, args.page_size or PAGE_SIZE, args.zero_hash),
         host=args.host,
         domain=args.domain,
         uuid=args.uuid,
@@ -241,29 +241,30 @@ def _of_list(args: argparse.Namespace, form: str) -> _Found:
 
 
 def _list_notes(args: argparse.Namespace, found: hash_list.HashList, trace: Trace) -> list[str]:
-    about = trace.about
+    about = trace.info
     notes = []
-    if found.header:
-        what = f"{found.header} bytes" if found.base is None else f"the text up to line {found.header}"
+    if found.header_bytes:
+        what = f"{found.header_bytes} bytes" if found.base is None else f"the text up to line {found.header_bytes}"
         notes.append(f"{what} at the beginning were taken for a header")
     if found.base is not None:
         notes.append(f"the hashes were read as {'hexadecimal' if found.base == 16 else 'decimal'}")  # noqa: PLR2004
     if args.zero_hash is None:
         most = int(trace.pages.argmax())
-        value = f"{hash_list.original(int(trace.hashes[most])):0{found.bits // 4}x}"
+        value = f"{hash_list.listed_hash(int(trace.hashes[most])):0{found.bits // 4}x}"
         notes.append(
             "zero pages cannot be told from others without --zero-hash, and count as copies of one content; "
             f"the most frequent hash, of {trace.pages[most]} pages, is {value}"
         )
     if found.bits < 64:  # noqa: PLR2004
         notes.append(
-            f"with hashes of {found.bits} bits, about {expected_self(about.distinct_pages, found.bits):.3g} of the "
+            f"with hashes of {found.bits} bits, about "
+            f"{expected_self_collisions(about.distinct_pages, found.bits):.3g} of the "
             f"{about.duplicate_pages} duplicate pages are expected to be collisions"
         )
     return notes
 
 
-def _document(path: Path, about: About, found: _Found) -> dict[str, object]:
+def _document(path: Path, about: TraceInfo, found: _Found) -> dict[str, object]:
     told = asdict(about) | {
         "path": str(path),
         "format": found.form,

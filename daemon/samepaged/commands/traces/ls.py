@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_json, add_place
 from samepaged.commands.traces.files import description, report_unusable, usable_files
 from samepaged.formatting import size
@@ -15,24 +16,22 @@ if TYPE_CHECKING:
     import argparse
 
     from samepaged.errors import TraceError
-    from samepaged.traces import About, TraceFile
+    from samepaged.traces import TraceFile, TraceInfo
 
 __all__ = ["Command"]
 
 HEADINGS: Final = ("scanned", "host", "guest", "memory", "distinct", "self-sharing", "zero", "mode", "file")
 
 
-class Command:
+class Command(interface.Command):
     """List traces. Files that are damaged, or not traces, are reported on standard error."""
 
-    name = "ls"
     help = "list traces"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of the command."""
         add_json(parser, "print one JSON object instead of a table")
         add_place(parser)
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Print a line for each trace; returns 1 if a file is unusable."""
@@ -46,7 +45,7 @@ class Command:
         return report_unusable(failures)
 
 
-def _cells(file: TraceFile, about: About) -> tuple[str, ...]:
+def _cells(file: TraceFile, about: TraceInfo) -> tuple[str, ...]:
     def pages(count: int) -> str:
         return size(count * about.page_size)
 

@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samepaged.commands import interface
 from samepaged.commands.arguments import quantity
 from samepaged.config import quantities
 from samepaged.errors import TraceError, UsageError
 from samepaged.escape import printable
-from samepaged.traces import Store
+from samepaged.traces import TraceStore
 
 if TYPE_CHECKING:
     import argparse
@@ -18,10 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["Command"]
 
 
-class Command:
+class Command(interface.Command):
     """Remove old traces, and print their paths. At least one of the two options is required."""
 
-    name = "prune"
     help = "remove old traces"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,6 @@ class Command:
             help="then remove the oldest traces until the others take at most this much: 10GiB",
         )
         parser.add_argument("directory", metavar="DIR", type=Path, help="directory of traces")
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Remove, and print each removed path."""
@@ -43,6 +42,6 @@ class Command:
             raise UsageError("traces prune needs --max-age or --max-bytes", "use --max-age 30d, for one")
         if not args.directory.is_dir():
             raise TraceError(args.directory, "is no directory", "give the one that traces.directory names")
-        for path in Store(args.directory).prune(time.time(), age=args.max_age, most_bytes=args.max_bytes):
+        for path in TraceStore(args.directory).prune(time.time(), max_age=args.max_age, max_bytes=args.max_bytes):
             print(printable(str(path)))
         return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from samepaged.commands import interface
 from samepaged.commands.traces.files import description, report_unusable, usable_files
 
 if TYPE_CHECKING:
@@ -15,16 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["Command"]
 
 
-class Command:
+class Command(interface.Command):
     """Print the metadata of the traces in a file, as JSON."""
 
-    name = "show"
     help = "print the metadata of a trace file"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of the command."""
         parser.add_argument("file", metavar="FILE", help="trace file")
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Print an object for each trace of the file; returns 1 if the file is unusable."""

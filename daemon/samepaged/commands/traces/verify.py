@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from samepaged.commands import interface
 from samepaged.commands.arguments import add_place
 from samepaged.commands.traces.files import report_unusable, usable_files
 from samepaged.errors import TraceError
 from samepaged.traces import read
-from samepaged.traces.attribution_file import owners_of
+from samepaged.traces.attribution_file import read_beside_traces
 
 if TYPE_CHECKING:
     import argparse
@@ -16,16 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["Command"]
 
 
-class Command:
+class Command(interface.Command):
     """Read every row of every trace, and compare it with the checksums in the file."""
 
-    name = "verify"
     help = "verify the checksums of traces"
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of the command."""
         add_place(parser)
-        parser.set_defaults(run=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Verify the files; returns 1 if one is unusable."""
@@ -34,7 +33,7 @@ class Command:
         for file in usable_files(args.place, failures):
             try:
                 whole += len(read(file.path))
-                owned += len(list(owners_of([file])))
+                owned += len(list(read_beside_traces([file])))
             except TraceError as error:
                 failures.append(error)
         with_owners = f", {owned} of them with owners" if owned else ""

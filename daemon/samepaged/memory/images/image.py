@@ -17,7 +17,7 @@ from samepaged.memory.images import elf_core, lime
 from samepaged.memory.images.span import Span, damaged, whole_pages
 from samepaged.memory.locked_buffer import locked_buffer
 from samepaged.sharing.digest import SWAPPED, ZERO, PageDigest
-from samepaged.sharing.page_sizes import coarser
+from samepaged.sharing.page_sizes import coarsen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -260,7 +260,7 @@ def _coarser(digest: PageDigest, spans: Sequence[Span], size: int) -> PageDigest
     for address, first, count in _runs(spans):
         skipped = -(address // PAGE_SIZE) % ratio
         run = digest.pages[first + skipped : max(first + count, first + skipped)]
-        parts.append(coarser(PageDigest(run, PAGE_SIZE), size).pages)
+        parts.append(coarsen(PageDigest(run, PAGE_SIZE), size).pages)
     return PageDigest(np.concatenate(parts), size)
 
 

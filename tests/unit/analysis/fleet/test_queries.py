@@ -52,7 +52,7 @@ def number(engine: DuckDbEngine, rows: Rows) -> None:
     table: NDArray[np.int64] = np.array(rows, dtype=np.int64).reshape(-1, 2)
     columns = {"guest": table[:, 0].astype(np.int32), "hash": table[:, 1], "host": (table[:, 0] % HOSTS)}
     engine._connection.register("columns", columns)
-    engine.keep(
+    engine.materialize(
         "numbered", "SELECT guest, CAST(host AS INTEGER) AS host, hash, CAST(2 AS INTEGER) AS pages FROM columns"
     )
     engine._connection.unregister("columns")
@@ -72,7 +72,7 @@ def pairs_of(held: dict[int, set[int]]) -> list[tuple[int, int, int]]:
 
 @settings(max_examples=40)
 @given(rows=fleets())
-def test_every_pair_of_hosts_shares_what_two_sets_have_in_common(engine: DuckDbEngine, rows: Rows) -> None:
+def test_host_pairs_equal_set_intersections(engine: DuckDbEngine, rows: Rows) -> None:
     tally = counted(engine, rows)
     held: dict[int, set[int]] = {host: set() for host in range(HOSTS)}
     for guest, content in rows:
@@ -98,7 +98,7 @@ JOIN (SELECT DISTINCT hash, host FROM numbered) AS b ON a.hash = b.hash AND a.ho
 
 @settings(max_examples=15)
 @given(rows=fleets())
-def test_words_come_to_the_same_as_writing_every_pair_out(engine: DuckDbEngine, rows: Rows) -> None:
+def test_words_equal_explicit_pairs(engine: DuckDbEngine, rows: Rows) -> None:
     tally = counted(engine, rows)
     assert sorted(tally.pairs()) == sorted(engine.rows(WRITTEN_OUT))
 
@@ -112,7 +112,7 @@ def kinds(engine: DuckDbEngine) -> tuple[bool, bool, bool]:
     return bool(holders), bool(words), bool(blocks)
 
 
-def test_contents_of_few_guests_are_written_out_of_more_go_by_words_and_of_very_many_by_blocks(
+def test_pair_method_by_holder_count(
     engine: DuckDbEngine,
 ) -> None:
     for guests, expected in ((4, (True, False, False)), (40, (False, True, False)), (550, (False, False, True))):
@@ -120,7 +120,7 @@ def test_contents_of_few_guests_are_written_out_of_more_go_by_words_and_of_very_
         assert kinds(engine) == expected
 
 
-def test_a_word_of_contents_with_nothing_in_common_is_written_out(engine: DuckDbEngine) -> None:
+def test_sparse_word_uses_explicit_pairs(engine: DuckDbEngine) -> None:
     # All have the same host as their first and the same as their last, and in between each another.
     rows = [
         (host + HOSTS * times, content) for content in range(62) for host in (0, 1 + content, 63) for times in range(2)
@@ -130,6 +130,6 @@ def test_a_word_of_contents_with_nothing_in_common_is_written_out(engine: DuckDb
     assert next(tally.pairs()) == (0, 63, 62)
 
 
-def test_a_part_of_the_hashes_is_what_lies_between_two(engine: DuckDbEngine) -> None:
-    assert "WHERE" not in queries.numbered(None, None)
-    assert queries.numbered(-5, 7).endswith("WHERE traces.hash >= -5 AND traces.hash < 7")
+def test_hash_range_is_half_open(engine: DuckDbEngine) -> None:
+    assert "WHERE" not in queries.numbered_rows(None, None)
+    assert queries.numbered_rows(-5, 7).endswith("WHERE traces.hash >= -5 AND traces.hash < 7")

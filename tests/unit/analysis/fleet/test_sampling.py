@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.analysis.fleet.sampling import bounds, relative_error
+from samepaged.analysis.fleet.sampling import confidence_bounds, relative_error
 
 samples = st.integers(0, 16).map(lambda halvings: 1 << halvings)
 
 
 @pytest.mark.parametrize("sample", [2, 16, 256])
 @pytest.mark.parametrize("count", [300, 5_000, 400_000])
-def test_of_a_hundred_counts_about_ninety_five_are_within_the_bounds(sample: int, count: int) -> None:
+def test_bounds_cover_95_percent(sample: int, count: int) -> None:
     found = np.random.default_rng([sample, count]).binomial(count, 1 / sample, 2_000)
-    within = [low <= count <= high for low, high in (bounds(int(one), sample) for one in found)]
+    within = [low <= count <= high for low, high in (confidence_bounds(int(one), sample) for one in found)]
     assert 0.92 < np.mean(within) < 0.98
 
 
 @pytest.mark.parametrize("sample", [2, 16, 256])
-def test_the_relative_error_is_the_spread_of_the_estimates(sample: int) -> None:
+def test_relative_error_equals_spread(sample: int) -> None:
     found = np.random.default_rng(sample).binomial(1_000_000, 1 / sample, 4_000)
     stated = relative_error(1_000_000 // sample, sample)
     assert stated is not None
@@ -31,19 +31,19 @@ def test_the_relative_error_is_the_spread_of_the_estimates(sample: int) -> None:
 
 
 @given(st.integers(0, 10**12))
-def test_what_is_counted_whole_has_no_error(found: int) -> None:
-    assert bounds(found, 1) == (found, found)
+def test_full_count_has_no_error(found: int) -> None:
+    assert confidence_bounds(found, 1) == (found, found)
     assert relative_error(found, 1) == 0
 
 
-def test_of_nothing_found_the_error_is_unknown_and_the_bounds_say_how_much_there_may_be() -> None:
+def test_zero_count_has_bounds_without_error() -> None:
     assert relative_error(0, 256) is None
-    low, high = bounds(0, 256)
+    low, high = confidence_bounds(0, 256)
     assert low == 0
     assert high > 256
 
 
 @given(st.integers(0, 10**9), samples)
-def test_bounds_enclose_the_estimate_and_what_was_seen(found: int, sample: int) -> None:
-    low, high = bounds(found, sample)
+def test_bounds_enclose_the_estimate(found: int, sample: int) -> None:
+    low, high = confidence_bounds(found, sample)
     assert found <= low <= found * sample <= high

@@ -51,7 +51,7 @@ class Fleet:
         (guest,) = [
             number for number, one in enumerate(self.guests) if (one.domain, at[number]) == (move.domain, move.origin)
         ]
-        assert not self.guests[guest].stays
+        assert not self.guests[guest].pinned
         return [move.target if number == guest else host for number, host in enumerate(at)]
 
     def check(self, placement: Placement) -> list[str]:

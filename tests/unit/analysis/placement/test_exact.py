@@ -10,7 +10,7 @@ from samepaged.analysis.placement.search import Effort
 
 
 @pytest.mark.parametrize("slack", [0.02, 0.1, 0.3, 3])
-def test_a_plan_gains_nearly_what_the_best_within_reach_does(slack: float) -> None:
+def test_plan_is_near_the_best_reachable(slack: float) -> None:
     random = np.random.default_rng(int(slack * 100))
     for _ in range(2):
         incidence, terms = small_fleet(random, 6, 3, slack)
@@ -18,7 +18,7 @@ def test_a_plan_gains_nearly_what_the_best_within_reach_does(slack: float) -> No
         assert 0.95 * best <= found_gain(incidence, terms, Effort(steps=400)) <= best
 
 
-def test_a_plan_gains_nearly_what_an_exact_solver_does_where_hosts_have_room() -> None:
+def test_plan_is_near_the_exact_optimum() -> None:
     random = np.random.default_rng(1)
     for _ in range(2):
         incidence, terms = small_fleet(random, 7, 3, 1)

@@ -50,7 +50,7 @@ class Memory:
     def hashes(self, ref: TraceRef) -> NDArray[np.uint64]:
         return self.traces_by_path[ref.file.path].hashes
 
-    def each(self, lists: Iterable[Sequence[TraceRef]]) -> Iterator[list[NDArray[np.uint64]]]:
+    def hash_lists(self, lists: Iterable[Sequence[TraceRef]]) -> Iterator[list[NDArray[np.uint64]]]:
         for refs in lists:
             yield [self.hashes(ref) for ref in refs]
 
@@ -63,7 +63,7 @@ class Memory:
 def file_of(path: str, trace: Trace, sample: int = 1) -> TraceFile:
     """A file of this trace; of its totals, only the rows are right."""
     totals = tuple(Totals(len(trace.hashes), 0, 0, 0) for _ in range(17))
-    return TraceFile(path=path, size=0, sample=sample, traces=(trace.about,), totals=(totals,), sums=(("", ""),))
+    return TraceFile(path=path, size=0, sample=sample, traces=(trace.info,), totals=(totals,), sums=(("", ""),))
 
 
 def with_zeros(guests: Sequence[Pages]) -> tuple[int, int]:

@@ -58,7 +58,7 @@ sets = st.fixed_dictionaries({"a": _traces, "b": _traces}, optional={"c": _trace
 
 @settings(max_examples=50)
 @given(sets, sets)
-def test_the_guests_that_both_sets_have_are_compared(first: Histories, second: Histories) -> None:
+def test_common_guests_are_compared(first: Histories, second: Histories) -> None:
     both = sorted(first.keys() & second.keys())
     found = compared(first, second)
     assert found.size == len(both)
@@ -82,7 +82,7 @@ def test_the_guests_that_both_sets_have_are_compared(first: Histories, second: H
             assert reduction.max == pytest.approx(max([*every, average]))
 
 
-def test_the_traces_of_one_guest_are_those_of_as_many_guests_as_in_the_paper() -> None:
+def test_traces_of_one_guest_act_as_guests() -> None:
     without = [[P, Q, R, R]] * 4
     randomised = [[P, Q, R], [P, Q, R, R], [P, Q, S, S], [P, S]]
     found = compared({"vm": without}, {"vm": randomised})
@@ -100,7 +100,7 @@ def test_the_traces_of_one_guest_are_those_of_as_many_guests_as_in_the_paper() -
     assert [reduction["self"].min, reduction["self"].max] == pytest.approx([100 / 3, 200 / 3])
 
 
-def test_guests_of_other_names_are_compared_by_groups_of_as_many() -> None:
+def test_differently_named_guests_compare_by_group() -> None:
     first = {"off-1": [[P, P]], "off-2": [[P, P]], "off-3": [[P, P]]}
     found = compared(first, {"on-1": [[P]], "on-2": [[P]]})
     assert (found.size, found.left_out, found.in_common) == (2, (), False)
@@ -111,7 +111,7 @@ def test_guests_of_other_names_are_compared_by_groups_of_as_many() -> None:
     assert found.reduction["self"].avg == 100
 
 
-def test_a_guest_that_only_one_set_has_is_not_compared_where_the_other_has_one_guest() -> None:
+def test_single_guest_needs_a_counterpart() -> None:
     alone, both = {"a": [[P, P], [P, P]]}, {"a": [[P, P], [P, P]], "b": [[Q] * 10]}
     for found in (compared(alone, both), compared(both, alone)):
         assert (found.size, found.of_traces, found.in_common, found.left_out) == (2, True, True, ("b",))
@@ -119,19 +119,19 @@ def test_a_guest_that_only_one_set_has_is_not_compared_where_the_other_has_one_g
         assert "only one set has them: b." in found.table().note
 
 
-def test_one_guest_is_not_compared_with_several_others() -> None:
+def test_one_guest_against_several_is_refused() -> None:
     for sets in (({"a": [[P]]}, {"b": [[P]], "c": [[P]]}), ({"b": [[P]], "c": [[P]]}, {"a": [[P]]})):
         with pytest.raises(TraceError, match=r"B: has no guest in common with A, .*compare traces of the same guests"):
             compared(*sets)
 
 
-def test_one_guest_of_each_set_may_have_another_name() -> None:
+def test_single_guests_may_differ_in_name() -> None:
     found = compared({"off": [[P]] * 3}, {"on": [[P], [Q], [R]]})
     assert (found.size, found.of_traces, found.in_common) == (3, True, False)
     assert [one.sharing["inter"].avg for one in found.sets] == [2, 0]
 
 
-def test_guests_are_the_same_by_host_and_domain_whoever_else_is_there() -> None:
+def test_guests_match_by_host_and_domain() -> None:
     first = {"a": [[P, P]], "b": [[P, P]]}
     # Its a and b are kvm-2/a and kvm-2/b, as there are others of these names.
     found = compared(first, {"a": [[P]], "b": [[P]]}, others={"a": [[Q] * 9], "b": [[Q] * 9]}, host="kvm-2")
@@ -139,19 +139,19 @@ def test_guests_are_the_same_by_host_and_domain_whoever_else_is_there() -> None:
     assert [one.sharing["self"].avg for one in found.sets] == [2, 0]
 
 
-def test_a_domain_that_several_hosts_have_is_no_guest_of_another_host() -> None:
+def test_ambiguous_domain_is_not_matched() -> None:
     several = compared({"a": [[P]], "b": [[P]], "c": [[P]]}, {"a": [[P]], "b": [[P]], "c": [[P]]}, others={"a": [[P]]})
     assert several.left_out == ("a", "kvm-2/a", "kvm-3/a")
     assert several.size == 2
 
 
-def test_no_reduction_is_told_of_what_was_not_there() -> None:
+def test_zero_sharing_has_no_reduction() -> None:
     found = compared({"a": [[P]], "b": [[Q]]}, {"a": [[P, P]], "b": [[P]]})
     assert found.reduction == {"total": None, "self": None, "inter": None}
     assert [row[3] for row in found.table().rows] == ["-", "-", "-"]
 
 
-def test_sets_of_other_kinds_are_not_compared() -> None:
+def test_incompatible_sets_are_refused() -> None:
     first, second = Memory({"a": [[P]]}), Memory({"a": [[P]]}, sample=2)
     with pytest.raises(TraceError, match=r"B: has traces of page size 4096, hash bits 64 and sample 2, A of .*compare"):
         compare(("A", "B"), (first.files, second.files))

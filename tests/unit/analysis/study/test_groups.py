@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from samepaged.analysis.study import groups as groups_module
 from samepaged.analysis.study.groups import groups_of_each_size
-from samepaged.analysis.study.sampling import all_groups, chosen_sizes, drawn_guests, number_of_groups
-from samepaged.analysis.study.stability import what_lasts
+from samepaged.analysis.study.sampling import all_groups, group_sizes, number_of_groups, sample_groups
+from samepaged.analysis.study.stability import stability
 from tests.unit.analysis.study.memory import Memory, histories, lasting
 from tests.unit.sharing import oracle
 
@@ -34,9 +34,9 @@ def possible(found: Histories, size: int) -> list[tuple[Pages, ...]]:
 
 @settings(max_examples=50)
 @given(histories)
-def test_groups_of_each_size_are_told_exactly_where_there_are_few(found: Histories) -> None:
+def test_few_groups_are_exact(found: Histories) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(groups_module, "_GROUPS", 1000)
+        patch.setattr(groups_module, "_MAX_GROUPS", 1000)
         memory = Memory(found)
         groups = groups_of_each_size(memory.guests, memory, np.random.default_rng(0))
     assert [group.guests for group in groups] == list(range(2, len(found) + 1))
@@ -58,9 +58,9 @@ def test_groups_of_each_size_are_told_exactly_where_there_are_few(found: Histori
 
 @settings(max_examples=50)
 @given(histories, st.integers(0, 9))
-def test_of_many_groups_some_are_drawn(found: Histories, seed: int) -> None:
+def test_many_groups_are_sampled(found: Histories, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(groups_module, "_GROUPS", 5)
+        patch.setattr(groups_module, "_MAX_GROUPS", 5)
         memory = Memory(found)
         groups = groups_of_each_size(memory.guests, memory, np.random.default_rng(seed))
     for group in groups:
@@ -71,40 +71,40 @@ def test_of_many_groups_some_are_drawn(found: Histories, seed: int) -> None:
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(1, 5))
-def test_the_number_of_groups_is_that_of_all_that_there_are(traces: list[int], size: int) -> None:
+def test_number_of_groups_is_exact(traces: list[int], size: int) -> None:
     groups = list(all_groups(traces, size))
     assert number_of_groups(traces, size) == len(groups) == len(set(groups))
 
 
-def test_groups_are_drawn_as_often_as_they_are_among_all() -> None:
+def test_group_sampling_is_uniform() -> None:
     traces, draws = [1, 2, 5, 3], 20_000
     every = Counter(tuple(guest for guest, _ in group) for group in all_groups(traces, 2))
-    drawn = Counter(map(tuple, drawn_guests(traces, 2, draws, np.random.default_rng(1))))
+    drawn = Counter(map(tuple, sample_groups(traces, 2, draws, np.random.default_rng(1))))
     assert drawn.keys() == every.keys()
     for group, count in every.items():
         assert drawn[group] / draws == pytest.approx(count / every.total(), abs=0.015)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.data())
-def test_a_drawn_group_has_so_many_guests(traces: list[int], data: st.DataObject) -> None:
+def test_sampled_group_has_its_size(traces: list[int], data: st.DataObject) -> None:
     size = data.draw(st.integers(1, len(traces)))
-    for group in drawn_guests(traces, size, 3, np.random.default_rng(0)):
+    for group in sample_groups(traces, size, 3, np.random.default_rng(0)):
         assert len(group) == size
         assert group == sorted(set(group))
 
 
-def test_small_groups_are_looked_at_in_every_size_and_the_largest_too() -> None:
-    assert chosen_sizes(1) == []
-    assert chosen_sizes(2) == [2]
-    assert chosen_sizes(7) == [2, 3, 4, 5, 6, 7]
-    assert chosen_sizes(9) == [2, 3, 4, 5, 6, 7, 8, 9]
-    assert chosen_sizes(200) == [2, 3, 4, 5, 6, 7, 8, 12, 18, 27, 40, 60, 90, 135, 200]
+def test_group_sizes_include_small_and_largest() -> None:
+    assert group_sizes(1) == []
+    assert group_sizes(2) == [2]
+    assert group_sizes(7) == [2, 3, 4, 5, 6, 7]
+    assert group_sizes(9) == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert group_sizes(200) == [2, 3, 4, 5, 6, 7, 8, 12, 18, 27, 40, 60, 90, 135, 200]
 
 
 @given(st.lists(oracle.memories, min_size=1, max_size=6))
-def test_what_lasts_is_what_the_later_trace_still_has(history: list[Pages]) -> None:
+def test_stability_counts_kept_contents(history: list[Pages]) -> None:
     memory = Memory({"a": history})
-    found = {one.lag: one for one in what_lasts(memory.guests, memory, np.random.default_rng(0))}
+    found = {one.lag: one for one in stability(memory.guests, memory, np.random.default_rng(0))}
     last = len(history) - 1
     bases = sorted({0, last // 4, last // 2} - {last})
     assert set(found) == {lag for base in bases for lag in (1, 2, 4) if base + lag <= last}
@@ -123,15 +123,15 @@ def test_what_lasts_is_what_the_later_trace_still_has(history: list[Pages]) -> N
                 )
 
 
-def test_a_guest_of_one_trace_has_nothing_that_could_last() -> None:
+def test_one_trace_has_no_stability() -> None:
     memory = Memory({"a": [[P]], "b": [[P, P, Q], [P, P, Q]]})
-    (found,) = what_lasts(memory.guests, memory, np.random.default_rng(0))
+    (found,) = stability(memory.guests, memory, np.random.default_rng(0))
     assert (found.domain, found.lag) == ("b", 1)
     assert found.content_ratio is not None
     assert found.content_ratio.avg == 1
 
 
-def test_of_many_guests_so_many_are_looked_at_for_what_lasts() -> None:
+def test_stability_samples_guests() -> None:
     memory = Memory({f"guest-{number}": [[P], [P]] for number in range(50)})
-    found = what_lasts(memory.guests, memory, np.random.default_rng(0))
+    found = stability(memory.guests, memory, np.random.default_rng(0))
     assert len({one.domain for one in found}) == len(found) == 32

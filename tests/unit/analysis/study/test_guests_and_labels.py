@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from samepaged.analysis.study.guests import guests_of
-from samepaged.analysis.study.labels import by_platform, check_labels, load_labels
-from samepaged.analysis.study.pairs import all_pairs
+from samepaged.analysis.study.labels import check_labels, load_labels, sharing_by_platform
+from samepaged.analysis.study.pairs import compare_pairs
 from samepaged.analysis.study.self_sharing import by_page_size, self_sharing
 from samepaged.errors import ConfigError, TraceError, UsageError
 from samepaged.traces.trace import PageSizeCounts
@@ -35,16 +35,16 @@ def named(*files: TraceFile) -> list[tuple[str, int]]:
     return [(guest.name, len(guest.traces)) for guest in guests_of(files)]
 
 
-def test_a_guest_has_its_domains_name_and_its_hosts_before_it_where_others_have_it_too() -> None:
+def test_ambiguous_guests_have_host_prefix() -> None:
     found = named(file("web"), file("web", "kvm-2"), file("db", "kvm-2"), file("web", at=1))
     assert found == [("db", 1), ("kvm-1/web", 2), ("kvm-2/web", 1)]
 
 
-def test_a_guest_that_was_defined_anew_is_the_same() -> None:
+def test_redefined_guest_is_the_same() -> None:
     assert named(file("web", uuid="1"), file("web", uuid="2", at=1), file("web", at=2)) == [("web", 3)]
 
 
-def test_a_guest_that_has_moved_is_the_same_and_another_of_its_name_is_not() -> None:
+def test_moved_guest_is_the_same() -> None:
     files = (
         file("web", "kvm-1", uuid="1"),
         file("web", "kvm-2", uuid="1", at=1),
@@ -55,7 +55,7 @@ def test_a_guest_that_has_moved_is_the_same_and_another_of_its_name_is_not() -> 
     assert named(file("web", uuid="1"), file("clone", uuid="1", at=1)) == [("clone", 1), ("web", 1)]
 
 
-def test_two_guests_of_one_name_that_changed_places_stay_two() -> None:
+def test_swapped_guests_stay_distinct() -> None:
     found = guests_of(
         [
             file("web", "kvm-1", uuid="1"),
@@ -64,19 +64,19 @@ def test_two_guests_of_one_name_that_changed_places_stay_two() -> None:
             file("web", "kvm-1", uuid="2", at=1),
         ]
     )
-    assert [(guest.name, {ref.about.uuid for ref in guest.traces}) for guest in found] == [
+    assert [(guest.name, {ref.info.uuid for ref in guest.traces}) for guest in found] == [
         ("kvm-1/web", {"2"}),
         ("kvm-2/web", {"1"}),
     ]
 
 
-def test_beside_one_that_has_moved_a_guest_that_was_defined_anew_is_still_the_same() -> None:
+def test_redefined_guest_beside_a_moved_one() -> None:
     moved = (file("web", "kvm-1", uuid="1"), file("web", "kvm-2", uuid="1", at=1))
     anew = (file("web", "kvm-1", uuid="2", at=2), file("web", "kvm-1", uuid="3", at=3))
     assert named(*moved, *anew) == [("kvm-1/web", 2), ("kvm-2/web", 2)]
 
 
-def test_no_two_guests_have_one_name() -> None:
+def test_guest_names_are_unique() -> None:
     called = (file("web", "kvm-1"), file("web", "kvm-2"), file("kvm-1/web", "kvm-3"))
     assert named(*called) == [("kvm-1/web", 1), ("kvm-2/web", 1), ("kvm-3/kvm-1/web", 1)]
     ways = (file("c", "a/b"), file("c", "z"), file("b/c", "a"), file("b/c", "z"))
@@ -85,7 +85,7 @@ def test_no_two_guests_have_one_name() -> None:
     assert named(*both_there) == [("kvm-2/web (1)", 2), ("kvm-2/web (2)", 2)]
 
 
-def test_traces_are_in_the_order_of_time_wherever_the_guest_was() -> None:
+def test_traces_are_ordered_by_time() -> None:
     (guest,) = guests_of(
         [
             file("web", "kvm-2", uuid="1", at=1),
@@ -93,16 +93,16 @@ def test_traces_are_in_the_order_of_time_wherever_the_guest_was() -> None:
             file("web", "kvm-2", uuid="1", at=3),
         ]
     )
-    assert [ref.about.scanned_at for ref in guest.traces] == [1, 2, 3]
+    assert [ref.info.scanned_at for ref in guest.traces] == [1, 2, 3]
     assert guest.host == "kvm-2"
 
 
-def test_files_without_a_trace_are_an_error() -> None:
+def test_no_traces_is_an_error() -> None:
     with pytest.raises(TraceError, match="has no trace in it"):
         guests_of([replace(file("web"), traces=())])
 
 
-def test_self_sharing_is_told_over_a_guests_traces_without_its_zero_pages() -> None:
+def test_self_sharing_excludes_zero_pages() -> None:
     (guest,) = Memory({"a": [[P, P, P, oracle.ZEROS], [P, Q, oracle.ZEROS, b""], [P, P, None, Q]]}).guests
     found = self_sharing(guest)
     assert (found.pages.min, found.pages.avg, found.pages.max) == (0, 1, 2)
@@ -110,7 +110,7 @@ def test_self_sharing_is_told_over_a_guests_traces_without_its_zero_pages() -> N
     assert (found.zeros.max, found.traces) == (1, 3)
 
 
-def test_page_sizes_are_told_where_a_trace_tells_of_another_than_its_own() -> None:
+def test_page_sizes_of_traces() -> None:
     memory = Memory({"a": [[P, P, P, P]], "b": [[P, P]]})
     assert by_page_size(memory.guests) == ()
     one, other = memory.files
@@ -139,7 +139,7 @@ def written(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_guests_and_pairs_are_told_by_platform_and_setup(tmp_path: Path) -> None:
+def test_sharing_by_platform_and_setup(tmp_path: Path) -> None:
     labels = load_labels(written(tmp_path, LABELS))
     memory = Memory(
         {
@@ -151,26 +151,26 @@ def test_guests_and_pairs_are_told_by_platform_and_setup(tmp_path: Path) -> None
         }
     )
     guests = memory.guests
-    pairs = all_pairs(guests, memory, most=300, random=np.random.default_rng(0))
-    found = by_platform(labels, guests, [self_sharing(guest) for guest in guests], pairs)
+    pairs = compare_pairs(guests, memory, max_pairs=300, random=np.random.default_rng(0))
+    found = sharing_by_platform(labels, guests, [self_sharing(guest) for guest in guests], pairs)
     assert found.setups == ("plain", "server")
     assert found.unlabelled == ("nobody",)
-    own = [(one.platform, one.setup, one.guests, one.self_pages) for one in found.own]
+    own = [(one.platform, one.setup, one.guests, one.self_pages) for one in found.self_sharing]
     assert own == [("new", "plain", 1, 1), ("new", "server", 1, 2), ("old", "plain", 2, 2)]
     told = [(one.platforms, one.setup, one.pairs, one.inter_pages) for one in found.pairs]
     assert told == [(("new", "old"), "plain", 2, 1), (("old", "old"), "plain", 1, 2)]
     assert [one.self_over_total for one in found.pairs] == pytest.approx([3 / 4, 4 / 6])
 
 
-def test_a_file_of_labels_may_have_platforms_alone(tmp_path: Path) -> None:
+def test_labels_without_setups(tmp_path: Path) -> None:
     labels = load_labels(written(tmp_path, "platforms: [{name: all of them, match: ['*']}]"))
     memory = Memory({"a": [[P, P]], "b": [[P]]})
-    found = by_platform(labels, memory.guests, [self_sharing(guest) for guest in memory.guests], [])
-    assert [(one.platform, one.setup, one.guests) for one in found.own] == [("all of them", "all", 2)]
+    found = sharing_by_platform(labels, memory.guests, [self_sharing(guest) for guest in memory.guests], [])
+    assert [(one.platform, one.setup, one.guests) for one in found.self_sharing] == [("all of them", "all", 2)]
 
 
 @pytest.mark.parametrize("kind", ["platform", "setup"])
-def test_a_label_that_matches_no_guest_is_told(kind: str, tmp_path: Path) -> None:
+def test_unmatched_label_is_an_error(kind: str, tmp_path: Path) -> None:
     guests = Memory({"web-1": [[P]], "web-2": [[P]]}).guests
     good = f"{kind}s: [{{name: web, match: [none, 'web-*']}}, {{name: rest, match: ['*']}}"
     check_labels(load_labels(written(tmp_path, f"{good}]")), guests)
@@ -192,7 +192,7 @@ def test_a_label_that_matches_no_guest_is_told(kind: str, tmp_path: Path) -> Non
         ("[", "is not YAML"),
     ],
 )
-def test_a_wrong_file_of_labels_is_told_with_its_place(text: str, problem: str, tmp_path: Path) -> None:
+def test_label_errors_have_a_position(text: str, problem: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_labels(written(tmp_path, text))
     assert str(caught.value).startswith(str(tmp_path / "labels.yaml"))
@@ -200,6 +200,6 @@ def test_a_wrong_file_of_labels_is_told_with_its_place(text: str, problem: str, 
     assert str(caught.value).count("\n") == 0
 
 
-def test_a_file_of_labels_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_label_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file or directory"):
         load_labels(tmp_path / "none.yaml")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samepaged.analysis.study import pairs as pairs_module
-from samepaged.analysis.study.pairs import PairSharing, all_pairs
-from samepaged.analysis.study.sampling import exact_pairs, tuples
+from samepaged.analysis.study.pairs import PairSharing, compare_pairs
+from samepaged.analysis.study.sampling import are_exact_pairs, sample_tuples
 from tests.unit.analysis.study.memory import Memory, histories, with_zeros
 from tests.unit.sharing import oracle
 
@@ -30,7 +30,8 @@ P, Q, R = oracle.CONTENTS[:3]
 def studied(found: Histories, most: int = 300, seed: int = 0) -> dict[tuple[str, str], PairSharing]:
     memory = Memory(found)
     return {
-        pair.domains: pair for pair in all_pairs(memory.guests, memory, most=most, random=np.random.default_rng(seed))
+        pair.domains: pair
+        for pair in compare_pairs(memory.guests, memory, max_pairs=most, random=np.random.default_rng(seed))
     }
 
 
@@ -45,7 +46,7 @@ def close(found: MinAvgMax, values: Sequence[float]) -> bool:
 
 @settings(max_examples=50)
 @given(histories)
-def test_all_pairs_of_traces_are_told_exactly_where_there_are_few(found: Histories) -> None:
+def test_few_trace_pairs_are_exact(found: Histories) -> None:
     pairs = studied(found)
     assert list(pairs) == list(combinations(sorted(found), 2))
     for (a, b), pair in pairs.items():
@@ -68,7 +69,7 @@ def test_all_pairs_of_traces_are_told_exactly_where_there_are_few(found: Histori
 
 @settings(max_examples=50)
 @given(histories, st.integers(1, 4))
-def test_it_makes_no_difference_how_many_traces_fit_in_memory(found: Histories, traces: int) -> None:
+def test_block_size_changes_nothing(found: Histories, traces: int) -> None:
     whole = studied(found)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairs_module, "_BLOCK_TRACES", traces)
@@ -86,7 +87,7 @@ def test_it_makes_no_difference_how_many_traces_fit_in_memory(found: Histories, 
 
 @settings(max_examples=50)
 @given(histories, st.integers(1, 5), st.integers(0, 9))
-def test_of_many_pairs_of_traces_so_many_are_drawn_as_were_asked_for(found: Histories, most: int, seed: int) -> None:
+def test_many_trace_pairs_are_sampled(found: Histories, most: int, seed: int) -> None:
     for (a, b), pair in studied(found, most, seed).items():
         inter = expected(found[a], found[b])
         assert pair.exact == (len(inter) <= most)
@@ -97,28 +98,28 @@ def test_of_many_pairs_of_traces_so_many_are_drawn_as_were_asked_for(found: Hist
             assert close(pair.inter_pages, inter)
 
 
-def test_the_same_seed_draws_the_same_traces_and_another_others() -> None:
+def test_seed_determines_the_sample() -> None:
     found = {name: [[P] * number + [Q] * (number % 2) for number in range(1, 9)] for name in "abc"}
     assert studied(found, 5, 1) == studied(found, 5, 1)
     assert studied(found, 5, 1) != studied(found, 5, 2)
 
 
-def test_any_two_guests_of_a_tuple_have_a_random_pair_of_their_traces() -> None:
-    drawn = tuples([2, 3, 1], 6000, np.random.default_rng(3))
+def test_tuples_give_random_trace_pairs() -> None:
+    drawn = sample_tuples([2, 3, 1], 6000, np.random.default_rng(3))
     counts = {(a, b): 0 for a in range(2) for b in range(3)}
     for a, b, _ in drawn.tolist():
         counts[a, b] += 1
     assert all(900 < count < 1100 for count in counts.values()), counts
 
 
-def test_a_guests_traces_all_come_up_before_one_comes_up_again() -> None:
-    drawn = tuples([4, 7], 8, np.random.default_rng(0))
+def test_traces_are_sampled_evenly() -> None:
+    drawn = sample_tuples([4, 7], 8, np.random.default_rng(0))
     assert sorted(drawn[:4, 0].tolist()) == sorted(drawn[4:, 0].tolist()) == [0, 1, 2, 3]
     assert sorted(drawn[:7, 1].tolist()) == list(range(7))
 
 
-def test_pairs_with_few_pairs_of_traces_are_exact_beside_others_that_are_drawn() -> None:
-    assert exact_pairs([1, 20, 20], 300).tolist() == [
+def test_exact_and_sampled_pairs_coexist() -> None:
+    assert are_exact_pairs([1, 20, 20], 300).tolist() == [
         [False, True, True],
         [False, False, False],
         [False, False, False],
@@ -129,14 +130,14 @@ def test_pairs_with_few_pairs_of_traces_are_exact_beside_others_that_are_drawn()
     assert close(pairs["a", "b"].inter_pages, expected([[P, Q, R]], history))
 
 
-def test_of_a_sample_what_is_in_common_is_told_for_the_whole() -> None:
+def test_sampled_intersections_are_scaled() -> None:
     contents = list(oracle.CONTENTS)
     memory = Memory({"a": [contents], "b": [contents]}, sample=2)
-    (pair,) = all_pairs(memory.guests, memory, most=1, random=np.random.default_rng(0))
+    (pair,) = compare_pairs(memory.guests, memory, max_pairs=1, random=np.random.default_rng(0))
     rows = len(memory.hashes(memory.guests[0].traces[0]))
     assert 0 < rows < len(contents)
     assert pair.inter_pages.avg == 2 * rows
 
 
-def test_one_guest_has_no_pair() -> None:
+def test_one_guest_has_no_pairs() -> None:
     assert studied({"a": [[P]]}) == {}

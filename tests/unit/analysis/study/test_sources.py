@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.analysis.study.attribution.involvement import LIBRARIES, is_library, sources
+from samepaged.analysis.study.attribution.involvement import LIBRARIES, attribution, is_library
 from samepaged.attribution.document import attribution_document
 from samepaged.attribution.report import AttributionReport, Owner, report_attribution
 from samepaged.cli import main
-from samepaged.traces import Store, attribution_file
+from samepaged.traces import TraceStore, attribution_file
 from tests.support.traces import trace
 from tests.unit.attribution.owned import Page, ownership
 
@@ -56,55 +56,55 @@ HEAP, LIBRARY, COPIES = Owner("heap", 300, 50, 10, 40.0), Owner("library", 200, 
 SOME = answers(HEAP, LIBRARY, Owner(COPIES, 90, 30, 5, 25.0))
 
 
-def test_the_least_the_average_and_the_most_are_over_traces() -> None:
-    found = sources([("web-1", [SOME, answers(replace(HEAP, self_sharing_pages=10), own=20, inter=20)])])
+def test_min_avg_max_over_traces() -> None:
+    found = attribution([("web-1", [SOME, answers(replace(HEAP, self_sharing_pages=10), own=20, inter=20)])])
     assert found is not None
     (guest,) = found.guests
     heap = guest.kinds[0]
     assert (heap.name, heap.ratio.min, heap.ratio.avg, heap.ratio.max) == ("heap", 0.5, 0.55, 0.6)
-    assert [heap.own, heap.inter] == pytest.approx([0.375, 0.175])
+    assert [heap.self_sharing, heap.inter_sharing] == pytest.approx([0.375, 0.175])
     library = guest.kinds[1]
     assert (library.name, library.ratio.min, library.ratio.max) == ("library", 0.0, 0.5)
     assert library.ratio.avg == pytest.approx(0.25)
     assert (guest.sharing.min, guest.sharing.avg, guest.sharing.max) == (40, 70, 100)
 
 
-def test_the_split_adds_up_to_all_sharing_and_involvement_to_more() -> None:
-    found = sources([("web-1", [SOME])])
+def test_split_sums_to_total_sharing() -> None:
+    found = attribution([("web-1", [SOME])])
     assert found is not None
-    assert sum(one.split for one in found.together.kinds) == pytest.approx(1)
-    assert sum(one.ratio.avg for one in found.together.kinds) > 1
+    assert sum(one.split for one in found.all_guests.kinds) == pytest.approx(1)
+    assert sum(one.ratio.avg for one in found.all_guests.kinds) > 1
 
 
-def test_all_guests_together_are_told_over_all_of_their_traces() -> None:
-    found = sources([("a", [SOME]), ("b", [answers(HEAP, own=80, inter=120)] * 2), ("c", [])])
+def test_combined_guests_cover_all_traces() -> None:
+    found = attribution([("a", [SOME]), ("b", [answers(HEAP, own=80, inter=120)] * 2), ("c", [])])
     assert found is not None
     assert [(one.domain, one.traces) for one in found.guests] == [("a", 1), ("b", 2)]
-    heap = found.together.kinds[0]
+    heap = found.all_guests.kinds[0]
     assert [heap.ratio.min, heap.ratio.avg, heap.ratio.max] == pytest.approx([0.3, 0.4, 0.6])
 
 
-def test_where_names_were_kept_back_others_count_as_if_that_trace_were_not() -> None:
-    found = sources([("a", [SOME, answers(HEAP, names=False)]), ("b", [answers(HEAP, names=False)])])
+def test_traces_without_names_are_skipped() -> None:
+    found = attribution([("a", [SOME, answers(HEAP, names=False)]), ("b", [answers(HEAP, names=False)])])
     assert found is not None
     a, b = found.guests
     assert a.processes is not None
     assert [(one.name, one.ratio.min) for one in a.processes] == [("apache2", 0.3), (HOSTILE, 0.02)]
     assert (b.processes, b.files) == (None, None)
-    assert found.together.processes == a.processes
+    assert found.all_guests.processes == a.processes
 
 
-def test_traces_without_any_sharing_have_no_parts_of_it() -> None:
+def test_traces_without_sharing_have_no_ratios() -> None:
     nothing = answers(Owner("heap", 10, 0, 0, 0.0), own=0, inter=0)
-    assert sources([("a", [replace(nothing, processes=None, files=None)])]) is None
-    assert sources([]) is None
+    assert attribution([("a", [replace(nothing, processes=None, files=None)])]) is None
+    assert attribution([]) is None
 
 
-def test_names_that_are_printed_alike_count_once() -> None:
-    found = sources([("a", [replace(SOME, processes=(Owner("x", 9, 40, 0, 1.0), Owner("x", 9, 1, 0, 1.0)))])])
+def test_equal_printed_names_count_once() -> None:
+    found = attribution([("a", [replace(SOME, processes=(Owner("x", 9, 40, 0, 1.0), Owner("x", 9, 1, 0, 1.0)))])])
     assert found is not None
-    assert found.together.processes is not None
-    assert [(one.name, one.ratio.avg) for one in found.together.processes] == [("x", 0.4)]
+    assert found.all_guests.processes is not None
+    assert [(one.name, one.ratio.avg) for one in found.all_guests.processes] == [("x", 0.4)]
 
 
 pages = st.builds(
@@ -116,7 +116,7 @@ pages = st.builds(
 
 
 @given(st.lists(pages, max_size=14), st.sets(st.integers(3, 8)))
-def test_what_involves_libraries_together_is_told(guest: list[Page], others: set[int]) -> None:
+def test_library_involvement_is_combined(guest: list[Page], others: set[int]) -> None:
     contents = [page.content for page in guest]
     distinct = sorted(set(contents))
     told = report_attribution(
@@ -126,17 +126,17 @@ def test_what_involves_libraries_together_is_told(guest: list[Page], others: set
         np.array([content in others for content in distinct], dtype=np.bool_),
         names=True,
     )
-    found = sources([("a", [told])])
+    found = attribution([("a", [told])])
     of_libraries = {page.content for page in guest if page.kind in LIBRARIES}
     involved = sum(contents.count(content) - 1 + (content in others) for content in of_libraries)
     if found is None:
         assert involved == 0
         return
-    combined = {one.name: one.ratio.avg for one in found.together.combined}
+    combined = {one.name: one.ratio.avg for one in found.all_guests.combined}
     assert combined.get("library+private_file", 0.0) == pytest.approx(involved / told.sharing_pages)
 
 
-def test_libraries_are_told_from_other_files_by_their_names() -> None:
+def test_libraries_are_recognized_by_name() -> None:
     assert [is_library(path) for path in ("/lib/libc.so.6", "/x/libm-2.36.so", "/x/libxul.so (deleted)")] == [True] * 3
     assert [is_library(path) for path in ("/usr/sbin/sshd", "/etc/ld.so.d/x", "/a.sox", "")] == [False] * 4
 
@@ -145,7 +145,7 @@ def test_libraries_are_told_from_other_files_by_their_names() -> None:
 
 
 def add(place: Path, domain: str, told: AttributionReport | None, at: float = 0) -> Path:
-    path = Store(place).write(trace([9, 9, 10, 11], domain=domain, at=NOON + at))
+    path = TraceStore(place).write(trace([9, 9, 10, 11], domain=domain, at=NOON + at))
     if told is not None:
         document = attribution_document(replace(told, domain=domain))
         attribution_file.write(path, {**document, "host": "kvm-1", "scanned_at": NOON + at})
@@ -162,9 +162,7 @@ def place(tmp_path: Path) -> Path:
     return place
 
 
-def test_the_object_has_sources_of_each_guest_and_of_all_together(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_document_has_attribution_per_guest(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "--json", str(place)]) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)["sources"]
     assert set(found) == {"together", "domains"}
@@ -187,9 +185,7 @@ def test_the_object_has_sources_of_each_guest_and_of_all_together(
     assert found["together"]["traces"] == 3
 
 
-def test_tables_tell_figures_11_and_12_and_no_name_moves_the_terminal(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tables_of_figures_11_and_12_are_escaped(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", str(place)]) == 0
     shown = capsys.readouterr().out
     tables = {one.partition(":")[0]: one.splitlines() for one in shown.split("\n\n")}
@@ -203,7 +199,7 @@ def test_tables_tell_figures_11_and_12_and_no_name_moves_the_terminal(
     assert all(len(line) <= 80 for line in shown.splitlines())
 
 
-def test_the_report_has_each_figure_beside_its_table(place: Path, tmp_path: Path) -> None:
+def test_report_has_figures_beside_tables(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["study", "--out", str(out), str(place)]) == 0
     page = (out / "report.html").read_text()
@@ -218,9 +214,7 @@ def test_the_report_has_each_figure_beside_its_table(place: Path, tmp_path: Path
     assert "sources" in json.loads((out / "study.json").read_text())
 
 
-def test_of_guests_whose_names_are_kept_back_there_is_no_figure_12(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_figure_12_needs_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     add(tmp_path / "traces", "web-1", answers(HEAP, names=False))
     assert main(["study", "--out", str(tmp_path / "out"), str(tmp_path / "traces")]) == 0
     shown = capsys.readouterr().out
@@ -229,7 +223,7 @@ def test_of_guests_whose_names_are_kept_back_there_is_no_figure_12(
     assert not list((tmp_path / "out").glob("fig12*"))
 
 
-def test_traces_without_owners_are_studied_as_ever(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_study_without_attribution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     add(tmp_path, "web-1", None)
     assert main(["study", "--json", str(tmp_path)]) == 0
     assert "sources" not in json.loads(capsys.readouterr().out)
@@ -237,7 +231,7 @@ def test_traces_without_owners_are_studied_as_ever(tmp_path: Path, capsys: pytes
     assert "Figure 11" not in capsys.readouterr().out
 
 
-def test_owners_that_are_damaged_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_attribution_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = min(place.rglob("*.sources.json"))
     path.write_bytes(path.read_bytes()[:-20])
     assert main(["study", "--json", str(place)]) == 1

@@ -10,12 +10,12 @@ from samepaged.analysis.study.drawing import (
     INTER,
     SELF,
     SOFT,
-    Drawn,
+    RenderedFigure,
     canvas,
-    drawn,
     height_of,
     label,
     percent_axis,
+    render,
 )
 from samepaged.analysis.study.formatting import percent
 
@@ -24,49 +24,49 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from samepaged.analysis.study.attribution.involvement import GuestInvolvement, Involved
+    from samepaged.analysis.study.attribution.involvement import GuestInvolvement, OwnerInvolvement
 
-__all__ = ["owner_figures"]
+__all__ = ["attribution_figures"]
 
 _KINDS: Final = 12
 _LIBRARIES: Final = 8
 _PROCESSES: Final = 20
 # A kind with less is not drawn: the average, of total sharing.
-_LEAST: Final = 0.001
+_MIN_RATIO: Final = 0.001
 
 
-def owner_figures(together: GuestInvolvement) -> Iterator[Drawn]:
+def attribution_figures(together: GuestInvolvement) -> Iterator[RenderedFigure]:
     """Those for which there is something to draw."""
     yield _content(together)
     if together.processes:
         yield _by_process(together.processes[:_PROCESSES])
 
 
-def _content(together: GuestInvolvement) -> Drawn:
+def _content(together: GuestInvolvement) -> RenderedFigure:
     title = "Figure 11: sharing by content as a percentage of total sharing"
-    kinds = [one for one in together.kinds if one.ratio.avg >= _LEAST][:_KINDS]
+    kinds = [one for one in together.kinds if one.ratio.avg >= _MIN_RATIO][:_KINDS]
     files = [one for one in together.files or () if is_library(one.name)][:_LIBRARIES]
     rows = [*kinds, *together.combined, *files]
     with canvas(title, height_of(len(rows))) as (figure, (axes,)):
-        _involved(axes, rows)
-        return drawn("fig11-content", title, figure)
+        _draw_involvement(axes, rows)
+        return render("fig11-content", title, figure)
 
 
-def _by_process(processes: Sequence[Involved]) -> Drawn:
+def _by_process(processes: Sequence[OwnerInvolvement]) -> RenderedFigure:
     title = "Figure 12: sharing by process as a percentage of total sharing"
     with canvas(title, height_of(len(processes))) as (figure, (axes,)):
-        _involved(axes, processes)
-        return drawn("fig12-process", title, figure)
+        _draw_involvement(axes, processes)
+        return render("fig12-process", title, figure)
 
 
-def _involved(axes: Axes, rows: Sequence[Involved]) -> None:
+def _draw_involvement(axes: Axes, rows: Sequence[OwnerInvolvement]) -> None:
     """Rows from above: the average in its two parts, a line from the least to the most, and what there is to note."""
     places = range(len(rows))
-    own = [one.own for one in rows]
+    own = [one.self_sharing for one in rows]
     axes.barh(places, own, height=0.62, color=SELF, alpha=0.85, label="self-sharing")
     axes.barh(
         places,
-        [one.inter for one in rows],
+        [one.inter_sharing for one in rows],
         left=own,
         height=0.62,
         color=INTER,

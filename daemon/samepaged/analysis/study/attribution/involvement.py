@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.report import AttributionReport, Owner
 
-__all__ = ["LIBRARIES", "GuestInvolvement", "Involved", "StudyAttribution", "is_library", "sources"]
+__all__ = ["LIBRARIES", "GuestInvolvement", "OwnerInvolvement", "StudyAttribution", "attribution", "is_library"]
 
 # The kinds of a library's pages: as its file has them, and as a process has changed them. (Of the second some are of
 # executables: their data.)
 LIBRARIES: Final = ("library", "private_file")
 # Processes and files of each guest, and of all, that are told: the most involved.
-_MOST: Final = 200
+_MAX_OWNERS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Involved:
+class OwnerInvolvement:
     """A kind of page, a process or a file: the part of total sharing that involves it, from 0 to 1, over traces, and
     the averages of its two parts, self-sharing and inter-VM sharing, which add up to its own. `split` is its part (on
     average) in the split that adds up over owners. `pages` is how many it has, on average.
@@ -36,8 +36,8 @@ class Involved:
     name: str
     pages: float
     ratio: MinAvgMax
-    own: float
-    inter: float
+    self_sharing: float
+    inter_sharing: float
     split: float
 
     def document(self, key: str) -> dict[str, Any]:
@@ -46,8 +46,8 @@ class Involved:
             key: self.name,
             "pages": self.pages,
             "sharing_ratio": self.ratio.document(),
-            "self_sharing_ratio": self.own,
-            "inter_sharing_ratio": self.inter,
+            "self_sharing_ratio": self.self_sharing,
+            "inter_sharing_ratio": self.inter_sharing,
             "split_ratio": self.split,
         }
 
@@ -64,10 +64,10 @@ class GuestInvolvement:
     traces: int
     sharing: MinAvgMax
     labelled: MinAvgMax
-    kinds: tuple[Involved, ...]
-    combined: tuple[Involved, ...]
-    processes: tuple[Involved, ...] | None
-    files: tuple[Involved, ...] | None
+    kinds: tuple[OwnerInvolvement, ...]
+    combined: tuple[OwnerInvolvement, ...]
+    processes: tuple[OwnerInvolvement, ...] | None
+    files: tuple[OwnerInvolvement, ...] | None
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
@@ -87,12 +87,12 @@ class GuestInvolvement:
 class StudyAttribution:
     """Of each guest that has traces with owners, and of all of these traces together."""
 
-    together: GuestInvolvement
+    all_guests: GuestInvolvement
     guests: tuple[GuestInvolvement, ...]
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
-        return {"together": self.together.document(), "domains": [one.document() for one in self.guests]}
+        return {"together": self.all_guests.document(), "domains": [one.document() for one in self.guests]}
 
 
 def is_library(path: str) -> bool:
@@ -101,21 +101,21 @@ def is_library(path: str) -> bool:
     return name.endswith(".so") or ".so." in name
 
 
-def sources(guests: Iterable[tuple[str, Iterable[AttributionReport]]]) -> StudyAttribution | None:
+def attribution(guests: Iterable[tuple[str, Iterable[AttributionReport]]]) -> StudyAttribution | None:
     """`guests` has the owners of each guest's traces under its name; they are looked at once, one after the other. None
     where there are none with any sharing.
     """
-    together = _Counted()
+    together = _GuestSums()
     found = []
     for name, traces in guests:
-        mine = _Counted()
+        mine = _GuestSums()
         for answers in traces:
             if answers.sharing_pages:
                 mine.add(answers)
                 together.add(answers)
         if mine.sharing:
-            found.append(mine.told(name))
-    return StudyAttribution(together.told(None), tuple(found)) if found else None
+            found.append(mine.result(name))
+    return StudyAttribution(together.result(None), tuple(found)) if found else None
 
 
 @dataclass(slots=True)
@@ -127,8 +127,8 @@ class _Sums:
     own: float = 0.0
     inter: float = 0.0
     split: float = 0.0
-    least: float = 1.0
-    most: float = 0.0
+    min_ratio: float = 1.0
+    max_ratio: float = 0.0
 
     def add(self, one: Owner, total: int) -> None:
         self.traces += 1
@@ -136,14 +136,14 @@ class _Sums:
         self.own += one.self_sharing_pages / total
         self.inter += one.inter_sharing_pages / total
         self.split += one.split_pages / total
-        self.least = min(self.least, one.sharing_pages / total)
-        self.most = max(self.most, one.sharing_pages / total)
+        self.min_ratio = min(self.min_ratio, one.sharing_pages / total)
+        self.max_ratio = max(self.max_ratio, one.sharing_pages / total)
 
-    def told(self, name: str, traces: int) -> Involved:
+    def result(self, name: str, traces: int) -> OwnerInvolvement:
         """Of so many traces; to those that do not name it, it has nothing."""
         own, inter = self.own / traces, self.inter / traces
-        ratio = MinAvgMax(self.least if self.traces == traces else 0.0, own + inter, self.most)
-        return Involved(name, self.pages / traces, ratio, own, inter, self.split / traces)
+        ratio = MinAvgMax(self.min_ratio if self.traces == traces else 0.0, own + inter, self.max_ratio)
+        return OwnerInvolvement(name, self.pages / traces, ratio, own, inter, self.split / traces)
 
 
 @dataclass(slots=True)
@@ -160,18 +160,18 @@ class _Owners:
             for one in {one.name: one for one in reversed(owners)}.values():
                 self.sums[one.name].add(one, total)
 
-    def told(self) -> tuple[Involved, ...]:
+    def result(self) -> tuple[OwnerInvolvement, ...]:
         """The most involved first."""
-        found = [sums.told(name, self.traces) for name, sums in self.sums.items() if sums.most]
+        found = [sums.result(name, self.traces) for name, sums in self.sums.items() if sums.max_ratio]
         return tuple(sorted(found, key=lambda one: (-one.ratio.avg, one.name)))
 
-    def named(self) -> tuple[Involved, ...] | None:
-        """As `told`; None where no trace has names."""
-        return self.told()[:_MOST] if self.traces else None
+    def result_if_named(self) -> tuple[OwnerInvolvement, ...] | None:
+        """As `result`; None where no trace has names."""
+        return self.result()[:_MAX_OWNERS] if self.traces else None
 
 
 @dataclass(slots=True)
-class _Counted:
+class _GuestSums:
     """Traces, added up."""
 
     sharing: list[int] = field(default_factory=list)
@@ -190,15 +190,15 @@ class _Counted:
         self.files.add(answers.files, total)
         self.combined.add(answers.combined_kinds, total)
 
-    def told(self, domain: str | None) -> GuestInvolvement:
+    def result(self, domain: str | None) -> GuestInvolvement:
         traces = len(self.sharing)
         return GuestInvolvement(
             domain=domain,
             traces=traces,
             sharing=MinAvgMax.of(self.sharing),
             labelled=MinAvgMax.of(self.labelled),
-            kinds=self.kinds.told(),
-            combined=self.combined.told(),
-            processes=self.processes.named(),
-            files=self.files.named(),
+            kinds=self.kinds.result(),
+            combined=self.combined.result(),
+            processes=self.processes.result_if_named(),
+            files=self.files.result_if_named(),
         )

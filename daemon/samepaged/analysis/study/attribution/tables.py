@@ -14,9 +14,9 @@ from samepaged.formatting import size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from samepaged.analysis.study.attribution.involvement import GuestInvolvement, Involved, StudyAttribution
+    from samepaged.analysis.study.attribution.involvement import GuestInvolvement, OwnerInvolvement, StudyAttribution
 
-__all__ = ["owner_tables"]
+__all__ = ["attribution_tables"]
 
 # Rows of each kind; JSON has more.
 _LIBRARIES: Final = 12
@@ -30,11 +30,11 @@ _ADDITIVE: Final = (
 )
 
 
-def owner_tables(found: StudyAttribution | None) -> Iterator[Table]:
+def attribution_tables(found: StudyAttribution | None) -> Iterator[Table]:
     """Those for which there is something to tell."""
     if found is None:
         return
-    together = found.together
+    together = found.all_guests
     yield _content(together, len(found.guests))
     if together.processes is not None:
         yield Table(
@@ -48,11 +48,14 @@ def owner_tables(found: StudyAttribution | None) -> Iterator[Table]:
     yield _by_guest(found)
 
 
-def _row(one: Involved) -> tuple[str, ...]:
+def _row(one: OwnerInvolvement) -> tuple[str, ...]:
     ratio = one.ratio
     return (
         printable(one.name),
-        *(percent(value) for value in (ratio.min, ratio.avg, ratio.max, one.own, one.inter, one.split)),
+        *(
+            percent(value)
+            for value in (ratio.min, ratio.avg, ratio.max, one.self_sharing, one.inter_sharing, one.split)
+        ),
     )
 
 

@@ -15,9 +15,8 @@ from hypothesis.extra import numpy as hnp
 from samepaged.errors import GuestError, Reason
 from samepaged.memory import ram_location
 from samepaged.memory.backing_file import BackingFile
-from samepaged.memory.pagemap import PRESENT, SWAPPED, Pagemap, decode
+from samepaged.memory.pagemap import PRESENT, SWAPPED, Pagemap, decode, residency
 from samepaged.memory.ram_location import RamMapping, locate_ram
-from samepaged.memory.residency import residency
 
 PAGE = 4096
 MAPPING = RamMapping(0, 8 * PAGE, (0, 1), 7, 0, "/memfd:x", shared=False, hugetlb=False, mergeable=False)
