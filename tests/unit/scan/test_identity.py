@@ -81,7 +81,7 @@ class Host:
         }
 
 
-def test_a_renamed_domain_keeps_its_counters() -> None:
+def test_renamed_domain_keeps_counters() -> None:
     host = Host([FakeDomain(name="web", uuid=OLD.uuid)])
     host.round()
     host.domains[0].name = "shop"
@@ -91,7 +91,7 @@ def test_a_renamed_domain_keeps_its_counters() -> None:
     assert set(host.series("samepage_domain_self_sharing_bytes")) == {"shop"}
 
 
-def test_a_renamed_domain_keeps_the_results_of_its_earlier_scan() -> None:
+def test_renamed_domain_keeps_results() -> None:
     host = Host([FakeDomain(name="web", uuid=OLD.uuid)])
     host.round()
     host.domains[0].name = "shop"
@@ -103,7 +103,7 @@ def test_a_renamed_domain_keeps_the_results_of_its_earlier_scan() -> None:
     assert set(host.series("samepage_domain_last_scan_success_timestamp_seconds")) == {"shop"}
 
 
-def test_a_new_domain_of_an_earlier_name_inherits_nothing() -> None:
+def test_reused_name_inherits_nothing() -> None:
     host = Host([FakeDomain(name="web", uuid=OLD.uuid)])
     host.scanner.failure = GuestError(Reason.READ, "domain 'web' cannot be read")
     for _ in range(3):
@@ -122,7 +122,7 @@ def test_a_new_domain_of_an_earlier_name_inherits_nothing() -> None:
     assert host.series("samepage_domain_ksm_merged_bytes") == {}
 
 
-def test_the_end_of_the_earlier_domain_leaves_the_new_one() -> None:
+def test_late_stop_event_keeps_new_domain() -> None:
     host = Host([FakeDomain(name="web", uuid=NEW.uuid)])
     host.round()
     assert host.snapshot.without(OLD) == host.snapshot  # its event comes late
@@ -131,7 +131,7 @@ def test_the_end_of_the_earlier_domain_leaves_the_new_one() -> None:
     assert (left.latest.scans, left.names, left.pauses, left.merging) == ((), {}, {}, Merging(HOST_MERGING))
 
 
-def test_a_name_that_moves_to_another_guest_is_shown_once() -> None:
+def test_moved_name_is_shown_once() -> None:
     """During one round, "db" ends, and "web" is shut off, renamed to "db" and started again."""
     host = Host([FakeDomain(name="web", uuid=OLD.uuid), FakeDomain(name="db", uuid=NEW.uuid)])
     host.round()
@@ -151,7 +151,7 @@ def test_a_name_that_moves_to_another_guest_is_shown_once() -> None:
     assert host.series("samepage_pause_duration_seconds") == {"db": 2}
 
 
-def test_state_between_scans_is_of_one_domain() -> None:
+def test_scan_state_is_per_domain() -> None:
     state = ScanState(1)
     kept = {OLD: state}
     scanner = GuestScanner(

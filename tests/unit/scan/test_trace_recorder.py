@@ -35,7 +35,7 @@ def never() -> bool:
     return False
 
 
-def test_what_was_scanned_is_on_disk_with_all_that_a_trace_says(tmp_path: Path) -> None:
+def test_trace_has_scan_and_metadata(tmp_path: Path) -> None:
     recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
     recorder.offer(record())
     recorder.close()
@@ -49,7 +49,7 @@ def test_what_was_scanned_is_on_disk_with_all_that_a_trace_says(tmp_path: Path) 
     assert about.host_memory >= 2**28
 
 
-def test_whose_the_pages_were_is_beside_the_trace(tmp_path: Path) -> None:
+def test_attribution_is_beside_the_trace(tmp_path: Path) -> None:
     recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
     recorder.offer(record())
     recorder.offer(GuestAttribution(answers("web-1"), STARTED))
@@ -59,14 +59,14 @@ def test_whose_the_pages_were_is_beside_the_trace(tmp_path: Path) -> None:
     assert (recorder.stats.written, recorder.stats.lost) == (1, 0)
 
 
-def test_owners_of_a_trace_that_was_lost_are_not_written(tmp_path: Path) -> None:
+def test_lost_trace_has_no_attribution(tmp_path: Path) -> None:
     recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
     recorder.offer(GuestAttribution(answers("web-1"), STARTED))
     recorder.close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_kept_where_traces_are_not_wanted(tmp_path: Path) -> None:
+def test_disabled_traces_write_nothing(tmp_path: Path) -> None:
     recorder = TraceRecorder(TracesConfig(enabled=False, directory=tmp_path / "traces"), never)
     recorder.offer(record())
     recorder.round_ended()
@@ -74,7 +74,7 @@ def test_nothing_is_kept_where_traces_are_not_wanted(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_hangs_holds_up_a_scan_for_a_while_and_then_no_more(
+def test_hanging_disk_delays_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     hanging = threading.Event()
@@ -109,7 +109,7 @@ def test_a_disk_that_hangs_holds_up_a_scan_for_a_while_and_then_no_more(
     assert recorder.stats.written == module.MAX_WAITING_RECORDS + 1
 
 
-def test_whoever_is_told_to_stop_does_not_wait_for_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_does_not_wait_for_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hanging = threading.Event()
     monkeypatch.setattr(module, "write_trace", lambda *_: hanging.wait(60))
     monkeypatch.setattr(module, "STOP_SECONDS", 0.2)
@@ -127,7 +127,7 @@ def test_whoever_is_told_to_stop_does_not_wait_for_a_disk(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("error", [TraceError("/traces/x", "cannot be written", "make room"), ZeroDivisionError()])
-def test_a_trace_that_fails_is_counted_and_the_next_is_written(
+def test_failed_trace_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -148,7 +148,7 @@ def test_a_trace_that_fails_is_counted_and_the_next_is_written(
     assert caplog.text.count("no trace: ") == 2
 
 
-def test_old_traces_go_after_each_round(tmp_path: Path) -> None:
+def test_old_traces_are_pruned_each_round(tmp_path: Path) -> None:
     recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path, max_age=3600.0), never)
     recorder.offer(record())  # of years ago
     recorder.round_ended()
@@ -158,7 +158,7 @@ def test_old_traces_go_after_each_round(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_trace_that_cannot_be_removed_is_no_trace_lost(
+def test_failed_pruning_loses_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(1, "Not permitted")))

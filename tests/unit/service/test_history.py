@@ -19,14 +19,14 @@ def at(ended: float) -> HistoryPoint:
     return HistoryPoint(ended, 1, 1, 1, 1, None)
 
 
-def test_a_moment_is_the_scan_in_bytes() -> None:
+def test_history_point_has_bytes() -> None:
     found = history_point(host_scan("a", "b"), merging("a", "b"))
     page = 4096
     assert found == HistoryPoint(STARTED + 2.5, 2000 * page, 180 * page, 40 * page, 400 * page, 110 * page)
     assert history_point(host_scan("a"), None).merged is None
 
 
-def test_scans_a_quarter_of_an_hour_apart_are_all_kept_for_a_day() -> None:
+def test_history_keeps_one_day() -> None:
     history: tuple[HistoryPoint, ...] = ()
     for number in range(300):
         history = with_point(history, at(number * 900.0))
@@ -34,7 +34,7 @@ def test_scans_a_quarter_of_an_hour_apart_are_all_kept_for_a_day() -> None:
 
 
 @given(st.lists(st.floats(0.5, 4000), min_size=1, max_size=400))
-def test_the_history_is_in_order_bounded_and_ends_with_the_newest(gaps: list[float]) -> None:
+def test_history_is_ordered_and_bounded(gaps: list[float]) -> None:
     history: tuple[HistoryPoint, ...] = ()
     now = 0.0
     for gap in gaps:
@@ -46,7 +46,7 @@ def test_the_history_is_in_order_bounded_and_ends_with_the_newest(gaps: list[flo
     assert len(history) <= HISTORY_SECONDS / MIN_STEP_SECONDS + 2
 
 
-def test_scans_every_second_leave_one_in_five_minutes() -> None:
+def test_frequent_scans_are_thinned() -> None:
     history: tuple[HistoryPoint, ...] = ()
     for number in range(2000):
         history = with_point(history, at(float(number)))
@@ -54,12 +54,12 @@ def test_scans_every_second_leave_one_in_five_minutes() -> None:
     assert all(b.ended_at - a.ended_at >= MIN_STEP_SECONDS for a, b in pairwise(history[:-1]))
 
 
-def test_a_clock_that_was_set_back_ends_what_it_had_of_the_future() -> None:
+def test_clock_set_back_drops_later_points() -> None:
     history = with_point(with_point((), at(5000.0)), at(1000.0))
     assert [one.ended_at for one in history] == [1000.0]
 
 
-def test_one_more_scan_counts_for_domains_that_run() -> None:
+def test_counters_cover_running_domains() -> None:
     before = snapshot(domains=("web", "gone"))
     round_ = HostRound(
         STARTED,
