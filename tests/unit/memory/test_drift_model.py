@@ -225,7 +225,7 @@ SIZES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 @pytest.mark.parametrize("soft_dirty", [True, False])
 @pytest.mark.parametrize("huge", [True, False])
 @pytest.mark.parametrize("gib", SIZES)
-def test_no_guest_drifts_by_more_than_500_ppm_in_a_day(
+def test_daily_drift_is_at_most_500_ppm(
     *, gib: int, huge: bool, soft_dirty: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = Host(gib * GIB, 0.9, huge, soft_dirty, random.Random(gib))
