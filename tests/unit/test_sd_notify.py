@@ -76,7 +76,7 @@ def test_stalled_service_manager_is_ignored(manager: socket.socket, monkeypatch:
     assert {manager.recv(16) for _ in range(sent)} == {b"x"}
 
 
-def test_watchdog_interval_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watchdog_interval_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "60000000")
     assert sd_notify.watchdog_interval() == 30
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))

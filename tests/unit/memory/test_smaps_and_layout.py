@@ -142,7 +142,7 @@ def test_partly_mergeable_ram_is_mergeable() -> None:
     assert not locate_ram(parts[:1], [MIB])[0].mergeable
 
 
-def test_equal_cells_are_ordered_by_address() -> None:
+def test_first_equal_cell_has_higher_address() -> None:
     cells = locate_ram([vma(0, 64 * MIB), vma(100 * MIB, 64 * MIB)], [64 * MIB, 64 * MIB])
     assert [cell.start for cell in cells] == [100 * MIB, 0]
 
