@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["MAGIC", "MOST_HEADER_BYTES", "START", "Array", "Flag", "Form", "GoneError", "Header", "Number"]
+__all__ = ["MAGIC", "MAX_HEADER_BYTES", "START", "Array", "Flag", "Form", "GoneError", "Header", "Number"]
 __all__ += ["ProtocolError", "Rows", "Stream", "Text", "header_length", "pack", "unpack"]
 
 START: Final = struct.Struct("<4sI")
 MAGIC: Final = b"SPS1"
-MOST_HEADER_BYTES: Final = 1 << 16
+MAX_HEADER_BYTES: Final = 1 << 16
 # Between two calls of `stop`.
 POLL_SECONDS: Final = 0.1
 
@@ -125,15 +125,15 @@ class Header:
 def pack(kind: str, fields: Mapping[str, Any], lengths: Mapping[str, int]) -> bytes:
     """START and header of a message. Raises ProtocolError if the header is too long."""
     header = json.dumps({"kind": kind, "fields": dict(fields), "lengths": dict(lengths)}).encode("ascii")
-    if len(header) > MOST_HEADER_BYTES:
-        raise ProtocolError(f"the header of a message has {len(header)} bytes, and at most {MOST_HEADER_BYTES} fit")
+    if len(header) > MAX_HEADER_BYTES:
+        raise ProtocolError(f"the header of a message has {len(header)} bytes, and at most {MAX_HEADER_BYTES} fit")
     return START.pack(MAGIC, len(header)) + header
 
 
 def header_length(start: bytes | bytearray | memoryview) -> int:
     """The length of the header after these bytes (as many as START has). Raises ProtocolError."""
     magic, length = START.unpack(start)
-    if magic != MAGIC or length > MOST_HEADER_BYTES:
+    if magic != MAGIC or length > MAX_HEADER_BYTES:
         raise ProtocolError("malformed message")
     return int(length)
 

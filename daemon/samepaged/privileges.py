@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["PrivilegeError", "become", "die_with_parent", "drop", "held", "seal"]
 
 # By number (capabilities(7), linux/capability.h). A kernel may know fewer of them, or more.
-KNOWN: Final = """
+CAPABILITY_NAMES: Final = """
     CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
     NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN
     SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
     MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
 """
-NAMES: Final = tuple(f"CAP_{name}" for name in KNOWN.split())
-MOST: Final = 64
+NAMES: Final = tuple(f"CAP_{name}" for name in CAPABILITY_NAMES.split())
+MAX_CAPABILITIES: Final = 64
 CAPABILITY_VERSION: Final = 0x20080522
 
 PR_SET_PDEATHSIG: Final = 1
@@ -128,7 +128,9 @@ def held() -> frozenset[str]:
     """
     effective, _ = _sets()
     return frozenset(
-        NAMES[number] if number < len(NAMES) else f"CAP_{number}" for number in range(MOST) if effective >> number & 1
+        NAMES[number] if number < len(NAMES) else f"CAP_{number}"
+        for number in range(MAX_CAPABILITIES)
+        if effective >> number & 1
     )
 
 
@@ -163,7 +165,7 @@ def _keep(bits: int) -> None:
 
 def _bound(bits: int) -> None:
     """Take all others out of the bounding set, which root would get back from it by execve."""
-    for number in range(MOST):
+    for number in range(MAX_CAPABILITIES):
         if _libc.prctl(PR_CAPBSET_READ, number, 0, 0, 0) < 0:  # this kernel has no more
             return
         if not bits >> number & 1:

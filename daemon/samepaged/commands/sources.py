@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Command"]
 
 # Longest pause in seconds without a configuration file. The first prediction for a guest is several times too long.
-LONGEST_PAUSE: Final = 2.0
+MAX_PAUSE_SECONDS: Final = 2.0
 
 
 class Command(interface.Command):
@@ -51,7 +51,7 @@ class Command(interface.Command):
         config = configured(args)
         if args.config is None:
             # The configuration has no limit of its own, and the guests are named.
-            longer = config.scan.model_copy(update={"max_pause": max(config.scan.max_pause, LONGEST_PAUSE)})
+            longer = config.scan.model_copy(update={"max_pause": max(config.scan.max_pause, MAX_PAUSE_SECONDS)})
             config = config.model_copy(update={"scan": longer})
         # sources.names limits stored results; this command prints names unless --no-names is given.
         asked = config.sources.model_copy(update={"enabled": True, "every": 1, "names": not args.no_names})

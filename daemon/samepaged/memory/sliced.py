@@ -28,7 +28,7 @@ NAP_SECONDS: Final = 0.05
 # The shortest slice that is worth a suspension, as a part of what suspending and resuming take.
 MIN_SLICE_RATIO: Final = 0.5
 # Seconds that a scan which has used up its drift budget waits for pauses to leave the hour.
-LONGEST_WAIT_SECONDS: Final = 5.0
+MAX_WAIT_SECONDS: Final = 5.0
 
 
 def read_sliced(
@@ -66,7 +66,7 @@ def _left(budget: DriftBudget, overhead: float, stop: Callable[[], bool]) -> flo
     if (left := budget.remaining_seconds()) > slice_:
         return left
     wait = budget.seconds_until(slice_)
-    if wait > LONGEST_WAIT_SECONDS:
+    if wait > MAX_WAIT_SECONDS:
         raise budget_error(budget, slice_)
     _rest(wait, stop)
     return max(budget.remaining_seconds(), slice_)

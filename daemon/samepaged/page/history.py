@@ -24,7 +24,7 @@ _DAY_SECONDS: Final = 86400
 _PLOT_WIDTH: Final = 1000.0
 _PLOT_HEIGHT: Final = 200
 _TICK_HOURS: Final = (1 / 60, 1 / 12, 0.25, 0.5, 1, 2, 3, 6, 12, 24)
-_MOST_TICKS: Final = 6
+_MAX_TICKS: Final = 6
 _GAP_INTERVALS: Final = 4
 _KINDS: Final = ("duplicate", "shared", "zeros")
 
@@ -193,7 +193,7 @@ def _scale(most: int) -> tuple[float, list[tuple[float, str]]]:
 
 
 def _ticks(first: float, last: float) -> Iterator[Tick]:
-    step = next((3600 * h for h in _TICK_HOURS if (last - first) / (3600 * h) <= _MOST_TICKS), _DAY_SECONDS)
+    step = next((3600 * h for h in _TICK_HOURS if (last - first) / (3600 * h) <= _MAX_TICKS), _DAY_SECONDS)
     at = math.ceil(first / step) * step
     while at <= last:
         place = (at - first) / (last - first or 1)

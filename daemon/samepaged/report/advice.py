@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Advice"]
 
 SCHEMA: Final = 1
-MOST_NAMES: Final = 3
-LONGEST_NAME: Final = 24
+MAX_NAMES: Final = 3
+MAX_NAME_COLUMNS: Final = 24
 # KSM merges a page when it finds it unchanged a second time: within so many seconds it should have been through.
-GOOD_PASS: Final = 900.0
+MAX_PASS_SECONDS: Final = 900.0
 # Below so much of the guests' memory, and of it in bytes, nobody should turn it on.
 WORTH_RATIO: Final = 0.02
 WORTH_BYTES: Final = 64 << 20
@@ -138,19 +138,19 @@ class Advice:
             f"Cost: KSM reads {size(int(rate * self._page))}/s (pages_to_scan={host.pages_to_scan}): two passes of "
             f"{duration(attended / rate)} to merge"
         )
-        if attended / rate > 2 * GOOD_PASS:
-            enough = math.ceil(attended / GOOD_PASS * host.sleep_milliseconds / 1000 / 100) * 100
-            yield f"  pages_to_scan={enough} would make that {duration(GOOD_PASS)}, for more of a processor"
+        if attended / rate > 2 * MAX_PASS_SECONDS:
+            enough = math.ceil(attended / MAX_PASS_SECONDS * host.sleep_milliseconds / 1000 / 100) * 100
+            yield f"  pages_to_scan={enough} would make that {duration(MAX_PASS_SECONDS)}, for more of a processor"
 
     def _size(self, pages: int) -> str:
         return size(pages * self._page)
 
     def _names(self, guests: list[GuestSharing]) -> str:
         shown = [
-            f"{elided(printable(guest.name), LONGEST_NAME)} ({self._size(self.pages[guest.name])})"
-            for guest in guests[:MOST_NAMES]
+            f"{elided(printable(guest.name), MAX_NAME_COLUMNS)} ({self._size(self.pages[guest.name])})"
+            for guest in guests[:MAX_NAMES]
         ]
-        more = len(guests) - MOST_NAMES
+        more = len(guests) - MAX_NAMES
         return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
     def document(self) -> dict[str, Any]:

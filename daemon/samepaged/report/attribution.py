@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["sources_text"]
 
-MOST_OWNERS: Final = 15
-MOST_COPIED: Final = 10
+MAX_OWNERS: Final = 15
+MAX_COPIED_PAGES: Final = 10
 WIDTH: Final = 100
-LONGEST_NAME: Final = 48
+MAX_NAME_COLUMNS: Final = 48
 
 
 def sources_text(answers: AttributionReport) -> str:
@@ -39,7 +39,7 @@ def _parts(answers: AttributionReport) -> Iterator[Iterator[str]]:
 
 def _head(answers: AttributionReport) -> Iterator[str]:
     kernel = "kernel unknown" if answers.kernel is None else f"Linux {printable(answers.kernel)}"
-    yield f"{elided(printable(answers.domain), LONGEST_NAME)}: {kernel}, {size(answers.memory_pages * PAGE_SIZE)}"
+    yield f"{elided(printable(answers.domain), MAX_NAME_COLUMNS)}: {kernel}, {size(answers.memory_pages * PAGE_SIZE)}"
     yield (
         f"in use {size(answers.in_use_pages * PAGE_SIZE)}, of which {answers.labelled_ratio:.1%} have a known owner; "
         f"self-sharing {size(answers.self_sharing_pages * PAGE_SIZE)} "
@@ -60,7 +60,7 @@ def _table(what: str, owners: Sequence[Owner], answers: AttributionReport) -> It
     rows = [(what, "memory", "involved in", "", "self", "with others", "split")]
     rows += [
         (
-            elided(printable(one.name), LONGEST_NAME),
+            elided(printable(one.name), MAX_NAME_COLUMNS),
             size(one.pages * PAGE_SIZE),
             size(one.sharing_pages * PAGE_SIZE),
             f"{one.sharing_pages / answers.sharing_pages:.1%}",
@@ -68,18 +68,18 @@ def _table(what: str, owners: Sequence[Owner], answers: AttributionReport) -> It
             size(one.inter_sharing_pages * PAGE_SIZE),
             f"{one.split_pages / answers.sharing_pages:.1%}",
         )
-        for one in involved[:MOST_OWNERS]
+        for one in involved[:MAX_OWNERS]
     ]
     yield from aligned(rows, right=range(1, len(rows[0])))
-    if len(involved) > MOST_OWNERS:
-        yield f"and {len(involved) - MOST_OWNERS} more (--json has all)"
+    if len(involved) > MAX_OWNERS:
+        yield f"and {len(involved) - MAX_OWNERS} more (--json has all)"
 
 
 def _copied(copied: Sequence[CopiedPage]) -> Iterator[str]:
     if not copied:
         return
     yield "most copied pages"
-    for one in copied[:MOST_COPIED]:
+    for one in copied[:MAX_COPIED_PAGES]:
         more = f" and {one.more_owners} more" if one.more_owners else ""
         lines = "; ".join(_counted(one)) + more
         yield from wrapped(f"{one.copies} copies: {lines}", WIDTH)

@@ -15,7 +15,7 @@ from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.guest import Guest, check_links, describe
 from samepaged.hypervisor.qemu_process import ProcessTable
 from samepaged.ksm import process_merging
-from samepaged.memory.capture import capture, stands_in
+from samepaged.memory.capture import capture, is_substitute
 from samepaged.memory.reader import Capture, GuestControl, GuestMemory, ScanRequest
 from samepaged.memory.scan_state import ScanState, limit_memory
 from samepaged.memory.throughput import ThroughputModel
@@ -144,7 +144,7 @@ class GuestScanner:
             session.start_attribution()
         duration = time.monotonic() - began
         if captured.fallback is not None:
-            asked = self._config.scan.mode != "auto" or stands_in(captured.reader, self._config.scan.reader)
+            asked = self._config.scan.mode != "auto" or is_substitute(captured.reader, self._config.scan.reader)
             log.log(
                 logging.WARNING if asked else logging.DEBUG,
                 "domain %r: scanned in mode %s by the %s reader: %s",

@@ -25,10 +25,10 @@ __all__ = ["Connection", "Deadlines", "PlainStream", "Stream", "TlsStream", "han
 
 log = logging.getLogger(__name__)
 
-MOST_REQUESTS: Final = 1000
-SLICE: Final = 1 << 16
+MAX_REQUESTS: Final = 1000
+SEND_BYTES: Final = 1 << 16
 LINGER_SECONDS: Final = 1.0
-MOST_LINGERING: Final = 1 << 18
+MAX_LINGER_BYTES: Final = 1 << 18
 HTTP_TO_HTTPS: Final = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nuse https here\n"
 
 
@@ -60,7 +60,7 @@ class Connection:
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # Else the kernel keeps up to 4 MiB for each client that does not take its reply (tcp_wmem, tcp(7)).
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SLICE)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
             channel = await self._channel()
             if channel is not None:
                 await self._requests(channel)
@@ -101,7 +101,7 @@ class Connection:
 
     async def _requests(self, channel: Stream) -> None:
         parser = Parser()
-        for number in range(1, MOST_REQUESTS + 1):
+        for number in range(1, MAX_REQUESTS + 1):
             self.owing = True
             asked = parser.feed(b"")
             patience = self._deadlines.request if number == 1 else self._deadlines.idle
@@ -122,7 +122,7 @@ class Connection:
                     reply = Reply.line(asked.status, asked.text, ("X-Content-Type-Options", "nosniff"))
                 else:
                     reply = await self._site.reply(asked, self._config.current())
-                await _send(channel, *parser.reply(reply, last=number == MOST_REQUESTS))
+                await _send(channel, *parser.reply(reply, last=number == MAX_REQUESTS))
             if not parser.reusable:
                 return
 
@@ -130,9 +130,9 @@ class Connection:
 async def _send(channel: Stream, head: bytes, body: bytes) -> None:
     """The head goes with the beginning of the body; the rest straight from the body, which others have, too."""
     view = memoryview(body)
-    await channel.send(head + view[:SLICE])
-    for start in range(SLICE, len(view), SLICE):
-        await channel.send(view[start : start + SLICE])
+    await channel.send(head + view[:SEND_BYTES])
+    for start in range(SEND_BYTES, len(view), SEND_BYTES):
+        await channel.send(view[start : start + SEND_BYTES])
 
 
 class Stream(Protocol):
@@ -157,7 +157,7 @@ class PlainStream:
 
     async def receive(self) -> bytes:
         """The next bytes; none: the client sends no more."""
-        return await self._loop.sock_recv(self._socket, SLICE // 4)
+        return await self._loop.sock_recv(self._socket, SEND_BYTES // 4)
 
     async def send(self, data: bytes | memoryview) -> None:
         """Send all of it."""
@@ -198,7 +198,7 @@ class TlsStream:
         """The next bytes; none: the client sends no more."""
         while True:
             try:
-                data = self.session.read(SLICE // 4)
+                data = self.session.read(SEND_BYTES // 4)
             except ssl.SSLWantReadError:
                 await self._flush()  # an answer to a change of keys
                 self._incoming.write(await self._more())
@@ -210,8 +210,8 @@ class TlsStream:
     async def send(self, data: bytes | memoryview) -> None:
         """Send all of it, encrypted a slice at a time."""
         view = memoryview(data)
-        for start in range(0, len(view), SLICE):
-            self.session.write(view[start : start + SLICE])
+        for start in range(0, len(view), SEND_BYTES):
+            self.session.write(view[start : start + SEND_BYTES])
             await self._flush()
 
     async def close(self) -> None:
@@ -239,8 +239,8 @@ async def hang_up(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(LINGER_SECONDS):
-            left = MOST_LINGERING
-            while left > 0 and (data := await loop.sock_recv(connection, SLICE)):
+            left = MAX_LINGER_BYTES
+            while left > 0 and (data := await loop.sock_recv(connection, SEND_BYTES)):
                 left -= len(data)
     except (OSError, TimeoutError) as error:  # it is gone, or will not go
         error.__traceback__ = None  # a circle, by way of the future of the read

@@ -19,24 +19,26 @@ if TYPE_CHECKING:
     from samepaged.web.config_reload import ReloadingConfig
     from samepaged.web.routes import Routes
 
-__all__ = ["Server", "most_connections"]
+__all__ = ["Server", "max_connections"]
 
 log = logging.getLogger(__name__)
 
-MOST: Final = 512
+MAX_CONNECTIONS: Final = 512
 # Connections taken before others have their turn. Those that are cut for them are closed only then.
-AT_ONCE: Final = 8
+ACCEPT_BATCH: Final = 8
 # Descriptors that are no connections: standard ones, the feed, epoll and its pipe, two listeners, certificates.
-RESERVED: Final = 24 + AT_ONCE
+RESERVED_DESCRIPTORS: Final = 24 + ACCEPT_BATCH
 GRACE_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 0.05
-SHORT_OF: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+EXHAUSTION_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-def most_connections() -> int:
-    """How many connections there may be, as this process's limit of open files has it."""
+def max_connections() -> int:
+    """Maximum number of connections under this process's limit of open files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST if soft == resource.RLIM_INFINITY else max(4, min(MOST, soft - RESERVED))
+    return (
+        MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(4, min(MAX_CONNECTIONS, soft - RESERVED_DESCRIPTORS))
+    )
 
 
 class Server:
@@ -45,7 +47,7 @@ class Server:
     def __init__(self, site: Routes, config: ReloadingConfig, most: int, deadlines: Deadlines | None = None) -> None:
         self.config = config
         self._site = site
-        self._most = most
+        self._max_connections = most
         self._deadlines = deadlines or Deadlines()
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -67,7 +69,7 @@ class Server:
         listener = self._listener
         if listener is None or listener.getsockname() != address.address:
             listener = self._bound(address)
-            self._take(listener)
+            self._accept_batch(listener)
         host, port = listener.getsockname()[:2]
         return host, port
 
@@ -93,7 +95,7 @@ class Server:
             try:
                 return bind(address)
             except SamepagedError:
-                self._take(bind(Address(family, old, "")))
+                self._accept_batch(bind(Address(family, old, "")))
                 raise
 
     def _release(self) -> None:
@@ -105,7 +107,7 @@ class Server:
             self._listener.close()
             self._listener = None
 
-    def _take(self, listener: socket.socket) -> None:
+    def _accept_batch(self, listener: socket.socket) -> None:
         self._release()
         self._listener = listener
         self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
@@ -113,40 +115,42 @@ class Server:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            for _ in range(AT_ONCE):
+            for _ in range(ACCEPT_BATCH):
                 try:
                     connection, _ = await loop.sock_accept(listener)
                 except OSError as error:  # most are of the one connection, which is no more: accept(2)
-                    if error.errno in SHORT_OF:
+                    if error.errno in EXHAUSTION_ERRNOS:
                         log.debug("no more connections: %s", error)
-                        self._cut_one()
+                        self._close_one()
                         await asyncio.sleep(PAUSE_SECONDS)
                 else:
                     self._admit(connection)
             await asyncio.sleep(0)
 
     def _admit(self, connection: socket.socket) -> None:
-        if len(self._open) >= self._most and not self._cut_one():
+        if len(self._open) >= self._max_connections and not self._close_one():
             connection.close()
             return
         connection.setblocking(False)
         conversation = Connection(connection, self._site, self.config, self._deadlines)
         task = asyncio.get_running_loop().create_task(conversation.run())
         self._open[task] = conversation
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._discard)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _discard(self, task: asyncio.Task[None]) -> None:
         self._open.pop(task).close()  # it may have been cut before its first step
 
-    def _cut_one(self) -> bool:
-        """Make room: the oldest that owes us its next move goes, or one that has been taking its reply for long."""
+    def _close_one(self) -> bool:
+        """Close a connection to make room: the oldest that waits for its client, else one with a slow reply."""
         now = asyncio.get_running_loop().time()
-        task = self._first(lambda one: one.owing) or self._first(lambda one: now - one.began > GRACE_SECONDS)
+        task = self._first_connection(lambda one: one.owing) or self._first_connection(
+            lambda one: now - one.began > GRACE_SECONDS
+        )
         if task is None:
             return False
         task.cancel()
         return True
 
-    def _first(self, chosen: Callable[[Connection], bool]) -> asyncio.Task[None] | None:
+    def _first_connection(self, chosen: Callable[[Connection], bool]) -> asyncio.Task[None] | None:
         """The oldest of these that is not going already. In a storm this is asked for each client: no list."""
         return next((task for task, one in self._open.items() if chosen(one) and not task.cancelling()), None)

@@ -22,7 +22,7 @@ from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.memory.modes import FallbackReason, Plan, Workload, fit_budget, total_pause_seconds
 from samepaged.memory.reader import GuestControl, GuestMemory, PauseMeter
 from samepaged.memory.scan_state import ScanState
-from samepaged.memory.sliced import LONGEST_WAIT_SECONDS, read_sliced
+from samepaged.memory.sliced import MAX_WAIT_SECONDS, read_sliced
 from samepaged.memory.throughput import ThroughputModel
 from tests.support.clock import Clock
 from tests.support.scan_request import scan_request
@@ -215,7 +215,7 @@ class Budget(FixedBudget):
 
     def seconds_until(self, seconds: float) -> float:
         self.waits += 1
-        if self.wait_seconds <= LONGEST_WAIT_SECONDS:
+        if self.wait_seconds <= MAX_WAIT_SECONDS:
             self.now_left = 1.0
         return self.wait_seconds
 
@@ -257,7 +257,7 @@ def test_slice_ends_with_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_empty_budget_ends_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    budget = Budget(0.008, wait_seconds=LONGEST_WAIT_SECONDS + 1)
+    budget = Budget(0.008, wait_seconds=MAX_WAIT_SECONDS + 1)
     with pytest.raises(GuestError) as caught:
         slices(budget, monkeypatch)
     assert caught.value.reason is Reason.DRIFT_BUDGET

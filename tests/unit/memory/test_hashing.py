@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Words = NDArray[np.uint64]
 
-LARGEST_SEED = 2**64 - 1
+MAX_SEED = 2**64 - 1
 NATIVE = _pagehash is not None
 native = pytest.mark.skipif(not NATIVE, reason="the native module is not built here")
 HASHERS = [PythonHasher, pytest.param(NativeHasher, marks=native)]
@@ -123,7 +123,7 @@ def read(
 
 
 @pytest.mark.parametrize("page_size", [512, 1024, 2048, 4096, 8192, 2 << 20])
-@pytest.mark.parametrize("seed", [0, 1, LARGEST_SEED])
+@pytest.mark.parametrize("seed", [0, 1, MAX_SEED])
 def test_page_hash_is_xxh3(hasher: Hasher, page_size: int, seed: int) -> None:
     content = np.random.default_rng(seed).bytes(3 * page_size)
     values = [xxhash.xxh3_64_intdigest(content[i * page_size : (i + 1) * page_size], seed) for i in range(3)]
@@ -133,7 +133,7 @@ def test_page_hash_is_xxh3(hasher: Hasher, page_size: int, seed: int) -> None:
 @pytest.mark.parametrize("page_size", [512, 4096])
 def test_zero_page_ignores_the_seed(hasher: Hasher, page_size: int) -> None:
     assert hashes(hasher, bytes(2 * page_size), page_size, 0) == [ZERO, ZERO]
-    assert hashes(hasher, bytes(2 * page_size), page_size, LARGEST_SEED) == [ZERO, ZERO]
+    assert hashes(hasher, bytes(2 * page_size), page_size, MAX_SEED) == [ZERO, ZERO]
 
 
 @pytest.mark.parametrize("page_size", [512, 4096])
@@ -153,13 +153,13 @@ def test_reserved_hash_is_replaced(hasher: Hasher, value: int) -> None:
 
 
 def test_unreserved_hash_is_unchanged() -> None:
-    assert [avoid_reserved(value) for value in (0, 1, 2, 3, LARGEST_SEED)] == [3, 4, 5, 3, LARGEST_SEED]
+    assert [avoid_reserved(value) for value in (0, 1, 2, 3, MAX_SEED)] == [3, 4, 5, 3, MAX_SEED]
 
 
 @given(
     data=st.data(),
     page_size=st.sampled_from([512, 1024, 2048, 4096, 8192]),
-    seed=st.integers(0, LARGEST_SEED),
+    seed=st.integers(0, MAX_SEED),
     offset=st.integers(0, 70),
 )
 @pytest.mark.parametrize("make", HASHERS)
@@ -203,8 +203,8 @@ def test_python_fallback_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_memory_is_hashed_per_page(hasher: Hasher, page_size: int, threads: int) -> None:
     memory = Memory(1031, zeros=(0, 7, 8, 1030))
-    got = read(hasher, memory.addresses(), page_size, seed=LARGEST_SEED, threads=threads)
-    assert got == expected(memory.area[:], page_size, LARGEST_SEED)
+    got = read(hasher, memory.addresses(), page_size, seed=MAX_SEED, threads=threads)
+    assert got == expected(memory.area[:], page_size, MAX_SEED)
 
 
 def test_pages_are_hashed_in_given_order(hasher: Hasher) -> None:
@@ -239,7 +239,7 @@ def test_implementations_agree_beyond_one_step(monkeypatch: pytest.MonkeyPatch) 
 @given(
     picked=st.lists(st.integers(0, 299), max_size=400),
     page_size=st.sampled_from([512, 1024, 2048, 4096]),
-    seed=st.integers(0, LARGEST_SEED),
+    seed=st.integers(0, MAX_SEED),
     threads=st.integers(1, 3),
 )
 def test_implementations_agree_on_any_pages(picked: list[int], page_size: int, seed: int, threads: int) -> None:

@@ -24,7 +24,7 @@ from samepaged.page import Page
 from samepaged.page.style import STYLE
 from samepaged.scan.results import HostScan, SkippedGuest
 from samepaged.scan.snapshot import ConfigStatus, Snapshot
-from samepaged.service.web_feed import LARGEST
+from samepaged.service.web_feed import MAX_DOCUMENT_BYTES
 from samepaged.sharing import SharingReport
 from samepaged.text_layout import elided
 from tests.support import hosts
@@ -319,7 +319,7 @@ def test_page_of_longest_names_is_servable() -> None:
     skipped = tuple(SkippedGuest(name, Reason.READ, f"domain {printable(name)}") for name in worst)
     scan = replace(scan, report=replace(scan.report, guests=guests), scans=how, skipped=skipped)
     html = page(hosts.snapshot(scan))
-    assert len(html) < LARGEST
+    assert len(html) < MAX_DOCUMENT_BYTES
     assert "1000 of 1200 guests; the JSON and the metrics have all." in html
 
 

@@ -142,7 +142,7 @@ def test_render_failure_is_logged_once(
 
 
 def test_too_large_document_is_an_error(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGEST", 1000)
+    monkeypatch.setattr(module, "MAX_DOCUMENT_BYTES", 1000)
     made.snapshot = full_snapshot()
     assert made["/metrics"].status == 500
     assert b"samepaged scan --json" in made["/metrics"].body

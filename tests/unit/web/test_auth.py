@@ -121,19 +121,19 @@ def test_password_queue_is_bounded() -> None:
 
     async def storm() -> list[bool | BaseException]:
         assert await one.admits(basic("alice", b"wonderland"))
-        guesses = [one.admits(basic("alice", b"%d" % number)) for number in range(3 * auth.MOST_WAITING)]
+        guesses = [one.admits(basic("alice", b"%d" % number)) for number in range(3 * auth.MAX_WAITING_PASSWORDS)]
         gathered = asyncio.gather(*guesses, return_exceptions=True)
         await asyncio.sleep(0)
         assert await one.admits(basic("alice", b"wonderland"))
         return list(await gathered)
 
     answers = asyncio.run(storm())
-    assert sum(isinstance(answer, Busy) for answer in answers) == 2 * auth.MOST_WAITING
-    assert answers.count(False) == auth.MOST_WAITING
+    assert sum(isinstance(answer, Busy) for answer in answers) == 2 * auth.MAX_WAITING_PASSWORDS
+    assert answers.count(False) == auth.MAX_WAITING_PASSWORDS
 
 
 def test_what_is_remembered_is_bounded(checks: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "REMEMBERED", 2)
+    monkeypatch.setattr(auth, "MAX_CACHED_LOGINS", 2)
     one = Authenticator({name: hashed(b"x") for name in "abc"})
     for name in "abc":
         assert admits(one, basic(name, b"x"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from samepaged.errors import ConfigError
-from samepaged.web.config_reload import LOOK_SECONDS, ReloadingConfig
+from samepaged.web.config_reload import CHECK_SECONDS, ReloadingConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ class Watch:
 
     def later(self) -> str:
         """What is in force when it may be looked at again."""
-        self.now += LOOK_SECONDS
+        self.now += CHECK_SECONDS
         return self.value
 
     @property

@@ -13,7 +13,7 @@ import pytest
 
 from samepaged.errors import ConfigError, SamepagedError
 from samepaged.web import client as publishing
-from samepaged.web.client import BEAT_SECONDS, GAP_SECONDS, REFRESH_SECONDS, FeedSchedule, WebClient, WebListener
+from samepaged.web.client import BEAT_SECONDS, MIN_RENDER_SECONDS, REFRESH_SECONDS, FeedSchedule, WebClient, WebListener
 from samepaged.web.protocol import Answer, Document, Documents, FrameReader, Message, Report, Settings, encode
 from tests.support.waiting import wait_for
 
@@ -135,8 +135,8 @@ class Scene:
 
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    monkeypatch.setattr(publishing, "GAP_SECONDS", 0.0)
-    monkeypatch.setattr(publishing, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(publishing, "MIN_RENDER_SECONDS", 0.0)
+    monkeypatch.setattr(publishing, "MAX_WAIT_SECONDS", 0.01)
     webs, pages = Webs(), Pages()
     publisher = WebClient(webs, pages, WANTED)
     publisher._backoff.first = 0.01
@@ -225,7 +225,7 @@ def test_feed_schedule_due_times() -> None:
     schedule = FeedSchedule()
     assert schedule.render_due(changed=False) < 0
     schedule.rendered = schedule.sent = 100.0
-    assert schedule.render_due(changed=True) == 100 + GAP_SECONDS
+    assert schedule.render_due(changed=True) == 100 + MIN_RENDER_SECONDS
     assert schedule.render_due(changed=False) == 100 + REFRESH_SECONDS
     assert schedule.keep_alive_due() == 100 + BEAT_SECONDS
 
@@ -248,7 +248,7 @@ def test_stalled_reader_costs_one_frame(scene: Scene) -> None:
 
 def test_stalled_web_process_is_dropped(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.started()
-    monkeypatch.setattr(publishing, "HUNG_SECONDS", 0.05)
+    monkeypatch.setattr(publishing, "STALLED_SECONDS", 0.05)
     monkeypatch.setattr(publishing, "BEAT_SECONDS", 0.1)
     scene.pages.body = bytes(8 << 20)
     scene.publisher.changed()

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from samepaged.ipc import MAGIC, MOST_HEADER_BYTES, START
+from samepaged.ipc import MAGIC, MAX_HEADER_BYTES, START
 from samepaged.web.protocol import (
-    LARGEST_BODIES,
+    MAX_BODIES_BYTES,
     Answer,
     Document,
     Documents,
@@ -135,9 +135,9 @@ def test_frames_are_valid() -> None:
         raw(json.dumps({**REPORT, "more": 1})),
         raw(json.dumps({**REPORT, "lengths": {"bodies": 0}})),
         documents(*[["/", "a", 200, 0]] * 65),
-        START.pack(MAGIC, MOST_HEADER_BYTES + 1),
+        START.pack(MAGIC, MAX_HEADER_BYTES + 1),
         START.pack(b"SPS0", 2),
-        frame("documents", {"documents": []}, length=LARGEST_BODIES + 1),
+        frame("documents", {"documents": []}, length=MAX_BODIES_BYTES + 1),
     ],
 )
 def test_protocol_violation_is_feed_error(data: bytes) -> None:
@@ -151,7 +151,7 @@ def test_the_scanner_takes_no_bodies() -> None:
 
 
 def test_too_much_is_not_sent() -> None:
-    body = bytes(LARGEST_BODIES // 2 + 1)
+    body = bytes(MAX_BODIES_BYTES // 2 + 1)
     with pytest.raises(FeedError, match="at most"):
         encode(Documents((Document("/a", "", body), Document("/b", "", body))))
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.web.request import LONGEST, Parser, Refusal, Reply, Request
+from samepaged.web.request import MAX_HEADER_BYTES, Parser, Refusal, Reply, Request
 
 OK = Reply.line(HTTPStatus.OK, "hello")
 
@@ -72,9 +72,9 @@ def test_request_survives_any_chunking(cuts: list[int]) -> None:
         (b"\x16\x03\x01\x02\x00\x01", 400),
         (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nA: \x00\r\n\r\n", 400),
-        (b"GET /" + b"x" * LONGEST, 431),
-        (b"GET /" + b"x" * LONGEST + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
-        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * (LONGEST // 6) + b"\r\n", 431),
+        (b"GET /" + b"x" * MAX_HEADER_BYTES, 431),
+        (b"GET /" + b"x" * MAX_HEADER_BYTES + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * (MAX_HEADER_BYTES // 6) + b"\r\n", 431),
     ],
 )
 def test_invalid_request_closes_connection(data: bytes, status: int) -> None:
@@ -95,7 +95,7 @@ def test_empty_body_is_accepted() -> None:
 
 
 def test_header_length_is_limited() -> None:
-    room = LONGEST - len("/") - len("hosta") - 4 - len("a") - 4
+    room = MAX_HEADER_BYTES - len("/") - len("hosta") - 4 - len("a") - 4
     assert isinstance(parsed(get("/", "A: " + "b" * room)), Request)
     assert isinstance(parsed(get("/", "A: " + "b" * (room + 1))), Refusal)
 
@@ -121,7 +121,7 @@ def test_pipelined_input_is_bounded() -> None:
     request = parser.feed(b"")
     assert isinstance(request, Request)
     assert request.path == "/b"
-    assert parser.feed(b"x" * LONGEST) is None
+    assert parser.feed(b"x" * MAX_HEADER_BYTES) is None
     assert isinstance(parser.feed(b"x"), Refusal)
 
 

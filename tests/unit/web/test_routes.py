@@ -123,7 +123,7 @@ def test_every_path_needs_a_password(site: Routes, path: str, method: str) -> No
 
 
 def test_password_overload_is_unavailable(site: Routes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "MOST_WAITING", 0)
+    monkeypatch.setattr(gates, "MAX_WAITING_PASSWORDS", 0)
     request = Request("GET", "/metrics", authorization=b"Basic YTpi")
     assert asyncio.run(site.reply(request, with_users())).status == 503
 

@@ -14,7 +14,7 @@ import pytest
 from samepaged.errors import SamepagedError
 from samepaged.web.connection import Connection, Deadlines
 from samepaged.web.protocol import Document
-from samepaged.web.server import AT_ONCE, MOST, RESERVED, most_connections
+from samepaged.web.server import ACCEPT_BATCH, MAX_CONNECTIONS, RESERVED_DESCRIPTORS, max_connections
 from tests.support.waiting import wait_for
 from tests.unit.web.client import Running, read_all, serving
 
@@ -124,7 +124,7 @@ def test_silent_clients_make_room() -> None:
         silent = [clients.enter_context(running.connect()) for _ in range(40)]
         assert running.ask("/metrics")[1] == b"text\n"
         assert silent[0].recv(1) == b""  # the oldest made room
-        assert running.do(lambda: len(running.server._open)) <= 16 + AT_ONCE
+        assert running.do(lambda: len(running.server._open)) <= 16 + ACCEPT_BATCH
 
 
 def test_slow_clients_make_room() -> None:
@@ -157,13 +157,13 @@ def test_many_connections_leave_no_garbage() -> None:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.close()  # with a reset
         running.ask("/metrics")
-        wait_for(lambda: sum(type(one) is Connection for one in gc.get_objects()) <= 8 + AT_ONCE)
+        wait_for(lambda: sum(type(one) is Connection for one in gc.get_objects()) <= 8 + ACCEPT_BATCH)
 
 
 def test_descriptor_limit_bounds_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit, most in ((64, 64 - RESERVED), (10, 4), (100_000, MOST), (-1, MOST)):
+    for limit, most in ((64, 64 - RESERVED_DESCRIPTORS), (10, 4), (100_000, MAX_CONNECTIONS), (-1, MAX_CONNECTIONS)):
         monkeypatch.setattr("resource.getrlimit", lambda _, limit=limit: (limit, limit))
-        assert most_connections() == most
+        assert max_connections() == most
 
 
 def test_new_address_keeps_connections(running: Running) -> None:
