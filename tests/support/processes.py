@@ -142,7 +142,7 @@ class Family:
     def held(self) -> dict[str, Held]:
         return {name: process.held for name, process in self.members.items()}
 
-    def leaks(self, before: dict[str, Held], timeout: float = 15) -> dict[str, Held]:
+    def leaks(self, before: dict[str, Held], timeout: float = 60) -> dict[str, Held]:
         """What they still hold more than before, once that has had time to go."""
 
         def more() -> dict[str, Held]:

@@ -24,7 +24,7 @@ NAME = "samepaged-test-clock"
 ONLY = f"guests: {{include: ['{NAME}']}}"
 # In MiB: what the guest has, and what of it is filled, so that reading it dominates each pause.
 MEMORY, REGION = 384, 256
-SCANS = 8
+SCANS = 20
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_the_counter_is_the_clocks_loss(samepaged: Samepaged, guest: Writer, mod
 
 
 def test_the_budget_outlives_the_daemon(samepaged: Samepaged, guest: Writer) -> None:
-    samepaged.configure(f"scan: {{interval: 1s, jitter: 0, max_drift: 100ppm}}\n{ONLY}")
+    samepaged.configure(f"scan: {{interval: 1s, jitter: 0, max_drift: 250ppm}}\n{ONLY}")
     with daemon(samepaged) as one:
         one.wait("not scanned until it fits the drift budget", timeout=60)
         one.wait_scans(3)
@@ -67,7 +67,7 @@ def test_the_budget_outlives_the_daemon(samepaged: Samepaged, guest: Writer) -> 
         assert last is not None
         # A pause begins only if it is expected to fit; on a busy host it takes longer than that.
         assert counted > 0
-        assert counted - last <= 0.36
+        assert counted - last <= 0.9
         assert not [key for key in one.metrics() if key[0] == "samepage_scan_failures_total"]
         assert len(re.findall("not scanned until", one.log)) == 1
         assert "skipped:" not in one.log

@@ -171,7 +171,7 @@ def test_a_suspend_call_of_a_dead_scanner_is_waited_for(running: Running) -> Non
 def test_the_pause_of_a_dead_scanner_is_charged(running: Running, tmp_path: Path) -> None:
     running.arm()
     running.suspend()
-    time.sleep(0.2)
+    time.sleep(0.3)  # the guard counts from the moment it reads the message
     running.scanner_ends()
     left = PauseLedger(tmp_path).account(ENTRY.uuid, 0.0005).remaining_seconds()
     assert 0 < 1.8 - left < 1.0
