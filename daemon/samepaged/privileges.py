@@ -17,7 +17,7 @@ from samepaged.errors import SamepagedError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["PrivilegeError", "become", "die_with_parent", "drop", "held", "seal"]
+__all__ = ["PrivilegeError", "become", "die_with_parent", "drop", "effective_capabilities", "seal"]
 
 # By number (capabilities(7), linux/capability.h). A kernel may know fewer of them, or more.
 CAPABILITY_NAMES: Final = """
@@ -122,7 +122,7 @@ def become(user: str) -> None:
         seal()
 
 
-def held() -> frozenset[str]:
+def effective_capabilities() -> frozenset[str]:
     """The capabilities in effect in this thread, by name. Those without a name here are "CAP_" and their number.
     Raises PrivilegeError.
     """
@@ -138,21 +138,21 @@ def _bits(names: Collection[str]) -> int:
     return sum(1 << NAMES.index(name) for name in set(names))
 
 
-def _failed(call: str) -> PrivilegeError:
+def _syscall_error(call: str) -> PrivilegeError:
     why = os.strerror(ctypes.get_errno())
     return PrivilegeError(f"{call} failed: {why}", "is this process under a system call filter that forbids it?")
 
 
 def _prctl(name: str, option: int, argument: int) -> None:
     if _libc.prctl(option, argument, 0, 0, 0):
-        raise _failed(f"prctl({name})")
+        raise _syscall_error(f"prctl({name})")
 
 
 def _sets() -> tuple[int, int]:
     """The effective and the permitted capabilities, as bits."""
     halves = (_Half * 2)()
     if _libc.capget(_Header(CAPABILITY_VERSION, 0), halves):
-        raise _failed("capget")
+        raise _syscall_error("capget")
     low, high = halves
     return low.effective | high.effective << 32, low.permitted | high.permitted << 32
 
@@ -160,7 +160,7 @@ def _sets() -> tuple[int, int]:
 def _keep(bits: int) -> None:
     low, high = bits & 0xFFFFFFFF, bits >> 32
     if _libc.capset(_Header(CAPABILITY_VERSION, 0), (_Half * 2)(_Half(low, low, 0), _Half(high, high, 0))):
-        raise _failed("capset")
+        raise _syscall_error("capset")
 
 
 def _bound(bits: int) -> None:

@@ -169,16 +169,16 @@ def test_unknown_user_is_named() -> None:
 
 
 def test_unknown_capability_drops_nothing() -> None:
-    before = privileges.held()
+    before = privileges.effective_capabilities()
     with pytest.raises(ValueError, match="not a capability: SYS_PTRACE"):
         privileges.drop(["SYS_PTRACE", "CAP_CHOWN"])
-    assert privileges.held() == before
+    assert privileges.effective_capabilities() == before
 
 
 def test_held_capabilities_match_proc() -> None:
     lines = Path("/proc/thread-self/status").read_text().splitlines()
     bits = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff"))
-    assert sum(1 << NAMES.index(name) for name in privileges.held()) == bits
+    assert sum(1 << NAMES.index(name) for name in privileges.effective_capabilities()) == bits
 
 
 @as_root

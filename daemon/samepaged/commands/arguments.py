@@ -98,9 +98,9 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_scan_arguments(parser: argparse.ArgumentParser, *, named: bool = False) -> None:
-    """The guests to scan, and how to scan them. If `named`, at least one guest is required."""
-    if named:
+def add_scan_arguments(parser: argparse.ArgumentParser, *, with_domains: bool = False) -> None:
+    """The guests to scan, and how to scan them. If `with_domains`, at least one guest is required."""
+    if with_domains:
         parser.add_argument("domains", metavar="DOMAIN", nargs="+", help="name or UUID of a guest")
     else:
         parser.add_argument(

@@ -137,7 +137,7 @@ class ScanSession:
         with Progress(sys.stderr) as progress:
             round_ = scan_host(self._hypervisor, self._config, self._scanner, self._names, progress.show)
         self._scanned = round_.scanned
-        self._running = set(round_.running or round_.scanned)
+        self._running = set(round_.running_names or round_.scanned)
         return analyse_host(round_.scanned.values(), round_.skipped, round_.started, time.monotonic() - began)
 
     def merging(self) -> Merging | None:
@@ -148,7 +148,7 @@ class ScanSession:
         """Suspended time of the guests of the last scan, by name."""
         return self._by_name(paused_times(self._clocks.ledger, self._scanned))
 
-    def answers(self, *, names: bool) -> dict[str, AttributionReport]:
+    def attribution_reports(self, *, names: bool) -> dict[str, AttributionReport]:
         """Page attribution of the guests of the last scan, by name."""
         return self._by_name(attribution_reports(self._scanned, names=names))
 

@@ -68,17 +68,17 @@ class _Worker:
     def __init__(self, idle: deque[_Worker]) -> None:
         self._idle = idle
         self._call: Callable[[], None] | None = None
-        self._given = threading.Semaphore(0)
+        self._call_ready = threading.Semaphore(0)
         threads.Worker(self._run).start(CallNotMadeError)
 
     def make(self, call: Callable[[], None] | None) -> None:
         """Make a call; None ends the thread."""
         self._call = call
-        self._given.release()
+        self._call_ready.release()
 
     def _run(self) -> None:
         while True:
-            self._given.acquire()
+            self._call_ready.acquire()
             call, self._call = self._call, None
             if call is None:
                 return
@@ -93,13 +93,13 @@ class Calls:
     def __init__(self, beat: Callable[[], object] = lambda: None) -> None:
         self._beat = beat
         self._idle: deque[_Worker] = deque()
-        self._unanswered: list[threading.Event] = []
+        self._pending_calls: list[threading.Event] = []
 
     @property
     def unanswered(self) -> int:
         """The number of calls that timed out and have not returned since."""
-        self._unanswered = [returned for returned in self._unanswered if not returned.is_set()]
-        return len(self._unanswered)
+        self._pending_calls = [returned for returned in self._pending_calls if not returned.is_set()]
+        return len(self._pending_calls)
 
     def make(self, function: Callable[[], T], seconds: float, afterwards: Callable[[], object] = lambda: None) -> T:
         """Call `function` and give its result, or raise its exception. Raises CallTimeoutError after so many seconds;
@@ -121,7 +121,7 @@ class Calls:
             # A process that was stopped meanwhile (SIGSTOP) has not waited: the answer may be there already.
             left -= min(time.monotonic() - began, MAX_WAIT_SECONDS)
             if left <= 0 and call.give_up(afterwards):
-                self._unanswered.append(call.returned)
+                self._pending_calls.append(call.returned)
                 raise CallTimeoutError
         if call.error is not None:
             raise call.error

@@ -74,7 +74,7 @@ class LibvirtHypervisor:
         self._connection: Connection | None = None
         self._resumes = ResumeCounter()
         self._calls = Calls(self._stop)
-        self._use = threading.Lock()
+        self._use_lock = threading.Lock()
         self._in_use = False  # by a call without a bound
         self._pending_closes: list[Callable[[], object]] = []  # ends the connection of such a call
 
@@ -172,7 +172,7 @@ class LibvirtHypervisor:
 
     def close(self) -> None:
         """As in Hypervisor."""
-        with self._use:
+        with self._use_lock:
             in_use, end = self._in_use, self._detach()
             if end is not None and in_use:
                 self._pending_closes.append(end)
@@ -209,7 +209,7 @@ class LibvirtHypervisor:
         Reason.NO_ANSWER. With None it is made in the calling thread, without a bound.
         """
         try:
-            return self._without_bound(function) if seconds is None else self._bounded(function, seconds)
+            return self._call_unbounded(function) if seconds is None else self._call_bounded(function, seconds)
         except CallTimeoutError:
             raise GuestError(
                 Reason.NO_ANSWER,
@@ -220,7 +220,7 @@ class LibvirtHypervisor:
         except libvirt.libvirtError as error:
             raise libvirt_error(what, error, alive=self.alive, names_domain=names_domain) from error
 
-    def _bounded(self, function: Callable[[], T], seconds: float) -> T:
+    def _call_bounded(self, function: Callable[[], T], seconds: float) -> T:
         connection = self._connection
         try:
             return self._calls.make(function, seconds, connection.close if connection else lambda: None)
@@ -229,13 +229,13 @@ class LibvirtHypervisor:
                 self._replace()
             raise
 
-    def _without_bound(self, function: Callable[[], T]) -> T:
-        with self._use:
+    def _call_unbounded(self, function: Callable[[], T]) -> T:
+        with self._use_lock:
             self._in_use, native = True, self._native
         try:
             return function()
         finally:
-            with self._use:
+            with self._use_lock:
                 if self._native is native:
                     self._in_use = False
                 ends, self._pending_closes = self._pending_closes, []

@@ -66,16 +66,16 @@ class Advice:
         """The guests whose memory cannot be merged, by the word for why, those that lose most first."""
         words = {one.name: one.merge_obstacle for one in self.scan.scans}
         found: defaultdict[str, list[GuestSharing]] = defaultdict(list)
-        for guest in self._ranked():
+        for guest in self._ranked_guests():
             word = words[guest.name]
             if word is not None:
                 found[word].append(guest)
         return dict(found)
 
-    def _ranked(self) -> list[GuestSharing]:
+    def _ranked_guests(self) -> list[GuestSharing]:
         return sorted(self.scan.report.guests, key=lambda guest: (-self.pages[guest.name], guest.name))
 
-    def _across(self) -> int:
+    def _cross_group_pages(self) -> int:
         """Pages of the sharing that only guests of different groups have with each other."""
         report = self.scan.report
         return report.inter_sharing_pages - sum(group.inter_sharing_pages for group in report.groups)
@@ -100,12 +100,12 @@ class Advice:
         )
         yield self._verdict()
         yield self._state()
-        if names := self._names([guest for guest in self._ranked() if self.pages[guest.name]]):
+        if names := self._names([guest for guest in self._ranked_guests() if self.pages[guest.name]]):
             yield f"Most to merge: {names}"
         for word, guests in self._obstacles.items():
             yield f"In the way: {SHORT_OBSTACLES.get(word, word)}: {self._names(guests)}"
         yield from self._cost()
-        if (across := self._across()) > 0:
+        if (across := self._cross_group_pages()) > 0:
             yield f"Mind: {self._size(across)} is shared across groups; between tenants that is a side channel."
 
     def _verdict(self) -> str:
@@ -165,7 +165,7 @@ class Advice:
             "memory_pages": sum(guest.memory_pages for guest in report.guests),
             "self_sharing_pages": report.self_sharing_pages,
             "inter_sharing_pages": report.inter_sharing_pages,
-            "across_groups_pages": self._across(),
+            "across_groups_pages": self._cross_group_pages(),
             "zero_pages": scan.backed_zero_pages,
             "potential_pages": scan.potential_pages,
             "attainable_pages": scan.attainable_pages,
@@ -180,7 +180,7 @@ class Advice:
                     "merged_pages": None if (process := merged[guest.name]) is None else process.merged_pages,
                     "obstacle": words[guest.name],
                 }
-                for guest in self._ranked()
+                for guest in self._ranked_guests()
             ],
             "skipped": [one.document() for one in scan.skipped],
         }

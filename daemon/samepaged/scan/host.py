@@ -34,12 +34,12 @@ DISCARDING_REASONS: Final = frozenset(
 
 @dataclass(slots=True)
 class HostRound:
-    """One scan of all guests in progress. `running` has the name of each domain that libvirt lists as running; `pauses`
-    also has those of failed scans, in seconds.
+    """One scan of all guests in progress. `running_names` has the name of each domain that libvirt lists as running.
+    `pauses` has the seconds of each pause, also of failed scans.
     """
 
     started: float
-    running: dict[GuestId, str] = field(default_factory=dict)
+    running_names: dict[GuestId, str] = field(default_factory=dict)
     scanned: dict[GuestId, ScannedGuest] = field(default_factory=dict)
     pauses: dict[GuestId, list[float]] = field(default_factory=dict)
     skipped: list[SkippedGuest] = field(default_factory=list)
@@ -51,7 +51,7 @@ class HostRound:
         owners = {name: guest_id for guest_id, name in scanned.items()}
         return {
             guest_id: name
-            for guest_id, name in (self.running | scanned).items()
+            for guest_id, name in (self.running_names | scanned).items()
             if owners.get(name, guest_id) == guest_id
         }
 
@@ -62,9 +62,9 @@ def latest_scans(known: Mapping[GuestId, ScannedGuest], round_: HostRound) -> di
     """
     failed = {skipped.guest_id for skipped in round_.skipped if skipped.reason not in DISCARDING_REASONS}
     kept = {
-        guest_id: one.renamed(round_.running[guest_id])
+        guest_id: one.renamed(round_.running_names[guest_id])
         for guest_id, one in known.items()
-        if guest_id in failed and guest_id in round_.running
+        if guest_id in failed and guest_id in round_.running_names
     }
     return kept | {guest_id: one.lean() for guest_id, one in round_.scanned.items()}
 
@@ -186,7 +186,7 @@ def _selected_domains(hypervisor: Hypervisor, config: Config, round_: HostRound)
     found: dict[GuestId, str] = {}
     for domain in hypervisor.running():
         name = domain.name
-        round_.running[domain.guest_id] = name
+        round_.running_names[domain.guest_id] = name
         if config.selects(name):
             found[domain.guest_id] = name
         else:

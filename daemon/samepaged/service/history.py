@@ -29,7 +29,7 @@ def with_counts(before: Snapshot, round_: HostRound, known: Container[GuestId], 
     """`before` with one more scan of `duration` seconds in its counters and histograms. Guests that no longer run lose
     their counters; a guest that is not `known` loses the time of its last success.
     """
-    running = round_.running.keys()
+    running = round_.running_names.keys()
     pauses = {guest_id: histogram for guest_id, histogram in before.pauses.items() if guest_id in running}
     for guest_id, taken in round_.pauses.items():
         for seconds in taken:

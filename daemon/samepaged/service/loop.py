@@ -225,8 +225,8 @@ class Service:
             round_ = scan_host(self._hypervisor, self._config, scanner)
         finally:
             self._recorder.round_ended()
-        scanner.prune(round_.running)
-        self._clocks.round_ended(round_.running, round_.skipped)
+        scanner.prune(round_.running_names)
+        self._clocks.round_ended(round_.running_names, round_.skipped)
         for skipped in round_.skipped:
             if not skipped.reason.intended:
                 log.warning("skipped: %s", skipped.message, extra=skipped.journal_fields())

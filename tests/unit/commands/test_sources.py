@@ -28,7 +28,7 @@ def asked(
     def scans(config: Config, *_: Any, **__: Any) -> Iterator[Any]:
         nonlocal longest
         longest = config.scan.max_pause
-        yield SimpleNamespace(scan=lambda: scan, answers=lambda **_: {})
+        yield SimpleNamespace(scan=lambda: scan, attribution_reports=lambda **_: {})
 
     monkeypatch.setattr(sources, "configured", lambda _: config or Config())
     monkeypatch.setattr(sources, "ScanSession", scans)

@@ -20,7 +20,7 @@ from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import sliced, softdirty
 from samepaged.memory.modes import FallbackReason, Plan, Workload, fallback_plan
-from samepaged.memory.process_reader import BUSY, fit_request, plan_scan
+from samepaged.memory.process_reader import GUEST_BUSY, fit_request, plan_scan
 from samepaged.memory.reader import GuestMemory, ScanRequest
 from samepaged.memory.scan_state import ScanState
 from samepaged.service.schedule import Schedule
@@ -135,9 +135,9 @@ def _carry_out(host: Host, kept: ScanState, request: ScanRequest, chosen: Plan, 
     if chosen.mode == "precopy":
         if _precopy(host, kept, request, first=first):
             return "precopy"
-        chosen = fallback_plan(pace.overhead + pace.seconds(host.count_backed()), request.config.max_pause, BUSY)
+        chosen = fallback_plan(pace.overhead + pace.seconds(host.count_backed()), request.config.max_pause, GUEST_BUSY)
         work = Workload(host.pages, host.count_backed(), first=True)
-        chosen = fit_request(chosen, work, request, pace, obstacle=BUSY)
+        chosen = fit_request(chosen, work, request, pace, obstacle=GUEST_BUSY)
     if chosen.mode == "snapshot":
         with host.pause(min(request.config.max_pause, pace.overhead + pace.seconds(host.count_backed()))) as held:
             host.spend(host.looking + host.reading(host.count_backed()))

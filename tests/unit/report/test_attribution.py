@@ -15,7 +15,7 @@ from samepaged.attribution.report import CopiedPage, Owner
 from samepaged.config import SourcesConfig
 from samepaged.metrics.exposition import families, render
 from samepaged.page import Page
-from samepaged.report.attribution import sources_text
+from samepaged.report.attribution import attribution_text
 from samepaged.scan.label_values import KINDS as WORDS
 from samepaged.scan.snapshot import GuestAttribution, Snapshot
 from tests.support.results import AWKWARD_NAMES, STARTED, answers, full_snapshot, guest_id
@@ -59,11 +59,11 @@ def test_json_has_documented_keys() -> None:
 def test_withheld_names_are_null() -> None:
     document = attribution_document(answers("web", names=False))
     assert (document["processes"], document["files"]) == (None, None)
-    assert "process" not in sources_text(answers("web", names=False))
+    assert "process" not in attribution_text(answers("web", names=False))
 
 
 def test_text_lists_owners_with_sizes() -> None:
-    text = sources_text(answers("web"))
+    text = attribution_text(answers("web"))
     assert "web: Linux 6.1.0-56-cloud-amd64, 3.91 MiB" in text
     assert "98.0% have a known owner" in text
     assert "self-sharing 320 KiB (160 KiB of it in use)" in text
@@ -82,9 +82,9 @@ def test_hostile_program_names_are_escaped(name: str) -> None:
         most_copied=(CopiedPage(2, shared_with_others=False, owners=(f"[{name}]",)),),
     )
     json.dumps(attribution_document(hostile)).encode()
-    text = sources_text(hostile)
+    text = attribution_text(hostile)
     assert all(character.isprintable() or character == "\n" for character in text)
-    assert len(text.splitlines()) == len(sources_text(replace(hostile, kernel="x")).splitlines())
+    assert len(text.splitlines()) == len(attribution_text(replace(hostile, kernel="x")).splitlines())
     shown = replace(full_snapshot(), attributions={guest_id("web-1"): GuestAttribution(hostile, STARTED)})
     assert b"<script" not in Page()(shown, STARTED)
     ET.fromstring(Page()(shown, STARTED).decode().removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own page

@@ -63,7 +63,7 @@ def test_counters_cover_running_domains() -> None:
     before = snapshot(domains=("web", "gone"))
     round_ = HostRound(
         STARTED,
-        running={WEB: "web", NEW: "new"},
+        running_names={WEB: "web", NEW: "new"},
         pauses={WEB: [0.03], NEW: [0.2, 0.3]},
         skipped=[
             SkippedGuest("web", Reason.READ, "unreadable", WEB),
