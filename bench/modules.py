@@ -5,8 +5,10 @@
 
 A real guest runs under a libvirtd of its own. The daemon scans it in this process; the web process runs in a
 thread, on a socket pair. From the call that lists the running domains until the reply, a profile hook records the
-modules in which a function or method runs. Import time does not count: all modules are imported before. Modules that
-serve another purpose than this line are left out, by name below.
+modules in which a function or method runs. Import time does not count: all modules are imported before. Nor do methods
+that dataclasses generate: a module of which only these run has a value type that passes by, and no step of the line.
+Modules that serve another purpose than this line are left out, by name below: `sd_notify` among them, which serves the
+service manager. A module that serves the line as well as another purpose counts.
 """
 
 from __future__ import annotations
@@ -52,15 +54,17 @@ GUEST: Final = "modules-bench"
 LINE: Final = f'samepage_domain_self_sharing_bytes{{domain="{GUEST}"}}'
 FIRST: Final = LibvirtHypervisor.running
 MOST_MODULES: Final = 45
+# Qualified names of the methods that dataclasses generate begin with it (dataclasses.py).
+GENERATED: Final = "__create_fn__."
 TIMEOUT_SECONDS: Final = 120.0
 
 OTHER_PURPOSES: Final = {
     "page attribution": r"attribution(\..*)?|scan\.attribution\w*",
     "traces": r"traces(\..*)?|scan\.trace_recorder",
     "configuration, signals, the service manager, the log": (
-        r"config(\..*)?|service\.(signals|systemd)|scan\.audit|threads|web\.config_\w+|journald|backoff"
+        r"config(\..*)?|service\.signals|sd_notify|scan\.audit|web\.config_\w+|journald"
     ),
-    "KSM": r"ksm(\..*)?|metrics\.merging\w*|os_errors",
+    "KSM": r"ksm(\..*)?|metrics\.merging\w*",
     "recovery after a crash": r"guard\.(recover|resume|resume_queue)",
     "the guests' clocks": r"drift(\..*)?|scan\.clocks|atomic_write",
     "other documents of the web process, and the textfile": (
@@ -91,7 +95,9 @@ class ModuleRecorder:
             return
         self._seen[id(code)] = code
         package, _, module = frame.f_globals.get("__name__", "").partition(".")
-        if package == "samepaged" and code.co_flags & inspect.CO_OPTIMIZED:  # not the body of a module or class
+        body = not code.co_flags & inspect.CO_OPTIMIZED  # of a module or class
+        generated = code.co_qualname.startswith(GENERATED)
+        if package == "samepaged" and not body and not generated:
             self.functions[module].add(code.co_qualname)
 
 

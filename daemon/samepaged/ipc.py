@@ -1,13 +1,20 @@
-"""Messages between two processes over a stream socket. Neither process trusts the other.
+"""Messages between two processes: over a stream socket between processes that do not trust each other (`Stream`), and
+over a pair of SOCK_SEQPACKET sockets between scanner and guard (`Channel`).
 
-A message is START (a magic number and the header's length), the header and the message's arrays as raw bytes. The
-header is JSON: the kind, the fields and the lengths of the arrays. A receiver passes the forms of the messages that it
-accepts at that moment, with a bound for each part. It allocates nothing for other messages.
+A message of a stream is START (a magic number and the header's length), the header and the message's arrays as raw
+bytes. The header is JSON: the kind, the fields and the lengths of the arrays. A receiver passes the forms of the
+messages that it accepts at that moment, with a bound for each part. It allocates nothing for other messages.
+
+A message of a channel is a JSON object. The socket sends it whole or not at all, without blocking: a scanner that dies
+while it writes cannot leave half a message, and each side notices the other's end at once. Scanner and guard run the
+same code with the same rights, so their messages need no forms.
 """
 
 from __future__ import annotations
 
 import json
+import select
+import socket
 import struct
 import time
 from dataclasses import dataclass, field
@@ -16,11 +23,28 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from samepaged.errors import SamepagedError
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["MAGIC", "MAX_HEADER_BYTES", "START", "Array", "Flag", "Form", "GoneError", "Header", "Number"]
-__all__ += ["ProtocolError", "Rows", "Stream", "Text", "header_length", "pack", "unpack"]
+__all__ = [
+    "MAGIC",
+    "MAX_HEADER_BYTES",
+    "START",
+    "Array",
+    "Channel",
+    "ChannelClosed",
+    "Flag",
+    "Form",
+    "GoneError",
+    "Header",
+    "Number",
+    "ProtocolError",
+    "Rows",
+    "Stream",
+    "Text",
+    "header_length",
+    "pack",
+    "unpack",
+]
 
 START: Final = struct.Struct("<4sI")
 MAGIC: Final = b"SPS1"
@@ -224,3 +248,49 @@ class Stream:
         if self._stop():
             raise ProtocolError("it was interrupted")
         self._socket.settimeout(min(left, POLL_SECONDS))
+
+
+MAX_CHANNEL_BYTES: Final = 1 << 16
+
+
+class ChannelClosed(Exception):  # noqa: N818 - the other side has ended, as it may
+    """The other side has closed its end: its process has ended."""
+
+
+class Channel:
+    """One end of a pair of SOCK_SEQPACKET sockets."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._end = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, socket.socket]:
+        """An end, and the other one's socket."""
+        mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(mine), other
+
+    def send(self, **message: Any) -> None:  # noqa: ANN401 - values of JSON
+        """Send a message. Raises ChannelClosed, also if the socket is full: the other side has not read it."""
+        try:
+            self._end.send(json.dumps(message).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise ChannelClosed from error
+
+    def receive(self, seconds: float | None) -> dict[str, Any] | None:
+        """The next message; None if none came in so many seconds. Raises ChannelClosed."""
+        try:
+            if not self._poll.poll(None if seconds is None else max(seconds, 0) * 1000):
+                return None
+            raw = self._end.recv(MAX_CHANNEL_BYTES)
+        except OSError as error:
+            raise ChannelClosed from error
+        if not raw:
+            raise ChannelClosed
+        message: dict[str, Any] = json.loads(raw)
+        return message
+
+    def close(self) -> None:
+        """Close this end: the other side notices."""
+        self._end.close()

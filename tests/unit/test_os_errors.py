@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from samepaged.errors import ConfigError, GuestError, Reason
-from samepaged.guard.directories import runtime_directory
-from samepaged.guard.journal import Entry, Journal, JournalError, open_entries
+from samepaged.guard.journal import Entry, Journal, JournalError, open_entries, runtime_directory
 from samepaged.hash_seed import load
 from samepaged.hypervisor.qemu_process import ProcessTable, QemuProcess
 from samepaged.ksm import activity, has_merged, is_running, process_merging

@@ -11,7 +11,7 @@ from samepaged import hash_seed
 from samepaged.commands.interface import INTERRUPTED
 from samepaged.config import load
 from samepaged.guard.client import GuardClient
-from samepaged.guard.directories import runtime_directory
+from samepaged.guard.journal import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.ksm import read_merging
@@ -20,9 +20,8 @@ from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.privileges import seal
 from samepaged.report.scan_table import Progress
 from samepaged.scan.attribution import AttributionSchedule, attribution_reports
-from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks, paused_times
-from samepaged.scan.guest import GuestScanner
+from samepaged.scan.guest import CircuitBreaker, GuestScanner
 from samepaged.scan.host import analyse_host, scan_host
 
 if TYPE_CHECKING:

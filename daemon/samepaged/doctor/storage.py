@@ -14,8 +14,7 @@ from samepaged import hash_seed
 from samepaged.config import Config, load
 from samepaged.doctor.check import Check, Status, failure, from_error, from_fault, ok, warning
 from samepaged.errors import ConfigError, Fault
-from samepaged.guard.directories import candidate_directories
-from samepaged.guard.journal import JournalError, is_orphaned, open_entries
+from samepaged.guard.journal import JournalError, candidate_directories, is_orphaned, open_entries
 from samepaged.traces.database import is_installed
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from samepaged.errors import Fault, GuestError, Reason
-from samepaged.guard.channel import Channel, ChannelClosed
 from samepaged.guard.journal import Entry, Journal
+from samepaged.ipc import Channel, ChannelClosed
 from samepaged.os_errors import no_resources, remedy
 from samepaged.procfs import BOOT_ID, boot_id
 

@@ -1,5 +1,5 @@
 """The journal: the guest that a process of samepaged suspends, written and synced before the suspend call and cleared
-after the resume.
+after the resume; and the runtime directory, which has the journal and the FIFO of a dump.
 
 An entry that a crash leaves, or that a living process could not settle (a suspend or resume call that did not return),
 is open: guard, daemon and `samepaged recover` work on it until it is certain that no suspend call is under way and
@@ -13,7 +13,10 @@ import itertools
 import json
 import os
 import re
+import stat
+import tempfile
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from samepaged.errors import GuestError, Reason, SamepagedError
@@ -22,9 +25,66 @@ from samepaged.procfs import boot_id, names_living, start_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-__all__ = ["Entry", "FileName", "Journal", "JournalError", "OpenEntry", "is_orphaned", "open_entries"]
+__all__ = [
+    "Entry",
+    "FileName",
+    "Journal",
+    "JournalError",
+    "OpenEntry",
+    "RuntimeDirectory",
+    "candidate_directories",
+    "is_orphaned",
+    "open_entries",
+    "runtime_directory",
+]
+
+
+@dataclass(frozen=True)
+class RuntimeDirectory:
+    """A directory in which files can be made. `fallback_reason`: why it is not the configured one; empty if it is."""
+
+    path: Path
+    fallback_reason: str
+
+
+def candidate_directories(configured: Path) -> list[Path]:
+    """The directories of a run's files, in order: the configured one, then the substitutes if it cannot be used. Files
+    that an earlier run left may be in any of them.
+    """
+    own = os.environ.get("XDG_RUNTIME_DIR", "")
+    others = [Path(own) / "samepaged"] if own.startswith("/") else []
+    with contextlib.suppress(FileNotFoundError):  # no directory for temporary files can be written
+        others.append(Path(tempfile.gettempdir()) / f"samepaged-{os.geteuid()}")
+    return [configured, *others]
+
+
+def runtime_directory(configured: Path) -> RuntimeDirectory:
+    """The first of the places in which files can be made. Raises SamepagedError if there is none."""
+    troubles: list[str] = []
+    for path in candidate_directories(configured):
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path != configured:
+                _check_owner(path)
+            with tempfile.TemporaryFile(dir=path, buffering=0) as file:
+                file.write(bytes(512))  # a disk may have an inode left, and no block
+                return RuntimeDirectory(
+                    path, f"no file can be made in {', nor in '.join(troubles)}" if troubles else ""
+                )
+        except OSError as error:
+            if exhausted(error):  # the same everywhere: another directory would not help
+                raise no_resources(f"a file in {path}", error) from error
+            troubles.append(f"{path} ({error.strerror or error})")
+    raise SamepagedError(f"no file can be made in {', nor in '.join(troubles)}", "make room, or set runtime_directory")
+
+
+def _check_owner(path: Path) -> None:
+    # In a directory that all may write to, somebody else may have been quicker.
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PermissionError(f"it is not a directory of this user's alone: {path}")
+
 
 PATTERN: Final = "suspended-*-*"
 # An entry is a few hundred bytes; what is longer is not ours.

@@ -12,8 +12,7 @@ from samepaged import ksm, threads
 from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import HypervisorError, OpenEntriesError
 from samepaged.guard.abandoned_dumps import release
-from samepaged.guard.directories import candidate_directories
-from samepaged.guard.journal import FileName, OpenEntry, is_orphaned, open_entries
+from samepaged.guard.journal import FileName, OpenEntry, candidate_directories, is_orphaned, open_entries
 from samepaged.guard.resume_queue import ResumeQueue
 from samepaged.procfs import start_time
 

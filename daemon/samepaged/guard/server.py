@@ -24,11 +24,11 @@ from samepaged import ksm, privileges, threads
 from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import HypervisorError, SamepagedError
 from samepaged.guard.abandoned_dumps import release
-from samepaged.guard.channel import Channel, ChannelClosed
 from samepaged.guard.journal import Entry, OpenEntry
 from samepaged.guard.resume import ResumeOutcome, ResumeTask
 from samepaged.guard.resume_queue import ResumeQueue
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
+from samepaged.ipc import Channel, ChannelClosed
 from samepaged.journald import about, configure_logging
 
 if TYPE_CHECKING:

@@ -1,18 +1,25 @@
-"""The consistency mode of a scan: the choice by predicted pauses and by the drift budget."""
+"""The consistency mode of a scan: the throughput of reading a guest, learnt from its scans or measured while it runs,
+the pauses predicted from it, and the choice by these and by the drift budget.
+"""
 
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
+from samepaged.arch import PAGE_SIZE
 from samepaged.drift.budget import budget_error
+from samepaged.memory.pagemap import PRESENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from samepaged.drift.budget import DriftBudget
-    from samepaged.memory.throughput import ThroughputModel
+    from samepaged.memory.process_ram import ProcessRam
 
 __all__ = [
     "DRIFT",
@@ -20,12 +27,144 @@ __all__ = [
     "SLICE_RATIO",
     "FallbackReason",
     "Plan",
+    "ThroughputModel",
     "Workload",
+    "calibrate",
     "choose_mode",
     "fallback_plan",
     "fit_budget",
     "total_pause_seconds",
 ]
+
+SMOOTHING: Final = 0.5
+# Each time that a scan is refused or does not copy because of a prediction, the prediction improves by this factor:
+# otherwise one bad measurement would be the last. A wrong guess lengthens a pause by no more than this factor.
+RECONSIDER_FACTOR: Final = 1.1
+# Assumed before the first measurement.
+COPY_BYTES_PER_SECOND: Final = 1.5e9
+OVERHEAD_SECONDS: Final = 0.01
+CLEARING_SECONDS_PER_PAGE: Final = 3e-8
+# A smaller sample measures the clock rather than the memory.
+MIN_SAMPLE_BYTES: Final = 1 << 22
+
+
+@dataclass
+class ThroughputModel:
+    """Speeds of reading a guest, learnt from its scans. A slower measurement counts at once, a faster one gradually:
+    a prediction is better too long than too short.
+
+    `rate` is that of reading and hashing, `dump_rate` that of a dump, `copy_rate` that of copying for an observer
+    (bytes a second). `overhead` is the time to suspend and resume (seconds); `looking` and `clearing` are for the
+    soft-dirty bits (seconds a page of the guest). `correction` is the ratio of measured to predicted pauses of whole
+    scans, at least 1; `measured`: whether `rate` is a measurement.
+    """
+
+    rate: float = 1.5e9
+    overhead: float = OVERHEAD_SECONDS
+    looking: float = 3e-8
+    clearing: float = CLEARING_SECONDS_PER_PAGE
+    dump_rate: float = 1e9
+    copy_rate: float = COPY_BYTES_PER_SECOND
+    correction: float = 1.0
+    measured: bool = False
+
+    def seconds(self, pages: int) -> float:
+        """Predicted seconds to read and hash so many pages."""
+        return pages * PAGE_SIZE / self.rate
+
+    def learn(self, pages: int, seconds: float) -> None:
+        """So many pages were read and hashed in so many seconds."""
+        if pages * PAGE_SIZE >= MIN_SAMPLE_BYTES and seconds > 0:
+            self.rate = _slower(self.rate, pages * PAGE_SIZE / seconds)
+            self.measured = True
+
+    def calibrate(self, pages: int, seconds: float, looking: float) -> None:
+        """A sample of so many pages was read in so many seconds while the guest ran, and its bits were looked at in
+        `looking` seconds a page: this replaces an assumption.
+        """
+        if self.measured:
+            self.learn(pages, seconds)
+            self.looking = -_slower(-self.looking, -looking)
+            return
+        if pages * PAGE_SIZE >= MIN_SAMPLE_BYTES and seconds > 0:
+            self.rate = pages * PAGE_SIZE / seconds
+        self.looking = looking
+        self.measured = True
+
+    def learn_total(self, predicted: float, seconds: float) -> None:
+        """A scan suspended the guest for so many seconds in all."""
+        if predicted > 0:
+            measured = self.correction * seconds / predicted
+            self.correction = max(1.0, -_slower(-self.correction, -measured))
+
+    def reconsider_total(self) -> None:
+        """A scan was refused because its predicted pauses were too long. Only a pause measures these anew: without
+        this, one bad measurement would be the last.
+        """
+        self.correction = max(1.0, self.correction / RECONSIDER_FACTOR)
+        self.overhead = min(self.overhead, max(OVERHEAD_SECONDS, self.overhead / RECONSIDER_FACTOR))
+        self.clearing = min(self.clearing, max(CLEARING_SECONDS_PER_PAGE, self.clearing / RECONSIDER_FACTOR))
+
+    def copying_seconds(self, pages: int) -> float:
+        """Predicted seconds to copy so many pages."""
+        return pages * PAGE_SIZE / self.copy_rate
+
+    def learn_copying(self, pages: int, seconds: float) -> None:
+        """So many pages were copied in so many seconds."""
+        if pages * PAGE_SIZE >= MIN_SAMPLE_BYTES and seconds > 0:
+            self.copy_rate = _slower(self.copy_rate, pages * PAGE_SIZE / seconds)
+
+    def reconsider_copying(self) -> None:
+        """Copying was not tried because its predicted time was too long."""
+        self.copy_rate = max(self.copy_rate, min(self.copy_rate * RECONSIDER_FACTOR, COPY_BYTES_PER_SECOND))
+
+    def learn_looking(self, pages: int, seconds: float) -> None:
+        """The bits of a guest of so many pages were looked at in so many seconds."""
+        self.looking = -_slower(-self.looking, -seconds / pages)
+
+    def learn_clearing(self, pages: int, seconds: float) -> None:
+        """The bits of a guest of so many pages were cleared in so many seconds."""
+        self.clearing = -_slower(-self.clearing, -seconds / pages)
+
+    def learn_overhead(self, seconds: float) -> None:
+        """Suspending and resuming took so many seconds, without the reading."""
+        self.overhead += SMOOTHING * (seconds - self.overhead)
+
+    def learn_dump(self, size: int, seconds: float) -> None:
+        """So many bytes were dumped in so many seconds."""
+        if size >= MIN_SAMPLE_BYTES and seconds > 0:
+            self.dump_rate = _slower(self.dump_rate, size / seconds)
+
+
+def _slower(rate: float, measured: float) -> float:
+    return min(measured, rate + SMOOTHING * (measured - rate))
+
+
+# Stretches of the guest's memory whose pagemap is read, the pages of each, and how many present pages are hashed of it:
+# 4 GiB of the pagemap, which takes about 20 ms, and at most 64 MiB of memory.
+STRETCHES: Final = 8
+STRETCH_PAGES: Final = 1 << 17
+SAMPLE_PAGES: Final = 1 << 11
+
+
+def calibrate(ram: ProcessRam, throughput: ThroughputModel) -> None:
+    """Measure rates on a sample of the guest's pages, without suspending it. Raises GuestError."""
+    starts = np.unique(np.linspace(0, max(0, ram.pages - STRETCH_PAGES), STRETCHES).astype(np.intp))
+    looked, looking, chosen = 0, 0.0, []
+    for first in starts.tolist():
+        last = min(ram.pages, first + STRETCH_PAGES)
+        began = time.monotonic()
+        entries = ram.entries(first, last)
+        present = np.flatnonzero(entries >= PRESENT)
+        looking += time.monotonic() - began
+        looked += last - first
+        chosen.append(present[:SAMPLE_PAGES] + first)
+    pages = np.unique(np.concatenate(chosen))  # stretches of a small guest overlap
+    digest = np.zeros(ram.pages, dtype=np.uint64)  # the host backs only what is written
+    began = time.monotonic()
+    ram.hash_pages(pages, digest)
+    throughput.calibrate(len(pages), time.monotonic() - began, looking / looked)
+
 
 # Below this, suspending and resuming are most of a snapshot's pause, and the rounds of precopy do not shorten it.
 SHORT_SNAPSHOT_SECONDS: Final = 0.05

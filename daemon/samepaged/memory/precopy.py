@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from samepaged.memory.modes import ThroughputModel
     from samepaged.memory.observer import PageObserver
     from samepaged.memory.process_ram import ProcessRam
     from samepaged.memory.reader import Pause
-    from samepaged.memory.throughput import ThroughputModel
 
 __all__ = ["PAUSE_TOO_SHORT_FOR_COPY", "DoesNotConverge", "Precopy", "Verification"]
 

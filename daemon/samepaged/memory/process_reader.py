@@ -21,6 +21,7 @@ from samepaged.memory.modes import (
     FallbackReason,
     Plan,
     Workload,
+    calibrate,
     choose_mode,
     fallback_plan,
     fit_budget,
@@ -34,17 +35,16 @@ from samepaged.memory.reader import Capture, Forecast, PauseMeter
 from samepaged.memory.scan_state import EarlierScan, SoftDirtyEpoch
 from samepaged.memory.sliced import read_sliced
 from samepaged.memory.softdirty import LockHeld
-from samepaged.memory.throughput import calibrate
 from samepaged.sharing.digest import PageDigest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from samepaged.drift.budget import DriftBudget
+    from samepaged.memory.modes import ThroughputModel
     from samepaged.memory.observer import PageObserver
     from samepaged.memory.reader import GuestControl, GuestMemory, ScanRequest
     from samepaged.memory.scan_state import ScanState
-    from samepaged.memory.throughput import ThroughputModel
 
 __all__ = ["GUEST_BUSY", "ProcessReader", "fit_request", "forecast_scan", "plan_scan"]
 

@@ -198,17 +198,17 @@ def _mapping(found: _Part) -> RamMapping:
 def _best_mappings(runs: Sequence[list[Vma]], size: int, count: int) -> list[RamMapping]:
     ranked = sorted(((part.rank(), part) for run in runs for part in _parts(run, size)), key=lambda r: r[0])
     ranked.reverse()
-    told = formatting.size(size)
     if len(ranked) < count:
         raise GuestError(
             Reason.LAYOUT,
-            f"QEMU has {len(ranked)} mappings of {told} that could be the guest's RAM, its XML {count}",
+            f"QEMU has {len(ranked)} mappings of {formatting.size(size)} that could be the guest's RAM, its XML "
+            f"{count}",
             "use `--reader dump`",
         )
     if len(ranked) > count and ranked[count - 1][0] == ranked[count][0]:
         raise GuestError(
             Reason.LAYOUT,
-            f"QEMU has more mappings of {told} than RAM blocks, and they look alike",
+            f"QEMU has more mappings of {formatting.size(size)} than RAM blocks, and they look alike",
             "use `--reader dump`",
         )
     # QEMU allocates blocks in the order of the guest's addresses, and the kernel hands out addresses downwards.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from samepaged import ksm
 from samepaged.errors import GuestError, Reason
+from samepaged.memory.modes import ThroughputModel
 from samepaged.memory.softdirty import SoftDirtyLock
-from samepaged.memory.throughput import ThroughputModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -13,27 +13,26 @@ from samepaged.backoff import Backoff
 from samepaged.config import load
 from samepaged.errors import HypervisorError, SamepagedError
 from samepaged.guard.client import GuardClient
-from samepaged.guard.directories import runtime_directory
+from samepaged.guard.journal import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.ksm import read_merging
 from samepaged.memory.hashing import Hashing, Interrupted, best_hasher
 from samepaged.scan.attribution import AttributionSchedule, attribution_reports, visible_attribution
-from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks
-from samepaged.scan.guest import GuestScanner
+from samepaged.scan.guest import CircuitBreaker, GuestScanner
 from samepaged.scan.host import HostRound, analyse_host, latest_scans, scan_host
 from samepaged.scan.snapshot import (
     ConfigStatus,
     GuestAttribution,
     OpenJournalEntry,
     Snapshot,
+    SnapshotStore,
     TraceStats,
 )
 from samepaged.scan.trace_recorder import TraceRecorder
 from samepaged.service.history import history_point, with_counts, with_point
 from samepaged.service.schedule import Schedule
-from samepaged.service.snapshot_store import SnapshotStore
 from samepaged.service.textfile import Textfile
 from samepaged.service.web_feed import WebFeed
 from samepaged.traces.database import check_installed

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from samepaged.drift.ledger import PausedTime
     from samepaged.guest_id import GuestId
     from samepaged.scan.results import HostScan
-    from samepaged.scan.snapshot import GuestAttribution, Snapshot
-    from samepaged.service.snapshot_store import SnapshotStore
+    from samepaged.scan.snapshot import GuestAttribution, Snapshot, SnapshotStore
     from samepaged.web.process import WebProcess
 
 __all__ = ["DocumentRenderer", "WebFeed"]

@@ -1,25 +1,35 @@
-"""Listening: every client is let in, the one that has kept us waiting longest goes when there are too many."""
+"""The HTTP server: the listener, and each connection from its first byte to its last: a handshake, requests and their
+replies, each with its deadline.
+
+It accepts every client. If there are too many connections, it closes the one with the longest wait for its client.
+Bytes go straight to and from the socket, plain or encrypted. asyncio's own transports buffer the data that a slow
+client does not take, and a quarter of a MiB for each encrypted connection.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import resource
-from typing import TYPE_CHECKING, Final
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
 from samepaged.errors import SamepagedError
 from samepaged.web.address import Address, bind, resolve
-from samepaged.web.connection import Connection, Deadlines
+from samepaged.web.request import Parser, Refusal, Reply
+from samepaged.web.tls import admitted
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from samepaged.web.config_reload import ReloadingConfig
     from samepaged.web.routes import Routes
 
-__all__ = ["Server", "max_connections"]
+__all__ = ["Connection", "Deadlines", "PlainStream", "Server", "Stream", "TlsStream", "hang_up", "max_connections"]
 
 log = logging.getLogger(__name__)
 
@@ -154,3 +164,224 @@ class Server:
     def _first_connection(self, chosen: Callable[[Connection], bool]) -> asyncio.Task[None] | None:
         """The oldest of these that is not going already. In a storm this is asked for each client: no list."""
         return next((task for task, one in self._open.items() if chosen(one) and not task.cancelling()), None)
+
+
+MAX_REQUESTS: Final = 1000
+SEND_BYTES: Final = 1 << 16
+LINGER_SECONDS: Final = 1.0
+MAX_LINGER_BYTES: Final = 1 << 18
+HTTP_TO_HTTPS: Final = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nuse https here\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds: for the TLS handshake; for a request, from its first byte (the first request: from the handshake) to its
+    last; for the reply; and between two requests.
+    """
+
+    handshake: float = 5.0
+    request: float = 5.0
+    reply: float = 10.0
+    idle: float = 90.0
+
+
+class Connection:
+    """Serves one client. `owing` tells whether the next move is the client's: such a one may be cut at any time."""
+
+    def __init__(self, connection: socket.socket, site: Routes, config: ReloadingConfig, deadlines: Deadlines) -> None:
+        self.owing = True
+        self.began = asyncio.get_running_loop().time()
+        self._socket = connection
+        self._site = site
+        self._config = config
+        self._deadlines = deadlines
+
+    async def run(self) -> None:
+        """Until the client leaves, is late, or is refused. The connection is closed then."""
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # Else the kernel keeps up to 4 MiB for each client that does not take its reply (tcp_wmem, tcp(7)).
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+            channel = await self._channel()
+            if channel is not None:
+                await self._requests(channel)
+                async with asyncio.timeout(self._deadlines.handshake):
+                    await channel.close()
+            self.owing = True
+            await hang_up(self._socket)
+        except asyncio.CancelledError:
+            # Ends here: a task that is cancelled keeps the exception, that its frames, and these the task. Thousands of
+            # such circles a minute, collected at once, would be noticed by a scraper.
+            log.debug("a client was cut")
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
+            log.debug("a client was let go: %s", error)
+            error.__traceback__ = None  # and this is a circle, too, by way of the future of a read
+        except Exception:
+            log.exception("a request failed; please report it")
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection at once."""
+        self._socket.close()
+
+    async def _channel(self) -> Stream | None:
+        """The channel to speak over; None for a client whose certificate has not the right names."""
+        loaded = self._config.current().loaded
+        plain = PlainStream(self._socket)
+        if loaded.tls is None or loaded.config.tls_server_config is None:
+            return plain
+        async with asyncio.timeout(self._deadlines.handshake):
+            first = await plain.receive()  # nothing is set up for a client that does not say a word
+            secure = TlsStream(plain, loaded.tls, first)
+            await secure.handshake()
+        if admitted(loaded.config.tls_server_config, secure.session):
+            return secure
+        log.debug("a client was let go: its certificate has none of client_allowed_sans")
+        return None
+
+    async def _requests(self, channel: Stream) -> None:
+        parser = Parser()
+        for number in range(1, MAX_REQUESTS + 1):
+            self.owing = True
+            asked = parser.feed(b"")
+            patience = self._deadlines.request if number == 1 else self._deadlines.idle
+            async with asyncio.timeout(patience) as deadline:
+                began = number == 1
+                while asked is None:
+                    data = await channel.receive()
+                    if not data:
+                        return
+                    if not began:
+                        began = True
+                        deadline.reschedule(asyncio.get_running_loop().time() + self._deadlines.request)
+                    asked = parser.feed(data)
+            self.owing = False
+            self.began = asyncio.get_running_loop().time()
+            async with asyncio.timeout(self._deadlines.reply):
+                if isinstance(asked, Refusal):
+                    reply = Reply.line(asked.status, asked.text, ("X-Content-Type-Options", "nosniff"))
+                else:
+                    reply = await self._site.reply(asked, self._config.current())
+                await _send(channel, *parser.reply(reply, last=number == MAX_REQUESTS))
+            if not parser.reusable:
+                return
+
+
+async def _send(channel: Stream, head: bytes, body: bytes) -> None:
+    """The head goes with the beginning of the body; the rest straight from the body, which others have, too."""
+    view = memoryview(body)
+    await channel.send(head + view[:SEND_BYTES])
+    for start in range(SEND_BYTES, len(view), SEND_BYTES):
+        await channel.send(view[start : start + SEND_BYTES])
+
+
+class Stream(Protocol):
+    """A connection as the conversation sees it. All raise OSError when the client is gone."""
+
+    async def receive(self) -> bytes:
+        """The next bytes; none: the client sends no more."""
+
+    async def send(self, data: bytes | memoryview) -> None:
+        """Send all of it."""
+
+    async def close(self) -> None:
+        """Say that nothing more comes."""
+
+
+class PlainStream:
+    """An unencrypted connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._loop = asyncio.get_running_loop()
+
+    async def receive(self) -> bytes:
+        """The next bytes; none: the client sends no more."""
+        return await self._loop.sock_recv(self._socket, SEND_BYTES // 4)
+
+    async def send(self, data: bytes | memoryview) -> None:
+        """Send all of it."""
+        await self._loop.sock_sendall(self._socket, data)
+
+    async def close(self) -> None:
+        """Say that nothing more comes."""
+
+
+class TlsStream:
+    """A connection in TLS, on top of a plain one whose first bytes are here. Nothing is sent before the handshake."""
+
+    def __init__(self, plain: PlainStream, context: ssl.SSLContext, first: bytes) -> None:
+        self._plain = plain
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._incoming.write(first)
+        self.session = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    async def handshake(self) -> None:
+        """Until both sides have proved what they have to. Raises OSError (ssl.SSLError)."""
+        while True:
+            try:
+                self.session.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                self._incoming.write(await self._more())
+            except ssl.SSLError as error:
+                with contextlib.suppress(OSError):
+                    await self._flush()  # the alert that says why
+                    if error.reason == "HTTP_REQUEST":
+                        await self._plain.send(HTTP_TO_HTTPS)
+                raise
+            else:
+                await self._flush()
+                return
+
+    async def receive(self) -> bytes:
+        """The next bytes; none: the client sends no more."""
+        while True:
+            try:
+                data = self.session.read(SEND_BYTES // 4)
+            except ssl.SSLWantReadError:
+                await self._flush()  # an answer to a change of keys
+                self._incoming.write(await self._more())
+            except ssl.SSLZeroReturnError:
+                return b""
+            else:
+                return data
+
+    async def send(self, data: bytes | memoryview) -> None:
+        """Send all of it, encrypted a slice at a time."""
+        view = memoryview(data)
+        for start in range(0, len(view), SEND_BYTES):
+            self.session.write(view[start : start + SEND_BYTES])
+            await self._flush()
+
+    async def close(self) -> None:
+        """Say that nothing more comes."""
+        with contextlib.suppress(ssl.SSLError):  # the other side has not said so yet, and need not
+            self.session.unwrap()
+        await self._flush()
+
+    async def _flush(self) -> None:
+        if self._outgoing.pending:
+            await self._plain.send(self._outgoing.read())
+
+    async def _more(self) -> bytes:
+        data = await self._plain.receive()
+        if not data:
+            raise ConnectionResetError("the client has gone")
+        return data
+
+
+async def hang_up(connection: socket.socket) -> None:
+    """Close a connection whose client may still be sending: were it closed at once, the kernel would reset it, and
+    the client lose what was said last (RFC 9112, 9.6).
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        connection.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(LINGER_SECONDS):
+            left = MAX_LINGER_BYTES
+            while left > 0 and (data := await loop.sock_recv(connection, SEND_BYTES)):
+                left -= len(data)
+    except (OSError, TimeoutError) as error:  # it is gone, or will not go
+        error.__traceback__ = None  # a circle, by way of the future of the read

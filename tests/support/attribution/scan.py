@@ -14,13 +14,12 @@ import numpy as np
 from samepaged.attribution.page_owners import PageOwners
 from samepaged.config import load
 from samepaged.guard.client import GuardClient
-from samepaged.guard.directories import runtime_directory
+from samepaged.guard.journal import runtime_directory
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.privileges import seal
 from samepaged.scan.attribution import AttributionSchedule
-from samepaged.scan.circuit_breaker import CircuitBreaker
-from samepaged.scan.guest import GuestScanner
+from samepaged.scan.guest import CircuitBreaker, GuestScanner
 from samepaged.scan.host import scan_host
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import pytest
 
 from samepaged.errors import GuestError, Reason
 from samepaged.guard import client as module
-from samepaged.guard.channel import Channel, ChannelClosed
 from samepaged.guard.client import GuardClient
 from samepaged.guard.journal import Entry
+from samepaged.ipc import Channel, ChannelClosed
 from tests.support.hypervisor import UUID
 
 if TYPE_CHECKING:

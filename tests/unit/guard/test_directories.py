@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from samepaged.errors import SamepagedError
-from samepaged.guard.directories import RuntimeDirectory, runtime_directory
+from samepaged.guard.journal import RuntimeDirectory, runtime_directory
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,11 +12,11 @@ import pytest
 from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import Reason
 from samepaged.guard import resume, server
-from samepaged.guard.channel import Channel
 from samepaged.guard.journal import FileName, Journal
 from samepaged.guard.resume_queue import ResumeQueue
 from samepaged.guard.server import GuardServer
 from samepaged.hypervisor.protocol import ControlState, RunState
+from samepaged.ipc import Channel
 from tests.support.hypervisor import FakeDomain, FakeHypervisor, error
 from tests.support.waiting import wait_for
 from tests.unit.guard.fakes import ENTRY

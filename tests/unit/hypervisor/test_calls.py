@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from samepaged.errors import HypervisorError
-from samepaged.hypervisor.calls import Calls, CallTimeoutError
+from samepaged.hypervisor.libvirt_hypervisor import Calls, CallTimeoutError
 
 
 def test_results_and_errors_come_back() -> None:

@@ -19,11 +19,10 @@ from samepaged.memory import process_reader as module
 from samepaged.memory import sliced
 from samepaged.memory.capture import capture
 from samepaged.memory.hashing import Hashing, best_hasher
-from samepaged.memory.modes import FallbackReason, Plan, Workload, fit_budget, total_pause_seconds
+from samepaged.memory.modes import FallbackReason, Plan, ThroughputModel, Workload, fit_budget, total_pause_seconds
 from samepaged.memory.reader import GuestControl, GuestMemory, PauseMeter
 from samepaged.memory.scan_state import ScanState
 from samepaged.memory.sliced import MAX_WAIT_SECONDS, read_sliced
-from samepaged.memory.throughput import ThroughputModel
 from tests.support.clock import Clock
 from tests.support.scan_request import scan_request
 

@@ -16,13 +16,12 @@ from samepaged.guard.suspend import SuspendedDomain
 from samepaged.ksm import control as ksm
 from samepaged.memory import sliced, softdirty
 from samepaged.memory.hashing import Interrupted
-from samepaged.memory.modes import FallbackReason, choose_mode
+from samepaged.memory.modes import FallbackReason, ThroughputModel, choose_mode
 from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, SOFT_DIRTY, SWAPPED
 from samepaged.memory.ram_location import RamMapping
 from samepaged.memory.scan_state import ScanState, SoftDirtyEpoch, limit_memory
 from samepaged.memory.sliced import read_sliced
 from samepaged.memory.softdirty import LockHeld, SoftDirtyLock
-from samepaged.memory.throughput import ThroughputModel
 from samepaged.sharing import ABSENT, FIRST_HASH, ZERO
 from samepaged.sharing import SWAPPED as SWAPPED_PAGE
 from tests.support.clock import Clock

@@ -19,13 +19,13 @@ from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import ram_location
 from samepaged.memory.capture import capture
 from samepaged.memory.hashing import Hashing, Interrupted, best_hasher
+from samepaged.memory.modes import ThroughputModel
 from samepaged.memory.observer import ABSENT, PageAccess
 from samepaged.memory.pagemap import PRESENT, Pagemap
 from samepaged.memory.process_ram import ProcessRam
 from samepaged.memory.ram_location import locate_ram
 from samepaged.memory.reader import Capture, GuestControl, GuestMemory
 from samepaged.memory.scan_state import ScanState
-from samepaged.memory.throughput import ThroughputModel
 from tests.support.scan_request import scan_request
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import precopy, softdirty
+from samepaged.memory.modes import ThroughputModel
 from samepaged.memory.observer import NullObserver, PageAccess
 from samepaged.memory.pagemap import EXCLUSIVE, PRESENT, SOFT_DIRTY, SWAPPED, Residency
 from samepaged.memory.precopy import SAMPLE_PAGES_WHILE_MERGING, DoesNotConverge, Precopy, Verification
-from samepaged.memory.throughput import ThroughputModel
 from samepaged.sharing import FIRST_HASH
 from samepaged.sharing import SWAPPED as SWAPPED_PAGE
 

@@ -18,8 +18,7 @@ from samepaged.escape import valid
 from samepaged.metrics.exposition import MetricsText
 from samepaged.metrics.metric import Metric
 from samepaged.scan.results import HostScan, SkippedGuest
-from samepaged.scan.snapshot import ConfigStatus, Histogram, Snapshot
-from samepaged.service.snapshot_store import SnapshotStore
+from samepaged.scan.snapshot import ConfigStatus, Histogram, Snapshot, SnapshotStore
 from samepaged.sharing import GroupSharing, PageSizeSharing, PairSharing
 from tests.support.results import AWKWARD_NAMES, STARTED, full_snapshot, guest_id, host_scan, snapshot, stable_report
 

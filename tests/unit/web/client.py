@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from samepaged.web.connection import Deadlines
+    from samepaged.web.server import Deadlines
 
 T = TypeVar("T")
 TEXT = "text/plain; version=0.0.4; charset=utf-8"

@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from samepaged.errors import SamepagedError
-from samepaged.web.connection import Connection, Deadlines
 from samepaged.web.protocol import Document
-from samepaged.web.server import ACCEPT_BATCH, MAX_CONNECTIONS, RESERVED_DESCRIPTORS, max_connections
+from samepaged.web.server import (
+    ACCEPT_BATCH,
+    MAX_CONNECTIONS,
+    RESERVED_DESCRIPTORS,
+    Connection,
+    Deadlines,
+    max_connections,
+)
 from tests.support.waiting import wait_for
 from tests.unit.web.client import Running, read_all, serving
 

@@ -124,6 +124,7 @@ def test_every_toolkit_key_is_supported() -> None:
         ("basic_auth_users: [alice]", "basic_auth_users: must be a mapping;"),
         ("basic_auth_users: {alice: secret}", "what user 1 has is no bcrypt hash; make one with"),
         (f"basic_auth_users: {{bob: '{HASH}', alice: '{HASH}x'}}", "what user 2 has is no bcrypt hash"),
+        (f"basic_auth_users: {{alice: '{HASH.replace('$2y$', '$2$')}'}}", "what user 1 has is no bcrypt hash"),
         (f"basic_auth_users: {{alice: '{HASH.replace('$10$', '$31$')}'}}", "cost outside 4 to 16; use 10 to 12"),
         (f"basic_auth_users: {{'a:b': '{HASH}'}}", "the name of user 1 has a colon in it;"),
         ("basic_auth_users: {1: x}", "what user 1 has is no bcrypt hash"),

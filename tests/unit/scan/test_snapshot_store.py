@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from samepaged.service.snapshot_store import SnapshotStore
+from samepaged.scan.snapshot import SnapshotStore
 from tests.support.results import full_snapshot, guest_id, snapshot
 
 
