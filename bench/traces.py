@@ -55,7 +55,7 @@ def rows() -> Iterator[Row]:
             start = time.perf_counter()
             recorder.offer(Record.of(digest, guest_scan(number), {}, seed=1))
             waited.append(time.perf_counter() - start)
-            while recorder.recording.written <= number:
+            while recorder.stats.written <= number:
                 time.sleep(0.001)
             written.append(time.perf_counter() - start)
         files = survey(place)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import libvirt
 
 from demo.guests import PREFIX, UPDATE_AFTER, Machines, booted, ours
-from demo.host import KVM_PATIENCE, MACHINE, boots_with_kvm, hypervisor
+from demo.host import KVM_SECONDS, MACHINE, boots_with_kvm, hypervisor
 from demo.progress import elapsed, say
 from demo.stop import Stop, Stopped
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SAMEPAGED = ("setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "samepaged")
 INTERVAL = 5
 # As long as the first scan of three small guests may take on a busy machine.
-FIRST_SCAN_PATIENCE = 60.0
+FIRST_SCAN_SECONDS = 60.0
 # Between two lines of the minute in which the daemon measures.
 PROGRESS_SECONDS = 15.0
 
@@ -120,7 +120,7 @@ def wait_while_alive(process: subprocess.Popen[bytes], seconds: float, log: Path
 
 def first_scan(process: subprocess.Popen[bytes], url: str, log: Path, stop: Stop) -> str:
     """The metrics as soon as there is a guest in them."""
-    deadline = time.monotonic() + FIRST_SCAN_PATIENCE
+    deadline = time.monotonic() + FIRST_SCAN_SECONDS
     while time.monotonic() < deadline:
         wait_while_alive(process, 0.2, log, stop)
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # our own
@@ -169,7 +169,7 @@ def demo(seconds: float, stop: Stop) -> None:
             raise DemoError(message)
         whose = "the machine's own" if uri == MACHINE else "started for the demo alone"
         say(f"libvirt: {uri} ({whose})")
-        say(f"trying KVM, for {KVM_PATIENCE:.0f} s at most")
+        say(f"trying KVM, for {KVM_SECONDS:.0f} s at most")
         kvm = boots_with_kvm(connection, machines.kernel, machines.web, stop)
         say(f"booting three guests, {'under KVM' if kvm else 'emulated, since KVM boots none here'}")
         stack.enter_context(booted(connection, machines, "kvm" if kvm else "qemu", stop))

@@ -29,7 +29,7 @@ PREFIX = "samepaged-demo-"
 MEMORY = 128
 UPDATE_AFTER = 20
 # Under emulation on a busy machine; KVM and an idle machine take a tenth of it.
-BOOT_PATIENCE = 180.0
+BOOT_SECONDS = 180.0
 
 # `seq` writes the same pages wherever it runs. A web server holds its site and a cached copy of a part of it, and
 # some memory that is its alone; where the kernel was told `update`, it replaces its site after a while.
@@ -133,14 +133,12 @@ def _destroy(domain: Any) -> None:  # noqa: ANN401  # as above
 
 
 def _wait_until_up(consoles: dict[str, int], stop: Stop) -> None:
-    deadline = time.monotonic() + BOOT_PATIENCE
+    deadline = time.monotonic() + BOOT_SECONDS
     heard = dict.fromkeys(consoles, b"")
     while waiting := [name for name, said in heard.items() if UP not in said]:
         stop.wait(0.1)
         if time.monotonic() > deadline:
-            message = (
-                f"{', '.join(waiting)} did not come up in {BOOT_PATIENCE:.0f} s; said {heard[waiting[0]][-500:]!r}"
-            )
+            message = f"{', '.join(waiting)} did not come up in {BOOT_SECONDS:.0f} s; said {heard[waiting[0]][-500:]!r}"
             raise TimeoutError(message)
         for name in waiting:
             # EIO: QEMU has not opened its end, or has gone; the deadline tells.

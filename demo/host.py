@@ -25,9 +25,9 @@ __all__ = ["MACHINE", "boots_with_kvm", "hypervisor"]
 MACHINE = "qemu:///system"
 UP = b"samepaged-guest-up"
 # A guest that KVM runs is up within two seconds; one that it cannot run says nothing for ever, or ends at once.
-KVM_PATIENCE = 8.0
+KVM_SECONDS = 8.0
 # libvirtd's own start; the guests come later.
-PRIVATE_PATIENCE = 90.0
+LIBVIRTD_SECONDS = 90.0
 
 
 def _answers(uri: str) -> bool:
@@ -53,7 +53,7 @@ def hypervisor(root: Path, stop: Stop) -> Iterator[str]:
         start_new_session=True,
     )
     try:
-        said = _says(keeper, b"\n", PRIVATE_PATIENCE, stop).decode(errors="replace").strip()
+        said = _wait_for_line(keeper, b"\n", LIBVIRTD_SECONDS, stop).decode(errors="replace").strip()
         if not said.startswith("qemu:"):
             message = f"a private libvirtd could not be started: {said or 'it does not answer'}"
             raise RuntimeError(message)
@@ -78,12 +78,12 @@ def boots_with_kvm(connection: Any, kernel: Path, image: Path, stop: Stop) -> bo
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     ) as qemu:
         try:
-            return UP in _says(qemu, UP, KVM_PATIENCE, stop)
+            return UP in _wait_for_line(qemu, UP, KVM_SECONDS, stop)
         finally:
             qemu.kill()
 
 
-def _says(process: subprocess.Popen[bytes], word: bytes, patience: float, stop: Stop) -> bytes:
+def _wait_for_line(process: subprocess.Popen[bytes], word: bytes, patience: float, stop: Stop) -> bytes:
     """What `process` prints until `word` is in it, or it ends, or `patience` seconds are over."""
     assert process.stdout is not None  # noqa: S101  # it was asked for
     heard, deadline = b"", time.monotonic() + patience

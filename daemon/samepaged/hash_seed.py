@@ -34,13 +34,13 @@ def load(configured: int | None, state_directory: Path) -> int:
     except FileNotFoundError:
         pass
     except OSError as error:
-        return _unkept(path, error)
+        return _unstored_seed(path, error)
     seed = secrets.randbits(64)
     try:
         state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _keep(path, seed)
+        return _store(path, seed)
     except OSError as error:
-        return _unkept(path, error)
+        return _unstored_seed(path, error)
 
 
 def read(path: Path) -> int:
@@ -57,7 +57,7 @@ def read(path: Path) -> int:
     return int(text, 16)
 
 
-def _keep(path: Path, seed: int) -> int:
+def _store(path: Path, seed: int) -> int:
     """Write the seed under a name of its own and link it into place: two that start at once use one seed."""
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -75,7 +75,7 @@ def _keep(path: Path, seed: int) -> int:
     return seed
 
 
-def _unkept(path: Path, error: OSError) -> int:
+def _unstored_seed(path: Path, error: OSError) -> int:
     if exhausted(error):
         raise no_resources(str(path), error) from error  # a file that exists would be ignored for one of another seed
     log.warning(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAGIC",
-    "MOST_HEADER_BYTES",
+    "MAX_HEADER_BYTES",
     "START",
     "Array",
     "Channel",
@@ -48,7 +48,7 @@ __all__ = [
 
 START: Final = struct.Struct("<4sI")
 MAGIC: Final = b"SPS1"
-MOST_HEADER_BYTES: Final = 1 << 16
+MAX_HEADER_BYTES: Final = 1 << 16
 # Between two calls of `stop`.
 POLL_SECONDS: Final = 0.1
 
@@ -149,15 +149,15 @@ class Header:
 def pack(kind: str, fields: Mapping[str, Any], lengths: Mapping[str, int]) -> bytes:
     """START and header of a message. Raises ProtocolError if the header is too long."""
     header = json.dumps({"kind": kind, "fields": dict(fields), "lengths": dict(lengths)}).encode("ascii")
-    if len(header) > MOST_HEADER_BYTES:
-        raise ProtocolError(f"the header of a message has {len(header)} bytes, and at most {MOST_HEADER_BYTES} fit")
+    if len(header) > MAX_HEADER_BYTES:
+        raise ProtocolError(f"the header of a message has {len(header)} bytes, and at most {MAX_HEADER_BYTES} fit")
     return START.pack(MAGIC, len(header)) + header
 
 
 def header_length(start: bytes | bytearray | memoryview) -> int:
     """The length of the header after these bytes (as many as START has). Raises ProtocolError."""
     magic, length = START.unpack(start)
-    if magic != MAGIC or length > MOST_HEADER_BYTES:
+    if magic != MAGIC or length > MAX_HEADER_BYTES:
         raise ProtocolError("malformed message")
     return int(length)
 
@@ -250,7 +250,7 @@ class Stream:
         self._socket.settimeout(min(left, POLL_SECONDS))
 
 
-MOST_CHANNEL_BYTES: Final = 1 << 16
+MAX_CHANNEL_BYTES: Final = 1 << 16
 
 
 class ChannelClosed(Exception):  # noqa: N818 - the other side has ended, as it may
@@ -283,7 +283,7 @@ class Channel:
         try:
             if not self._poll.poll(None if seconds is None else max(seconds, 0) * 1000):
                 return None
-            raw = self._end.recv(MOST_CHANNEL_BYTES)
+            raw = self._end.recv(MAX_CHANNEL_BYTES)
         except OSError as error:
             raise ChannelClosed from error
         if not raw:

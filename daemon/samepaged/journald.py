@@ -75,15 +75,15 @@ class JournalHandler(logging.Handler):
         self._stderr = stderr
         self._message = logging.Formatter(message_format)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._lost = 0
+        self._lost_records = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""
         try:
-            if self._lost and self._send(_loss(self._lost)):
-                self._lost = 0
+            if self._lost_records and self._send(_loss_record(self._lost_records)):
+                self._lost_records = 0
             if not self._send(record):
-                self._lost += 1
+                self._lost_records += 1
         except Exception:  # noqa: BLE001 - a record that cannot be formatted ends nothing
             self.handleError(record)
 
@@ -115,7 +115,7 @@ class JournalHandler(logging.Handler):
             return False
 
 
-def _loss(records: int) -> logging.LogRecord:
+def _loss_record(records: int) -> logging.LogRecord:
     text = "%d log messages were lost: the journal did not accept them"
     return logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (records,), None)
 

@@ -17,17 +17,17 @@ from samepaged.errors import SamepagedError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["PrivilegeError", "become", "die_with_parent", "drop", "held", "seal"]
+__all__ = ["PrivilegeError", "become", "die_with_parent", "drop", "effective_capabilities", "seal"]
 
 # By number (capabilities(7), linux/capability.h). A kernel may know fewer of them, or more.
-KNOWN: Final = """
+CAPABILITY_NAMES: Final = """
     CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
     NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN
     SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
     MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
 """
-NAMES: Final = tuple(f"CAP_{name}" for name in KNOWN.split())
-MOST: Final = 64
+NAMES: Final = tuple(f"CAP_{name}" for name in CAPABILITY_NAMES.split())
+MAX_CAPABILITIES: Final = 64
 CAPABILITY_VERSION: Final = 0x20080522
 
 PR_SET_PDEATHSIG: Final = 1
@@ -122,13 +122,15 @@ def become(user: str) -> None:
         seal()
 
 
-def held() -> frozenset[str]:
+def effective_capabilities() -> frozenset[str]:
     """The capabilities in effect in this thread, by name. Those without a name here are "CAP_" and their number.
     Raises PrivilegeError.
     """
     effective, _ = _sets()
     return frozenset(
-        NAMES[number] if number < len(NAMES) else f"CAP_{number}" for number in range(MOST) if effective >> number & 1
+        NAMES[number] if number < len(NAMES) else f"CAP_{number}"
+        for number in range(MAX_CAPABILITIES)
+        if effective >> number & 1
     )
 
 
@@ -136,21 +138,21 @@ def _bits(names: Collection[str]) -> int:
     return sum(1 << NAMES.index(name) for name in set(names))
 
 
-def _failed(call: str) -> PrivilegeError:
+def _syscall_error(call: str) -> PrivilegeError:
     why = os.strerror(ctypes.get_errno())
     return PrivilegeError(f"{call} failed: {why}", "is this process under a system call filter that forbids it?")
 
 
 def _prctl(name: str, option: int, argument: int) -> None:
     if _libc.prctl(option, argument, 0, 0, 0):
-        raise _failed(f"prctl({name})")
+        raise _syscall_error(f"prctl({name})")
 
 
 def _sets() -> tuple[int, int]:
     """The effective and the permitted capabilities, as bits."""
     halves = (_Half * 2)()
     if _libc.capget(_Header(CAPABILITY_VERSION, 0), halves):
-        raise _failed("capget")
+        raise _syscall_error("capget")
     low, high = halves
     return low.effective | high.effective << 32, low.permitted | high.permitted << 32
 
@@ -158,12 +160,12 @@ def _sets() -> tuple[int, int]:
 def _keep(bits: int) -> None:
     low, high = bits & 0xFFFFFFFF, bits >> 32
     if _libc.capset(_Header(CAPABILITY_VERSION, 0), (_Half * 2)(_Half(low, low, 0), _Half(high, high, 0))):
-        raise _failed("capset")
+        raise _syscall_error("capset")
 
 
 def _bound(bits: int) -> None:
     """Take all others out of the bounding set, which root would get back from it by execve."""
-    for number in range(MOST):
+    for number in range(MAX_CAPABILITIES):
         if _libc.prctl(PR_CAPBSET_READ, number, 0, 0, 0) < 0:  # this kernel has no more
             return
         if not bits >> number & 1:

@@ -18,12 +18,12 @@ START_SECONDS: Final = 0.5
 NO_THREAD_REMEDY: Final = "raise TasksMax= or `ulimit -u`"
 
 
-def start(thread: threading.Thread, refusal: Callable[[str, str], SamepagedError]) -> None:
-    """Start a thread, or raise what `refusal` makes of problem and remedy."""
+def start(thread: threading.Thread, error_type: Callable[[str, str], SamepagedError]) -> None:
+    """Start a thread, or raise what `error_type` makes of problem and remedy."""
     try:
         thread.start()
     except RuntimeError as error:
-        raise refusal(f"no thread can be started ({error})", NO_THREAD_REMEDY) from error
+        raise error_type(f"no thread can be started ({error})", NO_THREAD_REMEDY) from error
 
 
 class Worker:
@@ -41,20 +41,22 @@ class Worker:
         self._ended = threading.Event()
         self._ended.set()
 
-    def start(self, refusal: Callable[[str, str], SamepagedError]) -> None:
-        """Start it, or raise what `refusal` makes of problem and remedy; then `target` is never called."""
+    def start(self, error_type: Callable[[str, str], SamepagedError]) -> None:
+        """Start it, or raise what `error_type` makes of problem and remedy; then `target` is never called."""
         self._ended.clear()
         try:
             _thread.start_new_thread(self._run, ())
         except RuntimeError as error:
             self._ended.set()
-            raise refusal(f"no thread can be started ({error})", NO_THREAD_REMEDY) from error
+            raise error_type(f"no thread can be started ({error})", NO_THREAD_REMEDY) from error
         if not self._begun.wait(START_SECONDS):
             with self._lock:
                 self._abandoned = not self._begun.is_set()
             if self._abandoned:
                 self._ended.set()
-                raise refusal("a thread was started and did not begin", "free memory on the host, or raise MemoryMax=")
+                raise error_type(
+                    "a thread was started and did not begin", "free memory on the host, or raise MemoryMax="
+                )
 
     def is_alive(self) -> bool:
         """Whether it was started and has not ended."""

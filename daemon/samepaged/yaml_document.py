@@ -50,7 +50,7 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _QUOTE: Final = "check the indentation, and put a value that holds any of :#[]{}*&!|>%@` in quotes"
 
 
-_LONGEST: Final = 60
+_MAX_CHARACTERS: Final = 60
 _YAML_WORDS: Final = {None: "null", True: "true", False: "false"}
 # The seed of the hashes may be in any key by mistake.
 _LONG_NUMBER: Final = re.compile(r"0x[0-9a-f]{6,}|[0-9]{10,}|[0-9a-f]{14,}", re.IGNORECASE)
@@ -308,9 +308,9 @@ def _end(text: str) -> Place:
 def shown(value: object) -> str:
     """`value` as a message quotes it: one line, and short however long the value is."""
     if isinstance(value, str | list):
-        value = value[: _LONGEST + 1]
+        value = value[: _MAX_CHARACTERS + 1]
     text = _YAML_WORDS[value] if value is None or isinstance(value, bool) else repr(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 3]}..."
 
 
 def dotted(path: Path) -> str:
@@ -320,6 +320,10 @@ def dotted(path: Path) -> str:
         if isinstance(step, int):
             steps.append(f"[{step}]")
         else:
-            plain = step.replace("_", "a").replace("-", "a").isalnum() and step.isprintable() and len(step) <= _LONGEST
+            plain = (
+                step.replace("_", "a").replace("-", "a").isalnum()
+                and step.isprintable()
+                and len(step) <= _MAX_CHARACTERS
+            )
             steps.append(f".{step if plain else shown(step)}")
     return "".join(steps).removeprefix(".")

@@ -28,13 +28,13 @@ PAGES: Final = REGION * 256
 DAY: Final = COMPRESSED["1d"]
 
 
-def test_the_rules_are_sound_and_pass_their_own_tests() -> None:
+def test_rules_pass_promtool() -> None:
     assert shutil.which("promtool"), "promtool is not installed; run `make deps`"
 
     subprocess.run([TOOLS / "check-rules"], check=True, timeout=240)
 
 
-def test_a_guest_that_overwrites_its_duplicates_fires_an_alert_until_they_are_back(
+def test_lost_sharing_fires_an_alert(
     samepaged: Samepaged, connection: Any, root: Path, watch: Callable[[str], Watch]
 ) -> None:
     specs = (Spec(f"samepaged-test-{name}", memory=224, cmdline=f"region={REGION}") for name in ("losing", "keeping"))
@@ -61,7 +61,7 @@ def test_a_guest_that_overwrites_its_duplicates_fires_an_alert_until_they_are_ba
         assert metrics.query(f"{own} > 2 * min_over_time({own}[{DAY}])")
 
 
-def test_a_samepaged_that_ends_fires_an_alert(samepaged: Samepaged, watch: Callable[[str], Watch]) -> None:
+def test_stopped_samepaged_fires_an_alert(samepaged: Samepaged, watch: Callable[[str], Watch]) -> None:
     samepaged.configure(FAST)
     with daemon(samepaged) as one:
         watching = watch(one.address)
@@ -77,7 +77,7 @@ def test_a_samepaged_that_ends_fires_an_alert(samepaged: Samepaged, watch: Calla
 
 
 @pytest.mark.skipif(not KSM.exists(), reason="this kernel has no KSM")
-def test_ksm_turned_on_captures_nearly_all_of_guests_that_are_held_still(
+def test_ksm_captures_idle_guests(
     samepaged: Samepaged, connection: Any, root: Path, watch: Callable[[str], Watch]
 ) -> None:
     specs = [Spec(f"samepaged-test-merged-{name}", cmdline="region=16") for name in "ab"]

@@ -90,7 +90,7 @@ def scraped(libvirtd: Libvirtd, connection: Any, root: Path) -> Iterator[Scraped
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_every_query_of_a_panel_has_a_result(scraped: Scraped, query: str) -> None:
+def test_every_panel_query_has_a_result(scraped: Scraped, query: str) -> None:
     assert scraped.values(query)
 
 
@@ -102,6 +102,6 @@ def test_every_variable_has_values(scraped: Scraped, query: str) -> None:
     assert scraped.values(asked[1])
 
 
-def test_a_query_about_another_host_has_none(scraped: Scraped) -> None:
+def test_other_host_has_no_result(scraped: Scraped) -> None:
     assert scraped.values('samepage_build_info{instance="$instance"}')
     assert scraped.values('samepage_build_info{instance="elsewhere"}', timeout=1) == []

@@ -89,7 +89,7 @@ def said(place: Place, name: str, command: str) -> dict[str, Any]:
     return found
 
 
-def test_traces_hold_what_the_guests_were_made_to_hold(place: Place) -> None:
+def test_traces_match_guest_contents(place: Place) -> None:
     found = {name: last for name, (last,) in traces(place, "setups").items()}
     assert set(found) == set(OWN)
     common = planted(*COMMON).tolist()
@@ -102,7 +102,7 @@ def test_traces_hold_what_the_guests_were_made_to_hold(place: Place) -> None:
         assert found[name][block] >= COPIES, name
 
 
-def test_the_course_has_the_trace_from_under_way_too(place: Place) -> None:
+def test_series_has_intermediate_trace(place: Place) -> None:
     (block,) = planted(400_000_000, 1).tolist()
     for name, (mark, last) in traces(place, "course").items():
         # How far the guest has come by the time it is suspended is its own business, and so
@@ -114,7 +114,7 @@ def test_the_course_has_the_trace_from_under_way_too(place: Place) -> None:
     ]
 
 
-def test_the_study_says_what_the_scans_said_and_what_sets_come_to(place: Place) -> None:
+def test_study_agrees_with_scans(place: Place) -> None:
     study: dict[str, Any] = json.loads(samepaged("study", "--json", place.traces("setups")))
     found = {name: last for name, (last,) in traces(place, "setups").items()}
     (pair,) = study["pairs"]
@@ -134,7 +134,7 @@ def test_the_study_says_what_the_scans_said_and_what_sets_come_to(place: Place) 
     assert "| field-b | 1 |" in course(study)
 
 
-def test_the_trace_at_the_end_tells_whose_the_copies_are(place: Place) -> None:
+def test_last_trace_has_attribution(place: Place) -> None:
     found = attributed_guests(json.loads(samepaged("study", "--json", place.traces("setups"))), ("plain",))
     assert [one["domain"] for one in found] == ["field-a"]
     table = by_file(found, libraries=False)
@@ -143,9 +143,7 @@ def test_the_trace_at_the_end_tells_whose_the_copies_are(place: Place) -> None:
     assert any(one["copies"] >= COPIES and one["owners"][0].startswith("[copies") for one in copied)
 
 
-def test_a_cell_that_ends_early_says_so_and_leaves_no_trace_in_a_set(
-    libvirtd: Libvirtd, root: Path, tmp_path: Path
-) -> None:
+def test_aborted_cell_leaves_no_trace(libvirtd: Libvirtd, root: Path, tmp_path: Path) -> None:
     place = Place(tmp_path)
     image = images.busybox_image(
         "field-lost", 'echo; echo "field: mark 1"; /bin/busybox sleep 10; /bin/busybox poweroff -f'

@@ -79,23 +79,23 @@ def by_domain(series: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.split("\n")[0][:50])
-def test_each_query_of_the_page_has_a_result(scraped: Prometheus, query: str) -> None:
+def test_documented_queries_have_results(scraped: Prometheus, query: str) -> None:
     assert scraped.wait_for(query)
 
 
-def test_the_same_guests_have_the_same_label_in_both(scraped: Prometheus) -> None:
+def test_both_exporters_share_labels(scraped: Prometheus) -> None:
     (query,) = (one for one in QUERIES if "maximum_memory" in one)
     found = by_domain(scraped.wait_for(query))
     assert sorted(found) == SCANNED
     assert {float(one["value"][1]) for one in found.values()} == {MEMORY * 2**20}
 
 
-def test_a_guest_that_is_not_scanned_is_found_by_its_absence(scraped: Prometheus) -> None:
+def test_unscanned_guest_is_found(scraped: Prometheus) -> None:
     (query,) = (one for one in QUERIES if "unless" in one)
     assert sorted(by_domain(scraped.wait_for(query))) == [EXCLUDED]
 
 
-def test_the_exporters_uuid_is_that_of_samepage_domain_info(scraped: Prometheus) -> None:
+def test_exporter_uuid_matches_domain_info(scraped: Prometheus) -> None:
     scraped.wait_for("samepage_domain_info")
     scraped.wait_for("libvirt_domain_info_virtual_cpus")
     both = scraped.wait_for(
@@ -104,7 +104,7 @@ def test_the_exporters_uuid_is_that_of_samepage_domain_info(scraped: Prometheus)
     assert sorted(by_domain(both)) == SCANNED
 
 
-def test_a_group_of_openstack_has_the_name_of_its_project_beside_it(scraped: Prometheus) -> None:
+def test_openstack_group_joins_project_name(scraped: Prometheus) -> None:
     (query,) = (one for one in QUERIES if "project_name" in one)
     found = by_domain(scraped.wait_for(query))
     assert sorted(found) == SCANNED
@@ -114,7 +114,7 @@ def test_a_group_of_openstack_has_the_name_of_its_project_beside_it(scraped: Pro
     assert [one["metric"]["project_id"] for one in scraped.wait_for(query)] == [PROJECT]
 
 
-def test_processor_time_is_summed_up_by_group(scraped: Prometheus) -> None:
+def test_processor_time_by_group(scraped: Prometheus) -> None:
     (query,) = (one for one in QUERIES if "cpu_time" in one)
     (one,) = scraped.wait_for(query)
     assert one["metric"] == {"host": "127.0.0.1", "group": f"openstack:{PROJECT}"}

@@ -62,7 +62,7 @@ def spark() -> Iterator[Engine]:
     assert [said for said in children().values() if "java" in said] == []
 
 
-def test_the_executors_are_processes_of_their_own(spark: Engine, tmp_path: Path) -> None:
+def test_executors_are_separate_processes(spark: Engine, tmp_path: Path) -> None:
     TraceStore(tmp_path).write(guest("a", "x", [7]))
     analyse_fleet(tmp_path, lambda: contextlib.nullcontext(spark))
     assert sum("CoarseGrainedExecutorBackend" in said for said in children().values()) == 2
@@ -76,7 +76,7 @@ def test_spark_and_duckdb_give_identical_results(spark: Engine, tmp_path: Path, 
     assert analyse_fleet(tmp_path, lambda: contextlib.nullcontext(spark), sample=asked) == expected
 
 
-def test_contents_of_very_many_guests_count_the_same(spark: Engine, tmp_path: Path) -> None:
+def test_contents_of_many_guests_agree(spark: Engine, tmp_path: Path) -> None:
     # More than the 512 from which contents go by blocks, beside some of few guests, which are written out.
     common = list(range(2**64 - 300, 2**64))
     parquet.write(
@@ -88,7 +88,7 @@ def test_contents_of_very_many_guests_count_the_same(spark: Engine, tmp_path: Pa
     assert analyse_fleet(tmp_path, lambda: contextlib.nullcontext(spark)) == expected
 
 
-def test_a_file_with_other_rows_than_were_written_is_named_by_spark_too(spark: Engine, tmp_path: Path) -> None:
+def test_spark_names_changed_file(spark: Engine, tmp_path: Path) -> None:
     store = TraceStore(tmp_path)
     store.write(guest("a", "x", [7, 8]))
     path = store.write(guest("b", "x", [7, 8]))
@@ -98,7 +98,7 @@ def test_a_file_with_other_rows_than_were_written_is_named_by_spark_too(spark: E
     assert str(path) in str(caught.value)
 
 
-def test_a_file_that_spark_cannot_read_is_named(spark: Engine, tmp_path: Path) -> None:
+def test_spark_names_unreadable_file(spark: Engine, tmp_path: Path) -> None:
     path = TraceStore(tmp_path).write(guest("a", "x", list(range(7, 4000))))
     damaged = bytearray(path.read_bytes())
     damaged[40:400] = bytes(360)
@@ -111,7 +111,7 @@ def test_a_file_that_spark_cannot_read_is_named(spark: Engine, tmp_path: Path) -
 SHARING = (Path(sys.executable).with_name("samepaged"), "fleet", "sharing")
 
 
-def test_the_command_says_the_same_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_command_agrees_and_cleans_up(tmp_path: Path) -> None:
     write_mixed(tmp_path / "traces", hosts=2, guests=2)
     scratch, here = tmp_path / "scratch", tmp_path / "here"
     scratch.mkdir()
@@ -133,7 +133,7 @@ def test_the_command_says_the_same_and_leaves_nothing_behind(tmp_path: Path) -> 
     assert [*scratch.iterdir(), *here.iterdir()] == []
 
 
-def test_a_master_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
+def test_unresponsive_master_is_an_error(tmp_path: Path) -> None:
     TraceStore(tmp_path).write(guest("a", "x", [7]))
     engine = ("--engine", "spark", "--master", "nonsense://1")
     done = subprocess.run([*SHARING, *engine, tmp_path], check=False, capture_output=True, text=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Browser", "Tab", "browser", "program"]
 
-PATIENCE: Final = 60.0
+TIMEOUT_SECONDS: Final = 60.0
 BECOME: Final = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
 )
@@ -64,7 +64,7 @@ class Tab:
 
     def wait(self, method: str) -> dict[str, Any]:
         """The first event of this name since the page was asked for."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not (found := self.told(method)):
             self._browser.hear(deadline)
         return found[0]
@@ -118,7 +118,7 @@ class Browser:
         if session is not None:
             message["sessionId"] = session
         os.write(self._writing, json.dumps(message).encode() + b"\0")
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while self._number not in self._answers:
             self.hear(deadline)
         answer = self._answers.pop(self._number)
@@ -170,7 +170,7 @@ def browser() -> Iterator[Browser]:
         try:
             yield running
             running.ask("Browser.close")
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT_SECONDS)
         finally:
             process.kill()
             process.wait()

@@ -133,8 +133,8 @@ def merging(of: HostScan, *, run: int = 1, part: float = 0.62) -> Merging:
 def snapshot(of: HostScan | None, merged: Merging | None = None) -> Snapshot:
     """All that is known of a host whose last scan was `of`."""
     return Snapshot(
-        config=ConfigStatus(successful=True, loaded=NOW - 86000),
-        limits=ScanConfig(max_pause=0.25, interval=900.0, max_drift=1),
+        config=ConfigStatus(last_load_successful=True, loaded_at=NOW - 86000),
+        scan_config=ScanConfig(max_pause=0.25, interval=900.0, max_drift=1),
         merging=merged,
         history=() if of is None else history(of),
         next_scan=NOW + 652,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)")
-PIECE = 1 << 20
+READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ def _holds(memory: int, mapping: Mapping, needles: Sequence[bytes]) -> bool:
         return False
     overlap = max(map(len, needles)) - 1
     before = b""
-    for start in range(mapping.start, mapping.end, PIECE):
+    for start in range(mapping.start, mapping.end, READ_BYTES):
         try:
-            piece = before + os.pread(memory, min(PIECE, mapping.end - start), start)
+            piece = before + os.pread(memory, min(READ_BYTES, mapping.end - start), start)
         except OSError:  # a page of the kernel's, or past the end of a file
             before = b""
             continue

@@ -153,7 +153,7 @@ def stable_report(*names: str, pages: int = 500, inter: int = 7) -> SharingRepor
 def snapshot(scan: HostScan | None = None, *, domains: tuple[str, ...] = ()) -> Snapshot:
     """A snapshot in which everything is known of `domains`: pauses, failures, success."""
     return Snapshot(
-        config=ConfigStatus(successful=True, loaded=STARTED - 100),
+        config=ConfigStatus(last_load_successful=True, loaded_at=STARTED - 100),
         libvirt_up=True,
         latest=scan,
         scan_durations=Histogram((0.5, 1.0, 5.0)).add(0.25).add(2.5),
@@ -178,14 +178,14 @@ def full_snapshot() -> Snapshot:
     )
     return replace(
         snapshot(scan, domains=("web-1", "web-2")),
-        limits=ScanConfig(max_pause=0.25, interval=900.0, max_drift=0.0005),
+        scan_config=ScanConfig(max_pause=0.25, interval=900.0, max_drift=0.0005),
         paused={guest_id("web-1"): PausedTime(1.5, 0.0004), guest_id("web-2"): PausedTime(0.25, 0.00002)},
         merging=merging("web-1", "web-2"),
         history=(HistoryPoint(STARTED - 900, 8 << 20, 1 << 20, 2 << 20, 1 << 19, 1 << 20),),
         next_scan=STARTED + 900,
-        recording=TraceStats(written=7, lost=1, stored_bytes=1 << 20),
+        trace_stats=TraceStats(written=7, lost=1, stored_bytes=1 << 20),
         open_entries=(OpenJournalEntry("hung", 1.0, "the monitor is busy"),),
-        sources={guest_id(name): GuestAttribution(answers(name), STARTED - 900) for name in ("web-1", "web-2")},
+        attributions={guest_id(name): GuestAttribution(answers(name), STARTED - 900) for name in ("web-1", "web-2")},
     )
 
 

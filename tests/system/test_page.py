@@ -51,7 +51,7 @@ def owned(of: Snapshot) -> Snapshot:
         told = answers(one.name)
         programs = tuple(replace(owner, name=name) for owner in told.processes or () for name in HOSTILE)
         found[one.guest_id] = GuestAttribution(replace(told, processes=programs, kernel=HOSTILE[0]), hosts.NOW - 90_000)
-    return replace(of, sources=found)
+    return replace(of, attributions=found)
 
 
 SNAPSHOTS: Final = {

@@ -162,7 +162,7 @@ def test_it_inherits_nothing_but_its_feed_and_where_to_complain() -> None:
         os.kill(one.pid, signal.SIGKILL)
         before = one.pid
         wait_for(lambda: one.pid != before)
-        wait_for(lambda: one.publisher._away is False)
+        wait_for(lambda: one.publisher._disconnected is False)
         held = {str(path.readlink()) for path in Path(f"/proc/{one.pid}/fd").iterdir()}
         assert {name for name in held if not name.startswith(("socket:", "anon_inode:"))} <= {
             "/dev/null",

@@ -13,20 +13,20 @@ TREE = Path(__file__).parents[2]
 SCRIPTS = ("postinst", "prerm", "postrm")
 
 
-def test_the_package_has_the_version_of_the_project() -> None:
+def test_package_has_the_project_version() -> None:
     project = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]
     newest = (TREE / "packaging/debian/changelog").read_text().splitlines()[0]
     assert newest.startswith(f"samepaged ({project['version']}) ")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_maintainer_script_is_one_that_any_posix_shell_reads(name: str) -> None:
+def test_maintainer_scripts_are_posix_shell(name: str) -> None:
     script = TREE / f"packaging/debian/samepaged.{name}"
     assert script.read_text().startswith("#!/bin/sh\nset -e\n")
     subprocess.run(["sh", "-n", script], check=True)
 
 
-def test_install_lays_the_completion_of_every_shell() -> None:
+def test_install_places_every_completion() -> None:
     script = '. tools/paths; printf "%s\\n" "$manual" "$completion" "$completion_zsh" "$completion_fish"'
     done = subprocess.run(
         ["sh", "-c", script], check=True, capture_output=True, text=True, cwd=TREE, env={"PREFIX": "/p"}
@@ -42,7 +42,7 @@ def test_install_lays_the_completion_of_every_shell() -> None:
         assert f"packaging/completion/{path.name} " in source
 
 
-def test_uninstall_takes_out_all_that_install_lays_but_the_configuration() -> None:
+def test_uninstall_keeps_only_the_configuration() -> None:
     def named(tool: str) -> set[str]:
         return set(re.findall(r"\$destdir\$(\w+)", (TREE / "tools" / tool).read_text()))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_seed_is_made_once_and_kept_for_its_owner_alone(tmp_path: Path) -> None:
+def test_seed_file_is_private_and_permanent(tmp_path: Path) -> None:
     state = tmp_path / "state"
     first = hash_seed.load(None, state)
     assert hash_seed.load(None, state) == first
@@ -28,13 +28,13 @@ def test_two_hosts_have_different_seeds(tmp_path: Path) -> None:
     assert hash_seed.load(None, tmp_path / "a") != hash_seed.load(None, tmp_path / "b")
 
 
-def test_a_configured_seed_is_used_and_nothing_is_kept(tmp_path: Path) -> None:
+def test_configured_seed_is_not_stored(tmp_path: Path) -> None:
     assert hash_seed.load(7, tmp_path / "state") == 7
     assert not (tmp_path / "state").exists()
 
 
 @pytest.mark.parametrize("text", ["", "xyz", "0x12", "12345678901234567", "-000000000000001", "1234 56781234567"])
-def test_a_damaged_seed_is_an_error_that_says_what_to_do(tmp_path: Path, text: str) -> None:
+def test_damaged_seed_has_a_remedy(tmp_path: Path, text: str) -> None:
     (tmp_path / "seed").write_text(text)
     with pytest.raises(ConfigError, match=r"seed: holds no seed.*; remove it"):
         hash_seed.load(None, tmp_path)
@@ -42,9 +42,7 @@ def test_a_damaged_seed_is_an_error_that_says_what_to_do(tmp_path: Path, text: s
 
 @given(content=st.binary(max_size=40))
 @example(content=b"00000000000000ff\n")
-def test_any_content_of_the_file_is_a_seed_or_a_typed_error(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
+def test_any_seed_file_parses_or_raises(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("state")
     (path / "seed").write_bytes(content)
     try:
@@ -54,7 +52,7 @@ def test_any_content_of_the_file_is_a_seed_or_a_typed_error(
         assert content != b"00000000000000ff\n"
 
 
-def test_where_no_seed_can_be_kept_it_says_so_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unwritable_seed_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     first = hash_seed.load(None, tmp_path / "file" / "state")
     assert 0 <= first < 2**64
@@ -66,7 +64,7 @@ def shows(text: str, number: int) -> bool:
     return any(form in text.lower() for form in (str(number), f"{number:x}"))
 
 
-def test_neither_a_log_nor_an_error_shows_the_seed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_and_errors_hide_the_seed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     first = hash_seed.load(None, tmp_path)
     hash_seed.load(first, tmp_path)
@@ -77,7 +75,7 @@ def test_neither_a_log_nor_an_error_shows_the_seed(tmp_path: Path, caplog: pytes
     assert not shows(repr(caught.value) + str(caught.value), first)
 
 
-def test_the_configuration_does_not_show_the_seed() -> None:
+def test_configuration_hides_the_seed() -> None:
     config = parse("hashing: {seed: 0x5eed0fadae5c0de5}", "config.yaml")
     assert config.hashing.seed == 0x5EED0FADAE5C0DE5
     assert "state_directory" in repr(config)
@@ -112,7 +110,7 @@ def test_a_mistyped_seed_is_not_quoted(text: str) -> None:
         "guests: {{include: {}}}",
     ],
 )
-def test_a_slip_beside_the_seed_does_not_bring_it_into_the_error(text: str, number: str) -> None:
+def test_configuration_errors_hide_the_seed(text: str, number: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(text.format(number), "config.yaml")
     assert not shows(repr(caught.value), 0x5EED0FADAE5C0DE5)

@@ -95,7 +95,7 @@ def logger(journal: Journal) -> Iterator[logging.Logger]:
     handler.close()
 
 
-def test_the_bytes_are_those_of_the_protocol() -> None:
+def test_encoding_matches_the_protocol() -> None:
     assert encode({"MESSAGE": "a=b", "PRIORITY": "6"}) == b"MESSAGE=a=b\nPRIORITY=6\n"
     assert encode({"MESSAGE": "a\nb=c"}) == b"MESSAGE\n\x05\0\0\0\0\0\0\0a\nb=c\n"
     assert encode({"MESSAGE": ""}) == b"MESSAGE=\n"
@@ -107,7 +107,7 @@ def test_any_values_arrive_as_they_are(fields: dict[str, str]) -> None:
 
 
 @given(st.text(alphabet=st.characters(categories=["Cs"]), min_size=1))
-def test_a_value_that_is_not_unicode_is_escaped(text: str) -> None:
+def test_invalid_unicode_is_escaped(text: str) -> None:
     assert parse(encode({"A": text}))["A"] == text.encode(errors="backslashreplace").decode()
 
 
@@ -131,7 +131,7 @@ def test_a_record_becomes_an_entry(journal: Journal, logger: logging.Logger, lev
     assert journal.lines() == []
 
 
-def test_a_record_s_fields_are_the_entry_s(journal: Journal, logger: logging.Logger) -> None:
+def test_record_fields_become_entry_fields(journal: Journal, logger: logging.Logger) -> None:
     logger.info("resumed", extra=about("x\nPRIORITY=0", "5e0c9e1c"))
     assert journal.entry() == {
         "MESSAGE": "guard: resumed",
@@ -142,12 +142,12 @@ def test_a_record_s_fields_are_the_entry_s(journal: Journal, logger: logging.Log
     }
 
 
-def test_a_traceback_is_part_of_the_message(journal: Journal, logger: logging.Logger) -> None:
+def test_message_includes_the_traceback(journal: Journal, logger: logging.Logger) -> None:
     logger.error("domain failed", exc_info=ZeroDivisionError("no"))
     assert journal.entry()["MESSAGE"].endswith("guard: domain failed\nZeroDivisionError: no")
 
 
-def test_without_the_socket_records_go_to_stderr(journal: Journal, logger: logging.Logger) -> None:
+def test_missing_socket_falls_back_to_stderr(journal: Journal, logger: logging.Logger) -> None:
     journal.path.unlink()
     logger.warning("domain %s", "web1")
     assert journal.lines() == ["samepaged: WARNING: guard: domain web1"]
@@ -163,7 +163,7 @@ def test_a_restarted_journal_is_used_again(journal: Journal, logger: logging.Log
         assert parse(another.recv(1 << 16))["MESSAGE"] == "guard: to the journal"
 
 
-def test_a_record_that_no_datagram_holds_goes_to_stderr(journal: Journal, logger: logging.Logger) -> None:
+def test_oversized_record_goes_to_stderr(journal: Journal, logger: logging.Logger) -> None:
     logger.info("x" * (1 << 20))
     (line,) = journal.lines()
     assert line.startswith("samepaged: INFO: guard: xxx")
@@ -207,7 +207,7 @@ def start(journal: Journal, stream: str) -> None:
     subprocess.run(command, check=True, stderr=journal.stderr.fileno(), env=environment, timeout=60)
 
 
-def test_a_process_of_systemd_s_logs_to_the_journal(journal: Journal) -> None:
+def test_systemd_service_logs_to_journal(journal: Journal) -> None:
     status = os.fstat(journal.stderr.fileno())
     start(journal, f"{status.st_dev}:{status.st_ino}")
     assert journal.entry() == {"MESSAGE": "guard: domain web1", "PRIORITY": "4", "SYSLOG_IDENTIFIER": "samepaged"}
@@ -215,7 +215,7 @@ def test_a_process_of_systemd_s_logs_to_the_journal(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("stream", ["", "1:2", "no stream"])
-def test_a_redirected_stderr_is_used_as_it_is(journal: Journal, stream: str) -> None:
+def test_redirected_stderr_is_kept(journal: Journal, stream: str) -> None:
     start(journal, stream)
     assert journal.lines() == ["samepaged: WARNING: guard: domain web1"]
     assert journal.drain() == []

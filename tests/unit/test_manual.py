@@ -94,7 +94,7 @@ def test_the_manual_page_has_every_choice(command: str, option: str) -> None:
     assert set(found.split(",")) == CHOICES[command, option]
 
 
-def test_the_manual_page_has_the_hand_written_sections() -> None:
+def test_manual_has_handwritten_sections() -> None:
     headings = re.findall(r"^\.SH\s+(.+)$", page(), re.MULTILINE)
     assert headings == [
         "NAME",
@@ -117,7 +117,7 @@ def test_the_manual_page_has_the_hand_written_sections() -> None:
     [("man", "--warnings", "-E", "UTF-8", "-l"), ("mandoc", "-T", "lint", "-W", "warning")],
     ids=lambda x: x[0],
 )
-def test_the_manual_page_is_formatted_without_a_warning(checker: tuple[str, ...]) -> None:
+def test_manual_formats_without_warnings(checker: tuple[str, ...]) -> None:
     if shutil.which(checker[0]) is None:
         pytest.skip(f"{checker[0]} is not installed")
     done = subprocess.run([*checker, str(manual.MANUAL)], check=False, capture_output=True, text=True)
@@ -158,7 +158,7 @@ def host(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_command_is_completed_and_no_other() -> None:
+def test_exactly_the_commands_complete() -> None:
     first = {name.split()[0] for name in COMMANDS}
     assert completed("") == first
     assert completed("-") == set(options(PARSER)) | HELP
@@ -168,7 +168,7 @@ def test_every_command_is_completed_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_of_a_command_is_completed_and_no_other(command: str) -> None:
+def test_exactly_the_options_complete(command: str) -> None:
     assert completed(*command.split(), "-") == set(options(COMMANDS[command])) | HELP
     assert completed(*command.split(), "--con") == {
         name for name in options(COMMANDS[command]) if name.startswith("--con")
@@ -176,7 +176,7 @@ def test_every_option_of_a_command_is_completed_and_no_other(command: str) -> No
 
 
 @pytest.mark.parametrize(("command", "option"), CHOICES)
-def test_what_an_option_can_be_is_completed_after_a_blank_and_after_the_sign(command: str, option: str) -> None:
+def test_option_values_complete(command: str, option: str) -> None:
     assert completed(*command.split(), option, "") == CHOICES[command, option]
     assert completed(*command.split(), option, "=") == CHOICES[command, option]
     assert completed(*command.split(), option, "=", "a") == {
@@ -184,7 +184,7 @@ def test_what_an_option_can_be_is_completed_after_a_blank_and_after_the_sign(com
     }
 
 
-def test_guests_are_completed_where_a_command_takes_some(host: Path) -> None:
+def test_guest_arguments_complete(host: Path) -> None:
     taking = {name for name, parser in COMMANDS.items() if "DOMAIN" in operands(parser)}
     assert taking
     for command in COMMANDS:
@@ -194,7 +194,7 @@ def test_guests_are_completed_where_a_command_takes_some(host: Path) -> None:
     assert completed("scan", "web-1", "w", path=host) == {"web-1", "web-2"}
 
 
-def test_files_are_completed_where_a_file_is_wanted(host: Path) -> None:
+def test_file_arguments_complete(host: Path) -> None:
     expected = {"config.yaml", "config of old.yaml"}
     assert completed("check-config", "conf", path=host) == expected
     for command, parser in COMMANDS.items():
@@ -203,7 +203,7 @@ def test_files_are_completed_where_a_file_is_wanted(host: Path) -> None:
             assert completed(*command.split(), "--config", "=", "conf", path=host) == expected
 
 
-def test_a_number_or_a_uri_is_not_guessed(host: Path) -> None:
+def test_numbers_and_uris_do_not_complete(host: Path) -> None:
     for command, parser in COMMANDS.items():
         for name in {"--connect", "--watch"} & set(options(parser)):
             assert completed(*command.split(), name, "", path=host) == set()
@@ -212,7 +212,7 @@ def test_a_number_or_a_uri_is_not_guessed(host: Path) -> None:
 # --- the completion in fish and zsh
 
 
-def test_fish_completes_commands_options_choices_guests_and_files(host: Path) -> None:
+def test_fish_completion(host: Path) -> None:
     fish = shutil.which("fish")
     if fish is None:
         pytest.skip("fish is not installed")

@@ -92,14 +92,14 @@ def supported(_: Path) -> None:
         lambda directory: load(None, directory),
     ],
 )
-def test_without_descriptors_each_open_names_the_limit(opens: Callable[[Path], object], tmp_path: Path) -> None:
+def test_descriptor_exhaustion_names_the_limit(opens: Callable[[Path], object], tmp_path: Path) -> None:
     with no_descriptors(), pytest.raises(GuestError, match=r"\(Too many open files\); raise LimitNOFILE=") as caught:
         opens(tmp_path)
     assert caught.value.reason is Reason.NO_RESOURCES
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_descriptors_no_process_counts_as_ended() -> None:
+def test_descriptor_exhaustion_ends_no_process() -> None:
     started = start_time(PID)
     assert started is not None
     with no_descriptors():
@@ -111,7 +111,7 @@ def test_without_descriptors_no_process_counts_as_ended() -> None:
     assert not names_living(str(PID), str(started + 1))
 
 
-def test_without_descriptors_the_journal_is_not_empty(tmp_path: Path) -> None:
+def test_descriptor_exhaustion_keeps_journal_entries(tmp_path: Path) -> None:
     (tmp_path / "suspended-1-2").write_bytes(ENTRY.line())
     with no_descriptors():
         found = list(open_entries(tmp_path))
@@ -119,14 +119,14 @@ def test_without_descriptors_the_journal_is_not_empty(tmp_path: Path) -> None:
     assert isinstance(found[0], JournalError)
 
 
-def test_without_descriptors_nothing_is_noted_in_the_journal(tmp_path: Path) -> None:
+def test_descriptor_exhaustion_writes_no_entry(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     with no_descriptors(), pytest.raises(GuestError, match="LimitNOFILE=") as caught:
         journal.write(ENTRY)
     assert caught.value.reason is Reason.NO_RESOURCES
 
 
-def test_a_seed_that_cannot_be_opened_now_is_not_replaced(tmp_path: Path) -> None:
+def test_unopenable_seed_is_not_replaced(tmp_path: Path) -> None:
     seed = load(None, tmp_path)
     with no_descriptors(), pytest.raises(GuestError):
         load(None, tmp_path)
@@ -136,7 +136,7 @@ def test_a_seed_that_cannot_be_opened_now_is_not_replaced(tmp_path: Path) -> Non
         load(None, tmp_path)
 
 
-def test_ksm_is_set_going_again_without_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ksm_restore_needs_no_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ksm_still, "KSM", tmp_path)
     run = tmp_path / "run"
     run.write_text("1\n")
@@ -149,5 +149,5 @@ def test_ksm_is_set_going_again_without_descriptors(tmp_path: Path, monkeypatch:
     assert run.read_text() == "1\n"
 
 
-def test_a_kernel_without_ksm_has_no_counters(tmp_path: Path) -> None:
+def test_kernel_without_ksm_has_no_counters(tmp_path: Path) -> None:
     assert ksm_counters.host_merging(tmp_path) is None

@@ -58,7 +58,7 @@ def capabilities(status: dict[str, str]) -> dict[str, int]:
 
 
 @as_root
-def test_a_sealed_process_is_not_dumpable_and_its_files_are_roots() -> None:
+def test_sealed_process_is_not_dumpable() -> None:
     as_a_user = ("p.become('nobody')", "p._prctl('PR_SET_DUMPABLE', 4, 1)")
     assert after(*as_a_user)["owner"] == str(pwd.getpwnam("nobody").pw_uid)
     assert after(*as_a_user, "p.seal()")["owner"] == "0"
@@ -86,7 +86,7 @@ def test_a_sealed_process_leaves_no_core(lines: list[str], cores: int, tmp_path:
 
 @as_root
 @pytest.mark.parametrize("command", ["run", "scan"])
-def test_a_command_that_reads_memory_is_sealed_before_anything_else(command: str) -> None:
+def test_memory_commands_seal_first(command: str) -> None:
     program = (
         "import os, resource, samepaged.privileges as p; from samepaged.cli import command_parser, main\n"
         "command_parser()  # imports all commands, which another user may not be able to read\n"
@@ -107,19 +107,19 @@ def test_dropping_leaves_nothing() -> None:
 
 
 @as_root
-def test_dropping_leaves_what_is_to_be_kept_and_no_way_to_more() -> None:
+def test_drop_keeps_only_listed_capabilities() -> None:
     status = after("p.drop(['CAP_SYS_PTRACE'])")
     assert capabilities(status) == {"Inh": 0, "Prm": PTRACE, "Eff": PTRACE, "Bnd": PTRACE, "Amb": 0}
 
 
 @as_root
-def test_dropping_gives_nothing_that_was_not_held() -> None:
+def test_drop_never_adds_capabilities() -> None:
     status = after("p.drop(['CAP_SETUID'])", "p.drop(['CAP_SETUID', 'CAP_SYS_PTRACE'])")
     assert capabilities(status)["Eff"] == SETUID
 
 
 @as_root
-def test_a_program_started_by_root_gets_nothing_back() -> None:
+def test_exec_regains_no_capabilities() -> None:
     program = "import subprocess, samepaged.privileges as p\np.drop()\nprint(open('/proc/self/status').read())\n"
     child = "import subprocess; subprocess.run(['cat', '/proc/self/status'])"
     done = subprocess.run([sys.executable, "-I", "-c", f"{program}{child}"], capture_output=True, text=True, check=True)
@@ -127,19 +127,19 @@ def test_a_program_started_by_root_gets_nothing_back() -> None:
 
 
 @as_root
-def test_without_the_right_to_the_bounding_set_it_stays_and_the_rest_is_dropped() -> None:
+def test_drop_without_setpcap() -> None:
     found = capabilities(after("p.become('nobody')", "p.drop()"))
     assert found["Bnd"]
     assert {found[name] for name in ("Inh", "Prm", "Eff", "Amb")} == {0}
 
 
-def test_a_second_thread_would_keep_its_rights_so_dropping_is_refused() -> None:
+def test_drop_refuses_second_thread() -> None:
     line = "threading.Thread(target=time.sleep, args=(2,), daemon=True).start(); p.drop()"
     assert "before a second thread is started" in refused(line)
 
 
 @as_root
-def test_becoming_a_user_leaves_root_its_groups_and_its_capabilities_behind() -> None:
+def test_become_drops_groups_and_capabilities() -> None:
     nobody = pwd.getpwnam("nobody")
     status = after("os.setgroups([0, 4])", "p.become('nobody')")
     assert status["Uid"].split() == [str(nobody.pw_uid)] * 4
@@ -149,7 +149,7 @@ def test_becoming_a_user_leaves_root_its_groups_and_its_capabilities_behind() ->
 
 
 @as_root
-def test_a_sealed_process_stays_sealed_as_another_user() -> None:
+def test_become_keeps_the_seal() -> None:
     assert after("p.seal()", "p.become('nobody')")["owner"] == "0"
 
 
@@ -163,26 +163,26 @@ def test_only_root_becomes_someone_else() -> None:
     assert refused("p.become('nobody')", "p.become('root')").startswith("only root can become user 'root'; ")
 
 
-def test_a_user_that_does_not_exist_is_named() -> None:
+def test_unknown_user_is_named() -> None:
     with pytest.raises(SamepagedError, match="there is no user 'no such'; create it"):
         privileges.become("no such")
 
 
-def test_a_capability_that_does_not_exist_is_refused_before_anything_is_dropped() -> None:
-    before = privileges.held()
+def test_unknown_capability_drops_nothing() -> None:
+    before = privileges.effective_capabilities()
     with pytest.raises(ValueError, match="not a capability: SYS_PTRACE"):
         privileges.drop(["SYS_PTRACE", "CAP_CHOWN"])
-    assert privileges.held() == before
+    assert privileges.effective_capabilities() == before
 
 
-def test_what_is_held_is_what_the_kernel_says() -> None:
+def test_held_capabilities_match_proc() -> None:
     lines = Path("/proc/thread-self/status").read_text().splitlines()
     bits = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff"))
-    assert sum(1 << NAMES.index(name) for name in privileges.held()) == bits
+    assert sum(1 << NAMES.index(name) for name in privileges.effective_capabilities()) == bits
 
 
 @as_root
-def test_where_the_kernel_refuses_that_is_an_error_and_not_silence() -> None:
+def test_kernel_refusal_is_an_error() -> None:
     # In a user namespace without a mapping of groups nobody may change theirs (user_namespaces(7)).
     program = "import samepaged.privileges as p\ntry: p.become('nobody')\nexcept p.PrivilegeError as e: print(e)"
     command = ["unshare", "--user", "--map-root-user", sys.executable, "-I", "-c", program]
@@ -190,7 +190,7 @@ def test_where_the_kernel_refuses_that_is_an_error_and_not_silence() -> None:
     assert done.stdout.startswith("this process cannot become user 'nobody': ")
 
 
-def test_names_are_the_kernels_in_its_order() -> None:
+def test_capability_names_match_kernel() -> None:
     assert (NAMES.index("CAP_SETPCAP"), NAMES.index("CAP_SYS_PTRACE")) == (8, 19)
     assert NAMES[40] == "CAP_CHECKPOINT_RESTORE"
     assert issubclass(PrivilegeError, SamepagedError)

@@ -23,7 +23,7 @@ def promises(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_promise_names_a_test_that_there_is(page: str) -> None:
+def test_every_promise_has_a_test(page: str) -> None:
     rows = promises(page)
     assert rows
     for row in rows:
@@ -36,5 +36,5 @@ def test_every_promise_names_a_test_that_there_is(page: str) -> None:
             assert name in names, f"{page}: {path} has no {name}"
 
 
-def test_security_md_is_short_enough_to_be_read() -> None:
+def test_security_md_is_short() -> None:
     assert 3 < len(promises("SECURITY.md")) <= 12

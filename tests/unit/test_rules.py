@@ -57,18 +57,18 @@ def sections() -> list[str]:
     return re.findall(r"^## (.*)$", RUNBOOKS.read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def test_the_rules_ask_only_for_what_is_exported_or_recorded() -> None:
+def test_rules_use_existing_series() -> None:
     assert asked() - exported() - rules("record").keys() == set()
 
 
-def test_what_is_recorded_is_asked_for_and_is_named_level_metric_operation() -> None:
+def test_recorded_series_are_used() -> None:
     records = rules("record").keys()
 
     assert records <= asked()
     assert [name for name in records if not re.fullmatch(r"[a-z_]+:samepage_\w+:[a-z0-9]+", name)] == []
 
 
-def test_the_reasons_that_the_rules_name_are_counted_by_samepaged() -> None:
+def test_rules_use_existing_reasons() -> None:
     text = RULES.read_text(encoding="utf-8")
     named = {reason for matcher in re.findall(r'reason!?[=~]+"([^"]*)"', text) for reason in matcher.split("|")}
 
@@ -76,7 +76,7 @@ def test_the_reasons_that_the_rules_name_are_counted_by_samepaged() -> None:
     assert named <= {reason.value for reason in Reason if not reason.intended}
 
 
-def test_every_alert_says_how_severe_it_is_and_what_happened_to_whom() -> None:
+def test_alerts_have_severity_and_summary() -> None:
     for name, (alert,) in rules("alert").items():
         assert alert["labels"]["severity"] in {"critical", "warning"}, name
         for annotation in ("summary", "description"):
@@ -85,13 +85,13 @@ def test_every_alert_says_how_severe_it_is_and_what_happened_to_whom() -> None:
         assert "$labels.instance" in alert["annotations"]["description"], name
 
 
-def test_every_value_that_is_told_is_made_readable() -> None:
+def test_alert_values_are_formatted() -> None:
     for name, (alert,) in rules("alert").items():
         for text in alert["annotations"].values():
             assert not re.search(r"\$value(?! \| humanize)", text), name
 
 
-def test_every_alert_has_a_section_in_the_runbooks_and_leads_to_it() -> None:
+def test_alerts_link_to_runbooks() -> None:
     alerts = rules("alert")
 
     assert sorted(alerts) == sorted(sections())
@@ -99,20 +99,20 @@ def test_every_alert_has_a_section_in_the_runbooks_and_leads_to_it() -> None:
         assert alert["annotations"]["runbook_url"] == f"docs/operate/runbooks.md#{name.lower()}"
 
 
-def test_every_section_of_the_runbooks_says_what_it_means_what_to_look_at_and_what_to_do() -> None:
+def test_runbook_sections_are_complete() -> None:
     _, *bodies = re.split(r"^## ", RUNBOOKS.read_text(encoding="utf-8"), flags=re.MULTILINE)
     for body in bodies:
         assert re.findall(r"^\*\*(.*?)\*\*", body, re.MULTILINE) == ["It means", "Look at", "Do"], body
 
 
-def test_the_runbooks_queries_ask_only_for_what_is_exported() -> None:
+def test_runbook_queries_use_existing_series() -> None:
     named = set(re.findall(r"\bsamepage_\w+", RUNBOOKS.read_text(encoding="utf-8")))
     histogram = re.compile("_(sum|count|bucket)$")
 
     assert {name for name in named if name not in exported() and histogram.sub("", name) not in exported()} == set()
 
 
-def test_every_alert_is_shown_to_fire_and_to_be_silent() -> None:
+def test_alerts_have_firing_and_silent_tests() -> None:
     alerts = rules("alert").keys()
 
     assert cases().keys() == alerts

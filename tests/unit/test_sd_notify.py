@@ -31,24 +31,22 @@ def no_service_manager(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_assignments_arrive_as_one_message_of_lines(manager: socket.socket) -> None:
+def test_assignments_are_one_datagram(manager: socket.socket) -> None:
     sd_notify.notify("READY=1", "STATUS=three guests")
     assert manager.recv(4096) == b"READY=1\nSTATUS=three guests"
 
 
-def test_a_line_break_in_a_status_does_not_become_another_assignment(manager: socket.socket) -> None:
+def test_line_breaks_cannot_add_assignments(manager: socket.socket) -> None:
     sd_notify.notify("STATUS=scanning evil\nMAINPID=1", "WATCHDOG=1")
     assert manager.recv(4096) == b"STATUS=scanning evil MAINPID=1\nWATCHDOG=1"
 
 
-def test_a_name_that_is_not_unicode_is_sent_all_the_same(manager: socket.socket) -> None:
+def test_invalid_unicode_is_sent(manager: socket.socket) -> None:
     sd_notify.notify("STATUS=scanning \udcff")
     assert manager.recv(4096) == b"STATUS=scanning ?"
 
 
-def test_without_a_service_manager_nothing_is_sent_and_nothing_fails(
-    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_service_manager_is_ignored(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET")
     sd_notify.notify("READY=1")
     manager.settimeout(0)
@@ -62,9 +60,7 @@ def test_a_lost_socket_is_no_error(address: str, tmp_path: Path, monkeypatch: py
     sd_notify.notify("WATCHDOG=1")
 
 
-def test_a_service_manager_that_does_not_read_stops_nothing(
-    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stalled_service_manager_is_ignored(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sd_notify, "SEND_SECONDS", 0.01)
     sent = 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
@@ -80,14 +76,14 @@ def test_a_service_manager_that_does_not_read_stops_nothing(
     assert {manager.recv(16) for _ in range(sent)} == {b"x"}
 
 
-def test_the_watchdog_is_fed_twice_as_often_as_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watchdog_interval_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "60000000")
     assert sd_notify.watchdog_interval() == 30
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     assert sd_notify.watchdog_interval() == 30
 
 
-def test_another_process_is_not_the_one_that_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watchdog_of_other_process_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "60000000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getppid()))
     assert sd_notify.watchdog_interval() is None

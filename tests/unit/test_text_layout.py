@@ -11,18 +11,18 @@ ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()))
 
 
 @given(st.text())
-def test_what_is_valid_unicode_stays_as_it_is(text: str) -> None:
+def test_valid_unicode_is_unchanged(text: str) -> None:
     assert valid(text) == text
 
 
 @given(ANY_TEXT)
-def test_any_text_can_be_written_as_utf_8(text: str) -> None:
+def test_any_text_encodes_as_utf_8(text: str) -> None:
     assert valid(valid(text)) == valid(text)
     valid(text).encode("utf-8")
 
 
 @given(ANY_TEXT)
-def test_nothing_that_a_terminal_obeys_becomes_visible_text(text: str) -> None:
+def test_control_characters_are_escaped(text: str) -> None:
     assert printable(text).isprintable()
 
 
@@ -41,7 +41,7 @@ def test_control_characters_become_their_escapes(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-def test_wide_characters_take_two_columns_and_combining_marks_none() -> None:
+def test_column_widths_of_characters() -> None:
     assert [columns(text) for text in ("abc", "客", "e\u0301", "")] == [3, 2, 1, 0]
 
 
@@ -55,7 +55,7 @@ def test_wide_characters_take_two_columns_and_combining_marks_none() -> None:
         ("abcdef", 0, ""),
     ],
 )
-def test_a_long_name_keeps_its_start_and_its_end(text: str, width: int, shown: str) -> None:
+def test_elision_keeps_start_and_end(text: str, width: int, shown: str) -> None:
     assert elided(text, width) == shown
 
 

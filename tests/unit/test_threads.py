@@ -33,7 +33,7 @@ def test_a_worker_ends_after_its_target() -> None:
     assert not worker.is_alive()
 
 
-def test_a_worker_that_does_not_begin_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unstarted_worker_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a thread has no memory for its first object: the call that starts it has succeeded."""
     late: list[Callable[[], None]] = []
     monkeypatch.setattr(_thread, "start_new_thread", lambda function, _: late.append(function))
@@ -48,7 +48,7 @@ def test_a_worker_that_does_not_begin_is_given_up(monkeypatch: pytest.MonkeyPatc
     assert done == []
 
 
-def test_a_worker_without_a_thread_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_without_thread_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 

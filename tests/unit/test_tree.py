@@ -57,11 +57,11 @@ def test_daemon_files_have_at_most_500_lines() -> None:
     assert {str(path): lines for path, lines in lengths.items() if lines > LONGEST_LINES} == {}
 
 
-def test_no_file_names_a_path_of_a_developers_machine() -> None:
+def test_files_have_no_developer_paths() -> None:
     assert machine_paths(TREE) == []
 
 
-def test_a_path_of_a_developers_machine_is_seen(tmp_path: Path) -> None:
+def test_developer_path_is_detected(tmp_path: Path) -> None:
     home = "/" + "root/"
     (tmp_path / "notes.md").write_text(f"run\n`{home}bin/x`\n$(TOP){home} {{top}}{home} a{home}b")
     (tmp_path / ".venv").mkdir()

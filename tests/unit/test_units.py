@@ -85,17 +85,17 @@ DANGEROUS = """
 
 
 @pytest.mark.parametrize("right", sorted(GRANTED))
-def test_samepaged_is_granted_what_it_calls_on_qemu_s_domains(ask: Callable[..., str], right: str) -> None:
+def test_polkit_grants_required_actions(ask: Callable[..., str], right: str) -> None:
     assert ask(API + right) == "yes"
     assert ask(API + right, driver="LXC") == "no"
 
 
 @pytest.mark.parametrize("right", DANGEROUS)
-def test_samepaged_is_refused_everything_else_of_libvirt_s(ask: Callable[..., str], right: str) -> None:
+def test_polkit_refuses_other_actions(ask: Callable[..., str], right: str) -> None:
     assert ask(API + right) == "no"
 
 
-def test_every_action_that_this_machine_s_libvirt_knows_is_granted_or_refused(ask: Callable[..., str]) -> None:
+def test_polkit_covers_installed_actions(ask: Callable[..., str]) -> None:
     policy = Path("/usr/share/polkit-1/actions/org.libvirt.api.policy")
     if not policy.exists():
         pytest.skip("libvirt is not installed")
@@ -104,19 +104,19 @@ def test_every_action_that_this_machine_s_libvirt_knows_is_granted_or_refused(as
     assert {ask(action) for action in known} == {"yes", "no"}
 
 
-def test_libvirt_s_sockets_are_open_to_samepaged(ask: Callable[..., str]) -> None:
+def test_polkit_allows_libvirt_sockets(ask: Callable[..., str]) -> None:
     assert ask("org.libvirt.unix.manage", driver=None) == "yes"
     assert ask("org.libvirt.unix.monitor", driver=None) == "yes"
 
 
 @pytest.mark.parametrize("user", ["root", "samepaged-web", "nobody", "samepaged2"])
-def test_the_rule_says_nothing_about_other_users(ask: Callable[..., str], user: str) -> None:
+def test_polkit_ignores_other_users(ask: Callable[..., str], user: str) -> None:
     assert ask("org.libvirt.unix.manage", user=user, driver=None) == "not handled"
     assert ask(API + "domain.suspend", user=user) == "not handled"
 
 
 @pytest.mark.parametrize("action", ["org.freedesktop.systemd1.manage-units", "org.libvirtd.x", "x.org.libvirt.api.y"])
-def test_the_rule_says_nothing_about_what_is_not_libvirt_s(ask: Callable[..., str], action: str) -> None:
+def test_polkit_ignores_other_services(ask: Callable[..., str], action: str) -> None:
     assert ask(action) == "not handled"
 
 
@@ -136,12 +136,12 @@ class Unit:
 SCANNER, WEB = Unit("samepaged.service"), Unit("samepaged-web.service")
 
 
-def test_the_scanner_has_no_network_and_the_web_process_no_capability() -> None:
+def test_units_separate_network_and_capabilities() -> None:
     assert SCANNER.words("RestrictAddressFamilies") == {"AF_UNIX"}
     assert WEB.all("CapabilityBoundingSet") == WEB.all("AmbientCapabilities") == [""]
 
 
-def test_the_two_processes_are_of_two_users_and_meet_at_the_feed() -> None:
+def test_units_have_two_users() -> None:
     assert SCANNER.all("User") == ["samepaged"]
     assert WEB.all("User") == ["samepaged-web"]
     (scanner,), (web,) = SCANNER.all("ExecStart"), WEB.all("ExecStart")
@@ -149,7 +149,7 @@ def test_the_two_processes_are_of_two_users_and_meet_at_the_feed() -> None:
     assert Path(web.split()[-1]).parent == Path("/run") / WEB.all("RuntimeDirectory")[0]
 
 
-def test_what_was_left_suspended_is_looked_for_before_the_start_and_after_every_end() -> None:
+def test_unit_recovers_at_start_and_stop() -> None:
     # A start does not wait for a QEMU that hangs: the service itself goes on with its entry.
     for key, wait in (("ExecStartPre", ["--wait", "10"]), ("ExecStopPost", ["--wait", "20"])):
         (line,) = SCANNER.all(key)
@@ -159,13 +159,13 @@ def test_what_was_left_suspended_is_looked_for_before_the_start_and_after_every_
     assert SCANNER.all("RuntimeDirectoryPreserve") == ["yes"]
 
 
-def test_the_guard_has_time_to_wait_for_libvirt_before_it_is_killed() -> None:
+def test_stop_timeout_covers_the_guard() -> None:
     # The guard outlives a stop for as long as a QEMU hangs that may yet carry out a suspend call.
     assert SCANNER.all("KillMode") == ["process"]
     assert int(SCANNER.all("TimeoutStopSec")[0]) > 60
 
 
-def test_a_stop_that_waits_for_libvirt_does_not_keep_libvirt_from_starting() -> None:
+def test_stop_does_not_block_libvirt() -> None:
     # A unit is not started while one that is ordered after it is being stopped (systemd.unit(5), Before=).
     ordered = SCANNER.words("After") | WEB.words("After")
     assert {unit for unit in ordered if unit.startswith(("libvirtd", "virt"))} == set()

@@ -17,7 +17,7 @@ __all__ += ["add_seed", "argument_type", "check_seed", "quantity", "sample"]
 
 Value = TypeVar("Value")
 
-LARGEST_SAMPLE: Final = 1 << 16
+MAX_SAMPLE: Final = 1 << 16
 
 
 def argument_type(parse: Callable[[str], Value]) -> Callable[[str], Value]:
@@ -39,10 +39,10 @@ def quantity(parse: Callable[[object], Value]) -> Callable[[str], Value]:
 
 def sample(text: str) -> int:
     """The N of a sample of 1/N of the contents, as the type of an argument."""
-    value = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST_SAMPLE)) else 0
-    if value.bit_count() != 1 or value > LARGEST_SAMPLE:
+    value = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_SAMPLE)) else 0
+    if value.bit_count() != 1 or value > MAX_SAMPLE:
         raise argparse.ArgumentTypeError(
-            f"a sample is 1/N for N a power of two up to {LARGEST_SAMPLE}, not {text!r}; use 256, for one"
+            f"a sample is 1/N for N a power of two up to {MAX_SAMPLE}, not {text!r}; use 256, for one"
         )
     return value
 
@@ -109,9 +109,9 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_scan_arguments(parser: argparse.ArgumentParser, *, named: bool = False) -> None:
-    """The guests to scan, and how to scan them. If `named`, at least one guest is required."""
-    if named:
+def add_scan_arguments(parser: argparse.ArgumentParser, *, with_domains: bool = False) -> None:
+    """The guests to scan, and how to scan them. If `with_domains`, at least one guest is required."""
+    if with_domains:
         parser.add_argument("domains", metavar="DOMAIN", nargs="+", help="name or UUID of a guest")
     else:
         parser.add_argument(

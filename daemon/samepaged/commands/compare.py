@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from samepaged.analysis.study.comparison import compare
 from samepaged.commands import interface
 from samepaged.commands.arguments import add_json, add_out, add_seed, check_seed
-from samepaged.commands.study import begin_drawing, printed
+from samepaged.commands.study import begin_drawing, formatted_tables
 from samepaged.escape import valid
 from samepaged.traces.database import check_installed
 from samepaged.traces.survey import survey
@@ -52,5 +52,5 @@ class Command(interface.Command):
         if args.json:
             print(json.dumps(found.document(), indent=2))
         else:
-            print("\n".join(printed([found.table()], shutil.get_terminal_size().columns)))
+            print("\n".join(formatted_tables([found.table()], shutil.get_terminal_size().columns)))
         return 0

@@ -22,7 +22,7 @@ __all__ = ["Command"]
 
 # libvirt's calls wait for a busy domain for 30 s. An entry that is still open after that stays for the next start.
 WAIT_SECONDS: Final = 45.0
-LONGEST_WAIT_SECONDS: Final = 86_400
+MAX_WAIT_SECONDS: Final = 86_400
 
 
 class Command(interface.Command):
@@ -47,7 +47,7 @@ class Command(interface.Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Settle the entries, and return 1 if one is still open."""
-        if not 0 <= args.wait <= LONGEST_WAIT_SECONDS:
+        if not 0 <= args.wait <= MAX_WAIT_SECONDS:
             raise UsageError(f"--wait {args.wait:g} is not a number of seconds from 0 to a day", "use 45, for one")
         try:
             directory = load(args.config).runtime_directory

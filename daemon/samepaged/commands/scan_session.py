@@ -22,7 +22,7 @@ from samepaged.report.scan_table import Progress
 from samepaged.scan.attribution import AttributionSchedule, attribution_reports
 from samepaged.scan.clocks import Clocks, paused_times
 from samepaged.scan.guest import CircuitBreaker, GuestScanner
-from samepaged.scan.host import report, scan_all
+from samepaged.scan.host import analyse_host, scan_host
 
 if TYPE_CHECKING:
     import argparse
@@ -131,13 +131,13 @@ class ScanSession:
     def scan(self) -> HostScan:
         """Scan the guests once."""
         self._hypervisor.connect()
-        self._scanner.tidy(self._running)  # the guests of the previous scan
+        self._scanner.prune(self._running)  # the guests of the previous scan
         began = time.monotonic()
         with Progress(sys.stderr) as progress:
-            round_ = scan_all(self._hypervisor, self._config, self._scanner, self._names, progress.show)
+            round_ = scan_host(self._hypervisor, self._config, self._scanner, self._names, progress.show)
         self._scanned = round_.scanned
-        self._running = set(round_.running or round_.scanned)
-        return report(round_.scanned.values(), round_.skipped, round_.started, time.monotonic() - began)
+        self._running = set(round_.running_names or round_.scanned)
+        return analyse_host(round_.scanned.values(), round_.skipped, round_.started, time.monotonic() - began)
 
     def merging(self) -> Merging | None:
         """KSM's counters for the guests of the last scan; None if the kernel has no KSM."""
@@ -147,7 +147,7 @@ class ScanSession:
         """Suspended time of the guests of the last scan, by name."""
         return self._by_name(paused_times(self._clocks.ledger, self._scanned))
 
-    def answers(self, *, names: bool) -> dict[str, AttributionReport]:
+    def attribution_reports(self, *, names: bool) -> dict[str, AttributionReport]:
         """Page attribution of the guests of the last scan, by name."""
         return self._by_name(attribution_reports(self._scanned, names=names))
 

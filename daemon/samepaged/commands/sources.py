@@ -13,7 +13,7 @@ from samepaged.commands.scan_session import ScanSession, bound_by_drift, configu
 from samepaged.commands.trace_output import TraceOutput
 from samepaged.escape import printable
 from samepaged.memory.hashing import Interrupted
-from samepaged.report.attribution import sources_text
+from samepaged.report.attribution import attribution_text
 from samepaged.service.signals import Signals
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Command"]
 
 # Longest pause in seconds without a configuration file. The first prediction for a guest is several times too long.
-LONGEST_PAUSE: Final = 2.0
+MAX_PAUSE_SECONDS: Final = 2.0
 
 
 class Command(interface.Command):
@@ -37,7 +37,7 @@ class Command(interface.Command):
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of the command."""
-        add_scan_arguments(parser, named=True)
+        add_scan_arguments(parser, with_domains=True)
         add_json(parser, "print JSON: one object, or with several guests one object that holds all of them")
         parser.add_argument(
             "--no-names",
@@ -51,7 +51,7 @@ class Command(interface.Command):
         config = configured(args)
         if args.config is None:
             # The configuration has no limit of its own, and the guests are named.
-            longer = config.scan.model_copy(update={"max_pause": max(config.scan.max_pause, LONGEST_PAUSE)})
+            longer = config.scan.model_copy(update={"max_pause": max(config.scan.max_pause, MAX_PAUSE_SECONDS)})
             config = config.model_copy(update={"scan": longer})
         # sources.names limits stored results; this command prints names unless --no-names is given.
         asked = config.sources.model_copy(update={"enabled": True, "every": 1, "names": not args.no_names})
@@ -62,7 +62,7 @@ class Command(interface.Command):
                     config, args.domains, signals, keeping, sources=asked, bound=bound_by_drift(args)
                 ) as scans:
                     scan = scans.scan()
-                    answers = scans.answers(names=not args.no_names)
+                    answers = scans.attribution_reports(names=not args.no_names)
             except Interrupted:
                 return report_interrupted()
         if keeping is not None:
@@ -76,7 +76,7 @@ class Command(interface.Command):
             elif documents:
                 print(json.dumps(documents[0], indent=2))
         elif answers:
-            print("\n\n".join(sources_text(one) for one in answers.values()))
+            print("\n\n".join(attribution_text(one) for one in answers.values()))
         for skipped in scan.skipped:
             if skipped.reason.intended:  # it was asked for by its name all the same
                 print(f"samepaged: skipped: {printable(skipped.message)}", file=sys.stderr)

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from samepaged.analysis.study.table import Table
 
-__all__ = ["Command", "begin_drawing", "printed"]
+__all__ = ["Command", "begin_drawing", "formatted_tables"]
 
-_LEAST_WIDTH = 72
-_LEAST_NAME = 16
-_MOST_DRAWS = 1_000_000
+_MIN_WIDTH = 72
+_MIN_NAME_WIDTH = 16
+_MAX_DRAWS = 1_000_000
 
 
 class Command(interface.Command):
@@ -62,8 +62,8 @@ class Command(interface.Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Survey, study, and show it."""
-        if args.pairs is not None and not 1 <= args.pairs <= _MOST_DRAWS:
-            raise UsageError(f"--pairs {args.pairs} is no number of pairs", f"give one from 1 to {_MOST_DRAWS}")
+        if args.pairs is not None and not 1 <= args.pairs <= _MAX_DRAWS:
+            raise UsageError(f"--pairs {args.pairs} is no number of pairs", f"give one from 1 to {_MAX_DRAWS}")
         check_seed(args)
         check_installed()
         if args.out is not None:
@@ -77,7 +77,7 @@ class Command(interface.Command):
         if args.json:
             print(json.dumps(document(found), indent=2))
         else:
-            print("\n".join(printed(tables(found), shutil.get_terminal_size().columns)))
+            print("\n".join(formatted_tables(tables(found), shutil.get_terminal_size().columns)))
         return 0
 
 
@@ -94,15 +94,15 @@ def begin_drawing(directory: Path) -> None:
     prepare(directory)
 
 
-def printed(tables: Iterable[Table], width: int) -> Iterator[str]:
+def formatted_tables(tables: Iterable[Table], width: int) -> Iterator[str]:
     """Lines of at most `width` columns, as far as the numbers leave room for the names."""
     for number, table in enumerate(tables):
         if number:
             yield ""
-        yield from wrapped(f"{table.figure}: {table.title}", max(width, _LEAST_WIDTH), first="", rest="  ")
-        yield from _lines(table, max(width, _LEAST_WIDTH))
+        yield from wrapped(f"{table.figure}: {table.title}", max(width, _MIN_WIDTH), first="", rest="  ")
+        yield from _lines(table, max(width, _MIN_WIDTH))
         if table.note:
-            yield from wrapped(table.note, max(width, _LEAST_WIDTH), first="", rest="")
+            yield from wrapped(table.note, max(width, _MIN_WIDTH), first="", rest="")
 
 
 def _lines(table: Table, width: int) -> Iterator[str]:
@@ -112,7 +112,7 @@ def _lines(table: Table, width: int) -> Iterator[str]:
         room = width - sum(widths[table.names :]) - 2 * (len(widths) - 1)
         # A short name leaves its room to the longer ones.
         for left, at in enumerate(sorted(range(table.names), key=widths.__getitem__)):
-            widths[at] = min(widths[at], max(_LEAST_NAME, room // (table.names - left)))
+            widths[at] = min(widths[at], max(_MIN_NAME_WIDTH, room // (table.names - left)))
             room -= widths[at]
     rows = [[elided(cell, width) for cell, width in zip(line, widths, strict=True)] for line in lines]
     yield from aligned(rows, right=range(table.names, len(widths)))

@@ -35,15 +35,15 @@ class TraceOutput:
         try:
             write_trace(record, self._host, self._directory)
         except (SamepagedError, MemoryError) as error:
-            self._lost("trace", error)
+            self._report_failure("trace", error)
 
-    def owners(self, answers: AttributionReport, scanned_at: float) -> None:
+    def owners(self, report: AttributionReport, scanned_at: float) -> None:
         """Write the page owners beside a trace. `scanned_at`: start of its scan, in seconds since the epoch."""
         try:
-            write_owners(GuestAttribution(answers, scanned_at), self._host, self._directory)
+            write_owners(GuestAttribution(report, scanned_at), self._host, self._directory)
         except (SamepagedError, MemoryError) as error:
-            self._lost("owners", error)
+            self._report_failure("owners", error)
 
-    def _lost(self, what: str, error: Exception) -> None:
+    def _report_failure(self, what: str, error: Exception) -> None:
         self.failed = True
         print(f"samepaged: no {what}: {error or 'memory ran out'}", file=sys.stderr)

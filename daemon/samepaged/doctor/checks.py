@@ -58,7 +58,7 @@ def run_checks(path: Path | None, uri: str | None, *, verify_layout: bool) -> Do
     config, configuration = read_configuration(path)
     if uri is not None:
         config = config.model_copy(update={"libvirt": config.libvirt.model_copy(update={"uri": uri})})
-    held = privileges.held()
+    held = privileges.effective_capabilities()
     user = user_name(os.geteuid())
     kept = storage(config, user)
     kernel = [*host(config.scan, config.runtime_directory, held), *attribution(config.sources)]

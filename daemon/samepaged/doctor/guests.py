@@ -12,7 +12,7 @@ from samepaged.drift.budget import UNLIMITED, FixedBudget, hourly_limit
 from samepaged.errors import GuestError, HypervisorError, Reason, excluded
 from samepaged.formatting import seconds, size
 from samepaged.hypervisor.guest import check_links, describe, interruption
-from samepaged.memory.capture import AUTO, forecast, stands_in
+from samepaged.memory.capture import AUTO, forecast, is_substitute
 from samepaged.memory.reader import GuestMemory, ScanRequest
 from samepaged.memory.scan_state import ScanState
 
@@ -88,7 +88,7 @@ def scan_check(
     """A guest of so many bytes that would be scanned: how, how long it would stand still, why not in a better way."""
     backed = "" if forecast.backed is None else f" ({size(forecast.backed)} backed)"
     message = f"{size(memory)}{backed}, {forecast.mode}{_pauses(forecast, scan, paused=paused)}"
-    if stands_in(forecast.reader, AUTO):
+    if is_substitute(forecast.reader, AUTO):
         message += f", by a {forecast.reader}"
     if forecast.obstacle is not None:
         message += f"; no better, as {forecast.obstacle.text}"
@@ -100,7 +100,7 @@ def scan_check(
             return warning(NAME, message, f"set scan.max_drift to {clock.ppm}ppm or more, or scan.mode to live", name)
     if forecast.pause > scan.max_pause:
         return warning(NAME, message, f"set scan.mode: auto, or scan.max_pause above {seconds(forecast.pause)}", name)
-    if stands_in(forecast.reader, scan.reader):
+    if is_substitute(forecast.reader, scan.reader):
         remedy = f"set scan.reader: {forecast.reader}, if that is as it should be, or report this"
         return warning(NAME, message, remedy, name)
     if forecast.mode == "sliced" and scan.mode != "sliced":

@@ -87,17 +87,17 @@ class _Worker:
     def __init__(self, idle: deque[_Worker]) -> None:
         self._idle = idle
         self._call: Callable[[], None] | None = None
-        self._given = threading.Semaphore(0)
+        self._call_ready = threading.Semaphore(0)
         threads.Worker(self._run).start(CallNotMadeError)
 
     def make(self, call: Callable[[], None] | None) -> None:
         """Make a call; None ends the thread."""
         self._call = call
-        self._given.release()
+        self._call_ready.release()
 
     def _run(self) -> None:
         while True:
-            self._given.acquire()
+            self._call_ready.acquire()
             call, self._call = self._call, None
             if call is None:
                 return
@@ -112,13 +112,13 @@ class Calls:
     def __init__(self, beat: Callable[[], object] = lambda: None) -> None:
         self._beat = beat
         self._idle: deque[_Worker] = deque()
-        self._unanswered: list[threading.Event] = []
+        self._pending_calls: list[threading.Event] = []
 
     @property
     def unanswered(self) -> int:
         """The number of calls that timed out and have not returned since."""
-        self._unanswered = [returned for returned in self._unanswered if not returned.is_set()]
-        return len(self._unanswered)
+        self._pending_calls = [returned for returned in self._pending_calls if not returned.is_set()]
+        return len(self._pending_calls)
 
     def make(self, function: Callable[[], T], seconds: float, afterwards: Callable[[], object] = lambda: None) -> T:
         """Call `function` and give its result, or raise its exception. Raises CallTimeoutError after so many seconds;
@@ -140,7 +140,7 @@ class Calls:
             # A process that was stopped meanwhile (SIGSTOP) has not waited: the answer may be there already.
             left -= min(time.monotonic() - began, MAX_WAIT_SECONDS)
             if left <= 0 and call.give_up(afterwards):
-                self._unanswered.append(call.returned)
+                self._pending_calls.append(call.returned)
                 raise CallTimeoutError
         if call.error is not None:
             raise call.error
@@ -190,7 +190,7 @@ class LibvirtHypervisor:
         self._connection: Connection | None = None
         self._resumes = ResumeCounter()
         self._calls = Calls(self._stop)
-        self._use = threading.Lock()
+        self._use_lock = threading.Lock()
         self._in_use = False  # by a call without a bound
         self._pending_closes: list[Callable[[], object]] = []  # ends the connection of such a call
 
@@ -288,7 +288,7 @@ class LibvirtHypervisor:
 
     def close(self) -> None:
         """As in Hypervisor."""
-        with self._use:
+        with self._use_lock:
             in_use, end = self._in_use, self._detach()
             if end is not None and in_use:
                 self._pending_closes.append(end)
@@ -325,7 +325,7 @@ class LibvirtHypervisor:
         Reason.NO_ANSWER. With None it is made in the calling thread, without a bound.
         """
         try:
-            return self._without_bound(function) if seconds is None else self._bounded(function, seconds)
+            return self._call_unbounded(function) if seconds is None else self._call_bounded(function, seconds)
         except CallTimeoutError:
             raise GuestError(
                 Reason.NO_ANSWER,
@@ -336,7 +336,7 @@ class LibvirtHypervisor:
         except libvirt.libvirtError as error:
             raise libvirt_error(what, error, alive=self.alive, names_domain=names_domain) from error
 
-    def _bounded(self, function: Callable[[], T], seconds: float) -> T:
+    def _call_bounded(self, function: Callable[[], T], seconds: float) -> T:
         connection = self._connection
         try:
             return self._calls.make(function, seconds, connection.close if connection else lambda: None)
@@ -345,13 +345,13 @@ class LibvirtHypervisor:
                 self._replace()
             raise
 
-    def _without_bound(self, function: Callable[[], T]) -> T:
-        with self._use:
+    def _call_unbounded(self, function: Callable[[], T]) -> T:
+        with self._use_lock:
             self._in_use, native = True, self._native
         try:
             return function()
         finally:
-            with self._use:
+            with self._use_lock:
                 if self._native is native:
                     self._in_use = False
                 ends, self._pending_closes = self._pending_closes, []

@@ -79,7 +79,7 @@ class ResumeCounter:
     def __init__(self) -> None:
         self._events: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
-        self._most_others: Counter[str] = Counter()
+        self._max_others: Counter[str] = Counter()
         self._event = threading.Condition()
 
     def count_event(self, uuid: str) -> None:
@@ -99,14 +99,14 @@ class ResumeCounter:
     def wait_for_event(self, uuid: str) -> None:
         """Wait, after our own resume, for its event, and with it for each event before it."""
         with self._event:
-            self._event.wait_for(lambda: self._others(uuid) >= self._most_others[uuid], EVENT_SECONDS)
+            self._event.wait_for(lambda: self._others(uuid) >= self._max_others[uuid], EVENT_SECONDS)
         time.sleep(NEXT_EVENT_SECONDS)  # if that was another client's event, ours is behind it
 
     def by_others(self, uuid: str) -> bool:
         """Whether another client has resumed the domain since this was last asked."""
         others = self._others(uuid)
-        more = others > self._most_others[uuid]
-        self._most_others[uuid] = max(others, self._most_others[uuid])
+        more = others > self._max_others[uuid]
+        self._max_others[uuid] = max(others, self._max_others[uuid])
         return more
 
     def _others(self, uuid: str) -> int:

@@ -56,7 +56,7 @@ class ProcessTable:
     def __init__(self, proc: Path = PROC) -> None:
         self._proc = proc
         self._pids: dict[str, list[int]] = {}
-        self._listed: float | None = None
+        self._listed_at: float | None = None
 
     def find(self, name: str, uuid: str) -> QemuProcess:
         """The process that was started with the domain's UUID. Raises GuestError."""
@@ -85,7 +85,7 @@ class ProcessTable:
 
     def _outdated(self, uuid: str) -> bool:
         """Whether a new list may have a process that this one lacks."""
-        return self._listed is None or uuid in self._pids or time.monotonic() - self._listed >= REFRESH_SECONDS
+        return self._listed_at is None or uuid in self._pids or time.monotonic() - self._listed_at >= REFRESH_SECONDS
 
     def _list(self) -> None:
         self._pids = {}
@@ -96,7 +96,7 @@ class ProcessTable:
         for pid in pids:
             for uuid in self._uuids(pid):
                 self._pids.setdefault(uuid, []).append(pid)
-        self._listed = time.monotonic()
+        self._listed_at = time.monotonic()
 
     def _verified(self, pid: int, uuid: str) -> QemuProcess | None:
         """The process, if it has the UUID on its command line."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from samepaged.memory.reader import Capture, Forecast, GuestControl, GuestMemory, Reader, ScanRequest
     from samepaged.memory.scan_state import ScanState
 
-__all__ = ["AUTO", "AUTO_READERS", "READERS", "candidates", "capture", "forecast", "needs_process", "stands_in"]
+__all__ = ["AUTO", "AUTO_READERS", "READERS", "candidates", "capture", "forecast", "is_substitute", "needs_process"]
 
 # The value of scan.reader under which AUTO_READERS are tried in order, until one finds the guest's memory.
 AUTO: Final = "auto"
@@ -93,6 +93,6 @@ def needs_process(name: str) -> bool:
     return any(reader.needs_process for reader in candidates(name))
 
 
-def stands_in(used: str, name: str) -> bool:
+def is_substitute(used: str, name: str) -> bool:
     """Whether the reader `used` is a substitute for the preferred one under the value `name` of scan.reader."""
     return used != candidates(name)[0].name

@@ -42,8 +42,8 @@ __all__ = [
     "hash_copied_pages",
 ]
 
-SMALLEST_PAGE: Final = 512
-LARGEST_SEED: Final = 2**64 - 1
+MIN_PAGE_BYTES: Final = 512
+MAX_SEED: Final = 2**64 - 1
 
 # Pages read between two looks at `stop` (64 MiB): ten milliseconds or so. Coming back to Python takes microseconds.
 STEP_PAGES: Final = 16384
@@ -280,10 +280,10 @@ def _in_steps(step: Callable[[int, int, memoryview], None], pages: int, threads:
 
 
 def _check(page_size: int, seed: int, most: int | None = None) -> None:
-    if page_size < SMALLEST_PAGE or page_size & (page_size - 1) or (most is not None and page_size > most):
+    if page_size < MIN_PAGE_BYTES or page_size & (page_size - 1) or (most is not None and page_size > most):
         up_to = "" if most is None else f" and at most {most}"
-        raise ValueError(f"a page size must be a power of two of at least {SMALLEST_PAGE}{up_to}, not {page_size}")
-    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"a page size must be a power of two of at least {MIN_PAGE_BYTES}{up_to}, not {page_size}")
+    if not 0 <= seed <= MAX_SEED:
         raise ValueError("a seed must be from 0 to 2**64 - 1")
 
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_refusals: Final = itertools.count()  # next() of it is one step, however many threads take it
+_failure_count: Final = itertools.count()  # next() of it is one step, however many threads take it
 
 
 def locked_buffer(size: int) -> memoryview:
@@ -43,7 +43,7 @@ def locked_buffer(size: int) -> memoryview:
 
 def _say_unlocked(error: int) -> None:
     """Say it once, whichever thread is the first: where it is refused, it is refused for each buffer."""
-    if next(_refusals) == 0:
+    if next(_failure_count) == 0:
         log.warning(
             "memory for what is read of guests cannot be locked (%s): the host may swap it out; raise the limit "
             "(LimitMEMLOCK= in the unit, `ulimit -l` in a shell) to 2 MiB for each of scan.threads and 2 MiB more",

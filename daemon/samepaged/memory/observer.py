@@ -34,15 +34,15 @@ class PageAccess:
 
     def __init__(self, ram: ProcessRam, residency: Residency | None = None) -> None:
         self._ram = ram
-        self._known_residency = residency
+        self._cached_residency = residency
         self.copied = 0
 
     @property
     def _residency(self) -> Residency:
         # Most scans have a NullObserver, which never needs it.
-        if self._known_residency is None:
-            self._known_residency = self._ram.look()
-        return self._known_residency
+        if self._cached_residency is None:
+            self._cached_residency = self._ram.look()
+        return self._cached_residency
 
     @property
     def pages(self) -> int:

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from samepaged.memory.process_ram import ProcessRam
     from samepaged.memory.reader import Pause
 
-__all__ = ["COPY_TOO_LONG", "DoesNotConverge", "Precopy", "Verification"]
+__all__ = ["PAUSE_TOO_SHORT_FOR_COPY", "DoesNotConverge", "Precopy", "Verification"]
 
-COPY_TOO_LONG: Final = (
+PAUSE_TOO_SHORT_FOR_COPY: Final = (
     "copying for it would have made the pause longer than scan.max_pause, or than scan.max_drift leaves"
 )
 
@@ -215,7 +215,7 @@ class Precopy:
             return
         written = self._written(look)
         if needed + self.throughput.copying_seconds(self.observer.expected_copies(written)) > self.max_pause:
-            self.observer.decline(COPY_TOO_LONG)
+            self.observer.decline(PAUSE_TOO_SHORT_FOR_COPY)
             self.throughput.reconsider_copying()
             yield
             return

@@ -28,7 +28,7 @@ from samepaged.memory.modes import (
     total_pause_seconds,
 )
 from samepaged.memory.observer import PageAccess
-from samepaged.memory.precopy import COPY_TOO_LONG, DoesNotConverge, Precopy, Verification
+from samepaged.memory.precopy import PAUSE_TOO_SHORT_FOR_COPY, DoesNotConverge, Precopy, Verification
 from samepaged.memory.process_ram import ProcessRam
 from samepaged.memory.ram_location import locate_ram, merge_obstacle, read_smaps
 from samepaged.memory.reader import Capture, Forecast, PauseMeter
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from samepaged.memory.reader import GuestControl, GuestMemory, ScanRequest
     from samepaged.memory.scan_state import ScanState
 
-__all__ = ["BUSY", "ProcessReader", "fit_request", "forecast_scan", "plan_scan"]
+__all__ = ["GUEST_BUSY", "ProcessReader", "fit_request", "forecast_scan", "plan_scan"]
 
-BUSY: Final = FallbackReason("busy", "the guest writes faster than it can be read within max_pause")
-CLAIMED: Final = FallbackReason("claimed", "another samepaged is reading it by its soft-dirty bits")
-DISTRUSTED: Final = FallbackReason("distrusted", "its soft-dirty bits were found to miss writes")
+GUEST_BUSY: Final = FallbackReason("busy", "the guest writes faster than it can be read within max_pause")
+LOCK_HELD: Final = FallbackReason("claimed", "another samepaged is reading it by its soft-dirty bits")
+MISSED_WRITES: Final = FallbackReason("distrusted", "its soft-dirty bits were found to miss writes")
 
 
 class ProcessReader:
@@ -92,7 +92,7 @@ def forecast_scan(ram: ProcessRam, guest: GuestMemory, request: ScanRequest, sta
     snapshot = _snapshot_seconds(ram, throughput)
     chosen = plan_scan(ram, guest, request, state)
     if chosen.mode == "precopy" and _precopy_seconds(ram, throughput) > max_pause:
-        chosen = _busy_plan(ram, request, throughput, BUSY)
+        chosen = _busy_plan(ram, request, throughput, GUEST_BUSY)
     obstacle = chosen.fallback
     if obstacle is None and request.config.mode == "auto" and chosen.mode == "snapshot":
         # A snapshot that others paused the guest for, or that is short, is the best mode; any other explains itself.
@@ -180,7 +180,7 @@ def _precopy_seconds(ram: ProcessRam, throughput: ThroughputModel) -> float:
 
 def _precopy_obstacle(ram: ProcessRam, guest: GuestMemory, state: ScanState) -> FallbackReason | None:
     found = softdirty.obstacle(ram.pid, ram.mappings, vfio=guest.vfio)
-    return DISTRUSTED if found is None and state.distrusted else found
+    return MISSED_WRITES if found is None and state.distrusted else found
 
 
 @dataclass(slots=True)
@@ -245,16 +245,16 @@ class _ProcessScan:
             try:
                 pages = self._precopy(earlier)
             except (DoesNotConverge, LockHeld) as error:
-                reason = CLAIMED if isinstance(error, LockHeld) else BUSY
+                reason = LOCK_HELD if isinstance(error, LockHeld) else GUEST_BUSY
                 chosen = _busy_plan(self.ram, self.request, self.state.throughput, reason)
         if pages is None:
             if chosen.mode == "sliced" and self.request.one_instant:
-                raise self._too_long()
+                raise self._pause_error()
             pages = self._read(chosen.mode)
         digest = PageDigest(pages, PAGE_SIZE)
         return Capture(digest, chosen.mode, ProcessReader.name, self.ram.bytes_read, chosen.fallback)
 
-    def _too_long(self) -> GuestError:
+    def _pause_error(self) -> GuestError:
         seconds = _snapshot_seconds(self.ram, self.state.throughput)
         return GuestError(
             Reason.TOO_LONG,
@@ -290,8 +290,8 @@ class _ProcessScan:
         bounds = (self._max_pause, self._budget.remaining_seconds())
         if not paused and any(alone <= bound < alone + copying for bound in bounds):
             if self.request.one_instant:
-                raise self._too_long()
-            self.observer.decline(COPY_TOO_LONG)
+                raise self._pause_error()
+            self.observer.decline(PAUSE_TOO_SHORT_FOR_COPY)
             throughput.reconsider_copying()
             copying = 0.0
         expected = alone + copying

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessMemory", "copy_process"]
 
-LARGEST_ADDRESS: Final = 2**64 - 1
+MAX_ADDRESS: Final = 2**64 - 1
 # Each may be a range of its own, and a call takes no more than 1024 of them (IOV_MAX).
 CALL_PAGES: Final = 1024
 
@@ -108,5 +108,5 @@ class ProcessMemory:
 
 
 def _check(addresses: NDArray[np.uint64]) -> None:
-    if np.any(addresses % PAGE_SIZE) or np.any(addresses > LARGEST_ADDRESS - PAGE_SIZE):
+    if np.any(addresses % PAGE_SIZE) or np.any(addresses > MAX_ADDRESS - PAGE_SIZE):
         raise ValueError("an address is not the address of a page")

@@ -145,7 +145,7 @@ def _runs(vmas: Sequence[Vma]) -> Iterator[list[Vma]]:
         yield run
 
 
-def _could_be_ram(vma: Vma) -> bool:
+def _may_be_ram(vma: Vma) -> bool:
     special = vma.inode == 0 and vma.path.startswith("[") and not vma.path.startswith("[anon")
     return vma.perms.startswith("rw-") and not special
 
@@ -195,24 +195,24 @@ def _mapping(found: _Part) -> RamMapping:
     )
 
 
-def _best(runs: Sequence[list[Vma]], size: int, wanted: int) -> list[RamMapping]:
+def _best_mappings(runs: Sequence[list[Vma]], size: int, count: int) -> list[RamMapping]:
     ranked = sorted(((part.rank(), part) for run in runs for part in _parts(run, size)), key=lambda r: r[0])
     ranked.reverse()
-    if len(ranked) < wanted:
+    if len(ranked) < count:
         raise GuestError(
             Reason.LAYOUT,
             f"QEMU has {len(ranked)} mappings of {formatting.size(size)} that could be the guest's RAM, its XML "
-            f"{wanted}",
+            f"{count}",
             "use `--reader dump`",
         )
-    if len(ranked) > wanted and ranked[wanted - 1][0] == ranked[wanted][0]:
+    if len(ranked) > count and ranked[count - 1][0] == ranked[count][0]:
         raise GuestError(
             Reason.LAYOUT,
             f"QEMU has more mappings of {formatting.size(size)} than RAM blocks, and they look alike",
             "use `--reader dump`",
         )
     # QEMU allocates blocks in the order of the guest's addresses, and the kernel hands out addresses downwards.
-    return [_mapping(part) for part in sorted((part for _, part in ranked[:wanted]), key=lambda p: -p.start)]
+    return [_mapping(part) for part in sorted((part for _, part in ranked[:count]), key=lambda p: -p.start)]
 
 
 def locate_ram(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, ...]:
@@ -221,8 +221,8 @@ def locate_ram(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, 
     """
     # Without flags (a text of maps, not of smaps) there is only the size to go by.
     flagged = any(vma.flags for vma in vmas)
-    runs = list(_runs([vma for vma in vmas if _could_be_ram(vma) and (RAM_FLAG in vma.flags or not flagged)]))
-    found = {size: _best(runs, size, wanted) for size, wanted in Counter(blocks).items()}
+    runs = list(_runs([vma for vma in vmas if _may_be_ram(vma) and (RAM_FLAG in vma.flags or not flagged)]))
+    found = {size: _best_mappings(runs, size, count) for size, count in Counter(blocks).items()}
     mappings = tuple(found[size].pop(0) for size in blocks)
     ordered = sorted(mappings, key=lambda mapping: mapping.start)
     if any(a.start + a.size > b.start for a, b in pairwise(ordered)):

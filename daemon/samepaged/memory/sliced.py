@@ -28,7 +28,7 @@ NAP_SECONDS: Final = 0.05
 # The shortest slice that is worth a suspension, as a part of what suspending and resuming take.
 MIN_SLICE_RATIO: Final = 0.5
 # Seconds that a scan which has used up its drift budget waits for pauses to leave the hour.
-LONGEST_WAIT_SECONDS: Final = 5.0
+MAX_WAIT_SECONDS: Final = 5.0
 
 
 def read_sliced(
@@ -48,7 +48,7 @@ def read_sliced(
     digest = np.empty(ram.pages, dtype=np.uint64)
     first = 0
     while True:
-        seconds = min(SLICE_RATIO * max_pause, _left(budget, overhead, stop) - overhead)
+        seconds = min(SLICE_RATIO * max_pause, _remaining_budget(budget, overhead, stop) - overhead)
         with pause(overhead + seconds) as held:
             began = time.monotonic()  # not before: what precedes the suspension takes nothing of the guest
             while first < ram.pages and time.monotonic() - began < seconds:
@@ -57,22 +57,22 @@ def read_sliced(
                 first = last
         if first >= ram.pages:
             return digest
-        _rest(held.seconds * (1 / max_duty - 1), stop)
+        _sleep(held.seconds * (1 / max_duty - 1), stop)
 
 
-def _left(budget: DriftBudget, overhead: float, stop: Callable[[], bool]) -> float:
+def _remaining_budget(budget: DriftBudget, overhead: float, stop: Callable[[], bool]) -> float:
     """The seconds that the budget has left, after a short wait if that gains a slice."""
     slice_ = (1 + MIN_SLICE_RATIO) * overhead
     if (left := budget.remaining_seconds()) > slice_:
         return left
     wait = budget.seconds_until(slice_)
-    if wait > LONGEST_WAIT_SECONDS:
+    if wait > MAX_WAIT_SECONDS:
         raise budget_error(budget, slice_)
-    _rest(wait, stop)
+    _sleep(wait, stop)
     return max(budget.remaining_seconds(), slice_)
 
 
-def _rest(seconds: float, stop: Callable[[], bool]) -> None:
+def _sleep(seconds: float, stop: Callable[[], bool]) -> None:
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         if stop():

@@ -70,7 +70,7 @@ def supported() -> bool:
         return not cleared & SOFT_DIRTY and bool(written & SOFT_DIRTY)
 
 
-def _may_clear(pid: int) -> bool:
+def _can_clear(pid: int) -> bool:
     try:
         os.close(os.open(f"/proc/{pid}/clear_refs", os.O_WRONLY))
     except PermissionError:
@@ -94,7 +94,7 @@ def obstacle(pid: int, mappings: Sequence[RamMapping], *, vfio: bool) -> Fallbac
         return FallbackReason("vfio", "a device of the host is passed through (VFIO): its writes set no soft-dirty bit")
     if not supported():
         return FallbackReason("kernel", "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)")
-    if not _may_clear(pid):
+    if not _can_clear(pid):
         return FallbackReason(
             "permission", "soft-dirty bits may not be cleared by this user; CAP_DAC_OVERRIDE allows it"
         )
@@ -115,16 +115,18 @@ def changed_pages(entries: NDArray[np.uint64], digest: NDArray[np.uint64], *, me
     the pages that look unchanged is read at each such scan (precopy.Verification), and `scan.still_ksm` closes it.
     """
     # A few of many pages, mostly, and only they are looked at closely: the guest is suspended meanwhile.
-    at = np.flatnonzero(((entries & (PRESENT | EXCLUSIVE | SOFT_DIRTY)) != (PRESENT | EXCLUSIVE)) | _unread(digest))
+    at = np.flatnonzero(
+        ((entries & (PRESENT | EXCLUSIVE | SOFT_DIRTY)) != (PRESENT | EXCLUSIVE)) | _unread_pages(digest)
+    )
     entry, known = entries[at], digest[at]
     not_exclusive = (entry & EXCLUSIVE) == 0
     doubtful = not_exclusive if merging else not_exclusive & (known != ZERO)
     found = np.zeros(len(entries), dtype=np.bool_)
-    found[at] = ((entry & PRESENT) != 0) & (((entry & SOFT_DIRTY) != 0) | _unread(known) | doubtful)
+    found[at] = ((entry & PRESENT) != 0) & (((entry & SOFT_DIRTY) != 0) | _unread_pages(known) | doubtful)
     return found
 
 
-def _unread(digest: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def _unread_pages(digest: NDArray[np.uint64]) -> NDArray[np.bool_]:
     return digest <= SWAPPED_PAGE
 
 

@@ -65,7 +65,7 @@ RELOAD_SUCCESSFUL: Final = Metric(
     Unit.TRUTH,
     "Whether the last load of the configuration succeeded: 1 or 0. After a failure the old one stays in force.",
     example="samepage_config_last_reload_successful == 0",
-    values=lambda snapshot: {(): snapshot.config.successful},
+    values=lambda snapshot: {(): snapshot.config.last_load_successful},
 )
 RELOAD_SUCCESS: Final = Metric(
     GAUGE,
@@ -74,12 +74,12 @@ RELOAD_SUCCESS: Final = Metric(
     Unit.EPOCH,
     "When the configuration in force was loaded, in seconds of the Unix epoch.",
     example="changes(samepage_config_last_reload_success_timestamp_seconds[1d])",
-    values=lambda snapshot: {(): snapshot.config.loaded},
+    values=lambda snapshot: {(): snapshot.config.loaded_at},
 )
 
 
 def _of_limits(value: Callable[[ScanConfig], float]) -> Callable[[Snapshot], dict[tuple[()], float]]:
-    return lambda snapshot: {} if snapshot.limits is None else {(): value(snapshot.limits)}
+    return lambda snapshot: {} if snapshot.scan_config is None else {(): value(snapshot.scan_config)}
 
 
 MAX_PAUSE: Final = Metric(
@@ -113,7 +113,7 @@ SCAN_INTERVAL: Final = Metric(
 
 def _of_traces(value: Callable[[TraceStats], float]) -> Callable[[Snapshot], dict[tuple[()], float]]:
     """The value of the trace recorder; none if the daemon does not record traces."""
-    return lambda snapshot: {} if snapshot.recording is None else {(): value(snapshot.recording)}
+    return lambda snapshot: {} if snapshot.trace_stats is None else {(): value(snapshot.trace_stats)}
 
 
 TRACES_WRITTEN: Final = Metric(

@@ -109,7 +109,7 @@ def _largest_pairs(snapshot: Snapshot) -> dict[tuple[str, str], int]:
     if snapshot.latest is None:
         return {}
     report = snapshot.latest.report
-    largest = heapq.nlargest(snapshot.export.pairs, report.pairs, key=attrgetter("inter_sharing_pages"))
+    largest = heapq.nlargest(snapshot.export_config.pairs, report.pairs, key=attrgetter("inter_sharing_pages"))
     return {pair.domains: pair.inter_sharing_pages * report.page_size for pair in largest}
 
 

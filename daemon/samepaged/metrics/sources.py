@@ -19,11 +19,11 @@ OTHER: Final = "other"
 
 
 def _involved(snapshot: Snapshot, owners: Callable[[AttributionReport], Sequence[Owner]]) -> dict[tuple[str, str], int]:
-    """Bytes of sharing by domain and owner, of the `series.sources` most involved owners of each guest."""
+    """Bytes of sharing by domain and owner, of the `series.attributions` most involved owners of each guest."""
     return {
         (domain, owner.name): owner.sharing_pages * PAGE_SIZE
-        for domain, one in snapshot.by_name(snapshot.sources).items()
-        for owner in owners(one.answers)[: snapshot.attribution.top]
+        for domain, one in snapshot.by_name(snapshot.attributions).items()
+        for owner in owners(one.report)[: snapshot.attribution_config.top]
         if owner.sharing_pages
     }
 
@@ -43,10 +43,10 @@ SOURCE_SHARING: Final = Metric(
 
 def _split(snapshot: Snapshot) -> dict[tuple[str, str], float]:
     values: dict[tuple[str, str], float] = {}
-    for domain, one in snapshot.by_name(snapshot.sources).items():
-        report = one.answers
+    for domain, one in snapshot.by_name(snapshot.attributions).items():
+        report = one.report
         sharing = [owner for owner in report.kinds if owner.sharing_pages]
-        shown = [owner for owner in report.kinds[: snapshot.attribution.top] if owner.sharing_pages]
+        shown = [owner for owner in report.kinds[: snapshot.attribution_config.top] if owner.sharing_pages]
         values |= {(domain, owner.name): owner.split_pages * PAGE_SIZE for owner in shown}
         if len(shown) < len(sharing):
             rest = report.sharing_pages - sum(owner.split_pages for owner in shown)
@@ -71,7 +71,7 @@ def _of_names(
     owners: Callable[[AttributionReport], Sequence[Owner]],
 ) -> Callable[[Snapshot], dict[tuple[str, str], int]]:
     """Bytes of sharing by domain and name, if the configuration allows names as labels."""
-    return lambda snapshot: _involved(snapshot, owners) if snapshot.attribution.name_labels else {}
+    return lambda snapshot: _involved(snapshot, owners) if snapshot.attribution_config.name_labels else {}
 
 
 SOURCE_PROCESS: Final = Metric(
@@ -101,7 +101,7 @@ SOURCE_LABELLED: Final = Metric(
     Unit.RATIO,
     "Of the guest's pages that are in use, the part whose kind is known; 0 where no Linux kernel was found in it.",
     example="samepage_source_labelled_ratio < 0.9",
-    values=of_guests(lambda snapshot: snapshot.sources, lambda one: one.answers.labelled_ratio),
+    values=of_guests(lambda snapshot: snapshot.attributions, lambda one: one.report.labelled_ratio),
 )
 SOURCE_LAST: Final = Metric(
     GAUGE,
@@ -110,5 +110,5 @@ SOURCE_LAST: Final = Metric(
     Unit.EPOCH,
     "When the scan began whose pages these owners are of.",
     example="time() - samepage_source_last_scan_timestamp_seconds",
-    values=of_guests(lambda snapshot: snapshot.sources, lambda one: one.scanned),
+    values=of_guests(lambda snapshot: snapshot.attributions, lambda one: one.scanned_at),
 )

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Attribution", "GuestRow", "OwnerRow", "OwnerTable", "attribution"]
 
 _OPEN_GUESTS: Final = 25
-_MOST_GUESTS: Final = 200
-_MOST_OWNERS: Final = 8
-_MOST_COPIED: Final = 5
+_MAX_GUESTS: Final = 200
+_MAX_OWNERS: Final = 8
+_MAX_COPIED_PAGES: Final = 5
 # The colours of the bars: class in the style sheet, name, and kinds of pages. All other kinds are the kernel's.
 _COLOURS: Final = (
     ("from-process", "memory of processes", ("heap", "stack", "anonymous", "private_file", "shmem")),
@@ -56,14 +56,14 @@ class OwnerTable:
 
 @dataclass(frozen=True, slots=True)
 class GuestRow:
-    """The attribution of a guest: `shared` in bytes, `scanned` in seconds of the Unix epoch."""
+    """The attribution of a guest: `shared` in bytes, `scanned_at` in seconds of the Unix epoch."""
 
     name: str
     shared: int
     bar: Bar
     kernel: str | None
     labelled_ratio: float
-    scanned: float
+    scanned_at: float
     note: str | None
     tables: tuple[OwnerTable, ...]
     most_copied: tuple[CopiedPage, ...]
@@ -87,11 +87,11 @@ def attribution(found: Mapping[GuestId, GuestAttribution], scan_started: float) 
     """The section on page attribution; None if no guest has one."""
     if not found:
         return None
-    ordered = sorted(found.values(), key=lambda one: (-one.answers.sharing_pages, one.answers.domain))
-    rows = tuple(map(_guest, ordered[:_MOST_GUESTS]))
+    ordered = sorted(found.values(), key=lambda one: (-one.report.sharing_pages, one.report.domain))
+    rows = tuple(map(_guest, ordered[:_MAX_GUESTS]))
     return Attribution(
         guests=len(found),
-        kinds=_kinds([one.answers for one in found.values()]),
+        kinds=_kinds([one.report for one in found.values()]),
         first=rows[:_OPEN_GUESTS],
         later=rows[_OPEN_GUESTS:],
         scan_started=scan_started,
@@ -110,13 +110,13 @@ def _kinds(reports: Sequence[AttributionReport]) -> tuple[OwnerRow, ...]:
     whole = sum(report.sharing_pages for report in reports)
     return tuple(
         OwnerRow(name.replace("_", " "), pages * PAGE_SIZE, _ratio(pages, whole), _ratio(split[name], whole))
-        for name, pages in involved.most_common(_MOST_OWNERS)
+        for name, pages in involved.most_common(_MAX_OWNERS)
         if pages
     )
 
 
 def _guest(attributed: GuestAttribution) -> GuestRow:
-    report = attributed.answers
+    report = attributed.report
     owners = (
         ("kinds of pages", "kind", report.kinds),
         ("processes", "process", report.processes),
@@ -128,14 +128,14 @@ def _guest(attributed: GuestAttribution) -> GuestRow:
         bar=_bar(report),
         kernel=report.kernel,
         labelled_ratio=report.labelled_ratio,
-        scanned=attributed.scanned,
+        scanned_at=attributed.scanned_at,
         note=report.note,
         tables=tuple(
             OwnerTable(caption, heading, rows)
             for caption, heading, listed in owners
             if (rows := _owners(listed or (), report.sharing_pages))
         ),
-        most_copied=report.most_copied[:_MOST_COPIED],
+        most_copied=report.most_copied[:_MAX_COPIED_PAGES],
     )
 
 
@@ -158,7 +158,7 @@ def _owners(owners: Iterable[Owner], sharing_pages: int) -> tuple[OwnerRow, ...]
             _ratio(one.sharing_pages, sharing_pages),
             _ratio(one.split_pages, sharing_pages),
         )
-        for one in ordered[:_MOST_OWNERS]
+        for one in ordered[:_MAX_OWNERS]
     )
 
 

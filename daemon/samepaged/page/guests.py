@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["GroupRow", "GuestRow", "Guests", "groups", "guests"]
 
 _OPEN_ROWS: Final = 25
-_MOST_ROWS: Final = 1000
+_MAX_ROWS: Final = 1000
 _LEGEND: Final = (
     ("duplicate", "duplicate: self-sharing"),
     ("shared", "distinct, shared with others"),
@@ -88,7 +88,7 @@ def guests(
     ordered = sorted(scan.report.guests, key=lambda guest: (-_sharing(guest), guest.name))
     rows = tuple(
         _row(guest, result, scan, merging, limits, paused.get(result.guest_id))
-        for guest in ordered[:_MOST_ROWS]
+        for guest in ordered[:_MAX_ROWS]
         for result in (scans[guest.name],)
     )
     drawn = {segment.kind for row in rows for segment in row.bar.segments}
@@ -111,7 +111,7 @@ def groups(scan: HostScan) -> Sequence[GroupRow]:
     )
     return tuple(
         GroupRow(group.name, group.self_sharing_pages * page, group.inter_sharing_pages * page)
-        for group in ordered[:_MOST_ROWS]
+        for group in ordered[:_MAX_ROWS]
     )
 
 

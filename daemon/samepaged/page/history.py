@@ -24,7 +24,7 @@ _DAY_SECONDS: Final = 86400
 _PLOT_WIDTH: Final = 1000.0
 _PLOT_HEIGHT: Final = 200
 _TICK_HOURS: Final = (1 / 60, 1 / 12, 0.25, 0.5, 1, 2, 3, 6, 12, 24)
-_MOST_TICKS: Final = 6
+_MAX_TICKS: Final = 6
 _GAP_INTERVALS: Final = 4
 _KINDS: Final = ("duplicate", "shared", "zeros")
 
@@ -85,7 +85,7 @@ def history(points: Sequence[HistoryPoint]) -> History | None:
     """The section on the last day. `points` are the scans, oldest first; None without a scan."""
     if not points:
         return None
-    recent = [point for point in points if point.ended > points[-1].ended - _DAY_SECONDS]
+    recent = [point for point in points if point.ended_at > points[-1].ended_at - _DAY_SECONDS]
     return History(
         first=recent[0],
         last=recent[-1],
@@ -99,11 +99,11 @@ def history(points: Sequence[HistoryPoint]) -> History | None:
 
 def thinned(points: Sequence[HistoryPoint], most: int) -> list[HistoryPoint]:
     """At most `most` of `points` and the last: the one with least sharing in each stretch of time, as drops matter."""
-    first, last = points[0].ended, points[-1].ended
+    first, last = points[0].ended_at, points[-1].ended_at
     stretch = max((last - first) / most, 1e-9)
     lowest: dict[int, HistoryPoint] = {}
     for point in points[:-1]:
-        at = min(int((point.ended - first) / stretch), most - 1)
+        at = min(int((point.ended_at - first) / stretch), most - 1)
         if at not in lowest or _total(point) < _total(lowest[at]):
             lowest[at] = point
     return [*lowest.values(), points[-1]]
@@ -115,10 +115,10 @@ def _total(point: HistoryPoint) -> int:
 
 def _chart(points: Sequence[HistoryPoint]) -> Chart:
     top, values = _scale(max(max(_total(point) + point.zero, point.merged or 0) for point in points))
-    first, last = points[0].ended, points[-1].ended
+    first, last = points[0].ended_at, points[-1].ended_at
 
     def x(point: HistoryPoint) -> float:
-        return _PLOT_WIDTH * (point.ended - first) / (last - first or 1)
+        return _PLOT_WIDTH * (point.ended_at - first) / (last - first or 1)
 
     def y(value: float) -> float:
         return _PLOT_HEIGHT * (1 - value / top)
@@ -169,7 +169,7 @@ def _without_gaps(points: Sequence[HistoryPoint]) -> Iterator[list[HistoryPoint]
     """Runs of `points` without gaps: an interval far above the median has no scans, and the chart shows nothing."""
     if not points:
         return
-    intervals = [later.ended - point.ended for point, later in pairwise(points)]
+    intervals = [later.ended_at - point.ended_at for point, later in pairwise(points)]
     longest = _GAP_INTERVALS * median(intervals) if intervals else 0.0
     run = [points[0]]
     for point, interval in zip(points[1:], intervals, strict=True):
@@ -193,7 +193,7 @@ def _scale(most: int) -> tuple[float, list[tuple[float, str]]]:
 
 
 def _ticks(first: float, last: float) -> Iterator[Tick]:
-    step = next((3600 * h for h in _TICK_HOURS if (last - first) / (3600 * h) <= _MOST_TICKS), _DAY_SECONDS)
+    step = next((3600 * h for h in _TICK_HOURS if (last - first) / (3600 * h) <= _MAX_TICKS), _DAY_SECONDS)
     at = math.ceil(first / step) * step
     while at <= last:
         place = (at - first) / (last - first or 1)

@@ -65,7 +65,7 @@ class Operation:
     next_scan: float | None
     suspended_most: SuspendedMost | None
     scanned: bool
-    ended: float = 0.0
+    ended_at: float = 0.0
     duration_seconds: float = 0.0
     guests: int = 0
     skipped: int = 0
@@ -81,14 +81,14 @@ class Operation:
 
 def problems(snapshot: Snapshot, now: float) -> Problems:
     """The problems at `now` (Unix epoch)."""
-    scan, limits = snapshot.latest, snapshot.limits
+    scan, limits = snapshot.latest, snapshot.scan_config
     overdue = None
     if scan is not None and limits is not None:
         age = now - _ended(scan)
         overdue = age if age > _OVERDUE_INTERVALS * limits.interval + scan.duration_seconds else None
     return Problems(
         libvirt_down=not snapshot.libvirt_up,
-        config_loaded=None if snapshot.config.successful else snapshot.config.loaded,
+        config_loaded=None if snapshot.config.last_load_successful else snapshot.config.loaded_at,
         never_scanned=scan is None,
         overdue_seconds=overdue,
         interval_seconds=0.0 if limits is None else limits.interval,
@@ -123,7 +123,7 @@ def totals(scan: HostScan) -> Totals:
 
 def operation(snapshot: Snapshot) -> Operation:
     """The times of the scans, and their effect on the guests."""
-    scan, limits = snapshot.latest, snapshot.limits
+    scan, limits = snapshot.latest, snapshot.scan_config
     most = _suspended_most(snapshot, limits)
     if scan is None:
         return Operation(snapshot.next_scan, most, scanned=False)
@@ -131,7 +131,7 @@ def operation(snapshot: Snapshot) -> Operation:
         snapshot.next_scan,
         most,
         scanned=True,
-        ended=_ended(scan),
+        ended_at=_ended(scan),
         duration_seconds=scan.duration_seconds,
         guests=len(scan.scans),
         skipped=len(scan.skipped),

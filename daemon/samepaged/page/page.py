@@ -83,8 +83,8 @@ class Page:
 
 
 def _sections(snapshot: Snapshot, scan: HostScan) -> tuple[_Section, ...]:
-    guest_rows = guests(scan, snapshot.merging, snapshot.limits, snapshot.paused)
-    attributed = attribution(snapshot.sources, scan.started)
+    guest_rows = guests(scan, snapshot.merging, snapshot.scan_config, snapshot.paused)
+    attributed = attribution(snapshot.attributions, scan.started)
     return (
         _Section("ksm", "KSM", "ksm.html", ksm(scan, snapshot.merging)),
         _Section("history", "The last day", "history.html", history(snapshot.history)),

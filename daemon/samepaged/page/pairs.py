@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cell", "HeatMap", "MapRow", "PairRow", "Pairs", "pairs"]
 
-_MOST_MAP_GUESTS: Final = 24
+_MAX_MAP_GUESTS: Final = 24
 _TABLE_ROWS: Final = 10
 _STEPS: Final = 5
 _LABELLED_CELLS_GUESTS: Final = 4
@@ -112,13 +112,13 @@ def _heat_map(found: Sequence[PairSharing], page_size: int) -> HeatMap:
 
 
 def _in_largest_pairs(ordered: Sequence[PairSharing]) -> list[str]:
-    """The guests in the largest pairs, at most `_MOST_MAP_GUESTS`. `ordered` begins with the largest pair."""
+    """The guests in the largest pairs, at most `_MAX_MAP_GUESTS`. `ordered` begins with the largest pair."""
     chosen: dict[str, None] = {}
     for pair in ordered:
         new = [name for name in pair.domains if name not in chosen]
-        if len(chosen) + len(new) <= _MOST_MAP_GUESTS:
+        if len(chosen) + len(new) <= _MAX_MAP_GUESTS:
             chosen.update(dict.fromkeys(new))
-        if len(chosen) == _MOST_MAP_GUESTS:
+        if len(chosen) == _MAX_MAP_GUESTS:
             break
     return list(chosen)
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Fallback", "Skipped", "SkippedRow", "fallbacks", "skipped"]
 
-_MOST_ROWS: Final = 500
-_MOST_NAMES: Final = 12
+_MAX_ROWS: Final = 500
+_MAX_NAMES: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def skipped(scan: HostScan, failures: Mapping[tuple[GuestId, Reason], int]) -> S
             one.message,
             0 if one.guest_id is None else failures.get((one.guest_id, one.reason), 0),
         )
-        for one in ordered[:_MOST_ROWS]
+        for one in ordered[:_MAX_ROWS]
     )
     return Skipped(rows, len(ordered))
 
@@ -77,9 +77,9 @@ def fallbacks(scan: HostScan) -> tuple[Fallback, ...]:
         Fallback(
             code,
             reason,
-            tuple(concerned[:_MOST_NAMES]),
-            max(len(concerned) - _MOST_NAMES, 0),
+            tuple(concerned[:_MAX_NAMES]),
+            max(len(concerned) - _MAX_NAMES, 0),
             len(concerned) if len(concerned) == len(scan.scans) > 1 else None,
         )
-        for (code, reason), concerned in list(names.items())[:_MOST_ROWS]
+        for (code, reason), concerned in list(names.items())[:_MAX_ROWS]
     )

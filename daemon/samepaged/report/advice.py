@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Advice"]
 
 SCHEMA: Final = 1
-MOST_NAMES: Final = 3
-LONGEST_NAME: Final = 24
+MAX_NAMES: Final = 3
+MAX_NAME_COLUMNS: Final = 24
 # KSM merges a page when it finds it unchanged a second time: within so many seconds it should have been through.
-GOOD_PASS: Final = 900.0
+MAX_PASS_SECONDS: Final = 900.0
 # Below so much of the guests' memory, and of it in bytes, nobody should turn it on.
 WORTH_RATIO: Final = 0.02
 WORTH_BYTES: Final = 64 << 20
@@ -66,16 +66,16 @@ class Advice:
         """The guests whose memory cannot be merged, by the word for why, those that lose most first."""
         words = {one.name: one.merge_obstacle for one in self.scan.scans}
         found: defaultdict[str, list[GuestSharing]] = defaultdict(list)
-        for guest in self._ranked():
+        for guest in self._ranked_guests():
             word = words[guest.name]
             if word is not None:
                 found[word].append(guest)
         return dict(found)
 
-    def _ranked(self) -> list[GuestSharing]:
+    def _ranked_guests(self) -> list[GuestSharing]:
         return sorted(self.scan.report.guests, key=lambda guest: (-self.pages[guest.name], guest.name))
 
-    def _across(self) -> int:
+    def _cross_group_pages(self) -> int:
         """Pages of the sharing that only guests of different groups have with each other."""
         report = self.scan.report
         return report.inter_sharing_pages - sum(group.inter_sharing_pages for group in report.groups)
@@ -100,12 +100,12 @@ class Advice:
         )
         yield self._verdict()
         yield self._state()
-        if names := self._names([guest for guest in self._ranked() if self.pages[guest.name]]):
+        if names := self._names([guest for guest in self._ranked_guests() if self.pages[guest.name]]):
             yield f"Most to merge: {names}"
         for word, guests in self._obstacles.items():
             yield f"In the way: {SHORT_OBSTACLES.get(word, word)}: {self._names(guests)}"
         yield from self._cost()
-        if (across := self._across()) > 0:
+        if (across := self._cross_group_pages()) > 0:
             yield f"Mind: {self._size(across)} is shared across groups; between tenants that is a side channel."
 
     def _verdict(self) -> str:
@@ -138,19 +138,19 @@ class Advice:
             f"Cost: KSM reads {size(int(rate * self._page))}/s (pages_to_scan={host.pages_to_scan}): two passes of "
             f"{duration(attended / rate)} to merge"
         )
-        if attended / rate > 2 * GOOD_PASS:
-            enough = math.ceil(attended / GOOD_PASS * host.sleep_milliseconds / 1000 / 100) * 100
-            yield f"  pages_to_scan={enough} would make that {duration(GOOD_PASS)}, for more of a processor"
+        if attended / rate > 2 * MAX_PASS_SECONDS:
+            enough = math.ceil(attended / MAX_PASS_SECONDS * host.sleep_milliseconds / 1000 / 100) * 100
+            yield f"  pages_to_scan={enough} would make that {duration(MAX_PASS_SECONDS)}, for more of a processor"
 
     def _size(self, pages: int) -> str:
         return size(pages * self._page)
 
     def _names(self, guests: list[GuestSharing]) -> str:
         shown = [
-            f"{elided(printable(guest.name), LONGEST_NAME)} ({self._size(self.pages[guest.name])})"
-            for guest in guests[:MOST_NAMES]
+            f"{elided(printable(guest.name), MAX_NAME_COLUMNS)} ({self._size(self.pages[guest.name])})"
+            for guest in guests[:MAX_NAMES]
         ]
-        more = len(guests) - MOST_NAMES
+        more = len(guests) - MAX_NAMES
         return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
     def document(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class Advice:
             "memory_pages": sum(guest.memory_pages for guest in report.guests),
             "self_sharing_pages": report.self_sharing_pages,
             "inter_sharing_pages": report.inter_sharing_pages,
-            "across_groups_pages": self._across(),
+            "across_groups_pages": self._cross_group_pages(),
             "zero_pages": scan.backed_zero_pages,
             "potential_pages": scan.potential_pages,
             "attainable_pages": scan.attainable_pages,
@@ -180,7 +180,7 @@ class Advice:
                     "merged_pages": None if (process := merged[guest.name]) is None else process.merged_pages,
                     "obstacle": words[guest.name],
                 }
-                for guest in self._ranked()
+                for guest in self._ranked_guests()
             ],
             "skipped": [one.document() for one in scan.skipped],
         }

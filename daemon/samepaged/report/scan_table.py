@@ -31,9 +31,9 @@ _MODE_WIDTH: Final = 8
 _MARK: Final = "*"  # of a guest that was scanned in another way than preferred
 _DEVICE_MARK: Final = "+"  # of a guest to which a passed-through device may have written meanwhile
 _DEVICE_NOTE: Final = "a passed-through device may have written meanwhile; not of one instant"
-_MOST_PAIRS: Final = 5
-_MOST_PAUSED: Final = 3
-_LEAST_WIDTH: Final = 72
+_MAX_PAIRS: Final = 5
+_MAX_PAUSED_GUESTS: Final = 3
+_MIN_WIDTH: Final = 72
 
 
 def table(scan: HostScan, width: int = 80, paused: Mapping[str, PausedTime] | None = None) -> str:
@@ -42,7 +42,7 @@ def table(scan: HostScan, width: int = 80, paused: Mapping[str, PausedTime] | No
     there are several, the largest pairs, which guests were scanned in another way than preferred (in their rows, the
     mode has a mark) and why, the mark of guests to which a device may have written meanwhile, and what was skipped.
     """
-    width = max(width, _LEAST_WIDTH)
+    width = max(width, _MIN_WIDTH)
     parts = (
         _guests(scan, width),
         _totals(scan),
@@ -113,7 +113,7 @@ def _totals(scan: HostScan) -> Iterator[str]:
 
 
 def _paused(paused: Mapping[str, PausedTime], width: int) -> Iterator[str]:
-    worst = heapq.nsmallest(_MOST_PAUSED, paused.items(), key=lambda item: (-item[1].ratio, item[0]))
+    worst = heapq.nsmallest(_MAX_PAUSED_GUESTS, paused.items(), key=lambda item: (-item[1].ratio, item[0]))
     if shown := [(name, time) for name, time in worst if time.ratio]:
         yield "suspended  of the last hour  guest"
         for name, time in shown:
@@ -149,7 +149,7 @@ def _groups(scan: HostScan, width: int) -> Iterator[str]:
 
 
 def _pairs(scan: HostScan, width: int) -> Iterator[str]:
-    pairs = heapq.nlargest(_MOST_PAIRS, scan.report.pairs, key=attrgetter("inter_sharing_pages"))
+    pairs = heapq.nlargest(_MAX_PAIRS, scan.report.pairs, key=attrgetter("inter_sharing_pages"))
     if shown := [pair for pair in pairs if pair.inter_sharing_pages]:
         yield "inter-VM  largest pairs"
         room = width - 13

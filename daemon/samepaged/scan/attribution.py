@@ -26,75 +26,77 @@ __all__ = ["AttributionSchedule", "attribution_reports", "visible_attribution"]
 
 log = logging.getLogger(__name__)
 
-# What is found of a guest waits, with its digest, until all guests are scanned.
-BYTES_A_PAGE: Final = 32
+# The attribution of a guest stays in memory, with its digest, until all guests are scanned.
+RESULT_BYTES_PER_PAGE: Final = 32
 
 
 class AttributionSchedule:
-    """By the configuration; what is kept of a guest is of one process of it, and is used for no other guest.
+    """Selects the guests with page attribution in each round, and keeps a kernel cache per QEMU process.
 
-    Of a round no more are asked than `sources.memory_limit` has room for what is found of them, one at least; the
-    others are late, and come first in the next round.
+    A round attributes only as many guests as `sources.memory_limit` has room for their results, one at least. The
+    others are deferred, and come first in the next round.
     """
 
     def __init__(self, config: SourcesConfig) -> None:
         self._config = config
-        self._known: dict[GuestId, GuestKernelCache] = {}
-        # Bytes that the result of each guest takes: of the late guests, and of those of them that are still to come in
-        # this round.
-        self._late: dict[GuestId, int] = {}
-        self._first: dict[GuestId, int] = {}
-        self._seen: set[GuestId] = set()
-        self._taken = 0
+        self._kernel_caches: dict[GuestId, GuestKernelCache] = {}
+        # Bytes of each guest's result: of the deferred guests, and of the deferred guests that this round has still to
+        # visit.
+        self._deferred_bytes: dict[GuestId, int] = {}
+        self._reserved_bytes: dict[GuestId, int] = {}
+        self._visited: set[GuestId] = set()
+        self._result_bytes = 0
 
-    def begin(self) -> None:
-        """A round begins, however the one before has ended."""
-        # Not those whose scans fail before they are asked for here: room that is kept for them is nobody's.
-        self._first = {guest_id: takes for guest_id, takes in self._late.items() if guest_id in self._seen}
-        self._seen.clear()
-        self._taken = 0
+    def begin_round(self) -> None:
+        """Begin a round, also after one that failed."""
+        # Guests that did not reach `open_session` in the last round get no reservation: it would stay unused.
+        self._reserved_bytes = {
+            guest_id: size for guest_id, size in self._deferred_bytes.items() if guest_id in self._visited
+        }
+        self._visited.clear()
+        self._result_bytes = 0
 
     def change(self, config: SourcesConfig) -> None:
         """From now on, by this configuration."""
         if not config.enabled or config.btf_directory != self._config.btf_directory:
-            self._known.clear()
+            self._kernel_caches.clear()
         self._config = config
 
-    def attend(self, guest: Guest, scans: int, stop: Callable[[], bool]) -> AttributionSession | None:
-        """Who attends a guest's next scan, of which so many were made before; None where it is not due."""
+    def open_session(self, guest: Guest, scans: int, stop: Callable[[], bool]) -> AttributionSession | None:
+        """Session for a guest's next scan, None if that has no attribution. `scans` counts its earlier scans."""
         config = self._config
-        late = guest.guest_id in self._late
-        self._first.pop(guest.guest_id, None)
-        self._seen.add(guest.guest_id)
+        late = guest.guest_id in self._deferred_bytes
+        self._reserved_bytes.pop(guest.guest_id, None)
+        self._visited.add(guest.guest_id)
         if not config.enabled or (scans % config.every and not late):
             return None
-        takes = guest.xml.memory // PAGE_SIZE * BYTES_A_PAGE
-        spoken_for = self._taken + (0 if late else sum(self._first.values()))
-        if spoken_for and spoken_for + takes > config.memory_limit:
-            self._late[guest.guest_id] = takes
+        needed = guest.xml.memory // PAGE_SIZE * RESULT_BYTES_PER_PAGE
+        committed = self._result_bytes + (0 if late else sum(self._reserved_bytes.values()))
+        if committed and committed + needed > config.memory_limit:
+            self._deferred_bytes[guest.guest_id] = needed
             return None
-        self._late.pop(guest.guest_id, None)
-        self._taken += takes
-        known = self._known.get(guest.guest_id)
+        self._deferred_bytes.pop(guest.guest_id, None)
+        self._result_bytes += needed
+        known = self._kernel_caches.get(guest.guest_id)
         if known is None or known.start_time != guest.process.start_time:
-            known = self._known[guest.guest_id] = GuestKernelCache(guest.process.start_time)
+            known = self._kernel_caches[guest.guest_id] = GuestKernelCache(guest.process.start_time)
         boot = guest.xml.memory - sum(size for _, size in guest.xml.dimms)
         dimms = [RamRegion(start, size) for start, size in guest.xml.dimms]
         try:
             found = list(ram_maps(guest.xml.machine, boot, dimms))
         except ValueError:
             found = []
-        told = found and all(start >= 0 for start, _ in guest.xml.dimms)
-        attendant = AttributionSession(
-            known, found if told else [RamMap((RamRegion(0, guest.xml.memory),))], config, stop
+        located = found and all(start >= 0 for start, _ in guest.xml.dimms)
+        session = AttributionSession(
+            known, found if located else [RamMap((RamRegion(0, guest.xml.memory),))], config, stop
         )
-        if not told:
-            attendant.decline("where its memory devices lie is not told")
-        return attendant
+        if not located:
+            session.decline("where its memory devices lie is not told")
+        return session
 
     def forget(self, running: Collection[GuestId]) -> None:
         """Forget guests other than these."""
-        for kept in (self._known, self._late):
+        for kept in (self._kernel_caches, self._deferred_bytes):
             for guest_id in kept.keys() - set(running):
                 del kept[guest_id]
 
@@ -131,4 +133,4 @@ def visible_attribution(
         return {}
     if config.names:
         return sources
-    return {guest_id: replace(one, answers=one.answers.without_names()) for guest_id, one in sources.items()}
+    return {guest_id: replace(one, report=one.report.without_names()) for guest_id, one in sources.items()}

@@ -28,7 +28,7 @@ __all__ = ["ClockSync", "Clocks", "paused_times"]
 log = logging.getLogger(__name__)
 
 # Each agent that does not answer occupies one of libvirtd's workers (max_workers is 20): other clients need them, too.
-MOST_UNDER_WAY: Final = 4
+MAX_AGENT_CALLS: Final = 4
 
 
 def paused_times(ledger: PauseLedger, guests: Iterable[GuestId]) -> dict[GuestId, PausedTime]:
@@ -43,7 +43,7 @@ class Clocks:
         self.ledger = PauseLedger()
         self.sync = ClockSync()
         self._guests: tuple[GuestId, ...] = ()
-        self._waiting: set[GuestId] = set()
+        self._over_budget: set[GuestId] = set()
 
     def round_ended(self, running: Iterable[GuestId], skipped: Iterable[SkippedGuest]) -> None:
         """Take over the guests that run, and log the beginning of each wait for the drift budget once."""
@@ -53,9 +53,9 @@ class Clocks:
             for one in skipped
             if one.guest_id is not None and one.reason is Reason.DRIFT_BUDGET
         }
-        for guest_id in refused.keys() - self._waiting:
+        for guest_id in refused.keys() - self._over_budget:
             log.info("not scanned until it fits the drift budget: %s", refused[guest_id])
-        self._waiting = set(refused)
+        self._over_budget = set(refused)
 
     def add_settled(self, settled: ResolvedEntry) -> None:
         """Count the time for which a guest with an open journal entry was seen suspended (any thread)."""
@@ -76,26 +76,26 @@ class ClockSync:
     def __init__(self, connect: Callable[[str], Hypervisor] = LibvirtHypervisor) -> None:
         self._connect = connect
         self._lock = threading.Lock()
-        self._under_way: dict[GuestId, threads.Worker] = {}
+        self._calls: dict[GuestId, threads.Worker] = {}
         self._failed: set[GuestId] = set()
 
     def request(self, guest_id: GuestId, name: str) -> None:
         """Ask the agent of a guest that runs. Returns at once."""
         work = threads.Worker(partial(self._sync, guest_id, name))
         with self._lock:
-            if guest_id in self._under_way or len(self._under_way) >= MOST_UNDER_WAY:
+            if guest_id in self._calls or len(self._calls) >= MAX_AGENT_CALLS:
                 return
-            self._under_way[guest_id] = work
+            self._calls[guest_id] = work
         try:
             work.start(HypervisorError)
         except HypervisorError as error:
-            self._ended(guest_id, name, error)
+            self._finish_call(guest_id, name, error)
 
     def wait(self, seconds: float) -> None:
         """Wait for the calls that are under way, for at most so many seconds."""
         deadline = time.monotonic() + seconds
         with self._lock:
-            threads_ = list(self._under_way.values())
+            threads_ = list(self._calls.values())
         for thread in threads_:
             thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -108,9 +108,9 @@ class ClockSync:
         try:
             self._set_time(guest_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, the guest's next call must not wait for it
-            self._ended(guest_id, name, error)
+            self._finish_call(guest_id, name, error)
         else:
-            self._ended(guest_id, name, None)
+            self._finish_call(guest_id, name, None)
 
     def _set_time(self, guest_id: GuestId) -> None:
         hypervisor = self._connect(guest_id.uri)
@@ -120,7 +120,7 @@ class ClockSync:
         finally:
             hypervisor.close()
 
-    def _ended(self, guest_id: GuestId, name: str, error: Exception | None) -> None:
+    def _finish_call(self, guest_id: GuestId, name: str, error: Exception | None) -> None:
         with self._lock:
             first = error is not None and guest_id not in self._failed
             if error is None:
@@ -135,4 +135,4 @@ class ClockSync:
                 error,
             )
         with self._lock:
-            self._under_way.pop(guest_id, None)
+            self._calls.pop(guest_id, None)

@@ -15,7 +15,7 @@ from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.guest import Guest, check_links, describe
 from samepaged.hypervisor.qemu_process import ProcessTable
 from samepaged.ksm import process_merging
-from samepaged.memory.capture import capture, stands_in
+from samepaged.memory.capture import capture, is_substitute
 from samepaged.memory.modes import ThroughputModel
 from samepaged.memory.reader import Capture, GuestControl, GuestMemory, ScanRequest
 from samepaged.memory.scan_state import ScanState, limit_memory
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CircuitBreaker", "GuestScanner"]
 
-FAILURES: Final = 3
-LEFT_ALONE: Final = 3600.0
+MAX_FAILED_SCANS: Final = 3
+OPEN_SECONDS: Final = 3600.0
 # How much longer than the longest pause one may take before it counts as too long: hosts are busy at times.
-TOLERANCE: Final = 1.5
+MAX_PAUSE_RATIO: Final = 1.5
 
 
 @dataclass
@@ -55,36 +55,36 @@ class CircuitBreaker:
     """
 
     _failures: dict[GuestId, int] = field(default_factory=dict)
-    _until: dict[GuestId, float] = field(default_factory=dict)
+    _open_until: dict[GuestId, float] = field(default_factory=dict)
 
     def check(self, guest_id: GuestId, name: str, now: float) -> None:
         """Raise GuestError if the guest is to be left alone now."""
-        left = self._until.get(guest_id, now) - now
+        left = self._open_until.get(guest_id, now) - now
         if left > 0:
             raise GuestError(
                 Reason.LEFT_ALONE,
-                f"is left alone for {left / 60:.0f} more minutes: in its last {FAILURES} scans a pause failed or took "
-                "much longer than scan.max_pause",
+                f"is left alone for {left / 60:.0f} more minutes: in its last {MAX_FAILED_SCANS} scans a pause failed "
+                "or took much longer than scan.max_pause",
                 "raise that, or set scan.mode to auto",
                 domain=name,
             )
-        self._until.pop(guest_id, None)
+        self._open_until.pop(guest_id, None)
 
-    def note(self, guest_id: GuestId, now: float, *, failed: bool, longest_pause: float, max_pause: float) -> bool:
-        """A scan of the guest ended, in which suspending it `failed` or not. Whether it is left alone from now on."""
-        if not failed and longest_pause <= TOLERANCE * max_pause:
+    def record(self, guest_id: GuestId, now: float, *, failed: bool, longest_pause: float, max_pause: float) -> bool:
+        """Record a scan: `failed` if suspending the guest failed. Returns whether the breaker is now open."""
+        if not failed and longest_pause <= MAX_PAUSE_RATIO * max_pause:
             self._failures.pop(guest_id, None)
             return False
         self._failures[guest_id] = self._failures.get(guest_id, 0) + 1
-        if self._failures[guest_id] < FAILURES:
+        if self._failures[guest_id] < MAX_FAILED_SCANS:
             return False
         del self._failures[guest_id]
-        self._until[guest_id] = now + LEFT_ALONE
+        self._open_until[guest_id] = now + OPEN_SECONDS
         return True
 
     def forget(self, running: AbstractSet[GuestId]) -> None:
         """Forget the guests that are gone."""
-        for kept in (self._failures, self._until):
+        for kept in (self._failures, self._open_until):
             for guest_id in kept.keys() - running:
                 del kept[guest_id]
 
@@ -95,10 +95,9 @@ log = logging.getLogger(__name__)
 class GuestScanner:
     """Scans guests, one after another: never are two suspended at once. Keeps what makes the next scan cheaper.
 
-    `record` is handed each scan, once the guest runs on; `attribution` says which of them ask whose the pages are;
+    `record` receives each scan after the guest resumed; `attribution` selects the scans with page attribution;
     `one_instant` is as in ScanRequest. The ledger in `clocks` counts the pauses; with `bound` they keep to
-    scan.max_drift.
-    `has_open_entry` says whether an open journal entry names the guest with a UUID.
+    scan.max_drift. `has_open_entry` returns whether an open journal entry names the guest with a UUID.
     """
 
     def __init__(
@@ -128,7 +127,7 @@ class GuestScanner:
         self._max_drift = config.scan.max_drift if bound else 1.0
         self._config = config
         self._hashing = hashing
-        self._kept = kept
+        self._scan_states = kept
         self._processes = ProcessTable()
         self._multiples = [size for size in config.scan.page_sizes if size > PAGE_SIZE]
 
@@ -142,7 +141,7 @@ class GuestScanner:
         check_links(guest, self._config.scan.mode, self._config.scan.macvtap)
         if self._breaker is not None:
             self._breaker.check(guest.guest_id, guest.name, time.monotonic())
-        kept = self._keeping(guest)
+        kept = self._scan_state(guest)
         pauses = [] if pauses is None else pauses
         suspender = Suspender(
             self._hypervisor, guest, self._guard, self._config.scan.max_pause, self._hashing.stop, pauses
@@ -151,10 +150,10 @@ class GuestScanner:
             self._clocks.ledger.refresh()
             suspender.account = self._clocks.ledger.account(guest.uuid, self._max_drift)
         attribution = self._attribution
-        attendant = None if attribution is None else attribution.attend(guest, kept.scans, suspender.stop)
+        session = None if attribution is None else attribution.open_session(guest, kept.scans, suspender.stop)
         try:
-            with audit.logged(guest.name, guest.uuid, suspender) as logged, attendant or nullcontext():
-                scanned = self._scan(guest, kept, suspender, attendant)
+            with audit.logged(guest.name, guest.uuid, suspender) as logged, session or nullcontext():
+                scanned = self._scan(guest, kept, suspender, session)
                 logged.mode = scanned.scan.mode
         finally:
             self._sync_clock(guest, suspender)
@@ -179,20 +178,20 @@ class GuestScanner:
             )
 
     def _scan(
-        self, guest: Guest, kept: ScanState, suspender: Suspender, attendant: AttributionSession | None
+        self, guest: Guest, kept: ScanState, suspender: Suspender, session: AttributionSession | None
     ) -> ScannedGuest:
         known, pauses = kept.digest, suspender.pauses
         started, began = time.time(), time.monotonic()
         try:
-            captured = self._capture(guest, suspender, kept, attendant)
+            captured = self._capture(guest, suspender, kept, session)
         finally:
-            self._note(guest, suspender)
+            self._update_breaker(guest, suspender)
         guest.process.check()
-        if attendant is not None:
-            attendant.start_attribution()
+        if session is not None:
+            session.start_attribution()
         duration = time.monotonic() - began
         if captured.fallback is not None:
-            asked = self._config.scan.mode != "auto" or stands_in(captured.reader, self._config.scan.reader)
+            asked = self._config.scan.mode != "auto" or is_substitute(captured.reader, self._config.scan.reader)
             log.log(
                 logging.WARNING if asked else logging.DEBUG,
                 "domain %r: scanned in mode %s by the %s reader: %s",
@@ -215,62 +214,62 @@ class GuestScanner:
         if self._record is not None:
             self._record(Record.of(captured.digest, scan, sizes, self._hashing.seed))
         scanned = ScannedGuest(scan, guest.process, contents, lasting, sizes)
-        if attendant is None:
+        if session is None:
             return scanned
-        return replace(scanned, ownership=self._conclude(guest, attendant), digest=captured.digest)
+        return replace(scanned, ownership=self._finish_attribution(guest, session), digest=captured.digest)
 
-    def _conclude(self, guest: Guest, attendant: AttributionSession) -> PageOwners:
-        ownership = attendant.finish()
+    def _finish_attribution(self, guest: Guest, session: AttributionSession) -> PageOwners:
+        ownership = session.finish()
         if ownership.note is not None:
             level = logging.DEBUG if ownership.kernel else logging.INFO
             log.log(level, "domain %r: whose its pages are: %s", guest.name, ownership.note)
         return ownership
 
-    def _capture(self, guest: Guest, suspender: Suspender, kept: ScanState, witness: PageObserver | None) -> Capture:
+    def _capture(self, guest: Guest, suspender: Suspender, kept: ScanState, observer: PageObserver | None) -> Capture:
         return capture(
             GuestMemory(guest.process.pid, guest.xml.blocks, paused=guest.paused, vfio=guest.xml.vfio),
             GuestControl(suspender, lambda path: self._dump(guest, path), self._guard.directory),
             replace(self._hashing, stop=suspender.stop),
             ScanRequest(self._config.scan, suspender.account or UNLIMITED, one_instant=self._one_instant),
             kept,
-            witness,
+            observer,
         )
 
-    def _note(self, guest: Guest, suspender: Suspender) -> None:
-        """Tell the circuit breaker how the guest's pauses went."""
+    def _update_breaker(self, guest: Guest, suspender: Suspender) -> None:
+        """Record the guest's pauses in its circuit breaker."""
         if not (suspender.pauses or suspender.failed):
             return  # it was not suspended, and so proved nothing
         longest, bound = max(suspender.pauses, default=0.0), self._config.scan.max_pause
-        if self._breaker is not None and self._breaker.note(
+        if self._breaker is not None and self._breaker.record(
             guest.guest_id, time.monotonic(), failed=suspender.failed, longest_pause=longest, max_pause=bound
         ):
             log.error("domain %r: its pauses failed or were too long, it is left alone for an hour", guest.name)
 
-    def _keeping(self, guest: Guest) -> ScanState:
-        """What is kept of this guest; of an earlier process of it, only its throughput."""
-        kept = self._kept.get(guest.guest_id)
+    def _scan_state(self, guest: Guest) -> ScanState:
+        """Scan state of the guest's process; a new process has a new one. The throughput model outlives the process."""
+        kept = self._scan_states.get(guest.guest_id)
         if kept is None or kept.start_time != guest.process.start_time:
             kept = ScanState(guest.process.start_time, kept.throughput if kept else ThroughputModel())
-            self._kept[guest.guest_id] = kept
+            self._scan_states[guest.guest_id] = kept
         return kept
 
-    def begin(self) -> None:
+    def begin_round(self) -> None:
         """A round of scans begins."""
         self._processes = ProcessTable()
         if self._attribution is not None:
-            self._attribution.begin()
+            self._attribution.begin_round()
 
-    def tidy(self, running: Collection[GuestId]) -> None:
+    def prune(self, running: Collection[GuestId]) -> None:
         """Forget guests that are not `running`, and what takes more memory than it may."""
-        for guest_id in self._kept.keys() - set(running):
-            del self._kept[guest_id]
+        for guest_id in self._scan_states.keys() - set(running):
+            del self._scan_states[guest_id]
         if self._breaker is not None:
             self._breaker.forget(set(running))
         if self._clocks is not None:
             self._clocks.sync.forget(set(running))
         if self._attribution is not None:
             self._attribution.forget(set(running))
-        forgotten = limit_memory(self._kept.values(), self._config.scan.memory_limit)
+        forgotten = limit_memory(self._scan_states.values(), self._config.scan.memory_limit)
         if forgotten:
             log.warning("scan.memory_limit: %d guests will be read whole at the next scan", forgotten)
 

@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from samepaged.hypervisor.protocol import Hypervisor
     from samepaged.scan.guest import GuestScanner
 
-__all__ = ["HostRound", "known_after", "report", "scan_all"]
+__all__ = ["HostRound", "analyse_host", "latest_scans", "scan_host"]
 
 log = logging.getLogger(__name__)
 
 # Reasons of a failed scan after which the guest's earlier scan does not count any more.
-FORGET: Final = frozenset(
+DISCARDING_REASONS: Final = frozenset(
     {Reason.GONE, Reason.NOT_RUNNING, Reason.ENCRYPTED, Reason.CRASHED, Reason.EXCLUDED, Reason.OPTED_OUT}
 )
 
 
 @dataclass(slots=True)
 class HostRound:
-    """One scan of all guests in progress. `running` has the name of each domain that libvirt lists as running; `pauses`
-    also has those of failed scans, in seconds.
+    """One scan of all guests in progress. `running_names` has the name of each domain that libvirt lists as running.
+    `pauses` has the seconds of each pause, also of failed scans.
     """
 
     started: float
-    running: dict[GuestId, str] = field(default_factory=dict)
+    running_names: dict[GuestId, str] = field(default_factory=dict)
     scanned: dict[GuestId, ScannedGuest] = field(default_factory=dict)
     pauses: dict[GuestId, list[float]] = field(default_factory=dict)
     skipped: list[SkippedGuest] = field(default_factory=list)
@@ -51,25 +51,25 @@ class HostRound:
         owners = {name: guest_id for guest_id, name in scanned.items()}
         return {
             guest_id: name
-            for guest_id, name in (self.running | scanned).items()
+            for guest_id, name in (self.running_names | scanned).items()
             if owners.get(name, guest_id) == guest_id
         }
 
 
-def known_after(known: Mapping[GuestId, ScannedGuest], round_: HostRound) -> dict[GuestId, ScannedGuest]:
+def latest_scans(known: Mapping[GuestId, ScannedGuest], round_: HostRound) -> dict[GuestId, ScannedGuest]:
     """The latest scan of each guest after a round: those of the round, and of the guests in `known` that run and that
     the round failed to scan, under their names of now.
     """
-    failed = {skipped.guest_id for skipped in round_.skipped if skipped.reason not in FORGET}
+    failed = {skipped.guest_id for skipped in round_.skipped if skipped.reason not in DISCARDING_REASONS}
     kept = {
-        guest_id: one.renamed(round_.running[guest_id])
+        guest_id: one.renamed(round_.running_names[guest_id])
         for guest_id, one in known.items()
-        if guest_id in failed and guest_id in round_.running
+        if guest_id in failed and guest_id in round_.running_names
     }
     return kept | {guest_id: one.lean() for guest_id, one in round_.scanned.items()}
 
 
-def report(
+def analyse_host(
     guests: Iterable[ScannedGuest], skipped: Sequence[SkippedGuest], started: float, duration: float
 ) -> HostScan:
     """Analyse the scans of these guests. `started` is in seconds of the Unix epoch, `duration` in seconds.
@@ -79,21 +79,21 @@ def report(
     scanned = {one.scan.name: one for one in sorted(guests, key=lambda one: one.scan.started)}
     members = [Member(name, one.scan.group, one.contents) for name, one in sorted(scanned.items())]
     whole = analyse(members, PAGE_SIZE)
-    attainable, attended = _attainable(scanned, whole)
+    attainable, attended = _attainable_pages(scanned, whole)
     return HostScan(
         started=started,
         duration_seconds=duration,
         scans=tuple(scanned[member.name].scan for member in members),
         skipped=tuple(skipped),
         report=whole,
-        stable=_stable(scanned),
-        page_sizes=tuple(_page_sizes(scanned)),
+        stable=_stable_sharing(scanned),
+        page_sizes=tuple(_sharing_by_page_size(scanned)),
         attainable_pages=attainable,
         attended_pages=attended,
     )
 
 
-def _attainable(scanned: Mapping[str, ScannedGuest], whole: SharingReport) -> tuple[int, int]:
+def _attainable_pages(scanned: Mapping[str, ScannedGuest], whole: SharingReport) -> tuple[int, int]:
     """What KSM could save in the guests whose memory it can merge, and how many pages it would look after for that."""
     reachable = {name for name, one in scanned.items() if one.scan.merge_obstacle is None}
     guests = [guest for guest in whole.guests if guest.name in reachable]
@@ -108,14 +108,14 @@ def _attainable(scanned: Mapping[str, ScannedGuest], whole: SharingReport) -> tu
     return shared + zeros, backed - unbacked
 
 
-def _stable(scanned: Mapping[str, ScannedGuest]) -> SharingReport | None:
+def _stable_sharing(scanned: Mapping[str, ScannedGuest]) -> SharingReport | None:
     """Sharing of the pages that kept their content since the scan before, over the guests that had one."""
     lasting = [(name, one.scan.group, one.lasting) for name, one in sorted(scanned.items())]
     members = [Member(name, group, contents) for name, group, contents in lasting if contents is not None]
     return analyse(members, PAGE_SIZE, pairs=False) if members else None
 
 
-def _page_sizes(scanned: Mapping[str, ScannedGuest]) -> Iterator[PageSizeSharing]:
+def _sharing_by_page_size(scanned: Mapping[str, ScannedGuest]) -> Iterator[PageSizeSharing]:
     for size in sorted({size for one in scanned.values() for size in one.by_page_size}):
         members = [
             Member(name, one.scan.group, one.by_page_size[size])
@@ -125,7 +125,7 @@ def _page_sizes(scanned: Mapping[str, ScannedGuest]) -> Iterator[PageSizeSharing
         yield PageSizeSharing.of(analyse(members, size, pairs=False))
 
 
-def _skip(name: str, guest_id: GuestId | None, error: Exception) -> SkippedGuest:
+def _skipped_guest(name: str, guest_id: GuestId | None, error: Exception) -> SkippedGuest:
     if isinstance(error, MemoryError):
         error = memory_error()
     elif isinstance(error, OSError) and exhausted(error):
@@ -137,7 +137,7 @@ def _skip(name: str, guest_id: GuestId | None, error: Exception) -> SkippedGuest
     return SkippedGuest(name, Reason.INTERNAL, text, guest_id)
 
 
-def scan_all(
+def scan_host(
     hypervisor: Hypervisor,
     config: Config,
     scanner: GuestScanner,
@@ -148,8 +148,8 @@ def scan_all(
     it is in `skipped`, and the others are scanned. Raises HypervisorError where libvirt is lost, and Interrupted.
     """
     round_ = HostRound(time.time())
-    scanner.begin()
-    guests = _named(hypervisor, names, round_) if names else _selected(hypervisor, config, round_)
+    scanner.begin_round()
+    guests = _named_domains(hypervisor, names, round_) if names else _selected_domains(hypervisor, config, round_)
     for number, (guest_id, name) in enumerate(guests.items(), start=1):
         if progress is not None:
             progress(number, len(guests), name)
@@ -164,29 +164,29 @@ def scan_all(
                 raise
             round_.skipped.append(SkippedGuest(name, Reason.LIBVIRT, str(error), guest_id, error.remedy))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other guests
-            round_.skipped.append(_skip(name, guest_id, error))
+            round_.skipped.append(_skipped_guest(name, guest_id, error))
     return round_
 
 
-def _named(hypervisor: Hypervisor, names: Sequence[str], round_: HostRound) -> dict[GuestId, str]:
+def _named_domains(hypervisor: Hypervisor, names: Sequence[str], round_: HostRound) -> dict[GuestId, str]:
     """The named domains, each once, and their names."""
     found: dict[GuestId, str] = {}
     for name in names:
         try:
             domain = hypervisor.by_name(name)
         except GuestError as error:
-            round_.skipped.append(_skip(name, None, error))
+            round_.skipped.append(_skipped_guest(name, None, error))
         else:
             found[domain.guest_id] = domain.name
     return found
 
 
-def _selected(hypervisor: Hypervisor, config: Config, round_: HostRound) -> dict[GuestId, str]:
+def _selected_domains(hypervisor: Hypervisor, config: Config, round_: HostRound) -> dict[GuestId, str]:
     """The domains that run and that the configuration selects, and their names."""
     found: dict[GuestId, str] = {}
     for domain in hypervisor.running():
         name = domain.name
-        round_.running[domain.guest_id] = name
+        round_.running_names[domain.guest_id] = name
         if config.selects(name):
             found[domain.guest_id] = name
         else:

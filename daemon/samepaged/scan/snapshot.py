@@ -55,17 +55,17 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class ConfigStatus:
-    """How the last load of the configuration went, and when the one in force was loaded (Unix epoch)."""
+    """Result of the last load of the configuration, and load time of the active configuration (Unix epoch)."""
 
-    successful: bool
-    loaded: float
+    last_load_successful: bool
+    loaded_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryPoint:
     """One scan of the host, as its history keeps it: when it ended (Unix epoch), and bytes."""
 
-    ended: float
+    ended_at: float
     memory: int
     self_sharing: int
     inter_sharing: int
@@ -93,30 +93,31 @@ class TraceStats:
 
 @dataclass(frozen=True, slots=True)
 class GuestAttribution:
-    """Where a guest's sharing came from, when that was last looked at (`scanned`, Unix epoch)."""
+    """Latest page attribution of a guest. `scanned_at` is the start of its scan (Unix epoch)."""
 
-    answers: AttributionReport = field(repr=False)
-    scanned: float
+    report: AttributionReport = field(repr=False)
+    scanned_at: float
 
     def renamed(self, name: str) -> GuestAttribution:
         """The same under the name that the domain has now."""
-        return self if name == self.answers.domain else replace(self, answers=replace(self.answers, domain=name))
+        return self if name == self.report.domain else replace(self, report=replace(self.report, domain=name))
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that a scrape can see, consistent in itself. `limits`, `export` and `attribution` are sections of the
-    configuration in force. `next_scan` is in seconds of the Unix epoch; `history` has the
-    scans of the last day, oldest first; `sources` has of each guest the newest, which may be some scans old; `paused`
-    is how long each guest was suspended. `names` has the guests' names, which differ.
+    """All values that a scrape can show, consistent with each other. `scan_config`, `export_config` and
+    `attribution_config` are sections of the active configuration. `next_scan` is in seconds of the Unix epoch.
+    `history` has the scans of the last day, oldest first. `attributions` has the latest page attribution of each guest,
+    which may be some scans old. `paused` has the time for which each guest was suspended. `names` has the guests'
+    names, which differ.
     """
 
     config: ConfigStatus
-    limits: ScanConfig | None = None
-    export: ExportConfig = field(default_factory=ExportConfig)
-    attribution: SourcesConfig = field(default_factory=SourcesConfig)
+    scan_config: ScanConfig | None = None
+    export_config: ExportConfig = field(default_factory=ExportConfig)
+    attribution_config: SourcesConfig = field(default_factory=SourcesConfig)
     merging: Merging | None = None
-    recording: TraceStats | None = None
+    trace_stats: TraceStats | None = None
     open_entries: tuple[OpenJournalEntry, ...] = ()
     history: tuple[HistoryPoint, ...] = ()
     next_scan: float | None = None
@@ -127,7 +128,7 @@ class Snapshot:
     pauses: Mapping[GuestId, Histogram] = field(default_factory=dict)
     failures: Mapping[tuple[GuestId, Reason], int] = field(default_factory=dict)
     last_success: Mapping[GuestId, float] = field(default_factory=dict)
-    sources: Mapping[GuestId, GuestAttribution] = field(default_factory=dict)
+    attributions: Mapping[GuestId, GuestAttribution] = field(default_factory=dict)
     paused: Mapping[GuestId, PausedTime] = field(default_factory=dict)
 
     def by_name(self, values: Mapping[GuestId, Value]) -> dict[str, Value]:
@@ -146,7 +147,7 @@ class Snapshot:
             pauses=_without(self.pauses, guest_id),
             failures={key: count for key, count in self.failures.items() if key[0] != guest_id},
             last_success=_without(self.last_success, guest_id),
-            sources=_without(self.sources, guest_id),
+            attributions=_without(self.attributions, guest_id),
             paused=_without(self.paused, guest_id),
         )
 

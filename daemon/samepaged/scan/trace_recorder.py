@@ -30,12 +30,12 @@ __all__ = ["Record", "TraceRecorder", "write_owners", "write_trace"]
 log = logging.getLogger(__name__)
 
 # Digests that wait to be written: 8 bytes a page each, unless they are kept for the next scan anyway.
-MOST_WAITING: Final = 4
+MAX_WAITING_RECORDS: Final = 4
 # Seconds for which a round waits in all, between its guests, for a disk that cannot follow; then traces are lost.
-PATIENCE: Final = 20.0
-LOOK_SECONDS: Final = 0.2
+MAX_WAIT_SECONDS: Final = 20.0
+POLL_SECONDS: Final = 0.2
 # Seconds that a stop waits for what is still to be written.
-STOPPING: Final = 5.0
+STOP_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +77,15 @@ def write_trace(record: Record, host: str, directory: Path) -> None:
     )
 
 
-def write_owners(sourced: GuestAttribution, host: str, directory: Path) -> None:
+def write_owners(attribution: GuestAttribution, host: str, directory: Path) -> None:
     """Write the owners of a trace that is there, which come later: what others share is known only when all guests were
     scanned. Nothing where it was lost. Raises SamepagedError.
     """
-    answers = sourced.answers
-    trace = TraceStore(directory).path_of(valid(host), valid(answers.domain), sourced.scanned)
+    report = attribution.report
+    trace = TraceStore(directory).path_of(valid(host), valid(report.domain), attribution.scanned_at)
     if trace.exists():
-        told = attribution_document(answers.truncated(attribution_file.MAX_OWNERS))
-        attribution_file.write(trace, {**told, "host": valid(host), "scanned_at": sourced.scanned})
+        told = attribution_document(report.truncated(attribution_file.MAX_OWNERS))
+        attribution_file.write(trace, {**told, "host": valid(host), "scanned_at": attribution.scanned_at})
 
 
 class TraceRecorder:
@@ -94,12 +94,12 @@ class TraceRecorder:
     def __init__(self, config: TracesConfig, stop: Callable[[], bool]) -> None:
         self._config = config
         self._stop = stop
-        self._waiting: queue.Queue[Record | GuestAttribution | None] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[Record | GuestAttribution | None] = queue.Queue(MAX_WAITING_RECORDS)
         self._thread: threading.Thread | None = None
-        self._troubled = False
-        self._patience = PATIENCE
+        self._warned = False
+        self._wait_seconds = MAX_WAIT_SECONDS
         self._lock = threading.Lock()
-        self.recording = TraceStats()
+        self.stats = TraceStats()
 
     def change(self, config: TracesConfig) -> None:
         """From now on, by this configuration."""
@@ -108,46 +108,48 @@ class TraceRecorder:
     def offer(self, record: Record | GuestAttribution) -> None:
         """Have a trace written, or the owners of one, if traces are wanted."""
         if self._config.enabled:
-            self._put(record)
+            self._enqueue(record)
 
     def round_ended(self) -> None:
         """Prune, when all that was offered is written."""
         if self._config.enabled:
-            self._put(None)
-        self._patience = PATIENCE
+            self._enqueue(None)
+        self._wait_seconds = MAX_WAIT_SECONDS
 
     def close(self) -> None:
         """Wait a little for what is still to be written."""
-        deadline = time.monotonic() + STOPPING
+        deadline = time.monotonic() + STOP_SECONDS
         while self._thread is not None and self._waiting.unfinished_tasks and time.monotonic() < deadline:
-            time.sleep(LOOK_SECONDS / 4)
+            time.sleep(POLL_SECONDS / 4)
 
-    def _put(self, record: Record | GuestAttribution | None) -> None:
+    def _enqueue(self, record: Record | GuestAttribution | None) -> None:
         began = time.monotonic()
-        deadline = began + self._patience
+        deadline = began + self._wait_seconds
         try:
-            self._begin()
+            self._start_thread()
             while not self._stop():
                 try:
-                    self._waiting.put(record, timeout=max(0.0, min(LOOK_SECONDS, deadline - time.monotonic())))
+                    self._waiting.put(record, timeout=max(0.0, min(POLL_SECONDS, deadline - time.monotonic())))
                 except queue.Full:
                     if time.monotonic() < deadline:
                         continue
                     directory = self._config.directory
-                    self._lost(f"{directory}: the disk does not follow; use a faster one, or scan less often", record)
+                    self._report_failure(
+                        f"{directory}: the disk does not follow; use a faster one, or scan less often", record
+                    )
                 return
         except SamepagedError as error:
-            self._lost(str(error), record)
+            self._report_failure(str(error), record)
         finally:
-            self._patience = max(0.0, self._patience - (time.monotonic() - began))
+            self._wait_seconds = max(0.0, self._wait_seconds - (time.monotonic() - began))
 
-    def _begin(self) -> None:
+    def _start_thread(self) -> None:
         if self._thread is None:
-            thread = threading.Thread(target=self._work, name="traces", daemon=True)
+            thread = threading.Thread(target=self._write_records, name="traces", daemon=True)
             threads.start(thread, SamepagedError)
             self._thread = thread
 
-    def _work(self) -> None:
+    def _write_records(self) -> None:
         while True:
             record = self._waiting.get()
             config = self._config
@@ -159,15 +161,17 @@ class TraceRecorder:
                 else:
                     write_trace(record, config.host_name, config.directory)
                     with self._lock:
-                        self.recording = replace(self.recording, written=self.recording.written + 1)
-                    self._troubled = False
+                        self.stats = replace(self.stats, written=self.stats.written + 1)
+                    self._warned = False
             except SamepagedError as error:
-                self._lost(str(error), record)
+                self._report_failure(str(error), record)
             except (OSError, MemoryError) as error:
-                self._lost(f"{config.directory}: {error or 'memory ran out'}; try again with the next scan", record)
+                self._report_failure(
+                    f"{config.directory}: {error or 'memory ran out'}; try again with the next scan", record
+                )
             except Exception:
                 log.exception("an error that was not foreseen; please report it")
-                self._lost("an error that was not foreseen", record)
+                self._report_failure("an error that was not foreseen", record)
             finally:
                 del record
                 self._waiting.task_done()
@@ -180,14 +184,14 @@ class TraceRecorder:
                 log.info("%d old traces removed", len(removed))
         finally:
             with self._lock:
-                self.recording = replace(self.recording, stored_bytes=store.size(host))
+                self.stats = replace(self.stats, stored_bytes=store.size(host))
 
-    def _lost(self, why: str, record: Record | GuestAttribution | None) -> None:
+    def _report_failure(self, reason: str, record: Record | GuestAttribution | None) -> None:
         """Count it, if it is a trace, and log the first of a row: each names another file, and says the same."""
         if isinstance(record, Record):
             with self._lock:
-                self.recording = replace(self.recording, lost=self.recording.lost + 1)
-        if not self._troubled:
+                self.stats = replace(self.stats, lost=self.stats.lost + 1)
+        if not self._warned:
             what = "old traces stay" if record is None else "no trace" if isinstance(record, Record) else "no owners"
-            log.warning("%s: %s", what, why)
-        self._troubled = True
+            log.warning("%s: %s", what, reason)
+        self._warned = True

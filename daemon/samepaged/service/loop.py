@@ -21,7 +21,7 @@ from samepaged.memory.hashing import Hashing, Interrupted, best_hasher
 from samepaged.scan.attribution import AttributionSchedule, attribution_reports, visible_attribution
 from samepaged.scan.clocks import Clocks
 from samepaged.scan.guest import CircuitBreaker, GuestScanner
-from samepaged.scan.host import HostRound, known_after, report, scan_all
+from samepaged.scan.host import HostRound, analyse_host, latest_scans, scan_host
 from samepaged.scan.snapshot import (
     ConfigStatus,
     GuestAttribution,
@@ -31,7 +31,7 @@ from samepaged.scan.snapshot import (
     TraceStats,
 )
 from samepaged.scan.trace_recorder import TraceRecorder
-from samepaged.service.history import counted, extended, history_point
+from samepaged.service.history import history_point, with_counts, with_point
 from samepaged.service.schedule import Schedule
 from samepaged.service.textfile import Textfile
 from samepaged.service.web_feed import WebFeed
@@ -57,9 +57,9 @@ log = logging.getLogger(__name__)
 # For so long the end waits for a guest that could not be resumed at once. The guard and ExecStopPost= go on after it.
 CLOSE_SECONDS: Final = 3.0
 # KSM's counters are read as often while nothing is scanned.
-MERGING_SECONDS: Final = 15.0
+COUNTER_SECONDS: Final = 15.0
 # Of each guest so many processes and files are kept, and shown.
-MOST_OWNERS: Final = 200
+MAX_OWNERS_PER_GUEST: Final = 200
 
 
 class Service:
@@ -69,19 +69,19 @@ class Service:
         self._config = config
         self._path = path
         self._signals = signals
-        loaded = ConfigStatus(successful=True, loaded=time.time())
+        loaded = ConfigStatus(last_load_successful=True, loaded_at=time.time())
         self._store = SnapshotStore(Snapshot(loaded, config.scan, config.export, config.sources))
-        self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._gone, self._stop)
+        self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._remove_guest, self._stop)
         self._schedule = Schedule(config.scan.interval, config.scan.jitter)
         self._backoff = Backoff()
-        self._known: dict[GuestId, ScannedGuest] = {}
+        self._latest_scans: dict[GuestId, ScannedGuest] = {}
         self._merging_due = 0.0
         self._next_beat = 0.0
         self._seed = hash_seed.load(config.hashing.seed, config.state_directory)
         if config.traces.enabled:
             check_installed()
         self._recorder = TraceRecorder(config.traces, self._stop)
-        self._kept: dict[GuestId, ScanState] = {}
+        self._scan_states: dict[GuestId, ScanState] = {}
         self._breaker = CircuitBreaker()
         self._clocks = Clocks()
         self._attribution = AttributionSchedule(config.sources)
@@ -121,18 +121,18 @@ class Service:
         self._store.update(lambda snapshot: replace(snapshot, open_entries=entries))
 
     def _step(self) -> None:
-        self._beat()
+        self._notify_watchdog()
         self._textfile.write(self._config.export.textfile, self._store.snapshot)
         self._recovery.step_without_thread()
         if self._signals.take_reload():
             self._reload()
         if not self._hypervisor.alive and not self._connect():
             return
-        self._forget_departed()
+        self._analyse_without_departed()
         now = time.monotonic()
         if now < self._schedule.due:
-            self._look_at_merging(now)
-            self._signals.wait(min(self._schedule.due - now, self._patience()))
+            self._update_counters(now)
+            self._signals.wait(min(self._schedule.due - now, self._max_wait()))
             return
         self._schedule.started(now)
         try:
@@ -141,16 +141,16 @@ class Service:
         except Interrupted:
             log.info("the scan was interrupted%s", "" if self._recovery.pending else "; every guest runs on")
         except HypervisorError as error:
-            self._lost(error)
+            self._wait_for_libvirt(error)
         except SamepagedError as error:
             log.error("no scan: %s", error)  # noqa: TRY400 - the line says all
 
-    def _patience(self) -> float:
-        """The longest wait: systemd wants to hear from the loop, and a lost connection to be noticed."""
+    def _max_wait(self) -> float:
+        """The longest wait in seconds: a bound for systemd's watchdog, and for noticing a lost connection."""
         return min(sd_notify.watchdog_interval() or 5.0, 5.0)
 
-    def _beat(self) -> None:
-        """Tell the watchdog that the loop is alive, not more often than it wants to hear."""
+    def _notify_watchdog(self) -> None:
+        """Send a keep-alive to systemd's watchdog, at most twice per watchdog interval."""
         interval = sd_notify.watchdog_interval()
         now = time.monotonic()
         if interval is not None and now >= self._next_beat:
@@ -159,47 +159,47 @@ class Service:
 
     def _stop(self) -> bool:
         """Asked again and again by whatever takes long: whether to stop."""
-        self._beat()
+        self._notify_watchdog()
         return self._signals.stopping
 
     def _connect(self) -> bool:
         try:
             self._hypervisor.connect()
         except HypervisorError as error:
-            self._lost(error)
+            self._wait_for_libvirt(error)
             return False
         self._backoff.succeeded()
         log.info("connected to libvirt at %s", self._config.libvirt.uri)
         self._store.update(lambda snapshot: replace(snapshot, libvirt_up=True))
         return True
 
-    def _lost(self, error: HypervisorError) -> None:
+    def _wait_for_libvirt(self, error: HypervisorError) -> None:
         wait = self._backoff.failed()
         log.warning("%s; trying again in %.1f s", error, wait)
         self._store.update(lambda snapshot: replace(snapshot, libvirt_up=False))
         sd_notify.notify("STATUS=libvirt is away")
         deadline = time.monotonic() + wait
         while not self._signals.stopping and (left := deadline - time.monotonic()) > 0:
-            self._beat()
-            self._signals.wait(min(left, self._patience()))
+            self._notify_watchdog()
+            self._signals.wait(min(left, self._max_wait()))
             if self._signals.take_reload():
                 self._reload()
 
-    def _gone(self, guest_id: GuestId) -> None:
+    def _remove_guest(self, guest_id: GuestId) -> None:
         """A domain ended (called in libvirt's event loop)."""
         self._store.remove(guest_id)
         self._signals.wake()
 
-    def _forget_departed(self) -> None:
+    def _analyse_without_departed(self) -> None:
         """Analyse anew without the guests that ended since."""
         departed = self._store.take_departed()
         latest = self._store.snapshot.latest
-        known = departed & self._known.keys()
+        known = departed & self._latest_scans.keys()
         if latest is None or not known:
             return
         for guest_id in known:
-            del self._known[guest_id]
-        fresh = report(self._known.values(), latest.skipped, latest.started, latest.duration_seconds)
+            del self._latest_scans[guest_id]
+        fresh = analyse_host(self._latest_scans.values(), latest.skipped, latest.started, latest.duration_seconds)
         # What took more than one scan's contents to compute stays as it was, less the guest's own rows.
         fresh = replace(fresh, stable=latest.stable, page_sizes=latest.page_sizes)
         self._store.update(lambda snapshot: replace(snapshot, latest=fresh))
@@ -208,14 +208,14 @@ class Service:
         sd_notify.notify("STATUS=scanning")
         began = time.monotonic()
         hashing = Hashing(best_hasher(), self._seed, self._config.scan.thread_count, self._stop)
-        guard, record = self._guarded(), self._recorder.offer
+        guard, record = self._guard_client(), self._recorder.offer
         self._clocks.ledger.set_directory(guard.directory)
         scanner = GuestScanner(
             self._hypervisor,
             guard,
             self._config,
             hashing,
-            self._kept,
+            self._scan_states,
             self._breaker,
             record,
             self._attribution,
@@ -223,84 +223,84 @@ class Service:
             has_open_entry=self._recovery.has_guest,
         )
         try:
-            round_ = scan_all(self._hypervisor, self._config, scanner)
+            round_ = scan_host(self._hypervisor, self._config, scanner)
         finally:
             self._recorder.round_ended()
-        scanner.tidy(round_.running)
-        self._clocks.round_ended(round_.running, round_.skipped)
+        scanner.prune(round_.running_names)
+        self._clocks.round_ended(round_.running_names, round_.skipped)
         for skipped in round_.skipped:
             if not skipped.reason.intended:
                 log.warning("skipped: %s", skipped.message, extra=skipped.journal_fields())
-        self._known = known_after(self._known, round_)
-        latest = report((self._known | round_.scanned).values(), round_.skipped, round_.started, 0.0)
+        self._latest_scans = latest_scans(self._latest_scans, round_)
+        latest = analyse_host((self._latest_scans | round_.scanned).values(), round_.skipped, round_.started, 0.0)
         # How long it took: reading all guests, and analysing what was read.
         latest = replace(latest, duration_seconds=time.monotonic() - began)
-        self._show(round_, latest)
-        self._forget_departed()
+        self._update_snapshot(round_, latest)
+        self._analyse_without_departed()
         sd_notify.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} not scanned")
         log.info("scanned %d guests in %.1f s", len(round_.scanned), latest.duration_seconds)
 
-    def _show(self, round_: HostRound, latest: HostScan) -> None:
+    def _update_snapshot(self, round_: HostRound, latest: HostScan) -> None:
         """Update the snapshot with a scan of all guests."""
         merging = self._read_merging(self._store.snapshot)
-        sources, recording, paused = self._sources(round_), self._recording(), self._clocks.paused()
+        sources, trace_stats, paused = self._attributions(round_), self._trace_stats(), self._clocks.paused()
         self._store.update(
             lambda before: replace(
-                counted(before, round_, self._known, latest.duration_seconds),
+                with_counts(before, round_, self._latest_scans, latest.duration_seconds),
                 latest=latest,
                 merging=merging,
-                sources=sources,
-                recording=recording,
+                attributions=sources,
+                trace_stats=trace_stats,
                 paused=paused,
-                history=extended(before.history, history_point(latest, merging)),
-                next_scan=self._due(),
+                history=with_point(before.history, history_point(latest, merging)),
+                next_scan=self._next_scan_time(),
                 libvirt_up=True,
             )
         )
 
-    def _sources(self, round_: HostRound) -> dict[GuestId, GuestAttribution]:
-        """Where sharing comes from: of each known guest the newest that is known of that."""
+    def _attributions(self, round_: HostRound) -> dict[GuestId, GuestAttribution]:
+        """The latest page attribution of each guest."""
         config = self._config.sources
         if not config.enabled:
             return {}
-        everybody = self._known | round_.scanned
-        found = attribution_reports(everybody, names=config.names, beat=self._beat)
+        scans = self._latest_scans | round_.scanned
+        found = attribution_reports(scans, names=config.names, beat=self._notify_watchdog)
         fresh = {}
         for guest_id, one in found.items():
-            started = everybody[guest_id].scan.started
+            started = scans[guest_id].scan.started
             self._recorder.offer(GuestAttribution(one, started))
-            fresh[guest_id] = GuestAttribution(one.truncated(MOST_OWNERS), started)
-        earlier = self._store.snapshot.sources.items()
+            fresh[guest_id] = GuestAttribution(one.truncated(MAX_OWNERS_PER_GUEST), started)
+        earlier = self._store.snapshot.attributions.items()
         return {
-            guest_id: one.renamed(self._known[guest_id].scan.name)
+            guest_id: one.renamed(self._latest_scans[guest_id].scan.name)
             for guest_id, one in earlier
-            if guest_id in self._known
+            if guest_id in self._latest_scans
         } | fresh
 
     def _read_merging(self, before: Snapshot) -> Merging | None:
         """KSM's counters of the host and of the processes of the known guests."""
-        return read_merging({guest_id: one.process for guest_id, one in self._known.items()}, before.merging)
+        return read_merging({guest_id: one.process for guest_id, one in self._latest_scans.items()}, before.merging)
 
-    def _look_at_merging(self, now: float) -> None:
-        """KSM goes on between two scans, and so does the writing of traces."""
+    def _update_counters(self, now: float) -> None:
+        """Update the counters that change between scans: KSM, traces, paused times."""
         if now >= self._merging_due:
-            self._merging_due = now + MERGING_SECONDS
-            recording, shown, paused = self._recording(), self._store.snapshot, self._clocks.paused()
+            self._merging_due = now + COUNTER_SECONDS
+            trace_stats, shown, paused = self._trace_stats(), self._store.snapshot, self._clocks.paused()
             merging = self._read_merging(shown)
-            if (merging, recording, paused) != (shown.merging, shown.recording, shown.paused):
+            if (merging, trace_stats, paused) != (shown.merging, shown.trace_stats, shown.paused):
                 self._store.update(
-                    lambda snapshot: replace(snapshot, merging=merging, recording=recording, paused=paused)
+                    lambda snapshot: replace(snapshot, merging=merging, trace_stats=trace_stats, paused=paused)
                 )
 
-    def _recording(self) -> TraceStats | None:
-        """How the traces do, which are written beside the loop; None where there are none."""
-        return self._recorder.recording if self._config.traces.enabled else None
+    def _trace_stats(self) -> TraceStats | None:
+        """Counters of the trace recorder, or None if traces are disabled."""
+        return self._recorder.stats if self._config.traces.enabled else None
 
-    def _due(self) -> float:
+    def _next_scan_time(self) -> float:
         """When the next scan is due, in seconds of the Unix epoch."""
         return time.time() + self._schedule.due - time.monotonic()
 
-    def _guarded(self) -> GuardClient:
+    def _guard_client(self) -> GuardClient:
         """The guard, with its journal where files can be made now. Raises SamepagedError where that is nowhere."""
         uri, place = self._config.libvirt.uri, runtime_directory(self._config.runtime_directory)
         directory = place.path
@@ -323,10 +323,12 @@ class Service:
         except SamepagedError as error:
             for line in str(error).splitlines():
                 log.error("configuration not reloaded: %s", line)  # noqa: TRY400 - the lines say all
-            self._store.update(lambda snapshot: replace(snapshot, config=replace(snapshot.config, successful=False)))
+            self._store.update(
+                lambda snapshot: replace(snapshot, config=replace(snapshot.config, last_load_successful=False))
+            )
         else:
             log.info("configuration reloaded")
-            loaded = ConfigStatus(successful=True, loaded=time.time())
+            loaded = ConfigStatus(last_load_successful=True, loaded_at=time.time())
             self._store.update(lambda snapshot: replace(snapshot, config=loaded))
         sd_notify.notify("READY=1")
 
@@ -337,9 +339,9 @@ class Service:
         self._web_feed.change(config, self._stop)
         if config.libvirt.uri != self._config.libvirt.uri:
             self._hypervisor.close()
-            self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._gone, self._stop)
+            self._hypervisor = LibvirtHypervisor(config.libvirt.uri, self._remove_guest, self._stop)
         if new_seed != self._seed:
-            self._seed, self._known, self._kept = new_seed, {}, {}
+            self._seed, self._latest_scans, self._scan_states = new_seed, {}, {}
         self._recovery.add_directory(config.runtime_directory)
         self._recorder.change(config.traces)
         self._attribution.change(config.sources)
@@ -347,11 +349,11 @@ class Service:
         self._store.update(
             lambda snapshot: replace(
                 snapshot,
-                limits=config.scan,
-                export=config.export,
-                attribution=config.sources,
-                next_scan=self._due(),
-                sources=visible_attribution(snapshot.sources, config.sources),
+                scan_config=config.scan,
+                export_config=config.export,
+                attribution_config=config.sources,
+                next_scan=self._next_scan_time(),
+                attributions=visible_attribution(snapshot.attributions, config.sources),
             )
         )
         logging.getLogger("samepaged").setLevel(config.log.level.upper())

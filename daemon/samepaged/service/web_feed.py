@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 SOURCES: Final = "/api/v1/sources"
 # Five of them, and one of LARGEST_SOURCES, in one frame are within what the web process takes (web/protocol.py).
-LARGEST: Final = 12 << 20
-LARGEST_SOURCES: Final = 4 << 20
+MAX_DOCUMENT_BYTES: Final = 12 << 20
+MAX_ATTRIBUTION_BYTES: Final = 4 << 20
 # The page has ages, such as "3 min ago", besides the time at which it was made.
 PAGE_SECONDS: Final = 60.0
 
@@ -50,8 +50,8 @@ class WebFeed:
         self._web = web
         self._documents = DocumentRenderer(lambda: store.snapshot)
         self._listener = _listener(config)
-        self._client = self._connected(self._listener)
-        store.listen(self._changed)
+        self._client = self._new_client(self._listener)
+        store.listen(self._notify_client)
 
     def start(self, stop: Callable[[], bool]) -> None:
         """Start the feed. Raises SamepagedError if the web process cannot listen on the address."""
@@ -63,7 +63,7 @@ class WebFeed:
         listener, client = _listener(config), self._client
         if listener != self._listener:
             if client is None:
-                client = self._connected(listener)
+                client = self._new_client(listener)
                 if client is not None:
                     _start(client, stop)
                 self._client = client
@@ -79,10 +79,10 @@ class WebFeed:
         if self._client is not None:
             self._client.stop()
 
-    def _connected(self, listener: WebListener | None) -> WebClient | None:
+    def _new_client(self, listener: WebListener | None) -> WebClient | None:
         return None if listener is None else WebClient(self._web, self._documents, listener)
 
-    def _changed(self) -> None:
+    def _notify_client(self) -> None:
         """Have the documents of a new snapshot made (called in any thread)."""
         client = self._client
         if client is not None:
@@ -115,12 +115,12 @@ class DocumentRenderer:
         self._metrics_text = MetricsText()
         self._scan: HostScan | None = None
         self._paused: Mapping[str, PausedTime] = {}
-        self._sourced: Mapping[GuestId, GuestAttribution] | None = None
+        self._attributions: Mapping[GuestId, GuestAttribution] | None = None
         self._sources_made = Document(SOURCES, MediaType.JSON, b"")
         self._page = Page(printable(platform.node()))
         self._page_made: tuple[Snapshot, float, Document] | None = None
         self._failed: set[str] = set()
-        self._json = _line(
+        self._json = _text_document(
             "/api/v1/snapshot", HTTPStatus.SERVICE_UNAVAILABLE, "samepaged has not finished its first scan"
         )
 
@@ -128,14 +128,14 @@ class DocumentRenderer:
         """All documents. A line of text replaces a document that cannot be made; the log has the error."""
         snapshot = self._snapshot()
         made = [
-            *self._tried("page", ("/",), lambda: [self._status_page(snapshot)]),
+            *self._render_or_error("page", ("/",), lambda: [self._status_page(snapshot)]),
             _readiness(ready=snapshot.latest is not None),
-            *self._tried("metrics", ("/metrics", self._json.path), lambda: self._metrics(snapshot)),
-            *self._tried("sources", (SOURCES,), lambda: [self._sources(snapshot.sources)]),
+            *self._render_or_error("metrics", ("/metrics", self._json.path), lambda: self._metrics(snapshot)),
+            *self._render_or_error("sources", (SOURCES,), lambda: [self._attribution_document(snapshot.attributions)]),
         ]
-        return [_of_bounded_size(one) for one in made]
+        return [_bounded_document(one) for one in made]
 
-    def _tried(self, what: str, paths: tuple[str, ...], make: Callable[[], list[Document]]) -> list[Document]:
+    def _render_or_error(self, what: str, paths: tuple[str, ...], make: Callable[[], list[Document]]) -> list[Document]:
         try:
             made = make()
         except Exception as error:
@@ -147,7 +147,7 @@ class DocumentRenderer:
                     log.exception("the %s could not be made; please report it", what)
             self._failed.add(what)
             text = f"the {what} could not be made; the log says why"
-            return [_line(path, HTTPStatus.INTERNAL_SERVER_ERROR, text) for path in paths]
+            return [_text_document(path, HTTPStatus.INTERNAL_SERVER_ERROR, text) for path in paths]
         self._failed.discard(what)
         return made
 
@@ -171,41 +171,41 @@ class DocumentRenderer:
 
     def _last_scan(self, latest: HostScan | None, paused: Mapping[str, PausedTime]) -> Document:
         if latest is not None and (latest is not self._scan or paused != self._paused):
-            self._json = Document(self._json.path, MediaType.JSON, _compact(document(latest, paused)))
+            self._json = Document(self._json.path, MediaType.JSON, _compact_json(document(latest, paused)))
             self._scan, self._paused = latest, paused
         return self._json
 
-    def _sources(self, sources: Mapping[GuestId, GuestAttribution]) -> Document:
+    def _attribution_document(self, sources: Mapping[GuestId, GuestAttribution]) -> Document:
         if not sources:
             text = "no guest's pages have been looked at for their owners; see `sources` in the configuration"
-            return _line(SOURCES, HTTPStatus.NOT_FOUND, text)
-        if sources is not self._sourced:
+            return _text_document(SOURCES, HTTPStatus.NOT_FOUND, text)
+        if sources is not self._attributions:
             domains = [
-                attribution_document(one.answers) | {"scanned": rfc3339(one.scanned)} for one in sources.values()
+                attribution_document(one.report) | {"scanned": rfc3339(one.scanned_at)} for one in sources.values()
             ]
-            self._sources_made = Document(SOURCES, MediaType.JSON, _compact({"domains": domains}))
-            self._sourced = sources
+            self._sources_made = Document(SOURCES, MediaType.JSON, _compact_json({"domains": domains}))
+            self._attributions = sources
         return self._sources_made
 
 
-def _compact(value: object) -> bytes:
+def _compact_json(value: object) -> bytes:
     # In pieces: json.dumps would hold the interpreter for the whole of it, and a guest may be waiting for us.
     return "".join(json.JSONEncoder(separators=(",", ":")).iterencode(value)).encode()
 
 
 def _readiness(*, ready: bool) -> Document:
     if ready:
-        return _line("/-/ready", HTTPStatus.OK, "samepaged is ready")
-    return _line("/-/ready", HTTPStatus.SERVICE_UNAVAILABLE, "samepaged has not finished its first scan")
+        return _text_document("/-/ready", HTTPStatus.OK, "samepaged is ready")
+    return _text_document("/-/ready", HTTPStatus.SERVICE_UNAVAILABLE, "samepaged has not finished its first scan")
 
 
-def _line(path: str, status: HTTPStatus, text: str) -> Document:
+def _text_document(path: str, status: HTTPStatus, text: str) -> Document:
     return Document(path, MediaType.PLAIN, f"{text}\n".encode(), status)
 
 
-def _of_bounded_size(made: Document) -> Document:
-    if len(made.body) <= (LARGEST_SOURCES if made.path == SOURCES else LARGEST):
+def _bounded_document(made: Document) -> Document:
+    if len(made.body) <= (MAX_ATTRIBUTION_BYTES if made.path == SOURCES else MAX_DOCUMENT_BYTES):
         return made
     ask = "sources" if made.path == SOURCES else "scan"
     text = f"this takes {len(made.body)} bytes, which is too much to be served; ask `samepaged {ask} --json`"
-    return _line(made.path, HTTPStatus.INTERNAL_SERVER_ERROR, text)
+    return _text_document(made.path, HTTPStatus.INTERNAL_SERVER_ERROR, text)

@@ -25,9 +25,9 @@ from samepaged import privileges
 from samepaged.errors import SamepagedError, UsageError
 from samepaged.sd_notify import notify
 from samepaged.web.config_reload import ReloadingConfig
-from samepaged.web.ipc_server import IpcServer, feed_socket, take_scanners
+from samepaged.web.ipc_server import IpcServer, accept_scanners, feed_socket
 from samepaged.web.routes import Routes
-from samepaged.web.server import Server, most_connections
+from samepaged.web.server import Server, max_connections
 
 USER: Final = "samepaged-web"
 # What is imported later this user may not be able to read, and these are imported when they are first used.
@@ -41,8 +41,8 @@ def main() -> int:
     parser.add_argument("--feed", metavar="PATH", type=Path, help="listen on this Unix socket for the scanner")
     path: Path | None = parser.parse_args().feed
     try:
-        feed = _inherited() if path is None else feed_socket(path)
-        _unprivileged()
+        feed = _inherited_socket() if path is None else feed_socket(path)
+        _drop_privileges()
     except SamepagedError as error:
         print(f"samepaged-web: {error}", file=sys.stderr)  # noqa: T201 - the end of a program
         return error.exit_status
@@ -55,7 +55,7 @@ def main() -> int:
     return 0
 
 
-def _inherited() -> socket.socket:
+def _inherited_socket() -> socket.socket:
     """The feed of a child. Its ends are closed in every program that is started from here."""
     if not stat.S_ISSOCK(os.fstat(0).st_mode):
         raise UsageError("standard input is no socket", "`samepaged run` starts this, or give --feed PATH")
@@ -68,7 +68,7 @@ def _inherited() -> socket.socket:
     return feed
 
 
-def _unprivileged() -> None:
+def _drop_privileges() -> None:
     for codec in CODECS:
         codecs.lookup(codec)
     privileges.seal()
@@ -84,13 +84,13 @@ def _unprivileged() -> None:
     privileges.drop()
 
 
-def _house() -> IpcServer:
+def _ipc_server() -> IpcServer:
     site = Routes()
-    return IpcServer(site, Server(site, ReloadingConfig(None), most_connections()))
+    return IpcServer(site, Server(site, ReloadingConfig(None), max_connections()))
 
 
 async def _child(feed: socket.socket) -> None:
-    await _house().serve(feed)
+    await _ipc_server().serve(feed)
 
 
 async def _service(listener: socket.socket) -> None:
@@ -99,7 +99,7 @@ async def _service(listener: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    scanners = loop.create_task(take_scanners(listener, _house()))
+    scanners = loop.create_task(accept_scanners(listener, _ipc_server()))
     notify("READY=1")
     await stopped.wait()
     notify("STOPPING=1")

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Authenticator", "Busy", "RateLimit"]
 
-REMEMBERED: Final = 128
-MOST_WAITING: Final = 16
-LONGEST_PASSWORD: Final = 72  # bytes that bcrypt looks at
+MAX_CACHED_LOGINS: Final = 128
+MAX_WAITING_PASSWORDS: Final = 16
+MAX_PASSWORD_BYTES: Final = 72  # bytes that bcrypt looks at
 DEFAULT_COST: Final = 10
 # One at a time, as a hash takes a core for a tenth of a second on purpose; it does not hold the interpreter meanwhile.
 _hashing: Final = ThreadPoolExecutor(1, "bcrypt")
@@ -39,34 +39,34 @@ class Authenticator:
         self._users = {name.encode(): hashed.encode() for name, hashed in users.items()}
         # An unknown user is told so after as long a time as one who is known.
         cost = max((int(hashed.split("$")[2]) for hashed in users.values()), default=DEFAULT_COST)
-        self._nobody = f"$2b${cost:02}${'.' * 53}".encode()
+        self._dummy_hash = f"$2b${cost:02}${'.' * 53}".encode()
         self._key = os.urandom(32)
-        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._cached_logins: OrderedDict[bytes, None] = OrderedDict()
         self._waiting = 0
 
     async def admits(self, authorization: bytes) -> bool:
         """Whether the value of an Authorization header has a user's name and password. Raises Busy."""
         if not self._users:
             return True
-        credentials = _basic(authorization)
+        credentials = _basic_credentials(authorization)
         if credentials is None:
             return False
         name, password = credentials
-        hashed = self._users.get(name, self._nobody)
+        hashed = self._users.get(name, self._dummy_hash)
         # Only what was right is remembered: wrong passwords, of which there is no end, could push it out.
         proof = hmac.digest(self._key, hashlib.sha256(name).digest() + hashed + password, "sha256")
-        if proof in self._known:
-            self._known.move_to_end(proof)
+        if proof in self._cached_logins:
+            self._cached_logins.move_to_end(proof)
             return True
         if not await self._check(password, hashed) or name not in self._users:
             return False
-        self._known[proof] = None
-        while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
+        self._cached_logins[proof] = None
+        while len(self._cached_logins) > MAX_CACHED_LOGINS:
+            self._cached_logins.popitem(last=False)
         return True
 
     async def _check(self, password: bytes, hashed: bytes) -> bool:
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING_PASSWORDS:
             raise Busy
         self._waiting += 1
         try:
@@ -79,12 +79,12 @@ class Authenticator:
 
 def _matches(password: bytes, hashed: bytes) -> bool:
     try:
-        return bcrypt.checkpw(password[:LONGEST_PASSWORD], hashed)
+        return bcrypt.checkpw(password[:MAX_PASSWORD_BYTES], hashed)
     except ValueError:  # a NUL, which some versions refuse
         return False
 
 
-def _basic(authorization: bytes) -> tuple[bytes, bytes] | None:
+def _basic_credentials(authorization: bytes) -> tuple[bytes, bytes] | None:
     """Name and password of RFC 7617, if these they are."""
     scheme, _, encoded = authorization.partition(b" ")
     if scheme.lower() != b"basic":

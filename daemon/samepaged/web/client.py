@@ -41,17 +41,17 @@ BEAT_SECONDS: Final = 5.0
 REFRESH_SECONDS: Final = 15.0
 """Time between two renderings without a change, for ages and the metrics of this process: a usual scrape interval."""
 
-GAP_SECONDS: Final = 0.1  # between two renderings, however often the snapshot changes
-HUNG_SECONDS: Final = 60.0
-PIECE: Final = 1 << 14
+MIN_RENDER_SECONDS: Final = 0.1  # between two renderings, however often the snapshot changes
+STALLED_SECONDS: Final = 60.0
+RECEIVE_BYTES: Final = 1 << 14
 ANSWER_SECONDS: Final = 10.0
 POLL_SECONDS: Final = 0.5
-LONGEST_WAIT: Final = 30.0
+MAX_WAIT_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class WebListener:
-    """Where the web process is to listen (port 0: any free one), with which web configuration file."""
+    """Listening address of the web process (port 0: any free port), and its web configuration file."""
 
     host: str
     port: int
@@ -60,23 +60,23 @@ class WebListener:
 
 @dataclass(slots=True)
 class FeedSchedule:
-    """When the feed's documents are rendered, and when a keep-alive goes out. Times are of the monotonic clock."""
+    """Due times of the feed's next rendering and of its next keep-alive, on the monotonic clock."""
 
     rendered: float = -math.inf
     sent: float = -math.inf
 
     def render_due(self, *, changed: bool) -> float:
-        """When to render; `changed`: something is new."""
-        return self.rendered + (GAP_SECONDS if changed else REFRESH_SECONDS)
+        """Due time of the next rendering. `changed`: the snapshot has changed since the last one."""
+        return self.rendered + (MIN_RENDER_SECONDS if changed else REFRESH_SECONDS)
 
     def keep_alive_due(self) -> float:
-        """When the web process must hear from the scanner."""
+        """Due time of the next keep-alive."""
         return self.sent + BEAT_SECONDS
 
 
 class WebClient:
-    """Keeps a web process fed with what `render` gives, and under the settings that it took last. Raises GuestError if
-    it can have no descriptor.
+    """Sends the documents of `render` to a web process, and the settings that it accepted last. Raises GuestError if
+    the process has no free descriptor.
     """
 
     def __init__(self, link: WebProcess, render: Callable[[], Iterable[Document]], wanted: WebListener) -> None:
@@ -85,8 +85,8 @@ class WebClient:
         self._state = threading.Condition()
         self._settings = _settings(1, wanted)
         self._answer: Answer | None = None
-        self._away: bool | None = None  # None: not known yet
-        self._asked = 0  # the number of the settings whose answer somebody waits for
+        self._disconnected: bool | None = None  # None: before the first attempt
+        self._awaited_number = 0  # of the settings; 0: `start` and `change` are not waiting
         self._retry = 0.0
         self._stopping = False
         self._stale = True
@@ -94,50 +94,50 @@ class WebClient:
             self._wake: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         except OSError as error:
             raise no_resources("the web process's feed", error) from error
-        self._backoff = Backoff(longest=LONGEST_WAIT)
-        self._told = ""
-        self._complaint = ""
+        self._backoff = Backoff(longest=MAX_WAIT_SECONDS)
+        self._last_address = ""
+        self._last_error = ""
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
     def start(self, stop: Callable[[], bool]) -> None:
-        """Begin, and wait until the web process listens. Raises SamepagedError where it says that it cannot. Where
-        there is none to say so, it is tried for again and again, while guests are scanned.
+        """Start, and wait until the web process listens. Raises SamepagedError if it cannot listen. If the web process
+        is missing, the client retries while guests are scanned.
         """
-        self._asked = self._settings.number
+        self._awaited_number = self._settings.number
         threads.start(self._thread, SamepagedError)
-        answer = self._answered(stop)
+        answer = self._wait_for_answer(stop)
         if answer is not None:
             _check(answer)
 
     def change(self, wanted: WebListener, stop: Callable[[], bool]) -> None:
-        """Take other settings over, as soon as there is a web process. Raises SamepagedError where it does not take
-        them: the old ones stay in force.
+        """Send other settings, now or when the web process is back. Raises SamepagedError if the web process refuses
+        them; the old settings then stay active.
         """
         with self._state:
             before = self._settings
             self._settings = _settings(before.number + 1, wanted)
-            self._asked = before.number + 1
-        self._poke()
-        answer = self._answered(stop)
-        if answer is None and (self._away or stop()):
+            self._awaited_number = before.number + 1
+        self._wake_thread()
+        answer = self._wait_for_answer(stop)
+        if answer is None and (self._disconnected or stop()):
             log.warning("the web process is away; it is told of the new settings when it is back")
         elif answer is None or answer.error:
             with self._state:
                 self._settings = replace(before, number=before.number + 2)
-            self._poke()
+            self._wake_thread()
             if answer is None:
                 raise SamepagedError("the web process does not answer", "is it stopped?")
             _check(answer)
 
     def changed(self) -> None:
-        """There is something new to be rendered."""
+        """Render again: the snapshot has changed."""
         self._stale = True
-        self._poke()
+        self._wake_thread()
 
     def stop(self) -> None:
-        """Leave the web process: one that is a child ends."""
+        """Disconnect from the web process; a child process then exits."""
         self._stopping = True
-        self._poke()
+        self._wake_thread()
         if self._thread.ident is not None:
             self._thread.join()
         with self._state:
@@ -145,20 +145,20 @@ class WebClient:
         if wake is not None:
             os.close(wake)
 
-    def _answered(self, stop: Callable[[], bool]) -> Answer | None:
-        """The answer to the settings that were asked about; None where none comes, or none is to be had."""
+    def _wait_for_answer(self, stop: Callable[[], bool]) -> Answer | None:
+        """The answer to the settings with the awaited number, or None after a disconnection, a stop or a timeout."""
         deadline = time.monotonic() + ANSWER_SECONDS
         with self._state:
             while not stop() and (left := deadline - time.monotonic()) > 0:
-                if self._answer is not None and self._answer.number == self._asked:
+                if self._answer is not None and self._answer.number == self._awaited_number:
                     break
-                if self._away:
+                if self._disconnected:
                     break
                 self._state.wait(min(left, POLL_SECONDS))
-            asked, self._asked = self._asked, 0
+            asked, self._awaited_number = self._awaited_number, 0
             return self._answer if self._answer is not None and self._answer.number == asked else None
 
-    def _poke(self) -> None:
+    def _wake_thread(self) -> None:
         with self._state:
             if self._wake is not None:
                 os.eventfd_write(self._wake, 1)
@@ -168,7 +168,7 @@ class WebClient:
             try:
                 connection = self._link.open()
             except OSError as error:
-                self._lost(f"the web process is away ({error.strerror or error})")
+                self._wait_for_retry(f"the web process is away ({error.strerror or error})")
                 continue
             why = ""
             try:
@@ -178,11 +178,11 @@ class WebClient:
             finally:
                 ended = self._link.close(connection)
             if not self._stopping:
-                self._lost(f"the web process is gone ({ended or why})")
+                self._wait_for_retry(f"the web process is gone ({ended or why})")
 
     def _serve(self, feed: FrameWriter) -> None:
-        """Send new documents, settings and keep-alives, until the other side is gone."""
-        told = 0  # the number of the settings that it was told last
+        """Send new documents, settings and keep-alives until the connection ends."""
+        sent_number = 0
         schedule = FeedSchedule()
         while not self._stopping:
             now = time.monotonic()
@@ -190,26 +190,26 @@ class WebClient:
                 self._stale = False
                 schedule.rendered = schedule.sent = now
                 feed.show(self._render())
-            elif feed.idle and (self._settings.number != told or 0 < self._retry <= now):
+            elif feed.idle and (self._settings.number != sent_number or 0 < self._retry <= now):
                 settings, self._retry = self._settings, 0.0
                 feed.put(settings)
-                told = settings.number
+                sent_number = settings.number
             elif feed.idle and now >= schedule.keep_alive_due():
                 schedule.sent = now
                 feed.put(Documents())
             due = (schedule.render_due(changed=self._stale), schedule.keep_alive_due(), self._retry or math.inf)
-            wait = 0.0 if feed.idle and self._settings.number != told else max(min(due) - now, 0.0)
+            wait = 0.0 if feed.idle and self._settings.number != sent_number else max(min(due) - now, 0.0)
             for message in feed.move(self._sleep(wait if feed.idle else BEAT_SECONDS, feed.interest)):
-                self._hear(message)
+                self._handle(message)
 
-    def _lost(self, what: str) -> None:
+    def _wait_for_retry(self, what: str) -> None:
         wait = self._backoff.failed()
-        # A service of its own may be away for as long as its operator likes: that is said once.
-        level = logging.DEBUG if what == self._complaint else logging.WARNING
+        # A web service of its own may be stopped for long: only the first of equal failures is a warning.
+        level = logging.DEBUG if what == self._last_error else logging.WARNING
         log.log(level, "%s; trying again in %.1f s", what, wait)
-        self._complaint = what
+        self._last_error = what
         with self._state:
-            self._away, self._answer, self._told, self._retry = True, None, "", 0.0
+            self._disconnected, self._answer, self._last_address, self._retry = True, None, "", 0.0
             self._state.notify_all()
         deadline = time.monotonic() + wait
         while not self._stopping and (left := deadline - time.monotonic()) > 0:
@@ -229,40 +229,42 @@ class WebClient:
             os.eventfd_read(wake)
         return next(iter(happened.values()), 0)
 
-    def _hear(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:
         match message:
             case Answer():
-                self._hear_answer(message)
+                self._handle_answer(message)
             case Report(error):
                 if error:
                     log.warning("the web process keeps its old configuration: %s", printable(error))
             case _:
                 raise FeedError("it said what only the scanner says")
 
-    def _hear_answer(self, answer: Answer) -> None:
+    def _handle_answer(self, answer: Answer) -> None:
         if answer.number != self._settings.number:
             return
-        awaited = answer.number == self._asked
+        awaited = answer.number == self._awaited_number
         if not answer.error:
             self._backoff.succeeded()
-            self._complaint = ""
-            self._tell(f"{'https' if answer.tls else 'http'}://{written(printable(answer.host), answer.port)}/metrics")
+            self._last_error = ""
+            self._log_address(
+                f"{'https' if answer.tls else 'http'}://{written(printable(answer.host), answer.port)}/metrics"
+            )
         else:
             self._retry = time.monotonic() + self._backoff.failed()
-            if not awaited and answer.error != self._complaint:
+            if not awaited and answer.error != self._last_error:
                 log.error("no metrics: %s", _fault(answer))
-                self._complaint = answer.error
+                self._last_error = answer.error
         with self._state:
-            self._away, self._answer = False, answer
+            self._disconnected, self._answer = False, answer
             if not answer.error and answer.number == self._settings.number:
                 # The port that was found is asked for again, should there be another web process.
                 self._settings = replace(self._settings, port=answer.port)
             self._state.notify_all()
 
-    def _tell(self, address: str) -> None:
-        if address != self._told:
+    def _log_address(self, address: str) -> None:
+        if address != self._last_address:
             log.info("metrics at %s", address)
-        self._told = address
+        self._last_address = address
 
 
 def _settings(number: int, wanted: WebListener) -> Settings:
@@ -282,55 +284,55 @@ def _check(answer: Answer) -> None:
 
 
 class FrameWriter:
-    """The scanner's end. It holds one frame at most: nothing piles up for a web process that does not listen."""
+    """The scanner's end of the feed. It buffers at most one frame, so a stalled web process does not use up memory."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._left: deque[memoryview] = deque()
+        self._unsent: deque[memoryview] = deque()
         self._reader = FrameReader(largest=0)
-        self._shown: dict[str, list[Document]] = {}
-        self._moved = time.monotonic()
+        self._sent_documents: dict[str, list[Document]] = {}
+        self._last_progress = time.monotonic()
 
     @property
     def interest(self) -> tuple[int, int]:
         """The descriptor, and the events of poll(2) that matter now."""
-        return self._socket.fileno(), select.POLLIN | (select.POLLOUT if self._left else 0)
+        return self._socket.fileno(), select.POLLIN | (select.POLLOUT if self._unsent else 0)
 
     @property
     def idle(self) -> bool:
-        """Whether all has been taken: only then there is room for a message."""
-        return not self._left
+        """Whether the last frame is sent; only then `put` accepts another."""
+        return not self._unsent
 
     def put(self, message: Message) -> None:
-        """Send this from now on. Raises FeedError where it is too large."""
-        self._left.extend(memoryview(part) for part in encode(message) if part)
-        self._moved = time.monotonic()
+        """Start sending a message. Raises FeedError if it is too large."""
+        self._unsent.extend(memoryview(part) for part in encode(message) if part)
+        self._last_progress = time.monotonic()
 
     def show(self, documents: Iterable[Document]) -> None:
-        """Send those of the documents that it does not have yet. Raises FeedError."""
+        """Start sending the documents that differ from those sent before. Raises FeedError."""
         paths = {path: list(ones) for path, ones in groupby(documents, attrgetter("path"))}
-        new = {path: ones for path, ones in paths.items() if self._shown.get(path) != ones}
-        self._shown |= new
+        new = {path: ones for path, ones in paths.items() if self._sent_documents.get(path) != ones}
+        self._sent_documents |= new
         self.put(Documents(tuple(one for ones in new.values() for one in ones)))
 
     def move(self, events: int) -> list[Message]:
-        """Send and receive what can be without waiting, after poll(2) told `events`. Raises OSError where the other
-        side is gone, or takes nothing for a minute, and FeedError.
+        """Send and receive without blocking, after poll(2) returned `events`. Raises OSError if the connection ended or
+        made no progress for STALLED_SECONDS, and FeedError.
         """
-        heard: list[Message] = []
+        messages: list[Message] = []
         if events & ~select.POLLOUT:
-            data = self._socket.recv(PIECE)
+            data = self._socket.recv(RECEIVE_BYTES)
             if not data:
                 raise OSError(errno.ECONNRESET, "it closed the feed")
-            heard = self._reader.feed(data)
+            messages = self._reader.feed(data)
         try:
-            while self._left:
-                sent = self._socket.send(self._left[0])
-                self._moved = time.monotonic()
-                self._left[0] = self._left[0][sent:]
-                if not self._left[0]:
-                    self._left.popleft()
+            while self._unsent:
+                sent = self._socket.send(self._unsent[0])
+                self._last_progress = time.monotonic()
+                self._unsent[0] = self._unsent[0][sent:]
+                if not self._unsent[0]:
+                    self._unsent.popleft()
         except BlockingIOError:
-            if time.monotonic() - self._moved > HUNG_SECONDS:
+            if time.monotonic() - self._last_progress > STALLED_SECONDS:
                 raise OSError(errno.ETIMEDOUT, "it takes nothing any more") from None
-        return heard
+        return messages

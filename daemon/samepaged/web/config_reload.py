@@ -20,7 +20,7 @@ __all__ = ["ActiveConfig", "ReloadingConfig"]
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS: Final = 1.0
+CHECK_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,9 @@ class ReloadingConfig:
         self._path = path
         self._changed = changed
         self._clock = clock
-        self._looked = clock()
-        self._seen: dict[Path, Identity] = {}
-        self._now = _in_force(LoadedConfig(WebConfig(), None) if path is None else load(path, self._seen))
+        self._checked_at = clock()
+        self._identities: dict[Path, Identity] = {}
+        self._active = _in_force(LoadedConfig(WebConfig(), None) if path is None else load(path, self._identities))
 
     @property
     def path(self) -> Path | None:
@@ -58,21 +58,21 @@ class ReloadingConfig:
     def current(self) -> ActiveConfig:
         """What is in force; looks at the files once a second at most."""
         now = self._clock()
-        if self._path is not None and now - self._looked >= LOOK_SECONDS:
-            self._looked = now
-            if any(identity(file) != seen for file, seen in self._seen.items()):
+        if self._path is not None and now - self._checked_at >= CHECK_SECONDS:
+            self._checked_at = now
+            if any(identity(file) != seen for file, seen in self._identities.items()):
                 self._reread(self._path)
-        return self._now
+        return self._active
 
     def _reread(self, path: Path) -> None:
-        self._seen = {}
+        self._identities = {}
         try:
-            loaded = load(path, self._seen)
+            loaded = load(path, self._identities)
         except ConfigError as error:
             log.error("%s; what was in force stays so", error)  # noqa: TRY400 - the line says all
             self._changed(str(error))
             return
-        self._now = _in_force(loaded)
+        self._active = _in_force(loaded)
         log.info("%s: read anew", path)
         self._changed("")
 

@@ -50,7 +50,7 @@ BCRYPT: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
 COSTS: Final = range(4, 17)
 GO_DURATION: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 GO_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-LONGEST_INTERVAL: Final = 86400.0
+MAX_INTERVAL_SECONDS: Final = 86400.0
 
 
 def _verified(name: str) -> str:
@@ -116,7 +116,7 @@ def _seconds(value: object) -> float:
         if not parts or "".join(number + unit for number, unit in parts) != value:
             raise InvalidValueError("is no duration", "write one such as 1s, 500ms or 1m30s")
         seconds = sum(float(number) * GO_UNITS[unit] for number, unit in parts)
-        if not seconds <= LONGEST_INTERVAL:
+        if not seconds <= MAX_INTERVAL_SECONDS:
             raise InvalidValueError("is longer than a day", "use less")
         return seconds
     if value in (0, "0") and not isinstance(value, bool):
@@ -150,7 +150,7 @@ class TlsServer(_Section):
     curve_preferences: tuple[Annotated[StrictStr, AfterValidator(_curve)], ...] = ()
 
     @whole(mode="after")
-    def _fits(self) -> Self:
+    def _check_tls(self) -> Self:
         for name in ("cert", "key"):
             inline, file = getattr(self, name), getattr(self, f"{name}_file")
             if not inline and not file:
@@ -189,13 +189,13 @@ class RateLimiting(_Section):
     burst: Annotated[StrictInt, Field(ge=0, le=1_000_000)] = 0
 
     @whole(mode="after")
-    def _lets_somebody_in(self) -> Self:
+    def _check_burst(self) -> Self:
         if self.interval and not self.burst:
             raise InvalidValueError("burst is 0, which lets nobody in", "use at least 1")
         return self
 
 
-def _or_nothing(value: Any) -> Any:  # noqa: ANN401 - whatever YAML has
+def _none_as_default(value: Any) -> Any:  # noqa: ANN401 - whatever YAML has
     """A section that is written without a value is one that is left out, as in the toolkit."""
     return {} if value is None else value
 
@@ -204,8 +204,8 @@ class WebConfig(_Section):
     """The whole file. `WebConfig()`: neither encryption nor authentication."""
 
     tls_server_config: TlsServer | None = None
-    http_server_config: Annotated[HttpServer, BeforeValidator(_or_nothing)] = HttpServer()
+    http_server_config: Annotated[HttpServer, BeforeValidator(_none_as_default)] = HttpServer()
     basic_auth_users: Annotated[
-        dict[StrictStr, StrictStr], BeforeValidator(_or_nothing), AfterValidator(_hashes), Field(repr=False)
+        dict[StrictStr, StrictStr], BeforeValidator(_none_as_default), AfterValidator(_hashes), Field(repr=False)
     ] = {}
-    rate_limit: Annotated[RateLimiting, BeforeValidator(_or_nothing)] = RateLimiting()
+    rate_limit: Annotated[RateLimiting, BeforeValidator(_none_as_default)] = RateLimiting()

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from samepaged.web.routes import Routes
     from samepaged.web.server import Server
 
-__all__ = ["IpcServer", "feed_socket", "take_scanners"]
+__all__ = ["IpcServer", "accept_scanners", "feed_socket"]
 
 log = logging.getLogger(__name__)
 
 SCANNER: Final = "samepaged"
-PIECE: Final = 1 << 18
-MOST_REPLIES: Final = 16
+RECEIVE_BYTES: Final = 1 << 18
+MAX_REPLIES: Final = 16
 
 
 class IpcServer:
@@ -52,20 +52,20 @@ class IpcServer:
         if self._scanner is not None:
             self._scanner.shutdown(socket.SHUT_RDWR)  # it has not been heard for long; this one takes its place
         self._scanner = scanner
-        self._replies = asyncio.Queue(MOST_REPLIES)
-        speaking = asyncio.get_running_loop().create_task(_speak(scanner, self._replies))
+        self._replies = asyncio.Queue(MAX_REPLIES)
+        sending = asyncio.get_running_loop().create_task(_send_replies(scanner, self._replies))
         frames = FrameReader()
         try:
-            while data := await asyncio.get_running_loop().sock_recv(scanner, PIECE):
+            while data := await asyncio.get_running_loop().sock_recv(scanner, RECEIVE_BYTES):
                 for message in frames.feed(data):
-                    self._do(message)
+                    self._handle(message)
         except FeedError as error:
             log.error("the scanner was not understood: %s", error)  # noqa: TRY400 - the line says all
         except OSError as error:
             log.debug("the feed has ended: %s", error)
         finally:
-            speaking.cancel()
-            await asyncio.wait([speaking])
+            sending.cancel()
+            await asyncio.wait([sending])
             scanner.close()
             if self._scanner is scanner:
                 self._scanner = None
@@ -74,14 +74,14 @@ class IpcServer:
     def report(self, error: str) -> None:
         """Tell the scanner that the web configuration file has changed, and whether that could be taken over."""
         self._reply(Report(error))
-        self._warn()
+        self._warn_if_stale()
 
-    def _do(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:
         match message:
             case Documents(documents):
                 self._site.show(documents)
             case Settings():
-                self._reply(self._settle(message))
+                self._reply(self._apply_settings(message))
             case _:
                 raise FeedError("it said what only the web process says")
 
@@ -90,7 +90,7 @@ class IpcServer:
             with contextlib.suppress(asyncio.QueueFull):  # it does not listen
                 self._replies.put_nowait(reply)
 
-    def _settle(self, settings: Settings) -> Answer:
+    def _apply_settings(self, settings: Settings) -> Answer:
         """Take the settings over, all or nothing of them."""
         path = None if settings.web_config_file is None else Path(settings.web_config_file)
         try:
@@ -100,10 +100,10 @@ class IpcServer:
             blame = isinstance(error, ConfigError)
             return Answer(settings.number, error=error.problem, remedy=error.remedy, misconfigured=blame)
         self._server.config = config
-        self._warn()
+        self._warn_if_stale()
         return Answer(settings.number, host, port, tls=config.current().loaded.tls is not None)
 
-    def _warn(self) -> None:
+    def _warn_if_stale(self) -> None:
         """Say once what is worth knowing about settings that are allowed."""
         if self._server.address is None:
             return
@@ -123,7 +123,7 @@ class IpcServer:
             log.info("http_server_config.http2 has no effect: HTTP/1.1 is spoken")
 
 
-async def _speak(scanner: socket.socket, replies: asyncio.Queue[Answer | Report]) -> None:
+async def _send_replies(scanner: socket.socket, replies: asyncio.Queue[Answer | Report]) -> None:
     with contextlib.suppress(OSError):  # whoever reads from it notices, too
         while True:
             message = await replies.get()
@@ -134,7 +134,7 @@ def feed_socket(path: Path) -> socket.socket:
     """A Unix socket at `path` that scanners connect to, for this user and its group. Raises SamepagedError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_dead(path)
+        _remove_stale_socket(path)
         before = os.umask(0o117)
         try:
             listener.bind(str(path))
@@ -149,7 +149,7 @@ def feed_socket(path: Path) -> socket.socket:
     return listener
 
 
-def _remove_dead(path: Path) -> None:
+def _remove_stale_socket(path: Path) -> None:
     """A socket whose process was killed is in the way of the next."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(path.lstat().st_mode):
@@ -161,7 +161,7 @@ def _remove_dead(path: Path) -> None:
                     path.unlink()
 
 
-async def take_scanners(listener: socket.socket, feeding: IpcServer) -> None:
+async def accept_scanners(listener: socket.socket, server: IpcServer) -> None:
     """Serve whoever may be a scanner, one at a time."""
     loop = asyncio.get_running_loop()
     allowed = {0, os.geteuid(), *_uid_of(SCANNER)}
@@ -178,12 +178,12 @@ async def take_scanners(listener: socket.socket, feeding: IpcServer) -> None:
         if uid not in allowed:
             log.warning("user %d is not %s, and may not feed the web process; it was turned away", uid, SCANNER)
             scanner.close()
-        elif feeding.busy:
+        elif server.busy:
             log.warning("a second scanner was turned away; stop one of the two")
             scanner.close()
         else:
             log.info("the scanner is here")
-            task = loop.create_task(feeding.serve(scanner))
+            task = loop.create_task(server.serve(scanner))
             serving.add(task)
             task.add_done_callback(serving.discard)
             task.add_done_callback(lambda _: log.info("a scanner has left"))

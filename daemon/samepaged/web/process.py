@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChildProcess", "SystemdService", "WebProcess"]
 
-PATIENCE_SECONDS: Final = 0.5
+EXIT_SECONDS: Final = 0.5
 CONNECT_SECONDS: Final = 2.0
 # All that it needs of our environment: not the service manager's sockets, for one.
 ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "TZ", "OPENSSL_CONF")
@@ -62,12 +62,12 @@ class ChildProcess:
         if self._process is None:
             return ""
         try:
-            status = self._process.wait(PATIENCE_SECONDS)
+            status = self._process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
             return "it did not listen, and was killed"
-        return _told(status)
+        return _exit_description(status)
 
 
 class SystemdService:
@@ -94,7 +94,7 @@ class SystemdService:
         return f"{self._path} was closed"
 
 
-def _told(status: int) -> str:
+def _exit_description(status: int) -> str:
     if status >= 0:
         return f"it ended with status {status}"
     name = str(-status)

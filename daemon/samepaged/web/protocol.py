@@ -26,21 +26,21 @@ __all__ = [
     "encode",
 ]
 
-LARGEST_BODIES: Final = 1 << 26
-MOST_DOCUMENTS: Final = 64
-LONGEST_TEXT: Final = 4096
+MAX_BODIES_BYTES: Final = 1 << 26
+MAX_DOCUMENTS: Final = 64
+MAX_TEXT_CHARACTERS: Final = 4096
 SAME_VERSION: Final = "do scanner and web process have the same version?"
 _NUMBER: Final = Number(0, (1 << 63) - 1)
-_TEXT: Final = Text(LONGEST_TEXT)
+_TEXT: Final = Text(MAX_TEXT_CHARACTERS)
 _PORT: Final = Number(0, (1 << 16) - 1)
 _FINAL_STATUS: Final = Number(200, 599)
 FORMS: Final = {
     "documents": Form(
-        {"documents": Rows(MOST_DOCUMENTS, (_TEXT, _TEXT, _FINAL_STATUS, Number(0, LARGEST_BODIES)))},
-        {"bodies": Array("u1", LARGEST_BODIES)},
+        {"documents": Rows(MAX_DOCUMENTS, (_TEXT, _TEXT, _FINAL_STATUS, Number(0, MAX_BODIES_BYTES)))},
+        {"bodies": Array("u1", MAX_BODIES_BYTES)},
     ),
     "settings": Form(
-        {"number": _NUMBER, "host": _TEXT, "port": _PORT, "web_config_file": Text(LONGEST_TEXT, optional=True)}
+        {"number": _NUMBER, "host": _TEXT, "port": _PORT, "web_config_file": Text(MAX_TEXT_CHARACTERS, optional=True)}
     ),
     "answer": Form(
         {
@@ -49,7 +49,7 @@ FORMS: Final = {
             "port": _PORT,
             "tls": Flag(),
             "error": _TEXT,
-            "remedy": Text(LONGEST_TEXT, optional=True),
+            "remedy": Text(MAX_TEXT_CHARACTERS, optional=True),
             "misconfigured": Flag(),
         }
     ),
@@ -142,25 +142,27 @@ def encode(message: Message) -> list[bytes]:
         case Report():
             kind, fields = "report", _fields("report", message)
     length = sum(map(len, bodies))
-    too_large = len(bodies) > MOST_DOCUMENTS or length > LARGEST_BODIES
+    too_large = len(bodies) > MAX_DOCUMENTS or length > MAX_BODIES_BYTES
     try:
         start = b"" if too_large else pack(kind, fields, {"bodies": length} if kind == "documents" else {})
     except ProtocolError:
         too_large = True
     if too_large:
-        raise FeedError(f"the documents for the web process take {length} bytes", f"it takes {LARGEST_BODIES} at most")
+        raise FeedError(
+            f"the documents for the web process take {length} bytes", f"it takes {MAX_BODIES_BYTES} at most"
+        )
     return [start, *bodies]
 
 
 def _fields(kind: str, message: Settings | Answer | Report) -> dict[str, Any]:
-    values = [value[:LONGEST_TEXT] if isinstance(value, str) else value for value in astuple(message)]
+    values = [value[:MAX_TEXT_CHARACTERS] if isinstance(value, str) else value for value in astuple(message)]
     return dict(zip(FORMS[kind].fields, values, strict=True))
 
 
 class FrameReader:
     """Messages out of a stream that is fed in pieces. `largest` bounds the bodies of one frame together, in bytes."""
 
-    def __init__(self, largest: int = LARGEST_BODIES) -> None:
+    def __init__(self, largest: int = MAX_BODIES_BYTES) -> None:
         documents = replace(FORMS["documents"], arrays={"bodies": Array("u1", largest)})
         self._forms = {**FORMS, "documents": documents}
         self._buffer = bytearray()

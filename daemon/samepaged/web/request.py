@@ -15,9 +15,9 @@ from samepaged.web.protocol import MediaType
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["LONGEST", "Parser", "Refusal", "Reply", "Request", "choose", "quality", "takes_gzip"]
+__all__ = ["MAX_HEADER_BYTES", "Parser", "Refusal", "Reply", "Request", "choose", "quality", "takes_gzip"]
 
-LONGEST: Final = 16 * 1024
+MAX_HEADER_BYTES: Final = 16 * 1024
 """Bytes of a request: its first line and its headers."""
 
 # RFC 9112, 3.2.2: a server takes the absolute form, too.
@@ -68,11 +68,11 @@ class Parser:
     """One connection: bytes are fed in, a request comes out, its reply is turned into bytes, and so on."""
 
     def __init__(self) -> None:
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LONGEST)
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
         self._refusal: Refusal | None = None
-        self._asked = False
+        self._accepted = False
         self._method = ""
-        self._ahead = 0
+        self._pipelined_bytes = 0
 
     def feed(self, data: bytes) -> Request | Refusal | None:
         """Take more bytes (none: look at what was there already). Returns None until a request is whole, and
@@ -80,20 +80,20 @@ class Parser:
         """
         if self._refusal is not None:
             return self._refusal
-        if self._asked:
-            self._ahead += len(data)
-            if self._ahead > LONGEST:
+        if self._accepted:
+            self._pipelined_bytes += len(data)
+            if self._pipelined_bytes > MAX_HEADER_BYTES:
                 return self._refuse(HTTPStatus.BAD_REQUEST, "too much was sent ahead")
         if data:
             self._http.receive_data(data)
-        if self._asked:
+        if self._accepted:
             return None
         try:
             event = self._http.next_event()
             if not isinstance(event, h11.Request):
                 return None
-            self._asked = True
-            request = self._understand(event)
+            self._accepted = True
+            request = self._parse_request(event)
             if isinstance(request, Request):
                 self._http.next_event()  # the end of a message without a body
         except h11.RemoteProtocolError as error:
@@ -121,7 +121,7 @@ class Parser:
         self._http.send(h11.EndOfMessage())
         if self.reusable:
             self._http.start_next_cycle()
-            self._asked, self._method, self._ahead = False, "", 0
+            self._accepted, self._method, self._pipelined_bytes = False, "", 0
         return head, body
 
     @property
@@ -134,10 +134,10 @@ class Parser:
         self._refusal = Refusal(status, text)
         return self._refusal
 
-    def _understand(self, event: h11.Request) -> Request | Refusal:
+    def _parse_request(self, event: h11.Request) -> Request | Refusal:
         self._method = event.method.decode("ascii")
         size = len(event.target) + sum(len(name) + len(value) + 4 for name, value in event.headers)
-        if size > LONGEST:
+        if size > MAX_HEADER_BYTES:
             return self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "431 Request Header Fields Too Large")
         if not event.http_version.startswith(b"1."):
             return self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "use HTTP/1.1")

@@ -23,7 +23,7 @@ __all__ = ["Routes"]
 STALE_SECONDS: Final = 60.0
 """The scanner sends something every five seconds, in the middle of a scan, too."""
 
-SMALLEST_PACKED: Final = 512
+MIN_COMPRESSED_BYTES: Final = 512
 LEVEL: Final = 5
 HEALTHY: Final = "/-/healthy"
 NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
@@ -58,11 +58,11 @@ class Routes:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._pages: dict[str, tuple[_Page, ...]] = {}
-        self._heard: float | None = None
+        self._last_message: float | None = None
 
     def show(self, documents: Iterable[Document]) -> None:
         """The scanner is alive, and these documents take the place of those with the same paths."""
-        self._heard = self._clock()
+        self._last_message = self._clock()
         paths: dict[str, list[_Page]] = {}
         for document in documents:
             paths.setdefault(document.path, []).append(_Page(document))
@@ -70,23 +70,23 @@ class Routes:
 
     def scanner_left(self) -> None:
         """The feed is closed: what it showed is shown no more."""
-        self._heard = None
+        self._last_message = None
         self._pages = {}
 
     @property
     def stale(self) -> bool:
         """Whether the scanner has not been heard for so long that it may be dead."""
-        return self._heard is None or self._clock() - self._heard > STALE_SECONDS
+        return self._last_message is None or self._clock() - self._last_message > STALE_SECONDS
 
     async def reply(self, request: Request, now: ActiveConfig) -> Reply:
         """The reply to `request` under the configuration that is in force."""
         try:
-            reply = await self._judged(request, now)
+            reply = await self._checked_reply(request, now)
         except Busy:
             reply = Reply.line(HTTPStatus.SERVICE_UNAVAILABLE, "too many passwords to check; try again later")
         return reply.with_headers({**dict((NOSNIFF, POLICY)), **now.loaded.config.http_server_config.headers})
 
-    async def _judged(self, request: Request, now: ActiveConfig) -> Reply:
+    async def _checked_reply(self, request: Request, now: ActiveConfig) -> Reply:
         if not now.limit.admits():
             return Reply.line(HTTPStatus.TOO_MANY_REQUESTS, "429 Too Many Requests")
         if not await now.gate.admits(request.authorization):
@@ -101,15 +101,15 @@ class Routes:
         pages = self._pages.get(request.path)
         if pages is None:
             return Reply.line(HTTPStatus.NOT_FOUND, f"not found; there are {', '.join([*self._pages, HEALTHY])}")
-        return await _shown(pages, request)
+        return await _negotiated_reply(pages, request)
 
 
-async def _shown(pages: tuple[_Page, ...], request: Request) -> Reply:
+async def _negotiated_reply(pages: tuple[_Page, ...], request: Request) -> Reply:
     page = pages[choose(request.accept, [page.document.media_type for page in pages])]
     document = page.document
     headers = [("Vary", "Accept, Accept-Encoding" if len(pages) > 1 else "Accept-Encoding")]
     body = document.body
-    if len(body) >= SMALLEST_PACKED and takes_gzip(request.accept_encoding):
+    if len(body) >= MIN_COMPRESSED_BYTES and takes_gzip(request.accept_encoding):
         body = await page.packed()
         headers.append(("Content-Encoding", "gzip"))
     return Reply(HTTPStatus(document.status), body, document.media_type, tuple(headers))

@@ -29,24 +29,26 @@ if TYPE_CHECKING:
     from samepaged.web.config_reload import ReloadingConfig
     from samepaged.web.routes import Routes
 
-__all__ = ["Connection", "Deadlines", "PlainStream", "Server", "Stream", "TlsStream", "hang_up", "most_connections"]
+__all__ = ["Connection", "Deadlines", "PlainStream", "Server", "Stream", "TlsStream", "hang_up", "max_connections"]
 
 log = logging.getLogger(__name__)
 
-MOST: Final = 512
+MAX_CONNECTIONS: Final = 512
 # Connections taken before others have their turn. Those that are cut for them are closed only then.
-AT_ONCE: Final = 8
+ACCEPT_BATCH: Final = 8
 # Descriptors that are no connections: standard ones, the feed, epoll and its pipe, two listeners, certificates.
-RESERVED: Final = 24 + AT_ONCE
+RESERVED_DESCRIPTORS: Final = 24 + ACCEPT_BATCH
 GRACE_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 0.05
-SHORT_OF: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+EXHAUSTION_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-def most_connections() -> int:
-    """How many connections there may be, as this process's limit of open files has it."""
+def max_connections() -> int:
+    """Maximum number of connections under this process's limit of open files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST if soft == resource.RLIM_INFINITY else max(4, min(MOST, soft - RESERVED))
+    return (
+        MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(4, min(MAX_CONNECTIONS, soft - RESERVED_DESCRIPTORS))
+    )
 
 
 class Server:
@@ -55,7 +57,7 @@ class Server:
     def __init__(self, site: Routes, config: ReloadingConfig, most: int, deadlines: Deadlines | None = None) -> None:
         self.config = config
         self._site = site
-        self._most = most
+        self._max_connections = most
         self._deadlines = deadlines or Deadlines()
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -77,7 +79,7 @@ class Server:
         listener = self._listener
         if listener is None or listener.getsockname() != address.address:
             listener = self._bound(address)
-            self._take(listener)
+            self._accept_batch(listener)
         host, port = listener.getsockname()[:2]
         return host, port
 
@@ -103,7 +105,7 @@ class Server:
             try:
                 return bind(address)
             except SamepagedError:
-                self._take(bind(Address(family, old, "")))
+                self._accept_batch(bind(Address(family, old, "")))
                 raise
 
     def _release(self) -> None:
@@ -115,7 +117,7 @@ class Server:
             self._listener.close()
             self._listener = None
 
-    def _take(self, listener: socket.socket) -> None:
+    def _accept_batch(self, listener: socket.socket) -> None:
         self._release()
         self._listener = listener
         self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
@@ -123,49 +125,51 @@ class Server:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            for _ in range(AT_ONCE):
+            for _ in range(ACCEPT_BATCH):
                 try:
                     connection, _ = await loop.sock_accept(listener)
                 except OSError as error:  # most are of the one connection, which is no more: accept(2)
-                    if error.errno in SHORT_OF:
+                    if error.errno in EXHAUSTION_ERRNOS:
                         log.debug("no more connections: %s", error)
-                        self._cut_one()
+                        self._close_one()
                         await asyncio.sleep(PAUSE_SECONDS)
                 else:
                     self._admit(connection)
             await asyncio.sleep(0)
 
     def _admit(self, connection: socket.socket) -> None:
-        if len(self._open) >= self._most and not self._cut_one():
+        if len(self._open) >= self._max_connections and not self._close_one():
             connection.close()
             return
         connection.setblocking(False)
         conversation = Connection(connection, self._site, self.config, self._deadlines)
         task = asyncio.get_running_loop().create_task(conversation.run())
         self._open[task] = conversation
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._discard)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _discard(self, task: asyncio.Task[None]) -> None:
         self._open.pop(task).close()  # it may have been cut before its first step
 
-    def _cut_one(self) -> bool:
-        """Make room: the oldest that owes us its next move goes, or one that has been taking its reply for long."""
+    def _close_one(self) -> bool:
+        """Close a connection to make room: the oldest that waits for its client, else one with a slow reply."""
         now = asyncio.get_running_loop().time()
-        task = self._first(lambda one: one.owing) or self._first(lambda one: now - one.began > GRACE_SECONDS)
+        task = self._first_connection(lambda one: one.owing) or self._first_connection(
+            lambda one: now - one.began > GRACE_SECONDS
+        )
         if task is None:
             return False
         task.cancel()
         return True
 
-    def _first(self, chosen: Callable[[Connection], bool]) -> asyncio.Task[None] | None:
+    def _first_connection(self, chosen: Callable[[Connection], bool]) -> asyncio.Task[None] | None:
         """The oldest of these that is not going already. In a storm this is asked for each client: no list."""
         return next((task for task, one in self._open.items() if chosen(one) and not task.cancelling()), None)
 
 
-MOST_REQUESTS: Final = 1000
-SLICE: Final = 1 << 16
+MAX_REQUESTS: Final = 1000
+SEND_BYTES: Final = 1 << 16
 LINGER_SECONDS: Final = 1.0
-MOST_LINGERING: Final = 1 << 18
+MAX_LINGER_BYTES: Final = 1 << 18
 HTTP_TO_HTTPS: Final = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nuse https here\n"
 
 
@@ -197,7 +201,7 @@ class Connection:
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # Else the kernel keeps up to 4 MiB for each client that does not take its reply (tcp_wmem, tcp(7)).
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SLICE)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
             channel = await self._channel()
             if channel is not None:
                 await self._requests(channel)
@@ -238,7 +242,7 @@ class Connection:
 
     async def _requests(self, channel: Stream) -> None:
         parser = Parser()
-        for number in range(1, MOST_REQUESTS + 1):
+        for number in range(1, MAX_REQUESTS + 1):
             self.owing = True
             asked = parser.feed(b"")
             patience = self._deadlines.request if number == 1 else self._deadlines.idle
@@ -259,7 +263,7 @@ class Connection:
                     reply = Reply.line(asked.status, asked.text, ("X-Content-Type-Options", "nosniff"))
                 else:
                     reply = await self._site.reply(asked, self._config.current())
-                await _send(channel, *parser.reply(reply, last=number == MOST_REQUESTS))
+                await _send(channel, *parser.reply(reply, last=number == MAX_REQUESTS))
             if not parser.reusable:
                 return
 
@@ -267,9 +271,9 @@ class Connection:
 async def _send(channel: Stream, head: bytes, body: bytes) -> None:
     """The head goes with the beginning of the body; the rest straight from the body, which others have, too."""
     view = memoryview(body)
-    await channel.send(head + view[:SLICE])
-    for start in range(SLICE, len(view), SLICE):
-        await channel.send(view[start : start + SLICE])
+    await channel.send(head + view[:SEND_BYTES])
+    for start in range(SEND_BYTES, len(view), SEND_BYTES):
+        await channel.send(view[start : start + SEND_BYTES])
 
 
 class Stream(Protocol):
@@ -294,7 +298,7 @@ class PlainStream:
 
     async def receive(self) -> bytes:
         """The next bytes; none: the client sends no more."""
-        return await self._loop.sock_recv(self._socket, SLICE // 4)
+        return await self._loop.sock_recv(self._socket, SEND_BYTES // 4)
 
     async def send(self, data: bytes | memoryview) -> None:
         """Send all of it."""
@@ -335,7 +339,7 @@ class TlsStream:
         """The next bytes; none: the client sends no more."""
         while True:
             try:
-                data = self.session.read(SLICE // 4)
+                data = self.session.read(SEND_BYTES // 4)
             except ssl.SSLWantReadError:
                 await self._flush()  # an answer to a change of keys
                 self._incoming.write(await self._more())
@@ -347,8 +351,8 @@ class TlsStream:
     async def send(self, data: bytes | memoryview) -> None:
         """Send all of it, encrypted a slice at a time."""
         view = memoryview(data)
-        for start in range(0, len(view), SLICE):
-            self.session.write(view[start : start + SLICE])
+        for start in range(0, len(view), SEND_BYTES):
+            self.session.write(view[start : start + SEND_BYTES])
             await self._flush()
 
     async def close(self) -> None:
@@ -376,8 +380,8 @@ async def hang_up(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(LINGER_SECONDS):
-            left = MOST_LINGERING
-            while left > 0 and (data := await loop.sock_recv(connection, SLICE)):
+            left = MAX_LINGER_BYTES
+            while left > 0 and (data := await loop.sock_recv(connection, SEND_BYTES)):
                 left -= len(data)
     except (OSError, TimeoutError) as error:  # it is gone, or will not go
         error.__traceback__ = None  # a circle, by way of the future of the read

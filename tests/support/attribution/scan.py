@@ -20,7 +20,7 @@ from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.privileges import seal
 from samepaged.scan.attribution import AttributionSchedule
 from samepaged.scan.guest import CircuitBreaker, GuestScanner
-from samepaged.scan.host import scan_all
+from samepaged.scan.host import scan_host
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ def _scan(config_file: Path, directory: Path, domains: Sequence[str]) -> None:
         scanner = GuestScanner(
             hypervisor, guard, config, hashing, {}, CircuitBreaker(), None, AttributionSchedule(sources)
         )
-        round_ = scan_all(hypervisor, config, scanner, list(domains), lambda *_: None)
+        round_ = scan_host(hypervisor, config, scanner, list(domains), lambda *_: None)
     finally:
         guard.close()
         hypervisor.close()

@@ -34,7 +34,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return found
 
 
-def test_the_json_has_what_the_fleet_and_every_two_hosts_share(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_fleet_and_host_pairs(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(capsys, "--json", "--engine", "duckdb", place)
     assert (found["schema"], found["sample"], found["page_size"], found["guests"]) == (1, 1, 4096, 3)
     assert (found["memory_pages"], found["hashed_pages"]) == (11, 10)
@@ -51,7 +51,7 @@ def test_the_json_has_what_the_fleet_and_every_two_hosts_share(place: str, capsy
     assert found["oldest_trace"] == found["newest_trace"] == "2023-11-14T22:13:20Z"
 
 
-def test_a_sample_is_scaled_up_and_its_error_is_told(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sample_is_scaled_with_error(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(capsys, place, "--sample", "4", "--json")
     assert found["sample"] == 4
     assert found["distinct_pages"] == 8
@@ -63,9 +63,7 @@ def test_a_sample_is_scaled_up_and_its_error_is_told(place: str, capsys: pytest.
     assert first["bounds"] == [2, 3]
 
 
-def test_a_sample_that_has_more_than_its_part_never_makes_sharing_negative(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sample_never_makes_sharing_negative(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # All of each guest's contents are in the sample, each twice: scaled up, there would be 64 times as many.
     for number in range(3):
         contents = range(LOWEST + 48 * number, LOWEST + 48 * (number + 1))
@@ -77,9 +75,7 @@ def test_a_sample_that_has_more_than_its_part_never_makes_sharing_negative(
         assert (host["distinct_pages"], host["only_here_pages"], host["inter_sharing_pages"]) == (48, 48, 0)
 
 
-def test_the_tables_name_hosts_without_letting_them_write_to_the_terminal(
-    place: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tables_escape_host_names(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fleet", "sharing", place]) == 0
     said = capsys.readouterr().out
     assert "3 hosts, 3 guests, traces from 2023-11-14T22:13:20Z" in said
@@ -91,14 +87,14 @@ def test_the_tables_name_hosts_without_letting_them_write_to_the_terminal(
     assert "1/4 of the contents" in capsys.readouterr().out
 
 
-def test_hosts_that_share_nothing_are_no_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hosts_without_sharing_are_omitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parquet.write(tmp_path / "x.parquet", [guest("a", "x", [7]), guest("b", "x", [8])])
     assert printed(capsys, "--json", str(tmp_path))["host_pairs"] == []
     assert cli.main(["fleet", "sharing", str(tmp_path)]) == 0
     assert "No two hosts share anything." in capsys.readouterr().out
 
 
-def test_place_without_a_slash_is_the_command(
+def test_bare_place_is_the_command(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["fleet", "place", "--json", place]) == 0
@@ -113,9 +109,7 @@ def test_place_without_a_slash_is_the_command(
     "words",
     [["--sample", "3"], ["--sample", "0"], ["--sample", "x"], ["--engine", "sqlite"], ["--limit", "a=1GiB"], ["more"]],
 )
-def test_what_it_does_not_know_is_refused_before_and_after_the_place(
-    place: str, words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_options_are_refused(place: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     for line in ([*words, place], [place, *words]):
         with pytest.raises(SystemExit) as caught:
             cli.main(["fleet", "sharing", *line])
@@ -124,9 +118,7 @@ def test_what_it_does_not_know_is_refused_before_and_after_the_place(
 
 
 @pytest.mark.parametrize("options", [["--json"], ["--sample", "4"], ["--engine=duckdb"]])
-def test_the_spelling_without_a_subcommand_is_deprecated(
-    place: str, options: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_subcommand_is_deprecated(place: str, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fleet", "sharing", *options, place]) == 0
     expected = capsys.readouterr()
     assert expected.err == ""
@@ -137,19 +129,19 @@ def test_the_spelling_without_a_subcommand_is_deprecated(
         assert found.err == ("samepaged: `samepaged fleet PLACE` is deprecated; use `samepaged fleet sharing PLACE`\n")
 
 
-def test_options_before_the_subcommand_are_refused(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_before_subcommand_are_refused(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["fleet", "--json", "place", place])
     assert caught.value.code == 2
     assert "unrecognized arguments: --json" in capsys.readouterr().err
 
 
-def test_a_master_without_spark_is_an_error(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_master_without_spark_is_refused(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fleet", "sharing", "--master", "local[2]", place]) == 2
     assert "add --engine spark" in capsys.readouterr().err
 
 
-def test_spark_that_is_not_installed_is_an_error_that_says_what_to_install(
+def test_missing_spark_error_names_package(
     place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(spark_engine, "pyspark", None)

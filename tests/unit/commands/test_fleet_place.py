@@ -57,7 +57,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
     return found
 
 
-def test_moves_and_what_they_gain_are_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_moves_are_listed_with_gain(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = told(capsys, "--memory", "12MiB", place)
     assert found["gain_pages"] == found["at_most_pages"] == 4 * MIB
     assert sum(move["gain_pages"] for move in found["moves"]) == 4 * MIB
@@ -73,16 +73,14 @@ def test_moves_and_what_they_gain_are_told(place: Path, capsys: pytest.CaptureFi
     assert (found["sample"], found["gain_error_pages"]) == (1, 0)
 
 
-def test_the_text_says_what_the_json_does(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_agrees_with_json(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, "--memory", "12MiB", place)
     assert "2 moves gain 4.00 MiB of inter-VM sharing." in text
     assert "2.00 MiB  vm-" in text
     assert "No moves were found" in printed(capsys, place)
 
 
-def test_a_limit_is_of_its_host_then_of_all_then_what_the_traces_know(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_memory_limits_by_precedence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, host in enumerate(("a=b", "kvm-1", "kvm-2")):
         TraceStore(tmp_path).write(guest_trace(number, host, 0, host_mib=9 if host == "kvm-1" else None))
     sources = {one["host"]: (one["limit_from"], one["limit_bytes"] >> 20) for one in told(capsys, tmp_path)["hosts"]}
@@ -92,12 +90,12 @@ def test_a_limit_is_of_its_host_then_of_all_then_what_the_traces_know(
     assert sources == {"a=b": ("--limit", 6), "kvm-1": ("--memory", 8), "kvm-2": ("--memory", 8)}
 
 
-def test_limits_may_be_given_as_numbers_of_bytes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_limits_accept_plain_bytes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = told(capsys, "--memory", "68719476736", "--limit", "kvm-0=2924544", place)
     assert [one["limit_bytes"] for one in found["hosts"]] == [2924544, 68719476736]
 
 
-def test_guests_that_are_kept_do_not_move(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kept_guests_do_not_move(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = told(capsys, "--memory", "1GiB", "--keep", "vm-[01]", place)
     assert {move["domain"] for move in found["moves"]} == {"vm-2", "vm-3"} or found["moves"][0]["domain"] in {
         "vm-2",
@@ -107,9 +105,7 @@ def test_guests_that_are_kept_do_not_move(place: Path, capsys: pytest.CaptureFix
     assert len(told(capsys, "--memory", "1GiB", "--moves", "1", place)["moves"]) == 1
 
 
-def test_a_guest_that_has_moved_is_where_its_newest_trace_was_taken(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_newest_trace_determines_the_host(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     TraceStore(place).write(guest_trace(2, "kvm-0", 0, at=60))
     found = told(capsys, "--memory", "16MiB", place)
     assert found["guests"] == 4
@@ -117,7 +113,7 @@ def test_a_guest_that_has_moved_is_where_its_newest_trace_was_taken(
     assert before == {"kvm-0": 12, "kvm-1": 4}
 
 
-def test_traces_of_one_file_and_samples_are_read_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_single_file_and_samples_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     traces = [guest_trace(number, f"kvm-{number // 2}", number % 2).sampled(4) for number in range(4)]
     write(tmp_path / "all.parquet", traces)
     found = told(capsys, "--memory", "12MiB", tmp_path)
@@ -127,9 +123,7 @@ def test_traces_of_one_file_and_samples_are_read_too(tmp_path: Path, capsys: pyt
     assert "an estimate" in printed(capsys, "--memory", "12MiB", tmp_path)
 
 
-def test_names_are_shown_so_that_they_cannot_write_to_the_terminal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_placement_escapes_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, host in enumerate(("\x1b[2J", "\u202ekvm")):
         TraceStore(tmp_path).write(guest_trace(number, host, 0, domain="a\nb\x07" + str(number)))
     text = printed(capsys, "--memory", "1GiB", tmp_path)
@@ -145,7 +139,7 @@ def test_names_are_shown_so_that_they_cannot_write_to_the_terminal(
         (["--keep", "web-*"], "no guest's name is like 'web-*'"),
     ],
 )
-def test_what_is_not_there_is_told(
+def test_missing_inputs_are_reported(
     place: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(UsageError, match=said.replace("*", r"\*")):
@@ -165,13 +159,13 @@ def test_what_is_not_there_is_told(
         ["--sample", "3"],
     ],
 )
-def test_what_makes_no_sense_is_refused(place: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_are_refused(place: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         printed(capsys, *words, place)
     assert refused.value.code == 2
 
 
-def test_a_damaged_trace_gives_an_error_that_names_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_trace_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = next(place.glob("**/*.parquet"))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(TraceError, match=path.name):

@@ -28,7 +28,7 @@ def asked(
     def scans(config: Config, *_: Any, **__: Any) -> Iterator[Any]:
         nonlocal longest
         longest = config.scan.max_pause
-        yield SimpleNamespace(scan=lambda: scan, answers=lambda **_: {})
+        yield SimpleNamespace(scan=lambda: scan, attribution_reports=lambda **_: {})
 
     monkeypatch.setattr(sources, "configured", lambda _: config or Config())
     monkeypatch.setattr(sources, "ScanSession", scans)
@@ -38,7 +38,7 @@ def asked(
     return sources.Command().run(args), longest  # type: ignore[arg-type] # what is asked of it
 
 
-def test_a_guest_for_whose_owners_there_was_no_room_is_told_of(
+def test_guest_over_memory_limit_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scan = SimpleNamespace(scans=[SimpleNamespace(name="web", started=1.0)], skipped=())
@@ -46,16 +46,14 @@ def test_a_guest_for_whose_owners_there_was_no_room_is_told_of(
     assert "web: there was no room" in capsys.readouterr().err
 
 
-def test_a_guest_that_is_not_to_be_scanned_is_told_of_to_whoever_names_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_named_excluded_guest_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     scan = SimpleNamespace(scans=(), skipped=[SkippedGuest("web", Reason.OPTED_OUT, "its metadata says so")])
     assert asked(monkeypatch, scan)[0] == 0
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", "samepaged: skipped: its metadata says so\n")
 
 
-def test_a_guest_stands_still_for_as_long_as_the_configuration_says_and_two_seconds_where_there_is_none(
+def test_pause_limit_defaults_to_two_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scan = SimpleNamespace(scans=(), skipped=())

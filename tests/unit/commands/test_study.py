@@ -65,7 +65,7 @@ def test_paper_example_of_three_guests(tmp_path: Path, capsys: pytest.CaptureFix
     assert pairs["inter_sharing_pages"]["max"] == 1
 
 
-def test_ten_pages_in_two_guests_and_the_same_tripled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_study_scales_with_copies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ten = list(range(1000, 1010))
     add(tmp_path / "once", guest_trace("A", *ten), guest_trace("B", *ten))
     add(tmp_path / "thrice", guest_trace("A", *ten * 3), guest_trace("B", *ten * 3))
@@ -101,7 +101,7 @@ def place(traces: Path, tmp_path: Path) -> Path:
     return place
 
 
-def test_the_object_has_what_it_promises(traces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_object_has_documented_keys(traces: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = told(capsys, "study", traces)
     assert (found["schema"], found["page_size"], found["hash_bits"], found["sample"], found["traces"]) == (
         1,
@@ -122,9 +122,7 @@ def test_the_object_has_what_it_promises(traces: Path, capsys: pytest.CaptureFix
     assert {one["page_size"] for one in found["page_sizes"]} == {4096, 8192}
 
 
-def test_the_tables_name_the_figures_of_the_paper_and_nothing_of_a_name_moves_the_terminal(
-    traces: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tables_escape_names(traces: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", str(traces)]) == 0
     shown = capsys.readouterr()
     assert shown.err == ""
@@ -135,7 +133,7 @@ def test_the_tables_name_the_figures_of_the_paper_and_nothing_of_a_name_moves_th
     assert all(len(line) <= 80 for line in shown.out.splitlines())
 
 
-def test_a_sample_is_drawn_by_a_seed_that_is_told(traces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sample_seed_is_printed(traces: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "--pairs", "1", "--seed", "17", str(traces)]) == 0
     assert "1 random pairs of traces (--seed 17)" in " ".join(capsys.readouterr().out.split())
     found = told(capsys, "study", "--pairs", "1", "--seed", "17", traces)
@@ -144,9 +142,7 @@ def test_a_sample_is_drawn_by_a_seed_that_is_told(traces: Path, capsys: pytest.C
     assert {(one["trace_pairs"], one["exact"]) for one in found["pairs"]} == {(1, False)}
 
 
-def test_platforms_are_told_where_a_file_of_labels_is_given(
-    traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_labels_add_platform_tables(traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = tmp_path / "labels.yaml"
     labels.write_text("platforms: [{name: web, match: ['web-*']}, {name: other, match: [db]}]")
     found = told(capsys, "study", "--labels", labels, traces)["platforms"]
@@ -159,13 +155,13 @@ def test_platforms_are_told_where_a_file_of_labels_is_given(
     assert main(["study", "--labels", str(labels), str(traces)]) == 2
 
 
-def test_a_label_of_no_guest_is_refused(traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_label_without_guest_is_refused(traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = tmp_path / "labels.yaml"
     labels.write_text("platforms: [{name: zzz, match: ['nobody*']}]")
     assert "zzz (nobody*) matches none" in refused(capsys, "study", "--labels", labels, traces, status=2)
 
 
-def test_rows_of_long_names_can_be_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_names_stay_distinct(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     add(tmp_path, *(guest_trace(f"webserver-{number}", P, P, Q) for number in range(12)))
     assert main(["study", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.split("\n\n")[1].splitlines()
@@ -173,9 +169,7 @@ def test_rows_of_long_names_can_be_told_apart(tmp_path: Path, capsys: pytest.Cap
     assert len({tuple(row) for row in rows}) == len(rows) == 40
 
 
-def test_a_file_of_several_traces_is_studied_as_files_of_one_are(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_multi_trace_file_equals_single_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     traces = [guest_trace(name, P, P, Q, 200 + at, at=at) for name in ("a", "b") for at in range(3)]
     add(tmp_path / "apart", *traces)
     (tmp_path / "together").mkdir()
@@ -183,7 +177,7 @@ def test_a_file_of_several_traces_is_studied_as_files_of_one_are(
     assert told(capsys, "study", tmp_path / "together") == told(capsys, "study", tmp_path / "apart")
 
 
-def test_collisions_are_told_where_hashes_are_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_hashes_report_collisions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digest = PageDigest(np.arange(100, 50_100, dtype=np.uint64), 4096)
     for name in ("a", "b"):
         add(tmp_path, trace(digest, host="h", domain=name, at=NOON, seed="foreign-x", mode="import", hash_bits=32))
@@ -236,7 +230,7 @@ def test_a_truncated_file_is_refused(place: Path, capsys: pytest.CaptureFixture[
     assert str(path) in damaged(place, capsys)
 
 
-def test_a_file_of_which_a_row_was_changed_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_row_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = TraceStore(place).write(guest_trace("many", *range(3, 3000)))
     octets = bytearray(path.read_bytes())
     octets[len(octets) // 3] ^= 0x40
@@ -244,20 +238,18 @@ def test_a_file_of_which_a_row_was_changed_is_refused(place: Path, capsys: pytes
     assert str(path) in damaged(place, capsys)
 
 
-def test_something_else_among_the_traces_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_foreign_file_among_traces_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "other.parquet").write_bytes(b"PAR1 and so on")
     assert "other.parquet: is no Parquet file" in damaged(place, capsys)
 
 
-def test_a_directory_without_traces_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_directory_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "has no traces" in refused(capsys, "study", "--json", tmp_path)
     assert "does not exist" in refused(capsys, "study", "--json", tmp_path / "none")
 
 
 @pytest.mark.parametrize("words", [("--pairs", "0"), ("--pairs", "-3"), ("--seed", "-1")])
-def test_numbers_that_make_no_sense_are_refused(
-    words: tuple[str, ...], traces: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_numbers_are_refused(words: tuple[str, ...], traces: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert words[0] in refused(capsys, "study", *words, traces, status=2)
 
 
@@ -296,7 +288,7 @@ def drawn(traces: Path, out: Path, *words: str) -> Path:
     return out
 
 
-def test_figures_are_drawn_in_both_formats_with_text_as_text(out: Path) -> None:
+def test_figures_are_png_and_svg(out: Path) -> None:
     keys = {"fig02-zero-pages", "fig05-self-sharing", "fig06-inter-vm-sharing", "fig07-self-by-platform"}
     keys |= {"fig08-inter-by-platform", "fig09-self-over-total", "fig10-page-size", "sec422-groups", "stability"}
     names = {path.name for path in out.iterdir()}
@@ -308,7 +300,7 @@ def test_figures_are_drawn_in_both_formats_with_text_as_text(out: Path) -> None:
     assert "\u202e" not in (out / "fig05-self-sharing.svg").read_text()
 
 
-def test_the_report_refers_to_nothing_outside_itself_and_a_name_stays_a_name(out: Path) -> None:
+def test_report_is_self_contained_and_escaped(out: Path) -> None:
     page = (out / "report.html").read_text()
     found = References()
     found.feed(page)
@@ -322,7 +314,7 @@ def test_the_report_refers_to_nothing_outside_itself_and_a_name_stays_a_name(out
     assert {reference[1:] for reference in found.found} <= set(identifiers)
 
 
-def test_the_same_traces_give_the_same_files(traces: Path, out: Path, tmp_path: Path) -> None:
+def test_study_output_is_reproducible(traces: Path, out: Path, tmp_path: Path) -> None:
     assert main(["study", "--out", str(tmp_path), str(traces)]) == 0
     figures = [path for path in tmp_path.iterdir() if path.suffix in {".png", ".svg"}]
     assert len(figures) == 12
@@ -330,13 +322,13 @@ def test_the_same_traces_give_the_same_files(traces: Path, out: Path, tmp_path: 
         assert path.read_bytes() == (out / path.name).read_bytes(), path.name
 
 
-def test_one_guest_of_one_trace_is_drawn_as_far_as_there_is_something(tmp_path: Path) -> None:
+def test_single_trace_is_drawn(tmp_path: Path) -> None:
     add(tmp_path / "traces", guest_trace("alone", ABSENT, ABSENT))
     assert main(["study", "--out", str(tmp_path / "out"), str(tmp_path / "traces")]) == 0
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".png", ".svg", ".html", ".json"}
 
 
-def test_without_matplotlib_a_study_has_tables_and_figures_are_refused(
+def test_missing_matplotlib_leaves_only_tables(
     traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.startswith(("matplotlib", "samepaged.analysis.study"))]:
@@ -350,9 +342,7 @@ def test_without_matplotlib_a_study_has_tables_and_figures_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_directory_that_cannot_be_written_is_told(
-    traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unwritable_directory_is_reported(traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     assert "cannot be written" in refused(capsys, "study", "--json", "--out", tmp_path / "file", traces)
 

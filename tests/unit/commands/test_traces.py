@@ -29,7 +29,7 @@ def listed(capsys: pytest.CaptureFixture[str], place: Path) -> list[dict[str, An
     return found
 
 
-def test_traces_are_listed_with_what_they_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_traces_are_listed_with_metadata(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = add(tmp_path)
     add(tmp_path, "db", at=NOON + 1, seed=8)
     other, one = listed(capsys, tmp_path)
@@ -43,9 +43,7 @@ def test_traces_are_listed_with_what_they_say(tmp_path: Path, capsys: pytest.Cap
     assert second.split()[2:6] == ["web-1", "24", "KiB", "8"]
 
 
-def test_a_file_that_is_none_is_told_and_the_others_are_listed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_file_does_not_hide_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     add(tmp_path)
     (tmp_path / "other.parquet").write_bytes(b"PAR1 and so on")
     for action in ("ls", "verify"):
@@ -65,15 +63,13 @@ def test_damaged_rows_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert str(path) in capsys.readouterr().err
 
 
-def test_names_cannot_write_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trace_list_escapes_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     add(tmp_path, "a\x1b[2Jb\u202e")
     assert main(["traces", "ls", str(tmp_path)]) == 0
     assert "\x1b" not in capsys.readouterr().out
 
 
-def test_an_export_has_the_chosen_traces_and_can_be_read_as_such(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_export_has_the_chosen_traces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place, into = tmp_path / "traces", tmp_path / "out.parquet"
     for number in range(3):
         add(place, "web-1", *range(9, 40 + number), at=NOON + number)
@@ -94,7 +90,7 @@ def test_an_export_has_the_chosen_traces_and_can_be_read_as_such(
     assert not (tmp_path / "none").exists()
 
 
-def test_a_sample_keeps_the_lowest_hashes_and_the_whole_guest_s_counts(tmp_path: Path) -> None:
+def test_sample_keeps_lowest_hashes_and_counts(tmp_path: Path) -> None:
     place, into = tmp_path / "traces", tmp_path / "out.parquet"
     add(place, "web-1", *range(9, 20), 2**63, 2**63 + 5, 2**63 + 5)
     assert main(["traces", "export", "--sample", "256", "--into", str(into), str(place)]) == 0
@@ -104,7 +100,7 @@ def test_a_sample_keeps_the_lowest_hashes_and_the_whole_guest_s_counts(tmp_path:
 
 
 @pytest.mark.parametrize("sample", ["0", "3", "-4", "x", "131072", "²"])
-def test_a_sample_is_a_power_of_two(tmp_path: Path, sample: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sample_is_power_of_two(tmp_path: Path, sample: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["traces", "export", f"--sample={sample}", "--into", str(tmp_path / "x"), str(tmp_path)])
     assert ended.value.code == 2

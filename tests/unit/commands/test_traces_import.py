@@ -113,7 +113,7 @@ every_form = pytest.mark.parametrize("form", FORMS)
 
 
 @every_form
-def test_self_sharing_and_inter_vm_sharing_of_the_papers_a_b_and_c(import_: Import, form: str) -> None:
+def test_sharing_matches_the_paper_example(import_: Import, form: str) -> None:
     file = FORMS[form]
     traces = [import_(file(pages), domain=name) for name, pages in (("A", [P] * 3), ("B", [P] * 3), ("C", [Q] * 3))]
     report = analysed(*traces)
@@ -123,7 +123,7 @@ def test_self_sharing_and_inter_vm_sharing_of_the_papers_a_b_and_c(import_: Impo
 
 @every_form
 @pytest.mark.parametrize(("copies", "self_", "total"), [(1, 0, 10), (3, 40, 50)])
-def test_two_guests_with_the_same_ten_pages(import_: Import, form: str, copies: int, self_: int, total: int) -> None:
+def test_two_identical_guests(import_: Import, form: str, copies: int, self_: int, total: int) -> None:
     pages = [page(letter) for letter in "abcdefghij"] * copies
     traces = [import_(FORMS[form](pages), domain=name) for name in "AB"]
     report = analysed(*traces)
@@ -132,7 +132,7 @@ def test_two_guests_with_the_same_ten_pages(import_: Import, form: str, copies: 
     assert sum(trace.info.memory_pages for trace in traces) == 20 * copies
 
 
-def test_a_trace_says_whose_it_is_and_when(import_: Import) -> None:
+def test_trace_has_domain_and_time(import_: Import) -> None:
     about = import_(P + bytes(PAGE)).info
     assert (about.host, about.domain, about.uuid, about.scanned_at) == ("kvm-1", "web-1", None, WHEN)
     assert (about.seed, about.hash_bits, about.page_size, about.mode) == (seed_id(7), 64, PAGE, "imported")
@@ -142,14 +142,14 @@ def test_a_trace_says_whose_it_is_and_when(import_: Import) -> None:
     assert (about.uuid, about.scanned_at) == (uuid, datetime(2026, 1, 31, 11, tzinfo=UTC).timestamp())
 
 
-def test_the_same_memory_has_the_same_rows_whatever_it_was_dumped_as(import_: Import) -> None:
+def test_rows_are_independent_of_format(import_: Import) -> None:
     pages = [P, Q, P, page("R")]
     raw, elf, of_lime = (import_(FORMS[form](pages), domain=form) for form in ("raw", "elf", "lime"))
     assert raw.hashes.tolist() == elf.hashes.tolist() == of_lime.hashes.tolist()
     assert raw.pages.tolist() == elf.pages.tolist() == of_lime.pages.tolist()
 
 
-def test_a_moment_that_has_a_trace_already_wants_another(import_: Import) -> None:
+def test_duplicate_time_is_refused(import_: Import) -> None:
     import_(P)
     assert "--at" in import_.refused(Q)
     assert import_(Q, "--at", "2026-01-31T12:00:00Z").info.distinct_pages == 1
@@ -164,7 +164,7 @@ def test_page_size_counts_round_trip(import_: Import) -> None:
     ]
 
 
-def test_hashes_of_other_tools_are_no_ones_but_theirs(import_: Import) -> None:
+def test_foreign_hashes_are_not_comparable(import_: Import) -> None:
     first = import_(as_text([P, Q]), domain="a").info
     named = import_(as_text([P, Q]), "--hash-name", "superfast", domain="b").info
     wide = import_(as_text([P, Q]), "--bits", "64", domain="c").info
@@ -175,7 +175,7 @@ def test_hashes_of_other_tools_are_no_ones_but_theirs(import_: Import) -> None:
     ]
 
 
-def test_zero_pages_of_a_list_are_told_by_their_hash(import_: Import, capsys: pytest.CaptureFixture[str]) -> None:
+def test_zero_hash_marks_zero_pages(import_: Import, capsys: pytest.CaptureFixture[str]) -> None:
     content = as_text([P, Q, Q, bytes(PAGE), bytes(PAGE), bytes(PAGE)])
     zero = f"{hash_of(bytes(PAGE)):08x}"
     assert states(import_(content).info) == (0, 0, 0, 3, 3)
@@ -184,38 +184,36 @@ def test_zero_pages_of_a_list_are_told_by_their_hash(import_: Import, capsys: py
     assert "most frequent" not in capsys.readouterr().err
 
 
-def test_a_hash_of_zeros_that_is_longer_than_the_hashes_is_refused(import_: Import) -> None:
+def test_too_long_zero_hash_is_refused(import_: Import) -> None:
     assert "--zero-hash 123456789" in import_.refused(b"ff\n", "--zero-hash", "123456789")
 
 
-def test_a_list_of_zero_pages_alone_is_a_trace_without_rows(import_: Import) -> None:
+def test_only_zero_pages_yield_no_rows(import_: Import) -> None:
     assert states(import_(b"aa\naa\n", "--zero-hash", "aa").info) == (0, 0, 2, 0, 0)
 
 
-def test_what_may_be_collisions_is_said_of_short_hashes_only(
-    import_: Import, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_short_hashes_report_collisions(import_: Import, capsys: pytest.CaptureFixture[str]) -> None:
     import_(b"ff\n10\nff\n")
     assert "of the 1 duplicate pages are expected to be collisions" in capsys.readouterr().err
     import_(b"ff\n10\nff\n", "--bits", "64", domain="wide")
     assert "collisions" not in capsys.readouterr().err
 
 
-def test_what_was_left_out_of_a_core_is_said(import_: Import, capsys: pytest.CaptureFixture[str]) -> None:
+def test_omitted_core_segments_are_reported(import_: Import, capsys: pytest.CaptureFixture[str]) -> None:
     import_(core(Load(0, P * 4), Load(0xFFFC0000, Q), qemu=True))
     assert "note: 4096 bytes that are no RAM" in capsys.readouterr().err
     import_(core(Load(0, P * 4), Load(0xFFFC0000, Q), qemu=True), "--memory", "16KiB", domain="sure")
     assert capsys.readouterr().err == ""
 
 
-def test_a_line_says_what_was_written(import_: Import, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_prints_one_line(import_: Import, capsys: pytest.CaptureFixture[str]) -> None:
     import_(P + P + Q + bytes(PAGE))
     (path,) = import_.store.files()
     expected = f"{path}: 4 pages of 4096 bytes: 0 absent, 0 swapped, 1 zero, 2 distinct, 1 duplicate\n"
     assert capsys.readouterr().out == expected
 
 
-def test_an_object_says_what_was_written(import_: Import, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_prints_json(import_: Import, capsys: pytest.CaptureFixture[str]) -> None:
     import_(P + P + Q, "--json", "--page-sizes", "1024")
     said: dict[str, Any] = json.loads(capsys.readouterr().out)
     (path,) = import_.store.files()
@@ -249,11 +247,11 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize(("content", "words"), DAMAGED.values(), ids=DAMAGED)
-def test_what_is_damaged_leaves_nothing_in_the_store(import_: Import, content: bytes, words: str) -> None:
+def test_damaged_import_writes_nothing(import_: Import, content: bytes, words: str) -> None:
     assert words in import_.refused(content)
 
 
-def test_a_user_may_say_what_a_file_is(import_: Import) -> None:
+def test_format_option_overrides_detection(import_: Import) -> None:
     content = as_binary([P] * 10) + bytes(-len(HEADED) % PAGE)
     assert import_(content, "--format", "raw", domain="raw").info.memory_pages == 1
     found = import_(content, "--format", "hashes-binary", "--count", "10", domain="list").info
@@ -272,9 +270,7 @@ def test_a_user_may_say_what_a_file_is(import_: Import) -> None:
         (b"ff\n", ("--big-endian",)),
     ],
 )
-def test_an_option_that_says_nothing_of_such_a_file_is_refused(
-    import_: Import, content: bytes, words: tuple[str, ...]
-) -> None:
+def test_inapplicable_option_is_refused(import_: Import, content: bytes, words: tuple[str, ...]) -> None:
     assert words[0] in import_.refused(content, *words)
 
 
@@ -296,7 +292,7 @@ def test_an_option_that_says_nothing_of_such_a_file_is_refused(
         ("--bits", "16"),
     ],
 )
-def test_a_word_that_makes_no_sense_is_refused_before_anything_is_read(
+def test_invalid_argument_is_refused_early(
     import_: Import, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -305,7 +301,7 @@ def test_a_word_that_makes_no_sense_is_refused_before_anything_is_read(
     assert f"argument {words[0]}" in capsys.readouterr().err
 
 
-def test_an_import_that_is_interrupted_leaves_nothing(
+def test_interrupted_import_writes_nothing(
     import_: Import, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Stopping:

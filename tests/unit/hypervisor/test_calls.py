@@ -18,7 +18,7 @@ def test_results_and_errors_come_back() -> None:
     calls.close()
 
 
-def test_one_thread_makes_one_call_after_another() -> None:
+def test_one_thread_makes_all_calls() -> None:
     calls = Calls()
     threads = {calls.make(threading.get_ident, 5) for _ in range(20)}
     assert len(threads) <= 2  # a worker may not be idle again yet
@@ -26,7 +26,7 @@ def test_one_thread_makes_one_call_after_another() -> None:
     calls.close()
 
 
-def test_a_call_that_does_not_return_is_left_behind() -> None:
+def test_hanging_call_is_abandoned() -> None:
     calls, release, after = Calls(), threading.Event(), threading.Event()
     with pytest.raises(CallTimeoutError):
         calls.make(release.wait, 0.05, after.set)
@@ -39,7 +39,7 @@ def test_a_call_that_does_not_return_is_left_behind() -> None:
     calls.close()
 
 
-def test_the_caller_is_heard_while_it_waits() -> None:
+def test_caller_beats_while_waiting() -> None:
     beats: list[int] = []
     calls, release = Calls(lambda: beats.append(1)), threading.Event()
     with pytest.raises(CallTimeoutError):

@@ -72,14 +72,14 @@ def hypervisor(links: list[Link]) -> Iterator[LibvirtHypervisor]:
     one.close()
 
 
-def test_a_connection_is_kept_while_calls_return(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
+def test_connection_is_kept_while_calls_return(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
     for _ in range(5):
         assert hypervisor.call("asking", lambda: 7) == 7
         hypervisor.connect()
     assert len(links) == 1
 
 
-def test_a_call_that_does_not_return_keeps_its_connection(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
+def test_hanging_call_keeps_its_connection(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
     release = threading.Event()
     with pytest.raises(GuestError) as caught:
         hypervisor.call("suspending domain 'web-1'", release.wait, 0.05)
@@ -96,7 +96,7 @@ def test_a_call_that_does_not_return_keeps_its_connection(hypervisor: LibvirtHyp
     assert not links[1].closed
 
 
-def test_events_of_an_abandoned_connection_do_not_count(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
+def test_abandoned_connection_events_are_ignored(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
     release = threading.Event()
     with pytest.raises(GuestError):
         hypervisor.call("asking", release.wait, 0.05)
@@ -110,7 +110,7 @@ def test_events_of_an_abandoned_connection_do_not_count(hypervisor: LibvirtHyper
     release.set()
 
 
-def test_a_dump_keeps_its_connection_and_is_closed_after_it(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
+def test_dump_keeps_its_connection_open(hypervisor: LibvirtHypervisor, links: list[Link]) -> None:
     release, begun = threading.Event(), threading.Event()
 
     def dump() -> None:
@@ -129,7 +129,7 @@ def test_a_dump_keeps_its_connection_and_is_closed_after_it(hypervisor: LibvirtH
     assert not links[1].closed
 
 
-def test_without_another_connection_the_next_call_says_so(
+def test_failed_reconnection_is_reported(
     hypervisor: LibvirtHypervisor, links: list[Link], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> Connection:
@@ -146,7 +146,7 @@ def test_without_another_connection_the_next_call_says_so(
     wait_for(lambda: links[0].closed)
 
 
-def test_a_libvirtd_that_never_accepts_is_given_up(links: list[Link], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unresponsive_libvirtd_times_out(links: list[Link], monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
     def hang(*_: object, **__: object) -> Connection:

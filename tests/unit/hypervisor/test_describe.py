@@ -73,7 +73,7 @@ def hypervisor() -> LibvirtHypervisor:
         (Said(libvirt.VIR_DOMAIN_RUNNING), Reason.NO_PID),
     ],
 )
-def test_a_guest_that_must_not_be_touched_is_refused_with_its_reason(domain: Said, reason: Reason) -> None:
+def test_excluded_guest_has_a_reason(domain: Said, reason: Reason) -> None:
     with pytest.raises(GuestError) as caught:
         describe(LibvirtDomain("qemu:///system", hypervisor().call, cast("libvirt.virDomain", domain)))
     assert caught.value.reason is reason
@@ -99,24 +99,24 @@ def failing(code: int, source: int = libvirt.VIR_FROM_QEMU) -> Callable[[], None
         (libvirt.VIR_ERR_ACCESS_DENIED, Reason.NO_PERMISSION),
     ],
 )
-def test_libvirts_errors_about_a_domain_are_of_that_domain(code: int, reason: Reason) -> None:
+def test_libvirt_errors_name_the_domain(code: int, reason: Reason) -> None:
     with pytest.raises(GuestError, match=r"doing it: libvirt says: two lines") as caught:
         hypervisor().call("doing it", failing(code))
     assert caught.value.reason is reason
 
 
-def test_a_lost_connection_is_no_domains_fault() -> None:
+def test_lost_connection_is_hypervisor_error() -> None:
     with pytest.raises(HypervisorError, match="was lost while doing it"):
         hypervisor().call("doing it", failing(libvirt.VIR_ERR_RPC, libvirt.VIR_FROM_RPC))
 
 
-def test_without_descriptors_libvirt_is_not_connected_to() -> None:
+def test_connection_needs_spare_descriptors() -> None:
     """GLib would end this process."""
     with no_descriptors(), pytest.raises(HypervisorError, match=r"few descriptors .*; raise LimitNOFILE="):
         hypervisor().connect()
 
 
-def test_a_process_that_is_another_by_now_is_noticed() -> None:
+def test_replaced_process_is_detected() -> None:
     own = qemu_process.QemuProcess(os.getpid(), start_time(os.getpid()) or 0)
     own.check()
     with pytest.raises(GuestError, match="ended") as caught:

@@ -64,20 +64,20 @@ def claims(inside: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("namespace", [NOVA_1_1, NOVA_1_0])
-def test_openstack_names_the_project_by_its_uuid(namespace: str) -> None:
+def test_openstack_group_is_project_uuid(namespace: str) -> None:
     assert claims(NOVA.format(namespace=namespace, project=PROJECT)) == {"openstack": PROJECT}
 
 
-def test_kubevirt_names_the_namespace_in_the_domains_name() -> None:
+def test_kubevirt_group_is_namespace() -> None:
     assert claims(KUBEVIRT.format(name="shop-1_web-a.b")) == {"kubevirt": "shop-1"}
 
 
 @pytest.mark.parametrize("name", ["web", "_web", "Shop_web", "-shop_web", f"{'a' * 64}_web", "é_web", ""])
-def test_a_name_that_kubevirt_does_not_give_names_no_namespace(name: str) -> None:
+def test_invalid_kubevirt_name_has_no_group(name: str) -> None:
     assert claims(KUBEVIRT.format(name=name)) == {}
 
 
-def test_a_name_like_kubevirts_alone_names_no_namespace() -> None:
+def test_kubevirt_name_needs_metadata() -> None:
     assert claims("<name>shop_web</name>") == {}
 
 
@@ -86,7 +86,7 @@ def test_samepageds_own_element_names_a_group(attributes: str) -> None:
     assert claims(OWN.format(attributes)) == {"samepaged": "shop"}
 
 
-def test_an_opt_out_that_names_a_group_is_still_an_opt_out() -> None:
+def test_opt_out_with_group_opts_out() -> None:
     inside = OWN.format("enabled='no' group='shop'")
     assert parse(f"<domain>{inside}<memory>4096</memory></domain>").opt_out is not None
 
@@ -112,7 +112,7 @@ def test_other_metadata_names_no_group(metadata: str) -> None:
     assert claims(metadata) == {}
 
 
-def test_what_stands_outside_of_the_metadata_names_no_group() -> None:
+def test_groups_come_only_from_metadata() -> None:
     inside = NOVA.format(namespace=NOVA_1_1, project=PROJECT)
     assert claims(inside.replace("<metadata>", "<devices>").replace("</metadata>", "</devices>")) == {}
 
@@ -125,7 +125,7 @@ def test_who_names_two_groups_names_none() -> None:
     assert claims(OWN.format("group='a'") + OWN.format("group='b'")) == {}
 
 
-def test_each_source_of_the_configuration_is_one_that_is_read() -> None:
+def test_every_group_source_is_read() -> None:
     found = claims(
         KUBEVIRT.format(name="shop_web") + NOVA.format(namespace=NOVA_1_1, project=PROJECT) + OWN.format("group='a'")
     )
@@ -171,7 +171,7 @@ METADATA = st.lists(CLAIMS, max_size=3).map(lambda claims: [element("metadata", 
 
 @given(st.one_of(CHILDREN, METADATA), st.one_of(TEXTS, st.from_regex(r"[a-z0-9-]{1,70}[_-]x", fullmatch=True)))
 @example([element("metadata", {}, "", [nova(["0a1b"])])], "web-1")
-def test_any_metadata_gives_a_group_that_is_a_label_or_none(children: list[ET.Element], name: str) -> None:
+def test_any_metadata_gives_valid_label(children: list[ET.Element], name: str) -> None:
     root = ET.Element("domain")
     ET.SubElement(root, "name").text = name
     ET.SubElement(root, "memory").text = "4096"
@@ -192,7 +192,7 @@ def test_any_metadata_gives_a_group_that_is_a_label_or_none(children: list[ET.El
 
 @given(st.text(alphabet="<>/='\" :metadatnovpscgru_{}", max_size=120))
 @example(f"<s:scan xmlns:s='{'urn:samepaged:domain:1'}' group='a'/>")
-def test_any_text_within_the_metadata_is_hardware_or_the_typed_error(text: str) -> None:
+def test_any_metadata_parses_or_raises(text: str) -> None:
     try:
         found = claims(f"<metadata>{text}</metadata>")
     except GuestError:

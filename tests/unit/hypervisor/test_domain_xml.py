@@ -29,22 +29,22 @@ def test_each_numa_cell_is_a_block() -> None:
     assert parse(domain(CELLS)).blocks == (64 * MIB, 64 * MIB)
 
 
-def test_a_cell_without_memory_is_no_block() -> None:
+def test_empty_cell_is_no_block() -> None:
     cells = "<cpu><numa><cell id='0' memory='128' unit='MiB'/><cell id='1' memory='0'/></numa></cpu>"
     assert parse(domain(cells)).blocks == (128 * MIB,)
 
 
 @pytest.mark.parametrize("model", ["dimm", "virtio-mem"])
-def test_a_hot_plugged_dimm_is_a_block_after_the_cells(model: str) -> None:
+def test_hot_plugged_dimm_follows_cells(model: str) -> None:
     xml = domain(CELLS, memory_device(model, 32), memory=f"<memory>{160 * 1024}</memory>")
     assert parse(xml).blocks == (64 * MIB, 64 * MIB, 32 * MIB)
 
 
-def test_a_memory_device_without_memory_is_no_block() -> None:
+def test_empty_memory_device_is_no_block() -> None:
     assert parse(domain(memory_device("virtio-mem", 0))).blocks == (128 * MIB,)
 
 
-def test_persistent_memory_is_storage_and_no_block() -> None:
+def test_persistent_memory_is_no_block() -> None:
     xml = domain(memory_device("nvdimm", 32), memory=f"<memory>{160 * 1024}</memory>")
     assert parse(xml).blocks == (128 * MIB,)
 
@@ -145,7 +145,7 @@ def test_launch_security_is_told(kind: str) -> None:
         (domain(memory_device("dimm", 128)), "blocks of"),
     ],
 )
-def test_xml_that_makes_no_sense_is_refused_in_one_line(xml: str, words: str) -> None:
+def test_invalid_xml_is_refused(xml: str, words: str) -> None:
     with pytest.raises(GuestError, match=words) as caught:
         parse(xml)
     assert caught.value.reason is Reason.LAYOUT
@@ -153,14 +153,14 @@ def test_xml_that_makes_no_sense_is_refused_in_one_line(xml: str, words: str) ->
 
 
 @given(st.text())
-def test_any_text_is_hardware_or_a_typed_error(text: str) -> None:
+def test_any_text_parses_or_raises(text: str) -> None:
     with pytest.raises(GuestError):
         parse(text)
 
 
 @given(st.text(alphabet="<>/'=0123456789 abcdeimnoruy", max_size=80))
 @example("<name>a</name>")
-def test_any_inside_of_a_domain_is_hardware_or_a_typed_error(text: str) -> None:
+def test_any_domain_content_parses_or_raises(text: str) -> None:
     try:
         hardware = parse(f"<domain><memory>4096</memory>{text}</domain>")
     except GuestError as error:
@@ -172,7 +172,7 @@ def test_any_inside_of_a_domain_is_hardware_or_a_typed_error(text: str) -> None:
 
 @pytest.mark.parametrize("namespace", ["urn:samepaged:domain:1", "https://example.org/samepaged"])
 @pytest.mark.parametrize("enabled", ["no", "NO", " false ", "0", "", "maybe"])
-def test_an_owner_may_opt_out_by_metadata_and_only_a_clear_yes_is_one(namespace: str, enabled: str) -> None:
+def test_opt_out_needs_explicit_yes(namespace: str, enabled: str) -> None:
     metadata = f"<metadata><x:scan xmlns:x='{namespace}' enabled='{enabled}'/></metadata>"
     assert parse(domain(metadata)).opt_out is not None
 
@@ -208,12 +208,12 @@ def dimm(address: str, model: str = "dimm", inside: str = "") -> str:
         (dimm(""), -1),
     ],
 )
-def test_where_a_dimm_lies_is_told_or_said_to_be_unknown(device: str, start: int) -> None:
+def test_dimm_address_may_be_unknown(device: str, start: int) -> None:
     hardware = parse(domain(device, memory=f"<memory>{160 * 1024}</memory>"))
     assert hardware.dimms == ((start, 32 * MIB),)
 
 
-def test_the_machine_type_is_told_where_it_is_there() -> None:
+def test_machine_type_is_optional() -> None:
     assert parse(domain("<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>")).machine == "pc-q35-7.2"
     assert parse(domain("<os><type>hvm</type></os>")).machine is None
     assert parse(domain()).machine is None

@@ -52,7 +52,7 @@ ANSWERS = {
 }
 
 
-def test_the_blocks_of_either_qemu_are_read() -> None:
+def test_blocks_of_both_qemu_formats() -> None:
     assert ram_blocks(BLOCKS) == [
         RamBlock("ram-node0", 48 << 20, None),
         RamBlock("ram-node1", 48 << 20, None),
@@ -65,7 +65,7 @@ def test_the_blocks_of_either_qemu_are_read() -> None:
     ]
 
 
-def test_only_what_the_guests_processors_see_counts() -> None:
+def test_only_guest_visible_ranges_count() -> None:
     assert list(flat_ranges(TREE)) == [
         FlatRange("ram-node0", 0, 0),
         FlatRange("ram-node0", 0xC3000, 0xC3000),
@@ -73,7 +73,7 @@ def test_only_what_the_guests_processors_see_counts() -> None:
     ]
 
 
-def test_an_address_is_of_the_block_that_was_asked_for() -> None:
+def test_host_address_matches_the_block() -> None:
     answer = ANSWERS["gpa2hva 0x0"]
     assert host_address(answer, "ram-node0") == 0x7FA360E00000
     assert host_address(answer, "ram-node1") is None
@@ -81,7 +81,7 @@ def test_an_address_is_of_the_block_that_was_asked_for() -> None:
 
 
 @given(st.text(alphabet='0123456789abcdefx -(),:"@.AS\n', max_size=300))
-def test_whatever_the_monitor_says_it_is_no_riddle(text: str) -> None:
+def test_any_monitor_output_parses_or_raises(text: str) -> None:
     ram_blocks(text)
     list(flat_ranges(text))
     host_address(text, "pc.ram")
@@ -91,7 +91,7 @@ def asking(answers: dict[str, str], *sizes: int) -> list[RamBlock]:
     return guest_ram_blocks(FakeDomain(answers=answers), sizes)
 
 
-def test_where_each_block_begins_is_found_though_only_a_part_of_it_is_mapped() -> None:
+def test_partly_mapped_blocks_have_addresses() -> None:
     assert asking(ANSWERS, 48 << 20) == [
         RamBlock("ram-node0", 48 << 20, 0x7FA360E00000),
         RamBlock("ram-node1", 48 << 20, 0x7FA35DC00000),
@@ -102,7 +102,7 @@ def test_a_newer_qemu_is_asked_once() -> None:
     assert asking({"info ramblock": NEWER}, 1 << 30) == [RamBlock("pc.ram", 1 << 30, 0x7F6AABE00000)]
 
 
-def test_what_qemu_does_not_tell_is_left_open() -> None:
+def test_missing_monitor_values_are_none() -> None:
     blocks = asking(ANSWERS | {"info mtree -f": "unknown command"}, 48 << 20)
     assert [block.address for block in blocks] == [None, None]
     with pytest.raises(GuestError, match="names no RAM"):

@@ -60,7 +60,7 @@ class Scene:
         return LibvirtDomain("qemu:///system", self.call, cast("libvirt.virDomain", self.native))
 
 
-def test_only_dump_and_clock_have_no_bound() -> None:
+def test_only_dump_and_clock_are_unbounded() -> None:
     scene = Scene()
     scene.native.answers = {"jobInfo": [0], "state": [1, 0], "controlInfo": [0, 0, 0], "XMLDesc": ""}
     domain = scene.domain
@@ -81,7 +81,7 @@ def test_a_dump_has_memory_only() -> None:
     assert scene.native.made == [("coreDumpWithFormat", "/run/fifo", raw, memory_only)]
 
 
-def test_the_agent_sets_the_clock_by_the_hardware() -> None:
+def test_agent_uses_the_hardware_clock() -> None:
     scene = Scene()
     scene.domain.sync_time()
     assert scene.native.made == [("setTime", {"seconds": 0, "nseconds": 0}, libvirt.VIR_DOMAIN_TIME_SYNC)]
@@ -112,7 +112,7 @@ def test_a_monitor_command_is_for_people(monkeypatch: pytest.MonkeyPatch) -> Non
         ((libvirt.VIR_DOMAIN_SHUTDOWN, 0), RunState.OTHER),
     ],
 )
-def test_only_pauses_like_ours_count_as_paused(answer: tuple[int, int], state: RunState) -> None:
+def test_only_suspend_pauses_count_as_paused(answer: tuple[int, int], state: RunState) -> None:
     assert Scene(Native({"state": list(answer)})).domain.state() is state
 
 
@@ -130,7 +130,7 @@ def test_a_broken_monitor_counts_as_occupied(control: int, state: tuple[ControlS
 
 
 @pytest.mark.parametrize("reason", list(Reason))
-def test_a_ping_fails_for_a_busy_monitor_alone(reason: Reason) -> None:
+def test_ping_fails_only_for_busy_monitor(reason: Reason) -> None:
     scene = Scene(Native({"domainListGetStats": GuestError(reason, "as the test says")}))
     if reason in {Reason.NO_ANSWER, Reason.IN_JOB, Reason.GONE, Reason.NOT_RUNNING}:
         with pytest.raises(GuestError):

@@ -57,7 +57,7 @@ def test_an_allowed_link_is_interrupted(modes: tuple[str, ...], allowed: str) ->
     check_links(guest(*modes), "snapshot", allowed)
 
 
-def test_a_scan_without_a_suspend_needs_no_leave() -> None:
+def test_scan_without_suspend_is_allowed() -> None:
     check_links(guest("passthrough"), "live", "skip")
     check_links(guest("passthrough", paused=True), "snapshot", "skip")
 

@@ -74,7 +74,7 @@ def test_fifty_invisible_domains_take_one_listing(proc: Proc) -> None:
     assert proc.listings == 1
 
 
-def test_a_domain_that_started_later_takes_one_more_listing(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_domain_needs_one_listing(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     table = ProcessTable(proc.path)
     assert no_pid(table, 1)
     proc.start(100, 7000, "-uuid", uuid(1))
@@ -83,7 +83,7 @@ def test_a_domain_that_started_later_takes_one_more_listing(proc: Proc, monkeypa
     assert proc.listings == 2
 
 
-def test_a_restarted_domain_takes_one_more_listing(proc: Proc) -> None:
+def test_restarted_domain_needs_one_listing(proc: Proc) -> None:
     proc.start(100, 7000, "-uuid", uuid(1))
     table = ProcessTable(proc.path)
     assert table.find("web", uuid(1)).pid == 100
@@ -93,7 +93,7 @@ def test_a_restarted_domain_takes_one_more_listing(proc: Proc) -> None:
     assert proc.listings == 2
 
 
-def test_a_pid_with_another_command_line_is_not_the_domain(proc: Proc) -> None:
+def test_foreign_command_line_is_rejected(proc: Proc) -> None:
     proc.start(100, 7000, "-uuid", uuid(1))
     table = ProcessTable(proc.path)
     table.find("web", uuid(1))
@@ -101,7 +101,7 @@ def test_a_pid_with_another_command_line_is_not_the_domain(proc: Proc) -> None:
     assert no_pid(table, 1)
 
 
-def test_a_readable_pid_file_takes_no_listing(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readable_pid_file_avoids_listing(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     proc.start(100, 7000, "-uuid", uuid(1))
     (proc.path / "web.pid").write_text("100")
     monkeypatch.setattr(qemu_process, "_pid_files", lambda name: (proc.path / f"{name}.pid",))

@@ -57,7 +57,7 @@ def test_missing_counters_are_zero(tmp_path: Path) -> None:
     assert (found.zero, found.merged_pages) == (0, 90)
 
 
-def test_a_kernel_without_ksm_has_no_counters(tmp_path: Path) -> None:
+def test_kernel_without_ksm_has_no_counters(tmp_path: Path) -> None:
     assert host_merging(tmp_path / "ksm") is None
 
 

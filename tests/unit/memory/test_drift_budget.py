@@ -22,7 +22,7 @@ from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.memory.modes import FallbackReason, Plan, ThroughputModel, Workload, fit_budget, total_pause_seconds
 from samepaged.memory.reader import GuestControl, GuestMemory, PauseMeter
 from samepaged.memory.scan_state import ScanState
-from samepaged.memory.sliced import LONGEST_WAIT_SECONDS, read_sliced
+from samepaged.memory.sliced import MAX_WAIT_SECONDS, read_sliced
 from tests.support.clock import Clock
 from tests.support.scan_request import scan_request
 
@@ -64,13 +64,13 @@ def test_auto_takes_a_cheaper_mode() -> None:
     ("mode", "left", "auto", "least"),
     [("snapshot", 0.1, True, "200 ms"), ("snapshot", 0.25, False, "300 ms"), ("sliced", 0.35, False, "400 ms")],
 )
-def test_the_refusal_names_the_least_that_a_scan_takes(mode: str, left: float, auto: bool, least: str) -> None:  # noqa: FBT001 - a parameter
+def test_refusal_names_minimum_pause(mode: str, left: float, auto: bool, least: str) -> None:  # noqa: FBT001 - a parameter
     with pytest.raises(GuestError, match=f"about {least} in all") as caught:
         chosen(mode, left, auto=auto)
     assert caught.value.reason is Reason.DRIFT_BUDGET
 
 
-def test_totals_add_up_all_pauses_of_a_scan() -> None:
+def test_totals_sum_all_pauses() -> None:
     pace = ThroughputModel(rate=1e9, overhead=0.01, looking=1e-7, clearing=1e-7)
     found = total_pause_seconds(Workload(pages=1_000_000, backed=244_141, first=True), pace, max_pause=0.2)
     assert found["snapshot"] == pytest.approx(1.01, rel=0.01)
@@ -84,7 +84,7 @@ def test_totals_add_up_all_pauses_of_a_scan() -> None:
     )
 
 
-def test_a_prediction_that_was_too_short_is_corrected_at_once_and_the_other_way_slowly() -> None:
+def test_predictions_rise_fast_fall_slowly() -> None:
     pace = ThroughputModel()
     pace.learn_total(1.0, 3.0)
     assert pace.correction == 3
@@ -97,7 +97,7 @@ def test_a_prediction_that_was_too_short_is_corrected_at_once_and_the_other_way_
     assert pace.correction == 1
 
 
-def test_one_slow_pause_is_not_believed_for_ever() -> None:
+def test_slow_pause_is_reconsidered() -> None:
     """Only a pause measures these, and a guest that is refused has none."""
     pace = ThroughputModel()
     pace.learn_overhead(1.9)
@@ -144,7 +144,7 @@ def ram(tmp_path: Path) -> Iterator[Ram]:
         yield ram
 
 
-def test_a_refused_scan_suspends_nothing_and_takes_nothing_from_the_next(ram: Ram) -> None:
+def test_refused_scan_keeps_the_budget(ram: Ram) -> None:
     kept = ScanState(0)
     assert ram.scan(kept, 10) == "snapshot"
     before, ram.pauses[:] = kept.digest, []
@@ -157,7 +157,7 @@ def test_a_refused_scan_suspends_nothing_and_takes_nothing_from_the_next(ram: Ra
     assert kept.scans == 1
 
 
-def test_a_speed_that_was_only_assumed_is_measured_before_a_refusal(ram: Ram) -> None:
+def test_assumed_speed_is_measured_first(ram: Ram) -> None:
     slow = ScanState(0, ThroughputModel(rate=1e6))
     assert ram.scan(slow, 1.8, "snapshot") == "snapshot"
     assert slow.throughput.measured
@@ -173,7 +173,7 @@ def test_measuring_suspends_nothing(ram: Ram, monkeypatch: pytest.MonkeyPatch) -
     assert ram.pauses == []
 
 
-def test_the_correction_is_learnt_from_a_scan(ram: Ram) -> None:
+def test_scan_updates_the_correction(ram: Ram) -> None:
     kept = ScanState(0, ThroughputModel(rate=1e9, overhead=0.01))
     ram.scan(kept, 1.8, "snapshot")
     assert kept.throughput.correction == pytest.approx(0.125 / (0.01 + PAGES * PAGE_SIZE / 1e9), rel=0.01)
@@ -214,7 +214,7 @@ class Budget(FixedBudget):
 
     def seconds_until(self, seconds: float) -> float:
         self.waits += 1
-        if self.wait_seconds <= LONGEST_WAIT_SECONDS:
+        if self.wait_seconds <= MAX_WAIT_SECONDS:
             self.now_left = 1.0
         return self.wait_seconds
 
@@ -248,15 +248,15 @@ def slices(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-def test_a_slice_ends_with_the_budget_and_a_short_wait_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slice_ends_with_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     budget = Budget(0.008, wait_seconds=0.01)
     found = slices(budget, monkeypatch)
     assert budget.waits == 1
     assert found[0] < 0.02
 
 
-def test_slices_end_with_a_budget_that_stays_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    budget = Budget(0.008, wait_seconds=LONGEST_WAIT_SECONDS + 1)
+def test_empty_budget_ends_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = Budget(0.008, wait_seconds=MAX_WAIT_SECONDS + 1)
     with pytest.raises(GuestError) as caught:
         slices(budget, monkeypatch)
     assert caught.value.reason is Reason.DRIFT_BUDGET
@@ -281,6 +281,6 @@ def test_the_meter_counts_failed_pauses_too() -> None:
     assert meter.seconds == 0.5
 
 
-def test_a_guest_that_others_paused_needs_no_budget(ram: Ram) -> None:
+def test_paused_guest_needs_no_budget(ram: Ram) -> None:
     ram.source = replace(ram.source, paused=True)
     assert ram.scan(ScanState(0), 0.0) == "snapshot"

@@ -20,7 +20,7 @@ from samepaged.errors import GuestError, Reason
 from samepaged.guard.suspend import SuspendedDomain
 from samepaged.memory import sliced, softdirty
 from samepaged.memory.modes import FallbackReason, Plan, Workload, fallback_plan
-from samepaged.memory.process_reader import BUSY, fit_request, plan_scan
+from samepaged.memory.process_reader import GUEST_BUSY, fit_request, plan_scan
 from samepaged.memory.reader import GuestMemory, ScanRequest
 from samepaged.memory.scan_state import ScanState
 from samepaged.service.schedule import Schedule
@@ -135,9 +135,9 @@ def _carry_out(host: Host, kept: ScanState, request: ScanRequest, chosen: Plan, 
     if chosen.mode == "precopy":
         if _precopy(host, kept, request, first=first):
             return "precopy"
-        chosen = fallback_plan(pace.overhead + pace.seconds(host.count_backed()), request.config.max_pause, BUSY)
+        chosen = fallback_plan(pace.overhead + pace.seconds(host.count_backed()), request.config.max_pause, GUEST_BUSY)
         work = Workload(host.pages, host.count_backed(), first=True)
-        chosen = fit_request(chosen, work, request, pace, obstacle=BUSY)
+        chosen = fit_request(chosen, work, request, pace, obstacle=GUEST_BUSY)
     if chosen.mode == "snapshot":
         with host.pause(min(request.config.max_pause, pace.overhead + pace.seconds(host.count_backed()))) as held:
             host.spend(host.looking + host.reading(host.count_backed()))
@@ -225,7 +225,7 @@ SIZES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 @pytest.mark.parametrize("soft_dirty", [True, False])
 @pytest.mark.parametrize("huge", [True, False])
 @pytest.mark.parametrize("gib", SIZES)
-def test_no_guest_drifts_by_more_than_500_ppm_in_a_day(
+def test_daily_drift_is_at_most_500_ppm(
     *, gib: int, huge: bool, soft_dirty: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = Host(gib * GIB, 0.9, huge, soft_dirty, random.Random(gib))

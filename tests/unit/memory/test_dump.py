@@ -57,7 +57,7 @@ def stream(content: bytes) -> ElfStream:
 
 
 @pytest.mark.parametrize("bits", [32, 64])
-def test_segments_and_their_bytes_come_out_as_they_were_put_in(bits: int) -> None:
+def test_segments_round_trip(bits: int) -> None:
     elf = stream(core((0, b"a" * 4096), (0xFFFC0000, b"b" * 8192), bits=bits))
     assert [(segment.address, segment.size) for segment in elf.segments] == [(0, 4096), (0xFFFC0000, 8192)]
     elf.skip_to(elf.segments[1].offset)
@@ -77,14 +77,14 @@ def test_segments_and_their_bytes_come_out_as_they_were_put_in(bits: int) -> Non
         (core()[:16] + b"\x01" + core()[17:], "not a core"),
     ],
 )
-def test_what_is_no_dump_is_refused_in_one_line(content: bytes, words: str) -> None:
+def test_invalid_dump_is_refused(content: bytes, words: str) -> None:
     with pytest.raises(GuestError, match=words) as caught:
         stream(content)
     assert caught.value.reason is Reason.DUMP
     assert "\n" not in str(caught.value)
 
 
-def test_a_dump_that_ends_early_is_noticed() -> None:
+def test_truncated_dump_is_detected() -> None:
     elf = stream(core((0, b"a" * 4096))[:-1])
     elf.skip_to(elf.segments[0].offset)
     with pytest.raises(GuestError, match="ends early"):
@@ -96,7 +96,7 @@ WHOLE = core((0, b"a" * 64), (4096, b"b" * 64))
 
 @given(st.binary(max_size=300))
 @example(WHOLE)
-def test_any_bytes_are_segments_or_a_typed_error(content: bytes) -> None:
+def test_any_dump_parses_or_raises(content: bytes) -> None:
     try:
         stream(content)
     except GuestError as error:
@@ -106,7 +106,7 @@ def test_any_bytes_are_segments_or_a_typed_error(content: bytes) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), min_size=1, max_size=8))
 @example([])
-def test_a_damaged_dump_is_segments_or_a_typed_error(damage: list[tuple[int, int]]) -> None:
+def test_damaged_dump_parses_or_raises(damage: list[tuple[int, int]]) -> None:
     content = bytearray(WHOLE)
     for at, octet in damage:
         content[at] = octet
@@ -124,17 +124,17 @@ def segments(*spans: tuple[int, int]) -> list[Segment]:
     return [Segment(offset, address, size) for offset, (address, size) in enumerate(spans)]
 
 
-def test_roms_and_video_memory_are_not_ram() -> None:
+def test_roms_and_video_are_not_ram() -> None:
     placed = ram_segments(segments((0, 96 * MIB), (0xFD000000, 16 * MIB), (0xFFFC0000, 256 * KIB)), 96 * MIB)
     assert [(segment.address, offset) for segment, offset in placed] == [(0, 0)]
 
 
-def test_ram_goes_on_behind_the_window_of_a_display() -> None:
+def test_ram_continues_behind_display_window() -> None:
     placed = ram_segments(segments((0, 0xA0000), (0xC0000, 96 * MIB - 0xC0000), (0xFD000000, 16 * MIB)), 96 * MIB)
     assert [offset for _, offset in placed] == [0, 0xC0000]
 
 
-def test_ram_goes_on_at_4_gib_and_comes_before_64_bit_bars() -> None:
+def test_ram_continues_at_4_gib() -> None:
     spans = ((0, 2 * GIB), (0xFFFC0000, 256 * KIB), (4 * GIB, GIB), (6 * GIB, 128 * MIB), (512 * GIB, 64 * MIB))
     placed = ram_segments(segments(*spans), 3 * GIB + 128 * MIB)
     assert [(segment.address, offset) for segment, offset in placed] == [
@@ -144,7 +144,7 @@ def test_ram_goes_on_at_4_gib_and_comes_before_64_bit_bars() -> None:
     ]
 
 
-def test_video_memory_right_behind_ram_is_not_ram() -> None:
+def test_adjacent_video_memory_is_not_ram() -> None:
     placed = ram_segments(segments((0, 96 * MIB), (96 * MIB, 16 * MIB)), 96 * MIB)
     assert [offset for _, offset in placed] == [0]
     placed = ram_segments(segments((0, GIB), (4 * GIB, GIB), (5 * GIB, 16 * MIB)), 2 * GIB)
@@ -152,7 +152,7 @@ def test_video_memory_right_behind_ram_is_not_ram() -> None:
 
 
 @pytest.mark.parametrize("total", [95 * MIB, 97 * MIB])
-def test_a_dump_of_another_size_than_the_guests_is_refused(total: int) -> None:
+def test_dump_of_wrong_size_is_refused(total: int) -> None:
     with pytest.raises(GuestError, match="bytes of RAM") as caught:
         ram_segments(segments((0, 96 * MIB)), total)
     assert caught.value.reason is Reason.LAYOUT
@@ -185,14 +185,14 @@ def by_dump(
 @pytest.mark.parametrize(
     ("reader", "mode", "paused"), [("dump", "auto", False), ("dump", "live", True), ("auto", "auto", False)]
 )
-def test_a_dump_is_hashed_page_by_page(tmp_path: Path, reader: str, mode: str, paused: bool) -> None:  # noqa: FBT001
+def test_dump_is_hashed_page_by_page(tmp_path: Path, reader: str, mode: str, paused: bool) -> None:  # noqa: FBT001
     found = by_dump(tmp_path, reader, mode, paused=paused)
     assert (found.mode, found.reader, found.bytes_read) == ("snapshot", "dump", len(MEMORY))
     assert len(set(found.digest.pages.tolist())) == 3
 
 
 @pytest.mark.parametrize("mode", ["live", "sliced"])
-def test_no_dump_is_taken_where_a_guest_is_not_to_be_suspended_so_long(tmp_path: Path, mode: str) -> None:
+def test_dump_respects_the_pause_limit(tmp_path: Path, mode: str) -> None:
     with pytest.raises(GuestError, match=f"use `--reader process` for mode {mode}") as caught:
         by_dump(tmp_path, "dump", mode)
     assert caught.value.reason is Reason.DUMP
@@ -201,13 +201,13 @@ def test_no_dump_is_taken_where_a_guest_is_not_to_be_suspended_so_long(tmp_path:
     assert caught.value.reason is Reason.LAYOUT
 
 
-def test_a_dump_that_would_suspend_a_guest_for_long_is_not_taken_unasked(tmp_path: Path) -> None:
+def test_long_dump_needs_explicit_reader(tmp_path: Path) -> None:
     with pytest.raises(GuestError, match=r"0 mappings.*; use `--reader dump`.*suspend it for about 68.7 s") as caught:
         by_dump(tmp_path, "auto", "auto", blocks=(64 * GIB,))
     assert caught.value.reason is Reason.LAYOUT
 
 
-def test_a_pipe_that_may_not_be_made_larger_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipe_resize_failure_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 

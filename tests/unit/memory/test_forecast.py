@@ -60,38 +60,38 @@ def foreseen(
     return found.mode, found.pause, None if found.obstacle is None else found.obstacle.code
 
 
-def test_a_small_guest_is_read_at_once_and_nothing_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_guest_uses_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     mode, pause, obstacle = foreseen(monkeypatch, GIB // 64, OBSTACLE)
     assert (mode, obstacle) == ("snapshot", None)
     assert 0.01 < pause < 0.05
 
 
-def test_a_large_guest_is_paused_for_what_looking_at_its_bits_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_guest_uses_precopy(monkeypatch: pytest.MonkeyPatch) -> None:
     mode, pause, obstacle = foreseen(monkeypatch, GIB, None)
     assert (mode, obstacle) == ("precopy", None)
     assert 0.01 < pause < 0.25
 
 
-def test_a_guest_too_large_for_precopy_within_the_longest_pause_is_sliced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_guest_is_sliced(monkeypatch: pytest.MonkeyPatch) -> None:
     mode, pause, obstacle = foreseen(monkeypatch, GIB, None, max_pause=0.02)
     assert (mode, obstacle) == ("sliced", "busy")
     assert pause == pytest.approx(0.02)  # suspending, and half of what it may take
 
 
-def test_what_stands_in_the_way_of_precopy_is_told_whatever_is_taken_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forecast_has_precopy_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
     assert foreseen(monkeypatch, GIB, OBSTACLE)[::2] == ("sliced", "shared")
     assert foreseen(monkeypatch, GIB // 8, OBSTACLE)[::2] == ("snapshot", "shared")
     assert foreseen(monkeypatch, GIB // 64, OBSTACLE, mode="precopy")[::2] == ("snapshot", "shared")
 
 
-def test_a_mode_that_was_asked_for_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requested_mode_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     mode, pause, obstacle = foreseen(monkeypatch, GIB, OBSTACLE, mode="snapshot")
     assert (mode, obstacle) == ("snapshot", None)
     assert pause == pytest.approx(0.726, rel=0.01)
     assert foreseen(monkeypatch, GIB, OBSTACLE, mode="live") == ("live", 0.0, None)
 
 
-def test_a_guest_that_others_paused_stands_no_longer_for_us(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paused_guest_has_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     assert foreseen(monkeypatch, GIB, OBSTACLE, paused=True) == ("snapshot", 0.0, None)
 
 
@@ -103,7 +103,7 @@ def ram(pages: int) -> mmap.mmap:
     return area
 
 
-def test_a_process_is_looked_at_and_not_touched() -> None:
+def test_forecast_does_not_touch_process() -> None:
     with ram(1237) as area:
         for page in range(100):
             area[page * PAGE_SIZE] = 1
@@ -113,7 +113,7 @@ def test_a_process_is_looked_at_and_not_touched() -> None:
             assert [mapping.size for mapping in found.mappings] == [1237 * PAGE_SIZE]
 
 
-def test_where_the_memory_is_not_found_a_dump_stands_in_if_it_may() -> None:
+def test_dump_replaces_unlocatable_memory() -> None:
     lost = guest(os.getpid(), 4999)
     found = forecast(lost, scan_request(), ScanState(0))
     assert (found.mode, found.reader, found.backed) == ("snapshot", "dump", None)
@@ -126,14 +126,14 @@ def test_where_the_memory_is_not_found_a_dump_stands_in_if_it_may() -> None:
         assert caught.value.reason is Reason.LAYOUT
 
 
-def test_a_dump_that_was_asked_for_looks_at_no_process() -> None:
+def test_dump_needs_no_process() -> None:
     found = forecast(guest(-1, GIB), scan_request("snapshot", "dump"), ScanState(0))
     assert found.pause == pytest.approx(1.08, rel=0.01)
     with pytest.raises(GuestError, match="mode live"):
         forecast(guest(-1, GIB), scan_request("live", "dump"), ScanState(0))
 
 
-def test_a_process_whose_memory_may_not_be_read_is_no_guest_to_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Words = NDArray[np.uint64]
 
-LARGEST_SEED = 2**64 - 1
+MAX_SEED = 2**64 - 1
 NATIVE = _pagehash is not None
 native = pytest.mark.skipif(not NATIVE, reason="the native module is not built here")
 HASHERS = [PythonHasher, pytest.param(NativeHasher, marks=native)]
@@ -123,21 +123,21 @@ def read(
 
 
 @pytest.mark.parametrize("page_size", [512, 1024, 2048, 4096, 8192, 2 << 20])
-@pytest.mark.parametrize("seed", [0, 1, LARGEST_SEED])
-def test_a_page_has_the_xxh3_of_its_bytes(hasher: Hasher, page_size: int, seed: int) -> None:
+@pytest.mark.parametrize("seed", [0, 1, MAX_SEED])
+def test_page_hash_is_xxh3(hasher: Hasher, page_size: int, seed: int) -> None:
     content = np.random.default_rng(seed).bytes(3 * page_size)
     values = [xxhash.xxh3_64_intdigest(content[i * page_size : (i + 1) * page_size], seed) for i in range(3)]
     assert hashes(hasher, content, page_size, seed) == values
 
 
 @pytest.mark.parametrize("page_size", [512, 4096])
-def test_a_page_of_zeros_is_zero_whatever_the_seed(hasher: Hasher, page_size: int) -> None:
+def test_zero_page_ignores_the_seed(hasher: Hasher, page_size: int) -> None:
     assert hashes(hasher, bytes(2 * page_size), page_size, 0) == [ZERO, ZERO]
-    assert hashes(hasher, bytes(2 * page_size), page_size, LARGEST_SEED) == [ZERO, ZERO]
+    assert hashes(hasher, bytes(2 * page_size), page_size, MAX_SEED) == [ZERO, ZERO]
 
 
 @pytest.mark.parametrize("page_size", [512, 4096])
-def test_one_bit_anywhere_makes_a_page_not_zero(hasher: Hasher, page_size: int) -> None:
+def test_single_bit_is_not_zero(hasher: Hasher, page_size: int) -> None:
     for at in {0, 1, 7, 8, 9, 63, 64, 65, page_size // 2, page_size - 8, page_size - 1}:
         content = bytearray(2 * page_size)
         content[at] = 0x80
@@ -146,24 +146,24 @@ def test_one_bit_anywhere_makes_a_page_not_zero(hasher: Hasher, page_size: int) 
 
 
 @pytest.mark.parametrize("value", sorted(RESERVED))
-def test_a_content_whose_hash_is_reserved_gets_another(hasher: Hasher, value: int) -> None:
+def test_reserved_hash_is_replaced(hasher: Hasher, value: int) -> None:
     content = page_of_reserved_hash(value)
     assert xxhash.xxh3_64_intdigest(content, 0) == value
     assert hashes(hasher, content, 512, 0) == [value + FIRST_HASH]
 
 
-def test_a_hash_that_is_not_reserved_stays() -> None:
-    assert [avoid_reserved(value) for value in (0, 1, 2, 3, LARGEST_SEED)] == [3, 4, 5, 3, LARGEST_SEED]
+def test_unreserved_hash_is_unchanged() -> None:
+    assert [avoid_reserved(value) for value in (0, 1, 2, 3, MAX_SEED)] == [3, 4, 5, 3, MAX_SEED]
 
 
 @given(
     data=st.data(),
     page_size=st.sampled_from([512, 1024, 2048, 4096, 8192]),
-    seed=st.integers(0, LARGEST_SEED),
+    seed=st.integers(0, MAX_SEED),
     offset=st.integers(0, 70),
 )
 @pytest.mark.parametrize("make", HASHERS)
-def test_any_buffer_has_the_hashes_of_its_pages(
+def test_any_buffer_hashes_per_page(
     make: type[Hasher], data: st.DataObject, page_size: int, seed: int, offset: int
 ) -> None:
     kinds = data.draw(st.lists(st.one_of(st.just(b"\0"), st.binary(min_size=1, max_size=page_size)), max_size=9))
@@ -172,7 +172,7 @@ def test_any_buffer_has_the_hashes_of_its_pages(
     assert hashes(make(), unaligned, page_size, seed) == expected(content, page_size, seed)
 
 
-def test_only_as_many_pages_as_there_is_room_for_are_hashed(hasher: Hasher) -> None:
+def test_output_size_bounds_hashing(hasher: Hasher) -> None:
     content = np.random.default_rng(1).bytes(4 * 4096 + 17)
     out = np.zeros(5, dtype=np.uint64)
     hasher.hash_buffer(content, out[1:3], 4096, 9)
@@ -189,7 +189,7 @@ def test_the_native_module_is_preferred() -> None:
     assert best_hasher().name == "native"
 
 
-def test_without_the_native_module_python_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_fallback_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashing, "_pagehash", None)
     assert best_hasher().name == "python"
     with pytest.raises(ImportError, match="libxxhash-dev"):
@@ -201,33 +201,33 @@ def test_without_the_native_module_python_does_it(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("page_size", [512, 1024, 2048, 4096])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_memory_is_hashed_in_parts_of_the_page_size(hasher: Hasher, page_size: int, threads: int) -> None:
+def test_memory_is_hashed_per_page(hasher: Hasher, page_size: int, threads: int) -> None:
     memory = Memory(1031, zeros=(0, 7, 8, 1030))
-    got = read(hasher, memory.addresses(), page_size, seed=LARGEST_SEED, threads=threads)
-    assert got == expected(memory.area[:], page_size, LARGEST_SEED)
+    got = read(hasher, memory.addresses(), page_size, seed=MAX_SEED, threads=threads)
+    assert got == expected(memory.area[:], page_size, MAX_SEED)
 
 
-def test_pages_are_hashed_in_the_order_asked_for_however_they_lie(hasher: Hasher) -> None:
+def test_pages_are_hashed_in_given_order(hasher: Hasher) -> None:
     memory = Memory(3100, zeros=(17,))
     addresses = np.random.default_rng(2).permutation(memory.addresses())[:2500]
     assert read(hasher, addresses) == [expected(memory.page(int(one)), 4096, 1)[0] for one in addresses]
 
 
-def test_more_ranges_than_one_call_of_the_kernel_takes(hasher: Hasher) -> None:
+def test_many_ranges_need_several_calls(hasher: Hasher) -> None:
     memory = Memory(2 * os.sysconf("SC_IOV_MAX") + 200)
     addresses = memory.addresses()[::2].copy()
     assert len(addresses) > os.sysconf("SC_IOV_MAX")
     assert read(hasher, addresses) == [expected(memory.page(int(one)), 4096, 1)[0] for one in addresses]
 
 
-def test_a_page_may_be_asked_for_twice(hasher: Hasher) -> None:
+def test_repeated_page_is_read_twice(hasher: Hasher) -> None:
     memory = Memory(2)
     first, second = expected(memory.area[:], 4096, 1)
     assert read(hasher, memory.addresses()[[1, 1, 0, 1, 0, 0]]) == [second, second, first, second, first, first]
 
 
 @native
-def test_more_than_a_step_is_read_the_same_by_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_implementations_agree_beyond_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashing, "STEP_PAGES", 700)
     monkeypatch.setattr(hashing, "MIN_STEP_PAGES", 3)
     memory = Memory(9001, zeros=(256, 700, 4096))
@@ -239,10 +239,10 @@ def test_more_than_a_step_is_read_the_same_by_both(monkeypatch: pytest.MonkeyPat
 @given(
     picked=st.lists(st.integers(0, 299), max_size=400),
     page_size=st.sampled_from([512, 1024, 2048, 4096]),
-    seed=st.integers(0, LARGEST_SEED),
+    seed=st.integers(0, MAX_SEED),
     threads=st.integers(1, 3),
 )
-def test_both_read_the_same_wherever_the_pages_lie(picked: list[int], page_size: int, seed: int, threads: int) -> None:
+def test_implementations_agree_on_any_pages(picked: list[int], page_size: int, seed: int, threads: int) -> None:
     addresses = MEMORY.addresses()[np.array(picked, dtype=np.intp)]
     got = read(NativeHasher(), addresses, page_size, seed, threads=threads)
     assert got == read(PythonHasher(), addresses, page_size, seed)
@@ -254,7 +254,7 @@ MEMORY = Memory(300, zeros=(3, 4, 5, 299))
 # What cannot be read
 
 
-def test_a_process_that_is_gone_is_esrch(hasher: Hasher) -> None:
+def test_ended_process_is_esrch(hasher: Hasher) -> None:
     with subprocess.Popen(["true"]) as process:
         process.wait()
     with pytest.raises(ProcessLookupError, match=f"process {process.pid} at 0x1000: No such process") as caught:
@@ -264,7 +264,7 @@ def test_a_process_that_is_gone_is_esrch(hasher: Hasher) -> None:
 
 @pytest.mark.parametrize("bad", [0, 1, 255, 256, 257, 599])
 @pytest.mark.parametrize("step", [1, 2, -1])
-def test_a_page_that_cannot_be_read_is_named(hasher: Hasher, bad: int, step: int) -> None:
+def test_unreadable_page_is_named(hasher: Hasher, bad: int, step: int) -> None:
     memory = Memory(600)
     address = memory.forbid(bad)
     start = bad % step if step > 0 else None
@@ -274,12 +274,12 @@ def test_a_page_that_cannot_be_read_is_named(hasher: Hasher, bad: int, step: int
     assert caught.value.errno == errno.EFAULT
 
 
-def test_the_last_page_of_the_address_space_cannot_be_read(hasher: Hasher) -> None:
+def test_last_address_is_unreadable(hasher: Hasher) -> None:
     with pytest.raises(OSError, match="at 0xffffffffffffe000: Bad address"):
         read(hasher, np.array([2**64 - 8192], dtype=np.uint64))
 
 
-def test_an_error_in_one_thread_ends_them_all(hasher: Hasher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thread_error_ends_all_threads(hasher: Hasher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashing, "MIN_STEP_PAGES", 1)
     monkeypatch.setattr(hashing, "STEP_PAGES", 1)
     memory = Memory(2000)
@@ -302,7 +302,7 @@ def test_an_error_in_one_thread_ends_them_all(hasher: Hasher, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_read_is_given_up_when_asked(hasher: Hasher, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_stops_on_request(hasher: Hasher, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashing, "STEP_PAGES", 10)
     monkeypatch.setattr(hashing, "MIN_STEP_PAGES", 10)
     memory = Memory(200)
@@ -315,14 +315,14 @@ def test_a_read_is_given_up_when_asked(hasher: Hasher, threads: int, monkeypatch
     assert np.count_nonzero(out) == 30
 
 
-def test_a_read_that_is_asked_to_stop_at_once_reads_nothing(hasher: Hasher) -> None:
+def test_immediate_stop_reads_nothing(hasher: Hasher) -> None:
     out = np.zeros(5, dtype=np.uint64)
     with pytest.raises(Interrupted):
         hasher.read_process(os.getpid(), MEMORY.addresses()[:5], out, 4096, 1, stop=lambda: True)
     assert not out.any()
 
 
-def test_what_a_signal_handler_raises_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_handler_exception_propagates(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
@@ -331,7 +331,7 @@ def test_what_a_signal_handler_raises_comes_out(monkeypatch: pytest.MonkeyPatch)
         read(PythonHasher(), MEMORY.addresses())
 
 
-def test_what_was_read_stays_out_of_core_dumps(hasher: Hasher) -> None:
+def test_buffers_stay_out_of_core_dumps(hasher: Hasher) -> None:
     def undumped() -> int:
         with open("/proc/self/smaps", encoding="ascii", errors="replace") as smaps:  # noqa: PTH123  as text, by line
             return sum(line.startswith("VmFlags:") and " dd " in line for line in smaps)
@@ -353,14 +353,14 @@ def test_what_was_read_stays_out_of_core_dumps(hasher: Hasher) -> None:
 
 
 @pytest.mark.parametrize("page_size", [-4096, 0, 1, 256, 511, 513, 4095, 4096 + 512, 6144])
-def test_a_page_size_must_be_a_power_of_two(hasher: Hasher, page_size: int) -> None:
+def test_page_size_must_be_power_of_two(hasher: Hasher, page_size: int) -> None:
     with pytest.raises(ValueError, match="a page size must be a power of two"):
         hasher.hash_buffer(bytes(8192), np.empty(1, dtype=np.uint64), page_size, 0)
     with pytest.raises(ValueError, match="a page size must be a power of two"):
         hasher.read_process(os.getpid(), MEMORY.addresses()[:1], np.empty(1, dtype=np.uint64), page_size, 0)
 
 
-def test_memory_is_not_hashed_in_parts_larger_than_it_is_read_in(hasher: Hasher) -> None:
+def test_page_size_is_limited_by_scratch(hasher: Hasher) -> None:
     with pytest.raises(ValueError, match="a page size must be a power of two"):
         hasher.read_process(os.getpid(), MEMORY.addresses()[:2], np.empty(1, dtype=np.uint64), 8192, 0)
 
@@ -374,7 +374,7 @@ def test_a_seed_has_64_bits(hasher: Hasher, seed: int) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 4095, 8191])
-def test_a_buffer_shorter_than_its_pages_is_refused(hasher: Hasher, length: int) -> None:
+def test_short_buffer_is_refused(hasher: Hasher, length: int) -> None:
     with pytest.raises(ValueError, match=f"of a buffer of {length} bytes"):
         hasher.hash_buffer(bytes(length), np.empty(length // 4096 + 1, dtype=np.uint64), 4096, 0)
 
@@ -388,7 +388,7 @@ def test_hashes_must_fit_exactly(hasher: Hasher, room: int) -> None:
 
 
 @pytest.mark.parametrize("address", [1, 4095, 4097, 2**64 - 4096, 2**64 - 1])
-def test_an_address_must_be_that_of_a_page(hasher: Hasher, address: int) -> None:
+def test_addresses_must_be_page_aligned(hasher: Hasher, address: int) -> None:
     with pytest.raises(ValueError, match="is not the address of a page"):
         read(hasher, np.array([MEMORY.start, address], dtype=np.uint64))
 
@@ -417,7 +417,7 @@ def unfit() -> list[NDArray[np.generic]]:
 
 
 @pytest.mark.parametrize("index", range(len(unfit())))
-def test_hashes_go_into_an_array_of_uint64_only(hasher: Hasher, index: int) -> None:
+def test_output_must_be_uint64(hasher: Hasher, index: int) -> None:
     out: Words = unfit()[index]  # type: ignore[assignment]  # that is what is tested
     with pytest.raises((TypeError, ValueError)):
         hasher.hash_buffer(bytes(8192), out, 4096, 0)
@@ -426,7 +426,7 @@ def test_hashes_go_into_an_array_of_uint64_only(hasher: Hasher, index: int) -> N
 
 
 @pytest.mark.parametrize("index", range(len(unfit()) - 1))
-def test_addresses_are_an_array_of_uint64_only(hasher: Hasher, index: int) -> None:
+def test_addresses_must_be_uint64(hasher: Hasher, index: int) -> None:
     addresses: Words = unfit()[index]  # type: ignore[assignment]  # that is what is tested
     with pytest.raises((TypeError, ValueError)):
         hasher.read_process(os.getpid(), addresses, np.empty(2, dtype=np.uint64), 4096, 0)
@@ -451,7 +451,7 @@ def test_addresses_are_an_array_of_uint64_only(hasher: Hasher, index: int) -> No
         (None, 2, bytearray(4096), 4096, -1),
     ],
 )
-def test_the_native_module_refuses_what_does_not_fit(
+def test_native_module_validates_arguments(
     pid: int | None, out: int, scratch: bytearray, page_size: int, seed: int
 ) -> None:
     hashed = np.zeros(out, dtype=np.uint64)
@@ -464,7 +464,7 @@ def test_the_native_module_refuses_what_does_not_fit(
 
 @native
 @pytest.mark.parametrize("size", [4096, 4097, 8192, 3 * 4096, 1 << 20, (1 << 20) + 4096, 3 << 20])
-def test_any_scratch_of_a_page_or_more_will_do(size: int) -> None:
+def test_any_scratch_size_works(size: int) -> None:
     addresses = MEMORY.addresses()
     out = np.zeros(len(addresses), dtype=np.uint64)
     _pagehash.hash_process(os.getpid(), addresses, out, bytearray(size), 4096, 1)
@@ -472,14 +472,14 @@ def test_any_scratch_of_a_page_or_more_will_do(size: int) -> None:
 
 
 @native
-def test_a_scratch_that_may_not_be_written_is_refused() -> None:
+def test_readonly_scratch_is_refused() -> None:
     scratch: bytearray = bytes(4096)  # type: ignore[assignment]  # that is what is tested
     with pytest.raises((TypeError, ValueError)):
         _pagehash.hash_process(os.getpid(), MEMORY.addresses()[:1], np.empty(1, dtype=np.uint64), scratch, 4096, 1)
 
 
 @native
-def test_other_threads_run_while_memory_is_hashed() -> None:
+def test_hashing_releases_the_gil() -> None:
     content = bytes(range(1, 256)) * (1 << 18)
     out = np.zeros(len(content) // 4096, dtype=np.uint64)
     seen, over = threading.Event(), threading.Event()

@@ -63,14 +63,14 @@ def test_a_raw_image_is_its_pages() -> None:
     assert states(found(P + ZEROS + P + Q)[0]) == "aZab"
 
 
-def test_the_hashes_are_those_of_a_scan() -> None:
+def test_image_hashes_equal_scan_hashes() -> None:
     expected = np.empty(2, dtype=np.uint64)
     PythonHasher().hash_buffer(P + Q, expected, PAGE, 7)
     for content in (P + Q, lime((0, P + Q)), core(Load(0, P + Q))):
         assert found(content)[0].pages.tolist() == expected.tolist()
 
 
-def test_a_hole_in_a_file_is_zeros(tmp_path: Path) -> None:
+def test_file_hole_is_zeros(tmp_path: Path) -> None:
     path = tmp_path / "sparse"
     with path.open("wb") as file:
         file.seek(3 * MIB + PAGE)
@@ -81,7 +81,7 @@ def test_a_hole_in_a_file_is_zeros(tmp_path: Path) -> None:
     assert pages[3 * 256 + 1] >= FIRST_HASH
 
 
-def test_a_hole_in_a_segment_that_no_block_of_the_file_begins_with_is_zeros(tmp_path: Path) -> None:
+def test_unaligned_segment_hole_is_zeros(tmp_path: Path) -> None:
     whole = core(Load(0, P + bytes(4 * MIB) + Q))
     path = tmp_path / "sparse"
     with path.open("wb") as file:
@@ -98,24 +98,24 @@ def test_a_hole_in_a_segment_that_no_block_of_the_file_begins_with_is_zeros(tmp_
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("many", [False, True])
-def test_a_gap_between_segments_of_a_core_is_no_memory(bits: int, order: str, many: bool) -> None:  # noqa: FBT001
+def test_core_segment_gap_is_not_memory(bits: int, order: str, many: bool) -> None:  # noqa: FBT001
     content = core(Load(0, P + ZEROS), Load(0x100000, Q + P), bits=bits, order=order, many=many)
     assert states(found(content)[0]) == "aZba"
 
 
-def test_segments_count_in_the_order_of_their_addresses() -> None:
+def test_segments_are_ordered_by_address() -> None:
     assert found(core(Load(0x100000, Q), Load(0, P)))[0].pages.tolist() == found(P + Q)[0].pages.tolist()
 
 
-def test_what_a_segment_has_in_memory_and_not_in_the_file_is_unknown() -> None:
+def test_memory_beyond_file_size_is_absent() -> None:
     assert states(found(core(Load(0, P, lacking=2 * PAGE), Load(0x10000, Q)))[0]) == "a??b"
 
 
-def test_ranges_of_lime_are_inclusive_and_gaps_between_them_are_no_memory() -> None:
+def test_lime_ranges_are_inclusive() -> None:
     assert states(found(lime((0x1000, P + ZEROS), (0x100000, P + Q)))[0]) == "aZab"
 
 
-def test_a_page_that_a_range_has_only_a_part_of_is_left_out(tmp_path: Path) -> None:
+def test_partial_pages_are_omitted(tmp_path: Path) -> None:
     path = tmp_path / "lime"
     path.write_bytes(lime((0x800, bytes(0x800) + P + b"x" * 0xC00), (0x100000, Q)))
     with open_file(path) as (descriptor, size):
@@ -124,7 +124,7 @@ def test_a_page_that_a_range_has_only_a_part_of_is_left_out(tmp_path: Path) -> N
         assert states(hash_image(one, best_hasher(), 7).digest) == "ab"
 
 
-def test_a_page_that_two_segments_have_a_half_of_is_a_page() -> None:
+def test_page_split_over_two_segments() -> None:
     whole = P[:1000] + Q[:3096] + P
     assert (
         found(core(Load(0, whole[:1000]), Load(1000, whole[1000:])))[0].pages.tolist() == found(whole)[0].pages.tolist()
@@ -135,13 +135,13 @@ PC = (Load(0, P * 0xA0), Load(0xC0000, Q * 0x40))
 DEVICES = (Load(0xFD000000, R * 16), Load(0xFFFC0000, R * 4))
 
 
-def test_memory_of_devices_in_qemus_core_of_a_pc_is_no_ram() -> None:
+def test_device_memory_of_pc_is_omitted() -> None:
     expected = "a" * 0xA0 + "?" * 0x20 + "b" * 0x40  # a display hides a window of RAM
     assert states(found(core(*PC, *DEVICES, qemu=True))[0]) == expected
     assert states(found(core(*PC, *DEVICES, qemu=True), memory=MIB)[0]) == expected
 
 
-def test_ram_of_a_pc_goes_on_at_4_gib() -> None:
+def test_pc_ram_continues_at_4_gib() -> None:
     loads = (Load(0, P * 4), Load(0xFFFC0000, R), Load(4 * GIB, Q * 2), Load(4 * GIB + 2 * PAGE, P), Load(512 * GIB, R))
     assert states(found(core(*loads, qemu=True))[0]) == "aaaabba"
     assert states(found(core(*loads, qemu=True), memory=7 * PAGE)[0]) == "aaaabba"
@@ -149,13 +149,13 @@ def test_ram_of_a_pc_goes_on_at_4_gib() -> None:
     assert states(found(core(*loads, qemu=True), memory=6 * PAGE)[0]) == "aaaabb"
 
 
-def test_in_a_core_that_is_not_qemus_or_not_a_pcs_every_segment_is_ram() -> None:
+def test_foreign_core_is_all_ram() -> None:
     assert len(found(core(Load(0, P), *DEVICES))[0].pages) == 21
     assert len(found(core(Load(GIB, P), Load(2 * GIB, P), qemu=True, machine=183))[0].pages) == 2
 
 
 @pytest.mark.parametrize("content", [core(*PC, *DEVICES, qemu=True), core(Load(0, P)), P * 2, lime((0, P))])
-def test_a_domain_of_another_size_than_the_image_is_refused(content: bytes) -> None:
+def test_domain_size_must_match_image(content: bytes) -> None:
     assert "--memory" in refused(content, memory=16 * PAGE)
 
 
@@ -167,11 +167,11 @@ OVERLAP = {
 
 
 @pytest.mark.parametrize("content", OVERLAP.values(), ids=OVERLAP)
-def test_memory_that_is_there_twice_is_refused(content: bytes) -> None:
+def test_overlapping_memory_is_refused(content: bytes) -> None:
     assert "says twice what is at 0x1000" in refused(content)
 
 
-def test_two_segments_in_one_place_of_the_file_are_refused() -> None:
+def test_overlapping_file_ranges_are_refused() -> None:
     content = bytearray(core(Load(0, P), Load(0x10000, Q)))
     first, second = (64 + 56 * number + 8 for number in (1, 2))
     content[second : second + 8] = content[first : first + 8]
@@ -198,7 +198,7 @@ def test_two_segments_in_one_place_of_the_file_are_refused() -> None:
         (lime((0, b"x" * 100)), "has no page"),
     ],
 )
-def test_what_is_damaged_is_refused_in_a_line(content: bytes, words: str) -> None:
+def test_damaged_image_is_refused(content: bytes, words: str) -> None:
     assert words in refused(content)
 
 
@@ -216,11 +216,11 @@ def test_what_is_damaged_is_refused_in_a_line(content: bytes, words: str) -> Non
         (b"LiME\0\0\0\1", "padded"),
     ],
 )
-def test_a_file_of_a_kind_that_is_not_read_is_refused_with_the_remedy(head: bytes, words: str) -> None:
+def test_unsupported_format_has_a_remedy(head: bytes, words: str) -> None:
     assert words in refused(head + bytes(PAGE - len(head)))
 
 
-def test_a_file_of_more_pages_than_can_be_counted_here_is_refused(tmp_path: Path) -> None:
+def test_too_many_pages_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "sparse"
     path.touch()
     os.truncate(path, 15 << 40)
@@ -228,7 +228,7 @@ def test_a_file_of_more_pages_than_can_be_counted_here_is_refused(tmp_path: Path
         of_file(path)
 
 
-def test_only_a_regular_file_is_an_image(tmp_path: Path) -> None:
+def test_image_must_be_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path, words in (
         ("fifo", "regular"),
@@ -240,14 +240,14 @@ def test_only_a_regular_file_is_an_image(tmp_path: Path) -> None:
             pass
 
 
-def test_a_read_is_given_up_when_it_is_to_stop(tmp_path: Path) -> None:
+def test_image_read_stops_on_request(tmp_path: Path) -> None:
     path = tmp_path / "raw"
     path.write_bytes(P)
     with open_file(path) as (descriptor, size), pytest.raises(Interrupted):
         hash_image(open_image(path, descriptor, size, "raw"), best_hasher(), 7, stop=lambda: True)
 
 
-def test_an_image_that_is_cut_while_it_is_read_is_refused(tmp_path: Path) -> None:
+def test_image_truncated_during_read(tmp_path: Path) -> None:
     path = tmp_path / "raw"
     path.write_bytes(P * 4)
     with open_file(path) as (descriptor, size):
@@ -281,7 +281,7 @@ runs = st.lists(
 
 @settings(max_examples=60)
 @given(runs, st.sampled_from(["raw", "elf", "lime"]))
-def test_memory_is_counted_in_other_sizes_as_its_bytes_are(memory: list[bytes], form: str) -> None:
+def test_other_page_sizes_are_counted(memory: list[bytes], form: str) -> None:
     if form == "raw":
         memory = memory[:1]
         content = memory[0]
@@ -295,7 +295,7 @@ def test_memory_is_counted_in_other_sizes_as_its_bytes_are(memory: list[bytes], 
     assert [counts(digest) for digest in digests] == [counted(memory, size) for size in sizes]
 
 
-def test_a_larger_page_begins_at_a_multiple_of_its_size() -> None:
+def test_large_pages_are_aligned() -> None:
     _, larger = found(lime((0x1000, P + Q + Q + Q + Q)), sizes=(8192,))
     assert states(larger) == "aa"  # the P at 0x1000 is in none
 
@@ -307,9 +307,7 @@ def test_a_larger_page_begins_at_a_multiple_of_its_size() -> None:
     st.integers(0, 5000),
 )
 @example(core(Load(0, P)), [], 0)
-def test_a_damaged_image_gives_pages_that_are_in_it_or_a_typed_error(
-    content: bytes, changes: list[tuple[int, int]], cut: int
-) -> None:
+def test_damaged_image_parses_or_raises(content: bytes, changes: list[tuple[int, int]], cut: int) -> None:
     damaged = bytearray(content[: len(content) - cut])
     for at, octet in changes:
         if at < len(damaged):
@@ -320,7 +318,7 @@ def test_a_damaged_image_gives_pages_that_are_in_it_or_a_typed_error(
 @settings(max_examples=200)
 @given(st.sampled_from([b"\x7fELF\2\1\1", b"\x7fELF\1\2\1", b"EMiL\1\0\0\0", b""]), st.binary(max_size=300))
 @example(b"", lime((0, P)))
-def test_any_bytes_are_an_image_or_a_typed_error(magic: bytes, content: bytes) -> None:
+def test_any_image_parses_or_raises(magic: bytes, content: bytes) -> None:
     assert _pages(lambda: found(magic + content), len(magic + content)) > 0 or content != lime((0, P))
 
 

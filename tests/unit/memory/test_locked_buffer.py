@@ -46,14 +46,14 @@ def run(*lines: str, cwd: Path | None = None) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_buffer_is_locked_and_neither_dumped_nor_there_in_a_child() -> None:
+def test_buffer_is_locked_and_not_inherited() -> None:
     buffer = locked_buffer(MIB)
     address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
     (mapping,) = (one for one in mappings(os.getpid()) if one.start <= address < one.end)
     assert mapping.secluded
 
 
-def test_a_buffer_is_gone_with_its_last_view() -> None:
+def test_buffer_lives_with_its_views() -> None:
     buffer = locked_buffer(PAGE)
     address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
     part = buffer[1:2]
@@ -64,7 +64,7 @@ def test_a_buffer_is_gone_with_its_last_view() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, PAGE])
-def test_where_memory_cannot_be_locked_that_is_said_once_and_it_goes_on(limit: int) -> None:
+def test_lock_failure_is_logged_once(limit: int) -> None:
     program = (
         "import resource; from concurrent.futures import ThreadPoolExecutor",
         "from samepaged import privileges; from samepaged.memory.locked_buffer import locked_buffer",
@@ -81,7 +81,7 @@ def test_where_memory_cannot_be_locked_that_is_said_once_and_it_goes_on(limit: i
 
 
 @pytest.mark.skipif("/" in CORE_PATTERN or not CORE_PATTERN.startswith("core"), reason="cores go elsewhere")
-def test_a_core_of_a_process_has_its_memory_but_no_buffer(tmp_path: Path) -> None:
+def test_core_dump_omits_buffers(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(SECRET)
     program = (
         "import os, resource; from samepaged.memory.locked_buffer import locked_buffer",
@@ -146,7 +146,7 @@ def told(error: BaseException | None) -> Iterator[str]:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("hasher", [NativeHasher, PythonHasher])
 @pytest.mark.parametrize("fail", [fail_in_the_process, fail_in_the_dump])
-def test_an_error_met_while_a_buffer_is_full_tells_neither_its_content_nor_the_seed(
+def test_errors_hide_content_and_seed(
     fail: Failing, hasher: type[Hasher], threads: int, sizes: tuple[int, ...], tmp_path: Path
 ) -> None:
     with pytest.raises(GuestError) as caught:
@@ -161,7 +161,7 @@ def test_an_error_met_while_a_buffer_is_full_tells_neither_its_content_nor_the_s
     assert holders(os.getpid(), [SECRET], ours)
 
 
-def test_what_a_scan_is_told_to_hash_with_does_not_show_the_seed() -> None:
+def test_hashing_repr_hides_the_seed() -> None:
     shown = repr(Hashing(PythonHasher(), SEED, 1, bool))
     assert "threads=1" in shown
     assert str(SEED) not in shown

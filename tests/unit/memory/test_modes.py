@@ -59,24 +59,24 @@ def plan(
         ("live", 0.01, None, ("live", None)),
     ],
 )
-def test_the_mode_is_the_most_exact_that_fits_the_longest_pause(
+def test_most_exact_fitting_mode_is_chosen(
     mode: str, seconds: float, obstacle: FallbackReason | None, chosen: tuple[str, str | None]
 ) -> None:
     assert plan(mode, seconds, obstacle) == chosen
 
 
 @given(st.sampled_from(["auto", "precopy", "sliced", "live", "snapshot"]), st.floats(0, 100))
-def test_a_guest_that_stands_still_anyway_is_read_at_once(mode: str, seconds: float) -> None:
+def test_paused_guest_uses_snapshot(mode: str, seconds: float) -> None:
     assert plan(mode, seconds, OBSTACLE, paused=True) == ("snapshot", None)
 
 
-def test_auto_never_predicts_a_pause_longer_than_allowed() -> None:
+def test_auto_respects_the_pause_limit() -> None:
     for seconds in np.linspace(0, 3, 50):
         mode, _ = plan("auto", float(seconds), OBSTACLE)
         assert mode != "snapshot" or seconds <= 0.25
 
 
-def test_the_pace_is_learnt_and_a_handful_of_pages_teaches_nothing() -> None:
+def test_throughput_ignores_small_samples() -> None:
     pace = ThroughputModel(rate=1e9)
     pace.learn(3, 1e-9)
     assert pace.rate == 1e9
@@ -86,7 +86,7 @@ def test_the_pace_is_learnt_and_a_handful_of_pages_teaches_nothing() -> None:
     assert pace.seconds(262_144) == pytest.approx(2**30 / 8e9, rel=0.01)
 
 
-def test_a_pace_worse_than_was_thought_is_believed_at_once() -> None:
+def test_slower_throughput_applies_at_once() -> None:
     pace = ThroughputModel()
     pace.learn(250_000, 250_000 * 4096 / 2e8)
     pace.learn_looking(1000, 1000 * 1e-6)
@@ -118,7 +118,7 @@ CLEAN = int(PRESENT | EXCLUSIVE)
         (int(SWAPPED | SOFT_DIRTY), FIRST_HASH, True, False),
     ],
 )
-def test_what_may_have_changed_is_read_again(entry: int, known: int, merging: bool, reread: bool) -> None:  # noqa: FBT001
+def test_changed_pages_are_read_again(entry: int, known: int, merging: bool, reread: bool) -> None:  # noqa: FBT001
     found = softdirty.changed_pages(np.array([entry], np.uint64), np.array([known], np.uint64), merging=merging)
     assert found.tolist() == [reread]
 
@@ -132,14 +132,14 @@ def test_what_may_have_changed_is_read_again(entry: int, known: int, merging: bo
         ({}, True, "vfio"),
     ],
 )
-def test_memory_whose_writes_leave_no_bit_is_refused(mapping: dict[str, object], vfio: bool, code: str) -> None:  # noqa: FBT001
+def test_untracked_writes_are_an_obstacle(mapping: dict[str, object], vfio: bool, code: str) -> None:  # noqa: FBT001
     fields = {name: getattr(MAPPING, name) for name in MAPPING.__slots__} | mapping
     found = softdirty.obstacle(1, [MAPPING, RamMapping(**fields)], vfio=vfio)
     assert found is not None
     assert found.code == code
 
 
-def test_whether_the_kernel_keeps_bits_is_found_out_on_a_page_of_our_own() -> None:
+def test_soft_dirty_support_is_probed() -> None:
     softdirty.supported.cache_clear()
     assert softdirty.supported() in {True, False}
 
@@ -182,7 +182,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_slices_cover_every_page_once_and_leave_the_guest_its_time(clock: Clock) -> None:
+def test_slices_cover_every_page_once(clock: Clock) -> None:
     pauses = Pauses(clock)
     reader = SlowReader(2048 * 12 + 5, 0.004, clock)
     digest = read_sliced(reader, pauses, max_pause=0.02, max_duty=0.25, stop=lambda: False)  # type: ignore[arg-type]
@@ -192,7 +192,7 @@ def test_slices_cover_every_page_once_and_leave_the_guest_its_time(clock: Clock)
         assert following - ended >= 2.9 * (ended - began)
 
 
-def test_a_stop_ends_the_rest_between_slices(clock: Clock) -> None:
+def test_stop_ends_the_rest_between_slices(clock: Clock) -> None:
     with pytest.raises(Interrupted):
         read_sliced(
             SlowReader(2048 * 4, 0.01, clock),  # type: ignore[arg-type]
@@ -208,7 +208,7 @@ UNMERGED = replace(MAPPING, mergeable=False)
 PID = os.getpid()
 
 
-def test_an_epoch_ends_where_the_memory_is_another() -> None:
+def test_changed_mappings_end_the_epoch() -> None:
     epoch = SoftDirtyEpoch.begin(PID, (UNMERGED,))
     assert epoch.lasts(PID, (UNMERGED,))
     assert not epoch.lasts(PID + 1, (UNMERGED,))
@@ -216,7 +216,7 @@ def test_an_epoch_ends_where_the_memory_is_another() -> None:
     epoch.end()
 
 
-def test_an_epoch_keeps_others_from_the_bits_until_it_is_forgotten() -> None:
+def test_epoch_holds_the_soft_dirty_lock() -> None:
     kept = ScanState(0, epoch=SoftDirtyEpoch.begin(PID, (UNMERGED,)))
     with pytest.raises(LockHeld):
         SoftDirtyEpoch.begin(PID, (UNMERGED,))
@@ -226,7 +226,7 @@ def test_an_epoch_keeps_others_from_the_bits_until_it_is_forgotten() -> None:
     SoftDirtyLock(PID).release()
 
 
-def test_bits_that_another_process_holds_are_claimed_until_it_ends() -> None:
+def test_foreign_lock_lasts_until_exit() -> None:
     hold = (
         "from samepaged.memory.softdirty import SoftDirtyLock; "
         f"held = SoftDirtyLock({PID}); print(1, flush=True); input()"
@@ -242,9 +242,7 @@ def test_bits_that_another_process_holds_are_claimed_until_it_ends() -> None:
     SoftDirtyLock(PID).release()
 
 
-def test_an_epoch_of_mergeable_memory_ends_when_ksm_was_at_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ksm_activity_ends_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ksm, "KSM", tmp_path)
     for name in ("run", *ksm.COUNTERS):
         (tmp_path / name).write_text("0\n")
@@ -259,7 +257,7 @@ def test_an_epoch_of_mergeable_memory_ends_when_ksm_was_at_work(
     again.end()
 
 
-def test_ksm_is_held_still_and_put_back_also_after_a_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ksm_is_restored_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ksm, "KSM", tmp_path)
     run, journal = tmp_path / "run", tmp_path / ksm.JOURNAL_NAME
     run.write_text("1\n")
@@ -277,7 +275,7 @@ def test_ksm_is_held_still_and_put_back_also_after_a_death(tmp_path: Path, monke
     assert not journal.exists()
 
 
-def test_ksm_that_somebody_stopped_is_left_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_ksm_stays_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ksm, "KSM", tmp_path)
     (tmp_path / "run").write_text("2\n")
     with ksm.paused(tmp_path) as still:
@@ -289,7 +287,7 @@ def test_ksm_that_somebody_stopped_is_left_stopped(tmp_path: Path, monkeypatch: 
 
 
 @given(st.lists(st.integers(0, 50), max_size=8), st.integers(0, 200))
-def test_the_largest_digests_go_first_until_the_rest_fits(sizes: list[int], most: int) -> None:
+def test_largest_digests_are_dropped_first(sizes: list[int], most: int) -> None:
     kept = [ScanState(0, digest=np.zeros(size, dtype=np.uint64)) for size in sizes]
     limit_memory(kept, most * 8)
     left = [len(one.digest) for one in kept if one.digest is not None]
@@ -300,7 +298,7 @@ def test_the_largest_digests_go_first_until_the_rest_fits(sizes: list[int], most
         assert sum(left) + min(gone) > most
 
 
-def test_one_bad_measure_of_copying_is_not_the_last_one() -> None:
+def test_slow_copy_is_reconsidered() -> None:
     pace = ThroughputModel()
     pace.learn_copying(2000, 2.0)
     slow = pace.copying_seconds(2000)

@@ -79,7 +79,7 @@ def beginnings(buffer: memoryview, places: NDArray[np.int32]) -> list[bytes | No
 
 
 @pytest.mark.parametrize("file", [PRIVATE, SHARED])
-def test_pages_are_copied_in_the_order_asked_for_and_absent_ones_are_not_touched(file: str) -> None:
+def test_pages_are_copied_in_given_order(file: str) -> None:
     with guest(file) as pid, reader(pid) as one:
         copies = PageAccess(one, one.look())
         wanted = np.random.default_rng(3).permutation(PAGES)
@@ -95,7 +95,7 @@ def test_pages_are_copied_in_the_order_asked_for_and_absent_ones_are_not_touched
         assert not (entries[::3] & PRESENT).any()
 
 
-def test_where_pages_are_is_looked_up_when_somebody_asks_and_then_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_residency_is_read_once_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     with guest() as pid, reader(pid) as one:
         looks: list[None] = []
         look = one.look
@@ -111,7 +111,7 @@ def test_where_pages_are_is_looked_up_when_somebody_asks_and_then_once(monkeypat
         assert len(looks) == 1
 
 
-def test_pages_are_found_by_how_they_begin() -> None:
+def test_pages_are_found_by_prefix() -> None:
     with guest() as pid, reader(pid) as one:
         copies = PageAccess(one, one.look())
         assert copies.starting_with(b"page %11d" % 4001).tolist() == [4001]
@@ -119,7 +119,7 @@ def test_pages_are_found_by_how_they_begin() -> None:
         assert copies.starting_with(b"PAGE_SIZE").tolist() == []
 
 
-def test_copying_stops_when_it_is_told_to_and_tells_of_a_process_that_is_gone() -> None:
+def test_copy_stops_and_detects_ended_process() -> None:
     stopping = False
     buffer = memoryview(bytearray(PAGES * PAGE_SIZE))
     with guest() as pid, reader(pid, stop=lambda: stopping) as one:
@@ -204,7 +204,7 @@ def captured(
     return found, kept, asked
 
 
-def test_a_witness_is_prepared_before_the_guest_is_suspended_and_copies_while_it_is(tmp_path: Path) -> None:
+def test_observer_runs_during_the_pause(tmp_path: Path) -> None:
     with guest() as pid:
         log: list[str] = []
         witness = Noting(log)
@@ -217,7 +217,7 @@ def test_a_witness_is_prepared_before_the_guest_is_suspended_and_copies_while_it
 
 
 @pytest.mark.parametrize("mode", ["sliced", "live"])
-def test_where_there_is_no_one_instant_a_witness_is_told_so(mode: str, tmp_path: Path) -> None:
+def test_observer_is_declined_without_instant(mode: str, tmp_path: Path) -> None:
     with guest() as pid:
         log: list[str] = []
         witness = Noting(log)
@@ -226,7 +226,7 @@ def test_where_there_is_no_one_instant_a_witness_is_told_so(mode: str, tmp_path:
         assert f"mode {mode}" in (witness.declined or "")
 
 
-def test_a_witness_that_would_make_the_pause_too_long_is_sent_away_and_not_for_ever(tmp_path: Path) -> None:
+def test_slow_observer_is_declined_for_now(tmp_path: Path) -> None:
     with guest() as pid:
         log: list[str] = []
         witness = Noting(log)
@@ -240,9 +240,7 @@ def test_a_witness_that_would_make_the_pause_too_long_is_sent_away_and_not_for_e
 @pytest.mark.parametrize(
     "pace", [ThroughputModel(rate=1e6), ThroughputModel(copy_rate=1e6)], ids=["reading", "copying"]
 )
-def test_who_wants_one_instant_or_nothing_gets_nothing_where_that_takes_too_long(
-    pace: ThroughputModel, tmp_path: Path
-) -> None:
+def test_one_instant_respects_pause_limit(pace: ThroughputModel, tmp_path: Path) -> None:
     with guest() as pid:
         log: list[str] = []
         with pytest.raises(GuestError, match="allow that with `--mode snapshot`") as caught:
@@ -251,7 +249,7 @@ def test_who_wants_one_instant_or_nothing_gets_nothing_where_that_takes_too_long
         assert "suspend" not in log
 
 
-def test_a_long_snapshot_that_was_asked_for_is_announced_with_what_copying_takes(tmp_path: Path) -> None:
+def test_expected_pause_includes_observer_copy(tmp_path: Path) -> None:
     with guest() as pid:
         witness = Noting([])
         slow = ThroughputModel(rate=1e6, copy_rate=PAGES * PAGE_SIZE / 100.0)

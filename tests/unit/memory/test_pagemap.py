@@ -24,7 +24,7 @@ flags = hnp.arrays(np.bool_, 8)
 
 
 @given(st.lists(st.sampled_from([0, int(PRESENT), int(SWAPPED)]), min_size=8, max_size=8), flags, flags, st.booleans())
-def test_each_page_is_in_one_place_at_most(
+def test_each_page_has_one_residency(
     entries: list[int],
     held: np.ndarray,
     resident: np.ndarray,
@@ -35,7 +35,7 @@ def test_each_page_is_in_one_place_at_most(
         assert (where.in_process.astype(int) + where.in_file + where.swapped <= 1).all()
 
 
-def test_a_private_page_is_the_processes_once_it_was_written_and_the_files_before() -> None:
+def test_private_pages_move_on_write() -> None:
     entries = np.array([PRESENT, 0, SWAPPED, 0] * 2, dtype=np.uint64)
     held = np.array([True, True, True, False] * 2)
     where = residency(entries, held, np.ones(8, dtype=np.bool_), shared=False)
@@ -44,7 +44,7 @@ def test_a_private_page_is_the_processes_once_it_was_written_and_the_files_befor
     assert where.swapped.tolist() == [False, False, True, False] * 2
 
 
-def test_a_page_of_a_shared_file_that_is_out_of_memory_is_swapped_whatever_the_process_maps() -> None:
+def test_evicted_shared_page_is_swapped() -> None:
     entries = np.full(8, PRESENT)
     held = np.ones(8, dtype=np.bool_)
     where = residency(entries, held, np.array([True, False] * 4), shared=True)
@@ -69,7 +69,7 @@ def test_pagemap_tells_touched_pages_from_others() -> None:
     assert np.flatnonzero(entries & PRESENT).tolist() == [3, 7]
 
 
-def test_a_pagemap_that_ends_early_says_that_the_process_ended() -> None:
+def test_short_pagemap_means_process_ended() -> None:
     with pytest.raises(GuestError) as caught:
         decode(b"12345678", 2)
     assert caught.value.reason is Reason.GONE
@@ -78,7 +78,7 @@ def test_a_pagemap_that_ends_early_says_that_the_process_ended() -> None:
 
 
 @pytest.mark.parametrize("where", ["memfd", "tmpfs", "disk"])
-def test_a_file_tells_its_holes_and_reads_them_without_filling_them(where: str, tmp_path: Path) -> None:
+def test_reading_keeps_file_holes(where: str, tmp_path: Path) -> None:
     if where == "memfd":
         descriptor = os.memfd_create("memory-backend-memfd")
     else:
@@ -109,7 +109,7 @@ def test_a_file_tells_its_holes_and_reads_them_without_filling_them(where: str, 
         os.close(descriptor)
 
 
-def test_a_file_whose_holes_cannot_be_found_is_an_error_of_that_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unseekable_file_is_guest_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -128,7 +128,7 @@ def test_a_file_whose_holes_cannot_be_found_is_an_error_of_that_guest(monkeypatc
     assert caught.value.reason is Reason.READ
 
 
-def test_a_file_that_cannot_be_found_is_said_with_the_remedy() -> None:
+def test_missing_backing_file_has_a_remedy() -> None:
     with pytest.raises(GuestError, match="CAP_SYS_PTRACE") as caught:
         BackingFile(os.getpid(), replace(MAPPING, inode=2**40))
     assert caught.value.reason is Reason.NO_PERMISSION

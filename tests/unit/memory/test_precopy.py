@@ -151,7 +151,7 @@ class Machine:
             return scan.run(known)
 
 
-def test_nothing_is_read_before_what_was_in_flight_as_the_bits_were_cleared_has_landed() -> None:
+def test_reads_wait_for_writes_in_flight() -> None:
     machine = Machine()
     machine.scan()
     assert machine.log[:5] == ["clear", "suspend", "resume", "look", "read"]
@@ -165,9 +165,7 @@ def test_nothing_is_read_before_what_was_in_flight_as_the_bits_were_cleared_has_
     writes=st.floats(0, 1e5),
     hot=st.integers(1, PAGES),
 )
-def test_pauses_keep_to_the_budget_whatever_the_machine_and_digests_are_exact(
-    rate: float, looking: float, overhead: float, writes: float, hot: int
-) -> None:
+def test_precopy_is_exact_within_budget(rate: float, looking: float, overhead: float, writes: float, hot: int) -> None:
     machine = Machine(rate=rate, looking=looking, overhead=overhead, writes=writes, hot=hot)
     pace = ThroughputModel()
     known: NDArray[np.uint64] | None = None
@@ -184,7 +182,7 @@ def test_pauses_keep_to_the_budget_whatever_the_machine_and_digests_are_exact(
         machine.pass_time(0.5)
 
 
-def test_a_machine_slower_than_was_thought_reads_its_rounds_and_not_all_at_once() -> None:
+def test_slow_machine_splits_rounds() -> None:
     machine = Machine(pages=1 << 18, rate=2.7e8, looking=2e-7, writes=4000)
     pace = ThroughputModel()
     machine.scan(pace=pace)
@@ -193,13 +191,13 @@ def test_a_machine_slower_than_was_thought_reads_its_rounds_and_not_all_at_once(
     assert max(machine.pauses) <= 0.25
 
 
-def test_what_it_takes_to_arm_the_guard_is_not_held_to_be_the_guests_pause() -> None:
+def test_guard_overhead_is_not_a_pause() -> None:
     machine, pace = Machine(arming=0.5), ThroughputModel()
     machine.scan(pace=pace)
     assert pace.overhead < 0.01
 
 
-def test_a_guest_too_large_to_be_looked_at_within_the_budget_is_not_read_in_vain() -> None:
+def test_oversized_guest_is_not_precopied() -> None:
     machine = Machine(looking=1e-5)
     with pytest.raises(DoesNotConverge):
         machine.scan()
@@ -207,14 +205,14 @@ def test_a_guest_too_large_to_be_looked_at_within_the_budget_is_not_read_in_vain
     assert max(machine.pauses) <= 0.25
 
 
-def test_a_guest_that_writes_all_its_memory_over_and_over_does_not_converge() -> None:
+def test_rewriting_guest_does_not_converge() -> None:
     machine = Machine(pages=1 << 18, rate=2.7e8, writes=1e6)
     with pytest.raises(DoesNotConverge):
         machine.scan()
     assert max(machine.pauses) <= 0.25
 
 
-def test_rounds_go_on_as_long_as_they_shrink_and_cost_less_than_they_save() -> None:
+def test_rounds_continue_while_worthwhile() -> None:
     busy = Machine(pages=1 << 18, rate=1e9, overhead=0.001, looking=1e-9, writes=60_000)
     busy.scan()
     idle = Machine(pages=1 << 18, rate=1e9, overhead=0.001, looking=1e-9)
@@ -224,7 +222,7 @@ def test_rounds_go_on_as_long_as_they_shrink_and_cost_less_than_they_save() -> N
     assert max(busy.pauses) <= 0.1
 
 
-def test_pages_that_seemed_swapped_are_looked_at_again_and_read_where_they_are_back() -> None:
+def test_swapped_in_pages_are_read() -> None:
     machine = Machine()
     machine.bits[100:110] = SWAPPED
     digest = machine.scan()
@@ -232,7 +230,7 @@ def test_pages_that_seemed_swapped_are_looked_at_again_and_read_where_they_are_b
     assert not (digest == SWAPPED_PAGE).any()
 
 
-def test_as_many_unread_pages_are_checked_as_was_asked_for() -> None:
+def test_requested_verification_pages_are_checked() -> None:
     machine = Machine()
     known = machine.scan()
     machine.bits[: PAGES // 2] |= SOFT_DIRTY
@@ -240,7 +238,7 @@ def test_as_many_unread_pages_are_checked_as_was_asked_for() -> None:
     assert machine.hashed == PAGES // 2 + 1000
 
 
-def test_while_ksm_merges_a_sample_is_checked_at_each_scan() -> None:
+def test_merging_requires_sample_verification() -> None:
     machine = Machine()
     known = machine.scan()
     known = machine.scan(known)
@@ -249,7 +247,7 @@ def test_while_ksm_merges_a_sample_is_checked_at_each_scan() -> None:
     assert machine.hashed == SAMPLE_PAGES_WHILE_MERGING
 
 
-def test_pages_that_ksm_merged_just_before_their_bits_were_read_are_read_again() -> None:
+def test_freshly_merged_pages_are_reread() -> None:
     machine = Machine()
     known = machine.scan()
     answers = iter([False, True])  # it begins to merge after it was asked for
@@ -265,7 +263,7 @@ def test_pages_that_ksm_merged_just_before_their_bits_were_read_are_read_again()
     assert (digest == machine.content).all()
 
 
-def test_a_page_that_changed_and_left_no_bit_voids_the_scan_that_checks_it() -> None:
+def test_missed_write_fails_the_scan() -> None:
     machine = Machine()
     known = machine.scan()
     machine.content += np.uint64(1 << 40)
@@ -318,9 +316,7 @@ class Copying:
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=40)
 @given(writes=st.floats(0, 5e4), hot=st.integers(1, PAGES), rate=st.floats(2e8, 2e10))
-def test_a_witness_has_its_pages_as_they_were_at_the_instant_of_the_digest(
-    writes: float, hot: int, rate: float
-) -> None:
+def test_observer_sees_the_digest_instant(writes: float, hot: int, rate: float) -> None:
     machine = Machine(rate=rate, writes=writes, hot=hot)
     pace = ThroughputModel()
     known: NDArray[np.uint64] | None = None
@@ -339,7 +335,7 @@ def test_a_witness_has_its_pages_as_they_were_at_the_instant_of_the_digest(
         machine.pass_time(0.5)
 
 
-def test_a_witness_for_whom_the_pause_is_too_short_is_sent_away_and_the_scan_is_made() -> None:
+def test_declined_observer_keeps_the_scan() -> None:
     machine = Machine(rate=2e8, writes=30_000, hot=300)
     witness = Copying(np.arange(300))
     pace = ThroughputModel(copy_rate=1e6)

@@ -62,7 +62,7 @@ def shared_pages(pid: int, address: int) -> int:
     raise LookupError(f"process {pid} has no mapping at {address:#x}")
 
 
-def test_pages_that_are_shared_stay_shared_when_they_are_read() -> None:
+def test_reading_keeps_pages_merged() -> None:
     with sharing() as (child, addresses, content):
         before = shared_pages(child, int(addresses[0]))
         assert before >= PAGES
@@ -73,7 +73,7 @@ def test_pages_that_are_shared_stay_shared_when_they_are_read() -> None:
         assert shared_pages(child, int(addresses[0])) == before
 
 
-def test_the_other_way_would_have_taken_them_apart() -> None:
+def test_mapped_reads_would_unmerge_pages() -> None:
     with sharing() as (child, addresses, content):
         before = shared_pages(child, int(addresses[0]))
         buffer = memoryview(bytearray(PAGES * PAGE))
@@ -84,7 +84,7 @@ def test_the_other_way_would_have_taken_them_apart() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_any_pages_have_the_same_hashes_either_way(threads: int) -> None:
+def test_both_copy_methods_agree(threads: int) -> None:
     rng = np.random.default_rng(2)
     with sharing() as (child, addresses, _), ProcessMemory(child) as memory:
         some = addresses[np.flatnonzero(rng.integers(0, 2, PAGES))]
@@ -94,14 +94,14 @@ def test_any_pages_have_the_same_hashes_either_way(threads: int) -> None:
         assert (found == twin).all()
 
 
-def test_where_there_is_no_memory_that_is_an_error_and_no_content() -> None:
+def test_unmapped_address_is_an_error() -> None:
     with sharing() as (child, _, _), ProcessMemory(child) as memory:
         with pytest.raises(OSError, match=r"\[Errno") as caught:
             memory.copy(np.zeros(1, dtype=np.uint64), memoryview(bytearray(PAGE)))
         assert caught.value.errno in {errno.EFAULT, errno.EIO}
 
 
-def test_a_process_that_ends_while_it_is_read_is_gone() -> None:
+def test_process_end_is_detected() -> None:
     with sharing() as (child, addresses, _):
         with ProcessMemory(child) as memory:
             os.kill(child, signal.SIGKILL)
@@ -113,6 +113,6 @@ def test_a_process_that_ends_while_it_is_read_is_gone() -> None:
         assert caught.value.reason is Reason.GONE
 
 
-def test_what_is_no_page_s_address_is_refused() -> None:
+def test_unaligned_address_is_refused() -> None:
     with ProcessMemory(os.getpid()) as memory, pytest.raises(ValueError, match="not the address of a page"):
         memory.copy(np.array([1], dtype=np.uint64), memoryview(bytearray(PAGE)))

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from samepaged.config import Mode, Reader
-from samepaged.memory.capture import AUTO, READERS, candidates, needs_process, stands_in
+from samepaged.memory.capture import AUTO, READERS, candidates, is_substitute, needs_process
 
 
 def test_every_reader_is_configurable() -> None:
@@ -25,4 +25,4 @@ def test_every_mode_is_configurable() -> None:
 def test_readers_by_configuration(name: str, names: list[str], reads_process: bool) -> None:  # noqa: FBT001
     assert [reader.name for reader in candidates(name)] == names
     assert needs_process(name) is reads_process
-    assert [stands_in(used, name) for used in names] == [False, True][: len(names)]
+    assert [is_substitute(used, name) for used in names] == [False, True][: len(names)]

@@ -52,11 +52,11 @@ def test_smaps_gives_addresses_files_and_flags() -> None:
     assert memfd.path == "/memfd:memory-backend-memfd (deleted)"
 
 
-def test_smaps_of_a_running_process_has_its_stack() -> None:
+def test_smaps_has_the_stack() -> None:
     assert any(one.path == "[stack]" for one in ram_location.read_smaps(os.getpid()))
 
 
-def test_the_name_of_a_mapped_file_cannot_look_like_a_mapping(tmp_path: Path) -> None:
+def test_file_names_cannot_forge_mappings(tmp_path: Path) -> None:
     named = tmp_path / "a\r0-1000 rw-p 00000000 00:00 0\nb"
     named.write_bytes(bytes(mmap.PAGESIZE))
     with named.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
@@ -64,7 +64,7 @@ def test_the_name_of_a_mapped_file_cannot_look_like_a_mapping(tmp_path: Path) ->
     assert mapping.path == str(named).replace("\n", "\\012")
 
 
-def test_smaps_of_no_process_says_that_it_ended() -> None:
+def test_smaps_of_ended_process() -> None:
     with pytest.raises(GuestError, match="has ended") as caught:
         ram_location.read_smaps(2**22 + 1)
     assert caught.value.reason is Reason.GONE
@@ -72,7 +72,7 @@ def test_smaps_of_no_process_says_that_it_ended() -> None:
 
 @given(st.text())
 @example(TEXT)
-def test_smaps_of_any_text_is_mappings_or_an_error_of_one_line(text: str) -> None:
+def test_any_smaps_parses_or_raises(text: str) -> None:
     try:
         vmas = ram_location.parse_smaps(text)
     except GuestError as error:
@@ -84,7 +84,7 @@ def test_smaps_of_any_text_is_mappings_or_an_error_of_one_line(text: str) -> Non
 
 @given(st.text(alphabet="0123456789abcdef-rwxps :/[]()\n", max_size=200))
 @example("")
-def test_smaps_of_text_that_looks_like_it(text: str) -> None:
+def test_smaps_like_text_parses_or_raises(text: str) -> None:
     try:
         ram_location.parse_smaps(text)
     except GuestError as error:
@@ -92,7 +92,7 @@ def test_smaps_of_text_that_looks_like_it(text: str) -> None:
         assert text
 
 
-def test_ram_is_the_mapping_of_its_size_and_not_the_translators_buffer() -> None:
+def test_ram_is_not_the_tcg_buffer() -> None:
     (ram,) = locate_ram(
         ram_location.parse_smaps(TEXT.replace("7fbca9e00000-7fbcafe00000", "7fbcb0000000-7fbcb0100000")), [96 * MIB]
     )
@@ -100,13 +100,13 @@ def test_ram_is_the_mapping_of_its_size_and_not_the_translators_buffer() -> None
     assert ram.shared
 
 
-def test_a_mapping_that_the_kernel_split_is_one_block() -> None:
+def test_split_mapping_is_one_block() -> None:
     parts = [vma(0, MIB), vma(MIB, 3 * MIB, flags=RAM | {"nh"}), vma(8 * MIB, MIB)]
     (ram,) = locate_ram(parts, [4 * MIB])
     assert (ram.start, ram.size) == (0, 4 * MIB)
 
 
-def test_parts_of_a_file_belong_together_only_where_their_offsets_go_on() -> None:
+def test_file_parts_need_contiguous_offsets() -> None:
     file = {"inode": 7, "device": (8, 1), "path": "/ram"}
     together = [vma(0, MIB, **file), vma(MIB, MIB, offset=MIB, **file)]
     assert locate_ram(together, [2 * MIB])[0].size == 2 * MIB
@@ -116,38 +116,38 @@ def test_parts_of_a_file_belong_together_only_where_their_offsets_go_on() -> Non
     assert caught.value.reason is Reason.LAYOUT
 
 
-def test_ram_that_touches_another_mapping_is_still_found() -> None:
+def test_adjacent_mapping_does_not_hide_ram() -> None:
     (ram,) = locate_ram([vma(0, MIB, flags=frozenset()), vma(MIB, 64 * MIB)], [64 * MIB])
     assert ram.start == MIB
 
 
-def test_what_qemu_would_not_fork_is_ram_rather_than_what_it_would() -> None:
+def test_dontfork_mapping_is_preferred() -> None:
     plain = vma(0, 64 * MIB, flags=PLAIN)
     assert locate_ram([plain, vma(100 * MIB, 64 * MIB)], [64 * MIB])[0].start == 100 * MIB
 
 
-def test_ram_is_found_by_its_size_alone_where_there_are_no_flags() -> None:
+def test_ram_without_flags_is_found_by_size() -> None:
     unflagged = [vma(0, MIB, flags=frozenset()), vma(8 * MIB, 64 * MIB, flags=frozenset())]
     assert locate_ram(unflagged, [64 * MIB])[0].start == 8 * MIB
 
 
-def test_blocks_of_one_size_of_which_one_has_the_name_of_ram_are_told_apart() -> None:
+def test_ram_name_resolves_equal_sizes() -> None:
     named = vma(0, MIB, inode=7, path="/memfd:pc.ram (deleted)")
     assert locate_ram([named, vma(8 * MIB, MIB)], [MIB])[0].inode == 7
 
 
-def test_ram_of_which_a_part_may_be_merged_is_mergeable() -> None:
+def test_partly_mergeable_ram_is_mergeable() -> None:
     parts = [vma(0, MIB, flags=RAM - {"mg"}), vma(MIB, MIB)]
     assert locate_ram(parts, [2 * MIB])[0].mergeable
     assert not locate_ram(parts[:1], [MIB])[0].mergeable
 
 
-def test_two_cells_of_one_size_are_both_found_the_first_at_the_higher_address() -> None:
+def test_first_equal_cell_has_higher_address() -> None:
     cells = locate_ram([vma(0, 64 * MIB), vma(100 * MIB, 64 * MIB)], [64 * MIB, 64 * MIB])
     assert [cell.start for cell in cells] == [100 * MIB, 0]
 
 
-def test_blocks_keep_their_order_whatever_their_sizes() -> None:
+def test_blocks_keep_their_order() -> None:
     sizes = [64 * MIB, 96 * MIB, 64 * MIB]
     mappings = locate_ram([vma(0, 64 * MIB), vma(100 * MIB, 96 * MIB), vma(200 * MIB, 64 * MIB)], sizes)
     assert [mapping.size for mapping in mappings] == sizes
@@ -167,14 +167,14 @@ def test_blocks_keep_their_order_whatever_their_sizes() -> None:
         ([vma(0, 8 * MIB, flags=frozenset()), vma(8 * MIB, MIB, flags=PLAIN)], [8 * MIB], "0 mappings of 8.00 MiB"),
     ],
 )
-def test_ram_that_cannot_be_told_is_refused_with_the_remedy(vmas: list[Vma], blocks: list[int], words: str) -> None:
+def test_ambiguous_ram_has_a_remedy(vmas: list[Vma], blocks: list[int], words: str) -> None:
     with pytest.raises(GuestError, match=words) as caught:
         locate_ram(vmas, blocks)
     assert caught.value.reason is Reason.LAYOUT
     assert "--reader dump" in str(caught.value)
 
 
-def test_a_mapping_in_thousands_of_parts_takes_little_memory_to_search() -> None:
+def test_fragmented_mapping_search_is_cheap() -> None:
     parts = [vma(index * 4096, 4096) for index in range(4000)]
     tracemalloc.start()
     with pytest.raises(GuestError, match="look alike"):
@@ -185,7 +185,7 @@ def test_a_mapping_in_thousands_of_parts_takes_little_memory_to_search() -> None
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.data())
-def test_located_blocks_have_the_sizes_asked_for_and_do_not_overlap(gaps: list[int], data: st.DataObject) -> None:
+def test_located_blocks_match_and_are_disjoint(gaps: list[int], data: st.DataObject) -> None:
     at, vmas = 0, []
     for gap in gaps:
         size = data.draw(st.integers(1, 3)) * MIB

@@ -17,7 +17,7 @@ PAGE = 4096
 
 
 @given(st.lists(st.sampled_from([b"\0", b"a", b"b"]), min_size=8, max_size=8), st.sampled_from([1024, 2048]))
-def test_parts_have_the_hashes_of_their_own_bytes(fills: list[bytes], size: int) -> None:
+def test_subpages_have_own_hashes(fills: list[bytes], size: int) -> None:
     content = b"".join(fill * 1024 for fill in fills)  # two pages
     finer = SubpageDigests(4, [size], PythonHasher(), 7)
     finer.hash(memoryview(content), np.array([1, 3]))
@@ -31,7 +31,7 @@ def test_parts_have_the_hashes_of_their_own_bytes(fills: list[bytes], size: int)
     assert finer.parts[size].tolist() == [ABSENT] * ratio + parts[:ratio] + [SWAPPED] * ratio + parts[ratio:]
 
 
-def test_a_process_is_read_once_for_all_sizes() -> None:
+def test_process_is_read_once() -> None:
     count = 600
     with mmap.mmap(-1, count * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
         for page in range(count):

@@ -31,7 +31,8 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def exposition(shown: Snapshot, *, pairs: int = 20, openmetrics: bool = False) -> str:
-    return MetricsText()(dataclasses.replace(shown, export=ExportConfig(pairs=pairs)))[openmetrics].decode("utf-8")
+    bounded = dataclasses.replace(shown, export_config=ExportConfig(pairs=pairs))
+    return MetricsText()(bounded)[openmetrics].decode("utf-8")
 
 
 def series(shown: Snapshot, *, pairs: int = 20, openmetrics: bool = False) -> Series:
@@ -55,8 +56,8 @@ def domains_in(found: Series) -> set[str]:
     return {value for _, labels in found for label, value in labels if label in ("domain", "domain_a", "domain_b")}
 
 
-def test_before_the_first_scan_there_is_health_and_nothing_else() -> None:
-    found = series(Snapshot(config=ConfigStatus(successful=False, loaded=STARTED)))
+def test_only_health_before_first_scan() -> None:
+    found = series(Snapshot(config=ConfigStatus(last_load_successful=False, loaded_at=STARTED)))
 
     assert {name for name, _ in found} == {
         "samepage_build_info",
@@ -70,7 +71,7 @@ def test_before_the_first_scan_there_is_health_and_nothing_else() -> None:
     assert of(found, "config_last_reload_success_timestamp_seconds") == {(): STARTED}
 
 
-def test_memory_by_state_is_in_bytes_and_adds_up_to_the_memory_of_the_guest() -> None:
+def test_memory_states_sum_to_guest_memory() -> None:
     found = series(snapshot(host_scan("a", "b")))
     memory = of(found, "domain_memory_bytes")
 
@@ -87,7 +88,7 @@ def test_memory_by_state_is_in_bytes_and_adds_up_to_the_memory_of_the_guest() ->
     assert host == {(state,): 2 * memory["a", state] for (state,) in host}
 
 
-def test_sharing_is_given_by_domain_group_pair_and_host() -> None:
+def test_sharing_by_domain_group_pair_host() -> None:
     scan = host_scan("a", "b", groups=(GroupSharing("tenant", 180, 40),), pairs=(PairSharing(("a", "b"), 40),))
     found = series(snapshot(scan))
 
@@ -102,7 +103,7 @@ def test_sharing_is_given_by_domain_group_pair_and_host() -> None:
     assert of(found, "host_sharing_ratio") == {(): 220 / 2000}
 
 
-def test_stable_sharing_is_given_for_the_host_and_for_the_guests_of_which_it_is_known() -> None:
+def test_stable_sharing_series() -> None:
     found = series(snapshot(host_scan("old", "new", stable=stable_report("old"))))
 
     page = 4096
@@ -111,11 +112,11 @@ def test_stable_sharing_is_given_for_the_host_and_for_the_guests_of_which_it_is_
     assert of(found, "domain_stable_self_sharing_bytes") == {("old",): 45 * page}
 
 
-def test_stable_sharing_that_is_not_known_has_no_series() -> None:
+def test_unknown_stable_sharing_has_no_series() -> None:
     assert [name for name, _ in series(snapshot(host_scan("a"))) if "stable" in name] == []
 
 
-def test_sharing_by_page_size_is_in_bytes_of_that_size() -> None:
+def test_page_size_sharing_is_in_bytes() -> None:
     further = (PageSizeSharing(8192, 1000, 150, 60, 10), PageSizeSharing(2 << 20, 3, 0, 1, 0))
     found = series(snapshot(host_scan("a", "b", page_sizes=further)))
 
@@ -128,7 +129,7 @@ def test_sharing_by_page_size_is_in_bytes_of_that_size() -> None:
     )
 
 
-def test_a_fallback_is_told_of_the_domains_that_had_one() -> None:
+def test_fallback_series_per_domain() -> None:
     found = series(snapshot(host_scan("a", "b", fallbacks={"b": ("vfio", "a device is passed through")})))
 
     assert of(found, "domain_fallback_info") == {("b", "vfio"): 1}
@@ -140,14 +141,14 @@ def test_device_writes_are_one_or_zero() -> None:
     assert of(found, "domain_device_writes") == {("a",): 0, ("b",): 1}
 
 
-def test_a_host_without_guests_has_no_sharing_ratio() -> None:
+def test_empty_host_has_no_sharing_ratio() -> None:
     found = series(snapshot(host_scan()))
 
     assert of(found, "host_sharing_ratio") == {}
     assert set(of(found, "host_memory_bytes").values()) == {0}
 
 
-def test_how_a_domain_was_scanned_is_told() -> None:
+def test_scan_info_has_mode_and_reader() -> None:
     found = series(snapshot(host_scan("a"), domains=("a",)))
 
     assert of(found, "domain_scan_duration_seconds") == {("a",): 1.5}
@@ -164,7 +165,7 @@ def test_how_a_domain_was_scanned_is_told() -> None:
     )
 
 
-def test_histograms_are_cumulative_and_end_in_infinity() -> None:
+def test_histograms_are_cumulative() -> None:
     found = series(snapshot(host_scan("a"), domains=("a",)))
 
     assert of(found, "scan_duration_seconds_bucket") == {("0.5",): 1, ("1.0",): 1, ("5.0",): 2, ("+Inf",): 2}
@@ -180,7 +181,7 @@ def test_a_histogram_without_observations_counts_none() -> None:
     assert of(series(shown), "scan_duration_seconds_bucket") == {("0.5",): 0, ("+Inf",): 0}
 
 
-def test_the_last_scan_tells_when_it_ended_and_how_many_domains_it_reached() -> None:
+def test_last_scan_has_time_and_domains() -> None:
     skipped = (SkippedGuest("c", Reason.NO_PID, "no pid"), SkippedGuest("d", Reason.IN_JOB, "busy"))
     found = series(snapshot(host_scan("a", "b", "e", skipped=skipped)))
 
@@ -188,19 +189,19 @@ def test_the_last_scan_tells_when_it_ended_and_how_many_domains_it_reached() -> 
     assert of(found, "domains") == {("scanned",): 3, ("skipped",): 2}
 
 
-def test_a_guest_that_is_shown_as_the_scan_before_found_it_counts_as_skipped_only() -> None:
+def test_carried_over_guest_counts_as_skipped() -> None:
     found = series(snapshot(host_scan("a", "b", skipped=(SkippedGuest("b", Reason.IN_JOB, "busy"),))))
 
     assert of(found, "domains") == {("scanned",): 1, ("skipped",): 1}
     assert ("b",) in of(found, "domain_self_sharing_bytes")
 
 
-def test_the_number_of_pairs_can_be_changed_between_scrapes() -> None:
+def test_pair_limit_changes_between_scrapes() -> None:
     store = SnapshotStore(snapshot(host_scan("a", "b", pairs=(PairSharing(("a", "b"), 40),))))
     text = MetricsText()
-    store.update(lambda shown: dataclasses.replace(shown, export=ExportConfig(pairs=0)))
+    store.update(lambda shown: dataclasses.replace(shown, export_config=ExportConfig(pairs=0)))
     assert b"pair_inter" not in text(store.snapshot)[0]
-    store.update(lambda shown: dataclasses.replace(shown, export=ExportConfig(pairs=1)))
+    store.update(lambda shown: dataclasses.replace(shown, export_config=ExportConfig(pairs=1)))
     assert b"pair_inter" in text(store.snapshot)[0]
 
 
@@ -211,7 +212,7 @@ def test_only_the_largest_pairs_are_given() -> None:
     assert of(found, "pair_inter_sharing_bytes") == {("a50", "b50"): 50 * 4096, ("a20", "b20"): 20 * 4096}
 
 
-def test_paused_time_is_given_for_every_guest_that_runs() -> None:
+def test_running_guests_have_paused_series() -> None:
     found = series(full_snapshot())
     assert of(found, "domain_paused_seconds_total") == {("web-1",): 1.5, ("web-2",): 0.25}
     assert of(found, "domain_paused_ratio") == {("web-1",): 0.0004, ("web-2",): 0.00002}
@@ -219,7 +220,7 @@ def test_paused_time_is_given_for_every_guest_that_runs() -> None:
     assert of(series(full_snapshot().without(guest_id("web-1"))), "domain_paused_ratio") == {("web-2",): 0.00002}
 
 
-def test_a_domain_that_is_gone_is_gone_from_the_next_scrape() -> None:
+def test_departed_domain_has_no_series() -> None:
     scan = host_scan(
         "a",
         "b",
@@ -253,7 +254,7 @@ def test_a_domain_that_is_gone_is_gone_from_the_next_scrape() -> None:
     assert of(after, "domains") == {("scanned",): 1, ("skipped",): 0}
 
 
-def test_a_scrape_that_a_new_snapshot_overtakes_shows_the_old_one_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scrape_shows_one_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     store = SnapshotStore(snapshot(host_scan("old"), domains=("old",)))
     made: list[Family] = []
     family = Metric.family
@@ -272,7 +273,7 @@ def test_a_scrape_that_a_new_snapshot_overtakes_shows_the_old_one_whole(monkeypa
     assert shown == {"old"}
 
 
-def test_a_family_is_made_once_for_both_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_families_are_shared_between_formats(monkeypatch: pytest.MonkeyPatch) -> None:
     made: Counter[str] = Counter()
     family = Metric.family
 
@@ -293,7 +294,7 @@ def test_a_family_is_made_once_for_both_formats(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("openmetrics", [False, True], ids=["text", "openmetrics"])
 @pytest.mark.parametrize("name", AWKWARD_NAMES)
-def test_an_awkward_name_arrives_at_the_scraper_as_it_is(name: str, openmetrics: bool) -> None:  # noqa: FBT001 - pytest
+def test_awkward_names_survive_exposition(name: str, openmetrics: bool) -> None:  # noqa: FBT001 - pytest
     scan = host_scan(
         name,
         groups=(GroupSharing(name, 1, 2),),
@@ -336,7 +337,7 @@ def test_samepaged_tells_of_its_own_process() -> None:
     assert {"process_resident_memory_bytes", "process_open_fds", "python_gc_collections"} <= names
 
 
-def test_two_hundred_guests_and_all_their_pairs_give_series_in_proportion_to_the_guests() -> None:
+def test_series_grow_linearly_with_guests() -> None:
     def lines(guests: int) -> int:
         names = tuple(f"guest-{n:03}" for n in range(guests))
         pairs = tuple(PairSharing((a, b), 1) for a in names for b in names if a < b)
@@ -359,7 +360,7 @@ def largest() -> HostScan:
     [
         full_snapshot(),
         snapshot(largest(), domains=AWKWARD_NAMES),
-        Snapshot(config=ConfigStatus(successful=True, loaded=0)),
+        Snapshot(config=ConfigStatus(last_load_successful=True, loaded_at=0)),
     ],
     ids=["full", "awkward names", "before the first scan"],
 )

@@ -51,7 +51,7 @@ def scraped(*, openmetrics: bool = False) -> str:
     shown = full_snapshot()
     assert shown.latest is not None
     shown = replace(shown, latest=replace(shown.latest, page_sizes=(PageSizeSharing(2 << 20, 3, 0, 1, 0),)))
-    shown = replace(shown, attribution=SourcesConfig(top=2, names=True, name_labels=True))
+    shown = replace(shown, attribution_config=SourcesConfig(top=2, names=True, name_labels=True))
     return render(families(shown), openmetrics=openmetrics).decode()
 
 
@@ -96,11 +96,11 @@ def obstacles_to_merging() -> set[str]:
     return found
 
 
-def test_the_page_is_what_the_code_makes() -> None:
+def test_metrics_page_is_up_to_date() -> None:
     assert outdated(generated()) == [], REMEDY
 
 
-def test_a_scrape_has_every_metric_of_the_catalogue_and_no_other_with_its_type_and_labels() -> None:
+def test_scrape_matches_the_catalogue() -> None:
     found = {
         name: (family.type, frozenset(label for sample in family.samples for label in sample.labels) - {"le"})
         for name, family in exported().items()
@@ -110,7 +110,7 @@ def test_a_scrape_has_every_metric_of_the_catalogue_and_no_other_with_its_type_a
     assert len(CATALOGUE) == len(found)
 
 
-def test_the_page_has_every_metric_with_its_type_labels_unit_and_example() -> None:
+def test_page_documents_every_metric() -> None:
     for metric in CATALOGUE:
         name, kind, labels, unit, meaning, symbol, example = rows()[metric.name]
         assert (name, kind, unit) == (f"`{metric.name}`", metric.kind.type, metric.unit)
@@ -120,20 +120,20 @@ def test_the_page_has_every_metric_with_its_type_labels_unit_and_example() -> No
     assert len(rows()) == len(CATALOGUE)
 
 
-def test_the_help_of_a_scrape_says_what_the_page_says_in_one_line() -> None:
+def test_help_matches_the_page() -> None:
     for metric in CATALOGUE:
         text = exported()[metric.name].documentation
         assert text.startswith(metric.meaning.replace("`", ""))
         assert not re.search(r"[\n`]", text)
 
 
-def test_the_help_of_a_scrape_names_every_value_of_a_label_that_has_few() -> None:
+def test_help_lists_label_values() -> None:
     for metric in CATALOGUE:
         for words in metric.words.values():
             assert ", ".join(words) in exported()[metric.name].documentation
 
 
-def test_every_unit_is_the_one_in_the_name() -> None:
+def test_units_match_metric_names() -> None:
     found = {family.name: family for family in parse_openmetrics(scraped(openmetrics=True))}  # type: ignore[no-untyped-call]  # not annotated there
     for metric in CATALOGUE:
         base = re.search(r"_(bytes|seconds|ratio)$", ADDED.sub("", metric.name))
@@ -141,11 +141,11 @@ def test_every_unit_is_the_one_in_the_name() -> None:
         assert unit == metric.unit.base == (base[1] if base else "")
 
 
-def test_every_reason_of_a_failure_is_explained() -> None:
+def test_every_failure_reason_is_explained() -> None:
     assert list(FAILURES) == [reason.value for reason in Reason if not reason.intended]
 
 
-def test_every_reason_of_a_fallback_is_explained() -> None:
+def test_every_fallback_reason_is_explained() -> None:
     assert set(FALLBACKS) == {ast.literal_eval(call.args[0]) for _, name, call in calls() if name == "FallbackReason"}
 
 
@@ -153,25 +153,25 @@ def test_every_obstacle_to_merging_is_explained() -> None:
     assert set(OBSTACLES) == obstacles_to_merging()
 
 
-def test_every_mode_and_reader_that_a_scan_can_end_up_with_is_explained() -> None:
+def test_every_mode_and_reader_is_explained() -> None:
     assert {"auto", *MODES} == set(get_args(Mode))
     assert {"auto", *READERS} == set(get_args(Reader))
 
 
-def test_every_state_of_a_page_is_explained() -> None:
+def test_every_page_state_is_explained() -> None:
     counted = {field.name for field in fields(GuestSharing)} - {"memory_pages", "shared_with_others_pages"}
 
     assert {f"{state}_pages" for state in STATES} == counted - {"name", "group", "recurring_pages"}
 
 
-def test_every_value_of_a_label_that_has_few_is_explained_on_the_page() -> None:
+def test_page_explains_label_values() -> None:
     page = PAGE.read_text(encoding="utf-8")
     for metric in CATALOGUE:
         for word, meaning in chain.from_iterable(words.items() for words in metric.words.values()):
             assert f"\n| `{word}` | {meaning} |\n" in page
 
 
-def test_no_metric_is_made_but_from_the_catalogue() -> None:
+def test_all_metrics_are_in_the_catalogue() -> None:
     makers = {path for path, name, _ in calls() if name.endswith("MetricFamily")}
     entries = [path for path, name, _ in calls() if name == "Metric"]
 
@@ -184,7 +184,7 @@ def test_every_example_names_its_metric() -> None:
     assert [metric.name for metric in CATALOGUE if not re.search(rf"\b{metric.name}", metric.example)] == []
 
 
-def test_every_example_finds_something_where_prometheus_scrapes_two_hosts(tmp_path: Path) -> None:
+def test_examples_return_results(tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is missing: it is in the package prometheus")
@@ -213,7 +213,7 @@ def test_every_example_finds_something_where_prometheus_scrapes_two_hosts(tmp_pa
 PLACES = "".join(f"<!-- from the code: {name} -->\nold\n<!-- end -->\n" for name in tables())
 
 
-def test_what_is_written_by_hand_stays_and_what_was_made_goes() -> None:
+def test_generator_keeps_handwritten_text() -> None:
     page = with_parts("page", f"before\n{PLACES}after\n", tables())
 
     assert (page[:7], page[-6:]) == ("before\n", "after\n")
@@ -229,10 +229,10 @@ def test_what_is_written_by_hand_stays_and_what_was_made_goes() -> None:
         (PLACES + "<!-- from the code: zeal -->\n<!-- end -->\n", "nothing for the marker `from the code: zeal`"),
     ],
 )
-def test_a_table_that_has_no_place_or_two_and_a_place_without_a_table_are_told(page: str, said: str) -> None:
+def test_generator_reports_marker_errors(page: str, said: str) -> None:
     with pytest.raises(SystemExit, match=re.escape(said)):
         with_parts("page", page, tables())
 
 
-def test_every_obstacle_to_merging_has_words_for_little_room_too() -> None:
+def test_every_obstacle_has_short_text() -> None:
     assert list(SHORT_OBSTACLES) == list(OBSTACLES)

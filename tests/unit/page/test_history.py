@@ -38,7 +38,7 @@ def test_one_scan_is_no_history() -> None:
     assert "begins with the second scan" in "".join(root.itertext())
 
 
-def test_the_areas_stand_on_each_other() -> None:
+def test_areas_are_stacked() -> None:
     root = drawn([moment(0), moment(15)])
     # The scale ends at 3 GiB, 200 units high: a GiB of each.
     assert paths(root, "area duplicate") == ["M0.0 133.3L1000.0 133.3L1000.0 200.0L0.0 200.0Z"]
@@ -52,25 +52,25 @@ def test_it_is_told_in_words() -> None:
     assert "Total sharing in the last 30 min: 2.00 GiB now (20% of the memory), lowest 1.50 GiB at 05:15" in told
 
 
-def test_a_time_without_scans_is_a_gap() -> None:
+def test_time_without_scans_is_gap() -> None:
     moments = [moment(15 * at) for at in (0, 1, 2, 3, 20, 40, 41, 42)]
     assert len(paths(drawn(moments), "area duplicate")) == 3
 
 
-def test_where_ksm_is_unknown_no_line_is_drawn() -> None:
+def test_unknown_ksm_draws_no_line() -> None:
     root = drawn([moment(15 * at, merged=None) for at in range(5)])
     assert paths(root, "line") == []
     assert "dashed" not in "".join(root.itertext())
 
 
-def test_more_than_a_day_is_cut() -> None:
+def test_history_is_limited_to_a_day() -> None:
     told = "".join(drawn([moment(60 * at, own=GIB * (1 + (at == 0))) for at in range(30)]).itertext())
     assert "in the last 23 h" in told
     assert "highest 2.00 GiB" in told
 
 
 @pytest.mark.parametrize("value", [0, 1, 4096, 5 << 20, 3 << 30, 7 << 40, 1 << 52])
-def test_the_scale_has_a_few_round_lines_whatever_the_size(value: int) -> None:
+def test_scale_has_few_round_levels(value: int) -> None:
     root = drawn([HistoryPoint(START + at, value, value, 0, 0, None) for at in (0, 60)])
     names = [one.text or "" for one in root.iter("text")]
     lines = [name for name in names if re.fullmatch(r"[\d.e+]+ [KMGT]iB", name)]
@@ -78,7 +78,7 @@ def test_the_scale_has_a_few_round_lines_whatever_the_size(value: int) -> None:
 
 
 @pytest.mark.parametrize("seconds", [1, 90, 3600, 5 * 3600, 86399])
-def test_there_is_room_for_the_times(seconds: int) -> None:
+def test_tick_labels_fit(seconds: int) -> None:
     root = drawn([HistoryPoint(START + at, GIB, 1, 1, 1, None) for at in (0, seconds)])
     times = [one.text for one in root.iter("text") if re.fullmatch(r"\d\d:\d\d", one.text or "")]
     assert len(times) <= 7
@@ -94,21 +94,21 @@ moments = st.lists(
     min_size=1,
     max_size=400,
 )
-in_order = moments.map(lambda found: sorted(found, key=lambda one: one.ended))
+in_order = moments.map(lambda found: sorted(found, key=lambda one: one.ended_at))
 
 
 @given(in_order, st.integers(1, 50))
-def test_thinning_keeps_the_order_the_deepest_drop_and_the_last_scan(found: list[HistoryPoint], most: int) -> None:
+def test_thinning_keeps_drops_and_last_scan(found: list[HistoryPoint], most: int) -> None:
     kept = thinned(found, most)
     assert len(kept) <= most + 1
     assert kept[-1] is found[-1]
-    assert [one.ended for one in kept] == sorted(one.ended for one in kept)
+    assert [one.ended_at for one in kept] == sorted(one.ended_at for one in kept)
     assert min(one.self_sharing + one.inter_sharing for one in kept) == min(
         one.self_sharing + one.inter_sharing for one in found
     )
 
 
 @given(moments)
-def test_whatever_the_scans_found_and_even_if_the_clock_went_back_it_can_be_drawn(found: list[HistoryPoint]) -> None:
+def test_any_history_can_be_drawn(found: list[HistoryPoint]) -> None:
     for one in drawn(found).iter("path"):
         assert "nan" not in one.get("d", "")

@@ -24,7 +24,7 @@ from samepaged.page import Page
 from samepaged.page.style import STYLE
 from samepaged.scan.results import HostScan, SkippedGuest
 from samepaged.scan.snapshot import ConfigStatus, Snapshot
-from samepaged.service.web_feed import LARGEST
+from samepaged.service.web_feed import MAX_DOCUMENT_BYTES
 from samepaged.sharing import SharingReport
 from samepaged.text_layout import elided
 from tests.support import hosts
@@ -85,7 +85,7 @@ class Tags(HTMLParser):
     [hosts.small(), hosts.large(), hosts.snapshot(None), hosts.snapshot(EMPTY), bare(), full_snapshot()],
     ids=["small", "large", "before the first scan", "no guest", "nothing known", "all known"],
 )
-def test_it_is_well_formed_and_asks_for_nothing_from_anywhere(snapshot: Snapshot) -> None:
+def test_page_is_well_formed_and_self_contained(snapshot: Snapshot) -> None:
     html = tree(snapshot)
     assert text(html.find(".//h1")) == "samepaged on kvm-7"
     for element in html.iter():
@@ -96,15 +96,15 @@ def test_it_is_well_formed_and_asks_for_nothing_from_anywhere(snapshot: Snapshot
     assert "@import" not in STYLE
 
 
-def test_the_guest_suspended_longest_is_shown() -> None:
+def test_longest_suspended_guest_is_shown() -> None:
     shown = tree(full_snapshot())
     assert "Suspended most 400 ppm of the last hour, guest web-1" in text(shown)
     assert "400 ppm of the last hour" in text(section(shown, "guests"))
-    over = replace(full_snapshot(), limits=ScanConfig(max_pause=0.25, interval=900.0, max_drift=0.0003))
+    over = replace(full_snapshot(), scan_config=ScanConfig(max_pause=0.25, interval=900.0, max_drift=0.0003))
     assert "bad" in {one.get("class") for one in tree(over).iter("div") if "Suspended most" in text(one)}
 
 
-def test_its_policy_allows_its_own_style_and_nothing_else() -> None:
+def test_policy_allows_only_own_style() -> None:
     html = tree(hosts.small())
     style = html.find(".//style")
     policy = html.find(".//meta[@http-equiv='Content-Security-Policy']")
@@ -119,7 +119,7 @@ names = st.text(st.characters(), max_size=300) | st.text(st.sampled_from("<>&'\"
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(names, min_size=2, max_size=4, unique=True))
-def test_a_name_is_shown_as_it_is_and_changes_nothing_else(found: list[str]) -> None:
+def test_names_are_escaped_in_html(found: list[str]) -> None:
     snapshot = called(*found)
     assert sorted(guest_names(tree(snapshot))) == sorted(printable(name) or "(no name)" for name in found)
     plain = called(*(f"guest-{at}" for at in range(len(found))))
@@ -134,26 +134,27 @@ def test_awkward_names_are_all_there() -> None:
     assert set(guest_names(tree(called(*AWKWARD_NAMES)))) == {printable(name) or "(no name)" for name in AWKWARD_NAMES}
 
 
-def test_before_the_first_scan_it_says_when_that_is() -> None:
+def test_page_shows_time_of_first_scan() -> None:
     shown = text(tree(hosts.snapshot(None)).find(".//main"))
     assert "The first scan is not finished." in shown
     assert "Next scan in 11 min" in shown
 
 
-def test_a_host_without_guests_says_so() -> None:
+def test_page_of_host_without_guests() -> None:
     assert "No guest was scanned." in text(section(tree(hosts.snapshot(EMPTY)), "guests"))
 
 
-def test_it_tells_when_the_last_scan_was_and_the_next_is() -> None:
+def test_page_shows_last_and_next_scan() -> None:
     shown = text(tree(hosts.small()).find(".//main"))
     assert "Last scan 4 min ago 13:09:19 UTC, took 11.4 s" in shown
     assert "Next scan in 11 min 13:24:12 UTC" in shown
     assert "Next scan due" in text(tree(hosts.small(), NOW + 3600).find(".//main"))
 
 
-def test_what_is_not_as_it_should_be_stands_first() -> None:
+def test_problems_come_first() -> None:
     assert tree(hosts.small()).find(".//ul[@class='notes']") is None
-    bad = replace(hosts.small(), libvirt_up=False, config=ConfigStatus(successful=False, loaded=NOW - 90000))
+    status = ConfigStatus(last_load_successful=False, loaded_at=NOW - 90000)
+    bad = replace(hosts.small(), libvirt_up=False, config=status)
     notes = [text(one) for one in tree(bad, NOW + 7200).findall(".//ul[@class='notes']/li")]
     assert [note.split(". ")[0] for note in notes] == [
         "libvirt is away",
@@ -163,7 +164,7 @@ def test_what_is_not_as_it_should_be_stands_first() -> None:
     assert "The one of 3 March, 12:13 UTC is in force" in notes[1]
 
 
-def test_the_figures_of_the_host_are_those_of_the_scan() -> None:
+def test_host_figures_match_the_scan() -> None:
     shown = text(tree(full_snapshot()).find(".//main"))
     assert "Memory of the guests 7.81 MiB 2 guests" in shown
     assert "Self-sharing 720 KiB 9.0%, within each guest" in shown
@@ -171,13 +172,13 @@ def test_the_figures_of_the_host_are_those_of_the_scan() -> None:
     assert "Zero pages 1.56 MiB 20%, beside the sharing" in shown
 
 
-def test_of_a_guest_that_left_the_totals_speak_and_nothing_else() -> None:
+def test_departed_guest_remains_only_in_totals() -> None:
     root = tree(hosts.small().without(guest_id("db")))
     assert "2 guests, and 1 that left since" in text(root)
     assert "db" not in [one.text for one in root.iter("bdi")]
 
 
-def test_the_bar_of_a_guest_adds_up_to_its_memory_and_is_told_in_words() -> None:
+def test_guest_bar_sums_to_memory() -> None:
     bars = section(tree(hosts.large()), "guests").findall(".//table//svg")
     assert len(bars) == 200
     for bar in bars:
@@ -188,7 +189,7 @@ def test_the_bar_of_a_guest_adds_up_to_its_memory_and_is_told_in_words() -> None
     assert "web-01.tenant-0.example: duplicate 81.9 MiB (4.0%), distinct, shared with others" in " ".join(told)
 
 
-def test_guests_with_most_to_share_come_first_and_the_others_can_be_opened() -> None:
+def test_guests_are_ordered_by_sharing() -> None:
     root = section(tree(hosts.large()), "guests")
     assert len(root.findall("table/tbody/tr")) == 25
     assert len(root.findall("details/table/tbody/tr")) == 175
@@ -197,7 +198,7 @@ def test_guests_with_most_to_share_come_first_and_the_others_can_be_opened() -> 
     assert small == ["db", "web-2", "web-1"]
 
 
-def test_marks_tell_what_is_special_about_a_guest() -> None:
+def test_guest_rows_have_marks() -> None:
     root = tree(hosts.large())
     marks = {
         text(row.find("th/bdi")): [text(one) for one in row.findall(".//span")]
@@ -220,13 +221,13 @@ def test_device_writes_are_marked() -> None:
     assert page(replace(shown, latest=marked)).count(mark) == 1
 
 
-def test_a_pause_over_the_limit_is_told() -> None:
+def test_pause_over_limit_is_marked() -> None:
     limits = ScanConfig(max_pause=0.05, interval=900, max_drift=1)
-    assert "over the limit of 50.0 ms" in text(tree(replace(hosts.small(), limits=limits)))
+    assert "over the limit of 50.0 ms" in text(tree(replace(hosts.small(), scan_config=limits)))
     assert "within the limit of 250 ms" in text(tree(hosts.small()))
 
 
-def test_of_200_guests_the_map_has_those_of_the_largest_pairs_and_says_so() -> None:
+def test_large_map_has_largest_pairs() -> None:
     snapshot = hosts.large()
     assert snapshot.latest is not None
     pairs = section(tree(snapshot), "pairs")
@@ -240,7 +241,7 @@ def test_of_200_guests_the_map_has_those_of_the_largest_pairs_and_says_so() -> N
     assert "The 10 largest of 19,900 pairs." in text(pairs)
 
 
-def test_guests_that_are_alike_stand_together_on_the_map() -> None:
+def test_similar_guests_are_adjacent_on_map() -> None:
     guests = [hosts.guest(f"{kind}-{at}", "tenant", 1024, 7) for at in range(4) for kind in ("web", "db")]
     chart = section(tree(hosts.snapshot(hosts.scan(guests))), "pairs").find(".//svg[@role='img']")
     assert chart is not None
@@ -248,13 +249,13 @@ def test_guests_that_are_alike_stand_together_on_the_map() -> None:
     assert kinds in (["web"] * 4 + ["db"] * 4, ["db"] * 4 + ["web"] * 4)
 
 
-def test_pairs_that_share_nothing_are_said_to() -> None:
+def test_page_reports_pairs_without_sharing() -> None:
     scan = hosts.scan([hosts.guest(name, "tenant", 64, 1) for name in "ab"])
     nothing = replace(scan, report=replace(scan.report, pairs=()))
     assert "No two guests have a page in common." in text(section(tree(hosts.snapshot(nothing)), "pairs"))
 
 
-def test_what_failed_stands_before_what_was_left_out_on_purpose() -> None:
+def test_failures_come_before_excluded_guests() -> None:
     root = section(tree(hosts.large()), "skipped")
     rows = [text(row) for row in root.findall(".//tbody/tr")]
     assert [row.split()[0] for row in rows] == ["enclave", "moving", "vault"]
@@ -262,7 +263,7 @@ def test_what_failed_stands_before_what_was_left_out_on_purpose() -> None:
     assert "as asked for" in rows[2]
 
 
-def test_a_fallback_that_many_share_is_told_once() -> None:
+def test_common_fallback_is_shown_once() -> None:
     items = section(tree(hosts.large()), "fallbacks").findall("ul/li")
     assert len(items) == 1
     assert "and 6 more (hugetlb): its memory is in huge pages of hugetlbfs" in text(items[0])
@@ -282,7 +283,7 @@ def test_a_fallback_that_many_share_is_told_once() -> None:
         (1, 1.5, "It has merged 18.1 GiB, 150% of the potential"),
     ],
 )
-def test_what_ksm_merges_stands_beside_what_it_could(run: int, part: float, told: str) -> None:
+def test_merged_memory_is_beside_potential(run: int, part: float, told: str) -> None:
     snapshot = hosts.small()
     assert snapshot.latest is not None
     root = section(tree(replace(snapshot, merging=hosts.merging(snapshot.latest, run=run, part=part))), "ksm")
@@ -291,7 +292,7 @@ def test_what_ksm_merges_stands_beside_what_it_could(run: int, part: float, told
     assert sum(widths) == pytest.approx(100, abs=0.05)
 
 
-def test_ksm_that_would_cost_more_than_it_saves_is_not_recommended() -> None:
+def test_unprofitable_ksm_is_not_recommended() -> None:
     snapshot = hosts.small()
     assert snapshot.latest is not None
     latest = replace(snapshot.latest, attainable_pages=1, attended_pages=1 << 20)
@@ -299,17 +300,17 @@ def test_ksm_that_would_cost_more_than_it_saves_is_not_recommended() -> None:
     assert "it would save nothing" in text(section(tree(replace(snapshot, latest=latest, merging=stopped)), "ksm"))
 
 
-def test_counters_that_cannot_be_read_are_said_to_be_unknown() -> None:
+def test_unreadable_counters_are_unknown() -> None:
     root = tree(replace(hosts.small(), merging=None))
     assert "Its counters are not known" in text(section(root, "ksm"))
     assert "12.0 GiB" in text(section(root, "ksm"))
 
 
-def test_200_guests_take_less_than_half_a_megabyte() -> None:
+def test_page_of_200_guests_is_small() -> None:
     assert len(page(hosts.large())) < 500_000
 
 
-def test_the_worst_names_of_the_most_guests_can_be_served() -> None:
+def test_page_of_longest_names_is_servable() -> None:
     worst = [f"{at:04}" + "\U000e0001" * 251 for at in range(1200)]
     scan = hosts.scan([hosts.guest(name, name, 64, at) for at, name in enumerate(worst[:4])])
     first = scan.report.guests[0]
@@ -318,12 +319,12 @@ def test_the_worst_names_of_the_most_guests_can_be_served() -> None:
     skipped = tuple(SkippedGuest(name, Reason.READ, f"domain {printable(name)}") for name in worst)
     scan = replace(scan, report=replace(scan.report, guests=guests), scans=how, skipped=skipped)
     html = page(hosts.snapshot(scan))
-    assert len(html) < LARGEST
+    assert len(html) < MAX_DOCUMENT_BYTES
     assert "1000 of 1200 guests; the JSON and the metrics have all." in html
 
 
 @pytest.mark.parametrize("name", ["x" * 255, '"><b onload="' * 20, "&quot;'" * 30])
-def test_a_long_name_is_whole_in_its_tooltip(name: str) -> None:
+def test_tooltip_has_the_full_name(name: str) -> None:
     root = tree(called(name, "y"))
     bdi = root.find(".//section[@id='guests']//tr/th/bdi[@title]")
     assert bdi is not None
@@ -343,7 +344,7 @@ def contrast(a: str, b: str) -> float:
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
-def test_text_and_colours_that_mean_something_have_the_contrast_that_wcag_wants(theme: int) -> None:
+def test_contrast_meets_wcag(theme: int) -> None:
     colours = dict(re.findall(r"--([a-z]+): (#[0-9a-f]+)", STYLE.split(":root {")[theme + 1].split("}")[0]))
     for ink in ("ink", "soft", "link"):
         for ground in ("ground", "panel"):

@@ -30,7 +30,7 @@ def worth(scan: HostScan, attainable: int, attended: int) -> HostScan:
     return replace(scan, attainable_pages=attainable, attended_pages=attended)
 
 
-def test_a_host_where_ksm_would_pay_is_told_so_in_ten_lines() -> None:
+def test_profitable_ksm_is_recommended_briefly() -> None:
     names = [f"web-{number}" for number in range(5)]
     scan = host_scan(*names, pages=4 * GIB, obstacles={"web-4": "hugetlb"})
     scan = worth(scan, 2 * GIB, 16 * GIB)
@@ -45,7 +45,7 @@ def test_a_host_where_ksm_would_pay_is_told_so_in_ten_lines() -> None:
     assert "pages_to_scan=100" in text
 
 
-def test_where_bookkeeping_takes_more_than_is_saved_it_is_not_advised() -> None:
+def test_unprofitable_ksm_is_not_advised() -> None:
     scan = worth(host_scan("a", pages=GIB), 1000, GIB)
     text = Advice.of(scan, off()).text()
     assert "Advice: do not merge." in text
@@ -53,7 +53,7 @@ def test_where_bookkeeping_takes_more_than_is_saved_it_is_not_advised() -> None:
     assert not Advice.of(scan, off()).worth_it
 
 
-def test_a_slow_ksm_is_told_how_it_would_be_through_in_a_quarter_of_an_hour() -> None:
+def test_slow_ksm_gets_faster_settings() -> None:
     # 5,000 pages a second: 64 GiB take 56 minutes
     scan = worth(host_scan("a", pages=64 * GIB), 30 * GIB, 64 * GIB)
     text = " ".join(Advice.of(scan, off()).text().split())
@@ -61,30 +61,30 @@ def test_a_slow_ksm_is_told_how_it_would_be_through_in_a_quarter_of_an_hour() ->
     assert "pages_to_scan=400 would make that 15 min" in text
 
 
-def test_what_ksm_has_merged_is_told_as_a_part_of_what_it_could() -> None:
+def test_merged_memory_is_ratio_of_potential() -> None:
     scan = host_scan("a", "b")
     assert scan.potential_pages == 180 + 40 + 400
     assert "KSM is on, has merged 440 KiB (18%)" in Advice.of(scan, merging("a", "b")).text()
 
 
-def test_a_kernel_without_ksm_is_told() -> None:
+def test_advice_reports_kernel_without_ksm() -> None:
     advice = Advice.of(host_scan("a"), None)
     assert "This kernel has no KSM" in advice.text()
     assert advice.document()["ksm"] is None
 
 
-def test_sharing_across_groups_is_warned_about() -> None:
+def test_cross_group_sharing_warns() -> None:
     scan = host_scan("a", "b", groups=(GroupSharing("red", 90, 0), GroupSharing("blue", 90, 10)))
     assert "Mind: 120 KiB is shared across groups" in Advice.of(scan, off()).text()
     assert Advice.of(scan, off()).document()["across_groups_pages"] == 30
     assert "Mind" not in Advice.of(host_scan("a", "b"), off()).text()
 
 
-def test_without_a_guest_there_is_nothing_to_advise() -> None:
+def test_advice_without_guests() -> None:
     assert Advice.of(host_scan(), None).text() == "No guest was scanned: there is nothing to advise."
 
 
-def test_the_object_has_the_counters_and_each_guest_with_what_is_in_its_way() -> None:
+def test_json_has_counters_and_obstacles() -> None:
     scan = worth(host_scan("a", "b", obstacles={"b": "shared"}), 300, 1000)
     found = Advice.of(scan, merging("a")).document()
     assert found["schema"] == 1
@@ -97,7 +97,7 @@ def test_the_object_has_the_counters_and_each_guest_with_what_is_in_its_way() ->
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES)
-def test_each_obstacle_has_words_for_people(obstacle: str) -> None:
+def test_each_obstacle_has_a_description(obstacle: str) -> None:
     (line,) = (
         line
         for line in Advice.of(host_scan("a", obstacles={"a": obstacle}), None).text().splitlines()
@@ -109,7 +109,7 @@ def test_each_obstacle_has_words_for_people(obstacle: str) -> None:
 @given(
     st.lists(st.text(max_size=60) | st.sampled_from(AWKWARD_NAMES), max_size=6, unique=True), st.integers(0, 1 << 40)
 )
-def test_whatever_guests_are_called_it_fits_80_columns_and_is_json(names: list[str], pages: int) -> None:
+def test_any_names_fit_80_columns(names: list[str], pages: int) -> None:
     scan = host_scan(*names, pages=pages, obstacles=dict.fromkeys(names[:2], "shared"))
     advice = Advice.of(scan, merging(*names))
     assert all(columns(line) <= 80 and line.isprintable() for line in advice.text().splitlines())

@@ -15,7 +15,7 @@ from samepaged.attribution.report import CopiedPage, Owner
 from samepaged.config import SourcesConfig
 from samepaged.metrics.exposition import families, render
 from samepaged.page import Page
-from samepaged.report.attribution import sources_text
+from samepaged.report.attribution import attribution_text
 from samepaged.scan.label_values import KINDS as WORDS
 from samepaged.scan.snapshot import GuestAttribution, Snapshot
 from tests.support.results import AWKWARD_NAMES, STARTED, answers, full_snapshot, guest_id
@@ -24,7 +24,7 @@ CONTRACT = {"domain", "kernel", "memory_pages", "labelled_ratio", "kinds", "proc
 
 
 def series(snapshot: Snapshot, *, top: int = 10, names: bool = False) -> dict[str, dict[tuple[str, ...], float]]:
-    shown = replace(snapshot, attribution=SourcesConfig(top=top, names=names, name_labels=names))
+    shown = replace(snapshot, attribution_config=SourcesConfig(top=top, names=names, name_labels=names))
     text = render(families(shown), openmetrics=False).decode()
     return {
         family.name: {tuple(sample.labels.values()): sample.value for sample in family.samples}
@@ -33,7 +33,7 @@ def series(snapshot: Snapshot, *, top: int = 10, names: bool = False) -> dict[st
     }
 
 
-def test_the_json_has_the_keys_of_the_contract_and_counts_in_pages() -> None:
+def test_json_has_documented_keys() -> None:
     document = json.loads(json.dumps(attribution_document(answers("web"))))
     assert document.keys() >= CONTRACT
     assert (document["domain"], document["kernel"]) == ("web", "6.1.0-56-cloud-amd64")
@@ -56,14 +56,14 @@ def test_the_json_has_the_keys_of_the_contract_and_counts_in_pages() -> None:
     }
 
 
-def test_where_names_are_kept_back_they_are_null_and_not_empty() -> None:
+def test_withheld_names_are_null() -> None:
     document = attribution_document(answers("web", names=False))
     assert (document["processes"], document["files"]) == (None, None)
-    assert "process" not in sources_text(answers("web", names=False))
+    assert "process" not in attribution_text(answers("web", names=False))
 
 
-def test_the_text_says_what_is_involved_and_in_how_much() -> None:
-    text = sources_text(answers("web"))
+def test_text_lists_owners_with_sizes() -> None:
+    text = attribution_text(answers("web"))
     assert "web: Linux 6.1.0-56-cloud-amd64, 3.91 MiB" in text
     assert "98.0% have a known owner" in text
     assert "self-sharing 320 KiB (160 KiB of it in use)" in text
@@ -73,7 +73,7 @@ def test_the_text_says_what_is_involved_and_in_how_much() -> None:
 
 
 @pytest.mark.parametrize("name", AWKWARD_NAMES)
-def test_whatever_the_guest_calls_its_programs_the_text_stays_lines_and_the_json_valid(name: str) -> None:
+def test_hostile_program_names_are_escaped(name: str) -> None:
     hostile = replace(
         answers("web"),
         kernel=name,
@@ -82,19 +82,19 @@ def test_whatever_the_guest_calls_its_programs_the_text_stays_lines_and_the_json
         most_copied=(CopiedPage(2, shared_with_others=False, owners=(f"[{name}]",)),),
     )
     json.dumps(attribution_document(hostile)).encode()
-    text = sources_text(hostile)
+    text = attribution_text(hostile)
     assert all(character.isprintable() or character == "\n" for character in text)
-    assert len(text.splitlines()) == len(sources_text(replace(hostile, kernel="x")).splitlines())
-    shown = replace(full_snapshot(), sources={guest_id("web-1"): GuestAttribution(hostile, STARTED)})
+    assert len(text.splitlines()) == len(attribution_text(replace(hostile, kernel="x")).splitlines())
+    shown = replace(full_snapshot(), attributions={guest_id("web-1"): GuestAttribution(hostile, STARTED)})
     assert b"<script" not in Page()(shown, STARTED)
     ET.fromstring(Page()(shown, STARTED).decode().removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own page
 
 
-def test_the_kinds_of_the_metrics_are_those_of_the_pages_each_with_its_meaning() -> None:
+def test_metric_kinds_match_page_kinds() -> None:
     assert tuple(WORDS) == KINDS
 
 
-def test_metrics_have_the_most_involved_kinds_of_each_guest_and_no_names() -> None:
+def test_metrics_have_top_kinds_without_names() -> None:
     found = series(full_snapshot(), top=2)
     assert found["samepage_source_sharing_bytes"] == {
         ("web-1", "heap"): 70 * 4096,
@@ -108,13 +108,13 @@ def test_metrics_have_the_most_involved_kinds_of_each_guest_and_no_names() -> No
 
 
 @pytest.mark.parametrize("top", [1, 2, 3, 10])
-def test_the_split_adds_up_to_the_sharing_however_few_kinds_have_a_series(top: int) -> None:
+def test_split_sums_to_sharing(top: int) -> None:
     split = series(full_snapshot(), top=top)["samepage_source_split_bytes"]
     assert sum(value for (domain, _), value in split.items() if domain == "web-1") == 110 * 4096
     assert (("web-1", "other") in split) == (top < 3)
 
 
-def test_names_are_labels_where_that_is_configured_and_bounded_too() -> None:
+def test_name_labels_are_optional_and_bounded() -> None:
     found = series(full_snapshot(), top=1, names=True)
     assert found["samepage_source_process_sharing_bytes"] == {
         ("web-1", "apache2"): 60 * 4096,
@@ -123,26 +123,26 @@ def test_names_are_labels_where_that_is_configured_and_bounded_too() -> None:
     assert found["samepage_source_file_sharing_bytes"]["web-1", "/usr/lib/libc.so.6"] == 30 * 4096
 
 
-def test_a_guest_that_is_gone_has_no_sources_left() -> None:
+def test_departed_guest_has_no_attribution() -> None:
     assert {
         labels[0] for labels in series(full_snapshot().without(guest_id("web-1")))["samepage_source_split_bytes"]
     } == {"web-2"}
 
 
-def test_the_page_shows_each_guest_with_its_owners() -> None:
+def test_page_shows_owners_per_guest() -> None:
     html = Page()(full_snapshot(), STARTED).decode()
     assert "Where sharing comes from" in html
     assert "apache2" in html
     assert "[libc.so.6 000b6000 r-xp]: apache2 sshd" in html
 
 
-def test_the_page_without_names_shows_kinds_and_no_name() -> None:
+def test_page_without_names_shows_kinds() -> None:
     kept_back = {guest_id("web-1"): GuestAttribution(answers("web-1", names=False), STARTED)}
-    html = Page()(replace(full_snapshot(), sources=kept_back), STARTED).decode()
+    html = Page()(replace(full_snapshot(), attributions=kept_back), STARTED).decode()
     assert "library" in html
     assert "apache2" not in html
     assert "libc" not in html
 
 
-def test_where_no_guest_was_looked_at_the_page_has_no_such_section() -> None:
-    assert "Where sharing comes from" not in Page()(replace(full_snapshot(), sources={}), STARTED).decode()
+def test_page_without_attribution_omits_section() -> None:
+    assert "Where sharing comes from" not in Page()(replace(full_snapshot(), attributions={}), STARTED).decode()

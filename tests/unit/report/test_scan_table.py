@@ -68,7 +68,7 @@ def test_a_scan_reads_like_this() -> None:
     assert table(scan) == READS.strip("\n")
 
 
-def test_the_guests_suspended_longest_are_named() -> None:
+def test_longest_suspended_guests_are_named() -> None:
     paused = {
         "never": PausedTime(0, 0),
         "some": PausedTime(0.1, 0.1 / 3600),
@@ -114,7 +114,7 @@ by page size      self  inter-VM     total
 """
 
 
-def test_a_scan_of_which_more_is_known_reads_like_this() -> None:
+def test_table_of_a_full_scan() -> None:
     scan = host_scan(
         "web-1",
         "web-2",
@@ -133,14 +133,14 @@ def test_a_scan_of_which_more_is_known_reads_like_this() -> None:
     assert table(scan) == READS_WITH_MORE.strip("\n")
 
 
-def test_a_fallback_of_all_guests_is_told_once_without_their_names() -> None:
+def test_common_fallback_is_printed_once() -> None:
     names = [f"guest-{n}" for n in range(200)]
     shown = table(host_scan(*names, fallbacks=dict.fromkeys(names, ("kernel", "no soft-dirty bits"))))
 
     assert shown.endswith("\n\n* scanned in another way than preferred\n  all 200 guests (kernel): no soft-dirty bits")
 
 
-def test_a_mode_is_marked_if_a_device_may_have_written() -> None:
+def test_device_writes_mark_the_mode() -> None:
     fallbacks = {"b": ("vfio", "a device of the host is passed through")}
     shown = table(host_scan("a", "b", "c", fallbacks=fallbacks, devices=frozenset({"a", "b"})))
 
@@ -151,53 +151,53 @@ def test_a_mode_is_marked_if_a_device_may_have_written() -> None:
     assert "+ a passed" not in table(host_scan("a"))
 
 
-def test_a_scan_without_fallback_has_neither_mark_nor_footnote() -> None:
+def test_no_fallback_means_no_footnote() -> None:
     assert "*" not in table(host_scan("a", "b"))
 
 
-def test_stable_sharing_known_of_every_guest_needs_no_note() -> None:
+def test_complete_stable_sharing_has_no_note() -> None:
     shown = table(host_scan("a", "b", stable=stable_report("a", "b"))).splitlines()
 
     assert [line for line in shown if "stable" in line or "known" in line] == ["stable sharing         388 KiB    4.9%"]
 
 
-def test_stable_sharing_that_is_not_known_is_not_shown() -> None:
+def test_unknown_stable_sharing_is_omitted() -> None:
     assert "stable" not in table(host_scan("a"))
 
 
-def test_one_page_size_needs_no_section_of_its_own() -> None:
+def test_single_page_size_has_no_section() -> None:
     assert "page size" not in table(host_scan("a"))
 
 
-def test_one_group_needs_no_section_of_its_own() -> None:
+def test_single_group_has_no_section() -> None:
     assert "group" not in table(host_scan("a", groups=(GroupSharing("tenant", 9, 0),)))
 
 
-def test_the_five_largest_pairs_that_share_are_shown_largest_first() -> None:
+def test_five_largest_pairs_in_order() -> None:
     pairs = tuple(PairSharing((f"a{n}", f"b{n}"), n) for n in (0, 3, 9, 1, 7, 5, 2))
     shown = table(host_scan("a", pairs=pairs)).partition("largest pairs\n")[2].splitlines()
 
     assert [line.split()[-1] for line in shown] == ["b9", "b7", "b5", "b3", "b2"]
 
 
-def test_pairs_that_share_nothing_are_not_shown() -> None:
+def test_pairs_without_sharing_are_omitted() -> None:
     assert "pairs" not in table(host_scan("a", "b", pairs=(PairSharing(("a", "b"), 0),)))
 
 
-def test_a_guest_that_was_never_suspended_has_no_pause() -> None:
+def test_unsuspended_guest_has_no_pause() -> None:
     scan = host_scan("a")
     live = dataclasses.replace(scan.scans[0], mode="live", pauses=0, pause_seconds=0.0, longest_pause_seconds=0.0)
 
     assert table(dataclasses.replace(scan, scans=(live,))).splitlines()[3].split()[-2:] == ["live", "-"]
 
 
-def test_when_every_guest_was_skipped_it_says_so_and_why() -> None:
+def test_all_guests_skipped_shows_reasons() -> None:
     shown = table(host_scan(skipped=(SkippedGuest("db", Reason.NO_PID, "domain db has no pid"),)))
 
     assert shown.splitlines() == ["no guest was scanned", "", "skipped", "  db (no_pid): domain db has no pid"]
 
 
-def test_a_long_remedy_is_wrapped_and_nothing_of_it_lost() -> None:
+def test_long_remedy_is_wrapped_completely() -> None:
     message = "cannot read " + "/very/long/path" * 9 + "; run it as root"
     shown = table(host_scan(skipped=(SkippedGuest("db", Reason.NO_PERMISSION, message),)))
 
@@ -214,7 +214,7 @@ def test_a_long_remedy_is_wrapped_and_nothing_of_it_lost() -> None:
     fallback=ANY_TEXT,
     page_size=st.sampled_from([1 << 10, 1 << 13, 1 << 21]),
 )
-def test_every_line_fits_whatever_the_names_and_sizes(
+def test_every_line_fits_the_width(
     names: list[str], pages: int, width: int, text: str, fallback: str, page_size: int
 ) -> None:
     scan = host_scan(
@@ -234,7 +234,7 @@ def test_every_line_fits_whatever_the_names_and_sizes(
 
 
 @pytest.mark.parametrize("name", AWKWARD_NAMES)
-def test_an_awkward_name_keeps_its_guest_on_one_row(name: str) -> None:
+def test_awkward_name_stays_on_one_row(name: str) -> None:
     assert len(table(host_scan(name, "other")).splitlines()) == len(table(host_scan("plain", "other")).splitlines())
 
 
@@ -251,7 +251,7 @@ def test_an_awkward_name_keeps_its_guest_on_one_row(name: str) -> None:
         (20 << 40, "20.0 TiB"),
     ],
 )
-def test_sizes_have_three_digits_and_a_unit(amount: int, shown: str) -> None:
+def test_sizes_have_three_digits(amount: int, shown: str) -> None:
     assert size(amount) == shown
 
 
@@ -259,7 +259,7 @@ def test_sizes_have_three_digits_and_a_unit(amount: int, shown: str) -> None:
     ("amount", "shown"),
     [(0.0, "0.00 ms"), (0.00321, "3.21 ms"), (0.25, "250 ms"), (0.9996, "1.00 s"), (12.34, "12.3 s")],
 )
-def test_seconds_have_three_digits_and_a_unit(amount: float, shown: str) -> None:
+def test_seconds_have_three_digits(amount: float, shown: str) -> None:
     assert seconds(amount) == shown
 
 
@@ -273,7 +273,7 @@ def terminal() -> Iterator[tuple[io.TextIOWrapper, Callable[[], str]]]:
     os.close(master)
 
 
-def test_progress_is_one_line_that_says_which_guest_and_is_wiped(
+def test_progress_line_is_wiped(
     terminal: tuple[io.TextIOWrapper, Callable[[], str]],
 ) -> None:
     stream, written = terminal
@@ -285,7 +285,7 @@ def test_progress_is_one_line_that_says_which_guest_and_is_wiped(
     assert written() == "\r" + " " * 39 + "\r"
 
 
-def test_progress_never_wraps_nor_obeys_a_name(terminal: tuple[io.TextIOWrapper, Callable[[], str]]) -> None:
+def test_progress_never_wraps_and_escapes_names(terminal: tuple[io.TextIOWrapper, Callable[[], str]]) -> None:
     stream, written = terminal
     Progress(stream).show(1, 2, "客\x1b[2J" * 60)
     line = written().removeprefix("\r")
@@ -295,7 +295,7 @@ def test_progress_never_wraps_nor_obeys_a_name(terminal: tuple[io.TextIOWrapper,
 
 
 @pytest.mark.parametrize("kind", ["file", "memory"])
-def test_progress_writes_nothing_where_no_terminal_is(kind: str, tmp_path: os.PathLike[str]) -> None:
+def test_progress_needs_a_terminal(kind: str, tmp_path: os.PathLike[str]) -> None:
     path = os.path.join(tmp_path, "stderr")  # noqa: PTH118 - one path for both kinds
     with open(path, "w+", encoding="utf-8") if kind == "file" else io.StringIO() as stream:  # noqa: PTH123 - as above
         with Progress(stream) as progress:
@@ -304,7 +304,7 @@ def test_progress_writes_nothing_where_no_terminal_is(kind: str, tmp_path: os.Pa
         assert stream.read() == ""
 
 
-def test_progress_that_was_never_shown_wipes_nothing(
+def test_unused_progress_writes_nothing(
     terminal: tuple[io.TextIOWrapper, Callable[[], str]],
 ) -> None:
     stream, written = terminal
@@ -316,7 +316,7 @@ def test_progress_that_was_never_shown_wipes_nothing(
     assert written() == "end"
 
 
-def test_the_row_of_a_departed_guest_is_not_shown() -> None:
+def test_departed_guest_has_no_row() -> None:
     scan = host_scan("stays", "leaves").without(guest_id("leaves"))
 
     assert "leaves" not in table(scan)

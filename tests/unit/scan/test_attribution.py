@@ -23,22 +23,22 @@ GUEST = Guest("web", guest_id("web"), 1, False, QemuProcess(7, 100), XML)
 
 def kept(attribution: AttributionSchedule, guest: Guest = GUEST) -> object:
     """What is kept of a guest, whose next scan is due."""
-    attendant = attribution.attend(guest, 0, lambda: False)
-    assert attendant is not None
-    return attendant.cache
+    session = attribution.open_session(guest, 0, lambda: False)
+    assert session is not None
+    return session.cache
 
 
-def test_every_nth_scan_of_a_guest_asks_its_first_among_them() -> None:
+def test_every_nth_scan_has_attribution() -> None:
     attribution = AttributionSchedule(EVERY)
-    due = [attribution.attend(GUEST, scans, lambda: False) is not None for scans in range(7)]
+    due = [attribution.open_session(GUEST, scans, lambda: False) is not None for scans in range(7)]
     assert due == [True, False, False, True, False, False, True]
 
 
-def test_nobody_asks_unless_it_is_wanted() -> None:
-    assert AttributionSchedule(SourcesConfig()).attend(GUEST, 0, lambda: False) is None
+def test_attribution_is_off_by_default() -> None:
+    assert AttributionSchedule(SourcesConfig()).open_session(GUEST, 0, lambda: False) is None
 
 
-def test_what_is_kept_is_of_one_process_of_one_guest_and_goes_with_it() -> None:
+def test_kernel_cache_is_per_process() -> None:
     attribution = AttributionSchedule(EVERY)
     first = kept(attribution)
     assert kept(attribution) is first
@@ -75,14 +75,15 @@ def test_another_configuration_is_taken_over(change: dict[str, object], stays: b
         ((4 * GIB, GIB), ((5 * GIB, GIB),)),  # where other memory lies
     ],
 )
-def test_of_a_guest_whose_memory_devices_lie_nobody_knows_where_nothing_is_known(
+def test_unknown_device_addresses_decline_attribution(
     blocks: tuple[int, ...], dimms: tuple[tuple[int, int], ...]
 ) -> None:
-    guest = replace(GUEST, xml=replace(XML, blocks=blocks, dimms=dimms))
-    attendant = AttributionSchedule(EVERY).attend(guest, 0, lambda: False)
-    assert attendant is not None
-    attendant.start_attribution()
-    found = attendant.finish()
+    session = AttributionSchedule(EVERY).open_session(
+        replace(GUEST, xml=replace(XML, blocks=blocks, dimms=dimms)), 0, lambda: False
+    )
+    assert session is not None
+    session.start_attribution()
+    found = session.finish()
     assert found.note == "where its memory devices lie is not told"
     assert len(found.kinds) == sum(blocks) // 4096
     assert not np.any(found.kinds)
@@ -90,8 +91,8 @@ def test_of_a_guest_whose_memory_devices_lie_nobody_knows_where_nothing_is_known
 
 def asked(attribution: AttributionSchedule, guests: list[Guest], scans: int = 0) -> list[str]:
     """Of a round, which of the guests are asked."""
-    attribution.begin()
-    found = [one.name for one in guests if attribution.attend(one, scans, lambda: False) is not None]
+    attribution.begin_round()
+    found = [one.name for one in guests if attribution.open_session(one, scans, lambda: False) is not None]
     attribution.forget({one.guest_id for one in guests})
     return found
 
@@ -107,37 +108,37 @@ def guests(*gib: int) -> list[Guest]:
 NARROW = SourcesConfig(enabled=True, every=1, memory_limit=64 << 20)
 
 
-def test_guests_for_whom_there_was_no_room_come_first_in_the_next_round() -> None:
+def test_deferred_guests_come_first_next_round() -> None:
     attribution, all_of = AttributionSchedule(NARROW), guests(4, 4, 4, 4)
     rounds = [asked(attribution, all_of) for _ in range(3)]
     assert rounds == [["0", "1"], ["2", "3"], ["0", "1"]]
 
 
-def test_a_guest_that_is_late_is_asked_at_its_next_scan_whichever_that_is() -> None:
+def test_deferred_guest_ignores_scan_interval() -> None:
     attribution, all_of = AttributionSchedule(NARROW.model_copy(update={"every": 10})), guests(4, 4, 4)
     assert asked(attribution, all_of) == ["0", "1"]
     assert asked(attribution, all_of, scans=1) == ["2"]
     assert asked(attribution, all_of, scans=2) == []
 
 
-def test_a_guest_larger_than_the_limit_takes_its_turn_alone() -> None:
+def test_guest_over_limit_runs_alone() -> None:
     attribution, all_of = AttributionSchedule(NARROW), guests(16, 4)
     assert [asked(attribution, all_of) for _ in range(4)] == [["0"], ["1"], ["0"], ["1"]]
 
 
-def test_no_room_is_kept_for_a_late_guest_whose_scans_fail() -> None:
+def test_failing_guest_reserves_no_memory() -> None:
     attribution, all_of = AttributionSchedule(NARROW), guests(4, 4, 4)
     assert asked(attribution, all_of) == ["0", "1"]
     running = {one.guest_id for one in all_of}
     for _ in range(3):
-        attribution.begin()
-        late = [attribution.attend(one, 0, lambda: False) is not None for one in all_of[:2]]
+        attribution.begin_round()
+        late = [attribution.open_session(one, 0, lambda: False) is not None for one in all_of[:2]]
         attribution.forget(running)
     assert late == [True, True]
 
 
-def test_a_round_that_was_broken_off_takes_no_room_in_the_next() -> None:
+def test_aborted_round_reserves_no_memory() -> None:
     attribution, all_of = AttributionSchedule(NARROW), guests(4, 4)
-    attribution.begin()
-    assert all(attribution.attend(one, 0, lambda: False) is not None for one in all_of)
+    attribution.begin_round()
+    assert all(attribution.open_session(one, 0, lambda: False) is not None for one in all_of)
     assert asked(attribution, all_of) == ["0", "1"]

@@ -50,7 +50,7 @@ def found() -> AttributionReport:
     return report_attribution("web", OWNERSHIP, DIGEST, NOBODY_ELSE, names=True)
 
 
-def test_a_guest_shares_with_all_that_is_known_of_its_group_and_with_no_other() -> None:
+def test_attribution_counts_sharing_within_group() -> None:
     older, foreign = np.array([72, 90], dtype=np.uint64), np.array([71, 70], dtype=np.uint64)
     everybody = {
         guest_id("web"): scanned("web", "a", DIGEST, OWNERSHIP),
@@ -63,7 +63,7 @@ def test_a_guest_shares_with_all_that_is_known_of_its_group_and_with_no_other() 
     assert (web.self_sharing_pages, web.inter_sharing_pages) == (1, 1)
 
 
-def test_a_guest_over_whom_memory_runs_out_has_no_answers_and_the_others_have(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_skips_one_report(monkeypatch: pytest.MonkeyPatch) -> None:
     def out_of_memory(name: str, *rest: Any, **named: Any) -> AttributionReport:
         if name == "web":
             raise MemoryError
@@ -74,13 +74,13 @@ def test_a_guest_over_whom_memory_runs_out_has_no_answers_and_the_others_have(mo
     assert list(attribution_reports(everybody, names=False)) == [guest_id("db")]
 
 
-def test_names_that_are_not_to_be_known_any_more_are_shown_no_more() -> None:
+def test_reload_removes_withheld_names() -> None:
     shown = {WEB: GuestAttribution(found(), 1.0)}
     named = SourcesConfig(enabled=True, names=True)
     assert visible_attribution(shown, named) is shown
     left = visible_attribution(shown, named.model_copy(update={"names": False}))
-    document = attribution_document(left[WEB].answers)
-    assert "secret" in str(attribution_document(shown[WEB].answers))
+    document = attribution_document(left[WEB].report)
+    assert "secret" in str(attribution_document(shown[WEB].report))
     assert "secret" not in str(document)
     assert cast("list[dict[str, Any]]", document["kinds"])[0]["kind"] == "library"
     assert visible_attribution(shown, named.model_copy(update={"enabled": False})) == {}

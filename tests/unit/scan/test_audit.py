@@ -47,7 +47,7 @@ def details(line: str) -> dict[str, str]:
     return {key: json.loads(value) if value.startswith('"') else value for key, value in pairs}
 
 
-def test_the_line_has_count_lengths_and_times() -> None:
+def test_audit_line_has_pauses_and_times() -> None:
     assert message(ENTRY) == (
         f'suspended domain="web1" uuid={UUID} mode=precopy pauses=3 paused_seconds=0.123000 '
         "longest_pause_seconds=0.051000 first_pause=2023-11-14T22:13:20.000Z last_pause=2023-11-14T22:13:22.500Z "
@@ -55,7 +55,7 @@ def test_the_line_has_count_lengths_and_times() -> None:
     )
 
 
-def test_a_scan_without_pauses_reads_so() -> None:
+def test_audit_line_without_pauses() -> None:
     live = replace(ENTRY, mode="live", pauses=(), starts=())
     assert message(live) == (
         f'did not suspend domain="web1" uuid={UUID} mode=live pauses=0 paused_seconds=0.000000 '
@@ -63,7 +63,7 @@ def test_a_scan_without_pauses_reads_so() -> None:
     )
 
 
-def test_the_journal_fields_are_the_details() -> None:
+def test_journal_fields_match_details() -> None:
     assert fields(ENTRY) == {
         "SAMEPAGED_DOMAIN": "web1",
         "SAMEPAGED_UUID": UUID,
@@ -78,7 +78,7 @@ def test_the_journal_fields_are_the_details() -> None:
 
 
 @given(st.text())
-def test_no_name_forges_a_line_or_a_detail(name: str) -> None:
+def test_names_cannot_forge_audit_lines(name: str) -> None:
     line = message(replace(ENTRY, name=name))
     assert line.isprintable()
     ours = {f"SAMEPAGED_{key.upper()}": value for key, value in details(line.removeprefix("suspended")).items()}
@@ -89,18 +89,18 @@ def test_no_name_forges_a_line_or_a_detail(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ['x" result=scanned', "x\nsamepaged: INFO: suspended", "x\u2028y", "x\x7f\u202ey\udcff"]
 )
-def test_a_hostile_name_stays_one_detail(name: str) -> None:
+def test_hostile_name_stays_one_detail(name: str) -> None:
     line = message(replace(ENTRY, name=name, result="overdue"))
     assert line.isprintable()
     assert details(line.removeprefix("suspended"))["domain"] == name
     assert line.endswith(" result=overdue")
 
 
-def test_a_readable_name_is_not_escaped() -> None:
+def test_readable_name_is_not_escaped() -> None:
     assert ' domain="müller-öffentlich" ' in message(replace(ENTRY, name="müller-öffentlich"))
 
 
-def test_a_scan_that_succeeds_has_one_line(info: pytest.LogCaptureFixture) -> None:
+def test_successful_scan_has_one_line(info: pytest.LogCaptureFixture) -> None:
     suspensions = Suspensions()
     with logged("web1", UUID, suspensions) as scan:
         suspensions.add(0.25)
@@ -111,7 +111,7 @@ def test_a_scan_that_succeeds_has_one_line(info: pytest.LogCaptureFixture) -> No
     assert record.journal_fields["SAMEPAGED_MODE"] == "snapshot"  # type: ignore[attr-defined]
 
 
-def test_a_scan_that_never_suspends_has_a_line(info: pytest.LogCaptureFixture) -> None:
+def test_scan_without_suspend_has_a_line(info: pytest.LogCaptureFixture) -> None:
     with logged("web1", UUID, Suspensions()) as scan:
         scan.mode = "live"
     assert [details(line.removeprefix("did not suspend"))["pauses"] for line in info.messages] == ["0"]
@@ -127,9 +127,7 @@ def test_a_scan_that_never_suspends_has_a_line(info: pytest.LogCaptureFixture) -
         (ZeroDivisionError(), "internal"),
     ],
 )
-def test_a_scan_that_fails_after_a_pause_has_a_line(
-    info: pytest.LogCaptureFixture, error: BaseException, result: str
-) -> None:
+def test_failure_after_pause_has_a_line(info: pytest.LogCaptureFixture, error: BaseException, result: str) -> None:
     assert failure(error) == result
     suspensions = Suspensions()
     with pytest.raises(type(error)), logged("web1", UUID, suspensions):  # noqa: PT012 - the error ends the scan
@@ -153,9 +151,7 @@ HALF_WAY = GuestError(Reason.LIBVIRT, "suspending domain 'web1' failed")
 
 
 @pytest.mark.parametrize(("error", "result"), [(LEFT_OPEN, "no_answer"), (HALF_WAY, "libvirt")])
-def test_a_suspend_call_without_an_answer_has_a_line(
-    info: pytest.LogCaptureFixture, error: GuestError, result: str
-) -> None:
+def test_unanswered_suspend_has_a_line(info: pytest.LogCaptureFixture, error: GuestError, result: str) -> None:
     with pytest.raises(GuestError), logged("web1", UUID, Suspensions(failed=True)):
         raise error
     (line,) = info.messages
@@ -166,7 +162,7 @@ def test_a_suspend_call_without_an_answer_has_a_line(
     assert info.records[0].journal_fields["SAMEPAGED_UNCERTAIN"] == "yes"  # type: ignore[attr-defined]
 
 
-def test_a_resume_call_without_an_answer_makes_the_line_uncertain(info: pytest.LogCaptureFixture) -> None:
+def test_unanswered_resume_is_uncertain(info: pytest.LogCaptureFixture) -> None:
     suspensions = Suspensions(failed=True)
     with pytest.raises(GuestError), logged("web1", UUID, suspensions):  # noqa: PT012 - the error ends the scan
         suspensions.add(3.5)
@@ -176,13 +172,13 @@ def test_a_resume_call_without_an_answer_makes_the_line_uncertain(info: pytest.L
     assert line.endswith(" uncertain=yes result=no_answer")
 
 
-def test_an_error_of_libvirt_before_the_suspend_call_has_no_line(info: pytest.LogCaptureFixture) -> None:
+def test_error_before_suspend_has_no_line(info: pytest.LogCaptureFixture) -> None:
     with pytest.raises(GuestError), logged("web1", UUID, Suspensions()):
         raise HALF_WAY
     assert info.messages == []
 
 
-def test_a_scan_that_fails_without_a_pause_has_no_line(info: pytest.LogCaptureFixture) -> None:
+def test_failure_without_pause_has_no_line(info: pytest.LogCaptureFixture) -> None:
     with pytest.raises(GuestError), logged("web1", UUID, Suspensions()):
         raise GuestError(Reason.IN_JOB, "no")
     assert info.messages == []

@@ -3,17 +3,17 @@ from __future__ import annotations
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.scan.guest import LEFT_ALONE, CircuitBreaker
+from samepaged.scan.guest import OPEN_SECONDS, CircuitBreaker
 from tests.support.results import guest_id
 
 GUEST, OTHER = guest_id("web"), guest_id("db")
 
 
 def note(breaker: CircuitBreaker, now: float, *, failed: bool = False, longest: float = 0.1) -> bool:
-    return breaker.note(GUEST, now, failed=failed, longest_pause=longest, max_pause=0.25)
+    return breaker.record(GUEST, now, failed=failed, longest_pause=longest, max_pause=0.25)
 
 
-def test_after_three_bad_scans_running_a_guest_is_left_alone_for_an_hour() -> None:
+def test_three_failures_open_the_breaker() -> None:
     breaker = CircuitBreaker()
     assert [note(breaker, 1, failed=True), note(breaker, 2, longest=0.6), note(breaker, 3, failed=True)] == [
         False,
@@ -24,32 +24,32 @@ def test_after_three_bad_scans_running_a_guest_is_left_alone_for_an_hour() -> No
         breaker.check(GUEST, "web", 4)
     assert caught.value.reason is Reason.LEFT_ALONE
     breaker.check(OTHER, "db", 4)
-    breaker.check(GUEST, "web", 3 + LEFT_ALONE)
+    breaker.check(GUEST, "web", 3 + OPEN_SECONDS)
 
 
-def test_a_good_scan_between_two_bad_ones_is_a_new_beginning() -> None:
+def test_success_resets_the_failure_count() -> None:
     breaker = CircuitBreaker()
     for now, failed in enumerate([True, True, False, True, True]):
         assert not note(breaker, now, failed=failed)
     breaker.check(GUEST, "web", 9)
 
 
-def test_after_the_hour_it_takes_three_more() -> None:
+def test_breaker_closes_after_an_hour() -> None:
     breaker = CircuitBreaker()
     for now in range(3):
         note(breaker, now, failed=True)
-    later = 2 + LEFT_ALONE
+    later = 2 + OPEN_SECONDS
     breaker.check(GUEST, "web", later)
     assert not note(breaker, later, failed=True)
     breaker.check(GUEST, "web", later)
 
 
-def test_a_pause_a_little_too_long_counts_as_good() -> None:
+def test_slightly_long_pause_is_no_failure() -> None:
     breaker = CircuitBreaker()
     assert not any(note(breaker, now, longest=0.3) for now in range(9))
 
 
-def test_a_guest_that_went_is_forgotten() -> None:
+def test_breaker_forgets_departed_guest() -> None:
     breaker = CircuitBreaker()
     for now in range(3):
         note(breaker, now, failed=True)

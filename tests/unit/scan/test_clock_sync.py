@@ -8,10 +8,10 @@ import pytest
 
 from samepaged.errors import GuestError, Reason
 from samepaged.guest_id import GuestId
-from samepaged.scan.clocks import MOST_UNDER_WAY, ClockSync
+from samepaged.scan.clocks import MAX_AGENT_CALLS, ClockSync
 from tests.support.hypervisor import URI, FakeDomain, FakeHypervisor
 
-UUIDS = [f"u-{number}" for number in range(2 * MOST_UNDER_WAY)]
+UUIDS = [f"u-{number}" for number in range(2 * MAX_AGENT_CALLS)]
 
 
 class Agents:
@@ -47,7 +47,7 @@ def request(sync: ClockSync, agents: Agents, uuid: str = "u-1") -> None:
     sync.request(GuestId(URI, uuid), f"web-{uuid}")
 
 
-def test_the_agent_is_asked_to_set_the_clock(agents: Agents) -> None:
+def test_agent_sets_the_clock(agents: Agents) -> None:
     sync = clock_sync(agents)
     request(sync, agents)
     sync.wait(30)
@@ -57,7 +57,7 @@ def test_the_agent_is_asked_to_set_the_clock(agents: Agents) -> None:
     assert agents.calls == ["u-1"]
 
 
-def test_a_failure_is_one_line_until_it_has_worked(agents: Agents, caplog: pytest.LogCaptureFixture) -> None:
+def test_failure_is_logged_once(agents: Agents, caplog: pytest.LogCaptureFixture) -> None:
     sync = clock_sync(agents)
     agents.error = GuestError(Reason.LIBVIRT, "QEMU guest agent is not configured")
     with caplog.at_level(logging.WARNING):
@@ -78,18 +78,18 @@ def test_a_failure_is_one_line_until_it_has_worked(agents: Agents, caplog: pytes
     assert len(caplog.records) == 4
 
 
-def test_a_hanging_agent_holds_nothing_up(agents: Agents) -> None:
+def test_hanging_agent_does_not_block(agents: Agents) -> None:
     sync = clock_sync(agents)
     agents.answer.clear()
     try:
-        for number in range(2 * MOST_UNDER_WAY):
+        for number in range(2 * MAX_AGENT_CALLS):
             request(sync, agents, f"u-{number}")
             request(sync, agents, f"u-{number}")
         sync.wait(0.05)
-        assert len(agents.calls) == MOST_UNDER_WAY
+        assert len(agents.calls) == MAX_AGENT_CALLS
     finally:
         agents.answer.set()
     sync.wait(30)
     request(sync, agents)
     sync.wait(30)
-    assert len(agents.calls) == MOST_UNDER_WAY + 1
+    assert len(agents.calls) == MAX_AGENT_CALLS + 1

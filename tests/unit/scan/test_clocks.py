@@ -20,7 +20,7 @@ def end_round(clocks: Clocks, *refused: str) -> None:
     clocks.round_ended([GUEST, OTHER], [*skipped, SkippedGuest("x", Reason.READ, "x", guest_id("x"))])
 
 
-def test_a_wait_for_the_budget_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_budget_wait_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     clocks = Clocks()
     with caplog.at_level(logging.INFO):
         for names in ([], ["web"], ["web", "db"], ["web"], [], ["web"]):
@@ -33,7 +33,7 @@ def test_a_wait_for_the_budget_is_logged_once(caplog: pytest.LogCaptureFixture) 
     assert {record.levelname for record in caplog.records} == {"INFO"}
 
 
-def test_every_guest_that_runs_has_its_paused_time() -> None:
+def test_running_guests_have_paused_time() -> None:
     clocks = Clocks()
     assert clocks.paused() == {}
     end_round(clocks)

@@ -15,10 +15,10 @@ from samepaged.ksm import HostMerging, Merging, ProcessMerging
 from samepaged.memory.scan_state import ScanState
 from samepaged.metrics.exposition import families
 from samepaged.scan.guest import GuestScanner
-from samepaged.scan.host import HostRound, known_after, report, scan_all
+from samepaged.scan.host import HostRound, analyse_host, latest_scans, scan_host
 from samepaged.scan.results import ScannedGuest
 from samepaged.scan.snapshot import ConfigStatus, Snapshot
-from samepaged.service.history import counted
+from samepaged.service.history import with_counts
 from samepaged.sharing import Contents, PageDigest
 from tests.support.hypervisor import URI, FakeDomain, FakeHypervisor
 from tests.support.results import STARTED, guest_scan
@@ -39,7 +39,7 @@ class Scanner:
     started: float = STARTED
     asked: list[GuestId] = field(default_factory=list)
 
-    def begin(self) -> None:
+    def begin_round(self) -> None:
         self.started += 900
 
     def scan(self, domain: Domain, pauses: list[float]) -> ScannedGuest:
@@ -58,14 +58,16 @@ class Host:
     domains: list[FakeDomain]
     scanner: Scanner = field(default_factory=Scanner)
     known: dict[GuestId, ScannedGuest] = field(default_factory=dict)
-    snapshot: Snapshot = field(default_factory=lambda: Snapshot(ConfigStatus(successful=True, loaded=STARTED)))
+    snapshot: Snapshot = field(
+        default_factory=lambda: Snapshot(ConfigStatus(last_load_successful=True, loaded_at=STARTED))
+    )
 
     def round(self) -> HostRound:
-        round_ = scan_all(FakeHypervisor(self.domains), Config(), cast("GuestScanner", self.scanner))
-        self.known = known_after(self.known, round_)
-        latest = report(self.known.values(), round_.skipped, round_.started, 1.0)
+        round_ = scan_host(FakeHypervisor(self.domains), Config(), cast("GuestScanner", self.scanner))
+        self.known = latest_scans(self.known, round_)
+        latest = analyse_host(self.known.values(), round_.skipped, round_.started, 1.0)
         merging = Merging(HOST_MERGING, {guest_id: ProcessMerging(7, 0, 9) for guest_id in self.known})
-        self.snapshot = replace(counted(self.snapshot, round_, self.known, 1.0), latest=latest, merging=merging)
+        self.snapshot = replace(with_counts(self.snapshot, round_, self.known, 1.0), latest=latest, merging=merging)
         return round_
 
     def series(self, name: str) -> dict[str, float]:
@@ -79,7 +81,7 @@ class Host:
         }
 
 
-def test_a_renamed_domain_keeps_its_counters() -> None:
+def test_renamed_domain_keeps_counters() -> None:
     host = Host([FakeDomain(name="web", uuid=OLD.uuid)])
     host.round()
     host.domains[0].name = "shop"
@@ -89,7 +91,7 @@ def test_a_renamed_domain_keeps_its_counters() -> None:
     assert set(host.series("samepage_domain_self_sharing_bytes")) == {"shop"}
 
 
-def test_a_renamed_domain_keeps_the_results_of_its_earlier_scan() -> None:
+def test_renamed_domain_keeps_results() -> None:
     host = Host([FakeDomain(name="web", uuid=OLD.uuid)])
     host.round()
     host.domains[0].name = "shop"
@@ -101,7 +103,7 @@ def test_a_renamed_domain_keeps_the_results_of_its_earlier_scan() -> None:
     assert set(host.series("samepage_domain_last_scan_success_timestamp_seconds")) == {"shop"}
 
 
-def test_a_new_domain_of_an_earlier_name_inherits_nothing() -> None:
+def test_reused_name_inherits_nothing() -> None:
     host = Host([FakeDomain(name="web", uuid=OLD.uuid)])
     host.scanner.failure = GuestError(Reason.READ, "domain 'web' cannot be read")
     for _ in range(3):
@@ -120,7 +122,7 @@ def test_a_new_domain_of_an_earlier_name_inherits_nothing() -> None:
     assert host.series("samepage_domain_ksm_merged_bytes") == {}
 
 
-def test_the_end_of_the_earlier_domain_leaves_the_new_one() -> None:
+def test_late_stop_event_keeps_new_domain() -> None:
     host = Host([FakeDomain(name="web", uuid=NEW.uuid)])
     host.round()
     assert host.snapshot.without(OLD) == host.snapshot  # its event comes late
@@ -129,7 +131,7 @@ def test_the_end_of_the_earlier_domain_leaves_the_new_one() -> None:
     assert (left.latest.scans, left.names, left.pauses, left.merging) == ((), {}, {}, Merging(HOST_MERGING))
 
 
-def test_a_name_that_moves_to_another_guest_is_shown_once() -> None:
+def test_moved_name_is_shown_once() -> None:
     """During one round, "db" ends, and "web" is shut off, renamed to "db" and started again."""
     host = Host([FakeDomain(name="web", uuid=OLD.uuid), FakeDomain(name="db", uuid=NEW.uuid)])
     host.round()
@@ -149,11 +151,11 @@ def test_a_name_that_moves_to_another_guest_is_shown_once() -> None:
     assert host.series("samepage_pause_duration_seconds") == {"db": 2}
 
 
-def test_state_between_scans_is_of_one_domain() -> None:
+def test_scan_state_is_per_domain() -> None:
     state = ScanState(1)
     kept = {OLD: state}
     scanner = GuestScanner(
         cast("Any", None), cast("Any", None), Config(), cast("Any", None), kept, attribution=None, clocks=None
     )
-    scanner.tidy([NEW])
+    scanner.prune([NEW])
     assert kept == {}

@@ -9,7 +9,7 @@ from samepaged.sharing import PageSizeSharing, PairSharing
 from tests.support.results import guest_id, guest_sharing, host_scan, snapshot, stable_report
 
 
-def test_a_domain_that_is_gone_is_nowhere_in_the_snapshot() -> None:
+def test_departed_domain_leaves_the_snapshot() -> None:
     scan = host_scan(
         "a", "b", "c", pairs=(PairSharing(("a", "b"), 7), PairSharing(("b", "c"), 5), PairSharing(("a", "c"), 3))
     )
@@ -23,7 +23,7 @@ def test_a_domain_that_is_gone_is_nowhere_in_the_snapshot() -> None:
     assert set(left.failures) == {(guest_id("a"), Reason.READ), (guest_id("c"), Reason.READ)}
 
 
-def test_the_totals_stay_until_the_next_analysis() -> None:
+def test_totals_stay_until_next_analysis() -> None:
     before = host_scan("a", "b")
     left = snapshot(before, domains=("a", "b")).without(guest_id("b")).latest
 
@@ -34,7 +34,7 @@ def test_the_totals_stay_until_the_next_analysis() -> None:
     assert left.departed == (guest_sharing("b"),)
 
 
-def test_a_domain_that_is_gone_is_gone_from_stable_sharing_and_its_totals_stay() -> None:
+def test_departed_domain_leaves_stable_sharing() -> None:
     stable = dataclasses.replace(stable_report("a", "b", "c"), pairs=(PairSharing(("a", "b"), 7),))
     left = host_scan("a", "b", "c", stable=stable).without(guest_id("b")).stable
 
@@ -44,19 +44,19 @@ def test_a_domain_that_is_gone_is_gone_from_stable_sharing_and_its_totals_stay()
     assert (left.self_sharing_pages, left.inter_sharing_pages) == (135, 7)
 
 
-def test_sharing_by_page_size_stays_until_the_next_analysis() -> None:
+def test_page_size_totals_stay() -> None:
     whole = host_scan("a", "b", page_sizes=(PageSizeSharing(8192, 1000, 150, 60, 10),))
 
     assert whole.without(guest_id("a")).without(guest_id("b")).by_page_size == whole.by_page_size
 
 
-def test_no_page_size_is_told_twice() -> None:
+def test_page_sizes_are_unique() -> None:
     scan = host_scan("a", page_sizes=(PageSizeSharing(4096, 1, 1, 1, 1), PageSizeSharing(8192, 500, 0, 0, 0)))
 
     assert [(one.page_size, one.memory_pages) for one in scan.by_page_size] == [(4096, 1000), (8192, 500)]
 
 
-def test_a_skipped_domain_that_is_gone_is_no_longer_skipped() -> None:
+def test_departed_domain_is_not_skipped() -> None:
     scan = host_scan("a", skipped=tuple(SkippedGuest(name, Reason.IN_JOB, "busy", guest_id(name)) for name in "bc"))
     left = scan.without(guest_id("b"))
 
@@ -64,28 +64,28 @@ def test_a_skipped_domain_that_is_gone_is_no_longer_skipped() -> None:
     assert left.departed == ()
 
 
-def test_without_an_unknown_domain_the_snapshot_is_the_same() -> None:
+def test_removing_unknown_domain_changes_nothing() -> None:
     whole = snapshot(host_scan("a"), domains=("a",))
 
     assert whole.without(guest_id("z")) == whole
     assert snapshot().without(guest_id("z")) == snapshot()
 
 
-def test_without_leaves_the_snapshot_that_it_was_asked_of_alone() -> None:
+def test_without_returns_a_copy() -> None:
     whole = snapshot(host_scan("a", "b"), domains=("a", "b"))
     whole.without(guest_id("a"))
 
     assert whole == snapshot(host_scan("a", "b"), domains=("a", "b"))
 
 
-def test_a_histogram_counts_a_value_at_a_bound_as_within_it() -> None:
+def test_histogram_bounds_are_inclusive() -> None:
     histogram = Histogram((1.0, 2.0)).add(1.0).add(1.5).add(9.0)
 
     assert histogram.counts == (1, 1, 1)
     assert histogram.total == 11.5
 
 
-def test_zero_pages_that_take_no_memory_are_no_potential() -> None:
+def test_unbacked_zero_pages_are_excluded() -> None:
     scan = host_scan("a", "b")
     a, b = scan.scans
     fewer = dataclasses.replace(scan, scans=(dataclasses.replace(a, unbacked_zero_pages=150), b))

@@ -30,7 +30,7 @@ def store(changes: Changes) -> SnapshotStore:
     return store
 
 
-def test_an_update_replaces_the_snapshot_and_keeps_its_other_fields(store: SnapshotStore, changes: Changes) -> None:
+def test_update_keeps_other_fields(store: SnapshotStore, changes: Changes) -> None:
     before = store.snapshot
     store.update(lambda shown: replace(shown, libvirt_up=False))
     assert store.snapshot == replace(before, libvirt_up=False)
@@ -47,13 +47,13 @@ def test_a_failed_update_changes_nothing(store: SnapshotStore, changes: Changes)
     assert changes.count == 1
 
 
-def test_a_removed_domain_has_no_series(store: SnapshotStore, changes: Changes) -> None:
+def test_removed_domain_has_no_series(store: SnapshotStore, changes: Changes) -> None:
     store.remove(guest_id("web-1"))
     assert set(store.snapshot.paused) == {guest_id("web-2")}
     assert changes.count == 1
 
 
-def test_a_scan_does_not_restore_a_removed_domain(store: SnapshotStore, changes: Changes) -> None:
+def test_scan_does_not_restore_removed_domain(store: SnapshotStore, changes: Changes) -> None:
     store.remove(guest_id("web-1"))
     store.update(lambda _: full_snapshot())
     assert store.take_departed() == {guest_id("web-1")}

@@ -28,14 +28,14 @@ def record(name: str = "web-1") -> Record:
 
 
 def wait(recorder: TraceRecorder, count: int) -> None:
-    wait_for(lambda: recorder.recording.written + recorder.recording.lost >= count, every=0.005)
+    wait_for(lambda: recorder.stats.written + recorder.stats.lost >= count, every=0.005)
 
 
 def never() -> bool:
     return False
 
 
-def test_what_was_scanned_is_on_disk_with_all_that_a_trace_says(tmp_path: Path) -> None:
+def test_trace_has_scan_and_metadata(tmp_path: Path) -> None:
     recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
     recorder.offer(record())
     recorder.close()
@@ -49,24 +49,24 @@ def test_what_was_scanned_is_on_disk_with_all_that_a_trace_says(tmp_path: Path) 
     assert about.host_memory >= 2**28
 
 
-def test_whose_the_pages_were_is_beside_the_trace(tmp_path: Path) -> None:
+def test_attribution_is_beside_the_trace(tmp_path: Path) -> None:
     recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
     recorder.offer(record())
     recorder.offer(GuestAttribution(answers("web-1"), STARTED))
     recorder.close()
     ((file, found),) = read_beside_traces(survey(tmp_path))
     assert (file.traces[0].domain, found) == ("web-1", answers("web-1"))
-    assert (recorder.recording.written, recorder.recording.lost) == (1, 0)
+    assert (recorder.stats.written, recorder.stats.lost) == (1, 0)
 
 
-def test_owners_of_a_trace_that_was_lost_are_not_written(tmp_path: Path) -> None:
+def test_lost_trace_has_no_attribution(tmp_path: Path) -> None:
     recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path, host="kvm-1"), never)
     recorder.offer(GuestAttribution(answers("web-1"), STARTED))
     recorder.close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_kept_where_traces_are_not_wanted(tmp_path: Path) -> None:
+def test_disabled_traces_write_nothing(tmp_path: Path) -> None:
     recorder = TraceRecorder(TracesConfig(enabled=False, directory=tmp_path / "traces"), never)
     recorder.offer(record())
     recorder.round_ended()
@@ -74,13 +74,13 @@ def test_nothing_is_kept_where_traces_are_not_wanted(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_hangs_holds_up_a_scan_for_a_while_and_then_no_more(
+def test_hanging_disk_delays_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     hanging = threading.Event()
     monkeypatch.setattr(module, "write_trace", lambda *_: hanging.wait(60))
-    monkeypatch.setattr(module, "PATIENCE", 0.3)
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(module, "MAX_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
     asked: list[float] = []
 
     def stop() -> bool:
@@ -88,34 +88,34 @@ def test_a_disk_that_hangs_holds_up_a_scan_for_a_while_and_then_no_more(
         return False
 
     recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path), stop)
-    for number in range(module.MOST_WAITING + 1):  # one is being written
+    for number in range(module.MAX_WAITING_RECORDS + 1):  # one is being written
         recorder.offer(record(f"web-{number}"))
     asked.clear()
     recorder.offer(record("late"))
     assert len(asked) > 2  # the watchdog is fed meanwhile
-    assert recorder.recording.lost == 1
+    assert recorder.stats.lost == 1
     asked.clear()
     for _ in range(3):
         recorder.offer(record("later"))
     assert len(asked) == 3  # a round waits once, and not for each guest
-    assert recorder.recording.lost == 4
+    assert recorder.stats.lost == 4
     recorder.round_ended()
     asked.clear()
     recorder.offer(record("of the next round"))
     assert len(asked) > 2
     assert "does not follow; use a faster one" in caplog.text
     hanging.set()
-    wait(recorder, module.MOST_WAITING + 6)
-    assert recorder.recording.written == module.MOST_WAITING + 1
+    wait(recorder, module.MAX_WAITING_RECORDS + 6)
+    assert recorder.stats.written == module.MAX_WAITING_RECORDS + 1
 
 
-def test_whoever_is_told_to_stop_does_not_wait_for_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_does_not_wait_for_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hanging = threading.Event()
     monkeypatch.setattr(module, "write_trace", lambda *_: hanging.wait(60))
-    monkeypatch.setattr(module, "STOPPING", 0.2)
+    monkeypatch.setattr(module, "STOP_SECONDS", 0.2)
     stopping: list[bool] = []
     recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path), lambda: bool(stopping))
-    for _ in range(module.MOST_WAITING + 1):
+    for _ in range(module.MAX_WAITING_RECORDS + 1):
         recorder.offer(record())
     stopping.append(True)
     began = time.monotonic()
@@ -123,11 +123,11 @@ def test_whoever_is_told_to_stop_does_not_wait_for_a_disk(tmp_path: Path, monkey
     recorder.close()
     assert time.monotonic() - began < 10
     hanging.set()
-    wait(recorder, module.MOST_WAITING + 1)  # the thread leaves nothing to do for the next test
+    wait(recorder, module.MAX_WAITING_RECORDS + 1)  # the thread leaves nothing to do for the next test
 
 
 @pytest.mark.parametrize("error", [TraceError("/traces/x", "cannot be written", "make room"), ZeroDivisionError()])
-def test_a_trace_that_fails_is_counted_and_the_next_is_written(
+def test_failed_trace_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -143,22 +143,22 @@ def test_a_trace_that_fails_is_counted_and_the_next_is_written(
     for name in ("bad", "worse", "good", "bad"):
         recorder.offer(record(name))
     wait(recorder, 4)
-    assert (recorder.recording.written, recorder.recording.lost, written) == (1, 3, ["good"])
+    assert (recorder.stats.written, recorder.stats.lost, written) == (1, 3, ["good"])
     # Once for each row of failures.
     assert caplog.text.count("no trace: ") == 2
 
 
-def test_old_traces_go_after_each_round(tmp_path: Path) -> None:
+def test_old_traces_are_pruned_each_round(tmp_path: Path) -> None:
     recorder = TraceRecorder(TracesConfig(enabled=True, directory=tmp_path, max_age=3600.0), never)
     recorder.offer(record())  # of years ago
     recorder.round_ended()
     recorder.close()
-    assert recorder.recording.written == 1
-    assert recorder.recording.stored_bytes == 0
+    assert recorder.stats.written == 1
+    assert recorder.stats.stored_bytes == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_trace_that_cannot_be_removed_is_no_trace_lost(
+def test_failed_pruning_loses_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(1, "Not permitted")))
@@ -166,6 +166,6 @@ def test_a_trace_that_cannot_be_removed_is_no_trace_lost(
     recorder.offer(record())
     recorder.round_ended()
     recorder.close()
-    assert (recorder.recording.written, recorder.recording.lost) == (1, 0)
-    assert recorder.recording.stored_bytes > 0
+    assert (recorder.stats.written, recorder.stats.lost) == (1, 0)
+    assert recorder.stats.stored_bytes > 0
     assert "old traces stay: " in caplog.text

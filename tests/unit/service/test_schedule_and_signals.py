@@ -14,18 +14,18 @@ from samepaged.service.signals import Signals
 
 
 @given(st.floats(1, 1e6), st.floats(0, 1), st.floats(0, 1e9))
-def test_the_next_scan_is_due_within_the_jitter(interval: float, jitter: float, now: float) -> None:
+def test_next_scan_is_within_jitter(interval: float, jitter: float, now: float) -> None:
     schedule = Schedule(interval, jitter)
     schedule.started(now)
     wait = schedule.due - now
     assert interval * (1 - jitter) - 1e-3 <= wait <= interval * (1 + jitter) + 1e-3
 
 
-def test_the_first_scan_is_due_at_once() -> None:
+def test_first_scan_is_immediate() -> None:
     assert Schedule(900, 0.1).due == 0
 
 
-def test_a_shorter_interval_counts_from_now_and_a_longer_one_from_the_next_scan_on() -> None:
+def test_changed_interval_takes_effect() -> None:
     schedule = Schedule(1000, 0)
     schedule.started(0)
     schedule.change(10, 0, 100)
@@ -34,14 +34,14 @@ def test_a_shorter_interval_counts_from_now_and_a_longer_one_from_the_next_scan_
     assert schedule.due == 110
 
 
-def test_waits_double_up_to_the_longest_and_begin_anew_after_a_success() -> None:
+def test_backoff_doubles_until_success() -> None:
     backoff = Backoff(first=1, longest=5)
     assert [backoff.failed() for _ in range(5)] == [1, 2, 4, 5, 5]
     backoff.succeeded()
     assert backoff.failed() == 1
 
 
-def test_a_signal_to_stop_ends_a_wait_and_stays_noted() -> None:
+def test_stop_signal_ends_a_wait() -> None:
     with Signals() as signals:
         os.kill(os.getpid(), signal.SIGTERM)
         began = time.monotonic()
@@ -50,7 +50,7 @@ def test_a_signal_to_stop_ends_a_wait_and_stays_noted() -> None:
         assert signals.stopping
 
 
-def test_a_signal_to_reload_is_taken_once() -> None:
+def test_reload_signal_is_taken_once() -> None:
     with Signals() as signals:
         os.kill(os.getpid(), signal.SIGHUP)
         signals.wait(30)
@@ -59,7 +59,7 @@ def test_a_signal_to_reload_is_taken_once() -> None:
         assert not signals.stopping
 
 
-def test_another_thread_can_end_a_wait() -> None:
+def test_thread_can_end_a_wait() -> None:
     with Signals() as signals:
         threading.Timer(0.05, signals.wake).start()
         began = time.monotonic()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_the_metrics_are_in_the_file_and_those_of_the_process_are_left_to_the_collector(tmp_path: Path) -> None:
+def test_textfile_omits_process_metrics(tmp_path: Path) -> None:
     shown = full_snapshot()
     path = tmp_path / "samepaged.prom"
     Textfile().write(path, shown)
@@ -26,7 +26,7 @@ def test_the_metrics_are_in_the_file_and_those_of_the_process_are_left_to_the_co
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_is_new_takes_the_place_of_the_file_and_what_is_not_leaves_it(tmp_path: Path) -> None:
+def test_only_changes_rewrite_the_file(tmp_path: Path) -> None:
     shown = full_snapshot()
     path = tmp_path / "samepaged.prom"
     textfile = Textfile()
@@ -39,7 +39,7 @@ def test_what_is_new_takes_the_place_of_the_file_and_what_is_not_leaves_it(tmp_p
     assert path.stat().st_ino != first
 
 
-def test_it_is_removed_at_the_end_and_when_another_takes_its_place(tmp_path: Path) -> None:
+def test_textfile_is_removed_when_replaced(tmp_path: Path) -> None:
     shown = full_snapshot()
     one, other = tmp_path / "one.prom", tmp_path / "other.prom"
     textfile = Textfile()
@@ -53,9 +53,7 @@ def test_it_is_removed_at_the_end_and_when_another_takes_its_place(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_it_cannot_be_written_that_is_said_once_and_tried_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_write_failure_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shown = full_snapshot()
     path = tmp_path / "away" / "samepaged.prom"
     textfile = Textfile()

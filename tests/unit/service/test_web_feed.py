@@ -41,14 +41,14 @@ def made() -> Made:
     return Made()
 
 
-def test_before_the_first_scan_there_are_metrics_but_nothing_is_ready(made: Made) -> None:
+def test_metrics_precede_readiness(made: Made) -> None:
     assert (made["/metrics"].status, made["/"].status) == (200, 200)
     for path in ("/-/ready", "/api/v1/snapshot"):
         assert made[path].status == 503
         assert made[path].body == b"samepaged has not finished its first scan\n"
 
 
-def test_after_it_the_snapshot_is_what_scan_json_prints(made: Made) -> None:
+def test_snapshot_document_equals_scan_json(made: Made) -> None:
     made.snapshot = full_snapshot()
     latest = made.snapshot.latest
     assert latest is not None
@@ -57,7 +57,7 @@ def test_after_it_the_snapshot_is_what_scan_json_prints(made: Made) -> None:
     assert json.loads(made["/api/v1/snapshot"].body) == document(latest, made.snapshot.by_name(made.snapshot.paused))
 
 
-def test_a_snapshot_is_made_once_and_anew_when_another_is_there(made: Made) -> None:
+def test_snapshot_document_is_cached(made: Made) -> None:
     made.snapshot = full_snapshot()
     first = made["/api/v1/snapshot"]
     assert made["/api/v1/snapshot"] is first
@@ -66,7 +66,7 @@ def test_a_snapshot_is_made_once_and_anew_when_another_is_there(made: Made) -> N
     assert json.loads(made["/api/v1/snapshot"].body)["duration_seconds"] == 99.0
 
 
-def test_without_a_change_only_the_metrics_of_the_process_are_made(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_snapshot_renders_process_metrics(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     made.snapshot = full_snapshot()
     calls: Counter[str] = Counter()
 
@@ -93,7 +93,7 @@ def test_without_a_change_only_the_metrics_of_the_process_are_made(made: Made, m
     assert calls == {"families": 2, "document": 1, "_page": 2}
 
 
-def test_the_ages_on_the_page_are_made_again_after_a_minute(made: Made) -> None:
+def test_page_ages_refresh_each_minute(made: Made) -> None:
     made.snapshot = full_snapshot()
     made.now = STARTED + 100
     first = made["/"]
@@ -106,14 +106,14 @@ def test_the_ages_on_the_page_are_made_again_after_a_minute(made: Made) -> None:
     assert made["/"].body != first.body
 
 
-def test_the_snapshot_follows_the_paused_times(made: Made) -> None:
+def test_snapshot_document_follows_paused_times(made: Made) -> None:
     made.snapshot = full_snapshot()
     assert json.loads(made["/api/v1/snapshot"].body)["domains"][0]["paused_ratio"] == 0.0004
     made.snapshot = replace(made.snapshot, paused={guest_id("web-1"): PausedTime(1.5, 0.0)})
     assert json.loads(made["/api/v1/snapshot"].body)["domains"][0]["paused_ratio"] == 0
 
 
-def test_the_metrics_are_in_both_formats_the_text_first(made: Made) -> None:
+def test_metrics_have_both_formats(made: Made) -> None:
     made.snapshot = full_snapshot()
     text, openmetrics = (one for one in made.all() if one.path == "/metrics")
     assert text.media_type == "text/plain; version=0.0.4; charset=utf-8"
@@ -124,7 +124,7 @@ def test_the_metrics_are_in_both_formats_the_text_first(made: Made) -> None:
     assert "process_cpu_seconds" in new
 
 
-def test_what_cannot_be_made_is_said_and_the_log_says_why_once(
+def test_render_failure_is_logged_once(
     made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object, openmetrics: bool) -> bytes:
@@ -141,15 +141,15 @@ def test_what_cannot_be_made_is_said_and_the_log_says_why_once(
     assert made["/metrics"].status == 200
 
 
-def test_what_is_too_large_to_be_served_is_said(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGEST", 1000)
+def test_too_large_document_is_an_error(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_DOCUMENT_BYTES", 1000)
     made.snapshot = full_snapshot()
     assert made["/metrics"].status == 500
     assert b"samepaged scan --json" in made["/metrics"].body
     assert made["/-/ready"].status == 200
 
 
-def test_a_page_that_cannot_be_made_costs_nothing_else(
+def test_page_failure_keeps_other_documents(
     made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     made.snapshot = full_snapshot()
@@ -166,14 +166,14 @@ def test_a_page_that_cannot_be_made_costs_nothing_else(
     assert made["/"].status == 200
 
 
-def test_the_page_shows_the_guests_of_the_last_scan_on_this_host(made: Made) -> None:
+def test_page_shows_last_scan(made: Made) -> None:
     made.snapshot = full_snapshot()
     shown = made["/"].body.decode()
     assert "<bdi>web-1</bdi>" in shown
     assert f"samepaged on {platform.node()}" in shown
 
 
-def test_the_page_links_to_what_there_is(made: Made) -> None:
+def test_page_links_exist(made: Made) -> None:
     paths = {one.path for one in made.all()} - {"/"}
     for path in (*paths, "/-/healthy"):
         assert f'href="{path.removeprefix("/")}"'.encode() in made["/"].body

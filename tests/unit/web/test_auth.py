@@ -45,12 +45,12 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return used
 
 
-def test_everybody_may_ask_where_there_are_no_users() -> None:
+def test_no_users_means_open_access() -> None:
     assert admits(Authenticator({}), b"")
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC"])
-def test_a_user_with_the_password_is_admitted(scheme: str) -> None:
+def test_correct_password_is_admitted(scheme: str) -> None:
     assert admits(Authenticator({"alice": ALICE}), basic("alice", b"wonderland", scheme))
 
 
@@ -75,11 +75,11 @@ def test_nobody_else_is(authorization: bytes) -> None:
 
 
 @pytest.mark.parametrize("prefix", [b"2a", b"2b", b"2y"])
-def test_every_kind_of_bcrypt_is_taken(prefix: bytes) -> None:
+def test_every_bcrypt_variant_is_accepted(prefix: bytes) -> None:
     assert admits(Authenticator({"a": hashed(b"x", prefix)}), basic("a", b"x"))
 
 
-def test_a_colon_is_part_of_the_password_and_a_long_one_counts_for_72_bytes_as_elsewhere() -> None:
+def test_password_colons_and_72_bytes() -> None:
     assert admits(Authenticator({"a": hashed(b"x:y")}), basic("a", b"x:y"))
     assert admits(Authenticator({"a": hashed(b"x" * 72)}), basic("a", b"x" * 100))
 
@@ -90,7 +90,7 @@ def test_no_header_is_too_strange(authorization: bytes) -> None:
     assert not admits(Authenticator({"alice": ALICE}), b"Basic " + base64.b64encode(authorization))
 
 
-def test_who_was_admitted_is_remembered_and_who_was_not_is_checked_again(checks: list[bytes]) -> None:
+def test_only_successful_logins_are_cached(checks: list[bytes]) -> None:
     one = Authenticator({"alice": ALICE})
     for _ in range(3):
         assert admits(one, basic("alice", b"wonderland"))
@@ -102,7 +102,7 @@ def test_who_was_admitted_is_remembered_and_who_was_not_is_checked_again(checks:
     assert len(checks) == 4
 
 
-def test_an_unknown_user_costs_as_much_as_a_known_one(checks: list[bytes]) -> None:
+def test_unknown_user_takes_equal_time(checks: list[bytes]) -> None:
     one = Authenticator({"alice": ALICE})
     assert not admits(one, basic("alice", b"x"))
     assert not admits(one, basic("nobody", b"x"))
@@ -111,29 +111,29 @@ def test_an_unknown_user_costs_as_much_as_a_known_one(checks: list[bytes]) -> No
     assert known[:7] == unknown[:7] == b"$2b$04$"  # bcrypt, and its cost
 
 
-def test_the_password_that_the_stand_in_is_compared_with_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dummy_password_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bcrypt, "checkpw", lambda *_: True)
     assert not admits(Authenticator({"alice": ALICE}), basic("nobody", b"x"))
 
 
-def test_passwords_that_wait_are_bounded_and_those_that_are_known_do_not_wait() -> None:
+def test_password_queue_is_bounded() -> None:
     one = Authenticator({"alice": ALICE})
 
     async def storm() -> list[bool | BaseException]:
         assert await one.admits(basic("alice", b"wonderland"))
-        guesses = [one.admits(basic("alice", b"%d" % number)) for number in range(3 * auth.MOST_WAITING)]
+        guesses = [one.admits(basic("alice", b"%d" % number)) for number in range(3 * auth.MAX_WAITING_PASSWORDS)]
         gathered = asyncio.gather(*guesses, return_exceptions=True)
         await asyncio.sleep(0)
         assert await one.admits(basic("alice", b"wonderland"))
         return list(await gathered)
 
     answers = asyncio.run(storm())
-    assert sum(isinstance(answer, Busy) for answer in answers) == 2 * auth.MOST_WAITING
-    assert answers.count(False) == auth.MOST_WAITING
+    assert sum(isinstance(answer, Busy) for answer in answers) == 2 * auth.MAX_WAITING_PASSWORDS
+    assert answers.count(False) == auth.MAX_WAITING_PASSWORDS
 
 
 def test_what_is_remembered_is_bounded(checks: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "REMEMBERED", 2)
+    monkeypatch.setattr(auth, "MAX_CACHED_LOGINS", 2)
     one = Authenticator({name: hashed(b"x") for name in "abc"})
     for name in "abc":
         assert admits(one, basic(name, b"x"))
@@ -144,7 +144,7 @@ def test_what_is_remembered_is_bounded(checks: list[bytes], monkeypatch: pytest.
     assert len(checks) == 4
 
 
-def test_a_rate_limit_lets_a_burst_in_and_then_one_each_interval() -> None:
+def test_rate_limit_allows_a_burst() -> None:
     now = 100.0
     limit = RateLimit(2.0, 3, lambda: now)
     assert [limit.admits() for _ in range(4)] == [True, True, True, False]
@@ -156,6 +156,6 @@ def test_a_rate_limit_lets_a_burst_in_and_then_one_each_interval() -> None:
     assert [limit.admits() for _ in range(4)] == [True, True, True, False]
 
 
-def test_without_an_interval_there_is_no_limit() -> None:
+def test_no_interval_means_no_limit() -> None:
     limit = RateLimit(0.0, 0)
     assert all(limit.admits() for _ in range(1000))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from samepaged.errors import ConfigError
-from samepaged.web.config_reload import LOOK_SECONDS, ReloadingConfig
+from samepaged.web.config_reload import CHECK_SECONDS, ReloadingConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ class Watch:
 
     def later(self) -> str:
         """What is in force when it may be looked at again."""
-        self.now += LOOK_SECONDS
+        self.now += CHECK_SECONDS
         return self.value
 
     @property
@@ -48,18 +48,18 @@ def watch(tmp_path: Path) -> Watch:
     return Watch(tmp_path / "web.yaml")
 
 
-def test_without_a_file_there_is_neither_encryption_nor_authentication() -> None:
+def test_no_file_means_plain_http() -> None:
     loaded = ReloadingConfig(None).current().loaded
     assert loaded.tls is None
     assert not loaded.config.basic_auth_users
 
 
-def test_a_file_that_cannot_be_used_is_refused_at_first(tmp_path: Path) -> None:
+def test_invalid_file_is_refused_at_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         ReloadingConfig(tmp_path / "none.yaml")
 
 
-def test_a_changed_file_is_in_force_after_a_second_at_most(watch: Watch) -> None:
+def test_changed_file_applies_within_a_second(watch: Watch) -> None:
     assert watch.value == "deny"
     watch.write("sameorigin")
     assert watch.value == "deny"
@@ -67,9 +67,7 @@ def test_a_changed_file_is_in_force_after_a_second_at_most(watch: Watch) -> None
     assert watch.reports == [""]
 
 
-def test_a_bad_file_leaves_the_old_one_in_force_and_is_told_once(
-    watch: Watch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_invalid_change_keeps_old_config(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
     before = watch.config.current()
     watch.write("[")
     with caplog.at_level(logging.ERROR):
@@ -83,7 +81,7 @@ def test_a_bad_file_leaves_the_old_one_in_force_and_is_told_once(
     assert watch.reports[1:] == [""]
 
 
-def test_a_file_that_is_gone_and_comes_back_the_same_is_in_force_again(watch: Watch) -> None:
+def test_restored_file_is_active_again(watch: Watch) -> None:
     text = watch.path.read_text()
     watch.path.unlink()
     assert watch.later() == "deny"
@@ -92,7 +90,7 @@ def test_a_file_that_is_gone_and_comes_back_the_same_is_in_force_again(watch: Wa
     assert [bool(report) for report in watch.reports] == [True, False]
 
 
-def test_what_is_named_by_the_file_is_watched_too_and_where_it_was_missing(watch: Watch) -> None:
+def test_referenced_files_are_watched(watch: Watch) -> None:
     watch.path.write_text("tls_server_config: {cert_file: a.crt, key_file: a.key}")
     assert watch.later() == "deny"
     (watch.path.parent / "a.crt").write_text("x")
@@ -106,6 +104,6 @@ def test_what_is_named_by_the_file_is_watched_too_and_where_it_was_missing(watch
     assert len(watch.reports) == 4
 
 
-def test_nothing_is_read_while_nothing_changes(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_files_are_not_read(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("samepaged.web.config_reload.load", lambda *_: pytest.fail("it was read"))
     assert [watch.later() for _ in range(3)] == ["deny"] * 3

@@ -13,7 +13,7 @@ import pytest
 
 from samepaged.errors import ConfigError, SamepagedError
 from samepaged.web import client as publishing
-from samepaged.web.client import BEAT_SECONDS, GAP_SECONDS, REFRESH_SECONDS, FeedSchedule, WebClient, WebListener
+from samepaged.web.client import BEAT_SECONDS, MIN_RENDER_SECONDS, REFRESH_SECONDS, FeedSchedule, WebClient, WebListener
 from samepaged.web.protocol import Answer, Document, Documents, FrameReader, Message, Report, Settings, encode
 from tests.support.waiting import wait_for
 
@@ -135,8 +135,8 @@ class Scene:
 
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    monkeypatch.setattr(publishing, "GAP_SECONDS", 0.0)
-    monkeypatch.setattr(publishing, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(publishing, "MIN_RENDER_SECONDS", 0.0)
+    monkeypatch.setattr(publishing, "MAX_WAIT_SECONDS", 0.01)
     webs, pages = Webs(), Pages()
     publisher = WebClient(webs, pages, WANTED)
     publisher._backoff.first = 0.01
@@ -146,7 +146,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
         web.connection.close()
 
 
-def test_a_web_process_has_something_to_show_before_it_listens(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def test_documents_precede_listening(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     thread = threading.Thread(target=scene.publisher.start, args=(never,))
     with caplog.at_level(logging.INFO):
         thread.start()
@@ -160,7 +160,7 @@ def test_a_web_process_has_something_to_show_before_it_listens(scene: Scene, cap
     assert caplog.messages == ["metrics at https://127.0.0.1:40000/metrics"]
 
 
-def test_an_address_in_ipv6_is_written_as_in_a_url(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def test_ipv6_address_has_url_form(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     thread = threading.Thread(target=scene.publisher.start, args=(never,))
     with caplog.at_level(logging.INFO):
         thread.start()
@@ -171,7 +171,7 @@ def test_an_address_in_ipv6_is_written_as_in_a_url(scene: Scene, caplog: pytest.
 
 
 @pytest.mark.parametrize("misconfigured", [False, True])
-def test_a_refusal_at_the_start_is_raised_in_one_line_that_can_be_printed(
+def test_start_refusal_is_one_line(
     scene: Scene,
     misconfigured: bool,  # noqa: FBT001 - pytest
 ) -> None:
@@ -188,9 +188,7 @@ def test_a_refusal_at_the_start_is_raised_in_one_line_that_can_be_printed(
     assert str(raised.value).isprintable()
 
 
-def test_without_a_web_process_the_scans_go_on_and_it_is_tried_again(
-    scene: Scene, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_missing_web_process_is_retried(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     scene.webs.away = True
     scene.publisher.start(never)
     assert "the web process is away (Resource temporarily unavailable); trying again" in caplog.text
@@ -200,9 +198,7 @@ def test_without_a_web_process_the_scans_go_on_and_it_is_tried_again(
     web.accept()
 
 
-def test_what_stays_as_it_was_is_not_sent_again_and_that_we_live_is(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unchanged_documents_are_not_resent(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     web = scene.started()
     scene.pages.body = b"2\n"
     scene.publisher.changed()
@@ -213,9 +209,7 @@ def test_what_stays_as_it_was_is_not_sent_again_and_that_we_live_is(
     assert web.documents() == {}
 
 
-def test_without_a_change_no_document_is_rendered_and_keep_alives_go_out(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_idle_feed_sends_keep_alives(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing, "BEAT_SECONDS", 0.01)
     monkeypatch.setattr(publishing, "REFRESH_SECONDS", 3600.0)
     web = scene.started()
@@ -227,16 +221,16 @@ def test_without_a_change_no_document_is_rendered_and_keep_alives_go_out(
         assert web.documents() == {}
 
 
-def test_a_change_is_due_at_once_a_refresh_and_a_keep_alive_later() -> None:
+def test_feed_schedule_due_times() -> None:
     schedule = FeedSchedule()
     assert schedule.render_due(changed=False) < 0
     schedule.rendered = schedule.sent = 100.0
-    assert schedule.render_due(changed=True) == 100 + GAP_SECONDS
+    assert schedule.render_due(changed=True) == 100 + MIN_RENDER_SECONDS
     assert schedule.render_due(changed=False) == 100 + REFRESH_SECONDS
     assert schedule.keep_alive_due() == 100 + BEAT_SECONDS
 
 
-def test_a_web_process_that_does_not_listen_holds_nothing_up_and_costs_one_frame(scene: Scene) -> None:
+def test_stalled_reader_costs_one_frame(scene: Scene) -> None:
     web = scene.started()
     scene.pages.body = bytes(8 << 20)
     scene.publisher.changed()
@@ -252,9 +246,9 @@ def test_a_web_process_that_does_not_listen_holds_nothing_up_and_costs_one_frame
     assert web.documents() == {"/metrics": b"199\n"}
 
 
-def test_one_that_takes_nothing_for_long_is_given_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stalled_web_process_is_dropped(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.started()
-    monkeypatch.setattr(publishing, "HUNG_SECONDS", 0.05)
+    monkeypatch.setattr(publishing, "STALLED_SECONDS", 0.05)
     monkeypatch.setattr(publishing, "BEAT_SECONDS", 0.1)
     scene.pages.body = bytes(8 << 20)
     scene.publisher.changed()
@@ -263,9 +257,7 @@ def test_one_that_takes_nothing_for_long_is_given_up(scene: Scene, monkeypatch: 
     assert scene.webs.closed == 1
 
 
-def test_another_one_gets_everything_and_is_asked_for_the_port_that_the_first_found(
-    scene: Scene, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_restarted_web_process_keeps_port(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     web = scene.started()
     web.connection.close()
     another = scene.webs.next()
@@ -275,7 +267,7 @@ def test_another_one_gets_everything_and_is_asked_for_the_port_that_the_first_fo
 
 
 @pytest.mark.parametrize("said", [Settings(1, "a", 1), b"\xff" * 8])
-def test_one_that_talks_nonsense_is_given_up(scene: Scene, said: Settings | bytes) -> None:
+def test_protocol_violation_drops_web_process(scene: Scene, said: Settings | bytes) -> None:
     web = scene.started()
     web.connection.sendall(said if isinstance(said, bytes) else b"".join(encode(said)))
     another = scene.webs.next()
@@ -290,7 +282,7 @@ def test_other_settings_are_taken_over(scene: Scene) -> None:
     assert outcome.get(timeout=30) is None
 
 
-def test_settings_that_are_refused_change_nothing(scene: Scene) -> None:
+def test_refused_settings_change_nothing(scene: Scene) -> None:
     web = scene.started()
     outcome = scene.change(WebListener("10.9.9.9", 80))
     refused = web.settings()
@@ -303,7 +295,7 @@ def test_settings_that_are_refused_change_nothing(scene: Scene) -> None:
     assert (again.host, again.port, again.web_config_file) == ("127.0.0.1", 9953, "/etc/web.yaml")
 
 
-def test_a_web_process_that_does_not_answer_changes_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unanswered_settings_change_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     web = scene.started()
     monkeypatch.setattr(publishing, "ANSWER_SECONDS", 0.05)
     with pytest.raises(SamepagedError, match="does not answer"):
@@ -311,7 +303,7 @@ def test_a_web_process_that_does_not_answer_changes_nothing(scene: Scene, monkey
     assert [web.settings().host, web.settings().host] == ["10.9.9.9", "127.0.0.1"]
 
 
-def test_settings_for_a_web_process_that_is_away_are_for_when_it_is_back(scene: Scene) -> None:
+def test_settings_wait_for_web_process(scene: Scene) -> None:
     scene.webs.away = True
     scene.publisher.start(never)
     scene.publisher.change(WebListener("::1", 80), never)
@@ -320,9 +312,7 @@ def test_settings_for_a_web_process_that_is_away_are_for_when_it_is_back(scene: 
     assert web.settings().host == "::1"
 
 
-def test_settings_that_one_refuses_later_are_tried_again_and_that_is_said_once(
-    scene: Scene, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_late_refusal_is_retried(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     scene.started().connection.close()
     web = scene.webs.next()
     for _ in range(3):
@@ -331,15 +321,13 @@ def test_settings_that_one_refuses_later_are_tried_again_and_that_is_said_once(
     assert [record.message for record in caplog.records].count("no metrics: the port is taken") == 1
 
 
-def test_what_is_wrong_with_a_changed_web_configuration_is_logged(
-    scene: Scene, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_web_configuration_error_is_logged(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     web = scene.started()
     web.say(Report("/etc/web.yaml: is not\nYAML"))
     wait_for(lambda: r"keeps its old configuration: /etc/web.yaml: is not\nYAML" in caplog.text)
 
 
-def test_stopping_before_and_after_the_start_is_no_harm(scene: Scene) -> None:
+def test_stop_is_safe_any_time(scene: Scene) -> None:
     WebClient(Webs(), Pages(), WANTED).stop()
     scene.started().connection.close()
     scene.publisher.stop()
@@ -347,7 +335,7 @@ def test_stopping_before_and_after_the_start_is_no_harm(scene: Scene) -> None:
     scene.publisher.changed()
 
 
-def test_who_is_to_stop_does_not_wait_for_an_answer(scene: Scene) -> None:
+def test_stop_ends_wait_for_answer(scene: Scene) -> None:
     scene.publisher.start(lambda: True)
     web = scene.webs.next()
     scene.publisher.stop()

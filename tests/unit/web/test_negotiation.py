@@ -29,11 +29,11 @@ from tests.unit.web.client import OPENMETRICS, TEXT
         ("application/openmetrics-text;q=x", False),
     ],
 )
-def test_openmetrics_is_for_those_who_name_it(accept: str, openmetrics: bool) -> None:  # noqa: FBT001 - pytest
+def test_openmetrics_needs_explicit_accept(accept: str, openmetrics: bool) -> None:  # noqa: FBT001 - pytest
     assert choose(accept, [TEXT, OPENMETRICS]) == int(openmetrics)
 
 
-def test_of_one_document_there_is_no_choice() -> None:
+def test_single_document_ignores_accept() -> None:
     assert choose("application/json;q=0", [TEXT]) == 0
 
 
@@ -41,15 +41,15 @@ def test_of_one_document_there_is_no_choice() -> None:
     ("accepted", "packed"),
     [("gzip", True), ("br, GZIP;q=0.5", True), ("gzip;q=0", False), ("identity", False), ("*", False), ("", False)],
 )
-def test_gzip_is_for_those_who_name_it(accepted: str, packed: bool) -> None:  # noqa: FBT001 - pytest
+def test_gzip_needs_accept_encoding(accepted: str, packed: bool) -> None:  # noqa: FBT001 - pytest
     assert takes_gzip(accepted) is packed
 
 
 @given(st.text(), st.sampled_from(["gzip", "text/plain", "*/*"]))
-def test_a_quality_is_between_0_and_1_whatever_the_header_says(header: str, name: str) -> None:
+def test_quality_is_between_0_and_1(header: str, name: str) -> None:
     assert 0 <= quality(header, name) <= 1
 
 
 @given(st.text())
-def test_the_choice_is_one_of_the_documents(accept: str) -> None:
+def test_negotiation_selects_offered_type(accept: str) -> None:
     assert choose(accept, [TEXT, OPENMETRICS]) in {0, 1}

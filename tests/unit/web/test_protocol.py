@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from samepaged.ipc import MAGIC, MOST_HEADER_BYTES, START
+from samepaged.ipc import MAGIC, MAX_HEADER_BYTES, START
 from samepaged.web.protocol import (
-    LARGEST_BODIES,
+    MAX_BODIES_BYTES,
     Answer,
     Document,
     Documents,
@@ -33,9 +33,7 @@ MESSAGE = st.one_of(
 
 
 @given(st.lists(MESSAGE, max_size=5), st.data())
-def test_messages_come_out_as_they_went_in_whatever_pieces_the_stream_is_in(
-    messages: list[Message], data: st.DataObject
-) -> None:
+def test_messages_survive_any_chunking(messages: list[Message], data: st.DataObject) -> None:
     stream = b"".join(part for message in messages for part in encode(message))
     reader = FrameReader()
     heard: list[Message] = []
@@ -52,7 +50,7 @@ ANCHOR = [bytes(part) for part in encode(Report("a line"))]
 
 @given(st.lists(st.binary(max_size=100)))
 @example(ANCHOR)
-def test_whatever_comes_is_messages_or_a_feed_error(pieces: list[bytes]) -> None:
+def test_any_bytes_parse_or_raise(pieces: list[bytes]) -> None:
     reader = FrameReader()
     try:
         messages = [message for piece in pieces for message in reader.feed(piece)]
@@ -85,7 +83,7 @@ REPORT = {"kind": "report", "fields": {"error": ""}, "lengths": {}}
 
 @given(HEADER | st.dictionaries(KINDS, JSON, max_size=2) | JSON, st.binary(max_size=20))
 @example(REPORT, b"")
-def test_a_header_that_makes_no_sense_is_a_feed_error(header: Any, bodies: bytes) -> None:
+def test_invalid_header_is_feed_error(header: Any, bodies: bytes) -> None:
     text = json.dumps(header).encode()
     reader = FrameReader()
     try:
@@ -113,7 +111,7 @@ def documents(*rows: list[Any], bodies: bytes = b"") -> bytes:
 SETTINGS = {"number": 1, "host": "a", "port": 80, "web_config_file": None}
 
 
-def test_frames_of_the_tests_are_messages() -> None:
+def test_frames_are_valid() -> None:
     stream = documents(["/", "a", 200, 2], bodies=b"ab") + frame("settings", SETTINGS) + raw(json.dumps(REPORT))
     assert FrameReader().feed(stream) == [
         Documents((Document("/", "a", b"ab"),)),
@@ -137,12 +135,12 @@ def test_frames_of_the_tests_are_messages() -> None:
         raw(json.dumps({**REPORT, "more": 1})),
         raw(json.dumps({**REPORT, "lengths": {"bodies": 0}})),
         documents(*[["/", "a", 200, 0]] * 65),
-        START.pack(MAGIC, MOST_HEADER_BYTES + 1),
+        START.pack(MAGIC, MAX_HEADER_BYTES + 1),
         START.pack(b"SPS0", 2),
-        frame("documents", {"documents": []}, length=LARGEST_BODIES + 1),
+        frame("documents", {"documents": []}, length=MAX_BODIES_BYTES + 1),
     ],
 )
-def test_what_is_against_the_protocol_is_a_feed_error(data: bytes) -> None:
+def test_protocol_violation_is_feed_error(data: bytes) -> None:
     with pytest.raises(FeedError):
         FrameReader().feed(data)
 
@@ -153,7 +151,7 @@ def test_the_scanner_takes_no_bodies() -> None:
 
 
 def test_too_much_is_not_sent() -> None:
-    body = bytes(LARGEST_BODIES // 2 + 1)
+    body = bytes(MAX_BODIES_BYTES // 2 + 1)
     with pytest.raises(FeedError, match="at most"):
         encode(Documents((Document("/a", "", body), Document("/b", "", body))))
 
@@ -163,7 +161,7 @@ def test_bodies_are_not_copied() -> None:
     assert encode(Documents((document,)))[1] is document.body
 
 
-def test_an_error_without_end_is_cut() -> None:
+def test_long_error_is_truncated() -> None:
     (said,) = FrameReader().feed(b"".join(encode(Answer(1, error="é" * 100_000))))
     assert isinstance(said, Answer)
     assert 1000 < len(said.error) < 10_000

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samepaged.web.request import LONGEST, Parser, Refusal, Reply, Request
+from samepaged.web.request import MAX_HEADER_BYTES, Parser, Refusal, Reply, Request
 
 OK = Reply.line(HTTPStatus.OK, "hello")
 
@@ -21,7 +21,7 @@ def get(target: str, *headers: str) -> bytes:
     return "\r\n".join([f"GET {target} HTTP/1.1", "Host: a", *headers, "", ""]).encode("latin-1")
 
 
-def test_a_request_is_understood_with_the_headers_that_matter() -> None:
+def test_request_has_relevant_headers() -> None:
     request = parsed(
         get("/metrics?x=/y", "Accept: a", "accept: b;q=0.1", "Accept-Encoding: gzip", "Authorization: Basic Zm86bw==")
     )
@@ -39,7 +39,7 @@ def test_a_request_is_understood_with_the_headers_that_matter() -> None:
         ("*", "*"),
     ],
 )
-def test_the_path_is_that_of_the_target_in_any_of_its_forms(target: str, path: str) -> None:
+def test_path_of_any_target_form(target: str, path: str) -> None:
     request = parsed(get(target))
     assert isinstance(request, Request)
     assert request.path == path
@@ -49,7 +49,7 @@ WHOLE = get("/metrics", "Accept: text/plain")
 
 
 @given(st.lists(st.integers(0, len(WHOLE) - 1)).map(sorted))
-def test_a_request_may_come_in_any_pieces(cuts: list[int]) -> None:
+def test_request_survives_any_chunking(cuts: list[int]) -> None:
     parser = Parser()
     for start, end in itertools.pairwise([0, *cuts]):
         assert parser.feed(WHOLE[start:end]) is None
@@ -72,12 +72,12 @@ def test_a_request_may_come_in_any_pieces(cuts: list[int]) -> None:
         (b"\x16\x03\x01\x02\x00\x01", 400),
         (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nA: \x00\r\n\r\n", 400),
-        (b"GET /" + b"x" * LONGEST, 431),
-        (b"GET /" + b"x" * LONGEST + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
-        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * (LONGEST // 6) + b"\r\n", 431),
+        (b"GET /" + b"x" * MAX_HEADER_BYTES, 431),
+        (b"GET /" + b"x" * MAX_HEADER_BYTES + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * (MAX_HEADER_BYTES // 6) + b"\r\n", 431),
     ],
 )
-def test_what_is_no_request_of_ours_is_refused_and_the_connection_with_it(data: bytes, status: int) -> None:
+def test_invalid_request_closes_connection(data: bytes, status: int) -> None:
     parser = Parser()
     refusal = parser.feed(data)
     assert isinstance(refusal, Refusal)
@@ -90,17 +90,17 @@ def test_what_is_no_request_of_ours_is_refused_and_the_connection_with_it(data: 
     assert not parser.reusable
 
 
-def test_a_body_of_no_bytes_is_none() -> None:
+def test_empty_body_is_accepted() -> None:
     assert isinstance(parsed(get("/", "Content-Length: 0")), Request)
 
 
-def test_headers_may_be_as_long_as_that_and_no_longer() -> None:
-    room = LONGEST - len("/") - len("hosta") - 4 - len("a") - 4
+def test_header_length_is_limited() -> None:
+    room = MAX_HEADER_BYTES - len("/") - len("hosta") - 4 - len("a") - 4
     assert isinstance(parsed(get("/", "A: " + "b" * room)), Request)
     assert isinstance(parsed(get("/", "A: " + "b" * (room + 1))), Refusal)
 
 
-def test_a_connection_carries_one_request_after_another() -> None:
+def test_connection_is_reused() -> None:
     parser = Parser()
     for path in ("/a", "/b"):
         request = parser.feed(get(path))
@@ -113,7 +113,7 @@ def test_a_connection_carries_one_request_after_another() -> None:
         assert parser.reusable
 
 
-def test_what_was_sent_ahead_is_looked_at_after_the_reply_and_is_not_without_bound() -> None:
+def test_pipelined_input_is_bounded() -> None:
     parser = Parser()
     assert isinstance(parser.feed(get("/a") + get("/b")), Request)
     assert parser.feed(get("/c")) is None
@@ -121,12 +121,12 @@ def test_what_was_sent_ahead_is_looked_at_after_the_reply_and_is_not_without_bou
     request = parser.feed(b"")
     assert isinstance(request, Request)
     assert request.path == "/b"
-    assert parser.feed(b"x" * LONGEST) is None
+    assert parser.feed(b"x" * MAX_HEADER_BYTES) is None
     assert isinstance(parser.feed(b"x"), Refusal)
 
 
 @pytest.mark.parametrize("header", ["Connection: close", "Connection: Keep-Alive, Close"])
-def test_a_client_that_says_so_is_closed_after_its_reply(header: str) -> None:
+def test_connection_close_is_honoured(header: str) -> None:
     parser = Parser()
     parser.feed(get("/", header))
     head, _ = parser.reply(OK)
@@ -134,7 +134,7 @@ def test_a_client_that_says_so_is_closed_after_its_reply(header: str) -> None:
     assert not parser.reusable
 
 
-def test_http_1_0_and_the_last_request_end_with_their_reply() -> None:
+def test_http_1_0_closes_after_reply() -> None:
     old = Parser()
     assert isinstance(old.feed(b"GET / HTTP/1.0\r\n\r\n"), Request)
     assert b"Connection: close" in old.reply(OK)[0]
@@ -145,7 +145,7 @@ def test_http_1_0_and_the_last_request_end_with_their_reply() -> None:
     assert not last.reusable
 
 
-def test_head_is_told_the_length_and_sent_no_body_and_the_next_one_is() -> None:
+def test_head_reply_has_no_body() -> None:
     parser = Parser()
     parser.feed(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
     head, body = parser.reply(OK)
@@ -164,20 +164,20 @@ def test_no_reply_names_the_software() -> None:
     assert b"python" not in head
 
 
-def test_a_body_is_passed_on_and_not_copied() -> None:
+def test_body_is_not_copied() -> None:
     parser = Parser()
     parser.feed(get("/"))
     reply = Reply(HTTPStatus.OK, b"x" * 100)
     assert parser.reply(reply)[1] is reply.body
 
 
-def test_headers_take_the_place_of_those_of_their_name() -> None:
+def test_headers_replace_same_name() -> None:
     reply = Reply.line(HTTPStatus.OK, "x", ("A", "1"), ("B", "2")).with_headers({"a": "3"})
     assert reply.headers == (("B", "2"), ("a", "3"))
 
 
 @given(st.lists(st.binary(max_size=200) | st.sampled_from([get("/"), b"GET / HT", b"\r\n", b"POST / HTTP/1.1\r\n"])))
-def test_whatever_comes_is_a_request_a_refusal_or_not_whole_and_has_a_reply(pieces: list[bytes]) -> None:
+def test_any_input_has_a_reply(pieces: list[bytes]) -> None:
     parser = Parser()
     client = h11.Connection(h11.CLIENT)
     for piece in pieces:

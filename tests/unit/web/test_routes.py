@@ -38,19 +38,19 @@ def ask(site: Routes, path: str, now: ActiveConfig = OPEN, method: str = "GET", 
     return asyncio.run(site.reply(request, now))
 
 
-def test_documents_are_shown_with_their_status_and_type(site: Routes) -> None:
+def test_documents_have_status_and_type(site: Routes) -> None:
     assert (ask(site, "/metrics").status, ask(site, "/metrics").body) == (200, b"text\n")
     assert ask(site, "/metrics", accept="application/openmetrics-text").media_type == OPENMETRICS
     assert ask(site, "/-/ready").status == 503
     assert ask(site, "/-/healthy").status == 200
 
 
-def test_what_depends_on_the_client_says_so_to_caches(site: Routes) -> None:
+def test_negotiated_replies_have_vary(site: Routes) -> None:
     assert ("Vary", "Accept, Accept-Encoding") in ask(site, "/metrics").headers
     assert ("Vary", "Accept-Encoding") in ask(site, "/").headers
 
 
-def test_another_path_is_not_found_and_the_reply_names_those_that_there_are(site: Routes) -> None:
+def test_unknown_path_lists_paths(site: Routes) -> None:
     reply = ask(site, "/nothing")
     assert reply.status == 404
     for path in PATHS[:-1]:
@@ -64,7 +64,7 @@ def test_only_get_and_head_are_allowed(site: Routes, method: str) -> None:
     assert ("Allow", "GET, HEAD") in reply.headers
 
 
-def test_a_large_document_is_packed_once_for_those_who_take_it() -> None:
+def test_large_document_is_compressed_once() -> None:
     site = Routes()
     body = b"samepage_up 1\n" * 1000
     site.show([Document("/metrics", "text/plain", body)])
@@ -80,14 +80,14 @@ def test_a_large_document_is_packed_once_for_those_who_take_it() -> None:
     assert ask(site, "/metrics", accept_encoding="gzip;q=0").body is body
 
 
-def test_a_new_document_takes_the_place_of_the_old_and_leaves_the_others(site: Routes) -> None:
+def test_document_update_keeps_others(site: Routes) -> None:
     site.show([Document("/metrics", "text/plain", b"newer\n")])
     assert ask(site, "/metrics", accept="application/openmetrics-text").body == b"newer\n"
     assert ask(site, "/").body == b"<html>"
 
 
 @pytest.mark.parametrize("path", [path for path in PATHS if path != "/-/healthy"])
-def test_when_the_scanner_has_left_nothing_looks_alive(site: Routes, path: str) -> None:
+def test_disconnected_scanner_is_unhealthy(site: Routes, path: str) -> None:
     site.scanner_left()
     reply = ask(site, path)
     assert reply.status == 503
@@ -95,7 +95,7 @@ def test_when_the_scanner_has_left_nothing_looks_alive(site: Routes, path: str) 
     assert ask(site, "/-/healthy").status == 200
 
 
-def test_a_scanner_that_says_nothing_for_a_minute_is_away_until_it_says_something(site: Routes, clock: Clock) -> None:
+def test_silent_scanner_is_stale(site: Routes, clock: Clock) -> None:
     clock.now += STALE_SECONDS
     assert ask(site, "/metrics").status == 200
     clock.now += 0.1
@@ -104,7 +104,7 @@ def test_a_scanner_that_says_nothing_for_a_minute_is_away_until_it_says_somethin
     assert ask(site, "/metrics").body == b"text\n"
 
 
-def test_before_a_scanner_has_come_there_is_nothing() -> None:
+def test_no_documents_before_scanner_connects() -> None:
     assert ask(Routes(), "/metrics").status == 503
 
 
@@ -115,38 +115,38 @@ def with_users(**more: object) -> ActiveConfig:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_where_there_are_users_every_path_wants_a_password(site: Routes, path: str, method: str) -> None:
+def test_every_path_needs_a_password(site: Routes, path: str, method: str) -> None:
     reply = ask(site, path, with_users(), method)
     assert reply.status == 401
     assert ("WWW-Authenticate", 'Basic realm="samepaged", charset="UTF-8"') in reply.headers
     assert b"text" not in reply.body
 
 
-def test_too_many_passwords_at_once_are_put_off(site: Routes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "MOST_WAITING", 0)
+def test_password_overload_is_unavailable(site: Routes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "MAX_WAITING_PASSWORDS", 0)
     request = Request("GET", "/metrics", authorization=b"Basic YTpi")
     assert asyncio.run(site.reply(request, with_users())).status == 503
 
 
-def test_headers_of_the_configuration_are_on_every_reply(site: Routes) -> None:
+def test_configured_headers_are_on_replies(site: Routes) -> None:
     headers = {"X-Frame-Options": "deny", "Content-Security-Policy": "default-src 'self'"}
     for path in PATHS:
         reply = ask(site, path, with_users(http_server_config={"headers": headers}))
         assert headers.items() <= dict(reply.headers).items()
 
 
-def test_no_type_is_guessed_by_browsers(site: Routes) -> None:
+def test_replies_forbid_type_sniffing(site: Routes) -> None:
     for path in PATHS:
         assert ("X-Content-Type-Options", "nosniff") in ask(site, path).headers
 
 
-def test_browsers_are_allowed_nothing_but_the_style_that_is_in_a_page(site: Routes) -> None:
+def test_policy_allows_only_inline_style(site: Routes) -> None:
     for path in PATHS:
         policy = dict(ask(site, path).headers)["Content-Security-Policy"].split("; ")
         assert {"default-src 'none'", "style-src 'unsafe-inline'", "frame-ancestors 'none'"} <= set(policy)
 
 
-def test_who_asks_too_often_is_told_so_before_anything_else(site: Routes) -> None:
+def test_rate_limit_precedes_authentication(site: Routes) -> None:
     config = with_users()
     limited = ActiveConfig(config.loaded, config.gate, RateLimit(3600, 2))
     assert [ask(site, "/metrics", limited).status for _ in range(3)] == [401, 401, 429]

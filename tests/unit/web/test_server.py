@@ -13,7 +13,14 @@ import pytest
 
 from samepaged.errors import SamepagedError
 from samepaged.web.protocol import Document
-from samepaged.web.server import AT_ONCE, MOST, RESERVED, Connection, Deadlines, most_connections
+from samepaged.web.server import (
+    ACCEPT_BATCH,
+    MAX_CONNECTIONS,
+    RESERVED_DESCRIPTORS,
+    Connection,
+    Deadlines,
+    max_connections,
+)
 from tests.support.waiting import wait_for
 from tests.unit.web.client import Running, read_all, serving
 
@@ -37,13 +44,13 @@ def test_documents_are_served(running: Running) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/", "/nothing", "/-/healthy"])
-def test_head_tells_the_same_as_get_without_the_body(running: Running, path: str) -> None:
+def test_head_equals_get_without_body(running: Running, path: str) -> None:
     (got, body), (told, nothing) = running.ask(path), running.ask(path, "HEAD")
     assert nothing == b""
     assert (told.status, told.headers["Content-Length"]) == (got.status, str(len(body)))
 
 
-def test_a_scraper_may_keep_its_connection(running: Running) -> None:
+def test_connections_are_kept_alive(running: Running) -> None:
     client = http.client.HTTPConnection(*running.address, timeout=30)
     with contextlib.closing(client):
         for _ in range(5):
@@ -56,7 +63,7 @@ def test_a_scraper_may_keep_its_connection(running: Running) -> None:
 @pytest.mark.parametrize(
     "request_bytes", [b"GET /" + b"x" * 300_000, b"\x16\x03\x01", b"<script> / x HTTP/1.1\r\n\r\n"]
 )
-def test_what_is_no_request_is_told_so_though_it_may_still_be_sending(running: Running, request_bytes: bytes) -> None:
+def test_invalid_request_has_a_reply(running: Running, request_bytes: bytes) -> None:
     answer = running.raw(request_bytes)
     assert answer.startswith(b"HTTP/1.1 4")
     assert b"<script>" not in answer
@@ -64,7 +71,7 @@ def test_what_is_no_request_is_told_so_though_it_may_still_be_sending(running: R
     assert running.ask("/metrics")[0].status == 200
 
 
-def test_requests_are_not_logged_at_info(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+def test_requests_are_not_logged(running: Running, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         running.ask("/metrics")
         running.raw(b"bad\r\n\r\n")
@@ -76,13 +83,13 @@ def test_requests_are_not_logged_at_info(running: Running, caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\nAccept: a"])
-def test_a_half_open_client_is_let_go(sent: bytes) -> None:
+def test_half_open_client_is_closed(sent: bytes) -> None:
     with serving(deadlines=HURRIED) as running, running.connect() as client:
         client.sendall(sent)
         assert read_all(client) == b""
 
 
-def test_a_client_that_feeds_its_request_byte_by_byte_is_let_go() -> None:
+def test_slow_request_is_closed() -> None:
     with serving(deadlines=HURRIED) as running, running.connect() as client:
         client.settimeout(0.01)
         for _ in range(3000):
@@ -98,13 +105,13 @@ def test_a_client_that_feeds_its_request_byte_by_byte_is_let_go() -> None:
             pytest.fail("it was still listened to")
 
 
-def test_a_connection_that_is_kept_and_not_used_is_let_go() -> None:
+def test_idle_connection_is_closed() -> None:
     with serving(deadlines=HURRIED) as running, running.connect() as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
         assert b"text\n" in read_all(client)
 
 
-def test_a_client_that_does_not_take_its_answer_is_let_go() -> None:
+def test_stalled_reply_is_closed() -> None:
     body = bytes(64 << 20)
     with serving([Document("/metrics", "text/plain", body)], deadlines=HURRIED) as running, running.connect() as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -118,15 +125,15 @@ def test_a_large_answer_arrives_whole() -> None:
         assert running.ask("/metrics")[1] == body
 
 
-def test_silent_clients_do_not_keep_a_scraper_out() -> None:
+def test_silent_clients_make_room() -> None:
     with serving(most=16) as running, contextlib.ExitStack() as clients:
         silent = [clients.enter_context(running.connect()) for _ in range(40)]
         assert running.ask("/metrics")[1] == b"text\n"
         assert silent[0].recv(1) == b""  # the oldest made room
-        assert running.do(lambda: len(running.server._open)) <= 16 + AT_ONCE
+        assert running.do(lambda: len(running.server._open)) <= 16 + ACCEPT_BATCH
 
 
-def test_clients_that_take_their_answers_slowly_make_room_too() -> None:
+def test_slow_clients_make_room() -> None:
     body = bytes(16 << 20)
     pages = [Document("/large", "text/plain", body), Document("/metrics", "text/plain", b"text\n")]
     with serving(pages, most=4) as running, contextlib.ExitStack() as clients:
@@ -143,7 +150,7 @@ def test_clients_that_take_their_answers_slowly_make_room_too() -> None:
         wait_for(served)
 
 
-def test_a_crowd_leaves_nothing_behind_that_would_have_to_be_collected_at_once() -> None:
+def test_many_connections_leave_no_garbage() -> None:
     with serving(most=8) as running, contextlib.ExitStack() as clients:
         running.ask("/metrics")
         gc.collect()
@@ -156,16 +163,16 @@ def test_a_crowd_leaves_nothing_behind_that_would_have_to_be_collected_at_once()
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.close()  # with a reset
         running.ask("/metrics")
-        wait_for(lambda: sum(type(one) is Connection for one in gc.get_objects()) <= 8 + AT_ONCE)
+        wait_for(lambda: sum(type(one) is Connection for one in gc.get_objects()) <= 8 + ACCEPT_BATCH)
 
 
-def test_there_are_fewer_connections_where_fewer_files_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit, most in ((64, 64 - RESERVED), (10, 4), (100_000, MOST), (-1, MOST)):
+def test_descriptor_limit_bounds_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, most in ((64, 64 - RESERVED_DESCRIPTORS), (10, 4), (100_000, MAX_CONNECTIONS), (-1, MAX_CONNECTIONS)):
         monkeypatch.setattr("resource.getrlimit", lambda _, limit=limit: (limit, limit))
-        assert most_connections() == most
+        assert max_connections() == most
 
 
-def test_another_address_is_listened_on_while_the_connections_go_on(running: Running) -> None:
+def test_new_address_keeps_connections(running: Running) -> None:
     before = running.address
     with running.connect() as client:
         running.ask("/metrics")  # `client` has been accepted
@@ -178,7 +185,7 @@ def test_another_address_is_listened_on_while_the_connections_go_on(running: Run
         socket.create_connection(before, timeout=30).close()
 
 
-def test_the_same_address_is_kept_and_one_within_which_it_lies_is_taken(running: Running) -> None:
+def test_same_or_wider_address_is_accepted(running: Running) -> None:
     host, port = running.address
     listener = running.server._listener
     assert running.do(lambda: running.server.listen(host, port)) == running.address
@@ -187,7 +194,7 @@ def test_the_same_address_is_kept_and_one_within_which_it_lies_is_taken(running:
     assert running.ask("/metrics")[0].status == 200
 
 
-def test_a_port_in_use_is_one_line_with_a_remedy_and_the_old_address_stays(running: Running) -> None:
+def test_used_port_keeps_old_address(running: Running) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         host, port = taken.getsockname()
         with pytest.raises(SamepagedError) as refused:
@@ -198,7 +205,7 @@ def test_a_port_in_use_is_one_line_with_a_remedy_and_the_old_address_stays(runni
     assert running.ask("/metrics")[0].status == 200
 
 
-def test_a_port_that_is_in_use_on_another_address_only_is_left_to_its_owner(running: Running) -> None:
+def test_port_used_on_other_address(running: Running) -> None:
     _, port = running.address
     with socket.create_server(("127.0.0.2", port)), pytest.raises(SamepagedError):
         running.do(lambda: running.server.listen("0.0.0.0", port))  # noqa: S104 - the point
@@ -206,7 +213,7 @@ def test_a_port_that_is_in_use_on_another_address_only_is_left_to_its_owner(runn
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "a..b", "no such host"])
-def test_an_address_that_is_not_here_is_one_line_with_a_remedy(running: Running, host: str) -> None:
+def test_foreign_address_has_a_remedy(running: Running, host: str) -> None:
     with pytest.raises(
         SamepagedError, match=r"\Acannot listen on .*:9: [^\n]*; choose an address that this host has\Z"
     ):
@@ -219,7 +226,7 @@ def test_ipv6_is_served(running: Running) -> None:
     assert running.ask("/metrics")[0].status == 200
 
 
-def test_closing_lets_every_client_go_and_frees_the_port() -> None:
+def test_close_frees_the_port() -> None:
     with serving() as running, running.connect() as waiting:
         running.ask("/metrics")
         running.do(running.server.close)

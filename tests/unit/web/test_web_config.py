@@ -28,7 +28,7 @@ def tls(**keys: object) -> str:
     return yaml.safe_dump({"tls_server_config": PAIR | keys})
 
 
-def test_the_toolkit_s_own_example_is_taken() -> None:
+def test_exporter_toolkit_example_is_valid() -> None:
     config = parse(
         b"""
 # TLS and basic authentication configuration example.
@@ -50,11 +50,11 @@ rate_limit:
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "basic_auth_users:\n", "tls_server_config:\n"])
-def test_an_empty_file_asks_for_nothing(text: str) -> None:
+def test_empty_file_is_valid(text: str) -> None:
     assert parse(text.encode()) == WebConfig()
 
 
-def test_every_key_of_the_toolkit_is_known() -> None:
+def test_every_toolkit_key_is_supported() -> None:
     config = parse(
         yaml.safe_dump(
             {
@@ -146,7 +146,7 @@ def test_every_key_of_the_toolkit_is_known() -> None:
         ('a: "\\UFFFFFFFF"', "is not YAML;"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_it_and_the_remedy(text: str | bytes, problem: str) -> None:
+def test_errors_are_one_line_with_remedy(text: str | bytes, problem: str) -> None:
     assert problem in refused(text)
 
 
@@ -155,7 +155,7 @@ ANCHOR = {"basic_auth_users": {"alice": HASH}}
 
 @given(st.binary(max_size=300))
 @example(yaml.safe_dump(ANCHOR).encode())
-def test_whatever_the_bytes_they_are_a_configuration_or_a_line(text: bytes) -> None:
+def test_any_bytes_load_or_raise(text: bytes) -> None:
     try:
         parse(text)
     except Unusable as unusable:
@@ -183,7 +183,7 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4))
 @example(ANCHOR)
-def test_whatever_the_keys_hold_they_are_a_configuration_or_a_line(data: object) -> None:
+def test_any_values_load_or_raise(data: object) -> None:
     try:
         parse(yaml.safe_dump(data).encode())
     except Unusable as unusable:
@@ -201,12 +201,12 @@ def loaded(path: Path) -> str:
     return str(raised.value)
 
 
-def test_a_file_that_is_not_there_is_one_line_with_its_name(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "web.yaml"
     assert loaded(path).startswith(f"{path}: cannot be read: No such file or directory; correct its name, or let")
 
 
-def test_a_problem_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
+def test_problems_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "web\nconfig.yaml"
     path.write_text("tls: {}")
     assert loaded(path) == (
@@ -223,7 +223,7 @@ def test_non_files_are_not_read(tmp_path: Path) -> None:
     assert "is larger than 1048576 bytes" in loaded(large)
 
 
-def test_names_of_files_are_relative_to_the_configuration(tmp_path: Path) -> None:
+def test_paths_are_relative_to_config(tmp_path: Path) -> None:
     path = tmp_path / "web.yaml"
     path.write_text(tls())
     assert loaded(path).startswith(
@@ -232,7 +232,7 @@ def test_names_of_files_are_relative_to_the_configuration(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"no certificate", b"\0" * 100])
-def test_what_is_no_certificate_is_refused_without_a_question_on_the_terminal(tmp_path: Path, content: bytes) -> None:
+def test_invalid_certificate_is_refused_silently(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "web.yaml"
     path.write_text(tls())
     (tmp_path / "server.crt").write_bytes(content)
@@ -249,21 +249,21 @@ def build(**keys: object) -> str:
     return str(raised.value)
 
 
-def test_authorities_that_are_none_are_refused() -> None:
+def test_invalid_client_ca_is_refused() -> None:
     said = build(client_auth_type="RequireAndVerifyClientCert", client_ca_file="ca")
     assert "tls_server_config.client_ca: no certificates in PEM" in said
 
 
-def test_ciphers_of_tls_1_3_alone_are_no_choice_where_only_tls_1_2_is_spoken() -> None:
+def test_tls_1_2_needs_its_ciphers() -> None:
     assert "none is of TLS 1.2; add one" in build(cipher_suites=["TLS_AES_128_GCM_SHA256"], max_version="TLS12")
     assert "certificate and key" in build(cipher_suites=["TLS_AES_128_GCM_SHA256"])
 
 
 @pytest.mark.parametrize("name", [name for name, openssl in CIPHERS.items() if openssl])
-def test_every_cipher_is_known_to_openssl(name: str) -> None:
+def test_every_cipher_is_in_openssl(name: str) -> None:
     assert "certificate and key" in build(cipher_suites=[name])
 
 
 @pytest.mark.parametrize("name", ["CurveP256", "CurveP384", "CurveP521", "X25519"])
-def test_every_curve_is_known_to_openssl(name: str) -> None:
+def test_every_curve_is_in_openssl(name: str) -> None:
     assert "certificate and key" in build(curve_preferences=[name])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Command"]
 
-MOST_DIGITS: Final = 18
+MAX_DIGITS: Final = 18
 
 _size = quantity(quantities.size)
 
@@ -128,6 +128,6 @@ def _limits(given: Sequence[tuple[str, int]]) -> dict[str, int]:
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
         raise InvalidValueError(f"{text!r} is not a number", "use 0 or more")
     return int(text)

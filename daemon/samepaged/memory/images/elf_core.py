@@ -35,7 +35,7 @@ PC: Final = {3, 62}  # EM_386, EM_X86_64
 # Of a note: the sizes of its name and of what it says; both are padded to 4 bytes.
 NOTE: Final = {"<": struct.Struct("<II4x"), ">": struct.Struct(">II4x")}
 QEMU: Final = b"QEMU\0"
-MOST_NOTES: Final = 1 << 22
+MAX_NOTES_BYTES: Final = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def _ordered(structure: struct.Struct, order: str) -> struct.Struct:
 
 def _by_qemu(file: int, header: _Header, order: str) -> bool:
     """Whether a note's name is QEMU's, which it gives to the state of a PC's processors (target/i386/arch_dump.c)."""
-    notes = os.pread(file, min(header.filed, MOST_NOTES), header.offset)
+    notes = os.pread(file, min(header.filed, MAX_NOTES_BYTES), header.offset)
     at = 0
     while at + NOTE[order].size <= len(notes):
         name, said = NOTE[order].unpack_from(notes, at)

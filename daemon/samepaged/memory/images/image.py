@@ -31,10 +31,10 @@ __all__ = ["Image", "ImageDigests", "hash_image", "image_format", "open_file", "
 
 CHUNK_PAGES: Final = 512
 # What a trace can count (its `pages` are int32), 8 TiB; and what one takes while it is made: a digest, sorted once.
-MOST_PAGES: Final = 2**31 - 1
-BYTES_A_PAGE: Final = 48
+MAX_PAGES: Final = 2**31 - 1
+DIGEST_BYTES_PER_PAGE: Final = 48
 # A core that has in its file less than one part in so many of the memory tells nothing, and a forged one tells much.
-LEAST_PART: Final = 16
+MIN_FILE_FRACTION_DIVISOR: Final = 16
 
 MEMORY_ONLY: Final = "take it with `virsh dump --memory-only`"
 AS_ELF: Final = "take it with `virsh dump --memory-only --format elf`"
@@ -153,10 +153,10 @@ def _check_size(found: Image) -> None:
     if not found.pages:
         raise damaged(found.path, "has no page of memory")
     held = sum(span.size for span in found.spans if span.offset is not None)
-    if held * LEAST_PART < found.pages * PAGE_SIZE:
+    if held * MIN_FILE_FRACTION_DIVISOR < found.pages * PAGE_SIZE:
         raise damaged(found.path, f"has {held} bytes in the file of {found.pages * PAGE_SIZE} bytes of memory")
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if found.pages > MOST_PAGES or found.pages * BYTES_A_PAGE > physical:
+    if found.pages > MAX_PAGES or found.pages * DIGEST_BYTES_PER_PAGE > physical:
         raise TraceError(
             found.path,
             f"says that it has {found.pages} pages, whose hashes do not fit into this machine's memory",

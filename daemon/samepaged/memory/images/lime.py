@@ -17,7 +17,7 @@ MAGIC: Final = b"EMiL"  # 0x4C694D45, in the byte order of the machines that it 
 VERSION: Final = 1
 # magic, version, the first address of the range, its last, and 8 octets for later
 HEADER: Final = struct.Struct("<4sIQQ8x")
-MOST_RANGES: Final = 1 << 20
+MAX_RANGES: Final = 1 << 20
 
 
 def ranges(file: int, size: int, path: Path) -> tuple[Span, ...]:
@@ -35,8 +35,8 @@ def ranges(file: int, size: int, path: Path) -> tuple[Span, ...]:
             raise damaged(path, f"has a range of version {version} of LiME's format, of which 1 is known")
         if last < first:
             raise damaged(path, f"has a range that ends at {last:#x}, before it begins at {first:#x}")
-        if len(found) == MOST_RANGES:
-            raise damaged(path, f"has more than {MOST_RANGES} ranges")
+        if len(found) == MAX_RANGES:
+            raise damaged(path, f"has more than {MAX_RANGES} ranges")
         at += HEADER.size
         found.append(Span(first, last - first + 1, at))
         at += last - first + 1
