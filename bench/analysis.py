@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 import numpy as np
 
+from samepaged.arch import PAGE_SIZE
 from samepaged.sharing import ZERO, Member, PageDigest, analyse, count_all
 from samepaged.sharing.digest import FIRST_HASH
 
@@ -28,11 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["rows"]
 
-MILLION: Final = 1_000_000
 IMAGES: Final = 4
 THREADS: Final = 2
 ROUNDS: Final = 3
-PAGE_SIZE: Final = 4096
 
 
 class Cost(TypedDict):
@@ -88,7 +87,7 @@ def measure(guests: int, guest_pages: int, *, in_place: bool) -> Cost:
 
 def cost(guests: int, million_pages: int, *, in_place: bool = True, rounds: int = ROUNDS) -> Cost:
     """`measure` in processes of its own: the median time, the largest peak."""
-    guest_pages = million_pages * MILLION // guests
+    guest_pages = million_pages * 1_000_000 // guests
     command = [sys.executable, __file__, str(guests), str(guest_pages), str(int(in_place))]
     found: list[Cost] = [json.loads(subprocess.check_output(command)) for _ in range(rounds)]
     return {

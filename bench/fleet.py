@@ -13,13 +13,16 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from samepaged.traces import Trace, TraceInfo, seed_id
+from bench.synthetic import FIRST_SCAN, trace_info
+from samepaged.arch import PAGE_SIZE
+from samepaged.traces import Trace
 from samepaged.traces.parquet import write
 
 if TYPE_CHECKING:
@@ -34,42 +37,46 @@ __all__ = ["rows"]
 SAMPLE: Final = 256
 GUESTS: Final = 32
 IMAGES: Final = 20
-# Contents in the sample.
-IMAGE: Final = 2400
-APPLICATION: Final = 500
-OWN: Final = 950
-GUEST_PAGES: Final = 1 << 20
-SCANNED: Final = 1_700_000_000.0
+GUEST_BYTES: Final = 4 << 30
 
 
-def contents(kind: int, number: int, count: int) -> NDArray[np.uint64]:
+class Kind(IntEnum):
+    """A kind of contents of a guest; the number is part of the seed."""
+
+    IMAGE = 0
+    APPLICATION = 1
+    OWN = 2
+
+    @property
+    def count(self) -> int:
+        """Contents of one image, application or guest in the sample."""
+        return (2400, 500, 950)[self]
+
+
+def contents(kind: Kind, number: int) -> NDArray[np.uint64]:
     """Hashes of the sample (as signed integers, the lowest), always the same for the same thing."""
     lowest = 1 << 63
-    return np.random.default_rng([kind, number]).integers(lowest, lowest + (1 << 64) // SAMPLE, count, dtype=np.uint64)
+    return np.random.default_rng([kind, number]).integers(
+        lowest, lowest + (1 << 64) // SAMPLE, kind.count, dtype=np.uint64
+    )
 
 
 def guest(number: int, host: str, applications: int) -> Trace:
     random = np.random.default_rng([3, number])
-    parts = [contents(0, int(random.integers(IMAGES)), IMAGE)]
-    parts[0] = parts[0][random.random(IMAGE) < 0.9]
+    parts = [contents(Kind.IMAGE, int(random.integers(IMAGES)))]
+    parts[0] = parts[0][random.random(Kind.IMAGE.count) < 0.9]
     for application in random.choice(applications, 2, replace=False):
-        own = contents(1, int(application), APPLICATION)
-        parts.append(own[random.random(APPLICATION) < 0.95])
-    hashes = np.unique(np.concatenate([*parts, contents(2, number, OWN)]))
+        own = contents(Kind.APPLICATION, int(application))
+        parts.append(own[random.random(Kind.APPLICATION.count) < 0.95])
+    hashes = np.unique(np.concatenate([*parts, contents(Kind.OWN, number)]))
     pages = (1 + (random.random(len(hashes)) < 0.05)).astype(np.int32)
-    about = TraceInfo(
+    about = trace_info(
         host=host,
         domain=f"guest-{number}",
         uuid=f"00000000-0000-4000-8000-{number:012}",
-        scanned_at=SCANNED + number,
-        page_size=4096,
-        seed=seed_id(1),
-        mode="snapshot",
-        hash_bits=64,
-        absent_pages=0,
-        swapped_pages=0,
+        scanned_at=FIRST_SCAN + number,
         zero_pages=0,
-        hashed_pages=GUEST_PAGES,
+        hashed_pages=GUEST_BYTES // PAGE_SIZE,
         distinct_pages=len(hashes) * SAMPLE,
     )
     return Trace(about, hashes, pages, SAMPLE)

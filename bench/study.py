@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from bench.synthetic import FIRST_SCAN, trace_info
+from samepaged.arch import PAGE_SIZE
 from samepaged.sharing.digest import FIRST_HASH
-from samepaged.traces import Trace, TraceInfo, TraceStore, seed_id
+from samepaged.traces import Trace, TraceStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["rows"]
 
-PAGE_SIZE: Final = 4096
 PROCESSES: Final = 2
 TICK: Final = 0.1
 HALF_AN_HOUR: Final = 1800
@@ -85,17 +86,11 @@ def record(machine: Machine, place: Path, scale: int) -> int:
         found = found[np.append(True, found[1:] != found[:-1])]
         counts = np.ones(len(found), dtype=np.int32)
         counts[: copies // 8] += 8
-        about = TraceInfo(
+        about = trace_info(
             host="kvm-1",
             domain=machine.name,
             uuid=None,
-            scanned_at=1_700_000_000.0 + HALF_AN_HOUR * at,
-            page_size=PAGE_SIZE,
-            seed=seed_id(1),
-            mode="snapshot",
-            hash_bits=64,
-            absent_pages=0,
-            swapped_pages=0,
+            scanned_at=FIRST_SCAN + HALF_AN_HOUR * at,
             zero_pages=zero,
             hashed_pages=int(counts.sum()),
             distinct_pages=len(found),

@@ -64,11 +64,11 @@ def scanned(
     guest: Guest, pause: Pause, kept: ScanState, known: GuestKernelCache, mode: str, directory: Path
 ) -> tuple[Capture, PageOwners, PageOwners]:
     """One scan of a guest: what it found, whose it says that the pages are, and whose they are by all of the memory."""
-    layout = next(ram_maps(guest.machine, guest.memory))
+    layout = next(ram_maps(guest.xml.machine, guest.xml.memory))
     attendant = AttributionSession(
         known, [layout], SourcesConfig(memory_limit=1 << 30, time_limit=60, names=True), lambda: False
     )
-    source = GuestMemory(guest.process.pid, guest.blocks, paused=False, vfio=False)
+    source = GuestMemory(guest.process.pid, guest.xml.blocks, paused=False, vfio=False)
     control = GuestControl(pause, lambda _: None, directory)
     request = scan_request(mode, "process", 60.0, 1.0)
     with attendant:

@@ -85,7 +85,7 @@ def suspended_guest(
 
 
 def read_process(guest: Guest) -> NDArray[np.uint64]:
-    mappings = locate_ram(ram_location.read_smaps(guest.process.pid), guest.blocks)
+    mappings = locate_ram(ram_location.read_smaps(guest.process.pid), guest.xml.blocks)
     with ProcessRam(guest.process.pid, mappings, Hashing(best_hasher(), 7, 1, lambda: False)) as reader:
         return reader.read()
 
@@ -94,7 +94,7 @@ def read_dump(domain: Any, guest: Guest, directory: Path) -> NDArray[np.uint64]:
     def dump(path: Path) -> None:
         domain.coreDumpWithFormat(str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY)
 
-    return DumpStream(dump, directory, guest.blocks, Hashing(best_hasher(), 7, 1, lambda: False)).read()
+    return DumpStream(dump, directory, guest.xml.blocks, Hashing(best_hasher(), 7, 1, lambda: False)).read()
 
 
 @pytest.mark.leaves_paused
@@ -110,7 +110,7 @@ def test_both_readers_give_the_same_digest(
         assert (by_dump[HIDDEN] == SWAPPED).all()
         by_process[HIDDEN] = SWAPPED
     assert SWAPPED not in by_dump[HIDDEN.stop :]
-    assert len(by_process) == guest.memory // 4096
+    assert len(by_process) == guest.xml.memory // 4096
     np.testing.assert_array_equal(by_process, by_dump)
 
 

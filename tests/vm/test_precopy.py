@@ -198,27 +198,26 @@ def test_ksm_pages_are_missed_without_workaround(merging: Witnessed, monkeypatch
     assert merging.wrong(merging.scan()) >= 190
 
 
-def test_ksm_can_be_held_still_for_the_scan(
-    process: WriterProcess, ksm: Ksm, witnessed: Callable[[WriterProcess], Witnessed]
-) -> None:
+@pytest.fixture
+def offered(process: WriterProcess, ksm: Ksm, witnessed: Callable[[WriterProcess], Witnessed]) -> Witnessed:
+    """The process, whose memory KSM may merge, while KSM runs."""
     guest = witnessed(process)
     process.offer_to_ksm()
     ksm.start()
+    return guest
+
+
+def test_ksm_can_be_held_still_for_the_scan(offered: Witnessed, ksm: Ksm) -> None:
     seen: list[int] = []
-    guest.before = lambda: seen.append(ksm.value("run"))
-    assert guest.wrong(guest.scan(still_ksm=True)) == 0
+    offered.before = lambda: seen.append(ksm.value("run"))
+    assert offered.wrong(offered.scan(still_ksm=True)) == 0
     assert seen == [0, 0]
     assert ksm.value("run") == 1
 
 
-def test_while_ksm_runs_nothing_is_taken_as_unchanged(
-    process: WriterProcess, ksm: Ksm, witnessed: Callable[[WriterProcess], Witnessed]
-) -> None:
-    guest = witnessed(process)
-    process.offer_to_ksm()
-    ksm.start()
-    guest.scan()
-    assert guest.scan().bytes_read >= process.size
+def test_while_ksm_runs_nothing_is_taken_as_unchanged(offered: Witnessed, process: WriterProcess) -> None:
+    offered.scan()
+    assert offered.scan().bytes_read >= process.size
 
 
 @pytest.mark.usefixtures("naive")
@@ -312,8 +311,8 @@ def test_kvm_guest_digest_is_of_one_instant(kvm_guest: Writer, tmp_path: Path) -
     guest = describe(hypervisor.by_uuid(kvm_guest.domain.UUIDString()))
     guard = GuardClient(hypervisor.uri, tmp_path)
     suspender = Suspender(hypervisor, guest, guard, 3600, lambda: False)
-    witnessed = Witnessed(guest.process.pid, guest.blocks, suspender, tmp_path)
-    whole = sum(guest.blocks)
+    witnessed = Witnessed(guest.process.pid, guest.xml.blocks, suspender, tmp_path)
+    whole = sum(guest.xml.blocks)
     try:
         for rate in (0, 50, 500, 0, 0):
             kvm_guest.tell(f"dirty {rate}")

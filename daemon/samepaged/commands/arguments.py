@@ -12,7 +12,7 @@ from samepaged.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["add_config", "add_connect", "add_json", "add_place", "add_scan_arguments", "add_traces"]
+__all__ = ["add_config", "add_connect", "add_json", "add_out", "add_place", "add_scan_arguments", "add_traces"]
 __all__ += ["add_seed", "argument_type", "check_seed", "quantity", "sample"]
 
 Value = TypeVar("Value")
@@ -79,6 +79,17 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         help="seed of the random choice of traces (default: %(default)s)",
+    )
+
+
+def add_out(parser: argparse.ArgumentParser, figures: str) -> None:
+    """`--out`: the directory of the report. `figures` names its figures."""
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help=f"write {figures} as PNG and SVG, a self-contained HTML report and the JSON object into this directory; "
+        "needs matplotlib",
     )
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samepaged.analysis.study.comparison import compare
 from samepaged.commands import interface
-from samepaged.commands.arguments import add_json, add_seed, check_seed
+from samepaged.commands.arguments import add_json, add_out, add_seed, check_seed
 from samepaged.commands.study import begin_drawing, formatted_tables
 from samepaged.escape import valid
 from samepaged.traces.database import check_installed
@@ -34,13 +33,7 @@ class Command(interface.Command):
         parser.add_argument("first", metavar="A", help="directory of traces")
         parser.add_argument("second", metavar="B", help="directory of traces to compare with A")
         add_json(parser, "print one JSON object instead of a table")
-        parser.add_argument(
-            "--out",
-            metavar="DIR",
-            type=Path,
-            help="write the figure as PNG and SVG, a self-contained HTML report and the JSON object into this "
-            "directory; needs matplotlib",
-        )
+        add_out(parser, "the figure")
         add_seed(parser)
 
     def run(self, args: argparse.Namespace) -> int:

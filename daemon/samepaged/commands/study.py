@@ -12,7 +12,7 @@ from samepaged.analysis.study.labels import load_labels
 from samepaged.analysis.study.study import MAX_PAIRS, run_study
 from samepaged.analysis.study.tables import tables
 from samepaged.commands import interface
-from samepaged.commands.arguments import add_json, add_seed, check_seed
+from samepaged.commands.arguments import add_json, add_out, add_seed, check_seed
 from samepaged.errors import UsageError
 from samepaged.text_layout import aligned, columns, elided, wrapped
 from samepaged.traces.database import check_installed
@@ -44,13 +44,7 @@ class Command(interface.Command):
         """Add the arguments of the command."""
         parser.add_argument("directory", metavar="DIR", help="directory of traces")
         add_json(parser, "print one JSON object instead of tables")
-        parser.add_argument(
-            "--out",
-            metavar="DIR",
-            type=Path,
-            help="write each figure as PNG and SVG, a self-contained HTML report and the JSON object into this "
-            "directory; needs matplotlib",
-        )
+        add_out(parser, "each figure")
         parser.add_argument(
             "--labels",
             metavar="FILE",

@@ -150,7 +150,7 @@ def _forecast(guest: Guest, config: Config) -> Forecast:
 
 
 def _forecast_within(guest: Guest, config: Config, budget: DriftBudget) -> Forecast:
-    memory = GuestMemory(guest.process.pid, guest.blocks, paused=guest.paused, vfio=guest.vfio)
+    memory = GuestMemory(guest.process.pid, guest.xml.blocks, paused=guest.paused, vfio=guest.xml.vfio)
     return forecast(memory, ScanRequest(config.scan, budget), ScanState(guest.process.start_time))
 
 
@@ -171,7 +171,7 @@ def check_guest(
         found = _forecast(guest, config)
         guest.process.check()
     except GuestError as error:
-        memory = None if guest is None else guest.memory
+        memory = None if guest is None else guest.xml.memory
         paused = guest is not None and guest.paused
         return GuestResult(name, uuid, memory, paused, error.reason, None, skipped_check(name, error))
     except HypervisorError as error:
@@ -180,8 +180,8 @@ def check_guest(
         refused = GuestError(Reason.LIBVIRT, error.problem, error.remedy)
         return GuestResult(name, uuid, None, False, Reason.LIBVIRT, None, skipped_check(name, refused))
     clock = clock_forecast(found.total, config.scan)
-    check = scan_check(name, guest.memory, found, config.scan, paused=guest.paused, clock=clock)
-    interrupted = bool(guest.macvtap) and found.mode != "live" and not guest.paused
-    warned = link_check(name, guest.macvtap) if interrupted else None
+    check = scan_check(name, guest.xml.memory, found, config.scan, paused=guest.paused, clock=clock)
+    interrupted = bool(guest.xml.macvtap) and found.mode != "live" and not guest.paused
+    warned = link_check(name, guest.xml.macvtap) if interrupted else None
     reason = None if clock.period_seconds is not None else Reason.DRIFT_BUDGET
-    return GuestResult(name, uuid, guest.memory, guest.paused, reason, found, check, warned, clock)
+    return GuestResult(name, uuid, guest.xml.memory, guest.paused, reason, found, check, warned, clock)

@@ -13,18 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged.atomic_write import whole_file
+from samepaged.drift import window
 from samepaged.drift.budget import budget_error, hourly_limit
-from samepaged.drift.window import (
-    WINDOW_SECONDS,
-    Pauses,
-    bucket_number,
-    format_pauses,
-    merge,
-    parse_pauses,
-    seconds_until,
-    spent_seconds,
-    unexpired,
-)
 from samepaged.procfs import boot_id
 
 if TYPE_CHECKING:
@@ -64,7 +54,7 @@ class PauseLedger:
         self._lock = threading.Lock()
         self._writer = secrets.token_hex(8)
         self._totals: dict[str, float] = {}
-        self._pauses: Pauses = {}
+        self._pauses: window.Pauses = {}
         self._directory = directory
         self._warned = False
         self.refresh()
@@ -88,15 +78,15 @@ class PauseLedger:
             return
         with self._lock:
             self._totals[uuid] = self._totals.get(uuid, 0.0) + seconds
-            key = (uuid, self._writer, bucket_number(self._clock()))
+            key = (uuid, self._writer, window.bucket_number(self._clock()))
             self._pauses[key] = self._pauses.get(key, 0.0) + seconds
             self._share()
 
     def paused_time(self, uuid: str) -> PausedTime:
         """How long this guest was suspended."""
         with self._lock:
-            hour = spent_seconds(self._pauses, uuid, self._clock())
-            return PausedTime(self._totals.get(uuid, 0.0), min(1.0, hour / WINDOW_SECONDS))
+            hour = window.spent_seconds(self._pauses, uuid, self._clock())
+            return PausedTime(self._totals.get(uuid, 0.0), min(1.0, hour / window.WINDOW_SECONDS))
 
     def account(self, uuid: str, max_drift: float) -> DriftAccount:
         """The guest's account, bounded by `scan.max_drift` (a ratio; 1: not bounded)."""
@@ -105,15 +95,15 @@ class PauseLedger:
     def remaining_seconds(self, uuid: str, limit: float) -> float:
         """Seconds of `limit` that the guest's pauses of the last hour leave."""
         with self._lock:
-            return max(0.0, limit - spent_seconds(self._pauses, uuid, self._clock()))
+            return max(0.0, limit - window.spent_seconds(self._pauses, uuid, self._clock()))
 
     def seconds_until(self, uuid: str, limit: float, seconds: float) -> float:
         """Seconds until so many of `limit` are left; infinite if `limit` is smaller."""
         with self._lock:
-            return seconds_until(self._pauses, uuid, self._clock(), limit=limit, seconds=seconds)
+            return window.seconds_until(self._pauses, uuid, self._clock(), limit=limit, seconds=seconds)
 
-    def _merge(self, others: Pauses) -> None:
-        self._pauses = unexpired(merge(self._pauses, others), self._clock())
+    def _merge(self, others: window.Pauses) -> None:
+        self._pauses = window.unexpired(window.merge(self._pauses, others), self._clock())
 
     def _share(self) -> None:
         if self._directory is None:
@@ -122,13 +112,13 @@ class PauseLedger:
         try:
             with _directory_lock(self._directory):
                 self._merge(self._read())
-                content = format_pauses(self._pauses, boot_id())
+                content = window.format_pauses(self._pauses, boot_id())
                 with whole_file(self._directory / FILE_NAME, 0o644, lasting=False) as path:
                     path.write_bytes(content)
         except OSError as error:
             self._warn(f"cannot be written ({error.strerror or error}): other processes do not see this one's pauses")
 
-    def _read(self) -> Pauses:
+    def _read(self) -> window.Pauses:
         if self._directory is None:
             return {}
         try:
@@ -138,7 +128,7 @@ class PauseLedger:
                 content = file.read(MAX_FILE_BYTES + 1)
             if len(content) > MAX_FILE_BYTES:
                 raise ValueError("it is too large")  # noqa: TRY301 - as for all other damage
-            return parse_pauses(content, boot_id(), self._clock())
+            return window.parse_pauses(content, boot_id(), self._clock())
         except FileNotFoundError:
             return {}
         except OSError as error:

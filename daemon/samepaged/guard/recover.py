@@ -52,8 +52,8 @@ def restore_ksm_and_dumps(configured: Path) -> None:
 
 def _pending_line(pending: PendingEntry) -> str:
     return (
-        f"domain {pending.name!r}: its journal entry stays open: {pending.progress}; run `samepaged recover` once QEMU "
-        "and libvirt answer"
+        f"domain {pending.open_entry.entry.name!r}: its journal entry stays open: {pending.progress}; run "
+        "`samepaged recover` once QEMU and libvirt answer"
     )
 
 

@@ -30,11 +30,9 @@ SEARCH_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PendingEntry:
-    """An unresolved entry: its guest, its time (seconds of the Unix epoch), and the progress as a phrase."""
+    """An unresolved entry, and the progress as a phrase."""
 
-    name: str
-    uuid: str
-    since: float
+    open_entry: OpenEntry
     progress: str
 
 
@@ -86,12 +84,9 @@ class ResumeQueue:
     def pending(self) -> tuple[PendingEntry, ...]:
         """The unresolved entries, the oldest first."""
         with self._lock:
-            work = list(self._tasks.values())
-        found = [
-            PendingEntry(one.open_entry.entry.name, one.open_entry.entry.uuid, one.open_entry.since, one.progress)
-            for one in work
-        ]
-        return tuple(sorted(found, key=lambda one: one.since))
+            tasks = list(self._tasks.values())
+        pending = [PendingEntry(one.open_entry, one.progress) for one in tasks]
+        return tuple(sorted(pending, key=lambda one: one.open_entry.since))
 
     def has_guest(self, uuid: str) -> bool:
         """Whether an open entry names the guest, as the files are now, or as they were if they cannot be read."""

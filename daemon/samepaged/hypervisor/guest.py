@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import GuestError, Reason
@@ -11,9 +11,8 @@ from samepaged.hypervisor.protocol import check_monitor
 from samepaged.hypervisor.qemu_process import ProcessTable, QemuProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from samepaged.guest_id import GuestId
+    from samepaged.hypervisor.domain_xml import DomainXml
     from samepaged.hypervisor.protocol import Domain
 
 __all__ = ["Guest", "check_links", "describe", "interruption"]
@@ -25,8 +24,7 @@ PASSTHROUGH: Final = "passthrough"
 @dataclass(frozen=True, slots=True)
 class Guest:
     """A domain that can be scanned. `id` is libvirt's, new with each start of the domain. `paused`: another client has
-    paused it. `blocks` are the sizes of its RAM in bytes. `nosharepages`: KSM must not merge its memory. The other
-    fields are those of `DomainXml`.
+    paused it.
     """
 
     name: str
@@ -34,14 +32,7 @@ class Guest:
     id: int
     paused: bool
     process: QemuProcess
-    blocks: tuple[int, ...]
-    vfio: bool
-    nosharepages: bool = False
-    metadata_groups: Mapping[str, str] = field(default_factory=dict)
-    machine: str | None = None
-    dimms: tuple[tuple[int, int], ...] = ()
-    device_writes: bool = False
-    macvtap: tuple[str, ...] = ()
+    xml: DomainXml
 
     @property
     def uuid(self) -> str:
@@ -49,18 +40,13 @@ class Guest:
         return self.guest_id.uuid
 
     @property
-    def memory(self) -> int:
-        """The guest's memory in bytes."""
-        return sum(self.blocks)
-
-    @property
     def merge_obstacle(self) -> str | None:
         """Why KSM cannot merge the guest's memory, as far as its XML tells, in a word of scan/label_values.py. A
         page that is pinned for DMA has more references than mappings, and KSM leaves such pages alone.
         """
-        if self.vfio:
+        if self.xml.vfio:
             return "pinned"
-        return "nosharepages" if self.nosharepages else None
+        return "nosharepages" if self.xml.nosharepages else None
 
 
 def describe(domain: Domain, processes: ProcessTable | None = None) -> Guest:
@@ -89,14 +75,7 @@ def describe(domain: Domain, processes: ProcessTable | None = None) -> Guest:
         id=domain.id,
         paused=paused,
         process=(processes or ProcessTable()).find(name, domain.uuid),
-        blocks=parsed.blocks,
-        vfio=parsed.vfio,
-        nosharepages=parsed.nosharepages,
-        metadata_groups=parsed.metadata_groups,
-        machine=parsed.machine,
-        dimms=parsed.dimms,
-        device_writes=parsed.device_writes,
-        macvtap=parsed.macvtap,
+        xml=parsed,
     )
 
 
@@ -115,15 +94,15 @@ def check_links(guest: Guest, mode: str, allowed: str) -> None:
     """Raise GuestError if a scan in `mode` (scan.mode) would interrupt a link that `allowed` (scan.macvtap) protects.
     Mode live suspends no guest, and a guest that is paused already is not suspended again.
     """
-    if not guest.macvtap or guest.paused or mode == "live" or allowed == "allow_passthrough":
+    if not guest.xml.macvtap or guest.paused or mode == "live" or allowed == "allow_passthrough":
         return
-    passthrough = PASSTHROUGH in guest.macvtap
+    passthrough = PASSTHROUGH in guest.xml.macvtap
     if allowed == "allow" and not passthrough:
         return
     value = "allow_passthrough" if passthrough else "allow"
     raise GuestError(
         Reason.MACVTAP,
-        f"has {interruption(guest.macvtap)}",
+        f"has {interruption(guest.xml.macvtap)}",
         f"to scan it all the same, set scan.macvtap: {value}, or scan.mode: live (no suspend); else exclude it "
         "(guests.exclude)",
         domain=guest.name,

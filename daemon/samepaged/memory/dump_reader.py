@@ -117,10 +117,7 @@ class DumpStream:
         self._dump = dump
         self._directory = directory
         self._total = sum(blocks)
-        self._hasher = hashing.hasher
-        self._seed = hashing.seed
-        self._stop = hashing.stop
-        self._subpages = hashing.subpages
+        self._hashing = hashing
         self._failure: BaseException | None = None
         self.bytes_read = 0
 
@@ -173,7 +170,7 @@ class DumpStream:
         poll.register(descriptor, select.POLLIN)
         while True:
             ended = not writer.is_alive()
-            if self._stop():
+            if self._hashing.stop():
                 raise Interrupted
             if poll.poll(0 if ended else POLL_SECONDS * 1000):
                 try:
@@ -210,9 +207,9 @@ class DumpStream:
             window = buffer[: pages * PAGE_SIZE]
             stream.fill(window)
             at = page + first
-            self._hasher.hash_buffer(window, out[at : at + pages], PAGE_SIZE, self._seed)
-            if self._subpages is not None:
-                self._subpages.hash(window, np.arange(at, at + pages))
+            self._hashing.hasher.hash_buffer(window, out[at : at + pages], PAGE_SIZE, self._hashing.seed)
+            if self._hashing.subpages is not None:
+                self._hashing.subpages.hash(window, np.arange(at, at + pages))
             self.bytes_read += len(window)
 
 

@@ -57,11 +57,7 @@ class ProcessRam:
     ) -> None:
         self.pid = pid
         self.mappings = tuple(mappings)
-        self._hasher = hashing.hasher
-        self._seed = hashing.seed
-        self._threads = hashing.threads
-        self._stop = hashing.stop
-        self._subpages = hashing.subpages
+        self._hashing = hashing
         self.bytes_read = 0
         sizes = [mapping.size // PAGE_SIZE for mapping in self.mappings]
         self._first = np.concatenate(([0], np.cumsum(sizes))).astype(np.intp)
@@ -179,12 +175,12 @@ class ProcessRam:
         addresses = self._addresses(pages)
 
         def piece(start: int) -> None:
-            if self._stop():
+            if self._hashing.stop():
                 raise Interrupted
             copy(addresses[start : start + COPY_PAGES], out[start * PAGE_SIZE : (start + COPY_PAGES) * PAGE_SIZE])
 
         try:
-            map_in_threads(piece, range(0, len(pages), COPY_PAGES), self._threads)
+            map_in_threads(piece, range(0, len(pages), COPY_PAGES), self._hashing.threads)
         except OSError as error:
             raise _read_error(self.pid, error) from error
 
@@ -197,17 +193,17 @@ class ProcessRam:
 
     def _hash_batch(self, pages: NDArray[np.intp], out: NDArray[np.uint64]) -> None:
         addresses = self._addresses(pages)
-        memory = self._memory
-        if self._subpages is not None:
+        memory, hashing = self._memory, self._hashing
+        if hashing.subpages is not None:
             copy = partial(copy_process, self.pid) if memory is None else memory.copy
-            self._subpages.read_process(copy, addresses, pages, out, self._stop)
+            hashing.subpages.read_process(copy, addresses, pages, out, hashing.stop)
         elif memory is not None:
             hash_copied_pages(
-                memory.copy, self._hasher, addresses, out, PAGE_SIZE, self._seed, self._threads, self._stop
+                memory.copy, hashing.hasher, addresses, out, PAGE_SIZE, hashing.seed, hashing.threads, hashing.stop
             )
         else:
-            self._hasher.read_process(
-                self.pid, addresses, out, PAGE_SIZE, self._seed, threads=self._threads, stop=self._stop
+            hashing.hasher.read_process(
+                self.pid, addresses, out, PAGE_SIZE, hashing.seed, threads=hashing.threads, stop=hashing.stop
             )
 
     def _addresses(self, pages: NDArray[np.intp]) -> NDArray[np.uint64]:
@@ -253,10 +249,10 @@ class ProcessRam:
             at = int(run[0]) - first
             window = buffer[: len(run) * PAGE_SIZE]
             self._read_file(index, int(run[0]), window)
-            self._hasher.hash_buffer(window, out[at : at + len(run)], PAGE_SIZE, self._seed)
+            self._hashing.hasher.hash_buffer(window, out[at : at + len(run)], PAGE_SIZE, self._hashing.seed)
             self.bytes_read += len(window)
-            if self._subpages is not None:
-                self._subpages.hash(window, run)
+            if self._hashing.subpages is not None:
+                self._hashing.subpages.hash(window, run)
 
     def _file_runs(self, pages: NDArray[np.intp]) -> Iterator[tuple[int, NDArray[np.intp]]]:
         """Which mapping's file to read, and which pages of it at once."""
@@ -267,7 +263,7 @@ class ProcessRam:
                 yield index, run
 
     def _read_file(self, index: int, page: int, buffer: memoryview) -> None:
-        if self._stop():
+        if self._hashing.stop():
             raise Interrupted
         try:
             self._files[index].read_into(buffer, page - int(self._first[index]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from samepaged.metrics.metric import COUNTER, GAUGE, INFO, Metric, Unit, of_guests, of_scan
+from samepaged.metrics.metric import COUNTER, GAUGE, INFO, Metric, Unit, of_guests, of_reasons, of_scan
 from samepaged.scan.label_values import OBSTACLES
 
 if TYPE_CHECKING:
@@ -162,7 +162,5 @@ DOMAIN_MERGE_OBSTACLE: Final = Metric(
     "Why KSM cannot merge the guest's memory, where it cannot; always 1.",
     example="count by (reason) (samepage_domain_merge_obstacle_info)",
     words={"reason": OBSTACLES},
-    values=of_scan(
-        lambda scan: {(one.name, one.merge_obstacle): 1 for one in scan.scans if one.merge_obstacle is not None}
-    ),
+    values=of_reasons(lambda one: one.merge_obstacle),
 )

@@ -19,10 +19,22 @@ if TYPE_CHECKING:
 
     from samepaged.guest_id import GuestId
     from samepaged.scan.label_values import Words
-    from samepaged.scan.results import HostScan
+    from samepaged.scan.results import GuestScan, HostScan
     from samepaged.scan.snapshot import Histogram, Snapshot
 
-__all__ = ["COUNTER", "GAUGE", "HISTOGRAM", "INFO", "Kind", "Metric", "Unit", "of_guests", "of_scan"]
+__all__ = [
+    "COUNTER",
+    "GAUGE",
+    "HISTOGRAM",
+    "INFO",
+    "Kind",
+    "Metric",
+    "Unit",
+    "of_domains",
+    "of_guests",
+    "of_reasons",
+    "of_scan",
+]
 
 Labels = TypeVar("Labels", bound=tuple[str, ...])
 Value = TypeVar("Value")
@@ -97,6 +109,18 @@ class Metric(Generic[Labels, Value]):
 def of_scan(values: Callable[[HostScan], Mapping[Labels, Value]]) -> Callable[[Snapshot], Mapping[Labels, Value]]:
     """Values of the latest scan; none before the first scan."""
     return lambda snapshot: {} if snapshot.latest is None else values(snapshot.latest)
+
+
+def of_domains(value: Callable[[GuestScan], Value]) -> Callable[[Snapshot], Mapping[tuple[str], Value]]:
+    """The values of a metric with the label `domain` alone: the `value` of each guest in the latest scan."""
+    return of_scan(lambda scan: {(one.name,): value(one) for one in scan.scans})
+
+
+def of_reasons(
+    reason: Callable[[GuestScan], str | None],
+) -> Callable[[Snapshot], Mapping[tuple[str, str], Literal[1]]]:
+    """The values of an information metric with the labels `domain` and `reason`: none for a guest without a reason."""
+    return of_scan(lambda scan: {(one.name, code): 1 for one in scan.scans if (code := reason(one)) is not None})
 
 
 def of_guests(

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.metrics.metric import COUNTER, GAUGE, HISTOGRAM, INFO, Metric, Unit, of_guests, of_scan
+from samepaged.metrics.metric import (
+    COUNTER,
+    GAUGE,
+    HISTOGRAM,
+    INFO,
+    Metric,
+    Unit,
+    of_domains,
+    of_guests,
+    of_reasons,
+    of_scan,
+)
 from samepaged.scan.label_values import FAILURES, FALLBACKS, MODES, READERS, RESULTS
 
 if TYPE_CHECKING:
@@ -27,7 +38,7 @@ DOMAIN_SCAN_DURATION: Final = Metric(
     Unit.SECONDS,
     "Seconds that the domain's last scan took.",
     example="topk(3, samepage_domain_scan_duration_seconds)",
-    values=of_scan(lambda scan: {(one.name,): one.duration_seconds for one in scan.scans}),
+    values=of_domains(lambda one: one.duration_seconds),
 )
 DOMAIN_DEVICE_WRITES: Final = Metric(
     GAUGE,
@@ -37,7 +48,7 @@ DOMAIN_DEVICE_WRITES: Final = Metric(
     "1 if a passed-through device (VFIO, vDPA) may have written to the domain's memory during the last scan, also "
     "while the domain was suspended: then a snapshot is not of one instant. Else 0.",
     example="samepage_domain_device_writes == 1",
-    values=of_scan(lambda scan: {(one.name,): one.device_writes for one in scan.scans}),
+    values=of_domains(lambda one: one.device_writes),
 )
 DOMAIN_LAST_PAUSE: Final = Metric(
     GAUGE,
@@ -46,7 +57,7 @@ DOMAIN_LAST_PAUSE: Final = Metric(
     Unit.SECONDS,
     "Seconds of the longest time that the domain's last scan kept it suspended.",
     example="max(samepage_domain_last_pause_seconds)",
-    values=of_scan(lambda scan: {(one.name,): one.longest_pause_seconds for one in scan.scans}),
+    values=of_domains(lambda one: one.longest_pause_seconds),
 )
 DOMAIN_READ: Final = Metric(
     GAUGE,
@@ -55,7 +66,7 @@ DOMAIN_READ: Final = Metric(
     Unit.BYTES,
     "Bytes of memory that the domain's last scan read.",
     example="sum(samepage_domain_read_bytes)",
-    values=of_scan(lambda scan: {(one.name,): one.bytes_read for one in scan.scans}),
+    values=of_domains(lambda one: one.bytes_read),
 )
 DOMAIN_LAST_SUCCESS: Final = Metric(
     GAUGE,
@@ -82,9 +93,7 @@ DOMAIN_PAUSED_SECONDS: Final = Metric(
     Unit.SECONDS,
     "Seconds for which samepaged suspended the guest since its own start, failed scans included; its clock loses them.",
     example="topk(3, increase(samepage_domain_paused_seconds_total[1d]))",
-    values=lambda snapshot: {
-        (domain,): paused.total_seconds for domain, paused in snapshot.by_name(snapshot.paused).items()
-    },
+    values=of_guests(lambda snapshot: snapshot.paused, lambda paused: paused.total_seconds),
 )
 DOMAIN_PAUSED_RATIO: Final = Metric(
     GAUGE,
@@ -148,9 +157,7 @@ DOMAIN_FALLBACK: Final = Metric(
     "Why the domain's last scan was done in another way than the one preferred, where it was; always 1.",
     example="count by (reason) (samepage_domain_fallback_info)",
     words={"reason": FALLBACKS},
-    values=of_scan(
-        lambda scan: {(one.name, one.fallback_code): 1 for one in scan.scans if one.fallback_code is not None}
-    ),
+    values=of_reasons(lambda one: one.fallback_code),
 )
 SCAN_FAILURES: Final = Metric(
     COUNTER,

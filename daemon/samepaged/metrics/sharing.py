@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from samepaged.scan.results import HostScan
     from samepaged.scan.snapshot import Snapshot
-    from samepaged.sharing import GuestSharing, SharingReport
+    from samepaged.sharing import GroupSharing, GuestSharing, PageSizeSharing, SharingReport
 
 Labels = TypeVar("Labels", bound=tuple[str, ...])
+Member = TypeVar("Member", "GuestSharing", "GroupSharing")
 
 
 def _pages_by_state(guests: Iterable[GuestSharing]) -> Counter[str]:
@@ -35,6 +36,18 @@ def _domain_memory(scan: HostScan) -> dict[tuple[str, str], int]:
         for guest in scan.report.guests
         for state, pages in _pages_by_state((guest,)).items()
     }
+
+
+def _bytes_of(
+    members: Callable[[SharingReport], Iterable[Member]], pages: Callable[[Member], int]
+) -> Callable[[Snapshot], Mapping[tuple[str], int]]:
+    """Bytes by the name of each guest or group of the latest scan."""
+    return of_scan(lambda scan: {(one.name,): pages(one) * scan.report.page_size for one in members(scan.report)})
+
+
+def _by_page_size(pages: Callable[[PageSizeSharing], int]) -> Callable[[Snapshot], Mapping[tuple[str], int]]:
+    """Bytes of the host by the page size in the latest scan."""
+    return of_scan(lambda scan: {(str(one.page_size),): pages(one) * one.page_size for one in scan.by_page_size})
 
 
 DOMAIN_MEMORY: Final = Metric(
@@ -56,9 +69,7 @@ DOMAIN_SELF_SHARING: Final = Metric(
     "Bytes that the guest could share within itself: what its duplicate pages take, zero pages left out.",
     symbol="S_self(V)",
     example="topk(5, samepage_domain_self_sharing_bytes)",
-    values=of_scan(
-        lambda scan: {(one.name,): one.duplicate_pages * scan.report.page_size for one in scan.report.guests}
-    ),
+    values=_bytes_of(lambda report: report.guests, lambda one: one.duplicate_pages),
 )
 DOMAIN_SHARED_WITH_OTHERS: Final = Metric(
     GAUGE,
@@ -70,9 +81,7 @@ DOMAIN_SHARED_WITH_OTHERS: Final = Metric(
     symbol="|U(V) ∩ ∪ U(W)|, W the others of V's group",  # noqa: RUF001 - the union of sets is meant
     example="samepage_domain_shared_with_others_bytes / on (instance, domain) "
     "sum by (instance, domain) (samepage_domain_memory_bytes)",
-    values=of_scan(
-        lambda scan: {(one.name,): one.shared_with_others_pages * scan.report.page_size for one in scan.report.guests}
-    ),
+    values=_bytes_of(lambda report: report.guests, lambda one: one.shared_with_others_pages),
 )
 GROUP_SELF_SHARING: Final = Metric(
     GAUGE,
@@ -82,9 +91,7 @@ GROUP_SELF_SHARING: Final = Metric(
     "Bytes of self-sharing of the guests of the group, added up.",
     symbol="Σ S_self(V), V in G",
     example="sum(samepage_group_self_sharing_bytes)",
-    values=of_scan(
-        lambda scan: {(one.name,): one.self_sharing_pages * scan.report.page_size for one in scan.report.groups}
-    ),
+    values=_bytes_of(lambda report: report.groups, lambda one: one.self_sharing_pages),
 )
 GROUP_INTER_SHARING: Final = Metric(
     GAUGE,
@@ -94,9 +101,7 @@ GROUP_INTER_SHARING: Final = Metric(
     "Bytes that the guests of the group could share only because they are on the same host.",
     symbol="S_inter(G)",
     example="samepage_group_inter_sharing_bytes + samepage_group_self_sharing_bytes",
-    values=of_scan(
-        lambda scan: {(one.name,): one.inter_sharing_pages * scan.report.page_size for one in scan.report.groups}
-    ),
+    values=_bytes_of(lambda report: report.groups, lambda one: one.inter_sharing_pages),
 )
 
 
@@ -222,9 +227,7 @@ PAGE_SIZE_SELF_SHARING: Final = Metric(
     "are the same throughout.",
     symbol="Σ S_self(V), section 4.4",
     example='samepage_page_size_self_sharing_bytes{page_size="2097152"}',
-    values=of_scan(
-        lambda scan: {(str(one.page_size),): one.self_sharing_pages * one.page_size for one in scan.by_page_size}
-    ),
+    values=_by_page_size(lambda one: one.self_sharing_pages),
 )
 PAGE_SIZE_INTER_SHARING: Final = Metric(
     GAUGE,
@@ -236,7 +239,5 @@ PAGE_SIZE_INTER_SHARING: Final = Metric(
     symbol="S_inter(G), G all guests, section 4.4",
     example="samepage_page_size_inter_sharing_bytes / ignoring (page_size) group_left "
     "samepage_host_inter_sharing_bytes",
-    values=of_scan(
-        lambda scan: {(str(one.page_size),): one.inter_sharing_pages * one.page_size for one in scan.by_page_size}
-    ),
+    values=_by_page_size(lambda one: one.inter_sharing_pages),
 )

@@ -101,9 +101,7 @@ SOURCE_LABELLED: Final = Metric(
     Unit.RATIO,
     "Of the guest's pages that are in use, the part whose kind is known; 0 where no Linux kernel was found in it.",
     example="samepage_source_labelled_ratio < 0.9",
-    values=lambda snapshot: {
-        (name,): one.report.labelled_ratio for name, one in snapshot.by_name(snapshot.attributions).items()
-    },
+    values=of_guests(lambda snapshot: snapshot.attributions, lambda one: one.report.labelled_ratio),
 )
 SOURCE_LAST: Final = Metric(
     GAUGE,

@@ -70,7 +70,7 @@ class AttributionSchedule:
         self._visited.add(guest.guest_id)
         if not config.enabled or (scans % config.every and not late):
             return None
-        needed = guest.memory // PAGE_SIZE * RESULT_BYTES_PER_PAGE
+        needed = guest.xml.memory // PAGE_SIZE * RESULT_BYTES_PER_PAGE
         committed = self._result_bytes + (0 if late else sum(self._reserved_bytes.values()))
         if committed and committed + needed > config.memory_limit:
             self._deferred_bytes[guest.guest_id] = needed
@@ -80,14 +80,16 @@ class AttributionSchedule:
         known = self._kernel_caches.get(guest.guest_id)
         if known is None or known.start_time != guest.process.start_time:
             known = self._kernel_caches[guest.guest_id] = GuestKernelCache(guest.process.start_time)
-        boot = guest.memory - sum(size for _, size in guest.dimms)
-        dimms = [RamRegion(start, size) for start, size in guest.dimms]
+        boot = guest.xml.memory - sum(size for _, size in guest.xml.dimms)
+        dimms = [RamRegion(start, size) for start, size in guest.xml.dimms]
         try:
-            found = list(ram_maps(guest.machine, boot, dimms))
+            found = list(ram_maps(guest.xml.machine, boot, dimms))
         except ValueError:
             found = []
-        located = found and all(start >= 0 for start, _ in guest.dimms)
-        session = AttributionSession(known, found if located else [RamMap((RamRegion(0, guest.memory),))], config, stop)
+        located = found and all(start >= 0 for start, _ in guest.xml.dimms)
+        session = AttributionSession(
+            known, found if located else [RamMap((RamRegion(0, guest.xml.memory),))], config, stop
+        )
         if not located:
             session.decline("where its memory devices lie is not told")
         return session

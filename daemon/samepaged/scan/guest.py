@@ -227,7 +227,7 @@ class GuestScanner:
 
     def _capture(self, guest: Guest, suspender: Suspender, kept: ScanState, observer: PageObserver | None) -> Capture:
         return capture(
-            GuestMemory(guest.process.pid, guest.blocks, paused=guest.paused, vfio=guest.vfio),
+            GuestMemory(guest.process.pid, guest.xml.blocks, paused=guest.paused, vfio=guest.xml.vfio),
             GuestControl(suspender, lambda path: self._dump(guest, path), self._guard.directory),
             replace(self._hashing, stop=suspender.stop),
             ScanRequest(self._config.scan, suspender.account or UNLIMITED, one_instant=self._one_instant),
@@ -283,7 +283,7 @@ class GuestScanner:
         return GuestScan(
             name=guest.name,
             guest_id=guest.guest_id,
-            group=self._config.group_of(guest.name, guest.metadata_groups),
+            group=self._config.group_of(guest.name, guest.xml.metadata_groups),
             mode=captured.mode,
             reader=captured.reader,
             started=started,
@@ -295,5 +295,5 @@ class GuestScanner:
             fallback_reason=None if captured.fallback is None else captured.fallback.text,
             fallback_code=None if captured.fallback is None else captured.fallback.code,
             merge_obstacle=guest.merge_obstacle or captured.merge_obstacle,
-            device_writes=guest.device_writes,
+            device_writes=guest.xml.device_writes,
         )

@@ -115,7 +115,9 @@ class Service:
 
     def _show_open_entries(self, pending: tuple[PendingEntry, ...]) -> None:
         """The open journal entries have changed (called in the recovery's thread)."""
-        entries = tuple(OpenJournalEntry(one.name, one.since, one.progress) for one in pending)
+        entries = tuple(
+            OpenJournalEntry(one.open_entry.entry.name, one.open_entry.since, one.progress) for one in pending
+        )
         self._store.update(lambda snapshot: replace(snapshot, open_entries=entries))
 
     def _step(self) -> None:

@@ -17,7 +17,7 @@ from samepaged.metrics.exposition import MetricsText
 from samepaged.page import Page
 from samepaged.report.scan_json import document
 from samepaged.web.client import WebClient, WebListener
-from samepaged.web.protocol import Document
+from samepaged.web.protocol import Document, MediaType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,11 +33,6 @@ __all__ = ["DocumentRenderer", "WebFeed"]
 
 log = logging.getLogger(__name__)
 
-TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
-OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-PLAIN: Final = "text/plain; charset=utf-8"
-HTML: Final = "text/html; charset=utf-8"
-JSON: Final = "application/json"
 SOURCES: Final = "/api/v1/sources"
 # Five of them, and one of LARGEST_SOURCES, in one frame are within what the web process takes (web/protocol.py).
 MAX_DOCUMENT_BYTES: Final = 12 << 20
@@ -121,7 +116,7 @@ class DocumentRenderer:
         self._scan: HostScan | None = None
         self._paused: Mapping[str, PausedTime] = {}
         self._attributions: Mapping[GuestId, GuestAttribution] | None = None
-        self._sources_made = Document(SOURCES, JSON, b"")
+        self._sources_made = Document(SOURCES, MediaType.JSON, b"")
         self._page = Page(printable(platform.node()))
         self._page_made: tuple[Snapshot, float, Document] | None = None
         self._failed: set[str] = set()
@@ -162,21 +157,21 @@ class DocumentRenderer:
             shown, made, page = self._page_made
             if shown is snapshot and abs(now - made) < PAGE_SECONDS:
                 return page
-        page = Document("/", HTML, self._page(snapshot, now))
+        page = Document("/", MediaType.HTML, self._page(snapshot, now))
         self._page_made = snapshot, now, page
         return page
 
     def _metrics(self, snapshot: Snapshot) -> list[Document]:
         text, openmetrics = self._metrics_text(snapshot)
         return [
-            Document("/metrics", TEXT, text),
-            Document("/metrics", OPENMETRICS, openmetrics),
+            Document("/metrics", MediaType.TEXT, text),
+            Document("/metrics", MediaType.OPENMETRICS, openmetrics),
             self._last_scan(snapshot.latest, snapshot.by_name(snapshot.paused)),
         ]
 
     def _last_scan(self, latest: HostScan | None, paused: Mapping[str, PausedTime]) -> Document:
         if latest is not None and (latest is not self._scan or paused != self._paused):
-            self._json = Document(self._json.path, JSON, _compact_json(document(latest, paused)))
+            self._json = Document(self._json.path, MediaType.JSON, _compact_json(document(latest, paused)))
             self._scan, self._paused = latest, paused
         return self._json
 
@@ -188,7 +183,7 @@ class DocumentRenderer:
             domains = [
                 attribution_document(one.report) | {"scanned": rfc3339(one.scanned_at)} for one in sources.values()
             ]
-            self._sources_made = Document(SOURCES, JSON, _compact_json({"domains": domains}))
+            self._sources_made = Document(SOURCES, MediaType.JSON, _compact_json({"domains": domains}))
             self._attributions = sources
         return self._sources_made
 
@@ -205,7 +200,7 @@ def _readiness(*, ready: bool) -> Document:
 
 
 def _text_document(path: str, status: HTTPStatus, text: str) -> Document:
-    return Document(path, PLAIN, f"{text}\n".encode(), status)
+    return Document(path, MediaType.PLAIN, f"{text}\n".encode(), status)
 
 
 def _bounded_document(made: Document) -> Document:

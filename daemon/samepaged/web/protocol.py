@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from samepaged.ipc import START, Array, Flag, Form, Number, ProtocolError, Rows, Text, header_length, pack, unpack
@@ -12,7 +13,18 @@ if TYPE_CHECKING:
 
     from samepaged.ipc import Header
 
-__all__ = ["Answer", "Document", "Documents", "FeedError", "FrameReader", "Message", "Report", "Settings", "encode"]
+__all__ = [
+    "Answer",
+    "Document",
+    "Documents",
+    "FeedError",
+    "FrameReader",
+    "MediaType",
+    "Message",
+    "Report",
+    "Settings",
+    "encode",
+]
 
 MAX_BODIES_BYTES: Final = 1 << 26
 MAX_DOCUMENTS: Final = 64
@@ -47,6 +59,16 @@ FORMS: Final = {
 
 class FeedError(ProtocolError):
     """The peer violated the feed protocol, for example because it runs another version."""
+
+
+class MediaType(StrEnum):
+    """The media types of samepaged's documents and replies."""
+
+    TEXT = "text/plain; version=0.0.4; charset=utf-8"
+    OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    PLAIN = "text/plain; charset=utf-8"
+    HTML = "text/html; charset=utf-8"
+    JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import h11
 
+from samepaged.web.protocol import MediaType
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -18,7 +20,6 @@ __all__ = ["MAX_HEADER_BYTES", "Parser", "Refusal", "Reply", "Request", "choose"
 MAX_HEADER_BYTES: Final = 16 * 1024
 """Bytes of a request: its first line and its headers."""
 
-PLAIN: Final = "text/plain; charset=utf-8"
 # RFC 9112, 3.2.2: a server takes the absolute form, too.
 ABSOLUTE: Final = re.compile(r"\Ahttps?://[^/?#]*", re.IGNORECASE)
 
@@ -48,7 +49,7 @@ class Reply:
 
     status: HTTPStatus
     body: bytes
-    media_type: str = PLAIN
+    media_type: str = MediaType.PLAIN
     headers: tuple[tuple[str, str], ...] = ()
 
     @classmethod

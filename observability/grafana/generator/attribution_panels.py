@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from observability.grafana.generator.colour import Colour
 from observability.grafana.generator.panels import (
     PanelOptions,
     Target,
@@ -16,7 +17,7 @@ from observability.grafana.generator.panels import (
     with_colours,
 )
 from observability.grafana.generator.promql import guest, host
-from observability.grafana.generator.shared_panels import INTER, MERGED, organize_fields
+from observability.grafana.generator.shared_panels import organize_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +98,7 @@ def labelled_ratio_by_guest_panel() -> bargauge.Panel:
         9,
     )
     query = f"sort(bottomk(10, max by (domain) ({host('samepage_source_labelled_ratio')})))"
-    return bar_gauge(said, query, "{{domain}}", MERGED).max(1)
+    return bar_gauge(said, query, "{{domain}}", Colour.MERGED).max(1)
 
 
 def involvement_panel() -> bargauge.Panel:
@@ -110,7 +111,7 @@ def involvement_panel() -> bargauge.Panel:
         9,
     )
     query = f"sort_desc(sum by (kind) ({guest('samepage_source_sharing_bytes')}))"
-    return bar_gauge(said, query, "{{kind}}", INTER)
+    return bar_gauge(said, query, "{{kind}}", Colour.INTER)
 
 
 def labelled_ratio_panel() -> stat.Panel:

@@ -10,6 +10,7 @@ from observability.grafana.generator.attribution_panels import (
     scan_time_panel,
     split_panel,
 )
+from observability.grafana.generator.colour import Colour
 from observability.grafana.generator.dashboard import GUEST_UID, HOST_UID, add_row, new_dashboard, query_variable
 from observability.grafana.generator.panels import (
     PanelOptions,
@@ -22,13 +23,7 @@ from observability.grafana.generator.panels import (
 )
 from observability.grafana.generator.promql import drift, guest, host, new_failures, pause_quantile
 from observability.grafana.generator.shared_panels import (
-    COST,
-    INTER,
-    LIMIT,
-    MERGED,
     OBSTACLE_DESCRIPTIONS,
-    SELF,
-    STABLE,
     failures_panel,
     memory_by_state_panel,
     organize_fields,
@@ -123,9 +118,9 @@ def _sharing() -> timeseries.Panel:
     )
     return time_series(
         said,
-        Target(guest("samepage_domain_self_sharing_bytes"), "self-sharing", SELF),
-        Target(guest("samepage_domain_shared_with_others_bytes"), "shared with others", INTER),
-        Target(guest("samepage_domain_stable_self_sharing_bytes"), "stable self-sharing", STABLE, limit=True),
+        Target(guest("samepage_domain_self_sharing_bytes"), "self-sharing", Colour.SELF),
+        Target(guest("samepage_domain_shared_with_others_bytes"), "shared with others", Colour.INTER),
+        Target(guest("samepage_domain_stable_self_sharing_bytes"), "stable self-sharing", Colour.STABLE, limit=True),
     )
 
 
@@ -142,7 +137,7 @@ def _others() -> bargauge.Panel:
     pairs = " or ".join(
         f'sum by (other) (label_replace({side}, "other", "$1", "{other}", "(.*)"))' for side, other in sides
     )
-    return bar_gauge(said, f"sort_desc({pairs})", "{{other}}", INTER)
+    return bar_gauge(said, f"sort_desc({pairs})", "{{other}}", Colour.INTER)
 
 
 def _merging() -> timeseries.Panel:
@@ -155,9 +150,9 @@ def _merging() -> timeseries.Panel:
     )
     return time_series(
         said,
-        Target(guest("samepage_domain_ksm_potential_bytes"), "potential", INTER),
-        Target(guest("samepage_domain_ksm_merged_bytes"), "merged", MERGED),
-        Target(guest("samepage_domain_ksm_profit_bytes"), "profit", SELF, limit=True),
+        Target(guest("samepage_domain_ksm_potential_bytes"), "potential", Colour.INTER),
+        Target(guest("samepage_domain_ksm_merged_bytes"), "merged", Colour.MERGED),
+        Target(guest("samepage_domain_ksm_profit_bytes"), "profit", Colour.SELF, limit=True),
     )
 
 
@@ -167,8 +162,8 @@ def _capture() -> timeseries.Panel:
     )
     return time_series(
         said,
-        Target(guest("samepage_ksm_capture_ratio"), "guest", MERGED),
-        Target(host("samepage_ksm_capture_ratio", 'domain=""'), "host", INTER, limit=True),
+        Target(guest("samepage_ksm_capture_ratio"), "guest", Colour.MERGED),
+        Target(host("samepage_ksm_capture_ratio", 'domain=""'), "host", Colour.INTER, limit=True),
     ).max(1)
 
 
@@ -192,10 +187,10 @@ def _pauses() -> timeseries.Panel:
     )
     return time_series(
         said,
-        Target(guest("samepage_domain_last_pause_seconds"), "longest, last scan", COST),
-        Target(pause_quantile(0.99, PAUSES), "99th percentile", INTER),
-        Target(pause_quantile(0.5, PAUSES), "median", SELF),
-        Target(host("samepage_config_max_pause_seconds"), "limit", LIMIT, limit=True),
+        Target(guest("samepage_domain_last_pause_seconds"), "longest, last scan", Colour.COST),
+        Target(pause_quantile(0.99, PAUSES), "99th percentile", Colour.INTER),
+        Target(pause_quantile(0.5, PAUSES), "median", Colour.SELF),
+        Target(host("samepage_config_max_pause_seconds"), "limit", Colour.LIMIT, limit=True),
     )
 
 
@@ -209,8 +204,8 @@ def _drift() -> timeseries.Panel:
     )
     return time_series(
         said,
-        Target(drift(guest("samepage_domain_paused_ratio")), "last hour", COST),
-        Target(drift(f"({host('samepage_config_max_drift_ratio')} < 1)"), "limit", LIMIT, limit=True),
+        Target(drift(guest("samepage_domain_paused_ratio")), "last hour", Colour.COST),
+        Target(drift(f"({host('samepage_config_max_drift_ratio')} < 1)"), "limit", Colour.LIMIT, limit=True),
     )
 
 
@@ -239,7 +234,7 @@ def _fallback() -> table.Panel:
 
 def _duration() -> timeseries.Panel:
     said = PanelOptions("Duration of a scan", "What the last scan of the guest took.", "s", 8)
-    return time_series(said, Target(guest("samepage_domain_scan_duration_seconds"), "last scan", MERGED))
+    return time_series(said, Target(guest("samepage_domain_scan_duration_seconds"), "last scan", Colour.MERGED))
 
 
 def _read() -> timeseries.Panel:
@@ -250,4 +245,4 @@ def _read() -> timeseries.Panel:
         "bytes",
         8,
     )
-    return time_series(said, Target(guest("samepage_domain_read_bytes"), "last scan", MERGED))
+    return time_series(said, Target(guest("samepage_domain_read_bytes"), "last scan", Colour.MERGED))

@@ -9,6 +9,7 @@ from observability.grafana.generator.attribution_panels import (
     most_involved_panel,
     split_panel,
 )
+from observability.grafana.generator.colour import Colour
 from observability.grafana.generator.dashboard import GUEST_UID, HOST_UID, add_row, new_dashboard
 from observability.grafana.generator.host_guests import (
     group_inter_sharing_panel,
@@ -28,13 +29,7 @@ from observability.grafana.generator.panels import (
 )
 from observability.grafana.generator.promql import WINDOW, host, new_failures, pause_quantile
 from observability.grafana.generator.shared_panels import (
-    COST,
-    INTER,
-    LIMIT,
-    MERGED,
     OBSTACLE_DESCRIPTIONS,
-    SELF,
-    STABLE,
     failures_panel,
     memory_by_state_panel,
     reasons_panel,
@@ -198,9 +193,9 @@ def _sharing() -> timeseries.Panel:
     )
     return time_series(
         said,
-        Target(SELF_SHARING, "self-sharing", SELF),
-        Target(INTER_SHARING, "inter-VM sharing", INTER),
-        Target(" + ".join(host(metric) for metric in stable), "stable, of both", STABLE, limit=True),
+        Target(SELF_SHARING, "self-sharing", Colour.SELF),
+        Target(INTER_SHARING, "inter-VM sharing", Colour.INTER),
+        Target(" + ".join(host(metric) for metric in stable), "stable, of both", Colour.STABLE, limit=True),
         stacked=True,
     )
 
@@ -216,9 +211,9 @@ def _merging() -> timeseries.Panel:
     )
     return time_series(
         said,
-        Target(host("samepage_ksm_potential_bytes"), "potential", INTER),
-        Target(host("samepage_ksm_attainable_bytes"), "attainable", SELF),
-        Target(host("samepage_ksm_merged_bytes"), "merged", MERGED),
+        Target(host("samepage_ksm_potential_bytes"), "potential", Colour.INTER),
+        Target(host("samepage_ksm_attainable_bytes"), "attainable", Colour.SELF),
+        Target(host("samepage_ksm_merged_bytes"), "merged", Colour.MERGED),
     )
 
 
@@ -232,9 +227,9 @@ def _capture() -> timeseries.Panel:
     guests = host("samepage_ksm_capture_ratio", 'domain!=""')
     return time_series(
         said,
-        Target(host("samepage_ksm_capture_ratio", 'domain=""'), "host", MERGED),
-        Target(f"max({guests})", "guest with most", SELF, limit=True),
-        Target(f"min({guests})", "guest with least", COST, limit=True),
+        Target(host("samepage_ksm_capture_ratio", 'domain=""'), "host", Colour.MERGED),
+        Target(f"max({guests})", "guest with most", Colour.SELF, limit=True),
+        Target(f"min({guests})", "guest with least", Colour.COST, limit=True),
     ).max(1)
 
 
@@ -248,8 +243,8 @@ def _profit() -> timeseries.Panel:
     )
     return time_series(
         said,
-        Target(host("samepage_ksm_expected_profit_bytes"), "expected", SELF, limit=True),
-        Target(host("samepage_ksm_profit_bytes"), "now", MERGED),
+        Target(host("samepage_ksm_expected_profit_bytes"), "expected", Colour.SELF, limit=True),
+        Target(host("samepage_ksm_profit_bytes"), "now", Colour.MERGED),
     )
 
 
@@ -273,10 +268,10 @@ def _pauses() -> timeseries.Panel:
     )
     return time_series(
         said,
-        Target(f"max({host('samepage_domain_last_pause_seconds')})", "longest, last scans", COST),
-        Target(pause_quantile(0.99, PAUSES), "99th percentile", INTER),
-        Target(pause_quantile(0.5, PAUSES), "median", SELF),
-        Target(host("samepage_config_max_pause_seconds"), "limit", LIMIT, limit=True),
+        Target(f"max({host('samepage_domain_last_pause_seconds')})", "longest, last scans", Colour.COST),
+        Target(pause_quantile(0.99, PAUSES), "99th percentile", Colour.INTER),
+        Target(pause_quantile(0.5, PAUSES), "median", Colour.SELF),
+        Target(host("samepage_config_max_pause_seconds"), "limit", Colour.LIMIT, limit=True),
     )
 
 
@@ -285,7 +280,7 @@ def _longest_pauses() -> bargauge.Panel:
         "Longest pauses, by guest", "The longest pause of each guest's last scan; the ten longest.", "s", 12
     )
     query = f"sort_desc(topk(10, max by (domain) ({host('samepage_domain_last_pause_seconds')})))"
-    return bar_gauge(said, query, "{{domain}}", COST)
+    return bar_gauge(said, query, "{{domain}}", Colour.COST)
 
 
 def _scan_duration() -> timeseries.Panel:
@@ -297,7 +292,7 @@ def _scan_duration() -> timeseries.Panel:
         8,
     )
     total, count = (host(f"samepage_scan_duration_seconds_{part}") for part in ("sum", "count"))
-    return time_series(said, Target(f"rate({total}[{WINDOW}]) / rate({count}[{WINDOW}])", "mean", MERGED))
+    return time_series(said, Target(f"rate({total}[{WINDOW}]) / rate({count}[{WINDOW}])", "mean", Colour.MERGED))
 
 
 def _domains() -> timeseries.Panel:
@@ -305,7 +300,7 @@ def _domains() -> timeseries.Panel:
         "Guests scanned and skipped", "Domains by what the last scan of the host did with them.", "short", 8
     )
     panel = time_series(said, Target(f"sum by (result) ({host('samepage_domains')})", "{{result}}"), stacked=True)
-    return with_colours(panel.decimals(0), {"scanned": SELF, "skipped": COST})
+    return with_colours(panel.decimals(0), {"scanned": Colour.SELF, "skipped": Colour.COST})
 
 
 def _fallbacks() -> table.Panel:

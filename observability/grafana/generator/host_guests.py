@@ -12,6 +12,7 @@ from grafana_foundation_sdk.models.dashboard import (
     ValueMappingResult,
 )
 
+from observability.grafana.generator.colour import Colour
 from observability.grafana.generator.dashboard import GUEST_UID
 from observability.grafana.generator.panels import (
     PanelOptions,
@@ -23,7 +24,7 @@ from observability.grafana.generator.panels import (
     time_series,
 )
 from observability.grafana.generator.promql import REF_IDS, drift, host
-from observability.grafana.generator.shared_panels import MERGED, organize_fields
+from observability.grafana.generator.shared_panels import organize_fields
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import bargauge, table, timeseries
@@ -171,4 +172,4 @@ def page_sizes_panel() -> bargauge.Panel:
         6,
     )
     parts = (host(f"samepage_page_size_{kind}_sharing_bytes") for kind in ("self", "inter"))
-    return bar_gauge(said, f"sort_desc(sum by (page_size) ({' + '.join(parts)}))", "{{page_size}} B", MERGED)
+    return bar_gauge(said, f"sort_desc(sum by (page_size) ({' + '.join(parts)}))", "{{page_size}} B", Colour.MERGED)

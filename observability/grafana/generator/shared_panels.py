@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models.dashboard import FieldColorModeId
 
+from observability.grafana.generator.colour import Colour
 from observability.grafana.generator.panels import PanelOptions, Target, table_panel, time_series, value_mapping_panel
 
 if TYPE_CHECKING:
@@ -15,13 +16,7 @@ if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import stat, table, timeseries
 
 __all__ = [
-    "COST",
-    "INTER",
-    "LIMIT",
-    "MERGED",
     "OBSTACLE_DESCRIPTIONS",
-    "SELF",
-    "STABLE",
     "failures_panel",
     "memory_by_state_panel",
     "organize_fields",
@@ -29,19 +24,13 @@ __all__ = [
     "state_panel",
 ]
 
-SELF: Final = "green"
-INTER: Final = "purple"
-STABLE: Final = "yellow"
-MERGED: Final = "blue"
-COST: Final = "orange"
-LIMIT: Final = "red"
 # The states of a page: what could be merged in the colours of sharing, what takes no memory in greys.
 COLOURS: Final = {
     "distinct": "blue",
-    "duplicate": SELF,
+    "duplicate": Colour.SELF,
     "zero": "#8e8e8e",
     "absent": "#5a5a5a",
-    "swapped": COST,
+    "swapped": Colour.COST,
 }
 OBSTACLE_DESCRIPTIONS: Final = (
     "hugetlb: in huge pages of hugetlbfs. shared: shared or in a file (memfd, vhost-user). nosharepages: switched off "
@@ -73,7 +62,7 @@ def failures_panel(query: str, width: int) -> timeseries.Panel:
         "short",
         width,
     )
-    shades = dashboard.FieldColor().mode(FieldColorModeId.SHADES).fixed_color(COST)
+    shades = dashboard.FieldColor().mode(FieldColorModeId.SHADES).fixed_color(Colour.COST)
     panel = time_series(said, Target(query, "{{reason}}"), stacked=True)
     return panel.color_scheme(shades).decimals(0).no_value("none")
 

@@ -165,11 +165,16 @@ def cached_files(scene: Scene, random: Random) -> None:
     scene.image.put(scene.place(own + np.uint64(offset("page.mapping"))), mappings.addresses)
 
 
+def _structs(room: _Room, struct: str, members: tuple[str, ...], count: int) -> tuple[_Crowd, dict[str, int]]:
+    """At most `count` values of a struct of the kernel, and the offsets in bytes of those members that are set."""
+    offsets = {member: room.scene.kernel.profile.offset(f"{struct}.{member}") for member in members}
+    return _Crowd(room, count, list(offsets.values())), offsets
+
+
 def _files(scene: Scene, random: Random, room: _Room) -> NDArray[np.uint64]:
     """Open files, each with a place of its own in a tree of directories."""
-    offset = scene.kernel.profile.offset
-    names = {name: offset(f"file.{name}") for name in ("f_path.mnt", "f_path.dentry", "f_inode", "f_mapping")}
-    crowd = _Crowd(room, some(random, 50_000), list(names.values()))
+    members = ("f_path.mnt", "f_path.dentry", "f_inode", "f_mapping")
+    crowd, names = _structs(room, "file", members, some(random, 50_000))
     if not crowd.count:
         return np.zeros(1, dtype=np.uint64)
     crowd.set(names["f_path.mnt"], np.resize(scene.mounts, some(random, crowd.count)))
@@ -180,9 +185,8 @@ def _files(scene: Scene, random: Random, room: _Room) -> NDArray[np.uint64]:
 
 def _entries(scene: Scene, random: Random, room: _Room) -> NDArray[np.uint64]:
     """Directory entries, one below the other: in one line, in a circle, or as deep as chance has it."""
-    offset = scene.kernel.profile.offset
-    names = {name: offset(f"dentry.{name}") for name in ("d_parent", "d_name.name", "d_op", "d_hash.pprev")}
-    crowd = _Crowd(room, some(random, 60_000), list(names.values()))
+    members = ("d_parent", "d_name.name", "d_op", "d_hash.pprev")
+    crowd, names = _structs(room, "dentry", members, some(random, 60_000))
     if not crowd.count:
         return np.zeros(1, dtype=np.uint64)
     text = room.take(64)

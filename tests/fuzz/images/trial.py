@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from samepaged.attribution import messages
 from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.kernel_analysis import LinuxAnalysis
-from samepaged.attribution.messages import (
-    MAX_NOTES,
-    PAGE_NUMBER_ARRAYS,
-    are_page_numbers,
-    page_owners_from_message,
-    regions_of,
-    replies,
-)
 from samepaged.attribution.wire import Channel
 from samepaged.attribution.worker import Worker
 from samepaged.ipc import ProtocolError
@@ -107,9 +100,9 @@ class _Daemon:
         self.profile = b""
         self._channel = channel
         self._layout = layout
-        self._notes = notes[:MAX_NOTES]
+        self._notes = notes[: messages.MAX_NOTES]
         self._plan = plan
-        self._forms = replies(layout.pages)
+        self._forms = messages.replies(layout.pages)
         self._next: tuple[str, ...] = ()
         self._chosen = self._every = np.arange(layout.pages, dtype=np.int64)
 
@@ -118,7 +111,7 @@ class _Daemon:
         if not self._next:
             profile = np.frombuffer(self._plan.profile, dtype=np.uint8)
             arrays: dict[str, NDArray[Any]] = {
-                "regions": regions_of([self._layout]),
+                "regions": messages.regions_of([self._layout]),
                 "notes": self._notes,
                 "profile": profile,
                 "blocks": self._plan.blocks.astype(np.uint8),
@@ -130,8 +123,8 @@ class _Daemon:
             return
         forms = {kind: self._forms[kind] for kind in (*self._next, "error")}
         message = self._channel.receive(forms)
-        for name in PAGE_NUMBER_ARRAYS.get(message.kind, ()):
-            if not are_page_numbers(message.arrays[name], self._layout.pages):
+        for name in messages.PAGE_NUMBER_ARRAYS.get(message.kind, ()):
+            if not messages.are_page_numbers(message.arrays[name], self._layout.pages):
                 raise ProtocolError(f"its {name} are no pages of the guest")
         match message.kind:
             case "error":
@@ -150,7 +143,7 @@ class _Daemon:
                 self._hold("attribute", message.arrays["pages"])
                 self._next = ("attribution",)
             case _:
-                self.ownership = page_owners_from_message(message.fields, message.arrays)
+                self.ownership = messages.page_owners_from_message(message.fields, message.arrays)
 
     def _hold(self, kind: str, pages: NDArray[np.int64]) -> None:
         self._say(kind, {"pages": pages, "slots": pages.astype("<i4")})

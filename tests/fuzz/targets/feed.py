@@ -6,17 +6,7 @@ import json
 from typing import Final
 
 from samepaged.ipc import MAGIC, START
-from samepaged.web.protocol import (
-    Answer,
-    Document,
-    Documents,
-    FeedError,
-    FrameReader,
-    Message,
-    Report,
-    Settings,
-    encode,
-)
+from samepaged.web import protocol
 from tests.fuzz.target import Target
 
 LARGEST: Final = 1 << 16
@@ -47,19 +37,19 @@ WORDS: Final = (
 
 
 def check(data: bytes) -> None:
-    messages = FrameReader(LARGEST).feed(data)
-    pieces = FrameReader(LARGEST)
+    messages = protocol.FrameReader(LARGEST).feed(data)
+    pieces = protocol.FrameReader(LARGEST)
     assert [m for at in range(0, len(data), 5) for m in pieces.feed(data[at : at + 5])] == messages
     for message in messages:
         try:
-            frame = b"".join(encode(message))
-        except FeedError:  # its texts take more room written in ASCII, as we do
+            frame = b"".join(protocol.encode(message))
+        except protocol.FeedError:  # its texts take more room written in ASCII, as we do
             continue
-        assert FrameReader().feed(frame) == [message]
+        assert protocol.FrameReader().feed(frame) == [message]
 
 
-def _frame(*messages: Message) -> bytes:
-    return b"".join(part for message in messages for part in encode(message))
+def _frame(*messages: protocol.Message) -> bytes:
+    return b"".join(part for message in messages for part in protocol.encode(message))
 
 
 def _raw(header: object, bodies: bytes = b"") -> bytes:
@@ -70,11 +60,22 @@ def _raw(header: object, bodies: bytes = b"") -> bytes:
 TARGET = Target(
     check,
     seeds=(
-        _frame(Documents()),
-        _frame(Documents((Document("/", "text/html", b"<p>"), Document("/-/ready", "text/plain", b"no", 503)))),
-        _frame(Settings(1, "127.0.0.1", 9953), Settings(2, "::1", 0, "/etc/samepaged/web.yaml"), Documents()),
+        _frame(protocol.Documents()),
         _frame(
-            Answer(1, "127.0.0.1", 9953, tls=True), Answer(2, error="é", misconfigured=True), Report(), Report("no")
+            protocol.Documents(
+                (protocol.Document("/", "text/html", b"<p>"), protocol.Document("/-/ready", "text/plain", b"no", 503))
+            )
+        ),
+        _frame(
+            protocol.Settings(1, "127.0.0.1", 9953),
+            protocol.Settings(2, "::1", 0, "/etc/samepaged/web.yaml"),
+            protocol.Documents(),
+        ),
+        _frame(
+            protocol.Answer(1, "127.0.0.1", 9953, tls=True),
+            protocol.Answer(2, error="é", misconfigured=True),
+            protocol.Report(),
+            protocol.Report("no"),
         ),
         _raw(
             {
@@ -86,5 +87,5 @@ TARGET = Target(
         ),
     ),
     words=WORDS,
-    refusals=(FeedError,),
+    refusals=(protocol.FeedError,),
 )

@@ -7,6 +7,7 @@ frame numbers mean nothing to samepaged: here their low bits stand for what the 
 from __future__ import annotations
 
 import struct
+from enum import IntFlag
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -28,9 +29,13 @@ FILE: Final = 1 << 61
 EXCLUSIVE: Final = 1 << 56
 SOFT_DIRTY: Final = 1 << 55
 
-HAS_FILE: Final = 1
-SHARED: Final = 2
-MERGING: Final = 4
+
+class MappingKind(IntFlag):
+    """The kind of mapping, in the first octet of an input."""
+
+    HAS_FILE = 1
+    SHARED = 2
+    MERGING = 4
 
 
 def check(data: bytes) -> None:
@@ -41,11 +46,11 @@ def check(data: bytes) -> None:
     entries = np.where(entries & PRESENT, entries & ~np.uint64(SWAP), entries)
     plain = tuple(entries.tolist())
     held, resident = (entries & 1) != 0, (entries & 2) != 0
-    shared = bool(kind & SHARED)
+    shared = bool(kind & MappingKind.SHARED)
     _check_residence(residency(entries, None, None, shared=False), plain, None, shared=False)
     _check_residence(residency(entries, held, resident, shared=shared), plain, (held, resident), shared=shared)
     digest = np.minimum((entries >> 2) & 7, FIRST_HASH)
-    merging = bool(kind & MERGING)
+    merging = bool(kind & MappingKind.MERGING)
     found = changed_pages(entries, digest, merging=merging)
     assert found.tolist() == [_stale(*pair, merging=merging) for pair in zip(plain, digest.tolist(), strict=True)]
 
@@ -85,8 +90,15 @@ TARGET = Target(
     seeds=(
         _seed(0),
         _seed(0, 0, PRESENT | EXCLUSIVE | 0x1234, PRESENT | SOFT_DIRTY, SWAP | 0x80, PRESENT | FILE),
-        _seed(HAS_FILE | SHARED, 0, 1, 3, PRESENT | FILE | 3, PRESENT | 1, SWAP | 3),
-        _seed(MERGING, PRESENT | EXCLUSIVE | 0xFF, PRESENT | 8, PRESENT | 4, 0, PRESENT | EXCLUSIVE | SOFT_DIRTY),
+        _seed(MappingKind.HAS_FILE | MappingKind.SHARED, 0, 1, 3, PRESENT | FILE | 3, PRESENT | 1, SWAP | 3),
+        _seed(
+            MappingKind.MERGING,
+            PRESENT | EXCLUSIVE | 0xFF,
+            PRESENT | 8,
+            PRESENT | 4,
+            0,
+            PRESENT | EXCLUSIVE | SOFT_DIRTY,
+        ),
     ),
     words=(),
     longest=2 + 8 * 64,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from samepaged.attribution.guest_ram import Unreadable
 from samepaged.attribution.linux.labelling import label_pages
 from samepaged.attribution.page_owners import KIND, KINDS, PageOwners
 from tests.unit.attribution.inhabited import ARRAY, ARRAY_PAGE, DIRECT, OBJECTS, PAGES, TEXT_PAGE, Inhabited
+
+if TYPE_CHECKING:
+    from samepaged.attribution.linux.kernel import Kernel
 
 CODE, PLAIN = 0x400000, 0x600000
 POINTERS = st.integers(OBJECTS * PAGE_SIZE // 8, (OBJECTS + 4) * PAGE_SIZE // 8).map(lambda word: DIRECT + 8 * word)
@@ -60,6 +64,14 @@ def check(owned: PageOwners) -> None:
         assert 0 <= owned.used_by.min() <= owned.used_by.max() < len(owned.processes)
 
 
+def damaged_kernel(damage: list[tuple[int, int]], start: int, *, new: bool) -> Kernel:
+    """The kernel of a guest with other values in some words, counted from the address `start`."""
+    guest = peopled(new=new)
+    for word, value in damage:
+        guest.machine.word(start + 8 * word, value)
+    return guest.kernel()
+
+
 @pytest.mark.parametrize("new", [True, False])
 @given(damage=st.lists(st.tuples(st.integers(0, PAGE_SIZE * 6 // 8 - 1), VALUES), min_size=1, max_size=30))
 @settings(deadline=None, max_examples=50)
@@ -67,10 +79,7 @@ def test_hostile_kernel_objects_end_in_page_owners(
     new: bool,  # noqa: FBT001
     damage: list[tuple[int, int]],
 ) -> None:
-    guest = peopled(new=new)
-    for word, value in damage:
-        guest.machine.word(OBJECTS * PAGE_SIZE + 8 * word, value)
-    check(label_pages(guest.kernel()))
+    check(label_pages(damaged_kernel(damage, OBJECTS * PAGE_SIZE, new=new)))
 
 
 @pytest.mark.parametrize("new", [True, False])
@@ -94,11 +103,8 @@ def test_hostile_struct_pages_are_labelled_or_unreadable(
     new: bool,  # noqa: FBT001
     damage: list[tuple[int, int]],
 ) -> None:
-    guest = peopled(new=new)
-    for word, value in damage:
-        guest.machine.word(8 * word, value)
     try:
-        check(label_pages(guest.kernel()))
+        check(label_pages(damaged_kernel(damage, 0, new=new)))
     except Unreadable:
         assert damage
 

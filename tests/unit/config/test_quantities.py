@@ -11,19 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from samepaged import formatting
-from samepaged.config.quantities import (
-    Directory,
-    Duration,
-    Interval,
-    Listen,
-    PageSize,
-    Seed,
-    Size,
-    address,
-    drift,
-    duration,
-    size,
-)
+from samepaged.config import quantities
 
 # How long an example takes is the machine's business.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -58,7 +46,7 @@ def refusal(kind: Any, value: object) -> str:
     ],
 )
 def test_a_duration_is_seconds(written: object, seconds: float) -> None:
-    assert read(Duration, written) == seconds
+    assert read(quantities.Duration, written) == seconds
 
 
 @pytest.mark.parametrize(
@@ -84,23 +72,23 @@ def test_a_duration_is_seconds(written: object, seconds: float) -> None:
     ],
 )
 def test_invalid_duration_is_refused(written: object) -> None:
-    message = refusal(Duration, written)
+    message = refusal(quantities.Duration, written)
     assert "is not a duration; write a number and ms, s, m, h or d" in message
 
 
 @pytest.mark.parametrize("written", [0, "0s", 0.0, -1, -(10**400), -math.inf, math.nan])
 def test_duration_is_positive(written: object) -> None:
-    assert "is not longer than 0; use" in refusal(Duration, written)
+    assert "is not longer than 0; use" in refusal(quantities.Duration, written)
 
 
 @pytest.mark.parametrize("written", ["366d", 1e300, math.inf, 10**400])
 def test_a_duration_is_at_most_a_year(written: object) -> None:
-    assert refusal(Duration, written).endswith(" is too long; use at most 365d")
+    assert refusal(quantities.Duration, written).endswith(" is too long; use at most 365d")
 
 
 def test_an_interval_is_at_least_a_second() -> None:
-    assert read(Interval, "1000ms") == 1
-    assert refusal(Interval, "999ms") == "'999ms' is too short; use at least 1s"
+    assert read(quantities.Interval, "1000ms") == 1
+    assert refusal(quantities.Interval, "999ms") == "'999ms' is too short; use at least 1s"
 
 
 @pytest.mark.parametrize(
@@ -118,30 +106,30 @@ def test_an_interval_is_at_least_a_second() -> None:
     ],
 )
 def test_a_size_is_bytes(written: object, octets: int) -> None:
-    assert read(Size, written) == octets
+    assert read(quantities.Size, written) == octets
 
 
 @pytest.mark.parametrize(
     "written", ["512", "512MB", "512mib", "1G", "MiB", "0.3B", "", -1.5, 1.0, math.inf, True, None, []]
 )
 def test_invalid_size_is_refused(written: object) -> None:
-    assert "is not a size; write a number and B, KiB, MiB, GiB or TiB" in refusal(Size, written)
+    assert "is not a size; write a number and B, KiB, MiB, GiB or TiB" in refusal(quantities.Size, written)
 
 
 @pytest.mark.parametrize("written", [-1, 2**63, "99999999TiB"])
 def test_a_size_is_in_range(written: object) -> None:
-    assert "is out of range; use a size from 0 to" in refusal(Size, written)
+    assert "is out of range; use a size from 0 to" in refusal(quantities.Size, written)
 
 
 @pytest.mark.parametrize("exponent", range(10, 22))
 def test_page_size_is_a_power_of_two(exponent: int) -> None:
-    assert read(PageSize, 2**exponent) == 2**exponent
-    assert "use a power of two from 1KiB to 2MiB" in refusal(PageSize, 2**exponent + 1)
+    assert read(quantities.PageSize, 2**exponent) == 2**exponent
+    assert "use a power of two from 1KiB to 2MiB" in refusal(quantities.PageSize, 2**exponent + 1)
 
 
 @pytest.mark.parametrize("written", [0, 1, 512, "4MiB", 2**40])
 def test_page_size_out_of_range_is_refused(written: object) -> None:
-    assert refusal(PageSize, written).endswith("is not a page size; use a power of two from 1KiB to 2MiB")
+    assert refusal(quantities.PageSize, written).endswith("is not a page size; use a power of two from 1KiB to 2MiB")
 
 
 @pytest.mark.parametrize(
@@ -156,26 +144,26 @@ def test_page_size_out_of_range_is_refused(written: object) -> None:
     ],
 )
 def test_a_seed_has_64_bits(written: object, seed: int | None) -> None:
-    assert read(Seed, written) == seed
+    assert read(quantities.Seed, written) == seed
 
 
 @pytest.mark.parametrize(
     "written", [-1, 2**64, "0x", "0x" + "f" * 17, "12345678", "0xsecret", "", 1.0, True, [], "0x1\n", "0x1_2"]
 )
 def test_invalid_seed_is_not_quoted(written: object) -> None:
-    message = refusal(Seed, written)
+    message = refusal(quantities.Seed, written)
     assert message.startswith("is not a seed of 64 bits; use a whole number from 0 to 2**64-1")
     assert "secret" not in message
 
 
 def test_a_directory_is_an_absolute_path() -> None:
-    assert read(Directory, "/run/samepaged") == Path("/run/samepaged")
-    assert read(Directory, Path("/run")) == Path("/run")
+    assert read(quantities.Directory, "/run/samepaged") == Path("/run/samepaged")
+    assert read(quantities.Directory, Path("/run")) == Path("/run")
 
 
 @pytest.mark.parametrize("written", ["run/samepaged", "", ".", "~/x", "/run/\0", 5, None])
 def test_relative_directory_is_refused(written: object) -> None:
-    assert refusal(Directory, written).endswith(
+    assert refusal(quantities.Directory, written).endswith(
         "is not an absolute path; write the path of a directory that begins with /"
     )
 
@@ -195,8 +183,8 @@ def test_relative_directory_is_refused(written: object) -> None:
     ],
 )
 def test_an_address_has_a_host_and_a_port(written: str, host: str, port: int) -> None:
-    assert read(Listen, written) == written
-    assert address(written) == (host, port)
+    assert read(quantities.Listen, written) == written
+    assert quantities.address(written) == (host, port)
 
 
 @pytest.mark.parametrize(
@@ -232,18 +220,18 @@ def test_an_address_has_a_host_and_a_port(written: str, host: str, port: int) ->
     ],
 )
 def test_invalid_address_is_refused(written: object, complaint: str) -> None:
-    assert complaint in refusal(Listen, written)
+    assert complaint in refusal(quantities.Listen, written)
 
 
 # A value of each kind, which stands for ANCHOR.
 READABLE: dict[object, str] = {
-    Duration: "1s",
-    Interval: "1s",
-    Size: "1MiB",
-    PageSize: "2MiB",
-    Seed: "0x1",
-    Directory: "/var/lib",
-    Listen: "127.0.0.1:9953",
+    quantities.Duration: "1s",
+    quantities.Interval: "1s",
+    quantities.Size: "1MiB",
+    quantities.PageSize: "2MiB",
+    quantities.Seed: "0x1",
+    quantities.Directory: "/var/lib",
+    quantities.Listen: "127.0.0.1:9953",
 }
 ANCHOR = "a value that is readable"
 
@@ -265,15 +253,15 @@ def test_arbitrary_quantity_is_read_or_refused(kind: object, value: object) -> N
 
 @given(st.integers(1, 999), st.sampled_from(["KiB", "MiB", "GiB", "TiB"]))
 def test_formatted_size_parses_back(count: int, unit: str) -> None:
-    octets = size(f"{count} {unit}")
-    assert size(formatting.size(octets)) == octets
+    octets = quantities.size(f"{count} {unit}")
+    assert quantities.size(formatting.size(octets)) == octets
 
 
 @given(st.floats(0.001, 999))
 def test_formatted_seconds_parse_back(amount: float) -> None:
-    assert duration(formatting.seconds(amount)) == pytest.approx(amount, rel=0.006)
+    assert quantities.duration(formatting.seconds(amount)) == pytest.approx(amount, rel=0.006)
 
 
 @given(st.integers(1, 1_000_000))
 def test_formatted_drift_parses_back(millionths: int) -> None:
-    assert drift(formatting.ppm(millionths / 1_000_000)) == pytest.approx(millionths / 1_000_000)
+    assert quantities.drift(formatting.ppm(millionths / 1_000_000)) == pytest.approx(millionths / 1_000_000)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from samepaged.guard.journal import Entry, OpenEntry
 from samepaged.guest_id import GuestId
+from samepaged.hypervisor.domain_xml import DomainXml
 from samepaged.hypervisor.guest import Guest
 from samepaged.hypervisor.qemu_process import QemuProcess
 from samepaged.procfs import boot_id
@@ -49,7 +50,9 @@ class FakeGuard:
 
 
 def guest(*, paused: bool = False) -> Guest:
-    return Guest("web-1", GuestId(URI, UUID), 7, paused, QemuProcess(1, 1), (1 << 20,), vfio=False)
+    return Guest(
+        "web-1", GuestId(URI, UUID), 7, paused, QemuProcess(1, 1), DomainXml((1 << 20,), encryption=None, vfio=False)
+    )
 
 
 def open_entry(directory: Path, entry: Entry = ENTRY) -> OpenEntry:

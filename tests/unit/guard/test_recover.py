@@ -112,8 +112,8 @@ def test_the_daemon_works_on_entries_of_dead_and_own(tmp_path: Path, hypervisor:
     hypervisor.it.control_state = ControlState.OCCUPIED
     recovery.start()
     try:
-        assert [one.name for one in recovery.pending] == ["web-1"]
-        assert shown[-1][0].uuid == UUID
+        assert [one.open_entry.entry.name for one in recovery.pending] == ["web-1"]
+        assert shown[-1][0].open_entry.entry.uuid == UUID
         hypervisor.it.run_state, hypervisor.it.control_state = RunState.PAUSED, ControlState.READY
         wait_for(lambda: not recovery.pending, 20)
     finally:

@@ -6,6 +6,7 @@ import pytest
 
 from samepaged.errors import GuestError, Reason
 from samepaged.guest_id import GuestId
+from samepaged.hypervisor.domain_xml import DomainXml
 from samepaged.hypervisor.guest import Guest, check_links
 from samepaged.hypervisor.qemu_process import QemuProcess
 from tests.support.hypervisor import URI, UUID
@@ -18,10 +19,7 @@ def guest(*modes: str, paused: bool = False, vfio: bool = False, nosharepages: b
         id=7,
         paused=paused,
         process=QemuProcess(1, 1),
-        blocks=(1 << 20,),
-        vfio=vfio,
-        nosharepages=nosharepages,
-        macvtap=modes,
+        xml=DomainXml((1 << 20,), encryption=None, vfio=vfio, nosharepages=nosharepages, macvtap=modes),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from samepaged.config import SourcesConfig
+from samepaged.hypervisor.domain_xml import DomainXml
 from samepaged.hypervisor.guest import Guest
 from samepaged.hypervisor.qemu_process import QemuProcess
 from samepaged.scan.attribution import AttributionSchedule
@@ -16,7 +17,8 @@ from tests.support.results import guest_id
 
 GIB = 1 << 30
 EVERY = SourcesConfig(enabled=True, every=3)
-GUEST = Guest("web", guest_id("web"), 1, False, QemuProcess(7, 100), (4 * GIB,), False, machine="pc-q35-7.2")
+XML = DomainXml((4 * GIB,), encryption=None, vfio=False, machine="pc-q35-7.2")
+GUEST = Guest("web", guest_id("web"), 1, False, QemuProcess(7, 100), XML)
 
 
 def kept(attribution: AttributionSchedule, guest: Guest = GUEST) -> object:
@@ -76,7 +78,8 @@ def test_another_configuration_is_taken_over(change: dict[str, object], stays: b
 def test_unknown_device_addresses_decline_attribution(
     blocks: tuple[int, ...], dimms: tuple[tuple[int, int], ...]
 ) -> None:
-    session = AttributionSchedule(EVERY).open_session(replace(GUEST, blocks=blocks, dimms=dimms), 0, lambda: False)
+    guest = replace(GUEST, xml=replace(XML, blocks=blocks, dimms=dimms))
+    session = AttributionSchedule(EVERY).open_session(guest, 0, lambda: False)
     assert session is not None
     session.start_attribution()
     found = session.finish()
@@ -95,7 +98,8 @@ def asked(attribution: AttributionSchedule, guests: list[Guest], scans: int = 0)
 
 def guests(*gib: int) -> list[Guest]:
     return [
-        replace(GUEST, name=str(at), guest_id=guest_id(str(at)), blocks=(size * GIB,)) for at, size in enumerate(gib)
+        replace(GUEST, name=str(at), guest_id=guest_id(str(at)), xml=replace(XML, blocks=(size * GIB,)))
+        for at, size in enumerate(gib)
     ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.errors import TraceError
-from samepaged.memory.hashing import Interrupted, SubpageDigests
+from samepaged.memory.hashing import Hashing, Interrupted, SubpageDigests
 from samepaged.memory.images import elf_core, lime
 from samepaged.memory.images.span import Span, damaged, whole_pages
 from samepaged.memory.locked_buffer import locked_buffer
@@ -173,7 +173,7 @@ def hash_image(
     try:
         pages = np.empty(found.pages, dtype=np.uint64)
         subpages = SubpageDigests(found.pages, [size for size in sizes if size < PAGE_SIZE], hasher, seed)
-        reader = _Reader(found, hasher, seed, subpages, stop)
+        reader = _Reader(found, Hashing(hasher, seed, threads=1, stop=stop), subpages)
         first = 0
         for span in found.spans:
             reader.read(span, first, pages[first : first + span.size // PAGE_SIZE])
@@ -194,14 +194,10 @@ def hash_image(
 class _Reader:
     """Hashes the pages of spans, in every size."""
 
-    def __init__(
-        self, found: Image, hasher: Hasher, seed: int, subpages: SubpageDigests, stop: Callable[[], bool]
-    ) -> None:
+    def __init__(self, found: Image, hashing: Hashing, subpages: SubpageDigests) -> None:
         self._found = found
-        self._hasher = hasher
-        self._seed = seed
+        self._hashing = hashing
         self._subpages = subpages
-        self._stop = stop
         self._buffer = locked_buffer(min(CHUNK_PAGES, found.pages) * PAGE_SIZE)
 
     def read(self, span: Span, first: int, out: NDArray[np.uint64]) -> None:
@@ -212,12 +208,12 @@ class _Reader:
         out[:] = ZERO
         for start, end in _data(self._found.descriptor, span.offset, span.size):
             for at in range(start, end, CHUNK_PAGES):
-                if self._stop():
+                if self._hashing.stop():
                     raise Interrupted
                 to = min(at + CHUNK_PAGES, end)
                 window = self._buffer[: (to - at) * PAGE_SIZE]
                 self._fill(window, span.offset + at * PAGE_SIZE)
-                self._hasher.hash_buffer(window, out[at:to], PAGE_SIZE, self._seed)
+                self._hashing.hasher.hash_buffer(window, out[at:to], PAGE_SIZE, self._hashing.seed)
                 if self._subpages.parts:
                     self._subpages.hash(window, np.arange(first + at, first + to))
         # What was cut meanwhile would pass for a hole.

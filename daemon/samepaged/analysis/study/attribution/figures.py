@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.analysis.study.attribution.involvement import is_library
+from samepaged.analysis.study.attribution.involvement import MAX_PROCESSES, is_library
 from samepaged.analysis.study.drawing import (
     INK,
     INTER,
@@ -30,7 +30,6 @@ __all__ = ["attribution_figures"]
 
 _KINDS: Final = 12
 _LIBRARIES: Final = 8
-_PROCESSES: Final = 20
 # A kind with less is not drawn: the average, of total sharing.
 _MIN_RATIO: Final = 0.001
 
@@ -39,7 +38,7 @@ def attribution_figures(together: GuestInvolvement) -> Iterator[RenderedFigure]:
     """Those for which there is something to draw."""
     yield _content(together)
     if together.processes:
-        yield _by_process(together.processes[:_PROCESSES])
+        yield _by_process(together.processes[:MAX_PROCESSES])
 
 
 def _content(together: GuestInvolvement) -> RenderedFigure:

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
     from samepaged.attribution.report import AttributionReport, Owner
 
-__all__ = ["LIBRARIES", "GuestInvolvement", "OwnerInvolvement", "StudyAttribution", "attribution", "is_library"]
+__all__ = ["LIBRARIES", "MAX_PROCESSES", "GuestInvolvement", "OwnerInvolvement", "StudyAttribution", "attribution"]
+__all__ += ["is_library"]
 
 # The kinds of a library's pages: as its file has them, and as a process has changed them. (Of the second some are of
 # executables: their data.)
 LIBRARIES: Final = ("library", "private_file")
 # Processes and files of each guest, and of all, that are told: the most involved.
 _MAX_OWNERS: Final = 200
+MAX_PROCESSES: Final = 20
+"""Processes in Figure 12 and its table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from samepaged.analysis.study.attribution.involvement import is_library
+from samepaged.analysis.study.attribution.involvement import MAX_PROCESSES, is_library
 from samepaged.analysis.study.formatting import DASH, named, percent
 from samepaged.analysis.study.table import Table
 from samepaged.arch import PAGE_SIZE
@@ -21,7 +21,6 @@ __all__ = ["attribution_tables"]
 # Rows of each kind; JSON has more.
 _LIBRARIES: Final = 12
 _OTHERS: Final = 8
-_PROCESSES: Final = 20
 _GUESTS: Final = 40
 _HEADINGS: Final = ("min", "avg", "max", "self", "inter", "split")
 _ADDITIVE: Final = (
@@ -42,7 +41,7 @@ def attribution_tables(found: StudyAttribution | None) -> Iterator[Table]:
             figure="Figure 12",
             title="where sharing comes from, by process",
             headings=("process", *_HEADINGS),
-            rows=tuple(_row(one) for one in together.processes[:_PROCESSES]),
+            rows=tuple(_row(one) for one in together.processes[:MAX_PROCESSES]),
             note=_ADDITIVE,
         )
     yield _by_guest(found)
