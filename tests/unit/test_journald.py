@@ -175,7 +175,7 @@ def test_a_journal_that_hangs_blocks_nothing(journal: Journal, logger: logging.L
     began = time.monotonic()
     for number in range(records):
         logger.info("%06d %s", number, "x" * 200)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60  # a send that waits would take minutes for so many
     entries, lines = journal.drain(), journal.lines()
     assert entries
     assert lines
