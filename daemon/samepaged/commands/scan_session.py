@@ -20,8 +20,9 @@ from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.privileges import seal
 from samepaged.report.scan_table import Progress
 from samepaged.scan.attribution import AttributionSchedule, attribution_reports
+from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks, paused_times
-from samepaged.scan.guest import CircuitBreaker, GuestScanner
+from samepaged.scan.guest import GuestScanner
 from samepaged.scan.host import analyse_host, scan_host
 
 if TYPE_CHECKING:

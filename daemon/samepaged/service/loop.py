@@ -19,8 +19,9 @@ from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.ksm import read_merging
 from samepaged.memory.hashing import Hashing, Interrupted, best_hasher
 from samepaged.scan.attribution import AttributionSchedule, attribution_reports, visible_attribution
+from samepaged.scan.circuit_breaker import CircuitBreaker
 from samepaged.scan.clocks import Clocks
-from samepaged.scan.guest import CircuitBreaker, GuestScanner
+from samepaged.scan.guest import GuestScanner
 from samepaged.scan.host import HostRound, analyse_host, latest_scans, scan_host
 from samepaged.scan.snapshot import (
     ConfigStatus,

@@ -19,7 +19,8 @@ from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.memory.hashing import Hashing, best_hasher
 from samepaged.privileges import seal
 from samepaged.scan.attribution import AttributionSchedule
-from samepaged.scan.guest import CircuitBreaker, GuestScanner
+from samepaged.scan.circuit_breaker import CircuitBreaker
+from samepaged.scan.guest import GuestScanner
 from samepaged.scan.host import scan_host
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from samepaged.errors import GuestError, Reason
-from samepaged.scan.guest import OPEN_SECONDS, CircuitBreaker
+from samepaged.scan.circuit_breaker import OPEN_SECONDS, CircuitBreaker
 from tests.support.results import guest_id
 
 GUEST, OTHER = guest_id("web"), guest_id("db")

@@ -1,0 +1,61 @@
+"""The circuit breaker: guests whose pauses fail or are too long are not suspended for a while."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from samepaged.errors import GuestError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from samepaged.guest_id import GuestId
+
+__all__ = ["CircuitBreaker"]
+
+MAX_FAILED_SCANS: Final = 3
+OPEN_SECONDS: Final = 3600.0
+# How much longer than the longest pause one may take before it counts as too long: hosts are busy at times.
+MAX_PAUSE_RATIO: Final = 1.5
+
+
+@dataclass
+class CircuitBreaker:
+    """One circuit breaker for each guest: after three scans running in which a pause failed or took too long, it is
+    left alone for an hour. Times are of the monotonic clock, in seconds.
+    """
+
+    _failures: dict[GuestId, int] = field(default_factory=dict)
+    _open_until: dict[GuestId, float] = field(default_factory=dict)
+
+    def check(self, guest_id: GuestId, name: str, now: float) -> None:
+        """Raise GuestError if the guest is to be left alone now."""
+        left = self._open_until.get(guest_id, now) - now
+        if left > 0:
+            raise GuestError(
+                Reason.LEFT_ALONE,
+                f"is left alone for {left / 60:.0f} more minutes: in its last {MAX_FAILED_SCANS} scans a pause failed "
+                "or took much longer than scan.max_pause",
+                "raise that, or set scan.mode to auto",
+                domain=name,
+            )
+        self._open_until.pop(guest_id, None)
+
+    def record(self, guest_id: GuestId, now: float, *, failed: bool, longest_pause: float, max_pause: float) -> bool:
+        """Record a scan: `failed` if suspending the guest failed. Returns whether the breaker is now open."""
+        if not failed and longest_pause <= MAX_PAUSE_RATIO * max_pause:
+            self._failures.pop(guest_id, None)
+            return False
+        self._failures[guest_id] = self._failures.get(guest_id, 0) + 1
+        if self._failures[guest_id] < MAX_FAILED_SCANS:
+            return False
+        del self._failures[guest_id]
+        self._open_until[guest_id] = now + OPEN_SECONDS
+        return True
+
+    def forget(self, running: AbstractSet[GuestId]) -> None:
+        """Forget the guests that are gone."""
+        for kept in (self._failures, self._open_until):
+            for guest_id in kept.keys() - running:
+                del kept[guest_id]
