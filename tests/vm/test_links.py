@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 import pytest
 
-from samepaged.hypervisor.domain_xml import parse
+from samepaged.hypervisor.guest import parse_domain_xml
 from tests.support.guests import Spec, running
 from tests.support.waiting import wait_for
 from tests.vm.conftest import URI
@@ -159,8 +159,8 @@ def refused(found: dict[str, Any]) -> str:
 
 
 def test_live_xml_tells_macvtap_modes(guests: dict[str, Any]) -> None:
-    assert parse(guests[BRIDGE_GUEST].XMLDesc()).macvtap == ("bridge", "private")
-    assert parse(guests[PASSTHROUGH_GUEST].XMLDesc()).macvtap == ("passthrough",)
+    assert parse_domain_xml(guests[BRIDGE_GUEST].XMLDesc()).macvtap == ("bridge", "private")
+    assert parse_domain_xml(guests[PASSTHROUGH_GUEST].XMLDesc()).macvtap == ("passthrough",)
 
 
 def test_default_scan_leaves_the_link_alone(guests: dict[str, Any], monitor: Monitor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
-from samepaged.hypervisor import domain_xml
+from samepaged.hypervisor.guest import parse_domain_xml
 from samepaged.memory.ram_location import RAM_FLAG, Vma, locate_ram
 from tests.fuzz.target import Target, seed_files
 
@@ -39,11 +39,11 @@ WORDS: Final = (
 
 def check(data: bytes) -> None:
     xml = data.decode("utf-8", "surrogateescape")
-    found = domain_xml.parse(xml)
+    found = parse_domain_xml(xml)
     assert all(0 < size <= LARGEST for size in found.blocks)
     assert 0 < found.memory <= LARGEST
     root = ET.fromstring(xml)  # noqa: S314 - it was taken, so it has no entities
-    assert domain_xml.parse(ET.tostring(root, encoding="unicode")) == found
+    assert parse_domain_xml(ET.tostring(root, encoding="unicode")) == found
     assert found.vfio or not found.device_writes
     assert len(set(found.macvtap)) == len(found.macvtap) <= len(domain_xml.MACVTAP_MODES)
     assert (found.encryption is not None) == (root.find("launchSecurity") is not None)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from samepaged.guard.journal import Entry, OpenEntry
 from samepaged.guest_id import GuestId
-from samepaged.hypervisor.domain_xml import DomainXml
-from samepaged.hypervisor.guest import Guest
+from samepaged.hypervisor.guest import DomainXml, Guest
 from samepaged.hypervisor.qemu_process import QemuProcess
 from samepaged.procfs import boot_id
 from tests.support.hypervisor import URI, UUID

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from samepaged.config import DEFAULT_GROUP, Config, GroupingConfig, MetadataOrigin
 from samepaged.errors import GuestError
-from samepaged.hypervisor.domain_xml import parse
+from samepaged.hypervisor.guest import parse_domain_xml
 
 NOVA_1_1 = "http://openstack.org/xmlns/libvirt/nova/1.1"
 NOVA_1_0 = "http://openstack.org/xmlns/libvirt/nova/1.0"
@@ -60,7 +60,11 @@ OWN = "<metadata><samepaged:scan xmlns:samepaged='urn:samepaged:domain:1' {}/></
 
 
 def claims(inside: str) -> dict[str, str]:
-    return dict(parse(f"<domain type='kvm' id='3'>{inside}<memory unit='KiB'>131072</memory></domain>").metadata_groups)
+    return dict(
+        parse_domain_xml(
+            f"<domain type='kvm' id='3'>{inside}<memory unit='KiB'>131072</memory></domain>"
+        ).metadata_groups
+    )
 
 
 @pytest.mark.parametrize("namespace", [NOVA_1_1, NOVA_1_0])
@@ -88,7 +92,7 @@ def test_samepageds_own_element_names_a_group(attributes: str) -> None:
 
 def test_opt_out_with_group_opts_out() -> None:
     inside = OWN.format("enabled='no' group='shop'")
-    assert parse(f"<domain>{inside}<memory>4096</memory></domain>").opt_out is not None
+    assert parse_domain_xml(f"<domain>{inside}<memory>4096</memory></domain>").opt_out is not None
 
 
 @pytest.mark.parametrize(
@@ -177,7 +181,7 @@ def test_any_metadata_gives_valid_label(children: list[ET.Element], name: str) -
     ET.SubElement(root, "memory").text = "4096"
     root.extend(children)
     try:
-        hardware = parse(ET.tostring(root, encoding="unicode"))
+        hardware = parse_domain_xml(ET.tostring(root, encoding="unicode"))
     except GuestError:
         assert name != "web-1"
         return

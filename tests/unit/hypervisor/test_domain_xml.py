@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from samepaged.errors import GuestError, Reason
-from samepaged.hypervisor.domain_xml import parse
+from samepaged.hypervisor.guest import parse_domain_xml
 
 MIB = 1 << 20
 
@@ -22,31 +22,31 @@ def memory_device(model: str, mib: int) -> str:
 
 
 def test_plain_memory_is_one_block() -> None:
-    assert parse(domain()).blocks == (128 * MIB,)
+    assert parse_domain_xml(domain()).blocks == (128 * MIB,)
 
 
 def test_each_numa_cell_is_a_block() -> None:
-    assert parse(domain(CELLS)).blocks == (64 * MIB, 64 * MIB)
+    assert parse_domain_xml(domain(CELLS)).blocks == (64 * MIB, 64 * MIB)
 
 
 def test_empty_cell_is_no_block() -> None:
     cells = "<cpu><numa><cell id='0' memory='128' unit='MiB'/><cell id='1' memory='0'/></numa></cpu>"
-    assert parse(domain(cells)).blocks == (128 * MIB,)
+    assert parse_domain_xml(domain(cells)).blocks == (128 * MIB,)
 
 
 @pytest.mark.parametrize("model", ["dimm", "virtio-mem"])
 def test_hot_plugged_dimm_follows_cells(model: str) -> None:
     xml = domain(CELLS, memory_device(model, 32), memory=f"<memory>{160 * 1024}</memory>")
-    assert parse(xml).blocks == (64 * MIB, 64 * MIB, 32 * MIB)
+    assert parse_domain_xml(xml).blocks == (64 * MIB, 64 * MIB, 32 * MIB)
 
 
 def test_empty_memory_device_is_no_block() -> None:
-    assert parse(domain(memory_device("virtio-mem", 0))).blocks == (128 * MIB,)
+    assert parse_domain_xml(domain(memory_device("virtio-mem", 0))).blocks == (128 * MIB,)
 
 
 def test_persistent_memory_is_no_block() -> None:
     xml = domain(memory_device("nvdimm", 32), memory=f"<memory>{160 * 1024}</memory>")
-    assert parse(xml).blocks == (128 * MIB,)
+    assert parse_domain_xml(xml).blocks == (128 * MIB,)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_persistent_memory_is_no_block() -> None:
     ],
 )
 def test_passed_through_devices_pin_and_write(device: str, vfio: bool) -> None:  # noqa: FBT001
-    parsed = parse(domain(f"<devices>{device}</devices>"))
+    parsed = parse_domain_xml(domain(f"<devices>{device}</devices>"))
     assert (parsed.vfio, parsed.device_writes) == (vfio, vfio)
 
 
@@ -83,7 +83,7 @@ def test_passed_through_devices_pin_and_write(device: str, vfio: bool) -> None: 
     ],
 )
 def test_disks_that_qemu_drives_pin_only(disk: str, kind: str) -> None:
-    parsed = parse(domain(f"<devices>{disk.format(kind)}</devices>"))
+    parsed = parse_domain_xml(domain(f"<devices>{disk.format(kind)}</devices>"))
     assert (parsed.vfio, parsed.device_writes) == (True, False)
 
 
@@ -93,8 +93,8 @@ def test_disks_that_qemu_drives_pin_only(disk: str, kind: str) -> None:
 def test_devices_of_the_qemu_command_line(value: str, found: bool) -> None:  # noqa: FBT001
     namespace = "http://libvirt.org/schemas/domain/qemu/1.0"
     line = f"<q:commandline xmlns:q='{namespace}'><q:arg value='-device'/><q:arg value='{value}'/></q:commandline>"
-    assert parse(domain(line)).device_writes is found
-    assert parse(domain(line.replace(namespace, "urn:another"))).device_writes is False
+    assert parse_domain_xml(domain(line)).device_writes is found
+    assert parse_domain_xml(domain(line.replace(namespace, "urn:another"))).device_writes is False
 
 
 def interface(kind: str, source: str) -> str:
@@ -121,12 +121,12 @@ def interface(kind: str, source: str) -> str:
     ],
 )
 def test_macvtap_modes(interfaces: tuple[str, ...], modes: tuple[str, ...]) -> None:
-    assert parse(domain(f"<devices>{''.join(interfaces)}</devices>")).macvtap == modes
+    assert parse_domain_xml(domain(f"<devices>{''.join(interfaces)}</devices>")).macvtap == modes
 
 
 @pytest.mark.parametrize("kind", ["sev", "sev-snp", "tdx"])
 def test_launch_security_is_told(kind: str) -> None:
-    assert parse(domain(f"<launchSecurity type='{kind}'/>")).encryption == kind
+    assert parse_domain_xml(domain(f"<launchSecurity type='{kind}'/>")).encryption == kind
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_launch_security_is_told(kind: str) -> None:
 )
 def test_invalid_xml_is_refused(xml: str, words: str) -> None:
     with pytest.raises(GuestError, match=words) as caught:
-        parse(xml)
+        parse_domain_xml(xml)
     assert caught.value.reason is Reason.LAYOUT
     assert "\n" not in str(caught.value)
 
@@ -155,14 +155,14 @@ def test_invalid_xml_is_refused(xml: str, words: str) -> None:
 @given(st.text())
 def test_any_text_parses_or_raises(text: str) -> None:
     with pytest.raises(GuestError):
-        parse(text)
+        parse_domain_xml(text)
 
 
 @given(st.text(alphabet="<>/'=0123456789 abcdeimnoruy", max_size=80))
 @example("<name>a</name>")
 def test_any_domain_content_parses_or_raises(text: str) -> None:
     try:
-        hardware = parse(f"<domain><memory>4096</memory>{text}</domain>")
+        hardware = parse_domain_xml(f"<domain><memory>4096</memory>{text}</domain>")
     except GuestError as error:
         assert error.reason is Reason.LAYOUT
         assert text != "<name>a</name>"
@@ -174,7 +174,7 @@ def test_any_domain_content_parses_or_raises(text: str) -> None:
 @pytest.mark.parametrize("enabled", ["no", "NO", " false ", "0", "", "maybe"])
 def test_opt_out_needs_explicit_yes(namespace: str, enabled: str) -> None:
     metadata = f"<metadata><x:scan xmlns:x='{namespace}' enabled='{enabled}'/></metadata>"
-    assert parse(domain(metadata)).opt_out is not None
+    assert parse_domain_xml(domain(metadata)).opt_out is not None
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_opt_out_needs_explicit_yes(namespace: str, enabled: str) -> None:
     ],
 )
 def test_other_metadata_is_no_opt_out(metadata: str) -> None:
-    assert parse(domain(metadata)).opt_out is None
+    assert parse_domain_xml(domain(metadata)).opt_out is None
 
 
 def dimm(address: str, model: str = "dimm", inside: str = "") -> str:
@@ -209,11 +209,13 @@ def dimm(address: str, model: str = "dimm", inside: str = "") -> str:
     ],
 )
 def test_dimm_address_may_be_unknown(device: str, start: int) -> None:
-    hardware = parse(domain(device, memory=f"<memory>{160 * 1024}</memory>"))
+    hardware = parse_domain_xml(domain(device, memory=f"<memory>{160 * 1024}</memory>"))
     assert hardware.dimms == ((start, 32 * MIB),)
 
 
 def test_machine_type_is_optional() -> None:
-    assert parse(domain("<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>")).machine == "pc-q35-7.2"
-    assert parse(domain("<os><type>hvm</type></os>")).machine is None
-    assert parse(domain()).machine is None
+    assert (
+        parse_domain_xml(domain("<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>")).machine == "pc-q35-7.2"
+    )
+    assert parse_domain_xml(domain("<os><type>hvm</type></os>")).machine is None
+    assert parse_domain_xml(domain()).machine is None

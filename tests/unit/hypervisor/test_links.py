@@ -6,8 +6,7 @@ import pytest
 
 from samepaged.errors import GuestError, Reason
 from samepaged.guest_id import GuestId
-from samepaged.hypervisor.domain_xml import DomainXml
-from samepaged.hypervisor.guest import Guest, check_links
+from samepaged.hypervisor.guest import DomainXml, Guest, check_links
 from samepaged.hypervisor.qemu_process import QemuProcess
 from tests.support.hypervisor import URI, UUID
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from samepaged.config import SourcesConfig
-from samepaged.hypervisor.domain_xml import DomainXml
-from samepaged.hypervisor.guest import Guest
+from samepaged.hypervisor.guest import DomainXml, Guest
 from samepaged.hypervisor.qemu_process import QemuProcess
 from samepaged.scan.attribution import AttributionSchedule
 from tests.support.results import guest_id
