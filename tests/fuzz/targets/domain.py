@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
-from samepaged.hypervisor.guest import parse_domain_xml
+from samepaged.hypervisor.guest import MACVTAP_MODES, parse_domain_xml
 from samepaged.memory.ram_location import RAM_FLAG, Vma, locate_ram
 from tests.fuzz.target import Target, seed_files
 
@@ -45,7 +45,7 @@ def check(data: bytes) -> None:
     root = ET.fromstring(xml)  # noqa: S314 - it was taken, so it has no entities
     assert parse_domain_xml(ET.tostring(root, encoding="unicode")) == found
     assert found.vfio or not found.device_writes
-    assert len(set(found.macvtap)) == len(found.macvtap) <= len(domain_xml.MACVTAP_MODES)
+    assert len(set(found.macvtap)) == len(found.macvtap) <= len(MACVTAP_MODES)
     assert (found.encryption is not None) == (root.find("launchSecurity") is not None)
     if found.opt_out is None:
         assert not any(_forbids(element) for element in root.findall("metadata/*"))
