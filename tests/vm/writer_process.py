@@ -130,8 +130,9 @@ class WriterProcess:
 @contextlib.contextmanager
 def writer_process(pages: int = 1024, kind: str = "private") -> Iterator[WriterProcess]:
     """A writer process whose pages are all touched, each with a content of its own; ended on leaving."""
-    command = [sys.executable, __file__, str(pages), kind]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "tests.vm.writer_process", str(pages), kind]
+    tree = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield WriterProcess(process)
         finally:
