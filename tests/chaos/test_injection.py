@@ -33,7 +33,7 @@ WAYS: Final = {
     "dump": "scan: {max_drift: 1, mode: snapshot, reader: dump, max_pause: 5s}",
 }
 # In a short run one of so many opens fails, and one of at most four maps.
-STEP: Final = 1 if FULL else 8
+STEP: Final = 1 if FULL else 5
 
 
 @pytest.fixture(scope="module")
