@@ -102,7 +102,8 @@ def test_a_guest_whose_qemu_is_killed_during_its_scan_fails_alone(
     assert [domain["name"] for domain in scan["domains"]] == [writer.name for writer in pair]
     (skipped,) = scan["skipped"]
     assert skipped["name"] == "samepaged-test-mortal"
-    assert skipped["reason_code"] in {"gone", "not_running", "read", "suspend"}
+    # `no_answer`: a busy libvirtd notices QEMU's death later than a call into it may take.
+    assert skipped["reason_code"] in {"gone", "not_running", "read", "suspend", "no_answer"}
 
 
 NAMES = ['quo"te', "semi;co'lon", "ünïcødé-名", "<script>", "back\\slash", "{brace=}"]
