@@ -73,7 +73,12 @@ def test_the_budget_outlives_the_daemon(samepaged: Samepaged, guest: Writer) -> 
         assert "skipped:" not in one.log
     with daemon(samepaged) as successor:
         successor.wait("not scanned until it fits the drift budget: .* fits in 6[01] min")
-        successor.wait_metric(0, "samepage_domain_paused_seconds_total", domain=NAME)
+        successor.wait_scans(3)
+        more = successor.metric("samepage_domain_paused_seconds_total", domain=NAME)
+        assert more is not None
+        # Its forecast may be shorter than the first daemon's on a busy host, and use the rest of the budget.
+        longest = successor.metric("samepage_domain_last_pause_seconds", domain=NAME) or last
+        assert counted + more - longest <= 0.9
     refused = samepaged.scan()
     reasons = {one["name"]: one["reason_code"] for one in refused["skipped"]}
     assert reasons.pop(NAME) == "drift_budget"
