@@ -1,0 +1,1 @@
+"""Counts and checks the idiom of documentation, docstrings, comments and messages."""
