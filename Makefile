@@ -26,7 +26,7 @@ export PATH := $(CURDIR)/.cache/testbed/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-build deps-guests deps-vm deps-experiments venv check check-units check-rules test test-unit test-system test-e2e test-vm test-package \
-	test-sources test-native fuzz fuzz-sources chaos demo study bench generate metrics-page dashboards install uninstall wheel deb clean
+	test-sources test-native fuzz fuzz-sources chaos demo pictures study bench generate metrics-page dashboards install uninstall wheel deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -122,6 +122,13 @@ chaos: deps $(STAMP) ## kill, stop, crowd and starve it, hundreds of times (as r
 
 demo: deps-guests $(STAMP) ## three real guests, measured for DEMO_SECONDS (60); leaves nothing behind (as root)
 	@$(BIN)/python -m demo
+
+RENDER := observability/grafana/render
+
+pictures: $(STAMP) ## the pictures of the documentation, from real guests with KSM off and on (as root; six minutes)
+	@tools/provision build guests test pictures
+	@cd $(RENDER) && npm install --no-audit --no-fund --loglevel=error
+	@$(BIN)/python -m demo.pictures
 
 study: deps-experiments $(STAMP) ## the paper's study on real guests, into docs/analysis/study.md; goes on where it stopped (as root; two hours)
 	$(BIN)/python -m experiments $(STUDY_ARGS)

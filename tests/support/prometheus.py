@@ -34,13 +34,13 @@ def free_port() -> int:
 
 
 class Prometheus:
-    """A running Prometheus that can be asked."""
+    """A running Prometheus at the address `url`."""
 
     def __init__(self, port: int) -> None:
-        self._base = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
 
     def _get(self, path: str) -> Any:
-        with urllib.request.urlopen(self._base + path, timeout=5) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=5) as answer:
             return json.load(answer)
 
     def query(self, expression: str) -> list[dict[str, Any]]:
