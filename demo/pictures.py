@@ -40,8 +40,7 @@ KSM_SETTINGS: Final = {"pages_to_scan": "2000", "run": "1"}
 # The panels draw half an hour at most; sharing changes when KSM starts and when a guest replaces its site.
 KSM_OFF_SECONDS: Final = 60.0
 KSM_ON_SECONDS: Final = 150.0
-PICTURES: Final = {"grafana-host": ("Now", "Memory and sharing", "KSM beside what is possible", "Guests")}
-SOURCES_ROW: Final = "Where sharing comes from"
+ROWS: Final = ("Now", "Memory and sharing", "KSM beside what is possible", "Where sharing comes from")
 TERMINAL: Final = """\
 <!doctype html><meta charset="utf-8"><title>terminal</title>
 <body style="margin:0;background:#1d1f21;color:#e8e8e8"><pre style="display:inline-block;margin:0;padding:18px 22px;
@@ -74,10 +73,10 @@ def terminal_page(command: list[str], shown: str, directory: Path) -> str:
     return page.as_uri()
 
 
-def draw_panels(picture: Path, rows: tuple[str, ...], server: str, instance: str) -> None:
-    """Grafana's panels of these rows of the host dashboard."""
+def draw_panels(picture: Path, server: str, instance: str) -> None:
+    """Write Grafana's panels of `ROWS` of the host dashboard as a picture."""
     command = ["node", "render.mjs", str(DASHBOARD), str(picture), "--prometheus", server, "--instance", instance]
-    subprocess.run([*command, "--minutes", "4", "--rows", ",".join(rows)], cwd=RENDER, check=True)
+    subprocess.run([*command, "--minutes", "4", "--rows", ",".join(ROWS)], cwd=RENDER, check=True)
 
 
 def draw(directory: Path, images: Path, stop: Stop) -> None:
@@ -118,9 +117,7 @@ def draw(directory: Path, images: Path, stop: Stop) -> None:
         wait_while_alive(process, KSM_ON_SECONDS, log, stop)
         take("page-small", f"http://{instance}/", 1200)
         take("page-phone", f"http://{instance}/", 400)
-        for name, rows in PICTURES.items():
-            draw_panels(images / f"{name}.png", rows, server.url, instance)
-        draw_panels(images / "grafana-sources.png", (SOURCES_ROW,), server.url, instance)
+        draw_panels(images / "grafana-host.png", server.url, instance)
 
 
 def main() -> int:
