@@ -30,6 +30,8 @@ QUERIES: Final = [
     for panel in BOARDS[board]["panels"]
     for target in panel.get("targets", ())
 ]
+README: Final = (Path(__file__).parents[2] / "README.md").read_text()
+README_QUERIES: Final = re.findall(r"^\| .*\? \| `(.*)` \|$", README, flags=re.MULTILINE)
 VARIABLES: Final = sorted(
     {
         variable["query"]
@@ -91,6 +93,15 @@ def scraped(libvirtd: Libvirtd, connection: Any, root: Path) -> Iterator[Scraped
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_every_panel_query_has_a_result(scraped: Scraped, query: str) -> None:
+    assert scraped.values(query)
+
+
+def test_readme_has_four_queries() -> None:
+    assert len(README_QUERIES) == 4
+
+
+@pytest.mark.parametrize("query", README_QUERIES)
+def test_every_readme_query_has_a_result(scraped: Scraped, query: str) -> None:
     assert scraped.values(query)
 
 
