@@ -6,6 +6,8 @@ import logging
 import re
 from typing import TYPE_CHECKING, Final
 
+from samepaged.log_line import details
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -30,9 +32,9 @@ def read_btf_file(directory: Path | None, build_id: str | None) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        log.warning("%s cannot be read (%s): the kernel's types stay unknown", path, error.strerror)
+        log.warning("cannot read BTF file, kernel types stay unknown%s", details(path=path, error=error.strerror))
         return b""
     if len(raw) > MAX_BTF_FILE_BYTES:
-        log.warning("%s has more than %d bytes, and is no file of types", path, MAX_BTF_FILE_BYTES)
+        log.warning("BTF file ignored, too large%s", details(path=path, max_bytes=MAX_BTF_FILE_BYTES))
         return b""
     return raw

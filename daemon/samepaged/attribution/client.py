@@ -142,7 +142,7 @@ class WorkerClient:
             else:
                 asked += 1
                 if asked > len(self._layouts):  # once for each of them that shows a kernel
-                    raise ProtocolError("it asked for types again and again")
+                    raise ProtocolError("it sent too many find_btf requests")
                 types = read_btf_file(self._config.btf_directory, message.fields["build_id"])
                 self._channel.send("btf", {"btf": np.frombuffer(types, dtype=np.uint8)}, deadline=deadline)
 
@@ -174,9 +174,9 @@ class WorkerClient:
         message = self._channel.receive({kind: self._forms[kind] for kind in (*kinds, "error")}, deadline)
         if message.kind == "error":
             raise WorkerRefused(
-                printable(message.fields["reason"] or "it gave no reason"), linux=message.fields["linux"] == 1
+                printable(message.fields["reason"] or "no reason given"), linux=message.fields["linux"] == 1
             )
         for name in PAGE_NUMBER_ARRAYS.get(message.kind, ()):
             if not are_page_numbers(message.arrays[name], self._pages):
-                raise ProtocolError(f"its {name} are no pages of the guest")
+                raise ProtocolError(f"invalid page numbers in {name}")
         return message

@@ -101,15 +101,15 @@ class GuestRam:
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at a guest-physical address, which may go over pages. Raises Unreadable."""
         if size < 0 or address < 0 or address + size >= 1 << 52:
-            raise Unreadable(f"{size} bytes at {address:#x}")
+            raise Unreadable(f"cannot read {size} bytes at {address:#x}")
         if not size:
             return b""
         first, last = address >> PAGE_SHIFT, (address + size - 1) >> PAGE_SHIFT
         if last - first > self.pages:
-            raise Unreadable(f"{size} bytes at {address:#x}")
+            raise Unreadable(f"cannot read {size} bytes at {address:#x}")
         frames = np.arange(first, last + 1, dtype=np.int64) << PAGE_SHIFT
         slots = self.ensure_copied(self.layout.page_of(frames))
         if np.any(slots < 0):
-            raise Unreadable(f"{size} bytes at {address:#x}")
+            raise Unreadable(f"cannot read {size} bytes at {address:#x}")
         start = address & (PAGE_SIZE - 1)
         return self.words[slots].tobytes()[start : start + size]

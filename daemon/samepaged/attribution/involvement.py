@@ -57,7 +57,9 @@ def shared_pages(digest: NDArray[np.uint64], shared_with_others: NDArray[np.bool
     order, ordered = order[first:], ordered[first:]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(ordered) else order
     if len(starts) != len(shared_with_others):
-        raise ValueError(f"{len(shared_with_others)} contents are told of, and the guest has {len(starts)}")
+        raise ValueError(
+            f"shared_with_others has {len(shared_with_others)} entries, and the guest has {len(starts)} contents"
+        )
     copies = np.diff(starts, append=len(ordered))
     shared = (copies > 1) | shared_with_others
     kept = np.repeat(shared, copies)

@@ -188,7 +188,7 @@ def page_owners_from_message(fields: Mapping[str, Any], arrays: Mapping[str, NDA
     processes = _split_names(arrays["processes"], MAX_PROCESSES, MAX_PROCESS_NAME_BYTES)
     pages, used_pages, used_by = len(arrays["kinds"]), arrays["used_pages"], arrays["used_by"]
     if len(used_pages) != len(used_by):
-        raise ProtocolError("its users are of other pages")
+        raise ProtocolError("used_pages and used_by differ in length")
     for name, array, least, most in (
         ("kinds", arrays["kinds"], 0, len(KINDS)),
         ("labels", arrays["labels"], -1, len(names)),
@@ -197,10 +197,10 @@ def page_owners_from_message(fields: Mapping[str, Any], arrays: Mapping[str, NDA
         ("users", used_by, 0, len(processes)),
     ):
         if len(array) and not (least <= array.min() and array.max() < most):
-            raise ProtocolError(f"its {name} are out of range")
+            raise ProtocolError(f"{name} out of range")
     again = used_pages[1:] == used_pages[:-1]
     if np.any(used_pages[1:] < used_pages[:-1]) or np.any(again & (used_by[1:] <= used_by[:-1])):
-        raise ProtocolError("its users are not in order")
+        raise ProtocolError("users not in ascending order")
     return PageOwners(
         kinds=arrays["kinds"],
         labels=arrays["labels"],
@@ -246,5 +246,5 @@ def _split_names(raw: NDArray[np.uint8], most: int, longest: int) -> tuple[str, 
         return ()
     ends = np.flatnonzero(raw == 0)
     if len(ends) > most or not len(ends) or ends[-1] != len(raw) - 1 or np.diff(ends, prepend=-1).max() > longest + 1:
-        raise ProtocolError("its names are too many or too long")
+        raise ProtocolError("too many names, or names that are too long")
     return tuple(name.decode("utf-8", "replace") for name in raw.tobytes()[:-1].split(b"\0"))

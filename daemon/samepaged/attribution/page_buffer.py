@@ -102,7 +102,7 @@ class PageBuffer:
         try:
             if self._locked and _libc.mlock(ctypes.addressof(anchor) + start, size):
                 self._locked = False  # scratch.py has said so already, or says it now for its own
-                log.debug("a copy of a guest's pages cannot be locked into memory")
+                log.debug("cannot lock the page buffer into memory")
         finally:
             del anchor
         if not self._locked:

@@ -36,7 +36,7 @@ class RamMap:
     def __post_init__(self) -> None:
         ordered = sorted(self.regions, key=lambda region: region.start)
         if any(one.start + one.size > next_.start for one, next_ in pairwise(ordered)):
-            raise ValueError("regions of a guest's RAM overlap")
+            raise ValueError("regions of the guest's RAM overlap")
 
     @property
     def pages(self) -> int:

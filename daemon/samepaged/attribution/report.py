@@ -115,7 +115,7 @@ def report_attribution(
     nothing that the guest calls its own is in the answers: no process, no path.
     """
     if len(digest) != len(ownership.kinds):
-        raise ValueError(f"{len(ownership.kinds)} pages have owners, and {len(digest)} have hashes")
+        raise ValueError(f"{len(ownership.kinds)} pages have owners, and {len(digest)} pages have hashes")
     shared = shared_pages(digest, shared_with_others)
     return AttributionReport(
         domain=domain,

@@ -138,15 +138,15 @@ class SandboxedProcess:
         except subprocess.TimeoutExpired:
             return ""
         if status >= 0:
-            return f"it ended with status {status}"
+            return f"exited with status {status}"
         if status == -signal.SIGSYS:
-            return "it was ended for a system call that it may not make"
+            return "killed by the seccomp filter: forbidden system call"
         if status in {-signal.SIGXCPU, -signal.SIGKILL}:
-            return "it was killed, for the time or the memory that it took"
+            return "killed: time or memory limit exceeded"
         name = str(-status)
         with contextlib.suppress(ValueError):
             name = signal.Signals(-status).name
-        return f"it was killed by {name}"
+        return f"killed by {name}"
 
 
 def confine(seconds: int, memory: int, *, must_filter: bool) -> None:
@@ -181,4 +181,4 @@ def _limit(name: int, limit: int) -> None:
     try:
         resource.setrlimit(name, (least, least))
     except (OSError, ValueError) as error:
-        raise privileges.PrivilegeError(f"a process that reads a guest's memory cannot be limited: {error}") from error
+        raise privileges.PrivilegeError(f"cannot set the resource limits of the attribution worker: {error}") from error

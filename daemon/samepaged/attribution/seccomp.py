@@ -55,7 +55,7 @@ def available() -> str | None:
     try:
         _library()
     except (OSError, AttributeError) as error:
-        return f"libseccomp is not to be had ({error})"
+        return f"libseccomp is not available ({error})"
     return None
 
 
@@ -67,11 +67,11 @@ def allow_only(calls: Iterable[str], masked: Mapping[str, tuple[int, int]], refu
     try:
         library = _library()
     except (OSError, AttributeError) as error:
-        raise PrivilegeError(f"libseccomp is not to be had ({error})", "install libseccomp2") from error
+        raise PrivilegeError(f"libseccomp is not available ({error})", "install libseccomp2") from error
     # Where seccomp(2) itself may not be called, there is only the other, which ends a process of one thread as well.
     rules = library.seccomp_init(KILL_PROCESS) or library.seccomp_init(KILL_THREAD)
     if not rules:
-        raise PrivilegeError("libseccomp has no memory for a filter", "free some")
+        raise PrivilegeError("libseccomp cannot allocate a filter", "free some memory")
     try:
         for name in calls:
             _add(library, rules, ALLOW, name)
@@ -82,7 +82,7 @@ def allow_only(calls: Iterable[str], masked: Mapping[str, tuple[int, int]], refu
         failed = library.seccomp_load(rules)
         if failed:
             raise PrivilegeError(
-                f"the filter of system calls was refused: {os.strerror(-failed)}", "see sources.seccomp"
+                f"the kernel refused the seccomp filter: {os.strerror(-failed)}", "see sources.seccomp"
             )
     finally:
         library.seccomp_release(rules)
@@ -95,4 +95,4 @@ def _add(library: ctypes.CDLL, rules: int, action: int, name: str, comparison: _
     compared = None if comparison is None else ctypes.byref(comparison)
     failed = library.seccomp_rule_add_array(rules, action, number, 0 if comparison is None else 1, compared)
     if failed:
-        raise PrivilegeError(f"libseccomp takes no rule for {name}: {os.strerror(-failed)}", "see sources.seccomp")
+        raise PrivilegeError(f"libseccomp refused the rule for {name}: {os.strerror(-failed)}", "see sources.seccomp")

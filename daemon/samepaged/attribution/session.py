@@ -35,7 +35,7 @@ __all__ = ["AttributionSession", "GuestKernelCache"]
 
 # The first line of VMCOREINFO, which is at the start of a page (kernel/vmcore_info.c).
 MARK: Final = b"OSRELEASE="
-NO_LINUX: Final = "no Linux was found in its memory"
+NO_LINUX: Final = "no Linux kernel found in guest memory"
 # Time that a suspended guest may wait to send the request for the selection, and again for the reply after the guest's
 # memory has been read.
 SELECTION_SECONDS: Final = 0.1
@@ -142,9 +142,9 @@ class AttributionSession:
             self.decline(self._reason(error))
         except ProtocolError as error:
             told = self._client.exit_description() if isinstance(error, GoneError) and self._client is not None else ""
-            self.decline(f"the process that read it was given up: {told or error}")
+            self.decline(f"attribution worker failed: {told or error}")
         except (OSError, MemoryError) as error:
-            self.decline(f"no process could be had that reads it: {error or 'memory ran out'}")
+            self.decline(f"cannot run the attribution worker: {error or 'out of memory'}")
 
     def _reason(self, error: WorkerRefused) -> str:
         if (
@@ -153,7 +153,7 @@ class AttributionSession:
             and self._client.page_buffer.max_pages < len(self._stale)
         ):
             limit = size(self._config.memory_limit)
-            return f"more of it would have to be copied than sources.memory_limit, which is {limit}"
+            return f"attribution must copy more guest memory than sources.memory_limit ({limit}); increase the limit"
         return str(error) if error.linux else f"{NO_LINUX}: {error}"
 
     def prepare(self, copies: PageProvider) -> None:
@@ -210,7 +210,10 @@ class AttributionSession:
         client.page_buffer.clear()
         if len(self._needed) > client.page_buffer.max_pages:
             needed, limit = size(len(self._needed) * PAGE_SIZE), size(self._config.memory_limit)
-            self.decline(f"{needed} of it would have to be copied, and more; sources.memory_limit is {limit}")
+            self.decline(
+                f"attribution must copy more than {needed} of guest memory, and sources.memory_limit is {limit}; "
+                "increase the limit"
+            )
             return
         client.page_buffer.preallocate(self.expected_copies(None))
 
@@ -316,10 +319,10 @@ class AttributionSession:
         if found is None:
             if self._captured:
                 self.cache.clear()  # it may have come to grief over what is known
-            return PageOwners.unknown(len(self._stale), self._note or "it was not read at one instant")
+            return PageOwners.unknown(len(self._stale), self._note or "guest memory was not read at one instant")
         return found
 
     def _missing_note(self, pages: int) -> str | None:
         if not pages:
             return None
-        return f"{pages} pages of its kernel's were not copied (sources.memory_limit, or swapped out)"
+        return f"{pages} kernel pages were not copied (sources.memory_limit, or swapped out)"

@@ -68,7 +68,7 @@ class Worker:
             except Unreadable as error:
                 self._fail(str(error), linux=order.kind != "inspect")
             except MemoryError:
-                self._fail("it needed more memory than it may have", linux=True)
+                self._fail("memory limit of the worker exceeded", linux=True)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is of this guest
                 self._fail(_describe(error), linux=True)
 
@@ -81,7 +81,7 @@ class Worker:
             case "attribute":
                 self._attribute(order)
             case _:
-                raise ProtocolError("it sent a reply without a request")
+                raise ProtocolError("reply without a request")
 
     def _inspect(self, order: Message) -> None:
         self._slots.fill(-1)
@@ -122,7 +122,7 @@ class Worker:
                 return ram, self._analysis.open(ram, self._notes, profile, self._find_btf)
             except Unreadable as error:
                 trouble = trouble or error
-        raise trouble or Unreadable("no layout of its memory")
+        raise trouble or Unreadable("no layout of the guest's memory")
 
     def _select(self, order: Message) -> None:
         _, opened = self._require_kernel()
@@ -148,7 +148,7 @@ class Worker:
 
     def _require_kernel(self) -> tuple[GuestRam, Any]:
         if self._kernel is None:
-            raise ProtocolError("it has not been told of the guest")
+            raise ProtocolError("request without a kernel; inspect the guest first")
         return self._kernel
 
     def _mark_absent(self, found: PageOwners, ram: GuestRam) -> PageOwners:
@@ -167,7 +167,7 @@ class Worker:
             self._channel.send("fetch", {"pages": pages.astype("<i8")})
             slots = self._channel.receive({"page_slots": requests(self._pages)["page_slots"]}).arrays["slots"]
             if len(slots) != len(pages):
-                raise ProtocolError("it answered something else")
+                raise ProtocolError("wrong number of slots in page_slots")
             self._slots[pages] = slots
 
     def _find_btf(self, build: str) -> bytes | None:

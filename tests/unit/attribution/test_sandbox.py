@@ -151,7 +151,7 @@ def test_cleared_page_buffer_has_room() -> None:
 @pytest.mark.parametrize(
     ("missing", "why"),
     [
-        ("seccomp.LIBRARY = 'libnothing.so'", "libseccomp is not to be had"),
+        ("seccomp.LIBRARY = 'libnothing.so'", "libseccomp is not available"),
         ("seccomp.allow_only = refuse", "refused by this kernel"),
     ],
 )

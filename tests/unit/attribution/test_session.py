@@ -139,12 +139,12 @@ def test_pause_does_not_wait_for_the_worker(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(module, "SELECTION_SECONDS", 0.1)
     known = GuestKernelCache(1, extra_pages=np.arange(PAGES, dtype=np.int64))
     found = attend(Guest(), known, SourcesConfig(memory_limit=2 << 20, time_limit=3600.0), how="deaf")
-    assert found.note == "the process that read it was given up: it took too long"
+    assert found.note == "attribution worker failed: it took too long"
 
 
 def test_btf_requests_are_bounded(tmp_path: Path) -> None:
     found = attend(Guest(), terms=TERMS.model_copy(update={"btf_directory": tmp_path}), how="asking")
-    assert found.note == "the process that read it was given up: it asked for types again and again"
+    assert found.note == "attribution worker failed: it sent too many find_btf requests"
 
 
 def test_worker_finds_no_files() -> None:
@@ -225,7 +225,7 @@ def test_memory_limit_is_named_as_reason() -> None:
     guest = Guest()
     guest.words[NOTE - 1, :2] = guest.words[NOTE, :2]  # begins as a note does, and is none
     assert attend(guest, terms=SourcesConfig(memory_limit=4096, time_limit=20.0)).note == (
-        "more of it would have to be copied than sources.memory_limit, which is 4 KiB"
+        "attribution must copy more guest memory than sources.memory_limit (4 KiB); increase the limit"
     )
 
 

@@ -67,7 +67,7 @@ def _put(
     name: tuple[str, str],
 ) -> None:
     if np.any(lengths > MAX_PART_BYTES) or int(lengths.sum()) > kernel.ram.pages * PAGE_SIZE:
-        raise Unreadable("more is kept than there can be")
+        raise Unreadable("boot allocations exceed the limit")
     parts = [
         np.arange(start & -PAGE_SIZE, start + length, PAGE_SIZE, dtype=np.uint64)
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)

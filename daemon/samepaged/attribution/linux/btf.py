@@ -57,13 +57,13 @@ class Btf:
 
     def __init__(self, raw: bytes) -> None:
         if not HEADER.size <= len(raw) <= MAX_BTF_BYTES:
-            raise Unreadable(f"BTF of {len(raw)} bytes")
+            raise Unreadable(f"invalid BTF size: {len(raw)} bytes")
         magic, version, _, header, types, types_size, strings, strings_size = HEADER.unpack_from(raw)
         if magic != MAGIC or version != 1:
-            raise Unreadable("no BTF")
+            raise Unreadable("not BTF, or of another version")
         end = header + max(types + types_size, strings + strings_size)
         if end > len(raw) or strings_size > MAX_STRING_BYTES:
-            raise Unreadable("BTF that goes beyond its end")
+            raise Unreadable("BTF sections exceed the data")
         self._strings = raw[header + strings : header + strings + strings_size]
         count = types_size // 4
         self._words = np.frombuffer(raw, dtype="<u4", count=count, offset=header + types) if count else _no_words()
@@ -123,7 +123,7 @@ class Btf:
         """The offset of a path in bits, and the type of what is there."""
         name, *members = path.split(".")
         if not members:
-            raise Unreadable(f"{path} is no member")
+            raise Unreadable(f"{path} is not a member")
         problem = Unreadable(f"no struct {name}")
         for kinds in (AGGREGATES, {TYPEDEF}):
             for number in self._named(name, kinds):
@@ -164,7 +164,7 @@ class Btf:
             return
         self._left -= count + 1
         if self._left < 0:
-            raise Unreadable("BTF with structs within structs without an end")
+            raise Unreadable("BTF structs nested without an end")
         # With this bit the offset has the width of a bit field above it.
         mask = 0xFF_FFFF if int(self._words[start + 1]) >> 31 else 0xFFFF_FFFF
         for name, type_, bits in self._words[start + 3 : start + 3 + 3 * count].reshape(-1, 3).tolist():
@@ -180,7 +180,7 @@ class Btf:
                 number = int(self._words[start + 3])
             else:
                 return number
-        raise Unreadable("BTF with types that stand for each other")
+        raise Unreadable("BTF types refer to each other in a cycle")
 
     def _size(self, number: int) -> int:
         times = 1
@@ -195,7 +195,7 @@ class Btf:
             if 0 <= size * times < MAX_TYPE_BYTES:
                 return size * times
             break
-        raise Unreadable("BTF with a type of no size")
+        raise Unreadable("BTF type without a valid size")
 
     def _type(self, number: int) -> tuple[int, int, int]:
         """The word that the type begins with, its kind, and how many members it has."""

@@ -83,7 +83,7 @@ def _list_heads(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.int64], 
     # Each has its own; and with all of these numbers at their most, there would be too many.
     pointers, offsets = np.unique(pointers[there]), np.unique(offsets[ok])
     if len(pointers) * len(offsets) * count > MAX_LISTS:
-        raise Unreadable("more lists than CPUs can have")
+        raise Unreadable("more per-CPU lists than the limit")
     base = (pointers[:, None] + offsets[None, :]).reshape(-1) + np.uint64(lists)
     numbers = np.arange(count, dtype=np.int64)
     heads = base[:, None] + numbers.astype(np.uint64) * np.uint64(LIST_HEAD_BYTES)

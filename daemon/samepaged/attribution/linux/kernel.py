@@ -55,7 +55,7 @@ class Kernel(VirtualMemory):
         memory = VirtualMemory(ram, mapped)
         stext = info.symbol("_stext")
         if memory.translate(np.array([stext], dtype=np.uint64))[0] != info.physical(stext):
-            raise Unreadable("the kernel's page tables do not map its own text where VMCOREINFO has it")
+            raise Unreadable("the kernel's page tables do not map its text at the address in VMCOREINFO")
         if profile is None or profile.fingerprint != info.fingerprint:
             touched = ram.touched.copy()
             try:

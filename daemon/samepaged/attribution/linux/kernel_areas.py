@@ -50,7 +50,7 @@ def label_image(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None
     start = min(symbols.get("_text", WRAP), kernel.profile.symbol("_stext"))
     end_of_text, end = kernel.profile.symbol("_etext"), kernel.profile.symbol("_end")
     if not IMAGE_START + WRAP <= start <= end_of_text <= end or end - start > IMAGE_SIZE:
-        raise Unreadable("the kernel's image")
+        raise Unreadable("invalid addresses of the kernel image")
     for kind, name, first, last in (
         ("kernel_text", "kernel text", start, end_of_text),
         ("kernel_data", "kernel data", end_of_text, end),
@@ -98,7 +98,7 @@ def label_per_cpu(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> No
     table = kernel.u64(profile.symbol("pcpu_unit_offsets"))
     offsets, ok = kernel.words(np.uint64(table) + np.arange(cpus, dtype=np.uint64) * np.uint64(POINTER_BYTES))
     if size >> PAGE_SHIFT > kernel.ram.pages:
-        raise Unreadable("the size of a CPU's memory")
+        raise Unreadable("invalid size of the per-CPU memory")
     within = np.arange(0, size, PAGE_SIZE, dtype=np.uint64)
     starts = np.uint64(base) + np.unique(offsets[ok])
     starts = starts[: max(kernel.ram.pages // max(len(within), 1), 1)]
@@ -152,7 +152,7 @@ def _small_mappings(kernel: Kernel, frames: StructPages) -> tuple[NDArray[np.int
     chosen = np.flatnonzero((in_vmalloc | in_modules) & in_ram)
     lengths = mapped.pages[chosen]
     if int(lengths.sum()) > kernel.ram.pages * 2:
-        raise Unreadable("more is mapped by vmalloc than there is memory")
+        raise Unreadable("vmalloc maps more than the guest's memory")
     within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     addresses = np.repeat(mapped.addresses[chosen], lengths) + (within << PAGE_SHIFT)
     physical = np.repeat(mapped.physical[chosen], lengths) + (within << PAGE_SHIFT)

@@ -68,15 +68,15 @@ class _Labelling:
         ledger.set_kind(np.flatnonzero(frames.reserved | ~frames.readable), "reserved", "reserved")
         typed = kernel.profile.has_types
         if not typed:
-            self.problems.append("the kernel does not tell its types (BTF): pages without names, and no processes")
+            self.problems.append("kernel without type information (BTF): pages without names, no processes")
         free = free_blocks(frames)
-        at_hand = attempt("free pages of the CPUs", lambda: per_cpu_free_pages(kernel, frames, free)) if typed else None
+        at_hand = attempt("per-CPU free pages", lambda: per_cpu_free_pages(kernel, frames, free)) if typed else None
         attempt("slabs", lambda: label_slabs(kernel, frames, ledger))
         ledger.set_kind(np.flatnonzero(frames.table), "page_table", "page tables")
-        attempt("the kernel's image", lambda: kernel_areas.label_image(kernel, frames, ledger))
+        attempt("kernel image", lambda: kernel_areas.label_image(kernel, frames, ledger))
         attempt("per-CPU memory", lambda: kernel_areas.label_per_cpu(kernel, frames, ledger))
         kernel_areas.label_mem_map(frames, ledger)
-        zeros = attempt("the zero page", lambda: kernel_areas.label_zero_pages(kernel, frames, ledger))
+        zeros = attempt("zero page", lambda: kernel_areas.label_zero_pages(kernel, frames, ledger))
         for pages in (free, at_hand):
             if pages is not None:
                 ledger.set_kind_of_unknown(pages, "free", "free")
@@ -84,10 +84,10 @@ class _Labelling:
         attempt("vmalloc", lambda: kernel_areas.label_vmalloc(kernel, frames, ledger))
         kernel_areas.label_page_tables(kernel, ledger)
         if typed:
-            attempt("records of ftrace", lambda: label_ftrace_records(kernel, ledger))
-            attempt("pools for devices", lambda: label_dma_pools(kernel, ledger))
+            attempt("ftrace records", lambda: label_ftrace_records(kernel, ledger))
+            attempt("DMA pools", lambda: label_dma_pools(kernel, ledger))
             attempt("block requests", lambda: label_block_requests(kernel, frames, ledger))
-            attempt("tables", lambda: kernel_buffers.label_tables(kernel, frames, ledger))
+            attempt("hash tables", lambda: kernel_buffers.label_tables(kernel, frames, ledger))
             attempt("BTF", lambda: kernel_buffers.label_btf(kernel, frames, ledger))
             attempt("processes", lambda: self.users(zeros if zeros is not None else np.empty(0, dtype=np.int64)))
         self.rest(per_cpu_known=at_hand is not None)
@@ -124,7 +124,7 @@ class _Labelling:
         files = np.unique(known.files[known.files != 0])
         sorted_ = classify_file_areas(known, files, read_open_files(self.kernel, files), self.ledger)
         if not label_users(self.kernel, self.frames, maps, (known, sorted_), zeros, self.ledger):
-            raise Unreadable("more is mapped than is looked at")
+            raise Unreadable("more mappings than the limit")
 
     def rest(self, *, per_cpu_known: bool) -> None:
         """What is left: by the page's struct alone. `per_cpu_known`: whether the CPUs' free pages are known."""

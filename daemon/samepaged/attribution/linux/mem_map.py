@@ -85,7 +85,7 @@ class MemMap:
     def columns(self, ram: GuestRam, wide: set[int], narrow: set[int]) -> Columns:
         """The members at these offsets, of 8 bytes (`wide`) and of 4, of all RAM pages' structs. Raises Unreadable."""
         if max(wide, default=0) > self.size - 8 or max(narrow, default=0) > self.size - 4:
-            raise Unreadable(f"members of a struct page behind its {self.size} bytes")
+            raise Unreadable(f"members beyond the {self.size} bytes of struct page")
         words = {offset: np.zeros(ram.pages, dtype=np.uint64) for offset in wide}
         halves = {offset: np.zeros(ram.pages, dtype=np.uint32) for offset in narrow}
         known = np.zeros(ram.pages, dtype=np.bool_)
@@ -107,7 +107,7 @@ def find_mem_map(kernel: Kernel) -> MemMap:
     """Where this kernel has its struct pages. Raises Unreadable."""
     size = kernel.profile.size("page")
     if not 0 < size <= MAX_STRUCT_BYTES or size % 8:
-        raise Unreadable(f"a struct page of {size} bytes")
+        raise Unreadable(f"invalid size of struct page: {size} bytes")
     base = _base(kernel)
     parts = []
     first = 0
@@ -115,13 +115,13 @@ def find_mem_map(kernel: Kernel) -> MemMap:
         count = region.size >> PAGE_SHIFT
         start = base + (region.start >> PAGE_SHIFT) * size
         if start % PAGE_SIZE or base < -SIGN:
-            raise Unreadable(f"struct pages at {start:#x}")
+            raise Unreadable(f"invalid address of struct pages: {start:#x}")
         addresses = start + np.arange(0, count * size, PAGE_SIZE, dtype=np.int64)
         held = kernel.translate(addresses.view(np.uint64))
         parts.append((first, count, kernel.ram.layout.page_of(held)))
         first += count
     if all(np.all(pages < 0) for _, _, pages in parts):
-        raise Unreadable("no struct pages where they should be")
+        raise Unreadable("struct pages not mapped")
     return MemMap(base, size, tuple(parts))
 
 
@@ -138,4 +138,4 @@ def _base(kernel: Kernel) -> int:
         value = kernel.u64(sections + number * each + offset) & ~SECTION_FLAGS
         if value & SIGN:
             return value - WRAP
-    raise Unreadable("no section of memory")
+    raise Unreadable("no memory section")

@@ -83,7 +83,7 @@ class Profile:
         moved = {name: address + by for name, address in self.symbols.items() if _in_image(address)}
         callers = tuple((start + by, end + by, name) for start, end, name in self.callers)
         if not all(_in_image(address) for address in (*moved.values(), *(end for _, end, _ in callers))):
-            raise Unreadable(f"a kernel with _stext at {stext:#x}")
+            raise Unreadable(f"invalid address of _stext: {stext:#x}")
         return replace(self, stext=stext, symbols=self.symbols | moved, callers=callers)
 
     def to_document(self) -> dict[str, object]:
@@ -105,10 +105,10 @@ class Profile:
         Unreadable.
         """
         if not isinstance(document, dict) or set(document) != DOCUMENT_KEYS:
-            raise Unreadable("no profile")
+            raise Unreadable("invalid profile")
         fingerprint, typed = document["fingerprint"], document["typed"]
         if not isinstance(fingerprint, str) or not FINGERPRINT.fullmatch(fingerprint) or not isinstance(typed, bool):
-            raise Unreadable("a profile of no kernel")
+            raise Unreadable("invalid profile: fingerprint or typed")
         return cls(
             fingerprint=fingerprint,
             stext=NOMINAL_STEXT,
@@ -151,7 +151,7 @@ def _first(known: Mapping[str, int], names: Iterable[str]) -> int:
     for name in names:
         if name in known:
             return known[name]
-    raise Unreadable(f"a kernel without {' or '.join(names)}")
+    raise Unreadable(f"kernel without {' or '.join(names)}")
 
 
 def _in_image(address: int) -> bool:
@@ -206,7 +206,7 @@ def _functions(table: Symbols, found: Mapping[str, Sequence[int]]) -> tuple[Call
 
 def _numbers(part: object, least: int, below: int) -> dict[str, int]:
     if not isinstance(part, dict) or len(part) > MAX_NAMES:
-        raise Unreadable("a profile with no numbers")
+        raise Unreadable("invalid profile: numbers")
     for name, value in part.items():
         if (
             not isinstance(name, str)
@@ -214,21 +214,21 @@ def _numbers(part: object, least: int, below: int) -> dict[str, int]:
             or type(value) is not int
             or not least <= value < below
         ):
-            raise Unreadable("a profile with a number that cannot be")
+            raise Unreadable("invalid profile: number out of range")
     return part
 
 
 def _callers(part: object) -> tuple[Caller, ...]:
     if not isinstance(part, list) or len(part) > MAX_NAMES:
-        raise Unreadable("a profile without callers")
+        raise Unreadable("invalid profile: callers")
     found: list[Caller] = []
     least = 0
     for caller in part:
         if not isinstance(caller, list) or [type(value) for value in caller] != [int, int, str]:
-            raise Unreadable("a profile with a caller that cannot be")
+            raise Unreadable("invalid profile: caller")
         start, end, name = caller
         if not least <= start < end or not (_in_image(start) and _in_image(end)) or len(name) > MAX_NAME_CHARS:
-            raise Unreadable("a profile with a caller that cannot be")
+            raise Unreadable("invalid profile: caller")
         least = end
         found.append((start, end, name))
     return tuple(found)

@@ -117,7 +117,7 @@ class VirtualMemory:
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at a virtual address. Raises Unreadable."""
         if not 0 <= size <= MAX_READ_BYTES or not 0 <= address <= (1 << 64) - max(size, 1):
-            raise Unreadable(f"{size} bytes at {address:#x}")
+            raise Unreadable(f"cannot read {size} bytes at {address:#x}")
         if not size:
             return b""
         start = address & (PAGE_SIZE - 1)
@@ -125,7 +125,7 @@ class VirtualMemory:
         pages = np.uint64(address - start) + np.arange(count, dtype=np.uint64) * np.uint64(PAGE_SIZE)
         slots = self.ram.ensure_copied(self.ram.layout.page_of(self.translate(pages)))
         if np.any(slots < 0):
-            raise Unreadable(f"{size} bytes at {address:#x}")
+            raise Unreadable(f"cannot read {size} bytes at {address:#x}")
         return self.ram.words[slots].reshape(count * PAGE_WORDS).tobytes()[start : start + size]
 
     def u64(self, address: int) -> int:

@@ -60,7 +60,7 @@ class VmCoreInfo:
         """The guest-physical address of one in the kernel's image. Raises Unreadable outside that."""
         found = address - IMAGE + self.numbers.get("phys_base", 0)
         if not IMAGE <= address < IMAGE + IMAGE_SIZE or found < 0:
-            raise Unreadable(f"{address:#x} is not in the kernel's image")
+            raise Unreadable(f"{address:#x} is not in the kernel image")
         return found
 
     @property
@@ -115,7 +115,7 @@ def parse(raw: bytes, page: int = -1) -> VmCoreInfo:
     for symbol in ("_stext", "swapper_pg_dir", "init_uts_ns"):
         info.physical(info.symbol(symbol))
     if "phys_base" not in info.numbers:
-        raise Unreadable("VMCOREINFO without phys_base: not of a kernel for x86-64, or older than 4.10")
+        raise Unreadable("VMCOREINFO without phys_base: kernel not for x86-64, or older than 4.10")
     return info
 
 

@@ -67,7 +67,7 @@ class PackedNames:
             codes[heads[codes[heads] >= TWO_BYTES] + 1] = NOTHING
             codes[heads] = END
             if int(lengths[codes].sum()) > MAX_UNPACKED_CHARS:
-                raise Unreadable("names of symbols without an end")
+                raise Unreadable("unpacked symbol names exceed the limit")
             yield b"".join(map(texts.__getitem__, codes.tolist())).split(b"\0")[1:]
             first = last
 
@@ -75,7 +75,7 @@ class PackedNames:
 def name_starts(raw: bytes, count: int) -> NDArray[np.int64]:
     """Where each of `count` names begins, and where the last one ends. Raises Unreadable where they do not fit."""
     if not 0 < count <= MAX_SYMBOLS:
-        raise Unreadable(f"{count} symbols")
+        raise Unreadable(f"invalid number of symbols: {count}")
     starts = array("q", bytes(8 * (count + 1)))
     at = 0
     try:
@@ -86,12 +86,12 @@ def name_starts(raw: bytes, count: int) -> NDArray[np.int64]:
                 at += 1
                 length = length & (TWO_BYTES - 1) | raw[at] << 7
                 if length > MAX_NAME_CHARS:
-                    raise Unreadable("the name of a symbol is too long")
+                    raise Unreadable("symbol name too long")
             at += 1 + length
     except IndexError:
-        raise Unreadable("the names of symbols end early") from None
+        raise Unreadable("truncated symbol names") from None
     if at > len(raw):
-        raise Unreadable("the names of symbols end early")
+        raise Unreadable("truncated symbol names")
     starts[count] = at
     return np.frombuffer(starts, dtype=np.int64)
 
@@ -102,6 +102,6 @@ def tokens(table: bytes, index: NDArray[np.uint16]) -> tuple[bytes, ...]:
     for start in index.tolist():
         end = table.find(b"\0", start, start + MAX_NAME_CHARS)
         if end < 0:
-            raise Unreadable("a token of the symbols' names has no end")
+            raise Unreadable("unterminated token of the symbol names")
         found.append(table[start:end])
     return tuple(found)

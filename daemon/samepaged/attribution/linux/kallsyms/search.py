@@ -53,7 +53,7 @@ def find_tables(memory: Memory, page_tables: PageTableLeaves, stext: int) -> dic
         tried += 1
         if tried == MAX_CANDIDATES:
             break
-    raise Unreadable("no symbol table in the kernel's image")
+    raise Unreadable("no symbol table in the kernel image")
 
 
 def _stretches(mapped: PageTableLeaves, stext: int) -> Iterator[tuple[int, int]]:
@@ -147,7 +147,7 @@ def _markers(memory: Memory, end: int) -> tuple[list[int], int]:
         found.append(value)
         if not value:
             return found[::-1], at
-    raise Unreadable("no markers of names")
+    raise Unreadable("no markers of symbol names")
 
 
 def _count(memory: Memory, end: int, markers: list[int]) -> tuple[int, int]:
@@ -165,4 +165,4 @@ def _count(memory: Memory, end: int, markers: list[int]) -> tuple[int, int]:
             continue
         if starts[:-1:MARKER_STEP].tolist() == markers and end - number - 8 - int(starts[-1]) < 8:  # noqa: PLR2004 - filling
             return number - 8, count
-    raise Unreadable("no names of symbols")
+    raise Unreadable("no symbol names")

@@ -61,7 +61,7 @@ def read_symbols(memory: Memory, info: VmCoreInfo, page_tables: PageTableLeaves)
         where = find_tables(memory, page_tables, info.symbol("_stext"))
     count = int.from_bytes(memory.read(where["kallsyms_num_syms"], 4), "little")
     if not 0 < count <= MAX_SYMBOLS:
-        raise Unreadable(f"{count} symbols")
+        raise Unreadable(f"invalid number of symbols: {count}")
     index = np.frombuffer(memory.read(where["kallsyms_token_index"], 2 * TOKENS), dtype="<u2")
     table = memory.read(where["kallsyms_token_table"], _room(where, "kallsyms_token_table", MAX_TOKEN_TABLE_BYTES))
     raw = _names(memory, where, count)
@@ -73,7 +73,7 @@ def read_symbols(memory: Memory, info: VmCoreInfo, page_tables: PageTableLeaves)
     for addresses in _encodings(memory, where, count):
         if all(int(addresses[number]) == known[name] for name, number in places.items()):
             return Symbols(addresses, names)
-    raise Unreadable("the addresses of symbols are not those of VMCOREINFO")
+    raise Unreadable("symbol addresses differ from VMCOREINFO")
 
 
 def _room(where: Mapping[str, int], name: str, most: int) -> int:
@@ -93,7 +93,7 @@ def _names(memory: Memory, where: Mapping[str, int], count: int) -> bytes:
         except Unreadable:
             continue
         return raw
-    raise Unreadable("the names of symbols end early")
+    raise Unreadable("truncated symbol names")
 
 
 def _encodings(memory: Memory, where: Mapping[str, int], count: int) -> Iterator[NDArray[np.uint64]]:
