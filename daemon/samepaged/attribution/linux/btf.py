@@ -86,7 +86,7 @@ class Btf:
         return bits // 8
 
     def size(self, path: str) -> int:
-        """Return the size in bytes of a struct, union, enum or typedef ("page"), or of a member ("zone.name")."""
+        """Return the size in bytes of a struct, union, enum or typedef ("page") or member ("per_cpu_pages.lists")."""
         if "." in path:
             return self._size(self._member(path)[1])
         for kinds in (AGGREGATES, {TYPEDEF, ENUM, ENUM64, INT, FLOAT}):

@@ -61,8 +61,9 @@ class _ParentWalk:
     def walk(
         self, mounts: NDArray[np.uint64], dentries: NDArray[np.uint64]
     ) -> tuple[list[int], list[int], list[str | None]]:
-        """Collect every entry on the paths, once. Return the indices of the requested entries; the index of each entry's
-        parent (-1: the entry is a root; -2: unreadable); and the name that each adds to a path, None if unreadable.
+        """Collect every entry on the paths, once. Return the indices of the requested entries; the index of each
+        entry's parent (-1: the entry is a root; -2: unreadable); and the name that each adds to a path, None if
+        unreadable.
         """
         known: dict[tuple[int, int], int] = {}
         asked = [known.setdefault(pair, len(known)) for pair in zip(mounts.tolist(), dentries.tolist(), strict=True)]
