@@ -1,4 +1,4 @@
-"""Types of kernels that the operator has laid down; which one is asked for is the guest's word."""
+"""BTF files of the operator; the build ID comes from the guest and is untrusted."""
 
 from __future__ import annotations
 

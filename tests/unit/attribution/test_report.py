@@ -1,4 +1,4 @@
-"""Whose the sharing is: worked examples, and the definition counted page by page."""
+"""Attribution of sharing: worked examples, and a page-by-page count by the definition."""
 
 from __future__ import annotations
 
