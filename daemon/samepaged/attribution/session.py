@@ -307,7 +307,7 @@ class AttributionSession:
                 self._close()
 
     def finish(self) -> PageOwners:
-        """The page owners at the instant of the digest, or the reason why they are unknown."""
+        """Return the page owners at the instant of the digest, or unknown owners with the reason."""
         found: PageOwners | None = None
         with self._attribution_errors():
             if self._client is not None and self._captured:

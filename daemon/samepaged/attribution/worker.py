@@ -49,9 +49,7 @@ class Worker:
         self._slots = np.full(pages, -1, dtype=np.int32)
         self._inspecting = False
         self._expected_pages = np.zeros(pages, dtype=np.bool_)  # struct pages, and the selection
-        self._unbacked_struct_pages = np.zeros(
-            pages, dtype=np.bool_
-        )  # struct pages of pages that the host does not back
+        self._unbacked_struct_pages = np.zeros(pages, dtype=np.bool_)  # those of pages that the host does not back
         self._backed = np.ones(pages, dtype=np.bool_)
         self._notes: list[int] = []
         self._names = False
