@@ -1,4 +1,4 @@
-"""Guests of many kernels and machines, and whole Debian systems, whose pages' owners are known from inside."""
+"""Guests of many kernels and machines, and whole Debian systems, that report the owners of their own pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["connection", "every_guest_runs_on", "libvirtd", "root", "samepaged"]
 
 @pytest.fixture
 def samepaged(libvirtd: Libvirtd, tmp_path: Path) -> Samepaged:
-    """All of a guest is of one instant, however large it is."""
+    """Configure snapshots, so that all of a guest is read at one instant, for any size."""
     samepaged = Samepaged(libvirtd.uri, tmp_path)
     samepaged.configure("scan: {mode: snapshot, max_pause: 30s, max_drift: 1}")
     return samepaged

@@ -1,4 +1,4 @@
-"""Every page's owner in whole Debian systems: a web server, a database, Python, and a desktop program."""
+"""Owners of all pages in whole Debian systems: a web server, a database, Python, and a desktop program."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from tests.support.command import Samepaged
 
 MEMORY = 1024
-# A system that is emulated, and the first time its image is made.
+# The guest is emulated, and the first run builds its image.
 pytestmark = pytest.mark.timeout(1200)
-# Who is asked for the truth, and who answers.
+# Guest processes that report the true page owners; they change during the report.
 TELLERS = ("qemu-ga", "guest_owners")
 
 

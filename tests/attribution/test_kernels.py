@@ -1,4 +1,4 @@
-"""Every page's owner, of guests of each kernel and each kind of machine, against the guests' own word."""
+"""Owners of all pages, in guests of each kernel and machine type, compared with the guests' own reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.support.command import Samepaged
 
 FIVE_LEVELS = "<feature policy='require' name='la57'/>"
-# Of each: kernel, memory in MiB, and what else differs. QEMU splits a guest's memory at 2 GiB (q35) or 3 GiB (pc).
+# Kernel, memory in MiB, and further differences. QEMU splits a guest's memory at 2 GiB (q35) or 3 GiB (pc).
 MACHINES = {
     "5.10": Spec("owners-5-10", 256),
     "6.1": Spec("owners-6-1", 256),
@@ -47,7 +47,7 @@ def test_page_owners_match_the_idle_guest(
     print(which, found)
     assert found.wrong == 0, str(found)
     assert found.rows > 8000
-    # The guest's kernel may make huge pages of small ones at any time.
+    # The guest's kernel may merge small pages into huge pages at any time.
     assert found.explained < found.rows / 10, str(found)
 
 

@@ -1,1 +1,1 @@
-"""Whose the pages are: what a Linux guest's own kernel says of each page of its memory, read from the host."""
+"""Page attribution: the owners of a guest's pages, from the data structures of its Linux kernel, read on the host."""

@@ -47,8 +47,8 @@ PREALLOCATED_PAGES: Final = 1024
 MIN_RECEIVE_SECONDS: Final = 5.0
 
 
-class WorkerRefused(Exception):  # noqa: N818 - no error of ours: the guest's memory does not make sense
-    """The worker replied with an error. `linux` is true if it had found a kernel."""
+class WorkerRefused(Exception):  # noqa: N818 - an invalid guest, not an error of samepaged
+    """Error reply of the worker. `linux` is true if the worker had found a kernel."""
 
     def __init__(self, reason: str, *, linux: bool) -> None:
         super().__init__(reason)
@@ -58,7 +58,7 @@ class WorkerRefused(Exception):  # noqa: N818 - no error of ours: the guest's me
 @dataclass(frozen=True, slots=True)
 class GuestInspection:
     """Result of inspecting the running guest: its profile (uint8, opaque), and page numbers (int64, ascending) of the
-    struct pages, of the slabs and page tables that these select, and of further pages that the analysis read.
+    struct pages, of the slabs and page tables that these select, and of further pages that the analysis reads.
     """
 
     profile: NDArray[np.uint8]
@@ -96,7 +96,7 @@ class WorkerClient:
         self._request_deadline = 0.0
 
     def exit_description(self) -> str:
-        """How the worker exited, if that is unusual; else an empty string."""
+        """Return a description of an unusual exit of the worker, else an empty string."""
         return self._process.exit_description(EXIT_SECONDS)
 
     def kill(self) -> None:
@@ -104,7 +104,7 @@ class WorkerClient:
         self._process.kill()
 
     def close(self) -> None:
-        """Wait for the worker's end, and free the page buffer."""
+        """Wait until the worker exits, and free the page buffer."""
         self._process.close()
         self.page_buffer.close()
 
@@ -118,7 +118,7 @@ class WorkerClient:
         full: bool,
     ) -> GuestInspection:
         """Inspect the running guest. `blocks` (bool) are the blocks of pages that the host backs; struct pages of other
-        blocks are not needed. `full` runs the whole analysis, to learn which pages it reads. Raises WorkerRefused.
+        blocks are not needed. `full` runs the whole analysis, to find the pages that it reads. Raises WorkerRefused.
         """
         deadline = self._deadline()
         self.page_buffer.clear()
@@ -141,8 +141,8 @@ class WorkerClient:
                 self._channel.send("page_slots", {"slots": self.page_buffer.add(provider, pages)}, deadline=deadline)
             else:
                 asked += 1
-                if asked > len(self._layouts):  # once for each of them that shows a kernel
-                    raise ProtocolError("it asked for types again and again")
+                if asked > len(self._layouts):  # at most once for each layout with a kernel
+                    raise ProtocolError("it sent too many find_btf requests")
                 types = read_btf_file(self._config.btf_directory, message.fields["build_id"])
                 self._channel.send("btf", {"btf": np.frombuffer(types, dtype=np.uint8)}, deadline=deadline)
 
@@ -151,19 +151,19 @@ class WorkerClient:
         self._channel.send("select", {"pages": pages, "slots": self.page_buffer.slots[pages]}, deadline=deadline)
 
     def receive_selection(self, deadline: float) -> NDArray[np.int64]:
-        """The selected pages. Raises WorkerRefused."""
+        """Return the selected pages. Raises WorkerRefused."""
         pages: NDArray[np.int64] = self._receive(("selection",), deadline).arrays["pages"]
         return pages
 
     def request_attribution(self, pages: NDArray[np.int64]) -> None:
-        """Request the attribution, with these pages copied, too; `receive_attribution` has the reply."""
+        """Request the attribution, with these further copied pages; `receive_attribution` has the reply."""
         self._request_deadline = self._deadline()
         self._channel.send(
             "attribute", {"pages": pages, "slots": self.page_buffer.slots[pages]}, deadline=self._request_deadline
         )
 
     def receive_attribution(self) -> tuple[PageOwners, NDArray[np.int64]]:
-        """The page owners, and the pages read besides struct pages and the selection. Raises WorkerRefused."""
+        """Return the page owners, and the pages read besides struct pages and the selection. Raises WorkerRefused."""
         message = self._receive(("attribution",), max(self._request_deadline, time.monotonic() + MIN_RECEIVE_SECONDS))
         return page_owners_from_message(message.fields, message.arrays), message.arrays["extra_pages"]
 
@@ -174,9 +174,9 @@ class WorkerClient:
         message = self._channel.receive({kind: self._forms[kind] for kind in (*kinds, "error")}, deadline)
         if message.kind == "error":
             raise WorkerRefused(
-                printable(message.fields["reason"] or "it gave no reason"), linux=message.fields["linux"] == 1
+                printable(message.fields["reason"] or "no reason given"), linux=message.fields["linux"] == 1
             )
         for name in PAGE_NUMBER_ARRAYS.get(message.kind, ()):
             if not are_page_numbers(message.arrays[name], self._pages):
-                raise ProtocolError(f"its {name} are no pages of the guest")
+                raise ProtocolError(f"invalid page numbers in {name}")
         return message

@@ -16,9 +16,9 @@ SCHEMA: Final = 1
 
 
 def attribution_document(report: AttributionReport) -> dict[str, Any]:
-    """`report` as an object for `json.dumps`: counts in pages of 4096 bytes, ratios from 0 to 1. `sharing_pages` of an
-    owner is the sharing that it is involved in, which does not add up over owners; `split_pages` does. `combined_kinds`
-    has some kinds as one ("heap+anonymous"). `processes` and `files` are null where names are kept back.
+    """Return `report` as an object for `json.dumps`: counts in pages of 4096 bytes, ratios from 0 to 1. `sharing_pages`
+    of an owner is the sharing that involves it; do not sum it over owners. `split_pages` adds up. `together` combines
+    some kinds ("heap+anonymous"). `processes` and `files` are null if the report has kinds only.
     """
     return {
         "schema": SCHEMA,

@@ -1,4 +1,4 @@
-"""Owners of pages as lines, in the format of section 5.1 of Barker et al. (USENIX ATC 2012):
+"""Page owners as lines in the format of section 5.1 of Barker et al. (USENIX ATC 2012):
 
 [libc-2.12.so 000b6000 r-xp]: sshd apache2
 [heap]: mysqld
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["count_lines", "page_line"]
 
 MODES: Final = 16
-# A content may have millions of copies; what the first of them are tells what they are.
+# A content may have millions of copies; a sample of them is enough.
 MAX_SAMPLED_PAGES: Final = 4096
 MAX_LISTED_OFFSETS: Final = 4
-# A page may have as many users as there are processes; so many of them are named.
+# Any number of processes may use a page; a line names at most this many.
 MAX_NAMED_USERS: Final = 32
 
 
 def page_line(ownership: PageOwners, page: int, *, names: bool = True, offset: bool = True) -> str:
-    """The line of one page. Without `names` it is the page's kind alone; `offset`: with the place in the file."""
+    """Return the line of one page: only its kind without `names`, with the offset in the file if `offset`."""
     kind = KINDS[int(ownership.kinds[page])]
     if not names:
         return f"[{kind}]"
@@ -42,7 +42,7 @@ def page_line(ownership: PageOwners, page: int, *, names: bool = True, offset: b
         mask = int(ownership.modes[page])
         if modes := [permissions(mode) for mode in range(MODES) if mask >> mode & 1]:
             text += " " + ",".join(modes)
-    # Of the array's own type, as numpy would otherwise copy all of it.
+    # With the array's own dtype, as numpy would otherwise copy all of it.
     around = np.array([page, page + 1], dtype=ownership.used_pages.dtype)
     first, last = np.searchsorted(ownership.used_pages, around).tolist()
     named = min(last, first + MAX_NAMED_USERS)
@@ -52,9 +52,9 @@ def page_line(ownership: PageOwners, page: int, *, names: bool = True, offset: b
 
 
 def count_lines(ownership: PageOwners, pages: NDArray[np.int64], *, names: bool) -> dict[str, int]:
-    """The different lines of these pages (int64, at least one), the most frequent first, and how many have each. Lines
-    that differ by their place in a file alone are one, without it, where there are more than a few. Of more than
-    MOST_LOOKED_AT pages, as many are looked at, spread over all of them.
+    """Return the distinct lines of these pages (int64, at least one), the most frequent first, with their counts.
+    More than MAX_LISTED_OFFSETS lines that differ only by the offset in the file are merged into one without it. If
+    there are more than MAX_SAMPLED_PAGES pages, that many are sampled, spread over all of them.
     """
     if len(pages) > MAX_SAMPLED_PAGES:
         pages = pages[np.linspace(0, len(pages) - 1, MAX_SAMPLED_PAGES).astype(np.int64)]

@@ -1,4 +1,4 @@
-"""The guest's memory as it is read here: those of its pages that were copied, by guest-physical address."""
+"""The copied pages of a guest's memory, by guest-physical address."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["PAGE_WORDS", "GuestRam", "Unreadable"]
 PAGE_WORDS: Final = PAGE_SIZE // 8
 
 
-class Unreadable(Exception):  # noqa: N818 - it is no error of ours: the guest's memory says something impossible
-    """The guest's memory does not hold what was looked for where it was looked for."""
+class Unreadable(Exception):  # noqa: N818 - an invalid guest, not an error of samepaged
+    """The guest's memory does not contain a valid data structure at the expected address."""
 
 
 class GuestRam:
-    """A guest's RAM pages, some or all of them. Every address comes from the guest, so each is checked.
+    """Some or all RAM pages of a guest. Every address comes from the guest, so each is checked.
 
     `words` is uint64 of shape (slots, 512), read-only; `slots` (int32 or int64 of shape (pages,)) has the slot of each
-    RAM page, -1 where it is not held; None where every page is, in its own slot. Where `fetch` is given, it is asked
-    for RAM pages (int64, ascending, each once) that are not held, and may put them into `words` and `slots`.
-    `touched` (bool, (pages,)) tells which pages were needed; `missing` those of them that were not to be had.
+    RAM page, -1 if it is not copied; None if every page is copied, in its own slot. `fetch`, if given, is called with
+    RAM pages (int64, ascending, each once) that are not copied, and may add them to `words` and `slots`. `touched`
+    (bool, (pages,)) marks the pages that were needed; `missing` marks those of them that were not available.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class GuestRam:
 
     @property
     def pages(self) -> int:
-        """All pages of the guest's memory, held or not."""
+        """All pages of the guest's memory, copied or not."""
         return self.layout.pages
 
     def ensure_copied(self, pages: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The slots of RAM pages (any order, -1 or beyond the end for none): int64 of their shape, -1 for what is not
-        to be had.
+        """Return the slots of RAM pages (any order; invalid numbers are allowed): int64 of their shape, -1 for pages
+        that are invalid or not available.
         """
         inside = (pages >= 0) & (pages < self.layout.pages)
         safe = np.where(inside, pages, 0)
@@ -70,9 +70,9 @@ class GuestRam:
         return np.where(inside, slots, -1)
 
     def gather(self, addresses: NDArray[np.int64], size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-        """`size` bytes (a multiple of 8) at each guest-physical address: uint64 of shape (n, size // 8), and which of
-        them could be read (bool, (n,)); the others are zeros. An address must be a multiple of 8, and what is at it may
-        not go past its page.
+        """Read `size` bytes (a multiple of 8) at each guest-physical address: uint64 of shape (n, size // 8), and a
+        mask of the readable ones (bool, (n,)); the others are zeros. An address is readable only if it is a multiple of
+        8 and the bytes lie in one page.
         """
         within = addresses & (PAGE_SIZE - 1)
         ok = (addresses >= 0) & (within % 8 == 0) & (within + size <= PAGE_SIZE)
@@ -86,8 +86,8 @@ class GuestRam:
         return found, ok
 
     def word(self, address: int) -> int | None:
-        """The 8 bytes at one guest-physical address (a multiple of 8), None where they cannot be read: far quicker than
-        `gather` for what can only be followed one by one.
+        """Read the 8 bytes at one guest-physical address (a multiple of 8); None if they are not readable. Far faster
+        than `gather` for single words, such as the pointers of a list.
         """
         page = -1 if address < 0 or address & 7 else self.layout.page_at(address)
         if page < 0:
@@ -99,17 +99,17 @@ class GuestRam:
         return None if slot < 0 else int(self.words[slot, (address & (PAGE_SIZE - 1)) >> 3])
 
     def read(self, address: int, size: int) -> bytes:
-        """`size` bytes at a guest-physical address, which may go over pages. Raises Unreadable."""
+        """Read `size` bytes at a guest-physical address, which may span pages. Raises Unreadable."""
         if size < 0 or address < 0 or address + size >= 1 << 52:
-            raise Unreadable(f"{size} bytes at {address:#x}")
+            raise Unreadable(f"cannot read {size} bytes at {address:#x}")
         if not size:
             return b""
         first, last = address >> PAGE_SHIFT, (address + size - 1) >> PAGE_SHIFT
         if last - first > self.pages:
-            raise Unreadable(f"{size} bytes at {address:#x}")
+            raise Unreadable(f"cannot read {size} bytes at {address:#x}")
         frames = np.arange(first, last + 1, dtype=np.int64) << PAGE_SHIFT
         slots = self.ensure_copied(self.layout.page_of(frames))
         if np.any(slots < 0):
-            raise Unreadable(f"{size} bytes at {address:#x}")
+            raise Unreadable(f"cannot read {size} bytes at {address:#x}")
         start = address & (PAGE_SIZE - 1)
         return self.words[slots].tobytes()[start : start + size]

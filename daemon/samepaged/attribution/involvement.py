@@ -1,9 +1,9 @@
-"""How much sharing involves each owner: section 5 of Barker et al. (USENIX ATC 2012), Figures 11 and 12.
+"""Sharing that involves each owner: section 5 of Barker et al. (USENIX ATC 2012), Figures 11 and 12.
 
-A content that a guest has n times is n - 1 pages of self-sharing, and one page of inter-VM sharing where another guest
-of its group has it, too. It involves every owner of any of its pages: so the involvements of all owners together are
-more than the sharing. The split is the figure that adds up: each content's sharing in equal parts over its pages, and a
-page's part in equal parts over its owners.
+A content with n copies in a guest is n - 1 pages of self-sharing, and one page of inter-VM sharing if another guest of
+its group has it, too. It involves every owner of any of its pages, so the involvements of all owners add up to more
+than the sharing. The split adds up: each content's sharing in equal parts over its pages, and a page's part in equal
+parts over its owners.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["Involvement", "SharedPages", "count_involvement", "shared_pages"]
 
 @dataclass(frozen=True, slots=True)
 class SharedPages:
-    """The pages of a guest whose content is shared, and their contents.
+    """The shared pages of a guest, and their contents.
 
-    `pages` (int64, (n,)): their numbers, those of a content side by side. `content_of_page` (int64, (n,)): the number
-    of each one's content, from 0. By content: `hashes` (uint64), `copies` (int64, how many pages of the guest have it),
-    and `shared_with_others` (bool, whether another guest has it).
+    `pages` (int64, (n,)): page numbers, grouped by content. `content_of_page` (int64, (n,)): the number of each page's
+    content, from 0. By content: `hashes` (uint64), `copies` (int64, the number of pages in the guest), and
+    `shared_with_others` (bool, whether another guest has it).
     """
 
     pages: NDArray[np.int64]
@@ -43,13 +43,13 @@ class SharedPages:
 
     @property
     def inter_sharing_pages(self) -> int:
-        """How many contents others have, too."""
+        """The number of contents that other guests have, too."""
         return int(np.count_nonzero(self.shared_with_others))
 
 
 def shared_pages(digest: NDArray[np.uint64], shared_with_others: NDArray[np.bool_]) -> SharedPages:
-    """The shared pages of a guest: `digest` is as in PageDigest, `shared_with_others` (bool) tells of its contents, in
-    ascending order of their hashes, which of them other guests have. Zero, absent and swapped pages are in no sharing.
+    """Return the shared pages of a guest. `digest` is as in PageDigest; `shared_with_others` (bool) marks the contents
+    that other guests have, in ascending order of the guest's hashes. Zero, absent and swapped pages are not counted.
     """
     order = np.argsort(digest)
     ordered = digest[order]
@@ -57,7 +57,9 @@ def shared_pages(digest: NDArray[np.uint64], shared_with_others: NDArray[np.bool
     order, ordered = order[first:], ordered[first:]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(ordered) else order
     if len(starts) != len(shared_with_others):
-        raise ValueError(f"{len(shared_with_others)} contents are told of, and the guest has {len(starts)}")
+        raise ValueError(
+            f"shared_with_others has {len(shared_with_others)} entries, and the guest has {len(starts)} contents"
+        )
     copies = np.diff(starts, append=len(ordered))
     shared = (copies > 1) | shared_with_others
     kept = np.repeat(shared, copies)
@@ -73,8 +75,8 @@ def shared_pages(digest: NDArray[np.uint64], shared_with_others: NDArray[np.bool
 
 @dataclass(frozen=True, slots=True)
 class Involvement:
-    """By owner (k of them): in how many pages of self-sharing and of inter-VM sharing it is involved (int64), and its
-    share of both in the split that adds up (float64).
+    """By owner (k of them): the pages of self-sharing and of inter-VM sharing that involve it (int64), and its part of
+    both in the split, which adds up (float64).
     """
 
     self_sharing: NDArray[np.int64]
@@ -85,14 +87,14 @@ class Involvement:
 def count_involvement(
     shared: SharedPages, row: NDArray[np.int64], owner: NDArray[np.int64], owners: int, parts: NDArray[np.int64]
 ) -> Involvement:
-    """How much sharing involves each of `owners` owners.
+    """Count the sharing that involves each of `owners` owners.
 
-    `row` (ascending or not, indices into `shared.pages`) and `owner` (0 … owners - 1) say which page has which owner, a
-    pair once. `parts` (by row of `shared.pages`) is among how many owners that page's part of the split is divided; it
-    may be more than are asked about here.
+    `row` (in any order, indices into `shared.pages`) and `owner` (0 … owners - 1) are pairs of a page and its owner,
+    each once. `parts` (by row of `shared.pages`) is the number of owners that divide the page's part of the split; it
+    may include owners that are not counted here.
     """
     content = shared.content_of_page[row]
-    # Each owner once a content, whichever of its copies it owns.
+    # Each owner counts once per content, whichever copies it owns.
     pairs = np.unique(content * max(owners, 1) + owner)
     of, by = np.divmod(pairs, max(owners, 1))
     every = shared.copies - 1 + shared.shared_with_others

@@ -1,4 +1,4 @@
-"""What the process that reads a guest's memory makes of it: the kernel that runs there, and its pages' owners."""
+"""Analysis of a guest's memory in the worker: the running kernel, and the owners of its pages."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ KernelT = TypeVar("KernelT")
 
 
 class KernelAnalysis(Protocol[KernelT]):
-    """Each raises Unreadable where the guest's memory says something impossible."""
+    """Analysis of one kind of kernel. Methods raise Unreadable if the guest's memory is invalid."""
 
     def open(
         self, ram: GuestRam, notes: Sequence[int], profile: bytes, find_btf: Callable[[str], bytes | None]
     ) -> KernelT:
-        """The kernel that a note in one of these pages is of; `profile` is what is known of it, if anything is, and
-        `find_btf` has the types of a build, if anybody has.
+        """Open the kernel with a VMCOREINFO note in one of these pages. `profile` is the result of an earlier
+        `profile` call, or empty; `find_btf` returns the BTF of a build ID, or None.
         """
 
     def profile(self, kernel: KernelT) -> bytes:
-        """What is known of it now, for `open`."""
+        """Return the profile of the kernel, for `open`."""
 
     def struct_page_pages(
         self, kernel: KernelT, backed: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The pages that have the struct pages of these pages (bool, all RAM pages), and the others that have some."""
+        """Return the pages that hold the struct pages of `backed` (bool, all RAM pages), and the rest of the array."""
 
     def slab_and_table_pages(self, kernel: KernelT) -> NDArray[np.int64]:
-        """The pages that the struct pages say are slabs and page tables."""
+        """Return the pages of slabs and page tables, according to the struct pages."""
 
     def attribute(self, kernel: KernelT) -> PageOwners:
-        """Whose the pages are."""
+        """Return the page owners."""
 
 
 class LinuxAnalysis:
-    """An Analysis of Linux."""
+    """KernelAnalysis of Linux."""
 
     def open(
         self, ram: GuestRam, notes: Sequence[int], profile: bytes, find_btf: Callable[[str], bytes | None]
     ) -> Kernel:
-        """As in Analysis."""
+        """As in KernelAnalysis."""
         known = None
         if profile:
             try:
@@ -71,13 +71,13 @@ class LinuxAnalysis:
         return Kernel.open(ram, notes, known, find_btf(build) if build else None)
 
     def profile(self, kernel: Kernel) -> bytes:
-        """As in Analysis."""
+        """As in KernelAnalysis."""
         return json.dumps(kernel.profile.to_document(), separators=(",", ":")).encode()
 
     def struct_page_pages(
         self, kernel: Kernel, backed: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """As in Analysis."""
+        """As in KernelAnalysis."""
         array = find_mem_map(kernel)
         needed = [np.empty(0, dtype=np.int64)]
         for first, count, pages in array.parts:
@@ -89,9 +89,9 @@ class LinuxAnalysis:
         return held, np.setdiff1d(array.pages, held, assume_unique=True)
 
     def slab_and_table_pages(self, kernel: Kernel) -> NDArray[np.int64]:
-        """As in Analysis."""
+        """As in KernelAnalysis."""
         return slab_and_table_pages(kernel)
 
     def attribute(self, kernel: Kernel) -> PageOwners:
-        """As in Analysis."""
+        """As in KernelAnalysis."""
         return label_pages(kernel)

@@ -35,27 +35,28 @@ __all__ = [
 # Pages of the largest block that the kernel's page allocator has (MAX_PAGE_ORDER).
 BLOCK_PAGES: Final = 1024
 MAX_REGIONS: Final = 1024
-# Pages that begin as VMCOREINFO does: a guest may have any number of copies of it.
+# Pages that begin like VMCOREINFO; a guest may have any number of copies of it.
 MAX_NOTES: Final = 256
 MAX_PROFILE_BYTES: Final = 1 << 16
 MAX_NAMES: Final = 1 << 18
 MAX_PROCESSES: Final = 1 << 15
 MAX_NAME_BYTES: Final = 4096 + len(" (deleted)")
-# What task_struct.comm holds, even if each of its fifteen bytes is told by an escape.
+# task_struct.comm, even if each of its fifteen bytes becomes an escape sequence.
 MAX_PROCESS_NAME_BYTES: Final = 64
 MAX_LINE_CHARS: Final = 300
-# What the daemon has to hold at once, whatever the process says: so many, and more for each of the guest's pages. What
-# is beyond it is cut: the last names are empty, and the last pages have no users.
+# Limits of the daemon's memory for a reply: a base, and an amount per page of the guest. The worker cuts the excess:
+# the last names become empty, and the users of the last pages are dropped.
 MAX_NAMES_BYTES: Final = (1 << 20, 64)
 MAX_USERS: Final = (1 << 18, 4)
 
 
 def requests(pages: int) -> dict[str, Form]:
-    """Forms of the requests to the worker, for a guest of so many pages.
+    """Return the forms of the requests to the worker, for a guest of `pages` pages.
 
-    `inspect` the running guest, of which the host backs these `blocks` of pages. `page_slots` replies to `fetch`, `btf`
-    (possibly empty) to `find_btf`. `select` slabs and page tables by these pages of the instant, in these slots.
-    `attribute` all pages, with these copied, too. A slot of -1 means that the page is not available.
+    `inspect` inspects the running guest; the host backs these `blocks` of pages. `page_slots` replies to `fetch`, `btf`
+    (possibly empty) to `find_btf`. `select` selects slabs and page tables by these pages of the instant, in these
+    slots. `attribute` attributes all pages, with these further copied pages. A slot of -1 means that the page is not
+    available.
     """
     numbers, slots = Array("<i8", pages), Array("<i4", pages)
     return {
@@ -76,10 +77,10 @@ def requests(pages: int) -> dict[str, Form]:
 
 
 def replies(pages: int) -> dict[str, Form]:
-    """Forms of the worker's replies. `fetch` and `find_btf` are its requests while it inspects the running guest, which
-    ends with `inspection`: the kernel's profile, and the pages of its struct pages, of slabs and page tables, and of
-    further structures that it read. `selection` has slabs and page tables, `attribution` the page owners; `error`
-    ends the attribution.
+    """Return the forms of the worker's replies. The worker sends the requests `fetch` and `find_btf` while it inspects
+    the running guest. `inspection` ends that: the kernel's profile, the pages of its struct pages, of slabs and page
+    tables, and of further structures that the worker read. `selection` has slabs and page tables, `attribution` the
+    page owners; `error` ends the attribution.
     """
     numbers, line = Array("<i8", pages), Text(MAX_LINE_CHARS, optional=True)
     return {
@@ -123,20 +124,20 @@ PAGE_NUMBER_ARRAYS: Final = {
 
 
 def are_page_numbers(numbers: NDArray[np.int64], pages: int) -> bool:
-    """Whether these are numbers of pages of a guest that has so many, each once, ascending."""
+    """Whether these are page numbers of a guest of `pages` pages, each once, ascending."""
     if not len(numbers):
         return True
     return bool(numbers[0] >= 0 and numbers[-1] < pages and np.all(numbers[1:] > numbers[:-1]))
 
 
 def regions_of(layouts: Sequence[RamMap]) -> NDArray[np.int64]:
-    """Layouts as rows of their number, a region's start and its size: int64, flat."""
+    """Return layouts as rows of the layout's number, a region's start and its size: int64, flat."""
     rows = [(number, region.start, region.size) for number, layout in enumerate(layouts) for region in layout.regions]
     return np.array(rows[:MAX_REGIONS], dtype=np.int64).reshape(-1)
 
 
 def without_names(ownership: PageOwners) -> PageOwners:
-    """The same without names of processes and files: kinds, and what the kernel calls its own."""
+    """Return a copy without names of processes and files: kinds, and the kernel's own names only."""
     of_files = np.isin(ownership.kinds, [KIND[kind] for kind in FILE_KINDS])
     labels = np.where(of_files, -1, ownership.labels)
     kept, where = np.unique(labels, return_inverse=True)
@@ -157,8 +158,8 @@ def without_names(ownership: PageOwners) -> PageOwners:
 
 
 def page_owners_to_message(ownership: PageOwners) -> tuple[dict[str, int | str | None], dict[str, NDArray[Any]]]:
-    """Fields and arrays of a message `attribution`, but for `extra_pages`. Who uses a page is cut, and so are names,
-    where there is more of it than may be said.
+    """Return fields and arrays of an `attribution` message, except `extra_pages`. Users of pages and names are cut at
+    the limits above.
     """
     used = (ownership.used_pages.astype(np.int64) << 32) | ownership.used_by.astype(np.int64)
     pages = len(ownership.kinds)
@@ -183,12 +184,12 @@ def page_owners_to_message(ownership: PageOwners) -> tuple[dict[str, int | str |
 
 
 def page_owners_from_message(fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> PageOwners:
-    """The Ownership in a message that is as its form says. Raises ProtocolError where it contradicts itself."""
+    """Return the PageOwners in a message that conforms to its form. Raises ProtocolError if it is inconsistent."""
     names = _split_names(arrays["names"], MAX_NAMES, MAX_NAME_BYTES)
     processes = _split_names(arrays["processes"], MAX_PROCESSES, MAX_PROCESS_NAME_BYTES)
     pages, used_pages, used_by = len(arrays["kinds"]), arrays["used_pages"], arrays["used_by"]
     if len(used_pages) != len(used_by):
-        raise ProtocolError("its users are of other pages")
+        raise ProtocolError("used_pages and used_by differ in length")
     for name, array, least, most in (
         ("kinds", arrays["kinds"], 0, len(KINDS)),
         ("labels", arrays["labels"], -1, len(names)),
@@ -197,10 +198,10 @@ def page_owners_from_message(fields: Mapping[str, Any], arrays: Mapping[str, NDA
         ("users", used_by, 0, len(processes)),
     ):
         if len(array) and not (least <= array.min() and array.max() < most):
-            raise ProtocolError(f"its {name} are out of range")
+            raise ProtocolError(f"{name} out of range")
     again = used_pages[1:] == used_pages[:-1]
     if np.any(used_pages[1:] < used_pages[:-1]) or np.any(again & (used_by[1:] <= used_by[:-1])):
-        raise ProtocolError("its users are not in order")
+        raise ProtocolError("users not in ascending order")
     return PageOwners(
         kinds=arrays["kinds"],
         labels=arrays["labels"],
@@ -221,7 +222,7 @@ def _line(text: str | None) -> str | None:
 
 
 def _printable(text: str | None) -> str | None:
-    """As it may be logged: it comes from a process that may be the guest's by now."""
+    """Escape for the log: the text comes from a process that the guest may have taken over."""
     return None if text is None else printable(text)[:MAX_LINE_CHARS]
 
 
@@ -231,7 +232,7 @@ def _most(bound: tuple[int, int], pages: int) -> int:
 
 
 def _join_names(names: Sequence[str], longest: int, most: int) -> NDArray[np.uint8]:
-    """Each ended by a zero byte; where all of them have more than `most` bytes, the last ones are empty."""
+    """Join names, each ended by a zero byte; beyond `most` bytes in total, the last names become empty."""
     left = most - len(names)
     parts = []
     for name in names:
@@ -246,5 +247,5 @@ def _split_names(raw: NDArray[np.uint8], most: int, longest: int) -> tuple[str, 
         return ()
     ends = np.flatnonzero(raw == 0)
     if len(ends) > most or not len(ends) or ends[-1] != len(raw) - 1 or np.diff(ends, prepend=-1).max() > longest + 1:
-        raise ProtocolError("its names are too many or too long")
+        raise ProtocolError("too many names, or names that are too long")
     return tuple(name.decode("utf-8", "replace") for name in raw.tobytes()[:-1].split(b"\0"))

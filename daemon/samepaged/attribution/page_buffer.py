@@ -1,4 +1,4 @@
-"""The copy of some of a guest's pages: written by the daemon, and read by a process that can do nothing but read it."""
+"""Shared memory with copies of guest pages: the daemon writes it, and the worker can only read it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ABSENT", "PageBuffer", "PageProvider"]
 
 log = logging.getLogger(__name__)
 
-# As samepaged.memory.observer.PageAccess names it.
+# As in samepaged.memory.observer.PageAccess.
 ABSENT: Final = -1
 # linux/memfd.h, linux/fcntl.h, asm-generic/mman-common.h
 F_SEAL_FUTURE_WRITE: Final = 0x10
@@ -32,35 +32,35 @@ _libc.mlock.argtypes = _libc.munlock.argtypes = [ctypes.c_void_p, ctypes.c_size_
 
 
 class PageProvider(Protocol):
-    """Where the pages come from."""
+    """Source of guest pages."""
 
     @property
     def pages(self) -> int:
         """The guest's memory in pages."""
 
     def copy(self, pages: NDArray[np.int64], out: memoryview) -> NDArray[np.int32]:
-        """Copy these one after the other to `out`; which place each has there, -1 where it reads as zeros, -2 where it
-        is not to be had.
+        """Copy these pages one after the other to `out`. Return the place of each in `out`, -1 for a page of zeros, -2
+        for a page that is not available.
         """
 
     @property
     def present(self) -> NDArray[np.bool_]:
-        """Which pages would be copied: bool, (pages,)."""
+        """Mask of pages that `copy` would copy: bool, (pages,)."""
 
     @property
     def absent(self) -> NDArray[np.bool_]:
-        """Which pages the host does not back: bool, (pages,)."""
+        """Mask of pages that the host does not back: bool, (pages,)."""
 
     def starting_with(self, mark: bytes) -> NDArray[np.int64]:
-        """The pages that begin with these bytes."""
+        """Return the pages that begin with these bytes."""
 
 
 class PageBuffer:
-    """Pages of a guest of `pages` pages, in a file of memory that has room for `max_pages` of them. `file` can be
-    mapped by others for reading only; nobody can change its size. What is in it is not swapped out, where this may be
-    asked, not dumped, and gone with `close` (and the other process).
+    """Up to `max_pages` pages of a guest of `pages` pages, in a memfd. Other processes can map `file` for reading
+    only, and its size is sealed. Its content is locked into memory if the limits allow it, excluded from core dumps,
+    and freed by `close` (and the end of the worker).
 
-    `slots` (int32, (pages,)) is where each page is, -1 for those that are not held. Slot 0 is the page of zeros.
+    `slots` (int32, (pages,)) is the slot of each page, -1 if it is not copied. Slot 0 is the page of zeros.
     """
 
     def __init__(self, pages: int, max_pages: int) -> None:
@@ -83,16 +83,16 @@ class PageBuffer:
 
     @property
     def room(self) -> int:
-        """How many more pages it has room for."""
+        """The number of free slots."""
         return self.max_pages + 1 - self.used
 
     def clear(self) -> None:
-        """Hold nothing any more, and have the room again: its reader sees what was there until that is overwritten."""
+        """Free all slots. The reader can see the old content until it is overwritten."""
         self.slots.fill(-1)
         self.used = 1
 
     def preallocate(self, pages: int) -> None:
-        """Have memory for so many more pages, so that copying them meets no page fault. Raises OSError."""
+        """Allocate memory for `pages` more pages, so that copies cause no page faults. Raises OSError."""
         last = min(self.used + pages, self.max_pages + 1)
         if last <= self._ready:
             return
@@ -101,18 +101,18 @@ class PageBuffer:
         anchor = ctypes.c_char.from_buffer(self._area)
         try:
             if self._locked and _libc.mlock(ctypes.addressof(anchor) + start, size):
-                self._locked = False  # scratch.py has said so already, or says it now for its own
-                log.debug("a copy of a guest's pages cannot be locked into memory")
+                self._locked = False  # locked_buffer.py warns about it
+                log.debug("cannot lock the page buffer into memory")
         finally:
             del anchor
         if not self._locked:
-            with contextlib.suppress(OSError):  # before Linux 5.14; the memory is there, and is mapped as it is used
+            with contextlib.suppress(OSError):  # before Linux 5.14: allocated, but mapped on first use
                 self._area.madvise(MADV_POPULATE_WRITE, start, size)
         self._ready = last
 
     def add(self, provider: PageProvider, pages: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Copy pages of these numbers (each once), as far as there is room: int32 of their shape, their slots, -1 for
-        what is not to be had. Raises OSError where there is no memory for them.
+        """Copy pages of these numbers (each once) while there are free slots. Return their slots: int32 of their
+        shape, -1 for pages that are not available. Raises OSError if the allocation fails.
         """
         within = pages[: self.room]
         self.preallocate(len(within))
@@ -126,7 +126,7 @@ class PageBuffer:
         return slots
 
     def close(self) -> None:
-        """Give the memory back, once the other process has, too."""
+        """Free the memory; the kernel keeps it until the worker has exited, too."""
         os.close(self.file)
-        with contextlib.suppress(BufferError):  # an exception on its way holds a part of it; it goes with that
+        with contextlib.suppress(BufferError):  # a propagating exception refers to a view; that frees it
             self._area.close()

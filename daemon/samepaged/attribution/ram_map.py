@@ -21,7 +21,7 @@ __all__ = ["RamMap", "RamRegion", "ram_maps"]
 
 @dataclass(frozen=True, slots=True)
 class RamRegion:
-    """A stretch of guest-physical addresses with RAM behind it: where it starts and how long it is, in bytes."""
+    """A region of guest-physical addresses with RAM: start and size in bytes."""
 
     start: int
     size: int
@@ -29,14 +29,14 @@ class RamRegion:
 
 @dataclass(frozen=True, slots=True)
 class RamMap:
-    """Where the RAM lies, in the order in which its pages are counted (that of the RAM blocks, as in PageDigest)."""
+    """Regions of the guest's RAM, in the order of its page numbers (that of the RAM blocks, as in PageDigest)."""
 
     regions: tuple[RamRegion, ...]
 
     def __post_init__(self) -> None:
         ordered = sorted(self.regions, key=lambda region: region.start)
         if any(one.start + one.size > next_.start for one, next_ in pairwise(ordered)):
-            raise ValueError("regions of a guest's RAM overlap")
+            raise ValueError("regions of the guest's RAM overlap")
 
     @property
     def pages(self) -> int:
@@ -44,7 +44,7 @@ class RamMap:
         return sum(region.size for region in self.regions) >> PAGE_SHIFT
 
     def page_of(self, addresses: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The RAM page at each guest-physical address (int64), -1 where there is no RAM."""
+        """Return the RAM page at each guest-physical address (int64), -1 outside RAM."""
         found = np.full(addresses.shape, -1, dtype=np.int64)
         before = 0
         for region in self.regions:
@@ -54,7 +54,7 @@ class RamMap:
         return found
 
     def page_at(self, address: int) -> int:
-        """The RAM page at one guest-physical address, -1 where there is no RAM."""
+        """Return the RAM page at one guest-physical address, -1 outside RAM."""
         before = 0
         for region in self.regions:
             if 0 <= address - region.start < region.size:
@@ -63,7 +63,7 @@ class RamMap:
         return -1
 
     def address_of(self, page: int) -> int:
-        """The guest-physical address of a RAM page, -1 where there is no such page."""
+        """Return the guest-physical address of a RAM page, -1 for an invalid page number."""
         left = page << PAGE_SHIFT
         for region in self.regions if page >= 0 else ():
             if left < region.size:
@@ -72,7 +72,7 @@ class RamMap:
         return -1
 
     def frames(self) -> NDArray[np.int64]:
-        """The frame number (guest-physical address ÷ 4096) of each RAM page: int64 of shape (pages,)."""
+        """Return the frame number (guest-physical address ÷ 4096) of each RAM page: int64 of shape (pages,)."""
         parts = [
             np.arange(region.start >> PAGE_SHIFT, (region.start + region.size) >> PAGE_SHIFT, dtype=np.int64)
             for region in self.regions
@@ -81,8 +81,8 @@ class RamMap:
 
 
 def ram_maps(machine: str | None, memory: int, dimms: Sequence[RamRegion] = ()) -> Iterator[RamMap]:
-    """The possible maps of a guest of `memory` bytes (without its DIMMs, which have an address of their own), the
-    likeliest first; `machine` is libvirt's machine type. Raises ValueError if regions overlap.
+    """Yield the possible maps of a guest of `memory` bytes (without its DIMMs, which have an address of their own), the
+    likeliest first. `machine` is libvirt's machine type. Raises ValueError if regions overlap.
     """
     for regions in ram_regions(machine, memory):
         yield RamMap((*(RamRegion(start, size) for start, size in regions), *dimms))

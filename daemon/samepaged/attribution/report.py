@@ -1,4 +1,4 @@
-"""Whose the sharing of a guest is: by kind of page, by process and by file, and its most copied pages."""
+"""Attribution of a guest's sharing: by kind of page, by process and by file, and its most copied pages."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["AttributionReport", "CopiedPage", "Owner", "report_attribution"]
 
 MAX_COPIED_PAGES: Final = 20
-# Of a content with very many different owners, so many are named.
+# A content may have any number of different owners; the report names at most this many.
 MAX_NAMED_OWNERS: Final = 16
-# Kinds that the paper (Figure 11) takes for one: what programs allocate, and libraries with what was changed in them.
+# Kinds that the paper (Figure 11) combines: memory that programs allocate, and libraries with their changed pages.
 COMBINED_KINDS: Final = (("heap", "anonymous"), ("library", "private_file"))
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A kind, a process or a file: how many pages it has, how much self-sharing and inter-VM sharing involves it
-    (which does not add up over owners), and its part of both in the split that does; all in pages.
+    """A kind, a process or a file: its pages, the self-sharing and inter-VM sharing that involve it (do not sum them
+    over owners), and its part of both in the split, which adds up; all in pages.
     """
 
     name: str
@@ -42,15 +42,15 @@ class Owner:
 
     @property
     def sharing_pages(self) -> int:
-        """Of both kinds of sharing."""
+        """Self-sharing and inter-VM sharing together."""
         return self.self_sharing_pages + self.inter_sharing_pages
 
 
 @dataclass(frozen=True, slots=True)
 class CopiedPage:
-    """One content, how many copies of it the guest has, whether another guest has it, and whose they are: lines in the
-    seed's format (section 5.1), the most frequent first, each with how many of the copies are its in `owner_pages` (of
-    very many copies, of a sample of them). `more_owners` are not named.
+    """One content: the number of its copies in the guest, whether another guest has it, and its owners. `owners` are
+    lines in the paper's format (section 5.1), the most frequent first. `owner_pages` is the number of copies of each
+    owner (in a sample, if there are very many copies). `more_owners` counts the owners that are not listed.
     """
 
     copies: int
@@ -62,11 +62,11 @@ class CopiedPage:
 
 @dataclass(frozen=True, slots=True)
 class AttributionReport:
-    """Where one guest's sharing comes from. `kinds`, `processes` and `files` have the most involved first; `processes`
-    and `files` are None where names are kept back. `combined_kinds` has some kinds as one, whose involvement cannot be
-    had from theirs, under their names with a + between. `in_use_pages` are neither free nor absent, and
-    `in_use_self_sharing_pages` is the self-sharing of these alone: what is left of it when the guest comes to use its
-    free memory. `note` says why less is known than could be.
+    """Attribution of one guest's sharing. `kinds`, `processes` and `files` have the most involved first; `processes`
+    and `files` are None if the report has kinds only. `combined_kinds` combines some kinds, because involvements do
+    not add up; its names join theirs with "+". `in_use_pages` are neither free nor absent.
+    `in_use_self_sharing_pages` is the self-sharing of these pages alone, which remains when the guest uses its free
+    memory. `note` is the reason for an incomplete attribution.
     """
 
     domain: str
@@ -87,16 +87,16 @@ class AttributionReport:
 
     @property
     def sharing_pages(self) -> int:
-        """Of both kinds."""
+        """Self-sharing and inter-VM sharing together."""
         return self.self_sharing_pages + self.inter_sharing_pages
 
     def truncated(self, max_owners: int) -> AttributionReport:
-        """With only the first `max_owners` processes and files, as it is kept while the guest runs."""
+        """Return a copy with only the first `max_owners` processes and files, to keep while the guest runs."""
         processes, files = (None if owners is None else owners[:max_owners] for owners in (self.processes, self.files))
         return replace(self, processes=processes, files=files)
 
     def without_names(self) -> AttributionReport:
-        """Without all that has names in it that the guest gave."""
+        """Return a copy without any names from the guest."""
         return replace(self, processes=None, files=None, most_copied=())
 
 
@@ -108,14 +108,14 @@ def report_attribution(
     *,
     names: bool,
 ) -> AttributionReport:
-    """Join whose the pages are with what they hold.
+    """Join the owners of pages with their contents.
 
-    `digest` is as in PageDigest (pages of 4 KiB) and in the order of `ownership`; `shared_with_others` tells of the
-    guest's contents, in ascending order of their hashes, which other guests of its group have, too. Without `names`
-    nothing that the guest calls its own is in the answers: no process, no path.
+    `digest` is as in PageDigest (pages of 4 KiB) and in the order of `ownership`. `shared_with_others` marks the
+    contents that other guests of its group have, in ascending order of the guest's hashes. Without `names`, the report
+    contains neither process names nor paths.
     """
     if len(digest) != len(ownership.kinds):
-        raise ValueError(f"{len(ownership.kinds)} pages have owners, and {len(digest)} have hashes")
+        raise ValueError(f"{len(ownership.kinds)} pages have owners, and {len(digest)} pages have hashes")
     shared = shared_pages(digest, shared_with_others)
     return AttributionReport(
         domain=domain,
@@ -137,7 +137,7 @@ def report_attribution(
 
 
 def _together(ownership: PageOwners, shared: SharedPages, kinds: tuple[str, ...]) -> Owner:
-    """Some kinds as one owner."""
+    """Return some kinds as one owner."""
     belongs = np.isin(ownership.kinds, [KIND[kind] for kind in kinds])
     row = np.flatnonzero(belongs[shared.pages])
     found = count_involvement(shared, row, np.zeros_like(row), 1, np.ones(len(shared.pages), dtype=np.int64))
@@ -151,7 +151,7 @@ def _together(ownership: PageOwners, shared: SharedPages, kinds: tuple[str, ...]
 
 
 def _in_use(ownership: PageOwners, shared: SharedPages) -> int:
-    """The self-sharing of the pages in use alone."""
+    """Return the self-sharing of the pages in use alone."""
     used = ~np.isin(ownership.kinds[shared.pages], [KIND[kind] for kind in UNUSED])
     copies = np.bincount(shared.content_of_page[used], minlength=len(shared.copies))
     return int(np.maximum(copies - 1, 0).sum())
@@ -166,7 +166,7 @@ def _kinds(ownership: PageOwners, shared: SharedPages) -> tuple[Owner, ...]:
 
 def _processes(ownership: PageOwners, shared: SharedPages) -> tuple[Owner, ...]:
     counts = np.bincount(ownership.used_by, minlength=len(ownership.processes))
-    # The uses of the shared pages: each page's stretch of `used_pages`, which ascends.
+    # The users of the shared pages: each page's range in `used_pages`, which is ascending.
     first = np.searchsorted(ownership.used_pages, shared.pages, side="left")
     last = np.searchsorted(ownership.used_pages, shared.pages, side="right")
     users = last - first
@@ -192,7 +192,7 @@ def _owners(
     owner: NDArray[np.int64],
     parts: NDArray[np.int64],
 ) -> tuple[Owner, ...]:
-    """Those that have any pages, the most involved first."""
+    """Return the owners with at least one page, the most involved first."""
     found = count_involvement(shared, row, owner, len(names), parts)
     owners = [
         Owner(
@@ -208,12 +208,12 @@ def _owners(
 
 
 def _most_copied(ownership: PageOwners, shared: SharedPages, *, names: bool) -> tuple[CopiedPage, ...]:
-    # By hash where two have as many copies: the same scan gives the same answer.
+    # Ties are ordered by hash, so that the same scan gives the same report.
     order = np.lexsort((shared.hashes, -shared.copies))[:MAX_COPIED_PAGES]
     ends = np.cumsum(shared.copies)
     found = []
     for at in order.tolist():
-        if shared.copies[at] < 2:  # noqa: PLR2004 - one page is no copy of another
+        if shared.copies[at] < 2:  # noqa: PLR2004 - a single page is not a copy
             break
         pages = shared.pages[ends[at] - shared.copies[at] : ends[at]]
         counted = count_lines(ownership, pages, names=names)

@@ -1,7 +1,8 @@
-"""The process that reads a guest's memory: started with nothing, and kept from everything.
+"""The sandbox of the attribution worker, the process that reads a guest's memory.
 
-It has a socket to the daemon, a copy of some of the guest's pages that it can only read, and limits of memory and time.
-No privileges, no files, no network, no other program: if a guest takes it over, it can lie about that guest's pages.
+The worker has a socket to the daemon, a read-only copy of some of the guest's pages, and limits on memory and time. It
+cannot use privileges, files, the network or other programs. A guest that takes it over can only forge the attribution
+of its own pages.
 """
 
 from __future__ import annotations
@@ -26,25 +27,25 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "SandboxedProcess", "confine"]
 
 PROGRAM: Final = ("-m", "samepaged.attribution.worker")
-# Of threads that numpy's algebra starts when it is loaded, none is needed, and none may be.
+# numpy's linear algebra would start threads when it is loaded. They are not needed, and the sandbox forbids them.
 ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
 UNPRIVILEGED_USER: Final = "nobody"
 NICENESS: Final = 10
-# Bytes of address space: for the interpreter and numpy, and for each page of the guest's memory.
+# Bytes of address space for the interpreter and numpy, and for each page of the guest's memory.
 BASE_MEMORY_BYTES: Final = 1 << 30
 MEMORY_BYTES_PER_PAGE: Final = 512
 MAX_FILES: Final = 8
 PROT_EXEC: Final = 4
 
-# What Python and numpy need to compute, and to speak through a socket that is open.
+# System calls that Python and numpy need for computation and for an open socket.
 ALLOWED_CALLS: Final = (
     *("read", "write", "recvfrom", "sendto", "recvmsg", "sendmsg", "poll", "ppoll", "close"),
     *("brk", "munmap", "mremap", "madvise", "futex", "rt_sigreturn", "rt_sigprocmask", "sigaltstack"),
     *("clock_gettime", "gettimeofday", "getrandom", "sched_yield", "restart_syscall", "exit", "exit_group"),
 )
-# The same, of memory that is not to be run.
+# The same, for memory that is not executable.
 MASKED_CALLS: Final = {"mmap": (2, PROT_EXEC), "mprotect": (2, PROT_EXEC)}
-# What may be tried in good faith, such as looking for a module that is imported late.
+# Calls that legitimate code may try, such as the search for a module that is imported late. They fail with EPERM.
 REFUSED_CALLS: Final = (
     *(
         "open",
@@ -78,7 +79,7 @@ REFUSED_CALLS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the process may take: seconds of processor time, bytes of memory; and whether it must have a filter."""
+    """Limits of the worker: seconds of CPU time, bytes of memory; and whether the system call filter is mandatory."""
 
     seconds: float
     memory: int
@@ -86,13 +87,13 @@ class Limits:
 
     @classmethod
     def of(cls, seconds: float, pages: int, copied: int, *, seccomp: bool) -> Limits:
-        """For a guest of so many pages, of which so many may be copied."""
+        """Return limits for a guest of `pages` pages, with at most `copied` copied pages."""
         return cls(seconds, BASE_MEMORY_BYTES + MEMORY_BYTES_PER_PAGE * pages + (copied + 1) * 4096, seccomp)
 
 
 class SandboxedProcess:
-    """A process of `program` (arguments of the interpreter); `file` is the copy of pages of a guest that has so many
-    `pages`. Raises OSError.
+    """A process of `program` (arguments of the interpreter). `file` is the page buffer of a guest of `pages` pages.
+    Raises OSError.
     """
 
     def __init__(self, file: int, pages: int, limits: Limits, program: Sequence[str] = PROGRAM) -> None:
@@ -117,43 +118,43 @@ class SandboxedProcess:
 
     @property
     def pid(self) -> int:
-        """The process's."""
+        """The process ID."""
         return self._process.pid
 
     def kill(self) -> None:
-        """Let it do nothing any more."""
+        """Kill the process without waiting."""
         if self._process.poll() is None:
             self._process.kill()
 
     def close(self) -> None:
-        """See it end, whatever it is doing."""
+        """Kill the process and wait for it."""
         self.socket.close()
         self.kill()
         self._process.wait()
 
     def exit_description(self, timeout_seconds: float) -> str:
-        """What is worth saying of how it ended, or nothing; it has so many seconds to do so."""
+        """Wait up to `timeout_seconds` for the exit and describe it; an empty string if the process still runs."""
         try:
             status = self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             return ""
         if status >= 0:
-            return f"it ended with status {status}"
+            return f"exited with status {status}"
         if status == -signal.SIGSYS:
-            return "it was ended for a system call that it may not make"
+            return "killed by the seccomp filter: forbidden system call"
         if status in {-signal.SIGXCPU, -signal.SIGKILL}:
-            return "it was killed, for the time or the memory that it took"
+            return "killed: time or memory limit exceeded"
         name = str(-status)
         with contextlib.suppress(ValueError):
             name = signal.Signals(-status).name
-        return f"it was killed by {name}"
+        return f"killed by {name}"
 
 
 def confine(seconds: int, memory: int, *, must_filter: bool) -> None:
-    """Give up all that this process is not to have; to be called when all modules are loaded and all files are open.
+    """Drop privileges and set limits for this process. Call it when all modules are loaded and all files are open.
     Raises PrivilegeError.
     """
-    with contextlib.suppress(OSError):  # where it may not (a service's filter), the guests' time is worth no less
+    with contextlib.suppress(OSError):  # may be forbidden by the service's filter, and is not essential
         os.nice(NICENESS)
     for name, limit in (
         (resource.RLIMIT_AS, memory),
@@ -181,4 +182,4 @@ def _limit(name: int, limit: int) -> None:
     try:
         resource.setrlimit(name, (least, least))
     except (OSError, ValueError) as error:
-        raise privileges.PrivilegeError(f"a process that reads a guest's memory cannot be limited: {error}") from error
+        raise privileges.PrivilegeError(f"cannot set the resource limits of the attribution worker: {error}") from error

@@ -1,4 +1,4 @@
-"""A filter of system calls for this process, for good (seccomp(2)), by libseccomp: it knows the calls' numbers."""
+"""Permanent system call filter of this process (seccomp(2)). libseccomp translates names of calls into numbers."""
 
 from __future__ import annotations
 
@@ -51,27 +51,27 @@ def _library() -> ctypes.CDLL:
 
 
 def available() -> str | None:
-    """Why there can be no filter, or None."""
+    """Return the reason why filters are unavailable, or None."""
     try:
         _library()
     except (OSError, AttributeError) as error:
-        return f"libseccomp is not to be had ({error})"
+        return f"libseccomp is not available ({error})"
     return None
 
 
 def allow_only(calls: Iterable[str], masked: Mapping[str, tuple[int, int]], refused: Iterable[str]) -> None:
-    """From here on this thread may make these system calls, and no other. `masked` has those that may be made only
-    where an argument (by number) has none of these bits. Those of `refused` fail with EPERM; any other ends the
-    process. Calls that this machine does not have are left out. Raises PrivilegeError.
+    """Restrict this thread to these system calls. `masked` allows further calls if an argument (by number) has none of
+    these bits. The calls in `refused` fail with EPERM; any other call kills the process. Calls that this machine does
+    not have are ignored. Raises PrivilegeError.
     """
     try:
         library = _library()
     except (OSError, AttributeError) as error:
-        raise PrivilegeError(f"libseccomp is not to be had ({error})", "install libseccomp2") from error
-    # Where seccomp(2) itself may not be called, there is only the other, which ends a process of one thread as well.
+        raise PrivilegeError(f"libseccomp is not available ({error})", "install libseccomp2") from error
+    # If seccomp(2) itself is forbidden, only KILL_THREAD is available. It also ends a process of one thread.
     rules = library.seccomp_init(KILL_PROCESS) or library.seccomp_init(KILL_THREAD)
     if not rules:
-        raise PrivilegeError("libseccomp has no memory for a filter", "free some")
+        raise PrivilegeError("libseccomp cannot allocate a filter", "free some memory")
     try:
         for name in calls:
             _add(library, rules, ALLOW, name)
@@ -82,7 +82,7 @@ def allow_only(calls: Iterable[str], masked: Mapping[str, tuple[int, int]], refu
         failed = library.seccomp_load(rules)
         if failed:
             raise PrivilegeError(
-                f"the filter of system calls was refused: {os.strerror(-failed)}", "see sources.seccomp"
+                f"the kernel refused the seccomp filter: {os.strerror(-failed)}", "see sources.seccomp"
             )
     finally:
         library.seccomp_release(rules)
@@ -95,4 +95,4 @@ def _add(library: ctypes.CDLL, rules: int, action: int, name: str, comparison: _
     compared = None if comparison is None else ctypes.byref(comparison)
     failed = library.seccomp_rule_add_array(rules, action, number, 0 if comparison is None else 1, compared)
     if failed:
-        raise PrivilegeError(f"libseccomp takes no rule for {name}: {os.strerror(-failed)}", "see sources.seccomp")
+        raise PrivilegeError(f"libseccomp refused the rule for {name}: {os.strerror(-failed)}", "see sources.seccomp")

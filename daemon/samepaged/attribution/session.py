@@ -1,7 +1,7 @@
 """One attributed scan of a guest, from the daemon's side: which pages to copy and when.
 
-The worker inspects the running guest's kernel; the session copies the needed pages at the instant of the digest, and
-the worker analyses them when the guest runs again. The daemon does not interpret these pages: only the sandboxed
+The worker inspects the running guest's kernel. The session copies the needed pages at the instant of the digest. The
+worker analyses them after the guest has resumed. The daemon does not interpret these pages: only the sandboxed
 worker does (sandbox.py).
 """
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["AttributionSession", "GuestKernelCache"]
 
-# The first line of VMCOREINFO, which is at the start of a page (kernel/vmcore_info.c).
+# The start of VMCOREINFO, which begins a page (kernel/vmcore_info.c).
 MARK: Final = b"OSRELEASE="
-NO_LINUX: Final = "no Linux was found in its memory"
-# Time that a suspended guest may wait to send the request for the selection, and again for the reply after the guest's
-# memory has been read.
+NO_LINUX: Final = "no Linux kernel found in guest memory"
+# Limit for sending the selection request while the guest is suspended, and again for the reply after its memory has
+# been read.
 SELECTION_SECONDS: Final = 0.1
 # The selection may grow during the pause: by this part, and by this number of pages.
 EXTRA_SELECTION_DIVISOR: Final = 8
@@ -67,7 +67,7 @@ class GuestKernelCache:
     failure_reason: str = NO_LINUX
 
     def clear(self) -> None:
-        """Drop the results: the next scan searches all of the guest."""
+        """Drop the results; the next scan searches the whole guest."""
         self.notes, self.profile, self.extra_pages, self.skipped_scans = None, NO_BYTES, EMPTY, 0
 
     def record_failure(self, why: str) -> None:
@@ -76,15 +76,15 @@ class GuestKernelCache:
         self.failures, self.failure_reason = self.failures + 1, why
 
     def is_due(self) -> bool:
-        """Whether to attribute this scan; call once for each."""
+        """Whether to attribute this scan; call once per scan."""
         self.skipped_scans += 1
         return not self.failures or self.skipped_scans >= min(1 << (self.failures - 1), MAX_SKIPPED_SCANS)
 
 
 class AttributionSession:
     """A PageObserver (memory/observer.py) of one scan, which updates `cache`. `layouts` are the possible RAM layouts,
-    the likeliest first. `stop` is polled during waits. A context manager; call `start_attribution` and `finish` when
-    the guest runs again.
+    the likeliest first. `stop` is polled during waits. A context manager; call `start_attribution` and `finish` after
+    the guest has resumed.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class AttributionSession:
             self._client, self._closing_client = None, self._client
 
     def _close(self) -> None:
-        """Wait for the worker's end; not while the guest is suspended."""
+        """Wait until the worker exits; not while the guest is suspended."""
         for talk in (self._client, self._closing_client):
             if talk is not None:
                 talk.close()
@@ -135,16 +135,16 @@ class AttributionSession:
 
     @contextmanager
     def _attribution_errors(self) -> Iterator[None]:
-        """A failure of the worker ends the attribution, and not the scan."""
+        """Turn a failure of the worker into a note: it ends the attribution, but not the scan."""
         try:
             yield
         except WorkerRefused as error:
             self.decline(self._reason(error))
         except ProtocolError as error:
             told = self._client.exit_description() if isinstance(error, GoneError) and self._client is not None else ""
-            self.decline(f"the process that read it was given up: {told or error}")
+            self.decline(f"attribution worker failed: {told or error}")
         except (OSError, MemoryError) as error:
-            self.decline(f"no process could be had that reads it: {error or 'memory ran out'}")
+            self.decline(f"cannot run the attribution worker: {error or 'out of memory'}")
 
     def _reason(self, error: WorkerRefused) -> str:
         if (
@@ -153,11 +153,11 @@ class AttributionSession:
             and self._client.page_buffer.max_pages < len(self._stale)
         ):
             limit = size(self._config.memory_limit)
-            return f"more of it would have to be copied than sources.memory_limit, which is {limit}"
+            return f"attribution must copy more guest memory than sources.memory_limit ({limit}); increase the limit"
         return str(error) if error.linux else f"{NO_LINUX}: {error}"
 
     def prepare(self, copies: PageProvider) -> None:
-        """As in PageObserver: find the kernel, and what will have to be copied."""
+        """As in PageObserver: find the kernel, and the pages to copy."""
         known = self.cache
         if not known.is_due():
             self.decline(known.failure_reason)
@@ -183,7 +183,7 @@ class AttributionSession:
         except WorkerRefused:
             if not warm:
                 raise
-            # Another kernel has been started since, or this one lies elsewhere now.
+            # The guest has booted again, with another kernel or another KASLR offset.
             known.clear()
             notes = self._search(copies)
             if len(notes):
@@ -210,7 +210,10 @@ class AttributionSession:
         client.page_buffer.clear()
         if len(self._needed) > client.page_buffer.max_pages:
             needed, limit = size(len(self._needed) * PAGE_SIZE), size(self._config.memory_limit)
-            self.decline(f"{needed} of it would have to be copied, and more; sources.memory_limit is {limit}")
+            self.decline(
+                f"attribution must copy more than {needed} of guest memory, and sources.memory_limit is {limit}; "
+                "increase the limit"
+            )
             return
         client.page_buffer.preallocate(self.expected_copies(None))
 
@@ -223,7 +226,7 @@ class AttributionSession:
         stale = written | self._stale
         count = np.count_nonzero(stale[self._needed]) + np.count_nonzero(stale[self._selected])
         if count > self._client.page_buffer.room or self._stale.any():
-            return self.expected_copies(None)  # all of it anew: there is no room beside what there is (_renew)
+            return self.expected_copies(None)  # all of it again: no free slots beside the old copies (_renew)
         return min(int(count) + self._max_extra_selection, self._client.page_buffer.max_pages)
 
     @property
@@ -250,16 +253,16 @@ class AttributionSession:
                 self._renew(self._client, copies, written)
 
     def _renew(self, client: WorkerClient, copies: PageProvider, written: NDArray[np.bool_]) -> None:
-        """Copy anew what was written, as far as there is room beside what is there already."""
+        """Copy written pages again, if there are free slots beside the old copies."""
         pages = np.concatenate([self._needed, self._selected])
         present = copies.present[pages]
         gone, pages = pages[~present], pages[present & (written | self._stale)[pages]]
         if len(pages) > client.page_buffer.room:
-            # All is copied once more, while the guest is held, over what there is.
+            # All pages are copied again while the guest is suspended, over the old copies.
             self._stale[pages] = True
             return
         client.page_buffer.add(copies, pages)
-        client.page_buffer.add(copies, gone)  # which takes no room
+        client.page_buffer.add(copies, gone)  # takes no slots
         self._stale[pages] = False
 
     @contextmanager
@@ -304,7 +307,7 @@ class AttributionSession:
                 self._close()
 
     def finish(self) -> PageOwners:
-        """The page owners at the instant of the digest, or the reason why they are unknown."""
+        """Return the page owners at the instant of the digest, or unknown owners with the reason."""
         found: PageOwners | None = None
         with self._attribution_errors():
             if self._client is not None and self._captured:
@@ -315,11 +318,11 @@ class AttributionSession:
         self._close()
         if found is None:
             if self._captured:
-                self.cache.clear()  # it may have come to grief over what is known
-            return PageOwners.unknown(len(self._stale), self._note or "it was not read at one instant")
+                self.cache.clear()  # the cached state may be the cause
+            return PageOwners.unknown(len(self._stale), self._note or "guest memory was not read at one instant")
         return found
 
     def _missing_note(self, pages: int) -> str | None:
         if not pages:
             return None
-        return f"{pages} pages of its kernel's were not copied (sources.memory_limit, or swapped out)"
+        return f"{pages} kernel pages were not copied (sources.memory_limit, or swapped out)"

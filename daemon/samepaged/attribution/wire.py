@@ -1,4 +1,4 @@
-"""Messages with numpy arrays between the daemon and the worker, which a guest may have taken over (ipc.py)."""
+"""Messages with numpy arrays between the daemon and the worker, which is untrusted (ipc.py)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Channel(Stream):
             self.write(np.ascontiguousarray(array).data.cast("B") if len(array) else b"", deadline)
 
     def receive(self, forms: Mapping[str, Form], deadline: float | None = None) -> Message:
-        """The next message, of one of these forms. Raises ProtocolError."""
+        """Return the next message, of one of these forms. Raises ProtocolError."""
         header = self.read_header(forms, deadline)
         arrays = {}
         for name, length in header.lengths.items():  # in the order in which they were sent

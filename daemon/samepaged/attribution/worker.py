@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.ma  # np.unique loads it when it is first called, and then it is too late for loading anything
+import numpy.ma  # np.unique imports it on its first call, when the sandbox forbids imports
 
 from samepaged.attribution.guest_ram import PAGE_WORDS, GuestRam, Unreadable
 from samepaged.attribution.messages import BLOCK_PAGES, MAX_LINE_CHARS, page_owners_to_message, requests, without_names
@@ -39,7 +39,7 @@ REGION_COLUMNS: Final = 3  # of a layout's regions: the layout's number, start, 
 
 
 class Worker:
-    """Serves requests: inspects the running guest by fetched pages, then attributes the pages of one instant."""
+    """Serves requests: inspects the running guest through fetched pages, then attributes the pages of one instant."""
 
     def __init__(self, channel: Channel, words: NDArray[np.uint64], pages: int, analysis: KernelAnalysis[Any]) -> None:
         self._channel = channel
@@ -48,10 +48,8 @@ class Worker:
         self._pages = pages
         self._slots = np.full(pages, -1, dtype=np.int32)
         self._inspecting = False
-        self._expected_pages = np.zeros(pages, dtype=np.bool_)  # in the array of struct pages, or chosen by it
-        self._unbacked_struct_pages = np.zeros(
-            pages, dtype=np.bool_
-        )  # in that array, for pages that the host does not back
+        self._expected_pages = np.zeros(pages, dtype=np.bool_)  # struct pages, and the selection
+        self._unbacked_struct_pages = np.zeros(pages, dtype=np.bool_)  # those of pages that the host does not back
         self._backed = np.ones(pages, dtype=np.bool_)
         self._notes: list[int] = []
         self._names = False
@@ -68,8 +66,8 @@ class Worker:
             except Unreadable as error:
                 self._fail(str(error), linux=order.kind != "inspect")
             except MemoryError:
-                self._fail("it needed more memory than it may have", linux=True)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is of this guest
+                self._fail("memory limit of the worker exceeded", linux=True)
+            except Exception as error:  # noqa: BLE001 - any error concerns only this guest
                 self._fail(_describe(error), linux=True)
 
     def _handle(self, order: Message) -> None:
@@ -81,7 +79,7 @@ class Worker:
             case "attribute":
                 self._attribute(order)
             case _:
-                raise ProtocolError("it sent a reply without a request")
+                raise ProtocolError("reply without a request")
 
     def _inspect(self, order: Message) -> None:
         self._slots.fill(-1)
@@ -96,7 +94,7 @@ class Worker:
         self._unbacked_struct_pages[spared] = True
         selection = self._analysis.slab_and_table_pages(opened)
         if order.fields["full"]:
-            # What it finds is of no instant; which pages it needs for that is what is to be known.
+            # The guest runs, so the result is inconsistent; only the set of pages that were read is of use.
             with contextlib.suppress(Exception):
                 self._analysis.attribute(opened)
         self._inspecting = False
@@ -114,7 +112,7 @@ class Worker:
         )
 
     def _open(self, layouts: Sequence[RamMap], profile: bytes) -> tuple[GuestRam, Any]:
-        """The kernel, by the first of the layouts that shows one."""
+        """Open the kernel with the first layout that works."""
         trouble: Unreadable | None = None
         for layout in layouts:
             ram = GuestRam(self._words, layout, self._slots, self._fetch)
@@ -122,7 +120,7 @@ class Worker:
                 return ram, self._analysis.open(ram, self._notes, profile, self._find_btf)
             except Unreadable as error:
                 trouble = trouble or error
-        raise trouble or Unreadable("no layout of its memory")
+        raise trouble or Unreadable("no layout of the guest's memory")
 
     def _select(self, order: Message) -> None:
         _, opened = self._require_kernel()
@@ -148,7 +146,7 @@ class Worker:
 
     def _require_kernel(self) -> tuple[GuestRam, Any]:
         if self._kernel is None:
-            raise ProtocolError("it has not been told of the guest")
+            raise ProtocolError("request without a kernel; inspect the guest first")
         return self._kernel
 
     def _mark_absent(self, found: PageOwners, ram: GuestRam) -> PageOwners:
@@ -158,7 +156,7 @@ class Worker:
         return replace(found, missing=int(np.count_nonzero(ram.missing & ~self._unbacked_struct_pages)))
 
     def _extra_pages(self, ram: GuestRam) -> NDArray[np.int64]:
-        """The pages read besides the struct pages and the selection."""
+        """Return the pages read besides the struct pages and the selection."""
         return np.flatnonzero(ram.touched & ~self._expected_pages).astype("<i8")
 
     def _fetch(self, pages: NDArray[np.int64]) -> None:
@@ -167,7 +165,7 @@ class Worker:
             self._channel.send("fetch", {"pages": pages.astype("<i8")})
             slots = self._channel.receive({"page_slots": requests(self._pages)["page_slots"]}).arrays["slots"]
             if len(slots) != len(pages):
-                raise ProtocolError("it answered something else")
+                raise ProtocolError("wrong number of slots in page_slots")
             self._slots[pages] = slots
 
     def _find_btf(self, build: str) -> bytes | None:
@@ -191,7 +189,7 @@ def _layouts(rows: NDArray[np.int64]) -> list[RamMap]:
 
 
 def _describe(error: Exception) -> str:
-    """Type and place of an unexpected error, without its text: that may be the guest's."""
+    """Return type and place of an unexpected error, without its text, which the guest may control."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -200,7 +198,7 @@ def _describe(error: Exception) -> str:
 
 
 def main(analysis: KernelAnalysis[Any], arguments: Sequence[str] = ()) -> None:
-    """Drop all privileges, then serve; SandboxedProcess gives the `arguments`. Raises PrivilegeError."""
+    """Drop all privileges, then serve. SandboxedProcess passes the `arguments`. Raises PrivilegeError."""
     sock, file, pages, seconds, memory, must_filter = map(int, arguments or sys.argv[1:])
     channel = Channel(socket.socket(fileno=sock))
     area = mmap.mmap(file, os.fstat(file).st_size, mmap.MAP_SHARED, mmap.PROT_READ)
@@ -214,7 +212,7 @@ def main(analysis: KernelAnalysis[Any], arguments: Sequence[str] = ()) -> None:
     except PrivilegeError as error:
         channel.send("error", fields={"reason": str(error)[:MAX_LINE_CHARS], "linux": 1})
     except ProtocolError:
-        pass  # the daemon has what it wanted, or wants no more
+        pass  # the daemon has closed the channel
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ __all__ = ["SECONDS", "HangError", "Outcome", "Plan", "Telling", "attempt"]
 # Of processor time, for all that is thought of one image.
 SECONDS: Final = 5.0
 # What a process that ran against its limit says, or numpy for it.
-OUT_OF_MEMORY: Final = ("more memory than it may have", "MemoryError", "Unable to allocate")
+OUT_OF_MEMORY: Final = ("memory limit of the worker exceeded", "MemoryError", "Unable to allocate")
 
 
 class HangError(BaseException):

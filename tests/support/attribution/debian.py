@@ -40,7 +40,7 @@ DISK_MIB: Final = 4096
 
 @dataclass(frozen=True)
 class Image:
-    """A kernel, its initramfs, and a disk with an ext4 file system: what a guest boots."""
+    """Boot files of a guest: a kernel, its initramfs, and a disk with an ext4 file system."""
 
     kernel: Path
     initramfs: Path
@@ -48,7 +48,7 @@ class Image:
 
 
 def image(release: str) -> Image:
-    """The image of a release, built if need be: as root, in some minutes."""
+    """Return the image of a release. Build it if needed, as root, in a few minutes."""
     recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
     place = CACHE / f"owners-{release}-{recipe}"
     if not place.exists():
@@ -62,7 +62,7 @@ def image(release: str) -> Image:
 
 def _build(scratch: Path, release: str) -> None:
     if os.geteuid() != 0:
-        raise LabError("building images takes root; run make test-sources as root")
+        raise LabError("building images needs root; run make test-sources as root")
     need(PROGRAMS)
     result, root = scratch / "image", scratch / "root"
     result.mkdir()
@@ -70,7 +70,7 @@ def _build(scratch: Path, release: str) -> None:
     sources = scratch / "sources.list"
     sources.write_text(release_sources(apt_sources(), release))
     run(
-        # Should it be killed, what it has mounted goes away with its mount namespace.
+        # If it is killed, its mounts disappear with its mount namespace.
         *("unshare", "--mount", "mmdebstrap", "--quiet", "--mode=root", "--format=directory", "--variant=minbase"),
         *(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "man", "locale")),
         *apt_settings(),
@@ -94,12 +94,12 @@ def _build(scratch: Path, release: str) -> None:
     disk = result / "root.img"
     with disk.open("wb") as file:
         file.truncate(DISK_MIB << 20)
-    # The image is never written: each guest has a layer of its own over it.
+    # The image is read-only: each guest has its own overlay.
     run("/usr/sbin/mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0", "-d", root, disk)
 
 
 def _files(root: Path) -> list[str]:
-    """Files of which the guest shall tell what its page cache holds, mapped or not."""
+    """Return the files for the guest's report of its page cache, mapped or not."""
     places = ("usr/bin", "usr/sbin", "usr/lib/x86_64-linux-gnu", "usr/lib/systemd", "etc", "usr/lib/apache2/modules")
     found = [path for place in places for path in sorted((root / place).iterdir()) if path.is_file()]
     return [f"/{path.relative_to(root)}" for path in found if not path.is_symlink()]

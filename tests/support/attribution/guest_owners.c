@@ -1,10 +1,11 @@
-/* Process 1 of a guest whose pages' owners are known from inside. It starts what /tenants names (a command a line), and
- * at each "truth" on the second serial port tells, as JSON lines, who has which page (PAGEMAP(5), the kernel's
- * Documentation/admin-guide/mm/pagemap.rst). tests/support/attribution/image.py reads them.
+/* Process 1 of a guest that reports the owners of its own pages. It starts the commands in /tenants (one per line). For
+ * each "truth" on the second serial port, it prints the owners of all pages as JSON lines (PAGEMAP(5), the kernel's
+ * Documentation/admin-guide/mm/pagemap.rst). tests/support/attribution/truth.py reads them.
  *
- * As "guest_owners once", in a guest of another's making, it tells once and ends.
+ * As "guest_owners once", in other guests, it prints one report and exits.
  *
- * To tell must not change what is told: no heap, no stdio, all buffers touched beforehand, and a first round into nothing.
+ * The report must not change the reported memory: no heap, no stdio, all buffers touched beforehand, and a first report
+ * that is discarded.
  */
 #include <ctype.h>
 #include <fcntl.h>
@@ -71,7 +72,7 @@ static size_t slurp(const char *path, char *into, size_t most) {
     return got;
 }
 
-/* One run of pages: an array of numbers. */
+/* One run of pages, as an array of numbers. */
 static void say_run(const char **comma, int n, const uint64_t *numbers) {
     say("%s[", *comma);
     for (int k = 0; k < n; k++)
@@ -80,7 +81,7 @@ static void say_run(const char **comma, int n, const uint64_t *numbers) {
     *comma = ",";
 }
 
-/* "runs": of pages that are present: [index in the mapping, frame number, count, is it of a file or shared]. */
+/* "runs" of present pages: [index in the mapping, frame number, count, file page or shared]. */
 static void say_runs(int pagemap, uint64_t start, uint64_t end) {
     uint64_t run[4] = {0}, pages = (end - start) / PAGE;
     const char *comma = "";
@@ -108,7 +109,7 @@ static void say_runs(int pagemap, uint64_t start, uint64_t end) {
     say("]");
 }
 
-/* The page faults of a process: what is told twice in between was not there all the time if there were some. */
+/* The page faults of a process. With faults between two reports, a mapping in both may have been absent meanwhile. */
 static unsigned long long faults(const char *pid) {
     static char stat[1024];
     char path[64];
@@ -127,7 +128,7 @@ static void say_process(const char *pid) {
         comm[n - 1] = 0;
     snprintf(path, sizeof path, "/proc/%s/maps", pid);
     if (!slurp(path, text, sizeof text))
-        return; /* the kernel's own thread, or gone */
+        return; /* kernel thread, or exited */
     say("{\"type\":\"process\",\"pid\":%s,\"faults\":%llu}\n", pid, faults(pid));
     snprintf(path, sizeof path, "/proc/%s/pagemap", pid);
     int pagemap = open(path, O_RDONLY | O_CLOEXEC);
@@ -149,7 +150,7 @@ static void say_process(const char *pid) {
             offset, device);
         say_string(line + name);
         say(",");
-        /* vsyscall is not in the process's page tables; a database reserves terabytes, and has nothing there. */
+        /* vsyscall is not in the process's page tables; a database reserves terabytes without any pages. */
         if (start >> 63 || (mode[0] == '-' && stop - start > 1ull << 36))
             say("\"runs\":[]");
         else
@@ -169,7 +170,7 @@ static void say_processes(void) {
     close(proc);
 }
 
-/* What the page cache holds of the files that /files names, mapped here for a moment to see the pages' frames. */
+/* Page cache pages of the files in /files, which are mapped here briefly to get the pages' frames. */
 static void say_files(void) {
     static char names[1 << 18];
     static unsigned char resident[1 << 16];
@@ -202,7 +203,7 @@ static void say_files(void) {
     close(pagemap);
 }
 
-/* Every page's flags, as the kernel gives them: [first frame, count, flags (include/uapi/linux/kernel-page-flags.h)]. */
+/* Page flags of all pages, from the kernel: [first frame, count, flags (include/uapi/linux/kernel-page-flags.h)]. */
 static void say_flags(void) {
     int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
     uint64_t run[3] = {0}, frame = 0;
@@ -288,8 +289,8 @@ int main(int words, char **argument) {
         mkdir(*p, 0755);
         mount(kind, *p, strcmp(*p, "/sys") == 0 ? "sysfs" : kind, 0, NULL);
     }
-    set("/sys/kernel/mm/transparent_hugepage/enabled", "always"); /* off by itself in so small a guest */
-    set("/proc/sys/kernel/kptr_restrict", "1"); /* addresses for root as they are, not hashed */
+    set("/sys/kernel/mm/transparent_hugepage/enabled", "always"); /* off by default in such a small guest */
+    set("/proc/sys/kernel/kptr_restrict", "1"); /* real addresses for root, not hashed */
     port = open("/dev/ttyS1", O_RDWR | O_NOCTTY | O_CLOEXEC);
     struct termios t;
     if (port < 0 || tcgetattr(port, &t))

@@ -1,9 +1,9 @@
-/* A tenant of the guest of guest_owners.c: a process that has one of each kind of memory, or that never rests.
+/* A tenant of the guest of guest_owners.c: a process with one of each kind of memory, or a busy one.
  *
  *   tenant variety MIB   heap, threads' stacks, anonymous memory of MIB (and of huge pages, if there are any), shared
  *                        memory of each kind, files mapped for reading, for writing and privately, a deleted one
- *   tenant busy          forks, maps, unmaps and writes, for ever
- *   tenant planted FILE  maps FILE as the dynamic linker would, reads all of it, and rests
+ *   tenant busy          forks, maps, unmaps and writes, forever
+ *   tenant planted FILE  maps FILE as the dynamic linker would, reads all of it, and sleeps
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -57,7 +57,7 @@ static int file(const char *path, size_t size) {
 static void *thread(void *nothing) {
     char room[8 * PAGE];
     fill(room, sizeof room);
-    free(malloc(200)); /* an arena of its own */
+    free(malloc(200)); /* a separate arena */
     for (;;)
         pause();
     return nothing;
@@ -77,7 +77,7 @@ static void variety(size_t mib) {
     big += huge - (uintptr_t)big % huge;
     madvise(big, 2 * huge, MADV_HUGEPAGE);
     fill(big, 2 * huge);
-    madvise(big + huge / 2, 64 * PAGE, MADV_DONTNEED); /* splits it: one page of many */
+    madvise(big + huge / 2, 64 * PAGE, MADV_DONTNEED); /* splits the huge page */
     for (int k = 0; k < 40; k++)
         fill(malloc(20000), 20000);
     fill(map(16 * PAGE, MAP_SHARED | MAP_ANONYMOUS, -1), 16 * PAGE);
@@ -113,7 +113,7 @@ static void variety(size_t mib) {
         pthread_create(&id, NULL, thread, NULL);
     }
     usleep(200000);
-    if (fork() == 0) { /* shares all of it, copies some */
+    if (fork() == 0) { /* shares all pages, copies some */
         prctl(PR_SET_NAME, "child \"of\" it");
         for (size_t k = 0; k < 64; k += 2)
             if (k < 16 * 4 && k >= 16)

@@ -1,4 +1,4 @@
-"""Guests that tell the truth of their pages, under libvirt: guest_owners.c as process 1, or Debian and an agent."""
+"""libvirt guests that report the true owners of their pages: guest_owners.c as process 1, or Debian with an agent."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DebianGuest", "InitramfsGuest", "Teller", "debian", "initramfs"]
 
-# A root that is not given makes the kernel put its initramfs on a ramfs: its files are then in the page cache as any
-# file is, and not shared memory. Free pages keep what they held, as they do in most guests.
+# If the command line has a root device, even an absent one, the kernel unpacks its initramfs to a ramfs. The files are
+# then in the page cache like any file, and not shared memory. Free pages keep their content, as in most guests.
 RAMFS: Final = "root=/dev/none rdinit=/init init_on_free=0"
 END: Final = b'{"type":"end"}\n'
-# The teller is the guest's second disk, so that the image need not change with it.
+# The reporting program is the guest's second disk, so that the image does not change with it.
 TELL: Final = "cat /dev/vdb >/opt/guest_owners && chmod 755 /opt/guest_owners && exec /opt/guest_owners once"
-# Of these the guest has processes once it is up; and so often it is looked whether it rests.
+# Processes of a guest that is up, and number and interval of checks for idleness.
 WANTED: Final = ("apache2", "mariadbd|mysqld", "Xvfb", "mousepad", "python3")
 RESTS: Final = 6
 REST_SECONDS: Final = 5
@@ -45,13 +45,13 @@ SERIAL: Final = "<serial type='unix'><source mode='bind' path={}/><target port='
 
 
 class Teller(Protocol):
-    """A running guest that can be asked for the truth of its pages."""
+    """A running guest that reports the true owners of its pages."""
 
     domain: libvirt.virDomain
     name: str
 
     def tell(self) -> list[bytes]:
-        """The lines that tests.support.attribution.truth reads."""
+        """Return the report, in the lines that tests.support.attribution.truth reads."""
 
 
 @dataclass
@@ -63,12 +63,12 @@ class InitramfsGuest:
     port: socket.socket
 
     def wait_until_up(self, timeout: float = 120) -> None:
-        """Wait until process 1 answers and its tenants have come to rest."""
+        """Wait until process 1 replies and its tenants are idle."""
         wait_until_answered(self.port, timeout, self.name)
         self._settle()
 
     def _settle(self) -> None:
-        """Two tellings of the same rows, but for the kernel's own: the tenants have what they want."""
+        """Wait for two equal reports, except for kernel memory: the tenants are then idle."""
         before: set[bytes] = set()
 
         def at_rest() -> bool:
@@ -90,7 +90,7 @@ class InitramfsGuest:
 
 @contextlib.contextmanager
 def initramfs(connection: libvirt.virConnect, directory: Path, *specs: Spec) -> Iterator[list[InitramfsGuest]]:
-    """Guests of these specs, with images of `memory_image`; up and at rest. Destroyed on leaving."""
+    """Start guests of these specs, with images of `memory_image`, and wait until they are idle. Destroyed on exit."""
     guests: list[InitramfsGuest] = []
     try:
         for spec in specs:
@@ -119,12 +119,12 @@ class DebianGuest:
     name: str
 
     def ask(self, command: str, **arguments: Any) -> Any:
-        """What the guest agent answers. Raises libvirtError."""
+        """Return the guest agent's reply. Raises libvirtError."""
         asked = json.dumps({"execute": command, "arguments": arguments})
         return json.loads(libvirt_qemu.qemuAgentCommand(self.domain, asked, 30, 0))["return"]
 
     def run(self, *command: str, timeout: float = 120) -> bytes:
-        """The output of a program in the guest."""
+        """Return the output of a program in the guest."""
         asked = {"path": command[0], "arg": list(command[1:]), "capture-output": True}
         process = self.ask("guest-exec", **asked)["pid"]
 
@@ -136,8 +136,8 @@ class DebianGuest:
         return base64.b64decode(status.get("out-data", ""))
 
     def wait_until_up(self, timeout: float = 600) -> None:
-        """Wait until all that the guest is for runs, and then until no process comes or goes for half a minute (what
-        a database does after its first start takes some time).
+        """Wait until all expected processes run, and then until the set of processes is stable for half a minute (a
+        database needs some time after its first start).
         """
         before, same = "", 0
 
@@ -153,7 +153,7 @@ class DebianGuest:
         wait_for(at_rest, timeout, lambda: f"guest {self.name} is at rest; it runs {before}", every=REST_SECONDS)
 
     def _processes(self) -> str:
-        """Ids and names, without the kernel's threads."""
+        """Return IDs and names of processes, without kernel threads."""
         lines = self.run("/bin/ps", "--ppid", "2", "-p", "2", "--deselect", "-o", "pid=,comm=").decode().splitlines()
         return "\n".join(sorted(line for line in lines if not line.endswith(" ps")))
 
@@ -169,7 +169,7 @@ class DebianGuest:
 def debian(
     connection: libvirt.virConnect, directory: Path, name: str, image: Image, memory: int = 1024, backing: str = ""
 ) -> Iterator[DebianGuest]:
-    """A guest with its own layer over the image, up and at rest; destroyed on leaving."""
+    """Start a guest with its own overlay of the image, and wait until it is idle. Destroy it on exit."""
     layer = directory / f"{name}.qcow2"
     over = ("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.disk), str(layer))
     subprocess.run(over, check=True)

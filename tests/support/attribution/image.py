@@ -1,4 +1,4 @@
-"""Pages' owners as samepaged reads them from outside, against what the guest itself says."""
+"""Comparison of the page owners that samepaged finds with the guest's own report."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "compare"]
 
-# Kinds that a page has because a process maps it.
+# Kinds of pages that processes map.
 MAPPED: Final = ("stack", "heap", "anonymous", "private_file", "library", "executable", "mapped_file")
-# At a fault, the kernel maps so many pages of a file at once (mm/memory.c: fault_around_bytes).
+# File pages that the kernel maps at one page fault (mm/memory.c: fault_around_bytes).
 AROUND: Final = 16
 EXAMPLES: Final = 12
 
 
 @dataclass
 class Comparison:
-    """`rows`: pages times the ways they are mapped; `files`: pages of the page cache; `flags`: pages that are slab,
-    free or page table for sure. `extra`: what nobody in the guest said. `explained`: differences that the time between
-    the two tellings accounts for. Lists are of lines, one a difference.
+    """`rows`: pairs of a page and one of its mappings; `files`: pages of the page cache; `flags`: pages that are surely
+    slab, free or page table. `extra`: owners that the guest did not report. `explained`: differences due to changes
+    between the two reports. Lists are of lines, one for each difference.
     """
 
     rows: int = 0
@@ -43,7 +43,7 @@ class Comparison:
 
     @property
     def wrong(self) -> int:
-        """All differences that nothing explains."""
+        """The number of unexplained differences."""
         return len(self.wrong_rows) + len(self.wrong_files) + len(self.wrong_flags) + len(self.extra)
 
     def __str__(self) -> str:
@@ -56,9 +56,9 @@ class Comparison:
 
 
 def compare(owners: PageOwners, before: Truth, after: Truth, restless: Collection[str] = ()) -> Comparison:
-    """What is said from outside of the instant between two tellings. What both tell must be said exactly, unless it was
-    undone and done again, which takes a page fault of that process; of what only one tells, either may be said. Of the
-    processes named in `restless`, which come and go, more may be said than is told.
+    """Compare owners at an instant with the guest's reports before and after it. Owners must match facts in both
+    reports, unless the process removed and restored the mapping, which takes a page fault. Facts in only one report are
+    optional. Processes named in `restless` come and go, so they may have owners that the guest did not report.
     """
     check = _Check(owners, before, after, frozenset(restless))
     check.rows()
@@ -69,7 +69,7 @@ def compare(owners: PageOwners, before: Truth, after: Truth, restless: Collectio
 
 
 class _Check:
-    """One comparison under way; the pages' owners as plain lists and sets."""
+    """State of one comparison; the page owners as plain lists and sets."""
 
     def __init__(self, owners: PageOwners, before: Truth, after: Truth, restless: frozenset[str]) -> None:
         self.found = Comparison()
@@ -97,9 +97,9 @@ class _Check:
         return f"page {page} is {kind} {label!r} {offset:#x} {modes} of {users}"
 
     def rows(self) -> None:
-        """Every way in which a process maps a page."""
+        """Check every mapping of a page by a process."""
         settled = self.before.rows & self.after.rows
-        # Of each process, how many rows may have gone and come back.
+        # For each process, the number of rows that may have disappeared and come back.
         faults = {pid: float(count - self.before.faults.get(pid, 0)) for pid, count in self.after.faults.items()}
         self.found.rows = len(self.told)
         for row in sorted(self.told):
@@ -118,7 +118,7 @@ class _Check:
                 self.found.wrong_rows.append(f"{self.said(row.page)}; told: {tuple(row)}")
 
     def cached(self) -> None:
-        """Pages of files, be they mapped or not."""
+        """Check pages of files, mapped or not."""
         settled = self.before.files & self.after.files
         self.found.files = len(settled)
         for row in sorted(settled):
@@ -132,20 +132,20 @@ class _Check:
                 self.found.wrong_files.append(f"{self.said(row.page)}; told: {tuple(row)}")
 
     def flagged(self) -> None:
-        """Pages of which the kernel's flags say what they are."""
+        """Check pages with a kind in the kernel's page flags."""
         settled = (self.before.flags == self.after.flags) & (self.before.flags > 0)
-        # What the host never backed, only the guest can call free.
+        # Only the guest can report never-backed pages as free.
         settled &= (self.owners.kinds != KIND["absent"]) | (self.before.flags != KIND["free"])
         self.found.flags = int(np.count_nonzero(settled))
         for page in np.flatnonzero(settled & (self.before.flags != self.owners.kinds)).tolist():
-            # To tell takes pages of slabs and gives them back, both times the same.
+            # The report itself allocates slab pages and frees them, the same ones both times.
             if self.restless or self.owners.kinds[page] == KIND["free"]:
                 self.found.explained += 1
             else:
                 self.found.wrong_flags.append(f"{self.said(page)}; told: {KINDS[self.before.flags[page]]}")
 
     def extra(self) -> None:
-        """What nobody told."""
+        """Check for owners that the guest did not report."""
         users, modes = defaultdict(set), defaultdict(set)
         for row in self.told:
             users[row.page].add(row.process)
@@ -153,19 +153,19 @@ class _Check:
         processes = {row.process for row in self.told}
         kinds, slab = self.owners.kinds, KIND["slab"]
         mapped = np.isin(kinds, [KIND[kind] for kind in MAPPED])
-        # What was split off a huge page and is not mapped any more is anonymous all the same.
+        # A page split off a huge page and no longer mapped is still anonymous.
         mapped &= ~((kinds == KIND["anonymous"]) & (self.before.anonymous | self.after.anonymous))
         mapped[list(self.rows_of)] = False
-        # The kernel flags every page of a slab, and none that is another's.
+        # The kernel flags all pages of slabs, and only these.
         slabs = (kinds == slab) & (self.before.flags != slab) & (self.after.flags != slab)
         suspects = mapped | slabs | (self.owners.modes > 0)
         suspects[self.owners.used_pages] = True
         for page in np.flatnonzero(suspects & ~(self.before.zero | self.after.zero)).tolist():
             kind, label, _ = self.what(page)
-            # A page table is its process's, which the guest does not say.
+            # A page table belongs to its process, but the guest does not report it.
             surplus = self.users[page] - (processes if kind == "page_table" else users[page])
             odd = mapped[page] or slabs[page] or surplus or self.modes(page) - modes[page]
-            # Of the page that the vdso reads from, pagemap says nothing.
+            # pagemap omits the data page of the vdso.
             if not odd or (kind, label) == ("special", "vvar"):
                 continue
             if self.restless & self.users[page] or self._changing(page):
@@ -174,6 +174,6 @@ class _Check:
                 self.found.extra.append(f"{self.said(page)}; told: {sorted(self.rows_of.get(page, ()))}")
 
     def _changing(self, page: int) -> bool:
-        """Is the page in other use now than it was, or nobody's: what a process that ends has is not its any more?"""
+        """Whether the page changed its use, or lost its user, such as a page of a process that exits."""
         ends = self.owners.kinds[page] == KIND["anonymous"] and not self.users[page]
         return bool(self.restless) and bool(ends or self.before.flags[page] != self.after.flags[page])

@@ -1,4 +1,4 @@
-"""Debian's kernels of several releases, as packages of theirs that are not installed."""
+"""Debian kernels of several releases, from downloaded packages that are not installed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.support.images import CACHE, unpacked_kernel
 __all__ = ["SUITES", "kernel"]
 
 PACKAGE: Final = "linux-image-cloud-amd64"
-# The series of each suite's kernel; all of them boot without what QEMU 7's emulator does not have.
+# Kernel series of each suite; all of them boot with the CPU features of QEMU 7's emulator.
 SUITES: Final = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie"}
 KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 def kernel(series: str) -> Path:
-    """Path of the newest kernel image of this series (see SUITES), downloaded once and kept in the cache."""
+    """Return the path of the newest kernel image of this series (see SUITES), downloaded once and cached."""
     image = CACHE / f"vmlinuz-{series}"
     if not image.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def kernel(series: str) -> Path:
 
 
 def _download(suite: str, scratch: Path) -> Path:
-    """The package of the suite's kernel; apt checks it against what the suite's archive has signed."""
+    """Return the package of the suite's kernel; apt checks the signature of the suite's archive."""
     for name in ("state/lists/partial", "cache/archives/partial", "etc"):
         (scratch / name).mkdir(parents=True)
     (scratch / "etc/sources.list").write_text(f"deb [signed-by={KEYRING}] {_archive()} {suite} main\n")
@@ -40,7 +40,7 @@ def _download(suite: str, scratch: Path) -> Path:
         "Dir::Etc::sourcelist": scratch / "etc/sources.list",
         "Dir::Etc::sourceparts": "-",
         "Acquire::Languages": "none",
-        # By whoever runs this, into a directory of theirs.
+        # As the current user, into a directory of that user.
         "APT::Sandbox::User": "root",
     }
     words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
@@ -67,7 +67,7 @@ def _download(suite: str, scratch: Path) -> Path:
 
 
 def _archive() -> str:
-    """The address from which this machine's apt takes Debian's main archive."""
+    """Return the address of Debian's main archive in this machine's apt sources."""
     command = [
         "apt-get",
         "indextargets",

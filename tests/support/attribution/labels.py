@@ -1,4 +1,4 @@
-"""A scan's word on whose a guest's pages are, against the guest's own."""
+"""Comparison of a scan's page owners with the guest's own reports."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BUSY_ONES", "compared"]
 
-# The processes that come and go in a guest that is busy (owners_image.BUSY).
+# Processes that come and go in a busy guest (memory_image.BUSY).
 BUSY_ONES = ("busy", "busy-even", "busy-odd")
-# Pages that the kernel of a busy guest needs at the pause and did not have just before.
+# Limit of kernel pages that a busy guest allocates just before the pause, and that are therefore not copied.
 NEW = 32
 
 
@@ -31,8 +31,8 @@ def compared(
     directory: Path,
     restless: tuple[str, ...] = (),
 ) -> Comparison:
-    """Ask the guest (of this type of machine, with so many bytes of memory), scan it, and ask it again. What goes for
-    every guest is asserted: which kernel it has, and that 97% of the pages that are not free are labelled.
+    """Get the report of the guest (machine type, bytes of memory), scan it, and get the report again. Assert the
+    properties of all guests: the kernel release, and that 97% of the pages in use are labelled.
     """
     layout = next(ram_maps(*machine))
     before = truth(guest.tell(), layout)

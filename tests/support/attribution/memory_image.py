@@ -1,4 +1,4 @@
-"""The guest of `guest_owners.c`: an initramfs of this machine's own dynamic programs, with their libraries."""
+"""Image for `guest_owners.c`: an initramfs of this machine's own dynamic programs, with their libraries."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["BUSY", "IDLE", "OWNERS_SOURCE", "PLANTED", "image", "planted_library
 OWNERS_SOURCE: Final = Path(__file__).with_name("guest_owners.c")
 TENANT_SOURCE: Final = Path(__file__).with_name("guest_tenant.c")
 
-# Where the planted library lies in a guest that has one.
+# Path of the planted library in the guest.
 PLANTED: Final = "/usr/lib/libplanted.so.1"
 PYTHON: Final = "import time,mmap\nkept=[str(n)*9 for n in range(9000)]\nwhile 1: time.sleep(999)"
-# Each a process; what only idles does not change what it is told of.
+# Each is a process; idle ones do not change their memory.
 IDLE: Final = (
     "/bin/tenant variety 12",
     "/bin/sleep 1000000",
@@ -31,13 +31,13 @@ IDLE: Final = (
     "/bin/python3 -I -S /srv/wait.py",
 )
 BUSY: Final = (*IDLE, "/bin/tenant busy")
-# Read once at the boot and mapped by nobody: the page cache.
+# Read once at boot, and not mapped: the page cache.
 UNMAPPED: Final = ("/srv/data/read only", "/srv/data/öl.bin", "/srv/data/" + "long-" * 20 + "name")
 
 
 def image(name: str, tenants: Sequence[str], library: Path | None = None) -> Path:
-    """An initramfs whose process 1 starts `tenants` (commands), and tells the truth of the guest's pages. `library`: a
-    file to plant, which one more process maps.
+    """Build an initramfs with a process 1 that starts `tenants` (commands) and reports the owners of the guest's pages.
+    `library`: a file to add, which a further process maps.
     """
     programs = {
         "init": compiled(OWNERS_SOURCE, "-static"),
@@ -69,14 +69,14 @@ def image(name: str, tenants: Sequence[str], library: Path | None = None) -> Pat
 
 
 def planted_library(directory_: Path, pages: int = 64) -> Path:
-    """A file as no other, of `pages` pages that all differ."""
+    """Create a file of `pages` distinct pages that no other file has."""
     path = directory_ / "libplanted.so.1"
     path.write_bytes(b"".join((b"planted page %d. " % number * 400)[:4096] for number in range(pages)))
     return path
 
 
 def _python() -> Path:
-    """The system's Python, which is smaller than one's own may be."""
+    """Return the system's Python, which may be smaller than the running one."""
     return Path(shutil.which("python3", path="/usr/bin:/bin") or sys.executable).resolve()
 
 
@@ -89,13 +89,13 @@ def _found(name: str) -> Path:
 
 
 def _libraries(program_: Path) -> list[Path]:
-    """The libraries that a program is linked to, by the names that it asks for; none if it is static."""
+    """Return the shared libraries of a program, by the names in it; none if it is static."""
     done = subprocess.run(["ldd", program_], capture_output=True, text=True, check=False)
     return [Path(path) for path in re.findall(r"(?:=> |^\s+)(/\S+) \(0x", done.stdout, re.MULTILINE)]
 
 
 def _python_files() -> list[Path]:
-    """What the interpreter reads to run PYTHON."""
+    """Return the files that the interpreter reads to run PYTHON."""
     script = (
         "import sys,time,mmap\nfor m in list(sys.modules.values()):\n if getattr(m,'__file__',None): print(m.__file__)"
     )

@@ -33,8 +33,8 @@ SAID = ("names", "processes", "kernel", "missing", "note")
 
 
 def owners(config: Path, directory: Path, *domains: str) -> dict[str, tuple[PageOwners, float]]:
-    """Whose the pages of these guests are, from one scan by this configuration, in a process of its own as the scans
-    are; and for how many seconds each guest was suspended.
+    """Return the page owners of these guests, from one scan with this configuration in a separate process, and the
+    seconds of each guest's suspension.
     """
     command = [sys.executable, "-m", "tests.support.attribution.scan", str(config), str(directory), *domains]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[3], stdout=subprocess.DEVNULL, timeout=300)

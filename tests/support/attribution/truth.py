@@ -1,4 +1,4 @@
-"""What a guest says of its own pages (guest_owners.c): a row for each page and each way in which it is mapped."""
+"""A guest's own report of its pages (guest_owners.c): a row for each page and each of its mappings."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["FLAG_KINDS", "FileRow", "Row", "Truth", "truth"]
 
 PAGE: Final = 4096
-# include/uapi/linux/kernel-page-flags.h: those that say alone what a page is.
+# include/uapi/linux/kernel-page-flags.h: flags that alone determine a page's kind.
 FLAG_KINDS: Final = {7: "slab", 10: "free", 26: "page_table"}
 ANONYMOUS: Final = 12
 ZERO_PAGE: Final = 24
-# Shared memory that has no place in the tree of files.
+# Shared memory without a path.
 UNSEEN: Final = ("/memfd:", "/SYSV", "/dev/zero (deleted)", "/drm mm object", "/i915")
 LIBRARY: Final = re.compile(r"\.so(\.[^/]*)?$")
 PHRASES: Final = {"[heap]": ("heap", "heap"), "[stack]": ("stack", "stack"), "[vdso]": ("special", "vdso")}
 
 
 class Row(NamedTuple):
-    """A page and one of the ways in which it is mapped: `label` and `offset` as in Ownership; at `address`."""
+    """A page and one of its mappings, at `address`; `label` and `offset` as in PageOwners."""
 
     process: str
     pid: int
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 
 class FileRow(NamedTuple):
-    """A page of the page cache, whoever maps it."""
+    """A page of the page cache, mapped or not."""
 
     page: int
     label: str
@@ -54,9 +54,9 @@ class FileRow(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """One telling. `faults`: page faults of each process until then, by its id. `flags` (uint8, (pages,)): the kind
-    that a page's flags say, "unknown" where they do not. `anonymous` (bool, (pages,)) are pages of some process's
-    memory, mapped or (what is left of a huge page) not any more; `zero` (bool, (pages,)) the pages of zeros for all.
+    """One report. `faults`: page faults of each process so far, by its ID. `flags` (uint8, (pages,)): the kind from the
+    page flags, "unknown" without one. `anonymous` (bool, (pages,)): anonymous memory of a process, mapped or (remains
+    of a huge page) no longer mapped. `zero` (bool, (pages,)): shared zero pages.
     """
 
     rows: frozenset[Row]
@@ -69,7 +69,7 @@ class Truth:
 
 
 def truth(lines: Iterable[str | bytes], layout: RamMap) -> Truth:
-    """A telling, in RAM pages: what is not RAM is left out."""
+    """Parse a report, in RAM pages; other memory is omitted."""
     told = [json.loads(line) for line in lines]
     texts = {one["path"]: one["lines"] for one in told if one["type"] == "text"}
     tmpfs = {line.split()[2] for line in texts["/proc/self/mountinfo"] if _is_tmpfs(line)}
@@ -97,7 +97,7 @@ def _is_tmpfs(line: str) -> bool:
 
 
 def _device(numbers: str) -> str:
-    """The device of a line of maps, whose numbers are hexadecimal, as mountinfo has it."""
+    """Convert the hexadecimal device of a line of maps to the format of mountinfo."""
     return ":".join(str(int(number, 16)) for number in numbers.split(":"))
 
 
@@ -106,7 +106,7 @@ def _pages(first: int, count: int, layout: RamMap) -> NDArray[np.int64]:
 
 
 def _rows(mapping: dict[str, Any], layout: RamMap, tmpfs: set[str]) -> Iterable[Row]:
-    """The rows of one line of /proc/PID/maps."""
+    """Yield the rows of one line of /proc/PID/maps."""
     who, path, start = (mapping["comm"], mapping["pid"]), mapping["path"], mapping["start"]
     for index, frame, count, shared in mapping["runs"]:
         kind, label, offset = _what(path, on_tmpfs=_device(mapping["device"]) in tmpfs, shared=bool(shared))
@@ -117,7 +117,7 @@ def _rows(mapping: dict[str, Any], layout: RamMap, tmpfs: set[str]) -> Iterable[
 
 
 def _what(path: str, *, on_tmpfs: bool, shared: bool) -> tuple[str, str, bool]:
-    """The kind and the label of a mapping's pages, and whether they have an offset."""
+    """Return the kind and the label of a mapping's pages, and whether they have an offset."""
     if path in PHRASES:
         return (*PHRASES[path], False)
     if not path.startswith(("/", "anon_inode:")):
@@ -126,7 +126,7 @@ def _what(path: str, *, on_tmpfs: bool, shared: bool) -> tuple[str, str, bool]:
         return "private_file", path, True
     if on_tmpfs or path.startswith(UNSEEN):
         return "shmem", path, True
-    # What else it is, if it is no library, depends on all who map the file.
+    # The kind of other files depends on all mappings of the file.
     return "library" if LIBRARY.search(path.removesuffix(" (deleted)")) else "mapped_file", path, True
 
 
@@ -142,7 +142,7 @@ def _cached(file: dict[str, Any], layout: RamMap) -> Iterable[FileRow]:
 
 
 def _flagged(runs: list[list[int]], bit: int, layout: RamMap) -> NDArray[np.bool_]:
-    """Which RAM pages have this flag."""
+    """Return a mask of the RAM pages with this flag."""
     found = np.zeros(layout.pages, dtype=np.bool_)
     for first, count, flags in runs:
         if flags >> bit & 1:

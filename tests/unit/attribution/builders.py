@@ -1,4 +1,4 @@
-"""Small guests, made by hand: RAM, page tables, symbols, types and notes as a Linux kernel has them."""
+"""Builders of small guests: RAM, page tables, symbols, types and notes in the formats of a Linux kernel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHIFTS = {PAGE_SIZE: 12, 2 << 20: 21, 1 << 30: 30}
 
 
 class Machine:
-    """RAM that is being filled. Page tables and what else needs a page take it from the top downwards."""
+    """RAM under construction. Page tables and other pages are allocated from the top downwards."""
 
     def __init__(self, pages: int = 1024, layout: RamMap | None = None) -> None:
         self.layout = layout or RamMap((RamRegion(0, pages * PAGE_SIZE),))
@@ -25,24 +25,24 @@ class Machine:
         self._next = self.layout.pages
 
     def page(self) -> int:
-        """A page of its own: its guest-physical address."""
+        """Allocate a page and return its guest-physical address."""
         self._next -= 1
         return self.layout.address_of(self._next)
 
     @property
     def taken(self) -> range:
-        """The RAM pages that something took."""
+        """The allocated RAM pages."""
         return range(self._next, self.layout.pages)
 
     def put(self, physical: int, data: bytes) -> int:
-        """Bytes at a guest-physical address; they lie in one region."""
+        """Write bytes at a guest-physical address, within one region."""
         at = int(self.layout.page_of(np.array([physical]))[0]) * PAGE_SIZE + physical % PAGE_SIZE
         assert 0 <= at <= len(self.bytes) - len(data)
         self.bytes[at : at + len(data)] = data
         return physical
 
     def word(self, physical: int, value: int | None = None) -> int:
-        """The 8 bytes there; put there first, where they are given."""
+        """Write `value`, if given, and return the 8 bytes at the address."""
         if value is not None:
             self.put(physical, struct.pack("<Q", value))
         at = int(self.layout.page_of(np.array([physical]))[0]) * PAGE_SIZE + physical % PAGE_SIZE
@@ -57,7 +57,7 @@ class Machine:
         flags: int = PRESENT | WRITE,
         levels: int = 4,
     ) -> None:
-        """One leaf of `size` (4 KiB, 2 MiB, 1 GiB) under the table at `root`, and the tables on the way to it."""
+        """Map one leaf of `size` (4 KiB, 2 MiB, 1 GiB) under the table at `root`, with the tables on the path."""
         table = root
         for shift in range(12 + 9 * (levels - 1), SHIFTS[size], -9):
             entry = table + 8 * (virtual >> shift & 511)
@@ -73,7 +73,7 @@ class Machine:
 
 @dataclass
 class Types:
-    """BTF that is being written: each method adds a type and gives its number."""
+    """BTF under construction: each method adds a type and returns its number."""
 
     strings: bytearray = field(default_factory=lambda: bytearray(b"\0"))
     words: list[int] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Types:
     def struct(
         self, name: str, size: int, *members: tuple[str, int, int], union: bool = False, bits: bool = False
     ) -> int:
-        """Members are name, type and offset in bytes, or (with `bits`, as where there are bit fields) in bits."""
+        """Members are name, type and offset in bytes, or in bits with `bits` (structs with bit fields)."""
         rest = [word for text, type_, at in members for word in (self.name(text), type_, at if bits else 8 * at)]
         return self.add(5 if union else 4, name, size, rest, len(members), flag=int(bits))
 
@@ -134,8 +134,8 @@ class Types:
 
 
 def packed(names: list[str], pairs: tuple[str, ...] = ("te", "st", "_s")) -> tuple[bytes, list[int], bytes, bytes]:
-    """Names (with their type's letter) as kallsyms packs them: names, where every 256th begins, tokens and their index.
-    Tokens are the characters that occur, and some pairs of them under numbers that are no character's.
+    """Pack names (with their type character) like kallsyms: names, offset of every 256th name, tokens and token index.
+    Tokens are the characters of the names, and some pairs of them under unused character codes.
     """
     used = set("".join(names)) | set("0123456789")
     texts = [chr(code) if chr(code) in used else "" for code in range(256)]
@@ -159,8 +159,8 @@ def aligned(data: bytes) -> bytes:
 
 
 def symbol_tables(symbols: list[tuple[str, int]], at: int, encoding: str = "percpu") -> tuple[bytes, dict[str, int]]:
-    """kallsyms at the address `at`, in the order of 4.20 to 6.3, and where its tables are. The encodings are "percpu",
-    "relative" and "own place" (since 7.0, without a relative base).
+    """Return kallsyms at the address `at`, in the order of 4.20 to 6.3, and the addresses of its tables. The encodings
+    are "percpu", "relative" and "own place" (since 7.0, without a relative base).
     """
     base = min(address for _, address in symbols if address >> 63)
     raw, markers, table, index = packed(["T" + name for name, _ in symbols])
@@ -191,14 +191,14 @@ def symbol_tables(symbols: list[tuple[str, int]], at: int, encoding: str = "perc
 
 
 def note(release: str, symbols: dict[str, int], phys_base: int, *more: str) -> bytes:
-    """VMCOREINFO."""
+    """Return a VMCOREINFO note."""
     lines = [f"OSRELEASE={release}", "BUILD-ID=" + "ab" * 20, "PAGESIZE=4096"]
     lines += [f"SYMBOL({name})={address:x}" for name, address in symbols.items()]
     return "\n".join([*lines, f"NUMBER(phys_base)={phys_base}", *more, ""]).encode()
 
 
 def types() -> Types:
-    """Those of a struct page and a task."""
+    """Return BTF of struct page and struct task_struct."""
     made = Types()
     number, long_ = made.integer("int", 4), made.integer("long unsigned int", 8)
     letter = made.integer("char", 1)
@@ -215,7 +215,7 @@ def types() -> Types:
 
 @dataclass(frozen=True)
 class Linux:
-    """A guest with a kernel that has just enough to be read: its RAM, where its note is, and what is in it."""
+    """A guest with a minimal readable kernel: its RAM, the page of its note, its symbols, and its root table."""
 
     machine: Machine
     note_page: int
@@ -226,7 +226,7 @@ class Linux:
 def linux(
     release: str = "6.1.0-test", *, slide: int = 0, levels: int = 4, encoding: str = "percpu", named: bool = True
 ) -> Linux:
-    """One whose image of 1 MiB lies at 4 MiB and is mapped `slide` above the usual place."""
+    """Build a guest with a kernel image of 1 MiB at 4 MiB, mapped `slide` above the default address."""
     machine = Machine(pages=4096)
     physical, image = 4 << 20, IMAGE + (16 << 20) + slide
     root = physical + 0x1000

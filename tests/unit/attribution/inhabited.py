@@ -1,4 +1,4 @@
-"""A small guest whose kernel has processes, files and free memory, made by hand: structs with 8 bytes a member."""
+"""Builder of a small guest with processes, files and free memory; members of structs have 8 bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ARRAY: Final = 0xFFFFEA0000000000
 VMALLOC: Final = 0xFFFFC90000000000
 TEXT: Final = IMAGE + (16 << 20)
 MODULE: Final = 0xFFFFFFFFC0000000
-# RAM pages: the image's text and data, the array, what objects are made of (slab pages), page tables and the rest.
+# RAM pages: text and data of the image, the struct page array, slab pages for objects, a stack and a module.
 TEXT_PAGE, DATA_PAGE, ARRAY_PAGE, OBJECTS, STACK_PAGE, MODULE_PAGE = 16, 20, 64, 128, 300, 301
 PINNED: Final = 1
 NO_TYPE: Final = 0xFFFFFFFF
@@ -30,7 +30,7 @@ SLAB_FLAG, RESERVED_FLAG = 1 << 9, 1 << 12
 
 
 class Inhabited:
-    """The guest. Objects are made one after the other in slab pages; a page's struct is written by `frame`."""
+    """The guest. Objects are allocated one after the other in slab pages; `frame` writes a struct page."""
 
     def __init__(self, *, new: bool = True, typed: bool = True) -> None:
         self.new, self.typed = new, typed
@@ -90,7 +90,7 @@ class Inhabited:
         return DIRECT + self._next - size
 
     def make(self, struct_: str, **members: int) -> int:
-        """A struct: its address. `f_path__dentry` is the member f_path.dentry."""
+        """Create a struct and return its address. `f_path__dentry` is the member f_path.dentry."""
         address = self.take(0x208)
         for member, value in members.items():
             self.set(address, f"{struct_}.{member.replace('__', '.')}", value)
@@ -127,7 +127,7 @@ class Inhabited:
     # Files.
 
     def file_system(self, kind: str) -> tuple[int, int, int]:
-        """Mounted at the root: its super_block, its root directory and its struct vfsmount."""
+        """Mount a file system at the root; return its super_block, root directory and struct vfsmount."""
         type_ = self.make("file_system_type", name=self.string(kind))
         super_block = self.make("super_block", s_type=type_)
         root = self.directory("/", 0)
@@ -147,7 +147,7 @@ class Inhabited:
         return made
 
     def file(self, *way: str, deleted: bool = False, purpose: bool = False) -> tuple[int, int]:
-        """An open file under the root directory: its struct file and its mapping."""
+        """Create an open file under the root directory; return its struct file and its mapping."""
         entry = self.root
         for name in way:
             entry = self.directory(name, entry)
@@ -167,8 +167,8 @@ class Inhabited:
     def process(
         self, name: str, areas: list[tuple[int, int, int, int, int]], pages: dict[int, int], **bounds: int
     ) -> int:
-        """One with these areas (start, end, mode, struct file, page of the file) and these pages (address: RAM page):
-        its memory map. `bounds` are start_brk, brk and start_stack.
+        """Create a process with these areas (start, end, mode, struct file, page of the file) and pages (address: RAM
+        page); return its memory map. `bounds` are start_brk, brk and start_stack.
         """
         root = self.machine.page()
         for address, page in pages.items():
@@ -219,7 +219,7 @@ class Inhabited:
         self.list_head(self._tasks[0] + link, *(task + link for task in self._tasks[1:]))
 
     def balanced(self, nodes: list[int]) -> int:
-        """A binary tree of rb_nodes in this order: its root."""
+        """Build a binary tree of rb_nodes in this order and return its root."""
         if not nodes:
             return 0
         middle = len(nodes) // 2
@@ -228,7 +228,7 @@ class Inhabited:
         return nodes[middle]
 
     def maple(self, entries: list[tuple[int, int]], starts: list[int], wide: int = 12) -> int:
-        """A maple tree of entries by their last index, with gaps where the next one starts later: ma_root."""
+        """Build a maple tree of entries by their last index, with gaps before later starts; return ma_root."""
         slots: list[tuple[int, int]] = []
         below = 0
         for (last, entry), start in zip(entries, starts, strict=True):
@@ -256,7 +256,7 @@ class Inhabited:
                 self.word(address + self.offsets[f"{name}.pivot"] + 8 * number, last)
         return address
 
-    # The rest.
+    # Free lists, areas, and the kernel.
 
     def _free_lists(self) -> None:
         node = self.take(0x100)
@@ -275,7 +275,7 @@ class Inhabited:
         self.variable("__per_cpu_offset", 0)
 
     def at_hand(self, *pages: int) -> None:
-        """These pages are in a CPU's list."""
+        """Put these pages into a per-CPU list."""
         links = [ARRAY + page * 64 + 8 for page in pages]
         self.word(self.per_cpu_list, links[0])
         for page, following in zip(pages, [*links[1:], self.per_cpu_list], strict=True):
@@ -301,7 +301,7 @@ class Inhabited:
             self.variable("vmap_area_root", root)
 
     def kernel(self) -> Kernel:
-        """The kernel, with a copy of the RAM as it is now."""
+        """Open the kernel on a copy of the current RAM."""
         leaves = sorted(
             (address - (1 << 64), physical, pages)
             for address, physical, pages in (

@@ -1,4 +1,4 @@
-"""Where the structs of hand-made kernels have their members, in the way of newer and of older ones."""
+"""Offsets of struct members in the test kernels, in the layout of newer and older kernels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from samepaged.attribution.linux import kernel_schema
 
 __all__ = ["NEVER", "NEW", "OLD", "SIZES", "offsets"]
 
-# Structs whose members are arrays, or have a place that matters.
+# Members that are arrays, or need a certain offset.
 ARRAYS: Final = {
     "page.flags": 0, "page.compound_head": 8, "page.lru": 8, "page.mapping": 24, "page.index": 32, "page.private": 40,
     "page._mapcount": 48, "page._refcount": 52, "page.slab_cache": 24, "slab.slab_cache": 8,
@@ -28,7 +28,7 @@ SIZES: Final = {
     "inet_ehash_bucket": 8, "inet_bind_hashbucket": 16, "udp_hslot": 16, "task_struct.comm": 16, "xa_node.slots": 64,
     "saved_cmdlines_buffer": 0x210,
 }  # fmt: skip
-# What only newer kernels have, what only older ones, and what none of these.
+# Names in newer kernels only, in older ones only, and in neither.
 NEW: Final = {
     *("mm_struct.mm_mt.ma_root", "zone.per_cpu_pageset", "vmap_nodes", "slab.slab_cache", "nr_vmap_nodes"),
     *("module.mem", "module_memory.base", "module_memory.size"),

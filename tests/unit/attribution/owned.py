@@ -1,4 +1,4 @@
-"""Guests of a few pages, whose owners are said one by one."""
+"""Guests of a few pages with given owners."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from samepaged.attribution.page_owners import KIND, PageOwners
 
 @dataclass(frozen=True)
 class Page:
-    """One page: its content's hash, its kind, its label, its offset, the permissions of its mappings, its users."""
+    """One page: content hash, kind, label, offset, permissions of its mappings, users."""
 
     content: int
     kind: str

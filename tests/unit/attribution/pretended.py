@@ -1,9 +1,10 @@
-"""A guest whose memory is a numpy array, with a kernel of the simplest kind, and processes that read it well or badly.
+"""A guest with its memory in a numpy array and a fake kernel, and workers that behave well or badly.
 
-Its note's page holds, after the mark: where the array of struct pages lies (first page, pages), and a further page that
-is needed. The array has the numbers of the pages that it chooses, 0 for none. A chosen page's first word is what it is.
+The note's page has, after the mark, the location of the struct page array (first page, pages), and a further page that
+the analysis needs. The array has the numbers of the selected pages, 0 for none. The first word of a selected page is
+its kind.
 
-Run as a program, it is the process that reads: `python -I pretended.py HOW` and what sandbox.Child adds.
+As a program, this module is the worker: `python -I pretended.py HOW`, plus the arguments of SandboxedProcess.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def program(how: str) -> tuple[str, str]:
 
 @dataclass
 class Guest:
-    """A Source; `asked` has the pages that were copied, in order."""
+    """A PageProvider; `asked` has the copied pages, in order."""
 
     words: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((PAGES, PAGE_WORDS), dtype=np.uint64))
     unbacked: frozenset[int] = frozenset()
@@ -96,7 +97,7 @@ class Guest:
 
 
 class Pretended:
-    """An Analysis of it."""
+    """KernelAnalysis of the fake kernel."""
 
     def open(
         self, ram: GuestRam, notes: Sequence[int], profile: bytes, types: Callable[[str], bytes | None]
@@ -222,8 +223,8 @@ HOW: dict[str, Callable[[], None]] = {
 
 
 class Bad(Pretended):
-    """Does something else where it thinks, or (`-choosing`) where it chooses while the guest is held: after a first
-    look, at which the choice is made twice.
+    """Misbehaves in the attribution, or (`-choosing`) in the selection while the guest is suspended. The inspection
+    before it makes the selection twice.
     """
 
     def __init__(self, how: str) -> None:
@@ -239,12 +240,12 @@ class Bad(Pretended):
     def open(self, ram: GuestRam, notes: Sequence[int], profile: bytes, types: Callable[[str], bytes | None]) -> Any:
         while self._how == "asking":
             types("0123456789abcdef")
-        if self._how == "lost":  # from the beginning
+        if self._how == "lost":  # from the start
             _hang()
         return super().open(ram, notes, profile, types)
 
     def profile(self, kernel: Any) -> bytes:
-        if self._how == "deaf":  # from when this is sent on
+        if self._how == "deaf":  # after the profile is sent
             Channel.receive = lambda *_: _hang()  # type: ignore[method-assign,assignment]
         return super().profile(kernel)
 
@@ -256,5 +257,5 @@ class Bad(Pretended):
 
 if __name__ == "__main__":
     if sys.argv[1] == "by-twos":
-        worker.BLOCK_PAGES = messages.BLOCK_PAGES = 2  # type: ignore[attr-defined,misc] # blocks that a small guest has several of
+        worker.BLOCK_PAGES = messages.BLOCK_PAGES = 2  # type: ignore[attr-defined,misc] # so that a small guest has several blocks
     worker.main(Bad(sys.argv[1]), sys.argv[2:])

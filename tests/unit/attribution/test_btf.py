@@ -11,7 +11,7 @@ from samepaged.attribution.linux.btf import Btf
 from tests.unit.attribution.builders import Types, types
 
 RAW = types().raw()
-# The size of its types, and the place of its strings behind them (struct btf_header).
+# Size of the types, and offset of the strings after them (struct btf_header).
 WHOLE_SIZES = struct.unpack_from("<II", RAW, 12)
 
 
@@ -151,7 +151,7 @@ def test_non_btf_is_unreadable(raw: bytes) -> None:
 
 
 def ask_everything(raw: bytes) -> int:
-    """The number of questions that are answered; all others end in Unreadable."""
+    """Return the number of successful queries; all others raise Unreadable."""
     answers = 0
     try:
         btf = Btf(raw)

@@ -1,4 +1,4 @@
-"""Types of kernels that the operator has laid down; which one is asked for is the guest's word."""
+"""BTF files of the operator; the build ID comes from the guest and is untrusted."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def test_unusable_btf_file_is_logged(
     with caplog.at_level(logging.WARNING):
         assert read_btf_file(tmp_path, BUILD) == b""
         assert read_btf_file(tmp_path, BUILD[::-1]) == b""
-    assert "no file of types" in caplog.text
-    assert "cannot be read" in caplog.text
+    assert "BTF file ignored" in caplog.text
+    assert "cannot read BTF file" in caplog.text

@@ -7,7 +7,7 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.guest_ram import PAGE_WORDS, GuestRam, Unreadable
 from samepaged.attribution.ram_map import RamMap, RamRegion
 
-# Two pages at 0, two at 1 MiB. Each word says which it is.
+# Two pages at 0, two at 1 MiB. Each word has its own number.
 LAYOUT = RamMap((RamRegion(0, 2 * PAGE_SIZE), RamRegion(1 << 20, 2 * PAGE_SIZE)))
 ALL = np.arange(4 * PAGE_WORDS, dtype=np.uint64).reshape(4, PAGE_WORDS)
 

@@ -1,4 +1,4 @@
-"""What a guest's memory may say to do harm: it must end, and cost nothing but what is said of that guest."""
+"""Hostile guest memory: the analysis must terminate, and only the attribution of that guest may suffer."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _peopled(*, new: bool) -> Inhabited:
 
 
 def check(owned: PageOwners) -> None:
-    """It is a well-formed Ownership."""
+    """Check that these are well-formed PageOwners."""
     assert all(len(column) == PAGES for column in (owned.kinds, owned.labels, owned.offsets, owned.modes))
     assert owned.kinds.max() < len(KINDS)
     assert -1 <= owned.labels.min() <= owned.labels.max() < len(owned.names)
@@ -65,7 +65,7 @@ def check(owned: PageOwners) -> None:
 
 
 def damaged_kernel(damage: list[tuple[int, int]], start: int, *, new: bool) -> Kernel:
-    """The kernel of a guest with other values in some words, counted from the address `start`."""
+    """Return the kernel of a guest with changed words, counted from the address `start`."""
     guest = peopled(new=new)
     for word, value in damage:
         guest.machine.word(start + 8 * word, value)

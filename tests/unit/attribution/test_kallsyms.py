@@ -34,7 +34,7 @@ MANY = [
 
 
 class Flat:
-    """The kernel's memory from BASE on."""
+    """Kernel memory from BASE on."""
 
     def __init__(self, data: bytes) -> None:
         size = AT - BASE + len(data) + (1 << 15)

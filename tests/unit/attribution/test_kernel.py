@@ -12,7 +12,7 @@ from samepaged.attribution.guest_ram import GuestRam, Unreadable
 from samepaged.attribution.linux.kernel import Kernel
 from tests.unit.attribution.builders import Linux, linux
 
-# Where the image lies in linux()'s RAM.
+# Offset of the image in linux()'s RAM.
 IMAGE_AT = 4 << 20
 
 
@@ -84,7 +84,7 @@ def test_profile_of_another_build_is_ignored() -> None:
 
 GUEST = linux()
 RAW = bytes(GUEST.machine.bytes)
-# Where something is: the page tables, and the kernel's image with its tables.
+# Offsets with data: the page tables, and the kernel image with its tables.
 PLACES = [
     *(
         page * PAGE_SIZE + at

@@ -24,7 +24,7 @@ def guest(request: pytest.FixtureRequest) -> Inhabited:
 
 
 def buffers(guest: Inhabited) -> dict[str, set[int]]:
-    """The pages of each label that are buffers."""
+    """Return the kernel_buffer pages by label."""
     owned = label_pages(guest.kernel())
     assert owned.note is None
     pages = np.flatnonzero(owned.kinds == KIND["kernel_buffer"])
@@ -35,7 +35,7 @@ def buffers(guest: Inhabited) -> dict[str, set[int]]:
 
 
 def compound(guest: Inhabited, first: int, pages: int) -> int:
-    """Makes one: its address."""
+    """Create a compound page and return its address."""
     guest.frame(first)
     for page in range(first + 1, first + pages):
         guest.frame(page, head=ARRAY + first * 64 + 1)
@@ -43,7 +43,7 @@ def compound(guest: Inhabited, first: int, pages: int) -> int:
 
 
 def tags(guest: Inhabited, **blocks: int) -> int:
-    """Tags whose requests are in these blocks of pages (p400=2 is one of 2**2 pages)."""
+    """Create tags with requests in these blocks of pages (p400=2 is a block of 2**2 pages)."""
     made = guest.make("blk_mq_tags")
     pages = [int(name[1:]) for name in blocks]
     ring = [made + guest.offsets["blk_mq_tags.page_list"], *(ARRAY + page * 64 + 8 for page in pages)]
@@ -63,7 +63,7 @@ def pointers(guest: Inhabited, *values: int) -> int:
 
 
 def disk(guest: Inhabited, own: list[int], scheduler: list[int]) -> int:
-    """A block device whose hardware queues have these tags: its inode's link."""
+    """Create a block device with hardware queues that have these tags; return its inode's link."""
     queues = [guest.make("blk_mq_hw_ctx", sched_tags=made) for made in scheduler]
     tag_set = guest.make("blk_mq_tag_set", tags=pointers(guest, *own), nr_hw_queues=len(own))
     queue = guest.make("request_queue", tag_set=tag_set, nr_hw_queues=len(queues))
@@ -80,7 +80,7 @@ def disk(guest: Inhabited, own: list[int], scheduler: list[int]) -> int:
 
 
 def in_class(guest: Inhabited, inode: int, kind: int) -> int:
-    """The disk of this inode as a device of its class: its link."""
+    """Add the disk of this inode as a device of its class; return its link."""
     device = guest.get(inode_device(guest, inode), "block_device.bd_disk") + guest.offsets["gendisk.part0.__dev"]
     guest.set(device, "device.type", kind)
     made = guest.make("device_private", device=device)
@@ -95,7 +95,7 @@ def devices(guest: Inhabited, *inodes: int) -> None:
 
 def test_block_requests_of_tags_and_scheduler(guest: Inhabited) -> None:
     first = disk(guest, [tags(guest, p400=2, p408=0), tags(guest, p416=1)], [tags(guest, p420=0)])
-    # A disk that nobody has opened, and one that shares its tags.
+    # A disk that is not open, and one that shares its tags.
     second = disk(guest, [tags(guest, p430=0)], [0, 0])
     devices(guest, first, second, guest.take(0x600) + 0x500)
     assert buffers(guest) == {"block requests": {400, 401, 402, 403, 408, 416, 417, 420, 430}}

@@ -15,7 +15,7 @@ GUESTS = [pytest.param(True, id="maple trees"), pytest.param(False, id="red-blac
 
 
 def told(owned: PageOwners, page: int) -> tuple[str, str | None, int]:
-    """What is told of a page: its kind, its label, the page of the file."""
+    """Return kind, label, and page of the file of a page."""
     label, offset = int(owned.labels[page]), int(owned.offsets[page])
     return (
         KINDS[owned.kinds[page]],
@@ -93,7 +93,7 @@ def test_unmapped_file_pages_are_page_cache(guest: Inhabited) -> None:
     _, mapping = guest.file("var", "log", "syslog")
     _, gone = guest.file("var", "gone", deleted=True)
     guest.frame(400, mapping=mapping, index=7)
-    # A folio of two pages: the second one only points at the first.
+    # A folio of two pages: the second one points to the first.
     guest.frame(402, mapping=gone, index=4)
     guest.frame(403, head=0xFFFFEA0000000000 + 402 * 64 + 1, references=0)
     owned = label_pages(guest.kernel())
@@ -116,7 +116,7 @@ def test_free_pages_of_buddy_and_cpus(guest: Inhabited) -> None:
     guest.at_hand(600, 603)
     owned = label_pages(guest.kernel())
     free = set(np.flatnonzero(owned.kinds == KINDS.index("free")).tolist())
-    # A block that would go past the end of memory ends with it.
+    # A block beyond the end of memory is cut there.
     assert free - {1000, *range(1000, 1024)} == {*range(512, 544), 600, 603}
 
 

@@ -79,7 +79,7 @@ def test_inverted_prot_none_entry_is_mapped() -> None:
     machine = Machine()
     root = machine.page()
     machine.map(root, 0x400000, ~0x5000 & MASK, flags=NO_RIGHTS)
-    machine.map(root, 0x401000, 0x6000, flags=0)  # a page that is swapped out, say
+    machine.map(root, 0x401000, 0x6000, flags=0)  # such as a page that is swapped out
     assert user(machine, root).physical.tolist() == [0x5000]
 
 
@@ -108,7 +108,7 @@ def test_shared_tables_count_for_each_root() -> None:
     one, other, none = machine.page(), machine.page(), machine.page()
     machine.map(one, 0x400000, 0x1000)
     machine.map(one, MIB2 * 3, MIB2, MIB2)
-    machine.word(other, machine.word(one))  # all of its tables
+    machine.word(other, machine.word(one))  # the same tables
     machine.map(other, 1 << 40, 0x2000)
     found = walk_many(machine.ram(), np.array([other, -1, none, one]), 4, upper=False, mask=MASK)
     leaves = list(zip(found.roots.tolist(), found.addresses.tolist(), found.physical.tolist(), strict=True))
@@ -120,7 +120,7 @@ def test_shared_tables_count_for_each_root() -> None:
 
 
 def shared_by(machine: Machine, processes: int) -> LeavesByRoot:
-    """The walk of that many roots with one tree of tables, which maps 512 pages."""
+    """Walk that many roots with a common tree of tables that maps 512 pages."""
     pages, directory, pointers = machine.page(), machine.page(), machine.page()
     machine.put(pages, (0x5000 | PRESENT).to_bytes(8, "little") * 512)
     machine.word(directory, pages | PRESENT)

@@ -24,7 +24,7 @@ DOCUMENT = json.dumps(PROFILE.to_document())
 
 
 def without_types() -> Linux:
-    """One that has the symbols of BTF, and nothing there."""
+    """Return a guest with the symbols of BTF, but without the data."""
     guest = linux()
     guest.machine.put((4 << 20) + 0x10000, bytes(8))
     return guest
@@ -88,7 +88,7 @@ def test_external_btf_is_used() -> None:
 def test_btf_of_another_kernel_is_refused() -> None:
     other = types().raw().replace(b"\0page\0", b"\0pAge\0")
     grown = other[:-1] + b"\0page\0"
-    assert opened(without_types(), btf=grown[: len(other)]).has_types  # nothing of it contradicts
+    assert opened(without_types(), btf=grown[: len(other)]).has_types  # it does not contradict VMCOREINFO
     guest = without_types()
     at = guest.note_page * PAGE_SIZE
     note = bytes(guest.machine.bytes[at : at + PAGE_SIZE])

@@ -1,4 +1,4 @@
-"""Whose the sharing is: worked examples, and the definition counted page by page."""
+"""Attribution of sharing: worked examples, and a page-by-page count by the definition."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_unknown_owners_keep_the_sharing() -> None:
 
 def test_mismatched_page_count_is_refused() -> None:
     unknown = PageOwners.unknown(2, "")
-    with pytest.raises(ValueError, match="2 pages have owners, and 3 have hashes"):
+    with pytest.raises(ValueError, match="2 pages have owners, and 3 pages have hashes"):
         report_attribution("a", unknown, np.zeros(3, np.uint64), np.zeros(0, np.bool_), names=True)
 
 

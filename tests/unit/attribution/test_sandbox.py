@@ -1,4 +1,4 @@
-"""What a process that reads a guest's memory has, looked at from outside, and what it can do to the copy."""
+"""Resources of the attribution worker, seen from outside, and its access to the page buffer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def confined(how: str = "well") -> Iterator[int]:
-    """A process that has begun: its pid."""
+    """Start a worker and yield its pid."""
     copied = PageBuffer(PAGES, 16)
     child = SandboxedProcess(copied.file, PAGES, Limits.of(10.0, PAGES, 16, seccomp=True), program(how))
     try:
@@ -114,7 +114,7 @@ def test_page_buffer_is_sealed_read_only() -> None:
             os.pwrite(copied.file, b"x", 0)
         with pytest.raises(PermissionError):
             fcntl.fcntl(copied.file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
-        copied.add(Guest(), np.array([NOTE]))  # which goes on all the same
+        copied.add(Guest(), np.array([NOTE]))  # the daemon can still write
         assert os.pread(copied.file, 10, PAGE_SIZE) == b"OSRELEASE="
     finally:
         copied.close()
@@ -151,7 +151,7 @@ def test_cleared_page_buffer_has_room() -> None:
 @pytest.mark.parametrize(
     ("missing", "why"),
     [
-        ("seccomp.LIBRARY = 'libnothing.so'", "libseccomp is not to be had"),
+        ("seccomp.LIBRARY = 'libnothing.so'", "libseccomp is not available"),
         ("seccomp.allow_only = refuse", "refused by this kernel"),
     ],
 )
@@ -179,7 +179,7 @@ def test_worker_refuses_to_run_without_seccomp(missing: str, why: str, tmp_path:
 
 
 def filtered(call: str) -> int:
-    """How a process of ours ends that filters its system calls, and then makes this one."""
+    """Return the exit code of a child that loads the filter and then makes this system call."""
     child = os.fork()
     if child == 0:
         try:

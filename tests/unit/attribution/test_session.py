@@ -1,4 +1,4 @@
-"""An attributed scan, with a real process that reads a guest which is made up: well, badly, or not at all."""
+"""Attributed scans of a fake guest, with a real worker that behaves well, badly, or does not reply."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 TERMS = SourcesConfig(memory_limit=1 << 20, time_limit=20.0, names=True)
 IMPATIENT = SourcesConfig(memory_limit=1 << 20, time_limit=0.5)
-# Whatever the machine is doing: how long a guest may wait is no matter of these tests.
+# Long enough for a busy machine; these tests do not check the limit.
 LONG = 20.0
 
 
@@ -53,7 +53,7 @@ def attend(
     how: str = "well",
     meanwhile: Callable[[], None] = lambda: None,
 ) -> PageOwners:
-    """A snapshot's attributed scan; `meanwhile` is what happens before the guest is held."""
+    """Run an attributed snapshot scan; `meanwhile` runs before the guest is suspended."""
     with AttributionSession(known or GuestKernelCache(1), LAYOUTS, terms, lambda: False, program(how)) as attendant:
         guest.asked.clear()
         attendant.prepare(guest)
@@ -64,7 +64,7 @@ def attend(
         held = guest.asked.copy()
         attendant.start_attribution()
         found = attendant.finish()
-        assert guest.asked == held  # nothing is copied of a guest that runs on
+        assert guest.asked == held  # after the resume, pages are not copied
     return found
 
 
@@ -134,17 +134,17 @@ def test_worker_failing_during_the_pause_is_dropped(how: str, monkeypatch: pytes
 
 def test_pause_does_not_wait_for_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # what is told of more pages than these has no room in it
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # too small for a request with more pages
     monkeypatch.setattr(socket, "socketpair", lambda *_: (ours, theirs))
     monkeypatch.setattr(module, "SELECTION_SECONDS", 0.1)
     known = GuestKernelCache(1, extra_pages=np.arange(PAGES, dtype=np.int64))
     found = attend(Guest(), known, SourcesConfig(memory_limit=2 << 20, time_limit=3600.0), how="deaf")
-    assert found.note == "the process that read it was given up: it took too long"
+    assert found.note == "attribution worker failed: it took too long"
 
 
 def test_btf_requests_are_bounded(tmp_path: Path) -> None:
     found = attend(Guest(), terms=TERMS.model_copy(update={"btf_directory": tmp_path}), how="asking")
-    assert found.note == "the process that read it was given up: it asked for types again and again"
+    assert found.note == "attribution worker failed: it sent too many find_btf requests"
 
 
 def test_worker_finds_no_files() -> None:
@@ -188,7 +188,7 @@ def test_booting_guest_is_found_next_scan() -> None:
     guest.words[8], guest.words[NOTE] = guest.words[NOTE], 0
     guest.words[8, 2] = array
     assert attend(guest, known).note is None
-    guest.words[8, 2] = 0  # and now it is gone for long
+    guest.words[8, 2] = 0  # now it stays away
     for _ in range(3):
         assert attend(guest, known).note
     assert known.failures == 2
@@ -223,9 +223,9 @@ def test_guest_beyond_memory_limit_is_not_copied() -> None:
 
 def test_memory_limit_is_named_as_reason() -> None:
     guest = Guest()
-    guest.words[NOTE - 1, :2] = guest.words[NOTE, :2]  # begins as a note does, and is none
+    guest.words[NOTE - 1, :2] = guest.words[NOTE, :2]  # begins like a note, but is not one
     assert attend(guest, terms=SourcesConfig(memory_limit=4096, time_limit=20.0)).note == (
-        "more of it would have to be copied than sources.memory_limit, which is 4 KiB"
+        "attribution must copy more guest memory than sources.memory_limit (4 KiB); increase the limit"
     )
 
 
@@ -254,7 +254,7 @@ def test_absent_pages_read_zero_swapped_pages_are_missing() -> None:
 def test_unbacked_blocks_need_no_struct_pages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Blocks of two pages, here and in the process that reads: page 20, which has struct pages, is of no use then.
+    # Blocks of two pages, here and in the worker: page 20, which has struct pages, is then not needed.
     monkeypatch.setattr(module, "BLOCK_PAGES", 2)
     guest = Guest(unbacked=frozenset({20, 21, 30, 33}))
     monkeypatch.setattr(messages, "BLOCK_PAGES", 2)
@@ -265,7 +265,7 @@ def test_unbacked_blocks_need_no_struct_pages(
     found = attend(guest, how="by-twos", meanwhile=one_of_them_is_used)
     assert not {20, 21} & set(guest.asked)
     assert found.kinds[20] == KIND["absent"]
-    assert found.kinds[[21, 30, 33]].tolist() == [0, 0, 0]  # used since, or beside one that is
+    assert found.kinds[[21, 30, 33]].tolist() == [0, 0, 0]  # backed since then, or in a backed block
     assert found.missing == 0
 
 
@@ -280,7 +280,7 @@ def test_written_pages_are_copied_again() -> None:
         written[[OTHER, 200]] = True
         attendant.copy_written(guest, written)
         assert guest.asked == [OTHER]
-        guest.choose(50, 80)  # of which the struct pages are written, and page 80 is none that was known of
+        guest.choose(50, 80)  # writes their struct pages; page 80 is new
         guest.words[OTHER, 0] = 12
         written[:] = False
         written[[OTHER, 80, *range(ARRAY, ARRAY + ARRAY_PAGES)]] = True
@@ -403,12 +403,12 @@ def test_timely_reply_counts_when_read_late() -> None:
             pass
         attendant.start_attribution()
         assert attendant._client is not None
-        attendant._client._request_deadline = 0.0  # all other work on this scan took so long
+        attendant._client._request_deadline = 0.0  # the other work on this scan took longer than the deadline
         assert attendant.finish().note is None
 
 
 def test_populate_failure_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_buffer, "MADV_POPULATE_WRITE", 9999)  # as a kernel says that does not know it
+    monkeypatch.setattr(page_buffer, "MADV_POPULATE_WRITE", 9999)  # as on a kernel without this flag
     held = page_buffer.PageBuffer(PAGES, 16)
     monkeypatch.setattr(held, "_locked", False)
     try:

@@ -20,7 +20,7 @@ TAIL = 1
 
 
 def with_numbers(kernel: Kernel, numbers: dict[str, int], **offsets: int) -> Kernel:
-    """The same kernel with other numbers in its note, further fields, and not from before 5.11."""
+    """Return the kernel with other numbers in its note, further fields, and the layout since 5.11."""
     known = {name: offset for name, offset in kernel.profile.offsets.items() if name != "page.mem_cgroup"}
     profile: Profile = replace(kernel.profile, offsets=known | offsets)
     return replace(kernel, info=replace(kernel.info, numbers=numbers), profile=profile)
@@ -80,7 +80,7 @@ def test_slab_and_table_pages_are_selected(new: bool) -> None:  # noqa: FBT001
     kernel = guest.kernel()
     array = find_mem_map(kernel).pages
     assert array.tolist() == list(range(ARRAY_PAGE, ARRAY_PAGE + PAGES * 64 // 4096))
-    # And the page that says where the array is.
+    # And the page with the address of the array.
     where = kernel.ram.layout.page_of(kernel.translate(np.array([guest.symbols["vmemmap_base"]], dtype=np.uint64)))
     slots = np.full(PAGES, -1, dtype=np.int64)
     slots[array] = array

@@ -11,7 +11,7 @@ from samepaged.attribution.linux.struct_reader import list_entries
 from samepaged.attribution.linux.xarray import xarray_entries
 from tests.unit.attribution.inhabited import DIRECT, Inhabited
 
-# Ascending places at which areas begin and end, in turns; none is at 1, since a last index of 0 would be none.
+# Ascending starts and ends of areas, alternating; none is at 1, because a last index of 0 is not valid.
 PLACES = st.lists(st.integers(2, 1 << 40), unique=True, max_size=120).map(sorted)
 
 
@@ -97,7 +97,7 @@ def test_xarray_entries_of_all_levels() -> None:
     guest = Inhabited()
     slots = guest.offsets["xa_node.slots"]
     top, below = guest.take(128), guest.take(128)
-    # A node's number of slots is 8 here; besides pointers there are numbers, retry entries and siblings.
+    # A node has 8 slots here; besides pointers, they contain numbers, retry entries and siblings.
     for number, entry in enumerate((below | 2, DIRECT + 64, 15, 1026, 6)):
         guest.word(top + slots + 8 * number, entry)
     guest.word(below + slots + 8 * 7, DIRECT + 128)

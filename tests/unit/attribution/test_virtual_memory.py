@@ -12,7 +12,7 @@ from samepaged.attribution.linux.virtual_memory import VirtualMemory
 from tests.unit.attribution.builders import Machine
 
 START = 0xFFFF_8880_0000_0000
-# Three virtual pages, the first two of which lie the other way round in RAM, a hole, and one more.
+# Three virtual pages, the first two in reverse order in RAM, a hole, and one more.
 PLACES = (5, 4, 9, None, 7)
 
 

@@ -1,4 +1,4 @@
-"""What the daemon takes from a process that a guest may have taken over."""
+"""Messages that the daemon accepts from an untrusted worker."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ PAGES = 16
 
 
 def speak(sock: socket.socket, raw: bytes) -> None:
-    with contextlib.suppress(OSError):  # who listens may have heard enough
+    with contextlib.suppress(OSError):  # the reader may have closed the socket
         sock.sendall(raw)
         sock.shutdown(socket.SHUT_WR)
 
 
 def said(raw: bytes, forms: Mapping[str, Form] | None = None) -> Any:
-    """What is taken of a process that says this, and ends."""
+    """Return the message received from a process that sends these bytes and exits."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         speaker = threading.Thread(target=speak, args=(theirs, raw))
@@ -142,7 +142,7 @@ def test_flipped_bit_is_refused_or_valid(at: int, bit: int) -> None:
     try:
         taken = said(bytes(raw))
     except ProtocolError:
-        assert at != len(raw) - 1  # of the contents, which may be any bytes
+        assert at != len(raw) - 1  # the array data, which may be any bytes
         return
     assert 0 <= taken.fields["count"] <= 9
     assert (len(taken.arrays["pages"]), len(taken.arrays["kinds"])) in {(length, 2) for length in range(4)}
@@ -172,7 +172,7 @@ def test_send_ends_at_deadline() -> None:
 
 def test_slow_reader_does_not_extend_deadline() -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs:  # there is always room for so little
+    with ours, theirs:  # a small message always fits
         with pytest.raises(ProtocolError, match="took too long"):
             Channel(ours, lambda: False).send("found", deadline=time.monotonic() - 1)
         with pytest.raises(ProtocolError, match="interrupted"):
@@ -245,7 +245,7 @@ def test_message_size_is_bounded_by_guest() -> None:
 def test_long_and_zero_names_are_sanitized() -> None:
     after = passed(ownership(names=("a\0b", "ä" * MAX_NAME_BYTES), processes=("", "x")))
     assert after.names[0] == "a b"
-    assert len(after.names[1].encode()) <= MAX_NAME_BYTES + 2  # what was cut in two is a character of its own
+    assert len(after.names[1].encode()) <= MAX_NAME_BYTES + 2  # a character that was cut becomes a replacement
     assert after.processes == ("", "x")
 
 

@@ -1,4 +1,4 @@
-"""The process that reads a guest's memory, without its sandbox: what it asks, and what it makes of what it is told."""
+"""The attribution worker without its sandbox: its requests and replies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FORMS = replies(PAGES)
 
 
 class Daemon:
-    """The other side: it has the whole guest copied already, page n in slot n."""
+    """The daemon's side. The whole guest is copied already, page n in slot n."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -47,7 +47,7 @@ class Daemon:
         return self.hear()
 
     def hear(self) -> Message:
-        """What it says, when all that it fetches is given to it."""
+        """Answer all fetch requests, and return the next other message."""
         while (message := self._channel.receive(FORMS, time.monotonic() + 20)).kind == "fetch":
             self.tell("page_slots", slots=message.arrays["pages"].astype(np.int32))
         return message
@@ -105,7 +105,7 @@ def test_layouts_are_tried_in_order() -> None:
         assert daemon.begin([*LAYOUTS, high]).kind == "inspection"
         refused = daemon.begin(LAYOUTS)
         assert (refused.kind, refused.fields["linux"], refused.fields["reason"]) == ("error", 0, "not so")
-        assert daemon.begin([high]).kind == "inspection"  # what went before is forgotten
+        assert daemon.begin([high]).kind == "inspection"  # the earlier state is dropped
 
 
 def test_worker_requests_btf_while_inspecting() -> None:
@@ -135,7 +135,7 @@ def test_selection_uses_the_captured_pages() -> None:
         daemon.begin()
         guest.choose(70)
         assert daemon.hold([NOTE, 20, 21, 22, 23]).arrays["pages"].tolist() == [70]
-        assert daemon.hold([NOTE, 21, 22, 23]).arrays["pages"].tolist() == []  # page 20 tells of page 70
+        assert daemon.hold([NOTE, 21, 22, 23]).arrays["pages"].tolist() == []  # page 20 selects page 70
 
 
 def test_unexpected_error_hides_guest_text() -> None:
@@ -144,7 +144,7 @@ def test_unexpected_error_hides_guest_text() -> None:
             raise ValueError("the guest's own words", kernel)
 
     with reading(Guest(), Broken()) as daemon:
-        assert daemon.begin(full=1).kind == "inspection"  # a rehearsal may fail
+        assert daemon.begin(full=1).kind == "inspection"  # errors during the inspection are ignored
         daemon.hold([NOTE])
         daemon.tell("attribute", pages=np.array([50]), slots=np.array([50], dtype=np.int32))
         told = daemon.hear()

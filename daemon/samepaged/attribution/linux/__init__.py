@@ -1,1 +1,1 @@
-"""A Linux kernel's own books, read out of a guest's memory: where they are, and what they say of each page."""
+"""Data structures of a Linux kernel in a guest's memory, and their information about each page."""

@@ -1,4 +1,4 @@
-"""The requests that block devices keep ready, one for each that a queue can have under way (block/blk-mq.c)."""
+"""Preallocated requests of block devices, as many as each queue can have in flight (block/blk-mq.c)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["label_block_requests"]
 
-# More than these are not looked at: partitions count as devices, and each CPU can have a queue of its own.
+# Limits of the search: partitions count as devices, and each CPU can have a queue of its own.
 MAX_DEVICES: Final = 1 << 12
 MAX_QUEUES: Final = 1 << 13
 MAX_BLOCKS: Final = 1 << 14
@@ -28,7 +28,7 @@ WRAP: Final = 1 << 64
 
 
 def label_block_requests(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
-    """Those of all block devices. Raises Unreadable."""
+    """Label the requests of all block devices. Raises Unreadable."""
     profile = kernel.profile
     if not profile.has("blockdev_superblock"):
         return
@@ -36,7 +36,7 @@ def label_block_requests(kernel: Kernel, frames: StructPages, ledger: PageLabels
     queues = _pointers(kernel, np.unique(disks), "gendisk.queue")
     sets = _pointers(kernel, queues, "request_queue.tag_set")
     tags = [_pointer_arrays(kernel, sets, "blk_mq_tag_set.tags", "blk_mq_tag_set.nr_hw_queues")]
-    # A scheduler has its own.
+    # A scheduler has its own tags.
     tags.append(_pointers(kernel, _hardware_queues(kernel, queues), "blk_mq_hw_ctx.sched_tags"))
     if profile.has("request_queue.sched_shared_tags"):
         tags.append(_pointers(kernel, queues, "request_queue.sched_shared_tags"))
@@ -47,14 +47,14 @@ def label_block_requests(kernel: Kernel, frames: StructPages, ledger: PageLabels
     firsts = frames.pages_at(kernel, np.array(found, dtype=np.uint64) - np.uint64(profile.offset("page.lru")))
     firsts = firsts[firsts >= 0]
     if len(firsts):
-        # The block's order is kept there (blk_mq_alloc_rqs).
+        # page.private has the block's order (blk_mq_alloc_rqs).
         ledger.set_kind_of_unknown(
             pages_of_blocks(firsts, frames.private[firsts], len(frames.readable)), "kernel_buffer", "block requests"
         )
 
 
 def _disks_by_inode(kernel: Kernel) -> NDArray[np.uint64]:
-    """The struct gendisks of the block devices that have an inode: all from 5.11 on, those that are open before."""
+    """Return the struct gendisks of block devices with an inode: all from 5.11 on, the open ones before."""
     profile = kernel.profile
     file_system = kernel.u64(profile.symbol("blockdev_superblock"))
     if not file_system:
@@ -68,7 +68,7 @@ def _disks_by_inode(kernel: Kernel) -> NDArray[np.uint64]:
 
 
 def _disks_by_class(kernel: Kernel) -> NDArray[np.uint64]:
-    """The same, up to 5.10, of all of them: by the devices of their class, of which partitions are others."""
+    """Return the same for all block devices, up to 5.10: the devices of their class without partitions."""
     profile = kernel.profile
     devices = np.empty(0, dtype=np.uint64)
     if not (profile.has("gendisk.part0.__dev") and profile.has("disk_type") and profile.has("block_class")):
@@ -94,13 +94,13 @@ def _hardware_queues(kernel: Kernel, queues: NDArray[np.uint64]) -> NDArray[np.u
 
 
 def _pointers(kernel: Kernel, structs: NDArray[np.uint64], member: str) -> NDArray[np.uint64]:
-    """What this member of these structs points at, each once."""
+    """Return the distinct addresses in this pointer member of these structs."""
     (found,), ok = read_members(kernel, structs, (kernel.profile.offset(member),))
     return np.unique(found[ok & is_kernel(found)])
 
 
 def _pointer_arrays(kernel: Kernel, structs: NDArray[np.uint64], table: str, count: str) -> NDArray[np.uint64]:
-    """What the arrays of pointers at the member `table`, of `count` entries, point at."""
+    """Return the addresses in the pointer arrays at the member `table`, of `count` entries."""
     (tables, counts), ok = read_members(kernel, structs, (kernel.profile.offset(table), kernel.profile.offset(count)))
     parts, left = [np.empty(0, dtype=np.uint64)], MAX_QUEUES
     for start, entries in zip(tables[ok].tolist(), (counts[ok] & HALF).tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Memory that the kernel took from its page allocator at its start and keeps, where it can be told what for."""
+"""Memory that the kernel allocated at boot and keeps, if its purpose is known."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["label_dma_pools", "label_ftrace_records"]
 
 MAX_PARTS: Final = 1 << 12
-# A block of the page allocator.
+# Largest block of the page allocator.
 MAX_PART_BYTES: Final = PAGE_SIZE << 10
 
 
 def label_ftrace_records(kernel: Kernel, ledger: PageLabels) -> None:
-    """Where each function's call of the tracer is (kernel/trace/ftrace.c). Raises Unreadable."""
+    """Label the records of the tracer's call sites (kernel/trace/ftrace.c). Raises Unreadable."""
     profile = kernel.profile
     if not profile.has("ftrace_pages_start"):
         return
@@ -45,7 +45,7 @@ def label_ftrace_records(kernel: Kernel, ledger: PageLabels) -> None:
 
 
 def label_dma_pools(kernel: Kernel, ledger: PageLabels) -> None:
-    """What is at hand for devices (kernel/dma/pool.c). Raises Unreadable."""
+    """Label the atomic DMA pools (kernel/dma/pool.c). Raises Unreadable."""
     profile = kernel.profile
     link = profile.offset("gen_pool_chunk.next_chunk")
     ends = [profile.offset(f"gen_pool_chunk.{name}") for name in ("start_addr", "end_addr")]
@@ -67,7 +67,7 @@ def _put(
     name: tuple[str, str],
 ) -> None:
     if np.any(lengths > MAX_PART_BYTES) or int(lengths.sum()) > kernel.ram.pages * PAGE_SIZE:
-        raise Unreadable("more is kept than there can be")
+        raise Unreadable("boot allocations exceed the limit")
     parts = [
         np.arange(start & -PAGE_SIZE, start + length, PAGE_SIZE, dtype=np.uint64)
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)

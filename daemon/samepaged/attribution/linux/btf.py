@@ -1,4 +1,4 @@
-"""BTF, the kernel's own description of its types (Documentation/bpf/btf.rst): offsets, sizes, enumerators by name."""
+"""BTF, the kernel's type information (Documentation/bpf/btf.rst): offsets, sizes and enumerators by name."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ __all__ = ["MAX_BTF_BYTES", "Btf"]
 
 MAGIC: Final = 0xEB9F
 HEADER: Final = struct.Struct("<HBBIIIII")
-# A distribution's kernel has 4 to 8 MiB, of which strings are a fifth.
+# A distribution's kernel has 4 to 8 MiB, a fifth of it strings.
 MAX_BTF_BYTES: Final = 16 << 20
 MAX_STRING_BYTES: Final = 4 << 20
-# Types that stand for another one (typedefs, const, arrays), one after the other; and structs within structs.
+# Chains of types that refer to another one (typedefs, const, arrays), and nested structs.
 MAX_DEPTH: Final = 32
-# Members that are looked at for all answers together, before it is a lie: a few hundred for each is usual.
+# Limit of members visited in all queries; a few hundred for each is usual, so more indicates forged BTF.
 MAX_MEMBERS: Final = 1 << 18
 MAX_TYPE_BYTES: Final = 1 << 32
-# Types of one name that are tried: several files of a kernel may each have a struct of it.
+# Types of one name to try: several source files of a kernel may define a struct of the same name.
 MAX_SAME_NAME_TYPES: Final = 64
 POINTER_BYTES: Final = 8
 
 INT, POINTER, ARRAY, STRUCT, UNION, ENUM, _FORWARD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(1, 12)
 FUNCTION_PROTOTYPE, VARIABLE, SECTION, FLOAT, DECLARATION_TAG, TYPE_TAG, ENUM64 = range(13, 20)
 LAST_KIND: Final = ENUM64
-# 4-byte words after the three of every type: some for the type, some for each of its members.
+# 4-byte words after the first three of every type: for the type itself, and for each of its members.
 FIXED_WORDS: Final = {INT: 1, ARRAY: 3, VARIABLE: 1, DECLARATION_TAG: 1}
 MEMBER_WORDS: Final = {STRUCT: 3, UNION: 3, ENUM: 2, FUNCTION_PROTOTYPE: 2, SECTION: 3, ENUM64: 3}
 ALIASES: Final = frozenset({TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG})
@@ -51,19 +51,19 @@ class _Member:
 
 
 class Btf:
-    """The types in `raw`, the bytes between __start_BTF and __stop_BTF. All methods raise Unreadable for what is not
-    there, as does the constructor for what is no BTF.
+    """The types in `raw`, the bytes between __start_BTF and __stop_BTF. The constructor raises Unreadable for invalid
+    BTF, and all methods raise it for unknown names.
     """
 
     def __init__(self, raw: bytes) -> None:
         if not HEADER.size <= len(raw) <= MAX_BTF_BYTES:
-            raise Unreadable(f"BTF of {len(raw)} bytes")
+            raise Unreadable(f"invalid BTF size: {len(raw)} bytes")
         magic, version, _, header, types, types_size, strings, strings_size = HEADER.unpack_from(raw)
         if magic != MAGIC or version != 1:
-            raise Unreadable("no BTF")
+            raise Unreadable("not BTF, or of another version")
         end = header + max(types + types_size, strings + strings_size)
         if end > len(raw) or strings_size > MAX_STRING_BYTES:
-            raise Unreadable("BTF that goes beyond its end")
+            raise Unreadable("BTF sections exceed the data")
         self._strings = raw[header + strings : header + strings + strings_size]
         count = types_size // 4
         self._words = np.frombuffer(raw, dtype="<u4", count=count, offset=header + types) if count else _no_words()
@@ -77,8 +77,8 @@ class Btf:
         self._known: dict[str, int] = {}
 
     def offset(self, path: str) -> int:
-        """In bytes, of "mm_struct.mm_mt.ma_root": members of members, through unnamed structs and unions, typedefs,
-        and first elements of arrays.
+        """Return the offset in bytes of a path such as "mm_struct.mm_mt.ma_root": nested members, through unnamed
+        structs and unions, typedefs, and first elements of arrays.
         """
         bits, _ = self._member(path)
         if bits % 8:
@@ -86,7 +86,7 @@ class Btf:
         return bits // 8
 
     def size(self, path: str) -> int:
-        """In bytes, of a struct, union, enum or typedef ("page"), or of a member ("per_cpu_pages.lists")."""
+        """Return the size in bytes of a struct, union, enum or typedef ("page") or member ("per_cpu_pages.lists")."""
         if "." in path:
             return self._size(self._member(path)[1])
         for kinds in (AGGREGATES, {TYPEDEF, ENUM, ENUM64, INT, FLOAT}):
@@ -95,8 +95,8 @@ class Btf:
         raise Unreadable(f"no type {path}")
 
     def enumerator(self, name: str) -> int:
-        """The value of "PG_slab"."""
-        # An enumerator's name is some word of the types; which of those are is seen by looking at where they stand.
+        """Return the value of an enumerator such as "PG_slab"."""
+        # An enumerator's name is a word of the type data; `_value` checks whether the word is at such a position.
         for place in np.flatnonzero(self._words == self._string(name))[:MAX_SAME_NAME_TYPES].tolist():
             value = self._value(place)
             if value is not None:
@@ -104,7 +104,7 @@ class Btf:
         raise Unreadable(f"no enumerator {name}")
 
     def _value(self, place: int) -> int | None:
-        """What the enumerator has whose name is the word at `place`, None where there is none."""
+        """Return the value of the enumerator with its name at word `place`, None if there is not one."""
         number = int(np.searchsorted(self._starts, place, side="right"))
         if not number:
             return None
@@ -120,10 +120,10 @@ class Btf:
         return value - (1 << width) if signed and value >> (width - 1) else value
 
     def _member(self, path: str) -> tuple[int, int]:
-        """The offset of a path in bits, and the type of what is there."""
+        """Return the offset of a path in bits, and the member's type."""
         name, *members = path.split(".")
         if not members:
-            raise Unreadable(f"{path} is no member")
+            raise Unreadable(f"{path} is not a member")
         problem = Unreadable(f"no struct {name}")
         for kinds in (AGGREGATES, {TYPEDEF}):
             for number in self._named(name, kinds):
@@ -144,7 +144,7 @@ class Btf:
         return bits, number
 
     def _find(self, number: int, name: int, deepest: int) -> _Member | None:
-        """The member whose name is this string, in the struct or in an unnamed one within it."""
+        """Return the member with this name (a string offset), in the struct or in an unnamed one within it."""
         unnamed = []
         for member in self._members(number):
             if member.name == name:
@@ -164,14 +164,14 @@ class Btf:
             return
         self._left -= count + 1
         if self._left < 0:
-            raise Unreadable("BTF with structs within structs without an end")
-        # With this bit the offset has the width of a bit field above it.
+            raise Unreadable("BTF structs nested without an end")
+        # If the top bit of the type's second word is set, the top byte of an offset is the width of a bit field.
         mask = 0xFF_FFFF if int(self._words[start + 1]) >> 31 else 0xFFFF_FFFF
         for name, type_, bits in self._words[start + 3 : start + 3 + 3 * count].reshape(-1, 3).tolist():
             yield _Member(name, type_, bits & mask)
 
     def _plain(self, number: int, *, through_arrays: bool = False) -> int:
-        """The type behind typedefs and such."""
+        """Resolve typedefs, qualifiers and, on request, arrays."""
         for _ in range(MAX_DEPTH):
             start, kind, _ = self._type(number)
             if kind in ALIASES:
@@ -180,7 +180,7 @@ class Btf:
                 number = int(self._words[start + 3])
             else:
                 return number
-        raise Unreadable("BTF with types that stand for each other")
+        raise Unreadable("BTF types refer to each other in a cycle")
 
     def _size(self, number: int) -> int:
         times = 1
@@ -195,16 +195,16 @@ class Btf:
             if 0 <= size * times < MAX_TYPE_BYTES:
                 return size * times
             break
-        raise Unreadable("BTF with a type of no size")
+        raise Unreadable("BTF type without a valid size")
 
     def _type(self, number: int) -> tuple[int, int, int]:
-        """The word that the type begins with, its kind, and how many members it has."""
+        """Return the index of the type's first word, its kind, and the number of its members."""
         if not 0 < number <= len(self._starts):
             raise Unreadable(f"BTF without type {number}")
         return int(self._starts[number - 1]), int(self._kinds[number - 1]), int(self._counts[number - 1])
 
     def _named(self, name: str, kinds: frozenset[int] | set[int]) -> list[int]:
-        """The types of this name and these kinds."""
+        """Return the types of this name and these kinds."""
         same = np.flatnonzero(self._names == self._string(name))[:MAX_SAME_NAME_TYPES].tolist()
         return [number + 1 for number in same if int(self._kinds[number]) in kinds]
 
@@ -212,7 +212,7 @@ class Btf:
         return self._strings[place : place + 1] not in (b"\0", b"")
 
     def _string(self, text: str) -> int:
-        """Where this string stands, which it does once. Raises Unreadable."""
+        """Return the offset of this string, which is in BTF once. Raises Unreadable."""
         if text not in self._known:
             self._known[text] = self._strings.find(b"\0" + text.encode() + b"\0") + 1
         if not text or not self._known[text]:
@@ -225,7 +225,7 @@ def _no_words() -> NDArray[np.uint32]:
 
 
 def _starts(words: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """The word that each type begins with: int64 of shape (types,). They end where one is of no known kind."""
+    """Return the index of each type's first word: int64 of shape (types,). Stop at the first unknown kind."""
     extra = [FIXED_WORDS.get(kind, 0) + 3 for kind in range(LAST_KIND + 1)]
     each = [MEMBER_WORDS.get(kind, 0) for kind in range(LAST_KIND + 1)]
     found = array("q")

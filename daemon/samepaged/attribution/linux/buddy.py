@@ -1,4 +1,4 @@
-"""Free pages: the page allocator's blocks, and the lists of each CPU."""
+"""Free pages: the blocks of the page allocator, and the per-CPU lists."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 
 __all__ = ["free_blocks", "pages_of_blocks", "per_cpu_free_pages"]
 
-# Blocks of 2**10 pages are the biggest on x86-64; a bigger one would be a lie.
+# The largest blocks on x86-64 have 2**10 pages; larger orders are forged.
 MAX_ORDER: Final = 10
 WRAP: Final = 1 << 64
 POINTER_BYTES: Final = 8
 LIST_HEAD_BYTES: Final = 16
-# More than these are not looked at.
+# Limits of the search.
 MAX_NODES: Final = 64
 MAX_ZONES: Final = 8
 MAX_CPUS: Final = 4096
 MAX_LISTS_PER_CPU: Final = 64
 MAX_LISTS: Final = 1 << 20
-# mm/page_alloc.c, order_to_pindex: lists by order (0 to 3) and migrate type, then those of huge pages. Where there are
-# no more lists than migrate types, all pages are single.
+# mm/page_alloc.c, order_to_pindex: lists by order (0 to 3) and migrate type, then those of huge pages. If the lists are
+# not more than the migrate types, all pages are single.
 MIGRATE_TYPES: Final = 3
 LOW_ORDERS: Final = 4
 HUGE_ORDER: Final = 9
 
 
 def free_blocks(frames: StructPages) -> NDArray[np.int64]:
-    """All pages of the blocks that the page allocator has (int64, ascending)."""
+    """Return all pages of the free blocks of the page allocator (int64, ascending)."""
     heads = np.flatnonzero(frames.free)
     return pages_of_blocks(heads, frames.private[heads], len(frames.free))
 
 
 def per_cpu_free_pages(kernel: Kernel, frames: StructPages, free: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The pages that the CPUs keep at hand (int64, ascending); `free` are those that they do not. Raises Unreadable."""
+    """Return the pages in per-CPU lists (int64, ascending); `free` are the other free pages. Raises Unreadable."""
     heads, numbers, count = _list_heads(kernel)
     possible = frames.idle & ~frames.slab & ~frames.reserved
     possible[free] = False
@@ -58,7 +58,7 @@ def per_cpu_free_pages(kernel: Kernel, frames: StructPages, free: NDArray[np.int
     single = count <= MIGRATE_TYPES
     for start, number in zip(starts[ok].tolist(), numbers[ok].tolist(), strict=True):
         members = []
-        # A list ends in its head, which is no page; one that comes back to a page that was seen is a lie.
+        # A list ends at its head, which is not a page. A list that returns to a visited page is forged.
         while start >= 0 and not found[start]:
             found[start] = True
             members.append(start)
@@ -69,7 +69,7 @@ def per_cpu_free_pages(kernel: Kernel, frames: StructPages, free: NDArray[np.int
 
 
 def _list_heads(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.int64], int]:
-    """The addresses of all CPUs' list heads in all zones, each one's number among its CPU's, and how many these are."""
+    """Return the addresses of all CPUs' list heads in all zones, the index of each, and the lists per CPU and zone."""
     profile = kernel.profile
     zones = _zones(kernel)
     sets = profile.offset("zone.per_cpu_pageset", "zone.pageset")
@@ -80,10 +80,10 @@ def _list_heads(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.int64], 
     places = profile.symbol("__per_cpu_offset") + np.arange(cpus, dtype=np.uint64) * np.uint64(POINTER_BYTES)
     offsets, ok = kernel.words(places)
     (pointers,), there = read_members(kernel, zones, (sets,))
-    # Each has its own; and with all of these numbers at their most, there would be too many.
+    # Each zone and CPU has its own. With all of these numbers at their limits, there would be too many.
     pointers, offsets = np.unique(pointers[there]), np.unique(offsets[ok])
     if len(pointers) * len(offsets) * count > MAX_LISTS:
-        raise Unreadable("more lists than CPUs can have")
+        raise Unreadable("more per-CPU lists than the limit")
     base = (pointers[:, None] + offsets[None, :]).reshape(-1) + np.uint64(lists)
     numbers = np.arange(count, dtype=np.int64)
     heads = base[:, None] + numbers.astype(np.uint64) * np.uint64(LIST_HEAD_BYTES)
@@ -91,7 +91,7 @@ def _list_heads(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.int64], 
 
 
 def _zones(kernel: Kernel) -> NDArray[np.uint64]:
-    """The addresses of all zones of all nodes."""
+    """Return the addresses of all zones of all nodes."""
     profile = kernel.profile
     size = profile.size("zone")
     if profile.has("node_data"):
@@ -110,7 +110,7 @@ def _zones(kernel: Kernel) -> NDArray[np.uint64]:
 
 
 def pages_of_blocks(heads: NDArray[np.int64], orders: NDArray[np.uint64], pages: int) -> NDArray[np.int64]:
-    """All pages (int64, ascending) of blocks of 2**order, given their heads."""
+    """Return all pages (int64, ascending) of blocks of 2**order pages, given their heads."""
     lengths = np.int64(1) << np.minimum(orders, np.uint64(MAX_ORDER)).astype(np.int64)
     lengths[orders > MAX_ORDER] = 1
     edges = np.zeros(pages + 1, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""The paths of files in the guest, as /proc/PID/maps would tell them: up the directories, and through the mounts."""
+"""Paths of files in the guest, as in /proc/PID/maps: up the directories, and through the mounts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 __all__ = ["are_unlinked", "paths"]
 
-# Paths of more directories than this, and more than so many directories and files at all, are left without a path.
+# Deeper files, and files beyond this number of directories and files in total, get no path.
 MAX_DEPTH: Final = 128
 MAX_DENTRIES: Final = 1 << 18
 MAX_NAME_BYTES: Final = 256
 MAX_PATH_CHARS: Final = 4096
-# All paths together.
+# Limit of all paths together.
 MAX_TOTAL_CHARS: Final = 1 << 25
 
 
 def paths(kernel: Kernel, mounts: NDArray[np.uint64], dentries: NDArray[np.uint64]) -> list[str | None]:
-    """The path of each directory entry on each mount (struct vfsmount; 0: from the root of its file system), None where
-    it cannot be followed to a root. Raises Unreadable.
+    """Return the path of each directory entry on its mount (struct vfsmount; 0: from the root of its file system), None
+    if it does not lead to a root. Raises Unreadable.
     """
     asked, above, names = _ParentWalk(kernel).walk(mounts, dentries)
     known: dict[int, str | None] = {-1: ""}
@@ -40,7 +40,7 @@ def paths(kernel: Kernel, mounts: NDArray[np.uint64], dentries: NDArray[np.uint6
 
 
 def are_unlinked(kernel: Kernel, dentries: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which entries are not in their directory any more: deleted (d_unlinked)."""
+    """Return a mask of the deleted entries, which are not in their directory any more (d_unlinked)."""
     profile = kernel.profile
     wanted = (profile.offset("dentry.d_hash.pprev"), profile.offset("dentry.d_parent"))
     (hashed, parents), ok = read_members(kernel, dentries, wanted)
@@ -49,7 +49,7 @@ def are_unlinked(kernel: Kernel, dentries: NDArray[np.uint64]) -> NDArray[np.boo
 
 
 class _ParentWalk:
-    """From an entry to the one above it: its directory, or what its mount is mounted on (prepend_path, fs/d_path.c)."""
+    """Steps from an entry to its parent: its directory, or the mount point of its mount (prepend_path, fs/d_path.c)."""
 
     def __init__(self, kernel: Kernel) -> None:
         profile = kernel.profile
@@ -61,8 +61,9 @@ class _ParentWalk:
     def walk(
         self, mounts: NDArray[np.uint64], dentries: NDArray[np.uint64]
     ) -> tuple[list[int], list[int], list[str | None]]:
-        """Every entry on every way up, once: where the asked ones are among them; which one is above each (-1: none, it
-        is a root; -2: not to be had); and what each adds to a path, None where that is not to be had.
+        """Collect every entry on the paths, once. Return the indices of the requested entries; the index of each
+        entry's parent (-1: the entry is a root; -2: unreadable); and the name that each adds to a path, None if
+        unreadable.
         """
         known: dict[tuple[int, int], int] = {}
         asked = [known.setdefault(pair, len(known)) for pair in zip(mounts.tolist(), dentries.tolist(), strict=True)]
@@ -92,8 +93,8 @@ class _ParentWalk:
         return asked, above + [-2] * left, added + [None] * left
 
     def _up(self, pairs: NDArray[np.uint64]) -> tuple[list[tuple[int, int]], list[int], list[int]]:
-        """What is above each pair of a mount and an entry; the address of the name that this step adds, 0 for none; and
-        -1 for a root, -2 for what cannot be read, else 0.
+        """Return the parent of each pair of a mount and an entry; the address of the name that this step adds, 0 for
+        none; and -1 for a root, -2 for an unreadable entry, else 0.
         """
         mounts, dentries = pairs[:, 0], pairs[:, 1]
         (parents, names), ok = read_members(self.kernel, dentries, (self.parent, self.name))
@@ -116,10 +117,10 @@ class _ParentWalk:
 
 
 def _path(place: int, above: list[int], names: list[str | None], known: dict[int, str | None]) -> str | None:
-    """The path of one entry, from those above it that are not known yet downwards."""
+    """Return the path of one entry, and add the paths of its parents to `known`."""
     way: list[int] = []
     at = place
-    while at not in known and at != -2 and len(way) <= 2 * MAX_DEPTH:  # noqa: PLR2004 - see _Steps.walk
+    while at not in known and at != -2 and len(way) <= 2 * MAX_DEPTH:  # noqa: PLR2004 - see _ParentWalk.walk
         way.append(at)
         at = above[at]
     path = known.get(at)

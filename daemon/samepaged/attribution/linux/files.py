@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 __all__ = ["FileMappings", "OpenFiles", "read_file_mappings", "read_open_files"]
 
-# File systems without a disk, whose pages are shared memory. The first root, where an initramfs lies, is none of them.
+# File systems without a disk; their pages are shared memory. The first root (rootfs, the initramfs) is not one of them.
 MEMORY_FILESYSTEMS: Final = frozenset({"tmpfs", "devtmpfs", "hugetlbfs"})
 BLOCK_DEVICE_FILESYSTEM: Final = "bdev"
 ANON_INODE_FILESYSTEM: Final = "anon_inodefs"
 MAX_NAME_BYTES: Final = 64
-# Of a stacked file system: the file that is mapped is not the one that was opened (FMODE_BACKING, include/linux/fs.h).
+# Stacked file systems: the mapped file differs from the opened one (FMODE_BACKING, include/linux/fs.h).
 BACKING: Final = np.uint64(1 << 25)
 MINOR_BITS: Final = 20
 WRAP: Final = 1 << 64
-# A guest that makes up more than these has the rest without names.
+# Beyond these limits, files get no names.
 MAX_SUPER_BLOCKS: Final = 4096
 MAX_MOUNTS: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class OpenFiles:
-    """n open files: their paths as /proc/PID/maps has them (None where not to be had), the mapping (struct
-    address_space) that has their pages, and whether they are in memory only (bool).
+    """n open files: their paths as in /proc/PID/maps (None if unreadable), the mappings (struct address_space) that
+    have their pages, and whether they are in memory only (bool).
     """
 
     paths: list[str | None]
@@ -44,8 +44,8 @@ class OpenFiles:
 
 @dataclass(frozen=True, slots=True)
 class FileMappings:
-    """n mappings: `valid` (bool) are those that are what they say; their files' paths, or what stands for one, None
-    where there is nothing; whether they are in memory only.
+    """n mappings: `valid` (bool) marks consistent ones; their files' paths, or a substitute such as an inode number, or
+    None; whether they are in memory only.
     """
 
     valid: NDArray[np.bool_]
@@ -54,7 +54,7 @@ class FileMappings:
 
 
 def read_open_files(kernel: Kernel, files: NDArray[np.uint64]) -> OpenFiles:
-    """Of these struct files. Raises Unreadable."""
+    """Read these struct files. Raises Unreadable."""
     profile = kernel.profile
     wanted = [profile.offset(f"file.{name}") for name in ("f_path.mnt", "f_path.dentry", "f_inode", "f_mapping")]
     (mounts, dentries, inodes, mappings), _ = read_members(kernel, files, wanted)
@@ -71,7 +71,7 @@ def read_open_files(kernel: Kernel, files: NDArray[np.uint64]) -> OpenFiles:
 
 
 def read_file_mappings(kernel: Kernel, mappings: NDArray[np.uint64]) -> FileMappings:
-    """Of these struct address_spaces. Raises Unreadable."""
+    """Read these struct address_spaces. Raises Unreadable."""
     profile = kernel.profile
     (hosts,), _ = read_members(kernel, mappings, (profile.offset("address_space.host"),))
     members = ("i_sb", "i_dentry.first", "i_ino", "i_rdev", "i_mapping")
@@ -98,7 +98,7 @@ def read_file_mappings(kernel: Kernel, mappings: NDArray[np.uint64]) -> FileMapp
 
 
 def _filesystem_types(kernel: Kernel, supers: NDArray[np.uint64]) -> NDArray[np.str_]:
-    """The names of the file systems' types, "" where not to be had."""
+    """Return the names of the file systems' types, "" if unreadable."""
     profile = kernel.profile
     distinct, inverse = np.unique(supers, return_inverse=True)
     names = [""] * len(distinct)
@@ -113,8 +113,8 @@ def _filesystem_types(kernel: Kernel, supers: NDArray[np.uint64]) -> NDArray[np.
 def _file_paths(
     kernel: Kernel, mounts: NDArray[np.uint64], dentries: NDArray[np.uint64], systems: NDArray[np.str_]
 ) -> list[str | None]:
-    """The paths of these entries, as d_path gives them: with what is told of deleted ones, and of those that never had
-    a place in a directory, such as a memfd.
+    """Return the paths of these entries as d_path formats them, including deleted ones and those without a directory,
+    such as a memfd.
     """
     profile = kernel.profile
     found = paths(kernel, mounts, dentries)
@@ -131,8 +131,8 @@ def _file_paths(
 
 
 def _mounts(kernel: Kernel, supers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Where each file system is mounted: one struct vfsmount, preferably of the whole of it and in the first process's
-    namespace; 0 where nowhere.
+    """Return one mount (struct vfsmount) of each file system, preferably of its root and in the first process's
+    namespace; 0 if it is not mounted.
     """
     profile = kernel.profile
     distinct, inverse = np.unique(supers, return_inverse=True)
@@ -158,14 +158,14 @@ def _mounts(kernel: Kernel, supers: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _mounted(kernel: Kernel, super_block: int, most: int) -> NDArray[np.uint64]:
-    """The struct mounts of a file system."""
+    """Return the struct mounts of a file system."""
     profile = kernel.profile
     head = (super_block + profile.offset("super_block.s_mounts")) % WRAP
     if profile.has("mount.mnt_instance"):
         link = profile.offset("mount.mnt_instance")
         entries = list_entries(kernel, head, most)
         return np.array(entries, dtype=np.uint64) - np.uint64(link)
-    # Later: a pointer to the first, and in each one to the next.
+    # Later kernels: a pointer to the first mount, and in each one to the next.
     first, ok = kernel.words(np.array([head], dtype=np.uint64))
     if not ok[0] or not is_kernel(first)[0]:
         return np.empty(0, dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""A guest's Linux kernel: its virtual memory, and where things are in it."""
+"""A guest's Linux kernel: its virtual memory, symbols and types."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Kernel"]
 
-# Notes of the running kernel: there is one, and the copy for a crash kernel.
+# Notes of the running kernel: one, and the copy for a crash kernel.
 MAX_CANDIDATES: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel(VirtualMemory):
-    """The running kernel: `mapped` is what swapper_pg_dir maps, `profile` of its build."""
+    """The running kernel. `page_tables` are the mappings of swapper_pg_dir; `profile` belongs to its build."""
 
     info: VmCoreInfo
     profile: Profile
@@ -36,9 +36,9 @@ class Kernel(VirtualMemory):
     def open(
         cls, ram: GuestRam, note_pages: Sequence[int], profile: Profile | None = None, btf: bytes | None = None
     ) -> Kernel:
-        """The Linux whose VMCOREINFO is in one of these RAM pages. A profile of another build is not used; where there
-        is none that fits, one is read (from `btf` where the kernel has no types itself), and the pages that only this
-        needed do not stay marked in `ram.touched`. Raises Unreadable: no Linux that can be read.
+        """Open the Linux kernel with its VMCOREINFO in one of these RAM pages. A profile of another build is ignored.
+        Without a matching one, a profile is read (with the types in `btf` if the kernel does not contain BTF), and the
+        pages read only for it do not stay marked in `ram.touched`. Raises Unreadable if no Linux kernel is readable.
         """
         problem = Unreadable("no VMCOREINFO of a running Linux for x86-64")
         for info in candidates(ram, note_pages)[:MAX_CANDIDATES]:
@@ -55,7 +55,7 @@ class Kernel(VirtualMemory):
         memory = VirtualMemory(ram, mapped)
         stext = info.symbol("_stext")
         if memory.translate(np.array([stext], dtype=np.uint64))[0] != info.physical(stext):
-            raise Unreadable("the kernel's page tables do not map its own text where VMCOREINFO has it")
+            raise Unreadable("the kernel's page tables do not map its text at the address in VMCOREINFO")
         if profile is None or profile.fingerprint != info.fingerprint:
             touched = ram.touched.copy()
             try:

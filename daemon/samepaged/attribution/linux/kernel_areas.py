@@ -1,4 +1,4 @@
-"""The kernel's own memory: its image, modules, stacks, page tables, its array of struct pages, what vmalloc gave."""
+"""The kernel's own memory: image, modules, stacks, page tables, the array of struct pages, vmalloc areas."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ MAX_MODULES: Final = 4096
 MAX_MODULE_PARTS: Final = 16
 MAX_CPUS: Final = 4096
 MAX_NAME_BYTES: Final = 56
-# The image is at most so big (KERNEL_IMAGE_SIZE), and modules come after it, to the end of the address space.
+# Limit of the image's size (KERNEL_IMAGE_SIZE). Modules follow it, up to the end of the address space.
 IMAGE_START, IMAGE_SIZE = -(1 << 31), 1 << 30
 LARGE_PAGE_BYTES: Final = 2 << 20
 HUGE_ZERO_PAGES: Final = 512
-# The functions that ask for areas of these kinds; all others' are "vmalloc".
+# Functions that allocate areas of these kinds; the areas of all others are "vmalloc".
 STACK_CALLERS: Final = frozenset(
     {"alloc_thread_stack_node", "dup_task_struct", "copy_process", "kernel_clone", "_do_fork", "init_irq_stack"}
     | {"irq_init_percpu_irqstack", "map_irq_stack"}
@@ -45,25 +45,27 @@ PER_CPU_CALLERS: Final = frozenset({"pcpu_create_chunk", "pcpu_get_vm_areas"})
 
 
 def label_image(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
-    """The kernel's text and data; of what was freed after the start, nothing. Raises Unreadable."""
+    """Label the kernel's text and data, except parts freed after boot. Raises Unreadable."""
     symbols = kernel.profile.symbols
     start = min(symbols.get("_text", WRAP), kernel.profile.symbol("_stext"))
     end_of_text, end = kernel.profile.symbol("_etext"), kernel.profile.symbol("_end")
     if not IMAGE_START + WRAP <= start <= end_of_text <= end or end - start > IMAGE_SIZE:
-        raise Unreadable("the kernel's image")
+        raise Unreadable("invalid addresses of the kernel image")
     for kind, name, first, last in (
         ("kernel_text", "kernel text", start, end_of_text),
         ("kernel_data", "kernel data", end_of_text, end),
     ):
         pages = _ram_pages(kernel, np.arange(first & -PAGE_SIZE, last, PAGE_SIZE, dtype=np.uint64))
         pages = pages[pages >= 0]
-        # What was for the start only is ordinary memory now. It lies behind the text.
+        # Init sections were freed after boot, and are ordinary memory now. They follow the text.
         kept = frames.reserved[pages] if np.any(frames.reserved) else np.full(len(pages), kind == "kernel_text")
         ledger.set_kind(pages[kept], kind, name)
 
 
 def label_zero_pages(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> NDArray[np.int64]:
-    """The pages that everybody maps who has only read: the kernel's, whoever maps them. Raises Unreadable."""
+    """Label and return the zero pages. All processes map them for memory that they have only read, so they count as
+    kernel memory. Raises Unreadable.
+    """
     symbols = kernel.profile.symbols
     pages = _ram_pages(kernel, np.array([kernel.profile.symbol("empty_zero_page")], dtype=np.uint64))
     ledger.set_kind(pages, "kernel_data", "zero page")
@@ -79,18 +81,18 @@ def label_zero_pages(kernel: Kernel, frames: StructPages, ledger: PageLabels) ->
 
 
 def label_page_tables(kernel: Kernel, ledger: PageLabels) -> None:
-    """The kernel's own."""
+    """Label the kernel's own page tables."""
     ledger.set_kind(kernel.ram.layout.page_of(kernel.page_tables.tables), "page_table", "page tables")
 
 
 def label_mem_map(frames: StructPages, ledger: PageLabels) -> None:
-    """The struct pages themselves."""
+    """Label the struct pages themselves."""
     ledger.set_kind(frames.mem_map.pages, "page_array", "struct pages")
 
 
 def label_per_cpu(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
-    """The first chunk of per-CPU memory, which is taken at boot, and what it does not need given back; later ones are
-    areas. Raises Unreadable.
+    """Label the first chunk of per-CPU memory, which is allocated at boot (the kernel frees its unused parts). Later
+    chunks are vmalloc areas. Raises Unreadable.
     """
     profile = kernel.profile
     base, size = kernel.u64(profile.symbol("pcpu_base_addr")), kernel.u32(profile.symbol("pcpu_unit_size"))
@@ -98,7 +100,7 @@ def label_per_cpu(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> No
     table = kernel.u64(profile.symbol("pcpu_unit_offsets"))
     offsets, ok = kernel.words(np.uint64(table) + np.arange(cpus, dtype=np.uint64) * np.uint64(POINTER_BYTES))
     if size >> PAGE_SHIFT > kernel.ram.pages:
-        raise Unreadable("the size of a CPU's memory")
+        raise Unreadable("invalid size of the per-CPU memory")
     within = np.arange(0, size, PAGE_SIZE, dtype=np.uint64)
     starts = np.uint64(base) + np.unique(offsets[ok])
     starts = starts[: max(kernel.ram.pages // max(len(within), 1), 1)]
@@ -108,8 +110,8 @@ def label_per_cpu(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> No
 
 
 def label_vmalloc(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
-    """All that the kernel maps outside of its image, its array of struct pages and its map of all memory, by whom it
-    was asked for. Raises Unreadable when all that is left is to say by whom.
+    """Label all that the kernel maps outside its image, its array of struct pages and its direct map, by the
+    allocating function. Raises Unreadable after the pages are labelled, if the functions cannot be found.
     """
     addresses, pages = _small_mappings(kernel, frames)
     known = ledger.kinds[pages] != 0
@@ -140,11 +142,11 @@ def label_vmalloc(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> No
 
 
 def _small_mappings(kernel: Kernel, frames: StructPages) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What is mapped in the vmalloc and module areas: each page's address (as signed, ascending) and RAM page."""
+    """Return the pages mapped in the vmalloc and module areas: address (as signed, ascending) and RAM page."""
     mapped = kernel.page_tables
     symbols = kernel.profile.symbols
     first = kernel.u64(symbols["vmalloc_base"]) - WRAP if "vmalloc_base" in symbols else IMAGE_START
-    # The image is mapped by large pages, of whose last what is not needed is given back.
+    # The image is mapped by large pages; the kernel frees the unused end of the last one.
     end = (symbols["_end"] - WRAP + LARGE_PAGE_BYTES - 1) & -LARGE_PAGE_BYTES if "_end" in symbols else 0
     in_vmalloc = (mapped.addresses >= first) & (mapped.addresses < frames.mem_map.base)
     in_modules = (mapped.addresses >= end) & (mapped.addresses < -PAGE_SIZE)
@@ -152,7 +154,7 @@ def _small_mappings(kernel: Kernel, frames: StructPages) -> tuple[NDArray[np.int
     chosen = np.flatnonzero((in_vmalloc | in_modules) & in_ram)
     lengths = mapped.pages[chosen]
     if int(lengths.sum()) > kernel.ram.pages * 2:
-        raise Unreadable("more is mapped by vmalloc than there is memory")
+        raise Unreadable("vmalloc maps more than the guest's memory")
     within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     addresses = np.repeat(mapped.addresses[chosen], lengths) + (within << PAGE_SHIFT)
     physical = np.repeat(mapped.physical[chosen], lengths) + (within << PAGE_SHIFT)
@@ -161,7 +163,7 @@ def _small_mappings(kernel: Kernel, frames: StructPages) -> tuple[NDArray[np.int
 
 
 def _areas(kernel: Kernel) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]:
-    """All areas by start: their starts and ends (as signed), and the address of the code that asked for each."""
+    """Return all areas by start: starts and ends (as signed), and the address of the code that allocated each."""
     profile = kernel.profile
     if profile.has("vmap_nodes"):  # from 6.9, commit d093602919ad: an array of trees
         count = min(kernel.u32(profile.symbol("nr_vmap_nodes")), MAX_TREES)
@@ -186,7 +188,7 @@ def _areas(kernel: Kernel) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArra
 
 
 def _caller_indices(kernel: Kernel, callers: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Within which of the profile's functions each address is, -1 where in none."""
+    """Return the index of the profile's function that contains each address, -1 if there is none."""
     known = kernel.profile.callers
     if not known:
         return np.full(len(callers), -1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Tables and buffers of which a variable of the kernel says where they are, and others how big."""
+"""Kernel tables and buffers, found through kernel variables with their addresses and sizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["label_btf", "label_tables"]
 
-# A block of the page allocator.
+# Largest block of the page allocator.
 MAX_PAGES: Final = 1 << 10
 MAX_BTF_MODULES: Final = 1 << 13
 POINTER_BYTES: Final = 8
@@ -27,13 +27,13 @@ WRAP: Final = 1 << 64
 
 
 class _Variable(NamedTuple):
-    """A variable, or a member of one that is a struct."""
+    """A kernel variable, or a member of a struct variable."""
 
     symbol: str
     member: str | None = None
 
     def address(self, kernel: Kernel) -> int | None:
-        """None where this kernel has none."""
+        """Return the address, None if this kernel does not have the variable or member."""
         profile = kernel.profile
         if not profile.has(self.symbol) or not (self.member is None or profile.has(self.member)):
             return None
@@ -41,7 +41,7 @@ class _Variable(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """One of entries of a size (bytes, or a type): as many as `amount` says, or up to the number that `last` says."""
+    """A table of entries of one size (bytes, or a type). `amount` has their number, or `last` has the last index."""
 
     name: str
     start: _Variable
@@ -68,7 +68,7 @@ TABLES: Final = (
     ),
     _Table("IP identifiers", _Variable("ip_idents"), 4, last=_Variable("ip_idents_mask")),
     _Table("IP identifiers", _Variable("ip_tstamps"), 4, last=_Variable("ip_idents_mask")),
-    # Of these only what the page allocator says of their size.
+    # Of unknown length; the page allocator has the size of the block.
     _Table("TCP port table", _Variable("table_perturb"), 0),
     _Table("TCP metrics", _Variable("tcp_metrics_hash"), 0),
     _Table("kernfs locks", _Variable("kernfs_locks"), 0),
@@ -76,7 +76,7 @@ TABLES: Final = (
 
 
 def label_tables(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
-    """Hash tables, and the names that the tracer keeps of processes. Raises Unreadable."""
+    """Label hash tables, and the tracer's buffer of process names. Raises Unreadable."""
     for table in TABLES:
         start = table.start.address(kernel)
         if start is not None:
@@ -86,7 +86,7 @@ def label_tables(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> Non
     if saved is not None and (buffer := kernel.u64(saved)) and profile.has("saved_cmdlines_buffer.cmdline_num"):
         names = kernel.u32((buffer + profile.offset("saved_cmdlines_buffer.cmdline_num")) % WRAP)
         length = profile.size("saved_cmdlines_buffer") + names * profile.size("task_struct.comm")
-        # What is taken is a block of the page allocator (kernel/trace, allocate_cmdlines_buffer).
+        # The buffer is a block of the page allocator (kernel/trace, allocate_cmdlines_buffer).
         _put(
             kernel,
             frames,
@@ -97,7 +97,7 @@ def label_tables(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> Non
 
 
 def label_btf(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
-    """The kernel's and its modules' BTF, and the indexes into it (kernel/bpf/btf.c). Raises Unreadable."""
+    """Label the BTF of the kernel and its modules, and the indexes of it (kernel/bpf/btf.c). Raises Unreadable."""
     profile = kernel.profile
     known = [np.empty(0, dtype=np.uint64)]
     if profile.has("btf_vmlinux"):
@@ -111,7 +111,7 @@ def label_btf(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
         return
     wanted = [profile.offset(f"btf.{name}") for name in ("data", "types", "resolved_ids", "resolved_sizes")]
     pointers, _ = read_members(kernel, structs, wanted)
-    # What is smaller than a page is in a slab; the kernel's own types are in its image.
+    # Buffers smaller than a page are in slabs; the kernel's own types are in its image.
     pages = _pages(kernel, np.unique(pointers[pointers & np.uint64(PAGE_SIZE - 1) == 0]))
     pages = pages[pages >= 0]
     for page in pages[(ledger.kinds[pages] == 0) & (frames.head[pages] == pages)].tolist():
@@ -119,7 +119,7 @@ def label_btf(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
 
 
 def _length(kernel: Kernel, table: _Table) -> int:
-    """In bytes, 0 where it is not told."""
+    """Return the table's length in bytes, 0 if unknown."""
     entry = table.entry if isinstance(table.entry, int) else kernel.profile.sizes.get(table.entry, 0)
     place = table.last or table.amount
     at = place.address(kernel) if place is not None else None
@@ -127,13 +127,13 @@ def _length(kernel: Kernel, table: _Table) -> int:
 
 
 def _put(kernel: Kernel, frames: StructPages, ledger: PageLabels, span: tuple[int, int], name: str) -> None:
-    """What is at a start and so many bytes long: the compound that starts there, or else these pages."""
+    """Label a span (start, length in bytes): the compound page that starts there, or else the span's pages."""
     start, length = span
     first = _pages(kernel, np.array([start & -POINTER_BYTES], dtype=np.uint64))
     if start % PAGE_SIZE or first[0] < 0:
         return
     pages = _compound(frames, int(first[0]))
-    # What is longer than a block of the page allocator is the work of others.
+    # Longer tables are not from the page allocator; other steps label them.
     if len(pages) == 1 and 0 < length <= MAX_PAGES * PAGE_SIZE:
         pages = _pages(kernel, np.uint64(start) + np.arange(0, length, PAGE_SIZE, dtype=np.uint64))
     elif len(pages) == 1:
@@ -146,5 +146,5 @@ def _pages(kernel: Kernel, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def _compound(frames: StructPages, first: int) -> NDArray[np.int64]:
-    """All pages of the compound that starts with this page; if none does, the page alone."""
+    """Return all pages of the compound page that starts with this page, or the page alone."""
     return np.unique(np.append(first + np.flatnonzero(frames.head[first : first + MAX_PAGES] == first), first))

@@ -1,6 +1,6 @@
-"""What has to be known of a guest's kernel to label its pages: the names of fields, sizes, constants and symbols.
+"""Names of the fields, sizes, constants and symbols of a kernel that are needed to label pages.
 
-Kernels differ, so alternatives stand side by side; what a kernel does not have is left out of its profile.
+Kernels differ, so the lists contain alternatives. A profile omits the names that its kernel does not have.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def _of(struct: str, *members: str) -> tuple[str, ...]:
     return tuple(f"{struct}.{member}" for member in members)
 
 
-# Members as bytes into their struct, through anonymous unions and structs.
+# Members: offsets in bytes into their struct, through anonymous unions and structs.
 FIELDS: Final = (
     # the array of struct pages
     *_of("page", "flags", "compound_head", "compound_info", "mapping", "private", "index", "__folio_index", "lru"),
@@ -23,7 +23,7 @@ FIELDS: Final = (
     # the page allocator
     *_of("zone", "per_cpu_pageset", "pageset", "vmemmap_tails"),
     *("pglist_data.node_zones", "per_cpu_pageset.pcp", "per_cpu_pages.lists"),
-    # slab caches, vmalloc areas, modules, what is kept since the start
+    # slab caches, vmalloc areas, modules, boot allocations
     *("kmem_cache.name", "rb_node.rb_left", "rb_node.rb_right"),
     *_of("vmap_area", "rb_node", "va_start", "va_end", "vm"),
     *("vmap_node.busy.root.rb_node", "vm_struct.caller"),
@@ -49,7 +49,7 @@ FIELDS: Final = (
     *_of("super_block", "s_type", "s_root", "s_mounts"),
     *_of("mount", "mnt", "mnt_parent", "mnt_mountpoint", "mnt_instance", "mnt_next_for_sb", "mnt_ns"),
     "vfsmount.mnt_root",
-    # block devices and what they keep ready
+    # block devices and their preallocated requests
     *("super_block.s_inodes", "inode.i_sb_list", "bdev_inode.bdev", "bdev_inode.vfs_inode", "block_device.bd_disk"),
     *("gendisk.queue", "blk_mq_hw_ctx.sched_tags", "blk_mq_tags.page_list"),
     *_of("request_queue", "tag_set", "queue_hw_ctx", "nr_hw_queues", "hctx_table.xa_head", "sched_shared_tags"),
@@ -63,7 +63,7 @@ FIELDS: Final = (
     *("saved_cmdlines_buffer.cmdline_num", "idr.idr_rt.xa_head", "xa_node.slots"),
 )
 
-# Sizes in bytes: of a struct, or (with a dot) of a member's type, such as a whole array.
+# Sizes in bytes of a struct, or (with a dot) of a member's type, such as a whole array.
 SIZES: Final = (
     *("page", "zone", "vmap_node", "module_memory", "dyn_ftrace"),
     *("per_cpu_pages.lists", "pglist_data.node_zones", "module.mem"),
@@ -78,7 +78,7 @@ ENUMERATORS: Final = (
     *("maple_leaf_64", "maple_range_64", "maple_arange_64"),
 )
 
-# Addresses of variables, and of what marks where something ends.
+# Addresses of variables, and of symbols that mark the start or end of a section.
 SYMBOLS: Final = (
     *("_text", "_stext", "_etext", "_end", "empty_zero_page", "huge_zero_page", "huge_zero_folio"),
     *("init_task", "swapper_pg_dir", "vmemmap_base", "vmalloc_base", "mem_section"),
@@ -93,8 +93,8 @@ SYMBOLS: Final = (
     *("ip_idents", "ip_idents_mask", "ip_tstamps"),
 )
 
-# The functions that ask for vmalloc areas: an area belongs to the one within which its caller's address lies. A
-# compiler's suffix (`copy_process.isra.0`) does not count.
+# Functions that allocate vmalloc areas: an area belongs to the function that contains its caller address. A compiler's
+# suffix (`copy_process.isra.0`) is ignored.
 CALLERS: Final = (
     # kernel stacks
     *("alloc_thread_stack_node", "dup_task_struct", "copy_process", "kernel_clone", "_do_fork"),

@@ -1,4 +1,4 @@
-"""Whose each page of a guest's memory is: all that can be told of it, one step after the other."""
+"""Labelling of all pages of a guest, in independent steps."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ __all__ = ["label_pages"]
 
 Result = TypeVar("Result")
 
-# What impossible memory can make of arithmetic and of look-ups that are made for possible one.
+# Errors that invalid guest memory can cause in arithmetic and look-ups.
 PARSE_ERRORS: Final = (Unreadable, ArithmeticError, LookupError, ValueError, MemoryError)
-# The low bits of a page's mapping: anonymous, or something else that is no file's (include/linux/page-flags.h).
+# The low bits of a page's mapping: anonymous, or another kind without a file (include/linux/page-flags.h).
 ANONYMOUS, NO_FILE = np.uint64(1), np.uint64(3)
 MAX_FILES: Final = 1 << 17
-# Pages with a type of their own, of kernels from 6.12 on: what they are, and what they are called.
+# Kind and label of pages by their page type, in kernels from 6.12 on.
 PAGE_TYPE_KINDS: Final = {
     "PGTY_offline": ("reserved", "balloon"),
     "PGTY_unaccepted": ("free", "free"),
@@ -47,7 +47,7 @@ PAGE_TYPE_KINDS: Final = {
 
 
 class _Labelling:
-    """The steps, of which each costs only its own pages where it fails; `problems` are then why."""
+    """The steps. A step that fails leaves only its own pages unlabelled, and adds the reason to `problems`."""
 
     def __init__(self, kernel: Kernel, frames: StructPages) -> None:
         self.kernel = kernel
@@ -68,15 +68,15 @@ class _Labelling:
         ledger.set_kind(np.flatnonzero(frames.reserved | ~frames.readable), "reserved", "reserved")
         typed = kernel.profile.has_types
         if not typed:
-            self.problems.append("the kernel does not tell its types (BTF): pages without names, and no processes")
+            self.problems.append("kernel without type information (BTF): pages without names, no processes")
         free = free_blocks(frames)
-        at_hand = attempt("free pages of the CPUs", lambda: per_cpu_free_pages(kernel, frames, free)) if typed else None
+        at_hand = attempt("per-CPU free pages", lambda: per_cpu_free_pages(kernel, frames, free)) if typed else None
         attempt("slabs", lambda: label_slabs(kernel, frames, ledger))
         ledger.set_kind(np.flatnonzero(frames.table), "page_table", "page tables")
-        attempt("the kernel's image", lambda: kernel_areas.label_image(kernel, frames, ledger))
+        attempt("kernel image", lambda: kernel_areas.label_image(kernel, frames, ledger))
         attempt("per-CPU memory", lambda: kernel_areas.label_per_cpu(kernel, frames, ledger))
         kernel_areas.label_mem_map(frames, ledger)
-        zeros = attempt("the zero page", lambda: kernel_areas.label_zero_pages(kernel, frames, ledger))
+        zeros = attempt("zero page", lambda: kernel_areas.label_zero_pages(kernel, frames, ledger))
         for pages in (free, at_hand):
             if pages is not None:
                 ledger.set_kind_of_unknown(pages, "free", "free")
@@ -84,16 +84,16 @@ class _Labelling:
         attempt("vmalloc", lambda: kernel_areas.label_vmalloc(kernel, frames, ledger))
         kernel_areas.label_page_tables(kernel, ledger)
         if typed:
-            attempt("records of ftrace", lambda: label_ftrace_records(kernel, ledger))
-            attempt("pools for devices", lambda: label_dma_pools(kernel, ledger))
+            attempt("ftrace records", lambda: label_ftrace_records(kernel, ledger))
+            attempt("DMA pools", lambda: label_dma_pools(kernel, ledger))
             attempt("block requests", lambda: label_block_requests(kernel, frames, ledger))
-            attempt("tables", lambda: kernel_buffers.label_tables(kernel, frames, ledger))
+            attempt("hash tables", lambda: kernel_buffers.label_tables(kernel, frames, ledger))
             attempt("BTF", lambda: kernel_buffers.label_btf(kernel, frames, ledger))
             attempt("processes", lambda: self.users(zeros if zeros is not None else np.empty(0, dtype=np.int64)))
         self.rest(per_cpu_known=at_hand is not None)
 
     def files(self) -> None:
-        """Pages of files, whoever maps them."""
+        """Label pages of files, mapped or not."""
         frames, ledger = self.frames, self.ledger
         mapping = frames.mapping[frames.head]
         is_file = (mapping >= KERNEL_HALF) & (mapping & NO_FILE == 0) & ~frames.idle & (ledger.kinds == 0)
@@ -102,7 +102,7 @@ class _Labelling:
             ledger.set_kind(pages, "page_cache", None)
             return
         mapping = mapping[pages]
-        # Neighbours are mostly of one file.
+        # Neighbouring pages mostly belong to the same file.
         turns = np.flatnonzero(np.concatenate(([True], mapping[1:] != mapping[:-1]))) if len(pages) else pages
         distinct, inverse = np.unique(mapping[turns], return_inverse=True)
         which = np.repeat(inverse, np.diff(np.append(turns, len(pages))))
@@ -118,16 +118,16 @@ class _Labelling:
         ledger.offsets[pages] = np.maximum(offsets, -1)
 
     def users(self, zeros: NDArray[np.int64]) -> None:
-        """Pages that processes map."""
+        """Label pages that processes map."""
         maps = read_memory_maps(self.kernel)
         known = read_areas(self.kernel, maps)
         files = np.unique(known.files[known.files != 0])
         sorted_ = classify_file_areas(known, files, read_open_files(self.kernel, files), self.ledger)
         if not label_users(self.kernel, self.frames, maps, (known, sorted_), zeros, self.ledger):
-            raise Unreadable("more is mapped than is looked at")
+            raise Unreadable("more mappings than the limit")
 
     def rest(self, *, per_cpu_known: bool) -> None:
-        """What is left: by the page's struct alone. `per_cpu_known`: whether the CPUs' free pages are known."""
+        """Label the remaining pages by struct page alone. `per_cpu_known`: whether per-CPU free pages are known."""
         frames, ledger = self.frames, self.ledger
         mapping = frames.mapping[frames.head]
         ledger.set_kind_of_unknown(np.flatnonzero((mapping & ANONYMOUS != 0) & ~frames.idle), "anonymous", "anon")
@@ -135,13 +135,13 @@ class _Labelling:
             if name in self.kernel.profile.enumerators:
                 number = self.kernel.profile.enumerators[name]
                 ledger.set_kind_of_unknown(np.flatnonzero(frames.types >> np.uint32(TOP_BYTE) == number), kind, label)
-        # What nobody holds may be at hand for a CPU, or a part of a block whose first page is held.
+        # An unreferenced page may be in a per-CPU list, or part of a block with a referenced first page.
         sure = frames.readable if per_cpu_known else frames.readable & ~frames.idle
         ledger.set_kind_of_unknown(np.flatnonzero(sure), "kernel_other", "kernel")
 
 
 def label_pages(kernel: Kernel) -> PageOwners:
-    """What this kernel says of each page of its memory. Raises Unreadable where it has no array of struct pages."""
+    """Return the owners of all pages of this kernel's guest. Raises Unreadable without an array of struct pages."""
     work = _Labelling(kernel, StructPages.read(kernel))
     work.run()
     note = "; ".join(work.problems) or None

@@ -1,4 +1,4 @@
-"""Maple trees (lib/maple_tree.c), walked a level at a time, any number of them at once."""
+"""Maple trees (lib/maple_tree.c); many trees are walked together, one level at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["maple_entries"]
 
-# No maple tree is deeper (MAPLE_HEIGHT_MAX).
+# Maximum height of a maple tree (MAPLE_HEIGHT_MAX).
 MAX_DEPTH: Final = 31
 # include/linux/maple_tree.h, lib/maple_tree.c: nodes of 256 bytes; bits 3 to 6 of a pointer are the node's type.
 NODE_BYTES: Final = 256
@@ -23,18 +23,18 @@ NODE_MASK: Final = np.uint64(~(NODE_BYTES - 1) % (1 << 64))
 TYPE_SHIFT: Final = np.uint64(3)
 TYPE_MASK: Final = np.uint64(15)
 ROOT_MASK, ROOT_NODE = np.uint64(3), np.uint64(2)
-# Types of nodes, if BTF does not have the enumerators.
+# Node types, if BTF does not have the enumerators.
 LEAF, RANGE, ARANGE = 1, 2, 3
 
 
 def maple_entries(kernel: Kernel, roots: NDArray[np.uint64], most: int) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
-    """All entries of maple trees, given their `ma_root`: pointers, and which root each has; at most about `most`."""
+    """Return all entries of maple trees, given their `ma_root`: pointers, and each one's root; about `most` at most."""
     shape = _Shape(kernel)
     owners = np.arange(len(roots), dtype=np.int32)
-    # A tree of one entry is that entry.
+    # The root of a tree with one entry is that entry.
     single = is_kernel(roots)
     found, owned = [roots[single]], [owners[single]]
-    # Only the root says in its lowest bits that it is a node.
+    # Only the root marks a node in its lowest bits.
     inner = roots & ROOT_MASK == ROOT_NODE
     nodes, owners, highest = roots[inner], owners[inner], np.full(int(inner.sum()), ~np.uint64(0))
     budget = most
@@ -59,7 +59,7 @@ def maple_entries(kernel: Kernel, roots: NDArray[np.uint64], most: int) -> tuple
 
 
 class _Shape:
-    """How this kernel's maple nodes are laid out."""
+    """Layout of this kernel's maple nodes."""
 
     def __init__(self, kernel: Kernel) -> None:
         profile = kernel.profile
@@ -79,8 +79,8 @@ class _Shape:
     def slots(
         self, kernel: Kernel, nodes: NDArray[np.uint64], highest: NDArray[np.uint64]
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]]:
-        """The entries of each node, 0 where a slot is not used; the highest index below each; and whether the node is
-        a leaf.
+        """Return the entries of each node, 0 for unused slots; the highest index below each; and whether the node is a
+        leaf.
         """
         words, ok = kernel.gather(nodes & NODE_MASK, NODE_BYTES)
         kind = (nodes >> TYPE_SHIFT & TYPE_MASK).astype(np.int64)
@@ -93,7 +93,7 @@ class _Shape:
             width = slot.stop - slot.start
             limit = highest[chosen, None]
             pivots = np.concatenate((words[chosen, pivot][:, : width - 1], limit), axis=1)
-            # The node ends with the slot whose pivot is the node's own limit, or is not used (0).
+            # The last slot of a node has the node's own limit as its pivot, or an unused pivot (0).
             going_on = (pivots != 0) & (pivots < limit)
             used = np.ones((len(chosen), width), dtype=np.bool_)
             used[:, 1:] = np.logical_and.accumulate(going_on[:, : width - 1], axis=1)

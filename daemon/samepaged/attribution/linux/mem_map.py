@@ -1,4 +1,4 @@
-"""Where the guest's kernel has its struct pages, one for each page frame, and their members, of all at once."""
+"""The guest kernel's array of struct pages, one for each page frame: location, and members as columns."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Columns", "MemMap", "find_mem_map"]
 
-# A struct page is 56 to 96 bytes; more is only for debugging kernels.
+# A struct page has 56 to 96 bytes; debugging kernels may have more.
 MAX_STRUCT_BYTES: Final = 256
-# So many structs are looked at together: with their 64 bytes each they fit in a core's cache.
+# Structs processed together; with 64 bytes each, they fit in a core's cache.
 CHUNK_STRUCTS: Final = 4096
 WRAP: Final = 1 << 64
 SIGN: Final = 1 << 63
-# mem_section (VMCOREINFO has the pointer's value): the low bits of section_mem_map are flags; what is left is where the
-# array would start, as if it were one (include/linux/mmzone.h, SPARSEMEM_VMEMMAP).
+# mem_section (VMCOREINFO has the pointer's value): the low bits of section_mem_map are flags; the others are the start
+# of the array, as if it were contiguous (include/linux/mmzone.h, SPARSEMEM_VMEMMAP).
 SECTION_FLAGS: Final = (1 << 6) - 1
 MAX_SECTIONS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Members by offset, uint64 and uint32 of shape (RAM pages,), and which structs could be read; the others are 0."""
+    """Members by offset, uint64 and uint32 of shape (RAM pages,), and a mask of readable structs; the others are 0."""
 
     wide: dict[int, NDArray[np.uint64]]
     narrow: dict[int, NDArray[np.uint32]]
@@ -43,8 +43,8 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class MemMap:
-    """Where the structs are: `base`, the address (as signed) that the struct of frame 0 would have; `size` of a struct
-    in bytes; and for each region of RAM its first RAM page, how many, and the RAM pages (int64) that hold their
+    """Location of the structs. `base`: the address (as signed) of the struct of frame 0. `size`: bytes of a struct.
+    `parts`: for each region of RAM, its first RAM page, its number of pages, and the RAM pages (int64) that hold their
     structs.
     """
 
@@ -54,13 +54,13 @@ class MemMap:
 
     @property
     def pages(self) -> NDArray[np.int64]:
-        """The RAM pages that hold the array: int64, ascending, each once."""
+        """RAM pages that hold the array: int64, ascending, each once."""
         held = np.unique(np.concatenate([pages for _, _, pages in self.parts]))
         return held[held >= 0]
 
     def chunks(self, ram: GuestRam) -> Iterator[tuple[slice, NDArray[np.uint64], NDArray[np.bool_]]]:
-        """CHUNK structs at a time: the RAM pages that they are of, the structs (uint64, (n, size // 8)), which are
-        held; but not where none is.
+        """Yield CHUNK_STRUCTS structs at a time: the RAM pages that they describe, the structs (uint64,
+        (n, size // 8)), and a mask of the copied ones. Chunks without any copied struct are skipped.
         """
         step = CHUNK_STRUCTS * self.size // PAGE_SIZE
         starts = np.arange(CHUNK_STRUCTS, dtype=np.int64) * self.size
@@ -77,15 +77,15 @@ class MemMap:
                     yield slice(first + done, first + done + number), words.reshape(number, -1), ok
 
     def pages_at(self, ram: GuestRam, addresses: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The RAM pages whose structs are at these addresses (as signed), -1 where there is none."""
+        """Return the RAM pages with their structs at these addresses (as signed), -1 for other addresses."""
         within = addresses - self.base
         found = ram.layout.page_of(within // self.size << PAGE_SHIFT)
         return np.where((within >= 0) & (within % self.size == 0), found, -1)
 
     def columns(self, ram: GuestRam, wide: set[int], narrow: set[int]) -> Columns:
-        """The members at these offsets, of 8 bytes (`wide`) and of 4, of all RAM pages' structs. Raises Unreadable."""
+        """Read the members at these offsets, of 8 bytes (`wide`) and 4, of all structs. Raises Unreadable."""
         if max(wide, default=0) > self.size - 8 or max(narrow, default=0) > self.size - 4:
-            raise Unreadable(f"members of a struct page behind its {self.size} bytes")
+            raise Unreadable(f"members beyond the {self.size} bytes of struct page")
         words = {offset: np.zeros(ram.pages, dtype=np.uint64) for offset in wide}
         halves = {offset: np.zeros(ram.pages, dtype=np.uint32) for offset in narrow}
         known = np.zeros(ram.pages, dtype=np.bool_)
@@ -104,10 +104,10 @@ class MemMap:
 
 
 def find_mem_map(kernel: Kernel) -> MemMap:
-    """Where this kernel has its struct pages. Raises Unreadable."""
+    """Locate the struct pages of this kernel. Raises Unreadable."""
     size = kernel.profile.size("page")
     if not 0 < size <= MAX_STRUCT_BYTES or size % 8:
-        raise Unreadable(f"a struct page of {size} bytes")
+        raise Unreadable(f"invalid size of struct page: {size} bytes")
     base = _base(kernel)
     parts = []
     first = 0
@@ -115,13 +115,13 @@ def find_mem_map(kernel: Kernel) -> MemMap:
         count = region.size >> PAGE_SHIFT
         start = base + (region.start >> PAGE_SHIFT) * size
         if start % PAGE_SIZE or base < -SIGN:
-            raise Unreadable(f"struct pages at {start:#x}")
+            raise Unreadable(f"invalid address of struct pages: {start:#x}")
         addresses = start + np.arange(0, count * size, PAGE_SIZE, dtype=np.int64)
         held = kernel.translate(addresses.view(np.uint64))
         parts.append((first, count, kernel.ram.layout.page_of(held)))
         first += count
     if all(np.all(pages < 0) for _, _, pages in parts):
-        raise Unreadable("no struct pages where they should be")
+        raise Unreadable("struct pages not mapped")
     return MemMap(base, size, tuple(parts))
 
 
@@ -129,7 +129,7 @@ def _base(kernel: Kernel) -> int:
     symbols = kernel.profile.symbols
     if "vmemmap_base" in symbols:
         return kernel.u64(symbols["vmemmap_base"]) - WRAP
-    # Without symbols: the first section of memory says it.
+    # Without symbols, use the first memory section.
     roots = kernel.info.symbol("mem_section")
     offset = kernel.info.offsets.get("mem_section.section_mem_map", 0)
     sections = kernel.u64(roots)
@@ -138,4 +138,4 @@ def _base(kernel: Kernel) -> int:
         value = kernel.u64(sections + number * each + offset) & ~SECTION_FLAGS
         if value & SIGN:
             return value - WRAP
-    raise Unreadable("no section of memory")
+    raise Unreadable("no memory section")

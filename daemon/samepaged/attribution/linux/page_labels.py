@@ -1,4 +1,4 @@
-"""The book in which the labelling writes what it finds, page by page, until it is closed as an Ownership."""
+"""Collected labels of a guest's pages, which become PageOwners at the end."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PageLabels"]
 
-# Bytes. Kernels allow a little more; nobody has it.
+# Bytes. Kernels allow slightly larger files, which do not occur.
 MAX_FILE_BYTES: Final = 1 << 62
 
 
 class PageLabels:
-    """What is known so far of a guest's pages; the arrays are Ownership's."""
+    """The labels of a guest's pages found so far. The arrays are those of PageOwners."""
 
     def __init__(self, pages: int) -> None:
         self.kinds = np.zeros(pages, dtype=np.uint8)
@@ -32,37 +32,37 @@ class PageLabels:
         self._uses: list[NDArray[np.int64]] = []
 
     def label(self, name: str) -> int:
-        """The number of a name."""
+        """Return the number of a name."""
         return self._names.setdefault(name, len(self._names))
 
     def labels_of(self, names: Sequence[str | None]) -> NDArray[np.int32]:
-        """The numbers of names, -1 of None."""
+        """Return the numbers of names, -1 for None."""
         return np.array([-1 if name is None else self.label(name) for name in names], dtype=np.int32)
 
     def set_kind(self, pages: NDArray[np.int64], kind: str, name: str | None) -> None:
-        """These pages (what is below 0 is none) are of a kind, whatever was known of them."""
+        """Set the kind and label of these pages (negative numbers are ignored), even if they have one already."""
         pages = pages[pages >= 0]
         self.kinds[pages] = KIND[kind]
         self.labels[pages] = -1 if name is None else self.label(name)
         self.offsets[pages] = -1
 
     def set_kind_of_unknown(self, pages: NDArray[np.int64], kind: str, name: str | None) -> None:
-        """The same of those of which nothing is known yet."""
+        """Set the kind and label of those of these pages that are still unknown."""
         pages = pages[pages >= 0]
         self.set_kind(pages[self.kinds[pages] == 0], kind, name)
 
     def add_users(self, pages: NDArray[np.int64], processes: NDArray[np.int64]) -> None:
-        """These pages are used by these of `processes`, pair by pair; a pair may come more than once."""
+        """Add pairs of a page and its user, an index in `processes`; a pair may occur more than once."""
         if len(pages):
             self._uses.append(_distinct(pages * len(self.processes) + processes))
 
     def finish(self, kernel: str | None, missing: int, note: str | None) -> PageOwners:
-        """All of it; the book is not written in any more."""
+        """Return the result. Do not add labels afterwards."""
         pairs = np.concatenate(self._uses) if self._uses else np.empty(0, dtype=np.int64)
         pairs = _distinct(pairs) if len(self._uses) > 1 else pairs
         named = max(len(self.processes), 1)
         used = np.unique(self.labels[self.labels >= 0]) if len(self._names) else np.empty(0, dtype=np.int32)
-        # Names that no page has in the end are left out: a guest's files may be many.
+        # Names without pages are dropped, because a guest may have very many files.
         place = np.full(len(self._names) + 1, -1, dtype=np.int32)
         place[used] = np.arange(len(used), dtype=np.int32)
         names = list(self._names)

@@ -1,4 +1,4 @@
-"""x86-64 page tables, of 4 and 5 levels: all that is mapped, a whole level at a time (Intel SDM, volume 3A, 4.5)."""
+"""x86-64 page tables of 4 and 5 levels, walked one whole level at a time (Intel SDM, volume 3A, 4.5)."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ __all__ = [
 ]
 
 Number = TypeVar("Number", bound=np.generic)
-# So many tables are read at once: 2 MiB of entries.
+# Tables read at once: 2 MiB of entries.
 CHUNK_TABLES: Final = 512
-# A guest's memory is mapped once by its kernel, and by as many processes as share it. What a lie can make us hold is a
-# multiple of its RAM, and a little.
+# The kernel maps a guest's memory once, and so does each process that shares it. Forged tables can make the worker hold
+# at most this multiple of the guest's pages, or the minimum.
 MAX_LEAVES_PER_PAGE: Final = 4
 MIN_MAX_LEAVES: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class PageTableLeaves:
-    """What one root maps, by ascending address: `addresses` (int64, canonical as signed: the kernel's are negative),
-    `physical` (int64, guest-physical, of the first page), `pages` (int64: 1, 512 or 512**2 pages of 4 KiB), `entries`
-    (uint64, the table entry with its flags), all (n,). `tables` (int64): where all tables lie, guest-physical, the root
-    too, each once. `complete`: whether nothing was left out because it was too much.
+    """The mappings of one root, by ascending address: `addresses` (int64, canonical as signed: the kernel's are
+    negative), `physical` (int64, guest-physical, of the first page), `pages` (int64: 1, 512 or 512**2 pages of 4 KiB),
+    `entries` (uint64, the table entry with its flags), all (n,). `tables` (int64): the guest-physical addresses of all
+    tables including the root, each once. `complete`: false if a limit cut the walk.
     """
 
     addresses: NDArray[np.int64]
@@ -58,18 +58,18 @@ class PageTableLeaves:
     complete: bool = True
 
     def translate(self, addresses: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Guest-physical addresses (int64) of virtual ones (int64, canonical as signed), -1 where nothing is mapped."""
+        """Return guest-physical addresses (int64) of virtual ones (int64, canonical as signed), -1 if unmapped."""
         if not len(self.addresses):
             return np.full(addresses.shape, -1, dtype=np.int64)
         leaf = find_leaf(self.addresses, addresses)
         safe = np.maximum(leaf, 0)
-        # The difference of a negative and a positive address may wrap, which makes it too big or negative: unmapped.
+        # The difference of a negative and a positive address may wrap; it is then too large or negative, so unmapped.
         within = addresses - self.addresses[safe]
         mapped = (leaf >= 0) & (within >= 0) & (within < self.pages[safe] << PAGE_SHIFT)
         return np.where(mapped, self.physical[safe] + within, -1)
 
     def translate_one(self, address: int) -> int:
-        """The same of one."""
+        """Return the guest-physical address of one virtual address, -1 if unmapped."""
         leaf = int(self.addresses.searchsorted(np.int64(address), side="right")) - 1
         within = address - int(self.addresses[leaf]) if leaf >= 0 else -1
         return int(self.physical[leaf]) + within if 0 <= within < int(self.pages[leaf]) << PAGE_SHIFT else -1
@@ -77,8 +77,8 @@ class PageTableLeaves:
 
 @dataclass(frozen=True, slots=True)
 class LeavesByRoot:
-    """What many roots map: as Mapped, by owner and then by address. `roots` (int32, (n,)) is each leaf's place among
-    the roots, `table_roots` (int32) each table's; a table that several roots share is there once for each of them.
+    """The mappings of many roots, as in PageTableLeaves, by root and then by address. `roots` (int32, (n,)) is each
+    leaf's index of its root, `table_roots` (int32) each table's. A table that several roots share occurs once for each.
     """
 
     addresses: NDArray[np.int64]
@@ -93,7 +93,7 @@ class LeavesByRoot:
 
 @dataclass(frozen=True, slots=True)
 class _Tables:
-    """Some tables of one level: where they lie, which address their first entry maps, and whose they are."""
+    """Tables of one level: guest-physical addresses, the address that the first entry maps, and index of the root."""
 
     physical: NDArray[np.int64]
     bases: NDArray[np.int64]
@@ -114,13 +114,13 @@ class _Format:
 
 
 def find_leaf(starts: NDArray[np.int64], addresses: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The last of the ascending `starts` that is not above each address, -1 where all are."""
+    """Return the index of the last of the ascending `starts` that is not above each address, -1 if all are above."""
     return np.searchsorted(starts, addresses, side="right") - 1
 
 
 def walk(ram: GuestRam, root: int, levels: int, *, upper: bool, mask: int) -> PageTableLeaves:
-    """The kernel's half (`upper`) or the user's of the tables at `root` (guest-physical). `mask` has the bits of an
-    entry that are an address.
+    """Walk the kernel's half (`upper`) or the user's half of the tables at `root` (guest-physical). `mask` has the
+    address bits of an entry.
     """
     found = walk_many(ram, np.array([root], dtype=np.int64), levels, upper=upper, mask=mask)
     return PageTableLeaves(
@@ -129,8 +129,8 @@ def walk(ram: GuestRam, root: int, levels: int, *, upper: bool, mask: int) -> Pa
 
 
 def walk_many(ram: GuestRam, roots: NDArray[np.int64], levels: int, *, upper: bool, mask: int) -> LeavesByRoot:
-    """The same of many roots (int64, guest-physical; -1 or what is no RAM maps nothing). What is more than
-    LEAVES_PER_PAGE leaves for each page of the guest's memory is left out.
+    """Walk many roots (int64, guest-physical; -1 or an address outside RAM maps nothing). The walk stops at
+    MAX_LEAVES_PER_PAGE leaves for each page of the guest's memory.
     """
     most = max(MAX_LEAVES_PER_PAGE * ram.pages, MIN_MAX_LEAVES)
     pieces: list[LeavesByRoot] = []
@@ -144,7 +144,7 @@ def walk_many(ram: GuestRam, roots: NDArray[np.int64], levels: int, *, upper: bo
         pieces.append(piece)
     addresses = _joined([piece.addresses for piece in pieces], np.int64)
     owners = _joined([piece.roots for piece in pieces], np.int32)
-    # The pieces are runs in ascending order, which is what a stable sort is quick with.
+    # The pieces are ascending runs, which a stable sort merges fast.
     order = np.argsort(addresses, kind="stable")
     if len(roots) > 1:
         order = order[np.argsort(owners[order], kind="stable")]
@@ -163,10 +163,9 @@ def walk_many(ram: GuestRam, roots: NDArray[np.int64], levels: int, *, upper: bo
 def walk_pieces(
     ram: GuestRam, roots: NDArray[np.int64], levels: int, *, upper: bool, mask: int
 ) -> Iterator[LeavesByRoot]:
-    """The same, of CHUNK tables at a time and without a limit on leaves, so that hundreds of processes with a big
-    memory in common can be looked at. A piece is ordered in itself; each table is in one piece for each root. Tables
-    are walked once for each root, and no more of them than the guest has pages; the last piece is not `complete` where
-    that left some out.
+    """Yield the same, CHUNK_TABLES tables at a time and without a limit on leaves, which allows hundreds of processes
+    with a large common memory. Each piece is ordered; each table is in one piece for each root. Tables are walked once
+    for each root, up to as many as the guest has pages; if this limit cut the walk, the last piece is not `complete`.
     """
     how = _Format(levels, upper, mask)
     tables = _Tables(roots, np.zeros(len(roots), dtype=np.int64), np.arange(len(roots), dtype=np.int32))
@@ -193,7 +192,7 @@ def walk_pieces(
 
 
 def _level(ram: GuestRam, tables: _Tables, level: int, how: _Format) -> tuple[LeavesByRoot, _Tables]:
-    """The leaves in some tables of a level, and the tables of the next one. Tables that cannot be read have none."""
+    """Return the leaves in tables of a level, and the tables of the next level. Unreadable tables count as empty."""
     rows, _ = ram.gather(tables.physical, PAGE_SIZE)
     if level == how.levels:
         rows[:, slice(0, PAGE_WORDS // 2) if how.upper else slice(PAGE_WORDS // 2, PAGE_WORDS)] = 0
@@ -203,7 +202,7 @@ def _level(ram: GuestRam, tables: _Tables, level: int, how: _Format) -> tuple[Le
     shift = PAGE_SHIFT + PTE_INDEX_BITS * (level - 1)
     signed = entries.view(np.int64)
     present = (signed & PTE_PRESENT) != 0
-    # Of the lowest level all are leaves, and the bit means something else.
+    # In the lowest level, all entries are leaves, and the bit has another meaning.
     large = (signed & PTE_LARGE) != 0 if level > 1 else np.ones(len(entries), dtype=np.bool_)
     leaf, bits = np.zeros(len(entries), dtype=np.bool_), signed
     if shift <= LARGEST_PAGE_SHIFT:
@@ -229,7 +228,7 @@ def _level(ram: GuestRam, tables: _Tables, level: int, how: _Format) -> tuple[Le
 
 
 def _in_ram(ram: GuestRam, physical: NDArray[np.int64], owners: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Which of these tables lie in RAM, each once for each owner: the first. Ascending."""
+    """Return the indices of the tables in RAM, ascending, the first of each pair of root and table."""
     page = ram.layout.page_of(physical)
     inside = np.flatnonzero((page >= 0) & (physical & (PAGE_SIZE - 1) == 0))
     keys = owners[inside].astype(np.int64) * ram.pages + page[inside]

@@ -1,4 +1,4 @@
-"""The guest's processes: their names, and their memory maps."""
+"""The guest's processes: names and memory maps."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["MemoryMaps", "read_memory_maps"]
 
 MAX_PROCESSES: Final = 1 << 15
-# Of a process whose first task has ended so many others are looked at, for one that has not.
+# If the first task of a process has ended, at most this many others are searched for a running one.
 MAX_THREADS: Final = 1024
 MAX_NAME_BYTES: Final = 16
-# A kernel thread that works with a process's memory for a while (include/linux/sched.h).
+# PF_KTHREAD: a kernel thread may use a process's memory map for a while (include/linux/sched.h).
 KERNEL_THREAD: Final = np.uint64(0x00200000)
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryMaps:
-    """The memory maps (struct mm_struct) that processes have, n of them, each once.
+    """The n memory maps (struct mm_struct) of processes, each once.
 
-    `addresses` of the structs; `roots` (int64): guest-physical addresses of their page tables, -1 where unknown;
-    `heaps` and `heap_ends` (start_brk and brk), `stacks` (start_stack). `names` are the processes' names, each once;
-    the map `users[0][i]` is used by a process of the name `users[1][i]`.
+    `addresses` of the structs; `roots` (int64): guest-physical addresses of their page tables, -1 if unknown; `heaps`
+    and `heap_ends` (start_brk and brk), `stacks` (start_stack). `names` are the processes' names, each once. A process
+    with the name `users[1][i]` uses the map `users[0][i]`.
     """
 
     addresses: NDArray[np.uint64]
@@ -43,7 +43,7 @@ class MemoryMaps:
 
 
 def read_memory_maps(kernel: Kernel) -> MemoryMaps:
-    """Those of all processes. Raises Unreadable."""
+    """Read the memory maps of all processes. Raises Unreadable."""
     profile = kernel.profile
     tasks, leaders, maps = _tasks(kernel)
     mms, which = np.unique(maps, return_inverse=True)
@@ -65,7 +65,7 @@ def read_memory_maps(kernel: Kernel) -> MemoryMaps:
 
 
 def _tasks(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
-    """A task of each process that has a memory map; the process's first task, which has its name; and the map."""
+    """Return a task with a memory map of each process; the process's first task, which has its name; and the map."""
     profile = kernel.profile
     link = profile.offset("task_struct.tasks")
     init = profile.symbol("init_task")
@@ -74,7 +74,7 @@ def _tasks(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDAr
     (maps, flags, signals), ok = read_members(kernel, leaders, wanted)
     ok &= flags & HALF & KERNEL_THREAD == 0
     leaders, maps, signals = leaders[ok], maps[ok], signals[ok]
-    # A first task that has ended has no map any more, but its process's other tasks may go on.
+    # A first task that has ended lost its map, but other tasks of its process may still run.
     ended = ~is_kernel(maps)
     others, of = _threads(kernel, leaders[ended], signals[ended])
     (their,), held = read_members(kernel, others, (wanted[0],))
@@ -89,7 +89,7 @@ def _tasks(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDAr
 def _threads(
     kernel: Kernel, leaders: NDArray[np.uint64], signals: NDArray[np.uint64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """All tasks of these processes, and each one's process: all lists a step at a time."""
+    """Return all tasks of these processes, and each one's process, following all lists in parallel."""
     profile = kernel.profile
     heads = signals + np.uint64(profile.offset("signal_struct.thread_head"))
     node = np.uint64(profile.offset("task_struct.thread_node"))

@@ -1,4 +1,4 @@
-"""What one build of a kernel says of itself: field offsets, sizes, enumerators, symbols. Kept, it spares the search."""
+"""Profile of a kernel build: field offsets, sizes, enumerators, symbols. A cached profile avoids the search."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 __all__ = ["Profile"]
 
 Caller = tuple[int, int, str]
-# Of a document: more than there are names to want, and the numbers that there can be.
+# Limits of a document: above the number of names in the schema, and the valid range of values.
 MAX_NAMES: Final = 1024
 MAX_NAME_CHARS: Final = 128
 MAX_OFFSET_BYTES: Final = 1 << 32
 DOCUMENT_KEYS: Final = frozenset({"fingerprint", "typed", "offsets", "sizes", "enumerators", "symbols", "callers"})
 FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
-# Where _stext is without KASLR.
+# Address of _stext without KASLR.
 NOMINAL_STEXT: Final = IMAGE + (16 << 20)
 BTF_ENDS: Final = ("__start_BTF", "__stop_BTF")
-# A function is far smaller; behind the last one of a section is whatever comes next.
+# Functions are far smaller; after the last one of a section, the next symbol may be far away.
 MAX_FUNCTION_BYTES: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Of the names in wanted.py those that this kernel has. `offsets` ("task_struct.mm", bytes), `sizes` ("page",
-    bytes), `enumerators`; VMCOREINFO's offsets and sizes are among them under the same names. `symbols` are addresses
-    where `stext` (the address of _stext) is as given; per-CPU symbols are offsets, and small. `callers`: functions as
-    (start, end, name), ascending, which do not overlap. `fingerprint` is VmCoreInfo's, of the build that it is of.
-    `has_types`: whether the kernel's types were known, so that it has more than VMCOREINFO's offsets.
+    """The names of kernel_schema.py that this kernel has. `offsets` ("task_struct.mm", bytes), `sizes` ("page", bytes)
+    and `enumerators` include VMCOREINFO's offsets and sizes under the same names. `symbols` are addresses for a boot
+    with _stext at `stext`; per-CPU symbols are offsets, and small. `callers`: functions as (start, end, name),
+    ascending, without overlaps. `fingerprint` is the one of the build's VmCoreInfo. `has_types`: whether type
+    information was available; if not, the profile has only VMCOREINFO's offsets and sizes.
     """
 
     fingerprint: str
@@ -58,36 +58,36 @@ class Profile:
     has_types: bool = True
 
     def offset(self, *names: str) -> int:
-        """The offset of the first of these fields that exists. Raises Unreadable where none does."""
+        """Return the offset of the first of these fields that exists. Raises Unreadable without one."""
         return _first(self.offsets, names)
 
     def size(self, *names: str) -> int:
-        """The size of the first of these types that exists. Raises Unreadable where none does."""
+        """Return the size of the first of these types that exists. Raises Unreadable without one."""
         return _first(self.sizes, names)
 
     def enumerator(self, *names: str) -> int:
-        """The value of the first of these that exists. Raises Unreadable where none does."""
+        """Return the value of the first of these enumerators that exists. Raises Unreadable without one."""
         return _first(self.enumerators, names)
 
     def symbol(self, *names: str) -> int:
-        """The address of the first of these symbols that exists. Raises Unreadable where none does."""
+        """Return the address of the first of these symbols that exists. Raises Unreadable without one."""
         return _first(self.symbols, names)
 
     def has(self, name: str) -> bool:
-        """Whether there is a field, size, enumerator or symbol of this name."""
+        """Whether the profile has a field, size, enumerator or symbol of this name."""
         return any(name in known for known in (self.offsets, self.sizes, self.enumerators, self.symbols))
 
     def relocated(self, stext: int) -> Profile:
-        """The same for a boot with _stext at this address. Raises Unreadable where that cannot be."""
+        """Return the profile for a boot with _stext at this address. Raises Unreadable if the address is invalid."""
         by = stext - self.stext
         moved = {name: address + by for name, address in self.symbols.items() if _in_image(address)}
         callers = tuple((start + by, end + by, name) for start, end, name in self.callers)
         if not all(_in_image(address) for address in (*moved.values(), *(end for _, end, _ in callers))):
-            raise Unreadable(f"a kernel with _stext at {stext:#x}")
+            raise Unreadable(f"invalid address of _stext: {stext:#x}")
         return replace(self, stext=stext, symbols=self.symbols | moved, callers=callers)
 
     def to_document(self) -> dict[str, object]:
-        """For JSON: relative to _stext, so the same whatever KASLR did."""
+        """Return the profile as an object for JSON, relative to _stext, so independent of KASLR."""
         nominal = self.relocated(NOMINAL_STEXT)
         return {
             "fingerprint": self.fingerprint,
@@ -101,14 +101,14 @@ class Profile:
 
     @classmethod
     def from_document(cls, document: object) -> Profile:
-        """Strictly what to_document makes; its addresses are those of a kernel without KASLR: see `relocated`. Raises
-        Unreadable.
+        """Read the result of to_document, with strict checks. The addresses are those of a kernel without KASLR: see
+        `relocated`. Raises Unreadable.
         """
         if not isinstance(document, dict) or set(document) != DOCUMENT_KEYS:
-            raise Unreadable("no profile")
+            raise Unreadable("invalid profile")
         fingerprint, typed = document["fingerprint"], document["typed"]
         if not isinstance(fingerprint, str) or not FINGERPRINT.fullmatch(fingerprint) or not isinstance(typed, bool):
-            raise Unreadable("a profile of no kernel")
+            raise Unreadable("invalid profile: fingerprint or typed")
         return cls(
             fingerprint=fingerprint,
             stext=NOMINAL_STEXT,
@@ -122,8 +122,8 @@ class Profile:
 
     @classmethod
     def read(cls, memory: Memory, info: VmCoreInfo, mapped: PageTableLeaves, btf: bytes | None = None) -> Profile:
-        """From the running kernel: its symbols, and its types or, where it has none, the given BTF; else VMCOREINFO's
-        offsets and sizes only. Raises Unreadable where it has no symbols that can be read.
+        """Read the running kernel: its symbols, and its types. The types come from the kernel, else from `btf`; without
+        either, only VMCOREINFO's offsets and sizes remain. Raises Unreadable without readable symbols.
         """
         table = read_symbols(memory, info, mapped)
         found: dict[str, list[int]] = {}
@@ -151,7 +151,7 @@ def _first(known: Mapping[str, int], names: Iterable[str]) -> int:
     for name in names:
         if name in known:
             return known[name]
-    raise Unreadable(f"a kernel without {' or '.join(names)}")
+    raise Unreadable(f"kernel without {' or '.join(names)}")
 
 
 def _in_image(address: int) -> bool:
@@ -168,7 +168,7 @@ def _known(names: Iterable[str], ask: Callable[[str], int] | None) -> dict[str, 
 
 
 def _types(memory: Memory, info: VmCoreInfo, found: Mapping[str, Sequence[int]], given: bytes | None) -> Btf | None:
-    """The kernel's own types, or the given ones, if they are of this kernel: VMCOREINFO's offsets are theirs."""
+    """Return the kernel's own types, or the given ones, if their sizes match VMCOREINFO."""
     start, stop = (found.get(name, [0])[0] for name in BTF_ENDS)
     with suppress(Unreadable):
         types = Btf(memory.read(start, stop - start if stop - start <= MAX_BTF_BYTES else 0))
@@ -193,7 +193,7 @@ def _size_agrees(types: Btf, name: str, size: int) -> bool:
 
 
 def _functions(table: Symbols, found: Mapping[str, Sequence[int]]) -> tuple[Caller, ...]:
-    """The wanted functions and their parts, as (start, end, name)."""
+    """Return the functions of the schema and their parts, as (start, end, name)."""
     named = {address: name for name, addresses in found.items() for address in addresses if _in_image(address)}
     starts = np.array(sorted(named), dtype=np.uint64)
     callers: list[Caller] = []
@@ -206,7 +206,7 @@ def _functions(table: Symbols, found: Mapping[str, Sequence[int]]) -> tuple[Call
 
 def _numbers(part: object, least: int, below: int) -> dict[str, int]:
     if not isinstance(part, dict) or len(part) > MAX_NAMES:
-        raise Unreadable("a profile with no numbers")
+        raise Unreadable("invalid profile: numbers")
     for name, value in part.items():
         if (
             not isinstance(name, str)
@@ -214,21 +214,21 @@ def _numbers(part: object, least: int, below: int) -> dict[str, int]:
             or type(value) is not int
             or not least <= value < below
         ):
-            raise Unreadable("a profile with a number that cannot be")
+            raise Unreadable("invalid profile: number out of range")
     return part
 
 
 def _callers(part: object) -> tuple[Caller, ...]:
     if not isinstance(part, list) or len(part) > MAX_NAMES:
-        raise Unreadable("a profile without callers")
+        raise Unreadable("invalid profile: callers")
     found: list[Caller] = []
     least = 0
     for caller in part:
         if not isinstance(caller, list) or [type(value) for value in caller] != [int, int, str]:
-            raise Unreadable("a profile with a caller that cannot be")
+            raise Unreadable("invalid profile: caller")
         start, end, name = caller
         if not least <= start < end or not (_in_image(start) and _in_image(end)) or len(name) > MAX_NAME_CHARS:
-            raise Unreadable("a profile with a caller that cannot be")
+            raise Unreadable("invalid profile: caller")
         least = end
         found.append((start, end, name))
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Red-black trees (lib/rbtree.c), walked a level at a time, any number of them at once."""
+"""Red-black trees (lib/rbtree.c); many trees are walked together, one level at a time."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["rb_nodes"]
 
-# A red-black tree of 2**32 nodes is no deeper than this.
+# Maximum depth of a red-black tree of 2**32 nodes.
 MAX_DEPTH: Final = 64
 
 
 def rb_nodes(
     kernel: Kernel, roots: NDArray[np.uint64], left: int, right: int, most: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
-    """All nodes below `roots` (0 for an empty tree), each once for each tree, at most `most`: addresses of rb_nodes,
-    and which root each has. `left` and `right` are the offsets of rb_left and rb_right.
+    """Return all nodes below `roots` (0 for an empty tree), each once for each tree, at most `most`: addresses of
+    rb_nodes, and the index of each one's root. `left` and `right` are the offsets of rb_left and rb_right.
     """
     found: list[NDArray[np.uint64]] = []
     owned: list[NDArray[np.int32]] = []

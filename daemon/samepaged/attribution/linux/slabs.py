@@ -1,4 +1,4 @@
-"""Slab pages, by the cache that they are of."""
+"""Slab pages, by slab cache."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["label_slabs"]
 
-# A kernel has a few hundred caches; a guest that makes up more has the rest without names.
+# A kernel has a few hundred caches; the slabs of further ones get no cache name.
 MAX_CACHES: Final = 4096
 MAX_NAME_BYTES: Final = 64
 
 
 def label_slabs(kernel: Kernel, frames: StructPages, ledger: PageLabels) -> None:
-    """All slab pages, with "slab dentry" where the cache's name is to be had. Raises Unreadable when all that is left
-    is to name them.
+    """Label all slab pages, as "slab dentry" if the cache's name is readable. Raises Unreadable after the pages are
+    labelled, if the names cannot be read.
     """
     pages = np.flatnonzero(frames.slab)
     ledger.set_kind(pages, "slab", "slab")

@@ -1,4 +1,4 @@
-"""The guest's page frames as its kernel sees them: its array of struct page, all of it at once."""
+"""The whole array of struct page of the guest's kernel, as columns."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["TOP_BYTE", "StructPages", "slab_and_table_pages"]
 
 TOP_BYTE: Final = 24
-# The types of a page that VMCOREINFO does not name, from one that it does (include/linux/page-flags.h): from 6.12 in
-# the top byte; 6.11 and those before clear a bit. Up to 5.10 what became tables' bit was that of memory that a control
-# group pays for.
+# Page types that VMCOREINFO does not contain, derived from the buddy type, which it does (include/linux/page-flags.h).
+# From 6.12 on, the type is in the top byte; up to 6.11, it is a cleared bit. Up to 5.10, the later bit of page tables
+# meant memory that a control group is charged for.
 BUDDY: Final = "PAGE_BUDDY_MAPCOUNT_VALUE"
 TABLE_IN_TOP_BYTE: Final = 0xF2
 OLD_BUDDY, OLD_BASE, OLD_TABLE, OLDEST_TABLE = 0x80, 0xF0000000, 0x200, 0x400
@@ -29,12 +29,12 @@ LATE_BUDDY, LATE_BASE, LATE_TABLE, LATE_FLAGS = 0x40000000, 0x80000000, 0x100000
 
 @dataclass(frozen=True, slots=True)
 class StructPages:
-    """What the kernel's structs say of each RAM page, all arrays of shape (RAM pages,).
+    """Data of struct page for each RAM page, all arrays of shape (RAM pages,).
 
-    `readable`: it has a struct page that could be read; `free`, `slab`, `table` by its type (of a slab, all of its
-    pages); `reserved`: was never the page allocator's; `idle`: nobody holds it. `head` (int64): the first page of the
-    compound that it is a part of, or itself. `mapping`, `private`, `index`, `link` (where lists continue), `cache` (of
-    a slab's head) are as in the struct; `types` (uint32) as in its head's struct.
+    `readable`: its struct page is readable. `free`, `slab`, `table`: its type (for slabs, of all of their pages).
+    `reserved`: never in the page allocator. `idle`: its reference count is 0. `head` (int64): the first page of its
+    compound page, or itself. `mapping`, `private`, `index`, `link` (the list pointer) and `cache` (of a slab's head)
+    are as in the struct; `types` (uint32) as in the struct of its head.
     """
 
     mem_map: MemMap
@@ -55,11 +55,11 @@ class StructPages:
 
     @classmethod
     def read(cls, kernel: Kernel) -> StructPages:
-        """All of it. Raises Unreadable where there is no array of struct pages."""
+        """Read the whole array. Raises Unreadable without an array of struct pages."""
         array, shape = find_mem_map(kernel), _Shape(kernel)
         profile = kernel.profile
         mapping, private = profile.offset("page.mapping"), profile.offset("page.private")
-        # Without types nobody asks for it.
+        # Without types, the index is not used.
         places = ("page.index", "page.__folio_index", "folio.index")
         index = profile.offset(*places) if profile.has_types else mapping
         link, references = profile.offset("page.lru"), profile.offset("page._refcount")
@@ -96,19 +96,19 @@ class StructPages:
         )
 
     def pages_at(self, kernel: Kernel, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The RAM pages whose structs are at these addresses, -1 where there is none."""
+        """Return the RAM pages with their structs at these addresses, -1 for other addresses."""
         return self.mem_map.pages_at(kernel.ram, addresses.view(np.int64))
 
 
 class _Shape:
-    """Where this kernel's struct page has what, and how it says what a page is."""
+    """Layout of this kernel's struct page, and its encoding of page types."""
 
     def __init__(self, kernel: Kernel) -> None:
         profile, numbers = kernel.profile, kernel.info.numbers
         known = profile.enumerators
         self.flags = profile.offset("page.flags")
         self.head = profile.offset("page.compound_info", "page.compound_head")
-        # From 7.1 a tail has a mask where it had a pointer, if struct page's size is a power of 2.
+        # From 7.1 on, a tail has a mask instead of a pointer, if struct page's size is a power of 2.
         self.masks = "page.compound_info" in profile.offsets and "zone.vmemmap_tails" in profile.offsets
         self.type = profile.offset("page.page_type", "page._mapcount")
         self.has_caches = "slab.slab_cache" in profile.offsets or "page.slab_cache" in profile.offsets
@@ -121,7 +121,7 @@ class _Shape:
         self.narrow = {self.type}
 
     def tails(self, kernel: Kernel, array: MemMap, read: Columns) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The RAM pages that are a compound's but not its first, and the first one of each."""
+        """Return the tail pages of compound pages (RAM pages), and the head of each."""
         pointers = read.wide[self.head]
         tails = np.flatnonzero(pointers & np.uint64(1))
         signed = pointers[tails].view(np.int64)
@@ -146,8 +146,8 @@ class _Shape:
 
 
 def slab_and_table_pages(kernel: Kernel) -> NDArray[np.int64]:
-    """The RAM pages (int64, ascending) of slabs and page tables, where the kernel's lists and trees are: what has to be
-    copied besides the array of struct pages, from which alone this is told. Raises Unreadable.
+    """Return the RAM pages (int64, ascending) of slabs and page tables, which contain the kernel's lists and trees. The
+    session copies them besides the array of struct pages. Reads only that array. Raises Unreadable.
     """
     array, shape = find_mem_map(kernel), _Shape(kernel)
     read = array.columns(kernel.ram, shape.wide, shape.narrow)
@@ -159,7 +159,7 @@ def slab_and_table_pages(kernel: Kernel) -> NDArray[np.int64]:
 
 
 def _table_types(kernel: Kernel) -> list[int]:
-    """What VMCOREINFO would say of page tables, in the way in which it says it of free pages."""
+    """Return the types of page tables, in VMCOREINFO's encoding of the type of free pages."""
     profile = kernel.profile
     buddy = kernel.info.numbers.get(BUDDY)
     if buddy is None:
@@ -177,7 +177,7 @@ def _table_types(kernel: Kernel) -> list[int]:
 
 
 def _has_type(types: NDArray[np.uint32], said: int | None) -> NDArray[np.bool_]:
-    """Which pages are of the type for which VMCOREINFO would say this number."""
+    """Return a mask of the pages with the type that VMCOREINFO encodes as this number."""
     found: NDArray[np.bool_] = np.zeros(types.shape, dtype=np.bool_)
     if said is not None:
         value = said % (1 << 32)

@@ -1,4 +1,4 @@
-"""Members of many structs at once: a column for each member, a row for each struct."""
+"""Reads members of many structs at once: a column for each member, a row for each struct."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 __all__ = ["HALF", "KERNEL_HALF", "distinct_nodes", "is_kernel", "join_nodes", "list_entries", "read_members"]
 
-# Members that lie within so many bytes are read together.
+# Members within this many bytes are read together.
 MAX_GATHER_BYTES: Final = 192
 WORD_BYTES: Final = 8
 WRAP: Final = 1 << 64
-# The lower 4 bytes of a column, for members that have no more.
+# The lower 4 bytes of a column, for members of 4 bytes.
 HALF: Final = np.uint64(0xFFFFFFFF)
 KERNEL_HALF: Final = np.uint64(1 << 63)
 
 
 def is_kernel(addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Whether these can be addresses of kernel objects: in the upper half, and multiples of 8."""
+    """Return a mask of possible addresses of kernel objects: in the upper half, and multiples of 8."""
     possible: NDArray[np.bool_] = (addresses >= KERNEL_HALF) & (addresses & np.uint64(WORD_BYTES - 1) == 0)
     return possible
 
@@ -33,9 +33,9 @@ def is_kernel(addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
 def read_members(
     kernel: Kernel, addresses: NDArray[np.uint64], offsets: Sequence[int]
 ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """The members at these offsets (bytes) of the structs at `addresses`: uint64 of shape (len(offsets), n), and which
-    structs could be read (bool, (n,)). Of a member that is no multiple of 8 into its struct, the bytes up to the next
-    multiple are given; what is shorter has its neighbours above it.
+    """Read the members at these offsets (bytes) of the structs at `addresses`: uint64 of shape (len(offsets), n), and
+    a mask of readable structs (bool, (n,)). For a member at an offset that is not a multiple of 8, the result has the
+    bytes up to the next multiple. The upper bytes of a shorter member are those of its neighbours.
     """
     found = np.zeros((len(offsets), len(addresses)), dtype=np.uint64)
     ok = is_kernel(addresses)
@@ -55,8 +55,8 @@ def read_members(
 
 
 def list_entries(kernel: Kernel, head: int, most: int, link: int = 0) -> list[int]:
-    """The entries of a list_head at `head`, in order: addresses of their list_heads. It ends where it comes back to
-    anything, at `most`, and where it cannot be read. `link` is the offset of the pointer to follow.
+    """Return the entries of a list_head at `head`, in order: addresses of their list_heads. Stop at a visited entry, at
+    an unreadable one, and after `most` entries. `link` is the offset of the pointer to follow.
     """
     found: dict[int, None] = {}
     entry = kernel.word((head + link) % WRAP)
@@ -67,7 +67,7 @@ def list_entries(kernel: Kernel, head: int, most: int, link: int = 0) -> list[in
 
 
 def distinct_nodes(nodes: NDArray[np.uint64], owners: NDArray[np.int32], most: int) -> NDArray[np.intp]:
-    """The place of the first occurrence of each pair of owner and node, at most `most`; in the order of the pairs."""
+    """Return the index of the first occurrence of each pair of owner and node, at most `most`, ordered by pair."""
     order = np.lexsort((nodes, owners))
     new = np.ones(len(order), dtype=np.bool_)
     new[1:] = (np.diff(nodes[order]) != 0) | (np.diff(owners[order]) != 0)
@@ -77,7 +77,7 @@ def distinct_nodes(nodes: NDArray[np.uint64], owners: NDArray[np.int32], most: i
 def join_nodes(
     found: list[NDArray[np.uint64]], owned: list[NDArray[np.int32]]
 ) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
-    """Nodes that were found level by level, and the owner of each: every pair once."""
+    """Join nodes found level by level, and the owner of each: every pair once."""
     if not found:
         return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int32)
     nodes, owners = np.concatenate(found), np.concatenate(owned)

@@ -1,4 +1,4 @@
-"""Pages that processes use: each process's page tables, looked up in its areas."""
+"""Pages that processes use: the leaves of each process's page tables, with their areas."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["FileAreas", "classify_file_areas", "label_users"]
 
-# Hundreds of processes may have a big memory in common; more mappings than this for each page of it are not looked at.
+# Hundreds of processes may share a large memory; at most this many mappings for each page of the guest are read.
 MAX_MAPPINGS_PER_PAGE: Final = 24
 MIN_MAX_MAPPINGS: Final = 1 << 20
-# Processes of different names may have one memory map, such as a shell and what it is about to start. Of more than
-# these nothing is told.
+# Processes of different names may share one memory map, such as a shell and the program that it starts. Only this many
+# names are recorded for one map.
 MAX_SHARERS: Final = 8
-# So many are looked at together.
+# Pages and roots processed together.
 CHUNK_PAGES: Final = 1 << 18
 CHUNK_ROOTS: Final = 512
 LIBRARY: Final = re.compile(r".*\.so(\.[^/]*)?( \(deleted\))?", re.DOTALL)
@@ -48,8 +48,8 @@ NO_EXECUTE: Final = np.uint64(PTE_NO_EXECUTE)
 
 @dataclass(frozen=True, slots=True)
 class FileAreas:
-    """What all areas are, n of them: `kinds` (uint8, numbers in KINDS; of an area with a file, that of its pages that
-    are the file's), `labels` (int32), and `mappings` (uint64) the struct address_space of its file, 0 without one.
+    """Classification of n areas: `kinds` (uint8, numbers in KINDS; for an area with a file, the kind of the file's own
+    pages), `labels` (int32), and `mappings` (uint64), the struct address_space of its file, 0 without one.
     """
 
     kinds: NDArray[np.uint8]
@@ -58,9 +58,7 @@ class FileAreas:
 
 
 def classify_file_areas(areas: Areas, files: NDArray[np.uint64], found: OpenFiles, ledger: PageLabels) -> FileAreas:
-    """The areas' kinds and labels, from what is known of their files: `files` are the struct files, ascending, that
-    `found` is of.
-    """
+    """Classify areas by their files. `files` are the struct files, ascending, that `found` describes."""
     kinds = np.full(len(areas.maps), KIND["anonymous"], dtype=np.uint8)
     kinds[areas.heap] = KIND["heap"]
     kinds[areas.stack] = KIND["stack"]
@@ -94,8 +92,8 @@ def label_users(
     zeros: NDArray[np.int64],
     ledger: PageLabels,
 ) -> bool:
-    """All pages that are mapped by a process, but for those that everybody shares (`zeros`), and its page tables. False
-    where there were too many to look at them all.
+    """Label all pages that processes map, except the zero pages (`zeros`), and the processes' page tables. Return False
+    if the limit of mappings was exceeded.
     """
     ledger.processes = list(maps.names)
     uses = _PageUsers(maps, ledger)
@@ -119,12 +117,12 @@ def label_users(
 
 
 class _PageUsers:
-    """Who uses a page: from memory maps to the processes that have them."""
+    """Records the users of pages: translates memory maps into the processes that have them."""
 
     def __init__(self, maps: MemoryMaps, ledger: PageLabels) -> None:
         self.ledger = ledger
         by_map, names = maps.users
-        # Nearly all maps are of one process. In `names[rank]` is each map's rank-th process, -1 for none.
+        # Nearly all maps belong to one process. `names[rank]` has each map's rank-th process, -1 for none.
         rank = np.arange(len(by_map)) - np.searchsorted(by_map, by_map)
         self.names = np.full((min(int(rank.max(initial=0)) + 1, MAX_SHARERS), len(maps.addresses)), -1, dtype=np.int64)
         kept = rank < MAX_SHARERS
@@ -140,7 +138,7 @@ class _PageUsers:
 
 
 def _single(piece: LeavesByRoot) -> Iterator[LeavesByRoot]:
-    """The leaves as single pages, CHUNK_PAGES at a time or a few more."""
+    """Yield the leaves as single pages, about CHUNK_PAGES at a time."""
     if np.all(piece.pages == 1):
         yield piece
         return
@@ -181,7 +179,7 @@ def _label(
     mapping = frames.mapping[frames.head[pages]]
     copied = backed & (mapping & ANONYMOUS != 0)
     kinds = np.where(copied, np.uint8(KIND["private_file"]), sorted_.kinds[area])
-    # What was told of a page before is better, if it is more special, or if it is the page's own file.
+    # An earlier label is better if its kind is more specific, or if it is that of the page's own file.
     before = ledger.kinds[pages]
     write = np.flatnonzero((before == 0) | (before >= kinds))
     write = write[np.argsort(kinds[write], kind="stable")[::-1]]
@@ -195,7 +193,7 @@ def _label(
 
 
 def _second_tables(kernel: Kernel, maps: MemoryMaps, ledger: PageLabels) -> None:
-    """Where kernel and user have tables of their own (page table isolation), the user's root is beside the kernel's."""
+    """Label the user's root tables under page table isolation; each one is next to the kernel's root."""
     all_roots = np.unique(maps.roots[(maps.roots >= 0) & (maps.roots & PAGE_SIZE == 0)])
     for first in range(0, len(all_roots), CHUNK_ROOTS):
         roots = all_roots[first : first + CHUNK_ROOTS]

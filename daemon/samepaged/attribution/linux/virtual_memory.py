@@ -1,4 +1,4 @@
-"""The kernel's virtual memory: what its page tables make of the guest's RAM, for one address or for many at once."""
+"""The kernel's virtual memory: reads through its page tables, for one address or many."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Memory", "VirtualMemory"]
 
-# A read of one piece: more than any table of the kernel's that is read so.
+# Limit of one read: more than any kernel table that is read at once.
 MAX_READ_BYTES: Final = 32 << 20
-# Strings are read by so many bytes at a time, and of so many addresses.
+# Bytes of a string read at a time, and strings read together.
 STRIDE_BYTES: Final = 64
 BATCH_STRINGS: Final = 1 << 14
 
@@ -29,23 +29,23 @@ class Memory(Protocol):
     """The kernel's virtual memory."""
 
     def read(self, address: int, size: int) -> bytes:
-        """`size` bytes at a virtual address. Raises Unreadable."""
+        """Read `size` bytes at a virtual address. Raises Unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
 class VirtualMemory:
-    """What the kernel's tables (`page_tables`, the upper half) make of the guest's memory."""
+    """The guest's memory through the kernel's tables (`page_tables`, the upper half)."""
 
     ram: GuestRam
     page_tables: PageTableLeaves
 
     def translate(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Guest-physical addresses of virtual ones, -1 where nothing is mapped; any shape."""
+        """Return guest-physical addresses of virtual ones, -1 if unmapped; any shape."""
         return self.page_tables.translate(addresses.view(np.int64))
 
     def gather(self, addresses: NDArray[np.uint64], size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-        """`size` bytes (a multiple of 8) at each address (a multiple of 8; may go over pages): uint64 of shape
-        (n, size // 8), and which could be read (bool, (n,)); the others are zeros.
+        """Read `size` bytes (a multiple of 8) at each address (a multiple of 8; may span pages): uint64 of shape
+        (n, size // 8), and a mask of the readable ones (bool, (n,)); the others are zeros.
         """
         over = (addresses & np.uint64(PAGE_SIZE - 1)) + np.uint64(size) > PAGE_SIZE
         if not over.any():
@@ -61,25 +61,25 @@ class VirtualMemory:
         return found, ok
 
     def words(self, addresses: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-        """The 8 bytes at each address (a multiple of 8): uint64 (n,), and which could be read."""
+        """Read the 8 bytes at each address (a multiple of 8): uint64 (n,), and a mask of the readable ones."""
         found, ok = self.ram.gather(self.translate(addresses), 8)
         return found[:, 0], ok
 
     def word(self, address: int) -> int | None:
-        """The 8 bytes at one address (0 to 2**64 - 1, a multiple of 8), None where they cannot be read."""
+        """Read the 8 bytes at one address (0 to 2**64 - 1, a multiple of 8); None if unreadable."""
         physical = self.page_tables.translate_one(address - (address >> 63 << 64))
         return None if physical < 0 else self.ram.word(physical)
 
     def words32(self, addresses: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-        """The 4 bytes at each address (a multiple of 4): uint32 (n,), and which could be read."""
+        """Read the 4 bytes at each address (a multiple of 4): uint32 (n,), and a mask of the readable ones."""
         found, ok = self.words(addresses & ~np.uint64(7))
         ok &= addresses & np.uint64(3) == 0
         high = (found >> ((addresses & np.uint64(4)) << np.uint64(3))).astype(np.uint32)
         return np.where(ok, high, np.uint32(0)), ok
 
     def strings(self, addresses: NDArray[np.uint64], most: int = 256) -> list[str | None]:
-        """What ends with a zero byte at each address, UTF-8 (what is not, replaced), cut at `most` bytes; None where it
-        cannot be read.
+        """Read the zero-terminated UTF-8 string at each address (invalid bytes are replaced), cut at `most` bytes; None
+        if unreadable.
         """
         distinct, place = np.unique(addresses, return_inverse=True)
         texts: list[str | None] = []
@@ -90,7 +90,7 @@ class VirtualMemory:
     def _strings(self, addresses: NDArray[np.uint64], most: int) -> list[str | None]:
         begun: list[bytes] = [b""] * len(addresses)
         found: list[str | None] = [None] * len(addresses)
-        # From the multiple of the stride below it on: then no read goes over a page.
+        # Reads start at a multiple of the stride, so they do not span pages.
         skip = (addresses & np.uint64(STRIDE_BYTES - 1)).astype(np.int64)
         at = addresses & ~np.uint64(STRIDE_BYTES - 1)
         open_ = np.arange(len(addresses))
@@ -115,9 +115,9 @@ class VirtualMemory:
         return found
 
     def read(self, address: int, size: int) -> bytes:
-        """`size` bytes at a virtual address. Raises Unreadable."""
+        """Read `size` bytes at a virtual address. Raises Unreadable."""
         if not 0 <= size <= MAX_READ_BYTES or not 0 <= address <= (1 << 64) - max(size, 1):
-            raise Unreadable(f"{size} bytes at {address:#x}")
+            raise Unreadable(f"cannot read {size} bytes at {address:#x}")
         if not size:
             return b""
         start = address & (PAGE_SIZE - 1)
@@ -125,13 +125,13 @@ class VirtualMemory:
         pages = np.uint64(address - start) + np.arange(count, dtype=np.uint64) * np.uint64(PAGE_SIZE)
         slots = self.ram.ensure_copied(self.ram.layout.page_of(self.translate(pages)))
         if np.any(slots < 0):
-            raise Unreadable(f"{size} bytes at {address:#x}")
+            raise Unreadable(f"cannot read {size} bytes at {address:#x}")
         return self.ram.words[slots].reshape(count * PAGE_WORDS).tobytes()[start : start + size]
 
     def u64(self, address: int) -> int:
-        """The 8 bytes at a virtual address. Raises Unreadable."""
+        """Read the 8 bytes at a virtual address. Raises Unreadable."""
         return int.from_bytes(self.read(address, 8), "little")
 
     def u32(self, address: int) -> int:
-        """The 4 bytes at a virtual address. Raises Unreadable."""
+        """Read the 4 bytes at a virtual address. Raises Unreadable."""
         return int.from_bytes(self.read(address, 4), "little")

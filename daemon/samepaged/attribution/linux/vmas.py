@@ -1,4 +1,4 @@
-"""What processes have mapped where: the areas (struct vm_area_struct) of all memory maps, and whose each leaf is."""
+"""The areas (struct vm_area_struct) of all memory maps, and the area of each page table leaf."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Areas", "find_areas", "read_areas"]
 
-# A process may have 65,530, and all of a guest's together seldom have so many.
+# A process may have 65,530; all processes of a guest together rarely reach this limit.
 MAX_AREAS: Final = 1 << 20
-# A user's addresses have at most 56 bits, of which these count pages; a map's number is put above them.
+# User addresses have at most 56 bits; these bits count pages, and the map's number is above them.
 PAGE_BITS: Final = 44
-# include/linux/mm.h: the flags of an area for r, w and x are its lowest three. A file that was opened for reading only
-# and is mapped as shared has no VM_SHARED; /proc/PID/maps goes by VM_MAYSHARE.
+# include/linux/mm.h: the lowest three flags of an area are r, w and x. A shared mapping of a file that is open only
+# for reading lacks VM_SHARED; /proc/PID/maps uses VM_MAYSHARE.
 RIGHTS: Final = np.uint64(7)
 MAY_SHARE, SHARED = np.uint64(0x80), np.uint64(8)
 MAX_NAME_BYTES: Final = 80
@@ -34,12 +34,12 @@ MAX_NAMED_AREAS: Final = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Areas:
-    """The areas of n maps by map and start; none overlaps another of the same map.
+    """The areas of n maps by map and start. Areas of one map do not overlap.
 
-    `maps` (int64) is the place among the maps; `first` (int64) a page number (address ÷ 4096); `keys` and `keys_end`
-    (int64) the first page and that after the last, each as map and page number in one; `end_pages` (int64) the page of
-    the file that `first` is; `modes` (uint8) as in ownership.permissions; `files` (uint64) struct files, 0 for none.
-    `special`, `heap`, `stack` tell what an area without a file is, `names` what it is called, if it is.
+    `maps` (int64): index of the map. `first` (int64): page number (address ÷ 4096). `keys` and `keys_end` (int64): the
+    first page and the page after the last, with the map's index in the upper bits. `end_pages` (int64): page of the
+    file that `first` maps. `modes` (uint8): as in page_owners.permissions. `files` (uint64): struct files, 0 for none.
+    `special`, `heap`, `stack`: kind of an area without a file. `names`: its name, or None.
     """
 
     maps: NDArray[np.int64]
@@ -56,20 +56,20 @@ class Areas:
 
 
 def read_areas(kernel: Kernel, maps: MemoryMaps) -> Areas:
-    """Those of all maps. Raises Unreadable."""
+    """Read the areas of all maps. Raises Unreadable."""
     profile = kernel.profile
     structs, found_in = _structs(kernel, maps)
     members = ("vm_start", "vm_end", "vm_flags", "vm_file", "vm_pgoff", "vm_ops", "vm_private_data", "vm_mm")
     wanted = [profile.offset(f"vm_area_struct.{name}") for name in members]
     (starts, ends, *_, own), ok = read_members(kernel, structs, wanted)
-    # One that another map's tree led to, or that has been given back since, says so.
+    # An area of another map, or a freed one, has another vm_mm.
     ok &= (own == maps.addresses[found_in]) & (starts < ends) & (ends >> np.uint64(PAGE_SHIFT + PAGE_BITS) == 0)
     structs, owners = structs[ok], found_in[ok].astype(np.int64)
     order = np.lexsort((starts[ok], owners))
     structs, owners = structs[order], owners[order]
     (starts, ends, flags, files, within, operations, private, _), _ = read_members(kernel, structs, wanted)
     first, end = (starts >> np.uint64(PAGE_SHIFT)).astype(np.int64), (ends >> np.uint64(PAGE_SHIFT)).astype(np.int64)
-    # Areas that overlap are a lie: what comes first has it.
+    # Overlapping areas are forged: the first one gets the overlap.
     previous = np.zeros(len(first), dtype=np.int64)
     keys = (owners << PAGE_BITS) + end
     if len(keys):
@@ -94,7 +94,7 @@ def read_areas(kernel: Kernel, maps: MemoryMaps) -> Areas:
 
 
 def find_areas(known: Areas, maps: NDArray[np.int32], addresses: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The area of each page that map `maps[i]` has at `addresses[i]`, -1 where there is none."""
+    """Return the area of map `maps[i]` at `addresses[i]`, -1 if there is none."""
     if not len(known.maps):
         return np.full(len(addresses), -1, dtype=np.int64)
     keys = (maps.astype(np.int64) << PAGE_BITS) + (addresses >> PAGE_SHIFT)
@@ -120,7 +120,7 @@ def _names(
     private: NDArray[np.uint64],
     structs: NDArray[np.uint64],
 ) -> tuple[NDArray[np.bool_], list[str | None]]:
-    """Which areas are the kernel's gift, such as the vdso; and what areas without a file are called."""
+    """Return a mask of the special areas, such as the vdso, and the names of areas without a file."""
     profile = kernel.profile
     names: list[str | None] = [None] * len(bare)
     wanted = [profile.symbols.get(name, 1) for name in ("special_mapping_vmops", "special_mapping_legacy_vmops")]

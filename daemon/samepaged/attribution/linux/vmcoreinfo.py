@@ -1,4 +1,4 @@
-"""VMCOREINFO: what a Linux kernel tells a crash dump of itself, in a page of its own that begins with its release."""
+"""VMCOREINFO: data of a Linux kernel for crash dumps, in a page of its own that begins with the release."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 __all__ = ["IMAGE", "IMAGE_SIZE", "MARK", "VmCoreInfo", "candidates", "parse"]
 
 MARK: Final = b"OSRELEASE="
-# Where the kernel's image is mapped, __START_KERNEL_map, and how far KASLR can put it from there (Documentation/arch/
-# x86/x86_64/mm.rst).
+# Address of the kernel image, __START_KERNEL_map, and the range of KASLR from there (Documentation/arch/x86/x86_64/
+# mm.rst).
 IMAGE: Final = 0xFFFFFFFF80000000
 IMAGE_SIZE: Final = 1 << 30
-# Of a page of old notes and forgeries no more are looked at than this.
+# Limit of notes to read, including old and forged ones.
 MAX_NOTES: Final = 4096
-# Where init_uts_ns has the release: after the names of the system and the node, 65 bytes each (new_utsname).
+# init_uts_ns has the release after the names of the system and the node, 65 bytes each (new_utsname).
 UTS_BYTES: Final = 512
 LINE: Final = re.compile(r"(SYMBOL|OFFSET|SIZE|NUMBER|LENGTH)\(([^()]{1,120})\)=(-?[0-9A-Fa-fx]{1,20})")
 BUILD_ID: Final = re.compile(r"[0-9a-f]{8,64}")
 RELEASE: Final = re.compile(r"[!-~]{1,64}")
-# They differ from boot to boot.
+# Values that differ from boot to boot.
 BOOT_SPECIFIC: Final = frozenset({"phys_base", "sme_mask", "pgtable_l5_enabled"})
 
 
 @dataclass(frozen=True, slots=True)
 class VmCoreInfo:
-    """One note. `symbols` are addresses (0 to 2**64 - 1), `offsets` ("page.flags"), `sizes` ("page") and `lengths` as
-    the kernel gives them, `numbers` signed. `page` is the RAM page that it stands in, -1 where that is not known.
+    """One note. `symbols` are addresses (0 to 2**64 - 1); `offsets` ("page.flags"), `sizes` ("page") and `lengths` are
+    as in the note; `numbers` are signed. `page` is the RAM page of the note, -1 if unknown.
     """
 
     release: str
@@ -50,38 +50,38 @@ class VmCoreInfo:
     page: int = -1
 
     def symbol(self, name: str) -> int:
-        """Its address. Raises Unreadable."""
+        """Return the address of a symbol. Raises Unreadable."""
         try:
             return self.symbols[name]
         except KeyError:
             raise Unreadable(f"VMCOREINFO without {name}") from None
 
     def physical(self, address: int) -> int:
-        """The guest-physical address of one in the kernel's image. Raises Unreadable outside that."""
+        """Return the guest-physical address of an address in the kernel image. Raises Unreadable outside the image."""
         found = address - IMAGE + self.numbers.get("phys_base", 0)
         if not IMAGE <= address < IMAGE + IMAGE_SIZE or found < 0:
-            raise Unreadable(f"{address:#x} is not in the kernel's image")
+            raise Unreadable(f"{address:#x} is not in the kernel image")
         return found
 
     @property
     def levels(self) -> int:
-        """Of page tables: 4 or 5."""
+        """Levels of page tables: 4 or 5."""
         return 5 if self.numbers.get("pgtable_l5_enabled") else 4
 
     @property
     def mask(self) -> int:
-        """The bits of a page table's entry that are an address (AMD's memory encryption bit is none)."""
+        """The address bits of a page table entry (without AMD's memory encryption bit)."""
         return PTE_ADDRESS_MASK & ~self.numbers.get("sme_mask", 0)
 
     @property
     def fingerprint(self) -> str:
-        """The same for two boots of one kernel, wherever KASLR put it; another for another kernel. Hexadecimal."""
+        """Fingerprint of the kernel build, independent of the boot and of KASLR. Hexadecimal."""
         stext = self.symbol("_stext")
         numbers = {name: value for name, value in self.numbers.items() if name not in BOOT_SPECIFIC}
         symbols = {
             name: address - stext
             for name, address in self.symbols.items()
-            if IMAGE <= address < IMAGE + IMAGE_SIZE  # others are values of pointers, such as mem_section's
+            if IMAGE <= address < IMAGE + IMAGE_SIZE  # others are values of pointers, such as mem_section
         }
         parts = (self.offsets, self.sizes, numbers, self.lengths, symbols)
         text = repr((self.release, self.build_id, [sorted(part.items()) for part in parts]))
@@ -89,7 +89,7 @@ class VmCoreInfo:
 
 
 def parse(raw: bytes, page: int = -1) -> VmCoreInfo:
-    """The note in a page's bytes. Raises Unreadable where there is none that can be used."""
+    """Parse the note in a page's bytes. Raises Unreadable without a valid one."""
     if not raw.startswith(MARK):
         raise Unreadable("no VMCOREINFO")
     lines = raw[:PAGE_SIZE].partition(b"\0")[0].decode("ascii", "replace").split("\n")
@@ -115,13 +115,13 @@ def parse(raw: bytes, page: int = -1) -> VmCoreInfo:
     for symbol in ("_stext", "swapper_pg_dir", "init_uts_ns"):
         info.physical(info.symbol(symbol))
     if "phys_base" not in info.numbers:
-        raise Unreadable("VMCOREINFO without phys_base: not of a kernel for x86-64, or older than 4.10")
+        raise Unreadable("VMCOREINFO without phys_base: kernel not for x86-64, or older than 4.10")
     return info
 
 
 def candidates(ram: GuestRam, pages: Sequence[int]) -> list[VmCoreInfo]:
-    """The notes in these RAM pages that are of the running kernel: it has the same release where the note says. Notes
-    of kernels that ran before, and copies in files, are not.
+    """Return the notes of the running kernel in these RAM pages: those with the same release in init_uts_ns. Notes of
+    earlier kernels, and copies in files, fail this check.
     """
     found = []
     for page in pages[:MAX_NOTES]:

@@ -1,4 +1,4 @@
-"""XArrays (lib/xarray.c), walked a level at a time, any number of them at once."""
+"""XArrays (lib/xarray.c); many are walked together, one level at a time."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ XARRAY_MASK, XARRAY_NODE = np.uint64(3), np.uint64(2)
 
 
 def xarray_entries(kernel: Kernel, heads: NDArray[np.uint64], most: int) -> NDArray[np.uint64]:
-    """All entries of xarrays (IDRs are such), given their `xa_head`: pointers, each once, ascending; at most `most`."""
+    """Return all entries of xarrays and IDRs, given their `xa_head`: distinct pointers, ascending; at most `most`."""
     start, size = kernel.profile.offset("xa_node.slots"), kernel.profile.size("xa_node.slots")
     slots = range(start, start + min(size, MAX_SLOTS * WORD_BYTES), WORD_BYTES)
     found, entries, left_over = [np.empty(0, dtype=np.uint64)], heads, most
     for _ in range(MAX_DEPTH):
         found.append(entries[is_kernel(entries)])
         inner = entries[entries & XARRAY_MASK == XARRAY_NODE] - XARRAY_NODE
-        # What is there besides nodes are small numbers.
+        # Other internal entries are small numbers.
         nodes = np.unique(inner[is_kernel(inner)])[:left_over]
         if not len(nodes):
             break

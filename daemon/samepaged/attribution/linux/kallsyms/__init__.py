@@ -1,1 +1,1 @@
-"""The kallsyms tables of a Linux kernel: symbols, their packed names, and the search for tables without an address."""
+"""The kallsyms tables of a Linux kernel: symbols, packed names, and the search for tables at an unknown address."""

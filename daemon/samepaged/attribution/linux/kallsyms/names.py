@@ -1,4 +1,4 @@
-"""The packed names of kallsyms: each a length and as many bytes, each standing for a token (scripts/kallsyms.c)."""
+"""Packed names of kallsyms: a length and that many bytes, each of them the number of a token (scripts/kallsyms.c)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 __all__ = ["MAX_SYMBOLS", "TOKENS", "PackedNames", "name_starts", "tokens"]
 
 TOKENS: Final = 256
-# A big kernel has 200,000 symbols, with names of 512 bytes at most (KSYM_NAME_LEN), in three million bytes.
+# A large kernel has 200,000 symbols, with names of at most 512 bytes (KSYM_NAME_LEN), in three million bytes.
 MAX_SYMBOLS: Final = 1 << 19
 MAX_NAME_CHARS: Final = 512
-# Unpacked at once: this many packed bytes, to no more than this many.
+# Packed bytes to unpack at once, and limit of the result.
 CHUNK_SYMBOLS: Final = 1 << 18
 MAX_UNPACKED_CHARS: Final = 1 << 23
-# A length of two bytes has this bit in its first (since 6.1, commit 73bbb94466fd).
+# Marks a length of two bytes, in the first one (since 6.1, commit 73bbb94466fd).
 TWO_BYTES: Final = 0x80
 END, NOTHING = TOKENS, TOKENS + 1
 
 
 @dataclass(frozen=True, slots=True)
 class PackedNames:
-    """`raw` as in the kernel; `starts` (int64, (n + 1,)) is where each name's length stands, and where the last name
-    ends; `tokens` are TOKENS strings.
+    """`raw`: the packed bytes. `starts` (int64, (n + 1,)): offset of each name's length, and the end of the last name.
+    `tokens`: TOKENS strings.
     """
 
     raw: bytes
@@ -40,15 +40,15 @@ class PackedNames:
     tokens: tuple[bytes, ...]
 
     def find(self, stems: Collection[str]) -> list[tuple[int, str]]:
-        """The number and name of every symbol whose name, up to its first dot, is one of these: compilers add the rest
-        (`copy_process.isra.0`). Raises Unreadable where the names are no names.
+        """Return number and name of every symbol with one of these names before its first dot: compilers add suffixes
+        (`copy_process.isra.0`). Raises Unreadable for invalid names.
         """
         wanted = {stem.encode() for stem in stems}
         found = []
         number = 0
         for text in self._unpacked():
             for name in text:
-                # The first letter is the symbol's type.
+                # The first character is the symbol's type.
                 if name[1:].partition(b".")[0] in wanted:
                     found.append((number, name[1:].decode("ascii", "replace")))
                 number += 1
@@ -67,15 +67,15 @@ class PackedNames:
             codes[heads[codes[heads] >= TWO_BYTES] + 1] = NOTHING
             codes[heads] = END
             if int(lengths[codes].sum()) > MAX_UNPACKED_CHARS:
-                raise Unreadable("names of symbols without an end")
+                raise Unreadable("unpacked symbol names exceed the limit")
             yield b"".join(map(texts.__getitem__, codes.tolist())).split(b"\0")[1:]
             first = last
 
 
 def name_starts(raw: bytes, count: int) -> NDArray[np.int64]:
-    """Where each of `count` names begins, and where the last one ends. Raises Unreadable where they do not fit."""
+    """Return the start of each of `count` names, and the end of the last one. Raises Unreadable if they do not fit."""
     if not 0 < count <= MAX_SYMBOLS:
-        raise Unreadable(f"{count} symbols")
+        raise Unreadable(f"invalid number of symbols: {count}")
     starts = array("q", bytes(8 * (count + 1)))
     at = 0
     try:
@@ -86,22 +86,22 @@ def name_starts(raw: bytes, count: int) -> NDArray[np.int64]:
                 at += 1
                 length = length & (TWO_BYTES - 1) | raw[at] << 7
                 if length > MAX_NAME_CHARS:
-                    raise Unreadable("the name of a symbol is too long")
+                    raise Unreadable("symbol name too long")
             at += 1 + length
     except IndexError:
-        raise Unreadable("the names of symbols end early") from None
+        raise Unreadable("truncated symbol names") from None
     if at > len(raw):
-        raise Unreadable("the names of symbols end early")
+        raise Unreadable("truncated symbol names")
     starts[count] = at
     return np.frombuffer(starts, dtype=np.int64)
 
 
 def tokens(table: bytes, index: NDArray[np.uint16]) -> tuple[bytes, ...]:
-    """The strings at these places (TOKENS of them) of the token table. Raises Unreadable."""
+    """Return the strings at these offsets (TOKENS of them) of the token table. Raises Unreadable."""
     found = []
     for start in index.tolist():
         end = table.find(b"\0", start, start + MAX_NAME_CHARS)
         if end < 0:
-            raise Unreadable("a token of the symbols' names has no end")
+            raise Unreadable("unterminated token of the symbol names")
         found.append(table[start:end])
     return tuple(found)

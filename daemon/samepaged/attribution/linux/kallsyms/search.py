@@ -1,7 +1,7 @@
-"""The symbol tables of kernels before 6.0, which do not say where they are: found by the shape of the token table.
+"""Search for the symbol tables of kernels before 6.0, which do not publish their addresses, by the token table.
 
-The tables lie one after the other, each at a multiple of 8 (scripts/kallsyms.c, 4.20 to 6.3): offsets, relative base,
-number, names, markers (where every 256th name begins, 4 bytes each), tokens, token index.
+The tables follow each other, each at a multiple of 8 (scripts/kallsyms.c, 4.20 to 6.3): offsets, relative base, number,
+names, markers (offset of every 256th name, 4 bytes each), tokens, token index.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 __all__ = ["find_tables"]
 
-# The tokens of the digits stand for themselves.
+# The token of a digit is the digit itself.
 DIGITS: Final = b"".join(b"%d\0" % digit for digit in range(10))
 MARKER_STEP: Final = 256
 MAX_MARKERS: Final = MAX_SYMBOLS // MARKER_STEP
-# The whole of a kernel's image is far smaller; that of a table is, too.
+# A kernel image is far smaller, and so is a token table.
 MAX_SEARCHED_BYTES: Final = 256 << 20
 STEP_BYTES: Final = 1 << 18
 MAX_TOKEN_TABLE_BYTES: Final = 1 << 14
 MAX_PACKED_NAME_BYTES: Final = 128
-# Places that look like the digits' tokens are cheap to look at; tables that hold together, and numbers that could be
-# that of their names, are not, and there is only one of each.
+# Places that look like the digits' tokens are cheap to check. Consistent tables, and possible numbers of names, are
+# expensive to check, and a real kernel has only one of each.
 MAX_DIGIT_TABLES: Final = 256
 MAX_CANDIDATES: Final = 4
 
 
 def find_tables(memory: Memory, page_tables: PageTableLeaves, stext: int) -> dict[str, int]:
-    """The addresses of the tables under the names that VMCOREINFO has for them since 6.0. Raises Unreadable."""
+    """Return the addresses of the tables, under their names in VMCOREINFO since 6.0. Raises Unreadable."""
     tried = 0
     for digits in islice(_digits(memory, page_tables, stext), MAX_DIGIT_TABLES):
         try:
@@ -53,11 +53,11 @@ def find_tables(memory: Memory, page_tables: PageTableLeaves, stext: int) -> dic
         tried += 1
         if tried == MAX_CANDIDATES:
             break
-    raise Unreadable("no symbol table in the kernel's image")
+    raise Unreadable("no symbol table in the kernel image")
 
 
 def _stretches(mapped: PageTableLeaves, stext: int) -> Iterator[tuple[int, int]]:
-    """What is mapped without a gap, from the image's text on."""
+    """Yield the contiguously mapped ranges, from the image's text on."""
     first = (stext & -(1 << 21)) - (1 << 64)
     inside = (mapped.addresses >= first) & (mapped.addresses < IMAGE + IMAGE_SIZE - (1 << 64))
     starts = mapped.addresses[inside]
@@ -71,7 +71,7 @@ def _stretches(mapped: PageTableLeaves, stext: int) -> Iterator[tuple[int, int]]
 
 
 def _digits(memory: Memory, mapped: PageTableLeaves, stext: int) -> Iterator[int]:
-    """Where the digits' tokens are."""
+    """Yield the possible addresses of the digits' tokens."""
     searched = 0
     for start, end in _stretches(mapped, stext):
         for at in range(start, end, STEP_BYTES):
@@ -103,7 +103,7 @@ def _tables(memory: Memory, table: int, index: int) -> dict[str, int]:
 
 
 def _token_table(memory: Memory, digits: int) -> tuple[int, int]:
-    """Where the table begins that has the digits' tokens, and where its index does."""
+    """Return the start of the token table that contains the digits' tokens, and the start of its index."""
     before, after = (
         memory.read(digits - MAX_TOKEN_TABLE_BYTES, MAX_TOKEN_TABLE_BYTES),
         memory.read(digits, MAX_TOKEN_TABLE_BYTES),
@@ -113,7 +113,7 @@ def _token_table(memory: Memory, digits: int) -> tuple[int, int]:
         start = before.rfind(b"\0", 0, max(start - 1, 0)) + 1
         if not start:
             raise Unreadable("no token table")
-    # What is before the first token may be zeros that fill up to a multiple of 8.
+    # Zeros may precede the first token, as padding to a multiple of 8.
     table = digits - MAX_TOKEN_TABLE_BYTES + start + 7 & -8
     text = before[table - digits + MAX_TOKEN_TABLE_BYTES :] + after
     offsets, at = [], 0
@@ -130,7 +130,7 @@ def _token_table(memory: Memory, digits: int) -> tuple[int, int]:
 
 
 def _markers(memory: Memory, end: int) -> tuple[list[int], int]:
-    """The markers before this address, and where they begin: backwards they fall, to 0."""
+    """Return the markers before this address, and their start: read backwards, they decrease to 0."""
     found: list[int] = []
     raw = b""
     at = end
@@ -140,18 +140,18 @@ def _markers(memory: Memory, end: int) -> tuple[list[int], int]:
         at -= 4
         value = int.from_bytes(raw[-4:], "little")
         raw = raw[:-4]
-        if not found and not value and end - at == 4:  # noqa: PLR2004 - what fills up to a multiple of 8
+        if not found and not value and end - at == 4:  # noqa: PLR2004 - padding to a multiple of 8
             continue
         if found and value >= found[-1]:
             break
         found.append(value)
         if not value:
             return found[::-1], at
-    raise Unreadable("no markers of names")
+    raise Unreadable("no markers of symbol names")
 
 
 def _count(memory: Memory, end: int, markers: list[int]) -> tuple[int, int]:
-    """Where the relative base is whose number and names go up to the markers at `end`; and that number."""
+    """Return the address of the relative base before the names that end at the markers at `end`, and their number."""
     last = end - markers[-1] - 8
     first = last - MARKER_STEP * MAX_PACKED_NAME_BYTES & -8
     raw = memory.read(first, last + 8 - first)
@@ -163,6 +163,6 @@ def _count(memory: Memory, end: int, markers: list[int]) -> tuple[int, int]:
             starts = name_starts(memory.read(number + 8, end - number - 8), count)
         except Unreadable:
             continue
-        if starts[:-1:MARKER_STEP].tolist() == markers and end - number - 8 - int(starts[-1]) < 8:  # noqa: PLR2004 - filling
+        if starts[:-1:MARKER_STEP].tolist() == markers and end - number - 8 - int(starts[-1]) < 8:  # noqa: PLR2004 - padding
             return number - 8, count
-    raise Unreadable("no names of symbols")
+    raise Unreadable("no symbol names")
