@@ -60,17 +60,17 @@ def hourly_limit(max_drift: float) -> float:
 def budget_error(budget: DriftBudget, seconds: float) -> GuestError:
     """The error for a scan that would suspend the guest for so many seconds in all, which the budget has not left."""
     wait = budget.seconds_until(seconds)
+    expected = f"a scan would suspend the guest for about {seconds_text(seconds)} in total"
     allowed = f"scan.max_drift allows {seconds_text(budget.limit)} within an hour"
     if math.isinf(wait):
         return GuestError(
             Reason.DRIFT_BUDGET,
-            f"a scan would suspend it for about {seconds_text(seconds)} in all, and {allowed}",
+            f"{expected}, but {allowed}",
             f"set scan.max_drift to {min_drift_ppm(seconds)}ppm or more, or scan.mode to live",
         )
     return GuestError(
         Reason.DRIFT_BUDGET,
-        f"a scan would suspend it for about {seconds_text(seconds)} in all, {allowed}, and "
-        f"{seconds_text(budget.remaining_seconds())} of these are left",
+        f"{expected}, {allowed}, and {seconds_text(budget.remaining_seconds())} remain",
         f"the next scan fits in {max(1, math.ceil(wait / 60))} min",
     )
 
@@ -79,8 +79,8 @@ def exhausted_error() -> GuestError:
     """The error for a pause that took longer than predicted, until the budget was used up."""
     return GuestError(
         Reason.DRIFT_BUDGET,
-        "reading it took longer than predicted and used up the time that scan.max_drift leaves; this scan is void, and "
-        "the next one begins when the hour has room for it",
+        "reading the guest took longer than predicted and used up the drift budget (scan.max_drift); this scan is "
+        "void, and the next one starts when the hourly budget allows it",
     )
 
 

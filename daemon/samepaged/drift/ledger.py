@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from samepaged.atomic_write import whole_file
 from samepaged.drift import window
 from samepaged.drift.budget import budget_error, hourly_limit
+from samepaged.log_line import details
 from samepaged.procfs import boot_id
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class PauseLedger:
                 with whole_file(self._directory / FILE_NAME, 0o644, lasting=False) as path:
                     path.write_bytes(content)
         except OSError as error:
-            self._warn(f"cannot be written ({error.strerror or error}): other processes do not see this one's pauses")
+            self._warn("not written, other processes do not count pauses by this one", error.strerror or error)
 
     def _read(self) -> window.Pauses:
         if self._directory is None:
@@ -127,20 +128,20 @@ class PauseLedger:
             with open(self._directory / FILE_NAME, "rb", opener=lambda path, _: os.open(path, flags)) as file:
                 content = file.read(MAX_FILE_BYTES + 1)
             if len(content) > MAX_FILE_BYTES:
-                raise ValueError("it is too large")  # noqa: TRY301 - as for all other damage
+                raise ValueError("too large")  # noqa: TRY301 - as for all other damage
             return window.parse_pauses(content, boot_id(), self._clock())
         except FileNotFoundError:
             return {}
         except OSError as error:
-            self._warn(f"cannot be read ({error.strerror or error}): the pauses by other processes do not count")
+            self._warn("not read, pauses by other processes do not count", error.strerror or error)
         except ValueError as error:
-            self._warn(f"is damaged and ignored: {error}")
+            self._warn("damaged, ignoring it", error)
         return {}
 
-    def _warn(self, problem: str) -> None:
+    def _warn(self, problem: str, error: object) -> None:
         if not self._warned:
             self._warned = True
-            log.warning("%s, the ledger of pauses in %s, %s", FILE_NAME, self._directory, problem)
+            log.warning("pause ledger %s%s", problem, details(directory=self._directory, file=FILE_NAME, error=error))
 
 
 @dataclass(frozen=True, slots=True)

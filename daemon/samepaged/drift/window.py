@@ -97,14 +97,14 @@ def parse_pauses(content: bytes, boot_id: str, now: float) -> Pauses:
     try:
         document = json.loads(content)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("nested too deeply") from None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise ValueError(f"it is not a JSON object of schema {SCHEMA}")
+        raise ValueError(f"not a JSON object of schema {SCHEMA}")
     if document.get("boot_id") != boot_id:
         return {}
     rows = document.get("pauses")
     if not isinstance(rows, list):
-        raise ValueError("it has no list of pauses")  # noqa: TRY004 - one error for all damage
+        raise ValueError("the list of pauses is missing")  # noqa: TRY004 - one error for all damage
     latest = bucket_number(now)
     found: Pauses = {}
     for row in rows:
@@ -121,7 +121,7 @@ def _entry(row: object) -> tuple[tuple[str, str, int], float]:
         raise ValueError("a pause is not a list of four fields")
     uuid, writer, number, seconds = row
     if not (isinstance(uuid, str) and _UUID.fullmatch(uuid) and isinstance(writer, str) and _WRITER.fullmatch(writer)):
-        raise ValueError("a pause has no UUID, or no writer")
+        raise ValueError("a pause without a UUID or a writer")
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise ValueError("the bucket of a pause is not a whole number")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _MAX_PAUSE_SECONDS:

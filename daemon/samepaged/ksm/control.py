@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import GuestError
+from samepaged.log_line import details
 from samepaged.os_errors import exhausted, no_resources
 from samepaged.procfs import names_living, start_time
 
@@ -67,7 +68,8 @@ def paused(directory: Path) -> Iterator[bool]:
             if exhausted(error):
                 raise no_resources(f"{KSM}/run", error) from error
             log.warning(
-                "KSM cannot be held still (%s); scan.still_ksm wants root's right to %s/run", error.strerror, KSM
+                "cannot pause KSM, scan.still_ksm needs write access to its run file%s",
+                details(file=KSM / "run", error=error.strerror),
             )
             yield False
             return
@@ -91,7 +93,7 @@ def restore(directory: Path, ended: int | None = None) -> None:
     except FileNotFoundError:
         return
     except (OSError, GuestError) as error:
-        log.critical("KSM may have been held still (%s): write 1 to %s/run", error, KSM)
+        log.critical("KSM may still be paused, write 1 to its run file%s", details(file=KSM / "run", error=error))
 
 
 def _restore_run(run: int, journal: Path) -> None:
@@ -101,7 +103,9 @@ def _restore_run(run: int, journal: Path) -> None:
             os.pwrite(run, b"1\n", 0)
         journal.unlink(missing_ok=True)
     except OSError as error:
-        log.critical("KSM was held still and cannot be set going again (%s): write 1 to %s/run", error.strerror, KSM)
+        log.critical(
+            "cannot resume KSM, write 1 to its run file%s", details(file=KSM / "run", error=error.strerror or error)
+        )
 
 
 def was_left_paused(directory: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError
+from samepaged.log_line import details
 from samepaged.os_errors import exhausted, no_resources
 from samepaged.procfs import start_time
 
@@ -193,7 +194,7 @@ def read_merging(processes: Mapping[GuestId, Process], before: Merging | None = 
             if merged is not None and start_time(process.pid) == process.start_time:
                 guests[guest_id] = merged
     except (GuestError, OSError) as error:
-        log.warning("KSM's counters stay as they were: %s", error)
+        log.warning("cannot read KSM counters, keeping the previous values%s", details(error=error))
         return before
     return Merging(host, guests)
 

@@ -112,8 +112,8 @@ hash_buffer(PyObject *module, PyObject *args)
         goto release_buffer;
     Py_ssize_t pages = out.len / 8;
     if (pages > buffer.len / page_size) {
-        PyErr_Format(PyExc_ValueError, "%zd pages of %zd bytes were asked for, of a buffer of %zd bytes", pages,
-                     page_size, buffer.len);
+        PyErr_Format(PyExc_ValueError, "%zd pages of %zd bytes exceed a buffer of %zd bytes", pages, page_size,
+                     buffer.len);
         goto release_out;
     }
     Py_BEGIN_ALLOW_THREADS

@@ -98,11 +98,11 @@ class BackingFile:
                 try:
                     return os.open(path, os.O_RDONLY)
                 except OSError as error:
-                    subject = f"{self._mapping.path!r}, which has the guest's RAM,"
+                    subject = f"{self._mapping.path!r}, the file behind the guest's RAM,"
                     raise process_error(error, pid, subject, RIGHTS) from error
         raise GuestError(
             Reason.NO_PERMISSION,
-            f"the guest's RAM is in {self._mapping.path!r}, which cannot be found among the files of process {pid}",
+            f"cannot find {self._mapping.path!r}, the file behind the guest's RAM, among the files of process {pid}",
             "run as root or with CAP_SYS_PTRACE, or use `--reader dump`",
         )
 
@@ -128,7 +128,7 @@ class BackingFile:
                 if error.errno != errno.EINVAL:
                     raise GuestError(
                         Reason.READ,
-                        f"the holes of {self._mapping.path!r}, the file behind the guest's RAM, cannot be found "
+                        f"cannot find the holes of {self._mapping.path!r}, the file behind the guest's RAM "
                         f"({error.strerror})",
                         "try again",
                     ) from error

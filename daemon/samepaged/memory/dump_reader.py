@@ -88,8 +88,8 @@ def _fifo(directory: Path) -> tuple[Path, int]:
                 raise no_resources(f"a FIFO in {directory}", error) from error
             raise GuestError(
                 Reason.DUMP,
-                f"a FIFO for the memory dump cannot be made in {directory} ({error.strerror})",
-                "make room there, or set runtime_directory",
+                f"cannot create a FIFO for the memory dump in {directory} ({error.strerror})",
+                "free space there, or set runtime_directory",
             ) from error
         made.pop_all()
         return fifo, descriptor
@@ -244,7 +244,7 @@ class DumpReader:
         """As in Reader."""
         with self._state.restored_if_refused(earlier):
             self._check_budget()
-        observer.decline("its memory was read by a dump")
+        observer.decline("its memory was read from a dump")
         stream = DumpStream(control.dump, control.directory, self._guest.blocks, hashing)
         mappings = _private_mappings(self._guest.pid, self._guest.blocks)  # found while the guest still runs
         with control.pause(self._seconds(), dumping=True):
@@ -263,7 +263,9 @@ class DumpReader:
         mode = self._request.config.mode
         if mode in {"sliced", "live"} and not self._guest.paused:
             raise GuestError(
-                Reason.DUMP, "a dump suspends the guest while all is read", f"use `--reader process` for mode {mode}"
+                Reason.DUMP,
+                "a dump suspends the guest until all of its memory is read",
+                f"use `--reader process` for mode {mode}",
             )
 
     def _check_budget(self) -> None:
@@ -284,7 +286,7 @@ class DumpReader:
             raise GuestError(
                 Reason.LAYOUT,
                 replaced.detail,
-                f"{remedy} to have it dumped all the same: that would suspend it for about {seconds:.1f} s",
+                f"{remedy} to dump the guest anyway, which would suspend it for about {seconds:.1f} s",
             ) from replaced
 
 

@@ -142,9 +142,7 @@ class PythonHasher:
         zeros = bytes(page_size)
         with memoryview(buffer) as view, view.cast("B") as octets:
             if len(out) > len(octets) // page_size:
-                raise ValueError(
-                    f"{len(out)} pages of {page_size} bytes were asked for, of a buffer of {len(octets)} bytes"
-                )
+                raise ValueError(f"{len(out)} pages of {page_size} bytes exceed a buffer of {len(octets)} bytes")
             for index in range(len(out)):
                 page = octets[index * page_size : (index + 1) * page_size]
                 out[index] = ZERO if page == zeros else avoid_reserved(xxhash.xxh3_64_intdigest(page, seed))

@@ -9,6 +9,7 @@ import mmap
 import os
 from typing import Final
 
+from samepaged.log_line import details
 from samepaged.os_errors import no_resources
 
 __all__ = ["locked_buffer"]
@@ -45,7 +46,7 @@ def _say_unlocked(error: int) -> None:
     """Say it once, whichever thread is the first: where it is refused, it is refused for each buffer."""
     if next(_failure_count) == 0:
         log.warning(
-            "memory for what is read of guests cannot be locked (%s): the host may swap it out; raise the limit "
-            "(LimitMEMLOCK= in the unit, `ulimit -l` in a shell) to 2 MiB for each of scan.threads and 2 MiB more",
-            os.strerror(error),
+            "cannot lock buffers of guest memory, the host may swap them out; raise LimitMEMLOCK= in the unit, or "
+            "`ulimit -l` in a shell, to 2 MiB for each of scan.threads and 2 MiB more%s",
+            details(error=os.strerror(error)),
         )

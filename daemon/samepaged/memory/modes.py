@@ -189,7 +189,7 @@ class Plan:
     total: float = 0.0
 
 
-DRIFT: Final = FallbackReason("drift", "precopy would suspend it for longer than scan.max_drift leaves for this hour")
+DRIFT: Final = FallbackReason("drift", "precopy would exceed the rest of the hour's drift budget (scan.max_drift)")
 # The part of scan.max_pause after which a slice ends. The rest is for resuming, and for a busy host.
 SLICE_RATIO: Final = 0.5
 # Looks of precopy at the soft-dirty bits: one finds the pages left to read, one finds that few were written meanwhile.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["PAUSE_TOO_SHORT_FOR_COPY", "DoesNotConverge", "Precopy", "Verification"]
 
 PAUSE_TOO_SHORT_FOR_COPY: Final = (
-    "copying for it would have made the pause longer than scan.max_pause, or than scan.max_drift leaves"
+    "copying its pages would have made the pause longer than scan.max_pause or the drift budget (scan.max_drift) allows"
 )
 
 MAX_ROUNDS: Final = 16
@@ -252,9 +252,9 @@ class Precopy:
         if wrong:
             raise GuestError(
                 Reason.VERIFICATION,
-                f"{wrong} of {len(chosen)} pages that were held to be unchanged were not: this scan is void, and the "
-                "guest is read whole from now on",
-                "please report it, with the kernel's version",
+                f"{wrong} of {len(chosen)} sampled pages had changed, but their pagemap entries showed no change: this "
+                "scan is void, and later scans read all pages of the guest",
+                "report it with the kernel version",
             )
 
 

@@ -268,7 +268,9 @@ class ProcessRam:
         try:
             self._files[index].read_into(buffer, page - int(self._first[index]))
         except OSError as error:
-            raise GuestError(Reason.READ, f"the file behind the guest's RAM: {error.strerror}", "try again") from error
+            raise GuestError(
+                Reason.READ, f"reading the file behind the guest's RAM failed: {error.strerror}", "try again"
+            ) from error
 
 
 def block_numbers(pages: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -292,7 +294,7 @@ def _read_error(pid: int, error: OSError) -> GuestError:
         case errno.EPERM | errno.EACCES:
             return GuestError(
                 Reason.NO_PERMISSION,
-                f"the memory of process {pid} may not be read",
+                f"reading the memory of process {pid} is not permitted",
                 "run as root or with CAP_SYS_PTRACE, or use `--reader dump`",
             )
         case _:

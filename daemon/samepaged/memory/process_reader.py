@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GUEST_BUSY", "ProcessReader", "fit_request", "forecast_scan", "plan_scan"]
 
-GUEST_BUSY: Final = FallbackReason("busy", "the guest writes faster than it can be read within max_pause")
-LOCK_HELD: Final = FallbackReason("claimed", "another samepaged is reading it by its soft-dirty bits")
-MISSED_WRITES: Final = FallbackReason("distrusted", "its soft-dirty bits were found to miss writes")
+GUEST_BUSY: Final = FallbackReason("busy", "the guest writes faster than precopy can read within scan.max_pause")
+LOCK_HELD: Final = FallbackReason("claimed", "another samepaged process uses the guest's soft-dirty bits")
+MISSED_WRITES: Final = FallbackReason("distrusted", "an earlier scan found that its soft-dirty bits miss writes")
 
 
 class ProcessReader:
@@ -258,9 +258,8 @@ class _ProcessScan:
         seconds = _snapshot_seconds(self.ram, self.state.throughput)
         return GuestError(
             Reason.TOO_LONG,
-            f"reading it at one instant may take {seconds:.1f} s, and it may be suspended for "
-            f"{self._max_pause:g} s (scan.max_pause)",
-            "allow that with `--mode snapshot`",
+            f"reading the guest at one instant may take {seconds:.1f} s, and scan.max_pause is {self._max_pause:g} s",
+            "use `--mode snapshot` to allow a longer pause",
         )
 
     def _read(self, mode: str) -> NDArray[np.uint64]:

@@ -80,9 +80,7 @@ def parse_smaps(text: str) -> list[Vma]:
         elif line.startswith("VmFlags:") and vmas:
             vmas[-1] = replace(vmas[-1], flags=frozenset(line.split()[1:]))
         elif line and not re.match(r"[A-Za-z_]+:", line):
-            raise GuestError(
-                Reason.LAYOUT, f"smaps has a line that is no mapping: {line[:80]!r}", "use `--reader dump`"
-            )
+            raise GuestError(Reason.LAYOUT, f"smaps has a line of unknown format: {line[:80]!r}", "use `--reader dump`")
     return vmas
 
 
@@ -201,8 +199,8 @@ def _best_mappings(runs: Sequence[list[Vma]], size: int, count: int) -> list[Ram
     if len(ranked) < count:
         raise GuestError(
             Reason.LAYOUT,
-            f"QEMU has {len(ranked)} mappings of {formatting.size(size)} that could be the guest's RAM, its XML "
-            f"{count}",
+            f"QEMU has {len(ranked)} mappings of {formatting.size(size)} that could be guest RAM, but the domain XML "
+            f"has {count} RAM blocks of this size",
             "use `--reader dump`",
         )
     if len(ranked) > count and ranked[count - 1][0] == ranked[count][0]:
@@ -226,7 +224,7 @@ def locate_ram(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, 
     mappings = tuple(found[size].pop(0) for size in blocks)
     ordered = sorted(mappings, key=lambda mapping: mapping.start)
     if any(a.start + a.size > b.start for a, b in pairwise(ordered)):
-        raise GuestError(Reason.LAYOUT, "the guest's RAM blocks cannot be told apart in QEMU", "use `--reader dump`")
+        raise GuestError(Reason.LAYOUT, "the mappings of the guest's RAM blocks in QEMU overlap", "use `--reader dump`")
     return mappings
 
 

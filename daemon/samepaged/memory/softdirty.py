@@ -85,19 +85,17 @@ def _can_clear(pid: int) -> bool:
 def obstacle(pid: int, mappings: Sequence[RamMapping], *, vfio: bool) -> FallbackReason | None:
     """Why the bits would not tell all of a guest's writes, or None. Raises GuestError."""
     if any(mapping.hugetlb for mapping in mappings):
-        return FallbackReason("hugetlb", "its memory is in huge pages (hugetlbfs), which have no soft-dirty bits")
+        return FallbackReason("hugetlb", "its memory is in huge pages (hugetlbfs), which lack soft-dirty bits")
     if any(mapping.shared or mapping.has_file for mapping in mappings):
         return FallbackReason(
-            "shared", "its memory is shared or in a file, where writes through other mappings set no soft-dirty bit"
+            "shared", "its memory is shared or in a file: writes through other mappings do not set soft-dirty bits"
         )
     if vfio:
-        return FallbackReason("vfio", "a device of the host is passed through (VFIO): its writes set no soft-dirty bit")
+        return FallbackReason("vfio", "it has a host device (VFIO): writes by the device do not set soft-dirty bits")
     if not supported():
-        return FallbackReason("kernel", "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)")
+        return FallbackReason("kernel", "this kernel does not support soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)")
     if not _can_clear(pid):
-        return FallbackReason(
-            "permission", "soft-dirty bits may not be cleared by this user; CAP_DAC_OVERRIDE allows it"
-        )
+        return FallbackReason("permission", "this user may not clear soft-dirty bits; add CAP_DAC_OVERRIDE")
     return None
 
 
@@ -161,4 +159,4 @@ class SoftDirtyLock:
 def _lock_error(error: OSError) -> GuestError:
     if exhausted(error):
         return no_resources("the socket that locks the soft-dirty bits", error)
-    return GuestError(Reason.READ, f"its soft-dirty bits cannot be claimed ({error.strerror})", "use `--mode snapshot`")
+    return GuestError(Reason.READ, f"cannot lock its soft-dirty bits ({error.strerror})", "use `--mode snapshot`")

@@ -128,7 +128,7 @@ def _check_distinct_names(members: Sequence[Member]) -> None:
     seen: set[str] = set()
     for member in members:
         if member.name in seen:
-            raise ValueError(f"two guests are named {member.name!r}; give each a name of its own")
+            raise ValueError(f"two guests are named {member.name!r}; give each guest a unique name")
         seen.add(member.name)
 
 

@@ -88,7 +88,8 @@ def coarsen(digest: PageDigest, page_size: int) -> PageDigest:
     ratio = page_size // digest.page_size
     if ratio < 1 or ratio.bit_count() != 1 or ratio * digest.page_size != page_size:
         raise ValueError(
-            f"pages of {page_size} bytes cannot be made of {digest.page_size}; choose {digest.page_size} doubled"
+            f"pages of {page_size} bytes cannot be made of pages of {digest.page_size}; "
+            f"choose {digest.page_size} times a power of two"
         )
     pages = np.empty(len(digest.pages) // ratio, dtype=np.uint64)
     rows = max(1, BLOCK_PAGES // ratio)

@@ -28,7 +28,7 @@ def thread_count(threads: int | None) -> int:
     if threads is None:
         return min(len(os.sched_getaffinity(0)), MAX_THREADS)
     if threads < 1:
-        raise ValueError(f"{threads} threads cannot do anything; give at least 1")
+        raise ValueError(f"{threads} is not a valid number of threads; give at least 1")
     return threads
 
 

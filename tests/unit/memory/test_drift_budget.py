@@ -65,7 +65,7 @@ def test_auto_takes_a_cheaper_mode() -> None:
     [("snapshot", 0.1, True, "200 ms"), ("snapshot", 0.25, False, "300 ms"), ("sliced", 0.35, False, "400 ms")],
 )
 def test_refusal_names_minimum_pause(mode: str, left: float, auto: bool, least: str) -> None:  # noqa: FBT001 - a parameter
-    with pytest.raises(GuestError, match=f"about {least} in all") as caught:
+    with pytest.raises(GuestError, match=f"about {least} in total") as caught:
         chosen(mode, left, auto=auto)
     assert caught.value.reason is Reason.DRIFT_BUDGET
 

@@ -70,7 +70,7 @@ def test_segments_round_trip(bits: int) -> None:
     ("content", "words"),
     [
         (b"", "ends early"),
-        (b"KDUMP   " * 100, "no little-endian ELF"),
+        (b"KDUMP   " * 100, "not a little-endian ELF"),
         (core((0, b"a" * 4096))[:100], "ends early"),
         (core((0, b"a" * 4096), phnum=0), "0 program headers"),
         (core((0, b"a" * 4096), phnum=0xFFFF), "count of segments"),

@@ -375,7 +375,7 @@ def test_a_seed_has_64_bits(hasher: Hasher, seed: int) -> None:
 
 @pytest.mark.parametrize("length", [0, 4095, 8191])
 def test_short_buffer_is_refused(hasher: Hasher, length: int) -> None:
-    with pytest.raises(ValueError, match=f"of a buffer of {length} bytes"):
+    with pytest.raises(ValueError, match=f"a buffer of {length} bytes"):
         hasher.hash_buffer(bytes(length), np.empty(length // 4096 + 1, dtype=np.uint64), 4096, 0)
 
 

@@ -168,34 +168,34 @@ OVERLAP = {
 
 @pytest.mark.parametrize("content", OVERLAP.values(), ids=OVERLAP)
 def test_overlapping_memory_is_refused(content: bytes) -> None:
-    assert "says twice what is at 0x1000" in refused(content)
+    assert "has overlapping memory ranges at address 0x1000" in refused(content)
 
 
 def test_overlapping_file_ranges_are_refused() -> None:
     content = bytearray(core(Load(0, P), Load(0x10000, Q)))
     first, second = (64 + 56 * number + 8 for number in (1, 2))
     content[second : second + 8] = content[first : first + 8]
-    assert "in the same place" in refused(bytes(content))
+    assert "overlap in the file" in refused(bytes(content))
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"x" * 4097, "no whole number of pages"),
+        (b"x" * 4097, "not a multiple of the page size"),
         (core(Load(0, P))[:-1], "ends early"),
         (core(Load(0, P))[:70], "ends early, before its headers"),
         (core(Load(0, P), many=True)[:-1], "ends early, before its headers"),
-        (core(), "has no page"),
+        (core(), "does not contain a page"),
         (core(Load(0, P))[:16] + b"\x02" + core(Load(0, P))[17:], "not a core"),
-        (core(Load(0, P, lacking=1 << 60)), "has 4096 bytes in the file of 1152921504606851072"),
+        (core(Load(0, P, lacking=1 << 60)), "contains only 4096 of 1152921504606851072 bytes"),
         (core(Load(0, P, virtual=0x400000), Load(0, Q, virtual=0x600000)), "core of a process"),
-        (core(Load(PAGE, P), qemu=True), "no memory at address 0"),
+        (core(Load(PAGE, P), qemu=True), "lacks memory at address 0"),
         (lime((0, P))[:-1], "ends early, after 4127 of 4128 bytes"),
-        (lime((0, P)) + b"EMiL", "in the header of a range"),
-        (lime((0, P)) + bytes(32), "no header of a range at byte 4128"),
+        (lime((0, P)) + b"EMiL", "in the range header"),
+        (lime((0, P)) + bytes(32), "does not have a range header at byte 4128"),
         (lime((0, P))[:4] + b"\x02" + lime((0, P))[5:], "version 2"),
-        (lime((0, P))[:8] + b"\xff\xff" + lime((0, P))[10:], "before it begins"),
-        (lime((0, b"x" * 100)), "has no page"),
+        (lime((0, P))[:8] + b"\xff\xff" + lime((0, P))[10:], "before its start"),
+        (lime((0, b"x" * 100)), "does not contain a page"),
     ],
 )
 def test_damaged_image_is_refused(content: bytes, words: str) -> None:
@@ -257,7 +257,7 @@ def test_image_truncated_during_read(tmp_path: Path) -> None:
             os.truncate(path, PAGE)
             return False
 
-        with pytest.raises(TraceError, match="was cut while it was read"):
+        with pytest.raises(TraceError, match="was truncated while it was read"):
             hash_image(one, best_hasher(), 7, stop=stop)
 
 

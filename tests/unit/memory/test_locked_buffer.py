@@ -75,7 +75,7 @@ def test_lock_failure_is_logged_once(limit: int) -> None:
     )
     limited = f"privileges.drop(); resource.setrlimit(resource.RLIMIT_MEMLOCK, ({limit}, {limit}))"
     said = run(*program[:2], limited, *program[2:])
-    assert said.count("cannot be locked") == 1
+    assert said.count("cannot lock buffers") == 1
     assert "LimitMEMLOCK=" in said
     assert "True\n" in said
 

@@ -243,7 +243,7 @@ def test_slow_observer_is_declined_for_now(tmp_path: Path) -> None:
 def test_one_instant_respects_pause_limit(pace: ThroughputModel, tmp_path: Path) -> None:
     with guest() as pid:
         log: list[str] = []
-        with pytest.raises(GuestError, match="allow that with `--mode snapshot`") as caught:
+        with pytest.raises(GuestError, match="use `--mode snapshot` to allow a longer pause") as caught:
             captured(pid, tmp_path, "auto", Noting(log), pace, one_instant=True)
         assert caught.value.reason is Reason.TOO_LONG
         assert "suspend" not in log

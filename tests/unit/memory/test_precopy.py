@@ -267,7 +267,7 @@ def test_missed_write_fails_the_scan() -> None:
     machine = Machine()
     known = machine.scan()
     machine.content += np.uint64(1 << 40)
-    with pytest.raises(GuestError, match="10 of 10 pages that were held to be unchanged were not") as caught:
+    with pytest.raises(GuestError, match="10 of 10 sampled pages had changed, but their pagemap entries") as caught:
         machine.scan(known, verification=Verification(10, np.random.default_rng(7)))
     assert caught.value.reason is Reason.VERIFICATION
 

@@ -70,8 +70,8 @@ def ram(file: int, size: int, path: Path, memory: int | None) -> Ram:
     if len(loads) > 1 and not any(load.address for load in loads):
         raise TraceError(
             path,
-            "is the core of a process: it has no guest-physical addresses",
-            "take the guest's memory with `virsh dump --memory-only`",
+            "is the core of a process: it lacks guest-physical addresses",
+            "dump the guest with `virsh dump --memory-only`",
         )
     spans = tuple(span for load in loads for span in _spans(load))
     notes = [header for header in headers if header.kind == PT_NOTE]
@@ -93,12 +93,12 @@ def _headers(file: int, size: int, path: Path) -> tuple[str, list[_Header], int]
     def take(at: int, count: int) -> bytes:
         taken = os.pread(file, count, at) if at + count <= size else b""
         if len(taken) < count:
-            raise damaged(path, "ends early, before its headers do")
+            raise damaged(path, "ends early, before its headers end")
         return taken
 
     ident = take(0, 20)
     if ident[:4] != b"\x7fELF" or ident[4] not in HEADERS or ident[5] not in BYTE_ORDERS:
-        raise damaged(path, "is no ELF file")
+        raise damaged(path, "is not an ELF file")
     order = BYTE_ORDERS[ident[5]]
     header, program, length = HEADERS[ident[4]]
     kind, _version, phoff, shoff, phentsize, phnum = _ordered(header, order).unpack(take(0, length))
@@ -147,7 +147,7 @@ def _of_pc(path: Path, spans: tuple[Span, ...]) -> Ram:
         found.append(span)
         end = span.end
     if not found:
-        raise damaged(path, "has no memory at address 0, where a PC's RAM begins")
+        raise damaged(path, "lacks memory at address 0, the start of a PC's RAM")
     return Ram(tuple(found), tuple(devices))
 
 
@@ -157,8 +157,8 @@ def _placed(path: Path, spans: tuple[Span, ...], memory: int) -> Ram:
     except GuestError as error:
         raise TraceError(
             path,
-            f"does not have {memory} bytes of RAM where a PC has its RAM",
-            "give the domain's memory as --memory, or leave that out",
+            f"does not have {memory} bytes of RAM at the addresses of a PC's RAM",
+            "set --memory to the domain's memory, or omit it",
         ) from error
     window = [_window()] if any(span.address == VGA_WINDOW_END for span in placed[1:]) else []
     return Ram((*placed, *window), tuple(span for span in spans if span not in placed))

@@ -55,8 +55,10 @@ class _Extent(Protocol):
 Extent = TypeVar("Extent", bound=_Extent)
 
 
-def _bad(what: str) -> GuestError:
-    return GuestError(Reason.DUMP, f"the memory dump {what}", "is this libvirt's memory-only dump, and complete?")
+def _bad(problem: str) -> GuestError:
+    return GuestError(
+        Reason.DUMP, f"the memory dump {problem}", "check that it is a complete memory-only dump by libvirt"
+    )
 
 
 class ElfStream:
@@ -95,7 +97,7 @@ class ElfStream:
     def _headers(self) -> tuple[Segment, ...]:
         ident = self._take(16)
         if ident[:4] != b"\x7fELF" or ident[4] not in HEADERS or ident[5] != 1:
-            raise _bad("is no little-endian ELF file")
+            raise _bad("is not a little-endian ELF file")
         header, program, length = HEADERS[ident[4]]
         head = ident + self._take(length - 16)
         kind, _version, phoff, shoff, phentsize, phnum = header.unpack(head)
@@ -119,7 +121,7 @@ class ElfStream:
         """From 65,535 segments on, the count is in the first section header (elf(5)); QEMU puts that first."""
         section, size = SECTION_INFO[elf_class]
         if shoff < self._position or shoff + size > phoff:
-            raise _bad("does not have its count of segments before them")
+            raise _bad("does not have the section header with its count of segments before its program headers")
         self.skip_to(shoff)
         count: int = section.unpack(self._take(size))[0]
         return count
@@ -137,7 +139,7 @@ def ram_segments(segments: Sequence[Extent], total: int) -> list[tuple[Extent, i
         if end == total:  # the next segment may be adjacent, as video RAM is
             break
         if segment.address % PAGE_SIZE or segment.size % PAGE_SIZE:
-            raise GuestError(Reason.DUMP, f"the memory dump has part of a page at {segment.address:#x}")
+            raise GuestError(Reason.DUMP, f"the memory dump has a partial page at {segment.address:#x}")
         if segment.address < HIGH_RAM_START:
             if segment.address not in (end, VGA_WINDOW_END if end == VGA_WINDOW_START else end):
                 continue
@@ -149,7 +151,7 @@ def ram_segments(segments: Sequence[Extent], total: int) -> list[tuple[Extent, i
     if end != total:
         raise GuestError(
             Reason.LAYOUT,
-            f"the memory dump has {end} bytes of RAM, the domain's XML {total}",
+            f"the memory dump has {end} bytes of RAM, but the domain XML has {total}",
             "use `--reader process`",
         )
     return placed

@@ -36,8 +36,8 @@ DIGEST_BYTES_PER_PAGE: Final = 48
 # A core that has in its file less than one part in so many of the memory tells nothing, and a forged one tells much.
 MIN_FILE_FRACTION_DIVISOR: Final = 16
 
-MEMORY_ONLY: Final = "take it with `virsh dump --memory-only`"
-AS_ELF: Final = "take it with `virsh dump --memory-only --format elf`"
+MEMORY_ONLY: Final = "dump the guest with `virsh dump --memory-only`"
+AS_ELF: Final = "dump the guest with `virsh dump --memory-only --format elf`"
 # What a file begins with that holds a guest's memory in a way that is not read here: what it is, and the remedy.
 NOT_READ: Final = {
     b"LibvirtQemudSave": ("is a guest saved by libvirt (`virsh save`)", MEMORY_ONLY),
@@ -47,11 +47,11 @@ NOT_READ: Final = {
     b"KDUMP   ": ("is a kdump-compressed dump", AS_ELF),
     b"DISKDUMP": ("is a diskdump", AS_ELF),
     b"makedumpfile\0": ("is a flattened kdump-compressed dump", AS_ELF),
-    b"PAGEDUMP": ("is a crash dump of Windows", AS_ELF),
-    b"PAGEDU64": ("is a crash dump of Windows", AS_ELF),
+    b"PAGEDUMP": ("is a Windows crash dump", AS_ELF),
+    b"PAGEDU64": ("is a Windows crash dump", AS_ELF),
     b"AVML": ("is compressed by AVML", "convert it with `avml-convert`"),
-    b"LiME": ("is LiME's of a big-endian machine, which is not known", "have LiME write format=padded"),
-    b"PAR1": ("is a Parquet file", "a trace needs no import: copy it into its place"),
+    b"LiME": ("is a LiME image of a big-endian machine, which is not supported", "let LiME write format=padded"),
+    b"PAR1": ("is a Parquet file", "copy it into the trace directory if it is a trace: traces do not need an import"),
     b"\x1f\x8b\x08": ("is compressed by gzip", "decompress it with `gunzip`"),
     b"\xfd7zXZ\0": ("is compressed by xz", "decompress it with `unxz`"),
     b"\x28\xb5\x2f\xfd": ("is compressed by zstd", "decompress it with `unzstd`"),
@@ -99,12 +99,12 @@ def open_file(path: Path) -> Iterator[tuple[int, int]]:
         raise TraceError(path, f"cannot be opened ({why})", "name a file that you may read") from error
     try:
         if not os.path.isfile(f"/proc/self/fd/{descriptor}"):  # noqa: PTH113 - a descriptor has no other path
-            raise TraceError(path, "is no regular file", "copy what it has into one")
+            raise TraceError(path, "is not a regular file", "copy its content into one")
         yield descriptor, os.lseek(descriptor, 0, os.SEEK_END)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
-        raise TraceError(path, f"cannot be read ({error.strerror})", "copy it from where it is whole") from error
+        raise TraceError(path, f"cannot be read ({error.strerror})", "copy it again from an intact original") from error
     finally:
         os.close(descriptor)
 
@@ -132,7 +132,7 @@ def open_image(path: Path, descriptor: int, size: int, form: str, memory: int | 
     elif form == "lime":
         spans = lime.ranges(descriptor, size, path)
     elif size % PAGE_SIZE:
-        raise damaged(path, f"has {size} bytes, which are no whole number of pages")
+        raise damaged(path, f"has {size} bytes, which is not a multiple of the page size ({PAGE_SIZE} bytes)")
     else:
         spans = (Span(0, size, 0),)
     whole, partial = whole_pages(path, (*spans, *devices), size)
@@ -143,7 +143,7 @@ def open_image(path: Path, descriptor: int, size: int, form: str, memory: int | 
         raise TraceError(
             path,
             f"has {found.pages * PAGE_SIZE} bytes of RAM, not {memory}",
-            "give the domain's memory as --memory, or leave that out",
+            "set --memory to the domain's memory, or omit it",
         )
     _check_size(found)
     return found
@@ -151,16 +151,16 @@ def open_image(path: Path, descriptor: int, size: int, form: str, memory: int | 
 
 def _check_size(found: Image) -> None:
     if not found.pages:
-        raise damaged(found.path, "has no page of memory")
+        raise damaged(found.path, "does not contain a page of memory")
     held = sum(span.size for span in found.spans if span.offset is not None)
     if held * MIN_FILE_FRACTION_DIVISOR < found.pages * PAGE_SIZE:
-        raise damaged(found.path, f"has {held} bytes in the file of {found.pages * PAGE_SIZE} bytes of memory")
+        raise damaged(found.path, f"contains only {held} of {found.pages * PAGE_SIZE} bytes of memory")
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if found.pages > MAX_PAGES or found.pages * DIGEST_BYTES_PER_PAGE > physical:
         raise TraceError(
             found.path,
-            f"says that it has {found.pages} pages, whose hashes do not fit into this machine's memory",
-            "import it on a larger one, if it has as many",
+            f"declares {found.pages} pages: the hashes do not fit into this machine's memory",
+            "import it on a machine with more memory if this number is right",
         )
 
 
@@ -186,7 +186,9 @@ def hash_image(
         ]
     except MemoryError as error:
         raise TraceError(
-            found.path, f"has {found.pages} pages, for which there is no memory", "import it on a larger machine"
+            found.path,
+            f"has {found.pages} pages: out of memory for their hashes",
+            "import it on a machine with more memory",
         ) from error
     return ImageDigests(digest, tuple(others))
 
@@ -218,14 +220,14 @@ class _Reader:
                     self._subpages.hash(window, np.arange(first + at, first + to))
         # What was cut meanwhile would pass for a hole.
         if os.fstat(self._found.descriptor).st_size < span.offset + span.size:
-            raise damaged(self._found.path, "was cut while it was read")
+            raise damaged(self._found.path, "was truncated while it was read")
 
     def _fill(self, window: memoryview, offset: int) -> None:
         filled = 0
         while filled < len(window):
             count = os.preadv(self._found.descriptor, [window[filled:]], offset + filled)
             if count == 0:
-                raise damaged(self._found.path, f"was cut while it was read, to {offset + filled} bytes")
+                raise damaged(self._found.path, f"was truncated while it was read, to {offset + filled} bytes")
             filled += count
 
 

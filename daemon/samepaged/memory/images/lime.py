@@ -27,14 +27,14 @@ def ranges(file: int, size: int, path: Path) -> tuple[Span, ...]:
     while at < size:
         head = os.pread(file, HEADER.size, at)
         if len(head) < HEADER.size:
-            raise damaged(path, f"ends early, in the header of a range at byte {at}")
+            raise damaged(path, f"ends early, in the range header at byte {at}")
         magic, version, first, last = HEADER.unpack(head)
         if magic != MAGIC:
-            raise damaged(path, f"has no header of a range at byte {at}")
+            raise damaged(path, f"does not have a range header at byte {at}")
         if version != VERSION:
-            raise damaged(path, f"has a range of version {version} of LiME's format, of which 1 is known")
+            raise damaged(path, f"has a range of LiME format version {version}; only version 1 is supported")
         if last < first:
-            raise damaged(path, f"has a range that ends at {last:#x}, before it begins at {first:#x}")
+            raise damaged(path, f"has a range that ends at {last:#x}, before its start at {first:#x}")
         if len(found) == MAX_RANGES:
             raise damaged(path, f"has more than {MAX_RANGES} ranges")
         at += HEADER.size

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Span", "damaged", "whole_pages"]
 
-REMEDY: Final = "take the dump again, or copy it again"
+REMEDY: Final = "repeat the dump or the copy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ def whole_pages(path: Path, spans: Iterable[Span], file_size: int) -> tuple[tupl
     ordered = sorted(spans, key=lambda span: (span.address, span.size))
     for before, span in pairwise(ordered):
         if span.address < before.end:
-            raise damaged(path, f"says twice what is at {span.address:#x}")
+            raise damaged(path, f"has overlapping memory ranges at address {span.address:#x}")
     held = sorted((span.offset, span.size) for span in ordered if span.offset is not None)
     for (offset, size), (following, _) in pairwise(held):
         if following < offset + size:
-            raise damaged(path, f"has two parts of memory in the same place, byte {following}")
+            raise damaged(path, f"has memory ranges that overlap in the file at byte {following}")
     if held and sum(held[-1]) > file_size:
         raise damaged(path, f"ends early, after {file_size} of {sum(held[-1])} bytes")
     cut = tuple(whole for span in _joined(ordered) if (whole := _cut(span)).size > 0)
