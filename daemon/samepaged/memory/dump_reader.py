@@ -291,7 +291,7 @@ class DumpReader:
 
 def _private_mappings(pid: int, blocks: Sequence[int]) -> tuple[RamMapping, ...]:
     """The guest's RAM mappings, if they can be read and the pagemap alone shows which pages are absent; else empty.
-    Raises GuestError if a resource is exhausted: without it, the next scan would report other pages as absent.
+    Raises GuestError if a resource is exhausted, because absent pages would then differ between scans.
     """
     try:
         mappings = locate_ram(read_smaps(pid), blocks)
