@@ -1,6 +1,6 @@
 /*
- * _pagehash_kernel.h for Python: every argument is checked here, and the GIL released. The twin in Python, to which
- * every result is equal, is in hashing.py; the typed signatures are in _pagehash.pyi.
+ * Python bindings of _pagehash_kernel.h: they check every argument and release the GIL. The Python implementation with
+ * equal results is in hashing.py; the typed signatures are in _pagehash.pyi.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -81,7 +81,7 @@ check_addresses(const uint64_t *addresses, size_t count)
     return true;
 }
 
-/* OSError chooses its subclass (ProcessLookupError, PermissionError) only when it is called. */
+/* OSError selects its subclass (ProcessLookupError, PermissionError) only when it is called. */
 static void
 raise_unreadable(int why, int pid, uint64_t address)
 {

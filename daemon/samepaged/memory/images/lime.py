@@ -1,4 +1,4 @@
-"""LiME's format: ranges of physical memory, each behind a header of its own (doc/README.md in LiME's source)."""
+"""The LiME format: ranges of physical memory, each after a header (doc/README.md in LiME's source)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 __all__ = ["MAGIC", "ranges"]
 
-MAGIC: Final = b"EMiL"  # 0x4C694D45, in the byte order of the machines that it is for
+MAGIC: Final = b"EMiL"  # 0x4C694D45, little-endian
 VERSION: Final = 1
-# magic, version, the first address of the range, its last, and 8 octets for later
+# magic, version, the first and the last address of the range, and 8 reserved bytes
 HEADER: Final = struct.Struct("<4sIQQ8x")
 MAX_RANGES: Final = 1 << 20
 
 
 def ranges(file: int, size: int, path: Path) -> tuple[Span, ...]:
-    """The ranges in the file of this descriptor, which has `size` bytes. Raises TraceError."""
+    """The ranges in the file of `size` bytes with this descriptor. Raises TraceError."""
     found: list[Span] = []
     at = 0
     while at < size:
