@@ -27,7 +27,7 @@ JOURNAL_NAME: Final = "ksm-run"
 
 
 def _read(name: str) -> str | None:
-    """Read a sysfs file of KSM; None if the kernel does not support KSM. Raises GuestError if a resource is exhausted."""
+    """Read a sysfs file of KSM; None if the kernel lacks KSM. Raises GuestError if a resource is exhausted."""
     try:
         return (KSM / name).read_text().strip()
     except OSError as error:

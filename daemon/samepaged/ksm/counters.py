@@ -136,7 +136,7 @@ def expected_profit(saved_pages: int, tracked_pages: int, page_size: int = PAGE_
 
 
 def host_merging(directory: Path = KSM) -> HostMerging | None:
-    """KSM counters of the host; None if the kernel does not support KSM. Raises GuestError if a resource is exhausted."""
+    """KSM counters of the host; None if the kernel lacks KSM. Raises GuestError if a resource is exhausted."""
     if _number(directory / "run") is None:
         return None
 

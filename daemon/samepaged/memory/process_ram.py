@@ -40,7 +40,7 @@ BATCH_PAGES: Final = 1 << 18
 FILE_CHUNK_PAGES: Final = 256
 # Pages that a thread copies between two calls of `stop`: 8 MiB.
 COPY_PAGES: Final = 2048
-# Pages whose pagemap entries are read together when few are needed: one page of entries.
+# Pages for one read of pagemap entries if few are needed: one page of entries.
 BLOCK_PAGES: Final = 512
 
 

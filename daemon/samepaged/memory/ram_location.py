@@ -1,4 +1,4 @@
-"""Location of the guest's RAM in its QEMU process: mappings from /proc/PID/smaps (Documentation/filesystems/proc.rst)."""
+"""Location of guest RAM in the QEMU process: mappings from /proc/PID/smaps (Documentation/filesystems/proc.rst)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A guest's memory as one hash for each page, its distinct contents, and the pages with stable content between scans."""
+"""A guest's memory as one hash per page, its distinct contents, and pages with unchanged content between scans."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def stable(previous: PageDigest, current: PageDigest) -> PageDigest:
     """The pages of a guest with the same value in `current` as in `previous`, the digest of the previous scan.
 
     Other pages are left out, because they do not count for stable sharing. So the length of the result is the number of
-    stable pages, and positions in it have no meaning. From the `Contents` of the results of all guests, `analyse`
+    stable pages, and positions in it are meaningless. From the `Contents` of the results of all guests, `analyse`
     computes the stable sharing; `memory_pages` is then the number of pages with an unchanged state. The content of
     swapped pages among them remains unknown. If the guest's memory size or the page size has changed, pages cannot be
     matched, and the result is empty.

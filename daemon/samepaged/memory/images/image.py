@@ -51,7 +51,7 @@ NOT_READ: Final = {
     b"PAGEDUMP": ("is a Windows crash dump", AS_ELF),
     b"PAGEDU64": ("is a Windows crash dump", AS_ELF),
     b"AVML": ("is compressed by AVML", "convert it with `avml-convert`"),
-    b"LiME": ("is a LiME image of a big-endian machine, which is not supported", "let LiME write format=padded"),
+    b"LiME": ("is a LiME image of a big-endian machine, which is not supported", "run LiME with format=padded"),
     b"PAR1": ("is a Parquet file", "copy it into the trace directory if it is a trace: traces do not need an import"),
     b"\x1f\x8b\x08": ("is compressed by gzip", "decompress it with `gunzip`"),
     b"\xfd7zXZ\0": ("is compressed by xz", "decompress it with `unxz`"),

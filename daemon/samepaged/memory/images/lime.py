@@ -32,7 +32,7 @@ def ranges(file: int, size: int, path: Path) -> tuple[Span, ...]:
         if magic != MAGIC:
             raise damaged(path, f"does not have a range header at byte {at}")
         if version != VERSION:
-            raise damaged(path, f"has a range of LiME format version {version}; only version 1 is supported")
+            raise damaged(path, f"has a range of LiME format version {version}: only version 1 is supported")
         if last < first:
             raise damaged(path, f"has a range that ends at {last:#x}, before its start at {first:#x}")
         if len(found) == MAX_RANGES:
