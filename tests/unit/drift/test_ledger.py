@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GUEST = "3f0c1e0a-0000-0000-0000-000000000001"
 OTHER = "3f0c1e0a-0000-0000-0000-000000000002"
 DEFAULT = 0.0005
-# More than a window after the boot.
+# A time more than a window after the boot.
 START = 50_000.0
 
 

@@ -1,4 +1,4 @@
-"""Memory images in files: every page of RAM is counted once, as what it is, and what is damaged is refused."""
+"""Memory images in files: every page of RAM is counted once, in its state, and damaged files are refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ P, Q, R = (page(letter) for letter in "PQR")
 
 
 def found(content: bytes, *, memory: int | None = None, sizes: tuple[int, ...] = ()) -> list[PageDigest]:
-    """The digest of an image, and those of other sizes."""
+    """The digest of an image, and its digests in other page sizes."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "image"
         path.write_bytes(content)
@@ -44,7 +44,7 @@ def of_file(path: Path, *, memory: int | None = None, sizes: tuple[int, ...] = (
 
 
 def states(digest: PageDigest) -> str:
-    """Z for zero, ? for unknown, and letters for contents in the order in which they come."""
+    """The pages as a string: Z for zero, ? for unknown, and letters for contents in the order of their appearance."""
     names: dict[int, str] = {ZERO: "Z", SWAPPED: "?"}
     contents = iter("abcdefghijklmnopqrstuvwxy")
     return "".join(
@@ -136,7 +136,7 @@ DEVICES = (Load(0xFD000000, R * 16), Load(0xFFFC0000, R * 4))
 
 
 def test_device_memory_of_pc_is_omitted() -> None:
-    expected = "a" * 0xA0 + "?" * 0x20 + "b" * 0x40  # a display hides a window of RAM
+    expected = "a" * 0xA0 + "?" * 0x20 + "b" * 0x40  # the display adapter hides a window of RAM
     assert states(found(core(*PC, *DEVICES, qemu=True))[0]) == expected
     assert states(found(core(*PC, *DEVICES, qemu=True), memory=MIB)[0]) == expected
 
@@ -145,7 +145,7 @@ def test_pc_ram_continues_at_4_gib() -> None:
     loads = (Load(0, P * 4), Load(0xFFFC0000, R), Load(4 * GIB, Q * 2), Load(4 * GIB + 2 * PAGE, P), Load(512 * GIB, R))
     assert states(found(core(*loads, qemu=True))[0]) == "aaaabba"
     assert states(found(core(*loads, qemu=True), memory=7 * PAGE)[0]) == "aaaabba"
-    # right behind RAM may lie a device's memory: who knows the domain's size says so
+    # device memory may be adjacent to RAM: the size of the domain distinguishes them
     assert states(found(core(*loads, qemu=True), memory=6 * PAGE)[0]) == "aaaabb"
 
 
@@ -267,7 +267,7 @@ def counts(digest: PageDigest) -> tuple[int, int, int]:
 
 
 def counted(memory: list[bytes], size: int) -> tuple[int, int, int]:
-    """The same, of each run of memory by itself, by its bytes."""
+    """The expected counts, from the bytes of each run of memory."""
     pages = Counter(run[at : at + size] for run in memory for at in range(0, len(run) - size + 1, size))
     zeros = pages.pop(bytes(size), 0)
     return zeros, len(pages), pages.total() - len(pages)
@@ -297,7 +297,7 @@ def test_other_page_sizes_are_counted(memory: list[bytes], form: str) -> None:
 
 def test_large_pages_are_aligned() -> None:
     _, larger = found(lime((0x1000, P + Q + Q + Q + Q)), sizes=(8192,))
-    assert states(larger) == "aa"  # the P at 0x1000 is in none
+    assert states(larger) == "aa"  # no larger page contains the P at 0x1000
 
 
 @settings(max_examples=150, deadline=None)
@@ -323,7 +323,7 @@ def test_any_image_parses_or_raises(magic: bytes, content: bytes) -> None:
 
 
 def _pages(import_: Callable[[], list[PageDigest]], size: int) -> int:
-    """The pages with a content that an image of so many bytes has; none if it is refused."""
+    """Number of pages with content in an image of `size` bytes; 0 if it is refused."""
     try:
         (digest,) = import_()
     except TraceError as error:
