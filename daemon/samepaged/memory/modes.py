@@ -140,8 +140,8 @@ def _slower(rate: float, measured: float) -> float:
     return min(measured, rate + SMOOTHING * (measured - rate))
 
 
-# The sample of `calibrate`: number of stretches of memory, pages of each for which the pagemap is read, and the number
-# of present pages of each that are hashed: the pagemap of 4 GiB, which takes about 20 ms, and at most 64 MiB of memory.
+# The sample of `calibrate`: number of stretches of memory, pagemap entries read for each, and present pages hashed of
+# each. In total, it reads the pagemap of 4 GiB, which takes about 20 ms, and hashes at most 64 MiB of memory.
 STRETCHES: Final = 8
 STRETCH_PAGES: Final = 1 << 17
 SAMPLE_PAGES: Final = 1 << 11

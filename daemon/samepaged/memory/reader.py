@@ -76,8 +76,8 @@ class PauseMeter:
 
 @dataclass(frozen=True, slots=True)
 class GuestMemory:
-    """The guest to read: the PID of its QEMU process, the sizes of its RAM blocks in bytes, whether another client has
-    paused it (`paused`), and whether a passed-through device writes to its memory (`vfio`).
+    """The guest to read: the PID of its QEMU process and the sizes of its RAM blocks in bytes. `paused` is true if
+    another client has paused it, `vfio` if a passed-through device writes to its memory.
     """
 
     pid: int

@@ -109,10 +109,10 @@ def changed_pages(entries: NDArray[np.uint64], digest: NDArray[np.uint64], *, me
     exclusive count as changed. A page that was dropped (MADV_DONTNEED, as balloons do) and then read again is a zero
     page, without the bit, and not exclusive either.
 
-    One case remains while KSM merges: a page that was written, merged (which drops its bit), and then became the only
-    user of the merged copy, all since its last read, is exclusive again and looks unchanged. The bits cannot show it.
-    So each such scan reads a sample of the pages that look unchanged (precopy.Verification). With `scan.still_ksm` the
-    case does not occur.
+    One case remains while KSM merges. A page may be written, merged (which drops its bit), and then become the only
+    user of the merged copy, all since its last read. It is then exclusive again and looks unchanged: the bits cannot
+    show the write. So each such scan reads a sample of the pages that look unchanged (precopy.Verification). With
+    `scan.still_ksm` the case does not occur.
     """
     # Mostly few of many pages. Only these are examined in detail, because the guest is suspended meanwhile.
     at = np.flatnonzero(

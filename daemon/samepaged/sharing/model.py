@@ -31,8 +31,8 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class GuestSharing:
-    """A guest's pages by state. S_self(V) is `duplicate_pages`. `recurring_pages` are the pages with a content that is
-    on the host more than once, in this guest or in another: all pages that merging would map to a merged page.
+    """A guest's pages by state. S_self(V) is `duplicate_pages`. `recurring_pages` counts the pages with a content that
+    is more than once on the host, in this guest or in another. Merging would map all of them to merged pages.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """Contents that several guests have: a merge of sorted sets part by part, with little memory and on several threads.
 
 The space of hashes is divided into 2^bits parts by the leading bits. Within a part these bits are equal, so a key drops
-them and uses the low bits for the number of the set that the hash came from, and for a mark. A key has content, owner
-and mark in one integer of 8 bytes. In the sorted keys of a part, the owners of a content are a run of adjacent keys.
+them. It has the number of the hash's set (the owner) and a mark in its low bits instead. A key is thus one integer of 8
+bytes with content, owner and mark. In the sorted keys of a part, the owners of a content are a run of adjacent keys.
 
 A content of two guests is one pair; a content of n guests is n(n-1)/2 pairs. Contents of few guests are counted pair by
 pair. For contents of many guests, each guest has a bit vector with one bit per content, and the count of a pair is the

@@ -1,4 +1,4 @@
-"""Scans within a drift budget: which mode is taken, what is refused, and what is left of a scan that was."""
+"""Scans within a drift budget: the chosen mode, refused scans, and the state after a refusal."""
 
 from __future__ import annotations
 

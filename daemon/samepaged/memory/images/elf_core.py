@@ -62,8 +62,8 @@ def ram(file: int, size: int, path: Path, memory: int | None) -> Ram:
     found as in a scan with the dump reader. Without it, RAM is the memory from address 0 up to the first gap, and from
     4 GiB up to the first gap. In other cores, every segment is RAM.
 
-    If a segment is larger in memory than in the file, the rest is unknown: elf(5) fills it with zeros when a program is
-    loaded, but programs that write a core omit unwanted memory of any content.
+    If a segment is larger in memory than in the file, the rest is unknown. When a program is loaded, elf(5) fills it
+    with zeros; but programs that write a core omit unwanted memory of any content.
     """
     order, headers, machine = _headers(file, size, path)
     loads = [header for header in headers if header.kind == PT_LOAD and header.size]
