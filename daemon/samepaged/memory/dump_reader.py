@@ -1,7 +1,7 @@
 """The reader `dump`: a guest's RAM from libvirt's memory-only dump, hashed from a FIFO without a file on disk.
 
-This is the method of the seed paper (section 3.2). It does not need access to the QEMU process. But QEMU touches every
-page to write it: never backed pages are mapped, and holes of shared memory are allocated.
+This is the method of Barker et al. (section 3.2). It does not need access to the QEMU process. But QEMU touches every
+page to write it: pages that were never backed are mapped, and holes of shared memory are allocated.
 """
 
 from __future__ import annotations

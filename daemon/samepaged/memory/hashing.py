@@ -185,7 +185,7 @@ def hash_copied_pages(
 
 
 class SubpageDigests:
-    """Digests of the same memory in subpages, hashed from the same bytes as the pages (the seed paper, section 4.4):
+    """Digests of the same memory in subpages, hashed from the same bytes as the pages (Barker et al., section 4.4):
     `parts[size]` is uint64 of shape (pages * 4096 / size,). A reader passes the bytes of each page that it hashes to
     `hash`; `settle` then sets the subpages of the other pages.
     """

@@ -245,7 +245,7 @@ class PairCounts:
 
 def elsewhere(distinct: NDArray[np.uint64], others: Iterable[NDArray[np.uint64]]) -> NDArray[np.bool_]:
     """Mark the elements of `distinct` (sorted, distinct) that are in any of `others` (each likewise): bool of its
-    shape. If `others` are the other guests of the group, their number is `GuestSharing.shared_with_others_pages`.
+    shape. With the other guests of the group as `others`, `GuestSharing.shared_with_others_pages` elements are marked.
     """
     found = np.zeros(len(distinct), dtype=np.bool_)
     for other in others:

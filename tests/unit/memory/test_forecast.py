@@ -96,7 +96,7 @@ def test_paused_guest_has_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ram(pages: int) -> mmap.mmap:
-    """Memory of this process that stands for a guest's RAM in QEMU: with a unique size, and not inherited by children."""
+    """Memory of this process that stands for guest RAM in QEMU: of a unique size, and not inherited by children."""
     area = mmap.mmap(-1, pages * PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     area.madvise(mmap.MADV_DONTFORK)
     area.madvise(mmap.MADV_NOHUGEPAGE)
