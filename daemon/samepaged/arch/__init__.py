@@ -1,4 +1,5 @@
-"""Facts of a processor architecture: page size, physical memory map, page-table format. One module an architecture.
+"""Constants of a processor architecture: page size, physical memory map, page-table format. Each architecture has a
+module.
 
 KVM guests have the architecture of their host, so there is one page size.
 """

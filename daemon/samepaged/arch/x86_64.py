@@ -31,9 +31,9 @@ PAGE_SIZE: Final = 1 << PAGE_SHIFT
 _MIB: Final = 1 << 20
 _GIB: Final = 1 << 30
 
-# RAM starts at 0. The part that does not fit below the PCI hole continues here.
+# RAM starts at 0. The part that does not fit below the PCI hole starts at this address.
 HIGH_RAM_START: Final = 4 * _GIB
-# The legacy window of a display adapter hides this RAM; a memory dump lacks it.
+# The legacy window of a display adapter hides this RAM; a memory dump does not contain it.
 VGA_WINDOW_START: Final = 0xA0000
 VGA_WINDOW_END: Final = 0xC0000
 
@@ -43,7 +43,7 @@ PTE_WRITE: Final = 1 << 1
 PTE_USER: Final = 1 << 2
 PTE_LARGE: Final = 1 << 7
 PTE_NO_EXECUTE: Final = 1 << 63
-# Linux sets it in a user's entry that is not present but mapped without rights; the frame's bits are then inverted
+# Linux sets it in a user entry that is not present, but mapped with PROT_NONE; the frame's bits are then inverted
 # (arch/x86/include/asm/pgtable-invert.h; _PAGE_PROTNONE).
 PTE_PROT_NONE: Final = 1 << 8
 PTE_ADDRESS_MASK: Final = 0x000F_FFFF_FFFF_F000
@@ -53,7 +53,7 @@ LARGEST_PAGE_SHIFT: Final = 30
 
 
 def ram_regions(machine: str | None, memory: int) -> Iterator[tuple[tuple[int, int], ...]]:
-    """The possible places of `memory` bytes of RAM (without DIMMs) in guest-physical addresses, the likeliest first:
+    """The possible layouts of `memory` bytes of RAM (without DIMMs) in guest-physical addresses, the likeliest first:
     tuples of (start, size) in bytes. `machine` is libvirt's machine type. QEMU: pc_q35_init and pc_init1.
     """
     q35 = _split(memory, low=2 * _GIB, most=2816 * _MIB)
@@ -65,7 +65,7 @@ def ram_regions(machine: str | None, memory: int) -> Iterator[tuple[tuple[int, i
 
 
 def _split(memory: int, low: int, most: int) -> tuple[tuple[int, int], ...]:
-    """All of the memory below the hole if it is less than `most` bytes; else `low` bytes of it."""
+    """The layout with all memory below the hole if it is less than `most` bytes; else with `low` bytes below it."""
     if memory < most or memory <= low:
         return ((0, memory),)
     return (0, low), (HIGH_RAM_START, memory - low)

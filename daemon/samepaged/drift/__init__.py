@@ -1,1 +1,1 @@
-"""How long each guest was suspended: the ledger of pauses, and the budget that bounds the drift of guest clocks."""
+"""The ledger of guest pauses, and the drift budget, which limits the drift of guest clocks."""

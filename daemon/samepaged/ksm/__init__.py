@@ -1,6 +1,4 @@
-"""The kernel's own merging of pages, KSM (Documentation/admin-guide/mm/ksm.rst): what it has merged, and holding it
-still.
-"""
+"""The kernel's page merging, KSM (Documentation/admin-guide/mm/ksm.rst): its counters, and pausing it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KSM's counters: of the host in /sys/kernel/mm/ksm, of a process in /proc/PID/ksm_stat."""
+"""KSM counters: of the host in /sys/kernel/mm/ksm, of a process in /proc/PID/ksm_stat."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError
+from samepaged.log_line import details
 from samepaged.os_errors import exhausted, no_resources
 from samepaged.procfs import start_time
 
@@ -32,15 +33,15 @@ log = logging.getLogger(__name__)
 
 KSM: Final = Path("/sys/kernel/mm/ksm")
 PROC: Final = Path("/proc")
-# sizeof(struct ksm_rmap_item) of mm/ksm.c on 64 bits: what KSM itself takes for each page that it looks after.
+# sizeof(struct ksm_rmap_item) of mm/ksm.c on 64 bits: KSM's memory for each page that it tracks.
 RMAP_ITEM_BYTES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class HostMerging:
-    """KSM on this host. Counts are in pages of the kernel's (4 KiB on x86-64). `sharing` are the pages saved, besides
-    `zero` (mapped to the kernel's page of zeros, where `use_zero_pages` is set); `shared` are kept for all who have
-    their contents. `unshared` and `volatile` pages are looked after in vain. What a kernel does not tell is 0.
+    """KSM on this host. Counts are in kernel pages (4 KiB on x86-64). Saved pages are `sharing`, and `zero` (mapped to
+    the kernel's zero page if `use_zero_pages` is set). `shared` pages remain, mapped by all users of their contents.
+    `unshared` and `volatile` pages are tracked without a saving. Values that a kernel does not report are 0.
     """
 
     run: int
@@ -55,30 +56,30 @@ class HostMerging:
 
     @property
     def running(self) -> bool:
-        """Whether it merges now (`run` is 1; 2 has undone all merging)."""
+        """Whether KSM merges pages now (`run` is 1; 2 unmerges all pages)."""
         return self.run == 1
 
     @property
     def merged_pages(self) -> int:
-        """Pages that merging saves now."""
+        """Pages saved by merging now."""
         return self.sharing + self.zero
 
     @property
     def merged_bytes(self) -> int:
-        """The same in bytes."""
+        """Bytes saved by merging now."""
         return self.merged_pages * PAGE_SIZE
 
     @property
     def profit_bytes(self) -> int:
-        """What merging saves less what it takes, by the kernel's formula (general_profit)."""
+        """Bytes saved by merging minus the memory for it, by the kernel's formula (general_profit)."""
         items = self.shared + self.sharing + self.unshared + self.volatile
         return expected_profit(self.merged_pages, items)
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessMerging:
-    """What KSM has merged of one process, in pages: `merging` are mapped to a page of KSM's, the first of each content
-    among them; `zero` to the kernel's page of zeros. `rmap_items` are looked after.
+    """Pages of one process merged by KSM: `merging` are mapped to KSM pages, including the first page of each content;
+    `zero` are mapped to the kernel's zero page. `rmap_items` is the number of tracked pages.
     """
 
     merging: int
@@ -87,71 +88,71 @@ class ProcessMerging:
 
     @property
     def merged_pages(self) -> int:
-        """Its pages that are merged."""
+        """The merged pages of the process."""
         return self.merging + self.zero
 
     @property
     def merged_bytes(self) -> int:
-        """The same in bytes."""
+        """The merged pages of the process in bytes."""
         return self.merged_pages * PAGE_SIZE
 
     @property
     def profit_bytes(self) -> int:
-        """The kernel's ksm_process_profit. It counts no page as kept for others: over processes, it adds up to more
-        than the host's.
+        """The kernel's ksm_process_profit. It does not subtract the pages that remain for all users, so its sum over
+        processes exceeds the profit of the host.
         """
         return expected_profit(self.merged_pages, self.rmap_items)
 
 
 @dataclass(frozen=True, slots=True)
 class Merging:
-    """KSM's counters of the host, and of each guest's process with readable counters."""
+    """KSM counters of the host, and of each guest process with readable counters."""
 
     host: HostMerging
     guests: Mapping[GuestId, ProcessMerging] = field(default_factory=dict)
 
     def without(self, guest_id: GuestId) -> Merging:
-        """The same without one guest."""
+        """A copy without one guest."""
         return replace(self, guests={key: one for key, one in self.guests.items() if key != guest_id})
 
 
 class Process(Protocol):
-    """A process of a guest; `start_time` is that of proc(5), in clock ticks since boot."""
+    """A process of a guest."""
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Process ID."""
 
     @property
     def start_time(self) -> int:
-        """Its start time."""
+        """Start time of proc(5), in clock ticks since boot."""
 
 
 def expected_profit(saved_pages: int, tracked_pages: int, page_size: int = PAGE_SIZE) -> int:
-    """Bytes saved less bytes taken, by the kernel's own formula (Documentation/admin-guide/mm/ksm.rst, 'Monitoring KSM
-    profit').
+    """Bytes saved minus bytes for tracking, by the kernel's formula (Documentation/admin-guide/mm/ksm.rst, 'Monitoring
+    KSM profit').
     """
     return saved_pages * page_size - tracked_pages * RMAP_ITEM_BYTES
 
 
 def host_merging(directory: Path = KSM) -> HostMerging | None:
-    """KSM's counters; None where the kernel has no KSM. Raises GuestError if a resource is exhausted."""
+    """KSM counters of the host; None if the kernel lacks KSM. Raises GuestError if a resource is exhausted."""
     if _number(directory / "run") is None:
         return None
 
-    def told(name: str) -> int:
+    def counter(name: str) -> int:
         return _number(directory / name) or 0
 
     return HostMerging(
-        run=told("run"),
-        shared=told("pages_shared"),
-        sharing=told("pages_sharing"),
-        unshared=told("pages_unshared"),
-        volatile=told("pages_volatile"),
-        zero=told("ksm_zero_pages"),
-        full_scans=told("full_scans"),
-        pages_to_scan=told("pages_to_scan"),
-        sleep_milliseconds=told("sleep_millisecs"),
+        run=counter("run"),
+        shared=counter("pages_shared"),
+        sharing=counter("pages_sharing"),
+        unshared=counter("pages_unshared"),
+        volatile=counter("pages_volatile"),
+        zero=counter("ksm_zero_pages"),
+        full_scans=counter("full_scans"),
+        pages_to_scan=counter("pages_to_scan"),
+        sleep_milliseconds=counter("sleep_millisecs"),
     )
 
 
@@ -162,26 +163,27 @@ def has_merged(directory: Path = KSM) -> bool:
 
 
 def process_merging(pid: int, proc: Path = PROC) -> ProcessMerging | None:
-    """A process's counters; None where it is gone, may not be asked (CAP_DAC_READ_SEARCH), or the kernel tells nothing.
+    """KSM counters of a process; None if it has ended, its counters may not be read (CAP_DAC_READ_SEARCH), or the
+    kernel does not report them.
 
-    ksm_stat came piece by piece, the last with Linux 6.8; ksm_merging_pages, with 5.19, is older. Raises GuestError if
-    a resource is exhausted.
+    The fields of ksm_stat were added over several versions, the last in Linux 6.8; ksm_merging_pages of 5.19 is older.
+    Raises GuestError if a resource is exhausted.
     """
-    told: dict[str, int] = {}
+    fields: dict[str, int] = {}
     for line in (_text(proc / str(pid) / "ksm_stat") or "").splitlines():
         name, _, value = line.partition(" ")
         number = _natural(value)
         if number is not None:
-            told[name.rstrip(":")] = number
-    merging = told.get("ksm_merging_pages", _number(proc / str(pid) / "ksm_merging_pages"))
+            fields[name.rstrip(":")] = number
+    merging = fields.get("ksm_merging_pages", _number(proc / str(pid) / "ksm_merging_pages"))
     if merging is None:
         return None
-    return ProcessMerging(merging, told.get("ksm_zero_pages", 0), told.get("ksm_rmap_items", 0))
+    return ProcessMerging(merging, fields.get("ksm_zero_pages", 0), fields.get("ksm_rmap_items", 0))
 
 
 def read_merging(processes: Mapping[GuestId, Process], before: Merging | None = None) -> Merging | None:
-    """KSM's counters of the host and of the guests' `processes`, without those that ended. None if the kernel has
-    no KSM; `before` if a resource is exhausted.
+    """KSM counters of the host and of the guests' `processes`, except those that have ended. None if the kernel does
+    not support KSM; `before` if a resource is exhausted.
     """
     try:
         host = host_merging()
@@ -193,7 +195,7 @@ def read_merging(processes: Mapping[GuestId, Process], before: Merging | None = 
             if merged is not None and start_time(process.pid) == process.start_time:
                 guests[guest_id] = merged
     except (GuestError, OSError) as error:
-        log.warning("KSM's counters stay as they were: %s", error)
+        log.warning("cannot read KSM counters, keeping the previous values%s", details(error=error))
         return before
     return Merging(host, guests)
 

@@ -1,1 +1,1 @@
-"""A guest's RAM to page hashes: where it lies, which of its pages are backed, and reading them."""
+"""Page hashes of a guest's RAM: its location, the residency of its pages, and the readers."""

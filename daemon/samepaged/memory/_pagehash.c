@@ -1,6 +1,6 @@
 /*
- * _pagehash_kernel.h for Python: every argument is checked here, and the GIL released. The twin in Python, to which
- * every result is equal, is in hashing.py; the typed signatures are in _pagehash.pyi.
+ * Python bindings of _pagehash_kernel.h: they check every argument and release the GIL. The Python implementation with
+ * equal results is in hashing.py; the typed signatures are in _pagehash.pyi.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -81,7 +81,7 @@ check_addresses(const uint64_t *addresses, size_t count)
     return true;
 }
 
-/* OSError chooses its subclass (ProcessLookupError, PermissionError) only when it is called. */
+/* OSError selects its subclass (ProcessLookupError, PermissionError) only when it is called. */
 static void
 raise_unreadable(int why, int pid, uint64_t address)
 {
@@ -112,8 +112,8 @@ hash_buffer(PyObject *module, PyObject *args)
         goto release_buffer;
     Py_ssize_t pages = out.len / 8;
     if (pages > buffer.len / page_size) {
-        PyErr_Format(PyExc_ValueError, "%zd pages of %zd bytes were asked for, of a buffer of %zd bytes", pages,
-                     page_size, buffer.len);
+        PyErr_Format(PyExc_ValueError, "%zd pages of %zd bytes exceed a buffer of %zd bytes", pages, page_size,
+                     buffer.len);
         goto release_out;
     }
     Py_BEGIN_ALLOW_THREADS

@@ -1,8 +1,9 @@
-# ruff: noqa: PYI021  this stub is all the documentation that the native module has
-"""The native half of hashing.py. Both functions release the GIL and cannot be interrupted: bound what you ask for.
+# ruff: noqa: PYI021  this stub is the only documentation of the native module
+"""The native implementation for hashing.py. Both functions release the GIL and cannot be interrupted: the caller bounds
+the number of pages.
 
-`addresses` and `out` are contiguous, aligned uint64 arrays of one dimension. TypeError and ValueError name the argument
-that is wrong; nothing has been read by then.
+`addresses` and `out` are contiguous, aligned uint64 arrays of one dimension. TypeError and ValueError name the wrong
+argument, and are raised before the first read.
 """
 
 import numpy as np
@@ -24,6 +25,6 @@ def hash_process(
     """Read the 4 KiB pages at `addresses` of process `pid` and hash them in parts of `page_size` bytes, a power of two
     from 512 to 4096, so that len(out) == len(addresses) * 4096 // page_size.
 
-    `scratch` is writable, at least a page, and ends up with guest memory in it. Raises OSError with the errno of
-    process_vm_readv (EFAULT where no memory can be read) and the address of the first page that was not read.
+    `scratch` is writable, at least a page, and contains guest memory afterwards. Raises OSError with the errno of
+    process_vm_readv (EFAULT if an address is not mapped) and the address of the first page that was not read.
     """

@@ -1,12 +1,12 @@
 /*
  * XXH3-64 of whole pages with AVX-512: the same values as XXH3_64bits_withSeed (specification:
- * doc/xxhash_spec.md of xxHash), for lengths that are a power of two of at least 512 bytes, and nothing else.
+ * doc/xxhash_spec.md of xxHash), only for lengths that are a power of two of at least 512 bytes.
  *
- * libxxhash is written for any length and any secret. What it cannot do, and a page hash can, is to lay the
- * secret out in aligned lines once a call (its own loads straddle two cache lines), to know the stripes of a block
- * when compiled, and to swap the sum of a block's words instead of each stripe's, which takes one of the six vector
- * operations out of the inner loop. With huge pages the copy leaves so little time that this decides whether hashing
- * slows the read by a fifth or by a third.
+ * libxxhash supports any length and any secret. A page hash allows three optimizations: the secret is laid out in
+ * aligned cache lines once per call (unaligned loads straddle two lines); the number of stripes in a block is known at
+ * compile time; and the words are swapped in the sum of a block instead of in each stripe, which removes one of six
+ * vector operations from the inner loop. With huge pages the copy is so fast that hashing slows the read by a fifth
+ * with these optimizations, and by a third without.
  */
 #ifndef SAMEPAGED_PAGEHASH_AVX512_H
 #define SAMEPAGED_PAGEHASH_AVX512_H
@@ -30,7 +30,7 @@
 #define PRIME64_5 0x27D4EB2F165667C5ULL
 #define AVALANCHE 0x165667919E3779F9ULL
 
-/* The secret of a seed, each part where the algorithm reads it. */
+/* The secret of a seed, laid out for the reads of the algorithm. */
 struct avx512_secret {
     uint64_t stripe[STRIPES_PER_BLOCK][8];
     uint64_t scramble[8];
@@ -55,7 +55,7 @@ avx512_fold(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* One stripe: `words` gathers the data, to be swapped once a block; `products` the keyed 32x32 multiplications. */
+/* One stripe: `words` sums the data, swapped once per block; `products` sums the keyed 32x32 multiplications. */
 #define AVX512_STRIPE(data, secret)                                                                        \
     do {                                                                                                   \
         __m512i word_ = _mm512_loadu_si512(data);                                                          \

@@ -1,6 +1,6 @@
 /*
  * Page hashes at the speed of a memory copy: process_vm_readv in chunks, each hashed while it is still in the cache.
- * Nothing of Python is in here. What is handed in was checked by the caller.
+ * This file does not depend on Python. The caller checks the arguments.
  */
 #ifndef SAMEPAGED_PAGEHASH_KERNEL_H
 #define SAMEPAGED_PAGEHASH_KERNEL_H
@@ -16,18 +16,18 @@
 
 #if defined(__x86_64__)
 #include "_pagehash_avx512.h"
-/* xxHash chooses the vector instructions when it runs only through these entries, which a build for x86-64 may have
- * been made without: weak, so that their absence is no error. */
+/* xxHash selects the vector instructions at run time only through these functions. They are weak symbols, because a
+ * build of libxxhash for x86-64 may lack them. */
 extern XXH64_hash_t XXH3_64bits_withSeed_dispatch(const void *, size_t, XXH64_hash_t) __attribute__((weak));
 static bool avx512;
 #endif
 
 #define HOST_PAGE 4096
 #define SMALLEST_PAGE 512
-/* What one system call reads at most. Fewer pages than IOV_MAX (1024), so that they cannot be too many ranges. Measured
- * from 64 KiB to 8 MiB: a call costs microseconds however little it reads, and the kernel's `rep movsb` is slower into
- * lines that this core's own caches hold from the chunk before, so that a chunk which fits in them is too small; from
- * 4 MiB on, several threads push each other out of the cache they share. */
+/* Limit for one system call. It is below IOV_MAX (1024), so that the number of ranges never exceeds that. Measured from
+ * 64 KiB to 8 MiB: a call costs microseconds, even for a small read. The kernel's `rep movsb` is slower if the core's
+ * own caches still contain the destination from the previous chunk, so a chunk must exceed these caches. From 4 MiB on,
+ * several threads evict each other's chunks from the shared cache. */
 #define CHUNK_PAGES 512
 
 /* samepaged.sharing.digest */
@@ -66,7 +66,7 @@ hash_of(const unsigned char *page, const struct hashing *hashing)
     return hash_of_any(page, hashing->page_size, hashing->seed);
 }
 
-/* A page that repeats its first eight bytes, which are zero, is zero; any other ends the comparison early. */
+/* A page is zero if its first eight bytes are zero and repeat. For other pages the comparison ends early. */
 static inline bool
 is_zero(const unsigned char *page, size_t size)
 {
@@ -89,8 +89,8 @@ hash_pages(const unsigned char *page, uint64_t *out, size_t pages, const struct 
 }
 
 /*
- * Read and hash `count` host pages. The number of pages done: all of them, or those before the first that could not
- * be read, with errno set.
+ * Read and hash `count` host pages. Returns the number of hashed pages: all of them, or those before the first page
+ * that could not be read, with errno set.
  */
 static size_t
 read_and_hash(pid_t pid, const uint64_t *addresses, size_t count, uint64_t *out, unsigned char *scratch,
@@ -116,7 +116,7 @@ read_and_hash(pid_t pid, const uint64_t *addresses, size_t count, uint64_t *out,
         ssize_t got = process_vm_readv(pid, &local, 1, ranges, used, 0);
         if (got < 0)
             return done;
-        /* A short read ends at a page that cannot be read: the next round meets it first, and learns why. */
+        /* A short read ends at a page that cannot be read: the next call starts there, and returns the error. */
         pages = (size_t)got / HOST_PAGE;
         if (pages == 0) {
             errno = EFAULT;
@@ -128,7 +128,7 @@ read_and_hash(pid_t pid, const uint64_t *addresses, size_t count, uint64_t *out,
     return done;
 }
 
-/* Choose the instructions, here where one thread runs: xxHash chooses its own at the first call, without a lock. */
+/* Select the instructions while only one thread runs: xxHash selects its own at the first call, without a lock. */
 static void
 choose_instructions(void)
 {
@@ -142,7 +142,7 @@ choose_instructions(void)
     for (size_t size = SMALLEST_PAGE; size <= sizeof page; size *= 2) {
         struct hashing hashing;
         prepare(&hashing, size, size);
-        /* Should the library's XXH3 ever be another than ours, the library's is right. */
+        /* If the results differ from the library's XXH3, use the library. */
         if (avx512 && hash_of(page, &hashing) != hash_of_any(page, size, size))
             avx512 = false;
     }

@@ -1,7 +1,7 @@
-"""The file behind a guest's RAM (memfd, tmpfs, hugetlbfs, a disk), read without growing it.
+"""The file behind a guest's RAM (memfd, tmpfs, hugetlbfs, a disk), read without allocating pages in it.
 
-Touching a hole of a shmem file through a mapping allocates the page, and so does a hole of hugetlbfs; read(2) of a hole
-does not, and SEEK_DATA says where the holes are (lseek(2)).
+Access to a hole of a shmem or hugetlbfs file through a mapping allocates the page. read(2) of a hole does not, and
+SEEK_DATA finds the holes (lseek(2)).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ RIGHTS: Final = "run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or 
 
 
 def _descriptor_paths(pid: int) -> Iterator[Path]:
-    """QEMU's open files: a memfd, or a file that was unlinked, can be reached in no other way. Raises GuestError."""
+    """The open files of QEMU, the only access to a memfd or an unlinked file. Raises GuestError."""
     directory = Path(f"/proc/{pid}/fd")
     try:
         paths = list(directory.iterdir())
@@ -52,13 +52,13 @@ def _descriptor_paths(pid: int) -> Iterator[Path]:
 
 
 def _mincore(descriptor: int, offset: int, length: int, resident: NDArray[np.uint8]) -> None:
-    """Ask which pages of a file are in memory (mincore(2)), through a mapping of it, of which nothing can be read."""
-    # Python's mmap cannot tell the address of such a one.
+    """Store in `resident` which pages of a file are in memory (mincore(2)), through a mapping without read access."""
+    # Python's mmap does not expose the address of such a mapping.
     address = _libc.mmap(None, length, PROT_NONE, mmap.MAP_SHARED, descriptor, offset)
     if address == MAP_FAILED:
         raise _failed("mmap")
     try:
-        _libc.madvise(address, length, mmap.MADV_DONTDUMP)  # a debugger could dump it all the same
+        _libc.madvise(address, length, mmap.MADV_DONTDUMP)  # a debugger could dump it despite PROT_NONE
         if _libc.mincore(address, length, resident.ctypes.data):
             raise _failed("mincore")
     finally:
@@ -74,7 +74,7 @@ def _failed(call: str) -> GuestError:
 
 
 def _same_file(path: Path, mapping: RamMapping) -> bool:
-    """Inode numbers are compared with the device's, or with the name: btrfs and overlayfs report other devices."""
+    """Compare the inode number, and the device or the path: btrfs and overlayfs report different device numbers."""
     try:
         status = path.stat()
         target = str(path.readlink()) if path.is_symlink() else mapping.path
@@ -85,7 +85,7 @@ def _same_file(path: Path, mapping: RamMapping) -> bool:
 
 
 class BackingFile:
-    """The file that a RAM mapping maps, held open for reading. Raises GuestError."""
+    """The file of a RAM mapping, open for reading. Raises GuestError."""
 
     def __init__(self, pid: int, mapping: RamMapping) -> None:
         self._mapping = mapping
@@ -98,11 +98,11 @@ class BackingFile:
                 try:
                     return os.open(path, os.O_RDONLY)
                 except OSError as error:
-                    subject = f"{self._mapping.path!r}, which has the guest's RAM,"
+                    subject = f"{self._mapping.path!r}, the file behind the guest's RAM,"
                     raise process_error(error, pid, subject, RIGHTS) from error
         raise GuestError(
             Reason.NO_PERMISSION,
-            f"the guest's RAM is in {self._mapping.path!r}, which cannot be found among the files of process {pid}",
+            f"cannot find {self._mapping.path!r}, the file behind the guest's RAM, among the files of process {pid}",
             "run as root or with CAP_SYS_PTRACE, or use `--reader dump`",
         )
 
@@ -113,7 +113,7 @@ class BackingFile:
         os.close(self._descriptor)
 
     def holds_data(self, pages: slice) -> NDArray[np.bool_]:
-        """Which of the mapping's pages from start to stop the file has data for: bool. Holes read as zeros."""
+        """The mapping's pages from start to stop with data in the file: bool. Holes read as zeros."""
         held = np.zeros(pages.stop - pages.start, dtype=np.bool_)
         begin = self._mapping.offset + pages.start * PAGE_SIZE
         end = min(begin + len(held) * PAGE_SIZE, os.fstat(self._descriptor).st_size)
@@ -123,24 +123,24 @@ class BackingFile:
                 start = os.lseek(self._descriptor, position, os.SEEK_DATA)
                 position = os.lseek(self._descriptor, start, os.SEEK_HOLE)
             except OSError as error:
-                if error.errno == errno.ENXIO:  # only a hole is left
+                if error.errno == errno.ENXIO:  # a hole up to the end
                     break
                 if error.errno != errno.EINVAL:
                     raise GuestError(
                         Reason.READ,
-                        f"the holes of {self._mapping.path!r}, the file behind the guest's RAM, cannot be found "
+                        f"cannot find the holes of {self._mapping.path!r}, the file behind the guest's RAM "
                         f"({error.strerror})",
                         "try again",
                     ) from error
-                start, position = position, end  # this file system does not know; all of it may be data
+                start, position = position, end  # the file system does not support it: treat all as data
             first = max(start - begin, 0) // PAGE_SIZE
             last = -(-(min(position, end) - begin) // PAGE_SIZE)
             held[first:last] = True
         return held
 
     def resident(self, pages: slice) -> NDArray[np.bool_]:
-        """Which of the mapping's pages from start to stop are in memory, not in swap or on a disk: bool. Where the
-        kernel does not tell this user (since 5.2 it tells owners and those who may write), all of them.
+        """The mapping's pages from start to stop that are in memory, not in swap or on a disk: bool. All pages if the
+        kernel does not report this to the user (since 5.2 only to the file's owner and users with write access).
         """
         mapping = self._mapping
         count = pages.stop - pages.start
@@ -154,7 +154,7 @@ class BackingFile:
         return (resident & 1).astype(np.bool_)
 
     def read_into(self, buffer: memoryview, page: int) -> None:
-        """Fill `buffer` from page number `page` of the mapping on; past the end of the file there are zeros."""
+        """Fill `buffer` with the mapping's pages from page number `page` on; with zeros past the end of the file."""
         filled = 0
         position = self._mapping.offset + page * PAGE_SIZE
         while filled < len(buffer):

@@ -1,4 +1,4 @@
-"""One scan of a guest's memory, or its forecast, by the reader that the configuration names."""
+"""One scan of a guest's memory, or its forecast, with the reader set in the configuration."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 __all__ = ["AUTO", "AUTO_READERS", "READERS", "candidates", "capture", "forecast", "is_substitute", "needs_process"]
 
-# The value of scan.reader under which AUTO_READERS are tried in order, until one finds the guest's memory.
+# With this value of scan.reader, AUTO_READERS are tried in order until one finds the guest's memory.
 AUTO: Final = "auto"
 AUTO_READERS: Final[tuple[type[Reader], ...]] = (ProcessReader, DumpReader)
-# Readers that only their own name selects. A further reader has a module, a place here or above, and its name and
-# description in config/schema.py.
+# Readers that are used only if scan.reader has their name. To add a reader: write its module, list the class here or
+# above, and add its name and description to config/schema.py.
 OTHER_READERS: Final[tuple[type[Reader], ...]] = ()
 READERS: Final[Mapping[str, type[Reader]]] = {reader.name: reader for reader in (*AUTO_READERS, *OTHER_READERS)}
 
 
 def forecast(guest: GuestMemory, request: ScanRequest, state: ScanState) -> Forecast:
-    """The scan that `capture` would make. The guest and its process are not touched: only the pages that the host backs
-    are counted, and the right to read them is checked. Raises GuestError as `capture` would.
+    """Predict the scan that `capture` would make, without touching the guest or its process: the pages that the host
+    backs are counted, and permission to read them is checked. Raises GuestError as `capture` would.
     """
     return _open_reader(candidates(request.config.reader), guest, request, state).forecast()
 
@@ -48,12 +48,12 @@ def capture(
     state: ScanState,
     observer: PageObserver | None = None,
 ) -> Capture:
-    """Scan a guest, and update its state; with the observer, if the reader and the mode allow it. Raises GuestError,
-    which leaves the state empty unless the drift budget refused the scan.
+    """Scan a guest and update its state. The observer takes part if the reader and the mode allow it. Raises
+    GuestError; the state is then empty unless the drift budget refused the scan.
     """
     earlier = state.take()
     if request.subpage_sizes:
-        earlier = EarlierScan()  # hashes of parts of pages are not kept
+        earlier = EarlierScan()  # the state does not keep hashes of subpages
         subpages = SubpageDigests(sum(guest.blocks) // PAGE_SIZE, request.subpage_sizes, hashing.hasher, hashing.seed)
         hashing = replace(hashing, subpages=subpages)
     reader = _open_reader(candidates(request.config.reader), guest, request, state)
@@ -74,7 +74,7 @@ def _open_reader(
     state: ScanState,
     replaced: GuestError | None = None,
 ) -> Reader:
-    """The first of these readers that finds the guest's memory. Raises GuestError."""
+    """Return the first of these readers that finds the guest's memory. Raises GuestError."""
     try:
         return readers[0](guest, request, state, replaced)
     except GuestError as error:
@@ -84,15 +84,15 @@ def _open_reader(
 
 
 def candidates(name: str) -> tuple[type[Reader], ...]:
-    """The readers that a scan may use under this value of scan.reader, the preferred one first."""
+    """The readers that a scan may use with this value of scan.reader, the preferred one first."""
     return (READERS[name],) if name in READERS else AUTO_READERS
 
 
 def needs_process(name: str) -> bool:
-    """Whether scans under this value of scan.reader read the QEMU process."""
+    """Whether scans with this value of scan.reader read the QEMU process."""
     return any(reader.needs_process for reader in candidates(name))
 
 
 def is_substitute(used: str, name: str) -> bool:
-    """Whether the reader `used` is a substitute for the preferred one under the value `name` of scan.reader."""
+    """Whether the reader `used` replaces the preferred one for the value `name` of scan.reader."""
     return used != candidates(name)[0].name

@@ -1,7 +1,6 @@
-"""The reader `dump`: a guest's RAM from libvirt's memory-only dump, through a FIFO, hashed as it comes, nothing on
-disk.
+"""The reader `dump`: a guest's RAM from libvirt's memory-only dump, hashed from a FIFO without a file on disk.
 
-This is the seed's method to the letter (section 3.2). It needs no right to the QEMU process, but QEMU touches every
+This is the method of Barker et al. (section 3.2). It does not need access to the QEMU process. But QEMU touches every
 page to write it: pages that were never backed are mapped, and holes of shared memory are allocated.
 """
 
@@ -51,17 +50,17 @@ __all__ = ["DumpReader", "DumpStream"]
 PIPE_BYTES: Final = 1 << 20
 CHUNK_PAGES: Final = 256
 POLL_SECONDS: Final = 0.02
-# For so long a dump that is not read any more may take to end, while the guest is suspended.
+# Time for the dump call to return after its FIFO is closed; the guest is suspended meanwhile.
 END_SECONDS: Final = 0.3
 
 
 def _end(writer: Worker, fifo: Path, seconds: float = math.inf) -> bool:
-    """Wait until the writer has ended, for so many seconds at most; gives whether it has. Its next write fails, as its
-    reader is gone, and with it its call. If it is still waiting for a reader to appear, one does, for a moment.
+    """Wait up to `seconds` for the writer to end; return whether it did. The FIFO's reader is closed, so the writer's
+    next write fails, and its call with it. A writer that still waits to open the FIFO gets a reader for a moment.
     """
     deadline = time.monotonic() + seconds
     while writer.is_alive() and time.monotonic() < deadline:
-        with contextlib.suppress(OSError):  # EMFILE: another thread has taken the descriptor, for now
+        with contextlib.suppress(OSError):  # EMFILE: another thread took the free descriptor; try again
             os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
         writer.join(POLL_SECONDS)
     return not writer.is_alive()
@@ -73,8 +72,8 @@ def _end_later(writer: Worker, fifo: Path) -> None:
 
 
 def _fifo(directory: Path) -> tuple[Path, int]:
-    """A FIFO in a new directory below `directory`, and a descriptor that reads from it. Opened for reading without
-    waiting for the writer, which is then never kept waiting for us. Raises GuestError.
+    """Create a FIFO in a new directory below `directory`; return it and a descriptor for reading. The descriptor is
+    opened without waiting for the writer, so the writer never waits for a reader. Raises GuestError.
     """
     with contextlib.ExitStack() as made:
         try:
@@ -88,23 +87,23 @@ def _fifo(directory: Path) -> tuple[Path, int]:
                 raise no_resources(f"a FIFO in {directory}", error) from error
             raise GuestError(
                 Reason.DUMP,
-                f"a FIFO for the memory dump cannot be made in {directory} ({error.strerror})",
-                "make room there, or set runtime_directory",
+                f"cannot create a FIFO for the memory dump in {directory} ({error.strerror})",
+                "free space there, or set runtime_directory",
             ) from error
         made.pop_all()
         return fifo, descriptor
 
 
 def _remove(fifo: Path) -> None:
-    """Remove a FIFO and its directory without opening any. A later samepaged sweeps up the rest."""
+    """Remove a FIFO and its directory without opening a file. The next samepaged process removes leftovers."""
     for remove in (fifo.unlink, fifo.parent.rmdir):
         with contextlib.suppress(OSError):
             remove()
 
 
 class DumpStream:
-    """Reads a guest through `dump(path)`, which writes the dump into the FIFO at `path` and returns when it is done.
-    The FIFO lies in a directory of its own below `directory`. Raises GuestError.
+    """Reads a guest through `dump(path)`, which writes the dump to the FIFO at `path` and returns at its end. The FIFO
+    is in a separate directory below `directory`. Raises GuestError.
     """
 
     def __init__(
@@ -124,15 +123,15 @@ class DumpStream:
     def read(self, absent: NDArray[np.bool_] | None = None) -> NDArray[np.uint64]:
         """Hash every page once: uint64 of shape (pages,), as in PageDigest.
 
-        A dump cannot tell absent pages from zero ones; `absent` (bool, of the same shape, from a pagemap read just
-        before) does, and is ignored unless all that it names are zeros. Pages that the dump lacks count as swapped:
-        not read, unknown.
+        A dump does not distinguish absent pages from zero pages. `absent` (bool, of the same shape, from a pagemap
+        read just before) marks the absent ones; it is ignored unless all marked pages are zeros. Pages missing from
+        the dump count as swapped: not read, content unknown.
         """
         fifo, descriptor = _fifo(self._directory)
         writer = Worker(partial(self._write, fifo))
         try:
             try:
-                # Refused to a user whose pipes hold much already (pipe(7), pipe-user-pages-soft): then it is slower.
+                # Refused if the user's pipes exceed pipe-user-pages-soft (pipe(7)); a small pipe is slower.
                 with contextlib.suppress(PermissionError):
                     fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
                 writer.start(partial(GuestError, Reason.NO_RESOURCES))
@@ -143,14 +142,14 @@ class DumpStream:
         except GuestError as error:
             if self._failure is None:
                 raise
-            # A dump that ends early is a symptom; libvirt's own error says why.
+            # A dump that ends early is a symptom; libvirt's error has the cause.
             raise self._failure from error
         finally:
             if _end(writer, fifo, END_SECONDS):
                 _remove(fifo)
             else:
-                # QEMU hangs in the middle of the dump: the guest must not wait for it to be resumed. If no thread can
-                # be started, the guard or `samepaged recover` ends the dump.
+                # QEMU hangs during the dump: the guest must not stay suspended until that ends. If a thread cannot be
+                # started, the guard or `samepaged recover` ends the dump.
                 with contextlib.suppress(GuestError):
                     Worker(partial(_end_later, writer, fifo)).start(partial(GuestError, Reason.NO_RESOURCES))
         if self._failure is not None:
@@ -162,11 +161,11 @@ class DumpStream:
     def _write(self, fifo: Path) -> None:
         try:
             self._dump(fifo)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again in the thread that waits
+        except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
             self._failure = error
 
     def _readinto(self, descriptor: int, buffer: memoryview, writer: Worker) -> int:
-        poll = select.poll()  # select(2) takes no descriptor above 1023
+        poll = select.poll()  # select(2) does not support descriptors above 1023
         poll.register(descriptor, select.POLLIN)
         while True:
             ended = not writer.is_alive()
@@ -177,7 +176,7 @@ class DumpStream:
                     count = os.readv(descriptor, [buffer])
                 except BlockingIOError:
                     continue
-                # Before the writer has opened its end, there is nothing to read, and no end of it either.
+                # Before the writer opens its end, a read returns 0 bytes, which is not the end of the dump.
                 if count or ended:
                     return count
                 time.sleep(0.001)
@@ -214,7 +213,7 @@ class DumpStream:
 
 
 class DumpReader:
-    """A `Reader` of libvirt's memory-only dump, which suspends the guest while all of its memory is written."""
+    """A `Reader` of libvirt's memory-only dump. The guest is suspended while all of its memory is written."""
 
     name: ClassVar[str] = "dump"
     label: ClassVar[str] = "was dumped by libvirt"
@@ -244,7 +243,7 @@ class DumpReader:
         """As in Reader."""
         with self._state.restored_if_refused(earlier):
             self._check_budget()
-        observer.decline("its memory was read by a dump")
+        observer.decline("its memory was read from a dump")
         stream = DumpStream(control.dump, control.directory, self._guest.blocks, hashing)
         mappings = _private_mappings(self._guest.pid, self._guest.blocks)  # found while the guest still runs
         with control.pause(self._seconds(), dumping=True):
@@ -255,7 +254,7 @@ class DumpReader:
         return Capture(PageDigest(pages, PAGE_SIZE), "snapshot", self.name, stream.bytes_read, self._fallback)
 
     def _seconds(self) -> float:
-        """Predicted pause: all of the memory is written, backed by the host or not."""
+        """Predicted pause in seconds. The dump has all of the memory, whether the host backs it or not."""
         throughput = self._state.throughput
         return throughput.overhead + sum(self._guest.blocks) / throughput.dump_rate
 
@@ -263,17 +262,19 @@ class DumpReader:
         mode = self._request.config.mode
         if mode in {"sliced", "live"} and not self._guest.paused:
             raise GuestError(
-                Reason.DUMP, "a dump suspends the guest while all is read", f"use `--reader process` for mode {mode}"
+                Reason.DUMP,
+                "a dump suspends the guest until all of its memory is read",
+                f"use `--reader process` for mode {mode}",
             )
 
     def _check_budget(self) -> None:
-        """Raise GuestError if the drift budget has no room for a dump."""
+        """Raise GuestError if a dump exceeds the drift budget."""
         seconds = self._seconds()
         if not self._guest.paused and seconds > self._request.budget.remaining_seconds():
             raise budget_error(self._request.budget, seconds)
 
     def _check_stand_in(self, replaced: GuestError) -> None:
-        """Raise the error of the replaced reader if a dump would suspend the guest against the configuration."""
+        """Raise the error of the replaced reader if the configuration does not allow the pause of a dump."""
         config = self._request.config
         if self._guest.paused or config.mode == "snapshot":
             return
@@ -284,13 +285,13 @@ class DumpReader:
             raise GuestError(
                 Reason.LAYOUT,
                 replaced.detail,
-                f"{remedy} to have it dumped all the same: that would suspend it for about {seconds:.1f} s",
+                f"{remedy} to dump the guest anyway, which would suspend it for about {seconds:.1f} s",
             ) from replaced
 
 
 def _private_mappings(pid: int, blocks: Sequence[int]) -> tuple[RamMapping, ...]:
-    """The guest's RAM, where this may be asked and where its pagemap alone says what is absent; else nothing. Raises
-    GuestError if a resource is exhausted: then the next scan would call other pages absent.
+    """The guest's RAM mappings, if they can be read and the pagemap alone shows which pages are absent; else empty.
+    Raises GuestError if a resource is exhausted, because absent pages would then differ between scans.
     """
     try:
         mappings = locate_ram(read_smaps(pid), blocks)
@@ -302,8 +303,8 @@ def _private_mappings(pid: int, blocks: Sequence[int]) -> tuple[RamMapping, ...]
 
 
 def _absent_pages(pid: int, mappings: Sequence[RamMapping]) -> NDArray[np.bool_] | None:
-    """Which pages are absent, where this may be asked: the dump reader needs no right to the process, and does
-    without. Raises GuestError as `_private_mappings` does.
+    """The absent pages: bool; None if the pagemap cannot be read, because the dump reader works without access to the
+    process. Raises GuestError as `_private_mappings` does.
     """
     if not mappings:
         return None

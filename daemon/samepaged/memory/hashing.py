@@ -1,7 +1,7 @@
-"""Page hashes: of a buffer, and of another process's memory, whole or in parts; natively, or in Python with the same
-results.
+"""Page hashes of a buffer or of another process's memory, in whole pages or subpages. The native hasher and the Python
+hasher give equal results.
 
-A page of zeros is `ZERO`; any other has the seeded XXH3-64 of its bytes, moved out of the reserved values.
+The hash of a zero page is `ZERO`, of any other page the seeded XXH3-64 of its bytes, moved out of the reserved values.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ __all__ = [
 MIN_PAGE_BYTES: Final = 512
 MAX_SEED: Final = 2**64 - 1
 
-# Pages read between two looks at `stop` (64 MiB): ten milliseconds or so. Coming back to Python takes microseconds.
+# Pages read between two calls of `stop` (64 MiB): about ten milliseconds. Returning to Python takes microseconds.
 STEP_PAGES: Final = 16384
 MIN_STEP_PAGES: Final = 256
 
-# What one system call reads (2 MiB, _pagehash_kernel.h says why), and so what a thread needs to read into.
+# Pages that one system call reads (2 MiB, see _pagehash_kernel.h), and so the size of a thread's buffer.
 CHUNK_PAGES: Final = 512
 SUBPAGE_CHUNK_PAGES: Final = 256
 
 
-class Interrupted(Exception):  # noqa: N818  not an error: what the caller asked for through `stop`
-    """A read was given up because `stop` said so."""
+class Interrupted(Exception):  # noqa: N818  not an error: the caller requested it through `stop`
+    """A read ended early because `stop` returned true."""
 
 
 def _never() -> bool:
@@ -64,7 +64,7 @@ def _never() -> bool:
 
 class Hasher(Protocol):
     """Hashes pages. `out` is uint64 of shape (pages,): `ZERO`, or a hash of at least `FIRST_HASH`. `seed` is from 0 to
-    2**64 - 1. Arrays are contiguous. What does not fit together is a ValueError or a TypeError.
+    2**64 - 1. Arrays are contiguous. Raises ValueError or TypeError if arguments do not fit together.
     """
 
     @property
@@ -72,8 +72,8 @@ class Hasher(Protocol):
         """`native` or `python`."""
 
     def hash_buffer(self, buffer: ReadableBuffer, out: NDArray[np.uint64], page_size: int, seed: int) -> None:
-        """Hash the first len(out) pages of `buffer`. `page_size` is a power of two, at least 512. Runs to its end, so
-        the caller bounds the length.
+        """Hash the first len(out) pages of `buffer`. `page_size` is a power of two, at least 512. The call cannot be
+        interrupted, so the caller bounds the length.
         """
 
     def read_process(
@@ -89,14 +89,14 @@ class Hasher(Protocol):
         """Hash the 4 KiB pages at `addresses` of process `pid`, in parts of `page_size` bytes: a power of two from 512
         to 4096, so that `out` has shape (len(addresses) * 4096 // page_size,).
 
-        `stop` is asked every ten milliseconds or so, by each of the `threads`; then Interrupted is raised. Raises
-        OSError with the errno of process_vm_readv (ESRCH: no such process; EPERM; EFAULT: no memory there) and the
-        address of the page.
+        Each of the `threads` calls `stop` about every ten milliseconds. Raises Interrupted if it returns true, and
+        OSError with the errno of process_vm_readv (ESRCH: the process does not exist; EPERM; EFAULT: the address is not
+        mapped) and the address of the page.
         """
 
 
 class NativeHasher:
-    """The C module: hashes as fast as memory is copied, and holds no lock meanwhile. ImportError where it was not
+    """The C module: hashes at the speed of a memory copy and releases the GIL. Raises ImportError if it was not
     built.
     """
 
@@ -131,7 +131,7 @@ class NativeHasher:
 
 
 class PythonHasher:
-    """The twin without C: every result of the native module is tested against it."""
+    """The Python implementation, used without the C module. Tests compare the results of the two."""
 
     name = "python"
 
@@ -142,9 +142,7 @@ class PythonHasher:
         zeros = bytes(page_size)
         with memoryview(buffer) as view, view.cast("B") as octets:
             if len(out) > len(octets) // page_size:
-                raise ValueError(
-                    f"{len(out)} pages of {page_size} bytes were asked for, of a buffer of {len(octets)} bytes"
-                )
+                raise ValueError(f"{len(out)} pages of {page_size} bytes exceed a buffer of {len(octets)} bytes")
             for index in range(len(out)):
                 page = octets[index * page_size : (index + 1) * page_size]
                 out[index] = ZERO if page == zeros else avoid_reserved(xxhash.xxh3_64_intdigest(page, seed))
@@ -174,7 +172,7 @@ def hash_copied_pages(
     threads: int = 1,
     stop: Callable[[], bool] = _never,
 ) -> None:
-    """As Hasher.read_process, of pages that `copy(addresses, scratch)` puts into the scratch one after the other."""
+    """As Hasher.read_process, for pages that `copy(addresses, scratch)` stores consecutively in the scratch buffer."""
     parts = PAGE_SIZE // page_size
 
     def step(start: int, end: int, buffer: memoryview) -> None:
@@ -187,9 +185,9 @@ def hash_copied_pages(
 
 
 class SubpageDigests:
-    """Digests of the same memory in parts of pages, made from the same bytes as the pages' own (the seed, section 4.4):
+    """Digests of the same memory in subpages, hashed from the same bytes as the pages (Barker et al., section 4.4):
     `parts[size]` is uint64 of shape (pages * 4096 / size,). A reader passes the bytes of each page that it hashes to
-    `hash`; `settle` then sets the parts of the other pages.
+    `hash`; `settle` then sets the subpages of the other pages.
     """
 
     def __init__(self, pages: int, sizes: Sequence[int], hasher: Hasher, seed: int) -> None:
@@ -198,7 +196,7 @@ class SubpageDigests:
         self._seed = seed
 
     def hash(self, buffer: memoryview, pages: NDArray[np.intp]) -> None:
-        """Hash the parts of the pages of these numbers, whose bytes follow each other in the buffer."""
+        """Hash the subpages of the pages with these numbers; the buffer has their bytes, consecutively."""
         for size, parts in self.parts.items():
             ratio = PAGE_SIZE // size
             hashes = np.empty(len(pages) * ratio, dtype=np.uint64)
@@ -206,7 +204,7 @@ class SubpageDigests:
             parts.reshape(-1, ratio)[pages] = hashes.reshape(-1, ratio)
 
     def settle(self, digest: NDArray[np.uint64]) -> None:
-        """Parts of a page that has no hash are what the page is: absent, swapped, or zero."""
+        """Set the subpages of each page without a hash to the page's state: absent, swapped, or zero."""
         for size, parts in self.parts.items():
             marked = np.flatnonzero(digest < FIRST_HASH)
             parts.reshape(-1, PAGE_SIZE // size)[marked] = digest[marked, np.newaxis]
@@ -219,8 +217,8 @@ class SubpageDigests:
         out: NDArray[np.uint64],
         stop: Callable[[], bool],
     ) -> None:
-        """Read the pages of these numbers at these addresses of a process once, by `copy(addresses, buffer)`, and hash
-        them in every size; `out` gets the pages' own hashes. Raises as Hasher.read_process does.
+        """Read the pages with these numbers at these addresses of a process once, with `copy(addresses, buffer)`, and
+        hash them in every size. `out` receives the hashes of whole pages. Raises as Hasher.read_process does.
         """
         buffer = locked_buffer(SUBPAGE_CHUNK_PAGES * PAGE_SIZE)
         for start in range(0, len(pages), SUBPAGE_CHUNK_PAGES):
@@ -234,8 +232,8 @@ class SubpageDigests:
 
 @dataclass(frozen=True, slots=True)
 class Hashing:
-    """How a scan hashes pages, on how many threads, and when it stops reading. With `subpages`, parts of pages are
-    hashed as well.
+    """Parameters of hashing in a scan: hasher, seed, number of threads, and the condition to stop. With `subpages`,
+    subpages are hashed as well.
     """
 
     hasher: Hasher
@@ -246,18 +244,18 @@ class Hashing:
 
 
 def best_hasher() -> Hasher:
-    """The native hasher where it was built, else the one in Python."""
+    """Return the native hasher if it was built, else the Python hasher."""
     return PythonHasher() if _pagehash is None else NativeHasher()
 
 
 def avoid_reserved(value: int) -> int:
-    """A hash that is none of the values which stand for a page without one."""
+    """Return the hash, moved out of the values that are reserved for pages without a hash."""
     return value + FIRST_HASH if value < FIRST_HASH else value
 
 
 def _in_steps(step: Callable[[int, int, memoryview], None], pages: int, threads: int, stop: Callable[[], bool]) -> None:
-    """Call `step(start, end, scratch)` until all `pages` are done, on `threads` threads, each with its own scratch."""
-    # Small reads are shared out too: they are what a guest is suspended for.
+    """Call `step(start, end, scratch)` for all `pages`, on `threads` threads with a scratch buffer each."""
+    # Small reads are divided among the threads too, because a guest is suspended during them.
     size = max(MIN_STEP_PAGES, min(STEP_PAGES, pages // (4 * max(threads, 1))))
     steps = -(-pages // size)
     following = count()
@@ -269,7 +267,7 @@ def _in_steps(step: Callable[[int, int, memoryview], None], pages: int, threads:
         while not failed and (index := next(following)) < steps:
             try:
                 if stop():
-                    raise Interrupted  # noqa: TRY301  the other threads have to be told too
+                    raise Interrupted  # noqa: TRY301  the handler below stops the other threads too
                 step(index * size, min((index + 1) * size, pages), own)
             except BaseException:
                 failed = True
@@ -295,7 +293,7 @@ def _check_array(array: NDArray[np.uint64], name: str, *, writable: bool = False
 
 
 def _check_read(pid: int, addresses: NDArray[np.uint64], out: NDArray[np.uint64], page_size: int, seed: int) -> int:
-    """Check the arguments of read_process; the number of hashes that a page of PAGE_SIZE gives."""
+    """Check the arguments of read_process; return the number of hashes for each page of PAGE_SIZE."""
     _check(page_size, seed, PAGE_SIZE)
     _check_array(addresses, "addresses")
     _check_array(out, "out", writable=True)

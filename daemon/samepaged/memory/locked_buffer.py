@@ -1,4 +1,4 @@
-"""Memory for what is read of a guest, on its way to being hashed: all that samepaged ever holds of a guest's pages."""
+"""Buffers for guest memory between reading and hashing: the only memory of samepaged that holds guest pages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import mmap
 import os
 from typing import Final
 
+from samepaged.log_line import details
 from samepaged.os_errors import no_resources
 
 __all__ = ["locked_buffer"]
@@ -17,16 +18,15 @@ log = logging.getLogger(__name__)
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_failure_count: Final = itertools.count()  # next() of it is one step, however many threads take it
+_failure_count: Final = itertools.count()  # next() is atomic across threads
 
 
 def locked_buffer(size: int) -> memoryview:
-    """A writable buffer of `size` bytes that is left out of core dumps, is not swapped out, and is not there in a
-    process that is forked.
+    """Return a writable buffer of `size` bytes that is excluded from core dumps and from forked processes, and is not
+    swapped out.
 
-    It is freed with its last view: to close it earlier would fail while an exception on its way still holds one, and
-    hide that exception. The kernel gives nobody else a freed page before it has cleared it. Raises GuestError if there
-    is no memory for it.
+    It is freed with its last view: an earlier close would fail while a propagating exception still holds a view, and
+    hide that exception. The kernel clears a freed page before its next use. Raises GuestError if memory is exhausted.
     """
     try:
         area = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -35,17 +35,17 @@ def locked_buffer(size: int) -> memoryview:
     area.madvise(mmap.MADV_DONTDUMP)
     area.madvise(mmap.MADV_DONTFORK)  # a child's copy would not be locked (fork(2))
     anchor = ctypes.c_char.from_buffer(area)
-    # This populates it, too: what is read into it then meets no page fault, while a guest is suspended.
+    # mlock also populates the buffer: reads into it cause no page faults while a guest is suspended.
     if _libc.mlock(ctypes.addressof(anchor), size):
-        _say_unlocked(ctypes.get_errno())
+        _warn_unlocked(ctypes.get_errno())
     return memoryview(area)
 
 
-def _say_unlocked(error: int) -> None:
-    """Say it once, whichever thread is the first: where it is refused, it is refused for each buffer."""
+def _warn_unlocked(error: int) -> None:
+    """Log a warning once for all threads: if the limit refuses one buffer, it refuses every buffer."""
     if next(_failure_count) == 0:
         log.warning(
-            "memory for what is read of guests cannot be locked (%s): the host may swap it out; raise the limit "
-            "(LimitMEMLOCK= in the unit, `ulimit -l` in a shell) to 2 MiB for each of scan.threads and 2 MiB more",
-            os.strerror(error),
+            "cannot lock buffers of guest memory, the host may swap them out; raise LimitMEMLOCK= in the unit, or "
+            "`ulimit -l` in a shell, to 2 MiB for each of scan.threads and 2 MiB more%s",
+            details(error=os.strerror(error)),
         )

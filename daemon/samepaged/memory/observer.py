@@ -1,4 +1,4 @@
-"""Copies of some of a guest's pages at the instant of its digest: the protocol of an observer, and its access."""
+"""Copies of a guest's pages at the instant of its digest: the observer protocol, and access to the pages."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["ABSENT", "SWAPPED", "NullObserver", "PageAccess", "PageObserver"]
 # Results of PageAccess.copy for a page that it did not copy.
 ABSENT: Final = -1
 SWAPPED: Final = -2
-# Pages that are copied at a time to look for something in them: 2 MiB.
+# Pages that are copied at a time in a search: 2 MiB.
 CHUNK_PAGES: Final = 512
 
 
 class PageAccess:
-    """Copies of a guest's pages. `residency` is looked up on first use if it is not given. Absent pages are not
-    touched, and swapped ones are not read in.
+    """Copies a guest's pages. `residency` is read on first use if it is not given. Absent pages are not touched, and
+    swapped pages are not swapped in.
     """
 
     def __init__(self, ram: ProcessRam, residency: Residency | None = None) -> None:
@@ -39,20 +39,20 @@ class PageAccess:
 
     @property
     def _residency(self) -> Residency:
-        # Most scans have a NullObserver, which never needs it.
+        # Most scans have a NullObserver, which does not need it.
         if self._cached_residency is None:
             self._cached_residency = self._ram.look()
         return self._cached_residency
 
     @property
     def pages(self) -> int:
-        """The guest's memory in pages."""
+        """Size of the guest's memory in pages."""
         return self._ram.pages
 
     def copy(self, pages: NDArray[np.int64], out: memoryview) -> NDArray[np.int32]:
-        """Copy pages of these numbers (each once) one after the other to `out`, which has room for all. Returns int32
-        of their shape: the place of each in `out`, `ABSENT` (it reads as zeros) or `SWAPPED` (not available). Raises
-        GuestError, and Interrupted.
+        """Copy the pages with these numbers (each once) consecutively to `out`, which has room for all of them. Returns
+        int32 of the same shape: the index of each page in `out`, `ABSENT` (it reads as zeros) or `SWAPPED` (not
+        available). Raises GuestError, and Interrupted.
         """
         places = np.where(self._residency.swapped[pages], SWAPPED, ABSENT).astype(np.int32)
         done = 0
@@ -94,33 +94,35 @@ class PageAccess:
 
 
 class PageObserver(Protocol):
-    """Copies the pages that it needs of a guest. It raises the GuestError and Interrupted of PageAccess, and nothing
-    else: a fault in the use of the copies does not end a scan.
+    """Copies the pages of a guest that it needs. It raises only the GuestError and Interrupted of PageAccess: an error
+    in the use of the copies does not end a scan.
     """
 
     def prepare(self, copies: PageAccess) -> None:
         """Prepare while the guest runs, before it is suspended; this may take seconds."""
 
     def expected_copies(self, written: NDArray[np.bool_] | None) -> int:
-        """The number of pages to be copied while the guest is suspended. `written` (bool, all pages) are those that may
+        """The number of pages to copy while the guest is suspended. `written` (bool, all pages) marks pages that may
         have changed since `copy_running` or, later, `copy_written`; None if neither was called.
         """
 
     def copy_running(self, copies: PageAccess) -> None:
-        """Copy while the guest runs; `copy_written` or `while_suspended` gets the pages written meanwhile."""
+        """Copy while the guest runs; `copy_written` or `while_suspended` receives the pages written meanwhile."""
 
     def copy_written(self, copies: PageAccess, written: NDArray[np.bool_]) -> None:
         """Copy the written pages again, while the guest runs."""
 
     def while_suspended(self, copies: PageAccess, written: NDArray[np.bool_] | None) -> AbstractContextManager[None]:
-        """A context around the reading of the guest, which is suspended at the instant of its digest."""
+        """A context around the read of the guest, during which it is suspended at the instant of its digest."""
 
     def decline(self, why: str) -> None:
-        """This scan has not one instant, or not the time to copy at it; `why` is the reason, a line for people."""
+        """Record that this scan cannot copy: its mode reads at several instants, or the copy would take too long. `why`
+        is the reason as a line of text.
+        """
 
 
 class NullObserver:
-    """Copies nothing."""
+    """An observer that does not copy."""
 
     def prepare(self, copies: PageAccess) -> None:
         """As in PageObserver."""

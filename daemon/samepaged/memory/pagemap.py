@@ -1,5 +1,5 @@
-"""Entries of a process's pagemap (Documentation/admin-guide/mm/pagemap.rst), and the place of each page that follows
-from them: in the process, in the file behind it, or in swap.
+"""Entries of a process's pagemap (Documentation/admin-guide/mm/pagemap.rst), and the residency of pages derived from
+them: in the process, in the file behind it, or in swap.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ CHUNK_BYTES: Final = 1 << 20
 
 
 def decode(raw: bytes, pages: int) -> NDArray[np.uint64]:
-    """The entries in what was read from a pagemap: uint64 of shape (pages,). Raises GuestError where it is short."""
+    """Decode bytes read from a pagemap to entries: uint64 of shape (pages,). Raises GuestError if bytes are missing."""
     if len(raw) != pages * ENTRY_BYTES:
         raise GuestError(Reason.GONE, f"pagemap has {len(raw)} bytes for {pages} pages: the process has ended")
     return np.frombuffer(raw, "<u8")
 
 
 class Pagemap:
-    """/proc/PID/pagemap of one process, held open. Raises GuestError."""
+    """/proc/PID/pagemap of one process, kept open. Raises GuestError."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -63,7 +63,7 @@ class Pagemap:
         self.close()
 
     def entries(self, start: int, size: int) -> NDArray[np.uint64]:
-        """Entries of the pages from address `start`, `size` bytes on: uint64 of shape (size / 4096,)."""
+        """Read the entries of `size` bytes of pages from address `start`: uint64 of shape (size / 4096,)."""
         end = (start + size) // PAGE_SIZE * ENTRY_BYTES
         position = start // PAGE_SIZE * ENTRY_BYTES
         parts: list[bytes] = []
@@ -81,7 +81,7 @@ class Pagemap:
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """Three bool arrays of shape (pages,), of which at most one is true for a page. A page in none is absent."""
+    """Three bool arrays of shape (pages,). At most one is true for a page; if all are false, the page is absent."""
 
     in_process: NDArray[np.bool_]
     in_file: NDArray[np.bool_]
@@ -89,7 +89,7 @@ class Residency:
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
-        """The parts one after another."""
+        """Concatenate the parts."""
         return cls(
             np.concatenate([part.in_process for part in parts]),
             np.concatenate([part.in_file for part in parts]),
@@ -104,11 +104,11 @@ def residency(
     *,
     shared: bool,
 ) -> Residency:
-    """The places of the pages of a mapping, from its pagemap entries. For a mapping with a file, `held` are the pages
-    that the file has, and `resident` those of them that are in memory.
+    """Residency of the pages of a mapping, from its pagemap entries. For a mapping with a file, `held` marks the pages
+    with data in the file, and `resident` those in memory.
 
-    A private page is in the process once it was written; before that, and always where the mapping is shared, it is
-    the file's.
+    In a private mapping, a page is in the process after it was written, and in the file before. In a shared mapping, it
+    is always in the file.
     """
     if held is None or resident is None:
         present = (entries & PRESENT) != 0

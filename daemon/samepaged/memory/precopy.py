@@ -1,8 +1,9 @@
-"""Mode `precopy`: reads a guest while it runs, then, suspended, the pages written meanwhile: a digest of one instant.
+"""Mode `precopy`: reads a guest while it runs, then reads the pages written meanwhile while it is suspended. The result
+is a digest of one instant.
 
-As live migration does with its dirty log (Clark et al., NSDI 2005), with soft-dirty bits for the log. Each round ends
-in a pause in which the bits are read: if what was written is little enough to be read at once, it is, and the digest is
-that of this instant; else the bits are cleared and the guest runs on while that is read.
+This is the method of live migration (Clark et al., NSDI 2005), with soft-dirty bits as the dirty log. Each round ends
+with a pause in which the bits are read. If few pages were written, they are read in the pause, and the digest is that
+of this instant. Otherwise the bits are cleared, and the pages are read while the guest runs on.
 """
 
 from __future__ import annotations
@@ -35,28 +36,31 @@ if TYPE_CHECKING:
 __all__ = ["PAUSE_TOO_SHORT_FOR_COPY", "DoesNotConverge", "Precopy", "Verification"]
 
 PAUSE_TOO_SHORT_FOR_COPY: Final = (
-    "copying for it would have made the pause longer than scan.max_pause, or than scan.max_drift leaves"
+    "copying its pages would have made the pause longer than scan.max_pause or the drift budget (scan.max_drift) allows"
 )
 
 MAX_ROUNDS: Final = 16
-# A round that leaves more than this part of the round before to read gains too little. It is near 1 for huge pages:
-# with bits of 2 MiB, what is left shrinks slowly at first, as each interval is only a little shorter than the last.
+# A round gains too little if it leaves more than this part of the pages of the round before. It is near 1 because of
+# huge pages: with one bit for 2 MiB, the rest shrinks slowly at first, as each interval is only slightly shorter.
 MAX_REMAINDER_RATIO: Final = 0.9
-# With fewer pages than this part written, clearing all bits costs the guest more than reading these again next time.
+# If less than this part of the pages was written, clearing all bits costs more than reading these pages again next
+# time.
 MIN_WRITTEN_RATIO: Final = 1 / 256
-# Pages whose bits are looked at together; fresh memory for all at once would cost as much as the looking.
+# Number of pages for one read of the bits; allocating memory for all pages would cost as much as the read.
 LOOK_PAGES: Final = 1 << 17
-# Pages that are checked at each scan during which KSM merges (softdirty.changed_pages has the reason).
+# Pages that are verified in each scan during which KSM merges (softdirty.changed_pages has the reason).
 SAMPLE_PAGES_WHILE_MERGING: Final = 1024
 
 
-class DoesNotConverge(Exception):  # noqa: N818 - no error: the caller takes another mode
-    """The guest writes faster than it can be read, or is too large to be looked at: the pause would be too long."""
+class DoesNotConverge(Exception):  # noqa: N818 - not an error: the caller chooses another mode
+    """The pause would be too long, because the guest writes faster than precopy reads, or because the guest is too
+    large to read its soft-dirty bits.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The number of pages, drawn at random from those held to be unchanged, that are read again while the guest is
+    """The number of pages, sampled at random from those that seem unchanged, to read again while the guest is
     suspended: an unnoticed wrong hash would be the worst fault.
     """
 
@@ -66,8 +70,8 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """The result of looking at the soft-dirty bits: page numbers, ascending, of the pages to read and of those that
-    seem swapped; whether KSM was merging; and the seconds that looking took.
+    """The result of reading the soft-dirty bits: page numbers, ascending, of the pages to read and of those that seem
+    swapped; whether KSM was merging; and the seconds that the read took.
     """
 
     changed: NDArray[np.intp]
@@ -78,8 +82,8 @@ class _Look:
 
 @dataclass(slots=True)
 class Precopy:
-    """One precopy scan. `merging` tells whether KSM was active since the scan began. `max_pause` is the longest pause,
-    in seconds. Measured speeds go into `throughput`.
+    """One precopy scan. `merging` returns whether KSM was active since the scan began. `max_pause` is the limit for a
+    pause in seconds. `throughput` records measured speeds.
     """
 
     ram: ProcessRam
@@ -91,10 +95,10 @@ class Precopy:
     observer: PageObserver = field(default_factory=NullObserver)
 
     def run(self, known: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
-        """The digest of the instant of the last pause: uint64 of shape (pages,), as in PageDigest.
+        """Return the digest of the instant of the last pause: uint64 of shape (pages,), as in PageDigest.
 
-        `known` is the digest of an earlier scan, whose epoch of soft-dirty bits lasts, and is changed in place: then
-        only pages written since are read. Raises GuestError, and DoesNotConverge.
+        `known` is the digest of an earlier scan with a valid soft-dirty epoch. It is changed in place, and only pages
+        written since are read. Raises GuestError, and DoesNotConverge.
         """
         digest = self._first_pass() if known is None else known
         if self.observer.expected_copies(None):
@@ -120,11 +124,11 @@ class Precopy:
         raise DoesNotConverge
 
     def _first_pass(self) -> NDArray[np.uint64]:
-        # Cleared first: what is written from here on has its bit set when the guest is next suspended.
+        # Clear first: pages written from here on have their bits set at the next pause.
         self._clear()
-        # But for what the host's disks were writing into pages pinned before: it lands after the bit was cleared, and
-        # sets none (O_DIRECT; mm/gup.c). Suspending waits for block I/O in flight (vm_stop drains it), so all of it has
-        # landed before anything is read. Later the bits are cleared while suspended, and nothing is in flight then.
+        # The exception is disk I/O into pages that were pinned before (O_DIRECT; mm/gup.c): it may write after the bit
+        # was cleared, and does not set it. Suspending waits for block I/O in flight (vm_stop drains it), so all of it
+        # has completed before the first read. Later the bits are cleared while suspended, without I/O in flight.
         with self.pause(self.throughput.overhead) as held:
             pass
         self.throughput.learn_overhead(held.seconds)
@@ -147,8 +151,8 @@ class Precopy:
         return self.throughput.clearing * self.ram.pages
 
     def _enough(self, count: int, *, clear: bool) -> bool:
-        """Whether to read so many pages at once (and to `clear` the bits then) takes no longer than a further round
-        would take of the guest, which begins with clearing.
+        """Whether reading this number of pages now (and clearing the bits, with `clear`) suspends the guest no longer
+        than another round, which begins with clearing.
         """
         another = self.throughput.overhead + self.throughput.looking * self.ram.pages + self._clearing
         return self.throughput.seconds(count) + clear * self._clearing <= another
@@ -157,7 +161,7 @@ class Precopy:
         began = time.monotonic()
         merging = self.merging()
         changed, swapped = self._read_bits(digest, merging=merging)
-        if not merging and self.merging():  # it began after that, and may have dropped bits before they were read
+        if not merging and self.merging():  # KSM began meanwhile, and may have dropped bits before they were read
             merging = True
             changed, swapped = self._read_bits(digest, merging=True)
         seconds = time.monotonic() - began
@@ -184,7 +188,7 @@ class Precopy:
         self.throughput.learn(len(pages), time.monotonic() - began)
 
     def _finish(self, look: _Look, digest: NDArray[np.uint64], *, clear: bool) -> None:
-        """Read the changed pages, if this fits max_pause; the guest is suspended."""
+        """Read the changed pages while the guest is suspended. Raises DoesNotConverge if this exceeds max_pause."""
         verification = self.verification
         if verification is None and look.merging:
             verification = Verification(SAMPLE_PAGES_WHILE_MERGING, np.random.default_rng())
@@ -200,7 +204,7 @@ class Precopy:
         self._fit(needed)
         with self._observed(look, digest, needed):
             self._hash(look.changed, digest)
-            # Entries of pages that are being migrated look like those of swapped ones, for a moment (process_ram).
+            # During the migration of a page, its entry looks like that of a swapped page (process_ram).
             self._hash(self.ram.now_present(look.swapped), digest)
         if verification is not None:
             self._verify(verification, look, digest)
@@ -209,7 +213,7 @@ class Precopy:
 
     @contextmanager
     def _observed(self, look: _Look, digest: NDArray[np.uint64], needed: float) -> Iterator[None]:
-        """For the last read, which takes `needed` seconds: with the observer, if its copying fits max_pause as well."""
+        """A context for the last read, which takes `needed` seconds: with the observer, if its copy fits max_pause."""
         if not self.observer.expected_copies(None):
             yield
             return
@@ -233,7 +237,7 @@ class Precopy:
         return written
 
     def _copies(self, look: _Look, digest: NDArray[np.uint64]) -> PageAccess:
-        """Access by the entries that `look` saw: the digest has the state of the pages that are not present."""
+        """Page access with the residency found by `look`: the digest has the state of pages that are not present."""
         swapped = digest == SWAPPED
         present = digest > SWAPPED
         swapped[look.changed], present[look.changed] = False, True
@@ -252,14 +256,14 @@ class Precopy:
         if wrong:
             raise GuestError(
                 Reason.VERIFICATION,
-                f"{wrong} of {len(chosen)} pages that were held to be unchanged were not: this scan is void, and the "
-                "guest is read whole from now on",
-                "please report it, with the kernel's version",
+                f"{wrong} of {len(chosen)} sampled pages had changed, but their pagemap entries showed no change: this "
+                "scan is void, and later scans read all pages of the guest",
+                "report it with the kernel version",
             )
 
 
 def _settle(entries: NDArray[np.uint64], digest: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """Note in the digest what the entries of pages that are not present say; the numbers of those that seem swapped."""
+    """Mark pages that are not present as swapped or absent in the digest; return the numbers of the swapped ones."""
     missing = np.flatnonzero(entries < PRESENT)  # the highest bit
     swapped = (entries[missing] & SWAPPED_ENTRY) != 0
     digest[missing] = np.where(swapped, np.uint64(SWAPPED), np.uint64(ABSENT))

@@ -1,6 +1,6 @@
-"""The RAM of a guest in its QEMU process: read without changing which pages the host backs.
+"""The RAM of a guest in its QEMU process, read without changing the set of pages that the host backs.
 
-Pages are numbered through all of the guest's RAM mappings, in the mappings' order.
+Pages are numbered consecutively through all RAM mappings of the guest, in the order of the mappings.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK_PAGES", "ProcessRam", "block_numbers"]
 
-# Pages hashed into one array before the hashes go to their places (2 MiB of hashes).
+# Pages hashed into one array before the hashes are stored in the digest (2 MiB of hashes).
 BATCH_PAGES: Final = 1 << 18
 FILE_CHUNK_PAGES: Final = 256
-# Pages that a thread copies between two looks at `stop`: 8 MiB.
+# Pages that a thread copies between two calls of `stop`: 8 MiB.
 COPY_PAGES: Final = 2048
-# Pages whose pagemap entries are read together when few are needed: one page of entries.
+# Pages for one read of pagemap entries if few are needed: one page of entries.
 BLOCK_PAGES: Final = 512
 
 
 class ProcessRam:
-    """The RAM mappings of process `pid`: which pages the host backs, their hashes, and copies of them. It keeps
-    /proc/PID/pagemap and the files behind the RAM open; use it as a context manager. Raises GuestError.
+    """The RAM mappings of process `pid`: residency, hashes and copies of their pages. It keeps /proc/PID/pagemap and
+    the files behind the RAM open; use it as a context manager. Raises GuestError.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ProcessRam:
         self._first = np.concatenate(([0], np.cumsum(sizes))).astype(np.intp)
         with ExitStack() as opened:
             self._pagemap = opened.enter_context(Pagemap(pid))
-            # Where KSM has merged pages, or may while we read, they are copied in the way that leaves them so.
+            # If KSM has merged pages, or may merge during the scan, copy in the way that keeps pages merged.
             merged = any(mapping.mergeable for mapping in self.mappings) and ksm.has_merged()
             self._memory = opened.enter_context(ProcessMemory(pid)) if merged else None
             self._files = {
@@ -81,18 +81,18 @@ class ProcessRam:
 
     @property
     def pages(self) -> int:
-        """The guest's memory in pages."""
+        """Size of the guest's memory in pages."""
         return int(self._first[-1])
 
     def entries(self, first: int = 0, last: int | None = None) -> NDArray[np.uint64]:
-        """The pagemap entries of pages first … last (all of them): uint64 of shape (last - first,)."""
+        """The pagemap entries of pages from `first` up to `last` (default: all): uint64 of shape (last - first,)."""
         pieces = self._pieces(first, self.pages if last is None else last)
         parts = [self._entries(index, piece) for index, piece in pieces]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def now_present(self, pages: NDArray[np.intp]) -> NDArray[np.intp]:
-        """The pages of these numbers (ascending) that are present in the process now, by the entries of their blocks
-        (block_numbers).
+        """Those of these page numbers (ascending) that are present in the process now. Reads the pagemap entries of
+        whole blocks (block_numbers).
         """
         found = [np.empty(0, dtype=np.intp)]
         for run in _runs(block_numbers(pages), BATCH_PAGES // BLOCK_PAGES):
@@ -102,8 +102,8 @@ class ProcessRam:
         return np.concatenate(found)
 
     def check_readable(self) -> None:
-        """Raise GuestError if reading the process's memory is refused. Nothing is read: the address is unmapped, and
-        the kernel checks rights first (mm/process_vm_access.c).
+        """Raise GuestError if reading the process's memory is not permitted. The check does not read memory: the
+        address is unmapped, and the kernel checks permission first (mm/process_vm_access.c).
         """
         try:
             copy_process(self.pid, np.zeros(1, dtype=np.uint64), memoryview(bytearray(PAGE_SIZE)))
@@ -112,8 +112,8 @@ class ProcessRam:
                 raise _read_error(self.pid, error) from error
 
     def count_not_exclusive(self) -> int:
-        """The number of present pages of its private memory that the process shares: KSM has merged them, or they are
-        the kernel's page of zeros, which takes no memory.
+        """The number of present pages in private memory that are not exclusive to the process: pages merged by KSM, or
+        mapped to the kernel's zero page, which does not take memory.
         """
         return sum(
             int(np.count_nonzero((self._entries(index, piece) & (PRESENT | EXCLUSIVE)) == PRESENT))
@@ -122,7 +122,7 @@ class ProcessRam:
         )
 
     def look(self) -> Residency:
-        """The residency of all pages now."""
+        """The current residency of all pages."""
         return self._look(0, self.pages)
 
     def count_backed(self) -> int:
@@ -137,8 +137,8 @@ class ProcessRam:
         out: NDArray[np.uint64] | None = None,
         where: Residency | None = None,
     ) -> NDArray[np.uint64]:
-        """Hash pages first … last (all of them) once: uint64 of shape (last - first,), as in PageDigest; into `out`,
-        if given. `where` is their residency, if it was just looked up.
+        """Hash pages from `first` up to `last` (default: all) once: uint64 of shape (last - first,), as in PageDigest;
+        in `out` if it is given. `where` is their residency, if it was just read.
         """
         last = self.pages if last is None else last
         digest = np.empty(last - first, dtype=np.uint64) if out is None else out
@@ -147,15 +147,15 @@ class ProcessRam:
         digest[where.swapped] = SWAPPED
         self._hash(where.in_process, where.in_file, first, digest)
         if where.swapped.any():
-            # A page on its way from one frame to another (compaction, NUMA balancing) has, for that moment, an entry
-            # like a swapped one (fs/proc/task_mmu.c, is_swap_pte): look once more at what seemed to be swapped.
+            # While a page moves from one frame to another (compaction, NUMA balancing), its entry looks like that of a
+            # swapped page (fs/proc/task_mmu.c, is_swap_pte): read the entries of swapped pages once more.
             now = self._look(first, last)
             self._hash(where.swapped & now.in_process, where.swapped & now.in_file, first, digest)
         return digest
 
     def hash_pages(self, pages: NDArray[np.intp], out: NDArray[np.uint64], first: int = 0) -> None:
-        """Hash the pages of these numbers (ascending, all of them present in the process) into their places in `out`,
-        which begins at page `first`.
+        """Hash the pages with these numbers (ascending, all of them present in the process) and store the hashes in
+        `out`, which begins at page `first`.
         """
         for start in range(0, len(pages), BATCH_PAGES):
             batch = pages[start : start + BATCH_PAGES]
@@ -168,8 +168,8 @@ class ProcessRam:
             self.bytes_read += len(batch) * PAGE_SIZE
 
     def copy_pages(self, pages: NDArray[np.intp], out: memoryview) -> None:
-        """Copy the pages of these numbers (ascending, all of them present in the process) one after the other to the
-        front of `out`.
+        """Copy the pages with these numbers (ascending, all of them present in the process) consecutively to the front
+        of `out`.
         """
         copy = partial(copy_process, self.pid) if self._memory is None else self._memory.copy
         addresses = self._addresses(pages)
@@ -185,7 +185,7 @@ class ProcessRam:
             raise _read_error(self.pid, error) from error
 
     def copy_file_pages(self, pages: NDArray[np.intp], out: memoryview) -> None:
-        """The same of pages that are in the files behind the guest's RAM."""
+        """As `copy_pages`, for pages in the files behind the guest's RAM."""
         done = 0
         for index, run in self._file_runs(pages):
             self._read_file(index, int(run[0]), out[done * PAGE_SIZE : (done + len(run)) * PAGE_SIZE])
@@ -212,7 +212,7 @@ class ProcessRam:
         return starts[index] + (pages - self._first[index]).astype(np.uint64) * np.uint64(PAGE_SIZE)
 
     def _pieces(self, first: int, last: int) -> Iterator[tuple[int, slice]]:
-        """The mappings that pages first … last lie in, each with the stretch of its own pages."""
+        """The mappings that contain pages from `first` up to `last`: index, and slice of the mapping's pages."""
         for index in range(len(self.mappings)):
             base, end = int(self._first[index]), int(self._first[index + 1])
             if first < end and last > base:
@@ -238,7 +238,7 @@ class ProcessRam:
     def _hash(
         self, in_process: NDArray[np.bool_], in_file: NDArray[np.bool_], first: int, digest: NDArray[np.uint64]
     ) -> None:
-        """Hash what these (bool of the digest's shape) name; the digest begins at page `first`."""
+        """Hash the marked pages (bool of the digest's shape); the digest begins at page `first`."""
         self.hash_pages(np.flatnonzero(in_process) + first, digest, first)
         if in_file.any():
             self._hash_files(np.flatnonzero(in_file) + first, digest, first)
@@ -255,7 +255,7 @@ class ProcessRam:
                 self._hashing.subpages.hash(window, run)
 
     def _file_runs(self, pages: NDArray[np.intp]) -> Iterator[tuple[int, NDArray[np.intp]]]:
-        """Which mapping's file to read, and which pages of it at once."""
+        """Runs of pages to read from files in one call each, with the index of the file's mapping."""
         for index in self._files:
             base, end = self._first[index], self._first[index + 1]
             own = pages[np.searchsorted(pages, base) : np.searchsorted(pages, end)]
@@ -268,16 +268,18 @@ class ProcessRam:
         try:
             self._files[index].read_into(buffer, page - int(self._first[index]))
         except OSError as error:
-            raise GuestError(Reason.READ, f"the file behind the guest's RAM: {error.strerror}", "try again") from error
+            raise GuestError(
+                Reason.READ, f"reading the file behind the guest's RAM failed: {error.strerror}", "try again"
+            ) from error
 
 
 def block_numbers(pages: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The blocks, of BLOCK_PAGES each, that pages of these numbers lie in: their numbers, ascending."""
+    """The numbers, ascending, of the blocks of BLOCK_PAGES pages that contain these pages."""
     return np.unique(pages // BLOCK_PAGES)
 
 
 def _runs(numbers: NDArray[np.intp], most: int) -> Iterator[NDArray[np.intp]]:
-    """Neighbouring numbers together, at most so many of them."""
+    """Split ascending numbers into runs of consecutive numbers, at most `most` in each."""
     for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
         for start in range(0, len(run), most):
             yield run[start : start + most]
@@ -292,7 +294,7 @@ def _read_error(pid: int, error: OSError) -> GuestError:
         case errno.EPERM | errno.EACCES:
             return GuestError(
                 Reason.NO_PERMISSION,
-                f"the memory of process {pid} may not be read",
+                f"reading the memory of process {pid} is not permitted",
                 "run as root or with CAP_SYS_PTRACE, or use `--reader dump`",
             )
         case _:

@@ -1,4 +1,4 @@
-"""The reader `process`: scans a guest out of its QEMU process, in any consistency mode."""
+"""The reader `process`: reads a guest's memory from its QEMU process, in any consistency mode."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GUEST_BUSY", "ProcessReader", "fit_request", "forecast_scan", "plan_scan"]
 
-GUEST_BUSY: Final = FallbackReason("busy", "the guest writes faster than it can be read within max_pause")
-LOCK_HELD: Final = FallbackReason("claimed", "another samepaged is reading it by its soft-dirty bits")
-MISSED_WRITES: Final = FallbackReason("distrusted", "its soft-dirty bits were found to miss writes")
+GUEST_BUSY: Final = FallbackReason("busy", "the guest writes faster than precopy can read within scan.max_pause")
+LOCK_HELD: Final = FallbackReason("claimed", "another samepaged process uses the guest's soft-dirty bits")
+MISSED_WRITES: Final = FallbackReason("distrusted", "an earlier scan found that its soft-dirty bits miss writes")
 
 
 class ProcessReader:
@@ -87,7 +87,7 @@ class ProcessReader:
 
 
 def forecast_scan(ram: ProcessRam, guest: GuestMemory, request: ScanRequest, state: ScanState) -> Forecast:
-    """The plan for a scan, with the pauses that it is predicted to take. Raises GuestError as plan_scan does."""
+    """The plan for a scan with its predicted pauses. Raises GuestError as plan_scan does."""
     throughput, max_pause = state.throughput, request.config.max_pause
     snapshot = _snapshot_seconds(ram, throughput)
     chosen = plan_scan(ram, guest, request, state)
@@ -95,9 +95,10 @@ def forecast_scan(ram: ProcessRam, guest: GuestMemory, request: ScanRequest, sta
         chosen = _busy_plan(ram, request, throughput, GUEST_BUSY)
     obstacle = chosen.fallback
     if obstacle is None and request.config.mode == "auto" and chosen.mode == "snapshot":
-        # A snapshot that others paused the guest for, or that is short, is the best mode; any other explains itself.
-        explained = guest.paused or snapshot <= SHORT_SNAPSHOT_SECONDS
-        obstacle = None if explained else _precopy_obstacle(ram, guest, state)
+        # A snapshot is the best mode if another client paused the guest, or if it is short; otherwise there is a reason
+        # against precopy.
+        best = guest.paused or snapshot <= SHORT_SNAPSHOT_SECONDS
+        obstacle = None if best else _precopy_obstacle(ram, guest, state)
     pauses = {
         "snapshot": snapshot,
         "precopy": _precopy_seconds(ram, throughput),
@@ -121,8 +122,8 @@ def forecast_scan(ram: ProcessRam, guest: GuestMemory, request: ScanRequest, sta
 def plan_scan(
     ram: ProcessRam, guest: GuestMemory, request: ScanRequest, state: ScanState, *, first: bool = True
 ) -> Plan:
-    """The mode for a scan; `first` if precopy has no earlier scan to start from. Raises GuestError, also if the drift
-    budget has no room for the scan.
+    """The plan for a scan; `first` if precopy starts without an earlier scan. Raises GuestError, also if the scan
+    exceeds the drift budget.
     """
     config = request.config
     fixed = config.mode in {"snapshot", "sliced", "live"}
@@ -145,8 +146,8 @@ def fit_request(
     *,
     obstacle: FallbackReason | None,
 ) -> Plan:
-    """The chosen mode or, for `auto`, a cheaper one, that the drift budget has room for; `obstacle` is the reason
-    against precopy. Raises GuestError.
+    """Return the chosen mode, or for `auto` a cheaper one, that fits the drift budget. `obstacle` is the reason against
+    precopy. Raises GuestError.
     """
     if math.isinf(request.budget.limit):
         return chosen
@@ -162,19 +163,19 @@ def fit_request(
 
 
 def _busy_plan(ram: ProcessRam, request: ScanRequest, throughput: ThroughputModel, reason: FallbackReason) -> Plan:
-    """The plan if precopy was chosen and is impossible for this reason. Raises GuestError."""
+    """The plan if precopy was chosen but is not possible for this reason. Raises GuestError."""
     work = Workload(ram.pages, ram.count_backed(), first=True)
     chosen = fallback_plan(_snapshot_seconds(ram, throughput), request.config.max_pause, reason)
     return fit_request(chosen, work, request, throughput, obstacle=reason)
 
 
 def _snapshot_seconds(ram: ProcessRam, throughput: ThroughputModel) -> float:
-    """Predicted pause of a snapshot, by the pages that the host backs now."""
+    """Predicted pause of a snapshot in seconds, from the number of pages that the host backs now."""
     return throughput.overhead + throughput.seconds(ram.count_backed())
 
 
 def _precopy_seconds(ram: ProcessRam, throughput: ThroughputModel) -> float:
-    """Predicted pause of precopy for a guest that writes nothing: the time to look at its soft-dirty bits."""
+    """Predicted pause of precopy in seconds for an idle guest: the time to read its soft-dirty bits."""
     return throughput.overhead + throughput.looking * ram.pages
 
 
@@ -185,7 +186,7 @@ def _precopy_obstacle(ram: ProcessRam, guest: GuestMemory, state: ScanState) -> 
 
 @dataclass(slots=True)
 class _ProcessScan:
-    """One scan of a guest whose RAM mappings are open."""
+    """One scan of a guest through its open RAM mappings."""
 
     guest: GuestMemory
     control: GuestControl
@@ -221,8 +222,8 @@ class _ProcessScan:
         return captured
 
     def _plan(self, *, first: bool) -> Plan:
-        """The mode. If a full drift budget has no room for it, the prediction may be at fault: the guest's speed is
-        measured, and the mode chosen anew.
+        """The plan for the scan. If it exceeds even a full drift budget, the prediction may be wrong: the speed of
+        reading the guest is then measured, and the mode chosen again.
         """
         try:
             return plan_scan(self.ram, self.guest, self.request, self.state, first=first)
@@ -258,9 +259,8 @@ class _ProcessScan:
         seconds = _snapshot_seconds(self.ram, self.state.throughput)
         return GuestError(
             Reason.TOO_LONG,
-            f"reading it at one instant may take {seconds:.1f} s, and it may be suspended for "
-            f"{self._max_pause:g} s (scan.max_pause)",
-            "allow that with `--mode snapshot`",
+            f"reading the guest at one instant may take {seconds:.1f} s, and scan.max_pause is {self._max_pause:g} s",
+            "use `--mode snapshot` to allow a longer pause",
         )
 
     def _read(self, mode: str) -> NDArray[np.uint64]:
@@ -284,7 +284,7 @@ class _ProcessScan:
         ram, throughput, paused = self.ram, self.state.throughput, self.guest.paused
         before = ram.bytes_read
         alone = _snapshot_seconds(ram, throughput)
-        # Only a snapshot that was asked for may exceed max_pause: `auto` chose it for being shorter.
+        # Only a configured mode `snapshot` may exceed max_pause: `auto` chooses a snapshot if it is shorter.
         asked = self.request.config.mode == "snapshot" and not paused
         copying = throughput.copying_seconds(self.observer.expected_copies(None))
         bounds = (self._max_pause, self._budget.remaining_seconds())
@@ -324,7 +324,7 @@ class _ProcessScan:
         except BaseException:
             epoch.end()
             raise
-        # The epoch lasts while KSM is paused or idle; what KSM does from here on ends it.
+        # KSM was paused or idle until here, so the epoch is valid. Later KSM activity ends it.
         self.state.epoch = epoch
         return pages
 

@@ -1,8 +1,8 @@
-"""Copying pages out of a process, in two ways.
+"""Copying pages from a process, in two ways.
 
-process_vm_readv(2) is the faster. It pins the pages for the moment, and the kernel gives a process a page of its own
-before it lets one be pinned that is shared (gup_must_unshare in include/linux/mm.h, since Linux 5.19): reading so
-undoes what KSM has merged, and the host would need that memory again. /proc/PID/mem does not pin.
+process_vm_readv(2) is the faster one. It pins the pages for a moment, and the kernel unshares a shared page before it
+is pinned (gup_must_unshare in include/linux/mm.h, since Linux 5.19). Such a read undoes merging by KSM, and the host
+needs more memory again. Reading /proc/PID/mem does not pin pages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ProcessMemory", "copy_process"]
 
 MAX_ADDRESS: Final = 2**64 - 1
-# Each may be a range of its own, and a call takes no more than 1024 of them (IOV_MAX).
+# Each page may be a separate range, and a call accepts at most 1024 ranges (IOV_MAX).
 CALL_PAGES: Final = 1024
 
 
@@ -46,8 +46,8 @@ _libc.process_vm_readv.argtypes = [
 
 
 def copy_process(pid: int, addresses: NDArray[np.uint64], scratch: memoryview) -> None:
-    """Copy the pages at `addresses` of a process one after the other to the front of `scratch`, which must hold them.
-    Raises OSError as Hasher.read_process does.
+    """Copy the pages at `addresses` of a process consecutively to the front of `scratch`, which must have room for
+    them. Raises OSError as Hasher.read_process does.
     """
     _check(addresses)
     anchor = ctypes.c_char.from_buffer(scratch)
@@ -61,14 +61,14 @@ def copy_process(pid: int, addresses: NDArray[np.uint64], scratch: memoryview) -
             if got < PAGE_SIZE:
                 why = ctypes.get_errno() if got < 0 else errno.EFAULT
                 raise OSError(why, f"cannot read process {pid} at {int(addresses[done]):#x}: {os.strerror(why)}")
-            # A short read ends at a page that cannot be read: the next round meets it first, and learns why.
+            # A short read ends at a page that cannot be read: the next call starts there, and returns the error.
             done += got // PAGE_SIZE
     finally:
         del anchor  # else the scratch cannot be closed
 
 
 def _ranges(addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Where the runs of neighbouring pages start, and how many bytes each has: rows that are of struct iovec's form."""
+    """Start address and length in bytes of each run of adjacent pages, as rows with the layout of struct iovec."""
     firsts = np.flatnonzero(np.diff(addresses, prepend=addresses[:1]) != PAGE_SIZE)
     ranges = np.empty((len(firsts), 2), dtype=np.uint64)
     ranges[:, 0] = addresses[firsts]
@@ -77,7 +77,7 @@ def _ranges(addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 class ProcessMemory:
-    """/proc/PID/mem of one process, held open (proc_pid_mem(5)). Raises GuestError where it cannot be opened."""
+    """/proc/PID/mem of one process, kept open (proc_pid_mem(5)). Raises GuestError if it cannot be opened."""
 
     def __init__(self, pid: int) -> None:
         try:
@@ -93,8 +93,8 @@ class ProcessMemory:
         os.close(self._file)
 
     def copy(self, addresses: NDArray[np.uint64], scratch: memoryview) -> None:
-        """Copy the pages at `addresses` one after the other to the front of `scratch`, which must hold them. Raises
-        OSError: ESRCH where the process has ended, EFAULT or EIO where there is no memory.
+        """Copy the pages at `addresses` consecutively to the front of `scratch`, which must have room for them. Raises
+        OSError: ESRCH if the process has ended, EFAULT or EIO if an address is not mapped.
         """
         _check(addresses)
         at = 0

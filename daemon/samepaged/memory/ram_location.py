@@ -1,4 +1,4 @@
-"""The guest's RAM in its QEMU process: mappings from /proc/PID/smaps (Documentation/filesystems/proc.rst)."""
+"""Location of guest RAM in the QEMU process: mappings from /proc/PID/smaps (Documentation/filesystems/proc.rst)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEADER: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Vma:
-    """One mapping: addresses in bytes, the file behind it (inode 0: none), and the letters of VmFlags."""
+    """One mapping: addresses in bytes, the file behind it (inode 0: none), and the flags of VmFlags."""
 
     start: int
     end: int
@@ -46,7 +46,7 @@ class Vma:
 
     @property
     def shared(self) -> bool:
-        """Whether writes reach the file, and with it other mappings of it."""
+        """Whether writes reach the file, and so its other mappings."""
         return self.perms[3] == "s"
 
 
@@ -67,7 +67,7 @@ def _header(line: str) -> Vma | None:
 
 
 def parse_smaps(text: str) -> list[Vma]:
-    """The mappings in a text of smaps (or of maps, which has no flags), in ascending order. Raises GuestError."""
+    """The mappings in the text of smaps (or of maps, without flags), in ascending order. Raises GuestError."""
     vmas: list[Vma] = []
     for line in text.split("\n"):
         vma = _header(line)
@@ -80,16 +80,14 @@ def parse_smaps(text: str) -> list[Vma]:
         elif line.startswith("VmFlags:") and vmas:
             vmas[-1] = replace(vmas[-1], flags=frozenset(line.split()[1:]))
         elif line and not re.match(r"[A-Za-z_]+:", line):
-            raise GuestError(
-                Reason.LAYOUT, f"smaps has a line that is no mapping: {line[:80]!r}", "use `--reader dump`"
-            )
+            raise GuestError(Reason.LAYOUT, f"smaps has a line of unknown format: {line[:80]!r}", "use `--reader dump`")
     return vmas
 
 
 def read_smaps(pid: int) -> list[Vma]:
     """The mappings of a process. Raises GuestError."""
     try:
-        # Not read_text, which takes a carriage return for a line's end, too: the kernel lets it stand in a file's name.
+        # Not read_text, which also splits lines at carriage returns: the kernel does not escape them in file names.
         text = Path(f"/proc/{pid}/smaps").read_bytes().decode("utf-8", errors="surrogateescape")
     except OSError as error:
         rights = "run as root or with CAP_SYS_PTRACE, or use `--reader dump`"
@@ -99,17 +97,17 @@ def read_smaps(pid: int) -> list[Vma]:
     return parse_smaps(text)
 
 
-# QEMU sets MADV_DONTFORK on every RAM block that it allocates (ram_block_add), and on no other memory of these kinds.
+# QEMU sets MADV_DONTFORK on every RAM block that it allocates (ram_block_add), and not on other memory of these kinds.
 RAM_FLAG: Final = "dc"
 HUGETLB_FLAG: Final = "ht"
 MERGEABLE_FLAG: Final = "mg"
-# What libvirt's memory backends are called in a mapping's name, where the RAM has a file.
+# Names of libvirt's memory backends in the path of a mapping, if the RAM has a file.
 RAM_NAMES: Final = ("memory-backend-memfd", "pc.ram", "ram-node", "dimm", "libvirt/qemu")
 
 
 @dataclass(frozen=True, slots=True)
 class RamMapping:
-    """One RAM block of the guest: its address and length in bytes, and the file behind it, if there is one."""
+    """One RAM block of the guest: its address and length in bytes, and the file behind it, if any."""
 
     start: int
     size: int
@@ -123,12 +121,12 @@ class RamMapping:
 
     @property
     def has_file(self) -> bool:
-        """Whether pages that are not mapped may have a content in a file."""
+        """Whether pages that are not mapped may have content in a file."""
         return self.inode != 0
 
 
 def _continues(a: Vma, b: Vma) -> bool:
-    """Whether b is the rest of what a is a part of: the kernel splits a mapping where only its flags differ."""
+    """Whether b continues a: the kernel splits a mapping into two if only their flags differ."""
     if a.end != b.start or a.perms != b.perms or (a.device, a.inode) != (b.device, b.inode):
         return False
     return a.inode == 0 or a.offset + a.size == b.offset
@@ -152,7 +150,7 @@ def _may_be_ram(vma: Vma) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A stretch of a run. Not a list of its own: a run may have tens of thousands of mappings, and as many of these."""
+    """A part of a run, as indices. Not a copy of the list: a run may have tens of thousands of mappings and parts."""
 
     run: list[Vma]
     first: int
@@ -163,14 +161,14 @@ class _Part:
         return self.run[self.first].start
 
     def rank(self) -> tuple[bool, bool]:
-        """How much it looks like RAM, most telling first."""
+        """Signs that it is RAM, the strongest first: a name of a memory backend, and the size of the whole run."""
         named = any(name in self.run[self.first].path for name in RAM_NAMES)
         return named, self.stop - self.first == len(self.run)
 
 
 def _parts(run: list[Vma], size: int) -> Iterator[_Part]:
-    """Every stretch of a run that has exactly this size; a stretch may end inside a run, where RAM happens to touch
-    another mapping of the same kind.
+    """Every part of a run with exactly this size. A part may end inside the run, if RAM is adjacent to another mapping
+    of the same kind.
     """
     ends = {vma.end: index for index, vma in enumerate(run)}
     for index, vma in enumerate(run):
@@ -201,8 +199,8 @@ def _best_mappings(runs: Sequence[list[Vma]], size: int, count: int) -> list[Ram
     if len(ranked) < count:
         raise GuestError(
             Reason.LAYOUT,
-            f"QEMU has {len(ranked)} mappings of {formatting.size(size)} that could be the guest's RAM, its XML "
-            f"{count}",
+            f"QEMU has {len(ranked)} mappings of {formatting.size(size)} that could be guest RAM, but the domain XML "
+            f"has {count} RAM blocks of this size",
             "use `--reader dump`",
         )
     if len(ranked) > count and ranked[count - 1][0] == ranked[count][0]:
@@ -216,22 +214,22 @@ def _best_mappings(runs: Sequence[list[Vma]], size: int, count: int) -> list[Ram
 
 
 def locate_ram(vmas: Sequence[Vma], blocks: Sequence[int]) -> tuple[RamMapping, ...]:
-    """The mappings of RAM blocks of these sizes (bytes), in the blocks' order. Raises GuestError where they cannot be
-    told from other mappings.
+    """The mappings of RAM blocks of these sizes (bytes), in the order of the blocks. Raises GuestError if they cannot
+    be distinguished from other mappings.
     """
-    # Without flags (a text of maps, not of smaps) there is only the size to go by.
+    # Without flags (a text of maps, not of smaps) only the size identifies RAM.
     flagged = any(vma.flags for vma in vmas)
     runs = list(_runs([vma for vma in vmas if _may_be_ram(vma) and (RAM_FLAG in vma.flags or not flagged)]))
     found = {size: _best_mappings(runs, size, count) for size, count in Counter(blocks).items()}
     mappings = tuple(found[size].pop(0) for size in blocks)
     ordered = sorted(mappings, key=lambda mapping: mapping.start)
     if any(a.start + a.size > b.start for a, b in pairwise(ordered)):
-        raise GuestError(Reason.LAYOUT, "the guest's RAM blocks cannot be told apart in QEMU", "use `--reader dump`")
+        raise GuestError(Reason.LAYOUT, "the mappings of the guest's RAM blocks in QEMU overlap", "use `--reader dump`")
     return mappings
 
 
 def merge_obstacle(mappings: Sequence[RamMapping]) -> str | None:
-    """Why KSM cannot merge the guest's RAM, in a word (scan/label_values.py explains it), or None where it can."""
+    """The reason that KSM cannot merge the guest's RAM, as a code of scan/label_values.py; None if it can."""
     if any(mapping.hugetlb for mapping in mappings):
         return "hugetlb"
     if any(mapping.shared for mapping in mappings):

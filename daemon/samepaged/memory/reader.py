@@ -1,4 +1,4 @@
-"""The seam between a scan and the ways to read a guest: the protocol `Reader`, its input, and its results."""
+"""The interface between a scan and the readers of guest memory: the protocol `Reader`, its input, and its results."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ __all__ = [
 
 
 class SuspendedGuest(Protocol):
-    """One pause. `seconds` is the time for which the guest was suspended, valid after the pause: without preparation
-    and cleanup, during which the guest runs.
+    """One pause. `seconds` is the time for which the guest was suspended, valid after the pause. It excludes
+    preparation and cleanup, during which the guest runs.
     """
 
     seconds: float
 
 
 class Pause(Protocol):
-    """Holds the guest suspended while its context is entered."""
+    """A context manager during which the guest is suspended."""
 
     def __call__(self, expected: float = 0.0, *, dumping: bool = False) -> AbstractContextManager[SuspendedGuest]:
-        """Suspend on entering, resume on leaving; raises GuestError if the pages read meanwhile are void. `expected`
-        is the predicted length of the pause in seconds, more than scan.max_pause only if the operator asked for that;
-        `dumping` announces a dump of the guest.
+        """Suspend the guest on entry and resume it on exit. `expected` is the predicted length of the pause in seconds;
+        it exceeds scan.max_pause only at the operator's request. `dumping` announces a dump of the guest. Raises
+        GuestError if the pages read meanwhile are void.
         """
 
 
 class PauseMeter:
-    """A `Pause` that adds up its pauses, in `seconds`."""
+    """A `Pause` with the total length of its pauses in `seconds`."""
 
     def __init__(self, pause: Pause) -> None:
         self._pause = pause
@@ -76,8 +76,8 @@ class PauseMeter:
 
 @dataclass(frozen=True, slots=True)
 class GuestMemory:
-    """The guest whose memory is to be read: the pid of its QEMU, the sizes of its RAM blocks in bytes, and whether
-    another client has paused it and a passed-through device writes into it.
+    """The guest to read: the PID of its QEMU process and the sizes of its RAM blocks in bytes. `paused` is true if
+    another client has paused it, `vfio` if a passed-through device writes to its memory.
     """
 
     pid: int
@@ -88,7 +88,7 @@ class GuestMemory:
 
 @dataclass(frozen=True, slots=True)
 class GuestControl:
-    """What a scan may do to the guest: suspend it, and have it dumped into a path (a FIFO in `directory`)."""
+    """Operations of a scan on the guest: suspend it, and dump it to a path (a FIFO in `directory`)."""
 
     pause: Pause
     dump: Callable[[Path], None]
@@ -97,8 +97,8 @@ class GuestControl:
 
 @dataclass(frozen=True, slots=True)
 class ScanRequest:
-    """One scan to make: the configuration, and the seconds for which scans may still suspend the guest (`budget`). With
-    `one_instant` the scan fails rather than read the guest in slices, which are of several instants.
+    """The request for a scan: the configuration, and the time for which scans may still suspend the guest (`budget`).
+    With `one_instant`, the scan fails instead of reading the guest in slices of several instants.
     """
 
     config: ScanConfig
@@ -107,16 +107,16 @@ class ScanRequest:
 
     @property
     def subpage_sizes(self) -> tuple[int, ...]:
-        """Sizes below a page's to hash in as well (bytes). With any of these, all pages are read at each scan."""
+        """Subpage sizes to hash in addition, in bytes. If there are any, every scan reads all pages."""
         return tuple(size for size in self.config.page_sizes if size < PAGE_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The scan that would be made now. `pause` is the longest single pause that is predicted, in seconds: for precopy,
-    that of a guest which writes little; it may grow up to scan.max_pause. `snapshot` is the length of one pause for the
-    whole read. `backed` is in bytes, None if unknown (a dump takes all of the memory). `obstacle` is the reason against
-    a better mode, if there is one. `total` is the sum of the scan's pauses in seconds.
+    """The scan that would run now. `pause` is the longest predicted single pause in seconds: for precopy it assumes a
+    guest with few writes, and may grow up to scan.max_pause. `snapshot` is the length of one pause for the whole read.
+    `backed` is in bytes, None if unknown (a dump reads all of the memory). `obstacle` is the reason against a better
+    mode, if any. `total` is the sum of the scan's pauses in seconds.
     """
 
     mode: str
@@ -132,9 +132,8 @@ class Forecast:
 @dataclass(frozen=True, slots=True)
 class Capture:
     """The result of a scan: the digest, the mode and the reader used, bytes read, and the reason if this is not the
-    mode or reader asked for. `subpages` are the digests in the sizes below a page's. `merge_obstacle` is the reason
-    against merging by KSM, as far as the mappings show; `not_exclusive` counts pages as
-    ProcessRam.count_not_exclusive does.
+    requested mode or reader. `subpages` are the digests in subpage sizes. `merge_obstacle` is the reason against
+    merging by KSM, as far as the mappings show. `not_exclusive` is the result of ProcessRam.count_not_exclusive.
     """
 
     digest: PageDigest
@@ -148,33 +147,33 @@ class Capture:
 
 
 class Reader(Protocol):
-    """One way to read a guest's memory; an instance is for one scan of one guest."""
+    """A method to read a guest's memory; an instance is for one scan of one guest."""
 
     name: ClassVar[str]
     """Value of scan.reader and of the label `reader`."""
 
     label: ClassVar[str]
-    """What the label's value says of a guest, for the documentation of metrics."""
+    """Meaning of the label value for the documentation of metrics, as a phrase with the guest as its subject."""
 
     modes: ClassVar[frozenset[str]]
-    """The consistency modes that it can read in."""
+    """The consistency modes that the reader supports."""
 
     needs_process: ClassVar[bool]
-    """Whether it reads the QEMU process, which takes capabilities."""
+    """Whether it reads the QEMU process, which requires capabilities."""
 
     def __init__(
         self, guest: GuestMemory, request: ScanRequest, state: ScanState, replaced: GuestError | None = None
     ) -> None:
-        """Find the guest's memory. `replaced` is the error of the reader that this one stands in for. Raises
-        GuestError, with Reason.LAYOUT if another reader may find the memory.
+        """Find the guest's memory. `replaced` is the error of the reader that this one replaces. Raises GuestError,
+        with Reason.LAYOUT if another reader may find the memory.
         """
 
     def forecast(self) -> Forecast:
-        """The scan that `read` would make. The guest and its process are not touched. Raises GuestError as `read`
-        would.
+        """Predict the scan that `read` would make, without touching the guest or its process. Raises GuestError as
+        `read` would.
         """
 
     def read(self, control: GuestControl, hashing: Hashing, observer: PageObserver, earlier: EarlierScan) -> Capture:
-        """Read the guest, and note in the state what the next scan can use. A refusal by the drift budget before the
-        scan begins leaves `earlier` in the state. Raises GuestError, and Interrupted.
+        """Read the guest, and update the state for the next scan. If the drift budget refuses the scan before it
+        begins, `earlier` stays in the state. Raises GuestError, and Interrupted.
         """

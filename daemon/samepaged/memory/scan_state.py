@@ -24,10 +24,10 @@ __all__ = ["EarlierScan", "ScanState", "SoftDirtyEpoch", "limit_memory"]
 
 @dataclass(frozen=True, slots=True)
 class SoftDirtyEpoch:
-    """A stretch of time in which the soft-dirty bits of one process tell all its writes.
+    """A period in which the soft-dirty bits of one process show all its writes.
 
-    It holds their lock, so that no other samepaged clears them meanwhile. KSM drops
-    bits as it merges pages, so an epoch also ends where KSM has been at work.
+    It holds the lock of the bits, so that another samepaged process does not clear them meanwhile. KSM drops bits when
+    it merges pages, so KSM activity also ends an epoch.
     """
 
     pid: int
@@ -37,7 +37,7 @@ class SoftDirtyEpoch:
 
     @classmethod
     def begin(cls, pid: int, mappings: tuple[RamMapping, ...]) -> SoftDirtyEpoch:
-        """Lock the bits of a process; they are cleared after this. Raises LockHeld, and GuestError."""
+        """Lock the bits of a process. The caller clears them afterwards. Raises LockHeld, and GuestError."""
         return cls(pid, mappings, SoftDirtyLock(pid), ksm.activity())
 
     def end(self) -> None:
@@ -45,7 +45,7 @@ class SoftDirtyEpoch:
         self.lock.release()
 
     def lasts(self, pid: int, mappings: tuple[RamMapping, ...]) -> bool:
-        """Whether the bits still tell all writes to these mappings."""
+        """Whether the bits still show all writes to these mappings."""
         if (self.pid, self.mappings) != (pid, mappings):
             return False
         mergeable = any(mapping.mergeable for mapping in mappings)
@@ -54,7 +54,7 @@ class SoftDirtyEpoch:
 
 @dataclass(frozen=True, slots=True)
 class EarlierScan:
-    """What precopy starts from: the digest of the last scan, and the epoch since."""
+    """The starting point of precopy: the digest of the last scan, and the epoch since."""
 
     digest: NDArray[np.uint64] | None = None
     epoch: SoftDirtyEpoch | None = None
@@ -62,8 +62,8 @@ class EarlierScan:
 
 @dataclass(slots=True)
 class ScanState:
-    """State of one guest (one process of it): the digest of its last scan, the epoch since, and its throughput.
-    `distrusted`: its soft-dirty bits were found to miss writes, so it is read whole.
+    """State of one guest (one process of it): the digest of its last scan, the epoch since, and its throughput. If
+    `distrusted`, a scan found that its soft-dirty bits miss writes, so all pages are read.
     """
 
     start_time: int
@@ -74,14 +74,14 @@ class ScanState:
     distrusted: bool = False
 
     def take(self) -> EarlierScan:
-        """Remove the digest and the epoch, for a scan to start from. A scan that fails leaves neither."""
+        """Remove and return the digest and the epoch as the start of a scan. After a failed scan the state is empty."""
         earlier = EarlierScan(self.digest, self.epoch)
         self.digest = self.epoch = None
         return earlier
 
     @contextmanager
     def restored_if_refused(self, earlier: EarlierScan) -> Iterator[None]:
-        """Put `earlier` back if the drift budget refuses the scan before it begins."""
+        """Restore `earlier` if the drift budget refuses the scan before it begins."""
         try:
             yield
         except GuestError as error:
@@ -90,14 +90,14 @@ class ScanState:
             raise
 
     def forget(self) -> None:
-        """Let go of the digest, which is what takes memory: the next scan reads all."""
+        """Free the digest, which takes the most memory: the next scan reads all pages."""
         if self.epoch is not None:
             self.epoch.end()
         self.digest = self.epoch = None
 
 
 def limit_memory(states: Iterable[ScanState], most: int) -> int:
-    """Forget digests, the largest first, until the rest takes no more than `most` bytes; how many were forgotten."""
+    """Forget digests, the largest first, until the rest takes at most `most` bytes. Return the number forgotten."""
     holding = sorted((one for one in states if one.digest is not None), key=lambda one: -_size(one))
     total = sum(_size(one) for one in holding)
     forgotten = 0

@@ -1,4 +1,4 @@
-"""Reading a guest in many short pauses: each slice is exact, and the slices are of different times."""
+"""Mode `sliced`: reads a guest in many short pauses. Each slice is exact, but the slices are of different instants."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["read_sliced"]
 
-# Pages between two looks at the clock: 8 MiB, which take a few milliseconds.
+# Pages read between two checks of the clock: 8 MiB, which takes a few milliseconds.
 STEP_PAGES: Final = 2048
 NAP_SECONDS: Final = 0.05
-# The shortest slice that is worth a suspension, as a part of what suspending and resuming take.
+# The shortest slice that is worth a suspension, as a ratio to the time for suspending and resuming.
 MIN_SLICE_RATIO: Final = 0.5
-# Seconds that a scan which has used up its drift budget waits for pauses to leave the hour.
+# Limit for the wait of a scan without remaining drift budget until earlier pauses leave the hour's window.
 MAX_WAIT_SECONDS: Final = 5.0
 
 
@@ -41,16 +41,16 @@ def read_sliced(
     budget: DriftBudget = UNLIMITED,
     overhead: float = 0.0,
 ) -> NDArray[np.uint64]:
-    """The digest, uint64 of shape (pages,), of slices that each take less than `max_pause` seconds of the guest, and
-    together no more than the part `max_duty` of the wall time, nor more than the `budget`. `overhead` is what
-    suspending and resuming take, in seconds. Raises GuestError, and Interrupted.
+    """Read all pages in slices; return the digest, uint64 of shape (pages,). Each slice suspends the guest for less
+    than `max_pause` seconds; all together take at most the ratio `max_duty` of wall time, and at most the `budget`.
+    `overhead` is the time for suspending and resuming in seconds. Raises GuestError, and Interrupted.
     """
     digest = np.empty(ram.pages, dtype=np.uint64)
     first = 0
     while True:
         seconds = min(SLICE_RATIO * max_pause, _remaining_budget(budget, overhead, stop) - overhead)
         with pause(overhead + seconds) as held:
-            began = time.monotonic()  # not before: what precedes the suspension takes nothing of the guest
+            began = time.monotonic()  # inside the pause: the guest runs during the preparation of the suspension
             while first < ram.pages and time.monotonic() - began < seconds:
                 last = min(ram.pages, first + STEP_PAGES)
                 ram.read(first, last, digest[first:last])
@@ -61,7 +61,7 @@ def read_sliced(
 
 
 def _remaining_budget(budget: DriftBudget, overhead: float, stop: Callable[[], bool]) -> float:
-    """The seconds that the budget has left, after a short wait if that gains a slice."""
+    """Remaining seconds of the budget, after a short wait if that allows another slice."""
     slice_ = (1 + MIN_SLICE_RATIO) * overhead
     if (left := budget.remaining_seconds()) > slice_:
         return left

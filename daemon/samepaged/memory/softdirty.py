@@ -1,7 +1,8 @@
-"""Soft-dirty bits: which pages a process wrote since they were cleared (Documentation/admin-guide/mm/soft-dirty.rst).
+"""Soft-dirty bits: the pages that a process wrote since the bits were cleared.
 
-The bits are cleared for all at once and read page by page. A write between the reading of a page's bit and the clearing
-is lost; so they are cleared either before anything is read, or while the guest is suspended and writes nothing.
+See Documentation/admin-guide/mm/soft-dirty.rst. The bits are cleared for all pages at once, but read page by page. A
+write between the read of a page's bit and the clearing is lost. So they are cleared either before the first read, or
+while the guest is suspended.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def clear(pid: int) -> None:
 
 @functools.cache
 def supported() -> bool:
-    """Whether this kernel keeps soft-dirty bits. A kernel without them takes the clearing and then never sets a bit, so
-    a page of our own is written to see. Raises GuestError if a resource is exhausted; then the next call tries again.
+    """Whether this kernel supports soft-dirty bits. A kernel without them accepts the clearing and never sets a bit, so
+    a write to a test page decides. Raises GuestError if a resource is exhausted; then the next call tries again.
     """
     try:
         page = mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -83,38 +84,37 @@ def _can_clear(pid: int) -> bool:
 
 
 def obstacle(pid: int, mappings: Sequence[RamMapping], *, vfio: bool) -> FallbackReason | None:
-    """Why the bits would not tell all of a guest's writes, or None. Raises GuestError."""
+    """The reason that the bits would not show all of a guest's writes, or None. Raises GuestError."""
     if any(mapping.hugetlb for mapping in mappings):
-        return FallbackReason("hugetlb", "its memory is in huge pages (hugetlbfs), which have no soft-dirty bits")
+        return FallbackReason("hugetlb", "its memory is in huge pages (hugetlbfs), which lack soft-dirty bits")
     if any(mapping.shared or mapping.has_file for mapping in mappings):
         return FallbackReason(
-            "shared", "its memory is shared or in a file, where writes through other mappings set no soft-dirty bit"
+            "shared", "its memory is shared or in a file: writes through other mappings do not set soft-dirty bits"
         )
     if vfio:
-        return FallbackReason("vfio", "a device of the host is passed through (VFIO): its writes set no soft-dirty bit")
+        return FallbackReason("vfio", "it has a host device (VFIO): writes by the device do not set soft-dirty bits")
     if not supported():
-        return FallbackReason("kernel", "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)")
+        return FallbackReason("kernel", "this kernel does not support soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)")
     if not _can_clear(pid):
-        return FallbackReason(
-            "permission", "soft-dirty bits may not be cleared by this user; CAP_DAC_OVERRIDE allows it"
-        )
+        return FallbackReason("permission", "this user may not clear soft-dirty bits; add CAP_DAC_OVERRIDE")
     return None
 
 
 def changed_pages(entries: NDArray[np.uint64], digest: NDArray[np.uint64], *, merging: bool) -> NDArray[np.bool_]:
-    """The present pages that may differ from `digest`, by their pagemap entries; both of shape (pages,).
-    Pages that are not present need no reading: their entry says what they are.
+    """The present pages that may differ from `digest`, from their pagemap entries; both of shape (pages,). The entry of
+    a page that is not present has its state, so such a page is not read.
 
-    Besides the written ones: pages that were not read before, and pages whose bit may have been dropped. KSM drops a
-    page's bit as it merges it, and merged pages are not exclusive; so while KSM is `merging`, none of those counts as
-    unchanged. A page that was dropped (MADV_DONTNEED, as balloons do) and then read again is a zero page, with no bit,
-    and not exclusive either.
+    Included are written pages, pages that were not read before, and pages with a possibly dropped bit. KSM drops the
+    bit of a page when it merges it, and merged pages are not exclusive; so while KSM is `merging`, pages that are not
+    exclusive count as changed. A page that was dropped (MADV_DONTNEED, as balloons do) and then read again is a zero
+    page, without the bit, and not exclusive either.
 
-    One hole is left while KSM merges: a page that was written, merged (which drops its bit) and then left alone with
-    the merged copy, all since it was last read, is exclusive again and looks unchanged. No bit tells it; so a sample of
-    the pages that look unchanged is read at each such scan (precopy.Verification), and `scan.still_ksm` closes it.
+    One case remains while KSM merges. A page may be written, merged (which drops its bit), and then become the only
+    user of the merged copy, all since its last read. It is then exclusive again and looks unchanged: the bits cannot
+    show the write. So each such scan reads a sample of the pages that look unchanged (precopy.Verification). With
+    `scan.still_ksm` the case does not occur.
     """
-    # A few of many pages, mostly, and only they are looked at closely: the guest is suspended meanwhile.
+    # Mostly few of many pages. Only these are examined in detail, because the guest is suspended meanwhile.
     at = np.flatnonzero(
         ((entries & (PRESENT | EXCLUSIVE | SOFT_DIRTY)) != (PRESENT | EXCLUSIVE)) | _unread_pages(digest)
     )
@@ -130,17 +130,18 @@ def _unread_pages(digest: NDArray[np.uint64]) -> NDArray[np.bool_]:
     return digest <= SWAPPED_PAGE
 
 
-class LockHeld(Exception):  # noqa: N818 - no error: the caller takes another mode
-    """Another samepaged holds the soft-dirty bits of this process."""
+class LockHeld(Exception):  # noqa: N818 - not an error: the caller chooses another mode
+    """Another samepaged process holds the lock of this process's soft-dirty bits."""
 
 
 class SoftDirtyLock:
-    """Holds the soft-dirty bits of a process against any other samepaged on this host (a `scan` beside the daemon, with
-    whatever configuration), until it is released or forgotten. Raises LockHeld, and GuestError.
+    """The lock of a process's soft-dirty bits among all samepaged processes on this host (such as a `scan` command
+    beside the daemon, with any configuration). It is released explicitly or by the garbage collector. Raises LockHeld,
+    and GuestError.
 
-    It is a name among the abstract sockets (unix(7)): one process can have it, it needs no directory and no right, and
-    it ends with its holder. Two that run in network namespaces of their own do not see each other's; and whoever else
-    takes such a name gains nothing but that the guest is read in another mode.
+    The lock is an abstract socket address (unix(7)). Only one process can bind it, it needs neither a directory nor
+    permissions, and it ends with its process. Processes in different network namespaces do not share the lock. If an
+    unrelated process binds the address, the guest is read in another mode.
     """
 
     def __init__(self, pid: int) -> None:
@@ -161,4 +162,4 @@ class SoftDirtyLock:
 def _lock_error(error: OSError) -> GuestError:
     if exhausted(error):
         return no_resources("the socket that locks the soft-dirty bits", error)
-    return GuestError(Reason.READ, f"its soft-dirty bits cannot be claimed ({error.strerror})", "use `--mode snapshot`")
+    return GuestError(Reason.READ, f"cannot lock its soft-dirty bits ({error.strerror})", "use `--mode snapshot`")

@@ -1,4 +1,4 @@
-"""One guest's memory as one hash for each page, its contents, and the pages that keep their content between scans."""
+"""A guest's memory as one hash per page, its distinct contents, and pages with unchanged content between scans."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 __all__ = ["ABSENT", "FIRST_HASH", "SWAPPED", "ZERO", "Contents", "PageDigest"]
 __all__ += ["count_all", "stable", "state_starts"]
 
-# A page without a hash has one of three reserved values in the hash's place, so that hash and state are one number
-# of 8 bytes a page, and sort together. A content whose hash happens to be reserved has FIRST_HASH added to it
-# (hashing.py): with 64 bits, that merges two contents as rarely as any other collision does.
+# A page without a hash has one of three reserved values instead, so that hash and state are one number of 8 bytes per
+# page, and sort together. If the hash of a content equals a reserved value, FIRST_HASH is added to it (hashing.py):
+# with 64 bits, this causes a collision as rarely as any other one.
 ABSENT: Final = 0
 SWAPPED: Final = 1
 ZERO: Final = 2
 FIRST_HASH: Final = 3
 
-# Hashes compared at a time, so that the copies on the way stay small whatever the guest's size.
+# Hashes compared at a time, so that temporary copies stay small for a guest of any size.
 BLOCK_PAGES: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class PageDigest:
-    """What a scan found: `pages` is uint64 of shape (memory_pages,), in the order of the guest's RAM blocks; each is
-    `ABSENT`, `SWAPPED`, `ZERO`, or a content's hash (at least `FIRST_HASH`). `page_size` is in bytes.
+    """The result of a scan: `pages` is uint64 of shape (memory_pages,), in the order of the guest's RAM blocks; each is
+    `ABSENT`, `SWAPPED`, `ZERO`, or the hash of a content (at least `FIRST_HASH`). `page_size` is in bytes.
     """
 
     pages: NDArray[np.uint64]
@@ -42,7 +42,7 @@ class PageDigest:
 @dataclass(frozen=True, slots=True)
 class Contents:
     """A guest's pages counted by state, and U(V): `distinct` is uint64, sorted, each content once. `is_repeated` (bool,
-    of the same shape) tells those of which the guest has further copies.
+    of the same shape) marks contents that the guest has more than once.
     """
 
     distinct: NDArray[np.uint64]
@@ -62,9 +62,9 @@ class Contents:
     def of(cls, digest: PageDigest, *, in_place: bool = False) -> Contents:
         """Count the pages of `digest` by state.
 
-        By default the digest is left as it is, and `distinct` is an array of its own. With `in_place` a byte a page is
-        taken, for `is_repeated`: the digest's array is sorted, `distinct` becomes a view of its front, and the digest
-        is used up.
+        By default the digest does not change, and `distinct` is a new array. With `in_place`, only `is_repeated` takes
+        memory, a byte per page: the digest's array is sorted, `distinct` is a view of its front, and the digest is no
+        longer valid.
         """
         ordered = digest.pages if in_place else np.array(digest.pages)
         ordered.sort()
@@ -76,7 +76,7 @@ class Contents:
         if in_place:
             ordered = ordered[:distinct_pages]
         else:
-            # Gives the tail back without a copy; nobody else has seen the array, so there is nothing to check.
+            # Frees the tail without a copy; the array has no other references, so refcheck is not needed.
             ordered.resize(distinct_pages, refcheck=False)
         return cls(
             distinct=ordered,
@@ -90,13 +90,13 @@ class Contents:
 
 
 def stable(previous: PageDigest, current: PageDigest) -> PageDigest:
-    """The pages of a guest that are in `current` what they were in `previous`, the digest of the scan before.
+    """The pages of a guest with the same value in `current` as in `previous`, the digest of the previous scan.
 
-    The others are left out rather than marked: they have a state, but no say in what lasts. So the result is as long
-    as there are such pages, and its order means nothing more. The `Contents` of it, for all guests, make `analyse`
-    give the stable sharing; its `memory_pages` is what kept its state, and swapped pages among them are as unknown as
-    before. If the guest's memory or the page size is another than in the scan before, no page can be told from its
-    successor, and the result is empty.
+    Other pages are left out, because they do not count for stable sharing. So the length of the result is the number of
+    stable pages, and positions in it are meaningless. From the `Contents` of the results of all guests, `analyse`
+    computes the stable sharing; `memory_pages` is then the number of pages with an unchanged state. The content of
+    swapped pages among them remains unknown. If the guest's memory size or the page size has changed, pages cannot be
+    matched, and the result is empty.
     """
     if len(previous.pages) != len(current.pages) or previous.page_size != current.page_size:
         return PageDigest(np.empty(0, dtype=np.uint64), current.page_size)
@@ -104,27 +104,27 @@ def stable(previous: PageDigest, current: PageDigest) -> PageDigest:
 
 
 def state_starts(ordered: NDArray[np.uint64]) -> tuple[int, int, int]:
-    """Where in the sorted pages of a digest the swapped ones begin, the zero ones, and those with a hash."""
-    # uint64 bounds: signed ones would make numpy turn the whole array into floats.
+    """Start indices of the swapped pages, the zero pages, and the pages with a hash in the sorted pages of a digest."""
+    # With signed bounds, numpy would convert the whole array to floats.
     bounds = np.array([SWAPPED, ZERO, FIRST_HASH], dtype=np.uint64)
     swapped, zero, first = (int(at) for at in np.searchsorted(ordered, bounds))
     return swapped, zero, first
 
 
 def count_all(digests: Iterable[PageDigest], *, threads: int | None = None, in_place: bool = False) -> list[Contents]:
-    """`Contents.of` each digest, in order, on `threads` threads (None: one a processor, up to 8).
+    """`Contents.of` each digest, in order, on `threads` threads (None: one per processor, up to 8).
 
-    At the peak this takes 9 bytes for each distinct page, and for all pages of the guests then being sorted, one a
-    thread; with `in_place` a ninth of that, and the digests are used up.
+    The peak memory is 9 bytes for each distinct page, and 9 bytes for each page of the guests that are being sorted,
+    one per thread. With `in_place` it is a ninth of that, and the digests are no longer valid.
     """
     return map_in_threads(lambda digest: Contents.of(digest, in_place=in_place), digests, threads)
 
 
 def _compact(ordered: NDArray[np.uint64], first: int, is_repeated: NDArray[np.bool_]) -> int:
-    """Move one of each value in the sorted `ordered[first:]` to the front of it, count them, and set in `is_repeated`
-    those that were there more than once.
+    """Move each distinct value of the sorted `ordered[first:]` to the front of `ordered`, mark repeated ones in
+    `is_repeated`, and return the number of distinct values.
 
-    Instead of np.unique, which takes twenty times as long as the sort and several copies.
+    np.unique would take twenty times as long as the sort, and several copies.
     """
     kept = 0
     before = None

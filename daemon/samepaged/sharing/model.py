@@ -22,7 +22,7 @@ __all__ = ["GroupSharing", "GuestSharing", "Member", "PairSharing", "SharingRepo
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One guest as the model sees it: a name, its group (the guests it may share with), its contents."""
+    """A guest as input of the model: its name, its group (the guests that it may share with), and its contents."""
 
     name: str
     group: str
@@ -31,8 +31,8 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class GuestSharing:
-    """One guest's pages by state, in pages. S_self(V) is `duplicate_pages`. `recurring_pages` are those whose content
-    is on the host more than once, in this guest or in any other: all that merging would map to a page of its own.
+    """A guest's pages by state. S_self(V) is `duplicate_pages`. `recurring_pages` counts the pages with a content that
+    is more than once on the host, in this guest or in another. Merging would map all of them to merged pages.
     """
 
     name: str
@@ -49,7 +49,7 @@ class GuestSharing:
 
 @dataclass(frozen=True, slots=True)
 class GroupSharing:
-    """One group: the sum of its guests' S_self, and S_inter(G)."""
+    """A group: the sum of its guests' S_self, and S_inter(G)."""
 
     name: str
     self_sharing_pages: int
@@ -58,7 +58,7 @@ class GroupSharing:
 
 @dataclass(frozen=True, slots=True)
 class PairSharing:
-    """|U(A) ∩ U(B)| of two guests, whatever their groups."""
+    """|U(A) ∩ U(B)| of two guests, independent of their groups."""
 
     domains: tuple[str, str]
     inter_sharing_pages: int
@@ -66,8 +66,8 @@ class PairSharing:
 
 @dataclass(frozen=True, slots=True)
 class SharingReport:
-    """Sharing of all guests of a host; counts are in pages of `page_size` bytes. Zero, absent and swapped pages are in
-    none of the sharing (section 3.2).
+    """Sharing of all guests of a host; counts are in pages of `page_size` bytes. Sharing excludes zero, absent and
+    swapped pages (section 3.2).
     """
 
     page_size: int
@@ -86,14 +86,15 @@ class SharingReport:
 def analyse(
     members: Sequence[Member], page_size: int, *, pairs: bool = True, threads: int | None = None
 ) -> SharingReport:
-    """Compute the sharing of `members`, whose names differ and whose contents are of pages of `page_size` bytes.
+    """Compute the sharing of `members`, with unique names and with contents in pages of `page_size` bytes.
 
-    The report's guests are in the order of `members`, its groups sorted by name, its pairs the largest first (without
-    those that share nothing; none at all, and in less time, if `pairs` is False). `inter_sharing_pages` is that of
-    the host, as if its guests were one group. `threads`: None for one a processor, up to 8.
+    In the report, guests are in the order of `members`, groups are sorted by name, and pairs are sorted by size, the
+    largest first. Pairs without sharing are left out; if `pairs` is False, all pairs are, which takes less time.
+    `inter_sharing_pages` is the sharing of the host, as if its guests were one group. `threads`: None for one per
+    processor, up to 8. Raises ValueError if names are not unique.
     """
     _check_distinct_names(members)
-    # Guests of a group get neighbouring numbers: the merge relies on it.
+    # Guests of a group get adjacent numbers: the merge relies on it.
     order = sorted(members, key=lambda member: (member.group, member.name))
     group_names = sorted({member.group for member in members})
     number = {name: index for index, name in enumerate(group_names)}
@@ -105,7 +106,7 @@ def analyse(
         threads=threads,
     )
     in_group = {member.name: int(pages) for member, pages in zip(order, found.in_group, strict=True)}
-    # Contents that others have and of which the guest itself has no further copy recur, too.
+    # Contents that are once in this guest, and also in other guests, recur as well.
     elsewhere = found.anywhere - found.marked_anywhere
     only_elsewhere = {member.name: int(pages) for member, pages in zip(order, elsewhere, strict=True)}
     self_sharing: defaultdict[str, int] = defaultdict(int)
@@ -128,7 +129,7 @@ def _check_distinct_names(members: Sequence[Member]) -> None:
     seen: set[str] = set()
     for member in members:
         if member.name in seen:
-            raise ValueError(f"two guests are named {member.name!r}; give each a name of its own")
+            raise ValueError(f"two guests are named {member.name!r}; give each guest a unique name")
         seen.add(member.name)
 
 
@@ -149,7 +150,7 @@ def _guest(member: Member, shared_with_others_pages: int, only_elsewhere: int) -
 
 
 def _pairs(names: Sequence[str], counts: NDArray[np.int64]) -> tuple[PairSharing, ...]:
-    """The pairs that share something: the largest first, and those of a size by name."""
+    """The pairs with sharing: the largest first, and pairs of the same size by name."""
     found = []
     for a, b in np.argwhere(counts).tolist():
         first, second = sorted((names[a], names[b]))

@@ -1,12 +1,12 @@
-"""Contents that several guests have: sorted sets merged part by part, in little memory and on several threads.
+"""Contents that several guests have: a merge of sorted sets part by part, with little memory and on several threads.
 
-The space of hashes is cut into 2^bits parts by the leading bits. Within a part these bits are all the same, so they
-can make room at the other end for the number of the set that the hash came from, and a mark: a key says content,
-owner and mark in one integer of 8 bytes. In a part's sorted keys the owners of a content are a run of neighbours.
+The space of hashes is divided into 2^bits parts by the leading bits. Within a part these bits are equal, so a key drops
+them. It has the number of the hash's set (the owner) and a mark in its low bits instead. A key is thus one integer of 8
+bytes with content, owner and mark. In the sorted keys of a part, the owners of a content are a run of adjacent keys.
 
-A content of two guests is one pair, a content of all of n guests is n(n-1)/2 pairs. The first kind is counted pair by
-pair; for the second each guest has a bit vector, one bit a content, and a pair's count is the bits set in both: that
-costs the same however many of the guests have the content.
+A content of two guests is one pair; a content of n guests is n(n-1)/2 pairs. Contents of few guests are counted pair by
+pair. For contents of many guests, each guest has a bit vector with one bit per content, and the count of a pair is the
+number of bits set in both. This costs the same for any number of guests with the content.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Overlap", "PairCounts", "elsewhere", "overlap"]
 
-# Keys of a part: with what is derived from them they fill a few megabytes a thread, and mostly stay in its cache.
+# Keys of a part: with derived arrays they take a few megabytes per thread, and mostly stay in its cache.
 PART_HASHES: Final = 1 << 18
 
-# Bytes of the table of owners and contents from which bits are packed: as much as a processor's cache holds.
+# Bytes of the table of owners and contents from which bits are packed: it fits in a processor's cache.
 TABLE_CELLS: Final = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """What n sets in m groups have in common.
+    """The elements that n sets in m groups have in common.
 
-    across: the sum of the sets' sizes less that of their union.
-    within: int64 (m,), the same over the sets of each group.
-    in_group: int64 (n,), the elements of each set that another set of its group has too.
-    anywhere: int64 (n,), those that any other set has too; marked_anywhere: how many of these are marked.
-    pairs: int64 (n, n), |U(a) ∩ U(b)| at [a, b] for a < b, zeros elsewhere; all zeros where not asked for.
+    across: the sum of the sizes of the sets minus the size of their union.
+    within: int64 (m,), the same for the sets of each group.
+    in_group: int64 (n,), the number of elements of each set that are also in another set of its group.
+    anywhere: int64 (n,), the number that are also in any other set; marked_anywhere: the marked ones among these.
+    pairs: int64 (n, n), |U(a) ∩ U(b)| at [a, b] for a < b, else zeros; all zeros if not requested.
     """
 
     across: int
@@ -61,19 +61,19 @@ def overlap(
     part_size: int = PART_HASHES,
     long_run: int | None = None,
 ) -> Overlap:
-    """Compare sets, each a sorted uint64 array of hashes without repetition.
+    """Compare sets, each a sorted uint64 array of distinct hashes.
 
-    `groups` has each set's group, numbered from 0 and never descending, and `marks` for each of a set's elements
-    whether it is marked (none, where not given). `part_size` (hashes merged at a time) and `long_run` (see
-    `PairCounts`) change the time it takes and not the result.
+    `groups` has the group of each set, numbered from 0 in ascending order. `marks` has for each element of a set
+    whether it is marked (default: not marked). `part_size` (hashes merged at a time) and `long_run` (see `PairCounts`)
+    affect the time, but not the result.
     """
     count = len(sets)
     group_of = np.array(groups, dtype=np.intp)
     total = sum(len(hashes) for hashes in sets)
-    # Beside its owner's number, a key has room for the mark.
+    # A key has bits for the number of its owner and for the mark.
     bits = max((count - 1).bit_length() + 1, (total // part_size).bit_length())
     parts = 1 << bits
-    # One tally a thread and a part of its own at a time, so that nothing is shared or waits.
+    # Each thread has a tally and processes one part at a time, so that threads share no data and do not wait.
     workers = min(thread_count(threads), parts)
     tallies = [_Tally(group_of, PairCounts(count, long_run) if pairs else None) for _ in range(workers)]
     if count > 1:
@@ -99,7 +99,7 @@ def overlap(
 
 
 def _part_starts(sets: Sequence[NDArray[np.uint64]], bits: int) -> NDArray[np.intp]:
-    """Where each part begins in each set: shape (sets, 2^bits + 1), the last column being the sets' lengths."""
+    """Start of each part in each set: shape (sets, 2^bits + 1); the last column has the lengths of the sets."""
     edges = np.arange(1, 1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
     cuts = np.zeros((len(sets), (1 << bits) + 1), dtype=np.intp)
     for hashes, row in zip(sets, cuts, strict=True):
@@ -116,7 +116,7 @@ def _merge_part(
     bits: int,
     keys: NDArray[np.uint64],
 ) -> NDArray[np.uint64]:
-    """Fill `keys` with the sorted keys of one part, which lies in `sets` from `starts` to `ends`."""
+    """Fill `keys` with the sorted keys of one part, which is in `sets` from `starts` to `ends`."""
     filled = 0
     for owner in np.flatnonzero(ends > starts).tolist():
         piece = sets[owner][starts[owner] : ends[owner]]
@@ -126,13 +126,13 @@ def _merge_part(
         if marks is not None:
             np.bitwise_or(target, marks[owner][starts[owner] : ends[owner]], out=target)
         filled += len(piece)
-    # "stable" is timsort for 64-bit integers: it finds the pieces already sorted, and only merges them.
+    # "stable" is timsort for 64-bit integers: it detects that the pieces are sorted, and only merges them.
     keys.sort(kind="stable")
     return keys
 
 
 class _Tally:
-    """What one thread has counted."""
+    """Counts of one thread."""
 
     def __init__(self, group_of: NDArray[np.intp], pairs: PairCounts | None) -> None:
         self.group_of = group_of
@@ -148,7 +148,7 @@ class _Tally:
         """Count the sorted keys of one part."""
         if len(keys) == 0:
             return
-        # Whether a key has the content of the one before it.
+        # Whether a key has the same content as the previous key.
         follows = np.zeros(len(keys), dtype=np.bool_)
         np.less(keys[1:] ^ keys[:-1], np.uint64(1 << bits), out=follows[1:])
         shared = follows.copy()
@@ -168,7 +168,7 @@ class _Tally:
             self.pairs.add(owner, follows)
 
     def _add_groups(self, owner: NDArray[np.intp], follows: NDArray[np.bool_]) -> None:
-        """Count within groups: a group's sets have neighbouring numbers, so they are neighbours in a run too."""
+        """Count within groups: the sets of a group have adjacent numbers, so they are adjacent in a run too."""
         group = self.group_of[owner]
         kin = follows.copy()
         kin[1:] &= group[1:] == group[:-1]
@@ -178,13 +178,15 @@ class _Tally:
 
 
 def _default_long_run(owners: int) -> int:
-    """The length from which bits cost less: owners² · 0.015 ns then, length² · 3.5 ns in pairs (measured, AVX-512)."""
+    """The run length from which bit vectors cost less: they take owners² · 0.015 ns, pair by pair takes length² ·
+    3.5 ns (measured, AVX-512).
+    """
     return 3 + owners // 16
 
 
 class PairCounts:
-    """Pairs of `owners` owners, numbered from 0. Contents of `long_run` owners or more (None: where it pays) are
-    counted by bits.
+    """Counts for pairs of `owners` owners, numbered from 0. Contents of `long_run` owners or more (None: from the
+    length at which this is faster) are counted with bit vectors.
     """
 
     def __init__(self, owners: int, long_run: int | None = None) -> None:
@@ -193,13 +195,13 @@ class PairCounts:
         self._counts = np.zeros((owners, owners), dtype=np.int64)
 
     def result(self) -> NDArray[np.int64]:
-        """The contents that a and b have in common, at [a, b] for a < b; zeros elsewhere."""
+        """The number of contents that a and b have in common, at [a, b] for a < b; else zeros."""
         return self._counts
 
     def add(self, owner: NDArray[np.intp], follows: NDArray[np.bool_]) -> None:
-        """Count contents that lie one after the other, each as a run of its owners, ascending.
+        """Count consecutive contents, each as a run of its owners, ascending.
 
-        `follows` says of each element whether it belongs to the run of the one before; every run has two or more.
+        `follows` is true for each element in the same run as the previous one; every run has two or more elements.
         """
         if self._long_run > self._owners:
             self._add_short(owner, follows)
@@ -211,7 +213,7 @@ class PairCounts:
         self._add_long(owner[long], follows[long])
 
     def _add_short(self, owner: NDArray[np.intp], follows: NDArray[np.bool_]) -> None:
-        """Count neighbours, then those two apart, three apart, until no run is long enough."""
+        """Count owners at distance 1 in a run, then at distance 2, and so on, until no run is long enough."""
         goes_on = np.append(follows, False)
         row = owner * self._owners
         flat = self._counts.ravel()
@@ -223,9 +225,9 @@ class PairCounts:
             first = first[goes_on[first + apart]]
 
     def _add_long(self, owner: NDArray[np.intp], follows: NDArray[np.bool_]) -> None:
-        """Give each owner a bit for each content, and count the bits that two owners have in common.
+        """Set a bit per owner and content, and count the bits that two owners have in common.
 
-        Not a product of matrices: numpy leaves that to a library with threads of its own, which get in the way of ours.
+        Not a matrix product: numpy computes it in a library with its own threads, which compete with these threads.
         """
         content = np.cumsum(~follows) - 1
         contents = int(content[-1]) + 1 if len(content) else 0
@@ -242,12 +244,12 @@ class PairCounts:
 
 
 def elsewhere(distinct: NDArray[np.uint64], others: Iterable[NDArray[np.uint64]]) -> NDArray[np.bool_]:
-    """Which of `distinct` (sorted, each once) are in any of `others` (each likewise): bool of its shape. Where the
-    others are the other guests of the group, as many as `GuestSharing.shared_with_others_pages` says.
+    """Mark the elements of `distinct` (sorted, distinct) that are in any of `others` (each likewise): bool of its
+    shape. With the other guests of the group as `others`, `GuestSharing.shared_with_others_pages` elements are marked.
     """
     found = np.zeros(len(distinct), dtype=np.bool_)
     for other in others:
-        # What one other has need not be looked for again.
+        # Elements that were already found are not searched again.
         at = np.flatnonzero(~found)
         if len(other) and len(at):
             places = np.searchsorted(other, distinct[at])

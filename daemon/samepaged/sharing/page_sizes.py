@@ -1,7 +1,7 @@
-"""What would be shared if pages were larger: hashes of larger pages, made of the hashes of the smaller ones.
+"""Sharing at larger page sizes: hashes of larger pages, computed from the hashes of smaller pages.
 
-Barker et al. (section 4.4) cut the memory anew for each size. For multiples of the page size that is not needed: two
-larger pages have the same content when the pages in them have, one by one.
+Barker et al. (section 4.4) hash the memory again for each size. For multiples of the page size this is not needed: two
+larger pages have the same content if all their smaller pages have, in order.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PageSizeSharing", "by_page_size", "coarsen"]
 
-# Hashes combined at a time: few enough for a processor's cache, which the many passes of the mixing need.
+# Hashes combined at a time: they fit in a processor's cache, because the mixing passes over them many times.
 BLOCK_PAGES: Final = 1 << 16
 
 # The finaliser of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014), and
-# its increment. Fixed, because digests of several hosts and of several days are compared.
+# its increment. These are fixed, because digests of different hosts and days are compared.
 _INCREMENT: Final = np.uint64(0x9E3779B97F4A7C15)
 _FACTORS: Final = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _SHIFTS: Final = (np.uint64(30), np.uint64(27), np.uint64(31))
@@ -34,7 +34,7 @@ _SHIFTS: Final = (np.uint64(30), np.uint64(27), np.uint64(31))
 
 @dataclass(frozen=True, slots=True)
 class PageSizeSharing:
-    """Sharing of the host if its pages had `page_size` bytes; counts are in pages of that size."""
+    """Sharing of the host at pages of `page_size` bytes; counts are in pages of this size."""
 
     page_size: int
     memory_pages: int
@@ -49,7 +49,7 @@ class PageSizeSharing:
 
     @classmethod
     def of(cls, report: SharingReport) -> PageSizeSharing:
-        """The sums of a report."""
+        """Sum the guests of a report."""
         return cls(
             page_size=report.page_size,
             memory_pages=sum(guest.memory_pages for guest in report.guests),
@@ -62,10 +62,10 @@ class PageSizeSharing:
 def by_page_size(
     digests: Sequence[PageDigest], page_sizes: Sequence[int], *, threads: int | None = None
 ) -> tuple[PageSizeSharing, ...]:
-    """The sharing of the guests of `digests` (one digest each) for each of `page_sizes`, in that order.
+    """Compute the sharing of the guests of `digests` (one digest each) for each of `page_sizes`, in this order.
 
-    The digests stay as they are. ValueError where `coarsen` has one. For each size in turn it takes 8 bytes for each
-    page of that size.
+    The digests do not change. Raises ValueError as `coarsen` does. For one size at a time, it takes 8 bytes for each
+    page of this size.
     """
     return tuple(_sharing_at(digests, page_size, threads) for page_size in page_sizes)
 
@@ -77,18 +77,20 @@ def _sharing_at(digests: Sequence[PageDigest], page_size: int, threads: int | No
 
 
 def coarsen(digest: PageDigest, page_size: int) -> PageDigest:
-    """The digest of the same memory in pages of `page_size` bytes: that of `digest` doubled some times, or ValueError.
+    """The digest of the same memory in pages of `page_size` bytes, which is the page size of `digest` times a power of
+    two. Raises ValueError for other sizes.
 
-    A page with a swapped part is swapped: its content is unknown. A page of absent parts is absent; otherwise an
-    absent part counts as the zeros that the guest would read there. What is left at the end of the memory and does
-    not fill a page is left out, as the host could not back it with one. RAM blocks are taken to follow each other
-    without a gap, each beginning at a multiple of `page_size`: blocks of guests are multiples of 2 MiB. The hashes
-    are comparable with those that `coarsen` makes from the same hash and page size, and with no others.
+    A page with a swapped part is swapped: its content is unknown. If all parts are absent, the page is absent;
+    otherwise an absent part counts as zeros, which the guest would read there. A partial page at the end of the memory
+    is left out, because the host could not back it with a page of this size. RAM blocks are assumed to be adjacent and
+    aligned to `page_size`: blocks of guests are multiples of 2 MiB. The hashes are comparable only with hashes that
+    `coarsen` computes from the same hash and page size.
     """
     ratio = page_size // digest.page_size
     if ratio < 1 or ratio.bit_count() != 1 or ratio * digest.page_size != page_size:
         raise ValueError(
-            f"pages of {page_size} bytes cannot be made of {digest.page_size}; choose {digest.page_size} doubled"
+            f"pages of {page_size} bytes cannot be made of pages of {digest.page_size}; "
+            f"choose {digest.page_size} times a power of two"
         )
     pages = np.empty(len(digest.pages) // ratio, dtype=np.uint64)
     rows = max(1, BLOCK_PAGES // ratio)
@@ -102,13 +104,13 @@ def coarsen(digest: PageDigest, page_size: int) -> PageDigest:
 
 
 def _join_halves(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Hashes of pages, each of a `first` and a `second` half."""
+    """Compute the hashes of pages from the hashes of their `first` and `second` halves."""
     both_absent = np.maximum(first, second) == ABSENT
     swapped = (first == SWAPPED) | (second == SWAPPED)
     # SWAPPED lies between the two, but those pages are overwritten below.
     a, b = np.maximum(first, np.uint64(ZERO)), np.maximum(second, np.uint64(ZERO))
     both_zero = np.maximum(a, b) == ZERO
-    # The first half is mixed before the second comes in, so that the order of the halves counts.
+    # The first half is mixed before the second is added, so that the hash depends on the order of the halves.
     joined = _mix_bits(_mix_bits(a + _INCREMENT) + b)
     joined[joined < FIRST_HASH] += np.uint64(FIRST_HASH)
     joined[both_zero] = ZERO
@@ -118,7 +120,7 @@ def _join_halves(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArr
 
 
 def _mix_bits(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Every bit of `values` spread over all 64 (a bijection), in place."""
+    """Spread each bit of `values` over all 64 bits (a bijection), in place."""
     for shift, factor in zip(_SHIFTS, _FACTORS, strict=False):
         values ^= values >> shift
         values *= factor

@@ -1,7 +1,7 @@
-"""Work spread over a few threads: numpy gives up the interpreter's lock while it sorts, compares and copies.
+"""Work on a few threads: numpy releases the GIL while it sorts, compares and copies.
 
-Where a host has no room for another thread (pids.max of a control group, `ulimit -u`), those that there are do it all,
-the calling one among them.
+If another thread cannot be started (pids.max of a control group, `ulimit -u`), the started ones and the calling thread
+do all of the work.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ __all__ = ["map_in_threads", "run_in_threads", "thread_count"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# What is not sorting holds the lock, so more threads than this only wait for each other.
+# Operations other than sorting hold the GIL, so more threads than this only wait for each other.
 MAX_THREADS: Final = 8
 
 
 def thread_count(threads: int | None) -> int:
-    """`threads` if given (at least 1), else one for each processor that this process may use, up to 8."""
+    """`threads` if given, else one for each processor that this process may use, up to 8. Raises ValueError below 1."""
     if threads is None:
         return min(len(os.sched_getaffinity(0)), MAX_THREADS)
     if threads < 1:
-        raise ValueError(f"{threads} threads cannot do anything; give at least 1")
+        raise ValueError(f"{threads} is not a valid number of threads; give at least 1")
     return threads
 
 
 def run_in_threads(work: Callable[[], None], threads: int) -> None:
-    """Call `work` once in each of up to `threads` threads, the calling one among them, and wait for those that have
-    begun. Raises what the calling thread's call raises, or else what the first of the others that failed did.
+    """Call `work` once in each of up to `threads` threads, including the calling thread, and wait for the started ones.
+    Raises the exception of the calling thread's call, or else the first exception of the other threads.
 
-    Not by threading.Thread: its start() waits for ever for a thread that runs out of memory before it begins.
+    threading.Thread is not used, because its start() waits forever for a thread that runs out of memory at its start.
     """
     failures: list[BaseException] = []
     changed = threading.Condition()
@@ -73,10 +73,12 @@ def run_in_threads(work: Callable[[], None], threads: int) -> None:
 
 
 def map_in_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: int | None) -> list[Result]:
-    """`work` of each item, in the order of `items`. What `work` raises is raised here, and no other item begun."""
+    """Return the results of `work` for each item, in the order of `items`. If `work` raises an exception, the remaining
+    items are not started, and the exception is raised.
+    """
     todo = list(items)
     results: dict[int, Result] = {}
-    following = iter(range(len(todo)))  # one step of it is one step for all threads
+    following = iter(range(len(todo)))  # next() is atomic across threads
     failed = threading.Event()
 
     def some() -> None:

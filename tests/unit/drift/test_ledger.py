@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GUEST = "3f0c1e0a-0000-0000-0000-000000000001"
 OTHER = "3f0c1e0a-0000-0000-0000-000000000002"
 DEFAULT = 0.0005
-# More than a window after the boot.
+# A time more than a window after the boot.
 START = 50_000.0
 
 
@@ -43,7 +43,7 @@ def test_the_account_refuses_until_the_hour_has_passed() -> None:
     assert account.check(1.8) == pytest.approx(1.8)
     account.add(1.5)
     assert account.check(0.3) == pytest.approx(0.3)
-    with pytest.raises(GuestError, match=r"300 ms of these are left; the next scan fits in 61 min") as caught:
+    with pytest.raises(GuestError, match=r"and 300 ms remain; the next scan fits in 61 min") as caught:
         account.check(0.4)
     assert caught.value.reason is Reason.DRIFT_BUDGET
     clock.now += account.seconds_until(0.4) + 1e-3
@@ -128,7 +128,7 @@ def test_hanging_lock_does_not_block(
         ledger.add(GUEST, 1.0)
     finally:
         os.close(descriptor)
-    assert "cannot be written" in caplog.text
+    assert "pause ledger not written" in caplog.text
     ledger.add(GUEST, 0.1)
     assert PauseLedger(tmp_path, Clock(START)).remaining_seconds(GUEST, 1.8) == pytest.approx(0.7)
 

@@ -124,7 +124,7 @@ def test_the_refusal_names_a_bound_that_is_enough() -> None:
     assert error.reason is Reason.DRIFT_BUDGET
     assert error.reason.intended
     assert str(error) == (
-        "a scan would suspend it for about 3.70 s in all, and scan.max_drift allows 1.80 s within an hour; "
+        "a scan would suspend the guest for about 3.70 s in total, but scan.max_drift allows 1.80 s within an hour; "
         "set scan.max_drift to 1100ppm or more, or scan.mode to live"
     )
 

@@ -1,4 +1,4 @@
-"""KSM's counters as kernels of several ages tell them."""
+"""KSM counters of several kernel versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of a guest's memory, as those who dump one write them."""
+"""Files of a guest's memory in the formats of dump programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ ORDER = {"<": 1, ">": 2}
 
 @dataclass(frozen=True)
 class Load:
-    """A segment: its bytes, how much more it has in memory, and its address for programs (its own, where None)."""
+    """A segment: its physical address, its bytes, additional bytes in memory only (`lacking`), and its virtual address
+    (None: the physical address).
+    """
 
     address: int
     content: bytes
@@ -40,7 +42,9 @@ def core(
     machine: int = 62,
     many: bool = False,
 ) -> bytes:
-    """A core of these segments; `qemu` as it is named in its notes, `many` with the count of segments behind them."""
+    """A core file of these segments; with `qemu`, its notes have QEMU's name; with `many`, the count of segments is in
+    a section header after them.
+    """
     note = struct.pack(f"{order}III", 5, 3, 0) + (b"QEMU\0" if qemu else b"CORE\0") + bytes(3) + b"abc\0"
     head, entry, section = (64, 56, 64) if bits == 64 else (52, 32, 40)
     rows = [(4, 0, note, 0, 0), *((1, one.address, one.content, one.lacking, one.virtual) for one in loads)]

@@ -1,4 +1,4 @@
-"""Scans within a drift budget: which mode is taken, what is refused, and what is left of a scan that was."""
+"""Scans within a drift budget: the chosen mode, refused scans, and the state after a refusal."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_auto_takes_a_cheaper_mode() -> None:
     [("snapshot", 0.1, True, "200 ms"), ("snapshot", 0.25, False, "300 ms"), ("sliced", 0.35, False, "400 ms")],
 )
 def test_refusal_names_minimum_pause(mode: str, left: float, auto: bool, least: str) -> None:  # noqa: FBT001 - a parameter
-    with pytest.raises(GuestError, match=f"about {least} in all") as caught:
+    with pytest.raises(GuestError, match=f"about {least} in total") as caught:
         chosen(mode, left, auto=auto)
     assert caught.value.reason is Reason.DRIFT_BUDGET
 
@@ -98,7 +98,7 @@ def test_predictions_rise_fast_fall_slowly() -> None:
 
 
 def test_slow_pause_is_reconsidered() -> None:
-    """Only a pause measures these, and a guest that is refused has none."""
+    """Only a pause measures these values, and a refused guest is not paused."""
     pace = ThroughputModel()
     pace.learn_overhead(1.9)
     pace.learn_clearing(1 << 20, 2.0)
@@ -112,7 +112,7 @@ def test_slow_pause_is_reconsidered() -> None:
 
 
 class Ram:
-    """Memory of this process as QEMU has a guest's, and how it is scanned."""
+    """Memory of this process that stands for a guest's RAM in QEMU, and its scans."""
 
     def __init__(self, directory: Path) -> None:
         self.area = mmap.mmap(-1, PAGES * PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -190,7 +190,7 @@ def test_a_dump_is_refused_alike(ram: Ram) -> None:
 
 
 class Reader:
-    """Pieces of four milliseconds each."""
+    """A reader that takes four milliseconds for each call."""
 
     pages = 2048 * 8
 
@@ -203,7 +203,7 @@ class Reader:
 
 
 class Budget(FixedBudget):
-    """A budget that pauses use up, and that frees itself after `wait_seconds`."""
+    """A budget that pauses use up, and that is full again after `wait_seconds`."""
 
     def __init__(self, left: float, wait_seconds: float) -> None:
         super().__init__(1.0)

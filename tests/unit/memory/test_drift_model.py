@@ -1,4 +1,4 @@
-"""A day of scans by default, with a fake clock: the real ledger, predictions, schedule and slices."""
+"""A day of scans with the default configuration and a fake clock: the real ledger, predictions, schedule and slices."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ GUEST = "3f0c1e0a-0000-0000-0000-000000000001"
 GIB = 1 << 30
 DAY, HOUR = 86_400.0, 3600.0
 NO_BITS = FallbackReason("kernel", "no soft-dirty bits")
-# Of time, between the end of the last look at the clock within a pause and the guest's running again.
+# Seconds between the last check of the clock in a pause and the resumed guest.
 RESUMING = 0.003
-# Simulated pages of a slice are read together, for speed: the sizes are those of real pieces all the same.
+# For speed, simulated pages of a slice are read together; the sizes are those of real reads.
 SCALE = 16
 
 
 @dataclass
 class Host:
-    """A guest of so many bytes on a host whose true speeds the predictions do not know."""
+    """A guest of `size` bytes on a host with speeds that are unknown to the predictions."""
 
     size: int
     backed: float
@@ -75,7 +75,7 @@ class Host:
         return self.pages * (5.6e-9 if self.huge else 21.5e-9) * self.slow
 
     def spend(self, seconds: float) -> None:
-        """Time passes while the guest is suspended, until the scan is told to stop."""
+        """Let time pass while the guest is suspended, until the drift budget ends the scan."""
         if self._left is not None and seconds > self._left:
             self.now += self._left
             raise exhausted_error()
@@ -103,13 +103,13 @@ class Host:
             self.log.append((self.now, held.seconds))
             self.account.add(held.seconds)
 
-    # For slices: a reader whose pages take as long as the guest's backed ones.
+    # For slices: a read of pages takes as long as for backed pages of the guest.
     def read(self, first: int, last: int, _: NDArray[Any]) -> None:
         self.spend(self.reading((last - first) * SCALE))
 
 
 def scan(host: Host, kept: ScanState, request: ScanRequest, *, first: bool) -> str:
-    """One scan, as memory.capture makes it. Raises GuestError."""
+    """One scan, with the steps of memory.capture. Raises GuestError."""
     reader, pace = cast("Any", host), kept.throughput
     try:
         chosen = plan_scan(reader, GUEST_MEMORY, request, kept, first=first)
@@ -159,7 +159,7 @@ def _carry_out(host: Host, kept: ScanState, request: ScanRequest, chosen: Plan, 
 
 
 def _precopy(host: Host, kept: ScanState, request: ScanRequest, *, first: bool) -> bool:
-    """Whether it converged, in 1 to 4 looks."""
+    """Whether precopy converged, with 1 to 4 reads of the soft-dirty bits."""
     pace = kept.throughput
     if first:
         with host.pause(pace.overhead) as held:
@@ -179,7 +179,7 @@ def _precopy(host: Host, kept: ScanState, request: ScanRequest, *, first: bool) 
 
 
 def day(host: Host, patch: pytest.MonkeyPatch) -> None:
-    """Scan the guest for a day, under the default configuration."""
+    """Scan the guest for a day with the default configuration."""
     settings_ = ScanConfig()
     patch.setattr(softdirty, "obstacle", lambda *_, **__: None if host.soft_dirty else NO_BITS)
     patch.setattr(sliced, "STEP_PAGES", sliced.STEP_PAGES // SCALE)
@@ -196,7 +196,7 @@ def day(host: Host, patch: pytest.MonkeyPatch) -> None:
     kept, first, began = ScanState(0), True, host.now
     while host.now < began + DAY:
         schedule.started(host.now)
-        # A host is busy at times, in ways that the last scan did not show.
+        # The host is busy at times, and the previous scan cannot predict it.
         host.slow = host.random.choice([1, 1, 1, 1.2, 2, 4])
         try:
             host.scans.append(scan(host, kept, request, first=first))
@@ -212,7 +212,7 @@ def ppm_of_the_day(host: Host) -> float:
 
 
 def worst_hour(host: Host) -> float:
-    """Seconds of the worst hour, by the pauses' ends."""
+    """Suspended seconds of the worst hour, by the ends of pauses."""
     return max(
         (math.fsum(seconds for end, seconds in host.log[: at + 1] if end > host.log[at][0] - HOUR))
         for at in range(len(host.log))
@@ -235,7 +235,7 @@ def test_daily_drift_is_at_most_500_ppm(
     if host.log:
         assert worst_hour(host) <= 1.8 + 2 * RESUMING + 1e-6
     scanned = [mode for mode in host.scans if mode != "refused"]
-    # The bound is no excuse: whatever fits an hour is scanned.
+    # The limit must not prevent scans that fit in an hour.
     if gib <= 4 or (soft_dirty and gib <= (32 if huge else 8)):
         assert len(scanned) >= 20
 

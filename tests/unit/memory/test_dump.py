@@ -29,7 +29,7 @@ GIB = 1 << 30
 
 
 def core(*loads: tuple[int, bytes], phnum: int | None = None, bits: int = 64) -> bytes:
-    """An ELF core as QEMU writes it: headers, a note, then the segments' bytes one after another."""
+    """An ELF core in QEMU's layout: headers, a note, then the bytes of the segments."""
     note = b"NOTE" * 5
     if bits == 64:
         head_size, size = 64, 56
@@ -70,7 +70,7 @@ def test_segments_round_trip(bits: int) -> None:
     ("content", "words"),
     [
         (b"", "ends early"),
-        (b"KDUMP   " * 100, "no little-endian ELF"),
+        (b"KDUMP   " * 100, "not a little-endian ELF"),
         (core((0, b"a" * 4096))[:100], "ends early"),
         (core((0, b"a" * 4096), phnum=0), "0 program headers"),
         (core((0, b"a" * 4096), phnum=0xFFFF), "count of segments"),
@@ -162,7 +162,7 @@ MEMORY = b"a" * 4096 + b"b" * 4096 + bytes(4096)
 
 
 def at_once(expected: float = 0.0, *, dumping: bool = False) -> contextlib.AbstractContextManager[SuspendedDomain]:
-    """A guest that stands still already."""
+    """A pause of a guest that is already suspended."""
     assert dumping
     return contextlib.nullcontext(SuspendedDomain())
 
@@ -170,7 +170,7 @@ def at_once(expected: float = 0.0, *, dumping: bool = False) -> contextlib.Abstr
 def by_dump(
     directory: Path, reader: str, mode: str, *, blocks: tuple[int, ...] = (len(MEMORY),), paused: bool = False
 ) -> Capture:
-    """Scan a guest that has no RAM of that size in its process (this one), and whose dump is `MEMORY`."""
+    """Scan a guest with `MEMORY` as its dump; its process (this one) does not have RAM of this size."""
 
     def dump(path: Path) -> None:
         with path.open("wb") as fifo:

@@ -1,4 +1,4 @@
-"""What a scan would do, told without reading."""
+"""Forecasts of scans, without reading memory."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from samepaged.memory.process_ram import ProcessRam
 
 OBSTACLE = FallbackReason("shared", "its memory is shared")
-# At the pace that is taken for granted, 1 GiB takes 0.73 s.
+# At the assumed throughput, 1 GiB takes 0.73 s.
 GIB = (1 << 30) // PAGE_SIZE
 
 
 class Backed:
-    """A reader of a guest of 4 GiB, of which so many pages are backed."""
+    """A reader of a guest of 4 GiB with `backed` backed pages."""
 
     pid = 1
     mappings = ()
@@ -75,7 +75,7 @@ def test_large_guest_uses_precopy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_oversized_guest_is_sliced(monkeypatch: pytest.MonkeyPatch) -> None:
     mode, pause, obstacle = foreseen(monkeypatch, GIB, None, max_pause=0.02)
     assert (mode, obstacle) == ("sliced", "busy")
-    assert pause == pytest.approx(0.02)  # suspending, and half of what it may take
+    assert pause == pytest.approx(0.02)  # suspending, and half of max_pause
 
 
 def test_forecast_has_precopy_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_paused_guest_has_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ram(pages: int) -> mmap.mmap:
-    """Memory of our own as QEMU has a guest's: of a size that nothing else has, and not there in a child."""
+    """Memory of this process that stands for guest RAM in QEMU: of a unique size, and not inherited by children."""
     area = mmap.mmap(-1, pages * PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     area.madvise(mmap.MADV_DONTFORK)
     area.madvise(mmap.MADV_NOHUGEPAGE)
@@ -107,7 +107,7 @@ def test_forecast_does_not_touch_process() -> None:
     with ram(1237) as area:
         for page in range(100):
             area[page * PAGE_SIZE] = 1
-        for _ in range(2):  # the first look backs no page that the second would see
+        for _ in range(2):  # the first forecast must not back a page that the second would count
             found = forecast(guest(os.getpid(), 1237), scan_request(), ScanState(0))
             assert (found.mode, found.reader, found.backed) == ("snapshot", "process", 100 * PAGE_SIZE)
             assert [mapping.size for mapping in found.mappings] == [1237 * PAGE_SIZE]

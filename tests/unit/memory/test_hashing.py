@@ -1,4 +1,4 @@
-"""Page hashes: the native module and its twin in Python, held against xxHash itself."""
+"""Page hashes: the native and the Python implementation, compared with xxHash."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NATIVE = _pagehash is not None
 native = pytest.mark.skipif(not NATIVE, reason="the native module is not built here")
 HASHERS = [PythonHasher, pytest.param(NativeHasher, marks=native)]
 
-# Pages of 512 bytes whose XXH3-64 with seed 0 is 0, 1 and 2, found by solving the algorithm backwards.
+# Pages of 512 bytes with an XXH3-64 of 0, 1 and 2 at seed 0, found by inverting the algorithm.
 RESERVED = {
     0: ("f16fcc82", "09419485"),
     1: ("c5da268b", "f76ca097"),
@@ -79,7 +79,7 @@ def expected(content: bytes, page_size: int, seed: int) -> list[int]:
 
 
 class Memory:
-    """Anonymous memory of this process, every page another content but for `zeros`."""
+    """Anonymous memory of this process; every page has a different content, except the zero pages `zeros`."""
 
     def __init__(self, pages: int, zeros: tuple[int, ...] = ()) -> None:
         self.area = mmap.mmap(-1, pages * PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -97,7 +97,7 @@ class Memory:
         return self.area[address - self.start : address - self.start + PAGE_SIZE]
 
     def forbid(self, page: int) -> int:
-        """Make a page unreadable; its address."""
+        """Make a page unreadable; return its address."""
         address = self.start + page * PAGE_SIZE
         libc = ctypes.CDLL(None, use_errno=True)
         assert libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(PAGE_SIZE), 0) == 0
@@ -119,7 +119,7 @@ def read(
     return [int(one) for one in out]
 
 
-# What a hash is
+# Hashes
 
 
 @pytest.mark.parametrize("page_size", [512, 1024, 2048, 4096, 8192, 2 << 20])
@@ -196,7 +196,7 @@ def test_python_fallback_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
         NativeHasher()
 
 
-# Another process's memory, for which our own stands
+# Memory of another process; this process stands for it
 
 
 @pytest.mark.parametrize("page_size", [512, 1024, 2048, 4096])
@@ -251,7 +251,7 @@ def test_implementations_agree_on_any_pages(picked: list[int], page_size: int, s
 MEMORY = Memory(300, zeros=(3, 4, 5, 299))
 
 
-# What cannot be read
+# Unreadable memory
 
 
 def test_ended_process_is_esrch(hasher: Hasher) -> None:
@@ -337,7 +337,7 @@ def test_buffers_stay_out_of_core_dumps(hasher: Hasher) -> None:
             return sum(line.startswith("VmFlags:") and " dd " in line for line in smaps)
 
     memory = Memory(1)
-    gc.collect()  # of the buffers of other tests
+    gc.collect()  # frees the buffers of other tests
     before, during = undumped(), 0
 
     def stop() -> bool:
@@ -349,7 +349,7 @@ def test_buffers_stay_out_of_core_dumps(hasher: Hasher) -> None:
     assert (during, undumped()) == (before + 1, before)
 
 
-# What does not fit together
+# Invalid arguments
 
 
 @pytest.mark.parametrize("page_size", [-4096, 0, 1, 256, 511, 513, 4095, 4096 + 512, 6144])
@@ -375,7 +375,7 @@ def test_a_seed_has_64_bits(hasher: Hasher, seed: int) -> None:
 
 @pytest.mark.parametrize("length", [0, 4095, 8191])
 def test_short_buffer_is_refused(hasher: Hasher, length: int) -> None:
-    with pytest.raises(ValueError, match=f"of a buffer of {length} bytes"):
+    with pytest.raises(ValueError, match=f"a buffer of {length} bytes"):
         hasher.hash_buffer(bytes(length), np.empty(length // 4096 + 1, dtype=np.uint64), 4096, 0)
 
 
@@ -400,7 +400,7 @@ def test_a_process_has_a_positive_id(hasher: Hasher, pid: int) -> None:
 
 
 def unfit() -> list[NDArray[np.generic]]:
-    """Arrays that must not be taken for uint64 of shape (2,)."""
+    """Arrays that must not be accepted as uint64 of shape (2,)."""
     readonly = np.empty(2, dtype=np.uint64)
     readonly.flags.writeable = False
     return [
@@ -418,7 +418,7 @@ def unfit() -> list[NDArray[np.generic]]:
 
 @pytest.mark.parametrize("index", range(len(unfit())))
 def test_output_must_be_uint64(hasher: Hasher, index: int) -> None:
-    out: Words = unfit()[index]  # type: ignore[assignment]  # that is what is tested
+    out: Words = unfit()[index]  # type: ignore[assignment]  # the test passes a wrong type
     with pytest.raises((TypeError, ValueError)):
         hasher.hash_buffer(bytes(8192), out, 4096, 0)
     with pytest.raises((TypeError, ValueError)):
@@ -427,12 +427,12 @@ def test_output_must_be_uint64(hasher: Hasher, index: int) -> None:
 
 @pytest.mark.parametrize("index", range(len(unfit()) - 1))
 def test_addresses_must_be_uint64(hasher: Hasher, index: int) -> None:
-    addresses: Words = unfit()[index]  # type: ignore[assignment]  # that is what is tested
+    addresses: Words = unfit()[index]  # type: ignore[assignment]  # the test passes a wrong type
     with pytest.raises((TypeError, ValueError)):
         hasher.read_process(os.getpid(), addresses, np.empty(2, dtype=np.uint64), 4096, 0)
 
 
-# The native module checks for itself, whoever calls it
+# The native module checks its arguments itself, for any caller
 
 
 @native
@@ -473,7 +473,7 @@ def test_any_scratch_size_works(size: int) -> None:
 
 @native
 def test_readonly_scratch_is_refused() -> None:
-    scratch: bytearray = bytes(4096)  # type: ignore[assignment]  # that is what is tested
+    scratch: bytearray = bytes(4096)  # type: ignore[assignment]  # the test passes a wrong type
     with pytest.raises((TypeError, ValueError)):
         _pagehash.hash_process(os.getpid(), MEMORY.addresses()[:1], np.empty(1, dtype=np.uint64), scratch, 4096, 1)
 
@@ -492,7 +492,7 @@ def test_hashing_releases_the_gil() -> None:
     watching = threading.Thread(target=watch)
     watching.start()
     try:
-        # On a busy machine the other thread may not get a processor the first time.
+        # On a busy machine the other thread may not run during the first call.
         for _ in range(100):
             out[:] = 0
             NativeHasher().hash_buffer(content, out, 4096, 1)

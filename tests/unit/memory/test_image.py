@@ -1,4 +1,4 @@
-"""Memory images in files: every page of RAM is counted once, as what it is, and what is damaged is refused."""
+"""Memory images in files: every page of RAM is counted once, in its state, and damaged files are refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ P, Q, R = (page(letter) for letter in "PQR")
 
 
 def found(content: bytes, *, memory: int | None = None, sizes: tuple[int, ...] = ()) -> list[PageDigest]:
-    """The digest of an image, and those of other sizes."""
+    """The digest of an image, and its digests in other page sizes."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "image"
         path.write_bytes(content)
@@ -44,7 +44,7 @@ def of_file(path: Path, *, memory: int | None = None, sizes: tuple[int, ...] = (
 
 
 def states(digest: PageDigest) -> str:
-    """Z for zero, ? for unknown, and letters for contents in the order in which they come."""
+    """The pages as a string: Z for zero, ? for unknown, and letters for contents in the order of their appearance."""
     names: dict[int, str] = {ZERO: "Z", SWAPPED: "?"}
     contents = iter("abcdefghijklmnopqrstuvwxy")
     return "".join(
@@ -136,7 +136,7 @@ DEVICES = (Load(0xFD000000, R * 16), Load(0xFFFC0000, R * 4))
 
 
 def test_device_memory_of_pc_is_omitted() -> None:
-    expected = "a" * 0xA0 + "?" * 0x20 + "b" * 0x40  # a display hides a window of RAM
+    expected = "a" * 0xA0 + "?" * 0x20 + "b" * 0x40  # the display adapter hides a window of RAM
     assert states(found(core(*PC, *DEVICES, qemu=True))[0]) == expected
     assert states(found(core(*PC, *DEVICES, qemu=True), memory=MIB)[0]) == expected
 
@@ -145,7 +145,7 @@ def test_pc_ram_continues_at_4_gib() -> None:
     loads = (Load(0, P * 4), Load(0xFFFC0000, R), Load(4 * GIB, Q * 2), Load(4 * GIB + 2 * PAGE, P), Load(512 * GIB, R))
     assert states(found(core(*loads, qemu=True))[0]) == "aaaabba"
     assert states(found(core(*loads, qemu=True), memory=7 * PAGE)[0]) == "aaaabba"
-    # right behind RAM may lie a device's memory: who knows the domain's size says so
+    # device memory may be adjacent to RAM: the size of the domain distinguishes them
     assert states(found(core(*loads, qemu=True), memory=6 * PAGE)[0]) == "aaaabb"
 
 
@@ -168,34 +168,34 @@ OVERLAP = {
 
 @pytest.mark.parametrize("content", OVERLAP.values(), ids=OVERLAP)
 def test_overlapping_memory_is_refused(content: bytes) -> None:
-    assert "says twice what is at 0x1000" in refused(content)
+    assert "has overlapping memory ranges at address 0x1000" in refused(content)
 
 
 def test_overlapping_file_ranges_are_refused() -> None:
     content = bytearray(core(Load(0, P), Load(0x10000, Q)))
     first, second = (64 + 56 * number + 8 for number in (1, 2))
     content[second : second + 8] = content[first : first + 8]
-    assert "in the same place" in refused(bytes(content))
+    assert "overlap in the file" in refused(bytes(content))
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"x" * 4097, "no whole number of pages"),
+        (b"x" * 4097, "not a multiple of the page size"),
         (core(Load(0, P))[:-1], "ends early"),
         (core(Load(0, P))[:70], "ends early, before its headers"),
         (core(Load(0, P), many=True)[:-1], "ends early, before its headers"),
-        (core(), "has no page"),
+        (core(), "does not contain a page"),
         (core(Load(0, P))[:16] + b"\x02" + core(Load(0, P))[17:], "not a core"),
-        (core(Load(0, P, lacking=1 << 60)), "has 4096 bytes in the file of 1152921504606851072"),
+        (core(Load(0, P, lacking=1 << 60)), "contains only 4096 of 1152921504606851072 bytes"),
         (core(Load(0, P, virtual=0x400000), Load(0, Q, virtual=0x600000)), "core of a process"),
-        (core(Load(PAGE, P), qemu=True), "no memory at address 0"),
+        (core(Load(PAGE, P), qemu=True), "lacks memory at address 0"),
         (lime((0, P))[:-1], "ends early, after 4127 of 4128 bytes"),
-        (lime((0, P)) + b"EMiL", "in the header of a range"),
-        (lime((0, P)) + bytes(32), "no header of a range at byte 4128"),
+        (lime((0, P)) + b"EMiL", "in the range header"),
+        (lime((0, P)) + bytes(32), "does not have a range header at byte 4128"),
         (lime((0, P))[:4] + b"\x02" + lime((0, P))[5:], "version 2"),
-        (lime((0, P))[:8] + b"\xff\xff" + lime((0, P))[10:], "before it begins"),
-        (lime((0, b"x" * 100)), "has no page"),
+        (lime((0, P))[:8] + b"\xff\xff" + lime((0, P))[10:], "before its start"),
+        (lime((0, b"x" * 100)), "does not contain a page"),
     ],
 )
 def test_damaged_image_is_refused(content: bytes, words: str) -> None:
@@ -257,7 +257,7 @@ def test_image_truncated_during_read(tmp_path: Path) -> None:
             os.truncate(path, PAGE)
             return False
 
-        with pytest.raises(TraceError, match="was cut while it was read"):
+        with pytest.raises(TraceError, match="was truncated while it was read"):
             hash_image(one, best_hasher(), 7, stop=stop)
 
 
@@ -267,7 +267,7 @@ def counts(digest: PageDigest) -> tuple[int, int, int]:
 
 
 def counted(memory: list[bytes], size: int) -> tuple[int, int, int]:
-    """The same, of each run of memory by itself, by its bytes."""
+    """The expected counts, from the bytes of each run of memory."""
     pages = Counter(run[at : at + size] for run in memory for at in range(0, len(run) - size + 1, size))
     zeros = pages.pop(bytes(size), 0)
     return zeros, len(pages), pages.total() - len(pages)
@@ -297,7 +297,7 @@ def test_other_page_sizes_are_counted(memory: list[bytes], form: str) -> None:
 
 def test_large_pages_are_aligned() -> None:
     _, larger = found(lime((0x1000, P + Q + Q + Q + Q)), sizes=(8192,))
-    assert states(larger) == "aa"  # the P at 0x1000 is in none
+    assert states(larger) == "aa"  # no larger page contains the P at 0x1000
 
 
 @settings(max_examples=150, deadline=None)
@@ -323,7 +323,7 @@ def test_any_image_parses_or_raises(magic: bytes, content: bytes) -> None:
 
 
 def _pages(import_: Callable[[], list[PageDigest]], size: int) -> int:
-    """The pages with a content that an image of so many bytes has; none if it is refused."""
+    """Number of pages with content in an image of `size` bytes; 0 if it is refused."""
     try:
         (digest,) = import_()
     except TraceError as error:

@@ -1,4 +1,4 @@
-"""Where what is read of a guest is held, and where it is not."""
+"""Location of guest memory during a scan: in locked buffers, and not in swap, core dumps or errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CORE_PATTERN = Path("/proc/sys/kernel/core_pattern").read_text().strip()
 
 
 def run(*lines: str, cwd: Path | None = None) -> str:
-    """What a Python that runs these lines prints."""
+    """Run these lines in a new Python process; return its output."""
     command = [sys.executable, "-c", "\n".join(lines)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
     assert done.returncode in (0, -6), done.stderr
@@ -75,7 +75,7 @@ def test_lock_failure_is_logged_once(limit: int) -> None:
     )
     limited = f"privileges.drop(); resource.setrlimit(resource.RLIMIT_MEMLOCK, ({limit}, {limit}))"
     said = run(*program[:2], limited, *program[2:])
-    assert said.count("cannot be locked") == 1
+    assert said.count("cannot lock buffers") == 1
     assert "LimitMEMLOCK=" in said
     assert "True\n" in said
 
@@ -97,9 +97,9 @@ def test_core_dump_omits_buffers(tmp_path: Path) -> None:
 
 
 class Planted:
-    """Memory of our own that stands for a guest's: pages that hold the secret, of which the last may not be read."""
+    """Memory of this process that stands for a guest's: pages with the secret; the last page is unreadable."""
 
-    COUNT = 600  # a step of each of two threads, and more
+    COUNT = 600  # more than a step of each of two threads
 
     def __init__(self) -> None:
         self.pages = mmap.mmap(-1, self.COUNT * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -131,7 +131,7 @@ def fail_in_the_dump(hasher: Hasher, _: int, sizes: tuple[int, ...], directory: 
 
 
 def told(error: BaseException | None) -> Iterator[str]:
-    """All that a log could show of an error, were it to show the variables of our functions as well."""
+    """All that a log could show of an error, including the local variables of samepaged's functions."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -152,10 +152,10 @@ def test_errors_hide_content_and_seed(
     with pytest.raises(GuestError) as caught:
         fail(hasher(), threads, sizes, tmp_path)
     text = "\n".join(told(caught.value))
-    assert "hash_buffer" in text or "ProcessRam" in text or "DumpStream" in text  # the variables of our functions
+    assert "hash_buffer" in text or "ProcessRam" in text or "DumpStream" in text  # local variables
     assert "guest-guest" not in text
     assert "!!!!" not in text
-    # What holds content as long as the error is kept is secluded.
+    # While the error exists, only locked buffers hold content.
     ours = [one for one in mappings(os.getpid()) if one.secluded]
     assert ours
     assert holders(os.getpid(), [SECRET], ours)

@@ -113,7 +113,7 @@ CLEAN = int(PRESENT | EXCLUSIVE)
         (int(PRESENT), ZERO, True, True),
         (int(PRESENT), FIRST_HASH, False, True),  # dropped and read again: a zero page now
         (int(PRESENT), ZERO, False, False),  # a zero page then and now
-        (0, FIRST_HASH, False, False),  # absent: its entry says all
+        (0, FIRST_HASH, False, False),  # absent: its entry has its state
         (int(SWAPPED), FIRST_HASH, False, False),
         (int(SWAPPED | SOFT_DIRTY), FIRST_HASH, True, False),
     ],
@@ -145,7 +145,7 @@ def test_soft_dirty_support_is_probed() -> None:
 
 
 class SlowReader:
-    """Pages that take their time."""
+    """A reader that takes `seconds_a_piece` for each call."""
 
     def __init__(self, pages: int, seconds_a_piece: float, clock: Clock) -> None:
         self.pages = pages
@@ -158,7 +158,7 @@ class SlowReader:
 
 
 class Pauses:
-    """Notes when it was entered and left."""
+    """Pauses that record the times of their starts and ends."""
 
     def __init__(self, clock: Clock) -> None:
         self.spans: list[tuple[float, float]] = []
@@ -204,7 +204,7 @@ def test_stop_ends_the_rest_between_slices(clock: Clock) -> None:
 
 
 UNMERGED = replace(MAPPING, mergeable=False)
-# Claims are of the whole host: that of this process is no other test run's.
+# Locks are host-wide: with the PID of this process, other test runs do not interfere.
 PID = os.getpid()
 
 
@@ -222,7 +222,7 @@ def test_epoch_holds_the_soft_dirty_lock() -> None:
         SoftDirtyEpoch.begin(PID, (UNMERGED,))
     kept.forget()
     kept.epoch = SoftDirtyEpoch.begin(PID, (UNMERGED,))
-    del kept  # as of a guest that is gone
+    del kept  # as for a guest that has ended
     SoftDirtyLock(PID).release()
 
 
@@ -267,7 +267,7 @@ def test_ksm_is_restored_after_a_crash(tmp_path: Path, monkeypatch: pytest.Monke
         assert journal.exists()
     assert run.read_text() == "1\n"
     assert not journal.exists()
-    # died in between: what is left is a journal and a KSM that stands still
+    # after a crash in between: the journal exists, and KSM is paused
     run.write_text("0\n")
     journal.write_text("1\n")
     ksm.restore(tmp_path)
@@ -294,7 +294,7 @@ def test_largest_digests_are_dropped_first(sizes: list[int], most: int) -> None:
     gone = [size for one, size in zip(kept, sizes, strict=True) if one.digest is None]
     assert sum(left) <= most
     assert all(size >= max(left, default=0) for size in gone)
-    if gone:  # no more went than had to
+    if gone:  # not more than necessary
         assert sum(left) + min(gone) > most
 
 

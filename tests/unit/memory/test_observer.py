@@ -1,4 +1,4 @@
-"""Who copies pages of a guest at the instant of its digest: what they get, and when they are asked."""
+"""Observers, which copy pages of a guest at the instant of its digest: the order of calls, and the copies."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     from samepaged.memory.pagemap import Residency
 
-# Of no other mapping's size.
+# A size that differs from all other mappings.
 PAGES = 5003
-# Page n, where it is there, begins with "page n"; every third is not.
+# Page n begins with "page n"; every third page is absent.
 GUEST = f"""
 import mmap, os, sys
 file = {{file}}
@@ -46,7 +46,7 @@ if file >= 0:
     os.ftruncate(file, {PAGES * PAGE_SIZE})
 memory = mmap.mmap(file, {PAGES * PAGE_SIZE}, mmap.MAP_PRIVATE if file < 0 else mmap.MAP_SHARED)
 memory.madvise(15)  # MADV_NOHUGEPAGE
-memory.madvise(mmap.MADV_DONTFORK)  # as QEMU does, by which its RAM is known
+memory.madvise(mmap.MADV_DONTFORK)  # the flag that identifies QEMU's RAM
 for page in range({PAGES}):
     if page % 3:
         memory[page * 4096 : page * 4096 + 16] = b"page %11d" % page
@@ -136,7 +136,7 @@ def test_copy_stops_and_detects_ended_process() -> None:
 
 @dataclass
 class Noting:
-    """A witness that notes what it is asked, and copies pages while the guest is held."""
+    """An observer that records its calls, and copies pages while the guest is suspended."""
 
     log: list[str]
     pages: int = PAGES
@@ -212,7 +212,7 @@ def test_observer_runs_during_the_pause(tmp_path: Path) -> None:
         assert log == ["prepare", "suspend", "held", "read", "resume"]
         assert witness.content == [b"page %11d" % page if page % 3 else None for page in range(PAGES)]
         assert found.mode == "snapshot"
-        assert found.bytes_read == sum(page % 3 > 0 for page in range(PAGES)) * PAGE_SIZE  # copies are no part of it
+        assert found.bytes_read == sum(page % 3 > 0 for page in range(PAGES)) * PAGE_SIZE  # copies are not included
         assert kept.throughput.copy_rate != ThroughputModel().copy_rate
 
 
@@ -243,7 +243,7 @@ def test_slow_observer_is_declined_for_now(tmp_path: Path) -> None:
 def test_one_instant_respects_pause_limit(pace: ThroughputModel, tmp_path: Path) -> None:
     with guest() as pid:
         log: list[str] = []
-        with pytest.raises(GuestError, match="allow that with `--mode snapshot`") as caught:
+        with pytest.raises(GuestError, match="use `--mode snapshot` to allow a longer pause") as caught:
             captured(pid, tmp_path, "auto", Noting(log), pace, one_instant=True)
         assert caught.value.reason is Reason.TOO_LONG
         assert "suspend" not in log

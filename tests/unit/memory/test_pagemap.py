@@ -63,7 +63,7 @@ def test_pagemap_tells_touched_pages_from_others() -> None:
     area = mmap.mmap(-1, 1 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     area.madvise(mmap.MADV_NOHUGEPAGE)
     area[3 * PAGE] = 1
-    area[7 * PAGE] = 0  # touched, though with a zero
+    area[7 * PAGE] = 0  # written, but with a zero
     with Pagemap(os.getpid()) as pagemap:
         entries = pagemap.entries(np.frombuffer(area, np.uint8).ctypes.data, 1 << 20)
     assert np.flatnonzero(entries & PRESENT).tolist() == [3, 7]
@@ -82,7 +82,7 @@ def test_reading_keeps_file_holes(where: str, tmp_path: Path) -> None:
     if where == "memfd":
         descriptor = os.memfd_create("memory-backend-memfd")
     else:
-        directory = Path("/dev/shm") if where == "tmpfs" else tmp_path  # noqa: S108 - a tmpfs is what is tested
+        directory = Path("/dev/shm") if where == "tmpfs" else tmp_path  # noqa: S108 - the test needs a tmpfs
         path = directory / f"samepaged-test-{os.getpid()}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         path.unlink()

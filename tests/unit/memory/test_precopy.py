@@ -1,4 +1,4 @@
-"""Precopy on a machine that is made up: its clock, its soft-dirty bits, and a guest that writes while it runs."""
+"""Precopy on a simulated machine: its clock, its soft-dirty bits, and a guest that writes while it runs."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ PAGES = 1 << 16
 
 
 class Machine:
-    """Reads `rate` bytes a second, looks at and clears the bits of a page in so many seconds, and pauses in `overhead`
-    seconds, after `arming` the guard; its guest writes `writes` random pages a second, of the first `hot` ones.
+    """A host that reads `rate` bytes per second, reads or clears the soft-dirty bit of a page in `looking` seconds, and
+    suspends in `overhead` seconds, after `arming` seconds for the guard. Its guest writes `writes` random pages per
+    second among the first `hot` pages.
     """
 
     pid = 7
@@ -132,7 +133,7 @@ class Machine:
         verification: Verification | None = None,
         witness: PageObserver | None = None,
     ) -> NDArray[np.uint64]:
-        """One scan; it is exact. `hashed`, `pauses` and `log` are of this one."""
+        """Run one scan and check that it is exact. `hashed`, `pauses` and `log` are then those of this scan."""
         self.hashed = 0
         self.pauses.clear()
         self.log.clear()
@@ -177,7 +178,7 @@ def test_precopy_is_exact_within_budget(rate: float, looking: float, overhead: f
         else:
             instant = machine.content.copy()
             assert (known == instant).all()
-        # the guest's own overhead is learnt by and by
+        # the predicted overhead converges over several scans
         assert max(machine.pauses) <= 0.25 + overhead + 1e-6
         machine.pass_time(0.5)
 
@@ -250,13 +251,13 @@ def test_merging_requires_sample_verification() -> None:
 def test_freshly_merged_pages_are_reread() -> None:
     machine = Machine()
     known = machine.scan()
-    answers = iter([False, True])  # it begins to merge after it was asked for
+    answers = iter([False, True])  # merging begins between the two calls
 
     def merging() -> bool:
         if not (answer := next(answers)):
             machine.content[5] += np.uint64(1 << 32)
             machine.bits[5] = PRESENT
-            known[5] = 2  # was a zero page: not exclusive either
+            known[5] = 2  # known as a zero page, which is not exclusive either
         return answer
 
     digest = machine.scan(known, merging=merging)
@@ -267,13 +268,13 @@ def test_missed_write_fails_the_scan() -> None:
     machine = Machine()
     known = machine.scan()
     machine.content += np.uint64(1 << 40)
-    with pytest.raises(GuestError, match="10 of 10 pages that were held to be unchanged were not") as caught:
+    with pytest.raises(GuestError, match="10 of 10 sampled pages had changed, but their pagemap entries") as caught:
         machine.scan(known, verification=Verification(10, np.random.default_rng(7)))
     assert caught.value.reason is Reason.VERIFICATION
 
 
 class Copying:
-    """A witness of some pages, which has each page's content as it last copied it."""
+    """An observer of some pages, with the content of each page at its last copy."""
 
     def __init__(self, pages: NDArray[np.int64]) -> None:
         self.pages = pages
@@ -341,5 +342,5 @@ def test_declined_observer_keeps_the_scan() -> None:
     pace = ThroughputModel(copy_rate=1e6)
     digest = machine.scan(pace=pace, witness=witness)
     assert (digest == machine.content).all()
-    assert pace.copy_rate > 1e6  # it may have been a bad moment when that was learnt
+    assert pace.copy_rate > 1e6  # the slow rate may have been measured at a busy moment
     assert (witness.instants, len(witness.declined)) == (0, 1)

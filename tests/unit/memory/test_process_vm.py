@@ -1,4 +1,4 @@
-"""Copying a process's pages, and what that does to pages that it shares as KSM's are shared."""
+"""Copying pages of a process, and its effect on shared pages, which stand for pages merged by KSM."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ NO_HUGE_PAGES = 15  # MADV_NOHUGEPAGE
 
 @contextmanager
 def sharing() -> Iterator[tuple[int, NDArray[np.uint64], bytes]]:
-    """A child that shares these pages with us since its birth; none is exclusive, like a page that KSM has merged."""
+    """A child process that shares these pages with this process since the fork. Like pages merged by KSM, they are not
+    exclusive.
+    """
     memory = mmap.mmap(-1, PAGES * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(NO_HUGE_PAGES)
     rng = np.random.default_rng(1)
@@ -52,14 +54,14 @@ def sharing() -> Iterator[tuple[int, NDArray[np.uint64], bytes]]:
 
 
 def shared_pages(pid: int, address: int) -> int:
-    """How many pages of the mapping at this address the process shares."""
+    """Number of shared pages in the mapping at this address."""
     here = False
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if header := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
             here = int(header[1], 16) <= address < int(header[2], 16)
         elif here and (found := re.fullmatch(r"Shared_Dirty: +(\d+) kB", line)):
             return int(found[1]) * 1024 // PAGE
-    raise LookupError(f"process {pid} has no mapping at {address:#x}")
+    raise LookupError(f"no mapping of process {pid} at {address:#x}")
 
 
 def test_reading_keeps_pages_merged() -> None:

@@ -1,4 +1,4 @@
-"""Sharing counted on bytes, by the definitions of the paper and nothing clever; and guests for hypothesis to draw.
+"""Sharing counted on bytes, directly by the definitions of the paper; and hypothesis strategies for guests.
 
 A page is bytes: `b""` for an absent page, None for a swapped one, zero bytes for a zero page.
 """
@@ -48,7 +48,7 @@ def shared_with(pages: Pages, others: Iterable[Pages]) -> int:
 
 
 def recurring(pages: Pages, others: Iterable[Pages]) -> int:
-    """The pages whose content is there again, in the guest or in another."""
+    """Number of pages with a content that occurs again, in the guest or in another."""
     elsewhere = {page for other in others for page in nonzero(other)}
     own = nonzero(pages)
     return sum(page in elsewhere or own.count(page) > 1 for page in own)
@@ -69,7 +69,7 @@ def member(name: str, group: str, pages: Pages, hashes: Hashes) -> Member:
     return Member(name, group, Contents.of(digest(pages, hashes)))
 
 
-# Hashes that lie close together, and far apart: neighbours in a part, and parts with nothing in them.
+# Hashes close together and far apart: adjacent ones in a part, and empty parts.
 hash_values = st.integers(FIRST_HASH, 2**64 - 1) | st.integers(FIRST_HASH, 40) | st.integers(2**64 - 40, 2**64 - 1)
 
 hash_maps = st.lists(hash_values, min_size=len(CONTENTS), max_size=len(CONTENTS), unique=True).map(

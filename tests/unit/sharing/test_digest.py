@@ -86,5 +86,5 @@ def test_count_all_keeps_the_order(threads: int | None) -> None:
 
 
 def test_zero_threads_are_refused() -> None:
-    with pytest.raises(ValueError, match="0 threads cannot do anything; give at least 1"):
+    with pytest.raises(ValueError, match="0 is not a valid number of threads; give at least 1"):
         count_all([pages_of(3)], threads=0)

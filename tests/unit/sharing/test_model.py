@@ -186,7 +186,7 @@ def test_cross_group_sharing_is_host_only() -> None:
 
 def test_repeated_guest_name_is_refused() -> None:
     twins = [member("web", group, [P], HASHES) for group in ("red", "blue")]
-    with pytest.raises(ValueError, match="two guests are named 'web'; give each a name of its own"):
+    with pytest.raises(ValueError, match="two guests are named 'web'; give each guest a unique name"):
         analyse(twins, 4096)
 
 

@@ -1,4 +1,4 @@
-"""The merge and both ways to count pairs, whatever the sizes at which they change from one way to the other."""
+"""The merge and both methods to count pairs, at any threshold between the methods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from samepaged.sharing import overlap
 from tests.unit.sharing.oracle import hash_values
 
-# From few hashes, so that many sets have the same.
+# Sets of few hashes, so that many sets have hashes in common.
 families = st.lists(hash_values, min_size=1, max_size=12, unique=True).flatmap(
     lambda values: st.lists(st.sets(st.sampled_from(values)), min_size=1, max_size=20)
 )
@@ -57,7 +57,7 @@ def test_pair_counting_methods_agree(family: list[set[int]], long_run: int, cell
 @pytest.mark.parametrize("long_run", [2, 40, 81])
 def test_bit_tables_of_several_sizes_agree(monkeypatch: pytest.MonkeyPatch, long_run: int, cells: int) -> None:
     monkeypatch.setattr(overlap, "TABLE_CELLS", cells)
-    # Small hashes, so that all of them fall into one part.
+    # Small hashes, so that all of them are in one part.
     family = [set(range(3, 703 - 5 * number)) for number in range(80)]
     found = listed(overlap_of(family, long_run=long_run).pairs)
     assert found == {(a, b): 700 - 5 * b for a, b in combinations(range(80), 2)}

@@ -145,7 +145,7 @@ def test_combined_hashes_use_all_bits() -> None:
 
 @pytest.mark.parametrize("page_size", [12288, 2048, 4097, 0, -8192])
 def test_page_size_must_be_doubled(page_size: int) -> None:
-    with pytest.raises(ValueError, match=f"pages of {page_size} bytes cannot be made of 4096; choose 4096 doubled"):
+    with pytest.raises(ValueError, match=f"pages of {page_size} bytes cannot be made of pages of 4096; choose 4096"):
         coarsen(digest([P], HASHES), page_size)
 
 

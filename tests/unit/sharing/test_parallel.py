@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=[0, 1, 2, 99])
 def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """So many threads may be started beside those that there are; the next start fails as Python's does."""
+    """The number of threads that can be started; the next start fails with Python's error."""
     room: int = request.param
     started = 0
     start: Callable[..., int] = _thread.start_new_thread
@@ -31,7 +31,7 @@ def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int
 
 
 def test_unstarted_thread_is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a thread has no memory for its first object: the call that starts it has succeeded."""
+    """As if a thread ran out of memory for its first object after the call that starts it succeeded."""
     late: list[Callable[[], None]] = []
     monkeypatch.setattr(_thread, "start_new_thread", lambda function, _: late.append(function))
     done: list[int] = []

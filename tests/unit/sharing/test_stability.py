@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 P, Q, R = CONTENTS[:3]
 HASHES = {P: 10, Q: 20, R: 30}
-# A guest at two scans: for each page what it was and what it is, often the same.
+# A guest at two scans: the earlier and the later content of each page, often the same.
 page = st.sampled_from([P, Q, R, ZEROS, b"", None])
 histories = st.lists(st.tuples(page, page) | page.map(lambda kept: (kept, kept)), max_size=24)
 

@@ -1,6 +1,6 @@
-"""An ELF core in a file: which parts of it are a guest's RAM (elf(5)).
+"""The guest RAM in an ELF core file (elf(5)).
 
-Unlike the stream of elf.py, which is QEMU's as it comes, its headers may lie anywhere in it.
+Unlike in the stream of elf_stream.py, the headers may be anywhere in the file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PT_NOTE: Final = 4
 BYTE_ORDERS: Final = {1: "<", 2: ">"}
 MACHINE_AT: Final = 18
 PC: Final = {3, 62}  # EM_386, EM_X86_64
-# Of a note: the sizes of its name and of what it says; both are padded to 4 bytes.
+# Header of a note: the sizes of its name and its content, which are padded to 4 bytes.
 NOTE: Final = {"<": struct.Struct("<II4x"), ">": struct.Struct(">II4x")}
 QEMU: Final = b"QEMU\0"
 MAX_NOTES_BYTES: Final = 1 << 22
@@ -40,7 +40,7 @@ MAX_NOTES_BYTES: Final = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Ram:
-    """Spans that are RAM, and those that are memory of devices: video RAM, ROMs, or cannot be told from such."""
+    """RAM spans, and spans of device memory: video RAM, ROMs, and spans that cannot be distinguished from these."""
 
     spans: tuple[Span, ...]
     devices: tuple[Span, ...] = ()
@@ -56,22 +56,22 @@ class _Header:
 
 
 def ram(file: int, size: int, path: Path, memory: int | None) -> Ram:
-    """The RAM in the core of this descriptor, which has `size` bytes. Raises TraceError.
+    """The RAM in the core file of `size` bytes with this descriptor. Raises TraceError.
 
-    QEMU's core of a PC has the memory of devices, too, and does not say which is which. With `memory`, the domain's
-    size in bytes, RAM is told as for a scan by dump; without it, it is what begins at address 0 and goes on without a
-    gap, and then from 4 GiB on. Of other cores every segment is RAM.
+    QEMU's core of a PC also contains device memory, without a mark. With `memory`, the domain's size in bytes, RAM is
+    found as in a scan with the dump reader. Without it, RAM is the memory from address 0 up to the first gap, and from
+    4 GiB up to the first gap. In other cores, every segment is RAM.
 
-    What a segment has in memory and not in the file is unknown: elf(5) would have it filled with zeros when a program
-    is loaded, but who writes a core leaves out what was not wanted, whatever it held.
+    If a segment is larger in memory than in the file, the rest is unknown. When a program is loaded, elf(5) fills it
+    with zeros; but programs that write a core omit unwanted memory of any content.
     """
     order, headers, machine = _headers(file, size, path)
     loads = [header for header in headers if header.kind == PT_LOAD and header.size]
     if len(loads) > 1 and not any(load.address for load in loads):
         raise TraceError(
             path,
-            "is the core of a process: it has no guest-physical addresses",
-            "take the guest's memory with `virsh dump --memory-only`",
+            "is the core of a process: it lacks guest-physical addresses",
+            "dump the guest with `virsh dump --memory-only`",
         )
     spans = tuple(span for load in loads for span in _spans(load))
     notes = [header for header in headers if header.kind == PT_NOTE]
@@ -93,12 +93,12 @@ def _headers(file: int, size: int, path: Path) -> tuple[str, list[_Header], int]
     def take(at: int, count: int) -> bytes:
         taken = os.pread(file, count, at) if at + count <= size else b""
         if len(taken) < count:
-            raise damaged(path, "ends early, before its headers do")
+            raise damaged(path, "ends early, before its headers end")
         return taken
 
     ident = take(0, 20)
     if ident[:4] != b"\x7fELF" or ident[4] not in HEADERS or ident[5] not in BYTE_ORDERS:
-        raise damaged(path, "is no ELF file")
+        raise damaged(path, "is not an ELF file")
     order = BYTE_ORDERS[ident[5]]
     header, program, length = HEADERS[ident[4]]
     kind, _version, phoff, shoff, phentsize, phnum = _ordered(header, order).unpack(take(0, length))
@@ -122,15 +122,15 @@ def _ordered(structure: struct.Struct, order: str) -> struct.Struct:
 
 
 def _by_qemu(file: int, header: _Header, order: str) -> bool:
-    """Whether a note's name is QEMU's, which it gives to the state of a PC's processors (target/i386/arch_dump.c)."""
+    """Whether a note has QEMU's name, which marks the processor state of a PC (target/i386/arch_dump.c)."""
     notes = os.pread(file, min(header.filed, MAX_NOTES_BYTES), header.offset)
     at = 0
     while at + NOTE[order].size <= len(notes):
-        name, said = NOTE[order].unpack_from(notes, at)
+        name, content = NOTE[order].unpack_from(notes, at)
         at += NOTE[order].size
         if notes[at : at + name] == QEMU:
             return True
-        at += -(-name // 4) * 4 + -(-said // 4) * 4
+        at += -(-name // 4) * 4 + -(-content // 4) * 4
     return False
 
 
@@ -147,7 +147,7 @@ def _of_pc(path: Path, spans: tuple[Span, ...]) -> Ram:
         found.append(span)
         end = span.end
     if not found:
-        raise damaged(path, "has no memory at address 0, where a PC's RAM begins")
+        raise damaged(path, "lacks memory at address 0, the start of a PC's RAM")
     return Ram(tuple(found), tuple(devices))
 
 
@@ -157,13 +157,13 @@ def _placed(path: Path, spans: tuple[Span, ...], memory: int) -> Ram:
     except GuestError as error:
         raise TraceError(
             path,
-            f"does not have {memory} bytes of RAM where a PC has its RAM",
-            "give the domain's memory as --memory, or leave that out",
+            f"does not have {memory} bytes of RAM at the addresses of a PC's RAM",
+            "set --memory to the domain's memory, or omit it",
         ) from error
     window = [_window()] if any(span.address == VGA_WINDOW_END for span in placed[1:]) else []
     return Ram((*placed, *window), tuple(span for span in spans if span not in placed))
 
 
 def _window() -> Span:
-    """RAM that a display adapter hides: the guest has it, the dump does not."""
+    """The RAM behind the window of a display adapter: the guest has it, but the dump does not."""
     return Span(VGA_WINDOW_START, VGA_WINDOW_END - VGA_WINDOW_START, None)

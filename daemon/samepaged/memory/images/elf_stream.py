@@ -1,6 +1,6 @@
-"""The ELF core that QEMU's dump-guest-memory writes, parsed as a stream: nothing is seeked, nothing kept.
+"""Parser for the ELF core of QEMU's dump-guest-memory as a stream, without seeking and without storing it.
 
-QEMU's dump.c writes the headers, the notes, and the segments in the order of their offsets; the class is 32 bits where
+QEMU's dump.c writes the headers, the notes, and the segments in the order of their offsets. The class is 32 bits if
 no processor was in long mode.
 """
 
@@ -35,7 +35,7 @@ SKIP_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A PT_LOAD segment: where it begins in the stream, its guest-physical address, and its size; all in bytes."""
+    """A PT_LOAD segment: its offset in the stream, its guest-physical address, and its size; all in bytes."""
 
     offset: int
     address: int
@@ -55,12 +55,14 @@ class _Extent(Protocol):
 Extent = TypeVar("Extent", bound=_Extent)
 
 
-def _bad(what: str) -> GuestError:
-    return GuestError(Reason.DUMP, f"the memory dump {what}", "is this libvirt's memory-only dump, and complete?")
+def _bad(problem: str) -> GuestError:
+    return GuestError(
+        Reason.DUMP, f"the memory dump {problem}", "check that it is a complete memory-only dump by libvirt"
+    )
 
 
 class ElfStream:
-    """Reads a dump through `readinto(buffer) -> bytes read (0 at the end)`. Raises GuestError for what is no dump."""
+    """Reads a dump through `readinto(buffer) -> bytes read (0 at the end)`. Raises GuestError if it is invalid."""
 
     def __init__(self, readinto: Callable[[memoryview], int]) -> None:
         self._readinto = readinto
@@ -68,7 +70,7 @@ class ElfStream:
         self.segments = self._headers()
 
     def fill(self, buffer: memoryview) -> None:
-        """Fill the buffer with what comes next."""
+        """Fill the buffer with the next bytes."""
         filled = 0
         while filled < len(buffer):
             count = self._readinto(buffer[filled:])
@@ -83,7 +85,7 @@ class ElfStream:
         return bytes(taken)
 
     def skip_to(self, offset: int) -> None:
-        """Read on to this offset of the stream, and forget what was read."""
+        """Read up to this offset of the stream, and discard the bytes."""
         if offset < self._position:
             raise _bad("has segments out of order")
         if offset == self._position:
@@ -95,7 +97,7 @@ class ElfStream:
     def _headers(self) -> tuple[Segment, ...]:
         ident = self._take(16)
         if ident[:4] != b"\x7fELF" or ident[4] not in HEADERS or ident[5] != 1:
-            raise _bad("is no little-endian ELF file")
+            raise _bad("is not a little-endian ELF file")
         header, program, length = HEADERS[ident[4]]
         head = ident + self._take(length - 16)
         kind, _version, phoff, shoff, phentsize, phnum = header.unpack(head)
@@ -116,28 +118,28 @@ class ElfStream:
         return tuple(sorted(segments, key=lambda segment: segment.offset))
 
     def _extended_count(self, elf_class: int, shoff: int, phoff: int) -> int:
-        """From 65,535 segments on, the count is in the first section header (elf(5)); QEMU puts that first."""
+        """Read the count of 65,535 or more segments from the first section header (elf(5)), which QEMU writes first."""
         section, size = SECTION_INFO[elf_class]
         if shoff < self._position or shoff + size > phoff:
-            raise _bad("does not have its count of segments before them")
+            raise _bad("does not have the section header with its count of segments before its program headers")
         self.skip_to(shoff)
         count: int = section.unpack(self._take(size))[0]
         return count
 
 
 def ram_segments(segments: Sequence[Extent], total: int) -> list[tuple[Extent, int]]:
-    """The segments of a PC's dump that are its RAM, `total` bytes, each with the offset in RAM (bytes) of its start.
+    """The RAM segments of a PC's dump, `total` bytes, each with the offset of its start in RAM (bytes).
 
-    A dump also holds the memory of devices: video RAM and ROMs below 4 GiB, and 64-bit BARs above. RAM precedes every
-    BAR. Raises GuestError if the sizes do not add up to `total`.
+    A dump also contains device memory: video RAM and ROMs below 4 GiB, and 64-bit BARs above. RAM precedes every BAR.
+    Raises GuestError if the sizes do not add up to `total`.
     """
     placed: list[tuple[Extent, int]] = []
     end = 0
     for segment in sorted(segments, key=lambda segment: segment.address):
-        if end == total:  # the next segment may be adjacent, as video RAM is
+        if end == total:  # the next segment may be adjacent device memory, such as video RAM
             break
         if segment.address % PAGE_SIZE or segment.size % PAGE_SIZE:
-            raise GuestError(Reason.DUMP, f"the memory dump has part of a page at {segment.address:#x}")
+            raise GuestError(Reason.DUMP, f"the memory dump has a partial page at {segment.address:#x}")
         if segment.address < HIGH_RAM_START:
             if segment.address not in (end, VGA_WINDOW_END if end == VGA_WINDOW_START else end):
                 continue
@@ -149,7 +151,7 @@ def ram_segments(segments: Sequence[Extent], total: int) -> list[tuple[Extent, i
     if end != total:
         raise GuestError(
             Reason.LAYOUT,
-            f"the memory dump has {end} bytes of RAM, the domain's XML {total}",
+            f"the memory dump has {end} bytes of RAM, but the domain XML has {total}",
             "use `--reader process`",
         )
     return placed

@@ -1,4 +1,4 @@
-"""A memory image in a file, as hashes: raw, an ELF core, or LiME's. Read in pieces, which nothing else ever holds."""
+"""Page hashes of a memory image file: raw, ELF core, or LiME. The image is read in chunks, into one locked buffer."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ if TYPE_CHECKING:
 __all__ = ["Image", "ImageDigests", "hash_image", "image_format", "open_file", "open_image"]
 
 CHUNK_PAGES: Final = 512
-# What a trace can count (its `pages` are int32), 8 TiB; and what one takes while it is made: a digest, sorted once.
+# The most pages that a trace can count (`pages` is int32), 8 TiB; and the memory for each page while a trace is made:
+# its digest, sorted once.
 MAX_PAGES: Final = 2**31 - 1
 DIGEST_BYTES_PER_PAGE: Final = 48
-# A core that has in its file less than one part in so many of the memory tells nothing, and a forged one tells much.
+# A core file with less than this part of the memory (1/16) is useless, and a forged one may declare any size.
 MIN_FILE_FRACTION_DIVISOR: Final = 16
 
-MEMORY_ONLY: Final = "take it with `virsh dump --memory-only`"
-AS_ELF: Final = "take it with `virsh dump --memory-only --format elf`"
-# What a file begins with that holds a guest's memory in a way that is not read here: what it is, and the remedy.
+MEMORY_ONLY: Final = "dump the guest with `virsh dump --memory-only`"
+AS_ELF: Final = "dump the guest with `virsh dump --memory-only --format elf`"
+# Magic numbers of files with guest memory in unsupported formats: the problem, and the remedy.
 NOT_READ: Final = {
     b"LibvirtQemudSave": ("is a guest saved by libvirt (`virsh save`)", MEMORY_ONLY),
     b"LibvirtQemudPart": ("is a guest saved by libvirt (`virsh save`), in part", MEMORY_ONLY),
@@ -47,11 +48,11 @@ NOT_READ: Final = {
     b"KDUMP   ": ("is a kdump-compressed dump", AS_ELF),
     b"DISKDUMP": ("is a diskdump", AS_ELF),
     b"makedumpfile\0": ("is a flattened kdump-compressed dump", AS_ELF),
-    b"PAGEDUMP": ("is a crash dump of Windows", AS_ELF),
-    b"PAGEDU64": ("is a crash dump of Windows", AS_ELF),
+    b"PAGEDUMP": ("is a Windows crash dump", AS_ELF),
+    b"PAGEDU64": ("is a Windows crash dump", AS_ELF),
     b"AVML": ("is compressed by AVML", "convert it with `avml-convert`"),
-    b"LiME": ("is LiME's of a big-endian machine, which is not known", "have LiME write format=padded"),
-    b"PAR1": ("is a Parquet file", "a trace needs no import: copy it into its place"),
+    b"LiME": ("is a LiME image of a big-endian machine, which is not supported", "run LiME with format=padded"),
+    b"PAR1": ("is a Parquet file", "copy it into the trace directory if it is a trace: traces do not need an import"),
     b"\x1f\x8b\x08": ("is compressed by gzip", "decompress it with `gunzip`"),
     b"\xfd7zXZ\0": ("is compressed by xz", "decompress it with `unxz`"),
     b"\x28\xb5\x2f\xfd": ("is compressed by zstd", "decompress it with `unzstd`"),
@@ -64,8 +65,8 @@ NOT_READ: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A guest's memory in the open file `descriptor`: spans of whole pages, ascending. `devices` is how many bytes of
-    devices' memory were left out, `partial` how many that do not fill a page.
+    """A guest's memory in the open file `descriptor`: spans of whole pages, ascending. `devices` is the number of bytes
+    of device memory left out, `partial` the number of bytes in partial pages left out.
     """
 
     path: Path
@@ -76,13 +77,13 @@ class Image:
 
     @property
     def pages(self) -> int:
-        """All pages of the memory."""
+        """Number of pages of the memory."""
         return sum(span.size for span in self.spans) // PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
 class ImageDigests:
-    """The digest of the pages, and of the same memory cut in other sizes, in the order in which they were asked for."""
+    """The digest of the pages, and the digests of the same memory in other page sizes, in the requested order."""
 
     digest: PageDigest
     others: tuple[PageDigest, ...]
@@ -90,40 +91,40 @@ class ImageDigests:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[tuple[int, int]]:
-    """A descriptor of the regular file, and its size in bytes. Raises TraceError."""
+    """Open the regular file; yield its descriptor and its size in bytes. Raises TraceError."""
     try:
-        # A FIFO would otherwise keep us waiting before it could be refused.
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise TraceError(path, f"cannot be opened ({why})", "name a file that you may read") from error
     try:
         if not os.path.isfile(f"/proc/self/fd/{descriptor}"):  # noqa: PTH113 - a descriptor has no other path
-            raise TraceError(path, "is no regular file", "copy what it has into one")
+            raise TraceError(path, "is not a regular file", "copy its content into one")
         yield descriptor, os.lseek(descriptor, 0, os.SEEK_END)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
-        raise TraceError(path, f"cannot be read ({error.strerror})", "copy it from where it is whole") from error
+        raise TraceError(path, f"cannot be read ({error.strerror})", "copy it again from an intact original") from error
     finally:
         os.close(descriptor)
 
 
 def image_format(path: Path, head: bytes) -> str | None:
-    """What a file that begins with `head` is: "elf", "lime", or None where nothing tells. Raises TraceError for what is
-    known, and not read.
+    """The format of a file that begins with `head`: "elf", "lime", or None if unknown. Raises TraceError for known but
+    unsupported formats.
     """
-    for magic, (what, remedy) in NOT_READ.items():
+    for magic, (problem, remedy) in NOT_READ.items():
         if head.startswith(magic):
-            raise TraceError(path, what, remedy)
+            raise TraceError(path, problem, remedy)
     if head.startswith(b"\x7fELF"):
         return "elf"
     return "lime" if head.startswith(lime.MAGIC) else None
 
 
 def open_image(path: Path, descriptor: int, size: int, form: str, memory: int | None = None) -> Image:
-    """The image in an open file of `size` bytes; `form` is "raw", "elf" or "lime". `memory` is how much RAM the guest
-    has, in bytes, which tells a PC's RAM from memory of its devices. Raises TraceError.
+    """The image in an open file of `size` bytes; `form` is "raw", "elf" or "lime". `memory` is the size of the guest's
+    RAM in bytes, which distinguishes a PC's RAM from device memory. Raises TraceError.
     """
     devices: tuple[Span, ...] = ()
     if form == "elf":
@@ -132,18 +133,18 @@ def open_image(path: Path, descriptor: int, size: int, form: str, memory: int | 
     elif form == "lime":
         spans = lime.ranges(descriptor, size, path)
     elif size % PAGE_SIZE:
-        raise damaged(path, f"has {size} bytes, which are no whole number of pages")
+        raise damaged(path, f"has {size} bytes, which is not a multiple of the page size ({PAGE_SIZE} bytes)")
     else:
         spans = (Span(0, size, 0),)
     whole, partial = whole_pages(path, (*spans, *devices), size)
-    if devices:  # checked together with the rest, then left out
+    if devices:  # checked together with the RAM, then left out
         whole, partial = whole_pages(path, spans, size)
     found = Image(path, descriptor, whole, sum(span.size for span in devices), partial)
     if memory is not None and found.pages * PAGE_SIZE != memory:
         raise TraceError(
             path,
             f"has {found.pages * PAGE_SIZE} bytes of RAM, not {memory}",
-            "give the domain's memory as --memory, or leave that out",
+            "set --memory to the domain's memory, or omit it",
         )
     _check_size(found)
     return found
@@ -151,24 +152,24 @@ def open_image(path: Path, descriptor: int, size: int, form: str, memory: int | 
 
 def _check_size(found: Image) -> None:
     if not found.pages:
-        raise damaged(found.path, "has no page of memory")
+        raise damaged(found.path, "does not contain a page of memory")
     held = sum(span.size for span in found.spans if span.offset is not None)
     if held * MIN_FILE_FRACTION_DIVISOR < found.pages * PAGE_SIZE:
-        raise damaged(found.path, f"has {held} bytes in the file of {found.pages * PAGE_SIZE} bytes of memory")
+        raise damaged(found.path, f"contains only {held} of {found.pages * PAGE_SIZE} bytes of memory")
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if found.pages > MAX_PAGES or found.pages * DIGEST_BYTES_PER_PAGE > physical:
         raise TraceError(
             found.path,
-            f"says that it has {found.pages} pages, whose hashes do not fit into this machine's memory",
-            "import it on a larger one, if it has as many",
+            f"declares {found.pages} pages: the hashes do not fit into this machine's memory",
+            "import it on a machine with more memory if this number is right",
         )
 
 
 def hash_image(
     found: Image, hasher: Hasher, seed: int, sizes: Sequence[int] = (), stop: Callable[[], bool] = lambda: False
 ) -> ImageDigests:
-    """Hash the pages: 8 bytes each, and 8 for each page of each of `sizes` (bytes; powers of two). A hole in the file
-    is zeros, which is how a file reads there. Raises TraceError, and Interrupted when `stop` says so.
+    """Hash the pages: 8 bytes each, and 8 for each page of each of `sizes` (bytes; powers of two). Pages in holes of
+    the file are zero pages, as a read returns zeros there. Raises TraceError, and Interrupted if `stop` returns true.
     """
     try:
         pages = np.empty(found.pages, dtype=np.uint64)
@@ -186,7 +187,9 @@ def hash_image(
         ]
     except MemoryError as error:
         raise TraceError(
-            found.path, f"has {found.pages} pages, for which there is no memory", "import it on a larger machine"
+            found.path,
+            f"has {found.pages} pages: out of memory for their hashes",
+            "import it on a machine with more memory",
         ) from error
     return ImageDigests(digest, tuple(others))
 
@@ -201,7 +204,7 @@ class _Reader:
         self._buffer = locked_buffer(min(CHUNK_PAGES, found.pages) * PAGE_SIZE)
 
     def read(self, span: Span, first: int, out: NDArray[np.uint64]) -> None:
-        """The pages of a span, of which the first is the memory's page `first`."""
+        """Hash the pages of a span; `first` is the number of its first page in the memory."""
         if span.offset is None:
             out[:] = SWAPPED
             return
@@ -216,21 +219,21 @@ class _Reader:
                 self._hashing.hasher.hash_buffer(window, out[at:to], PAGE_SIZE, self._hashing.seed)
                 if self._subpages.parts:
                     self._subpages.hash(window, np.arange(first + at, first + to))
-        # What was cut meanwhile would pass for a hole.
+        # A part that was truncated meanwhile would look like a hole.
         if os.fstat(self._found.descriptor).st_size < span.offset + span.size:
-            raise damaged(self._found.path, "was cut while it was read")
+            raise damaged(self._found.path, "was truncated while it was read")
 
     def _fill(self, window: memoryview, offset: int) -> None:
         filled = 0
         while filled < len(window):
             count = os.preadv(self._found.descriptor, [window[filled:]], offset + filled)
             if count == 0:
-                raise damaged(self._found.path, f"was cut while it was read, to {offset + filled} bytes")
+                raise damaged(self._found.path, f"was truncated while it was read, to {offset + filled} bytes")
             filled += count
 
 
 def _data(descriptor: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
-    """Which pages of a part of the file, from and to, are not wholly in its holes (lseek(2), SEEK_DATA)."""
+    """Ranges (start, end) of pages in a part of the file that are not completely in its holes (lseek(2), SEEK_DATA)."""
     at, behind = offset, offset + size
     done = 0
     while at < behind:
@@ -248,8 +251,8 @@ def _data(descriptor: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _coarser(digest: PageDigest, spans: Sequence[Span], size: int) -> PageDigest:
-    """The same memory in larger pages, each at a multiple of its size, and none across a gap: of each run of addresses
-    as much as fills them.
+    """The same memory in larger pages, each aligned to its size, and not across a gap: the whole larger pages in each
+    run of addresses.
     """
     ratio = size // PAGE_SIZE
     parts: list[NDArray[np.uint64]] = []
@@ -261,7 +264,7 @@ def _coarser(digest: PageDigest, spans: Sequence[Span], size: int) -> PageDigest
 
 
 def _runs(spans: Sequence[Span]) -> Iterator[tuple[int, int, int]]:
-    """Where spans follow each other: the address, the number of the first page in the digest, and of pages."""
+    """Runs of adjacent spans: the address, the number of the first page in the digest, and the number of pages."""
     first = begin = 0
     for number, span in enumerate(spans):
         first += span.size // PAGE_SIZE

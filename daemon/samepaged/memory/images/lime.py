@@ -1,4 +1,4 @@
-"""LiME's format: ranges of physical memory, each behind a header of its own (doc/README.md in LiME's source)."""
+"""The LiME format: ranges of physical memory, each after a header (doc/README.md in LiME's source)."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 
 __all__ = ["MAGIC", "ranges"]
 
-MAGIC: Final = b"EMiL"  # 0x4C694D45, in the byte order of the machines that it is for
+MAGIC: Final = b"EMiL"  # 0x4C694D45, little-endian
 VERSION: Final = 1
-# magic, version, the first address of the range, its last, and 8 octets for later
+# magic, version, the first and the last address of the range, and 8 reserved bytes
 HEADER: Final = struct.Struct("<4sIQQ8x")
 MAX_RANGES: Final = 1 << 20
 
 
 def ranges(file: int, size: int, path: Path) -> tuple[Span, ...]:
-    """The ranges in the file of this descriptor, which has `size` bytes. Raises TraceError."""
+    """The ranges in the file of `size` bytes with this descriptor. Raises TraceError."""
     found: list[Span] = []
     at = 0
     while at < size:
         head = os.pread(file, HEADER.size, at)
         if len(head) < HEADER.size:
-            raise damaged(path, f"ends early, in the header of a range at byte {at}")
+            raise damaged(path, f"ends early, in the range header at byte {at}")
         magic, version, first, last = HEADER.unpack(head)
         if magic != MAGIC:
-            raise damaged(path, f"has no header of a range at byte {at}")
+            raise damaged(path, f"does not have a range header at byte {at}")
         if version != VERSION:
-            raise damaged(path, f"has a range of version {version} of LiME's format, of which 1 is known")
+            raise damaged(path, f"has a range of LiME format version {version}: only version 1 is supported")
         if last < first:
-            raise damaged(path, f"has a range that ends at {last:#x}, before it begins at {first:#x}")
+            raise damaged(path, f"has a range that ends at {last:#x}, before its start at {first:#x}")
         if len(found) == MAX_RANGES:
             raise damaged(path, f"has more than {MAX_RANGES} ranges")
         at += HEADER.size

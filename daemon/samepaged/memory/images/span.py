@@ -1,4 +1,4 @@
-"""Where a guest's memory lies in a file: spans of guest-physical addresses, cut to whole pages."""
+"""Location of a guest's memory in a file: spans of guest-physical addresses, cut to whole pages."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Span", "damaged", "whole_pages"]
 
-REMEDY: Final = "take the dump again, or copy it again"
+REMEDY: Final = "repeat the dump or the copy"
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """`size` bytes of memory from guest-physical `address` on, which begin at `offset` in the file; None where the file
-    does not have them.
+    """`size` bytes of memory from guest-physical `address` on, at `offset` in the file; None if the file does not
+    contain them.
     """
 
     address: int
@@ -30,29 +30,29 @@ class Span:
 
     @property
     def end(self) -> int:
-        """The address behind its last byte."""
+        """The address after its last byte."""
         return self.address + self.size
 
 
 def damaged(path: Path, problem: str) -> TraceError:
-    """An error about a file that is not what it should be."""
+    """The error for a damaged file."""
     return TraceError(path, problem, REMEDY)
 
 
 def whole_pages(path: Path, spans: Iterable[Span], file_size: int) -> tuple[tuple[Span, ...], int]:
-    """The spans in the order of their addresses, each cut to the whole pages in it; and how many bytes that leaves out:
-    what shares a page with something that is no RAM, or not known, is no page of RAM.
+    """The spans in the order of their addresses, each cut to its whole pages, and the number of bytes left out. A page
+    that is only partly known RAM is not a page of RAM.
 
-    Raises TraceError where two overlap, in memory or in the file, or where the file ends before one does.
+    Raises TraceError if two spans overlap, in memory or in the file, or if the file ends before a span does.
     """
     ordered = sorted(spans, key=lambda span: (span.address, span.size))
     for before, span in pairwise(ordered):
         if span.address < before.end:
-            raise damaged(path, f"says twice what is at {span.address:#x}")
+            raise damaged(path, f"has overlapping memory ranges at address {span.address:#x}")
     held = sorted((span.offset, span.size) for span in ordered if span.offset is not None)
     for (offset, size), (following, _) in pairwise(held):
         if following < offset + size:
-            raise damaged(path, f"has two parts of memory in the same place, byte {following}")
+            raise damaged(path, f"has memory ranges that overlap in the file at byte {following}")
     if held and sum(held[-1]) > file_size:
         raise damaged(path, f"ends early, after {file_size} of {sum(held[-1])} bytes")
     cut = tuple(whole for span in _joined(ordered) if (whole := _cut(span)).size > 0)
@@ -60,7 +60,7 @@ def whole_pages(path: Path, spans: Iterable[Span], file_size: int) -> tuple[tupl
 
 
 def _joined(ordered: list[Span]) -> list[Span]:
-    """Spans that go on where the one before ends, in memory and in the file, are one: a page may lie in both."""
+    """Join spans that are adjacent in memory and in the file, because a page may be part of both."""
     joined: list[Span] = []
     for span in ordered:
         before = joined[-1] if joined else None
