@@ -98,7 +98,7 @@ def test_arbitrary_patterns_match_safely(patterns: list[str], name: str) -> None
 
 def test_groups_need_distinct_names() -> None:
     group = GroupConfig(name="a", match=("*",))
-    with pytest.raises(ValidationError, match="'a' is the name of an earlier group; give each group a name of its own"):
+    with pytest.raises(ValidationError, match="'a' is the name of an earlier group; give each group a unique name"):
         Config(groups=(group, group))
 
 
@@ -108,5 +108,5 @@ def test_seed_is_not_logged() -> None:
 
 def test_name_labels_need_names() -> None:
     assert Config.model_validate({"sources": {"names": True, "name_labels": True}}).sources.name_labels
-    with pytest.raises(ValidationError, match=r"sources\.names is false; set it, too"):
+    with pytest.raises(ValidationError, match=r"sources\.names is false; set sources\.names to true"):
         Config.model_validate({"sources": {"name_labels": True}})
