@@ -47,7 +47,8 @@ def test_unreadable_file_is_a_problem(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Path, "open", refuse)  # root may read any file
     path = tmp_path / "c.yaml"
     assert problem(path) == (
-        f"{path}:1:1: cannot be read: Permission denied; run as a user with permission to read it, or change its permissions"
+        f"{path}:1:1: cannot be read: Permission denied; "
+        "run as a user with permission to read it, or change its permissions"
     )
 
 
