@@ -35,7 +35,7 @@ def paths(root: ET.Element, kind: str) -> list[str]:
 def test_one_scan_is_no_history() -> None:
     root = drawn([moment(0)])
     assert root.find(".//svg") is None
-    assert "begins with the second scan" in "".join(root.itertext())
+    assert "starts with the second scan" in "".join(root.itertext())
 
 
 def test_areas_are_stacked() -> None:
