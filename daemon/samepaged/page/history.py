@@ -98,7 +98,7 @@ def history(points: Sequence[HistoryPoint]) -> History | None:
 
 
 def thinned(points: Sequence[HistoryPoint], most: int) -> list[HistoryPoint]:
-    """Reduce `points` to at most `most` and the last: from each interval the one with the least sharing, to show drops."""
+    """Reduce `points` to at most `most` and the last: the one with the least sharing of each interval, to show drops."""
     first, last = points[0].ended_at, points[-1].ended_at
     stretch = max((last - first) / most, 1e-9)
     lowest: dict[int, HistoryPoint] = {}

@@ -276,7 +276,10 @@ def test_common_fallback_is_shown_once() -> None:
         (
             0,
             0.0,
-            "KSM is stopped; merged pages stay merged until a guest writes to them. If enabled, it could save 11.7 GiB net",
+            (
+                "KSM is stopped; merged pages stay merged until a guest writes to them. "
+                "If enabled, it could save 11.7 GiB net"
+            ),
         ),
         (0, 0.5, "It has merged 6.02 GiB, 50% of the potential"),
         (2, 0.0, "KSM is stopped, with all pages unmerged. If enabled"),

@@ -65,7 +65,7 @@ def test_withheld_names_are_null() -> None:
 def test_text_lists_owners_with_sizes() -> None:
     text = attribution_text(answers("web"))
     assert "web: Linux 6.1.0-56-cloud-amd64, 3.91 MiB" in text
-    assert "98.0% have a known owner" in text
+    assert "98.0% of it with a known owner" in text
     assert "self-sharing 320 KiB (160 KiB of it in use)" in text
     heap = next(line for line in text.splitlines() if line.startswith("heap"))
     assert heap.split() == ["heap", "1.17", "MiB", "280", "KiB", "63.6%", "200", "KiB", "80", "KiB", "54.5%"]
