@@ -24,7 +24,7 @@ OPENMETRICS_END: Final = b"# EOF\n"
 
 
 def families(snapshot: Snapshot) -> list[Family]:
-    """The metrics of `snapshot`, in the order of the catalogue. A metric without series has no family."""
+    """Return the metrics of `snapshot` in the order of the catalogue, without metrics that lack series."""
     found = (metric.family(snapshot) for metric in chain.from_iterable(SECTIONS.values()))
     return [family for family in found if family is not None]
 

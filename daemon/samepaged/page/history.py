@@ -98,7 +98,7 @@ def history(points: Sequence[HistoryPoint]) -> History | None:
 
 
 def thinned(points: Sequence[HistoryPoint], most: int) -> list[HistoryPoint]:
-    """Reduce `points` to at most `most` and the last: the one with the least sharing of each interval, to show drops."""
+    """Reduce `points` to at most `most` and the last: that with the least sharing of each interval, to show drops."""
     first, last = points[0].ended_at, points[-1].ended_at
     stretch = max((last - first) / most, 1e-9)
     lowest: dict[int, HistoryPoint] = {}
@@ -166,7 +166,7 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _without_gaps(points: Sequence[HistoryPoint]) -> Iterator[list[HistoryPoint]]:
-    """Runs of `points` without gaps: an interval far above the median has no scans, and the chart shows nothing."""
+    """Runs of `points` without gaps: an interval far above the median is a gap in the chart."""
     if not points:
         return
     intervals = [later.ended_at - point.ended_at for point, later in pairwise(points)]

@@ -222,15 +222,15 @@ def test_generator_keeps_handwritten_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "said"),
+    ("page", "message"),
     [
-        (PLACES.replace("code: sharing", "code: shearing"), "`from the code: sharing` is there 0 times"),
-        (PLACES + "<!-- from the code: scans -->\n<!-- end -->\n", "`from the code: scans` is there 2 times"),
-        (PLACES + "<!-- from the code: zeal -->\n<!-- end -->\n", "nothing for the marker `from the code: zeal`"),
+        (PLACES.replace("code: sharing", "code: shearing"), "0 markers `from the code: sharing`"),
+        (PLACES + "<!-- from the code: scans -->\n<!-- end -->\n", "2 markers `from the code: scans`"),
+        (PLACES + "<!-- from the code: zeal -->\n<!-- end -->\n", "unknown marker `from the code: zeal`"),
     ],
 )
-def test_generator_reports_marker_errors(page: str, said: str) -> None:
-    with pytest.raises(SystemExit, match=re.escape(said)):
+def test_generator_reports_marker_errors(page: str, message: str) -> None:
+    with pytest.raises(SystemExit, match=re.escape(message)):
         with_parts("page", page, tables())
 
 
