@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from samepaged import formatting
 from samepaged.config import quantities
 
-# How long an example takes is the machine's business.
+# The duration of an example depends on the machine.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -223,7 +223,7 @@ def test_invalid_address_is_refused(written: object, complaint: str) -> None:
     assert complaint in refusal(quantities.Listen, written)
 
 
-# A value of each kind, which stands for ANCHOR.
+# A value of each kind, in place of ANCHOR.
 READABLE: dict[object, str] = {
     quantities.Duration: "1s",
     quantities.Interval: "1s",

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from samepaged.config import DEFAULT_GROUP, Config, GroupConfig, GuestsConfig, ScanConfig, load, schema_keys
 from samepaged.config.schema import HashingConfig
 
-# How long an example takes is the machine's business.
+# The duration of an example depends on the machine.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -40,7 +40,7 @@ def test_defaults_are_documented_values() -> None:
 
 def test_configuration_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        Config().scan.mode = "live"  # type: ignore[misc]  # that it is frozen is the point
+        Config().scan.mode = "live"  # type: ignore[misc]  # the test of frozen models
 
 
 def test_every_key_has_a_description() -> None:

@@ -1,4 +1,4 @@
-"""The page at `/` as HTML. What browsers make of it is looked at in tests/system/test_page.py."""
+"""The page at `/` as HTML. tests/system/test_page.py tests it in a browser."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def called(*names: str) -> Snapshot:
 
 
 class Tags(HTMLParser):
-    """Which elements a parser of HTML finds, and their attributes' names."""
+    """Return the elements and attribute names found by an HTML parser."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ def test_names_are_escaped_in_html(found: list[str]) -> None:
     assert tags(snapshot) == tags(plain)
 
 
-def test_awkward_names_are_all_there() -> None:
+def test_awkward_names_are_shown() -> None:
     assert set(guest_names(tree(called(*AWKWARD_NAMES)))) == {printable(name) or "(no name)" for name in AWKWARD_NAMES}
 
 
@@ -359,7 +359,7 @@ def test_contrast_meets_wcag(theme: int) -> None:
 
 
 def test_rendering_opens_no_file() -> None:
-    # The service may be upgraded while it runs, and its descriptors may run out.
+    # An upgrade may replace files while the service runs, and file descriptors may run out.
     script = (
         "import sys; from samepaged.page import Page; from tests.support import hosts; snapshot = hosts.large();"
         "opened = []; sys.addaudithook(lambda event, values: event == 'open' and opened.append(values[0]));"

@@ -49,7 +49,7 @@ skipped
 """
 
 
-def test_a_scan_reads_like_this() -> None:
+def test_table_of_a_small_scan() -> None:
     scan = host_scan(
         "web-1",
         "back\nup-客",
@@ -267,7 +267,7 @@ def test_seconds_have_three_digits(amount: float, shown: str) -> None:
 
 @pytest.fixture
 def terminal() -> Iterator[tuple[io.TextIOWrapper, Callable[[], str]]]:
-    """A terminal to write to, and what was written to it so far."""
+    """A terminal for output, and the output so far."""
     master, slave = pty.openpty()
     stream = os.fdopen(slave, "w", encoding="utf-8")
     yield stream, lambda: os.read(master, 65536).decode()
