@@ -26,7 +26,7 @@ DOMAIN_INFO: Final = Metric(
     "samepage_domain_info",
     ("domain", "uuid", "group", "mode", "reader"),
     Unit.ONE,
-    "UUID and group (guests that may share memory) of the domain, mode and reader of its last scan; always 1.",
+    "UUID and group (guests that may share) of the domain, and mode and reader of its last scan; always 1.",
     example="samepage_domain_last_pause_seconds * on (instance, domain) group_left (mode) samepage_domain_info",
     words={"mode": MODES, "reader": READERS},
     values=of_scan(lambda scan: {(one.name, one.uuid, one.group, one.mode, one.reader): 1 for one in scan.scans}),

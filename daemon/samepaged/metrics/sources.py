@@ -64,7 +64,7 @@ SOURCE_SPLIT: Final = Metric(
     "each content in equal parts over its pages. The kind `other` is the sum of all kinds except the `sources.top` "
     "kinds with the most sharing.",
     example="sum by (kind) (samepage_source_split_bytes)",
-    words={"kind": {**KINDS, OTHER: "is of any other kind"}},
+    words={"kind": {**KINDS, OTHER: "belongs to any other kind"}},
     values=_split,
 )
 
