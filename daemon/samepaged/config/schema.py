@@ -327,8 +327,8 @@ class Config(Section):
     guests: GuestsConfig = GuestsConfig()
     groups: Groups = ()
     """Groups of guests that may share memory with each other: one for each tenant or project with guests that trust
-    each other. Sharing across groups is a side channel, so it is reported separately, for the host. A guest belongs to the first
-    group that matches its name.
+    each other. Sharing across groups is a side channel, so it is reported separately, for the host. A guest belongs to
+    the first group that matches its name.
 
         groups:
           - name: shop
