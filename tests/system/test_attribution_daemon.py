@@ -58,7 +58,7 @@ def test_names_are_hidden_by_default(samepaged: Samepaged, pair: list[Writer], t
         value = metrics["samepage_source_sharing_bytes", frozenset({("domain", domain), ("kind", top["kind"])})]
         assert value == top["sharing_pages"] * 4096
         assert metrics["samepage_source_labelled_ratio", frozenset({("domain", domain)})] >= 0.97
-    assert "Where sharing comes from" in page
+    assert "Page attribution" in page
     sidecars = "".join(path.read_text() for path in (tmp_path / "traces").rglob("*.sources.json"))
     assert sidecars
     for told in (page, text, sidecars, json.dumps(documents)):

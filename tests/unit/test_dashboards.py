@@ -1,4 +1,4 @@
-"""The Grafana dashboards: up to date, complete, and asking for nothing that samepaged does not export."""
+"""The Grafana dashboards: current, complete, with queries of exported metrics only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TREE = Path(__file__).parents[2]
 GRAFANA = TREE / "observability" / "grafana"
 BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(dashboard_files.DASHBOARDS.glob("*.json"))}
 PARTS_OF_HISTOGRAMS = ("_bucket", "_sum", "_count")
-# What Grafana puts in the place of variables.
+# Values of Grafana's variables.
 VARIABLES = {"$instance": "127.0.0.1:9953", "$domain": "web-1"}
 
 
@@ -44,12 +44,12 @@ def every_query() -> set[str]:
 
 
 def selected(query: str) -> set[str]:
-    """The metrics in a query: whatever has braces, as every selector of ours has."""
+    """Return the metrics in a query: names before braces, which all selectors here have."""
     return set(re.findall(r"([A-Za-z_:][\w:]*)\{", query))
 
 
 def exported() -> set[str]:
-    """The metrics that docs/reference/metrics.md lists (another test holds it and the code together)."""
+    """Return the metrics in docs/reference/metrics.md, which another test compares with the code."""
     names = re.findall(
         r"^\| `(samepage_\w+)` \| (\w+) \|", (TREE / "docs/reference/metrics.md").read_text(), re.MULTILINE
     )
@@ -111,7 +111,7 @@ def test_dashboards_link_to_each_other() -> None:
         assert link["url"] == f"/d/{other}"
         assert link["includeVars"]
         assert link["keepTime"]
-    # and a guest's name in the table leads to that guest
+    # a guest's name in the table links to its dashboard
     assert "/d/samepaged-guest?" in json.dumps(list(panels("samepaged-host")))
 
 
@@ -141,7 +141,7 @@ def test_merging_obstacles_are_explained(board: str) -> None:
     assert {word for word in OBSTACLES if f" {word}: " not in panel["description"]} == set()
 
 
-def test_query_of_unknown_metric_is_found() -> None:
+def test_every_query_selects_metrics() -> None:
     assert all(selected(query) for query in every_query())
     assert selected('sum(a_b{x="1"}) / c:d{x="1"}') == {"a_b", "c:d"}
 
@@ -164,7 +164,7 @@ def test_promtool_accepts_every_query(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((GRAFANA / "provisioning").rglob("*.yaml")), ids=lambda path: path.parent.name)
 def test_provisioning_files_are_valid(path: Path) -> None:
-    said = yaml.safe_load(path.read_text())
-    assert said["apiVersion"] == 1
-    (entry,) = said["providers" if path.parent.name == "dashboards" else "datasources"]
+    document = yaml.safe_load(path.read_text())
+    assert document["apiVersion"] == 1
+    (entry,) = document["providers" if path.parent.name == "dashboards" else "datasources"]
     assert entry["type"] == ("file" if path.parent.name == "dashboards" else "prometheus")

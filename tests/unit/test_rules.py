@@ -1,4 +1,4 @@
-"""The Prometheus rules: what they ask for, what they say, where they are tested. promtool shows that they fire."""
+"""The Prometheus rules: their series, annotations, runbooks and tests. promtool tests the alerts themselves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METRICS = TREE / "docs/reference/metrics.md"
 
 
 def rules(kind: str) -> dict[str, list[dict[str, Any]]]:
-    """Rules by the name that they have as `kind`: record or alert."""
+    """Return the rules by name. `kind` is record or alert."""
     found: dict[str, list[dict[str, Any]]] = {}
     for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]:
         for rule in group["rules"]:
@@ -29,7 +29,7 @@ def rules(kind: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def asked() -> set[str]:
-    """Every metric that a rule asks for, those that are recorded too."""
+    """Return all metrics in rules, including recorded series."""
     expressions = [rule["expr"] for kind in ("record", "alert") for many in rules(kind).values() for rule in many]
     words = {word for expression in expressions for word in re.findall(r"[a-z][\w:]*", unquoted(expression))}
     return {word for word in words if "samepage" in word}
@@ -44,7 +44,7 @@ def exported() -> set[str]:
 
 
 def cases() -> dict[str, Counter[str]]:
-    """How often the tests want each alert to fire, and to be silent."""
+    """Return the number of firing and silent test cases of each alert."""
     found: dict[str, Counter[str]] = {}
     for path in PROMETHEUS.glob("tests/*_test.yml"):
         for test in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]:

@@ -1,4 +1,4 @@
-"""Shell completion for bash, zsh and fish, from the command line parser, with shtab."""
+"""Generates shell completion for bash, zsh and fish from the command line parser, with shtab."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ __all__ = ["DIRECTORY", "generated", "scripts"]
 
 DIRECTORY: Final = TREE / "packaging/completion"
 
-# The running guests, as far as libvirt shows them to this user. Names with characters that a shell interprets are left
-# out.
+# The running guests that libvirt shows to this user, without names that have characters with a meaning to the shell.
 _LIST: Final = "virsh --quiet --readonly --connect qemu:///system list --name 2>/dev/null </dev/null"
 _NAMES: Final = "^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 _DOMAINS: Final = {
@@ -47,7 +46,7 @@ end
     },
 }
 
-# By the name of the argument's value in the usage.
+# Completion by metavar of the argument.
 _VALUES: Final[Mapping[str, object]] = {
     "A": shtab.FILE,
     "B": shtab.FILE,
@@ -76,12 +75,12 @@ complete -F _samepaged samepaged
 
 
 def generated() -> dict[Path, str | None]:
-    """The completion of each shell."""
+    """Return the completion script of each shell."""
     return {DIRECTORY / name: text for name, text in scripts().items()}
 
 
 def scripts() -> dict[str, str]:
-    """The completion scripts by file name. SystemExit if an argument for a path has a value of an unknown name."""
+    """Return the scripts by file name. Raises SystemExit if an argument for a path has an unknown metavar."""
     parser = command_parser()
     for action in _actions(parser):
         known = _VALUES.get(str(action.metavar))
@@ -94,8 +93,8 @@ def scripts() -> dict[str, str]:
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """The arguments of all commands, with short descriptions: the first sentence of the help texts, without default."""
-    for action in parser._actions:  # noqa: SLF001 - argparse has no public list
+    """Yield the arguments of all commands, with shortened help: the first sentence, without the default."""
+    for action in parser._actions:  # noqa: SLF001 - argparse lacks a public list
         if action.help is not None:
             action.help = re.split(r"[.;] | \(default", action.help)[0]
         yield action

@@ -1,4 +1,4 @@
-"""The keys of docs/reference/configuration.md, and config.example.yaml, from the configuration's schema.
+"""Generates the keys of docs/reference/configuration.md, and config.example.yaml, from the configuration's schema.
 
 Types, bounds and descriptions come from the JSON schema of `Config`, defaults from `Config()`.
 """
@@ -51,7 +51,7 @@ FORMATS: Final[Mapping[str, str]] = {
     "page size": "a size that is a power of two",
     "pattern": (
         "a shell pattern: `*` matches any text, `?` any character, `[abc]` one of these, `[!abc]` any other. It "
-        "matches the whole name, and case counts. Quote patterns: YAML gives `*`, `[` and `!` a meaning of its own"
+        "matches the whole name, case-sensitively. Quote patterns: `*`, `[` and `!` are special characters in YAML"
     ),
     "seed": "64 bits: a whole number, or `0x` and up to 16 hexadecimal digits in quotes",
     "size": (
@@ -60,26 +60,26 @@ FORMATS: Final[Mapping[str, str]] = {
     ),
     "template": (
         "the form of a whole name: `{group}` once, and at most one `*` for any text, with other text between the two. "
-        "Case counts, and other pattern characters are refused. The group is the shortest text that fits"
+        "It is case-sensitive and must not contain other pattern characters. The group is the shortest match"
     ),
 }
 """The written form of each `format` in the JSON schema."""
 
 
 def generated() -> dict[Path, str | None]:
-    """The page, with its generated parts, and the example."""
+    """Return the page with its generated parts, and the example."""
     page = with_parts(str(PAGE.relative_to(TREE)), PAGE.read_text(encoding="utf-8"), parts())
     return {PAGE: page, EXAMPLE: example()}
 
 
 def parts() -> dict[str, str]:
-    """The generated parts of the page by the names of their markers."""
+    """Return the generated parts of the page by the names of their markers."""
     forms = "".join(f"- **{name}**: {form}.\n" for name, form in FORMATS.items())
     return {"keys": "\n".join(_page_sections()), "value formats": forms}
 
 
 def example() -> str:
-    """The example: every key with its default, after a comment with its description and its form."""
+    """Return the example: every key with its default, after a comment with its description and its form."""
     schema, defaults = _schema()
     text = INTRODUCTION + "".join(
         "\n".join(_comment(f"{name.capitalize()}: {form}.", "")) + "\n" for name, form in FORMATS.items()
@@ -100,12 +100,12 @@ def example() -> str:
 
 
 def _schema() -> tuple[Schema, dict[str, Any]]:
-    """The JSON schema, and the default values in the form of a file."""
+    """Return the JSON schema, and the default values in the form of a file."""
     return Config.model_json_schema(), Config().model_dump(mode="json")
 
 
 def _section(field: Schema, schema: Schema) -> Schema | None:
-    """The schema of the mapping that `field` is, or is a list of; None for other values."""
+    """Return the schema of the mapping in `field` or of the items of its list; None for other values."""
     reference = field.get("$ref") or field.get("items", {}).get("$ref")
     found: Schema | None = schema["$defs"][reference.rsplit("/", 1)[1]] if reference else None
     return found
@@ -146,7 +146,7 @@ def _row(key: str, field: Schema, default: object, *, required: bool = False) ->
 
 
 def _linked(text: str) -> str:
-    """`text` with links in place of paths of pages."""
+    """Return `text` with links in place of paths of pages."""
     return re.sub(r"\bdocs/([\w/-]+/)?([\w-]+\.md)(#[\w-]+)?", _link, text)
 
 
@@ -161,7 +161,7 @@ def _form_line(field: Schema) -> str:
 
 
 def _form(schema: Schema) -> str:
-    """The type of a value, and its bounds."""
+    """Return the type of a value, and its bounds."""
     if "anyOf" in schema:
         first, *others = map(_form, schema["anyOf"])
         return f"{first}{',' * (', ' in first)} or {' or '.join(others)}"
@@ -194,7 +194,7 @@ def _yaml(value: object) -> str:
 
 
 def _comment(text: str, indent: str) -> Iterator[str]:
-    """`text` as comment lines: paragraphs are wrapped, list items too, and indented blocks stay as they are."""
+    """Yield `text` as comment lines: wraps paragraphs and list items, and keeps indented blocks unchanged."""
     first = f"{indent}# "
     for number, paragraph in enumerate(text.split("\n\n")):
         if paragraph.startswith("    "):

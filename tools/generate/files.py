@@ -17,12 +17,12 @@ _PART: Final = re.compile(r"(<!-- from the code: ([^>]+) -->\n).*?(<!-- end -->\
 
 
 def outdated(files: Mapping[Path, str | None]) -> list[Path]:
-    """The paths among `files` whose content differs from the given text. None: the file must not exist."""
+    """Return the paths in `files` with a content that differs from the given text. None: the file must not exist."""
     return sorted(path for path, text in files.items() if _content(path) != text)
 
 
 def write(files: Mapping[Path, str | None]) -> list[Path]:
-    """Bring `files` up to date; returns the changed paths."""
+    """Update `files`, and return the changed paths."""
     changed = outdated(files)
     for path in changed:
         text = files[path]
@@ -42,21 +42,21 @@ def _content(path: Path) -> str | None:
 
 
 def with_parts(name: str, page: str, parts: Mapping[str, str]) -> str:
-    """The text `page` of the file `name`, with each of `parts` between its markers. SystemExit unless every part has
-    exactly one pair of markers, and every pair of markers a part.
+    """Return `page`, the text of the file `name`, with each of `parts` between its markers. Raises SystemExit unless
+    each part has exactly one pair of markers, and each pair of markers a part.
     """
     places = [part for _, part, _ in _PART.findall(page)]
     for part in sorted({*parts, *places}):
         if part not in parts:
-            raise SystemExit(f"{name}: the code has nothing for the marker `from the code: {part}`; remove it")
+            raise SystemExit(f"{name}: unknown marker `from the code: {part}`; remove it")
         if places.count(part) != 1:
             times = places.count(part)
-            raise SystemExit(f"{name}: the marker `from the code: {part}` is there {times} times; have it once")
+            raise SystemExit(f"{name}: {times} markers `from the code: {part}`; keep exactly one")
     return _PART.sub(lambda marked: f"{marked[1]}\n{parts[marked[2]]}\n{marked[3]}", page)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     return _line(head) + "|" + "---|" * len(head) + "\n" + "".join(map(_line, rows))
 
 

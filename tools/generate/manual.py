@@ -1,4 +1,4 @@
-"""The manual page, from the command line parser and the hand-written sections in packaging/man/samepaged.in."""
+"""Generates the manual page from the command line parser and packaging/man/samepaged.in."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ CHANGELOG: Final = TREE / "packaging/debian/changelog"
 
 
 def generated() -> dict[Path, str | None]:
-    """The manual page."""
+    """Return the manual page."""
     return {MANUAL: page()}
 
 
 def page() -> str:
-    """The text of the manual page, in the macros of man(7). Its date is that of the newest package version."""
+    """Return the manual page in the macros of man(7), with the date of the newest package version."""
     # argparse wraps usage lines to the width of the terminal.
     with mock.patch.dict(os.environ, {"COLUMNS": "80"}):
         data = {
@@ -46,7 +46,7 @@ def page() -> str:
         parser = command_parser()
         parser.description = None  # the hand-written section replaces it
         text = str(Manpage(parser, data, format="single-commands-section"))
-    # Usage lines keep their breaks.
+    # Usage lines keep their line breaks.
     return re.sub(r"^(usage: (?:.+\n)+)", r".nf\n\1.fi\n", text, flags=re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/reference/metrics.md, from the catalogue of metrics."""
+"""Generates the tables of docs/reference/metrics.md from the catalogue of metrics."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _COLUMNS: Final = ("name", "type", "labels", "unit", "meaning", "symbol", "examp
 
 
 def generated() -> dict[Path, str | None]:
-    """The page, with its generated tables."""
+    """Return the page with its generated tables."""
     return {PAGE: with_parts(str(PAGE.relative_to(TREE)), PAGE.read_text(encoding="utf-8"), tables())}
 
 
 def tables() -> dict[str, str]:
-    """The tables by the names of their markers: the metrics of a section, the values of a label."""
+    """Return the tables by the names of their markers: the metrics of each section, the values of each label."""
     found = {section: table(_COLUMNS, map(_row, metrics)) for section, metrics in SECTIONS.items()}
-    told: list[Words] = []
+    documented: list[Words] = []
     for metric in chain.from_iterable(SECTIONS.values()):
         for label, words in metric.words.items():
-            if words not in told:  # memory by state is a metric of guests and of the host
-                told.append(words)
+            if words not in documented:  # memory by state is a metric of guests and of the host
+                documented.append(words)
                 rows = ((f"`{word}`", meaning) for word, meaning in words.items())
                 found[f"{label} of {metric.name}"] = table((label, "meaning"), rows)
     return found

@@ -22,7 +22,7 @@ TREE: Final = Path(__file__).parents[2]
 EXCEPTIONS: Final = Path(__file__).with_name("exceptions.txt")
 README: Final = "README.md"
 README_SENTENCE_WORDS: Final = 17
-# The areas that `--check` holds to the rates of `PATTERNS`; comments and messages are counted, too.
+# The areas that `--check` compares with the rates of `PATTERNS`. Comments and messages are only counted.
 HELD: Final = ("docs", "docstrings")
 REMEDY: Final = "CONTRIBUTING.md has the rules; `python -m tools.prose --list PATTERN` prints the occurrences"
 AREAS: Final = (*HELD, "comments", "messages", README)
@@ -38,14 +38,14 @@ class Located:
 
 
 def tracked(paths: list[str]) -> list[str]:
-    """The files of version control below `paths`, or all."""
+    """Return the files under version control below `paths`, or all."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths]
     listed = subprocess.run(command, cwd=TREE, check=True, capture_output=True, text=True).stdout
     return sorted(path for path in listed.split("\0") if path and (TREE / path).is_file())
 
 
 def passages(paths: list[str]) -> Iterator[Located]:
-    """All prose of these files by area."""
+    """Yield all prose of these files by area."""
     for path in tracked(paths):
         if path.endswith(".md"):
             found = {"docs": extract.markdown}

@@ -31,12 +31,12 @@ class Passage:
 
     line: int
     text: str
-    # Only these passages of Markdown have sentences: the others are headings and cells of tables.
+    # Only these passages of Markdown have sentences; the others are headings and cells of tables.
     sentences: bool = True
 
 
 def plain(text: str) -> str:
-    """The text without inline code, addresses and the targets of links. Code becomes one word: it is read as a noun."""
+    """Return the text without inline code, URLs and targets of links. Inline code becomes one word, like a noun."""
     text = LINK.sub(r"\1", INLINE_CODE.sub("code", text))
     return ADDRESS.sub("address", text)
 

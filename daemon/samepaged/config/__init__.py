@@ -1,4 +1,4 @@
-"""The configuration: its schema, and loading it from YAML with every problem told at once."""
+"""The configuration: its schema, and the loader of YAML files, which reports all problems at once."""
 
 from samepaged.config.loading import load, parse
 from samepaged.config.schema import (

@@ -1,4 +1,4 @@
-"""Names of groups: what such a name may be, and where it stands in the name of a domain."""
+"""Names of groups: validation, and templates that find them in names of domains."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from samepaged.yaml_document import shown
 __all__ = ["PLACEHOLDER", "GroupName", "Template", "group_in", "is_group_name"]
 
 PLACEHOLDER: Final = "{group}"
-"""Stands in a template where the group's name stands in a domain's."""
+"""Placeholder in a template for the part of a domain's name that is the group's name."""
 
 _MAX_NAME_CHARS: Final = 128
 _ADVICE: Final = f'write a template such as "{PLACEHOLDER}-*"'
 
 
 def is_group_name(text: str) -> bool:
-    """Whether a group may be called `text`: it is the value of a label, and read by people."""
+    """Whether `text` is a valid name of a group: the value of a label, readable for people."""
     return 0 < len(text) <= _MAX_NAME_CHARS and text.isprintable() and text == text.strip()
 
 
@@ -40,24 +40,26 @@ def _template(text: str) -> str:
     if len(text) > MAX_TEXT_CHARS:
         raise InvalidValueError(f"has {len(text)} characters", f"use at most {MAX_TEXT_CHARS}")
     if text.count(PLACEHOLDER) != 1:
-        raise InvalidValueError(f"{shown(text)} does not have {PLACEHOLDER} once", _ADVICE)
+        raise InvalidValueError(f"{shown(text)} does not contain {PLACEHOLDER} exactly once", _ADVICE)
     rest = text.replace(PLACEHOLDER, "")
     if odd := sorted(set("?[]{}").intersection(rest)):
-        raise InvalidValueError(f"{shown(text)} has a {odd[0]}: only {PLACEHOLDER} and * stand for other text", _ADVICE)
-    # More than one would make it a matter of taste where the group begins and ends.
+        raise InvalidValueError(
+            f"{shown(text)} contains {odd[0]}: only {PLACEHOLDER} and * stand for other text", _ADVICE
+        )
+    # With more than one, the start and end of the group are ambiguous.
     if rest.count("*") > 1:
         raise InvalidValueError(f"{shown(text)} has more than one *", _ADVICE)
     if f"*{PLACEHOLDER}" in text or f"{PLACEHOLDER}*" in text:
         raise InvalidValueError(
-            f"{shown(text)} does not say where the group ends", f"put a text between {PLACEHOLDER} and the *"
+            f"{shown(text)} does not delimit the group", f"put a text between {PLACEHOLDER} and the *"
         )
     return text
 
 
 def group_in(name: str, template: str) -> str | None:
-    """The group that a template finds in the name of a domain, or None where the name is not of that form.
+    """The group that a template finds in the name of a domain, or None if the name does not match the template.
 
-    The group is as short as it can be: `{group}-*` ends it at the first hyphen, `*-{group}` begins it after the last.
+    The group is the shortest match: `{group}-*` ends it at the first hyphen, `*-{group}` begins it after the last one.
     Takes time in proportion to the name's length.
     """
     before, _, after = template.partition(PLACEHOLDER)
@@ -83,4 +85,4 @@ GroupName = Annotated[
 """The name of a group: printable, at most 128 characters."""
 
 Template = Annotated[StrictStr, AfterValidator(_template), WithJsonSchema({"format": "template"})]
-"""The form of a domain's name, with `{group}` where its group stands, and at most one `*` for any other text."""
+"""The form of a domain's name: `{group}` for its group, and at most one `*` for any other text."""

@@ -1,4 +1,4 @@
-"""Groups of guests that may share with each other: by name of domain, by metadata, by template."""
+"""Groups of guests that may share memory with each other: by name of domain, by metadata, by template."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_GROUP", "GroupConfig", "GroupingConfig", "Groups", "MetadataOrigin"]
 
 DEFAULT_GROUP: Final = "default"
-"""The group of guests that nothing names a group for."""
+"""The group of guests without another group."""
 
 MetadataOrigin = Literal["openstack", "kubevirt", "samepaged"]
 
@@ -34,7 +34,7 @@ class GroupConfig(Section):
 
 
 def _distinct_names(value: Any, validate: ValidatorFunctionWrapHandler) -> tuple[GroupConfig, ...]:  # noqa: ANN401 - raw
-    """Refuse a name's second use, together with (not instead of) what is wrong with the groups one by one."""
+    """Refuse a repeated name, in addition to the errors of each single group."""
     wrong: list[InitErrorDetails] = []
     groups: tuple[GroupConfig, ...] = ()
     try:
@@ -50,7 +50,7 @@ def _distinct_names(value: Any, validate: ValidatorFunctionWrapHandler) -> tuple
             continue
         if name in seen:
             reason = InvalidValueError(
-                f"{shown(name)} is the name of an earlier group", "give each group a name of its own"
+                f"{shown(name)} is the name of an earlier group", "give each group a unique name"
             )
             kind = PydanticCustomError("value_error", "{error}", {"error": reason})
             wrong.append(InitErrorDetails(type=kind, loc=(index, "name"), input=name))
@@ -61,7 +61,7 @@ def _distinct_names(value: Any, validate: ValidatorFunctionWrapHandler) -> tuple
 
 
 Groups = Annotated[tuple[GroupConfig, ...], WrapValidator(_distinct_names)]
-"""Groups, each with a name of its own."""
+"""Groups with unique names."""
 
 
 def _in_order(sources: tuple[MetadataOrigin, ...]) -> tuple[MetadataOrigin, ...]:
@@ -71,8 +71,8 @@ def _in_order(sources: tuple[MetadataOrigin, ...]) -> tuple[MetadataOrigin, ...]
 
 
 class GroupingConfig(Section):
-    """The group of a guest that no entry of `groups` matches. A guest without a group belongs to the group `default`.
-    Each source of groups trusts its owner with the sharing between tenants; see docs/operate/groups.md.
+    """Sources of the group of a guest that no entry of `groups` matches. A guest without a group belongs to the group
+    `default`. Anyone with write access to a source controls the sharing between tenants; see docs/operate/groups.md.
     """
 
     metadata: Annotated[
@@ -84,7 +84,7 @@ class GroupingConfig(Section):
     - `openstack`: the group is `openstack:UUID`, with the UUID of the project.
     - `kubevirt`: the group is `kubevirt:NAMESPACE`.
     - `samepaged`: the group is the attribute `group` of `<samepaged:scan xmlns:samepaged="urn:samepaged:domain:1"
-      group="shop"/>`. Anyone with access to the domain's metadata can set it: use it only if tenants have no such
+      group="shop"/>`. Anyone with access to the domain's metadata can set it: use it only if tenants lack this
       access.
     """
 
@@ -94,7 +94,7 @@ class GroupingConfig(Section):
     """
 
     def group_of(self, name: str, metadata_groups: Mapping[str, str]) -> str | None:
-        """The group of the domain `name`. `metadata_groups` has the groups in its metadata, by
+        """Return the group of the domain `name`, or None. `metadata_groups` has the groups in its metadata by
         `MetadataOrigin`.
         """
         by_metadata = (_metadata_group(source, metadata_groups.get(source, "")) for source in self.metadata)
@@ -103,6 +103,6 @@ class GroupingConfig(Section):
 
 
 def _metadata_group(source: MetadataOrigin, name: str) -> str | None:
-    # Whoever may choose a project or a Kubernetes namespace must not thereby get into a group of another origin.
+    # The right to choose a project or a Kubernetes namespace must not give access to a group of another origin.
     group = name if source == "samepaged" else f"{source}:{name}"
     return group if is_group_name(name) and is_group_name(group) else None

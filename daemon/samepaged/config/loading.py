@@ -1,4 +1,4 @@
-"""From a file to a `Config`, or to a line for each thing that is wrong with it."""
+"""Loads a file into a `Config`, or reports each error in the file in one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "parse", "place_of", "read_file"]
 
-# By pydantic's type of error. {value} is what was written, the other names are pydantic's context of that type.
+# By pydantic's type of error. {value} is the value in the file; the other names are pydantic's context of that type.
 _TEXTS: Final = {
     "missing": ("is missing", "add it"),
     "model_type": ("must be a mapping, not {value}", "write its keys below it, or leave it out"),
@@ -29,7 +29,7 @@ _TEXTS: Final = {
     "bool_type": ("must be true or false, not {value}", "write one of the two"),
     "int_type": ("must be a whole number, not {value}", "write digits without quotes"),
     "float_type": ("must be a number, not {value}", "write digits without quotes"),
-    "literal_error": ("{value} is not known", "use {expected}"),
+    "literal_error": ("{value} is not a valid value", "use {expected}"),
     "greater_than": ("{value} is too small", "use a number above {gt}"),
     "greater_than_equal": ("{value} is too small", "use at least {ge}"),
     "less_than_equal": ("{value} is too large", "use at most {le}"),
@@ -37,12 +37,12 @@ _TEXTS: Final = {
 
 
 def load(path: pathlib.Path | None) -> Config:
-    """The configuration in the file `path`, or the built-in defaults for None. Raises `ConfigError`."""
+    """Load the configuration from the file `path`, or the built-in defaults for None. Raises `ConfigError`."""
     return Config() if path is None else parse(read_file(path), str(path))
 
 
 def read_file(path: pathlib.Path) -> bytes:
-    """The octets of a YAML file, at most one more than `read_document` accepts. Raises `ConfigError`."""
+    """Read the bytes of a YAML file, at most one more than `read_document` accepts. Raises `ConfigError`."""
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
@@ -58,12 +58,12 @@ def _remedy(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "correct its name, or create it"
     if isinstance(error, PermissionError):
-        return "run as a user who may read it, or change its permissions"
+        return "run as a user with permission to read it, or change its permissions"
     return os_errors.remedy(error, "name a readable file")
 
 
 def parse(text: str | bytes, name: str) -> Config:
-    """The configuration in `text`; `name` is what its problems call the file. Raises `ConfigError` with all of them."""
+    """Parse the configuration in `text`. `name` is its name in messages. Raises `ConfigError` with all problems."""
     try:
         document = read_document(text)
     except Unreadable as unreadable:
@@ -84,7 +84,7 @@ def parse(text: str | bytes, name: str) -> Config:
 
 
 def _is_reported(path: Path, document: Document) -> bool:
-    """Whether the document's own problems include why there is nothing good at `path`."""
+    """Whether the document's own problems explain the missing value at `path`."""
     return any(path[:length] in document.refused for length in range(len(path) + 1))
 
 
@@ -104,7 +104,7 @@ def _problem(error: ErrorDetails, document: Document) -> Problem:
 
 
 def place_of(path: Path, document: Document) -> Place:
-    """The place of a value; of a missing key, that of the mapping without it."""
+    """The place of a value or, for a missing key, of the mapping without it."""
     while path not in document.values:
         path = path[:-1]
     return document.values[path]

@@ -1,4 +1,4 @@
-"""Values with a unit or a form of their own: durations, sizes, seeds, directories, addresses.
+"""Values with a unit or a special form: durations, sizes, seeds, directories, addresses.
 
 The types are for fields of pydantic models. They refuse a value with an `InvalidValueError`.
 Their JSON schema has the name of the form as `format`, and the bounds of the type. `model_dump(mode="json")` returns
@@ -33,15 +33,15 @@ SIZE_UNITS: Final = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2*
 _QUANTITY: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)", re.ASCII)
 _HEX_SEED: Final = re.compile(r"0x[0-9A-Fa-f]{1,16}")
 _ADDRESS: Final = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([0-9]{1,5})", re.ASCII)
-# Labels of 1 to 63 octets (RFC 1035, 2.3.4): Python refuses to look up any other, with an error of its own kind.
+# Labels of 1 to 63 octets (RFC 1035, 2.3.4): for any other, Python's name lookup raises an unusual error.
 _LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
-# The name of an interface in a link-local address, `fe80::1%eth0`; Python takes it for a part of a host name, too.
+# The name of an interface in a link-local address, `fe80::1%eth0`; Python treats it as a part of a host name, too.
 _SCOPE: Final = re.compile(rf"(?=.{{1,15}}\Z){_LABEL}(?:\.{_LABEL})*")
 _NUMERIC_HOST: Final = re.compile(r"[0-9.]+")
 
 _MIN_INTERVAL_SECONDS: Final = 1.0
-# Drifts up to here are written in ppm, larger ones as a ratio.
+# Smaller drifts are written in ppm, others as a ratio.
 _LARGEST_PPM: Final = 10_000
 LONGEST_DURATION: Final = 365 * 86400.0
 _MIN_PAGE_BYTES: Final = 2**10
@@ -53,9 +53,9 @@ _MILLION: Final = 10**6
 
 
 def duration(value: object) -> float:
-    """Seconds: a number of them, or a number and a unit as in `90s`. ValueError for others."""
+    """Parse a duration in seconds: a number of seconds, or a number and a unit as in `90s`. Raises ValueError."""
     seconds = _seconds(value)
-    if not seconds > 0:  # a NaN is not either
+    if not seconds > 0:  # also refuses NaN
         raise InvalidValueError(f"{shown(value)} is not longer than 0", "use a duration such as 250ms or 15m")
     if seconds > LONGEST_DURATION:
         raise InvalidValueError(f"{shown(value)} is too long", "use at most 365d")
@@ -71,7 +71,7 @@ def _interval(value: object) -> float:
 
 def _seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        # An int may be too large for a float: it stays large enough to be refused as too long.
+        # An int can exceed the range of a float; the clamped value is still refused as too long.
         return float(max(min(value, 2**63), -1))
     match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
     if match is None or match[2] not in DURATION_UNITS:
@@ -83,7 +83,7 @@ def _seconds(value: object) -> float:
 
 
 def size(value: object) -> int:
-    """Bytes: a whole number of them, or a number and a unit as in `512MiB`. ValueError for others."""
+    """Parse a size in bytes: a whole number of bytes, or a number and a unit as in `512MiB`. Raises ValueError."""
     count: Decimal | int | None = None
     if isinstance(value, int) and not isinstance(value, bool):
         count = value
@@ -100,7 +100,7 @@ def size(value: object) -> int:
 
 
 def drift(value: object) -> float:
-    """A ratio above 0, to 1: a number, or parts per million as in `500ppm`. ValueError for others."""
+    """Parse a ratio above 0, up to 1: a number, or parts per million as in `500ppm`. Raises ValueError."""
     ratio: float | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
         ratio = float(max(min(value, 2.0), -1.0))
@@ -108,7 +108,7 @@ def drift(value: object) -> float:
         ratio = float(Decimal(match[1]) / _MILLION)
     if ratio is None:
         raise InvalidValueError(f"{shown(value)} is not a drift", "write a number and ppm, such as 500ppm, or a ratio")
-    if not 0 < ratio <= 1:  # a NaN is not either
+    if not 0 < ratio <= 1:  # also refuses NaN
         raise InvalidValueError(
             f"{shown(value)} is out of range", "use a drift above 0ppm, to 1000000ppm (a ratio of 1)"
         )
@@ -116,7 +116,7 @@ def drift(value: object) -> float:
 
 
 def page_size(value: object) -> int:
-    """Bytes, of a size that pages can have. ValueError for others."""
+    """Parse a page size in bytes. Raises ValueError."""
     found = size(value)
     if found.bit_count() != 1 or not _MIN_PAGE_BYTES <= found <= _MAX_PAGE_BYTES:
         raise InvalidValueError(f"{shown(value)} is not a page size", "use a power of two from 1KiB to 2MiB")
@@ -130,7 +130,7 @@ def _seed(value: object) -> int | None:
         return value
     if isinstance(value, str) and _HEX_SEED.fullmatch(value):
         return int(value, 16)
-    # The value is not quoted: it may be the secret that it was meant to be, mistyped.
+    # The message does not quote the value: it can be the mistyped secret.
     raise InvalidValueError(
         "is not a seed of 64 bits",
         'use a whole number from 0 to 2**64-1, "0x" and up to 16 hexadecimal digits, or null',
@@ -138,12 +138,12 @@ def _seed(value: object) -> int | None:
 
 
 def _directory(value: object) -> Path:
-    # `run`, and `recover` after it, must find the same journal whatever directory each is started in.
+    # `run`, and `recover` after it, must find the same journal from any working directory.
     return _absolute(value, "directory")
 
 
 def _file(value: object) -> Path:
-    return _absolute(value, "file")  # it is read by another process, which is in another directory
+    return _absolute(value, "file")  # another process with another working directory reads it
 
 
 def _absolute(value: object, what: str) -> Path:
@@ -163,13 +163,13 @@ def _listen(value: object) -> str:
 
 
 def address(text: str) -> tuple[str, int]:
-    """Host (an IPv6 address without its brackets) and port of `host:port` or `[v6]:port`; `ValueError` for others."""
+    """Parse `host:port` or `[v6]:port` into host (IPv6 addresses without brackets) and port. Raises ValueError."""
     match = _ADDRESS.fullmatch(text)
     if match is None:
         raise InvalidValueError(f"{shown(text)} is not an address", 'write "host:port", or "[address]:port" for IPv6')
     v6, host, port = match[1], match[2], int(match[3])
     if port > _MAX_PORT:
-        raise InvalidValueError(f"{port} is not a port", f"use 0 to {_MAX_PORT}, where 0 takes any free one")
+        raise InvalidValueError(f"{port} is not a port", f"use 0 to {_MAX_PORT}; 0 takes any free port")
     try:
         scope = None if v6 is None else IPv6Address(v6).scope_id
         if host is not None and _NUMERIC_HOST.fullmatch(host):
@@ -178,7 +178,7 @@ def address(text: str) -> tuple[str, int]:
         raise InvalidValueError(f"{shown(v6 or host)} is not an IP address", "correct it") from None
     if scope is not None and not _SCOPE.fullmatch(scope):
         raise InvalidValueError(
-            f"{shown(scope)} is not the name of a network interface", "correct what is behind the %"
+            f"{shown(scope)} is not the name of a network interface", "correct the part after the %"
         )
     if v6 is not None:
         return v6, port
@@ -237,7 +237,7 @@ Drift = Annotated[
     PlainSerializer(_drift_text, when_used="json"),
     WithJsonSchema({"format": "drift", "exclusiveMinimum": 0, "maximum": 1}),
 ]
-"""A ratio above 0, to 1, from `500ppm` or a number."""
+"""A ratio above 0, up to 1, from `500ppm` or a number."""
 
 Size = Annotated[int, BeforeValidator(size), _SIZE_TEXT, WithJsonSchema({"format": "size"})]
 """Bytes, at least 0, from `512MiB` or a number of bytes."""
@@ -253,13 +253,13 @@ PageSize = Annotated[
 """A `Size` that is a power of two from 1 KiB to 2 MiB."""
 
 Seed = Annotated[int | None, BeforeValidator(_seed), WithJsonSchema({"format": "seed"})]
-"""64 bits, from a number or a text of hexadecimal digits after `0x`."""
+"""64 bits, from a number or from `0x` and hexadecimal digits."""
 
 Directory = Annotated[Path, BeforeValidator(_directory), WithJsonSchema({"format": "absolute path"})]
-"""The absolute path of a directory, which need not exist yet."""
+"""The absolute path of a directory, which can be missing."""
 
 File = Annotated[Path, BeforeValidator(_file), WithJsonSchema({"format": "absolute path"})]
 """The absolute path of a file."""
 
 Listen = Annotated[str, BeforeValidator(_listen), WithJsonSchema({"format": "address"})]
-"""An address to listen on, kept as it is written; `address` takes it apart."""
+"""An address to listen on, in its original form; `address` parses it."""

@@ -94,7 +94,7 @@ class ScanConfig(Section):
       Needs soft-dirty bits in the kernel.
     - `sliced`: for many short slices; each slice is exact, at different times.
     - `live`: never; no consistency guarantee.
-    - `auto`: the most exact of `snapshot`, `precopy` and `sliced` whose predicted pause fits `max_pause`.
+    - `auto`: the most exact of `snapshot`, `precopy` and `sliced` with a predicted pause within `max_pause`.
     """
 
     reader: Reader = "auto"
@@ -173,7 +173,7 @@ class ScanConfig(Section):
 
     @property
     def thread_count(self) -> int:
-        """The number of threads that hash: `threads`, or half the cores that this process may use."""
+        """Number of threads that hash pages: `threads`, or half of the cores that this process may use."""
         return self.threads or max(1, len(os.sched_getaffinity(0)) // 2)
 
 
@@ -235,7 +235,7 @@ class SourcesConfig(Section):
     """
 
     name_labels: StrictBool = False
-    """Whether these names are also labels of metrics; requires `names`. A guest that starts programs under ever new
+    """Whether these names are also labels of metrics; requires `names`. A guest that starts programs with ever new
     names then creates ever new series.
     """
 
@@ -245,14 +245,14 @@ class SourcesConfig(Section):
     """
 
     memory_limit: Size = 2**30
-    """Memory for the copy of one guest, of which attribution needs about a fortieth of the guest's memory; a guest
-    that needs more gets an incomplete result. It also bounds the results of all guests of a scan; the remaining
-    guests follow at the next scan.
+    """Memory for the copy of one guest. Attribution copies about a fortieth of the guest's memory; a guest that needs
+    more than the limit gets an incomplete result. The limit also bounds the results of all guests of a scan; the
+    remaining guests follow at the next scan.
     """
 
     time_limit: Duration = 30.0
-    """Time limit of the process that reads the copy, both before and after the suspension of the guest. After it, the
-    process is killed, and the guest has no result.
+    """Time limit of the process that reads the copy, both before and after the suspension of the guest. A process
+    that exceeds it is killed, and the guest does not get a result.
     """
 
     seccomp: StrictBool = True
@@ -270,7 +270,7 @@ class SourcesConfig(Section):
     @classmethod
     def _names_are_known(cls, labels: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic hands it so
         if labels and not info.data.get("names"):
-            raise InvalidValueError("there are no names to be labels: sources.names is false", "set it, too")
+            raise InvalidValueError("requires names, but sources.names is false", "set sources.names to true")
         return labels
 
 
@@ -299,13 +299,13 @@ class ExportConfig(Section):
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Host (an IPv6 address without brackets) and port of `listen`; None where nothing is served."""
+        """Host (an IPv6 address without brackets) and port of `listen`; None if it is null."""
         return None if self.listen is None else address(self.listen)
 
     @field_validator("textfile")
     @classmethod
     def _collected(cls, path: Path | None) -> Path | None:
-        # node_exporter's collector looks at no other files.
+        # node_exporter's collector ignores other files.
         if path is not None and path.suffix != ".prom":
             raise InvalidValueError(
                 f"{shown(str(path))} is not collected by node_exporter", "use a name that ends with .prom"
@@ -326,9 +326,9 @@ class Config(Section):
     libvirt: LibvirtConfig = LibvirtConfig()
     guests: GuestsConfig = GuestsConfig()
     groups: Groups = ()
-    """Groups of guests that may share memory with each other: one for each tenant or project that trusts itself.
-    Sharing across groups is a side channel, so it is reported separately, for the host. A guest belongs to the first
-    group that matches its name.
+    """Groups of guests that may share memory with each other: one for each tenant or project with guests that trust
+    each other. Sharing across groups is a side channel, so it is reported separately, for the host. A guest belongs to
+    the first group that matches its name.
 
         groups:
           - name: shop

@@ -1,4 +1,4 @@
-"""Base of the configuration's sections, and their text values: texts, and patterns for domain names."""
+"""Base class of the configuration's sections, and types of their texts and patterns for domain names."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MAX_TEXT_CHARS: Final = 1000
 def _reasonable(text: str) -> str:
     if not text.strip():
         raise InvalidValueError("is empty", "write a text")
-    # No name or URI comes near it, and a pattern's cost grows with the square of its length.
+    # Names and URIs are much shorter, and a pattern's cost grows with the square of its length.
     if len(text) > MAX_TEXT_CHARS:
         raise InvalidValueError(f"has {len(text)} characters", f"use at most {MAX_TEXT_CHARS}")
     return text
 
 
 def _not_empty(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    # pydantic's own min_length counts items after validation: it would blame a list whose one item is bad twice.
+    # pydantic's min_length counts items after validation: it would report a list with one bad item twice.
     if not patterns:
         raise InvalidValueError("is an empty list", "write at least one pattern")
     return patterns
@@ -37,7 +37,7 @@ SomePatterns = Annotated[Patterns, AfterValidator(_not_empty), Field(json_schema
 
 
 class Section(BaseModel):
-    """A mapping of the configuration: immutable, and without unknown keys. Docstrings of keys are the reference
+    """A mapping of the configuration: immutable, unknown keys refused. Docstrings of keys are the reference
     documentation, in Markdown (tools/generate/configuration.py); a path such as docs/operate/web.md becomes a link.
     """
 
@@ -45,5 +45,5 @@ class Section(BaseModel):
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether one of the shell patterns matches the domain `name`; case counts."""
+    """Whether one of the shell patterns matches the domain `name`, case-sensitively."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)

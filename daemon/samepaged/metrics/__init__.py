@@ -1,1 +1,1 @@
-"""Prometheus metrics: one file a section of docs/reference/metrics.md, definitions beside the code that fills them."""
+"""Prometheus metrics: one file per section of docs/reference/metrics.md, with definitions and values together."""

@@ -1,4 +1,4 @@
-"""All metrics that samepaged exports. HELP texts, docs/reference/metrics.md and /metrics come from this catalogue."""
+"""All metrics that samepaged exports: the source of HELP texts, docs/reference/metrics.md and /metrics."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ SECTIONS: Final[Mapping[str, tuple[Metric[Any, Any], ...]]] = {
     module.__name__.rpartition(".")[2]: tuple(one for one in vars(module).values() if isinstance(one, Metric))
     for module in (sharing, merging, sources, scans, health)
 }
-"""The sections of docs/reference/metrics.md, and the metrics of each in the order of the page."""
+"""The sections of docs/reference/metrics.md, each with its metrics in the order of the page."""

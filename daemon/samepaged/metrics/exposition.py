@@ -24,36 +24,36 @@ OPENMETRICS_END: Final = b"# EOF\n"
 
 
 def families(snapshot: Snapshot) -> list[Family]:
-    """The metrics of `snapshot`, in the order of the catalogue. A metric without series has no family."""
+    """Return the metrics of `snapshot` in the order of the catalogue, without metrics that lack series."""
     found = (metric.family(snapshot) for metric in chain.from_iterable(SECTIONS.values()))
     return [family for family in found if family is not None]
 
 
 def render(shown: Iterable[Family], *, openmetrics: bool) -> bytes:
-    """`shown` in OpenMetrics 1.0.0 or in Prometheus' text format 0.0.4."""
+    """`shown` in OpenMetrics 1.0.0 or in version 0.0.4 of the Prometheus text format."""
     registry = CollectorRegistry()
     registry.register(_Families(list(shown)))
     if not openmetrics:
         return generate_latest(registry)
-    text: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]  # not annotated there
+    text: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]  # not annotated upstream
     return text
 
 
 class MetricsText:
-    """/metrics in both formats. The families of a snapshot are made once, for both formats, when the snapshot is new;
-    those of this process each time.
+    """/metrics in both formats. The families of a snapshot are rendered once per snapshot, those of this process at
+    each call.
     """
 
     def __init__(self) -> None:
         self._process = CollectorRegistry()
-        # Not prometheus_client's platform collector: samepage_build_info has its labels.
+        # Without prometheus_client's platform collector: samepage_build_info has its labels.
         ProcessCollector(registry=self._process)
         GCCollector(registry=self._process)
         self._snapshot: Snapshot | None = None
         self._text = self._openmetrics = b""
 
     def __call__(self, snapshot: Snapshot) -> tuple[bytes, bytes]:
-        """The text format, and OpenMetrics."""
+        """Return the text format and OpenMetrics."""
         if snapshot is not self._snapshot:
             made = families(snapshot)
             self._text = render(made, openmetrics=False)
@@ -68,7 +68,7 @@ class MetricsText:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Families:
-    """A collector of families that are made already."""
+    """A collector that returns existing families."""
 
     made: Sequence[Family]
 

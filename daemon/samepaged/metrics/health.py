@@ -1,4 +1,4 @@
-"""Health: of samepaged itself, and the configuration that it goes by."""
+"""Health: the state of samepaged, and the configuration in force."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUILD: Final = Metric(
     "samepage_build_info",
     ("version", "python"),
     Unit.ONE,
-    "The version of samepaged, and of the Python that runs it; always 1.",
+    "Version of samepaged and of its Python interpreter; always 1.",
     example="count by (version) (samepage_build_info)",
     values=lambda _: {(samepaged.__version__, platform.python_version()): 1},
 )
@@ -37,14 +37,14 @@ OPEN_ENTRIES: Final = Metric(
     "samepage_journal_open_entries",
     (),
     Unit.ENTRIES,
-    "Journal entries that are not settled: their guests may be suspended, or a suspend call may be queued in libvirt.",
+    "Number of open journal entries. Their guests may be suspended, or a suspend call may be queued in libvirt.",
     example="samepage_journal_open_entries > 0",
     values=lambda snapshot: {(): len(snapshot.open_entries)},
 )
 
 
 def _open_since(snapshot: Snapshot) -> dict[tuple[str], float]:
-    # Entries are in the order of their age: the oldest entry of a domain is the last to set its value.
+    # Entries are sorted by age, oldest first: reversed, the oldest entry of a domain is the last to set its value.
     return {(one.domain,): one.since for one in reversed(snapshot.open_entries)}
 
 
@@ -53,8 +53,8 @@ OPEN_ENTRY_SINCE: Final = Metric(
     "samepage_journal_open_entry_timestamp_seconds",
     ("domain",),
     Unit.EPOCH,
-    "Time of the suspend call of the domain's oldest open journal entry, in seconds of the Unix epoch. Settled entries "
-    "have no series.",
+    "Time of the suspend call of the domain's oldest open journal entry, in seconds since the Unix epoch. Settled "
+    "entries do not have a series.",
     example="time() - min by (instance) (samepage_journal_open_entry_timestamp_seconds)",
     values=_open_since,
 )
@@ -63,7 +63,8 @@ RELOAD_SUCCESSFUL: Final = Metric(
     "samepage_config_last_reload_successful",
     (),
     Unit.TRUTH,
-    "Whether the last load of the configuration succeeded: 1 or 0. After a failure the old one stays in force.",
+    "Whether the last load of the configuration succeeded: 1 or 0. After a failure, the previous configuration "
+    "stays in force.",
     example="samepage_config_last_reload_successful == 0",
     values=lambda snapshot: {(): snapshot.config.last_load_successful},
 )
@@ -72,7 +73,7 @@ RELOAD_SUCCESS: Final = Metric(
     "samepage_config_last_reload_success_timestamp_seconds",
     (),
     Unit.EPOCH,
-    "When the configuration in force was loaded, in seconds of the Unix epoch.",
+    "Load time of the configuration in force, in seconds since the Unix epoch.",
     example="changes(samepage_config_last_reload_success_timestamp_seconds[1d])",
     values=lambda snapshot: {(): snapshot.config.loaded_at},
 )
@@ -87,7 +88,7 @@ MAX_PAUSE: Final = Metric(
     "samepage_config_max_pause_seconds",
     (),
     Unit.SECONDS,
-    "`scan.max_pause` in force: seconds that a guest may stand suspended at a time.",
+    "`scan.max_pause` in force: longest suspension of a guest at a time in seconds.",
     example="samepage_domain_last_pause_seconds > on (instance) group_left samepage_config_max_pause_seconds",
     values=_of_limits(lambda limits: limits.max_pause),
 )
@@ -96,7 +97,7 @@ MAX_DRIFT: Final = Metric(
     "samepage_config_max_drift_ratio",
     (),
     Unit.RATIO,
-    "`scan.max_drift` in force: the part of any hour for which all scans together may suspend a guest.",
+    "`scan.max_drift` in force: largest fraction of any hour for which all scans together may suspend a guest.",
     example="samepage_domain_paused_ratio > on (instance) group_left samepage_config_max_drift_ratio",
     values=_of_limits(lambda limits: limits.max_drift),
 )
@@ -105,7 +106,7 @@ SCAN_INTERVAL: Final = Metric(
     "samepage_config_scan_interval_seconds",
     (),
     Unit.SECONDS,
-    "`scan.interval` in force: seconds from the start of a scan of the host to the start of the next.",
+    "`scan.interval` in force: seconds from the start of a scan of the host to the start of the next scan.",
     example="time() - samepage_last_scan_timestamp_seconds > 2 * samepage_config_scan_interval_seconds",
     values=_of_limits(lambda limits: limits.interval),
 )
@@ -121,7 +122,7 @@ TRACES_WRITTEN: Final = Metric(
     "samepage_traces_written_total",
     (),
     Unit.TRACES,
-    "Traces written since samepaged started; there are none where `traces.enabled` is false.",
+    "Number of traces written since samepaged started. Requires `traces.enabled`.",
     example="rate(samepage_traces_written_total[1h]) * 3600",
     values=_of_traces(lambda traces: traces.written),
 )
@@ -130,7 +131,7 @@ TRACES_LOST: Final = Metric(
     "samepage_traces_lost_total",
     (),
     Unit.TRACES,
-    "Traces that could not be written, or not in time; the log says why.",
+    "Number of traces that could not be written, or not in time. The log has the reasons.",
     example="increase(samepage_traces_lost_total[6h]) > 0",
     values=_of_traces(lambda traces: traces.lost),
 )
@@ -139,7 +140,7 @@ TRACES_STORED: Final = Metric(
     "samepage_traces_stored_bytes",
     (),
     Unit.BYTES,
-    "What all traces in `traces.directory` take on disk, after the last pruning.",
+    "Size of all traces in `traces.directory` on disk, after the last pruning.",
     example="samepage_traces_stored_bytes / 2^30",
     values=_of_traces(lambda traces: traces.stored_bytes),
 )

@@ -1,4 +1,4 @@
-"""Merging by the kernel: KSM beside what a scan says could be merged."""
+"""Merging by the kernel: KSM's counters, and the mergeable memory according to a scan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Value = TypeVar("Value")
 
 
 def _of_ksm(values: Callable[[Merging], Mapping[Labels, Value]]) -> Callable[[Snapshot], Mapping[Labels, Value]]:
-    """Values of the kernel's counters; none if the kernel has no KSM, or before its counters are read."""
+    """Values of the kernel's counters; none if the kernel lacks KSM, or before its counters are read."""
     return lambda snapshot: {} if snapshot.merging is None else values(snapshot.merging)
 
 
@@ -32,7 +32,7 @@ KSM_RUNNING: Final = Metric(
     "samepage_ksm_running",
     (),
     Unit.TRUTH,
-    "Whether KSM, the kernel's samepage merging, merges pages now: 1 or 0.",
+    "Whether KSM (the kernel's samepage merging) is running: 1 or 0.",
     example="samepage_ksm_running == 0",
     values=_of_ksm(lambda merging: {(): merging.host.running}),
 )
@@ -41,7 +41,7 @@ KSM_MERGED: Final = Metric(
     "samepage_ksm_merged_bytes",
     (),
     Unit.BYTES,
-    "Bytes that KSM saves now, on the whole host (`pages_sharing` and `ksm_zero_pages`).",
+    "Bytes that KSM currently saves on the host (`pages_sharing` and `ksm_zero_pages`).",
     example="samepage_ksm_merged_bytes",
     values=_of_ksm(lambda merging: {(): merging.host.merged_bytes}),
 )
@@ -50,8 +50,8 @@ KSM_POTENTIAL: Final = Metric(
     "samepage_ksm_potential_bytes",
     (),
     Unit.BYTES,
-    "Bytes that KSM would save had it merged all scanned guests: their total sharing, and those zero "
-    "pages that take memory, which it merges like others.",
+    "Bytes that KSM would save if it merged all scanned guests: their total sharing, and their zero pages that occupy "
+    "memory, which KSM merges like other pages.",
     symbol="Σ S_self(V) + S_inter(G) + zero pages",
     example="samepage_ksm_potential_bytes - samepage_ksm_merged_bytes",
     values=of_scan(lambda scan: {(): scan.potential_pages * scan.report.page_size}),
@@ -61,8 +61,8 @@ KSM_ATTAINABLE: Final = Metric(
     "samepage_ksm_attainable_bytes",
     (),
     Unit.BYTES,
-    "Bytes that KSM would save had it merged those scanned guests whose memory it can merge "
-    "(`samepage_domain_merge_obstacle_info` tells why the others' cannot be).",
+    "Bytes that KSM would save if it merged all scanned guests with mergeable memory. "
+    "`samepage_domain_merge_obstacle_info` has the reasons for the other guests.",
     symbol="the same over these V",
     example="samepage_ksm_potential_bytes - samepage_ksm_attainable_bytes",
     values=of_scan(lambda scan: {(): scan.attainable_pages * scan.report.page_size}),
@@ -75,7 +75,7 @@ def _captured(snapshot: Snapshot) -> dict[tuple[str], float]:
         return {}
     captured: dict[tuple[str], float] = {}
     if scan.potential_pages:
-        # Prometheus takes an empty label for a missing one: this is the host's series.
+        # Prometheus treats an empty label as a missing one: this is the host's series.
         captured["",] = merging.host.merged_pages / scan.potential_pages
     guests = snapshot.by_name(merging.guests)
     for name, potential in scan.mergeable_pages.items():
@@ -89,8 +89,8 @@ KSM_CAPTURE: Final = Metric(
     "samepage_ksm_capture_ratio",
     ("domain",),
     Unit.RATIO,
-    "What KSM has merged as a part of what could be merged: without a label of the host, with one of a guest. 1 is "
-    "all; KSM also merges what is no guest's memory, so it may be more.",
+    "Ratio of the memory that KSM has merged to the mergeable memory, of a guest or, without the label `domain`, of "
+    "the host. It can exceed 1, because KSM also merges memory outside guests.",
     example='samepage_ksm_capture_ratio{domain=""}',
     values=_captured,
 )
@@ -99,8 +99,8 @@ KSM_PROFIT: Final = Metric(
     "samepage_ksm_profit_bytes",
     (),
     Unit.BYTES,
-    "Bytes that KSM saves now less what its bookkeeping takes: the kernel's formula, 64 bytes for each page that it "
-    "looks after.",
+    "Bytes that KSM currently saves, minus its bookkeeping, by the kernel's formula: 64 bytes for each page that KSM "
+    "tracks.",
     example="samepage_ksm_profit_bytes < 0",
     values=_of_ksm(lambda merging: {(): merging.host.profit_bytes}),
 )
@@ -109,8 +109,8 @@ KSM_EXPECTED_PROFIT: Final = Metric(
     "samepage_ksm_expected_profit_bytes",
     (),
     Unit.BYTES,
-    "What turning KSM on is worth: the bytes that it would save had it merged all that is attainable, less what its "
-    "bookkeeping takes, by the kernel's formula.",
+    "Bytes that KSM would save if it were enabled and merged all attainable memory, minus its bookkeeping, by the "
+    "kernel's formula.",
     example="samepage_ksm_expected_profit_bytes > 1e9",
     values=of_scan(lambda scan: {(): scan.expected_profit_bytes}),
 )
@@ -119,7 +119,7 @@ KSM_FULL_SCANS: Final = Metric(
     "samepage_ksm_full_scans_total",
     (),
     Unit.PASSES,
-    "How often KSM has been through all that it looks after.",
+    "Number of times that KSM has scanned all memory registered with it.",
     example="rate(samepage_ksm_full_scans_total[1h]) * 3600",
     values=_of_ksm(lambda merging: {(): merging.host.full_scans}),
 )
@@ -128,7 +128,7 @@ DOMAIN_KSM_MERGED: Final = Metric(
     "samepage_domain_ksm_merged_bytes",
     ("domain",),
     Unit.BYTES,
-    "Bytes of the guest's process that are mapped to a page of KSM's, or to the kernel's page of zeros.",
+    "Bytes of the guest's process that are mapped to KSM pages or to the kernel's zero page.",
     example="topk(5, samepage_domain_ksm_merged_bytes)",
     values=of_guests(_processes, lambda process: process.merged_bytes),
 )
@@ -137,8 +137,9 @@ DOMAIN_KSM_POTENTIAL: Final = Metric(
     "samepage_domain_ksm_potential_bytes",
     ("domain",),
     Unit.BYTES,
-    "Bytes of the guest's pages that KSM would map to a page of its own: those whose content is on the host more than "
-    "once, and zero pages that take memory. One page of each content stays, so this does not add up to what is saved.",
+    "Bytes of the guest's pages that KSM would map to KSM pages: pages with a content that exists more than once on "
+    "the host, and zero pages that occupy memory. The sum over guests exceeds the savings, because one page of each "
+    "content remains.",
     example="samepage_domain_ksm_potential_bytes - samepage_domain_ksm_merged_bytes",
     values=of_scan(
         lambda scan: {(name,): pages * scan.report.page_size for name, pages in scan.mergeable_pages.items()}
@@ -149,8 +150,8 @@ DOMAIN_KSM_PROFIT: Final = Metric(
     "samepage_domain_ksm_profit_bytes",
     ("domain",),
     Unit.BYTES,
-    "The kernel's `ksm_process_profit`, for the guest's process: the merged bytes less what KSM's bookkeeping takes. "
-    "It counts no page as kept for others.",
+    "The kernel's `ksm_process_profit` of the guest's process: merged bytes minus KSM's bookkeeping. It does not "
+    "deduct the KSM pages that remain in memory.",
     example="samepage_domain_ksm_profit_bytes < 0",
     values=of_guests(_processes, lambda process: process.profit_bytes),
 )
@@ -159,7 +160,7 @@ DOMAIN_MERGE_OBSTACLE: Final = Metric(
     "samepage_domain_merge_obstacle_info",
     ("domain", "reason"),
     Unit.ONE,
-    "Why KSM cannot merge the guest's memory, where it cannot; always 1.",
+    "Reason that KSM cannot merge the guest's memory, for each such guest; always 1.",
     example="count by (reason) (samepage_domain_merge_obstacle_info)",
     words={"reason": OBSTACLES},
     values=of_reasons(lambda one: one.merge_obstacle),

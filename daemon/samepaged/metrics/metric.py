@@ -43,11 +43,11 @@ _Names: TypeAlias = tuple[str, ...]
 
 
 class Unit(StrEnum):
-    """The unit of a metric's values, as docs/reference/metrics.md has it."""
+    """The unit of a metric's values, as shown in docs/reference/metrics.md."""
 
     BYTES = "bytes"
     SECONDS = "seconds"
-    EPOCH = "seconds of the Unix epoch"
+    EPOCH = "seconds since the Unix epoch"
     RATIO = "ratio, 0 to 1"
     TRUTH = "1 or 0"
     ONE = "1"
@@ -59,7 +59,7 @@ class Unit(StrEnum):
 
     @property
     def base(self) -> str:
-        """The unit as OpenMetrics names it, which ends the metric's name; empty for a number without one."""
+        """The unit in OpenMetrics, which is the suffix of the metric's name; empty for a number without a unit."""
         return _BASES.get(self, "")
 
 
@@ -68,8 +68,8 @@ _BASES: Final = {Unit.BYTES: "bytes", Unit.SECONDS: "seconds", Unit.EPOCH: "seco
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[Value]):
-    """A type of metric, by its name in the text format. `family` makes one from its name, HELP, labels, unit (or an
-    empty string) and values by label values.
+    """A type of metric. `type` is its name in the text format. `family` creates a metric family from a name, a HELP
+    text, labels, a unit (or an empty string) and values by label values.
     """
 
     type: Literal["gauge", "counter", "histogram"]
@@ -78,10 +78,10 @@ class Kind(Generic[Value]):
 
 @dataclass(frozen=True, slots=True)
 class Metric(Generic[Labels, Value]):
-    """One metric. `name` is that of the text format, `_total` and `_info` included. `meaning` is a sentence or two that
-    stand alone, without markup other than backticks; `symbol` is that of the paper, `example` a query in PromQL.
-    `values` takes a snapshot and returns the value of each series by its label values; a metric without values is not
-    exported. `words` documents the values of a label that has few.
+    """One metric. `name` is its name in the text format, including `_total` or `_info`. `meaning` is its
+    self-contained description, without markup other than backticks; `symbol` is its symbol in the paper, `example` a
+    query in PromQL. `values` takes a snapshot and returns the value of each series by its label values; a metric
+    without values is not exported. `words` documents the values of each label with a few fixed values.
     """
 
     kind: Kind[Value]
@@ -96,12 +96,12 @@ class Metric(Generic[Labels, Value]):
 
     @property
     def help(self) -> str:
-        """The HELP text: one line."""
+        """The HELP text, in one line."""
         words = (f" {label.capitalize()} is one of {', '.join(values)}." for label, values in self.words.items())
         return self.meaning.replace("`", "") + "".join(words)
 
     def family(self, snapshot: Snapshot) -> Family | None:
-        """The metric as it is exported, with its series of `snapshot`; None without series."""
+        """The exported metric with its series from `snapshot`, or None without series."""
         series = {tuple(map(valid, at)): value for at, value in self.values(snapshot).items()}
         return self.kind.family(self.name, self.help, self.labels, self.unit.base, series) if series else None
 

@@ -1,4 +1,4 @@
-"""Scans: how the guests were scanned, how long they stood still for it, and what failed."""
+"""Scans: their modes, durations, suspensions of guests, and failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DOMAIN_INFO: Final = Metric(
     "samepage_domain_info",
     ("domain", "uuid", "group", "mode", "reader"),
     Unit.ONE,
-    "The domain's UUID and group (guests that may share), and the mode and reader of its last scan; always 1.",
+    "UUID and group (guests that may share) of the domain, and mode and reader of its last scan; always 1.",
     example="samepage_domain_last_pause_seconds * on (instance, domain) group_left (mode) samepage_domain_info",
     words={"mode": MODES, "reader": READERS},
     values=of_scan(lambda scan: {(one.name, one.uuid, one.group, one.mode, one.reader): 1 for one in scan.scans}),
@@ -36,7 +36,7 @@ DOMAIN_SCAN_DURATION: Final = Metric(
     "samepage_domain_scan_duration_seconds",
     ("domain",),
     Unit.SECONDS,
-    "Seconds that the domain's last scan took.",
+    "Duration of the domain's last scan in seconds.",
     example="topk(3, samepage_domain_scan_duration_seconds)",
     values=of_domains(lambda one: one.duration_seconds),
 )
@@ -45,8 +45,8 @@ DOMAIN_DEVICE_WRITES: Final = Metric(
     "samepage_domain_device_writes",
     ("domain",),
     Unit.TRUTH,
-    "1 if a passed-through device (VFIO, vDPA) may have written to the domain's memory during the last scan, also "
-    "while the domain was suspended: then a snapshot is not of one instant. Else 0.",
+    "Whether a passed-through device (VFIO, vDPA) may have written to the domain's memory during the last scan, even "
+    "during a suspension, so that a snapshot is not of one instant: 1 or 0.",
     example="samepage_domain_device_writes == 1",
     values=of_domains(lambda one: one.device_writes),
 )
@@ -55,7 +55,7 @@ DOMAIN_LAST_PAUSE: Final = Metric(
     "samepage_domain_last_pause_seconds",
     ("domain",),
     Unit.SECONDS,
-    "Seconds of the longest time that the domain's last scan kept it suspended.",
+    "Longest suspension of the domain during its last scan in seconds.",
     example="max(samepage_domain_last_pause_seconds)",
     values=of_domains(lambda one: one.longest_pause_seconds),
 )
@@ -64,7 +64,7 @@ DOMAIN_READ: Final = Metric(
     "samepage_domain_read_bytes",
     ("domain",),
     Unit.BYTES,
-    "Bytes of memory that the domain's last scan read.",
+    "Bytes of memory read by the domain's last scan.",
     example="sum(samepage_domain_read_bytes)",
     values=of_domains(lambda one: one.bytes_read),
 )
@@ -73,7 +73,7 @@ DOMAIN_LAST_SUCCESS: Final = Metric(
     "samepage_domain_last_scan_success_timestamp_seconds",
     ("domain",),
     Unit.EPOCH,
-    "When the domain was last scanned with success, in seconds of the Unix epoch.",
+    "Time of the domain's last successful scan, in seconds since the Unix epoch.",
     example="time() - samepage_domain_last_scan_success_timestamp_seconds > 7200",
     values=of_guests(lambda snapshot: snapshot.last_success, lambda when: when),
 )
@@ -82,7 +82,7 @@ PAUSE_DURATION: Final = Metric(
     "samepage_pause_duration_seconds",
     ("domain",),
     Unit.SECONDS,
-    "Seconds that the guest stood suspended for samepaged, each pause by itself.",
+    "Duration of each suspension of the guest by samepaged in seconds.",
     example="histogram_quantile(0.99, sum by (le) (rate(samepage_pause_duration_seconds_bucket[1d])))",
     values=of_guests(lambda snapshot: snapshot.pauses, lambda histogram: histogram),
 )
@@ -91,7 +91,8 @@ DOMAIN_PAUSED_SECONDS: Final = Metric(
     "samepage_domain_paused_seconds_total",
     ("domain",),
     Unit.SECONDS,
-    "Seconds for which samepaged suspended the guest since its own start, failed scans included; its clock loses them.",
+    "Total seconds for which samepaged has suspended the guest since samepaged started, including failed scans. The "
+    "guest's clock loses this time.",
     example="topk(3, increase(samepage_domain_paused_seconds_total[1d]))",
     values=of_guests(lambda snapshot: snapshot.paused, lambda paused: paused.total_seconds),
 )
@@ -100,7 +101,7 @@ DOMAIN_PAUSED_RATIO: Final = Metric(
     "samepage_domain_paused_ratio",
     ("domain",),
     Unit.RATIO,
-    "Part of the last hour for which samepaged suspended the guest, all processes of samepaged on the host together.",
+    "Fraction of the last hour for which all samepaged processes on the host together suspended the guest.",
     example="samepage_domain_paused_ratio * 1e6",
     values=of_guests(lambda snapshot: snapshot.paused, lambda paused: paused.ratio),
 )
@@ -109,7 +110,7 @@ SCAN_DURATION: Final = Metric(
     "samepage_scan_duration_seconds",
     (),
     Unit.SECONDS,
-    "Seconds that a scan of all guests of the host took, analysis included.",
+    "Duration of a scan of all guests of the host in seconds, including analysis.",
     example="rate(samepage_scan_duration_seconds_sum[1d]) / rate(samepage_scan_duration_seconds_count[1d])",
     values=lambda snapshot: {} if snapshot.scan_durations is None else {(): snapshot.scan_durations},
 )
@@ -118,7 +119,7 @@ LAST_SCAN: Final = Metric(
     "samepage_last_scan_timestamp_seconds",
     (),
     Unit.EPOCH,
-    "When the last scan of the host ended, in seconds of the Unix epoch.",
+    "End time of the last scan of the host, in seconds since the Unix epoch.",
     example="time() - samepage_last_scan_timestamp_seconds",
     values=of_scan(lambda scan: {(): scan.started + scan.duration_seconds}),
 )
@@ -127,14 +128,14 @@ NEXT_SCAN: Final = Metric(
     "samepage_next_scan_timestamp_seconds",
     (),
     Unit.EPOCH,
-    "When the next scan of the host is due, in seconds of the Unix epoch.",
+    "Due time of the next scan of the host, in seconds since the Unix epoch.",
     example="samepage_next_scan_timestamp_seconds - time()",
     values=lambda snapshot: {} if snapshot.next_scan is None else {(): snapshot.next_scan},
 )
 
 
 def _domains_by_result(scan: HostScan) -> dict[tuple[str], int]:
-    # A skipped guest can still have a row, of an earlier scan.
+    # A skipped guest can still have a row from an earlier scan.
     skipped = {one.name for one in scan.skipped}
     return {("scanned",): sum(one.name not in skipped for one in scan.scans), ("skipped",): len(skipped)}
 
@@ -144,7 +145,7 @@ DOMAINS: Final = Metric(
     "samepage_domains",
     ("result",),
     Unit.DOMAINS,
-    "Domains that the last scan of the host scanned, and those that it skipped.",
+    "Number of domains by result of the last scan of the host.",
     example='samepage_domains{result="skipped"} > 0',
     words={"result": RESULTS},
     values=of_scan(_domains_by_result),
@@ -154,7 +155,7 @@ DOMAIN_FALLBACK: Final = Metric(
     "samepage_domain_fallback_info",
     ("domain", "reason"),
     Unit.ONE,
-    "Why the domain's last scan was done in another way than the one preferred, where it was; always 1.",
+    "Reason that the domain's last scan did not use the preferred mode or reader, for each such domain; always 1.",
     example="count by (reason) (samepage_domain_fallback_info)",
     words={"reason": FALLBACKS},
     values=of_reasons(lambda one: one.fallback_code),
@@ -164,7 +165,7 @@ SCAN_FAILURES: Final = Metric(
     "samepage_scan_failures_total",
     ("domain", "reason"),
     Unit.SCANS,
-    "Scans of the domain that failed, by reason, since samepaged started.",
+    "Number of failed scans of the domain since samepaged started, by reason.",
     example="sum by (reason) (increase(samepage_scan_failures_total[1d])) > 0",
     words={"reason": FAILURES},
     values=lambda snapshot: {

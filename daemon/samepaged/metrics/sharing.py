@@ -55,7 +55,7 @@ DOMAIN_MEMORY: Final = Metric(
     "samepage_domain_memory_bytes",
     ("domain", "state"),
     Unit.BYTES,
-    "Bytes of the guest's memory by state of its pages. The five add up to the guest's memory.",
+    "Memory of the guest in bytes, by page state. The five states add up to the size of the guest's memory.",
     symbol="distinct: |U(V)|; duplicate: S_self(V)",
     example='sum by (instance, domain) (samepage_domain_memory_bytes{state=~"zero|absent"})',
     words={"state": STATES},
@@ -66,7 +66,7 @@ DOMAIN_SELF_SHARING: Final = Metric(
     "samepage_domain_self_sharing_bytes",
     ("domain",),
     Unit.BYTES,
-    "Bytes that the guest could share within itself: what its duplicate pages take, zero pages left out.",
+    "Bytes that the guest could share within itself: the size of its duplicate pages, without zero pages.",
     symbol="S_self(V)",
     example="topk(5, samepage_domain_self_sharing_bytes)",
     values=_bytes_of(lambda report: report.guests, lambda one: one.duplicate_pages),
@@ -76,8 +76,8 @@ DOMAIN_SHARED_WITH_OTHERS: Final = Metric(
     "samepage_domain_shared_with_others_bytes",
     ("domain",),
     Unit.BYTES,
-    "Bytes of the guest's distinct contents that some other guest of its group has too: what is at stake if it leaves. "
-    "Does not add up over guests.",
+    "Bytes of the guest's distinct contents that other guests of its group also have: an estimate of the sharing lost "
+    "if the guest leaves the host. Do not sum it over guests.",
     symbol="|U(V) ∩ ∪ U(W)|, W the others of V's group",  # noqa: RUF001 - the union of sets is meant
     example="samepage_domain_shared_with_others_bytes / on (instance, domain) "
     "sum by (instance, domain) (samepage_domain_memory_bytes)",
@@ -88,7 +88,7 @@ GROUP_SELF_SHARING: Final = Metric(
     "samepage_group_self_sharing_bytes",
     ("group",),
     Unit.BYTES,
-    "Bytes of self-sharing of the guests of the group, added up.",
+    "Sum of the self-sharing of the guests of the group in bytes.",
     symbol="Σ S_self(V), V in G",
     example="sum(samepage_group_self_sharing_bytes)",
     values=_bytes_of(lambda report: report.groups, lambda one: one.self_sharing_pages),
@@ -98,7 +98,7 @@ GROUP_INTER_SHARING: Final = Metric(
     "samepage_group_inter_sharing_bytes",
     ("group",),
     Unit.BYTES,
-    "Bytes that the guests of the group could share only because they are on the same host.",
+    "Bytes that the guests of the group could share only because they run on the same host.",
     symbol="S_inter(G)",
     example="samepage_group_inter_sharing_bytes + samepage_group_self_sharing_bytes",
     values=_bytes_of(lambda report: report.groups, lambda one: one.inter_sharing_pages),
@@ -118,7 +118,7 @@ PAIR_INTER_SHARING: Final = Metric(
     "samepage_pair_inter_sharing_bytes",
     ("domain_a", "domain_b"),
     Unit.BYTES,
-    "Bytes of contents that both guests have, whatever their groups. Only the largest pairs have a series.",
+    "Bytes of distinct contents that both guests have, regardless of their groups. Only the largest pairs have series.",
     symbol="S_inter({A, B}) = |U(A) ∩ U(B)|",
     example="topk(10, samepage_pair_inter_sharing_bytes)",
     values=_largest_pairs,
@@ -135,7 +135,7 @@ HOST_MEMORY: Final = Metric(
     "samepage_host_memory_bytes",
     ("state",),
     Unit.BYTES,
-    "Bytes of the memory of all scanned guests by state of its pages, as in `samepage_domain_memory_bytes`.",
+    "Memory of all scanned guests in bytes, by page state as in `samepage_domain_memory_bytes`.",
     symbol="Σ over V",
     example="sum by (instance) (samepage_host_memory_bytes)",
     words={"state": STATES},
@@ -146,7 +146,7 @@ HOST_SELF_SHARING: Final = Metric(
     "samepage_host_self_sharing_bytes",
     (),
     Unit.BYTES,
-    "Bytes of self-sharing of all scanned guests, added up.",
+    "Sum of the self-sharing of all scanned guests in bytes.",
     symbol="Σ S_self(V)",
     example="samepage_host_self_sharing_bytes / (samepage_host_self_sharing_bytes + samepage_host_inter_sharing_bytes)",
     values=of_scan(lambda scan: {(): scan.report.self_sharing_pages * scan.report.page_size}),
@@ -156,7 +156,7 @@ HOST_INTER_SHARING: Final = Metric(
     "samepage_host_inter_sharing_bytes",
     (),
     Unit.BYTES,
-    "Bytes that all scanned guests could share only because they are on the same host, across groups too.",
+    "Bytes that all scanned guests could share only because they run on the same host, including across groups.",
     symbol="S_inter(G), G all guests",
     example="samepage_host_inter_sharing_bytes - on (instance) sum by (instance) (samepage_group_inter_sharing_bytes)",
     values=of_scan(lambda scan: {(): scan.report.inter_sharing_pages * scan.report.page_size}),
@@ -173,7 +173,7 @@ HOST_SHARING_RATIO: Final = Metric(
     "samepage_host_sharing_ratio",
     (),
     Unit.RATIO,
-    "Total sharing (self-sharing and inter-VM sharing of the host) as a part of the guests' memory, 0 to 1.",
+    "Ratio of total sharing (self-sharing and inter-VM sharing of the host) to the memory of the guests, 0 to 1.",
     symbol="(Σ S_self(V) + S_inter(G)) ÷ memory",
     example="samepage_host_sharing_ratio < 0.05",
     values=of_scan(_sharing_ratio),
@@ -190,8 +190,8 @@ HOST_STABLE_SELF_SHARING: Final = Metric(
     "samepage_host_stable_self_sharing_bytes",
     (),
     Unit.BYTES,
-    "Bytes of self-sharing of the guests, added up, in pages alone that kept their content since the scan before. Only "
-    "guests of which that is known are in it.",
+    "Sum of the self-sharing of the guests in bytes, counting only pages with unchanged content since the previous "
+    "scan. Guests without page hashes from the previous scan are not included.",
     symbol="Σ S_self(V), V as its stable pages",
     example="samepage_host_stable_self_sharing_bytes / samepage_host_self_sharing_bytes",
     values=_of_stable(lambda stable: {(): stable.self_sharing_pages * stable.page_size}),
@@ -201,8 +201,9 @@ HOST_STABLE_INTER_SHARING: Final = Metric(
     "samepage_host_stable_inter_sharing_bytes",
     (),
     Unit.BYTES,
-    "Bytes that the guests could share only because they are on the same host, across groups too, in pages alone that "
-    "kept their content since the scan before. Only guests of which that is known are in it.",
+    "Bytes that the guests could share only because they run on the same host, including across groups, counting only "
+    "pages with unchanged content since the previous scan. Guests without page hashes from the previous scan are not "
+    "included.",
     symbol="S_inter(G), G all guests as their stable pages",
     example="samepage_host_stable_inter_sharing_bytes / samepage_host_inter_sharing_bytes",
     values=_of_stable(lambda stable: {(): stable.inter_sharing_pages * stable.page_size}),
@@ -212,8 +213,8 @@ DOMAIN_STABLE_SELF_SHARING: Final = Metric(
     "samepage_domain_stable_self_sharing_bytes",
     ("domain",),
     Unit.BYTES,
-    "Bytes that the guest could share within itself, in pages alone that kept their content since the scan before. "
-    "Only for guests of which that is known.",
+    "Bytes that the guest could share within itself, counting only pages with unchanged content since the previous "
+    "scan. Guests without page hashes from the previous scan do not have a series.",
     symbol="S_self(V), V as its stable pages",
     example="samepage_domain_self_sharing_bytes - samepage_domain_stable_self_sharing_bytes",
     values=_of_stable(lambda stable: {(one.name,): one.duplicate_pages * stable.page_size for one in stable.guests}),
@@ -223,8 +224,8 @@ PAGE_SIZE_SELF_SHARING: Final = Metric(
     "samepage_page_size_self_sharing_bytes",
     ("page_size",),
     Unit.BYTES,
-    "Bytes of self-sharing of all scanned guests if the host's pages had `page_size` bytes and were shared where they "
-    "are the same throughout.",
+    "Sum of the self-sharing of all scanned guests in bytes, if the host had pages of `page_size` bytes and shared "
+    "only identical pages.",
     symbol="Σ S_self(V), section 4.4",
     example='samepage_page_size_self_sharing_bytes{page_size="2097152"}',
     values=_by_page_size(lambda one: one.self_sharing_pages),
@@ -234,8 +235,8 @@ PAGE_SIZE_INTER_SHARING: Final = Metric(
     "samepage_page_size_inter_sharing_bytes",
     ("page_size",),
     Unit.BYTES,
-    "Bytes of inter-VM sharing of the host, across groups too, if its pages had `page_size` bytes and were shared "
-    "where they are the same throughout.",
+    "Inter-VM sharing of the host in bytes, including across groups, if the host had pages of `page_size` bytes and "
+    "shared only identical pages.",
     symbol="S_inter(G), G all guests, section 4.4",
     example="samepage_page_size_inter_sharing_bytes / ignoring (page_size) group_left "
     "samepage_host_inter_sharing_bytes",

@@ -1,4 +1,4 @@
-"""Page attribution: the kinds, processes and files that a guest's sharing belongs to, by its own kernel."""
+"""Page attribution: the kinds, processes and files that a guest's sharing belongs to, from its own kernel."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from samepaged.scan.snapshot import Snapshot
 
 OTHER: Final = "other"
-"""The label of the kinds without a series of their own."""
+"""The label value for all kinds without a separate series."""
 
 
 def _involved(snapshot: Snapshot, owners: Callable[[AttributionReport], Sequence[Owner]]) -> dict[tuple[str, str], int]:
-    """Bytes of sharing by domain and owner, of the `series.attributions` most involved owners of each guest."""
+    """Bytes of sharing by domain and owner, of the `sources.top` owners of each guest with the most sharing."""
     return {
         (domain, owner.name): owner.sharing_pages * PAGE_SIZE
         for domain, one in snapshot.by_name(snapshot.attributions).items()
@@ -33,8 +33,9 @@ SOURCE_SHARING: Final = Metric(
     "samepage_source_sharing_bytes",
     ("domain", "kind"),
     Unit.BYTES,
-    "Bytes of the guest's sharing, inside itself and with others of its group, that involve pages of this kind. A "
-    "content may have copies of several kinds, so this does not add up over kinds. The `sources.top` most involved.",
+    "Bytes of the guest's sharing, within itself and with other guests of its group, that involve pages of this kind. "
+    "Do not sum it over kinds: a content can have copies of several kinds. Only the `sources.top` kinds with the most "
+    "sharing have a series.",
     example='samepage_source_sharing_bytes{kind="heap"}',
     words={"kind": KINDS},
     values=lambda snapshot: _involved(snapshot, lambda report: report.kinds),
@@ -59,10 +60,11 @@ SOURCE_SPLIT: Final = Metric(
     "samepage_source_split_bytes",
     ("domain", "kind"),
     Unit.BYTES,
-    "The same sharing split over the kinds so that it adds up: each content's in equal parts over its pages. What the "
-    "kinds that are not among the `sources.top` most involved have is under `other`.",
+    "Bytes of the guest's sharing, within itself and with other guests of its group, split into kinds that add up: "
+    "each content in equal parts over its pages. The kind `other` is the sum of all kinds except the `sources.top` "
+    "kinds with the most sharing.",
     example="sum by (kind) (samepage_source_split_bytes)",
-    words={"kind": {**KINDS, OTHER: "is of any of the other kinds"}},
+    words={"kind": {**KINDS, OTHER: "belongs to any other kind"}},
     values=_split,
 )
 
@@ -79,8 +81,8 @@ SOURCE_PROCESS: Final = Metric(
     "samepage_source_process_sharing_bytes",
     ("domain", "process"),
     Unit.BYTES,
-    "Bytes of the guest's sharing that involve pages of processes of this name; only where `sources.name_labels` is "
-    "set. The `sources.top` most involved.",
+    "Bytes of the guest's sharing that involve pages of processes with this name. Only the `sources.top` names with "
+    "the most sharing have a series. Requires `sources.name_labels`.",
     example="topk(5, samepage_source_process_sharing_bytes)",
     values=_of_names(lambda report: report.processes or ()),
 )
@@ -89,8 +91,8 @@ SOURCE_FILE: Final = Metric(
     "samepage_source_file_sharing_bytes",
     ("domain", "path"),
     Unit.BYTES,
-    "Bytes of the guest's sharing that involve pages of this file; only where `sources.name_labels` is set. The "
-    "`sources.top` most involved.",
+    "Bytes of the guest's sharing that involve pages of this file. Only the `sources.top` files with the most sharing "
+    "have a series. Requires `sources.name_labels`.",
     example="topk(5, samepage_source_file_sharing_bytes)",
     values=_of_names(lambda report: report.files or ()),
 )
@@ -99,7 +101,7 @@ SOURCE_LABELLED: Final = Metric(
     "samepage_source_labelled_ratio",
     ("domain",),
     Unit.RATIO,
-    "Of the guest's pages that are in use, the part whose kind is known; 0 where no Linux kernel was found in it.",
+    "Ratio of the guest's pages in use that have a known kind; 0 if no Linux kernel was found in the guest.",
     example="samepage_source_labelled_ratio < 0.9",
     values=of_guests(lambda snapshot: snapshot.attributions, lambda one: one.report.labelled_ratio),
 )
@@ -108,7 +110,7 @@ SOURCE_LAST: Final = Metric(
     "samepage_source_last_scan_timestamp_seconds",
     ("domain",),
     Unit.EPOCH,
-    "When the scan began whose pages these owners are of.",
+    "Start time of the scan that produced the guest's page attribution, in seconds since the Unix epoch.",
     example="time() - samepage_source_last_scan_timestamp_seconds",
     values=of_guests(lambda snapshot: snapshot.attributions, lambda one: one.scanned_at),
 )

@@ -23,20 +23,20 @@ _OPEN_GUESTS: Final = 25
 _MAX_GUESTS: Final = 200
 _MAX_OWNERS: Final = 8
 _MAX_COPIED_PAGES: Final = 5
-# The colours of the bars: class in the style sheet, name, and kinds of pages. All other kinds are the kernel's.
+# The colours of the bars: class in the style sheet, name, and kinds of pages. All other kinds belong to the kernel.
 _COLOURS: Final = (
     ("from-process", "memory of processes", ("heap", "stack", "anonymous", "private_file", "shmem")),
     ("from-file", "files", ("library", "executable", "mapped_file", "special", "page_cache")),
     ("from-free", "free pages", ("free", "absent")),
     ("from-unknown", "unknown", ("unknown",)),
 )
-_KERNEL: Final = ("from-kernel", "the kernel's own")
+_KERNEL: Final = ("from-kernel", "kernel")
 
 
 @dataclass(frozen=True, slots=True)
 class OwnerRow:
-    """A kind, process or file: the sharing in bytes that involves it, and ratios of all sharing, `split` with each
-    content's copies in equal parts.
+    """A kind, process or file: the sharing in bytes that involves it, and its ratios of all sharing. `split_ratio`
+    divides each content equally among its copies.
     """
 
     name: str
@@ -56,7 +56,7 @@ class OwnerTable:
 
 @dataclass(frozen=True, slots=True)
 class GuestRow:
-    """The attribution of a guest: `shared` in bytes, `scanned_at` in seconds of the Unix epoch."""
+    """The attribution of a guest: `shared` in bytes, `scanned_at` in seconds since the Unix epoch."""
 
     name: str
     shared: int
@@ -71,8 +71,8 @@ class GuestRow:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """The section: `kinds` is of all guests together, `later` guests are folded. `scan_started` is in seconds of the
-    Unix epoch; `legend` has classes of the style sheet, each with its name.
+    """The section. `kinds` is the sum over all guests; `later` guests are folded. `scan_started` is in seconds since
+    the Unix epoch; `legend` has classes of the style sheet, each with its name.
     """
 
     guests: int
@@ -100,7 +100,7 @@ def attribution(found: Mapping[GuestId, GuestAttribution], scan_started: float) 
 
 
 def _kinds(reports: Sequence[AttributionReport]) -> tuple[OwnerRow, ...]:
-    """The kinds of all guests together, most involved first."""
+    """The kinds of all guests together, those with the most involved sharing first."""
     involved: Counter[str] = Counter()
     split: Counter[str] = Counter()
     for report in reports:

@@ -42,7 +42,7 @@ class Bar:
 
 
 def stacked_bar(parts: Sequence[Part]) -> Bar:
-    """`parts` side by side, without the empty ones."""
+    """Return a bar of `parts` side by side, without empty parts."""
     drawn = [part for part in parts if part.size > 0]
     whole = sum(part.size for part in drawn)
     segments, start = [], 0.0
@@ -55,7 +55,7 @@ def stacked_bar(parts: Sequence[Part]) -> Bar:
 
 def memory_bar(guest: GuestSharing, page_size: int) -> Bar:
     """The memory of `guest` by page state, sharing first. Distinct pages are two parts: those that other guests of the
-    group have too, and the rest.
+    group also have, and the rest.
     """
     parts = (
         ("duplicate", "duplicate", guest.duplicate_pages),

@@ -60,8 +60,8 @@ class GuestRow:
 
 @dataclass(frozen=True, slots=True)
 class Guests:
-    """The rows of the table, `later` ones folded; `total` counts the guests without a row too. `scan_started` is in
-    seconds of the Unix epoch; `legend` has classes of the style sheet, each with its name.
+    """The rows of the table; `later` rows are folded. `total` includes guests without a row. `scan_started` is in
+    seconds since the Unix epoch; `legend` has classes of the style sheet, each with its name.
     """
 
     first: tuple[GuestRow, ...]

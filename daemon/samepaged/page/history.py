@@ -1,4 +1,4 @@
-"""The last day: a chart and a table of the sharing that the scans found."""
+"""The last day: a chart and a table of the sharing found by scans."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Areas of sharing on each other, and lines of the memory that KSM has merged."""
+    """Stacked areas of sharing, and lines of the memory that KSM has merged."""
 
     width: float
     height: int
@@ -68,7 +68,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The scans of the last day: the first, the last, those with least and most sharing, and the rows of the table.
+    """The scans of the last day: the first, the last, those with the least and most sharing, and the table's rows.
     `merged` is true if the KSM counters were readable at any scan; `chart` is None with fewer than two scans.
     """
 
@@ -98,7 +98,7 @@ def history(points: Sequence[HistoryPoint]) -> History | None:
 
 
 def thinned(points: Sequence[HistoryPoint], most: int) -> list[HistoryPoint]:
-    """At most `most` of `points` and the last: the one with least sharing in each stretch of time, as drops matter."""
+    """Reduce `points` to at most `most` and the last: that with the least sharing of each interval, to show drops."""
     first, last = points[0].ended_at, points[-1].ended_at
     stretch = max((last - first) / most, 1e-9)
     lowest: dict[int, HistoryPoint] = {}
@@ -155,7 +155,7 @@ def _area(
 ) -> str:
     upper = [(x(point), above(point)) for point in run]
     lower = [(x(point), below(point)) for point in run]
-    if len(run) == 1:  # a scan between two gaps would be a line without width
+    if len(run) == 1:  # a scan between two gaps would have zero width
         upper.append((x(run[0]) + 2, above(run[0])))
         lower.append((x(run[0]) + 2, below(run[0])))
     return f"{_path(upper + lower[::-1])}Z"
@@ -166,7 +166,7 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _without_gaps(points: Sequence[HistoryPoint]) -> Iterator[list[HistoryPoint]]:
-    """Runs of `points` without gaps: an interval far above the median has no scans, and the chart shows nothing."""
+    """Runs of `points` without gaps: an interval far above the median is a gap in the chart."""
     if not points:
         return
     intervals = [later.ended_at - point.ended_at for point, later in pairwise(points)]

@@ -1,4 +1,4 @@
-"""KSM: the memory that the kernel has merged, beside the potential."""
+"""KSM: the memory that the kernel has merged, and the potential."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Kernel", "Ksm", "ksm"]
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The kernel's counters. `run` is as in /sys/kernel/mm/ksm; sizes are in bytes, `profit` less KSM's bookkeeping."""
+    """The kernel's counters. `run` is from /sys/kernel/mm/ksm; sizes are in bytes, `profit` minus KSM's bookkeeping."""
 
     run: int
     merged: int
@@ -25,7 +25,7 @@ class Kernel:
 
     @property
     def active(self) -> bool:
-        """Whether KSM merges now, or has merged before."""
+        """Whether KSM is running, or has merged pages before."""
         return self.run == 1 or self.merged > 0
 
 

@@ -60,7 +60,7 @@ class SuspendedMost:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """The last scan and the next: times in seconds of the Unix epoch, pauses in seconds."""
+    """The last scan and the next: times in seconds since the Unix epoch, pauses in seconds."""
 
     next_scan: float | None
     suspended_most: SuspendedMost | None
@@ -103,7 +103,7 @@ def totals(scan: HostScan) -> Totals:
     parts = (
         Part("duplicate", "self-sharing", report.self_sharing_pages * page),
         Part("shared", "inter-VM sharing", report.inter_sharing_pages * page),
-        Part("own", "contents that differ", (distinct - report.inter_sharing_pages) * page),
+        Part("own", "distinct contents", (distinct - report.inter_sharing_pages) * page),
         Part("zeros", "zero", scan.zero_pages * page),
         Part("absent", "absent", sum(guest.absent_pages for guest in guests) * page),
         Part("swapped", "swapped", sum(guest.swapped_pages for guest in guests) * page),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Page"]
 
-# At import: the service may be upgraded while it runs, and must not read templates of another version then.
+# At import, because an upgrade while the service runs replaces the templates with those of another version.
 _PAGE: Final = load_templates(
     "samepaged.page",
     {
@@ -50,7 +50,7 @@ _PAGE: Final = load_templates(
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """A section: its fragment in the page's address, its title, its template, and the data for it. The page omits a
+    """A section: its fragment in the page's URL, its title, its template, and its data. The page omits a
     section with an empty view.
     """
 
@@ -67,7 +67,7 @@ class Page:
         self._host = host
 
     def __call__(self, snapshot: Snapshot, now: float) -> bytes:
-        """The page at `now` (seconds of the Unix epoch)."""
+        """Render the page at `now` (seconds since the Unix epoch)."""
         scan = snapshot.latest
         html = _PAGE.render(
             host=self._host,
@@ -91,7 +91,7 @@ def _sections(snapshot: Snapshot, scan: HostScan) -> tuple[_Section, ...]:
         _Section("guests", "Guests", "guests.html", guest_rows),
         _Section("groups", "Groups", "groups.html", groups(scan)),
         _Section("pairs", "Pairs", "pairs.html", pairs(scan)),
-        _Section("sources", "Where sharing comes from", "attribution.html", attributed),
+        _Section("sources", "Page attribution", "attribution.html", attributed),
         _Section("skipped", "Not scanned", "skipped.html", skipped(scan, snapshot.failures)),
-        _Section("fallbacks", "Not in the preferred way", "fallbacks.html", fallbacks(scan)),
+        _Section("fallbacks", "Fallbacks", "fallbacks.html", fallbacks(scan)),
     )

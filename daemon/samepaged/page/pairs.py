@@ -135,7 +135,7 @@ def _shared_pages(names: Sequence[str], found: Sequence[PairSharing]) -> dict[tu
 
 
 def _similar_adjacent(names: Sequence[str], shared: Mapping[tuple[str, str], int]) -> list[str]:
-    """`names` in an order in which the guest that shares most with one follows it: similar guests form triangles."""
+    """Order `names` so that each is followed by the one that shares most with it: similar guests form triangles."""
     left = list(names)
     ordered = [left.pop(0)]
     while left:

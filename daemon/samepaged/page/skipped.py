@@ -20,7 +20,7 @@ _MAX_NAMES: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class SkippedRow:
-    """A guest that was not scanned. `failures` counts those for the same reason since samepaged started."""
+    """A guest that was not scanned. `failures` counts its failures with the same reason since samepaged started."""
 
     name: str
     intended: bool
@@ -31,7 +31,7 @@ class SkippedRow:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The skipped guests, failures first; `total` counts those without a row too."""
+    """The skipped guests, failures first; `total` includes guests without a row."""
 
     rows: tuple[SkippedRow, ...]
     total: int
@@ -42,7 +42,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """A reason for another mode than the preferred one, and the guests that it concerns: `names`, and `more` others."""
+    """A reason for another mode than the preferred one, and the affected guests: `names`, and `more` others."""
 
     code: str
     reason: str | None

@@ -1,4 +1,4 @@
-"""The style sheet of the page, and the policy that allows it and nothing else."""
+"""The style sheet of the page, and a content security policy that allows only this style sheet."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ STYLE: Final = (files("samepaged.page") / "style.css").read_text(encoding="utf-8
 
 _HASH: Final = b64encode(sha256(STYLE.encode()).digest()).decode()
 POLICY: Final = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'"
-"""Content-Security-Policy of the page: a hostile name cannot even add a style."""
+"""Content-Security-Policy of the page: a hostile name cannot add scripts or styles."""

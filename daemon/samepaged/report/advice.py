@@ -1,5 +1,5 @@
-"""What KSM would gain on this host, from whom, what stands in its way, and what it would cost: ten lines for people, or
-an object for programs.
+"""Advice on KSM for this host: the gain, the guests with the most potential, the obstacles, and the cost. As ten lines
+for people, or as an object for programs.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ __all__ = ["Advice"]
 SCHEMA: Final = 1
 MAX_NAMES: Final = 3
 MAX_NAME_COLUMNS: Final = 24
-# KSM merges a page when it finds it unchanged a second time: within so many seconds it should have been through.
+# KSM merges a page if a second pass finds it unchanged: a pass should not take longer than this.
 MAX_PASS_SECONDS: Final = 900.0
-# Below so much of the guests' memory, and of it in bytes, nobody should turn it on.
+# Smallest profit that is worth enabling KSM: a ratio of the guests' memory, and bytes.
 WORTH_RATIO: Final = 0.02
 WORTH_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One scan, and KSM as it was then (None: the kernel has none)."""
+    """A scan, and the KSM counters at that time (None without KSM in the kernel)."""
 
     scan: HostScan
     merging: Merging | None
     pages: Mapping[str, int]
-    """What merging would take of each guest, by its name (HostScan.mergeable_pages)."""
+    """Mergeable pages of each guest by its name (HostScan.mergeable_pages)."""
 
     @classmethod
     def of(cls, scan: HostScan, merging: Merging | None) -> Advice:
-        """The advice that follows from a scan."""
+        """Return the advice for a scan."""
         return cls(scan, merging, scan.mergeable_pages)
 
     @property
     def worth_it(self) -> bool:
-        """Whether turning it on is advised."""
+        """Whether enabling KSM is advised."""
         return self.scan.expected_profit_bytes >= max(WORTH_BYTES, WORTH_RATIO * self._memory)
 
     @property
@@ -63,7 +63,7 @@ class Advice:
 
     @property
     def _obstacles(self) -> dict[str, list[GuestSharing]]:
-        """The guests whose memory cannot be merged, by the word for why, those that lose most first."""
+        """The guests with unmergeable memory by obstacle, those with the largest potential first."""
         words = {one.name: one.merge_obstacle for one in self.scan.scans}
         found: defaultdict[str, list[GuestSharing]] = defaultdict(list)
         for guest in self._ranked_guests():
@@ -76,18 +76,18 @@ class Advice:
         return sorted(self.scan.report.guests, key=lambda guest: (-self.pages[guest.name], guest.name))
 
     def _cross_group_pages(self) -> int:
-        """Pages of the sharing that only guests of different groups have with each other."""
+        """Pages of sharing that exist only between guests of different groups."""
         report = self.scan.report
         return report.inter_sharing_pages - sum(group.inter_sharing_pages for group in report.groups)
 
     def text(self, width: int = 80) -> str:
-        """About ten lines of at most `width` columns."""
+        """Return about ten lines of at most `width` columns."""
         return "\n".join(line for part in self._parts() for line in wrapped(part, width, first="", rest="  "))
 
     def _parts(self) -> Iterator[str]:
         scan = self.scan
         if not scan.report.guests:
-            yield "No guest was scanned: there is nothing to advise."
+            yield "The scan did not include any guest; advice is not possible."
             return
         count, potential = len(scan.report.guests), scan.potential_pages
         yield (
@@ -103,31 +103,31 @@ class Advice:
         if names := self._names([guest for guest in self._ranked_guests() if self.pages[guest.name]]):
             yield f"Most to merge: {names}"
         for word, guests in self._obstacles.items():
-            yield f"In the way: {SHORT_OBSTACLES.get(word, word)}: {self._names(guests)}"
+            yield f"Not mergeable: {SHORT_OBSTACLES.get(word, word)}: {self._names(guests)}"
         yield from self._cost()
         if (across := self._cross_group_pages()) > 0:
-            yield f"Mind: {self._size(across)} is shared across groups; between tenants that is a side channel."
+            yield f"Warning: {self._size(across)} is shared across groups, which is a side channel between tenants."
 
     def _verdict(self) -> str:
         attainable, attended = self.scan.attainable_pages, self.scan.attended_pages
         profit = self.scan.expected_profit_bytes
-        advice = "merge." if self.worth_it else "it hardly pays." if profit > 0 else "do not merge."
+        advice = "use KSM." if self.worth_it else "KSM hardly pays." if profit > 0 else "do not use KSM."
         return (
-            f"Advice: {advice} As it is, {self._size(attainable)} less {size(-expected_profit(0, attended))} of "
+            f"Advice: {advice} Attainable {self._size(attainable)} minus {size(-expected_profit(0, attended))} of "
             f"bookkeeping: {'nothing' if profit <= 0 else size(profit)}"
         )
 
     def _state(self) -> str:
         if self.merging is None:
-            return "This kernel has no KSM (CONFIG_KSM)."
+            return "This kernel does not support KSM (CONFIG_KSM)."
         host = self.merging.host
         part = f" ({host.merged_pages / self.scan.potential_pages:.0%})" if self.scan.potential_pages else ""
         merged = f"has merged {self._size(host.merged_pages)}{part}" if host.merged_pages else "has merged nothing"
-        turn = "; turn it on: echo 1 >/sys/kernel/mm/ksm/run" if self.worth_it and not host.running else ""
-        return f"KSM is {'on' if host.running else 'off'}, {merged}{turn}"
+        enable = "; enable it: echo 1 >/sys/kernel/mm/ksm/run" if self.worth_it and not host.running else ""
+        return f"KSM is {'on' if host.running else 'off'}, {merged}{enable}"
 
     def _cost(self) -> Iterator[str]:
-        """KSM merges a page when it finds it unchanged in a second pass."""
+        """The CPU cost of KSM, which merges a page if a second pass finds it unchanged."""
         if self.merging is None or not self.scan.attended_pages:
             return
         host, attended = self.merging.host, self.scan.attended_pages
@@ -140,7 +140,7 @@ class Advice:
         )
         if attended / rate > 2 * MAX_PASS_SECONDS:
             enough = math.ceil(attended / MAX_PASS_SECONDS * host.sleep_milliseconds / 1000 / 100) * 100
-            yield f"  pages_to_scan={enough} would make that {duration(MAX_PASS_SECONDS)}, for more of a processor"
+            yield f"  pages_to_scan={enough} would reduce a pass to {duration(MAX_PASS_SECONDS)}, for more CPU time"
 
     def _size(self, pages: int) -> str:
         return size(pages * self._page)
@@ -154,7 +154,7 @@ class Advice:
         return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
     def document(self) -> dict[str, Any]:
-        """The same as an object for `json.dumps`: counts in pages of `page_size` bytes, each string valid Unicode."""
+        """Return the advice as an object for `json.dumps`: counts in pages of `page_size` bytes, valid Unicode."""
         report, scan = self.scan.report, self.scan
         words = {one.name: one.merge_obstacle for one in scan.scans}
         processes = {} if self.merging is None else self.merging.guests

@@ -23,7 +23,7 @@ MAX_NAME_COLUMNS: Final = 48
 
 
 def attribution_text(report: AttributionReport) -> str:
-    """`report` in lines for people."""
+    """Return `report` as text for people."""
     return "\n\n".join("\n".join(part) for lines in _parts(report) if (part := list(lines)))
 
 
@@ -41,23 +41,23 @@ def _summary(report: AttributionReport) -> Iterator[str]:
     kernel = "kernel unknown" if report.kernel is None else f"Linux {printable(report.kernel)}"
     yield f"{elided(printable(report.domain), MAX_NAME_COLUMNS)}: {kernel}, {size(report.memory_pages * PAGE_SIZE)}"
     yield (
-        f"in use {size(report.in_use_pages * PAGE_SIZE)}, of which {report.labelled_ratio:.1%} have a known owner; "
+        f"in use {size(report.in_use_pages * PAGE_SIZE)}, {report.labelled_ratio:.1%} of it with a known owner; "
         f"self-sharing {size(report.self_sharing_pages * PAGE_SIZE)} "
         f"({size(report.in_use_self_sharing_pages * PAGE_SIZE)} of it in use), "
         f"with others {size(report.inter_sharing_pages * PAGE_SIZE)}"
     )
     if report.missing_pages:
-        yield f"{report.missing_pages} pages that would have told more were not copied"
+        yield f"{report.missing_pages} pages with further information were not copied"
     if report.note is not None:
         yield from wrapped(f"note: {printable(report.note)}", WIDTH, first="")
 
 
-def _table(what: str, owners: Sequence[Owner], report: AttributionReport) -> Iterator[str]:
-    """Those that are involved in any sharing, the most involved first."""
+def _table(heading: str, owners: Sequence[Owner], report: AttributionReport) -> Iterator[str]:
+    """The owners involved in sharing, those with the most sharing first."""
     involved = sorted((one for one in owners if one.sharing_pages), key=lambda one: -one.sharing_pages)
     if not involved:
         return
-    rows = [(what, "memory", "involved in", "", "self", "with others", "split")]
+    rows = [(heading, "memory", "involved in", "", "self", "with others", "split")]
     rows += [
         (
             elided(printable(one.name), MAX_NAME_COLUMNS),
@@ -86,7 +86,7 @@ def _copied_pages(copied: Sequence[CopiedPage]) -> Iterator[str]:
 
 
 def _copies_text(one: CopiedPage) -> Iterator[str]:
-    """Its owners and, where there are several, how many copies each has."""
+    """Yield the owners of a page and, if it has several, the number of copies of each."""
     for at, line in enumerate(one.owners):
         count = (
             f" \N{MULTIPLICATION SIGN}{one.owner_pages[at]}"

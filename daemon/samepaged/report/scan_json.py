@@ -1,4 +1,4 @@
-"""One scan as the JSON object of `samepaged scan --json`. Keys may be added, never renamed."""
+"""A scan as the JSON object of `samepaged scan --json`. New keys are possible; existing keys are never renamed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ SCHEMA: Final = 1
 
 
 def document(scan: HostScan, paused: Mapping[str, PausedTime] | None = None) -> dict[str, Any]:
-    """`scan` as an object for `json.dumps`: counts in pages of `page_size` bytes (an entry of `page_sizes`: of its own
-    size), times in seconds, `started` in RFC 3339 (UTC). `page_sizes` begins with the size of the scan, the others
-    ascend; `stable` is None where no guest can be compared with the scan before. Every string is valid Unicode,
-    whatever the domains are called. `paused` is how long each guest was suspended; None in its place where that is not
-    known.
+    """Return `scan` as an object for `json.dumps`.
+
+    Counts are in pages of `page_size` bytes (in entries of `page_sizes`, of the entry's size), times in seconds,
+    `started` in RFC 3339 (UTC). `page_sizes` starts with the size of the scan; the others ascend. `stable` is None if
+    all guests lack page hashes from the previous scan. All strings are valid Unicode, for any name of a domain.
+    `paused` has the suspended time of each guest; the document has None for a guest that is missing there.
     """
     report, times = scan.report, paused or {}
     how = {guest.name: guest for guest in scan.scans}

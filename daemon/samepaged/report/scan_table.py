@@ -1,4 +1,4 @@
-"""One scan as text for people, and how far it is."""
+"""A scan as text for people, and its progress."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ _HEADINGS: Final = (
     ("", "", "zero+", "", "self-", "with", "", "longest"),
     ("guest", "memory", "absent", "distinct", "sharing", "others", "mode", "pause"),
 )
-_LEFT: Final = (0, 6)  # the columns of words: name and mode
+_LEFT: Final = (0, 6)  # the text columns: name and mode
 _MODE_WIDTH: Final = 8
-_MARK: Final = "*"  # of a guest that was scanned in another way than preferred
-_DEVICE_MARK: Final = "+"  # of a guest to which a passed-through device may have written meanwhile
-_DEVICE_NOTE: Final = "a passed-through device may have written meanwhile; not of one instant"
+_MARK: Final = "*"  # guest with a fallback from the preferred mode or reader
+_DEVICE_MARK: Final = "+"  # guest to which a passed-through device may have written during the scan
+_DEVICE_NOTE: Final = "a passed-through device may have written during the scan; not of one instant"
 _MAX_PAIRS: Final = 5
 _MAX_PAUSED_GUESTS: Final = 3
 _MIN_WIDTH: Final = 72
 
 
 def table(scan: HostScan, width: int = 80, paused: Mapping[str, PausedTime] | None = None) -> str:
-    """`scan` in lines of at most `width` columns (72 are always taken), without a newline at the end: a row a guest,
-    the totals, which guests were suspended longest within the last hour (of `paused`), the groups and the page sizes if
-    there are several, the largest pairs, which guests were scanned in another way than preferred (in their rows, the
-    mode has a mark) and why, the mark of guests to which a device may have written meanwhile, and what was skipped.
+    """Return `scan` as lines of at most `width` columns (at least 72), without a final newline.
+
+    The parts: one row per guest, the totals, the guests with the longest suspension in the last hour (from `paused`),
+    page sizes and groups if there are several, the largest pairs, fallbacks with their reasons (marked in the mode
+    column), the mark of guests to which a device may have written, and skipped guests.
     """
     width = max(width, _MIN_WIDTH)
     parts = (
@@ -74,7 +75,7 @@ def _guests(scan: HostScan, width: int) -> Iterator[str]:
         for guest in scan.report.guests
     ]
     if not rows:
-        yield "no guest was scanned"
+        yield "no guests scanned"
         return
     lines = (*_HEADINGS, *rows)
     widths = [max(columns(line[at]) for line in lines) for at in range(len(_HEADINGS[0]))]
@@ -108,7 +109,7 @@ def _totals(scan: HostScan) -> Iterator[str]:
         yield f"{name:<20}  {size(pages * report.page_size):>8}{_share(pages, memory)}"
     if (stable := scan.stable) is not None:
         pages, known, of = stable.total_sharing_pages, len(stable.guests), len(report.guests)
-        note = f"  known of {known} of {of} guests" if known < of else ""
+        note = f"  of {known} of {of} guests" if known < of else ""
         yield f"{'stable sharing':<20}  {size(pages * stable.page_size):>8}{_share(pages, memory)}{note}"
 
 
@@ -117,8 +118,8 @@ def _paused(paused: Mapping[str, PausedTime], width: int) -> Iterator[str]:
     if shown := [(name, time) for name, time in worst if time.ratio]:
         yield "suspended  of the last hour  guest"
         for name, time in shown:
-            told = seconds(time.ratio * WINDOW_SECONDS)
-            yield f"{told:>9}  {ppm(time.ratio):>16}  {elided(printable(name), width - 29)}"
+            suspended = seconds(time.ratio * WINDOW_SECONDS)
+            yield f"{suspended:>9}  {ppm(time.ratio):>16}  {elided(printable(name), width - 29)}"
 
 
 def _share(pages: int, memory: int) -> str:
@@ -161,17 +162,17 @@ def _pairs(scan: HostScan, width: int) -> Iterator[str]:
 
 
 def _fallbacks(scan: HostScan, width: int) -> Iterator[str]:
-    # What one guest cannot have, because of the host's kernel, all of them cannot: each reason is told once.
+    # A limit of the host's kernel affects all guests: each reason is printed once.
     names: dict[tuple[str, str], list[str]] = {}
     for one in scan.scans:
         if one.fallback_code is not None:
-            names.setdefault((one.fallback_code, one.fallback_reason or "no more is known"), []).append(one.name)
+            names.setdefault((one.fallback_code, one.fallback_reason or "unknown reason"), []).append(one.name)
     if names:
-        yield f"{_MARK} scanned in another way than preferred"
-        for (code, reason), who in names.items():
-            named = ", ".join(elided(printable(name), width - 30) for name in who)
-            if len(who) == len(scan.scans) > 1:
-                named = f"all {len(who)} guests"
+        yield f"{_MARK} fallback from the preferred mode or reader"
+        for (code, reason), affected in names.items():
+            named = ", ".join(elided(printable(name), width - 30) for name in affected)
+            if len(affected) == len(scan.scans) > 1:
+                named = f"all {len(affected)} guests"
             yield from wrapped(f"{named} ({printable(code)}): {printable(reason)}", width)
 
 
@@ -189,9 +190,9 @@ def _skipped(scan: HostScan, width: int) -> Iterator[str]:
 
 
 class Progress:
-    """Which guest of how many is being scanned, as one line on a terminal; on anything else, nothing at all.
+    """Progress of a scan as one line on a terminal; prints nothing on other streams.
 
-    A context manager: leaving it wipes the line.
+    A context manager that clears the line at exit.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -206,11 +207,11 @@ class Progress:
         self._draw("")
 
     def show(self, number: int, of: int, name: str) -> None:
-        """Guest `number` (from 1) of `of` is being scanned."""
+        """Show that the scan of guest `number` (from 1) of `of` is running."""
         done = 20 * (number - 1) // max(of, 1)
         bar = "#" * done + "." * (20 - done)
         counted = f"[{bar}] guest {number} of {of}: "
-        # The last column stays empty: some terminals wrap when it is written.
+        # The last column stays empty, because some terminals wrap after it.
         room = self._width - 1
         self._draw(elided(counted + elided(printable(name), room - len(counted)), room))
 
@@ -224,7 +225,7 @@ class Progress:
 
 
 def _terminal_width(stream: TextIO) -> int:
-    """The columns of the terminal that `stream` writes to; 0 if it is none."""
+    """Return the columns of the terminal behind `stream`, or 0 for other streams."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Where sharing comes from: the kinds of pages that it involves, as the guests' own kernels say."""
+"""Page attribution: the kinds of pages that share, from the guests' own kernels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 MAX_ROWS: Final = 20
-# Those that are most of it, in one colour each wherever they are shown.
+# The most frequent kinds, each with the same colour in all panels.
 COLOURS: Final = {
     "heap": "green",
     "anonymous": "dark-green",
@@ -51,35 +51,37 @@ COLOURS: Final = {
     "unknown": "#8e8e8e",
     "other": "#bababa",
 }
-ATTRIBUTED_GUESTS: Final = "Of guests that were asked (sources.enabled); docs/reference/metrics.md lists the kinds."
+ATTRIBUTED_GUESTS: Final = (
+    "For guests with page attribution (sources.enabled); docs/reference/metrics.md lists the kinds."
+)
 
 
 def split_panel(metric: Callable[..., str], width: int) -> timeseries.Panel:
-    """A stack of the kinds; `metric` makes a selector of a metric's name."""
-    said = PanelOptions(
+    """A stack of the kinds. `metric` returns a selector for the name of a metric."""
+    options = PanelOptions(
         "Sharing by kind of page",
-        "Self-sharing and what is shared with others, by what the pages are, split so that it adds up: each content's "
-        f"in equal parts over its pages. Kinds of little sharing are under other. {ATTRIBUTED_GUESTS}",
+        "Self-sharing and sharing with other guests, split into kinds of pages that add up: each content in equal "
+        f"parts over its pages. Kinds with little sharing are summed under other. {ATTRIBUTED_GUESTS}",
         "bytes",
         width,
         9,
     )
     query = f"sum by (kind) ({metric('samepage_source_split_bytes')})"
-    return with_colours(time_series(said, Target(query, "{{kind}}"), stacked=True), COLOURS)
+    return with_colours(time_series(options, Target(query, "{{kind}}"), stacked=True), COLOURS)
 
 
 def most_involved_panel() -> table.Panel:
     """The guests' kinds with the most sharing."""
-    said = PanelOptions(
-        "What shares most",
-        f"Sharing that involves pages of a kind; the {MAX_ROWS} largest of all guests. A content may have copies of "
-        "several kinds, so this does not add up.",
+    options = PanelOptions(
+        "Kinds with the most sharing",
+        f"Sharing that involves pages of a kind; the {MAX_ROWS} largest of all guests. Do not sum it: a content can "
+        "have copies of several kinds.",
         "bytes",
         7,
         9,
     )
     query = f"sort_desc(topk({MAX_ROWS}, sum by (domain, kind) ({host('samepage_source_sharing_bytes')})))"
-    panel = table_panel(said, [query], organize_fields({"domain": "Guest", "kind": "Kind", "Value": "Involved"}))
+    panel = table_panel(options, [query], organize_fields({"domain": "Guest", "kind": "Kind", "Value": "Involved"}))
     gauge = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
     panel.override_by_name(
         "Involved", [*column_overrides("bytes", 150, cellOptions=gauge), *colour_scheme("continuous-BlPu")]
@@ -88,41 +90,47 @@ def most_involved_panel() -> table.Panel:
 
 
 def labelled_ratio_by_guest_panel() -> bargauge.Panel:
-    """The guests of whose pages the least is known."""
-    said = PanelOptions(
-        "Least known",
-        "Of a guest's pages in use, the part whose kind is known; the ten guests with the least. 0: no Linux kernel "
-        "was found in it.",
+    """The guests with the lowest ratio of labelled pages."""
+    options = PanelOptions(
+        "Lowest labelled ratio",
+        "Ratio of a guest's pages in use that have a known kind; the ten guests with the lowest ratio. 0: no Linux "
+        "kernel was found in the guest.",
         "percentunit",
         5,
         9,
     )
     query = f"sort(bottomk(10, max by (domain) ({host('samepage_source_labelled_ratio')})))"
-    return bar_gauge(said, query, "{{domain}}", Colour.MERGED).max(1)
+    return bar_gauge(options, query, "{{domain}}", Colour.MERGED).max(1)
 
 
 def involvement_panel() -> bargauge.Panel:
     """The guest's kinds with the most sharing."""
-    said = PanelOptions(
-        "Sharing that involves",
-        "Sharing that involves pages of each kind; a content may have copies of several, so this does not add up.",
+    options = PanelOptions(
+        "Sharing by involved kind",
+        "Sharing that involves pages of each kind. Do not sum it: a content can have copies of several kinds.",
         "bytes",
         7,
         9,
     )
     query = f"sort_desc(sum by (kind) ({guest('samepage_source_sharing_bytes')}))"
-    return bar_gauge(said, query, "{{kind}}", Colour.INTER)
+    return bar_gauge(options, query, "{{kind}}", Colour.INTER)
 
 
 def labelled_ratio_panel() -> stat.Panel:
-    """How much is known of the guest's pages."""
-    said = PanelOptions("Known", "Of the guest's pages in use, the part whose kind is known.", "percentunit", 5, 4)
-    return stat_panel(said, guest("samepage_source_labelled_ratio"))
+    """The ratio of the guest's pages with a known kind."""
+    options = PanelOptions(
+        "Labelled ratio", "Ratio of the guest's pages in use that have a known kind.", "percentunit", 5, 4
+    )
+    return stat_panel(options, guest("samepage_source_labelled_ratio"))
 
 
 def scan_time_panel() -> stat.Panel:
-    """When that was last asked."""
-    said = PanelOptions(
-        "Looked at", "When the scan began whose pages these are: every n-th asks.", "dateTimeFromNow", 5, 5
+    """The time of the last page attribution."""
+    options = PanelOptions(
+        "Last attribution",
+        "Start time of the last scan with page attribution (sources.every).",
+        "dateTimeFromNow",
+        5,
+        5,
     )
-    return stat_panel(said, f"{guest('samepage_source_last_scan_timestamp_seconds')} * 1000")
+    return stat_panel(options, f"{guest('samepage_source_last_scan_timestamp_seconds')} * 1000")

@@ -1,4 +1,4 @@
-"""The colours of Grafana that stand for one thing on every dashboard."""
+"""Grafana's colours with the same meaning on all dashboards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Colour"]
 
 
 class Colour(StrEnum):
-    """Names as Grafana has them, which it adapts to its light and dark themes."""
+    """Grafana's names of colours, which adapt to light and dark themes."""
 
     SELF = "green"
     INTER = "purple"

@@ -1,4 +1,4 @@
-"""What is around the panels: the dashboard, its variables, its links, the alerts drawn over its graphs."""
+"""The frame of the panels: the dashboard, its variables, its links, and annotations of alerts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALERTS: Final = 'ALERTS{alertname=~"Samepage.*", alertstate="firing", instance=~
 
 
 def new_dashboard(uid: str, title: str, description: str, other: tuple[str, str]) -> build.Dashboard:
-    """An empty dashboard of one samepaged, with a link to the `other` (its uid and title)."""
+    """Return an empty dashboard, with a link to the `other` (its UID and the link's title)."""
     return (
         build.Dashboard(title)
         .uid(uid)
@@ -52,7 +52,7 @@ def new_dashboard(uid: str, title: str, description: str, other: tuple[str, str]
 
 
 def query_variable(name: str, label: str, query: str) -> build.QueryVariable:
-    """A variable with one of the values that `query` gives."""
+    """Return a variable with the values of `query`."""
     return (
         build.QueryVariable(name)
         .label(label)
@@ -64,11 +64,11 @@ def query_variable(name: str, label: str, query: str) -> build.QueryVariable:
 
 
 def add_row(dashboard: build.Dashboard, title: str, panels: Sequence[Builder[Panel]]) -> build.Dashboard:
-    """`dashboard` with one more row, open, of these panels."""
+    """Add an open row of `panels` to `dashboard`, and return the dashboard."""
     dashboard.with_row(build.Row(title))
     for panel in panels:
         dashboard.with_panel(panel)
-    # Numbered in order, so that links to a panel are the same in every Grafana.
+    # Numbered in order, so that links to a panel are the same in each Grafana.
     for number, placed in enumerate(dashboard.build().panels or (), start=1):
         placed.id_val = number
     return dashboard

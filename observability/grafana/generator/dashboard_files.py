@@ -1,4 +1,4 @@
-"""The dashboards as the JSON files that are committed."""
+"""The dashboards as the committed JSON files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DASHBOARDS: Final = Path(__file__).parents[1] / "dashboards"
 
 
 def dashboard_documents() -> dict[str, str]:
-    """The text of each dashboard by file name."""
+    """Return the text of each dashboard by file name."""
     encoder = JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False)
     return {
         f"{dashboard.uid}.json": encoder.encode(dashboard) + "\n"
@@ -25,6 +25,6 @@ def dashboard_documents() -> dict[str, str]:
 
 
 def generated(directory: Path = DASHBOARDS) -> dict[Path, str | None]:
-    """The files of `directory`; None for a file of a dashboard that no longer exists."""
+    """Return the files of `directory` with their texts; None for a dashboard that no longer exists."""
     made = {directory / name: text for name, text in dashboard_documents().items()}
     return {**dict.fromkeys(directory.glob("*.json")), **made}

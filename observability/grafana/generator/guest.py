@@ -1,4 +1,4 @@
-"""The dashboard of one guest: what it could share, with whom, what KSM makes of it, how it was read."""
+"""The dashboard of one guest: its sharing, its partners, its merged memory, and its scans."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def guest_dashboard() -> dashboard.Dashboard:
     ).with_variable(query_variable("domain", "Guest", f"label_values({host('samepage_domain_info')}, domain)"))
     add_row(board, "Now", _now())
     add_row(board, "Memory and sharing", [_memory(), _sharing(), _others()])
-    add_row(board, "KSM beside what is possible", [_merging(), _capture(), _obstacle()])
+    add_row(board, "KSM and its potential", [_merging(), _capture(), _obstacle()])
     add_row(
         board,
-        "Where sharing comes from",
+        "Page attribution",
         [split_panel(guest, 12), involvement_panel(), labelled_ratio_panel(), scan_time_panel()],
     )
     add_row(board, "Pauses", [_pauses(), _drift()])
@@ -66,15 +66,15 @@ def _failures() -> str:
 
 def _now() -> list[stat.Panel]:
     return [
-        stat_panel(PanelOptions("Memory", "What the guest was given.", "bytes", 4, 4), f"sum({MEMORY})"),
+        stat_panel(PanelOptions("Memory", "Size of the guest's memory.", "bytes", 4, 4), f"sum({MEMORY})"),
         stat_panel(
-            PanelOptions("Self-sharing", "What the guest could share within itself.", "bytes", 4, 4),
+            PanelOptions("Self-sharing", "Memory that the guest could share within itself.", "bytes", 4, 4),
             guest("samepage_domain_self_sharing_bytes"),
         ),
         stat_panel(
             PanelOptions(
                 "Shared with others",
-                "Contents that some other guest of its group has too: what would be lost if it left.",
+                "Contents that other guests of its group also have: the sharing lost if the guest leaves.",
                 "bytes",
                 4,
                 4,
@@ -82,13 +82,15 @@ def _now() -> list[stat.Panel]:
             guest("samepage_domain_shared_with_others_bytes"),
         ),
         stat_panel(
-            PanelOptions("Merged by KSM", "Pages of the guest that KSM has merged now, zero pages too.", "bytes", 4, 4),
+            PanelOptions(
+                "Merged by KSM", "Pages of the guest that are merged by KSM, including zero pages.", "bytes", 4, 4
+            ),
             guest("samepage_domain_ksm_merged_bytes"),
         ),
         stat_panel(
             PanelOptions(
                 "Capture",
-                "Pages that KSM has merged, as a part of those whose content recurs on the host, zero pages too.",
+                "Ratio of pages merged by KSM to pages with a content that recurs on the host, including zero pages.",
                 "percentunit",
                 4,
                 4,
@@ -96,7 +98,7 @@ def _now() -> list[stat.Panel]:
             guest("samepage_ksm_capture_ratio"),
         ),
         stat_panel(
-            PanelOptions("Last scan", "When the guest was last scanned with success.", "dateTimeFromNow", 4, 4),
+            PanelOptions("Last scan", "Time of the guest's last successful scan.", "dateTimeFromNow", 4, 4),
             f"{guest('samepage_domain_last_scan_success_timestamp_seconds')} * 1000",
         ),
     ]
@@ -107,17 +109,17 @@ def _memory() -> timeseries.Panel:
 
 
 def _sharing() -> timeseries.Panel:
-    said = PanelOptions(
+    options = PanelOptions(
         "Sharing",
-        "Self-sharing is within the guest. Shared with others are its distinct contents that some other guest of its "
-        "group has too. Stable is the part of self-sharing whose pages kept their content since the scan before: KSM "
-        "merges no other.",
+        "Self-sharing: within the guest. Shared with others: its distinct contents that other guests of its group also "
+        "have. Stable: the part of self-sharing in pages with unchanged content since the previous scan; KSM merges "
+        "only such pages.",
         "bytes",
         9,
         9,
     )
     return time_series(
-        said,
+        options,
         Target(guest("samepage_domain_self_sharing_bytes"), "self-sharing", Colour.SELF),
         Target(guest("samepage_domain_shared_with_others_bytes"), "shared with others", Colour.INTER),
         Target(guest("samepage_domain_stable_self_sharing_bytes"), "stable self-sharing", Colour.STABLE, limit=True),
@@ -125,31 +127,31 @@ def _sharing() -> timeseries.Panel:
 
 
 def _others() -> bargauge.Panel:
-    said = PanelOptions(
+    options = PanelOptions(
         "Shares most with",
-        "Contents that this guest and another both have. Only the host's largest pairs are known (export.pairs).",
+        "Contents in common with another guest. Only the host's largest pairs are exported (export.pairs).",
         "bytes",
         6,
         9,
     )
-    # The guest is on either side of a pair; the other's name comes into one label.
+    # The guest can be on either side of a pair; one label takes the name of the other guest.
     sides = ((host(PAIR, 'domain_a="$domain"'), "domain_b"), (host(PAIR, 'domain_b="$domain"'), "domain_a"))
     pairs = " or ".join(
         f'sum by (other) (label_replace({side}, "other", "$1", "{other}", "(.*)"))' for side, other in sides
     )
-    return bar_gauge(said, f"sort_desc({pairs})", "{{other}}", Colour.INTER)
+    return bar_gauge(options, f"sort_desc({pairs})", "{{other}}", Colour.INTER)
 
 
 def _merging() -> timeseries.Panel:
-    said = PanelOptions(
+    options = PanelOptions(
         "Merged and potential",
-        "Merged: pages of the guest that KSM has merged now. Potential: its pages whose content recurs on the host, "
-        "zero pages too. Profit: merged less what KSM's bookkeeping takes for this guest, by the kernel's formula.",
+        "Merged: pages of the guest that are merged by KSM. Potential: its pages with a content that recurs on the "
+        "host, including zero pages. Profit: merged minus KSM's bookkeeping for this guest, by the kernel's formula.",
         "bytes",
         9,
     )
     return time_series(
-        said,
+        options,
         Target(guest("samepage_domain_ksm_potential_bytes"), "potential", Colour.INTER),
         Target(guest("samepage_domain_ksm_merged_bytes"), "merged", Colour.MERGED),
         Target(guest("samepage_domain_ksm_profit_bytes"), "profit", Colour.SELF, limit=True),
@@ -157,36 +159,36 @@ def _merging() -> timeseries.Panel:
 
 
 def _capture() -> timeseries.Panel:
-    said = PanelOptions(
-        "Capture", "Merged, as a part of the potential: of this guest and of the host.", "percentunit", 9
+    options = PanelOptions(
+        "Capture", "Ratio of merged memory to the potential, of this guest and of the host.", "percentunit", 9
     )
     return time_series(
-        said,
+        options,
         Target(guest("samepage_ksm_capture_ratio"), "guest", Colour.MERGED),
         Target(host("samepage_ksm_capture_ratio", 'domain=""'), "host", Colour.INTER, limit=True),
     ).max(1)
 
 
 def _obstacle() -> table.Panel:
-    said = PanelOptions(
-        "What stands in KSM's way",
-        f"Why KSM cannot merge this guest's memory, if it cannot. {OBSTACLE_DESCRIPTIONS}",
+    options = PanelOptions(
+        "Merge obstacle",
+        f"Reason that KSM cannot merge this guest's memory; empty if it can. {OBSTACLE_DESCRIPTIONS}",
         "string",
         6,
     )
-    return reasons_panel(said, guest("samepage_domain_merge_obstacle_info"), "Obstacle")
+    return reasons_panel(options, guest("samepage_domain_merge_obstacle_info"), "Obstacle")
 
 
 def _pauses() -> timeseries.Panel:
-    said = PanelOptions(
+    options = PanelOptions(
         "Pauses",
-        "How long the guest stood still for samepaged: the median and the 99th percentile of the six hours before (a "
-        "histogram: read them as up to), the longest of the last scan, and the limit (scan.max_pause).",
+        "Suspensions of the guest by samepaged: the median and the 99th percentile of the previous six hours (upper "
+        "bounds, because they come from a histogram), the longest of the last scan, and the limit (scan.max_pause).",
         "s",
         12,
     )
     return time_series(
-        said,
+        options,
         Target(guest("samepage_domain_last_pause_seconds"), "longest, last scan", Colour.COST),
         Target(pause_quantile(0.99, PAUSES), "99th percentile", Colour.INTER),
         Target(pause_quantile(0.5, PAUSES), "median", Colour.SELF),
@@ -195,54 +197,54 @@ def _pauses() -> timeseries.Panel:
 
 
 def _drift() -> timeseries.Panel:
-    said = PanelOptions(
+    options = PanelOptions(
         "Clock drift",
-        "The part of the last hour for which samepaged suspended the guest, in parts per million: its clock loses this "
-        "time. The limit is scan.max_drift, if it is below 1.",
+        "Fraction of the last hour for which samepaged suspended the guest, in parts per million; the guest's clock "
+        "loses this time. The limit is scan.max_drift, if it is below 1.",
         "conppm",
         12,
     )
     return time_series(
-        said,
+        options,
         Target(drift(guest("samepage_domain_paused_ratio")), "last hour", Colour.COST),
         Target(drift(f"({host('samepage_config_max_drift_ratio')} < 1)"), "limit", Colour.LIMIT, limit=True),
     )
 
 
 def _info() -> table.Panel:
-    said = PanelOptions(
-        "How it was scanned", "The guest's UUID and group, and the mode and reader of its last scan.", "string", 16, 4
+    options = PanelOptions(
+        "Last scan details", "The guest's UUID and group, and the mode and reader of its last scan.", "string", 16, 4
     )
     query = f"max by (group, mode, reader, uuid) ({guest('samepage_domain_info')})"
     names = {"group": "Group", "mode": "Mode", "reader": "Reader", "uuid": "UUID"}
-    panel = table_panel(said, [query], organize_fields(names, ["Value"]))
+    panel = table_panel(options, [query], organize_fields(names, ["Value"]))
     panel.override_by_name("UUID", column_overrides(width=320))
     return panel
 
 
 def _fallback() -> table.Panel:
-    said = PanelOptions(
-        "Not as preferred, because",
-        "Why the last scan was not done in the mode or by the reader that was preferred, where it was not "
+    options = PanelOptions(
+        "Fallback",
+        "Reason that the last scan did not use the preferred mode or reader; empty if it did "
         "(docs/reference/metrics.md lists the reasons).",
         "string",
         8,
         4,
     )
-    return reasons_panel(said, guest("samepage_domain_fallback_info"), "Reason")
+    return reasons_panel(options, guest("samepage_domain_fallback_info"), "Reason")
 
 
 def _duration() -> timeseries.Panel:
-    said = PanelOptions("Duration of a scan", "What the last scan of the guest took.", "s", 8)
-    return time_series(said, Target(guest("samepage_domain_scan_duration_seconds"), "last scan", Colour.MERGED))
+    options = PanelOptions("Scan duration", "Duration of the guest's last scan.", "s", 8)
+    return time_series(options, Target(guest("samepage_domain_scan_duration_seconds"), "last scan", Colour.MERGED))
 
 
 def _read() -> timeseries.Panel:
-    said = PanelOptions(
+    options = PanelOptions(
         "Memory read",
-        "Memory that the guest's last scan read. A rescan by the kernel's soft-dirty bits reads what was written "
-        "since.",
+        "Memory read by the guest's last scan. A rescan with the kernel's soft-dirty bits reads only pages written "
+        "since the previous scan.",
         "bytes",
         8,
     )
-    return time_series(said, Target(guest("samepage_domain_read_bytes"), "last scan", Colour.MERGED))
+    return time_series(options, Target(guest("samepage_domain_read_bytes"), "last scan", Colour.MERGED))

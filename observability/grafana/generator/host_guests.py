@@ -1,4 +1,4 @@
-"""The host's guests one by one, in pairs, in groups."""
+"""Panels of the host's guests: one by one, in pairs, in groups."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ COLUMNS: Final = (
 
 
 def guests_panel() -> table.Panel:
-    """One row a guest."""
-    said = PanelOptions(
+    """A table with one row per guest."""
+    options = PanelOptions(
         "Guests",
-        "Each guest as the last scan that reached it found it. Shared with others: what would be lost if it left; this "
-        "does not add up. Longest pause: of the last scan. Clock drift: the part of the last hour for which "
-        "samepaged suspended it. The name of a guest leads to its own dashboard.",
+        "Each guest according to the last scan that reached it. Shared with others: the sharing lost if the guest "
+        "leaves; do not sum it over guests. Longest pause: of the last scan. Clock drift: the fraction of the last "
+        "hour for which samepaged suspended the guest. The name of a guest links to its dashboard.",
         "bytes",
         24,
         9,
@@ -81,7 +81,7 @@ def guests_panel() -> table.Panel:
     names = {"domain": "Guest", "group": "Group"}
     names |= {f"Value #{ref_id}": name for ref_id, (name, _, _) in zip(REF_IDS[1:], COLUMNS, strict=False)}
     names |= {"mode": "Mode", "reader": "Reader"}
-    panel = table_panel(said, queries, ("merge", {}), organize_fields(names, ["Value #A"]))
+    panel = table_panel(options, queries, ("merge", {}), organize_fields(names, ["Value #A"]))
     for name, _, properties in COLUMNS:
         panel.override_by_name(name, properties)
     panel.override_by_name("Guest", [*column_overrides("string", 220), DynamicConfigValue("links", [LINK])])
@@ -89,18 +89,18 @@ def guests_panel() -> table.Panel:
 
 
 def pairs_panel() -> table.Panel:
-    """The largest pairs, as a list."""
-    said = PanelOptions(
-        "Pairs that share most",
-        "Contents that both guests have, whatever their groups: what is lost if the two are parted. Only the largest "
-        "pairs are exported (export.pairs).",
+    """The largest pairs as a list."""
+    options = PanelOptions(
+        "Largest pairs",
+        "Contents that both guests have, regardless of their groups: the sharing lost if they are separated. Only the "
+        "largest pairs are exported (export.pairs).",
         "bytes",
         10,
         10,
     )
     query = f"sort_desc(sum by (domain_a, domain_b) ({PAIRS}))"
     panel = table_panel(
-        said, [query], organize_fields({"domain_a": "Guest", "domain_b": "and", "Value": "Inter-VM sharing"})
+        options, [query], organize_fields({"domain_a": "Guest", "domain_b": "and", "Value": "Inter-VM sharing"})
     )
     panel.override_by_name(
         "Inter-VM sharing", [*column_overrides("bytes", 200, cellOptions=GAUGE), *colour_scheme(SHADE)]
@@ -109,11 +109,11 @@ def pairs_panel() -> table.Panel:
 
 
 def pair_heatmap_panel() -> table.Panel:
-    """The largest pairs, as a heat map."""
-    said = PanelOptions(
-        "Who shares with whom",
-        "The same pairs as a heat map: a guest a row, a guest a column. A cell without a value is a pair that is not "
-        "among the largest.",
+    """The largest pairs as a heat map."""
+    options = PanelOptions(
+        "Largest pairs as a heat map",
+        "The same pairs, with a row and a column for each guest. A cell without a value is a pair that is not among "
+        "the largest.",
         "bytes",
         14,
         10,
@@ -124,9 +124,9 @@ def pair_heatmap_panel() -> table.Panel:
         swapped = f'label_replace({swapped}, "{new}", "$1", "{old}", "(.*)")'
     query = " or ".join(f"sum by (domain_a, domain_b) ({series})" for series in (PAIRS, swapped))
     cells = {"columnField": "domain_b", "rowField": "domain_a", "valueField": "Value", "emptyValue": "null"}
-    corner = r"domain_a\domain_b"  # what Grafana calls the column of the rows' names
+    corner = r"domain_a\domain_b"  # Grafana's name of the column with the names of the rows
     panel = table_panel(
-        said,
+        options,
         [query],
         ("sortBy", {"sort": [{"field": "domain_b"}]}),
         ("groupingToMatrix", cells),
@@ -143,33 +143,33 @@ def pair_heatmap_panel() -> table.Panel:
 
 
 def group_inter_sharing_panel() -> timeseries.Panel:
-    """Inter-VM sharing by group, and across them."""
-    said = PanelOptions(
+    """Inter-VM sharing by group, and across groups."""
+    options = PanelOptions(
         "Inter-VM sharing by group",
-        "What the guests of each group could share only because they are on the same host, and what would come on top "
-        "if groups shared with each other (which is a side channel between them).",
+        "Memory that the guests of each group could share only because they run on the same host, and the additional "
+        "memory if groups shared with each other (a side channel between them).",
         "bytes",
         9,
     )
     groups = f"sum by (group) ({host('samepage_group_inter_sharing_bytes')})"
     across = f"sum({host('samepage_host_inter_sharing_bytes')}) - sum({groups})"
-    return time_series(said, Target(groups, "{{group}}"), Target(across, "(across groups)", "#8e8e8e"), stacked=True)
+    return time_series(options, Target(groups, "{{group}}"), Target(across, "(across groups)", "#8e8e8e"), stacked=True)
 
 
 def group_self_sharing_panel() -> timeseries.Panel:
     """Self-sharing by group."""
-    said = PanelOptions("Self-sharing by group", "Self-sharing of the guests of each group, added up.", "bytes", 9)
+    options = PanelOptions("Self-sharing by group", "Sum of the self-sharing of the guests of each group.", "bytes", 9)
     query = f"sum by (group) ({host('samepage_group_self_sharing_bytes')})"
-    return time_series(said, Target(query, "{{group}}"), stacked=True)
+    return time_series(options, Target(query, "{{group}}"), stacked=True)
 
 
 def page_sizes_panel() -> bargauge.Panel:
-    """What larger pages would leave of the sharing."""
-    said = PanelOptions(
+    """The sharing that remains with other page sizes."""
+    options = PanelOptions(
         "Total sharing by page size",
-        "What could be shared if the host's pages had another size (scan.page_sizes); huge pages leave little of it.",
+        "Sharing if the host's pages had another size (scan.page_sizes); huge pages leave little of it.",
         "bytes",
         6,
     )
     parts = (host(f"samepage_page_size_{kind}_sharing_bytes") for kind in ("self", "inter"))
-    return bar_gauge(said, f"sort_desc(sum by (page_size) ({' + '.join(parts)}))", "{{page_size}} B", Colour.MERGED)
+    return bar_gauge(options, f"sort_desc(sum by (page_size) ({' + '.join(parts)}))", "{{page_size}} B", Colour.MERGED)

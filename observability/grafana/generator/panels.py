@@ -1,4 +1,4 @@
-"""The kinds of panel that the dashboards are made of. Every one has a title, a description and a unit."""
+"""The kinds of panels of the dashboards. Each panel has a title, a description and a unit."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ __all__ = [
     "with_colours",
 ]
 
-# Below a graph's lines an area of this many percent, and of this many where areas are stacked.
+# Opacity in percent of the area below a line, and of stacked areas.
 TINT_PERCENT: Final = 8
 SOLID_PERCENT: Final = 55
 
 
 @dataclass(frozen=True, slots=True)
 class PanelOptions:
-    """What a panel says of itself. `unit` is one of Grafana's: bytes (powers of 1024), s, percentunit (0 to 1), …"""
+    """Texts and size of a panel. `unit` is one of Grafana's: bytes (powers of 1024), s, percentunit (0 to 1), …"""
 
     title: str
     description: str
@@ -70,7 +70,7 @@ class PanelOptions:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One query of a graph; `colour` is for a query of one series. A `limit` is dashed."""
+    """One query of a graph. `colour` is for a query with one series; a `limit` is dashed."""
 
     query: str
     legend: str
@@ -115,7 +115,7 @@ def time_series(options: PanelOptions, *targets: Target, stacked: bool = False) 
 
 
 def with_colours(panel: timeseries.Panel, colours: Mapping[str, str]) -> timeseries.Panel:
-    """`panel` with the colour of each series that is named."""
+    """Set the colours of the series named in `colours`, and return `panel`."""
     for name, colour in colours.items():
         panel.override_by_name(name, [_colour(colour)])
     return panel
@@ -124,8 +124,8 @@ def with_colours(panel: timeseries.Panel, colours: Mapping[str, str]) -> timeser
 def stat_panel(
     options: PanelOptions, query: str, *, base: str = "text", steps: Sequence[tuple[float, str]] = ()
 ) -> stat.Panel:
-    """One number, large. It has the colour of the last of `steps` (from which value on, colour) that it reaches, below
-    all of them that of `base`.
+    """One large number. Its colour is that of the last of `steps` (minimum, colour) that it reaches, or `base` below
+    all steps.
     """
     panel: stat.Panel = (
         _placed(stat.Panel(), options)
@@ -143,7 +143,7 @@ def stat_panel(
 
 
 def value_mapping_panel(options: PanelOptions, query: str, words: Mapping[int, tuple[str, str]]) -> stat.Panel:
-    """One word, large, for a number: `words` has the word and its colour."""
+    """One large word for a number. `words` has the word and its colour for each number."""
     panel = stat_panel(options, query, steps=[(0, "text")])
     results = {
         str(number): ValueMappingResult(text=word, color=colour, index=number)
@@ -153,7 +153,7 @@ def value_mapping_panel(options: PanelOptions, query: str, words: Mapping[int, t
 
 
 def bar_gauge(options: PanelOptions, query: str, legend: str, colour: str) -> bargauge.Panel:
-    """A bar for each series of now, one below the other."""
+    """A horizontal bar for the current value of each series."""
     panel: bargauge.Panel = (
         _placed(bargauge.Panel(), options)
         .with_target(_query(query, REF_IDS[0]).instant().legend_format(legend))
@@ -172,7 +172,7 @@ def bar_gauge(options: PanelOptions, query: str, legend: str, colour: str) -> ba
 def table_panel(
     options: PanelOptions, queries: Sequence[str], *steps: tuple[str, Mapping[str, Any]], empty: str = "none"
 ) -> table.Panel:
-    """A table of now. The answers go through Grafana's transformations `steps`: id and options."""
+    """A table of current values, after Grafana's transformations in `steps` (ID and options)."""
     panel: table.Panel = _placed(table.Panel(), options).no_value(empty).show_header(show_header=True).min_width(80)
     for ref_id, query in zip(REF_IDS, queries, strict=False):
         panel.with_target(_query(query, ref_id).instant().format(PromQueryFormat.TABLE))
@@ -182,7 +182,7 @@ def table_panel(
 
 
 def column_overrides(unit: str | None = None, width: int | None = None, **more: object) -> list[DynamicConfigValue]:
-    """What a column of a table has of its own. `more` are properties of `custom`."""
+    """Return the properties of a column of a table. `more` are properties of `custom`."""
     properties = [] if unit is None else [DynamicConfigValue("unit", unit)]
     if width is not None:
         properties.append(DynamicConfigValue("custom.width", width))
@@ -190,18 +190,18 @@ def column_overrides(unit: str | None = None, width: int | None = None, **more: 
 
 
 def colour_scheme(scheme: str) -> list[DynamicConfigValue]:
-    """A column's colours: Grafana's continuous `scheme`, from 0 to the largest value."""
+    """Return the colours of a column: Grafana's continuous `scheme`, from 0 to the largest value."""
     return [DynamicConfigValue("color", {"mode": scheme}), DynamicConfigValue("min", 0)]
 
 
-def _placed(panel: Any, said: PanelOptions) -> Any:  # noqa: ANN401 - the panels' builders have these methods, yet no base
+def _placed(panel: Any, options: PanelOptions) -> Any:  # noqa: ANN401 - the panels' builders lack a base class
     return (
-        panel.title(said.title)
-        .description(said.description)
-        .unit(said.unit)
+        panel.title(options.title)
+        .description(options.description)
+        .unit(options.unit)
         .datasource(DATASOURCE)
-        .span(said.width)
-        .height(said.height)
+        .span(options.width)
+        .height(options.height)
     )
 
 
@@ -214,7 +214,7 @@ def _colour(colour: str) -> DynamicConfigValue:
 
 
 def _thresholds(base: str, steps: Sequence[tuple[float, str]]) -> dashboard.ThresholdsConfig:
-    # Grafana wants a first step without a value.
+    # Grafana requires a first step without a value.
     first = Threshold(value=None, color=base)
     return (
         dashboard.ThresholdsConfig()

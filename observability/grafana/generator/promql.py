@@ -1,4 +1,4 @@
-"""PromQL that is written more than once: selectors of this host and this guest, and what is computed over a window."""
+"""Shared PromQL: selectors of the host and the guest, and computations over a window."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ __all__ = ["REF_IDS", "WINDOW", "drift", "guest", "host", "new_failures", "pause
 
 # Names of the queries of a panel.
 REF_IDS: Final = "ABCDEFGHIJKLMNOP"
-# A scan comes every quarter of an hour unless set otherwise, with one pause a guest in most modes: a quantile over less
-# would be one over nothing.
+# By default, scans start every 15 minutes, with one pause of a guest in most modes: a shorter window would contain too
+# few pauses for a quantile.
 WINDOW: Final = "6h"
 
 
 def host(metric: str, *matchers: str) -> str:
-    """`metric` of the host that the dashboard shows, narrowed by `matchers` such as `state="zero"`."""
+    """Return a selector of `metric` for the host of the dashboard, with `matchers` such as `state="zero"`."""
     return metric + "{" + ", ".join(('instance="$instance"', *matchers)) + "}"
 
 
 def guest(metric: str, *matchers: str) -> str:
-    """`metric` of the guest that the dashboard shows."""
+    """Return a selector of `metric` for the guest of the dashboard."""
     return host(metric, 'domain="$domain"', *matchers)
 
 
 def pause_quantile(quantile: float, pauses: str) -> str:
-    """The `quantile` (0 to 1) of the pauses of the hours before, in seconds; `pauses` selects the buckets."""
+    """Return the `quantile` (0 to 1) of the pauses in the window, in seconds. `pauses` selects the buckets."""
     return f"histogram_quantile({quantile}, sum by (le) (rate({pauses}[{WINDOW}])))"
 
 
 def drift(selected: str) -> str:
-    """A ratio in parts per million, as drifts of clocks are given."""
+    """Return a ratio in parts per million, the usual unit of clock drift."""
     return f"1e6 * {selected}"
 
 
 def new_failures(failures: str) -> str:
-    """Failures within an hour. A series is born with its first failure, which `increase` does not see: what was not
-    there an hour ago counts whole.
+    """Return the failures within an hour. A series starts with its first failure, which `increase` misses: a series
+    that did not exist an hour ago counts in full.
     """
     return f"sum by (reason) (({failures} unless {failures} offset 1h) or increase({failures}[1h]))"

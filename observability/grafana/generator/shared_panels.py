@@ -1,4 +1,4 @@
-"""What both dashboards have: colours, and the panels that differ in their queries alone."""
+"""Colours, and panels of both dashboards, which differ only in their queries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
     "state_panel",
 ]
 
-# The states of a page: what could be merged in the colours of sharing, what takes no memory in greys.
+# The states of a page: mergeable memory in the colours of sharing, states without memory in greys.
 COLOURS: Final = {
     "distinct": "blue",
     "duplicate": Colour.SELF,
@@ -33,47 +33,47 @@ COLOURS: Final = {
     "swapped": Colour.COST,
 }
 OBSTACLE_DESCRIPTIONS: Final = (
-    "hugetlb: in huge pages of hugetlbfs. shared: shared or in a file (memfd, vhost-user). nosharepages: switched off "
-    "in the domain. pinned: a passed-through device pins it. not_offered: QEMU did not offer it to KSM."
+    "hugetlb: in huge pages of hugetlbfs. shared: shared or in a file (memfd, vhost-user). nosharepages: disabled in "
+    "the domain. pinned: pinned by a passed-through device. not_offered: not offered to KSM by QEMU."
 )
 STATE_DESCRIPTIONS: Final = (
     "distinct: the first copy of a content in the guest. duplicate: a further copy, which could be merged. zero: all "
-    "zeros. absent: never backed by the host. swapped: out on the host, not read."
+    "zeros. absent: never backed by the host. swapped: swapped out on the host, not read."
 )
 
 
 def memory_by_state_panel(metric: Callable[[str, str], str], name: str, width: int) -> timeseries.Panel:
-    """A stack of the five states; `metric` makes a selector of a metric's name and a matcher."""
-    said = PanelOptions(
-        "Memory by state", f"What each page was at the last scan. {STATE_DESCRIPTIONS}", "bytes", width, 9
+    """A stack of the five states. `metric` returns a selector for the name of a metric and a matcher."""
+    options = PanelOptions(
+        "Memory by state", f"Memory by state of its pages at the last scan. {STATE_DESCRIPTIONS}", "bytes", width, 9
     )
     queries = ((state, colour, metric(name, f'state="{state}"')) for state, colour in COLOURS.items())
     return time_series(
-        said, *(Target(f"sum({query})", state, colour) for state, colour, query in queries), stacked=True
+        options, *(Target(f"sum({query})", state, colour) for state, colour, query in queries), stacked=True
     )
 
 
 def failures_panel(query: str, width: int) -> timeseries.Panel:
-    """Scans that failed, by reason."""
-    said = PanelOptions(
-        "Failed scans, within an hour",
-        "Scans of a guest that failed in the hour before, by reason (docs/reference/metrics.md lists the reasons). "
-        "What was known of the guest stays, and grows old. Empty where nothing failed.",
+    """Failed scans by reason."""
+    options = PanelOptions(
+        "Failed scans in the last hour",
+        "Failed scans of a guest in the previous hour, by reason (docs/reference/metrics.md lists the reasons). The "
+        "guest's metrics keep their previous values. Empty without failures.",
         "short",
         width,
     )
     shades = dashboard.FieldColor().mode(FieldColorModeId.SHADES).fixed_color(Colour.COST)
-    panel = time_series(said, Target(query, "{{reason}}"), stacked=True)
+    panel = time_series(options, Target(query, "{{reason}}"), stacked=True)
     return panel.color_scheme(shades).decimals(0).no_value("none")
 
 
-def state_panel(said: PanelOptions, query: str, *, off: tuple[str, str], on: tuple[str, str]) -> stat.Panel:
-    """1 or 0, as a word and its colour."""
-    return value_mapping_panel(said, query, {0: off, 1: on})
+def state_panel(options: PanelOptions, query: str, *, off: tuple[str, str], on: tuple[str, str]) -> stat.Panel:
+    """A panel that shows 1 or 0 as a word and a colour."""
+    return value_mapping_panel(options, query, {0: off, 1: on})
 
 
 def organize_fields(names: Mapping[str, str], hidden: Sequence[str] = ()) -> tuple[str, dict[str, object]]:
-    """Grafana's transformation that names the columns of a table, in this order, and leaves out those `hidden`."""
+    """Return Grafana's transformation that names and orders the columns of a table, and removes those in `hidden`."""
     return "organize", {
         "renameByName": dict(names),
         "indexByName": {name: index for index, name in enumerate(names)},
@@ -81,9 +81,9 @@ def organize_fields(names: Mapping[str, str], hidden: Sequence[str] = ()) -> tup
     }
 
 
-def reasons_panel(said: PanelOptions, info: str, reason: str) -> table.Panel:
-    """Guests and the reason that each has, of the series `info`; the column is named `reason`."""
+def reasons_panel(options: PanelOptions, info: str, reason: str) -> table.Panel:
+    """A table of guests and their reasons from the series `info`. `reason` is the name of the column."""
     query = f"max by (domain, reason) ({info})"
     return table_panel(
-        said, [query], organize_fields({"domain": "Guest", "reason": reason}, ["Value"]), empty="nothing"
+        options, [query], organize_fields({"domain": "Guest", "reason": reason}, ["Value"]), empty="none"
     )

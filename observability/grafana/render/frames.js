@@ -1,4 +1,4 @@
-// Prometheus' answers as Grafana's data frames: what its Prometheus data source makes of them.
+// Converts Prometheus responses to Grafana's data frames, like Grafana's Prometheus data source.
 import { FieldType, standardTransformers, standardTransformersRegistry, toDataFrame } from '@grafana/data';
 
 // The transformations that the dashboards use.
@@ -24,7 +24,7 @@ function named(legend, labels) {
   return legend.replace(/\{\{\s*(\w+)\s*\}\}/g, (_, label) => others[label] ?? '');
 }
 
-// As Grafana's server sends it: what is not finite is not there.
+// As in the responses of Grafana's server: values that are not finite are missing.
 function number(text) {
   const value = Number(text);
   return Number.isFinite(value) ? value : null;

@@ -1,4 +1,4 @@
-// The page: each panel where the dashboard's grid has it, drawn by Grafana's own components.
+// The page: each panel at its position in the dashboard's grid, rendered by Grafana's components.
 import { useEffect, useState } from 'react';
 import { createRoot } from 'react-dom/client';
 
@@ -24,7 +24,7 @@ const range = { from: dateTime(from * 1000), to: dateTime(to * 1000) };
 const timeRange = { ...range, raw: range };
 const asIs = (text) => text;
 
-// Grafana's panels bring a list of the properties that a field may have: here it is read from the panel.
+// Reads the list of properties that a field may have from Grafana's panel.
 function propertiesOf({ fieldConfig: { defaults, overrides } }) {
   const own = Object.keys(defaults).filter((name) => name !== 'custom');
   const custom = Object.keys(defaults.custom ?? {}).map((name) => `custom.${name}`);

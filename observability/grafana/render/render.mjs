@@ -1,8 +1,8 @@
 // node render.mjs DASHBOARD.json OUT.png --prometheus URL --instance HOST:PORT [--domain NAME] [--minutes 30]
 //   [--rows 'Now,Pauses'] [--width 1500] [--light] [--chromium PATH]
 //
-// Asks Prometheus all that the dashboard asks, bundles Grafana's panels with the answers into one page (build/), and has
-// headless Chromium take its picture.
+// Runs the queries of the dashboard on Prometheus, bundles Grafana's panels with the responses into one page (build/), and
+// takes a screenshot with headless Chromium.
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -14,7 +14,7 @@ import { build } from 'esbuild';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const POINTS = 240;
-const ROW = 38; // what Grafana takes for one unit of the grid's height, its gap included
+const ROW = 38; // pixels of one unit of the grid's height in Grafana, including its gap
 
 const { values: set, positionals } = parseArgs({
   allowPositionals: true,
@@ -54,7 +54,7 @@ async function answer(target) {
   return said.data.result;
 }
 
-// The rows that were asked for, moved up to where the page begins.
+// The requested rows, moved to the top of the page.
 function chosen(dashboard) {
   const wanted = set.rows === '' ? null : set.rows.split(',');
   const panels = [];

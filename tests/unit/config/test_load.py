@@ -44,10 +44,11 @@ def test_unreadable_file_is_a_problem(tmp_path: Path, monkeypatch: pytest.Monkey
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)  # root may read any file
+    monkeypatch.setattr(Path, "open", refuse)  # root can read any file
     path = tmp_path / "c.yaml"
     assert problem(path) == (
-        f"{path}:1:1: cannot be read: Permission denied; run as a user who may read it, or change its permissions"
+        f"{path}:1:1: cannot be read: Permission denied; "
+        "run as a user with permission to read it, or change its permissions"
     )
 
 
@@ -95,7 +96,7 @@ def test_check_config_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert json.loads(capsys.readouterr().out)["ok"] is True
 
 
-def test_the_example_is_the_defaults() -> None:
+def test_example_has_the_defaults() -> None:
     assert load(EXAMPLE) == Config()
 
 
@@ -117,7 +118,7 @@ def test_the_groups_of_the_example_are_valid() -> None:
 
 
 def rows() -> dict[str, list[str]]:
-    """The value, default and description of each key on the reference page."""
+    """Return the value, default and description of each key on the reference page."""
     lines = [
         re.split(r"(?<!\\)\|", line)[1:-1]
         for line in configuration.PAGE.read_text().splitlines()

@@ -38,7 +38,7 @@ def problem(text: str | bytes) -> str:
         ("groups: [{name: a, match: []}]", "f:1:27: groups[0].match: is an empty list; write at least one pattern"),
         (
             "groups:\n- {name: a, match: [x]}\n- {name: a, match: [y]}",
-            "f:3:10: groups[1].name: 'a' is the name of an earlier group; give each group a name of its own",
+            "f:3:10: groups[1].name: 'a' is the name of an earlier group; give each group a unique name",
         ),
         (
             f"groups: [{{name: {'x' * 129}, match: [a]}}]",
@@ -57,7 +57,7 @@ def problem(text: str | bytes) -> str:
         ),
         (
             "grouping: {metadata: [nova]}",
-            "f:1:23: grouping.metadata[0]: 'nova' is not known; use 'openstack', 'kubevirt' or 'samepaged'",
+            "f:1:23: grouping.metadata[0]: 'nova' is not a valid value; use 'openstack', 'kubevirt' or 'samepaged'",
         ),
         (
             "grouping: {metadata: openstack}",
@@ -72,19 +72,22 @@ def problem(text: str | bytes) -> str:
         ),
         (
             "grouping: {names: ['web-*']}",
-            "f:1:20: grouping.names[0]: 'web-*' does not have {group} once; write a template such as \"{group}-*\"",
+            (
+                "f:1:20: grouping.names[0]: 'web-*' does not contain {group} exactly once; "
+                'write a template such as "{group}-*"'
+            ),
         ),
         (
             "grouping: {names: ['{group}-{group}']}",
             (
-                "f:1:20: grouping.names[0]: '{group}-{group}' does not have {group} once; "
+                "f:1:20: grouping.names[0]: '{group}-{group}' does not contain {group} exactly once; "
                 'write a template such as "{group}-*"'
             ),
         ),
         (
             "grouping: {names: ['{tenant}-{group}']}",
             (
-                "f:1:20: grouping.names[0]: '{tenant}-{group}' has a {: only {group} and * stand for other text; "
+                "f:1:20: grouping.names[0]: '{tenant}-{group}' contains {: only {group} and * stand for other text; "
                 'write a template such as "{group}-*"'
             ),
         ),
@@ -94,10 +97,7 @@ def problem(text: str | bytes) -> str:
         ),
         (
             "grouping: {names: ['{group}*']}",
-            (
-                "f:1:20: grouping.names[0]: '{group}*' does not say where the group ends; "
-                "put a text between {group} and the *"
-            ),
+            ("f:1:20: grouping.names[0]: '{group}*' does not delimit the group; put a text between {group} and the *"),
         ),
         (
             "grouping: {names: [5]}",
@@ -110,9 +110,12 @@ def problem(text: str | bytes) -> str:
         ("scan: {jitter: true}", "f:1:16: scan.jitter: must be a number, not true; write digits without quotes"),
         (
             "scan: {mode: Live}",
-            "f:1:14: scan.mode: 'Live' is not known; use 'auto', 'snapshot', 'precopy', 'sliced' or 'live'",
+            "f:1:14: scan.mode: 'Live' is not a valid value; use 'auto', 'snapshot', 'precopy', 'sliced' or 'live'",
         ),
-        ("scan: {reader: [dump]}", "f:1:16: scan.reader: ['dump'] is not known; use 'auto', 'process' or 'dump'"),
+        (
+            "scan: {reader: [dump]}",
+            "f:1:16: scan.reader: ['dump'] is not a valid value; use 'auto', 'process' or 'dump'",
+        ),
         (
             "scan: {max_pause: 0}",
             "f:1:19: scan.max_pause: 0 is not longer than 0; use a duration such as 250ms or 15m",
@@ -131,7 +134,7 @@ def problem(text: str | bytes) -> str:
             "scan: {max_drift: 5ms}",
             "f:1:19: scan.max_drift: '5ms' is not a drift; write a number and ppm, such as 500ppm, or a ratio",
         ),
-        ("scan: {sync_clock: ntp}", "f:1:20: scan.sync_clock: 'ntp' is not known; use 'none' or 'agent'"),
+        ("scan: {sync_clock: ntp}", "f:1:20: scan.sync_clock: 'ntp' is not a valid value; use 'none' or 'agent'"),
         ("scan: {threads: 0}", "f:1:17: scan.threads: 0 is too small; use at least 1"),
         ("scan: {threads: 1025}", "f:1:17: scan.threads: 1025 is too large; use at most 1024"),
         ("scan: {threads: 2.0}", "f:1:17: scan.threads: must be a whole number, not 2.0; write digits without quotes"),
@@ -178,10 +181,13 @@ def problem(text: str | bytes) -> str:
         ),
         (
             "export: {listen: 'localhost:99999'}",
-            "f:1:18: export.listen: 99999 is not a port; use 0 to 65535, where 0 takes any free one",
+            "f:1:18: export.listen: 99999 is not a port; use 0 to 65535; 0 takes any free port",
         ),
         ("export: {pairs: 1001}", "f:1:17: export.pairs: 1001 is too large; use at most 1000"),
-        ("log: {level: INFO}", "f:1:14: log.level: 'INFO' is not known; use 'debug', 'info', 'warning' or 'error'"),
+        (
+            "log: {level: INFO}",
+            "f:1:14: log.level: 'INFO' is not a valid value; use 'debug', 'info', 'warning' or 'error'",
+        ),
         ("log: info", "f:1:6: log: must be a mapping, not 'info'; write its keys below it, or leave it out"),
         ("log:\nscan: {}", "f:1:5: log: must be a mapping, not null; write its keys below it, or leave it out"),
         ("groups: [5]", "f:1:10: groups[0]: must be a mapping, not 5; write its keys below it, or leave it out"),

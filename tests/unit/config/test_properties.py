@@ -11,11 +11,11 @@ from pydantic_core import to_jsonable_python
 from samepaged.config import Config, parse, schema_keys
 from samepaged.errors import ConfigError
 
-# How long an example takes is the machine's business.
+# The duration of an example depends on the machine.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 WORDS = sorted({step for key in schema_keys() for step in key})
-# Pieces that make texts which get past the first character of a parser.
+# Pieces of texts that pass the first character of a parser.
 PIECES = st.sampled_from(
     [
         *WORDS,
@@ -39,12 +39,12 @@ VALUES = st.recursive(
 )
 
 
-# Of each property one configuration that is accepted.
+# A valid configuration for each property.
 ANCHORS = ("scan: {mode: live}", b"scan: {mode: live}", yaml.safe_dump({"scan": {"mode": "live"}}))
 
 
 def judge(text: str | bytes, name: str = "f") -> None:
-    """A configuration, or problems of one line each, with a place and a remedy; and nothing else is raised."""
+    """Check that parsing returns a configuration, or raises only problems of one line with a place and a remedy."""
     try:
         assert isinstance(parse(text, name), Config)
     except ConfigError as error:
@@ -152,7 +152,7 @@ VALID = st.fixed_dictionaries(
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """The values that a configuration sets, in the types of YAML."""
+    """Generate the values of a configuration in the types of YAML."""
     found: dict[str, Any] = to_jsonable_python(config.model_dump(exclude_unset=True))
     return found
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from samepaged import formatting
 from samepaged.config import quantities
 
-# How long an example takes is the machine's business.
+# The duration of an example depends on the machine.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -214,16 +214,16 @@ def test_an_address_has_a_host_and_a_port(written: str, host: str, port: int) ->
         (f"{'a' * 64}.b:9953", "is not a host name; use letters"),
         (f"{'a.' * 127}:9953", "is not a host name; use letters"),
         ("[::1%]:9953", "'::1%' is not an IP address; correct it"),
-        ("[fe80::1%a\n]:9953", r"'a\n' is not the name of a network interface; correct what is behind the %"),
-        ("[fe80::1%a..b]:9953", "'a..b' is not the name of a network interface; correct what is behind the %"),
-        (f"[fe80::1%{'a' * 16}]:9953", "is not the name of a network interface; correct what is behind the %"),
+        ("[fe80::1%a\n]:9953", r"'a\n' is not the name of a network interface; correct the part after the %"),
+        ("[fe80::1%a..b]:9953", "'a..b' is not the name of a network interface; correct the part after the %"),
+        (f"[fe80::1%{'a' * 16}]:9953", "is not the name of a network interface; correct the part after the %"),
     ],
 )
 def test_invalid_address_is_refused(written: object, complaint: str) -> None:
     assert complaint in refusal(quantities.Listen, written)
 
 
-# A value of each kind, which stands for ANCHOR.
+# A value of each kind, in place of ANCHOR.
 READABLE: dict[object, str] = {
     quantities.Duration: "1s",
     quantities.Interval: "1s",

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from samepaged.config import DEFAULT_GROUP, Config, GroupConfig, GuestsConfig, ScanConfig, load, schema_keys
 from samepaged.config.schema import HashingConfig
 
-# How long an example takes is the machine's business.
+# The duration of an example depends on the machine.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -40,7 +40,7 @@ def test_defaults_are_documented_values() -> None:
 
 def test_configuration_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        Config().scan.mode = "live"  # type: ignore[misc]  # that it is frozen is the point
+        Config().scan.mode = "live"  # type: ignore[misc]  # the test of frozen models
 
 
 def test_every_key_has_a_description() -> None:
@@ -98,7 +98,7 @@ def test_arbitrary_patterns_match_safely(patterns: list[str], name: str) -> None
 
 def test_groups_need_distinct_names() -> None:
     group = GroupConfig(name="a", match=("*",))
-    with pytest.raises(ValidationError, match="'a' is the name of an earlier group; give each group a name of its own"):
+    with pytest.raises(ValidationError, match="'a' is the name of an earlier group; give each group a unique name"):
         Config(groups=(group, group))
 
 
@@ -108,5 +108,5 @@ def test_seed_is_not_logged() -> None:
 
 def test_name_labels_need_names() -> None:
     assert Config.model_validate({"sources": {"names": True, "name_labels": True}}).sources.name_labels
-    with pytest.raises(ValidationError, match=r"sources\.names is false; set it, too"):
+    with pytest.raises(ValidationError, match=r"sources\.names is false; set sources\.names to true"):
         Config.model_validate({"sources": {"name_labels": True}})

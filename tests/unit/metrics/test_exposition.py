@@ -36,7 +36,7 @@ def exposition(shown: Snapshot, *, pairs: int = 20, openmetrics: bool = False) -
 
 
 def series(shown: Snapshot, *, pairs: int = 20, openmetrics: bool = False) -> Series:
-    """What a scraper reads: value by name and labels."""
+    """Return the parsed samples: values by name and labels."""
     text = exposition(shown, pairs=pairs, openmetrics=openmetrics)
     families = parse_openmetrics(text) if openmetrics else parse_text(text)  # type: ignore[no-untyped-call]  # untyped
     return {
@@ -48,7 +48,7 @@ def series(shown: Snapshot, *, pairs: int = 20, openmetrics: bool = False) -> Se
 
 
 def of(found: Series, name: str) -> Mapping[tuple[str, ...], float]:
-    """The values of the series `name`, by their label values in the order of the label names."""
+    """Return the values of the series `name` by label values, in the order of the label names."""
     return {tuple(value for _, value in sorted(key[1])): found[key] for key in found if key[0] == f"samepage_{name}"}
 
 
@@ -205,7 +205,7 @@ def test_pair_limit_changes_between_scrapes() -> None:
     assert b"pair_inter" in text(store.snapshot)[0]
 
 
-def test_only_the_largest_pairs_are_given() -> None:
+def test_only_largest_pairs_are_exported() -> None:
     pairs = tuple(PairSharing((f"a{n}", f"b{n}"), n) for n in (3, 50, 7, 20, 1))
     found = series(snapshot(host_scan("a0", pairs=pairs)), pairs=2)
 
@@ -314,24 +314,24 @@ def test_awkward_names_survive_exposition(name: str, openmetrics: bool) -> None:
 
 @settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=()), max_size=12))
-def test_any_name_arrives_at_the_scraper(name: str) -> None:
+def test_any_name_reaches_the_scraper(name: str) -> None:
     found = series(snapshot(host_scan(name), domains=(name,)))
 
     assert of(found, "domain_read_bytes") == {(valid(name),): 4096 * 700}
 
 
-def test_text_and_openmetrics_tell_the_same() -> None:
+def test_text_and_openmetrics_are_equal() -> None:
     assert series(full_snapshot()) == series(full_snapshot(), openmetrics=True)
 
 
-def test_no_series_is_given_twice() -> None:
+def test_series_are_unique() -> None:
     lines = exposition(full_snapshot()).splitlines()
     given_series = [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
 
     assert len(given_series) == len(set(given_series))
 
 
-def test_samepaged_tells_of_its_own_process() -> None:
+def test_process_metrics_are_exported() -> None:
     names = {family.name for family in parse_text(exposition(snapshot()))}
 
     assert {"process_resident_memory_bytes", "process_open_fds", "python_gc_collections"} <= names
@@ -364,7 +364,7 @@ def largest() -> HostScan:
     ],
     ids=["full", "awkward names", "before the first scan"],
 )
-def test_promtool_finds_nothing_to_criticise(shown: Snapshot) -> None:
+def test_promtool_accepts_the_metrics(shown: Snapshot) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is missing: it is in the package prometheus")

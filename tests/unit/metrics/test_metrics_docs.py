@@ -47,7 +47,7 @@ ADDED = re.compile("_(bucket|count|sum|total|info)$")
 
 
 def scraped(*, openmetrics: bool = False) -> str:
-    """A scrape in which every metric has a series."""
+    """Return a scrape with series of all metrics."""
     shown = full_snapshot()
     assert shown.latest is not None
     shown = replace(shown, latest=replace(shown.latest, page_sizes=(PageSizeSharing(2 << 20, 3, 0, 1, 0),)))
@@ -56,12 +56,12 @@ def scraped(*, openmetrics: bool = False) -> str:
 
 
 def exported() -> dict[str, Family]:
-    """What a scrape has, by the name that the text format gives it."""
+    """Return the families of a scrape by their names in the text format."""
     return {family.name + ("_total" if family.type == "counter" else ""): family for family in parse_text(scraped())}
 
 
 def rows() -> dict[str, list[str]]:
-    """The cells of the page's tables of metrics, by the metric's name."""
+    """Return the cells of the page's tables of metrics by name of the metric."""
     lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `samepage_")]
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
     return {row[0].strip(" `"): [cell.strip().replace(r"\|", "|") for cell in row] for row in cells}
@@ -69,13 +69,13 @@ def rows() -> dict[str, list[str]]:
 
 @cache
 def daemon() -> tuple[tuple[Path, ast.AST], ...]:
-    """Every node of the daemon's code, and the file that it is in."""
+    """Return all syntax nodes of the daemon's code with their files."""
     paths = DAEMON.rglob("*.py")
     return tuple((path, node) for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def calls() -> Iterator[tuple[Path, str, ast.Call]]:
-    """Every call in the daemon of something that has a name: where, of what."""
+    """Yield all calls of named functions in the daemon: file, function name, node."""
     for path, node in daemon():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             yield path, node.func.id, node
@@ -86,7 +86,7 @@ def strings(node: ast.AST) -> set[str]:
 
 
 def obstacles_to_merging() -> set[str]:
-    """The words that the daemon says of a guest that KSM cannot merge."""
+    """Return the daemon's codes of merge obstacles."""
     found: set[str] = set()
     for _, node in daemon():
         if isinstance(node, ast.FunctionDef) and node.name == "merge_obstacle":
@@ -134,7 +134,7 @@ def test_help_lists_label_values() -> None:
 
 
 def test_units_match_metric_names() -> None:
-    found = {family.name: family for family in parse_openmetrics(scraped(openmetrics=True))}  # type: ignore[no-untyped-call]  # not annotated there
+    found = {family.name: family for family in parse_openmetrics(scraped(openmetrics=True))}  # type: ignore[no-untyped-call]  # not annotated upstream
     for metric in CATALOGUE:
         base = re.search(r"_(bytes|seconds|ratio)$", ADDED.sub("", metric.name))
         unit = found[ADDED.sub("", metric.name)].unit
@@ -196,7 +196,7 @@ def test_examples_return_results(tmp_path: Path) -> None:
     ]
     for one in series:
         one["series"] = re.sub(r'"(\w+)": "', r'\1="', one["series"])
-    # A query for what is wrong finds nothing where nothing is: `bool` has it tell of all.
+    # Queries for problems return nothing without problems: `bool` makes comparisons return all series.
     examples = [re.sub(r"(==|[<>]) ", r"\1 bool ", metric.example) for metric in CATALOGUE]
     queries = [
         {"expr": f"count({example}) > bool 0", "eval_time": "26h", "exp_samples": [{"labels": "{}", "value": 1}]}
@@ -222,15 +222,15 @@ def test_generator_keeps_handwritten_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "said"),
+    ("page", "message"),
     [
-        (PLACES.replace("code: sharing", "code: shearing"), "`from the code: sharing` is there 0 times"),
-        (PLACES + "<!-- from the code: scans -->\n<!-- end -->\n", "`from the code: scans` is there 2 times"),
-        (PLACES + "<!-- from the code: zeal -->\n<!-- end -->\n", "nothing for the marker `from the code: zeal`"),
+        (PLACES.replace("code: sharing", "code: shearing"), "0 markers `from the code: sharing`"),
+        (PLACES + "<!-- from the code: scans -->\n<!-- end -->\n", "2 markers `from the code: scans`"),
+        (PLACES + "<!-- from the code: zeal -->\n<!-- end -->\n", "unknown marker `from the code: zeal`"),
     ],
 )
-def test_generator_reports_marker_errors(page: str, said: str) -> None:
-    with pytest.raises(SystemExit, match=re.escape(said)):
+def test_generator_reports_marker_errors(page: str, message: str) -> None:
+    with pytest.raises(SystemExit, match=re.escape(message)):
         with_parts("page", page, tables())
 
 

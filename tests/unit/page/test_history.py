@@ -32,22 +32,22 @@ def paths(root: ET.Element, kind: str) -> list[str]:
     return [one.get("d", "") for one in root.iter("path") if one.get("class") == kind]
 
 
-def test_one_scan_is_no_history() -> None:
+def test_one_scan_has_no_chart() -> None:
     root = drawn([moment(0)])
     assert root.find(".//svg") is None
-    assert "begins with the second scan" in "".join(root.itertext())
+    assert "starts with the second scan" in "".join(root.itertext())
 
 
 def test_areas_are_stacked() -> None:
     root = drawn([moment(0), moment(15)])
-    # The scale ends at 3 GiB, 200 units high: a GiB of each.
+    # The scale ends at 3 GiB and 200 units: 1 GiB of each area.
     assert paths(root, "area duplicate") == ["M0.0 133.3L1000.0 133.3L1000.0 200.0L0.0 200.0Z"]
     assert paths(root, "area shared") == ["M0.0 66.7L1000.0 66.7L1000.0 133.3L0.0 133.3Z"]
     assert paths(root, "area zeros") == ["M0.0 0.0L1000.0 0.0L1000.0 66.7L0.0 66.7Z"]
     assert paths(root, "line") == ["M0.0 133.3L1000.0 133.3"]
 
 
-def test_it_is_told_in_words() -> None:
+def test_chart_has_text_summary() -> None:
     told = "".join(drawn([moment(0), moment(15, own=GIB // 2), moment(30)]).itertext())
     assert "Total sharing in the last 30 min: 2.00 GiB now (20% of the memory), lowest 1.50 GiB at 05:15" in told
 

@@ -1,4 +1,4 @@
-"""The page at `/` as HTML. What browsers make of it is looked at in tests/system/test_page.py."""
+"""The page at `/` as HTML. tests/system/test_page.py tests it in a browser."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def called(*names: str) -> Snapshot:
 
 
 class Tags(HTMLParser):
-    """Which elements a parser of HTML finds, and their attributes' names."""
+    """Return the elements and attribute names found by an HTML parser."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -98,10 +98,10 @@ def test_page_is_well_formed_and_self_contained(snapshot: Snapshot) -> None:
 
 def test_longest_suspended_guest_is_shown() -> None:
     shown = tree(full_snapshot())
-    assert "Suspended most 400 ppm of the last hour, guest web-1" in text(shown)
+    assert "Most suspended 400 ppm of the last hour, guest web-1" in text(shown)
     assert "400 ppm of the last hour" in text(section(shown, "guests"))
     over = replace(full_snapshot(), scan_config=ScanConfig(max_pause=0.25, interval=900.0, max_drift=0.0003))
-    assert "bad" in {one.get("class") for one in tree(over).iter("div") if "Suspended most" in text(one)}
+    assert "bad" in {one.get("class") for one in tree(over).iter("div") if "Most suspended" in text(one)}
 
 
 def test_policy_allows_only_own_style() -> None:
@@ -130,7 +130,7 @@ def test_names_are_escaped_in_html(found: list[str]) -> None:
     assert tags(snapshot) == tags(plain)
 
 
-def test_awkward_names_are_all_there() -> None:
+def test_awkward_names_are_shown() -> None:
     assert set(guest_names(tree(called(*AWKWARD_NAMES)))) == {printable(name) or "(no name)" for name in AWKWARD_NAMES}
 
 
@@ -141,7 +141,7 @@ def test_page_shows_time_of_first_scan() -> None:
 
 
 def test_page_of_host_without_guests() -> None:
-    assert "No guest was scanned." in text(section(tree(hosts.snapshot(EMPTY)), "guests"))
+    assert "The scan did not include any guest." in text(section(tree(hosts.snapshot(EMPTY)), "guests"))
 
 
 def test_page_shows_last_and_next_scan() -> None:
@@ -157,11 +157,11 @@ def test_problems_come_first() -> None:
     bad = replace(hosts.small(), libvirt_up=False, config=status)
     notes = [text(one) for one in tree(bad, NOW + 7200).findall(".//ul[@class='notes']/li")]
     assert [note.split(". ")[0] for note in notes] == [
-        "libvirt is away",
-        "The configuration was not reloaded",
-        "The last scan is 2 h old, though one is wanted every 15 min",
+        "samepaged is not connected to libvirt",
+        "The reload of the configuration failed",
+        "The last scan is 2 h old; the scan interval is 15 min",
     ]
-    assert "The one of 3 March, 12:13 UTC is in force" in notes[1]
+    assert "The configuration of 3 March, 12:13 UTC is in force" in notes[1]
 
 
 def test_host_figures_match_the_scan() -> None:
@@ -169,12 +169,12 @@ def test_host_figures_match_the_scan() -> None:
     assert "Memory of the guests 7.81 MiB 2 guests" in shown
     assert "Self-sharing 720 KiB 9.0%, within each guest" in shown
     assert "Inter-VM sharing 160 KiB 2.0%, between guests" in shown
-    assert "Zero pages 1.56 MiB 20%, beside the sharing" in shown
+    assert "Zero pages 1.56 MiB 20%, not in the sharing" in shown
 
 
 def test_departed_guest_remains_only_in_totals() -> None:
     root = tree(hosts.small().without(guest_id("db")))
-    assert "2 guests, and 1 that left since" in text(root)
+    assert "2 guests and 1 that left since the scan" in text(root)
     assert "db" not in [one.text for one in root.iter("bdi")]
 
 
@@ -193,7 +193,7 @@ def test_guests_are_ordered_by_sharing() -> None:
     root = section(tree(hosts.large()), "guests")
     assert len(root.findall("table/tbody/tr")) == 25
     assert len(root.findall("details/table/tbody/tr")) == 175
-    assert text(root.find("details/summary")) == "175 more guests, with less to share"
+    assert text(root.find("details/summary")) == "175 more guests with less sharing"
     small = guest_names(tree(hosts.small()))
     assert small == ["db", "web-2", "web-1"]
 
@@ -205,9 +205,9 @@ def test_guest_rows_have_marks() -> None:
         for row in root.iter("tr")
         if row.find("th/bdi") is not None
     }
-    assert "not as preferred: hugetlb" in marks["build-01.tenant-0.example"]
+    assert "fallback: hugetlb" in marks["build-01.tenant-0.example"]
     assert "KSM cannot merge it: huge pages of hugetlbfs" in marks["build-01.tenant-0.example"]
-    assert marks["shop-01.tenant-1.example"] == ["still of 12:39:08 UTC"]
+    assert marks["shop-01.tenant-1.example"] == ["from the scan at 12:39:08 UTC"]
     assert marks["mail-02.tenant-0.example"] == ["over the limit"]
 
 
@@ -216,7 +216,7 @@ def test_device_writes_are_marked() -> None:
     assert shown.latest is not None
     first, *others = shown.latest.scans
     marked = replace(shown.latest, scans=(replace(first, device_writes=True), *others))
-    mark = "a passed-through device may have written meanwhile"
+    mark = "a passed-through device may have written during the scan"
     assert page(shown).count(mark) == 0
     assert page(replace(shown, latest=marked)).count(mark) == 1
 
@@ -231,7 +231,7 @@ def test_large_map_has_largest_pairs() -> None:
     snapshot = hosts.large()
     assert snapshot.latest is not None
     pairs = section(tree(snapshot), "pairs")
-    assert "The map has the 24 guests of the largest pairs, of 200." in text(pairs)
+    assert "The map shows the 24 guests in the largest pairs, of 200 guests." in text(pairs)
     chart = pairs.find(".//svg[@role='img']")
     assert chart is not None
     assert len(chart.findall("rect")) == 24 * 23 // 2
@@ -252,15 +252,15 @@ def test_similar_guests_are_adjacent_on_map() -> None:
 def test_page_reports_pairs_without_sharing() -> None:
     scan = hosts.scan([hosts.guest(name, "tenant", 64, 1) for name in "ab"])
     nothing = replace(scan, report=replace(scan.report, pairs=()))
-    assert "No two guests have a page in common." in text(section(tree(hosts.snapshot(nothing)), "pairs"))
+    assert "The guests do not have pages in common." in text(section(tree(hosts.snapshot(nothing)), "pairs"))
 
 
 def test_failures_come_before_excluded_guests() -> None:
     root = section(tree(hosts.large()), "skipped")
     rows = [text(row) for row in root.findall(".//tbody/tr")]
     assert [row.split()[0] for row in rows] == ["enclave", "moving", "vault"]
-    assert rows[1].endswith("it is scanned when that is done 4 times since samepaged was started")
-    assert "as asked for" in rows[2]
+    assert rows[1].endswith("it is scanned when that is done 4 times since samepaged started")
+    assert "intended" in rows[2]
 
 
 def test_common_fallback_is_shown_once() -> None:
@@ -276,10 +276,13 @@ def test_common_fallback_is_shown_once() -> None:
         (
             0,
             0.0,
-            "KSM is stopped: what it merged stays merged until it is written to. Turned on, it could save 11.7 GiB net",
+            (
+                "KSM is stopped; merged pages stay merged until a guest writes to them. "
+                "If enabled, it could save 11.7 GiB net"
+            ),
         ),
         (0, 0.5, "It has merged 6.02 GiB, 50% of the potential"),
-        (2, 0.0, "KSM is stopped, and all merging is undone. Turned on"),
+        (2, 0.0, "KSM is stopped, with all pages unmerged. If enabled"),
         (1, 1.5, "It has merged 18.1 GiB, 150% of the potential"),
     ],
 )
@@ -302,7 +305,7 @@ def test_unprofitable_ksm_is_not_recommended() -> None:
 
 def test_unreadable_counters_are_unknown() -> None:
     root = tree(replace(hosts.small(), merging=None))
-    assert "Its counters are not known" in text(section(root, "ksm"))
+    assert "KSM counters are not available" in text(section(root, "ksm"))
     assert "12.0 GiB" in text(section(root, "ksm"))
 
 
@@ -356,7 +359,7 @@ def test_contrast_meets_wcag(theme: int) -> None:
 
 
 def test_rendering_opens_no_file() -> None:
-    # The service may be upgraded while it runs, and its descriptors may run out.
+    # An upgrade may replace files while the service runs, and file descriptors may run out.
     script = (
         "import sys; from samepaged.page import Page; from tests.support import hosts; snapshot = hosts.large();"
         "opened = []; sys.addaudithook(lambda event, values: event == 'open' and opened.append(values[0]));"

@@ -37,28 +37,28 @@ def test_profitable_ksm_is_recommended_briefly() -> None:
     text = Advice.of(scan, off()).text()
     assert len(text.splitlines()) <= 10
     assert "5 guests with 20.0 GiB: merging could save" in text
-    # 2 GiB less 64 bytes for each of 16 GiB / 4 KiB pages
-    assert "merge. As it is, 2.00 GiB less 256 MiB of bookkeeping: 1.75 GiB" in text
-    assert "KSM is off, has merged nothing; turn it on: echo 1 >/sys/kernel/mm/ksm/run" in text
+    # 2 GiB minus 64 bytes for each of 16 GiB / 4 KiB pages
+    assert "use KSM. Attainable 2.00 GiB minus 256 MiB of bookkeeping: 1.75 GiB" in text
+    assert "KSM is off, has merged nothing; enable it: echo 1 >/sys/kernel/mm/ksm/run" in text
     assert "Most to merge: web-0 (1.80 GiB), web-1 (1.80 GiB), web-2 (1.80 GiB) and 2 more" in text
-    assert "In the way: huge pages of hugetlbfs: web-4 (1.80 GiB)" in text
+    assert "Not mergeable: huge pages of hugetlbfs: web-4 (1.80 GiB)" in text
     assert "pages_to_scan=100" in text
 
 
 def test_unprofitable_ksm_is_not_advised() -> None:
     scan = worth(host_scan("a", pages=GIB), 1000, GIB)
     text = Advice.of(scan, off()).text()
-    assert "Advice: do not merge." in text
-    assert "turn it on" not in text
+    assert "Advice: do not use KSM." in text
+    assert "enable it" not in text
     assert not Advice.of(scan, off()).worth_it
 
 
 def test_slow_ksm_gets_faster_settings() -> None:
-    # 5,000 pages a second: 64 GiB take 56 minutes
+    # 5,000 pages per second: 64 GiB take 56 minutes
     scan = worth(host_scan("a", pages=64 * GIB), 30 * GIB, 64 * GIB)
     text = " ".join(Advice.of(scan, off()).text().split())
     assert "two passes of 56 min to merge" in text
-    assert "pages_to_scan=400 would make that 15 min" in text
+    assert "pages_to_scan=400 would reduce a pass to 15 min" in text
 
 
 def test_merged_memory_is_ratio_of_potential() -> None:
@@ -69,19 +69,19 @@ def test_merged_memory_is_ratio_of_potential() -> None:
 
 def test_advice_reports_kernel_without_ksm() -> None:
     advice = Advice.of(host_scan("a"), None)
-    assert "This kernel has no KSM" in advice.text()
+    assert "This kernel does not support KSM" in advice.text()
     assert advice.document()["ksm"] is None
 
 
 def test_cross_group_sharing_warns() -> None:
     scan = host_scan("a", "b", groups=(GroupSharing("red", 90, 0), GroupSharing("blue", 90, 10)))
-    assert "Mind: 120 KiB is shared across groups" in Advice.of(scan, off()).text()
+    assert "Warning: 120 KiB is shared across groups" in Advice.of(scan, off()).text()
     assert Advice.of(scan, off()).document()["across_groups_pages"] == 30
-    assert "Mind" not in Advice.of(host_scan("a", "b"), off()).text()
+    assert "Warning" not in Advice.of(host_scan("a", "b"), off()).text()
 
 
 def test_advice_without_guests() -> None:
-    assert Advice.of(host_scan(), None).text() == "No guest was scanned: there is nothing to advise."
+    assert Advice.of(host_scan(), None).text() == "The scan did not include any guest; advice is not possible."
 
 
 def test_json_has_counters_and_obstacles() -> None:
@@ -101,9 +101,9 @@ def test_each_obstacle_has_a_description(obstacle: str) -> None:
     (line,) = (
         line
         for line in Advice.of(host_scan("a", obstacles={"a": obstacle}), None).text().splitlines()
-        if line.startswith("In the way")
+        if line.startswith("Not mergeable")
     )
-    assert re.fullmatch(r"In the way: [^:_]+: a \(1.76 MiB\)", line)
+    assert re.fullmatch(r"Not mergeable: [^:_]+: a \(1.76 MiB\)", line)
 
 
 @given(

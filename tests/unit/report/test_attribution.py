@@ -1,4 +1,4 @@
-"""Where sharing comes from, as JSON, as text, as metrics and on the page."""
+"""Page attribution as JSON, as text, as metrics and on the page."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_withheld_names_are_null() -> None:
 def test_text_lists_owners_with_sizes() -> None:
     text = attribution_text(answers("web"))
     assert "web: Linux 6.1.0-56-cloud-amd64, 3.91 MiB" in text
-    assert "98.0% have a known owner" in text
+    assert "98.0% of it with a known owner" in text
     assert "self-sharing 320 KiB (160 KiB of it in use)" in text
     heap = next(line for line in text.splitlines() if line.startswith("heap"))
     assert heap.split() == ["heap", "1.17", "MiB", "280", "KiB", "63.6%", "200", "KiB", "80", "KiB", "54.5%"]
@@ -131,7 +131,7 @@ def test_departed_guest_has_no_attribution() -> None:
 
 def test_page_shows_owners_per_guest() -> None:
     html = Page()(full_snapshot(), STARTED).decode()
-    assert "Where sharing comes from" in html
+    assert "Page attribution" in html
     assert "apache2" in html
     assert "[libc.so.6 000b6000 r-xp]: apache2 sshd" in html
 
@@ -145,4 +145,4 @@ def test_page_without_names_shows_kinds() -> None:
 
 
 def test_page_without_attribution_omits_section() -> None:
-    assert "Where sharing comes from" not in Page()(replace(full_snapshot(), attributions={}), STARTED).decode()
+    assert "Page attribution" not in Page()(replace(full_snapshot(), attributions={}), STARTED).decode()

@@ -15,7 +15,7 @@ from samepaged.scan.results import SkippedGuest
 from samepaged.sharing import GroupSharing, PageSizeSharing, PairSharing
 from tests.support.results import AWKWARD_NAMES, STARTED, guest_scan, host_scan, stable_report
 
-# The contract: what readers of `scan --json` may rely on for as long as "schema" is 1.
+# The contract for readers of `scan --json` while "schema" is 1.
 OBJECT_KEYS = {
     "schema",
     "page_size",
@@ -150,7 +150,7 @@ def test_awkward_names_give_valid_json(name: str) -> None:
         skipped=(SkippedGuest(name, Reason.READ, f"domain {name} went away"),),
         fallbacks={name: ("layout", f"domain {name} has RAM that was not found")},
     )  # fmt: skip
-    # As bytes of UTF-8 with nothing escaped: the strictest way to write JSON.
+    # As UTF-8 without escapes: the strictest form of JSON.
     written = json.dumps(document(scan), ensure_ascii=False, allow_nan=False).encode("utf-8")
     read = json.loads(written)
 

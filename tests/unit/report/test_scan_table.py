@@ -49,7 +49,7 @@ skipped
 """
 
 
-def test_a_scan_reads_like_this() -> None:
+def test_table_of_a_small_scan() -> None:
     scan = host_scan(
         "web-1",
         "back\nup-客",
@@ -99,14 +99,14 @@ memory of the guests  1.00 GiB  100.0%
 self-sharing          92.2 MiB    9.0%
 inter-VM sharing       160 KiB    0.0%
 total sharing         92.3 MiB    9.0%
-stable sharing        23.1 MiB    2.3%  known of 2 of 4 guests
+stable sharing        23.1 MiB    2.3%  of 2 of 4 guests
 
 by page size      self  inter-VM     total
        4 KiB  92.2 MiB   160 KiB  92.3 MiB    9.0%
        8 KiB  46.9 MiB    80 KiB  47.0 MiB    4.6%
        2 MiB  2.00 MiB     0 KiB  2.00 MiB    0.2%
 
-* scanned in another way than preferred
+* fallback from the preferred mode or reader
   web-1, db (kernel): this kernel keeps no soft-dirty bits
     (CONFIG_MEM_SOFT_DIRTY)
   web-2 (layout): 512 MiB of its RAM was not found in the process; the dump
@@ -137,7 +137,9 @@ def test_common_fallback_is_printed_once() -> None:
     names = [f"guest-{n}" for n in range(200)]
     shown = table(host_scan(*names, fallbacks=dict.fromkeys(names, ("kernel", "no soft-dirty bits"))))
 
-    assert shown.endswith("\n\n* scanned in another way than preferred\n  all 200 guests (kernel): no soft-dirty bits")
+    assert shown.endswith(
+        "\n\n* fallback from the preferred mode or reader\n  all 200 guests (kernel): no soft-dirty bits"
+    )
 
 
 def test_device_writes_mark_the_mode() -> None:
@@ -146,7 +148,7 @@ def test_device_writes_mark_the_mode() -> None:
 
     assert [line.split()[-3] for line in shown.splitlines()[3:6]] == ["snapshot+", "snapshot*+", "snapshot"]
     assert [line for line in shown.splitlines() if line.startswith("+")] == [
-        "+ a passed-through device may have written meanwhile; not of one instant"
+        "+ a passed-through device may have written during the scan; not of one instant"
     ]
     assert "+ a passed" not in table(host_scan("a"))
 
@@ -194,7 +196,7 @@ def test_unsuspended_guest_has_no_pause() -> None:
 def test_all_guests_skipped_shows_reasons() -> None:
     shown = table(host_scan(skipped=(SkippedGuest("db", Reason.NO_PID, "domain db has no pid"),)))
 
-    assert shown.splitlines() == ["no guest was scanned", "", "skipped", "  db (no_pid): domain db has no pid"]
+    assert shown.splitlines() == ["no guests scanned", "", "skipped", "  db (no_pid): domain db has no pid"]
 
 
 def test_long_remedy_is_wrapped_completely() -> None:
@@ -265,7 +267,7 @@ def test_seconds_have_three_digits(amount: float, shown: str) -> None:
 
 @pytest.fixture
 def terminal() -> Iterator[tuple[io.TextIOWrapper, Callable[[], str]]]:
-    """A terminal to write to, and what was written to it so far."""
+    """A terminal for output, and the output so far."""
     master, slave = pty.openpty()
     stream = os.fdopen(slave, "w", encoding="utf-8")
     yield stream, lambda: os.read(master, 65536).decode()
