@@ -40,7 +40,7 @@ FIREFOX: Final = (
 GTK: Final = ("mousepad", "thunar", "evince", "evinced", "dconf-service")
 COMBINED_PROCESSES: Final = {
     "Firefox, all of its processes": (FIREFOX, "nearly half"),
-    "mousepad, thunar, evince and what they start": (GTK, "31 % (Gnome)"),
+    "mousepad, thunar, evince and their children": (GTK, "31 % (Gnome)"),
 }
 # Of each guest, the owners that are involved most.
 MAX_ROWS: Final = 8
@@ -63,8 +63,8 @@ def guests(found: Iterable[AttributionReport]) -> str:
     """What there is to tell of each guest: its kernel, how much it uses and shares, and how much of it is known."""
     return markdown(
         (
-            *("guest", "kernel", "in use, MiB", "of that with a known owner"),
-            *("self-sharing, MiB", "of the pages in use alone, MiB"),
+            *("guest", "kernel", "in use, MiB", "of it attributed"),
+            *("self-sharing, MiB", "self-sharing of pages in use, MiB"),
         ),
         (
             (
@@ -117,7 +117,7 @@ def most_copied(found: Iterable[tuple[AttributionReport, Sequence[RepeatedConten
             rows.append(
                 (answers.domain, f"{copied.copies:,}", size, percent(content.self_sharing_ratio), what, _lines(copied))
             )
-    head = ("guest", "copies", "MiB", "of its self-sharing", "every byte or pixel is", "whose they are")
+    head = ("guest", "copies", "MiB", "of its self-sharing", "fill byte or pixel", "owners")
     return markdown(head, rows)
 
 

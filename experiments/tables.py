@@ -75,7 +75,7 @@ def _zeros(guest: Document) -> float:
 def course(study: Document) -> str:
     """Fig. 5: self-sharing of each guest over its traces, in percent of its memory."""
     return markdown(
-        ("guest", "traces", "least", "average", "most", "average MiB", "zeros, average MiB"),
+        ("guest", "traces", "minimum", "average", "maximum", "average MiB", "zeros, average MiB"),
         (
             (
                 guest["domain"],
@@ -129,7 +129,7 @@ def inter(study: Document) -> str:
     """Fig. 6: inter-VM sharing over pairs of traces, of the pairs that share most, in percent of both's memory."""
     ordered = sorted(study["pairs"], key=lambda pair: -pair["inter_sharing_ratio"]["avg"])
     return markdown(
-        ("pair", "pairs of traces", "least", "average", "most", "most MiB", "self ÷ total"),
+        ("pair", "pairs of traces", "minimum", "average", "maximum", "maximum MiB", "self ÷ total"),
         (
             (
                 " / ".join(pair["domains"]),
@@ -194,7 +194,7 @@ def page_sizes(study: Document, guests: Sequence[str]) -> str:
 def lasting(study: Document) -> str:
     """What of a guest's contents and of its self-sharing its next trace still has."""
     return markdown(
-        ("guest", "seconds apart", "contents that last", "self-sharing that lasts"),
+        ("guest", "seconds apart", "contents still present", "self-sharing still present"),
         (
             (
                 one["domain"],
@@ -215,13 +215,13 @@ def aslr(comparisons: Sequence[tuple[str, Document, str]]) -> str:
         cells = ["-" if one is None else f"{one['avg']:.1f} ({one['min']:.1f} to {one['max']:.1f})" for one in told]
         totals = [mib(one["total_sharing_pages"]["avg"], found) for one in found["sets"]]
         rows.append((what, *totals, *cells, paper))
-    return markdown(("", "total MiB without", "with", "total, %", "self, %", "inter-VM, %", "the paper"), rows)
+    return markdown(("", "total MiB without", "total MiB with", "total, %", "self, %", "inter-VM, %", "the paper"), rows)
 
 
 def repeated(found: Iterable[RepeatedContent], page_size: int) -> str:
     """The contents with most copies in each guest."""
     return markdown(
-        ("guest", "copies", "MiB", "of its self-sharing", "every byte or pixel is"),
+        ("guest", "copies", "MiB", "of its self-sharing", "fill byte or pixel"),
         (
             (
                 one.domain,
@@ -238,7 +238,7 @@ def repeated(found: Iterable[RepeatedContent], page_size: int) -> str:
 def runs(outcomes: Iterable[tuple[str, float, int, Sequence[str]]]) -> str:
     """How each cell went: seconds until its load was done, its traces, and what it had to say."""
     return markdown(
-        ("guest", "seconds", "traces", "said"),
+        ("guest", "seconds", "traces", "notes"),
         (
             (name, f"{seconds:.0f}", str(marks + 1), ", ".join(note for note in notes if not note.startswith("shows")))
             for name, seconds, marks, notes in outcomes
