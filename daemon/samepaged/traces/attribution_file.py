@@ -73,7 +73,7 @@ def read(path: Path) -> AttributionReport:
     """The owners in the file of this path, checked. Raises TraceError where it is not as it was written."""
     raw = _raw(path)
     if raw is None:
-        raise TraceError(path, "is not there any more", "ask again, or keep traces for longer (traces.max_age)")
+        raise TraceError(path, "has been deleted", "run the command again, or raise traces.max_age")
     return _parsed(path, raw).answers
 
 
@@ -91,7 +91,9 @@ def read_beside_traces(files: Iterable[TraceFile]) -> Iterator[tuple[TraceFile, 
         found = _parsed(path, raw)
         (about,) = file.traces
         if (found.host, found.answers.domain, found.scanned_at) != (about.host, about.domain, about.scanned_at):
-            raise TraceError(path, f"is of another trace than {file.path}", "put it beside its own, or remove it")
+            raise TraceError(
+                path, f"belongs to another trace than {file.path}", "move it beside its trace, or remove it"
+            )
         yield file, found.answers
 
 
@@ -131,12 +133,12 @@ def _raw(path: Path) -> bytes | None:
         # Opening a pipe would wait for a writer.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise TraceError(path, "is no file", "keep other things elsewhere")
+                raise TraceError(path, "is not a regular file", "keep other files elsewhere")
             raw = file.read(MAX_FILE_BYTES + 2)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise TraceError(path, f"cannot be read ({error.strerror})", "let the user who asks read it") from error
+        raise TraceError(path, f"cannot be read ({error.strerror})", "give the calling user read permission") from error
     if len(raw) > MAX_FILE_BYTES + 1:
         raise TraceError(path, f"has more than {MAX_FILE_BYTES} bytes", DAMAGED)
     return raw
@@ -149,15 +151,15 @@ def _parsed(path: Path, raw: bytes) -> _Content:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         intact = False
     if not intact:
-        raise TraceError(path, "is not as it was written", DAMAGED)
+        raise TraceError(path, "does not match its checksum", DAMAGED)
     if told.get("schema") != SCHEMA:
         raise TraceError(
-            path, f"has schema {str(told.get('schema'))[:20]}, which is of another samepaged", "read it with that one"
+            path, f"has schema {str(told.get('schema'))[:20]} of another samepaged version", "read it with that version"
         )
     try:
         return _content_from(told)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise TraceError(path, "has owners that contradict themselves", DAMAGED) from error
+        raise TraceError(path, "has inconsistent owners", DAMAGED) from error
 
 
 def _content_from(told: Mapping[str, Any]) -> _Content:
@@ -224,32 +226,32 @@ def _copied_page(told: Mapping[str, Any]) -> CopiedPage:
 
 def _list(told: object) -> list[Any]:
     if not isinstance(told, list):
-        raise TypeError("no list")
+        raise TypeError("not a list")
     return told
 
 
 def _count(told: object) -> int:
     # True is an int, too.
     if type(told) is not int:
-        raise TypeError("no whole number")
+        raise TypeError("not an integer")
     if not 0 <= told < MAX_COUNT:
-        raise ValueError("no number of pages")
+        raise ValueError("page count out of range")
     return told
 
 
 def _number(told: object) -> float:
     if type(told) is not float and type(told) is not int:
-        raise TypeError("no number")
+        raise TypeError("not a number")
     if not 0 <= told < MAX_COUNT or not math.isfinite(told):
-        raise ValueError("no number of pages")
+        raise ValueError("page count out of range")
     return float(told)
 
 
 def _text(told: object) -> str:
     if not isinstance(told, str):
-        raise TypeError("no text")
+        raise TypeError("not a string")
     if len(told) > MAX_NAME_CHARS:
-        raise ValueError("a name that is too long")
+        raise ValueError("name too long")
     told.encode()  # a lone surrogate could be printed nowhere
     return told
 

@@ -52,5 +52,5 @@ def _space(distinct: int, bits: int) -> int:
     if not 1 <= bits <= 64:  # noqa: PLR2004 - as many as a hash has at most
         raise ValueError(f"a hash has 1 to 64 bits, not {bits}")
     if not 0 <= distinct <= 1 << bits:
-        raise ValueError(f"there are no {distinct} hashes of {bits} bits")
+        raise ValueError(f"{distinct} different hashes of {bits} bits are impossible")
     return 1 << bits

@@ -87,12 +87,12 @@ def read_text(path: Path, bits: int | None = None) -> HashList:
             lowest, highest = min(lowest, value), max(highest, value)
             values.append(value & ALL)
     if not values:
-        raise TraceError(path, "has no hash", "write one a line, hexadecimal or decimal")
+        raise TraceError(path, "has no hashes", "write one hash per line, hexadecimal or decimal")
     fits = [width for width in (32, 64) if _fits(lowest, highest, width) and numbering.digits <= width // 4]
     if bits is None and fits:
         bits = fits[0]
     if bits is None or not _fits(lowest, highest, bits):
-        raise TraceError(path, f"has hashes that are not of {bits or 64} bits", "give --bits as they are, 32 or 64")
+        raise TraceError(path, f"has hashes that do not fit {bits or 64} bits", "set --bits to their width, 32 or 64")
     return HashList(np.frombuffer(values, dtype=np.uint64) & np.uint64(ALL >> 64 - bits), bits, numbering.header, base)
 
 
@@ -137,12 +137,12 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             while line := file.readline(MAX_LINE_BYTES):
                 number += 1
                 if not line.endswith(b"\n") and len(line) == MAX_LINE_BYTES:
-                    raise TraceError(path, f"has a line {number} that is too long", "one hash a line")
+                    raise TraceError(path, f"has an overlong line {number}", "write one hash per line")
                 line = line.strip()
                 if line and not line.startswith(COMMENT):
                     yield number, line
     except OSError as error:
-        raise TraceError(path, f"cannot be read ({error.strerror})", "copy it from where it is whole") from error
+        raise TraceError(path, f"cannot be read ({error.strerror})", "copy it again from an intact source") from error
 
 
 def _value(path: Path, number: int, line: bytes, base: int) -> int:
@@ -152,7 +152,7 @@ def _value(path: Path, number: int, line: bytes, base: int) -> int:
 
 
 def _not_a_hash(path: Path, number: int) -> TraceError:
-    return TraceError(path, f"has no hash in line {number}", "one hash a line; # begins a comment")
+    return TraceError(path, f"has no hash in line {number}", "write one hash per line; # begins a comment")
 
 
 def _fits(lowest: int, highest: int, bits: int) -> bool:
@@ -175,24 +175,26 @@ def read_binary(
             if count is None and rest % width:
                 raise TraceError(
                     path,
-                    f"has {rest} bytes from byte {start} on, which are no whole number of hashes of {bits} bits",
-                    "say where they begin and how many they are: --skip BYTES, --count N",
+                    f"has {rest} bytes from byte {start} on, not a multiple of {bits}-bit hashes",
+                    "set their offset and number: --skip BYTES, --count N",
                 )
             wanted = rest // width if count is None else count
             if wanted > MAX_PAGES:
-                raise TraceError(path, f"has {wanted} hashes, more than a trace counts", "is it a list of hashes?")
+                raise TraceError(
+                    path, f"has {wanted} hashes, more than a trace can hold", "check that the file is a list of hashes"
+                )
             if not 0 < wanted * width <= rest:
                 raise TraceError(
-                    path, f"has no {wanted or 'hash'} hashes behind byte {start}", "correct --skip, --count"
+                    path, f"has fewer than {max(wanted, 1)} hashes after byte {start}", "correct --skip, --count"
                 )
             file.seek(start)
             found = np.fromfile(file, dtype=f"{'>' if big_endian else '<'}u{width}", count=wanted)
     except (OSError, OverflowError) as error:
         raise TraceError(
-            path, f"cannot be read ({error})", "correct --skip, or copy it from where it is whole"
+            path, f"cannot be read ({error})", "correct --skip, or copy it again from an intact source"
         ) from error
     if len(found) < wanted:
-        raise TraceError(path, "was cut while it was read", "copy it from where it is whole")
+        raise TraceError(path, "was truncated during reading", "copy it again from an intact source")
     if start and skip is None:
         _check_alignment(path, found, start, width)
     return HashList(found.astype(np.uint64), bits, start)
@@ -222,8 +224,8 @@ def _check_alignment(path: Path, found: NDArray[np.generic], start: int, width: 
     if repeats(shift) > repeats(0):
         raise TraceError(
             path,
-            f"has hashes that seem to begin at byte {start + shift}, not at {start}, where the text ends",
-            f"say where: --skip {start + shift}, or --skip {start}",
+            f"has hashes that seem to begin at byte {start + shift}, not at {start} after the text",
+            f"set --skip {start + shift} or --skip {start}",
         )
 
 

@@ -103,17 +103,17 @@ def parse_metadata(path: str, size: int, value: bytes) -> TraceFile:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         intact = False
     if not intact:
-        raise TraceError(path, "has metadata that makes no sense", "remove it, or restore it from a copy")
+        raise TraceError(path, "has invalid metadata", "remove it, or restore it from a copy")
     if told.get("format") != FORMAT:
         raise TraceError(
-            path, f"has format {told.get('format')}, which is of another samepaged", "read it with that one"
+            path, f"has format {told.get('format')} of another samepaged version", "read it with that version"
         )
     try:
         file = _file(path, size, told)
         _check(file)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise TraceError(
-            path, "has metadata that contradicts itself", "remove it, or make it again with this samepaged"
+            path, "has inconsistent metadata", "remove it, or create it again with this samepaged"
         ) from error
     return file
 

@@ -45,7 +45,9 @@ def write(path: Path, traces: Sequence[Trace]) -> None:
 
 def write_error(path: Path, error: Exception) -> TraceError:
     """Why a file could not be written."""
-    return TraceError(path, f"cannot be written ({one_line(error)})", "make room, or let samepaged write there")
+    return TraceError(
+        path, f"cannot be written ({one_line(error)})", "free disk space, or give samepaged write permission"
+    )
 
 
 def read_metadata(paths: Sequence[str]) -> list[TraceFile]:
@@ -75,7 +77,7 @@ def read(path: str | Path) -> tuple[Trace, ...]:
         )
     cuts = np.searchsorted(rows["number"], np.arange(-1, len(file.traces) + 1))
     if cuts[1] != 0:
-        raise TraceError(path, "has other rows than were written", DAMAGED)
+        raise TraceError(path, "has rows that do not match its checksums", DAMAGED)
     found = []
     for number, about in enumerate(file.traces):
         hashes, pages = (rows[name][cuts[number + 1] : cuts[number + 2]] for name in ("hash", "pages"))
@@ -84,7 +86,7 @@ def read(path: str | Path) -> tuple[Trace, ...]:
             or pages.dtype != np.int32
             or (column_sum(hashes), column_sum(pages)) != file.sums[number]
         ):
-            raise TraceError(path, "has other rows than were written", DAMAGED)
+            raise TraceError(path, "has rows that do not match its checksums", DAMAGED)
         found.append(Trace(about, unsigned(hashes), _rotated(pages, int(np.searchsorted(hashes, 0))), file.sample))
     return tuple(found)
 
@@ -98,7 +100,7 @@ def read_hashes(file: TraceFile) -> NDArray[np.uint64]:
 def fetch_hashes(connection: DuckDBPyConnection, file: TraceFile) -> NDArray[np.uint64]:
     """As read_hashes, with an engine that is there already."""
     if len(file.traces) != 1:
-        raise TraceError(file.path, f"has {len(file.traces)} traces", "give traces of one guest and scan each")
+        raise TraceError(file.path, f"has {len(file.traces)} traces", "give files with one trace each")
     rows = _fetch(
         connection,
         file.path,
@@ -107,7 +109,7 @@ def fetch_hashes(connection: DuckDBPyConnection, file: TraceFile) -> NDArray[np.
     )
     hashes = rows["hash"]
     if hashes.dtype != np.int64 or column_sum(hashes) != file.sums[0][0]:
-        raise TraceError(file.path, "has other rows than were written", DAMAGED)
+        raise TraceError(file.path, "has rows that do not match its checksums", DAMAGED)
     return unsigned(hashes)
 
 
@@ -147,17 +149,17 @@ def _read_metadata(connection: DuckDBPyConnection, paths: list[str]) -> list[Tra
             return _read_metadata(connection, paths[:middle]) + _read_metadata(connection, paths[middle:])
         if "://" not in paths[0] and not Path(paths[0]).exists():
             raise _missing_error(paths[0]) from error
-        raise TraceError(paths[0], f"is no Parquet file ({one_line(error)})", DAMAGED) from error
+        raise TraceError(paths[0], f"is not a Parquet file ({one_line(error)})", DAMAGED) from error
     values: dict[str, list[bytes]] = {}
     for path, value in told:
         values.setdefault(path, []).append(value)
     found = []
     for path in paths:
         if len(values.get(path, [])) != 1 or columns.get(path) != SCHEMA:
-            raise TraceError(path, "is no trace of samepaged", "import it, or keep other files elsewhere")
+            raise TraceError(path, "is not a samepaged trace", "import it, or keep other files elsewhere")
         file = parse_metadata(path, _size(path), values[path][0])
         if counts.get(path) != file.rows:
-            raise TraceError(path, "has other rows than were written", DAMAGED)
+            raise TraceError(path, "has rows that do not match its checksums", DAMAGED)
         found.append(file)
     return found
 
@@ -170,7 +172,7 @@ def _size(path: str) -> int:
 
 
 def _missing_error(path: str) -> TraceError:
-    return TraceError(path, "is not there any more", "ask again, or keep traces for longer (traces.max_age)")
+    return TraceError(path, "has been deleted", "run the command again, or raise traces.max_age")
 
 
 def _fetch(

@@ -50,9 +50,7 @@ class TraceStore:
         try:
             when = datetime.fromtimestamp(scanned_at, UTC)
         except (ValueError, OverflowError, OSError) as error:
-            raise TraceError(
-                self.root, f"a trace of the time {scanned_at}", "give seconds of the Unix epoch"
-            ) from error
+            raise TraceError(self.root, f"invalid trace time {scanned_at}", "give seconds of the Unix epoch") from error
         directory = self.root / f"host={_escape_name(host)}" / f"date={when:%Y-%m-%d}"
         return directory / f"{_escape_name(domain)}.{when:%H%M%S.%f}.parquet"
 
@@ -63,7 +61,7 @@ class TraceStore:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             if path.exists():
-                raise TraceError(path, "is there already", "give the trace another time, or remove that one")
+                raise TraceError(path, "exists already", "give the trace another time, or remove the existing file")
         except OSError as error:
             raise parquet.write_error(path, error) from error
         try:
@@ -106,7 +104,7 @@ class TraceStore:
                     path.unlink(missing_ok=True)
                 except OSError as error:
                     why = f"cannot be removed ({error.strerror})"
-                    failure = failure or TraceError(path, why, "let samepaged write there")
+                    failure = failure or TraceError(path, why, "give samepaged write permission for the directory")
                     continue
                 kept -= sizes[path]
                 removed.append(path)

@@ -39,7 +39,7 @@ def survey(place: Path | str, *, mixed_samples: bool = False) -> tuple[TraceFile
             for key in {guest_key(about), (about.host, about.domain)}:
                 other = seen.setdefault((*key, about.scanned_at), file.path)
                 if other != file.path:
-                    raise TraceError(file.path, f"has a trace that {other} has, too", "keep one of them")
+                    raise TraceError(file.path, f"has a trace that is also in {other}", "keep one of them")
     return tuple(sorted(files, key=lambda file: [(one.host, one.domain, one.scanned_at) for one in file.traces[:1]]))
 
 
@@ -80,7 +80,7 @@ def find_paths(place: str) -> Iterator[str]:
                 yield str(path)
     elif Path(place).exists():
         if not Path(place).is_file():
-            raise TraceError(place, "is no file", "give a directory of traces, or one of them")
+            raise TraceError(place, "is not a regular file", "give a directory of traces or a trace file")
         yield place
     elif any(letter in place for letter in "*?["):
         yield from _globbed(place)
@@ -96,7 +96,7 @@ def _globbed(pattern: str) -> list[str]:
             ]
         except duckdb_errors() as error:
             raise TraceError(
-                pattern, f"cannot be listed ({one_line(error)})", "see what DuckDB needs for it"
+                pattern, f"cannot be listed ({one_line(error)})", "check DuckDB's requirements for this address"
             ) from error
 
 
@@ -114,5 +114,7 @@ def _check_common(files: list[TraceFile], *, mixed_samples: bool) -> None:
         for what, value, others in zip(COMMON_PROPERTIES, kind, usual, strict=True):
             if value != others:
                 raise TraceError(
-                    path, f"has {what} {value}, and others {others}", "study what can be compared, each in its place"
+                    path,
+                    f"has {what} {value}, other traces have {others}",
+                    f"keep traces of each {what} in a separate directory",
                 )

@@ -77,7 +77,7 @@ class FleetTraces:
         for file, about in self.traces:
             known = file.totals[file.traces.index(about)][halvings]
             if known is None:
-                raise TraceError(file.path, f"has no sample of 1/{self.sample}", "ask for a smaller sample")
+                raise TraceError(file.path, f"has no sample of 1/{self.sample}", "use another --sample")
             yield file, known
 
     def paths(self) -> list[str]:
@@ -156,10 +156,12 @@ def analyse_fleet(
     except EngineError as error:
         for file_path in guests.paths():
             parquet.read(file_path)  # raises what names the file, if it is the file
-        raise SamepagedError(f"the query engine failed: {error}", "ask again, or with a larger --sample") from error
+        raise SamepagedError(
+            f"the query engine failed: {error}", "run the command again, or use a larger --sample"
+        ) from error
     for guest, (file, known) in enumerate(totals):
         if tally.totals(guest) != known:
-            raise TraceError(file.path, "has other rows than were written", parquet.DAMAGED)
+            raise TraceError(file.path, "has rows that do not match its checksums", parquet.DAMAGED)
     return _result(guests, tally)
 
 

@@ -51,7 +51,7 @@ class SparkEngine:
         """Make `traces` and `guests` views."""
         for path in paths:
             if Path(path).name.startswith("_"):
-                raise TraceError(path, "is passed over by Spark, as it begins with _", "give it another name")
+                raise TraceError(path, "is ignored by Spark because its name begins with _", "rename it")
         with _named():
             # A path is the path of a file, whatever letters are in it; `host=` in a directory's name is no column.
             reader = self._session.read.option("__globPaths__", "false").option("recursiveFileLookup", "true")
@@ -127,7 +127,7 @@ def _session(master: str, scratch: Path) -> SparkSession:
         last = f" ({lines[-1][:200]})" if lines else ""
         raise SamepagedError(
             f"Spark does not start at {master}: {_line(error)}{last}",
-            "see that Java 17 is there, and --master is right",
+            "check that Java 17 is installed and --master is correct",
         ) from error
     session.sparkContext.setLogLevel("OFF")
     return session

@@ -28,7 +28,7 @@ def hosts_with_limits(guests: Iterable[TraceInfo], limits: Mapping[str, int], me
     for name in limits:
         if name not in of_host:
             known = ", ".join(repr(host) for host in sorted(of_host)[:5])
-            raise UsageError(f"--limit: no trace is of a host {name!r}", f"name one that has traces, such as {known}")
+            raise UsageError(f"--limit: no traces of host {name!r}", f"name a host with traces, such as {known}")
     return [_host(name, of_host[name], limits.get(name), memory) for name in sorted(of_host)]
 
 

@@ -67,7 +67,7 @@ class Comparison:
 
     `reduction`, by `KINDS`, is that of the average from the first set to the second, in per cent (below 0: there is
     more), with the least and the greatest over pairs of a group of each; None where the first has no such sharing.
-    Where each set has one group only, the two are over groups that lack one member (`less_one`).
+    Where each set has one group only, the two are over groups without one member (`less_one`).
     `left_out` are guests that only one of the sets has; where they have none in common (not `in_common`), all of each
     are compared.
     """
@@ -115,15 +115,17 @@ class Comparison:
         """For people."""
         first, second = self.sets
         members = "traces of one guest" if self.of_traces else "guests"
-        spread = "groups that lack one member" if self.less_one else "a group of each"
+        spread = "groups without one member" if self.less_one else "one group of each set"
         looked_at = f"{first.groups} of {first.possible:,} and {second.groups} of {second.possible:,}"
         notes = [
             f"Groups of {self.size} {members}: {looked_at}, averages; the reductions' spread is over pairs of {spread}."
         ]
         if not self.in_common:
-            notes.append("The sets have no guest in common: all guests of each are compared, whatever their names.")
+            notes.append(
+                "The sets have no guest in common: all guests of each set are compared, regardless of their names."
+            )
         if self.left_out:
-            notes.append(f"Left out, as only one set has them: {', '.join(map(named, self.left_out))}.")
+            notes.append(f"Left out, because only one set has them: {', '.join(map(named, self.left_out))}.")
         if self.sample > 1:
             notes.append(f"Inter-VM sharing is estimated from 1/{self.sample} of the contents.")
         return Table(
@@ -158,7 +160,7 @@ def compare(
         raise TraceError(
             paths[1],
             f"has traces of {what.format(*kinds[1])}, {paths[0]} of {what.format(*kinds[0])}",
-            "compare traces of one kind",
+            "compare traces of the same kind",
         )
     chosen = _members(paths, sets)
     members = chosen.by_set
@@ -203,7 +205,7 @@ def _members(places: tuple[str, str], sets: tuple[tuple[Guest, ...], tuple[Guest
     if not pairs and 1 in (len(sets[0]), len(sets[1])) and len(sets[0]) != len(sets[1]):
         raise TraceError(
             places[1],
-            f"has no guest in common with {places[0]}, and one of them has one guest only",
+            f"has no guest in common with {places[0]}, and one of the sets has only one guest",
             "compare traces of the same guests, or of one guest each",
         )
     chosen = tuple(zip(*pairs, strict=True)) or sets

@@ -82,7 +82,7 @@ def comparison_figure(comparison: Comparison) -> RenderedFigure:
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.margins(x=0.12)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
-        axes.set_xlabel("reduction of the average; the line is from the least to the greatest")
+        axes.set_xlabel("reduction of the average; the line spans minimum to maximum")
         return render("fig14-reduction", title, figure)
 
 
@@ -104,9 +104,7 @@ def _self_sharing(study: Study) -> RenderedFigure:
         for one in guests
     ]
     with canvas(title, height_of(len(rows))) as (figure, (axes,)):
-        draw_ranges(
-            axes, rows, SELF, "of the guest's memory: the average, and from least to most; in bytes: min / avg / max"
-        )
+        draw_ranges(axes, rows, SELF, "of the guest's memory: average, minimum to maximum; in bytes: min / avg / max")
         percent_axis(axes, "x")
         return render("fig05-self-sharing", title, figure)
 
@@ -124,7 +122,7 @@ def _pairs(study: Study) -> RenderedFigure:
         for one in pairs
     ]
     with canvas(title, height_of(len(rows))) as (figure, (axes,)):
-        draw_ranges(axes, rows, INTER, "of the memory of both: average, and from least to most")
+        draw_ranges(axes, rows, INTER, "of the memory of both: average, minimum to maximum")
         percent_axis(axes, "x")
         return render("fig06-inter-vm-sharing", title, figure)
 
@@ -228,7 +226,7 @@ def _page_sizes(study: Study) -> RenderedFigure:
 
 
 def _stability(study: Study) -> RenderedFigure:
-    title = "What lasts: the part of a trace that a later one of the guest still has"
+    title = "Stability: the part of a trace that a later trace of the guest still has"
     with canvas(title, 4.2, panels=2) as (figure, panels):
         for axes, what in zip(panels, ("distinct contents", "self-sharing"), strict=True):
             lines: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -246,7 +244,7 @@ def _stability(study: Study) -> RenderedFigure:
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set_ylim(0, 1.03)
             axes.set_xlabel("later by")
-            axes.set_ylabel(f"{what} still there")
+            axes.set_ylabel(f"{what} still present")
             percent_axis(axes, "y")
         _legend(figure, panels[0])
         return render("stability", title, figure)

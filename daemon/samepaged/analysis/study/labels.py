@@ -34,7 +34,7 @@ __all__ = [
 # The label of every guest, where the file has no platforms or no setups.
 _ALL: Final = "all"
 _NO_LABEL: Final = Problem(
-    Place(1, 1), (), "has no label", "write platforms: [{name: NAME, match: ['PATTERN']}], or setups:"
+    Place(1, 1), (), "has no labels", "write platforms: [{name: NAME, match: ['PATTERN']}], or setups:"
 )
 
 
@@ -99,7 +99,7 @@ def load_labels(path: Path) -> Labels:
         labels = Labels.model_validate(document.data)
     except ValidationError as invalid:
         for one in invalid.errors(include_url=False):
-            remedy = "a file of labels has lists of {name: N, match: [PATTERN]}: platforms, setups"
+            remedy = "write lists of {name: N, match: [PATTERN]} under platforms and setups"
             place = place_of(one["loc"], document)
             problems.append(Problem(place, one["loc"], printable(one["msg"]), remedy))
     if not problems and not labels.platforms and not labels.setups:
@@ -117,8 +117,8 @@ def check_labels(labels: Labels, guests: Sequence[Guest]) -> None:
                 patterns = ", ".join(map(printable, label.match))
                 raise UsageError(
                     f"--labels: the {kind} {printable(label.name)} ({patterns}) matches none of {len(guests)} guests;"
-                    f" patterns are for names such as {printable(guests[0].domain)}",
-                    "mend it or take it out",
+                    f" the guests have names such as {printable(guests[0].domain)}",
+                    "correct or remove the label",
                 )
 
 

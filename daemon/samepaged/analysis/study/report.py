@@ -57,7 +57,7 @@ def write(study: Study, directory: Path) -> None:
     drawn = list(figures(study))
     introduction = (
         f"{study.traces} traces of {len(study.guests)} guests, in pages of {study.page_size} bytes. "
-        "Zero, absent and swapped pages are in no figure but where it says so."
+        "Zero, absent and swapped pages are excluded unless stated otherwise."
     )
     _write(directory, "study", "A study of memory sharing", introduction, tables(study), drawn, document(study))
 
@@ -66,7 +66,7 @@ def write_comparison(comparison: Comparison, directory: Path) -> None:
     """As `write`."""
     drawn = [comparison_figure(comparison)]
     told = [comparison.table()]
-    _write(directory, "compare", "Two sets of traces compared", "", told, drawn, comparison.document())
+    _write(directory, "compare", "Comparison of two sets of traces", "", told, drawn, comparison.document())
 
 
 def _write(
@@ -93,7 +93,7 @@ def _writing(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise TraceError(
-            directory, f"cannot be written ({error.strerror})", "make room, or name a directory that can"
+            directory, f"cannot be written ({error.strerror})", "free disk space, or name a writable directory"
         ) from error
 
 

@@ -88,6 +88,6 @@ def _draw_involvement(axes: Axes, rows: Sequence[OwnerInvolvement]) -> None:
     axes.set_xlim(0, max(one.ratio.max for one in rows) * 1.3)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("of total sharing: the average, and from least to most; this does not add up, the split does")
+    axes.set_xlabel("of total sharing: average, minimum to maximum; involvement does not add up, the split does")
     percent_axis(axes, "x")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
