@@ -1,8 +1,8 @@
-"""Whose the pages of a trace were: a small JSON file beside it, NAME.sources.json beside NAME.parquet.
+"""Page attribution of a trace: a small JSON file NAME.sources.json beside NAME.parquet.
 
-It has the object of report/attribution.py, and `host` and `scanned_at` (seconds of the Unix epoch), which with
-`domain` are its trace's, and a `sum` by which damage shows. Names come from a guest: they are bounded in number and in
-length, and are checked again when they are read.
+It contains the object of attribution/report.py, `host` and `scanned_at` (seconds of the Unix epoch), which with
+`domain` link it to its trace, and a checksum `sum` that detects damage. Names come from a guest: their number and
+length are limited, and they are checked again on reading.
 """
 
 from __future__ import annotations
@@ -30,37 +30,37 @@ if TYPE_CHECKING:
 __all__ = ["MAX_OWNERS", "SUFFIX", "attribution_path", "read", "read_beside_traces", "write"]
 
 SUFFIX: Final = ".sources.json"
-# Processes and files that a file names, the most involved ones.
+# Maximum number of processes and of files in a file; the most involved are kept.
 MAX_OWNERS: Final = 1000
 MAX_FILE_BYTES: Final = 1 << 24
-# Pages that there can be.
+# Maximum number of pages.
 MAX_COUNT: Final = 1 << 48
 MAX_NAME_CHARS: Final = 4096
 MAX_TIME_SECONDS: Final = 253_402_300_799  # the end of the year 9999
 SCHEMA: Final = 1
-# Parts of a split are rounded to this much of a page, and are sums of many floats.
+# Parts of a split are rounded to this fraction of a page, and are sums of many floats.
 MAX_ROUNDING_ERROR: Final = 0.001
 MAX_RELATIVE_ERROR: Final = 1e-6
 DAMAGED: Final = "remove it, or restore it from a copy"
 
 
 def attribution_path(trace: Path) -> Path:
-    """Where the owners of the trace of this path are, or would be."""
+    """Return the path of the owners of the trace with this path, existing or not."""
     return trace.with_suffix(SUFFIX)
 
 
 def write(trace: Path, document: Mapping[str, Any]) -> Path:
-    """Write the owners of the trace of this path; they appear as a whole, or not at all. Raises TraceError.
+    """Write the owners of the trace with this path atomically. Raises TraceError.
 
-    `document` is that of report/attribution.py with `host` and `scanned_at`. Of processes and files the
-    MOST_OWNERS first are kept, and fewer where the names are so long that the file would be larger than is read. What
-    would not be read again is an error here: it costs one guest's owners, and not a study.
+    `document` is the document of attribution/report.py with `host` and `scanned_at`. The first MAX_OWNERS processes and
+    files are kept, or fewer if long names would exceed the maximum file size. A document that could not be read again
+    is an error here; the error then costs one guest's owners, not a study.
     """
     path = attribution_path(trace)
     content = _content(document)
     _parsed(path, content)
     try:
-        with whole_file(path, 0o640) as beside:  # who may know what runs in the guests: their operators
+        with whole_file(path, 0o640) as beside:  # readable by the guests' operators, because it names their processes
             beside.unlink(missing_ok=True)
             with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(content)
@@ -70,7 +70,7 @@ def write(trace: Path, document: Mapping[str, Any]) -> Path:
 
 
 def read(path: Path) -> AttributionReport:
-    """The owners in the file of this path, checked. Raises TraceError where it is not as it was written."""
+    """Read and check the owners in the file with this path. Raises TraceError if it is damaged."""
     raw = _raw(path)
     if raw is None:
         raise TraceError(path, "has been deleted", "run the command again, or raise traces.max_age")
@@ -78,8 +78,8 @@ def read(path: Path) -> AttributionReport:
 
 
 def read_beside_traces(files: Iterable[TraceFile]) -> Iterator[tuple[TraceFile, AttributionReport]]:
-    """Of these trace files those that have owners beside them, one after the other, with these. Raises TraceError
-    where they are damaged, or another trace's.
+    """Yield those of these trace files that have owners beside them, with the owners. Raises TraceError if the owners
+    are damaged or belong to another trace.
     """
     for file in files:
         if len(file.traces) != 1 or "://" in file.path:
@@ -112,7 +112,7 @@ def _content(document: Mapping[str, Any]) -> bytes:
         }
         for key, name in (("processes", "process"), ("files", "path")):
             if told[key] is not None:
-                # Linux has no longer path.
+                # Paths in Linux are not longer.
                 told[key] = [one for one in told[key] if len(one[name]) <= MAX_NAME_CHARS][:most]
         told["most_copied"] = [
             {**one, "owners": [line[:MAX_NAME_CHARS] for line in one["owners"]]} for one in told["most_copied"]
@@ -128,7 +128,7 @@ def _sum(told: Mapping[str, Any]) -> str:
 
 
 def _raw(path: Path) -> bytes | None:
-    """The file's bytes; None where there is none."""
+    """Return the file's bytes; None if it does not exist."""
     try:
         # Opening a pipe would wait for a writer.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -163,8 +163,8 @@ def _parsed(path: Path, raw: bytes) -> _Content:
 
 
 def _content_from(told: Mapping[str, Any]) -> _Content:
-    """Raises KeyError, TypeError or ValueError where it cannot be: the sum shows damage, and this what another program
-    made.
+    """Convert the JSON object. Raises KeyError, TypeError or ValueError for impossible values: checksums detect damage,
+    and this check rejects files of other programs.
     """
     if _count(told["page_size"]) != PAGE_SIZE:
         raise ValueError("page size")
@@ -252,7 +252,7 @@ def _text(told: object) -> str:
         raise TypeError("not a string")
     if len(told) > MAX_NAME_CHARS:
         raise ValueError("name too long")
-    told.encode()  # a lone surrogate could be printed nowhere
+    told.encode()  # a lone surrogate is not printable
     return told
 
 

@@ -276,7 +276,7 @@ def test_incomparable_traces_are_refused(tmp_path: Path) -> None:
         (trace(digest_of(9, page_size=2048), at=WHEN + 9), "page size 2048"),
     ):
         path = store.write(odd)
-        with pytest.raises(TraceError, match=f"has {what}.* others") as caught:
+        with pytest.raises(TraceError, match=f"has {what}.* other traces have") as caught:
             survey(tmp_path)
         assert str(caught.value).startswith(str(path))
         path.unlink()
