@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 __all__ = ["comparison_figure", "figures"]
 
-# More rows than these are no figure any more; the largest are drawn.
+# Maximum number of rows in a figure; the largest are drawn.
 _MAX_ROWS: Final = 40
 _MAX_ZERO_PAIRS: Final = 12
 _MARKERS: Final = "osD^vP*Xhp"
 
 
 def figures(study: Study) -> Iterator[RenderedFigure]:
-    """Those for which there is something to draw, in the order of the tables."""
+    """Return the figures that have data, in the order of the tables."""
     yield _self_sharing(study)
     if study.pairs:
         yield _pairs(study)
@@ -64,7 +64,7 @@ def figures(study: Study) -> Iterator[RenderedFigure]:
 
 
 def comparison_figure(comparison: Comparison) -> RenderedFigure:
-    """Figure 14."""
+    """Draw Figure 14."""
     title = "Figure 14: reduction of sharing from the first to the second set of traces"
     with canvas(title, 3.2) as (figure, (axes,)):
         there = [(kind, found) for kind in KINDS if (found := comparison.reduction[kind]) is not None]
@@ -251,12 +251,12 @@ def _stability(study: Study) -> RenderedFigure:
 
 
 def _mean(points: list[tuple[float, float]]) -> tuple[float, float]:
-    """The point in the middle of them; the lags are far apart from each other."""
+    """Return the geometric mean, because the lags differ by orders of magnitude."""
     return sum(at for at, _ in points) / len(points), sum(value for _, value in points) / len(points)
 
 
 def _log_ticks(times: list[float], most: int = 5) -> list[float]:
-    """Some of `times`, for ticks: evenly far apart in the logarithm, as the lags are."""
+    """Select ticks from `times`, evenly spaced in the logarithm like the lags."""
     kept: list[float] = []
     for at in times:
         if not kept or at >= kept[-1] * 1.5:
@@ -266,7 +266,7 @@ def _log_ticks(times: list[float], most: int = 5) -> list[float]:
 
 
 def _lines(axes: Axes, lines: dict[str, list[tuple[float, float]]], average: list[tuple[float, float]]) -> None:
-    """A line a guest, by colour where there are few; else one colour, and the average."""
+    """Draw one line per guest, in different colours if there are few; otherwise in one colour, with the average."""
     many = len(lines) > len(COLOURS)
     for number, (name, points) in enumerate(lines.items()):
         axes.plot(

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["tables"]
 
-# Rows of a table of pairs; JSON has them all.
+# Maximum rows of a table of pairs; JSON has all.
 _MAX_ROWS: Final = 40
 
 
 def tables(study: Study) -> tuple[Table, ...]:
-    """Those for which there is something to tell."""
+    """Return the tables that have data."""
     found = (
         _self_sharing(study),
         _pairs(study),
@@ -101,7 +101,7 @@ def _pairs(study: Study) -> Table:
 
 
 def _collisions(study: Study, *, own: bool) -> str:
-    """How much of a figure may be different contents with the same hash."""
+    """Return a note on hash collisions: different contents with the same hash."""
     if study.hash_bits == 64:  # noqa: PLR2004 - whole hashes do not collide
         return ""
     sizes = sorted((round(guest.distinct.avg) for guest in study.guests), reverse=True)
@@ -223,7 +223,7 @@ class _SelfSharing(Protocol):
 
 
 def _averages(count: int, one: _SelfSharing, page_size: int) -> tuple[str, str, str]:
-    """The cells of an average self-sharing: the number of its values, the ratio, and the bytes."""
+    """Return the cells of an average self-sharing: the number of values, the ratio, and the bytes."""
     return str(count), percent(one.self_ratio), size(one.self_pages * page_size)
 
 

@@ -1,4 +1,4 @@
-"""Figures 11 and 12 as tables: where sharing comes from."""
+"""Figures 11 and 12 as tables: the origin of sharing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attribution_tables"]
 
-# Rows of each kind; JSON has more.
+# Rows per kind of owner; JSON has more.
 _LIBRARIES: Final = 12
 _OTHERS: Final = 8
 _GUESTS: Final = 40
@@ -30,7 +30,7 @@ _ADDITIVE: Final = (
 
 
 def attribution_tables(found: StudyAttribution | None) -> Iterator[Table]:
-    """Those for which there is something to tell."""
+    """Return the tables that have data."""
     if found is None:
         return
     together = found.all_guests
