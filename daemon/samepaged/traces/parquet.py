@@ -49,7 +49,7 @@ def write_error(path: Path, error: Exception) -> TraceError:
 
 
 def read_metadata(paths: Sequence[str]) -> list[TraceFile]:
-    """Return the metadata of files, in their order, without reading rows. Raises TraceError for the first invalid file."""
+    """Return the metadata of files, in their order; rows are not read. Raises TraceError for the first invalid file."""
     with database() as connection:
         return _read_metadata(connection, list(paths))
 

@@ -20,7 +20,7 @@ MOST_SHOWN: Final = 10
 
 
 def document_lines(found: Fleet) -> Iterator[str]:
-    """The JSON object, in pieces: each host, pair of hosts and content is on a line of its own."""
+    """Yield the JSON object in pieces; each host, pair of hosts and content is on a separate line."""
     head = {
         "schema": 1,
         "page_size": found.page_size,
@@ -85,7 +85,7 @@ def _rounded(error: float | None) -> float | None:
 
 
 def text_lines(found: Fleet) -> Iterator[str]:
-    """The tables, in lines."""
+    """Yield the lines of the tables."""
 
     def shown(pages: int) -> str:
         return size(pages * found.page_size)

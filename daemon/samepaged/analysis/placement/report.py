@@ -25,7 +25,7 @@ LIMITS: Final = {
 
 
 def document(placement: Placement, abouts: Sequence[TraceInfo]) -> dict[str, Any]:
-    """The JSON object. `abouts` describe the traces."""
+    """Return the JSON object. `abouts` describe the traces."""
     page_size = abouts[0].page_size
     return {
         "schema": 1,
@@ -58,7 +58,7 @@ def document(placement: Placement, abouts: Sequence[TraceInfo]) -> dict[str, Any
 
 
 def text_lines(placement: Placement, abouts: Sequence[TraceInfo]) -> Iterator[str]:
-    """The text, in lines. `abouts` describe the traces."""
+    """Yield the lines of the text. `abouts` describe the traces."""
     page_size = abouts[0].page_size
 
     def shown(pages: int) -> str:
