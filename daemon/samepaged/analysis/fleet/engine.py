@@ -22,7 +22,7 @@ class FleetTrace:
 
 
 class EngineError(Exception):
-    """The engine could not read a file or run a query; the message is the engine's, on one line."""
+    """The engine could not read a file or run a query. The message is the engine's, on one line."""
 
 
 class Engine(Protocol):
@@ -32,7 +32,8 @@ class Engine(Protocol):
     rows_at_once: int
 
     def open(self, paths: Sequence[str], guests: Sequence[FleetTrace]) -> None:
-        """Create the relations `traces` from these files and `guests` (the index is the guest's number) for queries.py."""
+        """Create the relations `traces` of these files and `guests` (the index is the guest's number) for queries.py.
+        """
 
     def materialize(self, name: str, query: str) -> None:
         """Create a relation from a query, replacing a previous one of that name."""

@@ -94,7 +94,7 @@ def spark_engine(master: str) -> Iterator[SparkEngine]:
         scratch = Path(directory)
         with _environment(master, scratch):
             session = _session(master, scratch)
-            gateway = SparkContext._gateway  # noqa: SLF001 - nothing else leads to the JVM's process
+            gateway = SparkContext._gateway  # noqa: SLF001 - the only reference to the JVM's process
             try:
                 yield SparkEngine(session)
             finally:
@@ -180,7 +180,7 @@ def _environment(master: str, scratch: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _redirect_output(path: Path) -> Iterator[None]:
-    """Redirect the JVM's output to a file: it begins with warnings that do not apply."""
+    """Redirect the JVM's output to a file: it begins with warnings that users cannot act on."""
     kept = [os.dup(descriptor) for descriptor in (1, 2)]
     with path.open("wb") as file:
         for descriptor in (1, 2):
