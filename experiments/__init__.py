@@ -1,1 +1,1 @@
-"""The study on real Debian guests under QEMU: their traces, and docs/analysis/study.md."""
+"""Study on real Debian guests under QEMU: their traces, and docs/analysis/study.md."""

@@ -1,4 +1,4 @@
-"""`python -m experiments`, run by `make study`: boots the matrix, studies the traces, writes docs/analysis/study.md."""
+"""`python -m experiments`, run by `make study`: boot the matrix, study the traces, write docs/analysis/study.md."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ FAILED, NOTHING = 1, 10
 
 
 def main() -> int:
-    """Build and boot what is missing, then write the report. 1 where a cell failed, 10 where nothing could begin."""
-    parser = argparse.ArgumentParser(prog="python -m experiments", description="The study, on real guests.")
+    """Build and boot missing cells, then write the report. Returns 1 if a cell failed, 10 if no cell could start."""
+    parser = argparse.ArgumentParser(prog="python -m experiments", description="Run the study on real guests.")
     parser.add_argument("--work", type=Path, default=DEFAULT, metavar="DIR", help="images, traces and results")
     parser.add_argument("--at-once", type=int, default=2, metavar="N", help="guests that run at the same time")
-    parser.add_argument("--report", action="store_true", help="write the report of the traces that there are")
-    parser.add_argument("cells", nargs="*", metavar="CELL", help="beginnings of names (default: all)")
+    parser.add_argument("--report", action="store_true", help="write the report from existing traces")
+    parser.add_argument("cells", nargs="*", metavar="CELL", help="prefixes of names (default: all)")
     words = parser.parse_args()
     libvirt.registerErrorHandler(lambda *_: None, None)
-    # A run of an hour may be in the background, where a shell lets SIGINT be ignored: either ends it, guests first.
+    # A run of an hour may be in the background, with SIGINT ignored by the shell: both signals end it, guests first.
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.default_int_handler)
     words.work.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def boot_all(cells: Sequence[Cell], place: Place, at_once: int) -> int:
-    """Run the cells, so many at a time, in their order. Returns how many failed; the others go on."""
+    """Run the cells in their order, `at_once` at a time. Returns the number of failures; the other cells continue."""
     need({"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"})
     images = {}
     for cell in cells:
@@ -73,11 +73,11 @@ def boot_all(cells: Sequence[Cell], place: Place, at_once: int) -> int:
         if made_of not in images:
             images[made_of] = image(place.root / "images", made_of)
     stopping = threading.Event()
-    # Sockets' names are short (unix(7): 108 bytes), whatever the work directory is called.
+    # Names of sockets are limited (unix(7): 108 bytes), regardless of the work directory.
     with tempfile.TemporaryDirectory(prefix="spf-") as short, private_libvirtd(Path(short) / "libvirt") as daemon:
         tracer = Samepaged(write_config(Path(short), daemon.uri))
         layers = place.root / "layers"
-        shutil.rmtree(layers, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(layers, ignore_errors=True)  # left by a killed run
         layers.mkdir()
         payload = pack(layers / "payload.tar", Path(short))
 

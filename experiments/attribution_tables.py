@@ -23,7 +23,7 @@ KIND: Final = "kinds", "kind"
 COMBINED_KINDS: Final = "together", "kinds"
 PROCESS: Final = "processes", "process"
 FILE: Final = "files", "path"
-# What the paper says of its desktop (section 5.2, Figures 11 and 12), of owners and of several of them together.
+# Values of the paper's desktop (section 5.2, Figures 11 and 12), of single owners and of several together.
 PAPER_KINDS: Final = {
     "heap": "over 50 %",
     "heap+anonymous": "over 50 % (heap)",
@@ -32,7 +32,7 @@ PAPER_KINDS: Final = {
 }
 PAPER_FILES: Final = {"libxul.so": "the most of all"}
 PAPER_PROCESSES: Final = {"soffice.bin": "38 % (OpenOffice)", "Xvfb": "31 % (X server)"}
-# The names that Firefox's processes give themselves, and the desktop's programs that are made with GTK.
+# Names of Firefox's processes, and the desktop's GTK programs.
 FIREFOX: Final = (
     *("firefox-esr", "crashhelper", "Chroot Helper", "Web Content", "Isolated Web Co", "file:// Content"),
     *("WebExtensions", "Privileged Cont", "Socket Process", "RDD Process", "Utility Process"),
@@ -40,31 +40,31 @@ FIREFOX: Final = (
 GTK: Final = ("mousepad", "thunar", "evince", "evinced", "dconf-service")
 COMBINED_PROCESSES: Final = {
     "Firefox, all of its processes": (FIREFOX, "nearly half"),
-    "mousepad, thunar, evince and what they start": (GTK, "31 % (Gnome)"),
+    "mousepad, thunar, evince and their children": (GTK, "31 % (Gnome)"),
 }
-# Of each guest, the owners that are involved most.
+# Number of the most involved owners of each guest.
 MAX_ROWS: Final = 8
 MIN_RATIO: Final = 0.005
 MIN_COPIED_RATIO: Final = 0.01
 PAGE: Final = 4096
 MAX_LINES: Final = 3
-# What all paths of modules begin with.
+# Common prefix of the paths of modules.
 MODULES: Final = re.compile(r"^/(?:usr/)?lib/modules/[^/]+/kernel/")
 
 
 def attributed_guests(study: Document, setups: Sequence[str]) -> list[Document]:
-    """The guests whose traces tell it, those of the last setup first: the desktop, as the paper's."""
+    """Return the guests with attributed traces, guests of the last setup (the desktop, as in the paper) first."""
     found = study.get("sources", {}).get("domains", [])
     order = {setup: -at for at, setup in enumerate(setups)}
     return sorted(found, key=lambda one: (order.get(one["domain"].rpartition("-")[2], 1), one["domain"]))
 
 
 def guests(found: Iterable[AttributionReport]) -> str:
-    """What there is to tell of each guest: its kernel, how much it uses and shares, and how much of it is known."""
+    """Return a table of each guest's kernel, memory in use, sharing, and attributed part."""
     return markdown(
         (
-            *("guest", "kernel", "in use, MiB", "of that with a known owner"),
-            *("self-sharing, MiB", "of the pages in use alone, MiB"),
+            *("guest", "kernel", "in use, MiB", "of it attributed"),
+            *("self-sharing, MiB", "self-sharing of pages in use, MiB"),
         ),
         (
             (
@@ -81,7 +81,7 @@ def guests(found: Iterable[AttributionReport]) -> str:
 
 
 def by_kind(found: Sequence[Document]) -> str:
-    """Figure 11: how much sharing involves each kind of page, and some of them together; what the paper names first."""
+    """Figure 11: involvement of each kind of page, and of some kinds together; the paper's kinds first."""
     told = [_parts(one, COMBINED_KINDS) | _parts(one, KIND) for one in found]
     kinds = dict.fromkeys((*PAPER_KINDS, *_most(told)))
     rows = [(kind, *(_cell(parts.get(kind)) for parts in told), PAPER_KINDS.get(kind, "-")) for kind in kinds]
@@ -89,13 +89,13 @@ def by_kind(found: Sequence[Document]) -> str:
 
 
 def by_file(found: Sequence[Document], *, libraries: bool) -> str:
-    """Figure 11's libraries, those most involved in each guest; or, if not `libraries`, the other files."""
+    """Figure 11: the most involved libraries in each guest; or, if not `libraries`, the other files."""
     paper = PAPER_FILES if libraries else {}
     return _owners(found, FILE, paper, "library" if libraries else "file", lambda path: is_library(path) is libraries)
 
 
 def by_process(found: Sequence[Document]) -> str:
-    """Figure 12: how much sharing involves each process, those most involved in each guest."""
+    """Figure 12: the most involved processes in each guest."""
     told = [_parts(one, PROCESS) for one in found]
     return _owners(
         found, PROCESS, PAPER_PROCESSES, "process", lambda _: True, first=_together(told, COMBINED_PROCESSES)
@@ -103,12 +103,12 @@ def by_process(found: Sequence[Document]) -> str:
 
 
 def most_copied(found: Iterable[tuple[AttributionReport, Sequence[RepeatedContent]]]) -> str:
-    """The pages with most copies of each guest: what fills them, as the trace's hashes tell, and whose they are. Those
-    with next to no part in the guest's self-sharing are left out.
+    """Return a table of each guest's most copied pages: their fill value, according to the trace's hashes, and their
+    owners. Pages with a negligible part in the guest's self-sharing are omitted.
     """
     rows = []
     for answers, contents in found:
-        # Both are in the order of copies, then of hashes.
+        # Both are sorted by copies, then by hash.
         for copied, content in zip(answers.most_copied, contents, strict=False):
             if content.self_sharing_ratio < MIN_COPIED_RATIO:
                 break
@@ -117,12 +117,12 @@ def most_copied(found: Iterable[tuple[AttributionReport, Sequence[RepeatedConten
             rows.append(
                 (answers.domain, f"{copied.copies:,}", size, percent(content.self_sharing_ratio), what, _lines(copied))
             )
-    head = ("guest", "copies", "MiB", "of its self-sharing", "every byte or pixel is", "whose they are")
+    head = ("guest", "copies", "MiB", "of its self-sharing", "fill byte or pixel", "owners")
     return markdown(head, rows)
 
 
 def _lines(copied: CopiedPage) -> str:
-    """The owners of most of the copies, and which part of the copies is theirs, where all are known."""
+    """Format the owners of most of the copies, with their part of the copies if all are known."""
     total = 0 if copied.more_owners else sum(copied.owner_pages)
     parts = [f" {100 * pages / total:.0f} %" if total > pages else "" for pages in copied.owner_pages]
     told = [f"`{line}`{part}" for line, part in zip_longest(copied.owners, parts, fillvalue="") if part != " 0 %"]
@@ -135,7 +135,7 @@ def _names(found: Sequence[Document]) -> list[str]:
 
 
 def _parts(guest: Document, which: tuple[str, str]) -> dict[str, tuple[float, float]]:
-    """By owner, what part of the guest's sharing involves it, and its part in the split; the most involved first."""
+    """Return the involvement in the guest's sharing and the part in the split by owner, the most involved first."""
     key, name = which
     return {one[name]: (one["sharing_ratio"]["avg"], one["split_ratio"]) for one in guest[key] or ()}
 
@@ -143,8 +143,10 @@ def _parts(guest: Document, which: tuple[str, str]) -> dict[str, tuple[float, fl
 def _together(
     told: Sequence[Mapping[str, tuple[float, float]]], groups: Mapping[str, tuple[Sequence[str], str]]
 ) -> list[tuple[str, ...]]:
-    """A row for several owners together that any guest has: at least what the most involved of them is, as involvements
-    overlap, and at most the sum, if that is not more than all. Their parts of the split add up.
+    """Return a row for several owners together if any guest has them.
+
+    Involvements overlap: the joint one is at least that of the most involved owner, and at most the sum, capped at all
+    sharing. Their parts of the split add up.
     """
     rows = []
     for name, (members, paper) in groups.items():
@@ -166,7 +168,7 @@ def _range(parts: Sequence[tuple[float, float]]) -> str:
 
 
 def _most(told: Sequence[Mapping[str, tuple[float, float]]]) -> list[str]:
-    """Owners that have a part worth a row in any of the guests, in the order of the first guest, and so on."""
+    """Return owners with a significant part in any of the guests, in the order of the first guest, then of the next."""
     return list(dict.fromkeys(name for parts in told for name, (part, _) in parts.items() if part >= MIN_RATIO))
 
 
@@ -183,7 +185,8 @@ def _owners(
         parts: dict[str, tuple[float, float]] = {}
         for name, part in _parts(one, which).items():
             if wanted(name):
-                # Releases have the same library in different directories; a guest's own other one is a small thing.
+                # Releases have the same library in different directories; a second one of the same name in a guest is
+                # negligible.
                 parts.setdefault(_short(name), part)
         told.append(parts)
     rows = list(first)
@@ -194,7 +197,7 @@ def _owners(
 
 
 def _short(name: str) -> str:
-    """A library by its name alone, a module without the directory of all modules."""
+    """Shorten a path: a library to its name, a module to its path below the module directory."""
     return name.rpartition("/")[2] if is_library(name) else MODULES.sub("", name)
 
 

@@ -1,4 +1,4 @@
-"""The field's images, made of Debian's packages and kept until their recipe changes."""
+"""Images of the study, built from Debian packages and cached until their recipe changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROGRAMS: Final = {
     "unshare": "util-linux",
     "arch-test": "arch-test",
 }
-# Of the kernel's sources, what a build for x86 does not read and what is large.
+# Large parts of the kernel's sources that a build for x86 does not read.
 NOT_COMPILED: Final = (
     "Documentation/",
     "drivers/gpu/drm/amd/include/",
@@ -37,7 +37,7 @@ NOT_COMPILED: Final = (
 
 @dataclass(frozen=True)
 class Image:
-    """A kernel, its initramfs, and a disk with an ext4 file system: what a guest boots."""
+    """A kernel, its initramfs, and a disk with an ext4 file system, as a guest boots them."""
 
     kernel: Path
     initramfs: Path
@@ -45,7 +45,7 @@ class Image:
 
 
 def image(cache: Path, recipe: Recipe) -> Image:
-    """The image of a recipe, built if need be: as root, in some minutes."""
+    """Return the image of a recipe; build it if needed, which requires root and takes some minutes."""
     place = cache / f"{recipe.name}-{recipe.key()}"
     if not place.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -57,8 +57,10 @@ def image(cache: Path, recipe: Recipe) -> Image:
 
 
 def release_sources(listing: str, release: str) -> str:
-    """The lines of a sources.list for `release`, from the machine's own: its main archive, under the same address. The
-    point release alone: updates of an old release move away, and a release has to stay what it is to be compared.
+    """Return the lines of a sources.list for `release`, derived from the machine's main archive, with the same address.
+
+    Only the point release is used: updates of an old release move away, and a release must stay the same to be
+    comparable.
     """
     lines = [line.split() for line in listing.splitlines()]
     found = [f"deb {where} {release} {part}" for _, where, suite, part in lines if suite == SUITE and part == "main"]
@@ -77,7 +79,7 @@ def _build(scratch: Path, recipe: Recipe) -> None:
     sources = scratch / "sources.list"
     sources.write_text(release_sources(apt_sources(), recipe.release))
     run(
-        # Should it be killed, what it has mounted goes away with its mount namespace.
+        # If the build is killed, its mounts disappear with its mount namespace.
         *("unshare", "--mount", "mmdebstrap", "--quiet", "--mode=root", "--format=directory", "--variant=minbase"),
         *(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "man", "locale")),
         *apt_settings(),
@@ -89,7 +91,7 @@ def _build(scratch: Path, recipe: Recipe) -> None:
         sources,
         env={**os.environ, "PATH": PATH},
     )
-    # An id of its own at each boot, as an installed system has.
+    # A new machine id at each boot, as in an installed system.
     (root / "etc/machine-id").write_text("")
     shutil.copytree(FILES / "root", root, dirs_exist_ok=True)
     _inside(root, "update-initramfs", "-u")
@@ -104,7 +106,7 @@ def _build(scratch: Path, recipe: Recipe) -> None:
     disk = result / "root.img"
     with disk.open("wb") as file:
         file.truncate(recipe.disk_mib << 20)
-    # The image is never written: each guest has a layer of its own over it.
+    # The image is read-only: each guest has a separate overlay on it.
     run("/usr/sbin/mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0", "-d", root, disk)
 
 
@@ -117,7 +119,7 @@ def _kernel_sources(root: Path) -> None:
                 packed.extract(entry, root / "usr/src", filter="tar")
     archive.unlink()
     (root / "usr/src" / top).rename(root / "usr/src/linux")
-    # The smallest configuration, and the programs of the build's own: emulated, they would be half of it.
+    # The smallest configuration, and prebuilt host programs: emulated, they would take half of the build time.
     _inside(root, "make", "--silent", "-C", "/usr/src/linux", "tinyconfig", "prepare")
 
 

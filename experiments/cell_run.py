@@ -1,4 +1,4 @@
-"""One cell from boot to its last trace: what the guest says on its console is when it is scanned."""
+"""Run of one cell from boot to its last trace; messages on the guest's console trigger the scans."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ POLL_SECONDS: Final = 0.5
 
 
 class FieldError(LabError):
-    """A cell came to no end; the message is for people."""
+    """A cell failed; the message is for users."""
 
 
 class Tracer(Protocol):
-    """Writes a trace of one running guest into a directory, with `sources` also whose its pages are."""
+    """Callable that writes a trace of one running guest into a directory, with `sources` including page attribution."""
 
     def __call__(self, domain: str, directory: Path, *, sources: bool) -> None:
-        """Raises FieldError where there is no trace."""
+        """Raises FieldError if no trace was written."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A cell that came to its end: seconds until its load was done, traces on the way, and what it had to say."""
+    """Result of a completed cell: seconds until its load was done, traces during the load, and its notes."""
 
     name: str
     seconds: float
@@ -50,32 +50,33 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the field keeps what it found: below `root`, `cells/NAME/` and `traces/SET/`."""
+    """Directories of the study's results: below `root`, `cells/NAME/` and `traces/SET/`."""
 
     root: Path
 
     def cell(self, name: str) -> Path:
-        """Console and result of one cell."""
+        """Return the directory with console and result of one cell."""
         return self.root / "cells" / name
 
     def traces(self, kind: str) -> Path:
-        """A set of traces, as `samepaged study` reads it."""
+        """Return the directory of a set of traces, as read by `samepaged study`."""
         return self.root / "traces" / kind
 
     def outcome(self, cell: Cell) -> Path:
-        """The file that says that this cell came to its end, and how."""
+        """Return the file that records the completion and the result of this cell."""
         return self.cell(cell.name) / "outcome.json"
 
 
 def outcomes(place: Place) -> list[Outcome]:
-    """All that came to their end, by name."""
+    """Return all completed cells, by name."""
     found = [json.loads(path.read_text()) for path in sorted(place.root.glob("cells/*/outcome.json"))]
     return [Outcome(one["name"], one["seconds"], one["marks"], tuple(one["notes"])) for one in found]
 
 
 def run_cell(cell: Cell, boot: Boot, place: Place, uri: str, tracer: Tracer, stopping: threading.Event) -> Outcome:
-    """Boot the guest, trace it whenever it says so, and end it. Only then do its traces join their sets, so that a set
-    has a cell's traces all or not at all. Raises FieldError.
+    """Boot the guest, trace it whenever its console requests it, and end it. Raises FieldError.
+
+    Only then are its traces added to their sets, so that a set has all of a cell's traces or none.
     """
     own = place.cell(cell.name)
     shutil.rmtree(own, ignore_errors=True)
@@ -127,7 +128,7 @@ def _follow_guest(
 def _runs(domain: libvirt.virDomain) -> bool:
     try:
         return bool(domain.isActive())
-    except libvirt.libvirtError:  # a transient domain that ended is not known any more
+    except libvirt.libvirtError:  # a transient domain disappears when it ends
         return False
 
 
@@ -136,7 +137,7 @@ def _last_words(said: str, console: Path) -> str:
 
 
 def overlay(disk: Path, over: Path) -> Path:
-    """A layer over an image, which takes what a guest writes."""
+    """Create an overlay on an image for the guest's writes."""
     command = ("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(disk), str(over))
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:

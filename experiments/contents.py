@@ -1,4 +1,4 @@
-"""Which contents have most copies in a trace, as far as their hashes tell: pages that one byte or one pixel fills."""
+"""Most copied contents in a trace, identified by hash if one byte or one pixel fills the page."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["RepeatedContent", "filled_pages", "most_repeated_contents"]
 
-# The colours that GTK's theme has most of, as blue, green, red, alpha in memory.
+# The most frequent colours of GTK's theme, as blue, green, red, alpha in memory.
 THEME: Final = {"pixels #f6f5f4": bytes.fromhex("f4f5f6ff")}
 
 
 @dataclass(frozen=True, slots=True)
 class RepeatedContent:
-    """A content of a guest, its copies, their part in the guest's self-sharing, and what fills it, if that is known."""
+    """A content of a guest, its copies, their part in the guest's self-sharing, and its fill value, if known."""
 
     domain: str
     copies: int
@@ -29,8 +29,9 @@ class RepeatedContent:
 
 
 def filled_pages(seed: int, page_size: int) -> dict[int, str]:
-    """What fills a page by the page's hash: every byte but 0, and every grey as 32-bit pixels. Whoever has the seed can
-    tell of any page that he knows whether a guest holds it.
+    """Return fill values by page hash: every byte except 0, and every grey as 32-bit pixels.
+
+    With the seed, the hash of any known page reveals whether a guest holds it.
     """
     patterns = {f"0x{byte:02x}": bytes([byte]) for byte in range(1, 256)}
     patterns |= {
@@ -43,7 +44,7 @@ def filled_pages(seed: int, page_size: int) -> dict[int, str]:
 
 
 def most_repeated_contents(trace: Trace, fills: dict[int, str], max_contents: int) -> list[RepeatedContent]:
-    """The contents with most copies, at most so many, first the most repeated."""
+    """Return at most `number` of the contents with most copies, the most repeated first."""
     order = np.argsort(-trace.pages, kind="stable")[:max_contents].tolist()
     own = max(1, trace.info.duplicate_pages)
     found = []

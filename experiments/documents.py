@@ -1,4 +1,4 @@
-"""What the desktop's programs open and the server serves: the same for every image, made by a fixed rule."""
+"""Documents for the desktop's programs and the server: deterministic, so the same for every image."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _web_page(number: int) -> str:
 
 
 def _pdf(pages: int) -> bytes:
-    """A PDF of lines of text (ISO 32000: catalogue, page tree, a font, and for each page its content)."""
+    """Create a PDF of lines of text (ISO 32000: catalogue, page tree, a font, and the content of each page)."""
     kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(pages))
     objects = [
         "<< /Type /Catalog /Pages 2 0 R >>",
@@ -67,7 +67,7 @@ def _pdf(pages: int) -> bytes:
 
 
 def _sound(path: Path) -> None:
-    """Ten seconds of a chord, 8 kHz, mono."""
+    """Create ten seconds of a chord, 8 kHz, mono."""
     rate = 8_000
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
@@ -78,7 +78,7 @@ def _sound(path: Path) -> None:
 
 
 def write_documents(directory: Path) -> None:
-    """A letter, a report, a table, a paper, a sound, and `www/` with pages."""
+    """Write a letter, a report, a table, a paper, a sound, and `www/` with pages."""
     (directory / "www").mkdir(parents=True, exist_ok=True)
     for number in range(PAGES):
         (directory / "www" / f"page-{number}.html").write_text(_web_page(number))

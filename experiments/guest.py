@@ -1,4 +1,4 @@
-"""The domain that a cell's guest is, and what it says on its console."""
+"""The domain of a cell's guest, and the messages on its console."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LINE: Final = re.compile(r"^field: (.*?)\r?\n", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Boot:
-    """What a guest boots: a kernel, its initramfs, its command line; a disk (qcow2) and a payload (raw), if any."""
+    """Boot parameters of a guest: kernel, initramfs, command line; a disk (qcow2) and a payload (raw), if any."""
 
     kernel: Path
     initramfs: Path
@@ -32,7 +32,7 @@ class Boot:
     payload: Path | None = None
 
     def disks(self) -> str:
-        """As XML."""
+        """Return the disks as XML."""
         return "".join(
             f"<disk type='file' device='disk'><driver name='qemu' type='{kind}' cache='unsafe'/>"
             f"<source file={quoteattr(str(path))}/><target dev='{device}' bus='virtio'/>{more}</disk>"
@@ -45,12 +45,12 @@ class Boot:
 
 
 def debian_cmdline(words: str) -> str:
-    """Of a guest with one of the field's images. What is masked are timers whose time would come by chance."""
+    """Return the kernel command line for an image of the study. Timers with random timing are masked."""
     return " ".join([CMDLINE, *(f"systemd.mask={unit}" for unit in MASKED.split()), words])
 
 
 def domain_xml(name: str, memory: int, boot: Boot, console: Path) -> str:
-    """A transient domain of `memory` MiB, emulated, so that it is the same everywhere; its console goes to a file."""
+    """Return the XML of a transient domain with `memory` MiB, emulated for reproducibility; its console is a file."""
     return f"""
 <domain type='qemu'>
   <name>{escape(name)}</name>
@@ -78,5 +78,5 @@ def domain_xml(name: str, memory: int, boot: Boot, console: Path) -> str:
 
 
 def console_messages(console: str) -> list[str]:
-    """What a guest has said so far, without the "field: " in front: "mark 1", "done", and notes."""
+    """Return the messages of a guest so far, without the prefix "field: ": "mark 1", "done", and notes."""
     return LINE.findall(console)

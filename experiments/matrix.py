@@ -1,4 +1,4 @@
-"""Which guests are booted for the study, and what each stands for in the paper."""
+"""Matrix of the study's guests, and their counterparts in the paper."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ __all__ = [
 RELEASES: Final = ("bookworm", "bullseye")
 ARCHITECTURES: Final = ("amd64", "i386")
 SETUPS: Final = ("plain", "server", "desktop")
-# Of each image with and without randomisation (the paper, section 6.2).
+# Boots of each image with and without randomisation (the paper, section 6.2).
 BOOTS: Final = 4
-# With these, the kernel places processes (and with the second, itself) at the same addresses at every boot.
-# The desktop but for its browser and its spreadsheet, which on an emulated processor take most of the time.
+# With these words, the kernel places processes (and with the second, itself) at the same addresses at every boot.
 FEW_PROGRAMS: Final = "field.programs=few"
 WORDS: Final = {"aslr": "", "noaslr": "norandmaps", "nokaslr": "norandmaps nokaslr"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One guest from boot to its last trace. `sets` are the sets of traces that its last trace belongs to; `trace_set`
-    is the set of all of its traces, those from under way too, if they are kept.
+    """One guest from boot to its last trace.
+
+    `sets` are the sets of traces that its last trace belongs to. `trace_set` is the set of all of its traces, including
+    those during its load, if they are kept.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Cell:
     variant: int = 0
     kernel_words: str = ""
     memory: int = 1024
-    # Seconds from boot to the last trace, on a busy machine; a guest that takes longer is given up.
+    # Seconds from boot to the last trace on a busy machine; a slower guest is aborted.
     timeout_seconds: float = 5400
 
     @property
@@ -54,18 +55,18 @@ class Cell:
 
     @property
     def attributed(self) -> bool:
-        """Whether its last trace also tells whose its pages are: of 32-bit kernels that is not to be had."""
+        """Whether its last trace has page attribution, which does not support 32-bit kernels."""
         return "setups" in self.sets and self.architecture == "amd64"
 
     @property
     def words(self) -> str:
-        """What the guest is told on its kernel's command line."""
+        """Return the guest's words on the kernel command line."""
         said = f"field.setup={self.setup} field.variant={self.variant} {self.kernel_words}"
         return said.strip()
 
 
 def platforms() -> list[Cell]:
-    """Each release, architecture and setup once (the paper, sections 4.1 and 4.3)."""
+    """Return each release, architecture and setup once (the paper, sections 4.1 and 4.3)."""
     return [
         Cell(f"{release}-{architecture}-{setup}", release, architecture, setup, ("setups", setup), "course")
         for setup in SETUPS
@@ -75,15 +76,15 @@ def platforms() -> list[Cell]:
 
 
 def clones() -> list[Cell]:
-    """Two guests of one image that compile at the same time (the paper, section 2 and Fig. 2)."""
+    """Return two guests of one image that compile at the same time (the paper, section 2 and Fig. 2)."""
     return [
         Cell(f"compile-{number}", "bookworm", "amd64", "compile", (), "compile", variant=number) for number in (1, 2)
     ]
 
 
 def aslr() -> list[Cell]:
-    """The same desktop booted again and again, with randomisation, without that of processes, and without any (the
-    paper, section 6.2 and Fig. 14). The paper's kernels had none of their own but PaX's.
+    """Return repeated boots of one desktop with randomisation, without that of processes, and without any (the paper,
+    section 6.2 and Fig. 14). The paper's kernels had no kernel randomisation except PaX's.
     """
     with_and_without = [(kind, boot) for boot in range(1, BOOTS + 1) for kind in ("aslr", "noaslr")]
     neither = [("nokaslr", boot) for boot in range(1, BOOTS + 1)]
@@ -101,10 +102,10 @@ def aslr() -> list[Cell]:
     ]
 
 
-# In the order of the run: the clones are neighbours, so that they run at the same time.
+# In the order of the run: the clones are adjacent, so that they run at the same time.
 MATRIX: Final = (*clones(), *platforms(), *aslr())
 
 
 def select_cells(cells: tuple[Cell, ...], patterns: list[str]) -> list[Cell]:
-    """The cells whose name begins with one of `patterns`; without any, all."""
+    """Return the cells with a name prefix in `patterns`; without patterns, all cells."""
     return [cell for cell in cells if not patterns or any(cell.name.startswith(one) for one in patterns)]

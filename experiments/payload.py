@@ -1,4 +1,4 @@
-"""What a guest does, as its second disk: a tar, so that a change of it builds no image anew."""
+"""Load of a guest, as its second disk: a tar, so that a change does not require a new image."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["pack"]
 
-# A disk has whole sectors.
+# A disk consists of whole sectors.
 DISK_BYTES: Final = 1 << 20
 
 
 def pack(disk: Path, scratch: Path) -> Path:
-    """Write the disk: files/load/, and the documents that the programs open."""
+    """Write the disk: files/load/, and the documents for the programs."""
     load = scratch / "load"
     shutil.copytree(FILES / "load", load)
     write_documents(load)
@@ -31,7 +31,7 @@ def pack(disk: Path, scratch: Path) -> Path:
 
 
 def _for_all(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """The same for everybody and at every time, as every guest is to find the same on it."""
+    """Return the entry with fixed owner and time, so that every guest has the same disk."""
     entry.uid = entry.gid = entry.mtime = 0
     entry.uname = entry.gname = "root"
     entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644

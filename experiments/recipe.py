@@ -1,4 +1,4 @@
-"""What the field's images are made of, and the key that changes with it."""
+"""Recipes of the study's images, and the key that changes with a recipe."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DESKTOP: Final = (
     *("mousepad", "thunar", "evince", "mpv"),
 )
 COMPILER: Final = ("gcc", "libc6-dev", "make", "bc", "flex", "bison", "xz-utils", "perl")
-# The kernel's sources are a package, by the version of the release's kernel.
+# The kernel's sources are a package, named by the version of the release's kernel.
 SOURCES: Final = {"bookworm": "linux-source-6.1", "bullseye": "linux-source-5.10"}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """An image: a release of Debian for an architecture, and the packages of all setups that it runs."""
+    """An image: a release of Debian for an architecture, and the packages of all of its setups."""
 
     release: str
     architecture: str
@@ -34,22 +34,22 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """Names the image among the field's."""
+        """Name of the image within the study."""
         return f"{self.release}-{self.architecture}" + ("-compile" if self.compiles else "")
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """What is installed, beside Debian's essential packages."""
+        """Installed packages, in addition to Debian's essential packages."""
         loads = (*COMPILER, SOURCES[self.release]) if self.compiles else (*SERVER, *DESKTOP)
         return (KERNELS[self.architecture], *BASE, *loads)
 
     @property
     def disk_mib(self) -> int:
-        """The size of the file system: room for the packages and for what the load writes."""
+        """Size of the file system: room for the packages and for the load's writes."""
         return 6144
 
     def key(self) -> str:
-        """Equal keys, equal images but for newer packages of the same names."""
+        """Key of the image: equal keys mean equal images, except for newer versions of the packages."""
         said = hashlib.sha256(repr((self, self.packages, self.disk_mib)).encode())
         said.update((Path(__file__).parent / "build.py").read_bytes())
         root = FILES / "root"
@@ -59,7 +59,7 @@ class Recipe:
 
 
 def recipe(release: str, architecture: str, setup: str) -> Recipe:
-    """The image that guests of this setup boot: the setups of the paper's section 4.1 differ by what runs, not by what
-    is installed.
+    """Return the recipe for guests of this setup: the setups of the paper's section 4.1 differ in the running programs,
+    not in the installed packages.
     """
     return Recipe(release, architecture, compiles=setup == "compile")

@@ -1,4 +1,4 @@
-"""docs/analysis/study.md: what samepaged's own study says of the field's traces, between the markers of the page."""
+"""Generation of docs/analysis/study.md: the tables of `samepaged study` over the traces, between the page's markers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PAPER_ASLR: Final = "10 % (Linux), self and inter-VM both less"
 
 
 def labels(guests: Iterable[str]) -> dict[str, Any]:
-    """Platforms and setups that these guests have, as `samepaged study --labels` reads them: it refuses any other."""
+    """Return the platforms and setups of these guests for `samepaged study --labels`, which refuses unmatched labels."""
     here = {tuple(guest.rsplit("-", 1)) for guest in guests}
     platforms = [f"{release}-{architecture}" for release in RELEASES for architecture in ARCHITECTURES]
     return {
@@ -47,20 +47,20 @@ def labels(guests: Iterable[str]) -> dict[str, Any]:
 
 
 def fill_tables(page: str, wanted: Mapping[str, str]) -> str:
-    """`page` with each table between markers made anew; one that was not measured keeps what it had. FieldError where
-    a table has no place, or more than one.
+    """Return `page` with each table between markers replaced; unmeasured tables stay. Raises FieldError if a table has
+    no marker, or more than one.
     """
     places = [name for _, name, _ in MARKED_TABLE.findall(page)]
     for name in wanted:
         if places.count(name) != 1:
-            raise FieldError(f"{PAGE}: the marker `measured: {name}` is there {places.count(name)} times; have it once")
+            raise FieldError(f"{PAGE}: the marker `measured: {name}` occurs {places.count(name)} times; keep one")
     return MARKED_TABLE.sub(
         lambda marked: f"{marked[1]}\n{wanted[marked[2]]}\n{marked[3]}" if marked[2] in wanted else marked[0], page
     )
 
 
 def write(place: Place) -> None:
-    """Study the sets of traces that there are, keep what came out below `studies/`, and fill docs/analysis/study.md."""
+    """Study the existing sets of traces, write the results below `studies/`, and fill docs/analysis/study.md."""
     studies = place.root / "studies"
     studies.mkdir(exist_ok=True)
     if place.traces("setups").exists():
@@ -114,20 +114,20 @@ def write(place: Place) -> None:
     measured["guests"] = tables.runs((one.name, one.seconds, one.marks, one.notes) for one in ended)
     missing = sorted({cell.name for cell in MATRIX} - {one.name for one in ended})
     if missing:
-        say(f"not in the report, as they have not come to their end: {', '.join(missing)}")
+        say(f"not in the report, because not completed: {', '.join(missing)}")
     PAGE.write_text(fill_tables(PAGE.read_text(), measured))
-    say(f"wrote {PAGE}; {BOOTS} boots of each kind were asked for")
+    say(f"wrote {PAGE}; {BOOTS} boots of each kind were requested")
 
 
 def _contents(place: Place) -> dict[str, list[RepeatedContent]]:
-    """The contents with most copies in each guest of the setups."""
+    """Return the contents with most copies in each guest of the setups."""
     known = filled_pages(SEED, PAGE_SIZE)
     traces = [trace for path in TraceStore(place.traces("setups")).files() for trace in read(path)]
     return {trace.info.domain: most_repeated_contents(trace, known, MAX_COPIED) for trace in traces}
 
 
 def _sources(place: Place, study: dict[str, Any], contents: Mapping[str, Sequence[RepeatedContent]]) -> dict[str, str]:
-    """The tables about whose pages are shared, where any trace of the setups tells it."""
+    """Return the tables on page attribution if any trace of the setups has it."""
     found = attribution_tables.attributed_guests(study, SETUPS)
     if not found:
         return {}

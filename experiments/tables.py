@@ -28,29 +28,29 @@ __all__ = [
 ]
 
 Document = dict[str, Any]
-# A pair of guests for each pair of platforms would be too many rows: those with the most sharing, and the least.
+# One row for each pair of guests would be too many: the pairs with the most sharing, and the least.
 _MAX_ROWS = 12
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; what is not in the first column is aligned to the right."""
+    """Format a Markdown table; all columns except the first are right-aligned."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def mib(pages: float, document: Document) -> str:
-    """Pages of the document's size in MiB."""
+    """Format pages of the document's size in MiB."""
     return f"{pages * document['page_size'] / (1 << 20):,.1f}"
 
 
 def percent(ratio: float | None) -> str:
-    """A part of 1 as percent; a dash where there is none."""
+    """Format a ratio as percent; a dash for None."""
     return "-" if ratio is None else f"{100 * ratio:.1f} %"
 
 
 def kernels(study: Document) -> str:
-    """Fig. 2: the average over every pair of snapshots of two clones that compile, with and without zero pages, among
-    them those that the host never backed.
+    """Fig. 2: the average over every pair of snapshots of two compiling clones, without and with zero pages, which
+    include pages that the host never backed.
     """
     (pair,) = study["pairs"]
     own, inter = pair["self_sharing_pages"], pair["inter_sharing_pages"]["avg"]
@@ -67,7 +67,7 @@ def kernels(study: Document) -> str:
 
 
 def _zeros(guest: Document) -> float:
-    """Pages that read as zeros: zero pages, and those that the host never backed."""
+    """Return the pages that read as zeros: zero pages, and pages that the host never backed."""
     memory, distinct, own = (guest[f"{kind}_pages"]["avg"] for kind in ("memory", "distinct", "self_sharing"))
     return float(memory - distinct - own)
 
@@ -75,7 +75,7 @@ def _zeros(guest: Document) -> float:
 def course(study: Document) -> str:
     """Fig. 5: self-sharing of each guest over its traces, in percent of its memory."""
     return markdown(
-        ("guest", "traces", "least", "average", "most", "average MiB", "zeros, average MiB"),
+        ("guest", "traces", "minimum", "average", "maximum", "average MiB", "zeros, average MiB"),
         (
             (
                 guest["domain"],
@@ -90,7 +90,7 @@ def course(study: Document) -> str:
 
 
 def by_setup(study: Document, setups: Sequence[str]) -> str:
-    """Fig. 7: self-sharing of each platform in each setup: MiB, percent of memory, and percent of what is not zero."""
+    """Fig. 7: self-sharing of each platform in each setup: MiB, percent of memory, and percent of non-zero pages."""
     found = {(one["platform"], one["setup"]): one for one in study["platforms"]["self_sharing"]}
     used = {
         guest["domain"]: guest["distinct_pages"]["avg"] + guest["self_sharing_pages"]["avg"]
@@ -126,10 +126,10 @@ def pairs(study: Document, setups: Sequence[str]) -> str:
 
 
 def inter(study: Document) -> str:
-    """Fig. 6: inter-VM sharing over pairs of traces, of the pairs that share most, in percent of both's memory."""
+    """Fig. 6: inter-VM sharing over pairs of traces, of the pairs with most sharing, in percent of both guests' memory."""
     ordered = sorted(study["pairs"], key=lambda pair: -pair["inter_sharing_ratio"]["avg"])
     return markdown(
-        ("pair", "pairs of traces", "least", "average", "most", "most MiB", "self ÷ total"),
+        ("pair", "pairs of traces", "minimum", "average", "maximum", "maximum MiB", "self ÷ total"),
         (
             (
                 " / ".join(pair["domains"]),
@@ -162,7 +162,7 @@ def _groups(study: Document) -> list[tuple[str, ...]]:
 
 
 def groups_by_setup(found: Sequence[tuple[str, Document]]) -> str:
-    """Section 4.2.2 again, of guests that have no image in common: the platforms of one setup."""
+    """Section 4.2.2 for guests with different images: the platforms of one setup."""
     return markdown(
         ("setup", "guests", "groups", "total sharing", "inter-VM sharing", "inter-VM ÷ total"),
         ((setup, *cells) for setup, study in found for cells in _groups(study)),
@@ -170,7 +170,7 @@ def groups_by_setup(found: Sequence[tuple[str, Document]]) -> str:
 
 
 def page_sizes(study: Document, guests: Sequence[str]) -> str:
-    """Fig. 10: self-sharing by page size, in MiB, and over that of 4 KiB."""
+    """Fig. 10: self-sharing by page size, in MiB, and relative to 4 KiB."""
     found = {(one["domain"], one["page_size"]): one for one in study["page_sizes"]}
     sizes = sorted({size for _, size in found})
 
@@ -192,9 +192,9 @@ def page_sizes(study: Document, guests: Sequence[str]) -> str:
 
 
 def lasting(study: Document) -> str:
-    """What of a guest's contents and of its self-sharing its next trace still has."""
+    """Return the parts of a trace's contents and self-sharing that the guest's next trace still has."""
     return markdown(
-        ("guest", "seconds apart", "contents that last", "self-sharing that lasts"),
+        ("guest", "seconds apart", "contents still present", "self-sharing still present"),
         (
             (
                 one["domain"],
@@ -208,20 +208,22 @@ def lasting(study: Document) -> str:
 
 
 def aslr(comparisons: Sequence[tuple[str, Document, str]]) -> str:
-    """Fig. 14: the reduction of sharing, in percent of what there is without randomisation; with least and most."""
+    """Fig. 14: the reduction of sharing, in percent of the sharing without randomisation; with minimum and maximum."""
     rows = []
     for what, found, paper in comparisons:
         told = [found["reduction_percent"][kind] for kind in ("total", "self", "inter")]
         cells = ["-" if one is None else f"{one['avg']:.1f} ({one['min']:.1f} to {one['max']:.1f})" for one in told]
         totals = [mib(one["total_sharing_pages"]["avg"], found) for one in found["sets"]]
         rows.append((what, *totals, *cells, paper))
-    return markdown(("", "total MiB without", "with", "total, %", "self, %", "inter-VM, %", "the paper"), rows)
+    return markdown(
+        ("", "total MiB without", "total MiB with", "total, %", "self, %", "inter-VM, %", "the paper"), rows
+    )
 
 
 def repeated(found: Iterable[RepeatedContent], page_size: int) -> str:
-    """The contents with most copies in each guest."""
+    """Return a table of the contents with most copies in each guest."""
     return markdown(
-        ("guest", "copies", "MiB", "of its self-sharing", "every byte or pixel is"),
+        ("guest", "copies", "MiB", "of its self-sharing", "fill byte or pixel"),
         (
             (
                 one.domain,
@@ -236,9 +238,9 @@ def repeated(found: Iterable[RepeatedContent], page_size: int) -> str:
 
 
 def runs(outcomes: Iterable[tuple[str, float, int, Sequence[str]]]) -> str:
-    """How each cell went: seconds until its load was done, its traces, and what it had to say."""
+    """Return a table of the cells: seconds until the load was done, number of traces, and notes."""
     return markdown(
-        ("guest", "seconds", "traces", "said"),
+        ("guest", "seconds", "traces", "notes"),
         (
             (name, f"{seconds:.0f}", str(marks + 1), ", ".join(note for note in notes if not note.startswith("shows")))
             for name, seconds, marks, notes in outcomes

@@ -1,4 +1,4 @@
-"""samepaged itself as the tracer: `samepaged scan --traces` of one guest, or `samepaged sources --traces`."""
+"""Tracing with samepaged: `samepaged scan --traces` of one guest, or `samepaged sources --traces`."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 __all__ = ["PAGE_SIZES", "SEED", "Samepaged", "samepaged", "write_config"]
 
-# Beside 4 KiB. The paper's Fig. 10 goes from 10 KiB down to 1.7 KiB; only what divides a page evenly pays there.
+# In addition to 4 KiB. The paper's Fig. 10 goes from 10 KiB down to 1.7 KiB; here only divisors of a page are useful.
 PAGE_SIZES: Final = ("1KiB", "2KiB", "8KiB", "16KiB", "64KiB", "2MiB")
-# Of no secret: what the guests hold is Debian's and ours.
+# Not a secret: the guests contain only Debian's and our data.
 SEED: Final = 0x5EED
 TIMEOUT_SECONDS: Final = 300.0
 
 
 def write_config(directory: Path, uri: str, page_sizes: tuple[str, ...] = PAGE_SIZES) -> Path:
-    """A configuration under which every scan is exact at one instant, as the paper's (section 3.2). JSON is YAML."""
+    """Write a configuration with exact scans at one instant, as in the paper (section 3.2). JSON is YAML."""
     state, runtime = directory / "state", directory / "run"
     for path in (state, runtime):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     content = {
         "libvirt": {"uri": uri},
-        # A guest of the field is waited for by nobody, and the machine may be busy.
+        # Guests of the study may stay suspended for long, because they serve no users, and the machine may be busy.
         "scan": {"mode": "snapshot", "max_pause": "60s", "page_sizes": list(page_sizes)},
         "hashing": {"seed": SEED},
-        # Nor is this: how long it takes is the machine's affair.
+        # The duration does not matter here either; it depends on the machine's load.
         "sources": {"time_limit": "300s"},
         "traces": {"host": "field"},
         "state_directory": str(state),
@@ -45,7 +45,7 @@ def write_config(directory: Path, uri: str, page_sizes: tuple[str, ...] = PAGE_S
 
 
 def samepaged(*words: str | Path) -> str:
-    """The standard output of a samepaged command. Raises FieldError with what it said where it fails."""
+    """Return the standard output of a samepaged command. Raises FieldError with its error output if it fails."""
     command = [sys.executable, "-m", "samepaged", *map(str, words)]
     try:
         done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -58,14 +58,14 @@ def samepaged(*words: str | Path) -> str:
 
 
 class Samepaged:
-    """Traces guests, one at a time: a scan that begins resumes what one before it may have left suspended."""
+    """Traces guests, one at a time: each scan first resumes a guest that an earlier scan left suspended."""
 
     def __init__(self, config: Path) -> None:
         self._config = config
         self._turn = threading.Lock()
 
     def __call__(self, domain: str, directory: Path, *, sources: bool) -> None:
-        """One scan of one guest, into `directory`; with `sources`, one that asks whose its pages are."""
+        """Scan one guest into `directory`; with `sources`, including page attribution."""
         command, kept = ("sources", "sources.jsonl") if sources else ("scan", "scans.jsonl")
         directory.mkdir(parents=True, exist_ok=True)
         with self._turn:

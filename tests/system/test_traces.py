@@ -63,7 +63,7 @@ def test_trace_write_failures_are_counted(samepaged: Samepaged, pair: list[Write
         running.wait_scans(3)
         running.wait_metric(0, "samepage_traces_written_total")
         assert (running.metric("samepage_traces_lost_total") or 0) >= 2
-        assert running.log.count("let samepaged write there") == 1
+        assert running.log.count("give samepaged write permission") == 1
     done = samepaged("scan", "--config", str(config), "--traces", f"{in_the_way}/traces", "--json", expect=1)
     assert len(json.loads(done.stdout)["domains"]) == 2
     assert done.stderr.count("no trace: ") == 2

@@ -1,1 +1,1 @@
-"""Offline analysis of traces: studies, fleets of hosts, placement of guests. The daemon imports none of it."""
+"""Offline analysis of traces: studies, fleets of hosts, placement of guests. The daemon does not import it."""

@@ -1,4 +1,4 @@
-"""Page-hash traces: what each guest held at each scan, on disk, and what can be asked of them."""
+"""Page-hash traces on disk: the contents of each guest at each scan, and queries over them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Whose the pages of a trace were: a small JSON file beside it, NAME.sources.json beside NAME.parquet.
+"""Page attribution of a trace: a small JSON file NAME.sources.json beside NAME.parquet.
 
-It has the object of report/attribution.py, and `host` and `scanned_at` (seconds of the Unix epoch), which with
-`domain` are its trace's, and a `sum` by which damage shows. Names come from a guest: they are bounded in number and in
-length, and are checked again when they are read.
+It contains the object of attribution/report.py, `host` and `scanned_at` (seconds of the Unix epoch), which with
+`domain` link it to its trace, and a checksum `sum` that detects damage. Names come from a guest: their number and
+length are limited, and they are checked again on reading.
 """
 
 from __future__ import annotations
@@ -30,37 +30,37 @@ if TYPE_CHECKING:
 __all__ = ["MAX_OWNERS", "SUFFIX", "attribution_path", "read", "read_beside_traces", "write"]
 
 SUFFIX: Final = ".sources.json"
-# Processes and files that a file names, the most involved ones.
+# Maximum number of processes and of files in a file; the most involved are kept.
 MAX_OWNERS: Final = 1000
 MAX_FILE_BYTES: Final = 1 << 24
-# Pages that there can be.
+# Maximum number of pages.
 MAX_COUNT: Final = 1 << 48
 MAX_NAME_CHARS: Final = 4096
 MAX_TIME_SECONDS: Final = 253_402_300_799  # the end of the year 9999
 SCHEMA: Final = 1
-# Parts of a split are rounded to this much of a page, and are sums of many floats.
+# Parts of a split are rounded to this fraction of a page, and are sums of many floats.
 MAX_ROUNDING_ERROR: Final = 0.001
 MAX_RELATIVE_ERROR: Final = 1e-6
 DAMAGED: Final = "remove it, or restore it from a copy"
 
 
 def attribution_path(trace: Path) -> Path:
-    """Where the owners of the trace of this path are, or would be."""
+    """Return the path of the owners of the trace with this path, existing or not."""
     return trace.with_suffix(SUFFIX)
 
 
 def write(trace: Path, document: Mapping[str, Any]) -> Path:
-    """Write the owners of the trace of this path; they appear as a whole, or not at all. Raises TraceError.
+    """Write the owners of the trace with this path atomically. Raises TraceError.
 
-    `document` is that of report/attribution.py with `host` and `scanned_at`. Of processes and files the
-    MOST_OWNERS first are kept, and fewer where the names are so long that the file would be larger than is read. What
-    would not be read again is an error here: it costs one guest's owners, and not a study.
+    `document` is the document of attribution/report.py with `host` and `scanned_at`. The first MAX_OWNERS processes and
+    files are kept, or fewer if long names would exceed the maximum file size. A document that could not be read again
+    is an error here; the error then costs one guest's owners, not a study.
     """
     path = attribution_path(trace)
     content = _content(document)
     _parsed(path, content)
     try:
-        with whole_file(path, 0o640) as beside:  # who may know what runs in the guests: their operators
+        with whole_file(path, 0o640) as beside:  # readable by the guests' operators, because it names their processes
             beside.unlink(missing_ok=True)
             with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(content)
@@ -70,16 +70,16 @@ def write(trace: Path, document: Mapping[str, Any]) -> Path:
 
 
 def read(path: Path) -> AttributionReport:
-    """The owners in the file of this path, checked. Raises TraceError where it is not as it was written."""
+    """Read and check the owners in the file with this path. Raises TraceError if it is damaged."""
     raw = _raw(path)
     if raw is None:
-        raise TraceError(path, "is not there any more", "ask again, or keep traces for longer (traces.max_age)")
+        raise TraceError(path, "has been deleted", "run the command again, or raise traces.max_age")
     return _parsed(path, raw).answers
 
 
 def read_beside_traces(files: Iterable[TraceFile]) -> Iterator[tuple[TraceFile, AttributionReport]]:
-    """Of these trace files those that have owners beside them, one after the other, with these. Raises TraceError
-    where they are damaged, or another trace's.
+    """Yield those of these trace files that have owners beside them, with the owners. Raises TraceError if the owners
+    are damaged or belong to another trace.
     """
     for file in files:
         if len(file.traces) != 1 or "://" in file.path:
@@ -91,7 +91,9 @@ def read_beside_traces(files: Iterable[TraceFile]) -> Iterator[tuple[TraceFile, 
         found = _parsed(path, raw)
         (about,) = file.traces
         if (found.host, found.answers.domain, found.scanned_at) != (about.host, about.domain, about.scanned_at):
-            raise TraceError(path, f"is of another trace than {file.path}", "put it beside its own, or remove it")
+            raise TraceError(
+                path, f"belongs to another trace than {file.path}", "move it beside its trace, or remove it"
+            )
         yield file, found.answers
 
 
@@ -110,7 +112,7 @@ def _content(document: Mapping[str, Any]) -> bytes:
         }
         for key, name in (("processes", "process"), ("files", "path")):
             if told[key] is not None:
-                # Linux has no longer path.
+                # Paths in Linux are not longer.
                 told[key] = [one for one in told[key] if len(one[name]) <= MAX_NAME_CHARS][:most]
         told["most_copied"] = [
             {**one, "owners": [line[:MAX_NAME_CHARS] for line in one["owners"]]} for one in told["most_copied"]
@@ -126,17 +128,17 @@ def _sum(told: Mapping[str, Any]) -> str:
 
 
 def _raw(path: Path) -> bytes | None:
-    """The file's bytes; None where there is none."""
+    """Return the file's bytes; None if it does not exist."""
     try:
         # Opening a pipe would wait for a writer.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise TraceError(path, "is no file", "keep other things elsewhere")
+                raise TraceError(path, "is not a regular file", "keep other files elsewhere")
             raw = file.read(MAX_FILE_BYTES + 2)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise TraceError(path, f"cannot be read ({error.strerror})", "let the user who asks read it") from error
+        raise TraceError(path, f"cannot be read ({error.strerror})", "give the calling user read permission") from error
     if len(raw) > MAX_FILE_BYTES + 1:
         raise TraceError(path, f"has more than {MAX_FILE_BYTES} bytes", DAMAGED)
     return raw
@@ -149,20 +151,20 @@ def _parsed(path: Path, raw: bytes) -> _Content:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         intact = False
     if not intact:
-        raise TraceError(path, "is not as it was written", DAMAGED)
+        raise TraceError(path, "does not match its checksum", DAMAGED)
     if told.get("schema") != SCHEMA:
         raise TraceError(
-            path, f"has schema {str(told.get('schema'))[:20]}, which is of another samepaged", "read it with that one"
+            path, f"has schema {str(told.get('schema'))[:20]} of another samepaged version", "read it with that version"
         )
     try:
         return _content_from(told)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise TraceError(path, "has owners that contradict themselves", DAMAGED) from error
+        raise TraceError(path, "has inconsistent owners", DAMAGED) from error
 
 
 def _content_from(told: Mapping[str, Any]) -> _Content:
-    """Raises KeyError, TypeError or ValueError where it cannot be: the sum shows damage, and this what another program
-    made.
+    """Convert the JSON object. Raises KeyError, TypeError or ValueError for impossible values: checksums detect damage,
+    and this check rejects files of other programs.
     """
     if _count(told["page_size"]) != PAGE_SIZE:
         raise ValueError("page size")
@@ -224,33 +226,33 @@ def _copied_page(told: Mapping[str, Any]) -> CopiedPage:
 
 def _list(told: object) -> list[Any]:
     if not isinstance(told, list):
-        raise TypeError("no list")
+        raise TypeError("not a list")
     return told
 
 
 def _count(told: object) -> int:
     # True is an int, too.
     if type(told) is not int:
-        raise TypeError("no whole number")
+        raise TypeError("not an integer")
     if not 0 <= told < MAX_COUNT:
-        raise ValueError("no number of pages")
+        raise ValueError("page count out of range")
     return told
 
 
 def _number(told: object) -> float:
     if type(told) is not float and type(told) is not int:
-        raise TypeError("no number")
+        raise TypeError("not a number")
     if not 0 <= told < MAX_COUNT or not math.isfinite(told):
-        raise ValueError("no number of pages")
+        raise ValueError("page count out of range")
     return float(told)
 
 
 def _text(told: object) -> str:
     if not isinstance(told, str):
-        raise TypeError("no text")
+        raise TypeError("not a string")
     if len(told) > MAX_NAME_CHARS:
-        raise ValueError("a name that is too long")
-    told.encode()  # a lone surrogate could be printed nowhere
+        raise ValueError("name too long")
+    told.encode()  # a lone surrogate is not printable
     return told
 
 

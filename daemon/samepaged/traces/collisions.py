@@ -1,6 +1,6 @@
-"""How much of a figure may be collisions: two contents with one hash, where hashes have few bits.
+"""Expected hash collisions in a figure: different contents with the same hash, for hashes with few bits.
 
-Hashes are taken to be uniform and independent. With the 64 bits of our own, all of this is below one page.
+Hashes are assumed to be uniform and independent. With our 64 bits, all results are below one page.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from typing import Final
 
 __all__ = ["expected_self_collisions", "expected_shared_collisions"]
 
-# Below this part of the hash space a series says it: the difference of two logarithms would have no digits left.
+# Below this part of the hash space a series is used, because the difference of two logarithms would lose all digits.
 SMALL_PART: Final = 1e-2
 
 
 def expected_self_collisions(distinct: int, bits: int) -> float:
-    """How many contents of a guest are expected to have been taken for copies of another, where `distinct` different
-    hashes of `bits` bits were found in it: that many too many pages are in its self-sharing, and too few in |U(V)|.
+    """Return the expected number of a guest's contents that were counted as copies of another content, given `distinct`
+    different hashes of `bits` bits. Its self-sharing is too high by this number of pages, and |U(V)| too low.
 
-    n contents occupy 2**bits * (1 - (1 - 2**-bits)**n) hashes on average (the birthday problem); this is the n for
-    which that is `distinct`, less `distinct`: n(n - 1)/2 / 2**bits for small n, infinite where every hash is taken.
-    ValueError where there cannot be so many.
+    n contents occupy 2**bits * (1 - (1 - 2**-bits)**n) hashes on average (the birthday problem). The result is the n
+    for which this equals `distinct`, minus `distinct`: n(n - 1)/2 / 2**bits for small n, infinite if every hash is
+    taken. Raises ValueError if there cannot be so many hashes.
     """
     space = _space(distinct, bits)
     if distinct <= 1:
@@ -29,16 +29,16 @@ def expected_self_collisions(distinct: int, bits: int) -> float:
     if part == 1:
         return math.inf
     if part < SMALL_PART:
-        # -log(1 - x)/x and the same of 1/space, less the 1 of each
+        # -log(1 - x)/x - 1, for both x and 1/space
         found, one = (_tail(value) for value in (part, 1 / space))
         return distinct * (found - one) / (1 + one)
     return math.log1p(-part) / math.log1p(-1 / space) - distinct
 
 
 def expected_shared_collisions(first: int, second: int, bits: int) -> float:
-    """How many hashes two guests are expected to have in common by chance, with so many different hashes of `bits` bits
-    each and no common content: that much of their inter-VM sharing may be collisions, and less the more they share.
-    ValueError where there cannot be so many.
+    """Return the expected number of hashes that two guests without common contents have in common by chance, with
+    `first` and `second` different hashes of `bits` bits. So much of their inter-VM sharing may be collisions, and less
+    the more they share. Raises ValueError if there cannot be so many hashes.
     """
     return first * second / max(_space(first, bits), _space(second, bits))
 
@@ -52,5 +52,5 @@ def _space(distinct: int, bits: int) -> int:
     if not 1 <= bits <= 64:  # noqa: PLR2004 - as many as a hash has at most
         raise ValueError(f"a hash has 1 to 64 bits, not {bits}")
     if not 0 <= distinct <= 1 << bits:
-        raise ValueError(f"there are no {distinct} hashes of {bits} bits")
+        raise ValueError(f"{distinct} different hashes of {bits} bits are impossible")
     return 1 << bits

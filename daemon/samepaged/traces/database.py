@@ -1,4 +1,4 @@
-"""DuckDB, embedded: what traces are written and read with."""
+"""Embedded DuckDB, which reads and writes traces."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ __all__ = ["check_installed", "database", "duckdb_errors", "escape_pattern", "is
 
 
 def is_installed() -> bool:
-    """Whether DuckDB is there. It is loaded when a database is opened, and not before: it takes 30 MiB."""
+    """Return whether DuckDB is installed. It is loaded when a database is opened, because it takes 30 MiB."""
     return find_spec("duckdb") is not None
 
 
 def check_installed() -> None:
-    """Raises SamepagedError where DuckDB is missing."""
+    """Raise SamepagedError if DuckDB is missing."""
     if not is_installed():
         raise SamepagedError("traces need DuckDB, which is not installed", "run pip install 'samepaged[traces]'")
 
 
 def duckdb_errors() -> tuple[type[Exception], ...]:
-    """What it raises where files cannot be read or written; of DuckDB's own, once it is loaded."""
+    """Return the exceptions for files that cannot be read or written; with DuckDB's own once it is loaded."""
     duckdb = sys.modules.get("duckdb")
     return (OSError,) if duckdb is None else (OSError, duckdb.Error)
 
 
 @contextlib.contextmanager
 def database(threads: int = 1) -> Iterator[DuckDBPyConnection]:
-    """A database in memory, on so many threads; times are in UTC. It downloads nothing by itself."""
+    """Open an in-memory database on `threads` threads, with times in UTC. It never downloads extensions by itself."""
     check_installed()
     import duckdb  # noqa: PLC0415 - see `is_installed`
 
@@ -48,15 +48,15 @@ def database(threads: int = 1) -> Iterator[DuckDBPyConnection]:
 
 
 def escape_pattern(path: str) -> str:
-    """A path that DuckDB takes as it is, and not as a pattern."""
+    """Escape a path so that DuckDB does not treat it as a pattern."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path)
 
 
 def sql_literal(text: str) -> str:
-    """A string in SQL."""
+    """Quote a string as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, without the layout of its further lines."""
+    """Return the message of an error on one line."""
     return " ".join(str(error).split())[:200]

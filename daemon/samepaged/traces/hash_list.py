@@ -1,7 +1,7 @@
-"""Lists of page hashes that other tools made: one a page, as text or in binary, of 32 or 64 bits.
+"""Lists of page hashes of other tools: one per page, as text or binary, of 32 or 64 bits.
 
-Their hashes are not ours, nor those of another tool. Each gets one place in our hash space, spread over it, so that a
-sample by hash (`threshold`) is one of them, too, whatever the tool's function left unused.
+Hashes of different tools are not comparable. Each imported hash maps to one place in our hash space, spread over it, so
+that sampling by hash (`sample_threshold`) works regardless of the tool's hash function.
 """
 
 from __future__ import annotations
@@ -25,31 +25,33 @@ if TYPE_CHECKING:
 
 __all__ = ["HEAD_BYTES", "HashList", "list_format", "listed_hash", "read_binary", "read_text", "to_digest"]
 
-# How much of a file's beginning is looked at.
+# Bytes at the start of a file that format detection reads.
 HEAD_BYTES: Final = 1 << 20
 MAX_LINE_BYTES: Final = 4096
-# Fewer printable octets than these before a line's end happen by chance in binary hashes.
+# Binary hashes have fewer printable octets than this before a line end by chance.
 MIN_HEADER_BYTES: Final = 16
 TEXT: Final = re.compile(rb"[\t\n\r\f\x20-\x7e]*")
 HEX: Final = re.compile(rb"(?:0[xX])?[0-9A-Fa-f]{1,16}")
 DECIMAL: Final = re.compile(rb"-?[0-9]{1,20}")
 COMMENT: Final = b"#"
-# The digits of hexadecimal hashes with their zeros; decimal ones would not be all of one length.
+# Digits of hexadecimal hashes with leading zeros; decimal hashes do not all have the same length.
 WIDTHS: Final = ({8}, {16})
-# Multiplying by an odd number permutes the 64-bit numbers; this one, 2**64 divided by the golden ratio, spreads those
-# that are near each other (Knuth, TAOCP 3, 6.4). What is added keeps all of 32 bits off the reserved values.
+# Multiplication by an odd number permutes the 64-bit numbers. This one, 2**64 divided by the golden ratio, spreads
+# neighbouring values (Knuth, TAOCP 3, 6.4). The summand keeps all 32-bit hashes off the reserved values.
 FACTOR: Final = 0x9E3779B97F4A7C15
 OFFSET: Final = 0xD1B54A32D192ED03
 ALL: Final = 2**64 - 1
 ALIGNMENT_SAMPLE_HASHES: Final = 1 << 18
-# What a trace can count: its `pages` are int32.
+# Limit of a trace's counts: `pages` are int32.
 MAX_PAGES: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class HashList:
-    """The hashes as they stand in the file (uint64, in its order), of `bits` bits. `header_bytes` is what was not taken
-    for hashes at its beginning: so many lines of a text, or bytes of a binary file. `base` is that of a text's numbers.
+    """The hashes of the file (uint64, in its order), of `bits` bits.
+
+    `header_bytes` is the length of the skipped header: lines of a text, or bytes of a binary file. `base` is the base
+    of a text's numbers.
     """
 
     hashes: NDArray[np.uint64] = field(repr=False)
@@ -59,8 +61,8 @@ class HashList:
 
 
 def list_format(head: bytes) -> str | None:
-    """What a file may be that begins with `head`, its first HEAD bytes: "hashes-text", "hashes-binary" behind a header
-    of text, or None. A binary list without a header looks like anything.
+    """Detect the format of a file by `head`, its first HEAD bytes: "hashes-text", "hashes-binary" after a text header,
+    or None. A binary list without a header cannot be detected.
     """
     found = TEXT.match(head)
     if found is not None and found.end() == len(head):
@@ -70,10 +72,12 @@ def list_format(head: bytes) -> str | None:
 
 
 def read_text(path: Path, bits: int | None = None) -> HashList:
-    """A hash a line, hexadecimal or decimal. Empty lines do not count, nor those that begin with #, nor what is before
-    the first hash. `bits` None: 32 where all hashes are so small. Raises TraceError, with the number of the line.
+    """Read one hash per line, hexadecimal or decimal. Raises TraceError with the number of the line.
 
-    The numbers are hexadecimal where one has a letter of those, or all have 8, or all 16 digits. Decimal ones may be
+    Empty lines, lines that begin with #, and lines before the first hash are ignored. With `bits` None, hashes have 32
+    bits if all fit.
+
+    The numbers are hexadecimal if one has a letter of those, or if all have 8, or all 16 digits. Decimal numbers may be
     negative, as C prints them.
     """
     numbering = _Numbering()
@@ -87,17 +91,17 @@ def read_text(path: Path, bits: int | None = None) -> HashList:
             lowest, highest = min(lowest, value), max(highest, value)
             values.append(value & ALL)
     if not values:
-        raise TraceError(path, "has no hash", "write one a line, hexadecimal or decimal")
+        raise TraceError(path, "has no hashes", "write one hash per line, hexadecimal or decimal")
     fits = [width for width in (32, 64) if _fits(lowest, highest, width) and numbering.digits <= width // 4]
     if bits is None and fits:
         bits = fits[0]
     if bits is None or not _fits(lowest, highest, bits):
-        raise TraceError(path, f"has hashes that are not of {bits or 64} bits", "give --bits as they are, 32 or 64")
+        raise TraceError(path, f"has hashes that do not fit {bits or 64} bits", "set --bits to their width, 32 or 64")
     return HashList(np.frombuffer(values, dtype=np.uint64) & np.uint64(ALL >> 64 - bits), bits, numbering.header, base)
 
 
 class _Numbering:
-    """What all lines together say of how numbers are written in them."""
+    """Number format of a text, accumulated over all lines."""
 
     def __init__(self) -> None:
         self.header = 0
@@ -125,24 +129,24 @@ class _Numbering:
 
     @property
     def digits(self) -> int:
-        """The most digits of a hexadecimal number, which say how many bits a hash has where small ones begin with 0."""
+        """Maximum number of hexadecimal digits, which gives the hash width if small hashes have leading zeros."""
         return max(self._lengths, default=0) if self.base == 16 else 0  # noqa: PLR2004
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that say something, with their numbers."""
+    """Yield the lines with content, with their numbers."""
     try:
         with path.open("rb") as file:
             number = 0
             while line := file.readline(MAX_LINE_BYTES):
                 number += 1
                 if not line.endswith(b"\n") and len(line) == MAX_LINE_BYTES:
-                    raise TraceError(path, f"has a line {number} that is too long", "one hash a line")
+                    raise TraceError(path, f"has an overlong line {number}", "write one hash per line")
                 line = line.strip()
                 if line and not line.startswith(COMMENT):
                     yield number, line
     except OSError as error:
-        raise TraceError(path, f"cannot be read ({error.strerror})", "copy it from where it is whole") from error
+        raise TraceError(path, f"cannot be read ({error.strerror})", "copy it again from an intact source") from error
 
 
 def _value(path: Path, number: int, line: bytes, base: int) -> int:
@@ -152,7 +156,7 @@ def _value(path: Path, number: int, line: bytes, base: int) -> int:
 
 
 def _not_a_hash(path: Path, number: int) -> TraceError:
-    return TraceError(path, f"has no hash in line {number}", "one hash a line; # begins a comment")
+    return TraceError(path, f"has no hash in line {number}", "write one hash per line; # begins a comment")
 
 
 def _fits(lowest: int, highest: int, bits: int) -> bool:
@@ -162,8 +166,10 @@ def _fits(lowest: int, highest: int, bits: int) -> bool:
 def read_binary(
     path: Path, bits: int = 32, *, big_endian: bool = False, skip: int | None = None, count: int | None = None
 ) -> HashList:
-    """Hashes of `bits` bits one after the other. They begin behind `skip` bytes (None: behind a header of text, if
-    there is one), and are `count` (None: up to the end). Raises TraceError.
+    """Read consecutive hashes of `bits` bits. Raises TraceError.
+
+    They begin after `skip` bytes (None: after the text header, if there is one), and are `count` in number (None: up to
+    the end).
     """
     width = bits // 8
     try:
@@ -175,31 +181,33 @@ def read_binary(
             if count is None and rest % width:
                 raise TraceError(
                     path,
-                    f"has {rest} bytes from byte {start} on, which are no whole number of hashes of {bits} bits",
-                    "say where they begin and how many they are: --skip BYTES, --count N",
+                    f"has {rest} bytes from byte {start} on, not a multiple of {bits}-bit hashes",
+                    "set their offset and number: --skip BYTES, --count N",
                 )
             wanted = rest // width if count is None else count
             if wanted > MAX_PAGES:
-                raise TraceError(path, f"has {wanted} hashes, more than a trace counts", "is it a list of hashes?")
+                raise TraceError(
+                    path, f"has {wanted} hashes, more than a trace can hold", "check that the file is a list of hashes"
+                )
             if not 0 < wanted * width <= rest:
                 raise TraceError(
-                    path, f"has no {wanted or 'hash'} hashes behind byte {start}", "correct --skip, --count"
+                    path, f"has fewer than {max(wanted, 1)} hashes after byte {start}", "correct --skip, --count"
                 )
             file.seek(start)
             found = np.fromfile(file, dtype=f"{'>' if big_endian else '<'}u{width}", count=wanted)
     except (OSError, OverflowError) as error:
         raise TraceError(
-            path, f"cannot be read ({error})", "correct --skip, or copy it from where it is whole"
+            path, f"cannot be read ({error})", "correct --skip, or copy it again from an intact source"
         ) from error
     if len(found) < wanted:
-        raise TraceError(path, "was cut while it was read", "copy it from where it is whole")
+        raise TraceError(path, "was truncated during reading", "copy it again from an intact source")
     if start and skip is None:
         _check_alignment(path, found, start, width)
     return HashList(found.astype(np.uint64), bits, start)
 
 
 def _header(head: bytes) -> int:
-    """The length of the lines of text that `head` begins with, if something else follows; else 0."""
+    """Return the length of the text lines at the start of `head` if other data follow; otherwise 0."""
     found = TEXT.match(head)
     if found is None or found.end() == len(head):
         return 0
@@ -208,8 +216,8 @@ def _header(head: bytes) -> int:
 
 
 def _check_alignment(path: Path, found: NDArray[np.generic], start: int, width: int) -> None:
-    """Refuse hashes that repeat more when they are read from some bytes later on: then they begin there, and the header
-    did not end where its last line did.
+    """Refuse hashes that repeat more when they are read some bytes later: then the hashes begin there, and the header
+    did not end with its last line.
     """
     octets = found[:ALIGNMENT_SAMPLE_HASHES].tobytes()
     whole = len(octets) - width
@@ -222,14 +230,14 @@ def _check_alignment(path: Path, found: NDArray[np.generic], start: int, width: 
     if repeats(shift) > repeats(0):
         raise TraceError(
             path,
-            f"has hashes that seem to begin at byte {start + shift}, not at {start}, where the text ends",
-            f"say where: --skip {start + shift}, or --skip {start}",
+            f"has hashes that seem to begin at byte {start + shift}, not at {start} after the text",
+            f"set --skip {start + shift} or --skip {start}",
         )
 
 
 def to_digest(hash_list: HashList, page_size: int, zero_hash: int | None = None) -> PageDigest:
-    """The list's pages, in its order; those with `zero_hash` are zero. Without it, zero pages cannot be told: they
-    count as copies of one content.
+    """Return the list's pages in its order; pages with `zero_hash` are zero pages. Without `zero_hash`, zero pages
+    cannot be identified and count as copies of one content.
     """
     pages = hash_list.hashes * np.uint64(FACTOR) + np.uint64(OFFSET)
     pages[pages < FIRST_HASH] += np.uint64(FIRST_HASH)
@@ -239,5 +247,5 @@ def to_digest(hash_list: HashList, page_size: int, zero_hash: int | None = None)
 
 
 def listed_hash(hash_: int) -> int:
-    """The hash in the list of which `to_digest` made this one."""
+    """Return the original hash of a hash that `to_digest` converted."""
     return (hash_ - OFFSET) * pow(FACTOR, -1, 2**64) % 2**64

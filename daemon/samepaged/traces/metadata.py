@@ -1,7 +1,7 @@
-"""What a trace file says of itself: JSON in Parquet's key-value metadata, with sums by which damage shows.
+"""Metadata of a trace file: JSON in Parquet's key-value metadata, with checksums that detect damage.
 
-Of each trace it has two sums of all its rows, for whoever reads them all, and `Totals` for the samples that a query
-engine can check while it reads no more than it needs.
+For each trace it has two checksums over all rows, for readers of the whole file. `Totals` cover the samples, so that a
+query engine can check them without reading more than it needs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["KEY", "Totals", "TraceFile", "column_sum", "format_metadata", "parse
 KEY: Final = "samepaged"
 # The largest prime below 2^32.
 PRIME: Final = 4_294_967_291
-# Counts, sizes and times that a trace can have.
+# Upper limits of counts, sizes and times in a trace.
 MAX_COUNT: Final = 2**53
 MAX_TIME_SECONDS: Final = 253_402_300_799  # the end of the year 9999
 FORMAT: Final = 1
@@ -38,9 +38,9 @@ HASH_BITS: Final = (32, 64)
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the rows of one trace come to: how many, the sum of their pages, their hashes xor-ed (signed), and the sum
-    of their hashes' remainders by `PRIME`, as C and SQL have them. A bit that flips in an even number of hashes leaves
-    the xor as it was, and not the sum.
+    """Totals over the rows of one trace: number of rows, sum of their pages, XOR of their hashes (signed), and the sum
+    of their hashes' remainders modulo `PRIME`, with the sign as in C and SQL. A bit that flips in an even number of
+    hashes does not change the XOR, but the sum.
     """
 
     rows: int
@@ -51,9 +51,10 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class TraceFile:
-    """A file, of `size` bytes: its traces in the order of host, domain and time, and 1/`sample` of their contents.
-    `totals[trace][k]` are those of the trace's rows of the lowest 1/2**k hashes; None where the file has fewer.
-    `sums` has two checksums of each trace's rows, of its hashes and of their pages, in ascending signed order.
+    """A file of `size` bytes with traces in the order of host, domain and time, and 1/`sample` of their contents.
+
+    `totals[trace][k]` are the totals of the trace's rows in the lowest 1/2**k of the hashes; None if the file has
+    fewer. `sums` has two checksums for each trace, of its hashes and of their pages, in ascending signed order.
     """
 
     path: str
@@ -65,18 +66,18 @@ class TraceFile:
 
     @property
     def rows(self) -> int:
-        """Rows of all its traces."""
+        """Number of rows of all traces."""
         at = self.sample.bit_length() - 1
         return sum(found.rows for one in self.totals if (found := one[at]) is not None)
 
 
 def column_sum(column: NDArray[np.int64] | NDArray[np.int32]) -> str:
-    """The checksum of a column, of rows in ascending order."""
+    """Return the checksum of a column, with the rows in ascending order."""
     return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(column).data)
 
 
 def format_metadata(columns: Sequence[tuple[Trace, NDArray[np.int64], NDArray[np.int32]]], sample: int) -> str:
-    """The metadata of a file with these traces, each with its rows in ascending signed order."""
+    """Return the metadata of a file with these traces, each with its rows in ascending signed order."""
     told = {
         "format": FORMAT,
         "sample": sample,
@@ -96,24 +97,24 @@ def format_metadata(columns: Sequence[tuple[Trace, NDArray[np.int64], NDArray[np
 
 
 def parse_metadata(path: str, size: int, value: bytes) -> TraceFile:
-    """The reverse. Raises TraceError where it is not as it was written."""
+    """Parse the output of `format_metadata`. Raises TraceError if it is damaged."""
     try:
         told: dict[str, Any] = json.loads(value)
         intact = told.pop("sum") == _sum(told)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         intact = False
     if not intact:
-        raise TraceError(path, "has metadata that makes no sense", "remove it, or restore it from a copy")
+        raise TraceError(path, "has invalid metadata", "remove it, or restore it from a copy")
     if told.get("format") != FORMAT:
         raise TraceError(
-            path, f"has format {told.get('format')}, which is of another samepaged", "read it with that one"
+            path, f"has format {told.get('format')} of another samepaged version", "read it with that version"
         )
     try:
         file = _file(path, size, told)
         _check(file)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise TraceError(
-            path, "has metadata that contradicts itself", "remove it, or make it again with this samepaged"
+            path, "has inconsistent metadata", "remove it, or create it again with this samepaged"
         ) from error
     return file
 
@@ -132,7 +133,9 @@ def _file(path: str, size: int, told: Mapping[str, Any]) -> TraceFile:
 
 
 def _check(file: TraceFile) -> None:
-    """Raises ValueError or TypeError where it cannot be: the sum shows damage, and this what another program made."""
+    """Raise ValueError or TypeError if a value is impossible. Checksums detect damage; this check rejects files of
+    other programs.
+    """
     sample_threshold(file.sample)
     if not file.traces:
         raise ValueError("no trace")

@@ -1,4 +1,4 @@
-"""Trace files as Parquet: written and read by DuckDB, and checked."""
+"""Reading, writing and checking of trace files as Parquet, with DuckDB."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fetch_hashes", "read", "read_hashes", "read_metadata", "write", "write_error"]
 
-# Each column's name, and its type as parquet_schema() has it.
+# Each column's name, and its type in parquet_schema().
 SCHEMA: Final = [
     ("host", "BYTE_ARRAY", "UTF8"),
     ("domain", "BYTE_ARRAY", "UTF8"),
@@ -33,35 +33,38 @@ DAMAGED: Final = "remove it, or restore it from a copy"
 
 
 def write(path: Path, traces: Sequence[Trace]) -> None:
-    """Write a file of these traces, which are all samples of the same size: it appears as a whole, or not at all.
-    Raises TraceError.
-    """
+    """Write a file of these traces atomically. All must be samples of the same size. Raises TraceError."""
     try:
-        with whole_file(path, 0o600) as beside:  # hashes tell who holds a known page
+        with whole_file(path, 0o600) as beside:  # hashes reveal the guests that hold a known page
             _copy(traces, beside)
     except duckdb_errors() as error:
         raise write_error(path, error) from error
 
 
 def write_error(path: Path, error: Exception) -> TraceError:
-    """Why a file could not be written."""
-    return TraceError(path, f"cannot be written ({one_line(error)})", "make room, or let samepaged write there")
+    """Return the error for a file that could not be written."""
+    return TraceError(
+        path, f"cannot be written ({one_line(error)})", "free disk space, or give samepaged write permission"
+    )
 
 
 def read_metadata(paths: Sequence[str]) -> list[TraceFile]:
-    """What files say of themselves, in their order. Rows are not read. Raises TraceError for the first that is none."""
+    """Return the metadata of files, in their order; rows are not read. Raises TraceError for the first invalid file."""
     with database() as connection:
         return _read_metadata(connection, list(paths))
 
 
 def read(path: str | Path) -> tuple[Trace, ...]:
-    """The traces of a file, checked: a file that was changed or cut gives an error, and never a wrong number."""
+    """Read and check the traces of a file. A changed or truncated file raises TraceError and never yields a wrong
+    number.
+    """
     with database() as connection:
         (file,) = _read_metadata(connection, [str(path)])
         rows = _fetch(
             connection,
             path,
-            # A row of no trace of the file's makes a number of its own, which none of the sums has.
+            # A row that belongs to none of the file's traces gets a separate number, which none of the checksums
+            # covers.
             "SELECT coalesce(number, -1) AS number, hash, pages FROM read_parquet($path, hive_partitioning = false) "
             "LEFT JOIN (SELECT generate_subscripts($hosts, 1) - 1 AS number, unnest($hosts) AS host, "
             "unnest($domains) AS domain, make_timestamptz(unnest($times)) AS scanned_at) "
@@ -75,7 +78,7 @@ def read(path: str | Path) -> tuple[Trace, ...]:
         )
     cuts = np.searchsorted(rows["number"], np.arange(-1, len(file.traces) + 1))
     if cuts[1] != 0:
-        raise TraceError(path, "has other rows than were written", DAMAGED)
+        raise TraceError(path, "has rows that do not match its checksums", DAMAGED)
     found = []
     for number, about in enumerate(file.traces):
         hashes, pages = (rows[name][cuts[number + 1] : cuts[number + 2]] for name in ("hash", "pages"))
@@ -84,21 +87,21 @@ def read(path: str | Path) -> tuple[Trace, ...]:
             or pages.dtype != np.int32
             or (column_sum(hashes), column_sum(pages)) != file.sums[number]
         ):
-            raise TraceError(path, "has other rows than were written", DAMAGED)
+            raise TraceError(path, "has rows that do not match its checksums", DAMAGED)
         found.append(Trace(about, unsigned(hashes), _rotated(pages, int(np.searchsorted(hashes, 0))), file.sample))
     return tuple(found)
 
 
 def read_hashes(file: TraceFile) -> NDArray[np.uint64]:
-    """The hashes of a file with one trace (uint64, ascending), checked; nothing else of it is read."""
+    """Read and check the hashes of a file with one trace (uint64, ascending); other columns are not read."""
     with database() as connection:
         return fetch_hashes(connection, file)
 
 
 def fetch_hashes(connection: DuckDBPyConnection, file: TraceFile) -> NDArray[np.uint64]:
-    """As read_hashes, with an engine that is there already."""
+    """Like read_hashes, on an open connection."""
     if len(file.traces) != 1:
-        raise TraceError(file.path, f"has {len(file.traces)} traces", "give traces of one guest and scan each")
+        raise TraceError(file.path, f"has {len(file.traces)} traces", "give files with one trace each")
     rows = _fetch(
         connection,
         file.path,
@@ -107,12 +110,12 @@ def fetch_hashes(connection: DuckDBPyConnection, file: TraceFile) -> NDArray[np.
     )
     hashes = rows["hash"]
     if hashes.dtype != np.int64 or column_sum(hashes) != file.sums[0][0]:
-        raise TraceError(file.path, "has other rows than were written", DAMAGED)
+        raise TraceError(file.path, "has rows that do not match its checksums", DAMAGED)
     return unsigned(hashes)
 
 
 def unsigned(hashes: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Hashes in ascending signed order, in ascending unsigned order."""
+    """Reorder hashes from ascending signed to ascending unsigned order."""
     return _rotated(hashes, int(np.searchsorted(hashes, 0))).view(np.uint64)
 
 
@@ -121,7 +124,7 @@ def _rotated(values: NDArray[Any], first: int) -> NDArray[Any]:
 
 
 def microseconds(seconds: float) -> int:
-    """A time as Parquet has it."""
+    """Return a time in microseconds, as stored in Parquet."""
     return round(seconds * 1_000_000)
 
 
@@ -142,22 +145,22 @@ def _read_metadata(connection: DuckDBPyConnection, paths: list[str]) -> list[Tra
         ).fetchall():
             columns.setdefault(path, []).append((column[0], column[1], column[2]))
     except duckdb_errors() as error:
-        if len(paths) > 1:  # which of them?
+        if len(paths) > 1:  # the failing file is not known yet
             middle = len(paths) // 2
             return _read_metadata(connection, paths[:middle]) + _read_metadata(connection, paths[middle:])
         if "://" not in paths[0] and not Path(paths[0]).exists():
             raise _missing_error(paths[0]) from error
-        raise TraceError(paths[0], f"is no Parquet file ({one_line(error)})", DAMAGED) from error
+        raise TraceError(paths[0], f"is not a Parquet file ({one_line(error)})", DAMAGED) from error
     values: dict[str, list[bytes]] = {}
     for path, value in told:
         values.setdefault(path, []).append(value)
     found = []
     for path in paths:
         if len(values.get(path, [])) != 1 or columns.get(path) != SCHEMA:
-            raise TraceError(path, "is no trace of samepaged", "import it, or keep other files elsewhere")
+            raise TraceError(path, "is not a samepaged trace", "import it, or keep other files elsewhere")
         file = parse_metadata(path, _size(path), values[path][0])
         if counts.get(path) != file.rows:
-            raise TraceError(path, "has other rows than were written", DAMAGED)
+            raise TraceError(path, "has rows that do not match its checksums", DAMAGED)
         found.append(file)
     return found
 
@@ -170,7 +173,7 @@ def _size(path: str) -> int:
 
 
 def _missing_error(path: str) -> TraceError:
-    return TraceError(path, "is not there any more", "ask again, or keep traces for longer (traces.max_age)")
+    return TraceError(path, "has been deleted", "run the command again, or raise traces.max_age")
 
 
 def _fetch(
@@ -189,7 +192,7 @@ def _copy(traces: Sequence[Trace], path: Path) -> None:
         first = int(np.searchsorted(trace.hashes, np.uint64(1 << 63)))
         columns.append((trace, _rotated(trace.hashes.view(np.int64), first), _rotated(trace.pages, first)))
     told = format_metadata(columns, traces[0].sample)
-    if len(columns) == 1:  # the rows are in order as they are, and nothing as long as they are is made beside them
+    if len(columns) == 1:  # the rows are sorted already; avoid a copy of the same length
         rows = {"hash": columns[0][1], "pages": columns[0][2]}
         number, order = "0", ""
     else:
@@ -207,7 +210,7 @@ def _copy(traces: Sequence[Trace], path: Path) -> None:
     with database() as connection:
         connection.register("rows", rows)
         connection.execute(
-            # COPY takes no parameters for these; both are quoted.
+            # COPY does not accept parameters here; both are quoted.
             f"COPY (SELECT $hosts[{number} + 1] AS host, $domains[{number} + 1] AS domain, "  # noqa: S608
             f"make_timestamptz($times[{number} + 1]) AS scanned_at, hash, pages FROM rows {order}) "
             f"TO {sql_literal(str(path))} "

@@ -1,8 +1,8 @@
-"""A directory of traces: one Parquet file a guest and scan, in `host=HOST/date=DATE/` (UTC).
+"""Directory of traces: one Parquet file per guest and scan, in `host=HOST/date=DATE/` (UTC).
 
-A row is a distinct content: host, domain, scanned_at, hash (signed 64 bits), pages; sorted by hash as it is stored. The
-file's metadata says the rest (metadata.py). Beside a trace there may be another file, which says whose its pages were
-(attribution_file.py) and goes with it.
+Each row is a distinct content: host, domain, scanned_at, hash (signed 64 bits), pages; sorted by hash as stored. The
+file's metadata (metadata.py) has the rest. A trace may have a second file with its page attribution
+(attribution_file.py), which is deleted with it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = ["TraceStore"]
 NAME: Final = re.compile(
     r"date=([0-9]{4}-[01][0-9]-[0-3][0-9])/.*\.([0-2][0-9][0-5][0-9][0-5][0-9]\.[0-9]{6})\.parquet"
 )
-# Seconds after which nobody is still writing a file.
+# Seconds after which a temporary file cannot have a live writer any more.
 STALE_SECONDS: Final = 3600
-# The longest name of a file, in bytes, on any file system that Linux is likely to have.
+# The longest file name, in bytes, on common Linux file systems.
 MAX_NAME_BYTES: Final = 200
 
 
@@ -42,28 +42,26 @@ class TraceStore:
         self.root = root
 
     def path(self, about: TraceInfo) -> Path:
-        """Where this trace is, or would be."""
+        """Return the path of this trace, existing or not."""
         return self.path_of(about.host, about.domain, about.scanned_at)
 
     def path_of(self, host: str, domain: str, scanned_at: float) -> Path:
-        """Where the trace of this guest and moment (seconds of the Unix epoch) is, or would be."""
+        """Return the path of the trace of this guest and time (seconds of the Unix epoch), existing or not."""
         try:
             when = datetime.fromtimestamp(scanned_at, UTC)
         except (ValueError, OverflowError, OSError) as error:
-            raise TraceError(
-                self.root, f"a trace of the time {scanned_at}", "give seconds of the Unix epoch"
-            ) from error
+            raise TraceError(self.root, f"invalid trace time {scanned_at}", "give seconds of the Unix epoch") from error
         directory = self.root / f"host={_escape_name(host)}" / f"date={when:%Y-%m-%d}"
         return directory / f"{_escape_name(domain)}.{when:%H%M%S.%f}.parquet"
 
     def write(self, trace: Trace) -> Path:
-        """Add a trace: all of its file appears at once, or nothing. One of the same guest and moment is an error."""
+        """Add a trace atomically. Raises TraceError if a trace of the same guest and time exists."""
         path = self.path(trace.info)
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             if path.exists():
-                raise TraceError(path, "is there already", "give the trace another time, or remove that one")
+                raise TraceError(path, "exists already", "give the trace another time, or remove the existing file")
         except OSError as error:
             raise parquet.write_error(path, error) from error
         try:
@@ -71,28 +69,31 @@ class TraceStore:
         except TraceError:
             if path.parent.exists():
                 raise
-            path.parent.mkdir(mode=0o750, parents=True)  # it was empty, and pruned in this moment
+            path.parent.mkdir(mode=0o750, parents=True)  # the empty directory was pruned concurrently
             parquet.write(path, [trace])
         return path
 
     def files(self, host: str | None = None) -> Iterator[Path]:
-        """The trace files, of all hosts or of one, sorted by host, date, domain and time: by their names, so that what
-        others keep here is none of them.
+        """Yield the trace files of all hosts or of one, sorted by host, date, domain and time.
+
+        Trace files are recognised by their names, so other files in the directory are ignored.
         """
         for path in sorted(self.root.glob(f"{_pattern(host)}/date=*/*.parquet")):
             if not path.name.startswith(".") and _scan_time(path) is not None and path.is_file():
                 yield path
 
     def size(self, host: str | None = None) -> int:
-        """Bytes of all of them, or of those of one host, and of their owners."""
+        """Return the size in bytes of all traces, or of one host's, with their owners."""
         return sum(size for _, size in _sizes(self.files(host)))
 
     def prune(
         self, now: float, *, max_age: float | None = None, max_bytes: int | None = None, host: str | None = None
     ) -> list[Path]:
-        """Remove traces (of `host` alone, if given) older than `max_age` seconds, then the oldest until all take no
-        more than `max_bytes`, with their owners. By the time in the files' names: what cannot be read is pruned, too.
-        Returns the traces removed. Where a file cannot be removed, the others are, and then it is a TraceError.
+        """Remove traces (only of `host`, if given) older than `max_age` seconds, then the oldest until the total is at
+        most `max_bytes`, with their owners. Returns the removed traces.
+
+        The time in the file name counts, so unreadable files are pruned, too. If a file cannot be removed, the others
+        are removed first, and then TraceError is raised.
         """
         sizes = dict(_sizes(self.files(host)))
         kept = sum(sizes.values())
@@ -101,17 +102,17 @@ class TraceStore:
         for when, path in sorted((_scan_time(path) or 0.0, path) for path in sizes):
             if (max_age is not None and when < now - max_age) or (max_bytes is not None and kept > max_bytes):
                 try:
-                    # First, so that no names outlive their trace.
+                    # Owners first, so that names do not outlive their trace.
                     attribution_path(path).unlink(missing_ok=True)
                     path.unlink(missing_ok=True)
                 except OSError as error:
                     why = f"cannot be removed ({error.strerror})"
-                    failure = failure or TraceError(path, why, "let samepaged write there")
+                    failure = failure or TraceError(path, why, "give samepaged write permission for the directory")
                     continue
                 kept -= sizes[path]
                 removed.append(path)
         for directory in {path.parent for path in removed}:
-            with contextlib.suppress(OSError):  # others are left in it
+            with contextlib.suppress(OSError):  # other files remain in it
                 directory.rmdir()
                 directory.parent.rmdir()
         self._tidy(now, host)
@@ -120,7 +121,7 @@ class TraceStore:
         return removed
 
     def _tidy(self, now: float, host: str | None) -> None:
-        """Remove what a writer that was killed has left, and owners (of `host` alone, if given) without a trace."""
+        """Remove files of killed writers, and owners without a trace (only of `host`, if given)."""
         left = [*self.root.glob("host=*/date=*/.*.parquet.*"), *self.root.glob(f"host=*/date=*/.*{SUFFIX}.*")]
         for path in self.root.glob(f"{_pattern(host)}/date=*/*{SUFFIX}"):
             trace = path.with_name(f"{path.name.removesuffix(SUFFIX)}.parquet")
@@ -137,30 +138,30 @@ def _pattern(host: str | None) -> str:
 
 
 def _sizes(paths: Iterator[Path]) -> Iterator[tuple[Path, int]]:
-    """Of each trace, with its owners."""
+    """Yield each trace with its size, owners included."""
     for path in paths:
         size = 0
-        with contextlib.suppress(OSError):  # it has none
+        with contextlib.suppress(OSError):  # no owners file
             size = attribution_path(path).stat().st_size
-        with contextlib.suppress(OSError):  # another has just pruned it
+        with contextlib.suppress(OSError):  # pruned concurrently
             yield path, path.stat().st_size + size
 
 
 def _scan_time(path: Path) -> float | None:
-    """When the trace was taken, by its date's directory and its name; None where they are not a trace's."""
+    """Return the scan time from the date directory and the file name; None if they are not a trace's."""
     found = NAME.fullmatch(f"{path.parent.name}/{path.name}")
     if found is None:
         return None
     try:
         return datetime.strptime(f"{found[1]} {found[2]} +0000", "%Y-%m-%d %H%M%S.%f %z").timestamp()
-    except ValueError:  # no day of any month
+    except ValueError:  # not a valid date
         return None
 
 
 def _escape_name(name: str) -> str:
-    """A name as a part of a path: any other name has another one."""
+    """Encode a name as one path component. Different names have different encodings."""
     quoted = quote(name, safe="", errors="surrogatepass").replace(".", "%2E")
-    if quoted.startswith("_"):  # Spark passes over such files
+    if quoted.startswith("_"):  # Spark ignores such files
         quoted = f"%5F{quoted[1:]}"
     if len(quoted) > MAX_NAME_BYTES:
         quoted = f"{quoted[:120]}%~{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"

@@ -1,4 +1,4 @@
-"""The traces of a place, looked at together: whether they can be compared, and which of them are a guest's newest."""
+"""Survey of the traces in a place: whether they are comparable, and each guest's newest trace."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["find_paths", "guest_key", "newest_traces", "survey"]
 
-# What all traces that are compared have to have in common, as an error calls it.
+# Properties that compared traces must have in common, as named in error messages.
 COMMON_PROPERTIES: Final = ("seed", "page size", "hash bits", "sample")
 
 
 def survey(place: Path | str, *, mixed_samples: bool = False) -> tuple[TraceFile, ...]:
-    """The trace files of a place, as `find_paths` finds them.
+    """Return the trace files of a place, as `find_paths` finds them, with their metadata; rows are not read.
 
-    Looked at, not read; in the order of their first traces' hosts, domains and times. Raises TraceError where one is
-    none, where one's hashes cannot be compared with the others' (with `mixed_samples`, samples of different sizes
-    can), where two have the same trace, and where there is none.
+    They are sorted by host, domain and time of their first traces. Raises TraceError if a file is not a trace, if its
+    hashes are not comparable with the others (`mixed_samples` allows samples of different sizes), if two files have the
+    same trace, or if there are no files.
     """
     files = read_metadata(list(find_paths(str(place))))
     if not files:
@@ -39,20 +39,22 @@ def survey(place: Path | str, *, mixed_samples: bool = False) -> tuple[TraceFile
             for key in {guest_key(about), (about.host, about.domain)}:
                 other = seen.setdefault((*key, about.scanned_at), file.path)
                 if other != file.path:
-                    raise TraceError(file.path, f"has a trace that {other} has, too", "keep one of them")
+                    raise TraceError(file.path, f"has a trace that is also in {other}", "keep one of them")
     return tuple(sorted(files, key=lambda file: [(one.host, one.domain, one.scanned_at) for one in file.traces[:1]]))
 
 
 def guest_key(about: TraceInfo) -> tuple[str, ...]:
-    """Tells guests apart: by UUID, where it is known, else by host and domain."""
+    """Return a key that identifies a guest: its UUID if known, otherwise host and domain."""
     return (about.host, about.domain) if about.uuid is None else (about.uuid,)
 
 
 def newest_traces(files: Iterable[TraceFile]) -> list[tuple[TraceFile, TraceInfo]]:
-    """Each guest's newest trace, in the order of hosts and domains. A guest that has moved is where it was last, and of
-    those that were defined anew under the same name of a host, the last is there.
+    """Return each guest's newest trace, sorted by host and domain.
+
+    A migrated guest counts on its last host. Of several guests that were defined under the same name on a host, the
+    last one counts.
     """
-    # By name first: an older definition of the same domain is gone.
+    # By name first: an older definition of the same domain no longer exists.
     here: dict[tuple[str, ...], tuple[TraceFile, TraceInfo]] = {}
     for file in files:
         for about in file.traces:
@@ -68,8 +70,10 @@ def newest_traces(files: Iterable[TraceFile]) -> list[tuple[TraceFile, TraceInfo
 
 
 def find_paths(place: str) -> Iterator[str]:
-    """The Parquet files below a directory, or a single file, or those of a pattern or an address that DuckDB knows.
-    Raises TraceError where there is no such place.
+    """Yield the Parquet files below a directory, a single file, or the files of a pattern or an address that DuckDB
+    supports.
+
+    Raises TraceError if the place does not exist.
     """
     if "://" in place:
         yield from _globbed(place if place.endswith(".parquet") else f"{place.rstrip('/')}/**/*.parquet")
@@ -80,7 +84,7 @@ def find_paths(place: str) -> Iterator[str]:
                 yield str(path)
     elif Path(place).exists():
         if not Path(place).is_file():
-            raise TraceError(place, "is no file", "give a directory of traces, or one of them")
+            raise TraceError(place, "is not a regular file", "give a directory of traces or a trace file")
         yield place
     elif any(letter in place for letter in "*?["):
         yield from _globbed(place)
@@ -96,7 +100,7 @@ def _globbed(pattern: str) -> list[str]:
             ]
         except duckdb_errors() as error:
             raise TraceError(
-                pattern, f"cannot be listed ({one_line(error)})", "see what DuckDB needs for it"
+                pattern, f"cannot be listed ({one_line(error)})", "check DuckDB's requirements for this address"
             ) from error
 
 
@@ -114,5 +118,7 @@ def _check_common(files: list[TraceFile], *, mixed_samples: bool) -> None:
         for what, value, others in zip(COMMON_PROPERTIES, kind, usual, strict=True):
             if value != others:
                 raise TraceError(
-                    path, f"has {what} {value}, and others {others}", "study what can be compared, each in its place"
+                    path,
+                    f"has {what} {value}, other traces have {others}",
+                    f"keep traces of each {what} in a separate directory",
                 )

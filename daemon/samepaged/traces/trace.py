@@ -1,4 +1,4 @@
-"""One guest's contents at one moment, by their hashes."""
+"""The hashed contents of one guest at one time."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_SAMPLE_HALVINGS", "PageSizeCounts", "Trace", "TraceInfo", "sample_threshold", "seed_id", "utc"]
 
-# A sample has the lowest 1/N of the hashes, N being 1, 2, 4, up to 2 to this power.
+# A sample has the lowest 1/N of the hashes, with N = 1, 2, 4, ..., 2 to this power.
 MAX_SAMPLE_HALVINGS: Final = 16
 
 
 def seed_id(seed: int) -> str:
-    """Tells whether two traces have the same seed, and not which: 16 hexadecimal digits."""
+    """Return an id of the seed, 16 hexadecimal digits: equal for equal seeds, and it does not reveal the seed."""
     return hashlib.sha256(b"samepaged seed\0" + seed.to_bytes(8, "big")).hexdigest()[:16]
 
 
 def utc(seconds: float) -> str:
-    """A time, in seconds of the Unix epoch, as RFC 3339 has it, to the second."""
+    """Format a time (seconds of the Unix epoch) as RFC 3339, to the second."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def sample_threshold(sample: int) -> int | None:
-    """The rows of a sample of 1/`sample` are those whose hash, as a signed integer, is below this; None for all.
-    ValueError where `sample` is no power of two from 1 to 2**MOST_HALVINGS.
+    """Return the upper bound (exclusive) of a 1/`sample` sample's hashes as signed integers; None for all rows.
+
+    Raises ValueError if `sample` is not a power of two from 1 to 2**MAX_SAMPLE_HALVINGS.
     """
     if sample < 1 or sample.bit_count() != 1 or sample > 1 << MAX_SAMPLE_HALVINGS:
         raise ValueError(f"a sample is 1/N for N a power of two up to {1 << MAX_SAMPLE_HALVINGS}, not {sample}")
@@ -43,7 +44,7 @@ def sample_threshold(sample: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class PageSizeCounts:
-    """One guest's pages at one scan, had they `page_size` bytes (the seed, section 4.4); counts in such pages."""
+    """Counts of one guest at one scan for pages of `page_size` bytes (the seed, section 4.4), in such pages."""
 
     page_size: int
     memory_pages: int
@@ -53,7 +54,7 @@ class PageSizeCounts:
 
     @classmethod
     def of(cls, contents: Contents, page_size: int) -> PageSizeCounts:
-        """The counts of `contents`, which are of pages of that size."""
+        """Return the counts of `contents`, which are of pages of that size."""
         return cls(
             page_size, contents.memory_pages, contents.zero_pages, contents.distinct_pages, contents.duplicate_pages
         )
@@ -61,11 +62,11 @@ class PageSizeCounts:
 
 @dataclass(frozen=True, slots=True)
 class TraceInfo:
-    """Whose a trace is, and its counts: of the whole guest, also where only a sample of its rows is at hand.
+    """Identity and counts of a trace. The counts cover the whole guest, even if only a sample of its rows is present.
 
-    `scanned_at` is in seconds of the Unix epoch, `page_size` and `host_memory` (all of the host's) in bytes; `seed` is
-    an id (`seed_id`); `hash_bits` is 64 but for traces of other tools. `hashed_pages` are those with a hash, all
-    copies; `distinct_pages` the contents.
+    `scanned_at` is in seconds of the Unix epoch, `page_size` and `host_memory` (of the whole host) in bytes. `seed` is
+    an id (`seed_id`). `hash_bits` is 64 except for traces of other tools. `hashed_pages` counts all pages with a hash,
+    `distinct_pages` the contents.
     """
 
     host: str
@@ -97,8 +98,9 @@ class TraceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """`hashes` (uint64, ascending, each once) and how many `pages` (int32) have each; of all contents, or with
-    `sample` N of those of the lowest 1/N of the hashes (`sample_threshold`).
+    """The contents of a guest: all, or with `sample` N those in the lowest 1/N of the hash space (`sample_threshold`).
+
+    `hashes` (uint64) is ascending and unique; `pages` (int32) is the number of pages with each hash.
     """
 
     info: TraceInfo
@@ -121,7 +123,7 @@ class Trace:
         by_page_size: tuple[PageSizeCounts, ...] = (),
         host_memory: int | None = None,
     ) -> Trace:
-        """The trace of a digest, which is left as it is. Takes up to 32 bytes a page meanwhile."""
+        """Create the trace of a digest, which is not changed. Uses up to 32 bytes per page meanwhile."""
         ordered = np.sort(digest.pages)
         swapped, zero, first = state_starts(ordered)
         hashed = ordered[first:]
@@ -150,7 +152,9 @@ class Trace:
         return cls(about, hashes, np.diff(starts, append=hashed_pages).astype(np.int32))
 
     def sampled(self, sample: int) -> Trace:
-        """The same, with the contents of the lowest 1/`sample` of the hashes, or fewer where it has fewer."""
+        """Return the trace reduced to the lowest 1/`sample` of the hashes, or unchanged if it is a smaller sample
+        already.
+        """
         most = sample_threshold(sample)
         if sample <= self.sample or most is None:
             return self
@@ -159,5 +163,5 @@ class Trace:
 
 
 def _valid_unicode(name: str) -> str:
-    """A name as valid Unicode, which Parquet requires; as in text_layout.py."""
+    """Return a name as valid Unicode, which Parquet requires; as in text_layout.py."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")

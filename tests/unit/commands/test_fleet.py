@@ -91,7 +91,7 @@ def test_hosts_without_sharing_are_omitted(tmp_path: Path, capsys: pytest.Captur
     parquet.write(tmp_path / "x.parquet", [guest("a", "x", [7]), guest("b", "x", [8])])
     assert printed(capsys, "--json", str(tmp_path))["host_pairs"] == []
     assert cli.main(["fleet", "sharing", str(tmp_path)]) == 0
-    assert "No two hosts share anything." in capsys.readouterr().out
+    assert "No hosts have memory in common." in capsys.readouterr().out
 
 
 def test_bare_place_is_the_command(

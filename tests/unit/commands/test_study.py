@@ -240,7 +240,7 @@ def test_changed_row_is_refused(place: Path, capsys: pytest.CaptureFixture[str])
 
 def test_foreign_file_among_traces_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "other.parquet").write_bytes(b"PAR1 and so on")
-    assert "other.parquet: is no Parquet file" in damaged(place, capsys)
+    assert "other.parquet: is not a Parquet file" in damaged(place, capsys)
 
 
 def test_empty_directory_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ def test_invalid_file_does_not_hide_others(tmp_path: Path, capsys: pytest.Captur
         assert main(["traces", action, str(tmp_path)]) == 1
         shown = capsys.readouterr()
         assert shown.err.count("\n") == 1
-        assert "other.parquet: is no Parquet file" in shown.err
+        assert "other.parquet: is not a Parquet file" in shown.err
         assert "web-1" in shown.out or "1 traces are as they were written" in shown.out
 
 

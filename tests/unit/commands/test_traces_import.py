@@ -240,7 +240,7 @@ DAMAGED = {
     "a migration stream": (b"QEVM" + P, "virsh dump --memory-only"),
     "gzip": (b"\x1f\x8b\x08" + P, "gunzip"),
     "a list with a word in it": (b"ff\nword\n", "line 2"),
-    "a list that is cut": (HEADED[:-1], "no whole number of hashes"),
+    "a list that is cut": (HEADED[:-1], "not a multiple of 32-bit hashes"),
     "text, then as many bytes as pages have": (HEADED + bytes(-len(HEADED) % PAGE), "say which: --format"),
     "a text": (b"words\n", "no raw image"),
 }

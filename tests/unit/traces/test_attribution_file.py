@@ -202,7 +202,7 @@ FORGED: dict[str, list[Any]] = {
 def test_impossible_values_are_refused(tmp_path: Path, key: str, value: Any) -> None:
     path = tmp_path / "a.sources.json"
     path.write_bytes(signed({**document(), key: value}))
-    with pytest.raises(TraceError, match=r"contradict themselves|another samepaged"):
+    with pytest.raises(TraceError, match=r"inconsistent owners|another samepaged"):
         read(path)
 
 
@@ -221,7 +221,7 @@ def test_unknown_keys_are_ignored(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.sources.json"
     path.write_bytes(content)
-    with pytest.raises(TraceError, match="is not as it was written; remove it"):
+    with pytest.raises(TraceError, match="does not match its checksum; remove it"):
         read(path)
 
 
@@ -236,7 +236,7 @@ def test_endless_file_is_bounded(tmp_path: Path) -> None:
 def test_fifo_does_not_block(tmp_path: Path) -> None:
     path = tmp_path / "a.sources.json"
     os.mkfifo(path)
-    with pytest.raises(TraceError, match="is no file"):
+    with pytest.raises(TraceError, match="is not a regular file"):
         read(path)
 
 
@@ -268,7 +268,7 @@ def test_many_long_names_are_bounded(tmp_path: Path) -> None:
 def test_unreadable_content_is_not_written(tmp_path: Path) -> None:
     told = document()
     told["kinds"][0]["pages"] = 101
-    with pytest.raises(TraceError, match="contradict themselves"):
+    with pytest.raises(TraceError, match="has inconsistent owners"):
         write(tmp_path / "a.parquet", told)
     assert list(tmp_path.iterdir()) == []
 
@@ -312,7 +312,7 @@ def test_attribution_of_another_trace_is_refused(tmp_path: Path, other: dict[str
     path = write_trace(TraceStore(tmp_path))
     told = document(**{key: value for key, value in other.items() if key != "answers"})
     write(path, told | {"domain": other.get("answers", "web-1")})
-    with pytest.raises(TraceError, match=r"sources.json: is of another trace than .*parquet; put it beside its own"):
+    with pytest.raises(TraceError, match=r"sources.json: belongs to another trace than .*parquet; move it beside its trace"):
         list(read_beside_traces(survey(tmp_path)))
 
 
@@ -392,7 +392,7 @@ def test_verify_checks_attribution(store: TraceStore, capsys: pytest.CaptureFixt
     path.write_bytes(path.read_bytes().replace(b"heap", b"heat", 1))
     assert main(["traces", "verify", str(store.root)]) == 1
     shown = capsys.readouterr()
-    assert shown.err == f"samepaged: {path}: is not as it was written; remove it, or restore it from a copy\n"
+    assert shown.err == f"samepaged: {path}: does not match its checksum; remove it, or restore it from a copy\n"
     assert shown.out == "6 traces are as they were written, 5 of them with owners\n"
 
 

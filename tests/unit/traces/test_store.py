@@ -138,7 +138,7 @@ def test_non_trace_is_an_error_with_remedy(tmp_path: Path) -> None:
 
 def test_unwritable_directory_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(TraceError, match="let samepaged write there"):
+    with pytest.raises(TraceError, match="give samepaged write permission"):
         TraceStore(tmp_path / "file").write(trace(PageDigest(np.array([9], dtype=np.uint64), 4096)))
 
 
@@ -186,7 +186,7 @@ def test_guest_names_make_no_hidden_files(tmp_path: Path) -> None:
 def test_trace_is_not_overwritten(tmp_path: Path) -> None:
     store = TraceStore(tmp_path)
     path = store.write(trace(digest_of(9, 9)))
-    with pytest.raises(TraceError, match="is there already; give the trace another time"):
+    with pytest.raises(TraceError, match="exists already; give the trace another time"):
         store.write(trace(digest_of(9, 10)))
     assert read(path)[0].pages.tolist() == [2]
 
@@ -276,7 +276,7 @@ def test_incomparable_traces_are_refused(tmp_path: Path) -> None:
         (trace(digest_of(9, page_size=2048), at=WHEN + 9), "page size 2048"),
     ):
         path = store.write(odd)
-        with pytest.raises(TraceError, match=f"has {what}.* others") as caught:
+        with pytest.raises(TraceError, match=f"has {what}.* other traces have") as caught:
             survey(tmp_path)
         assert str(caught.value).startswith(str(path))
         path.unlink()
@@ -290,7 +290,7 @@ def test_repeated_trace_is_an_error(tmp_path: Path) -> None:
     one = trace(digest_of(9))
     TraceStore(tmp_path).write(one)
     write(tmp_path / "export.parquet", [one])
-    with pytest.raises(TraceError, match=r"has a trace that .* has, too; keep one"):
+    with pytest.raises(TraceError, match=r"has a trace that is also in .*; keep one"):
         survey(tmp_path)
 
 
@@ -300,7 +300,7 @@ def test_path_without_traces_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="does not exist"):
         survey(tmp_path / "nowhere")
     (tmp_path / "other.parquet").write_bytes(b"PAR1")
-    with pytest.raises(TraceError, match=r"other.parquet: is no Parquet file"):
+    with pytest.raises(TraceError, match=r"other.parquet: is not a Parquet file"):
         survey(tmp_path)
 
 
@@ -342,7 +342,7 @@ def test_non_files_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "y.parquet").mkdir()
     path = TraceStore(tmp_path).write(trace(digest_of(9)))
     assert [file.path for file in survey(tmp_path)] == [str(path)]
-    with pytest.raises(TraceError, match="is no file; give"):
+    with pytest.raises(TraceError, match="is not a regular file; give"):
         survey(tmp_path / "x.parquet")
 
 
@@ -374,7 +374,7 @@ def test_undeletable_file_does_not_stop_pruning(tmp_path: Path, monkeypatch: pyt
 
 
 def test_vanished_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="is not there any more; ask again"):
+    with pytest.raises(TraceError, match="has been deleted; run the command again"):
         read_metadata([str(tmp_path / "pruned.parquet")])
 
 
@@ -446,7 +446,7 @@ def test_impossible_metadata_names_the_file(key: str, value: object) -> None:
     (told if key in FORGED else told["traces"][0])[key] = value
     del told["sum"]
     told["sum"] = _sum(told)
-    with pytest.raises(TraceError, match=r"^/x.parquet: has metadata that (contradicts itself|makes no sense); "):
+    with pytest.raises(TraceError, match=r"^/x.parquet: has (inconsistent|invalid) metadata; "):
         parse_metadata("/x.parquet", 0, json.dumps(told).encode())
 
 

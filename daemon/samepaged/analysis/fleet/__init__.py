@@ -1,1 +1,1 @@
-"""What the traces of many hosts say together: contents that hosts have in common, and where guests had better be."""
+"""Fleet analysis of the traces of many hosts: contents that hosts have in common, and better placement of guests."""

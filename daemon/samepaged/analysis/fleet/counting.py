@@ -1,4 +1,4 @@
-"""From the traces of a fleet to what its hosts have in common, by a query engine."""
+"""Counting of the contents that hosts have in common, from traces, with a query engine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MAX_COMMON_CONTENTS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class FleetTraces:
-    """The traces that count, with the files that have them; the names of their hosts, in order."""
+    """The evaluated traces with their files, and the sorted names of their hosts."""
 
     traces: tuple[tuple[TraceFile, TraceInfo], ...]
     hosts: tuple[str, ...]
@@ -44,7 +44,7 @@ class FleetTraces:
 
     @classmethod
     def of(cls, files: Sequence[TraceFile], sample: int) -> FleetTraces:
-        """Each guest's newest trace. Raises UsageError for a sample that is none, or cannot be taken."""
+        """Select each guest's newest trace. Raises UsageError for an invalid sample, or one that cannot be taken."""
         try:
             sample_threshold(sample)
         except ValueError as error:
@@ -61,7 +61,7 @@ class FleetTraces:
         return cls(traces, tuple(sorted({about.host for _, about in traces})), sample)
 
     def engine_rows(self) -> list[FleetTrace]:
-        """As an engine wants them. Raises TraceError where two cannot be told apart."""
+        """Return the traces in the engine's form. Raises TraceError if two have the same key."""
         numbers = {host: number for number, host in enumerate(self.hosts)}
         found: dict[FleetTrace, str] = {}
         for file, about in self.traces:
@@ -72,21 +72,21 @@ class FleetTraces:
         return list(found)
 
     def totals(self) -> Iterator[tuple[TraceFile, Totals]]:
-        """What the rows of each come to, by its metadata."""
+        """Yield the totals of each trace's rows from its metadata."""
         halvings = self.sample.bit_length() - 1
         for file, about in self.traces:
             known = file.totals[file.traces.index(about)][halvings]
             if known is None:
-                raise TraceError(file.path, f"has no sample of 1/{self.sample}", "ask for a smaller sample")
+                raise TraceError(file.path, f"has no sample of 1/{self.sample}", "use another --sample")
             yield file, known
 
     def paths(self) -> list[str]:
-        """The files, each once."""
+        """Return the files without duplicates."""
         return list(dict.fromkeys(file.path for file, _ in self.traces))
 
 
 class Tally:
-    """What the parts of the hash space come to, together."""
+    """Sums over the parts of the hash space."""
 
     def __init__(self, guests: int, hosts: int) -> None:
         self.rows = [0] * guests
@@ -101,7 +101,7 @@ class Tally:
         self._pairs: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
 
     def add(self, engine: Engine) -> None:
-        """Count a part, which the engine has as `numbered`."""
+        """Count a part of the hash space, which the engine has as `numbered`."""
         for guest, rows, pages, hashes, remainders in engine.rows(queries.GUESTS):
             self.rows[guest] += rows
             self.pages[guest] += pages
@@ -113,18 +113,19 @@ class Tally:
             self.held[host] += held
             self.alone[host] += alone
         self.shared += engine.rows(queries.SHARED)[0][0]
-        # (hash, hosts, guests, pages): the hash decides between those of as many guests, whatever part they are in.
+        # (hash, hosts, guests, pages): among contents with equal numbers of guests, the hash decides, regardless of
+        # their part.
         found = [(hash_, hosts, guests, pages) for hash_, hosts, guests, pages in engine.rows(queries.COMMON_CONTENTS)]
         self.widespread = sorted([*self.widespread, *found], key=lambda one: (-one[2], one[0]))[:MAX_COMMON_CONTENTS]
         pairs = np.array(engine.rows(queries.PAIRS), dtype=np.int64).reshape(-1, 3)
         self._pairs.append((pairs[:, 0] * self._hosts + pairs[:, 1], pairs[:, 2]))
 
     def totals(self, guest: int) -> Totals:
-        """What was read of a guest."""
+        """Return the totals of the rows that were read for a guest."""
         return Totals(self.rows[guest], self.pages[guest], self.hashes[guest], self.remainders[guest])
 
     def pairs(self) -> Iterator[tuple[int, int, int]]:
-        """(host, another, what they share), what shares most first."""
+        """Yield (host, other host, number of shared contents), largest first."""
         keys = np.concatenate([key for key, _ in self._pairs])
         counts = np.concatenate([count for _, count in self._pairs])
         each, places = np.unique(keys, return_inverse=True)
@@ -138,10 +139,10 @@ class Tally:
 def analyse_fleet(
     path: Path | str, open_engine: Callable[[], AbstractContextManager[Engine]], *, sample: int = 1
 ) -> Fleet:
-    """What the hosts share whose traces are at `path` (as `survey` takes it), by each guest's newest trace.
+    """Analyse the sharing between hosts from the traces at `path` (as in `survey`), with each guest's newest trace.
 
-    With a `sample` of N only the contents of the lowest 1/N of the hashes are counted; where files are smaller samples,
-    by theirs. Raises TraceError, UsageError, and SamepagedError where the engine cannot answer.
+    With a `sample` of N only contents in the lowest 1/N of the hashes are counted; if files are smaller samples, their
+    sample applies. Raises TraceError, UsageError, or SamepagedError if the engine fails.
     """
     guests = FleetTraces.of(survey(path, mixed_samples=True), sample)
     counted = guests.engine_rows()
@@ -155,16 +156,18 @@ def analyse_fleet(
                 tally.add(engine)
     except EngineError as error:
         for file_path in guests.paths():
-            parquet.read(file_path)  # raises what names the file, if it is the file
-        raise SamepagedError(f"the query engine failed: {error}", "ask again, or with a larger --sample") from error
+            parquet.read(file_path)  # raises TraceError with the file's name if a file is the cause
+        raise SamepagedError(
+            f"the query engine failed: {error}", "run the command again, or use a larger --sample"
+        ) from error
     for guest, (file, known) in enumerate(totals):
         if tally.totals(guest) != known:
-            raise TraceError(file.path, "has other rows than were written", parquet.DAMAGED)
+            raise TraceError(file.path, "has rows that do not match its checksums", parquet.DAMAGED)
     return _result(guests, tally)
 
 
 def _parts(sample: int, rows: int, at_once: int) -> Iterator[tuple[int | None, int | None]]:
-    """The hashes of a sample in equal parts, of about so many rows each."""
+    """Yield bounds that divide the sample's hashes into equal parts of about `at_once` rows."""
     count = max(1, math.ceil(rows / at_once))
     span = (1 << 64) // sample
     inner = [span * part // count - (1 << 63) for part in range(1, count)]

@@ -1,4 +1,4 @@
-"""A fleet on DuckDB, within this process."""
+"""Fleet queries on DuckDB, within this process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DuckDbEngine", "duckdb_engine"]
 
-# 64 Mi rows take 3 to 4 GiB; all files are read once more for each further part.
+# 64 Mi rows take 3 to 4 GiB; each further part reads all files again.
 ROWS_AT_ONCE: Final = 1 << 26
 
 
@@ -31,7 +31,7 @@ class DuckDbEngine:
         self.rows_at_once = rows_at_once
 
     def open(self, paths: Sequence[str], guests: Sequence[FleetTrace]) -> None:
-        """Make `traces` a view, and `guests` a table."""
+        """Create the view `traces` and the table `guests`."""
         files = ", ".join(sql_literal(escape_pattern(path)) for path in paths)
         self._run(
             "CREATE OR REPLACE TEMP VIEW traces AS SELECT host, domain, scanned_at, hash, pages "  # noqa: S608 - quoted
@@ -51,13 +51,13 @@ class DuckDbEngine:
         )
 
     def materialize(self, name: str, query: str) -> None:
-        """Make a table of what a query finds."""
-        # First the old one, which may be large, and then the new one.
+        """Create a table from a query."""
+        # Drop the old table first, because it may be large.
         self._run(f"DROP TABLE IF EXISTS {name}")
         self._run(f"CREATE TEMP TABLE {name} AS {query}")
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """What a query finds."""
+        """Return the rows of a query."""
         return self._run(query).fetchall()
 
     def _run(self, query: str, parameters: dict[str, Any] | None = None) -> DuckDBPyConnection:
@@ -69,7 +69,7 @@ class DuckDbEngine:
 
 @contextlib.contextmanager
 def duckdb_engine() -> Iterator[DuckDbEngine]:
-    """On all processors that this process may use. What does not fit in memory goes into a temporary directory."""
+    """Open DuckDB on all processors available to this process. Data beyond the memory go to a temporary directory."""
     processors = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="samepaged-") as directory, database(threads=processors) as connection:
         connection.execute(f"SET temp_directory = {sql_literal(directory)}")

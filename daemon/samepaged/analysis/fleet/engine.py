@@ -1,4 +1,4 @@
-"""What a query engine does for a fleet: it opens trace files, keeps relations, and answers."""
+"""Interface of a query engine for fleets: it opens trace files, materializes relations and runs queries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Engine", "EngineError", "FleetTrace"]
 
 @dataclass(frozen=True, slots=True)
 class FleetTrace:
-    """A trace that counts: its host's number, and what its rows are known by; `microseconds` since the Unix epoch."""
+    """An evaluated trace: its host's number and the key of its rows; `microseconds` since the Unix epoch."""
 
     host_number: int
     host: str
@@ -22,20 +22,21 @@ class FleetTrace:
 
 
 class EngineError(Exception):
-    """The engine could not read a file, or could not answer; in its own words, on one line."""
+    """The engine could not read a file or run a query. The message is the engine's, on one line."""
 
 
 class Engine(Protocol):
     """DuckDB or Spark. The SQL is the same for both, and so are the rows. All methods raise EngineError."""
 
-    # How many rows of files are best worked on together.
+    # Number of file rows to process together.
     rows_at_once: int
 
     def open(self, paths: Sequence[str], guests: Sequence[FleetTrace]) -> None:
-        """Make `traces` of these files, and `guests` (a guest's number is its index), as queries.py wants them."""
+        """Create the relations `traces` of these files and `guests` (the index is the guest's number) for queries.py.
+        """
 
     def materialize(self, name: str, query: str) -> None:
-        """Make a relation of what a query finds, in the place of what had that name before."""
+        """Create a relation from a query, replacing a previous one of that name."""
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """What a query finds, in any order."""
+        """Return the rows of a query, in any order."""

@@ -1,15 +1,16 @@
-"""The questions to a fleet, in the SQL that DuckDB and Spark have in common.
+"""Fleet queries, in the SQL subset common to DuckDB and Spark.
 
-They are asked of two relations: `traces(host, domain, scanned_at, hash, pages)`, the rows of files, and
-`guests(guest, host_number, host, domain, scanned_at)`, the traces that count, with hosts and guests as numbers.
-`STEPS` are relations each of which is made of those before it; the other queries are asked of them.
+The input is two relations: `traces(host, domain, scanned_at, hash, pages)`, the rows of files, and `guests(guest,
+host_number, host, domain, scanned_at)`, the evaluated traces, with hosts and guests as numbers. Each of the relations
+in `STEPS` is built from the preceding ones; the other queries read them.
 
-Pairs of hosts. A content of n hosts is in n² / 2 pairs, and every page of a common library is a content of all hosts:
-written out, a fleet has more pairs than can be counted. So contents are numbered, those of the same hosts in a row, and
-62 of them become one integer for each host that has any (a word; the last two bits stay clear of the sign). Two hosts'
-words of the same contents give what both have by `bit_count(a & b)`. Contents of very many guests go by 16 words in a
-row. Where the contents of a word have so little in common that its hosts make more pairs than they do one by one,
-and where a content has few guests, it is written out. All ways give the same count.
+Pairs of hosts. A content on n hosts is in n² / 2 pairs, and every page of a common library is a content on all hosts:
+written out, a fleet has more pairs than can be counted. Contents are therefore numbered, with contents of the same
+hosts in sequence. 62 of them form one integer (a word; the last two bits stay clear of the sign) for each host with any
+of them. For two hosts' words of the same contents, `bit_count(a & b)` is the number of common contents. Contents of
+very many guests use 16 words in a row. A content is written out if it has few guests, or if the contents of its word
+have so little in common that the word's hosts would form more pairs than the contents one by one. All methods give the
+same count.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from typing import Final
 
 __all__ = ["COMMON_CONTENTS", "GUESTS", "HOSTS", "PAIRS", "SHARED", "STEPS", "numbered_rows"]
 
-# Contents of a word, and of a block of 16 words. The queries have these numbers written out.
+# Contents per word, and words per block. The queries contain these numbers as literals.
 WORD_CONTENTS: Final = 62
 BLOCK_WORDS: Final = 16
 
-# What is read of the files, once: the rows of the traces that count.
+# The only read of the files: the rows of the evaluated traces.
 NUMBERED_ROWS: Final = """
 SELECT guests.guest, guests.host_number AS host, traces.hash, traces.pages
 FROM traces JOIN guests
   ON traces.host = guests.host AND traces.domain = guests.domain AND traces.scanned_at = guests.scanned_at
 """
 
-# Each content that several hosts have; and those that one host has alone, together, with that host. The lowest and the
-# highest number of its hosts, and the lowest of these numbers shuffled, are much alike for contents of similar hosts.
+# One row for each content on several hosts, and one row per host for all contents on that host alone. The lowest and
+# highest number of a content's hosts, and the lowest shuffled number, are similar for contents of similar hosts.
 CONTENTS: Final = """
 SELECT shared AS hash, alone AS host, count(*) AS contents, max(guests) AS guests,
   min(low) AS low, max(high) AS high, min(shuffled) AS shuffled
@@ -45,8 +46,8 @@ FROM (
 GROUP BY shared, alone
 """
 
-# Contents get places in words: those of similarly many guests, of similar hosts, beside each other.
-# A word's number is kind and lowest host · 2^36 + the number of its first content there.
+# Places of contents in words: contents with similar numbers of guests and similar hosts are adjacent. The number of a
+# word is kind and lowest host · 2^36 + the number of its first content there.
 PLACED: Final = """
 SELECT hash, (CAST(band AS BIGINT) * 16777216 + low) * 68719476736 + (n - n % 62) AS word,
   CAST(power(2, n % 62) AS BIGINT) AS bit
@@ -66,7 +67,7 @@ FROM numbered JOIN placed ON numbered.hash = placed.hash
 GROUP BY placed.word, numbered.host
 """
 
-# The words that pay: hosts² pairs against (those that have a content)², summed over the word's contents.
+# Profitable words: hosts² pairs against (hosts with a content)², summed over the word's contents.
 DENSE: Final = """
 SELECT words.word, words.host, words.bits
 FROM words JOIN (
@@ -75,7 +76,7 @@ FROM words JOIN (
 ) AS paying ON words.word = paying.word
 """
 
-# The hosts of each content that has no place in such a word.
+# The hosts of each content without a place in such a word.
 HOLDERS: Final = """
 SELECT DISTINCT numbered.hash, numbered.host
 FROM numbered JOIN (
@@ -87,7 +88,8 @@ FROM numbered JOIN (
 ) AS loose ON numbered.hash = loose.hash
 """
 
-# 16 words of contents of more than 512 guests as one row: 2^61 is where they begin, 992 are the contents of a block.
+# 16 words of contents of more than 512 guests as one row. 2^61 is the start of their numbers, 992 the number of
+# contents per block.
 BLOCKS: Final = (
     "SELECT host, word - word % 68719476736 % 992 AS block, "  # noqa: S608 - of this module's own constants
     + ", ".join(
@@ -97,7 +99,7 @@ BLOCKS: Final = (
     + " FROM dense WHERE word >= 2305843009213693952 GROUP BY host, word - word % 68719476736 % 992"
 )
 
-# Before NUMBERED comes which part of the hashes it is about (`numbered_rows`), after it these.
+# The preceding step is the selection of a part of the hashes (`numbered_rows`).
 STEPS: Final = {
     "contents": CONTENTS,
     "placed": PLACED,
@@ -107,14 +109,14 @@ STEPS: Final = {
     "blocks": BLOCKS,
 }
 
-# (guest, rows, pages, hashes xor-ed, the sum of their remainders): what its metadata says, too.
+# (guest, rows, pages, XOR of hashes, sum of their remainders), to compare with the metadata.
 GUESTS: Final = """
 SELECT guest, count(*) AS rows_read, CAST(sum(pages) AS BIGINT) AS pages, bit_xor(hash) AS hashes,
   CAST(sum(hash % 4294967291) AS BIGINT) AS remainders
 FROM numbered GROUP BY guest
 """
 
-# (host, contents that it has, those of them that no other host has).
+# (host, its contents, those on no other host).
 HOSTS: Final = """
 SELECT host, CAST(sum(held) AS BIGINT) AS held, CAST(sum(alone) AS BIGINT) AS alone
 FROM (
@@ -127,10 +129,10 @@ FROM (
 GROUP BY host
 """
 
-# (contents that several hosts have,).
+# (contents on several hosts,).
 SHARED: Final = "SELECT count(*) AS shared FROM contents WHERE hash IS NOT NULL"
 
-# (hash, hosts, guests, pages) of the contents that most guests have, of those that several hosts have.
+# (hash, hosts, guests, pages) of the contents with the most guests among those on several hosts.
 COMMON_CONTENTS: Final = """
 SELECT numbered.hash, count(DISTINCT numbered.host) AS hosts, count(*) AS guests,
   CAST(sum(numbered.pages) AS BIGINT) AS pages
@@ -140,7 +142,7 @@ FROM numbered JOIN (
 GROUP BY numbered.hash
 """
 
-# (host, another with a higher number, contents that both have), where there are any.
+# (host, other host with a higher number, common contents), if there are any.
 PAIRS: Final = (
     "SELECT first_host, second_host, CAST(sum(shared) AS BIGINT) AS shared FROM ("  # noqa: S608 - as above
     "SELECT a.host AS first_host, b.host AS second_host, sum("
@@ -156,7 +158,7 @@ PAIRS: Final = (
 
 
 def numbered_rows(first: int | None, end: int | None) -> str:
-    """NUMBERED, of the hashes (signed) from `first` to below `end`; None is an end of all hashes."""
+    """Return NUMBERED_ROWS for the hashes (signed) from `first` to below `end`; None is an end of all hashes."""
     bounds = [f"traces.hash >= {first}"] if first is not None else []
     bounds += [f"traces.hash < {end}"] if end is not None else []
     return NUMBERED_ROWS + (f"WHERE {' AND '.join(bounds)}" if bounds else "")

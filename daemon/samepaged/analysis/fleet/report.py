@@ -20,7 +20,7 @@ MOST_SHOWN: Final = 10
 
 
 def document_lines(found: Fleet) -> Iterator[str]:
-    """The JSON object, in pieces: each host, pair of hosts and content is on a line of its own."""
+    """Yield the JSON object in pieces; each host, pair of hosts and content is on a separate line."""
     head = {
         "schema": 1,
         "page_size": found.page_size,
@@ -85,7 +85,7 @@ def _rounded(error: float | None) -> float | None:
 
 
 def text_lines(found: Fleet) -> Iterator[str]:
-    """The tables, in lines."""
+    """Yield the lines of the tables."""
 
     def shown(pages: int) -> str:
         return size(pages * found.page_size)
@@ -97,7 +97,7 @@ def text_lines(found: Fleet) -> Iterator[str]:
         error = f"{found.distinct_error:.2%}" if found.distinct_error is not None else "unknown"
         yield (
             f"Counted in 1/{found.sample} of the contents: distinct pages have a standard error of {error}; "
-            "what two hosts share is, with 95% confidence, between the two figures after it."
+            "the columns after the shared memory are its 95% confidence interval."
         )
     yield ""
     for name, pages in (
@@ -126,7 +126,7 @@ def text_lines(found: Fleet) -> Iterator[str]:
     yield from _more(len(ordered))
     yield ""
     if not found.pairs:
-        yield "No two hosts share anything."
+        yield "No hosts have memory in common."
         return
     headings = _pair_headings(found)
     pairs = [_pair(found, pair) for pair in found.pairs[:MOST_SHOWN]]
@@ -145,4 +145,4 @@ def _pair(found: Fleet, pair: HostPair) -> tuple[str, ...]:
 
 def _more(count: int) -> Iterator[str]:
     if count > MOST_SHOWN:
-        yield f"and {count - MOST_SHOWN} more, which --json has"
+        yield f"and {count - MOST_SHOWN} more; see --json"

@@ -1,4 +1,4 @@
-"""What the hosts of a fleet have in common, as numbers."""
+"""Results of a fleet analysis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ __all__ = ["CommonContent", "Fleet", "Host", "HostPair"]
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One host: its guests, all their pages, S_self of each guest added up, and |U(V)| added up: these are exact.
+    """One host: its guests, all their pages, and the sums of S_self and of |U(V)| over its guests; these are exact.
+
     Of its contents `sampled_contents` are in the sample, and `exclusive_contents` of those are on no other host.
     """
 
@@ -26,7 +27,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class HostPair:
-    """Two hosts, and how many contents of the sample both have."""
+    """Two hosts, and the number of sampled contents on both."""
 
     hosts: tuple[str, str]
     shared: int
@@ -34,7 +35,7 @@ class HostPair:
 
 @dataclass(frozen=True, slots=True)
 class CommonContent:
-    """A content that many guests have: on how many hosts, in how many guests, and all its pages. Exact."""
+    """A content of many guests: the number of hosts, of guests, and of all its pages. Exact."""
 
     hosts: int
     guests: int
@@ -43,12 +44,13 @@ class CommonContent:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The newest traces of all guests, taken from `oldest` to `newest` (Unix epoch, s), `page_size` in bytes.
+    """A fleet by the newest traces of all guests, taken from `oldest` to `newest` (Unix epoch, s), `page_size` in
+    bytes.
 
-    Contents are counted in a sample of 1/`sample`: `contents` of them, on all hosts. `pairs` that share nothing are
-    left out; the others are in the order of what they share of the sample, most first, then of their names.
+    Contents are counted in a sample of 1/`sample`: `contents` of them, on all hosts. `pairs` without shared contents
+    are omitted; the others are sorted by shared contents in the sample, descending, then by name.
 
-    No estimate and no bound is more than there can be by what is known exactly, the contents of each guest.
+    Estimates and bounds are capped by exactly known values, the number of contents of each guest.
     """
 
     page_size: int
@@ -63,66 +65,66 @@ class Fleet:
     _known: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # There are many more pairs than hosts, and each is asked for its hosts' contents.
+        # Cache: there are many more pairs than hosts, and each needs its hosts' numbers of contents.
         object.__setattr__(self, "_known", {host.name: host.summed_distinct_pages for host in self.hosts})
 
     @property
     def summed_distinct_pages(self) -> int:
-        """|U(V)| of every guest, added up: exact."""
+        """Sum of |U(V)| over all guests: exact."""
         return sum(host.summed_distinct_pages for host in self.hosts)
 
     @property
     def distinct_pages(self) -> int:
-        """Contents of the fleet: an estimate, where `sample` is not 1."""
+        """Distinct contents of the fleet: an estimate if `sample` is not 1."""
         return min(self.contents * self.sample, self.summed_distinct_pages)
 
     @property
     def distinct_bounds(self) -> tuple[int, int]:
-        """Between what that is, with 95% confidence."""
+        """95% confidence interval of `distinct_pages`."""
         return _bounds(self.contents, self.sample, self.summed_distinct_pages)
 
     @property
     def distinct_error(self) -> float | None:
-        """Its relative standard error; None where the sample has no contents."""
+        """Relative standard error of `distinct_pages`; None if the sample has no contents."""
         return relative_error(self.contents, self.sample)
 
     @property
     def duplicate_pages(self) -> int:
-        """What would be saved if each content were kept once in the whole fleet."""
+        """Pages saved if each content were stored once in the whole fleet."""
         return self.hashed_pages - self.distinct_pages
 
     @property
     def self_sharing_pages(self) -> int:
-        """S_self of every guest, added up: exact."""
+        """Sum of S_self over all guests: exact."""
         return sum(host.self_sharing_pages for host in self.hosts)
 
     @property
     def inter_sharing_pages(self) -> int:
-        """What is left of the duplicates: sharing between guests, wherever they are."""
+        """The remaining duplicates: sharing between guests, on any hosts."""
         return self.duplicate_pages - self.self_sharing_pages
 
     def inter_sharing_of(self, host: Host) -> int:
-        """S_inter of a host's guests, as they are today."""
+        """Return S_inter of a host's current guests."""
         return host.summed_distinct_pages - self.distinct_pages_of(host)
 
     def distinct_pages_of(self, host: Host) -> int:
-        """Contents of a host's guests, each once."""
+        """Return the distinct contents of a host's guests."""
         return min(host.sampled_contents * self.sample, host.summed_distinct_pages)
 
     def exclusive_pages_of(self, host: Host) -> int:
-        """Those that no other host has."""
+        """Return the contents that are on this host only."""
         return min(host.exclusive_contents * self.sample, host.summed_distinct_pages)
 
     def shared_pages_of(self, pair: HostPair) -> int:
-        """Contents that both hosts of a pair have."""
+        """Return the contents on both hosts of a pair."""
         return min(pair.shared * self.sample, self._max_shared_of(pair))
 
     def bounds_of(self, pair: HostPair) -> tuple[int, int]:
-        """Between what a pair shares, with 95% confidence."""
+        """Return the 95% confidence interval of `shared_pages_of`."""
         return _bounds(pair.shared, self.sample, self._max_shared_of(pair))
 
     def error_of(self, pair: HostPair) -> float | None:
-        """The relative standard error of what a pair shares."""
+        """Return the relative standard error of `shared_pages_of`."""
         return relative_error(pair.shared, self.sample)
 
     def _max_shared_of(self, pair: HostPair) -> int:

@@ -1,4 +1,4 @@
-"""A fleet on Apache Spark: on this machine, or on a cluster that reads the same files."""
+"""Fleet queries on Apache Spark: on this machine, or on a cluster that reads the same files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ STOP_SECONDS: Final = 30
 
 
 class SparkEngine:
-    """An `Engine` on a session. What is kept is computed when it is first asked for, and remembered."""
+    """An `Engine` on a session. Relations are computed on first use, and cached."""
 
     def __init__(self, session: SparkSession, rows_at_once: int = ROWS_AT_ONCE) -> None:
         self._session = session
@@ -48,12 +48,12 @@ class SparkEngine:
         self.rows_at_once = rows_at_once
 
     def open(self, paths: Sequence[str], guests: Sequence[FleetTrace]) -> None:
-        """Make `traces` and `guests` views."""
+        """Create the views `traces` and `guests`."""
         for path in paths:
             if Path(path).name.startswith("_"):
-                raise TraceError(path, "is passed over by Spark, as it begins with _", "give it another name")
+                raise TraceError(path, "is ignored by Spark because its name begins with _", "rename it")
         with _named():
-            # A path is the path of a file, whatever letters are in it; `host=` in a directory's name is no column.
+            # Paths are literal, whatever characters they contain; `host=` in a directory's name is not a column.
             reader = self._session.read.option("__globPaths__", "false").option("recursiveFileLookup", "true")
             reader.schema("host string, domain string, scanned_at timestamp, hash bigint, pages int").parquet(
                 *(path if "://" in path else str(Path(path).absolute()) for path in paths)
@@ -67,7 +67,7 @@ class SparkEngine:
             ).createOrReplaceTempView("guests")
 
     def materialize(self, name: str, query: str) -> None:
-        """Make a view of what a query finds."""
+        """Create a view from a query."""
         with _named():
             if name in self._kept:
                 self._kept.pop(name).unpersist()
@@ -76,15 +76,17 @@ class SparkEngine:
             self._kept[name] = found
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """What a query finds."""
+        """Return the rows of a query."""
         with _named():
             return [tuple(row) for row in self._session.sql(query).collect()]
 
 
 @contextlib.contextmanager
 def spark_engine(master: str) -> Iterator[SparkEngine]:
-    """A session at `master`, of this process alone; afterwards nothing of it is left on this machine.
-    Raises UsageError where pyspark or Java is missing, SamepagedError where the master does not answer.
+    """Open a session at `master` for this process only; afterwards none of its files or processes remain on this
+    machine.
+
+    Raises UsageError if pyspark or Java is missing, SamepagedError if the master does not answer.
     """
     if pyspark is None:
         raise UsageError("--engine spark needs pyspark, which is not installed", "run pip install 'samepaged[spark]'")
@@ -92,7 +94,7 @@ def spark_engine(master: str) -> Iterator[SparkEngine]:
         scratch = Path(directory)
         with _environment(master, scratch):
             session = _session(master, scratch)
-            gateway = SparkContext._gateway  # noqa: SLF001 - nothing else leads to the JVM's process
+            gateway = SparkContext._gateway  # noqa: SLF001 - the only reference to the JVM's process
             try:
                 yield SparkEngine(session)
             finally:
@@ -127,14 +129,14 @@ def _session(master: str, scratch: Path) -> SparkSession:
         last = f" ({lines[-1][:200]})" if lines else ""
         raise SamepagedError(
             f"Spark does not start at {master}: {_line(error)}{last}",
-            "see that Java 17 is there, and --master is right",
+            "check that Java 17 is installed and --master is correct",
         ) from error
     session.sparkContext.setLogLevel("OFF")
     return session
 
 
 def _end(session: SparkSession, gateway: Any) -> None:  # noqa: ANN401 - py4j has no types
-    """Stop the session, and the JVM, which otherwise stays until this process ends."""
+    """Stop the session and the JVM, which would otherwise run until this process ends."""
     with contextlib.suppress(*FAILURES):
         session.stop()
     gateway.shutdown()
@@ -152,12 +154,12 @@ def _end(session: SparkSession, gateway: Any) -> None:  # noqa: ANN401 - py4j ha
 
 @contextlib.contextmanager
 def _environment(master: str, scratch: Path) -> Iterator[None]:
-    """What Spark takes from the environment, for as long as it runs."""
+    """Set Spark's environment variables while it runs."""
     wanted = {}
     if _is_local(master):
         wanted["SPARK_LOCAL_IP"] = "127.0.0.1"
     if "SPARK_HOME" not in os.environ and pyspark.__file__:
-        # Workers leave directories in it, and it is none of theirs.
+        # Workers create directories in SPARK_HOME, which may not belong to them.
         home = scratch / "home"
         home.mkdir()
         for entry in Path(pyspark.__file__).parent.iterdir():
@@ -178,7 +180,7 @@ def _environment(master: str, scratch: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _redirect_output(path: Path) -> Iterator[None]:
-    """What the JVM prints as long as it runs goes into a file: it begins with warnings that nobody can heed."""
+    """Redirect the JVM's output to a file: it begins with warnings that users cannot act on."""
     kept = [os.dup(descriptor) for descriptor in (1, 2)]
     with path.open("wb") as file:
         for descriptor in (1, 2):
@@ -204,5 +206,5 @@ def _is_local(master: str) -> bool:
 
 
 def _line(error: Exception) -> str:
-    """The first line of what it says: stack traces of the JVM follow it."""
+    """Return the first line of the message, without the JVM's stack trace."""
     return " ".join(str(error).strip().partition("\n")[0].split())[:200]

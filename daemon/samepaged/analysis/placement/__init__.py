@@ -1,1 +1,1 @@
-"""Placement of guests on the hosts of a fleet, so that the hosts share most memory."""
+"""Placement of guests on the hosts of a fleet for the largest memory sharing within the hosts."""

@@ -1,4 +1,4 @@
-"""Guests on hosts while a search moves them: what each host has of each class, and what each guest would find there."""
+"""Assignment of guests to hosts during a search: contents of each class on each host, and each guest's gain there."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ UNPLACED: Final = -1
 
 
 class Arrangement:
-    """Guests on hosts, or taken out for a moment. It begins with all where they are.
+    """Guests on hosts, or temporarily unplaced. Starts with the current hosts.
 
-    `host_of` has each guest's host or NOWHERE; `found[g, h]` (int64) the contents of g that guests of h have, g itself
-    among them where it is one of these. `sharing` is the sum of S_inter over the hosts.
+    `host_of` has each guest's host or UNPLACED. `contents_at_host[g, h]` (int64) is the number of contents of g that
+    guests of h have, including g itself if it is on h. `sharing` is the sum of S_inter over the hosts.
     """
 
     def __init__(self, incidence: Incidence, terms: Constraints) -> None:
@@ -47,13 +47,13 @@ class Arrangement:
             self.place(guest, host)
 
     def common_contents(self, guest: int) -> NDArray[np.int64]:
-        """How many contents the guest has in common with each guest: int64 (guests,)."""
+        """Return the number of contents that the guest has in common with each guest: int64 (guests,)."""
         return self._guest_counts(self._classes[guest])
 
     def feasible_hosts(self, guest: int) -> NDArray[np.bool_]:
-        """The hosts that may have the guest, which is nowhere: bool (hosts,).
+        """Return the feasible hosts of an unplaced guest: bool (hosts,).
 
-        A host over its limit may have what it had, as long as there is nothing else.
+        A host over its limit may keep its original guests as long as no other guest arrived.
         """
         terms = self.terms
         room = self._load + self._memory[guest] <= terms.limits
@@ -62,12 +62,12 @@ class Arrangement:
             room[origin] = True
         if terms.rivals[guest]:
             room &= self._rivals_at[guest] == 0
-            # Two of a name that are on one host already: one of them may have gone, and its trace be left.
+            # Two guests of the same name on one host already: one may be gone, with its trace left behind.
             room[origin] |= self._arrivals[origin] == 0
         return room
 
     def place(self, guest: int, host: int) -> None:
-        """Put a guest that is nowhere on a host."""
+        """Place an unplaced guest on a host."""
         classes = self._classes[guest]
         before = self._count[host, classes]
         self._count[host, classes] = before + 1
@@ -77,7 +77,7 @@ class Arrangement:
         self.host_of[guest] = host
 
     def remove(self, guest: int) -> None:
-        """Take a guest out of its host."""
+        """Remove a guest from its host."""
         host = int(self.host_of[guest])
         classes = self._classes[guest]
         after = self._count[host, classes] - 1
@@ -88,7 +88,7 @@ class Arrangement:
         self.host_of[guest] = UNPLACED
 
     def restore(self, hosts: NDArray[np.int64]) -> None:
-        """Put every guest where `hosts` says: an arrangement that was there before."""
+        """Restore the previous arrangement `hosts`."""
         others = np.flatnonzero(self.host_of != hosts).tolist()
         for guest in others:
             if self.host_of[guest] != UNPLACED:
@@ -103,7 +103,7 @@ class Arrangement:
             self._rivals_at[list(rivals), host] += sign
 
     def _guest_counts(self, classes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The contents in `classes` that each guest has."""
+        """Return the number of contents in `classes` that each guest has."""
         lengths = self._lengths[classes]
         owners = self._incidence.guests[gather_slices(self._incidence.starts[classes], lengths)]
         weights = np.repeat(self._incidence.weights[classes], lengths)

@@ -1,4 +1,4 @@
-"""What a placement has to keep to: the memory of guests and hosts, who stays, and who cannot be beside whom."""
+"""Constraints of a placement: the memory of guests and hosts, pinned guests, and guests with conflicting names."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ Step = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """Guests and hosts by number. `origin` is int64 (guests,), the host that each is on now; `memory` int64 (guests,)
-    and `limits` int64 (hosts,), in one unit. `movable` is bool (guests,).
+    """Constraints, with guests and hosts by number. `origin` is int64 (guests,), each guest's current host; `memory`
+    int64 (guests,) and `limits` int64 (hosts,), in one unit. `movable` is bool (guests,).
 
-    `rivals` has for each guest those that no host can hold beside it, as libvirt wants each of a host's domains to
-    have a name of its own.
+    `rivals` lists for each guest the guests that cannot be on the same host, because libvirt requires unique domain
+    names on a host.
 
-    A host takes a guest if it is within its limit with it. One that is over its limit now takes none, and may lose
-    guests.
+    A host takes a guest if it stays within its limit. A host over its limit takes none, and may lose guests.
     """
 
     origin: NDArray[np.int64]
@@ -38,24 +37,24 @@ class Constraints:
 
     @property
     def load(self) -> NDArray[np.int64]:
-        """The memory of the guests that each host has now."""
+        """Memory of each host's current guests."""
         return self.load_of(self.origin)
 
     def has_feasible_step(self) -> bool:
-        """Whether any guest could be moved now, if there were no rivals."""
+        """Return whether any guest could move now, ignoring rivals."""
         room = self.limits - self.load
         elsewhere = np.arange(len(room)) != self.origin[self.movable, None]
         return bool(((self.memory[self.movable, None] <= room) & elsewhere).any())
 
     def load_of(self, hosts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The memory of each host's guests if they were on `hosts`."""
+        """Return the memory of each host's guests if the guests were on `hosts`."""
         load = np.zeros(len(self.limits), dtype=np.int64)
         np.add.at(load, hosts, self.memory)
         return load
 
 
 def is_feasible(constraints: Constraints, steps: Sequence[Step]) -> bool:
-    """Whether the steps can be made one after the other."""
+    """Return whether the steps can be made one after the other."""
     hosts, load = constraints.origin.copy(), constraints.load
     for guest, host in steps:
         if (

@@ -1,6 +1,6 @@
-"""Which guests have which contents, for contents that several guests have: the others are on one host whatever moves.
+"""Contents that several guests have, by their guests. Contents of a single guest do not affect a placement.
 
-Contents with the same owners are one class with a weight: a fleet of a few images has millions of shared contents and
+Contents with the same guests form one class with a weight: a fleet of a few images has millions of shared contents and
 some thousand classes.
 """
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Incidence", "gather_slices", "incidence_of", "shared_contents"]
 
-# Hashes merged at a time, and entries kept before classes of several parts are made one: both bound the memory.
+# Hashes merged at a time, and entries kept before the classes of several parts are merged; both limit memory.
 PART_HASHES: Final = 1 << 19
 MAX_ENTRIES: Final = 1 << 22
 HASH_SPACE: Final = 1 << 64
-# Any numbers will do, as long as they are the same in every run: the order of classes decides what a search finds.
+# Any numbers work if they are the same in every run: the order of classes affects the search result.
 NAMES_SEED: Final = 0x5A3E
 
 
@@ -32,8 +32,8 @@ NAMES_SEED: Final = 0x5A3E
 class Incidence:
     """Classes of contents and the guests that have them, numbered from 0.
 
-    weights: int64 (classes,), how many contents; starts: int64 (classes + 1,), where a class's owners begin in owners,
-    int32 (entries,), ascending within a class. Each class has two owners at least.
+    weights: int64 (classes,), the number of contents. starts: int64 (classes + 1,), the start of each class in guests,
+    int32 (entries,), ascending within a class. Each class has at least two guests.
     """
 
     weights: NDArray[np.int64]
@@ -42,21 +42,21 @@ class Incidence:
 
     @property
     def guest_counts(self) -> NDArray[np.int64]:
-        """How many owners each class has: int64 (classes,)."""
+        """Number of guests of each class: int64 (classes,)."""
         return np.diff(self.starts)
 
     def class_of_entries(self) -> NDArray[np.int64]:
-        """The class that each of `guests` stands for."""
+        """Return the class of each entry in `guests`."""
         return np.repeat(np.arange(len(self.weights)), self.guest_counts)
 
     def select(self, classes: NDArray[np.int64] | slice) -> Incidence:
-        """These classes alone, in this order."""
+        """Return only these classes, in this order."""
         starts, lengths = self.starts[:-1][classes], self.guest_counts[classes]
         return _incidence(self.weights[classes], lengths, self.guests[gather_slices(starts, lengths)])
 
 
 def gather_slices(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The indices of several slices, one slice after the other."""
+    """Return the indices of several slices, one slice after the other."""
     ends = np.cumsum(lengths)
     return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
 
@@ -64,11 +64,11 @@ def gather_slices(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDAr
 def shared_contents(
     sets: Sequence[NDArray[np.uint64]], *, threads: int | None = None, part_size: int = PART_HASHES
 ) -> Incidence:
-    """The contents that two or more of `sets` have, in classes. Each set is U(V) of a guest: uint64, ascending, each
-    hash once.
+    """Return the contents that two or more of `sets` have, in classes. Each set is U(V) of a guest: uint64, ascending,
+    unique.
 
-    Owner sets are told apart by a hash of 64 bits, as contents are. The classes come in an order of their own, which
-    neither `threads` nor `part_size` (hashes merged at a time) changes.
+    Sets of guests are identified by a hash of 64 bits, like contents. The order of the classes depends on neither
+    `threads` nor `part_size` (hashes merged at a time).
     """
     names = np.random.default_rng(NAMES_SEED).integers(0, HASH_SPACE, len(sets), dtype=np.uint64)
     edges, bits = _part_bounds(sets, part_size)
@@ -90,7 +90,7 @@ def shared_contents(
 
 
 def incidence_of(owners: Sequence[tuple[Sequence[int], int]]) -> Incidence:
-    """From classes written out: each its owners, ascending, and its weight."""
+    """Create an Incidence from explicit classes: the guests, ascending, and the weight of each."""
     lengths = np.array([len(one) for one, _ in owners], dtype=np.int64)
     flat = np.array([owner for one, _ in owners for owner in one], dtype=np.int32)
     return _incidence(np.array([weight for _, weight in owners], dtype=np.int64), lengths, flat)
@@ -103,10 +103,10 @@ def _incidence(weights: NDArray[np.int64], lengths: NDArray[np.int64], owners: N
 
 
 def _part_bounds(sets: Sequence[NDArray[np.uint64]], part_size: int) -> tuple[list[int], int]:
-    """Where the parts begin and the last one ends, and the bits that the number of a set takes.
+    """Return the bounds of the parts, and the number of bits of a set's number.
 
-    A part is so narrow that its hashes, counted from its edge, leave these bits free. Hashes of a sample, or of 32
-    bits, lie in a small part of the space: edges are of where they lie.
+    A part is narrow enough that its hashes, relative to its lower bound, leave these bits free. Hashes of a sample, or
+    of 32 bits, occupy a small part of the space, so the bounds follow their distribution.
     """
     bits = max(len(sets) - 1, 1).bit_length()
     filled = [hashes for hashes in sets if len(hashes)]
@@ -120,7 +120,7 @@ def _part_bounds(sets: Sequence[NDArray[np.uint64]], part_size: int) -> tuple[li
 
 
 def _part(sets: Sequence[NDArray[np.uint64]], low: int, high: int, bits: int) -> Incidence:
-    """The shared contents from hash `low` up to `high`, each with weight 1."""
+    """Return the shared contents from hash `low` up to `high`, each with weight 1."""
     shift, mask = np.uint64(bits), np.uint64((1 << bits) - 1)
     pieces = []
     for owner, hashes in enumerate(sets):
@@ -130,7 +130,7 @@ def _part(sets: Sequence[NDArray[np.uint64]], low: int, high: int, bits: int) ->
             pieces.append(((hashes[begin:end] - np.uint64(low)) << shift) | np.uint64(owner))
     keys = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.uint64)
     del pieces
-    keys.sort(kind="stable")  # timsort: it finds the pieces sorted already, and merges them
+    keys.sort(kind="stable")  # timsort merges the presorted pieces
     content = keys >> shift
     follows = np.zeros(len(keys) + 1, dtype=np.bool_)
     np.equal(content[1:], content[:-1], out=follows[1:-1])
@@ -141,7 +141,7 @@ def _part(sets: Sequence[NDArray[np.uint64]], low: int, high: int, bits: int) ->
 
 
 def _merge_classes(found: Sequence[Incidence], names: NDArray[np.uint64]) -> Incidence:
-    """Classes of the same owners made one, in the order of the hash of their owners."""
+    """Merge classes with the same guests, in the order of the hash of their guests."""
     found = [one for one in found if len(one.weights)]
     if not found:
         empty = np.empty(0, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What moves gain, counted content by content; and what no moves whatever could gain more than."""
+"""Gain of moves, counted content by content, and an upper bound for any moves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Gains", "count_gains"]
 
-# Hosts times classes that are counted at a time, four bytes each.
+# Hosts times classes counted at a time, four bytes each.
 TABLE_CELLS: Final = 1 << 24
 
 
@@ -25,9 +25,9 @@ TABLE_CELLS: Final = 1 << 24
 class Gains:
     """Counts of contents, all exact.
 
-    of_steps: int64 (steps,), by how much each step raises the sum of S_inter over the hosts, after those before it.
-    before, after: int64 (hosts,), S_inter of each host. at_most: no steps within the terms gain more in all.
-    squares: the sum over the contents of the squares of what each gains, for the error of a sample.
+    step_gains: int64 (steps,), the increase of the sum of S_inter over the hosts by each step, after the preceding
+    ones. before, after: int64 (hosts,), S_inter of each host. upper_bound: the maximum total gain of any feasible
+    steps. squares: the sum over the contents of the squared gain of each, for the error of a sample.
     """
 
     step_gains: NDArray[np.int64]
@@ -40,7 +40,7 @@ class Gains:
 def count_gains(
     incidence: Incidence, terms: Constraints, steps: Sequence[Step], *, max_moves: int | None = None
 ) -> Gains:
-    """Count what `steps` gain, made one after the other from where the guests are."""
+    """Count the gains of `steps`, made one after the other from the current hosts."""
     of_steps = np.zeros(len(steps), dtype=np.int64)
     before, after = np.zeros((2, len(terms.limits)), dtype=np.int64)
     held = np.zeros(len(terms.origin), dtype=np.int64)
@@ -57,7 +57,7 @@ def count_gains(
         fewer = hosts_before - np.count_nonzero(counts, axis=0)
         squares += int(part.weights @ fewer**2)
     if max_moves is not None:
-        # A move gains no more than all that its guest has and others have.
+        # A move gains at most the contents that its guest has in common with others.
         at_most = min(at_most, max_moves * int(held[terms.movable].max(initial=0)))
     return Gains(of_steps, before, after, at_most, squares)
 
@@ -68,13 +68,13 @@ def _parts(incidence: Incidence, size: int) -> Iterator[Incidence]:
 
 
 def _counts(class_of: NDArray[np.int64], host_of: NDArray[np.int64], hosts: int, classes: int) -> NDArray[np.int32]:
-    """How many owners of each class each host has: (hosts, classes)."""
+    """Return the number of guests of each class on each host: (hosts, classes)."""
     flat = np.bincount(host_of * classes + class_of, minlength=hosts * classes)
     return flat.astype(np.int32).reshape(hosts, classes)
 
 
 def _inter_sharing(counts: NDArray[np.int32], weights: NDArray[np.int64]) -> NDArray[np.int64]:
-    """S_inter of each host: a content of n of its guests is n - 1 pages that it could do without."""
+    """Return S_inter of each host: a content of n of its guests is n - 1 redundant pages."""
     found: NDArray[np.int64] = np.maximum(counts - 1, 0) @ weights
     return found
 
@@ -87,7 +87,7 @@ def _apply_steps(
     counts: NDArray[np.int32],
     of_steps: NDArray[np.int64],
 ) -> None:
-    """Make the steps in `counts`, and add what each gains to `step_gains`."""
+    """Make the steps in `counts`, and add the gain of each to `of_steps`."""
     order = np.argsort(part.guests, kind="stable")
     cuts = np.searchsorted(part.guests[order], np.arange(len(terms.origin) + 1))
     at = terms.origin.copy()
@@ -108,7 +108,7 @@ def _max_reduction(
     hosts_before: NDArray[np.int64],
     most_moves: int | None,
 ) -> NDArray[np.int64]:
-    """How many fewer hosts each class could be on at best: its owners need memory, and some of them stay."""
+    """Return the maximum reduction of each class's number of hosts: its guests need memory, and some cannot move."""
     if not terms.has_feasible_step():
         return np.zeros_like(part.weights)
     room = np.cumsum(np.sort(np.maximum(terms.limits, terms.load))[::-1])

@@ -1,4 +1,4 @@
-"""How much memory the guests of each host may have: what was asked for, or what the traces know."""
+"""Memory limits of the hosts, from options or from the traces."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ __all__ = ["hosts_with_limits"]
 
 
 def hosts_with_limits(guests: Iterable[TraceInfo], limits: Mapping[str, int], memory: int | None) -> list[Host]:
-    """The hosts of these guests, in the order of their names. A host's limit is the first of: that in `limits`;
-    `memory`; the host's own, as its newest trace that tells has it; what its guests have now, so that it takes no more.
+    """Return the hosts of these guests, sorted by name, with their limits.
 
-    `limits` and `memory` are in bytes. Raises UsageError where a limit is of a host without guests.
+    A host's limit is the first of: the value in `limits`; `memory`; the host's own memory, from its newest trace that
+    records it; the current memory of its guests, so that it takes no more.
+
+    `limits` and `memory` are in bytes. Raises UsageError if `limits` names a host without guests.
     """
     of_host: defaultdict[str, list[TraceInfo]] = defaultdict(list)
     for about in guests:
@@ -28,7 +30,7 @@ def hosts_with_limits(guests: Iterable[TraceInfo], limits: Mapping[str, int], me
     for name in limits:
         if name not in of_host:
             known = ", ".join(repr(host) for host in sorted(of_host)[:5])
-            raise UsageError(f"--limit: no trace is of a host {name!r}", f"name one that has traces, such as {known}")
+            raise UsageError(f"--limit: no traces of host {name!r}", f"name a host with traces, such as {known}")
     return [_host(name, of_host[name], limits.get(name), memory) for name in sorted(of_host)]
 
 

@@ -1,7 +1,7 @@
-"""In what order guests get to where they shall be, each move within the limits; through a third host where a circle of
-full hosts has no other way.
+"""Order of the moves to a target arrangement, with each move within the limits. A detour through a third host resolves
+cycles of full hosts.
 
-To tell whether there is such an order is a hard problem (it contains bin packing), so this gives up after some tries.
+Deciding whether such an order exists is hard (it contains bin packing), so the search stops after some tries.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ MAX_TRIES: Final = 200
 def order_moves(
     terms: Constraints, target: NDArray[np.int64], *, max_moves: int | None = None, tries: int = MAX_TRIES
 ) -> list[Step] | None:
-    """Steps from where guests are to `target` (int64 (guests,)), at most `max_moves`; None where none were found.
+    """Return steps from the current hosts to `target` (int64 (guests,)), at most `max_moves`; None if none were found.
 
-    Direct moves are made as long as there are any. Where none is left, each detour is a try, the most promising first.
+    Direct moves are made as long as possible. Then each detour is a try, the most promising first.
     """
     wanted: list[int] = target.tolist()
     origin: list[int] = terms.origin.tolist()
@@ -46,8 +46,8 @@ def order_moves(
 
 
 def shorten(terms: Constraints, steps: Sequence[Step]) -> list[Step]:
-    """Steps that end where `steps` do, without those on the way that are not needed: circles, and guests that move
-    twice where they could go straight to the second host, then or at once.
+    """Return steps with the same result as `steps`, without unnecessary ones: cycles, and guests that move twice
+    although they could move directly to the second host, at either time.
     """
     kept = _remove_cycles(terms, steps)
     number = 0
@@ -85,7 +85,7 @@ def _remove_cycles(terms: Constraints, steps: Sequence[Step]) -> list[Step]:
 
 
 class _State:
-    """Where the guests are after some steps."""
+    """Hosts of the guests after some steps."""
 
     __slots__ = ("free_memory", "host_of", "steps")
 
@@ -97,7 +97,7 @@ class _State:
 
 
 class _OrderSearch:
-    """The terms in Python's own numbers, which are faster one at a time."""
+    """The constraints as Python integers, which are faster for single accesses."""
 
     def __init__(self, terms: Constraints, wanted: list[int]) -> None:
         self.terms = terms
@@ -106,14 +106,14 @@ class _OrderSearch:
         self.target = wanted
 
     def priorities(self) -> Iterator[Callable[[int], int]]:
-        """Which of several possible moves comes first: large guests while there is room, or small ones."""
+        """Yield priorities of possible moves: large guests first while there is room, or small ones."""
         yield lambda guest: -self.memory[guest]
         yield lambda guest: self.memory[guest]
 
     def search(
         self, pending: Sequence[int], priority: Callable[[int], int], most: int, tries: int
     ) -> list[Step] | None:
-        """Best first: the fewest guests left to move, with the fewest moves made."""
+        """Search best first: the fewest guests left to move, with the fewest moves made."""
         free = [int(room) for room in self.terms.limits - self.terms.load]
         first = _State(self.terms.origin.tolist(), free, [])
         left = self.apply_direct_moves(first, sorted(pending, key=priority))
@@ -125,7 +125,7 @@ class _OrderSearch:
             if not left:
                 return state.steps if len(state.steps) <= most else None
             for guest, host in self.detours(state, left):
-                # The detour, and the way back from it.
+                # The detour, and the return from it.
                 if len(state.steps) + 1 + len(set(left) | {guest}) > most:
                     continue
                 if made >= tries:
@@ -134,7 +134,7 @@ class _OrderSearch:
                 beyond = state.copy()
                 self.move(beyond, guest, host)
                 others = left if guest in left else sorted([*left, guest], key=priority)
-                # Not at once back to where it came from.
+                # Not directly back to the previous host.
                 still = self.apply_direct_moves(beyond, others, last=guest)
                 key = tuple(beyond.host_of)
                 if key not in seen:
@@ -143,7 +143,7 @@ class _OrderSearch:
         return None
 
     def apply_direct_moves(self, state: _State, left: list[int], last: int | None = None) -> list[int]:
-        """Make the direct moves that can be made, `last` after the others, and return the guests that wait."""
+        """Make the possible direct moves, `last` after the others, and return the waiting guests."""
         if last is not None:
             left = [guest for guest in left if guest != last] + [last]
         moved = True
@@ -170,7 +170,7 @@ class _OrderSearch:
         state.steps.append((guest, host))
 
     def detours(self, state: _State, left: list[int]) -> Iterator[Step]:
-        """Guests that wait, to any host with room; then others, from the hosts that those wait for."""
+        """Yield detours: waiting guests to any host with room, then other guests from the hosts that are waited for."""
         blocked = {self.target[guest] for guest in left}
         waiting = set(left)
         others = [

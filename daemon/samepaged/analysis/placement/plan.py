@@ -1,9 +1,9 @@
-"""Which guest to move where, so that the fleet's hosts share most: Σ over the hosts of S_inter(host), which is to say
-the fewest distinct contents a host in sum.
+"""Planning of moves that maximise sharing within hosts: Σ over the hosts of S_inter(host), or equivalently the smallest
+sum of distinct contents per host.
 
-The seed (Barker et al., USENIX ATC 2012, section 7) points to Wood et al.: Memory Buddies (VEE 2009), which places by
-such fingerprints, and to Sindelar et al.: Sharing-aware algorithms for virtual machine colocation (SPAA 2011), which
-shows how hard that is. Here a plan is looked for and not proved best; what it gains is counted, and not estimated.
+The seed (Barker et al., USENIX ATC 2012, section 7) cites Wood et al.: Memory Buddies (VEE 2009), which places by such
+fingerprints, and Sindelar et al.: Sharing-aware algorithms for virtual machine colocation (SPAA 2011), which shows the
+complexity of the problem. The plan is not proved optimal; its gain is counted, not estimated.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Guest", "Host", "HostOutcome", "Move", "Placement", "constraints_of", "lowest_hashes", "plan_placement"]
 
-# Entries (a class and one of its owners) that a search goes through without a sample.
+# Entries (a class and one of its guests) up to which the search works without a sample.
 MAX_SEARCHED_CONTENTS: Final = 1 << 19
 MIDDLE: Final = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """A guest on a host of that name; all of its memory, in pages; whether it has to stay."""
+    """A guest: its host's name, its full memory in pages, and whether it must stay."""
 
     domain: str
     host: str
@@ -47,7 +47,7 @@ class Guest:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host, the memory that its guests may have in all, in pages, and where that limit comes from."""
+    """A host, the limit of its guests' total memory in pages, and the origin of that limit."""
 
     name: str
     limit_pages: int
@@ -56,7 +56,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """`gain_pages`: by how much S_inter of the two hosts rises in sum, the moves before it being made."""
+    """A move. `gain_pages` is the increase of the sum of S_inter of the two hosts, after the preceding moves."""
 
     domain: str
     origin: str
@@ -75,11 +75,11 @@ class HostOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Moves in the order in which they are to be made. `gain_pages` is the sum of theirs; no moves within the limits
-    could gain more than `upper_bound_pages`, and perhaps none as much.
+    """Moves in execution order. `gain_pages` is the sum of their gains. No moves within the limits gain more than
+    `upper_bound_pages`; the bound may be unreachable.
 
-    sample: 1/N of the contents were at hand, and all that is counted in shared pages is scaled by N. gain_error_pages
-    is the standard error of the gain then, and 0 where all were. search_sample: moves were looked for in 1/N of them.
+    sample: 1/N of the contents were available, and all counts of shared pages are scaled by N. gain_error_pages is then
+    the standard error of the gain, and 0 otherwise. search_sample: the search used 1/N of the contents.
     """
 
     moves: tuple[Move, ...]
@@ -103,12 +103,12 @@ def plan_placement(
     seed: int = 0,
     threads: int | None = None,
 ) -> Placement:
-    """Propose moves. `sets` has U(V) of each of `guests` (uint64, ascending), or its contents of the lowest 1/`sample`
-    of the hashes, as traces have it.
+    """Propose moves. `sets` has U(V) of each of `guests` (uint64, ascending), or its contents in the lowest 1/`sample`
+    of the hashes, as in traces.
 
-    At most `max_moves` moves are made (None: any number). The search goes through 1/`search_sample` of the contents
-    (None: as few as it takes to end in a minute or so); what is proposed is then counted in all of `sets`. The same
-    arguments give the same plan.
+    At most `max_moves` moves are made (None: any number). The search uses 1/`search_sample` of the contents (None: few
+    enough to finish in about a minute); the plan is then counted over all of `sets`. The same arguments give the same
+    plan.
     """
     terms = constraints_of(guests, hosts)
     incidence = shared_contents(sets, threads=threads)
@@ -133,7 +133,7 @@ def plan_placement(
 
 
 def constraints_of(guests: Sequence[Guest], hosts: Sequence[Host]) -> Constraints:
-    """Guests and hosts by number, memory in pages."""
+    """Return the constraints, with guests and hosts by number and memory in pages."""
     number = {host.name: index for index, host in enumerate(hosts)}
     of_name: dict[str, list[int]] = {}
     for index, guest in enumerate(guests):
@@ -150,7 +150,7 @@ def constraints_of(guests: Sequence[Guest], hosts: Sequence[Host]) -> Constraint
 
 
 def lowest_hashes(hashes: NDArray[np.uint64], sample: int) -> NDArray[np.uint64]:
-    """Those of the lowest 1/`sample` of the hashes as signed numbers (`threshold`): a view, ascending as they are."""
+    """Return the hashes in the lowest 1/`sample` as signed numbers (`sample_threshold`): a view, still ascending."""
     if sample == 1:
         return hashes
     bounds = np.array([MIDDLE, MIDDLE + (1 << 64) // sample - 1], dtype=np.uint64)
@@ -160,7 +160,7 @@ def lowest_hashes(hashes: NDArray[np.uint64], sample: int) -> NDArray[np.uint64]
 def _best_prefix(
     incidence: Incidence, terms: Constraints, steps: list[Step], most_moves: int | None
 ) -> tuple[list[Step], Gains]:
-    """The steps up to where they have gained most, and what they gain."""
+    """Return the steps up to the largest total gain, with their gains."""
     found = count_gains(incidence, terms, steps, max_moves=most_moves)
     totals = np.cumsum(np.append(0, found.step_gains))
     best = int(np.argmax(totals))

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["document", "text_lines"]
 
 LIMITS: Final = {
-    "--limit": "as given",
-    "--memory": "as given",
-    "traces": "the host's memory",
-    "now": "its guests' memory now",
+    "--limit": "option",
+    "--memory": "option",
+    "traces": "host memory",
+    "now": "current guest memory",
 }
 
 
 def document(placement: Placement, abouts: Sequence[TraceInfo]) -> dict[str, Any]:
-    """The JSON object. `abouts` describe the traces."""
+    """Return the JSON object. `abouts` describe the traces."""
     page_size = abouts[0].page_size
     return {
         "schema": 1,
@@ -58,7 +58,7 @@ def document(placement: Placement, abouts: Sequence[TraceInfo]) -> dict[str, Any
 
 
 def text_lines(placement: Placement, abouts: Sequence[TraceInfo]) -> Iterator[str]:
-    """The text, in lines. `abouts` describe the traces."""
+    """Yield the lines of the text. `abouts` describe the traces."""
     page_size = abouts[0].page_size
 
     def shown(pages: int) -> str:
@@ -72,17 +72,17 @@ def text_lines(placement: Placement, abouts: Sequence[TraceInfo]) -> Iterator[st
         yield f"{_moves(len(placement.moves))} {shown(placement.gain_pages)}{error} of inter-VM sharing."
     else:
         yield "No moves were found that gain inter-VM sharing within the limits."
-    yield f"More than {shown(placement.upper_bound_pages)} cannot be gained within the limits."
+    yield f"At most {shown(placement.upper_bound_pages)} can be gained within the limits."
     if placement.sample > 1:
         yield f"The traces have 1/{placement.sample} of the contents: shared memory is an estimate."
     elif placement.search_sample > 1:
-        yield f"Moves were looked for in 1/{placement.search_sample} of the contents, and counted in all."
+        yield f"The search used 1/{placement.search_sample} of the contents; gains are counted in all contents."
     if any(one.host.limit_origin == "now" for one in placement.hosts):
-        yield "Hosts of unknown memory take no more than they have now; give --memory or --limit."
+        yield "Hosts of unknown memory are limited to their current guest memory; set --memory or --limit."
     times = [about.scanned_at for about in abouts]
     yield f"Traces from {utc(min(times))} to {utc(max(times))}."
     yield ""
-    headings = ("host", "memory", "after", "limit", "inter-VM", "after", "the limit is")
+    headings = ("host", "memory", "after", "limit", "inter-VM", "after", "limit from")
     yield from aligned([headings, *(_outcome(one, page_size) for one in placement.hosts)], right=(1, 2, 3, 4, 5))
 
 
@@ -92,5 +92,5 @@ def _moves(count: int) -> str:
 
 def _outcome(one: HostOutcome, page_size: int) -> tuple[str, ...]:
     amounts = (*one.memory_pages, one.host.limit_pages, *one.inter_sharing_pages)
-    over = ", which it is over" if one.memory_pages[1] > one.host.limit_pages else ""
+    over = " (exceeded)" if one.memory_pages[1] > one.host.limit_pages else ""
     return one.host.name, *(size(pages * page_size) for pages in amounts), LIMITS[one.host.limit_origin] + over

@@ -1,9 +1,10 @@
-"""Where guests had better be: local search by ruin and recreation, with annealing.
+"""Local search for a placement, by ruin and recreation with annealing.
 
-A step takes a few guests out (any, those of two hosts, or some that have much in common) and puts each where it finds
-most, or nearly; it is kept if it gains, or loses little, less as the search goes on (Schrimpf et al.: Record breaking
-optimization results using the ruin and recreate principle, 2000; Christiaens, Vanden Berghe: Slack induction by
-string removals for vehicle routing problems, 2020). Swaps and longer exchanges, which full hosts need, are such steps.
+A step removes a few guests (random ones, those of two hosts, or guests with much in common) and puts each on the host
+with the most or nearly the most common contents. The step is kept if it gains, or if its loss is small; the tolerated
+loss falls during the search (Schrimpf et al.: Record breaking optimization results using the ruin and recreate
+principle, 2000; Christiaens, Vanden Berghe: Slack induction by string removals for vehicle routing problems, 2020).
+This includes the swaps and longer exchanges that full hosts require.
 """
 
 from __future__ import annotations
@@ -24,28 +25,28 @@ if TYPE_CHECKING:
 
 __all__ = ["Effort", "find_steps"]
 
-# The guests that a step takes out, at most; how often the best host is passed over; the share of a guest's sharing that
-# a step may lose at first, and at last.
+# Maximum number of guests removed by a step; probability of skipping the best host; tolerated loss of a step at the
+# start and at the end, as a part of a guest's sharing.
 MAX_REMOVED_GUESTS: Final = 10
 BLINK_RATE: Final = 0.05
 INITIAL_TEMPERATURE: Final = 0.1
 FINAL_TEMPERATURE: Final = 0.0005
-# A search that walks wanders, too: half of its steps are a few moves that can be made, whatever they bring, and it may
-# lose more, since in narrow places the way to what is better leads through what is worse.
+# A search that keeps a path also wanders: half of its steps are a few random feasible moves, and it tolerates larger
+# losses. In tight fleets the path to a better arrangement leads through worse ones.
 RANDOM_WALK_RATE: Final = 0.5
 WALK_INITIAL_TEMPERATURE: Final = 0.5
-# A better arrangement is one only if there is a way to it. That is looked for now and then, and not at each step.
+# A better arrangement counts only if it is reachable. Reachability is checked once in this number of steps.
 PATH_CHECK_STEPS: Final = 16
-# Fewer guests than this can have more rounds, each of them being short.
+# Fleets with fewer guests get more rounds, because each round is short.
 SMALL_FLEET_GUESTS: Final = 50
-# Tries for the way of one step, where the search walks, and the length from which its path is no way to be proposed.
+# Tries for the path of one step if the search keeps a path, and the path length from which the path is not proposed.
 STEP_TRIES: Final = 20
 MAX_PATH_STEPS: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long to search: `steps` of each of `rounds`, for each of which the search begins anew."""
+    """Search effort: `rounds` independent searches of `steps` steps each."""
 
     steps: int
     rounds: int = 2
@@ -53,16 +54,16 @@ class Effort:
 
     @classmethod
     def for_guests(cls, movable: int) -> Effort:
-        """Enough for as many guests that may move; few of them can have more."""
+        """Return the effort for this number of movable guests; small fleets get more."""
         return cls(steps=1000 + 20 * movable, rounds=4 if movable < SMALL_FLEET_GUESTS else 2)
 
 
 def find_steps(
     incidence: Incidence, terms: Constraints, *, effort: Effort, max_moves: int | None = None, seed: int = 0
 ) -> list[Step]:
-    """Steps, in an order in which each keeps to the terms, to the best arrangement found; none where none is better.
+    """Return feasible steps to the best arrangement found, in order; an empty list if none is better.
 
-    The same for the same arguments.
+    The result is deterministic for the same arguments.
     """
     movable = np.flatnonzero(terms.movable)
     if not len(incidence.weights) or len(terms.limits) < 2 or not len(movable) or max_moves == 0:  # noqa: PLR2004
@@ -72,7 +73,7 @@ def find_steps(
     barred = False
     for number in range(effort.rounds):
         random = np.random.default_rng([seed, number])
-        # Where there was no way to what a search found, the next one goes only where it has a way.
+        # If the result of a search was unreachable, the next search makes only reachable steps.
         search = _Search(incidence, terms, movable, max_moves, random, walks=barred)
         search.run(effort)
         barred = barred or search.unreachable_score > search.best_score
@@ -82,7 +83,7 @@ def find_steps(
 
 
 class _Search:
-    """One search. A score is the sharing gained, and among arrangements of one sharing the fewest guests moved."""
+    """One search. The score is the gained sharing; among arrangements with equal sharing, fewer moved guests win."""
 
     def __init__(
         self,
@@ -144,7 +145,9 @@ class _Search:
             self.record_if_reachable(*unseen, effort.tries)
 
     def record_if_reachable(self, score: int, hosts: NDArray[np.int64], path: list[Step], tries: int) -> bool:
-        """Look for a way to `hosts`, and remember it: straight, or by way of the best so far, or that of the walk."""
+        """Find a path to `hosts` and record it: a direct one, one from the best arrangement so far, or the search's
+        own.
+        """
         most = len(hosts) * len(self.terms.limits) if self.max_moves is None else self.max_moves
         steps = order_moves(self.terms, hosts, max_moves=most, tries=tries)
         if steps is None and self.steps:
@@ -162,14 +165,14 @@ class _Search:
         return True
 
     def extend_path(self, before: NDArray[np.int64]) -> bool:
-        """Go on from `before` to what is arranged now, if there is a way."""
+        """Extend the path from `before` to the current arrangement; return False if there is no path."""
         after = self.arrangement.host_of
         steps = order_moves(replace(self.terms, origin=before), after, tries=STEP_TRIES)
         self.path += steps or []
         return steps is not None
 
     def random_walk(self) -> bool:
-        """Make a few moves that can be made, whatever they bring."""
+        """Make a few random feasible moves, regardless of gain."""
         arrangement, terms, random = self.arrangement, self.terms, self.random
         changed = False
         for _ in range(int(random.integers(1, 5))):
@@ -189,7 +192,7 @@ class _Search:
         return changed
 
     def ruin(self) -> list[int]:
-        """Guests to take out."""
+        """Return the guests to remove."""
         random, movable, host_of = self.random, self.movable, self.arrangement.host_of
         count = min(int(random.integers(1, MAX_REMOVED_GUESTS + 1)), len(movable))
         way = random.random()
@@ -198,7 +201,7 @@ class _Search:
         else:
             first = int(random.choice(movable))
             if way < 0.65:  # noqa: PLR2004
-                # Those of its host, and of one where it would find much.
+                # Guests of its host, and of a host with many of its contents.
                 found = self.arrangement.contents_at_host[first] * random.random(len(self.terms.limits))
                 found[host_of[first]] = -1
                 hosts = host_of[movable]
@@ -210,7 +213,9 @@ class _Search:
         return [int(guest) for guest in chosen]
 
     def recreate(self, guests: list[int]) -> bool:
-        """Take guests out and put them back, one after the other; False, with some nowhere, where there is no room."""
+        """Remove guests and place them again one after the other. Returns False, with some unplaced, if room is
+        missing.
+        """
         arrangement, terms, random = self.arrangement, self.terms, self.random
         for guest in guests:
             self.moved -= int(arrangement.host_of[guest] != terms.origin[guest])
@@ -225,7 +230,7 @@ class _Search:
         else:
             kin = arrangement.common_contents(guests[0])
             guests.sort(key=lambda guest: -int(kin[guest]))
-        # Nobody finds anything on an empty host: one goes there by chance, so that its kin finds that one.
+        # No guest gains on an empty host: one is placed at random, so that related guests gain there.
         pioneers = way == 3  # noqa: PLR2004
         for guest in guests:
             room = arrangement.feasible_hosts(guest)

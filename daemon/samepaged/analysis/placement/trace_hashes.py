@@ -20,7 +20,7 @@ __all__ = ["trace_hashes"]
 
 
 def trace_hashes(found: Sequence[tuple[TraceFile, TraceInfo]], sample: int) -> list[NDArray[np.uint64]]:
-    """The hashes of each trace in `found`, all reduced to the lowest 1/`sample`. Reads the files in parallel."""
+    """Return the hashes of each trace in `found`, reduced to the lowest 1/`sample`. Reads the files in parallel."""
     of_file: dict[str, list[int]] = {}
     for number, (file, _) in enumerate(found):
         of_file.setdefault(file.path, []).append(number)

@@ -1,6 +1,7 @@
-"""Traces studied as the paper studied its own: self-sharing, pairs, groups, page sizes, platforms, time, zero pages.
+"""Studies of traces as in the paper: self-sharing, pairs, groups, page sizes, platforms, time, zero pages.
 
-`whole` is the study and `comparison` that of two sets; the numbers come from `own`, `pairs`, `groups`, `stability` and
-`labels`, over the `guests` and their traces that `draws` chooses and `reading` reads. `document`, `tables`, `figures`
-and `report` show it. Figures, and what draws them, need matplotlib, and are imported only where they are wanted.
+`study` is the whole study and `comparison` compares two sets of traces. The numbers come from `self_sharing`, `pairs`,
+`groups`, `stability` and `labels`, over the `guests` and the traces that `sampling` selects and `hash_reader` reads.
+`document`, `tables`, `figures` and `report` format them. Figures and drawing require matplotlib, and are imported only
+on demand.
 """

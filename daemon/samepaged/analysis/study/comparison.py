@@ -1,7 +1,7 @@
-"""Two sets of traces compared, as the paper does for address space layout randomisation (section 6.2, Fig. 14).
+"""Comparison of two sets of traces, as in the paper for address space layout randomisation (section 6.2, Fig. 14).
 
-There one machine was started four times without it and four times with it, and the four traces of each were taken for
-those of four machines started from one image.
+The paper started one machine four times without it and four times with it, and used the four traces of each as those of
+four machines started from one image.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Comparison", "SetSharing", "compare"]
 
 KINDS: Final = ("total", "self", "inter")
-# Groups that are looked at in each set, at most, and traces of one guest that are taken for as many guests.
+# Maximum number of groups in each set, and of traces of one guest that are used as separate guests.
 _GROUPS: Final = 60
 _MAX_MEMBERS: Final = 8
-# With fewer, a group without one of its members is no group.
+# With fewer members, a group without one member is not a group.
 _MIN_TO_LEAVE_ONE_OUT: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class SetSharing:
-    """One set: `groups` of its `possible` groups of so many traces, and their sharing in pages, by `KINDS`."""
+    """One set: `groups` of its `possible` groups of `size` traces, and their sharing in pages, by `KINDS`."""
 
     path: str
     domains: tuple[str, ...]
@@ -62,14 +62,16 @@ class _Members:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The sharing of groups of `size` members in two sets. A member is a guest, with one of its traces; or where one
-    guest of each set is compared, each of its traces (`of_traces`), as if of a guest of its own.
+    """The sharing of groups of `size` members in two sets.
 
-    `reduction`, by `KINDS`, is that of the average from the first set to the second, in per cent (below 0: there is
-    more), with the least and the greatest over pairs of a group of each; None where the first has no such sharing.
-    Where each set has one group only, the two are over groups that lack one member (`less_one`).
-    `left_out` are guests that only one of the sets has; where they have none in common (not `in_common`), all of each
-    are compared.
+    A member is a guest, with one of its traces; or, if one guest of each set is compared, each of its traces
+    (`of_traces`), as if each belonged to a separate guest.
+
+    `reduction`, by `KINDS`, is the reduction of the average from the first set to the second, in per cent (negative: an
+    increase), with minimum and maximum over pairs of one group from each; None if the first set has no such sharing. If
+    each set has only one group, minimum and maximum are over groups without one member (`less_one`). `left_out` are
+    guests in only one of the sets. If the sets have no guest in common (not `in_common`), all guests of each are
+    compared.
     """
 
     page_size: int
@@ -84,7 +86,7 @@ class Comparison:
     reduction: dict[str, MinAvgMax | None]
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the JSON object."""
         return {
             "schema": 1,
             "page_size": self.page_size,
@@ -112,18 +114,20 @@ class Comparison:
         }
 
     def table(self) -> Table:
-        """For people."""
+        """Return the text table."""
         first, second = self.sets
         members = "traces of one guest" if self.of_traces else "guests"
-        spread = "groups that lack one member" if self.less_one else "a group of each"
+        spread = "groups without one member" if self.less_one else "one group of each set"
         looked_at = f"{first.groups} of {first.possible:,} and {second.groups} of {second.possible:,}"
         notes = [
             f"Groups of {self.size} {members}: {looked_at}, averages; the reductions' spread is over pairs of {spread}."
         ]
         if not self.in_common:
-            notes.append("The sets have no guest in common: all guests of each are compared, whatever their names.")
+            notes.append(
+                "The sets have no guest in common: all guests of each set are compared, regardless of their names."
+            )
         if self.left_out:
-            notes.append(f"Left out, as only one set has them: {', '.join(map(named, self.left_out))}.")
+            notes.append(f"Left out, because only one set has them: {', '.join(map(named, self.left_out))}.")
         if self.sample > 1:
             notes.append(f"Inter-VM sharing is estimated from 1/{self.sample} of the contents.")
         return Table(
@@ -147,8 +151,8 @@ class Comparison:
 def compare(
     paths: tuple[str, str], files: tuple[Sequence[TraceFile], Sequence[TraceFile]], *, seed: int = 0
 ) -> Comparison:
-    """Compare two surveys, of the directories `paths`. Raises TraceError where they are of different kinds, or where
-    one has a single guest that the other, of several, does not have.
+    """Compare two surveys, of the directories `paths`. Raises TraceError if they are of different kinds, or if one has
+    a single guest and the other has several guests without it.
     """
     sets = guests_of(files[0]), guests_of(files[1])
     traces = [guests[0].traces[0] for guests in sets]
@@ -158,7 +162,7 @@ def compare(
         raise TraceError(
             paths[1],
             f"has traces of {what.format(*kinds[1])}, {paths[0]} of {what.format(*kinds[0])}",
-            "compare traces of one kind",
+            "compare traces of the same kind",
         )
     chosen = _members(paths, sets)
     members = chosen.by_set
@@ -167,7 +171,7 @@ def compare(
         size = min(size, _MAX_MEMBERS)
     less: list[list[dict[str, int]]] = []
     with HashReader() as reader:
-        # The same draws: where the sets are alike, groups of the same guests are compared.
+        # The same draws: if the sets are alike, groups of the same guests are compared.
         found = [_groups(one, size, reader, np.random.default_rng(seed)) for one in members]
         less_one = size >= _MIN_TO_LEAVE_ONE_OUT and all(len(groups) == 1 for groups in found)
         if less_one:
@@ -198,12 +202,12 @@ def compare(
 
 
 def _members(places: tuple[str, str], sets: tuple[tuple[Guest, ...], tuple[Guest, ...]]) -> _Members:
-    """What groups are made of in each set: guests, with the traces that each has."""
+    """Return the members of groups in each set: guests, with the traces of each."""
     pairs = _common_guests(*sets)
     if not pairs and 1 in (len(sets[0]), len(sets[1])) and len(sets[0]) != len(sets[1]):
         raise TraceError(
             places[1],
-            f"has no guest in common with {places[0]}, and one of them has one guest only",
+            f"has no guest in common with {places[0]}, and one of the sets has only one guest",
             "compare traces of the same guests, or of one guest each",
         )
     chosen = tuple(zip(*pairs, strict=True)) or sets
@@ -218,9 +222,9 @@ def _members(places: tuple[str, str], sets: tuple[tuple[Guest, ...], tuple[Guest
 
 
 def _common_guests(first: Sequence[Guest], second: Sequence[Guest]) -> list[tuple[Guest, Guest]]:
-    """The guests that both sets have, by name: the same domain of the same host, else of another.
+    """Return the guests in both sets, by name: the same domain on the same host, otherwise on another.
 
-    A guest's name in a set depends on who else is in it, and says nothing.
+    A guest's name within a set depends on the set's other guests, so it is not compared.
     """
     keys: tuple[Callable[[Guest], object], ...] = (
         lambda guest: (guest.host, guest.domain, guest.traces[-1].info.uuid),
@@ -240,7 +244,7 @@ def _common_guests(first: Sequence[Guest], second: Sequence[Guest]) -> list[tupl
 def _groups(
     members: Sequence[Sequence[TraceRef]], size: int, reader: TraceHashes, random: np.random.Generator
 ) -> list[dict[str, int]]:
-    """The sharing of groups of `size` members: all groups, or so many at random."""
+    """Compute the sharing of groups of `size` members: all groups, or a random selection."""
     counts = [len(traces) for traces in members]
     if number_of_groups(counts, size) <= _GROUPS:
         chosen = list(all_groups(counts, size))

@@ -20,7 +20,7 @@ __all__ = ["document"]
 
 
 def document(study: Study) -> dict[str, Any]:
-    """Counts are in pages of `page_size` bytes, ratios from 0 to 1."""
+    """Return the JSON object. Counts are in pages of `page_size` bytes, ratios from 0 to 1."""
     found: dict[str, Any] = {
         "schema": 1,
         "page_size": study.page_size,

@@ -1,4 +1,4 @@
-"""The kinds of drawing that the figures are made of, and how they are kept: PNG, and SVG with its text as text."""
+"""Drawing primitives of the figures, and their output as PNG and as SVG with text as text."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SELF: Final = "#0b6bb8"
 INTER: Final = "#d9820f"
 INK: Final = "#1b2128"
 SOFT: Final = "#55606c"
-# Told apart also by those who see colours otherwise: Okabe and Ito's palette, without its yellow.
+# Distinguishable with colour vision deficiency: Okabe and Ito's palette, without its yellow.
 COLOURS: Final = (
     "#0072b2",
     "#e69f00",
@@ -89,7 +89,7 @@ STYLE: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class RangeRow:
-    """A row: its name, its spread, and what is written behind it."""
+    """A row: its name, its range, and the note behind it."""
 
     name: str
     spread: MinAvgMax
@@ -98,7 +98,7 @@ class RangeRow:
 
 @dataclass(frozen=True, slots=True)
 class BarRow:
-    """A row of bars: its name; of each kind of bar how long it is, and what is written behind it."""
+    """A row of bars: its name; for each kind of bar its length, and the note behind it."""
 
     name: str
     values: Sequence[float | None]
@@ -107,7 +107,7 @@ class BarRow:
 
 @dataclass(frozen=True, slots=True)
 class RenderedFigure:
-    """A figure, finished: `key` is its table's, or a file name of its own; `title` tells what it is."""
+    """A rendered figure. `key` is the key of its table, or a file name; `title` describes it."""
 
     key: str
     title: str
@@ -117,11 +117,11 @@ class RenderedFigure:
 
 @contextmanager
 def canvas(title: str, height: float, panels: int = 1) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of `panels` side by side, `height` inches high; in our style, whatever the user's own is."""
-    # The backend is what a canvas says; to set the default one would load pyplot.
+    """Create a figure of `panels` side by side, `height` inches high, in our style regardless of the user's."""
+    # The canvas selects the backend; setting a default one would load pyplot.
     style: Any = {key: value for key, value in mpl.rcParamsDefault.items() if "backend" not in key} | STYLE
     with mpl.rc_context(style), warnings.catch_warnings():
-        # A name may have characters that the font lacks; SVG has them all the same.
+        # A name may have characters that the font lacks; the SVG keeps them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(WIDTH_INCHES, height), facecolor="white")
         found = figure.subplots(1, panels, squeeze=False)[0]
@@ -130,19 +130,19 @@ def canvas(title: str, height: float, panels: int = 1) -> Iterator[tuple[Figure,
 
 
 def render(key: str, title: str, figure: Figure) -> RenderedFigure:
-    """The figure, finished."""
+    """Render the figure."""
     picture = _png(figure)
-    figure.set_layout_engine("none")  # all has its place
+    figure.set_layout_engine("none")  # the layout is final
     return RenderedFigure(key, title, picture, _svg(figure))
 
 
 def height_of(rows: int, row: float = ROW_INCHES) -> float:
-    """The height in inches of a figure of so many rows."""
+    """Return the height in inches of a figure with `rows` rows."""
     return 1.5 + row * max(rows, 2)
 
 
 def _png(figure: Figure) -> bytes:
-    """As PNG; the same for the same figure."""
+    """Render as PNG, deterministically."""
     found = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(found, format="png", dpi=144, metadata={"Software": None})
@@ -150,24 +150,24 @@ def _png(figure: Figure) -> bytes:
 
 
 def _svg(figure: Figure) -> str:
-    """As SVG; the same for the same figure."""
+    """Render as SVG, deterministically."""
     found = io.StringIO()
     FigureCanvasSVG(figure)
     figure.savefig(found, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    # Blanks at the ends of lines, as of paths.
+    # Remove blanks at the ends of lines, as in paths.
     return re.sub(r"[ \t]+$", "", found.getvalue(), flags=re.MULTILINE)
 
 
 def label(name: str, longest: int = MAX_LABEL_CHARS) -> str:
-    """A name as it is written into a figure: on one line, and its end and its start if it is long."""
+    """Return a name as a label: on one line, with the middle cut out if it is long."""
     text = named(name)
-    # matplotlib leaves what begins with _ out of legends.
+    # matplotlib omits names that begin with _ from legends.
     text = f" {text}" if text.startswith("_") else text
     return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-(longest - longest // 2 - 1) :]}"
 
 
 def draw_ranges(axes: Axes, rows: Sequence[RangeRow], colour: str, axis_label: str) -> None:
-    """Rows from above: a bar as long as the average, a line from the least to the greatest, and a note."""
+    """Draw rows from the top: a bar for the average, a line from minimum to maximum, and a note."""
     places = range(len(rows))
     axes.barh(places, [row.spread.avg for row in rows], height=0.62, color=colour, alpha=0.85, label="average")
     for at, row in zip(places, rows, strict=True):
@@ -180,7 +180,7 @@ def draw_ranges(axes: Axes, rows: Sequence[RangeRow], colour: str, axis_label: s
 
 
 def draw_bars(axes: Axes, rows: Sequence[BarRow], kinds: Sequence[str], axis_label: str) -> None:
-    """Rows from above, each of a bar a kind, with its note behind it; a bar of None is not there."""
+    """Draw rows from the top, each with one bar per kind and a note behind it; bars of None are omitted."""
     height = 0.8 / len(kinds)
     for number, kind in enumerate(kinds):
         there = [
@@ -205,13 +205,13 @@ def draw_bars(axes: Axes, rows: Sequence[BarRow], kinds: Sequence[str], axis_lab
 
 
 def percent_axis(axes: Axes, direction: str) -> None:
-    """Ratios are told in per cent."""
+    """Label the axis in per cent."""
     axis = axes.xaxis if direction == "x" else axes.yaxis
     axis.set_major_formatter(PercentFormatter(xmax=1))
 
 
 def _annotate(axes: Axes, note: str, at: tuple[float, float], *, points: float, size: float) -> None:
-    """A note in type of this size, so many points to the right of a place."""
+    """Write a note in type of this size, `points` points to the right of a place."""
     axes.annotate(note, at, xytext=(points, 0), textcoords="offset points", va="center", color=SOFT, fontsize=size)
 
 
@@ -223,5 +223,5 @@ def _label_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _make_room(axes: Axes, most: float, times: float = 1.18) -> None:
-    """Room for the notes, also where everything is nothing."""
+    """Reserve room for the notes, even if all values are zero."""
     axes.set_xlim(0, most * times if most > 0 else 1)

@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 __all__ = ["comparison_figure", "figures"]
 
-# More rows than these are no figure any more; the largest are drawn.
+# Maximum number of rows in a figure; the largest are drawn.
 _MAX_ROWS: Final = 40
 _MAX_ZERO_PAIRS: Final = 12
 _MARKERS: Final = "osD^vP*Xhp"
 
 
 def figures(study: Study) -> Iterator[RenderedFigure]:
-    """Those for which there is something to draw, in the order of the tables."""
+    """Return the figures that have data, in the order of the tables."""
     yield _self_sharing(study)
     if study.pairs:
         yield _pairs(study)
@@ -64,7 +64,7 @@ def figures(study: Study) -> Iterator[RenderedFigure]:
 
 
 def comparison_figure(comparison: Comparison) -> RenderedFigure:
-    """Figure 14."""
+    """Draw Figure 14."""
     title = "Figure 14: reduction of sharing from the first to the second set of traces"
     with canvas(title, 3.2) as (figure, (axes,)):
         there = [(kind, found) for kind in KINDS if (found := comparison.reduction[kind]) is not None]
@@ -82,7 +82,7 @@ def comparison_figure(comparison: Comparison) -> RenderedFigure:
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.margins(x=0.12)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
-        axes.set_xlabel("reduction of the average; the line is from the least to the greatest")
+        axes.set_xlabel("reduction of the average; the line spans minimum to maximum")
         return render("fig14-reduction", title, figure)
 
 
@@ -104,9 +104,7 @@ def _self_sharing(study: Study) -> RenderedFigure:
         for one in guests
     ]
     with canvas(title, height_of(len(rows))) as (figure, (axes,)):
-        draw_ranges(
-            axes, rows, SELF, "of the guest's memory: the average, and from least to most; in bytes: min / avg / max"
-        )
+        draw_ranges(axes, rows, SELF, "of the guest's memory: average, minimum to maximum; in bytes: min / avg / max")
         percent_axis(axes, "x")
         return render("fig05-self-sharing", title, figure)
 
@@ -124,7 +122,7 @@ def _pairs(study: Study) -> RenderedFigure:
         for one in pairs
     ]
     with canvas(title, height_of(len(rows))) as (figure, (axes,)):
-        draw_ranges(axes, rows, INTER, "of the memory of both: average, and from least to most")
+        draw_ranges(axes, rows, INTER, "of the memory of both: average, minimum to maximum")
         percent_axis(axes, "x")
         return render("fig06-inter-vm-sharing", title, figure)
 
@@ -228,7 +226,7 @@ def _page_sizes(study: Study) -> RenderedFigure:
 
 
 def _stability(study: Study) -> RenderedFigure:
-    title = "What lasts: the part of a trace that a later one of the guest still has"
+    title = "Stability: the part of a trace that a later trace of the guest still has"
     with canvas(title, 4.2, panels=2) as (figure, panels):
         for axes, what in zip(panels, ("distinct contents", "self-sharing"), strict=True):
             lines: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -246,19 +244,19 @@ def _stability(study: Study) -> RenderedFigure:
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set_ylim(0, 1.03)
             axes.set_xlabel("later by")
-            axes.set_ylabel(f"{what} still there")
+            axes.set_ylabel(f"{what} still present")
             percent_axis(axes, "y")
         _legend(figure, panels[0])
         return render("stability", title, figure)
 
 
 def _mean(points: list[tuple[float, float]]) -> tuple[float, float]:
-    """The point in the middle of them; the lags are far apart from each other."""
+    """Return the geometric mean, because the lags differ by orders of magnitude."""
     return sum(at for at, _ in points) / len(points), sum(value for _, value in points) / len(points)
 
 
 def _log_ticks(times: list[float], most: int = 5) -> list[float]:
-    """Some of `times`, for ticks: evenly far apart in the logarithm, as the lags are."""
+    """Select ticks from `times`, evenly spaced in the logarithm like the lags."""
     kept: list[float] = []
     for at in times:
         if not kept or at >= kept[-1] * 1.5:
@@ -268,7 +266,7 @@ def _log_ticks(times: list[float], most: int = 5) -> list[float]:
 
 
 def _lines(axes: Axes, lines: dict[str, list[tuple[float, float]]], average: list[tuple[float, float]]) -> None:
-    """A line a guest, by colour where there are few; else one colour, and the average."""
+    """Draw one line per guest, in different colours if there are few; otherwise in one colour, with the average."""
     many = len(lines) > len(COLOURS)
     for number, (name, points) in enumerate(lines.items()):
         axes.plot(

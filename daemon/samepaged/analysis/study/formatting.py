@@ -13,10 +13,10 @@ DASH: Final = "-"
 
 
 def named(domain: str) -> str:
-    """A domain's name, on one line."""
+    """Return a domain's name on one line."""
     return printable(domain) or "(no name)"
 
 
 def percent(ratio: float | None) -> str:
-    """A ratio in percent with one decimal, so that the values of a column line up."""
+    """Format a ratio in percent with one decimal, so that the values of a column line up."""
     return DASH if ratio is None else f"{ratio:.1%}"

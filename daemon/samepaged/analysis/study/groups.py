@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GroupSharing", "groups_of_each_size", "inter_sharing"]
 
-# Groups of a size that are looked at: all, or so many at random, or fewer where all of them together have more rows.
+# Maximum number of groups of a size: all groups, or a random selection, or fewer if their traces have too many rows.
 _MAX_GROUPS: Final = 40
 _MIN_GROUPS: Final = 4
 _MAX_ROWS: Final = 1_500_000_000
@@ -28,10 +28,11 @@ _MAX_ROWS: Final = 1_500_000_000
 
 @dataclass(frozen=True, slots=True)
 class GroupSharing:
-    """Groups of `guests` guests, one trace of each: `groups` of the `possible` ones were looked at (`exact`: all).
+    """Sharing of groups of `guests` guests, one trace of each; `groups` of the `possible` groups were used (`exact`:
+    all).
 
-    `inter_pages` is S_inter(G), `self_pages` the average of Σ S_self(V); the ratios are of the memory of the group, and
-    `inter_over_total` of its total sharing (None where none has any).
+    `inter_pages` is S_inter(G), `self_pages` the average of Σ S_self(V). The ratios are of the group's memory, and
+    `inter_over_total` is of its total sharing (None if no group has any).
     """
 
     guests: int
@@ -46,14 +47,14 @@ class GroupSharing:
 
     @property
     def exact(self) -> bool:
-        """Whether these are all groups of this size."""
+        """Whether all groups of this size were used."""
         return self.groups == self.possible
 
 
 def groups_of_each_size(
     guests: Sequence[Guest], reader: TraceHashes, random: np.random.Generator
 ) -> tuple[GroupSharing, ...]:
-    """Groups of 2, 3, 4, ... guests up to all of them; beyond 8, of every size half as large again."""
+    """Compute the sharing of groups of 2, 3, 4, ... guests up to all; beyond 8, each size is larger by half."""
     if len(guests) < 2:  # noqa: PLR2004 - there is no group
         return ()
     traces = [len(guest.traces) for guest in guests]
@@ -79,7 +80,7 @@ def groups_of_each_size(
 
 
 def inter_sharing(sets: Sequence[NDArray[np.uint64]]) -> int:
-    """S_inter(G) of the sets U(V): what they have in all, less what their union has."""
+    """Return S_inter(G) of the sets U(V): the sum of their sizes minus the size of their union."""
     return overlap(sets, [0] * len(sets), pairs=False).across
 
 
@@ -96,7 +97,7 @@ class _Group:
 
 
 def _groups_per_size(guests: Sequence[Guest], sizes: Sequence[int]) -> int:
-    """How many groups of each size to look at."""
+    """Return the number of groups to use for each size."""
     a_guest = sum(ref.rows for guest in guests for ref in guest.traces) / sum(len(guest.traces) for guest in guests)
     return max(_MIN_GROUPS, min(_MAX_GROUPS, int(_MAX_ROWS / max(1, a_guest * sum(sizes)))))
 

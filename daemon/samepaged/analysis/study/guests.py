@@ -1,4 +1,4 @@
-"""Whose traces they are: the traces of a survey, guest by guest."""
+"""Assignment of the traces of a survey to guests."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ __all__ = ["Guest", "TraceRef", "guests_of"]
 
 @dataclass(frozen=True, slots=True)
 class TraceRef:
-    """One trace: its file, and which of the file's traces it is."""
+    """One trace: its file, and its index in the file."""
 
     file: TraceFile
     index: int
 
     @property
     def info(self) -> TraceInfo:
-        """What its file says of it."""
+        """The trace's metadata."""
         return self.file.traces[self.index]
 
     @property
     def rows(self) -> int:
-        """How many rows it has: its distinct contents, or those of the sample."""
+        """Number of rows: distinct contents, or those in the sample."""
         totals = self.file.totals[self.index][self.file.sample.bit_length() - 1]
         return 0 if totals is None else totals.rows
 
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """A guest and its traces, by time. `name` is the domain's, with its host's before it where several guests have a
-    domain of that name, and more where that is not enough. `host` is where it was last.
+    """A guest and its traces, sorted by time.
+
+    `name` is the domain's name, prefixed with the host if several guests have this name, and extended further if it is
+    still ambiguous. `host` is the guest's last host.
     """
 
     name: str
@@ -49,18 +51,18 @@ class Guest:
 
 
 def guests_of(files: Sequence[TraceFile]) -> tuple[Guest, ...]:
-    """The guests that `files` have traces of, by name; no two have the same name.
+    """Return the guests with traces in `files`, sorted by name; names are unique.
 
-    A guest is a domain of a host, also where it was defined anew under another UUID, as many are at each boot. One that
-    went to another host is still the same, where its name and its UUID say so; what else was there under its name is
-    then another guest. TraceError where there is no trace.
+    A guest is a domain on a host, even if it was defined again under another UUID, as many are at each boot. A migrated
+    guest is the same guest if its name and UUID match; other traces under its name on either host then belong to
+    another guest. Raises TraceError if there are no traces.
     """
     traces: defaultdict[tuple[str, str], list[TraceRef]] = defaultdict(list)
     for file in files:
         for index, about in enumerate(file.traces):
             traces[about.host, about.domain].append(TraceRef(file, index))
     if not traces:
-        raise TraceError(files[0].path, "has no trace in it", "record some (traces.enabled), or import them")
+        raise TraceError(files[0].path, "has no traces", "record some (traces.enabled), or import them")
     apart = _split_by_guest(traces)
     guests = [
         Guest(name, refs[-1].info.host, refs[-1].info.domain, tuple(refs))
@@ -70,7 +72,7 @@ def guests_of(files: Sequence[TraceFile]) -> tuple[Guest, ...]:
 
 
 def _split_by_guest(traces: dict[tuple[str, str], list[TraceRef]]) -> list[list[TraceRef]]:
-    """One list a guest, by time."""
+    """Return one list of traces per guest, sorted by time."""
     hosts: defaultdict[tuple[str, str | None], set[str]] = defaultdict(set)
     for (host, domain), refs in traces.items():
         for ref in refs:
@@ -79,7 +81,7 @@ def _split_by_guest(traces: dict[tuple[str, str], list[TraceRef]]) -> list[list[
     for (host, domain), refs in sorted(traces.items()):
         uuids = {ref.info.uuid for ref in refs} - {None}
         for ref in refs:
-            # A trace that has no UUID is of the only one that is known.
+            # A trace without a UUID belongs to the only known UUID.
             uuid = next(iter(uuids)) if len(uuids) == 1 else ref.info.uuid
             moved = uuid is not None and len(hosts[domain, uuid]) > 1
             found["" if moved else host, domain, uuid if moved and uuid is not None else ""].append(ref)
@@ -87,7 +89,7 @@ def _split_by_guest(traces: dict[tuple[str, str], list[TraceRef]]) -> list[list[
 
 
 def _names(guests: Sequence[TraceInfo]) -> list[str]:
-    """A name each: as short as tells them apart."""
+    """Return a unique name for each guest, as short as possible."""
     longer = [
         (
             one.domain,
@@ -106,7 +108,7 @@ def _names(guests: Sequence[TraceInfo]) -> list[str]:
             return list(same)
         for among in same.values():
             if len(among) > 1:
-                # A composed name stays before a domain that is really called so.
+                # A composed name takes precedence over a domain with the same literal name.
                 shortest = min(lengths[at] for at in among)
                 for at in among:
                     lengths[at] += lengths[at] == shortest

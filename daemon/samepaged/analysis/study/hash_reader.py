@@ -1,4 +1,4 @@
-"""The hashes of traces: read when they are wanted or a little before, and kept while there is room."""
+"""Reader of the hashes of traces, with read-ahead and a cache."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 __all__ = ["HashReader"]
 
-# Bytes of hashes that are kept: enough that a trace a guest of a small host is read once.
+# Size of the cache in bytes: enough to read one trace per guest of a small host once.
 _CACHE_BYTES: Final = 1 << 29
-# Traces of more rows than these, all together, are not read while the ones before them are being compared.
+# Lists of traces with more rows than this in total are not read ahead while the previous one is compared.
 _AHEAD_ROWS: Final = 1 << 25
 _THREADS: Final = 2
 
 
 class HashReader:
-    """Reads traces, each checked; raises TraceError. A file of several traces is read once, as a whole, and its traces
-    are laid aside in a temporary directory.
+    """Reads and checks traces; raises TraceError. A file with several traces is read once, as a whole, and its traces
+    are stored in a temporary directory.
     """
 
     def __init__(self, kept: int = _CACHE_BYTES) -> None:
@@ -59,7 +59,7 @@ class HashReader:
         self._stack.close()
 
     def hashes(self, ref: TraceRef) -> NDArray[np.uint64]:
-        """The contents of a trace: uint64, ascending, each once. Not to be changed."""
+        """Return the contents of a trace: uint64, ascending, unique. Do not modify the array."""
         key = ref.file.path, ref.index
         with self._lock:
             known = self._hashes.get(key)
@@ -73,12 +73,14 @@ class HashReader:
         return found
 
     def traces(self, refs: Sequence[TraceRef]) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int32]]]:
-        """The contents of each of `refs`, as `hashes`, and how many pages have each; two are read at a time."""
+        """Yield the contents of each of `refs`, as `hashes` does, and the number of pages with each. Two are read at a
+        time.
+        """
         for start in range(0, len(refs), _THREADS):
             yield from self._pool.map(self._trace, refs[start : start + _THREADS])
 
     def hash_lists(self, lists: Iterable[Sequence[TraceRef]]) -> Iterator[list[NDArray[np.uint64]]]:
-        """The hashes of each of `lists`, the next being read while one is looked at."""
+        """Yield the hashes of each of `lists`; the next list is read while the caller uses one."""
         following = iter(lists)
         wanted = next(following, None)
         coming = None
@@ -106,7 +108,7 @@ class HashReader:
         return found
 
     def _connection(self) -> DuckDBPyConnection:
-        """One a thread: DuckDB takes as long to begin as to read a small trace."""
+        """Return this thread's connection: opening DuckDB takes as long as reading a small trace."""
         known: DuckDBPyConnection | None = getattr(self._local, "connection", None)
         if known is None:
             with self._lock:

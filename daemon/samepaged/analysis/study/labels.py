@@ -1,4 +1,4 @@
-"""Which platform and which setup a guest is of: a file of labels, and the study's numbers by them (Fig. 7 to 9)."""
+"""Labels file with platforms and setups of guests, and the study's numbers by label (Fig. 7 to 9)."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ __all__ = [
     "sharing_by_platform",
 ]
 
-# The label of every guest, where the file has no platforms or no setups.
+# The label of every guest if the file has no platforms or no setups.
 _ALL: Final = "all"
 _NO_LABEL: Final = Problem(
-    Place(1, 1), (), "has no label", "write platforms: [{name: NAME, match: ['PATTERN']}], or setups:"
+    Place(1, 1), (), "has no labels", "write platforms: [{name: NAME, match: ['PATTERN']}], or setups:"
 )
 
 
@@ -46,7 +46,7 @@ class Label(Section):
 
 
 class Labels(Section):
-    """The first label of each kind that matches a guest is the guest's."""
+    """Labels file. The first label of each kind that matches a guest applies to it."""
 
     platforms: tuple[Label, ...] = ()
     setups: tuple[Label, ...] = ()
@@ -54,7 +54,7 @@ class Labels(Section):
 
 @dataclass(frozen=True, slots=True)
 class PlatformSelfSharing:
-    """The self-sharing of the guests of one platform and setup: the averages of theirs (Fig. 7)."""
+    """Average self-sharing of the guests of one platform and setup (Fig. 7)."""
 
     platform: str
     setup: str
@@ -65,7 +65,7 @@ class PlatformSelfSharing:
 
 @dataclass(frozen=True, slots=True)
 class PlatformPairSharing:
-    """Pairs of guests of two platforms in one setup: averages of theirs (Fig. 8, 9); `pairs` is their number."""
+    """Averages over the `pairs` pairs of guests of two platforms in one setup (Fig. 8, 9)."""
 
     platforms: tuple[str, str]
     setup: str
@@ -77,7 +77,9 @@ class PlatformPairSharing:
 
 @dataclass(frozen=True, slots=True)
 class PlatformSharing:
-    """All of it, in the order of the file; `unlabelled` are the guests that have no platform or no setup."""
+    """Sharing by platform and setup, in the order of the file; `unlabelled` are the guests without a platform or a
+    setup.
+    """
 
     setups: tuple[str, ...]
     self_sharing: tuple[PlatformSelfSharing, ...]
@@ -99,7 +101,7 @@ def load_labels(path: Path) -> Labels:
         labels = Labels.model_validate(document.data)
     except ValidationError as invalid:
         for one in invalid.errors(include_url=False):
-            remedy = "a file of labels has lists of {name: N, match: [PATTERN]}: platforms, setups"
+            remedy = "write lists of {name: N, match: [PATTERN]} under platforms and setups"
             place = place_of(one["loc"], document)
             problems.append(Problem(place, one["loc"], printable(one["msg"]), remedy))
     if not problems and not labels.platforms and not labels.setups:
@@ -110,24 +112,22 @@ def load_labels(path: Path) -> Labels:
 
 
 def check_labels(labels: Labels, guests: Sequence[Guest]) -> None:
-    """Raises UsageError where a label's patterns match no guest: its row would be missing, and nothing would say so."""
+    """Raise UsageError if a label's patterns match no guest; otherwise its row would be missing without notice."""
     for kind, some in (("platform", labels.platforms), ("setup", labels.setups)):
         for label in some:
             if not any(_matches(guest, label) for guest in guests):
                 patterns = ", ".join(map(printable, label.match))
                 raise UsageError(
                     f"--labels: the {kind} {printable(label.name)} ({patterns}) matches none of {len(guests)} guests;"
-                    f" patterns are for names such as {printable(guests[0].domain)}",
-                    "mend it or take it out",
+                    f" the guests have names such as {printable(guests[0].domain)}",
+                    "correct or remove the label",
                 )
 
 
 def sharing_by_platform(
     labels: Labels, guests: Sequence[Guest], self_sharing: Sequence[SelfSharing], pairs: Sequence[PairSharing]
 ) -> PlatformSharing:
-    """What was found, guest by guest and pair by pair, by platform and setup. Pairs are of guests of one setup, as in
-    the paper (4.3.2).
-    """
+    """Compute sharing by platform and setup. Pairs consist of guests of one setup, as in the paper (4.3.2)."""
     label = {guest.name: (_label(guest, labels.platforms), _label(guest, labels.setups)) for guest in guests}
     known = {name: (one[0], one[1]) for name, one in label.items() if one[0] is not None and one[1] is not None}
     of_own: dict[tuple[str, str], list[SelfSharing]] = {}

@@ -1,4 +1,4 @@
-"""The least, the average and the greatest of some measurements."""
+"""Minimum, average and maximum of measurements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["MinAvgMax"]
 
 @dataclass(frozen=True, slots=True)
 class MinAvgMax:
-    """Over traces, pairs of traces or groups of them, as the paper tells its figures 5 and 6."""
+    """Minimum, average and maximum over traces, pairs or groups of traces, as in the paper's figures 5 and 6."""
 
     min: float
     avg: float
@@ -21,14 +21,14 @@ class MinAvgMax:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> MinAvgMax:
-        """ValueError for no values at all."""
+        """Return those of `values`. Raises ValueError if there are no values."""
         found = list(values)
         return cls(min(found), sum(found) / len(found), max(found))
 
     def times(self, factor: float) -> MinAvgMax:
-        """Each of the three, `factor` times."""
+        """Return all three multiplied by `factor`."""
         return MinAvgMax(self.min * factor, self.avg * factor, self.max * factor)
 
     def document(self) -> dict[str, float]:
-        """For JSON."""
+        """Return the JSON object."""
         return {"min": self.min, "avg": self.avg, "max": self.max}

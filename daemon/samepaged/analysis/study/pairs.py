@@ -1,7 +1,7 @@
 """Inter-VM sharing of every pair of guests, over pairs of their traces (section 4.2.2 of the paper).
 
-Where a pair has few pairs of traces, all are taken. Else tuples of one trace of each guest are drawn: what is common to
-any two of a tuple is found in one pass, and any two guests' traces in it are a random pair.
+If a pair of guests has few pairs of traces, all are used. Otherwise tuples of one trace of each guest are drawn. The
+contents common to any two traces of a tuple are found in one pass, and any two guests' traces in it are a random pair.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
 
 __all__ = ["PairSharing", "TraceHashes", "common_counts", "compare_pairs"]
 
-# Rows, and traces, of which all pairs are compared in one pass.
+# Rows, and traces, compared pairwise in one pass.
 _BLOCK_ROWS: Final = 1 << 25
 _BLOCK_TRACES: Final = 128
 _NO_MINIMUM: Final = np.iinfo(np.int64).max
 
 
 class TraceHashes(Protocol):
-    """What reads the contents of traces (`Reader`)."""
+    """Reader of the contents of traces (`HashReader`)."""
 
     def hashes(self, ref: TraceRef) -> NDArray[np.uint64]:
-        """The contents of one trace: uint64, ascending, each once."""
+        """Return the contents of one trace: uint64, ascending, unique."""
 
     def hash_lists(self, lists: Iterable[Sequence[TraceRef]]) -> Iterator[list[NDArray[np.uint64]]]:
-        """The contents of lists of traces, one list after the other."""
+        """Yield the contents of lists of traces, one list after the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairSharing:
-    """What two guests share, over `trace_pairs` pairs of their traces (`exact`: all there are); counts in pages.
+    """Sharing of two guests, over `trace_pairs` pairs of their traces (`exact`: all pairs); counts in pages.
 
-    `inter_ratio` is of the memory of both. `self_pages` is the average of what both have of self-sharing, and
-    `self_over_total` that of its part in the total sharing, None where there is none (Fig. 9). With zero pages counted
-    (Fig. 2), the two averages are those below.
+    `inter_ratio` is of the memory of both. `self_pages` is the average sum of their self-sharing, and `self_over_total`
+    the average of its part in total sharing, None if there is none (Fig. 9). The last two averages count zero pages,
+    too (Fig. 2).
     """
 
     domains: tuple[str, str]
@@ -62,15 +62,16 @@ class PairSharing:
 
     @property
     def total_pages(self) -> float:
-        """The average total sharing."""
+        """Average total sharing."""
         return self.self_pages + self.inter_pages.avg
 
 
 def compare_pairs(
     guests: Sequence[Guest], reader: TraceHashes, *, max_pairs: int, random: np.random.Generator
 ) -> tuple[PairSharing, ...]:
-    """Every pair of `guests`, also those that share nothing, in the order of `guests`: over all pairs of their traces
-    where these are at most `max_pairs`, else over `max_pairs` random ones.
+    """Compare every pair of `guests`, including pairs without sharing, in the order of `guests`.
+
+    Uses all pairs of their traces if there are at most `max_pairs`, otherwise `max_pairs` random ones.
     """
     counts = [len(guest.traces) for guest in guests]
     exact = are_exact_pairs(counts, max_pairs)
@@ -88,14 +89,14 @@ def compare_pairs(
 
 
 def common_counts(sets: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
-    """|U(a) ∩ U(b)| at [a, b] for a < b, zeros elsewhere."""
+    """Return |U(a) ∩ U(b)| at [a, b] for a < b, zeros elsewhere."""
     return overlap(sets, [0] * len(sets)).pairs
 
 
 def _blocks(guests: Sequence[Guest], reader: TraceHashes, wanted: NDArray[np.bool_], tally: _Tally) -> None:
-    """Compare all traces of guests that `wanted` pairs up, some at a time."""
+    """Compare all traces of the guests that are paired in `wanted`, in blocks."""
     among = np.flatnonzero(wanted.any(axis=0) | wanted.any(axis=1))
-    # Those with few traces come together, as they are wanted with most others.
+    # Guests with few traces are adjacent, because they are compared with most others.
     ordered = sorted(among.tolist(), key=lambda guest: len(guests[guest].traces))
     blocks = _trace_blocks([(guest, at) for guest in ordered for at in range(len(guests[guest].traces))], guests)
 
@@ -121,7 +122,7 @@ def _blocks(guests: Sequence[Guest], reader: TraceHashes, wanted: NDArray[np.boo
 
 
 def _trace_blocks(traces: Sequence[tuple[int, int]], guests: Sequence[Guest]) -> list[list[tuple[int, int]]]:
-    """Traces (guest, which of its), in blocks that fit in memory two at a time."""
+    """Yield traces (guest, index) in blocks, sized so that two fit in memory."""
     blocks: list[list[tuple[int, int]]] = []
     rows = 0
     for guest, at in traces:
@@ -135,17 +136,17 @@ def _trace_blocks(traces: Sequence[tuple[int, int]], guests: Sequence[Guest]) ->
 
 
 class _Tally:
-    """What was found of each pair: arrays of shape (guests, guests), above the diagonal."""
+    """Sums for each pair: arrays of shape (guests, guests), above the diagonal."""
 
     def __init__(self, guests: Sequence[Guest]) -> None:
         self._names = [guest.name for guest in guests]
         abouts = [ref.info for guest in guests for ref in guest.traces]
         self._first = np.cumsum([0, *(len(guest.traces) for guest in guests)])
         self._own = np.array([about.duplicate_pages for about in abouts], dtype=np.int64)
-        # What the host has never backed reads as zeros: a memory image has zero pages there.
+        # Memory that the host never backed reads as zeros: a memory image has zero pages there.
         self._zeros = np.array([about.zero_pages + about.absent_pages for about in abouts], dtype=np.int64)
         self._memory = np.array([about.memory_pages for about in abouts], dtype=np.int64)
-        # Of a sample, what is in common is in common 1/sample of all that is.
+        # In a sample, 1/sample of the common contents is found.
         self._scale = guests[0].traces[0].file.sample if guests else 1
         shape = (len(guests), len(guests))
         self._count, self._sum, self._most, self._memory_sum, self._self, self._zero_self, self._zero_inter = (
@@ -163,9 +164,7 @@ class _Tally:
         wanted: NDArray[np.bool_],
         chosen: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Add what the `traces` of the guests `owners` have in `common_counts`, for the pairs of guests that are
-        `wanted`.
-        """
+        """Add the common contents of the `traces` of the guests `owners` for the pairs of guests in `wanted`."""
         low, high = np.minimum.outer(owners, owners), np.maximum.outer(owners, owners)
         mask = wanted[low, high] & np.triu(np.ones_like(counts, dtype=np.bool_), 1)
         if chosen is not None:
@@ -188,8 +187,8 @@ class _Tally:
         np.maximum.at(self._ratio_most, at, ratio)
         np.add.at(self._memory_sum, at, memory)
         np.add.at(self._self, at, own)
-        # A further zero page of a guest is self-sharing, and the one that is left of each guest's, of all but one
-        # guest, is inter-VM sharing.
+        # All but one of a guest's zero pages are self-sharing. The remaining one of each guest is inter-VM sharing for
+        # all guests but one.
         np.add.at(self._zero_self, at, own + np.maximum(zeros - 1, 0).sum(axis=0))
         np.add.at(self._zero_inter, at, inter + zeros.all(axis=0))
         total = own + inter
@@ -199,7 +198,7 @@ class _Tally:
         np.add.at(self._parts, at, 1)
 
     def pair(self, a: int, b: int, exact: bool) -> PairSharing:  # noqa: FBT001 - one of three positional ones
-        """What was found of two guests."""
+        """Return the sharing of two guests."""
         count = int(self._count[a, b])
         parts = int(self._parts[a, b])
         first, second = sorted((self._names[a], self._names[b]))

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["platform_figures"]
 
-# More pairs of platforms than these are no figure any more.
+# Maximum number of pairs of platforms in a figure.
 _MAX_ROWS: Final = 40
 
 
 def platform_figures(found: PlatformSharing, page_size: int) -> Iterator[RenderedFigure]:
-    """Those for which there is something to draw."""
+    """Return the figures that have data."""
     if found.self_sharing:
         yield _self_sharing(found, page_size)
     if found.pairs:
@@ -76,7 +76,7 @@ def _rows(
     value: Callable[[PlatformPairSharing], float | None],
     note: Callable[[PlatformPairSharing], str],
 ) -> list[BarRow]:
-    """A row a pair of platforms, of a bar a setup."""
+    """Return one row per pair of platforms, with one bar per setup."""
     known = {(one.platforms, one.setup): one for one in found.pairs}
     rows = []
     for pair in list(dict.fromkeys(one.platforms for one in found.pairs))[:_MAX_ROWS]:

@@ -1,4 +1,4 @@
-"""A study in a directory: its figures (PNG and SVG), a report in HTML that needs nothing beside it, and JSON."""
+"""Study output in a directory: figures (PNG and SVG), a self-contained HTML report, and JSON."""
 
 from __future__ import annotations
 
@@ -31,42 +31,42 @@ __all__ = ["prepare", "write", "write_comparison"]
 
 _STYLE: Final = (files("samepaged.analysis.study") / "style.css").read_text(encoding="utf-8")
 _TEMPLATE: Final = load_templates("samepaged.analysis.study", {}).get_template("report.html")
-# matplotlib's prologue, and the names of XML's dialects, which HTML knows.
+# matplotlib's prologue, and XML namespaces, which HTML implies.
 _PROLOGUE: Final = re.compile(r"^.*?(?=<svg)", re.DOTALL)
 _DIALECTS: Final = re.compile(r' xmlns(:\w+)?="[^"]*"')
-# Its rule for all elements is meant for the figure's alone.
+# matplotlib's rule for all elements must apply to the figure only.
 _RULE: Final = re.compile(r"<style[^>]*>\s*\*\{")
 
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """A table, and the figures beside it as SVG elements."""
+    """A table, and its figures as SVG elements."""
 
     table: Table
     figures: tuple[Markup, ...]
 
 
 def prepare(directory: Path) -> None:
-    """Make the directory where it is not there, before all the work. Raises TraceError where that cannot be."""
+    """Create the directory before the evaluation starts. Raises TraceError if this fails."""
     with _writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
 
 
 def write(study: Study, directory: Path) -> None:
-    """Write `study` into `directory`. Raises TraceError where that cannot be."""
+    """Write `study` into `directory`. Raises TraceError if this fails."""
     drawn = list(figures(study))
     introduction = (
         f"{study.traces} traces of {len(study.guests)} guests, in pages of {study.page_size} bytes. "
-        "Zero, absent and swapped pages are in no figure but where it says so."
+        "Zero, absent and swapped pages are excluded unless stated otherwise."
     )
     _write(directory, "study", "A study of memory sharing", introduction, tables(study), drawn, document(study))
 
 
 def write_comparison(comparison: Comparison, directory: Path) -> None:
-    """As `write`."""
+    """Write `comparison` into `directory`, like `write`."""
     drawn = [comparison_figure(comparison)]
     told = [comparison.table()]
-    _write(directory, "compare", "Two sets of traces compared", "", told, drawn, comparison.document())
+    _write(directory, "compare", "Comparison of two sets of traces", "", told, drawn, comparison.document())
 
 
 def _write(
@@ -93,7 +93,7 @@ def _writing(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise TraceError(
-            directory, f"cannot be written ({error.strerror})", "make room, or name a directory that can"
+            directory, f"cannot be written ({error.strerror})", "free disk space, or name a writable directory"
         ) from error
 
 
@@ -101,7 +101,7 @@ def _page(title: str, introduction: str, listed: Sequence[Table], drawn: Sequenc
     left = list(drawn)
     sections = []
     for table in listed:
-        # Figures 8 and 9 have a table in common.
+        # Figures 8 and 9 share a table.
         beside = [one for one in left if one.key == table.key or _numbers(one.key) & _numbers(table.key)]
         left = [one for one in left if one not in beside]
         sections.append(_Section(table, tuple(_inline(one) for one in beside)))
@@ -110,12 +110,14 @@ def _page(title: str, introduction: str, listed: Sequence[Table], drawn: Sequenc
 
 
 def _numbers(key: str) -> set[str]:
-    """The numbers of the figures that a key names: fig08-09-by-platform has 08 and 09."""
+    """Return the figure numbers in a key: fig08-09-by-platform has 08 and 09."""
     return set(re.findall(r"(?<![\w])(?:fig)?(\d\d)(?=-)", key))
 
 
 def _inline(drawn: RenderedFigure) -> Markup:
-    """An SVG as a part of HTML: without what makes it a document, and its names apart from the other figures'."""
+    """Convert an SVG document to an element in HTML: remove the prologue, and keep its names distinct from other
+    figures'.
+    """
     text = _DIALECTS.sub("", _PROLOGUE.sub("", drawn.svg, count=1))
     text = _RULE.sub(f"<style>.{drawn.key} *{{", text)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{drawn.key}-", text)

@@ -1,4 +1,4 @@
-"""Which traces are compared with which: all combinations where there are few, else a sample of them."""
+"""Selection of the traces to compare: all combinations if there are few, otherwise a sample."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["all_groups", "are_exact_pairs", "group_sizes", "number_of_groups", "sample_groups", "sample_tuples"]
 
-# Groups of up to this many are each looked at; of larger ones, every size half as large again.
+# Every group size up to this one is used; beyond it, each size is larger by half.
 _CONSECUTIVE_SIZES = 8
 
 
 def are_exact_pairs(traces: Sequence[int], max_pairs: int) -> NDArray[np.bool_]:
-    """Which pairs of guests have at most `max_pairs` combinations of their traces; `traces` are their numbers.
+    """Return the pairs of guests with at most `max_pairs` combinations of traces; `traces` are the guests' trace
+    counts.
 
     Bool of shape (guests, guests), above the diagonal.
     """
@@ -28,10 +29,10 @@ def are_exact_pairs(traces: Sequence[int], max_pairs: int) -> NDArray[np.bool_]:
 
 
 def sample_tuples(traces: Sequence[int], number: int, random: np.random.Generator) -> NDArray[np.intp]:
-    """`number` tuples of one trace of each guest, int of shape (number, guests).
+    """Draw `number` tuples with one trace of each guest, int of shape (number, guests).
 
-    Any two guests' traces are a uniformly random pair in each tuple (4.2.2 of the paper draws pairs one by one). A
-    guest's traces all come up before one comes up again.
+    Any two guests' traces are a uniformly random pair in each tuple (4.2.2 of the paper draws pairs one by one). All of
+    a guest's traces are used before one is used again.
     """
     columns = [
         np.concatenate([random.permutation(count) for _ in range(-(-number // count))])[:number] for count in traces
@@ -40,7 +41,7 @@ def sample_tuples(traces: Sequence[int], number: int, random: np.random.Generato
 
 
 def number_of_groups(traces: Sequence[int], size: int) -> int:
-    """How many groups there are of `size` guests, each with one of its traces."""
+    """Return the number of groups of `size` guests, each with one of its traces."""
     ways = [1] + [0] * size
     for count in traces:
         for taken in range(size, 0, -1):
@@ -49,12 +50,13 @@ def number_of_groups(traces: Sequence[int], size: int) -> int:
 
 
 def sample_groups(traces: Sequence[int], size: int, number: int, random: np.random.Generator) -> list[list[int]]:
-    """The guests of `number` groups of `size`, ascending: each as likely as it has groups among `all_groups`.
+    """Draw the guests of `number` groups of `size`, ascending, with probabilities proportional to their numbers of
+    groups in `all_groups`.
 
-    With a random trace of each of them it is a uniformly random one of these, so that what is told of a draw and what
-    is told of all groups are of the same average.
+    With a random trace of each guest the group is uniformly random among all groups, so samples and complete
+    enumerations have the same expected value.
     """
-    # Of the guests from each on: the groups of 0, 1, 2, ... of them.
+    # For the guests from each index on: the numbers of groups of 0, 1, 2, ... of them.
     ways = [[1] + [0] * size]
     for count in reversed(traces):
         after = ways[-1]
@@ -72,14 +74,14 @@ def sample_groups(traces: Sequence[int], size: int, number: int, random: np.rand
 
 
 def all_groups(traces: Sequence[int], size: int) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Each of them as pairs of guest and trace."""
+    """Yield each group as pairs of guest and trace."""
     for guests in combinations(range(len(traces)), size):
         for chosen in product(*(range(traces[guest]) for guest in guests)):
             yield tuple(zip(guests, chosen, strict=True))
 
 
 def group_sizes(guests: int) -> list[int]:
-    """The sizes of groups to look at, from 2 to all `guests`."""
+    """Return the group sizes to use, from 2 to all `guests`."""
     sizes, size = [], 2
     while size < guests and (size <= _CONSECUTIVE_SIZES or size * 5 < guests * 4):
         sizes.append(size)

@@ -1,4 +1,4 @@
-"""Self-sharing of each guest over its traces, from what the files say of themselves: no row is read."""
+"""Self-sharing of each guest over its traces, from the files' metadata; rows are not read."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["PageSizeSharing", "SelfSharing", "by_page_size", "self_sharing"]
 
 @dataclass(frozen=True, slots=True)
 class SelfSharing:
-    """One guest over its traces (Fig. 5): counts in pages; `ratio` is of the guest's memory. `first` and `last` are
-    when it was scanned first and last, in seconds of the epoch.
+    """Self-sharing of one guest over its traces (Fig. 5): counts in pages, `ratio` of the guest's memory. `first` and
+    `last` are its first and last scan time, in seconds of the epoch.
     """
 
     domain: str
@@ -36,8 +36,8 @@ class SelfSharing:
 
 @dataclass(frozen=True, slots=True)
 class PageSizeSharing:
-    """A guest's self-sharing, if its pages had `page_size` bytes (Fig. 10): averages over the `traces` that say so, in
-    pages of that size, and of the guest's memory.
+    """A guest's self-sharing for pages of `page_size` bytes (Fig. 10): averages over the `traces` that record it, in
+    pages of that size, and as a ratio of the guest's memory.
     """
 
     domain: str
@@ -48,7 +48,7 @@ class PageSizeSharing:
 
 
 def self_sharing(guest: Guest) -> SelfSharing:
-    """The spread of S_self(V) over the guest's traces."""
+    """Compute the range of S_self(V) over the guest's traces."""
     abouts = [ref.info for ref in guest.traces]
     return SelfSharing(
         domain=guest.name,
@@ -65,7 +65,7 @@ def self_sharing(guest: Guest) -> SelfSharing:
 
 
 def by_page_size(guests: Sequence[Guest]) -> tuple[PageSizeSharing, ...]:
-    """By guest and size; nothing where no trace tells of another size than its own."""
+    """Compute self-sharing by guest and page size; empty if no trace records another page size."""
     found = []
     for guest in guests:
         sizes: dict[int, list[tuple[int, int]]] = {}
@@ -86,6 +86,6 @@ def by_page_size(guests: Sequence[Guest]) -> tuple[PageSizeSharing, ...]:
 
 
 def _counts(about: TraceInfo) -> dict[int, tuple[int, int]]:
-    """Duplicates and all pages, by page size."""
+    """Return duplicate and total pages by page size."""
     found = {one.page_size: (one.duplicate_pages, one.memory_pages) for one in about.by_page_size}
     return found | {about.page_size: (about.duplicate_pages, about.memory_pages)}

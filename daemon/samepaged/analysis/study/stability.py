@@ -1,7 +1,7 @@
-"""What lasts: how much of a guest's contents, and of its self-sharing, a later trace of it still has.
+"""Stability: the part of a guest's contents, and of its self-sharing, that a later trace still has.
 
-KSM and its like merge what stays the same from one pass to the next; Satori (section 7 of the paper) found much sharing
-to be gone within seconds.
+KSM and similar mechanisms merge contents that stay the same from one pass to the next. Satori (section 7 of the paper)
+found that much sharing disappears within seconds.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ if TYPE_CHECKING:
 
 __all__ = ["Stability", "TraceReader", "stability"]
 
-# Traces of a guest from which one looks ahead: over its time, so that long lags have some, too.
+# Base traces per guest, spread over its time, so that long lags are covered, too.
 _MAX_BASES: Final = 3
-# Guests that are looked at, of many: each costs the reading of some twenty traces.
+# Maximum number of guests: each one requires reading some twenty traces.
 _MAX_GUESTS: Final = 32
 
 
 class TraceReader(Protocol):
-    """What reads traces (`Reader`)."""
+    """Reader of traces (`HashReader`)."""
 
     def traces(self, refs: Sequence[TraceRef]) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int32]]]:
-        """The contents of each (uint64, ascending, each once), and how many pages have each."""
+        """Yield the contents of each trace (uint64, ascending, unique) and the number of pages with each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """A guest's traces `lag` traces apart, `seconds` on average: `pairs` of them were compared.
+    """Stability of a guest between traces `lag` traces apart, `seconds` on average, over `pairs` compared pairs.
 
-    `content_ratio` is the part of the earlier one's distinct contents that the later one still has, `sharing_ratio`
-    the part of its self-sharing: of each content, the further copies that both have. None where there is none.
+    `content_ratio` is the part of the earlier trace's distinct contents that the later one still has. `sharing_ratio`
+    is the part of its self-sharing: for each content, the further copies in both. They are None if the earlier trace
+    has no contents or no self-sharing.
     """
 
     domain: str
@@ -52,7 +53,7 @@ class Stability:
 
 
 def stability(guests: Sequence[Guest], reader: TraceReader, random: np.random.Generator) -> tuple[Stability, ...]:
-    """For each guest with several traces (32 of them at random, if there are more), and lags of 1, 2, 4, 8, ..."""
+    """Compute stability for each guest with several traces (at most 32 random guests), with lags of 1, 2, 4, 8, ..."""
     some = [guest for guest in guests if len(guest.traces) > 1]
     if len(some) > _MAX_GUESTS:
         some = [some[at] for at in np.sort(random.permutation(len(some))[:_MAX_GUESTS])]
@@ -93,7 +94,7 @@ def _of_guest(guest: Guest, reader: TraceReader) -> Iterator[Stability]:
 def _kept_counts(
     before: tuple[NDArray[np.uint64], NDArray[np.int32]], after: tuple[NDArray[np.uint64], NDArray[np.int32]]
 ) -> tuple[int, int]:
-    """How many contents both have, and how many further copies of these both have."""
+    """Return the number of contents in both traces, and the number of their further copies in both."""
     at = np.searchsorted(after[0], before[0])
     at[at == len(after[0])] = 0
     same = after[0][at] == before[0] if len(after[0]) else np.zeros(len(before[0]), dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""The whole study of a set of traces."""
+"""The complete study of a set of traces."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ MAX_PAIRS: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What was found. `seed` (of the draws) and `max_pairs` make it again; `sample` N: inter-VM sharing is estimated
-    from 1/N of the contents. `attribution` is None where no trace has owners beside it.
+    """Results of a study. `seed` (of the sampling) and `max_pairs` reproduce it. With `sample` N, inter-VM sharing is
+    estimated from 1/N of the contents. `attribution` is None if no trace has owners beside it.
     """
 
     page_size: int
@@ -52,7 +52,7 @@ class Study:
 def run_study(
     files: Sequence[TraceFile], *, max_pairs: int = MAX_PAIRS, seed: int = 0, labels: Labels | None = None
 ) -> Study:
-    """Study the traces of a `survey`. Raises TraceError where one cannot be read, UsageError where a label matches no
+    """Study the traces of a `survey`. Raises TraceError if a trace cannot be read, UsageError if a label matches no
     guest.
     """
     guests = guests_of(files)
@@ -64,7 +64,7 @@ def run_study(
         (guest.name, (answers for _, answers in read_beside_traces(ref.file for ref in guest.traces)))
         for guest in guests
     )
-    # A generator each, so that one part's draws do not depend on another's.
+    # Separate generators, so that the draws of one part do not depend on another's.
     for_pairs, for_groups, for_lasting = (np.random.default_rng([seed, part]) for part in range(3))
     with HashReader() as reader:
         pairs = compare_pairs(guests, reader, max_pairs=max_pairs, random=for_pairs)

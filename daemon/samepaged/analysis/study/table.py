@@ -9,8 +9,8 @@ __all__ = ["Table"]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`key` names it in file names and links, `figure` is the paper's. Cells are text on one line; the first `names`
-    columns are names, the others numbers. `note` says how to read it, or what was left out.
+    """`key` names the table in file names and links, `figure` is the paper's figure. Cells are single-line text; the
+    first `names` columns are names, the others numbers. `note` explains the table, or lists omissions.
     """
 
     key: str

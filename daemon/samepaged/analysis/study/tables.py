@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["tables"]
 
-# Rows of a table of pairs; JSON has them all.
+# Maximum rows of a table of pairs; JSON has all.
 _MAX_ROWS: Final = 40
 
 
 def tables(study: Study) -> tuple[Table, ...]:
-    """Those for which there is something to tell."""
+    """Return the tables that have data."""
     found = (
         _self_sharing(study),
         _pairs(study),
@@ -68,8 +68,7 @@ def _self_sharing(study: Study) -> Table:
             )
             for one in study.guests
         ),
-        note="In per cent of the guest's memory, and in bytes. Zero pages are in none of it."
-        + _collisions(study, own=True),
+        note="In per cent of the guest's memory, and in bytes. Zero pages are excluded." + _collisions(study, own=True),
     )
 
 
@@ -79,7 +78,7 @@ def _pairs(study: Study) -> Table:
     shown = ordered[:_MAX_ROWS]
     note = _sample_note(study)
     if len(shown) < len(ordered):
-        note += f" The {len(shown)} largest of {len(ordered)} pairs; --json has all."
+        note += f" The {len(shown)} largest of {len(ordered)} pairs; see --json for all."
     if study.sample > 1:
         note += f" Estimated from 1/{study.sample} of the contents."
     return Table(
@@ -102,7 +101,7 @@ def _pairs(study: Study) -> Table:
 
 
 def _collisions(study: Study, *, own: bool) -> str:
-    """How much of a figure may be different contents with the same hash."""
+    """Return a note on hash collisions: different contents with the same hash."""
     if study.hash_bits == 64:  # noqa: PLR2004 - whole hashes do not collide
         return ""
     sizes = sorted((round(guest.distinct.avg) for guest in study.guests), reverse=True)
@@ -113,14 +112,14 @@ def _collisions(study: Study, *, own: bool) -> str:
     else:
         return ""
     most = "all" if math.isinf(pages) else size(pages * study.page_size)
-    return f" Hashes have {study.hash_bits} bits: up to {most} of a figure may be collisions; --json says it of each."
+    return f" Hashes have {study.hash_bits} bits: up to {most} of a figure may be collisions; --json lists them."
 
 
 def _sample_note(study: Study) -> str:
     drawn = sum(not one.exact for one in study.pairs)
     if not drawn:
         return "All pairs of traces."
-    of = "" if drawn == len(study.pairs) else f" for {drawn} of the {len(study.pairs)} pairs of guests, else all"
+    of = "" if drawn == len(study.pairs) else f" for {drawn} of the {len(study.pairs)} pairs of guests, otherwise all"
     return f"{study.max_pairs} random pairs of traces{of} (--seed {study.seed})."
 
 
@@ -145,8 +144,8 @@ def _groups(study: Study) -> Table:
             for one in study.groups
         ),
         names=0,
-        note="One trace of each guest. In per cent of the memory of the group, averages and, for inter-VM sharing, the "
-        "least and the most; averages in bytes; the part of inter-VM sharing in the total.",
+        note="One trace of each guest. In per cent of the memory of the group, averages and, for inter-VM sharing, "
+        "minimum and maximum; averages in bytes; the part of inter-VM sharing in the total.",
     )
 
 
@@ -169,7 +168,7 @@ def _zeros(study: Study) -> Table:
         key="fig02-zero-pages",
         figure="Figure 2",
         title="sharing of pairs of guests, without and with zero pages",
-        headings=("guest", "guest", "total", "of it self", "with zeros", "of it self"),
+        headings=("guest", "guest", "total", "self", "with zeros", "self"),
         rows=tuple(rows),
         names=2,
         note="Averages over pairs of traces. Further zero pages of a guest are self-sharing; they add a page to "
@@ -182,7 +181,7 @@ def _platforms(study: Study) -> Iterator[Table]:
         return
     page = study.page_size
     left = study.platforms.unlabelled
-    note = f"Without a label, and not in it: {_listed(left)}." if left else ""
+    note = f"Excluded, because they have no label: {_listed(left)}." if left else ""
     yield Table(
         key="fig07-self-by-platform",
         figure="Figure 7",
@@ -224,7 +223,7 @@ class _SelfSharing(Protocol):
 
 
 def _averages(count: int, one: _SelfSharing, page_size: int) -> tuple[str, str, str]:
-    """The cells of an average self-sharing: the number of its values, the ratio, and the bytes."""
+    """Return the cells of an average self-sharing: the number of values, the ratio, and the bytes."""
     return str(count), percent(one.self_ratio), size(one.self_pages * page_size)
 
 
@@ -251,7 +250,7 @@ def _stability(study: Study) -> Table:
     return Table(
         key="stability",
         figure="Section 7",
-        title="what lasts: the part of a guest's contents, and of its self-sharing, that a later trace still has",
+        title="stability: the part of a guest's contents, and of its self-sharing, that a later trace still has",
         headings=("guest", "lag", "traces on", "pairs", "contents", "min", "self", "min"),
         rows=tuple(
             (
@@ -264,5 +263,5 @@ def _stability(study: Study) -> Table:
             )
             for one in study.stability
         ),
-        note="Averages, and the least.",
+        note="Averages and minima.",
     )

@@ -214,7 +214,7 @@ def test_altered_rows_name_the_file(tmp_path: Path, change: str) -> None:
     store.write(guest("kvm-1", "x", [7, 8]))
     path = store.write(guest("kvm-2", "x", [7, 8]))
     rewrite(path, change)
-    with pytest.raises(TraceError, match="has other rows than were written") as caught:
+    with pytest.raises(TraceError, match="has rows that do not match its checksums") as caught:
         analyse_fleet(tmp_path, duckdb_engine)
     assert str(path) in str(caught.value)
 
@@ -270,5 +270,5 @@ def test_hashes_of_32_bits_are_not_sampled(tmp_path: Path) -> None:
 def test_ambiguous_guests_are_refused(tmp_path: Path) -> None:
     for number, uuid in enumerate(("u", "v")):
         parquet.write(tmp_path / f"{number}.parquet", [guest("a", "x", [7 + number], uuid=uuid)])
-    with pytest.raises(TraceError, match=r"has a trace that .* has, too"):
+    with pytest.raises(TraceError, match=r"has a trace that is also in"):
         analyse_fleet(tmp_path, duckdb_engine)

@@ -237,4 +237,4 @@ def test_damaged_attribution_is_refused(place: Path, capsys: pytest.CaptureFixtu
     assert main(["study", "--json", str(place)]) == 1
     shown = capsys.readouterr()
     assert (shown.out, shown.err.count("\n")) == ("", 1)
-    assert f"samepaged: {path}: is not as it was written" in shown.err
+    assert f"samepaged: {path}: does not match its checksum" in shown.err

@@ -1,4 +1,4 @@
-"""Figures 11 and 12: where sharing comes from."""
+"""Figures 11 and 12: the origin of sharing."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = ["attribution_figures"]
 
 _KINDS: Final = 12
 _LIBRARIES: Final = 8
-# A kind with less is not drawn: the average, of total sharing.
+# Kinds with a smaller average part of total sharing are not drawn.
 _MIN_RATIO: Final = 0.001
 
 
 def attribution_figures(together: GuestInvolvement) -> Iterator[RenderedFigure]:
-    """Those for which there is something to draw."""
+    """Return the figures that have data."""
     yield _content(together)
     if together.processes:
         yield _by_process(together.processes[:MAX_PROCESSES])
@@ -59,7 +59,7 @@ def _by_process(processes: Sequence[OwnerInvolvement]) -> RenderedFigure:
 
 
 def _draw_involvement(axes: Axes, rows: Sequence[OwnerInvolvement]) -> None:
-    """Rows from above: the average in its two parts, a line from the least to the most, and what there is to note."""
+    """Draw rows from the top: the average in its two parts, a line from minimum to maximum, and a note."""
     places = range(len(rows))
     own = [one.self_sharing for one in rows]
     axes.barh(places, own, height=0.62, color=SELF, alpha=0.85, label="self-sharing")
@@ -88,6 +88,6 @@ def _draw_involvement(axes: Axes, rows: Sequence[OwnerInvolvement]) -> None:
     axes.set_xlim(0, max(one.ratio.max for one in rows) * 1.3)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("of total sharing: the average, and from least to most; this does not add up, the split does")
+    axes.set_xlabel("of total sharing: average, minimum to maximum; involvement does not add up, the split does")
     percent_axis(axes, "x")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)

@@ -1,7 +1,7 @@
-"""Where sharing comes from: involvement by kind of page, process and file, of the traces that have owners beside them.
+"""Origin of sharing: involvement by kind of page, process and file, over traces with owners beside them.
 
-Section 5.2 and Figures 11 and 12 of Barker et al. (USENIX ATC 2012). Involvement does not add up, and that of several
-owners together cannot be had from theirs: of some kinds the answers have it.
+Section 5.2 and Figures 11 and 12 of Barker et al. (USENIX ATC 2012). Involvement does not add up, and the joint
+involvement of several owners cannot be computed from theirs. The attribution has it for some kinds.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["LIBRARIES", "MAX_PROCESSES", "GuestInvolvement", "OwnerInvolvement", "StudyAttribution", "attribution"]
 __all__ += ["is_library"]
 
-# The kinds of a library's pages: as its file has them, and as a process has changed them. (Of the second some are of
-# executables: their data.)
+# The kinds of a library's pages: unmodified pages of its file, and pages that a process has changed. (Some of the
+# latter belong to executables: their data.)
 LIBRARIES: Final = ("library", "private_file")
-# Processes and files of each guest, and of all, that are told: the most involved.
+# Maximum number of processes and of files of each guest, and of all; the most involved are kept.
 _MAX_OWNERS: Final = 200
 MAX_PROCESSES: Final = 20
 """Processes in Figure 12 and its table."""
@@ -31,9 +31,10 @@ MAX_PROCESSES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class OwnerInvolvement:
-    """A kind of page, a process or a file: the part of total sharing that involves it, from 0 to 1, over traces, and
-    the averages of its two parts, self-sharing and inter-VM sharing, which add up to its own. `split` is its part (on
-    average) in the split that adds up over owners. `pages` is how many it has, on average.
+    """Involvement of a kind of page, a process or a file, as a part of total sharing from 0 to 1, over traces.
+
+    The averages of its two parts, self-sharing and inter-VM sharing, add up to its average. `split` is its average part
+    in the split that adds up over owners. `pages` is its average number of pages.
     """
 
     name: str
@@ -44,7 +45,7 @@ class OwnerInvolvement:
     split: float
 
     def document(self, key: str) -> dict[str, Any]:
-        """For JSON, with the name under this key."""
+        """Return the JSON object, with the name under this key."""
         return {
             key: self.name,
             "pages": self.pages,
@@ -57,10 +58,11 @@ class OwnerInvolvement:
 
 @dataclass(frozen=True, slots=True)
 class GuestInvolvement:
-    """A guest's sources over its `traces` that have owners and any sharing; or those of all guests together, each trace
-    alike, where `domain` is None. `sharing` is in pages of 4096 bytes. The most involved come first; of processes and
-    files that is over the traces that name any, and None where none does. `combined` has some kinds as one, as
-    Answers.together has.
+    """Involvement in a guest's sharing, over its `traces` that have owners and any sharing.
+
+    If `domain` is None, it covers all guests, with each trace weighted equally. `sharing` is in pages of 4096 bytes.
+    The most involved owners come first. `processes` and `files` are over the traces with names, and None if none has
+    names. `combined` has some kinds merged, as in AttributionReport.combined_kinds.
     """
 
     domain: str | None
@@ -73,7 +75,7 @@ class GuestInvolvement:
     files: tuple[OwnerInvolvement, ...] | None
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the JSON object."""
         return {
             **({} if self.domain is None else {"domain": self.domain}),
             "traces": self.traces,
@@ -88,25 +90,27 @@ class GuestInvolvement:
 
 @dataclass(frozen=True, slots=True)
 class StudyAttribution:
-    """Of each guest that has traces with owners, and of all of these traces together."""
+    """Involvement for each guest that has traces with owners, and for all of these traces together."""
 
     all_guests: GuestInvolvement
     guests: tuple[GuestInvolvement, ...]
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the JSON object."""
         return {"together": self.all_guests.document(), "domains": [one.document() for one in self.guests]}
 
 
 def is_library(path: str) -> bool:
-    """Whether a file of this path is a shared library, by its name: libc.so.6, libm-2.36.so."""
+    """Return whether the path is a shared library, by its name: libc.so.6, libm-2.36.so."""
     name = path.removesuffix(" (deleted)").rpartition("/")[2]
     return name.endswith(".so") or ".so." in name
 
 
 def attribution(guests: Iterable[tuple[str, Iterable[AttributionReport]]]) -> StudyAttribution | None:
-    """`guests` has the owners of each guest's traces under its name; they are looked at once, one after the other. None
-    where there are none with any sharing.
+    """Compute the involvement. `guests` yields the owners of each guest's traces with the guest's name; it is iterated
+    once.
+
+    Returns None if no trace has any sharing.
     """
     together = _GuestSums()
     found = []
@@ -123,7 +127,7 @@ def attribution(guests: Iterable[tuple[str, Iterable[AttributionReport]]]) -> St
 
 @dataclass(slots=True)
 class _Sums:
-    """What is added up of one owner: pages, and ratios of each trace's sharing."""
+    """Sums for one owner: pages, and ratios of each trace's sharing."""
 
     traces: int = 0
     pages: int = 0
@@ -143,7 +147,7 @@ class _Sums:
         self.max_ratio = max(self.max_ratio, one.sharing_pages / total)
 
     def result(self, name: str, traces: int) -> OwnerInvolvement:
-        """Of so many traces; to those that do not name it, it has nothing."""
+        """Return the averages over `traces` traces; traces that do not name the owner count as zero."""
         own, inter = self.own / traces, self.inter / traces
         ratio = MinAvgMax(self.min_ratio if self.traces == traces else 0.0, own + inter, self.max_ratio)
         return OwnerInvolvement(name, self.pages / traces, ratio, own, inter, self.split / traces)
@@ -151,7 +155,7 @@ class _Sums:
 
 @dataclass(slots=True)
 class _Owners:
-    """The kinds, processes or files of some traces."""
+    """Sums for the kinds, processes or files of some traces."""
 
     traces: int = 0
     sums: defaultdict[str, _Sums] = field(default_factory=lambda: defaultdict(_Sums))
@@ -159,23 +163,23 @@ class _Owners:
     def add(self, owners: Sequence[Owner] | None, total: int) -> None:
         if owners is not None:
             self.traces += 1
-            # Names that cannot be printed may be printed alike: the more involved one counts.
+            # Different unprintable names may have the same printable form; the more involved one counts.
             for one in {one.name: one for one in reversed(owners)}.values():
                 self.sums[one.name].add(one, total)
 
     def result(self) -> tuple[OwnerInvolvement, ...]:
-        """The most involved first."""
+        """Return the involvements, the most involved first."""
         found = [sums.result(name, self.traces) for name, sums in self.sums.items() if sums.max_ratio]
         return tuple(sorted(found, key=lambda one: (-one.ratio.avg, one.name)))
 
     def result_if_named(self) -> tuple[OwnerInvolvement, ...] | None:
-        """As `result`; None where no trace has names."""
+        """Like `result`; None if no trace has names."""
         return self.result()[:_MAX_OWNERS] if self.traces else None
 
 
 @dataclass(slots=True)
 class _GuestSums:
-    """Traces, added up."""
+    """Sums over the traces of a guest."""
 
     sharing: list[int] = field(default_factory=list)
     labelled: list[float] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Figures 11 and 12 as tables: where sharing comes from."""
+"""Figures 11 and 12 as tables: the origin of sharing."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 __all__ = ["attribution_tables"]
 
-# Rows of each kind; JSON has more.
+# Rows per kind of owner; JSON has more.
 _LIBRARIES: Final = 12
 _OTHERS: Final = 8
 _GUESTS: Final = 40
 _HEADINGS: Final = ("min", "avg", "max", "self", "inter", "split")
 _ADDITIVE: Final = (
-    "In per cent of total sharing: what involves it, over traces, and of the average its self-sharing and its inter-VM "
-    "sharing. A content involves all that have it: this does not add up. Split, in equal parts over its copies, does."
+    "In per cent of total sharing: involvement over traces, and the self-sharing and inter-VM parts of its average. "
+    "A content involves all of its owners, so involvement does not add up. Split divides it over its copies and does."
 )
 
 
 def attribution_tables(found: StudyAttribution | None) -> Iterator[Table]:
-    """Those for which there is something to tell."""
+    """Return the tables that have data."""
     if found is None:
         return
     together = found.all_guests
@@ -39,7 +39,7 @@ def attribution_tables(found: StudyAttribution | None) -> Iterator[Table]:
         yield Table(
             key="fig12-process",
             figure="Figure 12",
-            title="where sharing comes from, by process",
+            title="origin of sharing, by process",
             headings=("process", *_HEADINGS),
             rows=tuple(_row(one) for one in together.processes[:MAX_PROCESSES]),
             note=_ADDITIVE,
@@ -66,11 +66,11 @@ def _content(together: GuestInvolvement, guests: int) -> Table:
     return Table(
         key="fig11-content",
         figure="Figure 11",
-        title="where sharing comes from, by kind of page, by library and by other file",
+        title="origin of sharing, by kind of page, by library and by other file",
         headings=("content", *_HEADINGS),
         rows=tuple(rows),
-        note=f"Of {together.traces} traces of {guests} guests that have owners, each alike. {_ADDITIVE} Libraries "
-        "as the paper has them are library+private_file: pages as in the file, and as a process has changed them.",
+        note=f"Of {together.traces} traces with owners of {guests} guests, weighted equally. {_ADDITIVE} The paper's "
+        "libraries are library+private_file: pages as in the file, and pages that a process has changed.",
     )
 
 
@@ -93,10 +93,10 @@ def _by_guest(found: StudyAttribution) -> Table:
     return Table(
         key="sec52-sources",
         figure="Section 5.2",
-        title="where each guest's sharing comes from",
+        title="origin of each guest's sharing",
         headings=("guest", "process", "traces", "sharing", "labelled", "heap", "stack", "library"),
         rows=tuple(rows),
         names=2,
-        note="The process that is involved most; averages over traces. Labelled: of the pages in use, those whose kind "
-        "is known." + (f" {left} guests that share less are in --json." if left else ""),
+        note="The most involved process; averages over traces. Labelled: part of the pages in use with a known "
+        "kind." + (f" {left} guests with less sharing are in --json." if left else ""),
     )
