@@ -41,9 +41,7 @@ def sample(text: str) -> int:
     """Parse the N of a sample of 1/N of the contents, as the type of an argument."""
     value = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_SAMPLE)) else 0
     if value.bit_count() != 1 or value > MAX_SAMPLE:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a power of two up to {MAX_SAMPLE}; use for example 256"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is not a power of two up to {MAX_SAMPLE}; use for example 256")
     return value
 
 

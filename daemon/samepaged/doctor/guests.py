@@ -139,8 +139,7 @@ def _pauses(forecast: Forecast, scan: ScanConfig, *, paused: bool) -> str:
 
 
 def _forecast(guest: Guest, config: Config) -> Forecast:
-    """Return the forecast of a scan with an unspent drift budget; if the budget is too small, the forecast without it.
-    """
+    """Return the forecast of a scan with an unspent drift budget; if the budget is too small, the forecast without it."""
     try:
         return _forecast_within(guest, config, FixedBudget(hourly_limit(config.scan.max_drift)))
     except GuestError as error:

@@ -177,7 +177,11 @@ def huge_pages(text: str | None, *, soft_dirty: bool) -> Check:
     chosen = "" if text is None else text.partition("[")[2].partition("]")[0]
     if chosen in {"", "never"}:
         return ok(name, "transparent huge pages are off: pages of 4 KiB back the guests")
-    more = ": the kernel records writes to them in units of 2 MiB, so precopy of a busy guest gains less" if soft_dirty else ""
+    more = (
+        ": the kernel records writes to them in units of 2 MiB, so precopy of a busy guest gains less"
+        if soft_dirty
+        else ""
+    )
     return ok(name, f"transparent huge pages ({chosen}) may back guests{more}")
 
 

@@ -66,9 +66,7 @@ def scanner_unit(properties: Mapping[str, str], user: UnitUser, scan: ScanConfig
     """Check whether samepaged.service has exactly the privileges that this configuration needs."""
     name = "unit"
     if properties.get("LoadState") != "loaded":
-        return [
-            warning(name, f"{SCANNER} is not installed", "make install, then systemctl enable --now samepaged")
-        ]
+        return [warning(name, f"{SCANNER} is not installed", "make install, then systemctl enable --now samepaged")]
     checks = [
         *_user_checks(user, root=user.name in {"", "root"}),
         *_capabilities(properties, scan, root=user.name in {"", "root"}),

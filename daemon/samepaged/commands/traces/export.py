@@ -68,7 +68,9 @@ class Command(interface.Command):
         ]
         if not found:
             raise TraceError(
-                args.place, "has no matching traces", "list the traces with `samepaged traces ls`, and correct the patterns"
+                args.place,
+                "has no matching traces",
+                "list the traces with `samepaged traces ls`, and correct the patterns",
             )
         write(args.into, found)
         print(f"{len(found)} traces, {sum(len(trace.hashes) for trace in found)} contents: {args.into}")

@@ -155,7 +155,9 @@ def _check_free(store: TraceStore, args: argparse.Namespace) -> None:
     """Raise TraceError if the store has a trace of this guest and time; checked before the file is read."""
     path = store.path(TraceInfo(args.host, args.domain, args.uuid, args.at, PAGE_SIZE, "", MODE, 64, 0, 0, 0, 0, 0))
     if os.path.lexists(path):
-        raise TraceError(path, "already exists: a trace of this guest and time", "set --at to another time, or remove it")
+        raise TraceError(
+            path, "already exists: a trace of this guest and time", "set --at to another time, or remove it"
+        )
 
 
 def _found(args: argparse.Namespace, descriptor: int, size: int, stop: Callable[[], bool]) -> _Found:
@@ -176,9 +178,7 @@ def _recognised(args: argparse.Namespace, head: bytes, size: int) -> str:
         return form
     form = hash_list.list_format(head)
     if form == "hashes-binary" and not size % PAGE_SIZE:
-        raise TraceError(
-            args.file, "begins with text, and may be a raw image or a list of hashes", "set --format"
-        )
+        raise TraceError(args.file, "begins with text, and may be a raw image or a list of hashes", "set --format")
     if form is None and size % PAGE_SIZE:
         raise TraceError(
             args.file,
@@ -283,9 +283,7 @@ def _moment(text: str) -> float:
     except ValueError as error:
         raise ArgumentTypeError(f"{text!r} is not a time; use the form 2026-01-31T12:00:00Z") from error
     if moment.tzinfo is None or moment.year not in YEARS:
-        raise ArgumentTypeError(
-            f"{text!r} is without a time zone, or out of range; use the form 2026-01-31T12:00:00Z"
-        )
+        raise ArgumentTypeError(f"{text!r} is without a time zone, or out of range; use the form 2026-01-31T12:00:00Z")
     return moment.timestamp()
 
 
