@@ -54,7 +54,7 @@ def command_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 def _with_subcommand(words: Sequence[str]) -> Sequence[str]:
-    """Return `words`, with `samepaged fleet PLACE`, the form before `fleet` had subcommands, as `fleet sharing PLACE`."""
+    """Return `words`, with the old form `samepaged fleet PLACE` replaced by `samepaged fleet sharing PLACE`."""
     if words[:1] != ["fleet"] or not words[1:] or not {"sharing", "place", "-h", "--help"}.isdisjoint(words):
         return words
     print("samepaged: `samepaged fleet PLACE` is deprecated; use `samepaged fleet sharing PLACE`", file=sys.stderr)

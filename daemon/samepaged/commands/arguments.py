@@ -121,7 +121,7 @@ def add_scan_arguments(parser: argparse.ArgumentParser, *, with_domains: bool = 
         "--mode",
         choices=get_args(Mode),
         help="consistency mode (default: scan.mode from the configuration). snapshot suspends the guest for the whole "
-        "read, precopy only for a second read of the pages written during the first read, sliced for many short slices. "
+        "read, precopy only for a second read of the pages written during the first, sliced for many short slices. "
         "live does not suspend the guest, and does not guarantee a consistent result. auto uses the first of snapshot, "
         "precopy and sliced with a predicted pause within scan.max_pause",
     )

@@ -84,7 +84,7 @@ def skipped_check(name: str, error: GuestError) -> Check:
 def scan_check(
     name: str, memory: int, forecast: Forecast, scan: ScanConfig, *, paused: bool, clock: ClockForecast | None = None
 ) -> Check:
-    """Return the check of a guest that would be scanned: mode, pause, and obstacles to a better mode. `memory`: bytes."""
+    """Return the check of a guest that would be scanned: mode, pause and obstacles. `memory`: bytes."""
     backed = "" if forecast.backed is None else f" ({size(forecast.backed)} backed)"
     message = f"{size(memory)}{backed}, {forecast.mode}{_pauses(forecast, scan, paused=paused)}"
     if is_substitute(forecast.reader, AUTO):
@@ -139,7 +139,7 @@ def _pauses(forecast: Forecast, scan: ScanConfig, *, paused: bool) -> str:
 
 
 def _forecast(guest: Guest, config: Config) -> Forecast:
-    """Return the forecast of a scan with an unspent drift budget; if the budget is too small, the forecast without it."""
+    """Return the forecast with an unspent drift budget; if that budget is too small, the forecast without it."""
     try:
         return _forecast_within(guest, config, FixedBudget(hourly_limit(config.scan.max_drift)))
     except GuestError as error:

@@ -131,8 +131,8 @@ def soft_dirty(scan: ScanConfig, *, supported: bool) -> Check:
         )
     return warning(
         name,
-        "this kernel does not have soft-dirty bits (CONFIG_MEM_SOFT_DIRTY): precopy is unavailable, and a guest is read "
-        "in slices at different times if its snapshot would take longer than scan.max_pause",
+        "this kernel does not have soft-dirty bits (CONFIG_MEM_SOFT_DIRTY): precopy is unavailable, and a guest is "
+        "read in slices at different times if its snapshot would take longer than scan.max_pause",
         "use a kernel with soft-dirty bits (on x86-64, those of Debian, Ubuntu, Fedora and SUSE have them), or set a "
         "longer scan.max_pause",
     )
@@ -157,8 +157,8 @@ def ksm_check(state: KsmState, scan: ScanConfig, *, soft_dirty: bool) -> Check:
     if not scan.still_ksm:
         return ok(
             name,
-            f"running ({merged}): precopy reads pages again that KSM may have changed; scan.still_ksm: true would pause "
-            "KSM during a precopy",
+            f"running ({merged}): precopy reads pages again that KSM may have changed; scan.still_ksm: true would "
+            "pause KSM during a precopy",
         )
     if not state.writable:
         return warning(

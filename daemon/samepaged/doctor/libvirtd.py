@@ -92,7 +92,7 @@ def connect(uri: str) -> Iterator[tuple[Hypervisor | None, Access]]:
 
 
 def probe_access(hypervisor: Hypervisor, read_only_error: Exception | None) -> Access:
-    """Return the access of an open connection. `read_only_error`: the reason why the connection is read-only, if it is."""
+    """Return the access of an open connection. `read_only_error`: the reason for a read-only connection, or None."""
     try:
         versions = hypervisor.versions()
         may_change = read_only_error is None and hypervisor.may_change()

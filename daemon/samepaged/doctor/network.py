@@ -53,9 +53,9 @@ class Listener(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """State of a listen address. `loopback`: whether only this host can reach it. `bind_error`: the reason why this host
-    cannot listen there, None if it can. `listener`: the process that listens there. `min_unprivileged_port`: the lowest
-    port that needs no capability.
+    """State of a listen address. `loopback`: whether only this host can reach it. `bind_error`: the reason why this
+    host cannot listen there, None if it can. `listener`: the process that listens there. `min_unprivileged_port`: the
+    lowest port that does not need a capability.
     """
 
     listen: str

@@ -93,8 +93,8 @@ def locked_memory_bytes(threads: int) -> int:
 
 
 def locked_memory(limit: int | None, threads: int, held: Collection[str]) -> Check:
-    """Check whether buffers with guest memory can be locked, so that they are never swapped out. `limit`: bytes, None if
-    unlimited. `held`: the capabilities of this process.
+    """Check whether buffers with guest memory can be locked, so that they are never swapped out. `limit`: bytes, None
+    if unlimited. `held`: the capabilities of this process.
     """
     name = "locked memory"
     wanted = locked_memory_bytes(threads)
@@ -113,7 +113,7 @@ def locked_memory(limit: int | None, threads: int, held: Collection[str]) -> Che
 
 
 def core_dumps(error: PrivilegeError | None) -> Check:
-    """Check that a crash does not write a core dump. `error`: the error of the attempt to disable core dumps, or None."""
+    """Check that a crash does not write a core dump. `error`: the error of disabling core dumps, or None."""
     name = "core dumps"
     if error is not None:
         return from_error(name, error, "run it outside of that sandbox")

@@ -24,8 +24,8 @@ MARGIN: Final = max(map(len, Status)) + 2
 
 
 def text(checks: Sequence[Check], *, coloured: bool) -> str:
-    """Return the checks, each with its remedy below it, then those of guests, then the number of checks by status. Lines
-    have at most 80 columns.
+    """Return the checks, each with its remedy below it, then those of guests, then the number of checks by status.
+    Lines have at most 80 columns.
     """
     host = [check for check in checks if check.domain is None]
     guests = [check for check in checks if check.domain is not None]

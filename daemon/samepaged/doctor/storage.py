@@ -57,8 +57,8 @@ class DirectoryState:
 
 @dataclass(frozen=True, slots=True)
 class SeedFileState:
-    """State of the seed file. `readable_by_others`: whether users other than its owner may read it. `error`: ConfigError
-    for invalid content, OSError if it cannot be read.
+    """State of the seed file. `readable_by_others`: whether users other than its owner may read it. `error`:
+    ConfigError for invalid content, OSError if it cannot be read.
     """
 
     path: Path
@@ -133,7 +133,7 @@ def state_directory(directory: DirectoryState, user: str, *, seeded: bool) -> Ch
 
 
 def runtime_directory(candidates: Sequence[DirectoryState], user: str) -> Check:
-    """Check whether the journal of suspended guests can be stored, in the first of these directories or in a fallback."""
+    """Check whether the journal of suspended guests can be stored, in the first directory or in a fallback."""
     name = "runtime directory"
     first = candidates[0]
     remedy = _remedy(first, user, "runtime_directory")

@@ -88,8 +88,8 @@ def _user_checks(user: UnitUser, *, root: bool) -> list[Check]:
         return [
             failure(
                 name,
-                f"user {user.name} is not a member of group {GROUP} and does not have a polkit rule: libvirt refuses its "
-                "suspend calls",
+                f"user {user.name} is not a member of group {GROUP} and does not have a polkit rule: libvirt refuses "
+                "its suspend calls",
                 f"usermod --append --groups {GROUP} {user.name}; systemctl restart samepaged",
             )
         ]
@@ -139,8 +139,8 @@ def _limits(shown: Mapping[str, str], scan: ScanConfig) -> list[Check]:
         checks.append(
             warning(
                 "unit limits",
-                f"{SCANNER} may lock {size(int(locked))} and needs {size(wanted)}: data read from guests can be swapped "
-                "out",
+                f"{SCANNER} may lock {size(int(locked))} and needs {size(wanted)}: data read from guests can be "
+                "swapped out",
                 _edit(SCANNER, "LimitMEMLOCK=infinity"),
             )
         )

@@ -147,7 +147,7 @@ class WebClient:
             os.close(wake)
 
     def _wait_for_answer(self, stop: Callable[[], bool]) -> Answer | None:
-        """Return the answer to the settings with the awaited number, or None after a disconnection, a stop or a timeout."""
+        """Return the answer to the awaited settings, or None after a disconnection, a stop or a timeout."""
         deadline = time.monotonic() + ANSWER_SECONDS
         with self._state:
             while not stop() and (left := deadline - time.monotonic()) > 0:
@@ -218,8 +218,8 @@ class WebClient:
             self._sleep(left)
 
     def _sleep(self, seconds: float, *other: tuple[int, int]) -> int:
-        """Wait for a wake-up, for an event of the `other` descriptor, or for the timeout. Return the events of `other`, as
-        in poll(2).
+        """Wait for a wake-up, for an event of the `other` descriptor, or for the timeout. Return the events of `other`,
+        as in poll(2).
         """
         wake = self._wake
         if wake is None:

@@ -1,6 +1,6 @@
 """The keys of the web configuration file, in the format of the Prometheus exporter-toolkit (web-configuration.md).
 
-Settings that Python's ssl does not support are errors with an alternative as the remedy. docs/operate/web.md lists them.
+Settings that Python's ssl does not support are errors, with an alternative as the remedy (docs/operate/web.md).
 """
 
 from __future__ import annotations

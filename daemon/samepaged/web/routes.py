@@ -27,8 +27,8 @@ MIN_COMPRESSED_BYTES: Final = 512
 LEVEL: Final = 5
 HEALTHY: Final = "/-/healthy"
 NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
-# The status page has a stricter policy in its HTML. Both apply, and that one remains if the configuration overrides this
-# header.
+# The status page has a stricter policy in its HTML. Both apply, and that one remains if the configuration overrides
+# this header.
 POLICY: Final = (
     "Content-Security-Policy",
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

@@ -163,8 +163,8 @@ class Server:
         return True
 
     def _first_connection(self, chosen: Callable[[Connection], bool]) -> asyncio.Task[None] | None:
-        """Return the oldest chosen connection that is not being closed. Under load this runs for each client, so it does
-        not build a list.
+        """Return the oldest chosen connection that is not being closed. Under load this runs for each client, so it
+        does not build a list.
         """
         return next((task for task, one in self._open.items() if chosen(one) and not task.cancelling()), None)
 
