@@ -40,7 +40,7 @@ KSM_SETTINGS: Final = {"pages_to_scan": "2000", "run": "1"}
 # The panels draw half an hour at most; sharing changes when KSM starts and when a guest replaces its site.
 KSM_OFF_SECONDS: Final = 60.0
 KSM_ON_SECONDS: Final = 150.0
-ROWS: Final = ("Now", "Memory and sharing", "KSM beside what is possible", "Where sharing comes from")
+ROWS: Final = ("Now", "Memory and sharing", "KSM and its potential", "Page attribution")
 TERMINAL: Final = """\
 <!doctype html><meta charset="utf-8"><title>terminal</title>
 <body style="margin:0;background:#1d1f21;color:#e8e8e8"><pre style="display:inline-block;margin:0;padding:18px 22px;

@@ -1,4 +1,4 @@
-"""The command line: which command, and how errors end."""
+"""The command line: the argument parser, and the exit status of errors."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ COMMANDS: Final = (
 
 
 def command_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The parser of the command that `words` begin with, or of all commands. A command does not wait for the imports of
-    the others.
+    """Return the parser of the command at the start of `words`, or of all commands. It imports only the modules of the
+    commands in the parser.
     """
     parser = argparse.ArgumentParser(
         prog="samepaged",
@@ -54,7 +54,7 @@ def command_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 def _with_subcommand(words: Sequence[str]) -> Sequence[str]:
-    """`words`, with the subcommand that `samepaged fleet PLACE` meant before `fleet` had subcommands."""
+    """Return `words`, with the old form `samepaged fleet PLACE` replaced by `samepaged fleet sharing PLACE`."""
     if words[:1] != ["fleet"] or not words[1:] or not {"sharing", "place", "-h", "--help"}.isdisjoint(words):
         return words
     print("samepaged: `samepaged fleet PLACE` is deprecated; use `samepaged fleet sharing PLACE`", file=sys.stderr)
@@ -66,14 +66,14 @@ def _silence_stdout() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its errors become lines on stderr and an exit status (0 done, 1 something skipped or failed,
-    2 usage or configuration, 3 no hypervisor).
+    """Run a command and return its exit status: 0 success, 1 something skipped or failed, 2 usage or configuration
+    error, 3 hypervisor not reachable. Errors are printed to stderr.
     """
     configure_logging()
-    if sys.stdout is None:  # it was closed before we began
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
+    if sys.stdout is None:  # closed by the parent process
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the process exits
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a domain's name may be anything
+        sys.stdout.reconfigure(errors="backslashreplace")  # a domain name may contain any character
     words = _with_subcommand(sys.argv[1:] if arguments is None else arguments)
     args = command_parser(words).parse_args(words)
     try:
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"samepaged: {line}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not try to flush it again on its way out.
+        # The reader of the output closed it. Prevent another flush by the interpreter at exit.
         _silence_stdout()
         return 1
     except OSError as error:

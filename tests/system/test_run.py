@@ -272,7 +272,7 @@ def test_a_libvirtd_that_hangs_does_not_keep_the_daemon_from_leaving(
     os.kill(pid, signal.SIGSTOP)
     try:
         with daemon(samepaged) as one:
-            one.wait("metrics at")
+            one.wait("serving metrics")
             time.sleep(0.5)
             assert one.stop() < 3
     finally:

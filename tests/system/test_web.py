@@ -287,8 +287,8 @@ def test_a_renewed_certificate_is_used_and_a_bad_one_is_not(
         wait_for(lambda: shown() != first)
         assert one.ask(tls=trusting(authority))[0].status == 200
     said = capfd.readouterr().err
-    assert "certificate and key are no pair in PEM" in said
-    assert f"{public}/web.yaml: read anew" in said
+    assert "certificate and key are not a pair in PEM" in said
+    assert f"web configuration reloaded path={public}/web.yaml" in said
 
 
 def test_what_cannot_be_used_is_refused_and_what_was_in_force_stays(public: Path) -> None:
@@ -320,7 +320,7 @@ def test_an_open_address_is_allowed_and_warned_about_once(capfd: pytest.CaptureF
         for number in (1, 2):
             one.publisher.change(WebListener("0.0.0.0", port), lambda: False)  # noqa: S104 - the point
             assert one.ask()[0].status == 200, number
-    assert capfd.readouterr().err.count(f"0.0.0.0:{port} is on the network without encryption") == 1
+    assert capfd.readouterr().err.count(f"on the network without encryption address=0.0.0.0:{port} ") == 1
 
 
 class Service:
@@ -386,7 +386,7 @@ def test_one_scanner_is_enough(tmp_path: Path) -> None:
         with contextlib.closing(SystemdService(one.feed).open()) as second:
             second.settimeout(PATIENCE)
             assert second.recv(1) == b""
-        assert "a second scanner was turned away" in one.log
+        assert "second scanner refused" in one.log
         assert ask(publisher._settings.port)[0].status == 200
 
 
@@ -399,7 +399,7 @@ def test_nobody_else_may_feed_it(public: Path) -> None:
         connect = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({str(one.feed)!r}); print(s.recv(1))"
         other = ["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups", "/usr/bin/env", "python3", "-c", connect]
         assert subprocess.check_output(other, text=True, timeout=PATIENCE) == "b''\n"
-        assert "user 4242 is not samepaged, and may not feed the web process" in one.log
+        assert "not the scanner's user uid=4242 allowed=samepaged" in one.log
 
 
 def test_it_says_that_it_is_ready_and_takes_the_place_of_one_that_was_killed(tmp_path: Path) -> None:
@@ -474,7 +474,7 @@ def test_a_web_process_that_is_killed_is_back_while_the_scans_go_on(samepaged: S
             wait_scans(one, 1)
             assert scans(one) > before
         assert one.log.count("it was killed by SIGKILL") == 3
-        assert one.log.count("metrics at ") == 4
+        assert one.log.count("serving metrics ") == 4
 
 
 def test_a_web_process_that_is_stopped_delays_no_scan_and_shows_the_newest_when_it_goes_on(
@@ -540,7 +540,7 @@ def test_a_reload_moves_the_address_and_turns_tls_on_and_a_bad_one_does_neither(
             second = free.getsockname()[1]
         configured(samepaged, f"127.0.0.1:{second}", config)
         one.process.send_signal(signal.SIGHUP)
-        one.wait(f"metrics at https://127.0.0.1:{second}/metrics")
+        one.wait(f"serving metrics url=https://127.0.0.1:{second}/metrics")
         assert ask(second, tls=trusting(authority))[0].status == 200
         with pytest.raises(OSError, match="refused"):
             ask(first)
@@ -597,11 +597,11 @@ def test_a_daemon_finds_the_web_service_whenever_that_comes(samepaged: Samepaged
         with service(tmp_path):
             one.wait_scans(1)
             port = int(one.address.rpartition(":")[2])
-        one.wait("the web process is gone")
+        one.wait("web process disconnected, retrying")
         wait_scans(one, 2)
         with service(tmp_path):
-            wait_for(lambda: one.log.count("metrics at ") == 2, PATIENCE, lambda: one.log)
-            assert int(re.findall(r"metrics at http://127\.0\.0\.1:(\d+)", one.log)[-1]) == port
+            wait_for(lambda: one.log.count("serving metrics ") == 2, PATIENCE, lambda: one.log)
+            assert int(re.findall(r"serving metrics url=http://127\.0\.0\.1:(\d+)", one.log)[-1]) == port
             assert ask(port)[0].status == 200
             one.stop()
             wait_for(lambda: ask(port)[0].status == 503)

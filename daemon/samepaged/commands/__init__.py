@@ -1,1 +1,1 @@
-"""samepaged's commands, one a file. Each module has a class `Command`."""
+"""samepaged's commands, one per module. Each module has a class `Command`."""

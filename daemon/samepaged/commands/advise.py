@@ -31,7 +31,7 @@ class Command(interface.Command):
         add_json(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Scan and print; returns 1 after an unintended skip."""
+        """Scan and print. Return 1 after an unintended skip."""
         config = configured(args)
         with Signals() as signals:
             try:

@@ -21,7 +21,7 @@ MAX_SAMPLE: Final = 1 << 16
 
 
 def argument_type(parse: Callable[[str], Value]) -> Callable[[str], Value]:
-    """`parse` as the type of an argument: the usage error has the message of its ValueError."""
+    """Return `parse` as the type of an argument: its ValueError becomes a usage error with the same message."""
 
     def parsed(text: str) -> Value:
         try:
@@ -33,22 +33,20 @@ def argument_type(parse: Callable[[str], Value]) -> Callable[[str], Value]:
 
 
 def quantity(parse: Callable[[object], Value]) -> Callable[[str], Value]:
-    """As `argument_type`, for a quantity in the form of the configuration file: `512MiB`, or a number."""
+    """Return `argument_type` for a quantity in the form of the configuration file: `512MiB`, or a number."""
     return argument_type(lambda text: parse(int(text) if text.isascii() and text.isdecimal() else text))
 
 
 def sample(text: str) -> int:
-    """The N of a sample of 1/N of the contents, as the type of an argument."""
+    """Parse the N of a sample of 1/N of the contents, as the type of an argument."""
     value = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_SAMPLE)) else 0
     if value.bit_count() != 1 or value > MAX_SAMPLE:
-        raise argparse.ArgumentTypeError(
-            f"a sample is 1/N for N a power of two up to {MAX_SAMPLE}, not {text!r}; use 256, for one"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is not a power of two up to {MAX_SAMPLE}; use for example 256")
     return value
 
 
 def add_config(parser: argparse.ArgumentParser, purpose: str = "", *, required: bool = False) -> None:
-    """`--config`. `purpose` is added to its help text."""
+    """Add `--config`. `purpose` is appended to its help text."""
     default = "" if required else " (default: built-in defaults)"
     parser.add_argument(
         "--config",
@@ -60,19 +58,19 @@ def add_config(parser: argparse.ArgumentParser, purpose: str = "", *, required: 
 
 
 def add_connect(parser: argparse.ArgumentParser, replaced: str = "libvirt.uri from the configuration") -> None:
-    """`--connect`."""
+    """Add `--connect`. `replaced`: the default in its help text."""
     parser.add_argument(
         "--connect", metavar="URI", help=f"libvirt connection URI of this host's QEMU driver (default: {replaced})"
     )
 
 
 def add_json(parser: argparse.ArgumentParser, form: str = "print one JSON object instead of text") -> None:
-    """`--json`."""
+    """Add `--json`."""
     parser.add_argument("--json", action="store_true", help=form)
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
-    """`--seed`, of a random choice of traces."""
+    """Add `--seed`, for the random choice of traces."""
     parser.add_argument(
         "--seed",
         metavar="N",
@@ -83,7 +81,7 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 
 def add_out(parser: argparse.ArgumentParser, figures: str) -> None:
-    """`--out`: the directory of the report. `figures` names its figures."""
+    """Add `--out`, the directory of the report. `figures` names its figures."""
     parser.add_argument(
         "--out",
         metavar="DIR",
@@ -96,11 +94,11 @@ def add_out(parser: argparse.ArgumentParser, figures: str) -> None:
 def check_seed(args: argparse.Namespace) -> None:
     """Raise UsageError if `--seed` is negative."""
     if args.seed < 0:
-        raise UsageError(f"--seed {args.seed} is negative", "give 0 or more")
+        raise UsageError(f"--seed {args.seed} is negative", "use 0 or more")
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
-    """PLACE: the traces that a command reads."""
+    """Add PLACE, the traces that a command reads."""
     parser.add_argument(
         "place",
         metavar="PLACE",
@@ -110,7 +108,7 @@ def add_place(parser: argparse.ArgumentParser) -> None:
 
 
 def add_scan_arguments(parser: argparse.ArgumentParser, *, with_domains: bool = False) -> None:
-    """The guests to scan, and how to scan them. If `with_domains`, at least one guest is required."""
+    """Add the arguments that select guests, mode and reader. If `with_domains`, at least one guest is required."""
     if with_domains:
         parser.add_argument("domains", metavar="DOMAIN", nargs="+", help="name or UUID of a guest")
     else:
@@ -123,8 +121,9 @@ def add_scan_arguments(parser: argparse.ArgumentParser, *, with_domains: bool = 
         "--mode",
         choices=get_args(Mode),
         help="consistency mode (default: scan.mode from the configuration). snapshot suspends the guest for the whole "
-        "read, precopy for a second read of the pages written meanwhile, sliced for many short slices, live never, "
-        "without a guarantee. auto takes the most exact of the first three whose predicted pause fits scan.max_pause",
+        "read, precopy only for a second read of the pages written during the first, sliced for many short slices. "
+        "live does not suspend the guest, and does not guarantee a consistent result. auto uses the first of snapshot, "
+        "precopy and sliced with a predicted pause within scan.max_pause",
     )
     parser.add_argument(
         "--reader",
@@ -134,17 +133,17 @@ def add_scan_arguments(parser: argparse.ArgumentParser, *, with_domains: bool = 
 
 
 def _choices_help(key: str) -> str:
-    """The meaning of each value of a key of section `scan`: its list in the schema, as plain text."""
+    """Return the meaning of each value of a key of section `scan`: the list in its description, as plain text."""
     text = ScanConfig.model_fields[key].description or ""
     choices = " ".join(text.partition("\n\n")[2].replace("`", "").split())
     return choices.removeprefix("- ").replace(". - ", ". ").removesuffix(".")
 
 
 def add_traces(parser: argparse.ArgumentParser, addition: str = "") -> None:
-    """`--traces`. `addition` is added to its help text."""
+    """Add `--traces`. `addition` is inserted into its help text."""
     parser.add_argument(
         "--traces",
         metavar="DIR",
         type=Path,
-        help=f"write a trace of each guest below this directory{addition}, whether or not traces.enabled is set",
+        help=f"write a trace of each guest below this directory{addition}, independently of traces.enabled",
     )

@@ -29,7 +29,7 @@ class Command(interface.Command):
         add_json(parser, "print one JSON object with every problem instead of lines")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Print `FILE: ok`, or raise ConfigError with every problem. With --json, print both as an object."""
+        """Print `FILE: ok`, or raise ConfigError with every problem. With --json, print an object in both cases."""
         problems: tuple[str, ...] = ()
         try:
             load(args.file)

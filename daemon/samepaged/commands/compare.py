@@ -37,7 +37,7 @@ class Command(interface.Command):
         add_seed(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Survey both, compare, and show it."""
+        """Survey both directories, compare them, and print the result."""
         check_seed(args)
         check_installed()
         if args.out is not None:

@@ -20,8 +20,8 @@ __all__ = ["Command"]
 
 class Command(interface.Command):
     """Check the configuration, libvirt, privileges, the kernel, the systemd units and every guest, and print a remedy
-    for each problem. No guest is suspended or read, and nothing is changed. Exit status: 0 without failures, 1 after a
-    failure, 2 if the configuration is invalid, 3 if libvirt cannot be reached.
+    for each problem. The checks do not suspend or read guests, and do not change the host. Exit status: 0 without
+    failures, 1 after a failure, 2 if the configuration is invalid, 3 if libvirt cannot be reached.
     """
 
     help = "check the host's setup, and print a remedy for each problem"
@@ -38,7 +38,7 @@ class Command(interface.Command):
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Check, print, and return the exit status."""
+        """Run the checks, print them, and return the exit status."""
         found = run_checks(args.config, args.connect, verify_layout=args.verify_layout)
         if args.json:
             print(json.dumps(document(found.checks, found.guests), indent=2))
@@ -48,5 +48,5 @@ class Command(interface.Command):
 
 
 def _coloured() -> bool:
-    """Whether stdout is a terminal with colours, and NO_COLOR (no-color.org) is not set."""
+    """Return whether stdout is a terminal with colours, and NO_COLOR (no-color.org) is not set."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 __all__ = ["INTERRUPTED", "Command", "CommandGroup", "add_commands"]
 
-INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
+INTERRUPTED: Final = 130  # 128 + SIGINT, the exit status in a shell
 
 
 class _Named:
-    """The name, the line in the list of commands, and the docstring of the class as the description in `--help`.
+    """Name and help line of a command. `--help` prints the docstring of the class as the description.
 
-    The module names the command: `check_config` is `check-config`. A module with another name sets `name`.
+    The default name is the module's, with hyphens: `check_config` is `check-config`.
     """
 
     name: ClassVar[str]
     help: ClassVar[str]
 
     def __init_subclass__(cls) -> None:
-        """Set `name`, unless the class does."""
+        """Set `name` if the class does not."""
         cls.name = cls.__dict__.get("name", cls.__module__.rpartition(".")[2].replace("_", "-"))
 
 
@@ -38,7 +38,7 @@ class Command(_Named, ABC):
 
     @abstractmethod
     def run(self, args: argparse.Namespace) -> int:
-        """Run the command with the parsed arguments; returns the exit status."""
+        """Run the command with the parsed arguments. Return the exit status."""
 
 
 class CommandGroup(_Named):
@@ -48,7 +48,7 @@ class CommandGroup(_Named):
 
 
 def add_commands(parser: argparse.ArgumentParser, commands: Iterable[Command | CommandGroup]) -> None:
-    """Give `parser` one subcommand for each of `commands`. `run` of the parsed arguments is the command's method."""
+    """Add a subcommand to `parser` for each of `commands`. `run` of the parsed arguments is the command's method."""
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in commands:
         subparser = subparsers.add_parser(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Command"]
 
-# libvirt's calls wait for a busy domain for 30 s. An entry that is still open after that stays for the next start.
+# A libvirt call waits up to 30 s for a busy domain. An entry that is still open after this time stays in the journal.
 WAIT_SECONDS: Final = 45.0
 MAX_WAIT_SECONDS: Final = 86_400
 
@@ -46,13 +46,15 @@ class Command(interface.Command):
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Settle the entries, and return 1 if one is still open."""
+        """Settle the journal entries. Return 1 if an entry is still open."""
         if not 0 <= args.wait <= MAX_WAIT_SECONDS:
-            raise UsageError(f"--wait {args.wait:g} is not a number of seconds from 0 to a day", "use 45, for one")
+            raise UsageError(
+                f"--wait {args.wait:g} is not between 0 and {MAX_WAIT_SECONDS} seconds (one day)", "use for example 45"
+            )
         try:
             directory = load(args.config).runtime_directory
         except ConfigError as error:
-            # A configuration that was broken since must not keep a guest suspended.
+            # An invalid configuration must not prevent the resume of a guest.
             directory = Path(os.environ.get("RUNTIME_DIRECTORY") or Config().runtime_directory)
             for problem in error.problems:
                 print(f"samepaged: {problem}", file=sys.stderr)

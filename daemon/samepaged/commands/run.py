@@ -40,7 +40,7 @@ class Command(interface.Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Run the daemon."""
-        softdirty.supported()  # asks /proc/self, which is root's once sealed; the answer is kept
+        softdirty.supported()  # reads /proc/self, which belongs to root after seal(); the result is cached
         seal()
         config = load(args.config)
         logging.getLogger("samepaged").setLevel(config.log.level.upper())

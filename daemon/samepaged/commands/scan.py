@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Command"]
 
-# Erase the screen and begin at its top (ECMA-48: ED, CUP).
+# Clear the screen and move the cursor to its top left corner (ECMA-48: ED, CUP).
 CLEAR: Final = "\x1b[2J\x1b[H"
 
 
@@ -49,9 +49,11 @@ class Command(interface.Command):
         add_traces(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Scan and print; returns 1 after an unintended skip."""
+        """Scan and print. Return 1 after an unintended skip."""
         if args.watch is not None and not 1 <= args.watch <= 365 * 86_400:
-            raise UsageError(f"--watch {args.watch:g} is no number of seconds from 1 to a year", "use 10, for one")
+            raise UsageError(
+                f"--watch {args.watch:g} is not between 1 second and 365 days", "use for example 10 (seconds)"
+            )
         config = configured(args)
         kept = None if args.traces is None else TraceOutput(config, args.traces)
         with Signals() as signals:

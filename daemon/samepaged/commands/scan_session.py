@@ -47,7 +47,7 @@ Value = TypeVar("Value")
 
 
 def configured(args: argparse.Namespace) -> Config:
-    """The configuration, with the values of the command line in place of its own. Seals the process."""
+    """Return the configuration, overridden by the options of the command line. Seals the process."""
     softdirty.supported()  # reads /proc/self, which belongs to root after seal(); the result is cached
     seal()
     config = load(args.config)
@@ -60,8 +60,8 @@ def configured(args: argparse.Namespace) -> Config:
 
 
 def bound_by_drift(args: argparse.Namespace) -> bool:
-    """Whether scan.max_drift holds for the scans of a command: not if its options choose a mode, or a reader that has
-    one mode only.
+    """Return whether scan.max_drift applies to the scans of a command: not if its options select a mode, or a reader
+    with only one mode.
     """
     reader = capture.READERS.get(args.reader)
     return args.mode is None and (reader is None or len(reader.modes) > 1)
@@ -141,15 +141,15 @@ class ScanSession:
         return analyse_host(round_.scanned.values(), round_.skipped, round_.started, time.monotonic() - began)
 
     def merging(self) -> Merging | None:
-        """KSM's counters for the guests of the last scan; None if the kernel has no KSM."""
+        """Return KSM's counters for the guests of the last scan; None if the kernel does not have KSM."""
         return read_merging({guest_id: one.process for guest_id, one in self._scanned.items()})
 
     def paused(self) -> dict[str, PausedTime]:
-        """Suspended time of the guests of the last scan, by name."""
+        """Return the suspended time of the guests of the last scan, by name."""
         return self._by_name(paused_times(self._clocks.ledger, self._scanned))
 
     def attribution_reports(self, *, names: bool) -> dict[str, AttributionReport]:
-        """Page attribution of the guests of the last scan, by name."""
+        """Return the page attribution of the guests of the last scan, by name."""
         return self._by_name(attribution_reports(self._scanned, names=names))
 
     def _by_name(self, values: Mapping[GuestId, Value]) -> dict[str, Value]:
@@ -157,13 +157,13 @@ class ScanSession:
 
 
 def report_interrupted() -> int:
-    """Print the interruption; returns the exit status."""
-    print("samepaged: interrupted; every guest runs on", file=sys.stderr)
+    """Report the interruption on stderr. Return the exit status."""
+    print("samepaged: interrupted; all guests run", file=sys.stderr)
     return INTERRUPTED
 
 
 def exit_status(scan: HostScan) -> int:
-    """Print the unintended skips of a scan; returns the exit status."""
+    """Print the unintended skips of a scan. Return the exit status."""
     unintended = [skipped for skipped in scan.skipped if not skipped.reason.intended]
     for skipped in unintended:
         print(f"samepaged: skipped: {skipped.message}", file=sys.stderr)

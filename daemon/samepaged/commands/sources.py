@@ -26,11 +26,11 @@ MAX_PAUSE_SECONDS: Final = 2.0
 
 
 class Command(interface.Command):
-    """Scan the named guests once and attribute the sharing of each: the kinds of pages, the processes and the files
-    that it involves, and the owners of the most copied pages, according to the guest's own Linux kernel. Sharing
-    between guests covers the named guests only. A guest is suspended for at most scan.max_pause, or 2 seconds without
-    --config; a guest that is expected to need longer is skipped, unless --mode snapshot is given. Attribution needs
-    the mode snapshot or precopy and the reader process.
+    """Scan the named guests once and attribute the sharing of each guest to kinds of pages, processes and files, and
+    the most copied pages to their owners, according to the guest's own Linux kernel. Sharing between guests covers the
+    named guests only. A guest is suspended for at most scan.max_pause, or 2 seconds without --config. Unless --mode
+    snapshot is given, a guest with a longer predicted pause is skipped. Attribution needs the mode snapshot or precopy
+    and the reader process.
     """
 
     help = "attribute a guest's sharing to processes, files and kinds of pages"
@@ -47,10 +47,10 @@ class Command(interface.Command):
         add_traces(parser, ", with its page owners for samepaged study")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Scan and print; returns 1 after an unintended skip, or if a guest has no result."""
+        """Scan and print. Return 1 after an unintended skip, or if the result of a guest is missing."""
         config = configured(args)
         if args.config is None:
-            # The configuration has no limit of its own, and the guests are named.
+            # Without a configuration file, allow a longer pause: the user named the guests.
             longer = config.scan.model_copy(update={"max_pause": max(config.scan.max_pause, MAX_PAUSE_SECONDS)})
             config = config.model_copy(update={"scan": longer})
         # sources.names limits stored results; this command prints names unless --no-names is given.
@@ -78,13 +78,13 @@ class Command(interface.Command):
         elif answers:
             print("\n\n".join(attribution_text(one) for one in answers.values()))
         for skipped in scan.skipped:
-            if skipped.reason.intended:  # it was asked for by its name all the same
+            if skipped.reason.intended:  # reported because the user named the guest
                 print(f"samepaged: skipped: {printable(skipped.message)}", file=sys.stderr)
         unanswered = [one.name for one in scan.scans if one.name not in answers]
         for name in unanswered:
             print(
-                f"samepaged: {printable(name)}: there was no room for its pages' owners beside the others'; ask for it "
-                "alone, or raise sources.memory_limit",
+                f"samepaged: {printable(name)}: page attribution exceeds sources.memory_limit together with the other "
+                "guests'; scan the guest alone, or raise sources.memory_limit",
                 file=sys.stderr,
             )
         return max(exit_status(scan), 1 if unanswered or (keeping is not None and keeping.failed) else 0)

@@ -61,9 +61,9 @@ class Command(interface.Command):
         add_seed(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Survey, study, and show it."""
+        """Survey the directory, run the study, and print the result."""
         if args.pairs is not None and not 1 <= args.pairs <= _MAX_DRAWS:
-            raise UsageError(f"--pairs {args.pairs} is no number of pairs", f"give one from 1 to {_MAX_DRAWS}")
+            raise UsageError(f"--pairs {args.pairs} is out of range", f"use a number from 1 to {_MAX_DRAWS}")
         check_seed(args)
         check_installed()
         if args.out is not None:
@@ -89,13 +89,13 @@ def begin_drawing(directory: Path) -> None:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
         raise UsageError(
-            "--out draws with matplotlib, which is not installed", "run pip install 'samepaged[study]'"
+            "--out needs matplotlib, and it is not installed", "run pip install 'samepaged[study]'"
         ) from None
     prepare(directory)
 
 
 def formatted_tables(tables: Iterable[Table], width: int) -> Iterator[str]:
-    """Lines of at most `width` columns, as far as the numbers leave room for the names."""
+    """Yield the tables as lines of at most `width` columns, or more if the numbers are too wide for it."""
     for number, table in enumerate(tables):
         if number:
             yield ""
@@ -110,7 +110,7 @@ def _lines(table: Table, width: int) -> Iterator[str]:
     widths = [max(columns(line[at]) for line in lines) for at in range(len(table.headings))]
     if table.names:
         room = width - sum(widths[table.names :]) - 2 * (len(widths) - 1)
-        # A short name leaves its room to the longer ones.
+        # Longer names use the columns that shorter names leave free.
         for left, at in enumerate(sorted(range(table.names), key=widths.__getitem__)):
             widths[at] = min(widths[at], max(_MIN_NAME_WIDTH, room // (table.names - left)))
             room -= widths[at]

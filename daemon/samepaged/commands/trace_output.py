@@ -44,6 +44,6 @@ class TraceOutput:
         except (SamepagedError, MemoryError) as error:
             self._report_failure("owners", error)
 
-    def _report_failure(self, what: str, error: Exception) -> None:
+    def _report_failure(self, content: str, error: Exception) -> None:
         self.failed = True
-        print(f"samepaged: no {what}: {error or 'memory ran out'}", file=sys.stderr)
+        print(f"samepaged: cannot write the {content}: {error or 'out of memory'}", file=sys.stderr)

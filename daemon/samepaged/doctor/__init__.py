@@ -1,1 +1,1 @@
-"""What `samepaged doctor` looks at: each check a function from what was found out to what it means."""
+"""The checks of `samepaged doctor`. Each check is a function from the observed state to a `Check`."""

@@ -1,4 +1,6 @@
-"""All checks of `samepaged doctor`, in order: they suspend, read and change nothing; a failed check stops no other."""
+"""All checks of `samepaged doctor`, in order. A check does not suspend or read a guest, and does not change the host.
+The other checks continue after a failure.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ FAILED_STATUS: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class DoctorResult:
-    """What was found, and the exit status that it ends in."""
+    """All checks, the result of each guest, and the exit status."""
 
     checks: tuple[Check, ...]
     guests: tuple[GuestResult, ...]
@@ -43,7 +45,7 @@ class DoctorResult:
 
 @dataclass(frozen=True, slots=True)
 class _LibvirtResult:
-    """What was found over the connection; `connected` says that there was one."""
+    """Results of the checks that need a libvirt connection. `connected`: whether libvirt was reached."""
 
     connected: bool
     checks: list[Check]
@@ -52,8 +54,8 @@ class _LibvirtResult:
 
 
 def run_checks(path: Path | None, uri: str | None, *, verify_layout: bool) -> DoctorResult:
-    """Check this host against the configuration in the file `path` (None: the defaults), with libvirt at `uri` (None:
-    the configured one). With `verify_layout` QEMU's monitor is asked, which taints the domains.
+    """Check this host against the configuration file `path` (None: the defaults), with libvirt at `uri` (None: the
+    configured URI). `verify_layout`: query the QEMU monitor, which taints the domains.
     """
     config, configuration = read_configuration(path)
     if uri is not None:
@@ -65,7 +67,7 @@ def run_checks(path: Path | None, uri: str | None, *, verify_layout: bool) -> Do
     address = network(config.export, held)
     unit = units(config.scan)
     libvirt = _check_libvirt(config, user, verify_layout=verify_layout)
-    own = process(config.scan, config.libvirt.uri, held)  # the last: it closes our own pagemap
+    own = process(config.scan, config.libvirt.uri, held)  # last, because it closes this process's pagemap
     leased = leases(config.libvirt.uri)
     checks = (*configuration, *kept, *libvirt.checks, *leased, *own, *unit, *kernel, *address, *libvirt.guest_checks)
     if worst(configuration) is Status.FAILURE:
@@ -91,12 +93,12 @@ def _check_libvirt(config: Config, user: str, *, verify_layout: bool) -> _Libvir
                 if verify_layout:
                     found.guest_checks.extend(_check_ram_layout(domain, guest))
         except (GuestError, HypervisorError) as error:
-            found.checks.append(from_error("guests", error, "see that libvirtd runs, and try again"))
+            found.checks.append(from_error("guests", error, "start libvirtd if it does not run, and try again"))
         return found
 
 
 def _check_ram_layout(domain: Domain, guest: GuestResult) -> list[Check]:
-    """Whether the RAM of a guest lies where it was found, where it was to be found at all."""
+    """Compare the RAM location of a guest with QEMU's; no check if the forecast has no RAM mappings."""
     if guest.forecast is None or not guest.forecast.mappings:
         return []
     return [verify_layout(domain, guest.forecast.mappings)]

@@ -1,4 +1,4 @@
-"""What scans will take of a guest's clock: how often the guest can be scanned, and what its clock loses in a day."""
+"""Forecast of a guest's clock drift: the possible scan period, and the clock's loss per day."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["ClockForecast", "clock_forecast"]
 
 DAY_SECONDS: Final = 86_400.0
-# Sums of floating-point numbers that fill the hour's limit are not refused for their last digit.
+# Tolerance for rounding errors in sums that fill the hourly limit exactly.
 ROUNDING_SECONDS: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class ClockForecast:
-    """A scan suspends the guest for `scan_seconds` in all. Scans come every `period_seconds` seconds, None if the drift
-    budget has no room for any; `interval` is what the configuration asks for. `ppm` is the smallest scan.max_drift that
-    helps.
+    """Forecast for one guest. `scan_seconds`: total suspended time of a scan. `period_seconds`: time between scans,
+    None if a scan exceeds the drift budget. `interval`: the configured scan interval in seconds. `ppm`: the smallest
+    sufficient scan.max_drift.
     """
 
     scan_seconds: float
@@ -34,25 +34,25 @@ class ClockForecast:
 
     @property
     def loss_seconds_per_day(self) -> float:
-        """Seconds by which the guest's clock falls behind in a day."""
+        """Seconds that the guest's clock loses per day."""
         return 0.0 if self.period_seconds is None else self.scan_seconds * DAY_SECONDS / self.period_seconds
 
     @property
     def text(self) -> str:
-        """For people, as a part of a sentence."""
+        """The forecast as a clause of a message."""
         if self.period_seconds is None:
             return (
-                f"no scan fits scan.max_drift: at the speeds assumed before the first scan, one suspends it for "
-                f"{seconds(self.scan_seconds)} in all"
+                f"a scan exceeds scan.max_drift: at the speeds assumed before the first scan, it suspends the guest "
+                f"for {seconds(self.scan_seconds)} in total"
             )
-        loss = f"its clock loses about {seconds(self.loss_seconds_per_day)} a day"
+        loss = f"the guest's clock loses about {seconds(self.loss_seconds_per_day)} per day"
         if self.period_seconds <= self.interval:
             return loss
-        return f"a scan every {self.period_seconds / 60:.0f} min fits scan.max_drift, and {loss}"
+        return f"scan.max_drift allows a scan every {self.period_seconds / 60:.0f} min; {loss}"
 
 
 def clock_forecast(scan_seconds: float, scan: ScanConfig) -> ClockForecast:
-    """The forecast for scans that each suspend the guest for so many seconds in all."""
+    """Return the forecast for scans that each suspend the guest for a total of `scan_seconds`."""
     limit = hourly_limit(scan.max_drift)
     period: float | None = scan.interval
     if scan_seconds > 0 and not math.isinf(limit):

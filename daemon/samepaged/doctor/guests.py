@@ -1,4 +1,4 @@
-"""The guests: which would be skipped and why, and what a scan would do to the others."""
+"""Checks of the guests: the expected mode and pause of a scan, or the reason why a guest would be skipped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["GuestResult", "check_guest", "link_check", "scan_check", "skipped_ch
 
 NAME: Final = "guest"
 LINKS: Final = "links"
-# What passes by itself, or is the guest's own state: the next scan may find it otherwise.
+# Reasons that can end without a change to the host's setup, before the next scan.
 TRANSIENT_REASONS: Final = frozenset(
     {
         Reason.GONE,
@@ -42,23 +42,22 @@ TRANSIENT_REASONS: Final = frozenset(
     }
 )
 REMEDIES: Final = {
-    Reason.IN_JOB: "wait for the job's end (virsh domjobinfo {name}): the next scan takes the guest in",
-    Reason.NOT_RUNNING: "none is needed: it is scanned when it runs",
-    Reason.GONE: "none is needed, if it was meant to end",
+    Reason.IN_JOB: "wait for the end of the job (virsh domjobinfo {name}): the next scan includes the guest",
+    Reason.NOT_RUNNING: "start the guest if it should be scanned",
+    Reason.GONE: "start the guest if it should run",
     Reason.CRASHED: "virsh destroy {name}, then virsh start {name}",
-    Reason.PM_SUSPENDED: "virsh dompmwakeup {name}, if it is to be scanned",
-    Reason.LIBVIRT: "see what libvirt's log says (journalctl -u libvirtd -u virtqemud)",
-    Reason.NO_PERMISSION: "run as root; docs/operate/libvirt-access.md names the rights that it takes",
-    Reason.READ: "try again; if it lasts, exclude the guest (guests.exclude)",
+    Reason.PM_SUSPENDED: "virsh dompmwakeup {name}, if it should be scanned",
+    Reason.LIBVIRT: "see libvirt's log (journalctl -u libvirtd -u virtqemud)",
+    Reason.NO_PERMISSION: "run as root; docs/operate/libvirt-access.md lists the necessary privileges",
+    Reason.READ: "try again; if the error persists, exclude the guest (guests.exclude)",
 }
 DEFAULT_REMEDY: Final = "exclude the guest (guests.exclude) or report this as a bug"
 
 
 @dataclass(frozen=True, slots=True)
 class GuestResult:
-    """One guest: what a scan would do (`forecast`), or why it would be left out (`reason`). `memory` is in bytes, None
-    where it is not known. `link_check` warns about links that the scan would interrupt; `clock` is what scans will take
-    of its clock.
+    """Result for one guest: the `forecast` of a scan, or the `reason` of a skip. `memory`: bytes, None if unknown.
+    `links`: a warning about network links that the scan would interrupt. `clock`: the forecast of the clock's drift.
     """
 
     name: str
@@ -73,7 +72,7 @@ class GuestResult:
 
 
 def skipped_check(name: str, error: GuestError) -> Check:
-    """A guest that would not be scanned."""
+    """Return the check of a guest that a scan would skip."""
     message = one_line(f"skipped ({error.reason}): {error.detail}")
     if error.reason.intended:
         return ok(NAME, message, domain=name)
@@ -85,13 +84,13 @@ def skipped_check(name: str, error: GuestError) -> Check:
 def scan_check(
     name: str, memory: int, forecast: Forecast, scan: ScanConfig, *, paused: bool, clock: ClockForecast | None = None
 ) -> Check:
-    """A guest of so many bytes that would be scanned: how, how long it would stand still, why not in a better way."""
+    """Return the check of a guest that would be scanned: mode, pause and obstacles. `memory`: bytes."""
     backed = "" if forecast.backed is None else f" ({size(forecast.backed)} backed)"
     message = f"{size(memory)}{backed}, {forecast.mode}{_pauses(forecast, scan, paused=paused)}"
     if is_substitute(forecast.reader, AUTO):
-        message += f", by a {forecast.reader}"
+        message += f", reader {forecast.reader}"
     if forecast.obstacle is not None:
-        message += f"; no better, as {forecast.obstacle.text}"
+        message += f"; a better mode is unavailable: {forecast.obstacle.text}"
     if forecast.mode == "precopy":
         message += f"; a snapshot would take {seconds(forecast.snapshot)}"
     if clock is not None and clock.scan_seconds:
@@ -101,46 +100,46 @@ def scan_check(
     if forecast.pause > scan.max_pause:
         return warning(NAME, message, f"set scan.mode: auto, or scan.max_pause above {seconds(forecast.pause)}", name)
     if is_substitute(forecast.reader, scan.reader):
-        remedy = f"set scan.reader: {forecast.reader}, if that is as it should be, or report this"
+        remedy = f"set scan.reader: {forecast.reader} if this reader is intended, or report this as a bug"
         return warning(NAME, message, remedy, name)
     if forecast.mode == "sliced" and scan.mode != "sliced":
         return warning(
             NAME,
             message,
-            f"set scan.max_pause above {seconds(forecast.snapshot)} if it may stand still so long, or remove the "
-            "reason",
+            f"set scan.max_pause above {seconds(forecast.snapshot)} if such a pause is acceptable, or remove the "
+            "obstacle",
             name,
         )
     if scan.mode == "precopy" and forecast.mode != "precopy" and not paused:
-        return warning(NAME, message, "set scan.mode: auto, if that is as it should be, or remove the reason", name)
+        return warning(NAME, message, "set scan.mode: auto if this mode is intended, or remove the obstacle", name)
     return ok(NAME, message, name)
 
 
 def link_check(name: str, modes: tuple[str, ...]) -> Check:
-    """A guest with macvtap interfaces in these modes that a scan would suspend, as scan.macvtap allows."""
+    """Return the warning for a guest with macvtap interfaces in these modes that a scan would suspend."""
     return warning(
         LINKS,
-        f"it has {interruption(modes)} (scan.macvtap allows it)",
-        "set scan.macvtap: skip, or scan.mode: live, if the guest or its peers must not notice",
+        f"the guest has {interruption(modes)} (scan.macvtap allows it)",
+        "set scan.macvtap: skip, or scan.mode: live, if the link must not be interrupted",
         name,
     )
 
 
 def _pauses(forecast: Forecast, scan: ScanConfig, *, paused: bool) -> str:
     if paused:
-        return ", as it stands: somebody else has paused it"
+        return ", without a suspension: the guest is already paused, not by samepaged"
     if forecast.mode == "live":
         return ", without a pause"
     about = seconds(forecast.pause)
     if forecast.mode == "precopy":
-        return f", pauses of about {about}, and no longer than {seconds(scan.max_pause)}"
+        return f", pauses of about {about} (at most {seconds(scan.max_pause)})"
     if forecast.mode == "sliced":
         return f", many pauses of about {about}"
     return f", a pause of about {about}"
 
 
 def _forecast(guest: Guest, config: Config) -> Forecast:
-    """What a scan would do if no drift budget is spent yet; if that is not enough, what it would do without it."""
+    """Return the forecast with an unspent drift budget; if that budget is too small, the forecast without it."""
     try:
         return _forecast_within(guest, config, FixedBudget(hourly_limit(config.scan.max_drift)))
     except GuestError as error:
@@ -160,7 +159,9 @@ def check_guest(
     domain: Domain,
     processes: ProcessTable,
 ) -> GuestResult:
-    """Look at one domain. It is neither suspended nor read. Raises HypervisorError where libvirt is lost."""
+    """Check one domain, without a suspension and without a read of its memory. Raises HypervisorError if the connection
+    to libvirt is lost.
+    """
     name, uuid = domain.name, domain.uuid
     guest: Guest | None = None
     try:

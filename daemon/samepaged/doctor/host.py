@@ -1,4 +1,4 @@
-"""The host's kernel: what of it samepaged can use, and what stands in its way."""
+"""Checks of the host's kernel: Yama, pagemap, soft-dirty bits, KSM, huge pages, and the hashing module."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ NO_ATTACH: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class KsmState:
-    """`run` as the kernel says it (None: it has no KSM), pages that are merged away, and whether `run` may be written.
-    `paused_by_samepaged` says that a samepaged that is no more held KSM still, and nobody has set it going again.
+    """State of KSM. `run`: value of the kernel's file, None without KSM. `pages_sharing`: pages saved by merging.
+    `writable`: whether this process may write `run`. `paused_by_samepaged`: whether an ended samepaged paused KSM and
+    did not restore it.
     """
 
     run: str | None
@@ -58,14 +59,14 @@ class KsmState:
 
 @dataclass(frozen=True, slots=True)
 class HashingKernel:
-    """`native` or `python`, and on how many threads."""
+    """Name of the hashing module (`native` or `python`), and its number of threads."""
 
     name: str
     threads: int
 
 
 def uses_soft_dirty(scan: ScanConfig) -> bool:
-    """Whether this configuration would have a guest read by its soft-dirty bits."""
+    """Return whether scans with this configuration use soft-dirty bits."""
     return scan.mode in {"auto", "precopy"} and any("precopy" in one.modes for one in candidates(scan.reader))
 
 
@@ -77,111 +78,122 @@ def _read(path: Path) -> str | None:
 
 
 def ptrace_scope(text: str | None, held: Collection[str], reader: str) -> Check:
-    """What Yama has against reading another process's memory, by its setting (None: no Yama) and what is held."""
+    """Check whether Yama allows reads of another process's memory. `text`: Yama's setting, None without Yama. `held`:
+    the capabilities of this process.
+    """
     name = "ptrace scope"
     if text is None:
-        return ok(name, "the kernel has no Yama: capabilities alone decide who may read QEMU's memory")
+        return ok(name, "the kernel does not have Yama: only capabilities restrict reads of QEMU's memory")
     if not needs_process(reader):
-        return ok(name, f"{text}; not asked, as scan.reader is {reader}")
+        return ok(name, f"{text}; not relevant, because scan.reader is {reader}")
     if not text.isdecimal() or int(text) >= NO_ATTACH:
         return failure(
             name,
-            f"Yama's setting {text} forbids everybody to read another process's memory, until the next boot",
-            "set kernel.yama.ptrace_scope = 2 (or less) in /etc/sysctl.d and boot again, or set scan.reader: dump",
+            f"Yama's setting {text} forbids all reads of another process's memory until the next boot",
+            "set kernel.yama.ptrace_scope = 2 (or less) in /etc/sysctl.d and reboot, or set scan.reader: dump",
         )
     if "CAP_SYS_PTRACE" in held:
-        return ok(name, f"{text}: CAP_SYS_PTRACE, which this process has, is let through")
+        return ok(name, f"{text}: reads are allowed, because this process has CAP_SYS_PTRACE")
     if text == "0":
         return ok(name, "0: a user may read the memory of processes of the same user")
     return warning(
         name,
-        f"{text}: reading QEMU's memory takes CAP_SYS_PTRACE, which this process has not",
-        "run as root (sudo), or as the unit does; or set scan.reader: dump",
+        f"{text}: reading QEMU's memory needs CAP_SYS_PTRACE, and this process does not have it",
+        "run as root (sudo) or with the unit's user and capabilities, or set scan.reader: dump",
     )
 
 
 def pagemap(entry: int | GuestError, reader: str) -> Check:
-    """Whether pagemap says what is true, by the entry of a page of our own that was written."""
+    """Check whether pagemap is correct. `entry`: the pagemap entry of a written page of this process, or the error."""
     name = "pagemap"
     if isinstance(entry, GuestError):
         if not needs_process(reader):
-            return ok(name, f"cannot be read; not needed, as scan.reader is {reader}")
+            return ok(name, f"cannot be read; not needed, because scan.reader is {reader}")
         return from_error(name, entry, "run as root")
     if not entry & int(PRESENT):
         return failure(
             name,
-            "/proc/PID/pagemap says that a page is absent that is present: which pages a guest has cannot be told",
+            "/proc/PID/pagemap reports a present page as absent: samepaged cannot determine the pages of a guest",
             "run samepaged on the host's own kernel, or set scan.reader: dump",
         )
-    return ok(name, "tells which pages the host backs: the others are not touched")
+    return ok(name, "reports the pages that the host backs; other pages are not read")
 
 
 def soft_dirty(scan: ScanConfig, *, supported: bool) -> Check:
-    """Whether the kernel notes which pages are written, and what follows where it does not."""
+    """Check whether the kernel records written pages in soft-dirty bits, and the effect on scans if it does not."""
     name = "soft-dirty"
     if supported:
-        return ok(name, "the kernel notes which pages are written: precopy and cheap rescans are possible")
+        return ok(name, "the kernel records written pages: precopy and incremental rescans are available")
     if not uses_soft_dirty(scan):
-        return ok(name, f"no such bits in this kernel; not needed for mode {scan.mode} and reader {scan.reader}")
+        return ok(
+            name,
+            f"not supported by this kernel; not needed for mode {scan.mode} and reader {scan.reader}",
+        )
     return warning(
         name,
-        "this kernel keeps no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY): there is no precopy, and a guest whose snapshot "
-        "would take longer than scan.max_pause is read in slices of different times",
-        "use a kernel that has them (on x86-64 those of Debian, Ubuntu, Fedora and SUSE), or set a longer "
-        "scan.max_pause",
+        "this kernel does not have soft-dirty bits (CONFIG_MEM_SOFT_DIRTY): precopy is unavailable, and a guest is "
+        "read in slices at different times if its snapshot would take longer than scan.max_pause",
+        "use a kernel with soft-dirty bits (on x86-64, those of Debian, Ubuntu, Fedora and SUSE have them), or set a "
+        "longer scan.max_pause",
     )
 
 
 def ksm_check(state: KsmState, scan: ScanConfig, *, soft_dirty: bool) -> Check:
-    """What KSM does, and what that means for precopy."""
+    """Check the state of KSM and its effect on precopy."""
     name = "KSM"
     if state.run is None:
-        return ok(name, "the kernel has none, or does not show it: nothing is merged, and precopy not disturbed")
+        return ok(name, "not available in this kernel or not visible: pages are not merged, and precopy is unaffected")
     if state.paused_by_samepaged and state.run == "0":
         return warning(
             name,
-            "a samepaged that is no more has held it still, and it still stands",
+            "paused by a samepaged that ended before it restored KSM",
             "samepaged recover, as root",
         )
-    merged = f"{size(state.pages_sharing * PAGE_SIZE)} are merged"
+    merged = f"{size(state.pages_sharing * PAGE_SIZE)} merged"
     if state.run != "1":
-        return ok(name, f"does not run ({merged}): precopy is not disturbed")
+        return ok(name, f"not running ({merged}): precopy is unaffected")
     if not (soft_dirty and uses_soft_dirty(scan)):
-        return ok(name, f"runs ({merged})")
+        return ok(name, f"running ({merged})")
     if not scan.still_ksm:
         return ok(
             name,
-            f"runs ({merged}): precopy reads again what KSM may have touched; scan.still_ksm: true would hold it "
-            "still meanwhile",
+            f"running ({merged}): precopy reads pages again that KSM may have changed; scan.still_ksm: true would "
+            "pause KSM during a precopy",
         )
     if not state.writable:
         return warning(
             name,
-            f"runs ({merged}), and scan.still_ksm cannot hold it still: this process may not write {KSM}/run",
-            "run as root or with CAP_DAC_OVERRIDE, where /sys can be written; or set scan.still_ksm: false",
+            f"running ({merged}), and scan.still_ksm cannot pause it: this process may not write {KSM}/run",
+            "run as root or with CAP_DAC_OVERRIDE and with /sys writable, or set scan.still_ksm: false",
         )
-    return ok(name, f"runs ({merged}), and is held still for the seconds of a precopy (scan.still_ksm)")
+    return ok(name, f"running ({merged}); paused for the seconds of a precopy (scan.still_ksm)")
 
 
 def huge_pages(text: str | None, *, soft_dirty: bool) -> Check:
-    """What transparent huge pages mean for precopy, by the setting's text, such as `always [madvise] never`."""
+    """Check the effect of transparent huge pages on precopy. `text`: the kernel's setting, such as `always [madvise]
+    never`.
+    """
     name = "huge pages"
     chosen = "" if text is None else text.partition("[")[2].partition("]")[0]
     if chosen in {"", "never"}:
-        return ok(name, "no transparent huge pages: guests are backed by pages of 4 KiB")
-    more = ": writes to these are noted by 2 MiB, so precopy of a busy guest gains less" if soft_dirty else ""
+        return ok(name, "transparent huge pages are off: pages of 4 KiB back the guests")
+    more = (
+        ": the kernel records writes to them in units of 2 MiB, so precopy of a busy guest gains less"
+        if soft_dirty
+        else ""
+    )
     return ok(name, f"transparent huge pages ({chosen}) may back guests{more}")
 
 
 def hashing_kernel(kernel: HashingKernel) -> Check:
-    """Whether pages are hashed as fast as they can be."""
+    """Check whether the native hashing module is installed."""
     name = "hashing"
     if kernel.name == "native":
         return ok(name, f"the native module, on {kernel.threads} thread{'s' * (kernel.threads != 1)}")
     return warning(
         name,
-        "in Python: the native module was not built, so guests stand still twice as long",
-        "apt-get install gcc pkg-config libxxhash-dev, then install samepaged again (make install)",
+        "the Python module, because the native module was not built: suspensions take twice as long",
+        "apt-get install gcc pkg-config libxxhash-dev, then reinstall samepaged (make install)",
     )
 
 
@@ -207,7 +219,7 @@ def _ksm_state(runtime_directory: Path) -> KsmState:
 
 
 def host(scan: ScanConfig, runtime_directory: Path, held: Collection[str]) -> list[Check]:
-    """All checks of the host's kernel, for a process that holds these capabilities."""
+    """Return all checks of the host's kernel. `held`: the capabilities of this process."""
     supported = softdirty.supported()
     return [
         ptrace_scope(_read(PTRACE_SCOPE), held, scan.reader),

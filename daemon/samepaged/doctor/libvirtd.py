@@ -1,4 +1,4 @@
-"""libvirt: whether it answers, and what it lets this user do."""
+"""Checks of the libvirt connection and of this user's privileges in libvirt."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ RIGHTS: Final = "libvirt rights"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What came of connecting: libvirt's and QEMU's versions (None: no connection at all), whether calls that change
-    something are taken, and the error of the connection for reading and writing, where there was one.
+    """Result of a connection attempt. `versions`: those of libvirt and QEMU, None without a connection. `may_change`:
+    whether libvirt accepts calls that change state. `error`: the error of the read-write connection, if any.
     """
 
     uri: str
@@ -34,8 +34,8 @@ class Access:
 
 
 def connection_checks(access: Access, user: str) -> list[Check]:
-    """Whether libvirt answers with QEMU's driver, and whether this user may suspend guests, as far as it tells without
-    doing it.
+    """Check whether libvirt responds with the QEMU driver, and whether this user may suspend guests, as far as libvirt
+    reports it without a suspend.
     """
     if access.versions is None:
         error = access.error or HypervisorError(f"libvirt at {access.uri!r} cannot be reached")
@@ -43,8 +43,8 @@ def connection_checks(access: Access, user: str) -> list[Check]:
             from_error(NAME, error, "systemctl start libvirtd (or virtqemud), and check libvirt.uri"),
             warning(
                 RIGHTS,
-                "could not be checked, and neither could the guests: there is no connection",
-                "make libvirt reachable first",
+                "not checked, like the guests, because libvirt is not connected",
+                "fix the libvirt connection first",
             ),
         ]
     libvirt, qemu = access.versions
@@ -54,8 +54,8 @@ def connection_checks(access: Access, user: str) -> list[Check]:
             first,
             ok(
                 RIGHTS,
-                f"user {user} may suspend guests; which of them, libvirt tells only when asked to, where its access "
-                "driver is on (access_drivers)",
+                f"user {user} may suspend guests; if an access driver of libvirt is enabled (access_drivers), it can "
+                "still refuse single guests at the suspend",
             ),
         ]
     why = "" if access.error is None else f" ({' '.join(str(access.error).split())})"
@@ -63,16 +63,16 @@ def connection_checks(access: Access, user: str) -> list[Check]:
         first,
         failure(
             RIGHTS,
-            f"user {user} may only read, and not suspend guests{why}",
-            "run it as root (sudo), or as the unit does: as user samepaged, a member of group libvirt. A socket that "
-            "libvirt.uri names must not be the read-only one",
+            f"user {user} has read-only access, and may not suspend guests{why}",
+            "run it as root (sudo) or as the unit's user samepaged, a member of group libvirt. If libvirt.uri names a "
+            "socket, use the read-write socket",
         ),
     ]
 
 
 @contextmanager
 def connect(uri: str) -> Iterator[tuple[Hypervisor | None, Access]]:
-    """Connect, for reading only where that is all that may be: the connection is closed on leaving."""
+    """Connect; if libvirt refuses a read-write connection, connect read-only. The connection is closed on exit."""
     hypervisor = LibvirtHypervisor(uri)
     refused: Exception | None = None
     try:
@@ -92,7 +92,7 @@ def connect(uri: str) -> Iterator[tuple[Hypervisor | None, Access]]:
 
 
 def probe_access(hypervisor: Hypervisor, read_only_error: Exception | None) -> Access:
-    """What an open connection is good for; `read_only_error` is why it is one for reading only."""
+    """Return the access of an open connection. `read_only_error`: the reason for a read-only connection, or None."""
     try:
         versions = hypervisor.versions()
         may_change = read_only_error is None and hypervisor.may_change()

@@ -1,4 +1,4 @@
-"""The address at which Prometheus finds the metrics."""
+"""Checks of the listen address of the metrics, and of the web configuration file."""
 
 from __future__ import annotations
 
@@ -37,24 +37,25 @@ PRIVILEGED: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 # The state in these tables (include/net/tcp_states.h).
 LISTENING: Final = "0A"
 TIMEOUT_SECONDS: Final = 2.0
-# More than the page that says so has.
+# More than the size of the page /-/healthy.
 MAX_RESPONSE_BYTES: Final = 1 << 14
 
 
 class Listener(Enum):
-    """Who listens at an address already."""
+    """The process that listens at an address."""
 
     NONE = auto()
     SAMEPAGED = auto()
     OTHER = auto()
     UNKNOWN = auto()
-    """Somebody who does not say."""
+    """The response does not identify the process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What was found out about an address: whether only this host reaches it, why this host cannot listen there (None:
-    it can), who does already, and the lowest port that anybody may have.
+    """State of a listen address. `loopback`: whether only this host can reach it. `bind_error`: the reason why this
+    host cannot listen there, None if it can. `listener`: the process that listens there. `min_unprivileged_port`: the
+    lowest port that does not need a capability.
     """
 
     listen: str
@@ -66,14 +67,16 @@ class Address:
 
 
 def listen_address(address: Address, held: Collection[str], *, encrypted: bool) -> list[Check]:
-    """Whether the metrics can be served there, and who can read them on their way."""
+    """Check whether the metrics can be served at this address, and whether the network can read them. `held`: the
+    capabilities of this process.
+    """
     name = "listen address"
     checks = []
     if address.bind_error is not None:
         checks.append(
             failure(
                 name,
-                f"{address.listen} cannot be listened on: {address.bind_error}",
+                f"cannot listen on {address.listen}: {address.bind_error}",
                 "set export.listen to an address that this host has, such as 127.0.0.1:9953",
             )
         )
@@ -81,44 +84,44 @@ def listen_address(address: Address, held: Collection[str], *, encrypted: bool) 
         checks.append(
             failure(
                 name,
-                f"{address.listen} is taken by something that is not samepaged",
-                f"see what it is (ss -ltnp 'sport = :{address.port}'), or set export.listen to another port",
+                f"another program listens on {address.listen}",
+                f"stop that program (ss -ltnp 'sport = :{address.port}'), or set export.listen to another port",
             )
         )
     elif address.listener is Listener.UNKNOWN:
         checks.append(
             warning(
                 name,
-                f"{address.listen} is taken, and whether by samepaged does not show in its answer",
-                f"see what it is: ss -ltnp 'sport = :{address.port}'",
+                f"a program listens on {address.listen}, and its response does not show whether it is samepaged",
+                f"identify the program: ss -ltnp 'sport = :{address.port}'",
             )
         )
     elif 0 < address.port < address.min_unprivileged_port and "CAP_NET_BIND_SERVICE" not in held:
         checks.append(
             failure(
                 name,
-                f"{address.listen} is a port that takes CAP_NET_BIND_SERVICE, which this process has not",
-                f"set export.listen to a port from {address.min_unprivileged_port} upwards",
+                f"{address.listen} needs CAP_NET_BIND_SERVICE, and this process does not have it",
+                f"set export.listen to a port of {address.min_unprivileged_port} or more",
             )
         )
     if not (address.loopback or encrypted or address.bind_error):
         checks.append(
             warning(
                 name,
-                f"{address.listen} can be reached from other hosts, and is not encrypted: which guests there are, and "
-                "how much they share, is for all to read on the way",
-                f"set export.listen to 127.0.0.1:{address.port}, or have TLS (docs/operate/web.md)",
+                f"other hosts can reach {address.listen}, and it is not encrypted: names and sharing of the guests are "
+                "readable on the network",
+                f"set export.listen to 127.0.0.1:{address.port}, or configure TLS (docs/operate/web.md)",
             )
         )
     if checks:
         return checks
-    taken = ", where samepaged listens now" if address.listener is Listener.SAMEPAGED else ""
+    taken = "; samepaged listens there now" if address.listener is Listener.SAMEPAGED else ""
     kind = "this host only" if address.loopback else "encrypted"
     return [ok(name, f"{address.listen}, {kind}{taken}")]
 
 
 def web_configuration(path: Path | None, loaded: LoadedConfig | ConfigError | None) -> list[Check]:
-    """Whether the file of TLS and passwords can be used: what came of loading it, None where there is none."""
+    """Check the web configuration file. `loaded`: its content or its error, None if no file is configured."""
     name = "web configuration"
     if loaded is None:
         return []
@@ -128,24 +131,24 @@ def web_configuration(path: Path | None, loaded: LoadedConfig | ConfigError | No
         *(["TLS"] if loaded.tls is not None else []),
         *([f"passwords of {len(loaded.config.basic_auth_users)} users"] if loaded.config.basic_auth_users else []),
     ]
-    return [ok(name, f"{path}: {' and '.join(has) or 'neither TLS nor passwords'}")]
+    return [ok(name, f"{path}: {' and '.join(has) or 'without TLS and passwords'}")]
 
 
 def parse_listeners(table: str) -> set[tuple[str, int]]:
-    """The addresses and ports that are listened on, by a text of /proc/net/tcp or tcp6 (proc(5))."""
+    """Return the addresses and ports with a listener, from the text of /proc/net/tcp or tcp6 (proc(5))."""
     found = set()
     for line in table.splitlines()[1:]:
         words = line.split()
         if len(words) > 3 and words[3] == LISTENING:  # noqa: PLR2004 - number, local, remote, state
             host, _, port = words[1].partition(":")
-            # Each 32 bits are in the host's order, which on x86-64 is the last byte first.
+            # Each 32-bit word is in the host's byte order: little-endian on x86-64.
             octets = b"".join(bytes.fromhex(host[at : at + 8])[::-1] for at in range(0, len(host), 8))
             found.add((str(ipaddress.ip_address(octets)), int(port, 16)))
     return found
 
 
 def conflicting_listener(ip: str, port: int, listening: Collection[tuple[str, int]]) -> str | None:
-    """The address at which somebody listens who stands in the way of listening at `ip`."""
+    """Return the address of a listener that conflicts with a listener at `ip`, or None."""
     own = ipaddress.ip_address(ip.partition("%")[0])
     for one, at in sorted(listening):
         other = ipaddress.ip_address(one)
@@ -155,7 +158,7 @@ def conflicting_listener(ip: str, port: int, listening: Collection[tuple[str, in
 
 
 def _bind_error(family: int, ip: str) -> str | None:
-    """Why nobody can listen at an address of this host, whatever the port: by taking any free one, and letting go."""
+    """Return the reason why this host cannot listen at an address, or None. It binds any free port and releases it."""
     try:
         with socket.socket(family, socket.SOCK_STREAM) as own:
             own.bind((ip, 0))
@@ -175,7 +178,7 @@ def _listening() -> set[tuple[str, int]]:
 
 
 def _identify(connection: http.client.HTTPConnection) -> Listener | None:
-    """Who answers; None where the answer is not of this protocol."""
+    """Return the listener that responds; None if the response is not of this protocol."""
     try:
         connection.request("GET", "/-/healthy")
         answer = connection.getresponse()
@@ -186,16 +189,16 @@ def _identify(connection: http.client.HTTPConnection) -> Listener | None:
         connection.close()
     if b"samepaged" in said:
         return Listener.SAMEPAGED
-    # Who wants a password first may be anybody.
+    # A listener that demands a password first can be any program.
     return Listener.UNKNOWN if answer.status == http.client.UNAUTHORIZED else Listener.OTHER
 
 
 def _find_listener(ip: str, port: int) -> Listener:
-    """Who listens there, by asking for what samepaged answers."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)  # noqa: S104 - all addresses: asked at one of them
-    unverified = ssl._create_unverified_context()  # noqa: S323, SLF001 - nothing is told to it, and nothing believed
+    """Return the listener at this address, identified by its response to a samepaged request."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)  # noqa: S104 - all addresses: query one of them
+    unverified = ssl._create_unverified_context()  # noqa: S323, SLF001 - sends no secret, and trusts no response
     found = _identify(http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS))
-    if found is not Listener.SAMEPAGED:  # servers of TLS answer plain text in their own ways
+    if found is not Listener.SAMEPAGED:  # TLS servers respond to plain text in different ways
         found = _identify(http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=unverified)) or found
     return found or Listener.UNKNOWN
 
@@ -215,11 +218,11 @@ def _load(path: Path | None) -> LoadedConfig | ConfigError | None:
 
 
 def network(export: ExportConfig, held: Collection[str]) -> list[Check]:
-    """All checks of how metrics are served."""
+    """Return all checks of the metrics endpoint. `held`: the capabilities of this process."""
     loaded = _load(export.web_config_file)
     encrypted = loaded is not None and not isinstance(loaded, ConfigError) and loaded.tls is not None
     if export.listen is None or export.address is None:
-        return [ok("listen address", "none: no port is opened (export.listen: null)")]
+        return [ok("listen address", "none: export.listen is null, so samepaged does not open a port")]
     served = _address(export.listen, export.address, held, encrypted=encrypted)
     return [*served, *web_configuration(export.web_config_file, loaded)]
 

@@ -1,4 +1,4 @@
-"""What this process may do: its user, its capabilities, its limits."""
+"""Checks of this process: its user, capabilities and limits."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ __all__ = [
     "user_name",
 ]
 
-# What reading QEMU's memory and pagemap takes, and what clearing its soft-dirty bits takes besides.
+# Capabilities for reads of QEMU's memory and pagemap, and the additional one to clear its soft-dirty bits.
 READING: Final = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
 WRITING: Final = ("CAP_DAC_OVERRIDE",)
-# Bytes that are read into at a time, by each thread and once more (memory/locked_buffer.py).
+# Size of the read buffer of each thread and of one more buffer (memory/locked_buffer.py).
 BUFFER_BYTES: Final = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who this process runs as."""
+    """The user of this process, and its effective capabilities."""
 
     name: str
     held: Collection[str]
 
 
 def user_name(uid: int) -> str:
-    """A user's name, or its number where it has none."""
+    """Return a user's name, or its number if it has no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -55,7 +55,7 @@ def user_name(uid: int) -> str:
 
 
 def is_session(uri: str) -> bool:
-    """Whether the guests at this URI of libvirt's are those of one user, and QEMU runs as that user."""
+    """Return whether this libvirt URI is a user session, with QEMU processes of that user."""
     try:
         return urlsplit(uri).path.endswith("/session")
     except ValueError:
@@ -63,63 +63,65 @@ def is_session(uri: str) -> bool:
 
 
 def capabilities(user: User, scan: ScanConfig, uri: str) -> Check:
-    """Whether this process holds the capabilities that this configuration needs."""
+    """Check whether this process holds the capabilities that this configuration needs."""
     name = "rights"
     if not needs_process(scan.reader):
-        return ok(name, f"user {user.name}; the {scan.reader} reader needs no capabilities, only libvirt's rights")
+        return ok(name, f"user {user.name}; the {scan.reader} reader needs only access to libvirt, not capabilities")
     missing = [one for one in READING if one not in user.held]
     if missing and is_session(uri):
-        return ok(name, f"user {user.name}, without {' and '.join(missing)}: enough for QEMUs of the same user")
+        return ok(name, f"user {user.name}, without {' and '.join(missing)}: enough for QEMU processes of this user")
     if missing:
         return failure(
             name,
-            f"user {user.name} has not {' and '.join(missing)}, which reading QEMU's memory and pagemap takes",
-            "run it as root (sudo), or as the unit does; or set scan.reader: dump",
+            f"user {user.name} does not have {' and '.join(missing)}, required to read QEMU's memory and pagemap",
+            "run as root (sudo) or with the unit's user and capabilities, or set scan.reader: dump",
         )
     if not set(WRITING) <= set(user.held) and uses_soft_dirty(scan):
         return warning(
             name,
-            f"user {user.name} has {' and '.join(READING)} but not {WRITING[0]}: no precopy, as soft-dirty bits "
-            "cannot be cleared",
-            f"add {WRITING[0]} (docs/operate/libvirt-access.md says what else it allows), or set scan.mode: "
-            "snapshot or sliced",
+            f"user {user.name} has {' and '.join(READING)} but not {WRITING[0]}: precopy is unavailable, because "
+            "soft-dirty bits cannot be cleared",
+            f"add {WRITING[0]} (see docs/operate/libvirt-access.md for its other effects), or set scan.mode: snapshot "
+            "or sliced",
         )
     return ok(name, f"user {user.name}, with {', '.join([*READING, *(one for one in WRITING if one in user.held)])}")
 
 
 def locked_memory_bytes(threads: int) -> int:
-    """Bytes that samepaged locks into memory on so many threads."""
+    """Return the number of bytes that samepaged locks into memory with this number of threads."""
     return BUFFER_BYTES * (threads + 1)
 
 
 def locked_memory(limit: int | None, threads: int, held: Collection[str]) -> Check:
-    """Whether what is read of guests can be kept out of swap: the limit in bytes (None: none) for so many threads."""
+    """Check whether buffers with guest memory can be locked, so that they are never swapped out. `limit`: bytes, None
+    if unlimited. `held`: the capabilities of this process.
+    """
     name = "locked memory"
     wanted = locked_memory_bytes(threads)
     need = f"{size(wanted)} for {threads} thread{'s' * (threads != 1)}"
     if "CAP_IPC_LOCK" in held:
-        return ok(name, f"not limited for this process; it takes {need}")
+        return ok(name, f"not limited for this process; it needs {need}")
     if limit is None:
-        return ok(name, f"not limited; it takes {need}")
+        return ok(name, f"not limited; samepaged needs {need}")
     if limit < wanted:
         return warning(
             name,
-            f"limited to {size(limit)}, and it takes {need}: what is read of guests may be swapped out",
-            "LimitMEMLOCK=infinity in the unit, `ulimit -l unlimited` in a shell; or fewer scan.threads",
+            f"limited to {size(limit)}, and samepaged needs {need}: data read from guests can be swapped out",
+            "set LimitMEMLOCK=infinity in the unit, run `ulimit -l unlimited` in a shell, or reduce scan.threads",
         )
-    return ok(name, f"limited to {size(limit)}; it takes {need}")
+    return ok(name, f"limited to {size(limit)}; samepaged needs {need}")
 
 
 def core_dumps(error: PrivilegeError | None) -> Check:
-    """Whether a crash would leave a core, by what came of preventing it."""
+    """Check that a crash does not write a core dump. `error`: the error of disabling core dumps, or None."""
     name = "core dumps"
     if error is not None:
         return from_error(name, error, "run it outside of that sandbox")
-    return ok(name, "none: a process of samepaged sets its core limit to 0 and is not dumpable")
+    return ok(name, "disabled: samepaged's processes set the core limit to 0 and are not dumpable")
 
 
 def _seal_process() -> PrivilegeError | None:
-    """Do for this process what `run` and `scan` do for theirs. Its own files in /proc are root's afterwards."""
+    """Seal this process as `run` and `scan` do. Its files in /proc belong to root afterwards."""
     try:
         seal()
     except PrivilegeError as error:
@@ -128,7 +130,7 @@ def _seal_process() -> PrivilegeError | None:
 
 
 def process(scan: ScanConfig, uri: str, held: Collection[str]) -> list[Check]:
-    """All checks of this process. To be asked last: the process's own pagemap may be closed to it afterwards."""
+    """Return all checks of this process. Call it last: afterwards the process may be unable to read its own pagemap."""
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     return [
         capabilities(User(user_name(os.geteuid()), held), scan, uri),

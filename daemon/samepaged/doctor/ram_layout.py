@@ -1,4 +1,4 @@
-"""--verify-layout: whether a guest's RAM lies where samepaged finds it, by what QEMU's monitor says."""
+"""Option --verify-layout: compare the RAM location that samepaged found with the QEMU monitor's."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ TAINTED: Final = "libvirt marks it as tainted (custom-monitor) until it is shut 
 
 
 def layout_check(name: str, mappings: Sequence[RamMapping], blocks: Sequence[RamBlock]) -> Check:
-    """What samepaged found in smaps against the blocks that QEMU names."""
+    """Compare the mappings that samepaged found in smaps with the RAM blocks that QEMU reports."""
     ours = sorted((mapping.start, mapping.size) for mapping in mappings)
     qemus = sorted((block.address, block.size) for block in blocks if block.address is not None)
     if set(ours) <= set(qemus):  # other memory may be of the same size by chance
-        return ok(NAME, f"QEMU has its RAM where it was found, {_format_blocks(ours)}; {TAINTED}", name)
+        return ok(NAME, f"RAM location confirmed by QEMU, {_format_blocks(ours)}; {TAINTED}", name)
     unknown = [block.name for block in blocks if block.address is None]
     if unknown:
         return warning(
             NAME,
-            f"could not be checked: the monitor does not tell where {', '.join(unknown)} lies; {TAINTED}",
+            f"not checked: the monitor does not report the address of {', '.join(unknown)}; {TAINTED}",
             "compare scan --reader process with scan --reader dump, while the guest is paused (virsh suspend)",
             name,
         )
     return failure(
         NAME,
-        f"the RAM is not where it was found: {_format_blocks(ours)}, by QEMU {_format_blocks(qemus)}; {TAINTED}",
+        f"the RAM location differs: {_format_blocks(ours)} in smaps, {_format_blocks(qemus)} in QEMU; {TAINTED}",
         "set scan.reader: dump, and report this as a bug",
         name,
     )
@@ -49,10 +49,10 @@ def _format_blocks(places: Sequence[tuple[int, int]]) -> str:
 
 
 def verify_layout(domain: Domain, mappings: Sequence[RamMapping]) -> Check:
-    """Ask the monitor of a domain. Raises HypervisorError where libvirt is lost."""
+    """Query the monitor of a domain, and compare. Raises HypervisorError if the connection to libvirt is lost."""
     name = domain.name
     try:
         return layout_check(name, mappings, hmp.guest_ram_blocks(domain, [mapping.size for mapping in mappings]))
     except GuestError as error:
         remedy = error.remedy or "run as root, on a host with libvirt-qemu"
-        return warning(NAME, one_line(f"could not be checked: {error.problem}"), remedy, name)
+        return warning(NAME, one_line(f"not checked: {error.problem}"), remedy, name)

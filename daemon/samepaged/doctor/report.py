@@ -1,4 +1,4 @@
-"""What the doctor found, for people and for programs."""
+"""The results of `samepaged doctor` as text and as JSON."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["document", "text"]
 
 COLOURS: Final = {Status.OK: "32", Status.WARNING: "33", Status.FAILURE: "31"}
 WIDTH: Final = 80
-# Beyond the longest status there are two columns.
+# Width of the longest status, and two spaces.
 MARGIN: Final = max(map(len, Status)) + 2
 
 
 def text(checks: Sequence[Check], *, coloured: bool) -> str:
-    """A line a check with what helps below it, those of guests apart, and how many of each there were; no line is
-    longer than 80 columns.
+    """Return the checks, each with its remedy below it, then those of guests, then the number of checks by status.
+    Lines have at most 80 columns.
     """
     host = [check for check in checks if check.domain is None]
     guests = [check for check in checks if check.domain is not None]
@@ -37,7 +37,7 @@ def text(checks: Sequence[Check], *, coloured: bool) -> str:
 
 def _lines(check: Check, *, coloured: bool) -> Iterator[str]:
     about = check.name if check.domain is None else f"{check.name} {check.domain}"
-    # Whatever a name holds, it is one line of printable characters before it is broken into several.
+    # Escape control characters and line breaks in names before wrapping.
     first, *more = wrapped(printable(f"{about}: {check.message}"), WIDTH, first=" " * MARGIN, rest=" " * MARGIN)
     status = f"{check.status:<{MARGIN}}"
     yield (f"\x1b[{COLOURS[check.status]}m{status}\x1b[0m" if coloured else status) + first[MARGIN:]
@@ -53,7 +53,7 @@ def _summary(checks: Sequence[Check]) -> str:
 
 
 def document(checks: Sequence[Check], guests: Sequence[GuestResult]) -> dict[str, Any]:
-    """The same as one JSON object. Keys may be added, never renamed."""
+    """Return the results as one JSON object. Keys may be added, never renamed."""
     return {
         "schema": 1,
         "checks": [

@@ -1,4 +1,4 @@
-"""What is kept on disk: the configuration, the seed, the journal."""
+"""Checks of the files on disk: the configuration, the seed, the journal and the traces."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ __all__ = [
 ]
 
 DEFAULT_CONFIG: Final = Path("/etc/samepaged/config.yaml")
-# What the journal and a seed take, and a little more.
+# The size of the journal and a seed, and a margin.
 MIN_FREE_BYTES: Final = 1 << 20
 READABLE_BY_OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryState:
-    """A directory as this user finds it. `creatable`: it is not there, and this user could make it. `free_bytes` is in
-    bytes (None where it cannot be told), and `readable_by_others` says that others may look into it.
+    """State of a directory for this user. `creatable`: it does not exist, and this user can create it. `free_bytes`:
+    free disk space, None if unknown. `readable_by_others`: whether other users have access.
     """
 
     path: Path
@@ -57,8 +57,8 @@ class DirectoryState:
 
 @dataclass(frozen=True, slots=True)
 class SeedFileState:
-    """The file of the seed: whether it is there, whether others than its owner may read it, and what is wrong with it
-    (ConfigError) or stands in the way of looking.
+    """State of the seed file. `readable_by_others`: whether users other than its owner may read it. `error`:
+    ConfigError for invalid content, OSError if it cannot be read.
     """
 
     path: Path
@@ -70,20 +70,20 @@ class SeedFileState:
 def configuration(
     path: Path | None, faults: Sequence[Fault], *, readable_by_others: bool, other_file: bool
 ) -> list[Check]:
-    """Whether the configuration could be read (`faults` are its problems), whether it has a seed that others
-    can read (`readable_by_others`), and whether there is one at the usual place that was not asked for (`other_file`).
+    """Check the configuration. `faults`: its errors. `readable_by_others`: whether it has a seed that other users can
+    read. `other_file`: whether the default path has a configuration file that these checks do not use.
     """
     name = "configuration"
     if faults:
         return [
-            from_fault(name, fault, "see docs/reference/configuration.md; until then, the defaults are checked")
+            from_fault(name, fault, "see docs/reference/configuration.md; the other checks use the defaults")
             for fault in faults
         ]
     if readable_by_others:
         return [
             warning(
                 name,
-                f"{path} holds the seed of the hashes, and everybody may read it",
+                f"{path} contains the seed of the hashes and is readable by all users",
                 f"chmod o= {shlex.quote(str(path))}",
             )
         ]
@@ -93,106 +93,114 @@ def configuration(
         return [
             warning(
                 name,
-                f"these checks are of the built-in defaults, not of {DEFAULT_CONFIG}",
+                f"the checks use the built-in defaults, not {DEFAULT_CONFIG}",
                 f"samepaged doctor --config {DEFAULT_CONFIG}",
             )
         ]
-    return [ok(name, "the built-in defaults (--config names a file)")]
+    return [ok(name, "the built-in defaults (select a file with --config)")]
 
 
 def _problem(directory: DirectoryState, user: str) -> str:
-    what = f"cannot be used by user {user}" if directory.exists else f"is not there, and user {user} cannot make it"
-    return f"{directory.path} {what}"
+    fault = f"is not usable by user {user}" if directory.exists else f"does not exist, and user {user} cannot create it"
+    return f"{directory.path} {fault}"
 
 
 def _remedy(directory: DirectoryState, user: str, key: str) -> str:
-    """What makes it usable. One that is there may be the service's, and must not be given to somebody else."""
+    """Return the remedy for an unusable directory. An existing directory may belong to the service, so the remedy does
+    not change its owner.
+    """
     if directory.exists:
         return f"run it as the directory's owner, or as root; or set {key}"
     return f"sudo install -d -m 700 -o {shlex.quote(user)} {shlex.quote(str(directory.path))}; or set {key}"
 
 
 def state_directory(directory: DirectoryState, user: str, *, seeded: bool) -> Check:
-    """Whether the seed can be kept; `seeded`: it is in the configuration."""
+    """Check whether the seed can be stored. `seeded`: whether the configuration has a seed."""
     name = "state directory"
     if directory.writable or directory.creatable:
         if directory.free_bytes is not None and directory.free_bytes < MIN_FREE_BYTES and not seeded:
-            return warning(name, f"{directory.path} has no room left: a new seed could not be kept", "make room there")
-        return ok(name, f"{directory.path}" + ("" if directory.writable else " (will be made)"))
+            return warning(
+                name, f"the disk of {directory.path} is full: a new seed could not be stored", "free disk space there"
+            )
+        return ok(name, f"{directory.path}" + ("" if directory.writable else " (created on first use)"))
     if seeded:
-        return ok(name, f"{_problem(directory, user)}; not needed, as hashing.seed is set")
+        return ok(name, f"{_problem(directory, user)}; not needed, because hashing.seed is set")
     return warning(
         name,
-        f"{_problem(directory, user)}: the hashes of one run compare with no other's",
+        f"{_problem(directory, user)}: the hashes of different runs are not comparable",
         _remedy(directory, user, "state_directory"),
     )
 
 
 def runtime_directory(candidates: Sequence[DirectoryState], user: str) -> Check:
-    """Whether the journal of suspended guests can be kept: in the first of these, or in one that takes its place."""
+    """Check whether the journal of suspended guests can be stored, in the first directory or in a fallback."""
     name = "runtime directory"
     first = candidates[0]
     remedy = _remedy(first, user, "runtime_directory")
     chosen = next((one for one in candidates if one.writable or one.creatable), None)
     if chosen is None:
-        return failure(name, f"{_problem(first, user)}: without a journal no guest is suspended", remedy)
+        return failure(name, f"{_problem(first, user)}: without a journal, samepaged does not suspend guests", remedy)
     if chosen.free_bytes is not None and chosen.free_bytes < MIN_FREE_BYTES:
         return failure(
             name,
-            f"{chosen.path} has no room left: a guest that cannot be noted in the journal is not suspended",
-            "make room there, or set runtime_directory",
+            f"the disk of {chosen.path} is full: samepaged does not suspend a guest without a journal entry",
+            "free disk space there, or set runtime_directory",
         )
     if chosen is not first:
-        return warning(name, f"{_problem(first, user)}; {chosen.path} takes its place", remedy)
+        return warning(name, f"{_problem(first, user)}; {chosen.path} is used instead", remedy)
     if first.readable_by_others:
-        return warning(name, f"{first.path} is open to other users", f"chmod 700 {shlex.quote(str(first.path))}")
-    return ok(name, f"{first.path}" + ("" if first.writable else " (will be made)"))
+        return warning(name, f"other users can access {first.path}", f"chmod 700 {shlex.quote(str(first.path))}")
+    return ok(name, f"{first.path}" + ("" if first.writable else " (created on first use)"))
 
 
 def traces(directory: DirectoryState, user: str, *, installed: bool) -> Check:
-    """Whether traces, which are wanted, can be kept; `installed`: what writes them is there."""
+    """Check whether the enabled traces can be stored. `installed`: whether DuckDB is installed."""
     name = "traces"
     if not installed:
         return failure(
-            name, "DuckDB, which writes them, is not installed: run refuses to start", "pip install 'samepaged[traces]'"
+            name,
+            "DuckDB is not installed, and samepaged run does not start without it",
+            "pip install 'samepaged[traces]', or set traces.enabled: false",
         )
     if not directory.writable and not directory.creatable:
-        return warning(name, f"{_problem(directory, user)}: none is kept", _remedy(directory, user, "traces.directory"))
+        return warning(
+            name, f"{_problem(directory, user)}: traces are not stored", _remedy(directory, user, "traces.directory")
+        )
     if directory.free_bytes is not None and directory.free_bytes < MIN_FREE_BYTES:
-        return warning(name, f"{directory.path} has no room left: none is kept", "make room there")
+        return warning(name, f"the disk of {directory.path} is full: traces are not stored", "free disk space there")
     if directory.readable_by_others:
         return warning(
-            name, f"{directory.path} is open to other users", f"chmod 700 {shlex.quote(str(directory.path))}"
+            name, f"other users can access {directory.path}", f"chmod 700 {shlex.quote(str(directory.path))}"
         )
-    return ok(name, f"{directory.path}" + ("" if directory.writable else " (will be made)"))
+    return ok(name, f"{directory.path}" + ("" if directory.writable else " (created on first use)"))
 
 
 def seed(file: SeedFileState, *, seeded: bool) -> Check:
-    """Whether the seed of the hashes is there, and a secret."""
+    """Check whether the seed of the hashes exists and is secret. `seeded`: whether the configuration has a seed."""
     name = "seed"
     if seeded:
         return ok(name, "from the configuration (hashing.seed)")
     if isinstance(file.error, ConfigError):
-        return from_error(name, file.error, "remove it to have a new one made")
+        return from_error(name, file.error, "remove it; the next scan creates a new seed")
     if file.error is not None:
         return warning(
             name,
-            f"could not be checked: {file.path} cannot be read ({file.error.strerror})",
-            "run it as root, or as the user that samepaged runs as",
+            f"not checked: {file.path} cannot be read ({file.error.strerror})",
+            "run it as root or as samepaged's user",
         )
     if not file.exists:
-        return ok(name, "none yet: the first scan makes one")
+        return ok(name, "does not exist yet; the first scan creates it")
     if file.readable_by_others:
         return warning(
             name,
-            f"{file.path} may be read by others: with it, a hash tells whether a guest holds a known page",
+            f"other users can read {file.path}: with the seed, a hash reveals whether a guest has a known page",
             f"chmod 600 {shlex.quote(str(file.path))}",
         )
-    return ok(name, f"kept in {file.path}, for its owner only")
+    return ok(name, f"{file.path}, readable by its owner only")
 
 
 def journal(found: Sequence[OpenEntry | JournalError], unreadable: Sequence[Path]) -> list[Check]:
-    """The open entries of journals, and the directories of journals that could not be read."""
+    """Report the open journal entries, and the journal directories that could not be read."""
     name = "journal"
     checks = []
     for one in found:
@@ -208,10 +216,10 @@ def journal(found: Sequence[OpenEntry | JournalError], unreadable: Sequence[Path
                 )
             )
     checks += [
-        warning(name, f"could not be checked: {path} cannot be read", "run it as root, or as the directory's owner")
+        warning(name, f"not checked: {path} cannot be read", "run it as root, or as the directory's owner")
         for path in unreadable
     ]
-    return checks or [ok(name, "no open entry: samepaged has left no guest suspended")]
+    return checks or [ok(name, "empty (no guest left suspended)")]
 
 
 def _may_be_open(name: FileName) -> bool:
@@ -219,7 +227,7 @@ def _may_be_open(name: FileName) -> bool:
 
 
 def directory_state(path: Path) -> DirectoryState:
-    """A directory as this user finds it; nothing is made."""
+    """Return the state of a directory for this user, without a change to it."""
     try:
         mode = path.stat().st_mode
     except PermissionError:
@@ -265,7 +273,7 @@ def _seed_file(directory: Path) -> SeedFileState:
 
 
 def _readable_by_others(path: Path | None) -> bool:
-    """Whether everybody may read this file; a group of its own may be the service's."""
+    """Return whether all users may read this file. Its group is not considered: it may be the service's group."""
     try:
         return path is not None and bool(path.stat().st_mode & stat.S_IROTH)
     except OSError:
@@ -273,7 +281,7 @@ def _readable_by_others(path: Path | None) -> bool:
 
 
 def read_configuration(path: Path | None) -> tuple[Config, list[Check]]:
-    """The configuration, or the defaults where it cannot be used, and what there is to say about it."""
+    """Return the configuration, or the defaults if it is invalid, and its checks."""
     faults: Sequence[Fault] = ()
     try:
         config = load(path)
@@ -286,7 +294,7 @@ def read_configuration(path: Path | None) -> tuple[Config, list[Check]]:
 
 
 def storage(config: Config, user: str) -> list[Check]:
-    """All checks of directories, by what this user finds there."""
+    """Return all checks of the directories, as this user sees them."""
     seeded = config.hashing.seed is not None
     candidates = candidate_directories(config.runtime_directory)
     found: list[OpenEntry | JournalError] = []
@@ -294,7 +302,8 @@ def storage(config: Config, user: str) -> list[Check]:
     for path in candidates:
         try:
             owner = path.stat().st_uid
-            # What somebody else has laid where all may write is not ours to believe, as in `samepaged recover`.
+            # As in `samepaged recover`, do not trust a fallback directory that another user created in a world-writable
+            # place.
             if path == config.runtime_directory or owner == os.geteuid():
                 os.scandir(path).close()
                 found += open_entries(path, _may_be_open)

@@ -1,4 +1,4 @@
-"""The systemd units as they are installed: what their processes will be allowed."""
+"""Checks of the installed systemd units: the users, capabilities and limits of their processes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PROPERTIES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class UnitUser:
-    """The unit's user by the user database: whether there is one, in group `libvirt`, or named by polkit's rule."""
+    """The unit's user: whether it exists, is a member of group `libvirt`, or has a polkit rule."""
 
     name: str
     exists: bool
@@ -54,21 +54,19 @@ class UnitUser:
 
 
 def parse_properties(text: str) -> dict[str, str]:
-    """What `systemctl show` prints."""
+    """Parse the output of `systemctl show`."""
     return dict(line.partition("=")[::2] for line in text.splitlines() if "=" in line)
 
 
 def _edit(unit: str, *settings: str) -> str:
-    return f"systemctl edit {unit}, and there in [Service]: {' and '.join(settings)}"
+    return f"run systemctl edit {unit}, and add to [Service]: {' and '.join(settings)}"
 
 
 def scanner_unit(properties: Mapping[str, str], user: UnitUser, scan: ScanConfig) -> list[Check]:
-    """Whether samepaged.service gives its process what this configuration needs, and no more."""
+    """Check whether samepaged.service has exactly the privileges that this configuration needs."""
     name = "unit"
     if properties.get("LoadState") != "loaded":
-        return [
-            warning(name, f"{SCANNER} is not installed here", "make install, then: systemctl enable --now samepaged")
-        ]
+        return [warning(name, f"{SCANNER} is not installed", "make install, then systemctl enable --now samepaged")]
     checks = [
         *_user_checks(user, root=user.name in {"", "root"}),
         *_capabilities(properties, scan, root=user.name in {"", "root"}),
@@ -83,15 +81,15 @@ def scanner_unit(properties: Mapping[str, str], user: UnitUser, scan: ScanConfig
 def _user_checks(user: UnitUser, *, root: bool) -> list[Check]:
     name = "unit user"
     if root:
-        return [warning(name, f"{SCANNER} runs as root, which it need not", _edit(SCANNER, "User=samepaged"))]
+        return [warning(name, f"{SCANNER} runs as root, but does not need it", _edit(SCANNER, "User=samepaged"))]
     if not user.exists:
-        return [failure(name, f"{SCANNER} runs as user {user.name!r}, whom there is not", "systemd-sysusers")]
+        return [failure(name, f"user {user.name!r} of {SCANNER} does not exist", "systemd-sysusers")]
     if not (user.in_group or user.allowed_by_polkit):
         return [
             failure(
                 name,
-                f"user {user.name} is not a member of group {GROUP}, and polkit has no rule for it: libvirt will not "
-                "let it suspend guests",
+                f"user {user.name} is not a member of group {GROUP} and does not have a polkit rule: libvirt refuses "
+                "its suspend calls",
                 f"usermod --append --groups {GROUP} {user.name}; systemctl restart samepaged",
             )
         ]
@@ -106,20 +104,22 @@ def _capabilities(shown: Mapping[str, str], scan: ScanConfig, *, root: bool) -> 
         return [
             failure(
                 name,
-                f"{SCANNER} has PrivateUsers=: its capabilities hold for no process of the host's",
+                f"{SCANNER} sets PrivateUsers=: its capabilities do not apply to the host's processes",
                 _edit(SCANNER, "PrivateUsers=no"),
             )
         ]
     sets = ("CapabilityBoundingSet",) if root else ("AmbientCapabilities", "CapabilityBoundingSet")
     allowed = set.intersection(*(set(shown.get(one, "").upper().split()) for one in sets))
-    for wanted, judge, what in (
+    for wanted, judge, effect in (
         (READING, failure, "guests cannot be read"),
-        (WRITING, warning, "no precopy, as soft-dirty bits cannot be cleared"),
+        (WRITING, warning, "precopy is unavailable, because soft-dirty bits cannot be cleared"),
     ):
         missing = sorted(set(wanted) - allowed)
         if missing and (wanted is READING or uses_soft_dirty(scan)):
             settings = [f"{one}={' '.join(missing)}" for one in sets]
-            return [judge(name, f"{SCANNER} has not {' and '.join(missing)}: {what}", _edit(SCANNER, *settings))]
+            return [
+                judge(name, f"{SCANNER} does not have {' and '.join(missing)}: {effect}", _edit(SCANNER, *settings))
+            ]
     return []
 
 
@@ -129,7 +129,7 @@ def _limits(shown: Mapping[str, str], scan: ScanConfig) -> list[Check]:
         checks.append(
             warning(
                 "unit limits",
-                f"{SCANNER} has no LimitCORE=0: a core is kept out by samepaged alone",
+                f"{SCANNER} does not set LimitCORE=0: only samepaged itself disables core dumps",
                 _edit(SCANNER, "LimitCORE=0"),
             )
         )
@@ -139,8 +139,8 @@ def _limits(shown: Mapping[str, str], scan: ScanConfig) -> list[Check]:
         checks.append(
             warning(
                 "unit limits",
-                f"{SCANNER} may lock {size(int(locked))}, and takes {size(wanted)}: what is read of guests "
-                "may be swapped out",
+                f"{SCANNER} may lock {size(int(locked))} and needs {size(wanted)}: data read from guests can be "
+                "swapped out",
                 _edit(SCANNER, "LimitMEMLOCK=infinity"),
             )
         )
@@ -148,7 +148,7 @@ def _limits(shown: Mapping[str, str], scan: ScanConfig) -> list[Check]:
 
 
 def web_unit(properties: Mapping[str, str], scanner: Mapping[str, str]) -> list[Check]:
-    """Whether the process that is connected to the network is apart from the one that reads memory."""
+    """Check whether the web process is isolated from the process that reads guest memory."""
     name = "web unit"
     if scanner.get("LoadState") != "loaded" or properties.get("LoadState") != "loaded":
         return []
@@ -157,18 +157,18 @@ def web_unit(properties: Mapping[str, str], scanner: Mapping[str, str]) -> list[
         return [
             warning(
                 name,
-                f"{WEB} runs as user {user or 'root'}: whoever finds a flaw in it is where memory is read",
+                f"{WEB} runs as user {user or 'root'}: the web process is not isolated from guest memory",
                 _edit(WEB, "User=samepaged-web"),
             )
         ]
     held = properties.get("AmbientCapabilities", "").upper()
     if held:
-        return [warning(name, f"{WEB} has {held}, and needs none", _edit(WEB, "AmbientCapabilities="))]
+        return [warning(name, f"{WEB} has {held}, but does not need it", _edit(WEB, "AmbientCapabilities="))]
     return [ok(name, f"{WEB} ({properties.get('ActiveState', '?')}) runs as user {user}, without capabilities")]
 
 
 def _show(unit: str) -> dict[str, str] | None:
-    """What systemd says of a unit; None where it cannot be asked."""
+    """Return systemd's properties of a unit; None if the query fails."""
     program = shutil.which("systemctl") or "systemctl"
     try:
         done = subprocess.run(
@@ -199,11 +199,11 @@ def _unit_user(name: str) -> UnitUser:
 
 
 def units(scan: ScanConfig) -> list[Check]:
-    """All checks of the units."""
+    """Return all checks of the units."""
     if not SYSTEMD.is_dir():
-        return [ok("unit", "not checked, as systemd does not run here")]
+        return [ok("unit", "not checked, because systemd is not running")]
     shown = _show(SCANNER)
     if shown is None:
-        return [warning("unit", "could not be checked: systemd does not answer", f"systemctl status {SCANNER}")]
+        return [warning("unit", "not checked: systemd does not respond", f"systemctl status {SCANNER}")]
     user = _unit_user(shown.get("User", ""))
     return [*scanner_unit(shown, user, scan), *web_unit(_show(WEB) or {}, shown)]

@@ -1,1 +1,1 @@
-"""The web process: it serves the documents that the scanner has finished, and knows nothing of guests."""
+"""The web process: serves the documents that the scanner sends, without access to guests."""

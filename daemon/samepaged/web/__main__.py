@@ -1,7 +1,8 @@
 """python -I -m samepaged.web: the web process.
 
-Without arguments it is the scanner's child: its standard input is the feed, and it ends with it. With `--feed PATH` it
-is a service of its own: it listens there for a scanner, and outlives it.
+Without arguments, it is a child process of the scanner: standard input is the feed, and the process exits when the feed
+closes. With `--feed PATH`, it is a separate service: it listens on that socket for scanners, and continues after a
+scanner disconnects.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from samepaged.web.routes import Routes
 from samepaged.web.server import Server, max_connections
 
 USER: Final = "samepaged-web"
-# What is imported later this user may not be able to read, and these are imported when they are first used.
+# Python imports codecs at their first use, and this user may be unable to read their files then.
 CODECS: Final = ("ascii", "idna", "latin-1", "unicode_escape", "utf-8")
 
 
 def main() -> int:
-    """Run the web process until the feed ends, or until SIGTERM where it is a service. Returns the exit status."""
+    """Run the web process until the feed closes or, as a service, until SIGTERM. Return the exit status."""
     logging.basicConfig(format="samepaged-web: %(levelname)s: %(message)s", stream=sys.stderr, level=logging.INFO)
     parser = argparse.ArgumentParser(prog="samepaged.web", description="The web process of samepaged.")
     parser.add_argument("--feed", metavar="PATH", type=Path, help="listen on this Unix socket for the scanner")
@@ -44,10 +45,10 @@ def main() -> int:
         feed = _inherited_socket() if path is None else feed_socket(path)
         _drop_privileges()
     except SamepagedError as error:
-        print(f"samepaged-web: {error}", file=sys.stderr)  # noqa: T201 - the end of a program
+        print(f"samepaged-web: {error}", file=sys.stderr)  # noqa: T201 - an error at the start of a program
         return error.exit_status
     gc.collect()
-    gc.freeze()  # a full collection then takes what clients have left, not the modules: milliseconds for a scrape
+    gc.freeze()  # full collections then skip the modules, and delay a scrape by milliseconds less
     asyncio.run(_child(feed) if path is None else _service(feed))
     if path is not None:
         with contextlib.suppress(OSError):
@@ -56,11 +57,11 @@ def main() -> int:
 
 
 def _inherited_socket() -> socket.socket:
-    """The feed of a child. Its ends are closed in every program that is started from here."""
+    """Return the feed of a child process. Programs started from here do not inherit it."""
     if not stat.S_ISSOCK(os.fstat(0).st_mode):
-        raise UsageError("standard input is no socket", "`samepaged run` starts this, or give --feed PATH")
+        raise UsageError("standard input is not a socket", "start `samepaged run`, or use --feed PATH")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # it ends with the scanner, which may have a guest to resume first
+        signal.signal(number, signal.SIG_IGN)  # it exits after the scanner, which may need to resume a guest first
     feed = socket.socket(fileno=os.dup(0))
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -73,7 +74,7 @@ def _drop_privileges() -> None:
         codecs.lookup(codec)
     privileges.seal()
     if os.geteuid() == 0:
-        # Only root can empty the set that bounds what is gained by execve.
+        # Only root can empty the capability bounding set.
         privileges.drop(("CAP_SETGID", "CAP_SETUID"))
         try:
             pwd.getpwnam(USER)
@@ -109,5 +110,5 @@ async def _service(listener: socket.socket) -> None:
 if __name__ == "__main__":
     status = main()
     logging.shutdown()
-    # Threads that still hash a password, or pack a page, are not waited for.
+    # Do not wait for threads that hash a password or compress a page.
     os._exit(status)

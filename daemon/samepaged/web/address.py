@@ -1,4 +1,4 @@
-"""Where to listen, and why not."""
+"""Listening addresses, and errors of listening."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from samepaged.errors import SamepagedError
 
 __all__ = ["Address", "bind", "is_loopback", "resolve", "written"]
 
-BACKLOG: Final = 4096  # the kernel's own bound (net.core.somaxconn) is below it, or the same
+BACKLOG: Final = 4096  # the kernel reduces it to net.core.somaxconn
 REMEDIES: Final = {
-    errno.EADDRINUSE: "stop what listens there, or choose another address",
-    errno.EACCES: "choose a port from 1024 upwards",
+    errno.EADDRINUSE: "stop the program that listens there, or choose another address",
+    errno.EACCES: "choose a port of 1024 or more",
 }
-OTHER_REMEDY: Final = "choose an address that this host has"
+OTHER_REMEDY: Final = "choose an address of this host"
 
 
 class Address(NamedTuple):
-    """What to bind to: the address family, what `socket.bind` takes, and how people write it."""
+    """A listening address: the address family, the argument of `socket.bind`, and the name for messages."""
 
     family: int
     address: Any
@@ -28,12 +28,12 @@ class Address(NamedTuple):
 
 
 def written(host: str, port: int) -> str:
-    """`host:port` or `[v6]:port`."""
+    """Return `host:port` or `[v6]:port`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def resolve(host: str, port: int) -> Address:
-    """The first address of `host` ("": all of this host). Raises SamepagedError where there is none."""
+    """Return the first address of `host` ("": all addresses of this host). Raises SamepagedError if there is none."""
     name = written(host, port)
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -44,7 +44,7 @@ def resolve(host: str, port: int) -> Address:
 
 
 def bind(address: Address) -> socket.socket:
-    """A socket that listens on `address`, not blocking. Raises SamepagedError, whose cause is the OSError."""
+    """Return a non-blocking socket that listens on `address`. Raises SamepagedError, with the OSError as its cause."""
     try:
         listener = socket.socket(address.family, socket.SOCK_STREAM)
     except OSError as error:
@@ -61,7 +61,7 @@ def bind(address: Address) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host`, as getsockname tells it, is reached from this host alone."""
+    """Return whether `host`, as returned by getsockname, is a loopback address."""
     try:
         return ipaddress.ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
@@ -69,5 +69,5 @@ def is_loopback(host: str) -> bool:
 
 
 def _refusal(name: str, error: OSError | UnicodeError | OverflowError) -> SamepagedError:
-    number, what = (error.errno, error.strerror) if isinstance(error, OSError) else (None, str(error))
-    return SamepagedError(f"cannot listen on {name}: {what}", REMEDIES.get(number or 0, OTHER_REMEDY))
+    number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, str(error))
+    return SamepagedError(f"cannot listen on {name}: {reason}", REMEDIES.get(number or 0, OTHER_REMEDY))

@@ -1,4 +1,4 @@
-"""Who may ask, and how often: basic authentication with bcrypt, and a rate limit."""
+"""Access control: basic authentication with bcrypt, and a rate limit."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ __all__ = ["Authenticator", "Busy", "RateLimit"]
 
 MAX_CACHED_LOGINS: Final = 128
 MAX_WAITING_PASSWORDS: Final = 16
-MAX_PASSWORD_BYTES: Final = 72  # bytes that bcrypt looks at
+MAX_PASSWORD_BYTES: Final = 72  # bcrypt ignores further bytes
 DEFAULT_COST: Final = 10
-# One at a time, as a hash takes a core for a tenth of a second on purpose; it does not hold the interpreter meanwhile.
+# One thread, because a hash deliberately uses a core for 0.1 s. bcrypt releases the interpreter lock.
 _hashing: Final = ThreadPoolExecutor(1, "bcrypt")
 
 
-class Busy(Exception):  # noqa: N818 - no error of ours: there are too many passwords to be looked at
-    """Too many other passwords wait to be checked."""
+class Busy(Exception):  # noqa: N818 - a state of the load, not an error
+    """Too many other passwords are waiting for their check."""
 
 
 class Authenticator:
-    """Admits the users of the web configuration file. `users` maps names to bcrypt hashes; none: everybody may ask."""
+    """Admits the users of the web configuration file. `users` maps names to bcrypt hashes; if empty, every request is
+    admitted.
+    """
 
     def __init__(self, users: Mapping[str, str]) -> None:
         self._users = {name.encode(): hashed.encode() for name, hashed in users.items()}
-        # An unknown user is told so after as long a time as one who is known.
+        # The check of an unknown user takes as long as that of a known user.
         cost = max((int(hashed.split("$")[2]) for hashed in users.values()), default=DEFAULT_COST)
         self._dummy_hash = f"$2b${cost:02}${'.' * 53}".encode()
         self._key = os.urandom(32)
@@ -45,7 +47,7 @@ class Authenticator:
         self._waiting = 0
 
     async def admits(self, authorization: bytes) -> bool:
-        """Whether the value of an Authorization header has a user's name and password. Raises Busy."""
+        """Return whether the value of an Authorization header has the name and password of a user. Raises Busy."""
         if not self._users:
             return True
         credentials = _basic_credentials(authorization)
@@ -53,7 +55,7 @@ class Authenticator:
             return False
         name, password = credentials
         hashed = self._users.get(name, self._dummy_hash)
-        # Only what was right is remembered: wrong passwords, of which there is no end, could push it out.
+        # Cache valid logins only: an unlimited number of wrong passwords could evict them.
         proof = hmac.digest(self._key, hashlib.sha256(name).digest() + hashed + password, "sha256")
         if proof in self._cached_logins:
             self._cached_logins.move_to_end(proof)
@@ -71,7 +73,7 @@ class Authenticator:
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(_hashing, _matches, password, hashed)
-        except RuntimeError:  # the host has no room for a thread
+        except RuntimeError:  # the host cannot start another thread
             raise Busy from None
         finally:
             self._waiting -= 1
@@ -80,12 +82,12 @@ class Authenticator:
 def _matches(password: bytes, hashed: bytes) -> bool:
     try:
         return bcrypt.checkpw(password[:MAX_PASSWORD_BYTES], hashed)
-    except ValueError:  # a NUL, which some versions refuse
+    except ValueError:  # some versions of bcrypt refuse a NUL byte
         return False
 
 
 def _basic_credentials(authorization: bytes) -> tuple[bytes, bytes] | None:
-    """Name and password of RFC 7617, if these they are."""
+    """Return name and password by RFC 7617, or None if the header has another form."""
     scheme, _, encoded = authorization.partition(b" ")
     if scheme.lower() != b"basic":
         return None
@@ -97,7 +99,7 @@ def _basic_credentials(authorization: bytes) -> tuple[bytes, bytes] | None:
 
 
 class RateLimit:
-    """A token bucket: one request each `interval` seconds, and `burst` at once after a quiet time; 0: no limit."""
+    """A token bucket: one request per `interval` seconds (0: unlimited), with bursts of up to `burst` requests."""
 
     def __init__(self, interval: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = interval
@@ -107,7 +109,7 @@ class RateLimit:
         self._seen = clock()
 
     def admits(self) -> bool:
-        """Whether one more request may be replied to now."""
+        """Return whether another request is within the limit now, and count it."""
         if self._interval == 0:
             return True
         now = self._clock()

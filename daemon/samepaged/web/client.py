@@ -1,4 +1,4 @@
-"""The scanner's end of the feed: a thread sends documents to the web process, so that no scan waits for it."""
+"""The scanner's end of the feed: a thread sends documents to the web process, so that scans do not wait for it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from samepaged import threads
 from samepaged.backoff import Backoff
 from samepaged.errors import ConfigError, Fault, SamepagedError
 from samepaged.escape import printable
+from samepaged.log_line import details
 from samepaged.os_errors import no_resources
 from samepaged.web.address import written
 from samepaged.web.protocol import Answer, Documents, FeedError, FrameReader, Report, Settings, encode
@@ -120,13 +121,13 @@ class WebClient:
         self._wake_thread()
         answer = self._wait_for_answer(stop)
         if answer is None and (self._disconnected or stop()):
-            log.warning("the web process is away; it is told of the new settings when it is back")
+            log.warning("web process not connected, sending the new settings when it reconnects")
         elif answer is None or answer.error:
             with self._state:
                 self._settings = replace(before, number=before.number + 2)
             self._wake_thread()
             if answer is None:
-                raise SamepagedError("the web process does not answer", "is it stopped?")
+                raise SamepagedError("the web process does not respond", "check whether it is stopped")
             _check(answer)
 
     def changed(self) -> None:
@@ -146,7 +147,7 @@ class WebClient:
             os.close(wake)
 
     def _wait_for_answer(self, stop: Callable[[], bool]) -> Answer | None:
-        """The answer to the settings with the awaited number, or None after a disconnection, a stop or a timeout."""
+        """Return the answer to the awaited settings, or None after a disconnection, a stop or a timeout."""
         deadline = time.monotonic() + ANSWER_SECONDS
         with self._state:
             while not stop() and (left := deadline - time.monotonic()) > 0:
@@ -168,17 +169,17 @@ class WebClient:
             try:
                 connection = self._link.open()
             except OSError as error:
-                self._wait_for_retry(f"the web process is away ({error.strerror or error})")
+                self._wait_for_retry("cannot connect to the web process", error.strerror or str(error))
                 continue
-            why = ""
+            reason = ""
             try:
                 self._serve(FrameWriter(connection))
             except (OSError, FeedError) as error:
-                why = str(error)
+                reason = str(error)
             finally:
                 ended = self._link.close(connection)
             if not self._stopping:
-                self._wait_for_retry(f"the web process is gone ({ended or why})")
+                self._wait_for_retry("web process disconnected", ended or reason)
 
     def _serve(self, feed: FrameWriter) -> None:
         """Send new documents, settings and keep-alives until the connection ends."""
@@ -202,12 +203,13 @@ class WebClient:
             for message in feed.move(self._sleep(wait if feed.idle else BEAT_SECONDS, feed.interest)):
                 self._handle(message)
 
-    def _wait_for_retry(self, what: str) -> None:
+    def _wait_for_retry(self, event: str, error: str) -> None:
         wait = self._backoff.failed()
-        # A web service of its own may be stopped for long: only the first of equal failures is a warning.
-        level = logging.DEBUG if what == self._last_error else logging.WARNING
-        log.log(level, "%s; trying again in %.1f s", what, wait)
-        self._last_error = what
+        # A separate web service may be stopped for long: only the first of equal failures is a warning.
+        failure = f"{event}{details(error=error)}"
+        level = logging.DEBUG if failure == self._last_error else logging.WARNING
+        log.log(level, "%s, retrying%s", event, details(error=error, seconds=wait))
+        self._last_error = failure
         with self._state:
             self._disconnected, self._answer, self._last_address, self._retry = True, None, "", 0.0
             self._state.notify_all()
@@ -216,7 +218,9 @@ class WebClient:
             self._sleep(left)
 
     def _sleep(self, seconds: float, *other: tuple[int, int]) -> int:
-        """Wait until there is something to do; returns what happened to the `other` descriptor, as poll(2) tells."""
+        """Wait for a wake-up, for an event of the `other` descriptor, or for the timeout. Return the events of `other`,
+        as in poll(2).
+        """
         wake = self._wake
         if wake is None:
             return 0
@@ -235,9 +239,9 @@ class WebClient:
                 self._handle_answer(message)
             case Report(error):
                 if error:
-                    log.warning("the web process keeps its old configuration: %s", printable(error))
+                    log.warning("web process keeps its previous configuration%s", details(error=error))
             case _:
-                raise FeedError("it said what only the scanner says")
+                raise FeedError("the web process sent a message that only the scanner may send")
 
     def _handle_answer(self, answer: Answer) -> None:
         if answer.number != self._settings.number:
@@ -252,18 +256,18 @@ class WebClient:
         else:
             self._retry = time.monotonic() + self._backoff.failed()
             if not awaited and answer.error != self._last_error:
-                log.error("no metrics: %s", _fault(answer))
+                log.error("cannot serve metrics%s", details(error=_fault(answer)))
                 self._last_error = answer.error
         with self._state:
             self._disconnected, self._answer = False, answer
             if not answer.error and answer.number == self._settings.number:
-                # The port that was found is asked for again, should there be another web process.
+                # The next web process gets the same port again.
                 self._settings = replace(self._settings, port=answer.port)
             self._state.notify_all()
 
     def _log_address(self, address: str) -> None:
         if address != self._last_address:
-            log.info("metrics at %s", address)
+            log.info("serving metrics%s", details(url=address))
         self._last_address = address
 
 
@@ -277,7 +281,7 @@ def _fault(answer: Answer) -> Fault:
 
 
 def _check(answer: Answer) -> None:
-    """Raise what the web process objects to. It is on the network: what it says is not trusted to be one line."""
+    """Raise the error in an answer. The web process is exposed to the network, so its text is escaped."""
     if answer.error:
         fault = _fault(answer)
         raise ConfigError(fault) if answer.misconfigured else SamepagedError(fault.problem, fault.remedy)
@@ -300,7 +304,7 @@ class FrameWriter:
 
     @property
     def idle(self) -> bool:
-        """Whether the last frame is sent; only then `put` accepts another."""
+        """Whether the last frame is sent. Only then may `put` be called."""
         return not self._unsent
 
     def put(self, message: Message) -> None:
@@ -323,7 +327,7 @@ class FrameWriter:
         if events & ~select.POLLOUT:
             data = self._socket.recv(RECEIVE_BYTES)
             if not data:
-                raise OSError(errno.ECONNRESET, "it closed the feed")
+                raise OSError(errno.ECONNRESET, "the web process closed the feed")
             messages = self._reader.feed(data)
         try:
             while self._unsent:
@@ -334,5 +338,5 @@ class FrameWriter:
                     self._unsent.popleft()
         except BlockingIOError:
             if time.monotonic() - self._last_progress > STALLED_SECONDS:
-                raise OSError(errno.ETIMEDOUT, "it takes nothing any more") from None
+                raise OSError(errno.ETIMEDOUT, f"the web process read no data for {STALLED_SECONDS:.0f} s") from None
         return messages

@@ -1,4 +1,4 @@
-"""The web configuration file: from bytes to what is in force, or to one line that says what is wrong."""
+"""Loading of the web configuration file, with errors of one line."""
 
 from __future__ import annotations
 
@@ -23,47 +23,50 @@ if TYPE_CHECKING:
 
 __all__ = ["Identity", "LoadedConfig", "identity", "load", "parse"]
 
-# Texts that quote no value of the file, because it may be a key or a password's hash.
+# These texts do not quote values of the file, because a value may be a key or the hash of a password.
 DEFECTS: Final = {
     Defect.NOT_YAML: ("is not YAML", "correct it"),
     Defect.NOT_A_MAPPING: ("must be a mapping", "write lines of the form key: value"),
-    Defect.TOO_LARGE: ("has too many keys and values", "see docs/operate/web.md for what it may have"),
-    Defect.TOO_DEEP: ("is nested too deeply", "see docs/operate/web.md for what it may have"),
-    Defect.ALIAS: ("has an alias (*name)", "write the value where it belongs"),
+    Defect.TOO_LARGE: ("has too many keys and values", "see docs/operate/web.md for the valid keys"),
+    Defect.TOO_DEEP: ("is nested too deeply", "see docs/operate/web.md for the valid keys"),
+    Defect.ALIAS: ("has an alias (*name)", "replace it with the value"),
     Defect.TAG: ("has a tag (!name)", "remove it"),
-    Defect.DUPLICATE_KEY: ("has a key twice in one mapping", "remove one of the two"),
-    Defect.KEY_NOT_A_TEXT: ("has a key that is not a text", "write keys as plain words"),
-    Defect.HALF_A_CHARACTER: ("has half a character", r"write \U and eight digits for a character above U+FFFF"),
+    Defect.DUPLICATE_KEY: ("has a key twice in one mapping", "remove one of them"),
+    Defect.KEY_NOT_A_TEXT: ("has a key that is not a string", "write keys as plain words"),
+    Defect.HALF_A_CHARACTER: (
+        "has half of a surrogate pair",
+        r"write \U and eight digits for a character above U+FFFF",
+    ),
 }
-# By pydantic's type of error. These quote no value, either.
+# By pydantic's type of error. These do not quote values either.
 TEXTS: Final = {
     "missing": ("is missing", "add it"),
-    "model_type": ("must be a mapping", "write its keys below it, or leave it out"),
-    "dict_type": ("must be a mapping", "write its keys below it, or leave it out"),
+    "model_type": ("must be a mapping", "write its keys below it, or remove it"),
+    "dict_type": ("must be a mapping", "write its keys below it, or remove it"),
     "tuple_type": ("must be a list", "write it in [ ], or a line beginning with - for each item"),
-    "string_type": ("must be a text", "put it in quotes"),
-    "bool_type": ("must be true or false", "write one of the two"),
-    "int_type": ("must be a whole number", "write digits without quotes"),
+    "string_type": ("must be a string", "put it in quotes"),
+    "bool_type": ("must be true or false", "use true or false"),
+    "int_type": ("must be an integer", "write digits without quotes"),
     "greater_than_equal": ("is too small", "use at least {ge}"),
     "less_than_equal": ("is too large", "use at most {le}"),
-    "extra_forbidden": ("unknown key", "remove it, or see docs/operate/web.md for its right name"),
+    "extra_forbidden": ("unknown key", "remove it, or see docs/operate/web.md for the valid keys"),
 }
 
 
 Identity = tuple[int, ...] | None
-"""What differs when a file has changed, or when another has taken its place; None for one that cannot be read."""
+"""Attributes of a file that change when it is modified or replaced; None for an unreadable file."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A configuration that can be used: its certificates have been read. `tls` is None for plain HTTP."""
+    """A valid configuration, with loaded certificates. `tls` is None for plain HTTP."""
 
     config: WebConfig
     tls: ssl.SSLContext | None
 
 
 def load(path: Path, seen: dict[Path, Identity]) -> LoadedConfig:
-    """Read the file `path` and those that it names, and note in `seen` which files these were. Raises ConfigError."""
+    """Read the file `path` and the files that it names, and record their identities in `seen`. Raises ConfigError."""
     try:
         config = parse(_read(path, seen))
         return LoadedConfig(config, _encryption(config, path.parent, seen))
@@ -73,7 +76,7 @@ def load(path: Path, seen: dict[Path, Identity]) -> LoadedConfig:
 
 
 def parse(text: bytes) -> WebConfig:
-    """The configuration in `text`, without a look at the files that it names. Raises Unusable."""
+    """Return the configuration in `text`, without reading the files that it names. Raises Unusable."""
     try:
         document = read_document(text, yes_and_no=True)
     except Unreadable as unreadable:
@@ -89,9 +92,9 @@ def parse(text: bytes) -> WebConfig:
 
 
 def identity(path: Path) -> Identity:
-    """Of the file that is there now."""
+    """Return the identity of the current file at `path`."""
     try:
-        return _identity(os.stat(path))  # noqa: PTH116 - a name that no file can have is no file
+        return _identity(os.stat(path))  # noqa: PTH116 - an invalid file name counts as a missing file
     except (OSError, ValueError):
         return None
 
@@ -101,23 +104,23 @@ def _identity(found: os.stat_result) -> Identity:
 
 
 def _read(path: Path, seen: dict[Path, Identity]) -> bytes:
-    """A regular file of bounded size. Raises Unusable."""
+    """Read a regular file of bounded size. Raises Unusable."""
     seen[path] = identity(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                raise Unusable("is no regular file", "name one")
+                raise Unusable("is not a regular file", "use a regular file")
             seen[path] = _identity(found)
             octets = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or "that is no name of a file"
+        reason = (error.strerror if isinstance(error, OSError) else None) or "invalid file name"
         raise Unusable(
-            f"cannot be read: {why}", "correct its name, or let the user of the web process read it"
+            f"cannot be read: {reason}", "correct its name, or make it readable for the user of the web process"
         ) from None
     if len(octets) > MAX_BYTES:
-        raise Unusable(f"is larger than {MAX_BYTES} bytes", "is it the right file?")
+        raise Unusable(f"is larger than {MAX_BYTES} bytes", "check the file name")
     return octets
 
 

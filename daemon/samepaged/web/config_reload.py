@@ -1,4 +1,4 @@
-"""The web configuration as it is in force: read anew when it, or a file that it names, changes."""
+"""The active web configuration, reloaded when its file or a file that it names changes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import ConfigError
+from samepaged.log_line import details
 from samepaged.web.auth import Authenticator, RateLimit
 from samepaged.web.config_file import Identity, LoadedConfig, identity, load
 from samepaged.web.config_schema import WebConfig
@@ -25,7 +26,7 @@ CHECK_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ActiveConfig:
-    """One configuration, and what is remembered while it is in force."""
+    """A configuration, with its cached logins and the state of its rate limit."""
 
     loaded: LoadedConfig
     gate: Authenticator
@@ -33,8 +34,8 @@ class ActiveConfig:
 
 
 class ReloadingConfig:
-    """The configuration in the file `path`; None: neither encryption nor authentication. `changed` is called with an
-    empty text when another is in force, and with a line when a new one cannot be. Raises ConfigError.
+    """The configuration in the file `path`; None: without encryption and authentication. `changed` is called with an
+    empty string after a reload, and with an error of one line after a failed reload. Raises ConfigError.
     """
 
     def __init__(
@@ -52,11 +53,11 @@ class ReloadingConfig:
 
     @property
     def path(self) -> Path | None:
-        """The file."""
+        """The web configuration file, if any."""
         return self._path
 
     def current(self) -> ActiveConfig:
-        """What is in force; looks at the files once a second at most."""
+        """Return the active configuration. Checks the files for changes at most once per second."""
         now = self._clock()
         if self._path is not None and now - self._checked_at >= CHECK_SECONDS:
             self._checked_at = now
@@ -69,11 +70,12 @@ class ReloadingConfig:
         try:
             loaded = load(path, self._identities)
         except ConfigError as error:
-            log.error("%s; what was in force stays so", error)  # noqa: TRY400 - the line says all
+            # The previous configuration stays active.
+            log.error("web configuration not reloaded%s", details(error=error))  # noqa: TRY400 - an error of the file
             self._changed(str(error))
             return
         self._active = _in_force(loaded)
-        log.info("%s: read anew", path)
+        log.info("web configuration reloaded%s", details(path=path))
         self._changed("")
 
 

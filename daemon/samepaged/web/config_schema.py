@@ -1,6 +1,6 @@
 """The keys of the web configuration file, in the format of the Prometheus exporter-toolkit (web-configuration.md).
 
-What Python's ssl cannot do is refused with a line that says what to use instead; docs/operate/web.md has the list.
+Settings that Python's ssl does not support are errors, with an alternative as the remedy (docs/operate/web.md).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from samepaged.errors import InvalidValueError
 
 __all__ = ["CIPHERS", "CURVES", "HttpServer", "RateLimiting", "TlsServer", "TlsVersion", "WebConfig"]
 
-# Go's names of the cipher suites that its crypto/tls holds to be secure; what OpenSSL calls them. Those of TLS 1.3
-# cannot be chosen, neither in Go nor by Python's ssl.
+# Names in Go of the cipher suites that crypto/tls lists as secure, and OpenSSL's names for them. The suites of TLS 1.3
+# are not configurable, neither in Go nor in Python's ssl.
 CIPHERS: Final = {
     "TLS_AES_128_GCM_SHA256": None,
     "TLS_AES_256_GCM_SHA384": None,
@@ -33,7 +33,7 @@ CIPHERS: Final = {
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
 }
 CURVES: Final = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
-# A header that may be set, and its only values where the toolkit knows some.
+# Configurable headers, and their valid values if the toolkit restricts them.
 HEADERS: Final[dict[str, tuple[str, ...]]] = {
     "Content-Security-Policy": (),
     "Strict-Transport-Security": (),
@@ -55,52 +55,52 @@ MAX_INTERVAL_SECONDS: Final = 86400.0
 
 def _verified(name: str) -> str:
     if name in UNVERIFIED:
-        raise InvalidValueError(f"{name} takes certificates that nobody has verified", f"use {UNVERIFIED[name]}")
+        raise InvalidValueError(f"{name} accepts unverified certificates", f"use {UNVERIFIED[name]}")
     known = ("NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert")
     if name not in ("", *known):
-        raise InvalidValueError("is not known", f"use {', '.join(known[:-1])} or {known[-1]}")
+        raise InvalidValueError("is unknown", f"use {', '.join(known[:-1])} or {known[-1]}")
     return name or known[0]
 
 
 def _cipher(name: str) -> str:
     if name not in CIPHERS:
-        raise InvalidValueError("is not known, or not secure", f"use some of {', '.join(CIPHERS)}")
+        raise InvalidValueError("is unknown or insecure", f"use some of {', '.join(CIPHERS)}")
     return name
 
 
 def _curve(name: str) -> str:
     if name not in CURVES:
-        raise InvalidValueError("is not known", f"use {', '.join(CURVES)}")
+        raise InvalidValueError("is unknown", f"use {', '.join(CURVES)}")
     return name
 
 
 def _version(name: str) -> str:
     if name in {"TLS10", "TLS11"}:
-        raise InvalidValueError(f"{name} is not spoken here", "use TLS12 or TLS13")
+        raise InvalidValueError(f"{name} is not supported", "use TLS12 or TLS13")
     if name not in {"TLS12", "TLS13"}:
-        raise InvalidValueError("is not known", "use TLS12 or TLS13")
+        raise InvalidValueError("is unknown", "use TLS12 or TLS13")
     return name
 
 
 def _header_values(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if name not in HEADERS:
-            raise InvalidValueError("one of them cannot be set", f"use some of {', '.join(HEADERS)}")
+            raise InvalidValueError("a header is not configurable", f"use some of {', '.join(HEADERS)}")
         if HEADERS[name] and value not in ("", *HEADERS[name]):
-            raise InvalidValueError(f"{name} has another value than {' or '.join(HEADERS[name])}", "use that")
+            raise InvalidValueError(f"{name} has an invalid value", f"use {' or '.join(HEADERS[name])}")
         if not (value.isascii() and value.isprintable()):
-            raise InvalidValueError(f"{name} has a character that a header cannot have", "write ASCII, in one line")
+            raise InvalidValueError(f"{name} has a character that is invalid in a header", "use ASCII, on one line")
     return {name: value.strip() for name, value in headers.items() if value.strip()}
 
 
 def _hashes(users: dict[str, str]) -> dict[str, str]:
     for number, (name, hashed) in enumerate(users.items(), start=1):
         if ":" in name:
-            raise InvalidValueError(f"the name of user {number} has a colon in it", "choose another")
+            raise InvalidValueError(f"the name of user {number} has a colon", "use another name")
         found = BCRYPT.fullmatch(hashed)
         if not found:
             raise InvalidValueError(
-                f"what user {number} has is no bcrypt hash", "make one with `htpasswd -nBC 10 NAME`"
+                f"the value of user {number} is not a bcrypt hash", "create one with `htpasswd -nBC 10 NAME`"
             )
         if int(found[1]) not in COSTS:
             raise InvalidValueError(
@@ -110,18 +110,18 @@ def _hashes(users: dict[str, str]) -> dict[str, str]:
 
 
 def _seconds(value: object) -> float:
-    """A duration as Go writes it ("1s", "1m30s"), or 0."""
+    """Parse a duration in Go's form ("1s", "1m30s"), or 0."""
     if isinstance(value, str) and value != "0":
         parts = GO_DURATION.findall(value)
         if not parts or "".join(number + unit for number, unit in parts) != value:
-            raise InvalidValueError("is no duration", "write one such as 1s, 500ms or 1m30s")
+            raise InvalidValueError("is not a duration", "use for example 1s, 500ms or 1m30s")
         seconds = sum(float(number) * GO_UNITS[unit] for number, unit in parts)
         if not seconds <= MAX_INTERVAL_SECONDS:
             raise InvalidValueError("is longer than a day", "use less")
         return seconds
     if value in (0, "0") and not isinstance(value, bool):
         return 0.0
-    raise InvalidValueError("is no duration", "write one such as 1s, 500ms or 1m30s")
+    raise InvalidValueError("is not a duration", "use for example 1s, 500ms or 1m30s")
 
 
 TlsVersion = Literal["TLS12", "TLS13"]
@@ -133,7 +133,7 @@ class _Section(BaseModel):
 
 
 class TlsServer(_Section):
-    """How connections are encrypted, and which clients' certificates are taken."""
+    """Encryption of connections, and verification of client certificates."""
 
     cert: StrictStr = Field(default="", repr=False)
     key: StrictStr = Field(default="", repr=False)
@@ -154,36 +154,34 @@ class TlsServer(_Section):
         for name in ("cert", "key"):
             inline, file = getattr(self, name), getattr(self, f"{name}_file")
             if not inline and not file:
-                raise InvalidValueError(f"{name}_file is missing", "name it, or leave tls_server_config out")
+                raise InvalidValueError(f"{name}_file is missing", "set it, or remove tls_server_config")
             if inline and file:
-                raise InvalidValueError(f"{name} and {name}_file are both there", "leave one out")
+                raise InvalidValueError(f"{name} and {name}_file are both set", "remove one of them")
         authority = self.client_ca or self.client_ca_file
         if self.client_ca and self.client_ca_file:
-            raise InvalidValueError("client_ca and client_ca_file are both there", "leave one out")
+            raise InvalidValueError("client_ca and client_ca_file are both set", "remove one of them")
         if authority and self.client_auth_type == "NoClientCert":
             raise InvalidValueError(
-                "client_ca_file is of no use with client_auth_type NoClientCert", "use RequireAndVerifyClientCert"
+                "client_ca_file has no effect with client_auth_type NoClientCert", "use RequireAndVerifyClientCert"
             )
         if not authority and self.client_auth_type != "NoClientCert":
-            raise InvalidValueError(f"client_auth_type {self.client_auth_type} takes a client_ca_file", "name it")
+            raise InvalidValueError(f"client_auth_type {self.client_auth_type} needs a client_ca_file", "set it")
         if self.client_allowed_sans is not None and self.client_auth_type == "NoClientCert":
-            raise InvalidValueError(
-                "client_allowed_sans takes a client_auth_type of RequireAndVerifyClientCert", "set it"
-            )
+            raise InvalidValueError("client_allowed_sans needs client_auth_type RequireAndVerifyClientCert", "set it")
         if self.min_version > self.max_version:
             raise InvalidValueError("max_version is below min_version", "raise it")
         return self
 
 
 class HttpServer(_Section):
-    """What is set for every reply. `http2` has no effect: HTTP/1.1 is spoken."""
+    """Headers of every reply. `http2` is ignored: the server uses HTTP/1.1."""
 
     http2: StrictBool = True
     headers: Annotated[dict[StrictStr, StrictStr], AfterValidator(_header_values)] = {}
 
 
 class RateLimiting(_Section):
-    """One request each `interval` (seconds; 0: no limit), and `burst` at once."""
+    """One request per `interval` (seconds; 0: unlimited), with bursts of up to `burst` requests."""
 
     interval: Annotated[float, BeforeValidator(_seconds)] = 0.0
     burst: Annotated[StrictInt, Field(ge=0, le=1_000_000)] = 0
@@ -191,17 +189,17 @@ class RateLimiting(_Section):
     @whole(mode="after")
     def _check_burst(self) -> Self:
         if self.interval and not self.burst:
-            raise InvalidValueError("burst is 0, which lets nobody in", "use at least 1")
+            raise InvalidValueError("burst is 0, so every request is refused", "use at least 1")
         return self
 
 
-def _none_as_default(value: Any) -> Any:  # noqa: ANN401 - whatever YAML has
-    """A section that is written without a value is one that is left out, as in the toolkit."""
+def _none_as_default(value: Any) -> Any:  # noqa: ANN401 - any YAML value
+    """Treat a section without a value as an absent section, as the toolkit does."""
     return {} if value is None else value
 
 
 class WebConfig(_Section):
-    """The whole file. `WebConfig()`: neither encryption nor authentication."""
+    """The whole file. `WebConfig()`: without encryption and authentication."""
 
     tls_server_config: TlsServer | None = None
     http_server_config: Annotated[HttpServer, BeforeValidator(_none_as_default)] = HttpServer()

@@ -1,4 +1,4 @@
-"""The scanner's end of the feed, as the web process has it: what it says is done, and answered."""
+"""The web process's end of the feed: receives documents and settings from the scanner, and answers settings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import ConfigError, SamepagedError
+from samepaged.log_line import details
 from samepaged.web.address import is_loopback, written
 from samepaged.web.config_reload import ReloadingConfig
 from samepaged.web.protocol import Answer, Documents, FeedError, FrameReader, Report, Settings, encode
@@ -33,7 +34,7 @@ MAX_REPLIES: Final = 16
 
 
 class IpcServer:
-    """One scanner after another feeds `site`, and says where `server` listens."""
+    """Serves one scanner at a time: its documents go to `site`, its settings to `server`."""
 
     def __init__(self, site: Routes, server: Server) -> None:
         self._site = site
@@ -44,13 +45,13 @@ class IpcServer:
 
     @property
     def busy(self) -> bool:
-        """Whether there is a scanner that is alive."""
+        """Whether a live scanner is connected."""
         return self._scanner is not None and not self._site.stale
 
     async def serve(self, scanner: socket.socket) -> None:
-        """Do what this scanner says, until it closes its end. Nothing of it is shown after that."""
+        """Handle the messages of this scanner until it disconnects. Afterwards its documents are no longer served."""
         if self._scanner is not None:
-            self._scanner.shutdown(socket.SHUT_RDWR)  # it has not been heard for long; this one takes its place
+            self._scanner.shutdown(socket.SHUT_RDWR)  # stale; the new scanner replaces it
         self._scanner = scanner
         self._replies = asyncio.Queue(MAX_REPLIES)
         sending = asyncio.get_running_loop().create_task(_send_replies(scanner, self._replies))
@@ -60,9 +61,9 @@ class IpcServer:
                 for message in frames.feed(data):
                     self._handle(message)
         except FeedError as error:
-            log.error("the scanner was not understood: %s", error)  # noqa: TRY400 - the line says all
+            log.error("invalid message from the scanner%s", details(error=error))  # noqa: TRY400 - not a bug here
         except OSError as error:
-            log.debug("the feed has ended: %s", error)
+            log.debug("feed closed%s", details(error=error))
         finally:
             sending.cancel()
             await asyncio.wait([sending])
@@ -72,7 +73,7 @@ class IpcServer:
                 self._site.scanner_left()
 
     def report(self, error: str) -> None:
-        """Tell the scanner that the web configuration file has changed, and whether that could be taken over."""
+        """Report a reload of the web configuration file to the scanner. `error` is empty after a success."""
         self._reply(Report(error))
         self._warn_if_stale()
 
@@ -83,15 +84,15 @@ class IpcServer:
             case Settings():
                 self._reply(self._apply_settings(message))
             case _:
-                raise FeedError("it said what only the web process says")
+                raise FeedError("the scanner sent a message that only the web process may send")
 
     def _reply(self, reply: Answer | Report) -> None:
         if self._scanner is not None:
-            with contextlib.suppress(asyncio.QueueFull):  # it does not listen
+            with contextlib.suppress(asyncio.QueueFull):  # the scanner does not read replies
                 self._replies.put_nowait(reply)
 
     def _apply_settings(self, settings: Settings) -> Answer:
-        """Take the settings over, all or nothing of them."""
+        """Apply all of the settings, or none after an error."""
         path = None if settings.web_config_file is None else Path(settings.web_config_file)
         try:
             config = ReloadingConfig(path, self.report)
@@ -104,34 +105,39 @@ class IpcServer:
         return Answer(settings.number, host, port, tls=config.current().loaded.tls is not None)
 
     def _warn_if_stale(self) -> None:
-        """Say once what is worth knowing about settings that are allowed."""
+        """Log notable properties of valid settings, once."""
         if self._server.address is None:
             return
         host, port = self._server.address
         loaded = self._server.config.current().loaded
-        saying = (host, port, loaded.tls is not None, bool(loaded.config.basic_auth_users))
-        if saying == self._warned:
+        state = (host, port, loaded.tls is not None, bool(loaded.config.basic_auth_users))
+        if state == self._warned:
             return
-        self._warned = saying
+        self._warned = state
         if loaded.tls is None and not is_loopback(host):
             log.warning(
-                "%s is on the network without encryption%s; set export.web_config_file, or listen on loopback",
-                written(host, port),
-                ", passwords included" if loaded.config.basic_auth_users else "",
+                "listening on the network without encryption%s",
+                details(
+                    address=written(host, port),
+                    passwords="unencrypted" if loaded.config.basic_auth_users else None,
+                    remedy="set export.web_config_file, or listen on loopback",
+                ),
             )
         if loaded.config.http_server_config.http2 and "http2" in loaded.config.http_server_config.model_fields_set:
-            log.info("http_server_config.http2 has no effect: HTTP/1.1 is spoken")
+            log.info("web configuration key ignored%s", details(key="http_server_config.http2", protocol="HTTP/1.1"))
 
 
 async def _send_replies(scanner: socket.socket, replies: asyncio.Queue[Answer | Report]) -> None:
-    with contextlib.suppress(OSError):  # whoever reads from it notices, too
+    with contextlib.suppress(OSError):  # the read of the same socket fails as well, and ends the connection
         while True:
             message = await replies.get()
             await asyncio.get_running_loop().sock_sendall(scanner, b"".join(encode(message)))
 
 
 def feed_socket(path: Path) -> socket.socket:
-    """A Unix socket at `path` that scanners connect to, for this user and its group. Raises SamepagedError."""
+    """Return a listening Unix socket at `path` for scanners, accessible to this user and its group. Raises
+    SamepagedError.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale_socket(path)
@@ -143,14 +149,14 @@ def feed_socket(path: Path) -> socket.socket:
         listener.listen(4)
     except (OSError, ValueError) as error:
         listener.close()
-        why = getattr(error, "strerror", None) or str(error)
-        raise SamepagedError(f"cannot listen on {path}: {why}", "name a path in a directory of this user") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SamepagedError(f"cannot listen on {path}: {reason}", "use a path in a directory of this user") from error
     listener.setblocking(False)
     return listener
 
 
 def _remove_stale_socket(path: Path) -> None:
-    """A socket whose process was killed is in the way of the next."""
+    """Remove the socket of a killed process, because it prevents the bind."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(path.lstat().st_mode):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(BlockingIOError):
@@ -162,7 +168,7 @@ def _remove_stale_socket(path: Path) -> None:
 
 
 async def accept_scanners(listener: socket.socket, server: IpcServer) -> None:
-    """Serve whoever may be a scanner, one at a time."""
+    """Serve scanners, one at a time, and refuse the connections of other users."""
     loop = asyncio.get_running_loop()
     allowed = {0, os.geteuid(), *_uid_of(SCANNER)}
     serving: set[asyncio.Task[None]] = set()
@@ -170,27 +176,27 @@ async def accept_scanners(listener: socket.socket, server: IpcServer) -> None:
         try:
             scanner, _ = await loop.sock_accept(listener)
         except OSError as error:
-            log.warning("the scanner cannot connect: %s", error.strerror)
+            log.warning("cannot accept the scanner%s", details(error=error.strerror))
             await asyncio.sleep(1)
             continue
         scanner.setblocking(False)
         uid = _peer(scanner)
         if uid not in allowed:
-            log.warning("user %d is not %s, and may not feed the web process; it was turned away", uid, SCANNER)
+            log.warning("feed connection refused: not the scanner's user%s", details(uid=uid, allowed=SCANNER))
             scanner.close()
         elif server.busy:
-            log.warning("a second scanner was turned away; stop one of the two")
+            log.warning("second scanner refused%s", details(remedy="stop one of the two scanners"))
             scanner.close()
         else:
-            log.info("the scanner is here")
+            log.info("scanner connected")
             task = loop.create_task(server.serve(scanner))
             serving.add(task)
             task.add_done_callback(serving.discard)
-            task.add_done_callback(lambda _: log.info("a scanner has left"))
+            task.add_done_callback(lambda _: log.info("scanner disconnected"))
 
 
 def _peer(connection: socket.socket) -> int:
-    """The user at the other end (SO_PEERCRED, unix(7)): struct ucred is pid, uid, gid."""
+    """Return the user ID of the peer (SO_PEERCRED, unix(7)): struct ucred is pid, uid, gid."""
     credentials = struct.Struct("=iII")
     uid: int = credentials.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))[1]
     return uid

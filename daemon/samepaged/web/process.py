@@ -1,4 +1,4 @@
-"""How the scanner comes to a web process: as its child, or as a service of its own that is connected to."""
+"""Connections from the scanner to the web process, which is either a child process or a separate service."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ["ChildProcess", "SystemdService", "WebProcess"]
 
 EXIT_SECONDS: Final = 0.5
 CONNECT_SECONDS: Final = 2.0
-# All that it needs of our environment: not the service manager's sockets, for one.
+# The environment variables of the web process. It does not get the service manager's sockets, for example.
 ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "TZ", "OPENSSL_CONF")
 
 
 class WebProcess(Protocol):
-    """A way to a web process."""
+    """A web process that the scanner can connect to."""
 
     def open(self) -> socket.socket:
-        """A new feed, not blocking. Raises OSError."""
+        """Return a new, non-blocking feed. Raises OSError."""
 
     def close(self, feed: socket.socket) -> str:
-        """Close the feed. Returns what is worth saying about the other side's end."""
+        """Close the feed. Return a description of the end of the web process, for a log line."""
 
 
 class ChildProcess:
-    """Starts the web process with each feed; it ends with the feed."""
+    """Starts a web process for each feed. The process exits when the feed closes."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,7 +48,7 @@ class ChildProcess:
                     stdout=subprocess.DEVNULL,
                     cwd="/",
                     env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
-                    start_new_session=True,  # the terminal's Ctrl-C is for the scanner
+                    start_new_session=True,  # Ctrl-C in the terminal reaches the scanner only
                 )
             except BaseException:
                 ours.close()
@@ -57,7 +57,7 @@ class ChildProcess:
         return ours
 
     def close(self, feed: socket.socket) -> str:
-        """Close the feed, and see the process end: of itself, or by SIGKILL."""
+        """Close the feed, and wait for the process. Kill it with SIGKILL after EXIT_SECONDS."""
         feed.close()
         if self._process is None:
             return ""
@@ -66,7 +66,7 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-            return "it did not listen, and was killed"
+            return "killed because it did not exit"
         return _exit_description(status)
 
 
@@ -77,7 +77,7 @@ class SystemdService:
         self._path = path
 
     def open(self) -> socket.socket:
-        """Connect."""
+        """Connect to the socket, and return the feed. Raises OSError."""
         feed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             feed.settimeout(CONNECT_SECONDS)
@@ -91,13 +91,13 @@ class SystemdService:
     def close(self, feed: socket.socket) -> str:
         """Disconnect."""
         feed.close()
-        return f"{self._path} was closed"
+        return f"{self._path} closed"
 
 
 def _exit_description(status: int) -> str:
     if status >= 0:
-        return f"it ended with status {status}"
+        return f"exited with status {status}"
     name = str(-status)
     with contextlib.suppress(ValueError):
         name = signal.Signals(-status).name
-    return f"it was killed by {name}"
+    return f"killed by {name}"

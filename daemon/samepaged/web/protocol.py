@@ -1,4 +1,4 @@
-"""Messages between the scanner and the web process (ipc.py), and a reader of a stream that arrives in pieces."""
+"""Messages between the scanner and the web process (ipc.py), and an incremental reader of their stream."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 MAX_BODIES_BYTES: Final = 1 << 26
 MAX_DOCUMENTS: Final = 64
 MAX_TEXT_CHARACTERS: Final = 4096
-SAME_VERSION: Final = "do scanner and web process have the same version?"
+SAME_VERSION: Final = "install the same version of scanner and web process"
 _NUMBER: Final = Number(0, (1 << 63) - 1)
 _TEXT: Final = Text(MAX_TEXT_CHARACTERS)
 _PORT: Final = Number(0, (1 << 16) - 1)
@@ -73,7 +73,9 @@ class MediaType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A finished page. Of several with one path the first is for everybody, the others for who asks for their type."""
+    """A finished page. Of several documents with one path, the first is the default; the others are for requests that
+    prefer their media type.
+    """
 
     path: str
     media_type: str
@@ -83,17 +85,15 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """To the web process: these paths show these documents from now on; what it has for other paths stays. Without
-    documents: the scanner is alive.
-    """
+    """To the web process: new documents, which replace those with the same paths. Without documents, a keep-alive."""
 
     documents: tuple[Document, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """To the web process: where to listen (host, port; port 0: any), and the web configuration file, if any. `number`
-    is repeated by the answer.
+    """To the web process: the listening address (port 0: any free port), and the web configuration file, if any. The
+    answer repeats `number`.
     """
 
     number: int
@@ -104,8 +104,8 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """To the scanner: where the web process listens since these settings; or why it goes on as before. `misconfigured`
-    tells that the web configuration file is to blame.
+    """To the scanner: the active listening address after these settings, or the error because of which the previous
+    settings stay active. `misconfigured`: whether the web configuration file caused the error.
     """
 
     number: int
@@ -119,7 +119,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """To the scanner: the web configuration file has changed and was read anew; `error` is empty if it is in force."""
+    """To the scanner: the web configuration file has changed and was read again. `error` is empty if it is active."""
 
     error: str = ""
 
@@ -128,7 +128,7 @@ Message = Documents | Settings | Answer | Report
 
 
 def encode(message: Message) -> list[bytes]:
-    """The frame of `message` in parts; bodies are not copied. Raises FeedError if it is too large."""
+    """Return the frame of `message` in parts, without copying bodies. Raises FeedError if it is too large."""
     bodies: list[bytes] = []
     match message:
         case Documents(documents):
@@ -149,7 +149,7 @@ def encode(message: Message) -> list[bytes]:
         too_large = True
     if too_large:
         raise FeedError(
-            f"the documents for the web process take {length} bytes", f"it takes {MAX_BODIES_BYTES} at most"
+            f"the documents for the web process have {length} bytes", f"reduce them to {MAX_BODIES_BYTES} bytes"
         )
     return [start, *bodies]
 
@@ -160,16 +160,18 @@ def _fields(kind: str, message: Settings | Answer | Report) -> dict[str, Any]:
 
 
 class FrameReader:
-    """Messages out of a stream that is fed in pieces. `largest` bounds the bodies of one frame together, in bytes."""
+    """Parses messages from a stream that arrives in pieces. `largest`: maximum total size of the bodies of a frame, in
+    bytes.
+    """
 
     def __init__(self, largest: int = MAX_BODIES_BYTES) -> None:
         documents = replace(FORMS["documents"], arrays={"bodies": Array("u1", largest)})
         self._forms = {**FORMS, "documents": documents}
         self._buffer = bytearray()
-        self._header: Header | None = None  # of the frame whose bodies are awaited
+        self._header: Header | None = None  # of a frame with incomplete bodies
 
     def feed(self, data: bytes) -> list[Message]:
-        """The messages that are complete now. Raises FeedError; the stream is not usable after that."""
+        """Add data, and return the messages that are complete. Raises FeedError; the stream is unusable afterwards."""
         self._buffer += data
         try:
             return list(self._frames())
@@ -189,7 +191,7 @@ class FrameReader:
             yield message
 
     def _next_header(self) -> Header | None:
-        """The header at the start of the buffer, which is taken off; None if it is not complete."""
+        """Remove and return the header at the start of the buffer; None if it is incomplete."""
         if len(self._buffer) < START.size:
             return None
         end = START.size + header_length(self._buffer[: START.size])
@@ -214,7 +216,7 @@ def _message(header: Header, bodies: memoryview) -> Message:
 
 def _documents(rows: list[tuple[str, str, int, int]], bodies: memoryview) -> Iterator[Document]:
     if sum(length for *_, length in rows) != len(bodies):
-        raise ProtocolError("the length of bodies is not that of the documents")
+        raise ProtocolError("the length of the bodies differs from that of the documents")
     start = 0
     for path, media_type, status, length in rows:
         yield Document(path, media_type, bytes(bodies[start : start + length]), status)

@@ -20,13 +20,13 @@ __all__ = ["MAX_HEADER_BYTES", "Parser", "Refusal", "Reply", "Request", "choose"
 MAX_HEADER_BYTES: Final = 16 * 1024
 """Bytes of a request: its first line and its headers."""
 
-# RFC 9112, 3.2.2: a server takes the absolute form, too.
+# RFC 9112, 3.2.2: a server accepts the absolute form as well.
 ABSOLUTE: Final = re.compile(r"\Ahttps?://[^/?#]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for. `path` is without the query; a header that was not sent is empty."""
+    """A parsed request. `path` excludes the query; a missing header is empty."""
 
     method: str
     path: str
@@ -37,7 +37,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """No request of ours: what to reply before the connection is closed."""
+    """An invalid request: the status and text of the reply, after which the connection is closed."""
 
     status: HTTPStatus
     text: str
@@ -45,7 +45,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is sent back. The body is shared by all replies that have it, and never copied."""
+    """A response. Replies share their bodies, and never copy them."""
 
     status: HTTPStatus
     body: bytes
@@ -54,18 +54,18 @@ class Reply:
 
     @classmethod
     def line(cls, status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Reply:
-        """A reply of one line of text."""
+        """Return a reply of one line of text."""
         return cls(status, f"{text}\n".encode(), headers=headers)
 
     def with_headers(self, more: Mapping[str, str]) -> Reply:
-        """This reply with `more`, which take the place of its own of these names."""
+        """Return this reply with the headers `more`, which replace headers of the same names."""
         names = {name.lower() for name in more}
         kept = tuple(header for header in self.headers if header[0].lower() not in names)
         return replace(self, headers=(*kept, *more.items()))
 
 
 class Parser:
-    """One connection: bytes are fed in, a request comes out, its reply is turned into bytes, and so on."""
+    """The HTTP state of a connection: parses bytes to requests, and encodes their replies."""
 
     def __init__(self) -> None:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
@@ -75,15 +75,15 @@ class Parser:
         self._pipelined_bytes = 0
 
     def feed(self, data: bytes) -> Request | Refusal | None:
-        """Take more bytes (none: look at what was there already). Returns None until a request is whole, and
-        while one is to be replied to; after a refusal, that refusal.
+        """Add bytes (none: parse the buffered bytes), and return the next request. Return None if the request is
+        incomplete, or if the previous request has no reply yet. After a refusal, return that refusal.
         """
         if self._refusal is not None:
             return self._refusal
         if self._accepted:
             self._pipelined_bytes += len(data)
             if self._pipelined_bytes > MAX_HEADER_BYTES:
-                return self._refuse(HTTPStatus.BAD_REQUEST, "too much was sent ahead")
+                return self._refuse(HTTPStatus.BAD_REQUEST, "too many pipelined bytes")
         if data:
             self._http.receive_data(data)
         if self._accepted:
@@ -102,8 +102,8 @@ class Parser:
         return request
 
     def reply(self, reply: Reply, *, last: bool = False) -> tuple[bytes, bytes]:
-        """The head and the body to send; `reusable` tells then whether another request may follow. With `last`, none
-        may.
+        """Return the head and the body to send. Afterwards, `reusable` is whether another request may follow; with
+        `last`, it is false.
         """
         headers = [
             ("Date", formatdate(usegmt=True)),
@@ -143,7 +143,7 @@ class Parser:
             return self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "use HTTP/1.1")
         length = _header(event, b"content-length")
         if _header(event, b"transfer-encoding") or length.strip(b"0"):
-            return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a request has no body here")
+            return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "requests with a body are not supported")
         target = ABSOLUTE.sub("", event.target.decode("ascii"))
         return Request(
             self._method,
@@ -159,7 +159,7 @@ def _header(event: h11.Request, name: bytes) -> bytes:
 
 
 def quality(header: str, name: str) -> float:
-    """The highest q, 0 to 1, that an Accept or Accept-Encoding header gives to `name`; 0 if it does not name it."""
+    """Return the highest q, 0 to 1, of `name` in an Accept or Accept-Encoding header; 0 if it is absent."""
     best = 0.0
     for item in header.split(","):
         value, *parameters = (part.strip().lower() for part in item.split(";"))
@@ -170,13 +170,13 @@ def quality(header: str, name: str) -> float:
 
 
 def takes_gzip(accept_encoding: str) -> bool:
-    """Whether the client names gzip as welcome."""
+    """Return whether the client accepts gzip explicitly."""
     return quality(accept_encoding, "gzip") > 0
 
 
 def choose(accept: str, media_types: Sequence[str]) -> int:
-    """The index of the type to send, of some that say the same. The first is for everybody; another is for those who
-    name it, and not the first with more weight.
+    """Return the index of the media type to send, of several with the same content. The first is the default. Another
+    is selected if the client names it, and does not give more weight to the first.
     """
     plain = _essence(media_types[0])
     family = plain.partition("/")[0]

@@ -1,4 +1,4 @@
-"""What is replied to a request: the scanner's documents, as long as the scanner is there."""
+"""Replies to requests: the scanner's documents while the scanner is connected."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["Routes"]
 
 STALE_SECONDS: Final = 60.0
-"""The scanner sends something every five seconds, in the middle of a scan, too."""
+"""The scanner sends a message every five seconds, also during a scan."""
 
 MIN_COMPRESSED_BYTES: Final = 512
 LEVEL: Final = 5
 HEALTHY: Final = "/-/healthy"
 NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
-# The page has a stricter one of its own, which is not lost where this one is configured away: both hold.
+# The status page has a stricter policy in its HTML. Both apply, and that one remains if the configuration overrides
+# this header.
 POLICY: Final = (
     "Content-Security-Policy",
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -36,7 +37,7 @@ _packing: Final = ThreadPoolExecutor(1, "gzip")
 
 
 class _Page:
-    """A document, and the same packed from when it is first wanted."""
+    """A document, and its gzip-compressed form, created at the first request for it."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -47,13 +48,13 @@ class _Page:
             loop = asyncio.get_running_loop()
             try:
                 self._packed = loop.run_in_executor(_packing, gzip.compress, self.document.body, LEVEL)
-            except RuntimeError:  # the host has no room for a thread
+            except RuntimeError:  # the host cannot start another thread
                 return gzip.compress(self.document.body, LEVEL)
-        return await asyncio.shield(self._packed)  # one client that leaves must not take it from the others
+        return await asyncio.shield(self._packed)  # a client's disconnection must not cancel it for other clients
 
 
 class Routes:
-    """The documents, and the rules for all of them. Every path needs the user's password, where there are users."""
+    """Serves the documents. If users are configured, every path needs a password."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -61,7 +62,7 @@ class Routes:
         self._last_message: float | None = None
 
     def show(self, documents: Iterable[Document]) -> None:
-        """The scanner is alive, and these documents take the place of those with the same paths."""
+        """Record that the scanner is alive, and replace the documents with the same paths by these."""
         self._last_message = self._clock()
         paths: dict[str, list[_Page]] = {}
         for document in documents:
@@ -69,17 +70,17 @@ class Routes:
         self._pages |= {path: tuple(pages) for path, pages in paths.items()}
 
     def scanner_left(self) -> None:
-        """The feed is closed: what it showed is shown no more."""
+        """Remove all documents after the feed is closed."""
         self._last_message = None
         self._pages = {}
 
     @property
     def stale(self) -> bool:
-        """Whether the scanner has not been heard for so long that it may be dead."""
+        """Whether the scanner is disconnected, or has not sent a message for more than STALE_SECONDS."""
         return self._last_message is None or self._clock() - self._last_message > STALE_SECONDS
 
     async def reply(self, request: Request, now: ActiveConfig) -> Reply:
-        """The reply to `request` under the configuration that is in force."""
+        """Return the reply to `request` with the active configuration `now`."""
         try:
             reply = await self._checked_reply(request, now)
         except Busy:

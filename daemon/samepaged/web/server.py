@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from samepaged.errors import SamepagedError
+from samepaged.log_line import details
 from samepaged.web.address import Address, bind, resolve
 from samepaged.web.request import Parser, Refusal, Reply
 from samepaged.web.tls import admitted
@@ -34,9 +35,9 @@ __all__ = ["Connection", "Deadlines", "PlainStream", "Server", "Stream", "TlsStr
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 512
-# Connections taken before others have their turn. Those that are cut for them are closed only then.
+# Connections accepted before other tasks run. Connections that are closed in their favour are closed only then.
 ACCEPT_BATCH: Final = 8
-# Descriptors that are no connections: standard ones, the feed, epoll and its pipe, two listeners, certificates.
+# Descriptors other than connections: standard streams, the feed, epoll and its pipe, two listeners, certificates.
 RESERVED_DESCRIPTORS: Final = 24 + ACCEPT_BATCH
 GRACE_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 0.05
@@ -65,15 +66,15 @@ class Server:
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """The host and port that are listened on, if any."""
+        """The host and port of the listener, if any."""
         if self._listener is None:
             return None
         host, port = self._listener.getsockname()[:2]
         return host, port
 
     def listen(self, host: str, port: int) -> tuple[str, int]:
-        """Listen there, and no longer where it was before. Connections go on. Raises SamepagedError where the address
-        cannot be had: nothing is changed then.
+        """Listen on this address instead of the previous one. Open connections continue. Raises SamepagedError if the
+        address is unavailable; the previous listener stays then.
         """
         address = resolve(host, port)
         listener = self._listener
@@ -84,7 +85,7 @@ class Server:
         return host, port
 
     def close(self) -> None:
-        """Listen no longer, and cut every connection."""
+        """Close the listener and every connection."""
         self._release()
         for task in self._open:
             task.cancel()
@@ -99,7 +100,7 @@ class Server:
             old = self._listener.getsockname()
             if old[1] != address.address[1]:
                 raise
-            # It may be ourselves who hold it: from one loopback address to all addresses, say.
+            # The own listener may conflict, for example in a change from a loopback address to all addresses.
             family = self._listener.family
             self._release()
             try:
@@ -128,9 +129,9 @@ class Server:
             for _ in range(ACCEPT_BATCH):
                 try:
                     connection, _ = await loop.sock_accept(listener)
-                except OSError as error:  # most are of the one connection, which is no more: accept(2)
+                except OSError as error:  # most errors concern one connection that has ended: accept(2)
                     if error.errno in EXHAUSTION_ERRNOS:
-                        log.debug("no more connections: %s", error)
+                        log.debug("connection limit of the host reached%s", details(error=error))
                         self._close_one()
                         await asyncio.sleep(PAUSE_SECONDS)
                 else:
@@ -148,7 +149,7 @@ class Server:
         task.add_done_callback(self._discard)
 
     def _discard(self, task: asyncio.Task[None]) -> None:
-        self._open.pop(task).close()  # it may have been cut before its first step
+        self._open.pop(task).close()  # the task may have been cancelled before its first step
 
     def _close_one(self) -> bool:
         """Close a connection to make room: the oldest that waits for its client, else one with a slow reply."""
@@ -162,7 +163,9 @@ class Server:
         return True
 
     def _first_connection(self, chosen: Callable[[Connection], bool]) -> asyncio.Task[None] | None:
-        """The oldest of these that is not going already. In a storm this is asked for each client: no list."""
+        """Return the oldest chosen connection that is not being closed. Under load this runs for each client, so it
+        does not build a list.
+        """
         return next((task for task, one in self._open.items() if chosen(one) and not task.cancelling()), None)
 
 
@@ -186,7 +189,9 @@ class Deadlines:
 
 
 class Connection:
-    """Serves one client. `owing` tells whether the next move is the client's: such a one may be cut at any time."""
+    """Serves one client. `owing`: whether the server waits for the client; the connection may then be closed at any
+    time.
+    """
 
     def __init__(self, connection: socket.socket, site: Routes, config: ReloadingConfig, deadlines: Deadlines) -> None:
         self.owing = True
@@ -197,10 +202,10 @@ class Connection:
         self._deadlines = deadlines
 
     async def run(self) -> None:
-        """Until the client leaves, is late, or is refused. The connection is closed then."""
+        """Serve requests until the client disconnects, exceeds a deadline, or is refused. Then close the connection."""
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # Else the kernel keeps up to 4 MiB for each client that does not take its reply (tcp_wmem, tcp(7)).
+            # Otherwise the kernel buffers up to 4 MiB for each client that does not read its reply (tcp_wmem, tcp(7)).
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
             channel = await self._channel()
             if channel is not None:
@@ -210,14 +215,14 @@ class Connection:
             self.owing = True
             await hang_up(self._socket)
         except asyncio.CancelledError:
-            # Ends here: a task that is cancelled keeps the exception, that its frames, and these the task. Thousands of
-            # such circles a minute, collected at once, would be noticed by a scraper.
-            log.debug("a client was cut")
+            # Suppressed: a cancelled task refers to the exception, the exception to its frames, and the frames to the
+            # task. Collecting thousands of such cycles per minute would delay a scrape.
+            log.debug("client connection cancelled")
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
-            log.debug("a client was let go: %s", error)
-            error.__traceback__ = None  # and this is a circle, too, by way of the future of a read
+            log.debug("client connection closed%s", details(error=error))
+            error.__traceback__ = None  # breaks another cycle, through the future of a read
         except Exception:
-            log.exception("a request failed; please report it")
+            log.exception("request failed%s", details(remedy="report this as a bug"))
         finally:
             self.close()
 
@@ -226,18 +231,18 @@ class Connection:
         self._socket.close()
 
     async def _channel(self) -> Stream | None:
-        """The channel to speak over; None for a client whose certificate has not the right names."""
+        """Return the stream of this client; None if its certificate does not have an allowed name."""
         loaded = self._config.current().loaded
         plain = PlainStream(self._socket)
         if loaded.tls is None or loaded.config.tls_server_config is None:
             return plain
         async with asyncio.timeout(self._deadlines.handshake):
-            first = await plain.receive()  # nothing is set up for a client that does not say a word
+            first = await plain.receive()  # allocate TLS state only after the client's first bytes
             secure = TlsStream(plain, loaded.tls, first)
             await secure.handshake()
         if admitted(loaded.config.tls_server_config, secure.session):
             return secure
-        log.debug("a client was let go: its certificate has none of client_allowed_sans")
+        log.debug("client connection refused: name not in client_allowed_sans")
         return None
 
     async def _requests(self, channel: Stream) -> None:
@@ -269,7 +274,7 @@ class Connection:
 
 
 async def _send(channel: Stream, head: bytes, body: bytes) -> None:
-    """The head goes with the beginning of the body; the rest straight from the body, which others have, too."""
+    """Send the head together with the start of the body, then the rest without a copy: connections share the body."""
     view = memoryview(body)
     await channel.send(head + view[:SEND_BYTES])
     for start in range(SEND_BYTES, len(view), SEND_BYTES):
@@ -277,16 +282,16 @@ async def _send(channel: Stream, head: bytes, body: bytes) -> None:
 
 
 class Stream(Protocol):
-    """A connection as the conversation sees it. All raise OSError when the client is gone."""
+    """A plain or encrypted byte stream. All methods raise OSError if the client has disconnected."""
 
     async def receive(self) -> bytes:
-        """The next bytes; none: the client sends no more."""
+        """Return the next bytes; empty at the end of the stream."""
 
     async def send(self, data: bytes | memoryview) -> None:
-        """Send all of it."""
+        """Send all data."""
 
     async def close(self) -> None:
-        """Say that nothing more comes."""
+        """Signal the end of the data to the client."""
 
 
 class PlainStream:
@@ -297,19 +302,19 @@ class PlainStream:
         self._loop = asyncio.get_running_loop()
 
     async def receive(self) -> bytes:
-        """The next bytes; none: the client sends no more."""
+        """Return the next bytes; empty at the end of the stream."""
         return await self._loop.sock_recv(self._socket, SEND_BYTES // 4)
 
     async def send(self, data: bytes | memoryview) -> None:
-        """Send all of it."""
+        """Send all data."""
         await self._loop.sock_sendall(self._socket, data)
 
     async def close(self) -> None:
-        """Say that nothing more comes."""
+        """Do nothing: `hang_up` ends a plain stream."""
 
 
 class TlsStream:
-    """A connection in TLS, on top of a plain one whose first bytes are here. Nothing is sent before the handshake."""
+    """A TLS stream on top of a plain one. `first`: bytes already received. It sends no data before the handshake."""
 
     def __init__(self, plain: PlainStream, context: ssl.SSLContext, first: bytes) -> None:
         self._plain = plain
@@ -318,7 +323,7 @@ class TlsStream:
         self.session = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     async def handshake(self) -> None:
-        """Until both sides have proved what they have to. Raises OSError (ssl.SSLError)."""
+        """Do the TLS handshake. Raises OSError (ssl.SSLError)."""
         while True:
             try:
                 self.session.do_handshake()
@@ -327,7 +332,7 @@ class TlsStream:
                 self._incoming.write(await self._more())
             except ssl.SSLError as error:
                 with contextlib.suppress(OSError):
-                    await self._flush()  # the alert that says why
+                    await self._flush()  # the alert with the reason
                     if error.reason == "HTTP_REQUEST":
                         await self._plain.send(HTTP_TO_HTTPS)
                 raise
@@ -336,12 +341,12 @@ class TlsStream:
                 return
 
     async def receive(self) -> bytes:
-        """The next bytes; none: the client sends no more."""
+        """Return the next bytes; empty at the end of the stream."""
         while True:
             try:
                 data = self.session.read(SEND_BYTES // 4)
             except ssl.SSLWantReadError:
-                await self._flush()  # an answer to a change of keys
+                await self._flush()  # the response to a key update
                 self._incoming.write(await self._more())
             except ssl.SSLZeroReturnError:
                 return b""
@@ -349,15 +354,15 @@ class TlsStream:
                 return data
 
     async def send(self, data: bytes | memoryview) -> None:
-        """Send all of it, encrypted a slice at a time."""
+        """Encrypt and send all data in slices."""
         view = memoryview(data)
         for start in range(0, len(view), SEND_BYTES):
             self.session.write(view[start : start + SEND_BYTES])
             await self._flush()
 
     async def close(self) -> None:
-        """Say that nothing more comes."""
-        with contextlib.suppress(ssl.SSLError):  # the other side has not said so yet, and need not
+        """Signal the end of the data to the client."""
+        with contextlib.suppress(ssl.SSLError):  # the client has not sent its close_notify, and need not
             self.session.unwrap()
         await self._flush()
 
@@ -368,13 +373,13 @@ class TlsStream:
     async def _more(self) -> bytes:
         data = await self._plain.receive()
         if not data:
-            raise ConnectionResetError("the client has gone")
+            raise ConnectionResetError("the client disconnected")
         return data
 
 
 async def hang_up(connection: socket.socket) -> None:
-    """Close a connection whose client may still be sending: were it closed at once, the kernel would reset it, and
-    the client lose what was said last (RFC 9112, 9.6).
+    """Close a connection while its client may still be sending. After an immediate close, the kernel would reset the
+    connection, and the client could lose the last reply (RFC 9112, 9.6).
     """
     loop = asyncio.get_running_loop()
     try:
@@ -383,5 +388,5 @@ async def hang_up(connection: socket.socket) -> None:
             left = MAX_LINGER_BYTES
             while left > 0 and (data := await loop.sock_recv(connection, SEND_BYTES)):
                 left -= len(data)
-    except (OSError, TimeoutError) as error:  # it is gone, or will not go
-        error.__traceback__ = None  # a circle, by way of the future of the read
+    except (OSError, TimeoutError) as error:  # the client has disconnected, or does not
+        error.__traceback__ = None  # breaks a cycle through the future of the read

@@ -1,4 +1,4 @@
-"""From certificates and settings to an SSL context, and whom a client's certificate names."""
+"""SSL contexts from certificates and settings, and the check of a client certificate's names."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Unusable(SamepagedError):  # noqa: N818 - ConfigError, once the file's nam
 
 
 def context(tls: TlsServer, *, cert: bytes, key: bytes, client_ca: bytes) -> ssl.SSLContext:
-    """The context for new connections; certificates and key in PEM. Raises Unusable."""
+    """Return the context for new connections; certificates and key in PEM. Raises Unusable."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version, made.maximum_version = VERSIONS[tls.min_version], VERSIONS[tls.max_version]
     made.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     if not tls.prefer_server_cipher_suites:
         made.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    # No resumption in TLS 1.3: a client whose certificate is no longer taken must not come in by an older session.
+    # Without session resumption in TLS 1.3, a client cannot use an older session after its certificate is rejected.
     made.num_tickets = 0
     made.set_alpn_protocols(["http/1.1"])
     _choose_ciphers(made, tls)
@@ -52,7 +52,9 @@ def context(tls: TlsServer, *, cert: bytes, key: bytes, client_ca: bytes) -> ssl
 
 
 def admitted(tls: TlsServer, connection: ssl.SSLObject) -> bool:
-    """Whether the client of a finished handshake is one of `client_allowed_sans`, where that is set."""
+    """Return whether the client's certificate has a name in `client_allowed_sans`, if that is set. Call it after the
+    handshake.
+    """
     certificate: dict[str, Any] | None = connection.getpeercert()
     if tls.client_allowed_sans is None or not certificate:
         return True
@@ -61,7 +63,7 @@ def admitted(tls: TlsServer, connection: ssl.SSLObject) -> bool:
 
 
 def _name(kind: str, value: str) -> str:
-    """A name as Go writes it. Only addresses differ: ssl writes those of IPv6 in full."""
+    """Return a name in Go's form. Only IPv6 addresses differ: ssl does not abbreviate them."""
     if kind == "IP Address":
         try:
             return str(ipaddress.ip_address(value.strip()))
@@ -78,11 +80,13 @@ def _choose_ciphers(made: ssl.SSLContext, tls: TlsServer) -> None:
         try:
             made.set_ciphers(":".join(names))
         except ssl.SSLError:
-            raise Unusable("tls_server_config.cipher_suites: OpenSSL has none of them", "name others") from None
+            raise Unusable("tls_server_config.cipher_suites: OpenSSL supports none of them", "use others") from None
     elif tls.max_version == "TLS13":
         made.minimum_version = ssl.TLSVersion.TLSv1_3  # no suite of TLS 1.2 is allowed
     else:
-        raise Unusable("tls_server_config.cipher_suites: none is of TLS 1.2", "add one, or let max_version be TLS13")
+        raise Unusable(
+            "tls_server_config.cipher_suites: none of them is for TLS 1.2", "add one, or set max_version to TLS13"
+        )
 
 
 def _choose_curves(made: ssl.SSLContext, tls: TlsServer) -> None:
@@ -96,22 +100,22 @@ def _choose_curves(made: ssl.SSLContext, tls: TlsServer) -> None:
         made.set_ecdh_curve(names[0])
     else:
         raise Unusable(
-            "tls_server_config.curve_preferences: this Python can set one curve only",
-            "name one, or leave it out for all that are secure",
+            "tls_server_config.curve_preferences: this Python supports only one curve",
+            "use one curve, or remove the key to allow all secure curves",
         )
 
 
 def _load_certificate(made: ssl.SSLContext, cert: bytes, key: bytes) -> None:
-    # ssl reads files only. What was read once stays what it is, in a file without a name.
+    # ssl reads certificates from files only. An anonymous file has exactly the content that was read before.
     descriptor = os.memfd_create("certificate")
     try:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(cert + b"\n" + key + b"\n")
-        # An encrypted key would have OpenSSL ask the terminal.
+        # Without a password function, OpenSSL would prompt for the password of an encrypted key on the terminal.
         made.load_cert_chain(f"/proc/self/fd/{descriptor}", password=lambda: b"")
     except (ssl.SSLError, OSError, ValueError) as error:
         raise Unusable(
-            f"tls_server_config: certificate and key are no pair in PEM, or the key is encrypted{_reason(error)}",
+            f"tls_server_config: certificate and key are not a pair in PEM, or the key is encrypted{_reason(error)}",
             "correct cert_file or key_file",
         ) from None
     finally:
@@ -119,6 +123,6 @@ def _load_certificate(made: ssl.SSLContext, cert: bytes, key: bytes) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """OpenSSL's words, where it has any; they do not repeat what the file holds."""
+    """Return OpenSSL's reason, if any. It does not contain data of the file."""
     reason = error.reason if isinstance(error, ssl.SSLError) else None
     return f" ({reason.lower().replace('_', ' ')})" if reason else ""

@@ -201,7 +201,7 @@ def _drift() -> timeseries.Panel:
         "Clock drift",
         "Fraction of the last hour for which samepaged suspended the guest, in parts per million; the guest's clock "
         "loses this time. The limit is scan.max_drift, if it is below 1.",
-        "conppm",
+        "ppm",
         12,
     )
     return time_series(

@@ -54,7 +54,7 @@ COLUMNS: Final = (
     ("Merged by KSM", host("samepage_domain_ksm_merged_bytes"), column_overrides("bytes", 130)),
     ("Capture", host("samepage_ksm_capture_ratio", 'domain!=""'), column_overrides("percentunit")),
     ("Longest pause", host("samepage_domain_last_pause_seconds"), column_overrides("s", 120)),
-    ("Clock drift", drift(host("samepage_domain_paused_ratio")), column_overrides("conppm", 110)),
+    ("Clock drift", drift(host("samepage_domain_paused_ratio")), column_overrides("ppm", 110)),
     (
         "Scanned",
         f"1000 * {host('samepage_domain_last_scan_success_timestamp_seconds')}",

@@ -136,7 +136,7 @@ def test_placement_escapes_names(tmp_path: Path, capsys: pytest.CaptureFixture[s
     [
         (["--limit", "kvm-7=1GiB"], "no traces of host 'kvm-7'"),
         (["--limit", "kvm-0=1GiB", "--limit", "kvm-0=2GiB"], "'kvm-0' has two limits"),
-        (["--keep", "web-*"], "no guest's name is like 'web-*'"),
+        (["--keep", "web-*"], "'web-*' does not match any guest"),
     ],
 )
 def test_missing_inputs_are_reported(

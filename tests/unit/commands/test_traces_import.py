@@ -232,7 +232,7 @@ def test_import_prints_json(import_: Import, capsys: pytest.CaptureFixture[str])
 HEADED = as_binary([P] * 10)
 DAMAGED = {
     "empty": (b"", "is empty"),
-    "part of a page": (P[:-1], "no raw image"),
+    "part of a page": (P[:-1], "not that of a raw image"),
     "a core that is cut": (core(Load(0, P))[:-1], "ends early"),
     "a core with overlaps": (core(Load(0, P + P), Load(PAGE, Q)), "overlapping memory ranges"),
     "LiME that is cut": (lime((0, P))[:-1], "ends early"),
@@ -241,8 +241,8 @@ DAMAGED = {
     "gzip": (b"\x1f\x8b\x08" + P, "gunzip"),
     "a list with a word in it": (b"ff\nword\n", "line 2"),
     "a list that is cut": (HEADED[:-1], "not a multiple of 32-bit hashes"),
-    "text, then as many bytes as pages have": (HEADED + bytes(-len(HEADED) % PAGE), "say which: --format"),
-    "a text": (b"words\n", "no raw image"),
+    "text, then as many bytes as pages have": (HEADED + bytes(-len(HEADED) % PAGE), "set --format"),
+    "a text": (b"words\n", "not that of a raw image"),
 }
 
 

@@ -36,16 +36,16 @@ def forecast(mode: str = "snapshot", pause: float = 0.03, **more: Any) -> Foreca
     ("found", "scan", "status", "word"),
     [
         (forecast(), ScanConfig(), "ok", "a pause of about 30.0 ms"),
-        (forecast(obstacle=SHARED), ScanConfig(), "ok", "no better, as its memory is shared"),
-        (forecast("precopy", 0.02, snapshot=2.0), ScanConfig(), "ok", "no longer than 250 ms"),
+        (forecast(obstacle=SHARED), ScanConfig(), "ok", "a better mode is unavailable: its memory is shared"),
+        (forecast("precopy", 0.02, snapshot=2.0), ScanConfig(), "ok", "at most 250 ms"),
         (forecast("precopy", 0.02, snapshot=2.0), ScanConfig(), "ok", "a snapshot would take 2.00 s"),
         (forecast("sliced", 0.13, snapshot=2.0, obstacle=SHARED), ScanConfig(), "warning", "many pauses"),
         (forecast("sliced", 0.13, snapshot=2.0), ScanConfig(mode="sliced"), "ok", "many pauses"),
         (forecast("live", 0.0), ScanConfig(mode="live"), "ok", "without a pause"),
         (forecast(pause=2.0, snapshot=2.0), ScanConfig(mode="snapshot"), "warning", "a pause of about 2.00 s"),
         (forecast(obstacle=SHARED), ScanConfig(mode="precopy"), "warning", "shared"),
-        (forecast(reader="dump", backed=None), ScanConfig(reader="dump", mode="snapshot"), "ok", "by a dump"),
-        (forecast(reader="dump", backed=None), ScanConfig(mode="snapshot"), "warning", "by a dump"),
+        (forecast(reader="dump", backed=None), ScanConfig(reader="dump", mode="snapshot"), "ok", "reader dump"),
+        (forecast(reader="dump", backed=None), ScanConfig(mode="snapshot"), "warning", "reader dump"),
     ],
 )
 def test_guest_check_follows_the_forecast(found: Forecast, scan: ScanConfig, status: str, word: str) -> None:
@@ -59,13 +59,13 @@ def test_guest_check_follows_the_forecast(found: Forecast, scan: ScanConfig, sta
 @pytest.mark.parametrize(
     ("total", "more", "period", "loss", "words"),
     [
-        (0.1, {}, 900, 9.6, "its clock loses about 9.60 s a day"),
-        (0.45, {}, 900, 43.2, "its clock loses about 43.2 s a day"),
-        (0.7, {}, 1800, 33.6, "a scan every 30 min fits scan.max_drift, and its clock loses about 33.6 s a day"),
-        (1.8, {}, 3600, 43.2, "a scan every 60 min fits"),
-        (1.9, {}, None, 0, "no scan fits scan.max_drift"),
-        (1.9, {"max_drift": 1}, 900, 182.4, "its clock loses about 182 s a day"),
-        (0.1, {"interval": 7200}, 7200, 1.2, "1.20 s a day"),
+        (0.1, {}, 900, 9.6, "clock loses about 9.60 s per day"),
+        (0.45, {}, 900, 43.2, "clock loses about 43.2 s per day"),
+        (0.7, {}, 1800, 33.6, "scan.max_drift allows a scan every 30 min; the guest's clock loses about 33.6 s per day"),
+        (1.8, {}, 3600, 43.2, "allows a scan every 60 min"),
+        (1.9, {}, None, 0, "a scan exceeds scan.max_drift"),
+        (1.9, {"max_drift": 1}, 900, 182.4, "clock loses about 182 s per day"),
+        (0.1, {"interval": 7200}, 7200, 1.2, "1.20 s per day"),
     ],
 )
 def test_clock_drift_is_forecast(
@@ -85,7 +85,7 @@ def test_clock_drift_is_forecast(
 def test_guest_paused_by_others_is_ok() -> None:
     for mode in ("auto", "precopy", "snapshot"):
         check = scan_check("a", GIB, forecast(pause=0.0, snapshot=9.0), ScanConfig(mode=mode), paused=True)
-        assert (check.status, "somebody else has paused it" in check.message) == ("ok", True)
+        assert (check.status, "already paused, not by samepaged" in check.message) == ("ok", True)
 
 
 @pytest.mark.parametrize("reason", list(Reason))

@@ -92,18 +92,18 @@ STILL = ScanConfig(still_ksm=True)
 @pytest.mark.parametrize(
     ("state", "scan", "status", "word"),
     [
-        (KsmState(None, 0, writable=False, paused_by_samepaged=False), AUTO, "ok", "none"),
-        (KsmState("0", 0, writable=False, paused_by_samepaged=False), AUTO, "ok", "does not run"),
-        (KsmState("0", 0, writable=True, paused_by_samepaged=True), AUTO, "warning", "still stands"),
-        (KsmState("1", 512, writable=True, paused_by_samepaged=True), AUTO, "ok", "2.00 MiB are merged"),
-        (KsmState("1", 512, writable=False, paused_by_samepaged=False), AUTO, "ok", "reads again"),
+        (KsmState(None, 0, writable=False, paused_by_samepaged=False), AUTO, "ok", "not available"),
+        (KsmState("0", 0, writable=False, paused_by_samepaged=False), AUTO, "ok", "not running"),
+        (KsmState("0", 0, writable=True, paused_by_samepaged=True), AUTO, "warning", "paused by a samepaged that ended"),
+        (KsmState("1", 512, writable=True, paused_by_samepaged=True), AUTO, "ok", "2.00 MiB merged"),
+        (KsmState("1", 512, writable=False, paused_by_samepaged=False), AUTO, "ok", "reads pages again"),
         (KsmState("1", 512, writable=False, paused_by_samepaged=False), STILL, "warning", "may not write"),
-        (KsmState("1", 512, writable=True, paused_by_samepaged=False), STILL, "ok", "held still"),
+        (KsmState("1", 512, writable=True, paused_by_samepaged=False), STILL, "ok", "paused for the seconds"),
         (
             KsmState("1", 512, writable=False, paused_by_samepaged=False),
             ScanConfig(mode="sliced", still_ksm=True),
             "ok",
-            "runs",
+            "running",
         ),
     ],
 )
@@ -122,7 +122,7 @@ def test_huge_pages_matter_for_precopy() -> None:
     assert "2 MiB" in huge_pages("always [madvise] never", soft_dirty=True).message
     assert "2 MiB" not in huge_pages("[always] madvise never", soft_dirty=False).message
     for text in ("always madvise [never]", None, "nonsense"):
-        assert "no transparent" in huge_pages(text, soft_dirty=True).message
+        assert "transparent huge pages are off" in huge_pages(text, soft_dirty=True).message
 
 
 def test_hashing_in_python_is_a_warning() -> None:

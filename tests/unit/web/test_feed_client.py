@@ -157,7 +157,7 @@ def test_documents_precede_listening(scene: Scene, caplog: pytest.LogCaptureFixt
         assert thread.is_alive()
         web.say(Answer(settings.number, "127.0.0.1", 40_000, tls=True))
         thread.join(30)
-    assert caplog.messages == ["metrics at https://127.0.0.1:40000/metrics"]
+    assert caplog.messages == ["serving metrics url=https://127.0.0.1:40000/metrics"]
 
 
 def test_ipv6_address_has_url_form(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
@@ -167,7 +167,7 @@ def test_ipv6_address_has_url_form(scene: Scene, caplog: pytest.LogCaptureFixtur
         web = scene.webs.next()
         web.say(Answer(web.settings().number, "::1", 9953))
         thread.join(30)
-    assert caplog.messages == ["metrics at http://[::1]:9953/metrics"]
+    assert caplog.messages == ['serving metrics url="http://[::1]:9953/metrics"']
 
 
 @pytest.mark.parametrize("misconfigured", [False, True])
@@ -191,7 +191,7 @@ def test_start_refusal_is_one_line(
 def test_missing_web_process_is_retried(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     scene.webs.away = True
     scene.publisher.start(never)
-    assert "the web process is away (Resource temporarily unavailable); trying again" in caplog.text
+    assert 'cannot connect to the web process, retrying error="Resource temporarily unavailable"' in caplog.text
     scene.webs.away = False
     web = scene.webs.next()
     assert web.documents()
@@ -263,7 +263,7 @@ def test_restarted_web_process_keeps_port(scene: Scene, caplog: pytest.LogCaptur
     another = scene.webs.next()
     assert another.documents() == {"/": b"index", "/metrics": b"1\n"}
     assert another.accept().port == 9953
-    assert "the web process is gone (it was killed by SIGKILL); trying again" in caplog.text
+    assert 'web process disconnected, retrying error="killed by SIGKILL"' in caplog.text
 
 
 @pytest.mark.parametrize("said", [Settings(1, "a", 1), b"\xff" * 8])
@@ -320,13 +320,13 @@ def test_late_refusal_is_retried(scene: Scene, caplog: pytest.LogCaptureFixture)
     for _ in range(3):
         web.say(Answer(web.settings().number, error="the port is taken"))
     web.accept()
-    assert [record.message for record in caplog.records].count("no metrics: the port is taken") == 1
+    assert [record.message for record in caplog.records].count('cannot serve metrics error="the port is taken"') == 1
 
 
 def test_web_configuration_error_is_logged(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     web = scene.started()
     web.say(Report("/etc/web.yaml: is not\nYAML"))
-    wait_for(lambda: r"keeps its old configuration: /etc/web.yaml: is not\nYAML" in caplog.text)
+    wait_for(lambda: r'keeps its previous configuration error="/etc/web.yaml: is not\nYAML"' in caplog.text)
 
 
 def test_stop_is_safe_any_time(scene: Scene) -> None:

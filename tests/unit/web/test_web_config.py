@@ -93,52 +93,52 @@ def test_every_toolkit_key_is_supported() -> None:
     [
         (
             "tls_server_conf: {}",
-            "tls_server_conf: unknown key; remove it, or see docs/operate/web.md for its right name",
+            "tls_server_conf: unknown key; remove it, or see docs/operate/web.md for the valid keys",
         ),
         (tls(certfile="x"), "tls_server_config.certfile: unknown key;"),
-        ("tls_server_config: {}", "tls_server_config: cert_file is missing; name it,"),
+        ("tls_server_config: {}", "tls_server_config: cert_file is missing; set it,"),
         ("tls_server_config: {cert_file: a}", "tls_server_config: key_file is missing;"),
         ("tls_server_config: {min_version: TLS13}", "tls_server_config: cert_file is missing;"),
-        (tls(cert="PEM"), "cert and cert_file are both there; leave one out"),
-        (tls(client_auth_type="Sometimes"), "is not known; use NoClientCert, VerifyClientCertIfGiven or"),
+        (tls(cert="PEM"), "cert and cert_file are both set; remove one of them"),
+        (tls(client_auth_type="Sometimes"), "is unknown; use NoClientCert, VerifyClientCertIfGiven or"),
         (tls(client_auth_type="RequestClientCert"), "use VerifyClientCertIfGiven"),
         (tls(client_auth_type="RequireAnyClientCert"), "use RequireAndVerifyClientCert"),
         (tls(client_auth_type="RequireClientCert"), "use RequireAndVerifyClientCert"),
-        (tls(client_auth_type="RequireAndVerifyClientCert"), "takes a client_ca_file; name it"),
-        (tls(client_ca_file="ca.crt"), "client_ca_file is of no use with client_auth_type NoClientCert"),
-        (tls(client_allowed_sans=["a"]), "client_allowed_sans takes a client_auth_type"),
-        (tls(min_version="TLS11"), "TLS11 is not spoken here; use TLS12 or TLS13"),
-        (tls(max_version="SSL3"), "is not known; use TLS12 or TLS13"),
+        (tls(client_auth_type="RequireAndVerifyClientCert"), "needs a client_ca_file; set it"),
+        (tls(client_ca_file="ca.crt"), "client_ca_file has no effect with client_auth_type NoClientCert"),
+        (tls(client_allowed_sans=["a"]), "client_allowed_sans needs client_auth_type"),
+        (tls(min_version="TLS11"), "TLS11 is not supported; use TLS12 or TLS13"),
+        (tls(max_version="SSL3"), "is unknown; use TLS12 or TLS13"),
         (tls(min_version="TLS13", max_version="TLS12"), "max_version is below min_version; raise it"),
-        (tls(cipher_suites=["TLS_RSA_WITH_RC4_128_SHA"]), "is not known, or not secure; use some of TLS_AES"),
-        (tls(curve_preferences=["P-256"]), "is not known; use CurveP256,"),
+        (tls(cipher_suites=["TLS_RSA_WITH_RC4_128_SHA"]), "is unknown or insecure; use some of TLS_AES"),
+        (tls(curve_preferences=["P-256"]), "is unknown; use CurveP256,"),
         (tls(cipher_suites="all"), "tls_server_config.cipher_suites: must be a list;"),
         (tls(prefer_server_cipher_suites="yes"), "must be true or false;"),
-        ("http_server_config: {headers: {Server: x}}", "one of them cannot be set; use some of Content-Security"),
-        ("http_server_config: {headers: {X-Frame-Options: allow}}", "another value than deny or sameorigin; use that"),
+        ("http_server_config: {headers: {Server: x}}", "a header is not configurable; use some of Content-Security"),
+        ("http_server_config: {headers: {X-Frame-Options: allow}}", "X-Frame-Options has an invalid value; use deny or sameorigin"),
         (
             'http_server_config: {headers: {Content-Security-Policy: "a\\r\\nSet-Cookie: b"}}',
-            "write ASCII, in one line",
+            "use ASCII, on one line",
         ),
         ("http_server_config: {http2: 1}", "http_server_config.http2: must be true or false;"),
         ("basic_auth_users: [alice]", "basic_auth_users: must be a mapping;"),
-        ("basic_auth_users: {alice: secret}", "what user 1 has is no bcrypt hash; make one with"),
-        (f"basic_auth_users: {{bob: '{HASH}', alice: '{HASH}x'}}", "what user 2 has is no bcrypt hash"),
-        (f"basic_auth_users: {{alice: '{HASH.replace('$2y$', '$2$')}'}}", "what user 1 has is no bcrypt hash"),
+        ("basic_auth_users: {alice: secret}", "the value of user 1 is not a bcrypt hash; create one with"),
+        (f"basic_auth_users: {{bob: '{HASH}', alice: '{HASH}x'}}", "the value of user 2 is not a bcrypt hash"),
+        (f"basic_auth_users: {{alice: '{HASH.replace('$2y$', '$2$')}'}}", "the value of user 1 is not a bcrypt hash"),
         (f"basic_auth_users: {{alice: '{HASH.replace('$10$', '$31$')}'}}", "cost outside 4 to 16; use 10 to 12"),
-        (f"basic_auth_users: {{'a:b': '{HASH}'}}", "the name of user 1 has a colon in it;"),
-        ("basic_auth_users: {1: x}", "what user 1 has is no bcrypt hash"),
-        ("rate_limit: {interval: 1}", "rate_limit.interval: is no duration; write one such as 1s,"),
-        ("rate_limit: {interval: 1 s}", "rate_limit.interval: is no duration;"),
+        (f"basic_auth_users: {{'a:b': '{HASH}'}}", "the name of user 1 has a colon;"),
+        ("basic_auth_users: {1: x}", "the value of user 1 is not a bcrypt hash"),
+        ("rate_limit: {interval: 1}", "rate_limit.interval: is not a duration; use for example 1s,"),
+        ("rate_limit: {interval: 1 s}", "rate_limit.interval: is not a duration;"),
         ("rate_limit: {interval: 9999h}", "rate_limit.interval: is longer than a day; use less"),
-        ("rate_limit: {interval: 1s}", "burst is 0, which lets nobody in; use at least 1"),
+        ("rate_limit: {interval: 1s}", "burst is 0, so every request is refused; use at least 1"),
         ("rate_limit: {burst: -1}", "rate_limit.burst: is too small; use at least 0"),
         ("[]", "must be a mapping;"),
         ("a: [", "line 1: is not YAML; correct it"),
         (b"\xff\xfe\x00", "is not YAML; correct it"),
         ("basic_auth_users: !!python/object:os.system {}", "line 1: has a tag (!name); remove it"),
-        (f"basic_auth_users: {{a: '{HASH}', a: '{HASH}'}}", "has a key twice in one mapping; remove one of the two"),
-        ("a: &x 1\nb: *x", "has an alias (*name); write the value where it belongs"),
+        (f"basic_auth_users: {{a: '{HASH}', a: '{HASH}'}}", "has a key twice in one mapping; remove one of them"),
+        ("a: &x 1\nb: *x", "has an alias (*name); replace it with the value"),
         ("[" * 10_000, "is nested too deeply;"),
         ("a: 2001-99-99", "a: unknown key;"),
         ("a: !!timestamp x", "has a tag (!name);"),
@@ -203,20 +203,20 @@ def loaded(path: Path) -> str:
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "web.yaml"
-    assert loaded(path).startswith(f"{path}: cannot be read: No such file or directory; correct its name, or let")
+    assert loaded(path).startswith(f"{path}: cannot be read: No such file or directory; correct its name, or make")
 
 
 def test_problems_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "web\nconfig.yaml"
     path.write_text("tls: {}")
     assert loaded(path) == (
-        f"{tmp_path}/web\\nconfig.yaml: tls: unknown key; remove it, or see docs/operate/web.md for its right name"
+        f"{tmp_path}/web\\nconfig.yaml: tls: unknown key; remove it, or see docs/operate/web.md for the valid keys"
     )
 
 
 def test_non_files_are_not_read(tmp_path: Path) -> None:
-    assert "is no regular file; name one" in loaded(Path("/dev/zero"))
-    assert "cannot be read: that is no name of a file" in loaded(Path("a\0b"))
+    assert "is not a regular file; use a regular file" in loaded(Path("/dev/zero"))
+    assert "cannot be read: invalid file name" in loaded(Path("a\0b"))
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(1 << 30)
@@ -237,7 +237,7 @@ def test_invalid_certificate_is_refused_silently(tmp_path: Path, content: bytes)
     path.write_text(tls())
     (tmp_path / "server.crt").write_bytes(content)
     (tmp_path / "server.key").write_bytes(content)
-    assert "certificate and key are no pair in PEM, or the key is encrypted" in loaded(path)
+    assert "certificate and key are not a pair in PEM, or the key is encrypted" in loaded(path)
 
 
 def build(**keys: object) -> str:
@@ -255,7 +255,7 @@ def test_invalid_client_ca_is_refused() -> None:
 
 
 def test_tls_1_2_needs_its_ciphers() -> None:
-    assert "none is of TLS 1.2; add one" in build(cipher_suites=["TLS_AES_128_GCM_SHA256"], max_version="TLS12")
+    assert "none of them is for TLS 1.2; add one" in build(cipher_suites=["TLS_AES_128_GCM_SHA256"], max_version="TLS12")
     assert "certificate and key" in build(cipher_suites=["TLS_AES_128_GCM_SHA256"])
 
 

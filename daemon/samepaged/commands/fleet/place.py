@@ -29,7 +29,7 @@ _size = quantity(quantities.size)
 
 class Command(interface.Command):
     """Propose moves of guests between hosts that increase the sharing on each host, within the memory of each host.
-    Nothing is moved. The command reads the newest trace of each guest.
+    The command does not move guests. It reads the newest trace of each guest.
     """
 
     help = "propose moves of guests that increase sharing, within the hosts' memory"
@@ -70,7 +70,7 @@ class Command(interface.Command):
             metavar="N",
             type=sample,
             help="search for moves in the lowest 1/N of the hash space (default: the largest sample that the search "
-            "handles). The gain of a plan is counted in the whole traces",
+            "handles). The gain of a plan is computed from the whole traces",
         )
         parser.add_argument(
             "--seed",
@@ -88,7 +88,7 @@ class Command(interface.Command):
         hosts = hosts_with_limits(abouts, _limits(args.limit), args.memory)
         for pattern in args.keep:
             if not any(fnmatchcase(about.domain, pattern) for about in abouts):
-                raise UsageError(f"--keep: no guest's name is like {pattern!r}", "correct it, or leave it out")
+                raise UsageError(f"--keep: {pattern!r} does not match any guest", "correct or remove it")
         guests = [
             Guest(
                 one.domain, one.host, one.memory_pages, any(fnmatchcase(one.domain, pattern) for pattern in args.keep)
@@ -115,7 +115,7 @@ class Command(interface.Command):
 def _limit(text: str) -> tuple[str, int]:
     host, equals, amount = text.rpartition("=")
     if not equals:
-        raise InvalidValueError(f"{text!r} is no limit of a host", "write HOST=SIZE, such as host-1=64GiB")
+        raise InvalidValueError(f"{text!r} is not of the form HOST=SIZE", "use for example host-1=64GiB")
     return host, _size(amount)
 
 
@@ -123,7 +123,7 @@ def _limits(given: Sequence[tuple[str, int]]) -> dict[str, int]:
     limits: dict[str, int] = {}
     for host, amount in given:
         if limits.setdefault(host, amount) != amount:
-            raise UsageError(f"--limit: {host!r} has two limits", "give one")
+            raise UsageError(f"--limit: {host!r} has two limits", "use one")
     return limits
 
 

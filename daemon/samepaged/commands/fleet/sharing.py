@@ -35,7 +35,7 @@ class Command(interface.Command):
             choices=("duckdb", "spark"),
             default="duckdb",
             help="query engine (default: %(default)s). duckdb runs within this process, spark is Apache Spark and "
-            "needs pyspark and Java. Both give the same result",
+            "needs pyspark and Java. Both compute the same result",
         )
         parser.add_argument(
             "--master",
@@ -60,7 +60,7 @@ class Command(interface.Command):
             found = analyse_fleet(args.place, lambda: spark_engine(args.master or LOCAL_MASTER), sample=args.sample)
         else:
             if args.master is not None:
-                raise UsageError("--master is Spark's", "add --engine spark")
+                raise UsageError("--master applies to Spark only", "add --engine spark")
             found = analyse_fleet(args.place, duckdb_engine, sample=args.sample)
         if args.json:
             sys.stdout.writelines(document_lines(found))

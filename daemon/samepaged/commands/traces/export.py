@@ -51,7 +51,7 @@ class Command(interface.Command):
     def run(self, args: argparse.Namespace) -> int:
         """Write the file. Raises TraceError."""
         if args.into.exists():
-            raise TraceError(args.into, "is there already", "remove it, or name another file")
+            raise TraceError(args.into, "already exists", "remove it, or use another file name")
         files = survey(args.place)
         rows = newest_traces(files) if args.newest else [(file, about) for file in files for about in file.traces]
         wanted = {
@@ -68,7 +68,9 @@ class Command(interface.Command):
         ]
         if not found:
             raise TraceError(
-                args.place, "has no traces of such hosts and guests", "see what `samepaged traces ls` shows"
+                args.place,
+                "has no matching traces",
+                "list the traces with `samepaged traces ls`, and correct the patterns",
             )
         write(args.into, found)
         print(f"{len(found)} traces, {sum(len(trace.hashes) for trace in found)} contents: {args.into}")

@@ -1,4 +1,4 @@
-"""Trace files as the `samepaged traces` commands read and report them."""
+"""Reading and reporting of trace files, for the `samepaged traces` commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["description", "report_unusable", "usable_files"]
 
 
 def usable_files(place: str, failures: list[TraceError]) -> Iterator[TraceFile]:
-    """The trace files of a place. Errors of the others are appended to `failures`."""
+    """Yield the usable trace files of a place. Append the errors of other files to `failures`."""
     for file in _files(place):
         if isinstance(file, TraceError):
             failures.append(file)
@@ -28,7 +28,7 @@ def usable_files(place: str, failures: list[TraceError]) -> Iterator[TraceFile]:
 
 
 def _files(place: str) -> Iterator[TraceFile | TraceError]:
-    """The trace files of a place; an unusable file is returned as its error."""
+    """Yield the trace files of a place, and for each unusable file its error."""
     found = list(find_paths(place))
     try:
         yield from read_metadata(found)
@@ -41,13 +41,13 @@ def _files(place: str) -> Iterator[TraceFile | TraceError]:
 
 
 def description(file: TraceFile, about: TraceInfo) -> dict[str, Any]:
-    """The JSON object of one trace."""
+    """Return the JSON object of one trace."""
     derived = {"memory_pages": about.memory_pages, "duplicate_pages": about.duplicate_pages}
     return asdict(about) | derived | {"sample": file.sample, "file": file.path, "file_bytes": file.size}
 
 
 def report_unusable(failures: Sequence[TraceError]) -> int:
-    """Print the errors; returns the exit status."""
+    """Print the errors. Return the exit status."""
     for failure in failures:
         print(f"samepaged: {failure}", file=sys.stderr)
     return 1 if failures else 0

@@ -36,7 +36,7 @@ __all__ = ["Command"]
 
 IMAGES: Final = ("raw", "elf", "lime")
 LISTS: Final = ("hashes-text", "hashes-binary")
-# The mode of a trace that no scan of samepaged made: the guest may have been running during the dump.
+# The mode of a trace from another tool: the guest may have been running during the dump.
 MODE: Final = "imported"
 HASH_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 HEX: Final = re.compile(r"(?:0[xX])?([0-9A-Fa-f]{1,16})")
@@ -78,7 +78,7 @@ class Command(interface.Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Import, and print a summary. Raises TraceError and UsageError before anything is written."""
-        # The process reads guest memory from here on.
+        # From here, the process has guest memory.
         seal()
         store = TraceStore(args.into)
         with Signals() as signals, image.open_file(args.file) as (descriptor, size):
@@ -92,7 +92,7 @@ class Command(interface.Command):
                 return INTERRUPTED
             except MemoryError as error:
                 raise TraceError(
-                    args.file, "is too large for this machine's memory", "import it on a larger one"
+                    args.file, "is too large for the memory of this machine", "import it on a larger machine"
                 ) from error
             path = store.write(found.trace)
         about = found.trace.info
@@ -155,7 +155,9 @@ def _check_free(store: TraceStore, args: argparse.Namespace) -> None:
     """Raise TraceError if the store has a trace of this guest and time; checked before the file is read."""
     path = store.path(TraceInfo(args.host, args.domain, args.uuid, args.at, PAGE_SIZE, "", MODE, 64, 0, 0, 0, 0, 0))
     if os.path.lexists(path):
-        raise TraceError(path, "is there already, a trace of this guest and moment", "give --at, or remove it")
+        raise TraceError(
+            path, "already exists: a trace of this guest and time", "set --at to another time, or remove it"
+        )
 
 
 def _found(args: argparse.Namespace, descriptor: int, size: int, stop: Callable[[], bool]) -> _Found:
@@ -163,7 +165,7 @@ def _found(args: argparse.Namespace, descriptor: int, size: int, stop: Callable[
     other = OF_LISTS if form in IMAGES else OF_IMAGES
     if given := [f"--{name.replace('_', '-')}" for name in other if getattr(args, name) is not None]:
         raise UsageError(
-            f"{args.file} is {form}, which takes no {', '.join(given)}", "leave that out, or give --format"
+            f"{', '.join(given)} does not apply to {args.file} (format {form})", "remove the option, or set --format"
         )
     return _of_image(args, form, descriptor, size, stop) if form in IMAGES else _of_list(args, form)
 
@@ -176,14 +178,12 @@ def _recognised(args: argparse.Namespace, head: bytes, size: int) -> str:
         return form
     form = hash_list.list_format(head)
     if form == "hashes-binary" and not size % PAGE_SIZE:
-        raise TraceError(
-            args.file, "begins with text, and may be a raw image or a list of hashes", "say which: --format"
-        )
+        raise TraceError(args.file, "begins with text, and may be a raw image or a list of hashes", "set --format")
     if form is None and size % PAGE_SIZE:
         raise TraceError(
             args.file,
-            f"is nothing that is known by its content, and with {size} bytes no raw image",
-            f"say what it is: --format {' or '.join((*IMAGES, *LISTS))}",
+            f"has an unknown format, and its size of {size} bytes is not that of a raw image",
+            f"set --format to {' or '.join((*IMAGES, *LISTS))}",
         )
     return form or "raw"
 
@@ -208,25 +208,25 @@ def _of_image(args: argparse.Namespace, form: str, descriptor: int, size: int, s
     notes = []
     if found.devices and args.memory is None:
         notes.append(
-            f"{found.devices} bytes that are no RAM, or cannot be told from a device's, were left out of "
-            f"{found.devices + found.pages * PAGE_SIZE}; the domain's memory, as --memory, would tell"
+            f"{found.devices} of {found.devices + found.pages * PAGE_SIZE} bytes were left out, because they are not "
+            "RAM or cannot be distinguished from a device's memory; set --memory to the domain's memory to separate them"
         )
     if found.partial:
-        notes.append(f"{found.partial} bytes that do not fill a page were left out")
+        notes.append(f"{found.partial} bytes of incomplete pages were left out")
     return _Found(trace, form, tuple(notes))
 
 
 def _of_list(args: argparse.Namespace, form: str) -> _Found:
     if form == "hashes-text":
         if given := [word for word in ("skip", "count", "big_endian") if getattr(args, word) is not None]:
-            raise UsageError(f"--{given[0].replace('_', '-')} is for --format hashes-binary", "leave it out")
+            raise UsageError(f"--{given[0].replace('_', '-')} needs --format hashes-binary", "remove it")
         found = hash_list.read_text(args.file, args.bits)
     else:
         found = hash_list.read_binary(
             args.file, args.bits or 32, big_endian=bool(args.big_endian), skip=args.skip, count=args.count
         )
     if args.zero_hash is not None and args.zero_hash >> found.bits:
-        raise UsageError(f"--zero-hash {args.zero_hash:x} has more than the {found.bits} bits of a hash", "correct it")
+        raise UsageError(f"--zero-hash {args.zero_hash:x} has more than {found.bits} bits", "correct it")
     trace = Trace.of(
         hash_list.to_digest(found, args.page_size or PAGE_SIZE, args.zero_hash),
         host=args.host,
@@ -244,15 +244,15 @@ def _list_notes(args: argparse.Namespace, found: hash_list.HashList, trace: Trac
     about = trace.info
     notes = []
     if found.header_bytes:
-        what = f"{found.header_bytes} bytes" if found.base is None else f"the text up to line {found.header_bytes}"
-        notes.append(f"{what} at the beginning were taken for a header")
+        header = f"{found.header_bytes} bytes" if found.base is None else f"the text up to line {found.header_bytes}"
+        notes.append(f"skipped as a header: {header} at the beginning")
     if found.base is not None:
         notes.append(f"the hashes were read as {'hexadecimal' if found.base == 16 else 'decimal'}")  # noqa: PLR2004
     if args.zero_hash is None:
         most = int(trace.pages.argmax())
         value = f"{hash_list.listed_hash(int(trace.hashes[most])):0{found.bits // 4}x}"
         notes.append(
-            "zero pages cannot be told from others without --zero-hash, and count as copies of one content; "
+            "without --zero-hash, zero pages cannot be identified and count as copies of one content; "
             f"the most frequent hash, of {trace.pages[most]} pages, is {value}"
         )
     if found.bits < 64:  # noqa: PLR2004
@@ -265,7 +265,7 @@ def _list_notes(args: argparse.Namespace, found: hash_list.HashList, trace: Trac
 
 
 def _document(path: Path, about: TraceInfo, found: _Found) -> dict[str, object]:
-    told = asdict(about) | {
+    fields = asdict(about) | {
         "path": str(path),
         "format": found.form,
         "scanned_at": datetime.fromtimestamp(about.scanned_at, UTC).isoformat().replace("+00:00", "Z"),
@@ -273,17 +273,17 @@ def _document(path: Path, about: TraceInfo, found: _Found) -> dict[str, object]:
         "duplicate_pages": about.duplicate_pages,
         "notes": found.notes,
     }
-    del told["host_memory"]
-    return told
+    del fields["host_memory"]
+    return fields
 
 
 def _moment(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is no time; write it as 2026-01-31T12:00:00Z") from error
+        raise ArgumentTypeError(f"{text!r} is not a time; use the form 2026-01-31T12:00:00Z") from error
     if moment.tzinfo is None or moment.year not in YEARS:
-        raise ArgumentTypeError(f"{text!r} has no time zone, or is out of range; write it as 2026-01-31T12:00:00Z")
+        raise ArgumentTypeError(f"{text!r} is without a time zone, or out of range; use the form 2026-01-31T12:00:00Z")
     return moment.timestamp()
 
 
@@ -291,28 +291,28 @@ def _uuid(text: str) -> str:
     try:
         return str(UUID(text))
     except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is no UUID; take it from `virsh domuuid`") from error
+        raise ArgumentTypeError(f"{text!r} is not a UUID; use the output of `virsh domuuid`") from error
 
 
 def _page_sizes(text: str) -> tuple[int, ...]:
-    """Ascending, each once, and not that of the pages themselves."""
+    """Parse page sizes. Return them ascending, without duplicates and without PAGE_SIZE."""
     return tuple(sorted({_page_size(word.strip()) for word in text.split(",")} - {PAGE_SIZE}))
 
 
 def _hash(text: str) -> int:
     found = HEX.fullmatch(text)
     if found is None:
-        raise ArgumentTypeError(f"{text!r} is no hash; write up to 16 hexadecimal digits")
+        raise ArgumentTypeError(f"{text!r} is not a hash; use up to 16 hexadecimal digits")
     return int(found[1], 16)
 
 
 def _hash_name(text: str) -> str:
     if HASH_NAME.fullmatch(text) is None:
-        raise ArgumentTypeError(f"{text!r} is no name; write letters, digits, dots and hyphens")
+        raise ArgumentTypeError(f"{text!r} is not a valid name; use letters, digits, dots, underscores and hyphens")
     return text
 
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19):  # noqa: PLR2004 - below 2**63
-        raise ArgumentTypeError(f"{text!r} is no number of bytes or hashes; write one such as 4096")
+        raise ArgumentTypeError(f"{text!r} is not a number of bytes or hashes; use for example 4096")
     return int(text)

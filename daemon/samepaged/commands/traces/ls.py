@@ -24,7 +24,7 @@ HEADINGS: Final = ("scanned", "host", "guest", "memory", "distinct", "self-shari
 
 
 class Command(interface.Command):
-    """List traces. Files that are damaged, or not traces, are reported on standard error."""
+    """List traces. Damaged files, and files that are not traces, are reported on standard error."""
 
     help = "list traces"
 
@@ -34,7 +34,7 @@ class Command(interface.Command):
         add_place(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Print a line for each trace; returns 1 if a file is unusable."""
+        """Print a line for each trace. Return 1 if a file is unusable."""
         failures: list[TraceError] = []
         rows = [(file, about) for file in usable_files(args.place, failures) for about in file.traces]
         rows.sort(key=lambda row: (row[1].host, row[1].domain, row[1].scanned_at))

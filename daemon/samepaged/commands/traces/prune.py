@@ -32,16 +32,16 @@ class Command(interface.Command):
             "--max-bytes",
             metavar="SIZE",
             type=most,
-            help="then remove the oldest traces until the others take at most this much: 10GiB",
+            help="then remove the oldest traces until the total size is at most this: 10GiB",
         )
         parser.add_argument("directory", metavar="DIR", type=Path, help="directory of traces")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Remove, and print each removed path."""
+        """Remove traces, and print the path of each."""
         if args.max_age is None and args.max_bytes is None:
-            raise UsageError("traces prune needs --max-age or --max-bytes", "use --max-age 30d, for one")
+            raise UsageError("traces prune needs --max-age or --max-bytes", "use for example --max-age 30d")
         if not args.directory.is_dir():
-            raise TraceError(args.directory, "is no directory", "give the one that traces.directory names")
+            raise TraceError(args.directory, "is not a directory", "use the value of traces.directory")
         for path in TraceStore(args.directory).prune(time.time(), max_age=args.max_age, max_bytes=args.max_bytes):
             print(printable(str(path)))
         return 0

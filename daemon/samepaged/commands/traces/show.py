@@ -26,10 +26,10 @@ class Command(interface.Command):
         parser.add_argument("file", metavar="FILE", help="trace file")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Print an object for each trace of the file; returns 1 if the file is unusable."""
+        """Print an object for each trace of the file. Return 1 if the file is unusable."""
         failures: list[TraceError] = []
         files = list(usable_files(args.file, failures))
-        told = [description(file, about) for file in files for about in file.traces]
-        for one in told:
+        descriptions = [description(file, about) for file in files for about in file.traces]
+        for one in descriptions:
             print(json.dumps(one, indent=2))
         return report_unusable(failures)

@@ -18,7 +18,7 @@ __all__ = ["Command"]
 
 
 class Command(interface.Command):
-    """Read every row of every trace, and compare it with the checksums in the file."""
+    """Read every row of every trace, and verify the checksums in the file."""
 
     help = "verify the checksums of traces"
 
@@ -27,7 +27,7 @@ class Command(interface.Command):
         add_place(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Verify the files; returns 1 if one is unusable."""
+        """Verify the files. Return 1 if a file is unusable."""
         failures: list[TraceError] = []
         whole = owned = 0
         for file in usable_files(args.place, failures):
@@ -37,5 +37,5 @@ class Command(interface.Command):
             except TraceError as error:
                 failures.append(error)
         with_owners = f", {owned} of them with owners" if owned else ""
-        print(f"{whole} traces are as they were written{with_owners}")
+        print(f"{whole} traces are intact{with_owners}")
         return report_unusable(failures)
