@@ -94,7 +94,12 @@ STILL = ScanConfig(still_ksm=True)
     [
         (KsmState(None, 0, writable=False, paused_by_samepaged=False), AUTO, "ok", "not available"),
         (KsmState("0", 0, writable=False, paused_by_samepaged=False), AUTO, "ok", "not running"),
-        (KsmState("0", 0, writable=True, paused_by_samepaged=True), AUTO, "warning", "paused by a samepaged that ended"),
+        (
+            KsmState("0", 0, writable=True, paused_by_samepaged=True),
+            AUTO,
+            "warning",
+            "paused by a samepaged that ended",
+        ),
         (KsmState("1", 512, writable=True, paused_by_samepaged=True), AUTO, "ok", "2.00 MiB merged"),
         (KsmState("1", 512, writable=False, paused_by_samepaged=False), AUTO, "ok", "reads pages again"),
         (KsmState("1", 512, writable=False, paused_by_samepaged=False), STILL, "warning", "may not write"),

@@ -312,7 +312,9 @@ def test_attribution_of_another_trace_is_refused(tmp_path: Path, other: dict[str
     path = write_trace(TraceStore(tmp_path))
     told = document(**{key: value for key, value in other.items() if key != "answers"})
     write(path, told | {"domain": other.get("answers", "web-1")})
-    with pytest.raises(TraceError, match=r"sources.json: belongs to another trace than .*parquet; move it beside its trace"):
+    with pytest.raises(
+        TraceError, match=r"sources.json: belongs to another trace than .*parquet; move it beside its trace"
+    ):
         list(read_beside_traces(survey(tmp_path)))
 
 

@@ -200,7 +200,8 @@ def test_used_port_keeps_old_address(running: Running) -> None:
         with pytest.raises(SamepagedError) as refused:
             running.do(lambda: running.server.listen(host, port))
     assert str(refused.value) == (
-        f"cannot listen on {host}:{port}: Address already in use; stop the program that listens there, or choose another address"
+        f"cannot listen on {host}:{port}: Address already in use; stop the program that listens there, "
+        "or choose another address"
     )
     assert running.ask("/metrics")[0].status == 200
 
@@ -214,9 +215,7 @@ def test_port_used_on_other_address(running: Running) -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "a..b", "no such host"])
 def test_foreign_address_has_a_remedy(running: Running, host: str) -> None:
-    with pytest.raises(
-        SamepagedError, match=r"\Acannot listen on .*:9: [^\n]*; choose an address of this host\Z"
-    ):
+    with pytest.raises(SamepagedError, match=r"\Acannot listen on .*:9: [^\n]*; choose an address of this host\Z"):
         running.do(lambda: running.server.listen(host, 9))
 
 
