@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from samepaged.errors import Fault, GuestError, Reason
 from samepaged.guard.journal import Entry, Journal
 from samepaged.ipc import Channel, ChannelClosed
+from samepaged.log_line import details
 from samepaged.os_errors import no_resources, remedy
 from samepaged.procfs import BOOT_ID, boot_id
 
@@ -117,7 +118,7 @@ class GuardClient:
                 self._send(arm=self._number, entry=asdict(entry), seconds=seconds, dumping=dumping)
                 answer = self._receive(ANSWER_SECONDS)
             except ChannelClosed:
-                log.warning("the guard has ended; another one is started")
+                log.warning("guard exited, starting a replacement%s", details(pid=self._pid))
                 self.abandon()
                 if attempt == 1:
                     continue

@@ -14,6 +14,7 @@ from samepaged.errors import HypervisorError, OpenEntriesError
 from samepaged.guard.abandoned_dumps import release
 from samepaged.guard.journal import FileName, OpenEntry, candidate_directories, is_orphaned, open_entries
 from samepaged.guard.resume_queue import ResumeQueue
+from samepaged.log_line import details
 from samepaged.procfs import start_time
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def recover(configured: Path, give_up: Callable[[], bool], uri: str | None = Non
             _charge(entries.step())
         lines = [_pending_line(one) for one in entries.pending] + list(_living_process_lines(configured))
         for line in lines:
-            log.error(line)
+            log.error("journal entry still open%s", details(error=line))
         return [*entries.problems, *lines]
     finally:
         entries.close()
@@ -151,7 +152,7 @@ class Recovery:
         try:
             thread.start(HypervisorError)
         except HypervisorError as error:
-            log.warning("open journal entries are worked on between scans only: %s", error)
+            log.warning("recovery thread not started, recovering between scans only%s", details(error=error))
         else:
             self._thread = thread
 
@@ -176,7 +177,7 @@ class Recovery:
                 self._reported = pending
                 self._changed(pending)
         except Exception:  # the thread must outlive any fault of one step
-            log.exception("open journal entries could not be worked on, trying on")
+            log.exception("recovery step failed, retrying")
 
     def close(self, seconds: float) -> None:
         """Work on the open entries for so many seconds at most, then leave them to the guard and to `samepaged

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.hypervisor.protocol import ControlState, RunState
+from samepaged.log_line import details
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,9 +122,10 @@ class ResumeTask:
 
     def _record_failure(self, error: Exception) -> None:
         self._restart_watch()
-        self.progress = f"it could not be settled, trying on: {error}"
+        self.progress = f"not settled yet, retrying: {error}"
         if self.progress != self._last_warning:
-            log.warning("domain %r: open journal entry: %s", self.open_entry.entry.name, self.progress)
+            text = "journal entry not settled, retrying%s"
+            log.warning(text, details(domain=self.open_entry.entry.name, error=error))
             self._last_warning = self.progress
         self.due_time = self.clock() + self._retry_seconds
         self._retry_seconds = min(2 * self._retry_seconds, RETRY_SECONDS[1])

@@ -14,6 +14,7 @@ from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guard.client import GUARD_MARGIN_SECONDS
 from samepaged.guard.resume import TRANSIENT_REASONS
 from samepaged.hypervisor.protocol import CallNotMadeError, RunState, check_monitor
+from samepaged.log_line import details
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -142,7 +143,7 @@ class Suspender:
             try:
                 self.account.add(seconds)
             except Exception:
-                log.exception("domain %r: a pause of %.3f s could not be counted", self.guest.name, seconds)
+                log.exception("pause not counted%s", details(domain=self.guest.name, seconds=seconds))
 
     @contextmanager
     def _armed(self, seconds: float, *, dumping: bool) -> Iterator[None]:
@@ -153,7 +154,7 @@ class Suspender:
         except LeftOpenError as error:
             self.failed = True
             self.guard.leave_open()
-            log.error(error)  # noqa: TRY400 - the line says all
+            log.error("journal entry left open%s", details(domain=guest.name, error=error))  # noqa: TRY400 - no traceback
             raise
         except BaseException as error:
             self.failed |= isinstance(error, GuestError) and error.reason in SUSPEND_FAILURES
@@ -260,7 +261,7 @@ class Suspender:
                     ) from error
                 if time.monotonic() + wait > deadline:
                     raise LeftOpenError(self.guest.name, "it is suspended and could not be resumed", error) from error
-                log.warning("domain %r is suspended and could not be resumed, trying on: %s", self.guest.name, error)
+                log.warning("guest not resumed, retrying%s", details(domain=self.guest.name, error=error))
                 time.sleep(wait)
                 wait = min(2 * wait, longest)
             else:

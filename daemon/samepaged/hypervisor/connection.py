@@ -13,6 +13,7 @@ import libvirt
 
 from samepaged import threads
 from samepaged.errors import GuestError, HypervisorError, Reason, SamepagedError
+from samepaged.log_line import details
 from samepaged.os_errors import remedy
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _run_event_loop() -> None:
         try:
             libvirt.virEventRunDefaultImpl()
         except libvirt.libvirtError as error:  # a callback on a dying connection; the loop itself goes on
-            log.debug("libvirt's event loop: %s", error)
+            log.debug("libvirt event loop failed%s", details(error=error))
 
 
 def start_event_loop() -> None:
