@@ -50,8 +50,8 @@ def read(path: Path) -> int:
     if re.fullmatch(rb"[0-9a-f]{16}", text) is None:
         raise ConfigError(
             Fault(
-                f"{path}: holds no seed of 16 hexadecimal digits",
-                "remove it to have a new one made (hashes of before do not compare with those of after), or set "
+                f"{path}: does not contain a seed of 16 hexadecimal digits",
+                "remove it, so that samepaged creates another one (old and new hashes are not comparable), or set "
                 "hashing.seed",
             )
         )

@@ -36,7 +36,7 @@ def test_configured_seed_is_not_stored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "xyz", "0x12", "12345678901234567", "-000000000000001", "1234 56781234567"])
 def test_damaged_seed_has_a_remedy(tmp_path: Path, text: str) -> None:
     (tmp_path / "seed").write_text(text)
-    with pytest.raises(ConfigError, match=r"seed: holds no seed.*; remove it"):
+    with pytest.raises(ConfigError, match=r"seed: does not contain a seed.*; remove it"):
         hash_seed.load(None, tmp_path)
 
 

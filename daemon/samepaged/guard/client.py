@@ -122,7 +122,7 @@ class GuardClient:
                 self.abandon()
                 if attempt == 1:
                     continue
-                why = Fault("it ends at once", "the log may say why")
+                why = Fault("it exits at once", "see the log")
             except OSError as error:
                 self.abandon()
                 why = Fault(f"no process can be started ({error.strerror})", remedy(error, "try again"))
@@ -131,13 +131,13 @@ class GuardClient:
                     return
                 if answer is None:
                     self.abandon()
-                    why = Fault("it does not answer")
+                    why = Fault("it does not respond")
                 else:
                     why = Fault(str(answer.get("why")), answer.get("remedy"))
             break
         raise GuestError(
             Reason.NO_GUARD,
-            f"is not suspended, as there is no guard that would resume it: {why.problem}",
+            f"is not suspended, because the guard is not available: {why.problem}",
             why.remedy,
             domain=entry.name,
         )
@@ -150,7 +150,7 @@ class GuardClient:
             self._send(suspended=self._number)
         except ChannelClosed as error:
             raise GuestError(
-                Reason.NO_GUARD, "was resumed at once: the guard that would do so had ended", domain=name
+                Reason.NO_GUARD, "was resumed at once, because the guard had exited", domain=name
             ) from error
 
     def dump_ended(self) -> None:

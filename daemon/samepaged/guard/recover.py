@@ -54,7 +54,7 @@ def restore_ksm_and_dumps(configured: Path) -> None:
 def _pending_line(pending: PendingEntry) -> str:
     return (
         f"domain {pending.open_entry.entry.name!r}: its journal entry stays open: {pending.progress}; run "
-        "`samepaged recover` once QEMU and libvirt answer"
+        "`samepaged recover` when QEMU and libvirt respond"
     )
 
 
@@ -71,7 +71,7 @@ def _living_process_lines(configured: Path) -> Iterator[str]:
         for found in open_entries(directory, lambda name: name.number is not None and not is_orphaned(name)):
             if isinstance(found, OpenEntry):
                 pid = FileName.parse(found.path.name).pid
-                yield f"domain {found.entry.name!r}: its journal entry is open; samepaged works on it (process {pid})"
+                yield f"domain {found.entry.name!r}: its journal entry is open; process {pid} is settling it"
 
 
 def recover(configured: Path, give_up: Callable[[], bool], uri: str | None = None) -> list[str]:

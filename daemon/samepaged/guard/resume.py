@@ -55,8 +55,8 @@ FAST_POLL_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = (0.05, 1.0)
 CONNECT_SECONDS: Final = 5.0
 
-QUEUED_TEXT: Final = "a suspend or resume call may still be queued in libvirt, as QEMU's monitor is busy"
-WATCHED_TEXT: Final = "the guest is not paused by samepaged; whether a suspend call is still under way is being watched"
+QUEUED_TEXT: Final = "a suspend or resume call may still be queued in libvirt, because QEMU's monitor is busy"
+WATCHED_TEXT: Final = "the guest is not paused by samepaged; a suspend call may still be pending"
 
 
 class ResumeOutcome(Enum):
@@ -87,7 +87,7 @@ class ResumeTask:
     other_uri: bool = False
     """Whether another libvirt is asked than that of the entry: it may not know the domain."""
     due_time: float = field(default=0.0, init=False)
-    progress: str = field(default="not looked at yet", init=False)
+    progress: str = field(default="not checked yet", init=False)
     """What is known, as a phrase for people."""
     paused_seconds: float = field(default=0.0, init=False)
     """For how long the guest was seen paused."""
@@ -166,7 +166,7 @@ class ResumeTask:
     def _other_domain(self) -> ResumeOutcome:
         if self.other_uri:
             name, uri = self.open_entry.entry.name, self.open_entry.entry.uri
-            raise HypervisorError(f"domain {name!r} is not the one of the entry here; its libvirt was {uri!r}")
+            raise HypervisorError(f"domain {name!r} of the journal entry is not at this URI; the entry names {uri!r}")
         return ResumeOutcome.NOT_OURS
 
     def _resume_if_paused(self, domain: Domain) -> ResumeOutcome | None:

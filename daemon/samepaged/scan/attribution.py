@@ -92,7 +92,7 @@ class AttributionSchedule:
             known, found if located else [RamMap((RamRegion(0, guest.xml.memory),))], config, stop
         )
         if not located:
-            session.decline("where its memory devices lie is not told")
+            session.decline("the addresses of its memory devices are unknown")
         return session
 
     def forget(self, running: Collection[GuestId]) -> None:

@@ -125,7 +125,7 @@ class GuestScanner:
         if self._has_open_entry(domain.uuid):
             raise GuestError(
                 Reason.OPEN_ENTRY,
-                "is not scanned: a journal entry of it is open, so a suspend call of an earlier scan may still be "
+                "is not scanned: its journal entry is open, so a suspend call of an earlier scan may still be "
                 "queued in libvirt",
                 "see docs/operate/runbooks.md#samepagejournalentryopen",
                 domain=domain.name,

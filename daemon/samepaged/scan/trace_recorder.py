@@ -136,7 +136,7 @@ class TraceRecorder:
                         continue
                     directory = self._config.directory
                     self._report_failure(
-                        f"{directory}: the disk does not follow; use a faster one, or scan less often", record
+                        f"{directory}: the disk is too slow; use a faster one, or scan less often", record
                     )
                 return
         except SamepagedError as error:
@@ -168,7 +168,7 @@ class TraceRecorder:
                 self._report_failure(str(error), record)
             except (OSError, MemoryError) as error:
                 self._report_failure(
-                    f"{config.directory}: {error or 'memory ran out'}; try again with the next scan", record
+                    f"{config.directory}: {error or 'out of memory'}; try again with the next scan", record
                 )
             except Exception:
                 log.exception("unexpected error, please report it")

@@ -178,7 +178,7 @@ class DocumentRenderer:
 
     def _attribution_document(self, sources: Mapping[GuestId, GuestAttribution]) -> Document:
         if not sources:
-            text = "no guest's pages have been looked at for their owners; see `sources` in the configuration"
+            text = "no guest has page attribution yet; see `sources` in the configuration"
             return _text_document(SOURCES, HTTPStatus.NOT_FOUND, text)
         if sources is not self._attributions:
             domains = [
@@ -207,6 +207,6 @@ def _text_document(path: str, status: HTTPStatus, text: str) -> Document:
 def _bounded_document(made: Document) -> Document:
     if len(made.body) <= (MAX_ATTRIBUTION_BYTES if made.path == SOURCES else MAX_DOCUMENT_BYTES):
         return made
-    ask = "sources" if made.path == SOURCES else "scan"
-    text = f"this takes {len(made.body)} bytes, which is too much to be served; ask `samepaged {ask} --json`"
+    command = "sources" if made.path == SOURCES else "scan"
+    text = f"the document has {len(made.body)} bytes, which is too large to serve; run `samepaged {command} --json`"
     return _text_document(made.path, HTTPStatus.INTERNAL_SERVER_ERROR, text)

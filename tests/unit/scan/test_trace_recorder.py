@@ -103,7 +103,7 @@ def test_hanging_disk_delays_are_bounded(
     asked.clear()
     recorder.offer(record("of the next round"))
     assert len(asked) > 2
-    assert "does not follow; use a faster one" in caplog.text
+    assert "is too slow; use a faster one" in caplog.text
     hanging.set()
     wait(recorder, module.MAX_WAITING_RECORDS + 6)
     assert recorder.stats.written == module.MAX_WAITING_RECORDS + 1
