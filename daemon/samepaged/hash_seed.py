@@ -9,6 +9,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from samepaged.errors import ConfigError, Fault
+from samepaged.log_line import details
 from samepaged.os_errors import exhausted, no_resources
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def read(path: Path) -> int:
     if re.fullmatch(rb"[0-9a-f]{16}", text) is None:
         raise ConfigError(
             Fault(
-                f"{path}: holds no seed of 16 hexadecimal digits",
-                "remove it to have a new one made (hashes of before do not compare with those of after), or set "
+                f"{path}: does not contain a seed of 16 hexadecimal digits",
+                "remove it, so that samepaged creates another one (old and new hashes are not comparable), or set "
                 "hashing.seed",
             )
         )
@@ -78,10 +79,9 @@ def _store(path: Path, seed: int) -> int:
 def _unstored_seed(path: Path, error: OSError) -> int:
     if exhausted(error):
         raise no_resources(str(path), error) from error  # a file that exists would be ignored for one of another seed
+    remedy = "make the directory writable, or set hashing.seed"
     log.warning(
-        "%s cannot be kept (%s): the hashes of this run compare with no other's; make the directory writable, "
-        "or set hashing.seed",
-        path,
-        error.strerror,
+        "hash seed not stored, hashes comparable within this run only%s",
+        details(path=path, error=error.strerror, remedy=remedy),
     )
     return secrets.randbits(64)

@@ -150,7 +150,7 @@ def pack(kind: str, fields: Mapping[str, Any], lengths: Mapping[str, int]) -> by
     """START and header of a message. Raises ProtocolError if the header is too long."""
     header = json.dumps({"kind": kind, "fields": dict(fields), "lengths": dict(lengths)}).encode("ascii")
     if len(header) > MAX_HEADER_BYTES:
-        raise ProtocolError(f"the header of a message has {len(header)} bytes, and at most {MAX_HEADER_BYTES} fit")
+        raise ProtocolError(f"the header of a message has {len(header)} bytes; the limit is {MAX_HEADER_BYTES}")
     return START.pack(MAGIC, len(header)) + header
 
 

@@ -54,9 +54,7 @@ class Worker:
                 self._abandoned = not self._begun.is_set()
             if self._abandoned:
                 self._ended.set()
-                raise error_type(
-                    "a thread was started and did not begin", "free memory on the host, or raise MemoryMax="
-                )
+                raise error_type("a thread was started but did not run", "free memory on the host, or raise MemoryMax=")
 
     def is_alive(self) -> bool:
         """Whether it was started and has not ended."""

@@ -22,7 +22,7 @@ LINE = re.compile(
     r"longest_pause_seconds=(?P<longest>\S+)(?: first_pause=\S+Z last_pause=\S+Z)? result=(?P<result>\w+)$",
     re.MULTILINE,
 )
-ROUND_ENDED = re.compile(r"^samepaged: INFO: scanned \d+ guests in .*\n", re.MULTILINE)
+ROUND_ENDED = re.compile(r"^samepaged: INFO: scan finished guests=\d+ .*\n", re.MULTILINE)
 
 
 def trail(log: str) -> list[dict[str, Any]]:
@@ -46,7 +46,7 @@ def test_each_scan_of_a_guest_has_one_line_that_agrees_with_the_metrics(
         one.wait_scans(3)
         metrics = one.metrics()
         rounds = int(metrics["samepage_scan_duration_seconds_count", frozenset()])
-        one.wait(rf"(?s)(?:INFO: scanned 2 guests.*){{{rounds}}}")
+        one.wait(rf"(?s)(?:INFO: scan finished guests=2 .*){{{rounds}}}")
     lines = [trail(part) for part in ROUND_ENDED.split(one.log)[:rounds]]
     names = sorted(writer.name for writer in pair)
     assert [sorted(line["domain"] for line in part) for part in lines] == [names] * rounds

@@ -198,7 +198,7 @@ def test_missing_libvirt_keeps_host_checks(samepaged: Samepaged) -> None:
 
 def test_non_qemu_driver_is_a_failure(samepaged: Samepaged) -> None:
     found = doctor(samepaged, "--connect", "test:///default", expect=3)
-    assert "use QEMU's" in named(found, "libvirt")["remedy"] or "QEMU" in named(found, "libvirt")["message"]
+    assert "use the QEMU driver" in named(found, "libvirt")["remedy"] or "QEMU" in named(found, "libvirt")["message"]
 
 
 def test_read_only_rights_are_a_failure(samepaged: Samepaged, pair: list[Writer]) -> None:

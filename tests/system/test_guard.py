@@ -75,7 +75,7 @@ def test_hanging_scanner_loses_guest_and_scan(samepaged: Samepaged, large: Write
         one.wait_scans(1)
         catch(large, one)
         assert large.runs_within(DEADLINE)
-        one.wait("the guard did")
+        one.wait("guard resumed the guest")
         one.process.send_signal(signal.SIGCONT)
         one.wait_metric(1, "samepage_scan_failures_total", domain=NAME, reason="overdue")
         one.wait_scans(1)
@@ -108,7 +108,7 @@ def test_daemon_resumes_leftover_guests(samepaged: Samepaged, large: Writer) -> 
     samepaged.configure(CONFIG)
     lose(samepaged, large)
     with daemon(samepaged) as one:
-        one.wait("an open journal entry named it: it was suspended, and has been resumed")
+        one.wait("resumed the suspended guest of an open journal entry")
         one.wait_scans(1)
     assert large.domain.state()[0] == RUNNING
 

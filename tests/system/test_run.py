@@ -185,7 +185,7 @@ def test_an_absent_and_a_restarting_libvirtd_are_survived(another_libvirtd: Libv
     samepaged = Samepaged(another_libvirtd.uri, tmp_path)
     samepaged.configure(FAST)
     with daemon(samepaged) as one:
-        one.wait("trying again")
+        one.wait("libvirt unavailable")
         assert one.metric("samepage_libvirt_up") == 0
         another_libvirtd.start()
         one.wait_metric(1, "samepage_libvirt_up")

@@ -122,7 +122,7 @@ def test_names_that_need_quoting_come_out_as_they_are(samepaged: Samepaged, conn
         (["--connect", "qemu:///nonsense"], 3, "qemu:///nonsense"),
         (["--connect", "nonsense"], 3, "'nonsense'"),
         (["--connect", ""], 3, "use qemu:///system"),
-        (["--connect", "test:///default"], 3, "use QEMU's"),
+        (["--connect", "test:///default"], 3, "use the QEMU driver"),
         (["--connect", "qemu+ssh://elsewhere/system"], 3, "run samepaged there"),
         (["--connect", "qemu:///system?socket=/nowhere/at-all"], 3, "check that libvirtd"),
         (["--config", "/nowhere/config.yaml"], 2, "/nowhere/config.yaml"),
@@ -145,7 +145,7 @@ def test_a_domain_that_does_not_exist_is_said_and_the_others_are_scanned(
 ) -> None:
     a, _ = pair
     done = samepaged("scan", "--connect", samepaged.uri, a.name, "nobody", expect=1)
-    assert "there is no domain 'nobody'" in done.stderr
+    assert "domain 'nobody' does not exist" in done.stderr
     assert a.name in done.stdout
 
 

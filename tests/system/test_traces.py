@@ -66,7 +66,7 @@ def test_trace_write_failures_are_counted(samepaged: Samepaged, pair: list[Write
         assert running.log.count("give samepaged write permission") == 1
     done = samepaged("scan", "--config", str(config), "--traces", f"{in_the_way}/traces", "--json", expect=1)
     assert len(json.loads(done.stdout)["domains"]) == 2
-    assert done.stderr.count("no trace: ") == 2
+    assert done.stderr.count("trace not written") == 2
 
 
 def test_old_traces_are_pruned(samepaged: Samepaged, pair: list[Writer], tmp_path: Path) -> None:

@@ -445,7 +445,7 @@ def child_of(one: Daemon) -> int:
 
 
 def scans(one: Daemon) -> int:
-    return len(re.findall(r"scanned \d+ guests", one.log))
+    return len(re.findall(r"scan finished guests=\d+", one.log))
 
 
 def wait_scans(one: Daemon, more: int) -> None:
@@ -533,7 +533,7 @@ def test_a_reload_moves_the_address_and_turns_tls_on_and_a_bad_one_does_neither(
         with socket.create_server(("127.0.0.1", 0)) as taken:
             configured(samepaged, f"127.0.0.1:{taken.getsockname()[1]}")
             one.process.send_signal(signal.SIGHUP)
-            one.wait("configuration not reloaded: cannot listen on ")
+            one.wait('configuration not reloaded error="cannot listen on ')
         assert ask(first)[0].status == 200
         config = install(public, server, authority)
         with socket.create_server(("127.0.0.1", 0)) as free:

@@ -36,7 +36,7 @@ def test_configured_seed_is_not_stored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "xyz", "0x12", "12345678901234567", "-000000000000001", "1234 56781234567"])
 def test_damaged_seed_has_a_remedy(tmp_path: Path, text: str) -> None:
     (tmp_path / "seed").write_text(text)
-    with pytest.raises(ConfigError, match=r"seed: holds no seed.*; remove it"):
+    with pytest.raises(ConfigError, match=r"seed: does not contain a seed.*; remove it"):
         hash_seed.load(None, tmp_path)
 
 
@@ -56,7 +56,7 @@ def test_unwritable_seed_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixt
     (tmp_path / "file").write_text("")
     first = hash_seed.load(None, tmp_path / "file" / "state")
     assert 0 <= first < 2**64
-    assert "cannot be kept" in caplog.text
+    assert "hash seed not stored" in caplog.text
     assert not shows(caplog.text, first)
 
 

@@ -40,7 +40,7 @@ def test_unstarted_worker_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "START_SECONDS", 0.01)
     done: list[int] = []
     worker = Worker(lambda: done.append(1))
-    with pytest.raises(SamepagedError, match="did not begin; free memory"):
+    with pytest.raises(SamepagedError, match="did not run; free memory"):
         worker.start(SamepagedError)
     assert not worker.is_alive()
     for begin in late:

@@ -8,6 +8,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Final
 
+from samepaged.log_line import details
 from samepaged.os_errors import exhausted
 from samepaged.procfs import has_ended
 
@@ -38,7 +39,10 @@ def release(directory: Path, ended: int | None = None) -> None:
             if exhausted(error) and time.monotonic() < deadline:
                 time.sleep(RETRY_SECONDS)
                 continue
-            log.warning("dumps left in %s cannot be removed (%s); run `samepaged recover`", directory, error)
+            log.warning(
+                "abandoned dumps not removed%s",
+                details(directory=directory, error=error, remedy="run `samepaged recover`"),
+            )
         break
     if readers:
         time.sleep(READER_SECONDS)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from samepaged.errors import Fault, GuestError, Reason
 from samepaged.guard.journal import Entry, Journal
 from samepaged.ipc import Channel, ChannelClosed
+from samepaged.log_line import details
 from samepaged.os_errors import no_resources, remedy
 from samepaged.procfs import BOOT_ID, boot_id
 
@@ -117,11 +118,11 @@ class GuardClient:
                 self._send(arm=self._number, entry=asdict(entry), seconds=seconds, dumping=dumping)
                 answer = self._receive(ANSWER_SECONDS)
             except ChannelClosed:
-                log.warning("the guard has ended; another one is started")
+                log.warning("guard exited, starting a replacement%s", details(pid=self._pid))
                 self.abandon()
                 if attempt == 1:
                     continue
-                why = Fault("it ends at once", "the log may say why")
+                why = Fault("it exits at once", "see the log")
             except OSError as error:
                 self.abandon()
                 why = Fault(f"no process can be started ({error.strerror})", remedy(error, "try again"))
@@ -130,13 +131,13 @@ class GuardClient:
                     return
                 if answer is None:
                     self.abandon()
-                    why = Fault("it does not answer")
+                    why = Fault("it does not respond")
                 else:
                     why = Fault(str(answer.get("why")), answer.get("remedy"))
             break
         raise GuestError(
             Reason.NO_GUARD,
-            f"is not suspended, as there is no guard that would resume it: {why.problem}",
+            f"is not suspended, because the guard is not available: {why.problem}",
             why.remedy,
             domain=entry.name,
         )
@@ -149,7 +150,7 @@ class GuardClient:
             self._send(suspended=self._number)
         except ChannelClosed as error:
             raise GuestError(
-                Reason.NO_GUARD, "was resumed at once: the guard that would do so had ended", domain=name
+                Reason.NO_GUARD, "was resumed at once, because the guard had exited", domain=name
             ) from error
 
     def dump_ended(self) -> None:

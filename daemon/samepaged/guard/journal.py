@@ -70,20 +70,22 @@ def runtime_directory(configured: Path) -> RuntimeDirectory:
             with tempfile.TemporaryFile(dir=path, buffering=0) as file:
                 file.write(bytes(512))  # a disk may have an inode left, and no block
                 return RuntimeDirectory(
-                    path, f"no file can be made in {', nor in '.join(troubles)}" if troubles else ""
+                    path, f"files cannot be created in {', or in '.join(troubles)}" if troubles else ""
                 )
         except OSError as error:
             if exhausted(error):  # the same everywhere: another directory would not help
                 raise no_resources(f"a file in {path}", error) from error
             troubles.append(f"{path} ({error.strerror or error})")
-    raise SamepagedError(f"no file can be made in {', nor in '.join(troubles)}", "make room, or set runtime_directory")
+    raise SamepagedError(
+        f"files cannot be created in {', or in '.join(troubles)}", "make room, or set runtime_directory"
+    )
 
 
 def _check_owner(path: Path) -> None:
     # In a directory that all may write to, somebody else may have been quicker.
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise PermissionError(f"it is not a directory of this user's alone: {path}")
+        raise PermissionError(f"the directory is not private to this user: {path}")
 
 
 PATTERN: Final = "suspended-*-*"
@@ -121,12 +123,12 @@ class Entry:
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict) or found.keys() != {field.name for field in fields(cls)}:
-            raise JournalError("it is not an entry of samepaged's journal")
+            raise JournalError("it is not a samepaged journal entry")
         texts = [value for key, value in found.items() if key != "id"]
         if not all(isinstance(text, str) and is_c_string(text) for text in texts) or type(found["id"]) is not int:
-            raise JournalError("it has an entry of samepaged's journal with values of other kinds")
+            raise JournalError("the journal entry has values of the wrong type")
         if not UUID.fullmatch(found["uuid"]) or not 0 < found["id"] <= MAX_DOMAIN_ID:
-            raise JournalError("it has an entry of samepaged's journal that names no domain")
+            raise JournalError("the journal entry has an invalid domain UUID or id")
         return cls(**found)
 
 
@@ -185,7 +187,7 @@ class Journal:
                 raise no_resources(f"the journal in {self.path.parent}", error) from error
             raise GuestError(
                 Reason.NO_JOURNAL,
-                f"is not suspended, as this cannot be noted in {self.path.parent} ({error.strerror})",
+                f"is not suspended, because {self.path.parent} cannot store its journal entry ({error.strerror})",
                 "make room there, or set runtime_directory",
                 domain=entry.name,
             ) from error
@@ -316,7 +318,7 @@ def open_entries(
             continue  # settled meanwhile
         except JournalError as error:
             yield JournalError(
-                f"{path} is left as it is: {error}", "see which guests are paused (`virsh list`), remove it"
+                f"{path} is kept: {error}", "check for paused guests (`virsh list`), then remove the file"
             )
         except OSError as error:
             yield JournalError(f"{path} cannot be read or removed ({error})", "run `samepaged recover` as root")

@@ -14,6 +14,7 @@ from samepaged.errors import HypervisorError, OpenEntriesError
 from samepaged.guard.abandoned_dumps import release
 from samepaged.guard.journal import FileName, OpenEntry, candidate_directories, is_orphaned, open_entries
 from samepaged.guard.resume_queue import ResumeQueue
+from samepaged.log_line import details
 from samepaged.procfs import start_time
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def restore_ksm_and_dumps(configured: Path) -> None:
 def _pending_line(pending: PendingEntry) -> str:
     return (
         f"domain {pending.open_entry.entry.name!r}: its journal entry stays open: {pending.progress}; run "
-        "`samepaged recover` once QEMU and libvirt answer"
+        "`samepaged recover` when QEMU and libvirt respond"
     )
 
 
@@ -70,7 +71,7 @@ def _living_process_lines(configured: Path) -> Iterator[str]:
         for found in open_entries(directory, lambda name: name.number is not None and not is_orphaned(name)):
             if isinstance(found, OpenEntry):
                 pid = FileName.parse(found.path.name).pid
-                yield f"domain {found.entry.name!r}: its journal entry is open; samepaged works on it (process {pid})"
+                yield f"domain {found.entry.name!r}: its journal entry is open; process {pid} is settling it"
 
 
 def recover(configured: Path, give_up: Callable[[], bool], uri: str | None = None) -> list[str]:
@@ -87,7 +88,7 @@ def recover(configured: Path, give_up: Callable[[], bool], uri: str | None = Non
             _charge(entries.step())
         lines = [_pending_line(one) for one in entries.pending] + list(_living_process_lines(configured))
         for line in lines:
-            log.error(line)
+            log.error("journal entry still open%s", details(error=line))
         return [*entries.problems, *lines]
     finally:
         entries.close()
@@ -151,7 +152,7 @@ class Recovery:
         try:
             thread.start(HypervisorError)
         except HypervisorError as error:
-            log.warning("open journal entries are worked on between scans only: %s", error)
+            log.warning("recovery thread not started, recovering between scans only%s", details(error=error))
         else:
             self._thread = thread
 
@@ -176,7 +177,7 @@ class Recovery:
                 self._reported = pending
                 self._changed(pending)
         except Exception:  # the thread must outlive any fault of one step
-            log.exception("open journal entries could not be worked on, trying on")
+            log.exception("recovery step failed, retrying")
 
     def close(self, seconds: float) -> None:
         """Work on the open entries for so many seconds at most, then leave them to the guard and to `samepaged

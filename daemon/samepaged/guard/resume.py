@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.hypervisor.protocol import ControlState, RunState
+from samepaged.log_line import details
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,8 +55,8 @@ FAST_POLL_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = (0.05, 1.0)
 CONNECT_SECONDS: Final = 5.0
 
-QUEUED_TEXT: Final = "a suspend or resume call may still be queued in libvirt, as QEMU's monitor is busy"
-WATCHED_TEXT: Final = "the guest is not paused by samepaged; whether a suspend call is still under way is being watched"
+QUEUED_TEXT: Final = "a suspend or resume call may still be queued in libvirt, because QEMU's monitor is busy"
+WATCHED_TEXT: Final = "the guest is not paused by samepaged; a suspend call may still be pending"
 
 
 class ResumeOutcome(Enum):
@@ -86,7 +87,7 @@ class ResumeTask:
     other_uri: bool = False
     """Whether another libvirt is asked than that of the entry: it may not know the domain."""
     due_time: float = field(default=0.0, init=False)
-    progress: str = field(default="not looked at yet", init=False)
+    progress: str = field(default="not checked yet", init=False)
     """What is known, as a phrase for people."""
     paused_seconds: float = field(default=0.0, init=False)
     """For how long the guest was seen paused."""
@@ -121,9 +122,10 @@ class ResumeTask:
 
     def _record_failure(self, error: Exception) -> None:
         self._restart_watch()
-        self.progress = f"it could not be settled, trying on: {error}"
+        self.progress = f"not settled yet, retrying: {error}"
         if self.progress != self._last_warning:
-            log.warning("domain %r: open journal entry: %s", self.open_entry.entry.name, self.progress)
+            text = "journal entry not settled, retrying%s"
+            log.warning(text, details(domain=self.open_entry.entry.name, error=error))
             self._last_warning = self.progress
         self.due_time = self.clock() + self._retry_seconds
         self._retry_seconds = min(2 * self._retry_seconds, RETRY_SECONDS[1])
@@ -164,7 +166,7 @@ class ResumeTask:
     def _other_domain(self) -> ResumeOutcome:
         if self.other_uri:
             name, uri = self.open_entry.entry.name, self.open_entry.entry.uri
-            raise HypervisorError(f"domain {name!r} is not the one of the entry here; its libvirt was {uri!r}")
+            raise HypervisorError(f"domain {name!r} of the journal entry is not at this URI; the entry names {uri!r}")
         return ResumeOutcome.NOT_OURS
 
     def _resume_if_paused(self, domain: Domain) -> ResumeOutcome | None:

@@ -12,6 +12,7 @@ from samepaged.guard.journal import JournalError, OpenEntry, is_orphaned, open_e
 from samepaged.guard.resume import ResumeOutcome, ResumeTask
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.journald import about
+from samepaged.log_line import details
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -117,7 +118,7 @@ class ResumeQueue:
     def _report_problem(self, line: str) -> None:
         if line not in self._problems:
             self._problems[line] = None
-            log.error(line)
+            log.error("journal file unusable%s", details(error=line))
 
     def step(self, *, search: bool = False) -> list[ResolvedEntry]:
         """Poll each entry that is due, once; gives the resolved ones. New entries are searched for every
@@ -142,16 +143,14 @@ class ResumeQueue:
     def _remove(self, path: Path, work: ResumeTask, outcome: ResumeOutcome) -> None:
         name, extra = work.open_entry.entry.name, about(work.open_entry.entry.name, work.open_entry.entry.uuid)
         if outcome is ResumeOutcome.NOT_OURS and work.paused_seconds:
-            text = (
-                "domain %r was migrated, saved or ended while samepaged held it suspended; if it is paused where it is "
-                "now, resume it there (virsh resume)"
-            )
-            log.critical(text, name, extra=extra)
+            remedy = "if the guest is paused on its present host, resume it there (virsh resume)"
+            text = "guest migrated, saved or ended while suspended by samepaged%s"
+            log.critical(text, details(domain=name, remedy=remedy), extra=extra)
         elif outcome is ResumeOutcome.RESUMED:
-            text = "domain %r: an open journal entry named it: it was suspended, and has been resumed"
-            log.error(text, name, extra=extra)
+            log.error("resumed the suspended guest of an open journal entry%s", details(domain=name), extra=extra)
         elif outcome is not ResumeOutcome.RESOLVED_ELSEWHERE:
-            log.info("domain %r: its open journal entry is settled: %s", name, outcome.name.lower(), extra=extra)
+            text = "journal entry settled%s"
+            log.info(text, details(domain=name, outcome=outcome.name.lower()), extra=extra)
         try:
             work.open_entry.clear()
         except OSError as error:

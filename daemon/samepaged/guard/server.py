@@ -30,6 +30,7 @@ from samepaged.guard.resume_queue import ResumeQueue
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.ipc import Channel, ChannelClosed
 from samepaged.journald import about, configure_logging
+from samepaged.log_line import details
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,7 +156,7 @@ class GuardServer:
             self._look_at = watch.deadline + DUMP_SECONDS
             return
         if watch.dumping:
-            log.critical("domain %r: the scanner hangs in the middle of a dump, and is ended", watch.entry.name)
+            log.critical("scanner hung during a dump, killing it%s", details(domain=watch.entry.name))
             self._kill_scanner()
             self._look_at = time.monotonic() + POLL_SECONDS
             return
@@ -167,7 +168,8 @@ class GuardServer:
         if watch.resume_task.resumed and not watch.resumed:
             entry = watch.entry
             extra = about(entry.name, entry.uuid)
-            log.error("domain %r: the scanner did not resume it in time, the guard did", entry.name, extra=extra)
+            text = "scanner missed the deadline, guard resumed the guest%s"
+            log.error(text, details(domain=entry.name), extra=extra)
             watch.resumed = True
         # The scanner clears the journal when it disarms: its file may have another entry by now.
         watch.resolved = outcome in {ResumeOutcome.RESUMED, ResumeOutcome.NOT_OURS}
@@ -182,7 +184,7 @@ class GuardServer:
         try:
             return settling.poll()
         except Exception:  # no fault of one look may end the guard
-            log.exception("domain %r could not be looked at, trying on", settling.open_entry.entry.name)
+            log.exception("guest check failed, retrying%s", details(domain=settling.open_entry.entry.name))
             settling.due_time = time.monotonic() + POLL_SECONDS
             return None
 
@@ -206,7 +208,7 @@ class GuardServer:
             settler.start(HypervisorError)
         except HypervisorError as error:
             # The daemon works on the entry as well, and this process does once the scanner has ended.
-            log.warning("open journal entries wait for the end of the scanner: %s", error)
+            log.warning("recovery deferred until the scanner exits%s", details(error=error))
         else:
             self._settler = settler
 
@@ -221,7 +223,7 @@ class GuardServer:
             if self._journal in {one.open_entry.path for one in self._open.step()}:
                 self._settled_at = time.monotonic()
         except Exception:  # no fault of one step may end the guard
-            log.exception("open journal entries could not be worked on, trying on")
+            log.exception("recovery step failed, retrying")
 
     def _finish_queue(self) -> None:
         least, most = STEP_SECONDS
@@ -234,7 +236,7 @@ class GuardServer:
             try:
                 undo(self._journal.parent, ended=self._scanner)
             except Exception:  # the guest is still to be resumed
-                log.exception("what the scanner left in %s could not be undone", self._journal.parent)
+                log.exception("cleanup after the scanner failed%s", details(directory=self._journal.parent))
         self._scanner_ended.set()
         while self._settler is not None and self._settler.is_alive():
             self._settler.join(1.0)
@@ -257,7 +259,7 @@ class GuardServer:
             seconds = self._settled_at - (watch.deadline - watch.seconds)
             PauseLedger(self._journal.parent).add(watch.entry.uuid, seconds)
         except Exception:
-            log.exception("domain %r: a pause could not be counted", watch.entry.name)
+            log.exception("pause not counted%s", details(domain=watch.entry.name))
 
     def _clear_journal(self) -> None:
         with contextlib.suppress(OSError):
@@ -281,7 +283,7 @@ def main(uri: str, journal: str, scanner: str) -> None:
         # Holding KSM still takes the right to write root's file, and so does undoing it.
         privileges.drop(keep=("CAP_DAC_OVERRIDE",))
     except SamepagedError as error:
-        log.warning("the guard keeps what rights it has: %s", error)
+        log.warning("guard keeps its privileges%s", details(error=error))
 
     def kill_scanner() -> None:
         with contextlib.suppress(OSError):

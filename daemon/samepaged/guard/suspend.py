@@ -14,6 +14,7 @@ from samepaged.errors import GuestError, HypervisorError, Reason
 from samepaged.guard.client import GUARD_MARGIN_SECONDS
 from samepaged.guard.resume import TRANSIENT_REASONS
 from samepaged.hypervisor.protocol import CallNotMadeError, RunState, check_monitor
+from samepaged.log_line import details
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +49,7 @@ class LeftOpenError(GuestError):
     def __init__(self, name: str, known: str, error: BaseException) -> None:
         super().__init__(
             Reason.NO_ANSWER,
-            f"domain {name!r}: {known}; its journal entry stays open until the guest is known to run ({error})",
+            f"domain {name!r}: {known}; its journal entry stays open until the guest is confirmed to run ({error})",
             names_domain=True,
         )
 
@@ -142,7 +143,7 @@ class Suspender:
             try:
                 self.account.add(seconds)
             except Exception:
-                log.exception("domain %r: a pause of %.3f s could not be counted", self.guest.name, seconds)
+                log.exception("pause not counted%s", details(domain=self.guest.name, seconds=seconds))
 
     @contextmanager
     def _armed(self, seconds: float, *, dumping: bool) -> Iterator[None]:
@@ -153,7 +154,7 @@ class Suspender:
         except LeftOpenError as error:
             self.failed = True
             self.guard.leave_open()
-            log.error(error)  # noqa: TRY400 - the line says all
+            log.error("journal entry left open%s", details(domain=guest.name, error=error))  # noqa: TRY400 - no traceback
             raise
         except BaseException as error:
             self.failed |= isinstance(error, GuestError) and error.reason in SUSPEND_FAILURES
@@ -167,8 +168,8 @@ class Suspender:
         self.failed = True
         return GuestError(
             Reason.OVERDUE,
-            "was resumed before it was read, its pause took too long: this scan is void",
-            "raise scan.max_pause, or have it read in another mode",
+            "was resumed before it was read, because its pause took too long: this scan is void",
+            "raise scan.max_pause, or set another scan.mode",
             domain=self.guest.name,
         )
 
@@ -202,7 +203,7 @@ class Suspender:
                 Reason.MONITOR_BUSY,
                 f"is not suspended: {unanswered} calls for other domains have not returned, and each occupies a worker "
                 "of libvirtd",
-                "see what their QEMUs wait for",
+                "check why their QEMU processes hang",
                 domain=name,
             )
         domain = self._domain()
@@ -214,7 +215,7 @@ class Suspender:
                 raise
             raise GuestError(
                 Reason.MONITOR_BUSY,
-                f"is not suspended, as its QEMU does not answer: {error.problem}",
+                f"is not suspended, because its QEMU does not respond: {error.problem}",
                 error.remedy,
                 domain=name,
             ) from error
@@ -241,7 +242,7 @@ class Suspender:
                 self._resume(even_if_running=True)
             raise
         except BaseException as error:
-            raise LeftOpenError(name, "the suspend call was cut off", error) from error
+            raise LeftOpenError(name, "the suspend call was interrupted", error) from error
 
     def _resume(self, *, even_if_running: bool = False) -> None:
         """Resume, again and again while libvirt is away or a job holds the domain, for RESUME_SECONDS."""
@@ -260,7 +261,7 @@ class Suspender:
                     ) from error
                 if time.monotonic() + wait > deadline:
                     raise LeftOpenError(self.guest.name, "it is suspended and could not be resumed", error) from error
-                log.warning("domain %r is suspended and could not be resumed, trying on: %s", self.guest.name, error)
+                log.warning("guest not resumed, retrying%s", details(domain=self.guest.name, error=error))
                 time.sleep(wait)
                 wait = min(2 * wait, longest)
             else:
@@ -276,7 +277,7 @@ class Suspender:
             self._guard_resumed = True
             raise GuestError(Reason.RESUMED_BY_OTHERS, "was resumed by another client during its scan", domain=name)
         if state is not RunState.PAUSED:
-            raise GuestError(Reason.SUSPEND, "went into another state while suspended; left as it is", domain=name)
+            raise GuestError(Reason.SUSPEND, "changed its state while suspended, and was not resumed", domain=name)
         others = self._other_client_resumed()
         self.hypervisor.resumes.count_call(self.guest.uuid)
         try:
@@ -289,4 +290,4 @@ class Suspender:
         # The guest runs: now there is time for an event that was late.
         self.hypervisor.resumes.wait_for_event(self.guest.uuid)
         if self._other_client_resumed() or others:
-            raise GuestError(Reason.RESUMED_BY_OTHERS, "ran for a while during its scan: it is void", domain=name)
+            raise GuestError(Reason.RESUMED_BY_OTHERS, "ran for a while during its scan: the scan is void", domain=name)

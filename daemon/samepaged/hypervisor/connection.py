@@ -13,6 +13,7 @@ import libvirt
 
 from samepaged import threads
 from samepaged.errors import GuestError, HypervisorError, Reason, SamepagedError
+from samepaged.log_line import details
 from samepaged.os_errors import remedy
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def check_descriptors() -> None:
                 spare.callback(os.close, os.eventfd(0))
         except OSError as error:
             raise HypervisorError(
-                f"libvirt cannot be reached with so few descriptors ({error.strerror})", remedy(error, "try again")
+                f"too few file descriptors for a libvirt connection ({error.strerror})", remedy(error, "try again")
             ) from error
 
 
@@ -117,7 +118,7 @@ def _run_event_loop() -> None:
         try:
             libvirt.virEventRunDefaultImpl()
         except libvirt.libvirtError as error:  # a callback on a dying connection; the loop itself goes on
-            log.debug("libvirt's event loop: %s", error)
+            log.debug("libvirt event loop failed%s", details(error=error))
 
 
 def start_event_loop() -> None:
@@ -157,4 +158,6 @@ def libvirt_error(what: str, error: libvirt.libvirtError, *, alive: bool, names_
     reason = None if code is None else GUEST_REASONS.get(code)
     if reason is None and (error.get_error_domain() == libvirt.VIR_FROM_RPC or not alive):
         return connection_lost(what, error)
-    return GuestError(reason or Reason.LIBVIRT, f"{what}: libvirt says: {one_line(error)}", names_domain=names_domain)
+    return GuestError(
+        reason or Reason.LIBVIRT, f"{what}: libvirt reports: {one_line(error)}", names_domain=names_domain
+    )

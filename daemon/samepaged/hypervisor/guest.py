@@ -114,10 +114,10 @@ def _size(element: ET.Element, text: str | None) -> int:
     factor = UNITS.get(unit.lower())
     digits = (text or "").strip()
     if factor is None or not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(MAX_ADDRESS)):
-        raise _layout_error(f"has a memory size that is none: <{element.tag}> {digits[:40]!r} {unit[:20]!r}")
+        raise _layout_error(f"has an invalid memory size: <{element.tag}> {digits[:40]!r} {unit[:20]!r}")
     size = int(digits) * factor
     if size > MAX_ADDRESS:
-        raise _layout_error(f"has a memory size beyond any machine's: <{element.tag}> {digits} {unit}")
+        raise _layout_error(f"has a memory size beyond the limit of x86-64: <{element.tag}> {digits} {unit}")
     return size
 
 
@@ -276,7 +276,7 @@ def describe(domain: Domain, processes: ProcessTable | None = None) -> Guest:
     check_monitor(domain)
     parsed = parse_domain_xml(domain.xml())
     if parsed.opt_out is not None:
-        raise GuestError(Reason.OPTED_OUT, f"is not to be scanned: its metadata says {parsed.opt_out}", domain=name)
+        raise GuestError(Reason.OPTED_OUT, f"opted out of scans: its metadata has {parsed.opt_out}", domain=name)
     if parsed.encryption is not None:
         raise GuestError(
             Reason.ENCRYPTED,
@@ -319,7 +319,7 @@ def check_links(guest: Guest, mode: str, allowed: str) -> None:
     raise GuestError(
         Reason.MACVTAP,
         f"has {interruption(guest.xml.macvtap)}",
-        f"to scan it all the same, set scan.macvtap: {value}, or scan.mode: live (no suspend); else exclude it "
+        f"to scan it anyway, set scan.macvtap: {value}, or scan.mode: live (no suspend); otherwise exclude it "
         "(guests.exclude)",
         domain=guest.name,
     )

@@ -90,7 +90,7 @@ def guest_ram_blocks(domain: Domain, sizes: Sequence[int]) -> list[RamBlock]:
     if not blocks:
         raise GuestError(
             Reason.LAYOUT,
-            f"the monitor of domain {domain.name!r} names no RAM of the sizes in its XML",
+            f"the monitor of domain {domain.name!r} lists no RAM of the sizes in its XML",
             names_domain=True,
         )
     if all(block.address is not None for block in blocks):

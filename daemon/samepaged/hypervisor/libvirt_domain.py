@@ -98,11 +98,11 @@ class LibvirtDomain:
         return False, STATE_OBSTACLES.get(state, NOT_RUNNING)
 
     def _state(self) -> list[int]:
-        return self.call(f"asking for the state of domain {self.name!r}", self.native.state)
+        return self.call(f"querying the state of domain {self.name!r}", self.native.state)
 
     def control(self) -> tuple[ControlState, float]:
         """As in Domain."""
-        what = f"asking for the control state of domain {self.name!r}"
+        what = f"querying the control state of domain {self.name!r}"
         state, _, since = self.call(what, self.native.controlInfo)
         if state == libvirt.VIR_DOMAIN_CONTROL_OK:
             return ControlState.READY, 0.0
@@ -113,14 +113,14 @@ class LibvirtDomain:
 
     def in_job(self) -> bool:
         """As in Domain."""
-        job = self.call(f"asking for the jobs of domain {self.name!r}", self.native.jobInfo)
+        job = self.call(f"querying the jobs of domain {self.name!r}", self.native.jobInfo)
         return job[0] != libvirt.VIR_DOMAIN_JOB_NONE
 
     def ping(self) -> None:
         """As in Domain: query-iothreads, which QEMU answers for every domain (qemuDomainGetStatsIOThread). Of the calls
         that ask it, the one for statistics takes only rights that scans need anyway.
         """
-        what = f"asking whether the monitor of domain {self.name!r} answers"
+        what = f"pinging the monitor of domain {self.name!r}"
 
         def ask() -> None:
             self.native.connect().domainListGetStats([self.native], libvirt.VIR_DOMAIN_STATS_IOTHREAD, 0)
@@ -165,6 +165,6 @@ class LibvirtDomain:
         """As in Domain."""
         hmp = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
         return self.call(
-            f"asking the monitor of domain {self.name!r}",
+            f"querying the monitor of domain {self.name!r}",
             lambda: libvirt_qemu.qemuMonitorCommand(self.native, command, hmp),
         )

@@ -207,7 +207,8 @@ class LibvirtHypervisor:
         if connection.driver != "QEMU":
             connection.close()
             raise HypervisorError(
-                f"{self.uri!r} is libvirt's driver {connection.driver!r}", "use QEMU's, such as qemu:///system"
+                f"{self.uri!r} uses libvirt's driver {connection.driver!r}",
+                "use the QEMU driver, such as qemu:///system",
             )
         self._connection, self._resumes = connection, resumes
 
@@ -234,7 +235,7 @@ class LibvirtHypervisor:
             except queue.Empty:
                 if self._stop() or time.monotonic() > deadline:
                     given_up.set()
-                    raise self._unreachable("it does not answer") from None
+                    raise self._unreachable("it does not respond") from None
             else:
                 if isinstance(answer, Exception):
                     raise self._unreachable(answer) from answer
@@ -329,8 +330,8 @@ class LibvirtHypervisor:
         except CallTimeoutError:
             raise GuestError(
                 Reason.NO_ANSWER,
-                f"{what}: libvirt has not answered for {seconds:g} s",
-                "see whether QEMU or libvirtd hangs (virsh domcontrol), and on what",
+                f"{what}: libvirt has not responded for {seconds:g} s",
+                "check whether QEMU or libvirtd hangs (virsh domcontrol)",
                 names_domain=names_domain,
             ) from None
         except libvirt.libvirtError as error:
@@ -365,14 +366,14 @@ class LibvirtHypervisor:
     def _open_native(self) -> libvirt.virConnect:
         native = self._native
         if native is None:
-            raise HypervisorError(f"there is no connection to libvirt at {self.uri!r}")
+            raise HypervisorError(f"not connected to libvirt at {self.uri!r}")
         return native
 
     def versions(self) -> tuple[str, str]:
         """As in Hypervisor."""
         native = self._open_native()
         numbers = self.call(
-            "asking for versions",
+            "querying versions",
             lambda: (native.getLibVersion(), native.getVersion()),
             OPEN_SECONDS,  # libvirt may probe QEMU's capabilities first
         )
@@ -385,7 +386,7 @@ class LibvirtHypervisor:
         """
         native = self._open_native()
         try:
-            self.call("asking for rights", lambda: native.saveImageGetXMLDesc(UNLIKELY_FILE, 0))
+            self.call("checking permissions", lambda: native.saveImageGetXMLDesc(UNLIKELY_FILE, 0))
         except GuestError as error:
             return error.reason is not Reason.NO_PERMISSION
         return True
@@ -413,7 +414,7 @@ class LibvirtHypervisor:
                 return self._domain(self._calls.make(partial(lookup, name), CALL_SECONDS))
             except CallTimeoutError:
                 raise HypervisorError(
-                    f"libvirt has not answered for {CALL_SECONDS:g} s while {name!r} was looked up"
+                    f"libvirt has not responded for {CALL_SECONDS:g} s while looking up {name!r}"
                 ) from None
             except UnicodeEncodeError:
                 break  # no name that libvirt could have
@@ -422,7 +423,7 @@ class LibvirtHypervisor:
                     raise connection_lost(f"looking up {name!r}", error) from error
         raise GuestError(
             Reason.NO_SUCH_DOMAIN,
-            f"there is no domain {name!r}",
-            "`virsh list` shows those that run",
+            f"domain {name!r} does not exist",
+            "`virsh list` shows the running domains",
             names_domain=True,
         )

@@ -232,7 +232,7 @@ def check_monitor(domain: Domain) -> None:
             raise GuestError(
                 Reason.MONITOR_BUSY,
                 f"is not suspended: its monitor has been busy for {since:.1f} s, so QEMU may hang",
-                "see what it waits for (its log, stuck storage)",
+                "check its log and its storage",
                 domain=domain.name,
             )
         time.sleep(LOOK_SECONDS)

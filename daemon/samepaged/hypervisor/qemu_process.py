@@ -74,8 +74,8 @@ class ProcessTable:
         raise GuestError(
             Reason.NO_PID,
             f"no process of domain {name!r} is visible",
-            "run samepaged on the host itself, in its pid namespace, and where /proc is mounted with hidepid, as root "
-            "or in the group that it names",
+            "run samepaged on the host itself, in its pid namespace; if /proc is mounted with hidepid, run it as root "
+            "or in the group of the option gid=",
             names_domain=True,
         )
 

@@ -10,6 +10,7 @@ from samepaged.arch import PAGE_SIZE
 from samepaged.attribution.ram_map import RamMap, RamRegion, ram_maps
 from samepaged.attribution.report import report_attribution
 from samepaged.attribution.session import AttributionSession, GuestKernelCache
+from samepaged.log_line import details
 from samepaged.sharing.overlap import elsewhere
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class AttributionSchedule:
             known, found if located else [RamMap((RamRegion(0, guest.xml.memory),))], config, stop
         )
         if not located:
-            session.decline("where its memory devices lie is not told")
+            session.decline("the addresses of its memory devices are unknown")
         return session
 
     def forget(self, running: Collection[GuestId]) -> None:
@@ -121,7 +122,7 @@ def attribution_reports(
                 name, one.ownership, one.digest.pages, elsewhere(distinct, others), names=names
             )
         except MemoryError:
-            log.warning("domain %r: memory ran out over whose its pages are, so this stays as it was", name)
+            log.warning("out of memory during page attribution, keeping the previous result%s", details(domain=name))
     return found
 
 

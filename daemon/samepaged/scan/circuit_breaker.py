@@ -35,9 +35,9 @@ class CircuitBreaker:
         if left > 0:
             raise GuestError(
                 Reason.LEFT_ALONE,
-                f"is left alone for {left / 60:.0f} more minutes: in its last {MAX_FAILED_SCANS} scans a pause failed "
+                f"is skipped for {left / 60:.0f} more minutes: in its last {MAX_FAILED_SCANS} scans a pause failed "
                 "or took much longer than scan.max_pause",
-                "raise that, or set scan.mode to auto",
+                "raise scan.max_pause, or set scan.mode to auto",
                 domain=name,
             )
         self._open_until.pop(guest_id, None)

@@ -12,6 +12,7 @@ from samepaged import threads
 from samepaged.drift.ledger import PauseLedger
 from samepaged.errors import HypervisorError, Reason
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
+from samepaged.log_line import details
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,12 +50,11 @@ class Clocks:
         """Take over the guests that run, and log the beginning of each wait for the drift budget once."""
         self._guests = tuple(running)
         refused = {
-            one.guest_id: one.message
-            for one in skipped
-            if one.guest_id is not None and one.reason is Reason.DRIFT_BUDGET
+            one.guest_id: one for one in skipped if one.guest_id is not None and one.reason is Reason.DRIFT_BUDGET
         }
         for guest_id in refused.keys() - self._over_budget:
-            log.info("not scanned until it fits the drift budget: %s", refused[guest_id])
+            one = refused[guest_id]
+            log.info("scan deferred by the drift budget%s", details(domain=one.name, error=one.message))
         self._over_budget = set(refused)
 
     def add_settled(self, settled: ResolvedEntry) -> None:
@@ -128,11 +128,9 @@ class ClockSync:
             else:
                 self._failed.add(guest_id)
         if first:
+            remedy = "start qemu-guest-agent in the guest, or set scan.sync_clock: none"
             log.warning(
-                "domain %r: its guest agent did not set its clock after a scan (%s); start qemu-guest-agent in the "
-                "guest, or set scan.sync_clock: none",
-                name,
-                error,
+                "guest agent did not set the clock after a scan%s", details(domain=name, error=error, remedy=remedy)
             )
         with self._lock:
             self._calls.pop(guest_id, None)

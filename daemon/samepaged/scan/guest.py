@@ -15,6 +15,7 @@ from samepaged.guard.suspend import Suspender
 from samepaged.hypervisor.guest import Guest, check_links, describe
 from samepaged.hypervisor.qemu_process import ProcessTable
 from samepaged.ksm import process_merging
+from samepaged.log_line import details
 from samepaged.memory.capture import capture, is_substitute
 from samepaged.memory.modes import ThroughputModel
 from samepaged.memory.reader import Capture, GuestControl, GuestMemory, ScanRequest
@@ -124,7 +125,7 @@ class GuestScanner:
         if self._has_open_entry(domain.uuid):
             raise GuestError(
                 Reason.OPEN_ENTRY,
-                "is not scanned: a journal entry of it is open, so a suspend call of an earlier scan may still be "
+                "is not scanned: its journal entry is open, so a suspend call of an earlier scan may still be "
                 "queued in libvirt",
                 "see docs/operate/runbooks.md#samepagejournalentryopen",
                 domain=domain.name,
@@ -145,14 +146,9 @@ class GuestScanner:
         duration = time.monotonic() - began
         if captured.fallback is not None:
             asked = self._config.scan.mode != "auto" or is_substitute(captured.reader, self._config.scan.reader)
-            log.log(
-                logging.WARNING if asked else logging.DEBUG,
-                "domain %r: scanned in mode %s by the %s reader: %s",
-                guest.name,
-                captured.mode,
-                captured.reader,
-                captured.fallback.text,
-            )
+            level, reason = logging.WARNING if asked else logging.DEBUG, captured.fallback.text
+            chosen = details(domain=guest.name, mode=captured.mode, reader=captured.reader, reason=reason)
+            log.log(level, "scan used a fallback%s", chosen)
         contents = Contents.of(captured.digest)
         merged = process_merging(guest.process.pid)
         # What is shared and was not merged by KSM is the kernel's page of zeros.
@@ -175,7 +171,7 @@ class GuestScanner:
         ownership = session.finish()
         if ownership.note is not None:
             level = logging.DEBUG if ownership.kernel else logging.INFO
-            log.log(level, "domain %r: whose its pages are: %s", guest.name, ownership.note)
+            log.log(level, "page attribution incomplete%s", details(domain=guest.name, reason=ownership.note))
         return ownership
 
     def _capture(self, guest: Guest, suspender: Suspender, kept: ScanState, observer: PageObserver | None) -> Capture:
@@ -196,7 +192,8 @@ class GuestScanner:
         if self._breaker is not None and self._breaker.record(
             guest.guest_id, time.monotonic(), failed=suspender.failed, longest_pause=longest, max_pause=bound
         ):
-            log.error("domain %r: its pauses failed or were too long, it is left alone for an hour", guest.name)
+            text = "pauses failed or exceeded scan.max_pause, skipping the guest for one hour%s"
+            log.error(text, details(domain=guest.name))
 
     def _scan_state(self, guest: Guest) -> ScanState:
         """Scan state of the guest's process; a new process has a new one. The throughput model outlives the process."""
@@ -224,7 +221,7 @@ class GuestScanner:
             self._attribution.forget(set(running))
         forgotten = limit_memory(self._scan_states.values(), self._config.scan.memory_limit)
         if forgotten:
-            log.warning("scan.memory_limit: %d guests will be read whole at the next scan", forgotten)
+            log.warning("scan.memory_limit reached, full read at the next scan%s", details(guests=forgotten))
 
     def _dump(self, guest: Guest, path: Path) -> None:
         # Looked up anew: the connection may be another one.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from samepaged.arch import PAGE_SIZE
 from samepaged.errors import GuestError, HypervisorError, Reason, excluded
+from samepaged.log_line import details
 from samepaged.memory.hashing import Interrupted
 from samepaged.os_errors import exhausted, memory_error, no_resources
 from samepaged.scan.results import HostScan, ScannedGuest, SkippedGuest
@@ -132,7 +133,7 @@ def _skipped_guest(name: str, guest_id: GuestId | None, error: Exception) -> Ski
         error = no_resources(str(error.filename or "a file"), error)
     if isinstance(error, GuestError):
         return SkippedGuest(name, error.reason, error.about(name), guest_id, error.remedy)
-    log.error("domain %r: an error that was not foreseen; please report it", name, exc_info=error)
+    log.error("unexpected error, please report it%s", details(domain=name), exc_info=error)
     text = f"domain {name!r}: {type(error).__name__}; please report it, with the log"
     return SkippedGuest(name, Reason.INTERNAL, text, guest_id)
 

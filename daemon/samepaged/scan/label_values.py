@@ -1,5 +1,5 @@
-"""The values of labels that have few and fixed ones, and what they mean, in Markdown. Each meaning goes on from
-"the domain" or, of a state, from "the page".
+"""Label values with a fixed set, each with its meaning in Markdown. A meaning is a predicate of "the domain"; that of a
+state or kind is a predicate of "the page".
 """
 
 from __future__ import annotations
@@ -24,110 +24,110 @@ __all__ = [
 ]
 
 Words = Mapping[str, str]
-"""The values of a label with few and fixed ones, each with its meaning."""
+"""The values of a label with a fixed set, each with its meaning."""
 
 STATES: Final[Words] = {
-    "absent": "was never backed by the host: it reads as zeros, and was not read",
-    "swapped": "is out on the host, and was not read: its content is not known",
-    "zero": "is all zeros; it is in no sharing",
-    "distinct": "is the first copy of some non-zero content in the guest: one of U(V)",
-    "duplicate": "is a further copy of such a content in the guest: self-sharing, one of S_self(V)",
+    "absent": "was never backed by the host: it reads as zeros and was not read",
+    "swapped": "is swapped out on the host and was not read: its content is unknown",
+    "zero": "contains only zeros, and does not count as sharing",
+    "distinct": "is the first copy of a non-zero content in the guest: one of U(V)",
+    "duplicate": "is another copy of a non-zero content in the guest: self-sharing, one of S_self(V)",
 }
 
 KINDS: Final[Words] = {
-    "unknown": "could not be told anything of",
-    "free": "is free: in the guest's page allocator",
-    "absent": "was never backed by the host, and neither was anything around it: nobody has used it",
-    "stack": "is of a process's main stack",
-    "heap": "is of a process's heap (`brk`)",
-    "anonymous": "is of a process's other memory without a file",
+    "unknown": "could not be attributed",
+    "free": "is free, in the guest's page allocator",
+    "absent": "was never backed by the host, like the pages around it: it is unused",
+    "stack": "belongs to a process's main stack",
+    "heap": "belongs to a process's heap (`brk`)",
+    "anonymous": "belongs to other anonymous memory of a process",
     "private_file": "is a private copy of a file's page, such as a library's data",
-    "library": "is of a shared library that is mapped",
-    "executable": "is of another file that somebody maps with the right to execute",
-    "mapped_file": "is of another file that is mapped",
-    "page_cache": "is of a file or a block device, and nobody maps it",
-    "shmem": "is of shared memory or of a tmpfs",
-    "special": "is of the vdso or its data",
-    "slab": "is of the kernel's slab allocator",
+    "library": "belongs to a mapped shared library",
+    "executable": "belongs to another file that is mapped executable",
+    "mapped_file": "belongs to another mapped file",
+    "page_cache": "belongs to a file or a block device, and is not mapped",
+    "shmem": "belongs to shared memory or a tmpfs",
+    "special": "belongs to the vdso or its data",
+    "slab": "belongs to the kernel's slab allocator",
     "page_table": "is a page table",
-    "kernel_text": "is the kernel's code",
-    "kernel_data": "is the kernel's static data",
-    "kernel_stack": "is of a stack in the kernel",
-    "module": "is of a kernel module",
-    "vmalloc": "is of the kernel's other memory from vmalloc",
-    "per_cpu": "is of the kernel's data of each processor",
-    "page_array": "is of the array of struct page",
-    "kernel_buffer": "is of the kernel's own, taken from its page allocator by a part of it that is known",
-    "reserved": "was taken at boot, or is the firmware's",
-    "kernel_other": "is the kernel's own, for what is not known",
+    "kernel_text": "is kernel code",
+    "kernel_data": "is static data of the kernel",
+    "kernel_stack": "belongs to a kernel stack",
+    "module": "belongs to a kernel module",
+    "vmalloc": "belongs to other vmalloc memory of the kernel",
+    "per_cpu": "is per-CPU data of the kernel",
+    "page_array": "belongs to the array of struct page",
+    "kernel_buffer": "is kernel memory from the page allocator, used by a known part of the kernel",
+    "reserved": "was reserved at boot, or belongs to the firmware",
+    "kernel_other": "is other kernel memory, of unknown use",
 }
 
 RESULTS: Final[Words] = {
     "scanned": "was scanned",
-    "skipped": "was skipped, for whatever reason",
+    "skipped": "was skipped, for any reason",
 }
 
 MODES: Final[Words] = {
-    "snapshot": "was suspended for the whole reading: exact, of one instant, unless a passed-through device wrote "
-    "meanwhile (`samepage_domain_device_writes`)",
-    "precopy": "was suspended only for what it had written while it was being read: exact, of one instant",
-    "sliced": "was suspended for many short slices: each is exact, of different times",
-    "live": "was not suspended: without a guarantee",
+    "snapshot": "was suspended while all of its memory was read: exact, of one instant, unless a passed-through device "
+    "wrote to it (`samepage_domain_device_writes`)",
+    "precopy": "was suspended only to read again the pages that it had written during the scan: exact, of one instant",
+    "sliced": "was suspended for many short slices: each is exact, at a different time",
+    "live": "was not suspended: without a consistency guarantee",
 }
 
 READERS: Final[Words] = {name: reader.label for name, reader in capture.READERS.items()}
 
 FAILURES: Final[Words] = {
-    Reason.GONE: "went away during the scan",
-    Reason.NOT_RUNNING: "does not run",
-    Reason.NO_SUCH_DOMAIN: "was asked for by name, and does not exist",
-    Reason.IN_JOB: "is in a job of libvirt: migrated, saved, dumped",
-    Reason.MONITOR_BUSY: "has a QEMU that does not answer libvirt, and was not suspended",
-    Reason.NO_ANSWER: "had a suspend, resume or other call into libvirt that did not return in time",
+    Reason.GONE: "ended during the scan",
+    Reason.NOT_RUNNING: "is not running",
+    Reason.NO_SUCH_DOMAIN: "was requested by name, and does not exist",
+    Reason.IN_JOB: "has an active libvirt job: migration, save or dump",
+    Reason.MONITOR_BUSY: "has a QEMU process that does not respond to libvirt, and was not suspended",
+    Reason.NO_ANSWER: "had a suspend, resume or other libvirt call that did not return in time",
     Reason.OPEN_ENTRY: "has an open journal entry of an earlier scan, and was not scanned",
     Reason.CRASHED: "has crashed",
-    Reason.PM_SUSPENDED: "sleeps (the guest's own power management)",
-    Reason.ENCRYPTED: "has encrypted memory: equal pages do not look equal",
-    Reason.MACVTAP: "has a macvtap interface, whose link a suspend would interrupt (`scan.macvtap`)",
-    Reason.NO_PID: "has no process whose memory could be read",
-    Reason.NO_PERMISSION: "may not be suspended, or its memory may not be read",
+    Reason.PM_SUSPENDED: "is suspended by its own power management",
+    Reason.ENCRYPTED: "has encrypted memory: equal pages differ on the host",
+    Reason.MACVTAP: "has a macvtap interface: a suspend would interrupt its link (`scan.macvtap`)",
+    Reason.NO_PID: "has no visible QEMU process",
+    Reason.NO_PERMISSION: "could not be suspended or read for lack of permission",
     Reason.NO_RESOURCES: "was not scanned because the host, or samepaged's limits, left no file descriptor, memory or "
     "thread for it",
-    Reason.LAYOUT: "has RAM that could not be found whole in its process",
-    Reason.DUMP: "could not be dumped, or the dump could not be understood",
+    Reason.LAYOUT: "has RAM that was not found completely in its process",
+    Reason.DUMP: "could not be dumped, or its dump could not be parsed",
     Reason.READ: "has memory that could not be read",
     Reason.SUSPEND: "could not be suspended or resumed",
-    Reason.OVERDUE: "was suspended for too long: over `scan.max_pause` and a second; it was resumed, the scan is void",
-    Reason.TOO_LONG: "would have to be suspended for longer than `scan.max_pause` to be read at one instant, which "
-    "`samepaged sources` asks for; it was not",
-    Reason.LEFT_ALONE: "is left alone for an hour: pauses failed or were too long in three scans running",
-    Reason.NO_GUARD: "was not suspended, as no guard process that would resume it could be started",
-    Reason.NO_JOURNAL: "was not suspended, as this could not be noted in the runtime directory",
-    Reason.VERIFICATION: "had pages that were held to be unchanged and were not: the scan is void",
-    Reason.RESUMED_BY_OTHERS: "was resumed by somebody else while it was read",
-    Reason.LIBVIRT: "met another error of libvirt",
+    Reason.OVERDUE: "was suspended for more than `scan.max_pause` plus a second: it was resumed, and the scan is void",
+    Reason.TOO_LONG: "was not suspended: reading it at one instant, as `samepaged sources` requires, would take longer "
+    "than `scan.max_pause`",
+    Reason.LEFT_ALONE: "is skipped for an hour: pauses failed or were too long in three consecutive scans",
+    Reason.NO_GUARD: "was not suspended: the guard process, which would resume it, could not be started",
+    Reason.NO_JOURNAL: "was not suspended: its journal entry could not be written to the runtime directory",
+    Reason.VERIFICATION: "had changed pages that were assumed to be unchanged: the scan is void",
+    Reason.RESUMED_BY_OTHERS: "was resumed by another client while it was read",
+    Reason.LIBVIRT: "failed with another libvirt error",
     Reason.INTERRUPTED: "was being scanned when samepaged was stopped",
-    Reason.INTERNAL: "met a bug in samepaged; the log says more",
+    Reason.INTERNAL: "failed because of a bug in samepaged; see the log",
 }
 
 FALLBACKS: Final[Words] = {
-    "layout": "has RAM that could not be found whole in its process: it was dumped",
-    "hugetlb": "has its memory in huge pages of hugetlbfs, which have no soft-dirty bits: no precopy",
-    "shared": "has memory that is shared or in a file, where writes from elsewhere set no soft-dirty bit: no precopy",
-    "vfio": "has a device of the host (VFIO), whose writes set no soft-dirty bit: no precopy",
-    "kernel": "is on a host whose kernel keeps no soft-dirty bits (`CONFIG_MEM_SOFT_DIRTY`): no precopy",
+    "layout": "has RAM that was not found completely in its process: it was dumped",
+    "hugetlb": "has its memory in hugetlbfs huge pages, which have no soft-dirty bits: precopy is not possible",
+    "shared": "has shared or file-backed memory: writes by others set no soft-dirty bit, so precopy is not possible",
+    "vfio": "has a host device (VFIO): its writes set no soft-dirty bit, so precopy is not possible",
+    "kernel": "runs on a host kernel without soft-dirty bits (`CONFIG_MEM_SOFT_DIRTY`): precopy is not possible",
     "busy": "writes faster than it can be read within `scan.max_pause`: precopy did not converge",
-    "permission": "has soft-dirty bits that this user may not clear (CAP_DAC_OVERRIDE): no precopy",
-    "claimed": "is being read by another samepaged, by the same soft-dirty bits: no precopy",
+    "permission": "has soft-dirty bits that this user may not clear (CAP_DAC_OVERRIDE): precopy is not possible",
+    "claimed": "is being scanned by another samepaged process with the same soft-dirty bits: precopy is not possible",
     "drift": "has too little of its drift budget (`scan.max_drift`) left for precopy: it was read in slices",
-    "distrusted": "had soft-dirty bits that were found to miss writes: no precopy since",
+    "distrusted": "had writes that its soft-dirty bits missed: precopy is disabled since then",
 }
 
 OBSTACLES: Final[Words] = {
-    "hugetlb": "has its memory in huge pages of hugetlbfs (`<hugepages/>`), which KSM does not merge",
+    "hugetlb": "has its memory in hugetlbfs huge pages (`<hugepages/>`), which KSM does not merge",
     "shared": "shares its memory with other processes (memfd, file, vhost-user), which KSM does not merge",
-    "nosharepages": "says `<nosharepages/>` in its XML",
-    "pinned": "has a device of the host (VFIO, vDPA), which pins its memory; KSM merges no pinned page",
+    "nosharepages": "has `<nosharepages/>` in its XML",
+    "pinned": "has a host device (VFIO, vDPA), which pins its memory; KSM does not merge pinned pages",
     "not_offered": "has memory that QEMU did not offer to KSM: `mem-merge=off`, or a kernel without KSM at its start",
 }
 
@@ -138,4 +138,4 @@ SHORT_OBSTACLES: Final[Words] = {
     "pinned": "pinned by a device (VFIO, vDPA)",
     "not_offered": "not offered to KSM by QEMU",
 }
-"""The same where there is little room, and no Markdown."""
+"""Short forms of `OBSTACLES`, without Markdown."""

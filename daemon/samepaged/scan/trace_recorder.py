@@ -14,6 +14,7 @@ from samepaged import threads
 from samepaged.attribution.document import attribution_document
 from samepaged.errors import SamepagedError
 from samepaged.escape import valid
+from samepaged.log_line import details
 from samepaged.scan.snapshot import GuestAttribution, TraceStats
 from samepaged.traces import PageSizeCounts, Trace, TraceStore, attribution_file, seed_id
 
@@ -135,7 +136,7 @@ class TraceRecorder:
                         continue
                     directory = self._config.directory
                     self._report_failure(
-                        f"{directory}: the disk does not follow; use a faster one, or scan less often", record
+                        f"{directory}: the disk is too slow; use a faster one, or scan less often", record
                     )
                 return
         except SamepagedError as error:
@@ -167,11 +168,11 @@ class TraceRecorder:
                 self._report_failure(str(error), record)
             except (OSError, MemoryError) as error:
                 self._report_failure(
-                    f"{config.directory}: {error or 'memory ran out'}; try again with the next scan", record
+                    f"{config.directory}: {error or 'out of memory'}; try again with the next scan", record
                 )
             except Exception:
-                log.exception("an error that was not foreseen; please report it")
-                self._report_failure("an error that was not foreseen", record)
+                log.exception("unexpected error, please report it")
+                self._report_failure("unexpected error", record)
             finally:
                 del record
                 self._waiting.task_done()
@@ -181,7 +182,7 @@ class TraceRecorder:
         try:
             removed = store.prune(time.time(), max_age=config.max_age, max_bytes=config.max_bytes, host=host)
             if removed:
-                log.info("%d old traces removed", len(removed))
+                log.info("old traces removed%s", details(files=len(removed)))
         finally:
             with self._lock:
                 self.stats = replace(self.stats, stored_bytes=store.size(host))
@@ -192,6 +193,9 @@ class TraceRecorder:
             with self._lock:
                 self.stats = replace(self.stats, lost=self.stats.lost + 1)
         if not self._warned:
-            what = "old traces stay" if record is None else "no trace" if isinstance(record, Record) else "no owners"
-            log.warning("%s: %s", what, reason)
+            if record is None:
+                failure = "old traces not removed"
+            else:
+                failure = "trace not written" if isinstance(record, Record) else "page attribution not written"
+            log.warning("%s%s", failure, details(error=reason))
         self._warned = True

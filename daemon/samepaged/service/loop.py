@@ -17,6 +17,7 @@ from samepaged.guard.journal import runtime_directory
 from samepaged.guard.recover import Recovery
 from samepaged.hypervisor.libvirt_hypervisor import LibvirtHypervisor
 from samepaged.ksm import read_merging
+from samepaged.log_line import details
 from samepaged.memory.hashing import Hashing, Interrupted, best_hasher
 from samepaged.scan.attribution import AttributionSchedule, attribution_reports, visible_attribution
 from samepaged.scan.circuit_breaker import CircuitBreaker
@@ -140,11 +141,11 @@ class Service:
             self._scan()
             _release_memory()
         except Interrupted:
-            log.info("the scan was interrupted%s", "" if self._recovery.pending else "; every guest runs on")
+            log.info("scan interrupted%s", details(open_journal_entries=len(self._recovery.pending)))
         except HypervisorError as error:
             self._wait_for_libvirt(error)
         except SamepagedError as error:
-            log.error("no scan: %s", error)  # noqa: TRY400 - the line says all
+            log.error("scan failed%s", details(error=error))  # noqa: TRY400 - no traceback
 
     def _max_wait(self) -> float:
         """The longest wait in seconds: a bound for systemd's watchdog, and for noticing a lost connection."""
@@ -170,15 +171,15 @@ class Service:
             self._wait_for_libvirt(error)
             return False
         self._backoff.succeeded()
-        log.info("connected to libvirt at %s", self._config.libvirt.uri)
+        log.info("connected to libvirt%s", details(uri=self._config.libvirt.uri))
         self._store.update(lambda snapshot: replace(snapshot, libvirt_up=True))
         return True
 
     def _wait_for_libvirt(self, error: HypervisorError) -> None:
         wait = self._backoff.failed()
-        log.warning("%s; trying again in %.1f s", error, wait)
+        log.warning("libvirt unavailable%s", details(error=error, retry_seconds=round(wait, 1)))
         self._store.update(lambda snapshot: replace(snapshot, libvirt_up=False))
-        sd_notify.notify("STATUS=libvirt is away")
+        sd_notify.notify("STATUS=libvirt unavailable")
         deadline = time.monotonic() + wait
         while not self._signals.stopping and (left := deadline - time.monotonic()) > 0:
             self._notify_watchdog()
@@ -231,15 +232,17 @@ class Service:
         self._clocks.round_ended(round_.running_names, round_.skipped)
         for skipped in round_.skipped:
             if not skipped.reason.intended:
-                log.warning("skipped: %s", skipped.message, extra=skipped.journal_fields())
+                reason = details(domain=skipped.name, reason=skipped.reason, error=skipped.message)
+                log.warning("guest skipped%s", reason, extra=skipped.journal_fields())
         self._latest_scans = latest_scans(self._latest_scans, round_)
         latest = analyse_host((self._latest_scans | round_.scanned).values(), round_.skipped, round_.started, 0.0)
         # How long it took: reading all guests, and analysing what was read.
         latest = replace(latest, duration_seconds=time.monotonic() - began)
         self._update_snapshot(round_, latest)
         self._analyse_without_departed()
-        sd_notify.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} not scanned")
-        log.info("scanned %d guests in %.1f s", len(round_.scanned), latest.duration_seconds)
+        sd_notify.notify(f"STATUS=scanned {len(round_.scanned)} guests, {len(round_.skipped)} skipped")
+        seconds = round(latest.duration_seconds, 1)
+        log.info("scan finished%s", details(guests=len(round_.scanned), seconds=seconds))
 
     def _update_snapshot(self, round_: HostRound, latest: HostScan) -> None:
         """Update the snapshot with a scan of all guests."""
@@ -307,8 +310,10 @@ class Service:
         directory = place.path
         if self._guard is None or (self._guard.uri, self._guard.directory) != (uri, directory):
             if place.fallback_reason:
+                remedy = "make room there, or set runtime_directory"
                 log.warning(
-                    "%s; make room there, or set runtime_directory: %s is used", place.fallback_reason, directory
+                    "using a substitute runtime directory%s",
+                    details(directory=directory, error=place.fallback_reason, remedy=remedy),
                 )
             if self._guard is not None:
                 self._guard.close()
@@ -323,7 +328,7 @@ class Service:
             self._apply(config)
         except SamepagedError as error:
             for line in str(error).splitlines():
-                log.error("configuration not reloaded: %s", line)  # noqa: TRY400 - the lines say all
+                log.error("configuration not reloaded%s", details(error=line))  # noqa: TRY400 - no traceback
             self._store.update(
                 lambda snapshot: replace(snapshot, config=replace(snapshot.config, last_load_successful=False))
             )

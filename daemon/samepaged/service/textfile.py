@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from samepaged.atomic_write import whole_file
+from samepaged.log_line import details
 from samepaged.metrics.exposition import families, render
 
 if TYPE_CHECKING:
@@ -44,11 +45,10 @@ class Textfile:
             with whole_file(path, 0o644, lasting=False) as beside:
                 beside.write_bytes(render(families(snapshot), openmetrics=False))
         except OSError as error:
-            complaint = (
-                f"{path} cannot be written ({error.strerror}); let samepaged write there, or set export.textfile"
-            )
+            remedy = "grant samepaged write access to its directory, or set export.textfile"
+            complaint = details(path=path, error=error.strerror, remedy=remedy)
             if complaint != self._complaint:
-                log.warning("%s", complaint)
+                log.warning("textfile not written%s", complaint)
             self._complaint = complaint
         else:
             self._written, self._complaint = snapshot, ""

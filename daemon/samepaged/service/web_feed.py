@@ -13,6 +13,7 @@ from samepaged.attribution.document import attribution_document
 from samepaged.errors import SamepagedError
 from samepaged.escape import printable
 from samepaged.formatting import rfc3339
+from samepaged.log_line import details
 from samepaged.metrics.exposition import MetricsText
 from samepaged.page import Page
 from samepaged.report.scan_json import document
@@ -141,12 +142,12 @@ class DocumentRenderer:
         except Exception as error:
             if what not in self._failed:
                 if isinstance(error, MemoryError | OSError):
-                    cause = str(error) or "out of memory"
-                    log.error("the %s could not be made (%s); free memory, or raise MemoryMax=", what, cause)  # noqa: TRY400 - the line says all
+                    cause, remedy = str(error) or "out of memory", "free memory, or raise MemoryMax="
+                    log.error("document not rendered%s", details(document=what, error=cause, remedy=remedy))  # noqa: TRY400 - no traceback
                 else:
-                    log.exception("the %s could not be made; please report it", what)
+                    log.exception("document not rendered, please report it%s", details(document=what))
             self._failed.add(what)
-            text = f"the {what} could not be made; the log says why"
+            text = f"samepaged could not render the {what}; see its log"
             return [_text_document(path, HTTPStatus.INTERNAL_SERVER_ERROR, text) for path in paths]
         self._failed.discard(what)
         return made
@@ -177,7 +178,7 @@ class DocumentRenderer:
 
     def _attribution_document(self, sources: Mapping[GuestId, GuestAttribution]) -> Document:
         if not sources:
-            text = "no guest's pages have been looked at for their owners; see `sources` in the configuration"
+            text = "no guest has page attribution yet; see `sources` in the configuration"
             return _text_document(SOURCES, HTTPStatus.NOT_FOUND, text)
         if sources is not self._attributions:
             domains = [
@@ -206,6 +207,6 @@ def _text_document(path: str, status: HTTPStatus, text: str) -> Document:
 def _bounded_document(made: Document) -> Document:
     if len(made.body) <= (MAX_ATTRIBUTION_BYTES if made.path == SOURCES else MAX_DOCUMENT_BYTES):
         return made
-    ask = "sources" if made.path == SOURCES else "scan"
-    text = f"this takes {len(made.body)} bytes, which is too much to be served; ask `samepaged {ask} --json`"
+    command = "sources" if made.path == SOURCES else "scan"
+    text = f"the document has {len(made.body)} bytes, which is too large to serve; run `samepaged {command} --json`"
     return _text_document(made.path, HTTPStatus.INTERNAL_SERVER_ERROR, text)

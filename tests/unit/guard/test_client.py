@@ -137,13 +137,13 @@ def test_a_guard_that_dies_again_is_none(guards: Guards) -> None:
         raise ChannelClosed
 
     guards.answer = die
-    assert "ends at once" in refused(guards)
+    assert "exits at once" in refused(guards)
     assert guards.started == 2
 
 
 def test_a_guard_that_does_not_answer_is_none(guards: Guards) -> None:
     guards.answer = lambda _: None
-    assert "does not answer" in refused(guards)
+    assert "does not respond" in refused(guards)
     guards.answer = usual
     arm(guards)
     assert guards.started == 2

@@ -191,4 +191,4 @@ def test_a_fault_of_one_look_does_not_end_the_work(
     recovery = Recovery(tmp_path)
     step_until_gone(recovery.step, found.path)
     assert hypervisor.it.run_state is RunState.RUNNING
-    assert "trying on" in caplog.text
+    assert "recovery step failed, retrying" in caplog.text

@@ -140,7 +140,7 @@ def test_failed_reconnection_is_reported(
     with pytest.raises(GuestError):
         hypervisor.call("asking", release.wait, 0.05)
     assert not hypervisor.alive
-    with pytest.raises(HypervisorError, match="no connection"):
+    with pytest.raises(HypervisorError, match="not connected"):
         hypervisor.by_uuid("u-1")
     release.set()
     wait_for(lambda: links[0].closed)
@@ -154,6 +154,6 @@ def test_unresponsive_libvirtd_times_out(links: list[Link], monkeypatch: pytest.
         raise cast("Exception", libvirt.libvirtError("late"))
 
     monkeypatch.setattr(module, "open_connection", hang)
-    with pytest.raises(HypervisorError, match="does not answer"):
+    with pytest.raises(HypervisorError, match="does not respond"):
         LibvirtHypervisor("qemu:///system").connect(0.2)
     release.set()

@@ -100,7 +100,7 @@ def failing(code: int, source: int = libvirt.VIR_FROM_QEMU) -> Callable[[], None
     ],
 )
 def test_libvirt_errors_name_the_domain(code: int, reason: Reason) -> None:
-    with pytest.raises(GuestError, match=r"doing it: libvirt says: two lines") as caught:
+    with pytest.raises(GuestError, match=r"doing it: libvirt reports: two lines") as caught:
         hypervisor().call("doing it", failing(code))
     assert caught.value.reason is reason
 
@@ -112,7 +112,7 @@ def test_lost_connection_is_hypervisor_error() -> None:
 
 def test_connection_needs_spare_descriptors() -> None:
     """GLib would end this process."""
-    with no_descriptors(), pytest.raises(HypervisorError, match=r"few descriptors .*; raise LimitNOFILE="):
+    with no_descriptors(), pytest.raises(HypervisorError, match=r"few file descriptors .*; raise LimitNOFILE="):
         hypervisor().connect()
 
 

@@ -140,7 +140,7 @@ def test_launch_security_is_told(kind: str) -> None:
         (domain(memory="<memory>-3</memory>"), "'-3'"),
         (domain(memory="<memory>\uff19</memory>"), "memory size"),
         (domain(memory="<memory>99999999999999999999999</memory>"), "memory size"),
-        (domain(memory="<memory unit='TiB'>99999</memory>"), "beyond any machine"),
+        (domain(memory="<memory unit='TiB'>99999</memory>"), "beyond the limit of x86-64"),
         (domain(CELLS, memory="<memory>1024</memory>"), "blocks of"),
         (domain(memory_device("dimm", 128)), "blocks of"),
     ],

@@ -105,5 +105,5 @@ def test_a_newer_qemu_is_asked_once() -> None:
 def test_missing_monitor_values_are_none() -> None:
     blocks = asking(ANSWERS | {"info mtree -f": "unknown command"}, 48 << 20)
     assert [block.address for block in blocks] == [None, None]
-    with pytest.raises(GuestError, match="names no RAM"):
+    with pytest.raises(GuestError, match="lists no RAM"):
         asking(ANSWERS, 7)

@@ -83,7 +83,7 @@ def test_unknown_device_addresses_decline_attribution(
     assert session is not None
     session.start_attribution()
     found = session.finish()
-    assert found.note == "where its memory devices lie is not told"
+    assert found.note == "the addresses of its memory devices are unknown"
     assert len(found.kinds) == sum(blocks) // 4096
     assert not np.any(found.kinds)
 

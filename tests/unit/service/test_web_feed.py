@@ -160,7 +160,7 @@ def test_page_failure_keeps_other_documents(
     with monkeypatch.context() as patch:
         patch.setattr(made._documents, "_page", broken)
         assert [made["/"].status for _ in range(3)] == [500] * 3
-        assert made["/"].body == b"the page could not be made; the log says why\n"
+        assert made["/"].body == b"samepaged could not render the page; see its log\n"
         assert made["/metrics"].status == made["/api/v1/snapshot"].status == 200
     assert len(caplog.records) == 1
     assert made["/"].status == 200
