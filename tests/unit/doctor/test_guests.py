@@ -61,7 +61,13 @@ def test_guest_check_follows_the_forecast(found: Forecast, scan: ScanConfig, sta
     [
         (0.1, {}, 900, 9.6, "clock loses about 9.60 s per day"),
         (0.45, {}, 900, 43.2, "clock loses about 43.2 s per day"),
-        (0.7, {}, 1800, 33.6, "scan.max_drift allows a scan every 30 min; the guest's clock loses about 33.6 s per day"),
+        (
+            0.7,
+            {},
+            1800,
+            33.6,
+            "scan.max_drift allows a scan every 30 min; the guest's clock loses about 33.6 s per day",
+        ),
         (1.8, {}, 3600, 43.2, "allows a scan every 60 min"),
         (1.9, {}, None, 0, "a scan exceeds scan.max_drift"),
         (1.9, {"max_drift": 1}, 900, 182.4, "clock loses about 182 s per day"),

@@ -94,7 +94,12 @@ STILL = ScanConfig(still_ksm=True)
     [
         (KsmState(None, 0, writable=False, paused_by_samepaged=False), AUTO, "ok", "not available"),
         (KsmState("0", 0, writable=False, paused_by_samepaged=False), AUTO, "ok", "not running"),
-        (KsmState("0", 0, writable=True, paused_by_samepaged=True), AUTO, "warning", "paused by a samepaged that ended"),
+        (
+            KsmState("0", 0, writable=True, paused_by_samepaged=True),
+            AUTO,
+            "warning",
+            "paused by a samepaged that ended",
+        ),
         (KsmState("1", 512, writable=True, paused_by_samepaged=True), AUTO, "ok", "2.00 MiB merged"),
         (KsmState("1", 512, writable=False, paused_by_samepaged=False), AUTO, "ok", "reads pages again"),
         (KsmState("1", 512, writable=False, paused_by_samepaged=False), STILL, "warning", "may not write"),
@@ -205,6 +210,6 @@ def test_missing_btf_directory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "0123456789abcdef.btf").touch()
     there, nowhere = btf_directory(tmp_path), btf_directory(tmp_path / "nowhere")
     assert (said(there), said(nowhere)) == ("ok", "warning")
-    assert "of 1 kernels" in there.message
+    assert "of 1 kernel" in there.message
     assert "No such file" in nowhere.message
     assert len(attribution(SourcesConfig(enabled=True, btf_directory=tmp_path))) == 2

@@ -73,7 +73,10 @@ def test_a_lock_manager_is_a_warning_with_a_remedy() -> None:
 
 @pytest.mark.parametrize("text", [None, "", "#lock_manager"])
 def test_no_lock_manager_is_ok(text: str | None) -> None:
-    assert (lease_check(PATH, text).status, "does not set a lock manager" in lease_check(PATH, text).message) == ("ok", True)
+    assert (lease_check(PATH, text).status, "does not set a lock manager" in lease_check(PATH, text).message) == (
+        "ok",
+        True,
+    )
 
 
 def test_an_unreadable_file_is_a_note() -> None:

@@ -214,9 +214,7 @@ def test_port_used_on_other_address(running: Running) -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "a..b", "no such host"])
 def test_foreign_address_has_a_remedy(running: Running, host: str) -> None:
-    with pytest.raises(
-        SamepagedError, match=r"\Acannot listen on .*:9: [^\n]*; choose an address of this host\Z"
-    ):
+    with pytest.raises(SamepagedError, match=r"\Acannot listen on .*:9: [^\n]*; choose an address of this host\Z"):
         running.do(lambda: running.server.listen(host, 9))
 
 

@@ -115,7 +115,10 @@ def test_every_toolkit_key_is_supported() -> None:
         (tls(cipher_suites="all"), "tls_server_config.cipher_suites: must be a list;"),
         (tls(prefer_server_cipher_suites="yes"), "must be true or false;"),
         ("http_server_config: {headers: {Server: x}}", "a header is not configurable; use some of Content-Security"),
-        ("http_server_config: {headers: {X-Frame-Options: allow}}", "X-Frame-Options has an invalid value; use deny or sameorigin"),
+        (
+            "http_server_config: {headers: {X-Frame-Options: allow}}",
+            "X-Frame-Options has an invalid value; use deny or sameorigin",
+        ),
         (
             'http_server_config: {headers: {Content-Security-Policy: "a\\r\\nSet-Cookie: b"}}',
             "use ASCII, on one line",
@@ -255,7 +258,9 @@ def test_invalid_client_ca_is_refused() -> None:
 
 
 def test_tls_1_2_needs_its_ciphers() -> None:
-    assert "none of them is for TLS 1.2; add one" in build(cipher_suites=["TLS_AES_128_GCM_SHA256"], max_version="TLS12")
+    assert "none of them is for TLS 1.2; add one" in build(
+        cipher_suites=["TLS_AES_128_GCM_SHA256"], max_version="TLS12"
+    )
     assert "certificate and key" in build(cipher_suites=["TLS_AES_128_GCM_SHA256"])
 
 

@@ -209,7 +209,7 @@ def _of_image(args: argparse.Namespace, form: str, descriptor: int, size: int, s
     if found.devices and args.memory is None:
         notes.append(
             f"{found.devices} of {found.devices + found.pages * PAGE_SIZE} bytes were left out, because they are not "
-            "RAM or cannot be distinguished from a device's memory; set --memory to the domain's memory to separate them"
+            "RAM or cannot be distinguished from a device's memory; set --memory to the domain's memory"
         )
     if found.partial:
         notes.append(f"{found.partial} bytes of incomplete pages were left out")
