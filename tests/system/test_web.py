@@ -592,7 +592,7 @@ def test_a_daemon_finds_the_web_service_whenever_that_comes(samepaged: Samepaged
     fed.feed = tmp_path / "feed"
     fed.configure(FAST)
     with daemon(fed) as one:
-        one.wait(f"the web process is away \\({fed.feed}: No such file or directory\\); trying again")
+        one.wait(f'cannot connect to the web process, retrying error="{fed.feed}: No such file or directory"')
         wait_scans(one, 2)
         with service(tmp_path):
             one.wait_scans(1)

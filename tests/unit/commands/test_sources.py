@@ -43,7 +43,7 @@ def test_guest_over_memory_limit_is_reported(
 ) -> None:
     scan = SimpleNamespace(scans=[SimpleNamespace(name="web", started=1.0)], skipped=())
     assert asked(monkeypatch, scan)[0] == 1
-    assert "web: there was no room" in capsys.readouterr().err
+    assert "web: page attribution exceeds sources.memory_limit" in capsys.readouterr().err
 
 
 def test_named_excluded_guest_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

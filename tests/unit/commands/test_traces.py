@@ -84,7 +84,7 @@ def test_export_has_the_chosen_traces(tmp_path: Path, capsys: pytest.CaptureFixt
     assert stat.S_IMODE(into.stat().st_mode) == 0o600
     capsys.readouterr()
     assert main(command) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main([*command[:-3], "--into", str(tmp_path / "all"), str(place)]) == 0
     assert main(["traces", "export", "--into", str(tmp_path / "none"), "--host", "x", str(place)]) == 1
     assert not (tmp_path / "none").exists()

@@ -201,7 +201,7 @@ def test_only_short_hashes_report_collisions(import_: Import, capsys: pytest.Cap
 
 def test_omitted_core_segments_are_reported(import_: Import, capsys: pytest.CaptureFixture[str]) -> None:
     import_(core(Load(0, P * 4), Load(0xFFFC0000, Q), qemu=True))
-    assert "note: 4096 bytes that are no RAM" in capsys.readouterr().err
+    assert "note: 4096 of 20480 bytes were left out" in capsys.readouterr().err
     import_(core(Load(0, P * 4), Load(0xFFFC0000, Q), qemu=True), "--memory", "16KiB", domain="sure")
     assert capsys.readouterr().err == ""
 

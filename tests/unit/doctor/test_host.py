@@ -210,6 +210,6 @@ def test_missing_btf_directory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "0123456789abcdef.btf").touch()
     there, nowhere = btf_directory(tmp_path), btf_directory(tmp_path / "nowhere")
     assert (said(there), said(nowhere)) == ("ok", "warning")
-    assert "of 1 kernels" in there.message
+    assert "of 1 kernel" in there.message
     assert "No such file" in nowhere.message
     assert len(attribution(SourcesConfig(enabled=True, btf_directory=tmp_path))) == 2

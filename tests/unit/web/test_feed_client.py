@@ -83,7 +83,7 @@ class Webs:
     def close(self, feed: socket.socket) -> str:
         feed.close()
         self.closed += 1
-        return "it was killed by SIGKILL"
+        return "killed by SIGKILL"
 
     def next(self) -> Web:
         return self.opened.get(timeout=30)
@@ -300,7 +300,7 @@ def test_refused_settings_change_nothing(scene: Scene) -> None:
 def test_unanswered_settings_change_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     web = scene.started()
     monkeypatch.setattr(publishing, "ANSWER_SECONDS", 0.05)
-    with pytest.raises(SamepagedError, match="does not answer"):
+    with pytest.raises(SamepagedError, match="does not respond"):
         scene.publisher.change(WebListener("10.9.9.9", 80), never)
     assert [web.settings().host, web.settings().host] == ["10.9.9.9", "127.0.0.1"]
 

@@ -152,7 +152,7 @@ def test_the_scanner_takes_no_bodies() -> None:
 
 def test_too_much_is_not_sent() -> None:
     body = bytes(MAX_BODIES_BYTES // 2 + 1)
-    with pytest.raises(FeedError, match="at most"):
+    with pytest.raises(FeedError, match="reduce them to"):
         encode(Documents((Document("/a", "", body), Document("/b", "", body))))
 
 
