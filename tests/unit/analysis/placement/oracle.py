@@ -47,7 +47,7 @@ class Fleet:
         return sum(self.sharing_of(host.name, at) for host in self.hosts)
 
     def moved(self, at: Sequence[str], move: Move) -> list[str]:
-        """Apply moves. A domain's name identifies the guest: a host has one movable guest of that name, as in libvirt."""
+        """Apply a move. A domain's name identifies the guest: a host has one movable guest of that name."""
         (guest,) = [
             number for number, one in enumerate(self.guests) if (one.domain, at[number]) == (move.domain, move.origin)
         ]
