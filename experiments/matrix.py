@@ -23,8 +23,9 @@ ARCHITECTURES: Final = ("amd64", "i386")
 SETUPS: Final = ("plain", "server", "desktop")
 # Boots of each image with and without randomisation (the paper, section 6.2).
 BOOTS: Final = 4
-# With these words, the kernel places processes (and with the second, itself) at the same addresses at every boot.
+# The desktop without its browser and its spreadsheet, which take most of the time on an emulated processor.
 FEW_PROGRAMS: Final = "field.programs=few"
+# With these words, the kernel places processes (and with the second, itself) at the same addresses at every boot.
 WORDS: Final = {"aslr": "", "noaslr": "norandmaps", "nokaslr": "norandmaps nokaslr"}
 
 

@@ -37,7 +37,7 @@ PAPER_ASLR: Final = "10 % (Linux), self and inter-VM both less"
 
 
 def labels(guests: Iterable[str]) -> dict[str, Any]:
-    """Return the platforms and setups of these guests for `samepaged study --labels`. It refuses other labels."""
+    """Return the platforms and setups of these guests for `samepaged study --labels`, which refuses unused labels."""
     here = {tuple(guest.rsplit("-", 1)) for guest in guests}
     platforms = [f"{release}-{architecture}" for release in RELEASES for architecture in ARCHITECTURES]
     return {

@@ -126,7 +126,7 @@ def pairs(study: Document, setups: Sequence[str]) -> str:
 
 
 def inter(study: Document) -> str:
-    """Fig. 6: inter-VM sharing of the pairs of traces with most sharing, in percent of both guests' memory."""
+    """Fig. 6: inter-VM sharing over pairs of traces, of the pairs with most sharing, in percent of their memory."""
     ordered = sorted(study["pairs"], key=lambda pair: -pair["inter_sharing_ratio"]["avg"])
     return markdown(
         ("pair", "pairs of traces", "minimum", "average", "maximum", "maximum MiB", "self ÷ total"),

@@ -91,7 +91,7 @@ def read_text(path: Path, bits: int | None = None) -> HashList:
             lowest, highest = min(lowest, value), max(highest, value)
             values.append(value & ALL)
     if not values:
-        raise TraceError(path, "has no hashes", "write one hash per line, hexadecimal or decimal")
+        raise TraceError(path, "contains no hashes", "write one hash per line, hexadecimal or decimal")
     fits = [width for width in (32, 64) if _fits(lowest, highest, width) and numbering.digits <= width // 4]
     if bits is None and fits:
         bits = fits[0]
@@ -156,7 +156,7 @@ def _value(path: Path, number: int, line: bytes, base: int) -> int:
 
 
 def _not_a_hash(path: Path, number: int) -> TraceError:
-    return TraceError(path, f"has no hash in line {number}", "write one hash per line; # begins a comment")
+    return TraceError(path, f"contains no hash in line {number}", "write one hash per line; # begins a comment")
 
 
 def _fits(lowest: int, highest: int, bits: int) -> bool:

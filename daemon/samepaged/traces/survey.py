@@ -31,7 +31,7 @@ def survey(place: Path | str, *, mixed_samples: bool = False) -> tuple[TraceFile
     """
     files = read_metadata(list(find_paths(str(place))))
     if not files:
-        raise TraceError(place, "has no traces", "record some (traces.enabled), or import them")
+        raise TraceError(place, "contains no traces", "record some (traces.enabled), or import them")
     _check_common(files, mixed_samples=mixed_samples)
     seen: dict[tuple[object, ...], str] = {}
     for file in files:

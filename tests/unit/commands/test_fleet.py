@@ -151,4 +151,4 @@ def test_missing_spark_error_names_package(
 
 def test_path_without_traces_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fleet", "sharing", str(tmp_path)]) == 1
-    assert "has no traces" in capsys.readouterr().err
+    assert "contains no traces" in capsys.readouterr().err

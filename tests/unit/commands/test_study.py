@@ -244,7 +244,7 @@ def test_foreign_file_among_traces_is_refused(place: Path, capsys: pytest.Captur
 
 
 def test_empty_directory_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "has no traces" in refused(capsys, "study", "--json", tmp_path)
+    assert "contains no traces" in refused(capsys, "study", "--json", tmp_path)
     assert "does not exist" in refused(capsys, "study", "--json", tmp_path / "none")
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/analysis/study.md about whose pages are shared."""
+"""The tables of docs/analysis/study.md on page attribution."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def answers(name: str, **changed: Any) -> AttributionReport:
 
 
 def study(*guests: AttributionReport) -> dict[str, Any]:
-    """The object of `samepaged study --json`, as far as these tables need it."""
+    """Return the object of `samepaged study --json`, with the parts that these tables need."""
     found = attribution((one.domain, [one]) for one in guests)
     return {} if found is None else {"sources": found.document()}
 
 
 def rows(table: str) -> dict[str, list[str]]:
-    """What a reader finds in each row, by its first column."""
+    """Return the cells of each row by its first column."""
     lines = [[cell.strip() for cell in line.strip("|\n").split(" | ")] for line in table.splitlines()]
     assert len({len(line) for line in lines}) == 1
     return {line[0]: line[1:] for line in lines[2:]}
@@ -144,7 +144,7 @@ def test_hidden_names_have_no_rows() -> None:
 
 
 def lines(*named: str, pages: tuple[int, ...] = (), more: int = 0) -> str:
-    """What the table says of a page of these owners."""
+    """Return the table's cell for a page with these owners."""
     one = answers(
         "one",
         most_copied=(CopiedPage(11, shared_with_others=False, owners=named, more_owners=more, owner_pages=pages),),

@@ -1,4 +1,4 @@
-"""The field's matrix, what a guest boots with, and what is heard of it."""
+"""The study's matrix, the guests' boot parameters, and their console messages."""
 
 from __future__ import annotations
 

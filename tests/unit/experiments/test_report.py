@@ -1,4 +1,4 @@
-"""The tables of docs/analysis/study.md, from what `samepaged study` and `compare` print."""
+"""The tables of docs/analysis/study.md from the output of `samepaged study` and `compare`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pair(first: str, second: str, *, own: float, common: float) -> dict[str, Any
 
 
 def rows(table: str) -> dict[str, list[str]]:
-    """What a reader finds in each row, by its first column."""
+    """Return the cells of each row by its first column."""
     lines = [[cell.strip() for cell in line.strip("|\n").split(" | ")] for line in table.splitlines()]
     assert len({len(line) for line in lines}) == 1
     return {line[0]: line[1:] for line in lines[2:]}

@@ -1,4 +1,4 @@
-"""Owners beside traces: what was written is read, what cannot be is an error, and they go where their trace goes."""
+"""Owners beside traces: round trip, refusal of invalid files, and deletion together with their trace."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 @st.composite
 def told(draw: st.DrawFn) -> AttributionReport:
-    """Answers as they can be, of a guest of a few hundred pages."""
+    """Generate possible attributions of a guest of a few hundred pages."""
     own, inter = draw(pages), draw(pages)
     memory = own + inter + draw(pages)
 
@@ -104,7 +104,7 @@ def write_trace(store: TraceStore, domain: str = "web-1", *, host: str = "kvm-1"
 
 
 def signed(told: dict[str, Any]) -> bytes:
-    """What another program could make: whole, whatever is in it."""
+    """Return a file that another program could write: a valid checksum over any content."""
     return json.dumps({**told, "sum": attribution_file._sum(told)}).encode()
 
 
@@ -140,13 +140,13 @@ anything = st.recursive(
 
 
 def places(told: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The paths of all that is in a document."""
+    """Yield the paths of all values in a document."""
     parts = told.items() if isinstance(told, dict) else enumerate(told) if isinstance(told, list) else ()
     return [at, *(place for key, value in parts for place in places(value, (*at, key)))]
 
 
 def typed(answers: AttributionReport) -> None:
-    """What whoever gets answers relies on."""
+    """Check the properties that users of an attribution rely on."""
     for one in (*answers.kinds, *(answers.processes or ()), *(answers.files or ())):
         assert type(one.name) is str
         assert all(
@@ -320,7 +320,7 @@ def test_attribution_of_another_trace_is_refused(tmp_path: Path, other: dict[str
 
 @pytest.fixture
 def store(tmp_path: Path) -> TraceStore:
-    """Traces of five days with owners; and of another host one."""
+    """Create traces of five days with owners, and one of another host."""
     store = TraceStore(tmp_path)
     for number in range(5):
         write(write_trace(store, at=WHEN + number * DAY), document(at=WHEN + number * DAY))
@@ -329,7 +329,7 @@ def store(tmp_path: Path) -> TraceStore:
 
 
 def left(store: TraceStore) -> tuple[int, int]:
-    """How many traces and how many owners are there."""
+    """Return the number of remaining traces and of remaining owners."""
     return len(list(store.root.rglob("*.parquet"))), len(list(store.root.rglob("*.sources.json")))
 
 
@@ -372,7 +372,7 @@ def test_orphaned_attribution_is_pruned_per_host(store: TraceStore) -> None:
     theirs.write_text("{}")
     now = attribution_path(paths[0]).stat().st_mtime
     store.prune(now, host="kvm-1")
-    assert attribution_path(paths[0]).exists()  # its trace may be on its way, where traces are copied
+    assert attribution_path(paths[0]).exists()  # its trace may follow if traces are being copied
     store.prune(now + 3601, host="kvm-1")
     assert [attribution_path(path).exists() for path in paths] == [False, True]
     assert theirs.exists()

@@ -1,4 +1,4 @@
-"""Collisions: what is expected of them, against counting every case and against throwing dice."""
+"""Expected collisions against complete enumeration and against random draws."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from samepaged.traces.collisions import expected_self_collisions, expected_share
 
 
 def thrown(contents: int, bits: int, random: Random) -> set[int]:
-    """The hashes of so many contents."""
+    """Draw the hashes of this number of contents."""
     return {random.getrandbits(bits) for _ in range(contents)}
 
 
@@ -30,14 +30,14 @@ def test_self_collisions_match_simulation(contents: int, bits: int) -> None:
 
 @cache
 def mean_distinct(contents: int, bits: int) -> float:
-    """Of all ways in which contents may be hashed."""
+    """Return the mean over all assignments of hashes to contents."""
     ways = list(product(range(1 << bits), repeat=contents))
     return sum(len(set(way)) for way in ways) / len(ways)
 
 
 @pytest.mark.parametrize(("contents", "bits"), [(1, 3), (2, 3), (3, 3), (4, 3), (5, 3), (6, 2), (8, 1)])
 def test_expected_hashes_invert_to_contents(contents: int, bits: int) -> None:
-    # The function is for whole numbers; between two of them it is nearly straight.
+    # The function takes integers; between two of them it is nearly linear.
     mean = mean_distinct(contents, bits)
     low = math.floor(mean)
     high = min(low + 1, 1 << bits)

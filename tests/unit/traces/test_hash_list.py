@@ -1,4 +1,4 @@
-"""Lists of hashes: each line or word is a page, the same hash is the same content, and nothing else is a hash."""
+"""Lists of hashes: each line or word is a page, equal hashes are equal contents, and other text is not a hash."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_hexadecimal_lines_are_hashes(bits: int, data: st.DataObject) -> None:
 
 @given(st.lists(st.integers(2**40, 2**64 - 1) | st.integers(0, 2**64 - 1), min_size=1, max_size=40))
 def test_decimal_lines_are_hashes(written: list[int]) -> None:
-    written.append(2**64 - 1)  # longer than a hexadecimal one, and not all of one length
+    written.append(2**64 - 1)  # longer than a hexadecimal hash, and of a different length
     written.append(0)
     found = text("\n".join(map(str, written)).encode())
     assert (found.hashes.tolist(), found.bits, found.base) == (written, 64, 10)
@@ -82,12 +82,12 @@ def test_text_before_first_hash_is_header() -> None:
         (b"ff\n\x00\xff\n", None, "line 2"),
         (b"ff\n-1\n", None, "line 2"),
         (b"ff\n12345678901234567890\n", None, "line 2"),
-        (b"100000000000000000000\n", None, "has no hashes"),
+        (b"100000000000000000000\n", None, "contains no hashes"),
         (b"99999999999999999999\n", None, "do not fit 64 bits"),
         (b"-1\n18446744073709551615\n", None, "do not fit 64 bits"),
         (b"0x1ffffffff\n", 32, "do not fit 32 bits"),
-        (b"", None, "has no hashes"),
-        (b"a header\n", None, "has no hashes"),
+        (b"", None, "contains no hashes"),
+        (b"a header\n", None, "contains no hashes"),
         (b"1" * 5000, None, "overlong line"),
     ],
 )
@@ -108,7 +108,7 @@ def test_binary_words_are_hashes(bits: int, big_endian: bool, data: st.DataObjec
 
 
 def words(count: int = 200) -> list[int]:
-    """Of pages of which many are there twice, and none begins as text would."""
+    """Generate the words of pages with many repetitions; none begins like text."""
     random = Random(count)
     contents = [random.getrandbits(31) | 0x80000080 for _ in range(count // 2)]
     return [0x90909090, *contents, *random.sample(contents, count // 2)]

@@ -1,4 +1,4 @@
-"""Traces on disk: what was written is read, and nothing that is damaged gives a number."""
+"""Traces on disk: round trip, and refusal of damaged files."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_sample_must_be_power_of_two() -> None:
 
 
 def remainder(value: int) -> int:
-    """As C and SQL have it: with the sign of the number that is divided."""
+    """Return the remainder as in C and SQL: with the sign of the dividend."""
     return value % PRIME if value >= 0 else -(-value % PRIME)
 
 
@@ -281,7 +281,7 @@ def test_incomparable_traces_are_refused(tmp_path: Path) -> None:
         assert str(caught.value).startswith(str(path))
         path.unlink()
     write(tmp_path / "sample.parquet", [trace(digest_of(9), at=WHEN + 9).sampled(2)])
-    with pytest.raises(TraceError, match=r"sample.parquet: has sample 2, and others 1"):
+    with pytest.raises(TraceError, match=r"sample.parquet: has sample 2, other traces have 1"):
         survey(tmp_path)
     assert len(survey(tmp_path, mixed_samples=True)) == 4
 
@@ -295,7 +295,7 @@ def test_repeated_trace_is_an_error(tmp_path: Path) -> None:
 
 
 def test_path_without_traces_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="has no traces; record some"):
+    with pytest.raises(TraceError, match="contains no traces; record some"):
         survey(tmp_path)
     with pytest.raises(TraceError, match="does not exist"):
         survey(tmp_path / "nowhere")

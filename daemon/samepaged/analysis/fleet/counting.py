@@ -77,7 +77,7 @@ class FleetTraces:
         for file, about in self.traces:
             known = file.totals[file.traces.index(about)][halvings]
             if known is None:
-                raise TraceError(file.path, f"has no sample of 1/{self.sample}", "use another --sample")
+                raise TraceError(file.path, f"does not contain a sample of 1/{self.sample}", "use another --sample")
             yield file, known
 
     def paths(self) -> list[str]:

@@ -32,7 +32,7 @@ class Engine(Protocol):
     rows_at_once: int
 
     def open(self, paths: Sequence[str], guests: Sequence[FleetTrace]) -> None:
-        """Create the relations `traces` of these files and `guests` (index: the guest's number) for queries.py."""
+        """Create the relations `traces` (these files) and `guests` (the index is the number) for queries.py."""
 
     def materialize(self, name: str, query: str) -> None:
         """Create a relation from a query, replacing a previous one of that name."""

@@ -145,9 +145,7 @@ class _Search:
             self.record_if_reachable(*unseen, effort.tries)
 
     def record_if_reachable(self, score: int, hosts: NDArray[np.int64], path: list[Step], tries: int) -> bool:
-        """Find a path to `hosts` and record it: a direct one, one from the best arrangement so far, or the search's
-        own.
-        """
+        """Find a path to `hosts` and record it: direct, from the best arrangement so far, or the search's own path."""
         most = len(hosts) * len(self.terms.limits) if self.max_moves is None else self.max_moves
         steps = order_moves(self.terms, hosts, max_moves=most, tries=tries)
         if steps is None and self.steps:
@@ -213,9 +211,7 @@ class _Search:
         return [int(guest) for guest in chosen]
 
     def recreate(self, guests: list[int]) -> bool:
-        """Remove guests and place them again one after the other. Returns False, with some unplaced, if room is
-        missing.
-        """
+        """Remove guests and place them again in turn. Returns False, with some unplaced, if room is missing."""
         arrangement, terms, random = self.arrangement, self.terms, self.random
         for guest in guests:
             self.moved -= int(arrangement.host_of[guest] != terms.origin[guest])

@@ -124,7 +124,7 @@ class Comparison:
         ]
         if not self.in_common:
             notes.append(
-                "The sets have no guest in common: all guests of each set are compared, regardless of their names."
+                "The sets do not have a common guest: all guests of each set are compared, regardless of their names."
             )
         if self.left_out:
             notes.append(f"Left out, because only one set has them: {', '.join(map(named, self.left_out))}.")
@@ -207,7 +207,7 @@ def _members(places: tuple[str, str], sets: tuple[tuple[Guest, ...], tuple[Guest
     if not pairs and 1 in (len(sets[0]), len(sets[1])) and len(sets[0]) != len(sets[1]):
         raise TraceError(
             places[1],
-            f"has no guest in common with {places[0]}, and one of the sets has only one guest",
+            f"does not share a guest with {places[0]}, and one of the sets has only one guest",
             "compare traces of the same guests, or of one guest each",
         )
     chosen = tuple(zip(*pairs, strict=True)) or sets

@@ -62,7 +62,7 @@ def guests_of(files: Sequence[TraceFile]) -> tuple[Guest, ...]:
         for index, about in enumerate(file.traces):
             traces[about.host, about.domain].append(TraceRef(file, index))
     if not traces:
-        raise TraceError(files[0].path, "has no traces", "record some (traces.enabled), or import them")
+        raise TraceError(files[0].path, "contains no traces", "record some (traces.enabled), or import them")
     apart = _split_by_guest(traces)
     guests = [
         Guest(name, refs[-1].info.host, refs[-1].info.domain, tuple(refs))

@@ -34,7 +34,7 @@ __all__ = [
 # The label of every guest if the file has no platforms or no setups.
 _ALL: Final = "all"
 _NO_LABEL: Final = Problem(
-    Place(1, 1), (), "has no labels", "write platforms: [{name: NAME, match: ['PATTERN']}], or setups:"
+    Place(1, 1), (), "contains no labels", "write platforms: [{name: NAME, match: ['PATTERN']}], or setups:"
 )
 
 

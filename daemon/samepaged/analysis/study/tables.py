@@ -181,7 +181,7 @@ def _platforms(study: Study) -> Iterator[Table]:
         return
     page = study.page_size
     left = study.platforms.unlabelled
-    note = f"Excluded, because they have no label: {_listed(left)}." if left else ""
+    note = f"Excluded, because they are unlabelled: {_listed(left)}." if left else ""
     yield Table(
         key="fig07-self-by-platform",
         figure="Figure 7",

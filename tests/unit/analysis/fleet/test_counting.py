@@ -1,4 +1,4 @@
-"""What the hosts of a fleet have in common, from files to numbers: as sets say, and never from damaged files."""
+"""Common contents of a fleet's hosts, from files to numbers, against sets; damaged files are errors."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
 
 
 class Broken(DuckDbEngine):
-    """An engine that fails on its own."""
+    """An engine with a failure that files do not cause."""
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
         return super().rows(f"SELECT 1 / nothing FROM ({query})")  # noqa: S608 - a test's own words

@@ -1,4 +1,4 @@
-"""All pairs of hosts: whichever way a content takes, each pair comes to what two sets have in common."""
+"""All pairs of hosts: each way of counting contents against the intersection of two sets."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HOSTS = 64
-GUESTS = HOSTS * 9  # more than the 512 from which a content goes by blocks
+GUESTS = HOSTS * 9  # contents of more than 512 guests use blocks
 
-# (guest, content) of every kind: few guests, some, many, and contents of the same hosts, of similar ones and of any.
+# (guest, content) of every kind: with few, some and many guests, and of the same, similar and random hosts.
 Rows = list[tuple[int, int]]
 
 
@@ -48,7 +48,7 @@ def engine() -> Iterator[DuckDbEngine]:
 
 
 def number(engine: DuckDbEngine, rows: Rows) -> None:
-    """What the engine would have read of files; every content of a guest has two pages."""
+    """Return the rows that the engine would read from files; every content of a guest has two pages."""
     table: NDArray[np.int64] = np.array(rows, dtype=np.int64).reshape(-1, 2)
     columns = {"guest": table[:, 0].astype(np.int32), "hash": table[:, 1], "host": (table[:, 0] % HOSTS)}
     engine._connection.register("columns", columns)
@@ -104,7 +104,7 @@ def test_words_equal_explicit_pairs(engine: DuckDbEngine, rows: Rows) -> None:
 
 
 def kinds(engine: DuckDbEngine) -> tuple[bool, bool, bool]:
-    """Whether contents are written out, in words, and in blocks."""
+    """Return whether contents are written out, in words, and in blocks."""
     holders, words, blocks = (
         engine.rows(f"SELECT count(*) FROM {name}")[0][0]  # noqa: S608 - of this test's own words
         for name in ("holders", "dense WHERE word < 2305843009213693952", "blocks")
@@ -121,7 +121,7 @@ def test_pair_method_by_holder_count(
 
 
 def test_sparse_word_uses_explicit_pairs(engine: DuckDbEngine) -> None:
-    # All have the same host as their first and the same as their last, and in between each another.
+    # All have the same first and last host, and different hosts in between.
     rows = [
         (host + HOSTS * times, content) for content in range(62) for host in (0, 1 + content, 63) for times in range(2)
     ]

@@ -1,4 +1,4 @@
-"""The stated error of a sample is the error that it has."""
+"""The reported error of a sample against its real error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Placement by its definitions and nothing clever: sets of contents on hosts, and moves made one after the other."""
+"""Reference placement from the definitions: sets of contents on hosts, and moves made one after the other."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Fleet:
         return sum(self.sharing_of(host.name, at) for host in self.hosts)
 
     def moved(self, at: Sequence[str], move: Move) -> list[str]:
-        """A domain's name tells which guest is meant: a host has one of it that moves, as libvirt has it."""
+        """Apply a move. A domain's name identifies the guest: a host has one movable guest of that name."""
         (guest,) = [
             number for number, one in enumerate(self.guests) if (one.domain, at[number]) == (move.domain, move.origin)
         ]
@@ -55,7 +55,7 @@ class Fleet:
         return [move.target if number == guest else host for number, host in enumerate(at)]
 
     def check(self, placement: Placement) -> list[str]:
-        """Make the moves, and see that each keeps to the limits and gains what it is said to; where guests end."""
+        """Make the moves, and check that each keeps to the limits and has the reported gain; return the final hosts."""
         limits = {host.name: host.limit_pages for host in self.hosts}
         at = self.origin()
         for move in placement.moves:
@@ -77,7 +77,7 @@ class Fleet:
 
 
 def fleet(*guests: tuple[str, str, int, Iterable[int]], limits: dict[str, int]) -> Fleet:
-    """From guests (domain, host, memory, contents) and hosts' limits."""
+    """Create a fleet from guests (domain, host, memory, contents) and hosts' limits."""
     return Fleet(
         [Guest(domain, host, memory) for domain, host, memory, _ in guests],
         [Host(name, limit, "--limit") for name, limit in limits.items()],
@@ -87,7 +87,7 @@ def fleet(*guests: tuple[str, str, int, Iterable[int]], limits: dict[str, int]) 
 
 @st.composite
 def fleets(draw: st.DrawFn) -> Fleet:
-    """Up to seven guests, some of the same name on different hosts; limits below and above what hosts have."""
+    """Generate up to seven guests, some of the same name on different hosts; limits below and above current loads."""
     hosts = HOSTS[: draw(st.integers(1, len(HOSTS)))]
     places = draw(
         st.lists(

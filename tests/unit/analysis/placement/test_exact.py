@@ -1,4 +1,4 @@
-"""Plans against the best there are, of small fleets; bench/placement.py has more of them."""
+"""Plans of small fleets against exact optima; bench/placement.py has more."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def ends(yard: Constraints, steps: list[Step]) -> list[int]:
 
 
 def test_moves_free_memory_first() -> None:
-    # 1 has to leave b for c before 0 has room there.
+    # 1 must leave b for c before 0 has room there.
     assert order(terms([0, 1], [4, 4], [4, 4, 4]), [1, 2]) == [(1, 2), (0, 1)]
 
 
@@ -46,7 +46,7 @@ def test_full_hosts_swap_by_one_detour() -> None:
 
 
 def test_uninvolved_guest_detours_and_returns() -> None:
-    # 0 and 1 change places: there is only room for it while 2 is on the third host, where neither of them fits.
+    # 0 and 1 swap: this needs room that exists only while 2 is on the third host, which is too small for either.
     yard = terms([0, 1, 1], [4, 4, 3], [4, 8, 3])
     assert order(yard, [1, 0, 1]) == [(2, 2), (0, 1), (1, 0), (2, 1)]
 

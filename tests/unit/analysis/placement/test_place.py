@@ -25,7 +25,7 @@ def test_every_prefix_meets_limits_and_gains(drawn: Fleet, most: int | None, see
     drawn.check(placement)
     assert 0 <= placement.gain_pages <= placement.upper_bound_pages
     assert most is None or len(placement.moves) <= most
-    # It does not end with moves that bring nothing.
+    # The plan does not end with moves that gain nothing.
     assert not placement.moves or placement.moves[-1].gain_pages > 0
 
 

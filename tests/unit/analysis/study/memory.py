@@ -1,4 +1,4 @@
-"""Traces that are in no file: of guests' pages as bytes (tests/unit/sharing/oracle.py), for the study's pure parts."""
+"""In-memory traces of guests' pages as bytes (tests/unit/sharing/oracle.py), for the study's pure parts."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 HASHES = {content: 2**60 * number + 11 for number, content in enumerate(oracle.CONTENTS)}
 
-# Guests by name, each with the pages of each of its traces.
+# Guests by name, with the pages of each trace.
 histories = st.dictionaries(
     st.text("abc", min_size=1, max_size=2), st.lists(oracle.memories, min_size=1, max_size=3), min_size=1, max_size=4
 )
 
 
 class Memory:
-    """What `Reader` is, of the traces that it was made of."""
+    """Reader with the interface of `HashReader` over in-memory traces."""
 
     def __init__(self, histories: Mapping[str, Sequence[Pages]], host: str = "kvm-1", sample: int = 1) -> None:
         self.traces_by_path: dict[str, Trace] = {}
@@ -61,13 +61,13 @@ class Memory:
 
 
 def file_of(path: str, trace: Trace, sample: int = 1) -> TraceFile:
-    """A file of this trace; of its totals, only the rows are right."""
+    """Return a file of this trace; of its totals, only the rows are correct."""
     totals = tuple(Totals(len(trace.hashes), 0, 0, 0) for _ in range(17))
     return TraceFile(path=path, size=0, sample=sample, traces=(trace.info,), totals=(totals,), sums=(("", ""),))
 
 
 def with_zeros(guests: Sequence[Pages]) -> tuple[int, int]:
-    """Self-sharing and inter-VM sharing, zero pages being contents like any other; by the paper's definitions. Pages
+    """Return self-sharing and inter-VM sharing with zero pages as ordinary contents, by the paper's definitions. Pages
     that were never backed are zeros, and swapped ones unknown.
     """
     counted = [[page or oracle.ZEROS for page in pages if page is not None] for pages in guests]
@@ -77,7 +77,7 @@ def with_zeros(guests: Sequence[Pages]) -> tuple[int, int]:
 
 
 def lasting(before: Pages, after: Pages) -> tuple[int, int]:
-    """Contents that both have, and the further copies of each that both have."""
+    """Return the contents in both, and the further copies of each in both."""
     first, second = (Counter(oracle.nonzero(pages)) for pages in (before, after))
     both = first.keys() & second.keys()
     return len(both), sum(min(first[page], second[page]) - 1 for page in both)

@@ -1,4 +1,4 @@
-"""Two sets of traces compared: the reduction of sharing, against the definitions on bytes."""
+"""Comparison of two sets of traces: the reduction of sharing against the definitions on bytes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ P, Q, R, S = oracle.CONTENTS[:4]
 
 
 def compared(first: Histories, second: Histories, others: Histories | None = None, host: str = "kvm-1") -> Comparison:
-    """The guests of `first` on `host`, and those of `second` on kvm-2, with `others` on kvm-3."""
+    """Compare the guests of `first` on `host` with those of `second` on kvm-2, with `others` on kvm-3."""
     memories = Memory(first, host=host), Memory(second, host="kvm-2"), Memory(others or {}, host="kvm-3")
     both = Memory({})
     for number, memory in enumerate(memories):
-        # Of one path in both sets there would be one trace only.
+        # With the same path in both sets there would be only one trace.
         memory.files = [replace(file, path=f"{number}/{file.path}") for file in memory.files]
         both.traces_by_path |= {f"{number}/{path}": trace for path, trace in memory.traces_by_path.items()}
 
@@ -104,7 +104,7 @@ def test_differently_named_guests_compare_by_group() -> None:
     first = {"off-1": [[P, P]], "off-2": [[P, P]], "off-3": [[P, P]]}
     found = compared(first, {"on-1": [[P]], "on-2": [[P]]})
     assert (found.size, found.left_out, found.in_common) == (2, (), False)
-    assert "no guest in common" in found.table().note
+    assert "do not have a common guest" in found.table().note
     assert [one.groups for one in found.sets] == [3, 1]
     assert found.sets[0].sharing["inter"].avg == found.sets[1].sharing["inter"].avg == 1
     assert found.reduction["self"] is not None
@@ -121,7 +121,7 @@ def test_single_guest_needs_a_counterpart() -> None:
 
 def test_one_guest_against_several_is_refused() -> None:
     for sets in (({"a": [[P]]}, {"b": [[P]], "c": [[P]]}), ({"b": [[P]], "c": [[P]]}, {"a": [[P]]})):
-        with pytest.raises(TraceError, match=r"B: has no guest in common with A, .*compare traces of the same guests"):
+        with pytest.raises(TraceError, match=r"B: does not share a guest with A, .*compare traces of the same guests"):
             compared(*sets)
 
 
@@ -133,7 +133,7 @@ def test_single_guests_may_differ_in_name() -> None:
 
 def test_guests_match_by_host_and_domain() -> None:
     first = {"a": [[P, P]], "b": [[P, P]]}
-    # Its a and b are kvm-2/a and kvm-2/b, as there are others of these names.
+    # The names are kvm-2/a and kvm-2/b, because other guests have the names a and b.
     found = compared(first, {"a": [[P]], "b": [[P]]}, others={"a": [[Q] * 9], "b": [[Q] * 9]}, host="kvm-2")
     assert found.left_out == ("kvm-3/a", "kvm-3/b")
     assert [one.sharing["self"].avg for one in found.sets] == [2, 0]

@@ -1,4 +1,4 @@
-"""Groups of guests, and what lasts: against the definitions, on bytes."""
+"""Groups of guests and stability against the definitions on bytes."""
 
 from __future__ import annotations
 

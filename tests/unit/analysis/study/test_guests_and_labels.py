@@ -1,4 +1,4 @@
-"""Which traces are of one guest, what it is called, and of which platform and setup it is."""
+"""Assignment of traces to guests, guests' names, and their platforms and setups."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_traces_are_ordered_by_time() -> None:
 
 
 def test_no_traces_is_an_error() -> None:
-    with pytest.raises(TraceError, match="has no traces"):
+    with pytest.raises(TraceError, match="contains no traces"):
         guests_of([replace(file("web"), traces=())])
 
 
@@ -184,8 +184,8 @@ def test_unmatched_label_is_an_error(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{}", "1:1: has no labels; write platforms: [{name: NAME, match: ['PATTERN']}]"),
-        ("", "1:1: has no labels; write platforms: [{name: NAME, match: ['PATTERN']}]"),
+        ("{}", "1:1: contains no labels; write platforms: [{name: NAME, match: ['PATTERN']}]"),
+        ("", "1:1: contains no labels; write platforms: [{name: NAME, match: ['PATTERN']}]"),
         ("platforms: [{name: a}]", "1:13: platforms[0].match: "),
         ("platform: []", "1:11: platform: "),
         ("setups: [{name: a, match: []}]", "1:27: setups[0].match: "),

@@ -1,4 +1,4 @@
-"""Inter-VM sharing of pairs: against the definitions, on bytes."""
+"""Inter-VM sharing of pairs against the definitions on bytes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def studied(found: Histories, most: int = 300, seed: int = 0) -> dict[tuple[str,
 
 
 def expected(first: Sequence[Pages], second: Sequence[Pages]) -> list[int]:
-    """The inter-VM sharing of every pair of traces."""
+    """Return the inter-VM sharing of every pair of traces."""
     return [oracle.inter_sharing(both) for both in product(first, second)]
 
 

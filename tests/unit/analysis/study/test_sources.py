@@ -1,4 +1,4 @@
-"""Figures 11 and 12: where sharing comes from, over traces that have owners beside them."""
+"""Figures 11 and 12: the origin of sharing, over traces with owners beside them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOSTILE = "<b>\x1b[2J\u202e$\\frac{$"
 def answers(
     *kinds: Owner, own: int = 60, inter: int = 40, names: bool = True, labelled: float = 0.9
 ) -> AttributionReport:
-    """Of a guest of 1,000 pages that shares 100, unless said otherwise."""
+    """Return the attribution of a guest of 1,000 pages, 100 of them shared by default."""
     return AttributionReport(
         domain="web-1",
         kernel="6.1.0",

@@ -25,7 +25,7 @@ _GUESTS: Final = 40
 _HEADINGS: Final = ("min", "avg", "max", "self", "inter", "split")
 _ADDITIVE: Final = (
     "In per cent of total sharing: involvement over traces, and the self-sharing and inter-VM parts of its average. "
-    "A content involves all of its owners, so involvement does not add up. Split divides it over its copies and does."
+    "A content involves all of its owners, so involvement does not add up. The split over its copies adds up."
 )
 
 
