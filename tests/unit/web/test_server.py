@@ -200,7 +200,8 @@ def test_used_port_keeps_old_address(running: Running) -> None:
         with pytest.raises(SamepagedError) as refused:
             running.do(lambda: running.server.listen(host, port))
     assert str(refused.value) == (
-        f"cannot listen on {host}:{port}: Address already in use; stop the program that listens there, or choose another address"
+        f"cannot listen on {host}:{port}: Address already in use; stop the program that listens there, or choose "
+        "another address"
     )
     assert running.ask("/metrics")[0].status == 200
 
