@@ -129,7 +129,7 @@ def test_silent_clients_make_room() -> None:
     with serving(most=16) as running, contextlib.ExitStack() as clients:
         silent = [clients.enter_context(running.connect()) for _ in range(40)]
         assert running.ask("/metrics")[1] == b"text\n"
-        assert silent[0].recv(1) == b""  # the oldest made room
+        assert silent[0].recv(1) == b""  # the oldest connection was closed
         assert running.do(lambda: len(running.server._open)) <= 16 + ACCEPT_BATCH
 
 
@@ -143,7 +143,9 @@ def test_slow_clients_make_room() -> None:
             assert client.recv(1) == b"H"
 
         def served() -> bool:
-            with contextlib.suppress(ConnectionError, http.client.HTTPException):  # in their first second they stay
+            with contextlib.suppress(
+                ConnectionError, http.client.HTTPException
+            ):  # connections are not closed in their first second
                 return running.ask("/metrics")[1] == b"text\n"
             return False
 
