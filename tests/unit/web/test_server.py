@@ -145,7 +145,7 @@ def test_slow_clients_make_room() -> None:
         def served() -> bool:
             with contextlib.suppress(
                 ConnectionError, http.client.HTTPException
-            ):  # connections are not closed in their first second
+            ):  # GRACE_SECONDS
                 return running.ask("/metrics")[1] == b"text\n"
             return False
 
