@@ -207,7 +207,7 @@ def test_read_only_rights_are_a_failure(samepaged: Samepaged, pair: list[Writer]
     found = doctor(samepaged, "--connect", uri, expect=1)
     rights = named(found, "libvirt rights")
     assert rights["status"] == "failure"
-    assert "may only read" in rights["message"]
+    assert "read-only access" in rights["message"]
     assert {one["mode"] for one in found["guests"]} == {"snapshot"}
 
 

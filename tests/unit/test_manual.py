@@ -23,7 +23,7 @@ HELP = {"-h", "--help"}  # every parser has them
 
 
 def commands(parser: argparse.ArgumentParser, before: str = "") -> dict[str, argparse.ArgumentParser]:
-    """Every command by its words: `traces ls` is a command, `traces` alone is not."""
+    """Return every command by its words: `traces ls` is a command, `traces` alone is not."""
     found: dict[str, argparse.ArgumentParser] = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -37,7 +37,7 @@ COMMANDS = commands(PARSER)
 
 
 def options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
-    """The parser's own options, by each of their names."""
+    """Return the parser's own options, by each of their names."""
     named = {name: action for action in parser._actions for name in action.option_strings}
     return {name: action for name, action in named.items() if name not in HELP}
 
@@ -58,12 +58,12 @@ CHOICES = {
 
 
 def page() -> str:
-    """The text of the manual page, without roff's escapes."""
+    """Return the text of the manual page, without roff escapes."""
     return re.sub(r"\\f.|\\,|\\/", "", manual.MANUAL.read_text()).replace(r"\-", "-")
 
 
 def chapters() -> dict[str, str]:
-    """The text about each command."""
+    """Return the section of each command."""
     (section,) = re.findall(r"^\.SH\s+COMMANDS\n(.*?)(?=^\.SH )", page(), re.MULTILINE | re.DOTALL)
     parts = re.split(r"^\.SS samepaged (.+)\n", section, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
@@ -121,14 +121,14 @@ def test_manual_formats_without_warnings(checker: tuple[str, ...]) -> None:
     if shutil.which(checker[0]) is None:
         pytest.skip(f"{checker[0]} is not installed")
     done = subprocess.run([*checker, str(manual.MANUAL)], check=False, capture_output=True, text=True)
-    # Which other pages this machine has is its own business.
+    # Other manual pages may be missing on this machine.
     said = [line for line in (done.stderr + done.stdout * (checker[0] == "mandoc")).splitlines() if ".db " not in line]
     assert said == []
 
 
 # --- the completion in bash
 
-# bash, with the words of a line of which the last one is being typed.
+# bash, with the words of a line; the cursor is at the end of the last word.
 COMPLETE = """
 compopt() { :; }
 . "$0"
@@ -139,7 +139,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 
 def completed(*words: str, path: Path | None = None) -> set[str]:
-    """What is offered for the last of `words`; programs are found in `path` before all others."""
+    """Return the completions of the last of `words`. `path` precedes the other directories in PATH."""
     command = ["bash", "--norc", "-c", COMPLETE, str(BASH), "samepaged", *words]
     environment = {"PATH": f"{path}:/usr/bin:/bin"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=path, timeout=60)
@@ -149,7 +149,7 @@ def completed(*words: str, path: Path | None = None) -> set[str]:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
-    """A directory with a virsh that knows some guests, and two configurations."""
+    """Create a directory with a fake virsh that lists some guests, and two configurations."""
     virsh = tmp_path / "virsh"
     virsh.write_text("#!/bin/sh\nprintf '%s\\n' web-1 web-2 db.example --json 'a guest' '$(reboot)' ''\n")
     virsh.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The files of systemd/: what the polkit rule grants to whom, and what the units must say to each other."""
+"""Tests of the files in systemd/: the grants of the polkit rule, and the dependencies between the units."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """To the scanner: the active listening address after these settings, or the error because of which the previous
+    """To the scanner: the active listening address after these settings, or the error after which the previous
     settings stay active. `misconfigured`: whether the web configuration file caused the error.
     """
 

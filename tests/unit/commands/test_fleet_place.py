@@ -1,4 +1,4 @@
-"""`samepaged fleet place`: from a directory of traces to moves."""
+"""Tests of `samepaged fleet place`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MIB = 256
 def guest_trace(
     number: int, host: str, image: int, *, at: float = 0.0, domain: str | None = None, host_mib: int | None = None
 ) -> Trace:
-    """A guest of 4 MiB: half of it is its image, which others have, a quarter its own."""
+    """Return a guest of 4 MiB: half of it is an image that other guests have, a quarter is unique."""
     shared = np.random.default_rng(image).integers(3, 2**64, 2 * MIB, dtype=np.uint64)
     own = np.random.default_rng(1000 + number).integers(3, 2**64, MIB, dtype=np.uint64)
     return trace(
@@ -39,7 +39,7 @@ def guest_trace(
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Two images, a guest of each on each of two hosts: two moves bring them together."""
+    """Create traces of two images, with a guest of each image on each of two hosts: two moves collocate them."""
     for number in range(4):
         TraceStore(tmp_path).write(guest_trace(number, f"kvm-{number // 2}", number % 2))
     return tmp_path

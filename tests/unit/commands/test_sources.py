@@ -1,4 +1,4 @@
-"""`samepaged sources`: what it says where it has no answer."""
+"""Tests of `samepaged sources` without a result for a guest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def asked(
     monkeypatch: pytest.MonkeyPatch, scan: SimpleNamespace, config: Config | None = None, *, path: Path | None = None
 ) -> tuple[int, float]:
-    """The exit status for a scan without answers, and for how long a guest might have been suspended for it."""
+    """Return the exit status for a scan without results, and the maximum pause of that scan."""
     longest = 0.0
 
     @contextlib.contextmanager
@@ -35,7 +35,7 @@ def asked(
     args = SimpleNamespace(
         mode=None, reader=None, no_names=False, traces=None, domains=["web"], json=False, config=path
     )
-    return sources.Command().run(args), longest  # type: ignore[arg-type] # what is asked of it
+    return sources.Command().run(args), longest  # type: ignore[arg-type] # duck-typed arguments
 
 
 def test_guest_over_memory_limit_is_reported(

@@ -1,4 +1,4 @@
-"""`samepaged study` and `samepaged compare`: from a directory of traces to tables, JSON, figures and a report."""
+"""Tests of `samepaged study` and `samepaged compare`: tables, JSON, figures and the report."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_study_scales_with_copies(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Traces of four guests, one of them with a name that means harm. Not to be changed."""
+    """Create traces of four guests, one of them with a malicious name. Tests must not change them."""
     place: Path = tmp_path_factory.mktemp("traces")
     for number in range(3):
         add(place, guest_trace("web-1", P, P, Q, ZERO, ZERO, ABSENT, at=number))
@@ -95,7 +95,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(traces: Path, tmp_path: Path) -> Path:
-    """The same, to be changed."""
+    """Copy the traces, for tests that change them."""
     place = tmp_path / "traces"
     shutil.copytree(traces, place)
     return place
@@ -188,7 +188,7 @@ def test_short_hashes_report_collisions(tmp_path: Path, capsys: pytest.CaptureFi
     assert "Hashes have 32 bits: up to 2 KiB of a figure may be collisions" in " ".join(capsys.readouterr().out.split())
 
 
-# What cannot be studied gives an error that names the file, and never a number.
+# Unusable traces give an error with the file name, and never a number.
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: object, status: int = 1) -> str:
@@ -257,7 +257,7 @@ def test_invalid_numbers_are_refused(words: tuple[str, ...], traces: Path, capsy
 
 
 class References(HTMLParser):
-    """What a page refers to, and its elements."""
+    """Collects the references and the elements of an HTML page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -277,7 +277,7 @@ class References(HTMLParser):
 
 @pytest.fixture(scope="module")
 def out(traces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `--out` has written of them."""
+    """Return the directory that `--out` has written for these traces."""
     return drawn(traces, tmp_path_factory.mktemp("study") / "out")
 
 

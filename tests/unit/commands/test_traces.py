@@ -1,4 +1,4 @@
-"""`samepaged traces`: what it lists, checks, removes and takes elsewhere."""
+"""Tests of `samepaged traces`: ls, verify, prune and export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""samepaged traces import: from a file to a trace, and from traces to the paper's numbers."""
+"""Tests of `samepaged traces import`, up to the paper's numbers from imported traces."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WHEN = 1_700_000_000
 
 
 class Import:
-    """`samepaged traces import` into a directory, with a seed of its own."""
+    """Runs `samepaged traces import` into a directory, with its own seed."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -53,7 +53,7 @@ class Import:
         return parser.parse_args(["--into", str(self.store.root), "--host", "kvm-1", "--config", config, *words])
 
     def refused(self, content: bytes, *words: str) -> str:
-        """Why; and the store is as it was."""
+        """Return the error of the import, and check that the store is unchanged."""
         before = sorted(self.directory.rglob("*"))
         with pytest.raises((TraceError, UsageError)) as caught:
             self(content, *words)
@@ -64,18 +64,18 @@ class Import:
 
 @pytest.fixture
 def import_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Import:
-    # It would hold for this process, and there is no way back.
+    # seal() would apply to the test process, and cannot be undone.
     monkeypatch.setattr(import_file, "seal", lambda: None)
     return Import(tmp_path)
 
 
 def states(about: TraceInfo) -> tuple[int, int, int, int, int]:
-    """Absent, swapped, zero, distinct, duplicate."""
+    """Return the page counts: absent, swapped, zero, distinct, duplicate."""
     return about.absent_pages, about.swapped_pages, about.zero_pages, about.distinct_pages, about.duplicate_pages
 
 
 def analysed(*traces: Trace) -> SharingReport:
-    """The model's answer, of the rows of traces alone."""
+    """Return the result of the reference model, from the rows of the traces only."""
     digests = [PageDigest(trace.hashes.repeat(trace.pages), trace.info.page_size) for trace in traces]
     contents = count_all(digests)
     members = [Member(trace.info.domain, "", content) for trace, content in zip(traces, contents, strict=True)]
@@ -105,7 +105,7 @@ def as_binary(pages: list[bytes]) -> bytes:
 
 
 def hash_of(content: bytes) -> int:
-    return random.Random(content).getrandbits(31) | 0x80000080  # which is no text
+    return random.Random(content).getrandbits(31) | 0x80000080  # not text
 
 
 FORMS = {"raw": as_raw, "elf": as_core, "lime": as_lime, "hashes-text": as_text, "hashes-binary": as_binary}

@@ -1,4 +1,4 @@
-"""What the doctor says of a guest, and how all of it is shown."""
+"""Tests of the doctor's guest checks, and of its text and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor makes of a kernel, a process and their limits."""
+"""Tests of the doctor's checks of the kernel, the process and its limits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SYSTEM = "qemu:///system"
 
 
 def said(check: Check) -> str:
-    """The status; a check that is not ok has a remedy, one that is has none."""
+    """Return the status, and check that the check has a remedy unless the status is ok."""
     assert (check.remedy is None) == (check.status is Status.OK), check
     assert "\n" not in check.message
     return check.status.value

@@ -1,4 +1,4 @@
-"""What the doctor reads in libvirt's qemu.conf, and says of links and leases."""
+"""Tests of the doctor's checks of leases (libvirt's qemu.conf) and network links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor makes of files, directories and addresses."""
+"""Tests of the doctor's checks of files, directories and addresses."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ def test_arbitrary_socket_table_is_parsed(text: str) -> None:
 
 def test_foreign_listener_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_module, "TIMEOUT_SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as server:  # it takes connections, and says nothing
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts connections without a response
         at = f"127.0.0.1:{server.getsockname()[1]}"
         (check,) = network(ExportConfig(listen=at), set())
     assert (check.status, "a program listens on" in check.message) == ("warning", True)

@@ -1,4 +1,4 @@
-"""What the doctor makes of systemd's units and of libvirt's answer."""
+"""Tests of the doctor's checks of systemd units and of libvirt."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_unreachable_libvirt_is_a_failure() -> None:
 
 
 class Connection:
-    """A libvirt that lets in for reading alone, or nobody."""
+    """A libvirt that accepts read-only connections, or none."""
 
     made: ClassVar[list[Connection]] = []
 

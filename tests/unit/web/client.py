@@ -1,4 +1,4 @@
-"""A server in this process, and clients of it, good and bad."""
+"""A web server in this process, with correct and faulty clients."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PAGES = (
 
 
 class Running:
-    """A server that runs in a thread of its own; `do` does something there."""
+    """A server in its own thread; `do` runs a function there."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, server: Server, site: Routes) -> None:
         self._loop = loop
@@ -50,7 +50,7 @@ class Running:
         return socket.create_connection(self.address, timeout=30)
 
     def raw(self, request: bytes) -> bytes:
-        """All that the server answers to these bytes, until it closes."""
+        """Return the server's complete response to these bytes, until it closes the connection."""
         with self.connect() as client:
             client.sendall(request)
             return read_all(client)
@@ -81,7 +81,7 @@ def serving(
     most: int = 16,
     deadlines: Deadlines | None = None,
 ) -> Iterator[Running]:
-    """A server of these pages, with the scanner there."""
+    """Start a server with these pages and a connected scanner."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

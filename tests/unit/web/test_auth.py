@@ -33,7 +33,7 @@ def admits(one: Authenticator, authorization: bytes) -> bool:
 
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The hashes that were computed with."""
+    """Record the hashes passed to bcrypt."""
     used: list[bytes] = []
     real: Callable[[bytes, bytes], bool] = bcrypt.checkpw
 

@@ -17,7 +17,7 @@ HEADERS = "http_server_config: {{headers: {{X-Frame-Options: {}}}}}\n"
 
 @dataclass
 class Watch:
-    """A configuration that is watched, a clock that a test sets, and what was reported."""
+    """A reloading configuration with a manual clock, and its reports."""
 
     path: Path
     now: float = 0.0
@@ -28,13 +28,13 @@ class Watch:
         self.config = ReloadingConfig(self.path, self.reports.append, lambda: self.now)
 
     def write(self, value: str) -> None:
-        """Put another file in its place, as editors and certbot do."""
+        """Replace the file by another, as editors and certbot do."""
         new = self.path.with_suffix(".new")
         new.write_text(HEADERS.format(value))
         new.replace(self.path)
 
     def later(self) -> str:
-        """What is in force when it may be looked at again."""
+        """Return the active value after the next check of the file is due."""
         self.now += CHECK_SECONDS
         return self.value
 

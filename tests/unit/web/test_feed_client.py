@@ -29,7 +29,7 @@ def never() -> bool:
 
 @dataclass
 class Web:
-    """The other end of a feed, played by the test."""
+    """The web process's end of a feed, simulated by the test."""
 
     connection: socket.socket
     reader: FrameReader = field(default_factory=FrameReader)
@@ -62,7 +62,7 @@ class Web:
 
 
 class Webs:
-    """Web processes, one after another, each played by the test; `away` lets none be had."""
+    """Simulated web processes, one after another; with `away`, connections fail."""
 
     def __init__(self) -> None:
         self.away = False
@@ -91,7 +91,7 @@ class Webs:
 
 @dataclass
 class Pages:
-    """What is rendered, and how often it was."""
+    """The rendered documents, and the number of renderings."""
 
     body: bytes = b"1\n"
     renderings: int = 0
@@ -108,7 +108,7 @@ class Scene:
     publisher: WebClient
 
     def started(self) -> Web:
-        """The web process of a publisher that has started."""
+        """Return the web process of a started client."""
         thread = threading.Thread(target=self.publisher.start, args=(never,))
         thread.start()
         web = self.webs.next()
@@ -118,7 +118,7 @@ class Scene:
         return web
 
     def change(self, wanted: WebListener) -> queue.Queue[SamepagedError | None]:
-        """Change the settings in another thread; what comes of it."""
+        """Change the settings in another thread, and return the result."""
         outcome: queue.Queue[SamepagedError | None] = queue.Queue()
 
         def run() -> None:
@@ -241,7 +241,7 @@ def test_stalled_reader_costs_one_frame(scene: Scene) -> None:
         scene.publisher.changed()
     time.sleep(0.1)
     assert scene.pages.renderings == rendered
-    # when it goes on, it gets the frame that it was in, and then the newest of all
+    # after the stall, it receives the rest of the interrupted frame, and then the newest documents
     assert len(web.documents()["/metrics"]) == 8 << 20
     assert web.documents() == {"/metrics": b"199\n"}
 
@@ -290,7 +290,7 @@ def test_refused_settings_change_nothing(scene: Scene) -> None:
     error = outcome.get(timeout=30)
     assert error is not None
     assert str(error) == "cannot listen on 10.9.9.9:80"
-    # The client may repeat the refused settings before it takes the earlier ones back.
+    # The client may repeat the refused settings before it restores the previous ones.
     while (again := web.settings()).number == refused.number:
         pass
     assert again.number > refused.number

@@ -129,7 +129,7 @@ def test_silent_clients_make_room() -> None:
     with serving(most=16) as running, contextlib.ExitStack() as clients:
         silent = [clients.enter_context(running.connect()) for _ in range(40)]
         assert running.ask("/metrics")[1] == b"text\n"
-        assert silent[0].recv(1) == b""  # the oldest made room
+        assert silent[0].recv(1) == b""  # the oldest connection was closed
         assert running.do(lambda: len(running.server._open)) <= 16 + ACCEPT_BATCH
 
 
@@ -143,7 +143,8 @@ def test_slow_clients_make_room() -> None:
             assert client.recv(1) == b"H"
 
         def served() -> bool:
-            with contextlib.suppress(ConnectionError, http.client.HTTPException):  # in their first second they stay
+            # The server does not close connections in their first second.
+            with contextlib.suppress(ConnectionError, http.client.HTTPException):
                 return running.ask("/metrics")[1] == b"text\n"
             return False
 
@@ -200,8 +201,8 @@ def test_used_port_keeps_old_address(running: Running) -> None:
         with pytest.raises(SamepagedError) as refused:
             running.do(lambda: running.server.listen(host, port))
     assert str(refused.value) == (
-        f"cannot listen on {host}:{port}: Address already in use; stop the program that listens there, "
-        "or choose another address"
+        f"cannot listen on {host}:{port}: Address already in use; stop the program that listens there, or choose "
+        "another address"
     )
     assert running.ask("/metrics")[0].status == 200
 

@@ -244,7 +244,7 @@ def test_invalid_certificate_is_refused_silently(tmp_path: Path, content: bytes)
 
 
 def build(**keys: object) -> str:
-    """The refusal of a context; with certificates that are none, this is as far as it goes."""
+    """Return the error of a context with invalid certificates."""
     config = parse(tls(**keys).encode()).tls_server_config
     assert config is not None
     with pytest.raises(Unusable) as raised:
