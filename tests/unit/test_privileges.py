@@ -164,7 +164,7 @@ def test_only_root_becomes_someone_else() -> None:
 
 
 def test_unknown_user_is_named() -> None:
-    with pytest.raises(SamepagedError, match="there is no user 'no such'; create it"):
+    with pytest.raises(SamepagedError, match="user 'no such' does not exist; create it"):
         privileges.become("no such")
 
 
