@@ -1,8 +1,8 @@
 """YAML parser that returns plain values and their positions, with bounds on size and depth.
 
 It accepts mappings, lists and scalars. A plain scalar is a text unless YAML 1.1 and 1.2 both define another type for
-it: a guest may have the name `no`, `1:30` or `12e45`. Tags and aliases are refused: the configuration does not need
-them, and nested aliases grow without bound.
+it: a guest may have the name `no`, `1:30` or `12e45`. Tags and aliases are refused: samepaged does not need them, and
+nested aliases grow without bound.
 """
 
 from __future__ import annotations
