@@ -1,4 +1,4 @@
-"""The Grafana dashboards: up to date, complete, and asking for nothing that samepaged does not export."""
+"""The Grafana dashboards: up to date, complete, and limited to metrics that samepaged exports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TREE = Path(__file__).parents[2]
 GRAFANA = TREE / "observability" / "grafana"
 BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(dashboard_files.DASHBOARDS.glob("*.json"))}
 PARTS_OF_HISTOGRAMS = ("_bucket", "_sum", "_count")
-# What Grafana puts in the place of variables.
+# Values that Grafana substitutes for variables.
 VARIABLES = {"$instance": "127.0.0.1:9953", "$domain": "web-1"}
 
 

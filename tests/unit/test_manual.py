@@ -128,7 +128,7 @@ def test_manual_formats_without_warnings(checker: tuple[str, ...]) -> None:
 
 # --- the completion in bash
 
-# bash, with the words of a line of which the last one is being typed.
+# bash, with the words of a line; the last one is being typed.
 COMPLETE = """
 compopt() { :; }
 . "$0"

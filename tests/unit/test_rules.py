@@ -1,4 +1,4 @@
-"""The Prometheus rules: what they ask for, what they say, where they are tested. promtool shows that they fire."""
+"""The Prometheus rules: queries, annotations and tests. promtool verifies that they fire."""
 
 from __future__ import annotations
 
